@@ -1,0 +1,3 @@
+"""The open bridge between ClearML queues and Slurm clusters."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,35 @@
+"""An attempt: one queue entry's way through one cluster, named without any database (design.md 2.3)."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+
+from hpc_agent.domain.ids import AttemptId, QueueId, TaskId
+
+_PREFIX = "clearml_task_"
+_NAME = re.compile(rf"^{_PREFIX}(?P<task>[0-9A-Za-z-]+)_(?P<attempt>[0-9a-f]{{8}})$")
+
+
+@dataclass(frozen=True)
+class Attempt:
+    task: TaskId
+    id: AttemptId
+
+    @property
+    def job_name(self) -> str:
+        """The one key that squeue and sacct both always have. 53 characters for a 32-digit task id."""
+        return f"{_PREFIX}{self.task}_{self.id}"
+
+
+def attempt_for(cluster: str, queue: QueueId, task: TaskId, added: str) -> Attempt:
+    """The attempt of a queue entry: the same entry always gives the same id, on whatever login node."""
+    digest = hashlib.sha256("\n".join((cluster, queue, task, added)).encode()).hexdigest()
+    return Attempt(task, AttemptId(digest[:8]))
+
+
+def parse_job_name(name: str) -> Attempt | None:
+    """The attempt that a job name stands for, or None if the job is not one of ours."""
+    match = _NAME.match(name)
+    return Attempt(TaskId(match["task"]), AttemptId(match["attempt"])) if match else None

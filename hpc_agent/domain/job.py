@@ -1,0 +1,125 @@
+"""A batch job as the scheduler describes it, and the possible answers to a submission."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+
+from hpc_agent.domain.ids import JobId
+
+
+class JobState(Enum):
+    """Slurm's states, folded to what a decision needs. ``UNKNOWN`` is any word this version does not know."""
+
+    PENDING = "PENDING"
+    REQUEUED = "REQUEUED"
+    """Waiting or about to wait again after it ran once (REQUEUED, REQUEUE_HOLD, REQUEUE_FED, SPECIAL_EXIT)."""
+    RUNNING = "RUNNING"
+    SUSPENDED = "SUSPENDED"
+    COMPLETING = "COMPLETING"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    TIMEOUT = "TIMEOUT"
+    OUT_OF_MEMORY = "OUT_OF_MEMORY"
+    NODE_FAIL = "NODE_FAIL"
+    PREEMPTED = "PREEMPTED"
+    BOOT_FAIL = "BOOT_FAIL"
+    DEADLINE = "DEADLINE"
+    REVOKED = "REVOKED"
+    UNKNOWN = "UNKNOWN"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether a record with this state ends the job for good, requeues aside (slurm.md section 1)."""
+        return self in _FINAL
+
+    @property
+    def may_be_requeued(self) -> bool:
+        """Final only once the record stays unchanged while the job stays away (slurm.md 1.3)."""
+        return self in _MAY_COME_BACK
+
+
+_FINAL = frozenset(
+    {
+        JobState.COMPLETED,
+        JobState.FAILED,
+        JobState.CANCELLED,
+        JobState.TIMEOUT,
+        JobState.OUT_OF_MEMORY,
+        JobState.NODE_FAIL,
+        JobState.PREEMPTED,
+        JobState.BOOT_FAIL,
+        JobState.DEADLINE,
+        JobState.REVOKED,
+    }
+)
+_MAY_COME_BACK = frozenset({JobState.NODE_FAIL, JobState.PREEMPTED, JobState.BOOT_FAIL})
+
+
+@dataclass(frozen=True)
+class LiveJob:
+    """A job that the scheduler still lists."""
+
+    id: JobId
+    name: str
+    state: JobState
+    raw_state: str
+    """The scheduler's own word."""
+    reason: str = ""
+    """Why it waits, in the scheduler's own words (``Resources``, ``Priority``); empty when it does not."""
+    expected_start: datetime | None = None
+    nodes: str = ""
+    restarts: int = 0
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """What the scheduler's accounting says of a job. The only ground for a verdict."""
+
+    id: JobId
+    state: JobState
+    raw_state: str
+    name: str = ""
+    exit_code: int = 0
+    signal: int = 0
+    submitted: datetime | None = None
+    started: datetime | None = None
+    ended: datetime | None = None
+    nodes: str = ""
+    reason: str = ""
+    cancelled_by: str = ""
+    """User name or id from ``CANCELLED by <uid>``."""
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """The scheduler has the job."""
+
+    job: JobId
+    cluster: str = ""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A definite no in the scheduler's own words: submitting the same again cannot succeed."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class Later:
+    """A limit is met: the same submission may succeed when other jobs have ended."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class Uncertain:
+    """Anything else. The job may exist: look it up by name, never submit again blindly (slurm.md 2)."""
+
+    message: str
+
+
+Submission = Accepted | Refused | Later | Uncertain

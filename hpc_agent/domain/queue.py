@@ -1,0 +1,26 @@
+"""A ClearML queue as one look at it shows it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hpc_agent.domain.ids import QueueId, TaskId
+
+
+@dataclass(frozen=True)
+class QueueEntry:
+    """A task waiting in a queue. ``added`` is the server's own time stamp text: with it an entry is unique,
+    a task that left and came back has another one."""
+
+    task: TaskId
+    added: str
+
+
+@dataclass(frozen=True)
+class Queue:
+    """``entries`` stand in the order in which they are to run."""
+
+    id: QueueId
+    name: str
+    entries: tuple[QueueEntry, ...] = ()
+    tags: tuple[str, ...] = ()

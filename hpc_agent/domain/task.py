@@ -1,0 +1,62 @@
+"""A task: what to run, as the server describes it. Everything a user may have written stands here as text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from hpc_agent.domain.ids import QueueId, TaskId
+from hpc_agent.domain.status import TaskStatus
+
+
+@dataclass(frozen=True)
+class Requirements:
+    """Package lists of a task; None means the key is absent (which is not the same as an empty list: wire.md 4.9)."""
+
+    pip: tuple[str, ...] | None = None
+    conda: tuple[str, ...] | None = None
+    org_pip: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Script:
+    """``diff`` is a patch, or the text of the script itself when there is nothing to patch (wire.md 4.6)."""
+
+    repository: str = ""
+    branch: str = ""
+    tag: str = ""
+    commit: str = ""
+    entry_point: str = ""
+    working_dir: str = ""
+    binary: str = ""
+    diff: str = ""
+    requirements: Requirements = Requirements()
+
+
+@dataclass(frozen=True)
+class Container:
+    image: str = ""
+    arguments: str = ""
+    setup_shell_script: str = ""
+
+
+@dataclass(frozen=True)
+class Task:
+    id: TaskId
+    name: str = ""
+    project: str = ""
+    type: str = "training"
+    status: TaskStatus = TaskStatus.UNKNOWN
+    status_message: str = ""
+    status_reason: str = ""
+    queue: QueueId | None = None
+    """The queue it was last enqueued on (``execution.queue``)."""
+    user: str = ""
+    script: Script = Script()
+    container: Container = Container()
+    properties: Mapping[str, str] = field(default_factory=dict)
+    """User properties: hyper-parameter section ``properties``."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Hyper-parameter section ``Environment``."""
+    runtime: Mapping[str, object] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()

@@ -1,0 +1,87 @@
+"""One tree of errors; each message says what was tried, what came back and what to do.
+
+    HpcAgentError
+    ├── ConfigError            a setting, flag or file is wrong: mend it and start again
+    ├── InputError             what a person asked for cannot be done as asked
+    ├── ApiError               the ClearML server answered with an error
+    │   ├── AuthError          … because of the credentials
+    │   └── NotFoundError      … because the object does not exist
+    ├── ServerUnreachableError no usable answer came from the ClearML server: trying again may help
+    ├── SchedulerUnavailableError  the scheduler gave no information (never a verdict on a job)
+    ├── TemplateError          an sbatch template cannot be rendered
+    ├── ResourceError          a task asks for what its queue does not allow
+    ├── SourceError            the task's code cannot be brought to the node
+    ├── EnvironmentBuildError  the task's Python environment cannot be built or found
+    └── ProcessError           a program of ours could not be run
+"""
+
+from __future__ import annotations
+
+
+class HpcAgentError(Exception):
+    """Anything this package raises on purpose. ``str()`` of it is one sentence for the person at the terminal."""
+
+    retryable = False
+    """Whether the same call may succeed later without anybody changing anything."""
+
+
+class ConfigError(HpcAgentError):
+    """A setting, flag or configuration file is wrong."""
+
+
+class InputError(HpcAgentError):
+    """What a person asked for on the command line cannot be done as asked."""
+
+
+class ApiError(HpcAgentError):
+    """The ClearML server refused a call.
+
+    ``code`` is the HTTP status (400), ``subcode`` ClearML's own number (701), ``endpoint`` e.g. ``queues.get_by_id``.
+    """
+
+    def __init__(self, endpoint: str, code: int, subcode: int, message: str) -> None:
+        super().__init__(f"{endpoint} was refused by the ClearML server: {message} ({code}/{subcode})")
+        self.endpoint = endpoint
+        self.code = code
+        self.subcode = subcode
+        self.server_message = message
+
+
+class AuthError(ApiError):
+    """The credentials were not accepted."""
+
+
+class NotFoundError(ApiError):
+    """The task, queue or project does not exist, or is not visible to this account."""
+
+
+class ServerUnreachableError(HpcAgentError):
+    """No usable answer came from the ClearML server within the budget of the call."""
+
+    retryable = True
+
+
+class SchedulerUnavailableError(HpcAgentError):
+    """The scheduler gave no information. Says nothing about any job."""
+
+    retryable = True
+
+
+class TemplateError(HpcAgentError):
+    """An sbatch template is missing, broken, or names a variable that does not exist."""
+
+
+class ResourceError(HpcAgentError):
+    """A task asks for resources that its queue does not allow."""
+
+
+class SourceError(HpcAgentError):
+    """The code of a task cannot be brought to the node."""
+
+
+class EnvironmentBuildError(HpcAgentError):
+    """The Python environment of a task cannot be built, or is not in the cache where it must be."""
+
+
+class ProcessError(HpcAgentError):
+    """A program could not be started, or did not end in time."""

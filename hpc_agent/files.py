@@ -1,0 +1,87 @@
+"""Files on shared file systems: written under a temporary name, fsynced, renamed; looked for by listing the parent."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from hpc_agent.errors import HpcAgentError
+
+T = TypeVar("T")
+
+
+class CorruptFileError(HpcAgentError):
+    """A record of ours cannot be read."""
+
+
+def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Make ``path`` hold ``data``: readers see the old content or the new, a crash leaves one of the two."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        temporary.rename(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync_directory(path.parent)
+
+
+def fsync_directory(path: Path) -> None:
+    """Make renames and new names in ``path`` survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def visible(path: Path) -> bool:
+    """Whether ``path`` exists, asked in the way that NFS answers truly at once.
+
+    A name that an NFS client once missed stays missing to ``exists`` for 30 s; listing the parent shows it at once
+    (performance.md section 3).
+    """
+    try:
+        with os.scandir(path.parent) as entries:
+            return any(entry.name == path.name for entry in entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def write_record(path: Path, record: object, *, mode: int = 0o644) -> None:
+    """Write a dataclass or msgspec struct as JSON, atomically."""
+    write_atomic(path, msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n", mode=mode)
+
+
+def read_record(path: Path, type: Callable[..., T]) -> T | None:
+    """The record at ``path``, or None when there is none.
+
+    Raises:
+        CorruptFileError: it is there but cannot be understood.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        return msgspec.json.decode(data, type=type)  # type: ignore[call-overload,no-any-return]
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise CorruptFileError(f"{path} cannot be read: {error}") from error
+
+
+def ensure_directory(path: Path, *, mode: int = 0o755) -> Path:
+    """Create ``path`` and its parents where missing, and return it."""
+    path.mkdir(mode=mode, parents=True, exist_ok=True)
+    return path

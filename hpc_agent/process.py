@@ -1,0 +1,193 @@
+"""The only module that starts programs. Commands are lists; every wait has a bound."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from hpc_agent.clock import SYSTEM, Clock
+from hpc_agent.errors import ProcessError
+
+
+@dataclass(frozen=True)
+class Completed:
+    """How a short program ended. Texts are decoded as UTF-8, undecodable bytes replaced."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    stdout: str
+    stderr: str
+
+    @property
+    def ok(self) -> bool:
+        return self.returncode == 0
+
+    @property
+    def last_words(self) -> str:
+        """The last lines that it printed on stderr, else stdout; for an error message."""
+        text = self.stderr.strip() or self.stdout.strip()
+        return "\n".join(text.splitlines()[-15:])
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    timeout: float,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    input: str | None = None,
+) -> Completed:
+    """Run a short program to its end in a session of its own; a late one is killed with its children.
+
+    Raises:
+        ProcessError: it could not be started, or was still running after ``timeout`` seconds.
+    """
+    try:
+        child = subprocess.Popen(
+            list(argv),
+            stdin=subprocess.PIPE if input is not None else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=dict(env) if env is not None else None,
+            cwd=cwd,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise ProcessError(f"could not start {argv[0]}: {error.strerror or error}") from error
+    try:
+        out, err = child.communicate(input.encode() if input is not None else None, timeout=timeout)
+    except subprocess.TimeoutExpired as error:
+        kill_group(child.pid, signal.SIGKILL)
+        try:
+            child.communicate(timeout=5)
+        except subprocess.TimeoutExpired:
+            # Something outside the group holds the pipes: we have waited enough for its words.
+            _close_pipes(child)
+        raise ProcessError(f"{argv[0]} gave no answer within {timeout:g} s") from error
+    except BaseException:
+        kill_group(child.pid, signal.SIGKILL)
+        raise
+    return Completed(
+        tuple(argv), child.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
+    )
+
+
+def _close_pipes(child: subprocess.Popen[bytes]) -> None:
+    for pipe in (child.stdin, child.stdout, child.stderr):
+        if pipe is not None:
+            pipe.close()
+
+
+def kill_group(pgid: int, number: int) -> bool:
+    """Send a signal to a whole process group; False when it is gone."""
+    try:
+        os.killpg(pgid, number)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        # Some member runs under another user (setuid): the others got the signal.
+        return True
+    return True
+
+
+@dataclass(frozen=True)
+class Grace:
+    """How long each step of the ladder TERM → KILL may take, in seconds."""
+
+    term: float = 10.0
+    kill: float = 5.0
+
+
+class Supervised:
+    """A long-running child in a session and process group of its own, output merged into one pipe."""
+
+    def __init__(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> None:
+        """
+        Raises:
+            ProcessError: it could not be started.
+        """
+        try:
+            self._child = subprocess.Popen(
+                list(argv),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=dict(env),
+                cwd=cwd,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise ProcessError(f"could not start {argv[0]}: {error.strerror or error}") from error
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    @property
+    def output(self) -> IO[bytes]:
+        assert self._child.stdout is not None
+        return self._child.stdout
+
+    def poll(self) -> int | None:
+        """The exit code (negative: the signal that ended it), or None while it runs."""
+        return self._child.poll()
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """As ``poll``, after waiting up to ``timeout`` seconds."""
+        try:
+            return self._child.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def signal_group(self, number: int) -> bool:
+        """Signal the child and all its descendants that stayed in the group."""
+        return kill_group(self.pid, number)
+
+    def stop(self, grace: Grace, *, clock: Clock = SYSTEM, on_step: Callable[[str], None] = lambda _: None) -> int:
+        """The ladder: TERM to the group, wait, KILL to the group, wait. Returns the exit code.
+
+        Raises:
+            ProcessError: it outlived SIGKILL (a process in uninterruptible sleep, usually a hung file system).
+        """
+        self.signal_group(signal.SIGTERM)
+        deadline = clock.monotonic() + grace.term
+        while (code := self.poll()) is None and clock.monotonic() < deadline:
+            clock.sleep(0.05)
+        if code is None:
+            on_step(f"still running {grace.term:g} s after SIGTERM: sending SIGKILL")
+        # The leader is gone, its children may not be.
+        self.signal_group(signal.SIGKILL)
+        if code is None:
+            code = self.wait(grace.kill)
+        if code is None:
+            raise ProcessError(f"process {self.pid} is still there {grace.kill:g} s after SIGKILL")
+        return code
+
+
+def spawn_detached(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: Path) -> int:
+    """Start a program that outlives us, output appended to a file; returns its pid, which leads a group of its own.
+
+    Raises:
+        ProcessError: it could not be started.
+    """
+    try:
+        with output.open("ab") as sink:
+            child = subprocess.Popen(
+                list(argv),
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=subprocess.STDOUT,
+                env=dict(env),
+                cwd=cwd,
+                start_new_session=True,
+            )
+    except OSError as error:
+        raise ProcessError(f"could not start {argv[0]}: {error.strerror or error}") from error
+    # Not ours to wait for: Popen would warn about it when collected.
+    child.returncode = 0
+    return child.pid

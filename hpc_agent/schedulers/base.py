@@ -1,0 +1,71 @@
+"""What the daemon needs of a batch scheduler. Silence is never a verdict: see each method's errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from hpc_agent.domain.ids import JobId
+from hpc_agent.domain.job import JobRecord, LiveJob, Submission
+from hpc_agent.domain.resources import Resources
+
+
+@dataclass(frozen=True)
+class SubmitRequest:
+    """A rendered script, ready to be submitted."""
+
+    script: Path
+    job_name: str
+    workdir: Path
+    """Where the job starts; exists."""
+    output: Path
+    """File that takes the job's own stdout and stderr; its folder exists."""
+    resources: Resources
+    """What the script asks for; for schedulers that do not read ``#SBATCH`` lines."""
+
+
+class Scheduler(Protocol):
+    """Implementations: ``schedulers.slurm_driver.SlurmScheduler``, ``schedulers.local.LocalScheduler``."""
+
+    @property
+    def name(self) -> str:
+        """``slurm`` or ``local``."""
+
+    def cluster(self) -> str:
+        """The cluster's name, part of every attempt's identity."""
+
+    def submit(self, request: SubmitRequest) -> Submission:
+        """Submit once. Never raises for what the scheduler says or fails to say: the four answers cover it."""
+
+    def live_jobs(self) -> Sequence[LiveJob]:
+        """All jobs of this user that the scheduler still lists, in one query.
+
+        Raises:
+            SchedulerUnavailableError: no usable answer; nothing is known, not even that a job is gone.
+        """
+
+    def find(self, job_name: str, since: datetime) -> JobId | None:
+        """The job submitted under this name at or after ``since``, live or ended; None if certainly none is known.
+
+        Raises:
+            SchedulerUnavailableError: no usable answer.
+        """
+
+    def records(self, jobs: Mapping[JobId, datetime]) -> Mapping[JobId, JobRecord]:
+        """The terminal records of these jobs, each with the time of our own submission (ids are reused).
+
+        A job without an entry in the answer has no verdict yet. One query for all.
+
+        Raises:
+            SchedulerUnavailableError: no usable answer.
+        """
+
+    def cancel(self, jobs: Sequence[JobId], *, only_pending: bool = False) -> None:
+        """Cancel these jobs; with ``only_pending`` those that started meanwhile are left alone.
+
+        Raises:
+            SchedulerUnavailableError: it is not known whether the request arrived.
+        """
