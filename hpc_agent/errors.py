@@ -1,18 +1,18 @@
 """One tree of errors; each message says what was tried, what came back and what to do.
 
-    HpcAgentError
-    ├── ConfigError            a setting, flag or file is wrong: mend it and start again
-    ├── InputError             what a person asked for cannot be done as asked
-    ├── ApiError               the ClearML server answered with an error
-    │   ├── AuthError          … because of the credentials
-    │   └── NotFoundError      … because the object does not exist
-    ├── ServerUnreachableError no usable answer came from the ClearML server: trying again may help
-    ├── SchedulerUnavailableError  the scheduler gave no information (never a verdict on a job)
-    ├── TemplateError          an sbatch template cannot be rendered
-    ├── ResourceError          a task asks for what its queue does not allow
-    ├── SourceError            the task's code cannot be brought to the node
-    ├── EnvironmentBuildError  the task's Python environment cannot be built or found
-    └── ProcessError           a program of ours could not be run
+HpcAgentError
+├── ConfigError            a setting, flag or file is wrong: mend it and start again
+├── InputError             what a person asked for cannot be done as asked
+├── ApiError               the ClearML server answered with an error
+│   ├── AuthError          … because of the credentials
+│   └── NotFoundError      … because the object does not exist
+├── ServerUnreachableError no usable answer came from the ClearML server: trying again may help
+├── SchedulerUnavailableError  the scheduler gave no information (never a verdict on a job)
+├── TemplateError          an sbatch template cannot be rendered
+├── ResourceError          a task asks for what its queue does not allow
+├── SourceError            the task's code cannot be brought to the node
+├── EnvironmentBuildError  the task's Python environment cannot be built or found
+└── ProcessError           a program of ours could not be run
 """
 
 from __future__ import annotations

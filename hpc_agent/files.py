@@ -76,7 +76,7 @@ def read_record(path: Path, type: Callable[..., T]) -> T | None:
     except FileNotFoundError:
         return None
     try:
-        return msgspec.json.decode(data, type=type)  # type: ignore[call-overload,no-any-return]
+        return msgspec.json.decode(data, type=type)  # type: ignore[no-any-return]
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise CorruptFileError(f"{path} cannot be read: {error}") from error
 

@@ -72,9 +72,7 @@ def run(
     except BaseException:
         kill_group(child.pid, signal.SIGKILL)
         raise
-    return Completed(
-        tuple(argv), child.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace")
-    )
+    return Completed(tuple(argv), child.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
 
 
 def _close_pipes(child: subprocess.Popen[bytes]) -> None:

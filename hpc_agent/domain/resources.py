@@ -107,9 +107,7 @@ class Policy:
                     f'{name} is {text}, but queue "{self.queue}" allows no less than {rule.minimum:g}{unit}'
                 )
             if rule.maximum is not None and amount > rule.maximum:
-                raise ResourceError(
-                    f'{name} is {text}, but queue "{self.queue}" allows at most {rule.maximum:g}{unit}'
-                )
+                raise ResourceError(f'{name} is {text}, but queue "{self.queue}" allows at most {rule.maximum:g}{unit}')
         return value
 
 

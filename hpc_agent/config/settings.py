@@ -1,0 +1,271 @@
+"""Every setting: its type, its default, one sentence. ``config.load`` fills them, the README's table is made of them.
+
+The section ``hpc`` of clearml.conf is ours; the others are ClearML's own, of which we read these keys only.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, field
+
+from hpc_agent.domain.resources import DEFAULT_OVERRIDES, Override, Policy, Resources, parse_time_limit
+from hpc_agent.redact import Secret
+
+Count = Annotated[int, Meta(ge=0)]
+Positive = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(ge=0)]
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of all settings groups."""
+
+
+class ApiSettings(Settings, frozen=True, kw_only=True):
+    """``api``: where the ClearML server is and who we are."""
+
+    api_server: Annotated[str, Meta(description="URL of the API server.")] = ""
+    web_server: Annotated[str, Meta(description="URL of the web page; derived from api_server when empty.")] = ""
+    files_server: Annotated[str, Meta(description="URL of the file server; derived from api_server when empty.")] = ""
+    access_key: Annotated[str, Meta(description="Access key (`api.credentials.access_key`).")] = ""
+    secret_key: Annotated[Secret, Meta(description="Secret key (`api.credentials.secret_key`).")] = Secret("")
+    auth_token: Annotated[Secret, Meta(description="Ready token instead of keys (`CLEARML_AUTH_TOKEN`).")] = Secret("")
+    verify_certificate: Annotated[
+        bool | str, Meta(description="Check the server's TLS certificate, or path of a CA bundle to check it with.")
+    ] = True
+
+
+class GitSettings(Settings, frozen=True, kw_only=True):
+    """``agent.git_*`` and ``agent.vcs_cache``: how repositories are reached."""
+
+    user: Annotated[str, Meta(description="User for HTTPS git remotes.")] = ""
+    password: Annotated[Secret, Meta(description="Password or token for HTTPS git remotes.")] = Secret("")
+    host: Annotated[str, Meta(description="Send git_user and git_pass to this host only.")] = ""
+    force_ssh: Annotated[bool, Meta(description="Rewrite https remotes to ssh.")] = False
+    ssh_user: Annotated[str, Meta(description="User in rewritten ssh remotes.")] = ""
+    ssh_port: Annotated[int | None, Meta(description="Port in rewritten ssh remotes.")] = None
+    translate_ssh: Annotated[
+        bool, Meta(description="Rewrite ssh remotes to https when git_user and git_pass are known.")
+    ] = True
+
+
+class PackageSettings(Settings, frozen=True, kw_only=True):
+    """``agent.package_manager`` and neighbours: how environments are built."""
+
+    type: Annotated[Literal["uv", "pip"], Meta(description="Installer: uv, or pip where a site wants it.")] = "uv"
+    python_binary: Annotated[str, Meta(description="Interpreter to use whatever the task asks for.")] = ""
+    ignore_requested_python_version: Annotated[
+        bool, Meta(description="Use our own interpreter version even if the task names another.")
+    ] = False
+    system_site_packages: Annotated[bool, Meta(description="Environments see the system's packages.")] = False
+    extra_index_url: Annotated[tuple[str, ...], Meta(description="Further package indexes.")] = ()
+    extra_pip_install_flags: Annotated[tuple[str, ...], Meta(description="Passed on to the installer.")] = ()
+    force_repo_requirements_txt: Annotated[
+        bool, Meta(description="Use the repository's requirements.txt, not the task's list.")
+    ] = False
+    force_original_requirements: Annotated[
+        bool, Meta(description="Use the list a user asked for (`org_pip`), not the frozen one.")
+    ] = False
+
+
+class AgentSettings(Settings, frozen=True, kw_only=True):
+    """The rest of ``agent`` that we read."""
+
+    worker_id: Annotated[str, Meta(description="Full worker id; generated when empty.")] = ""
+    worker_name: Annotated[str, Meta(description="Prefix of generated worker ids; the host name when empty.")] = ""
+    enable_task_env: Annotated[
+        bool, Meta(description="Export the task's hyper-parameter section `Environment` to its process.")
+    ] = False
+    extra_python_path: Annotated[str, Meta(description="Appended to the task's PYTHONPATH.")] = ""
+    force_git_root_python_path: Annotated[
+        bool, Meta(description="Put the repository's root on PYTHONPATH, not the script's folder.")
+    ] = False
+    task_ping_interval_sec: Annotated[Seconds, Meta(description="How often a running task says it is alive.")] = 60
+    abort_callback_max_timeout: Annotated[
+        Seconds, Meta(description="The longest that a task's own abort callback may take.")
+    ] = 1800
+    suppress_carriage_return: Annotated[
+        bool, Meta(description="Collapse progress bars to their last state in the console.")
+    ] = True
+
+    @property
+    def name(self) -> str:
+        return self.worker_name or socket.gethostname()
+
+
+class ResourceSettings(Settings, frozen=True, kw_only=True):
+    """A ``resources`` block, of the site or of a queue; a queue's fields beat the site's."""
+
+    num_nodes: Annotated[Positive | None, Meta(description="Nodes per job.")] = None
+    num_gpus: Annotated[Count | None, Meta(description="GPUs per node.")] = None
+    gpu_type: Annotated[str | None, Meta(description="GPU type, as the site's GRES names it (`a100`).")] = None
+    num_cpus: Annotated[Positive | None, Meta(description="CPUs per task.")] = None
+    memory_gb: Annotated[float | None, Meta(description="Memory per node in GiB.")] = None
+    time_limit: Annotated[str | int | None, Meta(description="Time limit: minutes or Slurm's `D-HH:MM:SS`.")] = None
+    partition: Annotated[str | None, Meta(description="Partition, or several with commas.")] = None
+    account: Annotated[str | None, Meta(description="Account to charge.")] = None
+    qos: Annotated[str | None, Meta(description="Quality of service.")] = None
+    constraint: Annotated[str | None, Meta(description="Node features.")] = None
+    reservation: Annotated[str | None, Meta(description="Reservation.")] = None
+    exclude: Annotated[str | None, Meta(description="Nodes not to use.")] = None
+
+    def over(self, base: Resources) -> Resources:
+        """``base`` with the fields that are set here."""
+        pairs: dict[str, object] = {
+            "nodes": self.num_nodes,
+            "gpus": self.num_gpus,
+            "gpu_type": self.gpu_type,
+            "cpus": self.num_cpus,
+            "memory_mb": None if self.memory_gb is None else round(self.memory_gb * 1024),
+            "time_minutes": None if self.time_limit is None else parse_time_limit(str(self.time_limit)),
+            "partition": self.partition,
+            "account": self.account,
+            "qos": self.qos,
+            "constraint": self.constraint,
+            "reservation": self.reservation,
+            "exclude": self.exclude,
+        }
+        return replace(base, **{k: v for k, v in pairs.items() if v is not None})  # type: ignore[arg-type]
+
+
+class OverrideSettings(Settings, frozen=True, kw_only=True):
+    """What a task may set one of its resource properties to."""
+
+    min: Annotated[float | None, Meta(description="Smallest amount (GiB for memory, minutes for time).")] = None
+    max: Annotated[float | str | None, Meta(description="Largest amount; for time_limit also `D-HH:MM:SS`.")] = None
+    choices: Annotated[tuple[str, ...] | None, Meta(description="The values allowed.")] = None
+
+    def rule(self) -> Override:
+        maximum = parse_time_limit(self.max) if isinstance(self.max, str) else self.max
+        return Override(self.min, maximum, self.choices)
+
+
+class QueueSettings(Settings, frozen=True, kw_only=True):
+    """``hpc.queues.<name>``: how tasks of one queue become jobs."""
+
+    template: Annotated[str, Meta(description="sbatch template: a name, or a path.")] = "gpu.sbatch.j2"
+    resources: Annotated[ResourceSettings, Meta(description="What a job of this queue asks for.")] = ResourceSettings()
+    overrides: Annotated[
+        dict[str, OverrideSettings] | None,
+        Meta(description="User properties that a task may set, with `min`, `max` or `choices` each."),
+    ] = None
+    max_jobs: Annotated[Positive | None, Meta(description="Jobs of this queue in Slurm at once.")] = None
+
+    def policy(self, queue: str, site: ResourceSettings) -> Policy:
+        """The queue's resources and rules, over the site's defaults."""
+        overrides = (
+            DEFAULT_OVERRIDES
+            if self.overrides is None
+            else {name: settings.rule() for name, settings in self.overrides.items()}
+        )
+        return Policy(queue, self.resources.over(site.over(Resources())), overrides)
+
+
+class SlurmSettings(Settings, frozen=True, kw_only=True):
+    """``hpc.slurm``: the site's dialect."""
+
+    gpu_flag: Annotated[
+        Literal["gres", "gpus", "gpus-per-node"], Meta(description="How this site wants GPUs requested.")
+    ] = "gres"
+    memory_flag: Annotated[Literal["mem", "mem-per-cpu"], Meta(description="How this site wants memory requested.")] = (
+        "mem"
+    )
+    accounting: Annotated[
+        Literal["auto", "sacct", "none"], Meta(description="Whether `sacct` can be asked how a job ended.")
+    ] = "auto"
+    sbatch_timeout: Annotated[
+        Seconds, Meta(description="How long one `sbatch` may take; it retries inside for up to 120 s.")
+    ] = 150
+    command_timeout: Annotated[Seconds, Meta(description="How long one `squeue`, `sacct` or `scancel` may take.")] = 60
+    sbatch_args: Annotated[tuple[str, ...], Meta(description="Further sbatch arguments for every job.")] = ()
+    lost_after: Annotated[
+        Seconds, Meta(description="A job that left without a trace is called lost after this many seconds.")
+    ] = 600
+
+
+class LocalSettings(Settings, frozen=True, kw_only=True):
+    """``hpc.local``: the scheduler for a machine without Slurm."""
+
+    max_jobs: Annotated[Positive, Meta(description="Jobs at once.")] = 1
+    gpus: Annotated[Count | None, Meta(description="GPUs to hand out; those of the machine when not set.")] = None
+
+
+class ServerSettings(Settings, frozen=True, kw_only=True):
+    """``hpc.server``: the embedded server."""
+
+    host: Annotated[str, Meta(description="Address to listen on.")] = "127.0.0.1"
+    port: Annotated[Count, Meta(description="Port of API, files and pages; 0 takes a free one.")] = 8008
+    data_dir: Annotated[Path | None, Meta(description="Database and files; `<root>/server` when not set.")] = None
+
+
+class HpcSettings(Settings, frozen=True, kw_only=True):
+    """``hpc``: everything that is ours."""
+
+    scheduler: Annotated[
+        Literal["auto", "slurm", "local"], Meta(description="Where jobs run; auto: Slurm where `sbatch` is found.")
+    ] = "auto"
+    cluster: Annotated[str, Meta(description="The cluster's name; asked from Slurm when empty.")] = ""
+    root: Annotated[Path, Meta(description="Folder on the shared file system that holds all of the following.")] = Path(
+        "~/.clearml/hpc"
+    )
+    runs_dir: Annotated[Path | None, Meta(description="Run directories; `<root>/runs` when not set.")] = None
+    cache_dir: Annotated[
+        Path | None, Meta(description="Environments and repositories; `<root>/cache` when not set.")
+    ] = None
+    scratch_dir: Annotated[
+        Path | None, Meta(description="Node-local folder; SLURM_TMPDIR, TMPDIR or /tmp when not set.")
+    ] = None
+    template_dirs: Annotated[tuple[Path, ...], Meta(description="Folders searched for templates before our own.")] = ()
+    agent_command: Annotated[
+        tuple[str, ...], Meta(description="How a job calls this program; our own interpreter when empty.")
+    ] = ()
+    poll_interval: Annotated[Seconds, Meta(description="Seconds between two passes of the daemon.")] = 5
+    max_jobs: Annotated[Positive, Meta(description="Jobs in Slurm at once, all queues together.")] = 100
+    term_grace: Annotated[Seconds, Meta(description="Seconds a task has to end after SIGTERM before SIGKILL.")] = 20
+    resources: Annotated[
+        ResourceSettings, Meta(description="What a job asks for unless its queue or task says otherwise.")
+    ] = ResourceSettings()
+    queues: Annotated[dict[str, QueueSettings], Meta(description="One block for each queue, by name.")] = field(
+        default_factory=dict
+    )
+    slurm: Annotated[SlurmSettings, Meta(description="The site's dialect of Slurm.")] = SlurmSettings()
+    local: Annotated[LocalSettings, Meta(description="The scheduler for a machine without Slurm.")] = LocalSettings()
+    server: Annotated[ServerSettings, Meta(description="The embedded server.")] = ServerSettings()
+
+    @property
+    def runs(self) -> Path:
+        return (self.runs_dir or self.root / "runs").expanduser()
+
+    @property
+    def cache(self) -> Path:
+        return (self.cache_dir or self.root / "cache").expanduser()
+
+    @property
+    def server_data(self) -> Path:
+        return (self.server.data_dir or self.root / "server").expanduser()
+
+    @property
+    def scratch(self) -> Path:
+        """The node's own folder for files that need not outlive the job."""
+        if self.scratch_dir:
+            return self.scratch_dir.expanduser()
+        return Path(os.environ.get("SLURM_TMPDIR") or os.environ.get("TMPDIR") or "/tmp")  # noqa: S108
+
+    def queue(self, name: str) -> QueueSettings:
+        """The block of a queue, or the defaults for one without a block."""
+        return self.queues.get(name, QueueSettings())
+
+
+class AllSettings(Settings, frozen=True, kw_only=True):
+    """The whole configuration as values."""
+
+    api: ApiSettings = ApiSettings()
+    agent: AgentSettings = AgentSettings()
+    git: GitSettings = GitSettings()
+    packages: PackageSettings = PackageSettings()
+    hpc: HpcSettings = HpcSettings()
