@@ -57,7 +57,9 @@ class GitSettings(Settings, frozen=True, kw_only=True):
 class PackageSettings(Settings, frozen=True, kw_only=True):
     """``agent.package_manager`` and neighbours: how environments are built."""
 
-    type: Annotated[Literal["uv", "pip"], Meta(description="Installer: uv, or pip where a site wants it.")] = "uv"
+    type: Annotated[
+        Literal["uv", "pip", "conda", "poetry"], Meta(description="Installer: uv, or pip where a site wants it.")
+    ] = "uv"
     python_binary: Annotated[str, Meta(description="Interpreter to use whatever the task asks for.")] = ""
     ignore_requested_python_version: Annotated[
         bool, Meta(description="Use our own interpreter version even if the task names another.")
@@ -114,6 +116,10 @@ class ResourceSettings(Settings, frozen=True, kw_only=True):
     reservation: Annotated[str | None, Meta(description="Reservation.")] = None
     exclude: Annotated[str | None, Meta(description="Nodes not to use.")] = None
 
+    def __post_init__(self) -> None:
+        if self.time_limit is not None:
+            parse_time_limit(str(self.time_limit))
+
     def over(self, base: Resources) -> Resources:
         """``base`` with the fields that are set here."""
         pairs: dict[str, object] = {
@@ -139,6 +145,9 @@ class OverrideSettings(Settings, frozen=True, kw_only=True):
     min: Annotated[float | None, Meta(description="Smallest amount (GiB for memory, minutes for time).")] = None
     max: Annotated[float | str | None, Meta(description="Largest amount; for time_limit also `D-HH:MM:SS`.")] = None
     choices: Annotated[tuple[str, ...] | None, Meta(description="The values allowed.")] = None
+
+    def __post_init__(self) -> None:
+        self.rule()
 
     def rule(self) -> Override:
         maximum = parse_time_limit(self.max) if isinstance(self.max, str) else self.max

@@ -1,0 +1,112 @@
+"""Untyped values → settings. A wrong value names file, key and what was expected, an unknown key its neighbour."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from hpc_agent.config.settings import Settings
+from hpc_agent.errors import ConfigError, ResourceError
+from hpc_agent.redact import Secret
+
+G = TypeVar("G", bound=Settings)
+
+_WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "array": "a list",
+    "object": "a section { … }",
+    "null": "nothing",
+}
+
+
+def build_group(cls: type[G], values: object, path_of: Callable[[str], str], origins: Mapping[str, str]) -> G:
+    """A settings group from plain values. ``path_of`` gives the dotted key of a field, for messages.
+
+    Raises:
+        ConfigError: see the module.
+    """
+    if not isinstance(values, dict):
+        key = path_of("").rstrip(".")
+        raise ConfigError(f"{_origin(key, origins)}: {key} is {values!r}, expected a section {{ … }}")
+    fields = {field.name: field for field in msgspec.structs.fields(cls)}
+    for name in values:
+        if name not in fields:
+            raise _unknown_key(str(name), list(fields), path_of(str(name)), origins)
+    hints = typing.get_type_hints(cls, include_extras=True)
+    converted = {
+        name: _convert(hints[name], value, path_of(name), origins)
+        for name, value in values.items()
+        if value is not None
+    }
+    try:
+        return cls(**converted)
+    except ResourceError as error:
+        path = path_of("").rstrip(".")
+        raise ConfigError(f"{_origin(path, origins)}: {path}: {error}") from error
+
+
+def _convert(kind: Any, value: object, path: str, origins: Mapping[str, str]) -> Any:
+    def inner(field: str) -> str:
+        return f"{path}.{field}"
+
+    plain = typing.get_args(kind)[0] if typing.get_origin(kind) is typing.Annotated else kind
+    if isinstance(plain, type) and issubclass(plain, Settings):
+        return build_group(plain, value, inner, origins)
+    mapped = _mapped_settings(plain)
+    if mapped is not None and isinstance(value, dict):
+        return {str(key): _convert(mapped, item, f"{path}.{key}", origins) for key, item in value.items()}
+    try:
+        return msgspec.convert(value, kind, strict=False, dec_hook=_decode)
+    except msgspec.ValidationError as error:
+        shown = "********" if "secret" in path or "pass" in path else repr(value)
+        raise ConfigError(f"{_origin(path, origins)}: {path} is {shown}, {_expected(str(error))}") from error
+
+
+def _mapped_settings(kind: Any) -> type[Settings] | None:
+    """``X`` for ``dict[str, X]`` and ``dict[str, X] | None`` where X is a settings group."""
+    for candidate in (kind, *typing.get_args(kind)):
+        arguments = typing.get_args(candidate)
+        if typing.get_origin(candidate) is dict and isinstance(arguments[1], type):
+            return arguments[1] if issubclass(arguments[1], Settings) else None
+    return None
+
+
+def _decode(kind: type, value: object) -> object:
+    if kind in (Path, Secret) and isinstance(value, str):
+        return kind(value)
+    raise ValueError(f"Expected `str`, got `{type(value).__name__}`")
+
+
+def _expected(message: str) -> str:
+    """msgspec's words in ours: "Expected `int`, got `str`" → "expected a whole number"."""
+    message = message.split(" - at `")[0]
+    match = re.match(r"Expected (?P<what>.+?)(?:, got .+)?$", message)
+    if not match:
+        return message[0].lower() + message[1:]
+    kinds = re.findall(r"`([^`]+)`", match["what"])
+    if match["what"].startswith("`") and kinds:
+        words = [_WORDS.get(kind, kind) for kind in " | ".join(kinds).split(" | ") if kind != "null"]
+        return "expected " + " or ".join(words)
+    return "expected " + match["what"].replace("`", "")
+
+
+def _unknown_key(name: str, known: list[str], path: str, origins: Mapping[str, str]) -> ConfigError:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    section = path.rpartition(".")[0]
+    advice = f'did you mean "{near[0]}"?' if near else f"{section} knows: {', '.join(sorted(known))}"
+    return ConfigError(f"{_origin(path, origins)}: unknown key {path}; {advice}")
+
+
+def _origin(path: str, origins: Mapping[str, str]) -> str:
+    """Who set this key, or the first key below it."""
+    below = (origins[key] for key in origins if key == path or key.startswith(path + "."))
+    return next(below, "the configuration")

@@ -1,0 +1,121 @@
+"""clearml.conf, the environment and flags become settings; wrong input is named."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from hpc_agent.config.dump import write_job_config
+from hpc_agent.config.load import Configuration, load
+from hpc_agent.errors import ConfigError
+
+CONF = """
+api {
+    # as clearml-init writes it
+    web_server: http://localhost:8080
+    api_server: "http://localhost:8008"
+    credentials { "access_key" = "KEY", "secret_key" = "SECRET" }
+}
+agent.git_user = alice
+sdk { storage { cache.default_base_dir = "~/.clearml/cache" } }
+hpc {
+    resources { partition: main, time_limit: "02:00:00" }
+    queues {
+        gpu { resources { num_gpus: 1 }, overrides { num_gpus { max: 4 }, time_limit { max: "1-00:00:00" } } }
+    }
+}
+"""
+
+
+def read(tmp_path: Path, text: str, environ: dict[str, str] | None = None, **flags: object) -> Configuration:
+    file = tmp_path / "clearml.conf"
+    file.write_text(text)
+    return load(file, environ or {}, flags)
+
+
+def test_a_clearml_conf_is_read_as_it_is(tmp_path: Path) -> None:
+    settings = read(tmp_path, CONF).settings
+    assert settings.api.access_key == "KEY"
+    assert settings.api.secret_key.reveal() == "SECRET"
+    assert settings.api.files_server == "http://localhost:8081"
+    assert settings.git.user == "alice"
+
+
+def test_the_queue_lies_over_the_site(tmp_path: Path) -> None:
+    hpc = read(tmp_path, CONF).settings.hpc
+    resources = hpc.queue("gpu").policy("gpu", hpc.resources).resources({"num_gpus": "3", "unrelated": "x"})
+    assert (resources.gpus, resources.partition, resources.time_minutes) == (3, "main", 120)
+    assert hpc.queue("another").policy("another", hpc.resources).resources({}).gpus == 0
+
+
+def test_environment_beats_file_and_flags_beat_both(tmp_path: Path) -> None:
+    environ = {
+        "CLEARML_API_HOST": "http://other:8008",
+        "TRAINS_AGENT_GIT_USER": "bob",
+        "CLEARML_AGENT__hpc__max_jobs": "7",
+        "CLEARML_API_ACCESS_KEY": "",
+    }
+    configuration = read(tmp_path, CONF, environ)
+    assert configuration.settings.api.api_server == "http://other:8008"
+    assert configuration.settings.api.access_key == "KEY"
+    assert configuration.settings.git.user == "bob"
+    assert configuration.settings.hpc.max_jobs == 7
+    assert configuration.origins["hpc.max_jobs"] == "the variable CLEARML_AGENT__hpc__max_jobs"
+    flagged = load(tmp_path / "clearml.conf", environ, {"agent.git_user": "carol"})
+    assert flagged.settings.git.user == "carol"
+
+
+def test_the_named_file_is_the_only_one(tmp_path: Path) -> None:
+    file = tmp_path / "x.conf"
+    file.write_text("agent.git_user = dave")
+    assert load(None, {"CLEARML_CONFIG_FILE": str(file)}).files == (file,)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("hpc.max_jobs = many", ["hpc.max_jobs", "'many'", "expected a whole number"]),
+        ("hpc.max_jobs = 0", ["hpc.max_jobs", ">= 1"]),
+        ("hpc.slurm.gpu_flag = gpu", ["hpc.slurm.gpu_flag", "'gpu'"]),
+        ("hpc.pol_interval = 3", ["unknown key hpc.pol_interval", 'did you mean "poll_interval"?']),
+        ("hpc.queues.gpu.resources.num_gpu = 3", ["hpc.queues.gpu.resources.num_gpu", '"num_gpus"']),
+        ("hpc.queues.gpu.resources.time_limit = soon", ["hpc.queues.gpu.resources", "soon"]),
+        ("hpc.queues = 3", ["hpc.queues", "3", "expected"]),
+        ("hpc = 3", ["hpc", "expected a section"]),
+        ("api { api_server: localhost:8008 }", ["api.api_server", "expected a URL"]),
+        ("api { api_server ", ["not valid HOCON"]),
+        ("api { credentials { secret_key: [1] } }", ["api.credentials.secret_key", "********"]),
+    ],
+)
+def test_wrong_input_is_named_with_its_file(tmp_path: Path, text: str, words: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(tmp_path, text)
+    message = str(caught.value)
+    for word in words:
+        assert word in message
+    if "URL" not in message:
+        assert str(tmp_path / "clearml.conf") in message
+
+
+def test_a_missing_named_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="does not exist"):
+        load(tmp_path / "none.conf", {})
+
+
+def test_the_job_file_is_private_complete_and_read_back(tmp_path: Path) -> None:
+    configuration = read(tmp_path, CONF, {"CLEARML_API_SECRET_KEY": "FROM-ENV"})
+    target = tmp_path / "job.conf"
+    write_job_config(configuration, target)
+    assert stat.S_IMODE(target.stat().st_mode) == 0o600
+    assert json.loads(target.read_text())["sdk"]["storage"]
+    again = load(target, {}).settings
+    assert again.api.secret_key.reveal() == "FROM-ENV"
+    assert again.hpc.queue("gpu") == configuration.settings.hpc.queue("gpu")
+
+
+def test_a_secret_does_not_print(tmp_path: Path) -> None:
+    settings = read(tmp_path, CONF).settings
+    assert "SECRET" not in repr(settings) + str(settings) + f"{settings.api.secret_key}"
