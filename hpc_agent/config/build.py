@@ -92,11 +92,11 @@ def _expected(message: str) -> str:
     match = re.match(r"Expected (?P<what>.+?)(?:, got .+)?$", message)
     if not match:
         return message[0].lower() + message[1:]
-    kinds = re.findall(r"`([^`]+)`", match["what"])
-    if match["what"].startswith("`") and kinds:
-        words = [_WORDS.get(kind, kind) for kind in " | ".join(kinds).split(" | ") if kind != "null"]
-        return "expected " + " or ".join(words)
-    return "expected " + match["what"].replace("`", "")
+    return "expected " + re.sub(r"`([^`]+)`", lambda kind: _in_words(kind[1]), match["what"])
+
+
+def _in_words(kind: str) -> str:
+    return " or ".join(_WORDS.get(part, part) for part in kind.split(" | ") if part != "null")
 
 
 def _unknown_key(name: str, known: list[str], path: str, origins: Mapping[str, str]) -> ConfigError:
