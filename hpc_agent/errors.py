@@ -56,9 +56,18 @@ class NotFoundError(ApiError):
 
 
 class ServerUnreachableError(HpcAgentError):
-    """No usable answer came from the ClearML server within the budget of the call."""
+    """No usable answer came from the ClearML server within the budget of the call.
+
+    ``uncertain``: the request may have been carried out all the same (its answer was lost).
+    ``retry_after``: seconds that the server asked for.
+    """
 
     retryable = True
+
+    def __init__(self, message: str, *, uncertain: bool = True, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.uncertain = uncertain
+        self.retry_after = retry_after
 
 
 class SchedulerUnavailableError(HpcAgentError):

@@ -1,0 +1,25 @@
+"""``projects.*``: a task's project by name."""
+
+from __future__ import annotations
+
+import re
+
+from hpc_agent.api.session import Session
+
+
+class Projects:
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def find_or_create(self, name: str) -> str:
+        """The id of the project with exactly this name (``a/b`` is a sub-project), made if it does not exist."""
+        query = {
+            "name": f"^{re.escape(name)}$",
+            "only_fields": ["id", "name"],
+            "shallow_search": False,
+            "search_hidden": True,
+        }
+        for project in self._session.call("projects.get_all", query)["projects"]:
+            if project.get("name", name) == name:
+                return str(project["id"])
+        return str(self._session.call("projects.create", {"name": name, "description": ""}, repeatable=False)["id"])

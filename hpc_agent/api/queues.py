@@ -1,0 +1,103 @@
+"""``queues.*``: looking, and the removal that is the claim."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+
+from hpc_agent.api.session import Session
+from hpc_agent.domain.ids import QueueId, TaskId
+from hpc_agent.domain.queue import Queue
+from hpc_agent.errors import ApiError, InputError, NotFoundError
+from hpc_agent.wire.queue import queue_from_wire
+
+_NOT_QUEUED = frozenset({701, 703})
+
+
+class Queues:
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def resolve(self, id_or_name: str, *, create: bool = False) -> QueueId:
+        """The queue of that id or name (any case); with ``create`` it is made if it does not exist.
+
+        Raises:
+            InputError: there is none, or several.
+        """
+        found = self._session.call(
+            "queues.get_all",
+            {"name": f"^{re.escape(id_or_name)}$", "only_fields": ["id", "name"], "search_hidden": True},
+        )["queues"]
+        exact = [queue for queue in found if str(queue["name"]).lower() == id_or_name.lower()]
+        exact = [queue for queue in exact if queue["name"] == id_or_name] or exact
+        if len(exact) > 1:
+            raise InputError(f'{len(exact)} queues are named "{id_or_name}"; give the id of one')
+        if exact:
+            return QueueId(exact[0]["id"])
+        try:
+            return QueueId(self._session.call("queues.get_by_id", {"queue": id_or_name})["queue"]["id"])
+        except ApiError as error:
+            if error.code != 400:
+                raise
+        if create:
+            return QueueId(self._session.call("queues.create", {"name": id_or_name})["id"])
+        raise InputError(self._unknown(id_or_name))
+
+    def _unknown(self, name: str) -> str:
+        names = sorted(str(queue["name"]) for queue in self._session.call("queues.get_all", {})["queues"])
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        advice = f"did you mean {' or '.join(near)}?" if near else f"the server has: {', '.join(names) or 'none'}"
+        return f'there is no queue "{name}"; {advice} (--create-queue makes it)'
+
+    def default(self) -> QueueId:
+        """The server's default queue, else the one named ``default``."""
+        try:
+            return QueueId(self._session.call("queues.get_default", {})["id"])
+        except ApiError as error:
+            if error.code not in (400, 404):
+                raise
+        return self.resolve("default")
+
+    def look(self, queues: Sequence[QueueId]) -> list[Queue]:
+        """These queues with their entries, in this order, in one call; nothing is taken. Deleted ones are left out."""
+        found = self._session.call("queues.get_all", {"id": list(queues), "search_hidden": True})["queues"]
+        by_id = {str(queue["id"]): queue_from_wire(queue) for queue in found}
+        return [by_id[queue] for queue in queues if queue in by_id]
+
+    def holding(self, task: TaskId) -> Queue | None:
+        """The queue whose entries hold the task, whatever the task says of itself."""
+        for data in self._session.call("queues.get_all", {"search_hidden": True})["queues"]:
+            queue = queue_from_wire(data)
+            if any(entry.task == task for entry in queue.entries):
+                return queue
+        return None
+
+    def remove_task(self, queue: QueueId, task: TaskId) -> bool:
+        """Take the task off the queue: True for exactly one of all that try (measured, design.md 2.2).
+
+        Raises:
+            ServerUnreachableError: no answer; ``uncertain`` says whether the removal may have happened.
+        """
+        try:
+            answer = self._session.call("queues.remove_task", {"queue": queue, "task": task}, repeatable=False)
+        except ApiError as error:
+            if error.code == 400 and error.subcode in _NOT_QUEUED:
+                return False
+            raise
+        return int(answer.get("removed") or 0) == 1
+
+    def put_first(self, queue: QueueId, task: TaskId, reason: str) -> None:
+        """Put a task that is in no queue back at the head of ``queue``."""
+        try:
+            self._session.call("tasks.enqueue", {"queue": queue, "task": task, "status_reason": reason, "force": True})
+        except ApiError as error:
+            if error.subcode != 706:  # it is there already
+                raise
+        try:
+            self._session.call("queues.move_task_to_front", {"queue": queue, "task": task})
+        except NotFoundError:
+            pass
+        except ApiError as error:
+            if error.subcode not in _NOT_QUEUED:
+                raise

@@ -1,0 +1,257 @@
+"""One conversation with a ClearML API server: login, token, envelope, retries (wire.md section 1)."""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+import threading
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import requests
+
+from hpc_agent import __version__
+from hpc_agent.clock import SYSTEM, Clock
+from hpc_agent.config.settings import ApiSettings
+from hpc_agent.errors import ApiError, AuthError, ConfigError, NotFoundError, ServerUnreachableError
+from hpc_agent.redact import without_credentials
+from hpc_agent.retry import ROUTINE, Budget, retry
+
+API_VERSION = "2.14"
+"""Asked for in every call: old enough for every server in use, new enough for all that we send."""
+
+REFRESH_BEFORE_S = 600
+"""A token is renewed when less of its life is left."""
+
+_TEMPORARY = frozenset({429, 500, 502, 503, 504, 509})
+_NOT_FOUND = frozenset({101, 201, 401, 701})
+_TIMEOUT = (10, 60)  # connect, read
+
+
+class Session:
+    """Calls endpoints by name. Safe to share between threads."""
+
+    def __init__(self, settings: ApiSettings, *, clock: Clock = SYSTEM, budget: Budget = ROUTINE) -> None:
+        """``budget`` holds for calls that name none.
+
+        Raises:
+            ConfigError: no server or no credentials are configured.
+        """
+        if not settings.api_server:
+            raise ConfigError(
+                "no ClearML server is configured: put api.api_server into ~/clearml.conf (clearml-init writes one), "
+                "or start the embedded one with `hpc-agent server`"
+            )
+        if not (settings.access_key and len(settings.secret_key)) and not len(settings.auth_token):
+            raise ConfigError(
+                f"there are no credentials for {settings.api_server}: put api.credentials into ~/clearml.conf "
+                "or set CLEARML_API_ACCESS_KEY and CLEARML_API_SECRET_KEY"
+            )
+        self.settings = settings
+        self._clock = clock
+        self._budget = budget
+        self._http = requests.Session()
+        # Proxy settings of the environment hold, ~/.netrc does not: it would replace our Authorization header.
+        self._http.trust_env = True
+        self._http.auth = _no_auth
+        self._http.verify = settings.verify_certificate
+        self._token = ""
+        self._expires = 0.0
+        self._lock = threading.Lock()
+
+    def call(
+        self,
+        endpoint: str,
+        payload: Mapping[str, Any] | None = None,
+        *,
+        budget: Budget | None = None,
+        repeatable: bool = True,
+        version: str = API_VERSION,
+    ) -> dict[str, Any]:
+        """Call ``service.action`` and return the answer's ``data``.
+
+        ``repeatable`` says that doing it twice is as good as once; other calls are tried again only where the
+        request certainly did not arrive.
+
+        Raises:
+            ApiError: the server refused (NotFoundError, AuthError where that is why).
+            ServerUnreachableError: no usable answer within the budget.
+        """
+        body = json.dumps(payload or {}).encode()
+        return self._call(endpoint, body, "application/json", budget or self._budget, repeatable, version)
+
+    def call_lines(self, endpoint: str, items: Iterable[Mapping[str, Any]], *, budget: Budget) -> dict[str, Any]:
+        """As ``call`` with a body of one JSON object a line (``events.add_batch``)."""
+        body = "\n".join(json.dumps(item) for item in items).encode()
+        return self._call(endpoint, body, "application/json-lines", budget, True, API_VERSION)
+
+    def login(self) -> None:
+        """Get a token now, so that wrong credentials show at the start.
+
+        Raises:
+            AuthError, ServerUnreachableError: as for ``call``.
+        """
+        retry(lambda: self._login(""), self._budget, self._clock)
+
+    def _call(
+        self, endpoint: str, body: bytes, content_type: str, budget: Budget, repeatable: bool, version: str
+    ) -> dict[str, Any]:
+        path = f"v{version}/{endpoint}"
+
+        def once() -> dict[str, Any]:
+            token = self._current_token()
+            try:
+                return self._send(path, endpoint, body, content_type, f"Bearer {token}")
+            except AuthError as error:
+                if error.code != 401:
+                    raise
+                self._login(token)
+                return self._send(path, endpoint, body, content_type, f"Bearer {self._token}")
+
+        def once_or_uncertain() -> dict[str, Any]:
+            try:
+                return once()
+            except ServerUnreachableError as error:
+                if error.uncertain and not repeatable:
+                    error.retryable = False
+                raise
+
+        return retry(once_or_uncertain, budget, self._clock)
+
+    def _current_token(self) -> str:
+        with self._lock:
+            token, expires = self._token, self._expires
+        if not token or self._clock.now().timestamp() > expires - REFRESH_BEFORE_S:
+            self._login(token)
+        return self._token
+
+    def _login(self, seen: str) -> None:
+        """Replace the token ``seen``, unless another thread already did."""
+        with self._lock:
+            if self._token != seen:
+                return
+            settings = self.settings
+            if settings.access_key:
+                pair = f"{settings.access_key}:{settings.secret_key.reveal()}".encode()
+                authorization = f"Basic {base64.b64encode(pair).decode()}"
+            else:
+                authorization = f"Bearer {settings.auth_token.reveal()}"
+            try:
+                data = self._send("auth.login", "auth.login", b"{}", "application/json", authorization)
+            except ServerUnreachableError as error:
+                error.uncertain = False  # a login changes nothing
+                raise
+            token = data.get("token")
+            if not isinstance(token, str):
+                raise ConfigError(
+                    f"{settings.api_server} answered the login without a token; is api.api_server the API server "
+                    "(port 8008, or api.…) and not the web page?"
+                )
+            self._token = token
+            self._expires = _expiry(token)
+
+    def _send(self, path: str, endpoint: str, body: bytes, content_type: str, authorization: str) -> dict[str, Any]:
+        server = self.settings.api_server
+        where = without_credentials(server)
+        try:
+            response = self._http.post(
+                f"{server}/{path}",
+                data=body,
+                headers={
+                    "Content-Type": content_type,
+                    "Authorization": authorization,
+                    "X-ClearML-Worker": socket.gethostname(),
+                    "X-ClearML-Client": f"hpc-agent-{__version__}",
+                },
+                timeout=_TIMEOUT,
+                allow_redirects=False,
+            )
+        except requests.exceptions.SSLError as error:
+            raise ConfigError(
+                f"the certificate of {where} was not accepted ({_cause(error)}); "
+                "set api.verify_certificate to your CA bundle"
+            ) from error
+        except (requests.ConnectTimeout, requests.ConnectionError) as error:
+            raise ServerUnreachableError(
+                f"the ClearML server at {where} cannot be reached for {endpoint}: {_cause(error)}; "
+                "check api.api_server and the network",
+                uncertain=not _never_connected(error),
+            ) from error
+        except requests.RequestException as error:
+            raise ServerUnreachableError(
+                f"the ClearML server at {where} gave no answer to {endpoint}: {_cause(error)}"
+            ) from error
+        return _data(response, endpoint, where)
+
+
+def _data(response: requests.Response, endpoint: str, where: str) -> dict[str, Any]:
+    """The ``data`` of a good answer; everything else is an error."""
+    meta, data = _envelope(response)
+    if meta is None or response.status_code in _TEMPORARY:
+        said = meta.get("result_msg") if meta else "something that is not ClearML's envelope"
+        raise ServerUnreachableError(
+            f"the ClearML server at {where} answered {endpoint} with HTTP {response.status_code}: {said}; "
+            "is it the API server, and up?",
+            retry_after=_retry_after(response),
+        )
+    if response.status_code == 200:
+        return data
+    code, subcode = response.status_code, int(meta.get("result_subcode") or 0)
+    kind = AuthError if code in (401, 403) else NotFoundError if code == 400 and subcode in _NOT_FOUND else ApiError
+    message = str(meta.get("result_msg") or "no reason given")
+    if kind is AuthError:
+        message += f"; check the access key and secret for {where}"
+    raise kind(endpoint, code, subcode, message)
+
+
+def _envelope(response: requests.Response) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    try:
+        answer = response.json()
+    except ValueError:
+        return None, {}
+    if not isinstance(answer, dict) or not isinstance(answer.get("meta"), dict):
+        return None, {}
+    data = answer.get("data")
+    return answer["meta"], data if isinstance(data, dict) else {}
+
+
+def _retry_after(response: requests.Response) -> float:
+    try:
+        return min(float(response.headers.get("Retry-After", 0)), 300.0)
+    except ValueError:
+        return 0.0
+
+
+def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
+
+
+def _never_connected(error: requests.RequestException) -> bool:
+    """Whether the request cannot have reached a server: no connection was made for it."""
+    from urllib3.exceptions import MaxRetryError, NewConnectionError
+
+    reason = error.args[0] if error.args else None
+    if isinstance(reason, MaxRetryError):
+        reason = reason.reason
+    return isinstance(error, requests.ConnectTimeout) or isinstance(reason, NewConnectionError)
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost reason, without urllib3's wrapping."""
+    text = str(error)
+    for mark in ("[Errno", "Read timed out", "Remote end closed", "Name or service"):
+        if mark in text:
+            found = text[text.index(mark) :].rstrip(")'\"")
+            return found.split("] ", 1)[-1] if mark == "[Errno" else found
+    return text.split(": ", 1)[-1] if len(text) > 200 else text
+
+
+def _expiry(token: str) -> float:
+    """The ``exp`` claim, seconds since 1970; a token without one is taken to last."""
+    try:
+        payload = token.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        return float(claims["exp"])
+    except (IndexError, ValueError, KeyError, TypeError):
+        return float("inf")

@@ -1,0 +1,160 @@
+"""``tasks.*``: reading a task, and the few transitions that an agent makes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hpc_agent.api.session import Session
+from hpc_agent.domain.ids import QueueId, TaskId
+from hpc_agent.domain.status import TaskStatus
+from hpc_agent.domain.task import Task
+from hpc_agent.errors import InputError, NotFoundError
+from hpc_agent.retry import Budget
+from hpc_agent.wire.task import status_from_wire, task_from_wire
+
+
+@dataclass(frozen=True)
+class Glimpse:
+    """The part of a task that changes while it runs."""
+
+    status: TaskStatus
+    message: str
+    reason: str
+    runtime: Mapping[str, Any]
+
+    @property
+    def abort_requested(self) -> bool:
+        """``tasks.stop`` on a live task says so in its status message (wire.md 3.8)."""
+        return self.status is TaskStatus.IN_PROGRESS and "stopping" in self.message.lower()
+
+
+class Tasks:
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def get(self, task: TaskId) -> Task:
+        """
+        Raises:
+            NotFoundError: there is no such task.
+            CorruptTaskError: it cannot be understood.
+        """
+        return task_from_wire(self._session.call("tasks.get_by_id", {"task": task}).get("task"))
+
+    def resolve(self, id_or_name: str) -> TaskId:
+        """The task of that id, or of exactly that name (wire.md 2.3: 30 or more hex digits are an id).
+
+        Raises:
+            InputError: no task, or several, have that name.
+        """
+        if len(id_or_name) >= 30 and set(id_or_name.lower()) <= set("0123456789abcdef-"):
+            return TaskId(id_or_name.replace("-", ""))
+        import re
+
+        found = self._session.call(
+            "tasks.get_all", {"name": re.escape(id_or_name), "only_fields": ["id", "name"], "page": 0, "page_size": 50}
+        )["tasks"]
+        exact = [task for task in found if str(task.get("name", "")).lower() == id_or_name.lower()]
+        if len(exact) == 1:
+            return TaskId(exact[0]["id"])
+        if exact:
+            ids = ", ".join(task["id"] for task in exact[:10])
+            raise InputError(f'{len(exact)} tasks are named "{id_or_name}"; give the id of one: {ids}')
+        near = ", ".join(str(task["name"]) for task in found[:10])
+        raise InputError(f'no task has the id or name "{id_or_name}"' + (f"; similar names: {near}" if near else ""))
+
+    def glimpse(self, tasks: Sequence[TaskId], *, budget: Budget | None = None) -> dict[TaskId, Glimpse]:
+        """Status, message and runtime of these tasks in one call; a task that does not exist is left out."""
+        if not tasks:
+            return {}
+        fields = ["id", "status", "status_message", "status_reason", "runtime"]
+        query = {"id": list(tasks), "only_fields": fields, "search_hidden": True, "page": 0, "page_size": len(tasks)}
+        found = self._session.call("tasks.get_all", query, budget=budget)["tasks"]
+        return {
+            TaskId(task["id"]): Glimpse(
+                status_from_wire(task.get("status")),
+                str(task.get("status_message") or ""),
+                str(task.get("status_reason") or ""),
+                task.get("runtime") or {},
+            )
+            for task in found
+        }
+
+    def started(self, task: TaskId, reason: str, message: str) -> None:
+        self._session.call("tasks.started", {"task": task, "status_reason": reason, "status_message": message})
+
+    def completed(self, task: TaskId, reason: str, message: str, *, budget: Budget) -> None:
+        self._finish("tasks.completed", task, reason, message, budget)
+
+    def failed(self, task: TaskId, reason: str, message: str, *, budget: Budget, force: bool = False) -> None:
+        """``force`` fails a task that never started (queued → failed is not among the allowed steps)."""
+        self._finish("tasks.failed", task, reason, message, budget, force=force)
+
+    def stopped(self, task: TaskId, reason: str, message: str, *, budget: Budget, force: bool = False) -> None:
+        self._finish("tasks.stopped", task, reason, message, budget, force=force)
+
+    def _finish(
+        self, endpoint: str, task: TaskId, reason: str, message: str, budget: Budget, *, force: bool = False
+    ) -> None:
+        payload = {"task": task, "status_reason": reason, "status_message": message, "force": force}
+        self._session.call(endpoint, payload, budget=budget)
+
+    def ping(self, task: TaskId, *, budget: Budget) -> None:
+        """Tell the server's watchdog that somebody still works on it."""
+        self._session.call("tasks.ping", {"task": task}, budget=budget)
+
+    def say(self, task: TaskId, message: str, *, budget: Budget) -> None:
+        """Set the status message, which works on a queued task too (``tasks.edit`` would change nothing)."""
+        self._session.call("tasks.update", {"task": task, "status_message": message}, budget=budget)
+
+    def add_runtime(self, task: TaskId, values: Mapping[str, Any]) -> None:
+        """Lay ``values`` over the task's runtime section, which the server replaces as a whole."""
+        seen = self.glimpse([task])
+        if task not in seen:
+            raise NotFoundError("tasks.get_all", 400, 101, f"there is no task {task}")
+        self._session.call("tasks.edit", {"task": task, "runtime": {**seen[task].runtime, **values}, "force": True})
+
+    def set_properties(self, task: TaskId, values: Mapping[str, str]) -> None:
+        """Add or replace user properties (what the web page shows under "user properties")."""
+        params = [
+            {"section": "properties", "name": name, "value": value, "type": "str"} for name, value in values.items()
+        ]
+        self._session.call(
+            "tasks.edit_hyper_params", {"task": task, "hyperparams": params, "replace_hyperparams": "none"}
+        )
+
+    def set_requirements(self, task: TaskId, requirements: Mapping[str, str]) -> None:
+        self._session.call("tasks.set_requirements", {"task": task, "requirements": dict(requirements)})
+
+    def set_commit(self, task: TaskId, script: Mapping[str, Any]) -> None:
+        """Store the whole script section (the server replaces it as a whole)."""
+        self._session.call("tasks.edit", {"task": task, "script": dict(script), "force": True})
+
+    def raw(self, task: TaskId) -> dict[str, Any]:
+        """The server's own object, for callers that send a section back changed."""
+        data: dict[str, Any] = self._session.call("tasks.get_by_id", {"task": task}).get("task") or {}
+        return data
+
+    def create(self, fields: Mapping[str, Any]) -> TaskId:
+        return TaskId(self._session.call("tasks.create", fields, repeatable=False)["id"])
+
+    def edit(self, task: TaskId, fields: Mapping[str, Any]) -> None:
+        self._session.call("tasks.edit", {"task": task, "force": True, **fields})
+
+    def clone(self, task: TaskId, name: str | None = None, **fields: Any) -> TaskId:
+        payload = {"task": task, **({"new_task_name": name} if name else {}), **fields}
+        return TaskId(self._session.call("tasks.clone", payload, repeatable=False)["id"])
+
+    def delete(self, task: TaskId) -> None:
+        self._session.call("tasks.delete", {"task": task, "force": True})
+
+    def enqueue(self, task: TaskId, queue: QueueId, reason: str = "") -> None:
+        self._session.call("tasks.enqueue", {"task": task, "queue": queue, "status_reason": reason})
+
+    def dequeue(self, task: TaskId) -> None:
+        self._session.call("tasks.dequeue", {"task": task})
+
+    def ids(self, tasks: Iterable[str]) -> list[TaskId]:
+        """Those of ``tasks`` that exist."""
+        return list(self.glimpse([TaskId(task) for task in tasks]))

@@ -1,0 +1,49 @@
+"""Logging for the person at 3 a.m.: one event a line, the same keys everywhere (``task= job= attempt=``)."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TextIO
+
+_ROOT = "hpc_agent"
+
+
+class Events:
+    """A logger whose lines are an event and its keys: ``submitted task=… job=…``."""
+
+    def __init__(self, name: str) -> None:
+        self._logger = logging.getLogger(f"{_ROOT}.{name}")
+
+    def debug(self, event: str, **keys: object) -> None:
+        self._log(logging.DEBUG, event, keys)
+
+    def info(self, event: str, **keys: object) -> None:
+        self._log(logging.INFO, event, keys)
+
+    def warning(self, event: str, **keys: object) -> None:
+        self._log(logging.WARNING, event, keys)
+
+    def error(self, event: str, *, trace: bool = False, **keys: object) -> None:
+        self._log(logging.ERROR, event, keys, trace=trace)
+
+    def _log(self, level: int, event: str, keys: dict[str, object], *, trace: bool = False) -> None:
+        if self._logger.isEnabledFor(level):
+            self._logger.log(
+                level, "%s", " ".join([event, *(f"{k}={_value(v)}" for k, v in keys.items())]), exc_info=trace
+            )
+
+
+def _value(value: object) -> str:
+    text = str(value)
+    return repr(text) if not text or any(c in text for c in ' "\n') else text
+
+
+def configure(level: str, stream: TextIO | None = None) -> None:
+    """Send our log to ``stream`` (stderr) from ``level`` (a name of the logging module) upwards."""
+    handler = logging.StreamHandler(stream or sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S"))
+    logger = logging.getLogger(_ROOT)
+    logger.handlers[:] = [handler]
+    logger.setLevel("WARNING" if level == "WARN" else level)
+    logger.propagate = False

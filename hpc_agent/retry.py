@@ -1,0 +1,53 @@
+"""What may be tried again, for how long and how often. The sleep is injected."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from hpc_agent.clock import Clock
+from hpc_agent.errors import HpcAgentError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Seconds in which a kind of call may be repeated; pauses double from ``first_pause`` up to ``longest_pause``."""
+
+    seconds: float
+    first_pause: float = 0.5
+    longest_pause: float = 30.0
+
+
+ONCE = Budget(0)
+"""Heartbeats and other calls whose next turn comes soon anyway."""
+INTERACTIVE = Budget(20)
+"""A person waits at a terminal."""
+ROUTINE = Budget(120)
+"""Claims, starts, reads of a job: a restart of the server is waited for."""
+FINAL = Budget(6 * 3600)
+"""Final statuses and the rest of a log: nothing else is left to do."""
+
+
+def retry(action: Callable[[], T], budget: Budget, clock: Clock) -> T:
+    """Call ``action`` until it succeeds, fails for good, or the budget is spent.
+
+    An error is tried again while its ``retryable`` is true; ``retry_after`` seconds on it, if any, are respected.
+
+    Raises:
+        HpcAgentError: the last error.
+    """
+    deadline = clock.monotonic() + budget.seconds
+    pause = budget.first_pause
+    while True:
+        try:
+            return action()
+        except HpcAgentError as error:
+            wait = max(pause * random.uniform(0.7, 1.3), getattr(error, "retry_after", 0.0))  # noqa: S311 - jitter
+            if not error.retryable or clock.monotonic() + wait > deadline:
+                raise
+        clock.sleep(wait)
+        pause = min(pause * 2, budget.longest_pause)

@@ -1,0 +1,22 @@
+"""Console output as ClearML's ``log`` events (wire.md 3.7)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hpc_agent.domain.ids import TaskId, WorkerId
+
+MAX_MESSAGE_BYTES = 64 * 1024
+"""The reference packs up to this much text into one event; servers and pages cope with it."""
+
+
+def log_event(task: TaskId, worker: WorkerId, text: str, timestamp_ms: int, *, level: str = "DEBUG") -> dict[str, Any]:
+    """One event holding any number of lines. Events of a task are shown in the order of their time stamps."""
+    return {
+        "type": "log",
+        "level": level,
+        "task": task,
+        "worker": worker,
+        "msg": text,
+        "timestamp": timestamp_ms,
+    }

@@ -1,0 +1,144 @@
+"""ClearML's task object (wire.md 8.3) → ``domain.task.Task``. The only place that knows its field names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from hpc_agent.domain.ids import QueueId, TaskId
+from hpc_agent.domain.status import TaskStatus
+from hpc_agent.domain.task import Container, Requirements, Script, Task
+from hpc_agent.errors import InputError
+
+_List = str | list[str] | None
+
+
+class _Script(msgspec.Struct):
+    repository: str | None = None
+    branch: str | None = None
+    tag: str | None = None
+    version_num: str | None = None
+    entry_point: str | None = None
+    working_dir: str | None = None
+    binary: str | None = None
+    diff: str | None = None
+    requirements: dict[str, _List] | str | None = None
+
+
+class _Container(msgspec.Struct):
+    image: str | None = None
+    arguments: str | None = None
+    setup_shell_script: str | None = None
+
+
+class _Parameter(msgspec.Struct):
+    value: str | None = None
+
+
+class _Execution(msgspec.Struct):
+    queue: str | None = None
+    docker_cmd: str | None = None
+
+
+class _Task(msgspec.Struct):
+    id: str
+    name: str | None = None
+    project: str | None = None
+    type: str | None = None
+    status: str | None = None
+    status_message: str | None = None
+    status_reason: str | None = None
+    user: str | None = None
+    execution: _Execution | None = None
+    script: _Script | None = None
+    container: _Container | None = None
+    hyperparams: dict[str, dict[str, _Parameter]] | None = None
+    runtime: dict[str, Any] | None = None
+    tags: list[str] | None = None
+
+
+class CorruptTaskError(InputError):
+    """The server's task object cannot be understood."""
+
+
+def task_from_wire(data: object) -> Task:
+    """The task that a ``tasks.get_by_id`` or ``tasks.get_all`` answer holds. Missing and null fields are empty.
+
+    Raises:
+        CorruptTaskError: a field has a type that it cannot have.
+    """
+    try:
+        raw = msgspec.convert(data, _Task, strict=False)
+    except msgspec.ValidationError as error:
+        name = data.get("id") if isinstance(data, Mapping) else None
+        reason = str(error).replace("`", "").replace(" - at $.", ", in its field ")
+        raise CorruptTaskError(
+            f"task {name} on the server cannot be read: {reason}; clone it or create it anew"
+        ) from error
+    parameters = raw.hyperparams or {}
+    return Task(
+        id=TaskId(raw.id),
+        name=raw.name or "",
+        project=raw.project or "",
+        type=raw.type or "training",
+        status=status_from_wire(raw.status),
+        status_message=raw.status_message or "",
+        status_reason=raw.status_reason or "",
+        queue=QueueId(raw.execution.queue) if raw.execution and raw.execution.queue else None,
+        user=raw.user or "",
+        script=_script(raw.script or _Script()),
+        container=_container(raw.container or _Container(), raw.execution),
+        properties=_values(parameters.get("properties", {})),
+        environment=_values(parameters.get("Environment", {})),
+        runtime=raw.runtime or {},
+        tags=tuple(raw.tags or ()),
+    )
+
+
+def status_from_wire(text: str | None) -> TaskStatus:
+    """The status of that name; ``UNKNOWN`` for a word this version does not know."""
+    try:
+        return TaskStatus(text)
+    except ValueError:
+        return TaskStatus.UNKNOWN
+
+
+def _values(section: Mapping[str, _Parameter]) -> dict[str, str]:
+    return {name: parameter.value or "" for name, parameter in section.items()}
+
+
+def _script(raw: _Script) -> Script:
+    # Very old tasks carry the pip list as plain text.
+    requirements = {"pip": raw.requirements} if isinstance(raw.requirements, str) else raw.requirements or {}
+    return Script(
+        repository=(raw.repository or "").strip(),
+        branch=raw.branch or "",
+        tag=raw.tag or "",
+        commit=raw.version_num or "",
+        entry_point=raw.entry_point or "",
+        working_dir=raw.working_dir or "",
+        binary=raw.binary or "",
+        diff=raw.diff or "",
+        requirements=Requirements(
+            pip=_lines(requirements.get("pip")),
+            conda=_lines(requirements.get("conda")),
+            org_pip=_lines(requirements.get("org_pip")),
+        ),
+    )
+
+
+def _lines(value: _List) -> tuple[str, ...] | None:
+    """A multi-line text or a list of lines, both of which clients send."""
+    if value is None:
+        return None
+    lines: Iterable[str] = value.splitlines() if isinstance(value, str) else value
+    return tuple(line.strip() for line in lines if line.strip())
+
+
+def _container(raw: _Container, execution: _Execution | None) -> Container:
+    if raw.image is None and execution is not None and execution.docker_cmd:
+        image, _, arguments = execution.docker_cmd.strip().partition(" ")
+        return Container(image, arguments.strip(), raw.setup_shell_script or "")
+    return Container(raw.image or "", raw.arguments or "", raw.setup_shell_script or "")
