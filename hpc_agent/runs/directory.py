@@ -1,0 +1,137 @@
+"""The run directory of an attempt, and the folder that holds them all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from hpc_agent.domain.attempt import Attempt
+from hpc_agent.domain.ids import AttemptId, TaskId
+from hpc_agent.files import ensure_directory, fsync_directory, read_record, write_record
+from hpc_agent.runs.records import Claim, ExitReport, Settled, Submission
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """``runs/<task>/<attempt>/``. Readable by its owner only: consoles and scripts are private."""
+
+    path: Path
+
+    @property
+    def attempt(self) -> Attempt:
+        return Attempt(TaskId(self.path.parent.name), AttemptId(self.path.name))
+
+    @property
+    def script(self) -> Path:
+        return self.path / "job.sbatch"
+
+    @property
+    def job_output(self) -> Path:
+        """What the job itself prints: the agent's own log, and Slurm's messages."""
+        return self.path / "job.out"
+
+    @property
+    def console(self) -> Path:
+        return self.path / "console.log"
+
+    @property
+    def console_offset(self) -> Path:
+        return self.path / "console.offset"
+
+    @property
+    def stage(self) -> Path:
+        return self.path / "stage.json"
+
+    def create(self) -> RunDirectory:
+        ensure_directory(self.path.parent, mode=0o700)
+        ensure_directory(self.path, mode=0o700)
+        return self
+
+    def submission(self) -> Submission | None:
+        return read_record(self.path / "submit.json", Submission)
+
+    def write_submission(self, record: Submission) -> None:
+        write_record(self.path / "submit.json", record)
+
+    def claim(self) -> Claim | None:
+        return read_record(self.path / "claim.json", Claim)
+
+    def write_claim(self, record: Claim) -> None:
+        write_record(self.path / "claim.json", record)
+
+    def first_claim(self, record: Claim) -> bool:
+        """Write the claim unless there is one: True for exactly one writer (a hard link is atomic on NFS too)."""
+        temporary = self.path / f".claim.{os.getpid()}.{secrets.token_hex(4)}.tmp"
+        write_record(temporary, record)
+        try:
+            os.link(temporary, self.path / "claim.json")
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink(missing_ok=True)
+        fsync_directory(self.path)
+        return True
+
+    def drop_claim(self) -> None:
+        """Put a claim aside whose owner is certainly gone; it stays readable under another name."""
+        try:
+            (self.path / "claim.json").rename(self.path / f"claim.{secrets.token_hex(4)}.old.json")
+        except FileNotFoundError:
+            return
+        fsync_directory(self.path)
+
+    def exit_report(self) -> ExitReport | None:
+        return read_record(self.path / "exit.json", ExitReport)
+
+    def write_exit_report(self, record: ExitReport) -> None:
+        write_record(self.path / "exit.json", record)
+
+    def mark_posted(self, record: ExitReport) -> None:
+        self.write_exit_report(msgspec.structs.replace(record, posted=True))
+
+    def drop_exit_report(self) -> None:
+        """The task goes on: how it ended before no longer holds."""
+        (self.path / "exit.json").unlink(missing_ok=True)
+
+    def settled(self) -> Settled | None:
+        return read_record(self.path / "settled.json", Settled)
+
+    def write_settled(self, record: Settled) -> None:
+        write_record(self.path / "settled.json", record)
+
+    def names(self) -> frozenset[str]:
+        """The files that are here, asked in the way that NFS answers truly at once (performance.md section 3)."""
+        try:
+            return frozenset(os.listdir(self.path))
+        except FileNotFoundError:
+            return frozenset()
+
+
+@dataclass(frozen=True)
+class RunsFolder:
+    """``runs/``: one folder a task, in it one an attempt."""
+
+    path: Path
+
+    def of(self, attempt: Attempt) -> RunDirectory:
+        return RunDirectory(self.path / attempt.task / attempt.id)
+
+    def tasks(self) -> list[TaskId]:
+        try:
+            return sorted(TaskId(name) for name in os.listdir(self.path) if not name.startswith("."))
+        except FileNotFoundError:
+            return []
+
+    def attempts(self, task: TaskId) -> Iterator[RunDirectory]:
+        try:
+            names = sorted(os.listdir(self.path / task))
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        for name in names:
+            if not name.startswith("."):
+                yield RunDirectory(self.path / task / name)

@@ -1,0 +1,147 @@
+"""Task and resources → the text of an sbatch script. Strict: what a template names must exist."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from hpc_agent.config.settings import SlurmSettings
+from hpc_agent.domain.attempt import Attempt
+from hpc_agent.domain.resources import Resources, format_time_limit
+from hpc_agent.domain.task import Task
+from hpc_agent.errors import TemplateError
+from hpc_agent.submission.dialect import gpu_flag, memory_flag
+
+
+class TaskText(str):
+    """Text that a user wrote. Put into a script without a filter it comes out quoted for the shell."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True)
+class JobContext:
+    """Everything that a script is made from. Holds no secret."""
+
+    task: Task
+    attempt: Attempt
+    queue_name: str
+    resources: Resources
+    site: SlurmSettings
+    run_dir: Path
+    output: Path
+    config_file: Path
+    agent: Sequence[str]
+    """How the job calls this program."""
+
+    def variables(self) -> dict[str, Any]:
+        """The names that templates know; ``sbatch_templates/README.md`` describes each."""
+        task = self.task
+        return {
+            "job_name": self.attempt.job_name,
+            "attempt": self.attempt.id,
+            "output": str(self.output),
+            "run_dir": str(self.run_dir),
+            "config_file": str(self.config_file),
+            "agent": shlex.join(self.agent),
+            "resources": self.resources,
+            "gpu_flag": gpu_flag(self.resources, self.site),
+            "memory_flag": memory_flag(self.resources, self.site),
+            "time_limit": format_time_limit(self.resources.time_minutes) if self.resources.time_minutes else "",
+            "queue": {"name": TaskText(self.queue_name)},
+            "task": {
+                "id": TaskText(task.id),
+                "name": TaskText(task.name),
+                "project": TaskText(task.project),
+                "type": TaskText(task.type),
+                "user": TaskText(task.user),
+                "container": {"image": TaskText(task.container.image), "arguments": TaskText(task.container.arguments)},
+                "properties": {name: TaskText(value) for name, value in task.properties.items()},
+            },
+        }
+
+
+def _quote(value: object) -> str:
+    """One shell word."""
+    return shlex.quote(str(value))
+
+
+def _directive(value: object) -> str:
+    """A value on an ``#SBATCH`` line, which sbatch splits at white space and a line break ends.
+
+    Raises:
+        TemplateError: it holds a control character, which no option needs and which could add a line of its own.
+    """
+    text = str(value)
+    if any(ord(character) < 32 or ord(character) == 127 for character in text):
+        raise TemplateError(f"{text!r} cannot stand on an #SBATCH line: it holds a control character")
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' if set(text) & set(" \"'\\#") else text
+
+
+def _finalize(value: object) -> object:
+    return _quote(value) if isinstance(value, TaskText) else value
+
+
+class Renderer:
+    """Finds templates in the site's folders first, then in ours."""
+
+    def __init__(self, folders: Sequence[Path] = ()) -> None:
+        self._folders = [*folders, own_templates()]
+        self._jinja = jinja2.Environment(
+            loader=jinja2.FileSystemLoader([str(folder) for folder in self._folders]),
+            undefined=jinja2.StrictUndefined,
+            finalize=_finalize,
+            keep_trailing_newline=True,
+            autoescape=False,  # noqa: S701 - shell, not HTML: see _finalize
+        )
+        self._jinja.filters.update(quote=_quote, directive=_directive)
+
+    def render(self, template: str, context: JobContext) -> str:
+        """The script's text.
+
+        Raises:
+            TemplateError: the template is missing, broken, or names a variable that does not exist; the message
+                names the file and line.
+        """
+        try:
+            text = self._load(template).render(context.variables())
+        except jinja2.UndefinedError as error:
+            raise TemplateError(
+                f"the sbatch template {template} names something that does not exist: {error.message}; "
+                "sbatch_templates/README.md lists the variables"
+            ) from error
+        except jinja2.TemplateSyntaxError as error:
+            raise TemplateError(
+                f"the sbatch template {error.filename or template} is broken at line {error.lineno}: {error.message}"
+            ) from error
+        except jinja2.TemplateNotFound as error:
+            searched = ", ".join(str(folder) for folder in self._folders)
+            raise TemplateError(f"there is no sbatch template {error.name}; searched: {searched}") from error
+        except TemplateError:
+            raise
+        except Exception as error:  # a template is code of the site: whatever it raises is its error
+            raise TemplateError(f"the sbatch template {template} failed: {type(error).__name__}: {error}") from error
+        if not text.startswith("#!"):
+            raise TemplateError(f"the sbatch template {template} does not begin with #!, which sbatch demands")
+        return text
+
+    def _load(self, template: str) -> jinja2.Template:
+        path = Path(template).expanduser()
+        if not path.is_absolute():
+            return self._jinja.get_template(template)
+        try:
+            return self._jinja.from_string(path.read_text())
+        except OSError as error:
+            raise TemplateError(f"the sbatch template {path} cannot be read: {error.strerror}") from error
+
+
+def own_templates() -> Path:
+    """The folder of the templates that travel with this package: in the wheel, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    inside = package / "sbatch_templates"
+    return inside if inside.is_dir() else package.parent / "sbatch_templates"
