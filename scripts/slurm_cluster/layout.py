@@ -1,0 +1,140 @@
+"""What belongs to a cluster: its folder, its daemons, and how its processes are told from others."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+CLUSTER = "hpcagent"
+ACCOUNT = "lab"
+GPU_TYPES = {"n1": "a100", "n2": "a100", "n3": "h100"}
+NODES = tuple(GPU_TYPES)
+GPUS_PER_NODE = 4
+UP_STATES = frozenset({"idle", "mixed", "allocated", "completing"})
+"""sinfo's words for a node that takes jobs."""
+MARK = "HPC_AGENT_SLURM_CLUSTER"
+"""Environment variable of every daemon started here; its value, the folder, tells our daemons from others."""
+PACKAGES = "slurm-wlm slurmctld slurmd slurmdbd munge mariadb-server"
+PROGRAMS = ("mungekey", "munged", "mariadb-install-db", "mariadbd", "slurmdbd", "slurmctld", "slurmd", "sinfo")
+SBIN = ("/usr/sbin", "/sbin", "/usr/local/sbin")
+
+
+class ClusterError(Exception):
+    """One sentence for the person at the terminal, perhaps with the end of a log."""
+
+
+class MissingProgramError(ClusterError):
+    """Slurm, munge or MariaDB is not installed."""
+
+
+class Cluster:
+    """A cluster in ``directory``: what belongs to it, and whether it runs."""
+
+    def __init__(self, directory: Path) -> None:
+        self.dir = directory
+        self.conf = directory / "slurm.conf"
+        self.user = getpass.getuser()
+        self.host = socket.gethostname().split(".")[0]
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment of daemons and commands: nothing of the caller's Slurm."""
+        path = os.pathsep.join((os.environ.get("PATH", os.defpath), *SBIN))
+        kept = {name: os.environ[name] for name in ("HOME", "LANG", "TZ") if name in os.environ}
+        return {
+            **kept,
+            "PATH": path,
+            "SLURM_CONF": str(self.conf),
+            # slurmdbd has no setting for the database's socket; the client library reads this.
+            "MYSQL_UNIX_PORT": str(self.dir / "mariadb" / "socket"),
+            MARK: str(self.dir),
+        }
+
+    def parts(self) -> dict[str, tuple[str, ...]]:
+        """The command of each daemon, in the order in which they start. They run in the foreground, detached by us."""
+        munge, mariadb, log = self.dir / "munge", self.dir / "mariadb", self.dir / "log"
+        commands = {
+            "munged": [
+                # --force: the folder may be closed to other users, to whom munged would have to be reachable.
+                *("munged", "--foreground", "--force", f"--socket={munge}/socket", f"--key-file={munge}/key"),
+                *(f"--pid-file={munge}/pid", f"--log-file={log}/munged.log", f"--seed-file={munge}/seed"),
+            ],
+            "mariadbd": [
+                *("mariadbd", "--no-defaults", "--skip-networking", f"--user={self.user}"),
+                *(f"--datadir={mariadb}/data", f"--socket={mariadb}/socket", f"--pid-file={mariadb}/pid"),
+                f"--log-error={log}/mariadbd.log",
+                # A power cut may lose a second of the accounting; quicker, and nothing here is worth a wait.
+                *("--innodb-flush-log-at-trx-commit=2", "--innodb-lock-wait-timeout=900"),
+            ],
+            "slurmdbd": ["slurmdbd", "-D"],
+            "slurmctld": ["slurmctld", "-D", "-f", str(self.conf)],
+            **{node: ["slurmd", "-D", "-N", node, "-f", str(self.conf)] for node in NODES},
+        }
+        return {name: (find_program(argv[0]), *argv[1:]) for name, argv in commands.items()}
+
+    def command(self, *argv: str, timeout: float = 30) -> subprocess.CompletedProcess[str]:
+        """Run one of Slurm's commands against this cluster."""
+        program = (find_program(argv[0]), *argv[1:])
+        try:
+            return subprocess.run(program, env=self.env, capture_output=True, text=True, timeout=timeout, check=False)
+        except subprocess.TimeoutExpired:
+            return subprocess.CompletedProcess(program, 124, "", f"{argv[0]} gave no answer within {timeout:g} s")
+
+    def checked(self, *argv: str) -> str:
+        """As ``command``, but returns the output.
+
+        Raises:
+            ClusterError: it failed.
+        """
+        answer = self.command(*argv, timeout=60)
+        if answer.returncode:
+            words = (answer.stderr or answer.stdout).strip()
+            raise ClusterError(f"{' '.join(argv)} ended with exit code {answer.returncode}: {words}")
+        return answer.stdout
+
+    def pid(self, part: str) -> int | None:
+        """The process of a daemon, if its pid file names a process that is this daemon of this cluster."""
+        try:
+            pid = int(self.mark(part).read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+        return pid if is_ours(pid, self.dir, Path(self.parts()[part][0]).name) else None
+
+    def mark(self, part: str) -> Path:
+        """Our own pid file of a daemon, beside the one that it may write itself."""
+        return self.dir / "run" / f"{part}.mark"
+
+    def node_states(self) -> dict[str, str]:
+        """Slurm's state word of each node; empty while the controller does not answer."""
+        answer = self.command("sinfo", "-h", "-N", "-p", "main", "-o", "%N %T")
+        return dict(line.split() for line in answer.stdout.splitlines() if len(line.split()) == 2)
+
+    def is_up(self) -> bool:
+        """Whether all nodes can take jobs."""
+        states = self.node_states()
+        return set(states) == set(NODES) and set(states.values()) <= UP_STATES
+
+
+def find_program(name: str) -> str:
+    path = os.pathsep.join((os.environ.get("PATH", os.defpath), *SBIN))
+    found = shutil.which(name, path=path)
+    if not found:
+        raise MissingProgramError(
+            f"{name} was not found; on Debian or Ubuntu install it as root with: apt install {PACKAGES}"
+        )
+    return found
+
+
+def is_ours(pid: int, directory: Path, program: str) -> bool:
+    """Whether the process runs this program and was started for this folder."""
+    process = Path("/proc") / str(pid)
+    try:
+        name = (process / "exe").resolve().name
+        marks = (process / "environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return name.startswith(program) and f"{MARK}={directory}".encode() in marks

@@ -1,0 +1,60 @@
+"""Real parts that many tests share."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+SLURM_CLUSTER = Path(__file__).parent.parent / "scripts" / "slurm-cluster"
+NOT_INSTALLED = 4
+
+
+@dataclass(frozen=True)
+class SlurmCluster:
+    """A running Slurm of the tests' own; see scripts/slurm-cluster for its nodes, partitions, accounts and QOS."""
+
+    dir: Path
+    env: Mapping[str, str]
+    """The whole environment for programs that shall see this cluster."""
+
+    def run(self, *argv: str, timeout: float = 60) -> str:
+        """Run a command (``sbatch``, ``scontrol`` …) against the cluster; returns what it printed."""
+        return subprocess.run(argv, env=self.env, text=True, check=True, capture_output=True, timeout=timeout).stdout
+
+    def stop(self, *daemons: str) -> None:
+        """End some of its daemons (``slurmctld``, ``slurmdbd``, ``n1`` …), to make a fault."""
+        _slurm_cluster("stop", *daemons, directory=self.dir)
+
+    def start(self) -> None:
+        """Start whatever was stopped, and wait until all nodes are up."""
+        _slurm_cluster("start", directory=self.dir)
+
+
+def _slurm_cluster(*arguments: str, directory: Path) -> str:
+    argv = [sys.executable, str(SLURM_CLUSTER), *arguments, "--dir", str(directory), "--json"]
+    answer = subprocess.run(argv, text=True, capture_output=True, timeout=240, check=False)
+    if answer.returncode == NOT_INSTALLED:
+        pytest.skip(answer.stderr.strip())
+    if answer.returncode:
+        raise RuntimeError(f"{' '.join(argv)} failed:\n{answer.stderr}")
+    return answer.stdout
+
+
+@pytest.fixture(scope="session")
+def slurm_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
+    """A real Slurm, started for this session; tests that use it are skipped where Slurm is not installed."""
+    directory = tmp_path_factory.mktemp("slurm")
+    foreign = ("SLURM_", "SBATCH_", "SQUEUE_", "SACCT_")
+    own = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
+    try:
+        described = json.loads(_slurm_cluster("start", directory=directory))
+        yield SlurmCluster(directory, {**own, **described["env"]})
+    finally:
+        _slurm_cluster("stop", directory=directory)
