@@ -20,6 +20,8 @@ MARK = "HPC_AGENT_SLURM_CLUSTER"
 """Environment variable of every daemon started here; its value, the folder, tells our daemons from others."""
 PACKAGES = "slurm-wlm slurmctld slurmd slurmdbd munge mariadb-server"
 PROGRAMS = ("mungekey", "munged", "mariadb-install-db", "mariadbd", "slurmdbd", "slurmctld", "slurmd", "sinfo")
+SMALL_LOG = "--innodb-log-file-size=8M"
+"""MariaDB takes 96 MB by default, for each cluster that a test session makes."""
 SBIN = ("/usr/sbin", "/sbin", "/usr/local/sbin")
 
 
@@ -68,7 +70,7 @@ class Cluster:
                 *(f"--datadir={mariadb}/data", f"--socket={mariadb}/socket", f"--pid-file={mariadb}/pid"),
                 f"--log-error={log}/mariadbd.log",
                 # A power cut may lose a second of the accounting; quicker, and nothing here is worth a wait.
-                *("--innodb-flush-log-at-trx-commit=2", "--innodb-lock-wait-timeout=900"),
+                *(SMALL_LOG, "--innodb-flush-log-at-trx-commit=2", "--innodb-lock-wait-timeout=900"),
             ],
             "slurmdbd": ["slurmdbd", "-D"],
             "slurmctld": ["slurmctld", "-D", "-f", str(self.conf)],

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from slurm_cluster.configuration import check_machine, write_configuration
-from slurm_cluster.layout import ACCOUNT, CLUSTER, NODES, UP_STATES, Cluster, ClusterError, is_ours
+from slurm_cluster.layout import ACCOUNT, CLUSTER, NODES, SMALL_LOG, UP_STATES, Cluster, ClusterError, is_ours
 
 
 def start(cluster: Cluster) -> None:
@@ -32,7 +32,7 @@ def start(cluster: Cluster) -> None:
             data = f"--datadir={cluster.dir}/mariadb/data"
             cluster.checked(
                 *("mariadb-install-db", "--no-defaults", f"--user={cluster.user}", data),
-                *("--skip-test-db", f"--auth-root-socket-user={cluster.user}"),
+                *("--skip-test-db", SMALL_LOG, f"--auth-root-socket-user={cluster.user}"),
             )
     start_part(cluster, "mariadbd", lambda: accepts(database))
     start_part(cluster, "slurmdbd", lambda: cluster.command("sacctmgr", "-nP", "show", "cluster").returncode == 0)
