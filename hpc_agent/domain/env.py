@@ -1,0 +1,23 @@
+"""What the Python environment of a task is made from, before anything is resolved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NewType
+
+EnvKey = NewType("EnvKey", str)
+"""32 hexadecimal digits that stand for everything that an environment's content depends on."""
+
+
+@dataclass(frozen=True)
+class RequirementFiles:
+    """Requirement files of a repository at a commit, uncommitted changes applied.
+
+    ``roots``: every ``requirements.txt`` from the repository's root down to the working folder, in that order.
+    ``texts``: these and all files that they include, by path relative to the root. ``working_dir`` likewise.
+    """
+
+    roots: tuple[str, ...] = ()
+    texts: Mapping[str, str] = field(default_factory=dict)
+    working_dir: str = ""
