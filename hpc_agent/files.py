@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Callable
@@ -45,6 +46,21 @@ def fsync_directory(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def rename_new(source: Path, target: Path) -> bool:
+    """Give a finished folder its final name, at once and whole; False if the name is taken, which leaves both alone.
+
+    rename(2) replaces an empty folder only, and says ENOTEMPTY or EEXIST of any other.
+    """
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            return False
+        raise
+    fsync_directory(target.parent)
+    return True
 
 
 def visible(path: Path) -> bool:

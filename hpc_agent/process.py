@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -78,7 +80,65 @@ def run(
 def _close_pipes(child: subprocess.Popen[bytes]) -> None:
     for pipe in (child.stdin, child.stdout, child.stderr):
         if pipe is not None:
-            pipe.close()
+            with contextlib.suppress(BrokenPipeError):  # what it did not read is of no interest
+                pipe.close()
+
+
+@contextmanager
+def writing_to(argv: Sequence[str], *, timeout: float) -> Iterator[IO[bytes]]:
+    """Enter with the stdin of a program; on leaving, it has read all and ended well.
+
+    ``timeout``: seconds that it may take after its stdin is closed.
+
+    Raises:
+        ProcessError: it could not be started, failed (its last words), or did not end in time.
+    """
+    with _streaming(argv, timeout, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as child:
+        assert child.stdin is not None
+        try:
+            yield child.stdin
+            child.stdin.close()
+        except BrokenPipeError:
+            pass  # it ended early: its exit code and words say why
+
+
+@contextmanager
+def reading_from(argv: Sequence[str], *, timeout: float) -> Iterator[IO[bytes]]:
+    """Enter with the stdout of a program, to be read to its end; on leaving, it has ended well.
+
+    Raises:
+        ProcessError: as ``writing_to``.
+    """
+    with _streaming(argv, timeout, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        yield child.stdout
+
+
+@contextmanager
+def _streaming(argv: Sequence[str], timeout: float, *, stdin: int, stdout: int) -> Iterator[subprocess.Popen[bytes]]:
+    # In memory: a pipe that nobody drains could block it, and a file could meet the full disk it complains of.
+    words = os.memfd_create("stderr")
+    try:
+        try:
+            child = subprocess.Popen(list(argv), stdin=stdin, stdout=stdout, stderr=words, start_new_session=True)
+        except OSError as error:
+            raise ProcessError(f"could not start {argv[0]}: {error.strerror or error}") from error
+        try:
+            yield child
+            code = child.wait(timeout)
+        except BaseException as error:
+            kill_group(child.pid, signal.SIGKILL)
+            child.wait()
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise ProcessError(f"{argv[0]} did not end within {timeout:g} s") from error
+            raise
+        finally:
+            _close_pipes(child)
+        if code != 0:
+            said = os.pread(words, 4000, 0).decode("utf-8", "replace").strip().splitlines()
+            raise ProcessError(f"{argv[0]} failed: {said[0] if said else f'exit code {code}'}")
+    finally:
+        os.close(words)
 
 
 def kill_group(pgid: int, number: int) -> bool:

@@ -1,0 +1,160 @@
+"""A lease on a piece of work, held in a folder on a shared file system. It saves duplicate work and nothing else.
+
+Whoever makes the folder holds the lease, and rewrites a beat in it while working. A lease whose beat stands still is
+taken over. Two holders at once are possible (a machine that was suspended wakes up); what they make must therefore be
+published in a way that is right without any lease, by an atomic rename.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from hpc_agent import files
+from hpc_agent.clock import Clock
+
+_OWNER = "owner"
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds between two beats, and without a new beat until a lease counts as dead.
+
+    60 s: an NFS client may show the old content of a file for as long (``acregmax``), and a busy login node stalls.
+    """
+
+    beat: float = 5.0
+    dead_after: float = 60.0
+    poll: float = 0.25
+
+
+class Lease:
+    """One try at holding the lease ``path``."""
+
+    def __init__(self, path: Path, clock: Clock, pace: Pace = Pace()) -> None:
+        self._path = path
+        self._clock = clock
+        self._pace = pace
+        self._me = f"{socket.gethostname()} {os.getpid()} {psutil.Process().create_time():.2f} {secrets.token_hex(8)}"
+        self._stopped = threading.Event()
+        self._beating = threading.Thread(target=self._beat, name="lease", daemon=True)
+        self._seen = ""
+        self._seen_since = clock.monotonic()
+
+    def acquire(self) -> bool:
+        """Take the lease if nobody living holds it. Ask again later if not: deadness is seen by watching."""
+        files.ensure_directory(self._path.parent)
+        try:
+            self._path.mkdir()
+        except FileExistsError:
+            if not self._holder_is_dead():
+                return False
+            self._evict()
+            try:
+                self._path.mkdir()
+            except FileExistsError:
+                return False
+        self._write(0)
+        self._beating.start()
+        return True
+
+    def release(self) -> None:
+        """Give the lease back; one that was taken over meanwhile is left to its new holder."""
+        self._stopped.set()
+        self._beating.join()
+        if self._read().startswith(self._me):
+            _remove(self._path)
+
+    def _beat(self) -> None:
+        count = 0
+        while not self._clock.wait(self._stopped, self._pace.beat):
+            count += 1
+            # A missed beat is made up by the next one, and the lease carries no correctness.
+            with contextlib.suppress(OSError):
+                if not self._read().startswith(self._me):
+                    return
+                self._write(count)
+
+    def _write(self, count: int) -> None:
+        # In place, not renamed: close-to-open shows other NFS clients the new content of the same file at once.
+        with contextlib.suppress(FileNotFoundError):
+            (self._path / _OWNER).write_text(f"{self._me} {count}\n")
+
+    def _read(self) -> str:
+        try:
+            return (self._path / _OWNER).read_text(errors="replace")
+        except OSError:
+            return ""
+
+    def _holder_is_dead(self) -> bool:
+        content = self._read()
+        now = self._clock.monotonic()
+        if content != self._seen:
+            self._seen, self._seen_since = content, now
+        return _process_is_gone(content) or now - self._seen_since > self._pace.dead_after
+
+    def _evict(self) -> None:
+        """Move a dead lease out of the way; a rename, so that of two who try only one does."""
+        grave = self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}.dead")
+        try:
+            self._path.rename(grave)
+        except OSError:
+            return
+        _remove(grave)
+
+
+def _process_is_gone(owner: str) -> bool:
+    """Whether the holder was a process of this host that no longer runs: no need to watch its beat then."""
+    try:
+        host, pid, created, _, _ = owner.split()
+        if host != socket.gethostname():
+            return False
+        return abs(psutil.Process(int(pid)).create_time() - float(created)) > 1
+    except psutil.NoSuchProcess:
+        return True
+    except (ValueError, psutil.Error):
+        return False
+
+
+def _remove(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        (path / _OWNER).unlink(missing_ok=True)
+        path.rmdir()
+
+
+@contextmanager
+def only_one(
+    path: Path,
+    clock: Clock,
+    *,
+    done: Callable[[], bool],
+    waiting: Callable[[], None] = lambda: None,
+    pace: Pace = Pace(),
+) -> Iterator[bool]:
+    """Enter with True as the one who does the work, or with False once ``done`` says that another has done it.
+
+    ``waiting`` is called once when somebody else is at work. A holder that fails or dies lets the next one try.
+    """
+    lease = Lease(path, clock, pace)
+    told = False
+    while not lease.acquire():
+        if done():
+            yield False
+            return
+        if not told:
+            waiting()
+            told = True
+        clock.sleep(pace.poll)
+    try:
+        yield not done()
+    finally:
+        lease.release()

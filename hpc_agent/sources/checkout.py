@@ -1,0 +1,42 @@
+"""A commit's files from a mirror, offline and without a copy of its history."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hpc_agent import files
+from hpc_agent.errors import SourceError
+from hpc_agent.sources import git
+from hpc_agent.sources.staged import StagedSource
+
+
+def check_out(staged: StagedSource, mirrors: Path, root: Path) -> None:
+    """Put the staged commit and its submodules below ``root``, which must not exist.
+
+    The new repository borrows the mirror's objects (alternates): nothing is copied but the files themselves, and
+    nothing is written to the mirror, which may belong to somebody else and be fetched into at the same time.
+
+    Raises:
+        SourceError: the mirror or the commit is not there, or the disk is full.
+    """
+    _one(mirrors / staged.mirror, staged.commit, staged.repository, root)
+    for submodule in staged.submodules:
+        _one(mirrors / submodule.mirror, submodule.commit, submodule.address, root / submodule.path)
+
+
+def _one(mirror: Path, commit: str, address: str, root: Path) -> None:
+    if not files.visible(mirror):
+        raise SourceError(f"repository {address} is not in the cache {mirror.parent}")
+    git_dir = root / ".git"
+    try:
+        files.ensure_directory(git_dir / "objects" / "info")
+        (git_dir / "objects" / "info" / "alternates").write_text(f"{mirror.resolve()}/objects\n")
+    except OSError as error:
+        raise SourceError(f"the code cannot be written to {root}: {error.strerror}") from error
+    # init works out its folders itself; the others are told, so that no ownership check stands in the way.
+    answer = git.run(["init", "--quiet", "--template=", str(root)])
+    for arguments in (["remote", "add", "origin", address], ["checkout", "--quiet", "--force", "--detach", commit]):
+        if answer.ok:
+            answer = git.run(arguments, git_dir=git_dir, work_tree=root)
+    if not answer.ok:
+        raise SourceError(f"commit {commit} of {address} cannot be checked out in {root}: {git.last_line(answer)}")

@@ -1,0 +1,115 @@
+"""How git is run: never asking, never showing a password, never trusting a task's words to be no options."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from hpc_agent import process
+from hpc_agent.config.settings import GitSettings
+from hpc_agent.errors import ProcessError, SourceError
+from hpc_agent.redact import without_credentials
+from hpc_agent.sources.remote import Remote
+
+QUICK = 120.0
+"""Seconds for what reads and writes files only."""
+TRANSFER = 3600.0
+"""Seconds for what moves a repository over the network: a first fetch may be many gigabytes."""
+
+_USER = "HPC_AGENT_GIT_USER"
+_PASSWORD = "HPC_AGENT_GIT_PASSWORD"  # noqa: S105 (the name of a variable)
+_ANSWER = f'!f() {{ test "$1" = get && printf "username=%s\\npassword=%s\\n" "${_USER}" "${_PASSWORD}"; }}; f'
+"""A credential helper made of names only, so that a process list shows no secret and no helper file is needed."""
+
+_OURS = {
+    "gc.auto": "0",  # a mirror is read while others fetch: nothing may tidy it up meanwhile
+    "maintenance.auto": "false",
+    "fetch.unpackLimit": "1",  # one pack a fetch, not thousands of small files on a shared file system
+    "core.hooksPath": "/dev/null",  # hooks of the user's own set-up are not for checkouts of tasks
+    "core.fsmonitor": "false",
+    "core.autocrlf": "false",  # the commit's bytes, else patches do not fit
+    "advice.detachedHead": "false",
+    # Large files come from the mirror (lfs.py): git-lfs would use the network, and need not be on a node.
+    "filter.lfs.smudge": "",
+    "filter.lfs.clean": "",
+    "filter.lfs.process": "",
+    "filter.lfs.required": "false",
+}
+_KEPT = ("GIT_SSH", "GIT_SSL", "GIT_PROXY", "GIT_HTTP", "GIT_EXEC_PATH", "GIT_CONFIG")
+
+
+def environment(base: Mapping[str, str]) -> dict[str, str]:
+    """``base`` such that git asks no questions and obeys no repository variables of whoever started us."""
+    env = {k: v for k, v in base.items() if not k.startswith("GIT_") or k.startswith(_KEPT)}
+    env.update(
+        GIT_TERMINAL_PROMPT="0",
+        GIT_ASKPASS="",  # empty: nor a window of some editor
+        GIT_ALLOW_PROTOCOL="file:git:http:https:ssh",  # no ext::, in submodules neither
+        GIT_LFS_SKIP_SMUDGE="1",
+        LC_ALL="C.UTF-8",
+        GIT_SSH_COMMAND=f"{base.get('GIT_SSH_COMMAND') or 'ssh'} -oBatchMode=yes",
+    )
+    return env
+
+
+def credentials_environment(git: GitSettings) -> dict[str, str]:
+    """Variables with which a git that others start (an installer) finds the configured credentials. git ≥ 2.31."""
+    if not git.password:
+        return {}
+    scope = f"credential.https://{git.host}" if git.host else "credential"
+    return {
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"{scope}.helper",
+        "GIT_CONFIG_VALUE_0": _ANSWER,
+        _USER: git.user or "git",
+        _PASSWORD: git.password.reveal(),
+        "GIT_TERMINAL_PROMPT": "0",
+    }
+
+
+def run(
+    arguments: list[str],
+    *,
+    git_dir: Path | None = None,
+    work_tree: Path | None = None,
+    cwd: Path | None = None,
+    remote: Remote | None = None,
+    input: str | None = None,
+    timeout: float = QUICK,
+) -> process.Completed:
+    """Run git; ``remote`` lends its credentials to this one command, for its own host only.
+
+    ``git_dir`` is given by option, never found by git: so git does not refuse mirrors that another user made.
+    ``cwd`` is where it runs without one; a repository further up is not looked for.
+
+    Raises:
+        SourceError: git is not installed, or did not end in time.
+    """
+    argv = ["git"]
+    for key, value in _OURS.items():
+        argv += ["-c", f"{key}={value}"]
+    env = environment(os.environ)
+    if remote and remote.password:
+        scope = f"credential.{remote.origin}"
+        # The empty value first: whatever helper the user has set up must not answer for this host.
+        argv += ["-c", f"{scope}.helper=", "-c", f"{scope}.helper={_ANSWER}"]
+        env |= {_USER: remote.user, _PASSWORD: remote.password.reveal()}
+    if cwd:
+        env["GIT_CEILING_DIRECTORIES"] = str(cwd.resolve().parent)
+    if git_dir:
+        argv += [f"--git-dir={git_dir}"]
+    if work_tree:
+        argv += [f"--work-tree={work_tree}"]
+    try:
+        return process.run([*argv, *arguments], timeout=timeout, env=env, cwd=work_tree or cwd, input=input)
+    except ProcessError as error:
+        raise SourceError(f"git {arguments[0]} could not be run: {error}; is git installed on this machine?") from error
+
+
+def last_line(completed: process.Completed) -> str:
+    """What git itself said last, fit for people: hints and empty lines left out, credentials too."""
+    lines = [line.strip() for line in completed.last_words.splitlines()]
+    lines = [line for line in lines if line and not line.startswith("hint:")]
+    fatal = [line for line in lines if line.startswith(("fatal:", "error:", "remote:"))]
+    return without_credentials((fatal or lines or [f"exit code {completed.returncode}"])[-1])

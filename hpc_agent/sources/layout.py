@@ -1,0 +1,87 @@
+"""Where a task's files lie and what runs, from its script section alone. Pure; wire.md 4.5, 4.6."""
+
+from __future__ import annotations
+
+import posixpath
+from dataclasses import dataclass, replace
+
+from hpc_agent.domain.task import Script
+from hpc_agent.errors import SourceError
+from hpc_agent.sources import changes
+from hpc_agent.sources.staged import Origin, StagedSource
+from hpc_agent.sources.workspace import Entry, Kind, entry_of
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``folder``: name of the root; ``working_dir`` relative to it; ``script_file``: where the task's own text goes,
+    relative to ``working_dir``, or empty if there is none."""
+
+    folder: str
+    working_dir: str
+    entry: Entry
+    script_file: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def plan(script: Script, staged: StagedSource) -> Plan:
+    """
+    Raises:
+        SourceError: a path leaves the task's folder.
+    """
+    script, named = _split(script)
+    literal = bool(script.diff.strip()) and not changes.is_patch(script.diff)
+    entry = entry_of(script)
+    if staged.origin is Origin.REPOSITORY:
+        working_dir = relative(script.working_dir or ".", "working folder")
+        file = _script_file(entry, named) if literal else ""
+        if entry.kind not in (Kind.MODULE, Kind.SHELL_COMMAND) and not literal:
+            relative(posixpath.join(working_dir, entry.text), "entry point")
+        return Plan(staged.name, working_dir, _at(entry, file), file)
+    notes: tuple[str, ...] = ()
+    if script.working_dir.strip() not in ("", "."):
+        notes = (f"the working folder {script.working_dir!r} is not used: the task has no repository",)
+    if staged.origin is Origin.NOTHING:
+        return Plan("code", ".", entry, notes=(*notes, "the task has neither a repository nor a script"))
+    if changes.is_patch(script.diff):
+        raise SourceError("the task has uncommitted changes but names no repository that they belong to")
+    file = _script_file(entry, named)
+    return Plan("code", ".", _at(entry, file), file, notes)
+
+
+def _split(script: Script) -> tuple[Script, str]:
+    """``file:folder`` in the entry point, and ``folder:file`` in the working folder, taken apart."""
+    folder, _, named = script.working_dir.strip().partition(":")
+    entry = script.entry_point.strip()
+    if not script.working_dir.strip() and ":" in entry and not entry.startswith("-"):
+        entry, _, folder = entry.partition(":")
+    return replace(script, working_dir=folder.strip(), entry_point=entry.strip()), named.strip()
+
+
+def _script_file(entry: Entry, named: str) -> str:
+    """The name under which the task's own text is written: in one folder, whatever path it once had."""
+    shell = entry.kind in (Kind.SHELL, Kind.SHELL_COMMAND)
+    if entry.kind in (Kind.MODULE, Kind.SHELL_COMMAND):
+        name = posixpath.basename(named)
+    else:
+        name = posixpath.basename(entry.text.replace("\\", "/"))
+    if name in (".", ".."):
+        name = ""
+    return name or ("untitled.sh" if shell else "untitled.py")
+
+
+def _at(entry: Entry, file: str) -> Entry:
+    """``entry`` with the file that was written, unless it names no file."""
+    return entry if not file or entry.kind in (Kind.MODULE, Kind.SHELL_COMMAND) else replace(entry, text=file)
+
+
+def relative(path: str, what: str) -> str:
+    """``path`` normalised.
+
+    Raises:
+        SourceError: it is absolute or climbs out.
+    """
+    normal = posixpath.normpath(path.strip() or ".")
+    if normal.startswith(("/", "..")) or "\0" in normal:
+        raise SourceError(f"the task's {what} {path!r} is outside of its repository")
+    return normal

@@ -1,0 +1,188 @@
+"""One bare mirror for each remote in the shared cache: fetched when something is missing, read by every job."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpc_agent import files
+from hpc_agent.clock import Clock
+from hpc_agent.domain.task import Script
+from hpc_agent.errors import SourceError
+from hpc_agent.lease import only_one
+from hpc_agent.process import Completed
+from hpc_agent.sources import git
+from hpc_agent.sources.remote import Remote
+
+_HASH = re.compile(r"^[0-9a-fA-F]{4,64}$")
+_FULL_HASH = re.compile(r"^([0-9a-fA-F]{40}|[0-9a-fA-F]{64})$")
+_FORBIDDEN_IN_NAMES = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^[-/.]|[/.]$|\.lock$")
+_REFS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
+
+
+@dataclass(frozen=True)
+class Revision:
+    """What a task wants of a repository: ``names`` are tried in order. ``moves``: the same name may mean another
+    commit tomorrow, so that only the remote can say."""
+
+    names: tuple[str, ...]
+    moves: bool
+    shown: str
+
+
+def wanted(script: Script) -> Revision:
+    """Commit beats tag beats branch; without any, master or main, or what the remote has checked out (wire.md 4.5).
+
+    Raises:
+        SourceError: a name that git does not allow, or that it could take for an option.
+    """
+    commit, tag, branch = (name.strip() for name in (script.commit, script.tag, script.branch))
+    for name in (commit, tag, branch):
+        if name and _FORBIDDEN_IN_NAMES.search(name):
+            raise SourceError(f"{name!r} is refused: git allows no such name for a branch, tag or commit")
+    if commit and _HASH.match(commit):
+        return Revision((commit,), False, f"commit {commit}")
+    if commit or tag:
+        name = (commit or tag).removeprefix("refs/tags/")
+        return Revision((f"refs/tags/{name}", *_branches(name)), True, commit or f"tag {name}")
+    if branch:
+        return Revision((*_branches(branch), f"refs/tags/{branch}"), True, f"branch {branch}")
+    return Revision(("refs/heads/master", "refs/heads/main"), True, "its default branch")
+
+
+def _branches(name: str) -> tuple[str, ...]:
+    """The SDK records ``origin/main`` where it means the branch ``main``."""
+    plain = name.removeprefix("refs/heads/").removeprefix("refs/remotes/")
+    return tuple(dict.fromkeys((f"refs/heads/{plain}", f"refs/heads/{plain.removeprefix('origin/')}")))
+
+
+class Mirror:
+    """The mirror of ``remote`` at ``path``; offline unless a method says otherwise."""
+
+    def __init__(self, path: Path, remote: Remote, clock: Clock) -> None:
+        self.path = path
+        self.remote = remote
+        self._clock = clock
+
+    @property
+    def exists(self) -> bool:
+        return files.visible(self.path)
+
+    def commit_of(self, revision: Revision) -> str | None:
+        """The full hash of what ``revision`` means to the mirror as it is, or None."""
+        if not self.exists:
+            return None
+        for name in revision.names:
+            answer = self._git(["rev-parse", "--quiet", "--verify", f"{name}^{{commit}}"])
+            if answer.ok:
+                return answer.stdout.strip()
+        return None
+
+    def obtain(self, revision: Revision, progress: Callable[[str], None]) -> str:
+        """The commit that ``revision`` means, fetched where missing. Uses the network only if it must.
+
+        Raises:
+            SourceError: the remote cannot be reached, refuses, or has no such revision.
+        """
+        commit = None if revision.moves else self.commit_of(revision)
+        if commit is None:
+            with self._alone(progress):
+                # Whoever held the lease before may have fetched it.
+                commit = None if revision.moves else self.commit_of(revision)
+                commit = commit or self._fetch(revision, progress)
+        self._keep(commit)
+        return commit
+
+    @contextlib.contextmanager
+    def _alone(self, progress: Callable[[str], None]) -> Iterator[None]:
+        lease = self.path.with_name(f".{self.path.name}.lease")
+        with only_one(
+            lease,
+            self._clock,
+            done=lambda: False,
+            waiting=lambda: progress(f"Waiting for another fetch of {self.remote.url}"),
+        ):
+            yield
+
+    def _fetch(self, revision: Revision, progress: Callable[[str], None]) -> str:
+        progress(f"Fetching {self.remote.url}")
+        self._create()
+        self._remove_locks()
+        answer = self._git(
+            ["fetch", "--quiet", "--force", "--prune", "--no-tags", "--no-recurse-submodules", "origin", *_REFS],
+            network=True,
+        )
+        if not answer.ok:
+            raise self._failure(revision, answer)
+        commit = self.commit_of(revision) or self._fetch_other(revision)
+        if commit is None:
+            raise SourceError(
+                f"{revision.shown} is not in repository {self.remote.url}: was it pushed, and is the name right?"
+            )
+        return commit
+
+    def _fetch_other(self, revision: Revision) -> str | None:
+        """A commit that no branch holds (a merge request, a branch deleted since), or the remote's own default."""
+        [name, *_] = revision.names
+        if _FULL_HASH.match(name):
+            self._git(["fetch", "--quiet", "--no-tags", "origin", name], network=True)
+            return self.commit_of(revision)
+        if revision.shown == wanted(Script()).shown:
+            self._git(["fetch", "--quiet", "--no-tags", "origin", "HEAD"], network=True)
+            return self.commit_of(Revision(("FETCH_HEAD",), True, revision.shown))
+        return None
+
+    def _create(self) -> None:
+        """Make the bare repository; under another name first, so that nobody meets half of one."""
+        if self.exists:
+            return
+        files.ensure_directory(self.path.parent)
+        making = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.new")
+        try:
+            for arguments in (
+                ["init", "--quiet", "--bare", "--template=", str(making)],
+                [f"--git-dir={making}", "config", "remote.origin.url", self.remote.url],
+                [f"--git-dir={making}", "config", "gc.auto", "0"],
+            ):
+                answer = git.run(arguments)
+                if not answer.ok:
+                    raise SourceError(f"no mirror can be made in {self.path.parent}: {git.last_line(answer)}")
+            files.rename_new(making, self.path)
+        except OSError as error:
+            raise SourceError(f"no mirror can be made in {self.path.parent}: {error.strerror}") from error
+        finally:
+            shutil.rmtree(making, ignore_errors=True)
+
+    def _remove_locks(self) -> None:
+        """A git that was killed leaves lock files for ever; we hold the lease, so none is in use."""
+        for lock in (*self.path.glob("*.lock"), *self.path.glob("refs/**/*.lock")):
+            lock.unlink(missing_ok=True)
+
+    def _keep(self, commit: str) -> None:
+        """A reference of our own: neither a pruned branch nor somebody's ``git gc`` loses a staged commit."""
+        self._git(["update-ref", f"refs/hpc-agent/{commit}", commit])
+
+    def read(self, commit: str, path: str) -> str | None:
+        """The text of a file at a commit, or None if there is no such file."""
+        answer = self._git(["cat-file", "blob", f"{commit}:{path}"])
+        return answer.stdout if answer.ok else None
+
+    def _git(self, arguments: list[str], *, network: bool = False) -> Completed:
+        return git.run(
+            arguments,
+            git_dir=self.path,
+            remote=self.remote if network else None,
+            timeout=git.TRANSFER if network else git.QUICK,
+        )
+
+    def _failure(self, revision: Revision, answer: Completed) -> SourceError:
+        return SourceError(
+            f"repository {self.remote.url} cannot be fetched for {revision.shown}: {git.last_line(answer)}; "
+            "is the address right, was the commit pushed, and are there credentials for it (git_user and git_pass, "
+            "or an ssh key without passphrase)?"
+        )

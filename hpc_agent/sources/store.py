@@ -1,0 +1,138 @@
+"""The source of a task: brought to the shared cache where there is a network, and from there to a node."""
+
+from __future__ import annotations
+
+import posixpath
+import shutil
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath
+
+from hpc_agent import files
+from hpc_agent.clock import Clock
+from hpc_agent.config.settings import GitSettings
+from hpc_agent.domain.env import RequirementFiles
+from hpc_agent.domain.task import Script
+from hpc_agent.errors import SourceError
+from hpc_agent.redact import without_credentials
+from hpc_agent.sources import changes, remote, submodules
+from hpc_agent.sources.changes import inside
+from hpc_agent.sources.checkout import check_out
+from hpc_agent.sources.layout import Plan, plan
+from hpc_agent.sources.mirror import Mirror, wanted
+from hpc_agent.sources.requirement_files import read_requirement_files
+from hpc_agent.sources.staged import Origin, StagedSource
+from hpc_agent.sources.workspace import Kind, Workspace
+
+Progress = Callable[[str], None]
+
+
+class SourceStore:
+    """Mirrors under ``cache_dir/vcs``, shared by all nodes and, where the folder's mode allows, by a group."""
+
+    def __init__(self, cache_dir: Path, git: GitSettings, clock: Clock) -> None:
+        self._mirrors = cache_dir / "vcs"
+        self._git = git
+        self._clock = clock
+
+    def stage(self, script: Script, progress: Progress) -> StagedSource:
+        """Bring what ``script`` names into the cache. Uses the network where something is missing.
+
+        Raises:
+            SourceError: it cannot be had; the sentence says why.
+        """
+        if not script.repository.strip():
+            return _without_repository(script)
+        mirror = self._mirror(script)
+        commit = mirror.obtain(wanted(script), progress)
+        modules, notes = submodules.stage(mirror, commit, self._git, self._clock, progress)
+        return StagedSource(
+            Origin.REPOSITORY, mirror.remote.url, mirror.path.name, mirror.remote.name, commit, modules, notes
+        )
+
+    def find(self, script: Script) -> StagedSource | None:
+        """As ``stage``, from what the cache holds already; None if that is not enough. Never uses the network.
+
+        A branch means the commit that it had when it was last fetched.
+        """
+        if not script.repository.strip():
+            return _without_repository(script)
+        mirror = self._mirror(script)
+        commit = mirror.commit_of(wanted(script))
+        if commit is None:
+            return None
+        modules, notes = submodules.find(mirror, commit, self._git, self._clock)
+        return StagedSource(
+            Origin.REPOSITORY, mirror.remote.url, mirror.path.name, mirror.remote.name, commit, modules, notes
+        )
+
+    def requirement_files(self, script: Script, staged: StagedSource) -> RequirementFiles:
+        """The requirement files that count for ``script``, its uncommitted changes applied. Offline.
+
+        Raises:
+            SourceError: the uncommitted changes do not fit.
+        """
+        if staged.origin is not Origin.REPOSITORY:
+            return RequirementFiles()
+        return read_requirement_files(self._mirror(script), staged, script)
+
+    def checkout(self, script: Script, staged: StagedSource, into: Path, progress: Progress) -> Workspace:
+        """Put the code of a task below ``into``, ready to run. Never uses the network.
+
+        Raises:
+            SourceError: something is missing, does not fit, or points out of the task's own folder.
+        """
+        layout = plan(script, staged)
+        root = into / layout.folder
+        if files.visible(root):
+            # Left by an attempt that Slurm requeued: its files may be changed or half there.
+            shutil.rmtree(root)
+        files.ensure_directory(into)
+        if staged.origin is Origin.REPOSITORY:
+            progress(f"Checking out {staged.commit} of {staged.repository}")
+            check_out(staged, self._mirrors, root)
+        return _finish(script, staged, layout, root)
+
+    def _mirror(self, script: Script) -> Mirror:
+        where = remote.resolve(script.repository, self._git)
+        return Mirror(self._mirrors / where.folder, where, self._clock)
+
+
+def _without_repository(script: Script) -> StagedSource:
+    return StagedSource(Origin.SCRIPT if script.diff.strip() else Origin.NOTHING)
+
+
+def _finish(script: Script, staged: StagedSource, layout: Plan, root: Path) -> Workspace:
+    shown = f"commit {staged.commit} of {staged.repository}" if staged.commit else "the task"
+    cwd = inside(root, layout.working_dir, "the task's working folder is")
+    if layout.script_file:
+        cwd.mkdir(parents=True, exist_ok=True)
+        file = inside(root, posixpath.join(layout.working_dir, layout.script_file), "the task's script is")
+        if not file.exists():
+            file.write_text(script.diff)
+    elif changes.is_patch(script.diff):
+        changes.apply(script.diff, root, shown=shown)
+    if staged.origin is Origin.NOTHING:
+        cwd.mkdir(parents=True, exist_ok=True)
+    if not cwd.is_dir():
+        raise SourceError(f"the working folder {layout.working_dir!r} does not exist in {shown}")
+    _check_entry(layout, root, cwd, shown)
+    return Workspace(root, cwd, layout.entry, (*staged.notes, *layout.notes))
+
+
+def _check_entry(layout: Plan, root: Path, cwd: Path, shown: str) -> None:
+    """The entry file is there, inside, and can begin with its __future__ imports."""
+    entry = layout.entry
+    if entry.kind in (Kind.MODULE, Kind.SHELL_COMMAND):
+        return
+    relative = posixpath.join(cwd.relative_to(root.resolve()).as_posix(), entry.text)
+    file = inside(root, relative, "the task's entry point is")
+    if not entry.text or not file.is_file():
+        raise SourceError(
+            f"the entry point {without_credentials(entry.text)!r} does not exist in folder "
+            f"{PurePosixPath(layout.working_dir)} of {shown}: was it committed and pushed?"
+        )
+    if entry.kind is Kind.PYTHON:
+        text = file.read_text(errors="surrogateescape")
+        mended = changes.mend_future_imports(text)
+        if mended != text:
+            file.write_text(mended, errors="surrogateescape")
