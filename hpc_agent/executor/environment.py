@@ -1,0 +1,76 @@
+"""The environment variables of the user's process (wire.md 4.12). Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpc_agent.config.settings import AgentSettings
+from hpc_agent.domain.ids import WorkerId
+from hpc_agent.domain.task import Task
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What the environment depends on besides the one we inherited."""
+
+    task: Task
+    worker: WorkerId
+    log_level: str
+    config_file: Path | None
+    script_dir: Path
+    root: Path
+    bin_dir: Path | None
+    """``bin`` of the task's Python environment."""
+    gpus: str | None = None
+    """``--gpus``: indexes or ``all``; ``none`` for ``--cpu-only``; None leaves Slurm's choice."""
+
+
+def process_environment(inherited: Mapping[str, str], launch: Launch, agent: AgentSettings) -> dict[str, str]:
+    """``inherited`` with what the SDK in the process and the task expect."""
+    environ = {name: value for name, value in inherited.items() if not name.startswith("HPC_AGENT_")}
+    for name, value in _for_sdk(launch).items():
+        environ[f"CLEARML_{name}"] = environ[f"TRAINS_{name}"] = value
+    environ["CLEARML_WORKER_ID"] = launch.worker
+    environ["PYTHONPATH"] = _python_path(environ.get("PYTHONPATH", ""), launch, agent)
+    environ["PYTHONUNBUFFERED"] = "1"
+    if launch.bin_dir is not None:
+        environ["VIRTUAL_ENV"] = str(launch.bin_dir.parent)
+        environ["PATH"] = ":".join([str(launch.bin_dir), *filter(None, [environ.get("PATH", "")])])
+        environ.pop("PYTHONHOME", None)
+    _set_gpus(environ, launch.gpus)
+    if agent.enable_task_env:
+        environ.update(launch.task.environment)
+    return environ
+
+
+def _for_sdk(launch: Launch) -> dict[str, str]:
+    values = {
+        # This alone makes the SDK run as a task of an agent.
+        "TASK_ID": launch.task.id,
+        "LOG_LEVEL": launch.log_level,
+        # The console is ours to send.
+        "LOG_TASK_TO_BACKEND": "0",
+    }
+    if launch.config_file is not None:
+        values["CONFIG_FILE"] = str(launch.config_file)
+    return values
+
+
+def _python_path(inherited: str, launch: Launch, agent: AgentSettings) -> str:
+    own = launch.root if agent.force_git_root_python_path else launch.script_dir
+    parts: Sequence[str] = [*inherited.split(":"), str(own), *agent.extra_python_path.split(":")]
+    return ":".join(dict.fromkeys(part for part in parts if part))
+
+
+def _set_gpus(environ: dict[str, str], gpus: str | None) -> None:
+    environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    if gpus == "all":
+        environ["NVIDIA_VISIBLE_DEVICES"] = "all"
+        environ.pop("CUDA_VISIBLE_DEVICES", None)
+    elif gpus is not None:
+        # MIG devices are written 0.1 on the command line, 0:1 for the driver.
+        environ["NVIDIA_VISIBLE_DEVICES"] = environ["CUDA_VISIBLE_DEVICES"] = gpus.replace(".", ":")
+    elif "CUDA_VISIBLE_DEVICES" in environ:
+        environ.setdefault("NVIDIA_VISIBLE_DEVICES", environ["CUDA_VISIBLE_DEVICES"])
