@@ -81,8 +81,10 @@ class Tasks:
             for task in found
         }
 
-    def started(self, task: TaskId, reason: str, message: str) -> None:
-        self._session.call("tasks.started", {"task": task, "status_reason": reason, "status_message": message})
+    def started(self, task: TaskId, reason: str, message: str, *, force: bool = False) -> None:
+        """``force`` starts a failed task too (which needs a reset otherwise)."""
+        payload = {"task": task, "status_reason": reason, "status_message": message, "force": force}
+        self._session.call("tasks.started", payload)
 
     def completed(self, task: TaskId, reason: str, message: str, *, budget: Budget) -> None:
         self._finish("tasks.completed", task, reason, message, budget)

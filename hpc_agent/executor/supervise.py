@@ -15,7 +15,7 @@ from hpc_agent.process import Grace, Supervised
 _BLOCK = 256 * 1024
 _TICK_S = 0.2
 _LINGER_S = 1.0
-"""How long the pipe is read after the process ended: what it wrote is there, a child that holds it open may never end."""
+"""How long the pipe is read after the process ended: its output is there, a child with the pipe may never end."""
 
 
 class Supervisor:

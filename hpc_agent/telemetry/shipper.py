@@ -25,7 +25,7 @@ BATCH_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True)
-class Console:
+class Source:
     """Whose console it is."""
 
     task: TaskId
@@ -36,9 +36,9 @@ class Console:
 class Shipper:
     """``start`` and ``finish`` around a running process; ``drain`` alone ships what a dead executor left."""
 
-    def __init__(self, spool: Spool, console: Console, events: EventsService, clock: Clock) -> None:
+    def __init__(self, spool: Spool, source: Source, events: EventsService, clock: Clock) -> None:
         self._spool = spool
-        self._console = console
+        self._source = source
         self._events = events
         self._clock = clock
         self._mark = spool.mark()
@@ -63,7 +63,7 @@ class Shipper:
             while self._ship(final=True, budget=budget):
                 pass
         except HpcAgentError as error:
-            log.warning("console not sent", task=self._console.task, error=error)
+            log.warning("console not sent", task=self._source.task, error=error)
             return False
         return True
 
@@ -74,7 +74,7 @@ class Shipper:
                     if self._stop.is_set():
                         return
             except HpcAgentError as error:
-                log.warning("console not sent, will try again", task=self._console.task, error=error)
+                log.warning("console not sent, will try again", task=self._source.task, error=error)
                 self._clock.wait(self._stop, 5.0)
 
     def _ship(self, *, final: bool, budget: Budget) -> bool:
@@ -86,7 +86,7 @@ class Shipper:
         # Each event gets a later stamp than the one before: the server shows them in that order.
         first = max(self._mark.timestamp_ms + 1, now_ms)
         events = [
-            log_event(self._console.task, self._console.worker, text, first + index)
+            log_event(self._source.task, self._source.worker, text, first + index)
             for index, text in enumerate(messages)
         ]
         self._events.add(events, budget=budget)
@@ -105,7 +105,7 @@ class Shipper:
             rest = data[position:]
             if not (last or partial or b"\n" in rest[:MAX_MESSAGE_BYTES] or len(rest) >= MAX_MESSAGE_BYTES):
                 break
-            chunk = cut(rest, position, MAX_MESSAGE_BYTES, final=last, collapse=self._console.collapse)
+            chunk = cut(rest, position, MAX_MESSAGE_BYTES, final=last, collapse=self._source.collapse)
             if chunk is None:
                 break
             if chunk.text:
