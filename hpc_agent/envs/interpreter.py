@@ -1,0 +1,103 @@
+"""The base interpreter of an environment: found, and asked what it is."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from hpc_agent import process
+from hpc_agent.config.settings import PackageSettings
+from hpc_agent.errors import EnvironmentBuildError, ProcessError
+
+_QUESTION = """
+import json, os, platform, sys, sysconfig
+base = getattr(sys, "_base_executable", None) or sys.executable
+print(json.dumps({
+    "executable": os.path.realpath(base),
+    "version": list(sys.version_info[:3]),
+    "implementation": sys.implementation.name,
+    "abi": sysconfig.get_config_var("SOABI") or "",
+    "platform": sysconfig.get_platform(),
+    "libc": "-".join(platform.libc_ver()),
+}))
+"""
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """``executable``: real path of the base interpreter. ``libc``: e.g. ``glibc-2.36``."""
+
+    executable: str
+    version: tuple[int, int, int]
+    implementation: str
+    abi: str
+    platform: str
+    libc: str
+
+    @property
+    def minor(self) -> str:
+        return f"{self.version[0]}.{self.version[1]}"
+
+    @property
+    def shown(self) -> str:
+        return f"Python {'.'.join(map(str, self.version))} ({self.executable})"
+
+
+def find(requested: str, packages: PackageSettings, progress: Callable[[str], None]) -> Interpreter:
+    """The interpreter for a request such as ``3.11``; the settings' own beats it (wire.md 4.7).
+
+    Raises:
+        EnvironmentBuildError: no interpreter can be run.
+    """
+    if packages.python_binary:
+        path = shutil.which(packages.python_binary)
+        if path is None:
+            raise EnvironmentBuildError(f"agent.python_binary is {packages.python_binary!r}, which is not there")
+        return ask(path)
+    running = ask(sys.executable)
+    if not requested or requested == running.minor:
+        return running
+    first: Interpreter | None = None
+    for path in _candidates(requested):
+        try:
+            found = ask(path)
+        except EnvironmentBuildError:
+            continue  # a name on PATH that is no working Python
+        if found.minor == requested:
+            return found
+        first = first or found
+    chosen = first or running
+    progress(f"Python {requested} is not on this machine: using {chosen.shown} instead")
+    return chosen
+
+
+def _candidates(requested: str) -> list[str]:
+    """Programs on PATH from ``python3.11`` down to ``python``."""
+    names = [f"python{requested}", f"python{requested.partition('.')[0]}", "python"]
+    return [path for name in names if (path := shutil.which(name))]
+
+
+def ask(path: str) -> Interpreter:
+    """
+    Raises:
+        EnvironmentBuildError: it does not run, or is no Python.
+    """
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    try:
+        answer = process.run([path, "-I", "-S", "-c", _QUESTION], timeout=60, env=env)
+        if answer.ok:
+            return msgspec.json.decode(answer.stdout, type=Interpreter)
+        raise EnvironmentBuildError(f"{path} is no working Python: {answer.last_words}")
+    except (ProcessError, msgspec.DecodeError) as error:
+        raise EnvironmentBuildError(f"{path} is no working Python: {error}") from error
+
+
+def is_there(executable: str) -> bool:
+    """Whether this machine has the base interpreter of an environment."""
+    return os.access(Path(executable), os.X_OK)

@@ -1,0 +1,39 @@
+"""The key of an environment: everything that its content depends on, and nothing else. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from hpc_agent.domain.env import EnvKey
+from hpc_agent.envs.interpreter import Interpreter
+from hpc_agent.envs.request import FORMAT
+from hpc_agent.envs.requirements import shown
+
+
+def key_parts(
+    lock: str, interpreter: Interpreter, *, installer: str, flags: tuple[str, ...], system_site: bool, source: str
+) -> dict[str, object]:
+    """The parts, each with its reason.
+
+    ``lock`` is the normalised lock; ``flags`` are those handed to the installer; ``source`` identifies local code.
+    """
+    return {
+        "format": FORMAT,  # how environments are made and packed
+        "lock": shown(lock.splitlines()),  # which packages, to the byte
+        "executable": interpreter.executable,  # bin/python is a link to it and pyvenv.cfg names its folder
+        "version": interpreter.version,  # byte-code and the standard library differ by it
+        "implementation": interpreter.implementation,  # CPython's extensions do not load into others
+        "abi": interpreter.abi,  # debug and free-threaded builds of one version want other extensions
+        "platform": interpreter.platform,  # processor and system of the wheels
+        "libc": interpreter.libc,  # a newer glibc admits wheels that older nodes cannot load
+        "installer": installer,  # uv and pip pick and build a few packages differently
+        "flags": flags,  # such as --no-binary
+        "system_site": system_site,  # what is importable beside the packages
+        "source": source,  # code of the task's own repository that is installed
+    }
+
+
+def key_of(parts: dict[str, object]) -> EnvKey:
+    return EnvKey(hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()[:32])

@@ -1,0 +1,44 @@
+"""What stands beside each archive, and what links a task's words to an environment. JSON in the shared cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from hpc_agent.domain.env import EnvKey
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """``files`` and ``unpacked`` (bytes) count what is in the environment; ``size`` and ``sha256`` are the archive's.
+
+    ``executable``: real path of the base interpreter, which must be on every node. ``lock`` has one package a line.
+    """
+
+    key: EnvKey
+    lock: tuple[str, ...]
+    parts: dict[str, object]
+    executable: str
+    version: str
+    libc: str
+    size: int
+    sha256: str
+    files: int
+    unpacked: int
+    built_at: datetime
+    built_by: str
+    seconds: float
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """As ``pip freeze`` prints them."""
+        return tuple(" ".join(w for w in line.split() if not w.startswith("--hash=")) for line in self.lock)
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """Which environment a request meant when it was last resolved."""
+
+    key: EnvKey
+    resolved_at: datetime
+    requirements: tuple[str, ...]

@@ -1,0 +1,212 @@
+"""Environments of tasks: built once where there is a network, used everywhere else without one."""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal
+
+from hpc_agent import files
+from hpc_agent.clock import Clock
+from hpc_agent.config.settings import PackageSettings
+from hpc_agent.domain.env import EnvKey
+from hpc_agent.envs import interpreter, lock, node
+from hpc_agent.envs.archive import ArchiveError
+from hpc_agent.envs.manifest import Manifest, Resolution
+from hpc_agent.envs.node import NodeCache
+from hpc_agent.envs.request import EnvRequest
+from hpc_agent.envs.requirements import shown
+from hpc_agent.envs.shared import SharedCache
+from hpc_agent.errors import EnvironmentBuildError, ProcessError
+
+Progress = Callable[[str], None]
+
+FRESH = timedelta(minutes=10)
+"""How long a resolution is taken for current. The rule: where there is a network, requirements are resolved again,
+so that an unpinned package gets the release it would get today; but the tasks of one sweep, staged one after another,
+share one answer, as they would with uv's own ten-minute cache of the index. Offline the last answer holds for ever."""
+
+
+@dataclass(frozen=True)
+class StagedEnv:
+    """``packages`` as ``pip freeze`` prints them; ``built``: whether this call built it."""
+
+    key: EnvKey
+    packages: tuple[str, ...] = ()
+    built: bool = False
+
+
+@dataclass(frozen=True)
+class UsableEnv:
+    """``python`` is the environment's interpreter, ``root`` its folder.
+
+    ``how``: ``ready`` (another job had unpacked it on this node), ``unpacked`` (by this call), or ``in place`` (on
+    the shared file system).
+    """
+
+    python: Path
+    root: Path
+    key: EnvKey
+    how: Literal["ready", "unpacked", "in place"]
+
+
+class EnvStore:
+    """The shared cache under ``cache_dir`` and this node's share of it under ``scratch``.
+
+    ``build_environ``: further variables for installers (``sources.git.credentials_environment``).
+    """
+
+    def __init__(
+        self,
+        cache_dir: Path,
+        scratch: Path,
+        packages: PackageSettings,
+        clock: Clock,
+        build_environ: Mapping[str, str] = {},
+    ) -> None:
+        self._shared = SharedCache(cache_dir)
+        self._scratch = scratch
+        self._packages = packages
+        self._clock = clock
+        self._build_environ = build_environ
+
+    def stage(self, request: EnvRequest, progress: Progress, *, source_root: Path | None = None) -> StagedEnv:
+        """Make sure that the environment is in the shared cache. May use the network and take minutes.
+
+        ``source_root``: a checkout of the task's repository, needed where ``request.needs_source``.
+
+        Raises:
+            EnvironmentBuildError: it cannot be resolved, built or stored.
+        """
+        from hpc_agent.lease import only_one  # imports psutil, of which a compute node has no need
+
+        if request.needs_source and source_root is None:
+            raise EnvironmentBuildError(
+                f"the requirements {', '.join(request.lines.local)} are built from the task's repository, "
+                "of which there is no checkout here"
+            )
+        digest = request.digest(self._packages)
+        if staged := self._current(digest):
+            return staged
+        with only_one(
+            self._shared.leases / f"request-{digest}",
+            self._clock,
+            done=lambda: self._current(digest) is not None,
+            waiting=lambda: progress("Waiting for another process that prepares the same environment"),
+        ) as mine:
+            staged = None if mine else self._current(digest)
+            return staged or self._stage(request, digest, source_root, progress)
+
+    def find(self, request: EnvRequest) -> EnvKey | None:
+        """The key that the request meant when it was last staged, or None. Never uses the network."""
+        resolution = self._shared.resolution(request.digest(self._packages))
+        return resolution.key if resolution else None
+
+    def use(self, wanted: EnvKey | EnvRequest, progress: Progress, *, task: str = "<task id>") -> UsableEnv:
+        """The environment, ready to run on this machine. Never uses the network.
+
+        ``task`` is for the message only.
+
+        Raises:
+            EnvironmentBuildError: it is not in the shared cache, is damaged, or cannot run here.
+        """
+        key = self.find(wanted) if isinstance(wanted, EnvRequest) else wanted
+        if key is None:
+            assert isinstance(wanted, EnvRequest)
+            raise EnvironmentBuildError(
+                f"no environment for these requirements (request {wanted.digest(self._packages)}) is in the cache "
+                f"{self._shared.root}: {_remedy(task)}"
+            )
+        manifest = self._published(key)
+        if manifest is None:
+            raise EnvironmentBuildError(f"environment {key} is not in the cache {self._shared.root}: {_remedy(task)}")
+        _check_node(manifest)
+        try:
+            return self._on_this_node(manifest, progress)
+        except ArchiveError as error:
+            self._shared.set_aside(key)
+            raise EnvironmentBuildError(f"environment {key} is damaged ({error}): {_remedy(task)}") from error
+
+    def _current(self, digest: str) -> StagedEnv | None:
+        """What was staged for the same words a short while ago."""
+        resolution = self._shared.resolution(digest)
+        if resolution is None or self._clock.now() - resolution.resolved_at > FRESH:
+            return None
+        manifest = self._published(resolution.key)
+        return StagedEnv(manifest.key, manifest.packages) if manifest else None
+
+    def _published(self, key: EnvKey) -> Manifest | None:
+        """The manifest, if the environment is there whole; a damaged one is taken out of the way."""
+        try:
+            manifest = self._shared.manifest(key)
+        except files.CorruptFileError:
+            manifest = None
+            self._shared.set_aside(key)
+        if manifest and not self._shared.is_whole(manifest):
+            self._shared.set_aside(key)
+            return None
+        return manifest
+
+    def _stage(self, request: EnvRequest, digest: str, source_root: Path | None, progress: Progress) -> StagedEnv:
+        from hpc_agent.envs.builder import Builder  # needs the installers, of which a compute node has none
+
+        builder = Builder(self._shared, self._local_folder(), self._packages, self._clock, self._build_environ)
+        base = interpreter.find(request.python, self._packages, progress)
+        locked = builder.lock(request, base, source_root, progress)
+        key, built = builder.ensure(locked, request, base, source_root, progress, published=self._published)
+        requirements = shown(request.lines.requirements)
+        self._shared.remember(digest, Resolution(key, self._clock.now(), requirements))
+        return StagedEnv(key, lock.packages_of(locked), built)
+
+    def _local_folder(self) -> Path:
+        folder = node.own_folder(self._scratch) or node.own_folder(Path(tempfile.gettempdir()))
+        if folder is None:
+            raise EnvironmentBuildError(
+                f"no folder to build in: {self._scratch} is not writable, or another user has taken our folder's name"
+            )
+        return folder
+
+    def _on_this_node(self, manifest: Manifest, progress: Progress) -> UsableEnv:
+        folder = node.own_folder(self._scratch)
+        source = self._shared.archive(manifest.key)
+        if folder:
+            local = NodeCache(folder)
+            try:
+                if local.holds(manifest) or local.has_room(manifest):
+                    root, unpacked = local.obtain(manifest, source, progress)
+                    return UsableEnv(root / "bin" / "python", root, manifest.key, "unpacked" if unpacked else "ready")
+            except (OSError, ProcessError) as error:
+                progress(f"The environment cannot be unpacked to {folder}: {error}")
+        return self._in_place(manifest, source, progress)
+
+    def _in_place(self, manifest: Manifest, source: Path, progress: Progress) -> UsableEnv:
+        """Without room on the node: a tree on the shared file system, unpacked by the first who needs it."""
+        root = self._shared.unpacked / manifest.key
+        if not files.visible(root):
+            progress(f"Unpacking the environment {manifest.key} to {root}, for there is no room on this node")
+            try:
+                files.ensure_directory(root.parent)
+                node.unpack_to(source, root)
+            except (OSError, ProcessError) as error:
+                raise EnvironmentBuildError(
+                    f"environment {manifest.key} fits neither {self._scratch} nor {root.parent}: {error}; "
+                    "give the job local scratch space (SLURM_TMPDIR, TMPDIR or hpc.scratch_dir)"
+                ) from error
+        return UsableEnv(root / "bin" / "python", root, manifest.key, "in place")
+
+
+def _remedy(task: str) -> str:
+    return f"stage it where there is a network with `hpc-agent cache warm --id {task}`"
+
+
+def _check_node(manifest: Manifest) -> None:
+    if not interpreter.is_there(manifest.executable):
+        raise EnvironmentBuildError(
+            f"environment {manifest.key} needs the interpreter {manifest.executable} (Python {manifest.version}), "
+            f"which {socket.gethostname()} does not have: install it there, load it as a module, or build the "
+            "environment with an interpreter on the shared file system (agent.python_binary)"
+        )
