@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from hpc_agent.envs.request import EnvRequest, request_for
 from hpc_agent.envs.store import EnvStore, UsableEnv
 from hpc_agent.errors import SourceError
 from hpc_agent.redact import without_credentials
+from hpc_agent.sources.git import credentials_environment
 from hpc_agent.sources.staged import StagedSource
 from hpc_agent.sources.store import SourceStore
 from hpc_agent.sources.workspace import Kind, Workspace, entry_of
@@ -35,7 +37,8 @@ class Stager:
 
     def __init__(self, settings: AllSettings, clock: Clock) -> None:
         self._sources = SourceStore(settings.hpc.cache, settings.git, clock)
-        self._envs = EnvStore(settings.hpc.cache, settings.hpc.scratch, settings.packages, clock)
+        credentials = credentials_environment(settings.git)
+        self._envs = EnvStore(settings.hpc.cache, settings.hpc.scratch, settings.packages, clock, credentials)
         self._packages = settings.packages
 
     def stage(self, task: Task, progress: Progress) -> Staged:
@@ -46,7 +49,13 @@ class Stager:
         """
         source = self._sources.stage(task.script, progress)
         request = self._request(task, source)
-        return Staged(source, self._envs.stage(request, progress).key if request else None)
+        if request is None:
+            return Staged(source, None)
+        if not request.needs_source:
+            return Staged(source, self._envs.stage(request, progress).key)
+        with tempfile.TemporaryDirectory(prefix="hpc-agent-") as folder:
+            code = self._sources.checkout(task.script, source, Path(folder), progress)
+            return Staged(source, self._envs.stage(request, progress, source_root=code.root).key)
 
     def find(self, task: Task) -> Staged:
         """What an earlier ``stage`` left in the shared cache. No network.
@@ -63,7 +72,7 @@ class Stager:
                 f"this task wants; stage it where there is a network: hpc-agent cache warm --id {task.id}"
             )
         request = self._request(task, source)
-        return Staged(source, self._envs.find(request) if request else None)
+        return Staged(source, self._envs.find(request, task=task.id) if request else None)
 
     def check_out(self, task: Task, staged: Staged, into: Path, progress: Progress) -> Workspace:
         """The task's code below ``into``. No network.
@@ -73,16 +82,17 @@ class Stager:
         """
         return self._sources.checkout(task.script, staged.source, into, progress)
 
-    def open(self, staged: Staged) -> UsableEnv | None:
+    def open(self, task: Task, staged: Staged, progress: Progress) -> UsableEnv | None:
         """The task's environment on this node. No network.
 
         Raises:
             EnvironmentBuildError: it is not in the shared cache, or not whole.
         """
-        return self._envs.use(staged.env) if staged.env else None
+        return self._envs.use(staged.env, progress, task=task.id) if staged.env else None
 
     def _request(self, task: Task, source: StagedSource) -> EnvRequest | None:
         shell = entry_of(task.script).kind in (Kind.SHELL, Kind.SHELL_COMMAND)
         if shell and not task.script.requirements.pip:
             return None
-        return request_for(task, self._sources.requirement_files(task.script, source), self._packages)
+        files = self._sources.requirement_files(task.script, source)
+        return request_for(task.script, files, self._packages, source=source.identity(task.script.diff))

@@ -101,26 +101,28 @@ class EnvStore:
             staged = None if mine else self._current(digest)
             return staged or self._stage(request, digest, source_root, progress)
 
-    def find(self, request: EnvRequest) -> EnvKey | None:
-        """The key that the request meant when it was last staged, or None. Never uses the network."""
-        resolution = self._shared.resolution(request.digest(self._packages))
-        return resolution.key if resolution else None
+    def find(self, request: EnvRequest, *, task: str = "<task id>") -> EnvKey:
+        """The key that the request meant when it was last staged. Never uses the network. ``task`` is for the message.
+
+        Raises:
+            EnvironmentBuildError: it was never staged; the sentence says how it is.
+        """
+        digest = request.digest(self._packages)
+        resolution = self._shared.resolution(digest)
+        if resolution is None:
+            raise EnvironmentBuildError(
+                f"no environment for these requirements (request {digest}) is in the cache {self._shared.root}: "
+                f"{_remedy(task)}"
+            )
+        return resolution.key
 
     def use(self, wanted: EnvKey | EnvRequest, progress: Progress, *, task: str = "<task id>") -> UsableEnv:
-        """The environment, ready to run on this machine. Never uses the network.
-
-        ``task`` is for the message only.
+        """The environment, ready to run on this machine. Never uses the network. ``task`` is for the message.
 
         Raises:
             EnvironmentBuildError: it is not in the shared cache, is damaged, or cannot run here.
         """
-        key = self.find(wanted) if isinstance(wanted, EnvRequest) else wanted
-        if key is None:
-            assert isinstance(wanted, EnvRequest)
-            raise EnvironmentBuildError(
-                f"no environment for these requirements (request {wanted.digest(self._packages)}) is in the cache "
-                f"{self._shared.root}: {_remedy(task)}"
-            )
+        key = self.find(wanted, task=task) if isinstance(wanted, EnvRequest) else wanted
         manifest = self._published(key)
         if manifest is None:
             raise EnvironmentBuildError(f"environment {key} is not in the cache {self._shared.root}: {_remedy(task)}")

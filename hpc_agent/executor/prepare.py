@@ -66,12 +66,12 @@ class Preparer:
         workspace = self._stager.check_out(task, staged, workdir, self._say)
         for note in workspace.notes:
             self._say(note)
-        env = self._stager.open(staged)
+        env = self._stager.open(task, staged, self._say)
         if env is not None:
             self._say(f"Environment {env.key} ready ({env.how}) after {self._clock.monotonic() - begun:.1f} s")
         python = env.python if env else Path("python3")
         environ = process_environment(
-            os.environ, self._launch(task, workspace, env and env.python), self._settings.agent
+            os.environ, self._launch(task, workspace, env.python if env else None), self._settings.agent
         )
         self._convert(workspace, python, environ)
         options = ["-" + "O" * self._wishes.optimize] if self._wishes.optimize else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from enum import Enum
 
@@ -38,3 +39,7 @@ class StagedSource:
     commit: str = ""
     submodules: tuple[Submodule, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def identity(self, diff: str) -> str:
+        """What stands for the content of a checkout with these uncommitted changes, for things built from it."""
+        return f"{self.commit} {hashlib.sha256(diff.encode()).hexdigest()[:16]}"
