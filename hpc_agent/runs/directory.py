@@ -8,12 +8,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.ids import AttemptId, TaskId
 from hpc_agent.files import ensure_directory, fsync_directory, read_record, write_record
-from hpc_agent.runs.records import Claim, ExitReport, Settled, Submission
+from hpc_agent.runs.records import Claim, ExitReport, Record, Settled, Submission
 
 
 @dataclass(frozen=True)
@@ -58,6 +56,14 @@ class RunDirectory:
     def write_submission(self, record: Submission) -> None:
         write_record(self.path / "submit.json", record)
 
+    def first_submission(self, record: Submission) -> bool:
+        """Write the submission unless there is one: True for exactly one writer."""
+        return self._first("submit.json", record)
+
+    def drop_submission(self) -> None:
+        """The scheduler certainly has no job of it."""
+        (self.path / "submit.json").unlink(missing_ok=True)
+
     def claim(self) -> Claim | None:
         return read_record(self.path / "claim.json", Claim)
 
@@ -65,17 +71,8 @@ class RunDirectory:
         write_record(self.path / "claim.json", record)
 
     def first_claim(self, record: Claim) -> bool:
-        """Write the claim unless there is one: True for exactly one writer (a hard link is atomic on NFS too)."""
-        temporary = self.path / f".claim.{os.getpid()}.{secrets.token_hex(4)}.tmp"
-        write_record(temporary, record)
-        try:
-            os.link(temporary, self.path / "claim.json")
-        except FileExistsError:
-            return False
-        finally:
-            temporary.unlink(missing_ok=True)
-        fsync_directory(self.path)
-        return True
+        """Write the claim unless there is one: True for exactly one writer."""
+        return self._first("claim.json", record)
 
     def drop_claim(self) -> None:
         """Put a claim aside whose owner is certainly gone; it stays readable under another name."""
@@ -91,9 +88,6 @@ class RunDirectory:
     def write_exit_report(self, record: ExitReport) -> None:
         write_record(self.path / "exit.json", record)
 
-    def mark_posted(self, record: ExitReport) -> None:
-        self.write_exit_report(msgspec.structs.replace(record, posted=True))
-
     def drop_exit_report(self) -> None:
         """The task goes on: how it ended before no longer holds."""
         (self.path / "exit.json").unlink(missing_ok=True)
@@ -104,10 +98,23 @@ class RunDirectory:
     def write_settled(self, record: Settled) -> None:
         write_record(self.path / "settled.json", record)
 
+    def _first(self, name: str, record: Record) -> bool:
+        """A hard link to a finished file: atomic on NFS too, and never half written."""
+        temporary = self.path / f".{name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
+        write_record(temporary, record)
+        try:
+            os.link(temporary, self.path / name)
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink(missing_ok=True)
+        fsync_directory(self.path)
+        return True
+
     def names(self) -> frozenset[str]:
         """The files that are here, asked in the way that NFS answers truly at once (performance.md section 3)."""
         try:
-            return frozenset(os.listdir(self.path))
+            return frozenset(entry.name for entry in self.path.iterdir())
         except FileNotFoundError:
             return frozenset()
 
@@ -123,13 +130,13 @@ class RunsFolder:
 
     def tasks(self) -> list[TaskId]:
         try:
-            return sorted(TaskId(name) for name in os.listdir(self.path) if not name.startswith("."))
+            return sorted(TaskId(entry.name) for entry in self.path.iterdir() if not entry.name.startswith("."))
         except FileNotFoundError:
             return []
 
     def attempts(self, task: TaskId) -> Iterator[RunDirectory]:
         try:
-            names = sorted(os.listdir(self.path / task))
+            names = sorted(entry.name for entry in (self.path / task).iterdir())
         except (FileNotFoundError, NotADirectoryError):
             return
         for name in names:

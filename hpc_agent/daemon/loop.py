@@ -1,0 +1,237 @@
+"""The daemon: the same pass again and again, and a sign of life."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from hpc_agent.api.client import Client
+from hpc_agent.clock import Clock
+from hpc_agent.config.settings import AllSettings
+from hpc_agent.daemon.act import Actor
+from hpc_agent.daemon.observe import Observer, World
+from hpc_agent.daemon.stage import StagePool
+from hpc_agent.daemon.submit import Launch, Submitter
+from hpc_agent.domain import decide as due
+from hpc_agent.domain.attempt import Attempt
+from hpc_agent.domain.choose import Lane, choose, rotated
+from hpc_agent.domain.ids import QueueId, WorkerId
+from hpc_agent.domain.job import Later, Refused
+from hpc_agent.domain.queue import Queue
+from hpc_agent.domain.status import TaskStatus
+from hpc_agent.errors import (
+    EnvironmentBuildError,
+    HpcAgentError,
+    InputError,
+    ResourceError,
+    SchedulerUnavailableError,
+    ServerUnreachableError,
+    SourceError,
+    TemplateError,
+)
+from hpc_agent.logs import Events
+from hpc_agent.runs.directory import RunsFolder
+from hpc_agent.schedulers.base import Scheduler
+from hpc_agent.telemetry.gpus import GpuReader
+from hpc_agent.telemetry.usage import UsageReader
+
+log = Events("daemon")
+
+REPORT_INTERVAL_S = 30.0
+_LONGEST_BACKOFF_S = 120.0
+_USERS_FAULT = (ResourceError, TemplateError, SourceError, EnvironmentBuildError, InputError)
+"""Errors that make a task impossible as it is: it is failed with the sentence, and others go on."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """The flags of ``daemon``. ``queues`` in order of priority."""
+
+    queues: tuple[QueueId, ...]
+    worker: WorkerId
+    fair: bool = False
+
+
+class Daemon:
+    """``run`` until told to stop; jobs go on without it."""
+
+    def __init__(
+        self,
+        client: Client,
+        scheduler: Scheduler,
+        settings: AllSettings,
+        launch: Launch,
+        options: Options,
+        clock: Clock,
+    ) -> None:
+        runs = RunsFolder(settings.hpc.runs)
+        self._client = client
+        self._settings = settings
+        self._options = options
+        self._clock = clock
+        self._runs = runs
+        self._stages = StagePool(settings, clock)
+        self._observer = Observer(client, scheduler, runs, options.queues, clock)
+        self._actor = Actor(client, scheduler, settings, options.worker, clock)
+        self._submitter = Submitter(client, scheduler, settings, launch, self._stages, clock)
+        self._rules = due.Rules(lost_after=settings.hpc.slurm.lost_after, stop_grace=settings.hpc.term_grace + 40)
+        self._last_served: QueueId | None = None
+        self._stopping = threading.Event()
+        self._later_until = 0.0
+
+    def stop(self) -> None:
+        """Ask ``run`` to return soon; may be called from a signal handler."""
+        self._stopping.set()
+        self._stages.progressed.set()
+
+    def run(self) -> None:
+        """Passes at the poll interval, slower while the server or the scheduler does not answer."""
+        heartbeat = threading.Thread(target=self._heartbeat, name="heartbeat", daemon=True)
+        heartbeat.start()
+        pause = self._settings.hpc.poll_interval
+        while not self._stopping.is_set():
+            pause = self._settings.hpc.poll_interval if self._safely() else min(pause * 2, _LONGEST_BACKOFF_S)
+            self._clock.wait(self._stages.progressed, pause)
+            self._stages.progressed.clear()
+        self._stages.close()
+        self._leave()
+
+    def once(self) -> bool:
+        """One pass that waits for its stages; False if the server or the scheduler did not answer."""
+        done = self._safely(wait=True)
+        self._stages.close()
+        return done
+
+    def _safely(self, *, wait: bool = False) -> bool:
+        try:
+            self.run_pass(wait=wait)
+        except (ServerUnreachableError, SchedulerUnavailableError) as error:
+            log.warning("no answer, nothing is concluded", error=error)
+            return False
+        except Exception as error:  # noqa: BLE001 - the top of the loop: the next pass starts from what is true then
+            log.error("pass failed", error=error, trace=not isinstance(error, HpcAgentError))
+            return False
+        return True
+
+    def run_pass(self, *, wait: bool = False) -> None:
+        """observe → decide → act.
+
+        Raises:
+            ServerUnreachableError, SchedulerUnavailableError: nothing was seen.
+        """
+        world = self._observer.look()
+        submits: dict[Attempt, int] = {}
+        for attempt, sight in world.sights.items():
+            for action in due.decide(sight, self._clock.now(), self._rules):
+                self._guarded(attempt, partial(self._act, world, attempt, action, submits))
+        for attempt in self._choose(world, submits):
+            if not self._guarded(attempt, partial(self._submit, world, attempt, submits[attempt], wait)):
+                break
+
+    def _guarded(self, attempt: Attempt, act: Callable[[], None]) -> bool:
+        """One attempt's trouble is not the others'; False if the server or scheduler stopped answering."""
+        try:
+            act()
+        except (ServerUnreachableError, SchedulerUnavailableError) as error:
+            log.warning("no answer, left for the next pass", task=attempt.task, error=error)
+            return False
+        except (HpcAgentError, OSError) as error:
+            log.error("action failed", task=attempt.task, attempt=attempt.id, error=error)
+        return True
+
+    def _act(self, world: World, attempt: Attempt, action: due.Action, submits: dict[Attempt, int]) -> None:
+        files = world.files[attempt]
+        actor = self._actor
+        match action:
+            case due.Submit(number):
+                submits[attempt] = number
+            case due.LookUp(number):
+                if actor.look_up(attempt, files, action):
+                    submits[attempt] = number
+            case due.Refuse():
+                actor.refuse(attempt, files.directory, self._queue_of(world, attempt), action)
+            case due.Adopt():
+                actor.adopt(files, action)
+            case due.Cancel():
+                actor.cancel(attempt, action)
+            case due.Say():
+                actor.say(attempt, action)
+            case due.Finish():
+                actor.finish(attempt, files)
+            case due.Settle():
+                actor.settle(attempt, files, action)
+            case due.PutBack():
+                actor.put_back(attempt, files, action)
+            case due.DropClaim():
+                files.directory.drop_claim()
+            case due.Close(why):
+                actor.close(attempt, files.directory, why)
+                self._observer.forget(attempt)
+
+    def _queue_of(self, world: World, attempt: Attempt) -> Queue:
+        return next(queue for queue in world.queues if attempt in world.waiting[queue.id])
+
+    def _choose(self, world: World, submits: dict[Attempt, int]) -> list[Attempt]:
+        if self._clock.monotonic() < self._later_until:
+            return []
+        live = {attempt for attempt, sight in world.sights.items() if sight.jobs}
+        lanes = [
+            Lane(
+                queue.id,
+                tuple(attempt for attempt in world.waiting[queue.id] if attempt in submits),
+                sum(1 for attempt in live if _queue_id(world, attempt) == queue.id),
+                self._settings.hpc.queue(queue.name).max_jobs,
+            )
+            for queue in world.queues
+        ]
+        if self._options.fair:
+            lanes = rotated(lanes, self._last_served)
+        return choose(lanes, len(live), self._settings.hpc.max_jobs, fair=self._options.fair)
+
+    def _submit(self, world: World, attempt: Attempt, number: int, wait: bool) -> None:
+        queue = self._queue_of(world, attempt)
+        directory = self._runs.of(attempt)
+        try:
+            answer = self._submitter.submit(attempt, queue, directory, number, wait=wait)
+        except _USERS_FAULT as error:
+            self._actor.refuse(attempt, directory, queue, due.Refuse(TaskStatus.FAILED, str(error)))
+            return
+        self._last_served = queue.id
+        if isinstance(answer, Refused):
+            reason = f"the scheduler refused the job: {answer.message}"
+            self._actor.refuse(attempt, directory, queue, due.Refuse(TaskStatus.FAILED, reason))
+        elif isinstance(answer, Later):
+            self._actor.say(attempt, due.Say(f"Waiting to be submitted: {answer.message}"))
+            # The limit is met for everybody: asking again at once would only load the controller.
+            self._later_until = self._clock.monotonic() + 30
+            raise SchedulerUnavailableError(answer.message)
+        elif answer is None:
+            self._actor.say(attempt, due.Say("Preparing its environment and source"))
+
+    def _heartbeat(self) -> None:
+        """Shows us on the server's list of workers; nothing depends on it."""
+        usage = UsageReader(self._clock, GpuReader())
+        options = self._options
+        registered = False
+        while not self._stopping.is_set():
+            try:
+                if not registered:
+                    self._client.workers.register(options.worker, options.queues)
+                    registered = True
+                self._client.workers.report(options.worker, queues=options.queues, stats=usage.read())
+            except HpcAgentError as error:
+                log.debug("no sign of life", error=error)
+            self._clock.wait(self._stopping, REPORT_INTERVAL_S)
+
+    def _leave(self) -> None:
+        try:
+            self._client.workers.unregister(self._options.worker)
+        except HpcAgentError as error:
+            log.debug("not unregistered", error=error)
+
+
+def _queue_id(world: World, attempt: Attempt) -> str:
+    record = world.files[attempt].submission
+    return record.queue if record else ""

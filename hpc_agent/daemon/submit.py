@@ -1,0 +1,113 @@
+"""One waiting task → one job: read, check, stage, render, submit; each step can be repeated after a death in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from hpc_agent.api.client import Client
+from hpc_agent.clock import Clock
+from hpc_agent.config.settings import AllSettings
+from hpc_agent.daemon.stage import StagePool
+from hpc_agent.domain.attempt import Attempt
+from hpc_agent.domain.job import Accepted, Uncertain
+from hpc_agent.domain.job import Submission as Answer
+from hpc_agent.domain.queue import Queue
+from hpc_agent.domain.task import Task
+from hpc_agent.files import write_atomic, write_record
+from hpc_agent.logs import Events
+from hpc_agent.runs.directory import RunDirectory
+from hpc_agent.runs.records import Submission
+from hpc_agent.schedulers.base import Scheduler, SubmitRequest
+from hpc_agent.submission.render import JobContext, Renderer
+
+log = Events("submit")
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How every job of this daemon calls us. Server and keys stand in ``config_file``, readable by its owner only."""
+
+    config_file: Path
+    agent: Sequence[str]
+
+
+class Submitter:
+    def __init__(
+        self,
+        client: Client,
+        scheduler: Scheduler,
+        settings: AllSettings,
+        launch: Launch,
+        stages: StagePool,
+        clock: Clock,
+    ) -> None:
+        self._client = client
+        self._scheduler = scheduler
+        self._settings = settings
+        self._launch = launch
+        self._stages = stages
+        self._renderer = Renderer(tuple(path.expanduser() for path in settings.hpc.template_dirs))
+        self._clock = clock
+
+    def submit(
+        self, attempt: Attempt, queue: Queue, directory: RunDirectory, number: int, *, wait: bool
+    ) -> Answer | None:
+        """Bring a waiting task to the scheduler; None while its stage is not ready.
+
+        Raises:
+            ResourceError, TemplateError, SourceError, EnvironmentBuildError, CorruptTaskError: this task can never
+                be submitted as it is.
+        """
+        task = self._client.tasks.get(attempt.task)
+        settings = self._settings.hpc.queue(queue.name)
+        resources = settings.policy(queue.name, self._settings.hpc.resources).resources(task.properties)
+        directory.create()
+        context = JobContext(
+            task=task,
+            attempt=attempt,
+            queue_name=queue.name,
+            resources=resources,
+            site=self._settings.hpc.slurm,
+            run_dir=directory.path,
+            output=directory.job_output,
+            config_file=self._launch.config_file,
+            agent=self._launch.agent,
+        )
+        # Rendered before it is staged: a broken template is known at once.
+        text = self._renderer.render(settings.template, context)
+        staged = self._stages.get(attempt, task, wait=wait)
+        if staged is None:
+            return None
+        write_record(directory.stage, staged)
+        write_atomic(directory.script, text.encode(), mode=0o700)
+        request = SubmitRequest(directory.script, attempt.job_name, directory.path, directory.job_output, resources)
+        return self._hand_over(task, queue, directory, request, number)
+
+    def _hand_over(
+        self, task: Task, queue: Queue, directory: RunDirectory, request: SubmitRequest, number: int
+    ) -> Answer | None:
+        """The intent is on disk before sbatch is called, so that a death between them shows."""
+        before = directory.submission()
+        record = Submission(state="intended", at=self._clock.now(), queue=queue.id, queue_name=queue.name, tries=number)
+        if before is not None:
+            directory.write_submission(record)
+        elif not directory.first_submission(record):
+            log.info("another daemon submits it", task=task.id, attempt=directory.attempt.id)
+            return None
+        answer = self._scheduler.submit(request)
+        if isinstance(answer, Accepted):
+            record = msgspec.structs.replace(record, state="accepted", job=answer.job, cluster=answer.cluster)
+            directory.write_submission(record)
+            log.info("submitted", task=task.id, job=answer.job, queue=queue.name, attempt=directory.attempt.id)
+        elif isinstance(answer, Uncertain):
+            directory.write_submission(msgspec.structs.replace(record, state="uncertain", message=answer.message))
+            log.warning("uncertain", task=task.id, attempt=directory.attempt.id, said=answer.message)
+        elif before is not None:
+            directory.write_submission(before)
+        else:
+            directory.drop_submission()
+        return answer
