@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import sys
-from typing import TextIO
+from pathlib import Path
 
 _ROOT = "hpc_agent"
 
@@ -39,9 +38,9 @@ def _value(value: object) -> str:
     return repr(text) if not text or any(c in text for c in ' "\n') else text
 
 
-def configure(level: str, stream: TextIO | None = None) -> None:
-    """Send our log to ``stream`` (stderr) from ``level`` (a name of the logging module) upwards."""
-    handler = logging.StreamHandler(stream or sys.stderr)
+def configure(level: str, file: Path | None = None) -> None:
+    """Send our log to stderr, or append it to ``file``, from ``level`` (a name of the logging module) upwards."""
+    handler = logging.FileHandler(file) if file else logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S"))
     logger = logging.getLogger(_ROOT)
     logger.handlers[:] = [handler]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from pathlib import Path
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
 from hpc_agent.domain.env import EnvKey
-from hpc_agent.domain.task import Task
+from hpc_agent.domain.task import Script, Task
 from hpc_agent.envs.request import EnvRequest, request_for
 from hpc_agent.envs.store import EnvStore, UsableEnv
 from hpc_agent.errors import SourceError
@@ -37,8 +38,9 @@ class Stager:
 
     def __init__(self, settings: AllSettings, clock: Clock) -> None:
         self._sources = SourceStore(settings.hpc.cache, settings.git, clock)
-        credentials = credentials_environment(settings.git)
-        self._envs = EnvStore(settings.hpc.cache, settings.hpc.scratch, settings.packages, clock, credentials)
+        self._envs = EnvStore(
+            settings.hpc.cache, settings.hpc.scratch, settings.packages, clock, credentials_environment(settings.git)
+        )
         self._packages = settings.packages
 
     def stage(self, task: Task, progress: Progress) -> Staged:
@@ -53,9 +55,9 @@ class Stager:
             return Staged(source, None)
         if not request.needs_source:
             return Staged(source, self._envs.stage(request, progress).key)
-        with tempfile.TemporaryDirectory(prefix="hpc-agent-") as folder:
-            code = self._sources.checkout(task.script, source, Path(folder), progress)
-            return Staged(source, self._envs.stage(request, progress, source_root=code.root).key)
+        with tempfile.TemporaryDirectory(prefix="hpc-agent-stage-") as folder:
+            root = self._sources.checkout(task.script, source, Path(folder), progress).root
+            return Staged(source, self._envs.stage(request, progress, source_root=root).key)
 
     def find(self, task: Task) -> Staged:
         """What an earlier ``stage`` left in the shared cache. No network.
@@ -68,8 +70,8 @@ class Stager:
         if source is None:
             repository = without_credentials(task.script.repository)
             raise SourceError(
-                f"the repository {repository} is not in the shared cache at the commit "
-                f"this task wants; stage it where there is a network: hpc-agent cache warm --id {task.id}"
+                f"the repository {repository} is not in the shared cache at the commit that this task wants: "
+                f"stage it where there is a network with `hpc-agent cache warm --id {task.id}`"
             )
         request = self._request(task, source)
         return Staged(source, self._envs.find(request, task=task.id) if request else None)
@@ -91,8 +93,13 @@ class Stager:
         return self._envs.use(staged.env, progress, task=task.id) if staged.env else None
 
     def _request(self, task: Task, source: StagedSource) -> EnvRequest | None:
-        shell = entry_of(task.script).kind in (Kind.SHELL, Kind.SHELL_COMMAND)
-        if shell and not task.script.requirements.pip:
+        script = task.script
+        if entry_of(script).kind in (Kind.SHELL, Kind.SHELL_COMMAND) and not script.requirements.pip:
             return None
-        files = self._sources.requirement_files(task.script, source)
-        return request_for(task.script, files, self._packages, source=source.identity(task.script.diff))
+        files = self._sources.requirement_files(script, source)
+        return request_for(script, files, self._packages, source=_identity(script, source))
+
+
+def _identity(script: Script, source: StagedSource) -> str:
+    """Stands for the repository's content, uncommitted changes included."""
+    return f"{source.commit}-{hashlib.sha256(script.diff.encode()).hexdigest()[:16]}"

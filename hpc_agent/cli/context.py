@@ -1,0 +1,95 @@
+"""What all commands share: the global flags, the configuration, how an error ends the program."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from hpc_agent.errors import (
+    ConfigError,
+    HpcAgentError,
+    InputError,
+    SchedulerUnavailableError,
+    ServerUnreachableError,
+)
+
+if TYPE_CHECKING:
+    from hpc_agent.api.client import Client
+    from hpc_agent.config.load import Configuration
+    from hpc_agent.retry import Budget
+
+LEVELS = ("DEBUG", "INFO", "WARN", "WARNING", "ERROR", "CRITICAL")
+
+
+def exit_code(error: HpcAgentError) -> int:
+    """2: mend the command or the configuration; 69: a service did not answer, try again; 1: everything else."""
+    if isinstance(error, (ConfigError, InputError)):
+        return 2
+    return 69 if isinstance(error, (ServerUnreachableError, SchedulerUnavailableError)) else 1
+
+
+def fail(error: HpcAgentError) -> NoReturn:
+    """One sentence on stderr, and out."""
+    from hpc_agent.redact import without_credentials
+
+    prefix = click.style("error:", fg="red", bold=True) if sys.stderr.isatty() else "error:"
+    click.echo(f"{prefix} {without_credentials(str(error))}", err=True)
+    sys.exit(exit_code(error))
+
+
+class Shared:
+    """Made by the group from its own flags, passed to each command."""
+
+    def __init__(self, config_file: Path | None, debug: bool) -> None:
+        self.config_file = config_file
+        self.debug = debug
+
+    def configuration(self, flags: Mapping[str, object] | None = None) -> Configuration:
+        """Everything configured, ``flags`` (dotted keys) on top; a value of None is a flag that was not given."""
+        from hpc_agent.config.load import load
+
+        given = {key: value for key, value in (flags or {}).items() if value is not None}
+        return load(self.config_file, flags=given)
+
+    def client(self, configuration: Configuration, budget: Budget) -> Client:
+        from hpc_agent.api.client import Client
+
+        return Client(configuration.settings.api, budget=budget)
+
+    def start_log(self, level: str, file: Path | None = None) -> None:
+        """Log to stderr, or append to ``file``."""
+        from hpc_agent import logs
+
+        logs.configure("DEBUG" if self.debug else level, file)
+
+
+pass_shared = click.make_pass_decorator(Shared)
+
+Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+
+
+def worker_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """The flags that ``daemon``, ``execute`` and ``build`` share."""
+    for option in reversed(
+        (
+            click.option("-O", "optimize", count=True, help="Run optimized byte-code; twice drops docstrings too."),
+            click.option("--git-user", help="User for HTTPS git remotes."),
+            click.option("--git-pass", help="Password or token for HTTPS git remotes."),
+            click.option(
+                "--log-level", type=click.Choice(LEVELS), default="INFO", show_default=True, help="SDK log level."
+            ),
+            click.option("--gpus", metavar="LIST", help="GPUs to use: 0, 0,1 or all."),
+            click.option("--cpu-only", is_flag=True, help="Hide all GPUs."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def git_flags(user: str | None, password: str | None) -> dict[str, object]:
+    """``--git-user`` and ``--git-pass`` as settings."""
+    return {"agent.git_user": user, "agent.git_pass": password}

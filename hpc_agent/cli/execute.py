@@ -1,0 +1,75 @@
+"""``hpc-agent execute``: one task on this machine, from a compute job or by hand."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO
+
+import click
+
+from hpc_agent.cli.context import Shared, git_flags, pass_shared, worker_flags
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--id", "task", required=True, metavar="TASK", help="Id or name of the task.")
+@click.option("--log-file", type=click.Path(dir_okay=False, path_type=Path), help="Keep the console in this file too.")
+@click.option("--disable-monitoring", is_flag=True, help="Send no console to the server; print it only.")
+@click.option("--full-monitoring", is_flag=True, help="Send the set-up's log too (we always do).")
+@click.option("--require-queue", is_flag=True, help="Run the task only if it is queued and we win it; else exit 0.")
+@click.option("--standalone-mode", is_flag=True, help="No package index, no git remote: all from the shared cache.")
+@click.option("--clone", is_flag=True, help="Clone the task and run the clone.")
+@worker_flags
+@pass_shared
+def command(
+    shared: Shared,
+    task: str,
+    log_file: Path | None,
+    disable_monitoring: bool,
+    full_monitoring: bool,
+    require_queue: bool,
+    standalone_mode: bool,
+    clone: bool,
+    optimize: int,
+    git_user: str | None,
+    git_pass: str | None,
+    log_level: str,
+    gpus: str | None,
+    cpu_only: bool,
+) -> None:
+    """Run one task here and exit with its exit code.
+
+    With --require-queue exactly one of all that try runs a queued task; the others exit 0 and leave it alone.
+    """
+    from hpc_agent.clock import SYSTEM
+    from hpc_agent.executor.identity import identify
+    from hpc_agent.executor.prepare import Wishes
+    from hpc_agent.executor.run import Execution, Options
+    from hpc_agent.retry import ROUTINE
+
+    shared.start_log("INFO")
+    configuration = shared.configuration(git_flags(git_user, git_pass))
+    client = shared.client(configuration, ROUTINE)
+    me = identify(configuration.settings)
+    task_id = client.tasks.resolve(task)
+    if clone:
+        task_id = client.tasks.clone(task_id, f"Clone of {client.tasks.get(task_id).name}")
+        click.echo(f"Running the clone {task_id}", err=True)
+    with ExitStack() as stack:
+        echoes: list[IO[bytes]] = [] if me.watched else [sys.stdout.buffer]
+        if log_file is not None:
+            echoes.append(stack.enter_context(_open(log_file)))
+        wishes = Wishes(standalone_mode, optimize, log_level, "none" if cpu_only else gpus)
+        options = Options(require_queue and not clone, not disable_monitoring, tuple(echoes))
+        code = Execution(client, configuration, me, wishes, options, SYSTEM).run(task_id)
+    sys.exit(code)
+
+
+def _open(path: Path) -> IO[bytes]:
+    from hpc_agent.errors import InputError
+
+    try:
+        return path.open("ab")
+    except OSError as error:
+        raise InputError(f"the log file {path} cannot be written: {error.strerror}") from error

@@ -1,0 +1,76 @@
+"""``hpc-agent``: one command a module, imported when it is called."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from hpc_agent import __version__
+from hpc_agent.cli.context import Shared, fail
+from hpc_agent.errors import HpcAgentError
+
+COMMANDS: Mapping[str, tuple[str, str]] = {
+    "daemon": ("daemon", "Serve queues: submit their tasks to Slurm and watch the jobs."),
+    "execute": ("execute", "Run one task here, as a compute job does."),
+    "server": ("server", "Start the embedded ClearML server."),
+    "cache": ("cache", "Look after the shared cache of environments and repositories."),
+    "config": ("config", "Show the configuration and where each value comes from."),
+    "list": ("workers", "List the workers that the server knows."),
+}
+"""Command → its module in ``hpc_agent.cli``, and its line in the help, which needs no import."""
+
+
+class LazyGroup(click.Group):
+    """Imports a command's module when it is called: ``--help`` answers at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"hpc_agent.cli.{COMMANDS[name][0]}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+        if near and args[0] not in COMMANDS:
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {near[0]!r}?")
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="hpc-agent")
+@click.option(
+    "--config-file",
+    type=click.Path(path_type=Path),
+    help="Read this clearml.conf only (also CLEARML_CONFIG_FILE; default ~/clearml.conf).",
+)
+@click.option("-d", "--debug", is_flag=True, help="Log every step.")
+@click.pass_context
+def group(ctx: click.Context, config_file: Path | None, debug: bool) -> None:
+    """The open bridge between ClearML queues and Slurm clusters."""
+    ctx.obj = Shared(config_file, debug)
+
+
+def main() -> None:
+    """Entry point; exit codes are decided in ``cli.context.exit_code``."""
+    try:
+        group()
+    except HpcAgentError as error:
+        fail(error)
+    except BrokenPipeError:
+        # Somebody closed the pipe we print to (| head): nobody reads on, which is no error.
+        sys.stderr.close()
+        sys.exit(0)
