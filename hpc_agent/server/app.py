@@ -1,0 +1,205 @@
+"""HTTP: which path leads where, what a body may be, which headers every answer carries."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from hpc_agent.server.dispatch import Dispatcher, Outgoing, parse_path, refusal
+from hpc_agent.server.fault import Fault, invalid
+from hpc_agent.server.identity import Authenticator
+from hpc_agent.server.pages import PAGE_HEADERS, Pages
+from hpc_agent.server.requests import Incoming
+from hpc_agent.server.uploads import Receiver, Uploads
+from hpc_agent.wire.errors import BODY_TOO_LARGE, COMPRESSED_BODY, UNKNOWN_ACTION
+
+LARGEST_BODY = 32 * 1024 * 1024
+"""Twice what clients send at most (wire.md 1.2)."""
+
+_FILE_HEADERS = {
+    # What a task uploaded may be a hostile page: it is shown, but runs no script and is nobody of this origin.
+    "Content-Security-Policy": "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'",
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "private, no-cache",
+}
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the routes lead to."""
+
+    dispatcher: Dispatcher
+    authenticator: Authenticator
+    uploads: Uploads
+    pages: Pages
+
+
+def build(parts: Parts) -> Starlette:
+    """The ASGI application."""
+    api, files, pages = _Api(parts), _Files(parts), _Site(parts)
+    tasks = "/projects/{project}/{kind:str}/{task}"
+    return Starlette(
+        routes=[
+            Route("/", pages.index, methods=["GET"]),
+            Route(tasks, pages.task, methods=["GET"]),
+            # The links that clients print end in /output/log (wire.md 7.2); whatever tab they name, it is this page.
+            Route(tasks + "/{tab:path}", pages.task, methods=["GET"]),
+            Route("/files", files.upload, methods=["POST"]),
+            Route("/files/", files.upload, methods=["POST"]),
+            Route("/files", files.ping, methods=["GET"]),
+            Route("/files/", files.ping, methods=["GET"]),
+            Route("/files/{path:path}", files.download, methods=["GET"]),
+            Route("/files/{path:path}", files.delete, methods=["DELETE"]),
+            Route("/{path:path}", api.call, methods=["GET", "POST", "PUT"]),
+        ],
+        exception_handlers={HTTPException: _no_route, ClientDisconnect: _gone},
+    )
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return PlainTextResponse(f"{error.detail}\n", error.status_code, headers=error.headers)
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    return PlainTextResponse("the client left before its request was complete\n", 400)
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    pieces, size = [], 0
+    async for piece in request.stream():
+        size += len(piece)
+        if size > limit:
+            raise Fault(BODY_TOO_LARGE, f"it may have {limit} bytes")
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+class _Api:
+    def __init__(self, parts: Parts) -> None:
+        self._dispatcher = parts.dispatcher
+
+    async def call(self, request: Request) -> Response:
+        named = parse_path(request.url.path)
+        incoming = Incoming(named[0] if named else request.url.path, named[1] if named else "")
+        try:
+            if named is None:
+                raise Fault(UNKNOWN_ACTION, request.url.path)
+            incoming = await self._read(request, *named)
+        except Fault as fault:
+            return _answer(refusal(incoming, fault))
+        return _answer(await run_in_threadpool(self._dispatcher.answer, incoming))
+
+    async def _read(self, request: Request, action: str, version: str) -> Incoming:
+        headers = request.headers
+        if "content-encoding" in headers:
+            raise Fault(COMPRESSED_BODY, "send the body as it is")
+        content_type = headers.get("content-type", "")
+        form, body = {}, b""
+        if content_type.startswith(("application/x-www-form-urlencoded", "multipart/form-data")):
+            form = await _form(request)
+        else:
+            body = await _body(request, LARGEST_BODY)
+        return Incoming(
+            action=action,
+            version=version,
+            authorization=headers.get("authorization"),
+            query=request.url.query,
+            body=body,
+            form=form,
+            worker=headers.get("x-clearml-worker") or headers.get("x-trains-worker") or "",
+            ip=request.client.host if request.client else "",
+            transaction=headers.get("x-clearml-trx") or headers.get("x-trains-trx") or "",
+        )
+
+
+async def _form(request: Request) -> dict[str, str]:
+    try:
+        async with request.form(max_files=0, max_fields=1000, max_part_size=LARGEST_BODY) as form:
+            return {name: value for name, value in form.items() if isinstance(value, str)}
+    except HTTPException as error:
+        raise invalid(str(error.detail)) from None
+
+
+def _answer(outgoing: Outgoing) -> Response:
+    return Response(outgoing.body, outgoing.status, media_type="application/json")
+
+
+class _Files:
+    """The file server. Who reads needs the key pair or a token too: other users of this machine reach its ports, and
+    the SDK sends its token with every request to the ``files_server`` of its configuration."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._uploads = parts.uploads
+        self._authenticator = parts.authenticator
+
+    async def ping(self, request: Request) -> Response:
+        return PlainTextResponse("OK")
+
+    async def upload(self, request: Request) -> Response:
+        try:
+            self._authenticator.by_token(request.headers.get("authorization"))
+            if "content-encoding" in request.headers:
+                raise Fault(COMPRESSED_BODY, "send the body as it is")
+            with Receiver(self._uploads, request.headers.get("content-type", "")) as receiver:
+                async for piece in request.stream():
+                    if piece:
+                        await run_in_threadpool(receiver.write, piece)
+                return JSONResponse(await run_in_threadpool(receiver.finish))
+        except Fault as fault:
+            return _refused(fault)
+
+    async def download(self, request: Request) -> Response:
+        name = request.path_params["path"]
+        try:
+            self._authenticator.by_key_pair_or_token(request.headers.get("authorization"))
+            path = await run_in_threadpool(self._uploads.existing, name)
+        except Fault as fault:
+            return _refused(fault)
+        attachment = "attachment" if "download" in request.query_params else "inline"
+        return FileResponse(path, headers=_FILE_HEADERS, filename=path.name, content_disposition_type=attachment)
+
+    async def delete(self, request: Request) -> Response:
+        name = request.path_params["path"]
+        try:
+            self._authenticator.by_token(request.headers.get("authorization"))
+            await run_in_threadpool(self._uploads.delete, name)
+        except Fault as fault:
+            return _refused(fault)
+        return PlainTextResponse(name)
+
+
+def _refused(fault: Fault) -> Response:
+    """A sentence; a browser that is not let in asks its user for the key pair."""
+    headers = {"WWW-Authenticate": 'Basic realm="hpc-agent", charset="UTF-8"'} if fault.kind.code == 401 else None
+    return PlainTextResponse(f"{fault}\n", fault.kind.code, headers=headers)
+
+
+class _Site:
+    def __init__(self, parts: Parts) -> None:
+        self._pages = parts.pages
+        self._authenticator = parts.authenticator
+
+    async def index(self, request: Request) -> Response:
+        return await self._show(request, lambda: self._pages.index(request.query_params.get("page", "0")))
+
+    async def task(self, request: Request) -> Response:
+        before = request.query_params.get("before", "")
+        return await self._show(request, lambda: self._pages.task(request.path_params["task"], before))
+
+    async def _show(self, request: Request, page: Callable[[], str]) -> Response:
+        try:
+            self._authenticator.by_key_pair_or_token(request.headers.get("authorization"))
+            return Response(await run_in_threadpool(page), media_type="text/html", headers=PAGE_HEADERS)
+        except Fault as fault:
+            return _refused(fault)

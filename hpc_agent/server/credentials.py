@@ -1,0 +1,66 @@
+"""The server's secrets and the clearml.conf that lets a client in."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from hpc_agent.files import read_record, write_atomic, write_record
+from hpc_agent.redact import Secret
+from hpc_agent.server.identity import Keys
+from hpc_agent.server.ids import new_id
+
+
+class _Record(msgspec.Struct, frozen=True):
+    access_key: str
+    secret_key: str
+    signing_key: str
+    user: str
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The one user of the server: the keys, and a lasting id."""
+
+    keys: Keys
+    user: str
+
+
+def load_or_create(folder: Path) -> Owner:
+    """What stands in ``folder/secrets.json`` (0600); random at the first start.
+
+    Raises:
+        CorruptFileError: the file is there but cannot be understood.
+    """
+    path = folder / "secrets.json"
+    record = read_record(path, _Record)
+    if record is None:
+        record = _Record(
+            access_key=secrets.token_hex(10).upper(),
+            secret_key=secrets.token_urlsafe(32),
+            signing_key=secrets.token_urlsafe(48),
+            user=new_id(),
+        )
+        write_record(path, record, mode=0o600)
+    return Owner(Keys(record.access_key, Secret(record.secret_key), Secret(record.signing_key)), record.user)
+
+
+def write_conf(path: Path, url: str, keys: Keys) -> None:
+    """A clearml.conf (0600) for ``CLEARML_CONFIG_FILE``. ``url`` is the server's, without a slash at the end."""
+    text = f"""\
+# Written by `hpc-agent server` at every start. Use it with:  export CLEARML_CONFIG_FILE={path}
+# In a browser the access_key is the user, the secret_key the password.
+api {{
+    web_server: "{url}"
+    api_server: "{url}"
+    files_server: "{url}/files"
+    credentials {{
+        "access_key" = "{keys.access_key}"
+        "secret_key" = "{keys.secret_key.reveal()}"
+    }}
+}}
+"""
+    write_atomic(path, text.encode(), mode=0o600)

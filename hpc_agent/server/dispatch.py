@@ -1,0 +1,106 @@
+"""From a request to an answer: who calls, which action, one transaction, the envelope (wire.md 1.1, 1.6)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import msgspec
+
+from hpc_agent.clock import Clock
+from hpc_agent.logs import Events
+from hpc_agent.server.fault import Fault
+from hpc_agent.server.identity import API_VERSION, Authenticator, Identity
+from hpc_agent.server.ids import new_id
+from hpc_agent.server.requests import Incoming, typed, validation_fault
+from hpc_agent.server.service import Access, Answer, Call, Endpoint
+from hpc_agent.server.store.connection import Session, Store
+from hpc_agent.wire.envelope import EndpointInfo, Envelope, Meta
+from hpc_agent.wire.errors import INTERNAL_ERROR, UNKNOWN_ACTION, ErrorKind
+
+_PATH = re.compile(r"^/?(?:v(?P<version>\d+(?:\.\d+)?)/)?(?P<action>[A-Za-z_]+\.[A-Za-z_]+)/?$")
+
+log = Events("server")
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    status: int
+    body: bytes
+
+
+class Dispatcher:
+    """Answers API calls. Thread-safe; runs in worker threads."""
+
+    def __init__(
+        self, store: Store, authenticator: Authenticator, endpoints: Mapping[str, Endpoint], clock: Clock
+    ) -> None:
+        self._store = store
+        self._authenticator = authenticator
+        self._endpoints = endpoints
+        self._clock = clock
+
+    def answer(self, incoming: Incoming) -> Outgoing:
+        """Never raises: whatever goes wrong is in the envelope."""
+        try:
+            return _outgoing(incoming, self._act(incoming))
+        except Fault as fault:
+            return refusal(incoming, fault)
+        except msgspec.ValidationError as error:
+            return refusal(incoming, validation_fault(error))
+        except Exception as error:  # noqa: BLE001 - the top of the loop: the client gets an envelope, the log the trace
+            log.error("call failed", trace=True, action=incoming.action)
+            return refusal(incoming, Fault(INTERNAL_ERROR, f"{type(error).__name__} (the server's log has the trace)"))
+
+    def _act(self, incoming: Incoming) -> Answer:
+        endpoint = self._endpoints.get(incoming.action)
+        if endpoint is None:
+            raise Fault(UNKNOWN_ACTION, incoming.action)
+        identity = self._identity(endpoint, incoming.authorization)
+        request = typed(incoming, endpoint)
+        with self._transaction(endpoint.access) as db:
+            call = Call(db, self._clock.now(), identity, self._authenticator, incoming.ip, incoming.worker)
+            return endpoint.handler(request, call)
+
+    def _identity(self, endpoint: Endpoint, header: str | None) -> Identity:
+        if endpoint.login:
+            return self._authenticator.by_key_pair_or_token(header)
+        return self._authenticator.by_token(header)
+
+    def _transaction(self, access: Access) -> AbstractContextManager[Session]:
+        if access is Access.READ:
+            return self._store.read()
+        return self._store.write(durable=access is Access.WRITE)
+
+
+def parse_path(path: str) -> tuple[str, str] | None:
+    """(action, version) of ``/v2.5/tasks.get_by_id``; None when the path is no API path."""
+    match = _PATH.match(path)
+    return None if match is None else (match["action"], match["version"] or "")
+
+
+def refusal(incoming: Incoming, fault: Fault) -> Outgoing:
+    return _outgoing(incoming, {}, fault.kind, str(fault), fault.data)
+
+
+def _outgoing(
+    incoming: Incoming,
+    data: Answer,
+    kind: ErrorKind | None = None,
+    message: str = "OK",
+    error_data: Answer | None = None,
+) -> Outgoing:
+    status = kind.code if kind else 200
+    identifier = new_id()
+    meta = Meta(
+        id=identifier,
+        trx=incoming.transaction or identifier,
+        endpoint=EndpointInfo(incoming.action, incoming.version or API_VERSION, API_VERSION),
+        result_code=status,
+        result_subcode=kind.subcode if kind else 0,
+        result_msg=message,
+        error_data=error_data or {},
+    )
+    return Outgoing(status, msgspec.json.encode(Envelope(meta, data)))

@@ -1,0 +1,240 @@
+"""``get_all`` of every service: filters, order, pages and projections (wire.md 8.2), from a free-form request."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
+from typing import Any
+
+import msgspec
+
+from hpc_agent.server.fault import invalid
+from hpc_agent.server.service import Json, Request, iso
+from hpc_agent.server.store import query as q
+from hpc_agent.server.store.connection import Session
+from hpc_agent.server.store.documents import Collection, Document
+from hpc_agent.server.store.query import Condition, Query, UnknownFieldError
+from hpc_agent.server.store.schema import Kind, Table
+
+PAGE_SIZE = 500
+"""Default and largest page, as on the reference server."""
+HIDDEN = "hidden"
+_COMPARISON = re.compile(r"^(>=|<=|>|<)?(.*)$", re.DOTALL)
+
+Strings = list[str | None] | str
+
+
+class _Pattern(Request, frozen=True):
+    fields: list[str]
+    pattern: str
+
+
+class _Listing(Request, frozen=True):
+    """The fields that are no filters."""
+
+    only_fields: list[str] | str = []
+    order_by: list[str] | str = []
+    page: int | None = None
+    page_size: int | None = None
+    size: int | None = None
+    scroll_id: str | None = None
+    search_text: str | None = None
+    search_hidden: bool = False
+    all_: _Pattern | None = msgspec.field(default=None, name="_all_")
+    any_: _Pattern | None = msgspec.field(default=None, name="_any_")
+
+
+def find(
+    db: Session, collection: Collection, request: Json, *, extra: Iterable[Condition] = (), hidden: str = HIDDEN
+) -> tuple[list[Document], dict[str, Any]]:
+    """The documents a ``get_all`` asks for, each with the fields it asks for, and what goes beside them in the answer.
+
+    ``hidden`` is the system tag of documents that only ``search_hidden`` or a request by id shows.
+
+    Raises:
+        Fault: 400/12, a filter, field name or page number that makes no sense.
+    """
+    listing = msgspec.convert(request, _Listing, strict=False)
+    only = _names(listing.only_fields)
+    offset, limit, beside = _window(listing)
+    conditions = [*extra, *_filters(collection.table, request), *_searches(collection.table, listing)]
+    if not listing.search_hidden and not request.get("id"):
+        conditions.append(q.negate(q.holds(q.field(collection.table, "system_tags"), hidden)))
+    query = Query(
+        tuple(conditions),
+        order_by=tuple(_ordering(collection.table, listing)),
+        fields=tuple(name.partition(".")[0] for name in only if not name.startswith("-")),
+        limit=limit,
+        offset=offset,
+    )
+    documents = collection.find(db, query)
+    if limit is not None and "scroll_id" in beside:
+        beside["scroll_id"] = str(offset + len(documents))
+    return [project(document, only) for document in documents], beside
+
+
+def project(document: Document, only: Iterable[str]) -> Document:
+    """``document`` with the named fields (dotted for parts of them) and its id; all of it when none are named."""
+    names = list(only)
+    dropped = [name[1:] for name in names if name.startswith("-")]
+    kept = [name for name in names if not name.startswith("-")]
+    result: Document = document if not kept else {"id": document["id"]}
+    for name in kept:
+        _copy(document, result, name.split("."))
+    return {name: value for name, value in result.items() if name not in dropped}
+
+
+def _copy(source: Mapping[str, Any], target: Document, path: list[str]) -> None:
+    head, rest = path[0], path[1:]
+    if head not in source:
+        return
+    if not rest:
+        target[head] = source[head]
+    elif isinstance(source[head], Mapping):
+        inner = target.setdefault(head, {})
+        if inner is not source[head]:
+            _copy(source[head], inner, rest)
+    elif isinstance(source[head], list):
+        # ``models.input.model``: the part of every element.
+        parts = target[head] = []
+        for item in source[head]:
+            if isinstance(item, Mapping):
+                part: Document = {}
+                _copy(item, part, rest)
+                parts.append(part)
+
+
+def _names(value: list[str] | str) -> list[str]:
+    return [value] if isinstance(value, str) else value
+
+
+def _window(listing: _Listing) -> tuple[int, int, dict[str, Any]]:
+    """Offset, limit, and the scroll id's place in the answer."""
+    if listing.size is not None:
+        if listing.size < 1:
+            raise invalid("size must be at least 1")
+        start = listing.scroll_id or "0"
+        if not start.isdecimal() or len(start) > 18:
+            raise invalid("scroll_id is not one that this server gave out", scroll_id=start)
+        return int(start), min(listing.size, PAGE_SIZE), {"scroll_id": start}
+    page, size = listing.page or 0, PAGE_SIZE if listing.page_size is None else listing.page_size
+    if not 0 <= page < 2**40:
+        raise invalid("page must be at least 0", page=page)
+    if size < 1:
+        raise invalid("page_size must be at least 1", page_size=size)
+    size = min(size, PAGE_SIZE)
+    return page * size, size, {}
+
+
+def _ordering(table: Table, listing: _Listing) -> Iterable[str]:
+    for name in _names(listing.order_by):
+        if name == "@text_score":
+            continue
+        _field(table, name.removeprefix("-"))
+        yield name
+
+
+def _field(table: Table, name: str) -> Condition:
+    try:
+        return q.field(table, name)
+    except UnknownFieldError:
+        raise invalid("there is no such field", field=name) from None
+
+
+def _searches(table: Table, listing: _Listing) -> Iterable[Condition]:
+    if listing.all_:
+        yield q.all_of(_match(table, name, listing.all_.pattern) for name in listing.all_.fields)
+    if listing.any_ and listing.any_.fields:
+        yield q.any_of(_match(table, name, listing.any_.pattern) for name in listing.any_.fields)
+    if listing.search_text:
+        text = re.escape(listing.search_text)
+        yield q.any_of(_match(table, name, text) for name in ("id", *sorted(table.patterns)))
+
+
+def _match(table: Table, name: str, pattern: object) -> Condition:
+    if not isinstance(pattern, str):
+        raise invalid("a pattern must be a text", field=name)
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise invalid(f"not a regular expression ({error})", field=name) from None
+    return q.matches(_field(table, name), pattern)
+
+
+def _filters(table: Table, request: Json) -> Iterable[Condition]:
+    for name, wanted in request.items():
+        kind = table.fields.get(name.partition(".")[0])
+        if kind is None or ("." in name and kind is not Kind.JSON):
+            continue
+        if name in table.patterns and isinstance(wanted, str):
+            if wanted:
+                yield _match(table, name, wanted)
+        elif kind is Kind.TIME:
+            yield _times(table, name, wanted if isinstance(wanted, list) else [wanted])
+        elif isinstance(wanted, bool):
+            yield q.compare(_field(table, name), "=", int(wanted))
+        else:
+            yield _membership(table, name, wanted if isinstance(wanted, list) else [wanted])
+
+
+def _times(table: Table, name: str, wanted: list[Any]) -> Condition:
+    """``[">=2024-01-01T00:00:00"]``, or ``[from, to]`` with null for an open end."""
+    column = _field(table, name)
+    terms = []
+    ranged = len(wanted) == 2 and not any(isinstance(t, str) and t[:1] in "<>" for t in wanted)
+    for text, default in zip(wanted, (">=", "<=") if ranged else ("=",) * len(wanted), strict=True):
+        if text is None:
+            continue
+        match = _COMPARISON.match(str(text))
+        assert match is not None
+        terms.append(q.compare(column, match[1] or default, _moment(name, match[2])))
+    return q.all_of(terms)
+
+
+def _moment(name: str, text: str) -> str:
+    try:
+        moment = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))
+        return iso((moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)).astimezone(timezone.utc))
+    except (ValueError, OverflowError):
+        raise invalid("expected a time such as 2024-01-31T12:00:00", field=name) from None
+
+
+def _membership(table: Table, name: str, wanted: list[Any]) -> Condition:
+    """ClearML's list language: any of the values; ``-x`` or ``__$not, x`` excludes; ``__$and`` wants all; null is none.
+
+    The first operator joins the groups, each later one holds for the values behind it.
+    """
+    column = _field(table, name)
+    listed = table.fields[name.partition(".")[0]] is Kind.JSON and "." not in name
+    joined: str | None = None
+    operator, negated, empty = "or", False, False
+    groups: dict[tuple[str, bool], list[Condition]] = {}
+    for value in wanted:
+        if value is None:
+            empty = True
+        elif value in ("__$and", "__$all", "__$or", "__$any"):
+            operator = "and" if value in ("__$and", "__$all") else "or"
+            joined = joined or operator
+        elif value == "__$not":
+            negated = True
+        elif isinstance(value, (list, dict)):
+            raise invalid("expected a text or number", field=name)
+        else:
+            exclude = negated or (isinstance(value, str) and len(value) > 1 and value[0] == "-")
+            plain = value[1:] if exclude and not negated else value
+            term = q.holds(column, str(plain)) if listed else q.one_of(column, [plain])
+            groups.setdefault((operator, exclude), []).append(term)
+            negated = False
+    return _combine(groups, joined or "or", empty, column)
+
+
+def _combine(groups: dict[tuple[str, bool], list[Condition]], joined: str, empty: bool, column: Condition) -> Condition:
+    parts = []
+    for (operator, exclude), terms in groups.items():
+        group = q.all_of(terms) if operator == "and" else q.any_of(terms)
+        parts.append(q.negate(group) if exclude else group)
+    combined = q.all_of(parts) if joined == "and" or not parts else q.any_of(parts)
+    if not empty:
+        return combined
+    return q.any_of([combined, q.is_empty(column)]) if parts else q.is_empty(column)

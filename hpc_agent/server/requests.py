@@ -1,0 +1,115 @@
+"""What a client sent → the typed request of an action. Anything it may have sent ends here in a value or a Fault."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from hpc_agent.server.fault import Fault, invalid
+from hpc_agent.server.service import Batch, Endpoint, Json
+
+
+@dataclass(frozen=True)
+class Incoming:
+    """One HTTP request for the API, its body read."""
+
+    action: str
+    """``tasks.get_by_id``"""
+    version: str = ""
+    """``2.5``, empty when the client leaves it to the server."""
+    authorization: str | None = None
+    query: str = ""
+    body: bytes = b""
+    form: Mapping[str, str] = field(default_factory=dict)
+    worker: str = ""
+    ip: str = ""
+    transaction: str = ""
+    """``X-ClearML-Trx``, given back in the envelope."""
+
+
+def typed(incoming: Incoming, endpoint: Endpoint) -> Any:
+    """The request as the type that the action declares.
+
+    Raises:
+        Fault: 400/12 with a sentence.
+    """
+    if endpoint.request is Batch:
+        return _lines(incoming.body)
+    merged = _merged(incoming)
+    if endpoint.request is Json:
+        return merged
+    try:
+        return msgspec.convert(merged, endpoint.request, strict=False)
+    except msgspec.ValidationError as error:
+        raise validation_fault(error) from None
+
+
+def validation_fault(error: msgspec.ValidationError) -> Fault:
+    """msgspec's words without its notation: ``Expected str, got int, in field task``."""
+    return invalid(str(error).replace("`", "").replace(" - at $.", ", in field ").replace("Object missing", "Missing"))
+
+
+def _merged(incoming: Incoming) -> Json:
+    """JSON body, query string and form in one object; nulls are the same as missing fields."""
+    merged: Json = {}
+    for name, text in parse_qsl(incoming.query, keep_blank_values=True, max_num_fields=1000):
+        if name in merged:
+            earlier = merged[name]
+            merged[name] = [*earlier, text] if isinstance(earlier, list) else [earlier, text]
+        else:
+            merged[name] = text
+    merged.update(incoming.form)
+    if incoming.body.strip():
+        body = decode(incoming.body)
+        if not isinstance(body, dict):
+            raise invalid("the body must be a JSON object")
+        merged.update(body)
+    return {name: value for name, value in merged.items() if value is not None}
+
+
+def _lines(body: bytes) -> Batch:
+    """Newline-delimited JSON objects. A JSON list of them is understood too."""
+    stripped = body.strip()
+    if stripped.startswith(b"["):
+        events = decode(stripped)
+        assert isinstance(events, list)
+    else:
+        events = [decode(line) for line in stripped.split(b"\n") if line.strip()]
+    if not all(isinstance(event, dict) for event in events):
+        raise invalid("each line must be a JSON object")
+    return events
+
+
+def decode(body: bytes) -> Any:
+    """JSON as clients really send it: also with NaN and with halves of surrogate pairs (Python's json writes both).
+
+    Raises:
+        Fault: it is no JSON.
+    """
+    try:
+        return msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        pass
+    except RecursionError:
+        raise invalid("the JSON is nested too deeply") from None
+    try:
+        return _without_surrogates(json.loads(body))
+    except (ValueError, UnicodeDecodeError) as error:
+        raise invalid(f"the body is not JSON ({error})") from None
+    except RecursionError:
+        raise invalid("the JSON is nested too deeply") from None
+
+
+def _without_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, list):
+        return [_without_surrogates(item) for item in value]
+    if isinstance(value, dict):
+        return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
+    return value

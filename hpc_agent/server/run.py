@@ -1,0 +1,157 @@
+"""The server as a process: its folder, its socket, its end."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import getpass
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+
+from hpc_agent.clock import Clock
+from hpc_agent.errors import ConfigError
+from hpc_agent.files import ensure_directory
+from hpc_agent.server import credentials
+from hpc_agent.server.app import Parts, build
+from hpc_agent.server.dispatch import Dispatcher
+from hpc_agent.server.identity import Authenticator, Identity
+from hpc_agent.server.pages import Pages
+from hpc_agent.server.services import ENDPOINTS
+from hpc_agent.server.store.connection import Store
+from hpc_agent.server.uploads import Uploads
+from hpc_agent.server.watchdog import Watchdog
+
+_ANY_ADDRESS = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - recognised, not bound to
+_LONGEST_HEAD = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Options:
+    host: str
+    port: int
+    """0 takes a free one."""
+    data_dir: Path
+    conf: Path | None = None
+    """Where the clearml.conf goes; ``clearml.conf`` in the data folder by default."""
+
+
+@dataclass(frozen=True)
+class Listening:
+    url: str
+    conf: Path
+
+
+def serve(options: Options, clock: Clock, announce: Callable[[Listening], None]) -> None:
+    """Serve until SIGTERM or SIGINT. ``announce`` is called once the port is open and the conf file written.
+
+    Raises:
+        ConfigError: the port or the data folder cannot be used.
+    """
+    try:
+        folder = ensure_directory(options.data_dir, mode=0o700).resolve()
+    except OSError as error:
+        raise ConfigError(f"the data folder {options.data_dir} cannot be made: {error.strerror}") from error
+    with _sole_use(folder), _listening(options.host, options.port) as listener:
+        owner = credentials.load_or_create(folder)
+        url = _url(options.host, listener)
+        conf = (options.conf or folder / "clearml.conf").expanduser().absolute()
+        try:
+            credentials.write_conf(conf, url, owner.keys)
+        except OSError as error:
+            raise ConfigError(f"the conf file {conf} cannot be written: {error.strerror}") from error
+        store = Store(folder / "server.db")
+        try:
+            authenticator = Authenticator(owner.keys, Identity(owner.user, getpass.getuser()), clock)
+            dispatcher = Dispatcher(store, authenticator, ENDPOINTS, clock)
+            app = build(Parts(dispatcher, authenticator, Uploads(folder), Pages(store)))
+            with Watchdog(store, clock):
+                announce(Listening(url, conf))
+                _run(uvicorn.Server(_configuration(app)), listener)
+        finally:
+            store.close()
+
+
+def _configuration(app: object) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        # The SDK forks with its connections open: kept ones get mixed up and hang (wire.md 1.9).
+        headers=[("Connection", "close")],
+        h11_max_incomplete_event_size=_LONGEST_HEAD,
+        timeout_graceful_shutdown=5,
+    )
+
+
+def _run(server: uvicorn.Server, listener: socket.socket) -> None:
+    # After its own clean end uvicorn raises the signal again under the handler that was there before it. With the
+    # default one the process would die of it; it is to end with 0.
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        server.run(sockets=[listener])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _sole_use(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock; the system drops it with the process, however that ends."""
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise ConfigError(f"the data folder {folder} cannot be locked: {error.strerror}") from error
+            raise ConfigError(
+                f"another hpc-agent server is using the data folder {folder}: stop it, or name another with --data-dir"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    """
+    Raises:
+        ConfigError: the address cannot be bound.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {host}: {error.strerror or error}; name another --host") from error
+    with listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+            listener.listen(1024)
+        except (OSError, OverflowError) as error:
+            if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+                raise ConfigError(
+                    f"port {port} of {host} is taken: stop what listens there, or choose another with --port (0: any)"
+                ) from error
+            raise ConfigError(f"cannot listen on {host} port {port}: {error}") from error
+        yield listener
+
+
+def _url(host: str, listener: socket.socket) -> str:
+    """For the conf file: the real port, and this machine's name where it listens on all addresses."""
+    port = listener.getsockname()[1]
+    name = socket.gethostname() if host in _ANY_ADDRESS else host
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"

@@ -1,0 +1,107 @@
+"""How an action of the API is declared, and what it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+from hpc_agent.server.identity import Authenticator, Identity
+from hpc_agent.server.store.connection import Session
+
+Answer = dict[str, Any]
+R = TypeVar("R")
+
+Json = dict[str, Any]
+"""An object of the client's own making, kept as it is."""
+Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+"""What SQLite can hold."""
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of all requests. Unknown fields are ignored, null ones are removed before (wire.md 1.2)."""
+
+
+Batch = list[Json]
+"""A request that is a list of JSON lines."""
+
+
+class Access(Enum):
+    READ = "read"
+    WRITE = "write"
+    """Changes state; on disk before it is answered."""
+    REPORT = "report"
+    """Heartbeats and events; see store.connection."""
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A transaction and the time it is done at."""
+
+    db: Session
+    now: datetime
+
+    @property
+    def time(self) -> str:
+        return iso(self.now)
+
+
+@dataclass(frozen=True)
+class Call(Moment):
+    """One call in its transaction."""
+
+    identity: Identity
+    authenticator: Authenticator
+    ip: str = ""
+    worker: str = ""
+    """``X-ClearML-Worker`` of the sender."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """``request`` is a msgspec type: a ``Request``, ``Json`` for free-form filters, or ``Batch``.
+
+    ``login``: the key pair itself is accepted, not only a token.
+    """
+
+    name: str
+    request: Any
+    handler: Callable[[Any, Call], Answer]
+    access: Access
+    login: bool = False
+
+
+class Service:
+    """The actions of one service, or a part of them; ``services/__init__.py`` lists all."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.endpoints: dict[str, Endpoint] = {}
+
+    def action(
+        self, request: type[R], access: Access = Access.READ, *, login: bool = False
+    ) -> Callable[[Callable[[R, Call], Answer]], Callable[[R, Call], Answer]]:
+        """Declare a function as ``<service>.<its name>``."""
+
+        def declare(handler: Callable[[R, Call], Answer]) -> Callable[[R, Call], Answer]:
+            name = f"{self.name}.{handler.__name__}"
+            self.endpoints[name] = Endpoint(name, request, handler, access, login)
+            return handler
+
+        return declare
+
+
+def iso(moment: datetime) -> str:
+    """Fixed width, so that it sorts as text."""
+    return moment.isoformat(timespec="microseconds")
+
+
+def given(request: msgspec.Struct, names: Mapping[str, str] | tuple[str, ...]) -> dict[str, Any]:
+    """The named fields that the client sent, under the names they are stored by."""
+    pairs = names.items() if isinstance(names, Mapping) else ((name, name) for name in names)
+    values = ((stored, getattr(request, sent)) for sent, stored in pairs)
+    return {stored: value for stored, value in values if value is not None}

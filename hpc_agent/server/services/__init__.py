@@ -1,0 +1,38 @@
+"""What the API can do: a file a service, several where one has many actions. A new one is a file and a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hpc_agent.server.service import Endpoint
+from hpc_agent.server.services import (
+    auth,
+    events_read,
+    events_write,
+    models,
+    projects,
+    queues,
+    tasks_content,
+    tasks_life,
+    tasks_read,
+    tasks_write,
+    workers,
+)
+
+_SERVICES = (
+    *auth.services,
+    queues.service,
+    workers.service,
+    tasks_read.service,
+    tasks_write.service,
+    tasks_life.service,
+    tasks_content.service,
+    projects.service,
+    models.service,
+    events_write.service,
+    events_read.service,
+)
+
+ENDPOINTS: Mapping[str, Endpoint] = {
+    name: endpoint for service in _SERVICES for name, endpoint in service.endpoints.items()
+}

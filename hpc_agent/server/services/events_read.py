@@ -1,0 +1,243 @@
+"""Events out: console in both directions, curves, single values, plots, images."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import datetime, timezone
+from itertools import groupby
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from hpc_agent.server.fault import invalid
+from hpc_agent.server.service import Access, Answer, Call, Int64, Json, Request, Service
+from hpc_agent.server.services.transitions import existing_task
+from hpc_agent.server.store import events
+from hpc_agent.server.store.documents import tasks
+from hpc_agent.server.store.events import Report
+
+service = Service("events")
+
+BatchSize = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
+_DEFAULT_SAMPLES = 6000
+
+
+class OwnerRequest(Request, frozen=True):
+    """``task`` is a model's id where ``model_events`` is set."""
+
+    task: str
+    model_events: bool = False
+
+
+class LogRequest(OwnerRequest, frozen=True):
+    batch_size: BatchSize = 100
+    order: Literal["asc", "desc"] | None = None
+    navigate_earlier: bool = True
+    from_timestamp: Int64 | float | None = None
+
+
+class EventsRequest(OwnerRequest, frozen=True):
+    event_type: str | None = None
+    order: Literal["asc", "desc"] = "asc"
+    batch_size: BatchSize = 500
+    scroll_id: str | None = None
+
+
+class MetricVariants(Request, frozen=True):
+    metric: str
+    variants: list[str] = []
+
+
+class HistogramRequest(OwnerRequest, frozen=True):
+    key: Literal["iter", "timestamp", "iso_time"] = "iter"
+    samples: int = _DEFAULT_SAMPLES
+    metrics: list[MetricVariants] = []
+
+
+class SingleValuesRequest(Request, frozen=True):
+    tasks: list[str]
+    model_events: bool = False
+
+
+class PlotsRequest(OwnerRequest, frozen=True):
+    iters: BatchSize = 1
+    metrics: list[MetricVariants] = []
+
+
+class TaskMetric(Request, frozen=True):
+    task: str
+    metric: str | None = None
+    variants: list[str | None] = []
+
+
+class ImagesRequest(Request, frozen=True):
+    metrics: list[TaskMetric]
+    iters: BatchSize = 1
+    navigate_earlier: bool = True
+    refresh: bool = False
+    scroll_id: str | None = None
+
+
+class DeleteRequest(Request, frozen=True):
+    task: str
+
+
+def _check(request: OwnerRequest, call: Call) -> None:
+    if not request.model_events:
+        existing_task(call, request.task, ("status",))
+
+
+@service.action(LogRequest)
+def get_task_log(request: LogRequest, call: Call) -> Answer:
+    """Chunks nearest to ``from_timestamp`` (the newest, or oldest without it), in the order asked for."""
+    _check(request, call)
+    start = None if request.from_timestamp is None else int(request.from_timestamp)
+    earlier = request.navigate_earlier
+    found = events.chunks(call.db, request.task, earlier=earlier, start=start, limit=request.batch_size)
+    nearest_first = "desc" if earlier else "asc"
+    if (request.order or nearest_first) != nearest_first:
+        found.reverse()
+    return {
+        "events": [{"type": "log", **_fields(chunk)} for chunk in found],
+        "returned": len(found),
+        "total": events.count_chunks(call.db, request.task),
+    }
+
+
+def _fields(chunk: events.Chunk) -> Json:
+    return {
+        "task": chunk.task,
+        "timestamp": chunk.timestamp,
+        "level": chunk.level,
+        "worker": chunk.worker,
+        "msg": chunk.msg,
+    }
+
+
+@service.action(EventsRequest)
+def get_task_events(request: EventsRequest, call: Call) -> Answer:
+    _check(request, call)
+    offset = _offset(request.scroll_id)
+    kind = request.event_type.replace(" ", "_") if request.event_type else None
+    found, total = events.page(
+        call.db,
+        request.task,
+        kind,
+        newest_first=request.order == "desc",
+        offset=offset,
+        limit=request.batch_size,
+    )
+    return {"events": found, "returned": len(found), "total": total, "scroll_id": str(offset + len(found))}
+
+
+def _offset(scroll: str | None) -> int:
+    if not scroll:
+        return 0
+    if not scroll.isdecimal() or len(scroll) > 18:
+        raise invalid("scroll_id is not one that this server gave out", scroll_id=scroll[:64])
+    return int(scroll)
+
+
+@service.action(HistogramRequest)
+def scalar_metrics_iter_histogram(request: HistogramRequest, call: Call) -> Answer:
+    """``{metric: {variant: {name, x, y}}}``."""
+    _check(request, call)
+    curves: dict[str, dict[str, Any]] = defaultdict(dict)
+    for curve in events.series(
+        call.db,
+        request.task,
+        axis="iter" if request.key == "iter" else "timestamp",
+        samples=max(request.samples, 0),
+        metrics=[(wanted.metric, wanted.variants) for wanted in request.metrics],
+    ):
+        x = [_iso_time(moment) for moment in curve.x] if request.key == "iso_time" else curve.x
+        curves[curve.metric][curve.variant] = {"name": curve.variant, "x": x, "y": curve.y}
+    return dict(curves)
+
+
+def _iso_time(milliseconds: int) -> str:
+    try:
+        return datetime.fromtimestamp(milliseconds / 1000, timezone.utc).isoformat(timespec="milliseconds")
+    except (ValueError, OverflowError, OSError):
+        return str(milliseconds)
+
+
+@service.action(SingleValuesRequest)
+def get_task_single_value_metrics(request: SingleValuesRequest, call: Call) -> Answer:
+    found = []
+    for id in request.tasks:
+        values = [
+            {"metric": s.metric, "variant": s.variant, "value": s.value, "timestamp": s.timestamp}
+            for s in events.single_values(call.db, id)
+        ]
+        name = (tasks.get(call.db, id, ("name",)) or {}).get("name", "")
+        if values:
+            found.append({"task": id, "task_name": name, "values": values})
+    return {"tasks": found}
+
+
+@service.action(PlotsRequest)
+def get_task_plots(request: PlotsRequest, call: Call) -> Answer:
+    _check(request, call)
+    wanted = {item.metric: set(item.variants) for item in request.metrics}
+    found = [
+        _event(report)
+        for report in events.latest_reports(call.db, request.task, "plot", request.iters)
+        if not wanted
+        or (report.metric in wanted and (not wanted[report.metric] or report.variant in wanted[report.metric]))
+    ]
+    return {"plots": found, "returned": len(found), "total": len(found)}
+
+
+def _event(report: Report) -> Json:
+    return {
+        **report.body,
+        "task": report.task,
+        "type": report.type,
+        "metric": report.metric,
+        "variant": report.variant,
+        "iter": report.iter,
+        "timestamp": report.timestamp,
+    }
+
+
+@service.action(ImagesRequest)
+def debug_images(request: ImagesRequest, call: Call) -> Answer:
+    """Per task the images of ``iters`` iterations; ``scroll_id`` remembers the last iteration of each."""
+    place = {} if request.refresh else _place(request.scroll_id)
+    shown = []
+    for wanted in request.metrics:
+        found = events.reports_by_iteration(
+            call.db,
+            wanted.task,
+            "training_debug_image",
+            metric=wanted.metric,
+            earlier=request.navigate_earlier,
+            start=place.get(wanted.task),
+            iterations=request.iters,
+        )
+        variants = {variant for variant in wanted.variants if variant is not None}
+        by_iteration = [
+            {
+                "iter": iteration,
+                "events": [_event(report) for report in group if not variants or report.variant in variants],
+            }
+            for iteration, group in groupby(found, key=lambda report: report.iter)
+        ]
+        if found:
+            place[wanted.task] = found[-1].iter
+        shown.append({"task": wanted.task, "iterations": by_iteration})
+    return {"metrics": shown, "scroll_id": msgspec.json.encode(place).decode()}
+
+
+def _place(scroll: str | None) -> dict[str, int]:
+    try:
+        return msgspec.json.decode(scroll, type=dict[str, Int64]) if scroll else {}
+    except msgspec.MsgspecError:
+        raise invalid("scroll_id is not one that this server gave out") from None
+
+
+@service.action(DeleteRequest, Access.WRITE)
+def delete_for_task(request: DeleteRequest, call: Call) -> Answer:
+    existing_task(call, request.task, ("status",))
+    return {"deleted": bool(events.delete_for_task(call.db, request.task))}

@@ -1,0 +1,208 @@
+"""Events in: console, scalars, plots, images. One bad event costs itself, not its batch (wire.md 8.2)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+
+from hpc_agent.domain.status import TaskStatus
+from hpc_agent.server.fault import Fault, invalid
+from hpc_agent.server.service import Access, Answer, Batch, Call, Int64, Json, Request, Service
+from hpc_agent.server.store import events
+from hpc_agent.server.store.documents import models, tasks
+from hpc_agent.server.store.events import SINGLE_VALUE, Chunk, Report, Scalar
+from hpc_agent.wire.errors import EVENTS_NOT_ADDED, VALIDATION_ERROR
+
+service = Service("events")
+
+_LOCKED = frozenset({TaskStatus.PUBLISHED.value, TaskStatus.PUBLISHING.value})
+_LATEST_MOMENT = 2.0**53
+
+
+class _Event(Request, frozen=True):
+    task: str
+    timestamp: float | None = None
+    worker: str | None = None
+    allow_locked: bool = False
+    model_event: bool = False
+
+
+class _Log(_Event, frozen=True):
+    msg: str = ""
+    level: str = "INFO"
+
+
+class _Measured(_Event, frozen=True):
+    metric: str = ""
+    variant: str = ""
+    iter: Int64 = 0
+
+
+class _ScalarEvent(_Measured, frozen=True, kw_only=True):
+    value: float
+
+
+_TYPES: dict[str, type[_Event]] = {
+    "log": _Log,
+    "training_stats_scalar": _ScalarEvent,
+    "training_stats_vector": _Measured,
+    "training_debug_image": _Measured,
+    "plot": _Measured,
+}
+
+
+class MixedLockFault(Fault):
+    """Refuses the whole batch, as on the reference server."""
+
+    def __init__(self, detail: str, **data: Any) -> None:
+        super().__init__(VALIDATION_ERROR, detail, **data)
+
+
+@service.action(Json, Access.REPORT)
+def add(request: Json, call: Call) -> Answer:
+    _store([request], call)
+    return {}
+
+
+@service.action(Batch, Access.REPORT)
+def add_batch(request: Batch, call: Call) -> Answer:
+    added, problems = _store(request, call)
+    return {"added": added, "errors": sum(problems.values()), "errors_info": dict(problems)}
+
+
+def _store(batch: Batch, call: Call) -> tuple[int, Counter[str]]:
+    """How many were stored, and what was wrong with the others.
+
+    Raises:
+        Fault: 400/131, none was stored.
+    """
+    problems: Counter[str] = Counter()
+    chunks: list[Chunk] = []
+    scalars: list[Scalar] = []
+    reports: list[Report] = []
+    owners = _Owners(call)
+    for raw in batch:
+        try:
+            kind, event = _typed(raw)
+            owners.check(event)
+            stored = _stored(kind, event, raw, call)
+        except MixedLockFault:
+            raise
+        except (Fault, msgspec.ValidationError) as error:
+            problems[str(error)] += 1
+            continue
+        if isinstance(stored, Chunk):
+            chunks.append(stored)
+        elif isinstance(stored, Scalar):
+            scalars.append(stored)
+        else:
+            reports.append(stored)
+    added = len(chunks) + len(scalars) + len(reports)
+    if not added:
+        raise Fault(EVENTS_NOT_ADDED, "; ".join(problems) or "the batch is empty")
+    events.add_chunks(call.db, chunks)
+    events.add_scalars(call.db, scalars)
+    events.add_reports(call.db, reports)
+    _note(call, owners.tasks, scalars, reports)
+    return added, problems
+
+
+def _typed(raw: Json) -> tuple[str, _Event]:
+    kind = str(raw.get("type", "")).replace(" ", "_")
+    if kind not in _TYPES:
+        raise invalid("unknown event type", type=kind[:64])
+    event = msgspec.convert({k: v for k, v in raw.items() if v is not None}, _TYPES[kind], strict=False)
+    if event.timestamp is not None and not abs(event.timestamp) < _LATEST_MOMENT:
+        raise invalid("timestamp must be in milliseconds")
+    return kind, event
+
+
+def _stored(kind: str, event: _Event, raw: Json, call: Call) -> Chunk | Scalar | Report:
+    timestamp = int(call.now.timestamp() * 1000 if event.timestamp is None else event.timestamp)
+    worker = event.worker or call.worker
+    if isinstance(event, _Log):
+        return Chunk(event.task, timestamp, event.level, worker, event.msg)
+    assert isinstance(event, _Measured)
+    if isinstance(event, _ScalarEvent):
+        return Scalar(event.task, event.metric, event.variant, event.iter, timestamp, event.value, worker)
+    body = {**raw, "type": kind, "worker": worker}
+    return Report(event.task, kind, event.metric, event.variant, event.iter, timestamp, body)
+
+
+class _Owners:
+    """The tasks and models that a batch speaks of, each looked up once."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._seen: dict[tuple[str, bool], str | None] = {}
+        self._lock_rule: dict[str, bool] = {}
+
+    @property
+    def tasks(self) -> Iterable[str]:
+        return [id for (id, model), status in self._seen.items() if not model and status is not None]
+
+    def check(self, event: _Event) -> None:
+        """
+        Raises:
+            Fault: there is no such task or model, or it is published.
+        """
+        key = (event.task, event.model_event)
+        if key not in self._seen:
+            self._seen[key] = self._status(*key)
+        status = self._seen[key]
+        if status is None:
+            raise invalid("Invalid model id" if event.model_event else "Invalid task id", id=event.task[:64])
+        if self._lock_rule.setdefault(event.task, event.allow_locked) != event.allow_locked:
+            raise MixedLockFault("the events of one task must agree on allow_locked", task=event.task)
+        if status in _LOCKED and not event.allow_locked:
+            raise invalid("a published task takes no events", task=event.task)
+
+    def _status(self, id: str, model: bool) -> str | None:
+        if model:
+            return "" if models.get(self._call.db, id, ("id",)) else None
+        task = tasks.get(self._call.db, id, ("status",))
+        return None if task is None else str(task["status"])
+
+
+def _note(call: Call, touched: Iterable[str], scalars: list[Scalar], reports: list[Report]) -> None:
+    """Leave on each task that it is alive, how far it is, and its latest figures."""
+    by_task: dict[str, list[Scalar]] = defaultdict(list)
+    latest: dict[str, int] = {}
+    for scalar in scalars:
+        if scalar.iter != SINGLE_VALUE:
+            latest[scalar.task] = max(scalar.iter, latest.get(scalar.task, 0))
+        by_task[scalar.task].append(scalar)
+    for report in reports:
+        latest[report.task] = max(report.iter, latest.get(report.task, 0))
+    for task in touched:
+        changes: dict[str, Any] = {"last_update": call.time}
+        if task in latest or task in by_task:
+            before = tasks.get(call.db, task, ("last_iteration", "last_metrics")) or {}
+            changes["last_iteration"] = max(latest.get(task, 0), before.get("last_iteration", 0))
+            changes["last_metrics"] = _latest(before.get("last_metrics", {}), by_task.get(task, []))
+        tasks.update(call.db, task, changes)
+
+
+def _latest(metrics: Json, scalars: list[Scalar]) -> Json:
+    """``{md5(metric): {md5(variant): {metric, variant, value, min_value, max_value, …}}}``, as clients look it up."""
+    result = {key: dict(variants) for key, variants in metrics.items()}
+    for scalar in sorted(scalars, key=lambda s: s.iter):
+        if scalar.value != scalar.value:
+            continue
+        variants = result.setdefault(_key(scalar.metric), {})
+        old = variants.get(_key(scalar.variant), {})
+        new = {**old, "metric": scalar.metric, "variant": scalar.variant, "value": scalar.value}
+        if not old or scalar.value < old["min_value"]:
+            new |= {"min_value": scalar.value, "min_value_iteration": scalar.iter}
+        if not old or scalar.value > old["max_value"]:
+            new |= {"max_value": scalar.value, "max_value_iteration": scalar.iter}
+        variants[_key(scalar.variant)] = new
+    return result
+
+
+def _key(name: str) -> str:
+    return hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()

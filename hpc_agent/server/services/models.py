@@ -1,0 +1,243 @@
+"""Models: what tasks read and make. The files themselves are elsewhere (``uri``)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hpc_agent.server import listing
+from hpc_agent.server.fault import Fault
+from hpc_agent.server.ids import new_id
+from hpc_agent.server.service import Access, Answer, Call, Int64, Json, Request, Service, given
+from hpc_agent.server.services.projects import existing_project
+from hpc_agent.server.services.transitions import existing_task
+from hpc_agent.server.store import query as q
+from hpc_agent.server.store.documents import Document, models, tasks
+from hpc_agent.server.store.query import Query
+from hpc_agent.wire.errors import INVALID_MODEL_ID, MODEL_IN_USE
+
+service = Service("models")
+_ARCHIVED = "archived"
+
+
+class ModelRequest(Request, frozen=True):
+    model: str
+
+
+class Content(Request, frozen=True):
+    name: str | None = None
+    uri: str | None = None
+    comment: str | None = None
+    tags: list[str] | None = None
+    system_tags: list[str] | None = None
+    framework: str | None = None
+    design: Json | None = None
+    labels: Json | None = None
+    ready: bool | None = None
+    project: str | None = None
+    parent: str | None = None
+    task: str | None = None
+    iteration: Int64 | None = None
+    metadata: list[Json] | Json | None = None
+
+
+class CreateRequest(Content, frozen=True):
+    name: str
+    uri: str
+
+
+class EditRequest(Content, frozen=True, kw_only=True):
+    model: str
+
+
+class UpdateForTaskRequest(Request, frozen=True):
+    task: str
+    name: str | None = None
+    uri: str | None = None
+    comment: str | None = None
+    tags: list[str] | None = None
+    system_tags: list[str] | None = None
+    override_model_id: str | None = None
+    iteration: Int64 | None = None
+
+
+class MetadataRequest(ModelRequest, frozen=True):
+    metadata: list[Json]
+    replace_metadata: bool = False
+
+
+class DeleteMetadataRequest(ModelRequest, frozen=True):
+    keys: list[str]
+
+
+class DeleteRequest(ModelRequest, frozen=True):
+    force: bool = False
+
+
+class ManyRequest(Request, frozen=True):
+    ids: list[str]
+
+
+_FIELDS = {
+    name: name
+    for name in (
+        "name",
+        "uri",
+        "comment",
+        "tags",
+        "system_tags",
+        "framework",
+        "design",
+        "labels",
+        "ready",
+        "project",
+        "parent",
+        "task",
+        "metadata",
+    )
+} | {"iteration": "last_iteration"}
+
+
+def existing_model(call: Call, model: str) -> Document:
+    """
+    Raises:
+        Fault: 400/201.
+    """
+    found = models.get(call.db, model)
+    if found is None:
+        raise Fault(INVALID_MODEL_ID, id=model)
+    return found
+
+
+def _content(request: Content, call: Call) -> dict[str, Any]:
+    if request.project:
+        existing_project(call, request.project)
+    if request.task:
+        existing_task(call, request.task, ("status",))
+    changes = given(request, _FIELDS)
+    if "metadata" in changes:
+        changes["metadata"] = _by_key(changes["metadata"])
+    return changes
+
+
+def _by_key(metadata: list[Json] | Json) -> Json:
+    """Clients send a list or an object and read an object."""
+    if isinstance(metadata, dict):
+        return metadata
+    return {str(item["key"]): item for item in metadata if "key" in item}
+
+
+def _insert(call: Call, **fields: Any) -> str:
+    model = {
+        "id": new_id(),
+        "user": call.identity.user,
+        "company": call.identity.company,
+        "created": call.time,
+        "last_update": call.time,
+        "ready": True,
+        "comment": "",
+        "tags": [],
+        "system_tags": [],
+        "labels": {},
+        "design": {},
+        "metadata": {},
+        **fields,
+    }
+    models.insert(call.db, model)
+    return str(model["id"])
+
+
+@service.action(Json)
+def get_all(request: Json, call: Call) -> Answer:
+    found, beside = listing.find(call.db, models, request)
+    return {"models": found, **beside}
+
+
+@service.action(ModelRequest)
+def get_by_id(request: ModelRequest, call: Call) -> Answer:
+    return {"model": existing_model(call, request.model)}
+
+
+@service.action(CreateRequest, Access.WRITE)
+def create(request: CreateRequest, call: Call) -> Answer:
+    return {"id": _insert(call, **_content(request, call)), "created": True}
+
+
+@service.action(EditRequest, Access.WRITE)
+def edit(request: EditRequest, call: Call) -> Answer:
+    return _change(call, request.model, _content(request, call))
+
+
+@service.action(EditRequest, Access.WRITE)
+def update(request: EditRequest, call: Call) -> Answer:
+    return _change(call, request.model, _content(request, call))
+
+
+def _change(call: Call, model: str, changes: dict[str, Any]) -> Answer:
+    existing_model(call, model)
+    return {"updated": models.update(call.db, model, {**changes, "last_update": call.time}), "fields": changes}
+
+
+@service.action(UpdateForTaskRequest, Access.WRITE)
+def update_for_task(request: UpdateForTaskRequest, call: Call) -> Answer:
+    """The task's last output model, or a new one, under a new address."""
+    task = existing_task(call, request.task, ("models", "name", "project"))
+    if request.override_model_id:
+        existing_model(call, request.override_model_id)
+        return {"id": request.override_model_id, "created": False}
+    changes = given(request, {n: _FIELDS[n] for n in ("name", "uri", "comment", "tags", "system_tags", "iteration")})
+    outputs = task.get("models", {}).get("output") or []
+    if outputs and models.get(call.db, str(outputs[-1].get("model")), ("name",)):
+        identifier = str(outputs[-1]["model"])
+        return {**_change(call, identifier, changes), "id": identifier, "created": False}
+    fields = {"name": task["name"], "project": task.get("project"), "task": request.task, **changes}
+    identifier = _insert(call, **fields)
+    reference = {"model": identifier, "name": fields["name"]}
+    sides = {"input": task.get("models", {}).get("input") or [], "output": [reference]}
+    tasks.update(call.db, request.task, {"models": sides, "last_update": call.time})
+    return {"id": identifier, "created": True, "updated": 1, "fields": changes}
+
+
+@service.action(ModelRequest, Access.WRITE)
+def set_ready(request: ModelRequest, call: Call) -> Answer:
+    return {"updated": _change(call, request.model, {"ready": True})["updated"]}
+
+
+@service.action(MetadataRequest, Access.WRITE)
+def add_or_update_metadata(request: MetadataRequest, call: Call) -> Answer:
+    kept = {} if request.replace_metadata else existing_model(call, request.model).get("metadata", {})
+    return {"updated": _change(call, request.model, {"metadata": {**kept, **_by_key(request.metadata)}})["updated"]}
+
+
+@service.action(DeleteMetadataRequest, Access.WRITE)
+def delete_metadata(request: DeleteMetadataRequest, call: Call) -> Answer:
+    present = existing_model(call, request.model).get("metadata", {})
+    kept = {key: item for key, item in present.items() if key not in request.keys}
+    return {"updated": _change(call, request.model, {"metadata": kept})["updated"]}
+
+
+@service.action(DeleteRequest, Access.WRITE)
+def delete(request: DeleteRequest, call: Call) -> Answer:
+    model = existing_model(call, request.model)
+    uses = q.matches(q.field(tasks.table, "models"), f'"{request.model}"')
+    if not request.force and request.model.isalnum() and tasks.find(call.db, Query((uses,), fields=("name",), limit=1)):
+        raise Fault(MODEL_IN_USE, "use force=true", id=request.model)
+    return {"deleted": bool(models.delete(call.db, request.model)), "url": model.get("uri")}
+
+
+def _tag(call: Call, model: str, archived: bool) -> None:
+    kept = [tag for tag in existing_model(call, model).get("system_tags", []) if tag != _ARCHIVED]
+    _change(call, model, {"system_tags": [*kept, _ARCHIVED] if archived else kept})
+
+
+@service.action(ManyRequest, Access.WRITE)
+def archive_many(request: ManyRequest, call: Call) -> Answer:
+    for model in request.ids:
+        _tag(call, model, True)
+    return {"succeeded": [{"id": model, "archived": True} for model in request.ids], "failed": []}
+
+
+@service.action(ManyRequest, Access.WRITE)
+def unarchive_many(request: ManyRequest, call: Call) -> Answer:
+    for model in request.ids:
+        _tag(call, model, False)
+    return {"succeeded": [{"id": model, "unarchived": True} for model in request.ids], "failed": []}

@@ -1,0 +1,146 @@
+"""Projects: ``a/b/c`` is project ``c`` inside ``a/b``; missing parents are made."""
+
+from __future__ import annotations
+
+from hpc_agent.server import listing
+from hpc_agent.server.fault import Fault, invalid
+from hpc_agent.server.ids import new_id
+from hpc_agent.server.service import Access, Answer, Call, Json, Request, Service, given
+from hpc_agent.server.store import query as q
+from hpc_agent.server.store.documents import Document, models, projects, tasks
+from hpc_agent.server.store.query import Query
+from hpc_agent.wire.errors import INVALID_PROJECT_ID, PROJECT_HAS_TASKS
+
+service = Service("projects")
+_DEPTH = 10
+
+
+class ProjectRequest(Request, frozen=True):
+    project: str
+
+
+class CreateRequest(Request, frozen=True):
+    name: str
+    description: str = ""
+    tags: list[str] = []
+    system_tags: list[str] = []
+    default_output_destination: str | None = None
+
+
+class UpdateRequest(ProjectRequest, frozen=True):
+    name: str | None = None
+    description: str | None = None
+    tags: list[str] | None = None
+    system_tags: list[str] | None = None
+    default_output_destination: str | None = None
+
+
+class DeleteRequest(ProjectRequest, frozen=True):
+    force: bool = False
+
+
+def existing_project(call: Call, project: str) -> Document:
+    """
+    Raises:
+        Fault: 400/401.
+    """
+    found = projects.get(call.db, project)
+    if found is None:
+        raise Fault(INVALID_PROJECT_ID, id=project)
+    return found
+
+
+def project_named(call: Call, name: str, **fields: object) -> str:
+    """The id of the project of exactly this name; created, parents first, where missing."""
+    parts = [part.strip() for part in name.split("/")]
+    if not all(parts):
+        raise invalid("a project's name is made of non-empty parts between slashes", name=name)
+    if len(parts) > _DEPTH:
+        raise invalid(f"projects can be nested {_DEPTH} deep at most", name=name)
+    full = "/".join(parts)
+    condition = q.compare(q.field(projects.table, "name"), "=", full)
+    if found := projects.find(call.db, Query((condition,), fields=("name",))):
+        return str(found[0]["id"])
+    parent = project_named(call, "/".join(parts[:-1])) if len(parts) > 1 else None
+    above = existing_project(call, parent).get("path", []) if parent else []
+    project = {
+        "id": new_id(),
+        "name": full,
+        "basename": parts[-1],
+        "parent": parent,
+        "path": [*above, parent] if parent else [],
+        "user": call.identity.user,
+        "company": call.identity.company,
+        "created": call.time,
+        "last_update": call.time,
+        "description": "",
+        "tags": [],
+        "system_tags": [],
+        **fields,
+    }
+    projects.insert(call.db, project)
+    return str(project["id"])
+
+
+@service.action(Json)
+def get_all(request: Json, call: Call) -> Answer:
+    # ``shallow_search`` looks at the top level only.
+    extra = [q.is_empty(q.field(projects.table, "parent"))] if request.get("shallow_search") is True else []
+    found, beside = listing.find(call.db, projects, request, extra=extra)
+    return {"projects": found, **beside}
+
+
+@service.action(ProjectRequest)
+def get_by_id(request: ProjectRequest, call: Call) -> Answer:
+    return {"project": existing_project(call, request.project)}
+
+
+@service.action(CreateRequest, Access.WRITE)
+def create(request: CreateRequest, call: Call) -> Answer:
+    """Asked twice for the same name it answers the same id: two scripts starting together share their project."""
+    fields = given(request, ("description", "tags", "system_tags", "default_output_destination"))
+    return {"id": project_named(call, request.name, **fields)}
+
+
+@service.action(UpdateRequest, Access.WRITE)
+def update(request: UpdateRequest, call: Call) -> Answer:
+    project = existing_project(call, request.project)
+    changes = given(request, ("description", "tags", "system_tags", "default_output_destination"))
+    if request.name is not None:
+        changes |= _renamed(call, project, request.name)
+    updated = projects.update(call.db, request.project, {**changes, "last_update": call.time})
+    return {"updated": updated, "fields": changes}
+
+
+def _renamed(call: Call, project: Document, name: str) -> Json:
+    """A project keeps its place in the tree; those inside it follow the new name."""
+    old = project["name"]
+    if name.rpartition("/")[0] != old.rpartition("/")[0] or not name.rpartition("/")[2].strip():
+        raise invalid("a rename keeps the project in its parent", name=name)
+    taken = q.compare(q.field(projects.table, "name"), "=", name)
+    if name != old and projects.find(call.db, Query((taken,), fields=("name",))):
+        raise invalid("there is a project of this name already", name=name)
+    inside = q.holds(q.field(projects.table, "path"), project["id"])
+    for child in projects.find(call.db, Query((inside,), fields=("name",))):
+        projects.update(call.db, child["id"], {"name": name + child["name"].removeprefix(old)})
+    return {"name": name, "basename": name.rpartition("/")[2]}
+
+
+@service.action(DeleteRequest, Access.WRITE)
+def delete(request: DeleteRequest, call: Call) -> Answer:
+    """Refused while tasks are in it; with force they stay, without a project."""
+    existing_project(call, request.project)
+    within = {
+        collection: collection.find(
+            call.db,
+            Query((q.compare(q.field(collection.table, "project"), "=", request.project),), fields=("project",)),
+        )
+        for collection in (tasks, models)
+    }
+    if any(within.values()) and not request.force:
+        raise Fault(PROJECT_HAS_TASKS, "use force=true", id=request.project)
+    for collection, documents in within.items():
+        for document in documents:
+            collection.update(call.db, document["id"], {"project": None})
+    deleted = projects.delete(call.db, request.project)
+    return {"deleted": deleted, "disassociated_tasks": len(within[tasks])}

@@ -1,0 +1,267 @@
+"""Queues. ``remove_task`` is the compare-and-set that a job claims its task with (design.md 2.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hpc_agent.domain.status import TaskStatus
+from hpc_agent.server import listing
+from hpc_agent.server.fault import Fault, invalid
+from hpc_agent.server.ids import new_id
+from hpc_agent.server.service import Access, Answer, Call, Json, Request, Service, given
+from hpc_agent.server.services.transitions import change_status, existing_task
+from hpc_agent.server.store import entries
+from hpc_agent.server.store import query as q
+from hpc_agent.server.store.documents import Document, queues, tasks
+from hpc_agent.server.store.entries import Entry
+from hpc_agent.server.store.query import Query
+from hpc_agent.wire.errors import (
+    INVALID_QUEUE_ID,
+    MULTIPLE_DEFAULT_QUEUES,
+    NO_DEFAULT_QUEUE,
+    QUEUE_NOT_EMPTY,
+    TASK_ALREADY_QUEUED,
+    TASK_NOT_IN_QUEUE,
+)
+
+service = Service("queues")
+_GLUE_TAG = "k8s-glue"
+
+
+class QueueRequest(Request, frozen=True):
+    queue: str
+
+
+class OneQueueRequest(QueueRequest, frozen=True):
+    max_task_entries: int | None = None
+
+
+class CreateRequest(Request, frozen=True):
+    name: str
+    display_name: str | None = None
+    tags: list[str] = []
+    system_tags: list[str] = []
+    metadata: Json | list[Json] | None = None
+
+
+class UpdateRequest(QueueRequest, frozen=True):
+    name: str | None = None
+    display_name: str | None = None
+    tags: list[str] | None = None
+    system_tags: list[str] | None = None
+    metadata: Json | list[Json] | None = None
+
+
+class DeleteRequest(QueueRequest, frozen=True):
+    force: bool = False
+
+
+class NextTaskRequest(QueueRequest, frozen=True):
+    get_task_info: bool = False
+    task: str | None = None
+
+
+class EntryRequest(QueueRequest, frozen=True):
+    task: str
+
+
+class RemoveRequest(EntryRequest, frozen=True):
+    update_task_status: bool = False
+
+
+class MoveRequest(EntryRequest, frozen=True):
+    count: int = 1
+
+
+def existing_queue(call: Call, queue: str) -> Document:
+    """
+    Raises:
+        Fault: 400/701.
+    """
+    found = queues.get(call.db, queue)
+    if found is None:
+        raise Fault(INVALID_QUEUE_ID, id=queue)
+    return found
+
+
+def create_queue(call: Call, name: str, **fields: object) -> str:
+    """Returns the new queue's id."""
+    if not name.strip():
+        raise invalid("a queue needs a name")
+    queue = {
+        "id": new_id(),
+        "name": name,
+        "user": call.identity.user,
+        "company": call.identity.company,
+        "created": call.time,
+        "last_update": call.time,
+        "tags": [],
+        "system_tags": [],
+        **fields,
+    }
+    queues.insert(call.db, queue)
+    return str(queue["id"])
+
+
+def default_queue(call: Call) -> Document:
+    """
+    Raises:
+        Fault: 400/707 or 708, there is not exactly one with the system tag ``default``.
+    """
+    condition = q.holds(q.field(queues.table, "system_tags"), "default")
+    found = queues.find(call.db, Query((condition,), fields=("name",)))
+    if not found:
+        raise Fault(NO_DEFAULT_QUEUE)
+    if len(found) > 1:
+        raise Fault(MULTIPLE_DEFAULT_QUEUES, queues=[queue["id"] for queue in found])
+    return found[0]
+
+
+def _shown(queue: Document, waiting: Sequence[Entry]) -> Document:
+    return {**queue, "entries": [{"task": entry.task, "added": entry.added} for entry in waiting]}
+
+
+@service.action(Json)
+def get_all(request: Json, call: Call) -> Answer:
+    wanted = request.get("only_fields") or []
+    wanted = [wanted] if isinstance(wanted, str) else wanted
+    # Entries are no column; asked for alone they would look like a request for everything.
+    columns = ["id" if str(name).startswith("entries") else name for name in wanted]
+    found, beside = listing.find(call.db, queues, {**request, "only_fields": columns}, hidden=_GLUE_TAG)
+    if not wanted or any(str(name).startswith("entries") for name in wanted):
+        waiting = entries.of_queues(call.db, [queue["id"] for queue in found])
+        found = [_shown(queue, waiting.get(queue["id"], [])) for queue in found]
+    return {"queues": found, **beside}
+
+
+@service.action(OneQueueRequest)
+def get_by_id(request: OneQueueRequest, call: Call) -> Answer:
+    queue = existing_queue(call, request.queue)
+    return {"queue": _shown(queue, entries.of_queue(call.db, request.queue, request.max_task_entries))}
+
+
+@service.action(Request)
+def get_default(request: Request, call: Call) -> Answer:
+    return dict(default_queue(call))
+
+
+@service.action(QueueRequest)
+def get_num_entries(request: QueueRequest, call: Call) -> Answer:
+    existing_queue(call, request.queue)
+    return {"num": entries.count(call.db, request.queue)}
+
+
+@service.action(QueueRequest)
+def peek_task(request: QueueRequest, call: Call) -> Answer:
+    existing_queue(call, request.queue)
+    first = entries.of_queue(call.db, request.queue, 1)
+    return {"task": first[0].task} if first else {}
+
+
+@service.action(CreateRequest, Access.WRITE)
+def create(request: CreateRequest, call: Call) -> Answer:
+    fields = given(request, ("display_name", "tags", "system_tags", "metadata"))
+    return {"id": create_queue(call, request.name, **fields)}
+
+
+@service.action(UpdateRequest, Access.WRITE)
+def update(request: UpdateRequest, call: Call) -> Answer:
+    existing_queue(call, request.queue)
+    changes = given(request, ("name", "display_name", "tags", "system_tags", "metadata"))
+    updated = queues.update(call.db, request.queue, {**changes, "last_update": call.time})
+    return {"updated": updated, "fields": changes}
+
+
+@service.action(DeleteRequest, Access.WRITE)
+def delete(request: DeleteRequest, call: Call) -> Answer:
+    existing_queue(call, request.queue)
+    waiting = entries.of_queue(call.db, request.queue)
+    if waiting and not request.force:
+        raise Fault(QUEUE_NOT_EMPTY, "use force=true to delete it with its entries", id=request.queue)
+    entries.remove_queue(call.db, request.queue)
+    for entry in waiting:
+        _back_to_draft(call, entry.task, "Queue was deleted")
+    return {"deleted": queues.delete(call.db, request.queue)}
+
+
+def _back_to_draft(call: Call, task: str, reason: str) -> None:
+    """What a queued task becomes when it leaves the queue without being run."""
+    found = tasks.get(call.db, task, ("status", "enqueue_status"))
+    if found is not None and found["status"] == TaskStatus.QUEUED.value:
+        before = TaskStatus(found.get("enqueue_status", "created"))
+        change_status(call, found, before, force=True, reason=reason, also={"enqueue_status": None})
+
+
+@service.action(NextTaskRequest, Access.WRITE)
+def get_next_task(request: NextTaskRequest, call: Call) -> Answer:
+    """Pop the oldest entry. A task that its agent reported stopped after it was enqueued again becomes queued again."""
+    existing_queue(call, request.queue)
+    first = entries.of_queue(call.db, request.queue, 1)
+    if not first or (request.task and first[0].task != request.task):
+        return {}
+    entry = first[0]
+    entries.remove(call.db, request.queue, entry.task)
+    queues.update(call.db, request.queue, {"last_update": call.time})
+    answer: Answer = {"entry": {"task": entry.task, "added": entry.added}}
+    task = tasks.get(call.db, entry.task, ("status", "company", "user"))
+    if task is None:
+        return answer
+    if task["status"] == TaskStatus.STOPPED.value:
+        change_status(call, task, TaskStatus.QUEUED, force=True, reason="still queued")
+    if request.get_task_info:
+        answer["task_info"] = {"company": task["company"], "user": task["user"]}
+    return answer
+
+
+@service.action(RemoveRequest, Access.WRITE)
+def remove_task(request: RemoveRequest, call: Call) -> Answer:
+    """``removed: 1`` to exactly one of any number of callers. The task's status stays ``queued``."""
+    if not entries.remove(call.db, request.queue, request.task):
+        raise Fault(TASK_NOT_IN_QUEUE, task=request.task, id=request.queue)
+    queues.update(call.db, request.queue, {"last_update": call.time})
+    if request.update_task_status:
+        _back_to_draft(call, request.task, "Task was removed from the queue")
+    return {"removed": 1}
+
+
+@service.action(EntryRequest, Access.WRITE)
+def add_task(request: EntryRequest, call: Call) -> Answer:
+    existing_queue(call, request.queue)
+    existing_task(call, request.task, ("status",))
+    if entries.holds(call.db, request.queue, request.task):
+        raise Fault(TASK_ALREADY_QUEUED, task=request.task)
+    entries.append(call.db, request.queue, request.task, call.time)
+    return {"added": 1}
+
+
+def _move(request: EntryRequest, call: Call, by: int | None, *, to: int = 0) -> Answer:
+    """``by`` places towards the back (negative: the front), or to the place ``to`` (-1: the last)."""
+    order = [entry.task for entry in entries.of_queue(call.db, request.queue)]
+    if request.task not in order:
+        raise Fault(TASK_NOT_IN_QUEUE, task=request.task, id=request.queue)
+    place = order.index(request.task)
+    last = len(order) - 1
+    new_place = to % len(order) if by is None else max(0, min(last, place + by))
+    order.insert(new_place, order.pop(place))
+    entries.reorder(call.db, request.queue, order)
+    return {"position": new_place}
+
+
+@service.action(MoveRequest, Access.WRITE)
+def move_task_forward(request: MoveRequest, call: Call) -> Answer:
+    return _move(request, call, -request.count)
+
+
+@service.action(MoveRequest, Access.WRITE)
+def move_task_backward(request: MoveRequest, call: Call) -> Answer:
+    return _move(request, call, request.count)
+
+
+@service.action(EntryRequest, Access.WRITE)
+def move_task_to_front(request: EntryRequest, call: Call) -> Answer:
+    return _move(request, call, None)
+
+
+@service.action(EntryRequest, Access.WRITE)
+def move_task_to_back(request: EntryRequest, call: Call) -> Answer:
+    return _move(request, call, None, to=-1)

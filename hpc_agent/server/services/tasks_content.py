@@ -1,0 +1,180 @@
+"""Parts of a task: hyper-parameters, configuration, artifacts, models."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from hpc_agent.domain.status import TaskStatus
+from hpc_agent.server.fault import Fault, invalid
+from hpc_agent.server.service import Access, Answer, Call, Json, Request, Service
+from hpc_agent.server.services.task_shapes import hyperparam
+from hpc_agent.server.services.transitions import existing_task
+from hpc_agent.server.store.documents import Document, tasks
+from hpc_agent.wire.errors import INVALID_TASK_STATUS
+
+service = Service("tasks")
+
+
+class Item(Request, frozen=True):
+    """A parameter's or configuration's key; a parameter without a name means its whole section."""
+
+    section: str = ""
+    name: str | None = None
+
+
+class PartRequest(Request, frozen=True):
+    task: str
+    force: bool = False
+
+
+class EditHyperParamsRequest(PartRequest, frozen=True, kw_only=True):
+    hyperparams: list[Json]
+    replace_hyperparams: Literal["none", "section", "all"] = "none"
+
+
+class DeleteHyperParamsRequest(PartRequest, frozen=True, kw_only=True):
+    hyperparams: list[Item]
+
+
+class EditConfigurationRequest(PartRequest, frozen=True, kw_only=True):
+    configuration: list[Json]
+    replace_configuration: bool = False
+
+
+class DeleteConfigurationRequest(PartRequest, frozen=True, kw_only=True):
+    configuration: list[str]
+
+
+class ArtifactsRequest(PartRequest, frozen=True, kw_only=True):
+    artifacts: list[Json]
+
+
+class ModelRequest(PartRequest, frozen=True, kw_only=True):
+    name: str
+    model: str
+    type: Literal["input", "output"]
+    iteration: int | None = None
+
+
+class ModelReference(Request, frozen=True):
+    name: str
+    type: Literal["input", "output"]
+
+
+class DeleteModelsRequest(PartRequest, frozen=True, kw_only=True):
+    models: list[ModelReference]
+
+
+def _open(request: PartRequest, call: Call, *fields: str) -> Document:
+    """The task, refused when it is published (without force)."""
+    task = existing_task(call, request.task, ("status", *fields))
+    if task["status"] == TaskStatus.PUBLISHED.value and not request.force:
+        raise Fault(INVALID_TASK_STATUS, "a published task cannot be edited", task=request.task)
+    return task
+
+
+def _save(call: Call, task: str, **changes: Any) -> int:
+    return tasks.update(call.db, task, {**changes, "last_update": call.time, "last_change": call.time})
+
+
+def _text(item: Json, field: str) -> str:
+    value = item.get(field)
+    if not isinstance(value, str) or not value:
+        raise invalid(f"each item needs its {field} as a text")
+    return value
+
+
+@service.action(EditHyperParamsRequest, Access.WRITE)
+def edit_hyper_params(request: EditHyperParamsRequest, call: Call) -> Answer:
+    """Merged key by key, or replacing the sections that are named, or all of them."""
+    task = _open(request, call, "hyperparams")
+    sections: dict[str, dict[str, Json]] = {}
+    for item in request.hyperparams:
+        section, name = _text(item, "section"), _text(item, "name")
+        sections.setdefault(section, {})[name] = hyperparam(item, section, name)
+    old = {} if request.replace_hyperparams == "all" else dict(task.get("hyperparams", {}))
+    for section, items in sections.items():
+        kept = {} if request.replace_hyperparams == "section" else old.get(section, {})
+        old[section] = {**kept, **items}
+    return {"updated": _save(call, request.task, hyperparams=old)}
+
+
+@service.action(DeleteHyperParamsRequest, Access.WRITE)
+def delete_hyper_params(request: DeleteHyperParamsRequest, call: Call) -> Answer:
+    task = _open(request, call, "hyperparams")
+    sections = dict(task.get("hyperparams", {}))
+    for item in request.hyperparams:
+        kept = {} if item.name is None else {n: v for n, v in sections.get(item.section, {}).items() if n != item.name}
+        sections.pop(item.section, None)
+        if kept:
+            sections[item.section] = kept
+    return {"deleted": _save(call, request.task, hyperparams=sections)}
+
+
+@service.action(EditConfigurationRequest, Access.WRITE)
+def edit_configuration(request: EditConfigurationRequest, call: Call) -> Answer:
+    task = _open(request, call, "configuration")
+    items = {} if request.replace_configuration else dict(task.get("configuration", {}))
+    items |= {_text(item, "name"): item for item in request.configuration}
+    return {"updated": _save(call, request.task, configuration=items)}
+
+
+@service.action(DeleteConfigurationRequest, Access.WRITE)
+def delete_configuration(request: DeleteConfigurationRequest, call: Call) -> Answer:
+    task = _open(request, call, "configuration")
+    items = {name: item for name, item in task.get("configuration", {}).items() if name not in request.configuration}
+    return {"deleted": _save(call, request.task, configuration=items)}
+
+
+def _artifact_key(artifact: Json) -> tuple[str, str]:
+    return _text(artifact, "key"), str(artifact.get("mode") or "output")
+
+
+@service.action(ArtifactsRequest, Access.WRITE)
+def add_or_update_artifacts(request: ArtifactsRequest, call: Call) -> Answer:
+    task = _open(request, call, "execution")
+    execution = task.get("execution", {})
+    present = {_artifact_key(artifact): artifact for artifact in execution.get("artifacts") or []}
+    for artifact in request.artifacts:
+        key, mode = _artifact_key(artifact)
+        present[key, mode] = {**artifact, "mode": mode}
+    return {"updated": _save(call, request.task, execution={**execution, "artifacts": list(present.values())})}
+
+
+@service.action(ArtifactsRequest, Access.WRITE)
+def delete_artifacts(request: ArtifactsRequest, call: Call) -> Answer:
+    task = _open(request, call, "execution")
+    gone = {_artifact_key(artifact) for artifact in request.artifacts}
+    execution = task.get("execution", {})
+    kept = [a for a in execution.get("artifacts") or [] if _artifact_key(a) not in gone]
+    return {"deleted": _save(call, request.task, execution={**execution, "artifacts": kept})}
+
+
+@service.action(ModelRequest, Access.WRITE)
+def add_or_update_model(request: ModelRequest, call: Call) -> Answer:
+    """A task has one model under each name on each side."""
+    task = _open(request, call, "models", "last_iteration")
+    models = _models(task)
+    reference = {"name": request.name, "model": request.model}
+    names = [item.get("name") for item in models[request.type]]
+    if request.name in names:
+        models[request.type][names.index(request.name)] = reference
+    else:
+        models[request.type].append(reference)
+    iteration = max(request.iteration or 0, task.get("last_iteration", 0))
+    return {"updated": _save(call, request.task, models=models, last_iteration=iteration)}
+
+
+@service.action(DeleteModelsRequest, Access.WRITE)
+def delete_models(request: DeleteModelsRequest, call: Call) -> Answer:
+    task = _open(request, call, "models")
+    gone = {(reference.type, reference.name) for reference in request.models}
+    models = {
+        side: [item for item in items if (side, item.get("name")) not in gone] for side, items in _models(task).items()
+    }
+    return {"updated": _save(call, request.task, models=models)}
+
+
+def _models(task: Document) -> dict[str, list[Json]]:
+    models = task.get("models", {})
+    return {side: list(models.get(side) or []) for side in ("input", "output")}

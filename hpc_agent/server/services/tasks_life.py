@@ -1,0 +1,274 @@
+"""A task's way through its statuses (wire.md 8.4) and queues."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from hpc_agent.domain.status import TaskStatus
+from hpc_agent.server.fault import Fault, invalid
+from hpc_agent.server.service import Access, Answer, Call, Request, Service
+from hpc_agent.server.services.queues import create_queue, default_queue, existing_queue
+from hpc_agent.server.services.transitions import change_status, existing_task
+from hpc_agent.server.services.workers import watched
+from hpc_agent.server.store import entries, events
+from hpc_agent.server.store import query as q
+from hpc_agent.server.store.documents import Document, models, queues, tasks
+from hpc_agent.server.store.query import Query
+from hpc_agent.wire.errors import INVALID_TASK_STATUS, TASK_ALREADY_QUEUED
+
+service = Service("tasks")
+
+_DEVELOPMENT = "development"
+_LIVE = timedelta(seconds=600)
+"""A task whose worker was silent for longer is stopped at once, not asked to stop."""
+STOPPING = "stopping"
+"""The status message by which a worker sees that it must stop (wire.md 3.8)."""
+
+
+class StatusRequest(Request, frozen=True):
+    task: str
+    force: bool = False
+    status_reason: str = ""
+    status_message: str = ""
+
+
+class CompletedRequest(StatusRequest, frozen=True):
+    publish: bool = False
+
+
+class PublishRequest(StatusRequest, frozen=True):
+    publish_model: bool = True
+
+
+class EnqueueRequest(StatusRequest, frozen=True):
+    queue: str | None = None
+    queue_name: str | None = None
+    verify_watched_queue: bool = False
+    update_execution_queue: bool = True
+
+
+class DequeueRequest(StatusRequest, frozen=True):
+    new_status: TaskStatus | None = None
+    remove_from_all_queues: bool = False
+
+
+class ResetRequest(StatusRequest, frozen=True):
+    clear_all: bool = False
+    delete_output_models: bool = True
+    return_file_urls: bool = False
+
+
+class PingRequest(Request, frozen=True):
+    task: str
+
+
+def _to(request: StatusRequest, call: Call, task: Document, new: TaskStatus, **also: Any) -> Answer:
+    return change_status(
+        call,
+        task,
+        new,
+        force=request.force,
+        reason=request.status_reason,
+        message=request.status_message,
+        also=also,
+    )
+
+
+@service.action(PingRequest, Access.REPORT)
+def ping(request: PingRequest, call: Call) -> Answer:
+    tasks.update(call.db, request.task, {"last_update": call.time})
+    return {}
+
+
+@service.action(StatusRequest, Access.WRITE)
+def started(request: StatusRequest, call: Call) -> Answer:
+    """Allowed again on a running task, like on the reference server: it is no fence."""
+    task = existing_task(call, request.task, ("status", "started"))
+    first = {} if "started" in task else {"started": call.time}
+    return {**_to(request, call, task, TaskStatus.IN_PROGRESS, **first), "started": len(first)}
+
+
+def _ended(request: StatusRequest, call: Call, new: TaskStatus) -> Answer:
+    task = existing_task(call, request.task, ("status", "started"))
+    also: dict[str, Any] = {"completed": call.time}
+    if "started" in task:
+        also["active_duration"] = int((call.now - datetime.fromisoformat(task["started"])).total_seconds())
+    return _to(request, call, task, new, **also)
+
+
+@service.action(CompletedRequest, Access.WRITE)
+def completed(request: CompletedRequest, call: Call) -> Answer:
+    answer = _ended(request, call, TaskStatus.COMPLETED)
+    if request.publish:
+        task = existing_task(call, request.task, ("status",))
+        answer |= {"published": _publish(request, call, task)["updated"]}
+    return answer
+
+
+@service.action(StatusRequest, Access.WRITE)
+def failed(request: StatusRequest, call: Call) -> Answer:
+    return _ended(request, call, TaskStatus.FAILED)
+
+
+@service.action(StatusRequest, Access.WRITE)
+def stopped(request: StatusRequest, call: Call) -> Answer:
+    return _ended(request, call, TaskStatus.STOPPED)
+
+
+@service.action(StatusRequest, Access.WRITE)
+def close(request: StatusRequest, call: Call) -> Answer:
+    return _to(request, call, existing_task(call, request.task, ("status",)), TaskStatus.CLOSED)
+
+
+@service.action(PublishRequest, Access.WRITE)
+def publish(request: PublishRequest, call: Call) -> Answer:
+    task = existing_task(call, request.task, ("status", "models"))
+    outputs = task.get("models", {}).get("output") or []
+    if request.publish_model and outputs:
+        models.update(call.db, str(outputs[-1].get("model")), {"ready": True})
+    return _publish(request, call, task)
+
+
+def _publish(request: StatusRequest, call: Call, task: Document) -> Answer:
+    return _to(request, call, task, TaskStatus.PUBLISHED, published=call.time)
+
+
+@service.action(StatusRequest, Access.WRITE)
+def stop(request: StatusRequest, call: Call) -> Answer:
+    """Ask a live worker to stop the task; without one, in a queue, or for a script at somebody's desk: stop it."""
+    task = existing_task(call, request.task, ("status", "system_tags", "last_worker", "last_update"))
+    status = TaskStatus(task["status"])
+    live = "last_worker" in task and call.now - datetime.fromisoformat(task["last_update"]) < _LIVE
+    if status is not TaskStatus.QUEUED and _DEVELOPMENT not in task["system_tags"] and live:
+        return change_status(call, task, status, force=request.force, reason=request.status_reason, message=STOPPING)
+    entries.remove_everywhere(call.db, request.task)
+    message = f"Stopped by {call.identity.user_name}"
+    return change_status(
+        call, task, TaskStatus.STOPPED, force=request.force, reason=request.status_reason, message=message
+    )
+
+
+@service.action(EnqueueRequest, Access.WRITE)
+def enqueue(request: EnqueueRequest, call: Call) -> Answer:
+    """Into one queue and out of all others. Refused for a task that waits there already."""
+    task = existing_task(call, request.task, ("status", "enqueue_status", "execution", "system_tags"))
+    queue = _target(request, call)
+    status = TaskStatus(task["status"])
+    if entries.holds(call.db, queue, request.task):
+        raise Fault(TASK_ALREADY_QUEUED, task=request.task)
+    # One that moves from queue to queue remembers what it was before the first.
+    before = task.get("enqueue_status", TaskStatus.CREATED.value) if status is TaskStatus.QUEUED else status.value
+    execution = dict(task.get("execution", {}))
+    if request.update_execution_queue:
+        execution["queue"] = queue
+    answer = _to(
+        request,
+        call,
+        task,
+        TaskStatus.QUEUED,
+        enqueue_status=before,
+        execution=execution,
+        system_tags=[tag for tag in task["system_tags"] if tag != _DEVELOPMENT],
+    )
+    entries.remove_everywhere(call.db, request.task)
+    entries.append(call.db, queue, request.task, call.time)
+    queues.update(call.db, queue, {"last_update": call.time})
+    # Clients look for the dotted name and need not get the artifacts back.
+    fields = {name: value for name, value in answer["fields"].items() if name != "execution"}
+    answer = {**answer, "queued": 1, "fields": {**fields, "execution.queue": queue}}
+    return {**answer, "queue_watched": watched(call, queue)} if request.verify_watched_queue else answer
+
+
+def _target(request: EnqueueRequest, call: Call) -> str:
+    """The id of the queue that an enqueue names, by id or name; one named for the first time is created."""
+    if request.queue and request.queue_name:
+        raise invalid("give either queue or queue_name")
+    if request.queue:
+        return str(existing_queue(call, request.queue)["id"])
+    if not request.queue_name:
+        return str(default_queue(call)["id"])
+    named = q.compare(q.field(queues.table, "name"), "=", request.queue_name)
+    found = queues.find(call.db, Query((named,), order_by=("created",), fields=("id",), limit=1))
+    return str(found[0]["id"]) if found else create_queue(call, request.queue_name)
+
+
+@service.action(DequeueRequest, Access.WRITE)
+def dequeue(request: DequeueRequest, call: Call) -> Answer:
+    """Out of the queue and back to what it was, or to ``new_status``.
+
+    A task that is neither queued nor (with ``new_status``) running is left alone and answered ``updated: 0``, as is one
+    that does not exist (wire.md 4.3).
+    """
+    removed = entries.remove_everywhere(call.db, request.task)
+    task = tasks.get(call.db, request.task, ("status", "enqueue_status"))
+    queued = task is not None and task["status"] == TaskStatus.QUEUED.value
+    running = task is not None and task["status"] == TaskStatus.IN_PROGRESS.value
+    if task is None or not (queued or (running and request.new_status)):
+        return {"updated": 0, "dequeued": removed, "fields": {}}
+    new = request.new_status or TaskStatus(task.get("enqueue_status", TaskStatus.CREATED.value))
+    answer = change_status(
+        call,
+        task,
+        new,
+        force=True,
+        reason=request.status_reason,
+        message=request.status_message,
+        also={"enqueue_status": None},
+    )
+    return {**answer, "dequeued": removed}
+
+
+@service.action(ResetRequest, Access.WRITE)
+def reset(request: ResetRequest, call: Call) -> Answer:
+    """Back to a draft: the run's traces go, script, parameters and container stay (unless ``clear_all``)."""
+    task = existing_task(call, request.task, ("status", "execution", "models", "output"))
+    if not request.force and task["status"] == TaskStatus.PUBLISHED.value:
+        raise Fault(INVALID_TASK_STATUS, "a published task cannot be reset", task=request.task)
+    dequeued = entries.remove_everywhere(call.db, request.task)
+    removed_events = events.delete_for_task(call.db, request.task)
+    deleted_models = 0
+    if request.delete_output_models:
+        made = [str(item.get("model")) for item in task.get("models", {}).get("output") or []]
+        deleted_models = sum(models.delete(call.db, model) for model in made)
+    answer = change_status(
+        call,
+        task,
+        TaskStatus.CREATED,
+        force=request.force,
+        reason="reset",
+        message="reset",
+        also=_forgotten(task, request.clear_all),
+    )
+    return {
+        **answer,
+        "dequeued": {"removed": dequeued},
+        "events": {"deleted": removed_events},
+        "deleted_models": deleted_models,
+    }
+
+
+def _forgotten(task: Document, clear_all: bool) -> dict[str, Any]:
+    """The fields that describe a run, as a task has them that never ran."""
+    execution = {name: value for name, value in task.get("execution", {}).items() if name != "queue"}
+    execution["artifacts"] = [a for a in execution.get("artifacts") or [] if a.get("mode") == "input"]
+    fields: dict[str, Any] = dict.fromkeys(
+        (
+            "started",
+            "completed",
+            "published",
+            "active_duration",
+            "enqueue_status",
+            "last_worker",
+            "last_worker_report",
+        )
+    )
+    fields |= {
+        "last_iteration": 0,
+        "last_metrics": {},
+        "runtime": {},
+        "models": {"input": task.get("models", {}).get("input") or [], "output": []},
+        "output": {k: v for k, v in task.get("output", {}).items() if k == "destination"},
+        "execution": {} if clear_all else execution,
+    }
+    return {**fields, "script": {}} if clear_all else fields

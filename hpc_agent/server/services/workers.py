@@ -1,0 +1,212 @@
+"""Workers: who serves which queue, what runs where. Their reports keep their tasks from being called silent."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+from typing import Any
+
+from hpc_agent.server.fault import Fault, invalid
+from hpc_agent.server.service import Access, Answer, Call, Int64, Json, Request, Service, iso
+from hpc_agent.server.store import entries
+from hpc_agent.server.store import query as q
+from hpc_agent.server.store.connection import Session
+from hpc_agent.server.store.documents import Document, projects, queues, tasks, workers
+from hpc_agent.server.store.query import Query
+from hpc_agent.wire.errors import INVALID_WORKER_ID
+
+service = Service("workers")
+
+_DEFAULT_TIMEOUT = 600
+_DEFAULT_LAST_SEEN = 3600
+
+
+class WorkerRequest(Request, frozen=True):
+    worker: str
+
+
+class RegisterRequest(WorkerRequest, frozen=True):
+    queues: list[str] = []
+    timeout: Int64 = _DEFAULT_TIMEOUT
+    tags: list[str] = []
+    system_tags: list[str] = []
+
+
+class ReportRequest(WorkerRequest, frozen=True):
+    timestamp: float | None = None
+    task: str | None = None
+    queue: str | None = None
+    queues: list[str] | None = None
+    tags: list[str] | None = None
+    system_tags: list[str] | None = None
+    machine_stats: Json | None = None
+
+
+class GetAllRequest(Request, frozen=True):
+    last_seen: Int64 = _DEFAULT_LAST_SEEN
+    tags: list[str] = []
+    system_tags: list[str] = []
+    worker_pattern: str | None = None
+
+
+class Property(Request, frozen=True):
+    key: str
+    value: Any = None
+    expiry: Int64 | None = None
+    """Seconds from now after which the property is forgotten."""
+
+
+class SetPropertiesRequest(WorkerRequest, frozen=True):
+    runtime_properties: list[Property]
+
+
+def _save(call: Call, worker: str, **fields: Any) -> None:
+    """Make or change the record of a worker, which shows that it is alive."""
+    changes = {**fields, "last_activity_time": call.time, "ip": call.ip}
+    if workers.update(call.db, worker, changes):
+        return
+    workers.insert(
+        call.db,
+        {
+            "id": worker,
+            "user": call.identity.user,
+            "company": call.identity.company,
+            "register_time": call.time,
+            "register_timeout": _DEFAULT_TIMEOUT,
+            "queues": [],
+            "tags": [],
+            "system_tags": [],
+            **changes,
+        },
+    )
+
+
+@service.action(RegisterRequest, Access.REPORT)
+def register(request: RegisterRequest, call: Call) -> Answer:
+    if not request.worker:
+        raise invalid("a worker needs a name")
+    _save(
+        call,
+        request.worker,
+        queues=request.queues,
+        register_timeout=request.timeout if request.timeout > 0 else _DEFAULT_TIMEOUT,
+        register_time=call.time,
+        tags=request.tags,
+        system_tags=request.system_tags,
+    )
+    return {}
+
+
+@service.action(WorkerRequest, Access.REPORT)
+def unregister(request: WorkerRequest, call: Call) -> Answer:
+    if not workers.delete(call.db, request.worker):
+        raise Fault(INVALID_WORKER_ID, "no such worker is registered", worker=request.worker)
+    return {}
+
+
+@service.action(ReportRequest, Access.REPORT)
+def status_report(request: ReportRequest, call: Call) -> Answer:
+    """Unknown workers become known by it. A report without a task frees the worker."""
+    fields: dict[str, Any] = {"task": request.task, "queue": request.queue, "last_report_time": call.time}
+    for name in ("queues", "tags", "system_tags", "machine_stats"):
+        if (value := getattr(request, name)) is not None:
+            fields[name] = value
+    _save(call, request.worker, **fields)
+    if request.task:
+        seen = {"last_worker": request.worker, "last_worker_report": call.time, "last_update": call.time}
+        tasks.update(call.db, request.task, seen)
+    return {}
+
+
+@service.action(GetAllRequest)
+def get_all(request: GetAllRequest, call: Call) -> Answer:
+    conditions = [q.holds(q.field(workers.table, "tags"), tag) for tag in request.tags]
+    conditions += [q.holds(q.field(workers.table, "system_tags"), tag) for tag in request.system_tags]
+    if 0 < request.last_seen < 10**9:
+        since = iso(call.now - timedelta(seconds=request.last_seen))
+        conditions.append(q.compare(q.field(workers.table, "last_activity_time"), ">=", since))
+    if request.worker_pattern:
+        try:
+            re.compile(request.worker_pattern)
+        except re.error as error:
+            raise invalid(f"worker_pattern is not a regular expression ({error})") from None
+        conditions.append(q.matches(q.field(workers.table, "id"), request.worker_pattern))
+    found = workers.find(call.db, Query(tuple(conditions), order_by=("id",)))
+    return {"workers": [_shown(call, worker) for worker in found if not _expired(worker, call.now)]}
+
+
+_REFERENCES = frozenset({"task", "queue", "queues", "runtime_properties", "machine_stats"})
+
+
+def _shown(call: Call, worker: Document) -> Document:
+    """A worker with the names of what it refers to."""
+    who = call.identity
+    own = {name: value for name, value in worker.items() if name not in _REFERENCES}
+    shown = {
+        **own,
+        "key": f"worker_{worker['company']}_{worker['user']}_{worker['id']}",
+        "user": {"id": who.user, "name": who.user_name},
+        "company": {"id": who.company, "name": who.company_name},
+        "queues": [queue for id in worker.get("queues", []) if (queue := _queue(call, id))],
+    }
+    if queue := _queue(call, worker.get("queue", "")):
+        shown["queue"] = queue
+    task = tasks.get(call.db, worker.get("task", ""), ("name", "project", "started", "last_iteration"))
+    if task is None:
+        return shown
+    shown["task"] = {
+        "id": task["id"],
+        "name": task["name"],
+        "running_time": _milliseconds_since(call.now, task.get("started")),
+        "last_iteration": task.get("last_iteration", 0),
+    }
+    if project := projects.get(call.db, task.get("project", ""), ("name",)):
+        shown["project"] = project
+    return shown
+
+
+def _queue(call: Call, id: str) -> Document | None:
+    queue = queues.get(call.db, id, ("name",)) if id else None
+    return queue and {**queue, "num_tasks": entries.count(call.db, id)}
+
+
+def _milliseconds_since(now: datetime, started: str | None) -> int:
+    return int((now - datetime.fromisoformat(started)).total_seconds() * 1000) if started else 0
+
+
+def _expired(worker: Document, now: datetime) -> bool:
+    silent = now - datetime.fromisoformat(worker["last_activity_time"])
+    return bool(silent.total_seconds() > worker.get("register_timeout", _DEFAULT_TIMEOUT))
+
+
+def forget_expired(db: Session, now: datetime) -> int:
+    """Drop the records of workers that were silent for longer than they said they would be."""
+    fields = ("last_activity_time", "register_timeout")
+    gone = [worker["id"] for worker in workers.find(db, Query(fields=fields)) if _expired(worker, now)]
+    return sum(workers.delete(db, worker) for worker in gone)
+
+
+def watched(call: Call, queue: str) -> bool:
+    """Whether a live worker serves the queue."""
+    serves = q.holds(q.field(workers.table, "queues"), queue)
+    found = workers.find(call.db, Query((serves,), fields=("last_activity_time", "register_timeout")))
+    return any(not _expired(worker, call.now) for worker in found)
+
+
+@service.action(WorkerRequest)
+def get_runtime_properties(request: WorkerRequest, call: Call) -> Answer:
+    worker = workers.get(call.db, request.worker, ("runtime_properties",))
+    kept = (worker or {}).get("runtime_properties", [])
+    now = call.now.timestamp()
+    return {"runtime_properties": [p for p in kept if not p.get("expiry") or p["expiry"] > now]}
+
+
+@service.action(SetPropertiesRequest, Access.REPORT)
+def set_runtime_properties(request: SetPropertiesRequest, call: Call) -> Answer:
+    worker = workers.get(call.db, request.worker, ("runtime_properties",))
+    properties = {p["key"]: p for p in (worker or {}).get("runtime_properties", [])}
+    for item in request.runtime_properties:
+        expiry = None if not item.expiry else int(call.now.timestamp()) + min(item.expiry, 10**9)
+        properties[item.key] = {"key": item.key, "value": item.value, "expiry": expiry}
+    _save(call, request.worker, runtime_properties=list(properties.values()))
+    return {"added": [item.key for item in request.runtime_properties], "removed": []}

@@ -1,0 +1,1 @@
+"""All that the server keeps, in SQLite; nothing outside this package speaks SQL or imports sqlite3."""

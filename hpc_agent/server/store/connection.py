@@ -1,0 +1,134 @@
+"""One writer, some readers. Each state change is one transaction; a killed server loses none that it answered.
+
+Write-ahead log: readers never wait for the writer. What changes a task's, queue's or project's state is synced to disk
+before it is answered (``synchronous=FULL``), so that a claim stays claimed after a power cut; events and heartbeats are
+not (``NORMAL``: they survive a killed process, a power cut may cost the last moments of them), because they come many
+times a second and the next ones follow anyway.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import re
+import sqlite3
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from hpc_agent.errors import ConfigError
+from hpc_agent.server.store.schema import DOCUMENTS, REST, Table
+
+_READERS = 4
+_BUSY_SECONDS = 30.0
+
+Row = tuple[Any, ...]
+Parameters = Sequence[Any] | Mapping[str, Any]
+
+
+class Session:
+    """One transaction: what services hand to the modules of this package."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def rows(self, sql: str, parameters: Parameters = ()) -> list[Row]:
+        return self._connection.execute(sql, parameters).fetchall()
+
+    def row(self, sql: str, parameters: Parameters = ()) -> Row | None:
+        found: Row | None = self._connection.execute(sql, parameters).fetchone()
+        return found
+
+    def run(self, sql: str, parameters: Parameters = ()) -> int:
+        """Execute and return how many rows changed."""
+        return self._connection.execute(sql, parameters).rowcount
+
+    def run_many(self, sql: str, parameters: Sequence[Sequence[object]]) -> None:
+        self._connection.executemany(sql, parameters)
+
+
+class Store:
+    """The database file. Thread-safe."""
+
+    def __init__(self, path: Path) -> None:
+        """
+        Raises:
+            ConfigError: the file cannot be opened or is no database of ours.
+        """
+        self._path = path
+        self._turn = threading.Lock()
+        self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
+        # SQLite would create it with the umask's mode; what users train is theirs alone.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        try:
+            self._writer = self._connect()
+            self._create()
+        except sqlite3.Error as error:
+            raise ConfigError(
+                f"the database {path} cannot be opened: {error}; name another data folder with --data-dir"
+            ) from error
+        for _ in range(_READERS):
+            self._readers.put(self._connect())
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.create_function("REGEXP", 2, _matches, deterministic=True)
+        return connection
+
+    def _create(self) -> None:
+        for table in DOCUMENTS:
+            _create_table(self._writer, table)
+        self._writer.executescript(REST)
+
+    @contextmanager
+    def read(self) -> Iterator[Session]:
+        """A consistent view; waits for a free reader, never for the writer."""
+        connection = self._readers.get()
+        try:
+            connection.execute("BEGIN")
+            yield Session(connection)
+        finally:
+            connection.execute("ROLLBACK")
+            self._readers.put(connection)
+
+    @contextmanager
+    def write(self, *, durable: bool = True) -> Iterator[Session]:
+        """The only writer at this moment; committed when the block ends well, rolled back when it raises."""
+        with self._turn:
+            connection = self._writer
+            connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield Session(connection)
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+
+    def close(self) -> None:
+        """Fold the log into the file and close."""
+        for _ in range(_READERS):
+            self._readers.get().close()
+        with self._turn:
+            self._writer.close()
+
+
+def _create_table(connection: sqlite3.Connection, table: Table) -> None:
+    """Create it, or add the columns that an older version of this program did not have."""
+    columns = ", ".join(
+        f"{field} {kind.sql}" + (" PRIMARY KEY NOT NULL" if field == "id" else "")
+        for field, kind in table.fields.items()
+    )
+    connection.execute(f"CREATE TABLE IF NOT EXISTS {table.name} ({columns})")
+    present = {row[1] for row in connection.execute(f"PRAGMA table_info({table.name})")}
+    for field, kind in table.fields.items():
+        if field not in present:
+            connection.execute(f"ALTER TABLE {table.name} ADD COLUMN {field} {kind.sql}")
+
+
+def _matches(pattern: str, text: object) -> bool:
+    """SQL's ``text REGEXP pattern``: ClearML's patterns are unanchored and ignore case (wire.md 8.2)."""
+    return text is not None and re.search(pattern, str(text), re.IGNORECASE) is not None

@@ -1,0 +1,180 @@
+"""The tables. Documents have a column for every top-level field, JSON text where ClearML has objects or lists.
+
+A column each, not one document in one cell: a status poll (``only_fields: [status]``, every 2 s from every script)
+does not parse the task's uncommitted diff.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Kind(Enum):
+    """How a field is stored, and so how it is filtered."""
+
+    TEXT = "text"
+    TIME = "time"
+    """ISO 8601, UTC, always microseconds: sorts as text."""
+    INTEGER = "integer"
+    BOOL = "bool"
+    JSON = "json"
+
+    @property
+    def sql(self) -> str:
+        return "INTEGER" if self in (Kind.INTEGER, Kind.BOOL) else "TEXT"
+
+
+@dataclass(frozen=True)
+class Table:
+    name: str
+    fields: Mapping[str, Kind]
+    patterns: frozenset[str] = frozenset({"name"})
+    """Fields whose filters are regular expressions."""
+
+
+_T, _W, _I, _B, _J = Kind.TEXT, Kind.TIME, Kind.INTEGER, Kind.BOOL, Kind.JSON
+
+_OWNED = {"id": _T, "name": _T, "user": _T, "company": _T, "created": _W, "tags": _J, "system_tags": _J}
+
+TASKS = Table(
+    "tasks",
+    {
+        **_OWNED,
+        "type": _T,
+        "project": _T,
+        "parent": _T,
+        "comment": _T,
+        "status": _T,
+        "status_reason": _T,
+        "status_message": _T,
+        "status_changed": _W,
+        "enqueue_status": _T,
+        "started": _W,
+        "completed": _W,
+        "published": _W,
+        "active_duration": _I,
+        "last_update": _W,
+        "last_change": _W,
+        "last_worker": _T,
+        "last_worker_report": _W,
+        "last_iteration": _I,
+        "output": _J,
+        "execution": _J,
+        "container": _J,
+        "models": _J,
+        "runtime": _J,
+        "hyperparams": _J,
+        "configuration": _J,
+        "last_metrics": _J,
+        "script": _J,
+    },
+    frozenset({"name", "comment"}),
+)
+PROJECTS = Table(
+    "projects",
+    {
+        **_OWNED,
+        "basename": _T,
+        "description": _T,
+        "parent": _T,
+        "path": _J,
+        "default_output_destination": _T,
+        "last_update": _W,
+    },
+    frozenset({"name", "basename", "description"}),
+)
+QUEUES = Table("queues", {**_OWNED, "display_name": _T, "metadata": _J, "last_update": _W})
+MODELS = Table(
+    "models",
+    {
+        **_OWNED,
+        "uri": _T,
+        "project": _T,
+        "task": _T,
+        "parent": _T,
+        "framework": _T,
+        "comment": _T,
+        "ready": _B,
+        "last_iteration": _I,
+        "last_update": _W,
+        "design": _J,
+        "labels": _J,
+        "metadata": _J,
+        "ui_cache": _J,
+    },
+    frozenset({"name", "comment"}),
+)
+WORKERS = Table(
+    "workers",
+    {
+        "id": _T,
+        "user": _T,
+        "company": _T,
+        "ip": _T,
+        "register_time": _W,
+        "register_timeout": _I,
+        "last_activity_time": _W,
+        "last_report_time": _W,
+        "task": _T,
+        "queue": _T,
+        "queues": _J,
+        "tags": _J,
+        "system_tags": _J,
+        "machine_stats": _J,
+        "runtime_properties": _J,
+    },
+)
+
+DOCUMENTS = (TASKS, PROJECTS, QUEUES, MODELS, WORKERS)
+
+REST = """
+CREATE INDEX IF NOT EXISTS tasks_by_status ON tasks (status, last_update);
+CREATE INDEX IF NOT EXISTS tasks_by_project ON tasks (project);
+CREATE INDEX IF NOT EXISTS tasks_by_last_update ON tasks (last_update);
+CREATE UNIQUE INDEX IF NOT EXISTS projects_by_name ON projects (name);
+CREATE INDEX IF NOT EXISTS models_by_task ON models (task);
+
+CREATE TABLE IF NOT EXISTS queue_entries (
+    queue TEXT NOT NULL,
+    task TEXT NOT NULL,
+    added TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    PRIMARY KEY (queue, task)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS queue_entries_by_position ON queue_entries (queue, position);
+CREATE INDEX IF NOT EXISTS queue_entries_by_task ON queue_entries (task);
+
+CREATE TABLE IF NOT EXISTS console (
+    id INTEGER PRIMARY KEY,
+    task TEXT NOT NULL,
+    timestamp INTEGER NOT NULL,
+    level TEXT NOT NULL,
+    worker TEXT NOT NULL,
+    msg TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS console_by_time ON console (task, timestamp, id);
+
+CREATE TABLE IF NOT EXISTS scalars (
+    task TEXT NOT NULL,
+    metric TEXT NOT NULL,
+    variant TEXT NOT NULL,
+    iter INTEGER NOT NULL,
+    timestamp INTEGER NOT NULL,
+    value REAL,
+    worker TEXT NOT NULL,
+    PRIMARY KEY (task, metric, variant, iter)
+) WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS reports (
+    task TEXT NOT NULL,
+    type TEXT NOT NULL,
+    metric TEXT NOT NULL,
+    variant TEXT NOT NULL,
+    iter INTEGER NOT NULL,
+    timestamp INTEGER NOT NULL,
+    body TEXT NOT NULL,
+    PRIMARY KEY (task, type, metric, variant, iter)
+) WITHOUT ROWID;
+"""

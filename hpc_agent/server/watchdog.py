@@ -1,0 +1,74 @@
+"""What happens without anybody calling: silent tasks are stopped, silent workers forgotten (wire.md 8.5)."""
+
+from __future__ import annotations
+
+import threading
+from datetime import datetime, timedelta
+
+from hpc_agent.clock import Clock
+from hpc_agent.domain.status import TaskStatus
+from hpc_agent.logs import Events
+from hpc_agent.server.service import Moment, iso
+from hpc_agent.server.services.transitions import change_status
+from hpc_agent.server.services.workers import forget_expired
+from hpc_agent.server.store import query as q
+from hpc_agent.server.store.connection import Store
+from hpc_agent.server.store.documents import tasks
+from hpc_agent.server.store.query import Query
+
+SILENT_AFTER = timedelta(seconds=7200)
+MESSAGE = "Forced stop (non-responsive)"
+_INTERVAL = 60.0
+
+log = Events("server.watchdog")
+
+
+def sweep(store: Store, now: datetime) -> list[str]:
+    """One look at everything; returns the ids of the tasks it stopped."""
+    with store.write() as db:
+        at = Moment(db, now)
+        silent = Query(
+            (
+                q.compare(q.field(tasks.table, "status"), "=", TaskStatus.IN_PROGRESS.value),
+                q.compare(q.field(tasks.table, "last_update"), "<", iso(now - SILENT_AFTER)),
+            ),
+            fields=("status",),
+        )
+        stopped = [task["id"] for task in tasks.find(db, silent)]
+        for task in stopped:
+            change_status(
+                at,
+                {"id": task, "status": TaskStatus.IN_PROGRESS.value},
+                TaskStatus.STOPPED,
+                reason=MESSAGE,
+                message=MESSAGE,
+                also={"completed": at.time},
+            )
+        forget_expired(db, now)
+    return stopped
+
+
+class Watchdog:
+    """Sweeps once a minute in a thread, until stopped. Use as a context manager."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
+
+    def __enter__(self) -> Watchdog:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._clock.wait(self._over, _INTERVAL):
+            try:
+                for task in sweep(self._store, self._clock.now()):
+                    log.warning("stopped a silent task", task=task)
+            except Exception:  # noqa: BLE001 - the top of a loop that must go on
+                log.error("sweep failed", trace=True)

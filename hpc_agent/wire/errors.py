@@ -1,0 +1,44 @@
+"""The errors a ClearML server answers with, by their numbers (wire.md 1.10). Shared by the client and our server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ErrorKind:
+    """``code`` is the HTTP status, ``subcode`` ClearML's own number, ``text`` the start of the message."""
+
+    code: int
+    subcode: int
+    text: str
+
+
+VALIDATION_ERROR = ErrorKind(400, 12, "Validation error")
+INVALID_TASK_ID = ErrorKind(400, 101, "Invalid task id")
+INVALID_TASK_STATUS = ErrorKind(400, 110, "Invalid task status")
+TASK_CANNOT_BE_DELETED = ErrorKind(400, 123, "Task cannot be deleted")
+EVENTS_NOT_ADDED = ErrorKind(400, 131, "Events not added")
+INVALID_MODEL_ID = ErrorKind(400, 201, "Invalid model id")
+MODEL_IN_USE = ErrorKind(400, 205, "Model is in use")
+INVALID_PROJECT_ID = ErrorKind(400, 401, "Invalid project id")
+PROJECT_HAS_TASKS = ErrorKind(400, 402, "Project has tasks")
+INVALID_QUEUE_ID = ErrorKind(400, 701, "Invalid queue id")
+QUEUE_NOT_EMPTY = ErrorKind(400, 702, "Queue is not empty")
+TASK_NOT_IN_QUEUE = ErrorKind(400, 703, "Invalid queue id or task not in queue")
+TASK_ALREADY_QUEUED = ErrorKind(400, 706, "Task already queued")
+NO_DEFAULT_QUEUE = ErrorKind(400, 707, "No default queue was found")
+MULTIPLE_DEFAULT_QUEUES = ErrorKind(400, 708, "Multiple default queues found")
+INVALID_WORKER_ID = ErrorKind(400, 1001, "Invalid worker id")
+
+BAD_AUTH_TYPE = ErrorKind(401, 10, "Unauthorized (bad authentication header type)")
+NO_CREDENTIALS = ErrorKind(401, 20, "Unauthorized (missing credentials)")
+BAD_CREDENTIALS = ErrorKind(401, 21, "Unauthorized (malformed credentials)")
+INVALID_CREDENTIALS = ErrorKind(401, 22, "Unauthorized (invalid credentials)")
+INVALID_TOKEN = ErrorKind(401, 30, "Unauthorized (invalid token)")
+
+UNKNOWN_ACTION = ErrorKind(404, 0, "Unable to find endpoint")
+METHOD_NOT_ALLOWED = ErrorKind(405, 0, "Method not allowed")
+BODY_TOO_LARGE = ErrorKind(413, 0, "Request body too large")
+COMPRESSED_BODY = ErrorKind(415, 0, "Content-Encoding is not supported")
+INTERNAL_ERROR = ErrorKind(500, 0, "General data error")
