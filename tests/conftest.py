@@ -58,3 +58,69 @@ def slurm_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmClu
         yield SlurmCluster(directory, {**own, **described["env"]})
     finally:
         _slurm_cluster("stop", directory=directory)
+
+
+@dataclass(frozen=True)
+class ClearmlServer:
+    """A running ``hpc-agent server``; ``conf`` is the clearml.conf that lets clients in."""
+
+    url: str
+    conf: Path
+    data_dir: Path
+    pid: int
+
+    @property
+    def env(self) -> dict[str, str]:
+        """This process's environment without ClearML's own variables, but for the one that names ``conf``."""
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(("CLEARML_", "TRAINS_"))}
+        return {**clean, "CLEARML_CONFIG_FILE": str(self.conf)}
+
+
+def start_clearml_server(data_dir: Path, port: int = 0) -> tuple[subprocess.Popen[str], ClearmlServer]:
+    """Start one that its caller must end; returns when it listens."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    # Nobody's own clearml.conf may reach the server under test.
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("CLEARML_", "TRAINS_"))}
+    child = subprocess.Popen(
+        [sys.executable, "-m", "hpc_agent", "server", "--port", str(port), "--data-dir", str(data_dir)],
+        env={**environ, "HOME": str(data_dir)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert child.stdout is not None
+    line = child.stdout.readline()
+    if not line.startswith("Listening on "):
+        child.kill()
+        raise RuntimeError(f"hpc-agent server did not start: {line or child.wait()}")
+    return child, ClearmlServer(line.split()[-1], data_dir / "clearml.conf", data_dir, child.pid)
+
+
+def stop_clearml_server(child: subprocess.Popen[str]) -> int:
+    """End it as an operator would; returns its exit code."""
+    child.terminate()
+    try:
+        return child.wait(15)
+    finally:
+        child.kill()
+        child.wait()
+        assert child.stdout is not None
+        child.stdout.close()
+
+
+@pytest.fixture(scope="session")
+def clearml_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClearmlServer]:
+    """A real server for this session. Tests share it: make projects and queues of your own."""
+    child, server = start_clearml_server(tmp_path_factory.mktemp("clearml-server"))
+    try:
+        yield server
+    finally:
+        stop_clearml_server(child)
+
+
+@pytest.fixture(scope="session")
+def peers() -> Path:
+    """``bin`` of the environment with the real clearml and clearml-agent; tests that use it are skipped without it."""
+    folder = Path(os.environ.get("HPC_AGENT_PEERS", Path(__file__).parent.parent / ".venv-peers")) / "bin"
+    if not (folder / "clearml-task").exists():
+        pytest.skip(f"{folder} has no clearml-task; scripts/test makes that environment")
+    return folder
