@@ -60,7 +60,7 @@ class Shared:
 
         return Client(configuration.settings.api, budget=budget)
 
-    def start_log(self, level: str, file: Path | None = None) -> None:
+    def start_log(self, level: str = "WARNING", file: Path | None = None) -> None:
         """Log to stderr, or append to ``file``."""
         from hpc_agent import logs
 

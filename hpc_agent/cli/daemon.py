@@ -10,7 +10,7 @@ from types import FrameType
 
 import click
 
-from hpc_agent.cli.context import Shared, git_flags, pass_shared, worker_flags
+from hpc_agent.cli.context import Shared, git_flags, pass_shared
 from hpc_agent.cli.options import MultiValueCommand, MultiValueOption
 
 
@@ -21,7 +21,8 @@ from hpc_agent.cli.options import MultiValueCommand, MultiValueOption
 @click.option("--polling-interval", type=click.FloatRange(min=0.1), help="Seconds between two looks at the queues.")
 @click.option("--foreground", is_flag=True, help="Log to the terminal, not to <hpc.root>/daemon.log.")
 @click.option("--once", is_flag=True, help="One pass, for cron, scrontab and tests; waits for its environment builds.")
-@worker_flags
+@click.option("--git-user", help="User for HTTPS git remotes.")
+@click.option("--git-pass", help="Password or token for HTTPS git remotes.")
 @pass_shared
 def command(
     shared: Shared,
@@ -31,12 +32,8 @@ def command(
     polling_interval: float | None,
     foreground: bool,
     once: bool,
-    optimize: int,
     git_user: str | None,
     git_pass: str | None,
-    log_level: str,
-    gpus: str | None,
-    cpu_only: bool,
 ) -> None:
     """Serve queues: each waiting task becomes a Slurm job that claims and runs it.
 

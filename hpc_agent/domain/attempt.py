@@ -19,7 +19,7 @@ class Attempt:
 
     @property
     def job_name(self) -> str:
-        """The one key that squeue and sacct both always have. 53 characters for a 32-digit task id."""
+        """The one key that squeue and sacct both always have. 54 characters for a 32-digit task id."""
         return f"{_PREFIX}{self.task}_{self.id}"
 
 

@@ -1,0 +1,202 @@
+"""The pure parts of running a task: environment of its process, outcome, resources, rendered script."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hpc_agent.config.settings import AgentSettings, SlurmSettings
+from hpc_agent.domain.attempt import attempt_for
+from hpc_agent.domain.ids import QueueId, TaskId, WorkerId
+from hpc_agent.domain.resources import Override, Policy, Resources, format_time_limit, parse_time_limit
+from hpc_agent.domain.task import Task
+from hpc_agent.errors import ResourceError, TemplateError
+from hpc_agent.executor.environment import Launch, process_environment
+from hpc_agent.executor.outcome import ended
+from hpc_agent.executor.stop import Why
+from hpc_agent.submission.render import JobContext, Renderer
+
+TASK = Task(TaskId("a" * 32), name="train", environment={"LEVEL": "7"})
+
+
+def launch(**changes: object) -> Launch:
+    base = Launch(
+        task=TASK,
+        worker=WorkerId("node:slurm:7"),
+        log_level="INFO",
+        config_file=Path("/home/u/clearml.conf"),
+        script_dir=Path("/work/repo/src"),
+        root=Path("/work/repo"),
+        bin_dir=Path("/envs/k/bin"),
+    )
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+def test_the_process_sees_what_the_sdk_expects() -> None:
+    environ = process_environment(
+        {"PATH": "/usr/bin", "PYTHONPATH": "/own", "PYTHONHOME": "/x", "HPC_AGENT_RUN_DIR": "/runs"},
+        launch(),
+        AgentSettings(),
+    )
+    assert environ["CLEARML_TASK_ID"] == environ["TRAINS_TASK_ID"] == TASK.id
+    assert environ["CLEARML_LOG_TASK_TO_BACKEND"] == "0"
+    assert environ["PATH"] == "/envs/k/bin:/usr/bin"
+    assert environ["PYTHONPATH"] == "/own:/work/repo/src"
+    assert environ["VIRTUAL_ENV"] == "/envs/k"
+    assert {"PYTHONHOME", "HPC_AGENT_RUN_DIR", "LEVEL"}.isdisjoint(environ)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "inherited", "cuda", "nvidia"),
+    [
+        (None, {"CUDA_VISIBLE_DEVICES": "2,3"}, "2,3", "2,3"),
+        ("0,1", {"CUDA_VISIBLE_DEVICES": "2,3"}, "0,1", "0,1"),
+        ("0.1", {}, "0:1", "0:1"),
+        ("all", {"CUDA_VISIBLE_DEVICES": "2"}, None, "all"),
+        ("none", {}, "none", "none"),
+    ],
+)
+def test_gpu_visibility(gpus: str | None, inherited: dict[str, str], cuda: str | None, nvidia: str) -> None:
+    environ = process_environment(inherited, launch(gpus=gpus), AgentSettings())
+    assert (environ.get("CUDA_VISIBLE_DEVICES"), environ["NVIDIA_VISIBLE_DEVICES"]) == (cuda, nvidia)
+
+
+def test_the_tasks_own_environment_is_exported_when_the_site_allows_it() -> None:
+    environ = process_environment({}, launch(), AgentSettings(enable_task_env=True, extra_python_path="/site"))
+    assert environ["LEVEL"] == "7"
+    assert environ["PYTHONPATH"].endswith(":/site")
+
+
+@pytest.mark.parametrize(
+    ("code", "why", "status", "exit_code", "words"),
+    [
+        (0, None, "completed", 0, "done"),
+        (3, None, "failed", 3, "exit code 3"),
+        (-9, None, "failed", 137, "SIGKILL"),
+        (-15, Why.ABORT, "stopped", 143, "aborted"),
+        (0, Why.ABORT, "stopped", 1, "aborted"),
+        (-15, Why.SIGNAL, "stopped", 143, "told to end"),
+        (-15, Why.TAKEN_BACK, "none", 143, "status"),
+    ],
+)
+def test_how_a_process_ended_becomes_a_status(
+    code: int, why: Why | None, status: str, exit_code: int, words: str
+) -> None:
+    outcome = ended(code, why)
+    assert (outcome.status, outcome.exit_code) == (status, exit_code)
+    assert words in outcome.reason
+
+
+POLICY = Policy(
+    "gpu",
+    Resources(gpus=1, partition="main"),
+    {
+        "num_gpus": Override(0, 4),
+        "partition": Override(choices=("main", "long")),
+        "time_limit": Override(maximum=120),
+        "memory_gb": Override(maximum=64),
+    },
+)
+
+
+def test_a_task_overrides_within_what_its_queue_allows() -> None:
+    asked = {"num_gpus": "2", "partition": "long", "time_limit": "1:30:00", "memory_gb": "1.5"}
+    resources = POLICY.resources(asked)
+    assert (resources.gpus, resources.partition, resources.time_minutes, resources.memory_mb) == (2, "long", 90, 1536)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("num_gpus", "9", "at most 4"),
+        ("num_gpus", "two", "expected a whole number"),
+        ("partition", "secret", "allows: main, long"),
+        ("time_limit", "3:00:00", "at most 120 minutes"),
+        ("time_limit", "soon", "D-HH:MM:SS"),
+        ("memory_gb", "1000", "at most 64"),
+        ("memory_gb", "lots", "a number of GiB"),
+        ("memory_gb", "nan", "a number of GiB"),
+        ("account", "other", "does not let a task set account"),
+    ],
+)
+def test_beyond_it_the_task_is_refused_with_the_rule(name: str, value: str, words: str) -> None:
+    with pytest.raises(ResourceError, match=words):
+        POLICY.resources({name: value})
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"),
+    [("90", 90), ("10:30", 11), ("01:00:00", 60), ("1-0", 1440), ("1-2:30", 1590), ("2-00:00:01", 2881)],
+)
+def test_time_limits_are_read_as_slurm_reads_them(text: str, minutes: int) -> None:
+    assert parse_time_limit(text) == minutes
+    assert parse_time_limit(format_time_limit(minutes)) == minutes
+
+
+DEFAULT = Resources()
+
+
+def context(task: Task = TASK, resources: Resources = DEFAULT, **site: object) -> JobContext:
+    return JobContext(
+        task=task,
+        attempt=attempt_for("c", QueueId("q"), task.id, "t"),
+        queue_name="gpu",
+        resources=resources,
+        site=SlurmSettings(**site),  # type: ignore[arg-type]
+        run_dir=Path("/runs/with space"),
+        output=Path("/runs/with space/job.out"),
+        config_file=Path("/home/u/job.conf"),
+        agent=["/opt/py thon", "-m", "hpc_agent"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("site", "lines"),
+    [
+        ({}, ["--gres=gpu:a100:2", "--mem=4096M"]),
+        ({"gpu_flag": "gpus", "memory_flag": "mem-per-cpu"}, ["--gpus=a100:4", "--mem-per-cpu=1366M"]),
+        ({"gpu_flag": "gpus-per-node"}, ["--gpus-per-node=a100:2"]),
+    ],
+)
+def test_gpus_and_memory_are_asked_for_in_the_sites_dialect(site: dict[str, object], lines: list[str]) -> None:
+    wanted = Resources(nodes=2, gpus=2, gpu_type="a100", cpus=3, memory_mb=4096, time_minutes=90, account="lab")
+    text = Renderer().render("gpu.sbatch.j2", context(resources=wanted, **site))
+    for line in [*lines, "--time=01:30:00", "--account=lab", "--nodes=2", "--cpus-per-task=3"]:
+        assert f"#SBATCH {line}\n" in text
+    assert text.splitlines()[-2].startswith("exec '/opt/py thon' -m hpc_agent execute --id ")
+
+
+def test_the_script_is_good_bash_and_holds_nothing_unquoted(tmp_path: Path) -> None:
+    (tmp_path / "echo.j2").write_text("#!/bin/bash\necho {{ task.name }} {{ task.properties.x }}\n")
+    task = replace(TASK, name="$(touch hacked); 'x' \"y\"", properties={"x": "`id`"})
+    script = Renderer([tmp_path]).render("echo.j2", context(task))
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{task.name} `id`\n"
+    assert not (tmp_path / "hacked").exists()
+    base = Renderer().render("base.sbatch.j2", context(task))
+    subprocess.run(["bash", "-n", "-c", base], check=True)
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("#!/bin/bash\n{{ resources.gpu }}", "does not exist"),
+        ("#!/bin/bash\n{{ nothing }}", "'nothing' is undefined"),
+        ("#!/bin/bash\n{% if %}", "broken at line 2"),
+        ("no shebang", "does not begin with #!"),
+        ("#!/bin/bash\n{{ 1 / 0 }}", "ZeroDivisionError"),
+        ("#!/bin/bash\n#SBATCH --comment={{ task.name | directive }}", "control character"),
+    ],
+)
+def test_a_wrong_template_is_named(tmp_path: Path, template: str, words: str) -> None:
+    (tmp_path / "site.j2").write_text(template)
+    with pytest.raises(TemplateError, match=words):
+        Renderer([tmp_path]).render("site.j2", context(replace(TASK, name="a\n#SBATCH --uid=0")))
+
+
+def test_a_missing_template_names_where_it_was_looked_for() -> None:
+    with pytest.raises(TemplateError, match=r"searched: .*sbatch_templates"):
+        Renderer().render("none.j2", context())
