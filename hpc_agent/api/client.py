@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hpc_agent.api.events import Events
+from hpc_agent.api.files import Files
 from hpc_agent.api.projects import Projects
 from hpc_agent.api.queues import Queues
 from hpc_agent.api.session import Session
@@ -12,6 +13,9 @@ from hpc_agent.clock import SYSTEM, Clock
 from hpc_agent.config.settings import ApiSettings
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.retry import ROUTINE, Budget
+
+_PAGES_CALL_THEM_TASKS = (2, 31)
+"""From this API version on; before, web pages had them under ``experiments``."""
 
 
 class Client:
@@ -28,7 +32,9 @@ class Client:
         self.events = Events(self.session)
         self.workers = Workers(self.session, clock)
         self.projects = Projects(self.session)
+        self.files = Files(self.session)
 
     def task_page(self, task: TaskId, project: str) -> str:
-        """The link of a task's page, in the form that ``clearml-task`` prints."""
-        return f"{self.session.settings.web_server}/projects/{project or '*'}/experiments/{task}/output/log"
+        """The link of a task's page, in the form that ``clearml-task`` prints for this server."""
+        word = "tasks" if self.session.server_version >= _PAGES_CALL_THEM_TASKS else "experiments"
+        return f"{self.session.settings.web_server}/projects/{project or '*'}/{word}/{task}/output/log"

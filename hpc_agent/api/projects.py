@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from hpc_agent.api.session import Session
 
@@ -11,8 +12,11 @@ class Projects:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def find_or_create(self, name: str) -> str:
-        """The id of the project with exactly this name (``a/b`` is a sub-project), made if it does not exist."""
+    def find_or_create(self, name: str, *, system_tags: Sequence[str] = ()) -> str:
+        """The id of the project with exactly this name (``a/b`` is a sub-project), made if it does not exist.
+
+        ``system_tags`` are for a new one: ``hidden`` keeps it out of lists.
+        """
         query = {
             "name": f"^{re.escape(name)}$",
             "only_fields": ["id", "name"],
@@ -22,4 +26,5 @@ class Projects:
         for project in self._session.call("projects.get_all", query)["projects"]:
             if project.get("name", name) == name:
                 return str(project["id"])
-        return str(self._session.call("projects.create", {"name": name, "description": ""}, repeatable=False)["id"])
+        project = {"name": name, "description": "", **({"system_tags": list(system_tags)} if system_tags else {})}
+        return str(self._session.call("projects.create", project, repeatable=False)["id"])

@@ -48,7 +48,7 @@ class Queues:
         names = sorted(str(queue["name"]) for queue in self._session.call("queues.get_all", {})["queues"])
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
         advice = f"did you mean {' or '.join(near)}?" if near else f"the server has: {', '.join(names) or 'none'}"
-        return f'there is no queue "{name}"; {advice} (--create-queue makes it)'
+        return f'there is no queue "{name}"; {advice}'
 
     def default(self) -> QueueId:
         """The server's default queue, else the one named ``default``."""

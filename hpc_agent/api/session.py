@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
+import re
 import socket
 import threading
 from collections.abc import Iterable, Mapping
@@ -58,6 +60,7 @@ class Session:
         self._http.verify = settings.verify_certificate
         self._token = ""
         self._expires = 0.0
+        self._server_version: tuple[int, ...] = ()
         self._lock = threading.Lock()
 
     def call(
@@ -93,6 +96,31 @@ class Session:
             AuthError, ServerUnreachableError: as for ``call``.
         """
         retry(lambda: self._login(""), self._budget, self._clock)
+
+    def post_file(self, body: io.RawIOBase, content_type: str) -> None:
+        """Post a multipart form to the file server, which keeps the login of the API server.
+
+        Raises:
+            ApiError: it was refused.
+            ServerUnreachableError: no usable answer.
+        """
+        server = self.settings.files_server
+        headers = {"Authorization": f"Bearer {self._current_token()}", "Content-Type": content_type}
+        try:
+            response = self._http.post(server, data=body, headers=headers, timeout=_TIMEOUT, allow_redirects=False)
+        except requests.RequestException as error:
+            raise ServerUnreachableError(
+                f"the file server at {without_credentials(server)} took no file: {_cause(error)}; "
+                "check api.files_server"
+            ) from error
+        if response.status_code != 200:
+            raise ApiError("the upload", response.status_code, 0, response.text[:200])
+
+    @property
+    def server_version(self) -> tuple[int, ...]:
+        """The newest API version that the server speaks (``(2, 31)``), as its token says; empty when it says none."""
+        self._current_token()
+        return self._server_version
 
     def _call(
         self, endpoint: str, body: bytes, content_type: str, budget: Budget, repeatable: bool, version: str
@@ -149,7 +177,10 @@ class Session:
                     "(port 8008, or api.…) and not the web page?"
                 )
             self._token = token
-            self._expires = _expiry(token)
+            claims = _claims(token)
+            end = claims.get("exp")
+            self._expires = float(end) if isinstance(end, (int, float)) else float("inf")
+            self._server_version = version_tuple(str(claims.get("api_version") or ""))
 
     def _send(self, path: str, endpoint: str, body: bytes, content_type: str, authorization: str) -> dict[str, Any]:
         server = self.settings.api_server
@@ -247,11 +278,16 @@ def _cause(error: BaseException) -> str:
     return text.split(": ", 1)[-1] if len(text) > 200 else text
 
 
-def _expiry(token: str) -> float:
-    """The ``exp`` claim, seconds since 1970; a token without one is taken to last."""
+def _claims(token: str) -> dict[str, Any]:
+    """What a token says of itself; nothing for one that is no JWT."""
     try:
         payload = token.split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-        return float(claims["exp"])
-    except (IndexError, ValueError, KeyError, TypeError):
-        return float("inf")
+    except (IndexError, ValueError):
+        return {}
+    return claims if isinstance(claims, dict) else {}
+
+
+def version_tuple(text: str) -> tuple[int, ...]:
+    """``"2.31"`` → ``(2, 31)``; empty for anything else."""
+    return tuple(map(int, text.split("."))) if re.fullmatch(r"\d+(\.\d+)*", text) else ()

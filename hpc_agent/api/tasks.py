@@ -117,11 +117,30 @@ class Tasks:
             raise NotFoundError("tasks.get_all", 400, 101, f"there is no task {task}")
         self._session.call("tasks.edit", {"task": task, "runtime": {**seen[task].runtime, **values}, "force": True})
 
+    def names(self, project: str, pattern: str) -> list[str]:
+        """The names of a project's tasks that match a regular expression."""
+        query = {
+            "project": [project],
+            "name": pattern,
+            "only_fields": ["id", "name"],
+            "search_hidden": True,
+            "page": 0,
+            "page_size": 500,
+        }
+        return [str(task["name"]) for task in self._session.call("tasks.get_all", query)["tasks"]]
+
+    def set_arguments(self, task: TaskId, values: Mapping[str, str]) -> None:
+        """Add or replace what the script's argument parser gets (hyper-parameter section ``Args``)."""
+        self._set_hyperparams(task, "Args", values)
+
     def set_properties(self, task: TaskId, values: Mapping[str, str]) -> None:
         """Add or replace user properties (what the web page shows under "user properties")."""
-        params = [
-            {"section": "properties", "name": name, "value": value, "type": "str"} for name, value in values.items()
-        ]
+        self._set_hyperparams(task, "properties", values)
+
+    def _set_hyperparams(self, task: TaskId, section: str, values: Mapping[str, str]) -> None:
+        if not values:
+            return
+        params = [{"section": section, "name": name, "value": value, "type": "str"} for name, value in values.items()]
         self._session.call(
             "tasks.edit_hyper_params", {"task": task, "hyperparams": params, "replace_hyperparams": "none"}
         )

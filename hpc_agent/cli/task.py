@@ -1,0 +1,168 @@
+"""``hpc-task``: create a task from code, and put it on a queue. The flags are those of ``clearml-task``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hpc_agent import __version__
+from hpc_agent.cli.options import MultiValueCommand, MultiValueOption
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from hpc_agent.api.client import Client
+    from hpc_agent.drafts.create import Created
+
+# Importing the type list would import its package; a test holds it equal to domain.draft.TASK_TYPES.
+TASK_TYPES = (
+    "training", "testing", "inference", "data_processing", "application", "monitor", "controller", "optimizer",
+    "service", "qc", "custom",
+)  # fmt: skip
+
+EXAMPLES = """
+\b
+Examples:
+  hpc-task --project lab --name first --script train.py --packages torch "numpy>2" --queue gpu
+  hpc-task --project lab --name sweep --script train.py --args lr=0.1 epochs=3 --queue gpu
+  hpc-task --project lab --name big --repo https://host/lab/code.git --branch main --script src/train.py --queue gpu
+  hpc-task --name again --base-task-id 1a2b… --args lr=0.2 --queue gpu
+"""
+
+
+@click.command(cls=MultiValueCommand, epilog=EXAMPLES)
+@click.version_option(__version__, prog_name="hpc-task", message="%(prog)s %(version)s")
+@click.option("--project", help="Project of the task; made if it does not exist. Optional with --base-task-id.")
+@click.option("--name", help="Name of the task.")
+@click.option("--tags", cls=MultiValueOption, metavar="TAG", help='Tags of the task: --tags "base" "job".')
+@click.option("--repo", help="Address of the git repository, or a local folder that is in one.")
+@click.option("--folder", help="Local folder in a git repository; its commit and uncommitted changes are sent.")
+@click.option("--branch", help="Branch or tag of the repository; its newest commit at the time of the run.")
+@click.option("--commit", help="Commit of the repository. Default: the newest, or the one that the folder is at.")
+@click.option(
+    "--script",
+    help="Script to run: .py, .ipynb or .sh. With --repo relative to the repository's root, with --folder relative to "
+    "it or a path into it. A script that is in no repository is sent whole.",
+)
+@click.option("--module", help='Python module to run instead of a script: "torch.distributed.launch train.py".')
+@click.option("--cwd", help="Folder to run in, relative to the repository's root (the default) or to --folder.")
+@click.option("--binary", help="Program that runs the script: python3.12, /bin/bash. Found out when not given.")
+@click.option("--args", cls=MultiValueOption, metavar="NAME=VALUE", help="Arguments of the script: --args lr=0.003.")
+@click.option("--queue", help="Queue to put the task on, by name or id. Without it the task is left a draft.")
+@click.option("--requirements", metavar="FILE", help="File of packages to install instead of the repository's own.")
+@click.option("--packages", cls=MultiValueOption, metavar="PACKAGE", help='Packages: --packages keras "tqdm>=2.1".')
+@click.option("--docker", metavar="IMAGE", help="Container image to run in.")
+@click.option("--docker_args", "--docker-args", metavar="ARGUMENTS", help="Arguments of the container, as one text.")
+@click.option(
+    "--docker_bash_setup_script",
+    "--docker-bash-setup-script",
+    metavar="FILE|TEXT",
+    help="bash script to run in the container before the environment is set up: a file, or the text itself.",
+)
+@click.option("--output-uri", metavar="URI", help="Where models and artifacts go: a URL or an absolute path.")
+@click.option("--task-type", type=click.Choice(TASK_TYPES), help="Type of the task. Ignored with --pipeline.")
+@click.option("--skip-task-init", is_flag=True, help="Do not add a Task.init() call: the script has one.")
+@click.option("--base-task-id", metavar="TASK", help="Copy this task (id or name) and change what the flags say.")
+@click.option("--import-offline-session", metavar="ZIP", help="Import a run that the SDK recorded offline.")
+@click.option("--force-no-requirements", is_flag=True, help="Install no packages, and ask for no list of them.")
+@click.option("--skip-repo-detection", is_flag=True, help="Send the script alone though it is in a repository.")
+@click.option(
+    "--skip-python-env-install",
+    is_flag=True,
+    help="In a container: use its Python environment as it is (CLEARML_AGENT_SKIP_PYTHON_ENV_INSTALL).",
+)
+@click.option("--pipeline", is_flag=True, help="The script is a pipeline's controller.")
+@click.option("--pipeline-version", metavar="VERSION", help="Version of the pipeline. Only with --pipeline.")
+@click.option("--pipeline-dont-add-run-number", is_flag=True, help="Do not number the pipeline's runs.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON.")
+@click.help_option("-h", "--help")
+def task(import_offline_session: str | None, as_json: bool, **flags: Any) -> None:
+    """Create a ClearML task from a script, a repository or another task, and put it on a queue.
+
+    Everything is checked before anything is created.
+    """
+    given = {name: value for name, value in flags.items() if value}
+    with _errors():
+        created = _imported(import_offline_session, given) if import_offline_session else _created(given)
+    if as_json:
+        click.echo(json.dumps(asdict(created)))
+        return
+    click.echo(f'task {created.id} "{created.name}" created')
+    if import_offline_session:
+        click.echo("imported from the offline session, as completed")
+    else:
+        click.echo(f"queued on {created.queue}" if created.queue else "left as a draft: --queue would have queued it")
+    click.echo(created.page)
+
+
+def _created(given: dict[str, Any]) -> Created:
+    from pathlib import Path
+
+    from hpc_agent.clock import SYSTEM
+    from hpc_agent.drafts.create import create
+    from hpc_agent.drafts.plan import plan
+    from hpc_agent.drafts.request import Request
+
+    request = Request(**given)
+    planned = plan(request, Path.cwd(), _comment(SYSTEM.now()))
+    _warn(planned.warnings)
+    return create(_client(), request, planned)
+
+
+def _imported(session: str, given: dict[str, Any]) -> Created:
+    from pathlib import Path
+
+    from hpc_agent.drafts.offline import import_offline, opened
+    from hpc_agent.drafts.request import WrongUsageError
+
+    if given:
+        name = next(iter(given)).replace("_", "-")
+        raise WrongUsageError(f"--import-offline-session imports a run as it was: it does not go with --{name}")
+    with opened(Path(session).expanduser()) as run:
+        _warn(run.warnings)
+        return import_offline(_client(), run)
+
+
+def _client() -> Client:
+    from hpc_agent.api.client import Client
+    from hpc_agent.config.load import load
+    from hpc_agent.retry import INTERACTIVE
+
+    return Client(load().settings.api, budget=INTERACTIVE)
+
+
+def _comment(now: datetime) -> str:
+    import getpass
+    import socket
+
+    return f"Created with hpc-task at {now:%Y-%m-%d %H:%M:%S} UTC by {getpass.getuser()}@{socket.gethostname()}"
+
+
+def _warn(warnings: Sequence[str]) -> None:
+    for warning in warnings:
+        click.echo(f"warning: {warning}", err=True)
+
+
+@contextmanager
+def _errors() -> Iterator[None]:
+    """Errors in one sentence on stderr: exit code 2 for wrong usage, 1 for everything else."""
+    from hpc_agent.drafts.request import WrongUsageError
+    from hpc_agent.errors import HpcAgentError
+
+    try:
+        yield
+    except WrongUsageError as error:
+        raise click.UsageError(str(error), click.get_current_context()) from error
+    except HpcAgentError as error:
+        raise click.ClickException(str(error)) from error
+
+
+def main() -> None:
+    """The console script ``hpc-task``; without arguments it shows its help."""
+    task(sys.argv[1:] or ["--help"], prog_name="hpc-task")

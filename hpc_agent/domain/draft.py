@@ -1,0 +1,43 @@
+"""A task that is to be created: everything about it, before the server knows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from hpc_agent.domain.task import Container, Script
+
+TASK_TYPES = (
+    "training",
+    "testing",
+    "inference",
+    "data_processing",
+    "application",
+    "monitor",
+    "controller",
+    "optimizer",
+    "service",
+    "qc",
+    "custom",
+)
+"""The types that ClearML servers accept."""
+
+
+@dataclass(frozen=True)
+class Draft:
+    """``project`` is a name, ``output_uri`` a URL or empty; ``runtime`` are marks that programs leave for programs."""
+
+    name: str
+    project: str
+    script: Script
+    type: str = "training"
+    container: Container = field(default_factory=Container)
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    """Hyper-parameter section ``Args``: what the script's argument parser gets."""
+    properties: Mapping[str, str] = field(default_factory=dict)
+    """User properties."""
+    tags: tuple[str, ...] = ()
+    system_tags: tuple[str, ...] = ()
+    comment: str = ""
+    output_uri: str = ""
+    runtime: Mapping[str, object] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""From a command line to a task on the server: ``request`` → ``plan`` (nothing is created) → ``create``."""

@@ -1,0 +1,188 @@
+"""The state of a git folder on this machine: where it comes from, which commit, what was changed since."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from hpc_agent import process
+from hpc_agent.drafts.request import is_address
+from hpc_agent.errors import ProcessError, SourceError
+from hpc_agent.redact import without_credentials
+from hpc_agent.sources.git import environment, last_line
+
+LIMIT_BYTES = 5_000_000
+"""Uncommitted changes are part of the task object, which is read at every turn and may not exceed 16 MB."""
+
+_TIMEOUT_S = 120.0
+# The user's own settings shape what `git diff` prints; a patch for others must not depend on them.
+_PLAIN = ("--no-color", "--no-ext-diff", "--no-textconv", "--src-prefix=a/", "--dst-prefix=b/")
+_BINARY = re.compile(r"^Binary files .+ differ$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Repository:
+    """``commit`` is the newest one of the upstream branch where there is one, so that others can fetch it; then the
+    commits that were not pushed are part of the uncommitted changes. ``pushed``: some remote branch has it."""
+
+    root: Path
+    url: str
+    branch: str
+    commit: str
+    pushed: bool
+
+
+def find_root(folder: Path) -> Path | None:
+    """The top folder of the git repository that ``folder`` is in, or None when it is in none.
+
+    Raises:
+        SourceError: git is needed and missing, or refuses to look into the repository.
+    """
+    try:
+        answer = _git(folder, "rev-parse", "--show-toplevel")
+    except SourceError:
+        if any((parent / ".git").exists() for parent in (folder, *folder.parents)):
+            raise
+        return None
+    if answer.ok:
+        return Path(answer.stdout.rstrip("\n"))
+    if "not a git repository" in answer.stderr:
+        return None
+    raise SourceError(f"git cannot read the repository at {folder}: {last_line(answer)}")
+
+
+def read_repository(root: Path) -> Repository:
+    """
+    Raises:
+        SourceError: it has no commit or no remote, so that no other machine could get the code.
+    """
+    if not _git(root, "rev-parse", "--verify", "--quiet", "HEAD").ok:
+        raise SourceError(f"the repository {root} has no commit yet: commit and push, then try again")
+    url = _url(root)
+    remote, upstream = _upstream(root)
+    branch = _line(root, "rev-parse", "--abbrev-ref", "HEAD")
+    if upstream:
+        branch = upstream.removeprefix(f"{remote}/")
+    elif branch == "HEAD":
+        # A detached head says nothing; the remote's main branch is the best guess.
+        branch = _line(root, "rev-parse", "--abbrev-ref", "origin").removeprefix("origin/") or branch
+    commit = _line(root, "rev-parse", upstream or "HEAD")
+    pushed = bool(_line(root, "branch", "--remotes", "--contains", commit))
+    return Repository(root, url, branch, commit, pushed)
+
+
+def _url(root: Path) -> str:
+    # Without a remote git answers with the name that it would have asked for.
+    url = _line(root, "ls-remote", "--get-url")
+    if url in ("", "origin", ".") and not _line(root, "remote", "get-url", url or "origin"):
+        others = _line(root, "remote").split()
+        url = _line(root, "remote", "get-url", others[0]) if others else ""
+    if not url:
+        raise SourceError(
+            f"the repository {root} has no remote, so no other machine can get its code: push it somewhere, "
+            "or send the script alone with --skip-repo-detection"
+        )
+    if is_address(url):
+        return without_password(url)
+    return str((root / url).resolve())
+
+
+def without_password(url: str) -> str:
+    """``url`` without credentials; the user of an ssh address is part of the address and stays."""
+    parts = urlsplit(url)
+    if parts.scheme in ("ssh", "git+ssh", "ssh+git") and parts.username:
+        return parts._replace(netloc=f"{parts.username}@{parts.netloc.rpartition('@')[2]}").geturl()
+    return without_credentials(url)
+
+
+def _upstream(root: Path) -> tuple[str, str]:
+    """The remote and the remote-tracking branch (``origin/main``) of the current branch, or two empty texts."""
+    answer = _git(root, "rev-parse", "--abbrev-ref", "--symbolic-full-name", "@{upstream}")
+    branch = _line(root, "rev-parse", "--abbrev-ref", "HEAD")
+    remote = _line(root, "config", f"branch.{branch}.remote")
+    # A branch may follow another local one (remote "."), which is not elsewhere.
+    return (remote, answer.stdout.strip()) if answer.ok and remote not in ("", ".") else ("", "")
+
+
+def uncommitted(repository: Repository) -> str:
+    """The patch from ``commit`` to the files as they are, staged or not; files git does not track are not in it.
+
+    Raises:
+        SourceError: it is too large, or not UTF-8 text.
+    """
+    arguments = ["diff", *_PLAIN, "--submodule=diff"]
+    diff = _output(repository.root, *arguments, repository.commit, "--")
+    if _BINARY.search(diff):
+        # "Binary files differ" is nothing that git apply could do.
+        diff = _output(repository.root, *arguments, "--binary", repository.commit, "--")
+    if len(diff.encode()) > LIMIT_BYTES:
+        raise SourceError(
+            f"the uncommitted changes in {repository.root} are {len(diff.encode()) / 1e6:.1f} MB, "
+            f"more than the {LIMIT_BYTES / 1e6:.0f} MB that a task can carry: commit and push them"
+        )
+    if "\ufffd" in diff:
+        raise SourceError(
+            f"the uncommitted changes in {repository.root} are not all UTF-8 text, so they cannot be put into a task: "
+            "commit and push them"
+        )
+    return diff
+
+
+def resolve_commit(root: Path, name: str) -> str:
+    """The full id of a commit that this clone knows.
+
+    Raises:
+        SourceError: it knows none of that name.
+    """
+    answer = _git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+    if not answer.ok:
+        raise SourceError(f"the repository {root} knows no {name!r}: is it spelled so, and fetched (git fetch)?")
+    return answer.stdout.strip()
+
+
+def resolve_branch(root: Path, name: str) -> str:
+    """The newest commit that this clone knows of a branch (or tag) of its remote.
+
+    Raises:
+        SourceError: it knows no such branch.
+    """
+    remotes = _line(root, "remote").split()
+    for reference in (*(f"refs/remotes/{remote}/{name}" for remote in remotes), f"refs/tags/{name}"):
+        if _git(root, "rev-parse", "--verify", "--quiet", reference).ok:
+            return resolve_commit(root, reference)
+    raise SourceError(f"the remote of {root} has no branch or tag {name!r}: is it spelled so, pushed, and fetched?")
+
+
+def text_at(root: Path, commit: str, path: str) -> str | None:
+    """What a file (relative to the root) holds at a commit; None when the commit does not have it."""
+    answer = _git(root, "show", "--no-textconv", f"{commit}:{path}")
+    return answer.stdout if answer.ok else None
+
+
+def is_tracked(root: Path, path: str) -> bool:
+    """Whether git would carry this file (relative to the root): it is committed or at least added."""
+    return _git(root, "ls-files", "--error-unmatch", "--", f":(literal){path}").ok
+
+
+def _output(folder: Path, *arguments: str) -> str:
+    answer = _git(folder, *arguments)
+    if not answer.ok:
+        raise SourceError(f"git {arguments[0]} failed in {folder}: {last_line(answer)}")
+    return answer.stdout
+
+
+def _line(folder: Path, *arguments: str) -> str:
+    """What git prints, or empty text when it has nothing to say on the matter."""
+    answer = _git(folder, *arguments)
+    return answer.stdout.strip() if answer.ok else ""
+
+
+def _git(folder: Path, *arguments: str) -> process.Completed:
+    # The user's own configuration holds (line endings, filters): their files are compared as they compare them.
+    try:
+        return process.run(["git", *arguments], timeout=_TIMEOUT_S, env=environment(os.environ), cwd=folder)
+    except ProcessError as error:
+        raise SourceError(f"git {arguments[0]} could not be run: {error}; is git installed?") from error

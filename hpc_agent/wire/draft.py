@@ -1,0 +1,71 @@
+"""``domain.draft.Draft`` → the fields of ``tasks.create`` (wire.md 7.2, 8.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hpc_agent.domain.draft import Draft
+from hpc_agent.domain.task import Container, Requirements, Script
+
+DEFAULT_BINARY = "python"
+"""What ClearML's own clients write where no interpreter is known."""
+
+
+def draft_to_wire(draft: Draft, project_id: str) -> dict[str, Any]:
+    fields: dict[str, Any] = {
+        "name": draft.name,
+        "project": project_id,
+        "type": draft.type,
+        "comment": draft.comment,
+        "tags": list(draft.tags),
+        "system_tags": list(draft.system_tags),
+        "script": script_to_wire(draft.script),
+        "container": container_to_wire(draft.container),
+        "hyperparams": hyperparams_to_wire({"Args": draft.arguments, "properties": draft.properties}),
+        "runtime": dict(draft.runtime),
+    }
+    if draft.output_uri:
+        fields["output_dest"] = draft.output_uri
+    return fields
+
+
+def script_to_wire(script: Script) -> dict[str, Any]:
+    """The whole section: a server replaces it as a whole."""
+    return {
+        "repository": script.repository,
+        "branch": script.branch,
+        "tag": script.tag,
+        "version_num": script.commit,
+        "entry_point": script.entry_point,
+        "working_dir": script.working_dir,
+        "binary": script.binary or DEFAULT_BINARY,
+        "diff": script.diff,
+        "requirements": requirements_to_wire(script.requirements),
+    }
+
+
+def requirements_to_wire(requirements: Requirements) -> dict[str, str]:
+    """Lists that are None are left out: an absent list means "see the repository", an empty one "nothing"."""
+    lists = {"pip": requirements.pip, "conda": requirements.conda, "org_pip": requirements.org_pip}
+    return {name: "\n".join(lines) for name, lines in lists.items() if lines is not None}
+
+
+def container_to_wire(container: Container) -> dict[str, str]:
+    return {
+        "image": container.image,
+        "arguments": container.arguments,
+        "setup_shell_script": container.setup_shell_script,
+    }
+
+
+def hyperparams_to_wire(sections: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
+    """Section → name → value as the server keeps them; empty sections are left out."""
+    return {
+        section: {
+            name: {"section": section, "name": name, "value": value, "type": "str", "description": ""}
+            for name, value in values.items()
+        }
+        for section, values in sections.items()
+        if values
+    }
