@@ -73,7 +73,7 @@ class Claimer:
         intent = self._record("intent", task)
         if before is not None and before.owner != self._me.owner:
             return Lost(f"{before.owner} on {before.host or 'another host'} has claimed it")
-        if before is None and not self._run.first_claim(intent):
+        if before is None and not self._run.create().first_claim(intent):
             return Lost("another job has claimed it")
         if not self._remove(task):
             self._run.drop_claim()
@@ -127,6 +127,6 @@ class Claimer:
             raise InputError(f"task {task.id} is running already; abort or reset it first")
         if task.status in (TaskStatus.PUBLISHED, TaskStatus.PUBLISHING):
             raise InputError(f"task {task.id} is published and cannot run again; clone it")
-        if not self._run.first_claim(self._record("won", task)):
+        if not self._run.create().first_claim(self._record("won", task)):
             return Lost("another process has claimed it")
         return Won.FRESH

@@ -37,11 +37,11 @@ class Identity:
     def directory(self, runs: RunsFolder, task: TaskId, queue: Queue | None) -> RunDirectory:
         """Our run directory: the daemon's, or the same that a daemon would take for this queue entry."""
         if self.run_dir is not None:
-            return RunDirectory(self.run_dir).create()
+            return RunDirectory(self.run_dir)
         entry = next((entry for entry in queue.entries if entry.task == task), None) if queue else None
         if queue is not None and entry is not None:
-            return runs.of(attempt_for(self.cluster, queue.id, task, entry.added)).create()
-        return runs.of(Attempt(task, _unqueued(self.owner))).create()
+            return runs.of(attempt_for(self.cluster, queue.id, task, entry.added))
+        return runs.of(Attempt(task, _unqueued(self.owner)))
 
 
 def _unqueued(owner: str) -> AttemptId:
