@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -72,7 +72,7 @@ class Observer:
         queues = self._look_at_queues()
         entries = self._entries(queues)
         jobs = self._jobs()
-        files = self._files({*entries, *jobs})
+        files = self._files(entries, jobs)
         claimed = [attempt for attempt, found in files.items() if found.claimed]
         statuses = self._client.tasks.glimpse(sorted({a.task for a in claimed}), budget=ONCE)
         records = self._records(files, jobs)
@@ -107,16 +107,27 @@ class Observer:
                 found.setdefault(attempt, []).append(job)
         return found
 
-    def _files(self, seen: set[Attempt]) -> dict[Attempt, Files]:
-        """The run directories that matter: of entries, of live jobs, and all that are not settled."""
+    def _files(self, entries: Collection[Attempt], jobs: Collection[Attempt]) -> dict[Attempt, Files]:
+        """The run directories that matter: of entries, of live jobs, and all of ours that are not settled."""
         found: dict[Attempt, Files] = {}
         for task in self._runs.tasks():
             for directory in self._runs.attempts(task):
                 if directory.attempt not in self._settled:
                     self._add(found, directory.attempt)
-        for attempt in seen - found.keys() - self._settled:
+        for attempt in {*entries, *jobs} - found.keys() - self._settled:
             self._add(found, attempt)
-        return found
+        return {attempt: files for attempt, files in found.items() if attempt in entries or self._is_ours(files)}
+
+    def _is_ours(self, files: Files) -> bool:
+        """Whether this daemon submitted it, or another that served the same queue of the same cluster.
+
+        Of anything else the entries are not in sight: its absence from our queues says nothing.
+        """
+        record = files.submission
+        if record is not None and (record.queue not in self._queues or record.cluster != self._scheduler.cluster()):
+            # That never changes.
+            self._settled.add(files.directory.attempt)
+        return record is not None and files.directory.attempt not in self._settled
 
     def _add(self, found: dict[Attempt, Files], attempt: Attempt) -> None:
         try:

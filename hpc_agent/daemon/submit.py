@@ -100,7 +100,7 @@ class Submitter:
             return None
         answer = self._scheduler.submit(request)
         if isinstance(answer, Accepted):
-            record = msgspec.structs.replace(record, state="accepted", job=answer.job, cluster=answer.cluster)
+            record = msgspec.structs.replace(record, state="accepted", job=answer.job)
             directory.write_submission(record)
             log.info("submitted", task=task.id, job=answer.job, queue=queue.name, attempt=directory.attempt.id)
         elif isinstance(answer, Uncertain):

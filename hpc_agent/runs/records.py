@@ -24,8 +24,9 @@ class Submission(Record, frozen=True, kw_only=True):
     queue: str
     """Queue id of the entry."""
     queue_name: str = ""
-    job: str = ""
     cluster: str = ""
+    """As ``Scheduler.cluster()`` names it: job ids mean nothing elsewhere."""
+    job: str = ""
     tries: int = 1
     """How often this attempt was handed to the scheduler."""
     message: str = ""
