@@ -64,7 +64,7 @@ EnforcePartLimits=ALL
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 {nodes}
-PartitionName=main Nodes=ALL Default=YES PriorityTier=10 PreemptMode=OFF
+PartitionName=main Nodes=ALL Default=YES PriorityTier=10 PreemptMode=OFF DefaultTime=60
 PartitionName=short Nodes=ALL PriorityTier=10 PreemptMode=OFF MaxTime=5
 PartitionName=urgent Nodes=ALL PriorityTier=20 PreemptMode=OFF
 PartitionName=scavenge Nodes=ALL PriorityTier=1 PreemptMode=REQUEUE

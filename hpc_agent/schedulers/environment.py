@@ -1,0 +1,36 @@
+"""The environment that scheduler commands, and through sbatch the jobs, are started with."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+_SITE = re.compile(
+    # They change what Slurm's commands do or print, or belong to the job or session that we run in (slurm.md 2, 4).
+    r"^(SLURM_(?!CONF$)|SBATCH_|SALLOC_|SRUN_|SQUEUE_|SACCT_|SCANCEL_|SINFO_|SCONTROL_|PMIX?_|XDG_|DBUS_)"
+)
+_SECRET = re.compile(
+    r"(^|_)(SECRET|TOKEN|PAT|PASS|PASSWD|PASSWORD|PASSPHRASE|CREDENTIALS?|KEY|CONNECTION_STRING)(_ID)?$"
+    r"|(^|_)(SECRET|PASS\w*|ACCESS_KEY|API_KEY)_",
+    re.IGNORECASE,
+)
+_NAMES_A_FILE = re.compile(r"_(FILE|PATH|DIR)$|^GOOGLE_APPLICATION_CREDENTIALS$")
+
+
+def scrubbed(environ: Mapping[str, str]) -> dict[str, str]:
+    """``environ`` without another job's or session's variables and without secrets.
+
+    sbatch copies its environment into the job, where other programs, ``scontrol`` and core files can show it; what a
+    job must know it reads from a file of mode 0600.
+    """
+    return {name: value for name, value in environ.items() if not _SITE.match(name) and not is_secret(name)}
+
+
+def is_secret(name: str) -> bool:
+    """Whether a variable of this name usually holds a credential."""
+    return bool(_SECRET.search(name)) and not _NAMES_A_FILE.search(name)
+
+
+def for_queries(environ: Mapping[str, str]) -> dict[str, str]:
+    """``scrubbed``, and times come out as seconds since 1970; not for sbatch, whose jobs would inherit that."""
+    return {**scrubbed(environ), "SLURM_TIME_FORMAT": "%s", "TZ": "UTC", "LC_ALL": "C.UTF-8"}

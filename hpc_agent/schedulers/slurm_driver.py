@@ -1,0 +1,136 @@
+"""Runs Slurm's commands. What they say is understood in ``slurm``; what they fail to say is never a verdict."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+
+from hpc_agent import process
+from hpc_agent.config.settings import SlurmSettings
+from hpc_agent.domain.ids import JobId
+from hpc_agent.domain.job import JobRecord, JobState, LiveJob, Submission, Uncertain
+from hpc_agent.errors import ProcessError, SchedulerUnavailableError
+from hpc_agent.schedulers import slurm
+from hpc_agent.schedulers.base import SubmitRequest
+from hpc_agent.schedulers.environment import for_queries, scrubbed
+from hpc_agent.schedulers.slurm_answers import parse_sbatch
+
+log = logging.getLogger(__name__)
+
+_BEFORE_SUBMISSION = timedelta(hours=1)
+_DISABLED = "accounting storage is disabled"
+
+
+class SlurmScheduler:
+    """The user's view of one Slurm cluster, through the commands on PATH."""
+
+    name = "slurm"
+
+    def __init__(self, settings: SlurmSettings, *, cluster: str = "", environ: Mapping[str, str] | None = None) -> None:
+        """``cluster`` beats Slurm's own name; ``environ`` is our own when not given."""
+        self._settings = settings
+        self._cluster = cluster
+        own = os.environ if environ is None else environ
+        self._job_environ = scrubbed(own)
+        self._query_environ = for_queries(own)
+        self._user = str(os.getuid())
+        self._has_sacct = settings.accounting != "none"
+        self._unknown_words: set[str] = set()
+
+    def cluster(self) -> str:
+        if not self._cluster:
+            answer = self._ask(slurm.show_config())
+            self._cluster = slurm.parse_config(answer).get("ClusterName", "")
+            if not self._cluster:
+                raise SchedulerUnavailableError(
+                    "scontrol show config names no cluster: set hpc.cluster in clearml.conf"
+                )
+        return self._cluster
+
+    def submit(self, request: SubmitRequest) -> Submission:
+        argv = slurm.sbatch(request, self._settings.sbatch_args)
+        try:
+            answer = process.run(
+                argv, timeout=self._settings.sbatch_timeout, env=self._job_environ, cwd=request.workdir
+            )
+        except ProcessError as error:
+            return Uncertain(str(error))
+        return parse_sbatch(answer.returncode, answer.stdout, answer.stderr)
+
+    def live_jobs(self) -> Sequence[LiveJob]:
+        jobs = [slurm.live_job(row) for row in self._squeue()]
+        self._report_unknown(jobs)
+        return jobs
+
+    def find(self, job_name: str, since: datetime) -> JobId | None:
+        earliest = since - slurm.CLOCK_SKEW
+        for row in self._squeue(ended=True, name=job_name):
+            if row.name == job_name and row.submitted is not None and row.submitted >= earliest:
+                return row.id
+        if self._has_sacct:
+            for _, record in self._sacct(slurm.sacct(earliest, name=job_name, user=self._user)):
+                if record.name == job_name and record.submitted is not None and record.submitted >= earliest:
+                    return record.id
+        return None
+
+    def records(self, jobs: Mapping[JobId, datetime]) -> Mapping[JobId, JobRecord]:
+        if not jobs:
+            return {}
+        if self._has_sacct:
+            records = self._sacct(slurm.sacct(min(jobs.values()) - _BEFORE_SUBMISSION, jobs=jobs))
+            if self._has_sacct:
+                return slurm.verdicts(records, jobs)
+        rows = self._squeue(ended=True)
+        return slurm.verdicts(((row.id, slurm.ended_job(row)) for row in rows), jobs)
+
+    def cancel(self, jobs: Sequence[JobId], *, only_pending: bool = False) -> None:
+        if not jobs:
+            return
+        answer = self._run(slurm.scancel(jobs, only_pending=only_pending))
+        if not slurm.cancelled(answer.returncode, answer.stderr):
+            raise SchedulerUnavailableError(f"scancel ended with exit code {answer.returncode}: {answer.last_words}")
+
+    def _squeue(self, *, ended: bool = False, name: str = "") -> list[slurm.QueueRow]:
+        text = self._ask(slurm.squeue(self._user, ended=ended, name=name))
+        try:
+            return slurm.parse_squeue(text)
+        except ValueError as error:
+            raise SchedulerUnavailableError(f"squeue printed what cannot be understood: {error}") from error
+
+    def _sacct(self, argv: Sequence[str]) -> list[tuple[JobId, JobRecord]]:
+        """The records that sacct knows; none, from now on, where accounting turns out to be switched off."""
+        answer = self._run(argv)
+        if _DISABLED in answer.stderr and self._settings.accounting == "auto":
+            log.info("Slurm keeps no accounting here: only jobs of the last minutes can be asked after")
+            self._has_sacct = False
+            return []
+        try:
+            return list(slurm.parse_sacct(_usable(answer)))
+        except ValueError as error:
+            raise SchedulerUnavailableError(f"sacct printed what cannot be understood: {error}") from error
+
+    def _ask(self, argv: Sequence[str]) -> str:
+        return _usable(self._run(argv))
+
+    def _run(self, argv: Sequence[str]) -> process.Completed:
+        try:
+            return process.run(argv, timeout=self._settings.command_timeout, env=self._query_environ)
+        except ProcessError as error:
+            raise SchedulerUnavailableError(f"Slurm gave no information: {error}") from error
+
+    def _report_unknown(self, jobs: Iterable[LiveJob]) -> None:
+        for job in jobs:
+            if job.state is JobState.UNKNOWN and job.raw_state not in self._unknown_words:
+                self._unknown_words.add(job.raw_state)
+                log.warning("job=%s has the unknown state %s: taken as not ended", job.id, job.raw_state)
+
+
+def _usable(answer: process.Completed) -> str:
+    """What a query printed. Exit code ≠ 0, or nothing but words on stderr, is no information."""
+    if not answer.ok or (not answer.stdout.strip() and answer.stderr.strip()):
+        raise SchedulerUnavailableError(
+            f"{answer.argv[0]} ended with exit code {answer.returncode}: {answer.last_words or 'it said nothing'}"
+        )
+    return answer.stdout
