@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -95,6 +97,23 @@ def read_record(path: Path, type: Callable[..., T]) -> T | None:
         return msgspec.json.decode(data, type=type)  # type: ignore[no-any-return]
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise CorruptFileError(f"{path} cannot be read: {error}") from error
+
+
+def share_like_parent(path: Path) -> None:
+    """Give a new file or folder the access that its folder grants: a group's cache stays readable to the group
+    whatever the umask of whoever adds to it, and a private one stays private."""
+    mode = stat.S_IMODE(path.parent.stat().st_mode)
+    path.chmod(mode | 0o700 if path.is_dir() else (mode & 0o666) | 0o600)
+
+
+def ensure_shared_directory(path: Path) -> Path:
+    """As ``ensure_directory``, with the access that the first existing parent grants."""
+    if not path.is_dir():
+        ensure_shared_directory(path.parent)
+        with contextlib.suppress(FileExistsError):
+            path.mkdir()
+            share_like_parent(path)
+    return path
 
 
 def ensure_directory(path: Path, *, mode: int = 0o755) -> Path:

@@ -27,14 +27,15 @@ _OWNER = "owner"
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds between two beats, and without a new beat until a lease counts as dead.
+    """Seconds between two beats, without a new beat until a lease counts as dead, and between two looks of those
+    who wait (a tenth of the time waited, within these bounds: fifty who wait must not busy the file server).
 
     60 s: an NFS client may show the old content of a file for as long (``acregmax``), and a busy login node stalls.
     """
 
     beat: float = 5.0
     dead_after: float = 60.0
-    poll: float = 0.25
+    poll: tuple[float, float] = (0.1, 2.0)
 
 
 class Lease:
@@ -52,7 +53,7 @@ class Lease:
 
     def acquire(self) -> bool:
         """Take the lease if nobody living holds it. Ask again later if not: deadness is seen by watching."""
-        files.ensure_directory(self._path.parent)
+        files.ensure_shared_directory(self._path.parent)
         try:
             self._path.mkdir()
         except FileExistsError:
@@ -64,6 +65,9 @@ class Lease:
             except FileExistsError:
                 return False
         self._write(0)
+        for path in (self._path, self._path / _OWNER):
+            with contextlib.suppress(FileNotFoundError):
+                files.share_like_parent(path)
         self._beating.start()
         return True
 
@@ -145,6 +149,7 @@ def only_one(
     ``waiting`` is called once when somebody else is at work. A holder that fails or dies lets the next one try.
     """
     lease = Lease(path, clock, pace)
+    began = clock.monotonic()
     told = False
     while not lease.acquire():
         if done():
@@ -153,7 +158,8 @@ def only_one(
         if not told:
             waiting()
             told = True
-        clock.sleep(pace.poll)
+        shortest, longest = pace.poll
+        clock.sleep(min(longest, max(shortest, (clock.monotonic() - began) / 10)))
     try:
         yield not done()
     finally:

@@ -14,7 +14,7 @@ from hpc_agent import files
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey
-from hpc_agent.envs import archive, lock
+from hpc_agent.envs import archive, inventory, lock
 from hpc_agent.envs.build import build
 from hpc_agent.envs.install import Toolbox
 from hpc_agent.envs.interpreter import Interpreter
@@ -23,7 +23,7 @@ from hpc_agent.envs.manifest import Manifest
 from hpc_agent.envs.node import remove_tree
 from hpc_agent.envs.request import EnvRequest
 from hpc_agent.envs.requirements import shown
-from hpc_agent.envs.shared import ARCHIVE, SharedCache
+from hpc_agent.envs.shared import ARCHIVE, LOCK, SharedCache
 from hpc_agent.errors import EnvironmentBuildError, ProcessError
 from hpc_agent.lease import only_one
 
@@ -99,37 +99,53 @@ class Builder:
         progress: Progress,
     ) -> None:
         started = self._clock.monotonic()
-        try:
-            with self._workplace() as work, self._shared.publishing(key) as target:
-                root = build(locked, base, self._packages, self._tools, work, source_root)
-                progress(f"Packing environment {key}")
-                packed = archive.pack(root, target / ARCHIVE)
+        with self._workplace() as work:
+            root = build(locked, base, self._packages, self._tools, work, source_root)
+            content = inventory.record(root)
+            progress(f"Packing environment {key}")
+            with self._shared.publishing(key) as target:
+                packed = self._pack(key, root, target)
+                (target / LOCK).write_text("\n".join(shown(locked.splitlines())) + "\n")
                 manifest = Manifest(
                     key=key,
-                    lock=shown(locked.splitlines()),
-                    parts=parts,
+                    packages=shown(lock.packages_of(locked)),
+                    parts={name: part for name, part in parts.items() if name != "lock"},
                     executable=base.executable,
                     version=".".join(map(str, base.version)),
                     libc=base.libc,
                     size=packed.size,
                     sha256=packed.sha256,
-                    files=packed.files,
-                    unpacked=packed.unpacked,
+                    files=content.files,
+                    unpacked=content.bytes,
                     built_at=self._clock.now(),
                     built_by=f"{getpass.getuser()}@{socket.gethostname()}",
-                    seconds=self._clock.monotonic() - started,
+                    seconds=round(self._clock.monotonic() - started, 3),
                 )
                 self._shared.write_manifest(target, manifest)
+        progress(f"Environment {key} is in the cache: {packed.size / 1e6:.0f} MB")
+
+    def _pack(self, key: EnvKey, root: Path, target: Path) -> archive.Packed:
+        try:
+            return archive.pack(root, target / ARCHIVE)
         except ProcessError as error:
             raise EnvironmentBuildError(f"environment {key} cannot be packed: {error}") from error
-        progress(f"Environment {key} is in the cache: {packed.size / 1e6:.0f} MB")
 
     @contextmanager
     def _workplace(self) -> Iterator[Path]:
-        """A private empty folder on the local disk, gone afterwards."""
-        files.ensure_directory(self._folder / "build")
-        work = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=self._folder / "build"))
+        """A private empty folder on the local disk, gone afterwards.
+
+        Raises:
+            EnvironmentBuildError: the local disk is full or broken.
+        """
         try:
-            yield work
-        finally:
-            remove_tree(work)
+            files.ensure_directory(self._folder / "build")
+            work = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=self._folder / "build"))
+            try:
+                yield work
+            finally:
+                remove_tree(work)
+        except OSError as error:
+            raise EnvironmentBuildError(
+                f"the environment cannot be built in {self._folder}: {error.strerror or error}; "
+                "give it room, or name another local folder with hpc.scratch_dir"
+            ) from error

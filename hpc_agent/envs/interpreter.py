@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -101,3 +102,17 @@ def ask(path: str) -> Interpreter:
 def is_there(executable: str) -> bool:
     """Whether this machine has the base interpreter of an environment."""
     return os.access(Path(executable), os.X_OK)
+
+
+def older_libc(built_with: str) -> bool:
+    """Whether this machine's C library is older than the one named, e.g. ``glibc-2.36``."""
+    try:
+        here = os.confstr("CS_GNU_LIBC_VERSION") or ""  # "glibc 2.36"
+    except (OSError, ValueError):
+        return False
+    return _libc(here) is not None and (_libc(here) or ()) < (_libc(built_with) or ())
+
+
+def _libc(text: str) -> tuple[int, ...] | None:
+    match = re.match(r"^glibc[ -](\d+)\.(\d+)", text)
+    return (int(match[1]), int(match[2])) if match else None

@@ -12,11 +12,12 @@ from hpc_agent.domain.env import EnvKey
 class Manifest:
     """``files`` and ``unpacked`` (bytes) count what is in the environment; ``size`` and ``sha256`` are the archive's.
 
-    ``executable``: real path of the base interpreter, which must be on every node. ``lock`` has one package a line.
+    ``packages`` as ``pip freeze`` prints them. ``parts`` are those of the key, the lock aside. ``executable``: real
+    path of the base interpreter, which must be on every node. ``seconds``: how long building took.
     """
 
     key: EnvKey
-    lock: tuple[str, ...]
+    packages: tuple[str, ...]
     parts: dict[str, object]
     executable: str
     version: str
@@ -29,11 +30,6 @@ class Manifest:
     built_by: str
     seconds: float
 
-    @property
-    def packages(self) -> tuple[str, ...]:
-        """As ``pip freeze`` prints them."""
-        return tuple(" ".join(w for w in line.split() if not w.startswith("--hash=")) for line in self.lock)
-
 
 @dataclass(frozen=True)
 class Resolution:
@@ -42,3 +38,11 @@ class Resolution:
     key: EnvKey
     resolved_at: datetime
     requirements: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why the last try to stage a request failed. ``id`` differs for each try."""
+
+    id: str
+    error: str

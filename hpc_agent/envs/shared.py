@@ -1,43 +1,59 @@
 """The shared cache of environments: one folder for each, complete from the moment it can be seen.
 
-envs/<key>/env.tar.zst, manifest.json    published by one rename, never changed
-requests/<digest>.json                   which key a task's words meant last
-leases/…                                 who builds what
-unpacked/<key>/                          only for nodes without local disk
+envs/<key>/env.tar.zst, lock.txt, manifest.json   published by one rename, never changed
+requests/<digest>.json, .failed                   what a task's words meant last, or why that failed
+uses/<key>                                        one byte for each use: size and time tell how many and when
+leases/…                                          who builds what
+unpacked/<key>/                                   only for nodes without room of their own
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from hpc_agent import files
 from hpc_agent.domain.env import EnvKey
-from hpc_agent.envs.manifest import Manifest, Resolution
+from hpc_agent.envs.manifest import Failure, Manifest, Resolution
 from hpc_agent.errors import EnvironmentBuildError
 
 ARCHIVE = "env.tar.zst"
+LOCK = "lock.txt"
 _MANIFEST = "manifest.json"
+_ABANDONED = 3600.0
+
+T = TypeVar("T")
 
 
 class SharedCache:
+    """All names in ``cache_dir``. What may be written has the access that ``cache_dir`` grants its group."""
+
     def __init__(self, cache_dir: Path) -> None:
         self.root = cache_dir
         self.envs = cache_dir / "envs"
         self.leases = cache_dir / "leases"
         self.unpacked = cache_dir / "unpacked"
-        self._requests = cache_dir / "requests"
+        self.uses = cache_dir / "uses"
+        self.requests = cache_dir / "requests"
 
     def archive(self, key: EnvKey) -> Path:
         return self.envs / key / ARCHIVE
 
     def manifest(self, key: EnvKey) -> Manifest | None:
-        """The manifest of a published environment, or None. Sees at once what another node has just published."""
+        """The manifest of a published environment, or None. Sees at once what another node has just published.
+
+        Raises:
+            CorruptFileError: it is there but cannot be understood.
+            OSError: it may not be read.
+        """
+        # Listed, not looked for: a name that was missed once stays missing for 30 s (performance.md section 3).
         if not files.visible(self.envs / key):
             return None
         return files.read_record(self.envs / key / _MANIFEST, Manifest)
@@ -51,7 +67,7 @@ class SharedCache:
 
     @contextmanager
     def publishing(self, key: EnvKey) -> Iterator[Path]:
-        """Enter with a folder to write archive and manifest to; on leaving it becomes the environment's own.
+        """Enter with a folder to write archive, lock and manifest to; on leaving it becomes the environment's own.
 
         Whoever comes second has made the same: theirs is thrown away.
 
@@ -60,15 +76,26 @@ class SharedCache:
         """
         making = self.envs / f".{key}.{secrets.token_hex(4)}.new"
         try:
-            files.ensure_directory(self.envs)
+            files.ensure_shared_directory(self.envs)
             making.mkdir()
+            self._remove_leftovers(making)
             yield making
+            for path in (*making.iterdir(), making):
+                files.share_like_parent(path)
             files.fsync_directory(making)
             files.rename_new(making, self.envs / key)
         except OSError as error:
-            raise _cannot_write(self.root, error) from error
+            raise self._cannot_write(error) from error
         finally:
             shutil.rmtree(making, ignore_errors=True)
+
+    def _remove_leftovers(self, newest: Path) -> None:
+        """What killed writers left: packing takes seconds, so what is an hour older than ``newest`` is nobody's."""
+        now = newest.stat().st_mtime  # the file server's own time
+        for entry in self.envs.glob(".*"):
+            with contextlib.suppress(OSError):
+                if now - entry.stat().st_mtime > _ABANDONED:
+                    shutil.rmtree(entry)
 
     def write_manifest(self, folder: Path, manifest: Manifest) -> None:
         files.write_record(folder / _MANIFEST, manifest)
@@ -82,24 +109,50 @@ class SharedCache:
 
     def resolution(self, digest: str) -> Resolution | None:
         """What the request meant last, or None."""
-        try:
-            return files.read_record(self._requests / f"{digest}.json", Resolution)
-        except files.CorruptFileError:
-            return None  # it is made again by the next staging
+        return self._request(f"{digest}.json", Resolution)
 
-    def remember(self, digest: str, resolution: Resolution) -> None:
-        """
+    def failure(self, digest: str) -> Failure | None:
+        """Why the last try to stage the request failed, or None if it did not."""
+        return self._request(f"{digest}.failed", Failure)
+
+    def _request(self, name: str, type: Callable[..., T]) -> T | None:
+        try:
+            if not files.visible(self.requests / name):
+                return None
+            return files.read_record(self.requests / name, type)
+        except (files.CorruptFileError, PermissionError):
+            return None  # the next staging makes it again
+
+    def remember(self, digest: str, outcome: Resolution | Failure) -> None:
+        """Record how staging a request ended.
+
         Raises:
             EnvironmentBuildError: the shared folder is full or not writable.
         """
+        failed = self.requests / f"{digest}.failed"
+        target = failed if isinstance(outcome, Failure) else self.requests / f"{digest}.json"
         try:
-            files.ensure_directory(self._requests)
-            files.write_record(self._requests / f"{digest}.json", resolution)
+            files.ensure_shared_directory(self.requests)
+            if target != failed:
+                failed.unlink(missing_ok=True)
+            files.write_record(target, outcome)
+            files.share_like_parent(target)
         except OSError as error:
-            raise _cannot_write(self.root, error) from error
+            raise self._cannot_write(error) from error
 
+    def count_use(self, key: EnvKey) -> None:
+        """For ``hpc-agent cache list`` and prune. Of no weight: a reader without the right to write is not counted."""
+        with contextlib.suppress(OSError):
+            files.ensure_shared_directory(self.uses)
+            path = self.uses / key
+            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+            try:
+                os.write(descriptor, b".")
+            finally:
+                os.close(descriptor)
 
-def _cannot_write(root: Path, error: OSError) -> EnvironmentBuildError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    remedy = "make room with `hpc-agent cache prune`" if full else "it must be writable for whoever builds"
-    return EnvironmentBuildError(f"the environment cannot be stored in {root}: {error.strerror or error}; {remedy}")
+    def _cannot_write(self, error: OSError) -> EnvironmentBuildError:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        remedy = "make room with `hpc-agent cache prune`" if full else "whoever builds must be able to write there"
+        words = error.strerror or error
+        return EnvironmentBuildError(f"the environment cannot be stored in {self.root}: {words}; {remedy}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import secrets
 import socket
 import tempfile
 from collections.abc import Callable, Mapping
@@ -16,7 +18,7 @@ from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey
 from hpc_agent.envs import interpreter, lock, node
 from hpc_agent.envs.archive import ArchiveError
-from hpc_agent.envs.manifest import Manifest, Resolution
+from hpc_agent.envs.manifest import Failure, Manifest, Resolution
 from hpc_agent.envs.node import NodeCache
 from hpc_agent.envs.request import EnvRequest
 from hpc_agent.envs.requirements import shown
@@ -42,7 +44,7 @@ class StagedEnv:
 
 @dataclass(frozen=True)
 class UsableEnv:
-    """``python`` is the environment's interpreter, ``root`` its folder.
+    """``python`` is the environment's interpreter, ``root`` its folder, ``packages`` as ``pip freeze`` prints them.
 
     ``how``: ``ready`` (another job had unpacked it on this node), ``unpacked`` (by this call), or ``in place`` (on
     the shared file system).
@@ -52,6 +54,7 @@ class UsableEnv:
     root: Path
     key: EnvKey
     how: Literal["ready", "unpacked", "in place"]
+    packages: tuple[str, ...] = ()
 
 
 class EnvStore:
@@ -92,14 +95,29 @@ class EnvStore:
         digest = request.digest(self._packages)
         if staged := self._current(digest):
             return staged
-        with only_one(
-            self._shared.leases / f"request-{digest}",
-            self._clock,
-            done=lambda: self._current(digest) is not None,
-            waiting=lambda: progress("Waiting for another process that prepares the same environment"),
-        ) as mine:
-            staged = None if mine else self._current(digest)
-            return staged or self._stage(request, digest, source_root, progress)
+        before = self._shared.failure(digest)
+
+        def settled() -> bool:
+            return self._shared.failure(digest) != before or self._current(digest) is not None
+
+        try:
+            with only_one(
+                self._shared.leases / f"request-{digest}",
+                self._clock,
+                done=settled,
+                waiting=lambda: progress("Waiting for another process that prepares the same environment"),
+            ) as mine:
+                if mine:
+                    return self._stage(request, digest, source_root, progress)
+        except OSError as error:
+            # A cache that we may only read may yet hold what we need.
+            progress(f"The cache {self._shared.root} cannot be written to: {error.strerror or error}")
+            return self._stage(request, digest, source_root, progress)
+        failure = self._shared.failure(digest)
+        if failure and failure != before:
+            # Fifty tasks of one sweep must not fail one after another, each after minutes of compiling.
+            raise EnvironmentBuildError(failure.error)
+        return self._current(digest) or self._stage(request, digest, source_root, progress)
 
     def find(self, request: EnvRequest, *, task: str = "<task id>") -> EnvKey:
         """The key that the request meant when it was last staged. Never uses the network. ``task`` is for the message.
@@ -126,7 +144,8 @@ class EnvStore:
         manifest = self._published(key)
         if manifest is None:
             raise EnvironmentBuildError(f"environment {key} is not in the cache {self._shared.root}: {_remedy(task)}")
-        _check_node(manifest)
+        _check_node(manifest, progress)
+        self._shared.count_use(key)
         try:
             return self._on_this_node(manifest, progress)
         except ArchiveError as error:
@@ -156,12 +175,22 @@ class EnvStore:
     def _stage(self, request: EnvRequest, digest: str, source_root: Path | None, progress: Progress) -> StagedEnv:
         from hpc_agent.envs.builder import Builder  # needs the installers, of which a compute node has none
 
-        builder = Builder(self._shared, self._local_folder(), self._packages, self._clock, self._build_environ)
-        base = interpreter.find(request.python, self._packages, progress)
-        locked = builder.lock(request, base, source_root, progress)
-        key, built = builder.ensure(locked, request, base, source_root, progress, published=self._published)
-        requirements = shown(request.lines.requirements)
-        self._shared.remember(digest, Resolution(key, self._clock.now(), requirements))
+        try:
+            builder = Builder(self._shared, self._local_folder(), self._packages, self._clock, self._build_environ)
+            base = interpreter.find(request.python, self._packages, progress)
+            locked = builder.lock(request, base, source_root, progress)
+            key, built = builder.ensure(locked, request, base, source_root, progress, published=self._published)
+        except EnvironmentBuildError as error:
+            with contextlib.suppress(EnvironmentBuildError):
+                self._shared.remember(digest, Failure(secrets.token_hex(8), str(error)))
+            raise
+        resolution = Resolution(key, self._clock.now(), shown(request.lines.requirements))
+        try:
+            self._shared.remember(digest, resolution)
+        except EnvironmentBuildError as error:
+            if built:
+                raise
+            progress(str(error))  # the key will do
         return StagedEnv(key, lock.packages_of(locked), built)
 
     def _local_folder(self) -> Path:
@@ -176,11 +205,10 @@ class EnvStore:
         folder = node.own_folder(self._scratch)
         source = self._shared.archive(manifest.key)
         if folder:
-            local = NodeCache(folder)
             try:
-                if local.holds(manifest) or local.has_room(manifest):
-                    root, unpacked = local.obtain(manifest, source, progress)
-                    return UsableEnv(root / "bin" / "python", root, manifest.key, "unpacked" if unpacked else "ready")
+                if found := NodeCache(folder).obtain(manifest, source, progress):
+                    root, unpacked = found
+                    return _usable(manifest, root, "unpacked" if unpacked else "ready")
             except (OSError, ProcessError) as error:
                 progress(f"The environment cannot be unpacked to {folder}: {error}")
         return self._in_place(manifest, source, progress)
@@ -198,17 +226,26 @@ class EnvStore:
                     f"environment {manifest.key} fits neither {self._scratch} nor {root.parent}: {error}; "
                     "give the job local scratch space (SLURM_TMPDIR, TMPDIR or hpc.scratch_dir)"
                 ) from error
-        return UsableEnv(root / "bin" / "python", root, manifest.key, "in place")
+        return _usable(manifest, root, "in place")
 
 
 def _remedy(task: str) -> str:
     return f"stage it where there is a network with `hpc-agent cache warm --id {task}`"
 
 
-def _check_node(manifest: Manifest) -> None:
+def _usable(manifest: Manifest, root: Path, how: Literal["ready", "unpacked", "in place"]) -> UsableEnv:
+    return UsableEnv(root / "bin" / "python", root, manifest.key, how, manifest.packages)
+
+
+def _check_node(manifest: Manifest, progress: Progress) -> None:
     if not interpreter.is_there(manifest.executable):
         raise EnvironmentBuildError(
             f"environment {manifest.key} needs the interpreter {manifest.executable} (Python {manifest.version}), "
             f"which {socket.gethostname()} does not have: install it there, load it as a module, or build the "
             "environment with an interpreter on the shared file system (agent.python_binary)"
+        )
+    if interpreter.older_libc(manifest.libc):
+        progress(
+            f"Environment {manifest.key} was built with {manifest.libc}, which is newer than this node's: if a package "
+            "cannot be loaded, stage the task on a machine like this one"
         )
