@@ -6,7 +6,7 @@ import posixpath
 from dataclasses import dataclass
 
 from hpc_agent.domain.task import Requirements, Script
-from hpc_agent.drafts.inject import CLEARML_REQUIREMENT_HUNK, init_hunk, text_with_init
+from hpc_agent.drafts.inject import INIT, add_lines, first_free_line, text_with_init
 
 SHELL = "/bin/bash"
 
@@ -69,10 +69,15 @@ def _literal(code: Code, init: bool) -> str:
 def _patch(code: Code, init: bool, requirements: Requirements) -> str:
     if not init or not code.repository:
         return code.diff
-    hunks = [] if requirements.pip is not None else [CLEARML_REQUIREMENT_HUNK]
+    patch = _ended(code.diff)
+    if requirements.pip is None:
+        # At the top of the repository's own list; agents make the file where there is none.
+        patch = add_lines(patch, "requirements.txt", 0, ["clearml\n"])
     if code.suffix == ".py":
-        hunks.append(init_hunk(posixpath.join(code.working_dir, code.entry_point), code.text))
-    return "".join([_ended(code.diff), *hunks])
+        # Of a script that is not on this machine nothing is known; agents move the call below __future__ imports.
+        after = first_free_line(code.text or "")
+        patch = add_lines(patch, posixpath.join(code.working_dir, code.entry_point), after, INIT)
+    return patch
 
 
 def _ended(text: str) -> str:

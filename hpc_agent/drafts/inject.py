@@ -1,12 +1,14 @@
-"""The init call that connects a script without one to its task (wire.md 7.4): as text, or as a patch without context.
+"""The init call that connects a script without one to its task (wire.md 7.4): as text, or as lines of a patch.
 
-Pure. Four lines are added: the import, from the paid edition's package where it is installed, the call, a blank line.
+Pure. The patch has no context lines, as agents expect.
 """
 
 from __future__ import annotations
 
 import ast
 import posixpath
+import re
+from collections.abc import Sequence
 
 INIT = (
     "try: from allegroai import Task  # this import and the call were added by hpc-task\n",
@@ -14,15 +16,7 @@ INIT = (
     'if __name__ == "__main__": Task.init()\n',
     "\n",
 )
-
-CLEARML_REQUIREMENT_HUNK = (
-    "diff --git a/requirements.txt b/requirements.txt\n"
-    "--- a/requirements.txt\n"
-    "+++ b/requirements.txt\n"
-    "@@ -0,0 +1,1 @@\n"
-    "+clearml\n"
-)
-"""Puts ``clearml`` at the top of a repository's requirements.txt; agents create the file where there is none."""
+"""Four lines, as other tools expect; the name comes from the paid edition's package where that is installed."""
 
 
 def text_with_init(text: str) -> str:
@@ -34,19 +28,41 @@ def text_with_init(text: str) -> str:
     return "".join([*lines[:line], *INIT, *lines[line:]])
 
 
-def init_hunk(path: str, text: str | None) -> str:
-    """The same as a patch of ``path`` (relative to the repository's root).
+def add_lines(patch: str, path: str, after: int, lines: Sequence[str]) -> str:
+    """``patch``, and ``lines`` put into the file ``path`` below its line ``after`` (0: at the top).
 
-    ``text`` is what the script holds when the patch is applied; None when it cannot be known, which puts the call at
-    the top (agents move it below ``__future__`` imports).
+    Both numbers are those of the file as ``patch`` leaves it. ``path`` is relative to the repository's root.
     """
     path = posixpath.normpath(path)
-    line = first_free_line(text) if text is not None else 0
-    return (
-        f"diff --git a/{path} b/{path}\n"
-        f"--- a/{path}\n"
-        f"+++ b/{path}\n"
-        f"@@ -{line},0 +{line + 1},{len(INIT)} @@\n" + "".join(f"+{added}" for added in INIT)
+    if patch and not patch.endswith("\n"):
+        patch += "\n"
+    if created := _creation(path).search(patch):
+        # Agents make a file that a later part of the patch names, so that creating it fails: one part does both.
+        body = [line for line in (created["body"] or "").splitlines(keepends=True) if line.startswith("+")]
+        unended = (created["body"] or "").endswith(_NO_NEWLINE) and after < len(body)
+        body[after:after] = [f"+{line}" for line in lines]
+        hunk = _hunk("/dev/null", f"b/{path}", f"-0,0 +1,{len(body)}", body) + (_NO_NEWLINE if unended else "")
+        return patch[: created.start("hunk")] + hunk + patch[created.end("hunk") :]
+    added = [f"+{line}" for line in lines]
+    return f"{patch}diff --git a/{path} b/{path}\n" + _hunk(
+        f"a/{path}", f"b/{path}", f"-{after},0 +{after + 1},{len(lines)}", added
+    )
+
+
+_NO_NEWLINE = "\\ No newline at end of file\n"
+
+
+def _hunk(old: str, new: str, place: str, body: Sequence[str]) -> str:
+    return f"--- {old}\n+++ {new}\n@@ {place} @@\n{''.join(body)}"
+
+
+def _creation(path: str) -> re.Pattern[str]:
+    """The part of a patch that creates ``path``; an empty file has no hunk."""
+    name = re.escape(path)
+    return re.compile(
+        rf"^diff --git a/{name} b/{name}\nnew file mode .*\n(?:index .*\n)?"
+        r"(?P<hunk>(?:--- .*\n\+\+\+ .*\n@@ .*\n(?P<body>(?:[+\\].*\n)*))?)",
+        re.MULTILINE,
     )
 
 

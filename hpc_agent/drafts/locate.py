@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hpc_agent.drafts import repository as git
 from hpc_agent.drafts.code import Code
+from hpc_agent.drafts.paths import typed_path
 from hpc_agent.drafts.repository import Repository
 from hpc_agent.drafts.request import Request
 from hpc_agent.errors import InputError
@@ -37,20 +38,16 @@ def locate(request: Request, here: Path) -> Located:
     if not request.local and request.module:
         return Located(Code(f"-m {request.module}"), False)
     folder = _folder(request, here)
+    detect = not request.skip_repo_detection
+    root = git.find_root(folder) if folder and detect else None
     script = None if request.module else _script(request, here, folder)
-    start = folder or (script.parent if script else here)
-    root = None if request.skip_repo_detection else git.find_root(start)
+    if script and not folder and detect:
+        root = git.find_root(script.parent)
     if root is None:
-        return _without_repository(request, start, script)
-    root = root.resolve()
+        return _without_repository(request, folder or here, script)
     if script is not None and not _inside(script, root):
         return _beside_repository(request, root, script)
     return _checkout(request, here, folder, root, script)
-
-
-def _path(text: str, base: Path) -> Path:
-    """``text`` with ``~`` and variables put in, below ``base`` unless it is absolute; links and ``..`` followed."""
-    return (base / os.path.expandvars(Path(text).expanduser())).resolve()
 
 
 def _inside(path: Path, folder: Path) -> bool:
@@ -60,7 +57,7 @@ def _inside(path: Path, folder: Path) -> bool:
 def _folder(request: Request, here: Path) -> Path | None:
     if not request.local:
         return None
-    folder = _path(request.local, here)
+    folder = typed_path(request.local, here)
     if not folder.is_dir():
         flag = "--folder" if request.folder else "--repo"
         raise InputError(f"{flag} {request.local} is no folder on this machine" + _or_address(request))
@@ -73,9 +70,9 @@ def _or_address(request: Request) -> str:
 
 def _script(request: Request, here: Path, folder: Path | None) -> Path:
     """The script's file: in the folder named, below its --cwd, or relative to where the person is."""
-    bases = [folder, _path(request.cwd or ".", folder), here] if folder else [here]
+    bases = [folder, typed_path(request.cwd or ".", folder), here] if folder else [here]
     for base in bases:
-        if (script := _path(request.script, base)).is_file():
+        if (script := typed_path(request.script, base)).is_file():
             return script
     where = f"in {folder}" if folder else f"in {here}"
     raise InputError(f"the script {request.script} does not exist {where}")
@@ -84,11 +81,14 @@ def _script(request: Request, here: Path, folder: Path | None) -> Path:
 def _read(script: Path) -> str:
     try:
         # Any kind of line ending becomes "\n", as in the reference.
-        return script.read_text(encoding="utf-8-sig")
+        text = script.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"the script {script} is not UTF-8 text: {error.reason}") from error
     except OSError as error:
         raise InputError(f"the script {script} cannot be read: {error.strerror}") from error
+    if len(text) > git.LIMIT_BYTES:
+        raise InputError(f"the script {script} is {len(text) / 1e6:.1f} MB, too large to be part of a task")
+    return text
 
 
 def _remote(request: Request, here: Path) -> Located:
@@ -98,7 +98,7 @@ def _remote(request: Request, here: Path) -> Located:
     code = Code("", working_dir, url, request.branch, request.commit)
     if request.module:
         return Located(replace(code, entry_point=f"-m {request.module}"), True, warnings)
-    script = _path(request.script, here)
+    script = typed_path(request.script, here)
     if Path(request.script).is_absolute() and script.is_file():
         # A script of this machine that runs in the repository: its text travels.
         return Located(_whole(replace(code, python=PYTHON), script), True, warnings)
@@ -129,10 +129,11 @@ def _without_repository(request: Request, start: Path, script: Path | None) -> L
         )
     if request.branch or request.commit:
         raise InputError(f"--branch and --commit need a git repository, and {start} is in none")
-    warnings = (f"--cwd {request.cwd} has no effect: without a repository the script runs in an empty folder",)
+    working_dir = _clean(request.cwd) or "."
+    no_effect = f"--cwd {request.cwd} has no effect: without a repository the script runs in an empty folder"
     # With --skip-repo-detection the reference leaves the choice of interpreter to the agent.
-    code = Code("", _clean(request.cwd) or ".", python="" if request.skip_repo_detection else PYTHON)
-    return Located(_whole(code, script), False, warnings if request.cwd else ())
+    code = Code("", working_dir, python="" if request.skip_repo_detection else PYTHON)
+    return Located(_whole(code, script), False, () if working_dir == "." else (no_effect,))
 
 
 def _beside_repository(request: Request, root: Path, script: Path) -> Located:
@@ -151,13 +152,13 @@ def _checkout(request: Request, here: Path, folder: Path | None, root: Path, scr
     default = here.resolve() if folder is None and _inside(here.resolve(), root) else root
     working_dir = _working_dir(request, root, folder or root, default)
     code = _in_repository(state.repository, working_dir)
-    if not state.at:
-        code = replace(code, diff=git.uncommitted(state.repository))
     if script is None:
         code = replace(code, entry_point=f"-m {request.module}")
     else:
         entry = Path(os.path.relpath(script, root / working_dir)).as_posix()
         code = replace(code, entry_point=entry, text=_text_in(state, script))
+    if not state.at:
+        code = replace(code, diff=git.uncommitted(state.repository))
     return Located(code, _lists_packages(root), state.warnings)
 
 
@@ -214,7 +215,7 @@ def _working_dir(request: Request, root: Path, folder: Path, default: Path) -> s
     """
     chosen = default
     if request.cwd:
-        candidates = [_path(request.cwd, root), _path(request.cwd, folder)]
+        candidates = [typed_path(request.cwd, root), typed_path(request.cwd, folder)]
         chosen = next((candidate for candidate in candidates if candidate.is_dir()), candidates[0])
     if not chosen.is_dir() or not _inside(chosen, root):
         raise InputError(f"--cwd {request.cwd} is no folder of the repository {root}")

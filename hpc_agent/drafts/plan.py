@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpc_agent.domain.draft import Draft
 from hpc_agent.domain.task import Container, Requirements, Script
 from hpc_agent.drafts.code import Code, script_section
 from hpc_agent.drafts.locate import locate
+from hpc_agent.drafts.paths import typed_path
 from hpc_agent.drafts.request import Request, check_usage
 from hpc_agent.drafts.requirements import packages_as_lines, read_requirements, with_clearml
 from hpc_agent.errors import InputError
@@ -41,6 +42,7 @@ def plan(request: Request, here: Path, comment: str) -> Plan:
         InputError, SourceError: files or the repository are not as they must be.
     """
     check_usage(request)
+    output_uri = _output_uri(request.output_uri)
     container = _container(request, here)
     requirements = _requirements(request, here)
     warnings: tuple[str, ...] = ()
@@ -53,8 +55,10 @@ def plan(request: Request, here: Path, comment: str) -> Plan:
         init = not request.skip_task_init and not request.pipeline
         script = script_section(found.code, requirements, init=init, binary=request.binary)
         warnings += found.warnings
-    draft = _draft(request, script, container, comment)
-    return Plan(draft, request.has_code, bool(request.task_type), warnings)
+    draft = _draft(request, script, container)
+    return Plan(
+        replace(draft, comment=comment, output_uri=output_uri), request.has_code, bool(request.task_type), warnings
+    )
 
 
 def _script_parts(request: Request, requirements: Requirements) -> Script:
@@ -68,7 +72,7 @@ def _script_parts(request: Request, requirements: Requirements) -> Script:
     )
 
 
-def _draft(request: Request, script: Script, container: Container, comment: str) -> Draft:
+def _draft(request: Request, script: Script, container: Container) -> Draft:
     pipeline = request.pipeline
     return Draft(
         name=request.name,
@@ -80,8 +84,6 @@ def _draft(request: Request, script: Script, container: Container, comment: str)
         properties={"version": request.pipeline_version or DEFAULT_PIPELINE_VERSION} if pipeline else {},
         tags=request.tags,
         system_tags=("pipeline", "development") if pipeline else ("development",),
-        comment=comment,
-        output_uri=_output_uri(request.output_uri),
         runtime=_MARK,
     )
 
@@ -92,7 +94,7 @@ def _requirements(request: Request, here: Path) -> Requirements:
         return Requirements(pip=())
     lines: tuple[str, ...] = ()
     if request.requirements:
-        file = here / Path(request.requirements).expanduser()
+        file = typed_path(request.requirements, here)
         if not file.is_file():
             raise InputError(f"the requirements file {request.requirements} does not exist")
         lines = read_requirements(file)
@@ -103,9 +105,12 @@ def _requirements(request: Request, here: Path) -> Requirements:
 def _check_packages(code: Code, requirements: Requirements, lists_packages: bool) -> None:
     if requirements.pip is not None or lists_packages or code.is_shell:
         return
-    what = "the repository has neither requirements.txt nor pyproject.toml" if code.repository else "nothing tells"
-    end = "" if code.repository else " which packages it needs"
-    raise InputError(f"{what}{end}: give --packages or --requirements, or --force-no-requirements if it needs none")
+    why = (
+        "the repository has neither requirements.txt nor pyproject.toml"
+        if code.repository
+        else "without a repository nothing says which packages the code needs"
+    )
+    raise InputError(f"{why}: give --packages or --requirements, or --force-no-requirements if it needs none")
 
 
 def _container(request: Request, here: Path) -> Container:
@@ -125,7 +130,8 @@ def _setup_script(value: str, here: Path) -> str:
     """The text of the file that ``value`` names, without its ``#!`` line, else ``value`` itself."""
     if not value:
         return ""
-    file = here / Path(value).expanduser() if "\n" not in value and len(value) < 4096 else None
+    # A name longer than any path may be cannot even be looked for.
+    file = typed_path(value, here) if "\n" not in value and len(value) < 4096 else None
     if file is None or not file.is_file():
         if re.fullmatch(r"[~./\w-]+\.(sh|bash)", value):
             raise InputError(f"the file {value} given with --docker_bash_setup_script does not exist")
@@ -140,9 +146,8 @@ def _setup_script(value: str, here: Path) -> str:
 def _output_uri(value: str) -> str:
     if not value or "://" in value:
         return value
-    path = Path(value).expanduser()
-    if not path.is_absolute():
+    if not value.startswith(("/", "~")):
         raise InputError(
             f"--output-uri {value} must be a URL (s3://…, https://…) or an absolute path on a shared file system"
         )
-    return f"file://{path}"
+    return f"file://{typed_path(value, Path('/'))}"

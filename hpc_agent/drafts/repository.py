@@ -19,7 +19,7 @@ LIMIT_BYTES = 5_000_000
 
 _TIMEOUT_S = 120.0
 # The user's own settings shape what `git diff` prints; a patch for others must not depend on them.
-_PLAIN = ("--no-color", "--no-ext-diff", "--no-textconv", "--src-prefix=a/", "--dst-prefix=b/")
+_PLAIN = ("--no-color", "--no-ext-diff", "--no-textconv", "--no-renames", "--src-prefix=a/", "--dst-prefix=b/")
 _BINARY = re.compile(r"^Binary files .+ differ$", re.MULTILINE)
 
 
@@ -36,7 +36,7 @@ class Repository:
 
 
 def find_root(folder: Path) -> Path | None:
-    """The top folder of the git repository that ``folder`` is in, or None when it is in none.
+    """The top folder (links followed) of the git repository that ``folder`` is in, or None when it is in none.
 
     Raises:
         SourceError: git is needed and missing, or refuses to look into the repository.
@@ -48,9 +48,11 @@ def find_root(folder: Path) -> Path | None:
             raise
         return None
     if answer.ok:
-        return Path(answer.stdout.rstrip("\n"))
+        return Path(answer.stdout.rstrip("\n")).resolve()
     if "not a git repository" in answer.stderr:
         return None
+    if "must be run in a work tree" in answer.stderr:
+        raise SourceError(f"{folder} is a repository without files; to fetch from it, write --repo file://{folder}")
     raise SourceError(f"git cannot read the repository at {folder}: {last_line(answer)}")
 
 
@@ -113,7 +115,7 @@ def uncommitted(repository: Repository) -> str:
     Raises:
         SourceError: it is too large, or not UTF-8 text.
     """
-    arguments = ["diff", *_PLAIN, "--submodule=diff"]
+    arguments = ["-c", "core.quotePath=false", "diff", *_PLAIN, "--submodule=diff"]
     diff = _output(repository.root, *arguments, repository.commit, "--")
     if _BINARY.search(diff):
         # "Binary files differ" is nothing that git apply could do.
@@ -170,7 +172,7 @@ def is_tracked(root: Path, path: str) -> bool:
 def _output(folder: Path, *arguments: str) -> str:
     answer = _git(folder, *arguments)
     if not answer.ok:
-        raise SourceError(f"git {arguments[0]} failed in {folder}: {last_line(answer)}")
+        raise SourceError(f"git {' '.join(arguments)} failed in {folder}: {last_line(answer)}")
     return answer.stdout
 
 

@@ -11,6 +11,9 @@ from hpc_agent.sources import git
 
 _OLD_SIDE = re.compile(r'^--- (?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>[^\t\n]*))[^\n]*\n\+\+\+ ', re.MULTILINE)
 _NEW_SIDE = re.compile(r'^\+\+\+ (?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>[^\t\n]*))[^\n]*\n@@ ', re.MULTILINE)
+_CREATED = re.compile(
+    r'^diff --git (?:"a/(?P<quoted>(?:[^"\\]|\\.)*)" ".*"|a/(?P<plain>.+) b/(?P=plain))\nnew file mode ', re.MULTILINE
+)
 _FUTURE = re.compile(r"^\s*(?:from\s+__future__\s+import|import\s+__future__)\b")
 _INJECTED = re.compile(
     r"^(?:from clearml import|try: from \w+ import Task|except ImportError: from clearml|.*\bTask\.init\()"
@@ -48,6 +51,13 @@ def _names(side: re.Pattern[str], diff: str) -> list[str]:
     return list(dict.fromkeys(path for path in paths if path))
 
 
+def _created_files(diff: str) -> set[str]:
+    return {
+        _unquoted(match["quoted"]) if match["quoted"] is not None else match["plain"]
+        for match in _CREATED.finditer(diff)
+    }
+
+
 def _unquoted(name: str) -> str:
     """git's C-style quoting of unusual names undone."""
 
@@ -66,8 +76,10 @@ def apply(diff: str, root: Path, *, shown: str, only: Sequence[str] = ()) -> Non
     Raises:
         SourceError: it does not fit, or names a file outside of ``root``.
     """
+    created = _created_files(diff)
     for path in changed_files(diff):
-        if not only or path in only:
+        # A patch may create a file and change it further down (clearml-task's own, for a script that is new to git).
+        if path not in created and (not only or path in only):
             _create_missing(root, path)
     text = diff if diff.endswith("\n") else diff + "\n"
     includes = [f"--include={path}" for path in only]
