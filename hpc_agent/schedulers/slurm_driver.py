@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -12,12 +11,13 @@ from hpc_agent.config.settings import SlurmSettings
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import JobRecord, JobState, LiveJob, Submission, Uncertain
 from hpc_agent.errors import ProcessError, SchedulerUnavailableError
+from hpc_agent.logs import Events
 from hpc_agent.schedulers import slurm
 from hpc_agent.schedulers.base import SubmitRequest
 from hpc_agent.schedulers.environment import for_queries, scrubbed
 from hpc_agent.schedulers.slurm_answers import parse_sbatch
 
-log = logging.getLogger(__name__)
+log = Events("schedulers.slurm")
 
 _BEFORE_SUBMISSION = timedelta(hours=1)
 _DISABLED = "accounting storage is disabled"
@@ -103,7 +103,7 @@ class SlurmScheduler:
         """The records that sacct knows; none, from now on, where accounting turns out to be switched off."""
         answer = self._run(argv)
         if _DISABLED in answer.stderr and self._settings.accounting == "auto":
-            log.info("Slurm keeps no accounting here: only jobs of the last minutes can be asked after")
+            log.info("no accounting here: only jobs of the last minutes can be asked after")
             self._has_sacct = False
             return []
         try:
@@ -124,7 +124,7 @@ class SlurmScheduler:
         for job in jobs:
             if job.state is JobState.UNKNOWN and job.raw_state not in self._unknown_words:
                 self._unknown_words.add(job.raw_state)
-                log.warning("job=%s has the unknown state %s: taken as not ended", job.id, job.raw_state)
+                log.warning("unknown state, taken as not ended", job=job.id, state=job.raw_state)
 
 
 def _usable(answer: process.Completed) -> str:

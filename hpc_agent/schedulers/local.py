@@ -1,0 +1,253 @@
+"""The scheduler of a machine without Slurm: first in, first out, a bounded number of jobs, each with GPUs of its own.
+
+Several daemons may share the folder. The lock only spares them doubled work; what must happen once (a number, the start
+of a job) is an atomic rename or link, so that a death on any line loses nothing and starts nothing twice.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from hpc_agent import files, process
+from hpc_agent.clock import Clock
+from hpc_agent.config.settings import LocalSettings
+from hpc_agent.domain.ids import JobId
+from hpc_agent.domain.job import Accepted, JobRecord, JobState, LiveJob, Refused, Submission, Uncertain
+from hpc_agent.errors import ProcessError, SchedulerUnavailableError
+from hpc_agent.files import CorruptFileError
+from hpc_agent.logs import Events
+from hpc_agent.schedulers import gpus
+from hpc_agent.schedulers.base import SubmitRequest
+from hpc_agent.schedulers.environment import scrubbed
+from hpc_agent.schedulers.local_jobs import CancelRequest, Claim, Ending, JobFolder, JobsFolder, Spec, process_id
+
+log = Events("schedulers.local")
+
+_KEPT = timedelta(days=7)
+_START_TIMEOUT = 30.0
+"""Seconds a supervisor may take to start: an interpreter on a busy machine, from a cold file system."""
+
+
+class LocalScheduler:
+    """Jobs of this machine, kept in a folder of its own."""
+
+    name = "local"
+
+    def __init__(
+        self,
+        settings: LocalSettings,
+        folder: Path,
+        clock: Clock,
+        *,
+        cluster: str = "",
+        grace: float = 30,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        """``folder`` belongs to this machine alone; ``grace`` are the seconds from TERM to KILL of a cancelled job."""
+        self._settings = settings
+        self._folder = folder
+        self._jobs = JobsFolder(folder / "jobs")
+        self._clock = clock
+        self._cluster = cluster or socket.gethostname()
+        self._grace = grace
+        own = os.environ if environ is None else environ
+        self._environ = scrubbed(own)
+        self._gpus = gpus.names(settings.gpus, own)
+
+    def cluster(self) -> str:
+        return self._cluster
+
+    def submit(self, request: SubmitRequest) -> Submission:
+        wanted = request.resources
+        if wanted.gpus > len(self._gpus):
+            return Refused(f"the job asks for {wanted.gpus} GPUs, but this machine has {len(self._gpus)} to hand out")
+        if wanted.nodes > 1:
+            return Refused(f"the job asks for {wanted.nodes} nodes, but without Slurm there is this machine only")
+        try:
+            script = request.script.read_bytes()
+            if not script.startswith(b"#!"):
+                return Refused(f"{request.script} does not start with #! and the path of an interpreter")
+            now = self._clock.now()
+            spec = Spec(
+                request.job_name,
+                str(request.workdir),
+                str(request.output),
+                wanted.gpus,
+                wanted.time_minutes,
+                submitted=now,
+            )
+            job = self._jobs.add(spec, script)
+            self._jobs.clear_away(now - _KEPT)
+        except (OSError, CorruptFileError) as error:
+            return Uncertain(f"the job could not be written to {self._folder}: {error}")
+        return Accepted(job.id, self._cluster)
+
+    def live_jobs(self) -> Sequence[LiveJob]:
+        """Also starts what waits and has room."""
+        with self._understood(), self._lock():
+            return self._advance()
+
+    def find(self, job_name: str, since: datetime) -> JobId | None:
+        with self._understood():
+            for job in reversed(self._jobs.all()):
+                spec = job.spec()
+                if spec is not None and spec.name == job_name and spec.submitted >= since:
+                    return job.id
+        return None
+
+    def records(self, jobs: Mapping[JobId, datetime]) -> Mapping[JobId, JobRecord]:
+        records = {}
+        with self._understood():
+            for id, submitted in jobs.items():
+                job = self._jobs.get(id)
+                spec = job.spec()
+                if spec is None or spec.submitted < submitted:
+                    continue
+                ending = job.ending()
+                if ending is not None:
+                    records[id] = _record(id, spec, job.claim(), ending, self._cluster)
+        return records
+
+    def cancel(self, jobs: Sequence[JobId], *, only_pending: bool = False) -> None:
+        with self._understood():
+            for job in map(self._jobs.get, jobs):
+                if job.spec() is None or job.ending() is not None or job.take(Claim(self._clock.now())):
+                    continue
+                if not only_pending:
+                    self._stop(job)
+
+    def _stop(self, job: JobFolder) -> None:
+        """Ask the supervisor; without one, TERM to the job itself, and KILL if asked again after the grace."""
+        now, asked = self._clock.now(), job.cancel_request()
+        if asked is None:
+            job.write_cancel_request(CancelRequest(now))
+        claim, child = job.claim(), job.child()
+        if claim and claim.process and claim.process.is_running():
+            process.kill_group(claim.process.pid, signal.SIGTERM)
+        elif child and child.is_running():
+            late = asked is not None and (now - asked.at).total_seconds() > self._grace
+            process.kill_group(child.pid, signal.SIGKILL if late else signal.SIGTERM)
+
+    def _advance(self) -> list[LiveJob]:
+        """Start waiting jobs in their order while there is room; returns all that wait or run."""
+        live: list[LiveJob] = []
+        waiting: list[tuple[JobFolder, Spec]] = []
+        free = list(self._gpus)
+        for job in self._jobs.all():
+            spec = None if job.is_closed() else job.spec()
+            if spec is None:
+                continue
+            if (ending := job.ending()) is not None:
+                job.write_ending(ending)
+            elif (claim := job.claim()) is None:
+                waiting.append((job, spec))
+            else:
+                free = [gpu for gpu in free if gpu not in claim.gpus]
+                live.append(_live(job, spec, JobState.RUNNING, nodes=self._cluster))
+        return live + self._start_in_order(waiting, len(live), free)
+
+    def _start_in_order(
+        self, waiting: Sequence[tuple[JobFolder, Spec]], running: int, free: list[str]
+    ) -> list[LiveJob]:
+        live: list[LiveJob] = []
+        reason = ""
+        for job, spec in waiting:
+            reason = reason or self._no_room(spec, running, len(free)) or self._start(job, free[: spec.gpus])
+            if reason:
+                live.append(_live(job, spec, JobState.PENDING, reason=reason))
+                # Later ones do not overtake it.
+                reason = reason if reason.startswith("behind") else f"behind job {job.id}"
+            elif (claim := job.claim()) and claim.process:
+                running += 1
+                free = [gpu for gpu in free if gpu not in claim.gpus]
+                live.append(_live(job, spec, JobState.RUNNING, nodes=self._cluster))
+        return live
+
+    def _no_room(self, spec: Spec, running: int, free: int) -> str:
+        """Why this job has to wait, or nothing."""
+        if running >= self._settings.max_jobs:
+            return f"{running} of at most {self._settings.max_jobs} jobs are running"
+        if spec.gpus > free:
+            return f"waiting for {spec.gpus} GPUs, {free} of {len(self._gpus)} are free"
+        return ""
+
+    def _start(self, job: JobFolder, gpus: Sequence[str]) -> str:
+        """Start a supervisor and wait for its claim; returns why the job does not run, or nothing.
+
+        Whoever holds the lock next may start another supervisor: only one of them gets the claim.
+        """
+        argv = [sys.executable, "-m", "hpc_agent.schedulers.local_supervisor", str(job.path), str(self._grace), *gpus]
+        output = job.path / "supervisor.log"
+        try:
+            pid = process.spawn_detached(argv, env=self._environ, cwd=job.path, output=output)
+        except ProcessError as error:
+            return self._not_started(job, str(error))
+        supervisor = process_id(pid)
+        deadline = self._clock.monotonic() + _START_TIMEOUT
+        while job.claim() is None and supervisor and supervisor.is_running() and self._clock.monotonic() < deadline:
+            self._clock.sleep(0.02)
+        if job.claim() is None:
+            return self._not_started(job, f"its supervisor could not start, see {output}")
+        return ""
+
+    def _not_started(self, job: JobFolder, reason: str) -> str:
+        log.error("could not start a job", job=job.id, reason=reason)
+        return reason
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        """One daemon at a time looks for room; the kernel gives the lock back when its holder dies."""
+        deadline = self._clock.monotonic() + 2 * _START_TIMEOUT
+        with (files.ensure_directory(self._folder, mode=0o700) / "lock").open("w") as lock:
+            while not _locked(lock.fileno()):
+                if self._clock.monotonic() > deadline:
+                    raise SchedulerUnavailableError(f"another daemon keeps {lock.name} locked")
+                self._clock.sleep(0.05)
+            yield
+
+    @contextmanager
+    def _understood(self) -> Iterator[None]:
+        """A record that cannot be read is no information."""
+        try:
+            yield
+        except (OSError, CorruptFileError) as error:
+            raise SchedulerUnavailableError(
+                f"the local scheduler's folder {self._folder} cannot be used: {error}"
+            ) from error
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _live(job: JobFolder, spec: Spec, state: JobState, *, reason: str = "", nodes: str = "") -> LiveJob:
+    return LiveJob(id=job.id, name=spec.name, state=state, raw_state=state.value, reason=reason, nodes=nodes)
+
+
+def _record(id: JobId, spec: Spec, claim: Claim | None, ending: Ending, node: str) -> JobRecord:
+    started = claim.at if claim and claim.process else None
+    return JobRecord(
+        id=id,
+        state=ending.state,
+        raw_state=ending.state.value,
+        name=spec.name,
+        exit_code=ending.exit_code,
+        signal=ending.signal,
+        submitted=spec.submitted,
+        started=started,
+        ended=ending.at,
+        nodes=node if started else "",
+        reason=ending.reason,
+    )

@@ -1,0 +1,225 @@
+"""A job of the local scheduler: a folder whose files say how far it came. What is in it is all there is to know.
+
+<id>/spec.json    what was submitted; the folder appears with it, at once and whole
+<id>/script       a copy, as Slurm makes one
+<id>/claim.json   made by exactly one: the supervisor that runs the job, or who cancelled it before that
+<id>/child.json   the job's own process, started by the supervisor
+<id>/cancel.json  somebody wants a running job to end
+<id>/ending.json  how it ended, written by the supervisor, or by whoever sees that there is none any more
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from hpc_agent import files
+from hpc_agent.domain.ids import JobId
+from hpc_agent.domain.job import JobState
+
+
+@dataclass(frozen=True)
+class ProcessId:
+    """A process that cannot be taken for another one with the same number, not even after a reboot."""
+
+    pid: int
+    ticks: int
+    """When it started, in clock ticks since boot (field 22 of /proc/<pid>/stat): no clock change moves it."""
+    boot: str
+
+    def is_running(self) -> bool:
+        if self.boot != boot_id():
+            return False
+        found = _stat(self.pid)
+        if found is None or int(found[19]) != self.ticks:
+            return False
+        if found[0] == "Z":
+            # A child of ours that nobody waited for.
+            with suppress(ChildProcessError):
+                os.waitpid(self.pid, os.WNOHANG)
+            return False
+        return True
+
+
+def process_id(pid: int) -> ProcessId | None:
+    """The identity of a process, or None if there is none with this number."""
+    found = _stat(pid)
+    return ProcessId(pid, int(found[19]), boot_id()) if found else None
+
+
+def boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _stat(pid: int) -> list[str] | None:
+    """The fields of /proc/<pid>/stat after the command name, which may hold anything: state first, start at 19."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What was submitted."""
+
+    name: str
+    workdir: str
+    output: str
+    gpus: int
+    time_minutes: int | None
+    submitted: datetime
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Who has the job. Without a process: nobody will, it was cancelled before it started."""
+
+    at: datetime
+    process: ProcessId | None = None
+    gpus: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CancelRequest:
+    at: datetime
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a job ended."""
+
+    state: JobState
+    at: datetime | None = None
+    exit_code: int = 0
+    signal: int = 0
+    reason: str = ""
+
+
+class JobFolder:
+    """One job's folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def id(self) -> JobId:
+        return JobId(self.path.name)
+
+    @property
+    def script(self) -> Path:
+        return self.path / "script"
+
+    def spec(self) -> Spec | None:
+        """What was submitted; None when the folder has been cleared away meanwhile."""
+        return files.read_record(self.path / "spec.json", Spec)
+
+    def claim(self) -> Claim | None:
+        return files.read_record(self.path / "claim.json", Claim)
+
+    def child(self) -> ProcessId | None:
+        return files.read_record(self.path / "child.json", ProcessId)
+
+    def cancel_request(self) -> CancelRequest | None:
+        return files.read_record(self.path / "cancel.json", CancelRequest)
+
+    def write_child(self, process: ProcessId) -> None:
+        files.write_record(self.path / "child.json", process)
+
+    def write_cancel_request(self, request: CancelRequest) -> None:
+        files.write_record(self.path / "cancel.json", request)
+
+    def is_closed(self) -> bool:
+        """Whether its ending is written down: all that has to be looked at of the many jobs of the last days."""
+        return (self.path / "ending.json").exists()
+
+    def write_ending(self, ending: Ending) -> None:
+        files.write_record(self.path / "ending.json", ending)
+
+    def take(self, claim: Claim) -> bool:
+        """Make the claim, whole or not at all; False if somebody else has made it. A link never replaces a file."""
+        draft = self.path / f".claim.{os.getpid()}.{secrets.token_hex(4)}"
+        files.write_record(draft, claim)
+        try:
+            os.link(draft, self.path / "claim.json")
+        except FileExistsError:
+            return False
+        finally:
+            draft.unlink()
+        files.fsync_directory(self.path)
+        return True
+
+    def ending(self) -> Ending | None:
+        """How the job ended, or None if it waits or runs."""
+        claim = self.claim()
+        if claim is None:
+            return None
+        if claim.process is None:
+            return Ending(JobState.CANCELLED, claim.at)
+        if (written := self._written_ending()) or self.runs(claim):
+            return written
+        # Looked at again: it may have been written while we looked for its writer.
+        return self._written_ending() or _without_report(claim.process)
+
+    def runs(self, claim: Claim) -> bool:
+        """Whether anything of the job runs; the job itself may outlive a supervisor that was killed."""
+        child = self.child()
+        return bool(claim.process and claim.process.is_running()) or bool(child and child.is_running())
+
+    def _written_ending(self) -> Ending | None:
+        return files.read_record(self.path / "ending.json", Ending)
+
+
+def _without_report(process: ProcessId) -> Ending:
+    if process.boot != boot_id():
+        return Ending(JobState.NODE_FAIL, reason="the machine restarted while it ran")
+    return Ending(JobState.FAILED, exit_code=1, reason="its supervisor was killed and left no exit code")
+
+
+class JobsFolder:
+    """All jobs of one machine."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def all(self) -> list[JobFolder]:
+        """In the order of their submission."""
+        return [JobFolder(self.path / str(number)) for number in sorted(self._numbers())]
+
+    def get(self, job: JobId) -> JobFolder:
+        return JobFolder(self.path / job)
+
+    def add(self, spec: Spec, script: bytes) -> JobFolder:
+        """Publish a new job under the next free number."""
+        draft = files.ensure_directory(self.path) / f".new.{os.getpid()}.{secrets.token_hex(4)}"
+        draft.mkdir(mode=0o700)
+        try:
+            files.write_atomic(draft / "script", script, mode=0o700)
+            files.write_record(draft / "spec.json", spec)
+            number = max(self._numbers(), default=0) + 1
+            while not files.rename_new(draft, self.path / str(number)):
+                number += 1
+        except BaseException:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise
+        return JobFolder(self.path / str(number))
+
+    def clear_away(self, before: datetime) -> None:
+        """Remove jobs that were submitted before this and have ended; the newest stays, so that no number returns."""
+        for job in self.all()[:-1]:
+            if job.is_closed() and (spec := job.spec()) is not None and spec.submitted < before:
+                shutil.rmtree(job.path, ignore_errors=True)
+        for draft in self.path.glob(".new.*"):
+            with suppress(FileNotFoundError):
+                if draft.stat().st_mtime < before.timestamp():
+                    shutil.rmtree(draft, ignore_errors=True)
+
+    def _numbers(self) -> Iterator[int]:
+        with suppress(FileNotFoundError):
+            yield from (int(path.name) for path in self.path.iterdir() if path.name.isdigit())

@@ -1,0 +1,90 @@
+"""Runs one job of the local scheduler: ``python -m hpc_agent.schedulers.local_supervisor FOLDER GRACE [GPU …]``.
+
+It outlives the daemon, starts the job if nobody else has, and writes down how it ended.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from hpc_agent import process
+from hpc_agent.clock import SYSTEM, Clock
+from hpc_agent.domain.job import JobState
+from hpc_agent.errors import ProcessError
+from hpc_agent.schedulers.local_jobs import Claim, Ending, JobFolder, Spec, process_id
+
+
+class Supervisor:
+    """One job's process, from its start to its end."""
+
+    def __init__(self, folder: JobFolder, grace: float, clock: Clock) -> None:
+        self._folder = folder
+        self._grace = grace
+        self._clock = clock
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._ended = threading.Event()
+
+    def stop(self) -> None:
+        """Ask for the end of the job; called by a signal handler."""
+        self._stop.set()
+        self._wake.set()
+
+    def run(self, gpus: tuple[str, ...]) -> None:
+        """Run the job unless somebody else has it."""
+        if not self._folder.take(Claim(self._clock.now(), process_id(os.getpid()), gpus)):
+            return
+        spec = self._folder.spec()
+        assert spec is not None, "a job that is not claimed is never cleared away"
+        self._folder.write_ending(self._supervise(spec, gpus))
+
+    def _supervise(self, spec: Spec, gpus: tuple[str, ...]) -> Ending:
+        env = {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(gpus)}
+        try:
+            pid = process.spawn_detached(
+                [str(self._folder.script)], env=env, cwd=Path(spec.workdir), output=Path(spec.output)
+            )
+        except ProcessError as error:
+            return Ending(JobState.FAILED, self._clock.now(), exit_code=127, reason=str(error))
+        child = process_id(pid)
+        if child is not None:
+            self._folder.write_child(child)
+        threading.Thread(target=self._watch, args=(pid,), daemon=True).start()
+        in_time = self._wake.wait(spec.time_minutes * 60 if spec.time_minutes else None)
+        if not self._ended.is_set():
+            process.kill_group(pid, signal.SIGTERM)
+            self._clock.wait(self._ended, self._grace)
+        # As Slurm does: with the script ends all that it started.
+        process.kill_group(pid, signal.SIGKILL)
+        _, status = os.waitpid(pid, 0)
+        return self._ending(os.waitstatus_to_exitcode(status), timed_out=not in_time)
+
+    def _watch(self, pid: int) -> None:
+        # Not reaped yet: until then nobody else can get this process group's number.
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        self._ended.set()
+        self._wake.set()
+
+    def _ending(self, code: int, *, timed_out: bool) -> Ending:
+        state = JobState.COMPLETED if code == 0 else JobState.FAILED
+        if timed_out:
+            state = JobState.TIMEOUT
+        elif self._stop.is_set() and self._folder.cancel_request() is not None:
+            state = JobState.CANCELLED
+        return Ending(state, self._clock.now(), exit_code=max(code, 0), signal=max(-code, 0))
+
+
+def main() -> None:
+    folder, grace, *gpus = sys.argv[1:]
+    supervisor = Supervisor(JobFolder(Path(folder)), float(grace), SYSTEM)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: supervisor.stop())
+    supervisor.run(tuple(gpus))
+
+
+if __name__ == "__main__":
+    main()
