@@ -17,8 +17,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from hpc_agent import files
 from hpc_agent.clock import Clock
 
@@ -45,7 +43,7 @@ class Lease:
         self._path = path
         self._clock = clock
         self._pace = pace
-        self._me = f"{socket.gethostname()} {os.getpid()} {psutil.Process().create_time():.2f} {secrets.token_hex(8)}"
+        self._me = f"{socket.gethostname()} {os.getpid()} {_created(os.getpid())} {secrets.token_hex(8)}"
         self._stopped = threading.Event()
         self._beating = threading.Thread(target=self._beat, name="lease", daemon=True)
         self._seen = ""
@@ -120,13 +118,17 @@ def _process_is_gone(owner: str) -> bool:
     """Whether the holder was a process of this host that no longer runs: no need to watch its beat then."""
     try:
         host, pid, created, _, _ = owner.split()
-        if host != socket.gethostname():
-            return False
-        return abs(psutil.Process(int(pid)).create_time() - float(created)) > 1
-    except psutil.NoSuchProcess:
-        return True
-    except (ValueError, psutil.Error):
+        return host == socket.gethostname() and _created(int(pid)) != created
+    except ValueError:
         return False
+
+
+def _created(pid: int) -> str:
+    """When a process of this host began, in clock ticks since boot; ``gone`` if there is none: pids come again."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return "gone"
 
 
 def _remove(path: Path) -> None:

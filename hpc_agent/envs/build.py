@@ -8,6 +8,9 @@ from hpc_agent.config.settings import PackageSettings
 from hpc_agent.envs.install import Toolbox, as_error
 from hpc_agent.envs.interpreter import Interpreter
 
+_TESTS = r"site-packages/.+/tests/"
+_UNCHECKED = ("--invalidation-mode", "unchecked-hash")
+
 
 def build(
     lock: str,
@@ -35,10 +38,26 @@ def build(
         answer = tools.uv(
             [
                 *("pip", "install", "--quiet", "--python", str(root / "bin" / "python")),
-                *("--no-deps", "--compile-bytecode", "--requirements", str(locked)),
+                *("--no-deps", "--requirements", str(locked)),
             ],
             cwd=source_root or work,
         )
         if not answer.ok:
             raise as_error("the task's packages cannot be installed", answer)
+        compile_bytecode(root, tools)
     return root
+
+
+def compile_bytecode(root: Path, tools: Toolbox) -> None:
+    """Compile what jobs import, so that none compiles at its start (1.6 s for numpy, pandas and scikit-learn).
+
+    The packages' own tests are left out: half of all files, and nobody's job runs them. Not bound to the time stamps
+    of sources, which need not survive a file system. Files that do not compile (templates, other versions' syntax)
+    are for their packages to know.
+    """
+    python = root / "bin" / "python"
+    tools.run([str(python), "-I", "-m", "compileall", "-qq", "-j", "0", "-x", _TESTS, *_UNCHECKED, *_packages(root)])
+
+
+def _packages(root: Path) -> list[str]:
+    return [str(folder) for folder in sorted(root.glob("lib/python*/site-packages"))]

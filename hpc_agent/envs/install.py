@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,8 +44,6 @@ class Toolbox:
             # What pip does: the best version of all indexes. uv's own default stops at the first that has the name,
             # which for download.pytorch.org is often an old copy of something else.
             "UV_INDEX_STRATEGY": "unsafe-best-match",
-            # Not the time stamps of files: these need not survive a file system.
-            "PYC_INVALIDATION_MODE": "UNCHECKED_HASH",
             "VIRTUALENV_OVERRIDE_APP_DATA": str(folder / "virtualenv"),
         }
 
@@ -60,7 +59,7 @@ class Toolbox:
         """
         import uv  # the wheel's module: it knows where its program lies
 
-        return self._run([uv.find_uv_bin(), *arguments, *self._packages.extra_pip_install_flags], cwd)
+        return self.run([uv.find_uv_bin(), *arguments, *self._packages.extra_pip_install_flags], cwd)
 
     def virtualenv(self, interpreter: Interpreter, root: Path, *, system_site: bool) -> Completed:
         """Make an empty environment at ``root``.
@@ -70,9 +69,15 @@ class Toolbox:
         """
         options = ["--quiet", "--no-seed", "--activators", "", "--python", interpreter.executable]
         options += ["--system-site-packages"] if system_site else []
-        return self._run([sys.executable, "-m", "virtualenv", *options, str(root)], root.parent)
+        return self.run([sys.executable, "-m", "virtualenv", *options, str(root)], root.parent)
 
-    def _run(self, argv: list[str], cwd: Path) -> Completed:
+    def run(self, argv: list[str], cwd: Path | None = None) -> Completed:
+        """Run at low priority: login nodes belong to everybody.
+
+        Raises:
+            EnvironmentBuildError: it could not be run.
+        """
+        argv = ["nice", *argv] if shutil.which("nice") else argv
         try:
             return process.run(argv, timeout=_LONGEST, env=self._env, cwd=cwd)
         except ProcessError as error:

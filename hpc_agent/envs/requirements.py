@@ -7,9 +7,6 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from packaging.requirements import InvalidRequirement, Requirement
-from packaging.utils import canonicalize_name
-
 from hpc_agent.domain.env import RequirementFiles
 from hpc_agent.errors import EnvironmentBuildError
 from hpc_agent.redact import without_credentials
@@ -102,6 +99,10 @@ def _included(path: str, texts: Mapping[str, str], line: str) -> str:
 
 def canonical(line: str, folder: str) -> str:
     """One spelling for one meaning; what is no plain requirement (an address, a path) is kept as it is."""
+    # 20 ms to import, which a job that knows its environment's key need not spend.
+    from packaging.requirements import InvalidRequirement, Requirement
+    from packaging.utils import canonicalize_name
+
     bare, hashes = _split_hashes(line)
     try:
         parsed = Requirement(bare)

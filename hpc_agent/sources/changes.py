@@ -104,11 +104,11 @@ def inside(root: Path, path: str, what: str) -> Path:
     """``root / path`` with links followed.
 
     Raises:
-        SourceError: it leaves ``root``.
+        SourceError: it leaves ``root``, or is git's own.
     """
     top = root.resolve()
     file = (top / path).resolve()
-    if file != top and top not in file.parents:
+    if (file != top and top not in file.parents) or ".git" in file.parts[len(top.parts) :]:
         raise SourceError(f"{what} {path!r}, which is outside of the task's own folder")
     return file
 

@@ -36,6 +36,12 @@ _OURS = {
     "filter.lfs.process": "",
     "filter.lfs.required": "false",
 }
+_EMPTY_WORDS = (
+    "hint:",
+    "fatal: Could not read from remote repository",
+    "Please make sure you have the correct access rights",
+    "and the repository exists.",
+)
 _KEPT = ("GIT_SSH", "GIT_SSL", "GIT_PROXY", "GIT_HTTP", "GIT_EXEC_PATH", "GIT_CONFIG")
 
 
@@ -90,7 +96,7 @@ def run(
     for key, value in _OURS.items():
         argv += ["-c", f"{key}={value}"]
     env = environment(os.environ)
-    if remote and remote.password:
+    if remote and remote.user:
         scope = f"credential.{remote.origin}"
         # The empty value first: whatever helper the user has set up must not answer for this host.
         argv += ["-c", f"{scope}.helper=", "-c", f"{scope}.helper={_ANSWER}"]
@@ -108,8 +114,8 @@ def run(
 
 
 def last_line(completed: process.Completed) -> str:
-    """What git itself said last, fit for people: hints and empty lines left out, credentials too."""
+    """What git itself said last that tells anything, fit for people: without hints and credentials."""
     lines = [line.strip() for line in completed.last_words.splitlines()]
-    lines = [line for line in lines if line and not line.startswith("hint:")]
-    fatal = [line for line in lines if line.startswith(("fatal:", "error:", "remote:"))]
-    return without_credentials((fatal or lines or [f"exit code {completed.returncode}"])[-1])
+    telling = [line for line in lines if line and not line.startswith(_EMPTY_WORDS)]
+    fatal = [line for line in telling if line.startswith(("fatal:", "error:"))]
+    return without_credentials((fatal or telling or lines or [f"exit code {completed.returncode}"])[-1])

@@ -26,7 +26,8 @@ _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f]")
 
 @dataclass(frozen=True)
 class Remote:
-    """``url`` is free of passwords; ``user`` and ``password`` are for http and https only."""
+    """``url`` is free of passwords; ``user`` and ``password`` are for http and https only. Without a password the
+    user may be a token, which is a secret too."""
 
     url: str
     user: str = ""
@@ -92,7 +93,7 @@ def _from_url(parts: SplitResult, git: GitSettings) -> Remote:
     clean = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
     if parts.username or parts.password:
         user, password = unquote(parts.username or ""), unquote(parts.password or "")
-        if not password and git.password and git.user in ("", user):
+        if not password and git.password and git.user in ("", user) and _serves(git, host):
             password = git.password.reveal()
         return Remote(clean, user, Secret(password))
     return _with_credentials(clean, host, git)
