@@ -105,17 +105,16 @@ class _Api:
         if "content-encoding" in headers:
             raise Fault(COMPRESSED_BODY, "send the body as it is")
         content_type = headers.get("content-type", "")
-        form, body = {}, b""
-        if content_type.startswith(("application/x-www-form-urlencoded", "multipart/form-data")):
-            form = await _form(request)
-        else:
-            body = await _body(request, LARGEST_BODY)
+        multipart = content_type.startswith("multipart/form-data")
+        form = await _form(request) if multipart else {}
+        body = b"" if multipart else await _body(request, LARGEST_BODY)
         return Incoming(
             action=action,
             version=version,
             authorization=headers.get("authorization"),
             query=request.url.query,
             body=body,
+            encoded_form=content_type.startswith("application/x-www-form-urlencoded"),
             form=form,
             worker=headers.get("x-clearml-worker") or headers.get("x-trains-worker") or "",
             ip=request.client.host if request.client else "",

@@ -11,11 +11,11 @@ import msgspec
 
 from hpc_agent.clock import Clock
 from hpc_agent.logs import Events
+from hpc_agent.server.action import Access, Answer, Call, Endpoint
 from hpc_agent.server.fault import Fault
 from hpc_agent.server.identity import API_VERSION, Authenticator, Identity
 from hpc_agent.server.ids import new_id
 from hpc_agent.server.requests import Incoming, typed, validation_fault
-from hpc_agent.server.service import Access, Answer, Call, Endpoint
 from hpc_agent.server.store.connection import Session, Store
 from hpc_agent.wire.envelope import EndpointInfo, Envelope, Meta
 from hpc_agent.wire.errors import INTERNAL_ERROR, UNKNOWN_ACTION, ErrorKind

@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 
+from hpc_agent.server.action import Json, Request, iso
 from hpc_agent.server.fault import invalid
-from hpc_agent.server.service import Json, Request, iso
 from hpc_agent.server.store import query as q
 from hpc_agent.server.store.connection import Session
 from hpc_agent.server.store.documents import Collection, Document
@@ -43,6 +43,11 @@ class _Listing(Request, frozen=True):
     search_hidden: bool = False
     all_: _Pattern | None = msgspec.field(default=None, name="_all_")
     any_: _Pattern | None = msgspec.field(default=None, name="_any_")
+
+
+def only_fields(request: Json) -> list[str]:
+    """The fields that a ``get_all`` asks for; none means all."""
+    return _names(msgspec.convert(request, _Listing, strict=False).only_fields)
 
 
 def find(

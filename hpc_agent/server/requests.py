@@ -10,8 +10,8 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from hpc_agent.server.action import Batch, Endpoint, Json
 from hpc_agent.server.fault import Fault, invalid
-from hpc_agent.server.service import Batch, Endpoint, Json
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class Incoming:
     authorization: str | None = None
     query: str = ""
     body: bytes = b""
+    encoded_form: bool = False
+    """The body says that it is ``a=b&c=d``."""
     form: Mapping[str, str] = field(default_factory=dict)
     worker: str = ""
     ip: str = ""
@@ -56,20 +58,30 @@ def validation_fault(error: msgspec.ValidationError) -> Fault:
 
 def _merged(incoming: Incoming) -> Json:
     """JSON body, query string and form in one object; nulls are the same as missing fields."""
-    merged: Json = {}
-    for name, text in parse_qsl(incoming.query, keep_blank_values=True, max_num_fields=1000):
-        if name in merged:
-            earlier = merged[name]
-            merged[name] = [*earlier, text] if isinstance(earlier, list) else [earlier, text]
-        else:
-            merged[name] = text
-    merged.update(incoming.form)
-    if incoming.body.strip():
-        body = decode(incoming.body)
+    merged = {**_pairs(incoming.query), **incoming.form}
+    body_text = incoming.body.strip()
+    # ``curl -d '{…}'`` calls its JSON a form.
+    if incoming.encoded_form and not body_text.startswith(b"{"):
+        merged.update(_pairs(body_text.decode("utf-8", "replace")))
+    elif body_text:
+        body = decode(body_text)
         if not isinstance(body, dict):
             raise invalid("the body must be a JSON object")
         merged.update(body)
     return {name: value for name, value in merged.items() if value is not None}
+
+
+def _pairs(text: str) -> Json:
+    """``a=1&b=2&b=3`` as ``{a: "1", b: ["2", "3"]}``; the action's type makes numbers of the texts."""
+    pairs: Json = {}
+    try:
+        listed = parse_qsl(text, keep_blank_values=True, max_num_fields=1000)
+    except ValueError:
+        raise invalid("too many fields in the query string") from None
+    for name, value in listed:
+        earlier = pairs.get(name)
+        pairs[name] = value if earlier is None else [*(earlier if isinstance(earlier, list) else [earlier]), value]
+    return pairs
 
 
 def _lines(body: bytes) -> Batch:

@@ -68,7 +68,7 @@ def serve(options: Options, clock: Clock, announce: Callable[[Listening], None])
             raise ConfigError(f"the conf file {conf} cannot be written: {error.strerror}") from error
         store = Store(folder / "server.db")
         try:
-            authenticator = Authenticator(owner.keys, Identity(owner.user, getpass.getuser()), clock)
+            authenticator = Authenticator(owner.keys, Identity(owner.user, _user_name()), clock)
             dispatcher = Dispatcher(store, authenticator, ENDPOINTS, clock)
             app = build(Parts(dispatcher, authenticator, Uploads(folder), Pages(store)))
             with Watchdog(store, clock):
@@ -76,6 +76,14 @@ def serve(options: Options, clock: Clock, announce: Callable[[Listening], None])
                 _run(uvicorn.Server(_configuration(app)), listener)
         finally:
             store.close()
+
+
+def _user_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        # A uid without an entry in the password file, as in some containers.
+        return str(os.getuid())
 
 
 def _configuration(app: object) -> uvicorn.Config:

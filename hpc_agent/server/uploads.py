@@ -13,7 +13,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from hpc_agent.files import ensure_directory, fsync_directory
 from hpc_agent.server.fault import Fault, invalid
-from hpc_agent.wire.errors import ErrorKind
+from hpc_agent.wire.errors import INTERNAL_ERROR, ErrorKind
 
 NO_SUCH_FILE = ErrorKind(404, 0, "There is no such file")
 _LONGEST_HEADER = 16 * 1024
@@ -39,14 +39,13 @@ class Uploads:
         if any(part in ("", ".", "..") or "\0" in part or len(os.fsencode(part)) > 255 for part in parts):
             raise invalid("this cannot be a file's name", path=name[:200])
         path = self._files.joinpath(*parts)
-        # Links are followed only as far as they stay inside; nobody but the user could have made one.
         try:
-            inside = path.resolve().is_relative_to(self._files)
-        except (OSError, RuntimeError, ValueError):
-            inside = False
-        if not inside:
-            raise invalid("this path leads out of the folder", path=name[:200])
-        return path
+            # Links are followed only as far as they stay inside; nobody but the user could have made one.
+            if path.resolve().is_relative_to(self._files):
+                return path
+        except (OSError, RuntimeError) as error:
+            raise invalid(f"this cannot be a file's name ({error})", path=name[:200]) from None
+        raise invalid("this path leads out of the folder", path=name[:200])
 
     def existing(self, name: str) -> Path:
         """
@@ -144,6 +143,8 @@ class Receiver:
             self._parser.write(data)
         except MultipartParseError as error:
             raise invalid(f"the upload is not well formed ({error})") from None
+        except OSError as error:
+            raise Fault(INTERNAL_ERROR, f"the file cannot be stored ({error.strerror})") from error
 
     def finish(self) -> list[str]:
         """The names stored, once the whole body was written.
@@ -178,7 +179,7 @@ class Receiver:
     def _header(self) -> None:
         if self._header_name.lower() == b"content-disposition":
             _, options = parse_options_header(self._header_value)
-            self._name = options.get(b"name", b"").decode("utf-8", "surrogateescape").strip("/")
+            self._name = _decoded(options.get(b"name", b"")).strip("/")
         self._header_name, self._header_value = b"", b""
 
     def _open(self) -> None:
@@ -200,3 +201,10 @@ class Receiver:
         self._uploads.publish(self._path, self._name)
         self._path = None
         self.stored.append(self._name)
+
+
+def _decoded(name: bytes) -> str:
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        raise invalid("a file's name must be UTF-8") from None

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from hpc_agent.clock import Clock
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.logs import Events
-from hpc_agent.server.service import Moment, iso
+from hpc_agent.server.action import Moment, iso
 from hpc_agent.server.services.transitions import change_status
 from hpc_agent.server.services.workers import forget_expired
 from hpc_agent.server.store import query as q

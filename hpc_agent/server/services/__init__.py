@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hpc_agent.server.service import Endpoint
+from hpc_agent.server.action import Endpoint
 from hpc_agent.server.services import (
     auth,
     events_read,
@@ -13,8 +13,10 @@ from hpc_agent.server.services import (
     projects,
     queues,
     tasks_content,
+    tasks_copy,
     tasks_life,
     tasks_read,
+    tasks_remove,
     tasks_write,
     workers,
 )
@@ -25,6 +27,8 @@ _SERVICES = (
     workers.service,
     tasks_read.service,
     tasks_write.service,
+    tasks_copy.service,
+    tasks_remove.service,
     tasks_life.service,
     tasks_content.service,
     projects.service,

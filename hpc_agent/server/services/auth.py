@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from hpc_agent.server.action import Answer, Call, Request, Service
 from hpc_agent.server.identity import API_VERSION, SERVER_VERSION, lifetime
-from hpc_agent.server.service import Answer, Call, Request, Service
 
 auth = Service("auth")
 users = Service("users")

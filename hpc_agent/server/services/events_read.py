@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from hpc_agent.server.action import Access, Answer, Call, Int64, Json, Request, Service
 from hpc_agent.server.fault import invalid
-from hpc_agent.server.service import Access, Answer, Call, Int64, Json, Request, Service
 from hpc_agent.server.services.transitions import existing_task
 from hpc_agent.server.store import events
 from hpc_agent.server.store.documents import tasks
@@ -20,6 +20,7 @@ service = Service("events")
 
 BatchSize = Annotated[int, msgspec.Meta(ge=1, le=10_000)]
 _DEFAULT_SAMPLES = 6000
+_LATEST_MOMENT = 2.0**53
 
 
 class OwnerRequest(Request, frozen=True):
@@ -33,7 +34,7 @@ class LogRequest(OwnerRequest, frozen=True):
     batch_size: BatchSize = 100
     order: Literal["asc", "desc"] | None = None
     navigate_earlier: bool = True
-    from_timestamp: Int64 | float | None = None
+    from_timestamp: float | None = None
 
 
 class EventsRequest(OwnerRequest, frozen=True):
@@ -91,7 +92,7 @@ def _check(request: OwnerRequest, call: Call) -> None:
 def get_task_log(request: LogRequest, call: Call) -> Answer:
     """Chunks nearest to ``from_timestamp`` (the newest, or oldest without it), in the order asked for."""
     _check(request, call)
-    start = None if request.from_timestamp is None else int(request.from_timestamp)
+    start = None if request.from_timestamp is None else _milliseconds(request.from_timestamp)
     earlier = request.navigate_earlier
     found = events.chunks(call.db, request.task, earlier=earlier, start=start, limit=request.batch_size)
     nearest_first = "desc" if earlier else "asc"
@@ -102,6 +103,12 @@ def get_task_log(request: LogRequest, call: Call) -> Answer:
         "returned": len(found),
         "total": events.count_chunks(call.db, request.task),
     }
+
+
+def _milliseconds(moment: float) -> int:
+    if not abs(moment) < _LATEST_MOMENT:
+        raise invalid("from_timestamp must be a time in milliseconds")
+    return int(moment)
 
 
 def _fields(chunk: events.Chunk) -> Json:

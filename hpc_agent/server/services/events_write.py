@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 
 from hpc_agent.domain.status import TaskStatus
+from hpc_agent.server.action import Access, Answer, Batch, Call, Int64, Json, Request, Service
 from hpc_agent.server.fault import Fault, invalid
-from hpc_agent.server.service import Access, Answer, Batch, Call, Int64, Json, Request, Service
 from hpc_agent.server.store import events
 from hpc_agent.server.store.documents import models, tasks
 from hpc_agent.server.store.events import SINGLE_VALUE, Chunk, Report, Scalar

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from hpc_agent.server import listing
+from hpc_agent.server.action import Access, Answer, Call, Int64, Json, Request, Service, given
 from hpc_agent.server.fault import Fault
 from hpc_agent.server.ids import new_id
-from hpc_agent.server.service import Access, Answer, Call, Int64, Json, Request, Service, given
 from hpc_agent.server.services.projects import existing_project
 from hpc_agent.server.services.transitions import existing_task
 from hpc_agent.server.store import query as q

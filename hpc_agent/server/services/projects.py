@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from hpc_agent.server import listing
+from hpc_agent.server.action import Access, Answer, Call, Json, Request, Service, given
 from hpc_agent.server.fault import Fault, invalid
 from hpc_agent.server.ids import new_id
-from hpc_agent.server.service import Access, Answer, Call, Json, Request, Service, given
 from hpc_agent.server.store import query as q
 from hpc_agent.server.store.documents import Document, models, projects, tasks
 from hpc_agent.server.store.query import Query

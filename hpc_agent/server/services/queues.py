@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.server import listing
+from hpc_agent.server.action import Access, Answer, Call, Int64, Json, Request, Service, given
 from hpc_agent.server.fault import Fault, invalid
 from hpc_agent.server.ids import new_id
-from hpc_agent.server.service import Access, Answer, Call, Json, Request, Service, given
 from hpc_agent.server.services.transitions import change_status, existing_task
 from hpc_agent.server.store import entries
 from hpc_agent.server.store import query as q
@@ -33,7 +33,7 @@ class QueueRequest(Request, frozen=True):
 
 
 class OneQueueRequest(QueueRequest, frozen=True):
-    max_task_entries: int | None = None
+    max_task_entries: Int64 | None = None
 
 
 class CreateRequest(Request, frozen=True):
@@ -85,9 +85,11 @@ def existing_queue(call: Call, queue: str) -> Document:
 
 
 def create_queue(call: Call, name: str, **fields: object) -> str:
-    """Returns the new queue's id."""
+    """The id of the queue of this name, made where there is none: daemons that start together share their queue."""
     if not name.strip():
         raise invalid("a queue needs a name")
+    if present := queue_named(call, name):
+        return present
     queue = {
         "id": new_id(),
         "name": name,
@@ -101,6 +103,13 @@ def create_queue(call: Call, name: str, **fields: object) -> str:
     }
     queues.insert(call.db, queue)
     return str(queue["id"])
+
+
+def queue_named(call: Call, name: str) -> str | None:
+    """The id of the queue of exactly this name."""
+    named = q.compare(q.field(queues.table, "name"), "=", name)
+    found = queues.find(call.db, Query((named,), order_by=("created",), fields=("id",), limit=1))
+    return str(found[0]["id"]) if found else None
 
 
 def default_queue(call: Call) -> Document:
@@ -123,12 +132,11 @@ def _shown(queue: Document, waiting: Sequence[Entry]) -> Document:
 
 @service.action(Json)
 def get_all(request: Json, call: Call) -> Answer:
-    wanted = request.get("only_fields") or []
-    wanted = [wanted] if isinstance(wanted, str) else wanted
+    wanted = listing.only_fields(request)
     # Entries are no column; asked for alone they would look like a request for everything.
-    columns = ["id" if str(name).startswith("entries") else name for name in wanted]
+    columns = ["id" if name.startswith("entries") else name for name in wanted]
     found, beside = listing.find(call.db, queues, {**request, "only_fields": columns}, hidden=_GLUE_TAG)
-    if not wanted or any(str(name).startswith("entries") for name in wanted):
+    if not wanted or any(name.startswith("entries") for name in wanted):
         waiting = entries.of_queues(call.db, [queue["id"] for queue in found])
         found = [_shown(queue, waiting.get(queue["id"], [])) for queue in found]
     return {"queues": found, **beside}

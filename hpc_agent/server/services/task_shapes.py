@@ -5,7 +5,60 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from hpc_agent.server.service import Json
+import msgspec
+
+from hpc_agent.server.action import Json, Request
+
+
+class _Script(Request, frozen=True):
+    repository: str | None = None
+    branch: str | None = None
+    tag: str | None = None
+    version_num: str | None = None
+    entry_point: str | None = None
+    working_dir: str | None = None
+    binary: str | None = None
+    diff: str | None = None
+    requirements: dict[str, str | list[str] | None] | str | None = None
+
+
+class _Container(Request, frozen=True):
+    image: str | None = None
+    arguments: str | None = None
+    setup_shell_script: str | None = None
+
+
+class _Artifact(Request, frozen=True):
+    key: str
+    mode: str | None = None
+    uri: str | None = None
+
+
+class _Execution(Request, frozen=True):
+    queue: str | None = None
+    artifacts: list[_Artifact] | None = None
+
+
+class _Model(Request, frozen=True):
+    model: str | None = None
+    name: str | None = None
+
+
+class _Shapes(Request, frozen=True):
+    """The types of the fields that this server and clients read. Further fields are kept as they come."""
+
+    script: _Script | None = None
+    container: _Container | None = None
+    execution: _Execution | None = None
+    models: dict[str, list[_Model]] | None = None
+
+
+def check_shapes(content: Mapping[str, object]) -> None:
+    """
+    Raises:
+        msgspec.ValidationError: a field that somebody will read has a type that nobody could; answered with 400/12.
+    """
+    msgspec.convert(content, _Shapes)
 
 
 def keyed_hyperparams(sections: Mapping[str, Mapping[str, Json]]) -> dict[str, dict[str, Json]]:
@@ -24,5 +77,7 @@ def keyed_configuration(items: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def as_text(value: Any) -> str:
-    """Values are texts on the wire; clients that send numbers get them back as texts."""
-    return "" if value is None else str(value)
+    """Values are texts on the wire; clients that send something else get it back as JSON."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    return msgspec.json.encode(value).decode()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from hpc_agent.domain.status import TaskStatus
+from hpc_agent.server.action import Access, Answer, Call, Int64, Json, Request, Service
 from hpc_agent.server.fault import Fault, invalid
-from hpc_agent.server.service import Access, Answer, Call, Json, Request, Service
 from hpc_agent.server.services.task_shapes import hyperparam
 from hpc_agent.server.services.transitions import existing_task
 from hpc_agent.server.store.documents import Document, tasks
@@ -53,7 +53,7 @@ class ModelRequest(PartRequest, frozen=True, kw_only=True):
     name: str
     model: str
     type: Literal["input", "output"]
-    iteration: int | None = None
+    iteration: Int64 | None = None
 
 
 class ModelReference(Request, frozen=True):

@@ -6,15 +6,13 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from hpc_agent.domain.status import TaskStatus
+from hpc_agent.server.action import Access, Answer, Call, Request, Service
 from hpc_agent.server.fault import Fault, invalid
-from hpc_agent.server.service import Access, Answer, Call, Request, Service
 from hpc_agent.server.services.queues import create_queue, default_queue, existing_queue
 from hpc_agent.server.services.transitions import change_status, existing_task
 from hpc_agent.server.services.workers import watched
 from hpc_agent.server.store import entries, events
-from hpc_agent.server.store import query as q
 from hpc_agent.server.store.documents import Document, models, queues, tasks
-from hpc_agent.server.store.query import Query
 from hpc_agent.wire.errors import INVALID_TASK_STATUS, TASK_ALREADY_QUEUED
 
 service = Service("tasks")
@@ -186,11 +184,7 @@ def _target(request: EnqueueRequest, call: Call) -> str:
         raise invalid("give either queue or queue_name")
     if request.queue:
         return str(existing_queue(call, request.queue)["id"])
-    if not request.queue_name:
-        return str(default_queue(call)["id"])
-    named = q.compare(q.field(queues.table, "name"), "=", request.queue_name)
-    found = queues.find(call.db, Query((named,), order_by=("created",), fields=("id",), limit=1))
-    return str(found[0]["id"]) if found else create_queue(call, request.queue_name)
+    return create_queue(call, request.queue_name) if request.queue_name else str(default_queue(call)["id"])
 
 
 @service.action(DequeueRequest, Access.WRITE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hpc_agent.server import listing
-from hpc_agent.server.service import Answer, Call, Json, Request, Service
+from hpc_agent.server.action import Answer, Call, Json, Request, Service
 from hpc_agent.server.services.transitions import existing_task
 from hpc_agent.server.store import query as q
 from hpc_agent.server.store.documents import tasks

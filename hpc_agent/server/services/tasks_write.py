@@ -1,21 +1,18 @@
-"""Creating, editing, copying and deleting tasks."""
+"""Creating and editing tasks."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.server.fault import Fault, invalid
-from hpc_agent.server.ids import new_id
-from hpc_agent.server.service import Access, Answer, Call, Json, Request, Service, given
-from hpc_agent.server.services.projects import existing_project, project_named
-from hpc_agent.server.services.task_shapes import keyed_configuration, keyed_hyperparams
+from hpc_agent.server.action import Access, Answer, Call, Json, Request, Service, given
+from hpc_agent.server.fault import Fault
+from hpc_agent.server.services.drafts import insert_task
+from hpc_agent.server.services.projects import existing_project
+from hpc_agent.server.services.task_shapes import check_shapes, keyed_configuration, keyed_hyperparams
 from hpc_agent.server.services.transitions import existing_task
-from hpc_agent.server.store import entries, events
-from hpc_agent.server.store import query as q
-from hpc_agent.server.store.documents import Document, models, projects, tasks
-from hpc_agent.server.store.query import Query
-from hpc_agent.wire.errors import INVALID_TASK_STATUS, TASK_CANNOT_BE_DELETED
+from hpc_agent.server.store.documents import Document, tasks
+from hpc_agent.wire.errors import INVALID_TASK_STATUS
 
 service = Service("tasks")
 
@@ -32,9 +29,6 @@ TaskType = Literal[
     "qc",
     "custom",
 ]
-_ARCHIVED = "archived"
-_OWN_RUN = frozenset({"development"})
-"""System tags that a copy does not inherit."""
 
 
 class Content(Request, frozen=True):
@@ -78,42 +72,9 @@ class UpdateRequest(Request, frozen=True):
     status_reason: str | None = None
 
 
-class CloneRequest(Request, frozen=True):
-    task: str
-    new_task_name: str | None = None
-    new_task_comment: str | None = None
-    new_task_tags: list[str] | None = None
-    new_task_system_tags: list[str] | None = None
-    new_task_parent: str | None = None
-    new_task_project: str | None = None
-    new_project_name: str | None = None
-    new_task_hyperparams: dict[str, dict[str, Json]] | None = None
-    new_task_configuration: dict[str, Json] | None = None
-    new_task_container: Json | None = None
-    new_task_input_models: list[Json] | None = None
-    execution_overrides: Json | None = None
-
-
 class RequirementsRequest(Request, frozen=True):
     task: str
-    requirements: Json
-
-
-class DeleteRequest(Request, frozen=True):
-    task: str
-    force: bool = False
-    delete_output_models: bool = True
-    return_file_urls: bool = False
-
-
-class ArchiveRequest(Request, frozen=True):
-    tasks: list[str]
-    status_reason: str = ""
-    status_message: str = ""
-
-
-class ManyRequest(Request, frozen=True):
-    ids: list[str]
+    requirements: dict[str, str | list[str] | None]
 
 
 _CONTENT = (
@@ -145,47 +106,13 @@ def _content(request: Content, call: Call) -> Json:
         changes["configuration"] = keyed_configuration(changes["configuration"])
     if "models" in changes:
         changes["models"] = {side: changes["models"].get(side) or [] for side in ("input", "output")}
+    check_shapes(changes)
     return changes
 
 
 @service.action(CreateRequest, Access.WRITE)
 def create(request: CreateRequest, call: Call) -> Answer:
-    return {"id": _insert(call, name=request.name, type=request.type, **_content(request, call))}
-
-
-def _insert(call: Call, **fields: Any) -> str:
-    if not str(fields["name"]).strip():
-        raise invalid("a task needs a name")
-    task: Document = {
-        "id": new_id(),
-        "user": call.identity.user,
-        "company": call.identity.company,
-        "created": call.time,
-        "last_update": call.time,
-        "last_change": call.time,
-        "status": TaskStatus.CREATED.value,
-        "status_changed": call.time,
-        "status_reason": "",
-        "status_message": "",
-        "comment": "",
-        "last_iteration": 0,
-        "last_metrics": {},
-        "tags": [],
-        "system_tags": [],
-        "output": {},
-        "execution": {},
-        "container": {},
-        "models": {"input": [], "output": []},
-        "script": {},
-        "hyperparams": {},
-        "configuration": {},
-        "runtime": {},
-        **fields,
-    }
-    tasks.insert(call.db, task)
-    if task.get("project"):
-        projects.update(call.db, task["project"], {"last_update": call.time})
-    return str(task["id"])
+    return {"id": insert_task(call, name=request.name, type=request.type, **_content(request, call))}
 
 
 @service.action(EditRequest, Access.WRITE)
@@ -233,85 +160,3 @@ def update(request: UpdateRequest, call: Call) -> Answer:
 def set_requirements(request: RequirementsRequest, call: Call) -> Answer:
     task = existing_task(call, request.task, ("script",))
     return _changed(call, request.task, {"script": {**task.get("script", {}), "requirements": request.requirements}})
-
-
-@service.action(CloneRequest, Access.WRITE)
-def clone(request: CloneRequest, call: Call) -> Answer:
-    """A draft with the same code, parameters and inputs; nothing of what the original's run produced."""
-    source = existing_task(call, request.task)
-    project, created = request.new_task_project or source.get("project"), None
-    if request.new_task_project:
-        existing_project(call, request.new_task_project)
-    elif request.new_project_name:
-        project = project_named(call, request.new_project_name)
-        created = {"id": project, "name": request.new_project_name}
-    execution = {**source.get("execution", {}), **(request.execution_overrides or {})}
-    execution.pop("queue", None)
-    execution["artifacts"] = [a for a in execution.get("artifacts") or [] if a.get("mode") == "input"]
-    inputs = request.new_task_input_models
-    copied: Json = {name: source[name] for name in ("type", "comment", "tags", "parent", "script") if name in source}
-    copied |= given(
-        request,
-        {"new_task_comment": "comment", "new_task_tags": "tags", "new_task_parent": "parent"},
-    )
-    identifier = _insert(
-        call,
-        **copied,
-        name=request.new_task_name or f"Clone Of {source['name']}",
-        project=project,
-        system_tags=request.new_task_system_tags
-        if request.new_task_system_tags is not None
-        else [tag for tag in source.get("system_tags", []) if tag not in _OWN_RUN],
-        output={k: v for k, v in source.get("output", {}).items() if k == "destination"},
-        execution=execution,
-        models={"input": source.get("models", {}).get("input", []) if inputs is None else inputs, "output": []},
-        container=request.new_task_container or source.get("container", {}),
-        hyperparams=keyed_hyperparams({**source.get("hyperparams", {}), **(request.new_task_hyperparams or {})}),
-        configuration=keyed_configuration(
-            {**source.get("configuration", {}), **(request.new_task_configuration or {})}
-        ),
-    )
-    return {"id": identifier, **({"new_project": created} if created else {})}
-
-
-@service.action(DeleteRequest, Access.WRITE)
-def delete(request: DeleteRequest, call: Call) -> Answer:
-    task = existing_task(call, request.task, ("status", "system_tags"))
-    if not request.force and task["status"] != TaskStatus.CREATED.value and _ARCHIVED not in task["system_tags"]:
-        raise Fault(TASK_CANNOT_BE_DELETED, "due to its status, use force=true", task=task["id"], status=task["status"])
-    deleted_models = 0
-    if request.delete_output_models:
-        made = Query((q.compare(q.field(models.table, "task"), "=", request.task),), fields=("uri",))
-        found = models.find(call.db, made)
-        deleted_models = sum(models.delete(call.db, model["id"]) for model in found)
-    entries.remove_everywhere(call.db, request.task)
-    events.delete_for_task(call.db, request.task)
-    return {"deleted": bool(tasks.delete(call.db, request.task)), "deleted_models": deleted_models}
-
-
-def _tag(call: Call, task: str, archived: bool, **also: str) -> int:
-    found = existing_task(call, task, ("system_tags",))
-    tags = [tag for tag in found["system_tags"] if tag != _ARCHIVED] + ([_ARCHIVED] if archived else [])
-    return tasks.update(call.db, task, {"system_tags": tags, "last_change": call.time, **also})
-
-
-@service.action(ArchiveRequest, Access.WRITE)
-def archive(request: ArchiveRequest, call: Call) -> Answer:
-    for task in request.tasks:
-        entries.remove_everywhere(call.db, task)
-    reason = {"status_reason": request.status_reason, "status_message": request.status_message}
-    return {"archived": sum(_tag(call, task, True, **reason) for task in request.tasks)}
-
-
-@service.action(ManyRequest, Access.WRITE)
-def archive_many(request: ManyRequest, call: Call) -> Answer:
-    for task in request.ids:
-        _tag(call, task, True)
-    return {"succeeded": [{"id": task, "archived": True} for task in request.ids], "failed": []}
-
-
-@service.action(ManyRequest, Access.WRITE)
-def unarchive_many(request: ManyRequest, call: Call) -> Answer:
-    for task in request.ids:
-        _tag(call, task, False)
-    return {"succeeded": [{"id": task, "unarchived": True} for task in request.ids], "failed": []}

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hpc_agent.domain.status import TaskStatus, may_follow
+from hpc_agent.server.action import Answer, Moment
 from hpc_agent.server.fault import Fault
-from hpc_agent.server.service import Answer, Moment
 from hpc_agent.server.store.documents import Document, tasks
 from hpc_agent.wire.errors import INVALID_TASK_ID, INVALID_TASK_STATUS
 

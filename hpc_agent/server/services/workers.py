@@ -6,8 +6,8 @@ import re
 from datetime import datetime, timedelta
 from typing import Any
 
+from hpc_agent.server.action import Access, Answer, Call, Int64, Json, Name, Request, Service, iso
 from hpc_agent.server.fault import Fault, invalid
-from hpc_agent.server.service import Access, Answer, Call, Int64, Json, Request, Service, iso
 from hpc_agent.server.store import entries
 from hpc_agent.server.store import query as q
 from hpc_agent.server.store.connection import Session
@@ -22,7 +22,7 @@ _DEFAULT_LAST_SEEN = 3600
 
 
 class WorkerRequest(Request, frozen=True):
-    worker: str
+    worker: Name
 
 
 class RegisterRequest(WorkerRequest, frozen=True):
@@ -83,8 +83,6 @@ def _save(call: Call, worker: str, **fields: Any) -> None:
 
 @service.action(RegisterRequest, Access.REPORT)
 def register(request: RegisterRequest, call: Call) -> Answer:
-    if not request.worker:
-        raise invalid("a worker needs a name")
     _save(
         call,
         request.worker,

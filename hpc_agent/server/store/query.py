@@ -61,9 +61,9 @@ def field(table: Table, name: str) -> Condition:
     kind = table.fields.get(top)
     if kind is None or (rest and kind is not Kind.JSON):
         raise UnknownFieldError(name)
-    if not rest:
-        return Condition(top)
-    return Condition(f"json_extract({top}, ?)", (_json_path(rest),))
+    # With the table's name: json_each has columns of its own, ``path`` among them.
+    column = f"{table.name}.{top}"
+    return Condition(f"json_extract({column}, ?)", (_json_path(rest),)) if rest else Condition(column)
 
 
 def _json_path(dotted: str) -> str:

@@ -20,6 +20,7 @@ Json = dict[str, Any]
 """An object of the client's own making, kept as it is."""
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 """What SQLite can hold."""
+Name = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,77 @@
+"""Tasks out of sight, and out of existence."""
+
+from __future__ import annotations
+
+from hpc_agent.domain.status import TaskStatus
+from hpc_agent.server.action import Access, Answer, Call, Request, Service
+from hpc_agent.server.fault import Fault
+from hpc_agent.server.services.transitions import existing_task
+from hpc_agent.server.store import entries, events
+from hpc_agent.server.store import query as q
+from hpc_agent.server.store.documents import models, tasks
+from hpc_agent.server.store.query import Query
+from hpc_agent.wire.errors import TASK_CANNOT_BE_DELETED
+
+service = Service("tasks")
+
+_ARCHIVED = "archived"
+
+
+class DeleteRequest(Request, frozen=True):
+    task: str
+    force: bool = False
+    delete_output_models: bool = True
+    return_file_urls: bool = False
+
+
+class ArchiveRequest(Request, frozen=True):
+    tasks: list[str]
+    status_reason: str = ""
+    status_message: str = ""
+
+
+class ManyRequest(Request, frozen=True):
+    ids: list[str]
+
+
+@service.action(DeleteRequest, Access.WRITE)
+def delete(request: DeleteRequest, call: Call) -> Answer:
+    task = existing_task(call, request.task, ("status", "system_tags"))
+    if not request.force and task["status"] != TaskStatus.CREATED.value and _ARCHIVED not in task["system_tags"]:
+        raise Fault(TASK_CANNOT_BE_DELETED, "due to its status, use force=true", task=task["id"], status=task["status"])
+    deleted_models = 0
+    if request.delete_output_models:
+        made = Query((q.compare(q.field(models.table, "task"), "=", request.task),), fields=("uri",))
+        found = models.find(call.db, made)
+        deleted_models = sum(models.delete(call.db, model["id"]) for model in found)
+    entries.remove_everywhere(call.db, request.task)
+    events.delete_for_task(call.db, request.task)
+    return {"deleted": bool(tasks.delete(call.db, request.task)), "deleted_models": deleted_models}
+
+
+def _tag(call: Call, task: str, archived: bool, **also: str) -> int:
+    found = existing_task(call, task, ("system_tags",))
+    tags = [tag for tag in found["system_tags"] if tag != _ARCHIVED] + ([_ARCHIVED] if archived else [])
+    return tasks.update(call.db, task, {"system_tags": tags, "last_change": call.time, **also})
+
+
+@service.action(ArchiveRequest, Access.WRITE)
+def archive(request: ArchiveRequest, call: Call) -> Answer:
+    for task in request.tasks:
+        entries.remove_everywhere(call.db, task)
+    reason = {"status_reason": request.status_reason, "status_message": request.status_message}
+    return {"archived": sum(_tag(call, task, True, **reason) for task in request.tasks)}
+
+
+@service.action(ManyRequest, Access.WRITE)
+def archive_many(request: ManyRequest, call: Call) -> Answer:
+    for task in request.ids:
+        _tag(call, task, True)
+    return {"succeeded": [{"id": task, "archived": True} for task in request.ids], "failed": []}
+
+
+@service.action(ManyRequest, Access.WRITE)
+def unarchive_many(request: ManyRequest, call: Call) -> Answer:
+    for task in request.ids:
+        _tag(call, task, False)
+    return {"succeeded": [{"id": task, "unarchived": True} for task in request.ids], "failed": []}

@@ -1,0 +1,231 @@
+"""The outer shape of the API: login, envelope, inputs, refusals (wire.md section 1)."""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+from datetime import datetime, timezone
+from urllib.parse import urlsplit
+
+import pytest
+
+
+def claims(token):
+    payload = token.split(".")[1]
+    return json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+
+
+def test_login_gives_a_token_with_the_claims_clients_read(api):
+    found = claims(api.token)
+    assert found["feature_set"] == "basic"
+    assert found["api_version"] == "2.31"
+    assert found["identity"].keys() >= {"user", "company", "role"}
+    days = (datetime.fromtimestamp(found["exp"], timezone.utc) - datetime.now(timezone.utc)).total_seconds() / 86400
+    assert 29 < days <= 30
+
+
+def test_login_renews_a_token_and_respects_the_lifetime_asked_for(api):
+    answer = api.parsed(api.raw("/auth.login?expiration_sec=600"))
+    found = claims(answer.data["token"])
+    assert found["exp"] - found["iat"] == 600
+
+
+@pytest.mark.parametrize(
+    ("header", "code"),
+    [
+        (None, "401/20"),
+        ("Digest abc", "401/10"),
+        ("Basic %%%", "401/21"),
+        ("Basic " + base64.b64encode(b"no colon").decode(), "401/21"),
+        ("Basic " + base64.b64encode(b"some:body").decode(), "401/22"),
+        ("Bearer abc", "401/30"),
+        ("Bearer eyJhbGciOiJub25lIn0.eyJleHAiOjk5OTk5OTk5OTl9.", "401/30"),
+    ],
+)
+def test_bad_credentials_are_told_apart(api, header, code):
+    headers = {} if header is None else {"Authorization": header}
+    assert api.parsed(api.raw("/auth.login", headers=headers)).code == code
+
+
+def test_right_access_key_with_wrong_secret_is_refused(api):
+    answer = api.parsed(api.raw("/auth.login", headers={"Authorization": api.basic(api.access, "wrong")}))
+    assert answer.code == "401/22"
+
+
+def test_the_key_pair_alone_opens_nothing_but_login(api):
+    # A browser that knows the pair sends it wherever a hostile page points it.
+    headers = {"Authorization": api.basic(api.access, api.secret)}
+    assert api.parsed(api.raw("/tasks.get_all", headers=headers)).code == "401/10"
+
+
+def test_a_changed_token_is_refused(api):
+    head, _, signature = api.token.split(".")
+    forged = base64.urlsafe_b64encode(json.dumps({**claims(api.token), "exp": 9e9}).encode()).decode().rstrip("=")
+    headers = {"Authorization": f"Bearer {head}.{forged}.{signature}"}
+    assert api.parsed(api.raw("/tasks.get_all", headers=headers)).code == "401/30"
+
+
+def test_envelope_has_what_clients_require(api):
+    answer = api.parsed(api.raw("/v2.5/queues.get_all/"))
+    assert answer.meta["result_msg"] == "OK"
+    assert answer.meta["endpoint"] == {"name": "queues.get_all", "requested_version": "2.5", "actual_version": "2.31"}
+    assert answer.meta.keys() >= {"id", "trx", "result_subcode", "error_stack", "error_data"}
+
+
+@pytest.mark.parametrize("path", ["/nothing.at_all", "/v2.5/tasks.fly", "/v9.9/tasks.fly", "/nonsense", "/a/b/c"])
+def test_unknown_actions_get_an_envelope_with_404(api, path):
+    assert api.parsed(api.raw(path)).status == 404
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT"])
+def test_every_method_takes_a_json_body(api, method):
+    task = api.task()
+    assert api.ask("tasks.get_by_id", {"task": task}, method).data["task"]["id"] == task
+
+
+def test_query_string_form_and_body_are_merged(api):
+    task = api.task("merged")
+    by_query = api.parsed(api.raw(f"/tasks.get_all?id={task}&page=0&page_size=1&search_hidden=true"))
+    by_form = api.parsed(api.raw("/tasks.get_all", "POST", data={"id": task, "page_size": "1"}))
+    both = api.parsed(api.raw(f"/tasks.get_all?id={task}", "POST", json={"only_fields": ["name"]}))
+    by_multipart = api.parsed(api.raw("/tasks.get_all", "POST", files={"id": (None, task)}))
+    assert [t["id"] for t in by_query.data["tasks"]] == [task]
+    assert [t["id"] for t in by_form.data["tasks"]] == [task]
+    assert both.data["tasks"] == [{"id": task, "name": "merged"}]
+    assert [t["id"] for t in by_multipart.data["tasks"]] == [task]
+
+
+def test_json_that_curl_calls_a_form_is_read_as_json(api):
+    headers = {**api.headers, "Content-Type": "application/x-www-form-urlencoded"}
+    answer = api.raw("/tasks.get_all", "POST", data=b'{"id": ["none"]}', headers=headers)
+    assert api.parsed(answer).data == {"tasks": []}
+
+
+def test_nulls_are_missing_and_unknown_fields_are_ignored(api):
+    task = api("tasks.create", name="n", type="training", project=None, comment=None, method="get")["id"]
+    assert "project" not in api("tasks.get_by_id", task=task, only_fields=None)["task"]
+
+
+def test_a_numeric_text_from_the_query_string_stays_the_text_it_is(api):
+    task = api.parsed(api.raw("/tasks.create?name=123&type=training")).data["id"]
+    assert api("tasks.get_by_id", task=task)["task"]["name"] == "123"
+
+
+def test_compressed_bodies_are_refused(api):
+    headers = {**api.headers, "Content-Encoding": "gzip"}
+    assert api.parsed(api.raw("/tasks.get_all", "POST", headers=headers, data=b"x")).status == 415
+
+
+def test_bodies_have_a_limit(api):
+    assert api.ask("tasks.get_all", b'{"name": "' + b"x" * 33 * 1024 * 1024 + b'"}').status == 413
+
+
+@pytest.mark.parametrize("path", ["/auth.login", "/files/", "/", "/nothing", "/tasks.get_all"])
+def test_every_answer_closes_its_connection(api, path):
+    # Kept connections hang the SDK's forked reporter (wire.md 1.9).
+    assert api.raw(path).headers["connection"] == "close"
+
+
+def test_a_request_that_is_no_http_gets_a_plain_400(clearml_server):
+    parts = urlsplit(clearml_server.url)
+    with socket.create_connection((parts.hostname, parts.port), timeout=10) as connection:
+        connection.sendall(b"\x16\x03\x01 nonsense\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 400")
+
+
+BROKEN = [
+    b"",
+    b"{",
+    b"[]",
+    b"null",
+    b"5",
+    b'"text"',
+    b"\xff\xfe",
+    b"{" * 100_000,
+    b'{"a":' * 50_000,
+    b'{"task": NaN}',
+    b'{"task": "\\ud800"}',
+    b'{"name": "\\ud800", "type": "training", "tags": ["\\udfff"]}',
+]
+VALUES = [
+    None,
+    True,
+    5,
+    -1,
+    2**70,
+    -(2**70),
+    1e308,
+    "",
+    "x",
+    "\0",
+    "x" * 3000,
+    "-",
+    "(",
+    "$.a",
+    'a"b',
+    ".",
+    "a.",
+    "__$not",
+    [],
+    [None],
+    ["x"],
+    ["-"],
+    [[]],
+    [{}],
+    [5],
+    [""],
+    ["."],
+    {},
+    {"": ""},
+    {"x": None},
+    {"x": {"x": {"x": 5}}},
+    {"fields": ["name", "nope"], "pattern": "["},
+    {"input": 5},
+    {"artifacts": 5},
+    {"artifacts": [{}]},
+    {"requirements": {"pip": 5}},
+]
+FILTERS = (
+    "id,name,project,status,tags,parent,created,last_update,ready,only_fields,order_by,page,page_size,size,scroll_id,"
+    "search_text,search_hidden,_any_,_all_,models,last_metrics.x.y,script.diff,runtime."
+).split(",")
+
+
+def endpoints():
+    from hpc_agent.server.services import ENDPOINTS
+
+    return [pytest.param(name, ENDPOINTS[name].request, id=name) for name in sorted(ENDPOINTS)]
+
+
+@pytest.mark.parametrize(("action", "request_type"), endpoints())
+def test_malformed_input_is_answered_with_a_sentence_never_an_accident(api, queue, action, request_type):
+    good = {"task": api.task(), "name": "fine", "type": "training", "queue": queue, "worker": "w"}
+    for body in BROKEN:
+        _sane(api.ask(action, body), body)
+    for field in getattr(request_type, "__struct_fields__", FILTERS):
+        for value in VALUES:
+            _sane(api.ask(action, {**good, field: value}), (field, value))
+
+
+EVENTS = [
+    {"type": "training_stats_scalar", "metric": "m", "variant": "v", "value": 1, "iter": 1},
+    {"type": "plot", "metric": "m", "variant": "v", "iter": 1, "plot_str": "{}"},
+    {"type": "log", "msg": "hello", "level": "INFO", "timestamp": 1},
+]
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=lambda event: event["type"])
+def test_malformed_events_are_counted_never_an_accident(api, event):
+    good = {**event, "task": api.task(), "worker": "w"}
+    for field in good:
+        for value in VALUES:
+            batch = "\n".join(json.dumps(line) for line in (good, {**good, field: value}))
+            answer = api.ask("events.add_batch", batch.encode())
+            assert answer.status == 200, (field, value)
+            assert answer.data["added"] + answer.data["errors"] == 2
+
+
+def _sane(answer, sent):
+    assert answer.status in (200, 400), (sent, answer.meta)
+    assert answer.status == 200 or len(answer.meta["result_msg"]) > 10, (sent, answer.meta)

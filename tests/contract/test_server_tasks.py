@@ -1,0 +1,332 @@
+"""Tasks on the embedded server: statuses, content, lists (wire.md 8.2 to 8.4)."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpc_agent.domain.status import TaskStatus, may_follow
+
+CALLS = {
+    "in_progress": "tasks.started",
+    "completed": "tasks.completed",
+    "failed": "tasks.failed",
+    "stopped": "tasks.stopped",
+    "closed": "tasks.close",
+    "published": "tasks.publish",
+}
+
+
+def task_in(api, status):
+    """A task brought to a status by force."""
+    task = api.task(f"is {status}")
+    if status == "queued":
+        api("tasks.enqueue", task=task, queue_name="somewhere")
+    elif status != "created":
+        api(CALLS[status], task=task, force=True)
+    assert api.status(task) == status
+    return task
+
+
+@pytest.mark.parametrize("old", ["created", "queued", *CALLS])
+def test_statuses_follow_one_another_as_the_table_allows(api, old):
+    for new, action in CALLS.items():
+        task = task_in(api, old)
+        answer = api.ask(action, {"task": task, "status_reason": "why", "status_message": "what"})
+        if may_follow(TaskStatus(old), TaskStatus(new)):
+            assert answer.data["updated"] == 1
+            assert answer.data["fields"]["status"] == api.status(task) == new
+        else:
+            assert answer.code == "400/110"
+            assert api.status(task) == old
+        assert api.ask(action, {"task": task, "force": True}).status == 200
+
+
+def test_a_transition_overwrites_reason_and_message(api):
+    task = api.task()
+    api("tasks.started", task=task, status_reason="because", status_message="so")
+    first = api("tasks.get_by_id", task=task)["task"]
+    api("tasks.started", task=task)
+    second = api("tasks.get_by_id", task=task)["task"]
+    assert (first["status_reason"], first["status_message"]) == ("because", "so")
+    assert (second["status_reason"], second["status_message"]) == ("", "")
+    assert second["started"] == first["started"]
+    assert second["status_changed"] > first["status_changed"]
+
+
+def test_unknown_tasks_are_400_101(api):
+    for action in ("tasks.get_by_id", "tasks.started", "tasks.edit", "tasks.stop", "tasks.clone", "tasks.enqueue"):
+        assert api.ask(action, {"task": "0" * 32}).code == "400/101"
+
+
+def test_stop_asks_a_live_worker_and_stops_everything_else(api, queue):
+    def outcome(task):
+        api("tasks.stop", task=task)
+        found = api("tasks.get_by_id", task=task)["task"]
+        return found["status"], found["status_message"].split(" by ")[0]
+
+    running = api.task()
+    api("tasks.started", task=running)
+    assert outcome(running) == ("stopped", "Stopped")
+
+    alive = api.task()
+    api("tasks.started", task=alive)
+    api("workers.status_report", worker="w:1", task=alive, timestamp=1)
+    assert outcome(alive) == ("in_progress", "stopping")
+
+    at_a_desk = api.task(system_tags=["development"])
+    api("tasks.started", task=at_a_desk)
+    api("workers.status_report", worker="w:1", task=at_a_desk, timestamp=1)
+    assert outcome(at_a_desk) == ("stopped", "Stopped")
+
+    waiting = api.task()
+    api("tasks.enqueue", task=waiting, queue=queue)
+    assert outcome(waiting) == ("stopped", "Stopped")
+    assert api("queues.get_by_id", queue=queue)["queue"]["entries"] == []
+
+
+def test_reset_forgets_the_run_and_keeps_the_task(api, queue):
+    script = {"entry_point": "train.py", "diff": "print()"}
+    task = api.task(script=script, hyperparams={"Args": {"lr": {"value": "1"}}})
+    api("tasks.enqueue", task=task, queue=queue)
+    api("tasks.started", task=task, force=True)
+    api("tasks.edit", task=task, runtime={"host": "n1"}, force=True)
+    api("tasks.add_or_update_artifacts", task=task, artifacts=[{"key": "a", "uri": "u"}], force=True)
+    api("events.add_batch", type="training_stats_scalar", task=task, metric="m", variant="v", value=1, iter=3)
+    api("tasks.failed", task=task)
+    answer = api("tasks.reset", task=task)
+    found = api("tasks.get_by_id", task=task)["task"]
+    assert answer["dequeued"] == {"removed": 1}
+    assert found["status"] == "created"
+    assert found["script"] == script
+    assert found["hyperparams"]["Args"]["lr"]["value"] == "1"
+    assert (found["runtime"], found["execution"], found["last_metrics"]) == ({}, {"artifacts": []}, {})
+    assert not found.keys() & {"started", "completed", "last_worker"}
+    assert api("events.get_task_events", task=task)["total"] == 0
+
+
+def test_clone_is_a_draft_of_the_same_work(api):
+    project = api("projects.create", name="for clones")["id"]
+    task = api.task(
+        "original",
+        project=project,
+        tags=["t"],
+        system_tags=["development", "kept"],
+        script={"diff": "x"},
+        output_dest="http://there",
+        hyperparams={"Args": {"a": {"value": "1"}}, "General": {"b": {"value": "2"}}},
+        models={"input": [{"name": "i", "model": "m"}], "output": [{"name": "o", "model": "n"}]},
+    )
+    api("tasks.started", task=task)
+    copy = api("tasks.clone", task=task, new_task_hyperparams={"Args": {"a": {"value": 5}}}, new_task_name="copy")["id"]
+    found = api("tasks.get_by_id", task=copy)["task"]
+    assert (found["name"], found["status"], found["project"], found["tags"]) == ("copy", "created", project, ["t"])
+    assert found["system_tags"] == ["kept"]
+    assert found["hyperparams"]["Args"]["a"] == {"section": "Args", "name": "a", "value": "5"}
+    assert found["hyperparams"]["General"]["b"]["value"] == "2"
+    assert found["models"] == {"input": [{"name": "i", "model": "m"}], "output": []}
+    assert found["output"] == {"destination": "http://there"}
+    assert api("tasks.get_by_id", task=api("tasks.clone", task=task)["id"])["task"]["name"] == "Clone Of original"
+
+
+def test_edit_replaces_fields_whole_and_needs_force_beyond_a_draft(api, queue):
+    task = api.task(hyperparams={"Args": {"a": {"value": "1"}}}, script={"diff": "x", "branch": "b"})
+    api("tasks.edit", task=task, script={"diff": "y"}, hyperparams={"General": {"b": {"value": "2"}}})
+    found = api("tasks.get_by_id", task=task)["task"]
+    assert found["script"] == {"diff": "y"}
+    assert found["hyperparams"].keys() == {"General"}
+    api("tasks.enqueue", task=task, queue=queue)
+    assert api.ask("tasks.edit", {"task": task, "name": "n"}).code == "400/110"
+    api("tasks.edit", task=task, force=True, execution={"parameters": {}}, runtime={"a": {"b": 1}})
+    found = api("tasks.get_by_id", task=task)["task"]
+    assert found["execution"] == {"parameters": {}, "queue": queue}
+    assert found["runtime"] == {"a": {"b": 1}}
+
+
+def test_update_writes_a_message_on_a_queued_task_where_edit_does_not(api, queue):
+    task = api.task()
+    api("tasks.enqueue", task=task, queue=queue)
+    api("tasks.edit", task=task, force=True, status_message="by edit")
+    assert api("tasks.get_by_id", task=task)["task"]["status_message"] == ""
+    api("tasks.update", task=task, status_message="waiting for Slurm")
+    found = api("tasks.get_by_id", task=task)["task"]
+    assert (found["status"], found["status_message"]) == ("queued", "waiting for Slurm")
+
+
+def test_hyper_parameters_merge_key_by_key(api):
+    task = api.task(hyperparams={"Args": {"a": {"value": "1"}, "b": {"value": "2"}}})
+    edit = [{"section": "Args", "name": "a", "value": "9"}, {"section": "properties", "name": "gpus", "value": 2}]
+
+    def values():
+        sections = api("tasks.get_by_id", task=task)["task"]["hyperparams"]
+        return {section: {name: item["value"] for name, item in items.items()} for section, items in sections.items()}
+
+    api("tasks.edit_hyper_params", task=task, hyperparams=edit)
+    assert values() == {"Args": {"a": "9", "b": "2"}, "properties": {"gpus": "2"}}
+    api("tasks.edit_hyper_params", task=task, hyperparams=edit[:1], replace_hyperparams="section")
+    assert values() == {"Args": {"a": "9"}, "properties": {"gpus": "2"}}
+    api("tasks.edit_hyper_params", task=task, hyperparams=edit[:1], replace_hyperparams="all")
+    assert values() == {"Args": {"a": "9"}}
+    api("tasks.delete_hyper_params", task=task, hyperparams=[{"section": "Args", "name": "a"}])
+    assert values() == {}
+    assert api("tasks.get_hyper_params", tasks=[task])["params"] == [{"task": task, "hyperparams": []}]
+
+
+def test_artifacts_and_models_have_one_entry_per_name(api):
+    task = api.task()
+    for uri in ("first", "second"):
+        api("tasks.add_or_update_artifacts", task=task, artifacts=[{"key": "a", "uri": uri}, {"key": "b", "uri": "c"}])
+        api("tasks.add_or_update_model", task=task, name="m", model=uri, type="output", iteration=7)
+    found = api("tasks.get_by_id", task=task)["task"]
+    assert [(a["key"], a["uri"], a["mode"]) for a in found["execution"]["artifacts"]] == [
+        ("a", "second", "output"),
+        ("b", "c", "output"),
+    ]
+    assert found["models"] == {"input": [], "output": [{"name": "m", "model": "second"}]}
+    assert found["last_iteration"] == 7
+    api("tasks.delete_artifacts", task=task, artifacts=[{"key": "a", "mode": "output"}])
+    assert len(api("tasks.get_by_id", task=task)["task"]["execution"]["artifacts"]) == 1
+
+
+def test_only_fields_reach_into_objects(api):
+    task = api.task(
+        script={"requirements": {"pip": "numpy"}, "diff": "x" * 1000},
+        runtime={"_abort_callback_timeout": 5, "other": 1},
+        models={"output": [{"name": "n", "model": "m"}]},
+    )
+    wanted = ["status", "script.requirements", "runtime._abort_callback_timeout", "runtime.none", "models.output.model"]
+    assert api("tasks.get_all", id=[task], only_fields=wanted)["tasks"] == [
+        {
+            "id": task,
+            "status": "created",
+            "script": {"requirements": {"pip": "numpy"}},
+            "runtime": {"_abort_callback_timeout": 5},
+            "models": {"output": [{"model": "m"}]},
+        }
+    ]
+    assert api("tasks.get_by_id", task=task, only_fields=["name"])["task"] == {"id": task, "name": "a task"}
+
+
+@pytest.fixture(scope="module")
+def five(api):
+    """A project with five tasks named n0 to n4, of which n3 is completed and n4 archived."""
+    project = api("projects.create", name="five")["id"]
+    ids = [api.task(f"n{i}", project=project, tags=[f"t{i}", "all"], comment=f"c{9 - i}") for i in range(5)]
+    api("tasks.completed", task=ids[3], force=True)
+    api("tasks.archive", tasks=[ids[4]])
+    return project
+
+
+@pytest.mark.parametrize(
+    ("filters", "names"),
+    [
+        ({}, "n0 n1 n2 n3 n4"),
+        ({"name": "^N[12]$"}, "n1 n2"),
+        ({"name": ["n1", "n4"]}, "n1 n4"),
+        ({"status": ["completed"]}, "n3"),
+        ({"status": ["-completed"]}, "n0 n1 n2 n4"),
+        ({"system_tags": ["-archived"]}, "n0 n1 n2 n3"),
+        ({"system_tags": ["__$all", "__$not", "archived"]}, "n0 n1 n2 n3"),
+        ({"tags": ["t0", "t2"]}, "n0 n2"),
+        ({"tags": ["__$and", "t0", "t2"]}, ""),
+        ({"tags": ["__$and", "t0", "all"]}, "n0"),
+        ({"type": "testing"}, ""),
+        ({"order_by": ["-name"]}, "n4 n3 n2 n1 n0"),
+        ({"order_by": ["comment"]}, "n4 n3 n2 n1 n0"),
+        ({"order_by": ["name"], "page": 1, "page_size": 2}, "n2 n3"),
+        ({"page": 9, "page_size": 2}, ""),
+        ({"created": [">2000-01-01T00:00:00", "<2001-01-01T00:00:00"]}, ""),
+        ({"created": ["2000-01-01T00:00:00Z", None]}, "n0 n1 n2 n3 n4"),
+        ({"_any_": {"fields": ["name", "comment"], "pattern": "n0|c8"}}, "n0 n1"),
+        ({"_all_": {"fields": ["name", "status"], "pattern": "n|e"}, "name": "n3"}, "n3"),
+        ({"search_text": "N2"}, "n2"),
+        ({"parent": [None]}, "n0 n1 n2 n3 n4"),
+        ({"nonsense": "ignored"}, "n0 n1 n2 n3 n4"),
+    ],
+    ids=str,
+)
+def test_lists_are_filtered_ordered_and_paged(api, five, filters, names):
+    found = api("tasks.get_all", **{"order_by": ["name"], "project": [five], "only_fields": ["name"], **filters})
+    assert " ".join(task["name"] for task in found["tasks"]) == names
+
+
+def test_scrolling_visits_each_task_once(api, five):
+    seen, scroll = [], None
+    while True:
+        page = api("tasks.get_all", project=[five], size=2, scroll_id=scroll, only_fields=["name"], order_by=["name"])
+        if not page["tasks"]:
+            break
+        seen += [task["name"] for task in page["tasks"]]
+        scroll = page["scroll_id"]
+    assert seen == ["n0", "n1", "n2", "n3", "n4"]
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        {"name": "("},
+        {"page": -1},
+        {"page_size": 0},
+        {"order_by": ["nope"]},
+        {"created": [">yesterday"]},
+        {"status": [{"$ne": "x"}]},
+        {"scroll_id": "abc", "size": 5},
+    ],
+    ids=str,
+)
+def test_filters_that_make_no_sense_are_told_so(api, filters):
+    assert api.ask("tasks.get_all", filters).code == "400/12"
+
+
+def test_delete_takes_everything_of_the_task_along(api, queue):
+    task = api.task()
+    model = api("models.create", name="m", uri="u", task=task)["id"]
+    api("events.add_batch", type="log", task=task, msg="x")
+    api("tasks.enqueue", task=task, queue=queue)
+    assert api.ask("tasks.delete", {"task": task}).code == "400/123"
+    assert api("tasks.delete", task=task, force=True) == {"deleted": True, "deleted_models": 1}
+    assert api("queues.get_num_entries", queue=queue) == {"num": 0}
+    assert api.ask("models.get_by_id", {"model": model}).code == "400/201"
+
+
+def test_projects_grow_their_parents_and_are_made_once(api):
+    inner = api("projects.create", name="top/middle/inner", description="d")["id"]
+    assert api("projects.create", name="top/middle/inner")["id"] == inner
+    by_name = api("projects.get_all", name="^top/middle/inner$", only_fields=["id"], search_hidden=True)
+    assert by_name["projects"] == [{"id": inner}]
+    found = api("projects.get_by_id", project=inner)["project"]
+    assert (found["basename"], found["description"], len(found["path"])) == ("inner", "d", 2)
+    assert [p["name"] for p in api("projects.get_all", name="^top", shallow_search=True)["projects"]] == ["top"]
+    middle = found["path"][1]
+    api("projects.update", project=middle, name="top/centre")
+    assert api("projects.get_by_id", project=inner)["project"]["name"] == "top/centre/inner"
+    assert api.ask("projects.get_by_id", {"project": "none"}).code == "400/401"
+
+
+def test_projects_with_tasks_are_deleted_by_force_only(api):
+    project = api("projects.create", name="doomed")["id"]
+    task = api.task(project=project)
+    assert api.ask("projects.delete", {"project": project}).code == "400/402"
+    assert api("projects.delete", project=project, force=True)["deleted"] == 1
+    assert "project" not in api("tasks.get_by_id", task=task)["task"]
+
+
+def test_models_are_created_edited_and_found(api):
+    task = api.task("maker")
+    model = api("models.create", name="net", uri="placeholder", ready=False, labels={"cat": 1})["id"]
+    api("models.edit", model=model, uri="http://there/net.pt", framework="PyTorch", task=task, iteration=4)
+    metadata = [{"key": "k", "type": "str", "value": "v"}]
+    api("models.add_or_update_metadata", model=model, metadata=metadata)
+    api("models.set_ready", model=model)
+    found = api("models.get_by_id", model=model)["model"]
+    assert (found["uri"], found["ready"], found["labels"], found["last_iteration"]) == (
+        "http://there/net.pt",
+        True,
+        {"cat": 1},
+        4,
+    )
+    assert found["metadata"] == {"k": metadata[0]}
+    assert [m["id"] for m in api("models.get_all", task=[task])["models"]] == [model]
+    made = api("models.update_for_task", task=task, uri="http://there/2.pt", name="second")
+    assert api("tasks.get_by_id", task=task)["task"]["models"]["output"] == [{"model": made["id"], "name": "second"}]
+    assert api.ask("models.delete", {"model": made["id"]}).code == "400/205"
+    assert api("models.delete", model=made["id"], force=True)["deleted"] is True
