@@ -6,12 +6,12 @@ from pathlib import Path
 
 from hpc_agent import files
 from hpc_agent.errors import SourceError
-from hpc_agent.sources import git
+from hpc_agent.sources import git, lfs
 from hpc_agent.sources.staged import StagedSource
 
 
-def check_out(staged: StagedSource, mirrors: Path, root: Path) -> None:
-    """Put the staged commit and its submodules below ``root``, which must not exist.
+def check_out(staged: StagedSource, mirrors: Path, root: Path) -> tuple[str, ...]:
+    """Put the staged commit and its submodules below ``root``, which must not exist; returns notes for the user.
 
     The new repository borrows the mirror's objects (alternates): nothing is copied but the files themselves, and
     nothing is written to the mirror, which may belong to somebody else and be fetched into at the same time.
@@ -19,12 +19,13 @@ def check_out(staged: StagedSource, mirrors: Path, root: Path) -> None:
     Raises:
         SourceError: the mirror or the commit is not there, or the disk is full.
     """
-    _one(mirrors / staged.mirror, staged.commit, staged.repository, root)
+    notes = _one(mirrors / staged.mirror, staged.commit, staged.repository, root)
     for submodule in staged.submodules:
-        _one(mirrors / submodule.mirror, submodule.commit, submodule.address, root / submodule.path)
+        notes += _one(mirrors / submodule.mirror, submodule.commit, submodule.address, root / submodule.path)
+    return notes
 
 
-def _one(mirror: Path, commit: str, address: str, root: Path) -> None:
+def _one(mirror: Path, commit: str, address: str, root: Path) -> tuple[str, ...]:
     if not files.visible(mirror):
         raise SourceError(f"repository {address} is not in the cache {mirror.parent}")
     git_dir = root / ".git"
@@ -40,3 +41,4 @@ def _one(mirror: Path, commit: str, address: str, root: Path) -> None:
             answer = git.run(arguments, git_dir=git_dir, work_tree=root)
     if not answer.ok:
         raise SourceError(f"commit {commit} of {address} cannot be checked out in {root}: {git.last_line(answer)}")
+    return lfs.fill(mirror, git_dir, root, commit)

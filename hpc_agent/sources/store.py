@@ -14,7 +14,7 @@ from hpc_agent.domain.env import RequirementFiles
 from hpc_agent.domain.task import Script
 from hpc_agent.errors import SourceError
 from hpc_agent.redact import without_credentials
-from hpc_agent.sources import changes, remote, submodules
+from hpc_agent.sources import changes, lfs, remote, submodules
 from hpc_agent.sources.changes import inside
 from hpc_agent.sources.checkout import check_out
 from hpc_agent.sources.layout import Plan, plan
@@ -44,7 +44,11 @@ class SourceStore:
             return _without_repository(script)
         mirror = self._mirror(script)
         commit = mirror.obtain(wanted(script), progress)
+        large = lfs.fetch(mirror, commit)
         modules, notes = submodules.stage(mirror, commit, self._git, self._clock, progress)
+        notes = (*([large] if large else []), *notes)
+        for note in notes:
+            progress(note)
         return StagedSource(
             Origin.REPOSITORY, mirror.remote.url, mirror.path.name, mirror.remote.name, commit, modules, notes
         )
@@ -87,10 +91,11 @@ class SourceStore:
             # Left by an attempt that Slurm requeued: its files may be changed or half there.
             shutil.rmtree(root)
         files.ensure_directory(into)
+        notes: tuple[str, ...] = ()
         if staged.origin is Origin.REPOSITORY:
             progress(f"Checking out {staged.commit} of {staged.repository}")
-            check_out(staged, self._mirrors, root)
-        return _finish(script, staged, layout, root)
+            notes = check_out(staged, self._mirrors, root)
+        return _finish(script, staged, layout, root, notes)
 
     def _mirror(self, script: Script) -> Mirror:
         where = remote.resolve(script.repository, self._git)
@@ -101,7 +106,7 @@ def _without_repository(script: Script) -> StagedSource:
     return StagedSource(Origin.SCRIPT if script.diff.strip() else Origin.NOTHING)
 
 
-def _finish(script: Script, staged: StagedSource, layout: Plan, root: Path) -> Workspace:
+def _finish(script: Script, staged: StagedSource, layout: Plan, root: Path, notes: tuple[str, ...]) -> Workspace:
     shown = f"commit {staged.commit} of {staged.repository}" if staged.commit else "the task"
     cwd = inside(root, layout.working_dir, "the task's working folder is")
     if layout.script_file:
@@ -116,7 +121,7 @@ def _finish(script: Script, staged: StagedSource, layout: Plan, root: Path) -> W
     if not cwd.is_dir():
         raise SourceError(f"the working folder {layout.working_dir!r} does not exist in {shown}")
     _check_entry(layout, root, cwd, shown)
-    return Workspace(root, cwd, layout.entry, (*staged.notes, *layout.notes))
+    return Workspace(root, cwd, layout.entry, (*staged.notes, *notes, *layout.notes))
 
 
 def _check_entry(layout: Plan, root: Path, cwd: Path, shown: str) -> None:

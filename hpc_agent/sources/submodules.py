@@ -10,7 +10,7 @@ from pathlib import Path
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import GitSettings
 from hpc_agent.errors import SourceError
-from hpc_agent.sources import git, remote
+from hpc_agent.sources import git, lfs, remote
 from hpc_agent.sources.mirror import Mirror, Revision
 from hpc_agent.sources.staged import Submodule
 
@@ -33,13 +33,14 @@ def stage(
     Not an error: the reference ignores a submodule that fails, and many tasks do not need all of theirs.
     """
 
+    large: list[str] = []
+
     def fetched(child: Mirror, revision: Revision) -> None:
-        child.obtain(revision, progress)
+        if note := lfs.fetch(child, child.obtain(revision, progress)):
+            large.append(note)
 
     found, notes = _walk(mirror, commit, settings, clock, fetched)
-    for note in notes:
-        progress(note)
-    return found, notes
+    return found, (*notes, *large)
 
 
 def find(

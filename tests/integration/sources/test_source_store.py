@@ -198,7 +198,7 @@ def test_ssh_is_told_to_ask_nothing(world, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{spy}:{os.environ['PATH']}")
     script = Script(f"git@host:{world.folder}/remotes/model", branch="main", entry_point="train.py")
     assert world.store().stage(script, world.say).commit
-    assert "-oBatchMode=yes git@host" in seen.read_text()
+    assert "-oBatchMode=yes" in seen.read_text()
 
 
 def test_submodules_arrive_whole_and_nested(world):
@@ -394,6 +394,50 @@ def test_requirement_files_are_those_of_the_commit_with_changes(world):
         "extra.txt": "extra\n",
     }
     assert found.working_dir == "src/app"
+
+
+@pytest.fixture
+def large_file(world):
+    """A repository whose ``model.bin`` is kept in Git LFS, made by the real git-lfs."""
+    if subprocess.run(["git", "lfs", "version"], capture_output=True).returncode:
+        pytest.skip("git-lfs is not installed")
+    repository = world.repository("model")
+    repository.git("lfs", "install", "--local")
+    repository.git("lfs", "track", "*.bin")
+    repository.commit({"train.py": "", "weights/model.bin": "w" * 5000})
+    return repository
+
+
+def test_large_files_arrive_without_git_lfs_on_the_node(world, large_file, tmp_path, monkeypatch):
+    script = Script(large_file.url, branch="main", entry_point="train.py")
+    staged = world.store().stage(script, world.say)
+    assert staged.notes == ()
+    shutil.rmtree(large_file.path)
+    # A node with git but without git-lfs.
+    monkeypatch.setenv("PATH", str(_only_git(tmp_path)))
+    workspace = world.store().checkout(script, staged, world.runs, world.say)
+    assert (workspace.root / "weights/model.bin").read_text() == "w" * 5000
+    assert workspace.notes == ()
+
+
+def test_large_files_that_cannot_be_had_are_named(world, large_file, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(_only_git(tmp_path)))
+    script = Script(large_file.url, branch="main", entry_point="train.py")
+    staged = world.store().stage(script, world.say)
+    assert "git-lfs is not installed" in staged.notes[0]
+    workspace = world.store().checkout(script, staged, world.runs, world.say)
+    assert (workspace.root / "weights/model.bin").read_text().startswith("version https://git-lfs")
+    assert "1 files are Git LFS pointers" in workspace.notes[1]
+    assert "weights/model.bin" in workspace.notes[1]
+
+
+def _only_git(folder: Path) -> Path:
+    """A folder of programs for PATH that has no git-lfs."""
+    programs = folder / "programs"
+    programs.mkdir()
+    for name in ("git", "sh", "nice"):
+        (programs / name).symlink_to(shutil.which(name))
+    return programs
 
 
 def test_killed_fetch_leaves_nothing_that_blocks_the_next(world):

@@ -1,0 +1,74 @@
+"""Git Large File Storage: content fetched beside the mirror, put in place of its pointers without git-lfs on the node.
+
+git-lfs is needed where the mirror is fetched only. Whatever cannot be had stays a pointer, and a note says so.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from hpc_agent import files
+from hpc_agent.sources import git
+from hpc_agent.sources.mirror import Mirror
+
+_POINTER = re.compile(rb"\Aversion https://git-lfs\.github\.com/spec/v1\n(?:.*\n)*?oid sha256:(?P<oid>[0-9a-f]{64})\n")
+_LARGEST_POINTER = 1024
+
+
+def used_by(git_dir: Path, commit: str) -> bool:
+    """Whether any folder of the commit keeps files there."""
+    pattern = ["-e", "filter=lfs", commit, "--", ".gitattributes", "*/.gitattributes"]
+    return git.run(["grep", "--quiet", "--full-name", *pattern], git_dir=git_dir).ok
+
+
+def fetch(mirror: Mirror, commit: str) -> str | None:
+    """Bring the content for ``commit`` into the cache. Uses the network. Returns why not, or None."""
+    if not used_by(mirror.path, commit):
+        return None
+    answer = git.run(
+        ["lfs", "fetch", "origin", commit], git_dir=mirror.path, remote=mirror.remote, timeout=git.TRANSFER
+    )
+    if answer.ok:
+        return None
+    why = (
+        "git-lfs is not installed where it was staged"
+        if "not a git command" in answer.stderr
+        else git.last_line(answer)
+    )
+    return f"large files of {mirror.remote.url} (Git LFS) are not in the cache: {why}"
+
+
+def fill(mirror: Path, git_dir: Path, root: Path, commit: str) -> tuple[str, ...]:
+    """Put content in place of the pointers below ``root``; returns notes about those that stay."""
+    if not used_by(mirror, commit):
+        return ()
+    left = [path for path in _tracked(git_dir, root) if not _filled(mirror, root / path)]
+    if not left:
+        return ()
+    names = ", ".join(left[:5]) + (" …" if len(left) > 5 else "")
+    return (f"{len(left)} files are Git LFS pointers, for their content is not in the cache: {names}",)
+
+
+def _tracked(git_dir: Path, root: Path) -> list[str]:
+    """The files of a checkout that git-lfs looks after."""
+    listed = git.run(["ls-files", "-z"], git_dir=git_dir, work_tree=root).stdout
+    answer = git.run(["check-attr", "-z", "--stdin", "filter"], git_dir=git_dir, work_tree=root, input=listed)
+    fields = answer.stdout.split("\0")
+    return [path for path, value in zip(fields[0::3], fields[2::3], strict=False) if value == "lfs"]
+
+
+def _filled(mirror: Path, file: Path) -> bool:
+    """Whether the file holds its content, copied now if need be."""
+    if file.is_symlink() or not file.is_file() or file.stat().st_size > _LARGEST_POINTER:
+        return True
+    pointer = _POINTER.match(file.read_bytes())
+    if not pointer:
+        return True
+    oid = pointer["oid"].decode()
+    content = mirror / "lfs" / "objects" / oid[:2] / oid[2:4] / oid
+    if not files.visible(content):
+        return False
+    shutil.copyfile(content, file)
+    return True
