@@ -12,6 +12,7 @@ HpcAgentError
 ├── ResourceError          a task asks for what its queue does not allow
 ├── SourceError            the task's code cannot be brought to the node
 ├── EnvironmentBuildError  the task's Python environment cannot be built or found
+├── ContainerError         the task's container cannot be run as asked
 └── ProcessError           a program of ours could not be run
 """
 
@@ -90,6 +91,10 @@ class SourceError(HpcAgentError):
 
 class EnvironmentBuildError(HpcAgentError):
     """The Python environment of a task cannot be built, or is not in the cache where it must be."""
+
+
+class ContainerError(HpcAgentError):
+    """The image of a task cannot be had, or its container's arguments are not allowed."""
 
 
 class ProcessError(HpcAgentError):

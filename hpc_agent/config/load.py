@@ -18,6 +18,7 @@ from hpc_agent.config.settings import (
     AgentSettings,
     AllSettings,
     ApiSettings,
+    DockerSettings,
     GitSettings,
     HpcSettings,
     PackageSettings,
@@ -159,6 +160,7 @@ def _settings(tree: Tree, origins: Mapping[str, str]) -> AllSettings:
         agent=group("agent", AgentSettings, known("agent", AgentSettings)),
         git=group("git", GitSettings, known("git", GitSettings)),
         packages=group("packages", PackageSettings, known("packages", PackageSettings)),
+        docker=group("docker", DockerSettings, known("docker", DockerSettings)),
         hpc=group("hpc", HpcSettings, get(tree, "hpc") or {}),
     )
 

@@ -16,6 +16,16 @@ CONF_PATHS: Mapping[tuple[str, str], str] = {
     ("git", "translate_ssh"): "agent.translate_ssh",
     ("packages", "python_binary"): "agent.python_binary",
     ("packages", "ignore_requested_python_version"): "agent.ignore_requested_python_version",
+    ("docker", "default_image"): "agent.default_docker.image",
+    ("docker", "default_arguments"): "agent.default_docker.arguments",
+    ("docker", "ignore_task"): "agent.disable_task_docker_override",
+    ("docker", "extra_arguments"): "agent.extra_docker_arguments",
+    ("docker", "extra_labels"): "agent.extra_docker_labels",
+    ("docker", "extra_shell_script"): "agent.extra_docker_shell_script",
+    ("docker", "protected"): "agent.protected_docker_extra_args",
+    ("docker", "forbidden"): "agent.forbidden_docker_args",
+    ("docker", "filters"): "agent.docker_args_filters",
+    ("docker", "force_pull"): "agent.docker_force_pull",
 }
 """Settings that are not at ``<group>.<field>``."""
 
@@ -36,6 +46,11 @@ ENVIRONMENT: Mapping[str, str] = {
     "AGENT_GIT_PASS": "agent.git_pass",
     "AGENT_GIT_HOST": "agent.git_host",
     "AGENT_EXTRA_PYTHON_PATH": "agent.extra_python_path",
+    "DOCKER_IMAGE": "agent.default_docker.image",
+    "DOCKER_SKIP_GPUS_FLAG": "hpc.container.skip_gpus_flag",
+    "AGENT_EXTRA_DOCKER_ARGS": "agent.extra_docker_arguments",
+    "AGENT_EXTRA_DOCKER_LABELS": "agent.extra_docker_labels",
+    "AGENT_DOCKER_ARGS_FILTERS": "agent.docker_args_filters",
 }
 """Variable without its prefix ``CLEARML_`` (or the old ``TRAINS_``) → key. An empty value counts as unset."""
 

@@ -100,6 +100,41 @@ class AgentSettings(Settings, frozen=True, kw_only=True):
         return self.worker_name or socket.gethostname()
 
 
+class DockerSettings(Settings, frozen=True, kw_only=True):
+    """The keys of ``agent`` that shape containers. Arguments are docker's; a text is split as a shell would."""
+
+    default_image: Annotated[str, Meta(description="Image of tasks that name none (`CLEARML_DOCKER_IMAGE`).")] = ""
+    default_arguments: Annotated[
+        str | tuple[str, ...], Meta(description="Arguments that go with the default image.")
+    ] = ()
+    ignore_task: Annotated[
+        bool, Meta(description="Always take the default image, whatever container a task names.")
+    ] = False
+    extra_arguments: Annotated[
+        str | tuple[str, ...],
+        Meta(description="The site's arguments for every container (`CLEARML_AGENT_EXTRA_DOCKER_ARGS`)."),
+    ] = ()
+    extra_labels: Annotated[
+        str | tuple[str, ...], Meta(description="Labels for every container (`CLEARML_AGENT_EXTRA_DOCKER_LABELS`).")
+    ] = ()
+    extra_shell_script: Annotated[
+        str | tuple[str, ...], Meta(description="Shell lines run in every container before the task's own script.")
+    ] = ()
+    protected: Annotated[
+        tuple[str, ...], Meta(description="Arguments that only the site may give; a task that gives one is refused.")
+    ] = ("privileged", "security-opt", "network", "ipc")
+    forbidden: Annotated[
+        tuple[str, ...], Meta(description="Arguments that are left out whoever gives them; the console says so.")
+    ] = ("entrypoint",)
+    filters: Annotated[
+        str | tuple[str, ...],
+        Meta(description="Regular expressions; a task's arguments that match none are left out. None: all may pass."),
+    ] = ()
+    force_pull: Annotated[bool, Meta(description="Fetch the image anew for each task, where there is a network.")] = (
+        False
+    )
+
+
 class ResourceSettings(Settings, frozen=True, kw_only=True):
     """A ``resources`` block, of the site or of a queue; a queue's fields beat the site's."""
 
@@ -204,6 +239,31 @@ class LocalSettings(Settings, frozen=True, kw_only=True):
     gpus: Annotated[Count | None, Meta(description="GPUs to hand out; those of the machine when not set.")] = None
 
 
+class ContainerSettings(Settings, frozen=True, kw_only=True):
+    """``hpc.container``: what runs the containers of tasks."""
+
+    runtime: Annotated[
+        Literal["none", "docker", "podman", "apptainer", "charliecloud", "pyxis"],
+        Meta(description="What runs a task's image: none runs the task without it, docker falls back to podman."),
+    ] = "none"
+    program: Annotated[str, Meta(description="Name or path of the runtime's program; its usual name when empty.")] = ""
+    images_dir: Annotated[
+        Path | None,
+        Meta(description="Folder on the shared file system with image files; `<root>/images` when not set."),
+    ] = None
+    python: Annotated[
+        Literal["auto", "image", "shared"],
+        Meta(
+            description="Whose Python runs a task in an image: the image's own, with its packages, or ours from the "
+            "shared cache; auto: the image's where it has one."
+        ),
+    ] = "auto"
+    skip_gpus_flag: Annotated[
+        bool,
+        Meta(description="No GPU flag for docker: NVIDIA_VISIBLE_DEVICES instead (`CLEARML_DOCKER_SKIP_GPUS_FLAG`)."),
+    ] = False
+
+
 class ServerSettings(Settings, frozen=True, kw_only=True):
     """``hpc.server``: the embedded server."""
 
@@ -245,6 +305,13 @@ class HpcSettings(Settings, frozen=True, kw_only=True):
     slurm: Annotated[SlurmSettings, Meta(description="The site's dialect of Slurm.")] = SlurmSettings()
     local: Annotated[LocalSettings, Meta(description="The scheduler for a machine without Slurm.")] = LocalSettings()
     server: Annotated[ServerSettings, Meta(description="The embedded server.")] = ServerSettings()
+    container: Annotated[ContainerSettings, Meta(description="What runs the containers of tasks.")] = (
+        ContainerSettings()
+    )
+
+    @property
+    def images(self) -> Path:
+        return (self.container.images_dir or self.root / "images").expanduser()
 
     @property
     def runs(self) -> Path:
@@ -277,4 +344,5 @@ class AllSettings(Settings, frozen=True, kw_only=True):
     agent: AgentSettings = AgentSettings()
     git: GitSettings = GitSettings()
     packages: PackageSettings = PackageSettings()
+    docker: DockerSettings = DockerSettings()
     hpc: HpcSettings = HpcSettings()
