@@ -57,7 +57,8 @@ class Scheduler(Protocol):
     def records(self, jobs: Mapping[JobId, datetime]) -> Mapping[JobId, JobRecord]:
         """The terminal records of these jobs, each with the time of our own submission (ids are reused).
 
-        A job without an entry in the answer has no verdict yet. One query for all.
+        A job without an entry in the answer has no verdict yet. One query for all. A record's name is empty where the
+        scheduler does not know it yet.
 
         Raises:
             SchedulerUnavailableError: no usable answer.

@@ -76,14 +76,8 @@ class LocalScheduler:
             if not script.startswith(b"#!"):
                 return Refused(f"{request.script} does not start with #! and the path of an interpreter")
             now = self._clock.now()
-            spec = Spec(
-                request.job_name,
-                str(request.workdir),
-                str(request.output),
-                wanted.gpus,
-                wanted.time_minutes,
-                submitted=now,
-            )
+            limit = wanted.time_minutes * 60 if wanted.time_minutes else None
+            spec = Spec(request.job_name, str(request.workdir), str(request.output), wanted.gpus, limit, submitted=now)
             job = self._jobs.add(spec, script)
             self._jobs.clear_away(now - _KEPT)
         except (OSError, CorruptFileError) as error:

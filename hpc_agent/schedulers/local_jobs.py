@@ -73,7 +73,8 @@ class Spec:
     workdir: str
     output: str
     gpus: int
-    time_minutes: int | None
+    time_limit: int | None
+    """Seconds."""
     submitted: datetime
 
 

@@ -54,7 +54,7 @@ class Supervisor:
         if child is not None:
             self._folder.write_child(child)
         threading.Thread(target=self._watch, args=(pid,), daemon=True).start()
-        in_time = self._wake.wait(spec.time_minutes * 60 if spec.time_minutes else None)
+        in_time = self._wake.wait(spec.time_limit)
         if not self._ended.is_set():
             process.kill_group(pid, signal.SIGTERM)
             self._clock.wait(self._ended, self._grace)

@@ -223,7 +223,8 @@ def parse_sacct(text: str) -> Iterator[tuple[JobId, JobRecord]]:
                 id=JobId(job),
                 state=state(word),
                 raw_state=word,
-                name=name,
+                # For the first seconds slurmdbd has no name and sacct says this; checked on 22.05.
+                name="" if name == "allocation" else name,
                 exit_code=int(code),
                 signal=int(signal),
                 submitted=time(submit),

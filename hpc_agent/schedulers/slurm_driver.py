@@ -19,7 +19,8 @@ from hpc_agent.schedulers.slurm_answers import parse_sbatch
 
 log = Events("schedulers.slurm")
 
-_BEFORE_SUBMISSION = timedelta(hours=1)
+_BEFORE = timedelta(hours=1)
+"""Where sacct begins to look: whatever the clocks say, before the submission. A time to come is an error to it."""
 _DISABLED = "accounting storage is disabled"
 
 
@@ -70,7 +71,7 @@ class SlurmScheduler:
             if row.name == job_name and row.submitted is not None and row.submitted >= earliest:
                 return row.id
         if self._has_sacct:
-            for _, record in self._sacct(slurm.sacct(earliest, name=job_name, user=self._user)):
+            for _, record in self._sacct(slurm.sacct(since - _BEFORE, name=job_name, user=self._user)):
                 if record.name == job_name and record.submitted is not None and record.submitted >= earliest:
                     return record.id
         return None
@@ -79,7 +80,7 @@ class SlurmScheduler:
         if not jobs:
             return {}
         if self._has_sacct:
-            records = self._sacct(slurm.sacct(min(jobs.values()) - _BEFORE_SUBMISSION, jobs=jobs))
+            records = self._sacct(slurm.sacct(min(jobs.values()) - _BEFORE, jobs=jobs))
             if self._has_sacct:
                 return slurm.verdicts(records, jobs)
         rows = self._squeue(ended=True)
