@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,54 +67,75 @@ class ClearmlServer:
     url: str
     conf: Path
     data_dir: Path
-    pid: int
+    process: subprocess.Popen[str]
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
 
     @property
     def env(self) -> dict[str, str]:
         """This process's environment without ClearML's own variables, but for the one that names ``conf``."""
-        clean = {name: value for name, value in os.environ.items() if not name.startswith(("CLEARML_", "TRAINS_"))}
-        return {**clean, "CLEARML_CONFIG_FILE": str(self.conf)}
+        return {**_without_clearml(), "CLEARML_CONFIG_FILE": str(self.conf)}
+
+    @classmethod
+    def start(cls, data_dir: Path, *flags: str, port: int = 0) -> ClearmlServer:
+        """Returns when it listens; its caller must end it."""
+        data_dir.mkdir(parents=True, exist_ok=True)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "hpc_agent", "server", "--port", str(port), "--data-dir", str(data_dir), *flags],
+            # Nobody's own clearml.conf may reach the server under test.
+            env={**_without_clearml(), "HOME": str(data_dir)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line.startswith("Listening on "):
+            process.kill()
+            raise RuntimeError(f"hpc-agent server did not start: {line or process.wait()}")
+        return cls(line.split()[-1], data_dir / "clearml.conf", data_dir, process)
+
+    def stop(self) -> int:
+        """End it as an operator would; returns its exit code."""
+        self.process.terminate()
+        try:
+            return self.process.wait(15)
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self.process.kill()
+        self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
 
 
-def start_clearml_server(data_dir: Path, port: int = 0) -> tuple[subprocess.Popen[str], ClearmlServer]:
-    """Start one that its caller must end; returns when it listens."""
-    data_dir.mkdir(parents=True, exist_ok=True)
-    # Nobody's own clearml.conf may reach the server under test.
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(("CLEARML_", "TRAINS_"))}
-    child = subprocess.Popen(
-        [sys.executable, "-m", "hpc_agent", "server", "--port", str(port), "--data-dir", str(data_dir)],
-        env={**environ, "HOME": str(data_dir)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert child.stdout is not None
-    line = child.stdout.readline()
-    if not line.startswith("Listening on "):
-        child.kill()
-        raise RuntimeError(f"hpc-agent server did not start: {line or child.wait()}")
-    return child, ClearmlServer(line.split()[-1], data_dir / "clearml.conf", data_dir, child.pid)
-
-
-def stop_clearml_server(child: subprocess.Popen[str]) -> int:
-    """End it as an operator would; returns its exit code."""
-    child.terminate()
-    try:
-        return child.wait(15)
-    finally:
-        child.kill()
-        child.wait()
-        assert child.stdout is not None
-        child.stdout.close()
+def _without_clearml() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(("CLEARML_", "TRAINS_"))}
 
 
 @pytest.fixture(scope="session")
 def clearml_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClearmlServer]:
     """A real server for this session. Tests share it: make projects and queues of your own."""
-    child, server = start_clearml_server(tmp_path_factory.mktemp("clearml-server"))
-    try:
-        yield server
-    finally:
-        stop_clearml_server(child)
+    server = ClearmlServer.start(tmp_path_factory.mktemp("clearml-server"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def start_clearml_server(tmp_path: Path) -> Iterator[Callable[..., ClearmlServer]]:
+    """Starts servers of the test's own: ``start_clearml_server(data_dir?, *flags, port=0)``."""
+    started = []
+
+    def start(data_dir: Path = tmp_path / "server", *flags: str, port: int = 0) -> ClearmlServer:
+        started.append(ClearmlServer.start(data_dir, *flags, port=port))
+        return started[-1]
+
+    yield start
+    for server in started:
+        server.kill()
 
 
 @pytest.fixture(scope="session")

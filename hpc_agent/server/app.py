@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from starlette.applications import Starlette
@@ -31,7 +31,12 @@ _FILE_HEADERS = {
     "Cache-Control": "private, no-cache",
 }
 
-Handler = Callable[[Request], Awaitable[Response]]
+_TASK_LINKS = tuple(
+    f"/{section}/{{project}}/{{kind}}/{{task}}{tab}"
+    # The links that clients print (wire.md 7.2); whatever tab they name, it is the same page.
+    for section in ("projects", "pipelines", "datasets/simple")
+    for tab in ("", "/{tab:path}")
+)
 
 
 @dataclass(frozen=True)
@@ -47,13 +52,10 @@ class Parts:
 def build(parts: Parts) -> Starlette:
     """The ASGI application."""
     api, files, pages = _Api(parts), _Files(parts), _Site(parts)
-    tasks = "/projects/{project}/{kind:str}/{task}"
     return Starlette(
         routes=[
             Route("/", pages.index, methods=["GET"]),
-            Route(tasks, pages.task, methods=["GET"]),
-            # The links that clients print end in /output/log (wire.md 7.2); whatever tab they name, it is this page.
-            Route(tasks + "/{tab:path}", pages.task, methods=["GET"]),
+            *(Route(path, pages.task, methods=["GET"]) for path in _TASK_LINKS),
             Route("/files", files.upload, methods=["POST"]),
             Route("/files/", files.upload, methods=["POST"]),
             Route("/files", files.ping, methods=["GET"]),

@@ -71,9 +71,10 @@ def serve(options: Options, clock: Clock, announce: Callable[[Listening], None])
             authenticator = Authenticator(owner.keys, Identity(owner.user, _user_name()), clock)
             dispatcher = Dispatcher(store, authenticator, ENDPOINTS, clock)
             app = build(Parts(dispatcher, authenticator, Uploads(folder), Pages(store)))
-            with Watchdog(store, clock):
+            server = uvicorn.Server(_configuration(app))
+            with Watchdog(store, clock), _ended_by_signals(server):
                 announce(Listening(url, conf))
-                _run(uvicorn.Server(_configuration(app)), listener)
+                server.run(sockets=[listener])
         finally:
             store.close()
 
@@ -102,12 +103,17 @@ def _configuration(app: object) -> uvicorn.Config:
     )
 
 
-def _run(server: uvicorn.Server, listener: socket.socket) -> None:
-    # After its own clean end uvicorn raises the signal again under the handler that was there before it. With the
-    # default one the process would die of it; it is to end with 0.
-    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
+@contextmanager
+def _ended_by_signals(server: uvicorn.Server) -> Iterator[None]:
+    """SIGTERM and SIGINT end the server well, also before uvicorn listens to them, and the program with 0: uvicorn
+    raises them again after its own end, which the default handlers would take as the program's."""
+
+    def end(number: int, frame: object) -> None:
+        server.should_exit = True
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        server.run(sockets=[listener])
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from hpc_agent.files import ensure_directory, fsync_directory
@@ -123,7 +123,10 @@ class Receiver:
             "on_part_data": self._data,
             "on_part_end": self._end,
         }
-        self._parser = MultipartParser(boundary, callbacks)  # type: ignore[arg-type]
+        try:
+            self._parser = MultipartParser(boundary, callbacks)  # type: ignore[arg-type]
+        except FormParserError as error:
+            raise invalid(f"the upload cannot be read ({error})") from None
 
     def __enter__(self) -> Receiver:
         return self
@@ -141,7 +144,7 @@ class Receiver:
         """
         try:
             self._parser.write(data)
-        except MultipartParseError as error:
+        except FormParserError as error:
             raise invalid(f"the upload is not well formed ({error})") from None
         except OSError as error:
             raise Fault(INTERNAL_ERROR, f"the file cannot be stored ({error.strerror})") from error
@@ -154,7 +157,7 @@ class Receiver:
         """
         try:
             self._parser.finalize()
-        except MultipartParseError as error:
+        except FormParserError as error:
             raise invalid(f"the upload is not complete ({error})") from None
         if self._file is not None or not self.stored:
             raise invalid("the upload holds no complete file")

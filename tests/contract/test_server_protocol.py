@@ -186,10 +186,11 @@ VALUES = [
     {"artifacts": [{}]},
     {"requirements": {"pip": 5}},
 ]
-FILTERS = (
-    "id,name,project,status,tags,parent,created,last_update,ready,only_fields,order_by,page,page_size,size,scroll_id,"
-    "search_text,search_hidden,_any_,_all_,models,last_metrics.x.y,script.diff,runtime."
-).split(",")
+FILTERS = [
+    *("id", "name", "project", "status", "tags", "parent", "created", "last_update", "ready", "models"),
+    *("only_fields", "order_by", "page", "page_size", "size", "scroll_id", "search_text", "search_hidden"),
+    *("_any_", "_all_", "last_metrics.x.y", "script.diff", "runtime."),
+]
 
 
 def endpoints():

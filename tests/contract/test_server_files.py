@@ -1,0 +1,228 @@
+"""The file server: what is uploaded is what comes back, and no name leads out of the folder."""
+
+from __future__ import annotations
+
+import http.client
+import io
+import os
+from urllib.parse import quote, urlsplit
+
+import pytest
+
+BOUNDARY = "xxBOUNDARYxx"
+
+
+def upload(api, name, content=b"content", **options):
+    return api.raw("/files", "POST", files={name: (name, io.BytesIO(content))}, **options)
+
+
+def raw_upload(api, body, content_type=f"multipart/form-data; boundary={BOUNDARY}"):
+    return api.raw("/files/", "POST", data=body, headers={**api.headers, "Content-Type": content_type})
+
+
+def part(name, content=b"x"):
+    head = b'--%s\r\nContent-Disposition: form-data; name="%s"; filename="f"\r\n\r\n' % (BOUNDARY.encode(), name)
+    return head + content + b"\r\n"
+
+
+END = f"--{BOUNDARY}--\r\n".encode()
+
+
+@pytest.mark.parametrize(
+    "name", ["p/t.1/artifacts/a/x.json", "/slashes/before", "Größe/mit platz", "a/.hidden", "a%2F"]
+)
+def test_a_file_comes_back_under_its_name(api, name):
+    answer = upload(api, name, b"\x00\xff" * 10)
+    assert answer.status_code == 200, answer.text
+    assert answer.json() == [name.strip("/")]
+    assert api.raw("/files/" + quote(name.strip("/"))).content == b"\x00\xff" * 10
+
+
+def test_uploading_again_replaces(api):
+    upload(api, "again", b"first")
+    upload(api, "again", b"second")
+    assert api.raw("/files/again").text == "second"
+
+
+def test_several_files_travel_in_one_upload(api):
+    files = {name: (name, io.BytesIO(name.encode())) for name in ("several/a", "several/b")}
+    assert api.raw("/files", "POST", files=files).json() == ["several/a", "several/b"]
+    assert api.raw("/files/several/b").text == "several/b"
+
+
+ESCAPES = [
+    "../evil",
+    "a/../../evil",
+    "..",
+    ".",
+    "a/./b",
+    "a//b",
+    "",
+    "/",
+    "a/\0b",
+    "x" * 300,
+    "/".join(["d" * 200] * 30),
+]
+
+
+@pytest.mark.parametrize("name", ESCAPES, ids=range(len(ESCAPES)))
+def test_no_uploaded_name_leads_out(api, clearml_server, name):
+    before = set(clearml_server.data_dir.rglob("evil*"))
+    answer = raw_upload(api, part(name.encode()) + END)
+    assert answer.status_code == 400
+    assert len(answer.text) > 10
+    assert set(clearml_server.data_dir.rglob("evil*")) == before
+    assert not list((clearml_server.data_dir / "incoming").iterdir())
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+@pytest.mark.parametrize(
+    "path",
+    ["../secrets.json", "..%2Fsecrets.json", "%2e%2e/secrets.json", "a/%2e%2e/%2e%2e/server.db", "%00", "//etc/passwd"],
+)
+def test_no_requested_path_leads_out(api, method, path):
+    # By hand: client libraries tidy such paths up.
+    parts = urlsplit(api.url)
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=10)
+    connection.request(method, f"/files/{path}", headers=api.headers)
+    answer = connection.getresponse()
+    assert answer.status in (400, 404)
+    assert b"secret" not in answer.read().replace(b"secrets.json", b"")
+    connection.close()
+
+
+def test_links_that_lead_out_are_not_followed(api, clearml_server):
+    folder = clearml_server.data_dir / "files" / "linked"
+    folder.mkdir(parents=True)
+    os.symlink(clearml_server.data_dir, folder / "out")
+    os.symlink("/etc/passwd", folder / "passwd")
+    assert api.raw("/files/linked/out/secrets.json").status_code == 400
+    assert api.raw("/files/linked/passwd").status_code == 400
+    assert upload(api, "linked/out/planted").status_code == 400
+    assert not (clearml_server.data_dir / "planted").exists()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"nonsense",
+        part(b"cut/short")[:-3],
+        part(b"cut/end") + b"--xx",
+        END,
+        b"--%s\r\nContent-Disposition: form-data\r\n\r\nx\r\n" % BOUNDARY.encode() + END,
+        b"--%s\r\n%s: x\r\n\r\nx\r\n" % (BOUNDARY.encode(), b"H" * 20000) + END,
+        b"--%s\r\nContent-Disposition: %s\r\n\r\nx\r\n" % (BOUNDARY.encode(), b"H" * 20000) + END,
+        part(b"bad \xff utf-8") + END,
+    ],
+    ids=range(9),
+)
+def test_broken_uploads_leave_nothing_behind(api, clearml_server, body):
+    answer = raw_upload(api, body)
+    assert answer.status_code == 400, answer.text
+    assert not (clearml_server.data_dir / "files" / "cut").exists()
+    assert not list((clearml_server.data_dir / "incoming").iterdir())
+
+
+@pytest.mark.parametrize(
+    "content_type", ["", "text/plain", "multipart/form-data", "multipart/form-data; boundary=" + "b" * 5000]
+)
+def test_uploads_that_are_no_multipart_are_told_so(api, content_type):
+    assert raw_upload(api, part(b"x") + END, content_type).status_code == 400
+
+
+def test_a_name_inside_a_file_is_refused(api):
+    upload(api, "plain")
+    assert upload(api, "plain/inside").status_code == 400
+
+
+def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(api, clearml_server):
+    connection = _posting(api, 10_000_000)
+    connection.send(part(b"abandoned", b"y" * 100_000))
+    incoming = clearml_server.data_dir / "incoming"
+    _until(lambda: list(incoming.iterdir()))
+    connection.close()
+    _until(lambda: not list(incoming.iterdir()))
+    assert api.raw("/files/abandoned").status_code == 404
+
+
+def _until(condition):
+    from hpc_agent.clock import SYSTEM
+
+    deadline = SYSTEM.monotonic() + 20
+    while not condition():
+        assert SYSTEM.monotonic() < deadline
+        SYSTEM.sleep(0.02)
+
+
+@pytest.mark.parametrize(
+    ("method", "headers"), [("GET", {}), ("DELETE", {}), ("POST", {}), ("GET", {"Authorization": "Bearer x"})]
+)
+def test_strangers_neither_read_nor_write(api, method, headers):
+    upload(api, "private/file")
+    answer = api.raw("/files" if method == "POST" else "/files/private/file", method, headers=headers)
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"].startswith("Basic")
+    assert api.raw("/files/private/file").status_code == 200
+
+
+def test_a_browser_reads_with_the_key_pair_and_changes_nothing_with_it(api):
+    upload(api, "seen/in/browser")
+    pair = {"Authorization": api.basic(api.access, api.secret)}
+    assert api.raw("/files/seen/in/browser", headers=pair).status_code == 200
+    assert api.raw("/files/seen/in/browser", "DELETE", headers=pair).status_code == 401
+    assert upload(api, "seen/planted", headers=pair).status_code == 401
+
+
+def test_a_hostile_page_is_shown_without_any_rights(api):
+    upload(api, "page.html", b"<script>fetch('/')</script>")
+    answer = api.raw("/files/page.html")
+    assert answer.headers["content-security-policy"].startswith("sandbox;")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert api.raw("/files/page.html?download").headers["content-disposition"].startswith("attachment")
+
+
+def test_parts_of_a_file_can_be_asked_for(api):
+    upload(api, "long", bytes(range(100)))
+    answer = api.raw("/files/long", headers={**api.headers, "Range": "bytes=10-19"})
+    assert (answer.status_code, answer.content) == (206, bytes(range(10, 20)))
+
+
+def test_deleting_removes_the_file_and_folders_left_empty(api, clearml_server):
+    upload(api, "gone/deep/file")
+    assert api.raw("/files/gone/deep/file", "DELETE").text == "gone/deep/file"
+    assert api.raw("/files/gone/deep/file", "DELETE").status_code == 404
+    assert not (clearml_server.data_dir / "files" / "gone").exists()
+
+
+def test_large_files_do_not_fill_the_memory(api, clearml_server):
+    size, piece = 200 * 2**20, b"z" * 2**20
+    head, tail = part(b"large")[:-3], b"\r\n" + END
+    before = _peak_memory(clearml_server.pid)
+    connection = _posting(api, len(head) + size + len(tail))
+    connection.send(head)
+    for _ in range(size // len(piece)):
+        connection.send(piece)
+    connection.send(tail)
+    assert connection.getresponse().status == 200
+    connection.close()
+    assert (clearml_server.data_dir / "files" / "large").stat().st_size == size
+    assert _peak_memory(clearml_server.pid) - before < 30 * 1024
+
+
+def _posting(api, length):
+    """A connection on which an upload of so many bytes has begun."""
+    parts = urlsplit(api.url)
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=30)
+    connection.putrequest("POST", "/files")
+    connection.putheader("Authorization", api.headers["Authorization"])
+    connection.putheader("Content-Type", f"multipart/form-data; boundary={BOUNDARY}")
+    connection.putheader("Content-Length", str(length))
+    connection.endheaders()
+    return connection
+
+
+def _peak_memory(pid):
+    """KiB."""
+    with open(f"/proc/{pid}/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))

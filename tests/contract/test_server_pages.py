@@ -1,0 +1,111 @@
+"""The pages: at the links that clients print, for the owner only, whatever a task is called."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpc_agent.server.pages import console_text
+
+
+@pytest.fixture
+def browser(api):
+    """GET as a browser whose user has typed the key pair."""
+    return lambda path: api.raw(path, headers={"Authorization": api.basic(api.access, api.secret)})
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        "/projects/{p}/experiments/{t}/output/log",
+        "/projects/{p}/tasks/{t}/output/log",
+        "/projects/*/experiments/{t}/output/log",
+        "/projects/{p}/experiments/{t}",
+        "/pipelines/{p}/experiments/{t}",
+        "/datasets/simple/{p}/experiments/{t}",
+    ],
+)
+def test_every_link_that_clients_print_leads_to_the_task(api, browser, link):
+    project = api("projects.create", name="linked")["id"]
+    task = api.task("findable", project=project)
+    answer = browser(link.format(p=project, t=task))
+    assert answer.status_code == 200
+    assert "findable" in answer.text
+    assert "linked" in answer.text
+
+
+def test_strangers_see_nothing(api):
+    task = api.task("secret task")
+    for path in ("/", f"/projects/*/experiments/{task}/output/log"):
+        answer = api.raw(path, headers={})
+        assert answer.status_code == 401
+        assert "secret task" not in answer.text
+        assert answer.headers["www-authenticate"].startswith("Basic")
+
+
+def test_a_page_shows_what_a_user_wants_to_know(api, browser, queue):
+    script = {"entry_point": "train.py", "diff": "import torch", "requirements": {"pip": "torch\nnumpy"}}
+    task = api.task(
+        "full", script=script, hyperparams={"Args": {"lr": {"value": "0.1"}}}, container={"image": "ubuntu"}
+    )
+    api("tasks.enqueue", task=task, queue=queue)
+    api("tasks.started", task=task, status_reason="job 17 runs")
+    api("events.add_batch", type="log", task=task, msg="epoch 1\repoch 2\nsecond line", timestamp=1)
+    page = browser(f"/projects/*/experiments/{task}/output/log").text
+    for text in ("full", "in progress", "job 17 runs", "train.py", "import torch", "numpy", "Args/lr", "0.1", "ubuntu"):
+        assert text in page
+    assert "epoch 2\nsecond line" in page
+    assert "epoch 1" not in page
+
+
+def test_nothing_a_task_says_becomes_part_of_the_page(api, browser):
+    evil = "<script>alert(1)</script>"
+    task = api.task(
+        evil,
+        comment=evil,
+        tags=[evil],
+        project=api("projects.create", name=evil.replace("/", "|"))["id"],
+        script={"diff": evil, "entry_point": evil, "requirements": {"pip": [evil]}},
+        hyperparams={evil: {evil: {"value": evil}}},
+    )
+    api("tasks.failed", task=task, force=True, status_reason=evil, status_message=evil)
+    api("events.add_batch", type="log", task=task, msg=evil)
+    for path in ("/", f"/projects/*/experiments/{task}/output/log"):
+        answer = browser(path)
+        assert "&lt;script&gt;" in answer.text
+        assert "<script" not in answer.text
+        assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+
+
+@pytest.mark.parametrize("path", ["/projects/*/experiments/none", "/projects/a/b/c/d/e"])
+def test_unknown_tasks_are_told_so(browser, path):
+    answer = browser(path)
+    assert (answer.status_code, answer.text[:21]) == (404, "There is no such task")
+
+
+@pytest.mark.parametrize("query", ["?page=x", "?page=-1", "?page=" + "9" * 400])
+def test_bad_page_numbers_are_told_so(browser, query):
+    assert browser("/" + query).status_code == 400
+
+
+def test_lists_and_long_consoles_are_paged(api, browser):
+    task = api.task("long-winded")
+    lines = [{"type": "log", "task": task, "msg": f"line {i:05}", "timestamp": i + 1} for i in range(1200)]
+    import json
+
+    api.ask("events.add_batch", "\n".join(map(json.dumps, lines)).encode())
+    page = browser(f"/projects/*/experiments/{task}/output/log").text
+    assert "line 01199" in page
+    assert "line 00500" not in page
+    assert "?before=701" in page
+    assert "line 00500" in browser(f"/projects/*/experiments/{task}/output/log?before=701").text
+    assert browser(f"/projects/*/experiments/{task}/output/log?before=x").status_code == 400
+    for i in range(105):
+        api.task(f"filler {i}")
+    assert "/?page=1" in browser("/").text
+    assert browser("/?page=1").status_code == 200
+
+
+def test_console_text_is_what_a_terminal_would_show_last():
+    assert console_text(["\x1b[31mred\x1b[0m\n", "10%\r50%\r100%\r\n", "bell\x07 title\x1b]0;t\x07", "end"]) == (
+        "red\n100%\nbell title\nend\n"
+    )

@@ -1,0 +1,170 @@
+"""The server as a process: how it starts, refuses to, ends, and what a crash costs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+
+
+def run_server(data_dir, *flags):
+    """A start that is expected to fail; returns the ended process."""
+    return subprocess.run(
+        [sys.executable, "-m", "hpc_agent", "server", "--data-dir", str(data_dir), *flags],
+        env={**os.environ, "HOME": str(data_dir), "CLEARML_CONFIG_FILE": ""},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+
+
+@pytest.fixture
+def connect(api):
+    """A client for a server of the test's own."""
+    clients = []
+
+    def to(server):
+        clients.append(type(api)(server.url, server.conf))
+        return clients[-1]
+
+    yield to
+    for client in clients:
+        client.http.close()
+
+
+def test_secrets_are_made_once_and_readable_by_their_owner_alone(start_clearml_server):
+    server = start_clearml_server()
+    first = server.conf.read_text()
+    port = urlsplit(server.url).port
+    for name in ("clearml.conf", "secrets.json", "server.db"):
+        assert stat.S_IMODE((server.data_dir / name).stat().st_mode) == 0o600
+    assert stat.S_IMODE(server.data_dir.stat().st_mode) & 0o077 == 0 or server.data_dir.owner() == "root"
+    assert server.stop() == 0
+    assert start_clearml_server(port=port).conf.read_text() == first
+
+
+def test_the_conf_is_written_where_it_is_wanted_and_names_every_server(start_clearml_server, tmp_path):
+    conf = tmp_path / "elsewhere.conf"
+    server = start_clearml_server(tmp_path / "server", "--conf", str(conf))
+    text = conf.read_text()
+    assert f'api_server: "{server.url}"' in text
+    assert f'web_server: "{server.url}"' in text
+    assert f'files_server: "{server.url}/files"' in text
+    assert stat.S_IMODE(conf.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_cleanly(start_clearml_server, number):
+    server = start_clearml_server()
+    server.process.send_signal(number)
+    assert server.process.wait(15) == 0
+    assert not (server.data_dir / "server.db-wal").exists()
+
+
+def test_a_taken_port_is_told_in_one_sentence(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ended = run_server(tmp_path, "--port", str(taken.getsockname()[1]))
+    assert ended.returncode == 2
+    assert "is taken" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("flags", [("--host", "203.0.113.7"), ("--host", "no.such.host.invalid"), ("--port", "99999")])
+def test_addresses_that_cannot_be_used_are_told_in_one_sentence(tmp_path, flags):
+    ended = run_server(tmp_path, *(("--port", "0") if "--host" in flags else ()), *flags)
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_second_server_on_the_same_folder_is_refused(start_clearml_server):
+    server = start_clearml_server()
+    ended = run_server(server.data_dir, "--port", "0")
+    assert ended.returncode == 2
+    assert "another hpc-agent server is using" in ended.stderr
+
+
+def test_a_database_that_is_none_is_told_in_one_sentence(tmp_path):
+    (tmp_path / "server.db").write_bytes(b"this is no database" * 100)
+    ended = run_server(tmp_path, "--port", "0")
+    assert ended.returncode == 2
+    assert "server.db cannot be opened" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_a_database_of_an_older_version_gets_the_columns_it_lacks(start_clearml_server, connect):
+    server = start_clearml_server()
+    task = connect(server).task("old")
+    server.stop()
+    with contextlib.closing(sqlite3.connect(server.data_dir / "server.db")) as database:
+        database.execute("ALTER TABLE tasks DROP COLUMN active_duration")
+    later = connect(start_clearml_server(server.data_dir))
+    later("tasks.started", task=task)
+    later("tasks.completed", task=task)
+    assert later("tasks.get_by_id", task=task)["task"]["active_duration"] == 0
+
+
+class Traffic:
+    """Clients that create, enqueue, claim and report until the server is gone, and note what was acknowledged."""
+
+    def __init__(self, api, queue):
+        self.api, self.queue = api, queue
+        self.queued, self.claimed, self.lines = set(), set(), {}
+        self.enough = threading.Event()
+
+    def run(self, number):
+        session = requests.Session()
+        session.trust_env = False
+
+        def ask(action, body):
+            answer = session.post(f"{self.api.url}/{action}", headers=self.api.headers, data=body, timeout=10)
+            assert answer.status_code == 200, answer.text
+            return answer.json()["data"]
+
+        with session, contextlib.suppress(requests.RequestException):
+            for i in range(10_000):
+                task = ask("tasks.create", json.dumps({"name": f"{number}-{i}", "type": "training"}))["id"]
+                ask("tasks.enqueue", json.dumps({"task": task, "queue": self.queue}))
+                if i % 2:
+                    self.queued.add(task)
+                else:
+                    # Before the answer it is not known on which side of the claim the crash falls.
+                    ask("queues.remove_task", json.dumps({"task": task, "queue": self.queue}))
+                    self.claimed.add(task)
+                event = {"type": "log", "task": task, "msg": f"{number}-{i}", "timestamp": i}
+                ask("events.add_batch", json.dumps(event))
+                self.lines[task] = f"{number}-{i}"
+                if len(self.lines) > 100:
+                    self.enough.set()
+
+
+def test_a_killed_server_loses_nothing_that_it_acknowledged(start_clearml_server, connect):
+    server = start_clearml_server()
+    api = connect(server)
+    traffic = Traffic(api, api("queues.create", name="q")["id"])
+    threads = [threading.Thread(target=traffic.run, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    assert traffic.enough.wait(60)
+    server.kill()
+    for thread in threads:
+        thread.join()
+    api = connect(start_clearml_server(server.data_dir))
+    waiting = {entry["task"] for entry in api("queues.get_by_id", queue=traffic.queue)["queue"]["entries"]}
+    assert traffic.queued <= waiting
+    assert not traffic.claimed & waiting
+    for task, line in traffic.lines.items():
+        assert api.status(task) == "queued"
+        assert [event["msg"] for event in api("events.get_task_log", task=task)["events"]] == [line]
+    with contextlib.closing(sqlite3.connect(server.data_dir / "server.db")) as database:
+        assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]

@@ -1,0 +1,127 @@
+"""What the server does by itself after hours of silence, under a clock of the test's own."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from hpc_agent.redact import Secret
+from hpc_agent.server.dispatch import Dispatcher
+from hpc_agent.server.identity import Authenticator, Identity, Keys
+from hpc_agent.server.requests import Incoming
+from hpc_agent.server.services import ENDPOINTS
+from hpc_agent.server.store.connection import Store
+from hpc_agent.server.watchdog import MESSAGE, sweep
+
+
+class Clock:
+    """Stands still until it is moved."""
+
+    def __init__(self):
+        self.time = datetime(2030, 1, 1, tzinfo=timezone.utc)
+
+    def now(self):
+        return self.time
+
+    def monotonic(self):
+        return self.time.timestamp()
+
+    def sleep(self, seconds):
+        self.time += timedelta(seconds=seconds)
+
+    def wait(self, event, seconds):
+        self.sleep(seconds)
+        return event.is_set()
+
+
+class Server:
+    """The server without HTTP."""
+
+    def __init__(self, folder):
+        import msgspec
+
+        self.clock = Clock()
+        self.store = Store(folder / "server.db")
+        identity = Identity("user", "name")
+        self.authenticator = Authenticator(Keys("a", Secret("s"), Secret("k" * 32)), identity, self.clock)
+        self._dispatcher = Dispatcher(self.store, self.authenticator, ENDPOINTS, self.clock)
+        self._token = self.authenticator.issue(identity, timedelta(days=30))
+        self._json = msgspec.json
+
+    def __call__(self, action, **fields):
+        incoming = Incoming(action, authorization=f"Bearer {self._token}", body=self._json.encode(fields))
+        answer = self._json.decode(self._dispatcher.answer(incoming).body)
+        assert answer["meta"]["result_code"] == 200, answer["meta"]
+        return answer["data"]
+
+    def sweep(self, **later):
+        self.clock.time += timedelta(**later)
+        return sweep(self.store, self.clock.now())
+
+
+@pytest.fixture
+def server(tmp_path):
+    made = Server(tmp_path)
+    yield made
+    made.store.close()
+
+
+def test_a_running_task_that_is_silent_for_two_hours_is_stopped(server):
+    task = server("tasks.create", name="t", type="training")["id"]
+    server("tasks.started", task=task)
+    assert server.sweep(minutes=119) == []
+    assert server.sweep(minutes=2) == [task]
+    found = server("tasks.get_by_id", task=task)["task"]
+    assert (found["status"], found["status_reason"], found["status_message"]) == ("stopped", MESSAGE, MESSAGE)
+    assert server.sweep(days=9) == []
+
+
+@pytest.mark.parametrize(
+    ("action", "fields"),
+    [
+        ("tasks.ping", {}),
+        ("events.add", {"type": "log", "msg": "alive"}),
+        ("workers.status_report", {"worker": "w", "timestamp": 1}),
+        ("tasks.edit", {"comment": "still here", "force": True}),
+    ],
+)
+def test_every_sign_of_life_starts_the_two_hours_anew(server, action, fields):
+    task = server("tasks.create", name="t", type="training")["id"]
+    server("tasks.started", task=task)
+    server.sweep(minutes=100)
+    server(action, task=task, **fields)
+    assert server.sweep(minutes=100) == []
+    assert server.sweep(minutes=30) == [task]
+
+
+def test_a_task_that_waits_for_days_stays_queued(server):
+    task = server("tasks.create", name="t", type="training")["id"]
+    server("tasks.enqueue", task=task, queue_name="q")
+    assert server.sweep(days=30) == []
+
+
+def test_silent_workers_are_forgotten_after_the_time_they_gave(server):
+    server("workers.register", worker="usual")
+    server("workers.register", worker="patient", timeout=3600)
+    server.sweep(seconds=599)
+    assert [worker["id"] for worker in server("workers.get_all", last_seen=0)["workers"]] == ["patient", "usual"]
+    server.sweep(seconds=2)
+    assert [worker["id"] for worker in server("workers.get_all", last_seen=0)["workers"]] == ["patient"]
+
+
+def test_a_stop_request_to_a_worker_gone_for_long_stops_the_task_at_once(server):
+    task = server("tasks.create", name="t", type="training")["id"]
+    server("tasks.started", task=task)
+    server("workers.status_report", worker="w", task=task, timestamp=1)
+    server.clock.sleep(601)
+    server("tasks.stop", task=task)
+    assert server("tasks.get_by_id", task=task)["task"]["status"] == "stopped"
+
+
+def test_tokens_expire(server):
+    token = server.authenticator.issue(Identity("user", "name"), timedelta(hours=1))
+    server.authenticator.by_token(f"Bearer {token}")
+    server.clock.sleep(3601)
+    with pytest.raises(Exception, match="expired"):
+        server.authenticator.by_token(f"Bearer {token}")
