@@ -32,13 +32,13 @@ def exit_code(error: HpcAgentError) -> int:
     return 69 if isinstance(error, (ServerUnreachableError, SchedulerUnavailableError)) else 1
 
 
-def fail(error: HpcAgentError) -> NoReturn:
-    """One sentence on stderr, and out."""
+def fail(error: HpcAgentError, code: int | None = None) -> NoReturn:
+    """One sentence on stderr, and out, with ``exit_code`` unless ``code`` is given."""
     from hpc_agent.redact import without_credentials
 
     prefix = click.style("error:", fg="red", bold=True) if sys.stderr.isatty() else "error:"
     click.echo(f"{prefix} {without_credentials(str(error))}", err=True)
-    sys.exit(exit_code(error))
+    sys.exit(exit_code(error) if code is None else code)
 
 
 class Shared:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hpc_agent import __version__
+from hpc_agent.cli.context import Shared, fail
 from hpc_agent.cli.options import MultiValueCommand, MultiValueOption
 
 if TYPE_CHECKING:
@@ -119,29 +120,33 @@ def _imported(session: str, given: dict[str, Any]) -> Created:
     from pathlib import Path
 
     from hpc_agent.drafts.offline import import_offline, opened
+    from hpc_agent.drafts.paths import typed_path
     from hpc_agent.drafts.request import WrongUsageError
 
     if given:
         name = next(iter(given)).replace("_", "-")
         raise WrongUsageError(f"--import-offline-session imports a run as it was: it does not go with --{name}")
-    with opened(Path(session).expanduser()) as run:
+    with opened(typed_path(session, Path.cwd())) as run:
         _warn(run.warnings)
         return import_offline(_client(), run)
 
 
 def _client() -> Client:
-    from hpc_agent.api.client import Client
-    from hpc_agent.config.load import load
     from hpc_agent.retry import INTERACTIVE
 
-    return Client(load().settings.api, budget=INTERACTIVE)
+    shared = Shared(None, False)
+    return shared.client(shared.configuration(), INTERACTIVE)
 
 
 def _comment(now: datetime) -> str:
     import getpass
     import socket
 
-    return f"Created with hpc-task at {now:%Y-%m-%d %H:%M:%S} UTC by {getpass.getuser()}@{socket.gethostname()}"
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = "?"  # a container may run under a number that has no name
+    return f"Created with hpc-task at {now:%Y-%m-%d %H:%M:%S} UTC by {user}@{socket.gethostname()}"
 
 
 def _warn(warnings: Sequence[str]) -> None:
@@ -151,16 +156,14 @@ def _warn(warnings: Sequence[str]) -> None:
 
 @contextmanager
 def _errors() -> Iterator[None]:
-    """Errors in one sentence on stderr: exit code 2 for wrong usage, 1 for everything else."""
+    """Errors in one sentence on stderr; exit codes as ``clearml-task`` has them: 2 for wrong usage, else 1."""
     from hpc_agent.drafts.request import WrongUsageError
     from hpc_agent.errors import HpcAgentError
 
     try:
         yield
-    except WrongUsageError as error:
-        raise click.UsageError(str(error), click.get_current_context()) from error
     except HpcAgentError as error:
-        raise click.ClickException(str(error)) from error
+        fail(error, 2 if isinstance(error, WrongUsageError) else 1)
 
 
 def main() -> None:

@@ -7,14 +7,15 @@ from dataclasses import dataclass, replace
 
 from hpc_agent.api.client import Client
 from hpc_agent.domain.draft import Draft
-from hpc_agent.domain.ids import TaskId
+from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.task import Container, Script, Task
 from hpc_agent.drafts.plan import PIPELINES, Plan
 from hpc_agent.drafts.request import Request
 from hpc_agent.drafts.undo import or_undone
-from hpc_agent.errors import InputError, NotFoundError
+from hpc_agent.errors import ApiError, InputError, NotFoundError
 from hpc_agent.wire.draft import container_to_wire, draft_to_wire, script_to_wire
 
+_ALREADY_QUEUED = 706
 _RUN_NUMBER = re.compile(r" #(\d+)$")
 
 
@@ -45,8 +46,17 @@ def create(client: Client, request: Request, plan: Plan) -> Created:
     if queue is None:
         return created
     with or_undone(client, created.id, created.page):
-        client.tasks.enqueue(created.id, queue)
+        _enqueue(client, created.id, queue)
     return replace(created, queue=request.queue)
+
+
+def _enqueue(client: Client, task: TaskId, queue: QueueId) -> None:
+    try:
+        client.tasks.enqueue(task, queue)
+    except ApiError as error:
+        # Nobody else queues a task that was just made: the answer to a first try was lost.
+        if error.subcode != _ALREADY_QUEUED:
+            raise
 
 
 def _new(client: Client, draft: Draft, *, numbered: bool) -> Created:

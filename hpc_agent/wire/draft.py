@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from hpc_agent.domain.draft import Draft
@@ -22,7 +21,7 @@ def draft_to_wire(draft: Draft, project_id: str) -> dict[str, Any]:
         "system_tags": list(draft.system_tags),
         "script": script_to_wire(draft.script),
         "container": container_to_wire(draft.container),
-        "hyperparams": hyperparams_to_wire({"Args": draft.arguments, "properties": draft.properties}),
+        "hyperparams": _hyperparams(draft),
         "runtime": dict(draft.runtime),
     }
     if draft.output_uri:
@@ -59,13 +58,15 @@ def container_to_wire(container: Container) -> dict[str, str]:
     }
 
 
-def hyperparams_to_wire(sections: Mapping[str, Mapping[str, str]]) -> dict[str, Any]:
-    """Section → name → value as the server keeps them; empty sections are left out."""
-    return {
-        section: {
-            name: {"section": section, "name": name, "value": value, "type": "str", "description": ""}
-            for name, value in values.items()
-        }
-        for section, values in sections.items()
-        if values
-    }
+def _hyperparams(draft: Draft) -> dict[str, Any]:
+    """Section → name → value; user properties are plainer than parameters, as ClearML's clients write them."""
+    arguments = {name: {**_item("Args", name, value), **_TEXT} for name, value in draft.arguments.items()}
+    properties = {name: _item("properties", name, value) for name, value in draft.properties.items()}
+    return {name: items for name, items in (("Args", arguments), ("properties", properties)) if items}
+
+
+_TEXT = {"type": "str", "description": ""}
+
+
+def _item(section: str, name: str, value: str) -> dict[str, str]:
+    return {"section": section, "name": name, "value": value}

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from local_clone import Clone
 
 from hpc_agent.drafts.locate import PYTHON
 from hpc_agent.drafts.plan import Plan, plan
@@ -16,42 +15,13 @@ from hpc_agent.drafts.request import Request
 from hpc_agent.errors import InputError, SourceError
 from hpc_agent.sources import changes
 
-IDENTITY = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]
-
-
-@dataclass(frozen=True)
-class Clone:
-    """A clone with one pushed commit; ``remote`` is the bare repository that it came from."""
-
-    root: Path
-    remote: Path
-
-    def git(self, *arguments: str, cwd: Path | None = None) -> str:
-        return subprocess.run(
-            ["git", *IDENTITY, *arguments], cwd=cwd or self.root, text=True, capture_output=True, check=True
-        ).stdout.strip()
-
-    @property
-    def head(self) -> str:
-        return self.git("rev-parse", "HEAD")
-
 
 @pytest.fixture
 def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clone:
     for name in list(os.environ):
         if name.startswith("GIT_"):
             monkeypatch.delenv(name)
-    made = Clone(tmp_path / "code", tmp_path / "code.git")
-    made.git("init", "--quiet", "--bare", str(made.remote), cwd=tmp_path)
-    made.git("clone", "--quiet", str(made.remote), str(made.root), cwd=tmp_path)
-    (made.root / "src").mkdir()
-    (made.root / "train.py").write_text("print(1)\n")
-    (made.root / "src" / "deep.py").write_text("from __future__ import annotations\n")
-    (made.root / "requirements.txt").write_text("numpy\n")
-    made.git("add", ".")
-    made.git("commit", "--quiet", "-m", "one")
-    made.git("push", "--quiet", "-u", "origin", "main")
-    return made
+    return Clone.make(tmp_path)
 
 
 def planned(here: Path, **flags: object) -> Plan:
@@ -92,11 +62,11 @@ def test_where_the_script_is_and_runs(
 def test_all_uncommitted_changes_travel_and_apply(clone: Clone, tmp_path: Path) -> None:
     clone.git("config", "diff.noprefix", "true")
     clone.git("config", "color.ui", "always")
-    (clone.root / "train.py").write_text("print(1)\nprint('ünstaged')\n")
-    (clone.root / "new.py").write_text("print('staged')\n")
+    clone.write("train.py", "print(1)\nprint('ünstaged')\n")
+    clone.write("new.py", "print('staged')\n")
     (clone.root / "data.bin").write_bytes(bytes(range(256)))
     clone.git("add", "new.py", "data.bin")
-    (clone.root / "untracked.txt").write_text("stays")
+    clone.write("untracked.txt", "stays")
     script = planned(clone.root, script="new.py").draft.script
     clone.git("clone", "--quiet", str(clone.remote), str(tmp_path / "job"), cwd=tmp_path)
     changes.apply(script.diff, tmp_path / "job", shown="the test")
@@ -109,7 +79,7 @@ def test_all_uncommitted_changes_travel_and_apply(clone: Clone, tmp_path: Path) 
 
 def test_commits_that_were_not_pushed_travel_as_changes(clone: Clone) -> None:
     pushed = clone.head
-    (clone.root / "train.py").write_text("print(2)\n")
+    clone.write("train.py", "print(2)\n")
     clone.git("commit", "--quiet", "-am", "two")
     found = planned(clone.root, script="train.py", packages=("x",))
     assert found.draft.script.commit == pushed
@@ -143,10 +113,10 @@ def test_a_remote_of_another_name(clone: Clone) -> None:
 
 def test_a_commit_or_branch_that_was_asked_for_runs_as_it_is(clone: Clone) -> None:
     first = clone.head
-    (clone.root / "train.py").write_text("from __future__ import annotations\nprint(2)\n")
+    clone.write("train.py", "from __future__ import annotations\nprint(2)\n")
     clone.git("commit", "--quiet", "-am", "two")
     clone.git("push", "--quiet")
-    (clone.root / "train.py").write_text("print(3)\n")
+    clone.write("train.py", "print(3)\n")
     at_commit = planned(clone.root, script="train.py", commit=first[:10], packages=("x",))
     assert at_commit.draft.script.commit == first
     assert "print(3)" not in at_commit.draft.script.diff and "@@ -0,0 +1,4 @@" in at_commit.draft.script.diff
@@ -157,7 +127,7 @@ def test_a_commit_or_branch_that_was_asked_for_runs_as_it_is(clone: Clone) -> No
 
 
 def test_a_script_from_elsewhere_runs_in_the_repository(clone: Clone, tmp_path: Path) -> None:
-    (clone.root / "train.py").write_text("print(2)\n")
+    clone.write("train.py", "print(2)\n")
     outside = tmp_path / "outside.py"
     outside.write_text("print('outside')\n")
     found = planned(tmp_path, folder="code", script=str(outside), cwd="src")
@@ -200,8 +170,8 @@ def test_the_user_of_an_ssh_address_stays_but_no_password_does() -> None:
     ],
 )
 def test_what_cannot_be_is_refused(clone: Clone, flags: dict[str, str], words: str) -> None:
-    (clone.root / "untracked.py").write_text("")
-    (clone.root / ".gitattributes").write_text("latin.py -diff\n")
+    clone.write("untracked.py", "")
+    clone.write(".gitattributes", "latin.py -diff\n")
     (clone.root / "latin.py").write_bytes(b"# \xe9\n")
     clone.git("add", "latin.py")
     with pytest.raises((InputError, SourceError), match=words):
@@ -226,7 +196,7 @@ def test_repositories_nobody_else_could_read_are_refused(clone: Clone, tmp_path:
 
 
 def test_changes_too_large_for_a_task_are_refused(clone: Clone) -> None:
-    (clone.root / "requirements.txt").write_text("x" * 6_000_000)
+    clone.write("requirements.txt", "x" * 6_000_000)
     with pytest.raises(SourceError, match=r"6\.0 MB"):
         planned(clone.root, script="train.py")
 

@@ -1,0 +1,70 @@
+"""A ClearML server with faults: calls go to the real one, but some are refused, and some answers get lost."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+
+REFUSED = "refused"
+"""Answered with 400 and not carried out."""
+LOST = "lost"
+"""Carried out, but the connection ends before the answer."""
+LOST_ONCE = "lost once"
+"""As LOST for the first call."""
+
+
+@contextmanager
+def faulty_server(url: str, faults: dict[str, str]) -> Iterator[str]:
+    """The address of a server that stands before ``url``. ``faults``: action → REFUSED, LOST or LOST_ONCE."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            action = urlsplit(self.path).path.rpartition("/")[2]
+            fault = faults.get(action)
+            if fault == REFUSED:
+                self._answer(400, json.dumps(refusal(action)).encode())
+                return
+            answer = requests.post(url + self.path, data=body, headers=self._passed_on(), timeout=30)
+            if fault in (LOST, LOST_ONCE):
+                if fault == LOST_ONCE:
+                    del faults[action]
+                self.close_connection = True
+                return
+            self._answer(answer.status_code, answer.content)
+
+        def _passed_on(self) -> dict[str, str]:
+            return {name: self.headers[name] for name in ("Authorization", "Content-Type") if name in self.headers}
+
+        def _answer(self, status: int, content: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: Any) -> None:
+            """Nothing: a test's output is for its failures."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def refusal(action: str) -> dict[str, Any]:
+    endpoint = {"name": action, "requested_version": "2.14", "actual_version": "2.14"}
+    meta = {"id": "1", "trx": "1", "endpoint": endpoint, "result_code": 400, "result_subcode": 0}
+    return {"meta": {**meta, "result_msg": "made to fail"}, "data": {}}
