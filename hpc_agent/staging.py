@@ -16,7 +16,7 @@ from hpc_agent.envs.request import EnvRequest, request_for
 from hpc_agent.envs.store import EnvStore, UsableEnv
 from hpc_agent.errors import SourceError
 from hpc_agent.redact import without_credentials
-from hpc_agent.sources.git import credentials_environment
+from hpc_agent.sources.git import configured_credentials
 from hpc_agent.sources.staged import StagedSource
 from hpc_agent.sources.store import SourceStore
 from hpc_agent.sources.workspace import Kind, Workspace, entry_of
@@ -39,7 +39,7 @@ class Stager:
     def __init__(self, settings: AllSettings, clock: Clock) -> None:
         self._sources = SourceStore(settings.hpc.cache, settings.git, clock)
         self._envs = EnvStore(
-            settings.hpc.cache, settings.hpc.scratch, settings.packages, clock, credentials_environment(settings.git)
+            settings.hpc.cache, settings.hpc.scratch, settings.packages, clock, configured_credentials(settings.git)
         )
         self._packages = settings.packages
 

@@ -67,6 +67,9 @@ class PackageSettings(Settings, frozen=True, kw_only=True):
     system_site_packages: Annotated[bool, Meta(description="Environments see the system's packages.")] = False
     extra_index_url: Annotated[tuple[str, ...], Meta(description="Further package indexes.")] = ()
     extra_pip_install_flags: Annotated[tuple[str, ...], Meta(description="Passed on to the installer.")] = ()
+    post_packages: Annotated[
+        tuple[str, ...], Meta(description="Packages built last, when all others are there to build them with.")
+    ] = ("horovod",)
     force_repo_requirements_txt: Annotated[
         bool, Meta(description="Use the repository's requirements.txt, not the task's list.")
     ] = False

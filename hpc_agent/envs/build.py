@@ -2,49 +2,39 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 
-from hpc_agent.config.settings import PackageSettings
-from hpc_agent.envs.install import Toolbox, as_error
+from hpc_agent.envs.installers import Installer, Place
 from hpc_agent.envs.interpreter import Interpreter
+from hpc_agent.envs.lock import Lock
+from hpc_agent.envs.toolbox import Toolbox
 
 _TESTS = r"site-packages/.+/tests/"
-_UNCHECKED = ("--invalidation-mode", "unchecked-hash")
+_FIRST_LINES = re.compile(
+    rb"\A#!(?:/bin/sh\n'''exec' \"?(?P<long>[^\"\n]+?)\"? \"\$0\" \"\$@\"\n' '''|(?P<short>[^\n]+))\n"
+)
+_FIND_PYTHON = b"""#!/bin/sh
+'''exec' "$(dirname -- "$(realpath -- "$0")")"/'%s' "$0" "$@"
+' '''
+"""
 
 
-def build(
-    lock: str,
-    interpreter: Interpreter,
-    packages: PackageSettings,
-    tools: Toolbox,
-    work: Path,
-    source_root: Path | None,
-) -> Path:
-    """Build in ``work`` and return the environment's folder. It can be moved: no file in it needs its path.
+def build(lock: Lock, base: Interpreter, installer: Installer, tools: Toolbox, place: Place) -> Path:
+    """Build in ``place.work`` and return the environment's folder. It can be moved: no file in it needs its path.
 
     Raises:
         EnvironmentBuildError: with the installer's own last words.
     """
-    root = work / "env"
-    answer = tools.virtualenv(interpreter, root, system_site=packages.system_site_packages)
-    if not answer.ok:
-        raise as_error(f"no environment can be made with {interpreter.shown}", answer)
-    # uv reads this line and writes entry points that find the interpreter next to themselves.
-    with (root / "pyvenv.cfg").open("a") as config:
-        config.write("relocatable = true\n")
-    if lock:
-        locked = work / "lock.txt"
-        locked.write_text("\n".join([*tools.index_lines, lock]) + "\n")
-        answer = tools.uv(
-            [
-                *("pip", "install", "--quiet", "--python", str(root / "bin" / "python")),
-                *("--no-deps", "--requirements", str(locked)),
-            ],
-            cwd=source_root or work,
-        )
-        if not answer.ok:
-            raise as_error("the task's packages cannot be installed", answer)
-        compile_bytecode(root, tools)
+    root = place.work / "env"
+    tools.virtualenv(base, root, system_site=tools.packages.system_site_packages)
+    if lock.lines:
+        installer.install(lock.lines, root, base, place)
+    if lock.late:
+        installer.install_late(lock.late, lock.lines, root, base, place)
+    compile_bytecode(root, tools)
+    make_movable(root)
     return root
 
 
@@ -52,12 +42,37 @@ def compile_bytecode(root: Path, tools: Toolbox) -> None:
     """Compile what jobs import, so that none compiles at its start (1.6 s for numpy, pandas and scikit-learn).
 
     The packages' own tests are left out: half of all files, and nobody's job runs them. Not bound to the time stamps
-    of sources, which need not survive a file system. Files that do not compile (templates, other versions' syntax)
+    of sources, which need not survive a file system. Files that do not compile (templates, syntax of other versions)
     are for their packages to know.
     """
-    python = root / "bin" / "python"
-    tools.run([str(python), "-I", "-m", "compileall", "-qq", "-j", "0", "-x", _TESTS, *_UNCHECKED, *_packages(root)])
+    argv = [str(root / "bin" / "python"), "-I", "-m", "compileall", "-qq", "-j", "0", "-x", _TESTS]
+    argv += ["--invalidation-mode", "unchecked-hash"]
+    tools.run([*argv, *(str(folder) for folder in site_packages(root))], cwd=root)
 
 
-def _packages(root: Path) -> list[str]:
-    return [str(folder) for folder in sorted(root.glob("lib/python*/site-packages"))]
+def site_packages(root: Path) -> list[Path]:
+    return sorted(root.glob("lib/python*/site-packages"))
+
+
+def make_movable(root: Path) -> None:
+    """Let programs in ``bin`` find the interpreter beside themselves, where an installer wrote its path of today."""
+    here = os.fsencode(root / "bin") + b"/"
+    for path in (root / "bin").iterdir():
+        if path.is_symlink() or not path.is_file():
+            continue
+        content = path.read_bytes()
+        match = _FIRST_LINES.match(content)
+        interpreter = (match["long"] or match["short"]).strip() if match else b""
+        if match and interpreter.startswith(here):
+            name = interpreter.removeprefix(here).split()[0]
+            path.write_bytes(_FIND_PYTHON % name + content[match.end() :])
+
+
+def installed(root: Path) -> tuple[str, ...]:
+    """What is in the environment, as ``pip freeze`` prints it: metadata folders are named ``name-version``."""
+    found = []
+    for folder in site_packages(root):
+        for path in folder.glob("*.dist-info"):
+            name, _, version = path.name.removesuffix(".dist-info").rpartition("-")
+            found.append(f"{name.replace('_', '-').lower()}=={version}")
+    return tuple(sorted(found))

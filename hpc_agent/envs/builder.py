@@ -6,7 +6,7 @@ import getpass
 import os
 import socket
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,61 +14,69 @@ from hpc_agent import files
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey
-from hpc_agent.envs import archive, inventory, lock
-from hpc_agent.envs.build import build
-from hpc_agent.envs.install import Toolbox
+from hpc_agent.envs import archive, interpreter, inventory, lock
+from hpc_agent.envs.build import build, installed
+from hpc_agent.envs.installers import Place, installer_for
 from hpc_agent.envs.interpreter import Interpreter
 from hpc_agent.envs.key import key_of, key_parts
+from hpc_agent.envs.lock import Lock, Wanted
 from hpc_agent.envs.manifest import Manifest
 from hpc_agent.envs.node import remove_tree
 from hpc_agent.envs.request import EnvRequest
 from hpc_agent.envs.requirements import shown
 from hpc_agent.envs.shared import ARCHIVE, LOCK, SharedCache
+from hpc_agent.envs.toolbox import Toolbox
 from hpc_agent.errors import EnvironmentBuildError, ProcessError
+from hpc_agent.git_credentials import GitCredential
 from hpc_agent.lease import only_one
 
 Progress = Callable[[str], None]
 
 
 class Builder:
-    """Builds in ``folder``, a local folder of the user's own, and publishes in ``shared``."""
+    """Builds in ``folder``, a local folder of the user's own, and publishes in ``shared``.
+
+    Raises:
+        EnvironmentBuildError: there is no installer as configured.
+    """
 
     def __init__(
-        self, shared: SharedCache, folder: Path, packages: PackageSettings, clock: Clock, environ: Mapping[str, str]
+        self,
+        shared: SharedCache,
+        folder: Path,
+        packages: PackageSettings,
+        clock: Clock,
+        credentials: Sequence[GitCredential],
     ) -> None:
         self._shared = shared
         self._folder = folder
         self._packages = packages
         self._clock = clock
-        self._tools = Toolbox(packages, folder, os.environ, environ)
-
-    def lock(self, request: EnvRequest, base: Interpreter, source_root: Path | None, progress: Progress) -> str:
-        """
-        Raises:
-            EnvironmentBuildError: the requirements cannot be resolved.
-        """
-        if request.lines.requirements:
-            progress(f"Resolving {len(request.lines.requirements)} requirements for {base.shown}")
-        with self._workplace() as work:
-            return lock.resolve(request, base, self._tools, work, source_root, progress)
+        self._tools = Toolbox(packages, folder, os.environ, credentials)
+        self._installer = installer_for(self._tools)
 
     def ensure(
         self,
-        locked: str,
         request: EnvRequest,
-        base: Interpreter,
         source_root: Path | None,
         progress: Progress,
         *,
         published: Callable[[EnvKey], Manifest | None],
-    ) -> tuple[EnvKey, bool]:
-        """The key of the environment for ``locked``, and whether it was built now rather than found.
+    ) -> tuple[EnvKey, tuple[str, ...], bool]:
+        """Resolve, and build unless that is published: the key, the packages, and whether it was built now.
 
         Raises:
-            EnvironmentBuildError: it cannot be built or stored.
+            EnvironmentBuildError: it cannot be resolved, built or stored.
         """
+        base = interpreter.find(request.python, self._packages, progress)
+        wanted = lock.prepare(request.lines, self._packages.post_packages, progress)
+        if wanted.lines:
+            progress(f"Resolving {len(wanted.lines)} requirements for {base.shown}")
+        with self._workplace() as work:
+            place = Place(work, source_root or work, wanted.credentials)
+            locked = lock.resolve(request.lines, wanted, self._installer, base, place)
         parts = key_parts(
-            locked,
+            [*locked.lines, *locked.late],
             base,
             installer=self._packages.type,
             flags=shown(self._packages.extra_pip_install_flags),
@@ -76,8 +84,8 @@ class Builder:
             source=request.source,
         )
         key = key_of(parts)
-        if published(key):
-            return key, False
+        if manifest := published(key):
+            return key, manifest.packages, False
         with only_one(
             self._shared.leases / f"build-{key}",
             self._clock,
@@ -85,30 +93,37 @@ class Builder:
             waiting=lambda: progress(f"Waiting for another process that builds environment {key}"),
         ) as mine:
             if mine:
-                progress(f"Building environment {key}: {len(locked.splitlines())} packages")
-                self._build(key, parts, locked, base, source_root, progress)
-        return key, mine
+                progress(f"Building environment {key}: {len(locked.lines) + len(locked.late)} packages")
+                self._build(key, parts, locked, base, wanted, source_root, progress)
+        manifest = published(key)
+        if manifest is None:
+            raise EnvironmentBuildError(
+                f"environment {key} was built and is gone again: is somebody pruning the cache?"
+            )
+        return key, manifest.packages, mine
 
     def _build(
         self,
         key: EnvKey,
         parts: dict[str, object],
-        locked: str,
+        locked: Lock,
         base: Interpreter,
+        wanted: Wanted,
         source_root: Path | None,
         progress: Progress,
     ) -> None:
         started = self._clock.monotonic()
         with self._workplace() as work:
-            root = build(locked, base, self._packages, self._tools, work, source_root)
+            place = Place(work, source_root or work, wanted.credentials)
+            root = build(locked, base, self._installer, self._tools, place)
             content = inventory.record(root)
             progress(f"Packing environment {key}")
             with self._shared.publishing(key) as target:
                 packed = self._pack(key, root, target)
-                (target / LOCK).write_text("\n".join(shown(locked.splitlines())) + "\n")
+                (target / LOCK).write_text("".join(f"{line}\n" for line in shown([*locked.lines, *locked.late])))
                 manifest = Manifest(
                     key=key,
-                    packages=shown(lock.packages_of(locked)),
+                    packages=installed(root) if locked.late else locked.packages,
                     parts={name: part for name, part in parts.items() if name != "lock"},
                     executable=base.executable,
                     version=".".join(map(str, base.version)),

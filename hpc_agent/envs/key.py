@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import msgspec
 
@@ -13,15 +14,21 @@ from hpc_agent.envs.requirements import shown
 
 
 def key_parts(
-    lock: str, interpreter: Interpreter, *, installer: str, flags: tuple[str, ...], system_site: bool, source: str
+    lock: Sequence[str],
+    interpreter: Interpreter,
+    *,
+    installer: str,
+    flags: tuple[str, ...],
+    system_site: bool,
+    source: str,
 ) -> dict[str, object]:
     """The parts, each with its reason.
 
-    ``lock`` is the normalised lock; ``flags`` are those handed to the installer; ``source`` identifies local code.
+    ``lock`` is sorted and in one form; ``flags`` are those handed to the installer; ``source`` identifies local code.
     """
     return {
         "format": FORMAT,  # how environments are made and packed
-        "lock": shown(lock.splitlines()),  # which packages, to the byte
+        "lock": shown(lock),  # which packages, to the byte
         "executable": interpreter.executable,  # bin/python is a link to it and pyvenv.cfg names its folder
         "version": interpreter.version,  # byte-code and the standard library differ by it
         "implementation": interpreter.implementation,  # CPython's extensions do not load into others

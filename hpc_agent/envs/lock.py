@@ -3,78 +3,99 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from hpc_agent.envs.install import Toolbox, as_error
+from hpc_agent.envs.installers import Installer, Place
 from hpc_agent.envs.interpreter import Interpreter
-from hpc_agent.envs.request import EnvRequest
-from hpc_agent.envs.requirements import name_of
+from hpc_agent.envs.requirements import Lines, name_of
+from hpc_agent.git_credentials import GitCredential
+from hpc_agent.redact import Secret
 
+_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*(?===| @ |\[)")
 _FILE = re.compile(r"@ (?P<url>file://\S+)")
+_REPOSITORY = re.compile(r"git\+(?P<scheme>https?)://(?P<user>[^/\s@:]+)(?::(?P<password>[^/\s@]*))?@(?P<host>[^/\s]+)")
 
 
-def resolve(
-    request: EnvRequest,
-    interpreter: Interpreter,
-    tools: Toolbox,
-    work: Path,
-    source_root: Path | None,
-    progress: Callable[[str], None],
-) -> str:
-    """The normalised lock: one line for each package, sorted, hashes included. Uses the network.
+@dataclass(frozen=True)
+class Lock:
+    """``lines``: one for each package, sorted, hashes included. ``late``: requirements that are installed after
+    these and built with them (``post_packages``); their versions are the installer's choice."""
 
-    ``work`` is a private empty folder; ``source_root`` the repository's root where the request needs it.
+    lines: tuple[str, ...] = ()
+    late: tuple[str, ...] = ()
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """As ``pip freeze`` prints them."""
+        return tuple(line.partition(" --hash=")[0] for line in self.lines)
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Requirement lines made ready for an installer: no passwords in them, no files of somebody else's machine."""
+
+    lines: tuple[str, ...]
+    late: tuple[str, ...]
+    credentials: tuple[GitCredential, ...]
+
+
+def resolve(asked: Lines, wanted: Wanted, installer: Installer, base: Interpreter, place: Place) -> Lock:
+    """Uses the network, if there is anything to resolve.
 
     Raises:
         EnvironmentBuildError: no such package or version, or no index; with the resolver's own words.
     """
-    if not request.lines.requirements:
-        return ""
-    asked = work / "requirements.in"
-    constraints = work / "constraints.txt"
-    lines = [*tools.index_lines, *request.lines.options, *known(request, progress)]
-    asked.write_text("\n".join(lines) + "\n")
-    constraints.write_text("\n".join(request.lines.constraints) + "\n")
-    answer = tools.uv(
-        [
-            *("pip", "compile", str(asked), "--constraints", str(constraints)),
-            *("--python", interpreter.executable, "--generate-hashes", "--no-header", "--no-annotate"),
-            *("--output-file", str(work / "lock.txt")),
-        ],
-        cwd=source_root or work,
-    )
-    if not answer.ok:
-        raise as_error("the task's requirements cannot be resolved", answer)
-    return normalise((work / "lock.txt").read_text())
+    if not wanted.lines:
+        return Lock((), wanted.late)
+    text = installer.resolve([*asked.options, *wanted.lines], asked.constraints, base, place)
+    return Lock(normalise(text), wanted.late)
 
 
-def known(request: EnvRequest, progress: Callable[[str], None]) -> list[str]:
-    """The requirements; those that name a file of somebody else's machine are asked for by name instead."""
-    lines = []
-    for line in request.lines.requirements:
-        match = _FILE.search(line)
-        if match and not Path(unquote(urlsplit(match["url"]).path)).exists():
-            progress(f"{line!r} names a file that is not here: taking {name_of(line)} from the package index")
-            line = name_of(line)
-        lines.append(line)
-    return lines
+def prepare(asked: Lines, post_packages: Sequence[str], progress: Callable[[str], None]) -> Wanted:
+    lines: list[str] = []
+    late: list[str] = []
+    credentials: list[GitCredential] = []
+    for line in asked.requirements:
+        clean, found = without_password(_known(line, progress))
+        credentials += found
+        (late if name_of(clean) in post_packages else lines).append(clean)
+    return Wanted(tuple(lines), tuple(late), tuple(credentials))
 
 
-def normalise(lock: str) -> str:
+def _known(line: str, progress: Callable[[str], None]) -> str:
+    """A line that names a file of somebody else's machine (conda's ``pip freeze`` does) is asked for by name."""
+    match = _FILE.search(line)
+    if not match or Path(unquote(urlsplit(match["url"]).path)).exists():
+        return line
+    progress(f"{line!r} names a file that is not here: taking {name_of(line)} from the package index")
+    return name_of(line)
+
+
+def without_password(line: str) -> tuple[str, list[GitCredential]]:
+    """A line with a repository's address, and what stood in the address: git gets it another way."""
+    match = _REPOSITORY.search(line)
+    if not match:
+        return line, []
+    origin = f"{match['scheme']}://{match['host']}"
+    credential = GitCredential(origin, unquote(match["user"]), Secret(unquote(match["password"] or "")))
+    return line.replace(match[0], f"git+{origin}"), [credential]
+
+
+def normalise(lock: str) -> tuple[str, ...]:
     """One package a line, hashes sorted, comments gone: the same lock is the same text."""
     lines = []
     for line in re.sub(r"\\\n", " ", lock).splitlines():
         words = line.split()
         if words and not words[0].startswith("#"):
             hashes = sorted(word for word in words if word.startswith("--hash="))
-            lines.append(" ".join([*(word for word in words if not word.startswith("--hash=")), *hashes]))
-    return "\n".join(sorted(lines))
+            line = " ".join(word for word in words if not word.startswith("--hash="))
+            lines.append(" ".join([_NAME.sub(_canonical, line), *hashes]))
+    return tuple(sorted(lines))
 
 
-def packages_of(lock: str) -> tuple[str, ...]:
-    """The lines of a lock without hashes, as ``pip freeze`` prints them."""
-    return tuple(
-        " ".join(word for word in line.split() if not word.startswith("--hash=")) for line in lock.splitlines()
-    )
+def _canonical(name: re.Match[str]) -> str:
+    """The one spelling of a package's name (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name[0]).lower()

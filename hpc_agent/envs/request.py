@@ -46,6 +46,7 @@ class EnvRequest:
             self.python,
             self.source,
             packages.type,
+            packages.post_packages,
             packages.python_binary,
             packages.system_site_packages,
             requirements.shown(packages.extra_index_url),

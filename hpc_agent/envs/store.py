@@ -6,7 +6,7 @@ import contextlib
 import secrets
 import socket
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +16,7 @@ from hpc_agent import files
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey
-from hpc_agent.envs import interpreter, lock, node
+from hpc_agent.envs import interpreter, node
 from hpc_agent.envs.archive import ArchiveError
 from hpc_agent.envs.manifest import Failure, Manifest, Resolution
 from hpc_agent.envs.node import NodeCache
@@ -24,6 +24,7 @@ from hpc_agent.envs.request import EnvRequest
 from hpc_agent.envs.requirements import shown
 from hpc_agent.envs.shared import SharedCache
 from hpc_agent.errors import EnvironmentBuildError, ProcessError
+from hpc_agent.git_credentials import GitCredential
 
 Progress = Callable[[str], None]
 
@@ -60,7 +61,7 @@ class UsableEnv:
 class EnvStore:
     """The shared cache under ``cache_dir`` and this node's share of it under ``scratch``.
 
-    ``build_environ``: further variables for installers (``sources.git.credentials_environment``).
+    ``credentials``: for requirements that installers fetch with git.
     """
 
     def __init__(
@@ -69,13 +70,13 @@ class EnvStore:
         scratch: Path,
         packages: PackageSettings,
         clock: Clock,
-        build_environ: Mapping[str, str] = {},
+        credentials: Sequence[GitCredential] = (),
     ) -> None:
         self._shared = SharedCache(cache_dir)
         self._scratch = scratch
         self._packages = packages
         self._clock = clock
-        self._build_environ = build_environ
+        self._credentials = tuple(credentials)
 
     def stage(self, request: EnvRequest, progress: Progress, *, source_root: Path | None = None) -> StagedEnv:
         """Make sure that the environment is in the shared cache. May use the network and take minutes.
@@ -176,10 +177,8 @@ class EnvStore:
         from hpc_agent.envs.builder import Builder  # needs the installers, of which a compute node has none
 
         try:
-            builder = Builder(self._shared, self._local_folder(), self._packages, self._clock, self._build_environ)
-            base = interpreter.find(request.python, self._packages, progress)
-            locked = builder.lock(request, base, source_root, progress)
-            key, built = builder.ensure(locked, request, base, source_root, progress, published=self._published)
+            builder = Builder(self._shared, self._local_folder(), self._packages, self._clock, self._credentials)
+            key, packages, built = builder.ensure(request, source_root, progress, published=self._published)
         except EnvironmentBuildError as error:
             with contextlib.suppress(EnvironmentBuildError):
                 self._shared.remember(digest, Failure(secrets.token_hex(8), str(error)))
@@ -191,7 +190,7 @@ class EnvStore:
             if built:
                 raise
             progress(str(error))  # the key will do
-        return StagedEnv(key, lock.packages_of(locked), built)
+        return StagedEnv(key, packages, built)
 
     def _local_folder(self) -> Path:
         folder = node.own_folder(self._scratch) or node.own_folder(Path(tempfile.gettempdir()))

@@ -9,6 +9,7 @@ from pathlib import Path
 from hpc_agent import process
 from hpc_agent.config.settings import GitSettings
 from hpc_agent.errors import ProcessError, SourceError
+from hpc_agent.git_credentials import GitCredential, settings_and_variables
 from hpc_agent.redact import without_credentials
 from hpc_agent.sources.remote import Remote
 
@@ -16,11 +17,6 @@ QUICK = 120.0
 """Seconds for what reads and writes files only."""
 TRANSFER = 3600.0
 """Seconds for what moves a repository over the network: a first fetch may be many gigabytes."""
-
-_USER = "HPC_AGENT_GIT_USER"
-_PASSWORD = "HPC_AGENT_GIT_PASSWORD"  # noqa: S105 (the name of a variable)
-_ANSWER = f'!f() {{ test "$1" = get && printf "username=%s\\npassword=%s\\n" "${_USER}" "${_PASSWORD}"; }}; f'
-"""A credential helper made of names only, so that a process list shows no secret and no helper file is needed."""
 
 _OURS = {
     "gc.auto": "0",  # a mirror is read while others fetch: nothing may tidy it up meanwhile
@@ -59,19 +55,11 @@ def environment(base: Mapping[str, str]) -> dict[str, str]:
     return env
 
 
-def credentials_environment(git: GitSettings) -> dict[str, str]:
-    """Variables with which a git that others start (an installer) finds the configured credentials. git ≥ 2.31."""
+def configured_credentials(git: GitSettings) -> list[GitCredential]:
+    """The credentials of the settings, for a git that installers start: for requirements from repositories."""
     if not git.password:
-        return {}
-    scope = f"credential.https://{git.host}" if git.host else "credential"
-    return {
-        "GIT_CONFIG_COUNT": "1",
-        "GIT_CONFIG_KEY_0": f"{scope}.helper",
-        "GIT_CONFIG_VALUE_0": _ANSWER,
-        _USER: git.user or "git",
-        _PASSWORD: git.password.reveal(),
-        "GIT_TERMINAL_PROMPT": "0",
-    }
+        return []
+    return [GitCredential(f"https://{git.host}" if git.host else "", git.user or "git", git.password)]
 
 
 def run(
@@ -92,15 +80,15 @@ def run(
     Raises:
         SourceError: git is not installed, or did not end in time.
     """
-    argv = ["git"]
-    for key, value in _OURS.items():
-        argv += ["-c", f"{key}={value}"]
+    settings = list(_OURS.items())
     env = environment(os.environ)
     if remote and remote.user:
-        scope = f"credential.{remote.origin}"
-        # The empty value first: whatever helper the user has set up must not answer for this host.
-        argv += ["-c", f"{scope}.helper=", "-c", f"{scope}.helper={_ANSWER}"]
-        env |= {_USER: remote.user, _PASSWORD: remote.password.reveal()}
+        ours, variables = settings_and_variables([GitCredential(remote.origin, remote.user, remote.password)])
+        settings += ours
+        env |= variables
+    argv = ["git"]
+    for key, value in settings:
+        argv += ["-c", f"{key}={value}"]
     if cwd:
         env["GIT_CEILING_DIRECTORIES"] = str(cwd.resolve().parent)
     if git_dir:

@@ -1,4 +1,4 @@
-"""The programs that make environments: virtualenv and uv, each run in one way."""
+"""How installers are run: in an environment that turns them to nothing but what they are told, at low priority."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hpc_agent import process
+from hpc_agent import git_credentials, process
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.envs.interpreter import Interpreter
 from hpc_agent.errors import EnvironmentBuildError, ProcessError
+from hpc_agent.git_credentials import GitCredential
 from hpc_agent.process import Completed
 from hpc_agent.redact import without_credentials
 
@@ -23,9 +24,9 @@ _FOREIGN = ("PYTHON", "VIRTUAL_ENV", "VIRTUALENV_", "CONDA_PREFIX", "__PYVENV", 
 
 
 class Toolbox:
-    """Installers with their caches in ``folder``, a node-local folder of the user's own.
+    """Runs programs with their caches in ``folder``, a node-local folder of the user's own.
 
-    ``environ`` is what they inherit; ``extra`` is laid over it (credentials for git, say).
+    ``environ`` is what they inherit; ``credentials`` are for the git that they start.
     """
 
     def __init__(
@@ -33,53 +34,49 @@ class Toolbox:
         packages: PackageSettings,
         folder: Path,
         environ: Mapping[str, str],
-        extra: Mapping[str, str] = {},
+        credentials: Sequence[GitCredential] = (),
     ) -> None:
-        self._packages = packages
-        self._env = {k: v for k, v in environ.items() if not k.startswith(_FOREIGN)} | dict(extra)
+        self.packages = packages
+        self._credentials = tuple(credentials)
+        self._env = {k: v for k, v in environ.items() if not k.startswith(_FOREIGN)}
         self._env.setdefault("UV_CACHE_DIR", str(_uv_cache(folder)))
-        self._env |= {
-            "UV_NO_PROGRESS": "1",
-            "UV_PYTHON_DOWNLOADS": "never",
-            # What pip does: the best version of all indexes. uv's own default stops at the first that has the name,
-            # which for download.pytorch.org is often an old copy of something else.
-            "UV_INDEX_STRATEGY": "unsafe-best-match",
-            "VIRTUALENV_OVERRIDE_APP_DATA": str(folder / "virtualenv"),
-        }
+        self._env["VIRTUALENV_OVERRIDE_APP_DATA"] = str(folder / "virtualenv")
 
     @property
     def index_lines(self) -> list[str]:
         """The settings' indexes as requirement lines: in a file, so that no process list shows a token."""
-        return [f"--extra-index-url {url}" for url in self._packages.extra_index_url]
+        return [f"--extra-index-url {url}" for url in self.packages.extra_index_url]
 
-    def uv(self, arguments: Sequence[str], *, cwd: Path) -> Completed:
-        """
-        Raises:
-            EnvironmentBuildError: it could not be run.
-        """
-        import uv  # the wheel's module: it knows where its program lies
-
-        return self.run([uv.find_uv_bin(), *arguments, *self._packages.extra_pip_install_flags], cwd)
-
-    def virtualenv(self, interpreter: Interpreter, root: Path, *, system_site: bool) -> Completed:
-        """Make an empty environment at ``root``.
+    def virtualenv(self, interpreter: Interpreter, root: Path, *, system_site: bool = False, pip: bool = False) -> None:
+        """Make an environment at ``root``: empty, or with pip.
 
         Raises:
-            EnvironmentBuildError: it could not be run.
+            EnvironmentBuildError: it cannot be made.
         """
-        options = ["--quiet", "--no-seed", "--activators", "", "--python", interpreter.executable]
+        options = ["--quiet", "--activators", "", "--python", interpreter.executable]
+        options += ["--no-setuptools"] if pip else ["--no-seed"]
         options += ["--system-site-packages"] if system_site else []
-        return self.run([sys.executable, "-m", "virtualenv", *options, str(root)], root.parent)
+        answer = self.run([sys.executable, "-m", "virtualenv", *options, str(root)], cwd=root.parent)
+        if not answer.ok:
+            raise as_error(f"no environment can be made with {interpreter.shown}", answer)
 
-    def run(self, argv: list[str], cwd: Path | None = None) -> Completed:
-        """Run at low priority: login nodes belong to everybody.
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        cwd: Path,
+        environ: Mapping[str, str] = {},
+        credentials: Sequence[GitCredential] = (),
+    ) -> Completed:
+        """Run at low priority, for login nodes belong to everybody; ``environ`` and ``credentials`` are added.
 
         Raises:
             EnvironmentBuildError: it could not be run.
         """
-        argv = ["nice", *argv] if shutil.which("nice") else argv
+        nice = ["nice"] if shutil.which("nice") else []
+        git = git_credentials.environment([*self._credentials, *credentials])
         try:
-            return process.run(argv, timeout=_LONGEST, env=self._env, cwd=cwd)
+            return process.run([*nice, *argv], timeout=_LONGEST, env={**self._env, **git, **environ}, cwd=cwd)
         except ProcessError as error:
             raise EnvironmentBuildError(f"the environment cannot be built: {error}") from error
 

@@ -1,0 +1,63 @@
+"""What resolves and installs packages: uv, or pip where a site wants it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from hpc_agent.envs.interpreter import Interpreter
+from hpc_agent.envs.toolbox import Toolbox
+from hpc_agent.errors import EnvironmentBuildError
+from hpc_agent.git_credentials import GitCredential
+
+
+@dataclass(frozen=True)
+class Place:
+    """``work``: a private folder for files of the installer's; ``cwd``: what relative paths in lines start from;
+    ``credentials`` were taken out of the lines."""
+
+    work: Path
+    cwd: Path
+    credentials: tuple[GitCredential, ...] = ()
+
+    def write(self, name: str, lines: Sequence[str]) -> str:
+        """A file of lines; returns its path."""
+        path = self.work / name
+        path.write_text("".join(f"{line}\n" for line in lines))
+        return str(path)
+
+
+class Installer(Protocol):
+    """Lines are requirement lines with options; a lock is text in pip's format. All raise EnvironmentBuildError."""
+
+    def resolve(self, lines: Sequence[str], constraints: Sequence[str], base: Interpreter, place: Place) -> str:
+        """The lock for ``lines``: every package with its version, and hashes where there are any."""
+
+    def install(self, lock: Sequence[str], root: Path, base: Interpreter, place: Place) -> None:
+        """Install exactly the lock into the environment at ``root``, without byte-code."""
+
+    def install_late(
+        self, lines: Sequence[str], lock: Sequence[str], root: Path, base: Interpreter, place: Place
+    ) -> None:
+        """Install what can only be built where everything else is there already, without changing the rest."""
+
+
+def installer_for(tools: Toolbox) -> Installer:
+    """
+    Raises:
+        EnvironmentBuildError: the settings name one that this version does not have.
+    """
+    kind = tools.packages.type
+    if kind == "uv":
+        from hpc_agent.envs.uv_installer import UvInstaller
+
+        return UvInstaller(tools)
+    if kind == "pip":
+        from hpc_agent.envs.pip_installer import PipInstaller
+
+        return PipInstaller(tools)
+    raise EnvironmentBuildError(
+        f"agent.package_manager.type is {kind!r}, which cannot build environments for the shared cache: use uv or pip"
+    )
