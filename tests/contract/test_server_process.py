@@ -114,6 +114,20 @@ def test_a_database_of_an_older_version_gets_the_columns_it_lacks(start_clearml_
     assert later("tasks.get_by_id", task=task)["task"]["active_duration"] == 0
 
 
+def test_a_missing_extra_is_told_in_one_sentence(tmp_path):
+    program = "import sys; sys.modules['uvicorn'] = None; from hpc_agent.cli.main import main; main()"
+    ended = subprocess.run(
+        [sys.executable, "-c", program, "server", "--data-dir", str(tmp_path)],
+        env={**os.environ, "HOME": str(tmp_path), "CLEARML_CONFIG_FILE": ""},
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert ended.returncode == 2
+    assert "pip install 'hpc-agent[server]'" in ended.stderr
+    assert len(ended.stderr.splitlines()) == 1
+
+
 class Traffic:
     """Clients that create, enqueue, claim and report until the server is gone, and note what was acknowledged."""
 
