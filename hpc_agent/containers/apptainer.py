@@ -1,0 +1,41 @@
+"""Apptainer, and Singularity, of which it is the continuation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpc_agent.containers.base import Argv, Box, Mount
+
+
+@dataclass(frozen=True)
+class Apptainer:
+    program: str
+    name = "apptainer"
+    suffix = ".sif"
+    isolated = False
+
+    def wrap(self, box: Box) -> Argv:
+        # Nothing of the node's variables: its PYTHONPATH and library paths mean other files in there.
+        argv = [self.program, "exec", "--cleanenv"]
+        # The driver's libraries come from the node; the job's own limits say which devices it may open.
+        argv += ["--nv"] if box.gpus else []
+        argv += [word for mount in box.mounts for word in ("--bind", _bind(mount))]
+        return [*argv, *box.arguments, box.image, *box.command]
+
+    def remove(self, name: str) -> None:
+        """Its processes are ours, in our group and in the job's cgroup."""
+        return
+
+    def fetch(self, reference: str, into: Path) -> Sequence[Argv]:
+        return [[self.program, "pull", "--force", str(into), with_scheme(reference)]]
+
+
+def with_scheme(reference: str) -> str:
+    """``ubuntu:22.04`` means a registry of Docker images, as everywhere else."""
+    return reference if "://" in reference else f"docker://{reference}"
+
+
+def _bind(mount: Mount) -> str:
+    return f"{mount.source}:{mount.target}:{'rw' if mount.writable else 'ro'}"

@@ -1,0 +1,36 @@
+"""Charliecloud: unprivileged containers from a folder or a SquashFS file."""
+
+from __future__ import annotations
+
+import getpass
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpc_agent.containers.base import Argv, Box
+
+
+@dataclass(frozen=True)
+class Charliecloud:
+    program: str
+    name = "charliecloud"
+    suffix = ""
+    isolated = False
+
+    def wrap(self, box: Box) -> Argv:
+        # Variables of the node mean nothing in there; those that the image wants stand in its /ch/environment.
+        # The machine's /tmp is shared under that name, not the job's TMPDIR under it. It wants to know its user.
+        argv = ["env", "--unset=TMPDIR", f"USER={getpass.getuser()}", self.program, "--unset-env=*"]
+        argv += ["--set-env"] if (Path(box.image) / "ch" / "environment").is_file() else []
+        # It has no read-only mounts: what must not be changed is read-only by its files' modes.
+        argv += [f"--bind={mount.source}:{mount.target}" for mount in box.mounts]
+        return [*argv, *box.arguments, box.image, "--", *box.command]
+
+    def remove(self, name: str) -> None:
+        """Its processes are ours, in our group and in the job's cgroup."""
+        return
+
+    def fetch(self, reference: str, into: Path) -> Sequence[Argv]:
+        # Of the builders, which need not be on a compute node.
+        plain = reference.removeprefix("docker://")
+        return [["ch-image", "pull", plain], ["ch-convert", "--in-fmt=ch-image", "--out-fmt=dir", plain, str(into)]]

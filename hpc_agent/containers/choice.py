@@ -1,0 +1,62 @@
+"""Which image a task runs in, and with which arguments. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hpc_agent.config.settings import DockerSettings
+from hpc_agent.containers.arguments import Merged, Rules, merge, split
+from hpc_agent.domain.task import Container
+from hpc_agent.errors import ContainerError
+
+DEFAULTS = ("--network=host", "--ipc=host", "--user=0:0")
+"""What site and task may replace. A container brings software along and locks nothing in: the process must reach the
+ClearML server wherever the node does, torch's loaders want more shared memory than docker's 64 MB, and whoever owns
+the mounted files is root inside (a daemon's root, or ourselves where podman runs without one)."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """``by_task``: the task named the image itself."""
+
+    image: str
+    merged: Merged
+    setup: tuple[str, ...]
+    """Lines of shell to run in the container first."""
+    by_task: bool
+
+
+def choose(container: Container, docker: DockerSettings) -> Choice | None:
+    """None if neither the task nor the configuration names an image.
+
+    Raises:
+        ContainerError: the arguments cannot be read, or are not the task's to give.
+    """
+    by_task = bool(container.image.strip()) and not docker.ignore_task
+    # Older clients write the arguments behind the image.
+    image, arguments = _image(container.image if by_task else docker.default_image)
+    if not image:
+        return None
+    task = (*arguments, *split(container.arguments)) if by_task else ()
+    site = split(docker.extra_arguments)
+    if not by_task:
+        site = (*site, *arguments, *split(docker.default_arguments))
+    rules = Rules(docker.protected, docker.forbidden, split(docker.filters))
+    return Choice(image, merge(DEFAULTS, site, task, rules), _setup(container, docker), by_task)
+
+
+def _image(text: str) -> tuple[str, tuple[str, ...]]:
+    """
+    Raises:
+        ContainerError: what should be an image would be taken for an option.
+    """
+    words = split(text)
+    if words and words[0].startswith("-"):
+        raise ContainerError(f"{words[0]!r} is no container image: name one such as python:3.11")
+    return (words[0], words[1:]) if words else ("", ())
+
+
+def _setup(container: Container, docker: DockerSettings) -> tuple[str, ...]:
+    extra = docker.extra_shell_script
+    site = extra.splitlines() if isinstance(extra, str) else extra
+    return tuple(line for line in (*site, *container.setup_shell_script.splitlines()) if line.strip())

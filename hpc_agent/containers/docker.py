@@ -1,0 +1,66 @@
+"""docker, and podman, which understands its command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpc_agent.containers.base import Argv, Box, Mount
+from hpc_agent.containers.gpus import GpuShare
+
+
+@dataclass(frozen=True)
+class Docker:
+    """``local_only``: never ask a registry."""
+
+    name: str
+    program: str
+    skip_gpus_flag: bool = False
+    suffix = ".tar"
+    isolated = True
+
+    def wrap(self, box: Box) -> Argv:
+        # Never pull here: what is missing has been fetched before, under a message of its own.
+        argv = [self.program, "run", "--rm", "--pull=never", f"--name={box.name}"]
+        argv += [] if self.skip_gpus_flag else self.gpu_words(box.gpus)
+        argv += box.arguments
+        argv += [word for label in box.labels for word in ("--label", label)]
+        argv += [word for mount in box.mounts for word in ("--mount", _mount(mount))]
+        # The image's own start-up would come before ours, and may end in a server or a shell.
+        program, *arguments = box.command
+        return [*argv, f"--entrypoint={program}", box.image, *arguments]
+
+    def gpu_words(self, gpus: GpuShare) -> Argv:
+        if not gpus:
+            return []
+        if self.name == "podman":
+            # podman knows GPUs by the Container Device Interface; its --gpus came with 5.0.
+            devices = ("all",) if gpus.all else gpus.devices
+            return [f"--device=nvidia.com/gpu={device}" for device in devices]
+        return ["--gpus=all" if gpus.all else f'--gpus="device={",".join(gpus.devices)}"']
+
+    def remove(self, name: str) -> Argv:
+        return [self.program, "rm", "--force", "--volumes", name]
+
+    def inspect(self, reference: str) -> Argv:
+        return [self.program, "image", "inspect", "--format={{.Id}}", _plain(reference)]
+
+    def pull(self, reference: str) -> Argv:
+        return [self.program, "pull", "--quiet", _plain(reference)]
+
+    def load(self, file: Path) -> Argv:
+        return [self.program, "load", "--quiet", f"--input={file}"]
+
+    def fetch(self, reference: str, into: Path) -> Sequence[Argv]:
+        return [self.pull(reference), [self.program, "save", f"--output={into}", _plain(reference)]]
+
+
+def _mount(mount: Mount) -> str:
+    words = ["type=bind", f"source={mount.source}", f"target={mount.target}"]
+    return ",".join(words if mount.writable else [*words, "readonly"])
+
+
+def _plain(reference: str) -> str:
+    """Apptainer's users write docker://image."""
+    return reference.removeprefix("docker://")

@@ -1,0 +1,196 @@
+"""Images: in the runtime's own store on this machine, and as files in a folder that all nodes share.
+
+<images>/<name>.tar, .sif, .sqsh, or a folder    published by one rename; a site may put its own there
+<images>/<name>.json                             which image of a name the nodes shall run
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from hpc_agent import files, process
+from hpc_agent.clock import Clock
+from hpc_agent.containers.base import Argv, Runtime, Store
+from hpc_agent.errors import ContainerError, ProcessError
+from hpc_agent.lease import only_one
+from hpc_agent.redact import without_credentials
+
+Progress = Callable[[str], None]
+
+_QUICK_S = 60.0
+_TRANSFER_S = 7200.0
+"""An image of 20 GB comes slowly through a campus network."""
+
+_TELLING = ("usr/bin", "usr/lib", "usr/local/bin", "usr/local/lib", "etc", "opt")
+"""Folders of an unpacked image whose times say whether it was changed; its root's changes with each mount point."""
+
+
+@dataclass(frozen=True)
+class Image:
+    """``reference``: as the task names it. ``location``: what the runtime is given. ``identity``: its content."""
+
+    reference: str
+    location: str
+    identity: str
+
+
+@dataclass(frozen=True)
+class _Record:
+    identity: str
+
+
+class Images:
+    """``folder`` is the shared one."""
+
+    def __init__(self, runtime: Runtime, folder: Path, clock: Clock) -> None:
+        self._runtime = runtime
+        self._store = cast(Store, runtime) if hasattr(runtime, "inspect") else None
+        self._folder = folder
+        self._clock = clock
+
+    def find(self, reference: str, progress: Progress) -> Image | None:
+        """The image, as far as this machine and the shared folder have it. No registry is asked.
+
+        Raises:
+            ContainerError: the runtime cannot be asked, or a file cannot be loaded.
+        """
+        file = self._file(reference)
+        if self._store is None:
+            return _of_file(reference, file) if file else None
+        if _is_path(reference):
+            return self._loaded(self._store, reference, file, progress) if file else None
+        wanted = files.read_record(self._record(reference), _Record)
+        present = self._inspect(self._store, reference)
+        if present and (wanted is None or present.identity == wanted.identity or file is None):
+            return present
+        return self._loaded(self._store, reference, file, progress) if file else present
+
+    def stage(self, reference: str, progress: Progress, *, share: bool, anew: bool = False) -> Image:
+        """The image, fetched if it is nowhere, or in any case with ``anew``. Uses the network.
+
+        ``share``: for jobs on other nodes, so that it must be in the shared folder.
+
+        Raises:
+            ContainerError: it cannot be had; the sentence says why.
+        """
+        found = None if anew and not _is_path(reference) else self.find(reference, progress)
+        if found and (self._store is None or not share or self._file(reference)):
+            return found
+        if _is_path(reference):
+            raise ContainerError(f"the image {reference} is not there; is the path right, on all nodes?")
+        if self._store is not None and not share:
+            progress(f"Fetching the image {reference}")
+            self._run(self._store.pull(reference), f"the image {without_credentials(reference)} cannot be fetched")
+        else:
+            self._fetch(reference, found is None, progress)
+        found = self.find(reference, progress)
+        if found is None:
+            raise ContainerError(f"the image {reference} was fetched, but {self._runtime.program} does not find it")
+        return found
+
+    def _fetch(self, reference: str, fresh: bool, progress: Progress) -> None:
+        target = self._path(reference)
+        leases = files.ensure_shared_directory(self._folder) / ".leases"
+        with only_one(
+            leases / target.name,
+            self._clock,
+            done=lambda: fresh and files.visible(target),
+            waiting=lambda: progress(f"Waiting for another process that fetches the image {reference}"),
+        ) as mine:
+            if not mine:
+                return
+            progress(f"Fetching the image {reference} into {self._folder}")
+            making = target.with_name(f".{secrets.token_hex(4)}.{target.name}")
+            try:
+                for argv in self._runtime.fetch(reference, making):
+                    self._run(argv, f"the image {without_credentials(reference)} cannot be fetched")
+                _replace(making, target)
+            finally:
+                _remove(making)
+            if self._store and (present := self._inspect(self._store, reference)):
+                files.write_record(self._record(reference), _Record(present.identity))
+
+    def _inspect(self, store: Store, reference: str) -> Image | None:
+        argv = store.inspect(reference)
+        try:
+            answer = process.run(argv, timeout=_QUICK_S)
+        except ProcessError as error:
+            raise ContainerError(f"no image can be looked up: {error}") from error
+        if answer.ok:
+            identity = answer.stdout.strip()
+            return Image(reference, identity, identity)
+        words = answer.last_words.lower()
+        if "no such image" in words or "image not known" in words or "not found" in words:
+            return None
+        raise ContainerError(f"{self._runtime.program} cannot say whether it has {reference}: {answer.last_words}")
+
+    def _loaded(self, store: Store, reference: str, file: Path, progress: Progress) -> Image:
+        progress(f"Loading the image {file}")
+        said = self._run(store.load(file), f"the image file {file} cannot be loaded")
+        # "Loaded image: docker.io/library/x:1" or "Loaded image ID: sha256:…"
+        name = next((line.partition(": ")[2].strip() for line in said.splitlines() if line.startswith("Loaded")), "")
+        present = self._inspect(store, name or reference)
+        if present is None:
+            raise ContainerError(
+                f"the image file {file} was loaded, but {self._runtime.program} does not know {name!r}"
+            )
+        return Image(reference, present.location, present.identity)
+
+    def _run(self, argv: Argv, what: str) -> str:
+        try:
+            answer = process.run(argv, timeout=_TRANSFER_S)
+        except ProcessError as error:
+            raise ContainerError(f"{what}: {error}") from error
+        if not answer.ok:
+            raise ContainerError(f"{what}: {without_credentials(answer.last_words)}")
+        return answer.stdout
+
+    def _file(self, reference: str) -> Path | None:
+        """The image's file, if there is one: the path that the reference is, else in the shared folder."""
+        path = Path(reference).expanduser() if _is_path(reference) else self._path(reference)
+        return path if files.visible(path) else None
+
+    def _path(self, reference: str) -> Path:
+        return self._folder / f"{_file_name(reference)}{self._runtime.suffix}"
+
+    def _record(self, reference: str) -> Path:
+        return self._folder / f"{_file_name(reference)}.json"
+
+
+def _is_path(reference: str) -> bool:
+    return reference.startswith(("/", "./", "../", "~"))
+
+
+def _file_name(reference: str) -> str:
+    """As Charliecloud names its folders: ``nvcr.io%nvidia%pytorch+24.05``."""
+    return reference.removeprefix("docker://").replace("/", "%").replace(":", "+")
+
+
+def _of_file(reference: str, path: Path) -> Image:
+    """Of what a runtime runs from where it lies. Its content is told by its times: hashing 10 GB takes a minute."""
+    places = [path / name for name in _TELLING] if path.is_dir() else [path]
+    told = [(str(place), s.st_size, s.st_mtime_ns) for place in places if place.exists() and (s := place.stat())]
+    digest = hashlib.sha256(repr((str(path), told)).encode()).hexdigest()
+    return Image(reference, str(path), digest)
+
+
+def _replace(making: Path, target: Path) -> None:
+    """Publish a file over the old one, or a folder where none is."""
+    if making.is_dir():
+        files.rename_new(making, target)
+    else:
+        making.rename(target)
+        files.fsync_directory(target.parent)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

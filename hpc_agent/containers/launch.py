@@ -1,0 +1,73 @@
+"""The script that a container starts with. Pure.
+
+Variables come by this file, which only its owner may read, and not by a command line, which everybody sees; the image's
+own PATH and variables are there already; the task's set-up script runs in the same shell as the process after it.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+_FORWARD = """\
+# The first process of a container gets no signal that it does not ask for: ours passes it on, and collects orphans.
+# With job control, which sh lacks without a terminal, the process leads a group and SIGINT is not ignored in it.
+group=
+[ -n "${BASH_VERSION:-}" ] && set -m && group=-
+"$@" </dev/null &
+child=$!
+trap 'kill -TERM -- "$group$child" 2>/dev/null' TERM INT
+while :; do
+    wait "$child"
+    code=$?
+    kill -0 "$child" 2>/dev/null || exit "$code"
+done
+"""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """``path_first``: folder put before the image's own PATH. ``python``: must start, else the image does not fit.
+    ``before``: a command to run first (a notebook's conversion). ``first``: the script is the container's process 1."""
+
+    cwd: str
+    command: Sequence[str]
+    exports: Mapping[str, str] = field(default_factory=dict)
+    path_first: str = ""
+    setup: Sequence[str] = ()
+    python: str = ""
+    before: Sequence[str] | None = None
+    first: bool = False
+
+
+def script(launch: Launch, image: str) -> str:
+    """For bash where the image has it, else sh. ``image`` is for messages."""
+    lines = ['PATH="${PATH:-/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin}"']
+    lines += [f"export {name}={shlex.quote(value)}" for name, value in launch.exports.items() if _NAME.fullmatch(name)]
+    if launch.first:
+        lines.append("trap 'exit 143' TERM INT")
+    # Outside of the folder of the task: what its set-up leaves behind is no part of the code.
+    lines += ["cd /", *launch.setup]
+    if launch.path_first:
+        lines.append(f'export PATH={shlex.quote(launch.path_first)}:"$PATH"')
+    lines.append(f"cd {shlex.quote(launch.cwd)} || exit 126")
+    if launch.python:
+        words = shlex.quote(
+            f"hpc-agent: {launch.python} does not start in the image {image}, which seems to have another C library; "
+            "let the task use the image's own Python (hpc.container.python = image)"
+        )
+        lines.append(f"{shlex.quote(launch.python)} -I -S -c '' || {{ echo {words}; exit 126; }}")
+    if launch.before:
+        lines.append(f"{shlex.join(launch.before)} || exit 126")
+    if not launch.first:
+        return "\n".join([*lines, f"exec {shlex.join(launch.command)} </dev/null", ""])
+    return "\n".join([*lines, f"set -- {shlex.join(launch.command)}", _FORWARD])
+
+
+def command(path: str) -> list[str]:
+    """What a container is started with, ``path`` being the script in it."""
+    return ["/bin/sh", "-c", 'command -v bash >/dev/null && exec bash "$0"; exec sh "$0"', path]
