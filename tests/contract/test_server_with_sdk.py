@@ -205,11 +205,7 @@ def test_clearml_agent_daemon_serves_a_queue_and_obeys_an_abort(peers, environ, 
     own = {"CLEARML_AGENT_SKIP_PIP_VENV_INSTALL": str(peers / "python"), "CLEARML_WORKER_ID": "real:daemon"}
     daemon = subprocess.Popen(
         [peers / "clearml-agent", "daemon", "--foreground", "--queue", "for daemon"],
-        env={
-            **environ,
-            "CLEARML_AGENT_SKIP_PIP_VENV_INSTALL": str(peers / "python"),
-            "CLEARML_WORKER_ID": "real:daemon",
-        },
+        env={**environ, **own},
         cwd=home,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
