@@ -241,6 +241,13 @@ def _without_none(text: str) -> str:
     return "" if text == "None" else text
 
 
+def newest_of_name(records: Iterable[JobRecord], name: str, since: datetime) -> JobId | None:
+    """The job last submitted under this name, not before ``since``."""
+    earliest = since - CLOCK_SKEW
+    ours = [(r.submitted, r.id) for r in records if r.name == name and r.submitted and r.submitted >= earliest]
+    return max(ours)[1] if ours else None
+
+
 def verdicts(records: Iterable[tuple[JobId, JobRecord]], jobs: Mapping[JobId, datetime]) -> dict[JobId, JobRecord]:
     """For each of our jobs its newest record, if that is ours and final.
 

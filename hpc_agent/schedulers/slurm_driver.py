@@ -66,15 +66,12 @@ class SlurmScheduler:
         return jobs
 
     def find(self, job_name: str, since: datetime) -> JobId | None:
-        earliest = since - slurm.CLOCK_SKEW
-        for row in self._squeue(ended=True, name=job_name):
-            if row.name == job_name and row.submitted is not None and row.submitted >= earliest:
-                return row.id
-        if self._has_sacct:
-            for _, record in self._sacct(slurm.sacct(since - _BEFORE, name=job_name, user=self._user)):
-                if record.name == job_name and record.submitted is not None and record.submitted >= earliest:
-                    return record.id
-        return None
+        rows = self._squeue(ended=True, name=job_name)
+        found = slurm.newest_of_name((slurm.ended_job(row) for row in rows), job_name, since)
+        if found is None and self._has_sacct:
+            records = self._sacct(slurm.sacct(since - _BEFORE, name=job_name, user=self._user))
+            found = slurm.newest_of_name((record for _, record in records), job_name, since)
+        return found
 
     def records(self, jobs: Mapping[JobId, datetime]) -> Mapping[JobId, JobRecord]:
         if not jobs:

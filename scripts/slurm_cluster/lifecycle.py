@@ -35,9 +35,9 @@ def start(cluster: Cluster) -> None:
                 *("--skip-test-db", SMALL_LOG, f"--auth-root-socket-user={cluster.user}"),
             )
     start_part(cluster, "mariadbd", lambda: accepts(database))
-    start_part(cluster, "slurmdbd", lambda: cluster.command("sacctmgr", "-nP", "show", "cluster").returncode == 0)
+    start_part(cluster, "slurmdbd", partial(answers, cluster, ports["slurmdbd"], "sacctmgr", "-nP", "show", "cluster"))
     register_accounts(cluster)
-    start_part(cluster, "slurmctld", lambda: cluster.command("scontrol", "ping").returncode == 0)
+    start_part(cluster, "slurmctld", partial(answers, cluster, ports["slurmctld"], "scontrol", "ping"))
     for node in NODES:
         start_part(cluster, node, partial(accepts, ports[node]))
     wait_for_nodes(cluster)
@@ -86,6 +86,11 @@ def accepts(address: Path | int) -> bool:
         except OSError:
             return False
     return True
+
+
+def answers(cluster: Cluster, port: int, *argv: str) -> bool:
+    """Whether a daemon answers a command; not asked before it listens, since Slurm's commands retry for 10 s."""
+    return accepts(port) and cluster.command(*argv).returncode == 0
 
 
 def register_accounts(cluster: Cluster) -> None:

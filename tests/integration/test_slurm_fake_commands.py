@@ -1,0 +1,191 @@
+"""Faults that a real Slurm makes too seldom, by commands of our own on PATH that speak like its."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from hpc_agent.config.settings import SlurmSettings
+from hpc_agent.domain.ids import JobId
+from hpc_agent.domain.job import Accepted, JobState, Uncertain
+from hpc_agent.domain.resources import Resources
+from hpc_agent.errors import SchedulerUnavailableError
+from hpc_agent.schedulers.base import SubmitRequest
+from hpc_agent.schedulers.slurm_driver import SlurmScheduler
+
+NOW = datetime(2026, 11, 20, 12, 0, 7, tzinfo=timezone.utc)
+STAMP = int(NOW.timestamp())
+JOBS = {JobId("7"): NOW, JobId("8"): NOW}
+DISABLED = "echo 'Slurm accounting storage is disabled' >&2; exit 1"
+
+
+class FakeSlurm:
+    """Shell commands in a folder that is first on PATH; each call is noted in ``calls``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.bin = folder / "bin"
+        self.bin.mkdir()
+
+    def command(self, name: str, body: str) -> None:
+        path = self.bin / name
+        path.write_text(f'#!/bin/bash\necho "{name} $*" >> {self.folder}/calls\n{body}\n')
+        path.chmod(0o755)
+
+    def scheduler(self, **settings: object) -> SlurmScheduler:
+        environ = {"PATH": f"{self.bin}:/usr/bin:/bin"}
+        return SlurmScheduler(SlurmSettings(sbatch_timeout=1, command_timeout=1, **settings), environ=environ)  # type: ignore[arg-type]
+
+    def calls(self, name: str) -> int:
+        return sum(line.startswith(f"{name} ") for line in (self.folder / "calls").read_text().splitlines())
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> FakeSlurm:
+    return FakeSlurm(tmp_path)
+
+
+@pytest.fixture
+def request_(tmp_path: Path) -> SubmitRequest:
+    return SubmitRequest(tmp_path / "job.sh", "name", tmp_path, tmp_path / "job.out", Resources())
+
+
+def queue_line(job: str, word: str, status: int = 0, name: str = "name") -> str:
+    cells = {32: job, 24: word, 8: "0"}
+    text = "".join(value.ljust(width) for width, value in cells.items())
+    text += f"{STAMP}".ljust(24) * 3 + str(status).ljust(12) + "n1".ljust(128) + "None".ljust(128) + name
+    return f"printf '%s\\n' '{text}'"
+
+
+def test_an_sbatch_that_hangs_after_queueing_is_uncertain_and_not_repeated(
+    fake: FakeSlurm, request_: SubmitRequest
+) -> None:
+    fake.command("sbatch", "touch queued; sleep 60")
+    began = time.monotonic()
+    answer = fake.scheduler().submit(request_)
+    assert isinstance(answer, Uncertain)
+    assert "within 1 s" in answer.message
+    assert time.monotonic() - began < 10
+    assert (fake.folder / "queued").exists()
+    assert fake.calls("sbatch") == 1
+
+
+def test_a_socket_timeout_is_uncertain_and_the_job_is_found_by_name(fake: FakeSlurm, request_: SubmitRequest) -> None:
+    fake.command(
+        "sbatch",
+        "echo 'sbatch: error: Batch job submission failed: Socket timed out on send/recv operation' >&2; exit 1",
+    )
+    fake.command("squeue", queue_line("7", "PENDING"))
+    scheduler = fake.scheduler()
+    assert isinstance(scheduler.submit(request_), Uncertain)
+    assert scheduler.find("name", NOW) == JobId("7")
+    assert fake.calls("sbatch") == 1
+
+
+def test_words_on_stderr_are_no_failure(fake: FakeSlurm, request_: SubmitRequest) -> None:
+    fake.command("sbatch", "echo 'sbatch: warning: please use less' >&2; echo 123")
+    assert fake.scheduler().submit(request_) == Accepted(JobId("123"))
+
+
+def test_a_wrapper_that_prints_no_id_is_uncertain(fake: FakeSlurm, request_: SubmitRequest) -> None:
+    fake.command("sbatch", "echo 'job handed to the gateway'")
+    assert isinstance(fake.scheduler().submit(request_), Uncertain)
+
+
+def test_without_sbatch_submission_is_uncertain_and_says_why(fake: FakeSlurm, request_: SubmitRequest) -> None:
+    scheduler = SlurmScheduler(SlurmSettings(), environ={"PATH": str(fake.bin)})
+    answer = scheduler.submit(request_)
+    assert isinstance(answer, Uncertain)
+    assert "could not start sbatch" in answer.message
+
+
+QUERIES: dict[str, Callable[[SlurmScheduler], object]] = {
+    "live_jobs": lambda scheduler: scheduler.live_jobs(),
+    "find": lambda scheduler: scheduler.find("name", NOW),
+    "records": lambda scheduler: scheduler.records(JOBS),
+    "cluster": lambda scheduler: scheduler.cluster(),
+}
+
+SILENCES = {
+    "fails": "echo 'slurm_load_jobs error: Unable to contact slurm controller (connect failure)' >&2; exit 1",
+    "only words on stderr": "echo 'slurm_load_jobs error: Zero Bytes were transmitted or received' >&2",
+    "hangs": "sleep 60",
+    "garbage": "echo '<html>502 Bad Gateway</html>'",
+}
+
+
+@pytest.mark.parametrize("query", QUERIES)
+@pytest.mark.parametrize("silence", SILENCES)
+def test_silence_is_no_information(fake: FakeSlurm, query: str, silence: str) -> None:
+    for command in ("squeue", "sacct", "scontrol"):
+        fake.command(command, SILENCES[silence])
+    with pytest.raises(SchedulerUnavailableError) as raised:
+        QUERIES[query](fake.scheduler())
+    assert len(str(raised.value)) > 20
+
+
+def test_the_words_of_a_failed_squeue_are_passed_on(fake: FakeSlurm) -> None:
+    fake.command("squeue", SILENCES["fails"])
+    with pytest.raises(SchedulerUnavailableError, match=r"exit code 1: .*Unable to contact slurm controller"):
+        fake.scheduler().live_jobs()
+
+
+def test_an_unknown_state_is_logged_once_and_the_job_lives(
+    fake: FakeSlurm, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Our logger does not hand on to the root logger once a command has set it up.
+    monkeypatch.setattr(logging.getLogger("hpc_agent"), "propagate", True)
+    fake.command("squeue", queue_line("7", "HIBERNATING"))
+    scheduler = fake.scheduler()
+    for _ in range(3):
+        (job,) = scheduler.live_jobs()
+        assert job.state is JobState.UNKNOWN
+        assert job.raw_state == "HIBERNATING"
+    assert sum("HIBERNATING" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_where_accounting_is_off_the_controllers_memory_answers_and_sacct_is_left_alone(fake: FakeSlurm) -> None:
+    fake.command("sacct", DISABLED)
+    fake.command("squeue", f"{queue_line('7', 'FAILED', 3 * 256)}; {queue_line('8', 'RUNNING')}")
+    scheduler = fake.scheduler()
+    for _ in range(2):
+        records = scheduler.records(JOBS)
+        assert list(records) == ["7"]
+        assert (records[JobId("7")].state, records[JobId("7")].exit_code) == (JobState.FAILED, 3)
+    assert scheduler.find("other", NOW) is None
+    assert fake.calls("sacct") == 1
+
+
+def test_accounting_that_a_site_promised_is_not_given_up(fake: FakeSlurm) -> None:
+    fake.command("sacct", DISABLED)
+    with pytest.raises(SchedulerUnavailableError, match="accounting storage is disabled"):
+        fake.scheduler(accounting="sacct").records(JOBS)
+
+
+def test_one_query_asks_for_all_jobs(fake: FakeSlurm) -> None:
+    fake.command("sacct", "true")
+    assert fake.scheduler().records({JobId(str(n)): NOW + timedelta(seconds=n) for n in range(1000)}) == {}
+    assert fake.calls("sacct") == 1
+
+
+def test_cancelling_without_an_answer_is_not_taken_for_done(fake: FakeSlurm) -> None:
+    fake.command(
+        "scancel",
+        "echo 'scancel: error: Kill job error on job id 7: Unable to contact slurm controller (connect failure)' >&2"
+        "; exit 8",
+    )
+    with pytest.raises(SchedulerUnavailableError, match="Unable to contact"):
+        fake.scheduler().cancel([JobId("7")])
+
+
+def test_a_hung_command_leaves_no_process_behind(fake: FakeSlurm) -> None:
+    fake.command("squeue", f"echo $$ > {fake.folder}/pid; exec sleep 60")
+    with pytest.raises(SchedulerUnavailableError, match="no answer within 1 s"):
+        fake.scheduler().live_jobs()
+    pid = (fake.folder / "pid").read_text().strip()
+    assert not Path(f"/proc/{pid}").exists()

@@ -1,0 +1,197 @@
+"""What the driver says when parts of a real Slurm fail."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpc_agent.clock import SYSTEM
+from hpc_agent.config.settings import SlurmSettings
+from hpc_agent.domain.ids import JobId
+from hpc_agent.domain.job import Accepted, JobRecord, JobState, Later, LiveJob, Refused, Uncertain
+from hpc_agent.domain.resources import Resources
+from hpc_agent.errors import SchedulerUnavailableError
+from hpc_agent.schedulers.base import SubmitRequest
+from hpc_agent.schedulers.slurm_driver import SlurmScheduler
+
+pytestmark = pytest.mark.slurm
+
+
+class Site:
+    """The tests' Slurm and a scheduler on it; cancels what it submitted."""
+
+    def __init__(self, cluster: Any, folder: Path) -> None:
+        self.cluster = cluster
+        self.folder = folder
+        self.scheduler = SlurmScheduler(SlurmSettings(), environ=cluster.env)
+        self.before = SYSTEM.now()
+        self.jobs: list[JobId] = []
+
+    def request(self, body: str, *directives: str, name: str = "job") -> SubmitRequest:
+        script = self.folder / f"{name}.sh"
+        script.write_text("\n".join(["#!/bin/bash", *(f"#SBATCH {line}" for line in directives), body, ""]))
+        return SubmitRequest(script, name, self.folder, self.folder / f"{name}.out", Resources())
+
+    def submit(self, body: str, *directives: str, name: str = "job") -> JobId:
+        answer = self.scheduler.submit(self.request(body, *directives, name=name))
+        assert isinstance(answer, Accepted), answer
+        self.jobs.append(answer.job)
+        return answer.job
+
+    def live(self, job: JobId) -> LiveJob | None:
+        return next((live for live in self.scheduler.live_jobs() if live.id == job), None)
+
+    def state(self, job: JobId) -> JobState | None:
+        live = self.live(job)
+        return live.state if live else None
+
+    def record(self, job: JobId) -> JobRecord:
+        wait_until(lambda: job in self.scheduler.records({job: self.before}))
+        return self.scheduler.records({job: self.before})[job]
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"still not so after {seconds:g} s"
+        time.sleep(0.2)
+
+
+@pytest.fixture
+def site(slurm_cluster: Any, tmp_path: Path) -> Iterator[Site]:
+    site = Site(slurm_cluster, tmp_path)
+    yield site
+    slurm_cluster.start()
+    site.scheduler.cancel(site.jobs)
+
+
+def test_without_a_controller_nothing_is_known_and_then_all_is_again(site: Site) -> None:
+    job = site.submit("sleep 300")
+    wait_until(lambda: site.state(job) is JobState.RUNNING)
+    site.cluster.stop("slurmctld")
+    with pytest.raises(SchedulerUnavailableError, match="Unable to contact slurm controller"):
+        site.scheduler.live_jobs()
+    assert isinstance(site.scheduler.submit(site.request("true")), Uncertain)
+    site.cluster.start()
+    assert site.state(job) is JobState.RUNNING
+
+
+def test_an_sbatch_that_timed_out_has_queued_its_job_which_is_found_by_name(site: Site) -> None:
+    pid = int((site.cluster.dir / "run" / "slurmctld.mark").read_text())
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        answer = site.scheduler.submit(site.request("true", name="timed_out"))
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert isinstance(answer, Uncertain)
+    assert "Socket timed out" in answer.message
+    wait_until(lambda: site.scheduler.find("timed_out", site.before) is not None)
+
+
+def test_without_slurmdbd_there_is_no_verdict(site: Site) -> None:
+    job = site.submit("true")
+    wait_until(lambda: site.live(job) is None)
+    site.cluster.stop("slurmdbd")
+    with pytest.raises(SchedulerUnavailableError, match="sacct"):
+        site.scheduler.records({job: site.before})
+    site.cluster.start()
+    assert site.record(job).state is JobState.COMPLETED
+
+
+@pytest.mark.parametrize("accounting", ["none", "auto"])
+def test_a_site_without_accounting_is_asked_for_the_jobs_of_the_last_minutes(
+    site: Site, accounting: Any, tmp_path: Path
+) -> None:
+    conf = tmp_path / "conf" / "slurm.conf"
+    conf.parent.mkdir()
+    conf.write_text(re.sub(r"AccountingStorage.*\n", "", (site.cluster.dir / "slurm.conf").read_text()))
+    (conf.parent / "gres.conf").write_text((site.cluster.dir / "gres.conf").read_text())
+    name = f"unaccounted_{accounting}"
+    job = site.submit("exit 4", name=name)
+    environ = {**site.cluster.env, "SLURM_CONF": str(conf)}
+    scheduler = SlurmScheduler(SlurmSettings(accounting=accounting), environ=environ)
+    wait_until(lambda: job in scheduler.records({job: site.before}))
+    record = scheduler.records({job: site.before})[job]
+    assert (record.name, record.state, record.exit_code) == (name, JobState.FAILED, 4)
+    assert scheduler.find(name, site.before) == job
+    assert scheduler.find("unheard_of", site.before) is None
+
+
+def test_a_requeued_job_lives_on_under_its_id_and_has_no_verdict(site: Site) -> None:
+    job = site.submit("sleep 300")
+    wait_until(lambda: site.state(job) is JobState.RUNNING)
+    site.cluster.run("scontrol", "requeue", job)
+    wait_until(lambda: (live := site.live(job)) is not None and live.restarts == 1)
+    assert site.scheduler.records({job: site.before}) == {}
+    wait_until(lambda: site.state(job) is JobState.RUNNING)
+    assert site.scheduler.records({job: site.before}) == {}
+
+
+def test_a_lost_node_ends_a_job_that_may_not_be_requeued(site: Site) -> None:
+    job = site.submit("sleep 300", "--no-requeue", "--nodelist=n3")
+    wait_until(lambda: site.state(job) is JobState.RUNNING)
+    site.cluster.run("scontrol", "update", "nodename=n3", "state=down", "reason=test")
+    try:
+        record = site.record(job)
+    finally:
+        wait_until(lambda: resumed(site))
+    assert record.state is JobState.NODE_FAIL
+    assert record.state.may_be_requeued
+    assert record.nodes == "n3"
+
+
+def resumed(site: Site) -> bool:
+    """Bring n3 back: until Slurm has set it down, it refuses to."""
+    state = site.cluster.run("sinfo", "-h", "-n", "n3", "-p", "main", "-o", "%T").strip()
+    if state.startswith("down"):
+        site.cluster.run("scontrol", "update", "nodename=n3", "state=resume")
+    return state.startswith(("idle", "mixed"))
+
+
+def test_a_preempted_job_comes_back_or_is_recorded(site: Site) -> None:
+    comes_back = site.submit("sleep 300", "--partition=scavenge", "--gres=gpu:2", "--nodelist=n2", name="back")
+    ends = site.submit(
+        "sleep 300", "--partition=scavenge", "--no-requeue", "--gres=gpu:2", "--nodelist=n2", name="ends"
+    )
+    wait_until(lambda: site.state(comes_back) is site.state(ends) is JobState.RUNNING)
+    site.submit("sleep 1", "--partition=urgent", "--gres=gpu:4", "--nodelist=n2", name="urgent")
+    assert site.record(ends).state is JobState.PREEMPTED
+    wait_until(lambda: (live := site.live(comes_back)) is not None and live.restarts == 1)
+    # Until it runs again sacct may show the end that preemption made: no verdict while squeue has the job.
+    assert all(record.state.may_be_requeued for record in site.scheduler.records({comes_back: site.before}).values())
+
+
+def test_a_full_qos_means_later_and_an_unknown_one_never(site: Site) -> None:
+    site.submit("sleep 300", "--qos=single")
+    later = site.scheduler.submit(site.request("true", "--qos=single"))
+    assert isinstance(later, Later)
+    assert "QOSMaxSubmitJobPerUserLimit" in later.message
+    never = site.scheduler.submit(site.request("true", "--qos=nope"))
+    assert isinstance(never, Refused)
+    assert "Invalid qos specification" in never.message
+
+
+def test_array_elements_are_jobs_of_their_own(site: Site) -> None:
+    array = site.submit("exit $SLURM_ARRAY_TASK_ID", "--array=0-1")
+    elements = {JobId(f"{array}_{index}"): site.before for index in range(2)}
+    wait_until(lambda: len(site.scheduler.records(elements)) == 2)
+    records = site.scheduler.records(elements)
+    assert [records[job].exit_code for job in elements] == [0, 1]
+
+
+def test_records_are_asked_in_universal_time(site: Site) -> None:
+    """Whatever the time zone of daemon and site, the hour before a submission is the hour before it."""
+    job = site.submit("true")
+    scheduler = SlurmScheduler(SlurmSettings(), environ={**site.cluster.env, "TZ": "Pacific/Kiritimati"})
+    wait_until(lambda: job in scheduler.records({job: site.before}))
+    submitted = scheduler.records({job: site.before})[job].submitted
+    assert submitted is not None
+    assert abs(submitted - site.before) < timedelta(minutes=2)
