@@ -13,7 +13,7 @@ from hpc_agent.drafts.plan import PIPELINES, Plan
 from hpc_agent.drafts.request import Request
 from hpc_agent.drafts.undo import or_undone
 from hpc_agent.errors import ApiError, InputError, NotFoundError
-from hpc_agent.wire.draft import container_to_wire, draft_to_wire, script_to_wire
+from hpc_agent.wire.draft import changes_to_wire, copy_to_wire, draft_to_wire
 
 _ALREADY_QUEUED = 706
 _RUN_NUMBER = re.compile(r" #(\d+)$")
@@ -91,28 +91,20 @@ def _copy(client: Client, plan: Plan, base: Task) -> Created:
     """A clone of ``base`` with what was asked for laid over it."""
     draft = plan.draft
     project = client.projects.find_or_create(draft.project) if draft.project else base.project
-    task = client.tasks.clone(
-        base.id,
-        draft.name,
-        new_task_project=project,
-        new_task_parent=base.id,
-        new_task_comment=draft.comment,
-        new_task_tags=list(dict.fromkeys([*base.tags, *draft.tags])),
-        new_task_system_tags=list(draft.system_tags),
-    )
+    tags = dict.fromkeys([*base.tags, *draft.tags])
+    task = client.tasks.clone(base.id, **copy_to_wire(draft, project, base.id, list(tags)))
     page = client.task_page(task, project)
+    script = draft.script if plan.has_code else _changed_script(base.script, draft.script)
+    container = _changed_container(base.container, draft.container)
+    changes = changes_to_wire(
+        script=script if script != base.script else None,
+        container=container if container != base.container else None,
+        type=draft.type if plan.type_given else "",
+        output_uri=draft.output_uri,
+        runtime=draft.runtime,
+    )
     with or_undone(client, task, page):
-        fields: dict[str, object] = {"runtime": dict(draft.runtime)}
-        script = draft.script if plan.has_code else _changed_script(base.script, draft.script)
-        if script != base.script:
-            fields["script"] = script_to_wire(script)
-        if draft.container != Container():
-            fields["container"] = container_to_wire(_changed_container(base.container, draft.container))
-        if plan.type_given:
-            fields["type"] = draft.type
-        if draft.output_uri:
-            fields["output_dest"] = draft.output_uri
-        client.tasks.edit(task, fields)
+        client.tasks.edit(task, changes)
         client.tasks.set_arguments(task, draft.arguments)
     return Created(task, draft.name, "", page)
 

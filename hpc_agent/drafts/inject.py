@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import posixpath
 import re
+import warnings
 from collections.abc import Sequence
 
 INIT = (
@@ -72,7 +73,10 @@ def first_free_line(text: str) -> int:
     A script that Python cannot parse (of another version, or broken) has none as far as we know.
     """
     try:
-        body = ast.parse(text).body
+        with warnings.catch_warnings():
+            # What Python thinks of somebody's string escapes is nothing to print here.
+            warnings.simplefilter("ignore")
+            body = ast.parse(text).body
     except (SyntaxError, ValueError):
         return 0
     futures = [node for node in body if isinstance(node, ast.ImportFrom) and node.module == "__future__"]

@@ -122,9 +122,8 @@ def import_offline(client: Client, run: OfflineRun) -> Created:
     with or_undone(client, task, page):
         client.tasks.started(task, "offline session", "imported with hpc-task")
         upload = _Upload(client, run, task)
-        if found := wire.artifacts(run.data, upload.moved):
-            execution = {**fields.get("execution", {}), "artifacts": found}
-            client.tasks.edit(task, {"execution": execution})
+        if changes := wire.artifact_fields(run.data, upload.moved):
+            client.tasks.edit(task, changes)
         for batch in run.batches():
             moved = [wire.moved_event(event, task, upload.renamed, upload.moved) for event in batch]
             _send(client, moved)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hpc_agent.domain.draft import Draft
+from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.task import Container, Requirements, Script
 
 DEFAULT_BINARY = "python"
@@ -27,6 +29,32 @@ def draft_to_wire(draft: Draft, project_id: str) -> dict[str, Any]:
     if draft.output_uri:
         fields["output_dest"] = draft.output_uri
     return fields
+
+
+def copy_to_wire(draft: Draft, project_id: str, parent: TaskId, tags: Sequence[str]) -> dict[str, Any]:
+    """``tasks.clone``: what a copy does not take from the task that it is made from."""
+    return {
+        "new_task_name": draft.name,
+        "new_task_project": project_id,
+        "new_task_parent": parent,
+        "new_task_comment": draft.comment,
+        "new_task_tags": list(tags),
+        "new_task_system_tags": list(draft.system_tags),
+    }
+
+
+def changes_to_wire(
+    *, script: Script | None, container: Container | None, type: str, output_uri: str, runtime: Mapping[str, object]
+) -> dict[str, Any]:
+    """``tasks.edit``; None and empty text leave a field as it is."""
+    fields: dict[str, Any] = {
+        "script": script and script_to_wire(script),
+        "container": container and container_to_wire(container),
+        "type": type,
+        "output_dest": output_uri,
+        "runtime": dict(runtime),
+    }
+    return {name: value for name, value in fields.items() if value}
 
 
 def script_to_wire(script: Script) -> dict[str, Any]:

@@ -36,9 +36,13 @@ def new_task_fields(data: Mapping[str, Any], project_id: str) -> dict[str, Any]:
     return {**fields, "project": project_id, "system_tags": ["development"]}
 
 
-def artifacts(data: Mapping[str, Any], moved: Moved) -> list[dict[str, Any]]:
-    found = (data.get("execution") or {}).get("artifacts") or []
-    return [{**artifact, "uri": moved(str(artifact.get("uri") or ""))} for artifact in found]
+def artifact_fields(data: Mapping[str, Any], moved: Moved) -> dict[str, Any]:
+    """``tasks.edit`` that adds the run's artifacts, or nothing when it has none."""
+    execution = data.get("execution") or {}
+    found = [
+        {**artifact, "uri": moved(str(artifact.get("uri") or ""))} for artifact in execution.get("artifacts") or ()
+    ]
+    return {"execution": {**execution, "artifacts": found}} if found else {}
 
 
 def moved_event(event: Mapping[str, Any], task: TaskId, key: Moved, moved: Moved) -> dict[str, Any]:

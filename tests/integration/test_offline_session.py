@@ -101,4 +101,5 @@ def test_the_task_object_loses_what_is_not_its_own() -> None:
         "execution": {"model": ""},
         "output_dest": "s3://b",
     }
-    assert wire.artifacts(data, str.upper) == [{"uri": "U"}]
+    assert wire.artifact_fields(data, str.upper) == {"execution": {"artifacts": [{"uri": "U"}], "model": ""}}
+    assert wire.artifact_fields(TASK, str.upper) == {}

@@ -31,6 +31,7 @@ REPOSITORY = Code("train.py", "src", "https://host/a.git", "main", "c0ffee", "di
         ("from __future__ import annotations\nfrom __future__ import division; x = 1\n", 2),
         ("# from __future__ import annotations\n", 0),
         ("def broken(:\n", 0),
+        ("from __future__ import annotations\nx = '\\d'\n", 1),
     ],
 )
 def test_init_goes_below_the_future_imports(text: str, line: int) -> None:
