@@ -28,7 +28,8 @@ def build(lock: Lock, base: Interpreter, installer: Installer, tools: Toolbox, p
         EnvironmentBuildError: with the installer's own last words.
     """
     root = place.work / "env"
-    tools.virtualenv(base, root, system_site=tools.packages.system_site_packages)
+    # Whoever names an image means the packages in it too.
+    tools.virtualenv(base, root, system_site=tools.packages.system_site_packages or tools.foreign is not None)
     if lock.lines:
         installer.install(lock.lines, root, base, place)
     if lock.late:

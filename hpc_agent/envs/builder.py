@@ -8,6 +8,7 @@ import socket
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from hpc_agent import files
@@ -16,6 +17,7 @@ from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey
 from hpc_agent.envs import archive, interpreter, inventory, lock
 from hpc_agent.envs.build import build, installed
+from hpc_agent.envs.foreign import Foreign, missing
 from hpc_agent.envs.installers import Place, installer_for
 from hpc_agent.envs.interpreter import Interpreter
 from hpc_agent.envs.key import key_of, key_parts
@@ -47,12 +49,14 @@ class Builder:
         packages: PackageSettings,
         clock: Clock,
         credentials: Sequence[GitCredential],
+        foreign: Foreign | None = None,
     ) -> None:
         self._shared = shared
         self._folder = folder
         self._packages = packages
         self._clock = clock
-        self._tools = Toolbox(packages, folder, os.environ, credentials)
+        self._foreign = foreign
+        self._tools = Toolbox(packages, folder, os.environ, credentials, foreign)
         self._installer = installer_for(self._tools)
 
     def ensure(
@@ -68,13 +72,17 @@ class Builder:
         Raises:
             EnvironmentBuildError: it cannot be resolved, built or stored.
         """
-        base = interpreter.find(request.python, self._packages, progress)
+        base = self._base(request, progress)
         wanted = lock.prepare(request.lines, self._packages.post_packages, progress)
+        if self._foreign:
+            wanted = replace(wanted, lines=missing(wanted.lines, self._foreign.packages))
         if wanted.lines:
             progress(f"Resolving {len(wanted.lines)} requirements for {base.shown}")
         with self._workplace() as work:
-            place = Place(work, source_root or work, wanted.credentials)
+            place = Place(work, source_root or work, wanted.options, wanted.credentials)
             locked = lock.resolve(request.lines, wanted, self._installer, base, place)
+        if self._foreign:
+            locked = replace(locked, lines=missing(locked.lines, self._foreign.packages))
         parts = key_parts(
             [*locked.lines, *locked.late],
             base,
@@ -82,6 +90,7 @@ class Builder:
             flags=shown(self._packages.extra_pip_install_flags),
             system_site=self._packages.system_site_packages,
             source=request.source,
+            image=request.image,
         )
         key = key_of(parts)
         if manifest := published(key):
@@ -102,6 +111,14 @@ class Builder:
             )
         return key, manifest.packages, mine
 
+    def _base(self, request: EnvRequest, progress: Progress) -> Interpreter:
+        if self._foreign is None:
+            return interpreter.find(request.python, self._packages, progress)
+        base = self._foreign.interpreter
+        if request.python and request.python != base.minor:
+            progress(f"The task asks for Python {request.python}, the image has {base.shown}: using that")
+        return base
+
     def _build(
         self,
         key: EnvKey,
@@ -114,7 +131,7 @@ class Builder:
     ) -> None:
         started = self._clock.monotonic()
         with self._workplace() as work:
-            place = Place(work, source_root or work, wanted.credentials)
+            place = Place(work, source_root or work, wanted.options, wanted.credentials)
             root = build(locked, base, self._installer, self._tools, place)
             content = inventory.record(root)
             progress(f"Packing environment {key}")
@@ -135,6 +152,7 @@ class Builder:
                     built_at=self._clock.now(),
                     built_by=f"{getpass.getuser()}@{socket.gethostname()}",
                     seconds=round(self._clock.monotonic() - started, 3),
+                    image=self._foreign.identity if self._foreign else "",
                 )
                 self._shared.write_manifest(target, manifest)
         progress(f"Environment {key} is in the cache: {packed.size / 1e6:.0f} MB")

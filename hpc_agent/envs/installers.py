@@ -16,10 +16,11 @@ from hpc_agent.git_credentials import GitCredential
 @dataclass(frozen=True)
 class Place:
     """``work``: a private folder for files of the installer's; ``cwd``: what relative paths in lines start from;
-    ``credentials`` were taken out of the lines."""
+    ``options``: lines that say where packages are found; ``credentials`` were taken out of the lines."""
 
     work: Path
     cwd: Path
+    options: tuple[str, ...] = ()
     credentials: tuple[GitCredential, ...] = ()
 
     def write(self, name: str, lines: Sequence[str]) -> str:
@@ -30,7 +31,7 @@ class Place:
 
 
 class Installer(Protocol):
-    """Lines are requirement lines with options; a lock is text in pip's format. All raise EnvironmentBuildError."""
+    """Lines are requirement lines; a lock is text in pip's format. All raise EnvironmentBuildError."""
 
     def resolve(self, lines: Sequence[str], constraints: Sequence[str], base: Interpreter, place: Place) -> str:
         """The lock for ``lines``: every package with its version, and hashes where there are any."""

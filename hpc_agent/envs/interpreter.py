@@ -16,7 +16,7 @@ from hpc_agent import process
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.errors import EnvironmentBuildError, ProcessError
 
-_QUESTION = """
+QUESTION = """
 import json, os, platform, sys, sysconfig
 base = getattr(sys, "_base_executable", None) or sys.executable
 print(json.dumps({
@@ -28,6 +28,7 @@ print(json.dumps({
     "libc": "-".join(platform.libc_ver()),
 }))
 """
+"""Makes any Python print an ``Interpreter``."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def ask(path: str) -> Interpreter:
     """
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     try:
-        answer = process.run([path, "-I", "-S", "-c", _QUESTION], timeout=60, env=env)
+        answer = process.run([path, "-I", "-S", "-c", QUESTION], timeout=60, env=env)
         if answer.ok:
             return msgspec.json.decode(answer.stdout, type=Interpreter)
         raise EnvironmentBuildError(f"{path} is no working Python: {answer.last_words}")

@@ -21,10 +21,12 @@ def key_parts(
     flags: tuple[str, ...],
     system_site: bool,
     source: str,
+    image: str = "",
 ) -> dict[str, object]:
     """The parts, each with its reason.
 
-    ``lock`` is sorted and in one form; ``flags`` are those handed to the installer; ``source`` identifies local code.
+    ``lock`` is sorted and in one form; ``flags`` are those handed to the installer; ``source`` identifies local code,
+    ``image`` the container image that the interpreter is in.
     """
     return {
         "format": FORMAT,  # how environments are made and packed
@@ -39,6 +41,7 @@ def key_parts(
         "flags": flags,  # such as --no-binary
         "system_site": system_site,  # what is importable beside the packages
         "source": source,  # code of the task's own repository that is installed
+        **({"image": image} if image else {}),  # its libraries and its packages, which the environment sees
     }
 
 

@@ -39,6 +39,7 @@ class Wanted:
 
     lines: tuple[str, ...]
     late: tuple[str, ...]
+    options: tuple[str, ...]
     credentials: tuple[GitCredential, ...]
 
 
@@ -50,7 +51,7 @@ def resolve(asked: Lines, wanted: Wanted, installer: Installer, base: Interprete
     """
     if not wanted.lines:
         return Lock((), wanted.late)
-    text = installer.resolve([*asked.options, *wanted.lines], asked.constraints, base, place)
+    text = installer.resolve(wanted.lines, asked.constraints, base, place)
     return Lock(normalise(text), wanted.late)
 
 
@@ -62,7 +63,7 @@ def prepare(asked: Lines, post_packages: Sequence[str], progress: Callable[[str]
         clean, found = without_password(_known(line, progress))
         credentials += found
         (late if name_of(clean) in post_packages else lines).append(clean)
-    return Wanted(tuple(lines), tuple(late), tuple(credentials))
+    return Wanted(tuple(lines), tuple(late), asked.options, tuple(credentials))
 
 
 def _known(line: str, progress: Callable[[str], None]) -> str:

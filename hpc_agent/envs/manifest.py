@@ -13,7 +13,8 @@ class Manifest:
     """``files`` and ``unpacked`` (bytes) count what is in the environment; ``size`` and ``sha256`` are the archive's.
 
     ``packages`` as ``pip freeze`` prints them. ``parts`` are those of the key, the lock aside. ``executable``: real
-    path of the base interpreter, which must be on every node. ``seconds``: how long building took.
+    path of the base interpreter, which must be on every node, or in the container image ``image`` (its identity).
+    ``seconds``: how long building took.
     """
 
     key: EnvKey
@@ -29,6 +30,7 @@ class Manifest:
     built_at: datetime
     built_by: str
     seconds: float
+    image: str = ""
 
 
 @dataclass(frozen=True)

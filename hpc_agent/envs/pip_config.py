@@ -21,6 +21,12 @@ class SiteIndexes:
     lines: tuple[str, ...] = ()
     environ: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def folders(self) -> list[str]:
+        """Folders of this machine that hold packages."""
+        places = [line.removeprefix("--find-links ") for line in self.lines if line.startswith("--find-links ")]
+        return [place for place in places if os.path.isdir(place)]  # noqa: PTH112 (a URL as well)
+
 
 def load(environ: Mapping[str, str] = os.environ) -> SiteIndexes:
     """What pip would use in this environment; nothing where uv has been told of indexes itself."""

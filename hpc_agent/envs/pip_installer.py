@@ -74,7 +74,7 @@ class PipInstaller:
         self._tools = tools
 
     def resolve(self, lines: Sequence[str], constraints: Sequence[str], base: Interpreter, place: Place) -> str:
-        asked = place.write("requirements.in", [*self._tools.index_lines, *lines])
+        asked = place.write("requirements.in", [*self._tools.index_lines, *place.options, *lines])
         limits = place.write("constraints.txt", constraints)
         report = place.work / "report.json"
         arguments = ["--dry-run", "--ignore-installed", "--report", str(report), "-r", asked, "-c", limits]
@@ -91,15 +91,16 @@ class PipInstaller:
         others = [line for line in lock if "--hash=" not in line]
         for name, lines in (("hashed.txt", hashed), ("others.txt", others)):
             if lines:
-                file = place.write(name, [*self._tools.index_lines, *lines])
+                file = place.write(name, [*self._tools.index_lines, *place.options, *lines])
                 self._install(root, ["--no-deps", "-r", file], base, place)
 
     def install_late(
         self, lines: Sequence[str], lock: Sequence[str], root: Path, base: Interpreter, place: Place
     ) -> None:
-        late = place.write("late.txt", [*self._tools.index_lines, *lines])
+        late = place.write("late.txt", [*self._tools.index_lines, *place.options, *lines])
         limits = place.write("installed.txt", [line.partition(" --hash=")[0] for line in lock if "==" in line])
-        self._install(root, ["setuptools", "wheel"], base, place)
+        tools = place.write("tools.txt", [*self._tools.index_lines, *place.options, "setuptools", "wheel"])
+        self._install(root, ["-r", tools], base, place)
         self._install(root, ["--no-build-isolation", "-r", late, "-c", limits], base, place)
 
     def _install(self, root: Path, arguments: Sequence[str], base: Interpreter, place: Place) -> None:

@@ -27,11 +27,13 @@ _PYTHON = re.compile(r"^python(?P<version>\d+\.\d+)(?:\.\d+)?$")
 @dataclass(frozen=True)
 class EnvRequest:
     """``python``: ``3.11``, or empty for whatever is there. ``source``: identity of the code that local requirement
-    lines (``./lib``) are built from, empty where there are none."""
+    lines (``./lib``) are built from, empty where there are none. ``image``: identity of the container image whose
+    Python is meant, empty for this site's own."""
 
     lines: Lines = _NO_LINES
     python: str = ""
     source: str = ""
+    image: str = ""
 
     @property
     def needs_source(self) -> bool:
@@ -51,6 +53,7 @@ class EnvRequest:
             packages.system_site_packages,
             requirements.shown(packages.extra_index_url),
             requirements.shown(packages.extra_pip_install_flags),
+            *([self.image] if self.image else []),
         ]
         return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:32]
 

@@ -18,6 +18,7 @@ from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey
 from hpc_agent.envs import interpreter, node
 from hpc_agent.envs.archive import ArchiveError
+from hpc_agent.envs.foreign import Foreign
 from hpc_agent.envs.manifest import Failure, Manifest, Resolution
 from hpc_agent.envs.node import NodeCache
 from hpc_agent.envs.request import EnvRequest
@@ -48,7 +49,8 @@ class UsableEnv:
     """``python`` is the environment's interpreter, ``root`` its folder, ``packages`` as ``pip freeze`` prints them.
 
     ``how``: ``ready`` (another job had unpacked it on this node), ``unpacked`` (by this call), or ``in place`` (on
-    the shared file system).
+    the shared file system). ``base``: the interpreter that it is made with, in the container image ``image`` (its
+    identity) if that is named.
     """
 
     python: Path
@@ -56,6 +58,8 @@ class UsableEnv:
     key: EnvKey
     how: Literal["ready", "unpacked", "in place"]
     packages: tuple[str, ...] = ()
+    image: str = ""
+    base: str = ""
 
 
 class EnvStore:
@@ -78,10 +82,18 @@ class EnvStore:
         self._clock = clock
         self._credentials = tuple(credentials)
 
-    def stage(self, request: EnvRequest, progress: Progress, *, source_root: Path | None = None) -> StagedEnv:
+    def stage(
+        self,
+        request: EnvRequest,
+        progress: Progress,
+        *,
+        source_root: Path | None = None,
+        foreign: Foreign | None = None,
+    ) -> StagedEnv:
         """Make sure that the environment is in the shared cache. May use the network and take minutes.
 
-        ``source_root``: a checkout of the task's repository, needed where ``request.needs_source``.
+        ``source_root``: a checkout of the task's repository, needed where ``request.needs_source``. ``foreign``: the
+        image whose identity is ``request.image``.
 
         Raises:
             EnvironmentBuildError: it cannot be resolved, built or stored.
@@ -98,6 +110,9 @@ class EnvStore:
             return staged
         before = self._shared.failure(digest)
 
+        def make() -> StagedEnv:
+            return self._stage(request, digest, source_root, foreign, progress)
+
         def settled() -> bool:
             return self._shared.failure(digest) != before or self._current(digest) is not None
 
@@ -109,16 +124,16 @@ class EnvStore:
                 waiting=lambda: progress("Waiting for another process that prepares the same environment"),
             ) as mine:
                 if mine:
-                    return self._stage(request, digest, source_root, progress)
+                    return make()
         except OSError as error:
             # A cache that we may only read may yet hold what we need.
             progress(f"The cache {self._shared.root} cannot be written to: {error.strerror or error}")
-            return self._stage(request, digest, source_root, progress)
+            return make()
         failure = self._shared.failure(digest)
         if failure and failure != before:
             # Fifty tasks of one sweep must not fail one after another, each after minutes of compiling.
             raise EnvironmentBuildError(failure.error)
-        return self._current(digest) or self._stage(request, digest, source_root, progress)
+        return self._current(digest) or make()
 
     def find(self, request: EnvRequest, *, task: str = "<task id>") -> EnvKey:
         """The key that the request meant when it was last staged. Never uses the network. ``task`` is for the message.
@@ -173,11 +188,19 @@ class EnvStore:
             return None
         return manifest
 
-    def _stage(self, request: EnvRequest, digest: str, source_root: Path | None, progress: Progress) -> StagedEnv:
+    def _stage(
+        self,
+        request: EnvRequest,
+        digest: str,
+        source_root: Path | None,
+        foreign: Foreign | None,
+        progress: Progress,
+    ) -> StagedEnv:
         from hpc_agent.envs.builder import Builder  # needs the installers, of which a compute node has none
 
+        folder = self._local_folder()
         try:
-            builder = Builder(self._shared, self._local_folder(), self._packages, self._clock, self._credentials)
+            builder = Builder(self._shared, folder, self._packages, self._clock, self._credentials, foreign)
             key, packages, built = builder.ensure(request, source_root, progress, published=self._published)
         except EnvironmentBuildError as error:
             with contextlib.suppress(EnvironmentBuildError):
@@ -233,10 +256,13 @@ def _remedy(task: str) -> str:
 
 
 def _usable(manifest: Manifest, root: Path, how: Literal["ready", "unpacked", "in place"]) -> UsableEnv:
-    return UsableEnv(root / "bin" / "python", root, manifest.key, how, manifest.packages)
+    python = root / "bin" / "python"
+    return UsableEnv(python, root, manifest.key, how, manifest.packages, manifest.image, manifest.executable)
 
 
 def _check_node(manifest: Manifest, progress: Progress) -> None:
+    if manifest.image:
+        return
     if not interpreter.is_there(manifest.executable):
         raise EnvironmentBuildError(
             f"environment {manifest.key} needs the interpreter {manifest.executable} (Python {manifest.version}), "

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from hpc_agent import git_credentials, process
 from hpc_agent.config.settings import PackageSettings
+from hpc_agent.envs import pip_config
+from hpc_agent.envs.foreign import Foreign
 from hpc_agent.envs.interpreter import Interpreter
 from hpc_agent.errors import EnvironmentBuildError, ProcessError
 from hpc_agent.git_credentials import GitCredential
@@ -26,7 +28,8 @@ _FOREIGN = ("PYTHON", "VIRTUAL_ENV", "VIRTUALENV_", "CONDA_PREFIX", "__PYVENV", 
 class Toolbox:
     """Runs programs with their caches in ``folder``, a node-local folder of the user's own.
 
-    ``environ`` is what they inherit; ``credentials`` are for the git that they start.
+    ``environ`` is what they inherit; ``credentials`` are for the git that they start. With ``foreign`` they run in
+    that image.
     """
 
     def __init__(
@@ -35,8 +38,11 @@ class Toolbox:
         folder: Path,
         environ: Mapping[str, str],
         credentials: Sequence[GitCredential] = (),
+        foreign: Foreign | None = None,
     ) -> None:
         self.packages = packages
+        self.foreign = foreign
+        self._folder = folder
         self._credentials = tuple(credentials)
         self._env = {k: v for k, v in environ.items() if not k.startswith(_FOREIGN)}
         self._env.setdefault("UV_CACHE_DIR", str(_uv_cache(folder)))
@@ -53,10 +59,15 @@ class Toolbox:
         Raises:
             EnvironmentBuildError: it cannot be made.
         """
-        options = ["--quiet", "--activators", "", "--python", interpreter.executable]
-        options += ["--no-setuptools"] if pip else ["--no-seed"]
+        options = ["--quiet", "--python", interpreter.executable]
         options += ["--system-site-packages"] if system_site else []
-        answer = self.run([sys.executable, "-m", "virtualenv", *options, str(root)], cwd=root.parent)
+        if self.foreign:
+            # Our virtualenv is not in the image, and needs a Python; uv is one file that needs nothing.
+            maker = [self.uv_program(), "venv", "--no-project", *(["--seed"] if pip else [])]
+        else:
+            seed = ["--no-setuptools"] if pip else ["--no-seed"]
+            maker = [sys.executable, "-m", "virtualenv", "--activators", "", *seed]
+        answer = self.run([*maker, *options, str(root)], cwd=root.parent)
         if not answer.ok:
             raise as_error(f"no environment can be made with {interpreter.shown}", answer)
 
@@ -76,9 +87,38 @@ class Toolbox:
         nice = ["nice"] if shutil.which("nice") else []
         git = git_credentials.environment([*self._credentials, *credentials])
         try:
+            if self.foreign:
+                added = {**_for_installers(self._env), **git, **environ}
+                return self.foreign.run(
+                    list(argv), timeout=_LONGEST, env=added, cwd=cwd, folders=self._folders(cwd, added)
+                )
             return process.run([*nice, *argv], timeout=_LONGEST, env={**self._env, **git, **environ}, cwd=cwd)
         except ProcessError as error:
             raise EnvironmentBuildError(f"the environment cannot be built: {error}") from error
+
+    def uv_program(self) -> str:
+        import uv  # the wheel's module: it knows where its program lies
+
+        return uv.find_uv_bin()
+
+    def _folders(self, cwd: Path, environ: Mapping[str, str]) -> dict[Path, bool]:
+        """What installers in an image need of this machine, and whether they write to it."""
+        read = [Path(self.uv_program()).parent, *(Path(path) for path in pip_config.load().folders)]
+        if certificate := environ.get("SSL_CERT_FILE"):
+            read.append(Path(certificate).parent)
+        written = [self._folder, Path(self._env["UV_CACHE_DIR"]), cwd]
+        for path in written:
+            path.mkdir(parents=True, exist_ok=True)
+        return {**dict.fromkeys(read, False), **dict.fromkeys(written, True)}
+
+
+_INSTALLERS = ("UV_", "PIP_", "SSL_CERT_FILE", "http_proxy", "https_proxy", "no_proxy", "all_proxy")
+"""Beginnings of what installers in an image obey; everything else there is the image's own."""
+
+
+def _for_installers(environ: Mapping[str, str]) -> dict[str, str]:
+    told = {k: v for k, v in environ.items() if k.startswith(_INSTALLERS) or k.lower() in _INSTALLERS}
+    return {**told, "UV_LINK_MODE": "copy"}  # no links from one mounted folder to another
 
 
 def _uv_cache(folder: Path) -> Path:

@@ -28,7 +28,7 @@ class UvInstaller:
         self._index_lines = [*self._site.lines, *tools.index_lines]
 
     def resolve(self, lines: Sequence[str], constraints: Sequence[str], base: Interpreter, place: Place) -> str:
-        asked = place.write("requirements.in", [*self._index_lines, *lines])
+        asked = place.write("requirements.in", [*self._index_lines, *place.options, *lines])
         limits = place.write("constraints.txt", constraints)
         lock = place.work / "resolved.txt"
         answer = self._uv(
@@ -46,16 +46,17 @@ class UvInstaller:
         # uv reads this line and writes entry points that find the interpreter next to themselves.
         with (root / "pyvenv.cfg").open("a") as config:
             config.write("relocatable = true\n")
-        locked = place.write("lock.txt", [*self._index_lines, *lock])
+        locked = place.write("lock.txt", [*self._index_lines, *place.options, *lock])
         self._install(root, ["--no-deps", "--requirements", locked], place)
 
     def install_late(
         self, lines: Sequence[str], lock: Sequence[str], root: Path, base: Interpreter, place: Place
     ) -> None:
-        late = place.write("late.txt", [*self._index_lines, *lines])
+        late = place.write("late.txt", [*self._index_lines, *place.options, *lines])
         # Constraints may not have hashes.
         limits = place.write("installed.txt", [line.partition(" --hash=")[0] for line in lock if "==" in line])
-        self._install(root, ["setuptools", "wheel"], place)
+        tools = place.write("tools.txt", [*self._index_lines, *place.options, "setuptools", "wheel"])
+        self._install(root, ["--requirements", tools], place)
         self._install(root, ["--no-build-isolation", "--requirements", late, "--constraints", limits], place)
 
     def _install(self, root: Path, arguments: Sequence[str], place: Place) -> None:
@@ -65,8 +66,6 @@ class UvInstaller:
             raise as_error("the task's packages cannot be installed", answer)
 
     def _uv(self, arguments: Sequence[str], place: Place) -> Completed:
-        import uv  # the wheel's module: it knows where its program lies
-
-        argv = [uv.find_uv_bin(), *arguments, *self._tools.packages.extra_pip_install_flags]
+        argv = [self._tools.uv_program(), *arguments, *self._tools.packages.extra_pip_install_flags]
         environ = {**self._site.environ, **_ENVIRON}
         return self._tools.run(argv, cwd=place.cwd, environ=environ, credentials=place.credentials)
