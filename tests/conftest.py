@@ -129,8 +129,8 @@ def start_clearml_server(tmp_path: Path) -> Iterator[Callable[..., ClearmlServer
     """Starts servers of the test's own: ``start_clearml_server(data_dir?, *flags, port=0)``."""
     started = []
 
-    def start(data_dir: Path = tmp_path / "server", *flags: str, port: int = 0) -> ClearmlServer:
-        started.append(ClearmlServer.start(data_dir, *flags, port=port))
+    def start(data_dir: Path | None = None, *flags: str, port: int = 0) -> ClearmlServer:
+        started.append(ClearmlServer.start(data_dir or tmp_path / "server", *flags, port=port))
         return started[-1]
 
     yield start

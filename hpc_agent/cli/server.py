@@ -39,6 +39,8 @@ def command(shared: Shared, host: str | None, port: int | None, data_dir: Path |
         click.echo(f"Listening on {listening.url}")
         click.echo(f"Let clients in with:  export CLEARML_CONFIG_FILE={listening.conf}")
         click.echo("In a browser, log in with the access_key and secret_key from that file.")
+        if not listening.loopback:
+            click.echo("Other machines reach it without encryption: keep it inside the cluster's own network.")
 
     flags = {
         "hpc.server.host": host,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import getpass
+import ipaddress
 import os
 import signal
 import socket
@@ -46,6 +47,8 @@ class Options:
 class Listening:
     url: str
     conf: Path
+    loopback: bool
+    """Whether only this machine reaches it."""
 
 
 def serve(options: Options, clock: Clock, announce: Callable[[Listening], None]) -> None:
@@ -73,7 +76,7 @@ def serve(options: Options, clock: Clock, announce: Callable[[Listening], None])
             app = build(Parts(dispatcher, authenticator, Uploads(folder), Pages(store)))
             server = uvicorn.Server(_configuration(app))
             with Watchdog(store, clock), _ended_by_signals(server):
-                announce(Listening(url, conf))
+                announce(Listening(url, conf, _is_loopback(listener)))
                 server.run(sockets=[listener])
         finally:
             store.close()
@@ -162,6 +165,10 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
                 ) from error
             raise ConfigError(f"cannot listen on {host} port {port}: {error}") from error
         yield listener
+
+
+def _is_loopback(listener: socket.socket) -> bool:
+    return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
 
 
 def _url(host: str, listener: socket.socket) -> str:

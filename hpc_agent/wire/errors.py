@@ -38,7 +38,6 @@ INVALID_CREDENTIALS = ErrorKind(401, 22, "Unauthorized (invalid credentials)")
 INVALID_TOKEN = ErrorKind(401, 30, "Unauthorized (invalid token)")
 
 UNKNOWN_ACTION = ErrorKind(404, 0, "Unable to find endpoint")
-METHOD_NOT_ALLOWED = ErrorKind(405, 0, "Method not allowed")
 BODY_TOO_LARGE = ErrorKind(413, 0, "Request body too large")
 COMPRESSED_BODY = ErrorKind(415, 0, "Content-Encoding is not supported")
 INTERNAL_ERROR = ErrorKind(500, 0, "General data error")

@@ -64,6 +64,14 @@ def test_the_conf_is_written_where_it_is_wanted_and_names_every_server(start_cle
     assert stat.S_IMODE(conf.stat().st_mode) == 0o600
 
 
+def test_a_server_for_other_machines_is_named_after_this_one_and_says_that_it_is_open(start_clearml_server):
+    server = start_clearml_server(None, "--host", "0.0.0.0")
+    assert urlsplit(server.url).hostname == socket.gethostname().lower()
+    server.process.terminate()
+    said, _ = server.process.communicate(timeout=15)
+    assert "without encryption" in said
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_cleanly(start_clearml_server, number):
     server = start_clearml_server()

@@ -288,6 +288,15 @@ def test_delete_takes_everything_of_the_task_along(api, queue):
     assert api.ask("models.get_by_id", {"model": model}).code == "400/201"
 
 
+def test_models_that_others_use_outlive_the_task_that_made_them(api):
+    maker = api.task("maker")
+    used, unused = (api("models.create", name=name, uri="u", task=maker)["id"] for name in ("used", "unused"))
+    api.task("user", models={"input": [{"name": "i", "model": used}]})
+    assert api("tasks.delete", task=maker, force=True)["deleted_models"] == 1
+    assert api("models.get_by_id", model=used)["model"]["name"] == "used"
+    assert api.ask("models.get_by_id", {"model": unused}).code == "400/201"
+
+
 def test_projects_grow_their_parents_and_are_made_once(api):
     inner = api("projects.create", name="top/middle/inner", description="d")["id"]
     assert api("projects.create", name="top/middle/inner")["id"] == inner

@@ -8,11 +8,10 @@ from hpc_agent.server import listing
 from hpc_agent.server.action import Access, Answer, Call, Int64, Json, Request, Service, given
 from hpc_agent.server.fault import Fault
 from hpc_agent.server.ids import new_id
+from hpc_agent.server.services.outputs import in_use
 from hpc_agent.server.services.projects import existing_project
 from hpc_agent.server.services.transitions import existing_task
-from hpc_agent.server.store import query as q
 from hpc_agent.server.store.documents import Document, models, tasks
-from hpc_agent.server.store.query import Query
 from hpc_agent.wire.errors import INVALID_MODEL_ID, MODEL_IN_USE
 
 service = Service("models")
@@ -218,8 +217,7 @@ def delete_metadata(request: DeleteMetadataRequest, call: Call) -> Answer:
 @service.action(DeleteRequest, Access.WRITE)
 def delete(request: DeleteRequest, call: Call) -> Answer:
     model = existing_model(call, request.model)
-    uses = q.matches(q.field(tasks.table, "models"), f'"{request.model}"')
-    if not request.force and request.model.isalnum() and tasks.find(call.db, Query((uses,), fields=("name",), limit=1)):
+    if not request.force and in_use(call, request.model):
         raise Fault(MODEL_IN_USE, "use force=true", id=request.model)
     return {"deleted": bool(models.delete(call.db, request.model)), "url": model.get("uri")}
 

@@ -8,6 +8,7 @@ from typing import Any
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.server.action import Access, Answer, Call, Request, Service
 from hpc_agent.server.fault import Fault, invalid
+from hpc_agent.server.services.outputs import drop_models_of
 from hpc_agent.server.services.queues import create_queue, default_queue, existing_queue
 from hpc_agent.server.services.transitions import change_status, existing_task
 from hpc_agent.server.services.workers import watched
@@ -54,7 +55,6 @@ class DequeueRequest(StatusRequest, frozen=True):
 class ResetRequest(StatusRequest, frozen=True):
     clear_all: bool = False
     delete_output_models: bool = True
-    return_file_urls: bool = False
 
 
 class PingRequest(Request, frozen=True):
@@ -221,10 +221,7 @@ def reset(request: ResetRequest, call: Call) -> Answer:
         raise Fault(INVALID_TASK_STATUS, "a published task cannot be reset", task=request.task)
     dequeued = entries.remove_everywhere(call.db, request.task)
     removed_events = events.delete_for_task(call.db, request.task)
-    deleted_models = 0
-    if request.delete_output_models:
-        made = [str(item.get("model")) for item in task.get("models", {}).get("output") or []]
-        deleted_models = sum(models.delete(call.db, model) for model in made)
+    deleted_models = drop_models_of(call, request.task) if request.delete_output_models else 0
     answer = change_status(
         call,
         task,

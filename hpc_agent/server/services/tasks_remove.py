@@ -5,11 +5,10 @@ from __future__ import annotations
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.server.action import Access, Answer, Call, Request, Service
 from hpc_agent.server.fault import Fault
+from hpc_agent.server.services.outputs import drop_models_of
 from hpc_agent.server.services.transitions import existing_task
 from hpc_agent.server.store import entries, events
-from hpc_agent.server.store import query as q
-from hpc_agent.server.store.documents import models, tasks
-from hpc_agent.server.store.query import Query
+from hpc_agent.server.store.documents import tasks
 from hpc_agent.wire.errors import TASK_CANNOT_BE_DELETED
 
 service = Service("tasks")
@@ -21,7 +20,6 @@ class DeleteRequest(Request, frozen=True):
     task: str
     force: bool = False
     delete_output_models: bool = True
-    return_file_urls: bool = False
 
 
 class ArchiveRequest(Request, frozen=True):
@@ -39,11 +37,7 @@ def delete(request: DeleteRequest, call: Call) -> Answer:
     task = existing_task(call, request.task, ("status", "system_tags"))
     if not request.force and task["status"] != TaskStatus.CREATED.value and _ARCHIVED not in task["system_tags"]:
         raise Fault(TASK_CANNOT_BE_DELETED, "due to its status, use force=true", task=task["id"], status=task["status"])
-    deleted_models = 0
-    if request.delete_output_models:
-        made = Query((q.compare(q.field(models.table, "task"), "=", request.task),), fields=("uri",))
-        found = models.find(call.db, made)
-        deleted_models = sum(models.delete(call.db, model["id"]) for model in found)
+    deleted_models = drop_models_of(call, request.task) if request.delete_output_models else 0
     entries.remove_everywhere(call.db, request.task)
     events.delete_for_task(call.db, request.task)
     return {"deleted": bool(tasks.delete(call.db, request.task)), "deleted_models": deleted_models}
