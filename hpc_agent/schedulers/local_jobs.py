@@ -166,7 +166,7 @@ class JobFolder:
         if (written := self._written_ending()) or self.runs(claim):
             return written
         # Looked at again: it may have been written while we looked for its writer.
-        return self._written_ending() or _without_report(claim.process)
+        return self._written_ending() or self._without_report(claim.process)
 
     def runs(self, claim: Claim) -> bool:
         """Whether anything of the job runs; the job itself may outlive a supervisor that was killed."""
@@ -176,11 +176,13 @@ class JobFolder:
     def _written_ending(self) -> Ending | None:
         return files.read_record(self.path / "ending.json", Ending)
 
-
-def _without_report(process: ProcessId) -> Ending:
-    if process.boot != boot_id():
-        return Ending(JobState.NODE_FAIL, reason="the machine restarted while it ran")
-    return Ending(JobState.FAILED, exit_code=1, reason="its supervisor was killed and left no exit code")
+    def _without_report(self, process: ProcessId) -> Ending:
+        if process.boot != boot_id():
+            return Ending(JobState.NODE_FAIL, reason="the machine restarted while it ran")
+        reason = "its supervisor was killed and left no exit code"
+        if self.cancel_request() is not None:
+            return Ending(JobState.CANCELLED, reason=reason)
+        return Ending(JobState.FAILED, exit_code=1, reason=reason)
 
 
 class JobsFolder:
