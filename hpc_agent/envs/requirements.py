@@ -15,7 +15,7 @@ _COMMENT = re.compile(r"(?:^|\s)#.*$")
 _OPTION = re.compile(r"^(?P<name>--?[A-Za-z][A-Za-z-]*)(?:\s*=\s*|\s+|$)(?P<value>.*)$")
 _SHORT = {"-r": "--requirement", "-c": "--constraint", "-e": "--editable", "-f": "--find-links", "-i": "--index-url"}
 _LONG = {"--requirements": "--requirement", "--constraints": "--constraint", "--pypi-url": "--index-url"}
-_LOCAL = re.compile(r"^(?:\.{1,2}(?:/|\[|$)|file:(?!//)|[^\s@:]+/)")
+_LOCAL = re.compile(r"^(?:\.{1,2}(?:/|\[|$)|file:(?!/)|[^\s@:/]+/)")
 _COLLAPSED = ("clearml", "trains", "nbconvert", "ipython")
 """Injected by SDKs and agents beside the user's own line: the last one counts (wire.md 4.9)."""
 

@@ -1,0 +1,344 @@
+"""From requirement lines to a running interpreter, with the real uv, pip, virtualenv, tar and zstd."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import threading
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+
+from hpc_agent.clock import SystemClock
+from hpc_agent.config.settings import PackageSettings
+from hpc_agent.domain.env import EnvKey, RequirementFiles
+from hpc_agent.envs import archive
+from hpc_agent.envs.request import request_for_file
+from hpc_agent.errors import EnvironmentBuildError
+from hpc_agent.git_credentials import GitCredential
+from hpc_agent.redact import Secret
+
+VERSIONS = "import alpha, beta; print(alpha.VERSION, beta.VERSION)"
+
+
+class Calendar(SystemClock):
+    """The system's clock, with a day that can be turned."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta()
+
+    def now(self) -> datetime:
+        return datetime.now(timezone.utc) + self.ahead
+
+
+def python_says(env, code: str) -> str:
+    answer = subprocess.run([env.python, "-c", code], capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    return answer.stdout.strip()
+
+
+def test_built_once_then_ready_everywhere(site):
+    request = site.request("beta")
+    staged = site.store().stage(request, site.say)
+    assert staged.built
+    assert staged.packages == ("alpha==1.0", "beta==1.0")
+    assert not site.store().stage(request, site.say).built
+    first = site.store().use(staged.key, site.say)
+    assert first.how == "unpacked"
+    assert site.store().use(request, site.say).how == "ready"
+    assert python_says(first, VERSIONS) == "1.0 1.0"
+    assert first.packages == staged.packages
+    # Another node: another scratch folder.
+    other = site.store(scratch=site.folder / "node2").use(staged.key, site.say)
+    assert (other.how, python_says(other, VERSIONS)) == ("unpacked", "1.0 1.0")
+    assert site.builds == 1
+
+
+def test_same_wish_in_other_words_is_the_same_environment(site):
+    one = site.store().stage(site.request("beta", "alpha"), site.say)
+    two = site.store().stage(site.request("Alpha >= 0.5", "BETA", "alpha"), site.say)
+    assert one.key == two.key
+    assert site.builds == 1
+
+
+def test_programs_work_wherever_the_environment_lies(site):
+    key = site.store().stage(site.request("beta"), site.say).key
+    for number in range(2):
+        env = site.store(scratch=site.folder / f"node {number}").use(key, site.say)
+        ran = subprocess.run([env.root / "bin" / "beta"], capture_output=True, text=True)
+        assert ran.stdout == "beta 1.0\n", ran.stderr
+        # Also through a link, as users put them on their PATH.
+        link = site.folder / f"link{number}"
+        link.symlink_to(env.root / "bin" / "beta")
+        assert subprocess.run([link], capture_output=True, text=True).stdout == "beta 1.0\n"
+
+
+def test_byte_code_is_there_and_valid_without_the_packages_own_tests(site):
+    env = site.store().use(site.store().stage(site.request("beta"), site.say).key, site.say)
+    compiled = {path.relative_to(env.root).as_posix() for path in env.root.rglob("*.pyc")}
+    assert any("/beta/__pycache__/__init__" in path for path in compiled)
+    assert not any("/tests/" in path for path in compiled)
+    code = "import sys, beta; print(beta.__cached__)"
+    answer = subprocess.run([env.python, "-v", "-c", code], capture_output=True, text=True)
+    assert f"matches {env.root}" in answer.stderr or "code object from" in answer.stderr
+    assert "wrote" not in answer.stderr
+
+
+def test_environment_is_read_only(site):
+    env = site.store().use(site.store().stage(site.request("alpha"), site.say).key, site.say)
+    for path in env.root.rglob("*"):
+        if not path.is_symlink():
+            assert path.stat().st_mode & 0o222 == 0, path
+
+
+def test_empty_list_is_a_bare_environment(site):
+    store = site.store()
+    env = store.use(store.stage(request_for_file(""), site.say).key, site.say)
+    assert env.packages == ()
+    assert python_says(env, "import sys; print(sys.prefix)") == str(env.root)
+
+
+def test_missing_environment_names_key_and_remedy(site):
+    key = EnvKey("0" * 32)
+    with pytest.raises(EnvironmentBuildError, match=f"environment {key} is not in .*`hpc-agent cache warm --id T1`"):
+        site.store().use(key, site.say, task="T1")
+    request = site.request("alpha")
+    with pytest.raises(EnvironmentBuildError, match=r"no environment for these requirements \(request [0-9a-f]{32}\)"):
+        site.store().use(request, site.say)
+
+
+def test_unpinned_package_gets_todays_release_when_staged_and_yesterdays_offline(site):
+    clock = Calendar()
+    request = site.request("alpha")
+    old = site.store(clock=clock).stage(request, site.say).key
+    site.wheels.add("alpha", "2.0")
+    # The tasks of one sweep share one answer.
+    assert site.store(clock=clock).stage(request, site.say).key == old
+    clock.ahead = timedelta(hours=1)
+    assert site.store(clock=clock).find(request) == old
+    new = site.store(clock=clock).stage(request, site.say)
+    assert new.packages == ("alpha==2.0",)
+    assert site.store(clock=clock).find(request) == new.key
+    # What was staged before stays for the jobs that wait with it.
+    assert python_says(site.store().use(old, site.say), "import alpha; print(alpha.VERSION)") == "1.0"
+
+
+def test_package_that_does_not_exist_is_told_in_the_resolvers_words(site):
+    with pytest.raises(EnvironmentBuildError) as error:
+        site.store().stage(site.request("nosuchpackage==1"), site.say)
+    assert "cannot be resolved" in str(error.value)
+    assert "nosuchpackage" in str(error.value)
+    assert site.published == []
+
+
+def test_package_that_does_not_build_is_told_in_its_own_words(site):
+    broken = site.folder / "broken"
+    broken.mkdir()
+    (broken / "setup.py").write_text("raise RuntimeError('needs a compiler that is not here')\n")
+    with pytest.raises(EnvironmentBuildError, match="needs a compiler that is not here"):
+        site.store().stage(request_for_file(str(broken)), site.say)
+    assert site.published == []
+    assert list((site.scratch / f"hpc-agent-{os.getuid()}" / "build").iterdir()) == []
+
+
+def test_pip_serves_where_it_is_asked_for(site):
+    site.packages = PackageSettings(type="pip")
+    store = site.store()
+    staged = store.stage(site.request("beta"), site.say)
+    assert staged.packages == ("alpha==1.0", "beta==1.0")
+    env = store.use(staged.key, site.say)
+    assert python_says(env, VERSIONS) == "1.0 1.0"
+    # It is no longer where pip wrote its path into the programs.
+    ran = subprocess.run([env.root / "bin" / "beta"], capture_output=True, text=True)
+    assert ran.stdout == "beta 1.0\n", ran.stderr
+    assert not (env.root / "bin" / "pip").exists()
+    with pytest.raises(EnvironmentBuildError, match="nosuchpackage"):
+        store.stage(site.request("nosuchpackage"), site.say)
+
+
+@pytest.mark.parametrize("installer", ["uv", "pip"])
+def test_folder_of_the_tasks_own_repository_is_installed(site, installer):
+    site.packages = PackageSettings(type=installer)
+    code = site.folder / "code"
+    (code / "lib").mkdir(parents=True)
+    (code / "lib" / "gamma.py").write_text("x = 1\n")
+    # setup.py with a backend of its own: nothing is needed from an index.
+    (code / "lib" / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n[project]\nname = "gamma"\n'
+        'version = "1"\n'
+    )
+    (code / "lib" / "backend.py").write_text(_BACKEND)
+    files = RequirementFiles(("requirements.txt",), {"requirements.txt": "-e ./lib\nalpha\n"})
+    request = site.request("-r requirements.txt", files=files, diff="commit 1")
+    assert request.needs_source
+    with pytest.raises(EnvironmentBuildError, match="no checkout"):
+        site.store().stage(request, site.say)
+    staged = site.store().stage(request, site.say, source_root=code)
+    shutil.rmtree(code)
+    env = site.store().use(staged.key, site.say)
+    assert python_says(env, "import gamma, alpha; print(gamma.x)") == "1"
+    other = site.request("-r requirements.txt", files=files, diff="commit 2")
+    assert site.store().find(request) == staged.key
+    with pytest.raises(EnvironmentBuildError):
+        site.store().find(other)
+
+
+_BACKEND = """
+import zipfile
+def build_wheel(directory, config_settings=None, metadata_directory=None):
+    name = "gamma-1-py3-none-any.whl"
+    with zipfile.ZipFile(f"{directory}/{name}", "w") as wheel:
+        wheel.write("gamma.py")
+        wheel.writestr("gamma-1.dist-info/METADATA", "Metadata-Version: 2.1\\nName: gamma\\nVersion: 1\\n")
+        wheel.writestr("gamma-1.dist-info/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr("gamma-1.dist-info/RECORD", "")
+    return name
+"""
+
+
+def test_package_that_needs_the_others_is_built_after_them(site):
+    site.packages = PackageSettings(post_packages=("late",))
+    site.wheels.add("setuptools", "70.0")
+    site.wheels.add("wheel", "0.40")
+    late = site.folder / "late"
+    late.mkdir()
+    (late / "pyproject.toml").write_text(
+        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n[project]\nname = "late"\n'
+        'version = "1"\n'
+    )
+    (late / "backend.py").write_text(
+        "import alpha  # not declared, as old packages do\n" + _BACKEND.replace("gamma", "late")
+    )
+    (late / "late.py").write_text("x = 2\n")
+    staged = site.store().stage(site.request("alpha", f"late @ file://{late}"), site.say)
+    assert {"alpha==1.0", "late==1"} <= set(staged.packages)
+    assert python_says(site.store().use(staged.key, site.say), "import late, alpha; print(late.x)") == "2"
+
+
+def test_passwords_are_in_no_record(site):
+    index = "--extra-index-url https://me:s3cret@127.0.0.1:9/simple"
+    staged = site.store().stage(site.request("alpha", index), site.say)
+    with pytest.raises(EnvironmentBuildError) as error:
+        site.store().stage(site.request("lib @ git+https://me:t0ken@127.0.0.1:9/lib.git"), site.say)
+    written = "".join(p.read_text() for p in site.cache.rglob("*.*") if p.suffix in (".json", ".txt", ".failed"))
+    for secret in ("s3cret", "t0ken"):
+        assert secret not in written + "".join(site.said) + str(error.value) + repr(staged)
+
+
+def test_requirement_from_a_private_repository_uses_the_configured_password(site, tmp_path):
+    """What the installer's git is given, seen by a git on PATH that only looks."""
+    from hpc_agent.envs.store import EnvStore
+
+    seen = tmp_path / "seen"
+    spy = tmp_path / "bin"
+    spy.mkdir()
+    (spy / "git").write_text(
+        f'#!/bin/sh\necho "$@" >> {seen}.args\n'
+        f'printf "protocol=https\\nhost=git.example\\n\\n" | {shutil.which("git")} credential fill >> {seen}\nexit 1\n'
+    )
+    (spy / "git").chmod(0o755)
+    before = os.environ["PATH"]
+    os.environ["PATH"] = f"{spy}:{before}"
+    try:
+        credential = GitCredential("https://git.example", "me", Secret("pa55"))
+        store = EnvStore(site.cache, site.scratch, site.packages, SystemClock(), [credential])
+        with pytest.raises(EnvironmentBuildError):
+            store.stage(request_for_file("lib @ git+https://git.example/lib.git"), site.say)
+    finally:
+        os.environ["PATH"] = before
+    assert "username=me\npassword=pa55" in seen.read_text()
+    assert "pa55" not in Path(f"{seen}.args").read_text()
+
+
+def test_interpreter_is_the_requested_one_or_it_is_said(site):
+    staged = site.store().stage(site.request("alpha", binary="python3.99"), site.say)
+    assert any("Python 3.99 is not on this machine" in line for line in site.said)
+    assert staged.key
+
+
+def test_interpreter_that_a_node_lacks_is_named(site):
+    folder = site.folder / "interpreter"
+    staged_with = folder / "bin" / "python3"
+    staged_with.parent.mkdir(parents=True)
+    base = subprocess.run(
+        ["python3", "-c", "import sys; print(sys.base_prefix)"], capture_output=True, text=True
+    ).stdout.strip()
+    # An interpreter in a place of its own, as a module system has them.
+    shutil.copy(Path(base) / "bin" / "python3", staged_with)
+    (folder / "lib").symlink_to(Path(base) / "lib")
+    site.packages = PackageSettings(python_binary=str(staged_with))
+    key = site.store().stage(site.request("alpha"), site.say).key
+    shutil.rmtree(folder, ignore_errors=True)
+    with pytest.raises(EnvironmentBuildError, match=rf"needs the interpreter {staged_with} .* does not have"):
+        site.store().use(key, site.say)
+
+
+def test_real_index_serves(site):
+    """The one test that asks the package index: a few small wheels."""
+    store = site.store()
+    staged = store.stage(request_for_file("idna==3.7\nsix\n"), site.say)
+    assert "idna==3.7" in staged.packages
+    assert python_says(store.use(staged.key, site.say), "import idna, six; print(idna.__version__)") == "3.7"
+
+
+def test_archive_is_the_same_without_the_tar_program(site, tmp_path, monkeypatch):
+    key = site.store().stage(site.request("beta"), site.say).key
+    packed = site.cache / "envs" / key / "env.tar.zst"
+    folders = []
+    for name in ("with", "without"):
+        folder = tmp_path / name
+        folder.mkdir()
+        archive.unpack(packed, folder)
+        found = ((p.relative_to(folder), p.lstat()) for p in folder.rglob("*"))
+        folders.append(sorted((str(path), s.st_mode, s.st_size, int(s.st_mtime)) for path, s in found))
+        monkeypatch.setenv("PATH", str(tmp_path))
+    assert folders[0] == folders[1]
+
+
+def test_fifty_at_once_make_one_build(site):
+    request = site.request("beta")
+    used: list[str] = []
+    errors: list[Exception] = []
+
+    def want() -> None:
+        try:
+            store = site.store()
+            store.stage(request, site.say)
+            used.append(store.use(request, site.say).how)
+        except EnvironmentBuildError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=want) for _ in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert site.builds == 1
+    assert sorted(used) == ["ready"] * 49 + ["unpacked"]
+    assert sum(line.startswith("Resolving") for line in site.said) == 1
+
+
+def test_fifty_at_once_share_one_failure(site):
+    slow = site.folder / "slow"
+    slow.mkdir()
+    (slow / "setup.py").write_text("import time\ntime.sleep(1)\nraise RuntimeError('no compiler')\n")
+    request = request_for_file(str(slow))
+    errors: list[str] = []
+
+    def want() -> None:
+        try:
+            site.store().stage(request, site.say)
+        except EnvironmentBuildError as error:
+            errors.append(str(error))
+
+    threads = [threading.Thread(target=want) for _ in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(errors) == 50
+    assert all("no compiler" in error for error in errors)
+    assert sum(line.startswith("Resolving") for line in site.said) == 1

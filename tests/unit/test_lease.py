@@ -1,0 +1,151 @@
+"""Leases on shared work: one holder at a time as long as nothing goes wrong, and never stuck when it does."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+
+from hpc_agent.clock import SYSTEM
+from hpc_agent.lease import Lease, Pace, only_one
+
+
+class HandClock:
+    """Time that moves when told, and by what is slept."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def now(self) -> datetime:
+        return datetime.fromtimestamp(self.seconds, timezone.utc)
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        # The holder's own heart beats in real time: these tests do not wait for it.
+        return event.wait()
+
+
+def test_one_holder_at_a_time(tmp_path: Path) -> None:
+    first, second = (Lease(tmp_path / "work", SYSTEM) for _ in range(2))
+    assert first.acquire()
+    assert not second.acquire()
+    first.release()
+    assert second.acquire()
+    second.release()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_beat_shows_that_the_holder_lives(tmp_path: Path) -> None:
+    lease = Lease(tmp_path / "work", SYSTEM, Pace(beat=0.01))
+    assert lease.acquire()
+    before = (tmp_path / "work" / "owner").read_text()
+    deadline = SYSTEM.monotonic() + 10
+    while (tmp_path / "work" / "owner").read_text() == before:
+        assert SYSTEM.monotonic() < deadline
+        SYSTEM.sleep(0.01)
+    lease.release()
+
+
+def test_silent_holder_on_another_host_is_replaced_after_a_minute_of_watching(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "owner").write_text("elsewhere 1 1 token 5\n")
+    clock = HandClock()
+    lease = Lease(work, clock)
+    assert not lease.acquire()
+    clock.seconds = 59
+    assert not lease.acquire()
+    (work / "owner").write_text("elsewhere 1 1 token 6\n")  # it beats: the watch begins anew
+    clock.seconds = 70
+    assert not lease.acquire()
+    clock.seconds = 131
+    assert lease.acquire()
+    lease.release()
+
+
+def test_dead_holder_on_this_host_is_replaced_at_once(tmp_path: Path) -> None:
+    child = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "owner").write_text(f"{socket.gethostname()} {child.stdout.strip()} 12345 token 0\n")
+    lease = Lease(work, HandClock())
+    assert lease.acquire()
+    lease.release()
+
+
+def test_process_number_that_came_again_is_not_the_holder(tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "owner").write_text(f"{socket.gethostname()} {os.getpid()} 12345 token 0\n")
+    lease = Lease(work, HandClock())
+    assert lease.acquire()
+    lease.release()
+
+
+def test_holder_that_died_before_it_wrote_its_name_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "work").mkdir()
+    clock = HandClock()
+    lease = Lease(tmp_path / "work", clock)
+    assert not lease.acquire()
+    clock.seconds = 61
+    assert lease.acquire()
+    lease.release()
+
+
+def test_lease_that_was_taken_over_is_left_to_its_new_holder(tmp_path: Path) -> None:
+    lease = Lease(tmp_path / "work", SYSTEM)
+    assert lease.acquire()
+    (tmp_path / "work" / "owner").write_text("elsewhere 1 1 token 0\n")
+    lease.release()
+    assert (tmp_path / "work" / "owner").exists()
+
+
+def test_whoever_waits_gets_what_the_other_made(tmp_path: Path) -> None:
+    made: list[str] = []
+    told: list[str] = []
+
+    def want(name: str) -> None:
+        with only_one(tmp_path / "work", SYSTEM, done=lambda: bool(made), waiting=lambda: told.append(name)) as mine:
+            if mine:
+                SYSTEM.sleep(0.2)
+                made.append(name)
+
+    threads = [threading.Thread(target=want, args=(str(n),)) for n in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(made) == 1
+    assert len(told) == 9
+
+
+def test_next_one_tries_when_the_first_fails(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), only_one(tmp_path / "work", SYSTEM, done=lambda: False) as mine:
+        assert mine
+        raise RuntimeError
+    with only_one(tmp_path / "work", SYSTEM, done=lambda: False) as mine:
+        assert mine
+
+
+def test_group_can_read_whose_lease_it_is_whatever_the_umask(tmp_path: Path) -> None:
+    tmp_path.chmod(0o775)
+    before = os.umask(0o077)
+    try:
+        lease = Lease(tmp_path / "leases" / "work", SYSTEM)
+        assert lease.acquire()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "leases").stat().st_mode & 0o777 == 0o775
+    assert (tmp_path / "leases" / "work" / "owner").stat().st_mode & 0o777 == 0o664
+    lease.release()
