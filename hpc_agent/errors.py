@@ -13,6 +13,7 @@ HpcAgentError
 ├── SourceError            the task's code cannot be brought to the node
 ├── EnvironmentBuildError  the task's Python environment cannot be built or found
 ├── ContainerError         the task's container cannot be run as asked
+│   └── ContainerUnavailableError  … for nothing on this machine runs containers
 └── ProcessError           a program of ours could not be run
 """
 
@@ -95,6 +96,10 @@ class EnvironmentBuildError(HpcAgentError):
 
 class ContainerError(HpcAgentError):
     """The image of a task cannot be had, or its container's arguments are not allowed."""
+
+
+class ContainerUnavailableError(ContainerError):
+    """The program that runs containers is not on this machine, or does not work."""
 
 
 class ProcessError(HpcAgentError):

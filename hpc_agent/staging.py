@@ -5,16 +5,17 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
+from hpc_agent.containment import Contained, Containment
 from hpc_agent.domain.env import EnvKey
 from hpc_agent.domain.task import Script, Task
 from hpc_agent.envs.request import EnvRequest, request_for
 from hpc_agent.envs.store import EnvStore, UsableEnv
-from hpc_agent.errors import SourceError
+from hpc_agent.errors import ContainerUnavailableError, SourceError
 from hpc_agent.redact import without_credentials
 from hpc_agent.sources.git import configured_credentials
 from hpc_agent.sources.staged import StagedSource
@@ -34,37 +35,41 @@ class Staged:
 
 
 class Stager:
-    """One for each daemon or job."""
+    """One for each daemon or job. ``share``: what is staged is for other nodes, which have no network."""
 
-    def __init__(self, settings: AllSettings, clock: Clock) -> None:
+    def __init__(self, settings: AllSettings, clock: Clock, *, share: bool = True) -> None:
         self._sources = SourceStore(settings.hpc.cache, settings.git, clock)
         self._envs = EnvStore(
             settings.hpc.cache, settings.hpc.scratch, settings.packages, clock, configured_credentials(settings.git)
         )
         self._packages = settings.packages
+        self._containment = Containment(settings, clock)
+        self._share = share
 
     def stage(self, task: Task, progress: Progress) -> Staged:
         """Bring everything the task needs into the shared cache. Uses the network where something is missing.
 
         Raises:
-            SourceError, EnvironmentBuildError: it cannot be had; the sentence says why.
+            SourceError, EnvironmentBuildError, ContainerError: it cannot be had; the sentence says why.
         """
         source = self._sources.stage(task.script, progress)
-        request = self._request(task, source)
+        contained = self._stage_image(task, progress)
+        image = contained.python if contained else None
+        request = self._request(task, source, contained)
         if request is None:
             return Staged(source, None)
         if not request.needs_source:
-            return Staged(source, self._envs.stage(request, progress).key)
+            return Staged(source, self._envs.stage(request, progress, foreign=image).key)
         with tempfile.TemporaryDirectory(prefix="hpc-agent-stage-") as folder:
             root = self._sources.checkout(task.script, source, Path(folder), progress).root
-            return Staged(source, self._envs.stage(request, progress, source_root=root).key)
+            return Staged(source, self._envs.stage(request, progress, source_root=root, foreign=image).key)
 
     def find(self, task: Task) -> Staged:
         """What an earlier ``stage`` left in the shared cache. No network.
 
         Raises:
-            SourceError, EnvironmentBuildError: something is missing; the sentence names it and the command that
-                stages it.
+            SourceError, EnvironmentBuildError, ContainerError: something is missing; the sentence names it and the
+                command that stages it.
         """
         source = self._sources.find(task.script)
         if source is None:
@@ -73,8 +78,17 @@ class Stager:
                 f"the repository {repository} is not in the shared cache at the commit that this task wants: "
                 f"stage it where there is a network with `hpc-agent cache warm --id {task.id}`"
             )
-        request = self._request(task, source)
+        request = self._request(task, source, self.contain(task, lambda _: None))
         return Staged(source, self._envs.find(request, task=task.id) if request else None)
+
+    def contain(self, task: Task, progress: Progress) -> Contained | None:
+        """What the task runs in on this node; None where that is the node itself. No network.
+
+        Raises:
+            ContainerError: the image is not here, or its container not allowed.
+        """
+        choice = self._containment.choose(task.container)
+        return self._containment.find(choice, progress, task=task.id) if choice else None
 
     def check_out(self, task: Task, staged: Staged, into: Path, progress: Progress) -> Workspace:
         """The task's code below ``into``. No network.
@@ -92,12 +106,26 @@ class Stager:
         """
         return self._envs.use(staged.env, progress, task=task.id) if staged.env else None
 
-    def _request(self, task: Task, source: StagedSource) -> EnvRequest | None:
+    def _stage_image(self, task: Task, progress: Progress) -> Contained | None:
+        choice = self._containment.choose(task.container)
+        if choice is None:
+            return None
+        try:
+            return self._containment.stage(choice, progress, share=self._share)
+        except ContainerUnavailableError as error:
+            if not self._share:
+                raise
+            # A login node need not run containers; its compute nodes then have the image, and use our Python in it.
+            progress(f"Nothing is known about the image {choice.image} here: {error}")
+            return None
+
+    def _request(self, task: Task, source: StagedSource, contained: Contained | None) -> EnvRequest | None:
         script = task.script
         if entry_of(script).kind in (Kind.SHELL, Kind.SHELL_COMMAND) and not script.requirements.pip:
             return None
         files = self._sources.requirement_files(script, source)
-        return request_for(script, files, self._packages, source=_identity(script, source))
+        request = request_for(script, files, self._packages, source=_identity(script, source))
+        return replace(request, image=contained.python.identity) if contained and contained.python else request
 
 
 def _identity(script: Script, source: StagedSource) -> str:

@@ -12,7 +12,7 @@ from hpc_agent.containers.base import Runtime
 from hpc_agent.containers.charliecloud import Charliecloud
 from hpc_agent.containers.docker import Docker
 from hpc_agent.containers.pyxis import Pyxis
-from hpc_agent.errors import ContainerError, ProcessError
+from hpc_agent.errors import ContainerUnavailableError, ProcessError
 
 _ANSWER_S = 20.0
 
@@ -38,14 +38,14 @@ def runtime(settings: ContainerSettings) -> Runtime | None:
     """The runtime of this machine; None where tasks run without containers.
 
     Raises:
-        ContainerError: its program is not here, or does not work.
+        ContainerUnavailableError: its program is not here.
     """
     if settings.runtime == "none":
         return None
     names = (settings.program,) if settings.program else PROGRAMS[settings.runtime]
     found = [path for name in names if (path := shutil.which(name))]
     if not found:
-        raise ContainerError(
+        raise ContainerUnavailableError(
             f"hpc.container.runtime is {settings.runtime}, but {' and '.join(names)} {_is(names)} not on this machine: "
             "install it, name it in hpc.container.program, or load its module"
         )

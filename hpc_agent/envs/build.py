@@ -35,6 +35,9 @@ def build(lock: Lock, base: Interpreter, installer: Installer, tools: Toolbox, p
     if lock.late:
         installer.install_late(lock.late, lock.lines, root, base, place)
     compile_bytecode(root, tools)
+    if tools.foreign and tools.foreign.site:
+        for folder in site_packages(root):
+            (folder / "_image.pth").write_text("".join(f"{path}\n" for path in tools.foreign.site))
     make_movable(root)
     return root
 

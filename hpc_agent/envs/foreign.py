@@ -25,6 +25,10 @@ class Foreign(Protocol):
     def packages(self) -> Mapping[str, str]:
         """What the image's Python has: normalised name → version."""
 
+    @property
+    def site(self) -> tuple[str, ...]:
+        """Further folders that its packages are in."""
+
     def run(
         self, argv: list[str], *, timeout: float, env: Mapping[str, str], cwd: Path, folders: Mapping[Path, bool]
     ) -> Completed:

@@ -12,11 +12,13 @@ LAYERS = [
     {"errors", "domain"},
     {"clock", "retry", "process", "files", "redact", "logs", "config", "lease", "git_credentials"},
     {"wire", "api", "schedulers", "submission", "containers", "envs", "sources", "telemetry", "runs"},
+    {"containment"},
     {"staging"},
     {"daemon", "executor", "server", "drafts"},
     {"cli"},
 ]
-"""Lowest first. A layer imports lower ones; ``staging`` is where sources and environments meet."""
+"""Lowest first. A layer imports lower ones; ``containment`` is where images and environments meet, ``staging`` where
+sources join them."""
 
 WITHIN = {("api", "wire"), ("telemetry", "api"), ("telemetry", "wire")}
 """Imports allowed between packages of one layer."""
