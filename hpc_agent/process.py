@@ -7,13 +7,12 @@ import fcntl
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from hpc_agent.clock import SYSTEM, Clock
 from hpc_agent.errors import ProcessError
 
 
@@ -171,10 +170,15 @@ class Grace:
 
 
 class Supervised:
-    """A long-running child in a session and process group of its own, output merged into one pipe."""
+    """A long-running child in a session and process group of its own.
 
-    def __init__(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path) -> None:
-        """
+    Its output goes straight to a file: nothing is lost that it printed, whoever dies, and nobody waits for a pipe that
+    some grandchild holds open.
+    """
+
+    def __init__(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: int) -> None:
+        """``output`` is an open file descriptor for stdout and stderr; it stays the caller's.
+
         Raises:
             ProcessError: it could not be started.
         """
@@ -182,7 +186,7 @@ class Supervised:
             self._child = subprocess.Popen(
                 list(argv),
                 stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
+                stdout=output,
                 stderr=subprocess.STDOUT,
                 env=dict(env),
                 cwd=cwd,
@@ -194,11 +198,6 @@ class Supervised:
     @property
     def pid(self) -> int:
         return self._child.pid
-
-    @property
-    def output(self) -> IO[bytes]:
-        assert self._child.stdout is not None
-        return self._child.stdout
 
     def poll(self) -> int | None:
         """The exit code (negative: the signal that ended it), or None while it runs."""
@@ -214,26 +213,6 @@ class Supervised:
     def signal_group(self, number: int) -> bool:
         """Signal the child and all its descendants that stayed in the group."""
         return kill_group(self.pid, number)
-
-    def stop(self, grace: Grace, *, clock: Clock = SYSTEM, on_step: Callable[[str], None] = lambda _: None) -> int:
-        """The ladder: TERM to the group, wait, KILL to the group, wait. Returns the exit code.
-
-        Raises:
-            ProcessError: it outlived SIGKILL (a process in uninterruptible sleep, usually a hung file system).
-        """
-        self.signal_group(signal.SIGTERM)
-        deadline = clock.monotonic() + grace.term
-        while (code := self.poll()) is None and clock.monotonic() < deadline:
-            clock.sleep(0.05)
-        if code is None:
-            on_step(f"still running {grace.term:g} s after SIGTERM: sending SIGKILL")
-        # The leader is gone, its children may not be.
-        self.signal_group(signal.SIGKILL)
-        if code is None:
-            code = self.wait(grace.kill)
-        if code is None:
-            raise ProcessError(f"process {self.pid} is still there {grace.kill:g} s after SIGKILL")
-        return code
 
 
 def spawn_detached(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: Path) -> int:

@@ -92,7 +92,14 @@ class Submitter:
     ) -> Answer | None:
         """The intent is on disk before sbatch is called, so that a death between them shows."""
         before = directory.submission()
-        record = Submission(state="intended", at=self._clock.now(), queue=queue.id, queue_name=queue.name, tries=number)
+        record = Submission(
+            state="intended",
+            at=self._clock.now(),
+            queue=queue.id,
+            queue_name=queue.name,
+            cluster=self._scheduler.cluster(),
+            tries=number,
+        )
         if before is not None:
             directory.write_submission(record)
         elif not directory.first_submission(record):

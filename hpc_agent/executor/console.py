@@ -8,6 +8,7 @@ from hpc_agent.api.events import Events
 from hpc_agent.clock import Clock
 from hpc_agent.retry import Budget
 from hpc_agent.runs.directory import RunDirectory
+from hpc_agent.telemetry.echo import Echo
 from hpc_agent.telemetry.shipper import Shipper, Source
 from hpc_agent.telemetry.spool import Spool
 
@@ -27,24 +28,27 @@ class Console:
     ) -> None:
         self._spool = Spool(directory.console, directory.console_offset)
         self._shipper = Shipper(self._spool, source, events, clock) if ship else None
-        self._echoes = echoes
+        self._echo = Echo(self._spool, echoes, clock) if echoes else None
 
     def start(self) -> None:
         if self._shipper:
             self._shipper.start()
+        if self._echo:
+            self._echo.start()
 
-    def write(self, data: bytes) -> None:
-        self._spool.write(data)
-        for echo in self._echoes:
-            echo.write(data)
-            echo.flush()
+    @property
+    def sink(self) -> int:
+        """The descriptor for the stdout and stderr of the task's process."""
+        return self._spool.sink()
 
     def say(self, line: str) -> None:
         """A line of our own among the task's."""
-        self.write(f"{line}\n".encode())
+        self._spool.write(f"{line}\n".encode())
 
     def finish(self, budget: Budget) -> bool:
         """Send the rest; False if the server did not take all of it within the budget."""
+        if self._echo:
+            self._echo.finish()
         sent = self._shipper.finish(budget) if self._shipper else True
         self._spool.close()
         return sent

@@ -168,9 +168,9 @@ class Execution:
             with self._unwinding():
                 preparer = Preparer(self._configuration, self._me.worker, self._wishes, self._clock, console.say)
                 ready = preparer.prepare(task, directory, workdir)
-            child = Supervised(ready.argv, env=ready.environ, cwd=ready.cwd)
+            child = Supervised(ready.argv, env=ready.environ, cwd=ready.cwd, output=console.sink)
             grace = Grace(term=self._settings.hpc.term_grace)
-            code = Supervisor(child, console.write, console.say, self._stop, self._clock, grace).run()
+            code = Supervisor(child, console.say, self._stop, self._clock, grace).run()
         finally:
             shutil.rmtree(workdir, ignore_errors=True)
         return ended(code, self._stop.why)

@@ -1,9 +1,7 @@
-"""Runs the user's process: output to the spool, and the ladder TERM → KILL when it has to end."""
+"""Waits for the user's process, and climbs the ladder TERM → KILL when it has to end."""
 
 from __future__ import annotations
 
-import os
-import selectors
 import signal
 from collections.abc import Callable
 
@@ -12,31 +10,21 @@ from hpc_agent.errors import ProcessError
 from hpc_agent.executor.stop import StopRequest
 from hpc_agent.process import Grace, Supervised
 
-_BLOCK = 256 * 1024
 _TICK_S = 0.2
-_LINGER_S = 1.0
-"""How long the pipe is read after the process ended: its output is there, a child with the pipe may never end."""
+"""How long a stop waits to be noticed at most; the process's own end is noticed at once."""
 
 
 class Supervisor:
-    """``run`` once. ``sink`` takes output, ``say`` a line of ours."""
+    """``run`` once. ``say`` takes lines for the task's console."""
 
     def __init__(
-        self,
-        child: Supervised,
-        sink: Callable[[bytes], None],
-        say: Callable[[str], None],
-        stop: StopRequest,
-        clock: Clock,
-        grace: Grace,
+        self, child: Supervised, say: Callable[[str], None], stop: StopRequest, clock: Clock, grace: Grace
     ) -> None:
         self._child = child
-        self._sink = sink
         self._say = say
         self._stop = stop
         self._clock = clock
         self._grace = grace
-        self._open = True
         self._term_at: float | None = None
         self._kill_at: float | None = None
 
@@ -46,41 +34,11 @@ class Supervisor:
         Raises:
             ProcessError: it outlived SIGKILL.
         """
-        descriptor = self._child.output.fileno()
-        os.set_blocking(descriptor, False)
-        with selectors.DefaultSelector() as selector:
-            selector.register(descriptor, selectors.EVENT_READ)
-            while (code := self._child.poll()) is None:
-                self._step(selector, descriptor)
-                self._ladder()
-            self._drain(selector, descriptor)
-            # Whatever it left behind must not outlive it: nobody reads its output or counts its time.
-            self._child.signal_group(signal.SIGKILL)
-        self._child.output.close()
+        while (code := self._child.wait(_TICK_S)) is None:
+            self._ladder()
+        # Whatever it left behind must not outlive it: nobody would count its time or read its output.
+        self._child.signal_group(signal.SIGKILL)
         return code
-
-    def _step(self, selector: selectors.BaseSelector, descriptor: int) -> None:
-        if not self._open:
-            self._child.wait(_TICK_S)
-        elif selector.select(_TICK_S):
-            self._read(selector, descriptor)
-
-    def _read(self, selector: selectors.BaseSelector, descriptor: int) -> None:
-        try:
-            data = os.read(descriptor, _BLOCK)
-        except BlockingIOError:
-            return
-        if data:
-            self._sink(data)
-        else:
-            selector.unregister(descriptor)
-            self._open = False
-
-    def _drain(self, selector: selectors.BaseSelector, descriptor: int) -> None:
-        deadline = self._clock.monotonic() + _LINGER_S
-        while self._open and (left := deadline - self._clock.monotonic()) > 0:
-            if selector.select(min(left, _TICK_S)):
-                self._read(selector, descriptor)
 
     def _ladder(self) -> None:
         if self._stop.why is None:

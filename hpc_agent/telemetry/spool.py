@@ -31,7 +31,7 @@ class Chunk:
 
 
 class Spool:
-    """``console.log`` and ``console.offset`` of a run directory. One writer; the reader may be another process."""
+    """``console.log`` and ``console.offset`` of a run directory. Writers append; the reader may be another process."""
 
     def __init__(self, console: Path, mark: Path) -> None:
         self._path = console
@@ -39,14 +39,18 @@ class Spool:
         self._sink: int | None = None
         self._full = False
 
-    def write(self, data: bytes) -> None:
-        """Append output. A full disk costs console lines, never the task: it is said once and writing goes on later."""
+    def sink(self) -> int:
+        """The descriptor that output is appended to; a process may have it as its own stdout."""
         if self._sink is None:
             self._sink = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        return self._sink
+
+    def write(self, data: bytes) -> None:
+        """Append lines of our own. A full disk costs these lines, never the task: it is said once."""
         view = memoryview(data)
         try:
             while view:
-                view = view[os.write(self._sink, view) :]
+                view = view[os.write(self.sink(), view) :]
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
@@ -97,10 +101,8 @@ def cut(data: bytes, offset: int, limit: int, *, final: bool, collapse: bool) ->
     piece = data[:limit]
     end = piece.rfind(b"\n") + 1
     if not end:
-        if final or len(piece) == limit:
-            end = _character_boundary(piece)
-        else:
-            end = piece.rfind(b"\r", 0, len(piece) - 1) + 1
+        whole = final or len(piece) == limit
+        end = _character_boundary(piece) if whole else piece.rfind(b"\r", 0, len(piece) - 1) + 1
     if not end:
         return None
     text = piece[:end].decode("utf-8", "replace").replace("\b", "")

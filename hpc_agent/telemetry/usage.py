@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,8 @@ class UsageReader:
             "memory_used": round((memory.total - memory.available) / _MB, 3),
             "memory_free": round(memory.available / _MB, 3),
         }
-        try:
+        with suppress(OSError):  # a home that is not mounted here
             stats["disk_free_home"] = round(100 - psutil.disk_usage(str(self._disk)).percent, 3)
-        except OSError:
-            pass  # a home that is not mounted here
         stats.update(self._rates())
         stats.update(self._gpus.read())
         return stats

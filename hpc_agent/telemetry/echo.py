@@ -1,0 +1,45 @@
+"""Copies the spooled console to a terminal or a log file while it grows."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import IO
+
+from hpc_agent.clock import Clock
+from hpc_agent.telemetry.spool import Spool
+
+_INTERVAL_S = 0.1
+_BLOCK = 256 * 1024
+
+
+class Echo:
+    """``start`` and ``finish`` around a running process. What stood in the spool before is not repeated."""
+
+    def __init__(self, spool: Spool, targets: Sequence[IO[bytes]], clock: Clock) -> None:
+        self._spool = spool
+        self._targets = targets
+        self._clock = clock
+        self._offset = spool.size()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="echo", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def finish(self) -> None:
+        """Copy the rest."""
+        self._done.set()
+        self._thread.join()
+        self._copy()
+
+    def _loop(self) -> None:
+        while not self._clock.wait(self._done, _INTERVAL_S):
+            self._copy()
+
+    def _copy(self) -> None:
+        while data := self._spool.read(self._offset, _BLOCK):
+            self._offset += len(data)
+            for target in self._targets:
+                target.write(data)
+                target.flush()

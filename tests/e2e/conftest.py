@@ -1,0 +1,59 @@
+"""The site of an end-to-end test."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from e2e_site import Site
+
+from hpc_agent.api.client import Client
+from hpc_agent.config.load import load
+
+
+@pytest.fixture(scope="session")
+def hpc_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("hpc")
+
+
+SETTINGS = """
+include "{server}"
+hpc {{
+    root: "{root}"
+    scratch_dir: "{root}/scratch"
+    term_grace: 5
+    slurm {{ lost_after: 20 }}
+    resources {{ num_cpus: 1, memory_gb: 1, time_limit: "00:10:00" }}
+    queues {{ "{queue}" {{ overrides {{
+        num_gpus {{ max: 4 }}, partition {{ choices: [main, none] }}, num_cpus {{}}, time_limit {{}}
+    }} }} }}
+}}
+"""
+
+
+@pytest.fixture
+def site(clearml_server: Any, slurm_cluster: Any, peers: Path, hpc_root: Path, tmp_path: Path) -> Iterator[Site]:
+    queue = f"q-{uuid.uuid4().hex[:8]}"
+    conf = tmp_path / "clearml.conf"
+    conf.write_text(SETTINGS.format(server=clearml_server.conf, root=hpc_root, queue=queue))
+    env = {**slurm_cluster.env, **clearml_server.env, "CLEARML_CONFIG_FILE": str(conf), "HOME": str(tmp_path)}
+    env.pop("SLURM_JOB_ID", None)
+    client = Client(load(conf, {}).settings.api)
+    site = Site(
+        env={**env, "SLURM_CONF": slurm_cluster.env["SLURM_CONF"], "PATH": os.environ["PATH"]},
+        root=hpc_root,
+        peers=peers,
+        folder=tmp_path,
+        conf=conf,
+        queue=queue,
+        queue_id=client.queues.resolve(queue, create=True),
+        client=client,
+    )
+    try:
+        yield site
+    finally:
+        site.close()

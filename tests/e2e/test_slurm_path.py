@@ -1,0 +1,157 @@
+"""The main job: a task that the real clearml-task enqueues runs as a real Slurm job, and its log comes back."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from e2e_site import TRAIN, Site, wait_for
+
+from hpc_agent.domain.status import TaskStatus
+
+WAITS = {"CLEARML_AGENT__hpc__slurm__sbatch_args": '["--begin=now+1hour"]'}
+"""A daemon whose jobs wait."""
+
+pytestmark = [pytest.mark.slurm, pytest.mark.clearml]
+
+SLEEP = "import time\nprint('begun', flush=True)\ntime.sleep(300)\n"
+
+
+def test_a_script_trains_on_two_gpus_and_is_read_back_by_the_sdk(site: Site) -> None:
+    task = site.script_task(TRAIN, "--args", "steps=3")
+    site.properties(task, num_gpus="2")
+    site.daemon()
+    assert site.wait_for_end(task, 120) is TaskStatus.COMPLETED
+    seen = site.read_back(task)
+    assert seen["status"] == "completed"
+    assert seen["arguments"]["Args/steps"] == "3"
+    assert seen["scalars"]["loss"]["train"]["y"] == pytest.approx([1, 1 / 2, 1 / 3])
+    lines = [line for line in seen["console"].splitlines() if line.startswith(("gpus", "step"))]
+    [gpus, *steps] = lines
+    assert len(gpus.split()[1].split(",")) == 2
+    assert steps == ["step 0", "step 1", "step 2"]
+
+
+def test_a_repository_runs_with_its_uncommitted_changes(site: Site) -> None:
+    repository = site.folder / "repo"
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(repository)]
+    repository.mkdir()
+    subprocess.run([*git, "init", "-q", "-b", "main"], check=True)
+    (repository / "lib.py").write_text("WORD = 'committed'\n")
+    (repository / "train.py").write_text("import lib\nprint('word:', lib.WORD)\n")
+    (repository / "requirements.txt").write_text("clearml\n")
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "first"], check=True)
+    remote = site.folder / "remote.git"
+    subprocess.run(["git", "clone", "-q", "--bare", str(repository), str(remote)], check=True)
+    subprocess.run([*git, "remote", "add", "origin", f"file://{remote}"], check=True)
+    subprocess.run([*git, "push", "-q", "-u", "origin", "main"], check=True)
+    (repository / "lib.py").write_text("WORD = 'uncommitted'\n")
+    task = site.clearml_task("--name", "repo", "--script", "train.py", cwd=repository)
+    site.daemon()
+    assert site.wait_for_end(task, 120) is TaskStatus.COMPLETED
+    assert "word: uncommitted" in site.console(task)
+
+
+def test_a_failing_script_fails_with_its_exit_code(site: Site) -> None:
+    task = site.script_task(TRAIN, "--args", "exit_code=7")
+    site.daemon()
+    assert site.wait_for_end(task, 120) is TaskStatus.FAILED
+    assert "exit code 7" in site.reason(task)
+
+
+def test_an_abort_ends_a_running_job(site: Site) -> None:
+    task = site.bare_task(SLEEP)
+    site.daemon()
+    wait_for("its first line", lambda: "begun" in site.console(task))
+    site.client.session.call("tasks.stop", {"task": task})
+    assert site.wait_for_end(task, 20) is TaskStatus.STOPPED
+    wait_for("its job to leave", lambda: not site.jobs(task), 20)
+
+
+def test_an_abort_cancels_a_waiting_job(site: Site) -> None:
+    task = site.bare_task(SLEEP)
+    site.daemon(**WAITS)
+    [job] = wait_for("its job", lambda: site.jobs(task))
+    wait_for("the reason in its message", lambda: f"{job} is waiting (BeginTime)" in site.message(task))
+    site.client.session.call("tasks.stop", {"task": task})
+    wait_for("its job to be cancelled", lambda: not site.jobs(task), 20)
+    assert site.status(task) is TaskStatus.STOPPED
+
+
+def test_a_task_taken_off_the_queue_has_its_job_cancelled(site: Site) -> None:
+    task = site.bare_task(SLEEP)
+    site.daemon(**WAITS)
+    wait_for("its job", lambda: site.jobs(task))
+    site.client.tasks.dequeue(task)
+    wait_for("its job to be cancelled", lambda: not site.jobs(task), 20)
+    assert site.status(task) is TaskStatus.CREATED
+
+
+def test_of_two_jobs_that_race_one_runs_and_the_other_leaves_quietly(site: Site) -> None:
+    task = site.bare_task("import time\nprint('ran', flush=True)\ntime.sleep(3)\n")
+    script = site.folder / "race.sh"
+    script.write_text(f"#!/bin/bash\nexec {sys.executable} -m hpc_agent execute --id {task} --require-queue\n")
+    jobs = [site.slurm("sbatch", "--parsable", "-o", str(site.folder / "%j.out"), str(script)).strip() for _ in "ab"]
+    assert site.wait_for_end(task) is TaskStatus.COMPLETED
+    wait_for("both jobs to end", lambda: all(_ended(site, job) for job in jobs))
+    assert [_ended(site, job) for job in jobs] == ["COMPLETED|0:0", "COMPLETED|0:0"]
+    assert site.console(task).splitlines().count("ran") == 1
+    texts = [(site.folder / f"{job}.out").read_text() for job in jobs]
+    assert sum("leaving the task alone" in text for text in texts) == 1
+
+
+def test_a_dead_daemon_loses_nothing_and_the_next_one_goes_on(site: Site) -> None:
+    task = site.bare_task("import time\nprint('begun', flush=True)\ntime.sleep(4)\nprint('end')\n")
+    daemon = site.daemon()
+    wait_for("its first line", lambda: "begun" in site.console(task))
+    daemon.kill()
+    daemon.wait()
+    later = site.bare_task("print('later')\n")
+    site.daemon()
+    assert site.wait_for_end(task) is TaskStatus.COMPLETED
+    assert site.wait_for_end(later) is TaskStatus.COMPLETED
+    assert site.console(task).splitlines().count("end") == 1
+
+
+def test_sigterm_ends_the_daemon_and_jobs_go_on(site: Site) -> None:
+    task = site.bare_task("import time\nprint('begun', flush=True)\ntime.sleep(3)\nprint('end')\n")
+    daemon = site.daemon()
+    wait_for("its first line", lambda: "begun" in site.console(task))
+    daemon.terminate()
+    assert daemon.wait(10) == 0
+    assert site.wait_for_end(task) is TaskStatus.COMPLETED
+    assert "end" in site.console(task)
+
+
+def test_once_submits_and_leaves(site: Site) -> None:
+    task = site.bare_task("print('hello')\n")
+    done = site.agent("daemon", "--queue", site.queue, "--once")
+    assert done.returncode == 0, done.stderr
+    assert site.wait_for_end(task) is TaskStatus.COMPLETED
+
+
+def test_scancel_by_hand_is_told_to_the_user(site: Site) -> None:
+    task = site.bare_task(SLEEP)
+    site.daemon()
+    wait_for("its first line", lambda: "begun" in site.console(task))
+    [job] = site.jobs(task)
+    site.slurm("scancel", job)
+    assert site.wait_for_end(task) is TaskStatus.STOPPED
+    assert f"Slurm job {job} CANCELLED" in site.reason(task)
+
+
+def test_a_job_that_loses_its_agent_is_settled_from_accounting(site: Site) -> None:
+    task = site.bare_task(
+        "import os, signal, time\nprint('begun', flush=True)\nos.kill(os.getppid(), signal.SIGKILL)\ntime.sleep(60)\n"
+    )
+    site.daemon()
+    assert site.wait_for_end(task) is TaskStatus.FAILED
+    assert "left no report" in site.reason(task)
+    assert "begun" in site.console(task)
+
+
+def _ended(site: Site, job: str) -> str:
+    rows = site.slurm("sacct", "-X", "-n", "-P", "-j", job, "-o", "State,ExitCode").split()
+    return rows[0] if rows and rows[0].split("|")[0] not in ("PENDING", "RUNNING") else ""

@@ -1,0 +1,204 @@
+"""A small site: real Slurm, our server, our daemon, tasks made by the real clearml-task, read back by the real SDK."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from hpc_agent.api.client import Client
+from hpc_agent.domain.ids import QueueId, TaskId
+from hpc_agent.domain.status import TaskStatus
+
+T = TypeVar("T")
+
+TRAIN = """
+import argparse, os, sys, time
+from clearml import Task
+
+task = Task.init()
+parser = argparse.ArgumentParser()
+parser.add_argument("--steps", type=int, default=1)
+parser.add_argument("--exit-code", type=int, default=0)
+arguments = parser.parse_args()
+print("gpus", os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
+for step in range(arguments.steps):
+    task.get_logger().report_scalar("loss", "train", 1 / (step + 1), step)
+    print("step", step, flush=True)
+sys.exit(arguments.exit_code)
+"""
+
+READ_BACK = """
+import json, sys
+from clearml import Task
+task = Task.get_task(task_id=sys.argv[1])
+print("RESULT" + json.dumps({
+    "status": task.get_status(),
+    "reason": task.data.status_reason,
+    "arguments": task.get_parameters(),
+    "scalars": task.get_reported_scalars(),
+    "console": "".join(task.get_reported_console_output(number_of_reports=1000)),
+}))
+"""
+
+
+def wait_for(what: str, look: Callable[[], T], timeout: float = 60) -> T:
+    """The first truthy answer of ``look``; a failure says what was waited for and what was seen last."""
+    deadline = time.monotonic() + timeout
+    while not (seen := look()):
+        if time.monotonic() > deadline:
+            pytest.fail(f"waited {timeout:g} s for {what}; last seen: {seen!r}")
+        time.sleep(0.1)
+    return seen
+
+
+@dataclass
+class Site:
+    """One queue of its own for each test, served by a daemon of its own; the cache is shared by all."""
+
+    env: Mapping[str, str]
+    root: Path
+    peers: Path
+    folder: Path
+    conf: Path
+    queue: str
+    queue_id: QueueId
+    client: Client
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def clearml_task(self, *arguments: str, cwd: Path | None = None) -> TaskId:
+        """Create and enqueue a task with the real clearml-task."""
+        argv = [str(self.peers / "clearml-task"), "--project", "e2e", "--queue", self.queue, *arguments]
+        done = subprocess.run(
+            argv, env=self.env, cwd=cwd or self.folder, text=True, capture_output=True, timeout=120, check=False
+        )
+        match = re.search(r"Task id=(\w+) sent for execution", done.stdout)
+        assert match, done.stdout + done.stderr
+        return TaskId(match[1])
+
+    def script_task(self, text: str, *arguments: str, packages: tuple[str, ...] = ("clearml",)) -> TaskId:
+        """A task of one script, by the real clearml-task."""
+        (self.folder / "train.py").write_text(text)
+        return self.clearml_task("--name", "train", "--script", "train.py", "--packages", *packages, *arguments)
+
+    def bare_task(self, text: str, *, enqueue: bool = True, **script: Any) -> TaskId:
+        """A task without the SDK and without packages, for tests of what the agent itself does."""
+        task = self.client.tasks.create(
+            {
+                "name": "bare",
+                "type": "training",
+                "project": self.client.projects.find_or_create("e2e"),
+                "script": {
+                    "entry_point": "bare.py",
+                    "working_dir": ".",
+                    "diff": text,
+                    "requirements": {"pip": ""},
+                    "binary": f"python{sys.version_info[0]}.{sys.version_info[1]}",
+                    **script,
+                },
+            }
+        )
+        if enqueue:
+            self.client.tasks.enqueue(task, self.queue_id)
+        return task
+
+    def properties(self, task: TaskId, **values: str) -> None:
+        self.client.tasks.set_properties(task, values)
+
+    def agent(self, *arguments: str, timeout: float = 120, **env: str) -> subprocess.CompletedProcess[str]:
+        """Run hpc-agent to its end."""
+        return subprocess.run(
+            [sys.executable, "-m", "hpc_agent", *arguments],
+            env={**self.env, **env},
+            cwd=self.folder,
+            text=True,
+            capture_output=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    def start(self, *arguments: str, log: str = "daemon.log", **env: str) -> subprocess.Popen[bytes]:
+        """Start hpc-agent; it is ended with the test."""
+        with (self.folder / log).open("ab") as sink:
+            child = subprocess.Popen(
+                [sys.executable, "-m", "hpc_agent", *arguments],
+                env={**self.env, **env},
+                cwd=self.folder,
+                stdout=sink,
+                stderr=sink,
+            )
+        self.processes.append(child)
+        return child
+
+    def daemon(self, *arguments: str, **env: str) -> subprocess.Popen[bytes]:
+        """Serve the queue. A ``queues`` argument of one's own comes from ``arguments``."""
+        return self.start(
+            "daemon", "--queue", self.queue, "--foreground", "--polling-interval", "0.5", *arguments, **env
+        )
+
+    def status(self, task: TaskId) -> TaskStatus:
+        return self.client.tasks.glimpse([task])[task].status
+
+    def reason(self, task: TaskId) -> str:
+        return self.client.tasks.glimpse([task])[task].reason
+
+    def message(self, task: TaskId) -> str:
+        return self.client.tasks.glimpse([task])[task].message
+
+    def wait_for_status(self, task: TaskId, *statuses: TaskStatus, timeout: float = 90) -> TaskStatus:
+        def look() -> TaskStatus | None:
+            seen = self.status(task)
+            return seen if seen in statuses else None
+
+        try:
+            return wait_for(f"{task} to be {statuses}", look, timeout)
+        except BaseException:
+            print((self.folder / "daemon.log").read_text() if (self.folder / "daemon.log").exists() else "no daemon")
+            print(f"status: {self.client.tasks.glimpse([task])}\nconsole: {self.console(task)}")
+            raise
+
+    def wait_for_end(self, task: TaskId, timeout: float = 90) -> TaskStatus:
+        return self.wait_for_status(task, TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.STOPPED, timeout=timeout)
+
+    def console(self, task: TaskId) -> str:
+        return "".join(event["msg"] for event in self.client.events.console_after(task, 0))
+
+    def read_back(self, task: TaskId) -> dict[str, Any]:
+        """What the real SDK says of a task."""
+        done = subprocess.run(
+            [str(self.peers / "python"), "-c", READ_BACK, task],
+            env=self.env,
+            text=True,
+            capture_output=True,
+            timeout=120,
+            check=True,
+        )
+        answer: dict[str, Any] = json.loads(done.stdout.split("RESULT", 1)[1].splitlines()[0])
+        return answer
+
+    def slurm(self, *argv: str) -> str:
+        return subprocess.run(argv, env=self.env, text=True, capture_output=True, timeout=60, check=True).stdout
+
+    def jobs(self, task: TaskId) -> list[str]:
+        """Ids of the jobs of a task that squeue lists."""
+        rows = self.slurm("squeue", "-h", "-o", "%i %j").splitlines()
+        return [row.split()[0] for row in rows if f"clearml_task_{task}_" in row]
+
+    def close(self) -> None:
+        for child in self.processes:
+            child.send_signal(signal.SIGTERM)
+        for child in self.processes:
+            try:
+                child.wait(20)
+            finally:
+                child.kill()
+                child.wait()
