@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -18,10 +19,11 @@ from hpc_agent.server.identity import Authenticator
 from hpc_agent.server.pages import PAGE_HEADERS, Pages
 from hpc_agent.server.requests import Incoming
 from hpc_agent.server.uploads import Receiver, Uploads
-from hpc_agent.wire.errors import BODY_TOO_LARGE, COMPRESSED_BODY, UNKNOWN_ACTION
+from hpc_agent.wire.errors import BODY_TOO_LARGE, COMPRESSED_BODY
 
 LARGEST_BODY = 32 * 1024 * 1024
 """Twice what clients send at most (wire.md 1.2)."""
+_DRAINED = 4 * LARGEST_BODY
 
 _FILE_HEADERS = {
     # What a task uploaded may be a hostile page: it is shown, but runs no script and is nobody of this origin.
@@ -77,14 +79,26 @@ async def _gone(request: Request, error: Exception) -> Response:
     return PlainTextResponse("the client left before its request was complete\n", 400)
 
 
-async def _body(request: Request, limit: int) -> bytes:
+async def _body(request: Request) -> bytes:
     pieces, size = [], 0
     async for piece in request.stream():
         size += len(piece)
-        if size > limit:
-            raise Fault(BODY_TOO_LARGE, f"it may have {limit} bytes")
+        if size > LARGEST_BODY:
+            raise Fault(BODY_TOO_LARGE, f"it may have {LARGEST_BODY} bytes")
         pieces.append(piece)
     return b"".join(pieces)
+
+
+async def _drain(request: Request) -> None:
+    """Take in the rest of a refused body: a client that is cut off while it sends reports a broken connection, not our
+    sentence."""
+    left = _DRAINED
+    # Starlette's "Stream consumed": nothing is left to take in.
+    with suppress(RuntimeError):
+        async for piece in request.stream():
+            left -= len(piece)
+            if left < 0:
+                break
 
 
 class _Api:
@@ -95,25 +109,24 @@ class _Api:
         named = parse_path(request.url.path)
         incoming = Incoming(named[0] if named else request.url.path, named[1] if named else "")
         try:
-            if named is None:
-                raise Fault(UNKNOWN_ACTION, request.url.path)
-            incoming = await self._read(request, *named)
+            # Before the body is read: strangers get none of our memory.
+            admitted = self._dispatcher.admit(incoming.action, request.headers.get("authorization"))
+            incoming = await self._read(request, incoming)
         except Fault as fault:
+            await _drain(request)
             return _answer(refusal(incoming, fault))
-        return _answer(await run_in_threadpool(self._dispatcher.answer, incoming))
+        return _answer(await run_in_threadpool(self._dispatcher.answer, incoming, admitted))
 
-    async def _read(self, request: Request, action: str, version: str) -> Incoming:
+    async def _read(self, request: Request, named: Incoming) -> Incoming:
         headers = request.headers
         if "content-encoding" in headers:
             raise Fault(COMPRESSED_BODY, "send the body as it is")
         content_type = headers.get("content-type", "")
         multipart = content_type.startswith("multipart/form-data")
         form = await _form(request) if multipart else {}
-        body = b"" if multipart else await _body(request, LARGEST_BODY)
-        return Incoming(
-            action=action,
-            version=version,
-            authorization=headers.get("authorization"),
+        body = b"" if multipart else await _body(request)
+        return replace(
+            named,
             query=request.url.query,
             body=body,
             encoded_form=content_type.startswith("application/x-www-form-urlencoded"),
@@ -158,6 +171,7 @@ class _Files:
                         await run_in_threadpool(receiver.write, piece)
                 return JSONResponse(await run_in_threadpool(receiver.finish))
         except Fault as fault:
+            await _drain(request)
             return _refused(fault)
 
     async def download(self, request: Request) -> Response:

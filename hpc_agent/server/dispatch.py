@@ -26,6 +26,14 @@ log = Events("server")
 
 
 @dataclass(frozen=True)
+class Admitted:
+    """A call that may be made: what it asks for and who asks."""
+
+    endpoint: Endpoint
+    identity: Identity
+
+
+@dataclass(frozen=True)
 class Outgoing:
     status: int
     body: bytes
@@ -42,10 +50,21 @@ class Dispatcher:
         self._endpoints = endpoints
         self._clock = clock
 
-    def answer(self, incoming: Incoming) -> Outgoing:
+    def admit(self, action: str, authorization: str | None) -> Admitted:
+        """
+        Raises:
+            Fault: 404 for an unknown action, 401 for a caller who may not.
+        """
+        endpoint = self._endpoints.get(action)
+        if endpoint is None:
+            raise Fault(UNKNOWN_ACTION, action)
+        check = self._authenticator.by_key_pair_or_token if endpoint.login else self._authenticator.by_token
+        return Admitted(endpoint, check(authorization))
+
+    def answer(self, incoming: Incoming, admitted: Admitted) -> Outgoing:
         """Never raises: whatever goes wrong is in the envelope."""
         try:
-            return _outgoing(incoming, self._act(incoming))
+            return _outgoing(incoming, self._act(incoming, admitted))
         except Fault as fault:
             return refusal(incoming, fault)
         except msgspec.ValidationError as error:
@@ -54,20 +73,12 @@ class Dispatcher:
             log.error("call failed", trace=True, action=incoming.action)
             return refusal(incoming, Fault(INTERNAL_ERROR, f"{type(error).__name__} (the server's log has the trace)"))
 
-    def _act(self, incoming: Incoming) -> Answer:
-        endpoint = self._endpoints.get(incoming.action)
-        if endpoint is None:
-            raise Fault(UNKNOWN_ACTION, incoming.action)
-        identity = self._identity(endpoint, incoming.authorization)
+    def _act(self, incoming: Incoming, admitted: Admitted) -> Answer:
+        endpoint = admitted.endpoint
         request = typed(incoming, endpoint)
         with self._transaction(endpoint.access) as db:
-            call = Call(db, self._clock.now(), identity, self._authenticator, incoming.ip, incoming.worker)
+            call = Call(db, self._clock.now(), admitted.identity, self._authenticator, incoming.ip, incoming.worker)
             return endpoint.handler(request, call)
-
-    def _identity(self, endpoint: Endpoint, header: str | None) -> Identity:
-        if endpoint.login:
-            return self._authenticator.by_key_pair_or_token(header)
-        return self._authenticator.by_token(header)
 
     def _transaction(self, access: Access) -> AbstractContextManager[Session]:
         if access is Access.READ:

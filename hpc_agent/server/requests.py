@@ -22,7 +22,6 @@ class Incoming:
     """``tasks.get_by_id``"""
     version: str = ""
     """``2.5``, empty when the client leaves it to the server."""
-    authorization: str | None = None
     query: str = ""
     body: bytes = b""
     encoded_form: bool = False

@@ -117,6 +117,11 @@ def test_compressed_bodies_are_refused(api):
     assert api.parsed(api.raw("/tasks.get_all", "POST", headers=headers, data=b"x")).status == 415
 
 
+def test_strangers_are_refused_with_a_sentence_however_much_they_send(api):
+    answer = api.raw("/tasks.get_all", "POST", headers={"Authorization": "Bearer x"}, data=b"x" * 40 * 1024 * 1024)
+    assert api.parsed(answer).code == "401/30"
+
+
 def test_bodies_have_a_limit(api):
     assert api.ask("tasks.get_all", b'{"name": "' + b"x" * 33 * 1024 * 1024 + b'"}').status == 413
 

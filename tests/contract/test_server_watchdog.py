@@ -50,8 +50,9 @@ class Server:
         self._json = msgspec.json
 
     def __call__(self, action, **fields):
-        incoming = Incoming(action, authorization=f"Bearer {self._token}", body=self._json.encode(fields))
-        answer = self._json.decode(self._dispatcher.answer(incoming).body)
+        admitted = self._dispatcher.admit(action, f"Bearer {self._token}")
+        answer = self._dispatcher.answer(Incoming(action, body=self._json.encode(fields)), admitted)
+        answer = self._json.decode(answer.body)
         assert answer["meta"]["result_code"] == 200, answer["meta"]
         return answer["data"]
 
