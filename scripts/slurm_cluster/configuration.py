@@ -26,8 +26,7 @@ SLURM_CONF = """\
 ClusterName={cluster}
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={ports[slurmctld]}
-CommunicationParameters=NoInAddrAny,NoCtldInAddrAny
-SlurmUser={user}
+{listen}SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
 # cred_expire is also how long a requeued job waits before it may start again (120 s by default).
@@ -146,7 +145,14 @@ def _write_files(cluster: Cluster, ports: dict[str, int]) -> None:
         NODE_LINE.format(node=node, host=cluster.host, port=ports[node], gpu=gpu, count=GPUS_PER_NODE)
         for node, gpu in GPU_TYPES.items()
     ]
-    fields = {"dir": cluster.dir, "cluster": CLUSTER, "host": cluster.host, "user": cluster.user, "ports": ports}
+    fields = {
+        "listen": _listen(cluster.host),
+        "dir": cluster.dir,
+        "cluster": CLUSTER,
+        "host": cluster.host,
+        "user": cluster.user,
+        "ports": ports,
+    }
     _write(cluster.conf, SLURM_CONF.format(nodes="\n".join(nodes), **fields), 0o644)
     _write(cluster.dir / "slurmdbd.conf", SLURMDBD_CONF.format(**fields), 0o600)
     gres = [
@@ -154,6 +160,14 @@ def _write_files(cluster: Cluster, ports: dict[str, int]) -> None:
         for node, gpu in GPU_TYPES.items()
     ]
     _write(cluster.dir / "gres.conf", "\n".join(gres) + "\n", 0o644)
+
+
+def _listen(host: str) -> str:
+    """Listen on 127.0.0.1 only; slurmctld can do so only where the host's name means that address."""
+    with contextlib.suppress(OSError):
+        if socket.gethostbyname(host) == "127.0.0.1":
+            return "CommunicationParameters=NoInAddrAny,NoCtldInAddrAny\n"
+    return ""
 
 
 def _write(path: Path, text: str, mode: int) -> None:
