@@ -62,9 +62,9 @@ def is_untouched(root: Path) -> bool:
 
 
 def missing(root: Path) -> list[str] | None:
-    """The files that are gone or have another size; None if even the list of them is gone."""
+    """The files that are gone or have another size; None if even the lists are gone."""
     sizes = _read(root / _FILES)
-    if sizes is None:
+    if sizes is None or _read(root / _FOLDERS) is None:
         return None
     return [path for path, size in sizes.items() if _size(os.path.join(root, path)) != size]  # noqa: PTH118
 

@@ -80,12 +80,13 @@ class SharedCache:
             making.mkdir()
             self._remove_leftovers(making)
             yield making
-            for path in (*making.iterdir(), making):
+            # The folder first: its content gets the access that it has itself.
+            for path in (making, *making.iterdir()):
                 files.share_like_parent(path)
             files.fsync_directory(making)
             files.rename_new(making, self.envs / key)
         except OSError as error:
-            raise self._cannot_write(error) from error
+            raise self.cannot_write(error) from error
         finally:
             shutil.rmtree(making, ignore_errors=True)
 
@@ -138,20 +139,23 @@ class SharedCache:
             files.write_record(target, outcome)
             files.share_like_parent(target)
         except OSError as error:
-            raise self._cannot_write(error) from error
+            raise self.cannot_write(error) from error
 
     def count_use(self, key: EnvKey) -> None:
         """For ``hpc-agent cache list`` and prune. Of no weight: a reader without the right to write is not counted."""
+        path = self.uses / key
         with contextlib.suppress(OSError):
-            files.ensure_shared_directory(self.uses)
-            path = self.uses / key
-            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+            if not path.exists():
+                files.ensure_shared_directory(self.uses)
+                path.touch()
+                files.share_like_parent(path)
+            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
             try:
                 os.write(descriptor, b".")
             finally:
                 os.close(descriptor)
 
-    def _cannot_write(self, error: OSError) -> EnvironmentBuildError:
+    def cannot_write(self, error: OSError) -> EnvironmentBuildError:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         remedy = "make room with `hpc-agent cache prune`" if full else "whoever builds must be able to write there"
         words = error.strerror or error

@@ -111,7 +111,10 @@ class EnvStore:
         before = self._shared.failure(digest)
 
         def make() -> StagedEnv:
-            return self._stage(request, digest, source_root, foreign, progress)
+            try:
+                return self._stage(request, digest, source_root, foreign, progress)
+            except OSError as error:
+                raise self._shared.cannot_write(error) from error
 
         def settled() -> bool:
             return self._shared.failure(digest) != before or self._current(digest) is not None

@@ -21,7 +21,7 @@ from hpc_agent.domain.env import RequirementFiles
 from hpc_agent.domain.task import Requirements, Script
 from hpc_agent.envs.node import remove_tree
 from hpc_agent.envs.request import EnvRequest, request_for
-from hpc_agent.envs.store import EnvStore, UsableEnv
+from hpc_agent.envs.store import EnvStore
 
 
 class Wheelhouse:
@@ -102,13 +102,6 @@ class Site:
         return sum(line.startswith("Building environment") for line in self.said)
 
 
-def python_says(env: UsableEnv, code: str) -> str:
-    """What the environment's interpreter prints."""
-    answer = subprocess.run([env.python, "-c", code], capture_output=True, text=True, check=False)
-    assert answer.returncode == 0, answer.stderr
-    return answer.stdout.strip()
-
-
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     site = Site(tmp_path, Wheelhouse(tmp_path / "wheels"))
@@ -126,6 +119,8 @@ def site(tmp_path: Path) -> Iterator[Site]:
 def run_python(site: Site):
     """Run code in a process of its own that has ``store``, ``request(*lines)`` and ``say``; returns the child."""
 
+    prelude = _PRELUDE.format(cache=str(site.cache), scratch=str(site.scratch), wheels=str(site.wheels.folder))
+
     def start(code: str, *arguments: str, prefix: tuple[str, ...] = (), **options: object) -> subprocess.Popen[str]:
         program = (
             _PRELUDE.format(cache=str(site.cache), scratch=str(site.scratch), wheels=str(site.wheels.folder)) + code
@@ -140,6 +135,7 @@ def run_python(site: Site):
             **options,
         )
 
+    start.prelude = prelude
     return start
 
 
