@@ -9,9 +9,10 @@ from typing import Any
 from hpc_agent.api.session import Session
 from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.domain.task import Task
+from hpc_agent.domain.task import Container, Task
 from hpc_agent.errors import InputError, NotFoundError
 from hpc_agent.retry import Budget
+from hpc_agent.wire.draft import container_to_wire
 from hpc_agent.wire.task import status_from_wire, task_from_wire
 
 
@@ -151,6 +152,9 @@ class Tasks:
     def set_commit(self, task: TaskId, script: Mapping[str, Any]) -> None:
         """Store the whole script section (the server replaces it as a whole)."""
         self._session.call("tasks.edit", {"task": task, "script": dict(script), "force": True})
+
+    def set_container(self, task: TaskId, container: Container) -> None:
+        self.edit(task, {"container": container_to_wire(container)})
 
     def raw(self, task: TaskId) -> dict[str, Any]:
         """The server's own object, for callers that send a section back changed."""

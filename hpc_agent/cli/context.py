@@ -90,6 +90,32 @@ def worker_flags(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def docker_option(command: Callable[..., None]) -> Callable[..., None]:
+    """``--docker [IMAGE ARGS…]`` of a ``MultiValueCommand``."""
+    from hpc_agent.cli.options import MultiValueOption
+
+    option = click.option(
+        "--docker",
+        cls=MultiValueOption,
+        metavar="IMAGE ARG",
+        unknown_options=True,
+        help="Run tasks in containers; IMAGE and its arguments are for tasks that name none (default: the "
+        "configuration's agent.default_docker).",
+    )
+    return option(command)
+
+
+def docker_configuration(shared: Shared, docker: tuple[str, ...] | None, flags: Mapping[str, object]) -> Configuration:
+    """The configuration with ``--docker`` in it: None leaves it as it is, ``()`` takes the configured image."""
+    image: dict[str, object] = {}
+    if docker:
+        image = {"agent.default_docker.image": docker[0], "agent.default_docker.arguments": list(docker[1:])}
+    configuration = shared.configuration({**flags, **image})
+    if docker is None or configuration.settings.hpc.container.runtime != "none":
+        return configuration
+    return shared.configuration({**flags, **image, "hpc.container.runtime": "docker"})
+
+
 def git_flags(user: str | None, password: str | None) -> dict[str, object]:
     """``--git-user`` and ``--git-pass`` as settings."""
     return {"agent.git_user": user, "agent.git_pass": password}

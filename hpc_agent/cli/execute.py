@@ -9,10 +9,11 @@ from typing import IO
 
 import click
 
-from hpc_agent.cli.context import Shared, git_flags, pass_shared, worker_flags
+from hpc_agent.cli.context import Shared, docker_configuration, docker_option, git_flags, pass_shared, worker_flags
+from hpc_agent.cli.options import MultiValueCommand
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=MultiValueCommand, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--id", "task", required=True, metavar="TASK", help="Id or name of the task.")
 @click.option("--log-file", type=click.Path(dir_okay=False, path_type=Path), help="Keep the console in this file too.")
 @click.option("--disable-monitoring", is_flag=True, help="Send no console to the server; print it only.")
@@ -20,6 +21,7 @@ from hpc_agent.cli.context import Shared, git_flags, pass_shared, worker_flags
 @click.option("--require-queue", is_flag=True, help="Run the task only if it is queued and we win it; else exit 0.")
 @click.option("--standalone-mode", is_flag=True, help="No package index, no git remote: all from the shared cache.")
 @click.option("--clone", is_flag=True, help="Clone the task and run the clone.")
+@docker_option
 @worker_flags
 @pass_shared
 def command(
@@ -31,6 +33,7 @@ def command(
     require_queue: bool,
     standalone_mode: bool,
     clone: bool,
+    docker: tuple[str, ...] | None,
     optimize: int,
     git_user: str | None,
     git_pass: str | None,
@@ -49,7 +52,7 @@ def command(
     from hpc_agent.retry import ROUTINE
 
     shared.start_log("INFO")
-    configuration = shared.configuration(git_flags(git_user, git_pass))
+    configuration = docker_configuration(shared, docker, git_flags(git_user, git_pass))
     client = shared.client(configuration, ROUTINE)
     me = identify(configuration.settings)
     task_id = client.tasks.resolve(task)
@@ -60,7 +63,7 @@ def command(
         echoes: list[IO[bytes]] = [] if me.watched else [sys.stdout.buffer]
         if log_file is not None:
             echoes.append(stack.enter_context(_open(log_file)))
-        wishes = Wishes(standalone_mode, optimize, log_level, "none" if cpu_only else gpus)
+        wishes = Wishes(standalone_mode, optimize, log_level, "none" if cpu_only else gpus, docker=docker is not None)
         options = Options(require_queue and not clone, not disable_monitoring, tuple(echoes))
         code = Execution(client, configuration, me, wishes, options, SYSTEM).run(task_id)
     sys.exit(code)

@@ -11,15 +11,15 @@ from hpc_agent.config.tree import Tree, merge, put
 from hpc_agent.files import write_atomic
 
 
-def write_job_config(configuration: Configuration, path: Path) -> None:
+def write_job_config(configuration: Configuration, path: Path, changes: Mapping[str, object] = {}) -> None:
     """Write everything that was read, environment and flags included, as JSON (which is HOCON) with mode 0600.
 
     A compute job gets the path of this file and no secret by any other way. It holds the resolved folders and
-    servers, so that a job sees what the daemon saw.
+    servers, so that a job sees what the daemon saw. ``changes``: dotted keys that are to be otherwise there.
     """
     tree: Tree = {}
     merge(tree, configuration.tree)
-    for key, value in _resolved(configuration).items():
+    for key, value in {**_resolved(configuration), **changes}.items():
         put(tree, key, value)
     write_atomic(path, json.dumps(tree, indent=1).encode(), mode=0o600)
 

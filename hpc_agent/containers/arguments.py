@@ -54,9 +54,10 @@ class Option:
 
 @dataclass(frozen=True)
 class Rules:
-    """As ``config.settings.DockerSettings`` describes them."""
+    """As ``config.settings.DockerSettings`` describes them. ``granted``: arguments that the site gives by default."""
 
     protected: tuple[str, ...] = ()
+    granted: tuple[str, ...] = ()
     forbidden: tuple[str, ...] = ()
     filters: tuple[str, ...] = ()
 
@@ -127,10 +128,11 @@ def merge(ours: Sequence[str], site: Sequence[str], task: Sequence[str], rules: 
     site_options = _allowed(parse(site), rules, notes)
     task_options = _allowed(_filtered(parse(task), rules, notes), rules, notes)
     default_options = parse(ours)
-    granted = {(o.name, o.value) for o in (*site_options, *default_options)}
-    task_options = [o for o in task_options if not (_is_protected(o, rules) and (o.name, o.value) in granted)]
+    doubled = {(option.name, option.value) for option in (*site_options, *default_options)}
+    task_options = [option for option in task_options if (option.name, option.value) not in doubled]
+    granted = {(option.name, option.value) for option in parse(rules.granted)}
     for option in task_options:
-        if _is_protected(option, rules):
+        if _is_protected(option, rules) and (option.name, option.value) not in granted:
             raise ContainerError(
                 f"the task's container argument {' '.join(option.words)} is not allowed here: the site may give it to "
                 f"all containers (agent.extra_docker_arguments) or take {option.name} out of "
@@ -157,7 +159,7 @@ def _allowed(options: Sequence[Option], rules: Rules, notes: list[str]) -> list[
 def _filtered(options: Sequence[Option], rules: Rules, notes: list[str]) -> list[Option]:
     if not rules.filters:
         return list(options)
-    patterns = [re.compile(pattern) for pattern in rules.filters]
+    patterns = [_pattern(text) for text in rules.filters]
     kept = []
     for option in options:
         if any(pattern.match(option.words[0].partition("=")[0]) for pattern in patterns):
@@ -165,6 +167,15 @@ def _filtered(options: Sequence[Option], rules: Rules, notes: list[str]) -> list
         else:
             notes.append(f"The container argument {option.words[0]} is left out: agent.docker_args_filters has it not")
     return kept
+
+
+def _pattern(text: str) -> re.Pattern[str]:
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise ContainerError(
+            f"agent.docker_args_filters has {text!r}, which is no regular expression: {error}"
+        ) from error
 
 
 def _is_protected(option: Option, rules: Rules) -> bool:

@@ -39,9 +39,10 @@ def choose(container: Container, docker: DockerSettings) -> Choice | None:
         return None
     task = (*arguments, *split(container.arguments)) if by_task else ()
     site = split(docker.extra_arguments)
+    default = split(docker.default_arguments)
     if not by_task:
-        site = (*site, *arguments, *split(docker.default_arguments))
-    rules = Rules(docker.protected, docker.forbidden, split(docker.filters))
+        site = (*site, *arguments, *default)
+    rules = Rules(docker.protected, default, docker.forbidden, split(docker.filters))
     return Choice(image, merge(DEFAULTS, site, task, rules), _setup(container, docker), by_task)
 
 

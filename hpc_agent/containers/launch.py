@@ -32,7 +32,8 @@ done
 @dataclass(frozen=True)
 class Launch:
     """``path_first``: folder put before the image's own PATH. ``python``: must start, else the image does not fit.
-    ``before``: a command to run first (a notebook's conversion). ``first``: the script is the container's process 1."""
+    ``before``: a command to run first (a notebook's conversion). ``first``: the script is the container's process 1.
+    ``home``: for images that say nothing about one."""
 
     cwd: str
     command: Sequence[str]
@@ -42,12 +43,14 @@ class Launch:
     python: str = ""
     before: Sequence[str] | None = None
     first: bool = False
+    home: str = "/tmp"  # noqa: S108
 
 
 def script(launch: Launch, image: str) -> str:
     """For bash where the image has it, else sh. ``image`` is for messages."""
     lines = ['PATH="${PATH:-/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin}"']
     lines += [f"export {name}={shlex.quote(value)}" for name, value in launch.exports.items() if _NAME.fullmatch(name)]
+    lines.append(f'export HOME="${{HOME:-{launch.home}}}"')
     if launch.first:
         lines.append("trap 'exit 143' TERM INT")
     # Outside of the folder of the task: what its set-up leaves behind is no part of the code.

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpc_agent.clock import Clock
 from hpc_agent.config.load import Configuration
+from hpc_agent.containers.arguments import split
+from hpc_agent.containment import Contained
 from hpc_agent.domain.ids import WorkerId
-from hpc_agent.domain.task import Task
-from hpc_agent.errors import SourceError
+from hpc_agent.domain.task import Container, Task
+from hpc_agent.envs.store import UsableEnv
+from hpc_agent.errors import ContainerError, EnvironmentBuildError, SourceError
+from hpc_agent.executor import contain
 from hpc_agent.executor.environment import Launch, process_environment
 from hpc_agent.files import read_record
 from hpc_agent.process import run
@@ -20,6 +25,9 @@ from hpc_agent.sources.workspace import Workspace
 from hpc_agent.staging import Staged, Stager
 
 _CONVERT_TIMEOUT_S = 600
+
+IMAGE_VARIABLE = "CLEARML_DOCKER_IMAGE"
+"""Set in containers to the image they are made from."""
 
 
 @dataclass(frozen=True)
@@ -30,15 +38,20 @@ class Wishes:
     optimize: int = 0
     log_level: str = "INFO"
     gpus: str | None = None
+    docker: bool = False
+    """``--docker``: in a container or not at all."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Ready to start."""
+    """Ready to start. ``end`` is to be called afterwards, however it went."""
 
     argv: Sequence[str]
     environ: Mapping[str, str]
     cwd: Path
+    end: Callable[[], None] = lambda: None
+    image: Container | None = None
+    """The default that the task runs in, for it named none itself."""
 
 
 class Preparer:
@@ -49,7 +62,7 @@ class Preparer:
     ) -> None:
         self._configuration = configuration
         self._settings = configuration.settings
-        self._stager = Stager(configuration.settings, clock)
+        self._stager = Stager(configuration.settings, clock, share=False)
         self._worker = worker
         self._wishes = wishes
         self._clock = clock
@@ -59,23 +72,66 @@ class Preparer:
         """Everything that stands between the claim and the user's first line.
 
         Raises:
-            SourceError, EnvironmentBuildError: it cannot be had.
+            SourceError, EnvironmentBuildError, ContainerError: it cannot be had.
         """
         begun = self._clock.monotonic()
         staged = self._staged(task, directory)
-        workspace = self._stager.check_out(task, staged, workdir, self._say)
+        contained = self._contain(task)
+        container = None
+        if contained is not None:
+            container = contain.Container(contained, workdir, directory.attempt.job_name, self._configuration)
+        workspace = self._stager.check_out(task, staged, container.code if container else workdir, self._say)
         for note in workspace.notes:
             self._say(note)
         env = self._stager.open(task, staged, self._say)
         if env is not None:
             self._say(f"Environment {env.key} ready ({env.how}) after {self._clock.monotonic() - begun:.1f} s")
+            _check_image(env, contained)
+        if contained and container:
+            return self._prepared_container(task, contained, container, workspace, env)
         python = env.python if env else Path("python3")
         environ = process_environment(
             os.environ, self._launch(task, workspace, env.python if env else None), self._settings.agent
         )
         self._convert(workspace, python, environ)
-        options = ["-" + "O" * self._wishes.optimize] if self._wishes.optimize else []
-        return Prepared(workspace.command(python, environ, options=options), environ, workspace.cwd)
+        return Prepared(workspace.command(python, environ, options=self._options), environ, workspace.cwd)
+
+    @property
+    def _options(self) -> list[str]:
+        return ["-" + "O" * self._wishes.optimize] if self._wishes.optimize else []
+
+    def _contain(self, task: Task) -> Contained | None:
+        contained = self._stager.contain(task, self._say)
+        if contained is None and self._wishes.docker:
+            raise ContainerError(
+                "--docker names no image, nor does the task or agent.default_docker.image: give one, as in "
+                "--docker python:3.11"
+            )
+        # In an image that `hpc-agent build` made, the task is where it wants to be.
+        if contained is None and task.container.image and task.container.image != os.environ.get(IMAGE_VARIABLE):
+            self._say(
+                f"The task names the image {task.container.image}; this agent runs tasks without containers "
+                "(hpc.container.runtime is none), so it runs on the node itself"
+            )
+        return contained
+
+    def _prepared_container(
+        self,
+        task: Task,
+        contained: Contained,
+        container: contain.Container,
+        workspace: Workspace,
+        env: UsableEnv | None,
+    ) -> Prepared:
+        wishes = self._wishes
+        run = contain.Inhabitant(task, self._worker, workspace, env, wishes.log_level, self._options, wishes.gpus)
+        choice = contained.choice
+        default = None
+        if not choice.by_task and not task.container.image:
+            words = shlex.join(split(self._settings.docker.default_arguments))
+            default = replace(task.container, image=choice.image, arguments=words)
+        argv = container.command(run, self._say)
+        return Prepared(argv, dict(os.environ), workspace.cwd, container.end, default)
 
     def _staged(self, task: Task, directory: RunDirectory) -> Staged:
         """Offline: what the daemon staged for this attempt, else what the cache has. Online: a stage of our own."""
@@ -106,3 +162,15 @@ class Preparer:
                 f"the notebook could not be converted to a script (nbconvert and ipython must be among the task's "
                 f"packages): {done.last_words}"
             )
+
+
+def _check_image(env: UsableEnv, contained: Contained | None) -> None:
+    """
+    Raises:
+        EnvironmentBuildError: the image's name has come to mean another one since the environment was built in it.
+    """
+    if env.image and (contained is None or contained.room.image.identity != env.image):
+        raise EnvironmentBuildError(
+            f"environment {env.key} was built in another image than the one on this node: fetch the same image on all "
+            "nodes, or stage the task anew"
+        )

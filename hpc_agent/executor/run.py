@@ -17,7 +17,7 @@ from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.config.load import Configuration
 from hpc_agent.domain.ids import TaskId
-from hpc_agent.domain.task import Task
+from hpc_agent.domain.task import Container, Task
 from hpc_agent.errors import ApiError, HpcAgentError
 from hpc_agent.executor.claim import Claimer, Lost, Won
 from hpc_agent.executor.console import Console
@@ -168,12 +168,25 @@ class Execution:
             with self._unwinding():
                 preparer = Preparer(self._configuration, self._me.worker, self._wishes, self._clock, console.say)
                 ready = preparer.prepare(task, directory, workdir)
-            child = Supervised(ready.argv, env=ready.environ, cwd=ready.cwd, output=console.sink)
-            grace = Grace(term=self._settings.hpc.term_grace)
-            code = Supervisor(child, console.say, self._stop, self._clock, grace).run()
+            self._note_image(task, ready.image)
+            try:
+                child = Supervised(ready.argv, env=ready.environ, cwd=ready.cwd, output=console.sink)
+                grace = Grace(term=self._settings.hpc.term_grace)
+                code = Supervisor(child, console.say, self._stop, self._clock, grace).run()
+            finally:
+                ready.end()
         finally:
             shutil.rmtree(workdir, ignore_errors=True)
         return ended(code, self._stop.why)
+
+    def _note_image(self, task: Task, image: Container | None) -> None:
+        """Whoever clones the task gets the container that it ran in. It runs without that too."""
+        if image is None:
+            return
+        try:
+            self._client.tasks.set_container(task.id, image)
+        except HpcAgentError as error:
+            log.warning("image not noted", task=task.id, error=error)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
