@@ -16,6 +16,10 @@ from hpc_agent.wire.draft import container_to_wire
 from hpc_agent.wire.task import status_from_wire, task_from_wire
 
 
+_PAGE = 500
+"""What the reference server gives at most in one answer."""
+
+
 @dataclass(frozen=True)
 class Glimpse:
     """The part of a task that changes while it runs."""
@@ -66,12 +70,13 @@ class Tasks:
         raise InputError(f'no task has the id or name "{id_or_name}"' + (f"; similar names: {near}" if near else ""))
 
     def glimpse(self, tasks: Sequence[TaskId], *, budget: Budget | None = None) -> dict[TaskId, Glimpse]:
-        """Status, message and runtime of these tasks in one call; a task that does not exist is left out."""
-        if not tasks:
-            return {}
+        """Status, message and runtime of these tasks in few calls; a task that does not exist is left out."""
         fields = ["id", "status", "status_message", "status_reason", "runtime"]
-        query = {"id": list(tasks), "only_fields": fields, "search_hidden": True, "page": 0, "page_size": len(tasks)}
-        found = self._session.call("tasks.get_all", query, budget=budget)["tasks"]
+        found: list[dict[str, Any]] = []
+        for start in range(0, len(tasks), _PAGE):
+            ids = list(tasks[start : start + _PAGE])
+            query = {"id": ids, "only_fields": fields, "search_hidden": True, "page": 0, "page_size": _PAGE}
+            found += self._session.call("tasks.get_all", query, budget=budget)["tasks"]
         return {
             TaskId(task["id"]): Glimpse(
                 status_from_wire(task.get("status")),

@@ -1,0 +1,65 @@
+# Sourced by the other scripts: finds a Python, makes the virtual environments, says what takes its time.
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+venv="$root/.venv"
+
+if [ -t 2 ] && [ -z "${NO_COLOR:-}" ]; then bold=$'\e[1m' plain=$'\e[0m'; else bold='' plain=''; fi
+
+say() { printf '%s%s%s\n' "$bold" "$*" "$plain" >&2; }
+
+die() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+# step "what is done" command …   shows that it works, and its output only if it fails
+step() {
+    local what=$1 log begun=$SECONDS child
+    shift
+    log=$(mktemp)
+    "$@" >"$log" 2>&1 &
+    child=$!
+    while kill -0 "$child" 2>/dev/null; do
+        [ -t 2 ] && printf '\r%s … %d s' "$what" $((SECONDS - begun)) >&2
+        sleep 0.2
+    done
+    if wait "$child"; then
+        [ -t 2 ] && printf '\r' >&2
+        printf '%s … %d s\n' "$what" $((SECONDS - begun)) >&2
+        rm -f "$log"
+    else
+        printf '\n' >&2
+        tail -n 40 "$log" >&2
+        die "$what failed; the whole log is $log"
+    fi
+}
+
+# The first Python ≥ 3.10 on PATH that can make virtual environments.
+find_python() {
+    local candidate found=''
+    for candidate in "${PYTHON:-}" python3 python3.13 python3.12 python3.11 python3.10; do
+        [ -n "$candidate" ] && command -v "$candidate" >/dev/null || continue
+        "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || continue
+        found=$candidate
+        "$candidate" -c 'import ensurepip, venv' 2>/dev/null && { echo "$candidate"; return; }
+    done
+    [ -n "$found" ] && die "$found cannot make virtual environments; install them: apt-get install python3-venv"
+    die "there is no Python 3.10 or newer; install one: apt-get install python3 python3-venv"
+}
+
+# make_venv FOLDER STAMP pip-arguments …   creates or refreshes an environment when STAMP changed
+make_venv() {
+    local folder=$1 stamp=$2 python
+    shift 2
+    [ "$(cat "$folder/.stamp" 2>/dev/null)" = "$stamp" ] && return
+    python=$(find_python) || exit 1
+    [ -x "$folder/bin/python" ] || step "Making the virtual environment ${folder#"$root"/}" "$python" -m venv "$folder"
+    step "Installing into ${folder#"$root"/}" "$folder/bin/python" -m pip install --quiet --disable-pip-version-check "$@"
+    echo "$stamp" >"$folder/.stamp"
+}
+
+# own_venv EXTRA   this checkout with an extra, pinned by the lock file
+own_venv() {
+    local stamp
+    stamp="$1 $(cat "$root/pyproject.toml" "$root/requirements.lock" | cksum)"
+    # The environment of the tests serves the demo as well.
+    case "$(cat "$venv/.stamp" 2>/dev/null)" in "dev ${stamp#* }") return ;; esac
+    make_venv "$venv" "$stamp" --constraint "$root/requirements.lock" --editable "$root[$1]"
+}
