@@ -89,6 +89,14 @@ def _option(line: str) -> tuple[str, str]:
     return _LONG.get(match["name"], match["name"]), match["value"].strip()
 
 
+def included_paths(text: str, folder: str) -> Iterator[str]:
+    """The files that the lines of a requirements.txt in ``folder`` include."""
+    for line in logical_lines(text):
+        name, value = _option(line)
+        if name in ("--requirement", "--constraint"):
+            yield posixpath.normpath(posixpath.join(folder, value))
+
+
 def _included(path: str, texts: Mapping[str, str], line: str) -> str:
     if path not in texts:
         raise EnvironmentBuildError(

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterator
@@ -141,19 +140,22 @@ class SharedCache:
         except OSError as error:
             raise self.cannot_write(error) from error
 
-    def count_use(self, key: EnvKey) -> None:
-        """For ``hpc-agent cache list`` and prune. Of no weight: a reader without the right to write is not counted."""
+    def note(self, key: EnvKey, *, use: bool) -> None:
+        """Remember that the environment was staged for a job, or used by one, for ``hpc-agent cache``.
+
+        Of no weight: a reader without the right to write is not counted.
+        """
         path = self.uses / key
         with contextlib.suppress(OSError):
             if not path.exists():
                 files.ensure_shared_directory(self.uses)
                 path.touch()
                 files.share_like_parent(path)
-            descriptor = os.open(path, os.O_WRONLY | os.O_APPEND)
-            try:
-                os.write(descriptor, b".")
-            finally:
-                os.close(descriptor)
+            if use:
+                with path.open("ab") as counter:
+                    counter.write(b".")
+            else:
+                path.touch()
 
     def cannot_write(self, error: OSError) -> EnvironmentBuildError:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import os
 import secrets
 import socket
 import tempfile
@@ -107,6 +109,7 @@ class EnvStore:
             )
         digest = request.digest(self._packages)
         if staged := self._current(digest):
+            self._shared.note(staged.key, use=False)
             return staged
         before = self._shared.failure(digest)
 
@@ -164,7 +167,7 @@ class EnvStore:
         if manifest is None:
             raise EnvironmentBuildError(f"environment {key} is not in the cache {self._shared.root}: {_remedy(task)}")
         _check_node(manifest, progress)
-        self._shared.count_use(key)
+        self._shared.note(key, use=True)
         try:
             return self._on_this_node(manifest, progress)
         except ArchiveError as error:
@@ -216,6 +219,7 @@ class EnvStore:
             if built:
                 raise
             progress(str(error))  # the key will do
+        self._shared.note(key, use=False)
         return StagedEnv(key, packages, built)
 
     def _local_folder(self) -> Path:
@@ -238,9 +242,19 @@ class EnvStore:
                 progress(f"The environment cannot be unpacked to {folder}: {error}")
         return self._in_place(manifest, source, progress)
 
+    def _stay(self, key: EnvKey) -> None:
+        """Tell ``hpc-agent cache prune`` that a job runs from the shared tree, until this process ends."""
+        from hpc_agent.lease import Lease, Pace
+
+        lease = Lease(self._shared.leases / f"use-{key}-{socket.gethostname()}-{os.getpid()}", self._clock, Pace(60))
+        with contextlib.suppress(OSError):  # where we may not write, nobody prunes for us either
+            if lease.acquire():
+                atexit.register(lease.release)
+
     def _in_place(self, manifest: Manifest, source: Path, progress: Progress) -> UsableEnv:
         """Without room on the node: a tree on the shared file system, unpacked by the first who needs it."""
         root = self._shared.unpacked / manifest.key
+        self._stay(manifest.key)
         if not files.visible(root):
             progress(f"Unpacking the environment {manifest.key} to {root}, for there is no room on this node")
             try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from enum import Enum
 
@@ -39,7 +38,3 @@ class StagedSource:
     commit: str = ""
     submodules: tuple[Submodule, ...] = ()
     notes: tuple[str, ...] = ()
-
-    def identity(self, diff: str) -> str:
-        """What stands for the content of a checkout with these uncommitted changes, for things built from it."""
-        return f"{self.commit} {hashlib.sha256(diff.encode()).hexdigest()[:16]}"

@@ -1,0 +1,267 @@
+"""``hpc-agent cache``: environments and repositories that jobs find without a network."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hpc_agent.cli.context import Shared, pass_shared
+from hpc_agent.errors import InputError
+
+if TYPE_CHECKING:
+    from hpc_agent.domain.env import EnvKey, RequirementFiles
+    from hpc_agent.envs.shared import SharedCache
+    from hpc_agent.envs.upkeep import Entry
+
+HELP = {"help_option_names": ["-h", "--help"]}
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_SPANS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+@click.group(name="cache", context_settings=HELP)
+def command() -> None:
+    """Look after the shared cache of environments and repositories."""
+
+
+@command.command(name="list", context_settings=HELP)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, sizes in bytes.")
+@pass_shared
+def list_(shared: Shared, as_json: bool) -> None:
+    """List the environments: key, size, uses, last use, Python and packages; the latest used first."""
+    from hpc_agent.clock import SYSTEM
+    from hpc_agent.envs import upkeep
+
+    found = sorted(upkeep.entries(_cache(shared)), key=lambda entry: entry.last_used, reverse=True)
+    if as_json:
+        click.echo(json.dumps([_as_json(entry) for entry in found], indent=2))
+        return
+    if not found:
+        click.echo("No environments yet: the daemon stages them, or `hpc-agent cache warm`")
+        return
+    now = SYSTEM.now()
+    for entry in found:
+        manifest = entry.manifest
+        used = f"{entry.uses} uses, last {_ago(now - entry.last_used)}" if entry.uses else "not used yet"
+        click.echo(f"{manifest.key}  {_size(entry.size):>8}  Python {manifest.version}  {used}")
+        click.echo(f"    {_short(manifest.packages)}")
+    click.echo(f"{len(found)} environments, {_size(sum(entry.size for entry in found))}")
+
+
+@command.command(context_settings=HELP)
+@click.option("--id", "tasks", multiple=True, metavar="TASK", help="Stage code and environment of this task.")
+@click.option(
+    "-r",
+    "--requirement",
+    "requirements",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Build the environment of this requirements.txt.",
+)
+@click.option("--python", metavar="VERSION", default="", help="Python for -r, as 3.11; our own when not given.")
+@pass_shared
+def warm(shared: Shared, tasks: Sequence[str], requirements: Sequence[Path], python: str) -> None:
+    """Bring what tasks or requirement files need into the cache. Needs the network; run it on a login node."""
+    if not tasks and not requirements:
+        raise click.UsageError("Give --id or -r: there is nothing to stage.")
+    for task in tasks:
+        _warm_task(shared, task)
+    for path in requirements:
+        _warm_file(shared, path, python)
+
+
+@command.command(context_settings=HELP)
+@click.option("--remove", is_flag=True, help="Remove what is damaged, so that the next staging builds it anew.")
+@pass_shared
+def verify(shared: Shared, remove: bool) -> None:
+    """Read every archive and compare it with its checksum. Exits 1 if anything is damaged."""
+    from hpc_agent.envs import upkeep
+
+    cache = _cache(shared)
+    bad = dict.fromkeys(upkeep.unreadable(cache), "its manifest cannot be read")
+    found = list(upkeep.entries(cache))
+    total = sum(entry.manifest.size for entry in found)
+    with _progress(total, "Reading") as advance:
+        for entry in found:
+            if problem := upkeep.problem(cache, entry.manifest):
+                bad[entry.manifest.key] = problem
+            advance(entry.manifest.size)
+    for key, problem in bad.items():
+        click.echo(f"Environment {key}: {problem}")
+    if bad and remove:
+        _remove(cache, list(bad))
+    click.echo(f"{len(found) - len([e for e in found if e.manifest.key in bad])} environments are whole")
+    if bad:
+        raise click.exceptions.Exit(1)
+
+
+@command.command(context_settings=HELP)
+@click.option("--max-size", metavar="SIZE", help="Keep at most this much, as 200G; the longest unused go first.")
+@click.option("--older-than", metavar="TIME", help="Remove what nobody used for this long, as 30d.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@pass_shared
+def prune(shared: Shared, max_size: str | None, older_than: str | None, dry_run: bool) -> None:
+    """Remove environments that are no longer used, never one that a job of yours waits for or runs from.
+
+    What was staged or used within the last hour stays too.
+    """
+    from hpc_agent.clock import SYSTEM
+    from hpc_agent.envs import upkeep
+
+    if max_size is None and older_than is None:
+        raise click.UsageError("Give --max-size or --older-than: nothing says what may go.")
+    limit = None if max_size is None else _parse(max_size, r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", _UNITS, "200G")
+    span = None if older_than is None else _parse(older_than, r"(\d+(?:\.\d+)?)\s*([mhdw])", _SPANS, "30d")
+    cache = _cache(shared)
+    kept = {*upkeep.in_use(cache), *_waited_for(shared)}
+    age = None if span is None else timedelta(seconds=span)
+    gone = upkeep.superfluous(upkeep.entries(cache), SYSTEM.now(), kept, max_size=limit, older_than=age)
+    for entry in gone:
+        click.echo(f"{entry.manifest.key}  {_size(entry.size):>8}  {_short(entry.manifest.packages)}")
+    if not dry_run:
+        _remove(cache, [entry.manifest.key for entry in gone])
+    word = "would be freed" if dry_run else "freed"
+    click.echo(f"{len(gone)} environments, {_size(sum(entry.size for entry in gone))} {word}")
+
+
+def _cache(shared: Shared) -> SharedCache:
+    from hpc_agent.envs.shared import SharedCache
+
+    return SharedCache(shared.configuration().settings.hpc.cache)
+
+
+def _remove(cache: SharedCache, keys: Sequence[EnvKey]) -> None:
+    from hpc_agent.envs import upkeep
+
+    for key in upkeep.remove(cache, keys):
+        click.echo(f"Environment {key} could not be removed: it belongs to another user", err=True)
+
+
+def _waited_for(shared: Shared) -> Iterator[EnvKey]:
+    """Environments of attempts that have not ended, by the run directories."""
+    from hpc_agent.files import read_record
+    from hpc_agent.runs.directory import RunsFolder
+    from hpc_agent.staging import Staged
+
+    runs = RunsFolder(shared.configuration().settings.hpc.runs)
+    for task in runs.tasks():
+        for directory in runs.attempts(task):
+            if not directory.names() & {"exit.json", "settled.json"}:
+                staged = read_record(directory.stage, Staged)
+                if staged and staged.env:
+                    yield staged.env
+
+
+def _warm_task(shared: Shared, name: str) -> None:
+    from hpc_agent.clock import SYSTEM
+    from hpc_agent.retry import INTERACTIVE
+    from hpc_agent.staging import Stager
+
+    configuration = shared.configuration()
+    client = shared.client(configuration, INTERACTIVE)
+    task = client.tasks.get(client.tasks.resolve(name))
+    staged = Stager(configuration.settings, SYSTEM).stage(task, _say)
+    code = f"commit {staged.source.commit} of {staged.source.repository}, " if staged.source.commit else ""
+    click.echo(f"Task {task.id} is staged: {code}environment {staged.env or 'none'}")
+
+
+def _warm_file(shared: Shared, path: Path, python: str) -> None:
+    from hpc_agent.clock import SYSTEM
+    from hpc_agent.envs.request import request_for_file
+    from hpc_agent.envs.store import EnvStore
+    from hpc_agent.sources.git import configured_credentials
+
+    settings = shared.configuration().settings
+    credentials = configured_credentials(settings.git)
+    store = EnvStore(settings.hpc.cache, settings.hpc.scratch, settings.packages, SYSTEM, credentials)
+    request = request_for_file(path.read_text(), _included_files(path), python=python)
+    if request.needs_source:
+        raise InputError(
+            f"{path} asks for code beside it ({', '.join(request.lines.local)}), which belongs to a commit: "
+            "stage a task of that repository with --id"
+        )
+    staged = store.stage(request, _say)
+    click.echo(f"{path}: environment {staged.key} with {len(staged.packages)} packages")
+
+
+def _included_files(path: Path) -> RequirementFiles:
+    """The files that a requirements.txt on this machine includes, by path relative to its folder."""
+    from hpc_agent.domain.env import RequirementFiles
+    from hpc_agent.envs.requirements import included_paths
+
+    texts: dict[str, str] = {}
+    pending = list(included_paths(path.read_text(), ""))
+    while pending:
+        name = pending.pop()
+        file = path.parent / name
+        if name not in texts and file.is_file():
+            texts[name] = file.read_text()
+            pending += included_paths(texts[name], posixpath.dirname(name))
+    return RequirementFiles((), texts)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+@contextmanager
+def _progress(total: int, label: str) -> Iterator[Callable[[int], None]]:
+    """A bar where a person looks on, silence elsewhere."""
+    with click.progressbar(length=total, label=label, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
+        yield bar.update
+
+
+def _parse(text: str, pattern: str, units: dict[str, int], example: str) -> int:
+    match = re.fullmatch(pattern, text.strip().lower())
+    if not match:
+        raise InputError(f"{text!r} is not understood: write it as {example}")
+    return int(float(match[1]) * units[match[2]])
+
+
+def _as_json(entry: Entry) -> dict[str, object]:
+    manifest = entry.manifest
+    return {
+        "key": manifest.key,
+        "python": manifest.version,
+        "packages": manifest.packages,
+        "size": entry.size,
+        "uses": entry.uses,
+        "last_used": _iso(entry.last_used),
+        "built_at": _iso(manifest.built_at),
+        "built_by": manifest.built_by,
+        "image": manifest.image,
+    }
+
+
+def _iso(moment: datetime) -> str:
+    return moment.isoformat(timespec="seconds")
+
+
+def _size(count: float) -> str:
+    """Decimal, as disks are sold: 125 MB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def _ago(span: timedelta) -> str:
+    seconds = span.total_seconds()
+    for unit, length in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds // length:.0f} {unit} ago"
+    return "just now"
+
+
+def _short(packages: Sequence[str]) -> str:
+    line = ", ".join(packages) or "no packages"
+    return line if len(line) <= 110 else line[: line.rindex(",", 0, 100)] + f", … ({len(packages)} in all)"

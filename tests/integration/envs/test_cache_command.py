@@ -1,0 +1,218 @@
+"""``hpc-agent cache`` as a person uses it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from hpc_agent.clock import SYSTEM
+from hpc_agent.domain.env import EnvKey
+from hpc_agent.envs import upkeep
+from hpc_agent.envs.manifest import Manifest
+from hpc_agent.envs.shared import SharedCache
+from hpc_agent.envs.upkeep import Entry
+from hpc_agent.files import write_record
+from hpc_agent.sources.staged import Origin, StagedSource
+from hpc_agent.staging import Staged
+
+IN_PLACE = "store._scratch = Path('/proc/nowhere')\nprint(store.use(EnvKey(sys.argv[1]), say).how)\n"
+NOW = datetime(2026, 1, 31, tzinfo=timezone.utc)
+
+
+@pytest.fixture
+def cache_command(site):
+    """Run ``hpc-agent cache …`` on the site's cache."""
+    conf = site.folder / "clearml.conf"
+    conf.write_text(
+        f'hpc {{ root = "{site.folder / "root"}", cache_dir = "{site.cache}", scratch_dir = "{site.scratch}" }}\n'
+    )
+    environ = {k: v for k, v in os.environ.items() if not k.startswith(("CLEARML_", "TRAINS_"))}
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, "-m", "hpc_agent", "--config-file", str(conf), "cache", *arguments]
+        return subprocess.run(argv, capture_output=True, text=True, env=environ)
+
+    return run
+
+
+def age(site, key: str, **span: float) -> None:
+    """Make an environment look long unused."""
+    then = (SYSTEM.now() - timedelta(**span)).timestamp()
+    os.utime(site.cache / "uses" / key, (then, then))
+    manifest = site.cache / "envs" / key / "manifest.json"
+    record = json.loads(manifest.read_text())
+    record["built_at"] = datetime.fromtimestamp(then, timezone.utc).isoformat()
+    manifest.write_text(json.dumps(record))
+
+
+def test_list_says_what_is_there(site, cache_command):
+    assert "No environments yet" in cache_command("list").stdout
+    key = site.store().stage(site.request("beta"), site.say).key
+    assert "not used yet" in cache_command("list").stdout
+    for _ in range(3):
+        site.store().use(key, site.say)
+    said = cache_command("list").stdout
+    assert key in said
+    assert "3 uses, last just now" in said
+    assert "alpha==1.0, beta==1.0" in said
+    assert "1 environments" in said
+    [entry] = json.loads(cache_command("list", "--json").stdout)
+    assert (entry["key"], entry["uses"], entry["packages"]) == (key, 3, ["alpha==1.0", "beta==1.0"])
+
+
+def test_warm_builds_what_a_requirements_file_asks_for(site, cache_command):
+    folder = site.folder / "project"
+    (folder / "more").mkdir(parents=True)
+    file = folder / "requirements.txt"
+    file.write_text(f"--no-index\n--find-links {site.wheels.folder}\n-r more/base.txt\n")
+    (folder / "more" / "base.txt").write_text("beta\n-r other.txt\n")
+    (folder / "more" / "other.txt").write_text("alpha\n")
+    warmed = cache_command("warm", "-r", str(file))
+    assert warmed.returncode == 0, warmed.stderr
+    assert f"environment {site.published[0]} with 2 packages" in warmed.stdout
+    assert "Building environment" in warmed.stderr
+    # Nothing left to do the second time.
+    assert "Building" not in cache_command("warm", "-r", str(file)).stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["warm"], "nothing to stage"),
+        (["prune"], "nothing says what may go"),
+        (["prune", "--max-size", "much"], "'much' is not understood: write it as 200G"),
+        (["prune", "--older-than", "30"], "'30' is not understood: write it as 30d"),
+        (["warm", "-r", "/nowhere.txt"], "does not exist"),
+    ],
+)
+def test_bad_input_is_one_sentence(cache_command, arguments, words):
+    answer = cache_command(*arguments)
+    assert answer.returncode == 2
+    assert words in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_local_code_cannot_be_warmed_without_its_commit(site, cache_command):
+    file = site.folder / "requirements.txt"
+    file.write_text("-e .\n")
+    assert "stage a task of that repository with --id" in cache_command("warm", "-r", str(file)).stderr
+
+
+def test_verify_reads_every_byte(site, cache_command):
+    good = site.store().stage(site.request("alpha"), site.say).key
+    bad = site.store().stage(site.request("beta"), site.say).key
+    assert cache_command("verify").returncode == 0
+    archive = site.cache / "envs" / bad / "env.tar.zst"
+    content = bytearray(archive.read_bytes())
+    content[len(content) // 2] ^= 1
+    archive.write_bytes(content)
+    answer = cache_command("verify")
+    assert answer.returncode == 1
+    assert f"Environment {bad}: its archive is damaged" in answer.stdout
+    assert good not in answer.stdout
+    cache_command("verify", "--remove")
+    assert site.published == [good]
+    assert site.store().stage(site.request("beta"), site.say).built
+
+
+def test_prune_removes_what_is_old_and_nothing_else(site, cache_command, run_python):
+    old = site.store().stage(site.request("alpha"), site.say).key
+    new = site.store().stage(site.request("beta"), site.say).key
+    assert run_python(IN_PLACE, old).communicate()[0].endswith("in place\n")
+    age(site, old, days=40)
+    assert old in cache_command("prune", "--older-than", "30d", "--dry-run").stdout
+    assert {old, new} == set(site.published)
+    answer = cache_command("prune", "--older-than", "30d")
+    assert "1 environments" in answer.stdout
+    assert site.published == [new]
+    assert list((site.cache / "unpacked").iterdir()) == []
+    # A job that comes now is told, and the next staging builds it again.
+    assert site.store().stage(site.request("alpha"), site.say).built
+
+
+def test_prune_leaves_what_a_waiting_job_has_staged(site, cache_command):
+    key = site.store().stage(site.request("alpha"), site.say).key
+    age(site, key, days=40)
+    attempt = site.folder / "root" / "runs" / "0123456789abcdef" / "01234567"
+    attempt.mkdir(parents=True)
+    write_record(attempt / "stage.json", Staged(StagedSource(Origin.SCRIPT), key))
+    cache_command("prune", "--max-size", "0")
+    assert site.published == [key]
+    (attempt / "settled.json").write_text("{}")
+    cache_command("prune", "--max-size", "0")
+    assert site.published == []
+
+
+def test_prune_leaves_what_a_job_runs_in_place(site, cache_command, run_python):
+    key = site.store().stage(site.request("alpha"), site.say).key
+    job = run_python(IN_PLACE + "sys.stdin.read()\n", key, stdin=subprocess.PIPE)
+    assert job.stdout is not None
+    while "in place\n" not in (line := job.stdout.readline()):
+        assert line
+    age(site, key, days=40)
+    cache_command("prune", "--max-size", "0")
+    assert site.published == [key]
+    job.communicate("")
+    cache_command("prune", "--max-size", "0")
+    assert site.published == []
+
+
+def entry(key: str, size: int, **unused: float) -> Entry:
+    manifest = Manifest(EnvKey(key), (), {}, "", "", "", size, "", 0, 0, NOW, "", 0)
+    return Entry(manifest, size, 0, NOW - timedelta(**unused))
+
+
+@pytest.mark.parametrize(
+    ("limits", "kept", "gone"),
+    [
+        ({"max_size": 100}, set(), []),
+        ({"max_size": 60}, set(), ["a"]),
+        ({"max_size": 0}, set(), ["a", "b", "c"]),
+        ({"max_size": 0}, {"b"}, ["a", "c"]),
+        ({"older_than": timedelta(days=3)}, set(), ["a"]),
+        ({"older_than": timedelta(days=3), "max_size": 35}, set(), ["a", "b"]),
+        ({"older_than": timedelta(days=30)}, set(), []),
+    ],
+)
+def test_longest_unused_goes_first_and_the_last_hour_stays(limits, kept, gone):
+    found = [entry("c", 20, hours=2), entry("a", 40, days=5), entry("new", 10, minutes=59), entry("b", 30, days=1)]
+    assert [e.manifest.key for e in upkeep.superfluous(found, NOW, kept, **limits)] == gone
+
+
+def test_dead_jobs_are_forgotten(tmp_path):
+    cache = SharedCache(tmp_path)
+    cache.leases.mkdir()
+    for name, old in (("use-aa-host-1", 0), ("use-bb-host-2", 3600)):
+        (cache.leases / name).mkdir()
+        owner = cache.leases / name / "owner"
+        owner.touch()
+        then = SYSTEM.now().timestamp() - old
+        os.utime(owner, (then, then))
+    assert upkeep.in_use(cache) == {"aa"}
+    assert [path.name for path in cache.leases.iterdir()] == ["use-aa-host-1"]
+
+
+def test_task_is_warmed_by_its_id(site, cache_command, clearml_server, tmp_path):
+    """Through a real server: what a compute node would have missed is staged by the command that its error names."""
+    from hpc_agent.api.client import Client
+    from hpc_agent.config.load import load
+    from hpc_agent.retry import INTERACTIVE
+
+    text = f"--no-index\n--find-links {site.wheels.folder}\nbeta\n"
+    client = Client(load(clearml_server.conf).settings.api, budget=INTERACTIVE)
+    task = client.tasks.create(
+        {"name": "warm me", "type": "training", "project": None,
+         "script": {"entry_point": "x.py", "diff": "print(1)\n", "requirements": {"pip": text}}}
+    )  # fmt: skip
+    conf = site.folder / "clearml.conf"
+    conf.write_text(clearml_server.conf.read_text() + conf.read_text())
+    answer = cache_command("warm", "--id", task)
+    assert answer.returncode == 0, answer.stderr
+    assert f"Task {task} is staged: environment {site.published[0]}" in answer.stdout
+    # The same words find it offline.
+    assert site.store().find(site.request("beta")) == site.published[0]
