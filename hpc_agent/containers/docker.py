@@ -12,7 +12,7 @@ from hpc_agent.containers.gpus import GpuShare
 
 @dataclass(frozen=True)
 class Docker:
-    """``local_only``: never ask a registry."""
+    """``skip_gpus_flag``: say nothing about GPUs."""
 
     name: str
     program: str
@@ -22,7 +22,8 @@ class Docker:
 
     def wrap(self, box: Box) -> Argv:
         # Never pull here: what is missing has been fetched before, under a message of its own.
-        argv = [self.program, "run", "--rm", "--pull=never", f"--name={box.name}"]
+        # podman's `rm --force` would else wait for as long; our own grace is over by then.
+        argv = [self.program, "run", "--rm", "--pull=never", "--stop-timeout=0", f"--name={box.name}"]
         argv += [] if self.skip_gpus_flag else self.gpu_words(box.gpus)
         argv += box.arguments
         argv += [word for label in box.labels for word in ("--label", label)]

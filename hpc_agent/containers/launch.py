@@ -29,11 +29,18 @@ done
 """
 
 
+_WATCH = """\
+# Whoever started us holds the other end of this: it closes when that process dies, in whatever way.
+( read -r _ <{alive}; kill -TERM $$; sleep 5; [ $$ -ne 1 ] || kill -KILL -1 ) 2>/dev/null &
+"""
+
+
 @dataclass(frozen=True)
 class Launch:
     """``path_first``: folder put before the image's own PATH. ``python``: must start, else the image does not fit.
     ``before``: a command to run first (a notebook's conversion). ``first``: the script is the container's process 1.
-    ``home``: for images that say nothing about one."""
+    ``home``: for images that say nothing about one. ``alive``: a pipe that the starting process holds open, for
+    containers that would outlive it."""
 
     cwd: str
     command: Sequence[str]
@@ -44,15 +51,17 @@ class Launch:
     before: Sequence[str] | None = None
     first: bool = False
     home: str = "/tmp"  # noqa: S108
+    alive: str = ""
 
 
 def script(launch: Launch, image: str) -> str:
     """For bash where the image has it, else sh. ``image`` is for messages."""
-    lines = ['PATH="${PATH:-/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin}"']
-    lines += [f"export {name}={shlex.quote(value)}" for name, value in launch.exports.items() if _NAME.fullmatch(name)]
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in launch.exports.items() if _NAME.fullmatch(name)]
     lines.append(f'export HOME="${{HOME:-{launch.home}}}"')
     if launch.first:
         lines.append("trap 'exit 143' TERM INT")
+    if launch.alive:
+        lines.append(_WATCH.format(alive=shlex.quote(launch.alive)))
     # Outside of the folder of the task: what its set-up leaves behind is no part of the code.
     lines += ["cd /", *launch.setup]
     if launch.path_first:

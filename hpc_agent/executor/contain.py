@@ -32,6 +32,7 @@ ENVIRONMENT = "/hpc-agent/environment"
 CACHE = "/hpc-agent/cache"
 HOME = "/hpc-agent/home"
 _CONFIG = "clearml.conf"
+_ALIVE = "alive"
 _SWEEP_S = 120.0
 _SYSTEM_FOLDERS = ("/", "/usr", "/usr/local", "/bin")
 
@@ -60,6 +61,7 @@ class Container:
         self._name = name
         self._configuration = configuration
         self._settings = configuration.settings
+        self._alive: int | None = None
         self.code = ensure_directory(workdir / "code").resolve()
 
     def command(self, run: Inhabitant, say: Callable[[str], None]) -> list[str]:
@@ -80,6 +82,7 @@ class Container:
             for note in translated.notes:
                 say(note)
         gpus = share(run.gpus, os.environ, present=Path("/dev/nvidiactl").exists())
+        self._hold_on()
         start = self._launch(run, {**travelling(os.environ), **dict(variables)}, gpus)
         self._announce(run.task, arguments, say)
         return self._room.command(
@@ -88,10 +91,20 @@ class Container:
 
     def end(self) -> None:
         """Nothing of it is left on this machine, also when its client was killed."""
+        if self._alive is not None:
+            os.close(self._alive)
         remove(self._room.runtime, self._name)
         shutil.rmtree(self.code, ignore_errors=True)
         if self._room.runtime.isolated and self.code.exists():
             self._sweep()
+
+    def _hold_on(self) -> None:
+        """A daemon's container knows nothing of the job that it belongs to: it ends when this pipe does."""
+        if self._room.runtime.isolated:
+            pipe = ensure_directory(self._room.folder, mode=0o700) / _ALIVE
+            pipe.unlink(missing_ok=True)
+            os.mkfifo(pipe, 0o600)
+            self._alive = os.open(pipe, os.O_RDWR)  # does not wait for a reader
 
     def _sweep(self) -> None:
         """Files that a daemon's root has written for us are not ours to remove."""
@@ -153,6 +166,7 @@ class Container:
             before=space.preparation(python),
             first=self._room.runtime.isolated,
             home=HOME,
+            alive=f"{START}/{_ALIVE}" if self._room.runtime.isolated else "",
         )
 
     def _inside(self, path: Path) -> Path:
