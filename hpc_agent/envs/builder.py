@@ -5,17 +5,15 @@ from __future__ import annotations
 import getpass
 import os
 import socket
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from hpc_agent import files
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey
-from hpc_agent.envs import archive, interpreter, inventory, lock
+from hpc_agent.envs import archive, interpreter, inventory, lock, workplaces
 from hpc_agent.envs.build import build, installed
 from hpc_agent.envs.foreign import Foreign, missing
 from hpc_agent.envs.installers import Place, installer_for
@@ -23,7 +21,6 @@ from hpc_agent.envs.interpreter import Interpreter
 from hpc_agent.envs.key import key_of, key_parts
 from hpc_agent.envs.lock import Lock, Wanted
 from hpc_agent.envs.manifest import Manifest
-from hpc_agent.envs.node import remove_tree
 from hpc_agent.envs.request import EnvRequest
 from hpc_agent.envs.requirements import shown
 from hpc_agent.envs.shared import ARCHIVE, LOCK, SharedCache
@@ -171,12 +168,8 @@ class Builder:
             EnvironmentBuildError: the local disk is full or broken.
         """
         try:
-            files.ensure_directory(self._folder / "build")
-            work = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=self._folder / "build"))
-            try:
+            with workplaces.make(self._folder / "build") as work:
                 yield work
-            finally:
-                remove_tree(work)
         except OSError as error:
             raise EnvironmentBuildError(
                 f"the environment cannot be built in {self._folder}: {error.strerror or error}; "

@@ -15,7 +15,7 @@ import pytest
 from hpc_agent.clock import SYSTEM
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey
-from hpc_agent.envs import archive, inventory
+from hpc_agent.envs import archive, inventory, workplaces
 from hpc_agent.envs.node import remove_tree
 from hpc_agent.envs.store import EnvStore
 from hpc_agent.errors import EnvironmentBuildError
@@ -41,7 +41,7 @@ def kill_after(child: subprocess.Popen[str], seconds: float) -> None:
     try:
         child.wait(seconds)
     except subprocess.TimeoutExpired:
-        # The installers run in sessions of their own and outlive the builder, as after a real SIGKILL.
+        # The builder alone: its installers run in sessions of their own and outlive it for a moment.
         os.kill(child.pid, signal.SIGKILL)
     child.communicate()
 
@@ -62,6 +62,13 @@ def test_builder_killed_at_any_moment_leaves_nothing_wrong(site, run_python):
         key = site.store().stage(site.request("beta"), site.say).key
         assert SYSTEM.monotonic() - began < lasts * 3 + 5
         assert whole(site, key)
+    # What the dead left on the local disk goes as soon as their installers have ended too.
+    build = site.scratch / f"hpc-agent-{os.getuid()}" / "build"
+    deadline = SYSTEM.monotonic() + 30
+    while list(build.iterdir()):
+        assert SYSTEM.monotonic() < deadline
+        with workplaces.make(build):
+            SYSTEM.sleep(0.1)
     assert works(site.store().use(key, site.say))
 
 
