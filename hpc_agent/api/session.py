@@ -28,6 +28,7 @@ REFRESH_BEFORE_S = 600
 
 _TEMPORARY = frozenset({429, 500, 502, 503, 504, 509})
 _NOT_FOUND = frozenset({101, 201, 401, 701})
+_WRONG_SERVER = "is api.api_server the API server (port 8008, or api.…) and not the web page?"
 _TIMEOUT = (10, 60)  # connect, read
 
 
@@ -170,12 +171,13 @@ class Session:
             except ServerUnreachableError as error:
                 error.uncertain = False  # a login changes nothing
                 raise
+            except ApiError as error:
+                if error.code != 404:
+                    raise
+                raise ConfigError(f"{settings.api_server} knows no login; {_WRONG_SERVER}") from error
             token = data.get("token")
             if not isinstance(token, str):
-                raise ConfigError(
-                    f"{settings.api_server} answered the login without a token; is api.api_server the API server "
-                    "(port 8008, or api.…) and not the web page?"
-                )
+                raise ConfigError(f"{settings.api_server} answered the login without a token; {_WRONG_SERVER}")
             self._token = token
             claims = _claims(token)
             end = claims.get("exp")

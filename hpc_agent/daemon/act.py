@@ -25,6 +25,7 @@ from hpc_agent.domain.decide import (
 from hpc_agent.domain.ids import QueueId, WorkerId
 from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.status import TaskStatus
+from hpc_agent.domain.verdict import in_one_line
 from hpc_agent.errors import ApiError
 from hpc_agent.logs import Events
 from hpc_agent.retry import INTERACTIVE, ONCE
@@ -154,7 +155,7 @@ class Actor:
         directory.write_claim(msgspec.structs.replace(intent, state="won"))
         log.warning("refused", task=attempt.task, queue=queue.name, reason=action.reason)
         self._tell(attempt, action.reason)
-        self._post(attempt, action.status, action.reason, force=True)
+        self._post(attempt, action.status, in_one_line(action.reason), force=True)
         self.close(attempt, directory, action.reason)
 
     def _tell(self, attempt: Attempt, line: str) -> None:

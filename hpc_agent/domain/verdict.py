@@ -52,3 +52,9 @@ def _duration(seconds: int) -> str:
     days, rest = divmod(max(seconds, 0), 86400)
     clock = f"{rest // 3600:02d}:{rest % 3600 // 60:02d}:{rest % 60:02d}"
     return f"{days}-{clock}" if days else clock
+
+
+def in_one_line(text: str, limit: int = 500) -> str:
+    """``text`` as a status reason: one line, not longer than a page shows. The console has the whole."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"

@@ -6,6 +6,7 @@ import signal
 from dataclasses import dataclass
 from typing import Literal
 
+from hpc_agent.domain.verdict import in_one_line
 from hpc_agent.executor.stop import Why
 
 Final = Literal["completed", "failed", "stopped", "none"]
@@ -49,7 +50,7 @@ def ended(code: int, why: Why | None) -> Outcome:
 
 def never_started(reason: str) -> Outcome:
     """The task could not be prepared."""
-    return Outcome("failed", reason, 1)
+    return Outcome("failed", in_one_line(reason), 1)
 
 
 def _signal(number: int) -> str:
