@@ -81,6 +81,14 @@ class Stager:
         request = self._request(task, source, self.contain(task, lambda _: None))
         return Staged(source, self._envs.find(request, task=task.id) if request else None)
 
+    def names_image(self, task: Task) -> bool:
+        """Whether the task runs in a container here.
+
+        Raises:
+            ContainerError: with arguments that are not the task's to give.
+        """
+        return self._containment.choose(task.container) is not None
+
     def contain(self, task: Task, progress: Progress) -> Contained | None:
         """What the task runs in on this node; None where that is the node itself. No network.
 

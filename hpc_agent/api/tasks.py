@@ -15,7 +15,6 @@ from hpc_agent.retry import Budget
 from hpc_agent.wire.draft import container_to_wire
 from hpc_agent.wire.task import status_from_wire, task_from_wire
 
-
 _PAGE = 500
 """What the reference server gives at most in one answer."""
 

@@ -106,7 +106,13 @@ def docker_option(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def docker_configuration(shared: Shared, docker: tuple[str, ...] | None, flags: Mapping[str, object]) -> Configuration:
-    """The configuration with ``--docker`` in it: None leaves it as it is, ``()`` takes the configured image."""
+    """The configuration with ``--docker`` in it: None leaves it as it is, ``()`` takes the configured image.
+
+    Raises:
+        InputError: its first word is no image.
+    """
+    if docker and docker[0].startswith("-"):
+        raise InputError(f"--docker wants an image before its arguments, as in --docker python:3.11 {docker[0]}")
     image: dict[str, object] = {}
     if docker:
         image = {"agent.default_docker.image": docker[0], "agent.default_docker.arguments": list(docker[1:])}

@@ -68,7 +68,9 @@ def _convert(kind: Any, value: object, path: str, origins: Mapping[str, str]) ->
         return msgspec.convert(value, kind, strict=False, dec_hook=_decode)
     except msgspec.ValidationError as error:
         shown = "********" if "secret" in path or "pass" in path else repr(value)
-        raise ConfigError(f"{_origin(path, origins)}: {path} is {shown}, {_expected(str(error))}") from error
+        choices = typing.get_args(plain) if typing.get_origin(plain) is typing.Literal else ()
+        expected = f"expected one of: {', '.join(map(str, choices))}" if choices else _expected(str(error))
+        raise ConfigError(f"{_origin(path, origins)}: {path} is {shown}, {expected}") from error
 
 
 def _mapped_settings(kind: Any) -> type[Settings] | None:

@@ -75,6 +75,7 @@ class Preparer:
             SourceError, EnvironmentBuildError, ContainerError: it cannot be had.
         """
         begun = self._clock.monotonic()
+        self._check_docker(task)
         staged = self._staged(task, directory)
         contained = self._contain(task)
         container = None
@@ -100,13 +101,19 @@ class Preparer:
     def _options(self) -> list[str]:
         return ["-" + "O" * self._wishes.optimize] if self._wishes.optimize else []
 
-    def _contain(self, task: Task) -> Contained | None:
-        contained = self._stager.contain(task, self._say)
-        if contained is None and self._wishes.docker:
+    def _check_docker(self, task: Task) -> None:
+        """
+        Raises:
+            ContainerError: a container is wanted, and nobody says which.
+        """
+        if self._wishes.docker and not self._stager.names_image(task):
             raise ContainerError(
                 "--docker names no image, nor does the task or agent.default_docker.image: give one, as in "
                 "--docker python:3.11"
             )
+
+    def _contain(self, task: Task) -> Contained | None:
+        contained = self._stager.contain(task, self._say)
         # In an image that `hpc-agent build` made, the task is where it wants to be.
         if contained is None and task.container.image and task.container.image != os.environ.get(IMAGE_VARIABLE):
             self._say(
