@@ -84,7 +84,6 @@ class Toolbox:
         Raises:
             EnvironmentBuildError: it could not be run.
         """
-        nice = ["nice"] if shutil.which("nice") else []
         git = git_credentials.environment([*self._credentials, *credentials])
         try:
             if self.foreign:
@@ -92,7 +91,7 @@ class Toolbox:
                 return self.foreign.run(
                     list(argv), timeout=_LONGEST, env=added, cwd=cwd, folders=self._folders(cwd, added)
                 )
-            return process.run([*nice, *argv], timeout=_LONGEST, env={**self._env, **git, **environ}, cwd=cwd)
+            return process.run([*_manners(), *argv], timeout=_LONGEST, env={**self._env, **git, **environ}, cwd=cwd)
         except ProcessError as error:
             raise EnvironmentBuildError(f"the environment cannot be built: {error}") from error
 
@@ -110,6 +109,12 @@ class Toolbox:
         for path in written:
             path.mkdir(parents=True, exist_ok=True)
         return {**dict.fromkeys(read, False), **dict.fromkeys(written, True)}
+
+
+def _manners() -> list[str]:
+    """What stands before an installer: it yields to others, and ends with us should we be killed."""
+    nice = ["nice"] if shutil.which("nice") else []
+    return nice + (["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else [])
 
 
 _INSTALLERS = ("UV_", "PIP_", "SSL_CERT_FILE", "http_proxy", "https_proxy", "no_proxy", "all_proxy")

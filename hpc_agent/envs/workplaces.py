@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import secrets
@@ -15,6 +16,8 @@ from hpc_agent.envs.node import remove_tree
 _LOCK = ".building"
 """Held by the builder with flock(2), which the kernel drops with its process."""
 
+_ABANDONED = 3600.0
+
 
 @contextmanager
 def make(parent: Path) -> Iterator[Path]:
@@ -24,13 +27,13 @@ def make(parent: Path) -> Iterator[Path]:
         OSError: the disk is full or broken.
     """
     files.ensure_directory(parent)
-    _remove_abandoned(parent)
     work = parent / secrets.token_hex(8)
     lock = parent / f"{work.name}{_LOCK}"
     # The lock first: a folder without one would be nobody's.
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _remove_abandoned(parent, os.fstat(descriptor).st_mtime)
         work.mkdir(mode=0o700)
         yield work
     finally:
@@ -39,20 +42,24 @@ def make(parent: Path) -> Iterator[Path]:
         os.close(descriptor)
 
 
-def _remove_abandoned(parent: Path) -> None:
-    for lock in parent.glob(f"*{_LOCK}"):
-        try:
-            descriptor = os.open(lock, os.O_RDWR)
-        except FileNotFoundError:
-            continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            work = lock.with_name(lock.name.removesuffix(_LOCK))
-            remove_tree(work)
-            # An installer that outlived its builder may still write there: then next time.
-            if not work.exists():
-                lock.unlink(missing_ok=True)
-        except BlockingIOError:
-            pass
-        finally:
-            os.close(descriptor)
+def _remove_abandoned(parent: Path, now: float) -> None:
+    for entry in parent.iterdir():
+        lock = entry if entry.name.endswith(_LOCK) else entry.with_name(f"{entry.name}{_LOCK}")
+        with contextlib.suppress(FileNotFoundError):  # another one is at it too
+            if lock.exists():
+                _remove_unless_locked(lock)
+            elif now - entry.stat().st_mtime > _ABANDONED:
+                # Made again by an installer that outlived its builder.
+                remove_tree(entry)
+
+
+def _remove_unless_locked(lock: Path) -> None:
+    descriptor = os.open(lock, os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        remove_tree(lock.with_name(lock.name.removesuffix(_LOCK)))
+        lock.unlink(missing_ok=True)
+    except BlockingIOError:
+        pass
+    finally:
+        os.close(descriptor)
