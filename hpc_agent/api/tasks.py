@@ -153,9 +153,10 @@ class Tasks:
     def set_requirements(self, task: TaskId, requirements: Mapping[str, str]) -> None:
         self._session.call("tasks.set_requirements", {"task": task, "requirements": dict(requirements)})
 
-    def set_commit(self, task: TaskId, script: Mapping[str, Any]) -> None:
-        """Store the whole script section (the server replaces it as a whole)."""
-        self._session.call("tasks.edit", {"task": task, "script": dict(script), "force": True})
+    def set_commit(self, task: TaskId, commit: str) -> None:
+        """Store the commit that a branch meant. The whole script section is sent: the server replaces it as a whole."""
+        script = self.raw(task).get("script") or {}
+        self.edit(task, {"script": {**script, "version_num": commit}})
 
     def set_container(self, task: TaskId, container: Container) -> None:
         self.edit(task, {"container": container_to_wire(container)})

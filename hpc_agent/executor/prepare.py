@@ -13,11 +13,12 @@ from hpc_agent.config.load import Configuration
 from hpc_agent.containers.arguments import split
 from hpc_agent.containment import Contained
 from hpc_agent.domain.ids import WorkerId
-from hpc_agent.domain.task import Container, Task
+from hpc_agent.domain.task import Task
 from hpc_agent.envs.store import UsableEnv
 from hpc_agent.errors import ContainerError, EnvironmentBuildError, SourceError
 from hpc_agent.executor import contain
 from hpc_agent.executor.environment import Launch, process_environment
+from hpc_agent.executor.record import Used
 from hpc_agent.files import read_record
 from hpc_agent.process import run
 from hpc_agent.runs.directory import RunDirectory
@@ -28,6 +29,9 @@ _CONVERT_TIMEOUT_S = 600
 
 IMAGE_VARIABLE = "CLEARML_DOCKER_IMAGE"
 """Set in containers to the image they are made from."""
+
+
+_NOTHING = Used()
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,7 @@ class Prepared:
     environ: Mapping[str, str]
     cwd: Path
     end: Callable[[], None] = lambda: None
-    image: Container | None = None
-    """The default that the task runs in, for it named none itself."""
+    used: Used = _NOTHING
 
 
 class Preparer:
@@ -89,13 +92,14 @@ class Preparer:
             self._say(f"Environment {env.key} ready ({env.how}) after {self._clock.monotonic() - begun:.1f} s")
             _check_image(env, contained)
         if contained and container:
-            return self._prepared_container(task, contained, container, workspace, env)
+            return self._prepared_container(task, contained, container, workspace, env, staged.source.commit)
         python = env.python if env else Path("python3")
         environ = process_environment(
             os.environ, self._launch(task, workspace, env.python if env else None), self._settings.agent
         )
         self._convert(workspace, python, environ)
-        return Prepared(workspace.command(python, environ, options=self._options), environ, workspace.cwd)
+        used = Used(env.packages if env else (), staged.source.commit)
+        return Prepared(workspace.command(python, environ, options=self._options), environ, workspace.cwd, used=used)
 
     @property
     def _options(self) -> list[str]:
@@ -129,6 +133,7 @@ class Preparer:
         container: contain.Container,
         workspace: Workspace,
         env: UsableEnv | None,
+        commit: str,
     ) -> Prepared:
         wishes = self._wishes
         run = contain.Inhabitant(task, self._worker, workspace, env, wishes.log_level, self._options, wishes.gpus)
@@ -138,7 +143,9 @@ class Preparer:
             words = shlex.join(split(self._settings.docker.default_arguments))
             default = replace(task.container, image=choice.image, arguments=words)
         argv = container.command(run, self._say)
-        return Prepared(argv, dict(os.environ), workspace.cwd, container.end, default)
+        return Prepared(
+            argv, dict(os.environ), workspace.cwd, container.end, Used(env.packages if env else (), commit, default)
+        )
 
     def _staged(self, task: Task, directory: RunDirectory) -> Staged:
         """Offline: what the daemon staged for this attempt, else what the cache has. Online: a stage of our own."""

@@ -16,14 +16,16 @@ import msgspec
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.config.load import Configuration
+from hpc_agent.domain.gpus import visible_gpus
 from hpc_agent.domain.ids import TaskId
-from hpc_agent.domain.task import Container, Task
+from hpc_agent.domain.task import Task
 from hpc_agent.errors import ApiError, HpcAgentError
 from hpc_agent.executor.claim import Claimer, Lost, Won
 from hpc_agent.executor.console import Console
 from hpc_agent.executor.identity import Identity
 from hpc_agent.executor.outcome import Outcome, ended, never_started
 from hpc_agent.executor.prepare import Preparer, Wishes
+from hpc_agent.executor.record import Recorder
 from hpc_agent.executor.stop import StopRequest, Why
 from hpc_agent.executor.supervise import Supervisor
 from hpc_agent.executor.watch import Watch
@@ -33,7 +35,7 @@ from hpc_agent.process import Grace, Supervised
 from hpc_agent.retry import Budget
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
 from hpc_agent.runs.records import ExitReport
-from hpc_agent.telemetry.gpus import GpuReader, visible_gpus
+from hpc_agent.telemetry.gpus import GpuReader
 from hpc_agent.telemetry.shipper import Source
 from hpc_agent.telemetry.usage import UsageReader
 
@@ -156,7 +158,7 @@ class Execution:
             self._stop,
             self._clock,
             ping_interval=self._settings.agent.task_ping_interval_sec,
-            usage=UsageReader(self._clock, GpuReader(visible_gpus(dict(os.environ)))),
+            usage=UsageReader(self._clock, GpuReader(visible_gpus(os.environ))),
             # The main thread may sit in git or an installer: its signal handler brings it out.
             wake=lambda: os.kill(os.getpid(), signal.SIGTERM),
         )
@@ -168,25 +170,18 @@ class Execution:
             with self._unwinding():
                 preparer = Preparer(self._configuration, self._me.worker, self._wishes, self._clock, console.say)
                 ready = preparer.prepare(task, directory, workdir)
-            self._note_image(task, ready.image)
+            recorder = Recorder(self._client, task, ready.used)
             try:
                 child = Supervised(ready.argv, env=ready.environ, cwd=ready.cwd, output=console.sink)
+                recorder.start()
                 grace = Grace(term=self._settings.hpc.term_grace)
                 code = Supervisor(child, console.say, self._stop, self._clock, grace).run()
+                recorder.finish()
             finally:
                 ready.end()
         finally:
             shutil.rmtree(workdir, ignore_errors=True)
         return ended(code, self._stop.why)
-
-    def _note_image(self, task: Task, image: Container | None) -> None:
-        """Whoever clones the task gets the container that it ran in. It runs without that too."""
-        if image is None:
-            return
-        try:
-            self._client.tasks.set_container(task.id, image)
-        except HpcAgentError as error:
-            log.warning("image not noted", task=task.id, error=error)
 
     @contextmanager
     def _signals(self) -> Iterator[None]:

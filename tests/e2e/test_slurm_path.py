@@ -155,3 +155,17 @@ def test_a_job_that_loses_its_agent_is_settled_from_accounting(site: Site) -> No
 def _ended(site: Site, job: str) -> str:
     rows = site.slurm("sacct", "-X", "-n", "-P", "-j", job, "-o", "State,ExitCode").split()
     return rows[0] if rows and rows[0].split("|")[0] not in ("PENDING", "RUNNING") else ""
+
+
+def test_a_clone_gets_the_packages_that_were_installed_and_the_wish_is_kept(site: Site) -> None:
+    task = site.bare_task("import idna\nprint('idna', idna.__version__)\n", requirements={"pip": "idna>=3"})
+    site.daemon()
+    assert site.wait_for_end(task) is TaskStatus.COMPLETED
+    version = site.console(task).split("idna ")[1].split()[0]
+    requirements = site.client.tasks.get(task).script.requirements
+    assert requirements.pip == (f"idna=={version}",)
+    assert requirements.org_pip == ("idna>=3",)
+    clone = site.client.tasks.clone(task, "again")
+    site.client.tasks.enqueue(clone, site.queue_id)
+    assert site.wait_for_end(clone) is TaskStatus.COMPLETED
+    assert site.client.tasks.get(clone).script.requirements == requirements
