@@ -11,6 +11,7 @@ from typing import Protocol
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import JobRecord, LiveJob, Submission
 from hpc_agent.domain.resources import Resources
+from hpc_agent.domain.room import Room
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,10 @@ class Scheduler(Protocol):
         Raises:
             SchedulerUnavailableError: no usable answer; nothing is known, not even that a job is gone.
         """
+
+    def room(self) -> Room:
+        """What may be submitted now, as the last ``live_jobs`` saw it. More than that would only wait here, where
+        nobody can put it into another order, and not in its queue."""
 
     def find(self, job_name: str, since: datetime) -> JobId | None:
         """The job submitted under this name at or after ``since``, live or ended; None if certainly none is known.

@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -21,13 +22,14 @@ from hpc_agent.clock import Clock
 from hpc_agent.config.settings import LocalSettings
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import Accepted, JobRecord, JobState, LiveJob, Refused, Submission, Uncertain
+from hpc_agent.domain.room import Room
 from hpc_agent.errors import ProcessError, SchedulerUnavailableError
 from hpc_agent.files import CorruptFileError
 from hpc_agent.logs import Events
 from hpc_agent.schedulers import gpus
 from hpc_agent.schedulers.base import SubmitRequest
 from hpc_agent.schedulers.environment import scrubbed
-from hpc_agent.schedulers.local_jobs import CancelRequest, Claim, Ending, JobFolder, JobsFolder, Spec, process_id
+from hpc_agent.schedulers.local_jobs import CancelRequest, Claim, Ending, JobFolder, JobsFolder, Share, Spec, process_id
 
 log = Events("schedulers.local")
 
@@ -50,9 +52,10 @@ class LocalScheduler:
         cluster: str = "",
         grace: float = 30,
         environ: Mapping[str, str] | None = None,
+        share: Share | None = None,
     ) -> None:
-        """``folder`` belongs to this machine alone; ``grace`` are the seconds from TERM to KILL of a cancelled job."""
-        self._settings = settings
+        """``folder`` belongs to this machine alone; ``grace`` are the seconds from TERM to KILL of a cancelled job;
+        ``share`` is the part of the machine that is ours, all of it when not given."""
         self._folder = folder
         self._jobs = JobsFolder(folder / "jobs")
         self._clock = clock
@@ -60,15 +63,18 @@ class LocalScheduler:
         self._grace = grace
         own = os.environ if environ is None else environ
         self._environ = scrubbed(own)
-        self._gpus = gpus.names(settings.gpus, own)
+        self._given = share
+        self._share = share or Share("", settings.max_jobs, gpus.names(settings.gpus, own))
+        self._room = Room(0, 0)
 
     def cluster(self) -> str:
         return self._cluster
 
     def submit(self, request: SubmitRequest) -> Submission:
         wanted = request.resources
-        if wanted.gpus > len(self._gpus):
-            return Refused(f"the job asks for {wanted.gpus} GPUs, but this machine has {len(self._gpus)} to hand out")
+        available = len(self._share.gpus)
+        if wanted.gpus > available:
+            return Refused(f"the job asks for {wanted.gpus} GPUs, but this machine has {available} to hand out")
         if wanted.nodes > 1:
             return Refused(f"the job asks for {wanted.nodes} nodes, but without Slurm there is this machine only")
         try:
@@ -77,7 +83,9 @@ class LocalScheduler:
                 return Refused(f"{request.script} does not start with #! and the path of an interpreter")
             now = self._clock.now()
             limit = wanted.time_minutes * 60 if wanted.time_minutes else None
-            spec = Spec(request.job_name, str(request.workdir), str(request.output), wanted.gpus, limit, submitted=now)
+            spec = Spec(
+                request.job_name, str(request.workdir), str(request.output), wanted.gpus, limit, now, self._given
+            )
             job = self._jobs.add(spec, script)
             self._jobs.clear_away(now - _KEPT)
         except (OSError, CorruptFileError) as error:
@@ -130,11 +138,14 @@ class LocalScheduler:
             late = asked is not None and (now - asked.at).total_seconds() > self._grace
             process.kill_group(child.pid, signal.SIGKILL if late else signal.SIGTERM)
 
+    def room(self) -> Room:
+        return self._room
+
     def _advance(self) -> list[LiveJob]:
         """Start waiting jobs in their order while there is room; returns all that wait or run."""
         live: list[LiveJob] = []
         waiting: list[tuple[JobFolder, Spec]] = []
-        free = list(self._gpus)
+        use = _Use()
         for job in self._jobs.all():
             spec = None if job.is_closed() else job.spec()
             if spec is None:
@@ -144,34 +155,32 @@ class LocalScheduler:
             elif (claim := job.claim()) is None:
                 waiting.append((job, spec))
             else:
-                free = [gpu for gpu in free if gpu not in claim.gpus]
+                use.add(self._share_of(spec), claim)
                 live.append(_live(job, spec, JobState.RUNNING, nodes=self._cluster))
-        return live + self._start_in_order(waiting, len(live), free)
+        live += self._start_in_order(waiting, use)
+        ours = [spec for job, spec in waiting if job.claim() is None and self._share_of(spec) == self._share]
+        free = len(use.free(self._share)) - sum(spec.gpus for spec in ours)
+        self._room = Room(self._share.max_jobs - use.running(self._share) - len(ours), max(free, 0))
+        return live
 
-    def _start_in_order(
-        self, waiting: Sequence[tuple[JobFolder, Spec]], running: int, free: list[str]
-    ) -> list[LiveJob]:
+    def _start_in_order(self, waiting: Sequence[tuple[JobFolder, Spec]], use: _Use) -> list[LiveJob]:
         live: list[LiveJob] = []
-        reason = ""
+        blocked: dict[str, str] = {}
         for job, spec in waiting:
-            reason = reason or self._no_room(spec, running, len(free)) or self._start(job, free[: spec.gpus])
+            share = self._share_of(spec)
+            free = use.free(share)
+            reason = blocked.get(share.owner) or use.no_room(spec, share) or self._start(job, free[: spec.gpus])
             if reason:
                 live.append(_live(job, spec, JobState.PENDING, reason=reason))
                 # Later ones do not overtake it.
-                reason = reason if reason.startswith("behind") else f"behind job {job.id}"
+                blocked.setdefault(share.owner, f"behind job {job.id}")
             elif (claim := job.claim()) and claim.process:
-                running += 1
-                free = [gpu for gpu in free if gpu not in claim.gpus]
+                use.add(share, claim)
                 live.append(_live(job, spec, JobState.RUNNING, nodes=self._cluster))
         return live
 
-    def _no_room(self, spec: Spec, running: int, free: int) -> str:
-        """Why this job has to wait, or nothing."""
-        if running >= self._settings.max_jobs:
-            return f"{running} of at most {self._settings.max_jobs} jobs are running"
-        if spec.gpus > free:
-            return f"waiting for {spec.gpus} GPUs, {free} of {len(self._gpus)} are free"
-        return ""
+    def _share_of(self, spec: Spec) -> Share:
+        return spec.share or self._share
 
     def _start(self, job: JobFolder, gpus: Sequence[str]) -> str:
         """Start a supervisor and wait for its claim; returns why the job does not run, or nothing.
@@ -216,6 +225,33 @@ class LocalScheduler:
             raise SchedulerUnavailableError(
                 f"the local scheduler's folder {self._folder} cannot be used: {error}"
             ) from error
+
+
+class _Use:
+    """What the running jobs of all shares have."""
+
+    def __init__(self) -> None:
+        self._jobs: Counter[str] = Counter()
+        self._gpus: set[str] = set()
+
+    def add(self, share: Share, claim: Claim) -> None:
+        self._jobs[share.owner] += 1
+        self._gpus.update(claim.gpus)
+
+    def running(self, share: Share) -> int:
+        return self._jobs[share.owner]
+
+    def free(self, share: Share) -> list[str]:
+        return [gpu for gpu in share.gpus if gpu not in self._gpus]
+
+    def no_room(self, spec: Spec, share: Share) -> str:
+        """Why this job has to wait, or nothing."""
+        running, free = self.running(share), len(self.free(share))
+        if running >= share.max_jobs:
+            return f"{running} of at most {share.max_jobs} jobs are running"
+        if spec.gpus > free:
+            return f"waiting for {spec.gpus} GPUs, {free} of {len(share.gpus)} are free"
+        return ""
 
 
 def _locked(descriptor: int) -> bool:

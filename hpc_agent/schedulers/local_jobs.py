@@ -66,6 +66,16 @@ def _stat(pid: int) -> list[str] | None:
 
 
 @dataclass(frozen=True)
+class Share:
+    """One daemon's part of the machine. It travels with each job, so that any daemon can start it rightly."""
+
+    owner: str
+    max_jobs: int
+    gpus: tuple[str, ...]
+    """Names as in CUDA_VISIBLE_DEVICES. Another's share may have the same ones: they are lent to one job at a time."""
+
+
+@dataclass(frozen=True)
 class Spec:
     """What was submitted."""
 
@@ -76,6 +86,8 @@ class Spec:
     time_limit: int | None
     """Seconds."""
     submitted: datetime
+    share: Share | None = None
+    """Whose part of the machine it takes; None: of whoever starts it."""
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,8 @@ class Supervisor:
         self._folder.write_ending(self._supervise(spec, gpus))
 
     def _supervise(self, spec: Spec, gpus: tuple[str, ...]) -> Ending:
-        env = {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(gpus)}
+        # As Slurm's jobs have SLURM_JOB_ID.
+        env = {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(gpus), "HPC_AGENT_JOB_ID": self._folder.id}
         try:
             pid = process.spawn_detached(
                 [str(self._folder.script)], env=env, cwd=Path(spec.workdir), output=Path(spec.output)

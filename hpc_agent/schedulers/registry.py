@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import shutil
 import socket
+from typing import Literal
 
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import HpcSettings
 from hpc_agent.schedulers.base import Scheduler
 from hpc_agent.schedulers.local import LocalScheduler
+from hpc_agent.schedulers.local_jobs import Share
 from hpc_agent.schedulers.slurm_driver import SlurmScheduler
 
 
-def create(settings: HpcSettings, clock: Clock) -> Scheduler:
+def kind(settings: HpcSettings) -> Literal["slurm", "local"]:
     """The scheduler that the settings name; ``auto`` is Slurm where ``sbatch`` is on PATH, else the local one."""
-    kind = settings.scheduler
-    if kind == "auto":
-        kind = "slurm" if shutil.which("sbatch") else "local"
-    if kind == "slurm":
+    if settings.scheduler == "auto":
+        return "slurm" if shutil.which("sbatch") else "local"
+    return settings.scheduler
+
+
+def create(settings: HpcSettings, clock: Clock, share: Share | None = None) -> Scheduler:
+    """``share``: the part of this machine that is ours, for the local scheduler."""
+    if kind(settings) == "slurm":
         return SlurmScheduler(settings.slurm, cluster=settings.cluster)
     # The root may be shared by several machines; processes are not.
     folder = settings.root.expanduser() / "local" / socket.gethostname()
     # A task gets term_grace to end; its agent needs a moment more to report.
-    return LocalScheduler(settings.local, folder, clock, cluster=settings.cluster, grace=settings.term_grace + 10)
+    grace = settings.term_grace + 10
+    return LocalScheduler(settings.local, folder, clock, cluster=settings.cluster, grace=grace, share=share)

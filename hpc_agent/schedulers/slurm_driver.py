@@ -10,6 +10,7 @@ from hpc_agent import process
 from hpc_agent.config.settings import SlurmSettings
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import JobRecord, JobState, LiveJob, Submission, Uncertain
+from hpc_agent.domain.room import Room
 from hpc_agent.errors import ProcessError, SchedulerUnavailableError
 from hpc_agent.logs import Events
 from hpc_agent.schedulers import slurm
@@ -64,6 +65,9 @@ class SlurmScheduler:
         jobs = [slurm.live_job(row) for row in self._squeue()]
         self._report_unknown(jobs)
         return jobs
+
+    def room(self) -> Room:
+        return Room()
 
     def find(self, job_name: str, since: datetime) -> JobId | None:
         rows = self._squeue(ended=True, name=job_name)

@@ -67,15 +67,3 @@ class GpuReader:
             "gpu_memory_used": [round(info.used / 1024**2, 3) for info in memory],
             "gpu_memory_free": [round(info.free / 1024**2, 3) for info in memory],
         }
-
-
-def visible_gpus(environ: dict[str, str]) -> list[str] | None:
-    """What a job may see: CUDA_VISIBLE_DEVICES, else NVIDIA_VISIBLE_DEVICES; None means all."""
-    for variable in ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"):
-        text = environ.get(variable)
-        if text is None or text == "all":
-            continue
-        if text in ("", "none", "void", "-1"):
-            return []
-        return [part.strip() for part in text.split(",") if part.strip()]
-    return None

@@ -18,6 +18,7 @@ from hpc_agent.config.settings import LocalSettings, SlurmSettings
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import Accepted, JobRecord, JobState, LiveJob, Refused
 from hpc_agent.domain.resources import Resources
+from hpc_agent.domain.room import Room
 from hpc_agent.schedulers.base import Scheduler, SubmitRequest
 from hpc_agent.schedulers.local import LocalScheduler
 from hpc_agent.schedulers.slurm_driver import SlurmScheduler
@@ -270,3 +271,19 @@ def test_jobs_inherit_no_secret_and_nothing_of_another_job(world: World) -> None
 def test_a_cluster_has_a_name(world: World) -> None:
     assert world.scheduler.cluster()
     assert world.scheduler.name in ("slurm", "local")
+
+
+def test_room_counts_what_runs(tmp_path: Path) -> None:
+    world = LocalWorld(tmp_path, {})
+    assert world.scheduler.live_jobs() == []
+    assert world.scheduler.room() == Room(jobs=3, gpus=4)
+    job = world.submit("sleep 60", gpus=3)
+    wait_until(lambda: world.runs(job))
+    assert world.scheduler.room() == Room(jobs=2, gpus=1)
+    world.scheduler.cancel([job])
+    wait_until(lambda: not world.scheduler.live_jobs())
+    assert world.scheduler.room() == Room(jobs=3, gpus=4)
+
+
+def test_a_batch_system_has_room_for_any_number() -> None:
+    assert SlurmScheduler(SlurmSettings()).room() == Room()

@@ -20,11 +20,12 @@ from hpc_agent.config.settings import HpcSettings, LocalSettings
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import Accepted, JobRecord, JobState, Refused, Uncertain
 from hpc_agent.domain.resources import Resources
+from hpc_agent.domain.room import Room
 from hpc_agent.errors import SchedulerUnavailableError
 from hpc_agent.schedulers import registry
 from hpc_agent.schedulers.base import SubmitRequest
 from hpc_agent.schedulers.local import LocalScheduler
-from hpc_agent.schedulers.local_jobs import Claim, JobFolder, JobsFolder, ProcessId, Spec, process_id
+from hpc_agent.schedulers.local_jobs import Claim, JobFolder, JobsFolder, ProcessId, Share, Spec, process_id
 from hpc_agent.schedulers.slurm_driver import SlurmScheduler
 
 EARLIER = datetime.fromisoformat("2026-01-01T00:00:00+00:00")
@@ -295,3 +296,42 @@ def test_the_registry_follows_the_settings(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "sbatch").chmod(0o755)
     assert created("auto") == "slurm"
     assert SlurmScheduler(HpcSettings().slurm, cluster="mine").cluster() == "mine"
+
+
+def test_daemons_share_a_machine_and_never_a_gpu(machine: Machine) -> None:
+    """Shares may overlap: a GPU is lent to one job at a time, and jobs are counted for each share alone."""
+
+    def scheduler(owner: str, max_jobs: int, *gpus: str) -> LocalScheduler:
+        return LocalScheduler(
+            LocalSettings(), machine.state, SYSTEM, grace=1, environ=os.environ, share=Share(owner, max_jobs, gpus)
+        )
+
+    def submit(to: LocalScheduler, gpus: int) -> JobId:
+        answer = to.submit(machine.request("sleep 60", Resources(gpus=gpus)))
+        assert isinstance(answer, Accepted), answer
+        return answer.job
+
+    one, two = scheduler("one", 1, "0", "1"), scheduler("two", 5, "1", "2", "3")
+    first = submit(one, 2)
+    second, third, cpu = submit(two, 2), submit(two, 1), submit(two, 0)
+    states = {job.id: job.state for job in two.live_jobs()}
+    assert states == {
+        first: JobState.RUNNING,
+        second: JobState.RUNNING,
+        third: JobState.PENDING,
+        cpu: JobState.PENDING,
+    }
+    claims = [machine.job(job).claim() for job in (first, second)]
+    assert [claim and claim.gpus for claim in claims] == [("0", "1"), ("2", "3")]
+    assert two.room() == Room(jobs=2, gpus=0)
+    assert one.live_jobs() and one.room() == Room(jobs=0, gpus=0)
+    one.cancel([first])
+    wait_until(lambda: machine.record(first) is not None)
+    assert {job.id: job.state for job in one.live_jobs()} == dict.fromkeys((second, third, cpu), JobState.RUNNING)
+
+
+def test_a_job_knows_its_number(machine: Machine) -> None:
+    job = machine.submit("echo number $HPC_AGENT_JOB_ID")
+    machine.live()
+    machine.wait_for_record(job)
+    assert f"number {job}\n" in (machine.folder / "out").read_text()

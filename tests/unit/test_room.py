@@ -1,0 +1,63 @@
+"""Who gets which share of a machine."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpc_agent.domain.room import GpuRange, Room, parse_allocation
+from hpc_agent.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("word", "queue", "least", "most"),
+    [
+        ("dual_gpus=2", "dual_gpus", 2, 2),
+        ("single=1", "single", 1, 1),
+        ("quad=1-4", "quad", 1, 4),
+        ("a=b=3", "a=b", 3, 3),
+        ("my queue=8", "my queue", 8, 8),
+    ],
+)
+def test_a_queue_says_how_many_gpus_its_jobs_get(word, queue, least, most):
+    assert parse_allocation(word) == (queue, GpuRange(least, most))
+
+
+@pytest.mark.parametrize("word", ["plain", "=2", "q=", "q=0", "q=4-1", "q=x", "q=1-", "q=-1"])
+def test_what_says_nothing_useful_is_refused(word):
+    with pytest.raises(InputError, match="1-4"):
+        parse_allocation(word)
+
+
+@pytest.mark.parametrize(
+    ("room", "wanted", "granted"),
+    [
+        (Room(), GpuRange(2, 4), 2),
+        (Room(jobs=1, gpus=4), GpuRange(2, 2), 2),
+        (Room(jobs=1, gpus=4), GpuRange(1, 2), 2),
+        (Room(jobs=1, gpus=3), GpuRange(1, 8), 3),
+        (Room(jobs=1, gpus=1), GpuRange(2, 4), None),
+        (Room(jobs=0, gpus=4), GpuRange(1, 1), None),
+        (Room(jobs=1, gpus=0), GpuRange(0, 0), 0),
+        (Room(jobs=0), GpuRange(0, 0), None),
+        (Room(gpus=0), GpuRange(0, 0), 0),
+    ],
+)
+def test_a_job_gets_what_is_free_up_to_its_most(room, wanted, granted):
+    assert room.grant(wanted) == granted
+
+
+def test_gpus_are_given_out_until_they_are_gone():
+    room = Room(jobs=8, gpus=4)
+    given = []
+    for wanted in (GpuRange(2, 2), GpuRange(2, 2), GpuRange(1, 1)):
+        granted = room.grant(wanted)
+        given.append(granted)
+        room = room if granted is None else room.without(granted)
+    assert given == [2, 2, None]
+    assert room == Room(jobs=6, gpus=0)
+
+
+def test_slots_are_given_out_until_they_are_gone():
+    room = Room(jobs=1).without(0)
+    assert room.full
+    assert Room().without(3) == Room()
