@@ -1,0 +1,212 @@
+"""Which daemons run: a record of each, in a folder that all machines of a cluster may share.
+
+A record outlives its daemon's death, a process number comes back: nothing is signalled that is not certainly ours, and
+what runs on another machine is named, never guessed at.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from hpc_agent import files
+from hpc_agent.clock import Clock
+from hpc_agent.domain.ids import WorkerId
+from hpc_agent.errors import InputError
+from hpc_agent.files import CorruptFileError
+from hpc_agent.logs import Events
+from hpc_agent.schedulers.local_jobs import ProcessId, process_id
+
+log = Events("presence")
+
+_LOCK_S = 10.0
+_LADDER = ((signal.SIGTERM, 10.0), (signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0))
+"""As the reference stops its agents. A daemon may be killed on any line: its jobs go on, the next one takes over."""
+
+
+@dataclass(frozen=True)
+class Presence:
+    """A daemon that was started. ``slot``: its number among those of this machine that have no name of their own."""
+
+    worker: WorkerId
+    host: str
+    process: ProcessId
+    since: datetime
+    slot: int | None = None
+    flags: Mapping[str, object] | None = None
+    """What it was started with, by the names of the flags."""
+    log: str = ""
+
+
+class Daemons:
+    """``folder`` holds ``<worker>.json`` of each daemon."""
+
+    def __init__(self, folder: Path, host: str, clock: Clock) -> None:
+        self._folder = folder
+        self._host = host
+        self._clock = clock
+
+    def file(self, worker: WorkerId, suffix: str) -> Path:
+        """A file of a daemon's own beside its record."""
+        return self._folder / f"{re.sub(r'[^0-9A-Za-z_.:,@=+-]', '_', worker)}.{suffix}"
+
+    def enter(
+        self, worker: Callable[[int], WorkerId], *, numbered: bool, flags: Mapping[str, object], log_suffix: str = ""
+    ) -> Presence:
+        """Record this process as a daemon. ``worker`` makes its id from a slot, the smallest that is free, where
+        ``numbered`` says that it does; ``log_suffix`` of its log file, if it has one.
+
+        Raises:
+            InputError: a daemon of that id is running, or may be, on another machine.
+        """
+        files.ensure_directory(self._folder, mode=0o700)
+        with self._lock():
+            recorded = self.all()
+            taken = {other.slot for other in recorded if self.runs(other) is not False}
+            slot = next(number for number in range(len(recorded) + 1) if number not in taken) if numbered else None
+            id = worker(slot or 0)
+            for other in recorded:
+                if other.worker == id:
+                    self._refuse_second(other)
+            path = self.file(id, log_suffix) if log_suffix else None
+            own = process_id(os.getpid())
+            assert own is not None, "we are running"
+            found = Presence(id, self._host, own, self._clock.now(), slot, flags, str(path) if path else "")
+            files.write_record(self.file(id, "json"), found, mode=0o600)
+        return found
+
+    def leave(self, presence: Presence) -> None:
+        """Forget this daemon, unless another has its name by now."""
+        path = self.file(presence.worker, "json")
+        with suppress(CorruptFileError):
+            if files.read_record(path, Presence) == presence:
+                path.unlink(missing_ok=True)
+
+    def all(self) -> list[Presence]:
+        """Every record, by worker id; those of dead daemons too."""
+        found = []
+        for path in sorted(self._folder.glob("*.json")):
+            try:
+                record = files.read_record(path, Presence)
+            except CorruptFileError as error:
+                log.warning("a daemon's record cannot be read, taken for none", error=error)
+                continue
+            if record is not None:
+                found.append(record)
+        return sorted(found, key=lambda presence: presence.worker)
+
+    def runs(self, presence: Presence) -> bool | None:
+        """Whether the daemon runs; None if it is on another machine, of which we cannot know."""
+        return presence.process.is_running() if presence.host == self._host else None
+
+    def running(self) -> list[Presence]:
+        """Those of this machine that run, by worker id."""
+        return [presence for presence in self.all() if self.runs(presence)]
+
+    def stop(self, presence: Presence) -> None:
+        """End a daemon of this machine, and wait until it is gone.
+
+        Raises:
+            InputError: it is on another machine, or another user's, or did not end.
+        """
+        if presence.host != self._host:
+            raise InputError(
+                f"the daemon {presence.worker} runs on {presence.host}: stop it there; this is {self._host}"
+            )
+        for number, patience in _LADDER:
+            if not _signal(presence, number) or self._gone_within(presence.process, patience):
+                self.leave(presence)  # one that was killed could not do it
+                return
+        raise InputError(f"the daemon {presence.worker} (process {presence.process.pid}) did not end, not even killed")
+
+    def _gone_within(self, process: ProcessId, seconds: float) -> bool:
+        deadline = self._clock.monotonic() + seconds
+        while process.is_running():
+            if self._clock.monotonic() > deadline:
+                return False
+            self._clock.sleep(0.05)
+        return True
+
+    def _refuse_second(self, other: Presence) -> None:
+        alive = self.runs(other)
+        if alive:
+            raise InputError(
+                f"a daemon {other.worker} is running already (process {other.process.pid}, since "
+                f"{other.since:%Y-%m-%d %H:%M} UTC): stop it with --stop, or give this one a name of its own with "
+                "agent.worker_id or CLEARML_WORKER_ID"
+            )
+        if alive is None:
+            raise InputError(
+                f"a daemon {other.worker} is running on {other.host}, or died there: stop it there with --stop, give "
+                f"this one a name of its own, or, if it is certainly gone, remove {self.file(other.worker, 'json')}"
+            )
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        """One daemon at a time looks who else is there. The kernel drops the lock with its holder."""
+        with (self._folder / "lock").open("w") as lock:
+            deadline = self._clock.monotonic() + _LOCK_S
+            while not _locked(lock.fileno()):
+                if self._clock.monotonic() > deadline:
+                    log.warning("another daemon keeps the lock, going on without", file=lock.name)
+                    break
+                self._clock.sleep(0.05)
+            yield
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        # A file system without locks: two daemons that start in the same millisecond may not see each other.
+        log.debug("no lock", error=error)
+    return True
+
+
+def _signal(presence: Presence, number: int) -> bool:
+    """Signal the very process that the record names; False when it is gone."""
+    process = presence.process
+    try:
+        with _held(process.pid) as handle:
+            # Only now: while it is held its number cannot go to another process.
+            if not process.is_running():
+                return False
+            if handle is None:
+                os.kill(process.pid, number)
+            else:
+                signal.pidfd_send_signal(handle, number)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        raise InputError(f"the daemon {presence.worker} is another user's: only its owner can stop it") from None
+    return True
+
+
+@contextmanager
+def _held(pid: int) -> Iterator[int | None]:
+    """A handle of the process that has this number now; None where the kernel is older than 5.3."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        raise
+    except OSError:
+        yield None
+        return
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def matching(daemons: Sequence[Presence], flags: Mapping[str, object]) -> list[Presence]:
+    """Those that were started with these flags, among others."""
+    return [daemon for daemon in daemons if flags.items() <= (daemon.flags or {}).items()]

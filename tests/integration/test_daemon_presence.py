@@ -1,0 +1,168 @@
+"""Which daemons run, and how one is stopped, with real processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hpc_agent.clock import SYSTEM
+from hpc_agent.daemon.presence import Daemons, Presence, matching
+from hpc_agent.domain.ids import WorkerId
+from hpc_agent.errors import InputError
+from hpc_agent.files import write_record
+from hpc_agent.schedulers.local_jobs import process_id
+
+DAEMON = """
+import signal, sys, threading
+from pathlib import Path
+from hpc_agent.clock import SYSTEM
+from hpc_agent.daemon.presence import Daemons
+from hpc_agent.domain.ids import WorkerId
+
+end = threading.Event()
+if sys.argv[3] != "stubborn":
+    signal.signal(signal.SIGTERM, lambda *_: end.set())
+else:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+daemons = Daemons(Path(sys.argv[1]), "here", SYSTEM)
+name = sys.argv[2]
+numbered = name.endswith(":")
+made = lambda slot: WorkerId(f"{name}{slot}" if numbered else name)
+presence = daemons.enter(made, numbered=numbered, flags={"queue": sys.argv[3]})
+print(presence.worker, flush=True)
+end.wait()
+daemons.leave(presence)
+"""
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def daemons(tmp_path: Path) -> Daemons:
+    return Daemons(tmp_path / "daemons", "here", SYSTEM)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    started = []
+
+    def one(name: str, queue: str = "q") -> subprocess.Popen[str]:
+        argv = [sys.executable, "-c", DAEMON, str(tmp_path / "daemons"), name, queue]
+        started.append(subprocess.Popen(argv, stdout=subprocess.PIPE, text=True))
+        assert started[-1].stdout is not None
+        started[-1].stdout.readline()
+        return started[-1]
+
+    yield one
+    for child in started:
+        child.kill()
+        child.wait()
+        assert child.stdout is not None
+        child.stdout.close()
+
+
+def enter(daemons: Daemons, worker: str) -> Presence:
+    return daemons.enter(lambda slot: WorkerId(worker), numbered=False, flags={})
+
+
+def test_each_gets_the_smallest_free_number(daemons: Daemons, start: Start) -> None:
+    for _ in range(3):
+        start("host:")
+    assert [daemon.worker for daemon in daemons.running()] == ["host:0", "host:1", "host:2"]
+    daemons.stop(daemons.running()[1])
+    start("host:")
+    assert [daemon.worker for daemon in daemons.running()] == ["host:0", "host:1", "host:2"]
+
+
+def test_a_named_daemon_runs_once(daemons: Daemons, start: Start) -> None:
+    child = start("host:gpu0")
+    with pytest.raises(InputError, match=rf"running already \(process {child.pid}, since .* --stop"):
+        enter(daemons, "host:gpu0")
+    assert enter(daemons, "host:gpu1").worker == "host:gpu1"
+
+
+def test_a_dead_daemon_leaves_its_name_to_the_next(daemons: Daemons, start: Start) -> None:
+    child = start("host:gpu0")
+    child.kill()
+    child.wait()
+    assert daemons.running() == []
+    assert len(daemons.all()) == 1
+    assert enter(daemons, "host:gpu0").process.pid == os.getpid()
+
+
+def test_a_process_with_the_number_of_a_dead_daemon_is_not_signalled(daemons: Daemons, start: Start) -> None:
+    """The number of a daemon that died goes to another process; here: the record names a time before it began."""
+    child = start("host:gpu0", "stubborn")
+    [seen] = daemons.all()
+    forged = replace(seen, process=replace(seen.process, ticks=seen.process.ticks - 1))
+    write_record(daemons.file(seen.worker, "json"), forged)
+    assert daemons.running() == []
+    daemons.stop(forged)
+    assert child.poll() is None
+    assert daemons.all() == []
+
+
+def test_stop_ends_it_and_forgets_it(daemons: Daemons, start: Start) -> None:
+    child = start("host:gpu0")
+    daemons.stop(daemons.running()[0])
+    assert child.wait(5) == 0
+    assert daemons.all() == []
+
+
+def test_a_daemon_of_another_machine_is_named_not_guessed_at(daemons: Daemons, start: Start, tmp_path: Path) -> None:
+    child = start("name")
+    elsewhere = Daemons(tmp_path / "daemons", "there", SYSTEM)
+    [seen] = elsewhere.all()
+    assert elsewhere.runs(seen) is None
+    with pytest.raises(InputError, match="runs on here: stop it there; this is there"):
+        elsewhere.stop(seen)
+    with pytest.raises(InputError, match=r"running on here, or died there: .* remove .*name\.json"):
+        enter(elsewhere, "name")
+    assert child.poll() is None
+
+
+def test_a_record_that_cannot_be_read_stops_nobody(daemons: Daemons) -> None:
+    enter(daemons, "host:gpu0")
+    daemons.file(WorkerId("host:gpu0"), "json").write_text("{ half")
+    assert daemons.all() == []
+    assert enter(daemons, "host:gpu0").worker == "host:gpu0"
+
+
+def test_strange_ids_make_no_strange_files(daemons: Daemons, tmp_path: Path) -> None:
+    assert enter(daemons, "../../x y").worker == "../../x y"
+    assert [path.name for path in (tmp_path / "daemons").glob("*.json")] == [".._.._x_y.json"]
+
+
+def test_records_are_private(daemons: Daemons) -> None:
+    enter(daemons, "host:gpu0")
+    path = daemons.file(WorkerId("host:gpu0"), "json")
+    assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+    assert json.loads(path.read_text())["worker"] == "host:gpu0"
+
+
+def test_those_with_the_same_flags_are_found(daemons: Daemons, start: Start) -> None:
+    start("b", "two")
+    start("a", "one")
+    start("c", "two")
+    running = daemons.running()
+    assert [daemon.worker for daemon in matching(running, {"queue": "two"})] == ["b", "c"]
+    assert [daemon.worker for daemon in matching(running, {})] == ["a", "b", "c"]
+    assert matching(running, {"queue": "two", "gpus": "0"}) == []
+
+
+def test_a_zombie_is_gone() -> None:
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    found = process_id(child.pid)
+    assert found is not None and found.is_running()
+    os.kill(child.pid, signal.SIGKILL)
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    assert not found.is_running()
+    child.wait()
