@@ -58,8 +58,13 @@ class Docker:
 
 
 def _mount(mount: Mount) -> str:
-    words = ["type=bind", f"source={mount.source}", f"target={mount.target}"]
-    return ",".join(words if mount.writable else [*words, "readonly"])
+    words = ["type=bind", f"source={mount.source}", f"target={mount.target}", *([] if mount.writable else ["readonly"])]
+    return ",".join(_field(word) for word in words)
+
+
+def _field(word: str) -> str:
+    """docker reads the words of a mount as a line of comma-separated values."""
+    return '"' + word.replace('"', '""') + '"' if set(word) & set(',"') else word
 
 
 def _plain(reference: str) -> str:

@@ -20,11 +20,13 @@ group=
 [ -n "${BASH_VERSION:-}" ] && set -m && group=-
 "$@" </dev/null &
 child=$!
-trap 'kill -TERM -- "$group$child" 2>/dev/null' TERM INT
+trap 'signalled=1; kill -TERM "$group$child" 2>/dev/null' TERM INT
 while :; do
+    signalled=
     wait "$child"
     code=$?
-    kill -0 "$child" 2>/dev/null || exit "$code"
+    # A wait that a signal broke off says nothing about the process.
+    [ -n "$signalled" ] || exit "$code"
 done
 """
 

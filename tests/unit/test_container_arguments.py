@@ -1,0 +1,147 @@
+"""docker's arguments: read as people write them, the site's rules applied."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpc_agent.config.settings import DockerSettings
+from hpc_agent.containers.arguments import Merged, Rules, merge, parse, split
+from hpc_agent.containers.choice import DEFAULTS, choose
+from hpc_agent.domain.task import Container
+from hpc_agent.errors import ContainerError
+
+SITE_RULES = Rules(protected=("privileged", "security-opt", "network", "ipc"), forbidden=("entrypoint",))
+
+
+def merged(task: str = "", site: str = "", rules: Rules = SITE_RULES) -> Merged:
+    return merge(DEFAULTS, split(site), split(task), rules)
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ("--ipc=host -v /a:/b", ("--ipc=host", "-v", "/a:/b")),
+        (["--ipc=host", "-v", "/a b:/c"], ("--ipc=host", "-v", "/a b:/c")),
+        (["-v /a:/b", "--shm-size 8g"], ("-v", "/a:/b", "--shm-size", "8g")),
+        ("-e 'A=1 2'", ("-e", "A=1 2")),
+        ("", ()),
+    ],
+)
+def test_a_text_and_a_list_of_words_say_the_same(written: str | list[str], words: tuple[str, ...]) -> None:
+    assert split(written) == words
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "value"),
+    [
+        (["--env", "A=1"], "env", "A=1"),
+        (["-e", "A=1"], "env", "A=1"),
+        (["-eA=1"], "env", "A=1"),
+        (["--env=A=1"], "env", "A=1"),
+        (["-v", "/a:/b:ro"], "volume", "/a:/b:ro"),
+        (["--net", "host"], "network", "host"),
+        (["--privileged"], "privileged", ""),
+        (["-u", "0:0"], "user", "0:0"),
+    ],
+)
+def test_an_option_has_one_name_however_it_is_written(words: list[str], name: str, value: str) -> None:
+    [option] = parse(words)
+    assert (option.name, option.value, list(option.words)) == (name, value, words)
+
+
+def test_arguments_that_are_none_are_refused() -> None:
+    with pytest.raises(ContainerError, match=r"begin with 'python:3\.11', expected an option such as --ipc=host"):
+        parse(["python:3.11", "--rm"])
+    with pytest.raises(ContainerError, match="cannot be read: No closing quotation"):
+        split("-e 'A=1")
+
+
+def test_variables_never_stand_on_the_command_line() -> None:
+    result = merged(task="-e TOKEN=hunter2 --env=B=2 -e INHERITED")
+    assert result.environment == (("TOKEN", "hunter2"), ("B", "2"))
+    assert "hunter2" not in " ".join(result.words)
+    assert result.words[-2:] == ("-e", "INHERITED")
+
+
+@pytest.mark.parametrize("argument", ["--privileged", "--security-opt=label=disable", "--net=bridge", "--ipc private"])
+def test_a_task_may_not_give_what_is_protected(argument: str) -> None:
+    with pytest.raises(ContainerError, match="is not allowed here"):
+        merged(task=argument)
+
+
+def test_the_site_may_and_a_task_may_then_say_it_too() -> None:
+    assert "--privileged" in merged(site="--privileged").words
+    assert merged(site="--privileged", task="--privileged").words.count("--privileged") == 1
+    assert "--privileged" in merged(task="--privileged", rules=Rules(protected=("ipc",))).words
+
+
+def test_what_every_container_gets_anyway_is_no_demand() -> None:
+    assert merged(task="--network host --ipc=host").words == DEFAULTS
+
+
+def test_the_sites_arguments_replace_the_defaults_by_name() -> None:
+    words = merged(site="--net=bridge -u 1000:1000").words
+    assert words == ("--ipc=host", "--net=bridge", "-u", "1000:1000")
+
+
+def test_own_shared_memory_instead_of_the_nodes() -> None:
+    assert merged(task="--shm-size=8g").words == ("--network=host", "--user=0:0", "--shm-size=8g")
+
+
+@pytest.mark.parametrize("argument", ["--rm", "-d", "-it", "--name x", "--restart=always", "--entrypoint /bin/bash"])
+def test_what_takes_the_container_from_its_agent_is_left_out_and_told(argument: str) -> None:
+    result = merged(task=argument, site=argument)
+    assert result.words == DEFAULTS
+    assert [note.split(" is left out")[0] for note in result.notes] == [
+        f"The container argument {argument.split()[0]}"
+    ] * 2
+
+
+def test_filters_are_a_list_of_what_tasks_may_say() -> None:
+    rules = Rules(filters=("^--env$", "^-e$"))
+    result = merged(task="-e A=1 -v /:/host", site="-v /data:/data", rules=rules)
+    assert result.environment == (("A", "1"),)
+    assert "/:/host" not in result.words
+    assert "/data:/data" in result.words
+    assert result.notes == ("The container argument -v is left out: agent.docker_args_filters has it not",)
+    with pytest.raises(ContainerError, match=r"agent.docker_args_filters has '\*', which is no regular expression"):
+        merged(task="-e A=1", rules=Rules(filters=("*",)))
+
+
+def test_the_tasks_image_comes_before_the_default() -> None:
+    docker = DockerSettings(default_image="default:1", default_arguments="--shm-size=1g", extra_arguments=("-e", "S=1"))
+    own = choose(Container("own:2", "-e T=1", "echo hello\n\necho again"), docker)
+    assert own is not None
+    assert (own.image, own.by_task, own.setup) == ("own:2", True, ("echo hello", "echo again"))
+    assert own.merged.environment == (("S", "1"), ("T", "1"))
+    assert "--shm-size=1g" not in own.merged.words
+    default = choose(Container(arguments="-e T=1"), docker)
+    assert default is not None
+    assert (default.image, default.by_task, default.merged.environment) == ("default:1", False, (("S", "1"),))
+    assert "--shm-size=1g" in default.merged.words
+
+
+def test_a_site_can_ignore_what_tasks_name() -> None:
+    docker = DockerSettings(default_image="default:1", ignore_task=True, extra_shell_script="echo site")
+    choice = choose(Container("own:2", "--privileged", "echo task"), docker)
+    assert choice is not None
+    assert (choice.image, choice.setup) == ("default:1", ("echo site", "echo task"))
+
+
+def test_nobody_names_an_image() -> None:
+    assert choose(Container(), DockerSettings()) is None
+    assert choose(Container("own:2"), DockerSettings(ignore_task=True)) is None
+
+
+def test_older_clients_write_arguments_behind_the_image() -> None:
+    choice = choose(Container("own:2 -e A=1 --shm-size=1g"), DockerSettings())
+    assert choice is not None
+    assert choice.image == "own:2"
+    assert choice.merged.environment == (("A", "1"),)
+    with pytest.raises(ContainerError, match="'--ipc=host' is no container image"):
+        choose(Container("--ipc=host own:2"), DockerSettings())
+
+
+def test_a_clone_may_keep_the_default_arguments_that_were_noted_on_its_task() -> None:
+    docker = DockerSettings(default_image="default:1", default_arguments="--privileged")
+    assert choose(Container("default:1", "--privileged"), docker) is not None

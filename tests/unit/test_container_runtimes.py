@@ -1,0 +1,163 @@
+"""Every runtime's command line: what all promise, and each one's own words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hpc_agent.config.settings import ContainerSettings
+from hpc_agent.containers import registry
+from hpc_agent.containers.apptainer import Apptainer
+from hpc_agent.containers.base import Box, Mount, Runtime
+from hpc_agent.containers.charliecloud import Charliecloud
+from hpc_agent.containers.docker import Docker
+from hpc_agent.containers.gpus import ALL_GPUS, NO_GPUS, GpuShare, share
+from hpc_agent.containers.pyxis import Pyxis
+from hpc_agent.errors import ContainerUnavailableError
+
+RUNTIMES: list[Runtime] = [
+    Docker("docker", "docker"),
+    Docker("podman", "/usr/bin/podman"),
+    Apptainer("apptainer"),
+    Charliecloud("ch-run"),
+    Pyxis("srun"),
+]
+BOX = Box(
+    "img",
+    "clearml_task_7",
+    ["/bin/sh", "/s"],
+    [Mount(Path("/scratch/w"), "/hpc-agent/work", writable=True), Mount(Path("/envs/k"), "/hpc-agent/environment")],
+    arguments=["--own=1"],
+)
+
+
+def by_name(runtime: Runtime) -> str:
+    return runtime.name
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES, ids=by_name)
+def test_every_runtime_runs_the_command_in_the_image_with_the_mounts(runtime: Runtime) -> None:
+    argv = runtime.wrap(BOX)
+    text = " ".join(argv)
+    assert argv[-1] == "/s"
+    assert "/bin/sh" in text and "img" in text and "--own=1" in argv
+    for mount in BOX.mounts:
+        assert str(mount.source) in text and mount.target in text
+    assert runtime.program in argv
+    assert runtime.name in registry.PROGRAMS
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES, ids=by_name)
+def test_every_runtime_fetches_into_the_file_it_is_told(runtime: Runtime) -> None:
+    commands = runtime.fetch("docker://debian:12", Path("/images/debian+12.x"))
+    assert any("/images/debian+12.x" in word for word in commands[-1])
+    assert any("debian" in word for argv in commands for word in argv)
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES, ids=by_name)
+def test_a_container_that_outlives_its_client_can_be_removed_by_name(runtime: Runtime) -> None:
+    command = runtime.remove("clearml_task_7")
+    assert (command is not None) == runtime.isolated
+    assert command is None or command[-1] == "clearml_task_7"
+
+
+def test_docker_in_full() -> None:
+    assert Docker("docker", "docker").wrap(BOX) == [
+        *("docker", "run", "--rm", "--pull=never", "--stop-timeout=0", "--name=clearml_task_7", "--own=1"),
+        *("--mount", "type=bind,source=/scratch/w,target=/hpc-agent/work"),
+        *("--mount", "type=bind,source=/envs/k,target=/hpc-agent/environment,readonly"),
+        *("--entrypoint=/bin/sh", "img", "/s"),
+    ]
+
+
+def test_paths_that_dockers_mount_words_would_split() -> None:
+    argv = Docker("docker", "docker").wrap(Box("img", "n", ["/s"], [Mount(Path('/a,b/"c"'), "/d", writable=True)]))
+    assert 'type=bind,"source=/a,b/""c""",target=/d' in argv
+
+
+def test_apptainer_in_full() -> None:
+    box = Box(**{**BOX.__dict__, "gpus": ALL_GPUS})
+    assert Apptainer("apptainer").wrap(box) == [
+        *("apptainer", "exec", "--cleanenv", "--nv"),
+        *("--bind", "/scratch/w:/hpc-agent/work:rw", "--bind", "/envs/k:/hpc-agent/environment:ro"),
+        *("--own=1", "img", "/bin/sh", "/s"),
+    ]
+
+
+def test_apptainer_means_docker_images_unless_told_otherwise() -> None:
+    apptainer = Apptainer("apptainer")
+    assert apptainer.fetch("ubuntu:22.04", Path("/i/u.sif"))[0][-1] == "docker://ubuntu:22.04"
+    assert apptainer.fetch("library://u/c/i", Path("/i/u.sif"))[0][-1] == "library://u/c/i"
+
+
+def test_pyxis_writes_registries_as_enroot_does() -> None:
+    argv = Pyxis("srun").wrap(Box("docker://nvcr.io/nvidia/pytorch:24.05", "n", ["/s"]))
+    assert "--container-image=nvcr.io#nvidia/pytorch:24.05" in argv
+    for same in ("ubuntu:22.04", "nvidia/cuda:12", "/images/u.sqsh", "nvcr.io#nvidia/pytorch"):
+        assert f"--container-image={same}" in Pyxis("srun").wrap(Box(same, "n", ["/s"]))
+
+
+def test_charliecloud_takes_the_images_own_variables_where_there_are_any(tmp_path: Path) -> None:
+    box = Box(str(tmp_path), "n", ["/s"])
+    assert "--set-env" not in Charliecloud("ch-run").wrap(box)
+    (tmp_path / "ch").mkdir()
+    (tmp_path / "ch" / "environment").touch()
+    assert "--set-env" in Charliecloud("ch-run").wrap(box)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "gpus", "words"),
+    [
+        (Docker("docker", "docker"), ALL_GPUS, ["--gpus=all"]),
+        (Docker("docker", "docker"), GpuShare(("0", "2")), ['--gpus="device=0,2"']),
+        (Docker("docker", "docker"), GpuShare(("MIG-1", "1:0")), ['--gpus="device=MIG-1,1:0"']),
+        (Docker("docker", "docker"), NO_GPUS, []),
+        (Docker("docker", "docker", skip_gpus_flag=True), ALL_GPUS, []),
+        (Docker("podman", "podman"), ALL_GPUS, ["--device=nvidia.com/gpu=all"]),
+        (Docker("podman", "podman"), GpuShare(("0", "2")), ["--device=nvidia.com/gpu=0", "--device=nvidia.com/gpu=2"]),
+    ],
+)
+def test_gpu_flags(runtime: Docker, gpus: GpuShare, words: list[str]) -> None:
+    argv = runtime.wrap(Box("img", "n", ["/s"], gpus=gpus))
+    assert [word for word in argv if "gpu" in word] == words
+
+
+@pytest.mark.parametrize(
+    ("flag", "environ", "present", "expected"),
+    [
+        (None, {}, False, NO_GPUS),
+        (None, {}, True, ALL_GPUS),
+        ("all", {"CUDA_VISIBLE_DEVICES": "1"}, False, ALL_GPUS),
+        ("0,1", {"CUDA_VISIBLE_DEVICES": "3"}, True, GpuShare(("0", "1"))),
+        ("0.1", {}, True, GpuShare(("0:1",))),
+        ("none", {"CUDA_VISIBLE_DEVICES": "3"}, True, NO_GPUS),
+        (None, {"CUDA_VISIBLE_DEVICES": "1,3"}, True, GpuShare(("1", "3"))),
+        (None, {"CUDA_VISIBLE_DEVICES": ""}, True, NO_GPUS),
+        (None, {"NVIDIA_VISIBLE_DEVICES": "void"}, True, NO_GPUS),
+        (None, {"NVIDIA_VISIBLE_DEVICES": "all"}, True, ALL_GPUS),
+        # Slurm counts from 0 inside its cgroup; a container daemon is outside of it.
+        (None, {"CUDA_VISIBLE_DEVICES": "0,1", "SLURM_JOB_GPUS": "4,5"}, True, GpuShare(("4", "5"))),
+        (None, {"CUDA_VISIBLE_DEVICES": "MIG-a.b", "SLURM_JOB_GPUS": "4"}, True, GpuShare(("MIG-a.b",))),
+    ],
+)
+def test_which_gpus_a_container_is_lent(
+    flag: str | None, environ: dict[str, str], present: bool, expected: GpuShare
+) -> None:
+    assert share(flag, environ, present=present) == expected
+
+
+def test_no_runtime_and_one_that_is_not_here(tmp_path: Path) -> None:
+    assert registry.runtime(ContainerSettings()) is None
+    with pytest.raises(ContainerUnavailableError, match="no-such-podman is not on this machine: install it"):
+        registry.runtime(ContainerSettings(runtime="podman", program="no-such-podman"))
+
+
+def test_docker_without_its_daemon_gives_way_to_podman(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, code in (("docker", 1), ("podman", 0)):
+        (tmp_path / name).write_text(f"#!/bin/sh\nexit {code}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    chosen = registry.runtime(ContainerSettings(runtime="docker"))
+    assert chosen is not None
+    assert (chosen.name, chosen.program) == ("podman", str(tmp_path / "podman"))
