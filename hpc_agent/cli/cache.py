@@ -67,13 +67,20 @@ def list_(shared: Shared, as_json: bool) -> None:
     help="Build the environment of this requirements.txt.",
 )
 @click.option("--python", metavar="VERSION", default="", help="Python for -r, as 3.11; our own when not given.")
+@click.option(
+    "--into",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write the result of one --id into this run directory, as a staging job does.",
+)
 @pass_shared
-def warm(shared: Shared, tasks: Sequence[str], requirements: Sequence[Path], python: str) -> None:
+def warm(shared: Shared, tasks: Sequence[str], requirements: Sequence[Path], python: str, into: Path | None) -> None:
     """Bring what tasks or requirement files need into the cache. Needs the network; run it on a login node."""
     if not tasks and not requirements:
         raise click.UsageError("Give --id or -r: there is nothing to stage.")
+    if into is not None and (len(tasks) != 1 or requirements):
+        raise click.UsageError("--into takes the result of exactly one --id.")
     for task in tasks:
-        _warm_task(shared, task)
+        _warm_task(shared, task, into)
     for path in requirements:
         _warm_file(shared, path, python)
 
@@ -160,15 +167,26 @@ def _waited_for(shared: Shared) -> Iterator[EnvKey]:
                     yield staged.env
 
 
-def _warm_task(shared: Shared, name: str) -> None:
+def _warm_task(shared: Shared, name: str, into: Path | None) -> None:
     from hpc_agent.clock import SYSTEM
+    from hpc_agent.errors import EnvironmentBuildError, SourceError
+    from hpc_agent.files import write_atomic, write_record
     from hpc_agent.retry import INTERACTIVE
+    from hpc_agent.runs.directory import RunDirectory
     from hpc_agent.staging import Stager
 
     configuration = shared.configuration()
     client = shared.client(configuration, INTERACTIVE)
     task = client.tasks.get(client.tasks.resolve(name))
-    staged = Stager(configuration.settings, SYSTEM).stage(task, _say)
+    run = RunDirectory(into) if into else None
+    try:
+        staged = Stager(configuration.settings, SYSTEM).stage(task, _say)
+    except (SourceError, EnvironmentBuildError) as error:
+        if run:
+            write_atomic(run.stage_failure, str(error).encode())
+        raise
+    if run:
+        write_record(run.stage, staged)
     code = f"commit {staged.source.commit} of {staged.source.repository}, " if staged.source.commit else ""
     click.echo(f"Task {task.id} is staged: {code}environment {staged.env or 'none'}")
 

@@ -41,8 +41,8 @@ def command(
     """
     from hpc_agent.clock import SYSTEM
     from hpc_agent.config.dump import write_job_config
+    from hpc_agent.daemon.launch import Launch
     from hpc_agent.daemon.loop import Daemon, Options
-    from hpc_agent.daemon.submit import Launch
     from hpc_agent.domain.ids import WorkerId
     from hpc_agent.files import ensure_directory
     from hpc_agent.retry import INTERACTIVE

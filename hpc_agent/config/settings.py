@@ -235,6 +235,21 @@ class SlurmSettings(Settings, frozen=True, kw_only=True):
     ] = 600
 
 
+class EnvsSettings(Settings, frozen=True, kw_only=True):
+    """``hpc.envs``: where environments are built."""
+
+    build_on: Annotated[
+        Literal["login", "job", "compute"],
+        Meta(
+            description="login: beside the daemon, at low priority; job: in a small job of its own before the GPU job; "
+            "compute: in the GPU job itself, where compute nodes reach package index and git."
+        ),
+    ] = "login"
+    resources: Annotated[ResourceSettings, Meta(description="What a staging job asks for (`build_on: job`).")] = (
+        ResourceSettings(num_gpus=0)
+    )
+
+
 class LocalSettings(Settings, frozen=True, kw_only=True):
     """``hpc.local``: the scheduler for a machine without Slurm."""
 
@@ -305,6 +320,7 @@ class HpcSettings(Settings, frozen=True, kw_only=True):
     queues: Annotated[dict[str, QueueSettings], Meta(description="One block for each queue, by name.")] = field(
         default_factory=dict
     )
+    envs: Annotated[EnvsSettings, Meta(description="Where environments are built.")] = EnvsSettings()
     slurm: Annotated[SlurmSettings, Meta(description="The site's dialect of Slurm.")] = SlurmSettings()
     local: Annotated[LocalSettings, Meta(description="The scheduler for a machine without Slurm.")] = LocalSettings()
     server: Annotated[ServerSettings, Meta(description="The embedded server.")] = ServerSettings()

@@ -11,9 +11,11 @@ from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
 from hpc_agent.daemon.act import Actor
+from hpc_agent.daemon.launch import Launch
 from hpc_agent.daemon.observe import Observer, World
-from hpc_agent.daemon.stage import StagePool
-from hpc_agent.daemon.submit import Launch, Submitter
+from hpc_agent.daemon.stage import StagePool, Stages
+from hpc_agent.daemon.stage_job import StageJobs
+from hpc_agent.daemon.submit import Submitter
 from hpc_agent.domain import decide as due
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.choose import Lane, choose, rotated
@@ -34,6 +36,7 @@ from hpc_agent.errors import (
 from hpc_agent.logs import Events
 from hpc_agent.runs.directory import RunsFolder
 from hpc_agent.schedulers.base import Scheduler
+from hpc_agent.submission.render import Renderer
 from hpc_agent.telemetry.gpus import GpuReader
 from hpc_agent.telemetry.usage import UsageReader
 
@@ -72,10 +75,17 @@ class Daemon:
         self._options = options
         self._clock = clock
         self._runs = runs
-        self._stages = StagePool(settings, clock)
+        self._wake = threading.Event()
+        """Set when there is something to do before the next turn."""
+        renderer = Renderer([path.expanduser() for path in settings.hpc.template_dirs])
+        self._stages: Stages | None = None
+        if settings.hpc.envs.build_on == "login":
+            self._stages = StagePool(settings, clock, self._wake)
+        elif settings.hpc.envs.build_on == "job":
+            self._stages = StageJobs(scheduler, settings, launch, renderer, clock)
         self._observer = Observer(client, scheduler, runs, options.queues, clock)
         self._actor = Actor(client, scheduler, settings, options.worker, clock)
-        self._submitter = Submitter(client, scheduler, settings, launch, self._stages, clock)
+        self._submitter = Submitter(client, scheduler, settings, launch, self._stages, renderer, clock)
         self._rules = due.Rules(lost_after=settings.hpc.slurm.lost_after, stop_grace=settings.hpc.term_grace + 40)
         self._last_served: QueueId | None = None
         self._stopping = threading.Event()
@@ -84,7 +94,7 @@ class Daemon:
     def stop(self) -> None:
         """Ask ``run`` to return soon; may be called from a signal handler."""
         self._stopping.set()
-        self._stages.progressed.set()
+        self._wake.set()
 
     def run(self) -> None:
         """Passes at the poll interval, slower while the server or the scheduler does not answer."""
@@ -93,16 +103,20 @@ class Daemon:
         pause = self._settings.hpc.poll_interval
         while not self._stopping.is_set():
             pause = self._settings.hpc.poll_interval if self._safely() else min(pause * 2, _LONGEST_BACKOFF_S)
-            self._clock.wait(self._stages.progressed, pause)
-            self._stages.progressed.clear()
-        self._stages.close()
+            self._clock.wait(self._wake, pause)
+            self._wake.clear()
+        self._close_stages()
         self._leave()
 
     def once(self) -> bool:
         """One pass that waits for its stages; False if the server or the scheduler did not answer."""
         done = self._safely(wait=True)
-        self._stages.close()
+        self._close_stages()
         return done
+
+    def _close_stages(self) -> None:
+        if self._stages is not None:
+            self._stages.close()
 
     def _safely(self, *, wait: bool = False) -> bool:
         try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol
 
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
@@ -18,22 +20,30 @@ _AT_ONCE = 2
 """Builds side by side on a login node that others use too."""
 
 
-class StagePool:
-    """``get`` again and again: None while it works, the result or the error once."""
-
-    def __init__(self, settings: AllSettings, clock: Clock) -> None:
-        self._stager = Stager(settings, clock)
-        self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="stage")
-        self._running: dict[Attempt, Future[Staged]] = {}
-        self.progressed = threading.Event()
-        """Set whenever one is done: the loop need not wait for its next turn."""
+class Stages(Protocol):
+    """Implementations: ``StagePool`` (in this process) and ``stage_job.StageJobs``."""
 
     def get(self, attempt: Attempt, task: Task, *, wait: bool) -> Staged | None:
-        """Start staging, or ask how it went.
+        """Start staging, or ask how it went: None while it works; ``wait`` waits for it where that is possible.
 
         Raises:
             SourceError, EnvironmentBuildError: what the task needs cannot be had.
         """
+
+    def close(self) -> None:
+        """Leave what still builds."""
+
+
+class StagePool:
+    """Threads of this process. ``done`` is set whenever one of them is: the loop need not wait for its next turn."""
+
+    def __init__(self, settings: AllSettings, clock: Clock, done: threading.Event) -> None:
+        self._stager = Stager(settings, clock)
+        self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="stage", initializer=_be_polite)
+        self._running: dict[Attempt, Future[Staged]] = {}
+        self._done = done
+
+    def get(self, attempt: Attempt, task: Task, *, wait: bool) -> Staged | None:
         future = self._running.get(attempt)
         if future is None:
             future = self._running[attempt] = self._pool.submit(self._stage, attempt, task)
@@ -49,8 +59,13 @@ class StagePool:
         try:
             return self._stager.stage(task, lambda line: log.info("staging", task=task.id, step=line))
         finally:
-            self.progressed.set()
+            self._done.set()
 
     def close(self) -> None:
-        """Leave what still builds: its lease ends with us and the next daemon takes it over."""
+        """What still builds loses its lease with us, and the next daemon takes it over."""
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _be_polite() -> None:
+    """Installers that this thread starts run at low priority (Linux keeps a niceness for each thread)."""
+    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)

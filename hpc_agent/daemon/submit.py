@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-
 import msgspec
 
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
-from hpc_agent.daemon.stage import StagePool
+from hpc_agent.daemon.launch import Launch
+from hpc_agent.daemon.stage import Stages
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.job import Accepted, Uncertain
 from hpc_agent.domain.job import Submission as Answer
@@ -27,22 +24,17 @@ from hpc_agent.submission.render import JobContext, Renderer
 log = Events("submit")
 
 
-@dataclass(frozen=True)
-class Launch:
-    """How every job of this daemon calls us. Server and keys stand in ``config_file``, readable by its owner only."""
-
-    config_file: Path
-    agent: Sequence[str]
-
-
 class Submitter:
+    """Without ``stages`` the jobs stage for themselves."""
+
     def __init__(
         self,
         client: Client,
         scheduler: Scheduler,
         settings: AllSettings,
         launch: Launch,
-        stages: StagePool,
+        stages: Stages | None,
+        renderer: Renderer,
         clock: Clock,
     ) -> None:
         self._client = client
@@ -50,7 +42,7 @@ class Submitter:
         self._settings = settings
         self._launch = launch
         self._stages = stages
-        self._renderer = Renderer(tuple(path.expanduser() for path in settings.hpc.template_dirs))
+        self._renderer = renderer
         self._clock = clock
 
     def submit(
@@ -76,13 +68,15 @@ class Submitter:
             output=directory.job_output,
             config_file=self._launch.config_file,
             agent=self._launch.agent,
+            flags=["--standalone-mode"] if self._stages else [],
         )
         # Rendered before it is staged: a broken template is known at once.
         text = self._renderer.render(settings.template, context)
-        staged = self._stages.get(attempt, task, wait=wait)
-        if staged is None:
-            return None
-        write_record(directory.stage, staged)
+        if self._stages is not None:
+            staged = self._stages.get(attempt, task, wait=wait)
+            if staged is None:
+                return None
+            write_record(directory.stage, staged)
         write_atomic(directory.script, text.encode(), mode=0o700)
         request = SubmitRequest(directory.script, attempt.job_name, directory.path, directory.job_output, resources)
         return self._hand_over(task, queue, directory, request, number)

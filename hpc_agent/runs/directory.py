@@ -45,6 +45,11 @@ class RunDirectory:
     def stage(self) -> Path:
         return self.path / "stage.json"
 
+    @property
+    def stage_failure(self) -> Path:
+        """Why a staging job could not stage, for the task."""
+        return self.path / "stage.failed"
+
     def create(self) -> RunDirectory:
         ensure_directory(self.path.parent, mode=0o700)
         ensure_directory(self.path, mode=0o700)
@@ -91,6 +96,13 @@ class RunDirectory:
     def drop_exit_report(self) -> None:
         """The task goes on: how it ended before no longer holds."""
         (self.path / "exit.json").unlink(missing_ok=True)
+
+    def stage_job(self) -> Submission | None:
+        """The job that stages for this attempt, if one was submitted."""
+        return read_record(self.path / "stage-job.json", Submission)
+
+    def write_stage_job(self, record: Submission) -> None:
+        write_record(self.path / "stage-job.json", record)
 
     def settled(self) -> Settled | None:
         return read_record(self.path / "settled.json", Settled)

@@ -38,17 +38,22 @@ class JobContext:
     config_file: Path
     agent: Sequence[str]
     """How the job calls this program."""
+    flags: Sequence[str] = ()
+    """Further flags of ``execute``."""
+    job_name: str = ""
+    """The attempt's when empty."""
 
     def variables(self) -> dict[str, Any]:
         """The names that templates know; ``sbatch_templates/README.md`` describes each."""
         task = self.task
         return {
-            "job_name": self.attempt.job_name,
+            "job_name": self.job_name or self.attempt.job_name,
             "attempt": self.attempt.id,
             "output": str(self.output),
             "run_dir": str(self.run_dir),
             "config_file": str(self.config_file),
             "agent": shlex.join(self.agent),
+            "flags": shlex.join(self.flags),
             "resources": self.resources,
             "gpu_flag": gpu_flag(self.resources, self.site),
             "memory_flag": memory_flag(self.resources, self.site),

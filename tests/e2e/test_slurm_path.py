@@ -152,6 +152,11 @@ def test_a_job_that_loses_its_agent_is_settled_from_accounting(site: Site) -> No
     assert "begun" in site.console(task)
 
 
+def _names(site: Site, start: str) -> list[str]:
+    names = site.slurm("sacct", "-X", "-n", "-P", "-o", "JobName").split()
+    return [name for name in names if name.startswith(start)]
+
+
 def _ended(site: Site, job: str) -> str:
     rows = site.slurm("sacct", "-X", "-n", "-P", "-j", job, "-o", "State,ExitCode").split()
     return rows[0] if rows and rows[0].split("|")[0] not in ("PENDING", "RUNNING") else ""
@@ -169,3 +174,21 @@ def test_a_clone_gets_the_packages_that_were_installed_and_the_wish_is_kept(site
     site.client.tasks.enqueue(clone, site.queue_id)
     assert site.wait_for_end(clone) is TaskStatus.COMPLETED
     assert site.client.tasks.get(clone).script.requirements == requirements
+
+
+def test_a_small_job_stages_where_login_nodes_are_not_for_builds(site: Site) -> None:
+    task = site.bare_task("import certifi\nprint('staged in a job')\n", requirements={"pip": "certifi"})
+    broken = site.bare_task("", requirements={"pip": "no-such-package-of-ours"})
+    site.daemon(CLEARML_AGENT__hpc__envs__build_on="job")
+    assert site.wait_for_end(task) is TaskStatus.COMPLETED
+    assert site.wait_for_end(broken) is TaskStatus.FAILED
+    assert "no-such-package-of-ours" in site.reason(broken)
+    wait_for("accounting to know the staging job", lambda: len(_names(site, f"clearml_stage_{task}_")) == 1)
+    assert _names(site, f"clearml_task_{broken}_") == []
+
+
+def test_jobs_stage_for_themselves_where_compute_nodes_have_a_network(site: Site) -> None:
+    task = site.bare_task("import certifi\nprint('built here')\n", requirements={"pip": "certifi"})
+    site.daemon(CLEARML_AGENT__hpc__envs__build_on="compute")
+    assert site.wait_for_end(task) is TaskStatus.COMPLETED
+    assert "built here" in site.console(task)
