@@ -26,7 +26,7 @@ def served(site: Site) -> Iterator[Site]:
     assert daemon.poll() is None
 
 
-def fails_before_any_job(site: Site, task: TaskId, *words: str) -> None:
+def assert_fails_before_any_job(site: Site, task: TaskId, *words: str) -> None:
     """The task ends as failed, its reason and console name the cause, and Slurm never heard of it."""
     assert site.wait_for_end(task) is TaskStatus.FAILED
     reason = site.reason(task)
@@ -39,39 +39,39 @@ def fails_before_any_job(site: Site, task: TaskId, *words: str) -> None:
 
 def test_a_requirement_that_does_not_exist(served: Site) -> None:
     task = served.bare_task(HELLO, requirements={"pip": "no-such-package-of-ours==9.9"})
-    fails_before_any_job(served, task, "no-such-package-of-ours")
+    assert_fails_before_any_job(served, task, "no-such-package-of-ours")
 
 
 def test_a_requirement_line_that_means_nothing(served: Site) -> None:
     task = served.bare_task(HELLO, requirements={"pip": "numpy===<>?"})
-    fails_before_any_job(served, task, "numpy===<>?")
+    assert_fails_before_any_job(served, task, "numpy===<>?")
 
 
 def test_a_repository_that_does_not_exist(served: Site) -> None:
     missing = f"file://{served.folder}/none.git"
     task = served.bare_task("", repository=missing, entry_point="train.py", branch="main", diff="")
-    fails_before_any_job(served, task, missing)
+    assert_fails_before_any_job(served, task, missing)
 
 
 def test_gpus_beyond_the_queues_maximum(served: Site) -> None:
     task = served.bare_task(HELLO, enqueue=False)
     served.properties(task, num_gpus="64")
     served.client.tasks.enqueue(task, served.queue_id)
-    fails_before_any_job(served, task, "num_gpus is 64", "at most 4")
+    assert_fails_before_any_job(served, task, "num_gpus is 64", "at most 4")
 
 
 def test_a_partition_that_does_not_exist(served: Site) -> None:
     task = served.bare_task(HELLO, enqueue=False)
     served.properties(task, partition="none")
     served.client.tasks.enqueue(task, served.queue_id)
-    fails_before_any_job(served, task, "invalid partition")
+    assert_fails_before_any_job(served, task, "invalid partition")
 
 
 def test_more_than_the_cluster_has(served: Site) -> None:
     task = served.bare_task(HELLO, enqueue=False)
     served.properties(task, num_cpus="100000")
     served.client.tasks.enqueue(task, served.queue_id)
-    fails_before_any_job(served, task, "Batch job submission failed")
+    assert_fails_before_any_job(served, task, "Batch job submission failed")
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_a_template_with_an_undefined_variable(site: Site) -> None:
     )
     task = site.bare_task(HELLO)
     site.daemon()
-    fails_before_any_job(site, task, "gpu_count", "site.j2")
+    assert_fails_before_any_job(site, task, "gpu_count", "site.j2")
 
 
 def test_a_wrong_secret(site: Site) -> None:
