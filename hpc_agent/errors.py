@@ -46,7 +46,6 @@ class ApiError(HpcAgentError):
         self.endpoint = endpoint
         self.code = code
         self.subcode = subcode
-        self.server_message = message
 
 
 class AuthError(ApiError):

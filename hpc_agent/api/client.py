@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hpc_agent.api.events import Events
 from hpc_agent.api.files import Files
+from hpc_agent.api.owners import Owners
 from hpc_agent.api.projects import Projects
 from hpc_agent.api.queues import Queues
 from hpc_agent.api.session import Session
@@ -33,6 +34,7 @@ class Client:
         self.workers = Workers(self.session, clock)
         self.projects = Projects(self.session)
         self.files = Files(self.session)
+        self.owners = Owners(self.session)
 
     def task_page(self, task: TaskId, project: str) -> str:
         """The link of a task's page, in the form that ``clearml-task`` prints for this server."""

@@ -17,7 +17,7 @@ from hpc_agent import __version__
 from hpc_agent.clock import SYSTEM, Clock
 from hpc_agent.config.settings import ApiSettings
 from hpc_agent.errors import ApiError, AuthError, ConfigError, NotFoundError, ServerUnreachableError
-from hpc_agent.redact import without_credentials
+from hpc_agent.redact import Secret, without_credentials
 from hpc_agent.retry import ROUTINE, Budget, retry
 
 API_VERSION = "2.14"
@@ -55,8 +55,7 @@ class Session:
         self._clock = clock
         self._budget = budget
         self._http = requests.Session()
-        # Proxy settings of the environment hold, ~/.netrc does not: it would replace our Authorization header.
-        self._http.trust_env = True
+        # ~/.netrc would replace our Authorization header.
         self._http.auth = _no_auth
         self._http.verify = settings.verify_certificate
         self._token = ""
@@ -97,6 +96,27 @@ class Session:
             AuthError, ServerUnreachableError: as for ``call``.
         """
         retry(lambda: self._login(""), self._budget, self._clock)
+
+    def token_of(self, user: str, seconds: int) -> tuple[Secret, Mapping[str, Any]]:
+        """A token of another user, valid for so many seconds where the server allows it, and what it says of itself.
+
+        Raises:
+            ApiError: we are no administrator, there is no such user, or the server does not do this.
+            ServerUnreachableError: no usable answer.
+        """
+        body = json.dumps({"expiration_sec": seconds}).encode()
+        headers = {"X-Clearml-Impersonate-As": user}
+
+        def ask() -> dict[str, Any]:
+            return self._send("auth.login", "auth.login", body, "application/json", self._credentials(), headers)
+
+        token = str(retry(ask, self._budget, self._clock).get("token") or "")
+        return Secret(token), _claims(token)
+
+    @property
+    def claims(self) -> Mapping[str, Any]:
+        """What our own token says of us and of the server."""
+        return _claims(self._current_token())
 
     def post_file(self, body: io.RawIOBase, content_type: str) -> None:
         """Post a multipart form to the file server, which keeps the login of the API server.
@@ -161,13 +181,8 @@ class Session:
             if self._token != seen:
                 return
             settings = self.settings
-            if settings.access_key:
-                pair = f"{settings.access_key}:{settings.secret_key.reveal()}".encode()
-                authorization = f"Basic {base64.b64encode(pair).decode()}"
-            else:
-                authorization = f"Bearer {settings.auth_token.reveal()}"
             try:
-                data = self._send("auth.login", "auth.login", b"{}", "application/json", authorization)
+                data = self._send("auth.login", "auth.login", b"{}", "application/json", self._credentials())
             except ServerUnreachableError as error:
                 error.uncertain = False  # a login changes nothing
                 raise
@@ -184,7 +199,23 @@ class Session:
             self._expires = float(end) if isinstance(end, (int, float)) else float("inf")
             self._server_version = version_tuple(str(claims.get("api_version") or ""))
 
-    def _send(self, path: str, endpoint: str, body: bytes, content_type: str, authorization: str) -> dict[str, Any]:
+    def _credentials(self) -> str:
+        """The header that logs us in."""
+        settings = self.settings
+        if not settings.access_key:
+            return f"Bearer {settings.auth_token.reveal()}"
+        pair = f"{settings.access_key}:{settings.secret_key.reveal()}".encode()
+        return f"Basic {base64.b64encode(pair).decode()}"
+
+    def _send(
+        self,
+        path: str,
+        endpoint: str,
+        body: bytes,
+        content_type: str,
+        authorization: str,
+        headers: Mapping[str, str] = {},
+    ) -> dict[str, Any]:
         server = self.settings.api_server
         where = without_credentials(server)
         try:
@@ -196,6 +227,7 @@ class Session:
                     "Authorization": authorization,
                     "X-ClearML-Worker": socket.gethostname(),
                     "X-ClearML-Client": f"hpc-agent-{__version__}",
+                    **headers,
                 },
                 timeout=_TIMEOUT,
                 allow_redirects=False,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -184,7 +184,3 @@ class Tasks:
 
     def dequeue(self, task: TaskId) -> None:
         self._session.call("tasks.dequeue", {"task": task})
-
-    def ids(self, tasks: Iterable[str]) -> list[TaskId]:
-        """Those of ``tasks`` that exist."""
-        return list(self.glimpse([TaskId(task) for task in tasks]))

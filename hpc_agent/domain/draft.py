@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 from hpc_agent.domain.task import Container, Script
 
-TASK_TYPES = (
+TaskType = Literal[
     "training",
     "testing",
     "inference",
@@ -19,8 +20,9 @@ TASK_TYPES = (
     "service",
     "qc",
     "custom",
-)
+]
 """The types that ClearML servers accept."""
+TASK_TYPES: tuple[str, ...] = get_args(TaskType)
 
 
 @dataclass(frozen=True)

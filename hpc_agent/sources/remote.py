@@ -46,10 +46,6 @@ class Remote:
         return f"{self.name}.{hashlib.sha256(self.url.encode()).hexdigest()[:12]}"
 
     @property
-    def is_http(self) -> bool:
-        return urlsplit(self.url).scheme in _HTTP
-
-    @property
     def origin(self) -> str:
         """``https://host:port``: the only place that may see the credentials."""
         parts = urlsplit(self.url)

@@ -52,10 +52,6 @@ class Workspace:
             return self.cwd
         return (self.cwd / self.entry.text).parent
 
-    @property
-    def needs_python(self) -> bool:
-        return self.entry.kind not in (Kind.SHELL, Kind.SHELL_COMMAND)
-
     def preparation(self, python: Path) -> list[str] | None:
         """The command to run before ``command``, or None: a notebook is converted to a script next to it."""
         if self.entry.kind is not Kind.NOTEBOOK:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from hpc_agent.domain.draft import TaskType
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.server.action import Access, Answer, Call, Json, Request, Service, given
 from hpc_agent.server.fault import Fault
@@ -15,20 +16,6 @@ from hpc_agent.server.store.documents import Document, tasks
 from hpc_agent.wire.errors import INVALID_TASK_STATUS
 
 service = Service("tasks")
-
-TaskType = Literal[
-    "training",
-    "testing",
-    "inference",
-    "data_processing",
-    "application",
-    "monitor",
-    "controller",
-    "optimizer",
-    "service",
-    "qc",
-    "custom",
-]
 
 
 class Content(Request, frozen=True):
