@@ -110,7 +110,12 @@ class _Api:
         incoming = Incoming(named[0] if named else request.url.path, named[1] if named else "")
         try:
             # Before the body is read: strangers get none of our memory.
-            admitted = self._dispatcher.admit(incoming.action, request.headers.get("authorization"))
+            admitted = await run_in_threadpool(
+                self._dispatcher.admit,
+                incoming.action,
+                request.headers.get("authorization"),
+                request.headers.get("x-clearml-impersonate-as"),
+            )
             incoming = await self._read(request, incoming)
         except Fault as fault:
             await _drain(request)

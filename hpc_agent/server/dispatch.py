@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -17,8 +17,9 @@ from hpc_agent.server.identity import API_VERSION, Authenticator, Identity
 from hpc_agent.server.ids import new_id
 from hpc_agent.server.requests import Incoming, typed, validation_fault
 from hpc_agent.server.store.connection import Session, Store
+from hpc_agent.server.store.documents import users
 from hpc_agent.wire.envelope import EndpointInfo, Envelope, Meta
-from hpc_agent.wire.errors import INTERNAL_ERROR, UNKNOWN_ACTION, ErrorKind
+from hpc_agent.wire.errors import IMPERSONATION_ERROR, INTERNAL_ERROR, UNKNOWN_ACTION, ErrorKind
 
 _PATH = re.compile(r"^/?(?:v(?P<version>\d+(?:\.\d+)?)/)?(?P<action>[A-Za-z_]+\.[A-Za-z_]+)/?$")
 
@@ -50,16 +51,27 @@ class Dispatcher:
         self._endpoints = endpoints
         self._clock = clock
 
-    def admit(self, action: str, authorization: str | None) -> Admitted:
-        """
+    def admit(self, action: str, authorization: str | None, impersonate: str | None = None) -> Admitted:
+        """``impersonate``: the user in whose name an administrator calls.
+
         Raises:
-            Fault: 404 for an unknown action, 401 for a caller who may not.
+            Fault: 404 for an unknown action, 401 for a caller who may not, 400/6 for one who may not be another.
         """
         endpoint = self._endpoints.get(action)
         if endpoint is None:
             raise Fault(UNKNOWN_ACTION, action)
         check = self._authenticator.by_key_pair_or_token if endpoint.login else self._authenticator.by_token
-        return Admitted(endpoint, check(authorization))
+        caller = check(authorization)
+        return Admitted(endpoint, self._other(caller, impersonate) if impersonate else caller)
+
+    def _other(self, caller: Identity, user: str) -> Identity:
+        if not caller.is_admin:
+            raise Fault(IMPERSONATION_ERROR, "only an administrator may call in another user's name", role=caller.role)
+        with self._store.read() as db:
+            found = users.get(db, user)
+        if found is None:
+            raise Fault(IMPERSONATION_ERROR, "unknown user", id=user)
+        return replace(caller, user=found["id"], user_name=found["name"], role=found["role"])
 
     def answer(self, incoming: Incoming, admitted: Admitted) -> Outgoing:
         """Never raises: whatever goes wrong is in the envelope."""

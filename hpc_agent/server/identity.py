@@ -1,4 +1,7 @@
-"""Who calls: key pairs and tokens (wire.md 1.3). There is one user: the one who started the server."""
+"""Who calls: key pairs and tokens (wire.md 1.3).
+
+The key pair is that of the user who started the server, its administrator. Others may be known by name; nobody has keys
+for them, but the administrator may have tokens of theirs (``--use-owner-token``)."""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from datetime import timedelta
 from typing import Any
 
 import jwt
+import msgspec
 
 from hpc_agent.clock import Clock
 from hpc_agent.redact import Secret
@@ -28,6 +32,7 @@ SERVER_VERSION = "2.0.0"
 """The reference server that we behave like; clients switch features by these two."""
 DEFAULT_LIFETIME = timedelta(days=30)
 LONGEST_LIFETIME = timedelta(days=365)
+ADMIN = "admin"
 _ALGORITHM = "HS256"
 
 
@@ -37,7 +42,11 @@ class Identity:
     user_name: str
     company: str = "d1bd92a3b039400cbafc60a7a5b1e52b"
     company_name: str = "hpc-agent"
-    role: str = "admin"
+    role: str = ADMIN
+
+    @property
+    def is_admin(self) -> bool:
+        return self.role == ADMIN
 
 
 @dataclass(frozen=True)
@@ -123,11 +132,12 @@ class Authenticator:
                 options={"require": ["exp"], "verify_exp": False, "verify_iat": False},
             )
             expires = float(claims["exp"])
-        except (jwt.InvalidTokenError, TypeError, ValueError):
+            identity = msgspec.convert(claims["identity"], Identity)
+        except (jwt.InvalidTokenError, msgspec.ValidationError, KeyError, TypeError, ValueError):
             raise Fault(INVALID_TOKEN, "it is not one of this server's; log in again") from None
         if expires <= self._clock.now().timestamp():
             raise Fault(INVALID_TOKEN, "it has expired; log in again")
-        return self._identity
+        return identity
 
 
 def _parted(header: str | None) -> tuple[str, str]:

@@ -20,11 +20,13 @@ from hpc_agent.clock import Clock
 from hpc_agent.errors import ConfigError
 from hpc_agent.files import ensure_directory
 from hpc_agent.server import credentials
+from hpc_agent.server.action import Moment
 from hpc_agent.server.app import Parts, build
 from hpc_agent.server.dispatch import Dispatcher
 from hpc_agent.server.identity import Authenticator, Identity
 from hpc_agent.server.pages import Pages
 from hpc_agent.server.services import ENDPOINTS
+from hpc_agent.server.services.auth import remember
 from hpc_agent.server.store.connection import Store
 from hpc_agent.server.uploads import Uploads
 from hpc_agent.server.watchdog import Watchdog
@@ -71,7 +73,10 @@ def serve(options: Options, clock: Clock, announce: Callable[[Listening], None])
             raise ConfigError(f"the conf file {conf} cannot be written: {error.strerror}") from error
         store = Store(folder / "server.db")
         try:
-            authenticator = Authenticator(owner.keys, Identity(owner.user, _user_name()), clock)
+            identity = Identity(owner.user, _user_name())
+            with store.write() as db:
+                remember(Moment(db, clock.now()), identity)
+            authenticator = Authenticator(owner.keys, identity, clock)
             dispatcher = Dispatcher(store, authenticator, ENDPOINTS, clock)
             app = build(Parts(dispatcher, authenticator, Uploads(folder), Pages(store)))
             server = uvicorn.Server(_configuration(app))

@@ -14,6 +14,7 @@ class ErrorKind:
     text: str
 
 
+IMPERSONATION_ERROR = ErrorKind(400, 6, "Impersonation error")
 VALIDATION_ERROR = ErrorKind(400, 12, "Validation error")
 INVALID_TASK_ID = ErrorKind(400, 101, "Invalid task id")
 INVALID_TASK_STATUS = ErrorKind(400, 110, "Invalid task status")
@@ -36,6 +37,8 @@ NO_CREDENTIALS = ErrorKind(401, 20, "Unauthorized (missing credentials)")
 BAD_CREDENTIALS = ErrorKind(401, 21, "Unauthorized (malformed credentials)")
 INVALID_CREDENTIALS = ErrorKind(401, 22, "Unauthorized (invalid credentials)")
 INVALID_TOKEN = ErrorKind(401, 30, "Unauthorized (invalid token)")
+
+NO_PERMISSION = ErrorKind(403, 20, "Forbidden (no permission for the role)")
 
 UNKNOWN_ACTION = ErrorKind(404, 0, "Unable to find endpoint")
 BODY_TOO_LARGE = ErrorKind(413, 0, "Request body too large")

@@ -1,9 +1,16 @@
-"""Log in, who am I, what server is this."""
+"""Log in, who am I, who else is there, what server is this."""
 
 from __future__ import annotations
 
-from hpc_agent.server.action import Answer, Call, Request, Service
-from hpc_agent.server.identity import API_VERSION, SERVER_VERSION, lifetime
+from typing import Literal
+
+from hpc_agent.server import listing
+from hpc_agent.server.action import Access, Answer, Call, Json, Moment, Name, Request, Service
+from hpc_agent.server.fault import Fault
+from hpc_agent.server.identity import ADMIN, API_VERSION, SERVER_VERSION, Identity, lifetime
+from hpc_agent.server.ids import new_id
+from hpc_agent.server.store import documents
+from hpc_agent.wire.errors import NO_PERMISSION
 
 auth = Service("auth")
 users = Service("users")
@@ -19,6 +26,39 @@ class LoginRequest(Request, frozen=True):
 def login(request: LoginRequest, call: Call) -> Answer:
     """A token for whoever the Authorization header already proved to be."""
     return {"token": call.authenticator.issue(call.identity, lifetime(request.expiration_sec))}
+
+
+class CreateUserRequest(Request, frozen=True):
+    name: Name
+    email: str = ""
+    role: Literal["admin", "user"] = "user"
+
+
+@auth.action(CreateUserRequest, Access.WRITE)
+def create_user(request: CreateUserRequest, call: Call) -> Answer:
+    """Somebody who may own tasks. Only an administrator can act for them."""
+    if not call.identity.is_admin:
+        raise Fault(NO_PERMISSION, "only an administrator may add users", role=call.identity.role)
+    id = new_id()
+    _insert(call, Identity(id, request.name, role=request.role), request.email)
+    return {"id": id}
+
+
+def remember(moment: Moment, owner: Identity) -> None:
+    """The administrator is a user as all others, and may change name from start to start."""
+    if not documents.users.update(moment.db, owner.user, {"name": owner.user_name, "role": ADMIN}):
+        _insert(moment, owner)
+
+
+def _insert(moment: Moment, who: Identity, email: str = "") -> None:
+    fields = {"id": who.user, "name": who.user_name, "role": who.role, "company": who.company, "email": email}
+    documents.users.insert(moment.db, {**fields, "created": moment.time, "tags": [], "system_tags": []})
+
+
+@users.action(Json)
+def get_all(request: Json, call: Call) -> Answer:
+    found, beside = listing.find(call.db, documents.users, request)
+    return {"users": found, **beside}
 
 
 @users.action(Request)

@@ -1,4 +1,4 @@
-"""Tasks, projects, queues, models and workers: dictionaries with ClearML's field names, a column each."""
+"""Tasks, projects, queues, models, workers and users: dictionaries with ClearML's field names, a column each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import msgspec
 
 from hpc_agent.server.store.connection import Row, Session
 from hpc_agent.server.store.query import Query
-from hpc_agent.server.store.schema import MODELS, PROJECTS, QUEUES, TASKS, WORKERS, Kind, Table
+from hpc_agent.server.store.schema import MODELS, PROJECTS, QUEUES, TASKS, USERS, WORKERS, Kind, Table
 
 Document = dict[str, Any]
 
@@ -88,3 +88,4 @@ projects = Collection(PROJECTS)
 queues = Collection(QUEUES)
 models = Collection(MODELS)
 workers = Collection(WORKERS)
+users = Collection(USERS)

@@ -127,7 +127,9 @@ WORKERS = Table(
     },
 )
 
-DOCUMENTS = (TASKS, PROJECTS, QUEUES, MODELS, WORKERS)
+USERS = Table("users", {**_OWNED, "role": _T, "email": _T}, frozenset({"name", "email"}))
+
+DOCUMENTS = (TASKS, PROJECTS, QUEUES, MODELS, WORKERS, USERS)
 
 REST = """
 CREATE INDEX IF NOT EXISTS tasks_by_status ON tasks (status, last_update);
