@@ -19,15 +19,19 @@ class Outcome:
     exit_code: int
     """Of this program: the user's process's own, 128 + n for signal n, 1 when it never started."""
     interrupted: bool = False
+    started: bool = True
+    """False if the user's process never ran; the console then has the reason in full."""
 
     @property
     def last_line(self) -> str:
         """What the console ends with, in the reference's words where it has some."""
         if self.status == "completed":
             return "Process completed successfully"
-        if self.status == "stopped":
-            return f"Process terminated: {self.reason}"
-        return f"Process failed: {self.reason}"
+        if not self.started:
+            return "The task could not be prepared"
+        if self.status == "failed":
+            return f"Process failed: {self.reason}"
+        return f"Process terminated: {self.reason}"
 
 
 def ended(code: int, why: Why | None) -> Outcome:
@@ -50,7 +54,7 @@ def ended(code: int, why: Why | None) -> Outcome:
 
 def never_started(reason: str) -> Outcome:
     """The task could not be prepared."""
-    return Outcome("failed", in_one_line(reason), 1)
+    return Outcome("failed", in_one_line(reason), 1, started=False)
 
 
 def _signal(number: int) -> str:
