@@ -26,7 +26,7 @@ _OWNER = "owner"
 @dataclass(frozen=True)
 class Pace:
     """Seconds between two beats, without a new beat until a lease counts as dead, and between two looks of those
-    who wait (a tenth of the time waited, within these bounds: fifty who wait must not busy the file server).
+    who wait (a thirtieth of the time waited, within these bounds: fifty who wait must not busy the file server).
 
     60 s: an NFS client may show the old content of a file for as long (``acregmax``), and a busy login node stalls.
     """
@@ -161,7 +161,7 @@ def only_one(
             waiting()
             told = True
         shortest, longest = pace.poll
-        clock.sleep(min(longest, max(shortest, (clock.monotonic() - began) / 10)))
+        clock.sleep(min(longest, max(shortest, (clock.monotonic() - began) / 30)))
     try:
         yield not done()
     finally:
