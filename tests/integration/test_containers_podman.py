@@ -1,0 +1,301 @@
+"""Tasks in real podman containers, and what is left of them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from container_images import Podman, podman
+from container_site import ContainerSite, container_site
+from e2e_site import wait_for
+
+from hpc_agent.clock import SYSTEM
+from hpc_agent.config.load import load
+from hpc_agent.domain.status import TaskStatus
+from hpc_agent.retry import ONCE
+from hpc_agent.staging import Stager
+
+
+@pytest.fixture(scope="module")
+def runtime() -> Podman:
+    return podman()
+
+
+@pytest.fixture(scope="module")
+def shared(clearml_server: Any, runtime: Podman, tmp_path_factory: pytest.TempPathFactory) -> ContainerSite:
+    env = {**runtime.env, "CLEARML_AGENT__HPC__CONTAINER__RUNTIME": "podman"}
+    return container_site(clearml_server, tmp_path_factory.mktemp("podman"), env)
+
+
+@pytest.fixture
+def site(shared: ContainerSite, runtime: Podman) -> Iterator[ContainerSite]:
+    """One for all tests, so that each image is looked into once; no test leaves a container."""
+    yield shared
+    shared.close()
+    shared.processes.clear()
+    assert runtime.containers() == []
+
+
+WHERE = "import os, sys; print(sys.executable, sys.base_prefix, os.path.exists('/run/.containerenv'), os.getcwd())\n"
+
+STUBBORN = """
+import signal, time
+signal.signal(signal.SIGTERM, lambda *_: print("not now", flush=True))
+print("started", flush=True)
+while True:
+    time.sleep(0.1)
+"""
+
+POLITE = """
+import signal, sys, time
+def on(*_):
+    print("cleaned up", flush=True)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, on)
+print("started", flush=True)
+while True:
+    time.sleep(0.1)
+"""
+
+
+def test_the_images_own_python_runs_the_task_with_the_images_packages(site: ContainerSite, runtime: Podman) -> None:
+    task = site.task(f"{WHERE}import onlyinimage; print(onlyinimage.VERSION)", runtime.image("python"))
+    done = site.execute(task)
+    assert done.returncode == 0, done.stdout
+    assert "/hpc-agent/environment/bin/python /usr/local True /hpc-agent/work/code" in done.stdout
+    assert "1.5" in site.console(task)
+    assert site.status(task) is TaskStatus.COMPLETED
+
+
+def test_an_image_without_python_gets_ours_from_the_shared_cache(site: ContainerSite, runtime: Podman) -> None:
+    task = site.task(WHERE, runtime.image("bare"))
+    done = site.execute(task)
+    assert f"/hpc-agent/environment/bin/python {sys.base_prefix} True /hpc-agent/work/code" in done.stdout
+    again = site.execute(site.task(WHERE, runtime.image("bare")))
+    assert "(ready)" in again.stdout and "Looking into" not in again.stdout
+
+
+def test_a_site_can_say_that_its_own_python_is_meant(site: ContainerSite, runtime: Podman) -> None:
+    task = site.task(WHERE, runtime.image("python"))
+    done = site.execute(task, CLEARML_AGENT__HPC__CONTAINER__PYTHON="shared")
+    assert f"/hpc-agent/environment/bin/python {sys.base_prefix} True" in done.stdout
+
+
+def test_packages_are_built_in_the_image_unless_it_has_them(
+    site: ContainerSite, runtime: Podman, tmp_path: Path
+) -> None:
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    make_wheel(wheels, "alpha", "1.0")
+    task = site.task(
+        "import alpha, onlyinimage; print(alpha.__file__, onlyinimage.__file__)",
+        runtime.image("python"),
+        requirements={"pip": f"--no-index\n--find-links {wheels}\nalpha\nonlyinimage>=1.0\n"},
+    )
+    done = site.execute(task, PIP_FIND_LINKS=str(wheels))
+    assert done.returncode == 0, done.stdout
+    assert "Resolving 1 requirements" in done.stdout
+    assert "/hpc-agent/environment/lib/" in done.stdout
+    assert "/usr/local/lib/" in done.stdout.rpartition("/hpc-agent/environment/lib/")[2]
+
+
+def make_wheel(folder: Path, name: str, version: str) -> None:
+    import zipfile
+
+    info = f"{name}-{version}.dist-info"
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
+        wheel.writestr(f"{name}.py", f"VERSION = {version!r}\n")
+        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", "")
+
+
+def test_the_exit_code_comes_out(site: ContainerSite, runtime: Podman) -> None:
+    task = site.task("raise SystemExit(7)", runtime.image("bare"))
+    assert site.execute(task).returncode == 7
+    assert (site.status(task), site.reason(task)) == (TaskStatus.FAILED, "worker execution exit code 7")
+
+
+def test_setup_script_variables_and_folders(site: ContainerSite, runtime: Podman, tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("from outside")
+    code = (
+        "import os; print(os.environ['MADE'], os.environ['WORD'], open('/data/data').read()); "
+        "open('/data/made', 'w').write('inside')"
+    )
+    task = site.task(
+        code,
+        runtime.image("bare"),
+        f"-e 'WORD=two words' -v {tmp_path}:/data",
+        "# a comment\nexport MADE=$(cat /etc/passwd | grep -c root)\necho set up",
+    )
+    done = site.execute(task)
+    assert "set up\n1 two words from outside" in done.stdout
+    assert (tmp_path / "made").read_text() == "inside"
+
+
+def test_a_shell_task_runs_in_the_image_too(site: ContainerSite, runtime: Podman) -> None:
+    task = site.task("ls /run/.containerenv; echo $0\n", runtime.image("bare"), entry_point="go.sh", binary="/bin/bash")
+    done = site.execute(task)
+    assert "/run/.containerenv\ngo.sh\n" in done.stdout
+
+
+def test_secrets_stand_on_no_command_line(site: ContainerSite, runtime: Podman) -> None:
+    task = site.task(POLITE, runtime.image("bare"), "-e TOKEN=hunter2")
+    with site.executing(task, CLEARML_AGENT_GIT_USER="me", CLEARML_AGENT_GIT_PASS="hunter3"):
+        lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+        secret = load(site.conf, {}).settings.api.secret_key.reveal()
+        assert not [line for line in lines for word in ("hunter2", "hunter3", secret) if word.encode() in line]
+        inside = runtime.run("inspect", "--format", "{{.Config.Env}} {{.Config.Cmd}}", *runtime.containers())
+        assert "hunter" not in inside and secret not in inside
+
+
+def test_what_the_sdk_finds_inside(site: ContainerSite, runtime: Podman) -> None:
+    code = (
+        "import json, os, stat\n"
+        "path = os.environ['CLEARML_CONFIG_FILE']\n"
+        "conf = json.load(open(path))\n"
+        "print(oct(os.stat(path).st_mode & 0o777), conf['sdk']['storage']['cache']['default_base_dir'])\n"
+        "print(*(os.environ['CLEARML_' + name] for name in ('TASK_ID', 'DOCKER_IMAGE', 'AGENT_GIT_USER')))\n"
+        "open('/hpc-agent/cache/kept', 'w').write('x')\n"
+    )
+    task = site.task(code, runtime.image("bare"))
+    done = site.execute(task, "--git-user", "me", "--git-pass", "hunter3")
+    assert "0o600 /hpc-agent/cache" in done.stdout
+    assert f"{task} {runtime.image('bare')} me" in done.stdout
+    assert (site.folder / "sdk-cache" / "kept").exists()
+
+
+def test_sigterm_reaches_the_process_and_nothing_is_left(site: ContainerSite, runtime: Podman) -> None:
+    task = site.task(POLITE, runtime.image("bare"))
+    with site.executing(task) as agent:
+        assert len(runtime.containers()) == 1
+        agent.terminate()
+        assert agent.wait(20) == 1
+    assert "cleaned up" in site.console(task)
+    assert site.status(task) is TaskStatus.STOPPED
+    assert runtime.containers() == []
+
+
+def test_a_process_that_ignores_sigterm_is_killed_with_its_container(site: ContainerSite, runtime: Podman) -> None:
+    task = site.task(STUBBORN, runtime.image("bare"))
+    with site.executing(task) as agent:
+        agent.terminate()
+        assert agent.wait(20) == 137
+    assert "not now" in site.console(task)
+    assert runtime.containers() == []
+
+
+def test_an_abort_on_the_server_ends_the_container(site: ContainerSite, runtime: Podman) -> None:
+    task = site.task(POLITE, runtime.image("bare"))
+    with site.executing(task) as agent:
+        # As the page does it: a task whose worker lives gets the word "stopping" in its message.
+        site.client.tasks.say(task, "stopping", budget=ONCE)
+        assert agent.wait(30) == 1
+    assert site.status(task) is TaskStatus.STOPPED
+    assert "aborted by its user" in site.reason(task)
+    assert runtime.containers() == []
+
+
+def test_a_container_does_not_outlive_an_agent_that_was_killed(site: ContainerSite, runtime: Podman) -> None:
+    task = site.task(STUBBORN, runtime.image("bare"))
+    with site.executing(task) as agent:
+        agent.kill()
+        agent.wait(10)
+    wait_for("the container to be gone", lambda: not runtime.containers(), 30)
+
+
+def test_what_a_task_may_not_ask_for(site: ContainerSite, runtime: Podman) -> None:
+    task = site.task(WHERE, runtime.image("bare"), "--privileged")
+    done = site.execute(task)
+    assert done.returncode == 1
+    assert "the task's container argument --privileged is not allowed here" in site.reason(task)
+    allowed = site.execute(task, CLEARML_AGENT_EXTRA_DOCKER_ARGS="--privileged")
+    assert allowed.returncode == 0, allowed.stdout
+
+
+def test_the_default_image_is_noted_on_a_task_that_named_none(site: ContainerSite, runtime: Podman) -> None:
+    task = site.task(WHERE)
+    done = site.execute(task, "--docker", runtime.image("bare"), "--label", "a=b")
+    assert f"inside default podman: {runtime.image('bare')}" in done.stdout
+    assert site.container(task)["image"] == runtime.image("bare")
+    assert site.container(task)["arguments"] == "--label a=b"
+
+
+def test_an_own_image_beats_the_flag_unless_the_site_says_otherwise(site: ContainerSite, runtime: Podman) -> None:
+    task = site.task(WHERE, runtime.image("bare"))
+    assert f"inside podman: {runtime.image('bare')}" in site.execute(task, "--docker", "no/such:1").stdout
+    done = site.execute(
+        task, "--docker", runtime.image("python"), CLEARML_AGENT__AGENT__DISABLE_TASK_DOCKER_OVERRIDE="true"
+    )
+    assert f"inside default podman: {runtime.image('python')}" in done.stdout
+
+
+def test_docker_flag_without_any_image(site: ContainerSite) -> None:
+    task = site.task(WHERE)
+    done = site.execute(task, "--docker")
+    assert done.returncode == 1
+    assert "--docker names no image" in site.reason(task)
+    assert site.execute(task, "--docker", "--ipc=host").returncode == 2
+
+
+def test_without_a_runtime_the_task_is_told_that_its_image_is_not_used(site: ContainerSite, runtime: Podman) -> None:
+    task = site.task(WHERE, runtime.image("bare"))
+    done = site.execute(task, CLEARML_AGENT__HPC__CONTAINER__RUNTIME="none")
+    assert done.returncode == 0
+    assert f"The task names the image {runtime.image('bare')}; this agent runs tasks without" in site.console(task)
+    assert "False" in done.stdout  # no /run/.containerenv
+
+
+def test_an_image_that_no_registry_has(site: ContainerSite) -> None:
+    task = site.task(WHERE, "localhost:1/no/such:1")
+    assert site.execute(task).returncode == 1
+    assert "the image localhost:1/no/such:1 cannot be fetched" in site.reason(task)
+
+
+def test_nodes_take_a_shared_image_from_its_file(
+    site: ContainerSite, runtime: Podman, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a daemon stages on the login node, and a job on a node finds it without a network."""
+    name = "localhost/hpc-agent-test-travels:1"
+    task = site.task(WHERE, name)
+    missing = site.execute(task, "--standalone-mode")
+    assert missing.returncode == 1
+    assert f"the image {name} is neither on this node nor in" in site.reason(task)
+    assert f"hpc-agent cache warm --id {task}" in site.reason(task)
+    for variable, value in runtime.env.items():
+        monkeypatch.setenv(variable, value)
+    runtime.run("tag", runtime.image("bare"), name)
+    file = site.folder / "hpc" / "images" / "localhost%hpc-agent-test-travels+1.tar"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    runtime.run("save", f"--output={file}", name)
+    runtime.run("untag", name)
+    settings = load(site.conf, {"CLEARML_AGENT__HPC__CONTAINER__RUNTIME": "podman"}).settings
+    said: list[str] = []
+    Stager(settings, SYSTEM).stage(site.client.tasks.get(task), said.append)
+    assert any("Loading the image" in line for line in said)
+    runtime.run("untag", name, check=False)
+    done = site.execute(task, "--standalone-mode")
+    assert done.returncode == 0, done.stdout
+    assert "True /hpc-agent/work/code" in done.stdout
+    runtime.run("untag", name, check=False)
+
+
+def test_a_container_left_by_the_same_attempt_is_replaced(site: ContainerSite, runtime: Podman) -> None:
+    """A job that Slurm killed and starts again has the same container name."""
+    task = site.task(WHERE, runtime.image("bare"))
+    first = site.execute(task)
+    assert first.returncode == 0
+    [attempt] = (site.folder / "hpc" / "runs" / task).iterdir()
+    name = f"clearml_task_{task}_{attempt.name}"
+    argv = ["podman", "run", "--rm", "--detach", "--stop-timeout=0", f"--name={name}", runtime.image("bare"), "sleep", "100"]
+    subprocess.run(argv, env={**os.environ, **runtime.env}, check=True, capture_output=True, timeout=60)
+    assert runtime.containers() == [name]
+    (attempt / "claim.json").unlink()
+    (attempt / "exit.json").unlink()
+    again = site.execute(task, SLURM_JOB_ID="", HPC_AGENT_RUN_DIR=str(attempt))
+    assert again.returncode == 0, again.stdout

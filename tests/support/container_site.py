@@ -1,0 +1,71 @@
+"""A machine without Slurm that runs tasks in containers: our server, our agent, tasks of a few lines."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from e2e_site import Site, wait_for
+
+from hpc_agent.api.client import Client
+from hpc_agent.config.load import load
+from hpc_agent.domain.ids import QueueId, TaskId
+
+SETTINGS = """
+include "{server}"
+hpc {{ root: "{folder}/hpc", scratch_dir: "{folder}/scratch", term_grace: 3 }}
+sdk.storage.cache.default_base_dir: "{folder}/sdk-cache"
+"""
+
+
+class ContainerSite(Site):
+    """``container`` is the task's; whatever else is given stands in its script section."""
+
+    def task(self, text: str, image: str = "", arguments: str = "", setup: str = "", **script: Any) -> TaskId:
+        task = self.bare_task(text, enqueue=False, **script)
+        container = {"image": image, "arguments": arguments, "setup_shell_script": setup}
+        self.client.tasks.edit(task, {"container": container})
+        return task
+
+    def execute(self, task: TaskId, *flags: str, **env: str) -> subprocess.CompletedProcess[str]:
+        return self.agent("execute", "--id", task, *flags, **env)
+
+    @contextmanager
+    def executing(
+        self, task: TaskId, *flags: str, until: str = "started", **env: str
+    ) -> Iterator[subprocess.Popen[bytes]]:
+        """Start a task; enter when its console has ``until``."""
+        log = f"{uuid.uuid4().hex}.log"
+        child = self.start("execute", "--id", task, *flags, log=log, **env)
+        path = self.folder / log
+
+        def look() -> bool:
+            assert child.poll() is None, path.read_text()
+            return until in path.read_text()
+
+        wait_for(f"{until!r} in the console", look)
+        yield child
+
+    def container(self, task: TaskId) -> dict[str, str]:
+        section: dict[str, str] = self.client.tasks.raw(task)["container"]
+        return section
+
+
+def container_site(server: Any, folder: Path, env: Mapping[str, str]) -> ContainerSite:
+    conf = folder / "clearml.conf"
+    conf.write_text(SETTINGS.format(server=server.conf, folder=folder))
+    return ContainerSite(
+        env={**server.env, "CLEARML_CONFIG_FILE": str(conf), "HOME": str(folder), "USER": "root", **env},
+        root=folder / "hpc",
+        peers=Path(sys.executable).parent,
+        folder=folder,
+        conf=conf,
+        queue="",
+        queue_id=QueueId(""),
+        client=Client(load(conf, {}).settings.api),
+    )
