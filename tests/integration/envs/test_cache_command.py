@@ -20,7 +20,7 @@ from hpc_agent.files import write_record
 from hpc_agent.sources.staged import Origin, StagedSource
 from hpc_agent.staging import Staged
 
-IN_PLACE = "store._scratch = Path('/proc/nowhere')\nprint(store.use(EnvKey(sys.argv[1]), say).how)\n"
+IN_PLACE = "store._scratch = Path('/proc/nowhere')\nprint(store.use(EnvKey(sys.argv[1]), say).how, flush=True)\n"
 NOW = datetime(2026, 1, 31, tzinfo=timezone.utc)
 
 
