@@ -24,6 +24,9 @@ from hpc_agent.sources.workspace import Kind, Workspace, entry_of
 
 Progress = Callable[[str], None]
 
+_SKIP = "CLEARML_AGENT_SKIP_PYTHON_ENV_INSTALL"
+"""Among a task's container arguments: the image's Python runs it as it is."""
+
 
 @dataclass(frozen=True)
 class Staged:
@@ -130,6 +133,8 @@ class Stager:
     def _request(self, task: Task, source: StagedSource, contained: Contained | None) -> EnvRequest | None:
         script = task.script
         if entry_of(script).kind in (Kind.SHELL, Kind.SHELL_COMMAND) and not script.requirements.pip:
+            return None
+        if self._packages.skip_install or (contained and _SKIP in dict(contained.choice.merged.environment)):
             return None
         files = self._sources.requirement_files(script, source)
         request = request_for(script, files, self._packages, source=_identity(script, source))

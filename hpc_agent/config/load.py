@@ -131,7 +131,7 @@ def _environment_layers(environ: Mapping[str, str]) -> list[Layer]:
                 value = get(_parse(f"value = {environ[variable]}", f"the variable {variable}"), "value")
                 layers.append(Layer(f"the variable {variable}", _nested({key: value})))
     for suffix, key in names.ENVIRONMENT.items():
-        for prefix in ("TRAINS_", "CLEARML_"):
+        for prefix in names.PREFIXES:
             if environ.get(prefix + suffix):
                 layers.append(Layer(f"the variable {prefix}{suffix}", _nested({key: environ[prefix + suffix]})))
     return layers

@@ -6,6 +6,7 @@ The section ``hpc`` of clearml.conf is ours; the others are ClearML's own, of wh
 from __future__ import annotations
 
 import os
+import shlex
 import socket
 from dataclasses import replace
 from pathlib import Path
@@ -64,6 +65,10 @@ class PackageSettings(Settings, frozen=True, kw_only=True):
     ignore_requested_python_version: Annotated[
         bool, Meta(description="Use our own interpreter version even if the task names another.")
     ] = False
+    skip_install: Annotated[
+        bool,
+        Meta(description="Install nothing: the Python on PATH runs tasks (`CLEARML_AGENT_SKIP_PYTHON_ENV_INSTALL`)."),
+    ] = False
     system_site_packages: Annotated[bool, Meta(description="Environments see the system's packages.")] = False
     extra_index_url: Annotated[tuple[str, ...], Meta(description="Further package indexes.")] = ()
     extra_pip_install_flags: Annotated[tuple[str, ...], Meta(description="Passed on to the installer.")] = ()
@@ -83,6 +88,13 @@ class AgentSettings(Settings, frozen=True, kw_only=True):
 
     worker_id: Annotated[str, Meta(description="Full worker id; generated when empty.")] = ""
     worker_name: Annotated[str, Meta(description="Prefix of generated worker ids; the host name when empty.")] = ""
+    worker_tags: Annotated[
+        str | tuple[str, ...], Meta(description="Tags of status reports (`CLEARML_WORKER_TAGS`, split as a shell would).")
+    ] = ()
+    uptime: Annotated[
+        tuple[str, ...], Meta(description="When the daemon takes tasks, as `--uptime`: a list of `<hours> <days>`.")
+    ] = ()
+    downtime: Annotated[tuple[str, ...], Meta(description="When it does not, as `--downtime`.")] = ()
     enable_task_env: Annotated[
         bool, Meta(description="Export the task's hyper-parameter section `Environment` to its process.")
     ] = False
@@ -101,6 +113,10 @@ class AgentSettings(Settings, frozen=True, kw_only=True):
     @property
     def name(self) -> str:
         return self.worker_name or socket.gethostname()
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        return tuple(shlex.split(self.worker_tags)) if isinstance(self.worker_tags, str) else self.worker_tags
 
 
 class DockerSettings(Settings, frozen=True, kw_only=True):

@@ -13,7 +13,7 @@ from pathlib import Path
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey
-from hpc_agent.envs import archive, interpreter, inventory, lock, workplaces
+from hpc_agent.envs import archive, interpreter, inventory, lock, pip_config, workplaces
 from hpc_agent.envs.build import build, installed
 from hpc_agent.envs.foreign import Foreign, missing
 from hpc_agent.envs.installers import Place, installer_for
@@ -69,17 +69,7 @@ class Builder:
         Raises:
             EnvironmentBuildError: it cannot be resolved, built or stored.
         """
-        base = self._base(request, progress)
-        wanted = lock.prepare(request.lines, self._packages.post_packages, progress)
-        if self._foreign:
-            wanted = replace(wanted, lines=missing(wanted.lines, self._foreign.packages))
-        if wanted.lines:
-            progress(f"Resolving {len(wanted.lines)} requirements for {base.shown}")
-        with self._workplace() as work:
-            place = Place(work, source_root or work, wanted.options, wanted.credentials)
-            locked = lock.resolve(request.lines, wanted, self._installer, base, place)
-        if self._foreign:
-            locked = replace(locked, lines=missing(locked.lines, self._foreign.packages))
+        base, wanted, locked = self._lock(request, source_root, progress)
         parts = key_parts(
             [*locked.lines, *locked.late],
             base,
@@ -107,6 +97,31 @@ class Builder:
                 f"environment {key} was built and is gone again: is somebody pruning the cache?"
             )
         return key, manifest.packages, mine
+
+    def lock(self, request: EnvRequest, source_root: Path | None, progress: Progress) -> tuple[str, ...]:
+        """Lines that make an installer elsewhere install what the environment would hold, the indexes first.
+
+        Raises:
+            EnvironmentBuildError: it cannot be resolved.
+        """
+        _, wanted, locked = self._lock(request, source_root, progress)
+        return (*pip_config.load().lines, *self._tools.index_lines, *wanted.options, *locked.lines, *locked.late)
+
+    def _lock(
+        self, request: EnvRequest, source_root: Path | None, progress: Progress
+    ) -> tuple[Interpreter, Wanted, Lock]:
+        base = self._base(request, progress)
+        wanted = lock.prepare(request.lines, self._packages.post_packages, progress)
+        if self._foreign:
+            wanted = replace(wanted, lines=missing(wanted.lines, self._foreign.packages))
+        if wanted.lines:
+            progress(f"Resolving {len(wanted.lines)} requirements for {base.shown}")
+        with self._workplace() as work:
+            place = Place(work, source_root or work, wanted.options, wanted.credentials)
+            locked = lock.resolve(request.lines, wanted, self._installer, base, place)
+        if self._foreign:
+            locked = replace(locked, lines=missing(locked.lines, self._foreign.packages))
+        return base, wanted, locked
 
     def _base(self, request: EnvRequest, progress: Progress) -> Interpreter:
         if self._foreign is None:

@@ -174,6 +174,39 @@ class EnvStore:
             self._shared.set_aside(key)
             raise EnvironmentBuildError(f"environment {key} is damaged ({error}): {_remedy(task)}") from error
 
+    def lock(
+        self, request: EnvRequest, progress: Progress, *, source_root: Path | None, foreign: Foreign | None
+    ) -> tuple[str, ...]:
+        """Requirement lines, exact and with their indexes, for an installer that puts them elsewhere.
+
+        Raises:
+            EnvironmentBuildError: they cannot be resolved.
+        """
+        from hpc_agent.envs.builder import Builder
+
+        folder = self._local_folder()
+        builder = Builder(self._shared, folder, self._packages, self._clock, self._credentials, foreign)
+        return builder.lock(request, source_root, progress)
+
+    def copy(self, key: EnvKey, into: Path) -> tuple[str, ...]:
+        """Unpack an environment to the new folder ``into``, there to be changed; returns what is in it.
+
+        Raises:
+            EnvironmentBuildError: it is not in the shared cache, is damaged, or there is no room.
+        """
+        manifest = self._published(key)
+        if manifest is None:
+            raise EnvironmentBuildError(f"environment {key} is not in the cache {self._shared.root}")
+        try:
+            node.unpack_to(self._shared.archive(key), into)
+        except (ArchiveError, OSError, ProcessError) as error:
+            raise EnvironmentBuildError(f"environment {key} cannot be unpacked to {into}: {error}") from error
+        for folder, _, names in os.walk(into):
+            for path in (folder, *(os.path.join(folder, name) for name in names)):  # noqa: PTH118 (12,000 of them)
+                if not os.path.islink(path):  # noqa: PTH114
+                    os.chmod(path, os.stat(path).st_mode | 0o200)  # noqa: PTH101, PTH116
+        return manifest.packages
+
     def _current(self, digest: str) -> StagedEnv | None:
         """What was staged for the same words a short while ago."""
         resolution = self._shared.resolution(digest)
