@@ -13,7 +13,7 @@ import msgspec
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import RequirementFiles
 from hpc_agent.domain.task import Script
-from hpc_agent.envs import requirements
+from hpc_agent.envs import pyproject, requirements
 from hpc_agent.envs.requirements import Lines
 
 FORMAT = 1
@@ -78,17 +78,25 @@ def request_for_file(text: str, files: RequirementFiles = _NO_FILES, *, python: 
 def _lines(script: Script, files: RequirementFiles, packages: PackageSettings) -> Lines:
     """Which list counts: wire.md 4.9. A list that is there but empty asks for nothing, and means it."""
     wanted = script.requirements
-    from_files = [f"-r {path}" for path in files.roots]
-    folder = files.working_dir
+    chosen = wanted.pip
     if packages.force_repo_requirements_txt and files.roots:
-        texts, folder = from_files, ""
+        chosen = None
     elif packages.force_original_requirements and wanted.org_pip is not None:
-        texts = list(wanted.org_pip)
-    elif wanted.pip is not None:
-        texts = list(wanted.pip)
-    else:
-        texts, folder = from_files, ""
-    return requirements.collect([*texts, *_implied(script)], files, folder)
+        chosen = wanted.org_pip
+    if chosen is not None:
+        return requirements.collect([*chosen, *_implied(script)], files, files.working_dir)
+    lines, limits = _of_project(files)
+    texts = [*(f"-r {path}" for path in files.roots), *lines, *_implied(script)]
+    return requirements.collect(texts, files, "", constraints=limits)
+
+
+def _of_project(files: RequirementFiles) -> tuple[list[str], list[str]]:
+    """Requirements and constraints of the repository's pyproject.toml, paths relative to the root."""
+    if not files.project:
+        return [], []
+    folder = posixpath.dirname(files.project)
+    lines, limits = pyproject.dependencies(folder, files.texts)
+    return [requirements.canonical(line, folder) for line in lines], limits
 
 
 def _implied(script: Script) -> Iterable[str]:

@@ -86,6 +86,8 @@ class SourceStore:
             SourceError: something is missing, does not fit, or points out of the task's own folder.
         """
         layout = plan(script, staged)
+        if staged.origin is Origin.FOLDER:
+            return in_folder(layout, Path(staged.name))
         root = into / layout.folder
         if files.visible(root):
             # Left by an attempt that Slurm requeued: its files may be changed or half there.
@@ -100,6 +102,22 @@ class SourceStore:
     def _mirror(self, script: Script) -> Mirror:
         where = remote.resolve(script.repository, self._git)
         return Mirror(self._mirrors / where.folder, where, self._clock)
+
+
+def in_folder(layout: Plan, folder: Path) -> Workspace:
+    """The workspace of a task whose code is in ``folder`` already.
+
+    Raises:
+        SourceError: the folder, its working folder or the entry point is not there.
+    """
+    root = folder.resolve()
+    if not root.is_dir():
+        raise SourceError(f"the code is to be in {folder} (agent.force_code_dir), which is no folder here")
+    cwd = inside(root, layout.working_dir, "the task's working folder is")
+    if not cwd.is_dir():
+        raise SourceError(f"the working folder {layout.working_dir!r} does not exist in {folder}")
+    _check_entry(layout, root, cwd, str(folder))
+    return Workspace(root, cwd, layout.entry, layout.notes)
 
 
 def _without_repository(script: Script) -> StagedSource:

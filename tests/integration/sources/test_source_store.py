@@ -440,6 +440,21 @@ def _only_git(folder: Path) -> Path:
     return programs
 
 
+@pytest.mark.parametrize("working_dir", ["app", "app/deep"])
+def test_project_file_counts_where_the_commit_has_no_list(world, working_dir):
+    files = {"pyproject.toml": "[a]\n", "app/pyproject.toml": "[b]\n", "app/uv.lock": "version = 1\n", "app/deep/x": ""}
+    repository = world.repository("model", files)
+    diff = "diff --git a/requirements.txt b/requirements.txt\n--- a/requirements.txt\n+++ b/requirements.txt\n" \
+           "@@ -0,0 +1 @@\n+clearml\n"  # fmt: skip
+    script = Script(repository.url, branch="main", entry_point="x", working_dir=working_dir, diff=diff)
+    store = world.store()
+    found = store.requirement_files(script, store.stage(script, world.say))
+    assert (found.project, found.roots) == ("app/pyproject.toml", ("requirements.txt",))
+    assert found.texts["app/uv.lock"] == "version = 1\n"
+    repository.commit({"requirements.txt": "six\n"})
+    assert store.requirement_files(script, store.stage(script, world.say)).project == ""
+
+
 def test_killed_fetch_leaves_nothing_that_blocks_the_next(world):
     repository = world.repository("model", {"train.py": "1"})
     script = Script(repository.url, branch="main", entry_point="train.py")
