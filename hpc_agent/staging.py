@@ -18,7 +18,7 @@ from hpc_agent.envs.store import EnvStore, UsableEnv
 from hpc_agent.errors import ContainerUnavailableError, SourceError
 from hpc_agent.redact import without_credentials
 from hpc_agent.sources.git import configured_credentials
-from hpc_agent.sources.staged import StagedSource
+from hpc_agent.sources.staged import Origin, StagedSource
 from hpc_agent.sources.store import SourceStore
 from hpc_agent.sources.workspace import Kind, Workspace, entry_of
 
@@ -48,6 +48,7 @@ class Stager:
         self._packages = settings.packages
         self._containment = Containment(settings, clock)
         self._share = share
+        self._code_dir = settings.agent.force_code_dir
 
     def stage(self, task: Task, progress: Progress) -> Staged:
         """Bring everything the task needs into the shared cache. Uses the network where something is missing.
@@ -55,7 +56,7 @@ class Stager:
         Raises:
             SourceError, EnvironmentBuildError, ContainerError: it cannot be had; the sentence says why.
         """
-        source = self._sources.stage(task.script, progress)
+        source = self._forced() or self._sources.stage(task.script, progress)
         contained = self._stage_image(task, progress)
         image = contained.python if contained else None
         request = self._request(task, source, contained)
@@ -74,7 +75,7 @@ class Stager:
             SourceError, EnvironmentBuildError, ContainerError: something is missing; the sentence names it and the
                 command that stages it.
         """
-        source = self._sources.find(task.script)
+        source = self._forced() or self._sources.find(task.script)
         if source is None:
             repository = without_credentials(task.script.repository)
             raise SourceError(
@@ -83,6 +84,9 @@ class Stager:
             )
         request = self._request(task, source, self.contain(task, lambda _: None))
         return Staged(source, self._envs.find(request, task=task.id) if request else None)
+
+    def _forced(self) -> StagedSource | None:
+        return StagedSource(Origin.FOLDER, name=str(self._code_dir.expanduser())) if self._code_dir else None
 
     def names_image(self, task: Task) -> bool:
         """Whether the task runs in a container here.

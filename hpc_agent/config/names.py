@@ -48,6 +48,7 @@ ENVIRONMENT: Mapping[str, str] = {
     "AGENT_GIT_PASS": "agent.git_pass",
     "AGENT_GIT_HOST": "agent.git_host",
     "AGENT_EXTRA_PYTHON_PATH": "agent.extra_python_path",
+    "AGENT_FORCE_CODE_DIR": "agent.force_code_dir",
     "AGENT_SKIP_PYTHON_ENV_INSTALL": "agent.skip_python_env_install",
     "DOCKER_IMAGE": "agent.default_docker.image",
     "DOCKER_SKIP_GPUS_FLAG": "hpc.container.skip_gpus_flag",

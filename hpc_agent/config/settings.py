@@ -89,7 +89,7 @@ class AgentSettings(Settings, frozen=True, kw_only=True):
     worker_id: Annotated[str, Meta(description="Full worker id; generated when empty.")] = ""
     worker_name: Annotated[str, Meta(description="Prefix of generated worker ids; the host name when empty.")] = ""
     worker_tags: Annotated[
-        str | tuple[str, ...], Meta(description="Tags of status reports (`CLEARML_WORKER_TAGS`, split as a shell would).")
+        str | tuple[str, ...], Meta(description="Tags of status reports (`CLEARML_WORKER_TAGS`).")
     ] = ()
     uptime: Annotated[
         tuple[str, ...], Meta(description="When the daemon takes tasks, as `--uptime`: a list of `<hours> <days>`.")
@@ -98,6 +98,9 @@ class AgentSettings(Settings, frozen=True, kw_only=True):
     enable_task_env: Annotated[
         bool, Meta(description="Export the task's hyper-parameter section `Environment` to its process.")
     ] = False
+    force_code_dir: Annotated[
+        Path | None, Meta(description="Run tasks from this folder, without their code (`CLEARML_AGENT_FORCE_CODE_DIR`).")
+    ] = None
     extra_python_path: Annotated[str, Meta(description="Appended to the task's PYTHONPATH.")] = ""
     force_git_root_python_path: Annotated[
         bool, Meta(description="Put the repository's root on PYTHONPATH, not the script's folder.")

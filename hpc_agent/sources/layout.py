@@ -32,7 +32,8 @@ def plan(script: Script, staged: StagedSource) -> Plan:
     script, named = _split(script)
     literal = bool(script.diff.strip()) and not changes.is_patch(script.diff)
     entry = entry_of(script)
-    if staged.origin is Origin.REPOSITORY or (staged.origin is Origin.FOLDER and script.repository.strip()):
+    written = literal and not script.repository.strip()
+    if staged.origin is Origin.REPOSITORY or (staged.origin is Origin.FOLDER and not written):
         working_dir = relative(script.working_dir or ".", "working folder")
         file = _script_file(entry, named) if literal else ""
         if entry.kind not in (Kind.MODULE, Kind.SHELL_COMMAND) and not literal:
@@ -41,7 +42,7 @@ def plan(script: Script, staged: StagedSource) -> Plan:
     notes: tuple[str, ...] = ()
     if script.working_dir.strip() not in ("", "."):
         notes = (f"the working folder {script.working_dir!r} is not used: the task has no repository",)
-    if staged.origin is Origin.NOTHING or (staged.origin is Origin.FOLDER and not script.diff.strip()):
+    if staged.origin is Origin.NOTHING:
         return Plan("code", ".", entry, notes=(*notes, "the task has neither a repository nor a script"))
     if changes.is_patch(script.diff):
         raise SourceError("the task has uncommitted changes but names no repository that they belong to")
