@@ -150,6 +150,7 @@ def _remove(cache: SharedCache, keys: Sequence[EnvKey]) -> None:
 
     for key in upkeep.remove(cache, keys):
         click.echo(f"Environment {key} could not be removed: it belongs to another user", err=True)
+    upkeep.forget_requests(cache)
 
 
 def _waited_for(shared: Shared) -> Iterator[EnvKey]:
