@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
 from hpc_agent.daemon.act import Actor
+from hpc_agent.daemon.active import Activity
 from hpc_agent.daemon.launch import Launch
 from hpc_agent.daemon.observe import Observer, World
+from hpc_agent.daemon.space import NoRoom, Space
 from hpc_agent.daemon.stage import StagePool, Stages
+from hpc_agent.daemon.stage_cached import CachedStages
 from hpc_agent.daemon.stage_job import StageJobs
 from hpc_agent.daemon.submit import Submitter
 from hpc_agent.domain import decide as due
@@ -22,6 +25,7 @@ from hpc_agent.domain.choose import Lane, choose, rotated
 from hpc_agent.domain.ids import QueueId, WorkerId
 from hpc_agent.domain.job import Later, Refused
 from hpc_agent.domain.queue import Queue
+from hpc_agent.domain.schedule import Schedule
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.errors import (
     EnvironmentBuildError,
@@ -55,6 +59,11 @@ class Options:
     queues: tuple[QueueId, ...]
     worker: WorkerId
     fair: bool = False
+    schedule: Schedule = field(default_factory=Schedule)
+    tags: tuple[str, ...] = ()
+    """Of our own reports."""
+    gpus: tuple[str, ...] | None = None
+    """Whose use we report; None: of all GPUs of this machine."""
 
 
 class Daemon:
@@ -71,6 +80,7 @@ class Daemon:
     ) -> None:
         runs = RunsFolder(settings.hpc.runs)
         self._client = client
+        self._scheduler = scheduler
         self._settings = settings
         self._options = options
         self._clock = clock
@@ -79,10 +89,13 @@ class Daemon:
         """Set when there is something to do before the next turn."""
         renderer = Renderer([path.expanduser() for path in settings.hpc.template_dirs])
         self._stages: Stages | None = None
-        if settings.hpc.envs.build_on == "login":
+        if launch.terms.standalone:
+            self._stages = CachedStages(settings, clock)
+        elif settings.hpc.envs.build_on == "login":
             self._stages = StagePool(settings, clock, self._wake)
         elif settings.hpc.envs.build_on == "job":
             self._stages = StageJobs(scheduler, settings, launch, renderer, clock)
+        self._activity = Activity(client, options.worker, options.schedule, clock)
         self._observer = Observer(client, scheduler, runs, options.queues, clock)
         self._actor = Actor(client, scheduler, settings, options.worker, clock)
         self._submitter = Submitter(client, scheduler, settings, launch, self._stages, renderer, clock)
@@ -140,8 +153,10 @@ class Daemon:
         for attempt, sight in world.sights.items():
             for action in due.decide(sight, self._clock.now(), self._rules):
                 self._guarded(attempt, partial(self._act, world, attempt, action, submits))
+        space = Space(self._scheduler.room())
         for attempt in self._choose(world, submits):
-            if not self._guarded(attempt, partial(self._submit, world, attempt, submits[attempt], wait)):
+            submit = partial(self._submit, world, attempt, submits[attempt], space, wait)
+            if space.full or not self._guarded(attempt, submit):
                 break
 
     def _guarded(self, attempt: Attempt, act: Callable[[], None]) -> bool:
@@ -188,8 +203,9 @@ class Daemon:
         return next(queue for queue in world.queues if attempt in world.waiting[queue.id])
 
     def _choose(self, world: World, submits: dict[Attempt, int]) -> list[Attempt]:
-        if self._clock.monotonic() < self._later_until:
+        if not submits or self._clock.monotonic() < self._later_until:
             return []
+        active = self._activity.of(world.queues)
         live = {attempt for attempt, sight in world.sights.items() if sight.jobs}
         lanes = [
             Lane(
@@ -199,18 +215,22 @@ class Daemon:
                 self._settings.hpc.queue(queue.name).max_jobs,
             )
             for queue in world.queues
+            if queue.id in active
         ]
         if self._options.fair:
             lanes = rotated(lanes, self._last_served)
         return choose(lanes, len(live), self._settings.hpc.max_jobs, fair=self._options.fair)
 
-    def _submit(self, world: World, attempt: Attempt, number: int, wait: bool) -> None:
+    def _submit(self, world: World, attempt: Attempt, number: int, space: Space, wait: bool) -> None:
         queue = self._queue_of(world, attempt)
         directory = self._runs.of(attempt)
         try:
-            answer = self._submitter.submit(attempt, queue, directory, number, wait=wait)
+            answer = self._submitter.submit(attempt, queue, directory, number, space, wait=wait)
         except _USERS_FAULT as error:
             self._actor.refuse(attempt, directory, queue, due.Refuse(TaskStatus.FAILED, str(error)))
+            return
+        if isinstance(answer, NoRoom):
+            self._actor.say(attempt, due.Say(answer.message))
             return
         self._last_served = queue.id
         if isinstance(answer, Refused):
@@ -226,15 +246,17 @@ class Daemon:
 
     def _heartbeat(self) -> None:
         """Shows us on the server's list of workers; nothing depends on it."""
-        usage = UsageReader(self._clock, GpuReader())
+        usage = UsageReader(self._clock, GpuReader(self._options.gpus))
         options = self._options
         registered = False
         while not self._stopping.is_set():
             try:
                 if not registered:
-                    self._client.workers.register(options.worker, options.queues)
+                    self._client.workers.register(options.worker, options.queues, options.tags)
                     registered = True
-                self._client.workers.report(options.worker, queues=options.queues, stats=usage.read())
+                self._client.workers.report(
+                    options.worker, queues=options.queues, stats=usage.read(), tags=options.tags
+                )
             except HpcAgentError as error:
                 log.debug("no sign of life", error=error)
             self._clock.wait(self._stopping, REPORT_INTERVAL_S)

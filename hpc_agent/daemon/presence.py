@@ -42,31 +42,28 @@ class Presence:
     slot: int | None = None
     flags: Mapping[str, object] | None = None
     """What it was started with, by the names of the flags."""
-    log: str = ""
 
 
 class Daemons:
     """``folder`` holds ``<worker>.json`` of each daemon."""
 
     def __init__(self, folder: Path, host: str, clock: Clock) -> None:
-        self._folder = folder
+        self.folder = folder
         self._host = host
         self._clock = clock
 
     def file(self, worker: WorkerId, suffix: str) -> Path:
         """A file of a daemon's own beside its record."""
-        return self._folder / f"{re.sub(r'[^0-9A-Za-z_.:,@=+-]', '_', worker)}.{suffix}"
+        return self.folder / f"{re.sub(r'[^0-9A-Za-z_.:,@=+-]', '_', worker)}.{suffix}"
 
-    def enter(
-        self, worker: Callable[[int], WorkerId], *, numbered: bool, flags: Mapping[str, object], log_suffix: str = ""
-    ) -> Presence:
+    def enter(self, worker: Callable[[int], WorkerId], *, numbered: bool, flags: Mapping[str, object]) -> Presence:
         """Record this process as a daemon. ``worker`` makes its id from a slot, the smallest that is free, where
-        ``numbered`` says that it does; ``log_suffix`` of its log file, if it has one.
+        ``numbered`` says that it does.
 
         Raises:
             InputError: a daemon of that id is running, or may be, on another machine.
         """
-        files.ensure_directory(self._folder, mode=0o700)
+        files.ensure_directory(self.folder, mode=0o700)
         with self._lock():
             recorded = self.all()
             taken = {other.slot for other in recorded if self.runs(other) is not False}
@@ -75,10 +72,9 @@ class Daemons:
             for other in recorded:
                 if other.worker == id:
                     self._refuse_second(other)
-            path = self.file(id, log_suffix) if log_suffix else None
             own = process_id(os.getpid())
             assert own is not None, "we are running"
-            found = Presence(id, self._host, own, self._clock.now(), slot, flags, str(path) if path else "")
+            found = Presence(id, self._host, own, self._clock.now(), slot, flags)
             files.write_record(self.file(id, "json"), found, mode=0o600)
         return found
 
@@ -92,7 +88,7 @@ class Daemons:
     def all(self) -> list[Presence]:
         """Every record, by worker id; those of dead daemons too."""
         found = []
-        for path in sorted(self._folder.glob("*.json")):
+        for path in sorted(self.folder.glob("*.json")):
             try:
                 record = files.read_record(path, Presence)
             except CorruptFileError as error:
@@ -151,7 +147,7 @@ class Daemons:
     @contextmanager
     def _lock(self) -> Iterator[None]:
         """One daemon at a time looks who else is there. The kernel drops the lock with its holder."""
-        with (self._folder / "lock").open("w") as lock:
+        with (self.folder / "lock").open("w") as lock:
             deadline = self._clock.monotonic() + _LOCK_S
             while not _locked(lock.fileno()):
                 if self._clock.monotonic() > deadline:

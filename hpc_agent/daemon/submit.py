@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
 from hpc_agent.daemon.launch import Launch
+from hpc_agent.daemon.space import NoRoom, Space
 from hpc_agent.daemon.stage import Stages
+from hpc_agent.daemon.terms import exports, gpu_range
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.job import Accepted, Uncertain
 from hpc_agent.domain.job import Submission as Answer
@@ -46,8 +50,8 @@ class Submitter:
         self._clock = clock
 
     def submit(
-        self, attempt: Attempt, queue: Queue, directory: RunDirectory, number: int, *, wait: bool
-    ) -> Answer | None:
+        self, attempt: Attempt, queue: Queue, directory: RunDirectory, number: int, space: Space, *, wait: bool
+    ) -> Answer | NoRoom | None:
         """Bring a waiting task to the scheduler; None while its stage is not ready.
 
         Raises:
@@ -57,6 +61,11 @@ class Submitter:
         task = self._client.tasks.get(attempt.task)
         settings = self._settings.hpc.queue(queue.name)
         resources = settings.policy(queue.name, self._settings.hpc.resources).resources(task.properties)
+        gpus = space.take(queue.id, gpu_range(self._launch.terms, queue.name, resources.gpus, task.properties))
+        if isinstance(gpus, NoRoom):
+            return gpus
+        resources = replace(resources, gpus=gpus)
+        owners = self._launch.owners
         directory.create()
         context = JobContext(
             task=task,
@@ -66,9 +75,10 @@ class Submitter:
             site=self._settings.hpc.slurm,
             run_dir=directory.path,
             output=directory.job_output,
-            config_file=self._launch.config_file,
+            config_file=directory.owner_config if owners else self._launch.config_file,
             agent=self._launch.agent,
-            flags=["--standalone-mode"] if self._stages else [],
+            flags=[*(["--standalone-mode"] if self._stages else []), *self._launch.terms.flags()],
+            exports=exports(self._launch.terms, self._launch.naming, task.id),
         )
         # Rendered before it is staged: a broken template is known at once.
         text = self._renderer.render(settings.template, context)
@@ -77,6 +87,8 @@ class Submitter:
             if staged is None:
                 return None
             write_record(directory.stage, staged)
+        if owners:
+            owners.write(task, directory)
         write_atomic(directory.script, text.encode(), mode=0o700)
         request = SubmitRequest(directory.script, attempt.job_name, directory.path, directory.job_output, resources)
         return self._hand_over(task, queue, directory, request, number)

@@ -42,6 +42,11 @@ class RunDirectory:
         return self.path / "console.offset"
 
     @property
+    def owner_config(self) -> Path:
+        """The configuration of a job that calls the server as its task's owner."""
+        return self.path / "owner.conf"
+
+    @property
     def stage(self) -> Path:
         return self.path / "stage.json"
 

@@ -14,7 +14,7 @@ SECRET = (
 )
 HARMLESS = (
     "PATH HOME LANG TOKENIZERS_PARALLELISM AWS_DEFAULT_REGION AWS_PROFILE GOOGLE_APPLICATION_CREDENTIALS KEYBOARD "
-    "AWS_SHARED_CREDENTIALS_FILE SSH_AUTH_SOCK COMPASS_HOME CLEARML_CONFIG_FILE CLEARML_API_HOST PASSENGER_ROOT"
+    "AWS_SHARED_CREDENTIALS_FILE SSH_AUTH_SOCK COMPASS_HOME CLEARML_CONFIG_FILE CLEARML_AGENT_EXTRA PASSENGER_ROOT"
 )
 OF_ANOTHER_JOB = (
     "SLURM_CPU_BIND SLURM_JOB_ID SLURM_CLUSTERS SLURM_TIME_FORMAT SLURM_CONFIG SBATCH_EXPORT SQUEUE_FORMAT "
@@ -52,3 +52,12 @@ def test_gpus_are_those_that_we_may_use() -> None:
     assert gpus.names(3, {}) == ("0", "1", "2")
     assert gpus.names(0, {}) == ()
     assert all(name.isdigit() for name in gpus.names(None, {}))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["CLEARML_API_HOST", "TRAINS_API_HOST", "CLEARML_WORKER_ID", "CLEARML_AGENT__HPC__MAX_JOBS", "CLEARML_DOCKER_IMAGE"],
+)
+def test_settings_travel_in_the_jobs_configuration_only(name: str) -> None:
+    """There flags have had their say; a variable would beat them in the job."""
+    assert scrubbed({name: "x"}) == {}
