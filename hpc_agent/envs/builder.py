@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -112,16 +112,20 @@ class Builder:
     ) -> tuple[Interpreter, Wanted, Lock]:
         base = self._base(request, progress)
         wanted = lock.prepare(request.lines, self._packages.post_packages, progress)
-        if self._foreign:
-            wanted = replace(wanted, lines=missing(wanted.lines, self._foreign.packages))
+        present = self._present(base)
+        wanted = replace(wanted, lines=missing(wanted.lines, present))
         if wanted.lines:
             progress(f"Resolving {len(wanted.lines)} requirements for {base.shown}")
         with self._workplace() as work:
             place = Place(work, source_root or work, wanted.options, wanted.credentials)
             locked = lock.resolve(request.lines, wanted, self._installer, base, place)
+        return base, wanted, replace(locked, lines=missing(locked.lines, present))
+
+    def _present(self, base: Interpreter) -> Mapping[str, str]:
+        """Packages that the environment sees without having them, by name: what they satisfy is not installed again."""
         if self._foreign:
-            locked = replace(locked, lines=missing(locked.lines, self._foreign.packages))
-        return base, wanted, locked
+            return self._foreign.packages
+        return interpreter.packages_of(base) if self._packages.system_site_packages else {}
 
     def _base(self, request: EnvRequest, progress: Progress) -> Interpreter:
         if self._foreign is None:

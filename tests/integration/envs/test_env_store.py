@@ -15,7 +15,7 @@ import pytest
 from hpc_agent.clock import SystemClock
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey, RequirementFiles
-from hpc_agent.envs import archive
+from hpc_agent.envs import archive, interpreter
 from hpc_agent.envs.request import request_for_file
 from hpc_agent.errors import EnvironmentBuildError
 from hpc_agent.git_credentials import GitCredential
@@ -274,6 +274,16 @@ def test_interpreter_that_a_node_lacks_is_named(site):
     shutil.rmtree(folder, ignore_errors=True)
     with pytest.raises(EnvironmentBuildError, match=rf"needs the interpreter {staged_with} .* does not have"):
         site.store().use(key, site.say)
+
+
+def test_packages_of_the_system_are_seen_and_not_installed_again(site):
+    site.packages = PackageSettings(system_site_packages=True)
+    base = interpreter.find("", site.packages, site.say)
+    name, version = next((n, v) for n, v in interpreter.packages_of(base).items() if n in ("pip", "setuptools"))
+    # The wheelhouse does not have it: it can only come from the system.
+    staged = site.store().stage(site.request("alpha", f"{name}=={version}"), site.say)
+    assert staged.packages == ("alpha==1.0",)
+    assert python_says(site.store().use(staged.key, site.say), f"import {name}; print({name}.__version__)") == version
 
 
 def test_real_index_serves(site):
