@@ -201,11 +201,10 @@ def _live(sight: Sight, rules: Rules) -> tuple[Action, ...]:
 
 
 def _pending_news(job: LiveJob) -> list[Action]:
-    if job.state is not JobState.PENDING:
-        return []
+    if job.state is not JobState.PENDING or job.reason in ("", "None"):
+        return []  # not looked at by Slurm yet
     start = f", expected to start {job.expected_start:%Y-%m-%d %H:%M} UTC" if job.expected_start else ""
-    reason = f" ({job.reason})" if job.reason and job.reason != "None" else ""
-    return [Say(f"Slurm job {job.id} is waiting{reason}{start}")]
+    return [Say(f"Slurm job {job.id} is waiting ({job.reason}){start}")]
 
 
 def _running(sight: Sight, job: LiveJob, rules: Rules) -> list[Action]:
