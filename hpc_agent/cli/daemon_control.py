@@ -9,44 +9,44 @@ from hpc_agent.cli.daemon_flags import Flags
 from hpc_agent.cli.daemon_start import Plan, daemons_of, make_plan
 from hpc_agent.clock import SYSTEM
 from hpc_agent.daemon.active import FORCE
-from hpc_agent.daemon.presence import Daemons, Presence, matching
+from hpc_agent.daemon.presence import Daemons, Presence, PresenceError, matching
 from hpc_agent.domain.ids import WorkerId
 from hpc_agent.domain.schedule import served
-from hpc_agent.errors import HpcAgentError, InputError
+from hpc_agent.errors import HpcAgentError
 
 
 def stop(shared: Shared, flags: Flags) -> None:
     """Stop the daemons that were named, else the first of this machine that was started with the flags given.
 
     Raises:
-        InputError: there is none, or it is not ours to stop; what could be stopped is.
+        PresenceError: there is none, or it is not ours to stop; what could be stopped is.
     """
     settings = flags.configuration(shared).settings
     daemons = daemons_of(settings)
     wanted = [_named(daemons, id) for id in flags.stop or ()] or [_first(daemons, settings.agent.worker_id, flags)]
-    refused = [answer for answer in wanted if isinstance(answer, InputError)]
+    refused = [answer for answer in wanted if isinstance(answer, PresenceError)]
     for daemon in wanted:
         if isinstance(daemon, Presence):
             daemons.stop(daemon)
             click.echo(f"Stopped {daemon.worker} (process {daemon.process.pid}); its jobs go on")
     if refused:
-        raise InputError("; ".join(map(str, refused)))
+        raise PresenceError("; ".join(map(str, refused)))
 
 
-def _named(daemons: Daemons, id: str) -> Presence | InputError:
+def _named(daemons: Daemons, id: str) -> Presence | PresenceError:
     found = [daemon for daemon in daemons.all() if daemon.worker == id]
     if not found:
-        return InputError(f"no daemon {id} is known here; {_those(daemons)}")
-    return found[0] if daemons.runs(found[0]) is not False else InputError(f"the daemon {id} is not running")
+        return PresenceError(f"no daemon {id} is known here; {_those(daemons)}")
+    return found[0] if daemons.runs(found[0]) is not False else PresenceError(f"the daemon {id} is not running")
 
 
-def _first(daemons: Daemons, name: str, flags: Flags) -> Presence | InputError:
+def _first(daemons: Daemons, name: str, flags: Flags) -> Presence | PresenceError:
     """By the name that the configuration gives, else by the flags, in the order of their ids."""
     running = daemons.running()
     found = [daemon for daemon in running if daemon.worker == name] if name else matching(running, flags.given())
     if found:
         return found[0]
-    return InputError(f"no daemon of this machine was started with these flags; {_those(daemons)}")
+    return PresenceError(f"no daemon of this machine was started with these flags; {_those(daemons)}")
 
 
 def _those(daemons: Daemons) -> str:

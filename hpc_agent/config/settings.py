@@ -40,6 +40,11 @@ class ApiSettings(Settings, frozen=True, kw_only=True):
         bool | str, Meta(description="Check the server's TLS certificate, or path of a CA bundle to check it with.")
     ] = True
 
+    @property
+    def token_in_place_of_keys(self) -> Secret:
+        """The token where there are no keys; empty else."""
+        return Secret("") if self.access_key else self.auth_token
+
 
 class GitSettings(Settings, frozen=True, kw_only=True):
     """``agent.git_*`` and ``agent.vcs_cache``: how repositories are reached."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from hpc_agent import files
 from hpc_agent.clock import Clock
 from hpc_agent.domain.ids import WorkerId
-from hpc_agent.errors import InputError
+from hpc_agent.errors import HpcAgentError
 from hpc_agent.files import CorruptFileError
 from hpc_agent.logs import Events
 from hpc_agent.schedulers.local_jobs import ProcessId, process_id
@@ -29,6 +29,10 @@ log = Events("presence")
 _LOCK_S = 10.0
 _LADDER = ((signal.SIGTERM, 10.0), (signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0))
 """As the reference stops its agents. A daemon may be killed on any line: its jobs go on, the next one takes over."""
+
+
+class PresenceError(HpcAgentError):
+    """A daemon is in the way, or not there, or not ours to stop."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class Daemons:
         ``numbered`` says that it does.
 
         Raises:
-            InputError: a daemon of that id is running, or may be, on another machine.
+            PresenceError: a daemon of that id is running, or may be, on another machine.
         """
         files.ensure_directory(self.folder, mode=0o700)
         with self._lock():
@@ -110,17 +114,17 @@ class Daemons:
         """End a daemon of this machine, and wait until it is gone.
 
         Raises:
-            InputError: it is on another machine, or another user's, or did not end.
+            PresenceError: it is on another machine, or another user's, or did not end.
         """
         if presence.host != self._host:
-            raise InputError(
+            raise PresenceError(
                 f"the daemon {presence.worker} runs on {presence.host}: stop it there; this is {self._host}"
             )
         for number, patience in _LADDER:
             if not _signal(presence, number) or self._gone_within(presence.process, patience):
                 self.leave(presence)  # one that was killed could not do it
                 return
-        raise InputError(f"the daemon {presence.worker} (process {presence.process.pid}) did not end, not even killed")
+        raise PresenceError(f"the daemon {presence.worker} (process {presence.process.pid}) did not end, not even killed")
 
     def _gone_within(self, process: ProcessId, seconds: float) -> bool:
         deadline = self._clock.monotonic() + seconds
@@ -133,13 +137,13 @@ class Daemons:
     def _refuse_second(self, other: Presence) -> None:
         alive = self.runs(other)
         if alive:
-            raise InputError(
+            raise PresenceError(
                 f"a daemon {other.worker} is running already (process {other.process.pid}, since "
                 f"{other.since:%Y-%m-%d %H:%M} UTC): stop it with --stop, or give this one a name of its own with "
                 "agent.worker_id or CLEARML_WORKER_ID"
             )
         if alive is None:
-            raise InputError(
+            raise PresenceError(
                 f"a daemon {other.worker} is running on {other.host}, or died there: stop it there with --stop, give "
                 f"this one a name of its own, or, if it is certainly gone, remove {self.file(other.worker, 'json')}"
             )
@@ -183,7 +187,7 @@ def _signal(presence: Presence, number: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        raise InputError(f"the daemon {presence.worker} is another user's: only its owner can stop it") from None
+        raise PresenceError(f"the daemon {presence.worker} is another user's: only its owner can stop it") from None
     return True
 
 

@@ -151,6 +151,7 @@ class Container:
                 script_dir=space.script_dir,
                 root=space.root,
                 bin_dir=None,
+                auth_token=self._settings.api.token_in_place_of_keys,
                 gpus=run.gpus,
             ),
             self._settings.agent,

@@ -163,6 +163,7 @@ class Preparer:
             script_dir=workspace.script_dir,
             root=workspace.root,
             bin_dir=python.parent if python else None,
+            auth_token=self._settings.api.token_in_place_of_keys,
             gpus=self._wishes.gpus,
         )
 

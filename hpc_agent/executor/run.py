@@ -145,7 +145,7 @@ class Execution:
         values = {"_exec_agent_hostname": self._me.host, **({"_slurm_job_id": self._me.job} if self._me.job else {})}
         try:
             self._client.tasks.add_runtime(task.id, values)
-            self._client.workers.report(self._me.worker, task=task.id)
+            self._client.workers.report(self._me.worker, task=task.id, tags=self._settings.agent.tags)
         except HpcAgentError as error:
             log.warning("not introduced", task=task.id, error=error)
 
@@ -161,6 +161,7 @@ class Execution:
             usage=UsageReader(self._clock, GpuReader(visible_gpus(os.environ))),
             # The main thread may sit in git or an installer: its signal handler brings it out.
             wake=lambda: os.kill(os.getpid(), signal.SIGTERM),
+            tags=self._settings.agent.tags,
         )
 
     def _run_process(self, task: Task, directory: RunDirectory, console: Console) -> Outcome:

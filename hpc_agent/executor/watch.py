@@ -39,6 +39,7 @@ class Watch:
         ping_interval: float,
         usage: UsageReader,
         wake: Callable[[], None],
+        tags: Sequence[str] = (),
     ) -> None:
         self._client = client
         self._task = task
@@ -49,6 +50,7 @@ class Watch:
         self._ping_interval = ping_interval
         self._usage = usage
         self._wake = wake
+        self._tags = tags
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="watch", daemon=True)
 
@@ -97,4 +99,6 @@ class Watch:
         self._wake()
 
     def _report(self) -> None:
-        self._client.workers.report(self._worker, queues=self._queues, task=self._task, stats=self._usage.read())
+        self._client.workers.report(
+            self._worker, queues=self._queues, task=self._task, stats=self._usage.read(), tags=self._tags
+        )
