@@ -43,7 +43,12 @@ class Stager:
     def __init__(self, settings: AllSettings, clock: Clock, *, share: bool = True) -> None:
         self._sources = SourceStore(settings.hpc.cache, settings.git, clock)
         self._envs = EnvStore(
-            settings.hpc.cache, settings.hpc.scratch, settings.packages, clock, configured_credentials(settings.git)
+            settings.hpc.cache,
+            settings.hpc.scratch,
+            settings.packages,
+            clock,
+            configured_credentials(settings.git),
+            mount=settings.hpc.envs.mount,
         )
         self._packages = settings.packages
         self._containment = Containment(settings, clock)

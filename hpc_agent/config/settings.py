@@ -260,7 +260,7 @@ class SlurmSettings(Settings, frozen=True, kw_only=True):
 
 
 class EnvsSettings(Settings, frozen=True, kw_only=True):
-    """``hpc.envs``: where environments are built."""
+    """``hpc.envs``: where environments are built, and how nodes get them."""
 
     build_on: Annotated[
         Literal["login", "job", "compute"],
@@ -272,6 +272,10 @@ class EnvsSettings(Settings, frozen=True, kw_only=True):
     resources: Annotated[ResourceSettings, Meta(description="What a staging job asks for (`build_on: job`).")] = (
         ResourceSettings(num_gpus=0)
     )
+    mount: Annotated[
+        bool,
+        Meta(description="Mount environments (squashfs) instead of unpacking them, on nodes that have squashfuse."),
+    ] = False
 
 
 class LocalSettings(Settings, frozen=True, kw_only=True):
@@ -344,7 +348,7 @@ class HpcSettings(Settings, frozen=True, kw_only=True):
     queues: Annotated[dict[str, QueueSettings], Meta(description="One block for each queue, by name.")] = field(
         default_factory=dict
     )
-    envs: Annotated[EnvsSettings, Meta(description="Where environments are built.")] = EnvsSettings()
+    envs: Annotated[EnvsSettings, Meta(description="Where environments are built, how nodes get them.")] = EnvsSettings()
     slurm: Annotated[SlurmSettings, Meta(description="The site's dialect of Slurm.")] = SlurmSettings()
     local: Annotated[LocalSettings, Meta(description="The scheduler for a machine without Slurm.")] = LocalSettings()
     server: Annotated[ServerSettings, Meta(description="The embedded server.")] = ServerSettings()

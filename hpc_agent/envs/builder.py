@@ -10,10 +10,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from hpc_agent import files
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey
-from hpc_agent.envs import archive, interpreter, inventory, lock, pip_config, workplaces
+from hpc_agent.envs import archive, interpreter, inventory, lock, mounted, pip_config, workplaces
+from hpc_agent.envs.archive import ArchiveError
 from hpc_agent.envs.build import build, installed
 from hpc_agent.envs.foreign import Foreign, missing
 from hpc_agent.envs.installers import Place, installer_for
@@ -97,6 +99,27 @@ class Builder:
                 f"environment {key} was built and is gone again: is somebody pruning the cache?"
             )
         return key, manifest.packages, mine
+
+    def ensure_image(self, key: EnvKey, progress: Progress) -> None:
+        """Make sure that a published environment can be mounted too, where this machine can make images.
+
+        Raises:
+            EnvironmentBuildError: the shared folder is full or not writable, or mksquashfs failed.
+        """
+
+        def done() -> bool:
+            return files.visible(self._shared.image(key))
+
+        if done() or not mounted.can_make():
+            return
+        with only_one(self._shared.leases / f"image-{key}", self._clock, done=done) as mine, self._workplace() as work:
+            if mine:
+                progress(f"Making an image of environment {key}")
+                try:
+                    archive.unpack(self._shared.archive(key), work)
+                    self._shared.publish_image(key, lambda image: mounted.make(work, image))
+                except (ProcessError, ArchiveError) as error:
+                    raise EnvironmentBuildError(f"no image of environment {key} can be made: {error}") from error
 
     def lock(self, request: EnvRequest, source_root: Path | None, progress: Progress) -> tuple[str, ...]:
         """Lines that make an installer elsewhere install what the environment would hold, the indexes first.

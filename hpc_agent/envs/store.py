@@ -18,7 +18,7 @@ from hpc_agent import files
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey
-from hpc_agent.envs import interpreter, node
+from hpc_agent.envs import interpreter, mounted, node
 from hpc_agent.envs.archive import ArchiveError
 from hpc_agent.envs.foreign import Foreign
 from hpc_agent.envs.manifest import Failure, Manifest, Resolution
@@ -30,6 +30,7 @@ from hpc_agent.errors import EnvironmentBuildError, ProcessError
 from hpc_agent.git_credentials import GitCredential
 
 Progress = Callable[[str], None]
+How = Literal["ready", "unpacked", "mounted", "in place"]
 
 FRESH = timedelta(minutes=10)
 """How long a resolution is taken for current. The rule: where there is a network, requirements are resolved again,
@@ -50,15 +51,15 @@ class StagedEnv:
 class UsableEnv:
     """``python`` is the environment's interpreter, ``root`` its folder, ``packages`` as ``pip freeze`` prints them.
 
-    ``how``: ``ready`` (another job had unpacked it on this node), ``unpacked`` (by this call), or ``in place`` (on
-    the shared file system). ``base``: the interpreter that it is made with, in the container image ``image`` (its
-    identity) if that is named.
+    ``how``: ``ready`` (another job had unpacked it on this node), ``unpacked`` (by this call), ``mounted`` (until this
+    process ends), or ``in place`` (on the shared file system). ``base``: the interpreter that it is made with, in the
+    container image ``image`` (its identity) if that is named.
     """
 
     python: Path
     root: Path
     key: EnvKey
-    how: Literal["ready", "unpacked", "in place"]
+    how: How
     packages: tuple[str, ...] = ()
     image: str = ""
     base: str = ""
@@ -67,7 +68,8 @@ class UsableEnv:
 class EnvStore:
     """The shared cache under ``cache_dir`` and this node's share of it under ``scratch``.
 
-    ``credentials``: for requirements that installers fetch with git.
+    ``credentials``: for requirements that installers fetch with git. ``mount``: make images, and mount them rather
+    than unpack, where a machine can.
     """
 
     def __init__(
@@ -77,12 +79,14 @@ class EnvStore:
         packages: PackageSettings,
         clock: Clock,
         credentials: Sequence[GitCredential] = (),
+        mount: bool = False,
     ) -> None:
         self._shared = SharedCache(cache_dir)
         self._scratch = scratch
         self._packages = packages
         self._clock = clock
         self._credentials = tuple(credentials)
+        self._mount = mount
 
     def stage(
         self,
@@ -241,6 +245,8 @@ class EnvStore:
         try:
             builder = Builder(self._shared, folder, self._packages, self._clock, self._credentials, foreign)
             key, packages, built = builder.ensure(request, source_root, progress, published=self._published)
+            if self._mount:
+                builder.ensure_image(key, progress)
         except EnvironmentBuildError as error:
             with contextlib.suppress(EnvironmentBuildError):
                 self._shared.remember(digest, Failure(secrets.token_hex(8), str(error)))
@@ -266,6 +272,11 @@ class EnvStore:
     def _on_this_node(self, manifest: Manifest, progress: Progress) -> UsableEnv:
         folder = node.own_folder(self._scratch)
         source = self._shared.archive(manifest.key)
+        if folder and self._mount:
+            if root := mounted.mount(self._shared.image(manifest.key), folder / "mounts"):
+                atexit.register(mounted.unmount, root)
+                return _usable(manifest, root, "mounted")
+            progress(f"Environment {manifest.key} cannot be mounted on this node: unpacking it")
         if folder:
             try:
                 if found := NodeCache(folder).obtain(manifest, source, progress):
@@ -305,7 +316,7 @@ def _remedy(task: str) -> str:
     return f"stage it where there is a network with `hpc-agent cache warm --id {task}`"
 
 
-def _usable(manifest: Manifest, root: Path, how: Literal["ready", "unpacked", "in place"]) -> UsableEnv:
+def _usable(manifest: Manifest, root: Path, how: How) -> UsableEnv:
     python = root / "bin" / "python"
     return UsableEnv(python, root, manifest.key, how, manifest.packages, manifest.image, manifest.executable)
 

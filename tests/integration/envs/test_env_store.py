@@ -17,6 +17,7 @@ from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey, RequirementFiles
 from hpc_agent.envs import archive, interpreter
 from hpc_agent.envs.request import request_for_file
+from hpc_agent.envs.store import EnvStore
 from hpc_agent.errors import EnvironmentBuildError
 from hpc_agent.git_credentials import GitCredential
 from hpc_agent.redact import Secret
@@ -230,8 +231,6 @@ def test_passwords_are_in_no_record(site):
 
 def test_requirement_from_a_private_repository_uses_the_configured_password(site, tmp_path):
     """What the installer's git is given, seen by a git on PATH that only looks."""
-    from hpc_agent.envs.store import EnvStore
-
     seen = tmp_path / "seen"
     spy = tmp_path / "bin"
     spy.mkdir()
@@ -284,6 +283,56 @@ def test_packages_of_the_system_are_seen_and_not_installed_again(site):
     staged = site.store().stage(site.request("alpha", f"{name}=={version}"), site.say)
     assert staged.packages == ("alpha==1.0",)
     assert python_says(site.store().use(staged.key, site.say), f"import {name}; print({name}.__version__)") == version
+
+
+@pytest.fixture
+def mountable():
+    if not shutil.which("mksquashfs") or not shutil.which("squashfuse") or not os.access("/dev/fuse", os.W_OK):
+        pytest.skip("this machine cannot make and mount squashfs images")
+
+
+MOUNTED = """
+store._mount = True
+env = store.use(EnvKey(sys.argv[1]), say)
+import subprocess
+print(env.how, subprocess.run([env.python, "-c", "import alpha, beta; print(alpha.VERSION, beta.VERSION)"],
+                              capture_output=True, text=True).stdout.strip(), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_environment_is_mounted_where_the_site_wants_it(site, run_python, mountable):
+    store = EnvStore(site.cache, site.scratch, site.packages, SystemClock(), mount=True)
+    key = store.stage(site.request("beta"), site.say).key
+    assert (site.cache / "envs" / key / "env.squashfs").exists()
+    mounts = site.scratch / f"hpc-agent-{os.getuid()}" / "mounts"
+    # Two jobs at once, one of them killed: the other goes on, and the next one tidies up.
+    jobs = [run_python(MOUNTED, key, stdin=subprocess.PIPE) for _ in range(2)]
+    for job in jobs:
+        assert job.stdout is not None
+        assert job.stdout.readline() == "mounted 1.0 1.0\n"
+    assert len(list(mounts.iterdir())) == 2
+    jobs[0].kill()
+    jobs[0].communicate()
+    jobs[1].communicate("")
+    assert run_python(MOUNTED, key, stdin=subprocess.PIPE).communicate("")[0] == "mounted 1.0 1.0\n"
+    assert list(mounts.iterdir()) == []
+    # What was staged before the site wanted it gets its image with the next staging.
+    old = site.store().stage(site.request("alpha"), site.say).key
+    [record] = [p for p in (site.cache / "requests").iterdir() if old in p.read_text()]
+    record.unlink()
+    assert store.stage(site.request("alpha"), site.say).key == old
+    assert (site.cache / "envs" / old / "env.squashfs").exists()
+
+
+def test_cut_image_is_not_mounted_but_the_archive_unpacked(site, run_python, mountable):
+    store = EnvStore(site.cache, site.scratch, site.packages, SystemClock(), mount=True)
+    key = store.stage(site.request("beta"), site.say).key
+    image = site.cache / "envs" / key / "env.squashfs"
+    os.truncate(image, image.stat().st_size // 2)
+    said, _ = run_python(MOUNTED, key, stdin=subprocess.PIPE).communicate("")
+    assert "cannot be mounted on this node: unpacking it" in said
+    assert said.endswith("unpacked 1.0 1.0\n")
 
 
 def test_real_index_serves(site):
