@@ -13,6 +13,7 @@ from hpc_agent.config.settings import AllSettings
 from hpc_agent.containment import Contained, Containment
 from hpc_agent.domain.env import EnvKey
 from hpc_agent.domain.task import Script, Task
+from hpc_agent.envs import interpreter
 from hpc_agent.envs.request import EnvRequest, request_for
 from hpc_agent.envs.store import EnvStore, UsableEnv
 from hpc_agent.errors import ContainerUnavailableError, SourceError
@@ -62,7 +63,7 @@ class Stager:
             SourceError, EnvironmentBuildError, ContainerError: it cannot be had; the sentence says why.
         """
         source = self._forced() or self._sources.stage(task.script, progress)
-        contained = self._stage_image(task, progress)
+        contained = self.stage_image(task, progress)
         image = contained.python if contained else None
         request = self._request(task, source, contained)
         if request is None:
@@ -126,7 +127,47 @@ class Stager:
         """
         return self._envs.use(staged.env, progress, task=task.id) if staged.env else None
 
-    def _stage_image(self, task: Task, progress: Progress) -> Contained | None:
+    def stage_source(self, task: Task, progress: Progress) -> Staged:
+        """As ``stage``, without an environment.
+
+        Raises:
+            SourceError: it cannot be had.
+        """
+        return Staged(self._sources.stage(task.script, progress), None)
+
+    def lock(
+        self, task: Task, staged: Staged, progress: Progress, contained: Contained | None = None
+    ) -> tuple[str, tuple[str, ...]]:
+        """The Python that the task wants, and exact requirement lines for it. Uses the network.
+
+        Raises:
+            SourceError, EnvironmentBuildError: they cannot be resolved.
+        """
+        request = self._request(task, staged.source, contained)
+        foreign = contained.python if contained else None
+        if request is None:
+            return "", ()
+        python = foreign.interpreter if foreign else interpreter.find(request.python, self._packages, progress)
+        with tempfile.TemporaryDirectory(prefix="hpc-agent-stage-") as folder:
+            root = None
+            if request.needs_source:
+                root = self._sources.checkout(task.script, staged.source, Path(folder), progress).root
+            return python.executable, self._envs.lock(request, progress, source_root=root, foreign=foreign)
+
+    def copy_env(self, staged: Staged, into: Path) -> tuple[str, ...]:
+        """A copy of the environment in the new folder ``into``, which may be changed; returns its packages.
+
+        Raises:
+            EnvironmentBuildError: it is not in the shared cache, or there is no room.
+        """
+        return self._envs.copy(staged.env, into) if staged.env else ()
+
+    def stage_image(self, task: Task, progress: Progress) -> Contained | None:
+        """What the task runs in, fetched where it is missing. Uses the network.
+
+        Raises:
+            ContainerError: it cannot be had.
+        """
         choice = self._containment.choose(task.container)
         if choice is None:
             return None
