@@ -64,7 +64,8 @@ class PackageSettings(Settings, frozen=True, kw_only=True):
     """``agent.package_manager`` and neighbours: how environments are built."""
 
     type: Annotated[
-        Literal["uv", "pip", "conda", "poetry"], Meta(description="Installer: uv, or pip where a site wants it.")
+        Literal["uv", "pip", "conda", "poetry"],
+        Meta(description="Installer: uv, or pip where a site wants it; poetry: what poetry projects ask for, by uv."),
     ] = "uv"
     python_binary: Annotated[str, Meta(description="Interpreter to use whatever the task asks for.")] = ""
     ignore_requested_python_version: Annotated[
@@ -104,7 +105,8 @@ class AgentSettings(Settings, frozen=True, kw_only=True):
         bool, Meta(description="Export the task's hyper-parameter section `Environment` to its process.")
     ] = False
     force_code_dir: Annotated[
-        Path | None, Meta(description="Run tasks from this folder, without their code (`CLEARML_AGENT_FORCE_CODE_DIR`).")
+        Path | None,
+        Meta(description="Run tasks from this folder, without their code (`CLEARML_AGENT_FORCE_CODE_DIR`)."),
     ] = None
     extra_python_path: Annotated[str, Meta(description="Appended to the task's PYTHONPATH.")] = ""
     force_git_root_python_path: Annotated[
@@ -348,7 +350,9 @@ class HpcSettings(Settings, frozen=True, kw_only=True):
     queues: Annotated[dict[str, QueueSettings], Meta(description="One block for each queue, by name.")] = field(
         default_factory=dict
     )
-    envs: Annotated[EnvsSettings, Meta(description="Where environments are built, how nodes get them.")] = EnvsSettings()
+    envs: Annotated[EnvsSettings, Meta(description="Where environments are built, how nodes get them.")] = (
+        EnvsSettings()
+    )
     slurm: Annotated[SlurmSettings, Meta(description="The site's dialect of Slurm.")] = SlurmSettings()
     local: Annotated[LocalSettings, Meta(description="The scheduler for a machine without Slurm.")] = LocalSettings()
     server: Annotated[ServerSettings, Meta(description="The embedded server.")] = ServerSettings()

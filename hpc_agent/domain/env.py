@@ -15,7 +15,8 @@ class RequirementFiles:
     """Requirement files of a repository at a commit, uncommitted changes applied.
 
     ``roots``: every ``requirements.txt`` from the repository's root down to the working folder, in that order.
-    ``project``: the ``pyproject.toml`` that counts where the commit has none of these, else empty. ``texts``: all these,
+    ``listed``: whether the commit itself has one; one that only uncommitted changes create is clearml-task's, and names
+    clearml alone. ``project``: the ``pyproject.toml`` nearest to the working folder, or empty. ``texts``: all these,
     the files that they include and the lock files beside the project's, by path relative to the root. ``working_dir``
     likewise.
     """
@@ -24,3 +25,4 @@ class RequirementFiles:
     texts: Mapping[str, str] = field(default_factory=dict)
     working_dir: str = ""
     project: str = ""
+    listed: bool = False

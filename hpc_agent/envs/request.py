@@ -76,24 +76,27 @@ def request_for_file(text: str, files: RequirementFiles = _NO_FILES, *, python: 
 
 
 def _lines(script: Script, files: RequirementFiles, packages: PackageSettings) -> Lines:
-    """Which list counts: wire.md 4.9. A list that is there but empty asks for nothing, and means it."""
+    """Which list counts: wire.md 4.9. A list that is there but empty asks for nothing, and means it.
+
+    Where a site says poetry, a repository's project counts before any list, as with the reference.
+    """
     wanted = script.requirements
     chosen = wanted.pip
     if packages.force_repo_requirements_txt and files.roots:
         chosen = None
     elif packages.force_original_requirements and wanted.org_pip is not None:
         chosen = wanted.org_pip
-    if chosen is not None:
+    by_poetry = packages.type == "poetry" and bool(files.project)
+    if chosen is not None and not by_poetry:
         return requirements.collect([*chosen, *_implied(script)], files, files.working_dir)
-    lines, limits = _of_project(files)
-    texts = [*(f"-r {path}" for path in files.roots), *lines, *_implied(script)]
+    lines, limits = _of_project(files) if files.project and (by_poetry or not files.listed) else ([], [])
+    lists = () if by_poetry and files.listed else files.roots
+    texts = [*(f"-r {path}" for path in lists), *lines, *_implied(script)]
     return requirements.collect(texts, files, "", constraints=limits)
 
 
 def _of_project(files: RequirementFiles) -> tuple[list[str], list[str]]:
     """Requirements and constraints of the repository's pyproject.toml, paths relative to the root."""
-    if not files.project:
-        return [], []
     folder = posixpath.dirname(files.project)
     lines, limits = pyproject.dependencies(folder, files.texts)
     return [requirements.canonical(line, folder) for line in lines], limits

@@ -31,26 +31,26 @@ def read_requirement_files(mirror: Mirror, staged: StagedSource, script: Script)
     working_dir = plan(script, staged).working_dir
     folders = ["", *(_up_to(working_dir))]
     texts: dict[str, str] = {}
-    has_list = False
-    pending = [posixpath.join(folder, "requirements.txt") for folder in folders]
+    listed = False
+    lists = [posixpath.join(folder, "requirements.txt") for folder in folders]
+    pending = [*lists]
     # The task's own list may include files of the repository.
-    for line in script.requirements.pip or ():
+    for line in (*(script.requirements.pip or ()), *(script.requirements.org_pip or ())):
         pending += included(line, working_dir)
     while pending:
         path = pending.pop()
         if path in texts:
             continue
         committed = mirror.read(staged.commit, path)
-        has_list = has_list or (committed is not None and posixpath.basename(path) == "requirements.txt")
+        listed = listed or (committed is not None and path in lists)
         text = _as_changed(path, committed, script, staged)
         if text is not None:
             texts[path] = text
             for line in text.splitlines():
                 pending += included(line, posixpath.dirname(path))
-    roots = [path for folder in folders if (path := posixpath.join(folder, "requirements.txt")) in texts]
-    # A requirements.txt that only the uncommitted changes create is clearml-task's, and names clearml alone.
-    project = "" if has_list else _find_project(mirror, staged, script, folders, texts)
-    return RequirementFiles(tuple(roots), texts, "" if working_dir == "." else working_dir, project)
+    roots = tuple(path for path in lists if path in texts)
+    project = _find_project(mirror, staged, script, folders, texts)
+    return RequirementFiles(roots, texts, "" if working_dir == "." else working_dir, project, listed)
 
 
 def _find_project(

@@ -6,7 +6,7 @@ import pytest
 
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import RequirementFiles
-from hpc_agent.domain.task import Script
+from hpc_agent.domain.task import Requirements, Script
 from hpc_agent.envs.pyproject import dependencies, specifier
 from hpc_agent.envs.request import request_for
 from hpc_agent.errors import EnvironmentBuildError
@@ -99,6 +99,26 @@ def test_project_and_what_clearml_task_adds_both_count() -> None:
     files = RequirementFiles(("requirements.txt",), texts, "app", "app/pyproject.toml")
     lines = request_for(Script(repository="r"), files, PackageSettings()).lines
     assert lines.requirements == ("./app/lib", "clearml", "six")
+
+
+@pytest.mark.parametrize(
+    ("kind", "listed", "wanted", "expected"),
+    [
+        ("uv", True, None, ("click",)),
+        ("uv", False, None, ("click", "numpy<2,>=1.20")),
+        ("uv", True, ("six",), ("six",)),
+        ("poetry", True, None, ("numpy<2,>=1.20",)),
+        ("poetry", True, ("six",), ("numpy<2,>=1.20",)),
+        # What clearml-task adds for itself counts all the same.
+        ("poetry", False, ("six",), ("click", "numpy<2,>=1.20")),
+    ],
+)
+def test_project_or_list(kind, listed, wanted, expected) -> None:
+    project = '[tool.poetry.dependencies]\npython = "^3.10"\nnumpy = "^1.20"\n'
+    texts = {"requirements.txt": "click\n", "pyproject.toml": project}
+    files = RequirementFiles(("requirements.txt",), texts, "", "pyproject.toml", listed)
+    script = Script(repository="r", requirements=Requirements(pip=wanted))
+    assert request_for(script, files, PackageSettings(type=kind)).lines.requirements == expected
 
 
 def test_broken_file_is_named() -> None:

@@ -449,10 +449,10 @@ def test_project_file_counts_where_the_commit_has_no_list(world, working_dir):
     script = Script(repository.url, branch="main", entry_point="x", working_dir=working_dir, diff=diff)
     store = world.store()
     found = store.requirement_files(script, store.stage(script, world.say))
-    assert (found.project, found.roots) == ("app/pyproject.toml", ("requirements.txt",))
+    assert (found.project, found.roots, found.listed) == ("app/pyproject.toml", ("requirements.txt",), False)
     assert found.texts["app/uv.lock"] == "version = 1\n"
     repository.commit({"requirements.txt": "six\n"})
-    assert store.requirement_files(script, store.stage(script, world.say)).project == ""
+    assert store.requirement_files(script, store.stage(script, world.say)).listed
 
 
 def test_killed_fetch_leaves_nothing_that_blocks_the_next(world):
