@@ -20,6 +20,10 @@ _COLLAPSED = ("clearml", "trains", "nbconvert", "ipython")
 """Injected by SDKs and agents beside the user's own line: the last one counts (wire.md 4.9)."""
 
 
+class ResolutionError(EnvironmentBuildError):
+    """The requirements fit no packages, or the index that has them cannot be reached."""
+
+
 @dataclass(frozen=True)
 class Lines:
     """``requirements`` and ``constraints``: one each, in a form that differs only where the meaning does.

@@ -24,7 +24,7 @@ from hpc_agent.envs.foreign import Foreign
 from hpc_agent.envs.manifest import Failure, Manifest, Resolution
 from hpc_agent.envs.node import NodeCache
 from hpc_agent.envs.request import EnvRequest
-from hpc_agent.envs.requirements import shown
+from hpc_agent.envs.requirements import ResolutionError, shown
 from hpc_agent.envs.shared import SharedCache
 from hpc_agent.errors import EnvironmentBuildError, ProcessError
 from hpc_agent.git_credentials import GitCredential
@@ -248,6 +248,8 @@ class EnvStore:
             if self._mount:
                 builder.ensure_image(key, progress)
         except EnvironmentBuildError as error:
+            if isinstance(error, ResolutionError) and (earlier := self._earlier(digest, error, progress)):
+                return earlier
             with contextlib.suppress(EnvironmentBuildError):
                 self._shared.remember(digest, Failure(secrets.token_hex(8), str(error)))
             raise
@@ -260,6 +262,15 @@ class EnvStore:
             progress(str(error))  # the key will do
         self._shared.note(key, use=False)
         return StagedEnv(key, packages, built)
+
+    def _earlier(self, digest: str, error: ResolutionError, progress: Progress) -> StagedEnv | None:
+        """What the same words meant before: an index that is down must not stop what worked yesterday."""
+        resolution = self._shared.resolution(digest)
+        manifest = self._published(resolution.key) if resolution else None
+        if resolution is None or manifest is None:
+            return None
+        progress(f"{error}; taking the environment that they meant on {resolution.resolved_at:%Y-%m-%d %H:%M} UTC")
+        return StagedEnv(manifest.key, manifest.packages)
 
     def _local_folder(self) -> Path:
         folder = node.own_folder(self._scratch) or node.own_folder(Path(tempfile.gettempdir()))

@@ -127,6 +127,29 @@ def test_unpinned_package_gets_todays_release_when_staged_and_yesterdays_offline
     assert python_says(site.store().use(old, site.say), "import alpha; print(alpha.VERSION)") == "1.0"
 
 
+def test_index_that_is_down_does_not_stop_what_worked_yesterday(site):
+    clock = Calendar()
+    request = site.request("beta")
+    key = site.store(clock=clock).stage(request, site.say).key
+    clock.ahead = timedelta(days=1)
+    site.wheels.folder.rename(site.folder / "away")
+    staged = site.store(clock=clock).stage(request, site.say)
+    assert (staged.key, staged.built) == (key, False)
+    assert "taking the environment that they meant on" in site.said[-1]
+
+
+def test_of_several_main_indexes_the_tasks_counts(site, monkeypatch):
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/site")
+    index = site.folder / "index" / "alpha"
+    index.mkdir(parents=True)
+    [wheel] = site.wheels.folder.glob("alpha-*")
+    shutil.copy(wheel, index)
+    (index / "index.html").write_text(f'<a href="{wheel.name}">{wheel.name}</a>')
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "")
+    staged = site.store().stage(request_for_file(f"--index-url file://{index.parent}\nalpha\n"), site.say)
+    assert staged.packages == ("alpha==1.0",)
+
+
 def test_package_that_does_not_exist_is_told_in_the_resolvers_words(site):
     with pytest.raises(EnvironmentBuildError) as error:
         site.store().stage(site.request("nosuchpackage==1"), site.say)
