@@ -9,7 +9,7 @@ from functools import cached_property
 from hpc_agent.cli.context import Shared, docker_configuration, git_flags
 from hpc_agent.config.load import Configuration
 from hpc_agent.daemon.terms import Terms
-from hpc_agent.domain.gpus import NONE, parse_gpus
+from hpc_agent.domain.gpus import NONE
 from hpc_agent.domain.room import GpuRange, parse_allocation
 from hpc_agent.errors import InputError
 
@@ -94,7 +94,7 @@ class Flags:
         hidden = self.cpu_only or self.services is not None
         return Terms(
             slurm=slurm,
-            gpus=NONE if hidden else parse_gpus(self.gpus) if self.gpus is not None else None,
+            gpus=NONE if hidden else self.gpus,
             dynamic=dynamic,
             services=self.services,
             docker=self.docker is not None,

@@ -124,7 +124,7 @@ class Daemons:
             if not _signal(presence, number) or self._gone_within(presence.process, patience):
                 self.leave(presence)  # one that was killed could not do it
                 return
-        raise PresenceError(f"the daemon {presence.worker} (process {presence.process.pid}) did not end, not even killed")
+        raise PresenceError(f"the daemon {presence.worker} (process {presence.process.pid}) did not end, even killed")
 
     def _gone_within(self, process: ProcessId, seconds: float) -> bool:
         deadline = self._clock.monotonic() + seconds
