@@ -164,6 +164,7 @@ def _image(
     from hpc_agent.bundles.image import ImageBuilder, Wishes
     from hpc_agent.clock import SYSTEM
     from hpc_agent.containers.gpus import share
+    from hpc_agent.files import private_folder
     from hpc_agent.staging import Stager
 
     settings = configuration.settings
@@ -193,8 +194,7 @@ def _image(
         servers=servers,
         gpus=share(gpus, os.environ, present=Path("/dev/nvidiactl").exists()),
     )
-    folder = settings.hpc.scratch / f"hpc-agent-{os.getuid()}"
-    made = ImageBuilder(stager, folder, _say).build(task, contained, wishes)
+    made = ImageBuilder(stager, private_folder(settings.hpc.scratch), _say).build(task, contained, wishes)
     click.echo(f"Built {made} from {contained.choice.image} for task {task.id}")
     if entry:
         what = "a clone of the task" if entry == "clone_task" else "the task"

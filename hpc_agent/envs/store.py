@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import secrets
-import socket
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
 
 from hpc_agent import files
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey
-from hpc_agent.envs import interpreter, mounted, node
+from hpc_agent.envs import node
 from hpc_agent.envs.archive import ArchiveError
 from hpc_agent.envs.foreign import Foreign
 from hpc_agent.envs.manifest import Failure, Manifest, Resolution
-from hpc_agent.envs.node import NodeCache
+from hpc_agent.envs.opening import Opener, UsableEnv
 from hpc_agent.envs.request import EnvRequest
 from hpc_agent.envs.requirements import ResolutionError, shown
 from hpc_agent.envs.shared import SharedCache
@@ -30,7 +27,6 @@ from hpc_agent.errors import EnvironmentBuildError, ProcessError
 from hpc_agent.git_credentials import GitCredential
 
 Progress = Callable[[str], None]
-How = Literal["ready", "unpacked", "mounted", "in place"]
 
 FRESH = timedelta(minutes=10)
 """How long a resolution is taken for current. The rule: where there is a network, requirements are resolved again,
@@ -45,24 +41,6 @@ class StagedEnv:
     key: EnvKey
     packages: tuple[str, ...] = ()
     built: bool = False
-
-
-@dataclass(frozen=True)
-class UsableEnv:
-    """``python`` is the environment's interpreter, ``root`` its folder, ``packages`` as ``pip freeze`` prints them.
-
-    ``how``: ``ready`` (another job had unpacked it on this node), ``unpacked`` (by this call), ``mounted`` (until this
-    process ends), or ``in place`` (on the shared file system). ``base``: the interpreter that it is made with, in the
-    container image ``image`` (its identity) if that is named.
-    """
-
-    python: Path
-    root: Path
-    key: EnvKey
-    how: How
-    packages: tuple[str, ...] = ()
-    image: str = ""
-    base: str = ""
 
 
 class EnvStore:
@@ -170,10 +148,8 @@ class EnvStore:
         manifest = self._published(key)
         if manifest is None:
             raise EnvironmentBuildError(f"environment {key} is not in the cache {self._shared.root}: {_remedy(task)}")
-        _check_node(manifest, progress)
-        self._shared.note(key, use=True)
         try:
-            return self._on_this_node(manifest, progress)
+            return Opener(self._shared, self._scratch, self._clock, mount=self._mount).open(manifest, progress)
         except ArchiveError as error:
             self._shared.set_aside(key)
             raise EnvironmentBuildError(f"environment {key} is damaged ({error}): {_remedy(task)}") from error
@@ -273,76 +249,16 @@ class EnvStore:
         return StagedEnv(manifest.key, manifest.packages)
 
     def _local_folder(self) -> Path:
-        folder = node.own_folder(self._scratch) or node.own_folder(Path(tempfile.gettempdir()))
+        folder = files.own_folder(self._scratch) or files.own_folder(Path(tempfile.gettempdir()))
         if folder is None:
             raise EnvironmentBuildError(
                 f"no folder to build in: {self._scratch} is not writable, or another user has taken our folder's name"
             )
         return folder
 
-    def _on_this_node(self, manifest: Manifest, progress: Progress) -> UsableEnv:
-        folder = node.own_folder(self._scratch)
-        source = self._shared.archive(manifest.key)
-        if folder and self._mount:
-            if root := mounted.mount(self._shared.image(manifest.key), folder / "mounts"):
-                atexit.register(mounted.unmount, root)
-                return _usable(manifest, root, "mounted")
-            progress(f"Environment {manifest.key} cannot be mounted on this node: unpacking it")
-        if folder:
-            try:
-                if found := NodeCache(folder).obtain(manifest, source, progress):
-                    root, unpacked = found
-                    return _usable(manifest, root, "unpacked" if unpacked else "ready")
-            except (OSError, ProcessError) as error:
-                progress(f"The environment cannot be unpacked to {folder}: {error}")
-        return self._in_place(manifest, source, progress)
-
-    def _stay(self, key: EnvKey) -> None:
-        """Tell ``hpc-agent cache prune`` that a job runs from the shared tree, until this process ends."""
-        from hpc_agent.lease import Lease, Pace
-
-        lease = Lease(self._shared.leases / f"use-{key}-{socket.gethostname()}-{os.getpid()}", self._clock, Pace(60))
-        with contextlib.suppress(OSError):  # where we may not write, nobody prunes for us either
-            if lease.acquire():
-                atexit.register(lease.release)
-
-    def _in_place(self, manifest: Manifest, source: Path, progress: Progress) -> UsableEnv:
-        """Without room on the node: a tree on the shared file system, unpacked by the first who needs it."""
-        root = self._shared.unpacked / manifest.key
-        self._stay(manifest.key)
-        if not files.visible(root):
-            progress(f"Unpacking the environment {manifest.key} to {root}, for there is no room on this node")
-            try:
-                files.ensure_directory(root.parent)
-                node.unpack_to(source, root)
-            except (OSError, ProcessError) as error:
-                raise EnvironmentBuildError(
-                    f"environment {manifest.key} fits neither {self._scratch} nor {root.parent}: {error}; "
-                    "give the job local scratch space (SLURM_TMPDIR, TMPDIR or hpc.scratch_dir)"
-                ) from error
-        return _usable(manifest, root, "in place")
-
 
 def _remedy(task: str) -> str:
     return f"stage it where there is a network with `hpc-agent cache warm --id {task}`"
 
 
-def _usable(manifest: Manifest, root: Path, how: How) -> UsableEnv:
-    python = root / "bin" / "python"
-    return UsableEnv(python, root, manifest.key, how, manifest.packages, manifest.image, manifest.executable)
-
-
-def _check_node(manifest: Manifest, progress: Progress) -> None:
-    if manifest.image:
-        return
-    if not interpreter.is_there(manifest.executable):
-        raise EnvironmentBuildError(
-            f"environment {manifest.key} needs the interpreter {manifest.executable} (Python {manifest.version}), "
-            f"which {socket.gethostname()} does not have: install it there, load it as a module, or build the "
-            "environment with an interpreter on the shared file system (agent.python_binary)"
-        )
-    if interpreter.older_libc(manifest.libc):
-        progress(
-            f"Environment {manifest.key} was built with {manifest.libc}, which is newer than this node's: if a package "
-            "cannot be loaded, stage the task on a machine like this one"
-        )
+__all__ = ["FRESH", "EnvStore", "StagedEnv", "UsableEnv"]

@@ -29,7 +29,7 @@ from hpc_agent.executor.record import Recorder
 from hpc_agent.executor.stop import StopRequest, Why
 from hpc_agent.executor.supervise import Supervisor
 from hpc_agent.executor.watch import Watch
-from hpc_agent.files import ensure_directory
+from hpc_agent.files import ensure_directory, private_folder
 from hpc_agent.logs import Events
 from hpc_agent.process import Grace, Supervised
 from hpc_agent.retry import Budget
@@ -165,7 +165,7 @@ class Execution:
         )
 
     def _run_process(self, task: Task, directory: RunDirectory, console: Console) -> Outcome:
-        workdir = self._settings.hpc.scratch / f"hpc-agent-{os.getuid()}" / "work" / directory.attempt.job_name
+        workdir = private_folder(self._settings.hpc.scratch) / "work" / directory.attempt.job_name
         ensure_directory(workdir, mode=0o700)
         try:
             with self._unwinding():
