@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "cache": ("cache", "Look after the shared cache of environments and repositories."),
     "config": ("config", "Show the configuration and where each value comes from."),
     "list": ("workers", "List the workers that the server knows."),
+    "completion": ("completion", "Print the completion of both commands for bash, zsh or fish."),
 }
 """Command → its module in ``hpc_agent.cli``, and its line in the help, which needs no import."""
 
