@@ -28,6 +28,7 @@ from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.schedule import Schedule
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.errors import (
+    ContainerError,
     EnvironmentBuildError,
     HpcAgentError,
     InputError,
@@ -48,7 +49,7 @@ log = Events("daemon")
 
 REPORT_INTERVAL_S = 30.0
 _LONGEST_BACKOFF_S = 120.0
-_USERS_FAULT = (ResourceError, TemplateError, SourceError, EnvironmentBuildError, InputError)
+_USERS_FAULT = (ResourceError, TemplateError, SourceError, EnvironmentBuildError, ContainerError, InputError)
 """Errors that make a task impossible as it is: it is failed with the sentence, and others go on."""
 
 
