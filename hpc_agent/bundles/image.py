@@ -148,12 +148,22 @@ class ImageBuilder:
 
     def _apptainer(self, contained: Contained, wishes: Wishes, context: Path) -> str:
         target = Path(wishes.target).absolute()
-        text = definition(
-            contained.room.image.location, str(context), contained.choice.setup, has_entry=bool(wishes.entry)
+        archive = context.parent / "context.tar"
+        self._run(
+            ["tar", f"--directory={context}", "--create", f"--file={archive}", "."], _COMMIT_S, "nothing is built"
         )
+        folders = [mount.target for mount in _package_folders()]
         recipe = context.parent / "image.def"
-        recipe.write_text(text)
-        binds = [word for mount in _package_folders() for word in ("--bind", f"{mount.source}:{mount.target}")]
+        recipe.write_text(
+            definition(
+                contained.room.image.location,
+                str(archive),
+                contained.choice.setup,
+                has_entry=bool(wishes.entry),
+                folders=folders,
+            )
+        )
+        binds = [word for folder in folders for word in ("--bind", folder)]
         argv = [contained.room.runtime.program, "build", "--force", *binds, str(target), str(recipe)]
         self._progress(f"Building {target}")
         self._run(argv, _BUILD_S, f"{target} cannot be built")

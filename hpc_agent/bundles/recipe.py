@@ -139,13 +139,21 @@ def entry_script(entry: Entry) -> str:
     )
 
 
-def definition(reference: str, context: str, setup: Sequence[str], *, has_entry: bool) -> str:
-    """The definition file of an Apptainer image."""
+def definition(
+    reference: str, archive: str, setup: Sequence[str], *, has_entry: bool, folders: Sequence[str] = ()
+) -> str:
+    """The definition file of an Apptainer image. ``archive``: the context as a tar file, for ``%files`` follows links,
+    also those that lead nowhere. ``folders`` are mounted while it is made, which wants them to be there."""
     local = reference.startswith(("/", "./"))
     scheme, separator, rest = reference.partition("://")
     bootstrap, source = ("localimage", reference) if local else (scheme, rest) if separator else ("docker", reference)
-    lines = [f"Bootstrap: {bootstrap}", f"From: {source}", "", "%files", f"    {context} {CONTEXT}", "", "%post"]
-    lines += [f"    {line}" for line in [*setup, f"sh {CONTEXT}/install", f"rm -rf {CONTEXT}"]]
+    lines = [f"Bootstrap: {bootstrap}", f"From: {source}", ""]
+    if folders:
+        lines += ["%setup", *(f'    mkdir -p "$APPTAINER_ROOTFS"{shlex.quote(folder)}' for folder in folders), ""]
+    lines += ["%files", f"    {archive} {CONTEXT}.tar", "", "%post"]
+    unpack = [f"mkdir -p {CONTEXT}", f"tar -xf {CONTEXT}.tar -C {CONTEXT}"]
+    install = [f"sh {CONTEXT}/install", f"rm -rf {CONTEXT} {CONTEXT}.tar"]
+    lines += [f"    {line}" for line in [*unpack, *setup, *install]]
     if has_entry:
         lines += ["", "%runscript", f'    exec {HOME}/entry "$@"']
     return "\n".join([*lines, ""])

@@ -95,13 +95,15 @@ def test_our_python_is_the_tasks_only_where_the_image_has_none() -> None:
     ],
 )
 def test_apptainers_definition(reference: str, head: str) -> None:
-    text = definition(reference, "/tmp/context", ["apt-get update"], has_entry=True)
+    text = definition(reference, "/tmp/context.tar", ["apt-get update"], has_entry=True)
     assert text.startswith(head)
-    assert "%files\n    /tmp/context /hpc-agent/context\n" in text
+    assert "%files\n    /tmp/context.tar /hpc-agent/context.tar\n" in text
     post = text.partition("%post\n")[2]
     assert post.index("apt-get update") < post.index("sh /hpc-agent/context/install")
     assert text.endswith('%runscript\n    exec /opt/hpc-agent/entry "$@"\n')
-    assert "%runscript" not in definition(reference, "/c", [], has_entry=False)
+    plain = definition(reference, "/c", [], has_entry=False, folders=["/opt/wheels"])
+    assert "%runscript" not in plain
+    assert '%setup\n    mkdir -p "$APPTAINER_ROOTFS"/opt/wheels\n' in plain
 
 
 def test_an_image_gets_what_the_agent_needs_and_no_installers(tmp_path: Path) -> None:
