@@ -20,7 +20,7 @@ from hpc_agent.api.client import Client
 from hpc_agent.cli.context import Shared, exit_code, fail
 from hpc_agent.cli.daemon_flags import Flags
 from hpc_agent.clock import SYSTEM
-from hpc_agent.config.dump import write_job_config
+from hpc_agent.config.dump import share_job_config
 from hpc_agent.config.load import Configuration
 from hpc_agent.config.settings import AllSettings
 from hpc_agent.daemon.launch import Launch
@@ -159,9 +159,8 @@ def _serve(shared: Shared, plan: Plan, announce: Callable[[Presence, Path], None
 
 def _daemon(plan: Plan, worker: WorkerId, daemons: Daemons) -> Daemon:
     settings = plan.settings
-    job_config = daemons.file(worker, "conf")
     # The daemon's id is not its jobs'.
-    write_job_config(plan.configuration, job_config, {"agent.worker_id": ""})
+    job_config = share_job_config(plan.configuration, daemons.folder, {"agent.worker_id": ""})
     naming = Naming(worker, settings.agent.worker_id or settings.agent.name, given=bool(settings.agent.worker_id))
     owners = OwnerConfigs(plan.client, plan.configuration) if plan.flags.use_owner_token else None
     agent = settings.hpc.agent_command or (sys.executable, "-m", "hpc_agent")

@@ -26,7 +26,7 @@ from hpc_agent.domain.ids import QueueId, WorkerId
 from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.domain.verdict import in_one_line
-from hpc_agent.errors import ApiError
+from hpc_agent.errors import HpcAgentError
 from hpc_agent.logs import Events
 from hpc_agent.retry import INTERACTIVE, ONCE
 from hpc_agent.runs.directory import RunDirectory
@@ -165,7 +165,7 @@ class Actor:
             self._client.events.add(
                 [log_event(attempt.task, self._worker, f"{line}\n", stamp, level="ERROR")], budget=ONCE
             )
-        except ApiError as error:
+        except HpcAgentError as error:
             log.warning("console line not stored", task=attempt.task, error=error)
 
     def close(self, attempt: Attempt, directory: RunDirectory, why: str) -> None:

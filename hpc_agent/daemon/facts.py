@@ -33,7 +33,9 @@ class Files:
         if record is None:
             return None
         kind, _, job = record.owner.partition(":")
-        return Claimed(record.state == "won", record.at, JobId(job) if kind == "job" else None)
+        # A job that this run's daemon did not submit may be on any cluster: nothing is concluded from its number.
+        ours = kind == "job" and self.submission is not None
+        return Claimed(record.state == "won", record.at, JobId(job) if ours else None)
 
     @property
     def ended(self) -> Ended | None:

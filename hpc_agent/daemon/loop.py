@@ -167,8 +167,9 @@ class Daemon:
         except (ServerUnreachableError, SchedulerUnavailableError) as error:
             log.warning("no answer, left for the next pass", task=attempt.task, error=error)
             return False
-        except (HpcAgentError, OSError) as error:
-            log.error("action failed", task=attempt.task, attempt=attempt.id, error=error)
+        except Exception as error:  # noqa: BLE001 - one poisoned task must not hold up all queues
+            known = isinstance(error, (HpcAgentError, OSError))
+            log.error("action failed", task=attempt.task, attempt=attempt.id, error=error, trace=not known)
         return True
 
     def _act(self, world: World, attempt: Attempt, action: due.Action, submits: dict[Attempt, int]) -> None:

@@ -25,6 +25,9 @@ from hpc_agent.schedulers.base import Scheduler
 
 log = Events("observe")
 
+ABANDONED_AFTER_S = 600.0
+"""Longer than an agent outside the scheduler may take from its claim to the start of the task."""
+
 
 @dataclass(frozen=True)
 class World:
@@ -121,9 +124,13 @@ class Observer:
     def _is_ours(self, files: Files) -> bool:
         """Whether this daemon submitted it, or another that served the same queue of the same cluster.
 
-        Of anything else the entries are not in sight: its absence from our queues says nothing.
+        Of anything else the entries are not in sight: its absence from our queues says nothing. A claim without a
+        submission (a refusal, an agent run by hand) becomes ours when it is older than any live claimer would wait.
         """
         record = files.submission
+        claim = files.claim
+        if record is None and claim is not None and claim.queue in self._queues:
+            return (self._clock.now() - claim.at).total_seconds() > ABANDONED_AFTER_S
         if record is not None and (record.queue not in self._queues or record.cluster != self._scheduler.cluster()):
             # That never changes.
             self._settled.add(files.directory.attempt)

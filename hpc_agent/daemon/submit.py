@@ -27,6 +27,9 @@ from hpc_agent.submission.render import JobContext, Renderer
 
 log = Events("submit")
 
+TRY_TIMEOUT_S = 300.0
+"""A daemon that reserved a try and has not submitted by then is dead: sbatch takes 150 s at most."""
+
 
 class Submitter:
     """Without ``stages`` the jobs stage for themselves."""
@@ -106,9 +109,7 @@ class Submitter:
             cluster=self._scheduler.cluster(),
             tries=number,
         )
-        if before is not None:
-            directory.write_submission(record)
-        elif not directory.first_submission(record):
+        if not self._is_mine(directory, before, record):
             log.info("another daemon submits it", task=task.id, attempt=directory.attempt.id)
             return None
         answer = self._scheduler.submit(request)
@@ -121,6 +122,19 @@ class Submitter:
             log.warning("uncertain", task=task.id, attempt=directory.attempt.id, said=answer.message)
         elif before is not None:
             directory.write_submission(before)
+            directory.drop_try(number)
         else:
             directory.drop_submission()
         return answer
+
+    def _is_mine(self, directory: RunDirectory, before: Submission | None, record: Submission) -> bool:
+        """Whether this try is ours: of several daemons that see the same entry exactly one submits it."""
+        if before is None:
+            return record.tries == 1 and directory.first_submission(record)
+        if before.tries != record.tries - 1:
+            return False
+        first = directory.first_try(record)
+        if first is not record and (record.at - first.at).total_seconds() < TRY_TIMEOUT_S:
+            return False
+        directory.write_submission(record)
+        return True

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from e2e_site import TRAIN, Site, wait_for
 
+from hpc_agent.domain.attempt import attempt_for
 from hpc_agent.domain.status import TaskStatus
+from hpc_agent.runs.directory import RunsFolder
+from hpc_agent.runs.records import Claim
 
 WAITS = {"CLEARML_AGENT__hpc__slurm__sbatch_args": '["--begin=now+1hour"]'}
 """A daemon whose jobs wait."""
@@ -192,3 +196,39 @@ def test_jobs_stage_for_themselves_where_compute_nodes_have_a_network(site: Site
     site.daemon(CLEARML_AGENT__hpc__envs__build_on="compute")
     assert site.wait_for_end(task) is TaskStatus.COMPLETED
     assert "built here" in site.console(task)
+
+
+def test_two_daemons_on_one_queue_submit_each_task_once(site: Site) -> None:
+    tasks = [site.bare_task("print('once')\n") for _ in range(4)]
+    daemons = [site.daemon(), site.daemon()]
+    for task in tasks:
+        assert site.wait_for_end(task) is TaskStatus.COMPLETED
+    for task in tasks:
+        wait_for("accounting to know its job", lambda task=task: _names(site, f"clearml_task_{task}_"))
+        assert len(_names(site, f"clearml_task_{task}_")) == 1
+    assert [daemon.poll() for daemon in daemons] == [None, None]
+
+
+def test_a_refusal_that_dies_in_the_middle_is_mended(site: Site) -> None:
+    """As if the daemon had died between taking the task off its queue and failing it."""
+    task = site.bare_task("print('after all')\n", enqueue=True)
+    [queue] = site.client.queues.look([site.queue_id])
+    attempt = attempt_for("hpcagent", queue.id, task, queue.entries[0].added)
+    run = RunsFolder(site.root / "runs").of(attempt).create()
+    long_ago = datetime.now(timezone.utc) - timedelta(hours=1)
+    run.first_claim(Claim(state="won", at=long_ago, owner="agent:login1:1", queue=queue.id))
+    assert site.client.queues.remove_task(queue.id, task)
+    site.daemon()
+    assert site.wait_for_end(task, 120) is TaskStatus.COMPLETED
+
+
+def test_sigterm_ends_a_daemon_that_builds(site: Site) -> None:
+    package = site.folder / "slow"
+    package.mkdir()
+    (package / "setup.py").write_text("import time, setuptools\ntime.sleep(120)\nsetuptools.setup(name='slow')\n")
+    site.bare_task("", requirements={"pip": f"slow @ file://{package}"})
+    daemon = site.daemon()
+    log = site.folder / "daemon.log"
+    wait_for("the build", lambda: "step=" in log.read_text())
+    daemon.terminate()
+    assert daemon.wait(10) == 0

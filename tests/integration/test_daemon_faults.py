@@ -1,0 +1,45 @@
+"""Daemons that die or meet: what a run directory tells the next one."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+from hpc_agent.daemon.facts import Files, read
+from hpc_agent.domain.attempt import attempt_for
+from hpc_agent.domain.ids import QueueId, TaskId
+from hpc_agent.runs.directory import RunDirectory, RunsFolder
+from hpc_agent.runs.records import Claim, Submission
+
+NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+
+def directory(folder: Path) -> RunDirectory:
+    return RunsFolder(folder).of(attempt_for("c", QueueId("q"), TaskId("a" * 32), "t")).create()
+
+
+def tried(number: int, at: datetime = NOW) -> Submission:
+    return Submission(state="intended", at=at, queue="q", cluster="c", tries=number)
+
+
+def test_of_two_daemons_one_submits_first_and_one_tries_again(tmp_path: Path) -> None:
+    run = directory(tmp_path)
+    assert run.first_submission(tried(1))
+    assert not run.first_submission(tried(1))
+    mine = tried(2)
+    assert run.first_try(mine) is mine
+    assert run.first_try(tried(2, NOW + timedelta(minutes=9))).at == NOW
+
+
+def test_a_claim_of_a_job_that_no_daemon_submitted_names_no_job_to_ask_about(tmp_path: Path) -> None:
+    run = directory(tmp_path)
+    claim = Claim(state="won", at=NOW, owner="job:7", queue="q")
+    assert run.first_claim(claim)
+    by_hand = read(run)
+    assert isinstance(by_hand, Files)
+    assert by_hand.claimed is not None
+    assert by_hand.claimed.job is None
+    run.write_submission(tried(1))
+    claimed = read(run).claimed
+    assert claimed is not None
+    assert claimed.job == "7"
