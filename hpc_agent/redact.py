@@ -7,6 +7,9 @@ import re
 _URL_CREDENTIALS = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s@]+@")
 
 
+HIDDEN = "********"
+
+
 class Secret(str):
     """Text that shows as ``********``. ``reveal()`` gives the value, at the one place that sends it."""
 
@@ -16,10 +19,10 @@ class Secret(str):
         return str.__str__(self)
 
     def __repr__(self) -> str:
-        return "Secret('********')" if len(self) else "Secret('')"
+        return f"Secret({HIDDEN!r})" if len(self) else "Secret('')"
 
     def __str__(self) -> str:
-        return "********" if len(self) else ""
+        return HIDDEN if len(self) else ""
 
     def __format__(self, spec: str) -> str:
         return format(str(self), spec)

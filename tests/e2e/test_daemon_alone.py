@@ -45,6 +45,9 @@ def seen(site: Site, task: TaskId, name: str) -> str | None:
 
 
 def begun(site: Site, *tasks: TaskId) -> bool:
+    """Whether they run; none will when their daemon ended."""
+    log = site.folder / "daemon.log"
+    assert not site.processes or site.processes[-1].poll() is None, log.read_text()
     return all("begun" in site.console(task) for task in tasks)
 
 
@@ -334,6 +337,23 @@ def _supervisors(machine: Site) -> Iterator[int]:
         for process in ((claim := job.claim()) and claim.process, job.child()):
             if process and process.is_running():
                 yield process.pid
+
+
+class TestList:
+    def test_workers_their_queues_and_what_they_run(self, machine: Site) -> None:
+        task = machine.bare_task(HOLD)
+        machine.daemon("--child-report-tags", "nightly", CLEARML_WORKER_ID=machine.queue)
+        wait_for("it", lambda: begun(machine, task))
+        wait_for("both", lambda: {machine.queue, f"{machine.queue}:{task}"} <= workers(machine).keys())
+        head, *rows = machine.agent("list").stdout.splitlines()
+        assert head.split() == ["WORKER", "RUNS", "TASK", "FOR", "QUEUES", "TAGS", "LAST", "SEEN"]
+        [daemon] = [row for row in rows if row.startswith(f"{machine.queue} ")]
+        [job] = [row for row in rows if row.startswith(f"{machine.queue}:")]
+        assert daemon.split()[1:3] == ["idle", machine.queue]
+        assert job.split()[1:3] == ["bare", task]
+        assert " 0:00:" in job and " nightly " in job
+        raw = json.loads(machine.agent("list", "--json").stdout)
+        assert {"id", "ip", "last_activity_time", "queues", "user"} < raw[0].keys()
 
 
 class TestPresence:
