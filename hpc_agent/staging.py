@@ -74,7 +74,7 @@ class Stager:
             root = self._sources.checkout(task.script, source, Path(folder), progress).root
             return Staged(source, self._envs.stage(request, progress, source_root=root, foreign=image).key)
 
-    def find(self, task: Task) -> Staged:
+    def find(self, task: Task, progress: Progress = lambda _: None) -> Staged:
         """What an earlier ``stage`` left in the shared cache. No network.
 
         Raises:
@@ -88,7 +88,7 @@ class Stager:
                 f"the repository {repository} is not in the shared cache at the commit that this task wants: "
                 f"stage it where there is a network with `hpc-agent cache warm --id {task.id}`"
             )
-        request = self._request(task, source, self.contain(task, lambda _: None))
+        request = self._request(task, source, self.contain(task, progress))
         return Staged(source, self._envs.find(request, task=task.id) if request else None)
 
     def _forced(self) -> StagedSource | None:
