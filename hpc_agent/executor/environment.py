@@ -12,6 +12,9 @@ from hpc_agent.domain.task import Task
 from hpc_agent.redact import Secret
 
 
+_NO_TOKEN = Secret("")
+
+
 @dataclass(frozen=True)
 class Launch:
     """What the environment depends on besides the one we inherited."""
@@ -24,8 +27,8 @@ class Launch:
     root: Path
     bin_dir: Path | None
     """``bin`` of the task's Python environment."""
-    auth_token: Secret = Secret("")
-    """Where a token takes the place of keys: the SDK reads keys from the configuration, a token from a variable only."""
+    auth_token: Secret = _NO_TOKEN
+    """In place of keys: the SDK reads keys from the configuration, a token from a variable only."""
     gpus: str | None = None
     """``--gpus``: indexes or ``all``; ``none`` for ``--cpu-only``; None leaves Slurm's choice."""
 
