@@ -18,30 +18,43 @@ _ELEMENT_TIMEOUT_S = 30
 
 _TEXT = """\
 # Written by hpc-agent sbatch: bash reads this before the first line of the script, which itself is untouched.
-{restore}
 {{
-    if [ -s /dev/fd/1 ] || [ -s /dev/fd/9 ]; then
-        stat -L -c %s /dev/fd/1 /dev/fd/9 >{sizes} || :
-    fi
-    if {enough} && mkdir {folder}/"ran-${{SLURM_JOB_ID-}}-${{SLURM_RESTART_COUNT:-0}}"; then
+{restore}
 {start}
-    fi
-}} 9>&2 2>/dev/null
+}} 8>&1 9>&2 2>/dev/null
 {instead}
 """
+# Substitutions, because even a command that has ended leaves a trace in a shell: bash remembers its process id.
+_ONE = """\
+: "$(
+{once}
+    then {beside}
+    fi
+)\""""
+_ARRAY = """\
+CLEARML_TASK_ID=$(
+{once}
+    then cd {folder} && CLEARML_CONFIG_FILE={config} \\
+timeout {timeout} {agent} follow --element {folder} 2>>{log} </dev/null
+    fi
+)
+case $CLEARML_TASK_ID in
+    "" | *[!0-9A-Za-z-]*)
+        unset CLEARML_TASK_ID
+        ;;
+    *)
+        export CLEARML_TASK_ID CLEARML_LOG_TASK_TO_BACKEND=0
+        : "$( {beside} )"
+        ;;
+esac"""
+_ONCE = """\
+    if [ -s /dev/fd/8 ] || [ -s /dev/fd/9 ]
+    then stat -L -c %s /dev/fd/8 /dev/fd/9 >{sizes}
+    fi
+    if {enough} && mkdir {folder}/"ran-${{SLURM_JOB_ID-}}-${{SLURM_RESTART_COUNT:-0}}\""""
 _BESIDE = """\
 ( cd {folder} && CLEARML_CONFIG_FILE={config} exec {agent} follow --inside {of} --pid $$ \
-3>&1 4>&9 9>&- >>{log} 2>&1 </dev/null & )"""
-_ELEMENT = """\
-        CLEARML_TASK_ID=$( cd {folder} && CLEARML_CONFIG_FILE={config} \
-timeout {timeout} {agent} follow --element {folder} 2>>{log} </dev/null ) || :
-        case $CLEARML_TASK_ID in
-            "" | *[!0-9A-Za-z-]*) unset CLEARML_TASK_ID ;;
-            *)
-                export CLEARML_TASK_ID CLEARML_LOG_TASK_TO_BACKEND=0
-                {beside}
-                ;;
-        esac"""
+3>&8 4>&9 8>&- 9>&- >>{log} 2>&1 </dev/null & )"""
 _ENOUGH = """\
 [ "${{SLURM_MEM_PER_NODE:-{least}}}" -ge {least} ] && \
 [ "$((${{SLURM_MEM_PER_CPU:-{least}}} * ${{SLURM_CPUS_ON_NODE:-1}}))" -ge {least} ]"""
@@ -56,15 +69,17 @@ def text(folder: Folder, config: Path, agent: Sequence[str], restore: Mapping[st
         "log": _quoted(folder.log),
     }
     of = f'{_quoted(folder.path.parent)}/"$CLEARML_TASK_ID"' if array else names["folder"]
-    beside = _BESIDE.format(of=of, **names)
+    enough = _ENOUGH.format(least=LEAST_MEMORY_MB)
+    start = (_ARRAY if array else _ONE).format(
+        once=_ONCE.format(sizes=_quoted(folder.sizes), enough=enough, **names),
+        beside=_BESIDE.format(of=of, **names),
+        timeout=_ELEMENT_TIMEOUT_S,
+        **names,
+    )
+    # What bash would have read in our place.
+    instead = '[ ! -r "$BASH_ENV" ] || . "$BASH_ENV"' if restore.get("BASH_ENV") else ""
     return _TEXT.format(
-        restore="\n".join(_set_back(name, value) for name, value in restore.items()),
-        sizes=_quoted(folder.sizes),
-        enough=_ENOUGH.format(least=LEAST_MEMORY_MB),
-        folder=names["folder"],
-        start=_ELEMENT.format(beside=beside, timeout=_ELEMENT_TIMEOUT_S, **names) if array else f"        {beside}",
-        # What bash would have read in our place; else something that succeeds.
-        instead='[ ! -r "$BASH_ENV" ] || . "$BASH_ENV"' if restore.get("BASH_ENV") else ":",
+        restore="\n".join(_set_back(name, value) for name, value in restore.items()), start=start, instead=instead
     )
 
 

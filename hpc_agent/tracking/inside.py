@@ -100,7 +100,7 @@ def _clone(client: Client, array: TaskId, plan: Plan, job: str, index: int) -> T
     task = client.tasks.get(array)
     child = client.tasks.clone(array, f"{task.name} [{index}]", new_task_parent=array)
     script = replace(task.script, entry_point=plan.element.replace(INDEX, str(index)))
-    client.tasks.edit(child, {"script": script_to_wire(script)})
+    client.tasks.edit(child, {"script": script_to_wire(script), "runtime": {"_slurm_job_id": job}})
     client.tasks.set_properties(child, {"slurm_job_id": job})
     return child
 

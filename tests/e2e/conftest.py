@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from e2e_site import Site, end_local_jobs
+from sbatch_bench import Person
 
 from hpc_agent.api.client import Client
 from hpc_agent.config.load import load
@@ -100,3 +101,15 @@ def machine(clearml_server: Any, hpc_root: Path, tmp_path: Path) -> Iterator[Sit
     finally:
         site.close()
         end_local_jobs(site)
+
+
+@pytest.fixture
+def person(site: Site) -> Iterator[Person]:
+    """A researcher with scripts of their own; nobody serves a queue for them."""
+    root = site.folder / "hpc"
+    env = {**site.env, "CLEARML_AGENT__hpc__root": f'"{root}"', "CLEARML_AGENT__hpc__poll_interval": "0.5"}
+    person = Person(site, root, env)
+    try:
+        yield person
+    finally:
+        person.close()
