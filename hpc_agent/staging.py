@@ -63,7 +63,7 @@ class Stager:
             SourceError, EnvironmentBuildError, ContainerError: it cannot be had; the sentence says why.
         """
         source = self._forced() or self._sources.stage(task.script, progress)
-        contained = self.stage_image(task, progress)
+        contained = self._unless_unavailable(lambda: self.stage_image(task, progress), progress)
         image = contained.python if contained else None
         request = self._request(task, source, contained)
         if request is None:
@@ -88,7 +88,8 @@ class Stager:
                 f"the repository {repository} is not in the shared cache at the commit that this task wants: "
                 f"stage it where there is a network with `hpc-agent cache warm --id {task.id}`"
             )
-        request = self._request(task, source, self.contain(task, progress))
+        contained = self._unless_unavailable(lambda: self.contain(task, progress), progress)
+        request = self._request(task, source, contained)
         return Staged(source, self._envs.find(request, task=task.id) if request else None)
 
     def _forced(self) -> StagedSource | None:
@@ -169,15 +170,16 @@ class Stager:
             ContainerError: it cannot be had.
         """
         choice = self._containment.choose(task.container)
-        if choice is None:
-            return None
+        return self._containment.stage(choice, progress, share=self._share) if choice else None
+
+    def _unless_unavailable(self, get: Callable[[], Contained | None], progress: Progress) -> Contained | None:
+        """A login node need not run containers; its compute nodes then have the image, and use our Python in it."""
         try:
-            return self._containment.stage(choice, progress, share=self._share)
+            return get()
         except ContainerUnavailableError as error:
             if not self._share:
                 raise
-            # A login node need not run containers; its compute nodes then have the image, and use our Python in it.
-            progress(f"Nothing is known about the image {choice.image} here: {error}")
+            progress(f"Nothing is known about the task's image here: {error}")
             return None
 
     def _request(self, task: Task, source: StagedSource, contained: Contained | None) -> EnvRequest | None:

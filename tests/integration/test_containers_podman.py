@@ -18,6 +18,7 @@ from e2e_site import wait_for
 from hpc_agent.clock import SYSTEM
 from hpc_agent.config.load import load
 from hpc_agent.domain.status import TaskStatus
+from hpc_agent.files import write_record
 from hpc_agent.retry import ONCE
 from hpc_agent.staging import Stager
 
@@ -340,3 +341,25 @@ def test_a_container_left_by_the_same_attempt_is_replaced(site: ContainerSite, r
     (attempt / "exit.json").unlink()
     again = site.execute(task, SLURM_JOB_ID="", HPC_AGENT_RUN_DIR=str(attempt))
     assert again.returncode == 0, again.stdout
+
+
+def test_a_login_node_without_containers_stages_our_own_python(
+    site: ContainerSite, runtime: Podman, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The nodes have the image; whose Python it brings nobody knew, so the task gets the one that was staged."""
+    task = site.task(WHERE, runtime.image("python"))
+    elsewhere = {
+        "CLEARML_AGENT__HPC__CONTAINER__RUNTIME": "podman",
+        "CLEARML_AGENT__HPC__CONTAINER__PROGRAM": "podman-of-the-nodes",
+    }
+    stager = Stager(load(site.conf, elsewhere).settings, SYSTEM)
+    said: list[str] = []
+    staged = stager.stage(site.client.tasks.get(task), said.append)
+    assert any("podman-of-the-nodes is not on this machine" in line for line in said)
+    assert stager.find(site.client.tasks.get(task)) == staged
+    attempt = site.folder / "hpc" / "runs" / task / "12345678"
+    attempt.mkdir(parents=True)
+    write_record(attempt / "stage.json", staged)
+    done = site.execute(task, "--standalone-mode", HPC_AGENT_RUN_DIR=str(attempt))
+    assert done.returncode == 0, done.stdout
+    assert f"/hpc-agent/environment/bin/python {sys.base_prefix} True" in site.console(task)
