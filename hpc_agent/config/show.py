@@ -12,13 +12,12 @@ from hpc_agent.config.load import Configuration
 from hpc_agent.config.names import conf_path
 from hpc_agent.config.settings import AllSettings, Settings
 from hpc_agent.config.tree import flatten, get
-from hpc_agent.redact import HIDDEN, Secret, without_credentials
+from hpc_agent.redact import HIDDEN, Secret, is_secret, without_secrets
 
 DEFAULT = "default"
 
-_SECRET = re.compile(
-    r"secret|(^|_)pass(word|wd|phrase)?(_|$)|token$|account_key|api_key|private_key|contents|connection_string", re.I
-)
+_NO_SECRET = ("key", "access_key")
+"""Names of a key whose other half is the secret."""
 _WHOLE = ("environment", "files")
 """Sections of which nothing is shown: what they hold is the site's, and may be anything."""
 _ARGUMENT = re.compile(r"((?:^|\s)(?:-e|--env)[= ]\s*[A-Za-z_][A-Za-z0-9_]*=)(\"[^\"]*\"|'[^']*'|\S+)")
@@ -54,13 +53,19 @@ def masked(key: str, value: Any) -> Any:
         if "argument" in key:
             return _arguments([str(item) for item in value])
         return [masked(key, item) for item in value]
-    if not isinstance(value, str) or not value:
+    if value is None or isinstance(value, bool) or value == "":
         return value
-    if key.startswith(tuple(f"{section}." for section in _WHOLE)) or _SECRET.search(key.rpartition(".")[2]):
+    if key.startswith(tuple(f"{section}." for section in _WHOLE)) or _is_secret(key.rpartition(".")[2]):
         return HIDDEN
+    if not isinstance(value, str):
+        return value
     if "argument" in key:
         value = _ARGUMENT.sub(rf"\g<1>{HIDDEN}", value)
-    return without_credentials(value)
+    return without_secrets(value)
+
+
+def _is_secret(name: str) -> bool:
+    return name not in _NO_SECRET and (name == "contents" or is_secret(name))
 
 
 def _arguments(words: list[str]) -> list[str]:
@@ -69,7 +74,7 @@ def _arguments(words: list[str]) -> list[str]:
     before = ""
     for word in words:
         variable = before in ("-e", "--env") or word.startswith(("-e", "--env="))
-        shown.append(_ASSIGNMENT.sub(rf"\g<1>{HIDDEN}", word) if variable else without_credentials(word))
+        shown.append(_ASSIGNMENT.sub(rf"\g<1>{HIDDEN}", word) if variable else without_secrets(word))
         before = word
     return shown
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from hpc_agent.redact import is_secret
 from hpc_agent.schedulers import gpus
-from hpc_agent.schedulers.environment import for_queries, is_secret, scrubbed
+from hpc_agent.schedulers.environment import for_queries, scrubbed
 
 SECRET = (
     "CLEARML_API_SECRET_KEY CLEARML_API_ACCESS_KEY CLEARML_AUTH_TOKEN CLEARML_AGENT_GIT_PASS HF_TOKEN GITHUB_PAT "
     "WANDB_API_KEY AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN AZURE_STORAGE_KEY DB_PASSWORD PGPASSWORD "
-    "AZURE_STORAGE_CONNECTION_STRING GIT_PASSWORD MY_CREDENTIALS SMTP_PASS github_token"
+    "AZURE_STORAGE_CONNECTION_STRING GIT_PASSWORD MY_CREDENTIALS SMTP_PASS github_token "
+    "OPENAI_APIKEY NPM_AUTHTOKEN"
 )
 HARMLESS = (
     "PATH HOME LANG TOKENIZERS_PARALLELISM AWS_DEFAULT_REGION AWS_PROFILE GOOGLE_APPLICATION_CREDENTIALS KEYBOARD "
@@ -56,7 +58,13 @@ def test_gpus_are_those_that_we_may_use() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["CLEARML_API_HOST", "TRAINS_API_HOST", "CLEARML_WORKER_ID", "CLEARML_AGENT__HPC__MAX_JOBS", "CLEARML_DOCKER_IMAGE"],
+    [
+        "CLEARML_API_HOST",
+        "TRAINS_API_HOST",
+        "CLEARML_WORKER_ID",
+        "CLEARML_AGENT__HPC__MAX_JOBS",
+        "CLEARML_DOCKER_IMAGE",
+    ],
 )
 def test_settings_travel_in_the_jobs_configuration_only(name: str) -> None:
     """There flags have had their say; a variable would beat them in the job."""

@@ -22,6 +22,10 @@ agent {
 }
 sdk.aws.s3 { key: AKIA, secret: hidden-8, credentials: [{bucket: b, key: K, secret: hidden-9}] }
 sdk.azure.storage.containers: [{account_name: n, account_key: hidden-10}]
+hpc.slurm.sbatch_args: ["--export=PATH,OPENAI_APIKEY=hidden-13"]
+agent.extra_docker_shell_script: ["export HF_TOKEN='hidden-14 hidden' A=b", "export A=b"]
+agent.force_git_ssh_user: git
+sdk.some_password: 1415926
 environment { ANYTHING: hidden-11 }
 files { mine { contents: hidden-12, path: "~/x" } }
 hpc.max_jobs: 7
@@ -44,13 +48,15 @@ def show(tmp_path: Path) -> Any:
 
 def test_no_secret_is_shown_however_deep_it_lies(show: Any) -> None:
     for output in (show(), show("--json"), show("--defaults")):
-        assert "hidden" not in output
+        assert "hidden" not in output and "1415926" not in output
     shown = json.loads(show("--json"))
     assert shown["sdk.aws.s3.credentials"]["value"] == [{"bucket": "b", "key": "K", "secret": "********"}]
     assert shown["agent.extra_docker_arguments"]["value"] == [
         *("-e", "HF=********", "--env=WANDB=********", "-v", "/a:/b")
     ]
     assert shown["agent.default_docker.arguments"]["value"] == "-e KEY=******** --ipc=host --env OTHER=********"
+    assert shown["agent.extra_docker_shell_script"]["value"] == ["export HF_TOKEN=******** A=b", "export A=b"]
+    assert shown["hpc.slurm.sbatch_args"]["value"] == ["--export=PATH,OPENAI_APIKEY=********"]
     assert shown["agent.package_manager.extra_index_url"]["value"] == ["https://index.lab/simple"]
 
 
@@ -78,6 +84,9 @@ def test_defaults_on_request(show: Any) -> None:
         ("a.token_expiration_sec", 5, 5),
         ("a.secret", "", ""),
         ("a.password", "x", "********"),
+        ("a.api_key", "x", "********"),
+        ("a.private_key", "x", "********"),
+        ("a.access_key", "x", "x"),
         ("a.bypass", "x", "x"),
         ("a.auth_token", "x", "********"),
         ("a.arguments", "--env-file=x -v /e:/f", "--env-file=x -v /e:/f"),
