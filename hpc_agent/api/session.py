@@ -29,14 +29,21 @@ REFRESH_BEFORE_S = 600
 _TEMPORARY = frozenset({429, 500, 502, 503, 504, 509})
 _NOT_FOUND = frozenset({101, 201, 401, 701})
 _WRONG_SERVER = "is api.api_server the API server (port 8008, or api.…) and not the web page?"
-_TIMEOUT = (10, 60)  # connect, read
+PATIENCE = (10.0, 60.0)  # connect, read
 
 
 class Session:
     """Calls endpoints by name. Safe to share between threads."""
 
-    def __init__(self, settings: ApiSettings, *, clock: Clock = SYSTEM, budget: Budget = ROUTINE) -> None:
-        """``budget`` holds for calls that name none.
+    def __init__(
+        self,
+        settings: ApiSettings,
+        *,
+        clock: Clock = SYSTEM,
+        budget: Budget = ROUTINE,
+        patience: tuple[float, float] = PATIENCE,
+    ) -> None:
+        """``budget`` holds for calls that name none; ``patience``: seconds for a connection, and for an answer.
 
         Raises:
             ConfigError: no server or no credentials are configured.
@@ -54,6 +61,7 @@ class Session:
         self.settings = settings
         self._clock = clock
         self._budget = budget
+        self._patience = patience
         self._http = requests.Session()
         # ~/.netrc would replace our Authorization header.
         self._http.auth = _no_auth
@@ -128,7 +136,7 @@ class Session:
         server = self.settings.files_server
         headers = {"Authorization": f"Bearer {self._current_token()}", "Content-Type": content_type}
         try:
-            response = self._http.post(server, data=body, headers=headers, timeout=_TIMEOUT, allow_redirects=False)
+            response = self._http.post(server, data=body, headers=headers, timeout=PATIENCE, allow_redirects=False)
         except requests.RequestException as error:
             raise ServerUnreachableError(
                 f"the file server at {without_credentials(server)} took no file: {_cause(error)}; "
@@ -229,7 +237,7 @@ class Session:
                     "X-ClearML-Client": f"hpc-agent-{__version__}",
                     **headers,
                 },
-                timeout=_TIMEOUT,
+                timeout=self._patience,
                 allow_redirects=False,
             )
         except requests.exceptions.SSLError as error:

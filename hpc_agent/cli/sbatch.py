@@ -86,6 +86,7 @@ def _submit(shared: Shared, line: CommandLine, script: Script) -> int:
 
 
 def _prepare(shared: Shared, line: CommandLine, script: Script) -> tuple[Submission, Prepared, Folders]:
+    from hpc_agent.api.client import Client
     from hpc_agent.clock import SYSTEM
     from hpc_agent.retry import Budget
     from hpc_agent.schedulers.slurm_driver import SlurmScheduler
@@ -97,7 +98,7 @@ def _prepare(shared: Shared, line: CommandLine, script: Script) -> tuple[Submiss
     configuration = shared.configuration()
     hpc = configuration.settings.hpc
     # A person waits, and the job goes out with or without the server.
-    client = shared.client(configuration, Budget(5))
+    client = Client(configuration.settings.api, budget=Budget(3), patience=(5, 10))
     wanted = understand(line, script.submitted, os.environ)
     folders = Folders(hpc.root.expanduser().absolute() / "sbatch")
     scheduler = SlurmScheduler(hpc.slurm, cluster=hpc.cluster)
