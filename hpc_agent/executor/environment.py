@@ -11,7 +11,6 @@ from hpc_agent.domain.ids import WorkerId
 from hpc_agent.domain.task import Task
 from hpc_agent.redact import Secret
 
-
 _NO_TOKEN = Secret("")
 
 
