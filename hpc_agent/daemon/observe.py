@@ -183,6 +183,7 @@ class Observer:
             claimed=files.claimed,
             ended=files.ended,
             status=glimpse.status if glimpse else None,
+            abort_requested=glimpse.abort_requested if glimpse else False,
             record=records.get(files.job) if files.job else None,
         )
         return self._with_memory(sight)

@@ -64,6 +64,8 @@ class Sight:
     """Live jobs under the attempt's name; more than one only after an uncertain submission."""
     claimed: Claimed | None = None
     ended: Ended | None = None
+    abort_requested: bool = False
+    """Its user asked for an end, which the server leaves to us."""
     status: TaskStatus | None = None
     """The task's status on the server; None when it was not asked or the task does not exist."""
     record: JobRecord | None = None
@@ -209,6 +211,8 @@ def _pending_news(job: LiveJob) -> list[Action]:
 
 def _running(sight: Sight, job: LiveJob, rules: Rules) -> list[Action]:
     waits_again = job.state in (JobState.PENDING, JobState.REQUEUED)
+    if waits_again and sight.abort_requested:
+        return [Cancel(job.id, "aborted while it waited to go on"), Settle(TaskStatus.STOPPED, "aborted by its user")]
     if sight.status is TaskStatus.IN_PROGRESS:
         return [Say(f"Slurm job {job.id} was requeued and waits ({job.reason})", ping=True)] if waits_again else []
     taken_back = sight.status in _GIVEN_UP or (sight.status is not None and sight.status.is_final)
@@ -225,6 +229,8 @@ def _word(sight: Sight) -> str:
 
 
 def _waiting_without_job(sight: Sight, now: datetime, rules: Rules) -> tuple[Action, ...]:
+    if sight.ended is not None or (sight.claimed is not None and sight.claimed.won):
+        return ()  # the entry was seen before a job took it and ended: the next look is true
     submitted = sight.submitted
     if submitted is None:
         return (Submit(),)
@@ -263,6 +269,8 @@ def _gone(sight: Sight, now: datetime, rules: Rules) -> tuple[Action, ...]:
     if sight.claimed is None:
         return _never_claimed(sight, now, rules)
     ended = sight.ended
+    if ended is not None and sight.status is TaskStatus.QUEUED and not ended.posted:
+        return (PutBack("taken off the queue by a job that could not start it"),)
     if ended is not None:
         if ended.posted or sight.status is not TaskStatus.IN_PROGRESS:
             return (Close("its report is posted"),)

@@ -51,7 +51,12 @@ class Claimer:
         """
         before = self._run.claim()
         if before is not None and before.owner == self._me.owner and before.state == "won":
-            return self._resume(task)
+            if self._me.restarts or self._run.exit_report() is None:
+                return self._resume(task)
+            # The same job or terminal runs it anew: what it did before is over.
+            self._run.drop_claim()
+            self._run.drop_exit_report()
+            before = None
         if task.status is TaskStatus.QUEUED:
             return self._from_queue(task, before)
         if require_queue:

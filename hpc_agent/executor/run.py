@@ -18,6 +18,7 @@ from hpc_agent.clock import Clock
 from hpc_agent.config.load import Configuration
 from hpc_agent.domain.gpus import visible_gpus
 from hpc_agent.domain.ids import TaskId
+from hpc_agent.domain.status import TaskStatus
 from hpc_agent.domain.task import Task
 from hpc_agent.errors import ApiError, HpcAgentError
 from hpc_agent.executor.claim import Claimer, Lost, Won
@@ -101,8 +102,24 @@ class Execution:
             return 0
         console = self._console(task, directory)
         with self._signals():
+            if not self._begin(task, claimed):
+                return 0
             outcome = self._start_and_run(task, directory, console, claimed)
             return self._report(task, directory, console, outcome)
+
+    def _begin(self, task: Task, claimed: Won) -> bool:
+        """Set the task started; False if its user took it back since it was claimed.
+
+        Raises:
+            ServerUnreachableError: the claim stands without a start; a daemon puts the task back into its queue.
+        """
+        if claimed is Won.FRESH and task.status is TaskStatus.QUEUED:
+            seen = self._client.tasks.glimpse([task.id]).get(task.id)
+            if seen is None or seen.status is not TaskStatus.QUEUED:
+                log.info("leaving the task alone", task=task.id, why="it was taken back meanwhile")
+                return False
+        self._client.tasks.started(task.id, "worker started execution", self._message(), force=not task.queue)
+        return True
 
     def _directory(self, task: Task) -> RunDirectory:
         queue = None if self._me.watched else self._client.queues.holding(task.id)
@@ -122,7 +139,6 @@ class Execution:
     def _start_and_run(self, task: Task, directory: RunDirectory, console: Console, claimed: Won) -> Outcome:
         watch = self._watch(task)
         try:
-            self._client.tasks.started(task.id, "worker started execution", self._message(), force=not task.queue)
             self._introduce(task)
             watch.start()
             console.start()
@@ -134,6 +150,11 @@ class Execution:
         except HpcAgentError as error:
             console.say(str(error))
             return never_started(str(error))
+        except Exception as error:  # noqa: BLE001 - whatever it was, the task gets its final status
+            log.error("execution failed", task=task.id, error=error, trace=True)
+            words = f"the task could not be run: {type(error).__name__}: {error}"
+            console.say(words)
+            return never_started(words)
         finally:
             watch.finish()
 
@@ -221,15 +242,22 @@ class Execution:
             at=self._clock.now(),
             interrupted=outcome.interrupted,
         )
-        directory.write_exit_report(report)
+        self._write(directory, report)
         sent = console.finish(LAST_WORDS)
         if outcome.interrupted and self._me.watched:
             # Slurm may start this job again, and knows why it told us to end: the daemon asks it.
             log.info("interrupted", task=task.id, job=self._me.job)
         elif self._post(task, outcome) and sent:
-            directory.write_exit_report(msgspec.structs.replace(report, posted=True))
+            self._write(directory, msgspec.structs.replace(report, posted=True))
         self._leave()
         return outcome.exit_code
+
+    def _write(self, directory: RunDirectory, report: ExitReport) -> None:
+        """A full disk must not keep the final status from the server."""
+        try:
+            directory.write_exit_report(report)
+        except OSError as error:
+            log.error("exit report not written", task=directory.attempt.task, error=error)
 
     def _post(self, task: Task, outcome: Outcome) -> bool:
         tasks = self._client.tasks

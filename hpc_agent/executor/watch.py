@@ -9,7 +9,6 @@ from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.domain.ids import QueueId, TaskId, WorkerId
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.errors import HpcAgentError
 from hpc_agent.executor.stop import StopRequest, Why
 from hpc_agent.logs import Events
 from hpc_agent.retry import ONCE
@@ -59,7 +58,8 @@ class Watch:
 
     def finish(self) -> None:
         self._done.set()
-        self._thread.join(timeout=5)
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)
 
     def _loop(self) -> None:
         pinged = reported = self._clock.monotonic() - USAGE_INTERVAL_S + 3
@@ -75,10 +75,10 @@ class Watch:
                 self._quietly(self._report)
 
     def _quietly(self, call: Callable[[], None]) -> None:
-        """No answer is no order to stop: the next turn asks again."""
+        """No answer, or an odd one, is no order to stop: the next turn asks again."""
         try:
             call()
-        except HpcAgentError as error:
+        except Exception as error:  # noqa: BLE001 - this thread is all that hears an abort
             log.warning("no answer", task=self._task, error=error)
 
     def _look(self) -> None:
@@ -94,6 +94,8 @@ class Watch:
             self._end(Why.TAKEN_BACK, f"its status is {seen.status.value}")
 
     def _end(self, why: Why, words: str) -> None:
+        if self._done.is_set():
+            return
         log.info("stopping", task=self._task, why=why.value, said=words)
         self._stop.ask(why)
         self._wake()

@@ -62,7 +62,7 @@ class Shipper:
         try:
             while self._ship(final=True, budget=budget):
                 pass
-        except HpcAgentError as error:
+        except (HpcAgentError, OSError) as error:
             log.warning("console not sent", task=self._source.task, error=error)
             return False
         return True
@@ -73,7 +73,7 @@ class Shipper:
                 while self._ship(final=False, budget=ONCE):
                     if self._stop.is_set():
                         return
-            except HpcAgentError as error:
+            except (HpcAgentError, OSError) as error:
                 log.warning("console not sent, will try again", task=self._source.task, error=error)
                 self._clock.wait(self._stop, 5.0)
 
