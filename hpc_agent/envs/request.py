@@ -104,7 +104,7 @@ def _of_project(files: RequirementFiles) -> tuple[list[str], list[str]]:
 
 def _implied(script: Script) -> Iterable[str]:
     """A notebook is converted by what must then be there."""
-    if posixpath.splitext(script.entry_point.strip())[1] == ".ipynb":
+    if re.search(r"\.ipynb(\s|$)", script.entry_point):
         return ("nbconvert", "ipython")
     return ()
 
