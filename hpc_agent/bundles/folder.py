@@ -14,7 +14,7 @@ from hpc_agent.bundles.recipe import Run, run_script
 from hpc_agent.domain.task import Requirements, Task
 from hpc_agent.errors import EnvironmentBuildError, InputError, ProcessError
 from hpc_agent.sources.checkout import own_objects
-from hpc_agent.sources.workspace import Kind, Workspace
+from hpc_agent.sources.workspace import Workspace
 from hpc_agent.staging import Staged, Stager
 
 Progress = Callable[[str], None]
@@ -155,6 +155,6 @@ def _run(task: Task, workspace: Workspace, folder: Path, wishes: Wishes) -> Run:
 
 def _entry(workspace: Workspace, cwd: Path) -> str:
     """The entry point's file below ``cwd``; of a module or a command the words that are run."""
-    if workspace.entry.kind in (Kind.MODULE, Kind.SHELL_COMMAND):
+    if not workspace.entry.names_file:
         return shlex.join(workspace.command(Path("python"), {}))
     return str(cwd / workspace.entry.text)
