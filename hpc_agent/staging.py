@@ -21,7 +21,7 @@ from hpc_agent.redact import without_credentials
 from hpc_agent.sources.git import configured_credentials
 from hpc_agent.sources.staged import Origin, StagedSource
 from hpc_agent.sources.store import SourceStore
-from hpc_agent.sources.workspace import Kind, Workspace, entry_of
+from hpc_agent.sources.workspace import Workspace, entry_of
 
 Progress = Callable[[str], None]
 
@@ -184,7 +184,7 @@ class Stager:
 
     def _request(self, task: Task, source: StagedSource, contained: Contained | None) -> EnvRequest | None:
         script = task.script
-        if entry_of(script).kind in (Kind.SHELL, Kind.SHELL_COMMAND) and not script.requirements.pip:
+        if not entry_of(script).kind.needs_python and not script.requirements.pip:
             return None
         if self._packages.skip_install or (contained and _SKIP in dict(contained.choice.merged.environment)):
             return None
