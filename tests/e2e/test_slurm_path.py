@@ -198,6 +198,33 @@ def test_jobs_stage_for_themselves_where_compute_nodes_have_a_network(site: Site
     assert "built here" in site.console(task)
 
 
+def test_a_reader_that_leaves_costs_no_final_status(site: Site) -> None:
+    task = site.bare_task("for number in range(2000):\n    print('line', number, flush=True)\n")
+    shell = f"{sys.executable} -m hpc_agent execute --id {task} --require-queue | head -n 2"
+    subprocess.run(["bash", "-c", shell], env=site.env, cwd=site.folder, check=True, capture_output=True, timeout=100)
+    assert site.wait_for_end(task) is TaskStatus.COMPLETED
+    assert "line 1999" in site.console(task)
+
+
+def test_a_person_may_run_a_task_again_in_the_same_allocation(site: Site) -> None:
+    task = site.bare_task("print('again')\n", enqueue=False)
+    for _ in range(2):
+        done = site.agent("execute", "--id", task, SLURM_JOB_ID="77")
+        assert done.returncode == 0, done.stderr
+        assert site.status(task) is TaskStatus.COMPLETED
+        assert "again" in done.stdout
+        site.client.session.call("tasks.reset", {"task": task})
+
+
+@pytest.mark.parametrize("entry", ["x" * 300 + ".py", "a\0b.py"])
+def test_whatever_goes_wrong_the_task_gets_a_final_status(site: Site, entry: str) -> None:
+    task = site.bare_task("print('never')\n", entry_point=entry)
+    done = site.agent("execute", "--id", task, "--require-queue")
+    assert done.returncode == 1
+    assert site.status(task) is TaskStatus.FAILED
+    assert site.reason(task)
+
+
 def test_two_daemons_on_one_queue_submit_each_task_once(site: Site) -> None:
     tasks = [site.bare_task("print('once')\n") for _ in range(4)]
     daemons = [site.daemon(), site.daemon()]

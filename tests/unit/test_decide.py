@@ -61,6 +61,8 @@ def kinds(sight: Sight) -> list[str]:
         (replace(waiting, submitted=ACCEPTED, record=record(JobState.NODE_FAIL)), []),
         (replace(waiting, submitted=ACCEPTED, record=record(JobState.NODE_FAIL), steady=True), ["Submit"]),
         (replace(waiting, submitted=ACCEPTED, record=record(JobState.FAILED), claimed=INTENT), ["DropClaim", "Submit"]),
+        # … but the entry was seen before a job took it
+        (replace(waiting, submitted=ACCEPTED, claimed=WON, ended=Ended(False), record=record(JobState.COMPLETED)), []),
         # in queue, job there
         (replace(waiting, submitted=ACCEPTED, jobs=(job(),)), ["Say"]),
         (replace(waiting, submitted=ACCEPTED, jobs=(job(JobState.RUNNING),)), []),
@@ -81,6 +83,7 @@ def kinds(sight: Sight) -> list[str]:
         (replace(running, status=TaskStatus.STOPPED, final_for=600, ended=Ended(False)), []),
         (replace(running, status=TaskStatus.STOPPED, jobs=(job(JobState.REQUEUED),)), ["Cancel"]),
         (replace(running, jobs=(job(JobState.UNKNOWN),)), []),
+        (replace(running, jobs=(job(JobState.PENDING),), abort_requested=True), ["Cancel", "Settle"]),
         # claimed, job gone
         (replace(gone, ended=Ended(False)), ["Finish"]),
         (replace(gone, ended=Ended(True)), ["Close"]),
@@ -97,6 +100,7 @@ def kinds(sight: Sight) -> list[str]:
         ),
         (replace(gone, ended=Ended(False, interrupted=True), gone_for=3000), ["Finish"]),
         (replace(gone, status=TaskStatus.QUEUED), []),
+        (replace(gone, status=TaskStatus.QUEUED, ended=Ended(False)), ["PutBack"]),
         (replace(gone, status=TaskStatus.QUEUED, gone_for=90), ["PutBack"]),
         (replace(gone, claimed=INTENT, status=TaskStatus.QUEUED, gone_for=90), ["PutBack"]),
         (replace(gone, status=TaskStatus.STOPPED), ["Close"]),
