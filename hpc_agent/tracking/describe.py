@@ -8,6 +8,7 @@ SLURM_SUBMIT_DIR, and its index in an array.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -44,11 +45,19 @@ def interpreter(text: str) -> list[str]:
 
 
 def reads_bash_env(text: str) -> bool:
-    """Whether the script's interpreter is bash, which sources the file that BASH_ENV names before the first line."""
+    """Whether the script's interpreter is bash, which sources the file that BASH_ENV names before the first line.
+
+    Not with -p and --posix; with -v it would show that file.
+    """
     words = interpreter(text)
-    if os.path.basename(words[0]) == "env":  # noqa: PTH119 (a word, not a path of this machine)
-        words = [word for word in words[1:] if not word.startswith("-") and "=" not in word] or [""]
-    return os.path.basename(words[0]) == "bash" and not {"-p", "--posix"} & set(words)  # noqa: PTH119
+    if _base(words[0]) == "env":
+        words = [word for word in words[1:] if not word.startswith("-S") and "=" not in word] or [""]
+    unfit = [word for word in words[1:] if word in ("--posix", "--verbose") or re.match(r"-\w*[pv]", word)]
+    return _base(words[0]) == "bash" and not unfit
+
+
+def _base(word: str) -> str:
+    return word.rpartition("/")[2]
 
 
 @dataclass(frozen=True)
