@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 
 from hpc_agent.api.client import Client
 from hpc_agent.api.tasks import Glimpse
 from hpc_agent.clock import Clock
 from hpc_agent.daemon.facts import Files, read
+from hpc_agent.daemon.memory import Memory
 from hpc_agent.domain.attempt import Attempt, attempt_for, parse_job_name
 from hpc_agent.domain.decide import Sight
 from hpc_agent.domain.ids import JobId, QueueId, TaskId
 from hpc_agent.domain.job import JobRecord, LiveJob
 from hpc_agent.domain.queue import Queue, QueueEntry
-from hpc_agent.domain.status import TaskStatus
 from hpc_agent.errors import SchedulerUnavailableError, ServerUnreachableError
 from hpc_agent.files import CorruptFileError
 from hpc_agent.logs import Events
@@ -39,15 +39,6 @@ class World:
     files: Mapping[Attempt, Files]
 
 
-@dataclass
-class _Memory:
-    """What a pass must know of the passes before. Losing it costs patience only: waits start over."""
-
-    gone_since: float | None = None
-    final_since: float | None = None
-    record: JobRecord | None = None
-
-
 class Observer:
     def __init__(
         self, client: Client, scheduler: Scheduler, runs: RunsFolder, queues: Sequence[QueueId], clock: Clock
@@ -57,13 +48,13 @@ class Observer:
         self._runs = runs
         self._queues = queues
         self._clock = clock
-        self._memory: dict[Attempt, _Memory] = {}
+        self._memory = Memory(clock)
         self._settled: set[Attempt] = set()
 
     def forget(self, attempt: Attempt) -> None:
         """It is settled: later passes need not read its folder."""
         self._settled.add(attempt)
-        self._memory.pop(attempt, None)
+        self._memory.forget(attempt)
 
     def look(self) -> World:
         """See everything once. The order matters: the queues come first, so that a task which a job claims meanwhile
@@ -186,19 +177,4 @@ class Observer:
             abort_requested=glimpse.abort_requested if glimpse else False,
             record=records.get(files.job) if files.job else None,
         )
-        return self._with_memory(sight)
-
-    def _with_memory(self, sight: Sight) -> Sight:
-        now = self._clock.monotonic()
-        memory = self._memory.setdefault(sight.attempt, _Memory())
-        memory.gone_since = None if sight.jobs else now if memory.gone_since is None else memory.gone_since
-        is_over = sight.status is not None and sight.status is not TaskStatus.IN_PROGRESS
-        memory.final_since = None if not is_over else now if memory.final_since is None else memory.final_since
-        steady = sight.record is not None and memory.record == sight.record
-        memory.record = sight.record
-        return replace(
-            sight,
-            gone_for=now - memory.gone_since if memory.gone_since is not None else 0.0,
-            final_for=now - memory.final_since if memory.final_since is not None else 0.0,
-            steady=steady,
-        )
+        return self._memory.add_to(sight, files.directory)

@@ -11,7 +11,7 @@ from pathlib import Path
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.ids import AttemptId, TaskId
 from hpc_agent.files import ensure_directory, fsync_directory, read_record, write_record
-from hpc_agent.runs.records import Claim, ExitReport, Record, Settled, Submission
+from hpc_agent.runs.records import Claim, ExitReport, Record, Seen, Settled, Submission
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,12 @@ class RunDirectory:
 
     def write_stage_job(self, record: Submission) -> None:
         write_record(self.path / "stage-job.json", record)
+
+    def seen(self) -> Seen | None:
+        return read_record(self.path / "seen.json", Seen)
+
+    def write_seen(self, record: Seen) -> None:
+        write_record(self.path / "seen.json", record)
 
     def settled(self) -> Settled | None:
         return read_record(self.path / "settled.json", Settled)

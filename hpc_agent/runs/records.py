@@ -58,6 +58,17 @@ class ExitReport(Record, frozen=True, kw_only=True):
     """The job was told to end (SIGTERM): if the same job starts again, the task goes on."""
 
 
+class Seen(Record, frozen=True, kw_only=True):
+    """``seen.json``: what the passes so far have seen, for the next daemon and for ``daemon --once``."""
+
+    gone_since: datetime | None = None
+    """When a pass first found no live job."""
+    final_since: datetime | None = None
+    """When a pass first found the task's status no longer ``in_progress``."""
+    record: str = ""
+    """The job's terminal record, as text to compare with."""
+
+
 class Settled(Record, frozen=True, kw_only=True):
     """``settled.json``: nothing is left to do for this attempt; written by the daemon."""
 

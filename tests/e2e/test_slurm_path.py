@@ -259,3 +259,20 @@ def test_sigterm_ends_a_daemon_that_builds(site: Site) -> None:
     wait_for("the build", lambda: "step=" in log.read_text())
     daemon.terminate()
     assert daemon.wait(10) == 0
+
+
+def test_cron_settles_what_a_daemon_would(site: Site) -> None:
+    task = site.bare_task(SLEEP)
+    cron = ["daemon", "--queue", site.queue, "--once"]
+    assert site.agent(*cron).returncode == 0
+    wait_for("its first line", lambda: "begun" in site.console(task))
+    [job] = site.jobs(task)
+    site.slurm("scancel", job)
+    wait_for("its job to leave", lambda: not site.jobs(task))
+
+    def settled() -> bool:
+        assert site.agent(*cron).returncode == 0
+        return site.status(task) is TaskStatus.STOPPED
+
+    wait_for("a pass to settle it", settled)
+    assert f"Slurm job {job} CANCELLED" in site.reason(task)
