@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hpc_agent.cli.context import Shared, docker_configuration, docker_option, git_flags, pass_shared, worker_flags
+from hpc_agent.cli.context import (
+    Shared,
+    docker_configuration,
+    docker_option,
+    git_flags,
+    not_empty,
+    pass_shared,
+    worker_flags,
+)
 from hpc_agent.cli.options import MultiValueCommand
 from hpc_agent.errors import ContainerUnavailableError, InputError
 
@@ -21,7 +29,7 @@ _PYTHON = re.compile(r"^(?:python)?(?P<version>\d+(?:\.\d+){0,2})$")
 
 
 @click.command(cls=MultiValueCommand, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--id", "task_name", required=True, metavar="TASK", help="Id or name of the task.")
+@click.option("--id", "task_name", required=True, callback=not_empty, metavar="TASK", help="Id or name of the task.")
 @click.option(
     "--target",
     help="Folder to make (default: <hpc.root>/builds/<id>); with --docker the image's name (default: task_id_<id>) or "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -33,7 +34,7 @@ from hpc_agent.domain.ids import QueueId, WorkerId
 from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.room import GpuRange
 from hpc_agent.domain.schedule import Schedule, schedule
-from hpc_agent.errors import HpcAgentError, InputError
+from hpc_agent.errors import ConfigError, HpcAgentError, InputError
 from hpc_agent.files import ensure_directory
 from hpc_agent.process import detach, send_output_to
 from hpc_agent.retry import INTERACTIVE
@@ -79,6 +80,7 @@ def start(shared: Shared, flags: Flags) -> None:
         InputError, ConfigError, ServerUnreachableError …: it cannot start.
     """
     plan = make_plan(shared, flags)
+    _check_root(plan.settings.hpc.root.expanduser())
     if flags.once:
         shared.start_log("INFO")
         # Nobody needs to find it: it is gone in a moment.
@@ -95,6 +97,18 @@ def start(shared: Shared, flags: Flags) -> None:
         _in_background(shared, plan, descriptor)
     else:
         _tell_how_it_went(descriptor)
+
+
+def _check_root(root: Path) -> None:
+    try:
+        ensure_directory(root)
+        if not os.access(root, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise ConfigError(
+            f"hpc.root is {root}, where we cannot write ({error.strerror}); let it name a folder of yours on the "
+            "shared file system"
+        ) from error
 
 
 def make_plan(shared: Shared, flags: Flags) -> Plan:

@@ -9,12 +9,20 @@ from typing import IO
 
 import click
 
-from hpc_agent.cli.context import Shared, docker_configuration, docker_option, git_flags, pass_shared, worker_flags
+from hpc_agent.cli.context import (
+    Shared,
+    docker_configuration,
+    docker_option,
+    git_flags,
+    not_empty,
+    pass_shared,
+    worker_flags,
+)
 from hpc_agent.cli.options import MultiValueCommand
 
 
 @click.command(cls=MultiValueCommand, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--id", "task", required=True, metavar="TASK", help="Id or name of the task.")
+@click.option("--id", "task", required=True, callback=not_empty, metavar="TASK", help="Id or name of the task.")
 @click.option("--log-file", type=click.Path(dir_okay=False, path_type=Path), help="Keep the console in this file too.")
 @click.option("--disable-monitoring", is_flag=True, help="Send no console to the server; print it only.")
 @click.option("--full-monitoring", is_flag=True, help="Send the set-up's log too (we always do).")
