@@ -28,8 +28,6 @@ INTERACTIVE = Budget(20)
 """A person waits at a terminal."""
 ROUTINE = Budget(120)
 """Claims, starts, reads of a job: a restart of the server is waited for."""
-FINAL = Budget(6 * 3600)
-"""Final statuses and the rest of a log: nothing else is left to do."""
 
 
 def retry(action: Callable[[], T], budget: Budget, clock: Clock) -> T:
