@@ -125,7 +125,7 @@ def _with_python(task: Task, version: str | None, configuration: Configuration) 
     wanted = ".".join(match["version"].split(".")[:2])
     settings = configuration.settings
     if settings.hpc.container.runtime == "none":
-        found = interpreter.find(wanted if "." in wanted else "", settings.packages, lambda _: None)
+        found = interpreter.find(wanted if "." in wanted else "", settings.python_packages, lambda _: None)
         if found.minor != wanted and not found.minor.startswith(f"{wanted}."):
             raise InputError(f"Python {wanted} is not on this machine, nor is any name of it on PATH")
     return replace(task, script=replace(task.script, binary=f"python{wanted}"))

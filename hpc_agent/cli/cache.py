@@ -200,7 +200,7 @@ def _warm_file(shared: Shared, path: Path, python: str) -> None:
 
     settings = shared.configuration().settings
     credentials = configured_credentials(settings.git)
-    store = EnvStore(settings.hpc.cache, settings.hpc.scratch, settings.packages, SYSTEM, credentials)
+    store = EnvStore(settings.hpc.cache, settings.hpc.scratch, settings.python_packages, SYSTEM, credentials)
     request = request_for_file(path.read_text(), _included_files(path), python=python)
     if request.needs_source:
         raise InputError(

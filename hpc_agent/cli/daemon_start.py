@@ -125,7 +125,7 @@ def make_plan(shared: Shared, flags: Flags) -> Plan:
         client.owners.check()
     slurm = registry.kind(settings.hpc) == "slurm"
     queues, dynamic = _queues(client, flags)
-    terms = flags.terms(slurm=slurm, dynamic=dynamic)
+    terms = flags.terms(settings, slurm=slurm, dynamic=dynamic)
     pool = () if slurm else gpus.names(settings.hpc.local.gpus, os.environ, terms.gpus)
     if terms.dynamic is not None and not slurm:
         _check_pool(terms.dynamic, pool)

@@ -71,7 +71,13 @@ def command(
         echoes: list[IO[bytes]] = [] if me.watched else [sys.stdout.buffer]
         if log_file is not None:
             echoes.append(stack.enter_context(_open(log_file)))
-        wishes = Wishes(standalone_mode, optimize, log_level, "none" if cpu_only else gpus, docker=docker is not None)
+        wishes = Wishes(
+            standalone_mode,
+            optimize,
+            log_level,
+            "none" if cpu_only or configuration.settings.agent.cpu_only else gpus,
+            docker=docker is not None,
+        )
         options = Options(require_queue and not clone, not disable_monitoring, tuple(echoes))
         code = Execution(client, configuration, me, wishes, options, SYSTEM).run(task_id)
     sys.exit(code)

@@ -190,7 +190,8 @@ class Execution:
         ensure_directory(workdir, mode=0o700)
         try:
             with self._unwinding():
-                preparer = Preparer(self._configuration, self._me.worker, self._wishes, self._clock, console.say)
+                me, raw = self._me.worker, self._client.tasks.raw
+                preparer = Preparer(self._configuration, me, self._wishes, self._clock, console.say, raw)
                 ready = preparer.prepare(task, directory, workdir)
             recorder = Recorder(self._client, task, ready.used)
             try:
