@@ -86,6 +86,7 @@ def command(
     else:
         flags |= _image_flags(shared, target, force_docker)
     configuration = docker_configuration(shared, docker, flags)
+    shared.apply(configuration)
     client = shared.client(configuration, INTERACTIVE)
     task = _with_python(client.tasks.get(client.tasks.resolve(task_name)), python_version, configuration)
     options = ["-" + "O" * optimize] if optimize else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -65,6 +66,17 @@ class Shared:
 
         given = {key: value for key, value in (flags or {}).items() if value is not None}
         return load(self.config_file, flags=given)
+
+    def apply(self, configuration: Configuration) -> None:
+        """Export and write what the sections ``environment`` and ``files`` say, for us and for all that we start.
+
+        Raises:
+            ConfigError: they cannot be understood.
+        """
+        from hpc_agent.config.apply import apply_environment, apply_files
+
+        apply_environment(configuration, os.environ)
+        apply_files(configuration, lambda line: click.echo(f"warning: {line}", err=True))
 
     def client(self, configuration: Configuration, budget: Budget) -> Client:
         from hpc_agent.api.client import Client

@@ -80,6 +80,7 @@ def start(shared: Shared, flags: Flags) -> None:
         InputError, ConfigError, ServerUnreachableError …: it cannot start.
     """
     plan = make_plan(shared, flags)
+    shared.apply(plan.configuration)
     _check_root(plan.settings.hpc.root.expanduser())
     if flags.once:
         shared.start_log("INFO")
