@@ -26,7 +26,8 @@ def command(shared: Shared, once: bool, inside: Path | None, pid: int, element: 
     from hpc_agent.retry import INTERACTIVE, ROUTINE, Budget
     from hpc_agent.tracking.records import Folder, Folders
 
-    shared.start_log("INFO")
+    # Cron mails what is printed.
+    shared.start_log("WARNING" if once else "INFO")
     configuration = shared.configuration()
     settings = configuration.settings
     if inside is not None:

@@ -176,6 +176,17 @@ def test_one_follower_serves_all_jobs_and_leaves_when_nothing_is_left(person: Pe
     assert {path.name for path in (person.root / "sbatch").iterdir()} == {"agent.conf", "follow.log"}
 
 
+def test_a_job_whose_task_was_aborted_while_nobody_followed_cancels_itself(person: Person) -> None:
+    person.script("#!/bin/bash\necho begun\nsleep 300\n")
+    job = person.sbatch("--begin=now+1hour", "train.sh").job
+    task = person.task(job)
+    os.kill(wait_for("somebody to follow it", person.follower), signal.SIGKILL)
+    person.site.client.session.call("tasks.stop", {"task": task})
+    person.site.slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
+    assert person.wait_for_job(job) == "CANCELLED 0:0"
+    assert person.site.status(task) is TaskStatus.STOPPED
+
+
 FAKE_SBATCH = """#!/bin/bash
 {real} "$@" >/dev/null
 echo "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation" >&2
