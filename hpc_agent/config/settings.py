@@ -202,6 +202,28 @@ class QueueSettings(Settings, frozen=True, kw_only=True):
         Meta(description="User properties that a task may set, with `min`, `max` or `choices` each."),
     ] = None
     max_jobs: Annotated[Positive | None, Meta(description="Jobs of this queue in Slurm at once.")] = None
+    signal_ahead: Annotated[
+        Seconds,
+        Meta(
+            description="How long before its job's time limit a task is told to end (a quarter of the limit at most); "
+            "0: only at the limit itself."
+        ),
+    ] = 60
+    signal: Annotated[
+        Literal["TERM", "INT", "HUP", "USR1", "USR2", "QUIT"],
+        Meta(description="The signal that tells it; SIGKILL follows shortly before the limit."),
+    ] = "TERM"
+    on_time_limit: Annotated[
+        Literal["fail", "requeue"],
+        Meta(description="What becomes of a task that met its time limit: requeue lets it go on in another start."),
+    ] = "fail"
+    max_restarts: Annotated[
+        Count,
+        Meta(
+            description="How often a task is started again after a time limit, a failed node, a failed launch, or a "
+            "preemption that Slurm itself does not make good."
+        ),
+    ] = 3
 
     def policy(self, queue: str, site: ResourceSettings) -> Policy:
         """The queue's resources and rules, over the site's defaults."""
@@ -313,6 +335,9 @@ class HpcSettings(Settings, frozen=True, kw_only=True):
     ] = ()
     poll_interval: Annotated[Seconds, Meta(description="Seconds between two passes of the daemon.")] = 5
     max_jobs: Annotated[Positive, Meta(description="Jobs in Slurm at once, all queues together.")] = 100
+    keep_runs_days: Annotated[
+        Count, Meta(description="Run directories of settled tasks are kept for so many days; 0 keeps them for ever.")
+    ] = 30
     term_grace: Annotated[Seconds, Meta(description="Seconds a task has to end after SIGTERM before SIGKILL.")] = 20
     resources: Annotated[
         ResourceSettings, Meta(description="What a job asks for unless its queue or task says otherwise.")

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from hpc_agent.api.client import Client
 from hpc_agent.api.tasks import Glimpse
 from hpc_agent.clock import Clock
-from hpc_agent.daemon.facts import Files, read
+from hpc_agent.daemon.facts import Files, clues, read
+from hpc_agent.daemon.patience import PatienceKeeper
 from hpc_agent.domain.attempt import Attempt, attempt_for, parse_job_name
-from hpc_agent.domain.decide import Sight
 from hpc_agent.domain.ids import JobId, QueueId, TaskId
 from hpc_agent.domain.job import JobRecord, LiveJob
 from hpc_agent.domain.queue import Queue, QueueEntry
-from hpc_agent.domain.status import TaskStatus
+from hpc_agent.domain.sight import Hold, Sight
 from hpc_agent.errors import SchedulerUnavailableError, ServerUnreachableError
 from hpc_agent.files import CorruptFileError
 from hpc_agent.logs import Events
@@ -24,6 +24,13 @@ from hpc_agent.runs.directory import RunsFolder
 from hpc_agent.schedulers.base import Scheduler
 
 log = Events("observe")
+
+SCAN_EVERY_S = 60.0
+"""How often all run directories are listed: only another daemon, or an agent run by hand, makes some that we do not
+know of."""
+_CLOCKS = timedelta(days=1)
+"""How far the clock of this host may be off without hiding a job's record from us: its name tells whose it is."""
+_SKEW = timedelta(seconds=60)
 
 
 @dataclass(frozen=True)
@@ -36,15 +43,6 @@ class World:
     files: Mapping[Attempt, Files]
 
 
-@dataclass
-class _Memory:
-    """What a pass must know of the passes before. Losing it costs patience only: waits start over."""
-
-    gone_since: float | None = None
-    final_since: float | None = None
-    record: JobRecord | None = None
-
-
 class Observer:
     def __init__(
         self, client: Client, scheduler: Scheduler, runs: RunsFolder, queues: Sequence[QueueId], clock: Clock
@@ -54,25 +52,32 @@ class Observer:
         self._runs = runs
         self._queues = queues
         self._clock = clock
-        self._memory: dict[Attempt, _Memory] = {}
+        self._patience = PatienceKeeper(clock)
         self._settled: set[Attempt] = set()
+        self._known: set[Attempt] = set()
+        self._scanned_at = float("-inf")
 
     def forget(self, attempt: Attempt) -> None:
         """It is settled: later passes need not read its folder."""
         self._settled.add(attempt)
-        self._memory.pop(attempt, None)
+        self._known.discard(attempt)
+        self._patience.forget(attempt)
 
-    def look(self) -> World:
-        """See everything once. The order matters: the queues come first, so that a task which a job claims meanwhile
-        is never seen as gone from its queue without that job.
+    def look(self, served: Collection[QueueId] | None = None) -> World:
+        """See everything once, of the queues that are ``served`` now (all when None).
+
+        The order matters: the queues come first, so that a task which a job claims meanwhile is never seen as gone
+        from its queue without that job.
 
         Raises:
             ServerUnreachableError, SchedulerUnavailableError: nothing may be concluded; try the next pass.
         """
-        queues = self._look_at_queues()
+        queues = [queue for queue in self._look_at_queues() if served is None or queue.id in served]
         entries = self._entries(queues)
         jobs = self._jobs()
         files = self._files(entries, jobs)
+        if served is not None:
+            files = {a: found for a, found in files.items() if a in entries or found.queue in served}
         claimed = [attempt for attempt, found in files.items() if found.claimed]
         statuses = self._client.tasks.glimpse(sorted({a.task for a in claimed}), budget=ONCE)
         records = self._records(files, jobs)
@@ -109,25 +114,33 @@ class Observer:
 
     def _files(self, entries: Collection[Attempt], jobs: Collection[Attempt]) -> dict[Attempt, Files]:
         """The run directories that matter: of entries, of live jobs, and all of ours that are not settled."""
+        self._scan()
         found: dict[Attempt, Files] = {}
-        for task in self._runs.tasks():
-            for directory in self._runs.attempts(task):
-                if directory.attempt not in self._settled:
-                    self._add(found, directory.attempt)
-        for attempt in {*entries, *jobs} - found.keys() - self._settled:
+        for attempt in {*self._known, *entries, *jobs} - self._settled:
             self._add(found, attempt)
+        self._known = {attempt for attempt, files in found.items() if files.submission or files.claim}
         return {attempt: files for attempt, files in found.items() if attempt in entries or self._is_ours(files)}
+
+    def _scan(self) -> None:
+        now = self._clock.monotonic()
+        if now - self._scanned_at < SCAN_EVERY_S:
+            return
+        for task in self._runs.tasks():
+            self._known |= {directory.attempt for directory in self._runs.attempts(task)} - self._settled
+        self._scanned_at = now
 
     def _is_ours(self, files: Files) -> bool:
         """Whether this daemon submitted it, or another that served the same queue of the same cluster.
 
         Of anything else the entries are not in sight: its absence from our queues says nothing.
         """
-        record = files.submission
-        if record is not None and (record.queue not in self._queues or record.cluster != self._scheduler.cluster()):
+        if not files.queue:
+            return False
+        if files.queue not in self._queues or files.cluster != self._scheduler.cluster():
             # That never changes.
-            self._settled.add(files.directory.attempt)
-        return record is not None and files.directory.attempt not in self._settled
+            self.forget(files.directory.attempt)
+            return False
+        return True
 
     def _add(self, found: dict[Attempt, Files], attempt: Attempt) -> None:
         try:
@@ -146,17 +159,20 @@ class Observer:
         self, files: Mapping[Attempt, Files], jobs: Mapping[Attempt, Sequence[LiveJob]]
     ) -> Mapping[JobId, JobRecord]:
         """Terminal records of the jobs that left squeue, in one query."""
-        gone: dict[JobId, datetime] = {}
-        for attempt, found in files.items():
-            if found.job and found.submission and not jobs.get(attempt):
-                gone[found.job] = found.submission.at
+        gone = {found.job: a for a, found in files.items() if found.job and not jobs.get(a)}
         if not gone:
             return {}
+        since = {job: self._since(files[attempt]) for job, attempt in gone.items()}
         try:
-            return self._scheduler.records(gone)
+            records = self._scheduler.records({job: at - _CLOCKS for job, at in since.items()})
         except SchedulerUnavailableError as error:
             log.warning("no records, verdicts wait", jobs=len(gone), error=error)
             return {}
+        return {job: r for job, r in records.items() if _is_of(r, gone[job], since[job])}
+
+    def _since(self, files: Files) -> datetime:
+        at = files.submission.at if files.submission else files.claim.at if files.claim else self._clock.now()
+        return min(at, self._clock.now())
 
     def _sight(
         self,
@@ -176,21 +192,31 @@ class Observer:
             claimed=files.claimed,
             ended=files.ended,
             status=glimpse.status if glimpse else None,
+            hold=_hold(attempt, glimpse),
+            abort_requested=glimpse.abort_requested if glimpse else False,
             record=records.get(files.job) if files.job else None,
         )
-        return self._with_memory(sight)
+        if not jobs and files.submission:
+            # Only of a job that is gone is more to be known, and few of those are not settled yet.
+            sight = replace(sight, clues=clues(files.directory), restarts=self._restarts(files))
+        return self._patience.consider(sight, files.directory)
 
-    def _with_memory(self, sight: Sight) -> Sight:
-        now = self._clock.monotonic()
-        memory = self._memory.setdefault(sight.attempt, _Memory())
-        memory.gone_since = None if sight.jobs else now if memory.gone_since is None else memory.gone_since
-        is_over = sight.status is not None and sight.status is not TaskStatus.IN_PROGRESS
-        memory.final_since = None if not is_over else now if memory.final_since is None else memory.final_since
-        steady = sight.record is not None and memory.record == sight.record
-        memory.record = sight.record
-        return replace(
-            sight,
-            gone_for=now - memory.gone_since if memory.gone_since is not None else 0.0,
-            final_for=now - memory.final_since if memory.final_since is not None else 0.0,
-            steady=steady,
-        )
+    def _restarts(self, files: Files) -> int:
+        try:
+            return len(files.directory.restarts().of)
+        except (CorruptFileError, OSError) as error:
+            log.error("restarts cannot be read", directory=files.directory.path, error=error)
+            return 0
+
+
+def _is_of(record: JobRecord, attempt: Attempt, since: datetime) -> bool:
+    """Whether it is our job's record. Ids are reused; for its first seconds slurmdbd knows no name."""
+    if record.name:
+        return record.name == attempt.job_name
+    return record.submitted is not None and record.submitted >= since - _SKEW
+
+
+def _hold(attempt: Attempt, glimpse: Glimpse | None) -> Hold:
+    if glimpse is None or not glimpse.stamp:
+        return Hold.UNKNOWN
+    return Hold.OURS if glimpse.stamp.startswith(f"{attempt.id}.") else Hold.ANOTHERS

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import msgspec
 
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
 from hpc_agent.daemon.launch import Launch
+from hpc_agent.daemon.nodes import BadNodes
 from hpc_agent.daemon.stage import Stages
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.job import Accepted, Uncertain
@@ -16,7 +19,7 @@ from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.task import Task
 from hpc_agent.files import write_atomic, write_record
 from hpc_agent.logs import Events
-from hpc_agent.runs.directory import RunDirectory
+from hpc_agent.runs.directory import RunDirectory, RunsFolder
 from hpc_agent.runs.records import Submission
 from hpc_agent.schedulers.base import Scheduler, SubmitRequest
 from hpc_agent.submission.render import JobContext, Renderer
@@ -43,6 +46,7 @@ class Submitter:
         self._launch = launch
         self._stages = stages
         self._renderer = renderer
+        self._nodes = BadNodes(RunsFolder(settings.hpc.runs).nodes, clock)
         self._clock = clock
 
     def submit(
@@ -57,6 +61,9 @@ class Submitter:
         task = self._client.tasks.get(attempt.task)
         settings = self._settings.hpc.queue(queue.name)
         resources = settings.policy(queue.name, self._settings.hpc.resources).resources(task.properties)
+        avoided = self._nodes.avoided()
+        if avoided:
+            resources = replace(resources, exclude=",".join([*filter(None, [resources.exclude]), *avoided]))
         directory.create()
         context = JobContext(
             task=task,
@@ -69,6 +76,8 @@ class Submitter:
             config_file=self._launch.config_file,
             agent=self._launch.agent,
             flags=["--standalone-mode"] if self._stages else [],
+            signal_ahead=settings.signal_ahead,
+            requeue=settings.max_restarts > 0,
         )
         # Rendered before it is staged: a broken template is known at once.
         text = self._renderer.render(settings.template, context)
