@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -152,7 +151,7 @@ class Containment:
         return Images(self.runtime, self._settings.hpc.images, self._clock)
 
     def _contained(self, choice: Choice, image: Image, progress: Progress) -> Contained:
-        folder = self._settings.hpc.scratch / f"hpc-agent-{os.getuid()}" / "rooms"
+        folder = files.private_folder(self._settings.hpc.scratch) / "rooms"
         room = Room(self.runtime, image, folder)
         return Contained(choice, room, None if self._container.python == "shared" else self._own_python(room, progress))
 

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
-from hpc_agent.errors import HpcAgentError
+from hpc_agent.errors import ConfigError, HpcAgentError
 
 T = TypeVar("T")
 
@@ -120,3 +120,35 @@ def ensure_directory(path: Path, *, mode: int = 0o755) -> Path:
     """Create ``path`` and its parents where missing, and return it."""
     path.mkdir(mode=mode, parents=True, exist_ok=True)
     return path
+
+
+def own_folder(scratch: Path) -> Path | None:
+    """A folder of this user's in ``scratch``, or None if there can be none that nobody else writes to.
+
+    In a shared /tmp anybody may have made the name first: what runs from it must be our own.
+    """
+    folder = scratch / f"hpc-agent-{os.getuid()}"
+    try:
+        scratch.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        status = folder.lstat()
+    except OSError:
+        return None
+    private = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
+    return folder if private and os.access(folder, os.W_OK) else None
+
+
+def private_folder(scratch: Path) -> Path:
+    """As ``own_folder``.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    folder = own_folder(scratch)
+    if folder is None:
+        raise ConfigError(
+            f"there is no folder of our own in {scratch}: it is not writable, or another user has taken the name "
+            f"hpc-agent-{os.getuid()} there; name another local folder with hpc.scratch_dir"
+        )
+    return folder

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import selectors
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -251,6 +253,90 @@ class Supervised:
 _SWEEPS = 20
 
 
+def pass_through(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    input: bytes | None,
+    on_output: Callable[[bytes], None],
+    silent: bool = False,
+) -> tuple[int, bytes]:
+    """Run a program in our place, for the person at the terminal: it reads our stdin (or ``input``), and what it prints
+    on stdout and stderr goes on to ours as it comes. Signals that would end us reach it instead.
+
+    ``on_output`` gets each piece of its stdout; with ``silent`` nobody else does. Returns its exit code (negative: the
+    signal that ended it) and the first of what it said on stderr.
+
+    Raises:
+        ProcessError: it could not be started.
+    """
+    try:
+        with _as_file(input) as stdin:
+            child = subprocess.Popen(
+                list(argv), stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(env)
+            )
+    except OSError as error:
+        raise ProcessError(f"could not start {argv[0]}: {error.strerror or error}") from error
+    said = bytearray()
+    with child, _handing_on_signals(child), selectors.DefaultSelector() as selector:
+        assert child.stdout is not None and child.stderr is not None
+        selector.register(child.stdout, selectors.EVENT_READ, sys.stdout.fileno())
+        selector.register(child.stderr, selectors.EVENT_READ, sys.stderr.fileno())
+        while selector.get_map():
+            for key, _ in selector.select():
+                piece = os.read(key.fd, 65536)
+                if not piece:
+                    selector.unregister(key.fileobj)
+                    continue
+                if not (silent and key.fileobj is child.stdout):
+                    _write_all(key.data, piece)
+                if key.fileobj is child.stdout:
+                    on_output(piece)
+                elif len(said) < 65536:
+                    said += piece
+        return child.wait(), bytes(said)
+
+
+@contextmanager
+def _as_file(data: bytes | None) -> Iterator[int | None]:
+    """A descriptor from which a child can read ``data``, without anybody who must feed it."""
+    if data is None:
+        yield None
+        return
+    descriptor = os.memfd_create("stdin")
+    try:
+        with os.fdopen(os.dup(descriptor), "wb") as file:
+            file.write(data)
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _handing_on_signals(child: subprocess.Popen[bytes]) -> Iterator[None]:
+    """What is sent to us is for the child; Ctrl-C in a terminal reaches both, so that we need only stay."""
+
+    def hand_on(number: int, _frame: object) -> None:
+        if number in (signal.SIGTERM, signal.SIGHUP):
+            child.send_signal(number)
+
+    numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
+    before = {number: signal.signal(number, hand_on) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    with contextlib.suppress(BrokenPipeError):  # nobody reads on; the child's work is done all the same
+        while view:
+            view = view[os.write(descriptor, view) :]
+
+
 def spawn_detached(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: Path) -> int:
     """Start a program that outlives us, output appended to a file; returns its pid, which leads a group of its own.
 
@@ -273,3 +359,36 @@ def spawn_detached(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, ou
     # Not ours to wait for: Popen would warn about it when collected.
     child.returncode = 0
     return child.pid
+
+
+def detach() -> tuple[bool, int]:
+    """Split in two: one process goes on in the background, without terminal and output, in a session of its own; the
+    other one is to tell its person how that went.
+
+    Returns (True, descriptor to write to) in the background, (False, descriptor to read from) in the foreground. The
+    reader sees the end when the background has closed its end, or died.
+    """
+    reads, writes = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(writes)
+        os.waitpid(child, 0)
+        return False, reads
+    os.setsid()
+    if os.fork():
+        # Its child is no session leader: no terminal that it opens becomes its own.
+        os._exit(0)
+    os.close(reads)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(nothing, descriptor)
+    os.close(nothing)
+    return True, writes
+
+
+def send_output_to(path: Path) -> None:
+    """Append what this process prints from now on, and what its last words are, to a file."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for target in (1, 2):
+        os.dup2(descriptor, target)
+    os.close(descriptor)

@@ -13,16 +13,20 @@ from hpc_agent.config.settings import AllSettings
 from hpc_agent.containment import Contained, Containment
 from hpc_agent.domain.env import EnvKey
 from hpc_agent.domain.task import Script, Task
+from hpc_agent.envs import interpreter
 from hpc_agent.envs.request import EnvRequest, request_for
 from hpc_agent.envs.store import EnvStore, UsableEnv
 from hpc_agent.errors import ContainerUnavailableError, SourceError
 from hpc_agent.redact import without_credentials
 from hpc_agent.sources.git import configured_credentials
-from hpc_agent.sources.staged import StagedSource
+from hpc_agent.sources.staged import Origin, StagedSource
 from hpc_agent.sources.store import SourceStore
-from hpc_agent.sources.workspace import Kind, Workspace, entry_of
+from hpc_agent.sources.workspace import Workspace, entry_of
 
 Progress = Callable[[str], None]
+
+_SKIP = "CLEARML_AGENT_SKIP_PYTHON_ENV_INSTALL"
+"""Among a task's container arguments: the image's Python runs it as it is."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +44,17 @@ class Stager:
     def __init__(self, settings: AllSettings, clock: Clock, *, share: bool = True) -> None:
         self._sources = SourceStore(settings.hpc.cache, settings.git, clock)
         self._envs = EnvStore(
-            settings.hpc.cache, settings.hpc.scratch, settings.packages, clock, configured_credentials(settings.git)
+            settings.hpc.cache,
+            settings.hpc.scratch,
+            settings.packages,
+            clock,
+            configured_credentials(settings.git),
+            mount=settings.hpc.envs.mount,
         )
         self._packages = settings.packages
         self._containment = Containment(settings, clock)
         self._share = share
+        self._code_dir = settings.agent.force_code_dir
 
     def stage(self, task: Task, progress: Progress) -> Staged:
         """Bring everything the task needs into the shared cache. Uses the network where something is missing.
@@ -52,8 +62,8 @@ class Stager:
         Raises:
             SourceError, EnvironmentBuildError, ContainerError: it cannot be had; the sentence says why.
         """
-        source = self._sources.stage(task.script, progress)
-        contained = self._stage_image(task, progress)
+        source = self._forced() or self._sources.stage(task.script, progress)
+        contained = self._unless_unavailable(lambda: self.stage_image(task, progress), progress)
         image = contained.python if contained else None
         request = self._request(task, source, contained)
         if request is None:
@@ -64,22 +74,26 @@ class Stager:
             root = self._sources.checkout(task.script, source, Path(folder), progress).root
             return Staged(source, self._envs.stage(request, progress, source_root=root, foreign=image).key)
 
-    def find(self, task: Task) -> Staged:
+    def find(self, task: Task, progress: Progress = lambda _: None) -> Staged:
         """What an earlier ``stage`` left in the shared cache. No network.
 
         Raises:
             SourceError, EnvironmentBuildError, ContainerError: something is missing; the sentence names it and the
                 command that stages it.
         """
-        source = self._sources.find(task.script)
+        source = self._forced() or self._sources.find(task.script)
         if source is None:
             repository = without_credentials(task.script.repository)
             raise SourceError(
                 f"the repository {repository} is not in the shared cache at the commit that this task wants: "
                 f"stage it where there is a network with `hpc-agent cache warm --id {task.id}`"
             )
-        request = self._request(task, source, self.contain(task, lambda _: None))
+        contained = self._unless_unavailable(lambda: self.contain(task, progress), progress)
+        request = self._request(task, source, contained)
         return Staged(source, self._envs.find(request, task=task.id) if request else None)
+
+    def _forced(self) -> StagedSource | None:
+        return StagedSource(Origin.FOLDER, name=str(self._code_dir.expanduser())) if self._code_dir else None
 
     def names_image(self, task: Task) -> bool:
         """Whether the task runs in a container here.
@@ -114,22 +128,65 @@ class Stager:
         """
         return self._envs.use(staged.env, progress, task=task.id) if staged.env else None
 
-    def _stage_image(self, task: Task, progress: Progress) -> Contained | None:
+    def stage_source(self, task: Task, progress: Progress) -> Staged:
+        """As ``stage``, without an environment.
+
+        Raises:
+            SourceError: it cannot be had.
+        """
+        return Staged(self._sources.stage(task.script, progress), None)
+
+    def lock(
+        self, task: Task, staged: Staged, progress: Progress, contained: Contained | None = None
+    ) -> tuple[str, tuple[str, ...]]:
+        """The Python that the task wants, and exact requirement lines for it. Uses the network.
+
+        Raises:
+            SourceError, EnvironmentBuildError: they cannot be resolved.
+        """
+        request = self._request(task, staged.source, contained)
+        foreign = contained.python if contained else None
+        if request is None:
+            return "", ()
+        python = foreign.interpreter if foreign else interpreter.find(request.python, self._packages, progress)
+        with tempfile.TemporaryDirectory(prefix="hpc-agent-stage-") as folder:
+            root = None
+            if request.needs_source:
+                root = self._sources.checkout(task.script, staged.source, Path(folder), progress).root
+            return python.executable, self._envs.lock(request, progress, source_root=root, foreign=foreign)
+
+    def copy_env(self, staged: Staged, into: Path) -> tuple[str, ...]:
+        """A copy of the environment in the new folder ``into``, which may be changed; returns its packages.
+
+        Raises:
+            EnvironmentBuildError: it is not in the shared cache, or there is no room.
+        """
+        return self._envs.copy(staged.env, into) if staged.env else ()
+
+    def stage_image(self, task: Task, progress: Progress) -> Contained | None:
+        """What the task runs in, fetched where it is missing. Uses the network.
+
+        Raises:
+            ContainerError: it cannot be had.
+        """
         choice = self._containment.choose(task.container)
-        if choice is None:
-            return None
+        return self._containment.stage(choice, progress, share=self._share) if choice else None
+
+    def _unless_unavailable(self, get: Callable[[], Contained | None], progress: Progress) -> Contained | None:
+        """A login node need not run containers; its compute nodes then have the image, and use our Python in it."""
         try:
-            return self._containment.stage(choice, progress, share=self._share)
+            return get()
         except ContainerUnavailableError as error:
             if not self._share:
                 raise
-            # A login node need not run containers; its compute nodes then have the image, and use our Python in it.
-            progress(f"Nothing is known about the image {choice.image} here: {error}")
+            progress(f"Nothing is known about the task's image here: {error}")
             return None
 
     def _request(self, task: Task, source: StagedSource, contained: Contained | None) -> EnvRequest | None:
         script = task.script
-        if entry_of(script).kind in (Kind.SHELL, Kind.SHELL_COMMAND) and not script.requirements.pip:
+        if not entry_of(script).kind.needs_python and not script.requirements.pip:
+            return None
+        if self._packages.skip_install or (contained and _SKIP in dict(contained.choice.merged.environment)):
             return None
         files = self._sources.requirement_files(script, source)
         request = request_for(script, files, self._packages, source=_identity(script, source))

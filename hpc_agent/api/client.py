@@ -7,7 +7,7 @@ from hpc_agent.api.files import Files
 from hpc_agent.api.owners import Owners
 from hpc_agent.api.projects import Projects
 from hpc_agent.api.queues import Queues
-from hpc_agent.api.session import Session
+from hpc_agent.api.session import PATIENCE, Session
 from hpc_agent.api.tasks import Tasks
 from hpc_agent.api.workers import Workers
 from hpc_agent.clock import SYSTEM, Clock
@@ -22,12 +22,20 @@ _PAGES_CALL_THEM_TASKS = (2, 31)
 class Client:
     """One attribute a service: ``client.queues.look([…])``."""
 
-    def __init__(self, settings: ApiSettings, *, clock: Clock = SYSTEM, budget: Budget = ROUTINE) -> None:
-        """
+    def __init__(
+        self,
+        settings: ApiSettings,
+        *,
+        clock: Clock = SYSTEM,
+        budget: Budget = ROUTINE,
+        patience: tuple[float, float] = PATIENCE,
+    ) -> None:
+        """``patience``: seconds that a connection may take, and an answer.
+
         Raises:
             ConfigError: no server or credentials are configured.
         """
-        self.session = Session(settings, clock=clock, budget=budget)
+        self.session = Session(settings, clock=clock, budget=budget, patience=patience)
         self.tasks = Tasks(self.session)
         self.queues = Queues(self.session)
         self.events = Events(self.session)

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import requests
+import urllib3
+from urllib3.exceptions import InsecureRequestWarning, MaxRetryError, NewConnectionError
 
 from hpc_agent import __version__
 from hpc_agent.clock import SYSTEM, Clock
@@ -24,19 +26,26 @@ API_VERSION = "2.14"
 """Asked for in every call: old enough for every server in use, new enough for all that we send."""
 
 REFRESH_BEFORE_S = 600
-"""A token is renewed when less of its life is left."""
+"""A token is renewed when less of its life is left, or when half of a shorter life is over."""
 
 _TEMPORARY = frozenset({429, 500, 502, 503, 504, 509})
 _NOT_FOUND = frozenset({101, 201, 401, 701})
 _WRONG_SERVER = "is api.api_server the API server (port 8008, or api.…) and not the web page?"
-_TIMEOUT = (10, 60)  # connect, read
+PATIENCE = (10.0, 60.0)  # connect, read
 
 
 class Session:
     """Calls endpoints by name. Safe to share between threads."""
 
-    def __init__(self, settings: ApiSettings, *, clock: Clock = SYSTEM, budget: Budget = ROUTINE) -> None:
-        """``budget`` holds for calls that name none.
+    def __init__(
+        self,
+        settings: ApiSettings,
+        *,
+        clock: Clock = SYSTEM,
+        budget: Budget = ROUTINE,
+        patience: tuple[float, float] = PATIENCE,
+    ) -> None:
+        """``budget`` holds for calls that name none; ``patience``: seconds for a connection, and for an answer.
 
         Raises:
             ConfigError: no server or no credentials are configured.
@@ -54,12 +63,14 @@ class Session:
         self.settings = settings
         self._clock = clock
         self._budget = budget
+        self._patience = patience
         self._http = requests.Session()
         # ~/.netrc would replace our Authorization header.
         self._http.auth = _no_auth
-        self._http.verify = settings.verify_certificate
+        if settings.verify_certificate is False:
+            urllib3.disable_warnings(InsecureRequestWarning)  # one line on stderr for each call
         self._token = ""
-        self._expires = 0.0
+        self._renew_at = 0.0
         self._server_version: tuple[int, ...] = ()
         self._lock = threading.Lock()
 
@@ -128,7 +139,14 @@ class Session:
         server = self.settings.files_server
         headers = {"Authorization": f"Bearer {self._current_token()}", "Content-Type": content_type}
         try:
-            response = self._http.post(server, data=body, headers=headers, timeout=_TIMEOUT, allow_redirects=False)
+            response = self._http.post(
+                server,
+                data=body,
+                headers=headers,
+                timeout=PATIENCE,
+                verify=self.settings.verify_certificate,
+                allow_redirects=False,
+            )
         except requests.RequestException as error:
             raise ServerUnreachableError(
                 f"the file server at {without_credentials(server)} took no file: {_cause(error)}; "
@@ -170,8 +188,8 @@ class Session:
 
     def _current_token(self) -> str:
         with self._lock:
-            token, expires = self._token, self._expires
-        if not token or self._clock.now().timestamp() > expires - REFRESH_BEFORE_S:
+            token, renew_at = self._token, self._renew_at
+        if not token or self._clock.now().timestamp() > renew_at:
             self._login(token)
         return self._token
 
@@ -195,8 +213,7 @@ class Session:
                 raise ConfigError(f"{settings.api_server} answered the login without a token; {_WRONG_SERVER}")
             self._token = token
             claims = _claims(token)
-            end = claims.get("exp")
-            self._expires = float(end) if isinstance(end, (int, float)) else float("inf")
+            self._renew_at = _renew_at(claims, self._clock.now().timestamp())
             self._server_version = version_tuple(str(claims.get("api_version") or ""))
 
     def _credentials(self) -> str:
@@ -229,7 +246,9 @@ class Session:
                     "X-ClearML-Client": f"hpc-agent-{__version__}",
                     **headers,
                 },
-                timeout=_TIMEOUT,
+                timeout=self._patience,
+                # The session's own setting is weaker than REQUESTS_CA_BUNDLE.
+                verify=self.settings.verify_certificate,
                 allow_redirects=False,
             )
         except requests.exceptions.SSLError as error:
@@ -296,8 +315,6 @@ def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
 
 def _never_connected(error: requests.RequestException) -> bool:
     """Whether the request cannot have reached a server: no connection was made for it."""
-    from urllib3.exceptions import MaxRetryError, NewConnectionError
-
     reason = error.args[0] if error.args else None
     if isinstance(reason, MaxRetryError):
         reason = reason.reason
@@ -322,6 +339,15 @@ def _claims(token: str) -> dict[str, Any]:
     except (IndexError, ValueError):
         return {}
     return claims if isinstance(claims, dict) else {}
+
+
+def _renew_at(claims: Mapping[str, Any], now: float) -> float:
+    """When a token that was given out now is to be renewed, by our own clock, which may differ from the server's."""
+    end, issued = claims.get("exp"), claims.get("iat")
+    if not isinstance(end, (int, float)):
+        return float("inf")
+    life = end - (issued if isinstance(issued, (int, float)) else now)
+    return now + life - min(REFRESH_BEFORE_S, life / 2)
 
 
 def version_tuple(text: str) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from typing import Any
 from hpc_agent.api.session import Session
 from hpc_agent.clock import Clock
 from hpc_agent.domain.ids import QueueId, TaskId, WorkerId
+from hpc_agent.errors import ApiError
 from hpc_agent.retry import ONCE
 
 
@@ -15,6 +16,7 @@ class Workers:
     def __init__(self, session: Session, clock: Clock) -> None:
         self._session = session
         self._clock = clock
+        self._no_properties = False
 
     def register(self, worker: WorkerId, queues: Sequence[QueueId], tags: Sequence[str] = ()) -> None:
         self._session.call("workers.register", {"worker": worker, "queues": list(queues), "tags": list(tags)})
@@ -29,6 +31,7 @@ class Workers:
         queues: Sequence[QueueId] = (),
         task: TaskId | None = None,
         stats: Mapping[str, Any] | None = None,
+        tags: Sequence[str] = (),
     ) -> None:
         """A status report; ``stats`` are the machine_stats of wire.md 3.10."""
         payload: dict[str, Any] = {
@@ -39,7 +42,24 @@ class Workers:
         }
         if task is not None:
             payload["task"] = task
+        if tags:
+            payload["tags"] = list(tags)
         self._session.call("workers.status_report", payload, budget=ONCE)
+
+    def runtime_properties(self, worker: WorkerId) -> dict[str, Any]:
+        """What the server, or somebody through it, has set for this worker; nothing on servers that know no such."""
+        if self._no_properties:
+            return {}
+        try:
+            answer = self._session.call("workers.get_runtime_properties", {"worker": worker}, budget=ONCE)
+        except ApiError as error:
+            # 404: an unknown action (wire.md 1.10). It stays so.
+            self._no_properties = error.code == 404
+            if error.code in (400, 404):
+                return {}
+            raise
+        listed = answer.get("runtime_properties") or []
+        return {str(entry["key"]): entry.get("value") for entry in listed if "key" in entry}
 
     def all(self) -> list[dict[str, Any]]:
         """Every worker the server knows, as it describes them."""

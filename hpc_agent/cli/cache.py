@@ -150,6 +150,7 @@ def _remove(cache: SharedCache, keys: Sequence[EnvKey]) -> None:
 
     for key in upkeep.remove(cache, keys):
         click.echo(f"Environment {key} could not be removed: it belongs to another user", err=True)
+    upkeep.forget_requests(cache)
 
 
 def _waited_for(shared: Shared) -> Iterator[EnvKey]:
@@ -169,7 +170,7 @@ def _waited_for(shared: Shared) -> Iterator[EnvKey]:
 
 def _warm_task(shared: Shared, name: str, into: Path | None) -> None:
     from hpc_agent.clock import SYSTEM
-    from hpc_agent.errors import EnvironmentBuildError, SourceError
+    from hpc_agent.errors import ContainerError, EnvironmentBuildError, SourceError
     from hpc_agent.files import write_atomic, write_record
     from hpc_agent.retry import INTERACTIVE
     from hpc_agent.runs.directory import RunDirectory
@@ -181,7 +182,7 @@ def _warm_task(shared: Shared, name: str, into: Path | None) -> None:
     run = RunDirectory(into) if into else None
     try:
         staged = Stager(configuration.settings, SYSTEM).stage(task, _say)
-    except (SourceError, EnvironmentBuildError) as error:
+    except (SourceError, EnvironmentBuildError, ContainerError) as error:
         if run:
             write_atomic(run.stage_failure, str(error).encode())
         raise

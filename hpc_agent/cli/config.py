@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import json
-import re
 
 import click
 
 from hpc_agent.cli.context import Shared, pass_shared
 
-_SECRET = re.compile(r"secret|pass|token|account_key|contents|^environment\.", re.IGNORECASE)
-
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--defaults", is_flag=True, help="Show what nobody has set too, of what this program reads.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object: key → value and origin.")
 @pass_shared
-def command(shared: Shared, as_json: bool) -> None:
+def command(shared: Shared, defaults: bool, as_json: bool) -> None:
     """Show every value that is set, where it was set, secrets masked."""
-    from hpc_agent.config.tree import flatten, get
-    from hpc_agent.redact import without_credentials
+    from hpc_agent.config.show import rows
 
     configuration = shared.configuration()
-    rows = []
-    for key in sorted(flatten(configuration.tree)):
-        value = get(configuration.tree, key)
-        shown = "********" if _SECRET.search(key) and value else without_credentials(json.dumps(value))
-        rows.append((key, shown, configuration.origins.get(key, "")))
+    found = rows(configuration, defaults=defaults)
     if as_json:
-        click.echo(json.dumps({key: {"value": value, "origin": origin} for key, value, origin in rows}, indent=2))
+        click.echo(json.dumps({row.key: {"value": row.value, "origin": row.origin} for row in found}, indent=2))
         return
-    if not rows:
+    if not found:
         click.echo("Nothing is configured: no ~/clearml.conf, no CLEARML_* variables")
-    for key, value, origin in rows:
-        click.echo(f"{key} = {value}  {click.style(f'# {origin}', dim=True)}")
+    for row in found:
+        click.echo(
+            f"{row.key} = {json.dumps(row.value, ensure_ascii=False)}  {click.style(f'# {row.origin}', dim=True)}"
+        )

@@ -72,6 +72,12 @@ pass_shared = click.make_pass_decorator(Shared)
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
 
+def _gpus(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    from hpc_agent.domain.gpus import parse_gpus
+
+    return None if value is None else parse_gpus(value)
+
+
 def worker_flags(command: Callable[..., None]) -> Callable[..., None]:
     """The flags that ``daemon``, ``execute`` and ``build`` share."""
     for option in reversed(
@@ -82,7 +88,10 @@ def worker_flags(command: Callable[..., None]) -> Callable[..., None]:
             click.option(
                 "--log-level", type=click.Choice(LEVELS), default="INFO", show_default=True, help="SDK log level."
             ),
-            click.option("--gpus", metavar="LIST", help="GPUs to use: 0, 0,1 or all."),
+            # ClearML's pages write it both ways.
+            click.option(
+                *("--gpus", "--gpu", "gpus"), metavar="LIST", callback=_gpus, help="GPUs to use: 0, 0,1, 0-3 or all."
+            ),
             click.option("--cpu-only", is_flag=True, help="Hide all GPUs."),
         )
     ):

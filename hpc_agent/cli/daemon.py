@@ -1,88 +1,70 @@
-"""``hpc-agent daemon``: serve queues from a login node."""
+"""``hpc-agent daemon``: serve queues, from a login node of a cluster or on a machine without one."""
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
-from collections.abc import Callable
-from types import FrameType
+from typing import Any
 
 import click
 
-from hpc_agent.cli.context import Shared, git_flags, pass_shared
+from hpc_agent.cli.context import Shared, docker_option, pass_shared, worker_flags
 from hpc_agent.cli.options import MultiValueCommand, MultiValueOption
 
 
 @click.command(cls=MultiValueCommand, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--queue", "queues", cls=MultiValueOption, at_least=1, metavar="QUEUE", help="Names or ids, first first.")
+@click.option(
+    "--queue",
+    "queues",
+    cls=MultiValueOption,
+    at_least=1,
+    metavar="QUEUE",
+    help="Names or ids, first first; with --dynamic-gpus each with =N or =N-M.",
+)
 @click.option("--create-queue", is_flag=True, help="Create a queue that does not exist.")
 @click.option("--order-fairness", is_flag=True, help="Serve the queues in turn, not in order of priority.")
 @click.option("--polling-interval", type=click.FloatRange(min=0.1), help="Seconds between two looks at the queues.")
-@click.option("--foreground", is_flag=True, help="Log to the terminal, not to <hpc.root>/daemon.log.")
+@click.option("--foreground", is_flag=True, help="Log to the terminal, not to a file in <hpc.root>/daemons.")
+@click.option("-d", "--detached", is_flag=True, help="Go on in the background; the command returns at once.")
 @click.option("--once", is_flag=True, help="One pass, for cron, scrontab and tests; waits for its environment builds.")
-@click.option("--git-user", help="User for HTTPS git remotes.")
-@click.option("--git-pass", help="Password or token for HTTPS git remotes.")
+@click.option(
+    "--stop",
+    cls=MultiValueOption,
+    metavar="WORKER",
+    help="Stop these daemons, else the first of this machine that was started with the other flags given.",
+)
+@click.option("--status", is_flag=True, help="Show the daemons of this machine, their queues and when they serve them.")
+@click.option("--services-mode", type=int, is_flag=False, flag_value=-1, metavar="[N]", help="Run many long CPU tasks.")
+@click.option("--dynamic-gpus", is_flag=True, help="Give each task the GPUs its queue says: --queue two=2 any=1-4.")
+@click.option(
+    "--uptime", cls=MultiValueOption, at_least=1, metavar="'HOURS DAYS'", help="Take tasks only then: '17-20 TUE'."
+)
+@click.option("--downtime", cls=MultiValueOption, at_least=1, metavar="'HOURS DAYS'", help="Take no tasks then.")
+@click.option(
+    "--child-report-tags", cls=MultiValueOption, at_least=1, metavar="TAG", help="Tags of the tasks' reports."
+)
+@click.option("--use-owner-token", is_flag=True, help="Tasks call the server as their owners (needs an administrator).")
+@click.option("--standalone-mode", is_flag=True, help="No package index, no git remote: all from the shared cache.")
+@click.option("--force-current-version", is_flag=True, help="This version in containers too (always so here).")
+@docker_option
+@worker_flags
 @pass_shared
-def command(
-    shared: Shared,
-    queues: tuple[str, ...] | None,
-    create_queue: bool,
-    order_fairness: bool,
-    polling_interval: float | None,
-    foreground: bool,
-    once: bool,
-    git_user: str | None,
-    git_pass: str | None,
-) -> None:
-    """Serve queues: each waiting task becomes a Slurm job that claims and runs it.
+def command(shared: Shared, /, **flags: Any) -> None:
+    """Serve queues: each waiting task becomes a job that claims and runs it.
 
-    Nothing is taken off a queue here. The daemon may die and come back anywhere: jobs go on, tasks stay where they are.
+    Jobs go to Slurm where there is one, else they run on this machine. Nothing is taken off a queue here: the daemon
+    may die and come back anywhere, jobs go on, tasks stay where they are.
     """
-    from hpc_agent.clock import SYSTEM
-    from hpc_agent.config.dump import write_job_config
-    from hpc_agent.daemon.launch import Launch
-    from hpc_agent.daemon.loop import Daemon, Options
-    from hpc_agent.domain.ids import WorkerId
-    from hpc_agent.files import ensure_directory
-    from hpc_agent.retry import INTERACTIVE
-    from hpc_agent.schedulers.registry import create
+    from hpc_agent.cli.daemon_flags import Flags
 
-    configuration = shared.configuration({**git_flags(git_user, git_pass), "hpc.poll_interval": polling_interval})
-    settings = configuration.settings
-    client = shared.client(configuration, INTERACTIVE)
-    ids = [client.queues.resolve(name, create=create_queue) for name in queues or ()] or [client.queues.default()]
-    scheduler = create(settings.hpc, SYSTEM)
-    root = ensure_directory(settings.hpc.root.expanduser(), mode=0o700)
-    shared.start_log("INFO", None if foreground or once else root / "daemon.log")
-    config_file = root / "job.conf"
-    write_job_config(configuration, config_file)
-    agent = settings.hpc.agent_command or (sys.executable, "-m", "hpc_agent")
-    worker = WorkerId(settings.agent.worker_id or f"{settings.agent.name}:{scheduler.name}:{scheduler.cluster()}")
-    # The folder we were started in may vanish; ours stays.
-    os.chdir(root)
-    daemon = Daemon(
-        client,
-        scheduler,
-        settings,
-        Launch(config_file, agent),
-        Options(tuple(dict.fromkeys(ids)), worker, order_fairness),
-        SYSTEM,
-    )
-    if once:
-        sys.exit(0 if daemon.once() else 69)
-    _stop_on_signals(daemon.stop)
-    names = ", ".join(queues or ("default",))
-    click.echo(f"Serving {names} through {scheduler.name} as {worker}; Ctrl-C or SIGTERM stops, jobs go on", err=True)
-    if not foreground:
-        click.echo(f"The log is {root / 'daemon.log'}", err=True)
-    daemon.run()
-    click.echo("Stopped; jobs go on", err=True)
+    given = Flags(**flags)
+    if given.stop is not None:
+        from hpc_agent.cli.daemon_control import stop
 
+        stop(shared, given)
+    elif given.status:
+        from hpc_agent.cli.daemon_control import status
 
-def _stop_on_signals(stop: Callable[[], None]) -> None:
-    def handler(_number: int, _frame: FrameType | None) -> None:
-        stop()
+        status(shared, given)
+    else:
+        from hpc_agent.cli.daemon_start import start
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, handler)
+        start(shared, given)

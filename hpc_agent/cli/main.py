@@ -16,10 +16,14 @@ from hpc_agent.errors import HpcAgentError
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "daemon": ("daemon", "Serve queues: submit their tasks to Slurm and watch the jobs."),
     "execute": ("execute", "Run one task here, as a compute job does."),
+    "sbatch": ("sbatch", "Submit your own sbatch script; its job becomes a tracked task."),
+    "follow": ("follow", "Follow the jobs of hpc-agent sbatch until they end."),
+    "build": ("build", "Make a task ready to run later: a folder or a container image."),
     "server": ("server", "Start the embedded ClearML server."),
     "cache": ("cache", "Look after the shared cache of environments and repositories."),
     "config": ("config", "Show the configuration and where each value comes from."),
     "list": ("workers", "List the workers that the server knows."),
+    "completion": ("completion", "Print the completion of both commands for bash, zsh or fish."),
 }
 """Command → its module in ``hpc_agent.cli``, and its line in the help, which needs no import."""
 

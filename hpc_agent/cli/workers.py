@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
 
 import click
 
 from hpc_agent.cli.context import Shared, pass_shared
+
+_HEAD = ("WORKER", "RUNS", "TASK", "FOR", "QUEUES", "TAGS", "LAST SEEN")
 
 
 @click.command(name="list", context_settings={"help_option_names": ["-h", "--help"]})
@@ -20,23 +24,39 @@ def command(shared: Shared, as_json: bool) -> None:
     workers = shared.client(shared.configuration(), INTERACTIVE).workers.all()
     if as_json:
         click.echo(json.dumps(workers, indent=2))
-        return
-    if not workers:
+    elif not workers:
         click.echo("No workers")
-        return
-    rows = [
-        (
-            str(worker.get("id") or ""),
-            str((worker.get("task") or {}).get("name") or "idle"),
-            ", ".join(str(queue.get("name") or queue.get("id")) for queue in worker.get("queues") or ()),
-            str(worker.get("last_activity_time") or "")[:19],
-        )
-        for worker in workers
-    ]
-    _print_table(("WORKER", "TASK", "QUEUES", "LAST SEEN"), sorted(rows))
+    else:
+        _print_table(_HEAD, sorted(map(_row, workers)))
+
+
+def _row(worker: Mapping[str, Any]) -> tuple[str, ...]:
+    task = worker.get("task") or {}
+    queues = [str(queue.get("name") or queue.get("id")) for queue in worker.get("queues") or ()]
+    return (
+        str(worker.get("id") or ""),
+        str(task.get("name") or "idle"),
+        str(task.get("id") or ""),
+        str(timedelta(seconds=int(task.get("running_time") or 0) // 1000)) if task else "",
+        ", ".join(queues),
+        ", ".join(map(str, worker.get("tags") or ())),
+        _local(str(worker.get("last_activity_time") or "")),
+    )
+
+
+def _local(text: str) -> str:
+    """A server's time as the clock on this wall shows it."""
+    try:
+        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        return text
+    return f"{moment.astimezone() if moment.tzinfo else moment:%Y-%m-%d %H:%M:%S}"
 
 
 def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    """Columns that are empty throughout are left out."""
+    columns = [index for index in range(len(head)) if any(row[index] for row in rows)]
+    widths = [max(len(row[index]) for row in (head, *rows)) for index in columns]
     for row in (head, *rows):
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        cells = [row[index].ljust(width) for index, width in zip(columns, widths, strict=True)]
+        click.echo("  ".join(cells).rstrip())

@@ -7,16 +7,21 @@ import re
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import NoneType
 from typing import Any, TypeVar
 
 import msgspec
 
 from hpc_agent.config.settings import Settings
 from hpc_agent.errors import ConfigError, ResourceError
-from hpc_agent.redact import Secret
+from hpc_agent.redact import HIDDEN, Secret, is_secret
 
 G = TypeVar("G", bound=Settings)
 
+_TRUTHS: Mapping[str, bool] = {
+    **dict.fromkeys(("true", "yes", "on", "1"), True),
+    **dict.fromkeys(("false", "no", "off", "0"), False),
+}
 _WORDS = {
     "int": "a whole number",
     "float": "a number",
@@ -34,9 +39,7 @@ def build_group(cls: type[G], values: object, path_of: Callable[[str], str], ori
     Raises:
         ConfigError: see the module.
     """
-    if not isinstance(values, dict):
-        key = path_of("").rstrip(".")
-        raise ConfigError(f"{_origin(key, origins)}: {key} is {values!r}, expected a section {{ … }}")
+    values = check_section(values, path_of("").rstrip("."), origins)
     fields = {field.name: field for field in msgspec.structs.fields(cls)}
     for name in values:
         if name not in fields:
@@ -51,7 +54,17 @@ def build_group(cls: type[G], values: object, path_of: Callable[[str], str], ori
         return cls(**converted)
     except ResourceError as error:
         path = path_of("").rstrip(".")
-        raise ConfigError(f"{_origin(path, origins)}: {path}: {error}") from error
+        raise ConfigError(f"{origin(path, origins)}: {path}: {error}") from error
+
+
+def check_section(value: object, key: str, origins: Mapping[str, str]) -> dict[Any, Any]:
+    """
+    Raises:
+        ConfigError: ``value`` is no section.
+    """
+    if isinstance(value, dict):
+        return value
+    raise ConfigError(f"{origin(key, origins)}: {key} is {_shown(key, value)}, expected a section {{ … }}")
 
 
 def _convert(kind: Any, value: object, path: str, origins: Mapping[str, str]) -> Any:
@@ -63,14 +76,46 @@ def _convert(kind: Any, value: object, path: str, origins: Mapping[str, str]) ->
         return build_group(plain, value, inner, origins)
     mapped = _mapped_settings(plain)
     if mapped is not None and isinstance(value, dict):
+        _check_keys(kind, value, inner, origins)
         return {str(key): _convert(mapped, item, f"{path}.{key}", origins) for key, item in value.items()}
+    if value == "" and typing.get_args(plain) == (Path, NoneType):
+        return None
     try:
-        return msgspec.convert(value, kind, strict=False, dec_hook=_decode)
+        return msgspec.convert(_as_written(plain, value), kind, strict=False, dec_hook=_decode)
     except msgspec.ValidationError as error:
-        shown = "********" if "secret" in path or "pass" in path else repr(value)
         choices = typing.get_args(plain) if typing.get_origin(plain) is typing.Literal else ()
         expected = f"expected one of: {', '.join(map(str, choices))}" if choices else _expected(str(error))
-        raise ConfigError(f"{_origin(path, origins)}: {path} is {shown}, {expected}") from error
+        if expected == "expected text" and isinstance(value, (bool, float)):
+            expected += " in quotes"
+        raise ConfigError(f"{origin(path, origins)}: {path} is {_shown(path, value)}, {expected}") from error
+
+
+def _shown(path: str, value: object) -> str:
+    if any(map(is_secret, path.split("."))):
+        return HIDDEN
+    return "a section" if isinstance(value, dict) else "a list" if isinstance(value, list) else repr(value)
+
+
+def _check_keys(kind: Any, value: Mapping[Any, Any], path_of: Callable[[str], str], origins: Mapping[str, str]) -> None:
+    """A map of which only some keys mean something names them in its annotation."""
+    extra = getattr(typing.get_args(kind)[-1], "extra", None) or {}
+    for name in value:
+        if name not in extra.get("keys", (name,)):
+            raise _unknown_key(str(name), list(extra["keys"]), path_of(str(name)), origins)
+
+
+def _as_written(kind: Any, value: Any) -> Any:
+    """``value`` with what HOCON took for a number or a truth as the text that it was, and the other way round.
+
+    A float is left alone: 3.10 has become 3.1.
+    """
+    kinds = typing.get_args(kind) or (kind,)
+    if bool in kinds and isinstance(value, str):
+        return _TRUTHS.get(value.strip().lower(), value)
+    if isinstance(value, list) and any(typing.get_origin(each) is tuple for each in (kind, *kinds)):
+        return [_as_written(str, item) for item in value]
+    is_text = isinstance(value, int) and not isinstance(value, bool)
+    return str(value) if is_text and {str, Secret, Path} & set(kinds) and not {int, float, bool} & set(kinds) else value
 
 
 def _mapped_settings(kind: Any) -> type[Settings] | None:
@@ -84,6 +129,8 @@ def _mapped_settings(kind: Any) -> type[Settings] | None:
 
 def _decode(kind: type, value: object) -> object:
     if kind in (Path, Secret) and isinstance(value, str):
+        if kind is Path and not value:
+            raise ValueError("Expected the path of a folder")
         return kind(value)
     raise ValueError(f"Expected `str`, got `{type(value).__name__}`")
 
@@ -105,10 +152,10 @@ def _unknown_key(name: str, known: list[str], path: str, origins: Mapping[str, s
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     section = path.rpartition(".")[0]
     advice = f'did you mean "{near[0]}"?' if near else f"{section} knows: {', '.join(sorted(known))}"
-    return ConfigError(f"{_origin(path, origins)}: unknown key {path}; {advice}")
+    return ConfigError(f"{origin(path, origins)}: unknown key {path}; {advice}")
 
 
-def _origin(path: str, origins: Mapping[str, str]) -> str:
+def origin(path: str, origins: Mapping[str, str]) -> str:
     """Who set this key, or the first key below it."""
     below = (origins[key] for key in origins if key == path or key.startswith(path + "."))
     return next(below, "the configuration")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,11 +18,26 @@ def write_job_config(configuration: Configuration, path: Path, changes: Mapping[
     A compute job gets the path of this file and no secret by any other way. It holds the resolved folders and
     servers, so that a job sees what the daemon saw. ``changes``: dotted keys that are to be otherwise there.
     """
+    write_atomic(path, _text(configuration, changes), mode=0o600)
+
+
+def share_job_config(configuration: Configuration, folder: Path, changes: Mapping[str, object] = {}) -> Path:
+    """As ``write_job_config``, for many jobs: the file's name comes from its content.
+
+    A job that waits keeps what its own daemon wrote, whoever serves the queue by the time it starts.
+    """
+    text = _text(configuration, changes)
+    path = folder / f"job.{hashlib.sha256(text).hexdigest()[:12]}.conf"
+    write_atomic(path, text, mode=0o600)
+    return path
+
+
+def _text(configuration: Configuration, changes: Mapping[str, object]) -> bytes:
     tree: Tree = {}
     merge(tree, configuration.tree)
     for key, value in {**_resolved(configuration), **changes}.items():
         put(tree, key, value)
-    write_atomic(path, json.dumps(tree, indent=1).encode(), mode=0o600)
+    return json.dumps(tree, indent=1, sort_keys=True).encode()
 
 
 def _resolved(configuration: Configuration) -> Mapping[str, object]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
-
-import msgspec
 
 from hpc_agent.config import names
-from hpc_agent.config.build import build_group
+from hpc_agent.config.build import build_group, check_section
+from hpc_agent.config.hocon import parse
+from hpc_agent.config.servers import completed
 from hpc_agent.config.settings import (
     AgentSettings,
     AllSettings,
@@ -78,9 +76,8 @@ def _files(config_file: Path | None, environ: Mapping[str, str]) -> list[Path]:
     if named is not None:
         named = named.expanduser()
         if not named.is_file():
-            raise ConfigError(
-                f"the configuration file {named} does not exist; check --config-file or CLEARML_CONFIG_FILE"
-            )
+            what = "is a folder" if named.is_dir() else "does not exist"
+            raise ConfigError(f"the configuration file {named} {what}; check --config-file or CLEARML_CONFIG_FILE")
         return [named]
     return [path for path in (Path(name).expanduser() for name in DEFAULT_FILES) if path.is_file()]
 
@@ -91,35 +88,10 @@ def _path(text: str | None) -> Path | None:
 
 def _parse_file(path: Path) -> Tree:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the configuration file {path} cannot be read: {error}") from error
-    return _parse(text, str(path), base=path.parent)
-
-
-def _parse(text: str, source: str, base: Path | None = None) -> Tree:
-    # The file that a daemon writes for its jobs is JSON, which is HOCON: 80 ms sooner than pyhocon is imported.
-    if text.lstrip().startswith("{"):
-        try:
-            plain = json.loads(text)
-        except json.JSONDecodeError:
-            pass
-        else:
-            return plain if isinstance(plain, dict) else {}
-    from pyhocon import ConfigFactory
-    from pyhocon.exceptions import ConfigException
-    from pyparsing.exceptions import ParseBaseException
-
-    try:
-        tree = ConfigFactory.parse_string(text, basedir=str(base) if base else None)
-        plain = json.loads(json.dumps(tree.as_plain_ordered_dict(), default=str))
-    except ParseBaseException as error:
-        raise ConfigError(
-            f"{source} is not valid HOCON: line {error.lineno}, column {error.column}: {error.line.strip()}"
-        ) from error
-    except (ConfigException, AttributeError, OSError) as error:
-        raise ConfigError(f"{source} is not valid HOCON: {error}") from error
-    return plain if isinstance(plain, dict) else {}
+    return parse(text, str(path), base=path.parent)
 
 
 def _environment_layers(environ: Mapping[str, str]) -> list[Layer]:
@@ -128,10 +100,10 @@ def _environment_layers(environ: Mapping[str, str]) -> list[Layer]:
         for prefix in names.DOTTED_PREFIXES:
             if variable.startswith(prefix) and environ[variable]:
                 key = variable[len(prefix) :].lower().replace("__", ".")
-                value = get(_parse(f"value = {environ[variable]}", f"the variable {variable}"), "value")
+                value = get(parse(f"value = {environ[variable]}", f"the variable {variable}"), "value")
                 layers.append(Layer(f"the variable {variable}", _nested({key: value})))
     for suffix, key in names.ENVIRONMENT.items():
-        for prefix in ("TRAINS_", "CLEARML_"):
+        for prefix in names.PREFIXES:
             if environ.get(prefix + suffix):
                 layers.append(Layer(f"the variable {prefix}{suffix}", _nested({key: environ[prefix + suffix]})))
     return layers
@@ -147,7 +119,10 @@ def _nested(values: Mapping[str, object]) -> Tree:
 def _settings(tree: Tree, origins: Mapping[str, str]) -> AllSettings:
     def known(group: str, cls: type[Settings]) -> dict[str, Any]:
         """The values of the keys we know in a section that is ClearML's, by our field names."""
-        found = {field: get(tree, names.conf_path(group, field)) for field in cls.__struct_fields__}
+        paths = {field: names.conf_path(group, field) for field in cls.__struct_fields__}
+        for path in paths.values():
+            _check_sections_above(path, tree, origins)
+        found = {field: get(tree, path) for field, path in paths.items()}
         return {field: value for field, value in found.items() if value is not None}
 
     def group(name: str, cls: type[Settings], values: object) -> Any:
@@ -156,34 +131,19 @@ def _settings(tree: Tree, origins: Mapping[str, str]) -> AllSettings:
     api_values = known("api", ApiSettings)
     api_values.setdefault("api_server", get(tree, "api.host") or "")
     return AllSettings(
-        api=_with_derived_urls(group("api", ApiSettings, api_values)),
+        api=completed(group("api", ApiSettings, api_values), origins),
         agent=group("agent", AgentSettings, known("agent", AgentSettings)),
         git=group("git", GitSettings, known("git", GitSettings)),
         packages=group("packages", PackageSettings, known("packages", PackageSettings)),
         docker=group("docker", DockerSettings, known("docker", DockerSettings)),
-        hpc=group("hpc", HpcSettings, get(tree, "hpc") or {}),
+        hpc=group("hpc", HpcSettings, {} if get(tree, "hpc") is None else tree["hpc"]),
     )
 
 
-def _with_derived_urls(api: ApiSettings) -> ApiSettings:
-    """Web and file server next to the API server, as ClearML's own clients guess them (wire.md 2.1)."""
-    if not api.api_server:
-        return api
-    parts = urlsplit(api.api_server)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ConfigError(f'api.api_server is "{api.api_server}", expected a URL such as https://api.clear.ml')
-
-    def sibling(prefix: str, port: int) -> str:
-        netloc = parts.netloc
-        if netloc.startswith("api."):
-            netloc = prefix + netloc[len("api.") :]
-        elif parts.port == 8008:
-            netloc = f"{netloc.rpartition(':')[0]}:{port}"
-        return urlunsplit((parts.scheme, netloc, "", "", ""))
-
-    return msgspec.structs.replace(
-        api,
-        api_server=api.api_server.rstrip("/"),
-        web_server=(api.web_server or sibling("app.", 8080)).rstrip("/"),
-        files_server=(api.files_server or sibling("files.", 8081)).rstrip("/"),
-    )
+def _check_sections_above(path: str, tree: Tree, origins: Mapping[str, str]) -> None:
+    parts = path.split(".")
+    for count in range(1, len(parts)):
+        section = ".".join(parts[:count])
+        value = get(tree, section)
+        if value is not None:
+            check_section(value, section, origins)

@@ -16,6 +16,7 @@ CONF_PATHS: Mapping[tuple[str, str], str] = {
     ("git", "translate_ssh"): "agent.translate_ssh",
     ("packages", "python_binary"): "agent.python_binary",
     ("packages", "ignore_requested_python_version"): "agent.ignore_requested_python_version",
+    ("packages", "skip_install"): "agent.skip_python_env_install",
     ("docker", "default_image"): "agent.default_docker.image",
     ("docker", "default_arguments"): "agent.default_docker.arguments",
     ("docker", "ignore_task"): "agent.disable_task_docker_override",
@@ -42,20 +43,33 @@ ENVIRONMENT: Mapping[str, str] = {
     "API_HOST_VERIFY_CERT": "api.verify_certificate",
     "WORKER_ID": "agent.worker_id",
     "WORKER_NAME": "agent.worker_name",
+    "WORKER_TAGS": "agent.worker_tags",
     "AGENT_GIT_USER": "agent.git_user",
     "AGENT_GIT_PASS": "agent.git_pass",
     "AGENT_GIT_HOST": "agent.git_host",
     "AGENT_EXTRA_PYTHON_PATH": "agent.extra_python_path",
+    "AGENT_FORCE_CODE_DIR": "agent.force_code_dir",
+    "AGENT_SKIP_PYTHON_ENV_INSTALL": "agent.skip_python_env_install",
     "DOCKER_IMAGE": "agent.default_docker.image",
     "DOCKER_SKIP_GPUS_FLAG": "hpc.container.skip_gpus_flag",
     "AGENT_EXTRA_DOCKER_ARGS": "agent.extra_docker_arguments",
     "AGENT_EXTRA_DOCKER_LABELS": "agent.extra_docker_labels",
     "AGENT_DOCKER_ARGS_FILTERS": "agent.docker_args_filters",
 }
-"""Variable without its prefix ``CLEARML_`` (or the old ``TRAINS_``) → key. An empty value counts as unset."""
+"""Variable without its prefix → key. An empty value counts as unset."""
+
+PREFIXES = ("TRAINS_", "ClearML_", "CLEARML_")
+"""Later wins. The second is how some of ClearML's own pages spell it."""
 
 DOTTED_PREFIXES = ("CLEARML_AGENT__",)
 """``CLEARML_AGENT__a__b=value`` sets ``a.b``; the value is HOCON."""
+
+
+def is_setting(variable: str) -> bool:
+    """Whether a variable only sets a key of the configuration."""
+    return variable.startswith(DOTTED_PREFIXES) or any(
+        variable.removeprefix(prefix) in ENVIRONMENT for prefix in PREFIXES if variable.startswith(prefix)
+    )
 
 
 def conf_path(group: str, field: str) -> str:

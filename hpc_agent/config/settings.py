@@ -6,7 +6,10 @@ The section ``hpc`` of clearml.conf is ours; the others are ClearML's own, of wh
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import socket
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -14,12 +17,22 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, field
 
-from hpc_agent.domain.resources import DEFAULT_OVERRIDES, Override, Policy, Resources, parse_time_limit
+from hpc_agent.domain.resources import (
+    DEFAULT_OVERRIDES,
+    PROPERTY_FIELDS,
+    Override,
+    Policy,
+    Resources,
+    parse_time_limit,
+)
+from hpc_agent.errors import ResourceError
 from hpc_agent.redact import Secret
 
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0)]
+Interval = Annotated[float, Meta(ge=0.1)]
+"""Seconds that something waits each time: with 0 a loop would not rest, a command not have begun."""
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -38,6 +51,11 @@ class ApiSettings(Settings, frozen=True, kw_only=True):
     verify_certificate: Annotated[
         bool | str, Meta(description="Check the server's TLS certificate, or path of a CA bundle to check it with.")
     ] = True
+
+    @property
+    def token_in_place_of_keys(self) -> Secret:
+        """The token where there are no keys; empty else."""
+        return Secret("") if self.access_key else self.auth_token
 
 
 class GitSettings(Settings, frozen=True, kw_only=True):
@@ -58,11 +76,16 @@ class PackageSettings(Settings, frozen=True, kw_only=True):
     """``agent.package_manager`` and neighbours: how environments are built."""
 
     type: Annotated[
-        Literal["uv", "pip", "conda", "poetry"], Meta(description="Installer: uv, or pip where a site wants it.")
+        Literal["uv", "pip", "conda", "poetry"],
+        Meta(description="Installer: uv, or pip where a site wants it; poetry: what poetry projects ask for, by uv."),
     ] = "uv"
     python_binary: Annotated[str, Meta(description="Interpreter to use whatever the task asks for.")] = ""
     ignore_requested_python_version: Annotated[
         bool, Meta(description="Use our own interpreter version even if the task names another.")
+    ] = False
+    skip_install: Annotated[
+        bool,
+        Meta(description="Install nothing: the Python on PATH runs tasks (`CLEARML_AGENT_SKIP_PYTHON_ENV_INSTALL`)."),
     ] = False
     system_site_packages: Annotated[bool, Meta(description="Environments see the system's packages.")] = False
     extra_index_url: Annotated[tuple[str, ...], Meta(description="Further package indexes.")] = ()
@@ -83,14 +106,25 @@ class AgentSettings(Settings, frozen=True, kw_only=True):
 
     worker_id: Annotated[str, Meta(description="Full worker id; generated when empty.")] = ""
     worker_name: Annotated[str, Meta(description="Prefix of generated worker ids; the host name when empty.")] = ""
+    worker_tags: Annotated[
+        str | tuple[str, ...], Meta(description="Tags of status reports (`CLEARML_WORKER_TAGS`).")
+    ] = ()
+    uptime: Annotated[
+        tuple[str, ...], Meta(description="When the daemon takes tasks, as `--uptime`: a list of `<hours> <days>`.")
+    ] = ()
+    downtime: Annotated[tuple[str, ...], Meta(description="When it does not, as `--downtime`.")] = ()
     enable_task_env: Annotated[
         bool, Meta(description="Export the task's hyper-parameter section `Environment` to its process.")
     ] = False
+    force_code_dir: Annotated[
+        Path | None,
+        Meta(description="Run tasks from this folder, without their code (`CLEARML_AGENT_FORCE_CODE_DIR`)."),
+    ] = None
     extra_python_path: Annotated[str, Meta(description="Appended to the task's PYTHONPATH.")] = ""
     force_git_root_python_path: Annotated[
         bool, Meta(description="Put the repository's root on PYTHONPATH, not the script's folder.")
     ] = False
-    task_ping_interval_sec: Annotated[Seconds, Meta(description="How often a running task says it is alive.")] = 60
+    task_ping_interval_sec: Annotated[Interval, Meta(description="How often a running task says it is alive.")] = 60
     abort_callback_max_timeout: Annotated[
         Seconds, Meta(description="The longest that a task's own abort callback may take.")
     ] = 1800
@@ -101,6 +135,10 @@ class AgentSettings(Settings, frozen=True, kw_only=True):
     @property
     def name(self) -> str:
         return self.worker_name or socket.gethostname()
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        return tuple(shlex.split(self.worker_tags)) if isinstance(self.worker_tags, str) else self.worker_tags
 
 
 class DockerSettings(Settings, frozen=True, kw_only=True):
@@ -145,7 +183,7 @@ class ResourceSettings(Settings, frozen=True, kw_only=True):
     num_gpus: Annotated[Count | None, Meta(description="GPUs per node.")] = None
     gpu_type: Annotated[str | None, Meta(description="GPU type, as the site's GRES names it (`a100`).")] = None
     num_cpus: Annotated[Positive | None, Meta(description="CPUs per task.")] = None
-    memory_gb: Annotated[float | None, Meta(description="Memory per node in GiB.")] = None
+    memory_gb: Annotated[Annotated[float, Meta(gt=0)] | None, Meta(description="Memory per node in GiB.")] = None
     time_limit: Annotated[str | int | None, Meta(description="Time limit: minutes or Slurm's `D-HH:MM:SS`.")] = None
     partition: Annotated[str | None, Meta(description="Partition, or several with commas.")] = None
     account: Annotated[str | None, Meta(description="Account to charge.")] = None
@@ -157,6 +195,10 @@ class ResourceSettings(Settings, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.time_limit is not None:
             parse_time_limit(str(self.time_limit))
+        for name in ("gpu_type", "partition", "account", "qos", "constraint", "reservation", "exclude"):
+            text = getattr(self, name) or ""
+            if re.search(r"[\s'\"]", text):
+                raise ResourceError(f'{name} is "{text}", expected a Slurm name without spaces or quotes')
 
     def over(self, base: Resources) -> Resources:
         """``base`` with the fields that are set here."""
@@ -184,12 +226,21 @@ class OverrideSettings(Settings, frozen=True, kw_only=True):
     max: Annotated[float | str | None, Meta(description="Largest amount; for time_limit also `D-HH:MM:SS`.")] = None
     choices: Annotated[tuple[str, ...] | None, Meta(description="The values allowed.")] = None
 
-    def __post_init__(self) -> None:
-        self.rule()
+    def rule(self, name: str) -> Override:
+        """
+        Raises:
+            ResourceError: the largest amount of property ``name`` is a text that is none.
+        """
+        return Override(self.min, _amount(name, self.max) if isinstance(self.max, str) else self.max, self.choices)
 
-    def rule(self) -> Override:
-        maximum = parse_time_limit(self.max) if isinstance(self.max, str) else self.max
-        return Override(self.min, maximum, self.choices)
+
+def _amount(name: str, text: str) -> float:
+    if name == "time_limit":
+        return parse_time_limit(text)
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ResourceError(f'overrides.{name}.max is "{text}", expected a number') from error
 
 
 class QueueSettings(Settings, frozen=True, kw_only=True):
@@ -199,7 +250,10 @@ class QueueSettings(Settings, frozen=True, kw_only=True):
     resources: Annotated[ResourceSettings, Meta(description="What a job of this queue asks for.")] = ResourceSettings()
     overrides: Annotated[
         dict[str, OverrideSettings] | None,
-        Meta(description="User properties that a task may set, with `min`, `max` or `choices` each."),
+        Meta(
+            description="User properties that a task may set, with `min`, `max` or `choices` each.",
+            extra={"keys": tuple(PROPERTY_FIELDS)},
+        ),
     ] = None
     max_jobs: Annotated[Positive | None, Meta(description="Jobs of this queue in Slurm at once.")] = None
     signal_ahead: Annotated[
@@ -225,14 +279,17 @@ class QueueSettings(Settings, frozen=True, kw_only=True):
         ),
     ] = 3
 
+    def __post_init__(self) -> None:
+        self._rules()
+
     def policy(self, queue: str, site: ResourceSettings) -> Policy:
         """The queue's resources and rules, over the site's defaults."""
-        overrides = (
-            DEFAULT_OVERRIDES
-            if self.overrides is None
-            else {name: settings.rule() for name, settings in self.overrides.items()}
-        )
-        return Policy(queue, self.resources.over(site.over(Resources())), overrides)
+        return Policy(queue, self.resources.over(site.over(Resources())), self._rules())
+
+    def _rules(self) -> Mapping[str, Override]:
+        if self.overrides is None:
+            return DEFAULT_OVERRIDES
+        return {name: settings.rule(name) for name, settings in self.overrides.items()}
 
 
 class SlurmSettings(Settings, frozen=True, kw_only=True):
@@ -248,9 +305,9 @@ class SlurmSettings(Settings, frozen=True, kw_only=True):
         Literal["auto", "sacct", "none"], Meta(description="Whether `sacct` can be asked how a job ended.")
     ] = "auto"
     sbatch_timeout: Annotated[
-        Seconds, Meta(description="How long one `sbatch` may take; it retries inside for up to 120 s.")
+        Interval, Meta(description="How long one `sbatch` may take; it retries inside for up to 120 s.")
     ] = 150
-    command_timeout: Annotated[Seconds, Meta(description="How long one `squeue`, `sacct` or `scancel` may take.")] = 60
+    command_timeout: Annotated[Interval, Meta(description="How long one `squeue`, `sacct` or `scancel` may take.")] = 60
     sbatch_args: Annotated[tuple[str, ...], Meta(description="Further sbatch arguments for every job.")] = ()
     lost_after: Annotated[
         Seconds, Meta(description="A job that left without a trace is called lost after this many seconds.")
@@ -258,7 +315,7 @@ class SlurmSettings(Settings, frozen=True, kw_only=True):
 
 
 class EnvsSettings(Settings, frozen=True, kw_only=True):
-    """``hpc.envs``: where environments are built."""
+    """``hpc.envs``: where environments are built, and how nodes get them."""
 
     build_on: Annotated[
         Literal["login", "job", "compute"],
@@ -270,6 +327,10 @@ class EnvsSettings(Settings, frozen=True, kw_only=True):
     resources: Annotated[ResourceSettings, Meta(description="What a staging job asks for (`build_on: job`).")] = (
         ResourceSettings(num_gpus=0)
     )
+    mount: Annotated[
+        bool,
+        Meta(description="Mount environments (squashfs) instead of unpacking them, on nodes that have squashfuse."),
+    ] = False
 
 
 class LocalSettings(Settings, frozen=True, kw_only=True):
@@ -333,7 +394,7 @@ class HpcSettings(Settings, frozen=True, kw_only=True):
     agent_command: Annotated[
         tuple[str, ...], Meta(description="How a job calls this program; our own interpreter when empty.")
     ] = ()
-    poll_interval: Annotated[Seconds, Meta(description="Seconds between two passes of the daemon.")] = 5
+    poll_interval: Annotated[Interval, Meta(description="Seconds between two passes of the daemon.")] = 5
     max_jobs: Annotated[Positive, Meta(description="Jobs in Slurm at once, all queues together.")] = 100
     keep_runs_days: Annotated[
         Count, Meta(description="Run directories of settled tasks are kept for so many days; 0 keeps them for ever.")
@@ -345,7 +406,9 @@ class HpcSettings(Settings, frozen=True, kw_only=True):
     queues: Annotated[dict[str, QueueSettings], Meta(description="One block for each queue, by name.")] = field(
         default_factory=dict
     )
-    envs: Annotated[EnvsSettings, Meta(description="Where environments are built.")] = EnvsSettings()
+    envs: Annotated[EnvsSettings, Meta(description="Where environments are built, how nodes get them.")] = (
+        EnvsSettings()
+    )
     slurm: Annotated[SlurmSettings, Meta(description="The site's dialect of Slurm.")] = SlurmSettings()
     local: Annotated[LocalSettings, Meta(description="The scheduler for a machine without Slurm.")] = LocalSettings()
     server: Annotated[ServerSettings, Meta(description="The embedded server.")] = ServerSettings()

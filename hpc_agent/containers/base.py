@@ -39,6 +39,8 @@ class Box:
     arguments: Sequence[str] = ()
     """Further arguments in the runtime's own words."""
     labels: Sequence[str] = ()
+    keep: bool = False
+    """Leave it there when it has ended; for runtimes whose containers can be stored."""
 
 
 class Runtime(Protocol):

@@ -23,7 +23,8 @@ class Docker:
     def wrap(self, box: Box) -> Argv:
         # Never pull here: what is missing has been fetched before, under a message of its own.
         # podman's `rm --force` would else wait for as long; our own grace is over by then.
-        argv = [self.program, "run", "--rm", "--pull=never", "--stop-timeout=0", f"--name={box.name}"]
+        argv = [self.program, "run", *([] if box.keep else ["--rm"])]
+        argv += ["--pull=never", "--stop-timeout=0", f"--name={box.name}"]
         argv += [] if self.skip_gpus_flag else self.gpu_words(box.gpus)
         argv += box.arguments
         argv += [word for label in box.labels for word in ("--label", label)]
@@ -46,6 +47,15 @@ class Docker:
 
     def inspect(self, reference: str) -> Argv:
         return [self.program, "image", "inspect", "--format={{.Id}}", _plain(reference)]
+
+    def inspect_config(self, reference: str) -> Argv:
+        """Prints how an image starts, as JSON."""
+        return [self.program, "image", "inspect", "--format={{json .Config}}", _plain(reference)]
+
+    def commit(self, container: str, image: str, changes: Sequence[str]) -> Argv:
+        """Store an ended container as an image. ``changes`` are lines of a Dockerfile."""
+        words = [word for change in changes for word in ("--change", change)]
+        return [self.program, "commit", *words, container, image]
 
     def pull(self, reference: str) -> Argv:
         return [self.program, "pull", "--quiet", _plain(reference)]

@@ -181,12 +181,13 @@ def _of_file(reference: str, path: Path) -> Image:
 
 
 def _replace(making: Path, target: Path) -> None:
-    """Publish a file over the old one, or a folder where none is."""
-    if making.is_dir():
-        files.rename_new(making, target)
-    else:
-        making.rename(target)
-        files.fsync_directory(target.parent)
+    """Publish a file over the old one, or a folder in place of the old, which goes out of sight first."""
+    if target.is_dir():
+        old = target.with_name(f".{secrets.token_hex(4)}.{target.name}")
+        target.rename(old)
+        shutil.rmtree(old, ignore_errors=True)
+    making.rename(target)
+    files.fsync_directory(target.parent)
 
 
 def _remove(path: Path) -> None:

@@ -42,6 +42,7 @@ class Room:
         gpus: GpuShare = NO_GPUS,
         arguments: Sequence[str] = (),
         labels: Sequence[str] = (),
+        keep: bool = False,
     ) -> Argv:
         """The command that runs ``start`` in a container called ``name``. Its script is written to ``folder``.
 
@@ -52,7 +53,8 @@ class Room:
         files.write_atomic(self.folder / "start", launch.script(start, self.image.reference).encode(), mode=0o600)
         mounts = [Mount(self.folder, START), *mounts]
         self._make_mount_points(mounts)
-        box = Box(self.image.location, name, launch.command(f"{START}/start"), mounts, gpus, arguments, labels)
+        command = launch.command(f"{START}/start")
+        box = Box(self.image.location, name, command, mounts, gpus, arguments, labels, keep)
         return self.runtime.wrap(box)
 
     def run(

@@ -25,7 +25,7 @@ from hpc_agent.schedulers.base import Scheduler
 
 log = Events("act")
 
-SAY_EVERY_S = 60.0
+SAY_EVERY_S = 20.0
 """How often a waiting task's status message may change; its first one comes at once."""
 
 

@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpc_agent.daemon.owner import OwnerConfigs
+from hpc_agent.daemon.terms import Naming, Terms
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -13,3 +16,7 @@ class Launch:
 
     config_file: Path
     agent: Sequence[str]
+    terms: Terms
+    naming: Naming
+    owners: OwnerConfigs | None = None
+    """Where jobs call the server as their tasks' owners."""

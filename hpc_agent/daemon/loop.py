@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
 from hpc_agent.daemon.act import Actor
+from hpc_agent.daemon.active import Activity
 from hpc_agent.daemon.launch import Launch
 from hpc_agent.daemon.observe import Observer, World
 from hpc_agent.daemon.policy import rules
 from hpc_agent.daemon.prune import Pruner
+from hpc_agent.daemon.space import NoRoom, Space
 from hpc_agent.daemon.stage import StagePool, Stages
+from hpc_agent.daemon.stage_cached import CachedStages
 from hpc_agent.daemon.stage_job import StageJobs
 from hpc_agent.daemon.submit import Submitter
 from hpc_agent.daemon.turns import Turns
@@ -26,9 +29,11 @@ from hpc_agent.domain.decide import decide
 from hpc_agent.domain.ids import QueueId, WorkerId
 from hpc_agent.domain.job import Later, Refused
 from hpc_agent.domain.queue import Queue
+from hpc_agent.domain.schedule import Schedule
 from hpc_agent.domain.sight import Rules
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.errors import (
+    ContainerError,
     EnvironmentBuildError,
     HpcAgentError,
     InputError,
@@ -51,7 +56,7 @@ REPORT_INTERVAL_S = 30.0
 LATER_S = 30.0
 """How long a queue's tasks wait after the scheduler said that a limit is met."""
 _LONGEST_BACKOFF_S = 120.0
-_USERS_FAULT = (ResourceError, TemplateError, SourceError, EnvironmentBuildError, InputError)
+_USERS_FAULT = (ResourceError, TemplateError, SourceError, EnvironmentBuildError, ContainerError, InputError)
 """Errors that make a task impossible as it is: it is failed with the sentence, and others go on."""
 
 
@@ -62,6 +67,11 @@ class Options:
     queues: tuple[QueueId, ...]
     worker: WorkerId
     fair: bool = False
+    schedule: Schedule = field(default_factory=Schedule)
+    tags: tuple[str, ...] = ()
+    """Of our own reports."""
+    gpus: tuple[str, ...] | None = None
+    """Whose use we report; None: of all GPUs of this machine."""
 
 
 class Daemon:
@@ -78,6 +88,7 @@ class Daemon:
     ) -> None:
         runs = RunsFolder(settings.hpc.runs)
         self._client = client
+        self._scheduler = scheduler
         self._settings = settings
         self._options = options
         self._clock = clock
@@ -86,10 +97,13 @@ class Daemon:
         """Set when there is something to do before the next turn."""
         renderer = Renderer([path.expanduser() for path in settings.hpc.template_dirs])
         self._stages: Stages | None = None
-        if settings.hpc.envs.build_on == "login":
+        if launch.terms.standalone:
+            self._stages = CachedStages(settings, clock)
+        elif settings.hpc.envs.build_on == "login":
             self._stages = StagePool(settings, clock, self._wake)
         elif settings.hpc.envs.build_on == "job":
             self._stages = StageJobs(scheduler, settings, launch, renderer, clock)
+        self._activity = Activity(client, options.worker, options.schedule, clock)
         self._observer = Observer(client, scheduler, runs, options.queues, clock)
         self._actor = Actor(client, scheduler, settings, options.worker, clock)
         self._submitter = Submitter(client, scheduler, settings, launch, self._stages, renderer, clock)
@@ -157,10 +171,12 @@ class Daemon:
             for action in decide(sight, self._clock.now(), self._rules(world, attempt)):
                 if not self._guarded(attempt, partial(self._act, world, attempt, action, submits)):
                     break
+        space = Space(self._scheduler.room())
         for attempt in self._choose(world, submits):
             if self._is_later(world, attempt):
                 continue
-            if not self._guarded(attempt, partial(self._submit, world, attempt, submits[attempt], wait)):
+            submit = partial(self._submit, world, attempt, submits[attempt], space, wait)
+            if space.full or not self._guarded(attempt, submit):
                 break
 
     def _guarded(self, attempt: Attempt, act: Callable[[], None]) -> bool:
@@ -170,8 +186,9 @@ class Daemon:
         except (ServerUnreachableError, SchedulerUnavailableError) as error:
             log.warning("no answer, left for the next pass", task=attempt.task, error=error)
             return False
-        except (HpcAgentError, OSError) as error:
-            log.error("action failed", task=attempt.task, attempt=attempt.id, error=error)
+        except Exception as error:  # noqa: BLE001 - one poisoned task must not hold up all queues
+            known = isinstance(error, (HpcAgentError, OSError))
+            log.error("action failed", task=attempt.task, attempt=attempt.id, error=error, trace=not known)
         return True
 
     def _act(self, world: World, attempt: Attempt, action: due.Action, submits: dict[Attempt, int]) -> None:
@@ -217,6 +234,9 @@ class Daemon:
         return next(queue for queue in world.queues if attempt in world.waiting[queue.id])
 
     def _choose(self, world: World, submits: dict[Attempt, int]) -> list[Attempt]:
+        if not submits:
+            return []
+        active = self._activity.of(world.queues)
         now = self._clock.monotonic()
         live = {attempt for attempt, sight in world.sights.items() if sight.jobs}
         lanes = [
@@ -227,19 +247,22 @@ class Daemon:
                 self._settings.hpc.queue(queue.name).max_jobs,
             )
             for queue in world.queues
-            if now >= self._later_until.get(queue.id, now)
+            if queue.id in active and now >= self._later_until.get(queue.id, now)
         ]
         if self._options.fair:
             lanes = rotated(lanes, self._last_served)
         return choose(lanes, len(live), self._settings.hpc.max_jobs, fair=self._options.fair)
 
-    def _submit(self, world: World, attempt: Attempt, number: int, wait: bool) -> None:
+    def _submit(self, world: World, attempt: Attempt, number: int, space: Space, wait: bool) -> None:
         queue = self._queue_of(world, attempt)
         directory = self._runs.of(attempt)
         try:
-            answer = self._submitter.submit(attempt, queue, directory, number, wait=wait)
+            answer = self._submitter.submit(attempt, queue, directory, number, space, wait=wait)
         except _USERS_FAULT as error:
             self._actor.refuse(attempt, directory, queue, due.Refuse(TaskStatus.FAILED, str(error)))
+            return
+        if isinstance(answer, NoRoom):
+            self._actor.say(attempt, due.Say(answer.message), directory)
             return
         self._last_served = queue.id
         if isinstance(answer, Refused):
@@ -254,15 +277,17 @@ class Daemon:
 
     def _heartbeat(self) -> None:
         """Shows us on the server's list of workers; nothing depends on it."""
-        usage = UsageReader(self._clock, GpuReader())
+        usage = UsageReader(self._clock, GpuReader(self._options.gpus))
         options = self._options
         registered = False
         while not self._stopping.is_set():
             try:
                 if not registered:
-                    self._client.workers.register(options.worker, options.queues)
+                    self._client.workers.register(options.worker, options.queues, options.tags)
                     registered = True
-                self._client.workers.report(options.worker, queues=options.queues, stats=usage.read())
+                self._client.workers.report(
+                    options.worker, queues=options.queues, stats=usage.read(), tags=options.tags
+                )
             except HpcAgentError as error:
                 log.debug("no sign of life", error=error)
             self._clock.wait(self._stopping, REPORT_INTERVAL_S)

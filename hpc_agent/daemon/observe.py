@@ -21,6 +21,7 @@ from hpc_agent.files import CorruptFileError
 from hpc_agent.logs import Events
 from hpc_agent.retry import ONCE
 from hpc_agent.runs.directory import RunsFolder
+from hpc_agent.runs.records import Claim
 from hpc_agent.schedulers.base import Scheduler
 
 log = Events("observe")
@@ -31,6 +32,8 @@ know of."""
 _CLOCKS = timedelta(days=1)
 """How far the clock of this host may be off without hiding a job's record from us: its name tells whose it is."""
 _SKEW = timedelta(seconds=60)
+ABANDONED_AFTER_S = 600.0
+"""Longer than an agent outside the scheduler may take from its claim to the start of the task."""
 
 
 @dataclass(frozen=True)
@@ -134,13 +137,20 @@ class Observer:
 
         Of anything else the entries are not in sight: its absence from our queues says nothing.
         """
-        if not files.queue:
+        claim = files.claim
+        if not files.queue or (files.submission is None and claim and not self._is_abandoned(claim)):
             return False
-        if files.queue not in self._queues or files.cluster != self._scheduler.cluster():
+        elsewhere = files.job is not None and files.cluster != self._scheduler.cluster()
+        if files.queue not in self._queues or elsewhere:
             # That never changes.
             self.forget(files.directory.attempt)
             return False
         return True
+
+    def _is_abandoned(self, claim: Claim) -> bool:
+        """Whether no agent that runs the task by hand can still be about to start it."""
+        by_hand = claim.owner.startswith("agent:")
+        return not by_hand or (self._clock.now() - claim.at).total_seconds() > ABANDONED_AFTER_S
 
     def _add(self, found: dict[Attempt, Files], attempt: Attempt) -> None:
         try:

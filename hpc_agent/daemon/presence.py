@@ -19,7 +19,7 @@ from pathlib import Path
 from hpc_agent import files
 from hpc_agent.clock import Clock
 from hpc_agent.domain.ids import WorkerId
-from hpc_agent.errors import InputError
+from hpc_agent.errors import HpcAgentError
 from hpc_agent.files import CorruptFileError
 from hpc_agent.logs import Events
 from hpc_agent.schedulers.local_jobs import ProcessId, process_id
@@ -29,6 +29,10 @@ log = Events("presence")
 _LOCK_S = 10.0
 _LADDER = ((signal.SIGTERM, 10.0), (signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0))
 """As the reference stops its agents. A daemon may be killed on any line: its jobs go on, the next one takes over."""
+
+
+class PresenceError(HpcAgentError):
+    """A daemon is in the way, or not there, or not ours to stop."""
 
 
 @dataclass(frozen=True)
@@ -42,31 +46,28 @@ class Presence:
     slot: int | None = None
     flags: Mapping[str, object] | None = None
     """What it was started with, by the names of the flags."""
-    log: str = ""
 
 
 class Daemons:
     """``folder`` holds ``<worker>.json`` of each daemon."""
 
     def __init__(self, folder: Path, host: str, clock: Clock) -> None:
-        self._folder = folder
+        self.folder = folder
         self._host = host
         self._clock = clock
 
     def file(self, worker: WorkerId, suffix: str) -> Path:
         """A file of a daemon's own beside its record."""
-        return self._folder / f"{re.sub(r'[^0-9A-Za-z_.:,@=+-]', '_', worker)}.{suffix}"
+        return self.folder / f"{re.sub(r'[^0-9A-Za-z_.:,@=+-]', '_', worker)}.{suffix}"
 
-    def enter(
-        self, worker: Callable[[int], WorkerId], *, numbered: bool, flags: Mapping[str, object], log_suffix: str = ""
-    ) -> Presence:
+    def enter(self, worker: Callable[[int], WorkerId], *, numbered: bool, flags: Mapping[str, object]) -> Presence:
         """Record this process as a daemon. ``worker`` makes its id from a slot, the smallest that is free, where
-        ``numbered`` says that it does; ``log_suffix`` of its log file, if it has one.
+        ``numbered`` says that it does.
 
         Raises:
-            InputError: a daemon of that id is running, or may be, on another machine.
+            PresenceError: a daemon of that id is running, or may be, on another machine.
         """
-        files.ensure_directory(self._folder, mode=0o700)
+        files.ensure_directory(self.folder, mode=0o700)
         with self._lock():
             recorded = self.all()
             taken = {other.slot for other in recorded if self.runs(other) is not False}
@@ -75,10 +76,9 @@ class Daemons:
             for other in recorded:
                 if other.worker == id:
                     self._refuse_second(other)
-            path = self.file(id, log_suffix) if log_suffix else None
             own = process_id(os.getpid())
             assert own is not None, "we are running"
-            found = Presence(id, self._host, own, self._clock.now(), slot, flags, str(path) if path else "")
+            found = Presence(id, self._host, own, self._clock.now(), slot, flags)
             files.write_record(self.file(id, "json"), found, mode=0o600)
         return found
 
@@ -92,7 +92,7 @@ class Daemons:
     def all(self) -> list[Presence]:
         """Every record, by worker id; those of dead daemons too."""
         found = []
-        for path in sorted(self._folder.glob("*.json")):
+        for path in sorted(self.folder.glob("*.json")):
             try:
                 record = files.read_record(path, Presence)
             except CorruptFileError as error:
@@ -114,17 +114,17 @@ class Daemons:
         """End a daemon of this machine, and wait until it is gone.
 
         Raises:
-            InputError: it is on another machine, or another user's, or did not end.
+            PresenceError: it is on another machine, or another user's, or did not end.
         """
         if presence.host != self._host:
-            raise InputError(
+            raise PresenceError(
                 f"the daemon {presence.worker} runs on {presence.host}: stop it there; this is {self._host}"
             )
         for number, patience in _LADDER:
             if not _signal(presence, number) or self._gone_within(presence.process, patience):
                 self.leave(presence)  # one that was killed could not do it
                 return
-        raise InputError(f"the daemon {presence.worker} (process {presence.process.pid}) did not end, not even killed")
+        raise PresenceError(f"the daemon {presence.worker} (process {presence.process.pid}) did not end, even killed")
 
     def _gone_within(self, process: ProcessId, seconds: float) -> bool:
         deadline = self._clock.monotonic() + seconds
@@ -137,13 +137,13 @@ class Daemons:
     def _refuse_second(self, other: Presence) -> None:
         alive = self.runs(other)
         if alive:
-            raise InputError(
+            raise PresenceError(
                 f"a daemon {other.worker} is running already (process {other.process.pid}, since "
                 f"{other.since:%Y-%m-%d %H:%M} UTC): stop it with --stop, or give this one a name of its own with "
                 "agent.worker_id or CLEARML_WORKER_ID"
             )
         if alive is None:
-            raise InputError(
+            raise PresenceError(
                 f"a daemon {other.worker} is running on {other.host}, or died there: stop it there with --stop, give "
                 f"this one a name of its own, or, if it is certainly gone, remove {self.file(other.worker, 'json')}"
             )
@@ -151,7 +151,7 @@ class Daemons:
     @contextmanager
     def _lock(self) -> Iterator[None]:
         """One daemon at a time looks who else is there. The kernel drops the lock with its holder."""
-        with (self._folder / "lock").open("w") as lock:
+        with (self.folder / "lock").open("w") as lock:
             deadline = self._clock.monotonic() + _LOCK_S
             while not _locked(lock.fileno()):
                 if self._clock.monotonic() > deadline:
@@ -187,7 +187,7 @@ def _signal(presence: Presence, number: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        raise InputError(f"the daemon {presence.worker} is another user's: only its owner can stop it") from None
+        raise PresenceError(f"the daemon {presence.worker} is another user's: only its owner can stop it") from None
     return True
 
 

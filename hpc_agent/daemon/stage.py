@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Protocol
 
 from hpc_agent.clock import Clock
@@ -35,18 +35,22 @@ class Stages(Protocol):
 
 
 class StagePool:
-    """Threads of this process. ``done`` is set whenever one of them is: the loop need not wait for its next turn."""
+    """Threads of this process. ``done`` is set whenever one of them is: the loop need not wait for its next turn.
+
+    They end with the process, and their installers with them: a daemon told to stop waits for no build.
+    """
 
     def __init__(self, settings: AllSettings, clock: Clock, done: threading.Event) -> None:
         self._stager = Stager(settings, clock)
-        self._pool = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="stage", initializer=_be_polite)
+        self._slots = threading.Semaphore(_AT_ONCE)
         self._running: dict[Attempt, Future[Staged]] = {}
         self._done = done
 
     def get(self, attempt: Attempt, task: Task, *, wait: bool) -> Staged | None:
         future = self._running.get(attempt)
         if future is None:
-            future = self._running[attempt] = self._pool.submit(self._stage, attempt, task)
+            future = self._running[attempt] = Future()
+            threading.Thread(target=self._work, args=(future, attempt, task), name="stage", daemon=True).start()
         if not wait and not future.done():
             return None
         try:
@@ -54,18 +58,16 @@ class StagePool:
         finally:
             del self._running[attempt]
 
-    def _stage(self, attempt: Attempt, task: Task) -> Staged:
-        log.info("staging", task=task.id, attempt=attempt.id)
-        try:
-            return self._stager.stage(task, lambda line: log.info("staging", task=task.id, step=line))
-        finally:
-            self._done.set()
+    def _work(self, future: Future[Staged], attempt: Attempt, task: Task) -> None:
+        # Installers that this thread starts run at low priority: Linux keeps a niceness for each thread.
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+        with self._slots:
+            log.info("staging", task=task.id, attempt=attempt.id)
+            try:
+                future.set_result(self._stager.stage(task, lambda line: log.info("staging", task=task.id, step=line)))
+            except BaseException as error:  # noqa: BLE001 - raised again by whoever asks for the result
+                future.set_exception(error)
+        self._done.set()
 
     def close(self) -> None:
         """What still builds loses its lease with us, and the next daemon takes it over."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _be_polite() -> None:
-    """Installers that this thread starts run at low priority (Linux keeps a niceness for each thread)."""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)

@@ -11,7 +11,9 @@ from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
 from hpc_agent.daemon.launch import Launch
 from hpc_agent.daemon.nodes import BadNodes
+from hpc_agent.daemon.space import NoRoom, Space
 from hpc_agent.daemon.stage import Stages
+from hpc_agent.daemon.terms import exports, gpu_range
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.job import Accepted, Uncertain
 from hpc_agent.domain.job import Submission as Answer
@@ -25,6 +27,9 @@ from hpc_agent.schedulers.base import Scheduler, SubmitRequest
 from hpc_agent.submission.render import JobContext, Renderer
 
 log = Events("submit")
+
+TRY_TIMEOUT_S = 300.0
+"""A daemon that reserved a try and has not submitted by then is dead: sbatch takes 150 s at most."""
 
 
 class Submitter:
@@ -50,8 +55,8 @@ class Submitter:
         self._clock = clock
 
     def submit(
-        self, attempt: Attempt, queue: Queue, directory: RunDirectory, number: int, *, wait: bool
-    ) -> Answer | None:
+        self, attempt: Attempt, queue: Queue, directory: RunDirectory, number: int, space: Space, *, wait: bool
+    ) -> Answer | NoRoom | None:
         """Bring a waiting task to the scheduler; None while its stage is not ready.
 
         Raises:
@@ -61,9 +66,13 @@ class Submitter:
         task = self._client.tasks.get(attempt.task)
         settings = self._settings.hpc.queue(queue.name)
         resources = settings.policy(queue.name, self._settings.hpc.resources).resources(task.properties)
-        avoided = self._nodes.avoided()
-        if avoided:
+        gpus = space.take(queue.id, gpu_range(self._launch.terms, queue.name, resources.gpus, task.properties))
+        if isinstance(gpus, NoRoom):
+            return gpus
+        resources = replace(resources, gpus=gpus)
+        if avoided := self._nodes.avoided():
             resources = replace(resources, exclude=",".join([*filter(None, [resources.exclude]), *avoided]))
+        owners = self._launch.owners
         directory.create()
         context = JobContext(
             task=task,
@@ -73,9 +82,10 @@ class Submitter:
             site=self._settings.hpc.slurm,
             run_dir=directory.path,
             output=directory.job_output,
-            config_file=self._launch.config_file,
+            config_file=directory.owner_config if owners else self._launch.config_file,
             agent=self._launch.agent,
-            flags=["--standalone-mode"] if self._stages else [],
+            flags=[*(["--standalone-mode"] if self._stages else []), *self._launch.terms.flags()],
+            exports=exports(self._launch.terms, self._launch.naming, task.id),
             signal_ahead=settings.signal_ahead,
             requeue=settings.max_restarts > 0,
         )
@@ -86,6 +96,8 @@ class Submitter:
             if staged is None:
                 return None
             write_record(directory.stage, staged)
+        if owners:
+            owners.write(task, directory)
         write_atomic(directory.script, text.encode(), mode=0o700)
         request = SubmitRequest(directory.script, attempt.job_name, directory.path, directory.job_output, resources)
         return self._hand_over(task, queue, directory, request, number)
@@ -103,9 +115,7 @@ class Submitter:
             cluster=self._scheduler.cluster(),
             tries=number,
         )
-        if before is not None:
-            directory.write_submission(record)
-        elif not directory.first_submission(record):
+        if not self._is_mine(directory, before, record):
             log.info("another daemon submits it", task=task.id, attempt=directory.attempt.id)
             return None
         answer = self._scheduler.submit(request)
@@ -118,6 +128,19 @@ class Submitter:
             log.warning("uncertain", task=task.id, attempt=directory.attempt.id, said=answer.message)
         elif before is not None:
             directory.write_submission(before)
+            directory.drop_try(number)
         else:
             directory.drop_submission()
         return answer
+
+    def _is_mine(self, directory: RunDirectory, before: Submission | None, record: Submission) -> bool:
+        """Whether this try is ours: of several daemons that see the same entry exactly one submits it."""
+        if before is None:
+            return record.tries == 1 and directory.first_submission(record)
+        if before.tries != record.tries - 1:
+            return False
+        first = directory.first_try(record)
+        if first is not record and (record.at - first.at).total_seconds() < TRY_TIMEOUT_S:
+            return False
+        directory.write_submission(record)
+        return True

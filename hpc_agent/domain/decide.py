@@ -74,6 +74,8 @@ def _unclaimed_job(job: LiveJob, rules: Rules) -> Due:
         if job.restarts >= rules.max_tries:
             return (Refuse(TaskStatus.FAILED, f"{wait.text}, for the {job.restarts}th time; enqueue the task again"),)
         return (Release(job.id), _tried_again(wait, job))
+    if job.reason in ("", "None"):
+        return ()  # not looked at by the scheduler yet
     return (Say(wait.text, console=wait.text if wait.stuck else ""),)
 
 
@@ -122,6 +124,8 @@ def _word(sight: Sight) -> str:
 
 
 def _queued_without_job(sight: Sight, now: datetime, rules: Rules) -> Due:
+    if sight.ended is not None or (sight.claimed is not None and sight.claimed.won):
+        return ()  # the entry was seen before a job took it and ended: the next look is true
     submitted = sight.submitted
     if submitted is None:
         return (Submit(),)
@@ -180,9 +184,9 @@ def _gone(sight: Sight, now: datetime, rules: Rules) -> Due:
 def _taken_off(sight: Sight, rules: Rules) -> Due:
     """Off the queue and never started: by a refusal that is not through, or by somebody who died there."""
     assert sight.claimed is not None
-    if sight.claimed.begun or (sight.ended is not None and sight.claimed.job is not None):
+    if sight.claimed.begun:
         return (Close("its user enqueued it anew"),)
-    if sight.ended is not None:
+    if sight.ended is not None and sight.claimed.job is None:
         return (Finish(),)
     if sight.gone_for > rules.put_back_after:
         return (PutBack("taken off the queue by a job that died before it started"),)

@@ -15,9 +15,14 @@ class RequirementFiles:
     """Requirement files of a repository at a commit, uncommitted changes applied.
 
     ``roots``: every ``requirements.txt`` from the repository's root down to the working folder, in that order.
-    ``texts``: these and all files that they include, by path relative to the root. ``working_dir`` likewise.
+    ``listed``: whether the commit itself has one; one that only uncommitted changes create is clearml-task's, and names
+    clearml alone. ``project``: the ``pyproject.toml`` nearest to the working folder, or empty. ``texts``: all these,
+    the files that they include and the lock files beside the project's, by path relative to the root. ``working_dir``
+    likewise.
     """
 
     roots: tuple[str, ...] = ()
     texts: Mapping[str, str] = field(default_factory=dict)
     working_dir: str = ""
+    project: str = ""
+    listed: bool = False

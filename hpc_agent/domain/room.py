@@ -22,15 +22,20 @@ class Room:
 
     jobs: int | None = None
     gpus: int | None = None
+    all_gpus: int | None = None
+    """With those that are taken."""
 
     @property
     def full(self) -> bool:
         return self.jobs is not None and self.jobs <= 0
 
     def grant(self, wanted: GpuRange) -> int | None:
-        """The GPUs that a job gets; None if it has to wait."""
+        """The GPUs that a job gets; None if it has to wait. One that asks for more than there are need not wait: the
+        scheduler tells it so."""
         if self.full:
             return None
+        if self.all_gpus is not None and wanted.least > self.all_gpus:
+            return wanted.least
         if self.gpus is None:
             return wanted.least
         return min(self.gpus, wanted.most) if self.gpus >= wanted.least else None
@@ -40,7 +45,7 @@ class Room:
         return replace(
             self,
             jobs=None if self.jobs is None else self.jobs - 1,
-            gpus=None if self.gpus is None else self.gpus - gpus,
+            gpus=None if self.gpus is None else max(self.gpus - gpus, 0),
         )
 
 

@@ -11,7 +11,8 @@ import os
 import shutil
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from io import RawIOBase
 from pathlib import Path
@@ -92,13 +93,16 @@ def unpack(archive: Path, folder: Path, *, only_missing: bool = False) -> None:
         return
     argv = ["tar", "--extract", "--file=-", f"--directory={folder}", "--preserve-permissions", "--no-same-owner"]
     argv += ["--blocking-factor=2048", *(["--skip-old-files"] if only_missing else [])]
-    with process.writing_to(argv, timeout=600) as tar:
-        for piece in read(archive):
+    with closing(read(archive)) as pieces, process.writing_to(argv, timeout=600) as tar:
+        for piece in pieces:
             tar.write(piece)
 
 
 def _unpack_without_tar(archive: Path, folder: Path, only_missing: bool) -> None:
-    with tarfile.open(fileobj=_Stream(read(archive)), mode="r|", bufsize=BLOCK) as tar:
+    with (
+        closing(read(archive)) as pieces,
+        tarfile.open(fileobj=_Stream(pieces), mode="r|", bufsize=BLOCK) as tar,
+    ):
         members = (m for m in tar if not (only_missing and not m.isdir() and os.path.lexists(folder / m.name)))
         tar.extractall(folder, members, filter="tar")
 
@@ -121,7 +125,7 @@ class _Stream(RawIOBase):
         return data[:size]
 
 
-def read(archive: Path) -> Iterator[bytes]:
+def read(archive: Path) -> Generator[bytes, None, None]:
     """The tar inside, in pieces.
 
     Raises:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import getpass
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from hpc_agent import files
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey
-from hpc_agent.envs import archive, interpreter, inventory, lock, workplaces
+from hpc_agent.envs import archive, interpreter, inventory, lock, mounted, pip_config, workplaces
+from hpc_agent.envs.archive import ArchiveError
 from hpc_agent.envs.build import build, installed
 from hpc_agent.envs.foreign import Foreign, missing
 from hpc_agent.envs.installers import Place, installer_for
@@ -69,17 +71,7 @@ class Builder:
         Raises:
             EnvironmentBuildError: it cannot be resolved, built or stored.
         """
-        base = self._base(request, progress)
-        wanted = lock.prepare(request.lines, self._packages.post_packages, progress)
-        if self._foreign:
-            wanted = replace(wanted, lines=missing(wanted.lines, self._foreign.packages))
-        if wanted.lines:
-            progress(f"Resolving {len(wanted.lines)} requirements for {base.shown}")
-        with self._workplace() as work:
-            place = Place(work, source_root or work, wanted.options, wanted.credentials)
-            locked = lock.resolve(request.lines, wanted, self._installer, base, place)
-        if self._foreign:
-            locked = replace(locked, lines=missing(locked.lines, self._foreign.packages))
+        base, wanted, locked = self._lock(request, source_root, progress)
         parts = key_parts(
             [*locked.lines, *locked.late],
             base,
@@ -107,6 +99,56 @@ class Builder:
                 f"environment {key} was built and is gone again: is somebody pruning the cache?"
             )
         return key, manifest.packages, mine
+
+    def ensure_image(self, key: EnvKey, progress: Progress) -> None:
+        """Make sure that a published environment can be mounted too, where this machine can make images.
+
+        Raises:
+            EnvironmentBuildError: the shared folder is full or not writable, or mksquashfs failed.
+        """
+
+        def done() -> bool:
+            return files.visible(self._shared.image(key))
+
+        if done() or not mounted.can_make():
+            return
+        with only_one(self._shared.leases / f"image-{key}", self._clock, done=done) as mine, self._workplace() as work:
+            if mine:
+                progress(f"Making an image of environment {key}")
+                try:
+                    archive.unpack(self._shared.archive(key), work)
+                    self._shared.publish_image(key, lambda image: mounted.make(work, image))
+                except (ProcessError, ArchiveError) as error:
+                    raise EnvironmentBuildError(f"no image of environment {key} can be made: {error}") from error
+
+    def lock(self, request: EnvRequest, source_root: Path | None, progress: Progress) -> tuple[str, ...]:
+        """Lines that make an installer elsewhere install what the environment would hold, the indexes first.
+
+        Raises:
+            EnvironmentBuildError: it cannot be resolved.
+        """
+        _, wanted, locked = self._lock(request, source_root, progress)
+        return (*pip_config.load().lines, *self._tools.index_lines, *wanted.options, *locked.lines, *locked.late)
+
+    def _lock(
+        self, request: EnvRequest, source_root: Path | None, progress: Progress
+    ) -> tuple[Interpreter, Wanted, Lock]:
+        base = self._base(request, progress)
+        wanted = lock.prepare(request.lines, self._packages.post_packages, progress)
+        present = self._present(base)
+        wanted = replace(wanted, lines=missing(wanted.lines, present))
+        if wanted.lines:
+            progress(f"Resolving {len(wanted.lines)} requirements for {base.shown}")
+        with self._workplace() as work:
+            place = Place(work, source_root or work, wanted.options, wanted.credentials)
+            locked = lock.resolve(request.lines, wanted, self._installer, base, place)
+        return base, wanted, replace(locked, lines=missing(locked.lines, present))
+
+    def _present(self, base: Interpreter) -> Mapping[str, str]:
+        """Packages that the environment sees without having them, by name: what they satisfy is not installed again."""
+        if self._foreign:
+            return self._foreign.packages
+        return interpreter.packages_of(base) if self._packages.system_site_packages else {}
 
     def _base(self, request: EnvRequest, progress: Progress) -> Interpreter:
         if self._foreign is None:

@@ -51,7 +51,7 @@ def installer_for(tools: Toolbox) -> Installer:
         EnvironmentBuildError: the settings name one that this version does not have.
     """
     kind = tools.packages.type
-    if kind == "uv":
+    if kind in ("uv", "poetry"):  # poetry decides what is asked for; uv installs it
         from hpc_agent.envs.uv_installer import UvInstaller
 
         return UvInstaller(tools)
@@ -60,5 +60,6 @@ def installer_for(tools: Toolbox) -> Installer:
 
         return PipInstaller(tools)
     raise EnvironmentBuildError(
-        f"agent.package_manager.type is {kind!r}, which cannot build environments for the shared cache: use uv or pip"
+        f"agent.package_manager.type is {kind!r}: its environments cannot be moved, so that no shared cache can hold "
+        "them; use uv, pip or poetry"
     )

@@ -30,6 +30,13 @@ print(json.dumps({
 """
 """Makes any Python print an ``Interpreter``."""
 
+_PACKAGES = """
+import json, re
+from importlib.metadata import distributions
+found = {d.metadata["Name"]: d.version for d in distributions() if d.metadata["Name"]}
+print(json.dumps({re.sub(r"[-_.]+", "-", name).lower(): version for name, version in found.items()}))
+"""
+
 
 @dataclass(frozen=True)
 class Interpreter:
@@ -98,6 +105,19 @@ def ask(path: str) -> Interpreter:
         raise EnvironmentBuildError(f"{path} is no working Python: {answer.last_words}")
     except (ProcessError, msgspec.DecodeError) as error:
         raise EnvironmentBuildError(f"{path} is no working Python: {error}") from error
+
+
+def packages_of(interpreter: Interpreter) -> dict[str, str]:
+    """What the interpreter's own site holds: normalised name → version.
+
+    Raises:
+        EnvironmentBuildError: it does not run.
+    """
+    try:
+        answer = process.run([interpreter.executable, "-I", "-c", _PACKAGES], timeout=60)
+        return msgspec.json.decode(answer.stdout, type=dict[str, str])
+    except (ProcessError, msgspec.DecodeError) as error:
+        raise EnvironmentBuildError(f"{interpreter.executable} does not say what packages it has: {error}") from error
 
 
 def is_there(executable: str) -> bool:

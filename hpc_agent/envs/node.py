@@ -7,7 +7,6 @@ import fcntl
 import os
 import secrets
 import shutil
-import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,23 +19,6 @@ _ROOM = 64 << 20
 """Bytes to leave free beside an unpacked environment: the job wants to write something too."""
 _SLACK = 2048
 """Bytes that a file takes beyond its content, on average."""
-
-
-def own_folder(scratch: Path) -> Path | None:
-    """A folder of this user's in ``scratch``, or None if there can be none that nobody else writes to.
-
-    In a shared /tmp anybody may have made the name first: what runs from it must be our own.
-    """
-    folder = scratch / f"hpc-agent-{os.getuid()}"
-    try:
-        scratch.mkdir(parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            folder.mkdir(mode=0o700)
-        status = folder.lstat()
-    except OSError:
-        return None
-    private = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
-    return folder if private and os.access(folder, os.W_OK) else None
 
 
 class NodeCache:

@@ -13,6 +13,7 @@ import msgspec
 
 from hpc_agent.envs.installers import Place
 from hpc_agent.envs.interpreter import Interpreter
+from hpc_agent.envs.requirements import ResolutionError
 from hpc_agent.envs.toolbox import Toolbox, as_error
 from hpc_agent.errors import EnvironmentBuildError
 
@@ -78,7 +79,7 @@ class PipInstaller:
         limits = place.write("constraints.txt", constraints)
         report = place.work / "report.json"
         arguments = ["--dry-run", "--ignore-installed", "--report", str(report), "-r", asked, "-c", limits]
-        self._pip(["install", *arguments], base, place, "the task's requirements cannot be resolved")
+        self._pip(["install", *arguments], base, place, "the task's requirements cannot be resolved", ResolutionError)
         try:
             items = msgspec.json.decode(report.read_bytes(), type=_Report).install
         except (OSError, msgspec.DecodeError) as error:
@@ -107,7 +108,14 @@ class PipInstaller:
         inside = ["--python", str(root / "bin" / "python"), "install", "--no-compile"]
         self._pip([*inside, *arguments], base, place, "the task's packages cannot be installed")
 
-    def _pip(self, arguments: Sequence[str], base: Interpreter, place: Place, failed: str) -> None:
+    def _pip(
+        self,
+        arguments: Sequence[str],
+        base: Interpreter,
+        place: Place,
+        failed: str,
+        kind: type[EnvironmentBuildError] = EnvironmentBuildError,
+    ) -> None:
         own = place.work / "pip"
         if not own.exists():
             self._tools.virtualenv(base, own, pip=True)
@@ -115,4 +123,4 @@ class PipInstaller:
         argv = [str(own / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet"]
         answer = self._tools.run([*argv, *arguments, *flags], cwd=place.cwd, credentials=place.credentials)
         if not answer.ok:
-            raise as_error(failed, answer)
+            raise as_error(failed, answer, kind)

@@ -13,7 +13,7 @@ import msgspec
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import RequirementFiles
 from hpc_agent.domain.task import Script
-from hpc_agent.envs import requirements
+from hpc_agent.envs import pyproject, requirements
 from hpc_agent.envs.requirements import Lines
 
 FORMAT = 1
@@ -76,24 +76,35 @@ def request_for_file(text: str, files: RequirementFiles = _NO_FILES, *, python: 
 
 
 def _lines(script: Script, files: RequirementFiles, packages: PackageSettings) -> Lines:
-    """Which list counts: wire.md 4.9. A list that is there but empty asks for nothing, and means it."""
+    """Which list counts: wire.md 4.9. A list that is there but empty asks for nothing, and means it.
+
+    Where a site says poetry, a repository's project counts before any list, as with the reference.
+    """
     wanted = script.requirements
-    from_files = [f"-r {path}" for path in files.roots]
-    folder = files.working_dir
+    chosen = wanted.pip
     if packages.force_repo_requirements_txt and files.roots:
-        texts, folder = from_files, ""
+        chosen = None
     elif packages.force_original_requirements and wanted.org_pip is not None:
-        texts = list(wanted.org_pip)
-    elif wanted.pip is not None:
-        texts = list(wanted.pip)
-    else:
-        texts, folder = from_files, ""
-    return requirements.collect([*texts, *_implied(script)], files, folder)
+        chosen = wanted.org_pip
+    by_poetry = packages.type == "poetry" and bool(files.project)
+    if chosen is not None and not by_poetry:
+        return requirements.collect([*chosen, *_implied(script)], files, files.working_dir)
+    lines, limits = _of_project(files) if files.project and (by_poetry or not files.listed) else ([], [])
+    lists = () if by_poetry and files.listed else files.roots
+    texts = [*(f"-r {path}" for path in lists), *lines, *_implied(script)]
+    return requirements.collect(texts, files, "", constraints=limits)
+
+
+def _of_project(files: RequirementFiles) -> tuple[list[str], list[str]]:
+    """Requirements and constraints of the repository's pyproject.toml, paths relative to the root."""
+    folder = posixpath.dirname(files.project)
+    lines, limits = pyproject.dependencies(folder, files.texts)
+    return [requirements.canonical(line, folder) for line in lines], limits
 
 
 def _implied(script: Script) -> Iterable[str]:
     """A notebook is converted by what must then be there."""
-    if posixpath.splitext(script.entry_point.strip())[1] == ".ipynb":
+    if re.search(r"\.ipynb(\s|$)", script.entry_point):
         return ("nbconvert", "ipython")
     return ()
 

@@ -20,6 +20,10 @@ _COLLAPSED = ("clearml", "trains", "nbconvert", "ipython")
 """Injected by SDKs and agents beside the user's own line: the last one counts (wire.md 4.9)."""
 
 
+class ResolutionError(EnvironmentBuildError):
+    """The requirements fit no packages, or the index that has them cannot be reached."""
+
+
 @dataclass(frozen=True)
 class Lines:
     """``requirements`` and ``constraints``: one each, in a form that differs only where the meaning does.
@@ -34,14 +38,14 @@ class Lines:
     local: tuple[str, ...] = ()
 
 
-def collect(texts: Iterable[str], files: RequirementFiles, folder: str) -> Lines:
+def collect(texts: Iterable[str], files: RequirementFiles, folder: str, *, constraints: Iterable[str] = ()) -> Lines:
     """All that ``texts`` ask for, included files followed; paths in them are relative to ``folder``.
 
     Raises:
         EnvironmentBuildError: an included file is not in the repository.
     """
     requirements: list[str] = []
-    constraints: list[str] = []
+    limits = [canonical(line, folder) for line in constraints]
     options: list[str] = []
     pending = [(line, folder, False) for line in logical_lines("\n".join(texts))]
     seen: set[tuple[str, bool]] = set()
@@ -61,11 +65,11 @@ def collect(texts: Iterable[str], files: RequirementFiles, folder: str) -> Lines
         elif name:
             options.append(f"{name} {value}".strip())
         else:
-            (constraints if constraining else requirements).append(canonical(line, at))
+            (limits if constraining else requirements).append(canonical(line, at))
     unique = _collapse(requirements)
     return Lines(
         tuple(unique),
-        tuple(sorted(set(constraints))),
+        tuple(sorted(set(limits))),
         tuple(sorted(set(options))),
         tuple(sorted(line for line in unique if line.startswith("./"))),
     )

@@ -1,6 +1,7 @@
 """The shared cache of environments: one folder for each, complete from the moment it can be seen.
 
 envs/<key>/env.tar.zst, lock.txt, manifest.json   published by one rename, never changed
+envs/<key>/env.squashfs                           the same to be mounted, where that is configured
 requests/<digest>.json, .failed                   what a task's words meant last, or why that failed
 uses/<key>                                        one byte for each use: size and time tell how many and when
 leases/…                                          who builds what
@@ -25,6 +26,7 @@ from hpc_agent.errors import EnvironmentBuildError
 
 ARCHIVE = "env.tar.zst"
 LOCK = "lock.txt"
+_IMAGE = "env.squashfs"
 _MANIFEST = "manifest.json"
 _ABANDONED = 3600.0
 
@@ -44,6 +46,9 @@ class SharedCache:
 
     def archive(self, key: EnvKey) -> Path:
         return self.envs / key / ARCHIVE
+
+    def image(self, key: EnvKey) -> Path:
+        return self.envs / key / _IMAGE
 
     def manifest(self, key: EnvKey) -> Manifest | None:
         """The manifest of a published environment, or None. Sees at once what another node has just published.
@@ -88,6 +93,23 @@ class SharedCache:
             raise self.cannot_write(error) from error
         finally:
             shutil.rmtree(making, ignore_errors=True)
+
+    def publish_image(self, key: EnvKey, make: Callable[[Path], None]) -> None:
+        """Add the image that ``make`` writes to a published environment.
+
+        Raises:
+            EnvironmentBuildError: the shared folder is full or not writable.
+        """
+        making = self.envs / key / f".{secrets.token_hex(4)}.new"
+        try:
+            make(making)
+            files.share_like_parent(making)
+            making.rename(self.image(key))
+            files.fsync_directory(making.parent)
+        except OSError as error:
+            raise self.cannot_write(error) from error
+        finally:
+            making.unlink(missing_ok=True)
 
     def _remove_leftovers(self, newest: Path) -> None:
         """What killed writers left: packing takes seconds, so what is an hour older than ``newest`` is nobody's."""

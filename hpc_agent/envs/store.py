@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import secrets
-import socket
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
 
 from hpc_agent import files
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey
-from hpc_agent.envs import interpreter, node
+from hpc_agent.envs import node
 from hpc_agent.envs.archive import ArchiveError
 from hpc_agent.envs.foreign import Foreign
 from hpc_agent.envs.manifest import Failure, Manifest, Resolution
-from hpc_agent.envs.node import NodeCache
+from hpc_agent.envs.opening import Opener, UsableEnv
 from hpc_agent.envs.request import EnvRequest
-from hpc_agent.envs.requirements import shown
+from hpc_agent.envs.requirements import ResolutionError, shown
 from hpc_agent.envs.shared import SharedCache
 from hpc_agent.errors import EnvironmentBuildError, ProcessError
 from hpc_agent.git_credentials import GitCredential
@@ -46,28 +43,11 @@ class StagedEnv:
     built: bool = False
 
 
-@dataclass(frozen=True)
-class UsableEnv:
-    """``python`` is the environment's interpreter, ``root`` its folder, ``packages`` as ``pip freeze`` prints them.
-
-    ``how``: ``ready`` (another job had unpacked it on this node), ``unpacked`` (by this call), or ``in place`` (on
-    the shared file system). ``base``: the interpreter that it is made with, in the container image ``image`` (its
-    identity) if that is named.
-    """
-
-    python: Path
-    root: Path
-    key: EnvKey
-    how: Literal["ready", "unpacked", "in place"]
-    packages: tuple[str, ...] = ()
-    image: str = ""
-    base: str = ""
-
-
 class EnvStore:
     """The shared cache under ``cache_dir`` and this node's share of it under ``scratch``.
 
-    ``credentials``: for requirements that installers fetch with git.
+    ``credentials``: for requirements that installers fetch with git. ``mount``: make images, and mount them rather
+    than unpack, where a machine can.
     """
 
     def __init__(
@@ -77,12 +57,14 @@ class EnvStore:
         packages: PackageSettings,
         clock: Clock,
         credentials: Sequence[GitCredential] = (),
+        mount: bool = False,
     ) -> None:
         self._shared = SharedCache(cache_dir)
         self._scratch = scratch
         self._packages = packages
         self._clock = clock
         self._credentials = tuple(credentials)
+        self._mount = mount
 
     def stage(
         self,
@@ -166,13 +148,44 @@ class EnvStore:
         manifest = self._published(key)
         if manifest is None:
             raise EnvironmentBuildError(f"environment {key} is not in the cache {self._shared.root}: {_remedy(task)}")
-        _check_node(manifest, progress)
-        self._shared.note(key, use=True)
         try:
-            return self._on_this_node(manifest, progress)
+            return Opener(self._shared, self._scratch, self._clock, mount=self._mount).open(manifest, progress)
         except ArchiveError as error:
             self._shared.set_aside(key)
             raise EnvironmentBuildError(f"environment {key} is damaged ({error}): {_remedy(task)}") from error
+
+    def lock(
+        self, request: EnvRequest, progress: Progress, *, source_root: Path | None, foreign: Foreign | None
+    ) -> tuple[str, ...]:
+        """Requirement lines, exact and with their indexes, for an installer that puts them elsewhere.
+
+        Raises:
+            EnvironmentBuildError: they cannot be resolved.
+        """
+        from hpc_agent.envs.builder import Builder
+
+        folder = self._local_folder()
+        builder = Builder(self._shared, folder, self._packages, self._clock, self._credentials, foreign)
+        return builder.lock(request, source_root, progress)
+
+    def copy(self, key: EnvKey, into: Path) -> tuple[str, ...]:
+        """Unpack an environment to the new folder ``into``, there to be changed; returns what is in it.
+
+        Raises:
+            EnvironmentBuildError: it is not in the shared cache, is damaged, or there is no room.
+        """
+        manifest = self._published(key)
+        if manifest is None:
+            raise EnvironmentBuildError(f"environment {key} is not in the cache {self._shared.root}")
+        try:
+            node.unpack_to(self._shared.archive(key), into)
+        except (ArchiveError, OSError, ProcessError) as error:
+            raise EnvironmentBuildError(f"environment {key} cannot be unpacked to {into}: {error}") from error
+        for folder, _, names in os.walk(into):
+            for path in (folder, *(os.path.join(folder, name) for name in names)):  # noqa: PTH118 (12,000 of them)
+                if not os.path.islink(path):  # noqa: PTH114
+                    os.chmod(path, os.stat(path).st_mode | 0o200)  # noqa: PTH101, PTH116
+        return manifest.packages
 
     def _current(self, digest: str) -> StagedEnv | None:
         """What was staged for the same words a short while ago."""
@@ -208,7 +221,11 @@ class EnvStore:
         try:
             builder = Builder(self._shared, folder, self._packages, self._clock, self._credentials, foreign)
             key, packages, built = builder.ensure(request, source_root, progress, published=self._published)
+            if self._mount:
+                builder.ensure_image(key, progress)
         except EnvironmentBuildError as error:
+            if isinstance(error, ResolutionError) and (earlier := self._earlier(digest, error, progress)):
+                return earlier
             with contextlib.suppress(EnvironmentBuildError):
                 self._shared.remember(digest, Failure(secrets.token_hex(8), str(error)))
             raise
@@ -222,72 +239,26 @@ class EnvStore:
         self._shared.note(key, use=False)
         return StagedEnv(key, packages, built)
 
+    def _earlier(self, digest: str, error: ResolutionError, progress: Progress) -> StagedEnv | None:
+        """What the same words meant before: an index that is down must not stop what worked yesterday."""
+        resolution = self._shared.resolution(digest)
+        manifest = self._published(resolution.key) if resolution else None
+        if resolution is None or manifest is None:
+            return None
+        progress(f"{error}; taking the environment that they meant on {resolution.resolved_at:%Y-%m-%d %H:%M} UTC")
+        return StagedEnv(manifest.key, manifest.packages)
+
     def _local_folder(self) -> Path:
-        folder = node.own_folder(self._scratch) or node.own_folder(Path(tempfile.gettempdir()))
+        folder = files.own_folder(self._scratch) or files.own_folder(Path(tempfile.gettempdir()))
         if folder is None:
             raise EnvironmentBuildError(
                 f"no folder to build in: {self._scratch} is not writable, or another user has taken our folder's name"
             )
         return folder
 
-    def _on_this_node(self, manifest: Manifest, progress: Progress) -> UsableEnv:
-        folder = node.own_folder(self._scratch)
-        source = self._shared.archive(manifest.key)
-        if folder:
-            try:
-                if found := NodeCache(folder).obtain(manifest, source, progress):
-                    root, unpacked = found
-                    return _usable(manifest, root, "unpacked" if unpacked else "ready")
-            except (OSError, ProcessError) as error:
-                progress(f"The environment cannot be unpacked to {folder}: {error}")
-        return self._in_place(manifest, source, progress)
-
-    def _stay(self, key: EnvKey) -> None:
-        """Tell ``hpc-agent cache prune`` that a job runs from the shared tree, until this process ends."""
-        from hpc_agent.lease import Lease, Pace
-
-        lease = Lease(self._shared.leases / f"use-{key}-{socket.gethostname()}-{os.getpid()}", self._clock, Pace(60))
-        with contextlib.suppress(OSError):  # where we may not write, nobody prunes for us either
-            if lease.acquire():
-                atexit.register(lease.release)
-
-    def _in_place(self, manifest: Manifest, source: Path, progress: Progress) -> UsableEnv:
-        """Without room on the node: a tree on the shared file system, unpacked by the first who needs it."""
-        root = self._shared.unpacked / manifest.key
-        self._stay(manifest.key)
-        if not files.visible(root):
-            progress(f"Unpacking the environment {manifest.key} to {root}, for there is no room on this node")
-            try:
-                files.ensure_directory(root.parent)
-                node.unpack_to(source, root)
-            except (OSError, ProcessError) as error:
-                raise EnvironmentBuildError(
-                    f"environment {manifest.key} fits neither {self._scratch} nor {root.parent}: {error}; "
-                    "give the job local scratch space (SLURM_TMPDIR, TMPDIR or hpc.scratch_dir)"
-                ) from error
-        return _usable(manifest, root, "in place")
-
 
 def _remedy(task: str) -> str:
     return f"stage it where there is a network with `hpc-agent cache warm --id {task}`"
 
 
-def _usable(manifest: Manifest, root: Path, how: Literal["ready", "unpacked", "in place"]) -> UsableEnv:
-    python = root / "bin" / "python"
-    return UsableEnv(python, root, manifest.key, how, manifest.packages, manifest.image, manifest.executable)
-
-
-def _check_node(manifest: Manifest, progress: Progress) -> None:
-    if manifest.image:
-        return
-    if not interpreter.is_there(manifest.executable):
-        raise EnvironmentBuildError(
-            f"environment {manifest.key} needs the interpreter {manifest.executable} (Python {manifest.version}), "
-            f"which {socket.gethostname()} does not have: install it there, load it as a module, or build the "
-            "environment with an interpreter on the shared file system (agent.python_binary)"
-        )
-    if interpreter.older_libc(manifest.libc):
-        progress(
-            f"Environment {manifest.key} was built with {manifest.libc}, which is newer than this node's: if a package "
-            "cannot be loaded, stage the task on a machine like this one"
-        )
+__all__ = ["FRESH", "EnvStore", "StagedEnv", "UsableEnv"]

@@ -137,7 +137,9 @@ def _uv_cache(folder: Path) -> Path:
     return folder / "uv-cache"
 
 
-def as_error(what: str, answer: Completed) -> EnvironmentBuildError:
+def as_error(
+    what: str, answer: Completed, kind: type[EnvironmentBuildError] = EnvironmentBuildError
+) -> EnvironmentBuildError:
     """An installer's failure in its own last words."""
     words = without_credentials(answer.last_words).strip() or f"exit code {answer.returncode}"
-    return EnvironmentBuildError(f"{what}: {words}")
+    return kind(f"{what}: {words}")

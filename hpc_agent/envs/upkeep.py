@@ -101,6 +101,20 @@ def remove(shared: SharedCache, keys: Sequence[EnvKey]) -> list[EnvKey]:
     return failed
 
 
+def forget_requests(shared: SharedCache) -> None:
+    """Remove what tasks' words meant where that is no longer there, so that lookups stay quick."""
+    try:
+        names = [path.name for path in shared.requests.iterdir()]
+    except FileNotFoundError:
+        return
+    present = set(_keys(shared))
+    for name in names:
+        digest, _, kind = name.partition(".")
+        resolution = shared.resolution(digest) if kind == "json" else None
+        if resolution is None or resolution.key not in present:
+            (shared.requests / name).unlink(missing_ok=True)
+
+
 def in_use(shared: SharedCache) -> set[EnvKey]:
     """Environments that jobs run in place now. Forgets the jobs that are gone."""
     found = set()

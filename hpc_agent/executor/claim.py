@@ -55,6 +55,11 @@ class Claimer:
                 start of this job goes on from it.
         """
         before = self._run.claim()
+        if before is not None and self._is_over(before):
+            # The same job or terminal runs it anew.
+            self._run.drop_claim()
+            self._run.drop_exit_report()
+            before = None
         if before is not None:
             taken = self._taken(before)
             if taken:
@@ -66,6 +71,12 @@ class Claimer:
         if require_queue:
             return Lost(f"the task is {task.status.value}, not queued")
         return self._unqueued(task)
+
+    def _is_over(self, before: Claim) -> bool:
+        """Whether this very start of our job has run it to its end before."""
+        same = (before.state, before.owner, before.start) == ("won", self._me.owner, self._me.restarts)
+        report = self._run.exit_report() if same else None
+        return report is not None and report.cause is None
 
     def _taken(self, before: Claim) -> str:
         """Why a claim that is there keeps us out, or nothing."""

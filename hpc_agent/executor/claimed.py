@@ -30,7 +30,7 @@ from hpc_agent.executor.signals import Signals, Unwind
 from hpc_agent.executor.stop import StopRequest, Why
 from hpc_agent.executor.supervise import Supervisor
 from hpc_agent.executor.watch import Meters, Watch, Watched
-from hpc_agent.files import CorruptFileError, ensure_directory
+from hpc_agent.files import CorruptFileError, ensure_directory, private_folder
 from hpc_agent.logs import Events
 from hpc_agent.process import Grace, Supervised
 from hpc_agent.retry import FINAL, ROUTINE
@@ -141,6 +141,11 @@ class ClaimedRun:
         except HpcAgentError as error:
             console.say(str(error))
             return never_started(str(error))
+        except Exception as error:  # noqa: BLE001 - whatever it was, the task gets its final status
+            log.error("execution failed", task=self._task.id, error=error, trace=True)
+            words = f"the task could not be run: {type(error).__name__}: {error}"
+            console.say(words)
+            return never_started(words)
         finally:
             watch.finish()
 
@@ -172,7 +177,7 @@ class ClaimedRun:
             log.warning("not started", task=task.id, error=error)
             return ended(0, Circumstances(Why.TAKEN_BACK))
         try:
-            self._client.workers.report(me.worker, task=task.id)
+            self._client.workers.report(me.worker, task=task.id, tags=self._settings.agent.tags)
         except HpcAgentError as error:
             log.warning("not introduced", task=task.id, error=error)
         return None
@@ -185,14 +190,19 @@ class ClaimedRun:
         task = self._task
         return Watch(
             self._client,
-            Watched(task.id, self._me.worker, self._stamp, [task.queue] if task.queue else [], self._still_ours),
+            Watched(
+                task.id,
+                self._me.worker,
+                self._stamp,
+                [task.queue] if task.queue else [],
+                self._still_ours,
+                self._settings.agent.tags,
+            ),
             self._stop,
             self._clock,
             ping_interval=self._settings.agent.task_ping_interval_sec,
             callback_limit=self._settings.agent.abort_callback_max_timeout,
-            meters=Meters(
-                UsageReader(self._clock, GpuReader(visible_gpus(os.environ))), self._memory, self._remember_memory
-            ),
+            meters=Meters(UsageReader(self._clock, GpuReader(visible_gpus(os.environ))), self._look_at_memory),
             # The main thread may sit in git or an installer.
             wake=self._signals.wake,
             say=console.say,
@@ -201,7 +211,7 @@ class ClaimedRun:
     def _run_process(self, console: Console) -> Outcome:
         directory = self._directory
         name = f"{directory.attempt.job_name}.{self._me.restarts}"
-        workdir = self._settings.hpc.scratch / f"hpc-agent-{os.getuid()}" / "work" / name
+        workdir = private_folder(self._settings.hpc.scratch) / "work" / name
         ensure_directory(workdir, mode=0o700)
         try:
             with self._signals.unwinding():
@@ -270,8 +280,9 @@ class ClaimedRun:
             return out_of_memory(memory.peak_mb, memory.limit_mb)
         return ""
 
-    def _remember_memory(self) -> None:
-        """For the daemon, if we are killed along with the task."""
+    def _look_at_memory(self) -> None:
+        """Written down for the daemon, if we are killed along with the task."""
+        self._memory.look()
         peak = self._memory.peak_mb
         if peak > 1.05 * self._remembered_mb:
             self._remembered_mb = peak

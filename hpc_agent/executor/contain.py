@@ -28,6 +28,7 @@ from hpc_agent.redact import without_credentials
 from hpc_agent.sources.workspace import Workspace
 
 WORK = "/hpc-agent/work"
+CODE = "/hpc-agent/code"
 ENVIRONMENT = "/hpc-agent/environment"
 CACHE = "/hpc-agent/cache"
 HOME = "/hpc-agent/home"
@@ -62,6 +63,7 @@ class Container:
         self._configuration = configuration
         self._settings = configuration.settings
         self._alive: int | None = None
+        self._elsewhere: Path | None = None
         self.code = ensure_directory(workdir / "code").resolve()
 
     def command(self, run: Inhabitant, say: Callable[[str], None]) -> list[str]:
@@ -83,6 +85,11 @@ class Container:
                 say(note)
         gpus = share(run.gpus, os.environ, present=Path("/dev/nvidiactl").exists())
         self._hold_on()
+        root = run.workspace.root
+        if self.code not in (root, *root.parents):
+            # The site's own folder of code (agent.force_code_dir).
+            self._elsewhere = root
+            mounts.append(Mount(root, CODE, writable=True))
         start = self._launch(run, {**travelling(os.environ), **dict(variables)}, gpus)
         self._announce(run.task, arguments, say)
         return self._room.command(
@@ -144,6 +151,7 @@ class Container:
                 script_dir=space.script_dir,
                 root=space.root,
                 bin_dir=None,
+                auth_token=self._settings.api.token_in_place_of_keys,
                 gpus=run.gpus,
             ),
             self._settings.agent,
@@ -170,6 +178,8 @@ class Container:
         )
 
     def _inside(self, path: Path) -> Path:
+        if self._elsewhere:
+            return Path(CODE) / path.relative_to(self._elsewhere)
         return Path(WORK) / path.resolve().relative_to(self.code)
 
     def _labels(self, worker: WorkerId) -> list[str]:

@@ -9,6 +9,9 @@ from pathlib import Path
 from hpc_agent.config.settings import AgentSettings
 from hpc_agent.domain.ids import WorkerId
 from hpc_agent.domain.task import Task
+from hpc_agent.redact import Secret
+
+_NO_TOKEN = Secret("")
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,8 @@ class Launch:
     root: Path
     bin_dir: Path | None
     """``bin`` of the task's Python environment."""
+    auth_token: Secret = _NO_TOKEN
+    """In place of keys: the SDK reads keys from the configuration, a token from a variable only."""
     gpus: str | None = None
     """``--gpus``: indexes or ``all``; ``none`` for ``--cpu-only``; None leaves Slurm's choice."""
 
@@ -33,6 +38,8 @@ def process_environment(inherited: Mapping[str, str], launch: Launch, agent: Age
     for name, value in _for_sdk(launch).items():
         environ[f"CLEARML_{name}"] = environ[f"TRAINS_{name}"] = value
     environ["CLEARML_WORKER_ID"] = launch.worker
+    if len(launch.auth_token):
+        environ["CLEARML_AUTH_TOKEN"] = launch.auth_token.reveal()
     environ["PYTHONPATH"] = _python_path(environ.get("PYTHONPATH", ""), launch, agent)
     environ["PYTHONUNBUFFERED"] = "1"
     if launch.bin_dir is not None:

@@ -151,7 +151,7 @@ class Preparer:
         """Offline: what the daemon staged for this attempt, else what the cache has. Online: a stage of our own."""
         if not self._wishes.standalone:
             return self._stager.stage(task, self._say)
-        return read_record(directory.stage, Staged) or self._stager.find(task)
+        return read_record(directory.stage, Staged) or self._stager.find(task, self._say)
 
     def _launch(self, task: Task, workspace: Workspace, python: Path | None) -> Launch:
         files = self._configuration.files
@@ -163,6 +163,7 @@ class Preparer:
             script_dir=workspace.script_dir,
             root=workspace.root,
             bin_dir=python.parent if python else None,
+            auth_token=self._settings.api.token_in_place_of_keys,
             gpus=self._wishes.gpus,
         )
 

@@ -11,11 +11,9 @@ from hpc_agent.api.tasks import Glimpse
 from hpc_agent.clock import Clock
 from hpc_agent.domain.ids import QueueId, TaskId, WorkerId
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.errors import HpcAgentError
 from hpc_agent.executor.stop import StopRequest, Why
 from hpc_agent.logs import Events
 from hpc_agent.retry import ONCE
-from hpc_agent.telemetry.memory import JobMemory
 from hpc_agent.telemetry.usage import UsageReader
 
 log = Events("watch")
@@ -35,17 +33,18 @@ class Watched:
 
     task: TaskId
     worker: WorkerId
-    stamp: str
-    queues: Sequence[QueueId]
-    still_ours: Callable[[], bool]
+    stamp: str = ""
+    """What the server shows while the run is ours; empty where it is not shown."""
+    queues: Sequence[QueueId] = ()
+    still_ours: Callable[[], bool] = lambda: True
+    tags: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class Meters:
     usage: UsageReader
-    memory: JobMemory
-    remember: Callable[[], None]
-    """Called when ``memory`` was looked at."""
+    memory: Callable[[], None] = lambda: None
+    """Looks at the memory in use."""
 
 
 class Watch:
@@ -62,7 +61,7 @@ class Watch:
         callback_limit: float,
         meters: Meters,
         wake: Callable[[], None],
-        say: Callable[[str], None],
+        say: Callable[[str], None] = lambda _line: None,
     ) -> None:
         """``callback_limit``: the most seconds that a task's own abort callback gets."""
         self._client = client
@@ -82,7 +81,8 @@ class Watch:
 
     def finish(self) -> None:
         self._done.set()
-        self._thread.join(timeout=5)
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)
 
     def _loop(self) -> None:
         begun = self._clock.monotonic()
@@ -101,10 +101,10 @@ class Watch:
                     self._quietly(action)
 
     def _quietly(self, call: Callable[[], None]) -> None:
-        """No answer is no order to stop: the next turn asks again."""
+        """No answer, or an odd one, is no order to stop: the next turn asks again."""
         try:
             call()
-        except (HpcAgentError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - this thread is all that hears an abort
             log.warning("no answer", task=self._run.task, error=error)
 
     def _look(self) -> None:
@@ -117,7 +117,7 @@ class Watch:
         seen = self._client.tasks.glimpse([run.task], budget=ONCE).get(run.task)
         if seen is None:
             self._end(Why.TAKEN_BACK, "it was deleted")
-        elif seen.stamp and seen.stamp != run.stamp:
+        elif run.stamp and seen.stamp not in ("", run.stamp):
             self._end(Why.FENCED, f"run {seen.stamp} on the server")
         elif seen.abort_requested:
             self._abort(seen)
@@ -141,6 +141,8 @@ class Watch:
         self._stop.ask(Why.ABORT, hold_until=self._clock.monotonic() + seconds)
 
     def _end(self, why: Why, words: str) -> None:
+        if self._done.is_set():
+            return
         log.info("stopping", task=self._run.task, why=why.value, said=words)
         self._stop.ask(why)
         self._wake()
@@ -150,8 +152,9 @@ class Watch:
 
     def _report(self) -> None:
         run = self._run
-        self._client.workers.report(run.worker, queues=run.queues, task=run.task, stats=self._meters.usage.read())
+        self._client.workers.report(
+            run.worker, queues=run.queues, task=run.task, stats=self._meters.usage.read(), tags=run.tags
+        )
 
     def _measure(self) -> None:
-        self._meters.memory.look()
-        self._meters.remember()
+        self._meters.memory()

@@ -63,6 +63,11 @@ class RunDirectory:
         return ConsoleFiles(self.path / "notes.log", self.path / "notes.offset")
 
     @property
+    def owner_config(self) -> Path:
+        """The configuration of a job that calls the server as its task's owner."""
+        return self.path / "owner.conf"
+
+    @property
     def stage(self) -> Path:
         return self.path / "stage.json"
 
@@ -85,6 +90,17 @@ class RunDirectory:
     def first_submission(self, record: Submission) -> bool:
         """Write the submission unless there is one: True for exactly one writer."""
         return self._first("submit.json", record)
+
+    def first_try(self, record: Submission) -> Submission:
+        """The record of try number ``record.tries``: this one, or the one of whoever was first."""
+        name = f"try.{record.tries}.json"
+        if self._first(name, record):
+            return record
+        return read_record(self.path / name, Submission) or record
+
+    def drop_try(self, number: int) -> None:
+        """Nothing was submitted in this try after all."""
+        (self.path / f"try.{number}.json").unlink(missing_ok=True)
 
     def drop_submission(self) -> None:
         """The scheduler certainly has no job of it."""

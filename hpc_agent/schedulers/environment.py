@@ -5,30 +5,27 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from hpc_agent.config.names import is_setting
+from hpc_agent.redact import is_secret
+
 _SITE = re.compile(
     # They change what Slurm's commands do or print, or belong to the job or session that we run in (slurm.md 2, 4).
     r"^(SLURM_(?!CONF$)|SBATCH_|SALLOC_|SRUN_|SQUEUE_|SACCT_|SCANCEL_|SINFO_|SCONTROL_|PMIX?_|XDG_|DBUS_)"
 )
-_SECRET = re.compile(
-    r"PASSWORD|PASSWD|PASSPHRASE|(^|_)(SECRET|PASS|ACCESS_KEY|API_KEY)(_|$)"
-    r"|(^|_)(TOKEN|PAT|CREDENTIALS?|KEY|CONNECTION_STRING)$",
-    re.IGNORECASE,
-)
-_NAMES_A_FILE = re.compile(r"_(FILE|PATH|DIR)$|^GOOGLE_APPLICATION_CREDENTIALS$")
 
 
 def scrubbed(environ: Mapping[str, str]) -> dict[str, str]:
-    """``environ`` without another job's or session's variables and without secrets.
+    """``environ`` without another job's or session's variables, without secrets and without settings.
 
     sbatch copies its environment into the job, where other programs, ``scontrol`` and core files can show it; what a
-    job must know it reads from a file of mode 0600.
+    job must know it reads from a file of mode 0600. That file has our settings too, flags included, which variables
+    would beat there.
     """
-    return {name: value for name, value in environ.items() if not _SITE.match(name) and not is_secret(name)}
+    return {name: value for name, value in environ.items() if not _left_out(name)}
 
 
-def is_secret(name: str) -> bool:
-    """Whether a variable of this name usually holds a credential."""
-    return bool(_SECRET.search(name)) and not _NAMES_A_FILE.search(name)
+def _left_out(name: str) -> bool:
+    return bool(_SITE.match(name)) or is_secret(name) or is_setting(name)
 
 
 def for_queries(environ: Mapping[str, str]) -> dict[str, str]:

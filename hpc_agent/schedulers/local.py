@@ -65,7 +65,7 @@ class LocalScheduler:
         self._environ = scrubbed(own)
         self._given = share
         self._share = share or Share("", settings.max_jobs, gpus.names(settings.gpus, own))
-        self._room = Room(0, 0)
+        self._room = Room(0, 0, 0)
 
     def cluster(self) -> str:
         return self._cluster
@@ -163,7 +163,8 @@ class LocalScheduler:
         live += self._start_in_order(waiting, use)
         ours = [spec for job, spec in waiting if job.claim() is None and self._share_of(spec) == self._share]
         free = len(use.free(self._share)) - sum(spec.gpus for spec in ours)
-        self._room = Room(self._share.max_jobs - use.running(self._share) - len(ours), max(free, 0))
+        slots = self._share.max_jobs - use.running(self._share) - len(ours)
+        self._room = Room(slots, max(free, 0), len(self._share.gpus))
         return live
 
     def _start_in_order(self, waiting: Sequence[tuple[JobFolder, Spec]], use: _Use) -> list[LiveJob]:

@@ -25,6 +25,26 @@ def check_out(staged: StagedSource, mirrors: Path, root: Path) -> tuple[str, ...
     return notes
 
 
+def own_objects(staged: StagedSource, root: Path) -> None:
+    """Free a checkout from its mirror, so that it can be moved to where no mirror is: its commits, without their past.
+
+    Raises:
+        SourceError: git failed, or the disk is full.
+    """
+    places = [(root, staged.commit)] if staged.commit else []
+    places += [(root / submodule.path, submodule.commit) for submodule in staged.submodules]
+    for folder, commit in places:
+        git_dir = folder / ".git"
+        alternates = git_dir / "objects" / "info" / "alternates"
+        if not alternates.exists():
+            continue
+        (git_dir / "shallow").write_text(f"{commit}\n")
+        answer = git.run(["repack", "-a", "-d", "--quiet"], git_dir=git_dir, work_tree=folder)
+        if not answer.ok:
+            raise SourceError(f"the code in {folder} cannot be made independent: {git.last_line(answer)}")
+        alternates.unlink()
+
+
 def _one(mirror: Path, commit: str, address: str, root: Path) -> tuple[str, ...]:
     if not files.visible(mirror):
         raise SourceError(f"repository {address} is not in the cache {mirror.parent}")
@@ -38,7 +58,7 @@ def _one(mirror: Path, commit: str, address: str, root: Path) -> tuple[str, ...]
     answer = git.run(["init", "--quiet", "--template=", str(root)])
     for arguments in (["remote", "add", "origin", address], ["checkout", "--quiet", "--force", "--detach", commit]):
         if answer.ok:
-            answer = git.run(arguments, git_dir=git_dir, work_tree=root)
+            answer = git.run(arguments, git_dir=git_dir, work_tree=root, timeout=git.TRANSFER)
     if not answer.ok:
         raise SourceError(f"commit {commit} of {address} cannot be checked out in {root}: {git.last_line(answer)}")
     return lfs.fill(mirror, git_dir, root, commit)

@@ -9,7 +9,7 @@ from hpc_agent.domain.task import Script
 from hpc_agent.errors import SourceError
 from hpc_agent.sources import changes
 from hpc_agent.sources.staged import Origin, StagedSource
-from hpc_agent.sources.workspace import Entry, Kind, entry_of
+from hpc_agent.sources.workspace import Entry, Kind, entry_of, parted
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,12 @@ def plan(script: Script, staged: StagedSource) -> Plan:
     script, named = _split(script)
     literal = bool(script.diff.strip()) and not changes.is_patch(script.diff)
     entry = entry_of(script)
-    if staged.origin is Origin.REPOSITORY:
+    written = literal and not script.repository.strip()
+    if staged.origin is Origin.REPOSITORY or (staged.origin is Origin.FOLDER and not written):
         working_dir = relative(script.working_dir or ".", "working folder")
         file = _script_file(entry, named) if literal else ""
-        if entry.kind not in (Kind.MODULE, Kind.SHELL_COMMAND) and not literal:
-            relative(posixpath.join(working_dir, entry.text), "entry point")
+        if entry.names_file and not literal:
+            relative(posixpath.join(working_dir, parted(entry.text)[0]), "entry point")
         return Plan(staged.name, working_dir, _at(entry, file), file)
     notes: tuple[str, ...] = ()
     if script.working_dir.strip() not in ("", "."):
@@ -61,10 +62,7 @@ def _split(script: Script) -> tuple[Script, str]:
 def _script_file(entry: Entry, named: str) -> str:
     """The name under which the task's own text is written: in one folder, whatever path it once had."""
     shell = entry.kind in (Kind.SHELL, Kind.SHELL_COMMAND)
-    if entry.kind in (Kind.MODULE, Kind.SHELL_COMMAND):
-        name = posixpath.basename(named)
-    else:
-        name = posixpath.basename(entry.text.replace("\\", "/"))
+    name = posixpath.basename(parted(entry.text)[0].replace("\\", "/") if entry.names_file else named)
     if name in (".", ".."):
         name = ""
     return name or ("untitled.sh" if shell else "untitled.py")
@@ -72,7 +70,9 @@ def _script_file(entry: Entry, named: str) -> str:
 
 def _at(entry: Entry, file: str) -> Entry:
     """``entry`` with the file that was written, unless it names no file."""
-    return entry if not file or entry.kind in (Kind.MODULE, Kind.SHELL_COMMAND) else replace(entry, text=file)
+    if not file or not entry.names_file:
+        return entry
+    return replace(entry, text=file, arguments=parted(entry.text)[1])
 
 
 def relative(path: str, what: str) -> str:

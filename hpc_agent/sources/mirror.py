@@ -6,6 +6,7 @@ import contextlib
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,6 +118,9 @@ class Mirror:
             ["fetch", "--quiet", "--force", "--prune", "--no-tags", "--no-recurse-submodules", "origin", *_REFS],
             network=True,
         )
+        # The one file that git does not share, and that the next who fetches must write.
+        with contextlib.suppress(OSError):
+            files.share_like_parent(self.path / "FETCH_HEAD")
         if not answer.ok:
             raise self._failure(revision, answer)
         commit = self.commit_of(revision) or self._fetch_other(revision)
@@ -141,11 +145,11 @@ class Mirror:
         """Make the bare repository; under another name first, so that nobody meets half of one."""
         if self.exists:
             return
-        files.ensure_directory(self.path.parent)
+        files.ensure_shared_directory(self.path.parent)
         making = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.new")
         try:
             for arguments in (
-                ["init", "--quiet", "--bare", "--template=", str(making)],
+                ["init", "--quiet", "--bare", "--template=", *_sharing(self.path.parent), str(making)],
                 [f"--git-dir={making}", "config", "remote.origin.url", self.remote.url],
                 [f"--git-dir={making}", "config", "gc.auto", "0"],
             ):
@@ -165,7 +169,9 @@ class Mirror:
 
     def _keep(self, commit: str) -> None:
         """A reference of our own: neither a pruned branch nor somebody's ``git gc`` loses a staged commit."""
-        self._git(["update-ref", f"refs/hpc-agent/{commit}", commit])
+        reference = f"refs/hpc-agent/{commit}"
+        if not (self.path / reference).exists():
+            self._git(["update-ref", reference, commit])
 
     def read(self, commit: str, path: str) -> str | None:
         """The text of a file at a commit, or None if there is no such file."""
@@ -186,3 +192,9 @@ class Mirror:
             "is the address right, was the commit pushed, and are there credentials for it (git_user and git_pass, "
             "or an ssh key without passphrase)?"
         )
+
+
+def _sharing(folder: Path) -> list[str]:
+    """The option that gives a repository's files the access that ``folder`` grants, whatever anybody's umask."""
+    mode = stat.S_IMODE(folder.stat().st_mode) & 0o666 | 0o600
+    return [f"--shared=0{mode:o}"] if mode & 0o077 else []

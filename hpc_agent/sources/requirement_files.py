@@ -17,6 +17,8 @@ from hpc_agent.sources.submodules import is_inside
 
 _INCLUDE = re.compile(r"^\s*(?:-r|-c|--requirements?|--constraints?)(?:\s*=\s*|\s+|(?<=-[rc]))(?P<path>[^\s#]+)")
 
+_LOCKS = ("uv.lock", "poetry.lock")
+
 
 def read_requirement_files(mirror: Mirror, staged: StagedSource, script: Script) -> RequirementFiles:
     """Every requirements.txt from the root down to the working folder with all they include, as the task sees them.
@@ -29,21 +31,43 @@ def read_requirement_files(mirror: Mirror, staged: StagedSource, script: Script)
     working_dir = plan(script, staged).working_dir
     folders = ["", *(_up_to(working_dir))]
     texts: dict[str, str] = {}
-    pending = [posixpath.join(folder, "requirements.txt") for folder in folders]
+    listed = False
+    lists = [posixpath.join(folder, "requirements.txt") for folder in folders]
+    pending = [*lists]
     # The task's own list may include files of the repository.
-    for line in script.requirements.pip or ():
+    for line in (*(script.requirements.pip or ()), *(script.requirements.org_pip or ())):
         pending += included(line, working_dir)
     while pending:
         path = pending.pop()
         if path in texts:
             continue
-        text = _as_changed(path, mirror.read(staged.commit, path), script, staged)
+        committed = mirror.read(staged.commit, path)
+        listed = listed or (committed is not None and path in lists)
+        text = _as_changed(path, committed, script, staged)
         if text is not None:
             texts[path] = text
             for line in text.splitlines():
                 pending += included(line, posixpath.dirname(path))
-    roots = [path for folder in folders if (path := posixpath.join(folder, "requirements.txt")) in texts]
-    return RequirementFiles(tuple(roots), texts, "" if working_dir == "." else working_dir)
+    roots = tuple(path for path in lists if path in texts)
+    project = _find_project(mirror, staged, script, folders, texts)
+    return RequirementFiles(roots, texts, "" if working_dir == "." else working_dir, project, listed)
+
+
+def _find_project(
+    mirror: Mirror, staged: StagedSource, script: Script, folders: list[str], texts: dict[str, str]
+) -> str:
+    """The pyproject.toml nearest to the working folder, put into ``texts`` with its lock; empty if there is none."""
+    for folder in reversed(folders):
+        for name in ("pyproject.toml", *_LOCKS):
+            path = posixpath.join(folder, name)
+            text = _as_changed(path, mirror.read(staged.commit, path), script, staged)
+            if text is not None:
+                texts[path] = text
+            elif name == "pyproject.toml":
+                break
+        else:
+            return posixpath.join(folder, "pyproject.toml")
+    return ""
 
 
 def _up_to(working_dir: str) -> list[str]:

@@ -12,6 +12,8 @@ class Origin(Enum):
     """The text of the script stands in the task itself."""
     NOTHING = "nothing"
     """Neither: only a module or a command is named."""
+    FOLDER = "folder"
+    """A folder that is there already, whatever the task says."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,7 @@ class Submodule:
 @dataclass(frozen=True)
 class StagedSource:
     """``commit`` is a full hash; ``mirror`` the folder name below the cache's ``vcs``; ``repository`` has no password.
+    Of a folder ``name`` is the path.
 
     ``notes``: sentences about what will be missing in the checkout, for the task's log.
     """

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import posixpath
+import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from hpc_agent import files
@@ -21,7 +24,7 @@ from hpc_agent.sources.layout import Plan, plan
 from hpc_agent.sources.mirror import Mirror, wanted
 from hpc_agent.sources.requirement_files import read_requirement_files
 from hpc_agent.sources.staged import Origin, StagedSource
-from hpc_agent.sources.workspace import Kind, Workspace
+from hpc_agent.sources.workspace import Entry, Kind, Workspace
 
 Progress = Callable[[str], None]
 
@@ -86,6 +89,8 @@ class SourceStore:
             SourceError: something is missing, does not fit, or points out of the task's own folder.
         """
         layout = plan(script, staged)
+        if staged.origin is Origin.FOLDER:
+            return in_folder(layout, Path(staged.name))
         root = into / layout.folder
         if files.visible(root):
             # Left by an attempt that Slurm requeued: its files may be changed or half there.
@@ -100,6 +105,22 @@ class SourceStore:
     def _mirror(self, script: Script) -> Mirror:
         where = remote.resolve(script.repository, self._git)
         return Mirror(self._mirrors / where.folder, where, self._clock)
+
+
+def in_folder(layout: Plan, folder: Path) -> Workspace:
+    """The workspace of a task whose code is in ``folder`` already.
+
+    Raises:
+        SourceError: the folder, its working folder or the entry point is not there.
+    """
+    root = folder.resolve()
+    if not root.is_dir():
+        raise SourceError(f"the code is to be in {folder} (agent.force_code_dir), which is no folder here")
+    cwd = inside(root, layout.working_dir, "the task's working folder is")
+    if not cwd.is_dir():
+        raise SourceError(f"the working folder {layout.working_dir!r} does not exist in {folder}")
+    entry = _found_entry(layout, root, cwd, str(folder))
+    return Workspace(root, cwd, entry, layout.notes)
 
 
 def _without_repository(script: Script) -> StagedSource:
@@ -120,18 +141,25 @@ def _finish(script: Script, staged: StagedSource, layout: Plan, root: Path, note
         cwd.mkdir(parents=True, exist_ok=True)
     if not cwd.is_dir():
         raise SourceError(f"the working folder {layout.working_dir!r} does not exist in {shown}")
-    _check_entry(layout, root, cwd, shown)
-    return Workspace(root, cwd, layout.entry, (*staged.notes, *notes, *layout.notes))
+    entry = _found_entry(layout, root, cwd, shown)
+    return Workspace(root, cwd, entry, (*staged.notes, *notes, *layout.notes))
 
 
-def _check_entry(layout: Plan, root: Path, cwd: Path, shown: str) -> None:
-    """The entry file is there, inside, and can begin with its __future__ imports."""
+def _found_entry(layout: Plan, root: Path, cwd: Path, shown: str) -> Entry:
+    """The entry, its file told from its arguments; it is there, inside, and can begin with its __future__ imports.
+
+    Raises:
+        SourceError: it is not.
+    """
     entry = layout.entry
-    if entry.kind in (Kind.MODULE, Kind.SHELL_COMMAND):
-        return
-    relative = posixpath.join(cwd.relative_to(root.resolve()).as_posix(), entry.text)
-    file = inside(root, relative, "the task's entry point is")
-    if not entry.text or not file.is_file():
+    if not entry.names_file:
+        return entry
+    folder = cwd.relative_to(root.resolve()).as_posix()
+    for candidate in (entry, *_with_arguments(entry)):
+        file = inside(root, posixpath.join(folder, candidate.text), "the task's entry point is")
+        if candidate.text and file.is_file():
+            break
+    else:
         raise SourceError(
             f"the entry point {without_credentials(entry.text)!r} does not exist in folder "
             f"{PurePosixPath(layout.working_dir)} of {shown}: was it committed and pushed?"
@@ -141,3 +169,12 @@ def _check_entry(layout: Plan, root: Path, cwd: Path, shown: str) -> None:
         mended = changes.mend_future_imports(text)
         if mended != text:
             file.write_text(mended, errors="surrogateescape")
+    return candidate
+
+
+def _with_arguments(entry: Entry) -> Iterator[Entry]:
+    """``entry`` read as a file and its arguments, where it can be."""
+    with suppress(ValueError):
+        file, *arguments = shlex.split(entry.text)
+        if arguments and not entry.arguments:
+            yield replace(entry, text=file, arguments=tuple(arguments))

@@ -13,6 +13,7 @@ from pathlib import Path
 from hpc_agent.domain.task import Script
 
 SHELLS = ("bash", "zsh", "sh")
+_SCRIPTS = (".py", ".ipynb", ".sh", ".bash", ".zsh")
 
 
 class Kind(Enum):
@@ -21,16 +22,29 @@ class Kind(Enum):
     SHELL = "shell"
     SHELL_COMMAND = "shell command"
     NOTEBOOK = "notebook"
+    PROGRAM = "program"
+    """Neither Python nor a shell runs it: Rscript, perl, julia …"""
+
+    @property
+    def needs_python(self) -> bool:
+        return self in (Kind.PYTHON, Kind.MODULE, Kind.NOTEBOOK)
 
 
 @dataclass(frozen=True)
 class Entry:
     """What a task runs. ``text``: a file relative to the working folder; for MODULE and SHELL_COMMAND the words after
-    ``-m`` or ``-c``. ``program``: the shell for the two shell kinds, else empty."""
+    ``-m`` or ``-c``. ``program``: what runs it where that is not Python. ``arguments``: of a file."""
 
     kind: Kind
     text: str
     program: str = ""
+    arguments: tuple[str, ...] = ()
+
+    @property
+    def names_file(self) -> bool:
+        if self.kind is Kind.PROGRAM:
+            return not self.text.startswith("-")
+        return self.kind not in (Kind.MODULE, Kind.SHELL_COMMAND)
 
 
 @dataclass(frozen=True)
@@ -48,9 +62,7 @@ class Workspace:
     @property
     def script_dir(self) -> Path:
         """Folder of the entry file, the working folder for modules and commands."""
-        if self.entry.kind in (Kind.MODULE, Kind.SHELL_COMMAND):
-            return self.cwd
-        return (self.cwd / self.entry.text).parent
+        return (self.cwd / self.entry.text).parent if self.entry.names_file else self.cwd
 
     def preparation(self, python: Path) -> list[str] | None:
         """The command to run before ``command``, or None: a notebook is converted to a script next to it."""
@@ -65,16 +77,17 @@ class Workspace:
         ``options``: further options of the interpreter, e.g. ``-O``.
         """
         entry = self.entry
-        if entry.kind is Kind.SHELL:
-            return [entry.program, entry.text]
         if entry.kind is Kind.SHELL_COMMAND:
             return [entry.program, "-c", entry.text]
+        if entry.program:
+            words = [entry.text] if entry.names_file else shlex.split(entry.text)
+            return [entry.program, *words, *entry.arguments]
         interpreter = [str(python), "-u", *options]
         if entry.kind is Kind.MODULE:
             return [*interpreter, "-m", *shlex.split(expand(entry.text, environ))]
         if entry.kind is Kind.NOTEBOOK:
-            return [*interpreter, str(Path(entry.text).with_suffix(".py"))]
-        return [*interpreter, entry.text]
+            return [*interpreter, str(Path(entry.text).with_suffix(".py")), *entry.arguments]
+        return [*interpreter, entry.text, *entry.arguments]
 
 
 def expand(text: str, environ: Mapping[str, str]) -> str:
@@ -85,20 +98,27 @@ def expand(text: str, environ: Mapping[str, str]) -> str:
 def entry_of(script: Script) -> Entry:
     """What ``script`` asks to run, its kind told by the entry point and the binary (wire.md 4.7, 4.12)."""
     text = script.entry_point.strip()
-    shell = _shell(script.binary.strip(), text)
-    if text.startswith("-m ") and not shell:
+    binary = script.binary.strip()
+    name = os.path.basename(binary)  # noqa: PTH119 (a word, not a path of this machine)
+    file, _ = parted(text)
+    if name in SHELLS and text.startswith("-c "):
+        return Entry(Kind.SHELL_COMMAND, text[3:].strip(), binary)
+    if name in SHELLS:
+        return Entry(Kind.SHELL, text, binary)
+    if name and not name.startswith("python"):
+        return Entry(Kind.PROGRAM, text, binary)
+    if text.startswith("-m "):
         return Entry(Kind.MODULE, text[3:].strip())
-    if text.startswith("-c ") and shell:
-        return Entry(Kind.SHELL_COMMAND, text[3:].strip(), shell)
-    if shell:
-        return Entry(Kind.SHELL, text, shell)
-    if text.endswith(".ipynb"):
-        return Entry(Kind.NOTEBOOK, text)
-    return Entry(Kind.PYTHON, text)
+    if file.endswith(".sh"):
+        # Python cannot run it, whatever the task's default for the binary says.
+        return Entry(Kind.SHELL, text, "/bin/bash")
+    return Entry(Kind.NOTEBOOK if file.endswith(".ipynb") else Kind.PYTHON, text)
 
 
-def _shell(binary: str, entry: str) -> str:
-    if os.path.basename(binary) in SHELLS:  # noqa: PTH119 (a word, not a path of this machine)
-        return binary
-    # Python cannot run it, whatever the task's default for the binary says.
-    return "/bin/bash" if entry.endswith(".sh") else ""
+def parted(text: str) -> tuple[str, tuple[str, ...]]:
+    """``train.py --lr 1`` taken apart. A name may have blanks in it: only what ends as scripts do ends the name."""
+    try:
+        file, *arguments = shlex.split(text)
+    except ValueError:
+        return text, ()
+    return (file, tuple(arguments)) if arguments and file.endswith(_SCRIPTS) else (text, ())

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,8 @@ class JobContext:
     """How the job calls this program."""
     flags: Sequence[str] = ()
     """Further flags of ``execute``."""
+    exports: Mapping[str, str] = field(default_factory=dict)
+    """Variables of the job, each a shell word."""
     job_name: str = ""
     """The attempt's when empty."""
     signal_ahead: float = 0.0
@@ -58,6 +60,7 @@ class JobContext:
             "config_file": str(self.config_file),
             "agent": shlex.join(self.agent),
             "flags": shlex.join(self.flags),
+            "exports": self.exports,
             "resources": self.resources,
             "gpu_flag": gpu_flag(self.resources, self.site),
             "memory_flag": memory_flag(self.resources, self.site),

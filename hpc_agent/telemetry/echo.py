@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from typing import IO
 
 from hpc_agent.clock import Clock
+from hpc_agent.logs import Events
 from hpc_agent.telemetry.spool import Spool
+
+log = Events("echo")
 
 _INTERVAL_S = 0.1
 _BLOCK = 256 * 1024
@@ -18,7 +21,7 @@ class Echo:
 
     def __init__(self, spool: Spool, targets: Sequence[IO[bytes]], clock: Clock) -> None:
         self._spool = spool
-        self._targets = targets
+        self._targets = list(targets)
         self._clock = clock
         self._offset = spool.size()
         self._done = threading.Event()
@@ -40,6 +43,14 @@ class Echo:
     def _copy(self) -> None:
         while data := self._spool.read(self._offset, _BLOCK):
             self._offset += len(data)
-            for target in self._targets:
-                target.write(data)
-                target.flush()
+            for target in list(self._targets):
+                self._write(target, data)
+
+    def _write(self, target: IO[bytes], data: bytes) -> None:
+        """A reader that left, or a full disk, ends this echo and not the task."""
+        try:
+            target.write(data)
+            target.flush()
+        except OSError as error:
+            log.warning("console no longer echoed", error=error)
+            self._targets.remove(target)

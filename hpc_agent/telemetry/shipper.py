@@ -106,7 +106,7 @@ class Shipper:
                 while self._ship(final=True):
                     pass
                 return self._ours()
-            except HpcAgentError as error:
+            except (HpcAgentError, OSError) as error:
                 if self._clock.monotonic() + pause > deadline:
                     log.warning("console not sent", task=self._source.task, error=error)
                     return False
@@ -119,7 +119,7 @@ class Shipper:
                 while self._ship(final=False):
                     if self._stop.is_set():
                         return
-            except HpcAgentError as error:
+            except (HpcAgentError, OSError) as error:
                 log.warning("console not sent, will try again", task=self._source.task, error=error)
                 self._clock.wait(self._stop, 5.0)
 

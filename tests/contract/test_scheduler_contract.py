@@ -276,13 +276,13 @@ def test_a_cluster_has_a_name(world: World) -> None:
 def test_room_counts_what_runs(tmp_path: Path) -> None:
     world = LocalWorld(tmp_path, {})
     assert world.scheduler.live_jobs() == []
-    assert world.scheduler.room() == Room(jobs=3, gpus=4)
+    assert world.scheduler.room() == Room(3, 4, 4)
     job = world.submit("sleep 60", gpus=3)
     wait_until(lambda: world.runs(job))
-    assert world.scheduler.room() == Room(jobs=2, gpus=1)
+    assert world.scheduler.room() == Room(2, 1, 4)
     world.scheduler.cancel([job])
     wait_until(lambda: not world.scheduler.live_jobs())
-    assert world.scheduler.room() == Room(jobs=3, gpus=4)
+    assert world.scheduler.room() == Room(3, 4, 4)
 
 
 def test_a_batch_system_has_room_for_any_number() -> None:

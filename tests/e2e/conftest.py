@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_site import Site
+from e2e_site import Site, end_local_jobs
+from sbatch_bench import Person
 
 from hpc_agent.api.client import Client
 from hpc_agent.config.load import load
@@ -57,3 +58,58 @@ def site(clearml_server: Any, slurm_cluster: Any, peers: Path, hpc_root: Path, t
         yield site
     finally:
         site.close()
+
+
+MACHINE = """
+include "{server}"
+hpc {{
+    scheduler: local
+    root: "{root}/{queue}"
+    cache_dir: "{root}/cache"
+    scratch_dir: "{root}/scratch"
+    term_grace: 5
+    local {{ gpus: 4 }}
+}}
+"""
+
+
+@pytest.fixture
+def machine(clearml_server: Any, hpc_root: Path, tmp_path: Path) -> Iterator[Site]:
+    """A machine without Slurm and with four GPUs, as far as anybody counts them."""
+    queue = f"q-{uuid.uuid4().hex[:8]}"
+    conf = tmp_path / "clearml.conf"
+    conf.write_text(MACHINE.format(server=clearml_server.conf, root=hpc_root, queue=queue))
+    client = Client(load(conf, {}).settings.api)
+    hidden = {"CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"}
+    site = Site(
+        env={
+            **{name: value for name, value in clearml_server.env.items() if name not in hidden},
+            "CLEARML_CONFIG_FILE": str(conf),
+            "CLEARML_WORKER_NAME": "box",
+            "HOME": str(tmp_path),
+        },
+        root=hpc_root / queue,
+        peers=Path(os.environ.get("HPC_AGENT_PEERS", "")) / "bin",
+        folder=tmp_path,
+        conf=conf,
+        queue=queue,
+        queue_id=client.queues.resolve(queue, create=True),
+        client=client,
+    )
+    try:
+        yield site
+    finally:
+        site.close()
+        end_local_jobs(site)
+
+
+@pytest.fixture
+def person(site: Site) -> Iterator[Person]:
+    """A researcher with scripts of their own; nobody serves a queue for them."""
+    root = site.folder / "hpc"
+    env = {**site.env, "CLEARML_AGENT__hpc__root": f'"{root}"', "CLEARML_AGENT__hpc__poll_interval": "0.5"}
+    person = Person(site, root, env)
+    try:
+        yield person
+    finally:
+        person.close()

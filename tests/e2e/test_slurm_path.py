@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from e2e_site import TRAIN, Site, wait_for
 
+from hpc_agent.domain.attempt import attempt_for
 from hpc_agent.domain.status import TaskStatus
+from hpc_agent.runs.directory import RunsFolder
+from hpc_agent.runs.records import Claim
 
 WAITS = {"CLEARML_AGENT__hpc__slurm__sbatch_args": '["--begin=now+1hour"]'}
 """A daemon whose jobs wait."""
@@ -192,3 +196,83 @@ def test_jobs_stage_for_themselves_where_compute_nodes_have_a_network(site: Site
     site.daemon(CLEARML_AGENT__hpc__envs__build_on="compute")
     assert site.wait_for_end(task) is TaskStatus.COMPLETED
     assert "built here" in site.console(task)
+
+
+def test_a_reader_that_leaves_costs_no_final_status(site: Site) -> None:
+    task = site.bare_task("for number in range(2000):\n    print('line', number, flush=True)\n")
+    shell = f"{sys.executable} -m hpc_agent execute --id {task} --require-queue | head -n 2"
+    subprocess.run(["bash", "-c", shell], env=site.env, cwd=site.folder, check=True, capture_output=True, timeout=100)
+    assert site.wait_for_end(task) is TaskStatus.COMPLETED
+    assert "line 1999" in site.console(task)
+
+
+def test_a_person_may_run_a_task_again_in_the_same_allocation(site: Site) -> None:
+    task = site.bare_task("print('again')\n", enqueue=False)
+    for _ in range(2):
+        done = site.agent("execute", "--id", task, SLURM_JOB_ID="77")
+        assert done.returncode == 0, done.stderr
+        assert site.status(task) is TaskStatus.COMPLETED
+        assert "again" in done.stdout
+        site.client.session.call("tasks.reset", {"task": task})
+
+
+@pytest.mark.parametrize("entry", ["x" * 300 + ".py", "a\0b.py"])
+def test_whatever_goes_wrong_the_task_gets_a_final_status(site: Site, entry: str) -> None:
+    task = site.bare_task("print('never')\n", entry_point=entry)
+    done = site.agent("execute", "--id", task, "--require-queue")
+    assert done.returncode == 1
+    assert site.status(task) is TaskStatus.FAILED
+    assert site.reason(task)
+
+
+def test_two_daemons_on_one_queue_submit_each_task_once(site: Site) -> None:
+    tasks = [site.bare_task("print('once')\n") for _ in range(4)]
+    daemons = [site.daemon(), site.daemon()]
+    for task in tasks:
+        assert site.wait_for_end(task) is TaskStatus.COMPLETED
+    for task in tasks:
+        wait_for("accounting to know its job", lambda task=task: _names(site, f"clearml_task_{task}_"))
+        assert len(_names(site, f"clearml_task_{task}_")) == 1
+    assert [daemon.poll() for daemon in daemons] == [None, None]
+
+
+def test_a_refusal_that_dies_in_the_middle_is_mended(site: Site) -> None:
+    """As if the daemon had died between taking the task off its queue and failing it."""
+    task = site.bare_task("print('after all')\n", enqueue=True)
+    [queue] = site.client.queues.look([site.queue_id])
+    attempt = attempt_for("hpcagent", queue.id, task, queue.entries[0].added)
+    run = RunsFolder(site.root / "runs").of(attempt).create()
+    long_ago = datetime.now(timezone.utc) - timedelta(hours=1)
+    run.first_claim(Claim(state="won", at=long_ago, owner="agent:login1:1", queue=queue.id))
+    assert site.client.queues.remove_task(queue.id, task)
+    site.daemon()
+    assert site.wait_for_end(task, 120) is TaskStatus.COMPLETED
+
+
+def test_sigterm_ends_a_daemon_that_builds(site: Site) -> None:
+    package = site.folder / "slow"
+    package.mkdir()
+    (package / "setup.py").write_text("import time, setuptools\ntime.sleep(120)\nsetuptools.setup(name='slow')\n")
+    site.bare_task("", requirements={"pip": f"slow @ file://{package}"})
+    daemon = site.daemon()
+    log = site.folder / "daemon.log"
+    wait_for("the build", lambda: "step=" in log.read_text())
+    daemon.terminate()
+    assert daemon.wait(10) == 0
+
+
+def test_cron_settles_what_a_daemon_would(site: Site) -> None:
+    task = site.bare_task(SLEEP)
+    cron = ["daemon", "--queue", site.queue, "--once"]
+    assert site.agent(*cron).returncode == 0
+    wait_for("its first line", lambda: "begun" in site.console(task))
+    [job] = site.jobs(task)
+    site.slurm("scancel", job)
+    wait_for("its job to leave", lambda: not site.jobs(task))
+
+    def settled() -> bool:
+        assert site.agent(*cron).returncode == 0
+        return site.status(task) is TaskStatus.STOPPED
+
+    wait_for("a pass to settle it", settled)
+    assert f"job {job} was cancelled by" in site.reason(task)

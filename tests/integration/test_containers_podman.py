@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 from container_images import Podman, podman
+from container_registry import registry
 from container_site import ContainerSite, container_site
 from e2e_site import wait_for
 
 from hpc_agent.clock import SYSTEM
 from hpc_agent.config.load import load
 from hpc_agent.domain.status import TaskStatus
+from hpc_agent.files import write_record
 from hpc_agent.retry import ONCE
 from hpc_agent.staging import Stager
 
@@ -257,32 +259,62 @@ def test_an_image_that_no_registry_has(site: ContainerSite) -> None:
     assert "the image localhost:1/no/such:1 cannot be fetched" in site.reason(task)
 
 
-def test_nodes_take_a_shared_image_from_its_file(
-    site: ContainerSite, runtime: Podman, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def remote(runtime: Podman, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[str]]]:
+    """The reference of an image that only a registry has, and what the registry was asked for."""
+    with registry(runtime, runtime.image("bare"), "lab/tools:1", tmp_path) as (reference, env, asked):
+        for variable, value in {**runtime.env, **env}.items():
+            monkeypatch.setenv(variable, value)
+        yield reference, asked
+        forget(runtime, reference)
+
+
+def forget(runtime: Podman, reference: str) -> None:
+    """The node has lost the image, or never had it."""
+    runtime.run("untag", runtime.image("bare"), reference, check=False)
+    runtime.run("rmi", "--force", reference, check=False)
+
+
+def test_an_image_is_fetched_once(site: ContainerSite, remote: tuple[str, list[str]]) -> None:
+    reference, asked = remote
+    env = {"CONTAINERS_REGISTRIES_CONF": os.environ["CONTAINERS_REGISTRIES_CONF"]}
+    task = site.task(WHERE, reference)
+    first = site.execute(task, **env)
+    assert first.returncode == 0, first.stdout
+    assert f"Fetching the image {reference}" in first.stdout
+    seen = len(asked)
+    assert seen > 0
+    assert site.execute(task, **env).returncode == 0
+    assert len(asked) == seen
+    assert site.execute(task, CLEARML_AGENT__AGENT__DOCKER_FORCE_PULL="true", **env).returncode == 0
+    assert len(asked) > seen
+    assert not list((site.folder / "hpc" / "images").glob("*tools*"))
+
+
+def test_nodes_without_a_network_take_the_image_from_the_shared_folder(
+    site: ContainerSite, runtime: Podman, remote: tuple[str, list[str]]
 ) -> None:
-    """As a daemon stages on the login node, and a job on a node finds it without a network."""
-    name = "localhost/hpc-agent-test-travels:1"
-    task = site.task(WHERE, name)
+    """As a daemon stages on the login node, and a job on a node finds it."""
+    reference, asked = remote
+    task = site.task(WHERE, reference)
     missing = site.execute(task, "--standalone-mode")
     assert missing.returncode == 1
-    assert f"the image {name} is neither on this node nor in" in site.reason(task)
+    assert f"the image {reference} is neither on this node nor in" in site.reason(task)
     assert f"hpc-agent cache warm --id {task}" in site.reason(task)
-    for variable, value in runtime.env.items():
-        monkeypatch.setenv(variable, value)
-    runtime.run("tag", runtime.image("bare"), name)
-    file = site.folder / "hpc" / "images" / "localhost%hpc-agent-test-travels+1.tar"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    runtime.run("save", f"--output={file}", name)
-    runtime.run("untag", name)
+    assert asked == []
     settings = load(site.conf, {"CLEARML_AGENT__HPC__CONTAINER__RUNTIME": "podman"}).settings
     said: list[str] = []
     Stager(settings, SYSTEM).stage(site.client.tasks.get(task), said.append)
-    assert any("Loading the image" in line for line in said)
-    runtime.run("untag", name, check=False)
+    assert f"Fetching the image {reference} into {site.folder}/hpc/images" in said
+    seen = len(asked)
+    forget(runtime, reference)
     done = site.execute(task, "--standalone-mode")
     assert done.returncode == 0, done.stdout
+    assert "Loading the image" in done.stdout
     assert "True /hpc-agent/work/code" in done.stdout
-    runtime.run("untag", name, check=False)
+    again = site.execute(task, "--standalone-mode")
+    assert "Loading the image" not in again.stdout
+    assert len(asked) == seen
 
 
 def test_a_container_left_by_the_same_attempt_is_replaced(site: ContainerSite, runtime: Podman) -> None:
@@ -292,10 +324,42 @@ def test_a_container_left_by_the_same_attempt_is_replaced(site: ContainerSite, r
     assert first.returncode == 0
     [attempt] = (site.folder / "hpc" / "runs" / task).iterdir()
     name = f"clearml_task_{task}_{attempt.name}"
-    argv = ["podman", "run", "--rm", "--detach", "--stop-timeout=0", f"--name={name}", runtime.image("bare"), "sleep", "100"]
+    argv = [
+        "podman",
+        "run",
+        "--rm",
+        "--detach",
+        "--stop-timeout=0",
+        f"--name={name}",
+        runtime.image("bare"),
+        "sleep",
+        "100",
+    ]
     subprocess.run(argv, env={**os.environ, **runtime.env}, check=True, capture_output=True, timeout=60)
     assert runtime.containers() == [name]
     (attempt / "claim.json").unlink()
     (attempt / "exit.json").unlink()
     again = site.execute(task, SLURM_JOB_ID="", HPC_AGENT_RUN_DIR=str(attempt))
     assert again.returncode == 0, again.stdout
+
+
+def test_a_login_node_without_containers_stages_our_own_python(
+    site: ContainerSite, runtime: Podman, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The nodes have the image; whose Python it brings nobody knew, so the task gets the one that was staged."""
+    task = site.task(WHERE, runtime.image("python"))
+    elsewhere = {
+        "CLEARML_AGENT__HPC__CONTAINER__RUNTIME": "podman",
+        "CLEARML_AGENT__HPC__CONTAINER__PROGRAM": "podman-of-the-nodes",
+    }
+    stager = Stager(load(site.conf, elsewhere).settings, SYSTEM)
+    said: list[str] = []
+    staged = stager.stage(site.client.tasks.get(task), said.append)
+    assert any("podman-of-the-nodes is not on this machine" in line for line in said)
+    assert stager.find(site.client.tasks.get(task)) == staged
+    attempt = site.folder / "hpc" / "runs" / task / "12345678"
+    attempt.mkdir(parents=True)
+    write_record(attempt / "stage.json", staged)
+    done = site.execute(task, "--standalone-mode", HPC_AGENT_RUN_DIR=str(attempt))
+    assert done.returncode == 0, done.stdout
+    assert f"/hpc-agent/environment/bin/python {sys.base_prefix} True" in site.console(task)

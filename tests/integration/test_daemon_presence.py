@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 
 from hpc_agent.clock import SYSTEM
-from hpc_agent.daemon.presence import Daemons, Presence, matching
+from hpc_agent.daemon.presence import Daemons, Presence, PresenceError, matching
 from hpc_agent.domain.ids import WorkerId
-from hpc_agent.errors import InputError
 from hpc_agent.files import write_record
 from hpc_agent.schedulers.local_jobs import process_id
 
@@ -84,7 +83,7 @@ def test_each_gets_the_smallest_free_number(daemons: Daemons, start: Start) -> N
 
 def test_a_named_daemon_runs_once(daemons: Daemons, start: Start) -> None:
     child = start("host:gpu0")
-    with pytest.raises(InputError, match=rf"running already \(process {child.pid}, since .* --stop"):
+    with pytest.raises(PresenceError, match=rf"running already \(process {child.pid}, since .* --stop"):
         enter(daemons, "host:gpu0")
     assert enter(daemons, "host:gpu1").worker == "host:gpu1"
 
@@ -122,9 +121,9 @@ def test_a_daemon_of_another_machine_is_named_not_guessed_at(daemons: Daemons, s
     elsewhere = Daemons(tmp_path / "daemons", "there", SYSTEM)
     [seen] = elsewhere.all()
     assert elsewhere.runs(seen) is None
-    with pytest.raises(InputError, match="runs on here: stop it there; this is there"):
+    with pytest.raises(PresenceError, match="runs on here: stop it there; this is there"):
         elsewhere.stop(seen)
-    with pytest.raises(InputError, match=r"running on here, or died there: .* remove .*name\.json"):
+    with pytest.raises(PresenceError, match=r"running on here, or died there: .* remove .*name\.json"):
         enter(elsewhere, "name")
     assert child.poll() is None
 

@@ -323,8 +323,8 @@ def test_daemons_share_a_machine_and_never_a_gpu(machine: Machine) -> None:
     }
     claims = [machine.job(job).claim() for job in (first, second)]
     assert [claim and claim.gpus for claim in claims] == [("0", "1"), ("2", "3")]
-    assert two.room() == Room(jobs=2, gpus=0)
-    assert one.live_jobs() and one.room() == Room(jobs=0, gpus=0)
+    assert two.room() == Room(2, 0, 3)
+    assert one.live_jobs() and one.room() == Room(0, 0, 2)
     one.cancel([first])
     wait_until(lambda: machine.record(first) is not None)
     assert {job.id: job.state for job in one.live_jobs()} == dict.fromkeys((second, third, cpu), JobState.RUNNING)

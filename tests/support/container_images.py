@@ -71,6 +71,8 @@ def _base(root: Path) -> None:
         if found := shutil.which(name, path="/usr/bin:/bin"):
             shutil.copy(found, root / "usr/bin" / name)
             _libraries(root, Path(found))
+    # What every distribution has; uv, which an image gets mounted, wants no more.
+    _libraries(root, Path(uv.find_uv_bin()))
 
 
 def _python(root: Path) -> None:
@@ -81,9 +83,7 @@ def _python(root: Path) -> None:
     (root / "usr/local/bin").mkdir(parents=True)
     shutil.copy(prefix / "bin" / version, root / "usr/local/bin" / version)
     (root / "usr/local/bin/python3").symlink_to(version)
-    # uv, which an image gets mounted, wants no more than other programs do.
-    programs = [prefix / "bin" / version, Path(uv.find_uv_bin())]
-    for path in [*programs, *(prefix / "lib" / version / "lib-dynload").glob("*.so")]:
+    for path in [prefix / "bin" / version, *(prefix / "lib" / version / "lib-dynload").glob("*.so")]:
         _libraries(root, path)
     packages = library / "site-packages"
     for name, number in ONLY_IN_IMAGE.items():

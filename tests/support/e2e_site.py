@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +21,7 @@ import pytest
 from hpc_agent.api.client import Client
 from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.status import TaskStatus
+from hpc_agent.schedulers.local_jobs import JobsFolder
 
 T = TypeVar("T")
 
@@ -202,3 +206,14 @@ class Site:
             finally:
                 child.kill()
                 child.wait()
+
+
+def end_local_jobs(site: Site) -> None:
+    """Nothing of a machine's jobs outlives its test."""
+    jobs = JobsFolder(site.root / "local" / socket.gethostname() / "jobs")
+    for job in jobs.all():
+        claim = job.claim()
+        for process in (claim and claim.process, job.child()):
+            if process and process.is_running():
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc_agent.config.dump import write_job_config
+from hpc_agent.config.dump import share_job_config, write_job_config
 from hpc_agent.config.load import Configuration, load
 from hpc_agent.errors import ConfigError
 
@@ -119,3 +119,12 @@ def test_the_job_file_is_private_complete_and_read_back(tmp_path: Path) -> None:
 def test_a_secret_does_not_print(tmp_path: Path) -> None:
     settings = read(tmp_path, CONF).settings
     assert "SECRET" not in repr(settings) + str(settings) + f"{settings.api.secret_key}"
+
+
+def test_a_waiting_job_keeps_the_configuration_of_its_own_daemon(tmp_path: Path) -> None:
+    first = share_job_config(read(tmp_path, CONF, {"CLEARML_AGENT_GIT_PASS": "A-PASS"}), tmp_path)
+    second = share_job_config(read(tmp_path, CONF, {"CLEARML_AGENT_GIT_PASS": "B-PASS"}), tmp_path)
+    again = share_job_config(read(tmp_path, CONF, {"CLEARML_AGENT_GIT_PASS": "A-PASS"}), tmp_path)
+    assert first == again != second
+    assert load(first, {}).settings.git.password.reveal() == "A-PASS"
+    assert stat.S_IMODE(first.stat().st_mode) == 0o600

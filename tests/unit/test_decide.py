@@ -71,6 +71,8 @@ def kinds(sight: Sight) -> list[str]:
         (replace(waiting, submitted=ACCEPTED, record=record(JobState.NODE_FAIL)), []),
         (replace(waiting, submitted=ACCEPTED, record=record(JobState.NODE_FAIL), steady=True), ["Submit"]),
         (replace(waiting, submitted=ACCEPTED, record=record(JobState.FAILED), claimed=INTENT), ["DropClaim", "Submit"]),
+        # … but the entry was seen before a job took it
+        (replace(waiting, submitted=ACCEPTED, claimed=WON, ended=Ended(False), record=record(JobState.COMPLETED)), []),
         # in queue, job there
         (replace(waiting, submitted=ACCEPTED, jobs=(job(),)), ["Say"]),
         (replace(waiting, submitted=ACCEPTED, jobs=(job(JobState.RUNNING),)), []),
@@ -138,6 +140,7 @@ def kinds(sight: Sight) -> list[str]:
         (replace(gone, status=TaskStatus.QUEUED, claimed=HARMLESS), []),
         (replace(gone, status=TaskStatus.QUEUED, claimed=HARMLESS, gone_for=90), ["PutBack"]),
         (replace(gone, status=TaskStatus.QUEUED, gone_for=90), ["Close"]),
+        (replace(gone, status=TaskStatus.QUEUED, claimed=HARMLESS, ended=Ended(False), gone_for=90), ["PutBack"]),
         (replace(gone, claimed=INTENT, status=TaskStatus.QUEUED, gone_for=90), ["PutBack"]),
         (replace(gone, status=TaskStatus.STOPPED), ["Close"]),
         (replace(gone, status=TaskStatus.UNKNOWN), []),

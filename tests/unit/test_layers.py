@@ -14,11 +14,12 @@ LAYERS = [
     {"wire", "api", "schedulers", "submission", "containers", "envs", "sources", "telemetry", "runs"},
     {"containment"},
     {"staging"},
-    {"daemon", "executor", "server", "drafts"},
+    {"daemon", "executor", "server", "drafts", "bundles"},
+    {"tracking"},
     {"cli"},
 ]
 """Lowest first. A layer imports lower ones; ``containment`` is where images and environments meet, ``staging`` where
-sources join them."""
+sources join them; ``tracking`` looks at repositories as drafts do, and watches in a job as the executor does."""
 
 WITHIN = {("api", "wire"), ("telemetry", "api"), ("telemetry", "wire")}
 """Imports allowed between packages of one layer."""

@@ -40,6 +40,8 @@ def test_what_says_nothing_useful_is_refused(word):
         (Room(jobs=1, gpus=0), GpuRange(0, 0), 0),
         (Room(jobs=0), GpuRange(0, 0), None),
         (Room(gpus=0), GpuRange(0, 0), 0),
+        (Room(jobs=1, gpus=0, all_gpus=2), GpuRange(3, 4), 3),
+        (Room(jobs=1, gpus=0, all_gpus=2), GpuRange(2, 4), None),
     ],
 )
 def test_a_job_gets_what_is_free_up_to_its_most(room, wanted, granted):

@@ -77,6 +77,10 @@ def test_name_of_a_script_cannot_leave_its_folder() -> None:
         (Script(entry_point="x.sh", binary="/bin/bash"), Entry(Kind.SHELL, "x.sh", "/bin/bash")),
         (Script(entry_point="x.sh", binary="python"), Entry(Kind.SHELL, "x.sh", "/bin/bash")),
         (Script(entry_point="-c echo $X", binary="zsh"), Entry(Kind.SHELL_COMMAND, "echo $X", "zsh")),
+        (Script(entry_point="x.sh 1 2", binary="python3"), Entry(Kind.SHELL, "x.sh 1 2", "/bin/bash")),
+        (Script(entry_point="n.ipynb --x", binary="python3"), Entry(Kind.NOTEBOOK, "n.ipynb --x")),
+        (Script(entry_point="fit.R", binary="/usr/bin/Rscript"), Entry(Kind.PROGRAM, "fit.R", "/usr/bin/Rscript")),
+        (Script(entry_point="-e 1", binary="perl"), Entry(Kind.PROGRAM, "-e 1", "perl")),
     ],
 )
 def test_kind_of_the_entry(script: Script, entry: Entry) -> None:
@@ -94,12 +98,32 @@ def test_kind_of_the_entry(script: Script, entry: Entry) -> None:
         (Entry(Kind.SHELL, "x.sh", "bash"), ["bash", "x.sh"]),
         (Entry(Kind.SHELL_COMMAND, "echo $N", "sh"), ["sh", "-c", "echo $N"]),
         (Entry(Kind.NOTEBOOK, "d/n.ipynb"), ["/e/python", "-u", "-O", "d/n.py"]),
+        (Entry(Kind.NOTEBOOK, "n.ipynb", arguments=("1",)), ["/e/python", "-u", "-O", "n.py", "1"]),
+        (Entry(Kind.PYTHON, "x.py", arguments=("--a", "b c")), ["/e/python", "-u", "-O", "x.py", "--a", "b c"]),
+        (Entry(Kind.SHELL, "x.sh", "bash", ("1",)), ["bash", "x.sh", "1"]),
+        (Entry(Kind.PROGRAM, "fit R.R", "Rscript", ("1",)), ["Rscript", "fit R.R", "1"]),
+        (Entry(Kind.PROGRAM, "-e 'print 1'", "perl"), ["perl", "-e", "print 1"]),
     ],
 )
 def test_command_of_the_task(entry: Entry, command: list[str]) -> None:
     workspace = Workspace(Path("/w"), Path("/w/src"), entry)
     environ = {"N": "4", "M": "two words", "HOME": "/h"}
     assert workspace.command(Path("/e/python"), environ, options=["-O"]) == command
+
+
+@pytest.mark.parametrize(
+    ("entry_point", "file", "arguments"),
+    [
+        ("train.py --lr 0.1 'a b'", "train.py", ("--lr", "0.1", "a b")),
+        ("deep/train.py --out ../x", "train.py", ("--out", "../x")),
+        ("my train.py", "my train.py", ()),
+        ("it's.py", "it's.py", ()),
+        ("train.py", "train.py", ()),
+    ],
+)
+def test_arguments_of_a_script_are_told_from_its_name(entry_point: str, file: str, arguments: tuple[str, ...]) -> None:
+    made = plan(Script(entry_point=entry_point, diff=TEXT), SCRIPT)
+    assert (made.script_file, made.entry.text, made.entry.arguments) == (file, file, arguments)
 
 
 def test_folder_of_the_script_is_the_entry_files() -> None:

@@ -20,7 +20,7 @@ from hpc_agent.files import write_record
 from hpc_agent.sources.staged import Origin, StagedSource
 from hpc_agent.staging import Staged
 
-IN_PLACE = "store._scratch = Path('/proc/nowhere')\nprint(store.use(EnvKey(sys.argv[1]), say).how)\n"
+IN_PLACE = "store._scratch = Path('/proc/nowhere')\nprint(store.use(EnvKey(sys.argv[1]), say).how, flush=True)\n"
 NOW = datetime(2026, 1, 31, tzinfo=timezone.utc)
 
 
@@ -131,6 +131,7 @@ def test_prune_removes_what_is_old_and_nothing_else(site, cache_command, run_pyt
     assert "1 environments" in answer.stdout
     assert site.published == [new]
     assert list((site.cache / "unpacked").iterdir()) == []
+    assert len(list((site.cache / "requests").iterdir())) == 1
     # A job that comes now is told, and the next staging builds it again.
     assert site.store().stage(site.request("alpha"), site.say).built
 

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -106,7 +107,8 @@ def test_damaged_archive_of_the_right_length_is_never_unpacked_wrongly(site):
     key = site.store().stage(request, site.say).key
     path = site.cache / "envs" / key / "env.tar.zst"
     good = path.read_bytes()
-    for position in random.Random(1).sample(range(8, len(good)), 12):
+    for place in [n / 12 for n in range(12)]:
+        position = 8 + int(place * (len(good) - 8))
         path.chmod(0o644)
         path.write_bytes(good[:position] + bytes([good[position] ^ 0x40]) + good[position + 1 :])
         with pytest.raises(EnvironmentBuildError, match="is damaged"):
@@ -169,6 +171,21 @@ def test_node_without_room_runs_in_place(site, run_python, small_disk):
     assert env.how == "in place"
     assert works(env)
     assert [p.name for p in (site.cache / "unpacked").iterdir()] == [key]
+
+
+def test_twenty_nodes_without_room_unpack_one_copy_in_place(site):
+    key = site.store().stage(site.request("beta"), site.say).key
+    used: list[str] = []
+    threads = [
+        threading.Thread(target=lambda: used.append(site.store(scratch=Path("/proc/nowhere")).use(key, site.say).how))
+        for _ in range(20)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert used == ["in place"] * 20
+    assert sum("there is no room on this node" in line for line in site.said) == 1
 
 
 def test_disk_that_fills_while_unpacking_leaves_no_half_environment(site, run_python, small_disk):

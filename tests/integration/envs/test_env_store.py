@@ -15,8 +15,9 @@ import pytest
 from hpc_agent.clock import SystemClock
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey, RequirementFiles
-from hpc_agent.envs import archive
+from hpc_agent.envs import archive, interpreter
 from hpc_agent.envs.request import request_for_file
+from hpc_agent.envs.store import EnvStore
 from hpc_agent.errors import EnvironmentBuildError
 from hpc_agent.git_credentials import GitCredential
 from hpc_agent.redact import Secret
@@ -126,6 +127,29 @@ def test_unpinned_package_gets_todays_release_when_staged_and_yesterdays_offline
     assert python_says(site.store().use(old, site.say), "import alpha; print(alpha.VERSION)") == "1.0"
 
 
+def test_index_that_is_down_does_not_stop_what_worked_yesterday(site):
+    clock = Calendar()
+    request = site.request("beta")
+    key = site.store(clock=clock).stage(request, site.say).key
+    clock.ahead = timedelta(days=1)
+    site.wheels.folder.rename(site.folder / "away")
+    staged = site.store(clock=clock).stage(request, site.say)
+    assert (staged.key, staged.built) == (key, False)
+    assert "taking the environment that they meant on" in site.said[-1]
+
+
+def test_of_several_main_indexes_the_tasks_counts(site, monkeypatch):
+    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/site")
+    index = site.folder / "index" / "alpha"
+    index.mkdir(parents=True)
+    [wheel] = site.wheels.folder.glob("alpha-*")
+    shutil.copy(wheel, index)
+    (index / "index.html").write_text(f'<a href="{wheel.name}">{wheel.name}</a>')
+    monkeypatch.setenv("PIP_EXTRA_INDEX_URL", "")
+    staged = site.store().stage(request_for_file(f"--index-url file://{index.parent}\nalpha\n"), site.say)
+    assert staged.packages == ("alpha==1.0",)
+
+
 def test_package_that_does_not_exist_is_told_in_the_resolvers_words(site):
     with pytest.raises(EnvironmentBuildError) as error:
         site.store().stage(site.request("nosuchpackage==1"), site.say)
@@ -230,8 +254,6 @@ def test_passwords_are_in_no_record(site):
 
 def test_requirement_from_a_private_repository_uses_the_configured_password(site, tmp_path):
     """What the installer's git is given, seen by a git on PATH that only looks."""
-    from hpc_agent.envs.store import EnvStore
-
     seen = tmp_path / "seen"
     spy = tmp_path / "bin"
     spy.mkdir()
@@ -274,6 +296,66 @@ def test_interpreter_that_a_node_lacks_is_named(site):
     shutil.rmtree(folder, ignore_errors=True)
     with pytest.raises(EnvironmentBuildError, match=rf"needs the interpreter {staged_with} .* does not have"):
         site.store().use(key, site.say)
+
+
+def test_packages_of_the_system_are_seen_and_not_installed_again(site):
+    site.packages = PackageSettings(system_site_packages=True)
+    base = interpreter.find("", site.packages, site.say)
+    name, version = next((n, v) for n, v in interpreter.packages_of(base).items() if n in ("pip", "setuptools"))
+    # The wheelhouse does not have it: it can only come from the system.
+    staged = site.store().stage(site.request("alpha", f"{name}=={version}"), site.say)
+    assert staged.packages == ("alpha==1.0",)
+    assert python_says(site.store().use(staged.key, site.say), f"import {name}; print({name}.__version__)") == version
+
+
+@pytest.fixture
+def mountable():
+    if not shutil.which("mksquashfs") or not shutil.which("squashfuse") or not os.access("/dev/fuse", os.W_OK):
+        pytest.skip("this machine cannot make and mount squashfs images")
+
+
+MOUNTED = """
+store._mount = True
+env = store.use(EnvKey(sys.argv[1]), say)
+import subprocess
+print(env.how, subprocess.run([env.python, "-c", "import alpha, beta; print(alpha.VERSION, beta.VERSION)"],
+                              capture_output=True, text=True).stdout.strip(), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_environment_is_mounted_where_the_site_wants_it(site, run_python, mountable):
+    store = EnvStore(site.cache, site.scratch, site.packages, SystemClock(), mount=True)
+    key = store.stage(site.request("beta"), site.say).key
+    assert (site.cache / "envs" / key / "env.squashfs").exists()
+    mounts = site.scratch / f"hpc-agent-{os.getuid()}" / "mounts"
+    # Two jobs at once, one of them killed: the other goes on, and the next one tidies up.
+    jobs = [run_python(MOUNTED, key, stdin=subprocess.PIPE) for _ in range(2)]
+    for job in jobs:
+        assert job.stdout is not None
+        assert job.stdout.readline() == "mounted 1.0 1.0\n"
+    assert len(list(mounts.iterdir())) == 2
+    jobs[0].kill()
+    jobs[0].communicate()
+    jobs[1].communicate("")
+    assert run_python(MOUNTED, key, stdin=subprocess.PIPE).communicate("")[0] == "mounted 1.0 1.0\n"
+    assert list(mounts.iterdir()) == []
+    # What was staged before the site wanted it gets its image with the next staging.
+    old = site.store().stage(site.request("alpha"), site.say).key
+    [record] = [p for p in (site.cache / "requests").iterdir() if old in p.read_text()]
+    record.unlink()
+    assert store.stage(site.request("alpha"), site.say).key == old
+    assert (site.cache / "envs" / old / "env.squashfs").exists()
+
+
+def test_cut_image_is_not_mounted_but_the_archive_unpacked(site, run_python, mountable):
+    store = EnvStore(site.cache, site.scratch, site.packages, SystemClock(), mount=True)
+    key = store.stage(site.request("beta"), site.say).key
+    image = site.cache / "envs" / key / "env.squashfs"
+    os.truncate(image, image.stat().st_size // 2)
+    said, _ = run_python(MOUNTED, key, stdin=subprocess.PIPE).communicate("")
+    assert "cannot be mounted on this node: unpacking it" in said
+    assert said.endswith("unpacked 1.0 1.0\n")
 
 
 def test_real_index_serves(site):

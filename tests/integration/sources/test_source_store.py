@@ -440,6 +440,21 @@ def _only_git(folder: Path) -> Path:
     return programs
 
 
+@pytest.mark.parametrize("working_dir", ["app", "app/deep"])
+def test_project_file_counts_where_the_commit_has_no_list(world, working_dir):
+    files = {"pyproject.toml": "[a]\n", "app/pyproject.toml": "[b]\n", "app/uv.lock": "version = 1\n", "app/deep/x": ""}
+    repository = world.repository("model", files)
+    diff = "diff --git a/requirements.txt b/requirements.txt\n--- a/requirements.txt\n+++ b/requirements.txt\n" \
+           "@@ -0,0 +1 @@\n+clearml\n"  # fmt: skip
+    script = Script(repository.url, branch="main", entry_point="x", working_dir=working_dir, diff=diff)
+    store = world.store()
+    found = store.requirement_files(script, store.stage(script, world.say))
+    assert (found.project, found.roots, found.listed) == ("app/pyproject.toml", ("requirements.txt",), False)
+    assert found.texts["app/uv.lock"] == "version = 1\n"
+    repository.commit({"requirements.txt": "six\n"})
+    assert store.requirement_files(script, store.stage(script, world.say)).listed
+
+
 def test_killed_fetch_leaves_nothing_that_blocks_the_next(world):
     repository = world.repository("model", {"train.py": "1"})
     script = Script(repository.url, branch="main", entry_point="train.py")
@@ -485,6 +500,27 @@ def test_mirror_is_read_while_others_fetch_and_tidy_it(world):
         stop.set()
         thread.join()
     assert failed == []
+
+
+@pytest.mark.parametrize(("mode", "files"), [(0o2775, 0o664), (0o755, 0o644), (0o700, 0o600)])
+def test_mirror_has_the_access_of_the_cache(world, mode, files):
+    """Whatever the umask: a group's cache is the group's, a private one stays private."""
+    world.mirrors.parent.mkdir()
+    world.mirrors.parent.chmod(mode)
+    repository = world.repository("model", {"train.py": "1"})
+    script = Script(repository.url, branch="main", entry_point="train.py")
+    before = os.umask(0o077)
+    try:
+        world.store().stage(script, world.say)
+        repository.commit({"train.py": "2"})
+        world.store().stage(script, world.say)
+    finally:
+        os.umask(before)
+    folders = [path for path in world.mirrors.rglob("*") if path.is_dir()]
+    assert {path.stat().st_mode & 0o777 for path in folders} == {mode & 0o777}
+    # Packs are read-only for everybody.
+    found = {path.stat().st_mode & 0o444 for path in world.mirrors.rglob("*") if path.is_file()}
+    assert found == {files & 0o444}
 
 
 def test_many_at_once_make_one_mirror(world):

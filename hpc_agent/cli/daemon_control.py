@@ -1,0 +1,114 @@
+"""``daemon --stop`` and ``daemon --status``."""
+
+from __future__ import annotations
+
+import click
+
+from hpc_agent.cli.context import Shared
+from hpc_agent.cli.daemon_flags import Flags
+from hpc_agent.cli.daemon_start import Plan, daemons_of, make_plan
+from hpc_agent.clock import SYSTEM
+from hpc_agent.daemon.active import FORCE
+from hpc_agent.daemon.presence import Daemons, Presence, PresenceError, matching
+from hpc_agent.domain.ids import WorkerId
+from hpc_agent.domain.schedule import served
+from hpc_agent.errors import HpcAgentError
+
+
+def stop(shared: Shared, flags: Flags) -> None:
+    """Stop the daemons that were named, else the first of this machine that was started with the flags given.
+
+    Raises:
+        PresenceError: there is none, or it is not ours to stop; what could be stopped is.
+    """
+    settings = flags.configuration(shared).settings
+    daemons = daemons_of(settings)
+    wanted = [_named(daemons, id) for id in flags.stop or ()] or [_first(daemons, settings.agent.worker_id, flags)]
+    refused = [answer for answer in wanted if isinstance(answer, PresenceError)]
+    for daemon in wanted:
+        if isinstance(daemon, Presence):
+            daemons.stop(daemon)
+            click.echo(f"Stopped {daemon.worker} (process {daemon.process.pid}); its jobs go on")
+    if refused:
+        raise PresenceError("; ".join(map(str, refused)))
+
+
+def _named(daemons: Daemons, id: str) -> Presence | PresenceError:
+    found = [daemon for daemon in daemons.all() if daemon.worker == id]
+    if not found:
+        return PresenceError(f"no daemon {id} is known here; {_those(daemons)}")
+    return found[0] if daemons.runs(found[0]) is not False else PresenceError(f"the daemon {id} is not running")
+
+
+def _first(daemons: Daemons, name: str, flags: Flags) -> Presence | PresenceError:
+    """By the name that the configuration gives, else by the flags, in the order of their ids."""
+    running = daemons.running()
+    found = [daemon for daemon in running if daemon.worker == name] if name else matching(running, flags.given())
+    if found:
+        return found[0]
+    return PresenceError(f"no daemon of this machine was started with these flags; {_those(daemons)}")
+
+
+def _those(daemons: Daemons) -> str:
+    names = ", ".join(daemon.worker for daemon in daemons.running())
+    return f"running: {names}" if names else "none is running"
+
+
+def status(shared: Shared, flags: Flags) -> None:
+    """Print the daemons of this machine that were started with the flags given, then what these flags mean now."""
+    daemons = daemons_of(flags.configuration(shared).settings)
+    given = flags.given()
+    found = matching([daemon for daemon in daemons.all() if daemons.runs(daemon) is not False], given)
+    for daemon in found:
+        _show(daemons, daemon)
+    if not found:
+        click.echo("No daemon is running" + (" with these flags" if given else ""))
+    if flags.queues or not found:
+        _show_plan(make_plan(shared, flags), None)
+        return
+    for daemon in found:
+        click.echo()
+        _show_plan(make_plan(shared, _restored(flags, daemon)), daemon.worker)
+
+
+def _restored(flags: Flags, daemon: Presence) -> Flags:
+    """The flags that a daemon was started with."""
+    from dataclasses import replace
+
+    recorded = {name: tuple(v) if isinstance(v, list) else v for name, v in (daemon.flags or {}).items()}
+    return replace(flags, **recorded)  # type: ignore[arg-type]
+
+
+def _show(daemons: Daemons, daemon: Presence) -> None:
+    where = "" if daemons.runs(daemon) else f" on {daemon.host}, if it is still there"
+    click.echo(
+        f"{daemon.worker}: process {daemon.process.pid}{where}, since {daemon.since.astimezone():%Y-%m-%d %H:%M}"
+    )
+    log = daemons.file(daemon.worker, "log")
+    if log.exists():
+        click.echo(f"  log: {log}")
+
+
+def _show_plan(plan: Plan, worker: WorkerId | None) -> None:
+    worker = worker or plan.name.id(0)
+    properties = _properties(plan, worker)
+    local = SYSTEM.now().astimezone()
+    click.echo(f"{worker} takes tasks: {plan.schedule}")
+    for key, value in properties.items():
+        click.echo(f"  runtime property on the server: {key}: {value}")
+    for queue in plan.queues:
+        says = served(queue.tags, str(properties.get(FORCE) or ""), plan.schedule, local)
+        gpus = (plan.terms.dynamic or {}).get(queue.name)
+        share = (
+            f", {gpus.least if gpus.least == gpus.most else f'{gpus.least}-{gpus.most}'} GPUs a task" if gpus else ""
+        )
+        state = "served now" if says.active else "not served now"
+        click.echo(f"  queue {queue.name}: {len(queue.entries)} waiting{share}, {state} ({says.why})")
+
+
+def _properties(plan: Plan, worker: WorkerId) -> dict[str, object]:
+    try:
+        return plan.client.workers.runtime_properties(worker)
+    except HpcAgentError as error:
+        click.echo(f"The server tells no runtime properties: {error}", err=True)
+        return {}

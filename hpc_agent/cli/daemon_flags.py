@@ -1,0 +1,116 @@
+"""The flags of ``daemon`` as values: checked against each other, and what two daemons are told apart by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+
+from hpc_agent.cli.context import Shared, docker_configuration, git_flags
+from hpc_agent.config.load import Configuration
+from hpc_agent.daemon.terms import Terms
+from hpc_agent.domain.gpus import NONE
+from hpc_agent.domain.room import GpuRange, parse_allocation
+from hpc_agent.errors import InputError
+
+_NO_MATTER = frozenset(
+    {"foreground", "detached", "once", "stop", "status", "create_queue", "git_pass", "force_current_version"}
+)
+"""Flags that do not tell one daemon from another, or are secret."""
+
+
+@dataclass(frozen=True)
+class Flags:
+    """As click gives them: None and False are flags that were not given."""
+
+    queues: tuple[str, ...] | None
+    create_queue: bool
+    order_fairness: bool
+    polling_interval: float | None
+    foreground: bool
+    detached: bool
+    once: bool
+    stop: tuple[str, ...] | None
+    status: bool
+    services_mode: int | None
+    dynamic_gpus: bool
+    uptime: tuple[str, ...] | None
+    downtime: tuple[str, ...] | None
+    child_report_tags: tuple[str, ...] | None
+    use_owner_token: bool
+    standalone_mode: bool
+    force_current_version: bool
+    docker: tuple[str, ...] | None
+    optimize: int
+    git_user: str | None
+    git_pass: str | None
+    log_level: str
+    gpus: str | None
+    cpu_only: bool
+
+    def check(self) -> None:
+        """
+        Raises:
+            InputError: some contradict each other.
+        """
+        if self.services is not None and self.dynamic_gpus:
+            raise InputError("--services-mode runs tasks without GPUs, --dynamic-gpus with them: give one of the two")
+        if self.dynamic_gpus and self.cpu_only:
+            raise InputError("--dynamic-gpus hands GPUs out, --cpu-only hides them: give one of the two")
+        if self.detached and (self.foreground or self.once):
+            raise InputError("--detached goes into the background: it cannot stay with --foreground or --once")
+        if self.dynamic_gpus and not self.queues:
+            raise InputError("--dynamic-gpus needs --queue, with the GPUs of each queue's tasks: --queue two=2 one=1")
+
+    @property
+    def services(self) -> int | None:
+        """0: any number."""
+        if self.services_mode is None:
+            return None
+        return max(self.services_mode, 0)
+
+    @cached_property
+    def allocations(self) -> list[tuple[str, GpuRange | None]]:
+        """The queues as they were named, with the GPUs of their tasks where --dynamic-gpus is given."""
+        if not self.dynamic_gpus:
+            return [(queue, None) for queue in self.queues or ()]
+        return [*map(parse_allocation, self.queues or ())]
+
+    def configuration(self, shared: Shared) -> Configuration:
+        """Everything configured, with these flags on top."""
+        return docker_configuration(
+            shared,
+            self.docker,
+            {
+                **git_flags(self.git_user, self.git_pass),
+                "hpc.poll_interval": self.polling_interval,
+                "agent.uptime": None if self.uptime is None else list(self.uptime),
+                "agent.downtime": None if self.downtime is None else list(self.downtime),
+            },
+        )
+
+    def terms(self, *, slurm: bool, dynamic: Mapping[str, GpuRange] | None = None) -> Terms:
+        """``dynamic``: by the queues' names on the server."""
+        hidden = self.cpu_only or self.services is not None
+        return Terms(
+            slurm=slurm,
+            gpus=NONE if hidden else self.gpus,
+            dynamic=dynamic,
+            services=self.services,
+            docker=self.docker is not None,
+            optimize=self.optimize,
+            log_level=self.log_level,
+            tags=self.child_report_tags or (),
+            standalone=self.standalone_mode,
+        )
+
+    def given(self) -> dict[str, object]:
+        """The flags that were given, as JSON has them: a daemon's record keeps them, ``--stop`` looks for them."""
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _NO_MATTER}
+        if values["log_level"] == "INFO":
+            del values["log_level"]
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in values.items()
+            if value is not None and value is not False and not (name == "optimize" and value == 0)
+        }

@@ -1,0 +1,236 @@
+"""Starts a daemon: in the foreground, in the background, or for one pass."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from hpc_agent.api.client import Client
+from hpc_agent.cli.context import Shared, exit_code, fail
+from hpc_agent.cli.daemon_flags import Flags
+from hpc_agent.clock import SYSTEM
+from hpc_agent.config.dump import share_job_config
+from hpc_agent.config.load import Configuration
+from hpc_agent.config.settings import AllSettings
+from hpc_agent.daemon.launch import Launch
+from hpc_agent.daemon.loop import Daemon, Options
+from hpc_agent.daemon.owner import OwnerConfigs
+from hpc_agent.daemon.presence import Daemons, Presence
+from hpc_agent.daemon.terms import Name, Naming, Terms, job_settings, name, slots
+from hpc_agent.domain.gpus import visible_gpus
+from hpc_agent.domain.ids import QueueId, WorkerId
+from hpc_agent.domain.queue import Queue
+from hpc_agent.domain.room import GpuRange
+from hpc_agent.domain.schedule import Schedule, schedule
+from hpc_agent.errors import HpcAgentError, InputError
+from hpc_agent.files import ensure_directory
+from hpc_agent.process import detach, send_output_to
+from hpc_agent.retry import INTERACTIVE
+from hpc_agent.schedulers import gpus, registry
+from hpc_agent.schedulers.base import Scheduler
+from hpc_agent.schedulers.local_jobs import Share
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is known before the daemon has a name."""
+
+    flags: Flags
+    configuration: Configuration
+    client: Client
+    queues: Sequence[Queue]
+    terms: Terms
+    schedule: Schedule
+    pool: tuple[str, ...]
+    """GPUs of this machine that its jobs may have; none with Slurm, which has its own."""
+    slurm: Scheduler | None
+
+    @property
+    def settings(self) -> AllSettings:
+        return self.configuration.settings
+
+    @cached_property
+    def name(self) -> Name:
+        agent = self.settings.agent
+        return name(
+            self.terms,
+            agent.worker_id or agent.name,
+            given=bool(agent.worker_id),
+            visible=None if self.slurm else visible_gpus(os.environ),
+            cluster=self.slurm.cluster() if self.slurm else "",
+        )
+
+
+def start(shared: Shared, flags: Flags) -> None:
+    """Run until stopped; with ``--detached`` in the background, with ``--once`` one pass.
+
+    Raises:
+        InputError, ConfigError, ServerUnreachableError …: it cannot start.
+    """
+    plan = make_plan(shared, flags)
+    if flags.once:
+        shared.start_log("INFO")
+        # Nobody needs to find it: it is gone in a moment.
+        daemons = daemons_of(plan.settings)
+        ensure_directory(daemons.folder, mode=0o700)
+        sys.exit(0 if _daemon(plan, plan.name.id(0), daemons).once() else 69)
+    if not flags.detached:
+        _serve(shared, plan, _announcer(plan))
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    background, descriptor = detach()
+    if background:
+        _in_background(shared, plan, descriptor)
+    else:
+        _tell_how_it_went(descriptor)
+
+
+def make_plan(shared: Shared, flags: Flags) -> Plan:
+    """
+    Raises:
+        HpcAgentError: the flags contradict each other, or the server, or this machine.
+    """
+    flags.check()
+    configuration = flags.configuration(shared)
+    settings = configuration.settings
+    plan = schedule(settings.agent.uptime, settings.agent.downtime)
+    client = shared.client(configuration, INTERACTIVE)
+    if flags.use_owner_token:
+        client.owners.check()
+    slurm = registry.kind(settings.hpc) == "slurm"
+    queues, dynamic = _queues(client, flags)
+    terms = flags.terms(slurm=slurm, dynamic=dynamic)
+    pool = () if slurm else gpus.names(settings.hpc.local.gpus, os.environ, terms.gpus)
+    if terms.dynamic is not None and not slurm:
+        _check_pool(terms.dynamic, pool)
+    scheduler = registry.create(settings.hpc, SYSTEM) if slurm else None
+    return Plan(flags, configuration, client, queues, terms, plan, pool, scheduler)
+
+
+def _queues(client: Client, flags: Flags) -> tuple[list[Queue], dict[str, GpuRange] | None]:
+    """The queues in order of priority, and by name what ``--dynamic-gpus`` says of them."""
+    wanted: dict[QueueId, GpuRange | None] = {
+        client.queues.resolve(name, create=flags.create_queue): gpus for name, gpus in flags.allocations
+    } or {client.queues.default(): None}
+    queues = client.queues.look(list(wanted))
+    dynamic = {queue.name: wanted[queue.id] for queue in queues}
+    return queues, {name: gpus for name, gpus in dynamic.items() if gpus} if flags.dynamic_gpus else None
+
+
+def _check_pool(dynamic: Mapping[str, GpuRange], pool: Sequence[str]) -> None:
+    for queue, wanted in dynamic.items():
+        if wanted.least > len(pool):
+            raise InputError(
+                f"tasks of queue {queue} are to get {wanted.least} GPUs, but this machine has {len(pool)} to hand out"
+            )
+
+
+def daemons_of(settings: AllSettings) -> Daemons:
+    """The records of the daemons that share our root."""
+    return Daemons(settings.hpc.root.expanduser() / "daemons", socket.gethostname(), SYSTEM)
+
+
+def _serve(shared: Shared, plan: Plan, announce: Callable[[Presence, Path], None]) -> None:
+    """Until somebody stops us. ``announce`` is called with our log file as soon as we serve."""
+    daemons = daemons_of(plan.settings)
+    presence = daemons.enter(plan.name.id, numbered=plan.name.numbered, flags=plan.flags.given())
+    try:
+        log = daemons.file(presence.worker, "log")
+        shared.start_log("INFO", None if plan.flags.foreground else log)
+        daemon = _daemon(plan, presence.worker, daemons)
+        _stop_on_signals(daemon.stop)
+        announce(presence, log)
+        daemon.run()
+    finally:
+        daemons.leave(presence)
+
+
+def _daemon(plan: Plan, worker: WorkerId, daemons: Daemons) -> Daemon:
+    settings = plan.settings
+    # The daemon's id is not its jobs'.
+    job_config = share_job_config(plan.configuration, daemons.folder, {"agent.worker_id": ""})
+    naming = Naming(worker, settings.agent.worker_id or settings.agent.name, given=bool(settings.agent.worker_id))
+    owners = OwnerConfigs(plan.client, plan.configuration) if plan.flags.use_owner_token else None
+    agent = settings.hpc.agent_command or (sys.executable, "-m", "hpc_agent")
+    launch = Launch(job_config, agent, plan.terms, naming, owners)
+    scheduler = plan.slurm or _local(plan, worker)
+    options = Options(
+        tuple(queue.id for queue in plan.queues),
+        worker,
+        plan.flags.order_fairness,
+        plan.schedule,
+        settings.agent.tags,
+        None if plan.slurm else plan.pool,
+    )
+    names = [queue.name for queue in plan.queues]
+    # The folder we were started in may vanish; ours stays.
+    os.chdir(settings.hpc.root.expanduser())
+    jobs = job_settings(settings, plan.terms, names, len(plan.pool))
+    return Daemon(plan.client, scheduler, jobs, launch, options, SYSTEM)
+
+
+def _local(plan: Plan, worker: WorkerId) -> Scheduler:
+    share = Share(worker, slots(plan.settings, plan.terms, len(plan.pool)), plan.pool)
+    return registry.create(plan.settings.hpc, SYSTEM, share)
+
+
+def _stop_on_signals(stop: Callable[[], None]) -> None:
+    def handler(_number: int, _frame: FrameType | None) -> None:
+        stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, handler)
+
+
+def _announcer(plan: Plan) -> Callable[[Presence, Path], None]:
+    def announce(presence: Presence, log: Path) -> None:
+        click.echo(f"{_serving(plan, presence)}; Ctrl-C or SIGTERM stops, jobs go on", err=True)
+        if not plan.flags.foreground:
+            click.echo(f"The log is {log}", err=True)
+
+    return announce
+
+
+def _serving(plan: Plan, presence: Presence) -> str:
+    names = ", ".join(queue.name for queue in plan.queues)
+    return f"Serving {names} through {'slurm' if plan.slurm else 'this machine'} as {presence.worker}"
+
+
+def _in_background(shared: Shared, plan: Plan, descriptor: int) -> None:
+    """Serve; the process at the terminal waits for one line that says how the start went."""
+
+    def announce(presence: Presence, log: Path) -> None:
+        send_output_to(log)
+        words = f"{_serving(plan, presence)} in the background, process {presence.process.pid}\nThe log is {log}"
+        os.write(descriptor, json.dumps({"started": words}).encode())
+        os.close(descriptor)
+
+    try:
+        _serve(shared, plan, announce)
+    except HpcAgentError as error:
+        with suppress(OSError):  # told already, and closed
+            os.write(descriptor, json.dumps({"error": str(error), "code": exit_code(error)}).encode())
+        raise
+
+
+def _tell_how_it_went(descriptor: int) -> None:
+    with os.fdopen(descriptor, "rb") as background:
+        said = background.read()
+    if not said:
+        raise HpcAgentError("the daemon ended at its start and said nothing; try again with --foreground")
+    answer = json.loads(said)
+    if "error" in answer:
+        fail(HpcAgentError(answer["error"]), answer["code"])
+    click.echo(answer["started"])

@@ -1,0 +1,51 @@
+"""``hpc-agent follow``: bring the tasks of submitted jobs to their end. Also what jobs themselves call."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from hpc_agent.cli.context import Shared, pass_shared
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--once", is_flag=True, help="One look, for cron.")
+@click.option("--inside", type=click.Path(path_type=Path), hidden=True, help="In a job: accompany its script.")
+@click.option("--pid", type=int, default=0, hidden=True, help="In a job: the process id of its script.")
+@click.option("--element", type=click.Path(path_type=Path), hidden=True, help="In an array: print its element's task.")
+@pass_shared
+def command(shared: Shared, once: bool, inside: Path | None, pid: int, element: Path | None) -> None:
+    """Follow the jobs of hpc-agent sbatch until their tasks have a final status.
+
+    hpc-agent sbatch starts this in the background of the login node, where one serves all jobs of a user; it ends when
+    nothing is left to follow. Where processes do not live long there, cron may call it with --once.
+    """
+    from hpc_agent.clock import SYSTEM
+    from hpc_agent.retry import INTERACTIVE, ROUTINE, Budget
+    from hpc_agent.tracking.records import Folder, Folders
+
+    shared.start_log("INFO")
+    configuration = shared.configuration()
+    settings = configuration.settings
+    if inside is not None:
+        from hpc_agent.tracking.inside import Beside
+
+        Beside(shared.client(configuration, ROUTINE), settings, Folder(inside), os.environ, SYSTEM).run(pid)
+        return
+    if element is not None:
+        from hpc_agent.tracking import inside as job
+
+        # The script waits for this.
+        client = shared.client(configuration, Budget(10))
+        click.echo(job.element(client, Folder(element), os.environ, SYSTEM))
+        return
+    from hpc_agent.schedulers.slurm_driver import SlurmScheduler
+    from hpc_agent.tracking.follow import Follower
+    from hpc_agent.tracking.presence import follow_alone
+
+    folders = Folders(settings.hpc.root.expanduser().absolute() / "sbatch")
+    scheduler = SlurmScheduler(settings.hpc.slurm, cluster=settings.hpc.cluster)
+    follower = Follower(shared.client(configuration, INTERACTIVE), scheduler, settings, folders, SYSTEM)
+    follow_alone(follower, folders, SYSTEM, once=once)

@@ -1,0 +1,100 @@
+"""An environment as a squashfs image, mounted where it lies instead of unpacked (``hpc.envs.mount``).
+
+Nothing is copied to the node: good for very large environments, of which a job reads little, and for nodes without
+room. Each job mounts for itself: the mount's own process ends with the job that started it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import struct
+from pathlib import Path
+
+from hpc_agent import files, process
+from hpc_agent.errors import ProcessError
+
+_MOUNT = ("squashfuse_ll", "squashfuse")
+"""The first is the faster: it speaks FUSE's low-level protocol."""
+_UNMOUNT = (("fusermount3", "-u", "-z"), ("fusermount", "-u", "-z"), ("umount", "-l"))
+_MAGIC = b"hsqs"
+
+
+def can_make() -> bool:
+    return shutil.which("mksquashfs") is not None
+
+
+def make(folder: Path, image: Path) -> None:
+    """Write ``folder``'s content to the new file ``image``.
+
+    Raises:
+        ProcessError: mksquashfs failed, as on a full disk.
+    """
+    argv = ["mksquashfs", str(folder), str(image), "-comp", "zstd", "-all-root", "-noappend", "-no-progress", "-quiet"]
+    answer = process.run(argv, timeout=3600)
+    if not answer.ok:
+        raise ProcessError(f"mksquashfs failed: {answer.last_words}")
+    descriptor = os.open(image, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def is_whole(image: Path) -> bool:
+    """Whether the image is as long as its superblock says; squashfs checks its blocks itself."""
+    try:
+        with image.open("rb") as file:
+            head = file.read(48)
+        return head[:4] == _MAGIC and image.stat().st_size >= int(struct.unpack_from("<Q", head, 40)[0])
+    except (OSError, struct.error):
+        return False
+
+
+def mount(image: Path, folder: Path) -> Path | None:
+    """Mount ``image`` below ``folder``, a local folder of this user's; None where this machine cannot.
+
+    Call ``unmount`` at the end.
+    """
+    program = next(filter(None, map(shutil.which, _MOUNT)), None)
+    if program is None or not is_whole(image):
+        return None
+    _remove_dead(folder)
+    point = files.ensure_directory(folder / f"{image.parent.name}.{os.getpid()}")
+    try:
+        answer = process.run([program, "-o", "ro,nosuid,nodev", str(image), str(point)], timeout=60)
+    except ProcessError:
+        answer = None
+    if answer is None or not answer.ok or not os.path.ismount(point):
+        unmount(point)
+        return None
+    return point
+
+
+def unmount(point: Path) -> None:
+    """Undo ``mount``, at once or as soon as nobody uses it any more."""
+    if os.path.ismount(point) or not _is_reachable(point):
+        for words in _UNMOUNT:
+            with contextlib.suppress(ProcessError):
+                if process.run([*words, str(point)], timeout=30).ok:
+                    break
+    with contextlib.suppress(OSError):
+        point.rmdir()
+
+
+def _is_reachable(point: Path) -> bool:
+    """False for a mount whose process is gone: "transport endpoint is not connected"."""
+    try:
+        point.stat()
+    except OSError:
+        return False
+    return True
+
+
+def _remove_dead(folder: Path) -> None:
+    """Mounts of jobs that were killed."""
+    with contextlib.suppress(FileNotFoundError):
+        for point in folder.iterdir():
+            if not Path(f"/proc/{point.name.rpartition('.')[2]}").exists():
+                unmount(point)

@@ -1,0 +1,195 @@
+"""The task of a submission: where the script comes from, and how a clone of the task runs it again.
+
+A clone is run by an agent, in a checkout of the repository or in an empty folder. The entry point is therefore a line
+for bash that makes the script find what it found: the folder that it was submitted from, as the working folder and in
+SLURM_SUBMIT_DIR, and its index in an array.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hpc_agent.domain.task import Script
+from hpc_agent.drafts import repository as git
+from hpc_agent.drafts.repository import Repository
+from hpc_agent.errors import SourceError
+from hpc_agent.tracking.asked import Elements
+
+_SHELL = "/bin/bash"
+INDEX = "@INDEX@"
+"""Stands for an element's index in ``Described.element``."""
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """What a person handed over. ``path``: the script's file, None for standard input and ``--wrap``; ``name``: what
+    its text is called where it has to travel; ``workdir``: where the job starts."""
+
+    text: str
+    path: Path | None
+    name: str
+    arguments: tuple[str, ...]
+    workdir: Path
+
+
+def interpreter(text: str) -> list[str]:
+    """The words after ``#!``."""
+    first = text.partition("\n")[0]
+    words = first[2:].split() if first.startswith("#!") else []
+    return words or ["/bin/sh"]
+
+
+def reads_bash_env(text: str) -> bool:
+    """Whether the script's interpreter is bash, which sources the file that BASH_ENV names before the first line.
+
+    Not with -p and --posix; with -v it would show that file.
+    """
+    words = interpreter(text)
+    if _base(words[0]) == "env":
+        words = [word for word in words[1:] if not word.startswith("-S") and "=" not in word] or [""]
+    unfit = [word for word in words[1:] if word in ("--posix", "--verbose") or re.match(r"-\w*[pv]", word)]
+    return _base(words[0]) == "bash" and not unfit
+
+
+def _base(word: str) -> str:
+    return word.rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class Described:
+    """``project``: its name unless the person gave one; ``element``: the entry point of one element of an array;
+    ``notes``: sentences for the task's comment."""
+
+    script: Script
+    project: str
+    element: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def describe(submitted: Submitted, elements: Elements) -> Described:
+    """Look at the repository and describe the code. Reads only; what git cannot say is said in ``notes``."""
+    notes: tuple[str, ...] = ()
+    try:
+        state = _state(submitted)
+    except SourceError as error:
+        state, notes = None, (f"No repository is recorded: {error}.",)
+    if state is None:
+        launch = _Launch(submitted, submitted.name, elements, cd=True)
+        # After the colon stands the name under which an agent writes the text.
+        script = Script(working_dir=f".:{submitted.name}", binary=_SHELL, diff=submitted.text)
+        return _described(script, launch, submitted.workdir.name or "sbatch", notes)
+    repository, diff = state
+    if not repository.pushed:
+        notes = (f"Commit {repository.commit[:8]} was on no remote branch: push it before a clone runs.",)
+    inside = submitted.workdir.is_relative_to(repository.root)
+    start = submitted.workdir if inside else repository.root
+    place, diff = _script_file(submitted, repository, start, diff)
+    script = Script(
+        repository=repository.url,
+        branch=repository.branch,
+        commit=repository.commit,
+        working_dir=start.relative_to(repository.root).as_posix(),
+        binary=_SHELL,
+        diff=diff,
+    )
+    project = repository.url.rstrip("/").rpartition("/")[2].removesuffix(".git")
+    launch = _Launch(submitted, os.path.relpath(place, start), elements, cd=not inside)
+    return _described(script, launch, project or repository.root.name, notes)
+
+
+def _described(script: Script, launch: _Launch, project: str, notes: tuple[str, ...]) -> Described:
+    return Described(replace(script, entry_point=launch.whole()), project, launch.element(), notes)
+
+
+def _state(submitted: Submitted) -> tuple[Repository, str] | None:
+    """The repository that the job starts in, else the one that the script lies in, and what was changed in it.
+
+    Raises:
+        SourceError: git cannot tell, or no other machine could get it.
+    """
+    folders = [submitted.workdir, *([submitted.path.parent] if submitted.path else [])]
+    root = next((root for folder in folders if (root := git.find_root(folder))), None)
+    if root is None:
+        return None
+    repository = git.read_repository(root)
+    return repository, git.uncommitted(repository)
+
+
+def _script_file(submitted: Submitted, repository: Repository, start: Path, diff: str) -> tuple[Path, str]:
+    """Where the script lies in a checkout, and the patch, which brings it there if git does not."""
+    path = submitted.path
+    if path is None or not path.is_relative_to(repository.root):
+        path = start / submitted.name
+        while path.exists():
+            path = path.with_name(f"sbatch_{path.name}")
+    elif git.is_tracked(repository.root, path.relative_to(repository.root).as_posix()):
+        return path, diff
+    relative = path.relative_to(repository.root).as_posix()
+    return path, (diff if not diff or diff.endswith("\n") else diff + "\n") + new_file(relative, submitted.text)
+
+
+def new_file(path: str, text: str) -> str:
+    """A patch that makes the file ``path`` (relative to the root), as git would write it."""
+    lines = text.split("\n")
+    ended = lines[-1] == ""
+    lines = lines[:-1] if ended else lines
+    head = f"diff --git a/{path} b/{path}\nnew file mode 100755\n"
+    if not lines:
+        return head
+    body = "".join(f"+{line}\n" for line in lines) + ("" if ended else "\\ No newline at end of file\n")
+    return f"{head}--- /dev/null\n+++ b/{path}\n@@ -0,0 +1,{len(lines)} @@\n{body}"
+
+
+@dataclass(frozen=True)
+class _Launch:
+    """The line for bash, after ``-c``. With ``cd`` the script starts in the folder that the job started in, which is
+    outside of what the agent checked out."""
+
+    submitted: Submitted
+    script: str
+    elements: Elements
+    cd: bool
+
+    def whole(self) -> str:
+        if not self.elements.indices:
+            return f"{self._start} && exec {self._words}"
+        indices = _spelled(self.elements.spec)
+        return (
+            f"{self._start} && for i in {indices}; do SLURM_ARRAY_TASK_ID=$i {self._words} || code=$?; done; "
+            "exit ${code:-0}"
+        )
+
+    def element(self) -> str:
+        return f"{self._start} && SLURM_ARRAY_TASK_ID={INDEX} exec {self._words}" if self.elements.indices else ""
+
+    @property
+    def _start(self) -> str:
+        cd = f"cd {shlex.quote(str(self.submitted.workdir))} && " if self.cd else ""
+        return f'-c {cd}export SLURM_SUBMIT_DIR="$PWD"'
+
+    @property
+    def _words(self) -> str:
+        file = f'"$OLDPWD"/{shlex.quote(self.script)}' if self.cd else shlex.quote(self.script)
+        return " ".join(
+            [shlex.join(interpreter(self.submitted.text)), file, *map(shlex.quote, self.submitted.arguments)]
+        )
+
+
+def _spelled(spec: str) -> str:
+    """``1-5:2,9`` → ``$(seq 1 2 5) 9``."""
+    words = []
+    for part in spec.split(","):
+        bounds, _, step = part.strip().partition(":")
+        first, dash, last = bounds.partition("-")
+        words.append(f"$(seq {first} {step or 1} {last})" if dash else first)
+    return " ".join(words)
+
+
+def comment(words: Sequence[str], notes: Sequence[str], when: str) -> str:
+    """The task's comment: how it was submitted."""
+    return "\n".join([f"{when}:", f"sbatch {shlex.join(words)}", *notes])

@@ -1,0 +1,91 @@
+"""The few lines of bash that a job's bash reads before the script's first line, because BASH_ENV names them. Pure.
+
+They leave the shell as it was: no variable, function, option, trap or job of theirs stays, and what they start is no
+child of it. If anything in them fails the script runs all the same, also under ``bash -eux``.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hpc_agent.tracking.records import Folder
+
+LEAST_MEMORY_MB = 512
+"""A job with less is left to itself: what watches from inside takes 40 MB of it."""
+_ELEMENT_TIMEOUT_S = 30
+
+_TEXT = """\
+# Written by hpc-agent sbatch: bash reads this before the first line of the script, which itself is untouched.
+{{
+{restore}
+{start}
+}} 8>&1 9>&2 2>/dev/null
+{instead}
+"""
+# Substitutions, because even a command that has ended leaves a trace in a shell: bash remembers its process id.
+_ONE = """\
+: "$(
+{once}
+    then {beside}
+    fi
+)\""""
+_ARRAY = """\
+CLEARML_TASK_ID=$(
+{once}
+    then cd {folder} && CLEARML_CONFIG_FILE={config} \\
+timeout {timeout} {agent} follow --element {folder} 2>>{log} </dev/null
+    fi
+)
+case $CLEARML_TASK_ID in
+    "" | *[!0-9A-Za-z-]*)
+        unset CLEARML_TASK_ID
+        ;;
+    *)
+        export CLEARML_TASK_ID CLEARML_LOG_TASK_TO_BACKEND=0
+        : "$( {beside} )"
+        ;;
+esac"""
+_ONCE = """\
+    if [ -s /dev/fd/8 ] || [ -s /dev/fd/9 ]
+    then stat -L -c %s /dev/fd/8 /dev/fd/9 >{sizes}
+    fi
+    if {enough} && mkdir {folder}/"ran-${{SLURM_JOB_ID-}}-${{SLURM_RESTART_COUNT:-0}}\""""
+_BESIDE = """\
+( cd {folder} && CLEARML_CONFIG_FILE={config} exec {agent} follow --inside {of} --pid $$ \
+3>&8 4>&9 8>&- 9>&- >>{log} 2>&1 </dev/null & )"""
+_ENOUGH = """\
+[ "${{SLURM_MEM_PER_NODE:-{least}}}" -ge {least} ] && \
+[ "$((${{SLURM_MEM_PER_CPU:-{least}}} * ${{SLURM_CPUS_ON_NODE:-1}}))" -ge {least} ]"""
+
+
+def text(folder: Folder, config: Path, agent: Sequence[str], restore: Mapping[str, str], *, array: bool) -> str:
+    """``restore``: variables to set back to what the job would have without us; empty: unset."""
+    names = {
+        "folder": _quoted(folder.path),
+        "config": _quoted(config),
+        "agent": shlex.join(agent),
+        "log": _quoted(folder.log),
+    }
+    of = f'{_quoted(folder.path.parent)}/"$CLEARML_TASK_ID"' if array else names["folder"]
+    enough = _ENOUGH.format(least=LEAST_MEMORY_MB)
+    start = (_ARRAY if array else _ONE).format(
+        once=_ONCE.format(sizes=_quoted(folder.sizes), enough=enough, **names),
+        beside=_BESIDE.format(of=of, **names),
+        timeout=_ELEMENT_TIMEOUT_S,
+        **names,
+    )
+    # What bash would have read in our place.
+    instead = '[ ! -r "$BASH_ENV" ] || . "$BASH_ENV"' if restore.get("BASH_ENV") else ""
+    return _TEXT.format(
+        restore="\n".join(_set_back(name, value) for name, value in restore.items()), start=start, instead=instead
+    )
+
+
+def _set_back(name: str, value: str) -> str:
+    return f"export {name}={shlex.quote(value)}" if value else f"unset {name}"
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(str(path))

@@ -1,0 +1,163 @@
+"""What stands about a tracked job in its folder on the shared file system: ``<root>/sbatch/<task>/``.
+
+The folder is there from just before sbatch is called until the task has its final status.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from hpc_agent.domain.ids import TaskId
+from hpc_agent.files import ensure_directory, read_record, write_record
+from hpc_agent.runs.records import Record
+
+
+class Plan(Record, frozen=True, kw_only=True):
+    """``plan.json``: written before sbatch is called."""
+
+    task: str
+    queue: str = ""
+    """Id of the queue that the task waits on, empty where it waits on none."""
+    cluster: str = ""
+    hooked: bool = False
+    """The job's bash starts a process of ours beside the script."""
+    indices: tuple[int, ...] = ()
+    """Of an array."""
+    element: str = ""
+    """Entry point of an array's element, see ``describe.Described``."""
+
+
+class Job(Record, frozen=True, kw_only=True):
+    """``job.json``: sbatch accepted it. Written by who called sbatch, or by the job itself if that one died."""
+
+    id: str
+    """``123``, or ``123_4`` for an element of an array."""
+    submitted: datetime
+
+
+class Stream(Record, frozen=True, kw_only=True):
+    """A file that takes the job's output. ``inode`` tells it from a file of the same name on another machine."""
+
+    path: str
+    inode: int = 0
+
+
+class Inside(Record, frozen=True, kw_only=True):
+    """``inside.json``: a process of ours watches from within the job; it sends console and usage while it lives."""
+
+    host: str
+    worker: str
+    streams: tuple[Stream, ...] = ()
+    over: bool = False
+    """The script ended, and all that it printed is sent."""
+
+
+class Begun(Record, frozen=True, kw_only=True):
+    """``begun.json``: the task was set started for this job."""
+
+    at: datetime
+
+
+class Child(Record, frozen=True, kw_only=True):
+    """``element-<index>.json``: the task that an element of an array has."""
+
+    task: str
+
+
+@dataclass(frozen=True)
+class Folder:
+    path: Path
+
+    @property
+    def task(self) -> TaskId:
+        return TaskId(self.path.name)
+
+    @property
+    def hook(self) -> Path:
+        return self.path / "beside.bash"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "beside.log"
+
+    @property
+    def sizes(self) -> Path:
+        """How long the output files were when the job began to append to them."""
+        return self.path / "sizes"
+
+    def mark(self, number: int) -> Path:
+        """How far output file ``number`` has been sent."""
+        return self.path / f"output{number}.offset"
+
+    def sibling(self, task: TaskId) -> Folder:
+        return Folder(self.path.parent / task)
+
+    def create(self, plan: Plan) -> Folder:
+        ensure_directory(self.path.parent, mode=0o700)
+        ensure_directory(self.path, mode=0o700)
+        write_record(self.path / "plan.json", plan)
+        return self
+
+    def remove(self) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def plan(self) -> Plan | None:
+        return read_record(self.path / "plan.json", Plan)
+
+    def job(self) -> Job | None:
+        return read_record(self.path / "job.json", Job)
+
+    def write_job(self, job: Job) -> None:
+        write_record(self.path / "job.json", job)
+
+    def inside(self) -> Inside | None:
+        return read_record(self.path / "inside.json", Inside)
+
+    def write_inside(self, inside: Inside) -> None:
+        write_record(self.path / "inside.json", inside)
+
+    def begun(self) -> Begun | None:
+        return read_record(self.path / "begun.json", Begun)
+
+    def write_begun(self, begun: Begun) -> None:
+        write_record(self.path / "begun.json", begun)
+
+    def child(self, index: int) -> Child | None:
+        return read_record(self.path / f"element-{index}.json", Child)
+
+    def write_child(self, index: int, child: Child) -> None:
+        write_record(self.path / f"element-{index}.json", child)
+
+
+@dataclass(frozen=True)
+class Folders:
+    """``<root>/sbatch``."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """Server and keys for the processes inside of jobs."""
+        return self.path / "agent.conf"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "follow.log"
+
+    @property
+    def lease(self) -> Path:
+        return self.path / ".follow"
+
+    def of(self, task: TaskId) -> Folder:
+        return Folder(self.path / task)
+
+    def all(self) -> Iterator[Folder]:
+        try:
+            entries = sorted(self.path.iterdir())
+        except FileNotFoundError:
+            return
+        yield from (Folder(entry) for entry in entries if entry.is_dir() and not entry.name.startswith("."))

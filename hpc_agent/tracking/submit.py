@@ -1,0 +1,292 @@
+"""``hpc-agent sbatch``: the task is made, sbatch is run as the person wrote it, the job is noted down.
+
+Nothing here may keep a job from Slurm: what goes wrong with the task costs the task.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import re
+import shutil
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hpc_agent import process
+from hpc_agent.api.client import Client
+from hpc_agent.clock import Clock
+from hpc_agent.config.dump import write_job_config
+from hpc_agent.config.load import Configuration
+from hpc_agent.domain.draft import Draft
+from hpc_agent.domain.ids import TaskId
+from hpc_agent.domain.job import Later, Refused
+from hpc_agent.errors import ApiError, HpcAgentError, InputError, ProcessError, SchedulerUnavailableError
+from hpc_agent.files import write_atomic
+from hpc_agent.logs import Events
+from hpc_agent.schedulers.base import Scheduler
+from hpc_agent.schedulers.slurm_answers import parse_sbatch
+from hpc_agent.tracking import asked, hook
+from hpc_agent.tracking.command_line import CommandLine
+from hpc_agent.tracking.describe import Described, Submitted, comment, describe, reads_bash_env
+from hpc_agent.tracking.directives import effective
+from hpc_agent.tracking.records import Folder, Folders, Job, Plan
+from hpc_agent.wire.draft import draft_to_wire
+
+log = Events("sbatch")
+
+WAITING = "hpc-agent sbatch"
+"""The queue on which tasks stand while their jobs wait in Slurm. Nobody serves it: to take a task off it, or to abort
+the task, cancels the job."""
+
+_ID = re.compile(rb"^(?:Submitted batch job )?(\d+)(?:;\S+)?(?: on cluster \S+)?[ \t]*\n", re.MULTILINE)
+_PLAIN = frozenset({"help", "usage", "version", "test-only"})
+"""With these sbatch submits nothing."""
+_SDK = ("CLEARML_TASK_ID", "CLEARML_LOG_TASK_TO_BACKEND")
+
+
+@dataclass(frozen=True)
+class Script:
+    """What sbatch will read. ``stdin``: its bytes if they came from there."""
+
+    submitted: Submitted
+    stdin: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A submission, understood. ``options``: those that hold, wherever they were given."""
+
+    command: CommandLine
+    options: Mapping[str, str]
+    submitted: Submitted
+    elements: asked.Elements
+    described: Described
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The task is there; sbatch is next."""
+
+    task: TaskId
+    folder: Folder
+    plan: Plan
+    argv: Sequence[str]
+    environ: Mapping[str, str]
+    page: str
+    silent: bool = False
+    """sbatch was asked for its job id though the person asked it to be quiet."""
+
+
+def submits(command: CommandLine) -> bool:
+    return not _PLAIN & command.options.keys()
+
+
+def read_script(command: CommandLine, here: Path, stdin: Callable[[], bytes]) -> Script:
+    """Find and read the script as sbatch does: the file (here, or on PATH), ``--wrap``, or standard input.
+
+    Raises:
+        InputError: it cannot be read; sbatch will say so better.
+    """
+    here = here.resolve()
+    if command.script:
+        path = _find(command.script, here)
+        try:
+            text = path.read_bytes().decode("utf-8", "replace")
+        except OSError as error:
+            raise InputError(f"the script {path} cannot be read: {error.strerror}") from error
+        return Script(Submitted(text, path.resolve(), path.name, command.arguments, here))
+    if "wrap" in command.options:
+        text = f"#!/bin/sh\n# This script was created by sbatch --wrap.\n\n{command.options['wrap']}\n"
+        return Script(Submitted(text, None, "wrap.sh", (), here))
+    data = stdin()
+    return Script(Submitted(data.decode("utf-8", "replace"), None, "sbatch.sh", (), here), data)
+
+
+def _find(name: str, here: Path) -> Path:
+    path = here / name
+    if "/" in name or path.exists():
+        return path
+    found = shutil.which(name, mode=os.R_OK)
+    return Path(found) if found else path
+
+
+def understand(command: CommandLine, submitted: Submitted, environ: Mapping[str, str]) -> Wanted:
+    """
+    Raises:
+        InputError: a job that cannot be followed.
+    """
+    options = effective(command.options, environ, submitted.text)
+    if options.get("clusters"):
+        raise InputError(f"the job goes to another cluster (--clusters={options['clusters']}) and cannot be followed")
+    started_in = (submitted.workdir / options.get("chdir", ".")).resolve()
+    elements = asked.elements(options)
+    return Wanted(command, options, submitted, elements, describe(replace(submitted, workdir=started_in), elements))
+
+
+class Submission:
+    """``prepare``, then ``run``."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        client: Client,
+        scheduler: Scheduler,
+        folders: Folders,
+        environ: Mapping[str, str],
+        clock: Clock,
+    ) -> None:
+        self._configuration = configuration
+        self._client = client
+        self._scheduler = scheduler
+        self._folders = folders
+        self._environ = environ
+        self._clock = clock
+
+    def prepare(self, wanted: Wanted, agent: Sequence[str]) -> Prepared:
+        """Make the task and what its job needs. ``agent``: how the job calls this program.
+
+        Raises:
+            HpcAgentError, OSError: it cannot be tracked; nothing is left behind.
+        """
+        project = self._client.projects.find_or_create(self._own(wanted, "project") or wanted.described.project)
+        task = self._client.tasks.create(draft_to_wire(self._draft(wanted), project))
+        folder = self._folders.of(task)
+        try:
+            queue = self._put_on_queue(task)
+            return self._prepare(wanted, task, queue, folder, agent)
+        except BaseException:
+            self._discard(task, folder)
+            raise
+
+    def _draft(self, wanted: Wanted) -> Draft:
+        submitted, options = wanted.submitted, wanted.options
+        # As Slurm names the job.
+        name = options.get("job-name") or (submitted.path.name if submitted.path else submitted.name.partition(".")[0])
+        return Draft(
+            name=self._own(wanted, "name") or name,
+            project=wanted.described.project,
+            script=wanted.described.script,
+            properties=asked.properties(options),
+            tags=tuple(tag.strip() for tag in self._own(wanted, "tags").split(",") if tag.strip()),
+            comment=comment(wanted.command.words, wanted.described.notes, self._when(submitted)),
+        )
+
+    def _own(self, wanted: Wanted, name: str) -> str:
+        given = wanted.command.own.get(f"clearml-{name}")
+        return given if given is not None else self._environ.get(f"HPC_AGENT_SBATCH_{name.upper()}", "")
+
+    def _when(self, submitted: Submitted) -> str:
+        try:
+            user = getpass.getuser()
+        except (KeyError, OSError):
+            user = "?"  # a container may run under a number that has no name
+        now = f"{self._clock.now():%Y-%m-%d %H:%M:%S} UTC"
+        return f"Submitted at {now} by {user}@{socket.gethostname()} in {submitted.workdir}"
+
+    def _put_on_queue(self, task: TaskId) -> str:
+        """The queue's id; empty where this account may not have one: the task then waits as a draft."""
+        try:
+            queue = self._client.queues.resolve(WAITING, create=True)
+            self._client.tasks.enqueue(task, queue, "submitted with sbatch")
+        except (ApiError, InputError) as error:
+            log.warning("not queued", task=task, error=error)
+            return ""
+        return queue
+
+    def _prepare(self, wanted: Wanted, task: TaskId, queue: str, folder: Folder, agent: Sequence[str]) -> Prepared:
+        is_array = bool(wanted.elements.indices)
+        added = self._variables(task, folder, wanted)
+        export = asked.export(wanted.options, list(added), heterogeneous=wanted.command.heterogeneous)
+        if not export.reaches:
+            added = {}
+        plan = Plan(
+            task=task,
+            queue=queue,
+            cluster=self._cluster(),
+            hooked="BASH_ENV" in added,
+            indices=wanted.elements.indices,
+            element=wanted.described.element,
+        )
+        folder.create(plan)
+        write_job_config(self._configuration, self._folders.config)
+        restore = {"BASH_ENV": self._environ.get("BASH_ENV", "")}
+        if export.option:
+            restore["SLURM_EXPORT_ENV"] = export.value
+        text = hook.text(folder, self._folders.config, agent, restore, array=is_array)
+        write_atomic(folder.hook, text.encode(), mode=0o600)
+        silent = "quiet" in wanted.options and "parsable" not in wanted.options
+        further = [*([export.option] if export.option else []), *(["--parsable"] if silent else [])]
+        argv = ["sbatch", *wanted.command.with_options(further)]
+        page = self._client.task_page(task, "")
+        return Prepared(task, folder, plan, argv, {**self._environ, **added}, page, silent)
+
+    def _variables(self, task: TaskId, folder: Folder, wanted: Wanted) -> dict[str, str]:
+        """What the job gets beside the person's own environment."""
+        added = {}
+        if not wanted.elements.indices:
+            added = dict(zip(_SDK, (task, "0"), strict=True))
+        if reads_bash_env(wanted.submitted.text):
+            added["BASH_ENV"] = str(folder.hook)
+        if added and (config := self._environ.get("CLEARML_CONFIG_FILE")):
+            # The task is on that server: a Task.init() in the script must look for it there.
+            added["CLEARML_CONFIG_FILE"] = config
+        return added
+
+    def _cluster(self) -> str:
+        try:
+            return self._scheduler.cluster()
+        except SchedulerUnavailableError as error:
+            log.warning("the cluster's name is not known", error=error)
+            return ""
+
+    def run(self, prepared: Prepared, stdin: bytes | None, accepted: Callable[[str], None]) -> int:
+        """Run sbatch; ``accepted`` is called with the job's id as soon as there is one. Returns sbatch's exit code.
+
+        Raises:
+            ProcessError: there is no sbatch; the task is deleted again.
+        """
+        heard = bytearray()
+        job = ""
+
+        def on_output(piece: bytes) -> None:
+            nonlocal job
+            heard.extend(piece)
+            if not job and (match := _ID.search(heard)):
+                job = match[1].decode()
+                self._note(prepared, job)
+                accepted(job)
+
+        try:
+            code, words = process.pass_through(
+                prepared.argv, env=prepared.environ, input=stdin, on_output=on_output, silent=prepared.silent
+            )
+        except ProcessError:
+            self._discard(prepared.task, prepared.folder)
+            raise
+        if not job:
+            answer = parse_sbatch(code, heard.decode("utf-8", "replace"), words.decode("utf-8", "replace"))
+            if isinstance(answer, (Refused, Later)):
+                self._discard(prepared.task, prepared.folder)
+            else:
+                # The job may exist, with this task in its environment: then it notes itself down.
+                log.warning("sbatch gave no clear answer; a job that comes of it reports here", task=prepared.task)
+        return code
+
+    def _note(self, prepared: Prepared, job: str) -> None:
+        try:
+            prepared.folder.write_job(Job(id=job, submitted=self._clock.now()))
+            self._client.tasks.set_properties(prepared.task, {"slurm_job_id": job})
+            self._client.tasks.add_runtime(prepared.task, {"_slurm_job_id": job})
+        except (HpcAgentError, OSError) as error:
+            log.warning("the job was submitted; its task does not say so yet", job=job, task=prepared.task, error=error)
+
+    def _discard(self, task: TaskId, folder: Folder) -> None:
+        """No job has this task."""
+        folder.remove()
+        try:
+            self._client.tasks.dequeue(task)
+            self._client.tasks.delete(task)
+        except HpcAgentError as error:
+            log.warning("a task without a job is left on the server", task=task, error=error)

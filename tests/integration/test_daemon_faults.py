@@ -1,0 +1,40 @@
+"""Daemons that die or meet: what a run directory tells the next one."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+from hpc_agent.daemon.facts import read
+from hpc_agent.domain.attempt import attempt_for
+from hpc_agent.domain.ids import QueueId, TaskId
+from hpc_agent.runs.directory import RunDirectory, RunsFolder
+from hpc_agent.runs.records import Claim, Submission
+
+NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+
+def directory(folder: Path) -> RunDirectory:
+    return RunsFolder(folder).of(attempt_for("c", QueueId("q"), TaskId("a" * 32), "t")).create()
+
+
+def tried(number: int, at: datetime = NOW) -> Submission:
+    return Submission(state="intended", at=at, queue="q", cluster="c", tries=number)
+
+
+def test_of_two_daemons_one_submits_first_and_one_tries_again(tmp_path: Path) -> None:
+    run = directory(tmp_path)
+    assert run.first_submission(tried(1))
+    assert not run.first_submission(tried(1))
+    mine = tried(2)
+    assert run.first_try(mine) is mine
+    assert run.first_try(tried(2, NOW + timedelta(minutes=9))).at == NOW
+
+
+def test_a_claim_alone_says_of_which_queue_and_cluster_its_job_is(tmp_path: Path) -> None:
+    """Where the other records were deleted: a job's number means nothing on another cluster."""
+    run = directory(tmp_path)
+    assert run.first_claim(Claim(state="won", at=NOW, owner="job:7", queue="q", cluster="c"))
+    found = read(run)
+    assert (found.queue, found.cluster, found.job) == ("q", "c", "7")
+    assert found.submitted is None
