@@ -72,7 +72,7 @@ def _unclaimed_job(job: LiveJob, rules: Rules) -> Due:
         return (Refuse(TaskStatus.FAILED, f"{wait.text}; enqueue the task again when that is mended"),)
     if wait.not_launched:
         if job.restarts >= rules.max_tries:
-            return (Refuse(TaskStatus.FAILED, f"{wait.text}, for the {job.restarts}th time; enqueue the task again"),)
+            return (Refuse(TaskStatus.FAILED, f"{wait.text}, {job.restarts} times; enqueue the task again"),)
         return (Release(job.id), _tried_again(wait, job))
     if job.reason in ("", "None"):
         return ()  # not looked at by the scheduler yet
@@ -108,7 +108,7 @@ def _requeued_job(sight: Sight, job: LiveJob, rules: Rules) -> Due:
         return (Settle(TaskStatus.FAILED, f"{wait.text}; enqueue the task again when that is mended"),)
     if wait.not_launched:
         if job.restarts >= rules.max_tries + (sight.claimed.start if sight.claimed else 0):
-            return (Settle(TaskStatus.FAILED, f"{wait.text}, for the {job.restarts}th time; enqueue the task again"),)
+            return (Settle(TaskStatus.FAILED, f"{wait.text}, {job.restarts} times; enqueue the task again"),)
         return (Release(job.id), _tried_again(wait, job, ping=True))
     line = wait.text if wait.stuck else f"job {job.id} was requeued (start {job.restarts + 1}) and waits"
     return (Say(f"requeued, waiting: {wait.text}", ping=True, console=line),)
