@@ -29,7 +29,7 @@ INTERACTIVE = Budget(20)
 ROUTINE = Budget(120)
 """Claims, starts, reads of a job: a restart of the server is waited for."""
 FINAL = Budget(6 * 3600)
-"""Final statuses and the rest of a log: nothing else is left to do."""
+"""Where no daemon goes on from what is on disk: the last words of a run that nobody else can say."""
 
 
 def _retryable(error: HpcAgentError) -> bool:

@@ -46,15 +46,15 @@ class Stager:
         self._envs = EnvStore(
             settings.hpc.cache,
             settings.hpc.scratch,
-            settings.packages,
+            settings.python_packages,
             clock,
             configured_credentials(settings.git),
             mount=settings.hpc.envs.mount,
         )
-        self._packages = settings.packages
+        self._packages = settings.python_packages
         self._containment = Containment(settings, clock)
         self._share = share
-        self._code_dir = settings.agent.force_code_dir
+        self._agent = settings.agent
 
     def stage(self, task: Task, progress: Progress) -> Staged:
         """Bring everything the task needs into the shared cache. Uses the network where something is missing.
@@ -62,6 +62,7 @@ class Stager:
         Raises:
             SourceError, EnvironmentBuildError, ContainerError: it cannot be had; the sentence says why.
         """
+        task = self._as_wanted(task)
         source = self._forced() or self._sources.stage(task.script, progress)
         contained = self._unless_unavailable(lambda: self.stage_image(task, progress), progress)
         image = contained.python if contained else None
@@ -81,6 +82,7 @@ class Stager:
             SourceError, EnvironmentBuildError, ContainerError: something is missing; the sentence names it and the
                 command that stages it.
         """
+        task = self._as_wanted(task)
         source = self._forced() or self._sources.find(task.script)
         if source is None:
             repository = without_credentials(task.script.repository)
@@ -93,7 +95,15 @@ class Stager:
         return Staged(source, self._envs.find(request, task=task.id) if request else None)
 
     def _forced(self) -> StagedSource | None:
-        return StagedSource(Origin.FOLDER, name=str(self._code_dir.expanduser())) if self._code_dir else None
+        folder = self._agent.force_code_dir
+        return StagedSource(Origin.FOLDER, name=str(folder.expanduser())) if folder else None
+
+    def _as_wanted(self, task: Task) -> Task:
+        """The task with the entry point that this site's settings force on it."""
+        if not self._agent.force_exec_script:
+            return task
+        folder, _, file = self._agent.force_exec_script.rpartition(":")
+        return replace(task, script=replace(task.script, entry_point=file, working_dir=folder or "."))
 
     def names_image(self, task: Task) -> bool:
         """Whether the task runs in a container here.
@@ -118,7 +128,7 @@ class Stager:
         Raises:
             SourceError: it cannot be had.
         """
-        return self._sources.checkout(task.script, staged.source, into, progress)
+        return self._sources.checkout(self._as_wanted(task).script, staged.source, into, progress)
 
     def open(self, task: Task, staged: Staged, progress: Progress) -> UsableEnv | None:
         """The task's environment on this node. No network.
@@ -144,6 +154,7 @@ class Stager:
         Raises:
             SourceError, EnvironmentBuildError: they cannot be resolved.
         """
+        task = self._as_wanted(task)
         request = self._request(task, staged.source, contained)
         foreign = contained.python if contained else None
         if request is None:
@@ -189,7 +200,9 @@ class Stager:
         if self._packages.skip_install or (contained and _SKIP in dict(contained.choice.merged.environment)):
             return None
         files = self._sources.requirement_files(script, source)
-        request = request_for(script, files, self._packages, source=_identity(script, source))
+        # A line of the task's own that pins it counts more.
+        also = ("clearml",) if self._agent.force_task_init else ()
+        request = request_for(script, files, self._packages, source=_identity(script, source), also=also)
         return replace(request, image=contained.python.identity) if contained and contained.python else request
 
 

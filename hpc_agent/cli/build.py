@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hpc_agent.cli.context import Shared, docker_configuration, docker_option, git_flags, pass_shared, worker_flags
+from hpc_agent.cli.context import (
+    Shared,
+    docker_configuration,
+    docker_option,
+    git_flags,
+    not_empty,
+    pass_shared,
+    worker_flags,
+)
 from hpc_agent.cli.options import MultiValueCommand
 from hpc_agent.errors import ContainerUnavailableError, InputError
 
@@ -21,7 +29,7 @@ _PYTHON = re.compile(r"^(?:python)?(?P<version>\d+(?:\.\d+){0,2})$")
 
 
 @click.command(cls=MultiValueCommand, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--id", "task_name", required=True, metavar="TASK", help="Id or name of the task.")
+@click.option("--id", "task_name", required=True, callback=not_empty, metavar="TASK", help="Id or name of the task.")
 @click.option(
     "--target",
     help="Folder to make (default: <hpc.root>/builds/<id>); with --docker the image's name (default: task_id_<id>) or "
@@ -78,6 +86,7 @@ def command(
     else:
         flags |= _image_flags(shared, target, force_docker)
     configuration = docker_configuration(shared, docker, flags)
+    shared.apply(configuration)
     client = shared.client(configuration, INTERACTIVE)
     task = _with_python(client.tasks.get(client.tasks.resolve(task_name)), python_version, configuration)
     options = ["-" + "O" * optimize] if optimize else []
@@ -117,7 +126,7 @@ def _with_python(task: Task, version: str | None, configuration: Configuration) 
     wanted = ".".join(match["version"].split(".")[:2])
     settings = configuration.settings
     if settings.hpc.container.runtime == "none":
-        found = interpreter.find(wanted if "." in wanted else "", settings.packages, lambda _: None)
+        found = interpreter.find(wanted if "." in wanted else "", settings.python_packages, lambda _: None)
         if found.minor != wanted and not found.minor.startswith(f"{wanted}."):
             raise InputError(f"Python {wanted} is not on this machine, nor is any name of it on PATH")
     return replace(task, script=replace(task.script, binary=f"python{wanted}"))

@@ -177,6 +177,7 @@ def _warm_task(shared: Shared, name: str, into: Path | None) -> None:
     from hpc_agent.staging import Stager
 
     configuration = shared.configuration()
+    shared.apply(configuration)
     client = shared.client(configuration, INTERACTIVE)
     task = client.tasks.get(client.tasks.resolve(name))
     run = RunDirectory(into) if into else None
@@ -200,7 +201,7 @@ def _warm_file(shared: Shared, path: Path, python: str) -> None:
 
     settings = shared.configuration().settings
     credentials = configured_credentials(settings.git)
-    store = EnvStore(settings.hpc.cache, settings.hpc.scratch, settings.packages, SYSTEM, credentials)
+    store = EnvStore(settings.hpc.cache, settings.hpc.scratch, settings.python_packages, SYSTEM, credentials)
     request = request_for_file(path.read_text(), _included_files(path), python=python)
     if request.needs_source:
         raise InputError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -41,6 +42,17 @@ def fail(error: HpcAgentError, code: int | None = None) -> NoReturn:
     sys.exit(exit_code(error) if code is None else code)
 
 
+def from_system(error: OSError, advice: str = "") -> HpcAgentError:
+    """What the operating system refused, in one sentence; the traceback goes to the log, for --debug."""
+    import logging
+
+    logging.getLogger(__name__).debug("refused by the operating system", exc_info=error)
+    reason = error.strerror or str(error)
+    if not error.filename:
+        return HpcAgentError(f"the operating system refused: {reason}; `hpc-agent --debug …` logs where")
+    return HpcAgentError(f"{error.filename}: {reason}; check this path, its rights and the room on its disk{advice}")
+
+
 class Shared:
     """Made by the group from its own flags, passed to each command."""
 
@@ -54,6 +66,17 @@ class Shared:
 
         given = {key: value for key, value in (flags or {}).items() if value is not None}
         return load(self.config_file, flags=given)
+
+    def apply(self, configuration: Configuration) -> None:
+        """Export and write what the sections ``environment`` and ``files`` say, for us and for all that we start.
+
+        Raises:
+            ConfigError: they cannot be understood.
+        """
+        from hpc_agent.config.apply import apply_environment, apply_files
+
+        apply_environment(configuration, os.environ)
+        apply_files(configuration, lambda line: click.echo(f"warning: {line}", err=True))
 
     def client(self, configuration: Configuration, budget: Budget) -> Client:
         from hpc_agent.api.client import Client
@@ -78,13 +101,27 @@ def _gpus(_context: click.Context, _option: click.Parameter, value: str | None) 
     return None if value is None else parse_gpus(value)
 
 
+def not_empty(_context: click.Context, option: click.Parameter, value: str) -> str:
+    """
+    Raises:
+        InputError: a script's variable was not set.
+    """
+    if not value.strip():
+        raise InputError(f"{option.opts[0]} is empty: give the id or name of a task")
+    return value
+
+
 def worker_flags(command: Callable[..., None]) -> Callable[..., None]:
     """The flags that ``daemon``, ``execute`` and ``build`` share."""
     for option in reversed(
         (
             click.option("-O", "optimize", count=True, help="Run optimized byte-code; twice drops docstrings too."),
             click.option("--git-user", help="User for HTTPS git remotes."),
-            click.option("--git-pass", help="Password or token for HTTPS git remotes."),
+            click.option(
+                "--git-pass",
+                help="Password or token for HTTPS git remotes. It stands in `ps` for everybody on this machine: "
+                "CLEARML_AGENT_GIT_PASS or agent.git_pass does not.",
+            ),
             click.option(
                 "--log-level", type=click.Choice(LEVELS), default="INFO", show_default=True, help="SDK log level."
             ),

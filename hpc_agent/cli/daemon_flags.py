@@ -8,6 +8,7 @@ from functools import cached_property
 
 from hpc_agent.cli.context import Shared, docker_configuration, git_flags
 from hpc_agent.config.load import Configuration
+from hpc_agent.config.settings import AllSettings
 from hpc_agent.daemon.terms import Terms
 from hpc_agent.domain.gpus import NONE
 from hpc_agent.domain.room import GpuRange, parse_allocation
@@ -89,9 +90,9 @@ class Flags:
             },
         )
 
-    def terms(self, *, slurm: bool, dynamic: Mapping[str, GpuRange] | None = None) -> Terms:
+    def terms(self, settings: AllSettings, *, slurm: bool, dynamic: Mapping[str, GpuRange] | None = None) -> Terms:
         """``dynamic``: by the queues' names on the server."""
-        hidden = self.cpu_only or self.services is not None
+        hidden = self.cpu_only or settings.agent.cpu_only or self.services is not None
         return Terms(
             slurm=slurm,
             gpus=NONE if hidden else self.gpus,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -33,7 +34,7 @@ from hpc_agent.domain.ids import QueueId, WorkerId
 from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.room import GpuRange
 from hpc_agent.domain.schedule import Schedule, schedule
-from hpc_agent.errors import HpcAgentError, InputError
+from hpc_agent.errors import ConfigError, HpcAgentError, InputError
 from hpc_agent.files import ensure_directory
 from hpc_agent.process import detach, send_output_to
 from hpc_agent.retry import INTERACTIVE
@@ -79,6 +80,8 @@ def start(shared: Shared, flags: Flags) -> None:
         InputError, ConfigError, ServerUnreachableError …: it cannot start.
     """
     plan = make_plan(shared, flags)
+    shared.apply(plan.configuration)
+    _check_root(plan.settings.hpc.root.expanduser())
     if flags.once:
         shared.start_log("INFO")
         # Nobody needs to find it: it is gone in a moment.
@@ -97,6 +100,18 @@ def start(shared: Shared, flags: Flags) -> None:
         _tell_how_it_went(descriptor)
 
 
+def _check_root(root: Path) -> None:
+    try:
+        ensure_directory(root)
+        if not os.access(root, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise ConfigError(
+            f"hpc.root is {root}, where we cannot write ({error.strerror}); let it name a folder of yours on the "
+            "shared file system"
+        ) from error
+
+
 def make_plan(shared: Shared, flags: Flags) -> Plan:
     """
     Raises:
@@ -111,7 +126,7 @@ def make_plan(shared: Shared, flags: Flags) -> Plan:
         client.owners.check()
     slurm = registry.kind(settings.hpc) == "slurm"
     queues, dynamic = _queues(client, flags)
-    terms = flags.terms(slurm=slurm, dynamic=dynamic)
+    terms = flags.terms(settings, slurm=slurm, dynamic=dynamic)
     pool = () if slurm else gpus.names(settings.hpc.local.gpus, os.environ, terms.gpus)
     if terms.dynamic is not None and not slurm:
         _check_pool(terms.dynamic, pool)

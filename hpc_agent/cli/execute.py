@@ -9,12 +9,20 @@ from typing import IO
 
 import click
 
-from hpc_agent.cli.context import Shared, docker_configuration, docker_option, git_flags, pass_shared, worker_flags
+from hpc_agent.cli.context import (
+    Shared,
+    docker_configuration,
+    docker_option,
+    git_flags,
+    not_empty,
+    pass_shared,
+    worker_flags,
+)
 from hpc_agent.cli.options import MultiValueCommand
 
 
 @click.command(cls=MultiValueCommand, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--id", "task", required=True, metavar="TASK", help="Id or name of the task.")
+@click.option("--id", "task", required=True, callback=not_empty, metavar="TASK", help="Id or name of the task.")
 @click.option("--log-file", type=click.Path(dir_okay=False, path_type=Path), help="Keep the console in this file too.")
 @click.option("--disable-monitoring", is_flag=True, help="Send no console to the server; print it only.")
 @click.option("--full-monitoring", is_flag=True, help="Send the set-up's log too (we always do).")
@@ -53,6 +61,7 @@ def command(
 
     shared.start_log("INFO")
     configuration = docker_configuration(shared, docker, git_flags(git_user, git_pass))
+    shared.apply(configuration)
     client = shared.client(configuration, ROUTINE)
     me = identify(configuration.settings)
     task_id = client.tasks.resolve(task)
@@ -63,7 +72,13 @@ def command(
         echoes: list[IO[bytes]] = [] if me.watched else [sys.stdout.buffer]
         if log_file is not None:
             echoes.append(stack.enter_context(_open(log_file)))
-        wishes = Wishes(standalone_mode, optimize, log_level, "none" if cpu_only else gpus, docker=docker is not None)
+        wishes = Wishes(
+            standalone_mode,
+            optimize,
+            log_level,
+            "none" if cpu_only or configuration.settings.agent.cpu_only else gpus,
+            docker=docker is not None,
+        )
         options = Options(require_queue and not clone, not disable_monitoring, tuple(echoes))
         code = Execution(client, configuration, me, wishes, options, SYSTEM).run(task_id)
     sys.exit(code)

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from hpc_agent import __version__
-from hpc_agent.cli.context import Shared, fail
+from hpc_agent.cli.context import Shared, fail, from_system
 from hpc_agent.errors import HpcAgentError
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
@@ -69,6 +69,8 @@ class LazyGroup(click.Group):
 def group(ctx: click.Context, config_file: Path | None, debug: bool) -> None:
     """The open bridge between ClearML queues and Slurm clusters."""
     ctx.obj = Shared(config_file, debug)
+    if debug:
+        ctx.obj.start_log()
 
 
 def main() -> None:
@@ -81,3 +83,5 @@ def main() -> None:
         # Somebody closed the pipe we print to (| head): nobody reads on, which is no error.
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        fail(from_system(error, "; hpc.root, hpc.cache_dir and hpc.runs_dir say where our files go"))

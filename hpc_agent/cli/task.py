@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hpc_agent import __version__
-from hpc_agent.cli.context import Shared, fail
+from hpc_agent.cli.context import Shared, fail, from_system
 from hpc_agent.cli.options import MultiValueCommand, MultiValueOption
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from hpc_agent.api.client import Client
     from hpc_agent.drafts.create import Created
+    from hpc_agent.retry import Budget
 
 # Importing the type list would import its package; a test holds it equal to domain.draft.TASK_TYPES.
 TASK_TYPES = (
@@ -108,12 +109,33 @@ def _created(given: dict[str, Any]) -> Created:
     from hpc_agent.clock import SYSTEM
     from hpc_agent.drafts.create import create
     from hpc_agent.drafts.plan import plan
-    from hpc_agent.drafts.request import Request
+    from hpc_agent.drafts.request import Request, WrongUsageError
+    from hpc_agent.errors import InputError, SourceError
 
     request = Request(**given)
-    planned = plan(request, Path.cwd(), _comment(SYSTEM.now()))
+    try:
+        planned = plan(request, Path.cwd(), _comment(SYSTEM.now()))
+    except WrongUsageError:
+        raise
+    except (InputError, SourceError) as error:
+        raise InputError(_with_queues_problem(error, request.queue)) from error
     _warn(planned.warnings)
     return create(_client(), request, planned)
+
+
+def _with_queues_problem(problem: Exception, queue: str) -> str:
+    """What is wrong on this machine, and with the queue too: one run tells both."""
+    from hpc_agent.errors import HpcAgentError, InputError
+    from hpc_agent.retry import ONCE
+
+    if queue:
+        try:
+            _client(ONCE).queues.resolve(queue)
+        except InputError as error:
+            return f"{error}; and {problem}"
+        except HpcAgentError:
+            pass  # no server is configured or up: that is told when it is needed
+    return str(problem)
 
 
 def _imported(session: str, given: dict[str, Any]) -> Created:
@@ -131,11 +153,11 @@ def _imported(session: str, given: dict[str, Any]) -> Created:
         return import_offline(_client(), run)
 
 
-def _client() -> Client:
+def _client(budget: Budget | None = None) -> Client:
     from hpc_agent.retry import INTERACTIVE
 
     shared = Shared(None, False)
-    return shared.client(shared.configuration(), INTERACTIVE)
+    return shared.client(shared.configuration(), budget or INTERACTIVE)
 
 
 def _comment(now: datetime) -> str:
@@ -164,6 +186,8 @@ def _errors() -> Iterator[None]:
         yield
     except HpcAgentError as error:
         fail(error, 2 if isinstance(error, WrongUsageError) else 1)
+    except OSError as error:
+        fail(from_system(error))
 
 
 def main() -> None:

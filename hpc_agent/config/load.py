@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +60,9 @@ def load(
             ``hpc`` is unknown. The message names file, key and what was expected.
     """
     files = _files(config_file, environ)
-    layers = [Layer(str(path), _parse_file(path)) for path in files]
+    # A list is one value: that of the variables would take the place of all that a file has.
+    layers = _azure_layers(environ)
+    layers += [Layer(str(path), _parse_file(path)) for path in files]
     layers += _environment_layers(environ)
     if flags:
         layers.append(Layer("the command line", _nested(flags)))
@@ -102,11 +105,30 @@ def _environment_layers(environ: Mapping[str, str]) -> list[Layer]:
                 key = variable[len(prefix) :].lower().replace("__", ".")
                 value = get(parse(f"value = {environ[variable]}", f"the variable {variable}"), "value")
                 layers.append(Layer(f"the variable {variable}", _nested({key: value})))
-    for suffix, key in names.ENVIRONMENT.items():
-        for prefix in names.PREFIXES:
-            if environ.get(prefix + suffix):
-                layers.append(Layer(f"the variable {prefix}{suffix}", _nested({key: environ[prefix + suffix]})))
+    for prefix in names.PREFIXES:
+        for suffix in (*names.ENVIRONMENT, *names.SWITCHES):
+            if text := environ.get(prefix + suffix):
+                layers.append(Layer(f"the variable {prefix}{suffix}", _nested(_said(suffix, text))))
+    for variable, key in names.FOREIGN.items():
+        if text := environ.get(variable):
+            layers.append(Layer(f"the variable {variable}", _nested({key: text})))
     return layers
+
+
+def _azure_layers(environ: Mapping[str, str]) -> list[Layer]:
+    account, secret = map(environ.get, names.AZURE)
+    if not (account and secret):
+        return []
+    containers = [{"account_name": account, "account_key": secret}]
+    return [Layer(f"the variables {' and '.join(names.AZURE)}", _nested({names.AZURE_KEY: containers}))]
+
+
+def _said(suffix: str, text: str) -> Mapping[str, object]:
+    """The key that a variable sets, and its value."""
+    if suffix in names.SWITCHES:
+        key, value = names.SWITCHES[suffix]
+        return {key: value} if text.strip().lower() in ("1", "true", "yes", "on") else {}
+    return {names.ENVIRONMENT[suffix]: shlex.split(text) if suffix in names.LISTS else text}
 
 
 def _nested(values: Mapping[str, object]) -> Tree:

@@ -49,17 +49,46 @@ ENVIRONMENT: Mapping[str, str] = {
     "AGENT_GIT_HOST": "agent.git_host",
     "AGENT_EXTRA_PYTHON_PATH": "agent.extra_python_path",
     "AGENT_FORCE_CODE_DIR": "agent.force_code_dir",
+    "AGENT_FORCE_EXEC_SCRIPT": "agent.force_exec_script",
+    "AGENT_FORCE_TASK_INIT": "agent.force_task_init",
+    "AGENT_CUSTOM_BUILD_SCRIPT": "agent.custom_build_script",
+    "AGENT_SKIP_PIP_VENV_INSTALL": "agent.skip_pip_venv_install",
     "AGENT_SKIP_PYTHON_ENV_INSTALL": "agent.skip_python_env_install",
     "DOCKER_IMAGE": "agent.default_docker.image",
     "DOCKER_SKIP_GPUS_FLAG": "hpc.container.skip_gpus_flag",
     "AGENT_EXTRA_DOCKER_ARGS": "agent.extra_docker_arguments",
     "AGENT_EXTRA_DOCKER_LABELS": "agent.extra_docker_labels",
     "AGENT_DOCKER_ARGS_FILTERS": "agent.docker_args_filters",
+    "EXTRA_PIP_INSTALL_FLAGS": "agent.package_manager.extra_pip_install_flags",
+    "CPU_ONLY": "agent.cpu_only",
+    "AGENT_QUEUE_POLL_FREQ_SEC": "hpc.poll_interval",
 }
 """Variable without its prefix → key. An empty value counts as unset."""
 
 PREFIXES = ("TRAINS_", "ClearML_", "CLEARML_")
 """Later wins. The second is how some of ClearML's own pages spell it."""
+
+LISTS = frozenset({"EXTRA_PIP_INSTALL_FLAGS"})
+"""Variables that hold several words, parted as a shell would."""
+
+SWITCHES: Mapping[str, tuple[str, str]] = {
+    "AGENT_FORCE_POETRY": ("agent.package_manager.type", "poetry"),
+    "AGENT_FORCE_UV": ("agent.package_manager.type", "uv"),
+}
+"""Variable without its prefix → key and what it is set to when the variable says yes."""
+
+FOREIGN: Mapping[str, str] = {
+    "AWS_ACCESS_KEY_ID": "sdk.aws.s3.key",
+    "AWS_SECRET_ACCESS_KEY": "sdk.aws.s3.secret",
+    "AWS_DEFAULT_REGION": "sdk.aws.s3.region",
+    "GOOGLE_APPLICATION_CREDENTIALS": "sdk.google.storage.credentials_json",
+}
+"""Variables of others that the SDK's configuration has keys for: so they reach a job in a file, not in its exported
+environment."""
+
+AZURE = ("AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_KEY")
+AZURE_KEY = "sdk.azure.storage.containers"
+"""As ``FOREIGN``; the two make one entry of this list."""
 
 DOTTED_PREFIXES = ("CLEARML_AGENT__",)
 """``CLEARML_AGENT__a__b=value`` sets ``a.b``; the value is HOCON."""
@@ -68,7 +97,7 @@ DOTTED_PREFIXES = ("CLEARML_AGENT__",)
 def is_setting(variable: str) -> bool:
     """Whether a variable only sets a key of the configuration."""
     return variable.startswith(DOTTED_PREFIXES) or any(
-        variable.removeprefix(prefix) in ENVIRONMENT for prefix in PREFIXES if variable.startswith(prefix)
+        variable.removeprefix(prefix) in (*ENVIRONMENT, *SWITCHES) for prefix in PREFIXES if variable.startswith(prefix)
     )
 
 

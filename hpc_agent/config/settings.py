@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import socket
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -120,6 +121,34 @@ class AgentSettings(Settings, frozen=True, kw_only=True):
         Path | None,
         Meta(description="Run tasks from this folder, without their code (`CLEARML_AGENT_FORCE_CODE_DIR`)."),
     ] = None
+    force_exec_script: Annotated[
+        str,
+        Meta(
+            description="`file` or `folder:file` to run in place of a task's own (`CLEARML_AGENT_FORCE_EXEC_SCRIPT`)."
+        ),
+    ] = ""
+    force_task_init: Annotated[
+        bool, Meta(description="Give scripts without one an SDK init call (`CLEARML_AGENT_FORCE_TASK_INIT`).")
+    ] = False
+    custom_build_script: Annotated[
+        str,
+        Meta(
+            description="Program that may choose interpreter, script and folder of a task once its code is there "
+            "(`CLEARML_AGENT_CUSTOM_BUILD_SCRIPT`)."
+        ),
+    ] = ""
+    skip_pip_venv_install: Annotated[
+        str,
+        Meta(
+            description="true, or an interpreter: tasks see the packages it has, environments only add what is missing "
+            "(`CLEARML_AGENT_SKIP_PIP_VENV_INSTALL`)."
+        ),
+    ] = ""
+    cpu_only: Annotated[bool, Meta(description="Hide all GPUs, as `--cpu-only` (`CLEARML_CPU_ONLY`).")] = False
+    apply_environment: Annotated[
+        bool, Meta(description="Export what the section `environment` of this file holds.")
+    ] = True
+    apply_files: Annotated[bool, Meta(description="Write the files that the section `files` describes.")] = True
     extra_python_path: Annotated[str, Meta(description="Appended to the task's PYTHONPATH.")] = ""
     force_git_root_python_path: Annotated[
         bool, Meta(description="Put the repository's root on PYTHONPATH, not the script's folder.")
@@ -453,3 +482,13 @@ class AllSettings(Settings, frozen=True, kw_only=True):
     packages: PackageSettings = PackageSettings()
     docker: DockerSettings = DockerSettings()
     hpc: HpcSettings = HpcSettings()
+
+    @property
+    def python_packages(self) -> PackageSettings:
+        """``packages`` with what ``agent.skip_pip_venv_install`` says of the interpreter."""
+        said = self.agent.skip_pip_venv_install.strip()
+        if said.lower() in ("", "0", "false", "no", "off"):
+            return self.packages
+        own = said.lower() in ("1", "true", "yes", "on")
+        binary = (self.packages.python_binary or sys.executable) if own else said
+        return msgspec.structs.replace(self.packages, python_binary=binary, system_site_packages=True)

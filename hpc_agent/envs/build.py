@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from hpc_agent.envs.installers import Installer, Place
@@ -21,8 +22,12 @@ _FIND_PYTHON = b"""#!/bin/sh
 """
 
 
-def build(lock: Lock, base: Interpreter, installer: Installer, tools: Toolbox, place: Place) -> Path:
+def build(
+    lock: Lock, base: Interpreter, installer: Installer, tools: Toolbox, place: Place, seen: Sequence[str] = ()
+) -> Path:
     """Build in ``place.work`` and return the environment's folder. It can be moved: no file in it needs its path.
+
+    ``seen``: further folders whose packages it sees.
 
     Raises:
         EnvironmentBuildError: with the installer's own last words.
@@ -35,9 +40,9 @@ def build(lock: Lock, base: Interpreter, installer: Installer, tools: Toolbox, p
     if lock.late:
         installer.install_late(lock.late, lock.lines, root, base, place)
     compile_bytecode(root, tools)
-    if tools.foreign and tools.foreign.site:
+    if seen:
         for folder in site_packages(root):
-            (folder / "_image.pth").write_text("".join(f"{path}\n" for path in tools.foreign.site))
+            (folder / "_seen.pth").write_text("".join(f"{path}\n" for path in seen))
     make_movable(root)
     return root
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from hpc_agent.envs.archive import ArchiveError
 from hpc_agent.envs.build import build, installed
 from hpc_agent.envs.foreign import Foreign, missing
 from hpc_agent.envs.installers import Place, installer_for
-from hpc_agent.envs.interpreter import Interpreter
+from hpc_agent.envs.interpreter import Interpreter, Site
 from hpc_agent.envs.key import key_of, key_parts
 from hpc_agent.envs.lock import Lock, Wanted
 from hpc_agent.envs.manifest import Manifest
@@ -55,6 +55,7 @@ class Builder:
         self._packages = packages
         self._clock = clock
         self._foreign = foreign
+        self._sites: dict[Interpreter, Site] = {}
         self._tools = Toolbox(packages, folder, os.environ, credentials, foreign)
         self._installer = installer_for(self._tools)
 
@@ -80,6 +81,7 @@ class Builder:
             system_site=self._packages.system_site_packages,
             source=request.source,
             image=request.image,
+            site=self._site(base).folders,
         )
         key = key_of(parts)
         if manifest := published(key):
@@ -135,7 +137,7 @@ class Builder:
     ) -> tuple[Interpreter, Wanted, Lock]:
         base = self._base(request, progress)
         wanted = lock.prepare(request.lines, self._packages.post_packages, progress)
-        present = self._present(base)
+        present = self._site(base).packages
         wanted = replace(wanted, lines=missing(wanted.lines, present))
         if wanted.lines:
             progress(f"Resolving {len(wanted.lines)} requirements for {base.shown}")
@@ -144,11 +146,14 @@ class Builder:
             locked = lock.resolve(request.lines, wanted, self._installer, base, place)
         return base, wanted, replace(locked, lines=missing(locked.lines, present))
 
-    def _present(self, base: Interpreter) -> Mapping[str, str]:
-        """Packages that the environment sees without having them, by name: what they satisfy is not installed again."""
+    def _site(self, base: Interpreter) -> Site:
+        """What the environment sees without having it: what that satisfies is not installed again."""
         if self._foreign:
-            return self._foreign.packages
-        return interpreter.packages_of(base) if self._packages.system_site_packages else {}
+            return Site(self._foreign.packages, self._foreign.site)
+        if base not in self._sites:
+            wanted = self._packages.system_site_packages
+            self._sites[base] = interpreter.site_of(self._packages, base) if wanted else Site()
+        return self._sites[base]
 
     def _base(self, request: EnvRequest, progress: Progress) -> Interpreter:
         if self._foreign is None:
@@ -171,7 +176,7 @@ class Builder:
         started = self._clock.monotonic()
         with self._workplace() as work:
             place = Place(work, source_root or work, wanted.options, wanted.credentials)
-            root = build(locked, base, self._installer, self._tools, place)
+            root = build(locked, base, self._installer, self._tools, place, self._site(base).folders)
             content = inventory.record(root)
             progress(f"Packing environment {key}")
             with self._shared.publishing(key) as target:

@@ -6,8 +6,8 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
@@ -30,11 +30,13 @@ print(json.dumps({
 """
 """Makes any Python print an ``Interpreter``."""
 
-_PACKAGES = """
-import json, re
+_SITE = """
+import json, re, sys, sysconfig
 from importlib.metadata import distributions
 found = {d.metadata["Name"]: d.version for d in distributions() if d.metadata["Name"]}
-print(json.dumps({re.sub(r"[-_.]+", "-", name).lower(): version for name, version in found.items()}))
+own = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")} if sys.prefix != sys.base_prefix else ()
+packages = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in found.items()}
+print(json.dumps({"packages": packages, "folders": sorted(own)}))
 """
 
 
@@ -56,6 +58,15 @@ class Interpreter:
     @property
     def shown(self) -> str:
         return f"Python {'.'.join(map(str, self.version))} ({self.executable})"
+
+
+@dataclass(frozen=True)
+class Site:
+    """What an environment sees without having it. ``packages``: normalised name → version; ``folders``: where they are,
+    besides the base interpreter's own."""
+
+    packages: Mapping[str, str] = field(default_factory=dict)
+    folders: tuple[str, ...] = ()
 
 
 def find(requested: str, packages: PackageSettings, progress: Callable[[str], None]) -> Interpreter:
@@ -107,17 +118,18 @@ def ask(path: str) -> Interpreter:
         raise EnvironmentBuildError(f"{path} is no working Python: {error}") from error
 
 
-def packages_of(interpreter: Interpreter) -> dict[str, str]:
-    """What the interpreter's own site holds: normalised name → version.
+def site_of(packages: PackageSettings, base: Interpreter) -> Site:
+    """What the interpreter that the settings name sees, else ``base``; it may be that of an environment.
 
     Raises:
         EnvironmentBuildError: it does not run.
     """
+    path = shutil.which(packages.python_binary or base.executable) or base.executable
     try:
-        answer = process.run([interpreter.executable, "-I", "-c", _PACKAGES], timeout=60)
-        return msgspec.json.decode(answer.stdout, type=dict[str, str])
+        answer = process.run([path, "-I", "-c", _SITE], timeout=60)
+        return msgspec.json.decode(answer.stdout, type=Site)
     except (ProcessError, msgspec.DecodeError) as error:
-        raise EnvironmentBuildError(f"{interpreter.executable} does not say what packages it has: {error}") from error
+        raise EnvironmentBuildError(f"{path} does not say what packages it has: {error}") from error
 
 
 def is_there(executable: str) -> bool:

@@ -22,6 +22,7 @@ def key_parts(
     system_site: bool,
     source: str,
     image: str = "",
+    site: Sequence[str] = (),
 ) -> dict[str, object]:
     """The parts, each with its reason.
 
@@ -42,6 +43,7 @@ def key_parts(
         "system_site": system_site,  # what is importable beside the packages
         "source": source,  # code of the task's own repository that is installed
         **({"image": image} if image else {}),  # its libraries and its packages, which the environment sees
+        **({"site": list(site)} if site else {}),  # folders whose packages it sees
     }
 
 

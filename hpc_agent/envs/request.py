@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -58,15 +58,22 @@ class EnvRequest:
         return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:32]
 
 
-def request_for(script: Script, files: RequirementFiles, packages: PackageSettings, *, source: str = "") -> EnvRequest:
-    """The environment that ``script`` asks for.
+def request_for(
+    script: Script,
+    files: RequirementFiles,
+    packages: PackageSettings,
+    *,
+    source: str = "",
+    also: Sequence[str] = (),
+) -> EnvRequest:
+    """The environment that ``script`` asks for, and ``also`` lines besides.
 
     ``files`` are those of its repository; ``source`` identifies the repository's content (commit and changes).
 
     Raises:
         EnvironmentBuildError: a requirement line includes a file that is not there.
     """
-    lines = _lines(script, files, packages)
+    lines = _lines(script, files, packages, [*also, *_implied(script)])
     return EnvRequest(lines, _requested_python(script, packages), source if lines.local else "")
 
 
@@ -75,7 +82,7 @@ def request_for_file(text: str, files: RequirementFiles = _NO_FILES, *, python: 
     return EnvRequest(requirements.collect([text], files, ""), python)
 
 
-def _lines(script: Script, files: RequirementFiles, packages: PackageSettings) -> Lines:
+def _lines(script: Script, files: RequirementFiles, packages: PackageSettings, also: Sequence[str]) -> Lines:
     """Which list counts: wire.md 4.9. A list that is there but empty asks for nothing, and means it.
 
     Where a site says poetry, a repository's project counts before any list, as with the reference.
@@ -88,10 +95,10 @@ def _lines(script: Script, files: RequirementFiles, packages: PackageSettings) -
         chosen = wanted.org_pip
     by_poetry = packages.type == "poetry" and bool(files.project)
     if chosen is not None and not by_poetry:
-        return requirements.collect([*chosen, *_implied(script)], files, files.working_dir)
+        return requirements.collect([*also, *chosen], files, files.working_dir)
     lines, limits = _of_project(files) if files.project and (by_poetry or not files.listed) else ([], [])
     lists = () if by_poetry and files.listed else files.roots
-    texts = [*(f"-r {path}" for path in lists), *lines, *_implied(script)]
+    texts = [*also, *(f"-r {path}" for path in lists), *lines]
     return requirements.collect(texts, files, "", constraints=limits)
 
 
@@ -102,7 +109,7 @@ def _of_project(files: RequirementFiles) -> tuple[list[str], list[str]]:
     return [requirements.canonical(line, folder) for line in lines], limits
 
 
-def _implied(script: Script) -> Iterable[str]:
+def _implied(script: Script) -> Sequence[str]:
     """A notebook is converted by what must then be there."""
     if re.search(r"\.ipynb(\s|$)", script.entry_point):
         return ("nbconvert", "ipython")

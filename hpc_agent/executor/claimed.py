@@ -217,7 +217,8 @@ class ClaimedRun:
             with self._signals.unwinding():
                 if self._claimed.silent:
                     self._clock.sleep(FENCE_S)
-                preparer = Preparer(self._configuration, self._me.worker, self._wishes, self._clock, console.say)
+                me, raw = self._me.worker, self._client.tasks.raw
+                preparer = Preparer(self._configuration, me, self._wishes, self._clock, console.say, raw)
                 ready = preparer.prepare(self._task, directory, workdir)
             recorder = Recorder(self._client, self._task, ready.used)
             try:

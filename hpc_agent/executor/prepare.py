@@ -7,21 +7,23 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from hpc_agent.clock import Clock
 from hpc_agent.config.load import Configuration
 from hpc_agent.containers.arguments import split
 from hpc_agent.containment import Contained
-from hpc_agent.domain.ids import WorkerId
+from hpc_agent.domain.ids import TaskId, WorkerId
 from hpc_agent.domain.task import Task
 from hpc_agent.envs.store import UsableEnv
 from hpc_agent.errors import ContainerError, EnvironmentBuildError, SourceError
-from hpc_agent.executor import contain
+from hpc_agent.executor import adapt, contain
 from hpc_agent.executor.environment import Launch, process_environment
 from hpc_agent.executor.record import Used
 from hpc_agent.files import read_record
 from hpc_agent.process import run
 from hpc_agent.runs.directory import RunDirectory
+from hpc_agent.sources.staged import Origin
 from hpc_agent.sources.workspace import Workspace
 from hpc_agent.staging import Staged, Stager
 
@@ -58,10 +60,16 @@ class Prepared:
 
 
 class Preparer:
-    """``say`` takes lines for the task's console."""
+    """``say`` takes lines for the task's console; ``raw`` gives the server's own object of a task."""
 
     def __init__(
-        self, configuration: Configuration, worker: WorkerId, wishes: Wishes, clock: Clock, say: Callable[[str], None]
+        self,
+        configuration: Configuration,
+        worker: WorkerId,
+        wishes: Wishes,
+        clock: Clock,
+        say: Callable[[str], None],
+        raw: Callable[[TaskId], Mapping[str, Any]],
     ) -> None:
         self._configuration = configuration
         self._settings = configuration.settings
@@ -70,6 +78,7 @@ class Preparer:
         self._wishes = wishes
         self._clock = clock
         self._say = say
+        self._raw = raw
 
     def prepare(self, task: Task, directory: RunDirectory, workdir: Path) -> Prepared:
         """Everything that stands between the claim and the user's first line.
@@ -87,6 +96,8 @@ class Preparer:
         workspace = self._stager.check_out(task, staged, container.code if container else workdir, self._say)
         for note in workspace.notes:
             self._say(note)
+        if self._settings.agent.force_task_init and staged.source.origin is not Origin.FOLDER:
+            self._say(adapt.add_init(workspace))
         env = self._stager.open(task, staged, self._say)
         if env is not None:
             self._say(f"Environment {env.key} ready ({env.how}) after {self._clock.monotonic() - begun:.1f} s")
@@ -94,12 +105,20 @@ class Preparer:
         if contained and container:
             return self._prepared_container(task, contained, container, workspace, env, staged.source.commit)
         python = env.python if env else Path("python3")
+        if (built := self._built(task, workspace, workdir)) is not None:
+            workspace, python, env = built.workspace(workspace), built.binary, None
         environ = process_environment(
             os.environ, self._launch(task, workspace, env.python if env else None), self._settings.agent
         )
         self._convert(workspace, python, environ)
         used = Used(env.packages if env else (), staged.source.commit)
         return Prepared(workspace.command(python, environ, options=self._options), environ, workspace.cwd, used=used)
+
+    def _built(self, task: Task, workspace: Workspace, workdir: Path) -> adapt.Built | None:
+        setting = self._settings.agent.custom_build_script
+        if not setting:
+            return None
+        return adapt.BuildScript(setting, self._raw(task.id), workspace, workdir / "build").run(os.environ, self._say)
 
     @property
     def _options(self) -> list[str]:

@@ -1,6 +1,7 @@
 """The few lines of bash that a job's bash reads before the script's first line, because BASH_ENV names them. Pure.
 
-They leave the shell as it was: no variable, function, option, trap or job of theirs stays, and what they start is no
+Other shells read them too, such as a site's own sbatch written for bash; only in the shell of the batch script they do
+anything. They leave that shell as it was: no variable, function, option, trap or job of theirs stays, and what they start is no
 child of it. If anything in them fails the script runs all the same, also under ``bash -eux``.
 """
 
@@ -19,8 +20,12 @@ _ELEMENT_TIMEOUT_S = 30
 _TEXT = """\
 # Written by hpc-agent sbatch: bash reads this before the first line of the script, which itself is untouched.
 {{
+case $0 in
+*/slurm_script)
 {restore}
 {start}
+;;
+esac
 }} 8>&1 9>&2 2>/dev/null
 {instead}
 """
@@ -77,7 +82,8 @@ def text(folder: Folder, config: Path, agent: Sequence[str], restore: Mapping[st
         **names,
     )
     # What bash would have read in our place.
-    instead = '[ ! -r "$BASH_ENV" ] || . "$BASH_ENV"' if restore.get("BASH_ENV") else ""
+    own = shlex.quote(restore.get("BASH_ENV", ""))
+    instead = f"[ ! -r {own} ] || . {own} || :" if restore.get("BASH_ENV") else ""
     return _TEXT.format(
         restore="\n".join(_set_back(name, value) for name, value in restore.items()), start=start, instead=instead
     )

@@ -284,6 +284,23 @@ class TestFlagsOfTheTask:
         assert json.loads(conf.read_text())["agent"]["git_user"] == "by-flag"
         assert conf.stat().st_mode & 0o777 == 0o600
 
+    def test_the_configurations_own_variables_and_files_reach_it(self, machine: Site) -> None:
+        """Secrets among them travel in the jobs' private file, not in an exported environment."""
+        with machine.conf.open("a") as conf:
+            conf.write('environment { SITE_TOKEN: "from-conf" }\nfiles { f { path: "~/made/f", contents: "held" } }\n')
+        text = (
+            "import os, pathlib; print('token', os.environ['SITE_TOKEN'])\n"
+            "print('file', pathlib.Path('~/made/f').expanduser().read_text())\n"
+            "import json; conf = json.load(open(os.environ['CLEARML_CONFIG_FILE']))\n"
+            "print('aws', conf['sdk']['aws']['s3']['secret'], os.environ.get('AWS_SECRET_ACCESS_KEY'))\n"
+        )
+        task = machine.bare_task(text)
+        machine.daemon(AWS_SECRET_ACCESS_KEY="s3cr3t", AWS_ACCESS_KEY_ID="id")
+        assert ended(machine, task) is TaskStatus.COMPLETED, machine.console(task)
+        assert seen(machine, task, "token") == "from-conf"
+        assert seen(machine, task, "file") == "held"
+        assert seen(machine, task, "aws") == "s3cr3t None"
+
     def test_standalone_mode_uses_the_cache_only(self, machine: Site) -> None:
         missing = machine.bare_task(SEEN, requirements={"pip": "six==1.16.0"})
         bare = machine.bare_task(SEEN, requirements={"pip": ""})

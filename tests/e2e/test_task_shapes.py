@@ -159,3 +159,85 @@ def test_the_interpreter_that_the_task_names(machine: Site) -> None:
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
     task = task_of(machine, diff="import sys; print('ran', sys.version_info[:2])", binary=f"/usr/bin/python{version}")
     assert f"ran ({version.replace('.', ', ')})" in executed(machine, task)
+
+
+class TestVariables:
+    """The variables of ClearML's agent that bend how a task runs (docs/environment-variables.md)."""
+
+    def test_force_exec_script(self, machine: Site, repository: str) -> None:
+        task = task_of(machine, repository, entry_point="gone.py")
+        assert "ran deep.py [] sub" in executed(machine, task, CLEARML_AGENT_FORCE_EXEC_SCRIPT="sub:deep.py")
+        again = task_of(machine, repository, entry_point="deep.py", working_dir="sub")
+        assert "ran train.py [] remote" in executed(machine, again, CLEARML_AGENT_FORCE_EXEC_SCRIPT="train.py")
+
+    @pytest.mark.clearml
+    def test_force_task_init(self, machine: Site) -> None:
+        text = "from __future__ import annotations\nimport os; print('ran', os.environ['CLEARML_TASK_ID'])\n"
+        task = task_of(machine, diff=text, entry_point="plain.py", requirements={"pip": ""})
+        console = executed(machine, task, CLEARML_AGENT_FORCE_TASK_INIT="1")
+        assert "Added a call of Task.init to plain.py" in console
+        assert f"ran {task}" in console
+        # What only the SDK stores.
+        assert "cpu_cores" in machine.client.tasks.raw(task)["runtime"]
+
+    def test_skip_pip_venv_install_sees_the_interpreters_packages(self, machine: Site, tmp_path: Path) -> None:
+        own = tmp_path / "own"
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(own)], check=True)
+        [site_packages] = own.glob("lib/python*/site-packages")
+        (site_packages / "from_the_site.py").write_text("WORD = 'seen'\n")
+        text = "import from_the_site, six; print('ran', from_the_site.WORD, six.__version__)"
+        task = task_of(machine, diff=text, entry_point="t.py", requirements={"pip": "six==1.16.0"}, binary="python3")
+        console = executed(machine, task, CLEARML_AGENT_SKIP_PIP_VENV_INSTALL=str(own / "bin" / "python"))
+        assert "ran seen 1.16.0" in console
+        assert not (site_packages / "six.py").exists()
+
+    def test_skip_python_env_install_and_force_code_dir(self, machine: Site, tmp_path: Path) -> None:
+        (tmp_path / "code").mkdir()
+        (tmp_path / "code" / "there.py").write_text(WHERE)
+        task = task_of(
+            machine, "file:///nowhere.git", entry_point="there.py", requirements={"pip": "no-such-package-of-ours"}
+        )
+        variables = {
+            "CLEARML_AGENT_FORCE_CODE_DIR": str(tmp_path / "code"),
+            "CLEARML_AGENT_SKIP_PYTHON_ENV_INSTALL": "1",
+        }
+        assert "ran there.py [] code" in executed(machine, task, **variables)
+
+    def test_custom_build_script(self, machine: Site, repository: str, tmp_path: Path) -> None:
+        script = tmp_path / "build.py"
+        script.write_text(
+            f"""#!{sys.executable}
+import json, os, sys
+task = json.loads(os.environ["CLEARML_CUSTOM_BUILD_TASK_CONFIG_JSON"])
+root = os.environ["CLEARML_GIT_ROOT"]
+print("built", task["name"], os.environ["CLEARML_TASK_SCRIPT_ENTRY"], os.environ["CLEARML_TASK_WORKING_DIR"])
+chosen = {{"binary": sys.executable, "entry_point": root + "/sub/deep.py", "working_dir": root + "/pkg"}}
+open(os.environ["CLEARML_CUSTOM_BUILD_OUTPUT"], "w").write(json.dumps(chosen))
+"""
+        )
+        script.chmod(0o755)
+        task = task_of(machine, repository, entry_point="train.py", working_dir=".")
+        console = executed(machine, task, CLEARML_AGENT_CUSTOM_BUILD_SCRIPT="$FOLDER/build.py", FOLDER=str(tmp_path))
+        assert "built bare train.py ." in console
+        assert "ran deep.py [] pkg" in console
+
+    @pytest.mark.parametrize(
+        ("body", "status", "says"),
+        [
+            ("exit 7", TaskStatus.FAILED, "ended with exit code 7"),
+            ("true", TaskStatus.COMPLETED, "chose nothing: going on without it"),
+            ('echo "{" >$CLEARML_CUSTOM_BUILD_OUTPUT', TaskStatus.COMPLETED, "cannot be read"),
+        ],
+    )
+    def test_a_custom_build_script_that_does_not_choose(
+        self, machine: Site, tmp_path: Path, body: str, status: TaskStatus, says: str
+    ) -> None:
+        script = tmp_path / "build.sh"
+        script.write_text(f"#!/bin/sh\n{body}\n")
+        script.chmod(0o755)
+        task = task_of(machine, diff=WHERE, entry_point="t.py")
+        assert says in executed(machine, task, status=status, CLEARML_AGENT_CUSTOM_BUILD_SCRIPT=str(script))
+
+    def test_cpu_only(self, machine: Site) -> None:
+        task = task_of(machine, diff="import os; print('gpus', os.environ['CUDA_VISIBLE_DEVICES'])", entry_point="t.py")
+        assert "gpus none" in executed(machine, task, CLEARML_CPU_ONLY="1")

@@ -169,6 +169,11 @@ def test_gpus_and_memory_are_asked_for_in_the_sites_dialect(site: dict[str, obje
     assert text.splitlines()[-2].startswith("exec '/opt/py thon' -m hpc_agent execute --id ")
 
 
+def test_where_output_goes_is_said_once_on_the_command_line() -> None:
+    """There "%" is escaped, which stands for a job's fields in a directive too."""
+    assert "--output" not in Renderer().render("gpu.sbatch.j2", context())
+
+
 def test_the_script_is_good_bash_and_holds_nothing_unquoted(tmp_path: Path) -> None:
     (tmp_path / "echo.j2").write_text("#!/bin/bash\necho {{ task.name }} {{ task.properties.x }}\n")
     task = replace(TASK, name="$(touch hacked); 'x' \"y\"", properties={"x": "`id`"})

@@ -1,0 +1,108 @@
+"""The sections ``environment`` and ``files`` of clearml.conf: variables to export and files to write (wire.md 2.1).
+
+A daemon's jobs read the daemon's configuration, so both hold on the nodes too.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import os
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hpc_agent.config.load import Configuration
+from hpc_agent.errors import ConfigError
+from hpc_agent.files import write_atomic
+
+_PRIVATE = 0o600
+"""What stands in a configuration may be a secret."""
+
+
+def apply_environment(configuration: Configuration, environ: MutableMapping[str, str]) -> None:
+    """Set in ``environ`` what the section ``environment`` holds, also over what is there."""
+    if not configuration.settings.agent.apply_environment:
+        return
+    for name, value in _pairs(configuration, "environment").items():
+        environ[name] = "" if value is None else str(value)
+
+
+def apply_files(configuration: Configuration, warn: Callable[[str], None]) -> None:
+    """Write what the section ``files`` describes, where it is not so already. A file that cannot be written here is
+    ``warn`` ed of, not fatal: a node need not have every folder.
+
+    Raises:
+        ConfigError: a file is described wrongly.
+    """
+    if not configuration.settings.agent.apply_files:
+        return
+    for name, described in _pairs(configuration, "files").items():
+        file = _file(name, described)
+        try:
+            file.write()
+        except OSError as error:
+            warn(f"the configuration's file {name} cannot be written: {error}")
+
+
+def _pairs(configuration: Configuration, section: str) -> Mapping[str, Any]:
+    held = configuration.tree.get(section) or {}
+    if isinstance(held, list):
+        held = dict(held)
+    if not isinstance(held, dict):
+        raise ConfigError(f"{section} is {held!r}, expected a section {{ … }}")
+    return held
+
+
+@dataclass(frozen=True)
+class _File:
+    path: Path
+    content: bytes
+    overwrite: bool
+    mode: int | None
+
+    def write(self) -> None:
+        if self.path.is_dir() or (self.path.exists() and not self.overwrite):
+            return
+        if not (self.path.is_file() and self.path.read_bytes() == self.content):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(self.path, self.content, mode=_PRIVATE)
+        if self.mode is not None:
+            self.path.chmod(self.mode)
+
+
+def _file(name: str, described: Any) -> _File:
+    if not isinstance(described, dict) or not described.get("path"):
+        raise ConfigError(f"files.{name} says no path: expected {{ path: …, contents: … }}")
+    try:
+        mode = described.get("mode")
+        return _File(
+            path=Path(os.path.expandvars(str(described["path"]))).expanduser(),
+            content=_content(described),
+            overwrite=described.get("overwrite", True) in (True, "true", "yes", 1),
+            mode=None if not mode else int(str(mode), 8),
+        )
+    except (ValueError, binascii.Error) as error:
+        raise ConfigError(f"files.{name} cannot be understood: {error}") from error
+
+
+def _content(described: Mapping[str, Any]) -> bytes:
+    contents, kind = described.get("contents"), str(described.get("target_format") or "string")
+    if contents and str(described.get("format") or "string") == "base64":
+        contents = base64.b64decode(str(contents), validate=True)
+        if kind == "bytes":
+            return contents
+        contents = contents.decode()
+    if kind == "json":
+        return json.dumps(contents, indent=2).encode()
+    if kind in ("yaml", "yml"):
+        return _yaml(contents).encode()
+    return str("" if contents is None else contents).encode()
+
+
+def _yaml(contents: Any) -> str:
+    from pyhocon import ConfigFactory, HOCONConverter
+
+    return str(HOCONConverter.to_yaml(ConfigFactory.from_dict({"root": contents})["root"]))

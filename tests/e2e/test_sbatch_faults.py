@@ -1,0 +1,241 @@
+"""Whatever goes wrong with the tracking, the job is Slurm's and runs; whatever dies, the task comes to its end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from e2e_site import wait_for
+from sbatch_bench import Person
+
+from hpc_agent.api.client import Client
+from hpc_agent.config.load import load
+from hpc_agent.domain.status import TaskStatus
+
+pytestmark = [pytest.mark.slurm, pytest.mark.clearml]
+
+HELLO = "#!/bin/bash\necho hello $CLEARML_TASK_ID\n"
+SLOW = "#!/bin/bash\necho begun\nsleep 4\necho end\n"
+NOBODY = "http://127.0.0.1:9"
+
+
+def untracked(person: Person, job: str) -> str:
+    """What the job printed; it ran as if we were not there."""
+    assert person.wait_for_job(job) == "COMPLETED 0:0"
+    return (person.site.folder / f"slurm-{job}.out").read_text()
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"CLEARML_API_HOST": NOBODY},
+        {"CLEARML_API_SECRET_KEY": "wrong"},
+        {"CLEARML_CONFIG_FILE": "/nowhere/clearml.conf"},
+        {"CLEARML_AGENT__hpc__root": '"/proc/nowhere"'},
+        {"CLEARML_AGENT__hpc__nonsense": "1"},
+        {"PATH": "{folder}/bin"},
+    ],
+)
+def test_without_a_server_or_a_place_the_job_is_submitted_all_the_same(
+    person: Person, environment: dict[str, str]
+) -> None:
+    bin_dir = person.site.folder / "bin"
+    bin_dir.mkdir()
+    for program in ("sbatch", "bash"):  # and no git
+        found = shutil.which(program)
+        assert found
+        (bin_dir / program).symlink_to(found)
+    person.script(HELLO)
+    begun = time.monotonic()
+    answer = person.sbatch(
+        "train.sh", **{name: value.replace("{folder}", str(person.site.folder)) for name, value in environment.items()}
+    )
+    assert (answer.returncode, answer.stdout) == (0, f"Submitted batch job {answer.job}\n")
+    if "PATH" in environment:  # without git there is a task, of a script without repository
+        assert answer.stderr == ""
+        return
+    [line] = answer.stderr.splitlines()
+    assert line.startswith("hpc-agent: submitted without a task: ")
+    assert time.monotonic() - begun < 20
+    assert untracked(person, answer.job) == "hello\n"
+
+
+def test_a_server_that_hangs_delays_a_submission_by_seconds(
+    person: Person, start_clearml_server: Callable[..., Any]
+) -> None:
+    server = start_clearml_server()
+    os.kill(server.pid, signal.SIGSTOP)
+    person.script(HELLO)
+    begun = time.monotonic()
+    answer = person.sbatch("--wait", "train.sh", CLEARML_CONFIG_FILE=str(server.conf))
+    os.kill(server.pid, signal.SIGCONT)
+    assert "hpc-agent: submitted without a task: " in answer.stderr
+    assert time.monotonic() - begun < 40
+
+
+def test_a_script_from_standard_input_is_submitted_without_a_server_too(person: Person) -> None:
+    answer = person.sbatch("--parsable", input=HELLO, CLEARML_API_HOST=NOBODY)
+    assert answer.stdout == f"{answer.job}\n"
+    assert untracked(person, answer.job) == "hello\n"
+
+
+def test_a_refused_job_leaves_no_task_behind(person: Person) -> None:
+    person.script(HELLO)
+    for words in (("--partition=none",), ("--nonsense",), ("--nodes=99",)):
+        assert person.sbatch(*words, "train.sh").returncode != 0
+    assert person.tasks() == []
+    assert not [path for path in (person.root / "sbatch").iterdir() if path.is_dir()]
+
+
+def test_a_server_that_goes_away_while_the_job_runs_gets_everything_later(
+    person: Person, start_clearml_server: Callable[..., Any], tmp_path: Path
+) -> None:
+    server = start_clearml_server(tmp_path / "own")
+    port = int(server.url.rsplit(":", 1)[1])
+    client = Client(load(server.conf, {}).settings.api)
+    person.script(SLOW)
+    job = person.sbatch("train.sh", CLEARML_CONFIG_FILE=str(server.conf)).job
+    [folder] = [path for path in (person.root / "sbatch").iterdir() if len(path.name) == 32]
+    wait_for("the job's own process", lambda: (folder / "inside.json").exists())
+    server.kill()
+    assert untracked(person, job) == "begun\nend\n"
+    start_clearml_server(tmp_path / "own", port=port)
+    task = folder.name
+    look = lambda: client.tasks.glimpse([task])[task].status is TaskStatus.COMPLETED  # noqa: E731
+    wait_for("the final status", look, 60)
+    console = "".join(event["msg"] for event in client.events.console_after(task, 0))
+    assert console == "begun\nend\n"
+
+
+def inside(person: Person, job: str) -> int:
+    """The process id of what watches from within the job."""
+    folder = str(person.folder(job))
+
+    def look() -> int:
+        for entry in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                words = entry.read_bytes().split(b"\0")
+            except OSError:
+                continue
+            if b"--inside" in words and folder.encode() in words:
+                return int(entry.parent.name)
+        return 0
+
+    return wait_for("the process in the job", look)
+
+
+def test_a_killed_process_in_the_job_costs_the_job_nothing(person: Person) -> None:
+    person.script("#!/bin/bash\nfor i in 1 2 3 4 5 6; do echo line $i; sleep 1; done\n")
+    job = person.sbatch("train.sh").job
+    task = person.task(job)
+    pid = inside(person, job)
+    wait_for("its first lines", lambda: "line 1" in person.site.console(task))
+    os.kill(pid, signal.SIGKILL)
+    assert person.wait_for_end(job)[0] is TaskStatus.COMPLETED
+    assert person.site.console(task).splitlines() == [f"line {number}" for number in range(1, 7)]
+
+
+def test_a_job_in_which_nothing_of_ours_can_start_is_followed_from_outside(person: Person) -> None:
+    person.script(SLOW)
+    job = person.sbatch("train.sh", CLEARML_AGENT__hpc__agent_command='["/nowhere/hpc-agent"]').job
+    assert person.wait_for_end(job)[0] is TaskStatus.COMPLETED
+    assert person.site.console(person.task(job)) == "begun\nend\n"
+
+
+def test_a_killed_follower_is_replaced_by_the_next_submission_or_by_cron(person: Person) -> None:
+    person.script(SLOW)
+    first = person.sbatch("train.sh").job
+    pid = wait_for("somebody to follow it", person.follower)
+    os.kill(pid, signal.SIGKILL)
+    assert person.wait_for_job(first) == "COMPLETED 0:0"
+    assert person.site.status(person.task(first)) is TaskStatus.IN_PROGRESS
+    wait_for("cron to end it", lambda: person.follow("--once") and not list(person.root.glob("sbatch/*/plan.json")), 90)
+    assert person.site.status(person.task(first)) is TaskStatus.COMPLETED
+    second = person.sbatch("train.sh").job
+    assert wait_for("somebody to follow it", person.follower) != pid
+    assert person.wait_for_end(second)[0] is TaskStatus.COMPLETED
+
+
+def test_one_follower_serves_all_jobs_and_leaves_when_nothing_is_left(person: Person) -> None:
+    person.script(SLOW)
+    jobs = [person.sbatch("train.sh").job for _ in range(3)]
+    pid = wait_for("somebody to follow them", person.follower)
+    for job in jobs:
+        assert person.wait_for_end(job)[0] is TaskStatus.COMPLETED
+        assert person.follower() in (pid, None)
+    wait_for("the follower to leave", lambda: person.follower() is None)
+    assert {path.name for path in (person.root / "sbatch").iterdir()} == {"agent.conf", "follow.log"}
+
+
+FAKE_SBATCH = """#!/bin/bash
+{real} "$@" >/dev/null
+echo "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation" >&2
+exit 1
+"""
+
+
+def test_a_job_of_which_sbatch_knew_nothing_notes_itself_down(person: Person) -> None:
+    fake = person.site.folder / "bin" / "sbatch"
+    fake.parent.mkdir()
+    fake.write_text(FAKE_SBATCH.format(real=shutil.which("sbatch")))
+    fake.chmod(fake.stat().st_mode | stat.S_IXUSR)
+    person.script("#!/bin/bash\n#SBATCH -o job.out\necho $SLURM_JOB_ID\nsleep 4\n")
+    answer = person.sbatch("train.sh", PATH=f"{fake.parent}:{os.environ['PATH']}")
+    assert (answer.returncode, "Socket timed out" in answer.stderr) == (1, True)
+    out = person.site.folder / "job.out"
+    job = wait_for("the job", lambda: out.exists() and out.read_text().strip())
+    person.jobs.append(str(job))
+    wait_for("it to be noted down", lambda: list(person.root.glob("sbatch/*/job.json")))
+    wait_for("cron to end it", lambda: person.follow("--once") and not list(person.root.glob("sbatch/*/plan.json")), 90)
+    assert person.wait_for_end(str(job))[0] is TaskStatus.COMPLETED
+
+
+def test_a_deleted_task_does_not_end_its_job(person: Person) -> None:
+    person.script(SLOW)
+    job = person.sbatch("train.sh").job
+    task = person.task(job)
+    wait_for("its first line", lambda: "begun" in person.site.console(task))
+    person.site.client.tasks.delete(task)
+    assert untracked(person, job) == "begun\nend\n"
+
+
+def test_only_what_this_job_wrote_is_its_console(person: Person) -> None:
+    (person.site.folder / "all.log").write_text("of last week\n")
+    person.script("#!/bin/bash\n#SBATCH -o all.log -e errors.log --open-mode=append\necho out\necho err >&2\nsleep 3\n")
+    job = person.sbatch("train.sh").job
+    assert person.wait_for_end(job)[0] is TaskStatus.COMPLETED
+    assert sorted(person.site.console(person.task(job)).splitlines()) == ["err", "out"]
+    assert (person.site.folder / "all.log").read_text() == "of last week\nout\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_a_waiting_sbatch_as_it_would_without_us(person: Person, number: signal.Signals) -> None:
+    person.script("#!/bin/bash\nsleep 20\n")
+    codes = []
+    for argv in (["sbatch"], [sys.executable, "-m", "hpc_agent", "sbatch"]):
+        child = subprocess.Popen(
+            [*argv, "--wait", "train.sh"],
+            env=person.env,
+            cwd=person.site.folder,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        assert child.stdout
+        line = child.stdout.readline()
+        person.jobs.append(line.split()[-1])
+        # As a terminal sends it: to the whole group.
+        os.killpg(child.pid, number)
+        codes.append(child.wait(30))
+        child.stdout.close()
+    assert codes == [-number, -number]
+    assert person.state(person.jobs[-1]) == "", "the job itself goes on"
