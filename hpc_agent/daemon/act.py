@@ -40,7 +40,7 @@ class Actor:
         self._worker = worker
         self._clock = clock
         self._conclude = Concluder(client, settings, worker, clock)
-        self._said: dict[Attempt, tuple[str, float]] = {}
+        self._said: dict[Attempt, tuple[Say, float]] = {}
 
     def cancel(self, attempt: Attempt, action: Cancel) -> None:
         log.info("cancelling", task=attempt.task, job=action.job, why=action.why)
@@ -51,11 +51,13 @@ class Actor:
         self._scheduler.release([action.job])
 
     def say(self, attempt: Attempt, action: Say, directory: RunDirectory) -> None:
-        text, at = self._said.get(attempt, ("", float("-inf")))
+        before, at = self._said.get(attempt, (Say(""), float("-inf")))
         now = self._clock.monotonic()
-        if action.message != text and now - at >= SAY_EVERY_S:
+        # A word of another kind, that it was requeued or is stuck, does not wait for its turn.
+        is_turn = now - at >= SAY_EVERY_S or (before.ping, before.console) != (action.ping, action.console)
+        if action.message != before.message and is_turn:
             self._show(attempt, action)
-            self._said[attempt] = action.message, now
+            self._said[attempt] = action, now
         if action.ping:
             self._client.tasks.ping(attempt.task, budget=ONCE)
         if action.console and directory.names():

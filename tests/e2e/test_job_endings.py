@@ -50,7 +50,7 @@ def lines(site: Site, task: TaskId) -> list[str]:
 
 def begun(site: Site, task: TaskId, line: str = "begun") -> str:
     """Wait for the task's first line; returns its job."""
-    wait_for(f"{line} of {task}", lambda: line in site.console(task), 90)
+    wait_for(f"{line} of {task}", lambda: line in lines(site, task), 90)
     [job] = site.jobs(task)
     return job
 
