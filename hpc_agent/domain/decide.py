@@ -206,7 +206,7 @@ def _pending_news(job: LiveJob) -> list[Action]:
     if job.state is not JobState.PENDING or job.reason in ("", "None"):
         return []  # not looked at by Slurm yet
     start = f", expected to start {job.expected_start:%Y-%m-%d %H:%M} UTC" if job.expected_start else ""
-    return [Say(f"Slurm job {job.id} is waiting ({job.reason}){start}")]
+    return [Say(f"{job.title} is waiting ({job.reason}){start}")]
 
 
 def _running(sight: Sight, job: LiveJob, rules: Rules) -> list[Action]:
@@ -214,7 +214,7 @@ def _running(sight: Sight, job: LiveJob, rules: Rules) -> list[Action]:
     if waits_again and sight.abort_requested:
         return [Cancel(job.id, "aborted while it waited to go on"), Settle(TaskStatus.STOPPED, "aborted by its user")]
     if sight.status is TaskStatus.IN_PROGRESS:
-        return [Say(f"Slurm job {job.id} was requeued and waits ({job.reason})", ping=True)] if waits_again else []
+        return [Say(f"{job.title} was requeued and waits ({job.reason})", ping=True)] if waits_again else []
     taken_back = sight.status in _GIVEN_UP or (sight.status is not None and sight.status.is_final)
     if taken_back and waits_again:
         return [Cancel(job.id, f"the task is {_word(sight)} and its requeued job has not started")]

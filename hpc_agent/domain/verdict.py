@@ -37,13 +37,13 @@ def explain(record: JobRecord) -> tuple[TaskStatus, str]:
     after = ""
     if record.started and record.ended:
         after = f" after {_duration(int((record.ended - record.started).total_seconds()))}"
-    return status, f"Slurm job {record.id} {record.raw_state}{after}{where}: {text}"
+    return status, f"{record.title} {record.raw_state}{after}{where}: {text}"
 
 
 def lost(job: str, seconds: float) -> str:
     """For a job of which neither squeue nor accounting nor a report says anything any more."""
     return (
-        f"Slurm job {job} is lost: for {seconds / 60:.0f} minutes neither the scheduler nor the job itself said "
+        f"Job {job} is lost: for {seconds / 60:.0f} minutes neither the scheduler nor the job itself said "
         "how it ended; enqueue the task again"
     )
 
