@@ -76,8 +76,18 @@ def explain(record: JobRecord, clues: Clues = _NO_CLUES) -> Verdict:
     return Verdict(TaskStatus.FAILED, f"{text}; see job.out in its run directory", Fault.TASK)
 
 
-def time_limit(limit: float | None, ran: float | None) -> str:
-    """Seconds each; None where they are not known."""
+_EARLY_S = 60.0
+"""Slurm looks at time limits twice a minute, and never ends a job before its own."""
+
+
+def time_limit(limit: float | None, ran: float | None, *, told_ahead: bool = False) -> str:
+    """Seconds each; None where they are not known. ``told_ahead``: by us, some time before it."""
+    if limit and ran is not None and ran < limit - _EARLY_S and not told_ahead:
+        # Seen on Slurm 22.05: the reason is TimeLimit, when it is the reservation that is over.
+        return (
+            f"the job's time was up after {duration.shown(ran)}, before its time limit of {duration.shown(limit)}: "
+            "its reservation, or another limit of the site, has ended"
+        )
     which = f"time limit {duration.shown(limit)}" if limit else "the time limit was"
     when = f" after {duration.shown(ran)}" if ran is not None else ""
     return f"{which} reached{when}; ask for more with the user property time_limit"
