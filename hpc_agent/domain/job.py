@@ -72,11 +72,6 @@ class LiveJob:
     expected_start: datetime | None = None
     nodes: str = ""
     restarts: int = 0
-    scheduler: str = "Slurm"
-
-    @property
-    def title(self) -> str:
-        return f"{self.scheduler} job {self.id}"
 
 
 @dataclass(frozen=True)
@@ -116,11 +111,6 @@ class OwnJob:
     def left(self) -> int | None:
         """Seconds to the time limit."""
         return None if self.time_limit is None else self.time_limit - self.ran_for
-    scheduler: str = "Slurm"
-
-    @property
-    def title(self) -> str:
-        return f"{self.scheduler} job {self.id}"
 
 
 @dataclass(frozen=True)

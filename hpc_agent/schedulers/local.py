@@ -33,7 +33,6 @@ from hpc_agent.schedulers.local_jobs import CancelRequest, Claim, Ending, JobFol
 
 log = Events("schedulers.local")
 
-_NAME = "Local"
 """What its jobs are called in sentences."""
 _KEPT = timedelta(days=7)
 _START_TIMEOUT = 30.0
@@ -269,9 +268,7 @@ def _locked(descriptor: int) -> bool:
 
 
 def _live(job: JobFolder, spec: Spec, state: JobState, *, reason: str = "", nodes: str = "") -> LiveJob:
-    return LiveJob(
-        id=job.id, name=spec.name, state=state, raw_state=state.value, reason=reason, nodes=nodes, scheduler=_NAME
-    )
+    return LiveJob(id=job.id, name=spec.name, state=state, raw_state=state.value, reason=reason, nodes=nodes)
 
 
 def _record(id: JobId, spec: Spec, claim: Claim | None, ending: Ending, node: str) -> JobRecord:
@@ -288,5 +285,4 @@ def _record(id: JobId, spec: Spec, claim: Claim | None, ending: Ending, node: st
         ended=ending.at,
         nodes=node if started else "",
         reason=ending.reason,
-        scheduler=_NAME,
     )
