@@ -118,6 +118,16 @@ class Lease:
         _remove(grave)
 
 
+def lately_held(path: Path, clock: Clock, pace: Pace = Pace()) -> bool:
+    """Whether somebody living seems to hold the lease, from one look: it may be wrong for as long as a beat lasts."""
+    owner = path / _OWNER
+    try:
+        age = clock.now().timestamp() - owner.stat().st_mtime
+        return abs(age) < pace.dead_after and not _process_is_gone(owner.read_text(errors="replace"))
+    except OSError:
+        return False
+
+
 def _process_is_gone(owner: str) -> bool:
     """Whether the holder was a process of this host that no longer runs: no need to watch its beat then."""
     try:

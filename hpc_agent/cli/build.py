@@ -25,11 +25,15 @@ if TYPE_CHECKING:
     from hpc_agent.domain.task import Task
 
 ENTRY_POINTS = ("reuse_task", "clone_task")
+_SHORT = {"reuse": "reuse_task"}
+"""As ClearML's page calls one of them."""
 _PYTHON = re.compile(r"^(?:python)?(?P<version>\d+(?:\.\d+){0,2})$")
 
 
 @click.command(cls=MultiValueCommand, context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--id", "task_name", required=True, callback=not_empty, metavar="TASK", help="Id or name of the task.")
+@click.option(
+    "--id", "--task-id", "task_name", required=True, callback=not_empty, metavar="TASK", help="Id or name of the task."
+)
 @click.option(
     "--target",
     help="Folder to make (default: <hpc.root>/builds/<id>); with --docker the image's name (default: task_id_<id>) or "
@@ -45,7 +49,9 @@ _PYTHON = re.compile(r"^(?:python)?(?P<version>\d+(?:\.\d+){0,2})$")
 @click.option("--python-version", metavar="VERSION", help="Python of the environment, such as 3.11.")
 @click.option(
     "--entry-point",
-    type=click.Choice(ENTRY_POINTS),
+    type=click.Choice([*ENTRY_POINTS, *_SHORT]),
+    metavar="[reuse_task|clone_task]",
+    callback=lambda _context, _option, value: _SHORT.get(value, value),
     help="With --docker: the image runs the task when it starts, or a clone of it each time.",
 )
 @worker_flags

@@ -15,7 +15,7 @@ def command(shell: str) -> None:
     \b
     bash, in ~/.bashrc:                       eval "$(hpc-agent completion bash)"
     zsh, in ~/.zshrc, after compinit:         eval "$(hpc-agent completion zsh)"
-    fish:  hpc-agent completion fish > ~/.config/fish/completions/hpc-agent.fish
+    fish:   hpc-agent completion fish > ~/.config/fish/conf.d/hpc-agent.fish
     """
     from click.shell_completion import get_completion_class
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import click
 
@@ -16,7 +17,11 @@ from hpc_agent.cli.context import Shared, pass_shared
 def command(shared: Shared, defaults: bool, as_json: bool) -> None:
     """Show every value that is set, where it was set, secrets masked."""
     from hpc_agent.config.show import rows
+    from hpc_agent.config.variables import why_not
 
+    for variable in sorted(os.environ):
+        if reason := why_not(variable):
+            click.echo(f"{variable} is set and does nothing here. {reason}", err=True)
     configuration = shared.configuration()
     found = rows(configuration, defaults=defaults)
     if as_json:

@@ -80,7 +80,6 @@ def start(shared: Shared, flags: Flags) -> None:
         InputError, ConfigError, ServerUnreachableError …: it cannot start.
     """
     plan = make_plan(shared, flags)
-    shared.apply(plan.configuration)
     _check_root(plan.settings.hpc.root.expanduser())
     if flags.once:
         shared.start_log("INFO")
@@ -119,6 +118,7 @@ def make_plan(shared: Shared, flags: Flags) -> Plan:
     """
     flags.check()
     configuration = flags.configuration(shared)
+    shared.apply(configuration)
     settings = configuration.settings
     plan = schedule(settings.agent.uptime, settings.agent.downtime)
     client = shared.client(configuration, INTERACTIVE)

@@ -26,7 +26,8 @@ def command(shared: Shared, once: bool, inside: Path | None, pid: int, element: 
     from hpc_agent.retry import INTERACTIVE, ROUTINE, Budget
     from hpc_agent.tracking.records import Folder, Folders
 
-    shared.start_log("INFO")
+    # Cron mails what is printed.
+    shared.start_log("WARNING" if once else "INFO")
     configuration = shared.configuration()
     settings = configuration.settings
     if inside is not None:
@@ -35,11 +36,11 @@ def command(shared: Shared, once: bool, inside: Path | None, pid: int, element: 
         Beside(shared.client(configuration, ROUTINE), settings, Folder(inside), os.environ, SYSTEM).run(pid)
         return
     if element is not None:
-        from hpc_agent.tracking import inside as job
+        from hpc_agent.tracking.elements import element as task_of_element
 
         # The script waits for this.
         client = shared.client(configuration, Budget(10))
-        click.echo(job.element(client, Folder(element), os.environ, SYSTEM))
+        click.echo(task_of_element(client, Folder(element), os.environ, SYSTEM))
         return
     from hpc_agent.schedulers.slurm_driver import SlurmScheduler
     from hpc_agent.tracking.follow import Follower

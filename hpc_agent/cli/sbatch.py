@@ -16,7 +16,8 @@ from hpc_agent.cli.context import Shared, pass_shared
 if TYPE_CHECKING:
     from hpc_agent.tracking.command_line import CommandLine
     from hpc_agent.tracking.records import Folders
-    from hpc_agent.tracking.submit import Prepared, Script, Submission
+    from hpc_agent.tracking.submit import Prepared, Submission
+    from hpc_agent.tracking.wanted import Script
 
 
 class SbatchCommand(click.Command):
@@ -48,7 +49,7 @@ def command(shared: Shared, /, words: Sequence[str], **_shown_in_help: object) -
     """
     from hpc_agent.errors import HpcAgentError
     from hpc_agent.tracking.command_line import parse
-    from hpc_agent.tracking.submit import read_script, submits
+    from hpc_agent.tracking.wanted import read_script, submits
 
     shared.start_log("ERROR")
     line = parse(words, os.path.isfile)
@@ -91,7 +92,8 @@ def _prepare(shared: Shared, line: CommandLine, script: Script) -> tuple[Submiss
     from hpc_agent.retry import Budget
     from hpc_agent.schedulers.slurm_driver import SlurmScheduler
     from hpc_agent.tracking.records import Folders
-    from hpc_agent.tracking.submit import Submission, understand
+    from hpc_agent.tracking.submit import Submission
+    from hpc_agent.tracking.wanted import understand
 
     if shared.config_file is not None:
         os.environ["CLEARML_CONFIG_FILE"] = str(shared.config_file.absolute())

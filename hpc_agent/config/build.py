@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from hpc_agent.config.settings import Settings
+from hpc_agent.config.kinds import Settings
 from hpc_agent.errors import ConfigError, ResourceError
 from hpc_agent.redact import HIDDEN, Secret, is_secret
 

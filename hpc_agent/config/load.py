@@ -12,6 +12,7 @@ from typing import Any
 from hpc_agent.config import names
 from hpc_agent.config.build import build_group, check_section
 from hpc_agent.config.hocon import parse
+from hpc_agent.config.kinds import Settings
 from hpc_agent.config.servers import completed
 from hpc_agent.config.settings import (
     AgentSettings,
@@ -21,7 +22,6 @@ from hpc_agent.config.settings import (
     GitSettings,
     HpcSettings,
     PackageSettings,
-    Settings,
 )
 from hpc_agent.config.tree import Tree, flatten, get, merge, put
 from hpc_agent.errors import ConfigError

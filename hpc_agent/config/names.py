@@ -61,6 +61,8 @@ ENVIRONMENT: Mapping[str, str] = {
     "AGENT_DOCKER_ARGS_FILTERS": "agent.docker_args_filters",
     "EXTRA_PIP_INSTALL_FLAGS": "agent.package_manager.extra_pip_install_flags",
     "CPU_ONLY": "agent.cpu_only",
+    "AGENT_ENABLE_ENV_CONFIG_SECTION": "agent.apply_environment",
+    "AGENT_ENABLE_FILES_CONFIG_SECTION": "agent.apply_files",
     "AGENT_QUEUE_POLL_FREQ_SEC": "hpc.poll_interval",
 }
 """Variable without its prefix → key. An empty value counts as unset."""

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hpc_agent.config.kinds import Settings
 from hpc_agent.config.load import Configuration
 from hpc_agent.config.names import conf_path
-from hpc_agent.config.settings import AllSettings, Settings
+from hpc_agent.config.settings import AllSettings
 from hpc_agent.config.tree import flatten, get
 from hpc_agent.redact import HIDDEN, Secret, is_secret, without_secrets
 

@@ -46,6 +46,7 @@ from hpc_agent.errors import (
 from hpc_agent.logs import Events
 from hpc_agent.runs.directory import RunsFolder
 from hpc_agent.schedulers.base import Scheduler
+from hpc_agent.staging import Stager
 from hpc_agent.submission.render import Renderer
 from hpc_agent.telemetry.gpus import GpuReader
 from hpc_agent.telemetry.usage import UsageReader
@@ -97,10 +98,12 @@ class Daemon:
         """Set when there is something to do before the next turn."""
         renderer = Renderer([path.expanduser() for path in settings.hpc.template_dirs])
         self._stages: Stages | None = None
+        # Without a batch system all jobs are on this machine, with its images.
+        stager = Stager(settings, clock, share=launch.terms.slurm)
         if launch.terms.standalone:
-            self._stages = CachedStages(settings, clock)
+            self._stages = CachedStages(stager)
         elif settings.hpc.envs.build_on == "login":
-            self._stages = StagePool(settings, clock, self._wake)
+            self._stages = StagePool(stager, self._wake)
         elif settings.hpc.envs.build_on == "job":
             self._stages = StageJobs(scheduler, settings, launch, renderer, clock)
         self._activity = Activity(client, options.worker, options.schedule, clock)

@@ -51,8 +51,12 @@ class Presence:
 class Daemons:
     """``folder`` holds ``<worker>.json`` of each daemon."""
 
-    def __init__(self, folder: Path, host: str, clock: Clock) -> None:
+    def __init__(
+        self, folder: Path, host: str, clock: Clock, ladder: Sequence[tuple[signal.Signals, float]] = _LADDER
+    ) -> None:
+        """``ladder``: the signals that end one, each with the seconds it is given."""
         self.folder = folder
+        self._ladder = ladder
         self._host = host
         self._clock = clock
 
@@ -120,7 +124,7 @@ class Daemons:
             raise PresenceError(
                 f"the daemon {presence.worker} runs on {presence.host}: stop it there; this is {self._host}"
             )
-        for number, patience in _LADDER:
+        for number, patience in self._ladder:
             if not _signal(presence, number) or self._gone_within(presence.process, patience):
                 self.leave(presence)  # one that was killed could not do it
                 return

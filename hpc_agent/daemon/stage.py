@@ -7,8 +7,6 @@ import threading
 from concurrent.futures import Future
 from typing import Protocol
 
-from hpc_agent.clock import Clock
-from hpc_agent.config.settings import AllSettings
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.task import Task
 from hpc_agent.logs import Events
@@ -40,8 +38,8 @@ class StagePool:
     They end with the process, and their installers with them: a daemon told to stop waits for no build.
     """
 
-    def __init__(self, settings: AllSettings, clock: Clock, done: threading.Event) -> None:
-        self._stager = Stager(settings, clock)
+    def __init__(self, stager: Stager, done: threading.Event) -> None:
+        self._stager = stager
         self._slots = threading.Semaphore(_AT_ONCE)
         self._running: dict[Attempt, Future[Staged]] = {}
         self._done = done

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from hpc_agent.clock import Clock
-from hpc_agent.config.settings import AllSettings
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.task import Task
 from hpc_agent.staging import Staged, Stager
@@ -12,8 +10,8 @@ from hpc_agent.staging import Staged, Stager
 class CachedStages:
     """As ``stage.Stages``: every answer is there at once, and what is missing is an error that names it."""
 
-    def __init__(self, settings: AllSettings, clock: Clock) -> None:
-        self._stager = Stager(settings, clock)
+    def __init__(self, stager: Stager) -> None:
+        self._stager = stager
 
     def get(self, attempt: Attempt, task: Task, *, wait: bool) -> Staged:
         return self._stager.find(task)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import msgspec
 
-from hpc_agent.config.settings import AllSettings, OverrideSettings, QueueSettings, ResourceSettings
+from hpc_agent.config.resource_settings import OverrideSettings, QueueSettings, ResourceSettings
+from hpc_agent.config.settings import AllSettings
 from hpc_agent.domain.gpus import ALL, NONE
 from hpc_agent.domain.ids import TaskId, WorkerId
 from hpc_agent.domain.resources import DEFAULT_OVERRIDES, Override

@@ -12,7 +12,7 @@ import msgspec
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.config.load import Configuration
-from hpc_agent.config.settings import QueueSettings
+from hpc_agent.config.resource_settings import QueueSettings
 from hpc_agent.domain.gpus import visible_gpus
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.domain.task import Task

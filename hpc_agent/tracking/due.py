@@ -26,6 +26,8 @@ class Sight:
     job: str
     status: TaskStatus | None
     """None when the server says that the task does not exist."""
+    message: str = ""
+    """Its status message."""
     live: tuple[LiveJob, ...] = ()
     ended: tuple[JobRecord, ...] = ()
     missing: int = 0
@@ -52,15 +54,14 @@ class Begin:
 
 @dataclass(frozen=True)
 class Say:
-    """Show this as the task's status message; ``ping`` also tells the server that the task is alive."""
+    """Show this as the task's status message."""
 
     message: str
-    ping: bool = False
 
 
 @dataclass(frozen=True)
 class Ping:
-    pass
+    """Tell the server that the task is alive."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,8 @@ def _live(sight: Sight) -> tuple[Action, ...]:
     if sight.silenced or (started and not sight.begun):
         actions.append(Begin())
     if waiting:
-        actions.append(Say(_waits(sight), ping=sight.begun))
+        actions += [Say(_waits(sight))] if _waits(sight) != sight.message else []
+        actions += [Ping()] if sight.begun else []
     elif not sight.inside:
         actions += [Ping(), Ship()]
     return tuple(actions)

@@ -1,8 +1,8 @@
 """The few lines of bash that a job's bash reads before the script's first line, because BASH_ENV names them. Pure.
 
 Other shells read them too, such as a site's own sbatch written for bash; only in the shell of the batch script they do
-anything. They leave that shell as it was: no variable, function, option, trap or job of theirs stays, and what they start is no
-child of it. If anything in them fails the script runs all the same, also under ``bash -eux``.
+anything. They leave that shell as it was: no variable, function, option, trap or job of theirs stays, and what they
+start is no child of it. If anything in them fails the script runs all the same, also under ``bash -eux``.
 """
 
 from __future__ import annotations

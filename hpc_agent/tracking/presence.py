@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
-
 from hpc_agent.clock import Clock
 from hpc_agent.files import ensure_directory
-from hpc_agent.lease import Lease, Pace
+from hpc_agent.lease import Lease, Pace, lately_held
 from hpc_agent.logs import Events
 from hpc_agent.tracking.follow import Follower
 from hpc_agent.tracking.records import Folders
@@ -17,22 +15,16 @@ _PACE = Pace()
 
 
 def somebody_follows(folders: Folders, clock: Clock) -> bool:
-    """Whether a follower gave a sign of life lately. Ask after the job is noted down: one that is about to end looks
-    again when it has ended."""
-    try:
-        beat = (folders.lease / "owner").stat().st_mtime
-    except OSError:
-        return False
-    age = (clock.now() - datetime.fromtimestamp(beat, timezone.utc)).total_seconds()
-    return abs(age) < _PACE.dead_after / 2
+    """Ask after the job is noted down: a follower that is about to leave looks once more when it has left."""
+    return lately_held(folders.lease, clock, _PACE)
 
 
 def follow_alone(follower: Follower, folders: Folders, clock: Clock, *, once: bool) -> None:
-    """Follow, unless another does."""
+    """Follow until nothing is left, unless another process does."""
     ensure_directory(folders.path, mode=0o700)
     while True:
         lease = Lease(folders.lease, clock, _PACE)
-        if not lease.acquire():
+        if not _acquired(lease, clock, patience=0 if once else 1.5 * _PACE.dead_after):
             log.info("another process follows the jobs")
             return
         try:
@@ -44,3 +36,13 @@ def follow_alone(follower: Follower, folders: Folders, clock: Clock, *, once: bo
             lease.release()
         if not follower.has_work():
             return
+
+
+def _acquired(lease: Lease, clock: Clock, patience: float) -> bool:
+    """A holder on another machine shows that it is dead by standing still while we watch."""
+    deadline = clock.monotonic() + patience
+    while not lease.acquire():
+        if clock.monotonic() >= deadline:
+            return False
+        clock.sleep(_PACE.beat)
+    return True

@@ -62,6 +62,15 @@ class Begun(Record, frozen=True, kw_only=True):
     at: datetime
 
 
+class Seen(Record, frozen=True, kw_only=True):
+    """``seen.json``: what a pass must know of the passes before, which may have been another process."""
+
+    gone_since: datetime | None = None
+    running_since: datetime | None = None
+    records: tuple[tuple[str, str, str], ...] = ()
+    """Of each job that ended its id, state and end."""
+
+
 class Child(Record, frozen=True, kw_only=True):
     """``element-<index>.json``: the task that an element of an array has."""
 
@@ -119,6 +128,12 @@ class Folder:
 
     def write_inside(self, inside: Inside) -> None:
         write_record(self.path / "inside.json", inside)
+
+    def seen(self) -> Seen:
+        return read_record(self.path / "seen.json", Seen) or Seen()
+
+    def write_seen(self, seen: Seen) -> None:
+        write_record(self.path / "seen.json", seen)
 
     def begun(self) -> Begun | None:
         return read_record(self.path / "begun.json", Begun)

@@ -6,13 +6,10 @@ Nothing here may keep a job from Slurm: what goes wrong with the task costs the 
 from __future__ import annotations
 
 import getpass
-import os
 import re
-import shutil
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 from hpc_agent import process
 from hpc_agent.api.client import Client
@@ -28,10 +25,9 @@ from hpc_agent.logs import Events
 from hpc_agent.schedulers.base import Scheduler
 from hpc_agent.schedulers.slurm_answers import parse_sbatch
 from hpc_agent.tracking import asked, hook
-from hpc_agent.tracking.command_line import CommandLine
-from hpc_agent.tracking.describe import Described, Submitted, comment, describe, reads_bash_env
-from hpc_agent.tracking.directives import effective
+from hpc_agent.tracking.describe import Submitted, comment, reads_bash_env
 from hpc_agent.tracking.records import Folder, Folders, Job, Plan
+from hpc_agent.tracking.wanted import Wanted
 from hpc_agent.wire.draft import draft_to_wire
 
 log = Events("sbatch")
@@ -41,88 +37,18 @@ WAITING = "hpc-agent sbatch"
 the task, cancels the job."""
 
 _ID = re.compile(rb"^(?:Submitted batch job )?(\d+)(?:;\S+)?(?: on cluster \S+)?[ \t]*\n", re.MULTILINE)
-_PLAIN = frozenset({"help", "usage", "version", "test-only"})
-"""With these sbatch submits nothing."""
-_SDK = ("CLEARML_TASK_ID", "CLEARML_LOG_TASK_TO_BACKEND")
-
-
-@dataclass(frozen=True)
-class Script:
-    """What sbatch will read. ``stdin``: its bytes if they came from there."""
-
-    submitted: Submitted
-    stdin: bytes | None = None
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A submission, understood. ``options``: those that hold, wherever they were given."""
-
-    command: CommandLine
-    options: Mapping[str, str]
-    submitted: Submitted
-    elements: asked.Elements
-    described: Described
 
 
 @dataclass(frozen=True)
 class Prepared:
     """The task is there; sbatch is next."""
 
-    task: TaskId
     folder: Folder
-    plan: Plan
     argv: Sequence[str]
     environ: Mapping[str, str]
     page: str
     silent: bool = False
     """sbatch was asked for its job id though the person asked it to be quiet."""
-
-
-def submits(command: CommandLine) -> bool:
-    return not _PLAIN & command.options.keys()
-
-
-def read_script(command: CommandLine, here: Path, stdin: Callable[[], bytes]) -> Script:
-    """Find and read the script as sbatch does: the file (here, or on PATH), ``--wrap``, or standard input.
-
-    Raises:
-        InputError: it cannot be read; sbatch will say so better.
-    """
-    here = here.resolve()
-    if command.script:
-        path = _find(command.script, here)
-        try:
-            text = path.read_bytes().decode("utf-8", "replace")
-        except OSError as error:
-            raise InputError(f"the script {path} cannot be read: {error.strerror}") from error
-        return Script(Submitted(text, path.resolve(), path.name, command.arguments, here))
-    if "wrap" in command.options:
-        text = f"#!/bin/sh\n# This script was created by sbatch --wrap.\n\n{command.options['wrap']}\n"
-        return Script(Submitted(text, None, "wrap.sh", (), here))
-    data = stdin()
-    return Script(Submitted(data.decode("utf-8", "replace"), None, "sbatch.sh", (), here), data)
-
-
-def _find(name: str, here: Path) -> Path:
-    path = here / name
-    if "/" in name or path.exists():
-        return path
-    found = shutil.which(name, mode=os.R_OK)
-    return Path(found) if found else path
-
-
-def understand(command: CommandLine, submitted: Submitted, environ: Mapping[str, str]) -> Wanted:
-    """
-    Raises:
-        InputError: a job that cannot be followed.
-    """
-    options = effective(command.options, environ, submitted.text)
-    if options.get("clusters"):
-        raise InputError(f"the job goes to another cluster (--clusters={options['clusters']}) and cannot be followed")
-    started_in = (submitted.workdir / options.get("chdir", ".")).resolve()
-    elements = asked.elements(options)
-    return Wanted(command, options, submitted, elements, describe(replace(submitted, workdir=started_in), elements))
 
 
 class Submission:
@@ -155,9 +81,10 @@ class Submission:
         folder = self._folders.of(task)
         try:
             queue = self._put_on_queue(task)
-            return self._prepare(wanted, task, queue, folder, agent)
+            page = self._client.task_page(task, project)
+            return self._prepare(wanted, folder, queue, page, agent)
         except BaseException:
-            self._discard(task, folder)
+            self._discard(folder)
             raise
 
     def _draft(self, wanted: Wanted) -> Draft:
@@ -195,14 +122,13 @@ class Submission:
             return ""
         return queue
 
-    def _prepare(self, wanted: Wanted, task: TaskId, queue: str, folder: Folder, agent: Sequence[str]) -> Prepared:
-        is_array = bool(wanted.elements.indices)
-        added = self._variables(task, folder, wanted)
+    def _prepare(self, wanted: Wanted, folder: Folder, queue: str, page: str, agent: Sequence[str]) -> Prepared:
+        added = self._variables(folder, wanted)
         export = asked.export(wanted.options, list(added), heterogeneous=wanted.command.heterogeneous)
         if not export.reaches:
             added = {}
         plan = Plan(
-            task=task,
+            task=folder.task,
             queue=queue,
             cluster=self._cluster(),
             hooked="BASH_ENV" in added,
@@ -214,19 +140,18 @@ class Submission:
         restore = {"BASH_ENV": self._environ.get("BASH_ENV", "")}
         if export.option:
             restore["SLURM_EXPORT_ENV"] = export.value
-        text = hook.text(folder, self._folders.config, agent, restore, array=is_array)
+        text = hook.text(folder, self._folders.config, agent, restore, array=bool(plan.indices))
         write_atomic(folder.hook, text.encode(), mode=0o600)
         silent = "quiet" in wanted.options and "parsable" not in wanted.options
         further = [*([export.option] if export.option else []), *(["--parsable"] if silent else [])]
         argv = ["sbatch", *wanted.command.with_options(further)]
-        page = self._client.task_page(task, "")
-        return Prepared(task, folder, plan, argv, {**self._environ, **added}, page, silent)
+        return Prepared(folder, argv, {**self._environ, **added}, page, silent)
 
-    def _variables(self, task: TaskId, folder: Folder, wanted: Wanted) -> dict[str, str]:
+    def _variables(self, folder: Folder, wanted: Wanted) -> dict[str, str]:
         """What the job gets beside the person's own environment."""
         added = {}
         if not wanted.elements.indices:
-            added = dict(zip(_SDK, (task, "0"), strict=True))
+            added = {"CLEARML_TASK_ID": folder.task, "CLEARML_LOG_TASK_TO_BACKEND": "0"}
         if reads_bash_env(wanted.submitted.text):
             added["BASH_ENV"] = str(folder.hook)
         if added and (config := self._environ.get("CLEARML_CONFIG_FILE")):
@@ -255,7 +180,7 @@ class Submission:
             heard.extend(piece)
             if not job and (match := _ID.search(heard)):
                 job = match[1].decode()
-                self._note(prepared, job)
+                self._note(prepared.folder, job)
                 accepted(job)
 
         try:
@@ -263,30 +188,30 @@ class Submission:
                 prepared.argv, env=prepared.environ, input=stdin, on_output=on_output, silent=prepared.silent
             )
         except ProcessError:
-            self._discard(prepared.task, prepared.folder)
+            self._discard(prepared.folder)
             raise
         if not job:
             answer = parse_sbatch(code, heard.decode("utf-8", "replace"), words.decode("utf-8", "replace"))
             if isinstance(answer, (Refused, Later)):
-                self._discard(prepared.task, prepared.folder)
+                self._discard(prepared.folder)
             else:
                 # The job may exist, with this task in its environment: then it notes itself down.
-                log.warning("sbatch gave no clear answer; a job that comes of it reports here", task=prepared.task)
+                log.error("sbatch gave no clear answer; a job that comes of it reports here", page=prepared.page)
         return code
 
-    def _note(self, prepared: Prepared, job: str) -> None:
+    def _note(self, folder: Folder, job: str) -> None:
         try:
-            prepared.folder.write_job(Job(id=job, submitted=self._clock.now()))
-            self._client.tasks.set_properties(prepared.task, {"slurm_job_id": job})
-            self._client.tasks.add_runtime(prepared.task, {"_slurm_job_id": job})
+            folder.write_job(Job(id=job, submitted=self._clock.now()))
+            self._client.tasks.set_properties(folder.task, {"slurm_job_id": job})
+            self._client.tasks.add_runtime(folder.task, {"_slurm_job_id": job})
         except (HpcAgentError, OSError) as error:
-            log.warning("the job was submitted; its task does not say so yet", job=job, task=prepared.task, error=error)
+            log.error("the job was submitted; its task does not say so yet", job=job, task=folder.task, error=error)
 
-    def _discard(self, task: TaskId, folder: Folder) -> None:
+    def _discard(self, folder: Folder) -> None:
         """No job has this task."""
         folder.remove()
         try:
-            self._client.tasks.dequeue(task)
-            self._client.tasks.delete(task)
+            self._client.tasks.dequeue(folder.task)
+            self._client.tasks.delete(folder.task)
         except HpcAgentError as error:
-            log.warning("a task without a job is left on the server", task=task, error=error)
+            log.warning("a task without a job is left on the server", task=folder.task, error=error)

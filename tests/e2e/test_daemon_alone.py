@@ -430,6 +430,15 @@ class TestPresence:
         machine.client.session.call("tasks.stop", {"task": task})
         assert ended(machine, task) is TaskStatus.STOPPED
 
+    def test_a_task_whose_job_was_killed_gets_a_final_status(self, machine: Site) -> None:
+        task = machine.bare_task(HOLD)
+        machine.daemon()
+        wait_for("it", lambda: begun(machine, task))
+        for pid in _supervisors(machine):
+            os.killpg(pid, signal.SIGKILL)
+        assert ended(machine, task) is TaskStatus.FAILED
+        assert machine.reason(task).startswith("Local job 1 FAILED")
+
     def test_without_foreground_the_log_is_a_file(self, machine: Site) -> None:
         task = machine.bare_task(SEEN)
         machine.start("daemon", "--queue", machine.queue, "--polling-interval", "0.5")

@@ -60,7 +60,7 @@ def alone() -> list[str]:
 
 def test_staged_task_runs_and_an_unstaged_one_is_named_without_a_network(tmp_path: Path, alone: list[str]) -> None:
     data = tmp_path / "server"
-    conf = tmp_path / "clearml.conf"
+    conf = tmp_path / "client.conf"
     conf.write_text(
         f'include "{data}/clearml.conf"\nhpc {{ root: "{tmp_path}/hpc", scratch_dir: "{tmp_path}/node" }}\n'
     )

@@ -155,11 +155,14 @@ def test_a_killed_follower_is_replaced_by_the_next_submission_or_by_cron(person:
     person.script(SLOW)
     first = person.sbatch("train.sh").job
     pid = wait_for("somebody to follow it", person.follower)
+    wait_for("its task to be started", lambda: person.site.status(person.task(first)) is TaskStatus.IN_PROGRESS)
     os.kill(pid, signal.SIGKILL)
+    os.kill(inside(person, first), signal.SIGKILL)  # as Slurm does at the end of the script
     assert person.wait_for_job(first) == "COMPLETED 0:0"
     assert person.site.status(person.task(first)) is TaskStatus.IN_PROGRESS
     wait_for("cron to end it", lambda: person.follow("--once") and not list(person.root.glob("sbatch/*/plan.json")), 90)
     assert person.site.status(person.task(first)) is TaskStatus.COMPLETED
+    assert person.site.console(person.task(first)) == "begun\nend\n"
     second = person.sbatch("train.sh").job
     assert wait_for("somebody to follow it", person.follower) != pid
     assert person.wait_for_end(second)[0] is TaskStatus.COMPLETED
@@ -174,6 +177,17 @@ def test_one_follower_serves_all_jobs_and_leaves_when_nothing_is_left(person: Pe
         assert person.follower() in (pid, None)
     wait_for("the follower to leave", lambda: person.follower() is None)
     assert {path.name for path in (person.root / "sbatch").iterdir()} == {"agent.conf", "follow.log"}
+
+
+def test_a_job_whose_task_was_aborted_while_nobody_followed_cancels_itself(person: Person) -> None:
+    person.script("#!/bin/bash\necho begun\nsleep 300\n")
+    job = person.sbatch("--begin=now+1hour", "train.sh").job
+    task = person.task(job)
+    os.kill(wait_for("somebody to follow it", person.follower), signal.SIGKILL)
+    person.site.client.session.call("tasks.stop", {"task": task})
+    person.site.slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
+    assert person.wait_for_job(job) == "CANCELLED 0:0"
+    assert person.site.status(task) is TaskStatus.STOPPED
 
 
 FAKE_SBATCH = """#!/bin/bash

@@ -132,16 +132,17 @@ def test_aborting_a_running_task_cancels_its_job(person: Person) -> None:
 def test_task_init_in_the_script_reports_into_the_same_task(person: Person) -> None:
     (person.site.folder / "train.py").write_text(
         "import argparse\nfrom clearml import Task\n"
-        "task = Task.init(project_name='other', task_name='other')\n"
+        "task = Task.init(project_name='other', task_name='other')\nlogger = task.get_logger()\n"
         "parser = argparse.ArgumentParser()\nparser.add_argument('--lr', default='0.5')\nparser.parse_args()\n"
-        "print('the task is', task.id)\ntask.get_logger().report_scalar('loss', 'train', 0.25, 1)\n"
+        "print('the task is', task.id)\nlogger.report_scalar('loss', 'train', 0.25, 1)\n"
     )
-    person.script(f"#!/bin/bash\n{person.site.peers}/python train.py --lr 0.1\n")
+    python = f"{person.site.peers}/python train.py --lr 0.1"
+    person.script(f"#!/bin/bash\n{python}\n{python} | tee log.txt\n")
     job = person.sbatch("train.sh").job
     assert person.wait_for_end(job, 120)[0] is TaskStatus.COMPLETED
     task = person.task(job)
     seen = person.site.read_back(task)
-    assert seen["console"].count(f"the task is {task}\n") == 1
+    assert seen["console"].count(f"the task is {task}\n") == 2
     assert seen["scalars"]["loss"]["train"]["y"] == [0.25]
     assert seen["arguments"]["Args/lr"] == "0.1"
 

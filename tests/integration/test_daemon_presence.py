@@ -116,6 +116,16 @@ def test_stop_ends_it_and_forgets_it(daemons: Daemons, start: Start) -> None:
     assert daemons.all() == []
 
 
+def test_one_that_does_not_end_is_killed(tmp_path: Path, start: Start) -> None:
+    start("host:gpu0", "stubborn")
+    ladder = [(signal.SIGTERM, 0.3), (signal.SIGKILL, 5.0)]
+    daemons = Daemons(tmp_path / "daemons", "here", SYSTEM, ladder)
+    [seen] = daemons.running()
+    daemons.stop(seen)
+    assert not seen.process.is_running()
+    assert daemons.all() == []
+
+
 def test_a_daemon_of_another_machine_is_named_not_guessed_at(daemons: Daemons, start: Start, tmp_path: Path) -> None:
     child = start("name")
     elsewhere = Daemons(tmp_path / "daemons", "there", SYSTEM)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hpc_agent.clock import SYSTEM
-from hpc_agent.lease import Lease, Pace, only_one
+from hpc_agent.lease import Lease, Pace, lately_held, only_one
 
 
 class HandClock:
@@ -148,4 +148,18 @@ def test_group_can_read_whose_lease_it_is_whatever_the_umask(tmp_path: Path) -> 
         os.umask(before)
     assert (tmp_path / "leases").stat().st_mode & 0o777 == 0o775
     assert (tmp_path / "leases" / "work" / "owner").stat().st_mode & 0o777 == 0o664
+    lease.release()
+
+
+def test_one_look_tells_whether_somebody_lately_held_it(tmp_path: Path) -> None:
+    path = tmp_path / "lease"
+    assert not lately_held(path, SYSTEM)
+    lease = Lease(path, SYSTEM)
+    assert lease.acquire()
+    assert lately_held(path, SYSTEM)
+    owner = path / "owner"
+    os.utime(owner, (1, 1))
+    assert not lately_held(path, SYSTEM), "its beat stands still"
+    owner.write_text(f"{socket.gethostname()} {os.getpid()} 1 abc 0\n")
+    assert not lately_held(path, SYSTEM), "its process is gone, another one has the number"
     lease.release()

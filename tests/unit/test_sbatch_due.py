@@ -32,6 +32,7 @@ GONE = Sight("12", TaskStatus.IN_PROGRESS, ended=(record(JobState.COMPLETED),), 
 
 def test_a_waiting_job_is_talked_about() -> None:
     assert decide(PENDING, LOST_AFTER) == (Say("Slurm job 12 is waiting (Priority)"),)
+    assert decide(replace(PENDING, message="Slurm job 12 is waiting (Priority)"), LOST_AFTER) == ()
     soon = replace(PENDING, live=(live(JobState.PENDING, expected_start=NOW),))
     assert decide(soon, LOST_AFTER) == (Say("Slurm job 12 is waiting, expected to start 2026-05-04 00:00 UTC"),)
 
@@ -49,7 +50,7 @@ def test_a_job_that_is_watched_from_inside_needs_nothing() -> None:
 
 def test_a_requeued_job_keeps_its_task_alive() -> None:
     waits = replace(RUNNING, live=(live(JobState.PENDING, reason="BeginTime", restarts=1),))
-    assert decide(waits, LOST_AFTER) == (Say("Slurm job 12 was requeued and waits (BeginTime)", ping=True),)
+    assert decide(waits, LOST_AFTER) == (Say("Slurm job 12 was requeued and waits (BeginTime)"), Ping())
 
 
 @pytest.mark.parametrize(
@@ -122,7 +123,7 @@ def test_an_array_ends_when_all_its_elements_have() -> None:
         ended=(record(JobState.COMPLETED, "12_1"), record(JobState.FAILED, "12_2")),
     )
     words = "Slurm array 12 is waiting (JobArrayTaskLimit); 2 of 3 elements have ended"
-    assert decide(array, LOST_AFTER) == (Say(words, ping=True),)
+    assert decide(array, LOST_AFTER) == (Say(words), Ping())
     over = replace(array, live=(), ended=(*array.ended, record(JobState.CANCELLED, "12_3")))
     reason = "Slurm array 12: 1 COMPLETED, 1 FAILED (12_2), 1 CANCELLED (12_3)"
     assert decide(over, LOST_AFTER) == (End(TaskStatus.FAILED, reason),)

@@ -301,7 +301,8 @@ def test_interpreter_that_a_node_lacks_is_named(site):
 def test_packages_of_the_system_are_seen_and_not_installed_again(site):
     site.packages = PackageSettings(system_site_packages=True)
     base = interpreter.find("", site.packages, site.say)
-    name, version = next((n, v) for n, v in interpreter.site_of(PackageSettings(), base).packages.items() if n in ("pip", "setuptools"))
+    packages = interpreter.site_of(PackageSettings(), base).packages
+    name, version = next((name, packages[name]) for name in ("pip", "setuptools") if name in packages)
     # The wheelhouse does not have it: it can only come from the system.
     staged = site.store().stage(site.request("alpha", f"{name}=={version}"), site.say)
     assert staged.packages == ("alpha==1.0",)

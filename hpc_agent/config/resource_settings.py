@@ -1,0 +1,137 @@
+"""What jobs ask for, and what tasks may ask for: the blocks ``resources`` and ``queues`` of the section ``hpc``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from hpc_agent.config.kinds import Count, Positive, Seconds, Settings
+from hpc_agent.domain.resources import (
+    DEFAULT_OVERRIDES,
+    PROPERTY_FIELDS,
+    Override,
+    Policy,
+    Resources,
+    parse_time_limit,
+)
+from hpc_agent.errors import ResourceError
+
+
+class ResourceSettings(Settings, frozen=True, kw_only=True):
+    """A ``resources`` block, of the site or of a queue; a queue's fields beat the site's."""
+
+    num_nodes: Annotated[Positive | None, Meta(description="Nodes per job.")] = None
+    num_gpus: Annotated[Count | None, Meta(description="GPUs per node.")] = None
+    gpu_type: Annotated[str | None, Meta(description="GPU type, as the site's GRES names it (`a100`).")] = None
+    num_cpus: Annotated[Positive | None, Meta(description="CPUs per task.")] = None
+    memory_gb: Annotated[Annotated[float, Meta(gt=0)] | None, Meta(description="Memory per node in GiB.")] = None
+    time_limit: Annotated[str | int | None, Meta(description="Time limit: minutes or Slurm's `D-HH:MM:SS`.")] = None
+    partition: Annotated[str | None, Meta(description="Partition, or several with commas.")] = None
+    account: Annotated[str | None, Meta(description="Account to charge.")] = None
+    qos: Annotated[str | None, Meta(description="Quality of service.")] = None
+    constraint: Annotated[str | None, Meta(description="Node features.")] = None
+    reservation: Annotated[str | None, Meta(description="Reservation.")] = None
+    exclude: Annotated[str | None, Meta(description="Nodes not to use.")] = None
+
+    def __post_init__(self) -> None:
+        if self.time_limit is not None:
+            parse_time_limit(str(self.time_limit))
+        for name in ("gpu_type", "partition", "account", "qos", "constraint", "reservation", "exclude"):
+            text = getattr(self, name) or ""
+            if re.search(r"[\s'\"]", text):
+                raise ResourceError(f'{name} is "{text}", expected a Slurm name without spaces or quotes')
+
+    def over(self, base: Resources) -> Resources:
+        """``base`` with the fields that are set here."""
+        pairs: dict[str, object] = {
+            "nodes": self.num_nodes,
+            "gpus": self.num_gpus,
+            "gpu_type": self.gpu_type,
+            "cpus": self.num_cpus,
+            "memory_mb": None if self.memory_gb is None else round(self.memory_gb * 1024),
+            "time_minutes": None if self.time_limit is None else parse_time_limit(str(self.time_limit)),
+            "partition": self.partition,
+            "account": self.account,
+            "qos": self.qos,
+            "constraint": self.constraint,
+            "reservation": self.reservation,
+            "exclude": self.exclude,
+        }
+        return replace(base, **{k: v for k, v in pairs.items() if v is not None})  # type: ignore[arg-type]
+
+
+class OverrideSettings(Settings, frozen=True, kw_only=True):
+    """What a task may set one of its resource properties to."""
+
+    min: Annotated[float | None, Meta(description="Smallest amount (GiB for memory, minutes for time).")] = None
+    max: Annotated[float | str | None, Meta(description="Largest amount; for time_limit also `D-HH:MM:SS`.")] = None
+    choices: Annotated[tuple[str, ...] | None, Meta(description="The values allowed.")] = None
+
+    def rule(self, name: str) -> Override:
+        """
+        Raises:
+            ResourceError: the largest amount of property ``name`` is a text that is none.
+        """
+        return Override(self.min, _amount(name, self.max) if isinstance(self.max, str) else self.max, self.choices)
+
+
+def _amount(name: str, text: str) -> float:
+    if name == "time_limit":
+        return parse_time_limit(text)
+    try:
+        return float(text)
+    except ValueError as error:
+        raise ResourceError(f'overrides.{name}.max is "{text}", expected a number') from error
+
+
+class QueueSettings(Settings, frozen=True, kw_only=True):
+    """``hpc.queues.<name>``: how tasks of one queue become jobs."""
+
+    template: Annotated[str, Meta(description="sbatch template: a name, or a path.")] = "gpu.sbatch.j2"
+    resources: Annotated[ResourceSettings, Meta(description="What a job of this queue asks for.")] = ResourceSettings()
+    overrides: Annotated[
+        dict[str, OverrideSettings] | None,
+        Meta(
+            description="User properties that a task may set, with `min`, `max` or `choices` each.",
+            extra={"keys": tuple(PROPERTY_FIELDS)},
+        ),
+    ] = None
+    max_jobs: Annotated[Positive | None, Meta(description="Jobs of this queue in Slurm at once.")] = None
+    signal_ahead: Annotated[
+        Seconds,
+        Meta(
+            description="How long before its job's time limit a task is told to end (a quarter of the limit at most); "
+            "0: only at the limit itself."
+        ),
+    ] = 60
+    signal: Annotated[
+        Literal["TERM", "INT", "HUP", "USR1", "USR2", "QUIT"],
+        Meta(description="The signal that tells it; SIGKILL follows shortly before the limit."),
+    ] = "TERM"
+    on_time_limit: Annotated[
+        Literal["fail", "requeue"],
+        Meta(description="What becomes of a task that met its time limit: requeue lets it go on in another start."),
+    ] = "fail"
+    max_restarts: Annotated[
+        Count,
+        Meta(
+            description="How often a task is started again after a time limit, a failed node, a failed launch, or a "
+            "preemption that Slurm itself does not make good."
+        ),
+    ] = 3
+
+    def __post_init__(self) -> None:
+        self._rules()
+
+    def policy(self, queue: str, site: ResourceSettings) -> Policy:
+        """The queue's resources and rules, over the site's defaults."""
+        return Policy(queue, self.resources.over(site.over(Resources())), self._rules())
+
+    def _rules(self) -> Mapping[str, Override]:
+        if self.overrides is None:
+            return DEFAULT_OVERRIDES
+        return {name: settings.rule(name) for name, settings in self.overrides.items()}

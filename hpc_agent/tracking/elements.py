@@ -1,0 +1,65 @@
+"""The elements of an array: each has a task of its own, made in the element's job before its script begins.
+
+Made there and not at submission: a thousand tasks would keep a person waiting for minutes, and elements may wait for
+days.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from hpc_agent.api.client import Client
+from hpc_agent.clock import Clock
+from hpc_agent.domain.ids import TaskId
+from hpc_agent.errors import InputError
+from hpc_agent.tracking.beginning import begin
+from hpc_agent.tracking.describe import INDEX
+from hpc_agent.tracking.records import Child, Folder, Job, Plan
+from hpc_agent.wire.draft import script_to_wire
+
+
+def job_id(environ: Mapping[str, str]) -> str:
+    """
+    Raises:
+        InputError: this is no Slurm job.
+    """
+    array, index = environ.get("SLURM_ARRAY_JOB_ID"), environ.get("SLURM_ARRAY_TASK_ID")
+    job = f"{array}_{index}" if array and index else environ.get("SLURM_JOB_ID", "")
+    if not job:
+        raise InputError("this is for the inside of a Slurm job, and SLURM_JOB_ID is not set")
+    return job
+
+
+def element(client: Client, folder: Folder, environ: Mapping[str, str], clock: Clock) -> TaskId:
+    """The task of this element of the array whose folder this is; made at the element's first start.
+
+    Raises:
+        InputError: this is no element of a tracked array.
+        ApiError, ServerUnreachableError: the server cannot make it.
+    """
+    job = job_id(environ)
+    plan = folder.plan()
+    if plan is None or not plan.element or "_" not in job:
+        raise InputError(f"{folder.path} is not the folder of an array's task")
+    index = int(job.partition("_")[2])
+    known = folder.child(index)
+    if known is None:
+        begin(client, folder, plan, job, clock)
+        known = Child(task=_clone(client, folder.task, plan, job, index))
+        folder.write_child(index, known)
+    own = folder.sibling(TaskId(known.task))
+    if own.job() is None:
+        array = folder.job()
+        own.create(Plan(task=known.task, cluster=plan.cluster, hooked=True))
+        own.write_job(Job(id=job, submitted=array.submitted if array else clock.now()))
+    return TaskId(known.task)
+
+
+def _clone(client: Client, array: TaskId, plan: Plan, job: str, index: int) -> TaskId:
+    task = client.tasks.get(array)
+    child = client.tasks.clone(array, f"{task.name} [{index}]", new_task_parent=array)
+    script = replace(task.script, entry_point=plan.element.replace(INDEX, str(index)))
+    client.tasks.edit(child, {"script": script_to_wire(script), "runtime": {"_slurm_job_id": job}})
+    client.tasks.set_properties(child, {"slurm_job_id": job})
+    return child

@@ -1,0 +1,151 @@
+"""What one pass sees of the tracked jobs: their folders, one squeue, the records of those that left it, their tasks."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from hpc_agent.api.client import Client
+from hpc_agent.api.tasks import Glimpse
+from hpc_agent.clock import Clock
+from hpc_agent.domain.ids import JobId
+from hpc_agent.domain.job import JobRecord, LiveJob
+from hpc_agent.domain.status import TaskStatus
+from hpc_agent.errors import HpcAgentError, SchedulerUnavailableError
+from hpc_agent.files import CorruptFileError
+from hpc_agent.logs import Events
+from hpc_agent.retry import ONCE
+from hpc_agent.schedulers.base import Scheduler
+from hpc_agent.tracking.due import WAITS, Sight
+from hpc_agent.tracking.records import Folder, Folders, Inside, Job, Plan, Seen
+
+log = Events("follow")
+
+_INSIDE_AFTER = timedelta(seconds=60)
+"""So long after its start a job's own process may be on its way."""
+_SILENCED = "non-responsive"
+"""The server's own words for stopping a task that it heard nothing of for long."""
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """What stands in one folder."""
+
+    folder: Folder
+    plan: Plan
+    job: Job
+    inside: Inside | None
+    begun: bool
+
+    @property
+    def jobs(self) -> list[JobId]:
+        """All elements of an array, as squeue and sacct name them."""
+        return [JobId(f"{self.job.id}_{index}") for index in self.plan.indices] or [JobId(self.job.id)]
+
+
+class Observer:
+    def __init__(self, client: Client, scheduler: Scheduler, folders: Folders, clock: Clock) -> None:
+        self._client = client
+        self._scheduler = scheduler
+        self._folders = folders
+        self._clock = clock
+
+    def look(self) -> list[tuple[Tracked, Sight]]:
+        """
+        Raises:
+            ServerUnreachableError, SchedulerUnavailableError: nothing may be concluded.
+        """
+        followed = self.followed()
+        if not followed:
+            return []
+        live: dict[JobId, LiveJob] = {}
+        for job in self._scheduler.live_jobs():
+            # The components of a heterogeneous job are 12+0, 12+1 …; the first stands for all.
+            live.setdefault(JobId(job.id.partition("+")[0]), job)
+        records = self._records(followed, live)
+        tasks = self._client.tasks.glimpse([tracked.folder.task for tracked in followed], budget=ONCE)
+        return [(tracked, self._sight(tracked, live, records, tasks.get(tracked.folder.task))) for tracked in followed]
+
+    def followed(self) -> list[Tracked]:
+        """Of this cluster: another one that shares the file system has jobs of the same numbers."""
+        found = []
+        for folder in self._folders.all():
+            try:
+                plan, job = folder.plan(), folder.job()
+                if plan is not None and job is not None and plan.cluster in ("", self._scheduler.cluster()):
+                    found.append(Tracked(folder, plan, job, folder.inside(), folder.begun() is not None))
+            except SchedulerUnavailableError:
+                raise
+            except (HpcAgentError, OSError) as error:
+                log.error("its folder cannot be read, leaving it alone", task=folder.task, error=error)
+        return found
+
+    def _records(self, followed: Sequence[Tracked], live: Mapping[JobId, LiveJob]) -> Mapping[JobId, JobRecord]:
+        gone: dict[JobId, datetime] = {}
+        for tracked in followed:
+            absent = [job for job in tracked.jobs if job not in live]
+            gone.update(dict.fromkeys(absent, tracked.job.submitted))
+            if absent and tracked.plan.indices:
+                # Elements that never started share the record of the array itself.
+                gone[JobId(tracked.job.id)] = tracked.job.submitted
+        return self._scheduler.records(gone) if gone else {}
+
+    def _sight(
+        self,
+        tracked: Tracked,
+        live: Mapping[JobId, LiveJob],
+        records: Mapping[JobId, JobRecord],
+        glimpse: Glimpse | None,
+    ) -> Sight:
+        ours = tuple(live[job] for job in tracked.jobs if job in live)
+        absent = [job for job in tracked.jobs if job not in live]
+        rest = records.get(JobId(tracked.job.id))
+        ended = tuple(record for job in absent if (record := records.get(job, rest)))
+        before, seen = self._remember(tracked.folder, ours, ended)
+        words = f"{glimpse.reason} {glimpse.message}" if glimpse else ""
+        return Sight(
+            job=tracked.job.id,
+            status=glimpse.status if glimpse else None,
+            message=glimpse.message if glimpse else "",
+            live=ours,
+            ended=ended,
+            missing=len(absent) - len(ended),
+            is_array=bool(tracked.plan.indices),
+            queued=bool(tracked.plan.queue),
+            begun=tracked.begun,
+            abort_requested=bool(glimpse and glimpse.abort_requested),
+            silenced=bool(glimpse and glimpse.status is TaskStatus.STOPPED and _SILENCED in words),
+            inside=self._is_inside(tracked, seen),
+            gone_for=(self._clock.now() - seen.gone_since).total_seconds() if seen.gone_since else 0.0,
+            steady=bool(ended) and before.records == seen.records,
+        )
+
+    def _remember(self, folder: Folder, live: Sequence[LiveJob], ended: Sequence[JobRecord]) -> tuple[Seen, Seen]:
+        """What the pass before saw, and what this one sees. Where that cannot be kept it costs patience only."""
+        now = self._clock.now()
+        try:
+            before = folder.seen()
+        except (CorruptFileError, OSError):
+            before = Seen()
+        running = any(job.state not in WAITS for job in live)
+        seen = Seen(
+            gone_since=None if live else before.gone_since or now,
+            running_since=(before.running_since or now) if running else None,
+            records=tuple((record.id, record.raw_state, str(record.ended or "")) for record in ended),
+        )
+        if seen != before:
+            with contextlib.suppress(OSError):
+                folder.write_seen(seen)
+        return before, seen
+
+    def _is_inside(self, tracked: Tracked, seen: Seen) -> bool:
+        """Whether the console is sent from inside, or may be: two at once would send lines twice."""
+        if not tracked.plan.hooked:
+            return False
+        if tracked.inside is not None and not tracked.inside.over:
+            return True
+        if seen.running_since is None:
+            return tracked.inside is None
+        return self._clock.now() - seen.running_since < _INSIDE_AFTER

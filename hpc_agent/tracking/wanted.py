@@ -1,0 +1,83 @@
+"""What a person wants submitted: the words after ``hpc-agent sbatch`` and the script that they mean."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hpc_agent.errors import InputError
+from hpc_agent.tracking import asked
+from hpc_agent.tracking.command_line import CommandLine
+from hpc_agent.tracking.describe import Described, Submitted, describe
+from hpc_agent.tracking.directives import effective
+
+_PLAIN = frozenset({"help", "usage", "version", "test-only"})
+"""With these sbatch submits nothing."""
+
+
+@dataclass(frozen=True)
+class Script:
+    """What sbatch will read. ``stdin``: its bytes if they came from there."""
+
+    submitted: Submitted
+    stdin: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A submission, understood. ``options``: those that hold, wherever they were given."""
+
+    command: CommandLine
+    options: Mapping[str, str]
+    submitted: Submitted
+    elements: asked.Elements
+    described: Described
+
+
+def submits(command: CommandLine) -> bool:
+    return not _PLAIN & command.options.keys()
+
+
+def read_script(command: CommandLine, here: Path, stdin: Callable[[], bytes]) -> Script:
+    """Find and read the script as sbatch does: the file (here, or on PATH), ``--wrap``, or standard input.
+
+    Raises:
+        InputError: it cannot be read; sbatch will say so better.
+    """
+    here = here.resolve()
+    if command.script:
+        path = _find(command.script, here)
+        try:
+            text = path.read_bytes().decode("utf-8", "replace")
+        except OSError as error:
+            raise InputError(f"the script {path} cannot be read: {error.strerror}") from error
+        return Script(Submitted(text, path.resolve(), path.name, command.arguments, here))
+    if "wrap" in command.options:
+        text = f"#!/bin/sh\n# This script was created by sbatch --wrap.\n\n{command.options['wrap']}\n"
+        return Script(Submitted(text, None, "wrap.sh", (), here))
+    data = stdin()
+    return Script(Submitted(data.decode("utf-8", "replace"), None, "sbatch.sh", (), here), data)
+
+
+def _find(name: str, here: Path) -> Path:
+    path = here / name
+    if "/" in name or path.exists():
+        return path
+    found = shutil.which(name, mode=os.R_OK)
+    return Path(found) if found else path
+
+
+def understand(command: CommandLine, submitted: Submitted, environ: Mapping[str, str]) -> Wanted:
+    """
+    Raises:
+        InputError: a job that cannot be followed.
+    """
+    options = effective(command.options, environ, submitted.text)
+    if options.get("clusters"):
+        raise InputError(f"the job goes to another cluster (--clusters={options['clusters']}) and cannot be followed")
+    started_in = (submitted.workdir / options.get("chdir", ".")).resolve()
+    elements = asked.elements(options)
+    return Wanted(command, options, submitted, elements, describe(replace(submitted, workdir=started_in), elements))
