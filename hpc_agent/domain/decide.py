@@ -110,7 +110,7 @@ def _requeued_job(sight: Sight, job: LiveJob, rules: Rules) -> Due:
         if job.restarts >= rules.max_tries + (sight.claimed.start if sight.claimed else 0):
             return (Settle(TaskStatus.FAILED, f"{wait.text}, {job.restarts} times; enqueue the task again"),)
         return (Release(job.id), _tried_again(wait, job, ping=True))
-    line = wait.text if wait.stuck else f"job {job.id} was requeued (start {job.restarts + 1}) and waits"
+    line = wait.text if wait.stuck else f"{job.title} was requeued (start {job.restarts + 1}) and waits"
     return (Say(f"requeued, waiting: {wait.text}", ping=True, console=line),)
 
 

@@ -93,6 +93,11 @@ class JobRecord:
     """User name or id from ``CANCELLED by <uid>``."""
     time_limit: int | None = None
     """Seconds; None where there was none, or the scheduler does not say."""
+    scheduler: str = "Slurm"
+
+    @property
+    def title(self) -> str:
+        return f"{self.scheduler} job {self.id}"
 
 
 @dataclass(frozen=True)

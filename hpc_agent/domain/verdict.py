@@ -48,7 +48,7 @@ _NO_CLUES = Clues()
 
 def explain(record: JobRecord, clues: Clues = _NO_CLUES) -> Verdict:
     """The verdict on a task whose job left no report of its own."""
-    state, job = record.state, f"job {record.id}"
+    state, job = record.state, record.title
     after, on = _after(record), f" on {record.nodes}" if record.nodes else ""
     if clues.out_of_memory or state is JobState.OUT_OF_MEMORY:
         return Verdict(TaskStatus.FAILED, f"{out_of_memory(clues.used_mb, clues.limit_mb)} ({job}{on})", Fault.TASK)
@@ -108,7 +108,7 @@ def never_came_to_life(record: JobRecord) -> Verdict:
     """The scheduler started the job again, and ended it before our agent said a word (seen on Slurm 22.05 with a node
     that had just come back: "Job credential revoked")."""
     on = f" on {record.nodes}" if record.nodes else ""
-    text = f"job {record.id} was started again{on} and ended {record.raw_state} before its agent came to life"
+    text = f"{record.title} was started again{on} and ended {record.raw_state} before its agent came to life"
     return Verdict(TaskStatus.FAILED, f"{text}; enqueue the task again", Fault.SITE)
 
 

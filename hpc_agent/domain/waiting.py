@@ -50,12 +50,12 @@ def explain_wait(job: LiveJob) -> Wait:
     start = f", expected to start {job.expected_start:%Y-%m-%d %H:%M} UTC" if job.expected_start else ""
     again = " again" if job.restarts or job.state is JobState.REQUEUED else ""
     if reason == _LAUNCH_FAILED:
-        return Wait(f"job {job.id} could not be started on its node{shown}", stuck=True, not_launched=True)
+        return Wait(f"{job.title} could not be started on its node{shown}", stuck=True, not_launched=True)
     for patterns in (_HOPELESS, _STUCK, _GOES_ON):
         for pattern, words in patterns:
             if re.search(pattern, reason):
                 said = words.format(job=job.id)
                 if patterns is _HOPELESS:
-                    return Wait(f"job {job.id} can never start{shown}: {said}", stuck=True, hopeless=True)
-                return Wait(f"job {job.id} is waiting{again}{shown}: {said}{start}", stuck=patterns is _STUCK)
-    return Wait(f"job {job.id} is waiting{again}{shown}{start}")
+                    return Wait(f"{job.title} can never start{shown}: {said}", stuck=True, hopeless=True)
+                return Wait(f"{job.title} is waiting{again}{shown}: {said}{start}", stuck=patterns is _STUCK)
+    return Wait(f"{job.title} is waiting{again}{shown}{start}")

@@ -133,7 +133,7 @@ def test_a_preempted_task_waits_and_goes_on_in_the_same_job_or_in_a_new_one(site
     site.slurm(*urgent, "--wrap", "sleep 5")
     assert site.wait_for_end(second, 90) is TaskStatus.COMPLETED
     seen = lines(site, second)
-    assert any(line.startswith(f"job {other} was preempted") and "(restart 1)" in line for line in seen)
+    assert any(line.startswith(f"Slurm job {other} was preempted") and "(restart 1)" in line for line in seen)
     assert [line for line in seen if line.startswith("start ")] == ["start 0", "start 1"]
 
 
@@ -251,7 +251,7 @@ def test_a_cancelled_job_says_who_and_when(site: Site) -> None:
     for task, job, words in zip((runs, waits), jobs, ("after 00:00:", "while it waited"), strict=True):
         assert site.wait_for_end(task) is TaskStatus.STOPPED
         by_whom_and_when = rf"job {job} was cancelled by \w+ at \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
-        assert re.match(f"{by_whom_and_when} .*{words}", site.reason(task))
+        assert re.match(f"Slurm {by_whom_and_when} .*{words}", site.reason(task))
         assert re.search(by_whom_and_when, site.console(task))
 
 
