@@ -72,6 +72,11 @@ class LiveJob:
     expected_start: datetime | None = None
     nodes: str = ""
     restarts: int = 0
+    scheduler: str = "Slurm"
+
+    @property
+    def title(self) -> str:
+        return f"{self.scheduler} job {self.id}"
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ from hpc_agent.schedulers.local_jobs import CancelRequest, Claim, Ending, JobFol
 
 log = Events("schedulers.local")
 
+_NAME = "Local"
 """What its jobs are called in sentences."""
 _KEPT = timedelta(days=7)
 _START_TIMEOUT = 30.0
@@ -268,7 +269,9 @@ def _locked(descriptor: int) -> bool:
 
 
 def _live(job: JobFolder, spec: Spec, state: JobState, *, reason: str = "", nodes: str = "") -> LiveJob:
-    return LiveJob(id=job.id, name=spec.name, state=state, raw_state=state.value, reason=reason, nodes=nodes)
+    return LiveJob(
+        id=job.id, name=spec.name, state=state, raw_state=state.value, reason=reason, nodes=nodes, scheduler=_NAME
+    )
 
 
 def _record(id: JobId, spec: Spec, claim: Claim | None, ending: Ending, node: str) -> JobRecord:
@@ -285,4 +288,5 @@ def _record(id: JobId, spec: Spec, claim: Claim | None, ending: Ending, node: st
         ended=ending.at,
         nodes=node if started else "",
         reason=ending.reason,
+        scheduler=_NAME,
     )

@@ -437,7 +437,7 @@ class TestPresence:
         for pid in _supervisors(machine):
             os.killpg(pid, signal.SIGKILL)
         assert ended(machine, task) is TaskStatus.FAILED
-        assert machine.reason(task).startswith("job 1 FAILED")
+        assert machine.reason(task).startswith("Local job 1 FAILED")
 
     def test_without_foreground_the_log_is_a_file(self, machine: Site) -> None:
         task = machine.bare_task(SEEN)
