@@ -149,7 +149,7 @@ class TestGpus:
         given = [seen(machine, task, "CUDA_VISIBLE_DEVICES").split(",") for task in (one, two, rest)]
         assert [len(gpus) for gpus in given] == [1, 1, 2]
         assert sorted(gpu for gpus in given for gpu in gpus) == ["0", "1", "2", "3"]
-        assert seen(machine, rest, "CLEARML_WORKER_ID") == "box:gpu2,3"
+        assert seen(machine, rest, "CLEARML_WORKER_ID") == f"box:gpu{','.join(given[2])}"
         assert "box:dgpuall" in workers(machine)
         late = held(machine, any_queue)
         wait_for("its reason", lambda: "Waiting for 1 GPUs, 0 are free" in machine.message(late))
