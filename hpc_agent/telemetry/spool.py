@@ -95,7 +95,7 @@ class Spool:
     def mark(self) -> Mark:
         try:
             return read_record(self._mark_path, Mark) or Mark()
-        except CorruptFileError:
+        except (CorruptFileError, OSError):
             # Sending some lines twice is better than never sending the rest.
             return Mark()
 
