@@ -254,18 +254,13 @@ _SWEEPS = 20
 
 
 def pass_through(
-    argv: Sequence[str],
-    *,
-    env: Mapping[str, str],
-    input: bytes | None,
-    on_output: Callable[[bytes], None],
-    silent: bool = False,
+    argv: Sequence[str], *, env: Mapping[str, str], input: bytes | None, on_output: Callable[[bytes], None]
 ) -> tuple[int, bytes]:
     """Run a program in our place, for the person at the terminal: it reads our stdin (or ``input``), and what it prints
     on stdout and stderr goes on to ours as it comes. Signals that would end us reach it instead.
 
-    ``on_output`` gets each piece of its stdout; with ``silent`` nobody else does. Returns its exit code (negative: the
-    signal that ended it) and the first of what it said on stderr.
+    ``on_output`` gets each piece of its stdout. Returns its exit code (negative: the signal that ended it) and the
+    first of what it said on stderr.
 
     Raises:
         ProcessError: it could not be started.
@@ -288,8 +283,7 @@ def pass_through(
                 if not piece:
                     selector.unregister(key.fileobj)
                     continue
-                if not (silent and key.fileobj is child.stdout):
-                    _write_all(key.data, piece)
+                _write_all(key.data, piece)
                 if key.fileobj is child.stdout:
                     on_output(piece)
                 elif len(said) < 65536:

@@ -72,7 +72,7 @@ def _submit(shared: Shared, line: CommandLine, script: Script) -> int:
         submission, prepared, folders = _prepare(shared, line, script)
     except Exception as error:  # noqa: BLE001 - whatever is wrong with the tracking, the job is the person's to submit
         words = str(error) if isinstance(error, HpcAgentError) else f"{type(error).__name__}: {error}"
-        click.echo(f"hpc-agent: submitted without a task: {without_credentials(words)}", err=True)
+        click.echo(f"hpc-agent: submitted without a task: {' '.join(without_credentials(words).split())}", err=True)
         code, _ = process.pass_through(
             ["sbatch", *line.words], env=os.environ, input=script.stdin, on_output=lambda _: None
         )

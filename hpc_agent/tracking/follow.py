@@ -106,7 +106,8 @@ class Follower:
             self._leave(tracked, "its task is on another queue")
 
     def _say(self, tracked: Tracked, message: str) -> None:
-        if self._is_time("say", tracked.folder.task):
+        # Reasons and expected starts change all the time; that it waits again is news.
+        if self._is_time(message.partition(" (")[0], tracked.folder.task):
             self._client.tasks.say(tracked.folder.task, message, budget=ONCE)
 
     def _ping(self, tracked: Tracked) -> None:

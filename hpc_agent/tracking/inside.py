@@ -15,6 +15,7 @@ import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import msgspec
 import psutil
 
 from hpc_agent import process
@@ -89,14 +90,12 @@ class Beside:
         streams, shippers = self._shippers()
         inside = Inside(host=self._host, worker=self._worker, streams=streams)
         self._folder.write_inside(inside)
-        try:
-            if self._started(plan, shell):
-                self._accompany(shell, shippers)
-        finally:
-            sent = [shipper.finish(_LAST) for shipper in shippers]
-            self._folder.write_inside(Inside(host=self._host, worker=self._worker, streams=streams, over=all(sent)))
+        if self._started(plan, shell):
+            complete = self._accompany(shell, shippers)
+            self._folder.write_inside(msgspec.structs.replace(inside, over=complete))
 
-    def _accompany(self, script: psutil.Process | None, shippers: Sequence[Shipper]) -> None:
+    def _accompany(self, script: psutil.Process | None, shippers: Sequence[Shipper]) -> bool:
+        """Until the script is over; True if all that it printed is sent."""
         for shipper in shippers:
             shipper.start()
         self._introduce()
@@ -104,6 +103,8 @@ class Beside:
         watch.start()
         self._until_over(script)
         watch.finish()
+        sent = [shipper.finish(_LAST) for shipper in shippers]
+        return all(sent)
 
     def _shippers(self) -> tuple[tuple[Stream, ...], list[Shipper]]:
         streams: list[Stream] = []

@@ -10,6 +10,7 @@ import re
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from hpc_agent import process
 from hpc_agent.api.client import Client
@@ -47,8 +48,7 @@ class Prepared:
     argv: Sequence[str]
     environ: Mapping[str, str]
     page: str
-    silent: bool = False
-    """sbatch was asked for its job id though the person asked it to be quiet."""
+    job_name: str
 
 
 class Submission:
@@ -88,16 +88,13 @@ class Submission:
             raise
 
     def _draft(self, wanted: Wanted) -> Draft:
-        submitted, options = wanted.submitted, wanted.options
-        # As Slurm names the job.
-        name = options.get("job-name") or (submitted.path.name if submitted.path else submitted.name.partition(".")[0])
         return Draft(
-            name=self._own(wanted, "name") or name,
+            name=self._own(wanted, "name") or wanted.job_name,
             project=wanted.described.project,
             script=wanted.described.script,
-            properties=asked.properties(options),
+            properties=asked.properties(wanted.options),
             tags=tuple(tag.strip() for tag in self._own(wanted, "tags").split(",") if tag.strip()),
-            comment=comment(wanted.command.words, wanted.described.notes, self._when(submitted)),
+            comment=comment(wanted.command.words, wanted.described.notes, self._when(wanted.submitted)),
         )
 
     def _own(self, wanted: Wanted, name: str) -> str:
@@ -142,10 +139,8 @@ class Submission:
             restore["SLURM_EXPORT_ENV"] = export.value
         text = hook.text(folder, self._folders.config, agent, restore, array=bool(plan.indices))
         write_atomic(folder.hook, text.encode(), mode=0o600)
-        silent = "quiet" in wanted.options and "parsable" not in wanted.options
-        further = [*([export.option] if export.option else []), *(["--parsable"] if silent else [])]
-        argv = ["sbatch", *wanted.command.with_options(further)]
-        return Prepared(folder, argv, {**self._environ, **added}, page, silent)
+        argv = ["sbatch", *wanted.command.with_options([export.option] if export.option else [])]
+        return Prepared(folder, argv, {**self._environ, **added}, page, wanted.job_name)
 
     def _variables(self, folder: Folder, wanted: Wanted) -> dict[str, str]:
         """What the job gets beside the person's own environment."""
@@ -173,24 +168,23 @@ class Submission:
             ProcessError: there is no sbatch; the task is deleted again.
         """
         heard = bytearray()
-        job = ""
+        job, since = "", self._clock.now()
 
         def on_output(piece: bytes) -> None:
             nonlocal job
             heard.extend(piece)
             if not job and (match := _ID.search(heard)):
                 job = match[1].decode()
-                self._note(prepared.folder, job)
-                accepted(job)
+                self._note(prepared, job, accepted)
 
         try:
-            code, words = process.pass_through(
-                prepared.argv, env=prepared.environ, input=stdin, on_output=on_output, silent=prepared.silent
-            )
+            code, words = process.pass_through(prepared.argv, env=prepared.environ, input=stdin, on_output=on_output)
         except ProcessError:
             self._discard(prepared.folder)
             raise
-        if not job:
+        if not job and code == 0 and (found := self._find(prepared.job_name, since)):
+            self._note(prepared, found, accepted)
+        elif not job:
             answer = parse_sbatch(code, heard.decode("utf-8", "replace"), words.decode("utf-8", "replace"))
             if isinstance(answer, (Refused, Later)):
                 self._discard(prepared.folder)
@@ -199,13 +193,24 @@ class Submission:
                 log.error("sbatch gave no clear answer; a job that comes of it reports here", page=prepared.page)
         return code
 
-    def _note(self, folder: Folder, job: str) -> None:
+    def _find(self, job_name: str, since: datetime) -> str:
+        """The id of a job of which sbatch said nothing, as with --quiet."""
+        try:
+            found = self._scheduler.find(job_name, since)
+        except SchedulerUnavailableError as error:
+            log.warning("the job's id is not known", error=error)
+            return ""
+        return (found or "").partition("_")[0]
+
+    def _note(self, prepared: Prepared, job: str, accepted: Callable[[str], None]) -> None:
+        folder, tasks = prepared.folder, self._client.tasks
         try:
             folder.write_job(Job(id=job, submitted=self._clock.now()))
-            self._client.tasks.set_properties(folder.task, {"slurm_job_id": job})
-            self._client.tasks.add_runtime(folder.task, {"_slurm_job_id": job})
-        except (HpcAgentError, OSError) as error:
-            log.error("the job was submitted; its task does not say so yet", job=job, task=folder.task, error=error)
+            accepted(job)
+            tasks.set_properties(folder.task, {"slurm_job_id": job})
+            tasks.add_runtime(folder.task, {"_slurm_job_id": job})
+        except Exception as error:  # noqa: BLE001 - sbatch has done its work, and its exit code must reach the person
+            log.error("the job was submitted; its task does not say so yet", job=job, page=prepared.page, error=error)
 
     def _discard(self, folder: Folder) -> None:
         """No job has this task."""

@@ -36,6 +36,12 @@ class Wanted:
     elements: asked.Elements
     described: Described
 
+    @property
+    def job_name(self) -> str:
+        """As Slurm names the job: after the script, ``wrap``, or ``sbatch`` for standard input."""
+        name = self.submitted.name
+        return self.options.get("job-name") or (name if self.submitted.path else name.partition(".")[0])
+
 
 def submits(command: CommandLine) -> bool:
     return not _PLAIN & command.options.keys()

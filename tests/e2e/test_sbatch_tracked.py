@@ -143,8 +143,16 @@ def test_task_init_in_the_script_reports_into_the_same_task(person: Person) -> N
     task = person.task(job)
     seen = person.site.read_back(task)
     assert seen["console"].count(f"the task is {task}\n") == 2
-    assert seen["scalars"]["loss"]["train"]["y"] == [0.25]
+    assert seen["scalars"]["loss"]["train"]["y"] == [0.25, 0.25], "the second goes on behind the first"
     assert seen["arguments"]["Args/lr"] == "0.1"
+
+
+def test_a_quiet_submission_is_tracked(person: Person) -> None:
+    answer = person.sbatch("-Q", "-o", "out.txt", "--wrap", "echo hello")
+    assert (answer.returncode, answer.stdout, answer.stderr) == (0, "", "")
+    [task] = wait_for("its end", lambda: [task for task in person.tasks() if task["status"] == "completed"])
+    assert task["name"] == "wrap"
+    assert person.site.console(task["id"]) == "hello\n"
 
 
 def test_a_repository_is_recorded_and_a_clone_runs_its_uncommitted_state(person: Person) -> None:

@@ -52,4 +52,3 @@ def serve(site: Site, queues: Mapping[str, str], *, slurm: str = "", **env: str)
         *("daemon", "--foreground", "--polling-interval", "0.5", "--queue", *names.values()), log=log.name, **environ
     )
     return Served(site, ids, environ, daemon, log)
-
