@@ -69,6 +69,10 @@ class Lease:
         self._beating.start()
         return True
 
+    def is_held(self) -> bool:
+        """Whether it is still ours: a holder that was suspended for long is taken for dead."""
+        return self._read().startswith(self._me)
+
     def release(self) -> None:
         """Give the lease back; one that was taken over meanwhile is left to its new holder."""
         self._stopped.set()

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from hpc_agent.descendants import adopt, bury, end_with, reaped, strays, waited_for
 from hpc_agent.errors import ProcessError
 
 
@@ -52,14 +53,16 @@ def run(
         ProcessError: it could not be started, or was still running after ``timeout`` seconds.
     """
     try:
-        child = subprocess.Popen(
-            list(argv),
-            stdin=subprocess.PIPE if input is not None else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=dict(env) if env is not None else None,
-            cwd=cwd,
-            start_new_session=True,
+        child = waited_for(
+            lambda: subprocess.Popen(
+                list(argv),
+                stdin=subprocess.PIPE if input is not None else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=dict(env) if env is not None else None,
+                cwd=cwd,
+                start_new_session=True,
+            )
         )
     except OSError as error:
         raise ProcessError(f"could not start {argv[0]}: {error.strerror or error}") from error
@@ -76,6 +79,8 @@ def run(
     except BaseException:
         kill_group(child.pid, signal.SIGKILL)
         raise
+    finally:
+        reaped(child.pid)
     return Completed(tuple(argv), child.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
 
 
@@ -122,7 +127,9 @@ def _streaming(argv: Sequence[str], timeout: float, *, stdin: int, stdout: int) 
     words = os.memfd_create("stderr")
     try:
         try:
-            child = subprocess.Popen(list(argv), stdin=stdin, stdout=stdout, stderr=words, start_new_session=True)
+            child = waited_for(
+                lambda: subprocess.Popen(list(argv), stdin=stdin, stdout=stdout, stderr=words, start_new_session=True)
+            )
         except OSError as error:
             raise ProcessError(f"could not start {argv[0]}: {error.strerror or error}") from error
         _widen(child.stdin or child.stdout)
@@ -136,6 +143,7 @@ def _streaming(argv: Sequence[str], timeout: float, *, stdin: int, stdout: int) 
                 raise ProcessError(f"{argv[0]} did not end within {timeout:g} s") from error
             raise
         finally:
+            reaped(child.pid)
             _close_pipes(child)
         if code != 0:
             said = os.pread(words, 4000, 0).decode("utf-8", "replace").strip().splitlines()
@@ -184,15 +192,21 @@ class Supervised:
         Raises:
             ProcessError: it could not be started.
         """
+        us = os.getpid()
+        adopt()
         try:
-            self._child = subprocess.Popen(
-                list(argv),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env=dict(env),
-                cwd=cwd,
-                start_new_session=True,
+            self._child = waited_for(
+                lambda: subprocess.Popen(
+                    list(argv),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=dict(env),
+                    cwd=cwd,
+                    start_new_session=True,
+                    # Killed without a chance to end it, we must not leave it behind to run beside its successor.
+                    preexec_fn=lambda: end_with(us),
+                )
             )
         except OSError as error:
             raise ProcessError(f"could not start {argv[0]}: {error.strerror or error}") from error
@@ -212,9 +226,31 @@ class Supervised:
         except subprocess.TimeoutExpired:
             return None
 
-    def signal_group(self, number: int) -> bool:
-        """Signal the child and all its descendants that stayed in the group."""
-        return kill_group(self.pid, number)
+    def signal(self, number: int) -> bool:
+        """Signal the child and all that descends from it, whatever session it moved to; False when all are gone."""
+        kill_group(self.pid, number)
+        bury()
+        found = strays(self.pid)
+        for pid in found:
+            # Those of the group have it already: a second TERM changes nothing.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                if os.getpgid(pid) != self.pid:
+                    os.kill(pid, number)
+        return bool(found)
+
+    def bury(self) -> None:
+        """Reap what was adopted and has ended."""
+        bury()
+
+    def sweep(self, pause: Callable[[], None]) -> None:
+        """Kill all that it left behind, over and over: they may fork faster than one look at them takes."""
+        for _ in range(_SWEEPS):
+            if not self.signal(signal.SIGKILL):
+                return
+            pause()
+
+
+_SWEEPS = 20
 
 
 def pass_through(

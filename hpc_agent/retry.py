@@ -28,12 +28,20 @@ INTERACTIVE = Budget(20)
 """A person waits at a terminal."""
 ROUTINE = Budget(120)
 """Claims, starts, reads of a job: a restart of the server is waited for."""
+FINAL = Budget(6 * 3600)
+"""Where no daemon goes on from what is on disk: the last words of a run that nobody else can say."""
 
 
-def retry(action: Callable[[], T], budget: Budget, clock: Clock) -> T:
+def _retryable(error: HpcAgentError) -> bool:
+    return error.retryable
+
+
+def retry(
+    action: Callable[[], T], budget: Budget, clock: Clock, *, again: Callable[[HpcAgentError], bool] = _retryable
+) -> T:
     """Call ``action`` until it succeeds, fails for good, or the budget is spent.
 
-    An error is tried again while its ``retryable`` is true; ``retry_after`` seconds on it, if any, are respected.
+    ``again`` says which errors are worth it; ``retry_after`` seconds on one, if any, are respected.
 
     Raises:
         HpcAgentError: the last error.
@@ -45,7 +53,7 @@ def retry(action: Callable[[], T], budget: Budget, clock: Clock) -> T:
             return action()
         except HpcAgentError as error:
             wait = max(pause * random.uniform(0.7, 1.3), getattr(error, "retry_after", 0.0))  # noqa: S311 - jitter
-            if not error.retryable or clock.monotonic() + wait > deadline:
+            if not again(error) or clock.monotonic() + wait > deadline:
                 raise
         clock.sleep(wait)
         pause = min(pause * 2, budget.longest_pause)

@@ -94,6 +94,10 @@ class Queues:
         except ApiError as error:
             if error.subcode != 706:  # it is there already
                 raise
+        self.to_front(queue, task)
+
+    def to_front(self, queue: QueueId, task: TaskId) -> None:
+        """To the head of this queue, if it is in it."""
         try:
             self._session.call("queues.move_task_to_front", {"queue": queue, "task": task})
         except NotFoundError:

@@ -96,9 +96,9 @@ class Session:
         return self._call(endpoint, body, "application/json", budget or self._budget, repeatable, version)
 
     def call_lines(self, endpoint: str, items: Iterable[Mapping[str, Any]], *, budget: Budget) -> dict[str, Any]:
-        """As ``call`` with a body of one JSON object a line (``events.add_batch``)."""
+        """As ``call`` with a body of one JSON object a line (``events.add_batch``), which is not repeatable."""
         body = "\n".join(json.dumps(item) for item in items).encode()
-        return self._call(endpoint, body, "application/json-lines", budget, True, API_VERSION)
+        return self._call(endpoint, body, "application/json-lines", budget, False, API_VERSION)
 
     def login(self) -> None:
         """Get a token now, so that wrong credentials show at the start.
@@ -277,6 +277,8 @@ def _data(response: requests.Response, endpoint: str, where: str) -> dict[str, A
         raise ServerUnreachableError(
             f"the ClearML server at {where} answered {endpoint} with HTTP {response.status_code}: {said}; "
             "is it the API server, and up?",
+            # Too many requests: this one was turned away.
+            uncertain=response.status_code != 429,
             retry_after=_retry_after(response),
         )
     if response.status_code == 200:

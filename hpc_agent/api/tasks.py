@@ -13,10 +13,13 @@ from hpc_agent.domain.task import Container, Task
 from hpc_agent.errors import InputError, NotFoundError
 from hpc_agent.retry import Budget
 from hpc_agent.wire.draft import container_to_wire
-from hpc_agent.wire.task import status_from_wire, task_from_wire
+from hpc_agent.wire.task import ABORT_DONE, ABORT_POLL, ABORT_TIMEOUT, RUN_STAMP, status_from_wire, task_from_wire
 
 _PAGE = 500
 """What the reference server gives at most in one answer."""
+
+_PAGE = 500
+"""Servers answer with no more than this at once."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +30,39 @@ class Glimpse:
     message: str
     reason: str
     runtime: Mapping[str, Any]
+    last_worker: str = ""
 
     @property
     def abort_requested(self) -> bool:
         """``tasks.stop`` on a live task says so in its status message (wire.md 3.8)."""
         return self.status is TaskStatus.IN_PROGRESS and "stopping" in self.message.lower()
+
+    @property
+    def stamp(self) -> str:
+        """Which run of ours has the task, as its executor wrote it; empty where none did."""
+        return str(self.runtime.get(RUN_STAMP) or "")
+
+    @property
+    def abort_callback_seconds(self) -> float:
+        """What the task asks for between an abort and its end; 0 without an abort callback (wire.md 3.8)."""
+        if self.abort_callback_done:
+            return 0.0
+        timeout = _number(self.runtime.get(ABORT_TIMEOUT))
+        return timeout + _number(self.runtime.get(ABORT_POLL)) if timeout > 0 else 0.0
+
+    @property
+    def abort_callback_done(self) -> bool:
+        return bool(_number(self.runtime.get(ABORT_DONE)))
+
+
+def _number(value: object) -> float:
+    """What a runtime property is worth: the SDK writes numbers, their texts and booleans."""
+    if isinstance(value, bool):
+        return float(value)
+    try:
+        return float(str(value))
+    except ValueError:
+        return float(str(value).lower() == "true")
 
 
 class Tasks:
@@ -82,14 +113,17 @@ class Tasks:
                 str(task.get("status_message") or ""),
                 str(task.get("status_reason") or ""),
                 task.get("runtime") or {},
+                str(task.get("last_worker") or ""),
             )
             for task in found
         }
 
-    def started(self, task: TaskId, reason: str, message: str, *, force: bool = False) -> None:
+    def started(
+        self, task: TaskId, reason: str, message: str, *, force: bool = False, budget: Budget | None = None
+    ) -> None:
         """``force`` starts a failed task too (which needs a reset otherwise)."""
         payload = {"task": task, "status_reason": reason, "status_message": message, "force": force}
-        self._session.call("tasks.started", payload)
+        self._session.call("tasks.started", payload, budget=budget)
 
     def completed(self, task: TaskId, reason: str, message: str, *, budget: Budget) -> None:
         self._finish("tasks.completed", task, reason, message, budget)
@@ -115,12 +149,17 @@ class Tasks:
         """Set the status message, which works on a queued task too (``tasks.edit`` would change nothing)."""
         self._session.call("tasks.update", {"task": task, "status_message": message}, budget=budget)
 
-    def add_runtime(self, task: TaskId, values: Mapping[str, Any]) -> None:
+    def stamp(self, task: TaskId, run: str, values: Mapping[str, Any], *, budget: Budget) -> None:
+        """Say whose run it is that the task shows from now on: ``<attempt>.<start>``."""
+        self.add_runtime(task, {**values, RUN_STAMP: run}, budget=budget)
+
+    def add_runtime(self, task: TaskId, values: Mapping[str, Any], *, budget: Budget | None = None) -> None:
         """Lay ``values`` over the task's runtime section, which the server replaces as a whole."""
-        seen = self.glimpse([task])
+        seen = self.glimpse([task], budget=budget)
         if task not in seen:
             raise NotFoundError("tasks.get_all", 400, 101, f"there is no task {task}")
-        self._session.call("tasks.edit", {"task": task, "runtime": {**seen[task].runtime, **values}, "force": True})
+        runtime = {**seen[task].runtime, **values}
+        self._session.call("tasks.edit", {"task": task, "runtime": runtime, "force": True}, budget=budget)
 
     def names(self, project: str, pattern: str) -> list[str]:
         """The names of a project's tasks that match a regular expression."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from hpc_agent.config.kinds import Count, Positive, Settings
+from hpc_agent.config.kinds import Count, Positive, Seconds, Settings
 from hpc_agent.domain.resources import (
     DEFAULT_OVERRIDES,
     PROPERTY_FIELDS,
@@ -101,6 +101,28 @@ class QueueSettings(Settings, frozen=True, kw_only=True):
         ),
     ] = None
     max_jobs: Annotated[Positive | None, Meta(description="Jobs of this queue in Slurm at once.")] = None
+    signal_ahead: Annotated[
+        Seconds,
+        Meta(
+            description="How long before its job's time limit a task is told to end (a quarter of the limit at most); "
+            "0: only at the limit itself."
+        ),
+    ] = 60
+    signal: Annotated[
+        Literal["TERM", "INT", "HUP", "USR1", "USR2", "QUIT"],
+        Meta(description="The signal that tells it; SIGKILL follows shortly before the limit."),
+    ] = "TERM"
+    on_time_limit: Annotated[
+        Literal["fail", "requeue"],
+        Meta(description="What becomes of a task that met its time limit: requeue lets it go on in another start."),
+    ] = "fail"
+    max_restarts: Annotated[
+        Count,
+        Meta(
+            description="How often a task is started again after a time limit, a failed node, a failed launch, or a "
+            "preemption that Slurm itself does not make good."
+        ),
+    ] = 3
 
     def __post_init__(self) -> None:
         self._rules()

@@ -289,6 +289,9 @@ class HpcSettings(Settings, frozen=True, kw_only=True):
     ] = ()
     poll_interval: Annotated[Interval, Meta(description="Seconds between two passes of the daemon.")] = 5
     max_jobs: Annotated[Positive, Meta(description="Jobs in Slurm at once, all queues together.")] = 100
+    keep_runs_days: Annotated[
+        Count, Meta(description="Run directories of settled tasks are kept for so many days; 0 keeps them for ever.")
+    ] = 30
     term_grace: Annotated[Seconds, Meta(description="Seconds a task has to end after SIGTERM before SIGKILL.")] = 20
     resources: Annotated[
         ResourceSettings, Meta(description="What a job asks for unless its queue or task says otherwise.")

@@ -4,37 +4,24 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import replace
 
 import msgspec
 
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
+from hpc_agent.daemon.conclude import Concluder
 from hpc_agent.daemon.facts import Files
+from hpc_agent.domain.actions import Adopt, Cancel, Close, LookUp, PutBack, Refuse, Release, Say, Settle
 from hpc_agent.domain.attempt import Attempt
-from hpc_agent.domain.decide import (
-    Adopt,
-    Cancel,
-    LookUp,
-    PutBack,
-    Refuse,
-    Say,
-    Settle,
-)
-from hpc_agent.domain.ids import QueueId, WorkerId
+from hpc_agent.domain.ids import WorkerId
 from hpc_agent.domain.queue import Queue
-from hpc_agent.domain.status import TaskStatus
 from hpc_agent.domain.verdict import in_one_line
-from hpc_agent.errors import HpcAgentError
 from hpc_agent.logs import Events
-from hpc_agent.retry import INTERACTIVE, ONCE
+from hpc_agent.retry import ONCE
 from hpc_agent.runs.directory import RunDirectory
 from hpc_agent.runs.records import Claim, ExitReport, Settled
 from hpc_agent.schedulers.base import Scheduler
-from hpc_agent.telemetry.shipper import Shipper, Source
-from hpc_agent.telemetry.spool import Spool
-from hpc_agent.wire.event import log_event
 
 log = Events("act")
 
@@ -50,27 +37,39 @@ class Actor:
     ) -> None:
         self._client = client
         self._scheduler = scheduler
-        self._settings = settings
         self._worker = worker
         self._clock = clock
-        self._said: dict[Attempt, tuple[str, float]] = {}
-
-    @property
-    def _message(self) -> str:
-        return f"Changed by hpc-agent {self._worker}"
+        self._conclude = Concluder(client, settings, worker, clock)
+        self._said: dict[Attempt, tuple[Say, float]] = {}
 
     def cancel(self, attempt: Attempt, action: Cancel) -> None:
         log.info("cancelling", task=attempt.task, job=action.job, why=action.why)
         self._scheduler.cancel([action.job], only_pending=action.only_pending)
 
-    def say(self, attempt: Attempt, action: Say) -> None:
-        text, at = self._said.get(attempt, ("", float("-inf")))
+    def release(self, attempt: Attempt, action: Release) -> None:
+        log.warning("could not be started, trying again", task=attempt.task, job=action.job)
+        self._scheduler.release([action.job])
+
+    def say(self, attempt: Attempt, action: Say, directory: RunDirectory) -> None:
+        before, at = self._said.get(attempt, (Say(""), float("-inf")))
         now = self._clock.monotonic()
-        if action.message != text and now - at >= SAY_EVERY_S:
-            self._client.tasks.say(attempt.task, action.message, budget=ONCE)
-            self._said[attempt] = action.message, now
+        # A word of another kind, that it was requeued or is stuck, does not wait for its turn.
+        is_turn = now - at >= SAY_EVERY_S or (before.ping, before.console) != (action.ping, action.console)
+        if action.message != before.message and is_turn:
+            self._show(attempt, action)
+            self._said[attempt] = action, now
         if action.ping:
             self._client.tasks.ping(attempt.task, budget=ONCE)
+        if action.console and directory.names():
+            self._conclude.tell(attempt, directory, action.console)
+
+    def _show(self, attempt: Attempt, action: Say) -> None:
+        if action.ping:
+            # The message of a task that shows as running is where its user's abort stands until somebody obeys it.
+            seen = self._client.tasks.glimpse([attempt.task], budget=ONCE).get(attempt.task)
+            if seen is None or seen.abort_requested:
+                return
+        self._client.tasks.say(attempt.task, action.message, budget=ONCE)
 
     def adopt(self, files: Files, action: Adopt) -> None:
         assert files.submission is not None
@@ -87,53 +86,14 @@ class Actor:
         return action.give_up
 
     def finish(self, attempt: Attempt, files: Files) -> None:
-        """Post what the executor could not."""
-        assert files.report is not None
-        if self._ship_rest(attempt, files):
-            self._post(attempt, TaskStatus(files.report.status), files.report.reason)
-            files.directory.write_exit_report(msgspec.structs.replace(files.report, posted=True))
-            self.close(attempt, files.directory, "finished for its job")
+        """Post what the executor, or a daemon before, could not."""
+        self._conclude.finish(attempt, files)
 
     def settle(self, attempt: Attempt, files: Files, action: Settle) -> None:
-        """Post a verdict. The report is written first, so that a death here is mended by ``finish``."""
-        directory = files.directory
-        spool = Spool(directory.console, directory.console_offset)
-        spool.write(f"{action.reason}\n".encode())
-        spool.close()
-        report = ExitReport(
-            status="stopped" if action.status is TaskStatus.STOPPED else "failed",
-            reason=action.reason,
-            exit_code=1,
-            at=self._clock.now(),
-        )
-        directory.write_exit_report(report)
-        log.info("settling", task=attempt.task, status=report.status, reason=action.reason)
-        self.finish(attempt, replace(files, report=report))
-
-    def _ship_rest(self, attempt: Attempt, files: Files) -> bool:
-        directory = files.directory
-        worker = WorkerId(files.claim.worker) if files.claim and files.claim.worker else self._worker
-        source = Source(attempt.task, worker, self._settings.agent.suppress_carriage_return)
-        spool = Spool(directory.console, directory.console_offset)
-        return Shipper(spool, source, self._client.events, self._clock).drain(ONCE)
-
-    def _post(self, attempt: Attempt, status: TaskStatus, reason: str, *, force: bool = False) -> None:
-        tasks = self._client.tasks
-        if status is TaskStatus.COMPLETED:
-            tasks.completed(attempt.task, reason, self._message, budget=INTERACTIVE)
-        elif status is TaskStatus.STOPPED:
-            tasks.stopped(attempt.task, reason, self._message, budget=INTERACTIVE, force=force)
-        else:
-            tasks.failed(attempt.task, reason, self._message, budget=INTERACTIVE, force=force)
+        self._conclude.settle(attempt, files, action)
 
     def put_back(self, attempt: Attempt, files: Files, action: PutBack) -> None:
-        """Only if it is in no queue: its user may have enqueued it anew meanwhile."""
-        assert files.claim is not None
-        queue = QueueId(files.claim.queue or (files.submission.queue if files.submission else ""))
-        if self._client.queues.holding(attempt.task) is None:
-            log.warning("back to the queue", task=attempt.task, queue=queue, why=action.why)
-            self._client.queues.put_first(queue, attempt.task, action.why)
-        self.close(attempt, files.directory, "back in its queue")
+        self._conclude.put_back(attempt, files, action)
 
     def refuse(self, attempt: Attempt, directory: RunDirectory, queue: Queue, action: Refuse) -> None:
         """Take the task off its queue, as a job would, and give it its final status and the reason."""
@@ -142,34 +102,44 @@ class Actor:
         intent = Claim(
             state="intent",
             at=self._clock.now(),
-            owner=f"agent:{host}:{os.getpid()}",
+            owner=f"daemon:{host}:{os.getpid()}",
             queue=queue.id,
+            cluster=self._scheduler.cluster(),
             host=host,
+            pid=os.getpid(),
             worker=self._worker,
         )
         if not directory.first_claim(intent):
-            return  # a job came first
+            before = directory.claim()
+            if before is None or not before.owner.startswith("daemon:") or before.state != "intent":
+                return  # a job came first
+            # A daemon died in a refusal before the removal: the queue still holds the task.
         if not self._client.queues.remove_task(queue.id, attempt.task):
             directory.drop_claim()
             return
-        directory.write_claim(msgspec.structs.replace(intent, state="won"))
+        claim = msgspec.structs.replace(intent, state="won")
+        directory.write_claim(claim)
         log.warning("refused", task=attempt.task, queue=queue.name, reason=action.reason)
-        self._tell(attempt, action.reason)
-        self._post(attempt, action.status, in_one_line(action.reason), force=True)
-        self.close(attempt, directory, action.reason)
+        reason = in_one_line(action.reason)
+        report = ExitReport(
+            status="stopped" if action.status.value == "stopped" else "failed",
+            reason=reason,
+            exit_code=1,
+            at=self._clock.now(),
+            last_line=action.reason,
+        )
+        directory.write_exit_report(report)
+        self._conclude.finish(attempt, Files(directory, directory.submission(), claim, report))
 
-    def _tell(self, attempt: Attempt, line: str) -> None:
-        """A line in the task's console, where its user looks first."""
-        stamp = int(self._clock.now().timestamp() * 1000)
-        try:
-            self._client.events.add(
-                [log_event(attempt.task, self._worker, f"{line}\n", stamp, level="ERROR")], budget=ONCE
-            )
-        except HpcAgentError as error:
-            log.warning("console line not stored", task=attempt.task, error=error)
-
-    def close(self, attempt: Attempt, directory: RunDirectory, why: str) -> None:
+    def close(self, attempt: Attempt, files: Files, action: Close) -> bool:
+        """Mark it settled; False while the rest of its console is not sent."""
+        directory = files.directory
+        if action.ship and not self._conclude.ship(attempt, files):
+            return False
         if directory.names():
-            directory.write_settled(Settled(at=self._clock.now(), why=why))
+            directory.write_settled(Settled(at=self._clock.now(), why=action.why))
+            if files.report is None or files.report.status != "again":
+                directory.forget_restarts()
         self._said.pop(attempt, None)
-        log.info("closed", task=attempt.task, attempt=attempt.id, why=why)
+        log.info("closed", task=attempt.task, attempt=attempt.id, why=action.why)
+        return True

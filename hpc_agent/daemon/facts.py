@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import re
 from dataclasses import dataclass
 
-from hpc_agent.domain.decide import Claimed, Ended, Handed, Submitted
 from hpc_agent.domain.ids import JobId
+from hpc_agent.domain.sight import Claimed, Ended, Handed, Submitted
+from hpc_agent.domain.verdict import Clues
+from hpc_agent.files import CorruptFileError
 from hpc_agent.runs.directory import RunDirectory
 from hpc_agent.runs.records import Claim, ExitReport, Submission
+
+_TAIL = 4096
+_MB = 1024 * 1024
+_OVER_LIMIT = re.compile(r"exceeded memory limit \((\d+) > (\d+)\)")
+_OOM_KILL = re.compile(r"oom[-_ ]kill", re.IGNORECASE)
+_NOT_LAUNCHED = re.compile(r"Error running slurm prolog.*|.*couldn't (?:open|create).*batch script.*")
 
 
 @dataclass(frozen=True)
@@ -32,14 +42,22 @@ class Files:
         record = self.claim
         if record is None:
             return None
-        kind, _, job = record.owner.partition(":")
-        # A job that this run's daemon did not submit may be on any cluster: nothing is concluded from its number.
-        ours = kind == "job" and self.submission is not None
-        return Claimed(record.state == "won", record.at, JobId(job) if ours else None)
+        job = JobId(record.job) if record.job else None
+        return Claimed(record.state != "intent", job, record.start, record.begun, record.state == "over")
 
     @property
     def ended(self) -> Ended | None:
-        return Ended(self.report.posted, self.report.interrupted) if self.report else None
+        report = self.report
+        return Ended(report.posted, report.cause, report.reason, report.status == "again") if report else None
+
+    @property
+    def queue(self) -> str:
+        """The id of the queue that the task came from."""
+        return self.submission.queue if self.submission else self.claim.queue if self.claim else ""
+
+    @property
+    def cluster(self) -> str:
+        return self.submission.cluster if self.submission else self.claim.cluster if self.claim else ""
 
     @property
     def job(self) -> JobId | None:
@@ -64,3 +82,32 @@ def read(directory: RunDirectory) -> Files:
         directory.claim() if "claim.json" in names else None,
         directory.exit_report() if "exit.json" in names else None,
     )
+
+
+def clues(directory: RunDirectory) -> Clues:
+    """What a job that is gone left in its directory, besides its records. What cannot be read is no clue."""
+    with contextlib.suppress(OSError, CorruptFileError):
+        memory = directory.memory()
+        text = _tail(directory)
+        used = memory.used_mb if memory else None
+        limit = memory.limit_mb if memory else None
+        over = _OVER_LIMIT.search(text)
+        if over:
+            used, limit = int(over[1]) / _MB, int(over[2]) / _MB
+        prolog = _NOT_LAUNCHED.search(text)
+        lines = text.strip().splitlines()
+        return Clues(
+            used_mb=used,
+            limit_mb=limit,
+            out_of_memory=bool(over or _OOM_KILL.search(text)),
+            not_launched=bool(prolog),
+            last_words=(prolog[0] if prolog else lines[-1] if lines else "")[:300],
+        )
+    return Clues()
+
+
+def _tail(directory: RunDirectory) -> str:
+    with directory.job_output.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(size - _TAIL, 0))
+        return file.read().decode("utf-8", "replace")

@@ -14,18 +14,23 @@ from hpc_agent.daemon.act import Actor
 from hpc_agent.daemon.active import Activity
 from hpc_agent.daemon.launch import Launch
 from hpc_agent.daemon.observe import Observer, World
+from hpc_agent.daemon.policy import rules
+from hpc_agent.daemon.prune import Pruner
 from hpc_agent.daemon.space import NoRoom, Space
 from hpc_agent.daemon.stage import StagePool, Stages
 from hpc_agent.daemon.stage_cached import CachedStages
 from hpc_agent.daemon.stage_job import StageJobs
 from hpc_agent.daemon.submit import Submitter
-from hpc_agent.domain import decide as due
+from hpc_agent.daemon.turns import Turns
+from hpc_agent.domain import actions as due
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.choose import Lane, choose, rotated
+from hpc_agent.domain.decide import decide
 from hpc_agent.domain.ids import QueueId, WorkerId
 from hpc_agent.domain.job import Later, Refused
 from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.schedule import Schedule
+from hpc_agent.domain.sight import Rules
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.errors import (
     ContainerError,
@@ -49,6 +54,8 @@ from hpc_agent.telemetry.usage import UsageReader
 log = Events("daemon")
 
 REPORT_INTERVAL_S = 30.0
+LATER_S = 30.0
+"""How long a queue's tasks wait after the scheduler said that a limit is met."""
 _LONGEST_BACKOFF_S = 120.0
 _USERS_FAULT = (ResourceError, TemplateError, SourceError, EnvironmentBuildError, ContainerError, InputError)
 """Errors that make a task impossible as it is: it is failed with the sentence, and others go on."""
@@ -103,10 +110,12 @@ class Daemon:
         self._observer = Observer(client, scheduler, runs, options.queues, clock)
         self._actor = Actor(client, scheduler, settings, options.worker, clock)
         self._submitter = Submitter(client, scheduler, settings, launch, self._stages, renderer, clock)
-        self._rules = due.Rules(lost_after=settings.hpc.slurm.lost_after, stop_grace=settings.hpc.term_grace + 40)
+        turns = settings.hpc.root.expanduser() / "turns" / scheduler.cluster()
+        self._turns = Turns(turns, options.queues, clock)
+        self._pruner = Pruner(runs, settings.hpc.keep_runs_days, clock)
         self._last_served: QueueId | None = None
         self._stopping = threading.Event()
-        self._later_until = 0.0
+        self._later_until: dict[QueueId, float] = {}
 
     def stop(self) -> None:
         """Ask ``run`` to return soon; may be called from a signal handler."""
@@ -123,12 +132,15 @@ class Daemon:
             self._clock.wait(self._wake, pause)
             self._wake.clear()
         self._close_stages()
+        self._turns.give_back()
         self._leave()
 
     def once(self) -> bool:
         """One pass that waits for its stages; False if the server or the scheduler did not answer."""
+        self._turns.wait_for_one()
         done = self._safely(wait=True)
         self._close_stages()
+        self._turns.give_back()
         return done
 
     def _close_stages(self) -> None:
@@ -152,13 +164,20 @@ class Daemon:
         Raises:
             ServerUnreachableError, SchedulerUnavailableError: nothing was seen.
         """
-        world = self._observer.look()
+        served = self._turns.ours()
+        if not served:
+            return
+        world = self._observer.look(served)
+        self._pruner.turn()
         submits: dict[Attempt, int] = {}
         for attempt, sight in world.sights.items():
-            for action in due.decide(sight, self._clock.now(), self._rules):
-                self._guarded(attempt, partial(self._act, world, attempt, action, submits))
+            for action in decide(sight, self._clock.now(), self._rules(world, attempt)):
+                if not self._guarded(attempt, partial(self._act, world, attempt, action, submits)):
+                    break
         space = Space(self._scheduler.room())
         for attempt in self._choose(world, submits):
+            if self._is_later(world, attempt):
+                continue
             submit = partial(self._submit, world, attempt, submits[attempt], space, wait)
             if space.full or not self._guarded(attempt, submit):
                 break
@@ -190,8 +209,10 @@ class Daemon:
                 actor.adopt(files, action)
             case due.Cancel():
                 actor.cancel(attempt, action)
+            case due.Release():
+                actor.release(attempt, action)
             case due.Say():
-                actor.say(attempt, action)
+                actor.say(attempt, action, files.directory)
             case due.Finish():
                 actor.finish(attempt, files)
             case due.Settle():
@@ -200,17 +221,26 @@ class Daemon:
                 actor.put_back(attempt, files, action)
             case due.DropClaim():
                 files.directory.drop_claim()
-            case due.Close(why):
-                actor.close(attempt, files.directory, why)
-                self._observer.forget(attempt)
+            case due.Close():
+                if actor.close(attempt, files, action):
+                    self._observer.forget(attempt)
+
+    def _rules(self, world: World, attempt: Attempt) -> Rules:
+        submission = world.files[attempt].submission
+        waits = next((queue.name for queue in world.queues if attempt in world.waiting[queue.id]), "")
+        return rules(self._settings.hpc, submission.queue_name if submission else waits)
+
+    def _is_later(self, world: World, attempt: Attempt) -> bool:
+        return self._clock.monotonic() < self._later_until.get(self._queue_of(world, attempt).id, 0.0)
 
     def _queue_of(self, world: World, attempt: Attempt) -> Queue:
         return next(queue for queue in world.queues if attempt in world.waiting[queue.id])
 
     def _choose(self, world: World, submits: dict[Attempt, int]) -> list[Attempt]:
-        if not submits or self._clock.monotonic() < self._later_until:
+        if not submits:
             return []
         active = self._activity.of(world.queues)
+        now = self._clock.monotonic()
         live = {attempt for attempt, sight in world.sights.items() if sight.jobs}
         lanes = [
             Lane(
@@ -220,7 +250,7 @@ class Daemon:
                 self._settings.hpc.queue(queue.name).max_jobs,
             )
             for queue in world.queues
-            if queue.id in active
+            if queue.id in active and now >= self._later_until.get(queue.id, now)
         ]
         if self._options.fair:
             lanes = rotated(lanes, self._last_served)
@@ -235,19 +265,18 @@ class Daemon:
             self._actor.refuse(attempt, directory, queue, due.Refuse(TaskStatus.FAILED, str(error)))
             return
         if isinstance(answer, NoRoom):
-            self._actor.say(attempt, due.Say(answer.message))
+            self._actor.say(attempt, due.Say(answer.message), directory)
             return
         self._last_served = queue.id
         if isinstance(answer, Refused):
             reason = f"the scheduler refused the job: {answer.message}"
             self._actor.refuse(attempt, directory, queue, due.Refuse(TaskStatus.FAILED, reason))
         elif isinstance(answer, Later):
-            self._actor.say(attempt, due.Say(f"Waiting to be submitted: {answer.message}"))
-            # The limit is met for everybody: asking again at once would only load the controller.
-            self._later_until = self._clock.monotonic() + 30
-            raise SchedulerUnavailableError(answer.message)
+            self._actor.say(attempt, due.Say(f"Waiting to be submitted: {answer.message}"), directory)
+            # Asking for the next of the queue at once would only load the controller. Others may have other limits.
+            self._later_until[queue.id] = self._clock.monotonic() + LATER_S
         elif answer is None:
-            self._actor.say(attempt, due.Say("Preparing its environment and source"))
+            self._actor.say(attempt, due.Say("Preparing its environment and source"), directory)
 
     def _heartbeat(self) -> None:
         """Shows us on the server's list of workers; nothing depends on it."""

@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 from hpc_agent.api.client import Client
 from hpc_agent.api.tasks import Glimpse
 from hpc_agent.clock import Clock
-from hpc_agent.daemon.facts import Files, read
-from hpc_agent.daemon.memory import Memory
+from hpc_agent.daemon.facts import Files, clues, read
+from hpc_agent.daemon.patience import PatienceKeeper
 from hpc_agent.domain.attempt import Attempt, attempt_for, parse_job_name
-from hpc_agent.domain.decide import Sight
 from hpc_agent.domain.ids import JobId, QueueId, TaskId
 from hpc_agent.domain.job import JobRecord, LiveJob
 from hpc_agent.domain.queue import Queue, QueueEntry
+from hpc_agent.domain.sight import Hold, Sight
 from hpc_agent.errors import SchedulerUnavailableError, ServerUnreachableError
 from hpc_agent.files import CorruptFileError
 from hpc_agent.logs import Events
 from hpc_agent.retry import ONCE
 from hpc_agent.runs.directory import RunsFolder
+from hpc_agent.runs.records import Claim
 from hpc_agent.schedulers.base import Scheduler
 
 log = Events("observe")
 
+SCAN_EVERY_S = 60.0
+"""How often all run directories are listed: only another daemon, or an agent run by hand, makes some that we do not
+know of."""
+_CLOCKS = timedelta(days=1)
+"""How far the clock of this host may be off without hiding a job's record from us: its name tells whose it is."""
+_SKEW = timedelta(seconds=60)
 ABANDONED_AFTER_S = 600.0
 """Longer than an agent outside the scheduler may take from its claim to the start of the task."""
 
@@ -48,25 +55,32 @@ class Observer:
         self._runs = runs
         self._queues = queues
         self._clock = clock
-        self._memory = Memory(clock)
+        self._patience = PatienceKeeper(clock)
         self._settled: set[Attempt] = set()
+        self._known: set[Attempt] = set()
+        self._scanned_at = float("-inf")
 
     def forget(self, attempt: Attempt) -> None:
         """It is settled: later passes need not read its folder."""
         self._settled.add(attempt)
-        self._memory.forget(attempt)
+        self._known.discard(attempt)
+        self._patience.forget(attempt)
 
-    def look(self) -> World:
-        """See everything once. The order matters: the queues come first, so that a task which a job claims meanwhile
-        is never seen as gone from its queue without that job.
+    def look(self, served: Collection[QueueId] | None = None) -> World:
+        """See everything once, of the queues that are ``served`` now (all when None).
+
+        The order matters: the queues come first, so that a task which a job claims meanwhile is never seen as gone
+        from its queue without that job.
 
         Raises:
             ServerUnreachableError, SchedulerUnavailableError: nothing may be concluded; try the next pass.
         """
-        queues = self._look_at_queues()
+        queues = [queue for queue in self._look_at_queues() if served is None or queue.id in served]
         entries = self._entries(queues)
         jobs = self._jobs()
         files = self._files(entries, jobs)
+        if served is not None:
+            files = {a: found for a, found in files.items() if a in entries or found.queue in served}
         claimed = [attempt for attempt, found in files.items() if found.claimed]
         statuses = self._client.tasks.glimpse(sorted({a.task for a in claimed}), budget=ONCE)
         records = self._records(files, jobs)
@@ -103,29 +117,40 @@ class Observer:
 
     def _files(self, entries: Collection[Attempt], jobs: Collection[Attempt]) -> dict[Attempt, Files]:
         """The run directories that matter: of entries, of live jobs, and all of ours that are not settled."""
+        self._scan()
         found: dict[Attempt, Files] = {}
-        for task in self._runs.tasks():
-            for directory in self._runs.attempts(task):
-                if directory.attempt not in self._settled:
-                    self._add(found, directory.attempt)
-        for attempt in {*entries, *jobs} - found.keys() - self._settled:
+        for attempt in {*self._known, *entries, *jobs} - self._settled:
             self._add(found, attempt)
+        self._known = {attempt for attempt, files in found.items() if files.submission or files.claim}
         return {attempt: files for attempt, files in found.items() if attempt in entries or self._is_ours(files)}
+
+    def _scan(self) -> None:
+        now = self._clock.monotonic()
+        if now - self._scanned_at < SCAN_EVERY_S:
+            return
+        for task in self._runs.tasks():
+            self._known |= {directory.attempt for directory in self._runs.attempts(task)} - self._settled
+        self._scanned_at = now
 
     def _is_ours(self, files: Files) -> bool:
         """Whether this daemon submitted it, or another that served the same queue of the same cluster.
 
-        Of anything else the entries are not in sight: its absence from our queues says nothing. A claim without a
-        submission (a refusal, an agent run by hand) becomes ours when it is older than any live claimer would wait.
+        Of anything else the entries are not in sight: its absence from our queues says nothing.
         """
-        record = files.submission
         claim = files.claim
-        if record is None and claim is not None and claim.queue in self._queues:
-            return (self._clock.now() - claim.at).total_seconds() > ABANDONED_AFTER_S
-        if record is not None and (record.queue not in self._queues or record.cluster != self._scheduler.cluster()):
+        if not files.queue or (files.submission is None and claim and not self._is_abandoned(claim)):
+            return False
+        elsewhere = files.job is not None and files.cluster != self._scheduler.cluster()
+        if files.queue not in self._queues or elsewhere:
             # That never changes.
-            self._settled.add(files.directory.attempt)
-        return record is not None and files.directory.attempt not in self._settled
+            self.forget(files.directory.attempt)
+            return False
+        return True
+
+    def _is_abandoned(self, claim: Claim) -> bool:
+        """Whether no agent that runs the task by hand can still be about to start it."""
+        by_hand = claim.owner.startswith("agent:")
+        return not by_hand or (self._clock.now() - claim.at).total_seconds() > ABANDONED_AFTER_S
 
     def _add(self, found: dict[Attempt, Files], attempt: Attempt) -> None:
         try:
@@ -144,17 +169,20 @@ class Observer:
         self, files: Mapping[Attempt, Files], jobs: Mapping[Attempt, Sequence[LiveJob]]
     ) -> Mapping[JobId, JobRecord]:
         """Terminal records of the jobs that left squeue, in one query."""
-        gone: dict[JobId, datetime] = {}
-        for attempt, found in files.items():
-            if found.job and found.submission and not jobs.get(attempt):
-                gone[found.job] = found.submission.at
+        gone = {found.job: a for a, found in files.items() if found.job and not jobs.get(a)}
         if not gone:
             return {}
+        since = {job: self._since(files[attempt]) for job, attempt in gone.items()}
         try:
-            return self._scheduler.records(gone)
+            records = self._scheduler.records({job: at - _CLOCKS for job, at in since.items()})
         except SchedulerUnavailableError as error:
             log.warning("no records, verdicts wait", jobs=len(gone), error=error)
             return {}
+        return {job: r for job, r in records.items() if _is_of(r, gone[job], since[job])}
+
+    def _since(self, files: Files) -> datetime:
+        at = files.submission.at if files.submission else files.claim.at if files.claim else self._clock.now()
+        return min(at, self._clock.now())
 
     def _sight(
         self,
@@ -174,7 +202,31 @@ class Observer:
             claimed=files.claimed,
             ended=files.ended,
             status=glimpse.status if glimpse else None,
+            hold=_hold(attempt, glimpse),
             abort_requested=glimpse.abort_requested if glimpse else False,
             record=records.get(files.job) if files.job else None,
         )
-        return self._memory.add_to(sight, files.directory)
+        if not jobs and files.submission:
+            # Only of a job that is gone is more to be known, and few of those are not settled yet.
+            sight = replace(sight, clues=clues(files.directory), restarts=self._restarts(files))
+        return self._patience.consider(sight, files.directory)
+
+    def _restarts(self, files: Files) -> int:
+        try:
+            return len(files.directory.restarts().of)
+        except (CorruptFileError, OSError) as error:
+            log.error("restarts cannot be read", directory=files.directory.path, error=error)
+            return 0
+
+
+def _is_of(record: JobRecord, attempt: Attempt, since: datetime) -> bool:
+    """Whether it is our job's record. Ids are reused; for its first seconds slurmdbd knows no name."""
+    if record.name:
+        return record.name == attempt.job_name
+    return record.submitted is not None and record.submitted >= since - _SKEW
+
+
+def _hold(attempt: Attempt, glimpse: Glimpse | None) -> Hold:
+    if glimpse is None or not glimpse.stamp:
+        return Hold.UNKNOWN
+    return Hold.OURS if glimpse.stamp.startswith(f"{attempt.id}.") else Hold.ANOTHERS

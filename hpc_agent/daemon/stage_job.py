@@ -99,6 +99,6 @@ class StageJobs:
         if record is None:
             return
         if attempt in self._ended:
-            raise EnvironmentBuildError(f"the job that stages the task left no result: {explain(record)[1]}")
+            raise EnvironmentBuildError(f"the job that stages the task left no result: {explain(record).reason}")
         # Its last file may not have reached this node yet.
         self._ended.add(attempt)

@@ -10,6 +10,7 @@ from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
 from hpc_agent.daemon.launch import Launch
+from hpc_agent.daemon.nodes import BadNodes
 from hpc_agent.daemon.space import NoRoom, Space
 from hpc_agent.daemon.stage import Stages
 from hpc_agent.daemon.terms import exports, gpu_range
@@ -20,7 +21,7 @@ from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.task import Task
 from hpc_agent.files import write_atomic, write_record
 from hpc_agent.logs import Events
-from hpc_agent.runs.directory import RunDirectory
+from hpc_agent.runs.directory import RunDirectory, RunsFolder
 from hpc_agent.runs.records import Submission
 from hpc_agent.schedulers.base import Scheduler, SubmitRequest
 from hpc_agent.submission.render import JobContext, Renderer
@@ -50,6 +51,7 @@ class Submitter:
         self._launch = launch
         self._stages = stages
         self._renderer = renderer
+        self._nodes = BadNodes(RunsFolder(settings.hpc.runs).nodes, clock)
         self._clock = clock
 
     def submit(
@@ -68,6 +70,8 @@ class Submitter:
         if isinstance(gpus, NoRoom):
             return gpus
         resources = replace(resources, gpus=gpus)
+        if avoided := self._nodes.avoided():
+            resources = replace(resources, exclude=",".join([*filter(None, [resources.exclude]), *avoided]))
         owners = self._launch.owners
         directory.create()
         context = JobContext(
@@ -82,6 +86,8 @@ class Submitter:
             agent=self._launch.agent,
             flags=[*(["--standalone-mode"] if self._stages else []), *self._launch.terms.flags()],
             exports=exports(self._launch.terms, self._launch.naming, task.id),
+            signal_ahead=settings.signal_ahead,
+            requeue=settings.max_restarts > 0,
         )
         # Rendered before it is staged: a broken template is known at once.
         text = self._renderer.render(settings.template, context)

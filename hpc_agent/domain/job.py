@@ -96,11 +96,31 @@ class JobRecord:
     reason: str = ""
     cancelled_by: str = ""
     """User name or id from ``CANCELLED by <uid>``."""
+    time_limit: int | None = None
+    """Seconds; None where there was none, or the scheduler does not say."""
     scheduler: str = "Slurm"
 
     @property
     def title(self) -> str:
         return f"{self.scheduler} job {self.id}"
+
+
+@dataclass(frozen=True)
+class OwnJob:
+    """What the scheduler says of the job that asks, while it runs. Seconds are the scheduler's, by its own clock."""
+
+    state: JobState
+    reason: str = ""
+    restarts: int = 0
+    ran_for: int = 0
+    time_limit: int | None = None
+    """None: none."""
+    preempted: bool = False
+
+    @property
+    def left(self) -> int | None:
+        """Seconds to the time limit."""
+        return None if self.time_limit is None else self.time_limit - self.ran_for
 
 
 @dataclass(frozen=True)

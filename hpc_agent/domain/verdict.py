@@ -2,56 +2,130 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from enum import Enum
+
+from hpc_agent.domain import duration
 from hpc_agent.domain.job import JobRecord, JobState
 from hpc_agent.domain.status import TaskStatus
 
-_WORDS: dict[JobState, tuple[TaskStatus, str]] = {
-    JobState.TIMEOUT: (
-        TaskStatus.FAILED,
-        "the time limit was reached; ask for more with the user property time_limit",
-    ),
-    JobState.OUT_OF_MEMORY: (
-        TaskStatus.FAILED,
-        "the job ran out of memory; ask for more with the user property memory_gb",
-    ),
-    JobState.NODE_FAIL: (TaskStatus.FAILED, "a node of the job failed; enqueue the task again"),
-    JobState.BOOT_FAIL: (TaskStatus.FAILED, "a node of the job could not be started; enqueue the task again"),
-    JobState.PREEMPTED: (TaskStatus.STOPPED, "the job was preempted and not requeued; enqueue the task again"),
-    JobState.DEADLINE: (TaskStatus.FAILED, "the job's deadline passed"),
-    JobState.REVOKED: (TaskStatus.STOPPED, "the job runs on another cluster of the federation"),
-}
+
+class Fault(Enum):
+    """Whose doing an end was: it decides whether the task is tried again."""
+
+    TASK = "task"
+    TIME = "time"
+    """It had not enough of it."""
+    SITE = "site"
+    """The machinery's: the same task may well succeed elsewhere, or later."""
+    PERSON = "person"
+    """Somebody wanted it so."""
 
 
-def explain(record: JobRecord) -> tuple[TaskStatus, str]:
-    """The final status of a task whose job left no report of its own, and why."""
-    if record.state is JobState.CANCELLED:
-        by = f" by user {record.cancelled_by}" if record.cancelled_by else ""
-        status, text = TaskStatus.STOPPED, f"the job was cancelled{by}"
-    elif record.state in _WORDS:
-        status, text = _WORDS[record.state]
+@dataclass(frozen=True)
+class Verdict:
+    status: TaskStatus
+    reason: str
+    fault: Fault
+
+
+@dataclass(frozen=True)
+class Clues:
+    """What a job left behind besides its record."""
+
+    used_mb: float | None = None
+    """The most memory that was seen in use."""
+    limit_mb: float | None = None
+    out_of_memory: bool = False
+    not_launched: bool = False
+    """The scheduler itself failed to start it."""
+    last_words: str = ""
+    """The last line that it printed itself."""
+
+
+_NO_CLUES = Clues()
+
+
+def explain(record: JobRecord, clues: Clues = _NO_CLUES) -> Verdict:
+    """The verdict on a task whose job left no report of its own."""
+    state, job = record.state, record.title
+    after, on = _after(record), f" on {record.nodes}" if record.nodes else ""
+    if clues.out_of_memory or state is JobState.OUT_OF_MEMORY:
+        return Verdict(TaskStatus.FAILED, f"{out_of_memory(clues.used_mb, clues.limit_mb)} ({job}{on})", Fault.TASK)
+    if clues.not_launched or state is JobState.BOOT_FAIL:
+        text = f"{job} could not be started{on}: {clues.last_words or 'a node failed to boot'}"
+        return Verdict(TaskStatus.FAILED, f"{text}; enqueue the task again", Fault.SITE)
+    if state is JobState.CANCELLED:
+        by = f" by {record.cancelled_by}" if record.cancelled_by else ""
+        at = f" at {record.ended:%Y-%m-%d %H:%M:%S} UTC" if record.ended else ""
+        return Verdict(TaskStatus.STOPPED, f"{job} was cancelled{by}{at}{after}{on}", Fault.PERSON)
+    if state is JobState.TIMEOUT:
+        ran = (record.ended - record.started).total_seconds() if record.ended and record.started else None
+        return Verdict(TaskStatus.FAILED, f"{time_limit(record.time_limit, ran)} ({job}{on})", Fault.TIME)
+    if state is JobState.NODE_FAIL:
+        text = f"node {record.nodes or 'of the job'} failed{after} ({job}); enqueue the task again"
+        return Verdict(TaskStatus.FAILED, text, Fault.SITE)
+    if state is JobState.PREEMPTED:
+        text = f"{job} was preempted{after}{on} and not requeued; enqueue the task again"
+        return Verdict(TaskStatus.STOPPED, text, Fault.SITE)
+    if state is JobState.DEADLINE:
+        return Verdict(TaskStatus.FAILED, f"the deadline of {job} passed{after}", Fault.TASK)
+    how = f"signal {record.signal}" if record.signal else f"exit code {record.exit_code}"
+    words = f"; its last words: {clues.last_words}" if clues.last_words else ""
+    text = f"{job} {record.raw_state} ({how}){after}{on} and its agent left no report{words}"
+    return Verdict(TaskStatus.FAILED, f"{text}; see job.out in its run directory", Fault.TASK)
+
+
+_EARLY_S = 60.0
+"""Slurm looks at time limits twice a minute, and never ends a job before its own."""
+
+
+def time_limit(limit: float | None, ran: float | None, *, told_ahead: bool = False) -> str:
+    """Seconds each; None where they are not known. ``told_ahead``: by us, some time before it."""
+    if limit and ran is not None and ran < limit - _EARLY_S and not told_ahead:
+        # Seen on Slurm 22.05: the reason is TimeLimit, when it is the reservation that is over.
+        return (
+            f"the job's time was up after {duration.shown(ran)}, before its time limit of {duration.shown(limit)}: "
+            "its reservation, or another limit of the site, has ended"
+        )
+    which = f"time limit {duration.shown(limit)}" if limit else "the time limit was"
+    when = f" after {duration.shown(ran)}" if ran is not None else ""
+    return f"{which} reached{when}; ask for more with the user property time_limit"
+
+
+def out_of_memory(used_mb: float | None, limit_mb: float | None) -> str:
+    """Also for a process that the kernel ended in a job that went on."""
+    if used_mb and limit_mb:
+        figures = f": used {used_mb / 1024:.3g} of {limit_mb / 1024:.3g} GiB"
+    elif limit_mb:
+        figures = f": it had {limit_mb / 1024:.3g} GiB"
     else:
-        status = TaskStatus.FAILED
-        how = f"signal {record.signal}" if record.signal else f"exit code {record.exit_code}"
-        text = f"the job ended ({how}) and its agent left no report; see job.out in its run directory"
-    where = f" on {record.nodes}" if record.nodes else ""
-    after = ""
-    if record.started and record.ended:
-        after = f" after {_duration(int((record.ended - record.started).total_seconds()))}"
-    return status, f"{record.title} {record.raw_state}{after}{where}: {text}"
+        figures = ""
+    return f"out of memory{figures}; ask for more with the user property memory_gb"
 
 
-def lost(job: str, seconds: float) -> str:
+def never_came_to_life(record: JobRecord) -> Verdict:
+    """The scheduler started the job again, and ended it before our agent said a word (seen on Slurm 22.05 with a node
+    that had just come back: "Job credential revoked")."""
+    on = f" on {record.nodes}" if record.nodes else ""
+    text = f"{record.title} was started again{on} and ended {record.raw_state} before its agent came to life"
+    return Verdict(TaskStatus.FAILED, f"{text}; enqueue the task again", Fault.SITE)
+
+
+def lost(job: str, seconds: float) -> Verdict:
     """For a job of which neither squeue nor accounting nor a report says anything any more."""
-    return (
-        f"Job {job} is lost: for {seconds / 60:.0f} minutes neither the scheduler nor the job itself said "
+    text = (
+        f"job {job} is lost: for {max(seconds, 60) / 60:.0f} minutes neither the scheduler nor the job itself said "
         "how it ended; enqueue the task again"
     )
+    # Nobody saw it end: a second run beside it is worse than none.
+    return Verdict(TaskStatus.FAILED, text, Fault.TASK)
 
 
-def _duration(seconds: int) -> str:
-    days, rest = divmod(max(seconds, 0), 86400)
-    clock = f"{rest // 3600:02d}:{rest % 3600 // 60:02d}:{rest % 60:02d}"
-    return f"{days}-{clock}" if days else clock
+def _after(record: JobRecord) -> str:
+    if record.started is None or record.ended is None:
+        return ""
+    return f" after {duration.shown((record.ended - record.started).total_seconds())}"
 
 
 def in_one_line(text: str, limit: int = 500) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+
+import psutil
 
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
@@ -11,6 +12,7 @@ from hpc_agent.domain.status import TaskStatus
 from hpc_agent.domain.task import Task
 from hpc_agent.errors import InputError, ServerUnreachableError
 from hpc_agent.executor.identity import Identity
+from hpc_agent.files import CorruptFileError
 from hpc_agent.logs import Events
 from hpc_agent.runs.directory import RunDirectory
 from hpc_agent.runs.records import Claim
@@ -21,10 +23,13 @@ UNCERTAIN_WAIT_S = 30.0
 """A winner sets the task started within a second; one that has not after this long is dead or never was."""
 
 
-class Won(Enum):
-    FRESH = "fresh"
-    RESUMED = "resumed"
-    """The same job, started again by Slurm."""
+@dataclass(frozen=True)
+class Won:
+    claim: Claim
+    resumed: bool = False
+    """The scheduler started the same job again."""
+    silent: bool = False
+    """The start before left no word: it may still live on a node that the scheduler takes for dead."""
 
 
 @dataclass(frozen=True)
@@ -50,49 +55,79 @@ class Claimer:
                 start of this job goes on from it.
         """
         before = self._run.claim()
-        if before is not None and before.owner == self._me.owner and before.state == "won":
-            if self._me.restarts or self._run.exit_report() is None:
-                return self._resume(task)
-            # The same job or terminal runs it anew: what it did before is over.
+        if before is not None and self._is_over(before):
+            # The same job or terminal runs it anew.
             self._run.drop_claim()
             self._run.drop_exit_report()
             before = None
+        if before is not None:
+            taken = self._taken(before)
+            if taken:
+                return Lost(taken)
+            if before.state == "won":
+                return self._resume(task, before)
         if task.status is TaskStatus.QUEUED:
             return self._from_queue(task, before)
         if require_queue:
             return Lost(f"the task is {task.status.value}, not queued")
         return self._unqueued(task)
 
-    def _resume(self, task: Task) -> Won | Lost:
+    def _is_over(self, before: Claim) -> bool:
+        """Whether this very start of our job has run it to its end before."""
+        same = (before.state, before.owner, before.start) == ("won", self._me.owner, self._me.restarts)
+        report = self._run.exit_report() if same else None
+        return report is not None and report.cause is None
+
+    def _taken(self, before: Claim) -> str:
+        """Why a claim that is there keeps us out, or nothing."""
+        if before.owner != self._me.owner:
+            return f"{before.owner} on {before.host or 'another host'} has claimed it"
+        if before.state == "over":
+            return "its daemon has taken the task from this job"
+        if before.start > self._me.restarts:
+            return "a later start of this job has it"
+        if before.start == self._me.restarts and not self._is_dead(before):
+            return f"another process of this job, on {before.host}, has claimed it"
+        return ""
+
+    def _is_dead(self, before: Claim) -> bool:
+        return before.host == self._me.host and not psutil.pid_exists(before.pid)
+
+    def _resume(self, task: Task, before: Claim) -> Won | Lost:
         report = self._run.exit_report()
-        if report is not None and not report.interrupted:
+        if report is not None and report.cause is None:
             return Lost(f"this job already ran it to its end: {report.reason}")
         alive = task.status in (TaskStatus.IN_PROGRESS, TaskStatus.QUEUED)
         ours = task.status is TaskStatus.STOPPED and report is not None and task.status_reason == report.reason
         if not (alive or ours):
             return Lost(f"the task is {task.status.value}")
+        claim = self._record("won", task)
+        self._run.write_claim(claim)
         self._run.drop_exit_report()
-        return Won.RESUMED
+        return Won(claim, resumed=True, silent=report is None and before.begun)
 
     def _from_queue(self, task: Task, before: Claim | None) -> Won | Lost:
         intent = self._record("intent", task)
-        if before is not None and before.owner != self._me.owner:
-            return Lost(f"{before.owner} on {before.host or 'another host'} has claimed it")
         if before is None and not self._run.create().first_claim(intent):
             return Lost("another job has claimed it")
-        if not self._remove(task):
+        # With an intent of our own from before, an entry that is gone was most probably taken by ourselves.
+        if not self._remove(task) and (before is None or not self._removed_in_doubt(task)):
             self._run.drop_claim()
             return Lost("another agent took it off its queue")
-        self._run.write_claim(self._record("won", task))
-        return Won.FRESH
+        won = self._record("won", task)
+        self._run.write_claim(won)
+        return Won(won)
 
     def _record(self, state: str, task: Task) -> Claim:
         return Claim(
             state="won" if state == "won" else "intent",
             at=self._clock.now(),
             owner=self._me.owner,
+            start=self._me.restarts,
             queue=task.queue or "",
+            cluster=self._me.cluster,
             host=self._me.host,
+            pid=self._me.pid,
             worker=self._me.worker,
         )
 
@@ -108,30 +143,42 @@ class Claimer:
             if not error.uncertain:
                 raise
             log.warning("no answer to the claim, looking again", task=task.id, error=error)
-        return self._remove_after_doubt(task)
+        return self._removed_in_doubt(task)
 
-    def _remove_after_doubt(self, task: Task) -> bool:
-        """The answer was lost. Whoever won shows as ``in_progress`` soon; nobody does: back to the queue, and again."""
+    def _removed_in_doubt(self, task: Task) -> bool:
+        """Our removal may have happened: the answer was lost, or we died before it came.
+
+        Still in its queue: it did not. Otherwise whoever else has it shows as ``in_progress`` soon; nobody does: it
+        was us.
+        """
         deadline = self._clock.monotonic() + UNCERTAIN_WAIT_S
         queues = self._client.queues
-        while self._clock.monotonic() < deadline:
+        while True:
             holder = queues.holding(task.id)
             if holder is not None:
                 return queues.remove_task(holder.id, task.id)
             seen = self._client.tasks.glimpse([task.id]).get(task.id)
             if seen is None or seen.status is not TaskStatus.QUEUED:
                 return False
+            if self._clock.monotonic() > deadline:
+                return True
             self._clock.sleep(1.0)
-        if task.queue is None:
-            return False
-        queues.put_first(task.queue, task.id, "the answer to a claim was lost")
-        return queues.remove_task(task.queue, task.id)
 
     def _unqueued(self, task: Task) -> Won | Lost:
         if task.status is TaskStatus.IN_PROGRESS:
             raise InputError(f"task {task.id} is running already; abort or reset it first")
         if task.status in (TaskStatus.PUBLISHED, TaskStatus.PUBLISHING):
             raise InputError(f"task {task.id} is published and cannot run again; clone it")
-        if not self._run.create().first_claim(self._record("won", task)):
+        won = self._record("won", task)
+        if not self._run.create().first_claim(won):
             return Lost("another process has claimed it")
-        return Won.FRESH
+        return Won(won)
+
+
+def still_ours(run: RunDirectory, claim: Claim) -> bool:
+    """Whether nobody has taken the task from this process since. What cannot be read says nothing."""
+    try:
+        now = run.claim()
+    except (CorruptFileError, OSError):
+        return True
+    return now is None or (now.state, now.owner, now.start) == ("won", claim.owner, claim.start)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import IO
 
 from hpc_agent.api.events import Events
@@ -23,11 +24,16 @@ class Console:
         events: Events,
         clock: Clock,
         *,
+        start: int = 0,
+        ours: Callable[[], bool],
         echoes: tuple[IO[bytes], ...] = (),
         ship: bool = True,
     ) -> None:
-        self._spool = Spool(directory.console, directory.console_offset)
-        self._shipper = Shipper(self._spool, source, events, clock) if ship else None
+        """``start``: of the job; what its earlier starts left is sent first. ``ours``: asked before each request."""
+        own = directory.console(start)
+        self._spool = Spool(own.text, own.mark)
+        earlier = [Spool(files.text, files.mark) for files in map(directory.console, range(start))]
+        self._shipper = Shipper(self._spool, source, events, clock, ours=ours, earlier=earlier) if ship else None
         self._echo = Echo(self._spool, echoes, clock) if echoes else None
 
     def start(self) -> None:
@@ -44,6 +50,12 @@ class Console:
     def say(self, line: str) -> None:
         """A line of our own among the task's."""
         self._spool.write(f"{line}\n".encode())
+
+    def drop(self) -> None:
+        """Send nothing more: the console is somebody else's now."""
+        if self._shipper:
+            self._shipper.drop()
+        self._spool.close()
 
     def finish(self, budget: Budget) -> bool:
         """Send the rest; False if the server did not take all of it within the budget."""

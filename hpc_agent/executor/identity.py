@@ -28,6 +28,7 @@ class Identity:
     restarts: int
     run_dir: Path | None
     cluster: str
+    pid: int
 
     @property
     def watched(self) -> bool:
@@ -38,10 +39,20 @@ class Identity:
         """Our run directory: the daemon's, or the same that a daemon would take for this queue entry."""
         if self.run_dir is not None:
             return RunDirectory(self.run_dir)
+        if self.restarts and (before := self._claimed_before(runs, task)):
+            return before
         entry = next((entry for entry in queue.entries if entry.task == task), None) if queue else None
         if queue is not None and entry is not None:
             return runs.of(attempt_for(self.cluster, queue.id, task, entry.added))
         return runs.of(Attempt(task, _unqueued(self.owner)))
+
+    def _claimed_before(self, runs: RunsFolder, task: TaskId) -> RunDirectory | None:
+        """Where an earlier start of this job claimed the task, which is in no queue since."""
+        for directory in runs.attempts(task):
+            claim = directory.claim()
+            if claim is not None and claim.owner == self.owner:
+                return directory
+        return None
 
 
 def _unqueued(owner: str) -> AttemptId:
@@ -63,7 +74,8 @@ def identify(settings: AllSettings, environ: Mapping[str, str] = os.environ) -> 
         job=job,
         restarts=int(environ.get("SLURM_RESTART_COUNT") or 0),
         run_dir=Path(run_dir) if run_dir else None,
-        cluster=settings.hpc.cluster or environ.get("SLURM_CLUSTER_NAME", "") or "local",
+        cluster=settings.hpc.cluster or environ.get("SLURM_CLUSTER_NAME", "") or host,
+        pid=os.getpid(),
     )
 
 

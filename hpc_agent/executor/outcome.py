@@ -6,6 +6,8 @@ import signal
 from dataclasses import dataclass
 from typing import Literal
 
+from hpc_agent.domain import verdict
+from hpc_agent.domain.ending import Cause
 from hpc_agent.domain.verdict import in_one_line
 from hpc_agent.executor.stop import Why
 
@@ -18,7 +20,12 @@ class Outcome:
     reason: str
     exit_code: int
     """Of this program: the user's process's own, 128 + n for signal n, 1 when it never started."""
-    interrupted: bool = False
+    cause: Cause | None = None
+    """Set when the verdict is not ours: the daemon asks the scheduler, or the same job goes on."""
+    requeue: bool = False
+    """The job is to be started again, by our own wish."""
+    fenced: bool = False
+    """Somebody else speaks for the task now: not a word from us."""
     started: bool = True
     """False if the user's process never ran; the console then has the reason in full."""
 
@@ -34,22 +41,69 @@ class Outcome:
         return f"Process terminated: {self.reason}"
 
 
-def ended(code: int, why: Why | None) -> Outcome:
-    """The process ended with ``code`` (negative: signal), after ``why`` if somebody asked it to."""
+@dataclass(frozen=True)
+class Circumstances:
+    """What else is known when the process has ended."""
+
+    why: Why | None = None
+    cause: Cause | None = None
+    """The scheduler's reason, if ``why`` is SIGNAL."""
+    watched: bool = False
+    """A daemon can tell more, and goes on from here."""
+    limit: float | None = None
+    ran_for: float | None = None
+    """Seconds: the job's time limit, and how long it ran."""
+    may_requeue: bool = False
+    """The queue's policy is to go on after a time limit, and that is not used up."""
+    restarts: int = 0
+    """How often it was."""
+    out_of_memory: str = ""
+    """The sentence, if memory ran out."""
+
+
+def ended(code: int, met: Circumstances) -> Outcome:
+    """The process ended with ``code`` (negative: signal)."""
     exit_code = 128 - code if code < 0 else code
-    if why is Why.TAKEN_BACK:
-        return Outcome("none", why.value, exit_code or 1)
+    why = met.why
+    if why is Why.FENCED or why is Why.TAKEN_BACK:
+        return Outcome("none", why.value, exit_code or 1, fenced=why is Why.FENCED)
+    if why is Why.TIME_LIMIT or (why is Why.SIGNAL and met.cause is Cause.TIME_LIMIT):
+        return _out_of_time(exit_code or 1, met)
     if why is Why.SIGNAL:
-        return Outcome(
-            "stopped", f"{why.value} (cancelled, preempted or out of time)", exit_code or 1, interrupted=True
-        )
+        return _told_to_end(exit_code or 1, met)
     if why is not None:
         return Outcome("stopped", why.value, exit_code or 1)
     if code == 0:
         return Outcome("completed", "worker execution done", 0)
+    if met.out_of_memory:
+        return Outcome("failed", met.out_of_memory, exit_code)
     if code < 0:
         return Outcome("failed", f"worker execution was ended by {_signal(-code)}", exit_code)
     return Outcome("failed", f"worker execution exit code {code}", exit_code)
+
+
+def _out_of_time(exit_code: int, met: Circumstances) -> Outcome:
+    reason = verdict.time_limit(met.limit, met.ran_for, told_ahead=met.why is Why.TIME_LIMIT)
+    if not met.may_requeue:
+        times = f"; it was restarted {met.restarts} times before (max_restarts)" if met.restarts else ""
+        return Outcome("failed", f"{reason}{times}", exit_code)
+    # After the warning there is time to ask for another start; at the limit itself the daemon puts the task back.
+    return Outcome("stopped", reason, exit_code, cause=Cause.TIME_LIMIT, requeue=met.why is Why.TIME_LIMIT)
+
+
+_WORDS = {
+    Cause.REQUEUED: "requeued, waiting: the scheduler starts the job again",
+    Cause.PREEMPTED: "the job was preempted",
+    Cause.NODE_FAILED: "the scheduler takes the node for dead",
+    Cause.CANCELLED: "the job was cancelled",
+    Cause.SOMEBODY: "somebody sent SIGTERM to the job; the scheduler knows of no reason",
+}
+
+
+def _told_to_end(exit_code: int, met: Circumstances) -> Outcome:
+    reason = _WORDS.get(met.cause or Cause.UNKNOWN, "the job was told to end")
+    goes_on = met.cause is Cause.REQUEUED or (met.watched and met.cause is not Cause.SOMEBODY)
+    return Outcome("stopped", reason, exit_code, cause=(met.cause or Cause.UNKNOWN) if goes_on else None)
 
 
 def never_started(reason: str) -> Outcome:
@@ -59,8 +113,6 @@ def never_started(reason: str) -> Outcome:
 
 def _signal(number: int) -> str:
     try:
-        name = signal.Signals(number).name
+        return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
-    hint = ", as the kernel does when memory runs out" if number == signal.SIGKILL else ""
-    return f"{name}{hint}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from enum import Enum
 
 
@@ -10,23 +9,40 @@ class Why(Enum):
     ABORT = "aborted by its user"
     TAKEN_BACK = "its status was changed on the server"
     SIGNAL = "the job was told to end"
-    """SIGTERM: cancelled, preempted or out of time; Slurm knows which, we do not."""
+    """SIGTERM: cancelled, preempted or out of time; the scheduler knows which."""
     INTERRUPT = "interrupted at the terminal"
+    TIME_LIMIT = "its time limit is near"
+    FENCED = "the task is run by another start of its job, or was taken back"
+    """This process must end without a word: another one speaks for the task now."""
 
 
 class StopRequest:
-    """Asked by a thread or a signal handler, read by the thread that supervises."""
+    """Asked by a thread or a signal handler, read by the thread that supervises.
+
+    No locks: a signal handler may interrupt their holder. Each assignment is atomic, and two at once are equally right.
+    """
 
     def __init__(self) -> None:
         self._why: Why | None = None
-        self.event = threading.Event()
+        self._held_until = 0.0
+        self.signalled = False
+        """SIGTERM came: the scheduler's patience has an end, whatever the reason to stop was."""
 
     @property
     def why(self) -> Why | None:
         return self._why
 
-    def ask(self, why: Why) -> None:
-        # A signal handler must take no lock: the assignment is atomic, and two at once are equally right.
+    def ask(self, why: Why, *, hold_until: float = 0.0) -> None:
+        """``hold_until``: the moment (monotonic) up to which the process may go on by itself."""
         if self._why is None:
+            self._held_until = hold_until
             self._why = why
-        self.event.set()
+        elif why in (Why.SIGNAL, Why.FENCED):
+            self.go()
+
+    def go(self) -> None:
+        """What the process was given time for is done, or must be."""
+        self._held_until = 0.0
+
+    def is_held(self, now: float) -> bool:
+        return now < self._held_until

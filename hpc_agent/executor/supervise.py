@@ -7,53 +7,91 @@ from collections.abc import Callable
 
 from hpc_agent.clock import Clock
 from hpc_agent.errors import ProcessError
-from hpc_agent.executor.stop import StopRequest
+from hpc_agent.executor.interruption import Deadline, Interruption
+from hpc_agent.executor.stop import StopRequest, Why
 from hpc_agent.process import Grace, Supervised
 
 _TICK_S = 0.2
 """How long a stop waits to be noticed at most; the process's own end is noticed at once."""
+_REPORT_S = 10.0
+"""Of the time ahead of a limit, what is kept for the report."""
 
 
 class Supervisor:
-    """``run`` once. ``say`` takes lines for the task's console."""
+    """``run`` once. ``say`` takes lines for the task's console; ``at_limit`` is what the process gets then."""
 
     def __init__(
-        self, child: Supervised, say: Callable[[str], None], stop: StopRequest, clock: Clock, grace: Grace
+        self,
+        child: Supervised,
+        say: Callable[[str], None],
+        stop: StopRequest,
+        interruption: Interruption,
+        deadline: Deadline,
+        clock: Clock,
+        grace: Grace,
+        at_limit: signal.Signals = signal.SIGTERM,
     ) -> None:
         self._child = child
         self._say = say
         self._stop = stop
+        self._interruption = interruption
+        self._deadline = deadline
         self._clock = clock
         self._grace = grace
-        self._term_at: float | None = None
+        self._at_limit = at_limit
+        self._kill_after: float | None = None
+        """Set once the process was told to end."""
         self._kill_at: float | None = None
+        self._hurried = False
 
     def run(self) -> int:
-        """Until the process ended and its group is gone; returns its exit code (negative: the signal that ended it).
+        """Until the process ended and all it started is gone; returns its exit code (negative: the signal).
 
         Raises:
             ProcessError: it outlived SIGKILL.
         """
         while (code := self._child.wait(_TICK_S)) is None:
-            self._ladder()
+            if self._deadline.is_due():
+                self._stop.ask(Why.TIME_LIMIT)
+            if self._stop.signalled:
+                self._interruption.ask()
+            self._ladder(self._clock.monotonic())
+            self._child.bury()
         # Whatever it left behind must not outlive it: nobody would count its time or read its output.
-        self._child.signal_group(signal.SIGKILL)
+        self._child.sweep(lambda: self._clock.sleep(0.05))
         return code
 
-    def _ladder(self) -> None:
-        if self._stop.why is None:
+    def _ladder(self, now: float) -> None:
+        if self._stop.why is None or self._stop.is_held(now):
             return
-        now = self._clock.monotonic()
-        if self._term_at is None:
-            self._term_at = now
-            self._say(f"Stopping: {self._stop.why.value}; it has {self._grace.term:g} s to end")
-            self._child.signal_group(signal.SIGTERM)
-        elif self._kill_at is None and now - self._term_at > self._grace.term:
+        if self._kill_after is None:
+            self._kill_after = now + self._begin(self._stop.why)
+        if self._stop.signalled and not self._hurried:
+            # Whatever it was promised before: Slurm's own patience (KillWait) runs now.
+            self._hurried = True
+            self._kill_after = min(self._kill_after, now + self._grace.term)
+        if now >= self._kill_after:
+            self._kill(now)
+
+    def _begin(self, why: Why) -> float:
+        """Tell the process; returns the seconds that it has."""
+        if why is Why.FENCED:
+            return 0.0
+        number, grace = signal.SIGTERM, self._grace.term
+        if why is Why.TIME_LIMIT:
+            number = self._at_limit
+            grace = max(self._deadline.ahead - _REPORT_S, self._deadline.ahead / 2)
+        self._say(f"Stopping: {why.value}; {number.name} is sent, and it has {grace:g} s to end")
+        self._child.signal(number)
+        return grace
+
+    def _kill(self, now: float) -> None:
+        if self._kill_at is None:
             self._kill_at = now
-            self._say(f"Still running {self._grace.term:g} s after SIGTERM: killing it")
-            self._child.signal_group(signal.SIGKILL)
-        elif self._kill_at is not None and now - self._kill_at > self._grace.kill:
+            self._say("Still running when its time was over: killing it")
+        elif now - self._kill_at > self._grace.kill:
             raise ProcessError(
                 f"process {self._child.pid} is still there {self._grace.kill:g} s after SIGKILL "
                 "(it hangs in the kernel, usually on a file system)"
             )
+        self._child.signal(signal.SIGKILL)

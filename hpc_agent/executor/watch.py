@@ -1,11 +1,13 @@
-"""While a task runs: is it to end, is it alive, what does it use."""
+"""While a task runs: is it to end, is it still ours, is it alive, what does it use."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from hpc_agent.api.client import Client
+from hpc_agent.api.tasks import Glimpse
 from hpc_agent.clock import Clock
 from hpc_agent.domain.ids import QueueId, TaskId, WorkerId
 from hpc_agent.domain.status import TaskStatus
@@ -17,10 +19,32 @@ from hpc_agent.telemetry.usage import UsageReader
 log = Events("watch")
 
 STATUS_INTERVAL_S = 1.5
+MEMORY_INTERVAL_S = 5.0
 USAGE_INTERVAL_S = 30.0
 
 _GOES_ON = frozenset({TaskStatus.IN_PROGRESS, TaskStatus.COMPLETED, TaskStatus.UNKNOWN})
 """A script may complete its own task; a word that we do not know is no order to stop."""
+
+
+@dataclass(frozen=True)
+class Watched:
+    """Whose run it is. ``still_ours`` looks at the run directory: a later start of the job, or the daemon, may have
+    taken the task."""
+
+    task: TaskId
+    worker: WorkerId
+    stamp: str = ""
+    """What the server shows while the run is ours; empty where it is not shown."""
+    queues: Sequence[QueueId] = ()
+    still_ours: Callable[[], bool] = lambda: True
+    tags: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Meters:
+    usage: UsageReader
+    memory: Callable[[], None] = lambda: None
+    """Looks at the memory in use."""
 
 
 class Watch:
@@ -29,27 +53,26 @@ class Watch:
     def __init__(
         self,
         client: Client,
-        task: TaskId,
-        worker: WorkerId,
-        queues: Sequence[QueueId],
+        run: Watched,
         stop: StopRequest,
         clock: Clock,
         *,
         ping_interval: float,
-        usage: UsageReader,
+        callback_limit: float,
+        meters: Meters,
         wake: Callable[[], None],
-        tags: Sequence[str] = (),
+        say: Callable[[str], None] = lambda _line: None,
     ) -> None:
+        """``callback_limit``: the most seconds that a task's own abort callback gets."""
         self._client = client
-        self._task = task
-        self._worker = worker
-        self._queues = queues
+        self._run = run
         self._stop = stop
         self._clock = clock
         self._ping_interval = ping_interval
-        self._usage = usage
+        self._callback_limit = callback_limit
+        self._meters = meters
         self._wake = wake
-        self._tags = tags
+        self._say = say
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="watch", daemon=True)
 
@@ -62,45 +85,76 @@ class Watch:
             self._thread.join(timeout=5)
 
     def _loop(self) -> None:
-        pinged = reported = self._clock.monotonic() - USAGE_INTERVAL_S + 3
+        begun = self._clock.monotonic()
+        # The first sign of life and the first figures come soon, for short tasks too.
+        turns = {
+            self._ping: [self._ping_interval, begun - self._ping_interval + 3],
+            self._report: [USAGE_INTERVAL_S, begun - USAGE_INTERVAL_S + 3],
+            self._measure: [MEMORY_INTERVAL_S, begun],
+        }
         while not self._clock.wait(self._done, STATUS_INTERVAL_S):
-            now = self._clock.monotonic()
-            if self._stop.why is None:
-                self._quietly(self._look)
-            if now - pinged >= self._ping_interval:
-                pinged = now
-                self._quietly(lambda: self._client.tasks.ping(self._task, budget=ONCE))
-            if now - reported >= USAGE_INTERVAL_S:
-                reported = now
-                self._quietly(self._report)
+            self._quietly(self._look)
+            for action, turn in turns.items():
+                interval, last = turn
+                if (now := self._clock.monotonic()) - last >= interval:
+                    turn[1] = now
+                    self._quietly(action)
 
     def _quietly(self, call: Callable[[], None]) -> None:
         """No answer, or an odd one, is no order to stop: the next turn asks again."""
         try:
             call()
         except Exception as error:  # noqa: BLE001 - this thread is all that hears an abort
-            log.warning("no answer", task=self._task, error=error)
+            log.warning("no answer", task=self._run.task, error=error)
 
     def _look(self) -> None:
-        seen = self._client.tasks.glimpse([self._task], budget=ONCE).get(self._task)
+        if self._stop.why is not None and self._stop.why is not Why.ABORT:
+            return
+        run = self._run
+        if not run.still_ours():
+            self._end(Why.FENCED, "the run directory")
+            return
+        seen = self._client.tasks.glimpse([run.task], budget=ONCE).get(run.task)
         if seen is None:
             self._end(Why.TAKEN_BACK, "it was deleted")
+        elif run.stamp and seen.stamp not in ("", run.stamp):
+            self._end(Why.FENCED, f"run {seen.stamp} on the server")
         elif seen.abort_requested:
-            self._end(Why.ABORT, seen.message)
+            self._abort(seen)
         elif seen.status is TaskStatus.STOPPED:
             # tasks.stop on a task whose worker the server thinks dead stops it at once.
             self._end(Why.ABORT, seen.reason)
         elif seen.status not in _GOES_ON:
             self._end(Why.TAKEN_BACK, f"its status is {seen.status.value}")
 
+    def _abort(self, seen: Glimpse) -> None:
+        """The task may have an abort callback of its own (wire.md 3.8): it is given the time that it asked for."""
+        seconds = min(seen.abort_callback_seconds, self._callback_limit)
+        if self._stop.why is Why.ABORT:
+            if seen.abort_callback_done:
+                self._stop.go()
+            return
+        if seconds <= 0:
+            self._end(Why.ABORT, seen.message)
+            return
+        self._say(f"Aborted by its user; its abort callback has {seconds:g} s")
+        self._stop.ask(Why.ABORT, hold_until=self._clock.monotonic() + seconds)
+
     def _end(self, why: Why, words: str) -> None:
         if self._done.is_set():
             return
-        log.info("stopping", task=self._task, why=why.value, said=words)
+        log.info("stopping", task=self._run.task, why=why.value, said=words)
         self._stop.ask(why)
         self._wake()
 
+    def _ping(self) -> None:
+        self._client.tasks.ping(self._run.task, budget=ONCE)
+
     def _report(self) -> None:
+        run = self._run
         self._client.workers.report(
-            self._worker, queues=self._queues, task=self._task, stats=self._usage.read(), tags=self._tags
+            run.worker, queues=run.queues, task=run.task, stats=self._meters.usage.read(), tags=run.tags
         )
+
+    def _measure(self) -> None:
+        self._meters.memory()

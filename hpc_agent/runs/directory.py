@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +13,18 @@ from pathlib import Path
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.ids import AttemptId, TaskId
 from hpc_agent.files import ensure_directory, fsync_directory, read_record, write_record
-from hpc_agent.runs.records import Claim, ExitReport, Record, Seen, Settled, Submission
+from hpc_agent.runs.records import Claim, ExitReport, Memory, Patience, Record, Restarts, Settled, Submission
+
+_RESTARTS = "restarts.json"
+_ATTEMPT = re.compile("[0-9a-f]{8}")
+
+
+@dataclass(frozen=True)
+class ConsoleFiles:
+    """Console text, and how much of it the server has."""
+
+    text: Path
+    mark: Path
 
 
 @dataclass(frozen=True)
@@ -33,13 +46,21 @@ class RunDirectory:
         """What the job itself prints: the agent's own log, and Slurm's messages."""
         return self.path / "job.out"
 
-    @property
-    def console(self) -> Path:
-        return self.path / "console.log"
+    def console(self, start: int = 0) -> ConsoleFiles:
+        """The console of one start of the job. Each has its own: one that the scheduler takes for dead may still
+        write."""
+        name = f"console.{start}" if start else "console"
+        return ConsoleFiles(self.path / f"{name}.log", self.path / f"{name}.offset")
+
+    def consoles(self) -> list[ConsoleFiles]:
+        """Those that are here, in the order of the starts."""
+        starts = (match[1] for name in self.names() if (match := re.fullmatch(r"console(?:\.(\d+))?\.log", name)))
+        return [self.console(start) for start in sorted(int(start or 0) for start in starts)]
 
     @property
-    def console_offset(self) -> Path:
-        return self.path / "console.offset"
+    def notes(self) -> ConsoleFiles:
+        """Console lines of the daemon's own."""
+        return ConsoleFiles(self.path / "notes.log", self.path / "notes.offset")
 
     @property
     def owner_config(self) -> Path:
@@ -120,11 +141,34 @@ class RunDirectory:
     def write_stage_job(self, record: Submission) -> None:
         write_record(self.path / "stage-job.json", record)
 
-    def seen(self) -> Seen | None:
-        return read_record(self.path / "seen.json", Seen)
+    def memory(self) -> Memory | None:
+        return read_record(self.path / "memory.json", Memory)
 
-    def write_seen(self, record: Seen) -> None:
+    def write_memory(self, record: Memory) -> None:
+        write_record(self.path / "memory.json", record)
+
+    def patience(self) -> Patience | None:
+        return read_record(self.path / "seen.json", Patience)
+
+    def write_patience(self, record: Patience) -> None:
         write_record(self.path / "seen.json", record)
+
+    def restarts(self) -> Restarts:
+        """Of the task, over all its attempts."""
+        return read_record(self.path.parent / _RESTARTS, Restarts) or Restarts()
+
+    def add_restart(self, start: int) -> Restarts:
+        """Count a restart after this start of this attempt, once."""
+        before = self.restarts()
+        key = f"{self.path.name}.{start}"
+        if key in before.of:
+            return before
+        after = Restarts(of=(*before.of, key))
+        write_record(self.path.parent / _RESTARTS, after)
+        return after
+
+    def forget_restarts(self) -> None:
+        (self.path.parent / _RESTARTS).unlink(missing_ok=True)
 
     def settled(self) -> Settled | None:
         return read_record(self.path / "settled.json", Settled)
@@ -139,7 +183,9 @@ class RunDirectory:
         try:
             os.link(temporary, self.path / name)
         except FileExistsError:
-            return False
+            # On NFS a link that was made may be answered so, when the first answer got lost.
+            if temporary.stat().st_nlink < 2:
+                return False
         finally:
             temporary.unlink(missing_ok=True)
         fsync_directory(self.path)
@@ -174,5 +220,17 @@ class RunsFolder:
         except (FileNotFoundError, NotADirectoryError):
             return
         for name in names:
-            if not name.startswith("."):
+            if _ATTEMPT.fullmatch(name):
                 yield RunDirectory(self.path / task / name)
+
+    def drop_if_empty(self, task: TaskId) -> None:
+        """Remove a task's folder that holds no attempt any more."""
+        if next(self.attempts(task), None) is None:
+            with contextlib.suppress(OSError):
+                (self.path / task / _RESTARTS).unlink(missing_ok=True)
+                (self.path / task).rmdir()
+
+    @property
+    def nodes(self) -> Path:
+        """Where deaths of jobs are counted by node."""
+        return self.path / ".nodes.json"

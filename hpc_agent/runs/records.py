@@ -11,6 +11,9 @@ from typing import Literal
 
 import msgspec
 
+from hpc_agent.domain.ending import Cause
+from hpc_agent.domain.job import JobRecord
+
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """Base of all records. Times are UTC."""
@@ -33,40 +36,46 @@ class Submission(Record, frozen=True, kw_only=True):
 
 
 class Claim(Record, frozen=True, kw_only=True):
-    """``claim.json``: ``intent`` stands before the task is taken off its queue, ``won`` right after."""
+    """``claim.json``: ``intent`` stands before the task is taken off its queue, ``won`` right after; ``over`` when the
+    daemon has taken the task from its executor, which must end if it still lives."""
 
-    state: Literal["intent", "won"]
+    state: Literal["intent", "won", "over"]
     at: datetime
     owner: str
-    """Who claims: ``job:<id>`` for a job, ``agent:<host>:<pid>`` for an agent that refuses or runs it by hand."""
+    """Who claims: ``job:<id>`` for a job, ``daemon:<host>:<pid>`` for a daemon that refuses the task,
+    ``agent:<host>:<pid>`` for an agent that runs it by hand."""
+    start: int = 0
+    """Which of the job's starts has the task; 0 is its first."""
+    begun: bool = False
+    """The user's process was about to be started: from here on it may have run."""
     queue: str = ""
+    cluster: str = ""
     host: str = ""
+    pid: int = 0
     worker: str = ""
+
+    @property
+    def job(self) -> str:
+        """The claiming job; empty for an agent outside the scheduler."""
+        kind, _, job = self.owner.partition(":")
+        return job if kind == "job" else ""
 
 
 class ExitReport(Record, frozen=True, kw_only=True):
     """``exit.json``: how the task ended, written before its final status is posted."""
 
-    status: Literal["completed", "failed", "stopped", "none"]
-    """The status to post; ``none`` when somebody else already set one."""
+    status: Literal["completed", "failed", "stopped", "none", "again"]
+    """The status to post; ``none`` when somebody else already set one, ``again`` when it goes back to its queue."""
     reason: str
     exit_code: int
     at: datetime
+    last_line: str = ""
+    """What its console ends with."""
     posted: bool = False
     """Whether the server has the status and the whole log."""
-    interrupted: bool = False
-    """The job was told to end (SIGTERM): if the same job starts again, the task goes on."""
-
-
-class Seen(Record, frozen=True, kw_only=True):
-    """``seen.json``: what the passes so far have seen, for the next daemon and for ``daemon --once``."""
-
-    gone_since: datetime | None = None
-    """When a pass first found no live job."""
-    final_since: datetime | None = None
-    """When a pass first found the task's status no longer ``in_progress``."""
-    record: str = ""
-    """The job's terminal record, as text to compare with."""
+    cause: Cause | None = None
+    """Set when the job was told to end and the verdict is left to the daemon: if the same job starts again, the task
+    goes on."""
 
 
 class Settled(Record, frozen=True, kw_only=True):
@@ -74,3 +83,32 @@ class Settled(Record, frozen=True, kw_only=True):
 
     at: datetime
     why: str
+
+
+class Memory(Record, frozen=True, kw_only=True):
+    """``memory.json``: the most memory that the executor saw in use, for the case that it cannot say so itself."""
+
+    used_mb: float
+    limit_mb: float | None = None
+
+
+class Patience(Record, frozen=True, kw_only=True):
+    """``seen.json``: what one pass of the daemon must tell the next, in another process or on another host.
+
+    Seconds are added up from pass to pass, none for more than a few minutes: a clock that jumps costs no more.
+    """
+
+    at: datetime
+    gone_for: float = 0.0
+    is_gone: bool = False
+    final_for: float = 0.0
+    is_final: bool = False
+    starts_seen: int = 0
+    record: JobRecord | None = None
+
+
+class Restarts(Record, frozen=True, kw_only=True):
+    """``runs/<task>/restarts.json``: why the task did not end with the attempts it had since a person last enqueued it.
+    ``<attempt>.<start>`` of each."""
+
+    of: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from hpc_agent.domain.ids import JobId
-from hpc_agent.domain.job import JobRecord, LiveJob, Submission
+from hpc_agent.domain.job import JobRecord, LiveJob, OwnJob, Submission
 from hpc_agent.domain.resources import Resources
 from hpc_agent.domain.room import Room
 
@@ -75,3 +75,20 @@ class Scheduler(Protocol):
         Raises:
             SchedulerUnavailableError: it is not known whether the request arrived.
         """
+
+    def release(self, jobs: Sequence[JobId]) -> None:
+        """Let jobs try again that the scheduler holds because it could not start them.
+
+        Raises:
+            SchedulerUnavailableError: it is not known whether the request arrived, or they are held by others.
+        """
+
+
+class OwnJobs(Protocol):
+    """What a job can do about itself. Implementations: ``schedulers.own_job``."""
+
+    def look(self) -> OwnJob | None:
+        """What the scheduler says of it; None where it gives no answer."""
+
+    def requeue(self) -> str:
+        """Have it started again from its first line; empty, or why that cannot be."""

@@ -128,6 +128,9 @@ class LocalScheduler:
                 if not only_pending:
                     self._stop(job)
 
+    def release(self, jobs: Sequence[JobId]) -> None:
+        """None is ever held."""
+
     def _stop(self, job: JobFolder) -> None:
         """Ask the supervisor; without one, TERM to the job itself, and KILL if asked again after the grace."""
         now, asked = self._clock.now(), job.cancel_request()

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
+from hpc_agent.domain import duration
 from hpc_agent.domain.ids import JobId
-from hpc_agent.domain.job import JobRecord, JobState, LiveJob
+from hpc_agent.domain.job import JobRecord, JobState, LiveJob, OwnJob
 from hpc_agent.schedulers.base import SubmitRequest
 
 CLOCK_SKEW = timedelta(seconds=60)
@@ -83,6 +84,38 @@ def cancelled(returncode: int, stderr: str) -> bool:
     """Whether scancel did what can be done: exit code 1 where it only complains of jobs that are gone."""
     complaints = [line for line in stderr.splitlines() if line.strip()]
     return returncode == 0 or (bool(complaints) and all(_GONE.search(line) for line in complaints))
+
+
+def release(jobs: Iterable[JobId]) -> list[str]:
+    return ["scontrol", "release", *jobs]
+
+
+def requeue(job: JobId) -> list[str]:
+    return ["scontrol", "requeue", job]
+
+
+def show_job(job: JobId) -> list[str]:
+    return ["scontrol", "--oneliner", "show", "job", job]
+
+
+def parse_own_job(text: str) -> OwnJob:
+    """``scontrol show job`` of one job, asked from inside it.
+
+    Raises:
+        ValueError: this is not what scontrol prints.
+    """
+    # Further words of a name, or of a comment, could look like any field.
+    fields = dict(re.findall(r"(?:^| )(JobState|Reason|Restarts|RunTime|TimeLimit|PreemptTime)=(\S+)", text))
+    if "JobState" not in fields:
+        raise ValueError(f"not a job of scontrol: {text.strip()[:200]}")
+    return OwnJob(
+        state=state(fields["JobState"]),
+        reason=_without_none(fields.get("Reason", "")),
+        restarts=int(fields.get("Restarts") or 0),
+        ran_for=duration.seconds(fields.get("RunTime", "")) or 0,
+        time_limit=duration.seconds(fields.get("TimeLimit", "")),
+        preempted=fields.get("PreemptTime", "None") != "None",
+    )
 
 
 def show_config() -> list[str]:
@@ -190,7 +223,11 @@ def ended_job(row: QueueRow) -> JobRecord:
 
 # ---------------------------------------------------------------- sacct
 
-_RECORD_FIELDS = ("JobID", "JobIDRaw", "State", "ExitCode", "Submit", "Start", "End", "NodeList", "Reason", "JobName")
+_RECORD_FIELDS = (
+    *("JobID", "JobIDRaw", "State", "ExitCode", "Submit", "Start", "End", "Timelimit", "NodeList", "Reason"),
+    # Last, because a name may hold anything.
+    "JobName",
+)
 
 
 def sacct(since: datetime, *, jobs: Iterable[JobId] = (), name: str = "", user: str = "") -> list[str]:
@@ -215,7 +252,7 @@ def parse_sacct(text: str) -> Iterator[tuple[JobId, JobRecord]]:
         cells = line.split("|", len(_RECORD_FIELDS) - 1)
         if len(cells) != len(_RECORD_FIELDS) or not re.fullmatch(r"\d+:\d+", cells[3]):
             raise ValueError(f"not a line of sacct: {line[:200]}")
-        job, raw, word, exit_code, submit, start, end, nodes, reason, name = cells
+        job, raw, word, exit_code, submit, start, end, limit, nodes, reason, name = cells
         code, signal = exit_code.split(":")
         yield (
             JobId(raw),
@@ -233,6 +270,7 @@ def parse_sacct(text: str) -> Iterator[tuple[JobId, JobRecord]]:
                 nodes="" if nodes == "None assigned" else nodes,
                 reason=_without_none(reason),
                 cancelled_by=word.partition(" by ")[2],
+                time_limit=duration.seconds(limit),
             ),
         )
 

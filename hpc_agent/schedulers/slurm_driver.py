@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import pwd
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from hpc_agent import process
@@ -94,6 +96,11 @@ class SlurmScheduler:
         if not slurm.cancelled(answer.returncode, answer.stderr):
             raise SchedulerUnavailableError(f"scancel ended with exit code {answer.returncode}: {answer.last_words}")
 
+    def release(self, jobs: Sequence[JobId]) -> None:
+        answer = self._run(slurm.release(jobs))
+        if not answer.ok:
+            raise SchedulerUnavailableError(f"scontrol release failed: {answer.last_words}")
+
     def _squeue(self, *, ended: bool = False, name: str = "") -> list[slurm.QueueRow]:
         text = self._ask(slurm.squeue(self._user, ended=ended, name=name))
         try:
@@ -109,7 +116,7 @@ class SlurmScheduler:
             self._has_sacct = False
             return []
         try:
-            return list(slurm.parse_sacct(_usable(answer)))
+            return [(raw, _with_name(record)) for raw, record in slurm.parse_sacct(_usable(answer))]
         except ValueError as error:
             raise SchedulerUnavailableError(f"sacct printed what cannot be understood: {error}") from error
 
@@ -127,6 +134,16 @@ class SlurmScheduler:
             if job.state is JobState.UNKNOWN and job.raw_state not in self._unknown_words:
                 self._unknown_words.add(job.raw_state)
                 log.warning("unknown state, taken as not ended", job=job.id, state=job.raw_state)
+
+
+def _with_name(record: JobRecord) -> JobRecord:
+    """The name of who cancelled it, where sacct gives a number."""
+    if not record.cancelled_by.isdigit():
+        return record
+    try:
+        return replace(record, cancelled_by=pwd.getpwuid(int(record.cancelled_by)).pw_name)
+    except (KeyError, OverflowError):
+        return replace(record, cancelled_by=f"user {record.cancelled_by}")
 
 
 def _usable(answer: process.Completed) -> str:

@@ -44,6 +44,10 @@ class JobContext:
     """Variables of the job, each a shell word."""
     job_name: str = ""
     """The attempt's when empty."""
+    signal_ahead: float = 0.0
+    """Seconds before its time limit at which the agent is told of it; 0: not at all."""
+    requeue: bool = True
+    """Whether Slurm may start the job again after a preemption or a node's failure, and the agent may ask for it."""
 
     def variables(self) -> dict[str, Any]:
         """The names that templates know; ``sbatch_templates/README.md`` describes each."""
@@ -61,6 +65,9 @@ class JobContext:
             "gpu_flag": gpu_flag(self.resources, self.site),
             "memory_flag": memory_flag(self.resources, self.site),
             "time_limit": format_time_limit(self.resources.time_minutes) if self.resources.time_minutes else "",
+            # The agent takes the warning, and tells its task at the right moment.
+            "signal": f"B:USR1@{round(self.signal_ahead)}" if self.signal_ahead else "",
+            "requeue": self.requeue,
             "queue": {"name": TaskText(self.queue_name)},
             "task": {
                 "id": TaskText(task.id),

@@ -1,17 +1,23 @@
-"""Sends the spooled console to the server, in order, moving the mark on acknowledgement only."""
+"""Sends the spooled console to the server: in order, each line once, whatever the server does meanwhile.
+
+A batch is written down before it is sent. When its answer is lost, or its sender dies, the server is asked which of its
+events it has, and gets the others: sending again blindly would double lines, as the server knows no two events as one.
+"""
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from hpc_agent.api.events import Events as EventsService
 from hpc_agent.clock import Clock
 from hpc_agent.domain.ids import TaskId, WorkerId
-from hpc_agent.errors import HpcAgentError
+from hpc_agent.errors import HpcAgentError, ServerUnreachableError
 from hpc_agent.logs import Events
 from hpc_agent.retry import ONCE, Budget
-from hpc_agent.telemetry.spool import Mark, Spool, cut
+from hpc_agent.telemetry.spool import Batch, Mark, Spool, cut, text_of
 from hpc_agent.wire.event import MAX_MESSAGE_BYTES, log_event
 
 log = Events("shipper")
@@ -22,6 +28,8 @@ PARTIAL_INTERVAL_S = 10.0
 """How often a progress bar that ends no line is shown."""
 BATCH_BYTES = 1024 * 1024
 """One request; the reference's size too, far under every server's limit."""
+DOUBT_S = 3.0
+"""A server of many parts shows an event that it took about a second later; asked sooner it may deny it."""
 
 
 @dataclass(frozen=True)
@@ -33,22 +41,53 @@ class Source:
     collapse: bool = True
 
 
-class Shipper:
-    """``start`` and ``finish`` around a running process; ``drain`` alone ships what a dead executor left."""
+def _always() -> bool:
+    return True
 
-    def __init__(self, spool: Spool, source: Source, events: EventsService, clock: Clock) -> None:
-        self._spool = spool
+
+class Shipper:
+    """``start`` and ``finish`` around a running process; ``drain`` alone ships what a dead executor left.
+
+    ``ours`` is asked before each request: once it says no, somebody else has the console, and nothing more is sent.
+    ``earlier`` are consoles of the same run, to be sent first.
+    """
+
+    def __init__(
+        self,
+        spool: Spool,
+        source: Source,
+        events: EventsService,
+        clock: Clock,
+        *,
+        ours: Callable[[], bool] = _always,
+        earlier: Sequence[Spool] = (),
+    ) -> None:
+        self._spools = [*earlier, spool]
         self._source = source
         self._events = events
         self._clock = clock
-        self._mark = spool.mark()
+        self._ours = ours
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._partial_at = clock.monotonic()
+        self._open(self._spools[0])
+
+    def _open(self, spool: Spool) -> None:
+        self._spool = spool
+        self._mark = self._written = spool.mark()
+        self._doubtful_since: float | None = None
+        if self._mark.sending is not None:
+            # Whoever wrote it may have died before or after it was sent, at about the time of its stamps.
+            age = self._clock.now().timestamp() - self._mark.sending.first_ms / 1000
+            self._doubtful_since = self._clock.monotonic() - max(age, 0)
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._loop, name="shipper", daemon=True)
         self._thread.start()
+
+    def drop(self) -> None:
+        """Send nothing more."""
+        self._stop.set()
 
     def finish(self, budget: Budget) -> bool:
         """Send the rest. False if the server did not take it within the budget: the mark says where to go on."""
@@ -58,48 +97,81 @@ class Shipper:
         return self.drain(budget)
 
     def drain(self, budget: Budget) -> bool:
-        """Send everything up to the end of the file; see ``finish``."""
-        try:
-            while self._ship(final=True, budget=budget):
-                pass
-        except (HpcAgentError, OSError) as error:
-            log.warning("console not sent", task=self._source.task, error=error)
-            return False
-        return True
+        """Send everything up to the end of the file; see ``finish``. A refusal is tried again too: a proxy's 401 passes
+        like its 502."""
+        deadline = self._clock.monotonic() + budget.seconds
+        pause = budget.first_pause
+        while True:
+            try:
+                while self._ship(final=True):
+                    pass
+                return self._ours()
+            except (HpcAgentError, OSError) as error:
+                if self._clock.monotonic() + pause > deadline:
+                    log.warning("console not sent", task=self._source.task, error=error)
+                    return False
+            self._clock.sleep(pause)
+            pause = min(pause * 2, budget.longest_pause)
 
     def _loop(self) -> None:
         while not self._clock.wait(self._stop, INTERVAL_S):
             try:
-                while self._ship(final=False, budget=ONCE):
+                while self._ship(final=False):
                     if self._stop.is_set():
                         return
             except (HpcAgentError, OSError) as error:
                 log.warning("console not sent, will try again", task=self._source.task, error=error)
                 self._clock.wait(self._stop, 5.0)
 
-    def _ship(self, *, final: bool, budget: Budget) -> bool:
-        """Send one batch; False when there is nothing (more) to send."""
-        messages, end = self._batch(final)
-        if end == self._mark.offset:
+    def _ship(self, *, final: bool) -> bool:
+        """Send one batch; False when there is nothing (more) to send, or when it is not ours to send.
+
+        Raises:
+            HpcAgentError: it may or may not have been taken.
+        """
+        if self._mark.sending is None and not self._next(final or self._spool is not self._spools[-1]):
+            return self._open_next()
+        if not self._ours():
+            return False
+        batch = self._mark.sending
+        assert batch is not None
+        self._send(self._without_stored(batch, self._texts(batch)))
+        self._doubtful_since = None
+        self._mark = Mark(batch.ends[-1], batch.last_ms)
+        return True
+
+    def _open_next(self) -> bool:
+        if self._spool is self._spools[-1] or not self._ours():
+            return False
+        self._open(self._spools[self._spools.index(self._spool) + 1])
+        return True
+
+    def _next(self, final: bool) -> bool:
+        """Write down what is sent next; False if there is nothing, or it is not ours."""
+        ends = self._cut(final)
+        if (not ends and self._mark == self._written) or not self._ours():
+            return False
+        if not ends:
+            self._write(self._mark)
             return False
         now_ms = int(self._clock.now().timestamp() * 1000)
         # Each event gets a later stamp than the one before: the server shows them in that order.
-        first = max(self._mark.timestamp_ms + 1, now_ms)
-        events = [
-            log_event(self._source.task, self._source.worker, text, first + index)
-            for index, text in enumerate(messages)
-        ]
-        self._events.add(events, budget=budget)
-        self._mark = Mark(end, first + max(len(events) - 1, 0))
-        self._spool.acknowledge(self._mark)
+        batch = Batch(tuple(ends), max(self._mark.timestamp_ms + 1, now_ms))
+        self._mark = Mark(self._mark.offset, self._mark.timestamp_ms, batch)
+        self._write(self._mark)
         return True
 
-    def _batch(self, final: bool) -> tuple[list[str], int]:
+    def _write(self, mark: Mark) -> None:
+        self._spool.remember(mark)
+        self._written = mark
+
+    def _cut(self, final: bool) -> list[int]:
+        """Where the events of the next batch end."""
         offset = self._mark.offset
         data = self._spool.read(offset, BATCH_BYTES)
         last = final and len(data) < BATCH_BYTES
         partial = self._clock.monotonic() - self._partial_at > PARTIAL_INTERVAL_S
-        messages: list[str] = []
+        ends: list[int] = []
         position = 0
         while position < len(data):
             rest = data[position:]
@@ -108,9 +180,36 @@ class Shipper:
             chunk = cut(rest, position, MAX_MESSAGE_BYTES, final=last, collapse=self._source.collapse)
             if chunk is None:
                 break
-            if chunk.text:
-                messages.append(chunk.text)
             position = chunk.end
+            ends.append(offset + position)
         if partial and position:
             self._partial_at = self._clock.monotonic()
-        return messages, offset + position
+        return ends
+
+    def _texts(self, batch: Batch) -> list[tuple[int, str]]:
+        """Stamp and text of each event."""
+        texts = []
+        begin = self._mark.offset
+        for index, end in enumerate(batch.ends):
+            text = text_of(self._spool.read(begin, end - begin), collapse=self._source.collapse)
+            if text:
+                texts.append((batch.first_ms + index, text))
+            begin = end
+        return texts
+
+    def _without_stored(self, batch: Batch, texts: list[tuple[int, str]]) -> list[tuple[int, str]]:
+        if self._doubtful_since is None:
+            return texts
+        self._clock.sleep(min(max(self._doubtful_since + DOUBT_S - self._clock.monotonic(), 0), DOUBT_S))
+        stored = self._events.stamps(self._source.task, self._source.worker, batch.first_ms, batch.last_ms)
+        return [(stamp, text) for stamp, text in texts if stamp not in stored]
+
+    def _send(self, texts: list[tuple[int, str]]) -> None:
+        source = self._source
+        events: list[dict[str, Any]] = [log_event(source.task, source.worker, text, stamp) for stamp, text in texts]
+        try:
+            self._events.add(events, budget=ONCE)
+        except ServerUnreachableError as error:
+            if error.uncertain:
+                self._doubtful_since = self._clock.monotonic()
+            raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,27 @@ from hpc_agent.logs import Events
 log = Events("console")
 
 
+class Batch(msgspec.Struct, frozen=True):
+    """Events that are being sent: they end at these offsets, and are stamped ``first_ms``, ``first_ms + 1`` …"""
+
+    ends: tuple[int, ...]
+    first_ms: int
+
+    @property
+    def last_ms(self) -> int:
+        return self.first_ms + len(self.ends) - 1
+
+
 class Mark(msgspec.Struct, frozen=True):
-    """How far the console has been sent: ``offset`` bytes, the last event stamped ``timestamp_ms``."""
+    """How far the console has been sent: ``offset`` bytes, the last event stamped ``timestamp_ms``.
+
+    ``sending`` is written before it is sent. Found later, it may or may not have arrived; sent again it is the same
+    events with the same stamps, so that the server can be asked for them.
+    """
 
     offset: int = 0
     timestamp_ms: int = 0
+    sending: Batch | None = None
 
 
 @dataclass(frozen=True)
@@ -31,19 +46,20 @@ class Chunk:
 
 
 class Spool:
-    """``console.log`` and ``console.offset`` of a run directory. Writers append; the reader may be another process."""
+    """Console text of a run directory, and its mark. Writers append; the reader may be another process."""
 
     def __init__(self, console: Path, mark: Path) -> None:
         self._path = console
         self._mark_path = mark
-        self._sink: int | None = None
+        self._file: int | None = None
         self._full = False
+        self._unmarked = False
 
     def sink(self) -> int:
         """The descriptor that output is appended to; a process may have it as its own stdout."""
-        if self._sink is None:
-            self._sink = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        return self._sink
+        if self._file is None:
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        return self._file
 
     def write(self, data: bytes) -> None:
         """Append lines of our own. A full disk costs these lines, never the task: it is said once."""
@@ -52,15 +68,25 @@ class Spool:
             while view:
                 view = view[os.write(self.sink(), view) :]
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise
             if not self._full:
-                log.error("console output is lost: no space left", file=self._path)
+                log.error("console output is lost", file=self._path, error=error.strerror)
             self._full = True
         else:
             self._full = False
 
+    def ends_with(self, line: str) -> bool:
+        """Whether this is its last line."""
+        data = f"{line}\n".encode()
+        size = self.size()
+        return self.read(max(size - len(data) - 1, 0), len(data) + 1) in (data, b"\n" + data)
+
+    def holds(self, line: str) -> bool:
+        """Whether it has this line anywhere; for consoles of a few lines."""
+        return f"\n{line}\n".encode() in b"\n" + self.read(0, self.size())
+
     def size(self) -> int:
+        if self._file is not None:
+            return os.fstat(self._file).st_size
         try:
             return self._path.stat().st_size
         except FileNotFoundError:
@@ -69,16 +95,23 @@ class Spool:
     def mark(self) -> Mark:
         try:
             return read_record(self._mark_path, Mark) or Mark()
-        except CorruptFileError:
+        except (CorruptFileError, OSError):
             # Sending some lines twice is better than never sending the rest.
             return Mark()
 
-    def acknowledge(self, mark: Mark) -> None:
-        """Remember that everything before ``mark.offset`` is on the server."""
-        write_atomic(self._mark_path, msgspec.json.encode(mark), mode=0o600)
+    def remember(self, mark: Mark) -> None:
+        """Write the mark down. Where that cannot be done, it is said once, and whoever comes later sends again."""
+        try:
+            write_atomic(self._mark_path, msgspec.json.encode(mark), mode=0o600)
+        except OSError as error:
+            if not self._unmarked:
+                log.error("the console's mark cannot be written", file=self._mark_path, error=error.strerror)
+            self._unmarked = True
 
     def read(self, offset: int, limit: int) -> bytes:
-        """Up to ``limit`` bytes from ``offset``."""
+        """Up to ``limit`` bytes from ``offset``: from the file that is written, though its name may be gone."""
+        if self._file is not None:
+            return os.pread(self._file, limit, offset)
         try:
             with self._path.open("rb") as source:
                 source.seek(offset)
@@ -87,9 +120,9 @@ class Spool:
             return b""
 
     def close(self) -> None:
-        if self._sink is not None:
-            os.close(self._sink)
-            self._sink = None
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
 
 
 def cut(data: bytes, offset: int, limit: int, *, final: bool, collapse: bool) -> Chunk | None:
@@ -105,8 +138,13 @@ def cut(data: bytes, offset: int, limit: int, *, final: bool, collapse: bool) ->
         end = _character_boundary(piece) if whole else piece.rfind(b"\r", 0, len(piece) - 1) + 1
     if not end:
         return None
-    text = piece[:end].decode("utf-8", "replace").replace("\b", "")
-    return Chunk(_collapse(text) if collapse else text, offset + end)
+    return Chunk(text_of(piece[:end], collapse=collapse), offset + end)
+
+
+def text_of(data: bytes, *, collapse: bool) -> str:
+    """What is sent of these bytes."""
+    text = data.decode("utf-8", "replace").replace("\b", "")
+    return _collapse(text) if collapse else text
 
 
 def _character_boundary(piece: bytes) -> int:

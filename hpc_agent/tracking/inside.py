@@ -26,7 +26,7 @@ from hpc_agent.domain.gpus import visible_gpus
 from hpc_agent.domain.ids import WorkerId
 from hpc_agent.errors import HpcAgentError, InputError, ProcessError
 from hpc_agent.executor.stop import StopRequest, Why
-from hpc_agent.executor.watch import Watch
+from hpc_agent.executor.watch import Meters, Watch, Watched
 from hpc_agent.logs import Events
 from hpc_agent.retry import Budget
 from hpc_agent.telemetry.gpus import GpuReader
@@ -132,13 +132,12 @@ class Beside:
     def _watch(self) -> Watch:
         return Watch(
             self._client,
-            self._folder.task,
-            self._worker,
-            (),
+            Watched(self._folder.task, self._worker),
             self._stop,
             self._clock,
             ping_interval=self._settings.agent.task_ping_interval_sec,
-            usage=UsageReader(self._clock, GpuReader(visible_gpus(dict(self._environ)))),
+            callback_limit=self._settings.agent.abort_callback_max_timeout,
+            meters=Meters(UsageReader(self._clock, GpuReader(visible_gpus(dict(self._environ))))),
             wake=lambda: None,
         )
 
@@ -168,7 +167,8 @@ class Beside:
     def _until_over(self, script: psutil.Process | None) -> None:
         cancelled = False
         while _is_alive(script):
-            if self._stop.why is Why.ABORT and not cancelled:
+            held = self._stop.is_held(self._clock.monotonic())
+            if self._stop.why is Why.ABORT and not held and not cancelled:
                 self._cancel("its task was aborted")
                 cancelled = True
             self._clock.sleep(_LOOK_S)
@@ -234,4 +234,4 @@ def _set_mark(spool: Spool, before: int, *, appends: bool) -> None:
     if offset > spool.size():
         offset = 0
     if offset != mark.offset:
-        spool.acknowledge(Mark(offset, mark.timestamp_ms))
+        spool.remember(Mark(offset, mark.timestamp_ms))

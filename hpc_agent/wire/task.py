@@ -14,6 +14,13 @@ from hpc_agent.errors import InputError
 
 _List = str | list[str] | None
 
+RUN_STAMP = "_hpc_agent_run"
+"""Runtime property of ours: ``<attempt>.<start>`` of the run that has the task."""
+ABORT_TIMEOUT = "_abort_callback_timeout"
+ABORT_POLL = "_abort_poll_freq"
+ABORT_DONE = "_abort_callback_completed"
+"""Runtime properties with which the SDK asks for time after an abort (wire.md 3.8)."""
+
 
 class _Script(msgspec.Struct):
     repository: str | None = None

@@ -44,6 +44,8 @@ MpiDefault=none
 ReturnToService=2
 SlurmdTimeout=30
 KillWait=5
+# Fails while there is a file prolog-fails in the folder.
+Prolog={dir}/prolog
 SchedulerParameters=batch_sched_delay=0,sched_interval=2,sched_min_interval=0,bf_interval=2
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core_Memory
@@ -153,6 +155,7 @@ def _write_files(cluster: Cluster, ports: dict[str, int]) -> None:
         "user": cluster.user,
         "ports": ports,
     }
+    _write(cluster.dir / "prolog", f"#!/bin/sh\ntest ! -e {cluster.dir}/prolog-fails\n", 0o755)
     _write(cluster.conf, SLURM_CONF.format(nodes="\n".join(nodes), **fields), 0o644)
     _write(cluster.dir / "slurmdbd.conf", SLURMDBD_CONF.format(**fields), 0o600)
     gres = [

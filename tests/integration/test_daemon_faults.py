@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
-from hpc_agent.daemon.facts import Files, read
+from hpc_agent.daemon.facts import read
 from hpc_agent.domain.attempt import attempt_for
 from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
@@ -31,15 +31,10 @@ def test_of_two_daemons_one_submits_first_and_one_tries_again(tmp_path: Path) ->
     assert run.first_try(tried(2, NOW + timedelta(minutes=9))).at == NOW
 
 
-def test_a_claim_of_a_job_that_no_daemon_submitted_names_no_job_to_ask_about(tmp_path: Path) -> None:
+def test_a_claim_alone_says_of_which_queue_and_cluster_its_job_is(tmp_path: Path) -> None:
+    """Where the other records were deleted: a job's number means nothing on another cluster."""
     run = directory(tmp_path)
-    claim = Claim(state="won", at=NOW, owner="job:7", queue="q")
-    assert run.first_claim(claim)
-    by_hand = read(run)
-    assert isinstance(by_hand, Files)
-    assert by_hand.claimed is not None
-    assert by_hand.claimed.job is None
-    run.write_submission(tried(1))
-    claimed = read(run).claimed
-    assert claimed is not None
-    assert claimed.job == "7"
+    assert run.first_claim(Claim(state="won", at=NOW, owner="job:7", queue="q", cluster="c"))
+    found = read(run)
+    assert (found.queue, found.cluster, found.job) == ("q", "c", "7")
+    assert found.submitted is None

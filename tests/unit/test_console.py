@@ -42,7 +42,7 @@ def test_chunks_in_a_row_hold_everything_once() -> None:
 def test_the_spool_is_read_where_it_was_acknowledged(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "console.log", tmp_path / "console.offset")
     spool.write(b"first\nsecond\n")
-    spool.acknowledge(Mark(6, 1000))
+    spool.remember(Mark(6, 1000))
     again = Spool(tmp_path / "console.log", tmp_path / "console.offset")
     assert again.mark() == Mark(6, 1000)
     assert again.read(again.mark().offset, 100) == b"second\n"

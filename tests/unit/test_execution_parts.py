@@ -15,7 +15,7 @@ from hpc_agent.domain.resources import Override, Policy, Resources, format_time_
 from hpc_agent.domain.task import Task
 from hpc_agent.errors import ResourceError, TemplateError
 from hpc_agent.executor.environment import Launch, process_environment
-from hpc_agent.executor.outcome import ended
+from hpc_agent.executor.outcome import Circumstances, ended
 from hpc_agent.executor.stop import Why
 from hpc_agent.submission.render import JobContext, Renderer
 
@@ -85,7 +85,7 @@ def test_the_tasks_own_environment_is_exported_when_the_site_allows_it() -> None
 def test_how_a_process_ended_becomes_a_status(
     code: int, why: Why | None, status: str, exit_code: int, words: str
 ) -> None:
-    outcome = ended(code, why)
+    outcome = ended(code, Circumstances(why))
     assert (outcome.status, outcome.exit_code) == (status, exit_code)
     assert words in outcome.reason
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from hpc_agent.domain.ending import Cause, cause_of_end
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import Accepted, JobRecord, JobState, Later, LiveJob, Refused, Submission, Uncertain
 from hpc_agent.domain.resources import Resources
@@ -18,7 +19,9 @@ from hpc_agent.schedulers.slurm_answers import parse_sbatch
 
 CAPTURED = Path(__file__).parents[1] / "data" / "slurm" / "22.05"
 OUR_JOB = "clearml_task_0123456789abcdef0123456789abcdef_deadbeef"
-SUBMITTED = datetime(2026, 11, 20, 12, 0, 7, tzinfo=timezone.utc)
+IN_SQUEUE = datetime(2026, 11, 20, 12, 0, 7, tzinfo=timezone.utc)
+SUBMITTED = datetime(2026, 11, 20, 13, 6, 39, tzinfo=timezone.utc)
+"""When the jobs of squeue_* and of sacct_* were submitted."""
 
 
 def captured(name: str) -> Completed:
@@ -141,7 +144,7 @@ def test_live_jobs_are_read_with_their_reasons() -> None:
     assert jobs["2"] == LiveJob(JobId("2"), OUR_JOB, JobState.RUNNING, "RUNNING", nodes="n1")
     assert jobs["3"].state is JobState.PENDING
     assert jobs["3"].reason == "Resources"
-    assert jobs["3"].expected_start == SUBMITTED + timedelta(hours=1, seconds=1)
+    assert jobs["3"].expected_start == IN_SQUEUE + timedelta(hours=1, seconds=1)
     assert jobs["5"].reason == "JobHeldUser"
     assert jobs["5"].expected_start is None
 
@@ -178,7 +181,7 @@ def test_jobs_that_ended_lately_are_records_too() -> None:
     assert ended["10"].state is JobState.COMPLETED
     assert ended["11"].state is JobState.NODE_FAIL
     assert ended["13"].state is JobState.PREEMPTED
-    assert slurm.verdicts(((id, ended[id]) for id in ended), {JobId("2"): SUBMITTED, JobId("12"): SUBMITTED}) == {}
+    assert slurm.verdicts(((id, ended[id]) for id in ended), {JobId("2"): IN_SQUEUE, JobId("12"): IN_SQUEUE}) == {}
 
 
 # ---------------------------------------------------------------- sacct
@@ -210,8 +213,13 @@ def test_a_record_has_times_and_who_cancelled() -> None:
     assert record.cancelled_by == "0"
     assert record.submitted == SUBMITTED
     assert record.started == SUBMITTED + timedelta(seconds=1)
-    assert record.ended == SUBMITTED + timedelta(seconds=9)
+    assert record.ended == SUBMITTED + timedelta(seconds=21)
     assert record.nodes == "n1"
+
+
+def test_a_record_has_the_time_limit_in_seconds() -> None:
+    found = records("sacct_ended")
+    assert [found[job].time_limit for job in ("1", "6", "10", "13")] == [60, 600, None, 365 * 86400]
 
 
 def test_a_job_cancelled_before_it_started_has_no_start_and_no_node() -> None:
@@ -230,7 +238,7 @@ def test_a_job_is_found_by_its_name() -> None:
 
 def row(job: str, state: str, submit: datetime, raw: str = "", name: str = OUR_JOB) -> str:
     stamp = int(submit.timestamp())
-    return f"{job}|{raw or job}|{state}|0:0|{stamp}|{stamp}|{stamp}|n1|None|{name}\n"
+    return f"{job}|{raw or job}|{state}|0:0|{stamp}|{stamp}|{stamp}|01:00:00|n1|None|{name}\n"
 
 
 def verdict(text: str, job: str = "7") -> JobRecord | None:
@@ -277,10 +285,36 @@ def test_a_name_that_slurmdbd_does_not_know_yet_is_empty() -> None:
     assert found.name == ""
 
 
-@pytest.mark.parametrize("text", ["JobID|State\n", "sacct: hello\n", "1|1|RUNNING|?|1|1|1|n1|None|x\n"])
+@pytest.mark.parametrize("text", ["JobID|State\n", "sacct: hello\n", "1|1|RUNNING|?|1|1|1|1|n1|None|x\n"])
 def test_what_is_no_record_is_not_read_as_one(text: str) -> None:
     with pytest.raises(ValueError, match="not a line of sacct"):
         list(slurm.parse_sacct(text))
+
+
+# ---------------------------------------------------------------- scontrol show job, asked from inside it
+
+
+@pytest.mark.parametrize(
+    ("name", "restarts", "cause"),
+    [
+        ("running", 0, Cause.SOMEBODY),
+        ("cancelled", 0, Cause.CANCELLED),
+        ("preempted", 0, Cause.PREEMPTED),
+        ("requeued", 0, Cause.REQUEUED),
+        ("time_limit", 0, Cause.TIME_LIMIT),
+    ],
+)
+def test_slurm_says_why_it_tells_a_job_to_end(name: str, restarts: int, cause: Cause) -> None:
+    assert cause_of_end(slurm.parse_own_job(captured(f"scontrol_job_{name}").stdout), restarts) is cause
+
+
+def test_without_an_answer_the_cause_is_unknown() -> None:
+    assert cause_of_end(None, 0) is Cause.UNKNOWN
+
+
+def test_a_job_knows_how_much_time_it_has_left() -> None:
+    assert slurm.parse_own_job(captured("scontrol_job_running").stdout).left == 3599
+    assert slurm.parse_own_job(captured("scontrol_job_preempted").stdout).left is None
 
 
 # ---------------------------------------------------------------- states, times, the rest
@@ -316,8 +350,8 @@ def test_cancelled_may_carry_more(word: str) -> None:
 
 
 def test_times_are_read_as_utc() -> None:
-    assert slurm.time("1795176007") == SUBMITTED
-    assert slurm.time("2026-11-20T12:00:07") == SUBMITTED
+    assert slurm.time("1795176007") == IN_SQUEUE
+    assert slurm.time("2026-11-20T12:00:07") == IN_SQUEUE
     assert [slurm.time(text) for text in ("N/A", "NONE", "None", "Unknown", "")] == [None] * 5
 
 

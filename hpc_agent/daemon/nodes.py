@@ -1,0 +1,68 @@
+"""Nodes on which jobs die soon after their start: a broken one is always free, and would take every task that waits."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from hpc_agent.clock import Clock
+from hpc_agent.domain.attempt import Attempt
+from hpc_agent.files import CorruptFileError, read_record, write_record
+from hpc_agent.logs import Events
+from hpc_agent.runs.records import Record
+
+log = Events("nodes")
+
+DEATHS = 2
+"""So many jobs, and a node is avoided."""
+_FOR = timedelta(hours=24)
+"""By then somebody has mended it, or Slurm has set it down."""
+
+
+class Death(Record, frozen=True, kw_only=True):
+    node: str
+    attempt: str
+    at: datetime
+
+
+class _Deaths(Record, frozen=True, kw_only=True):
+    deaths: tuple[Death, ...] = ()
+
+
+class BadNodes:
+    """One file for all daemons of a site. Two that write at once lose a death, which costs one job more."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self._path = path
+        self._clock = clock
+
+    def blame(self, node: str, attempt: Attempt) -> bool:
+        """Count a death; True if the node is avoided from now on."""
+        before = self._read()
+        if any((death.node, death.attempt) == (node, attempt.id) for death in before):
+            return node in self.avoided()
+        deaths = (*before, Death(node=node, attempt=attempt.id, at=self._clock.now()))
+        try:
+            write_record(self._path, _Deaths(deaths=deaths))
+        except OSError as error:
+            log.error("death of a node's job not recorded", node=node, error=error)
+        avoided = node in _bad(deaths)
+        log.warning("a job died soon after its start", node=node, attempt=attempt.id, avoided=avoided)
+        return avoided
+
+    def avoided(self) -> list[str]:
+        return _bad(self._read())
+
+    def _read(self) -> tuple[Death, ...]:
+        try:
+            record = read_record(self._path, _Deaths) or _Deaths()
+        except (CorruptFileError, OSError) as error:
+            log.error("bad nodes are not known", file=self._path, error=error)
+            return ()
+        since = self._clock.now() - _FOR
+        return tuple(death for death in record.deaths if death.at > since)
+
+
+def _bad(deaths: tuple[Death, ...]) -> list[str]:
+    nodes = [death.node for death in deaths]
+    return sorted({node for node in nodes if nodes.count(node) >= DEATHS})

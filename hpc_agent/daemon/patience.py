@@ -1,0 +1,99 @@
+"""What one pass must know of the passes before: for how long a job has been gone, whether its record changed.
+
+Kept in the run directory, for the next pass may be another process (``daemon --once``) or on another login node.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+from datetime import datetime
+
+import msgspec
+
+from hpc_agent.clock import Clock
+from hpc_agent.domain.attempt import Attempt
+from hpc_agent.domain.job import JobState
+from hpc_agent.domain.sight import Sight
+from hpc_agent.files import CorruptFileError
+from hpc_agent.runs.directory import RunDirectory
+from hpc_agent.runs.records import Patience
+
+_LONGEST_STEP_S = 300.0
+"""Two passes are never further apart than this, whatever the clock says."""
+_WORTH_WRITING_S = 10.0
+
+
+class PatienceKeeper:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._known: dict[Attempt, Patience] = {}
+        self._written: dict[Attempt, Patience] = {}
+
+    def forget(self, attempt: Attempt) -> None:
+        self._known.pop(attempt, None)
+        self._written.pop(attempt, None)
+
+    def consider(self, sight: Sight, directory: RunDirectory) -> Sight:
+        """The sight with what only time tells."""
+        if sight.submitted is None and sight.claimed is None:
+            return sight
+        before = self._before(sight.attempt, directory)
+        now = _next(before, sight, self._clock.now())
+        self._known[sight.attempt] = now
+        self._keep(sight.attempt, directory, now)
+        return replace(
+            sight,
+            gone_for=now.gone_for,
+            final_for=now.final_for,
+            starts_seen=now.starts_seen,
+            steady=now.record is not None and before is not None and now.record == before.record,
+        )
+
+    def _before(self, attempt: Attempt, directory: RunDirectory) -> Patience | None:
+        known = self._known.get(attempt)
+        if known is None:
+            with contextlib.suppress(CorruptFileError, OSError):
+                known = directory.patience()
+            if known is not None:
+                self._written[attempt] = known
+        return known
+
+    def _keep(self, attempt: Attempt, directory: RunDirectory, now: Patience) -> None:
+        written = self._written.get(attempt)
+        if written is None and not (now.is_gone or now.is_final or now.starts_seen):
+            return  # nothing to remember of a job that lives
+        if written is not None and not _differs(written, now):
+            return
+        # Where it cannot be written, waits start over with the next daemon.
+        with contextlib.suppress(OSError):
+            directory.write_patience(now)
+            self._written[attempt] = now
+
+
+def _next(before: Patience | None, sight: Sight, now: datetime) -> Patience:
+    step = 0.0 if before is None else min(max((now - before.at).total_seconds(), 0.0), _LONGEST_STEP_S)
+    is_gone, is_final = not sight.jobs, sight.taken_back
+    return Patience(
+        at=now,
+        is_gone=is_gone,
+        gone_for=before.gone_for + step if before and before.is_gone and is_gone else 0.0,
+        is_final=is_final,
+        final_for=before.final_for + step if before and before.is_final and is_final else 0.0,
+        starts_seen=max(before.starts_seen if before else 0, _starts(sight)),
+        record=sight.record,
+    )
+
+
+def _starts(sight: Sight) -> int:
+    """A job that waits, or runs, for the n-th time again; not one that is just being taken down to be requeued."""
+    owner = sight.owner
+    return owner.restarts if owner and owner.state in (JobState.PENDING, JobState.REQUEUED, JobState.RUNNING) else 0
+
+
+def _differs(written: Patience, now: Patience) -> bool:
+    def rough(patience: Patience) -> Patience:
+        steps = (patience.gone_for // _WORTH_WRITING_S, patience.final_for // _WORTH_WRITING_S)
+        return msgspec.structs.replace(patience, at=now.at, gone_for=steps[0], final_for=steps[1])
+
+    return rough(written) != rough(now)

@@ -1,0 +1,22 @@
+"""What the settings of a queue mean for decisions about its tasks."""
+
+from __future__ import annotations
+
+from hpc_agent.config.settings import HpcSettings
+from hpc_agent.domain.sight import Rules
+
+_PATIENCE_S = 60.0
+
+
+def rules(hpc: HpcSettings, queue: str) -> Rules:
+    """``queue`` by name. A site that calls jobs lost sooner is less patient with all else too."""
+    settings = hpc.queue(queue)
+    lost_after = hpc.slurm.lost_after
+    return Rules(
+        look_up_for=min(_PATIENCE_S, lost_after),
+        put_back_after=min(_PATIENCE_S, lost_after),
+        lost_after=lost_after,
+        stop_grace=hpc.term_grace + 40,
+        requeue_on_time_limit=settings.on_time_limit == "requeue",
+        max_restarts=settings.max_restarts,
+    )

@@ -1,0 +1,99 @@
+"""What ``decide`` finds due; ``daemon.act`` carries it out. Each can be repeated after a death in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hpc_agent.domain.ids import JobId
+from hpc_agent.domain.status import TaskStatus
+
+
+@dataclass(frozen=True)
+class Submit:
+    """Stage, render and submit, as try number ``number``."""
+
+    number: int = 1
+
+
+@dataclass(frozen=True)
+class Adopt:
+    """A job under the attempt's name exists: remember its id."""
+
+    job: JobId
+
+
+@dataclass(frozen=True)
+class LookUp:
+    """Ask squeue and sacct for the name; nothing found means: submit as try ``number``, if ``give_up`` is set."""
+
+    number: int
+    give_up: bool
+
+
+@dataclass(frozen=True)
+class Cancel:
+    job: JobId
+    why: str
+    only_pending: bool = True
+
+
+@dataclass(frozen=True)
+class Release:
+    """The scheduler holds the job because it could not start it: let it try again."""
+
+    job: JobId
+
+
+@dataclass(frozen=True)
+class Say:
+    """Show ``message`` as the task's status message, and ``console``, if any, as a line of its console, once."""
+
+    message: str
+    ping: bool = False
+    console: str = ""
+
+
+@dataclass(frozen=True)
+class Finish:
+    """Send the rest of the console and post what the report says."""
+
+
+@dataclass(frozen=True)
+class Settle:
+    """Conclude a run that left no last word: report, console, final status."""
+
+    status: TaskStatus
+    reason: str
+
+
+@dataclass(frozen=True)
+class PutBack:
+    """To the head of its queue. ``restart``: it counts against ``max_restarts``; ``node`` may have been the cause."""
+
+    why: str
+    restart: bool = False
+    node: str = ""
+
+
+@dataclass(frozen=True)
+class Refuse:
+    """Claim the queued task and give it a final status."""
+
+    status: TaskStatus
+    reason: str
+
+
+@dataclass(frozen=True)
+class DropClaim:
+    """An intent whose owner is certainly gone, while the task is still queued: it must not block the next job."""
+
+
+@dataclass(frozen=True)
+class Close:
+    """Nothing is left to do for this attempt. ``ship``: but for the rest of its console."""
+
+    why: str
+    ship: bool = False
+
+
+Action = Submit | Adopt | LookUp | Cancel | Release | Say | Finish | Settle | PutBack | Refuse | DropClaim | Close

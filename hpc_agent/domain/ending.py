@@ -1,0 +1,42 @@
+"""Why the scheduler tells a job to end: asked of the scheduler, never guessed from the signal (slurm.md section 3)."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from hpc_agent.domain.job import JobState, OwnJob
+
+
+class Cause(str, Enum):
+    TIME_LIMIT = "time limit"
+    REQUEUED = "requeued"
+    """It will be started again, by the scheduler itself."""
+    PREEMPTED = "preempted"
+    """For good: the scheduler does not start it again."""
+    NODE_FAILED = "node failed"
+    CANCELLED = "cancelled"
+    SOMEBODY = "somebody"
+    """The scheduler knows of nothing: somebody sent the signal past it."""
+    UNKNOWN = "unknown"
+    """The scheduler gave no answer."""
+
+
+def cause_of_end(job: OwnJob | None, restarts: int) -> Cause:
+    """Why a job that was ``restarts`` times started again gets SIGTERM, from what the scheduler says at that moment.
+
+    Checked on Slurm 22.05: a requeue, by hand or after a preemption, has raised the count by then; the time limit
+    shows as reason; a preempted job has a PreemptTime; a cancelled one is COMPLETING and shows nothing else.
+    """
+    if job is None:
+        return Cause.UNKNOWN
+    if job.restarts > restarts:
+        return Cause.REQUEUED
+    if job.reason == "TimeLimit" or job.state is JobState.TIMEOUT:
+        return Cause.TIME_LIMIT
+    if job.preempted:
+        return Cause.PREEMPTED
+    if job.state is JobState.NODE_FAIL:
+        return Cause.NODE_FAILED
+    if job.state in (JobState.COMPLETING, JobState.CANCELLED):
+        return Cause.CANCELLED
+    return Cause.SOMEBODY if job.state is JobState.RUNNING else Cause.UNKNOWN

@@ -1,0 +1,132 @@
+"""All that one pass of the daemon knows about an attempt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+
+from hpc_agent.domain.attempt import Attempt
+from hpc_agent.domain.ending import Cause
+from hpc_agent.domain.ids import JobId
+from hpc_agent.domain.job import JobRecord, LiveJob
+from hpc_agent.domain.queue import QueueEntry
+from hpc_agent.domain.status import TaskStatus
+from hpc_agent.domain.verdict import Clues
+
+
+class Handed(Enum):
+    """How far the submission of an attempt got."""
+
+    INTENDED = "intended"
+    """Somebody was about to call sbatch, and may have died there."""
+    ACCEPTED = "accepted"
+    UNCERTAIN = "uncertain"
+    """sbatch gave no clear answer: the job may exist."""
+
+
+@dataclass(frozen=True)
+class Submitted:
+    state: Handed
+    at: datetime
+    job: JobId | None = None
+    tries: int = 1
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """Who took, or was about to take, the task off its queue. ``job`` is None for an agent outside the scheduler."""
+
+    won: bool
+    job: JobId | None = None
+    start: int = 0
+    """Of the job's starts, the one whose agent has the task: 0 for its first."""
+    begun: bool = False
+    """The user's process may have run."""
+    over: bool = False
+    """The daemon has taken the task from it: whoever still lives there must end."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The executor's own report, or what the daemon has decided on."""
+
+    posted: bool
+    cause: Cause | None = None
+    """Set where the verdict is left to the daemon: the job was told to end."""
+    reason: str = ""
+    again: bool = False
+    """It goes back to its queue; perhaps it is there already."""
+
+
+class Hold(Enum):
+    """Whose run it is that the server shows as going on."""
+
+    OURS = "ours"
+    ANOTHERS = "another's"
+    """A later attempt has the task, or another agent."""
+    UNKNOWN = "unknown"
+
+
+_NO_CLUES = Clues()
+
+
+@dataclass(frozen=True)
+class Sight:
+    attempt: Attempt
+    entry: QueueEntry | None = None
+    submitted: Submitted | None = None
+    jobs: tuple[LiveJob, ...] = ()
+    """Live jobs under the attempt's name; more than one only after an uncertain submission."""
+    claimed: Claimed | None = None
+    ended: Ended | None = None
+    status: TaskStatus | None = None
+    """The task's status on the server; None when it was not asked or the task does not exist."""
+    hold: Hold = Hold.UNKNOWN
+    abort_requested: bool = False
+    record: JobRecord | None = None
+    """The terminal record of the job that matters (the claiming one, else the submitted one)."""
+    starts_seen: int = 0
+    """The highest restart count that the job was seen with."""
+    gone_for: float = 0.0
+    """Seconds since a pass first found no live job."""
+    steady: bool = False
+    """Whether the record was the same in the pass before."""
+    final_for: float = 0.0
+    """Seconds since a pass first found the task's status final or taken back."""
+    clues: Clues = _NO_CLUES
+    restarts: int = 0
+    """How often the task was put back or continued because of how a job of it ended."""
+
+    @property
+    def owner(self) -> LiveJob | None:
+        """The live job that claimed the task."""
+        return next((job for job in self.jobs if self.claimed and job.id == self.claimed.job), None)
+
+    @property
+    def runs(self) -> bool:
+        """Whether the server shows our run as going on."""
+        return self.status is TaskStatus.IN_PROGRESS and self.hold is not Hold.ANOTHERS
+
+    @property
+    def taken_back(self) -> bool:
+        """Whether the task is certainly no longer ours to run. A status that nobody knows says nothing."""
+        if self.status is TaskStatus.IN_PROGRESS:
+            return self.hold is Hold.ANOTHERS
+        return self.status in (TaskStatus.CREATED, TaskStatus.QUEUED) or bool(self.status and self.status.is_final)
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Patience, in seconds, and how often something is tried again."""
+
+    look_up_for: float = 60.0
+    put_back_after: float = 60.0
+    lost_after: float = 600.0
+    stop_grace: float = 60.0
+    max_tries: int = 3
+    """Jobs that may end, or fail to start, without taking the task."""
+    quick_death: float = 600.0
+    """Slurm itself takes five minutes to notice that a node is dead (SlurmdTimeout)."""
+    requeue_on_time_limit: bool = False
+    max_restarts: int = 3

@@ -1,0 +1,109 @@
+"""Why the scheduler tells this job to end, and when its time is up: asked beside whatever goes on."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from hpc_agent.clock import Clock
+from hpc_agent.domain.ending import Cause, cause_of_end
+from hpc_agent.domain.job import OwnJob
+from hpc_agent.logs import Events
+from hpc_agent.schedulers.base import OwnJobs
+
+log = Events("interruption")
+
+
+class _Question:
+    """Asked once, in a thread: slurmctld may take its time, and the task's process must not wait for it."""
+
+    def __init__(self, look: Callable[[], OwnJob | None]) -> None:
+        self.answer: OwnJob | None = None
+        self._look = look
+        self._thread = threading.Thread(target=self._ask, name="interruption", daemon=True)
+        self._thread.start()
+
+    def _ask(self) -> None:
+        self.answer = self._look()
+
+    def wait(self, seconds: float) -> OwnJob | None:
+        self._thread.join(seconds)
+        return self.answer
+
+    @property
+    def done(self) -> bool:
+        return not self._thread.is_alive()
+
+
+class Interruption:
+    """SIGTERM: who sent it, and why."""
+
+    def __init__(self, own: OwnJobs, restarts: int) -> None:
+        self._own = own
+        self._restarts = restarts
+        self._question: _Question | None = None
+
+    def ask(self) -> None:
+        if self._question is None:
+            self._question = _Question(self._own.look)
+
+    def cause(self, wait: float) -> Cause:
+        self.ask()
+        assert self._question is not None
+        job = self._question.wait(wait)
+        cause = cause_of_end(job, self._restarts)
+        log.info("told to end", cause=cause.value, says=job)
+        return cause
+
+    @property
+    def job(self) -> OwnJob | None:
+        return self._question.answer if self._question else None
+
+
+class Deadline:
+    """The time limit. Slurm warns up to a minute early; the task is told ``ahead`` seconds before the limit.
+
+    ``warned`` is set by a signal handler, ``is_due`` polled.
+    """
+
+    def __init__(self, own: OwnJobs, ahead: float, clock: Clock) -> None:
+        self._own = own
+        self._ahead = ahead
+        self._clock = clock
+        self.warned = False
+        self._warned_at = 0.0
+        self._question: _Question | None = None
+        self.job: OwnJob | None = None
+        """As it was when the warning came."""
+
+    def is_due(self) -> bool:
+        if not self.warned:
+            return False
+        if self._question is None:
+            self._warned_at = self._clock.monotonic()
+            self._question = _Question(self._own.look)
+        if not self._question.done:
+            return False
+        self.job = self._question.answer
+        if self.job is None:
+            # Nobody says how long there is; it cannot be much.
+            return True
+        if self.job.left is None:
+            return False
+        return self._clock.monotonic() >= self._warned_at + self.job.left - self.ahead
+
+    @property
+    def ahead(self) -> float:
+        """A quarter of a short limit: a job of a minute is not told to end before it began."""
+        limit = self.job.time_limit if self.job else None
+        return min(self._ahead, limit / 4) if limit else self._ahead
+
+    @property
+    def limit(self) -> float | None:
+        return self.job.time_limit if self.job else None
+
+    def ran_for(self) -> float | None:
+        """Seconds that the job has run by now."""
+        if self.job is None:
+            return None
+        return self.job.ran_for + self._clock.monotonic() - self._warned_at

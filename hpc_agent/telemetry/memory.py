@@ -1,0 +1,103 @@
+"""How much memory this job uses and may use, and whether the kernel has ended a process of it for that reason."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import psutil
+
+_MB = 1024 * 1024
+_UNLIMITED = 1 << 60
+"""Version 1 writes "no limit" as a number near 2^63."""
+
+
+class JobMemory:
+    """From the control group that Slurm puts a job in; elsewhere what Slurm granted, and the sum over our processes."""
+
+    def __init__(
+        self,
+        environ: Mapping[str, str] = os.environ,
+        *,
+        own_groups: Path = Path("/proc/self/cgroup"),
+        groups: Path = Path("/sys/fs/cgroup"),
+    ) -> None:
+        self._group = next((group for group in _groups(own_groups, groups) if _limit(group)), None)
+        self.limit_mb = _limit(self._group) / _MB if self._group else _granted(environ)
+        """None: nothing is known of a limit."""
+        self.peak_mb = 0.0
+        """The most that was ever found in use."""
+        self._kills_before = self._kills()
+
+    def look(self) -> None:
+        """Update ``peak_mb``; a short peak between two looks is seen only where the kernel keeps record."""
+        used = _number(self._group, "memory.peak", "memory.max_usage_in_bytes") if self._group else 0
+        self.peak_mb = max(self.peak_mb, (used or _resident()) / _MB)
+
+    def has_run_out(self) -> bool:
+        """Whether the kernel has ended a process of this job because memory ran out."""
+        return self._kills() > self._kills_before
+
+    @property
+    def is_short(self) -> bool:
+        """Whether as good as all was in use."""
+        return bool(self.limit_mb) and self.peak_mb > 0.95 * (self.limit_mb or 0)
+
+    def _kills(self) -> int:
+        if self._group is None:
+            return 0
+        for name in ("memory.events", "memory.oom_control"):
+            with contextlib.suppress(OSError, ValueError):
+                words = dict(line.split() for line in (self._group / name).read_text().splitlines())
+                return int(words.get("oom_kill", 0))
+        return 0
+
+
+def _groups(own_groups: Path, groups: Path) -> Iterator[Path]:
+    """Our control groups that count memory, from the innermost outwards."""
+    try:
+        lines = own_groups.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        top = groups / "memory" if controllers else groups
+        inner = top / path.strip("/")
+        yield from (group for group in (inner, *inner.parents) if group == top or top in group.parents)
+
+
+def _limit(group: Path) -> int:
+    """Bytes; 0 for none."""
+    found = _number(group, "memory.max", "memory.limit_in_bytes")
+    return found if found < _UNLIMITED else 0
+
+
+def _number(group: Path, *names: str) -> int:
+    for name in names:
+        with contextlib.suppress(OSError, ValueError):
+            return int((group / name).read_text())
+    return 0
+
+
+def _granted(environ: Mapping[str, str]) -> float | None:
+    """MB that Slurm granted on this node; 0 means all of it."""
+    with contextlib.suppress(ValueError):
+        if node := environ.get("SLURM_MEM_PER_NODE"):
+            return float(node) or None
+        if cpu := environ.get("SLURM_MEM_PER_CPU"):
+            return float(cpu) * int(environ.get("SLURM_CPUS_ON_NODE") or 1) or None
+    return None
+
+
+def _resident() -> int:
+    """Bytes of all our descendants; what they share counts more than once."""
+    total = 0
+    with contextlib.suppress(psutil.Error):
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                total += process.memory_info().rss
+    return total

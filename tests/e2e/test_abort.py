@@ -1,0 +1,144 @@
+"""An abort from page or SDK, whatever the task is doing, and whatever its processes do about it."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from e2e_site import Site, wait_for
+from served_queues import serve
+
+from hpc_agent.domain.ids import TaskId
+from hpc_agent.domain.status import TaskStatus
+
+pytestmark = [pytest.mark.slurm, pytest.mark.clearml]
+
+FAMILY = """
+import os, signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+sleeper = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+child = subprocess.Popen([sys.executable, "-c", sleeper])
+session = subprocess.Popen([sys.executable, "-c", sleeper], start_new_session=True)
+read, write = os.pipe()
+if os.fork() == 0:
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    os.write(write, str(os.getpid()).encode())
+    time.sleep(600)
+os.wait()
+away = int(os.read(read, 20))
+print("pids", os.getpid(), child.pid, session.pid, away, flush=True)
+time.sleep(600)
+"""
+CALLBACK = """
+import time
+from clearml import Task
+task = Task.init()
+def clean_up():
+    print("the callback runs", flush=True)
+    time.sleep(3)
+    print("the callback ends", flush=True)
+task.register_abort_callback(clean_up, callback_execution_timeout=30)
+print("begun", flush=True)
+time.sleep(600)
+"""
+LEAVES_A_DAEMON = """
+import os, subprocess, sys, time
+code = "import os, time; os.setsid(); time.sleep(600)"
+left = subprocess.Popen([sys.executable, "-c", code])
+print("pids", left.pid, flush=True)
+time.sleep(0.5)
+"""
+BUILDS_SLOWLY = """
+import os, time, setuptools
+open({mark!r}, "w").write(f"pids {{os.getpid()}}")
+time.sleep(300)
+setuptools.setup(name="slow")
+"""
+
+
+def abort(site: Site, task: TaskId) -> float:
+    site.client.session.call("tasks.stop", {"task": task})
+    return time.monotonic()
+
+
+def pids(site: Site, task: TaskId) -> list[Path]:
+    line = wait_for("its processes", lambda: [s for s in site.console(task).splitlines() if s.startswith("pids")])[0]
+    return [Path(f"/proc/{pid}") for pid in line.split()[1:]]
+
+
+def is_gone(process: Path) -> bool:
+    try:
+        return (process / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def test_processes_that_ignore_it_or_moved_away_are_killed_after_the_grace(site: Site) -> None:
+    served = serve(site, {"family": ""})
+    task = served.task("family", FAMILY)
+    family = pids(site, task)
+    assert not any(map(is_gone, family))
+    since = abort(site, task)
+    assert site.wait_for_end(task, 30) is TaskStatus.STOPPED
+    # term_grace is 5 s here; an abort is noticed within 5 s.
+    assert time.monotonic() - since < 15
+    assert all(map(is_gone, family))
+    assert site.reason(task) == "aborted by its user"
+    console = site.console(task)
+    assert "Stopping: aborted by its user; SIGTERM is sent, and it has 5 s to end" in console
+    assert "Still running when its time was over: killing it" in console
+    wait_for("its job to leave", lambda: not site.jobs(task), 20)
+
+
+def test_what_a_script_leaves_behind_ends_with_it(site: Site) -> None:
+    served = serve(site, {"leaves": ""})
+    task = served.task("leaves", LEAVES_A_DAEMON)
+    [left] = pids(site, task)
+    assert site.wait_for_end(task, 30) is TaskStatus.COMPLETED
+    assert is_gone(left)
+
+
+def test_an_abort_while_its_environment_is_built_ends_the_build(site: Site) -> None:
+    package = site.folder / "slow"
+    package.mkdir()
+    mark = site.folder / "builds"
+    (package / "setup.py").write_text(BUILDS_SLOWLY.format(mark=str(mark)))
+    task = site.bare_task("", requirements={"pip": f"slow @ file://{package}"})
+    site.daemon(CLEARML_AGENT__hpc__envs__build_on="compute")
+    wait_for("the build", lambda: mark.exists() and mark.read_text())
+    builder = Path(f"/proc/{mark.read_text().split()[1]}")
+    since = abort(site, task)
+    assert site.wait_for_end(task, 20) is TaskStatus.STOPPED
+    assert time.monotonic() - since < 10
+    assert is_gone(builder)
+    assert site.reason(task) == "aborted by its user"
+    wait_for("its job to leave", lambda: not site.jobs(task), 20)
+
+
+def test_the_sdks_abort_callback_gets_the_time_it_asked_for(site: Site) -> None:
+    task = site.script_task(CALLBACK)
+    site.daemon()
+    wait_for("its first line", lambda: "begun" in site.console(task), 90)
+    since = abort(site, task)
+    assert site.wait_for_end(task, 60) is TaskStatus.STOPPED
+    assert time.monotonic() - since < 25  # not the 30 s that it might have taken
+    console = site.console(task)
+    assert "Aborted by its user; its abort callback has" in console
+    order = [console.index(line) for line in ("the callback runs", "the callback ends", "Stopping: aborted")]
+    assert order == sorted(order)
+
+
+def test_an_abort_of_a_requeued_task_that_waits_cancels_its_job(site: Site) -> None:
+    served = serve(site, {"waits": ""})
+    task = served.task("waits", "import time\nprint('begun', flush=True)\ntime.sleep(600)\n")
+    wait_for("its first line", lambda: "begun" in site.console(task).splitlines())
+    [job] = site.jobs(task)
+    site.slurm("scontrol", "requeuehold", job)
+    wait_for("its message", lambda: site.message(task).startswith("requeued, waiting"), 40)
+    abort(site, task)
+    assert site.wait_for_end(task, 20) is TaskStatus.STOPPED
+    assert site.reason(task) == "aborted by its user while it waited to go on"
+    wait_for("its job to be cancelled", lambda: not site.jobs(task), 20)

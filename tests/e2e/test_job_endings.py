@@ -1,0 +1,270 @@
+"""Each way in which Slurm ends a job, or does not start it: what the task says, and whether it goes on."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from e2e_site import Site, wait_for
+from served_queues import serve
+
+from hpc_agent.domain.ids import TaskId
+from hpc_agent.domain.status import TaskStatus
+
+pytestmark = [pytest.mark.slurm, pytest.mark.clearml]
+
+CHECKPOINT = """
+import os, signal, sys, time
+path = {path!r}
+starts = len(open(path).readlines()) if os.path.exists(path) else 0
+open(path, "a").write(f"{{os.getpid()}}\\n")
+print("start", starts, flush=True)
+def save(number, frame):
+    print("saving checkpoint after", signal.Signals(number).name, flush=True)
+    sys.exit(0)
+signal.signal(signal.{signal}, save)
+if starts >= {starts}:
+    print("trained", flush=True)
+    sys.exit(0)
+time.sleep(600)
+"""
+STUBBORN = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("begun", flush=True)
+time.sleep(600)
+"""
+SLEEP = "import time\nprint('begun', flush=True)\ntime.sleep(600)\n"
+
+
+def checkpoint(site: Site, name: str, *, signal: str = "SIGTERM", starts: int = 99) -> str:
+    return CHECKPOINT.format(path=str(site.folder / name), signal=signal, starts=starts)
+
+
+def lines(site: Site, task: TaskId) -> list[str]:
+    return site.console(task).splitlines()
+
+
+def begun(site: Site, task: TaskId, line: str = "begun") -> str:
+    """Wait for the task's first line; returns its job."""
+    wait_for(f"{line} of {task}", lambda: line in lines(site, task), 90)
+    [job] = site.jobs(task)
+    return job
+
+
+def node(site: Site, job: str) -> str:
+    return site.slurm("squeue", "-h", "-j", job, "-o", "%N").strip()
+
+
+def test_a_time_limit_is_announced_and_told_or_the_task_goes_on(site: Site, slurm_cluster: Any) -> None:
+    """Slurm's time limits are minutes: all that has to do with one shares this one."""
+    slurm_cluster.run(
+        *("scontrol", "create", "reservation", "ReservationName=short", "StartTime=now", "Duration=1"),
+        *("Users=root", "Nodes=n3", "Flags=ignore_jobs"),
+    )
+    served = serve(
+        site,
+        {
+            "plain": "",
+            "again": "on_time_limit: requeue, signal: USR1",
+            "once": "on_time_limit: requeue, max_restarts: 1",
+            "late": "signal_ahead: 0",
+        },
+    )
+    minute = {"time_limit": "1"}
+    told = served.task("plain", checkpoint(site, "told"), **minute)
+    goes_on = served.task("again", checkpoint(site, "goes_on", signal="SIGUSR1", starts=1), **minute)
+    gives_up = served.task("once", checkpoint(site, "gives_up"), **minute)
+    late = served.task("late", STUBBORN, **minute)
+    in_reservation = {"reservation": "short", "time_limit": "60", "num_gpus": "4"}
+    reserved = served.task("plain", SLEEP, **in_reservation)
+    begun(site, reserved)
+    too_late = served.task("plain", SLEEP, **in_reservation)
+
+    assert site.wait_for_end(told, 120) is TaskStatus.FAILED
+    assert re.match(r"time limit 00:01:00 reached after 00:00:(4|5)\d; ask for more with", site.reason(told))
+    console = site.console(told)
+    assert console.index("Stopping: its time limit is near; SIGTERM") < console.index("saving checkpoint after SIGTERM")
+
+    assert site.wait_for_end(goes_on, 120) is TaskStatus.COMPLETED
+    seen = lines(site, goes_on)
+    order = ["start 0", "saving checkpoint after SIGUSR1", "start 1", "trained"]
+    assert [line for line in seen if line in order] == order
+    assert any(line.startswith("Attempt 2: Slurm started job") for line in seen)
+    assert any("is started again (restart 1 of 3)" in line for line in seen)
+
+    assert site.wait_for_end(late, 120) is TaskStatus.FAILED
+    assert "time limit 00:01:00 reached after 00:0" in site.reason(late)
+
+    assert site.wait_for_end(gives_up, 120) is TaskStatus.FAILED
+    assert site.reason(gives_up).endswith("; it was restarted 1 times before (max_restarts)")
+    assert [line for line in lines(site, gives_up) if line.startswith("start ")] == ["start 0", "start 1"]
+
+    assert site.wait_for_end(reserved, 120) is TaskStatus.FAILED
+    assert re.search(
+        r"time was up after 00:0\d:\d\d, before its time limit of 01:00:00: its res", site.reason(reserved)
+    )
+    assert site.wait_for_end(too_late, 120) is TaskStatus.FAILED
+    assert "can never start (Reservation short was deleted): its reservation is over" in site.reason(too_late)
+    assert site.reason(too_late) in site.console(too_late)
+    wait_for("its job to be cancelled", lambda: not site.jobs(too_late), 20)
+
+
+def test_a_preempted_task_waits_and_goes_on_in_the_same_job_or_in_a_new_one(site: Site) -> None:
+    stays = serve(site, {"stays": ""})
+    leaves = serve(site, {"leaves": ""}, slurm='sbatch_args: ["--no-requeue"]')
+    scavenge = {"partition": "scavenge", "num_gpus": "3"}
+    text = {name: checkpoint(site, name, starts=1) for name in ("stays", "leaves")}
+    first = stays.task("stays", text["stays"], constraint="h100", **scavenge)
+    job = begun(site, first, "start 0")
+    urgent = ["sbatch", "-o", "/dev/null", "-p", "urgent", "--gres=gpu:4", "--exclusive", "-C", "h100"]
+    site.slurm(*urgent, "--wrap", "sleep 12")
+    wait_for("its message", lambda: site.message(first).startswith("requeued, waiting"), 40)
+    assert site.status(first) is TaskStatus.IN_PROGRESS
+    assert f"job {job} was requeued (start 2) and waits" in site.console(first)
+    assert site.wait_for_end(first, 90) is TaskStatus.COMPLETED
+    assert f"Attempt 2: Slurm started job {job} again" in site.console(first)
+
+    second = leaves.task("leaves", text["leaves"], constraint="h100", **scavenge)
+    other = begun(site, second, "start 0")
+    site.slurm(*urgent, "--wrap", "sleep 5")
+    assert site.wait_for_end(second, 90) is TaskStatus.COMPLETED
+    seen = lines(site, second)
+    assert any(line.startswith(f"Slurm job {other} was preempted") and "(restart 1)" in line for line in seen)
+    assert [line for line in seen if line.startswith("start ")] == ["start 0", "start 1"]
+
+
+def test_after_two_deaths_on_a_node_the_third_job_goes_elsewhere(site: Site) -> None:
+    served = serve(site, {"nodes": ""}, slurm='sbatch_args: ["--no-requeue"]')
+    task = served.task("nodes", checkpoint(site, "nodes", starts=2))
+    nodes = []
+    for start in range(2):
+        nodes.append(node(site, begun(site, task, f"start {start}")))
+        site.slurm("scontrol", "update", f"nodename={nodes[-1]}", "state=down", "reason=test")
+        wait_for("it to be in its queue again", lambda n=start: f"(restart {n + 1})" in site.console(task), 60)
+        wait_for("the node to come back", lambda: _resumed(site, nodes[-1]), 60)
+    assert nodes[0] == nodes[1]
+    assert site.wait_for_end(task, 90) is TaskStatus.COMPLETED
+    assert f"; node {nodes[0]} is avoided from now on" in site.console(task)
+    script = max((site.root / "runs" / task).glob("*/job.sbatch"), key=lambda path: path.stat().st_mtime)
+    assert f"#SBATCH --exclude={nodes[0]}" in script.read_text()
+    (site.root / "runs" / ".nodes.json").unlink()
+
+
+def _resumed(site: Site, name: str) -> bool:
+    """Bring a node back: until Slurm has set it down, it refuses to."""
+    state = site.slurm("sinfo", "-h", "-n", name, "-p", "main", "-o", "%T").strip()
+    if state.startswith("down"):
+        site.slurm("scontrol", "update", f"nodename={name}", "state=resume")
+    return state.startswith(("idle", "mixed"))
+
+
+def test_a_process_on_a_node_that_slurm_takes_for_dead_makes_room_for_the_next_start(
+    site: Site, slurm_cluster: Any
+) -> None:
+    """slurmd dies, the job's processes do not: Slurm starts the job again on another node."""
+    served = serve(site, {"dead": ""})
+    task = served.task("dead", checkpoint(site, "dead", starts=1) + "\n")
+    job = begun(site, task, "start 0")
+    where = node(site, job)
+    pid = int((slurm_cluster.dir / "run" / f"{where}.mark").read_text())
+    subprocess.run(["kill", "-9", str(pid)], check=True)
+    try:
+        assert site.wait_for_end(task, 150) is TaskStatus.COMPLETED
+        first = (site.folder / "dead").read_text().split()[0]
+        wait_for("the first process to be gone", lambda: not Path(f"/proc/{first}").exists(), 20)
+    finally:
+        slurm_cluster.start()
+    starts = [line for line in lines(site, task) if line.startswith(("start ", "trained"))]
+    assert starts == ["start 0", "start 1", "trained"]
+
+
+def test_memory_that_runs_out_is_told_with_figures(site: Site) -> None:
+    served = serve(site, {"memory": ""})
+    eat = "import time\nx = bytearray(700 * 1024 * 1024)\nprint('full', flush=True)\ntime.sleep(60)\n"
+    task = served.task("memory", eat, memory_gb="0.25")
+    assert site.wait_for_end(task, 90) is TaskStatus.FAILED
+    assert re.match(
+        r"out of memory: used 0\.\d+ of 0\.25 GiB; ask for more with the user property memory_gb", site.reason(task)
+    )
+    assert site.reason(task) in site.console(task)
+
+
+def test_a_job_that_cannot_be_launched_is_tried_again_and_then_given_up(site: Site, slurm_cluster: Any) -> None:
+    served = serve(site, {"launch": ""})
+    fails = slurm_cluster.dir / "prolog-fails"
+
+    def drained() -> list[str]:
+        return site.slurm("sinfo", "-h", "-N", "-p", "main", "-t", "drain,drained", "-o", "%N").split()
+
+    def mend() -> None:
+        for name in drained():
+            site.slurm("scontrol", "update", f"nodename={name}", "state=resume")
+
+    fails.touch()
+    try:
+        task = served.task("launch", "print('ran')\n")
+        wait_for("a node to be drained", drained, 60)
+        fails.unlink()
+        assert site.wait_for_end(task, 90) is TaskStatus.COMPLETED
+        assert "could not be started on its node (launch failed requeued held); it is tried again" in site.console(task)
+        mend()
+        fails.touch()
+        hopeless = served.task("launch", "print('ran')\n", constraint="a100")
+        # Slurm drains a node whose prolog fails: somebody mends them, but not the cause.
+        wait_for("its end", lambda: (mend(), site.status(hopeless) is TaskStatus.FAILED)[1], 120)
+        assert "could not be started on its node (launch failed requeued held), 3 times" in site.reason(hopeless)
+        assert site.reason(hopeless) in site.console(hopeless)
+    finally:
+        fails.unlink(missing_ok=True)
+        mend()
+
+
+def test_what_holds_a_waiting_job_is_told_and_what_never_starts_is_failed(site: Site) -> None:
+    served = serve(site, {"held": ""}, slurm='sbatch_args: ["--hold"]')
+    held = served.task("held", "print('ran')\n")
+    wait_for("the reason in its message", lambda: "scontrol release" in site.message(held))
+    assert "is waiting (JobHeldUser): it is held" in site.console(held)
+    [job] = site.jobs(held)
+    site.slurm("scontrol", "release", job)
+    assert site.wait_for_end(held) is TaskStatus.COMPLETED
+
+    before = site.slurm("sbatch", "--parsable", "-o", "/dev/null", "--wrap", "exit 1").strip()
+    served = serve(site, {"depends": ""}, slurm=f'sbatch_args: ["--dependency=afterok:{before}"]')
+    never = served.task("depends", "print('never')\n")
+    assert site.wait_for_end(never) is TaskStatus.FAILED
+    assert "can never start (DependencyNeverSatisfied): a job that it depends on" in site.reason(never)
+    wait_for("its job to be cancelled", lambda: not site.jobs(never), 20)
+
+
+def test_a_cancelled_job_says_who_and_when(site: Site) -> None:
+    served = serve(site, {"cancel": ""})
+    whole = {"num_gpus": "4", "constraint": "h100"}
+    runs = served.task("cancel", SLEEP, **whole)
+    jobs = [begun(site, runs)]
+    waits = served.task("cancel", SLEEP, **whole)
+    jobs += wait_for("a job", lambda: site.jobs(waits))
+    site.slurm("scancel", *jobs)
+    for task, job, words in zip((runs, waits), jobs, ("after 00:00:", "while it waited"), strict=True):
+        assert site.wait_for_end(task) is TaskStatus.STOPPED
+        by_whom_and_when = rf"job {job} was cancelled by \w+ at \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
+        assert re.match(f"Slurm {by_whom_and_when} .*{words}", site.reason(task))
+        assert re.search(by_whom_and_when, site.console(task))
+
+
+def test_sigterm_past_slurm_is_no_cancellation(site: Site) -> None:
+    served = serve(site, {"term": ""})
+    task = served.task("term", SLEEP)
+    site.slurm("scancel", "--batch", "--signal=TERM", begun(site, task))
+    assert site.wait_for_end(task) is TaskStatus.STOPPED
+    assert site.reason(task) == "somebody sent SIGTERM to the job; the scheduler knows of no reason"
+
+
+@pytest.fixture(autouse=True)
+def no_daemon_outlives_its_test(site: Site) -> Any:
+    yield
+    for row in site.slurm("squeue", "-h", "-o", "%i").split():
+        site.slurm("scancel", row)

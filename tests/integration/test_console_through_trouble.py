@@ -1,0 +1,206 @@
+"""The console and the final status reach the server whatever it, or what stands before it, answers meanwhile."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from troubled_server import Trouble, Troubled, troubled
+
+from hpc_agent.api.client import Client
+from hpc_agent.clock import SYSTEM
+from hpc_agent.config.load import load
+from hpc_agent.config.settings import ApiSettings
+from hpc_agent.domain.ids import TaskId, WorkerId
+from hpc_agent.retry import FINAL, ONCE, Budget
+from hpc_agent.telemetry.shipper import Shipper, Source
+from hpc_agent.telemetry.spool import Spool
+
+WORKER = WorkerId("node:slurm:7")
+
+
+class HurriedClock:
+    """Time passes when somebody sleeps; ``events`` happen at their moment."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.events: list[tuple[float, Callable[[], None]]] = []
+
+    def now(self) -> datetime:
+        return datetime(2026, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=self.seconds)
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+        for event in [event for event in self.events if event[0] <= self.seconds]:
+            self.events.remove(event)
+            event[1]()
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        if not event.is_set():
+            self.sleep(seconds)
+        return event.is_set()
+
+
+class Bench:
+    def __init__(self, server: Any, folder: Path, proxy: Troubled) -> None:
+        settings = load(server.conf, {}).settings.api
+        self.direct = Client(settings)
+        values = {name: getattr(settings, name) for name in ("access_key", "secret_key")}
+        self.settings = ApiSettings(api_server=proxy.url, **values)
+        self.folder = folder
+        self.proxy = proxy
+        self.task = self.direct.tasks.create({"name": "console", "type": "training"})
+
+    def spool(self) -> Spool:
+        return Spool(self.folder / "console.log", self.folder / "console.offset")
+
+    def shipper(self, clock: Any = SYSTEM) -> Shipper:
+        client = Client(self.settings, clock=clock)
+        return Shipper(self.spool(), Source(self.task, WORKER), client.events, clock)
+
+    def write(self, first: int, last: int) -> None:
+        spool = self.spool()
+        spool.write("".join(f"line {number}\n" for number in range(first, last)).encode())
+        spool.close()
+
+    def lines(self, task: TaskId | None = None) -> list[str]:
+        return "".join(e["msg"] for e in self.direct.events.console_after(task or self.task, 0)).splitlines()
+
+    def expect(self, count: int) -> None:
+        assert self.lines() == [f"line {number}" for number in range(count)]
+
+
+@pytest.fixture
+def bench(clearml_server: Any, tmp_path: Path) -> Iterator[Bench]:
+    with troubled(clearml_server.url) as proxy:
+        yield Bench(clearml_server, tmp_path, proxy)
+
+
+def first(times: int, trouble: Trouble, endpoint: str = "events.add_batch") -> Callable[[str], Trouble | None]:
+    """This trouble for the first calls of an endpoint."""
+    left = [times]
+
+    def choose(called: str) -> Trouble | None:
+        if called != endpoint or not left[0]:
+            return None
+        left[0] -= 1
+        return trouble
+
+    return choose
+
+
+@pytest.mark.parametrize("trouble", Trouble)
+def test_no_line_is_lost_or_doubled_by(trouble: Trouble, bench: Bench) -> None:
+    bench.write(0, 10)
+    bench.proxy.choose = first(2, trouble)
+    assert bench.shipper(HurriedClock()).drain(Budget(60))
+    assert bench.proxy.met[trouble]
+    bench.expect(10)
+
+
+@pytest.mark.parametrize("trouble", [Trouble.LOST, Trouble.RESET, Trouble.CUT])
+def test_a_sender_that_dies_after_trouble_leaves_what_its_successor_needs(trouble: Trouble, bench: Bench) -> None:
+    bench.write(0, 10)
+    bench.proxy.choose = first(1, trouble)
+    assert not bench.shipper().drain(ONCE)
+    bench.write(10, 20)
+    assert bench.shipper(HurriedClock()).drain(Budget(60))
+    bench.expect(20)
+
+
+def test_of_a_batch_that_was_stored_in_part_the_rest_is_sent(bench: Bench) -> None:
+    """Chunks of 64 KiB: some stand, as if their server had died between two of them."""
+    text = "".join(f"{number:08d} {'x' * 991}\n" for number in range(300))
+    spool = bench.spool()
+    spool.write(text.encode())
+    stored: list[dict[str, Any]] = []
+
+    def choose(endpoint: str) -> Trouble | None:
+        if endpoint == "events.add_batch" and not stored:
+            mark = spool.mark().sending
+            assert mark is not None and len(mark.ends) > 3
+            begin = mark.ends[0]
+            part = spool.read(begin, mark.ends[1] - begin).decode()
+            stored.append(
+                {"type": "log", "task": bench.task, "worker": WORKER, "msg": part, "timestamp": mark.first_ms + 1}
+            )
+            bench.direct.events.add(stored, budget=ONCE)
+            return Trouble.RESET
+        return None
+
+    bench.proxy.choose = choose
+    assert bench.shipper(HurriedClock()).drain(Budget(60))
+    assert "".join(line + "\n" for line in bench.lines()) == text
+
+
+def test_an_hour_without_a_server_costs_nothing_but_delay(bench: Bench) -> None:
+    bench.write(0, 10)
+    bench.proxy.choose = lambda _endpoint: Trouble.RESET
+    clock = HurriedClock()
+    clock.events.append((3700, lambda: setattr(bench.proxy, "choose", lambda _endpoint: None)))
+    clock.events.append((1800, lambda: bench.write(10, 20)))
+    assert bench.shipper(clock).drain(FINAL)
+    assert 3700 <= clock.seconds < 3800
+    bench.expect(20)
+
+
+def test_lines_that_come_while_half_of_all_answers_are_troubled_arrive_in_order(bench: Bench) -> None:
+    dice = random.Random(7)
+    bench.proxy.choose = lambda _endpoint: dice.choice([*Trouble]) if dice.random() < 0.5 else None
+    shipper = bench.shipper()
+    shipper.start()
+    for number in range(0, 200, 10):
+        bench.write(number, number + 10)
+        time.sleep(0.2)
+    # Trouble ends: what is left must come, and nothing twice.
+    bench.proxy.choose = lambda _endpoint: None
+    assert shipper.finish(Budget(60))
+    assert bench.proxy.met
+    bench.expect(200)
+
+
+def test_a_mark_that_cannot_be_written_costs_no_line(bench: Bench) -> None:
+    bench.write(0, 10)
+    (bench.folder / "console.offset").mkdir()
+    assert bench.shipper().drain(ONCE)
+    bench.expect(10)
+
+
+def test_a_console_whose_folder_was_deleted_is_sent_to_its_end(bench: Bench) -> None:
+    folder = bench.folder / "run"
+    folder.mkdir()
+    spool = Spool(folder / "console.log", folder / "console.offset")
+    spool.write(b"line 0\n")
+    client = Client(bench.settings)
+    shipper = Shipper(spool, Source(bench.task, WORKER), client.events, SYSTEM)
+    assert shipper.drain(ONCE)
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+    spool.write(b"line 1\nline 2\n")
+    assert shipper.drain(ONCE)
+    bench.expect(3)
+
+
+def test_nothing_is_sent_once_somebody_else_has_the_console(bench: Bench) -> None:
+    bench.write(0, 10)
+    ours = True
+    client = Client(bench.settings)
+    spool = bench.spool()
+    shipper = Shipper(spool, Source(bench.task, WORKER), client.events, SYSTEM, ours=lambda: ours)
+    assert shipper.drain(ONCE)
+    ours = False
+    bench.write(10, 20)
+    assert not shipper.drain(ONCE)
+    bench.expect(10)
+    assert bench.shipper().drain(ONCE)
+    bench.expect(20)
