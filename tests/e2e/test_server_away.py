@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from e2e_site import Site, wait_for
-from troubled_server import Trouble, troubled
+from faults.troubled import Trouble, troubled
 
 from hpc_agent.api.client import Client
 from hpc_agent.config.load import load

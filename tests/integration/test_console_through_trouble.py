@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from troubled_server import Trouble, Troubled, troubled
+from faults.troubled import Trouble, Troubled, troubled
 
 from hpc_agent.api.client import Client
 from hpc_agent.clock import SYSTEM

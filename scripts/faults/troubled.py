@@ -49,6 +49,8 @@ class Troubled:
         self.server = server
         self.choose: Chooser = lambda _endpoint: None
         self.met: Counter[Trouble] = Counter()
+        self.on_answer: Callable[[str, bytes, int], None] = lambda _endpoint, _request, _status: None
+        """Called with what the server itself answered."""
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._http.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
@@ -77,7 +79,8 @@ def _handler(proxy: Troubled) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            trouble = proxy.choose(urlsplit(self.path).path.rpartition("/")[2])
+            endpoint = urlsplit(self.path).path.rpartition("/")[2]
+            trouble = proxy.choose(endpoint)
             if trouble is not None:
                 proxy.met[trouble] += 1
             if trouble is Trouble.RESET:
@@ -85,9 +88,9 @@ def _handler(proxy: Troubled) -> type[BaseHTTPRequestHandler]:
             elif trouble in _STATUS:
                 self._answer(_STATUS[trouble], _PAGE)
             else:
-                self._pass_on(body, trouble)
+                self._pass_on(endpoint, body, trouble)
 
-        def _pass_on(self, body: bytes, trouble: Trouble | None) -> None:
+        def _pass_on(self, endpoint: str, body: bytes, trouble: Trouble | None) -> None:
             wanted = ("Authorization", "Content-Type", "X-ClearML-Worker")
             headers = {name: self.headers[name] for name in wanted if name in self.headers}
             try:
@@ -95,6 +98,7 @@ def _handler(proxy: Troubled) -> type[BaseHTTPRequestHandler]:
             except requests.RequestException:
                 self.close_connection = True
                 return
+            proxy.on_answer(endpoint, body, answer.status_code)
             if trouble is Trouble.LOST:
                 self.close_connection = True
             elif trouble is Trouble.CUT:

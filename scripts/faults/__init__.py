@@ -1,0 +1,1 @@
+"""Faults on purpose: what ``scripts/crashes`` and ``scripts/chaos`` are made of."""

@@ -1,0 +1,194 @@
+"""Whatever happens in whatever order: no task is lost, none runs twice, each reaches one final status."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from pretended_site import PretendedSite, ours
+
+from hpc_agent.domain.ending import Cause
+from hpc_agent.domain.job import JobState
+from hpc_agent.domain.status import TaskStatus
+
+ENDS = {
+    JobState.CANCELLED: Cause.CANCELLED,
+    JobState.TIMEOUT: Cause.TIME_LIMIT,
+    JobState.NODE_FAIL: Cause.NODE_FAILED,
+    JobState.PREEMPTED: Cause.PREEMPTED,
+    JobState.OUT_OF_MEMORY: Cause.UNKNOWN,
+}
+
+
+class NoTaskIsLost(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="pretended", dir=_memory()))
+        self.site = PretendedSite(self.folder)
+        self.site.server.enqueue(by_person=True)
+        self.gave_up = False
+        """Its user took it off the queue, or aborted it."""
+
+    # ------------------------------------------------ daemon
+
+    @rule(passes=st.integers(1, 3), seconds=st.sampled_from([1, 10, 70, 700]))
+    def the_daemon_looks(self, passes: int, seconds: int) -> None:
+        for _ in range(passes):
+            self.site.clock.seconds += seconds
+            self.site.look()
+
+    @rule(calls=st.integers(0, 12), after=st.booleans(), seconds=st.sampled_from([1, 70]))
+    def the_daemon_dies_in_a_pass(self, calls: int, after: bool, seconds: int) -> None:
+        self.site.clock.seconds += seconds
+        self._with_fate("kill_in", calls, after, self.site.look)
+
+    @rule(calls=st.integers(0, 12), after=st.booleans())
+    def an_answer_to_the_daemon_gets_lost(self, calls: int, after: bool) -> None:
+        self._with_fate("lose_in", calls, after, self.site.look)
+
+    @rule()
+    def another_daemon_takes_over(self) -> None:
+        self.site.restart()
+
+    # ------------------------------------------------ Slurm
+
+    @precondition(lambda self: self.site.waiting())
+    @rule(data=st.data())
+    def a_job_starts(self, data: st.DataObject) -> None:
+        self.site.start_job(data.draw(st.sampled_from(self.site.waiting()), "job"))
+
+    @precondition(lambda self: self.site.running())
+    @rule(data=st.data(), state=st.sampled_from(list(ENDS)), kill=st.booleans(), zombie=st.booleans())
+    def slurm_ends_a_job(self, data: st.DataObject, state: JobState, kill: bool, zombie: bool) -> None:
+        job = data.draw(st.sampled_from(self.site.running()), "job")
+        self.site.end_job(job, state, ENDS[state], kill=kill, zombie=zombie and state is JobState.NODE_FAIL)
+
+    @precondition(lambda self: self.site.running())
+    @rule(data=st.data(), kill=st.booleans(), zombie=st.booleans())
+    def slurm_requeues_a_job(self, data: st.DataObject, kill: bool, zombie: bool) -> None:
+        job = data.draw(st.sampled_from(self.site.running()), "job")
+        self.site.requeue(job, kill=kill, zombie=zombie)
+
+    @precondition(lambda self: self.site.waiting())
+    @rule(data=st.data())
+    def a_waiting_job_is_cancelled_by_hand(self, data: st.DataObject) -> None:
+        self.site.cluster.end(data.draw(st.sampled_from(self.site.waiting()), "job"), JobState.CANCELLED)
+
+    @rule()
+    def accounting_catches_up(self) -> None:
+        for job in self.site.cluster.jobs.values():
+            job.recorded = job.record is not None
+
+    # ------------------------------------------------ jobs
+
+    @precondition(lambda self: self.site.living())
+    @rule(data=st.data(), steps=st.integers(1, 4))
+    def a_job_goes_on(self, data: st.DataObject, steps: int) -> None:
+        executor = data.draw(st.sampled_from(self.site.living()), "executor")
+        for _ in range(steps):
+            if not executor.over:
+                executor.step()
+
+    @precondition(lambda self: self.site.living())
+    @rule(data=st.data(), calls=st.integers(0, 4), after=st.booleans(), lost=st.booleans())
+    def a_job_dies_or_misses_an_answer(self, data: st.DataObject, calls: int, after: bool, lost: bool) -> None:
+        executor = data.draw(st.sampled_from(self.site.living()), "executor")
+        self._with_fate("lose_in" if lost else "kill_in", calls, after, executor.step)
+
+    # ------------------------------------------------ its user
+
+    @precondition(lambda self: self.site.server.entry is not None)
+    @rule()
+    def its_user_takes_it_off_the_queue(self) -> None:
+        self.site.server.entry = None
+        self.site.server.become(TaskStatus.CREATED)
+        self.gave_up = True
+
+    @precondition(lambda self: self.site.server.there.status in (TaskStatus.QUEUED, TaskStatus.IN_PROGRESS))
+    @rule()
+    def its_user_aborts_it(self) -> None:
+        server = self.site.server
+        self.gave_up = True
+        if server.there.status is TaskStatus.QUEUED:
+            server.entry = None
+            server.become(TaskStatus.STOPPED, "aborted")
+        else:
+            server.there.message = "stopping"
+
+    @precondition(lambda self: self._is_at_rest() and self.site.server.there.status is not TaskStatus.COMPLETED)
+    @rule()
+    def its_user_enqueues_it_again(self) -> None:
+        self.site.begun = self.site.finished = 0
+        self.site.server.enqueue(by_person=True)
+        self.gave_up = False
+
+    # ------------------------------------------------ what must hold
+
+    @invariant()
+    def no_two_processes_at_once(self) -> None:
+        assert self.site.together <= 1
+
+    @invariant()
+    def it_finishes_once(self) -> None:
+        assert self.site.finished <= 1
+        assert self.site.server.there.finals <= 1
+
+    @invariant()
+    def no_job_of_others_is_touched(self) -> None:
+        assert ours(self.site, self.site.cluster.cancelled)
+
+    def teardown(self) -> None:
+        """Faults end, time passes: then the task must be where it belongs."""
+        try:
+            self._settle()
+            server = self.site.server
+            assert self._is_at_rest(), f"{server.there} in queue: {server.entry}"
+            assert server.there.finals == (1 if server.there.status.is_final else 0)
+            assert server.there.status.is_final or self.gave_up
+            assert not self.site.running() and not self.site.waiting()
+            self.no_two_processes_at_once()
+            self.it_finishes_once()
+            self.no_job_of_others_is_touched()
+        finally:
+            self.site.close()
+            shutil.rmtree(self.folder)
+
+    def _settle(self) -> None:
+        for _ in range(60):
+            self.accounting_catches_up()
+            self.site.clock.seconds += 30
+            self.site.look()
+            for job in self.site.waiting():
+                self.site.start_job(job)
+            for executor in self.site.living():
+                executor.step()
+            if self._is_at_rest() and not (self.site.living() or self.site.running() or self.site.waiting()):
+                return
+
+    def _is_at_rest(self) -> bool:
+        server = self.site.server
+        return server.entry is None and (server.there.status.is_final or server.there.status is TaskStatus.CREATED)
+
+    def _with_fate(self, what: str, calls: int, after: bool, act: object) -> None:
+        fate = self.site.fate
+        fate.after = after
+        setattr(fate, what, calls)
+        try:
+            act()  # type: ignore[operator]
+        finally:
+            fate.kill_in = fate.lose_in = None
+
+
+def _memory() -> str | None:
+    """Thousands of small files, each fsynced: on a file system in memory where there is one."""
+    return "/dev/shm" if Path("/dev/shm").is_dir() else None
+
+
+TestNoTaskIsLost = NoTaskIsLost.TestCase
+TestNoTaskIsLost.settings = settings(
+    max_examples=150, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck)
+)
