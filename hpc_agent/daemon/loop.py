@@ -267,7 +267,8 @@ class Daemon:
         if isinstance(answer, NoRoom):
             self._actor.say(attempt, due.Say(answer.message), directory)
             return
-        self._last_served = queue.id
+        if answer is not None:
+            self._last_served = queue.id
         if isinstance(answer, Refused):
             reason = f"the scheduler refused the job: {answer.message}"
             self._actor.refuse(attempt, directory, queue, due.Refuse(TaskStatus.FAILED, reason))

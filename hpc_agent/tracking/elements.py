@@ -47,13 +47,18 @@ def element(client: Client, folder: Folder, environ: Mapping[str, str], clock: C
     if known is None:
         begin(client, folder, plan, job, clock)
         known = Child(task=_clone(client, folder.task, plan, job, index))
+        # Followed from here on: this process gets little time, and who comes after it must find the task.
+        _note(folder.sibling(TaskId(known.task)), plan, job)
         folder.write_child(index, known)
     own = folder.sibling(TaskId(known.task))
     if own.job() is None:
-        array = folder.job()
-        own.create(Plan(task=known.task, cluster=plan.cluster, hooked=True))
-        own.write_job(Job(id=job, submitted=array.submitted if array else clock.now()))
+        _note(own, plan, job)
     return TaskId(known.task)
+
+
+def _note(own: Folder, array: Plan, job: str) -> None:
+    own.create(Plan(task=own.task, since=array.since, cluster=array.cluster, hooked=True))
+    own.write_job(Job(id=job))
 
 
 def _clone(client: Client, array: TaskId, plan: Plan, job: str, index: int) -> TaskId:

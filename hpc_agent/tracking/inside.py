@@ -86,7 +86,7 @@ class Beside:
         _stand_back()
         if self._folder.job() is None:
             # Who called sbatch died, or got no clear answer; the job exists.
-            self._folder.write_job(Job(id=self._job, submitted=self._clock.now()))
+            self._folder.write_job(Job(id=self._job))
         streams, shippers = self._shippers()
         inside = Inside(host=self._host, worker=self._worker, streams=streams)
         self._folder.write_inside(inside)

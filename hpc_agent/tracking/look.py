@@ -86,10 +86,10 @@ class Observer:
         gone: dict[JobId, datetime] = {}
         for tracked in followed:
             absent = [job for job in tracked.jobs if job not in live]
-            gone.update(dict.fromkeys(absent, tracked.job.submitted))
+            gone.update(dict.fromkeys(absent, tracked.plan.since))
             if absent and tracked.plan.indices:
                 # Elements that never started share the record of the array itself.
-                gone[JobId(tracked.job.id)] = tracked.job.submitted
+                gone[JobId(tracked.job.id)] = tracked.plan.since
         return self._scheduler.records(gone) if gone else {}
 
     def _sight(

@@ -20,6 +20,8 @@ class Plan(Record, frozen=True, kw_only=True):
     """``plan.json``: written before sbatch is called."""
 
     task: str
+    since: datetime
+    """No job submitted before is meant: job ids are used again."""
     queue: str = ""
     """Id of the queue that the task waits on, empty where it waits on none."""
     cluster: str = ""
@@ -36,7 +38,6 @@ class Job(Record, frozen=True, kw_only=True):
 
     id: str
     """``123``, or ``123_4`` for an element of an array."""
-    submitted: datetime
 
 
 class Stream(Record, frozen=True, kw_only=True):

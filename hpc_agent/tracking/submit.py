@@ -126,6 +126,7 @@ class Submission:
             added = {}
         plan = Plan(
             task=folder.task,
+            since=self._clock.now(),
             queue=queue,
             cluster=self._cluster(),
             hooked="BASH_ENV" in added,
@@ -205,7 +206,7 @@ class Submission:
     def _note(self, prepared: Prepared, job: str, accepted: Callable[[str], None]) -> None:
         folder, tasks = prepared.folder, self._client.tasks
         try:
-            folder.write_job(Job(id=job, submitted=self._clock.now()))
+            folder.write_job(Job(id=job))
             accepted(job)
             tasks.set_properties(folder.task, {"slurm_job_id": job})
             tasks.add_runtime(folder.task, {"_slurm_job_id": job})

@@ -155,7 +155,7 @@ class TestGpus:
         wait_for("its reason", lambda: "Waiting for 1 GPUs, 0 are free" in machine.message(late))
         machine.client.session.call("tasks.stop", {"task": one})
         wait_for("the freed GPU's next", lambda: begun(machine, late))
-        assert seen(machine, late, "CUDA_VISIBLE_DEVICES") == "0"
+        assert seen(machine, late, "CUDA_VISIBLE_DEVICES").split(",") == given[0]
 
     def test_a_queue_whose_task_does_not_fit_lets_others_by(self, machine: Site) -> None:
         wide_name, wide_queue = second_queue(machine)

@@ -41,10 +41,15 @@ def test_the_commands_of_the_page_run(person: Person) -> None:
 
     def tasks() -> dict[str, dict[str, object]] | None:
         found = {str(task["name"]): task for task in person.tasks()}
+        print({name: (task["status"], task["status_message"]) for name, task in found.items()})
         ended = all(task["status"] in ("completed", "failed", "stopped") for task in found.values())
         return found if ended and len(found) == 6 else None
 
-    seen = wait_for("all tasks to end", tasks, 120)
+    try:
+        seen = wait_for("all tasks to end", tasks, 120)
+    except BaseException:
+        print(person.logs())
+        raise
     names = ["first", "small rate", "train.sh", "train.sh [1]", "train.sh [2]", "wrap"]
     assert sorted(seen) == names
     assert {task["status"] for task in seen.values()} == {"completed"}
