@@ -6,7 +6,6 @@ A script may start a server with ``setsid``, or a daemon that forks twice. Nobod
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import threading
@@ -17,7 +16,12 @@ import psutil
 
 _SET_PARENT_DEATH_SIGNAL = 1
 _SET_CHILD_SUBREAPER = 36
-_libc = ctypes.CDLL(None, use_errno=True)
+try:
+    import ctypes
+except ImportError:  # a Python without libffi, as in small images: orphans then go to process 1 of the container
+    _libc = None
+else:
+    _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Child(Protocol):
@@ -47,14 +51,19 @@ def reaped(pid: int) -> None:
 
 def adopt() -> None:
     """From now on orphans among our descendants become our children, not those of process 1."""
-    _libc.prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    _prctl(_SET_CHILD_SUBREAPER, 1)
 
 
 def end_with(parent: int) -> None:
     """In a child before it runs its program: be killed when ``parent`` dies, whatever it dies of."""
-    _libc.prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL, 0, 0, 0)
+    _prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
+
+
+def _prctl(option: int, value: int) -> None:
+    if _libc is not None:
+        _libc.prctl(option, value, 0, 0, 0)
 
 
 def bury() -> None:

@@ -186,13 +186,19 @@ class Supervised:
     some grandchild holds open.
     """
 
-    def __init__(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: int) -> None:
+    def __init__(
+        self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: int, hands_on: bool = False
+    ) -> None:
         """``output`` is an open file descriptor for stdout and stderr; it stays the caller's.
+
+        ``hands_on``: the child hands signals on to what it started and sees to its end, as podman does. Its helpers
+        would take a signal as their own.
 
         Raises:
             ProcessError: it could not be started.
         """
         us = os.getpid()
+        self._hands_on = hands_on
         adopt()
         try:
             self._child = waited_for(
@@ -230,6 +236,8 @@ class Supervised:
         """Signal the child and all that descends from it, whatever session it moved to; False when all are gone."""
         kill_group(self.pid, number)
         bury()
+        if self._hands_on:
+            return self.poll() is None
         found = strays(self.pid)
         for pid in found:
             # Those of the group have it already: a second TERM changes nothing.

@@ -224,7 +224,9 @@ class ClaimedRun:
             try:
                 if not self._begin():
                     return ended(0, Circumstances(Why.FENCED))
-                child = Supervised(ready.argv, env=ready.environ, cwd=ready.cwd, output=console.sink)
+                child = Supervised(
+                    ready.argv, env=ready.environ, cwd=ready.cwd, output=console.sink, hands_on=ready.hands_on
+                )
                 recorder.start()
                 code = self._supervisor(child, console).run()
                 recorder.finish()

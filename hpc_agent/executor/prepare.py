@@ -57,6 +57,8 @@ class Prepared:
     cwd: Path
     end: Callable[[], None] = lambda: None
     used: Used = _NOTHING
+    hands_on: bool = False
+    """As in ``process.Supervised``."""
 
 
 class Preparer:
@@ -163,7 +165,12 @@ class Preparer:
             default = replace(task.container, image=choice.image, arguments=words)
         argv = container.command(run, self._say)
         return Prepared(
-            argv, dict(os.environ), workspace.cwd, container.end, Used(env.packages if env else (), commit, default)
+            argv,
+            dict(os.environ),
+            workspace.cwd,
+            container.end,
+            Used(env.packages if env else (), commit, default),
+            hands_on=contained.room.runtime.isolated,
         )
 
     def _staged(self, task: Task, directory: RunDirectory) -> Staged:
