@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,23 +130,30 @@ class Site:
             check=False,
         )
 
-    def start(self, *arguments: str, log: str = "daemon.log", **env: str) -> subprocess.Popen[bytes]:
-        """Start hpc-agent; it is ended with the test."""
+    def start(
+        self,
+        *arguments: str,
+        log: str = "daemon.log",
+        under: Sequence[str] = (),
+        cwd: Path | None = None,
+        **env: str,
+    ) -> subprocess.Popen[bytes]:
+        """Start hpc-agent; it is ended with the test. ``under``: a command that execs its arguments."""
         with (self.folder / log).open("ab") as sink:
             child = subprocess.Popen(
-                [sys.executable, "-m", "hpc_agent", *arguments],
+                [*under, sys.executable, "-m", "hpc_agent", *arguments],
                 env={**self.env, **env},
-                cwd=self.folder,
+                cwd=cwd or self.folder,
                 stdout=sink,
                 stderr=sink,
             )
         self.processes.append(child)
         return child
 
-    def daemon(self, *arguments: str, **env: str) -> subprocess.Popen[bytes]:
-        """Serve the queue. A ``queues`` argument of one's own comes from ``arguments``."""
+    def daemon(self, *arguments: str, **how: Any) -> subprocess.Popen[bytes]:
+        """Serve the queue, started as ``start`` does. A ``queues`` argument of one's own comes from ``arguments``."""
         return self.start(
-            "daemon", "--queue", self.queue, "--foreground", "--polling-interval", "0.5", *arguments, **env
+            "daemon", "--queue", self.queue, "--foreground", "--polling-interval", "0.5", *arguments, **how
         )
 
     def status(self, task: TaskId) -> TaskStatus:
