@@ -51,23 +51,28 @@ class Lease:
 
     def acquire(self) -> bool:
         """Take the lease if nobody living holds it. Ask again later if not: deadness is seen by watching."""
-        files.ensure_shared_directory(self._path.parent)
-        try:
-            self._path.mkdir()
-        except FileExistsError:
+        if self._read():
             if not self._holder_is_dead():
                 return False
             self._evict()
-            try:
-                self._path.mkdir()
-            except FileExistsError:
-                return False
-        self._write(0)
-        for path in (self._path, self._path / _OWNER):
-            with contextlib.suppress(FileNotFoundError):
-                files.share_like_parent(path)
+        if not self._make():
+            return False
         self._beating.start()
         return True
+
+    def _make(self) -> bool:
+        """With its owner's name in it from the first moment: of a nameless one nobody knows that its maker died."""
+        files.ensure_shared_directory(self._path.parent)
+        draft = self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}.new")
+        draft.mkdir()
+        try:
+            self._write(0, draft)
+            for path in (draft, draft / _OWNER):
+                files.share_like_parent(path)
+            return files.rename_new(draft, self._path)
+        finally:
+            if draft.exists():
+                _remove(draft)
 
     def is_held(self) -> bool:
         """Whether it is still ours: a holder that was suspended for long is taken for dead."""
@@ -90,10 +95,15 @@ class Lease:
                     return
                 self._write(count)
 
-    def _write(self, count: int) -> None:
-        # In place, not renamed: close-to-open shows other NFS clients the new content of the same file at once.
+    def _write(self, count: int, folder: Path | None = None) -> None:
+        # In place, not renamed: close-to-open shows other NFS clients the new content of the same file at once. And not
+        # emptied first: whoever reads between the two, be it ourselves, would find that nobody holds it.
         with contextlib.suppress(FileNotFoundError):
-            (self._path / _OWNER).write_text(f"{self._me} {count}\n")
+            descriptor = os.open((folder or self._path) / _OWNER, os.O_WRONLY | os.O_CREAT, 0o644)
+            try:
+                os.write(descriptor, f"{self._me} {count}\n".encode())
+            finally:
+                os.close(descriptor)
 
     def _read(self) -> str:
         try:

@@ -119,8 +119,10 @@ class Observer:
         """The run directories that matter: of entries, of live jobs, and all of ours that are not settled."""
         self._scan()
         found: dict[Attempt, Files] = {}
-        for attempt in {*self._known, *entries, *jobs} - self._settled:
-            self._add(found, attempt)
+        # In an order that can be repeated: the queues' own, then what is known besides.
+        for attempt in dict.fromkeys([*entries, *jobs, *sorted(self._known, key=lambda a: (a.task, a.id))]):
+            if attempt not in self._settled:
+                self._add(found, attempt)
         self._known = {attempt for attempt, files in found.items() if files.submission or files.claim}
         return {attempt: files for attempt, files in found.items() if attempt in entries or self._is_ours(files)}
 

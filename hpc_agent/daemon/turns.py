@@ -47,7 +47,8 @@ class Turns:
         if lease is not None and queue in self._held:
             if lease.is_held():
                 return True
-            del self._leases[queue]
+            # Its beat must end: where it was only unreadable for a moment, we would wait for ourselves for ever.
+            self._leases.pop(queue).release()
         lease = self._leases.setdefault(queue, Lease(self._folder / queue, self._clock))
         return lease.acquire()
 

@@ -228,13 +228,16 @@ class ClaimedRun:
                     ready.argv, env=ready.environ, cwd=ready.cwd, output=console.sink, hands_on=ready.hands_on
                 )
                 recorder.start()
-                code = self._supervisor(child, console).run()
+                supervisor = self._supervisor(child, console)
+                code = supervisor.run()
                 recorder.finish()
             finally:
                 ready.end()
         finally:
             shutil.rmtree(workdir, ignore_errors=True)
-        return ended(code, self._met(code))
+        # A task that came to its good end by itself is not run again because its job was told to end just then.
+        done = code == 0 and supervisor.by_itself and self._still_ours()
+        return ended(code, Circumstances() if done else self._met(code))
 
     def _begin(self) -> bool:
         """Write down that the user's process may run from now on; False if the task is no longer ours."""

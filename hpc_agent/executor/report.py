@@ -9,6 +9,7 @@ from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.errors import ApiError, AuthError, HpcAgentError
+from hpc_agent.executor.claim import still_ours
 from hpc_agent.executor.console import Console
 from hpc_agent.executor.identity import Identity
 from hpc_agent.executor.outcome import Outcome
@@ -39,7 +40,7 @@ class Reporter:
 
     def report(self, task: TaskId, claim: Claim, console: Console, outcome: Outcome) -> None:
         """Say how it ended, wherever somebody listens. Nothing here fails the run any more."""
-        if outcome.fenced:
+        if outcome.fenced or not still_ours(self._directory, claim):
             log.warning("somebody else has the task now, leaving without a word", task=task)
             console.drop()
             return

@@ -43,6 +43,8 @@ class Supervisor:
         """Set once the process was told to end."""
         self._kill_at: float | None = None
         self._hurried = False
+        self.by_itself = False
+        """Whether the process ended before anything asked it to."""
 
     def run(self) -> int:
         """Until the process ended and all it started is gone; returns its exit code (negative: the signal).
@@ -57,6 +59,7 @@ class Supervisor:
                 self._interruption.ask()
             self._ladder(self._clock.monotonic())
             self._child.bury()
+        self.by_itself = self._stop.why is None
         # Whatever it left behind must not outlive it: nobody would count its time or read its output.
         self._child.sweep(lambda: self._clock.sleep(0.05))
         return code

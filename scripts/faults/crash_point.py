@@ -1,81 +1,163 @@
-"""``hpc-agent``, but for one moment: it is killed before or after its k-th call to the outside.
+"""``hpc-agent``, but for one moment: it is killed before or after one of its calls to the outside.
 
-    CRASH='{"command": "daemon", "at": 17, "when": "after", "mark": "/…/crashed", "log": "/…/doors"}' \
-        python -m faults.crash_point daemon --queue …
+    CRASH='{"command": "daemon", "door": "rename submit.json", "nth": 1, "when": "after", "mark": "/…/crashed",
+            "log": "/…/doors"}' python -m faults.crash_point daemon --queue …
 
-Counted are the doors through which anything outside changes or is asked: HTTP requests, programs, records on disk. Only
-the first process that gets there dies: it leaves ``mark``. Every door that is passed goes as a line into ``log``.
+Counted are the doors through which anything outside changes or is asked: HTTP requests, programs that are started,
+signals, lines of the console, and whatever makes, renames or removes a file or folder. A door is known by its label and
+how often it was passed, for threads come in any order. Only the first process that gets there dies: it leaves ``mark``.
+Every door that is passed goes as a line into ``log``.
+
+That no door is missing is watched by an audit hook of the interpreter: what it sees outside of a door goes into ``log``
+as an escape, and the enumeration refuses to go on. What is written into a file that was opened in a door, and its
+fsync, are no doors of their own: our records are written under temporary names that nobody reads.
 """
 
 from __future__ import annotations
 
+import builtins
+import io
 import json
 import os
+import re
 import signal
+import subprocess
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+ESCAPED = "ESCAPED"
+SUPERVISOR = "supervisor"
+"""How the local scheduler's process is named here."""
+_WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_FILES = ("rename", "link", "symlink", "remove", "rmdir", "mkdir", "chmod", "chown", "utime", "truncate", "setxattr")
+_PROCESSES = ("kill", "killpg", "fork", "forkpty", "posix_spawn", "exec", "system")
+_OTHERS = ("subprocess.Popen", "socket.connect", "socket.sendto", "sqlite3.connect")
+_CHANGES = frozenset([*(f"os.{name}" for name in (*_FILES, *_PROCESSES)), *_OTHERS])
+
 
 class CrashPoint:
-    def __init__(self, at: int, when: str, mark: Path, log: Path) -> None:
-        self._at = at
+    def __init__(self, door: str, nth: int, when: str, mark: Path, log: Path) -> None:
+        self._door = door
+        self._nth = nth
         self._when = when
         self._mark = mark
         self._log = log
-        self._count = 0
+        self._count: Counter[str] = Counter()
         self._lock = threading.Lock()
+        self._inside = threading.local()
 
-    def wrap(self, owner: Any, name: str, label: Callable[..., str]) -> None:
-        """Make ``owner.name`` a door."""
+    def wrap(self, owner: Any, name: str, label: Callable[..., str | None]) -> None:
+        """Make ``owner.name`` a door, where it has a label."""
         through = getattr(owner, name)
 
         def door(*args: Any, **kwargs: Any) -> Any:
-            with self._lock:
-                self._count += 1
-                number = self._count
-            self._note(number, label(*args, **kwargs))
-            if (number, self._when) == (self._at, "before"):
+            text = None if self._is_inside_ours() else label(*args, **kwargs)
+            if text is None:
+                return through(*args, **kwargs)
+            here = self._pass(plain(text))
+            if here and self._when == "before":
                 self._die()
+            depth = getattr(self._inside, "depth", 0)
+            self._inside.depth = depth + 1
             try:
                 return through(*args, **kwargs)
             finally:
-                if (number, self._when) == (self._at, "after"):
+                self._inside.depth = depth
+                if here and self._when == "after":
                     self._die()
 
         setattr(owner, name, door)
 
-    def _note(self, number: int, label: str) -> None:
-        line = f"{os.getpid()} {number} {label}\n".encode()
-        descriptor = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        os.write(descriptor, line)
-        os.close(descriptor)
+    def watch(self) -> None:
+        """Note what changes anything outside of a door."""
+
+        def see(event: str, args: tuple[Any, ...]) -> None:
+            if getattr(self._inside, "depth", 0) or self._is_inside_ours() or not _changes(event, args):
+                return
+            self._note(f"{ESCAPED} {event} {args[:2]}")
+
+        sys.addaudithook(see)
+
+    def _pass(self, label: str) -> bool:
+        """Count; True if it is here that we die."""
+        with self._lock:
+            self._count[label] += 1
+            number = self._count[label]
+            self._note(f"{number} {label}")
+        return (label, number) == (self._door, self._nth)
+
+    def _is_inside_ours(self) -> bool:
+        return getattr(self._inside, "ours", False)
+
+    def _note(self, text: str) -> None:
+        self._inside.ours = True
+        try:
+            descriptor = os.open(self._log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            os.write(descriptor, f"{os.getpid()} {text}\n".encode())
+            os.close(descriptor)
+        finally:
+            self._inside.ours = False
 
     def _die(self) -> None:
+        self._inside.ours = True
         try:
             os.close(os.open(self._mark, os.O_CREAT | os.O_EXCL))
         except FileExistsError:
+            self._inside.ours = False
             return
         os.kill(os.getpid(), signal.SIGKILL)
-        return
+
+
+def plain(label: str) -> str:
+    """Without what differs from run to run: ids, hashes, process numbers."""
+    label = re.sub(r"\b[0-9a-f]{8,}\b", "#", label)
+    return re.sub(r"\.\d+\.#", ".#", label)
+
+
+def _changes(event: str, args: tuple[Any, ...]) -> bool:
+    if event == "open":
+        path, _, flags = args
+        return bool(flags & _WRITES) and _is_outside(path)
+    return event in _CHANGES
+
+
+def _is_outside(path: object) -> bool:
+    """Not a descriptor that is open already, a pseudo device, or the interpreter's own cache."""
+    text = os.fspath(path) if isinstance(path, (str, bytes, os.PathLike)) else None
+    if text is None:
+        return False
+    name = text.decode() if isinstance(text, bytes) else text
+    return not name.startswith(("/dev/", "/proc/")) and "__pycache__" not in name
+
+
+def _name(path: Any) -> str:
+    return path if isinstance(path, int) else Path(os.fsdecode(path)).name
+
+
+def _opened(path: Any, flags: int) -> str | None:
+    return f"open {_name(path)}" if flags & _WRITES and _is_outside(path) else None
 
 
 def install(point: CrashPoint) -> None:
     """Before anything imports a name out of these modules."""
-    from hpc_agent import files
-
-    point.wrap(files, "write_atomic", lambda path, *_, **__: f"write {path.name}")
-    point.wrap(files, "rename_new", lambda _source, target: f"publish {target.name}")
-    point.wrap(os, "link", lambda _source, target, **_: f"link {Path(target).name}")
-    point.wrap(Path, "rename", lambda path, _target: f"rename {path.name}")
+    for name in ("rename", "replace", "link", "symlink"):
+        point.wrap(os, name, lambda _source, target, *_, _verb=name, **__: f"{_verb} {_name(target)}")
+    for name in ("mkdir", "rmdir", "unlink", "remove", "chmod", "utime", "truncate", "kill", "killpg"):
+        point.wrap(os, name, lambda path, *_, _verb=name, **__: f"{_verb} {'' if 'kill' in _verb else _name(path)}")
+    point.wrap(os, "open", lambda path, flags, *_, **__: _opened(path, flags))
+    for owner in (builtins, io):
+        point.wrap(
+            owner, "open", lambda path, mode="r", *_, **__: f"open {_name(path)}" if _writes(path, mode) else None
+        )
+    point.wrap(subprocess.Popen, "__init__", lambda _self, argv, *_, **__: f"start {_name(argv[0])}")
 
     from hpc_agent import process
 
-    point.wrap(process, "run", lambda argv, **_: f"run {Path(argv[0]).name}")
-    point.wrap(process, "spawn_detached", lambda argv, **_: f"spawn {Path(argv[0]).name}")
-    point.wrap(process.Supervised, "__init__", lambda *_, **__: "start the task's process")
+    point.wrap(process, "run", lambda argv, **_: f"run {_name(argv[0])}")
 
     from hpc_agent.api import session
 
@@ -84,14 +166,24 @@ def install(point: CrashPoint) -> None:
     from hpc_agent.telemetry import spool
 
     point.wrap(spool.Spool, "write", lambda *_: "write the console")
+    point.watch()
+
+
+def _writes(path: Any, mode: str) -> bool:
+    return bool(set(mode) & set("wax+")) and _is_outside(path)
+
+
+def prepare(command: str) -> None:
+    """Install the crash point, if it is one of ``command``."""
+    crash = json.loads(os.environ.get("CRASH") or "{}")
+    if crash and crash["command"] == command:
+        install(CrashPoint(crash["door"], crash["nth"], crash["when"], Path(crash["mark"]), Path(crash["log"])))
 
 
 def main() -> None:
+    prepare(sys.argv[1] if len(sys.argv) > 1 else "")
     from hpc_agent.cli.main import main as hpc_agent
 
-    crash = json.loads(os.environ.get("CRASH") or "{}")
-    if crash and crash["command"] in sys.argv[1:2]:
-        install(CrashPoint(crash["at"], crash["when"], Path(crash["mark"]), Path(crash["log"])))
     hpc_agent()
 
 

@@ -93,13 +93,17 @@ def test_process_number_that_came_again_is_not_the_holder(tmp_path: Path) -> Non
     lease.release()
 
 
-def test_holder_that_died_before_it_wrote_its_name_is_replaced(tmp_path: Path) -> None:
+def test_holder_that_died_while_it_gave_it_back_is_replaced_at_once(tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
-    clock = HandClock()
-    lease = Lease(tmp_path / "work", clock)
-    assert not lease.acquire()
-    clock.seconds = 61
+    lease = Lease(tmp_path / "work", HandClock())
     assert lease.acquire()
+    lease.release()
+
+
+def test_holder_is_never_seen_without_its_name(tmp_path: Path) -> None:
+    lease = Lease(tmp_path / "work", SYSTEM, Pace(beat=0.0))
+    assert lease.acquire()
+    assert all(lease.is_held() for _ in range(5000))
     lease.release()
 
 
