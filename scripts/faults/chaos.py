@@ -1,0 +1,260 @@
+"""One chaos run: tasks come, faults are made beside them, and when all is quiet the ledger is looked at."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from slurm_cluster.layout import Cluster
+
+from faults.chaos_faults import KINDS, Fault, Troublemaker, plan
+from faults.chaos_judge import Hit, Seen, Story, Wrong
+from faults.chaos_ledger import Job, read
+from faults.chaos_site import OURS, PEERS, ServerProcess, Site, site
+from hpc_agent.domain.ids import TaskId
+
+_AHEAD = 6
+"""Tasks that are enqueued before the first fault; the others come along with the faults."""
+_OPEN = 3
+"""So many are always under way, as long as there are more: a fault needs somebody to hit."""
+_AT_ONCE = 8
+_FINALS = ("completed", "failed", "stopped")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Who brings tasks from queues to jobs."""
+
+    argv: Sequence[str]
+    settles: bool
+    """It says of each attempt when nothing is left to do."""
+    patience: float
+    """Seconds without any change, and without a job, after which nothing more will happen."""
+
+
+POLICIES = {"hpc-agent": Policy(OURS, True, 240), "peers": Policy(PEERS, False, 60)}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """For whoever waits."""
+
+    seconds: float
+    enqueued: int
+    tasks: int
+    final: int
+    jobs: int
+    faults: int
+    planned: int
+    now: Sequence[str]
+
+
+def jobs(count: int, seed: int) -> list[Job]:
+    dice = random.Random(f"jobs {seed}")
+    return [
+        Job(
+            lines=120 if dice.random() < 0.15 else dice.randrange(10, 22),
+            pause=0.3,
+            code=3 if dice.random() < 0.15 else 0,
+            queue=dice.choices(("again", "back", "once"), (5, 3, 2))[0],
+            partition=dice.choice(("main", "scavenge")),
+        )
+        for _ in range(count)
+    ]
+
+
+class Run:
+    """``to_its_end`` once."""
+
+    def __init__(
+        self,
+        built: Site,
+        server: ServerProcess,
+        policy: Policy,
+        wanted: Sequence[Job],
+        show: Callable[[Progress], None],
+    ) -> None:
+        self._site = built
+        self._policy = policy
+        self._wanted = wanted
+        self._show = show
+        self._trouble = Troublemaker(built, server)
+        self._tasks: dict[TaskId, int] = {}
+        self._status: dict[TaskId, str] = {}
+        self._begun = time.monotonic()
+        self._made = 0
+        self._planned = 0
+
+    def to_its_end(self, faults: Sequence[Fault]) -> Result:
+        self._planned = len(faults)
+        self._site.start_daemon()
+        self._enqueue(_AHEAD)
+        threads: list[threading.Thread] = []
+        for number, fault in enumerate(faults, 1):
+            self._wait(fault.pause)
+            thread = threading.Thread(target=self._trouble.make, args=(fault,), name=fault.kind, daemon=True)
+            thread.start()
+            threads.append(thread)
+            self._made = number
+        while any(thread.is_alive() for thread in threads):
+            self._trouble.stopping = self._all_final() and len(self._tasks) == len(self._wanted)
+            self._wait(1)
+        self._enqueue(len(self._wanted))
+        left = self._until_quiet()
+        return Result(self._stories(), self._trouble.hits, self._trouble.idle, left, time.monotonic() - self._begun)
+
+    def _enqueue(self, up_to: int) -> None:
+        for number in range(len(self._tasks), min(up_to, len(self._wanted))):
+            self._tasks[self._site.enqueue(f"task-{number:03}", self._wanted[number])] = number
+
+    def _wait(self, seconds: float) -> None:
+        """And keep an eye on everything meanwhile."""
+        until = time.monotonic() + seconds
+        while True:
+            self._look()
+            if self._trouble.errors:
+                raise RuntimeError("; ".join(self._trouble.errors))
+            if time.monotonic() >= until:
+                return
+            time.sleep(min(1.0, max(until - time.monotonic(), 0)))
+
+    def _look(self) -> None:
+        open_ones = [task for task in self._tasks if self._status.get(task) not in _FINALS]
+        if self._site.server_lock.acquire(timeout=0.1):
+            try:
+                seen = self._site.bench.direct.tasks.glimpse(open_ones)
+            finally:
+                self._site.server_lock.release()
+            self._status.update({task: glimpse.status.value for task, glimpse in seen.items()})
+        over = self._made - len(self._trouble.now)
+        share = (len(self._wanted) - _AHEAD) * over // max(self._planned, 1)
+        self._enqueue(max(_AHEAD + share, len(self._tasks) - len(open_ones) + _OPEN))
+        self._show(self._progress(len(open_ones)))
+
+    def _progress(self, open_ones: int) -> Progress:
+        return Progress(
+            seconds=time.monotonic() - self._begun,
+            enqueued=len(self._tasks),
+            tasks=len(self._wanted),
+            final=len(self._tasks) - open_ones,
+            jobs=len(self._site.rows()),
+            faults=self._made,
+            planned=self._planned,
+            now=sorted(self._trouble.now),
+        )
+
+    def _all_final(self) -> bool:
+        return all(self._status.get(task) in _FINALS for task in self._tasks)
+
+    def _until_quiet(self) -> list[str]:
+        """Wait for the end of all; returns the tasks whose jobs are left."""
+        last, since = self._picture(), time.monotonic()
+        while not (self._all_final() and self._settled() and not self._site.rows()):
+            self._wait(1)
+            if not self._all_final():
+                self._site.check_daemon()
+            now = self._picture()
+            if now != last:
+                last, since = now, time.monotonic()
+            if time.monotonic() - since > self._policy.patience:
+                break
+        return [row.task for row in self._site.rows()]
+
+    def _picture(self) -> object:
+        rows = tuple((row.job, row.state) for row in self._site.rows())
+        return rows, tuple(sorted(self._status.items())), self._settled()
+
+    def _settled(self) -> bool:
+        if not self._policy.settles:
+            return True
+        attempts = (self._site.folder / "hpc" / "runs").glob("*/*/submit.json")
+        return all((path.parent / "settled.json").exists() for path in attempts)
+
+    def _stories(self) -> list[Story]:
+        direct = self._site.bench.direct
+        glimpses = direct.tasks.glimpse(list(self._tasks))
+        queued = {
+            entry.task for queue in direct.queues.look(list(self._site.queues.values())) for entry in queue.entries
+        }
+        stories = []
+        for task, number in self._tasks.items():
+            lines = [int(line.split()[1]) for line in self._site.bench.lines(task)]
+            seen = Seen(glimpses[task].status.value, glimpses[task].reason, lines, task in queued)
+            ledger = read(self._site.ledger(f"task-{number:03}"))
+            stories.append(Story(task, self._wanted[number], ledger, seen, self._trouble.hits))
+        return stories
+
+
+@dataclass(frozen=True)
+class Result:
+    stories: Sequence[Story]
+    hits: Sequence[Hit]
+    idle: Sequence[Fault]
+    """Faults that found nothing to hit."""
+    jobs_left: Sequence[str]
+    seconds: float
+
+    def wrong(self) -> list[tuple[Story, Wrong, str]]:
+        return [(story, kind, text) for story in self.stories for kind, text in story.wrong()]
+
+    def count(self, kind: Wrong) -> int:
+        """Tasks, not symptoms."""
+        return len({story.task for story, found, _ in self.wrong() if found is kind})
+
+    @property
+    def is_right(self) -> bool:
+        return not self.wrong() and not self.jobs_left
+
+    def table(self) -> list[dict[str, object]]:
+        """By kind of fault: how often, the tasks that it met, how they ended."""
+        rows: list[dict[str, object]] = []
+        for kind in KINDS:
+            hits = [hit for hit in self.hits if hit.kind == kind]
+            met = [story for story in self.stories if any(story.touched_by(hit) for hit in hits)]
+            ends = Counter(story.seen.status for story in met)
+            rows.append(
+                {
+                    "fault": kind,
+                    "made": len(hits),
+                    "tasks": len(met),
+                    **{status: ends[status] for status in _FINALS},
+                    "open": sum(count for status, count in ends.items() if status not in _FINALS),
+                    "started again": sum(len(story.starts) > 1 for story in met),
+                    "wrong": sum(bool(story.wrong()) for story in met),
+                }
+            )
+        return rows
+
+    def figures(self) -> dict[str, object]:
+        statuses = Counter(story.seen.status for story in self.stories)
+        return {
+            "goals": [
+                {"name": kind.value, "value": self.count(kind), "bound": 0, "met": self.count(kind) == 0}
+                for kind in Wrong
+            ],
+            "tasks": len(self.stories),
+            "statuses": dict(statuses),
+            "starts": sum(len(story.starts) for story in self.stories),
+            "cut at their end": sum(story.cut_at_its_end for story in self.stories),
+            "faults made": len(self.hits),
+            "faults that found nothing to hit": len(self.idle),
+            "jobs left": len(self.jobs_left),
+            "seconds": round(self.seconds),
+            "by fault": self.table(),
+            "wrong": [{"task": story.task, "what": kind.value, "how": text} for story, kind, text in self.wrong()],
+        }
+
+
+def chaos(
+    folder: Path, cluster: Cluster, *, tasks: int, seed: int, policy: str, show: Callable[[Progress], None]
+) -> Result:
+    """A run with ``tasks`` tasks on a cluster that is up."""
+    faults = plan(max(len(KINDS), tasks // 4), seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    with site(folder, cluster, POLICIES[policy].argv, _AT_ONCE) as (built, server):
+        return Run(built, server, POLICIES[policy], jobs(tasks, seed), show).to_its_end(faults)

@@ -1,0 +1,157 @@
+"""Was a task lost, run twice, given a wrong verdict? Ledger, server and the faults that were made, compared; pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+from faults.chaos_ledger import LINES_A_START, Job, Start
+
+AT_ITS_END_S = 1.5
+"""A process that wrote "end" this shortly before its node or job was hit may not have been seen to end by anybody."""
+_FINALS = ("completed", "failed", "stopped")
+
+
+class Wrong(Enum):
+    LOST = "lost"
+    TWICE = "run twice"
+    VERDICT = "wrong verdict"
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One fault. ``job`` or ``node`` where it ends processes; ``tasks`` in flight when it began."""
+
+    kind: str
+    since: float
+    until: float
+    tasks: frozenset[str] = frozenset()
+    job: str = ""
+    node: str = ""
+    partition: str = ""
+    """Of the node, only jobs of this partition."""
+    cancels: bool = False
+    """Somebody's wish that the job ends for good."""
+
+    def ends(self, start: Start, partition: str) -> bool:
+        """Whether it may have ended this process."""
+        if self.job:
+            return self.job == start.job and start.last_at <= self.until + _SLACK_S
+        if not self.node or self.node != start.node or self.partition not in ("", partition):
+            return False
+        return start.at <= self.until and start.last_at >= self.since - _SLACK_S
+
+
+_SLACK_S = 8.0
+"""After a hit a process has KillWait (5 s) to end, and it may be silent between two lines."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the server shows of a task at the end."""
+
+    status: str
+    reason: str
+    lines: Sequence[int]
+    in_queue: bool = False
+
+
+@dataclass
+class Story:
+    """All that is known of a task when everything is over."""
+
+    task: str
+    job: Job
+    starts: Sequence[Start]
+    seen: Seen
+    hits: Sequence[Hit] = field(default_factory=list)
+
+    def wrong(self) -> list[tuple[Wrong, str]]:
+        found = [(Wrong.TWICE, text) for text in self._twice()]
+        found += [(Wrong.LOST, text) for text in self._lost_lines()]
+        if self.seen.status not in _FINALS:
+            if not self.seen.in_queue:
+                found.append((Wrong.LOST, f"at the end it is {self.seen.status} and in no queue"))
+        elif text := self._verdict():
+            found.append((Wrong.VERDICT, text))
+        return found
+
+    @property
+    def cut_at_its_end(self) -> int:
+        """Starts that went on after an end which nobody but the ledger can have seen: its node went down with it."""
+        return sum(before.ended_at is not None and self._cut(before) for before in self.starts[: len(self.starts) - 1])
+
+    def touched_by(self, hit: Hit) -> bool:
+        return self.task in hit.tasks or any(hit.ends(start, self.job.partition) for start in self.starts)
+
+    def _enders(self, start: Start) -> list[Hit]:
+        return [hit for hit in self.hits if hit.ends(start, self.job.partition)]
+
+    def _cut(self, start: Start) -> bool:
+        assert start.ended_at is not None
+        return any(
+            hit.since - AT_ITS_END_S <= start.ended_at <= hit.until + AT_ITS_END_S
+            for hit in self._enders(start)
+            if not hit.cancels
+        )
+
+    def _twice(self) -> list[str]:
+        found = []
+        for number, (before, after) in enumerate(zip(self.starts, self.starts[1:], strict=False), 1):
+            if after.beside:
+                found.append(f"start {number + 1} began while process {after.beside[0]} still lived")
+            if before.ended_at is not None and not self._cut(before):
+                found.append(f"started again {after.at - before.ended_at:.1f} s after it ended with {before.code}")
+            elif not [hit for hit in self._enders(before) if not hit.cancels]:
+                found.append(f"start {number + 1}, and no fault had ended start {number}")
+        return found
+
+    def _lost_lines(self) -> list[str]:
+        lines = list(self.seen.lines)
+        found = []
+        if missing := sorted({line for start in self.starts for line in start.lines} - set(lines)):
+            found.append(f"{len(missing)} lines are missing on the server, the first: {missing[0]}")
+        if doubled := sorted({line for line in lines if lines.count(line) > 1}):
+            found.append(f"{len(doubled)} lines are doubled on the server, the first: {doubled[0]}")
+        if lines != sorted(lines):
+            at = next(i for i in range(1, len(lines)) if lines[i] < lines[i - 1])
+            found.append(f"line {lines[at]} stands after line {lines[at - 1]}")
+        if strange := [line for line in lines if line // LINES_A_START >= max(len(self.starts), 1)]:
+            found.append(f"line {strange[0]} is on the server, and no start has printed it")
+        return found
+
+    def _verdict(self) -> str:
+        """Why the final status is wrong, or nothing."""
+        expected = self._expected()
+        status, reason = self.seen.status, self.seen.reason
+        if any(status == word and re.search(pattern, reason) for word, pattern in expected):
+            return ""
+        words = " or ".join(f"{word} ({pattern})" if pattern else word for word, pattern in expected)
+        return f"{status} ({reason}), expected {words or 'another start'}"
+
+    def _expected(self) -> list[tuple[str, str]]:
+        """Final statuses that are right, each with a pattern of its reason."""
+        last = self.starts[-1] if self.starts else None
+        cancelled = [hit for hit in self.hits if hit.cancels and self.task in hit.tasks]
+        expected = [("stopped", r"was cancelled")] if cancelled else []
+        if last is not None and last.ended_at is not None:
+            by_code = ("completed", "") if last.code == 0 else ("failed", f"exit code {last.code}$")
+            if not any(hit.since < last.ended_at - AT_ITS_END_S for hit in cancelled):
+                expected.append(by_code)
+            # Hit while it ended: its end was not seen by anybody, or not told any more.
+            return expected + (self._given_up() if self._cut(last) else [])
+        return expected or self._given_up()
+
+    def _given_up(self) -> list[tuple[str, str]]:
+        """Where no other start is due: only in the queue that allows none."""
+        last = self.starts[-1] if self.starts else None
+        enders = [h for h in self.hits if (self._is_hit(h) if last is None else h.ends(last, self.job.partition))]
+        if self.job.queue != "once" or not enders:
+            return []
+        # Slurm itself may call a job that it preempts on a node that dies either.
+        return [("failed", r"node \S+ failed|came to life"), ("stopped", r"was preempted")]
+
+    def _is_hit(self, hit: Hit) -> bool:
+        return self.task in hit.tasks and bool(hit.node or hit.job)

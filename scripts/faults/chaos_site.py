@@ -1,0 +1,267 @@
+"""The site of a chaos run: a real Slurm cluster, a real server behind a proxy, and whoever brings tasks to jobs."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from slurm_cluster.layout import Cluster, is_ours
+from slurm_cluster.lifecycle import accepts, answers, end, start_part
+
+from faults.bench import Bench, environment, start_server
+from faults.chaos_ledger import Job, read
+from faults.troubled import troubled
+from hpc_agent.domain.ids import QueueId, TaskId
+
+QUEUES = {
+    "again": "",
+    # A job of its own for each start: the task goes back to the head of its queue.
+    "back": 'template: "back.sbatch.j2"',
+    "once": "max_restarts: 0",
+}
+"""By how a task goes on when its job was ended by the machinery."""
+
+SLURMD_TIMEOUT_S = 15
+_CONF = """
+include "{server}"
+api {{ api_server: "{proxy}" }}
+hpc {{
+    scheduler: slurm
+    root: "{folder}/hpc"
+    scratch_dir: "{folder}/scratch"
+    template_dirs: ["{folder}/templates"]
+    term_grace: 3
+    max_jobs: {max_jobs}
+    slurm {{ lost_after: 120 }}
+    resources {{ num_cpus: 1, memory_gb: 1, time_limit: "01:00:00" }}
+    queues {{ {queues} }}
+}}
+"""
+_QUEUE = '"{name}" {{ overrides {{ num_gpus {{ max: 4 }}, partition {{}} }}, {lines} }}\n'
+_BACK = (
+    '{% extends "base.sbatch.j2" %}\n{% block directives %}{{ super() }}\n#SBATCH --no-requeue\n{% endblock %}\n'
+    "{% block gpus %}{% if resources.gpus %}\n#SBATCH --gres=gpu:{{ resources.gpus }}\n{% endif %}{% endblock %}\n"
+)
+
+_SBATCH = """#!/bin/sh
+# In front of the real sbatch: a file `accepted` or `refused` beside this one spoils the next call.
+if mv {folder}/accepted {folder}/accepted.$$ 2>/dev/null; then
+    {sbatch} "$@" >{folder}/spoilt.$$ 2>&1 || {{ cat {folder}/spoilt.$$ >&2; exit 1; }}
+    echo "accepted $*" >>{folder}/log
+elif mv {folder}/refused {folder}/refused.$$ 2>/dev/null; then
+    echo "refused $*" >>{folder}/log
+else
+    exec {sbatch} "$@"
+fi
+echo "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation" >&2
+exit 1
+"""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One of squeue's jobs that belong to a task."""
+
+    task: str
+    job: str
+    state: str
+    node: str
+    partition: str
+
+
+class Site:
+    """``argv`` is the program that brings tasks from queues to jobs; the names of the queues follow it."""
+
+    def __init__(self, folder: Path, cluster: Cluster, bench: Bench, argv: Sequence[str], max_jobs: int) -> None:
+        self.folder = folder
+        self.cluster = cluster
+        self.bench = bench
+        self.server_lock = threading.Lock()
+        """Held while the server is away."""
+        self._argv = argv
+        self._ports: dict[str, int] = json.loads((cluster.dir / "ports.json").read_text())
+        self._daemons: list[subprocess.Popen[bytes]] = []
+        self._last: list[Row] = []
+        self._jobs: dict[str, tuple[str, Job]] = {}
+        self.spoilt = folder / "bin"
+        self._write(max_jobs)
+        self.queues = {name: bench.direct.queues.resolve(name, create=True) for name in QUEUES}
+        self.env = environment(
+            CLEARML_CONFIG_FILE=str(folder / "clearml.conf"),
+            HOME=str(folder),
+            SLURM_CONF=str(cluster.conf),
+            PATH=os.pathsep.join((str(self.spoilt), os.environ["PATH"])),
+        )
+
+    def _write(self, max_jobs: int) -> None:
+        for name in ("bin", "templates", "ledgers"):
+            (self.folder / name).mkdir(exist_ok=True)
+        queues = "".join(_QUEUE.format(name=name, lines=lines) for name, lines in QUEUES.items())
+        words = {"server": self.bench.conf, "proxy": self.bench.proxy.url, "folder": self.folder}
+        (self.folder / "clearml.conf").write_text(_CONF.format(queues=queues, max_jobs=max_jobs, **words))
+        (self.folder / "templates" / "back.sbatch.j2").write_text(_BACK)
+        sbatch = self.spoilt / "sbatch"
+        sbatch.write_text(_SBATCH.format(folder=self.spoilt, sbatch=shutil.which("sbatch")))
+        sbatch.chmod(0o755)
+
+    # ---------------------------------------------------------------- tasks
+
+    def enqueue(self, name: str, job: Job) -> TaskId:
+        properties = {"partition": job.partition, **({"num_gpus": "1"} if job.partition == "scavenge" else {})}
+        queue: QueueId = self.queues[job.queue]
+        with self.server_lock:
+            task = self.bench.task(name, queue, job.script(self.ledger(name)), **properties)
+        self._jobs[task] = name, job
+        return task
+
+    def ledger(self, name: str) -> Path:
+        return self.folder / "ledgers" / name
+
+    def ahead_of(self, task: str) -> float:
+        """Seconds that the task's process still has before it; 0 for one that does not run."""
+        if task not in self._jobs:
+            return 0.0
+        name, job = self._jobs[task]
+        starts = read(self.ledger(name))
+        if not starts or starts[-1].ended_at is not None or time.time() - starts[-1].last_at > 2 * job.pause + 1:
+            return 0.0
+        return (job.lines - len(starts[-1].lines)) * job.pause
+
+    # ---------------------------------------------------------------- Slurm
+
+    def slurm(self, *argv: str) -> subprocess.CompletedProcess[str]:
+        return self.cluster.command(*argv, timeout=60)
+
+    def rows(self) -> list[Row]:
+        """The live jobs of tasks; as they were last seen, while slurmctld does not answer."""
+        answer = self.slurm("squeue", "-h", "-o", "%A %T %P %N %j")
+        if answer.returncode == 0:
+            rows = [line.split() for line in answer.stdout.splitlines()]
+            # A job that waits has no node.
+            filled = [row if len(row) == 5 else [*row[:3], "", row[3]] for row in rows if len(row) > 3]
+            self._last = [
+                Row(name.removeprefix("clearml_task_").partition("_")[0], job, state, node, partition)
+                for job, state, partition, node, name in filled
+                if name.startswith("clearml_task_")
+            ]
+        return self._last
+
+    def hurry(self) -> None:
+        """Nodes count as dead after half the time."""
+        text = self.cluster.conf.read_text()
+        self.cluster.conf.write_text(re.sub(r"SlurmdTimeout=\d+", f"SlurmdTimeout={SLURMD_TIMEOUT_S}", text))
+        self.cluster.checked("scontrol", "reconfigure")
+
+    def stop_part(self, name: str, *, kill: bool = False) -> None:
+        pid = self.cluster.pid(name)
+        if pid is None:
+            return
+        if kill:
+            os.kill(pid, signal.SIGKILL)
+        else:
+            end(pid)
+
+    def start_part(self, name: str) -> None:
+        port = self._ports[name]
+        ping = partial(answers, self.cluster, port, "scontrol", "ping")
+        start_part(self.cluster, name, ping if name == "slurmctld" else partial(accepts, port))
+
+    def kill_jobs_on(self, node: str) -> None:
+        """All that runs of jobs on a node: their processes, and slurmstepd above them."""
+        for _ in range(3):
+            pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+            jobs = [pid for pid in pids if self._runs_on(pid, node)]
+            above = [parent for pid in jobs if is_ours(parent := _parent(pid), self.cluster.dir, "slurmstepd")]
+            for pid in {*above, *jobs}:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.1)
+
+    def _runs_on(self, pid: int, node: str) -> bool:
+        try:
+            environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        except OSError:
+            return False
+        wanted = {f"SLURMD_NODENAME={node}".encode(), f"SLURM_CONF={self.cluster.conf}".encode()}
+        return wanted <= set(environ)
+
+    # ---------------------------------------------------------------- the program under test
+
+    def start_daemon(self) -> None:
+        with (self.folder / "daemon.log").open("ab") as log:
+            child = subprocess.Popen([*self._argv, *QUEUES], env=self.env, cwd=self.folder, stdout=log, stderr=log)
+        self._daemons.append(child)
+
+    def kill_daemon(self) -> None:
+        """The oldest of them."""
+        child = self._daemons.pop(0)
+        child.kill()
+        child.wait()
+
+    def check_daemon(self) -> None:
+        for child in self._daemons:
+            if child.poll() is not None:
+                raise RuntimeError(
+                    f"{' '.join(self._argv)} ended by itself ({child.returncode}); see {self.folder}/daemon.log"
+                )
+
+    def close(self) -> None:
+        for child in self._daemons:
+            child.kill()
+            child.wait()
+        self.slurm("scancel", f"--user={self.cluster.user}")
+
+
+class ServerProcess:
+    """A server that can be killed and started again on its port."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._process, self.url = start_server(folder)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+    def start(self) -> None:
+        self._process, _ = start_server(self.folder, int(self.url.rpartition(":")[2]))
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+OURS = (sys.executable, "-m", "hpc_agent", "daemon", "--foreground", "--polling-interval", "1", "--queue")
+PEERS = (sys.executable, "-m", "faults.peers", "serve")
+
+
+@contextmanager
+def site(folder: Path, cluster: Cluster, argv: Sequence[str], max_jobs: int) -> Iterator[tuple[Site, ServerProcess]]:
+    server = ServerProcess(folder / "server")
+    try:
+        with troubled(server.url) as proxy:
+            built = Site(folder, cluster, Bench(folder, proxy, server.folder / "clearml.conf"), argv, max_jobs)
+            try:
+                built.hurry()
+                yield built, server
+            finally:
+                built.close()
+    finally:
+        server.kill()
