@@ -22,7 +22,7 @@ _AHEAD = 6
 """Tasks that are enqueued before the first fault; the others come along with the faults."""
 _OPEN = 3
 """So many are always under way, as long as there are more: a fault needs somebody to hit."""
-_AT_ONCE = 8
+_AT_ONCE = 12
 _FINALS = ("completed", "failed", "stopped")
 
 
@@ -131,17 +131,19 @@ class Run:
             finally:
                 self._site.server_lock.release()
             self._status.update({task: glimpse.status.value for task, glimpse in seen.items()})
-        over = self._made - len(self._trouble.now)
-        share = (len(self._wanted) - _AHEAD) * over // max(self._planned, 1)
-        self._enqueue(max(_AHEAD + share, len(self._tasks) - len(open_ones) + _OPEN))
-        self._show(self._progress(len(open_ones)))
+        share = (len(self._wanted) - _AHEAD) * self._trouble.over // max(self._planned, 1)
+        self._enqueue(max(_AHEAD + share, self._final() + _OPEN))
+        self._show(self._progress())
 
-    def _progress(self, open_ones: int) -> Progress:
+    def _final(self) -> int:
+        return sum(status in _FINALS for status in self._status.values())
+
+    def _progress(self) -> Progress:
         return Progress(
             seconds=time.monotonic() - self._begun,
             enqueued=len(self._tasks),
             tasks=len(self._wanted),
-            final=len(self._tasks) - open_ones,
+            final=self._final(),
             jobs=len(self._site.rows()),
             faults=self._made,
             planned=self._planned,

@@ -53,6 +53,8 @@ class Troublemaker:
         self.errors: list[str] = []
         self.now: set[str] = set()
         """Kinds that are being made."""
+        self.over = 0
+        """Faults that were made, or found nothing to hit."""
         self.stopping = False
 
     def make(self, fault: Fault) -> None:
@@ -66,6 +68,7 @@ class Troublemaker:
                 self.errors.append(f"{fault.kind}: {type(error).__name__}: {error}")
             finally:
                 self.now.discard(fault.kind)
+                self.over += 1
 
     def _hit(self, fault: Fault, since: float, tasks: Sequence[str], **more: str | bool) -> bool:
         self.hits.append(Hit(fault.kind, since, time.time(), frozenset(tasks), **more))  # type: ignore[arg-type]

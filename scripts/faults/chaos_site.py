@@ -248,7 +248,10 @@ def _parent(pid: int) -> int:
         return 0
 
 
-OURS = (sys.executable, "-m", "hpc_agent", "daemon", "--foreground", "--polling-interval", "1", "--queue")
+OURS = (
+    *(sys.executable, "-m", "hpc_agent", "daemon", "--foreground", "--polling-interval", "1", "--order-fairness"),
+    "--queue",
+)
 PEERS = (sys.executable, "-m", "faults.peers", "serve")
 
 

@@ -114,7 +114,7 @@ class CrashPoint:
 
 def plain(label: str) -> str:
     """Without what differs from run to run: ids, hashes, process numbers."""
-    label = re.sub(r"\b[0-9a-f]{8,}\b", "#", label)
+    label = re.sub(r"(?<![0-9A-Za-z])[0-9a-f]{8,}(?![0-9A-Za-z])", "#", label)
     return re.sub(r"\.\d+\.#", ".#", label)
 
 
@@ -122,6 +122,8 @@ def _changes(event: str, args: tuple[Any, ...]) -> bool:
     if event == "open":
         path, _, flags = args
         return bool(flags & _WRITES) and _is_outside(path)
+    if event == "os.mkdir":
+        return not Path(os.fsdecode(args[0])).is_dir()
     return event in _CHANGES
 
 
@@ -146,7 +148,9 @@ def install(point: CrashPoint) -> None:
     """Before anything imports a name out of these modules."""
     for name in ("rename", "replace", "link", "symlink"):
         point.wrap(os, name, lambda _source, target, *_, _verb=name, **__: f"{_verb} {_name(target)}")
-    for name in ("mkdir", "rmdir", "unlink", "remove", "chmod", "utime", "truncate", "kill", "killpg"):
+    # One that is there already is made again, and nothing happens.
+    point.wrap(os, "mkdir", lambda path, *_, **__: None if Path(path).is_dir() else f"mkdir {_name(path)}")
+    for name in ("rmdir", "unlink", "remove", "chmod", "utime", "truncate", "kill", "killpg"):
         point.wrap(os, name, lambda path, *_, _verb=name, **__: f"{_verb} {'' if 'kill' in _verb else _name(path)}")
     point.wrap(os, "open", lambda path, flags, *_, **__: _opened(path, flags))
     for owner in (builtins, io):
