@@ -24,8 +24,10 @@ PAGE_HEADERS = {
 
 _NO_SUCH_TASK = ErrorKind(404, 0, "There is no such task")
 _PER_PAGE = 100
-_CHUNKS = 500
-_LONGEST_CONSOLE = 1024 * 1024
+_CHUNKS = 20
+"""Of the console, read at a time: one may be half a megabyte."""
+_LONG_CONSOLE = 1024 * 1024
+"""Characters after which a page ends; its last chunks are shown whole."""
 _LIVE = frozenset({"queued", "in_progress"})
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -80,18 +82,31 @@ class Pages:
             if task is None:
                 raise Fault(_NO_SUCH_TASK, id=id[:64])
             start = int(before) if before else None
-            chunks = events.chunks(db, id, earlier=True, start=start, limit=_CHUNKS)
+            chunks, earlier = _newest(db, id, start)
             project = _names(db, {task["project"]}) if "project" in task else {}
             queue = queues.get(db, task.get("execution", {}).get("queue") or "", ("name",))
         return self._templates.get_template("task.html").render(
             task=task,
             project=project.get(task.get("project", ""), ""),
             queue=queue["name"] if queue else "",
-            console=console_text([chunk.msg for chunk in reversed(chunks)])[-_LONGEST_CONSOLE:],
-            earlier=chunks[-1].timestamp if len(chunks) >= _CHUNKS else None,
+            console=console_text([chunk.msg for chunk in reversed(chunks)]),
+            earlier=earlier,
             live=task["status"] in _LIVE and not before,
             parameters=_parameters(task),
         )
+
+
+def _newest(db: Session, task: str, before: int | None) -> tuple[list[events.Chunk], int | None]:
+    """About as much of the console as a page shows, newest first, and the time before which there may be more."""
+    found: list[events.Chunk] = []
+    while True:
+        some = events.chunks(db, task, earlier=True, start=before, limit=_CHUNKS)
+        found += some
+        if len(some) < _CHUNKS:
+            return found, None
+        before = some[-1].timestamp
+        if sum(len(chunk.msg) for chunk in found) >= _LONG_CONSOLE:
+            return found, before
 
 
 def _names(db: Session, ids: set[str]) -> dict[str, str]:
