@@ -23,6 +23,8 @@ _AHEAD = 6
 _OPEN = 3
 """So many are always under way, as long as there are more: a fault needs somebody to hit."""
 _AT_ONCE = 12
+"""Jobs; the three nodes have four processors each."""
+_FAULTS_AT_ONCE = 3
 _FINALS = ("completed", "failed", "stopped")
 
 
@@ -97,6 +99,8 @@ class Run:
         threads: list[threading.Thread] = []
         for number, fault in enumerate(faults, 1):
             self._wait(fault.pause)
+            while sum(thread.is_alive() for thread in threads) >= _FAULTS_AT_ONCE:
+                self._wait(0.5)
             thread = threading.Thread(target=self._trouble.make, args=(fault,), name=fault.kind, daemon=True)
             thread.start()
             threads.append(thread)

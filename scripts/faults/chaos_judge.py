@@ -38,7 +38,8 @@ class Hit:
     def ends(self, start: Start, partition: str) -> bool:
         """Whether it may have ended this process."""
         if self.job:
-            return self.job == start.job and start.last_at <= self.until + _SLACK_S
+            between = start.at <= self.until + _STARTING_S and self.since - _SLACK_S <= start.last_at
+            return self.job == start.job and between and start.last_at <= self.until + _SLACK_S
         if not self.node or self.node != start.node or self.partition not in ("", partition):
             return False
         return start.at <= self.until and start.last_at >= self.since - _SLACK_S
@@ -46,6 +47,8 @@ class Hit:
 
 _SLACK_S = 8.0
 """After a hit a process has KillWait (5 s) to end, and it may be silent between two lines."""
+_STARTING_S = 2.0
+"""A job that is hit may be about to start its process."""
 
 
 @dataclass(frozen=True)

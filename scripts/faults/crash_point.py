@@ -121,7 +121,7 @@ def plain(label: str) -> str:
 def _changes(event: str, args: tuple[Any, ...]) -> bool:
     if event == "open":
         path, _, flags = args
-        return bool(flags & _WRITES) and _is_outside(path)
+        return bool(flags & _WRITES) and _is_outside(path) and not _is_lock(path)
     if event == "os.mkdir":
         return not Path(os.fsdecode(args[0])).is_dir()
     return event in _CHANGES
@@ -136,8 +136,13 @@ def _is_outside(path: object) -> bool:
     return not name.startswith(("/dev/", "/proc/")) and "__pycache__" not in name
 
 
+def _is_lock(path: Any) -> bool:
+    """A file that is only ever locked: to open it again changes nothing."""
+    return _name(path) == "lock" and Path(os.fsdecode(path)).exists()
+
+
 def _name(path: Any) -> str:
-    return path if isinstance(path, int) else Path(os.fsdecode(path)).name
+    return str(path) if isinstance(path, int) else Path(os.fsdecode(path)).name
 
 
 def _opened(path: Any, flags: int) -> str | None:
@@ -174,7 +179,7 @@ def install(point: CrashPoint) -> None:
 
 
 def _writes(path: Any, mode: str) -> bool:
-    return bool(set(mode) & set("wax+")) and _is_outside(path)
+    return bool(set(mode) & set("wax+")) and _is_outside(path) and not _is_lock(path)
 
 
 def prepare(command: str) -> None:

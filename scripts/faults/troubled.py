@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import Enum
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -109,13 +109,14 @@ def _handler(proxy: Troubled) -> type[BaseHTTPRequestHandler]:
                 self._answer(answer.status_code, answer.content)
 
         def _answer(self, status: int, content: bytes, length: int | None = None) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content) if length is None else length))
-            self.send_header("Connection", "close")
-            self.end_headers()
-            self.wfile.write(content)
             self.close_connection = True
+            with suppress(ConnectionError):  # whoever asked was killed meanwhile
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(content) if length is None else length))
+                self.send_header("Connection", "close")
+                self.end_headers()
+                self.wfile.write(content)
 
         def log_message(self, *_: Any) -> None:
             """Nothing: a test's output is for its failures."""
