@@ -124,7 +124,7 @@ def test_sigterm_ends_the_daemon_and_jobs_go_on(site: Site) -> None:
     daemon = site.daemon()
     wait_for("its first line", lambda: "begun" in site.console(task))
     daemon.terminate()
-    assert daemon.wait(10) == 0
+    assert daemon.wait(30) == 0
     assert site.wait_for_end(task) is TaskStatus.COMPLETED
     assert "end" in site.console(task)
 
@@ -258,7 +258,7 @@ def test_sigterm_ends_a_daemon_that_builds(site: Site) -> None:
     log = site.folder / "daemon.log"
     wait_for("the build", lambda: "step=" in log.read_text())
     daemon.terminate()
-    assert daemon.wait(10) == 0
+    assert daemon.wait(30) == 0
 
 
 def test_cron_settles_what_a_daemon_would(site: Site) -> None:

@@ -83,7 +83,7 @@ def test_exit_code_and_sigterm(site: ContainerSite, images: dict[str, Path]) -> 
     task = site.task(TELLS, str(images["bare"]))
     with site.executing(task) as agent:
         agent.terminate()
-        assert agent.wait(20) == 1
+        assert agent.wait(60) == 1
     assert "cleaned up" in site.console(task)
     assert site.status(task) is TaskStatus.STOPPED
 

@@ -177,7 +177,7 @@ def test_sigterm_reaches_the_process_and_nothing_is_left(site: ContainerSite, ru
     with site.executing(task) as agent:
         assert len(runtime.containers()) == 1
         agent.terminate()
-        assert agent.wait(20) == 1
+        assert agent.wait(60) == 1
     assert "cleaned up" in site.console(task)
     assert site.status(task) is TaskStatus.STOPPED
     assert runtime.containers() == []
@@ -187,7 +187,7 @@ def test_a_process_that_ignores_sigterm_is_killed_with_its_container(site: Conta
     task = site.task(STUBBORN, runtime.image("bare"))
     with site.executing(task) as agent:
         agent.terminate()
-        assert agent.wait(20) == 137
+        assert agent.wait(60) == 137
     assert "not now" in site.console(task)
     assert runtime.containers() == []
 
@@ -197,7 +197,7 @@ def test_an_abort_on_the_server_ends_the_container(site: ContainerSite, runtime:
     with site.executing(task) as agent:
         # As the page does it: a task whose worker lives gets the word "stopping" in its message.
         site.client.tasks.say(task, "stopping", budget=ONCE)
-        assert agent.wait(30) == 1
+        assert agent.wait(60) == 1
     assert site.status(task) is TaskStatus.STOPPED
     assert "aborted by its user" in site.reason(task)
     assert runtime.containers() == []
@@ -207,7 +207,7 @@ def test_a_container_does_not_outlive_an_agent_that_was_killed(site: ContainerSi
     task = site.task(STUBBORN, runtime.image("bare"))
     with site.executing(task) as agent:
         agent.kill()
-        agent.wait(10)
+        agent.wait(30)
     wait_for("the container to be gone", lambda: not runtime.containers(), 30)
 
 

@@ -112,7 +112,7 @@ def test_a_process_with_the_number_of_a_dead_daemon_is_not_signalled(daemons: Da
 def test_stop_ends_it_and_forgets_it(daemons: Daemons, start: Start) -> None:
     child = start("host:gpu0")
     daemons.stop(daemons.running()[0])
-    assert child.wait(5) == 0
+    assert child.wait(30) == 0
     assert daemons.all() == []
 
 

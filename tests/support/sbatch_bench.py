@@ -19,6 +19,8 @@ from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
 
 FINAL = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL")
+_NEWEST = {"search_hidden": True, "order_by": ["-created"]}
+"""A page holds 500 at most, and other tests have tasks on the same server."""
 _ID = re.compile(r"^(?:Submitted batch job )?(\d+)", re.MULTILINE)
 
 
@@ -73,7 +75,7 @@ class Person:
 
     def tasks(self, **query: Any) -> list[dict[str, Any]]:
         """Tasks of the server that this person's jobs have."""
-        found = self.site.client.session.call("tasks.get_all", {"search_hidden": True, **query})["tasks"]
+        found = self.site.client.session.call("tasks.get_all", {**_NEWEST, **query})["tasks"]
         return [task for task in found if str(self.site.folder) in (task.get("comment") or "")]
 
     def task(self, job: str) -> TaskId:
