@@ -6,6 +6,7 @@ up again, or is protected by the claim (``queues.remove_task`` has exactly one w
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 
 from hpc_agent.domain.actions import (
@@ -38,6 +39,8 @@ _RULES = Rules()
 
 def decide(sight: Sight, now: datetime, rules: Rules = _RULES) -> Due:
     """The actions that are due, in order; empty when waiting is right."""
+    if sight.record is not None and not sight.record.state.is_final:
+        sight = replace(sight, record=None)  # a word that nobody knows is no verdict
     if sight.jobs:
         return _live(sight, rules)
     if sight.entry is not None:

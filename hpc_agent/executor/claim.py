@@ -66,11 +66,16 @@ class Claimer:
                 return Lost(taken)
             if before.state == "won":
                 return self._resume(task, before)
-        if task.status is TaskStatus.QUEUED:
+        if task.status is TaskStatus.QUEUED or self._was_started_late(task):
             return self._from_queue(task, before)
         if require_queue:
             return Lost(f"the task is {task.status.value}, not queued")
         return self._unqueued(task)
+
+    def _was_started_late(self, task: Task) -> bool:
+        """Whether it shows as running though it was put back to its queue: by a start of a job that was taken for dead,
+        and that was just about to say so. It has ended since; the queue is the truth."""
+        return task.status is TaskStatus.IN_PROGRESS and self._client.queues.holding(task.id) is not None
 
     def _is_over(self, before: Claim) -> bool:
         """Whether this very start of our job has run it to its end before."""

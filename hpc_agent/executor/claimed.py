@@ -155,6 +155,8 @@ class ClaimedRun:
         The stamp comes first: whoever sees the task running can tell whose run it is.
         """
         task, me = self._task, self._me
+        if not self._still_ours():
+            return ended(0, Circumstances(Why.FENCED))
         if task.status is TaskStatus.QUEUED:
             # An abort between our claim and here has stopped the task, and ``tasks.started`` would undo that.
             seen = self._client.tasks.glimpse([task.id]).get(task.id)

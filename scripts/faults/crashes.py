@@ -179,14 +179,16 @@ def points(bench: Bench, variant: str, command: str) -> list[tuple[str, Point]]:
     return [(variant, Point(command, label, nth, when)) for label, nth in passed for when in ("before", "after")]
 
 
-def all_points(bench: Bench, variants: Sequence[str], commands: Sequence[str]) -> list[tuple[str, Point]]:
+def all_points(
+    bench: Bench, variants: Sequence[str] = tuple(VARIANTS), commands: Sequence[str] = COMMANDS, *, at_once: int = 3
+) -> list[tuple[str, Point]]:
     # The first run fills the cache that all but the cold ones share.
     Run(bench, "warm", "success", NOWHERE).result()
-    found = []
-    for variant in variants:
-        for command in commands if variant != COLD else [name for name in commands if name == "daemon"]:
-            found += points(bench, variant, command)
-    return found
+    pairs = [
+        (variant, command) for variant in variants for command in commands if variant != COLD or command == "daemon"
+    ]
+    with ThreadPoolExecutor(at_once) as pool:
+        return [point for found in pool.map(lambda pair: points(bench, *pair), pairs) for point in found]
 
 
 def enumerate_crashes(
@@ -211,6 +213,17 @@ def sample(found: Sequence[tuple[str, Point]], count: int, seed: int) -> list[tu
     dice = random.Random(seed)
     edges = [round(index * len(found) / count) for index in range(count + 1)]
     return [found[dice.randrange(first, last)] for first, last in itertools.pairwise(edges)]
+
+
+def line(result: Result) -> str:
+    """For a table."""
+    point = result.point
+    word = f"WRONG: {result.wrong}" if result.wrong else "ok" if result.reached else "not reached"
+    door = f"{point.door} ({point.nth})"
+    return (
+        f"{result.variant:<8} {point.command:<10} {point.when:<6} {door:<36.36} {result.status:<10} "
+        f"{result.seconds:5.1f} s  {word}"
+    )
 
 
 def summary(results: Sequence[Result], boundaries: int) -> dict[str, Any]:

@@ -265,6 +265,7 @@ class Executor:
         self.run: RunDirectory = site.runs.of(attempt)
         self.won: Won | None = None
         self.stage = "new"
+        self.seen = TaskStatus.UNKNOWN
         self.process = False
         """Whether the user's process runs."""
         self.zombie = False
@@ -307,7 +308,9 @@ class Executor:
             pid=1,
         )
         claimer = Claimer(site.server, self.run, me, site.clock)  # type: ignore[arg-type]
-        claimed = claimer.claim(site.server.tasks.get(TASK), require_queue=True)
+        task = site.server.tasks.get(TASK)
+        self.seen = task.status
+        claimed = claimer.claim(task, require_queue=True)
         if not isinstance(claimed, Won):
             self.leave()
             return
@@ -318,7 +321,10 @@ class Executor:
         """As ``executor.claimed.ClaimedRun`` starts a task."""
         assert self.won is not None
         server = self.site.server
-        if not self.won.resumed and server.tasks.glimpse([TASK])[TASK].status is not TaskStatus.QUEUED:
+        if not still_ours(self.run, self.won.claim):
+            self.leave(1)
+            return
+        if self.seen is TaskStatus.QUEUED and server.tasks.glimpse([TASK])[TASK].status is not TaskStatus.QUEUED:
             self._report("none", "taken back")
             return
         server.tasks.stamp(TASK, f"{self.run.attempt.id}.{self.start}", {})
@@ -356,7 +362,6 @@ class Executor:
     def _running(self) -> None:
         self.look()
         if self.process:
-            self.site.finished += 1
             self._end("completed", "worker execution done")
 
     def tell_to_end(self, cause: Cause) -> None:
@@ -383,6 +388,7 @@ class Executor:
             self.leave(1)
             return
         self.run.write_exit_report(self._last)
+        self.site.finished += self._last.status == "completed"
         self.stage = "posting"
 
     def _posting(self) -> None:
@@ -416,7 +422,7 @@ class PretendedSite:
         self.begun = 0
         """Processes of the user that were started since a person last enqueued the task."""
         self.finished = 0
-        """… and that ended by themselves."""
+        """… and of which it is on record that they ended by themselves."""
         self.together = 0
         """The most of them at once, ever."""
 
