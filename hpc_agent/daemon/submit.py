@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import msgspec
@@ -15,7 +16,7 @@ from hpc_agent.daemon.space import NoRoom, Space
 from hpc_agent.daemon.stage import Stages
 from hpc_agent.daemon.terms import exports, gpu_range
 from hpc_agent.domain.attempt import Attempt
-from hpc_agent.domain.job import Accepted, Uncertain
+from hpc_agent.domain.job import Accepted, Refused, Uncertain
 from hpc_agent.domain.job import Submission as Answer
 from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.task import Task
@@ -69,16 +70,13 @@ class Submitter:
         gpus = space.take(queue.id, gpu_range(self._launch.terms, queue.name, resources.gpus, task.properties))
         if isinstance(gpus, NoRoom):
             return gpus
-        resources = replace(resources, gpus=gpus)
-        if avoided := self._nodes.avoided():
-            resources = replace(resources, exclude=",".join([*filter(None, [resources.exclude]), *avoided]))
         owners = self._launch.owners
         directory.create()
         context = JobContext(
             task=task,
             attempt=attempt,
             queue_name=queue.name,
-            resources=resources,
+            resources=replace(resources, gpus=gpus),
             site=self._settings.hpc.slurm,
             run_dir=directory.path,
             output=directory.job_output,
@@ -90,7 +88,7 @@ class Submitter:
             requeue=settings.max_restarts > 0,
         )
         # Rendered before it is staged: a broken template is known at once.
-        text = self._renderer.render(settings.template, context)
+        self._renderer.render(settings.template, context)
         if self._stages is not None:
             staged = self._stages.get(attempt, task, wait=wait)
             if staged is None:
@@ -98,9 +96,26 @@ class Submitter:
             write_record(directory.stage, staged)
         if owners:
             owners.write(task, directory)
+        avoided = self._nodes.avoided()
+        request = self._request(settings.template, context, directory, avoided)
+        answer = self._hand_over(task, queue, directory, request, number)
+        if isinstance(answer, Refused) and avoided:
+            log.warning("refused where bad nodes are avoided, trying with them", task=task.id, said=answer.message)
+            request = self._request(settings.template, context, directory, ())
+            answer = self._hand_over(task, queue, directory, request, number)
+        return answer
+
+    def _request(
+        self, template: str, context: JobContext, directory: RunDirectory, avoided: Sequence[str]
+    ) -> SubmitRequest:
+        """The job's script is written."""
+        resources = context.resources
+        if avoided:
+            resources = replace(resources, exclude=",".join([*filter(None, [resources.exclude]), *avoided]))
+        text = self._renderer.render(template, replace(context, resources=resources))
         write_atomic(directory.script, text.encode(), mode=0o700)
-        request = SubmitRequest(directory.script, attempt.job_name, directory.path, directory.job_output, resources)
-        return self._hand_over(task, queue, directory, request, number)
+        name = context.attempt.job_name
+        return SubmitRequest(directory.script, name, directory.path, directory.job_output, resources)
 
     def _hand_over(
         self, task: Task, queue: Queue, directory: RunDirectory, request: SubmitRequest, number: int

@@ -11,8 +11,12 @@ import pytest
 from e2e_site import Site, wait_for
 from served_queues import serve
 
-from hpc_agent.domain.ids import TaskId
+from hpc_agent.clock import SYSTEM
+from hpc_agent.daemon.nodes import DEATHS, BadNodes
+from hpc_agent.domain.attempt import Attempt
+from hpc_agent.domain.ids import AttemptId, TaskId
 from hpc_agent.domain.status import TaskStatus
+from hpc_agent.runs.directory import RunsFolder
 
 pytestmark = [pytest.mark.slurm, pytest.mark.clearml]
 
@@ -152,6 +156,18 @@ def test_after_two_deaths_on_a_node_the_third_job_goes_elsewhere(site: Site) -> 
     script = max((site.root / "runs" / task).glob("*/job.sbatch"), key=lambda path: path.stat().st_mtime)
     assert f"#SBATCH --exclude={nodes[0]}" in script.read_text()
     (site.root / "runs" / ".nodes.json").unlink()
+
+
+def test_where_every_node_has_failed_tasks_run_all_the_same(site: Site) -> None:
+    runs = RunsFolder(site.root / "runs")
+    for name in ("n1", "n2", "n3"):
+        for number in range(DEATHS):
+            BadNodes(runs.nodes, SYSTEM).blame(name, Attempt(TaskId("0" * 32), AttemptId(f"{number:08}")))
+    try:
+        task = serve(site, {"nodes": ""}).task("nodes", "print('ran')\n")
+        assert site.wait_for_end(task, 90) is TaskStatus.COMPLETED
+    finally:
+        runs.nodes.unlink()
 
 
 def _resumed(site: Site, name: str) -> bool:
