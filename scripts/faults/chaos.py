@@ -252,6 +252,7 @@ class Result:
             "jobs left": len(self.jobs_left),
             "seconds": round(self.seconds),
             "by fault": self.table(),
+            "faults": [{**vars(hit), "tasks": sorted(hit.tasks)} for hit in self.hits],
             "wrong": [{"task": story.task, "what": kind.value, "how": text} for story, kind, text in self.wrong()],
         }
 

@@ -17,6 +17,8 @@ from faults.troubled import Trouble
 
 _VICTIM_S = 40.0
 """How long a fault waits for a job that it can hit."""
+_SINFO_S = 4.0
+"""How late a node that went down may be seen, with a slurmctld that is busy or away."""
 _TROUBLES = (*Trouble, None, None, None, None)
 
 
@@ -70,8 +72,11 @@ class Troublemaker:
                 self.now.discard(fault.kind)
                 self.over += 1
 
-    def _hit(self, fault: Fault, since: float, tasks: Sequence[str], **more: str | bool) -> bool:
-        self.hits.append(Hit(fault.kind, since, time.time(), frozenset(tasks), **more))  # type: ignore[arg-type]
+    def _hit(
+        self, fault: Fault, since: float, tasks: Sequence[str], until: float | None = None, **more: str | bool
+    ) -> bool:
+        hit = Hit(fault.kind, since, until or time.time(), frozenset(tasks), **more)  # type: ignore[arg-type]
+        self.hits.append(hit)
         return True
 
     def _in_flight(self) -> list[str]:
@@ -151,12 +156,20 @@ class Troublemaker:
         self._site.stop_part(node, kill=True)
         if processes:
             self._site.kill_jobs_on(node)
+        until = time.time()
         if not processes or fault.choice > 0.5:
-            wait_until(lambda: self._state(node).startswith("down") or self.stopping, 120)
+            wait_until(lambda: self._is_down(node) or self.stopping, 120)
+        # Seen to be down: a moment ago Slurm gave its jobs up. Those that live end when slurmd is back, at the latest.
+        since = since if processes else time.time() - _SINFO_S
         time.sleep(min(fault.seconds, 8))
         self._site.start_part(node)
         wait_until(lambda: self._state(node) in UP_STATES, 90)
-        return self._hit(fault, since, tasks, node=node)
+        until = until if processes else time.time()
+        return self._hit(fault, since, tasks, until, node=node, ghosts=not processes)
+
+    def _is_down(self, node: str) -> bool:
+        time.sleep(0.5)
+        return self._state(node).startswith("down")
 
     def _node(self, fault: Fault, ahead: float = 1.0) -> str:
         """One with a task that has so many seconds before it, if there is one."""
@@ -186,11 +199,14 @@ class Troublemaker:
         if answer.returncode:
             return False
         job = answer.stdout.strip()
-        wait_until(lambda: self._is_gone(job), 90)
+        if not wait_until(lambda: self._is_gone(job), 60):
+            self._site.slurm("scancel", job)
+            wait_until(lambda: self._is_gone(job), 60)
         return self._hit(fault, since, tasks, node=node, partition="scavenge")
 
     def _is_gone(self, job: str) -> bool:
         # squeue exits 1 for one unknown id, and also when slurmctld is away.
+        time.sleep(0.5)
         answer = self._site.slurm("squeue", "-h", "-o", "%A")
         return answer.returncode == 0 and job not in answer.stdout.split()
 

@@ -11,6 +11,9 @@ from faults.chaos_ledger import LINES_A_START, Job, Start
 
 AT_ITS_END_S = 1.5
 """A process that wrote "end" this shortly before its node or job was hit may not have been seen to end by anybody."""
+_GHOST_S = 4.0
+"""A process on a node that Slurm has given up notices within two looks of its agent that its task is no longer its own.
+What it prints meanwhile is nobody's."""
 _FINALS = ("completed", "failed", "stopped")
 
 
@@ -22,7 +25,8 @@ class Wrong(Enum):
 
 @dataclass(frozen=True)
 class Hit:
-    """One fault. ``job`` or ``node`` where it ends processes; ``tasks`` in flight when it began."""
+    """One fault. ``job`` or ``node`` where it ends processes, in the span that ``since`` and ``until`` tell; ``tasks``
+    in flight when it began."""
 
     kind: str
     since: float
@@ -34,21 +38,27 @@ class Hit:
     """Of the node, only jobs of this partition."""
     cancels: bool = False
     """Somebody's wish that the job ends for good."""
+    ghosts: bool = False
+    """The processes themselves live on for a while: Slurm only takes them for dead."""
 
     def ends(self, start: Start, partition: str) -> bool:
         """Whether it may have ended this process."""
         if self.job:
-            between = start.at <= self.until + _STARTING_S and self.since - _SLACK_S <= start.last_at
-            return self.job == start.job and between and start.last_at <= self.until + _SLACK_S
-        if not self.node or self.node != start.node or self.partition not in ("", partition):
-            return False
-        return start.at <= self.until and start.last_at >= self.since - _SLACK_S
+            where = self.job == start.job
+        else:
+            where = bool(self.node) and self.node == start.node and self.partition in ("", partition)
+        return where and start.at <= self.until + _STARTING_S and start.last_at >= self.since - _SILENT_S
+
+    def saw_end(self, start: Start) -> bool:
+        """Whether it came just when the process ended."""
+        at = start.ended_at
+        return at is not None and self.since - AT_ITS_END_S <= at <= self.until + AT_ITS_END_S
 
 
-_SLACK_S = 8.0
-"""After a hit a process has KillWait (5 s) to end, and it may be silent between two lines."""
 _STARTING_S = 2.0
 """A job that is hit may be about to start its process."""
+_SILENT_S = 3.0
+"""Between two lines on a busy machine."""
 
 
 @dataclass(frozen=True)
@@ -93,12 +103,7 @@ class Story:
         return [hit for hit in self.hits if hit.ends(start, self.job.partition)]
 
     def _cut(self, start: Start) -> bool:
-        assert start.ended_at is not None
-        return any(
-            hit.since - AT_ITS_END_S <= start.ended_at <= hit.until + AT_ITS_END_S
-            for hit in self._enders(start)
-            if not hit.cancels
-        )
+        return any(hit.saw_end(start) for hit in self._enders(start) if not hit.cancels)
 
     def _twice(self) -> list[str]:
         found = []
@@ -114,7 +119,7 @@ class Story:
     def _lost_lines(self) -> list[str]:
         lines = list(self.seen.lines)
         found = []
-        if missing := sorted({line for start in self.starts for line in start.lines} - set(lines)):
+        if missing := sorted({line for start in self.starts for line in self._due(start)} - set(lines)):
             found.append(f"{len(missing)} lines are missing on the server, the first: {missing[0]}")
         if doubled := sorted({line for line in lines if lines.count(line) > 1}):
             found.append(f"{len(doubled)} lines are doubled on the server, the first: {doubled[0]}")
@@ -124,6 +129,12 @@ class Story:
         if strange := [line for line in lines if line // LINES_A_START >= max(len(self.starts), 1)]:
             found.append(f"line {strange[0]} is on the server, and no start has printed it")
         return found
+
+    def _due(self, start: Start) -> list[int]:
+        """The lines of a start that must be on the server."""
+        ghost = any(hit.ghosts for hit in self._enders(start))
+        until = start.last_at - _GHOST_S if ghost else start.last_at
+        return [line for line, at in zip(start.lines, start.printed_at, strict=True) if at <= until]
 
     def _verdict(self) -> str:
         """Why the final status is wrong, or nothing."""

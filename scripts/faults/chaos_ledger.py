@@ -75,6 +75,7 @@ class Start:
     """Processes of the same task that lived at that time."""
     lines: list[int] = field(default_factory=list)
     """Certainly printed."""
+    printed_at: list[float] = field(default_factory=list)
     last_at: float = 0.0
     """The last sign of life."""
     told_at: float | None = None
@@ -96,6 +97,7 @@ def read(ledger: Path) -> list[Start]:
         start.last_at = float(at)
         if word == "line":
             start.lines.append(int(rest[0]))
+            start.printed_at.append(float(at))
         elif word == "told":
             start.told_at = float(at)
         elif word == "end":

@@ -18,7 +18,9 @@ ONCE = Job(lines=2, pause=1.0, code=0, queue="once", partition="main")
 def start(at: float = 0.0, *, ended: float | None = None, code: int = 0, number: int = 0) -> Start:
     lines = [1000 * number, 1000 * number + 1]
     ends = None if ended is None else code
-    return Start(10 + number, at, "7", "n1", lines=lines, last_at=at + 2, ended_at=ended, code=ends)
+    return Start(
+        10 + number, at, "7", "n1", lines=lines, printed_at=[at, at + 2], last_at=at + 2, ended_at=ended, code=ends
+    )
 
 
 def seen(status: str = "completed", reason: str = "", *lines: int, in_queue: bool = False) -> Seen:
@@ -30,7 +32,7 @@ def kinds(story: Story) -> list[Wrong]:
 
 
 REQUEUE = Hit("requeued", 2.0, 2.1, frozenset({"t"}), job="7")
-NODE = Hit("node dead", 2.0, 30.0, frozenset({"t"}), node="n1")
+NODE = Hit("node dead", 2.0, 2.5, frozenset({"t"}), node="n1")
 CANCEL = Hit("cancelled by hand", 2.0, 2.1, frozenset({"t"}), job="7", cancels=True)
 
 
@@ -50,7 +52,7 @@ def test_a_second_start_needs_a_fault_that_ended_the_first() -> None:
 def test_a_start_after_an_end_is_twice_unless_the_node_went_down_with_it() -> None:
     starts = [start(ended=2.5), start(20, ended=22, number=1)]
     server = seen("completed", "", 0, 1, 1000, 1001)
-    late = Hit("node dead", 9.0, 30.0, frozenset({"t"}), node="n1")
+    late = Hit("node dead", 9.0, 9.5, frozenset({"t"}), node="n1")
     assert kinds(Story("t", JOB, starts, server, [late])) == [Wrong.TWICE]
     story = Story("t", JOB, starts, server, [NODE])
     assert (kinds(story), story.cut_at_its_end) == ([], 1)
@@ -67,6 +69,14 @@ def test_lines_that_miss_come_twice_or_out_of_order_are_lost(lines: tuple[int, .
     [(kind, text)] = Story("t", JOB, [start(ended=2)], seen("completed", "", *lines)).wrong()
     assert kind is Wrong.LOST
     assert words in text
+
+
+def test_what_a_process_prints_after_its_task_was_taken_from_it_is_nobodys() -> None:
+    ghost = Hit("node dead to Slurm", 1.0, 8.0, frozenset({"t"}), node="n1", ghosts=True)
+    first = Start(10, 0, "7", "n1", lines=[0, 1, 2], printed_at=[0, 1, 7], last_at=7)
+    starts = [first, start(20, ended=22, number=1)]
+    assert kinds(Story("t", JOB, starts, seen("completed", "", 0, 1, 1000, 1001), [ghost])) == []
+    assert kinds(Story("t", JOB, starts, seen("completed", "", 0, 2, 1000, 1001), [ghost])) == [Wrong.LOST]
 
 
 def test_a_task_without_an_end_is_lost_unless_it_is_in_a_queue() -> None:
