@@ -339,8 +339,17 @@ def _write_all(descriptor: int, data: bytes) -> None:
             view = view[os.write(descriptor, view) :]
 
 
-def spawn_detached(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: Path) -> int:
+def spawn_detached(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    cwd: Path,
+    output: Path,
+    first: Callable[[], None] | None = None,
+) -> int:
     """Start a program that outlives us, output appended to a file; returns its pid, which leads a group of its own.
+
+    ``first`` is called in the new process before it becomes the program; only for callers without other threads.
 
     Raises:
         ProcessError: it could not be started.
@@ -355,6 +364,7 @@ def spawn_detached(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, ou
                 env=dict(env),
                 cwd=cwd,
                 start_new_session=True,
+                preexec_fn=first,
             )
     except OSError as error:
         raise ProcessError(f"could not start {argv[0]}: {error.strerror or error}") from error

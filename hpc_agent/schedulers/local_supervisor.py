@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 from hpc_agent import process
@@ -47,13 +48,14 @@ class Supervisor:
         env = {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(gpus), "HPC_AGENT_JOB_ID": self._folder.id}
         try:
             pid = process.spawn_detached(
-                [str(self._folder.script)], env=env, cwd=Path(spec.workdir), output=Path(spec.output)
+                [str(self._folder.script)],
+                env=env,
+                cwd=Path(spec.workdir),
+                output=Path(spec.output),
+                first=self._introduce,
             )
         except ProcessError as error:
             return Ending(JobState.FAILED, self._clock.now(), exit_code=127, reason=str(error))
-        child = process_id(pid)
-        if child is not None:
-            self._folder.write_child(child)
         threading.Thread(target=self._watch, args=(pid,), daemon=True).start()
         in_time = self._wake.wait(spec.time_limit)
         if not self._ended.is_set():
@@ -63,6 +65,12 @@ class Supervisor:
         process.kill_group(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
         return self._ending(os.waitstatus_to_exitcode(status), timed_out=not in_time)
+
+    def _introduce(self) -> None:
+        """The job says itself who it is: if its supervisor dies right after its start, it is not taken for gone."""
+        with suppress(OSError):
+            if (child := process_id(os.getpid())) is not None:
+                self._folder.write_child(child)
 
     def _watch(self, pid: int) -> None:
         # Not reaped yet: until then nobody else can get this process group's number.

@@ -101,14 +101,16 @@ class Run:
         work = VARIANTS[self._variant]
         task = self._bench.task(self.root.name, self._queue, work.script(self._ledger))
         daemon = self._daemon()
-        aborted = False
+        asked = aborted = False
         try:
             while not self._is_over(task):
                 if daemon.poll() is not None:
                     daemon = self._daemon()
-                if self._variant == "abort" and not aborted and self._bench.lines(task):
+                if self._variant == "abort" and not asked and self._bench.lines(task):
+                    # Whoever was to hear it may be dead by now, and its daemon about to say so.
+                    aborted = self._point.command == "daemon" or not self._mark.exists()
                     self._bench.direct.session.call("tasks.stop", {"task": task})
-                    aborted = True
+                    asked = True
                 if time.monotonic() - begun > PATIENCE_S:
                     return self._judged(task, begun, aborted, "stuck")
                 time.sleep(0.1)
@@ -154,7 +156,9 @@ class Run:
     def _wrong(self, result: Result, aborted: bool) -> str:
         expected = ENDS[self._variant]
         # Killed while it had the task's process: it cannot say how that would have ended, and nobody else can.
-        died = self._point.command in ("execute", SUPERVISOR) and any(words in result.reason for words in DIED)
+        # An abort that came after it ended has no reason of its own, and the server forgets the one that was there.
+        said = any(words in result.reason for words in DIED) or (self._variant == "abort" and not result.reason)
+        died = self._point.command in ("execute", SUPERVISOR) and said
         if result.started != 1 and not (result.started == 0 and died):
             return f"started {result.started} times"
         if result.status != expected and not (result.status == "failed" and died and not aborted):
