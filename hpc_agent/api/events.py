@@ -7,11 +7,17 @@ from typing import Any
 
 from hpc_agent.api.session import Session
 from hpc_agent.domain.ids import TaskId, WorkerId
-from hpc_agent.errors import ApiError
+from hpc_agent.errors import ApiError, NotFoundError, ServerUnreachableError
+from hpc_agent.logs import Events as Log
 from hpc_agent.retry import Budget
+from hpc_agent.wire.errors import EVENTS_NOT_ADDED
+
+log = Log("events")
 
 _PAGE = 500
 """Log events in one answer."""
+_STORE_TROUBLE = "error when indexing"
+"""In the reference server's refusal when its store took nothing (full, read-only); other refusals are for good."""
 
 
 class Events:
@@ -19,9 +25,11 @@ class Events:
         self._session = session
 
     def add(self, events: Sequence[Mapping[str, Any]], *, budget: Budget) -> int:
-        """Send events; returns how many were stored. 0 means that the server wants none of them (a deleted task).
+        """Send events; returns how many were stored. 0 means that the server wants none of them (a deleted or published
+        task); its reason is logged.
 
         Raises:
+            ApiError: it was refused (413: the request is too large).
             ServerUnreachableError: no usable answer; where that is uncertain, ask for their ``stamps`` before sending
                 them again, or they may be there twice.
         """
@@ -30,17 +38,23 @@ class Events:
         try:
             answer = self._session.call_lines("events.add_batch", events, budget=budget)
         except ApiError as error:
-            if error.code == 400:
-                return 0
-            raise
+            if error.code != 400:
+                raise
+            if error.subcode == EVENTS_NOT_ADDED.subcode and _STORE_TROUBLE in str(error).lower():
+                raise ServerUnreachableError(f"{error}; its store may be full", uncertain=False) from error
+            log.warning("the server wants none of these events", events=len(events), error=error)
+            return 0
         return int(answer.get("added") or 0)
 
-    def stamps(self, task: TaskId, worker: WorkerId, first_ms: int, last_ms: int) -> set[int]:
-        """The time stamps in this range of the worker's log events that the server has."""
+    def stamps(self, task: TaskId, worker: WorkerId, first_ms: int, last_ms: int, *, budget: Budget) -> set[int]:
+        """The time stamps in this range of the worker's log events that the server has; none of a deleted task."""
         found: set[int] = set()
         after = first_ms - 1
         while after < last_ms:
-            events = self._page(task, after)
+            try:
+                events = self._page(task, after, budget)
+            except NotFoundError:
+                return set()
             found |= {int(e["timestamp"]) for e in events if e.get("worker") == worker}
             latest = max((int(event["timestamp"]) for event in events), default=last_ms)
             if len(events) < _PAGE or latest <= after:
@@ -48,13 +62,22 @@ class Events:
             after = latest
         return {stamp for stamp in found if first_ms <= stamp <= last_ms}
 
+    def latest(self, task: TaskId, *, budget: Budget) -> int:
+        """The time stamp of the task's last log event, whoever sent it; 0 without any."""
+        query = {"task": task, "batch_size": 1, "order": "desc", "navigate_earlier": True}
+        try:
+            events = self._session.call("events.get_task_log", query, budget=budget).get("events") or ()
+        except NotFoundError:
+            return 0
+        return max((int(event["timestamp"]) for event in events), default=0)
+
     def console_after(self, task: TaskId, timestamp_ms: int) -> list[dict[str, Any]]:
         """Log events later than ``timestamp_ms``, oldest first, as the server has them; at most a page of them."""
         return sorted(self._page(task, timestamp_ms), key=lambda event: int(event["timestamp"]))
 
-    def _page(self, task: TaskId, after_ms: int) -> list[dict[str, Any]]:
+    def _page(self, task: TaskId, after_ms: int, budget: Budget | None = None) -> list[dict[str, Any]]:
         query: dict[str, Any] = {"task": task, "batch_size": _PAGE, "order": "asc", "navigate_earlier": False}
         if after_ms:
             query["from_timestamp"] = after_ms
-        answer = self._session.call("events.get_task_log", query)
+        answer = self._session.call("events.get_task_log", query, budget=budget)
         return [event for event in answer.get("events") or () if int(event["timestamp"]) > after_ms]

@@ -21,6 +21,7 @@ from hpc_agent.config.settings import ApiSettings
 from hpc_agent.errors import ApiError, AuthError, ConfigError, NotFoundError, ServerUnreachableError
 from hpc_agent.redact import Secret, without_credentials
 from hpc_agent.retry import ROUTINE, Budget, retry
+from hpc_agent.wire.errors import BODY_TOO_LARGE
 
 API_VERSION = "2.14"
 """Asked for in every call: old enough for every server in use, new enough for all that we send."""
@@ -272,6 +273,11 @@ class Session:
 def _data(response: requests.Response, endpoint: str, where: str) -> dict[str, Any]:
     """The ``data`` of a good answer; everything else is an error."""
     meta, data = _envelope(response)
+    if response.status_code == BODY_TOO_LARGE.code:
+        # Mostly a proxy's own page: whoever says so has read no more of it.
+        raise ApiError(
+            endpoint, response.status_code, 0, "the request is too large for it or for what stands before it"
+        )
     if meta is None or response.status_code in _TEMPORARY:
         said = meta.get("result_msg") if meta else "something that is not ClearML's envelope"
         raise ServerUnreachableError(

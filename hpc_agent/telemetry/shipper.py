@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 from hpc_agent.api.events import Events as EventsService
 from hpc_agent.clock import Clock
 from hpc_agent.domain.ids import TaskId, WorkerId
-from hpc_agent.errors import HpcAgentError, ServerUnreachableError
+from hpc_agent.errors import ApiError, HpcAgentError, ServerUnreachableError
 from hpc_agent.logs import Events
 from hpc_agent.retry import ONCE, Budget
-from hpc_agent.telemetry.spool import Batch, Mark, Spool, cut, text_of
-from hpc_agent.wire.event import MAX_MESSAGE_BYTES, log_event
+from hpc_agent.telemetry.spool import Batch, Chunk, Mark, Spool, cut, text_of
+from hpc_agent.wire.errors import BODY_TOO_LARGE
+from hpc_agent.wire.event import MAX_MESSAGE_BYTES, log_event, sent_bytes
 
 log = Events("shipper")
 
@@ -26,8 +26,10 @@ INTERVAL_S = 0.5
 """A line is readable on the server within this and one request."""
 PARTIAL_INTERVAL_S = 10.0
 """How often a progress bar that ends no line is shown."""
-BATCH_BYTES = 1024 * 1024
-"""One request; the reference's size too, far under every server's limit."""
+BATCH_BYTES = 256 * 1024
+"""One request as it is sent. Proxies before servers refuse 1 MiB (nginx, unless told otherwise), some much less."""
+SMALLEST_BYTES = 2048
+"""What a request is cut down to where more is refused."""
 DOUBT_S = 3.0
 """A server of many parts shows an event that it took about a second later; asked sooner it may deny it."""
 
@@ -70,6 +72,9 @@ class Shipper:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._partial_at = clock.monotonic()
+        self._most = BATCH_BYTES
+        self._last_ms: int | None = None
+        """The latest stamp of what the task's console shows; None before the server was asked."""
         self._open(self._spools[0])
 
     def _open(self, spool: Spool) -> None:
@@ -91,10 +96,16 @@ class Shipper:
 
     def finish(self, budget: Budget) -> bool:
         """Send the rest. False if the server did not take it within the budget: the mark says where to go on."""
+        begun = self._clock.monotonic()
         self._stop.set()
         if self._thread is not None:
-            self._thread.join(timeout=budget.seconds + 90)
-        return self.drain(budget)
+            self._thread.join(timeout=budget.seconds)
+            if self._thread.is_alive():
+                # It waits for an answer. A second sender beside it would double lines.
+                log.warning("console not sent, its last request has no answer", task=self._source.task)
+                return False
+        left = max(budget.seconds - (self._clock.monotonic() - begun), 0.0)
+        return self.drain(replace(budget, seconds=left))
 
     def drain(self, budget: Budget) -> bool:
         """Send everything up to the end of the file; see ``finish``. A refusal is tried again too: a proxy's 401 passes
@@ -135,9 +146,14 @@ class Shipper:
             return False
         batch = self._mark.sending
         assert batch is not None
-        self._send(self._without_stored(batch, self._texts(batch)))
+        texts = self._without_stored(batch, self._texts(batch))
+        if self._is_taken(texts, WorkerId(batch.worker) if batch.worker else self._source.worker):
+            self._mark = Mark(batch.ends[-1], batch.last_ms)
+            self._last_ms = None if self._last_ms is None else max(self._last_ms, batch.last_ms)
+        else:
+            self._mark = Mark(self._mark.offset, self._mark.timestamp_ms)
+            self._write(self._mark)
         self._doubtful_since = None
-        self._mark = Mark(batch.ends[-1], batch.last_ms)
         return True
 
     def _open_next(self) -> bool:
@@ -156,7 +172,8 @@ class Shipper:
             return False
         now_ms = int(self._clock.now().timestamp() * 1000)
         # Each event gets a later stamp than the one before: the server shows them in that order.
-        batch = Batch(tuple(ends), max(self._mark.timestamp_ms + 1, now_ms))
+        after = max(self._mark.timestamp_ms, self._shown_until())
+        batch = Batch(tuple(ends), max(after + 1, now_ms), self._source.worker)
         self._mark = Mark(self._mark.offset, self._mark.timestamp_ms, batch)
         self._write(self._mark)
         return True
@@ -165,26 +182,44 @@ class Shipper:
         self._spool.remember(mark)
         self._written = mark
 
+    def _shown_until(self) -> int:
+        """By other starts, other attempts and the daemon too: the clocks of their nodes may be ahead of ours."""
+        if self._last_ms is None:
+            self._last_ms = self._events.latest(self._source.task, budget=ONCE)
+        return self._last_ms
+
     def _cut(self, final: bool) -> list[int]:
         """Where the events of the next batch end."""
         offset = self._mark.offset
-        data = self._spool.read(offset, BATCH_BYTES)
-        last = final and len(data) < BATCH_BYTES
+        data = self._spool.read(offset, self._most)
+        last = final and len(data) < self._most
         partial = self._clock.monotonic() - self._partial_at > PARTIAL_INTERVAL_S
+        longest = min(MAX_MESSAGE_BYTES, self._most)
         ends: list[int] = []
-        position = 0
+        position = size = 0
         while position < len(data):
             rest = data[position:]
-            if not (last or partial or b"\n" in rest[:MAX_MESSAGE_BYTES] or len(rest) >= MAX_MESSAGE_BYTES):
+            if not (last or partial or b"\n" in rest[:longest] or len(rest) >= longest):
                 break
-            chunk = cut(rest, position, MAX_MESSAGE_BYTES, final=last, collapse=self._source.collapse)
+            chunk = self._next_chunk(rest, position, longest, final=last)
             if chunk is None:
+                break
+            size += sent_bytes(chunk.text)
+            if ends and size > self._most:
                 break
             position = chunk.end
             ends.append(offset + position)
         if partial and position:
             self._partial_at = self._clock.monotonic()
         return ends
+
+    def _next_chunk(self, rest: bytes, position: int, longest: int, *, final: bool) -> Chunk | None:
+        """One event: of lines that grow as they are sent (escapes of colours: sixfold) fewer than of others."""
+        while True:
+            chunk = cut(rest, position, longest, final=final, collapse=self._source.collapse)
+            if chunk is None or sent_bytes(chunk.text) <= self._most or longest <= SMALLEST_BYTES // 8:
+                return chunk
+            longest //= 2
 
     def _texts(self, batch: Batch) -> list[tuple[int, str]]:
         """Stamp and text of each event."""
@@ -201,15 +236,31 @@ class Shipper:
         if self._doubtful_since is None:
             return texts
         self._clock.sleep(min(max(self._doubtful_since + DOUBT_S - self._clock.monotonic(), 0), DOUBT_S))
-        stored = self._events.stamps(self._source.task, self._source.worker, batch.first_ms, batch.last_ms)
+        worker = WorkerId(batch.worker) if batch.worker else self._source.worker
+        stored = self._events.stamps(self._source.task, worker, batch.first_ms, batch.last_ms, budget=ONCE)
         return [(stamp, text) for stamp, text in texts if stamp not in stored]
 
-    def _send(self, texts: list[tuple[int, str]]) -> None:
-        source = self._source
-        events: list[dict[str, Any]] = [log_event(source.task, source.worker, text, stamp) for stamp, text in texts]
+    def _is_taken(self, texts: Sequence[tuple[int, str]], worker: WorkerId) -> bool:
+        """Send these; False if they are too large for one request: nothing was taken, and they are to be cut anew.
+
+        Raises:
+            HpcAgentError: they may or may not have been taken.
+        """
+        task = self._source.task
         try:
-            self._events.add(events, budget=ONCE)
+            stored = self._events.add([log_event(task, worker, text, stamp) for stamp, text in texts], budget=ONCE)
         except ServerUnreachableError as error:
             if error.uncertain:
                 self._doubtful_since = self._clock.monotonic()
             raise
+        except ApiError as error:
+            if error.code != BODY_TOO_LARGE.code or self._most <= SMALLEST_BYTES:
+                raise
+            size = sum(sent_bytes(text) for _, text in texts)
+            self._most = max(min(self._most, size) // 2, SMALLEST_BYTES)
+            log.warning("too large for the server or what stands before it", task=task, bytes=size, now=self._most)
+            return False
+        if 0 < stored < len(texts):
+            self._doubtful_since = self._clock.monotonic()
+            raise ServerUnreachableError(f"the server stored {stored} of {len(texts)} pieces of the console of {task}")
+        return True

@@ -15,10 +15,14 @@ log = Events("console")
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """Events that are being sent: they end at these offsets, and are stamped ``first_ms``, ``first_ms + 1`` …"""
+    """Events that are being sent: they end at these offsets, and are stamped ``first_ms``, ``first_ms + 1`` …
+
+    ``worker`` says whose they are on the server, whoever sends them again; empty in marks of older versions.
+    """
 
     ends: tuple[int, ...]
     first_ms: int
+    worker: str = ""
 
     @property
     def last_ms(self) -> int:

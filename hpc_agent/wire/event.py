@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from hpc_agent.domain.ids import TaskId, WorkerId
 
 MAX_MESSAGE_BYTES = 64 * 1024
 """The reference packs up to this much text into one event; servers and pages cope with it."""
+
+_AROUND_TEXT = 200
+"""Bytes of an event's other fields."""
 
 
 def log_event(task: TaskId, worker: WorkerId, text: str, timestamp_ms: int, *, level: str = "DEBUG") -> dict[str, Any]:
@@ -20,3 +24,8 @@ def log_event(task: TaskId, worker: WorkerId, text: str, timestamp_ms: int, *, l
         "msg": text,
         "timestamp": timestamp_ms,
     }
+
+
+def sent_bytes(text: str) -> int:
+    """About how much of a request an event with this text takes."""
+    return len(json.dumps(text)) + _AROUND_TEXT

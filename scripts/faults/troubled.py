@@ -48,6 +48,10 @@ class Troubled:
     def __init__(self, server: str) -> None:
         self.server = server
         self.choose: Chooser = lambda _endpoint: None
+        self.largest: int | None = None
+        """Bytes of a request; larger ones are refused, as proxies do, with a page and 413."""
+        self.refused = 0
+        """How many were."""
         self.met: Counter[Trouble] = Counter()
         self.on_answer: Callable[[str, bytes, int], None] = lambda _endpoint, _request, _status: None
         """Called with what the server itself answered."""
@@ -80,6 +84,10 @@ def _handler(proxy: Troubled) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             endpoint = urlsplit(self.path).path.rpartition("/")[2]
+            if proxy.largest is not None and len(body) > proxy.largest:
+                proxy.refused += 1
+                self._answer(413, _PAGE)
+                return
             trouble = proxy.choose(endpoint)
             if trouble is not None:
                 proxy.met[trouble] += 1
