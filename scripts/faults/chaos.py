@@ -110,7 +110,9 @@ class Run:
             self._wait(1)
         self._enqueue(len(self._wanted))
         left = self._until_quiet()
-        return Result(self._stories(), self._trouble.hits, self._trouble.idle, left, time.monotonic() - self._begun)
+        seconds = time.monotonic() - self._begun
+        revived = self._site.ended_by_themselves
+        return Result(self._stories(), self._trouble.hits, self._trouble.idle, left, revived, seconds)
 
     def _enqueue(self, up_to: int) -> None:
         for number in range(len(self._tasks), min(up_to, len(self._wanted))):
@@ -135,6 +137,8 @@ class Run:
             finally:
                 self._site.server_lock.release()
             self._status.update({task: glimpse.status.value for task, glimpse in seen.items()})
+        if not self._trouble.now & {"daemon killed", "two daemons, one dies"}:
+            self._site.revive_daemon()
         share = (len(self._wanted) - _AHEAD) * self._trouble.over // max(self._planned, 1)
         self._enqueue(max(_AHEAD + share, self._final() + _OPEN))
         self._show(self._progress())
@@ -162,8 +166,6 @@ class Run:
         last, since = self._picture(), time.monotonic()
         while not (self._all_final() and self._settled() and not self._site.rows()):
             self._wait(1)
-            if not self._all_final():
-                self._site.check_daemon()
             now = self._picture()
             if now != last:
                 last, since = now, time.monotonic()
@@ -203,6 +205,8 @@ class Result:
     idle: Sequence[Fault]
     """Faults that found nothing to hit."""
     jobs_left: Sequence[str]
+    revived: int
+    """Daemons that ended by themselves, and were started again."""
     seconds: float
 
     def wrong(self) -> list[tuple[Story, Wrong, str]]:
@@ -250,6 +254,7 @@ class Result:
             "faults made": len(self.hits),
             "faults that found nothing to hit": len(self.idle),
             "jobs left": len(self.jobs_left),
+            "daemons that ended by themselves": self.revived,
             "seconds": round(self.seconds),
             "by fault": self.table(),
             "faults": [{**vars(hit), "tasks": sorted(hit.tasks)} for hit in self.hits],

@@ -93,6 +93,7 @@ class Site:
         self._argv = argv
         self._ports: dict[str, int] = json.loads((cluster.dir / "ports.json").read_text())
         self._daemons: list[subprocess.Popen[bytes]] = []
+        self.ended_by_themselves = 0
         self._last: list[Row] = []
         self._jobs: dict[str, tuple[str, Job]] = {}
         self.spoilt = folder / "bin"
@@ -210,12 +211,13 @@ class Site:
         child.kill()
         child.wait()
 
-    def check_daemon(self) -> None:
-        for child in self._daemons:
+    def revive_daemon(self) -> None:
+        """As systemd does: one that could not start, because the server was away for long, is started again."""
+        for child in list(self._daemons):
             if child.poll() is not None:
-                raise RuntimeError(
-                    f"{' '.join(self._argv)} ended by itself ({child.returncode}); see {self.folder}/daemon.log"
-                )
+                self._daemons.remove(child)
+                self.ended_by_themselves += 1
+                self.start_daemon()
 
     def close(self) -> None:
         for child in self._daemons:
