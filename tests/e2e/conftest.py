@@ -21,10 +21,18 @@ def hpc_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("hpc")
 
 
+@pytest.fixture(scope="session")
+def hpc_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all that run at once: what one has built, the others use, as a group does on a cluster."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "hpc-cache"
+
+
 SETTINGS = """
 include "{server}"
 hpc {{
     root: "{root}"
+    cache_dir: "{cache}"
     scratch_dir: "{root}/scratch"
     term_grace: 5
     slurm {{ lost_after: 20 }}
@@ -37,10 +45,12 @@ hpc {{
 
 
 @pytest.fixture
-def site(clearml_server: Any, slurm_cluster: Any, peers: Path, hpc_root: Path, tmp_path: Path) -> Iterator[Site]:
+def site(
+    clearml_server: Any, slurm_cluster: Any, peers: Path, hpc_root: Path, hpc_cache: Path, tmp_path: Path
+) -> Iterator[Site]:
     queue = f"q-{uuid.uuid4().hex[:8]}"
     conf = tmp_path / "clearml.conf"
-    conf.write_text(SETTINGS.format(server=clearml_server.conf, root=hpc_root, queue=queue))
+    conf.write_text(SETTINGS.format(server=clearml_server.conf, root=hpc_root, cache=hpc_cache, queue=queue))
     env = {**slurm_cluster.env, **clearml_server.env, "CLEARML_CONFIG_FILE": str(conf), "HOME": str(tmp_path)}
     env.pop("SLURM_JOB_ID", None)
     client = Client(load(conf, {}).settings.api)
@@ -65,7 +75,7 @@ include "{server}"
 hpc {{
     scheduler: local
     root: "{root}/{queue}"
-    cache_dir: "{root}/cache"
+    cache_dir: "{cache}"
     scratch_dir: "{root}/scratch"
     term_grace: 5
     local {{ gpus: 4 }}
@@ -74,11 +84,11 @@ hpc {{
 
 
 @pytest.fixture
-def machine(clearml_server: Any, hpc_root: Path, tmp_path: Path) -> Iterator[Site]:
+def machine(clearml_server: Any, hpc_root: Path, hpc_cache: Path, tmp_path: Path) -> Iterator[Site]:
     """A machine without Slurm and with four GPUs, as far as anybody counts them."""
     queue = f"q-{uuid.uuid4().hex[:8]}"
     conf = tmp_path / "clearml.conf"
-    conf.write_text(MACHINE.format(server=clearml_server.conf, root=hpc_root, queue=queue))
+    conf.write_text(MACHINE.format(server=clearml_server.conf, root=hpc_root, cache=hpc_cache, queue=queue))
     client = Client(load(conf, {}).settings.api)
     hidden = {"CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"}
     site = Site(
