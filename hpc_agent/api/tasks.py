@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,16 +11,27 @@ from hpc_agent.api.session import Session
 from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.domain.task import Container, Task
-from hpc_agent.errors import InputError, NotFoundError
+from hpc_agent.errors import ApiError, InputError, NotFoundError, ServerUnreachableError
+from hpc_agent.logs import Events
 from hpc_agent.retry import Budget
 from hpc_agent.wire.draft import container_to_wire
+from hpc_agent.wire.errors import INVALID_TASK_STATUS
 from hpc_agent.wire.task import ABORT_DONE, ABORT_POLL, ABORT_TIMEOUT, RUN_STAMP, status_from_wire, task_from_wire
+
+log = Events("tasks")
 
 _PAGE = 500
 """What the reference server gives at most in one answer."""
-
-_PAGE = 500
-"""Servers answer with no more than this at once."""
+_FIELDS = (
+    "id",
+    "status",
+    "status_message",
+    "status_reason",
+    "status_changed",
+    "runtime",
+    "last_worker",
+    "last_worker_report",
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +43,7 @@ class Glimpse:
     reason: str
     runtime: Mapping[str, Any]
     last_worker: str = ""
+    """The agent that has reported to be at work on it since its status changed last; empty if none has."""
 
     @property
     def abort_requested(self) -> bool:
@@ -65,6 +78,18 @@ def _number(value: object) -> float:
         return float(str(value).lower() == "true")
 
 
+def _glimpse(task: Mapping[str, Any]) -> Glimpse:
+    # Both times are the server's. An older report is of a run before this one.
+    reported, changed = str(task.get("last_worker_report") or ""), str(task.get("status_changed") or "")
+    return Glimpse(
+        status_from_wire(task.get("status")),
+        str(task.get("status_message") or ""),
+        str(task.get("status_reason") or ""),
+        task.get("runtime") or {},
+        str(task.get("last_worker") or "") if reported >= changed else "",
+    )
+
+
 class Tasks:
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -85,8 +110,6 @@ class Tasks:
         """
         if len(id_or_name) >= 30 and set(id_or_name.lower()) <= set("0123456789abcdef-"):
             return TaskId(id_or_name.replace("-", ""))
-        import re
-
         found = self._session.call(
             "tasks.get_all", {"name": re.escape(id_or_name), "only_fields": ["id", "name"], "page": 0, "page_size": 50}
         )["tasks"]
@@ -100,23 +123,29 @@ class Tasks:
         raise InputError(f'no task has the id or name "{id_or_name}"' + (f"; similar names: {near}" if near else ""))
 
     def glimpse(self, tasks: Sequence[TaskId], *, budget: Budget | None = None) -> dict[TaskId, Glimpse]:
-        """Status, message and runtime of these tasks in few calls; a task that does not exist is left out."""
-        fields = ["id", "status", "status_message", "status_reason", "runtime"]
-        found: list[dict[str, Any]] = []
+        """Status, message and runtime of these tasks in few calls; one that does not exist is left out.
+
+        A list that lacks a task is no proof of that: it is asked for by its id, and left out only where the server then
+        says that there is none. Where it says anything else, the status is ``UNKNOWN``.
+        """
+        found: dict[TaskId, Glimpse] = {}
         for start in range(0, len(tasks), _PAGE):
             ids = list(tasks[start : start + _PAGE])
-            query = {"id": ids, "only_fields": fields, "search_hidden": True, "page": 0, "page_size": _PAGE}
-            found += self._session.call("tasks.get_all", query, budget=budget)["tasks"]
-        return {
-            TaskId(task["id"]): Glimpse(
-                status_from_wire(task.get("status")),
-                str(task.get("status_message") or ""),
-                str(task.get("status_reason") or ""),
-                task.get("runtime") or {},
-                str(task.get("last_worker") or ""),
-            )
-            for task in found
-        }
+            query = {"id": ids, "only_fields": list(_FIELDS), "search_hidden": True, "page": 0, "page_size": _PAGE}
+            listed = self._session.call("tasks.get_all", query, budget=budget)["tasks"]
+            found |= {TaskId(task["id"]): _glimpse(task) for task in listed}
+        for task in tasks:
+            if task not in found and (seen := self._asked_for(task, budget)):
+                found[task] = seen
+        return found
+
+    def _asked_for(self, task: TaskId, budget: Budget | None) -> Glimpse | None:
+        try:
+            return _glimpse(self._session.call("tasks.get_by_id", {"task": task}, budget=budget).get("task") or {})
+        except NotFoundError:
+            return None
+        except (ApiError, ServerUnreachableError):
+            return _glimpse({})
 
     def started(
         self, task: TaskId, reason: str, message: str, *, force: bool = False, budget: Budget | None = None
@@ -125,21 +154,23 @@ class Tasks:
         payload = {"task": task, "status_reason": reason, "status_message": message, "force": force}
         self._session.call("tasks.started", payload, budget=budget)
 
-    def completed(self, task: TaskId, reason: str, message: str, *, budget: Budget) -> None:
-        self._finish("tasks.completed", task, reason, message, budget)
+    def conclude(
+        self, task: TaskId, status: TaskStatus, reason: str, by: str, *, budget: Budget, force: bool = False
+    ) -> bool:
+        """Give it its final status (completed, failed or stopped); False if it has one that this may not follow.
 
-    def failed(self, task: TaskId, reason: str, message: str, *, budget: Budget, force: bool = False) -> None:
-        """``force`` fails a task that never started (queued → failed is not among the allowed steps)."""
-        self._finish("tasks.failed", task, reason, message, budget, force=force)
-
-    def stopped(self, task: TaskId, reason: str, message: str, *, budget: Budget, force: bool = False) -> None:
-        self._finish("tasks.stopped", task, reason, message, budget, force=force)
-
-    def _finish(
-        self, endpoint: str, task: TaskId, reason: str, message: str, budget: Budget, *, force: bool = False
-    ) -> None:
+        ``by`` says who did it. ``force`` fails a task that never started (queued → failed is none of the usual steps).
+        """
+        message = f"Changed by hpc-agent {by}"
         payload = {"task": task, "status_reason": reason, "status_message": message, "force": force}
-        self._session.call(endpoint, payload, budget=budget)
+        try:
+            self._session.call(f"tasks.{status.value}", payload, budget=budget)
+        except ApiError as error:
+            if error.subcode != INVALID_TASK_STATUS.subcode:
+                raise
+            log.info("the task has another status already", task=task, error=error)
+            return False
+        return True
 
     def ping(self, task: TaskId, *, budget: Budget) -> None:
         """Tell the server's watchdog that somebody still works on it."""
@@ -155,10 +186,8 @@ class Tasks:
 
     def add_runtime(self, task: TaskId, values: Mapping[str, Any], *, budget: Budget | None = None) -> None:
         """Lay ``values`` over the task's runtime section, which the server replaces as a whole."""
-        seen = self.glimpse([task], budget=budget)
-        if task not in seen:
-            raise NotFoundError("tasks.get_all", 400, 101, f"there is no task {task}")
-        runtime = {**seen[task].runtime, **values}
+        seen = self._session.call("tasks.get_by_id", {"task": task}, budget=budget).get("task") or {}
+        runtime = {**(seen.get("runtime") or {}), **values}
         self._session.call("tasks.edit", {"task": task, "runtime": runtime, "force": True}, budget=budget)
 
     def names(self, project: str, pattern: str) -> list[str]:

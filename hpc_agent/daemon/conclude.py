@@ -17,18 +17,19 @@ from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.ids import QueueId, WorkerId
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.domain.verdict import in_one_line
-from hpc_agent.errors import ApiError
+from hpc_agent.errors import NotFoundError, ServerUnreachableError
 from hpc_agent.logs import Events
 from hpc_agent.retry import INTERACTIVE, ONCE
 from hpc_agent.runs.directory import ConsoleFiles, RunDirectory, RunsFolder
 from hpc_agent.runs.records import ExitReport
 from hpc_agent.telemetry.shipper import Shipper, Source
 from hpc_agent.telemetry.spool import Spool
+from hpc_agent.wire.errors import INVALID_QUEUE_ID
 
 log = Events("conclude")
 
-_OTHER_STATUS = 110
-"""ClearML's subcode for a transition that the task's present status does not allow."""
+CONSOLE_PATIENCE_S = 300.0
+"""How long a status, or the way back to the queue, waits for a server that does not take the rest of the console."""
 
 
 class Concluder:
@@ -63,13 +64,18 @@ class Concluder:
         assert report is not None
         if report.last_line:
             self._note(files.directory, report.last_line, unless_said=True)
-        if not self.ship(attempt, files):
+        sent = self.ship(attempt, files)
+        if not sent and not self._waited_long(report):
             return
-        status = self._wanted(attempt)
-        if status is not None:
+        seen = None if report.status == "none" else self._wanted(attempt, files)
+        if seen is not None:
             # One that was refused never started, and the usual steps lead through the start.
-            self._post(attempt, report, force=status is TaskStatus.QUEUED)
-        files.directory.write_exit_report(msgspec.structs.replace(report, posted=True))
+            force = seen is TaskStatus.QUEUED
+            by = self._worker if sent else f"{self._worker}; the rest of its console follows when the server takes it"
+            self._client.tasks.conclude(
+                attempt.task, TaskStatus(report.status), report.reason, by, budget=INTERACTIVE, force=force
+            )
+        self._done(files, report, sent)
 
     def ship(self, attempt: Attempt, files: Files) -> bool:
         """Send what is left of all its consoles; False if the server did not take it."""
@@ -94,23 +100,45 @@ class Concluder:
         assert files.report is not None
         if files.report.last_line:
             self._note(directory, files.report.last_line)
-        if self.ship(attempt, files):
-            self._enqueue(attempt, files, in_one_line(files.report.reason))
-            directory.write_exit_report(msgspec.structs.replace(files.report, posted=True))
+        sent = self.ship(attempt, files)
+        if not sent and not self._waited_long(files.report):
+            return
+        reason = in_one_line(files.report.reason)
+        try:
+            if self._enqueue(attempt, files, reason):
+                self._done(files, files.report, sent)
+        except NotFoundError as error:
+            if error.subcode != INVALID_QUEUE_ID.subcode:
+                raise
+            text = f"{reason}; the queue that it came from was deleted: enqueue it on another"
+            self.settle(attempt, files, Settle(TaskStatus.FAILED, text))
 
-    def _enqueue(self, attempt: Attempt, files: Files, why: str) -> None:
+    def _enqueue(self, attempt: Attempt, files: Files, why: str) -> bool:
         """Only if it is in no queue, and nobody else has it: its user may have enqueued it anew, or a daemon before us
-        died right after it did."""
+        died right after it did. False if that is not certain, or if its user wants it stopped: the next pass decides.
+
+        Raises:
+            NotFoundError: the queue was deleted.
+        """
         seen = self._client.tasks.glimpse([attempt.task], budget=ONCE).get(attempt.task)
-        if seen is None or seen.abort_requested or seen.status not in (TaskStatus.QUEUED, TaskStatus.IN_PROGRESS):
-            return
+        if seen is None or seen.status not in (TaskStatus.QUEUED, TaskStatus.IN_PROGRESS, TaskStatus.UNKNOWN):
+            return True
         if seen.status is TaskStatus.IN_PROGRESS and not _is_ours(attempt, files, seen):
-            return
+            return True
+        if seen.status is TaskStatus.UNKNOWN or seen.abort_requested:
+            return False
         queue = QueueId(files.queue)
         if self._client.queues.holding(attempt.task) is None:
             self._client.queues.put_first(queue, attempt.task, why)
         else:
             self._client.queues.to_front(queue, attempt.task)
+        return True
+
+    def _waited_long(self, report: ExitReport) -> bool:
+        return abs((self._clock.now() - report.at).total_seconds()) > CONSOLE_PATIENCE_S
+
+    def _done(self, files: Files, report: ExitReport, sent: bool) -> None:
+        files.directory.write_exit_report(msgspec.structs.replace(report, posted=True, unsent=not sent))
 
     def _decided(self, files: Files, report: ExitReport) -> Files:
         files.directory.create().write_exit_report(report)
@@ -121,29 +149,21 @@ class Concluder:
         if files.claim is not None and files.claim.state == "won":
             files.directory.write_claim(msgspec.structs.replace(files.claim, state="over"))
 
-    def _wanted(self, attempt: Attempt) -> TaskStatus | None:
-        """The task's status, if it still waits for a final one of ours."""
+    def _wanted(self, attempt: Attempt, files: Files) -> TaskStatus | None:
+        """The task's status, if it still waits for a final one of ours.
+
+        Raises:
+            ServerUnreachableError: nobody can say.
+        """
         seen = self._client.tasks.glimpse([attempt.task], budget=ONCE).get(attempt.task)
         if seen is None:
             return None
+        if seen.status is TaskStatus.UNKNOWN:
+            raise ServerUnreachableError(f"the server does not say what became of task {attempt.task}")
         # One that is in a queue was enqueued anew; one that is queued nowhere is a refusal of ours.
         queued = seen.status is TaskStatus.QUEUED and self._client.queues.holding(attempt.task) is None
-        runs = seen.status is TaskStatus.IN_PROGRESS and _has_stamp(attempt, seen)
+        runs = seen.status is TaskStatus.IN_PROGRESS and _is_ours(attempt, files, seen)
         return seen.status if queued or runs else None
-
-    def _post(self, attempt: Attempt, report: ExitReport, *, force: bool) -> None:
-        tasks, message = self._client.tasks, f"Changed by hpc-agent {self._worker}"
-        try:
-            if report.status == "completed":
-                tasks.completed(attempt.task, report.reason, message, budget=INTERACTIVE)
-            elif report.status == "stopped":
-                tasks.stopped(attempt.task, report.reason, message, budget=INTERACTIVE, force=force)
-            elif report.status == "failed":
-                tasks.failed(attempt.task, report.reason, message, budget=INTERACTIVE, force=force)
-        except ApiError as error:
-            if error.subcode != _OTHER_STATUS:
-                raise
-            log.info("the task has another status already", task=attempt.task, error=error)
 
     def _note(self, directory: RunDirectory, line: str, *, unless_said: bool = False) -> None:
         said = directory.consoles()
@@ -160,13 +180,10 @@ class Concluder:
         return Shipper(spool, source, self._client.events, self._clock).drain(ONCE)
 
 
-def _has_stamp(attempt: Attempt, seen: Glimpse) -> bool:
-    return not seen.stamp or seen.stamp.startswith(f"{attempt.id}.")
-
-
 def _is_ours(attempt: Attempt, files: Files, seen: Glimpse) -> bool:
     """Whether a task that shows as running does so because of us: an agent of another kind leaves the stamp alone, but
     says who it is."""
-    claim = files.claim
-    reported = claim is not None and claim.begun and seen.last_worker
-    return _has_stamp(attempt, seen) and (not reported or claim is None or seen.last_worker == claim.worker)
+    if seen.stamp and not seen.stamp.startswith(f"{attempt.id}."):
+        return False
+    reported = files.claim is not None and files.claim.begun and files.claim.worker
+    return not (reported and seen.last_worker) or seen.last_worker == reported

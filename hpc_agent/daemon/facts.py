@@ -11,7 +11,7 @@ from hpc_agent.domain.sight import Claimed, Ended, Handed, Submitted
 from hpc_agent.domain.verdict import Clues
 from hpc_agent.files import CorruptFileError
 from hpc_agent.runs.directory import RunDirectory
-from hpc_agent.runs.records import Claim, ExitReport, Submission
+from hpc_agent.runs.records import Claim, ExitReport, StageJob, Submission
 
 _TAIL = 4096
 _MB = 1024 * 1024
@@ -29,6 +29,8 @@ class Files:
     claim: Claim | None = None
     report: ExitReport | None = None
     settled: bool = False
+    staging: StageJob | None = None
+    """Only where nothing came after it."""
 
     @property
     def submitted(self) -> Submitted | None:
@@ -48,16 +50,21 @@ class Files:
     @property
     def ended(self) -> Ended | None:
         report = self.report
-        return Ended(report.posted, report.cause, report.reason, report.status == "again") if report else None
+        if report is None:
+            return None
+        again, gave_up = report.status == "again", report.status == "none"
+        return Ended(report.posted, report.cause, report.reason, again, gave_up, report.unsent)
 
     @property
     def queue(self) -> str:
         """The id of the queue that the task came from."""
-        return self.submission.queue if self.submission else self.claim.queue if self.claim else ""
+        newest = self.submission or self.claim or self.staging
+        return newest.queue if newest else ""
 
     @property
     def cluster(self) -> str:
-        return self.submission.cluster if self.submission else self.claim.cluster if self.claim else ""
+        newest = self.submission or self.claim or self.staging
+        return newest.cluster if newest else ""
 
     @property
     def job(self) -> JobId | None:
@@ -76,11 +83,13 @@ def read(directory: RunDirectory) -> Files:
     names = directory.names()
     if "settled.json" in names:
         return Files(directory, settled=True)
+    came_after = {"submit.json", "claim.json"} & names
     return Files(
         directory,
         directory.submission() if "submit.json" in names else None,
         directory.claim() if "claim.json" in names else None,
         directory.exit_report() if "exit.json" in names else None,
+        staging=directory.stage_job() if "stage-job.json" in names and not came_after else None,
     )
 
 

@@ -85,7 +85,10 @@ class Refuse:
 
 @dataclass(frozen=True)
 class DropClaim:
-    """An intent whose owner is certainly gone, while the task is still queued: it must not block the next job."""
+    """An intent whose job the scheduler no longer has, while the task is still queued: it must not block the next job.
+
+    Should its owner live on where the scheduler cannot see it, the removal from the queue still has one winner.
+    """
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,11 @@ from hpc_agent.domain.actions import (
     Settle,
     Submit,
 )
-from hpc_agent.domain.ending import Cause
 from hpc_agent.domain.job import JobRecord, JobState, LiveJob
-from hpc_agent.domain.sight import Handed, Rules, Sight, Submitted
+from hpc_agent.domain.judge import judge
+from hpc_agent.domain.sight import Ended, Handed, Hold, Rules, Sight, Submitted
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.domain.verdict import Fault, Verdict, explain, lost, never_came_to_life
+from hpc_agent.domain.verdict import Fault, Verdict, explain, restarted_before
 from hpc_agent.domain.waiting import Wait, explain_wait
 
 Due = tuple[Action, ...]
@@ -61,9 +61,22 @@ def _live(sight: Sight, rules: Rules) -> Due:
         return adopt + cancelled + (_claimed_job(sight, sight.owner, rules) if sight.owner else ())
     if sight.entry is not None:
         return adopt + _unclaimed_job(first, rules)
-    if sight.claimed is None:
-        return adopt + tuple(Cancel(job.id, "the task left the queue") for job in sight.jobs if job.state in _WAITS)
-    return adopt
+    return adopt + tuple(
+        Cancel(job.id, "the task left the queue") for job in sight.jobs if job.state in _WAITS and _is_spare(sight, job)
+    )
+
+
+def _is_spare(sight: Sight, job: LiveJob) -> bool:
+    """Of a task that left its queue and that nobody is known to have won: whether its waiting job is of no use.
+
+    A job of which an agent wrote down its intent before may have taken the task off: it tells when it starts.
+    """
+    if sight.claimed is None or sight.claimed.job != job.id:
+        return True
+    wait = explain_wait(job)
+    ours = sight.status is TaskStatus.IN_PROGRESS and sight.hold is Hold.OURS
+    may_tell = ours or sight.status in (TaskStatus.QUEUED, TaskStatus.UNKNOWN)
+    return not may_tell or wait.hopeless or wait.not_launched
 
 
 def _unclaimed_job(job: LiveJob, rules: Rules) -> Due:
@@ -89,14 +102,20 @@ def _tried_again(wait: Wait, job: LiveJob, *, ping: bool = False) -> Say:
 
 def _claimed_job(sight: Sight, job: LiveJob, rules: Rules) -> Due:
     waits = job.state in _WAITS
+    if waits and sight.ended is not None and sight.ended.cause is None:
+        # Its run is over; that the scheduler would start the job again (RequeueExit) is of no use to the task.
+        finish: Due = (Finish(),) if sight.ended.names_status and not sight.ended.posted else ()
+        return (*finish, Cancel(job.id, "its task has ended"))
     if sight.runs and waits:
         return _requeued_job(sight, job, rules)
     if not sight.taken_back:
         return ()
     if waits:
         return (Cancel(job.id, f"the task is {_word(sight)} and its requeued job has not started"),)
-    # One that is still queued is about to be started; otherwise the executor stops by itself, and this one does not.
-    stays = sight.status is not TaskStatus.QUEUED and not (sight.ended and sight.ended.posted)
+    # One that is still queued is about to be started; a script that completed its own task may go on. Otherwise the
+    # executor stops by itself, and this one does not.
+    goes_on = sight.status in (TaskStatus.QUEUED, TaskStatus.COMPLETED)
+    stays = not goes_on and not (sight.ended and sight.ended.posted)
     if stays and sight.final_for > rules.stop_grace:
         return (Cancel(job.id, f"the task is {_word(sight)} and its job has not ended", only_pending=False),)
     return ()
@@ -141,7 +160,7 @@ def _queued_without_job(sight: Sight, now: datetime, rules: Rules) -> Due:
             return ()
         words = f"{submitted.tries} jobs vanished without a trace before they took the task"
         return _again(sight, submitted, words, rules)
-    if _lives_elsewhere(record) or (_may_come_back(record) and not sight.steady):
+    if _may_live_elsewhere(sight, rules) or (_may_come_back(record) and not sight.steady):
         return ()
     verdict = explain(record, sight.clues)
     if verdict.fault is Fault.PERSON:
@@ -165,12 +184,13 @@ def _after_claim(sight: Sight, action: Action) -> Due:
 
 
 def _gone(sight: Sight, now: datetime, rules: Rules) -> Due:
-    if sight.claimed is None:
+    claimed, ended = sight.claimed, sight.ended
+    if claimed is None:
         return _never_claimed(sight, now, rules)
-    if sight.ended is not None and sight.ended.posted:
-        return (Close("its last word is posted"),)
-    if sight.ended is not None and sight.ended.again:
-        return (PutBack(sight.ended.reason),)
+    if ended is not None and ended.posted:
+        return (Close("its last word is posted", ship=ended.unsent),)
+    if ended is not None and ended.again:
+        return _on_its_way_back(sight, ended)
     if sight.status is TaskStatus.QUEUED:
         return _taken_off(sight, rules)
     if sight.status is TaskStatus.UNKNOWN:
@@ -178,62 +198,58 @@ def _gone(sight: Sight, now: datetime, rules: Rules) -> Due:
     if not sight.runs:
         final = sight.status is not None and sight.status.is_final
         return (Close(f"the task is {_word(sight)}", ship=final),)
-    if sight.claimed.job is None and sight.ended is None:
+    if not claimed.won and sight.hold is not Hold.OURS:
+        return (Close("another agent runs the task"),)
+    if claimed.job is None and ended is None:
         # Run by hand outside the scheduler: that agent reports for itself, the server's watchdog covers its death.
         return ()
-    return _verdict(sight, rules)
+    return _run_is_over(sight, rules)
+
+
+def _on_its_way_back(sight: Sight, ended: Ended) -> Due:
+    if sight.runs and sight.abort_requested:
+        return (Settle(TaskStatus.STOPPED, f"aborted by its user; {ended.reason}"),)
+    return (PutBack(ended.reason),)
 
 
 def _taken_off(sight: Sight, rules: Rules) -> Due:
     """Off the queue and never started: by a refusal that is not through, or by somebody who died there."""
-    assert sight.claimed is not None
-    if sight.claimed.begun:
+    claimed, ended = sight.claimed, sight.ended
+    assert claimed is not None
+    if claimed.begun:
         return (Close("its user enqueued it anew"),)
-    if sight.ended is not None and sight.claimed.job is None:
+    if ended is not None and ended.names_status:
         return (Finish(),)
-    if sight.gone_for > rules.put_back_after:
-        return (PutBack("taken off the queue by a job that died before it started"),)
-    return ()
+    if sight.gone_for <= rules.put_back_after:
+        return ()
+    if claimed.job is None:
+        return (PutBack("taken off the queue by an agent that died before it started or refused it"),)
+    why = "taken off the queue by a job that ended before it started"
+    if sight.restarts >= rules.max_restarts:
+        return (Settle(TaskStatus.FAILED, f"{why}{restarted_before(sight.restarts)}"),)
+    return (PutBack(why, restart=True),)
 
 
 def _never_claimed(sight: Sight, now: datetime, rules: Rules) -> Due:
+    """It left the queue: by its user, or by a job of ours whose claim is not visible here yet (NFS)."""
     submitted = sight.submitted
     unclear = submitted is not None and submitted.state is not Handed.ACCEPTED
     if unclear and submitted and abs((now - submitted.at).total_seconds()) <= rules.look_up_for:
         return ()  # a job may still turn up under this name, and must then be cancelled
-    return (Close("the task left the queue"),)
+    return (Close("the task left the queue"),) if sight.gone_for > rules.put_back_after else ()
 
 
-def _verdict(sight: Sight, rules: Rules) -> Due:
+def _run_is_over(sight: Sight, rules: Rules) -> Due:
     """The claiming job is gone, and the server shows its task as running."""
-    assert sight.claimed is not None
     ended, record = sight.ended, sight.record
-    if ended is not None and ended.cause is None:
+    if ended is not None and (ended.names_status or (ended.gave_up and sight.hold is not Hold.OURS)):
         return (Finish(),)
     if record is None:
         if sight.gone_for <= rules.lost_after:
             return ()
-        verdict = _by_report(sight) or lost(sight.claimed.job or "?", sight.gone_for)
-        return _conclude(sight, verdict, rules)
-    if _lives_elsewhere(record) or (not sight.steady and (_may_come_back(record) or ended)):
+    elif _may_live_elsewhere(sight, rules) or (not sight.steady and (_may_come_back(record) or ended)):
         return ()
-    if sight.starts_seen > sight.claimed.start and record.state is not JobState.CANCELLED:
-        verdict = never_came_to_life(record)
-    elif record.state in (JobState.FAILED, JobState.COMPLETED):
-        verdict = _by_report(sight) or explain(record, sight.clues)
-    else:
-        verdict = explain(record, sight.clues)
-    return _conclude(sight, verdict, rules)
-
-
-def _by_report(sight: Sight) -> Verdict | None:
-    """What the executor found out when its job was told to end, where the record does not say more."""
-    if sight.ended is None:
-        return None
-    faults = {Cause.TIME_LIMIT: Fault.TIME, Cause.PREEMPTED: Fault.SITE, Cause.NODE_FAILED: Fault.SITE}
-    fault = faults.get(sight.ended.cause or Cause.UNKNOWN, Fault.PERSON)
-    status = TaskStatus.FAILED if fault is Fault.TIME else TaskStatus.STOPPED
-    return Verdict(status, sight.ended.reason, fault)
+    return _conclude(sight, judge(sight), rules)
 
 
 def _conclude(sight: Sight, verdict: Verdict, rules: Rules) -> Due:
@@ -247,8 +263,7 @@ def _conclude(sight: Sight, verdict: Verdict, rules: Rules) -> Due:
     if not again:
         return (Settle(verdict.status, verdict.reason),)
     if sight.restarts >= rules.max_restarts:
-        times = f"; it was restarted {sight.restarts} times before (max_restarts)" if sight.restarts else ""
-        return (Settle(verdict.status, f"{verdict.reason}{times}"),)
+        return (Settle(verdict.status, f"{verdict.reason}{restarted_before(sight.restarts)}"),)
     reason = verdict.reason.removesuffix("; enqueue the task again")
     return (PutBack(reason, restart=True, node=_to_blame(sight, verdict, rules)),)
 
@@ -266,6 +281,7 @@ def _may_come_back(record: JobRecord) -> bool:
     return record.state.may_be_requeued
 
 
-def _lives_elsewhere(record: JobRecord) -> bool:
-    """In a federation another cluster has the job: its end here says nothing."""
-    return record.state is JobState.REVOKED
+def _may_live_elsewhere(sight: Sight, rules: Rules) -> bool:
+    """In a federation another cluster has the job: its end here says nothing for a while, and for ever nobody waits."""
+    revoked = sight.record is not None and sight.record.state is JobState.REVOKED
+    return revoked and sight.gone_for <= rules.lost_after

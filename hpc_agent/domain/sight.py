@@ -57,6 +57,15 @@ class Ended:
     reason: str = ""
     again: bool = False
     """It goes back to its queue; perhaps it is there already."""
+    gave_up: bool = False
+    """It names no status: the executor took the task for withdrawn by its user, or for somebody else's."""
+    unsent: bool = False
+    """Posted although the server does not have the whole console yet."""
+
+    @property
+    def names_status(self) -> bool:
+        """Whether it says all that is to be said: no verdict is left to anybody."""
+        return self.cause is None and not self.again and not self.gave_up
 
 
 class Hold(Enum):
@@ -85,13 +94,15 @@ class Sight:
     hold: Hold = Hold.UNKNOWN
     abort_requested: bool = False
     record: JobRecord | None = None
-    """The terminal record of the job that matters (the claiming one, else the submitted one)."""
+    """Of the job that matters (the claiming one, else the submitted one), once it is gone. One that is not final says
+    that there is no verdict yet."""
     starts_seen: int = 0
     """The highest restart count that the job was seen with."""
     gone_for: float = 0.0
-    """Seconds since a pass first found no live job."""
+    """Seconds since a pass first found no live job, without those in which a source of records gave no answer or had it
+    for alive."""
     steady: bool = False
-    """Whether the record was the same in the pass before."""
+    """Whether the record has been the same for some seconds."""
     final_for: float = 0.0
     """Seconds since a pass first found the task's status final or taken back."""
     clues: Clues = _NO_CLUES

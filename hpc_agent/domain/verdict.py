@@ -47,33 +47,66 @@ _NO_CLUES = Clues()
 
 
 def explain(record: JobRecord, clues: Clues = _NO_CLUES) -> Verdict:
-    """The verdict on a task whose job left no report of its own."""
+    """The verdict on a job that left no report of its own: the cause that its record names, else what it left behind,
+    which may be of an earlier start (``job.out`` is appended to)."""
+    return named(record, clues) or left_behind(record, clues)
+
+
+def named(record: JobRecord, clues: Clues = _NO_CLUES) -> Verdict | None:
+    """The cause that the scheduler's own word for the end names. FAILED and COMPLETED name none."""
     state, job = record.state, record.title
     after, on = _after(record), f" on {record.nodes}" if record.nodes else ""
-    if clues.out_of_memory or state is JobState.OUT_OF_MEMORY:
-        return Verdict(TaskStatus.FAILED, f"{out_of_memory(clues.used_mb, clues.limit_mb)} ({job}{on})", Fault.TASK)
-    if clues.not_launched or state is JobState.BOOT_FAIL:
-        text = f"{job} could not be started{on}: {clues.last_words or 'a node failed to boot'}"
-        return Verdict(TaskStatus.FAILED, f"{text}; enqueue the task again", Fault.SITE)
-    if state is JobState.CANCELLED:
-        by = f" by {record.cancelled_by}" if record.cancelled_by else ""
-        at = f" at {record.ended:%Y-%m-%d %H:%M:%S} UTC" if record.ended else ""
-        return Verdict(TaskStatus.STOPPED, f"{job} was cancelled{by}{at}{after}{on}", Fault.PERSON)
-    if state is JobState.TIMEOUT:
-        ran = (record.ended - record.started).total_seconds() if record.ended and record.started else None
-        return Verdict(TaskStatus.FAILED, f"{time_limit(record.time_limit, ran)} ({job}{on})", Fault.TIME)
-    if state is JobState.NODE_FAIL:
-        text = f"node {record.nodes or 'of the job'} failed{after} ({job}); enqueue the task again"
-        return Verdict(TaskStatus.FAILED, text, Fault.SITE)
-    if state is JobState.PREEMPTED:
-        text = f"{job} was preempted{after}{on} and not requeued; enqueue the task again"
-        return Verdict(TaskStatus.STOPPED, text, Fault.SITE)
-    if state is JobState.DEADLINE:
-        return Verdict(TaskStatus.FAILED, f"the deadline of {job} passed{after}", Fault.TASK)
+    match state:
+        case JobState.CANCELLED:
+            by = f" by {record.cancelled_by}" if record.cancelled_by else ""
+            at = f" at {record.ended:%Y-%m-%d %H:%M:%S} UTC" if record.ended else ""
+            return Verdict(TaskStatus.STOPPED, f"{job} was cancelled{by}{at}{after}{on}", Fault.PERSON)
+        case JobState.NODE_FAIL:
+            text = f"node {record.nodes or 'of the job'} failed{after} ({job}); enqueue the task again"
+            return Verdict(TaskStatus.FAILED, text, Fault.SITE)
+        case JobState.PREEMPTED:
+            text = f"{job} was preempted{after}{on} and not requeued; enqueue the task again"
+            return Verdict(TaskStatus.STOPPED, text, Fault.SITE)
+        case JobState.BOOT_FAIL:
+            return _not_started(record, "a node failed to boot")
+        case JobState.TIMEOUT:
+            ran = (record.ended - record.started).total_seconds() if record.ended and record.started else None
+            return Verdict(TaskStatus.FAILED, f"{time_limit(record.time_limit, ran)} ({job}{on})", Fault.TIME)
+        case JobState.OUT_OF_MEMORY:
+            return _out_of_memory(record, clues)
+        case JobState.DEADLINE:
+            return Verdict(TaskStatus.FAILED, f"the deadline of {job} passed{after}", Fault.TASK)
+        case _:
+            return None
+
+
+def left_behind(record: JobRecord, clues: Clues) -> Verdict:
+    """Of a job whose record names no cause."""
+    if clues.out_of_memory:
+        return _out_of_memory(record, clues)
+    if clues.not_launched:
+        return _not_started(record, clues.last_words)
+    if record.state is JobState.REVOKED:
+        text = f"{record.title} was given to another cluster of the federation, and nobody here can say how it ended"
+        return Verdict(TaskStatus.FAILED, f"{text}; enqueue the task again", Fault.TASK)
     how = f"signal {record.signal}" if record.signal else f"exit code {record.exit_code}"
     words = f"; its last words: {clues.last_words}" if clues.last_words else ""
-    text = f"{job} {record.raw_state} ({how}){after}{on} and its agent left no report{words}"
+    on = f" on {record.nodes}" if record.nodes else ""
+    text = f"{record.title} {record.raw_state} ({how}){_after(record)}{on} and its agent left no report{words}"
     return Verdict(TaskStatus.FAILED, f"{text}; see job.out in its run directory", Fault.TASK)
+
+
+def _not_started(record: JobRecord, why: str) -> Verdict:
+    on = f" on {record.nodes}" if record.nodes else ""
+    return Verdict(
+        TaskStatus.FAILED, f"{record.title} could not be started{on}: {why}; enqueue the task again", Fault.SITE
+    )
+
+
+def _out_of_memory(record: JobRecord, clues: Clues) -> Verdict:
+    on = f" on {record.nodes}" if record.nodes else ""
+    words = out_of_memory(clues.used_mb, clues.limit_mb)
+    return Verdict(TaskStatus.FAILED, f"{words} ({record.title}{on})", Fault.TASK)
 
 
 _EARLY_S = 60.0
@@ -112,10 +145,17 @@ def never_came_to_life(record: JobRecord) -> Verdict:
     return Verdict(TaskStatus.FAILED, f"{text}; enqueue the task again", Fault.SITE)
 
 
+def restarted_before(restarts: int) -> str:
+    """What is added to a reason where the task would go on, but has done so too often; nothing for no restart."""
+    times = {1: "once", 2: "twice"}.get(restarts, f"{restarts} times")
+    return f"; it was restarted {times} before (max_restarts)" if restarts else ""
+
+
 def lost(job: str, seconds: float) -> Verdict:
     """For a job of which neither squeue nor accounting nor a report says anything any more."""
+    minutes = round(max(seconds, 60) / 60)
     text = (
-        f"job {job} is lost: for {max(seconds, 60) / 60:.0f} minutes neither the scheduler nor the job itself said "
+        f"job {job} is lost: for {minutes} minute{'s' * (minutes != 1)} neither the scheduler nor the job itself said "
         "how it ended; enqueue the task again"
     )
     # Nobody saw it end: a second run beside it is worse than none.

@@ -33,11 +33,19 @@ _STUCK = (
     (r"^PartitionDown|^PartitionInactive", "its partition is closed: ask the administrators for how long"),
     (r"^BadConstraints|^NodesNotAvailable", "no node has what it asks for: ask for less"),
     (r"^InvalidAccount|^InvalidQOS|^QOSNotAllowed|^AccountNotAllowed", "its account or QOS is not allowed here"),
-    (r"(Per(Job|Node)|WallDuration\w*)Limit$", "it asks for more than one job may have: ask for less"),
+    (r"(Per(Job|Node)|WallDuration\w*)(Limit)?$", "it asks for more than one job may have: ask for less"),
+    (
+        # …RunMinutes are what running jobs may still use: those come back when they end.
+        r"^(Assoc|QOS)Grp(\w*(?<!Run)Minutes|Wall)(Limit)?$",
+        "the budget of its account or QOS is used up: ask those who manage it",
+    ),
 )
 _GOES_ON = (
     (r"Reserved for maintenance", "a maintenance is ahead: with a shorter time_limit it may run before"),
-    (r"^(Assoc|QOS)\w*Limit$", "a limit of your account is met: it starts when others of its jobs have ended"),
+    (
+        r"^(Assoc|QOS)((Grp|Max)\w+|\w*Limit)$",
+        "a limit of your account is met: it starts when others of its jobs have ended",
+    ),
     (r"^ReqNodeNotAvail", "its nodes are down or reserved"),
 )
 _LAUNCH_FAILED = "launch failed requeued held"

@@ -18,6 +18,7 @@ from typing import Any
 
 from hpc_agent.api.client import Client
 from hpc_agent.domain.ids import TaskId
+from hpc_agent.domain.status import TaskStatus
 from hpc_agent.drafts.create import Created
 from hpc_agent.drafts.undo import or_undone
 from hpc_agent.errors import ApiError, InputError
@@ -127,7 +128,7 @@ def import_offline(client: Client, run: OfflineRun) -> Created:
         for batch in run.batches():
             moved = [wire.moved_event(event, task, upload.renamed, upload.moved) for event in batch]
             _send(client, moved)
-        client.tasks.completed(task, _REASON, "", budget=ROUTINE)
+        client.tasks.conclude(task, TaskStatus.COMPLETED, _REASON, "with hpc-task", budget=ROUTINE)
     return Created(task, str(fields["name"]), "", page)
 
 

@@ -85,8 +85,7 @@ def ended(code: int, met: Circumstances) -> Outcome:
 def _out_of_time(exit_code: int, met: Circumstances) -> Outcome:
     reason = verdict.time_limit(met.limit, met.ran_for, told_ahead=met.why is Why.TIME_LIMIT)
     if not met.may_requeue:
-        times = f"; it was restarted {met.restarts} times before (max_restarts)" if met.restarts else ""
-        return Outcome("failed", f"{reason}{times}", exit_code)
+        return Outcome("failed", f"{reason}{verdict.restarted_before(met.restarts)}", exit_code)
     # After the warning there is time to ask for another start; at the limit itself the daemon puts the task back.
     return Outcome("stopped", reason, exit_code, cause=Cause.TIME_LIMIT, requeue=met.why is Why.TIME_LIMIT)
 

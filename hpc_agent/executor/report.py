@@ -8,7 +8,8 @@ import msgspec
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.domain.ids import TaskId
-from hpc_agent.errors import ApiError, AuthError, HpcAgentError
+from hpc_agent.domain.status import TaskStatus
+from hpc_agent.errors import AuthError, HpcAgentError
 from hpc_agent.executor.claim import still_ours
 from hpc_agent.executor.console import Console
 from hpc_agent.executor.identity import Identity
@@ -26,9 +27,6 @@ WATCHED = Budget(60)
 INTERRUPTED = Budget(5)
 """The scheduler's patience has begun to run."""
 
-_OTHER_STATUS = 110
-"""ClearML's subcode for a transition that the task's present status does not allow."""
-
 
 class Reporter:
     def __init__(self, client: Client, me: Identity, directory: RunDirectory, own: OwnJobs, clock: Clock) -> None:
@@ -38,8 +36,11 @@ class Reporter:
         self._own = own
         self._clock = clock
 
-    def report(self, task: TaskId, claim: Claim, console: Console, outcome: Outcome) -> None:
-        """Say how it ended, wherever somebody listens. Nothing here fails the run any more."""
+    def report(self, task: TaskId, claim: Claim, console: Console, outcome: Outcome, restart: str = "") -> None:
+        """Say how it ended, wherever somebody listens. Nothing here fails the run any more.
+
+        ``restart`` counts the job's next start, if it gets one: "restart 1 of 3".
+        """
         if outcome.fenced or not still_ours(self._directory, claim):
             log.warning("somebody else has the task now, leaving without a word", task=task)
             console.drop()
@@ -55,11 +56,12 @@ class Reporter:
         self._write(claim, report)
         console.say(outcome.last_line)
         budget = INTERRUPTED if outcome.cause else WATCHED if self._me.watched else FINAL
+        if outcome.requeue:
+            # First: a server that does not answer must not cost the task its next start.
+            console.say(self._requeue(task, restart))
         sent = console.finish(budget)
         if outcome.cause is not None:
             log.info("told to end", task=task, job=self._me.job, cause=outcome.cause.value)
-            if outcome.requeue:
-                self._requeue(task)
         elif self._post(task, outcome, budget) and sent:
             self._write(claim, msgspec.structs.replace(report, posted=True))
         self._leave()
@@ -75,31 +77,41 @@ class Reporter:
         except (OSError, HpcAgentError) as error:
             log.error("exit report not written", directory=directory.path, error=error)
 
-    def _requeue(self, task: TaskId) -> None:
+    def _requeue(self, task: TaskId, restart: str) -> str:
         said = self._own.requeue()
-        if said:
-            log.warning("not requeued, the daemon puts the task back", task=task, said=said)
+        if not said:
+            return f"Job {self._me.job} is started again ({restart})"
+        log.warning("not requeued, the daemon puts the task back", task=task, said=said)
+        return f"Job {self._me.job} cannot be started again ({said}): its daemon puts the task back into its queue"
 
     def _post(self, task: TaskId, outcome: Outcome, budget: Budget) -> bool:
-        tasks = self._client.tasks
-        post = {"completed": tasks.completed, "failed": tasks.failed, "stopped": tasks.stopped}.get(outcome.status)
-        if post is None:
+        if outcome.status == "none":
             return True
-        message = f"Changed by hpc-agent {self._me.worker}"
         try:
             # A proxy's 401 passes like its 502: of all calls this one must not be lost to it.
             retry(
-                lambda: post(task, outcome.reason, message, budget=budget),
+                lambda: self._conclude(task, outcome, budget),
                 budget,
                 self._clock,
                 again=lambda error: isinstance(error, AuthError),
             )
         except HpcAgentError as error:
-            if not (isinstance(error, ApiError) and error.subcode == _OTHER_STATUS):
-                log.error("final status not posted", task=task, status=outcome.status, error=error)
-                return False
-            log.info("the task has another status already", task=task, error=error)
+            log.error("final status not posted", task=task, status=outcome.status, error=error)
+            return False
         return True
+
+    def _conclude(self, task: TaskId, outcome: Outcome, budget: Budget) -> None:
+        tasks, status = self._client.tasks, TaskStatus(outcome.status)
+        done = tasks.conclude(task, status, outcome.reason, self._me.worker, budget=budget)
+        if not done and not outcome.started and self._waits_for_us(task):
+            # It failed before the server showed it as running, and the usual steps lead through that.
+            tasks.conclude(task, status, outcome.reason, self._me.worker, budget=budget, force=True)
+
+    def _waits_for_us(self, task: TaskId) -> bool:
+        """Whether it is still queued, and in no queue: nobody but us would ever start it."""
+        seen = self._client.tasks.glimpse([task]).get(task)
+        queued = seen is not None and seen.status is TaskStatus.QUEUED
+        return queued and self._client.queues.holding(task) is None
 
     def _leave(self) -> None:
         try:

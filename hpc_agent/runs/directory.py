@@ -13,7 +13,7 @@ from pathlib import Path
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.ids import AttemptId, TaskId
 from hpc_agent.files import ensure_directory, fsync_directory, read_record, write_record
-from hpc_agent.runs.records import Claim, ExitReport, Memory, Patience, Record, Restarts, Settled, Submission
+from hpc_agent.runs.records import Claim, ExitReport, Memory, Patience, Record, Restarts, Settled, StageJob, Submission
 
 _RESTARTS = "restarts.json"
 _ATTEMPT = re.compile("[0-9a-f]{8}")
@@ -134,11 +134,11 @@ class RunDirectory:
         """The task goes on: how it ended before no longer holds."""
         (self.path / "exit.json").unlink(missing_ok=True)
 
-    def stage_job(self) -> Submission | None:
+    def stage_job(self) -> StageJob | None:
         """The job that stages for this attempt, if one was submitted."""
-        return read_record(self.path / "stage-job.json", Submission)
+        return read_record(self.path / "stage-job.json", StageJob)
 
-    def write_stage_job(self, record: Submission) -> None:
+    def write_stage_job(self, record: StageJob) -> None:
         write_record(self.path / "stage-job.json", record)
 
     def memory(self) -> Memory | None:
@@ -157,15 +157,24 @@ class RunDirectory:
         """Of the task, over all its attempts."""
         return read_record(self.path.parent / _RESTARTS, Restarts) or Restarts()
 
+    def restart_key(self, start: int) -> str:
+        return f"{self.path.name}.{start}"
+
     def add_restart(self, start: int) -> Restarts:
         """Count a restart after this start of this attempt, once."""
         before = self.restarts()
-        key = f"{self.path.name}.{start}"
+        key = self.restart_key(start)
         if key in before.of:
             return before
         after = Restarts(of=(*before.of, key))
         write_record(self.path.parent / _RESTARTS, after)
         return after
+
+    def has_rival(self) -> bool:
+        """Whether another attempt at the task, perhaps of another cluster, has claimed it and is not settled."""
+        others = RunsFolder(self.path.parent.parent).attempts(self.attempt.task)
+        names = (other.names() for other in others if other != self)
+        return any("claim.json" in found and "settled.json" not in found for found in names)
 
     def forget_restarts(self) -> None:
         (self.path.parent / _RESTARTS).unlink(missing_ok=True)

@@ -35,6 +35,19 @@ class Submission(Record, frozen=True, kw_only=True):
     message: str = ""
 
 
+class StageJob(Record, frozen=True, kw_only=True):
+    """``stage-job.json``: the job that stages for this attempt (``hpc.envs.build_on: job``)."""
+
+    at: datetime
+    queue: str = ""
+    cluster: str = ""
+    job: str = ""
+    """Empty: sbatch gave no clear answer."""
+    tries: int = 1
+    gone_since: datetime | None = None
+    """When a pass first missed it, while there was no result."""
+
+
 class Claim(Record, frozen=True, kw_only=True):
     """``claim.json``: ``intent`` stands before the task is taken off its queue, ``won`` right after; ``over`` when the
     daemon has taken the task from its executor, which must end if it still lives."""
@@ -72,7 +85,9 @@ class ExitReport(Record, frozen=True, kw_only=True):
     last_line: str = ""
     """What its console ends with."""
     posted: bool = False
-    """Whether the server has the status and the whole log."""
+    """Whether the server has the status and, unless ``unsent``, the whole log."""
+    unsent: bool = False
+    """The status did not wait for the rest of the log, which the server would not take for long."""
     cause: Cause | None = None
     """Set when the job was told to end and the verdict is left to the daemon: if the same job starts again, the task
     goes on."""
@@ -101,10 +116,14 @@ class Patience(Record, frozen=True, kw_only=True):
     at: datetime
     gone_for: float = 0.0
     is_gone: bool = False
+    doubted_for: float = 0.0
+    """Gone from the list of jobs, but with no verdict because a source has it for alive or gives no answer."""
     final_for: float = 0.0
     is_final: bool = False
     starts_seen: int = 0
     record: JobRecord | None = None
+    record_for: float = 0.0
+    """How long the record has been the same, up to the time that makes it steady."""
 
 
 class Restarts(Record, frozen=True, kw_only=True):

@@ -5,14 +5,11 @@ Runs where people submit; it may be killed at any moment, and the next one goes 
 
 from __future__ import annotations
 
-from functools import partial
-
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
 from hpc_agent.domain.ids import JobId, TaskId, WorkerId
-from hpc_agent.domain.status import TaskStatus
-from hpc_agent.errors import ApiError, HpcAgentError, SchedulerUnavailableError, ServerUnreachableError
+from hpc_agent.errors import HpcAgentError, SchedulerUnavailableError, ServerUnreachableError
 from hpc_agent.logs import Events
 from hpc_agent.retry import INTERACTIVE, ONCE
 from hpc_agent.schedulers.base import Scheduler
@@ -27,8 +24,6 @@ log = Events("follow")
 _LONGEST_BACKOFF_S = 120.0
 _EVERY_S = 60.0
 """How often a task's message may change, and how often the server hears that a task is alive."""
-_OTHER_STATUS = 110
-"""ClearML's subcode for a transition that the task's present status does not allow."""
 
 
 class Follower:
@@ -144,16 +139,8 @@ class Follower:
             begin(self._client, tracked.folder, tracked.plan, tracked.job.id, self._clock)
         if not self._ship(tracked):
             raise ServerUnreachableError("the rest of its console was not sent")
-        message = f"Changed by hpc-agent for Slurm job {tracked.job.id}"
-        tasks = self._client.tasks
-        posts = {TaskStatus.COMPLETED: tasks.completed, TaskStatus.STOPPED: tasks.stopped}
-        post = partial(posts.get(end.status, tasks.failed), task, end.reason, message, budget=INTERACTIVE)
-        try:
-            post()
-        except ApiError as error:
-            if error.subcode != _OTHER_STATUS:
-                raise
-            log.info("the task has another status already", task=task, error=error)
+        by = f"for Slurm job {tracked.job.id}"
+        self._client.tasks.conclude(task, end.status, end.reason, by, budget=INTERACTIVE)
         self._leave(tracked, end.reason)
 
     def _leave(self, tracked: Tracked, why: str) -> None:

@@ -31,6 +31,7 @@ from pathlib import Path
 from hpc_agent.api.client import Client
 from hpc_agent.config.load import load
 from hpc_agent.domain.ids import QueueId, TaskId, WorkerId
+from hpc_agent.domain.status import TaskStatus
 from hpc_agent.errors import ApiError, HpcAgentError
 from hpc_agent.retry import ONCE, ROUTINE
 from hpc_agent.wire.event import log_event
@@ -127,9 +128,9 @@ class Serving:
 
 
 def post(server: Client, task: TaskId, status: str, reason: str) -> None:
-    tasks = server.tasks
     try:
-        (tasks.completed if status == "completed" else tasks.failed)(task, reason, "", budget=ROUTINE)
+        if not server.tasks.conclude(task, TaskStatus(status), reason, "like its peers", budget=ROUTINE):
+            print(f"{task} is not {status}: it has another status", flush=True)
     except HpcAgentError as error:
         print(f"{task} is not {status}: {error}", flush=True)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from hpc_agent.api.tasks import Glimpse
+from hpc_agent.api.tasks import Tasks
 from hpc_agent.config.settings import AllSettings, HpcSettings
 from hpc_agent.daemon.launch import Launch
 from hpc_agent.daemon.loop import Daemon, Options
@@ -41,7 +41,6 @@ QUEUE = QueueId("q" * 32)
 TASK = TaskId("a" * 32)
 STRANGERS = (JobId("9001"), JobId("9002"))
 """Jobs of nobody we know, one of them with a name like ours."""
-FINALS = (TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.STOPPED)
 
 
 class Died(BaseException):
@@ -100,6 +99,8 @@ class TaskThere:
     message: str = ""
     reason: str = ""
     runtime: dict[str, Any] = field(default_factory=dict)
+    changed: str = "2026-01-01T00:00:00+00:00"
+    last_worker: str = ""
     finals: int = 0
     """Final statuses since a person last enqueued it."""
 
@@ -111,6 +112,8 @@ class Server:
         self.fate = fate
         self.there = TaskThere()
         self.entry: str | None = None
+        self.leaves_out = False
+        """Whether the next list lacks the task."""
         self._added = count()
         self.queues = SimpleNamespace(
             look=self._door(self._look),
@@ -121,14 +124,16 @@ class Server:
         )
         self.tasks = SimpleNamespace(
             get=self._door(lambda task: Task(task, status=self.there.status, queue=QUEUE)),
-            glimpse=self._door(lambda tasks, **_: {TASK: self._glimpse()} if TASK in tasks else {}),
+            glimpse=self._door(Tasks(self).glimpse),  # type: ignore[arg-type]
             say=self._door(lambda _task, message, **_: setattr(self.there, "message", message)),
             ping=self._door(lambda _task, **_: None),
             stamp=self._door(lambda _task, run, _values, **_: self.there.runtime.update({RUN_STAMP: run})),
             started=self._door(lambda _task, *_, **__: self.become(TaskStatus.IN_PROGRESS)),
-            **{status.value: self._door(self._final(status)) for status in FINALS},
+            conclude=self._door(self._conclude),
         )
-        self.events = SimpleNamespace(add=lambda *_, **__: 1, stamps=lambda *_: set())
+        self.events = SimpleNamespace(
+            add=lambda events, **_: len(events), stamps=lambda *_, **__: set(), latest=lambda *_, **__: 0
+        )
         self.workers = SimpleNamespace(runtime_properties=lambda _worker: {})
 
     def _door(self, carry_out: Callable[..., Any]) -> Callable[..., Any]:
@@ -150,15 +155,34 @@ class Server:
         was, self.entry = self.entry, None
         return was is not None
 
-    def _glimpse(self) -> Glimpse:
+    def call(self, endpoint: str, payload: Mapping[str, Any], **_: object) -> dict[str, Any]:
+        """As the session of ``api.tasks``: a list may lack the task though it is there."""
         there = self.there
-        return Glimpse(there.status, there.message, there.reason, dict(there.runtime))
+        task = {
+            "id": TASK,
+            "status": there.status.value,
+            "status_message": there.message,
+            "status_reason": there.reason,
+            "status_changed": there.changed,
+            "runtime": dict(there.runtime),
+            "last_worker": there.last_worker,
+            "last_worker_report": there.changed if there.last_worker else "",
+        }
+        if endpoint == "tasks.get_by_id":
+            return {"task": task}
+        assert endpoint == "tasks.get_all"
+        listed = TASK in payload["id"] and not self.leaves_out
+        self.leaves_out = False
+        return {"tasks": [task] if listed else []}
 
-    def _final(self, status: TaskStatus) -> Callable[..., None]:
-        def post(_task: TaskId, reason: str, *_: object, force: bool = False, **__: object) -> None:
+    def _conclude(
+        self, _task: TaskId, status: TaskStatus, reason: str, _by: str, *, force: bool = False, **_: object
+    ) -> bool:
+        try:
             self.become(status, reason, force)
-
-        return post
+        except ApiError:
+            return False
+        return True
 
     def become(self, status: TaskStatus, reason: str = "", force: bool = False) -> None:
         there = self.there
@@ -166,6 +190,7 @@ class Server:
             raise ApiError("tasks", 400, 110, f"{there.status} → {status}")
         there.finals += status.is_final and there.status is not status
         there.status, there.message, there.reason = status, "", reason
+        there.last_worker = ""  # of a run before; who works on it now says so at once
 
     def enqueue(self, *, by_person: bool) -> None:
         if by_person:
@@ -181,6 +206,8 @@ class Job:
     submitted: datetime
     state: JobState = JobState.PENDING
     restarts: int = 0
+    held: str = ""
+    """Why it does not start, in Slurm's words, until somebody mends it; empty for one that waits for its turn."""
     record: JobRecord | None = None
     """What accounting will say, once it does."""
     recorded: bool = False
@@ -196,6 +223,9 @@ class Cluster:
         self.clock = clock
         self.jobs: dict[JobId, Job] = {}
         self.cancelled: list[JobId] = []
+        self.cut_short: list[JobId] = []
+        """Of those, the ones that were running."""
+        self.accounting_answers = True
         self._ids = count(1)
 
     def _call(self, carry_out: Callable[[], Any]) -> Any:
@@ -222,7 +252,7 @@ class Cluster:
         strangers = [LiveJob(STRANGERS[0], "strange", JobState.PENDING, "PENDING")]
         strangers.append(LiveJob(STRANGERS[1], f"clearml_task_{'b' * 32}_01234567", JobState.PENDING, "PENDING"))
         ours = [
-            LiveJob(job.id, job.name, job.state, job.state.value, reason="Priority", restarts=job.restarts)
+            LiveJob(job.id, job.name, job.state, job.state.value, job.held or "Priority", restarts=job.restarts)
             for job in self.jobs.values()
             if job.record is None
         ]
@@ -233,11 +263,15 @@ class Cluster:
         return self._call(lambda: found[-1] if found else None)
 
     def records(self, jobs: Mapping[JobId, datetime]) -> Mapping[JobId, JobRecord]:
+        if not self.accounting_answers:
+            raise SchedulerUnavailableError("sacct: Unable to connect to slurmdbd")
         known = {id: job.record for id in jobs if (job := self.jobs.get(id)) and job.recorded and job.record}
         return self._call(lambda: known)
 
     def cancel(self, jobs: Sequence[JobId], *, only_pending: bool = False) -> None:
         self.cancelled += jobs
+        runs = [id for id in jobs if id in self.jobs and self.jobs[id].state is JobState.RUNNING]
+        self.cut_short += [] if only_pending else runs
         self._call(lambda: [self.end(self.jobs[id], JobState.CANCELLED) for id in jobs if self._may(id, only_pending)])
 
     def _may(self, id: JobId, only_pending: bool) -> bool:
@@ -245,7 +279,9 @@ class Cluster:
         return job is not None and job.record is None and (not only_pending or job.state is JobState.PENDING)
 
     def release(self, jobs: Sequence[JobId]) -> None:
-        """None is held here."""
+        """Slurm tries again, and cannot launch it again."""
+        for id in jobs:
+            self.jobs[id].restarts += 1
 
     def end(self, job: Job, state: JobState, code: int = 0) -> None:
         now = self.clock.now()
@@ -329,6 +365,7 @@ class Executor:
             return
         server.tasks.stamp(TASK, f"{self.run.attempt.id}.{self.start}", {})
         server.tasks.started(TASK)
+        server.there.last_worker = self.won.claim.worker
         self.stage = "started"
 
     def _started(self) -> None:
@@ -393,12 +430,8 @@ class Executor:
 
     def _posting(self) -> None:
         if self._last.cause is None:
-            post = getattr(self.site.server.tasks, self._last.status, None)
-            try:
-                if post is not None:
-                    post(TASK, self._last.reason)
-            except ApiError:
-                pass  # somebody else set another status
+            if self._last.status != "none":
+                self.site.server.tasks.conclude(TASK, TaskStatus(self._last.status), self._last.reason, "")
             self.run.write_exit_report(msgspec.structs.replace(self._last, posted=True))
         self.leave(0 if self._last.status == "completed" else 1)
 

@@ -16,6 +16,7 @@ from hpc_agent.domain.job import JobRecord, JobState, LiveJob
 from hpc_agent.domain.queue import QueueEntry
 from hpc_agent.domain.sight import Claimed, Ended, Handed, Hold, Rules, Sight, Submitted
 from hpc_agent.domain.status import TaskStatus
+from hpc_agent.domain.verdict import Clues
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 TASK = TaskId("a" * 32)
@@ -42,6 +43,7 @@ WON = Claimed(True, JOB, begun=True)
 HARMLESS = Claimed(True, JOB)
 INTENT = Claimed(False, JOB)
 REFUSING = Claimed(True, None)
+GAVE_UP = Ended(False, reason="taken back", gave_up=True)
 TOLD = Ended(False, Cause.CANCELLED, "the job was cancelled")
 USED_UP = RULES.max_restarts
 HELD = job(reason="launch failed requeued held", restarts=1)
@@ -49,7 +51,9 @@ HOPELESS = job(reason="DependencyNeverSatisfied")
 
 waiting = Sight(ATTEMPT, entry=ENTRY)
 running = Sight(ATTEMPT, submitted=ACCEPTED, claimed=WON, status=TaskStatus.IN_PROGRESS, jobs=(job(JobState.RUNNING),))
+requeued = replace(running, jobs=(job(JobState.REQUEUED, reason="job requeued in held state", restarts=1),))
 gone = replace(running, jobs=(), gone_for=30)
+intended = Sight(ATTEMPT, submitted=ACCEPTED, jobs=(job(),), claimed=INTENT, status=TaskStatus.QUEUED)
 
 
 def kinds(sight: Sight) -> list[str]:
@@ -80,11 +84,22 @@ def kinds(sight: Sight) -> list[str]:
         # off the queue, unclaimed
         (Sight(ATTEMPT, submitted=ACCEPTED, jobs=(job(),)), ["Cancel"]),
         (Sight(ATTEMPT, submitted=ACCEPTED, jobs=(job(JobState.RUNNING),)), []),
-        (Sight(ATTEMPT, submitted=ACCEPTED, jobs=(job(),), claimed=INTENT), []),
-        (Sight(ATTEMPT, submitted=ACCEPTED), ["Close"]),
-        (Sight(ATTEMPT, submitted=FRESH_DOUBT), []),
-        (Sight(ATTEMPT, submitted=OLD_DOUBT), ["Close"]),
+        (Sight(ATTEMPT, submitted=ACCEPTED), []),
+        (Sight(ATTEMPT, submitted=ACCEPTED, gone_for=90), ["Close"]),
+        (Sight(ATTEMPT, submitted=FRESH_DOUBT, gone_for=90), []),
+        (Sight(ATTEMPT, submitted=OLD_DOUBT, gone_for=90), ["Close"]),
+        # off the queue, and a job of ours may have taken it
+        (intended, []),
+        (replace(intended, status=TaskStatus.UNKNOWN), []),
+        (replace(intended, status=TaskStatus.IN_PROGRESS, hold=Hold.OURS), []),
+        (replace(intended, status=TaskStatus.IN_PROGRESS), ["Cancel"]),
+        (replace(intended, status=TaskStatus.STOPPED), ["Cancel"]),
+        (replace(intended, jobs=(HOPELESS,)), ["Cancel"]),
+        (replace(intended, jobs=(HELD,)), ["Cancel"]),
+        (replace(intended, jobs=(job(JobState.RUNNING),), status=TaskStatus.STOPPED), []),
         # off the queue, refused by a daemon
+        (Sight(ATTEMPT, jobs=(HOPELESS,), claimed=Claimed(False, None), status=TaskStatus.QUEUED), ["Cancel"]),
+        (Sight(ATTEMPT, claimed=Claimed(False, None), status=TaskStatus.QUEUED, gone_for=90), ["PutBack"]),
         (Sight(ATTEMPT, jobs=(job(),), claimed=REFUSING, ended=Ended(True), status=TaskStatus.FAILED), ["Cancel"]),
         (Sight(ATTEMPT, claimed=REFUSING, ended=Ended(False), status=TaskStatus.QUEUED), ["Finish"]),
         (Sight(ATTEMPT, claimed=REFUSING, ended=Ended(True), status=TaskStatus.FAILED), ["Close"]),
@@ -101,6 +116,15 @@ def kinds(sight: Sight) -> list[str]:
         (replace(running, jobs=(replace(HELD, restarts=4),)), ["Settle"]),
         (replace(running, jobs=(HOPELESS,)), ["Settle"]),
         (replace(running, jobs=(job(JobState.RUNNING), job(number="8"))), ["Cancel"]),
+        (replace(running, status=TaskStatus.COMPLETED, final_for=600), []),
+        (replace(running, status=TaskStatus.COMPLETED, jobs=(job(JobState.REQUEUED),)), ["Cancel"]),
+        # … started again by the scheduler, though its run came to its end
+        (replace(requeued, ended=Ended(False)), ["Finish", "Cancel"]),
+        (replace(requeued, ended=Ended(True)), ["Cancel"]),
+        (replace(requeued, ended=Ended(False, again=True)), ["Cancel"]),
+        (replace(requeued, ended=GAVE_UP), ["Cancel"]),
+        (replace(requeued, ended=Ended(False, Cause.REQUEUED)), ["Say"]),
+        (replace(running, ended=Ended(False)), []),
         (replace(running, status=TaskStatus.STOPPED), []),
         (replace(running, status=TaskStatus.STOPPED, final_for=600), ["Cancel"]),
         (replace(running, status=TaskStatus.STOPPED, final_for=600, ended=Ended(True)), []),
@@ -135,13 +159,20 @@ def kinds(sight: Sight) -> list[str]:
         (replace(gone, ended=TOLD, gone_for=3000), ["Settle"]),
         (replace(gone, ended=Ended(False, Cause.PREEMPTED), record=record(JobState.FAILED), steady=True), ["PutBack"]),
         (replace(gone, ended=Ended(False, again=True)), ["PutBack"]),
+        (replace(gone, ended=Ended(False, again=True), abort_requested=True), ["Settle"]),
         (replace(gone, ended=Ended(False, again=True), status=TaskStatus.QUEUED), ["PutBack"]),
         (replace(gone, ended=Ended(True, again=True), status=TaskStatus.QUEUED), ["Close"]),
         (replace(gone, status=TaskStatus.QUEUED, claimed=HARMLESS), []),
         (replace(gone, status=TaskStatus.QUEUED, claimed=HARMLESS, gone_for=90), ["PutBack"]),
         (replace(gone, status=TaskStatus.QUEUED, gone_for=90), ["Close"]),
-        (replace(gone, status=TaskStatus.QUEUED, claimed=HARMLESS, ended=Ended(False), gone_for=90), ["PutBack"]),
+        (replace(gone, status=TaskStatus.QUEUED, claimed=HARMLESS, ended=Ended(False)), ["Finish"]),
+        (replace(gone, status=TaskStatus.QUEUED, claimed=HARMLESS, ended=GAVE_UP, gone_for=90), ["PutBack"]),
+        (replace(gone, status=TaskStatus.QUEUED, claimed=HARMLESS, gone_for=90, restarts=USED_UP), ["Settle"]),
         (replace(gone, claimed=INTENT, status=TaskStatus.QUEUED, gone_for=90), ["PutBack"]),
+        (replace(gone, claimed=INTENT, record=record(JobState.FAILED)), ["Close"]),
+        (replace(gone, claimed=INTENT, record=record(JobState.FAILED), hold=Hold.OURS), ["PutBack"]),
+        (replace(gone, ended=GAVE_UP, record=record(JobState.FAILED), steady=True), ["Finish"]),
+        (replace(gone, ended=GAVE_UP, record=record(JobState.FAILED), steady=True, hold=Hold.OURS), ["PutBack"]),
         (replace(gone, status=TaskStatus.STOPPED), ["Close"]),
         (replace(gone, status=TaskStatus.UNKNOWN), []),
         (replace(gone, hold=Hold.ANOTHERS, record=record(JobState.FAILED)), ["Close"]),
@@ -185,6 +216,99 @@ def test_a_time_limit_is_not_the_end_where_the_queue_says_so() -> None:
     [action] = decide(replace(sight, restarts=USED_UP), NOW, requeue)
     assert isinstance(action, due.Settle)
     assert "restarted 3 times before (max_restarts)" in action.reason
+
+
+def verdict(sight: Sight) -> due.Settle | due.PutBack:
+    [action] = decide(sight, NOW, RULES)
+    assert isinstance(action, (due.Settle, due.PutBack))
+    return action
+
+
+OLD_PROLOG = Clues(not_launched=True, last_words="Error running slurm prolog: 256")
+OLD_KILL = Clues(out_of_memory=True)
+
+
+@pytest.mark.parametrize("clues", [OLD_PROLOG, OLD_KILL])
+def test_what_an_earlier_start_left_behind_explains_no_end_that_the_scheduler_explains(clues: Clues) -> None:
+    cancelled = replace(gone, record=record(JobState.CANCELLED), ended=TOLD, steady=True, clues=clues)
+    by_hand = verdict(cancelled)
+    assert isinstance(by_hand, due.Settle)
+    assert (by_hand.status, "was cancelled" in by_hand.reason) == (TaskStatus.STOPPED, True)
+    preempted = verdict(replace(gone, record=record(JobState.PREEMPTED), steady=True, clues=clues))
+    assert isinstance(preempted, due.PutBack)
+    assert "was preempted" in preempted.why
+    [refused] = decide(replace(waiting, submitted=ACCEPTED, record=record(JobState.CANCELLED), clues=clues), NOW, RULES)
+    assert isinstance(refused, due.Refuse)
+    assert "was cancelled" in refused.reason
+
+
+def test_a_job_whose_agent_has_the_task_was_launched() -> None:
+    action = verdict(replace(gone, record=record(JobState.FAILED), clues=OLD_PROLOG))
+    assert isinstance(action, due.Settle)
+    assert "left no report" in action.reason
+
+
+def test_a_job_that_was_to_start_again_and_is_gone_is_no_abort() -> None:
+    told = replace(gone, ended=Ended(False, Cause.REQUEUED, "requeued, waiting"), steady=True)
+    again = verdict(replace(told, record=record(JobState.FAILED)))
+    assert isinstance(again, due.PutBack)
+    assert "before its agent came to life" in again.why
+    nowhere = verdict(replace(told, gone_for=3000))
+    assert isinstance(nowhere, due.Settle)
+    assert (nowhere.status, "is lost" in nowhere.reason) == (TaskStatus.FAILED, True)
+    by_hand = verdict(replace(told, record=record(JobState.CANCELLED)))
+    assert isinstance(by_hand, due.Settle)
+    assert by_hand.status is TaskStatus.STOPPED
+
+
+def test_put_back_after_a_death_before_the_start_is_counted() -> None:
+    taken = replace(gone, status=TaskStatus.QUEUED, claimed=HARMLESS, gone_for=90)
+    assert verdict(taken) == due.PutBack("taken off the queue by a job that ended before it started", restart=True)
+    refusal = verdict(replace(taken, claimed=REFUSING))
+    assert isinstance(refusal, due.PutBack)
+    assert not refusal.restart
+    assert "refused" in refusal.why
+
+
+@pytest.mark.parametrize(
+    ("restarts", "words"),
+    [(1, "restarted once before"), (2, "restarted twice before"), (4, "restarted 4 times before")],
+)
+def test_how_often_it_was_restarted_is_said_in_words(restarts: int, words: str) -> None:
+    sight = replace(gone, record=record(JobState.NODE_FAIL), steady=True, restarts=restarts)
+    [action] = decide(sight, NOW, replace(RULES, max_restarts=restarts))
+    assert isinstance(action, due.Settle)
+    assert words in action.reason
+
+
+def test_what_is_posted_before_its_console_is_followed_by_it() -> None:
+    assert decide(replace(gone, ended=Ended(True, unsent=True)), NOW, RULES) == (
+        due.Close("its last word is posted", ship=True),
+    )
+
+
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("AssocGrpCPUMinutesLimit", "budget"),
+        ("AssocGrpGRESMinutes", "budget"),
+        ("AssocGrpBillingMinutes", "budget"),
+        ("QOSGrpCPUMinutesLimit", "budget"),
+        ("AssocGrpWallLimit", "budget"),
+        ("QOSGrpWallLimit", "budget"),
+        ("AssocGrpCPURunMinutesLimit", "it starts when others"),
+        ("AssocGrpGRES", "it starts when others"),
+        ("QOSMaxJobsPerUserLimit", "it starts when others"),
+        ("AssocMaxJobsLimit", "it starts when others"),
+        ("QOSMaxGRESPerJob", "ask for less"),
+        ("AssocMaxCpuMinutesPerJobLimit", "ask for less"),
+        ("QOSMaxWallDurationPerJobLimit", "ask for less"),
+    ],
+)
+def test_a_limit_is_told_for_what_it_is(reason: str, words: str) -> None:
+    [action] = decide(replace(waiting, submitted=ACCEPTED, jobs=(job(reason=reason),)), NOW, RULES)
+    assert isinstance(action, due.Say)
+    assert words in action.message
 
 
 def test_a_node_is_blamed_for_a_quick_death_only() -> None:
