@@ -104,7 +104,7 @@ def test_a_time_limit_is_announced_and_told_or_the_task_goes_on(site: Site, slur
     assert "time limit 00:01:00 reached after 00:0" in site.reason(late)
 
     assert site.wait_for_end(gives_up, 120) is TaskStatus.FAILED
-    assert site.reason(gives_up).endswith("; it was restarted 1 times before (max_restarts)")
+    assert site.reason(gives_up).endswith("; it was restarted once before (max_restarts)")
     assert [line for line in lines(site, gives_up) if line.startswith("start ")] == ["start 0", "start 1"]
 
     assert site.wait_for_end(reserved, 120) is TaskStatus.FAILED

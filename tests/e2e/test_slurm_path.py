@@ -243,7 +243,7 @@ def test_a_refusal_that_dies_in_the_middle_is_mended(site: Site) -> None:
     attempt = attempt_for("hpcagent", queue.id, task, queue.entries[0].added)
     run = RunsFolder(site.root / "runs").of(attempt).create()
     long_ago = datetime.now(timezone.utc) - timedelta(hours=1)
-    run.first_claim(Claim(state="won", at=long_ago, owner="agent:login1:1", queue=queue.id))
+    run.first_claim(Claim(state="intent", at=long_ago, owner="daemon:login1:1", queue=queue.id))
     assert site.client.queues.remove_task(queue.id, task)
     site.daemon()
     assert site.wait_for_end(task, 120) is TaskStatus.COMPLETED

@@ -18,6 +18,10 @@ LOST = "lost"
 """Carried out, but the connection ends before the answer."""
 LOST_ONCE = "lost once"
 """As LOST for the first call."""
+AWAY = "away"
+"""A proxy says that nobody is there."""
+EMPTY = "empty"
+"""The list in the answer is empty."""
 
 
 @contextmanager
@@ -32,13 +36,17 @@ def faulty_server(url: str, faults: dict[str, str]) -> Iterator[str]:
             if fault == REFUSED:
                 self._answer(400, json.dumps(refusal(action)).encode())
                 return
+            if fault == AWAY:
+                self._answer(503, b"<html>Service Unavailable</html>")
+                return
             answer = requests.post(url + self.path, data=body, headers=self._passed_on(), timeout=30)
             if fault in (LOST, LOST_ONCE):
                 if fault == LOST_ONCE:
                     del faults[action]
                 self.close_connection = True
                 return
-            self._answer(answer.status_code, answer.content)
+            content = emptied(answer.json()) if fault == EMPTY else answer.content
+            self._answer(answer.status_code, content)
 
         def _passed_on(self) -> dict[str, str]:
             return {name: self.headers[name] for name in ("Authorization", "Content-Type") if name in self.headers}
@@ -62,6 +70,11 @@ def faulty_server(url: str, faults: dict[str, str]) -> Iterator[str]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def emptied(answer: dict[str, Any]) -> bytes:
+    data = {name: [] if isinstance(value, list) else value for name, value in answer["data"].items()}
+    return json.dumps({**answer, "data": data}).encode()
 
 
 def refusal(action: str) -> dict[str, Any]:
