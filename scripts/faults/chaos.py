@@ -25,6 +25,8 @@ _OPEN = 3
 _AT_ONCE = 12
 """Jobs; the three nodes have four processors each."""
 _FAULTS_AT_ONCE = 3
+_HOLD_S = 30.0
+"""How long a fault waits for the tasks to catch up."""
 _FINALS = ("completed", "failed", "stopped")
 
 
@@ -99,7 +101,10 @@ class Run:
         threads: list[threading.Thread] = []
         for number, fault in enumerate(faults, 1):
             self._wait(fault.pause)
-            while sum(thread.is_alive() for thread in threads) >= _FAULTS_AT_ONCE:
+            held = time.monotonic()
+            while sum(thread.is_alive() for thread in threads) >= _FAULTS_AT_ONCE or (
+                self._is_behind(number / len(faults)) and time.monotonic() - held < _HOLD_S
+            ):
                 self._wait(0.5)
             thread = threading.Thread(target=self._trouble.make, args=(fault,), name=fault.kind, daemon=True)
             thread.start()
@@ -113,6 +118,10 @@ class Run:
         seconds = time.monotonic() - self._begun
         revived = self._site.ended_by_themselves
         return Result(self._stories(), self._trouble.hits, self._trouble.idle, left, revived, seconds)
+
+    def _is_behind(self, share: float) -> bool:
+        """Whether the tasks are: faults that come when few are left show little."""
+        return self._final() + 2 * _AT_ONCE < share * len(self._wanted)
 
     def _enqueue(self, up_to: int) -> None:
         for number in range(len(self._tasks), min(up_to, len(self._wanted))):
