@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import psutil
 
 from hpc_agent.api.client import Client
+from hpc_agent.api.tasks import Glimpse
 from hpc_agent.clock import Clock
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.domain.task import Task
@@ -14,13 +15,14 @@ from hpc_agent.errors import InputError, ServerUnreachableError
 from hpc_agent.executor.identity import Identity
 from hpc_agent.files import CorruptFileError
 from hpc_agent.logs import Events
-from hpc_agent.runs.directory import RunDirectory
+from hpc_agent.runs.directory import RunDirectory, RunsFolder
 from hpc_agent.runs.records import Claim
 
 log = Events("claim")
 
-UNCERTAIN_WAIT_S = 30.0
-"""A winner sets the task started within a second; one that has not after this long is dead or never was."""
+UNCERTAIN_WAIT_S = 45.0
+"""Of looks that were answered. Whoever has won stamps and starts the task within a second of an answer, or finds that
+we did: it looks before either (``claimed``), and the later stamp counts."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,29 @@ class Claimer:
 
     def _was_started_late(self, task: Task) -> bool:
         """Whether it shows as running though it was put back to its queue: by a start of a job that was taken for dead,
-        and that was just about to say so. It has ended since; the queue is the truth."""
-        return task.status is TaskStatus.IN_PROGRESS and self._client.queues.holding(task.id) is not None
+        and that was just about to say so. It has ended since; the queue is the truth.
+
+        Not one that runs elsewhere and stands in a queue by mistake.
+        """
+        if task.status is not TaskStatus.IN_PROGRESS:
+            return False
+        seen = self._client.tasks.glimpse([task.id]).get(task.id)
+        if seen is None or not seen.stamp or self._is_anothers(seen):
+            return False
+        ours = {claim.worker for claim in self._claims_of(task) if claim}
+        return seen.last_worker in ("", *ours) and self._client.queues.holding(task.id) is not None
+
+    def _is_anothers(self, seen: Glimpse) -> bool:
+        """Whether it shows as the run of another attempt, which nobody has taken the task from."""
+        attempt = seen.stamp.partition(".")[0]
+        if attempt in ("", self._run.attempt.id):
+            return False
+        claim = _claim_in(RunDirectory(self._run.path.with_name(attempt)))
+        return claim is None or claim.state != "over"
+
+    def _claims_of(self, task: Task) -> list[Claim | None]:
+        """Of all attempts that share this run folder."""
+        return [_claim_in(run) for run in RunsFolder(self._run.path.parent.parent).attempts(task.id)]
 
     def _is_over(self, before: Claim) -> bool:
         """Whether this very start of our job has run it to its end before."""
@@ -106,10 +129,20 @@ class Claimer:
         ours = task.status is TaskStatus.STOPPED and report is not None and task.status_reason == report.reason
         if not (alive or ours):
             return Lost(f"the task is {task.status.value}")
+        if why := self._has_gone_on(task):
+            return Lost(why)
         claim = self._record("won", task)
         self._run.write_claim(claim)
         self._run.drop_exit_report()
         return Won(claim, resumed=True, silent=report is None and before.begun)
+
+    def _has_gone_on(self, task: Task) -> str:
+        """What has become of a task that its user reset and enqueued while our job waited for its next start."""
+        seen = self._client.tasks.glimpse([task.id]).get(task.id)
+        if seen is not None and seen.status is TaskStatus.IN_PROGRESS and self._is_anothers(seen):
+            return f"run {seen.stamp} has the task now"
+        holder = self._client.queues.holding(task.id)
+        return f"it is in queue {holder.name} again" if holder else ""
 
     def _from_queue(self, task: Task, before: Claim | None) -> Won | Lost:
         intent = self._record("intent", task)
@@ -153,21 +186,23 @@ class Claimer:
     def _removed_in_doubt(self, task: Task) -> bool:
         """Our removal may have happened: the answer was lost, or we died before it came.
 
-        Still in its queue: it did not. Otherwise whoever else has it shows as ``in_progress`` soon; nobody does: it
-        was us.
+        Still in its queue: it did not. Otherwise whoever else has it stamps it, or shows as ``in_progress``, soon;
+        nobody does: it was us.
         """
-        deadline = self._clock.monotonic() + UNCERTAIN_WAIT_S
         queues = self._client.queues
-        while True:
+        before: Glimpse | None = None
+        waited = 0.0
+        while waited <= UNCERTAIN_WAIT_S:
             holder = queues.holding(task.id)
             if holder is not None:
                 return queues.remove_task(holder.id, task.id)
             seen = self._client.tasks.glimpse([task.id]).get(task.id)
-            if seen is None or seen.status is not TaskStatus.QUEUED:
+            before = before or seen
+            if seen is None or before is None or (seen.status, seen.stamp) != (task.status, before.stamp):
                 return False
-            if self._clock.monotonic() > deadline:
-                return True
             self._clock.sleep(1.0)
+            waited += 1.0
+        return True
 
     def _unqueued(self, task: Task) -> Won | Lost:
         if task.status is TaskStatus.IN_PROGRESS:
@@ -178,6 +213,13 @@ class Claimer:
         if not self._run.create().first_claim(won):
             return Lost("another process has claimed it")
         return Won(won)
+
+
+def _claim_in(run: RunDirectory) -> Claim | None:
+    try:
+        return run.claim()
+    except (CorruptFileError, OSError):
+        return None
 
 
 def still_ours(run: RunDirectory, claim: Claim) -> bool:

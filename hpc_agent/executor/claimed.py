@@ -104,11 +104,12 @@ class ClaimedRun:
         )
         with self._signals.handled():
             outcome = self._outcome(console)
+            restart = ""
             if outcome.requeue:
                 used = len(self._directory.add_restart(self._me.restarts).of)
-                console.say(f"Job {self._me.job} is started again (restart {used} of {self._policy.max_restarts})")
+                restart = f"restart {used} of {self._policy.max_restarts}"
             reporter = Reporter(self._client, self._me, self._directory, self._own, self._clock)
-            reporter.report(task.id, self._claimed.claim, console, outcome)
+            reporter.report(task.id, self._claimed.claim, console, outcome, restart)
             return outcome.exit_code
 
     def _queue_settings(self) -> QueueSettings:
@@ -153,19 +154,22 @@ class ClaimedRun:
         """Let the server show it as running, and as ours; an outcome if its user took it back just now.
 
         The stamp comes first: whoever sees the task running can tell whose run it is.
+
+        Raises:
+            ServerUnreachableError, AuthError: it could not; the task is as it was.
         """
         task, me = self._task, self._me
         if not self._still_ours():
             return ended(0, Circumstances(Why.FENCED))
-        if task.status is TaskStatus.QUEUED:
-            # An abort between our claim and here has stopped the task, and ``tasks.started`` would undo that.
-            seen = self._client.tasks.glimpse([task.id]).get(task.id)
-            if seen is None or seen.status is not TaskStatus.QUEUED:
-                return ended(0, Circumstances(Why.TAKEN_BACK))
         values = {"_exec_agent_hostname": me.host, **({"_slurm_job_id": me.job} if me.job else {})}
         budget = ROUTINE if me.watched else FINAL
         try:
+            if changed := self._changed(task.status):
+                return changed
             self._client.tasks.stamp(task.id, self._stamp, values, budget=budget)
+            # Once more: ``tasks.started`` undoes an abort that it does not see, and each call may have waited long.
+            if changed := self._changed(task.status):
+                return changed
             self._client.tasks.started(
                 task.id,
                 "worker started execution",
@@ -176,13 +180,40 @@ class ClaimedRun:
         except AuthError:
             raise
         except ApiError as error:
-            log.warning("not started", task=task.id, error=error)
-            return ended(0, Circumstances(Why.TAKEN_BACK))
+            return self._refused(error)
         try:
             self._client.workers.report(me.worker, task=task.id, tags=self._settings.agent.tags)
         except HpcAgentError as error:
             log.warning("not introduced", task=task.id, error=error)
         return None
+
+    def _changed(self, before: TaskStatus) -> Outcome | None:
+        """What became of the task since our claim, unless it waits for our start as it did."""
+        seen = self._client.tasks.glimpse([self._task.id]).get(self._task.id)
+        if seen is None:
+            return ended(0, Circumstances(Why.TAKEN_BACK))
+        if seen.abort_requested:
+            return ended(0, Circumstances(Why.ABORT))
+        started = seen.status is TaskStatus.IN_PROGRESS and seen.stamp == self._stamp
+        if started or seen.status in (before, TaskStatus.UNKNOWN):
+            return None
+        return ended(0, Circumstances(Why.TAKEN_BACK))
+
+    def _refused(self, error: ApiError) -> Outcome:
+        """
+        Raises:
+            ServerUnreachableError: the task still waits for its start, and its daemon puts it back.
+        """
+        log.warning("not started", task=self._task.id, error=error)
+        try:
+            changed = self._changed(self._task.status)
+        except ApiError:
+            changed = None
+        if changed is not None:
+            return changed
+        if self._me.watched:
+            raise ServerUnreachableError(f"the server did not let it start: {error}", uncertain=False) from error
+        return never_started(f"the server did not let it start: {error}")
 
     @property
     def _stamp(self) -> str:

@@ -60,6 +60,10 @@ class Interruption:
         return self._question.answer if self._question else None
 
 
+_SURE_S = 10.0
+"""So long before the task is told, the scheduler is asked once more: a limit may have been extended since."""
+
+
 class Deadline:
     """The time limit. Slurm warns up to a minute early; the task is told ``ahead`` seconds before the limit.
 
@@ -71,26 +75,48 @@ class Deadline:
         self._ahead = ahead
         self._clock = clock
         self.warned = False
-        self._warned_at = 0.0
+        self._asked_at = 0.0
         self._question: _Question | None = None
+        self._answered_at = 0.0
         self.job: OwnJob | None = None
-        """As it was when the warning came."""
+        """As the scheduler last said."""
 
     def is_due(self) -> bool:
         if not self.warned:
             return False
+        now = self._clock.monotonic()
         if self._question is None:
-            self._warned_at = self._clock.monotonic()
-            self._question = _Question(self._own.look)
-        if not self._question.done:
-            return False
-        self.job = self._question.answer
+            self._ask(now)
+        if not self._take_answer():
+            return self.job is not None and self._is_time(now)
         if self.job is None:
             # Nobody says how long there is; it cannot be much.
             return True
         if self.job.left is None:
             return False
-        return self._clock.monotonic() >= self._warned_at + self.job.left - self.ahead
+        if now - self._asked_at > _SURE_S and now >= self._told_at(self.job.left) - _SURE_S:
+            self._ask(now)
+        return self._is_time(now)
+
+    def _ask(self, now: float) -> None:
+        self._asked_at = now
+        self._question = _Question(self._own.look)
+
+    def _take_answer(self) -> bool:
+        """Whether the last question is answered, or nobody answers it."""
+        assert self._question is not None
+        if not self._question.done:
+            return False
+        if self._question.answer is not None and self._question.answer is not self.job:
+            self.job = self._question.answer
+            self._answered_at = self._asked_at
+        return True
+
+    def _is_time(self, now: float) -> bool:
+        return self.job is not None and self.job.left is not None and now >= self._told_at(self.job.left)
+
+    def _told_at(self, left: float) -> float:
+        return self._answered_at + left - self.ahead
 
     @property
     def ahead(self) -> float:
@@ -106,4 +132,4 @@ class Deadline:
         """Seconds that the job has run by now."""
         if self.job is None:
             return None
-        return self.job.ran_for + self._clock.monotonic() - self._warned_at
+        return self.job.ran_for + self._clock.monotonic() - self._answered_at

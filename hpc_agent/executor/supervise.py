@@ -6,7 +6,6 @@ import signal
 from collections.abc import Callable
 
 from hpc_agent.clock import Clock
-from hpc_agent.errors import ProcessError
 from hpc_agent.executor.interruption import Deadline, Interruption
 from hpc_agent.executor.stop import StopRequest, Why
 from hpc_agent.process import Grace, Supervised
@@ -49,8 +48,7 @@ class Supervisor:
     def run(self) -> int:
         """Until the process ended and all it started is gone; returns its exit code (negative: the signal).
 
-        Raises:
-            ProcessError: it outlived SIGKILL.
+        One that outlives SIGKILL has it for its end: it was told to end for a reason, and that is how the task ends.
         """
         while (code := self._child.wait(_TICK_S)) is None:
             if self._deadline.is_due():
@@ -59,6 +57,8 @@ class Supervisor:
                 self._interruption.ask()
             self._ladder(self._clock.monotonic())
             self._child.bury()
+            if self._hangs(self._clock.monotonic()):
+                return -signal.SIGKILL
         self.by_itself = self._stop.why is None
         # Whatever it left behind must not outlive it: nobody would count its time or read its output.
         self._child.sweep(lambda: self._clock.sleep(0.05))
@@ -92,9 +92,13 @@ class Supervisor:
         if self._kill_at is None:
             self._kill_at = now
             self._say("Still running when its time was over: killing it")
-        elif now - self._kill_at > self._grace.kill:
-            raise ProcessError(
-                f"process {self._child.pid} is still there {self._grace.kill:g} s after SIGKILL "
-                "(it hangs in the kernel, usually on a file system)"
-            )
         self._child.signal(signal.SIGKILL)
+
+    def _hangs(self, now: float) -> bool:
+        if self._kill_at is None or now - self._kill_at <= self._grace.kill:
+            return False
+        self._say(
+            f"Process {self._child.pid} is still there {self._grace.kill:g} s after SIGKILL: it hangs in the kernel, "
+            "usually on a file system"
+        )
+        return True

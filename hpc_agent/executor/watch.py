@@ -48,7 +48,7 @@ class Meters:
 
 
 class Watch:
-    """A thread of its own. ``wake`` is called once when the task has to end."""
+    """Threads of its own. ``wake`` is called when the task has to end."""
 
     def __init__(
         self,
@@ -74,15 +74,27 @@ class Watch:
         self._wake = wake
         self._say = say
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="watch", daemon=True)
+        self._threads = [
+            threading.Thread(target=self._loop, name="watch", daemon=True),
+            # A server that does not answer holds up the other one for a minute, and a later start waits for less.
+            threading.Thread(target=self._look_at_claim, name="fence", daemon=True),
+        ]
 
     def start(self) -> None:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
 
     def finish(self) -> None:
         self._done.set()
-        if self._thread.is_alive():
-            self._thread.join(timeout=5)
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(timeout=5)
+
+    def _look_at_claim(self) -> None:
+        while not self._clock.wait(self._done, STATUS_INTERVAL_S):
+            if not self._run.still_ours():
+                self._end(Why.FENCED, "the run directory")
+                return
 
     def _loop(self) -> None:
         begun = self._clock.monotonic()
@@ -111,9 +123,6 @@ class Watch:
         if self._stop.why is not None and self._stop.why is not Why.ABORT:
             return
         run = self._run
-        if not run.still_ours():
-            self._end(Why.FENCED, "the run directory")
-            return
         seen = self._client.tasks.glimpse([run.task], budget=ONCE).get(run.task)
         if seen is None:
             self._end(Why.TAKEN_BACK, "it was deleted")

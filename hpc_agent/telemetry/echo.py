@@ -33,7 +33,8 @@ class Echo:
     def finish(self) -> None:
         """Copy the rest."""
         self._done.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
         self._copy()
 
     def _loop(self) -> None:

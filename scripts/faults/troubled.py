@@ -84,11 +84,11 @@ def _handler(proxy: Troubled) -> type[BaseHTTPRequestHandler]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             endpoint = urlsplit(self.path).path.rpartition("/")[2]
+            trouble = proxy.choose(endpoint)
             if proxy.largest is not None and len(body) > proxy.largest:
                 proxy.refused += 1
                 self._answer(413, _PAGE)
                 return
-            trouble = proxy.choose(endpoint)
             if trouble is not None:
                 proxy.met[trouble] += 1
             if trouble is Trouble.RESET:

@@ -1,0 +1,329 @@
+"""The claim and the start of a task, while its user, other agents and the network do what they do."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faults.troubled import Trouble, Troubled, troubled
+
+from hpc_agent.api.client import Client
+from hpc_agent.clock import SYSTEM
+from hpc_agent.config.load import load
+from hpc_agent.config.settings import ApiSettings
+from hpc_agent.domain.attempt import Attempt
+from hpc_agent.domain.ids import AttemptId, JobId, TaskId, WorkerId
+from hpc_agent.domain.status import TaskStatus
+from hpc_agent.executor.claim import Claimer, Lost, Won
+from hpc_agent.executor.claimed import FENCE_S
+from hpc_agent.executor.identity import Identity
+from hpc_agent.executor.stop import StopRequest, Why
+from hpc_agent.executor.watch import Meters, Watch, Watched
+from hpc_agent.retry import ONCE
+from hpc_agent.runs.directory import RunDirectory, RunsFolder
+from hpc_agent.runs.records import Claim
+from hpc_agent.telemetry.gpus import GpuReader
+from hpc_agent.telemetry.usage import UsageReader
+
+OURS, ANOTHER = AttemptId("0000000a"), AttemptId("0000000b")
+
+
+class HurriedClock:
+    """Time passes when somebody sleeps; ``events`` happen at their moment."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.events: list[tuple[float, Callable[[], object]]] = []
+
+    def now(self) -> datetime:
+        return datetime.now(timezone.utc) + timedelta(seconds=self.seconds)
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+        for event in [event for event in self.events if event[0] <= self.seconds]:
+            self.events.remove(event)
+            event[1]()
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        if not event.is_set():
+            self.sleep(seconds)
+        return event.is_set()
+
+
+class Bench:
+    """One task in one queue of a real server, and run directories."""
+
+    def __init__(self, server: Any, folder: Path, proxy: Troubled) -> None:
+        self.server = server
+        self.folder = folder
+        self.proxy = proxy
+        settings = load(server.conf, {}).settings.api
+        self.direct = Client(settings)
+        values = {name: getattr(settings, name) for name in ("access_key", "secret_key")}
+        self.settings = ApiSettings(api_server=proxy.url, **values)
+        self.clock = HurriedClock()
+        self.runs = RunsFolder(folder / "runs")
+        self.queue = self.direct.queues.resolve(f"q-{uuid.uuid4().hex[:8]}", create=True)
+        script = {"entry_point": "run.py", "working_dir": ".", "diff": "print('ran')\n", "requirements": {"pip": ""}}
+        self.task = self.direct.tasks.create({"name": "claimed", "type": "training", "script": script})
+        self.enqueue()
+
+    def enqueue(self) -> None:
+        self.direct.tasks.enqueue(self.task, self.queue)
+
+    def call(self, endpoint: str, **values: Any) -> None:
+        self.direct.session.call(endpoint, {"task": self.task, **values})
+
+    def run_of(self, attempt: AttemptId = OURS) -> RunDirectory:
+        return self.runs.of(Attempt(self.task, attempt))
+
+    def claimed_by(self, attempt: AttemptId, state: Any = "won", worker: str = "node:slurm:7") -> None:
+        claim = Claim(state=state, at=SYSTEM.now(), owner="job:7", host="away", worker=worker)
+        self.run_of(attempt).create().write_claim(claim)
+
+    def stamp(self, attempt: AttemptId) -> None:
+        self.direct.tasks.stamp(self.task, f"{attempt}.0", {}, budget=ONCE)
+
+    def claim(self, restarts: int = 0) -> Won | Lost:
+        me = Identity(
+            worker=WorkerId("node:slurm:7"),
+            host="here",
+            owner="job:7",
+            job=JobId("7"),
+            restarts=restarts,
+            run_dir=self.run_of().path,
+            cluster="c",
+            pid=os.getpid(),
+        )
+        client = Client(self.settings, clock=self.clock)
+        task = self.direct.tasks.get(self.task)
+        return Claimer(client, self.run_of(), me, self.clock).claim(task, require_queue=True)
+
+    @property
+    def status(self) -> TaskStatus:
+        return self.direct.tasks.glimpse([self.task])[self.task].status
+
+    @property
+    def reason(self) -> str:
+        return self.direct.tasks.glimpse([self.task])[self.task].reason
+
+    @property
+    def console(self) -> str:
+        return "".join(event["msg"] for event in self.direct.events.console_after(self.task, 0))
+
+    def is_queued(self) -> bool:
+        return self.direct.queues.holding(self.task) is not None
+
+    def execute(self, **env: str) -> subprocess.CompletedProcess[str]:
+        """A real ``hpc-agent execute`` that reaches the server through the proxy."""
+        conf = self.folder / "through.conf"
+        hpc = f'root: "{self.folder}", scratch_dir: "{self.folder}/scratch"'
+        conf.write_text(f'include "{self.server.conf}"\napi {{ api_server: "{self.proxy.url}" }}\nhpc {{ {hpc} }}\n')
+        return subprocess.run(
+            [sys.executable, "-m", "hpc_agent", "execute", "--id", self.task, "--require-queue"],
+            env={**self.server.env, "CLEARML_CONFIG_FILE": str(conf), "HOME": str(self.folder), **env},
+            text=True,
+            capture_output=True,
+            timeout=120,
+            check=False,
+        )
+
+    def execute_as_job(self, restarts: int = 0) -> subprocess.CompletedProcess[str]:
+        """As the job that a daemon watches."""
+        run_dir = self.run_of().create().path
+        return self.execute(
+            HPC_AGENT_RUN_DIR=str(run_dir), HPC_AGENT_JOB_ID="7", SLURM_RESTART_COUNT=str(restarts or "")
+        )
+
+
+@pytest.fixture
+def bench(clearml_server: Any, tmp_path: Path) -> Iterator[Bench]:
+    with troubled(clearml_server.url) as proxy:
+        yield Bench(clearml_server, tmp_path, proxy)
+
+
+def once_at(endpoint: str, act: Callable[[], Trouble | None]) -> Callable[[str], Trouble | None]:
+    """``act`` before the first call of an endpoint goes on; its answer is what happens to that call."""
+    done: list[str] = []
+
+    def choose(called: str) -> Trouble | None:
+        if called != endpoint or done:
+            return None
+        done.append(called)
+        return act()
+
+    return choose
+
+
+# ---------------------------------------------------------------- a job that the scheduler starts again
+
+
+def test_a_requeued_job_leaves_a_task_alone_that_its_user_enqueued_anew(bench: Bench) -> None:
+    assert isinstance(bench.claim(), Won)
+    bench.call("tasks.started")
+    bench.call("tasks.reset", force=True)
+    bench.enqueue()
+    lost = bench.claim(restarts=1)
+    assert isinstance(lost, Lost) and "again" in lost.why
+    assert bench.is_queued()
+
+
+def test_a_requeued_job_leaves_a_task_alone_that_another_run_has(bench: Bench) -> None:
+    assert isinstance(bench.claim(), Won)
+    bench.call("tasks.started")
+    bench.stamp(ANOTHER)
+    lost = bench.claim(restarts=1)
+    assert isinstance(lost, Lost) and str(ANOTHER) in lost.why
+    bench.stamp(OURS)
+    assert isinstance(bench.claim(restarts=1), Won)
+
+
+# ---------------------------------------------------------------- a task that waits in a queue, and shows as running
+
+
+def test_a_start_that_came_too_late_to_say_so_does_not_keep_the_next_one_out(bench: Bench) -> None:
+    bench.claimed_by(ANOTHER, "over")
+    bench.stamp(ANOTHER)
+    bench.call("tasks.started")
+    assert bench.is_queued()
+    assert isinstance(bench.claim(), Won)
+
+
+@pytest.mark.parametrize("case", ["no run of ours", "a run that nobody took it from", "an agent of another kind"])
+def test_a_task_that_runs_elsewhere_and_was_enqueued_by_mistake_is_left_alone(case: str, bench: Bench) -> None:
+    if case != "no run of ours":
+        bench.claimed_by(ANOTHER, "won" if case == "a run that nobody took it from" else "over")
+        bench.stamp(ANOTHER)
+    bench.call("tasks.started")
+    if case == "an agent of another kind":
+        bench.direct.workers.report(WorkerId("stranger:0"), task=bench.task)
+    assert isinstance(bench.claim(), Lost)
+    assert bench.is_queued()
+
+
+# ---------------------------------------------------------------- a removal whose answer was lost
+
+
+def test_a_removal_whose_answer_was_lost_is_ours_if_nobody_else_turns_up(bench: Bench) -> None:
+    bench.proxy.choose = once_at("queues.remove_task", lambda: Trouble.LOST)
+    assert isinstance(bench.claim(), Won)
+    assert not bench.is_queued()
+
+
+@pytest.mark.parametrize("sign", ["stamps", "starts"])
+def test_time_in_which_the_server_is_away_does_not_make_it_ours(sign: str, bench: Bench) -> None:
+    """Another one has won, and waits for the server as we do: it shows itself when both get answers again."""
+
+    def taken() -> Trouble:
+        bench.direct.queues.remove_task(bench.queue, bench.task)
+        bench.proxy.choose = lambda _endpoint: Trouble.RESET
+        return Trouble.RESET
+
+    def back() -> None:
+        bench.proxy.choose = lambda _endpoint: None
+        show = {"stamps": lambda: bench.stamp(ANOTHER), "starts": lambda: bench.call("tasks.started")}
+        bench.clock.events.append((bench.clock.seconds + 20, show[sign]))
+
+    bench.proxy.choose = once_at("queues.remove_task", taken)
+    bench.clock.events.append((45, back))
+    assert isinstance(bench.claim(), Lost)
+    assert bench.run_of().claim() is None
+
+
+# ---------------------------------------------------------------- between the claim and the start
+
+
+@pytest.mark.parametrize("endpoint", ["queues.remove_task", "tasks.edit"])
+def test_an_abort_between_claim_and_start_is_obeyed(endpoint: str, bench: Bench) -> None:
+    def abort() -> None:
+        bench.proxy.on_answer = lambda *_: None
+        bench.call("tasks.stop")
+
+    bench.proxy.on_answer = lambda called, *_: abort() if called == endpoint else None
+    done = bench.execute()
+    assert bench.status is TaskStatus.STOPPED, done.stderr
+    assert "ran" not in done.stdout + bench.console
+
+
+def test_an_abort_as_the_requeued_job_starts_is_obeyed(bench: Bench) -> None:
+    bench.claimed_by(OURS)
+    bench.direct.queues.remove_task(bench.queue, bench.task)
+    bench.stamp(OURS)
+    bench.call("tasks.started")
+    bench.direct.workers.report(WorkerId("node:slurm:7"), task=bench.task)
+    # The job has seen the task running; its user aborts it before it says that it goes on.
+    bench.proxy.choose = once_at("tasks.get_all", lambda: bench.call("tasks.stop"))
+    done = bench.execute_as_job(restarts=1)
+    assert (bench.status, bench.reason) == (TaskStatus.STOPPED, "aborted by its user"), done.stderr
+    assert "ran" not in bench.console
+    report = bench.run_of().exit_report()
+    assert report is not None and report.posted
+
+
+def test_a_start_that_the_server_refuses_leaves_the_task_to_the_daemon(bench: Bench) -> None:
+    bench.proxy.choose = once_at("tasks.edit", lambda: setattr(bench.proxy, "largest", 0))
+    done = bench.execute_as_job()
+    assert done.returncode
+    assert bench.status is TaskStatus.QUEUED
+    claim = bench.run_of().claim()
+    assert claim is not None and (claim.state, claim.begun) == ("won", False)
+    assert bench.run_of().exit_report() is None  # the daemon finds nothing posted, and puts it back
+
+
+def test_a_start_that_the_server_refuses_is_told_where_no_daemon_is(bench: Bench) -> None:
+    def refuse() -> None:
+        bench.proxy.largest = 0
+
+    def pass_on(endpoint: str) -> None:
+        if endpoint != "tasks.edit":
+            bench.proxy.largest = None
+
+    bench.proxy.choose = lambda endpoint: refuse() if endpoint == "tasks.edit" else pass_on(endpoint)
+    done = bench.execute()
+    assert done.returncode == 1
+    assert bench.status is TaskStatus.FAILED
+    assert "the server did not let it start" in bench.reason
+
+
+# ---------------------------------------------------------------- a later start takes over
+
+
+def test_a_server_that_does_not_answer_hides_no_later_start(bench: Bench) -> None:
+    """It accepts, and says nothing: each call waits for a minute."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(16)
+        settings = ApiSettings(
+            api_server=f"http://127.0.0.1:{silent.getsockname()[1]}",
+            access_key="a",
+            secret_key=bench.settings.secret_key,
+        )
+        ours, noticed, stop = threading.Event(), threading.Event(), StopRequest()
+        ours.set()
+        watch = Watch(
+            Client(settings, patience=(5, 60)),
+            Watched(TaskId(bench.task), WorkerId("w"), still_ours=ours.is_set),
+            stop,
+            SYSTEM,
+            ping_interval=60,
+            callback_limit=0,
+            meters=Meters(UsageReader(SYSTEM, GpuReader([]))),
+            wake=noticed.set,
+        )
+        watch.start()
+        assert not noticed.wait(4)  # it waits for its first answer
+        ours.clear()
+        assert noticed.wait(FENCE_S)
+        assert stop.why is Why.FENCED

@@ -1,0 +1,150 @@
+"""When a run is told to end: limits that move, and processes that do not go."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from datetime import datetime, timezone
+
+from hpc_agent.domain.job import JobState, OwnJob
+from hpc_agent.executor.interruption import Deadline, Interruption
+from hpc_agent.executor.outcome import Circumstances, ended
+from hpc_agent.executor.stop import StopRequest, Why
+from hpc_agent.executor.supervise import Supervisor
+from hpc_agent.process import Grace
+
+
+class StepClock:
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def now(self) -> datetime:
+        return datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        self.sleep(seconds)
+        return event.is_set()
+
+
+class Controller:
+    """Answers what is asked about our job: ``limit`` may be changed by an operator; None: it does not answer."""
+
+    def __init__(self, clock: StepClock, limit: int | None, began: float = 0.0) -> None:
+        self.clock = clock
+        self.limit = limit
+        self.began = began
+        self.asked = 0
+
+    def look(self) -> OwnJob | None:
+        self.asked += 1
+        if self.limit is None:
+            return None
+        return OwnJob(JobState.RUNNING, ran_for=int(self.clock.seconds - self.began), time_limit=self.limit)
+
+    def requeue(self) -> str:
+        return ""
+
+
+def due_at(deadline: Deadline, clock: StepClock, until: float) -> float | None:
+    """When the deadline is due, looked at each second."""
+    while clock.seconds < until:
+        if deadline.is_due():
+            return clock.seconds
+        for thread in threading.enumerate():
+            if thread.name == "interruption":
+                thread.join()  # its question is answered in it, before the next second
+        clock.sleep(1)
+    return None
+
+
+def warned(controller: Controller, clock: StepClock, ahead: float = 30) -> Deadline:
+    deadline = Deadline(controller, ahead, clock)
+    deadline.warned = True
+    return deadline
+
+
+def test_the_task_is_told_so_long_before_its_limit() -> None:
+    clock = StepClock()
+    clock.seconds = 3500
+    controller = Controller(clock, 3600)
+    assert due_at(warned(controller, clock), clock, 4000) == 3570
+    assert controller.asked == 2
+
+
+def test_a_limit_that_was_extended_after_the_warning_is_noticed() -> None:
+    clock = StepClock()
+    clock.seconds = 3500
+    controller = Controller(clock, 3600)
+    deadline = warned(controller, clock)
+    assert due_at(deadline, clock, 3550) is None
+    controller.limit = 7200
+    assert due_at(deadline, clock, 8000) == 7170
+    assert deadline.limit == 7200
+
+
+def test_a_scheduler_that_falls_silent_after_the_warning_leaves_its_first_answer() -> None:
+    clock = StepClock()
+    clock.seconds = 3500
+    controller = Controller(clock, 3600)
+    deadline = warned(controller, clock)
+    assert due_at(deadline, clock, 3550) is None
+    controller.limit = None
+    assert due_at(deadline, clock, 4000) == 3570
+
+
+def test_a_scheduler_that_never_answers_leaves_no_time() -> None:
+    clock = StepClock()
+    deadline = warned(Controller(clock, None), clock)
+    assert due_at(deadline, clock, 100) is not None
+
+
+class Unkillable:
+    """A process that hangs in the kernel."""
+
+    pid = 4711
+
+    def __init__(self, clock: StepClock) -> None:
+        self.clock = clock
+        self.got: list[int] = []
+
+    def wait(self, timeout: float) -> int | None:
+        self.clock.sleep(timeout)
+        return None
+
+    def signal(self, number: int) -> bool:
+        self.got.append(number)
+        return True
+
+    def bury(self) -> None:
+        """Nothing has ended."""
+
+
+def test_a_process_that_outlives_sigkill_ends_as_it_was_told_to() -> None:
+    clock = StepClock()
+    child, stop, said = Unkillable(clock), StopRequest(), list[str]()
+    own = Controller(clock, 3600)
+    grace = Grace(term=5)
+    supervisor = Supervisor(
+        child,  # type: ignore[arg-type]
+        said.append,
+        stop,
+        Interruption(own, 0),
+        Deadline(own, 30, clock),
+        clock,
+        grace,
+    )
+    stop.ask(Why.ABORT)
+    code = supervisor.run()
+    assert code == -signal.SIGKILL
+    assert child.got[0] == signal.SIGTERM and signal.SIGKILL in child.got
+    assert "hangs in the kernel" in said[-1]
+    assert not supervisor.by_itself
+    assert clock.seconds < grace.term + grace.kill + 5
+    outcome = ended(code, Circumstances(stop.why))
+    assert (outcome.status, outcome.reason) == ("stopped", "aborted by its user")
