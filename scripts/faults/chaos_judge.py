@@ -165,7 +165,7 @@ class Story:
         if self.job.queue != "once" or not enders:
             return []
         # Slurm itself may call a job that it preempts on a node that dies either.
-        return [("failed", r"node \S+ failed|came to life"), ("stopped", r"was preempted")]
+        return [("failed", r"node \S+ failed|came to life|ended before it started"), ("stopped", r"was preempted")]
 
     def _is_hit(self, hit: Hit) -> bool:
         return self.task in hit.tasks and bool(hit.node or hit.job)

@@ -159,10 +159,12 @@ class Site:
             ]
         return self._last
 
-    def hurry(self) -> None:
-        """Nodes count as dead after half the time."""
+    def tune(self) -> None:
+        """Nodes count as dead after half the time; and only urgent jobs preempt, of which the ledger knows."""
         text = self.cluster.conf.read_text()
-        self.cluster.conf.write_text(re.sub(r"SlurmdTimeout=\d+", f"SlurmdTimeout={SLURMD_TIMEOUT_S}", text))
+        text = re.sub(r"SlurmdTimeout=\d+", f"SlurmdTimeout={SLURMD_TIMEOUT_S}", text)
+        text = re.sub(r"(PartitionName=main .*PriorityTier=)\d+", r"\g<1>1", text)
+        self.cluster.conf.write_text(text)
         self.cluster.checked("scontrol", "reconfigure")
 
     def stop_part(self, name: str, *, kill: bool = False) -> None:
@@ -264,7 +266,7 @@ def site(folder: Path, cluster: Cluster, argv: Sequence[str], max_jobs: int) -> 
         with troubled(server.url) as proxy:
             built = Site(folder, cluster, Bench(folder, proxy, server.folder / "clearml.conf"), argv, max_jobs)
             try:
-                built.hurry()
+                built.tune()
                 yield built, server
             finally:
                 built.close()
