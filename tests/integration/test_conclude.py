@@ -1,4 +1,4 @@
-"""The daemon ends a run or sends it back to its queue, while others change the task and parts of the server are away."""
+"""The daemon ends a run or sends it back to its queue, while others change the task or parts of the server are away."""
 
 from __future__ import annotations
 
