@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import msgspec
@@ -82,7 +83,7 @@ class Concluder:
         directory = files.directory
         self._take_over(files)
         worker = WorkerId(files.claim.worker) if files.claim and files.claim.worker else self._worker
-        sent = all(self._send(attempt, console, worker) for console in directory.consoles())
+        sent = all(self._send(attempt, console, worker) for console in _unfinished(directory.consoles()))
         return sent and self._send(attempt, directory.notes, self._worker)
 
     def put_back(self, attempt: Attempt, files: Files, action: PutBack) -> None:
@@ -178,6 +179,14 @@ class Concluder:
         source = Source(attempt.task, worker, self._settings.agent.suppress_carriage_return)
         spool = Spool(console.text, console.mark)
         return Shipper(spool, source, self._client.events, self._clock).drain(ONCE)
+
+
+def _unfinished(consoles: Sequence[ConsoleFiles]) -> Sequence[ConsoleFiles]:
+    """From the last start on that something was sent of. It sent first what those before it had left: what stands there
+    now was written by one that the scheduler took for dead, after its task was another's."""
+    marks = [Spool(console.text, console.mark).mark() for console in consoles]
+    begun = [number for number, mark in enumerate(marks) if mark.offset or mark.sending]
+    return consoles[begun[-1] :] if begun else consoles
 
 
 def _is_ours(attempt: Attempt, files: Files, seen: Glimpse) -> bool:

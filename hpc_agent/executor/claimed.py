@@ -131,6 +131,10 @@ class ClaimedRun:
             if taken_back:
                 return taken_back
             watch.start()
+            if self._claimed.silent:
+                # Its last lines come before our first.
+                with self._signals.unwinding():
+                    self._clock.sleep(FENCE_S)
             console.start()
             if self._claimed.resumed:
                 console.say(f"Attempt {self._me.restarts + 1}: Slurm started job {self._me.job} again")
@@ -248,8 +252,6 @@ class ClaimedRun:
         ensure_directory(workdir, mode=0o700)
         try:
             with self._signals.unwinding():
-                if self._claimed.silent:
-                    self._clock.sleep(FENCE_S)
                 me, raw = self._me.worker, self._client.tasks.raw
                 preparer = Preparer(self._configuration, me, self._wishes, self._clock, console.say, raw)
                 ready = preparer.prepare(self._task, directory, workdir)

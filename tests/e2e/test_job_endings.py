@@ -183,7 +183,8 @@ def test_a_process_on_a_node_that_slurm_takes_for_dead_makes_room_for_the_next_s
 ) -> None:
     """slurmd dies, the job's processes do not: Slurm starts the job again on another node."""
     served = serve(site, {"dead": ""})
-    task = served.task("dead", checkpoint(site, "dead", starts=1) + "\n")
+    chatty = "for number in range(6000):\n    print('still', number, flush=True)\n    time.sleep(0.1)\n"
+    task = served.task("dead", checkpoint(site, "dead", starts=1).replace("time.sleep(600)\n", chatty))
     job = begun(site, task, "start 0")
     where = node(site, job)
     pid = int((slurm_cluster.dir / "run" / f"{where}.mark").read_text())
@@ -194,8 +195,12 @@ def test_a_process_on_a_node_that_slurm_takes_for_dead_makes_room_for_the_next_s
         wait_for("the first process to be gone", lambda: not Path(f"/proc/{first}").exists(), 20)
     finally:
         slurm_cluster.start()
-    starts = [line for line in lines(site, task) if line.startswith(("start ", "trained"))]
+    seen = lines(site, task)
+    starts = [line for line in seen if line.startswith(("start ", "trained"))]
     assert starts == ["start 0", "start 1", "trained"]
+    still = [index for index, line in enumerate(seen) if line.startswith("still ")]
+    assert still
+    assert still[-1] < seen.index("start 1")
 
 
 def test_memory_that_runs_out_is_told_with_figures(site: Site) -> None:
