@@ -12,7 +12,8 @@ from hpc_agent.domain.queue import Queue
 from hpc_agent.errors import ApiError, InputError, NotFoundError
 from hpc_agent.wire.queue import queue_from_wire
 
-_NOT_QUEUED = frozenset({701, 703})
+_NO_QUEUE = frozenset({701})
+_NOT_QUEUED = frozenset({*_NO_QUEUE, 703})
 
 
 class Queues:
@@ -64,6 +65,14 @@ class Queues:
         found = self._session.call("queues.get_all", {"id": list(queues), "search_hidden": True})["queues"]
         by_id = {str(queue["id"]): queue_from_wire(queue) for queue in found}
         return [by_id[queue] for queue in queues if queue in by_id]
+
+    def is_deleted(self, queue: QueueId) -> bool:
+        """Whether the server says that there is no such queue, which more than its absence from a list is."""
+        try:
+            self._session.call("queues.get_by_id", {"queue": queue, "max_task_entries": 1})
+        except ApiError as error:
+            return error.code == 400 and error.subcode in _NO_QUEUE
+        return False
 
     def holding(self, task: TaskId) -> Queue | None:
         """The queue whose entries hold the task, whatever the task says of itself."""

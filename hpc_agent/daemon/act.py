@@ -138,7 +138,8 @@ class Actor:
             return False
         if directory.names():
             directory.write_settled(Settled(at=self._clock.now(), why=action.why))
-            if files.report is None or files.report.status != "again":
+            goes_on = files.report.status == "again" if files.report else directory.has_rival()
+            if not goes_on:
                 directory.forget_restarts()
         self._said.pop(attempt, None)
         log.info("closed", task=attempt.task, attempt=attempt.id, why=action.why)

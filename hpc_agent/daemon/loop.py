@@ -27,7 +27,7 @@ from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.choose import Lane, choose, rotated
 from hpc_agent.domain.decide import decide
 from hpc_agent.domain.ids import QueueId, WorkerId
-from hpc_agent.domain.job import Later, Refused
+from hpc_agent.domain.job import Later, Refused, Uncertain
 from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.schedule import Schedule
 from hpc_agent.domain.sight import Rules
@@ -55,7 +55,9 @@ log = Events("daemon")
 
 REPORT_INTERVAL_S = 30.0
 LATER_S = 30.0
-"""How long a queue's tasks wait after the scheduler said that a limit is met."""
+"""How long a queue's tasks wait after the scheduler said that a limit is met, or nothing clear."""
+_FAILURES = 2
+"""So many calls without an answer in one pass, and it is not the task but the server or the scheduler."""
 _LONGEST_BACKOFF_S = 120.0
 _USERS_FAULT = (ResourceError, TemplateError, SourceError, EnvironmentBuildError, ContainerError, InputError)
 """Errors that make a task impossible as it is: it is failed with the sentence, and others go on."""
@@ -116,6 +118,10 @@ class Daemon:
         self._last_served: QueueId | None = None
         self._stopping = threading.Event()
         self._later_until: dict[QueueId, float] = {}
+        self._shelved: dict[Attempt, float] = {}
+        """Until when those wait whose submission the server or the scheduler gave no answer to."""
+        self._is_unclear = False
+        """Whether sbatch gave no clear answer in this pass."""
 
     def stop(self) -> None:
         """Ask ``run`` to return soon; may be called from a signal handler."""
@@ -164,6 +170,8 @@ class Daemon:
         Raises:
             ServerUnreachableError, SchedulerUnavailableError: nothing was seen.
         """
+        for queue in self._observer.orphaned:
+            self._turns.also(queue)
         served = self._turns.ours()
         if not served:
             return
@@ -171,19 +179,32 @@ class Daemon:
         self._pruner.turn()
         submits: dict[Attempt, int] = {}
         for attempt, sight in world.sights.items():
+            if self._stopping.is_set():
+                return
             for action in decide(sight, self._clock.now(), self._rules(world, attempt)):
                 if not self._guarded(attempt, partial(self._act, world, attempt, action, submits)):
                     break
+        self._submit_all(world, submits, wait)
+
+    def _submit_all(self, world: World, submits: dict[Attempt, int], wait: bool) -> None:
+        """In turn, while server and scheduler answer."""
         space = Space(self._scheduler.room())
+        failures = 0
+        self._is_unclear = False
         for attempt in self._choose(world, submits):
+            if self._stopping.is_set() or space.full or self._is_unclear:
+                break
             if self._is_later(world, attempt):
                 continue
-            submit = partial(self._submit, world, attempt, submits[attempt], space, wait)
-            if space.full or not self._guarded(attempt, submit):
-                break
+            if not self._guarded(attempt, partial(self._submit, world, attempt, submits[attempt], space, wait)):
+                # One task's trouble, perhaps: the next passes try others first.
+                self._shelved[attempt] = self._clock.monotonic() + LATER_S
+                failures += 1
+                if failures == _FAILURES:
+                    break
 
     def _guarded(self, attempt: Attempt, act: Callable[[], None]) -> bool:
-        """One attempt's trouble is not the others'; False if the server or scheduler stopped answering."""
+        """One attempt's trouble is not the others'; False if the server or scheduler gave it no answer."""
         try:
             act()
         except (ServerUnreachableError, SchedulerUnavailableError) as error:
@@ -222,6 +243,8 @@ class Daemon:
             case due.DropClaim():
                 files.directory.drop_claim()
             case due.Close():
+                if files.staging is not None and self._stages is not None:
+                    self._stages.drop(attempt)
                 if actor.close(attempt, files, action):
                     self._observer.forget(attempt)
 
@@ -241,11 +264,13 @@ class Daemon:
             return []
         active = self._activity.of(world.queues)
         now = self._clock.monotonic()
+        self._shelved = {attempt: until for attempt, until in self._shelved.items() if until > now}
+        due_now = submits.keys() - self._shelved.keys()
         live = {attempt for attempt, sight in world.sights.items() if sight.jobs}
         lanes = [
             Lane(
                 queue.id,
-                tuple(attempt for attempt in world.waiting[queue.id] if attempt in submits),
+                tuple(attempt for attempt in world.waiting[queue.id] if attempt in due_now),
                 sum(1 for attempt in live if _queue_id(world, attempt) == queue.id),
                 self._settings.hpc.queue(queue.name).max_jobs,
             )
@@ -272,6 +297,10 @@ class Daemon:
         if isinstance(answer, Refused):
             reason = f"the scheduler refused the job: {answer.message}"
             self._actor.refuse(attempt, directory, queue, due.Refuse(TaskStatus.FAILED, reason))
+        elif isinstance(answer, Uncertain):
+            # A controller that freezes lets each sbatch wait for minutes.
+            self._is_unclear = True
+            self._later_until[queue.id] = self._clock.monotonic() + LATER_S
         elif isinstance(answer, Later):
             self._actor.say(attempt, due.Say(f"Waiting to be submitted: {answer.message}"), directory)
             # Asking for the next of the queue at once would only load the controller. Others may have other limits.

@@ -13,7 +13,7 @@ from hpc_agent.daemon.facts import Files, clues, read
 from hpc_agent.daemon.patience import PatienceKeeper
 from hpc_agent.domain.attempt import Attempt, attempt_for, parse_job_name
 from hpc_agent.domain.ids import JobId, QueueId, TaskId
-from hpc_agent.domain.job import JobRecord, LiveJob
+from hpc_agent.domain.job import JobRecord, LiveJob, unanswered
 from hpc_agent.domain.queue import Queue, QueueEntry
 from hpc_agent.domain.sight import Hold, Sight
 from hpc_agent.errors import SchedulerUnavailableError, ServerUnreachableError
@@ -22,7 +22,7 @@ from hpc_agent.logs import Events
 from hpc_agent.retry import ONCE
 from hpc_agent.runs.directory import RunsFolder
 from hpc_agent.runs.records import Claim
-from hpc_agent.schedulers.base import Scheduler
+from hpc_agent.schedulers.base import CLOCK_SKEW, Scheduler
 
 log = Events("observe")
 
@@ -31,7 +31,6 @@ SCAN_EVERY_S = 60.0
 know of."""
 _CLOCKS = timedelta(days=1)
 """How far the clock of this host may be off without hiding a job's record from us: its name tells whose it is."""
-_SKEW = timedelta(seconds=60)
 ABANDONED_AFTER_S = 600.0
 """Longer than an agent outside the scheduler may take from its claim to the start of the task."""
 
@@ -58,6 +57,10 @@ class Observer:
         self._patience = PatienceKeeper(clock)
         self._settled: set[Attempt] = set()
         self._known: set[Attempt] = set()
+        self._deleted: set[QueueId] = set()
+        """Of our queues."""
+        self._orphaned: dict[QueueId, bool] = {}
+        """Queues that are not ours, but of which attempts were found: whether they are deleted."""
         self._scanned_at = float("-inf")
 
     def forget(self, attempt: Attempt) -> None:
@@ -65,6 +68,11 @@ class Observer:
         self._settled.add(attempt)
         self._known.discard(attempt)
         self._patience.forget(attempt)
+
+    @property
+    def orphaned(self) -> list[QueueId]:
+        """Deleted queues that no daemon can be told to serve any more: whoever finds their attempts concludes them."""
+        return [queue for queue, deleted in self._orphaned.items() if deleted]
 
     def look(self, served: Collection[QueueId] | None = None) -> World:
         """See everything once, of the queues that are ``served`` now (all when None).
@@ -92,13 +100,14 @@ class Observer:
         return World(queues, waiting, sights, files)
 
     def _look_at_queues(self) -> list[Queue]:
-        queues = self._client.queues.look(self._queues)
-        missing = set(self._queues) - {queue.id for queue in queues}
-        if missing:
-            # An absence is no information: jobs of its tasks are not cancelled because an answer lacked a queue.
-            raise ServerUnreachableError(
-                f"the server does not show queue {', '.join(sorted(missing))}; was it deleted?"
-            )
+        wanted = [queue for queue in self._queues if queue not in self._deleted]
+        queues = self._client.queues.look(wanted)
+        for queue in sorted(set(wanted) - {queue.id for queue in queues}):
+            if not self._client.queues.is_deleted(queue):
+                # An absence is no information: jobs of its tasks are not cancelled because an answer lacked a queue.
+                raise ServerUnreachableError(f"the server left queue {queue} out of its answer, but has it")
+            log.warning("queue was deleted: its waiting jobs are cancelled, those that run go on", queue=queue)
+            self._deleted.add(queue)
         return queues
 
     def _attempt(self, queue: Queue, entry: QueueEntry) -> Attempt:
@@ -123,7 +132,7 @@ class Observer:
         for attempt in dict.fromkeys([*entries, *jobs, *sorted(self._known, key=lambda a: (a.task, a.id))]):
             if attempt not in self._settled:
                 self._add(found, attempt)
-        self._known = {attempt for attempt, files in found.items() if files.submission or files.claim}
+        self._known = {a for a, files in found.items() if files.submission or files.claim or files.staging}
         return {attempt: files for attempt, files in found.items() if attempt in entries or self._is_ours(files)}
 
     def _scan(self) -> None:
@@ -142,12 +151,17 @@ class Observer:
         claim = files.claim
         if not files.queue or (files.submission is None and claim and not self._is_abandoned(claim)):
             return False
-        elsewhere = files.job is not None and files.cluster != self._scheduler.cluster()
-        if files.queue not in self._queues or elsewhere:
+        elsewhere = (files.job or files.staging) is not None and files.cluster != self._scheduler.cluster()
+        if elsewhere or not (files.queue in self._queues or self._is_orphaned(QueueId(files.queue))):
             # That never changes.
             self.forget(files.directory.attempt)
             return False
         return True
+
+    def _is_orphaned(self, queue: QueueId) -> bool:
+        if queue not in self._orphaned:
+            self._orphaned[queue] = self._client.queues.is_deleted(queue)
+        return self._orphaned[queue]
 
     def _is_abandoned(self, claim: Claim) -> bool:
         """Whether no agent that runs the task by hand can still be about to start it."""
@@ -170,7 +184,7 @@ class Observer:
     def _records(
         self, files: Mapping[Attempt, Files], jobs: Mapping[Attempt, Sequence[LiveJob]]
     ) -> Mapping[JobId, JobRecord]:
-        """Terminal records of the jobs that left squeue, in one query."""
+        """What is known of the jobs that left squeue."""
         gone = {found.job: a for a, found in files.items() if found.job and not jobs.get(a)}
         if not gone:
             return {}
@@ -179,7 +193,7 @@ class Observer:
             records = self._scheduler.records({job: at - _CLOCKS for job, at in since.items()})
         except SchedulerUnavailableError as error:
             log.warning("no records, verdicts wait", jobs=len(gone), error=error)
-            return {}
+            return {job: unanswered(job) for job in gone}
         return {job: r for job, r in records.items() if _is_of(r, gone[job], since[job])}
 
     def _since(self, files: Files) -> datetime:
@@ -214,8 +228,11 @@ class Observer:
         return self._patience.consider(sight, files.directory)
 
     def _restarts(self, files: Files) -> int:
+        """Without one that was counted for this very end: its executor asked for a requeue in vain, or a daemon died
+        right after it decided."""
+        directory, start = files.directory, files.claim.start if files.claim else 0
         try:
-            return len(files.directory.restarts().of)
+            return len(set(directory.restarts().of) - {directory.restart_key(start)})
         except (CorruptFileError, OSError) as error:
             log.error("restarts cannot be read", directory=files.directory.path, error=error)
             return 0
@@ -225,7 +242,9 @@ def _is_of(record: JobRecord, attempt: Attempt, since: datetime) -> bool:
     """Whether it is our job's record. Ids are reused; for its first seconds slurmdbd knows no name."""
     if record.name:
         return record.name == attempt.job_name
-    return record.submitted is not None and record.submitted >= since - _SKEW
+    if record.submitted is None:
+        return not record.state.is_final  # an answer that did not come
+    return record.submitted >= since - CLOCK_SKEW
 
 
 def _hold(attempt: Attempt, glimpse: Glimpse | None) -> Hold:

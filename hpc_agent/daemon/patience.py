@@ -13,7 +13,7 @@ import msgspec
 
 from hpc_agent.clock import Clock
 from hpc_agent.domain.attempt import Attempt
-from hpc_agent.domain.job import JobState
+from hpc_agent.domain.job import DOUBT_S, JobState
 from hpc_agent.domain.sight import Sight
 from hpc_agent.files import CorruptFileError
 from hpc_agent.runs.directory import RunDirectory
@@ -22,6 +22,8 @@ from hpc_agent.runs.records import Patience
 _LONGEST_STEP_S = 300.0
 """Two passes are never further apart than this, whatever the clock says."""
 _WORTH_WRITING_S = 10.0
+_STEADY_S = 3.0
+"""Two passes may follow each other at once, and a job may be on its way back to the queue between them."""
 
 
 class PatienceKeeper:
@@ -36,7 +38,7 @@ class PatienceKeeper:
 
     def consider(self, sight: Sight, directory: RunDirectory) -> Sight:
         """The sight with what only time tells."""
-        if sight.submitted is None and sight.claimed is None:
+        if sight.submitted is None and sight.claimed is None and sight.entry is not None:
             return sight
         before = self._before(sight.attempt, directory)
         now = _next(before, sight, self._clock.now())
@@ -47,7 +49,7 @@ class PatienceKeeper:
             gone_for=now.gone_for,
             final_for=now.final_for,
             starts_seen=now.starts_seen,
-            steady=now.record is not None and before is not None and now.record == before.record,
+            steady=now.record is not None and now.record_for >= _STEADY_S,
         )
 
     def _before(self, attempt: Attempt, directory: RunDirectory) -> Patience | None:
@@ -74,14 +76,21 @@ class PatienceKeeper:
 def _next(before: Patience | None, sight: Sight, now: datetime) -> Patience:
     step = 0.0 if before is None else min(max((now - before.at).total_seconds(), 0.0), _LONGEST_STEP_S)
     is_gone, is_final = not sight.jobs, sight.taken_back
+    was_gone = before is not None and before.is_gone
+    doubted = sight.record is not None and not sight.record.state.is_final
+    doubted_for = before.doubted_for + step if before and was_gone and is_gone and doubted else 0.0
+    counts = not doubted or doubted_for > DOUBT_S
+    is_same = before is not None and sight.record == before.record
     return Patience(
         at=now,
         is_gone=is_gone,
-        gone_for=before.gone_for + step if before and before.is_gone and is_gone else 0.0,
+        gone_for=before.gone_for + step * counts if before and was_gone and is_gone else 0.0,
+        doubted_for=doubted_for,
         is_final=is_final,
         final_for=before.final_for + step if before and before.is_final and is_final else 0.0,
         starts_seen=max(before.starts_seen if before else 0, _starts(sight)),
         record=sight.record,
+        record_for=min(before.record_for + step, _STEADY_S) if before and is_same else 0.0,
     )
 
 
@@ -93,7 +102,12 @@ def _starts(sight: Sight) -> int:
 
 def _differs(written: Patience, now: Patience) -> bool:
     def rough(patience: Patience) -> Patience:
-        steps = (patience.gone_for // _WORTH_WRITING_S, patience.final_for // _WORTH_WRITING_S)
-        return msgspec.structs.replace(patience, at=now.at, gone_for=steps[0], final_for=steps[1])
+        return msgspec.structs.replace(
+            patience,
+            at=now.at,
+            gone_for=patience.gone_for // _WORTH_WRITING_S,
+            doubted_for=patience.doubted_for // _WORTH_WRITING_S,
+            final_for=patience.final_for // _WORTH_WRITING_S,
+        )
 
     return rough(written) != rough(now)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Protocol
 
+from hpc_agent.clock import SYSTEM, Clock
 from hpc_agent.domain.attempt import Attempt
+from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.task import Task
 from hpc_agent.logs import Events
-from hpc_agent.staging import Staged, Stager
+from hpc_agent.staging import Staged, Stager, patiently
 
 log = Events("stage")
 
@@ -21,12 +24,15 @@ _AT_ONCE = 2
 class Stages(Protocol):
     """Implementations: ``StagePool`` (in this process) and ``stage_job.StageJobs``."""
 
-    def get(self, attempt: Attempt, task: Task, *, wait: bool) -> Staged | None:
+    def get(self, attempt: Attempt, task: Task, queue: Queue, *, wait: bool) -> Staged | None:
         """Start staging, or ask how it went: None while it works; ``wait`` waits for it where that is possible.
 
         Raises:
             SourceError, EnvironmentBuildError: what the task needs cannot be had.
         """
+
+    def drop(self, attempt: Attempt) -> None:
+        """Its task left the queue: nobody waits for what a job of ours stages."""
 
     def close(self) -> None:
         """Leave what still builds."""
@@ -38,13 +44,14 @@ class StagePool:
     They end with the process, and their installers with them: a daemon told to stop waits for no build.
     """
 
-    def __init__(self, stager: Stager, done: threading.Event) -> None:
+    def __init__(self, stager: Stager, done: threading.Event, clock: Clock = SYSTEM) -> None:
         self._stager = stager
+        self._clock = clock
         self._slots = threading.Semaphore(_AT_ONCE)
         self._running: dict[Attempt, Future[Staged]] = {}
         self._done = done
 
-    def get(self, attempt: Attempt, task: Task, *, wait: bool) -> Staged | None:
+    def get(self, attempt: Attempt, task: Task, queue: Queue, *, wait: bool) -> Staged | None:
         future = self._running.get(attempt)
         if future is None:
             future = self._running[attempt] = Future()
@@ -59,13 +66,24 @@ class StagePool:
     def _work(self, future: Future[Staged], attempt: Attempt, task: Task) -> None:
         # Installers that this thread starts run at low priority: Linux keeps a niceness for each thread.
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+        try:
+            # While a remote is away, others build.
+            future.set_result(patiently(lambda: self._in_a_slot(attempt, task), _told(task), self._clock))
+        except BaseException as error:  # noqa: BLE001 - raised again by whoever asks for the result
+            future.set_exception(error)
+        self._done.set()
+
+    def drop(self, attempt: Attempt) -> None:
+        """It builds to its end: the next task may want the same."""
+
+    def _in_a_slot(self, attempt: Attempt, task: Task) -> Staged:
         with self._slots:
             log.info("staging", task=task.id, attempt=attempt.id)
-            try:
-                future.set_result(self._stager.stage(task, lambda line: log.info("staging", task=task.id, step=line)))
-            except BaseException as error:  # noqa: BLE001 - raised again by whoever asks for the result
-                future.set_exception(error)
-        self._done.set()
+            return self._stager.stage(task, _told(task))
 
     def close(self) -> None:
         """What still builds loses its lease with us, and the next daemon takes it over."""
+
+
+def _told(task: Task) -> Callable[[str], None]:
+    return lambda line: log.info("staging", task=task.id, step=line)

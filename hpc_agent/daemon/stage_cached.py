@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hpc_agent.domain.attempt import Attempt
+from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.task import Task
 from hpc_agent.staging import Staged, Stager
 
@@ -13,8 +14,11 @@ class CachedStages:
     def __init__(self, stager: Stager) -> None:
         self._stager = stager
 
-    def get(self, attempt: Attempt, task: Task, *, wait: bool) -> Staged:
+    def get(self, attempt: Attempt, task: Task, queue: Queue, *, wait: bool) -> Staged:
         return self._stager.find(task)
+
+    def drop(self, attempt: Attempt) -> None:
+        """Nothing is staged."""
 
     def close(self) -> None:
         """Nothing runs."""

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
 from hpc_agent.daemon.launch import Launch
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.ids import JobId
-from hpc_agent.domain.job import Accepted, Later, Refused
+from hpc_agent.domain.job import Accepted, JobRecord, Later, Refused
+from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.resources import Resources
 from hpc_agent.domain.task import Task
-from hpc_agent.domain.verdict import explain
+from hpc_agent.domain.verdict import Fault, explain, lost
 from hpc_agent.errors import EnvironmentBuildError
 from hpc_agent.files import ensure_directory, read_record, write_atomic
 from hpc_agent.logs import Events
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
-from hpc_agent.runs.records import Submission
+from hpc_agent.runs.records import StageJob
 from hpc_agent.schedulers.base import Scheduler, SubmitRequest
 from hpc_agent.staging import Staged
 from hpc_agent.submission.render import JobContext, Renderer
@@ -24,10 +27,20 @@ log = Events("stage")
 
 TEMPLATE = "stage.sbatch.j2"
 _ASK_EVERY_S = 5.0
+_LOOK_UP_S = 60.0
+"""So long after an unclear answer of sbatch the job is looked for; then another is submitted. The two cost little: the
+lease of the cache lets one of them build."""
+_PAUSE_S = 30.0
+"""Between an answer that is no job and the next submission of any."""
+_RESULT_S = 10.0
+"""So long after its job the result may take to reach this node."""
+_TRIES = 3
+"""Jobs that the site loses or ends."""
 
 
 class StageJobs:
-    """Its memory is the run directory: ``stage-job.json``, then ``stage.json`` or ``stage.failed``."""
+    """What must outlive this process stands in the run directory: ``stage-job.json``, then ``stage.json`` or
+    ``stage.failed``."""
 
     def __init__(
         self, scheduler: Scheduler, settings: AllSettings, launch: Launch, renderer: Renderer, clock: Clock
@@ -39,9 +52,11 @@ class StageJobs:
         self._clock = clock
         self._runs = RunsFolder(settings.hpc.runs)
         self._asked: dict[Attempt, float] = {}
-        self._ended: set[Attempt] = set()
+        self._live: frozenset[str] = frozenset()
+        self._live_at = float("-inf")
+        self._paused_until = float("-inf")
 
-    def get(self, attempt: Attempt, task: Task, *, wait: bool) -> Staged | None:
+    def get(self, attempt: Attempt, task: Task, queue: Queue, *, wait: bool) -> Staged | None:
         """As ``stage.Stages``; never waits: the next pass looks again."""
         directory = self._runs.of(attempt)
         names = directory.names()
@@ -51,20 +66,55 @@ class StageJobs:
             raise EnvironmentBuildError(directory.stage_failure.read_text())
         job = directory.stage_job()
         if job is None:
-            self._submit(attempt, task, directory)
-        else:
-            self._check(attempt, job)
+            self._submit(task, queue, directory, 1)
+        elif self._is_turn_of(attempt):
+            again = self._check(directory, job) if job.job else self._look_up(directory, job)
+            if again:
+                self._submit(task, queue, directory, again)
         return None
+
+    def drop(self, attempt: Attempt) -> None:
+        """Its task left the queue: nobody waits for what a job of ours stages."""
+        name = _name(attempt)
+        # By its name: its number may stand for another job by now.
+        jobs = [job.id for job in self._scheduler.live_jobs() if job.name == name]
+        if jobs:
+            log.info("cancelling a staging job", task=attempt.task, jobs=",".join(jobs))
+            self._scheduler.cancel(jobs)
 
     def close(self) -> None:
         """The jobs go on; their results lie in the run directories."""
 
-    def _submit(self, attempt: Attempt, task: Task, directory: RunDirectory) -> None:
+    def _is_turn_of(self, attempt: Attempt) -> bool:
+        now = self._clock.monotonic()
+        if now - self._asked.get(attempt, float("-inf")) < _ASK_EVERY_S:
+            return False
+        self._asked[attempt] = now
+        return True
+
+    def _submit(self, task: Task, queue: Queue, directory: RunDirectory, tries: int) -> None:
+        if self._clock.monotonic() < self._paused_until:
+            return
+        name = _name(directory.attempt)
+        request = self._request(task, directory, name)
+        record = StageJob(at=self._clock.now(), queue=queue.id, cluster=self._scheduler.cluster(), tries=tries)
+        answer = self._scheduler.submit(request)
+        if isinstance(answer, Refused):
+            raise EnvironmentBuildError(f"the scheduler refused the staging job: {answer.message}")
+        if isinstance(answer, Accepted):
+            directory.write_stage_job(msgspec.structs.replace(record, job=answer.job))
+            log.info("staging job", task=task.id, job=answer.job, tries=tries)
+            return
+        self._paused_until = self._clock.monotonic() + _PAUSE_S
+        log.warning("no staging job yet", task=task.id, said=answer.message)
+        if not isinstance(answer, Later):
+            directory.write_stage_job(record)
+
+    def _request(self, task: Task, directory: RunDirectory, name: str) -> SubmitRequest:
         resources = self._settings.hpc.envs.resources.over(self._settings.hpc.resources.over(Resources()))
-        name = attempt.job_name.replace("clearml_task_", "clearml_stage_")
         context = JobContext(
             task=task,
-            attempt=attempt,
+            attempt=directory.attempt,
             queue_name="",
             resources=resources,
             site=self._settings.hpc.slurm,
@@ -76,29 +126,56 @@ class StageJobs:
         )
         script = ensure_directory(directory.path) / "stage.sbatch"
         write_atomic(script, self._renderer.render(TEMPLATE, context).encode(), mode=0o700)
-        request = SubmitRequest(script, name, directory.path, context.output, resources)
-        begun = self._clock.now()
-        answer = self._scheduler.submit(request)
-        if isinstance(answer, Refused):
-            raise EnvironmentBuildError(f"the scheduler refused the staging job: {answer.message}")
-        if isinstance(answer, Later):
-            return
-        # An uncertain one may or may not exist. A second costs little: the lease of the cache lets one of them build.
-        job = answer.job if isinstance(answer, Accepted) else self._scheduler.find(name, begun)
-        if job is not None:
-            directory.write_stage_job(Submission(state="accepted", at=begun, queue="", job=job))
-            log.info("staging job", task=task.id, job=job)
+        return SubmitRequest(script, name, directory.path, context.output, resources)
 
-    def _check(self, attempt: Attempt, job: Submission) -> None:
-        """A job that ended without a result twice seen is a failure; it may have been killed by its limits."""
+    def _look_up(self, directory: RunDirectory, record: StageJob) -> int:
+        """Search for a job that may or may not exist; the number of the next try, once it is time for one."""
+        job = self._scheduler.find(_name(directory.attempt), record.at)
+        if job is not None:
+            directory.write_stage_job(msgspec.structs.replace(record, job=job))
+            return 0
+        late = abs((self._clock.now() - record.at).total_seconds()) > _LOOK_UP_S
+        return record.tries if late else 0
+
+    def _check(self, directory: RunDirectory, record: StageJob) -> int:
+        """Whether the job lives; the number of the next try where the site lost or ended it.
+
+        Raises:
+            EnvironmentBuildError: it ended, and left no result; it may have been killed by its limits.
+        """
+        job = JobId(record.job)
+        if self._lives(record):
+            if record.gone_since is not None:
+                directory.write_stage_job(msgspec.structs.replace(record, gone_since=None))
+            return 0
+        found = self._scheduler.records({job: record.at}).get(job)
+        if found is not None and not found.state.is_final:
+            return 0
+        now = self._clock.now()
+        if record.gone_since is None:
+            directory.write_stage_job(msgspec.structs.replace(record, gone_since=now))
+            return 0
+        gone_for = abs((now - record.gone_since).total_seconds())
+        if gone_for < (self._settings.hpc.slurm.lost_after if found is None else _RESULT_S):
+            return 0
+        return self._after(record, found, gone_for)
+
+    def _after(self, record: StageJob, found: JobRecord | None, gone_for: float) -> int:
+        verdict = explain(found) if found else lost(record.job, gone_for)
+        if (found is None or verdict.fault is Fault.SITE) and record.tries < _TRIES:
+            log.warning("staging job is tried again", job=record.job, why=verdict.reason)
+            return record.tries + 1
+        raise EnvironmentBuildError(f"the job that stages the task left no result: {verdict.reason}")
+
+    def _lives(self, record: StageJob) -> bool:
+        """One question for all that stage."""
         now = self._clock.monotonic()
-        if now - self._asked.get(attempt, float("-inf")) < _ASK_EVERY_S:
-            return
-        self._asked[attempt] = now
-        record = self._scheduler.records({JobId(job.job): job.at}).get(JobId(job.job))
-        if record is None:
-            return
-        if attempt in self._ended:
-            raise EnvironmentBuildError(f"the job that stages the task left no result: {explain(record).reason}")
-        # Its last file may not have reached this node yet.
-        self._ended.add(attempt)
+        if now - self._live_at >= _ASK_EVERY_S:
+            self._live = frozenset(job.id for job in self._scheduler.live_jobs())
+            self._live_at = now
+        since = self._clock.now() - record.at
+        return record.job in self._live or since.total_seconds() < now - self._live_at
+
+
+def _name(attempt: Attempt) -> str:
+    return attempt.job_name.replace("clearml_task_", "clearml_stage_")

@@ -90,7 +90,7 @@ class Submitter:
         # Rendered before it is staged: a broken template is known at once.
         self._renderer.render(settings.template, context)
         if self._stages is not None:
-            staged = self._stages.get(attempt, task, wait=wait)
+            staged = self._stages.get(attempt, task, queue, wait=wait)
             if staged is None:
                 return None
             write_record(directory.stage, staged)
@@ -155,7 +155,7 @@ class Submitter:
         if before.tries != record.tries - 1:
             return False
         first = directory.first_try(record)
-        if first is not record and (record.at - first.at).total_seconds() < TRY_TIMEOUT_S:
+        if first is not record and abs((record.at - first.at).total_seconds()) < TRY_TIMEOUT_S:
             return False
         directory.write_submission(record)
         return True

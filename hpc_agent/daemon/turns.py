@@ -24,10 +24,15 @@ class Turns:
 
     def __init__(self, folder: Path, queues: Sequence[QueueId], clock: Clock) -> None:
         self._folder = folder
-        self._queues = queues
+        self._queues = list(queues)
         self._clock = clock
         self._leases: dict[QueueId, Lease] = {}
         self._held: set[QueueId] = set()
+
+    def also(self, queue: QueueId) -> None:
+        """From now on take turns with this one too."""
+        if queue not in self._queues:
+            self._queues.append(queue)
 
     def ours(self) -> frozenset[QueueId]:
         """The queues that are ours in this pass."""

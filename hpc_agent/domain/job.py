@@ -28,6 +28,7 @@ class JobState(Enum):
     BOOT_FAIL = "BOOT_FAIL"
     DEADLINE = "DEADLINE"
     REVOKED = "REVOKED"
+    """Another cluster of the federation has it. Listed as long as it lives there."""
     UNKNOWN = "UNKNOWN"
 
     @property
@@ -81,7 +82,7 @@ class LiveJob:
 
 @dataclass(frozen=True)
 class JobRecord:
-    """What the scheduler's accounting says of a job. The only ground for a verdict."""
+    """What the scheduler, or its accounting, says of a job. The only ground for a verdict, if its state is final."""
 
     id: JobId
     state: JobState
@@ -103,6 +104,16 @@ class JobRecord:
     @property
     def title(self) -> str:
         return f"{self.scheduler} job {self.id}"
+
+
+DOUBT_S = 24 * 3600.0
+"""For so long a job counts as gone for no time while accounting gives no answer, or has it for alive: slurmdbd may be
+away for hours. For ever it is not: a record may say RUNNING for ever of a job that slurmctld lost."""
+
+
+def unanswered(job: JobId) -> JobRecord:
+    """In place of a record, where somebody who may know more gave no answer."""
+    return JobRecord(job, JobState.UNKNOWN, "")
 
 
 @dataclass(frozen=True)
@@ -129,6 +140,7 @@ class Accepted:
 
     job: JobId
     cluster: str = ""
+    """Where it went, if sbatch was told where (``--clusters``)."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
@@ -12,6 +12,9 @@ from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import JobRecord, LiveJob, OwnJob, Submission
 from hpc_agent.domain.resources import Resources
 from hpc_agent.domain.room import Room
+
+CLOCK_SKEW = timedelta(seconds=60)
+"""How far the controller's clock may be behind ours; ids are reused after days, not minutes."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +63,15 @@ class Scheduler(Protocol):
         """
 
     def records(self, jobs: Mapping[JobId, datetime]) -> Mapping[JobId, JobRecord]:
-        """The terminal records of these jobs, each with the time of our own submission (ids are reused).
+        """What is known of jobs that it lists no more, each with the time of our own submission (ids are reused).
 
-        A job without an entry in the answer has no verdict yet. One query for all. A record's name is empty where the
-        scheduler does not know it yet.
+        A final record is a verdict. One that is not final says that there is none yet: a source has the job for alive,
+        or one that may know more gave no answer (``job.unanswered``). A job without an entry is known to none of the
+        sources, and all of them answered. A record's name is empty where the scheduler does not know it yet. The
+        number of queries does not depend on that of the jobs.
 
         Raises:
-            SchedulerUnavailableError: no usable answer.
+            SchedulerUnavailableError: no usable answer from any source.
         """
 
     def cancel(self, jobs: Sequence[JobId], *, only_pending: bool = False) -> None:

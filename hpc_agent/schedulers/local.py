@@ -92,7 +92,7 @@ class LocalScheduler:
             self._jobs.clear_away(now - _KEPT)
         except (OSError, CorruptFileError) as error:
             return Uncertain(f"the job could not be written to {self._folder}: {error}")
-        return Accepted(job.id, self._cluster)
+        return Accepted(job.id)
 
     def live_jobs(self) -> Sequence[LiveJob]:
         """Also starts what waits and has room."""

@@ -9,15 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 
 from hpc_agent.domain import duration
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import JobRecord, JobState, LiveJob, OwnJob
-from hpc_agent.schedulers.base import SubmitRequest
-
-CLOCK_SKEW = timedelta(seconds=60)
-"""How far the controller's clock may be behind ours; ids are reused after days, not minutes."""
+from hpc_agent.schedulers.base import CLOCK_SKEW, SubmitRequest
 
 _FOLDED = {
     # Flags that squeue shows in place of a state, none of them final (slurm.md section 1).
@@ -73,8 +70,9 @@ def sbatch(request: SubmitRequest, extra: Sequence[str] = ()) -> list[str]:
     ]
 
 
-def scancel(jobs: Iterable[JobId], *, only_pending: bool) -> list[str]:
-    return ["scancel", *(["--state=PENDING"] if only_pending else []), *jobs]
+def scancel(jobs: Iterable[JobId], *, only_pending: bool = False, cluster: str = "") -> list[str]:
+    pending = ["--state=PENDING"] if only_pending else []
+    return ["scancel", *pending, *([f"--clusters={cluster}"] if cluster else []), *jobs]
 
 
 _GONE = re.compile(r"Invalid job id specified|already completing or completed", re.IGNORECASE)
@@ -164,7 +162,8 @@ class QueueRow:
 def squeue(user: str, *, ended: bool = False, name: str = "") -> list[str]:
     """All jobs of a user, one line for each array element; ``ended`` adds those of the last MinJobAge (300 s)."""
     columns = ",".join(f"{column}:{width}" for column, width in _COLUMNS.items())
-    argv = ["squeue", "--noheader", "--array", f"--user={user}", f"--Format={columns}"]
+    # --all: jobs of hidden partitions, and those that another cluster of a federation has. Without it they look ended.
+    argv = ["squeue", "--noheader", "--all", "--array", f"--user={user}", f"--Format={columns}"]
     # No --jobs: squeue exits 1 for one unknown id, 0 for two.
     return argv + (["--states=all"] if ended else []) + ([f"--name={name}"] if name else [])
 
@@ -286,18 +285,18 @@ def newest_of_name(records: Iterable[JobRecord], name: str, since: datetime) -> 
     return max(ours)[1] if ours else None
 
 
-def verdicts(records: Iterable[tuple[JobId, JobRecord]], jobs: Mapping[JobId, datetime]) -> dict[JobId, JobRecord]:
-    """For each of our jobs its newest record, if that is ours and final.
+def newest(records: Iterable[tuple[JobId, JobRecord]], jobs: Mapping[JobId, datetime]) -> dict[JobId, JobRecord]:
+    """For each of our jobs its newest record, if that is ours.
 
     A record submitted before our own submission is of an earlier job with the same id. A newest record that is not
     final (the job was requeued, or accounting lags) says that there is no verdict yet.
     """
-    newest: dict[JobId, JobRecord] = {}
+    found: dict[JobId, JobRecord] = {}
     for raw, record in records:
         job = record.id if record.id in jobs else raw
         if job not in jobs or record.submitted is None or record.submitted < jobs[job] - CLOCK_SKEW:
             continue
-        known = newest.get(job)
+        known = found.get(job)
         if known is None or known.submitted is None or record.submitted >= known.submitted:
-            newest[job] = record
-    return {job: record for job, record in newest.items() if record.state.is_final}
+            found[job] = record
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -11,7 +12,7 @@ from datetime import datetime, timedelta
 from hpc_agent import process
 from hpc_agent.config.settings import SlurmSettings
 from hpc_agent.domain.ids import JobId
-from hpc_agent.domain.job import JobRecord, JobState, LiveJob, Submission, Uncertain
+from hpc_agent.domain.job import Accepted, JobRecord, JobState, LiveJob, Refused, Submission, Uncertain, unanswered
 from hpc_agent.domain.room import Room
 from hpc_agent.errors import ProcessError, SchedulerUnavailableError
 from hpc_agent.logs import Events
@@ -45,13 +46,15 @@ class SlurmScheduler:
 
     def cluster(self) -> str:
         if not self._cluster:
-            answer = self._ask(slurm.show_config())
-            self._cluster = slurm.parse_config(answer).get("ClusterName", "")
+            self._cluster = self._own_name()
             if not self._cluster:
                 raise SchedulerUnavailableError(
                     "scontrol show config names no cluster: set hpc.cluster in clearml.conf"
                 )
         return self._cluster
+
+    def _own_name(self) -> str:
+        return slurm.parse_config(self._ask(slurm.show_config())).get("ClusterName", "")
 
     def submit(self, request: SubmitRequest) -> Submission:
         argv = slurm.sbatch(request, self._settings.sbatch_args)
@@ -61,7 +64,22 @@ class SlurmScheduler:
             )
         except ProcessError as error:
             return Uncertain(str(error))
-        return parse_sbatch(answer.returncode, answer.stdout, answer.stderr)
+        said = parse_sbatch(answer.returncode, answer.stdout, answer.stderr)
+        return self._unless_elsewhere(said) if isinstance(said, Accepted) and said.cluster else said
+
+    def _unless_elsewhere(self, said: Accepted) -> Submission:
+        """A job on another cluster shows in no answer to us: it would be called lost while it runs."""
+        try:
+            own = self._own_name()
+            if said.cluster == own:
+                return said
+            self._run(slurm.scancel([said.job], cluster=said.cluster))
+        except SchedulerUnavailableError as error:
+            return Uncertain(f"job {said.job} went to cluster {said.cluster}: {error}")
+        return Refused(
+            f"job {said.job} went to cluster {said.cluster} and was cancelled; only jobs of {own} are followed here: "
+            "take --clusters out of hpc.slurm.sbatch_args or the template"
+        )
 
     def live_jobs(self) -> Sequence[LiveJob]:
         jobs = [slurm.live_job(row) for row in self._squeue()]
@@ -80,14 +98,30 @@ class SlurmScheduler:
         return found
 
     def records(self, jobs: Mapping[JobId, datetime]) -> Mapping[JobId, JobRecord]:
+        """From accounting, and of what it has no verdict on from the controller, which remembers some minutes."""
         if not jobs:
             return {}
+        found: dict[JobId, JobRecord] = {}
+        silence: SchedulerUnavailableError | None = None
         if self._has_sacct:
-            records = self._sacct(slurm.sacct(min(jobs.values()) - _BEFORE, jobs=jobs))
-            if self._has_sacct:
-                return slurm.verdicts(records, jobs)
-        rows = self._squeue(ended=True)
-        return slurm.verdicts(((row.id, slurm.ended_job(row)) for row in rows), jobs)
+            try:
+                found = slurm.newest(self._sacct(slurm.sacct(min(jobs.values()) - _BEFORE, jobs=jobs)), jobs)
+            except SchedulerUnavailableError as error:
+                silence = error
+        unclear = {job: at for job, at in jobs.items() if job not in found or not found[job].state.is_final}
+        if unclear:
+            try:
+                rows = self._squeue(ended=True)
+            except SchedulerUnavailableError as error:
+                if silence is not None:
+                    raise silence from error
+                silence = error
+            else:
+                found |= slurm.newest(((row.id, slurm.ended_job(row)) for row in rows), unclear)
+        if silence is not None:
+            log.warning("a source of records gave no answer", jobs=len(unclear), error=silence)
+            found |= {job: unanswered(job) for job in unclear if job not in found}
+        return found
 
     def cancel(self, jobs: Sequence[JobId], *, only_pending: bool = False) -> None:
         if not jobs:
@@ -110,15 +144,20 @@ class SlurmScheduler:
 
     def _sacct(self, argv: Sequence[str]) -> list[tuple[JobId, JobRecord]]:
         """The records that sacct knows; none, from now on, where accounting turns out to be switched off."""
+        if self._settings.accounting == "auto" and shutil.which("sacct", path=self._query_environ.get("PATH")) is None:
+            return self._without_accounting("there is no sacct")
         answer = self._run(argv)
         if _DISABLED in answer.stderr and self._settings.accounting == "auto":
-            log.info("no accounting here: only jobs of the last minutes can be asked after")
-            self._has_sacct = False
-            return []
+            return self._without_accounting(_DISABLED)
         try:
             return [(raw, _with_name(record)) for raw, record in slurm.parse_sacct(_usable(answer))]
         except ValueError as error:
             raise SchedulerUnavailableError(f"sacct printed what cannot be understood: {error}") from error
+
+    def _without_accounting(self, why: str) -> list[tuple[JobId, JobRecord]]:
+        log.info("no accounting here: only jobs of the last minutes can be asked after", why=why)
+        self._has_sacct = False
+        return []
 
     def _ask(self, argv: Sequence[str]) -> str:
         return _usable(self._run(argv))

@@ -11,7 +11,7 @@ from hpc_agent.api.client import Client
 from hpc_agent.api.tasks import Glimpse
 from hpc_agent.clock import Clock
 from hpc_agent.domain.ids import JobId
-from hpc_agent.domain.job import JobRecord, LiveJob
+from hpc_agent.domain.job import DOUBT_S, JobRecord, LiveJob
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.errors import HpcAgentError, SchedulerUnavailableError
 from hpc_agent.files import CorruptFileError
@@ -102,8 +102,9 @@ class Observer:
         ours = tuple(live[job] for job in tracked.jobs if job in live)
         absent = [job for job in tracked.jobs if job not in live]
         rest = records.get(JobId(tracked.job.id))
-        ended = tuple(record for job in absent if (record := records.get(job, rest)))
-        before, seen = self._remember(tracked.folder, ours, ended)
+        known = [record for job in absent if (record := records.get(job, rest))]
+        ended = tuple(record for record in known if record.state.is_final)
+        before, seen = self._remember(tracked.folder, ours, ended, doubted=len(known) > len(ended))
         words = f"{glimpse.reason} {glimpse.message}" if glimpse else ""
         return Sight(
             job=tracked.job.id,
@@ -122,7 +123,9 @@ class Observer:
             steady=bool(ended) and before.records == seen.records,
         )
 
-    def _remember(self, folder: Folder, live: Sequence[LiveJob], ended: Sequence[JobRecord]) -> tuple[Seen, Seen]:
+    def _remember(
+        self, folder: Folder, live: Sequence[LiveJob], ended: Sequence[JobRecord], *, doubted: bool
+    ) -> tuple[Seen, Seen]:
         """What the pass before saw, and what this one sees. Where that cannot be kept it costs patience only."""
         now = self._clock.now()
         try:
@@ -130,8 +133,11 @@ class Observer:
         except (CorruptFileError, OSError):
             before = Seen()
         running = any(job.state not in WAITS for job in live)
+        doubted_since = (before.doubted_since or now) if doubted and not live else None
+        doubted = doubted_since is not None and (now - doubted_since).total_seconds() < DOUBT_S
         seen = Seen(
-            gone_since=None if live else before.gone_since or now,
+            gone_since=None if live or doubted else before.gone_since or now,
+            doubted_since=doubted_since,
             running_since=(before.running_since or now) if running else None,
             records=tuple((record.id, record.raw_state, str(record.ended or "")) for record in ended),
         )

@@ -67,6 +67,9 @@ class Seen(Record, frozen=True, kw_only=True):
     """``seen.json``: what a pass must know of the passes before, which may have been another process."""
 
     gone_since: datetime | None = None
+    """Since when none is listed, and every source that was asked says no more of some than that it does not know."""
+    doubted_since: datetime | None = None
+    """Since when none is listed, but a source has one for alive or gives no answer."""
     running_since: datetime | None = None
     records: tuple[tuple[str, str, str], ...] = ()
     """Of each job that ended its id, state and end."""

@@ -12,7 +12,7 @@ import pytest
 
 from hpc_agent.config.settings import SlurmSettings
 from hpc_agent.domain.ids import JobId
-from hpc_agent.domain.job import Accepted, JobState, Uncertain
+from hpc_agent.domain.job import Accepted, JobState, Refused, Uncertain, unanswered
 from hpc_agent.domain.resources import Resources
 from hpc_agent.errors import SchedulerUnavailableError
 from hpc_agent.schedulers.base import SubmitRequest
@@ -155,22 +155,69 @@ def test_where_accounting_is_off_the_controllers_memory_answers_and_sacct_is_lef
     scheduler = fake.scheduler()
     for _ in range(2):
         records = scheduler.records(JOBS)
-        assert list(records) == ["7"]
+        assert records.keys() == JOBS.keys()
+        assert records[JobId("8")].state is JobState.RUNNING
         assert (records[JobId("7")].state, records[JobId("7")].exit_code) == (JobState.FAILED, 3)
     assert scheduler.find("other", NOW) is None
     assert fake.calls("sacct") == 1
 
 
+def test_where_there_is_no_sacct_the_controllers_memory_answers(fake: FakeSlurm) -> None:
+    fake.command("squeue", queue_line("7", "FAILED", 3 * 256))
+    scheduler = SlurmScheduler(SlurmSettings(), environ={"PATH": str(fake.bin)})
+    assert [(job, record.exit_code) for job, record in scheduler.records(JOBS).items()] == [("7", 3)]
+    assert scheduler.find("name", NOW) == "7"
+    assert scheduler.find("other", NOW) is None
+
+
+def sacct_row(job: str, word: str) -> str:
+    return f"echo '{job}|{job}|{word}|0:0|{STAMP}|{STAMP}|{STAMP}|01:00:00|n1|None|name'"
+
+
+def test_while_accounting_gives_no_answer_the_controllers_memory_does_and_the_rest_is_not_lost(fake: FakeSlurm) -> None:
+    fake.command("sacct", "echo 'sacct: error: Problem talking to the database: Connection refused' >&2; exit 1")
+    fake.command("squeue", queue_line("7", "OUT_OF_MEMORY"))
+    records = fake.scheduler().records(JOBS)
+    assert records == {JobId("7"): records[JobId("7")], JobId("8"): unanswered(JobId("8"))}
+    assert records[JobId("7")].state is JobState.OUT_OF_MEMORY
+
+
+def test_where_accounting_lags_the_controller_knows_better(fake: FakeSlurm) -> None:
+    fake.command("sacct", f"{sacct_row('7', 'RUNNING')}; {sacct_row('8', 'RUNNING')}")
+    fake.command("squeue", queue_line("7", "TIMEOUT"))
+    states = {job: record.state for job, record in fake.scheduler().records(JOBS).items()}
+    assert states == {"7": JobState.TIMEOUT, "8": JobState.RUNNING}
+    fake.command("squeue", SILENCES["fails"])
+    states = {job: record.state for job, record in fake.scheduler().records(JOBS).items()}
+    assert states == {"7": JobState.RUNNING, "8": JobState.RUNNING}
+
+
+def test_a_job_that_goes_to_another_cluster_is_refused_and_cancelled_there(
+    fake: FakeSlurm, request_: SubmitRequest
+) -> None:
+    fake.command("sbatch", "echo '7;other'")
+    fake.command("scancel", "true")
+    fake.command("scontrol", "echo 'ClusterName = here'")
+    answer = fake.scheduler(sbatch_args=("-M", "other")).submit(request_)
+    assert isinstance(answer, Refused)
+    assert "cluster other" in answer.message
+    assert "scancel --clusters=other 7" in (fake.folder / "calls").read_text()
+    fake.command("sbatch", "echo '8;here'")
+    assert fake.scheduler().submit(request_) == Accepted(JobId("8"), "here")
+
+
 def test_accounting_that_a_site_promised_is_not_given_up(fake: FakeSlurm) -> None:
     fake.command("sacct", DISABLED)
+    fake.command("squeue", SILENCES["fails"])
     with pytest.raises(SchedulerUnavailableError, match="accounting storage is disabled"):
         fake.scheduler(accounting="sacct").records(JOBS)
 
 
 def test_one_query_asks_for_all_jobs(fake: FakeSlurm) -> None:
     fake.command("sacct", "true")
+    fake.command("squeue", "true")
     assert fake.scheduler().records({JobId(str(n)): NOW + timedelta(seconds=n) for n in range(1000)}) == {}
-    assert fake.calls("sacct") == 1
+    assert (fake.calls("sacct"), fake.calls("squeue")) == (1, 1)
 
 
 def test_cancelling_without_an_answer_is_not_taken_for_done(fake: FakeSlurm) -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 from hpc_agent.clock import SYSTEM
 from hpc_agent.config.settings import SlurmSettings
 from hpc_agent.domain.ids import JobId
-from hpc_agent.domain.job import Accepted, JobRecord, JobState, Later, LiveJob, Refused, Uncertain
+from hpc_agent.domain.job import Accepted, JobRecord, JobState, Later, LiveJob, Refused, Uncertain, unanswered
 from hpc_agent.domain.resources import Resources
 from hpc_agent.errors import SchedulerUnavailableError
 from hpc_agent.schedulers.base import SubmitRequest
@@ -54,8 +55,21 @@ class Site:
         return live.state if live else None
 
     def record(self, job: JobId) -> JobRecord:
-        wait_until(lambda: job in self.scheduler.records({job: self.before}))
-        return self.scheduler.records({job: self.before})[job]
+        return recorded(self.scheduler, job, self.before)
+
+
+def recorded(scheduler: SlurmScheduler, job: JobId, since: datetime) -> JobRecord:
+    """Its final record, once there is one."""
+    found: JobRecord | None = None
+
+    def is_final() -> bool:
+        nonlocal found
+        found = scheduler.records({job: since}).get(job)
+        return found is not None and found.state.is_final
+
+    wait_until(is_final)
+    assert found is not None
+    return found
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
@@ -96,14 +110,41 @@ def test_an_sbatch_that_timed_out_has_queued_its_job_which_is_found_by_name(site
     wait_until(lambda: site.scheduler.find("timed_out", site.before) is not None)
 
 
-def test_without_slurmdbd_there_is_no_verdict(site: Site) -> None:
-    job = site.submit("true")
-    wait_until(lambda: site.live(job) is None)
+def test_without_slurmdbd_the_controllers_memory_has_the_verdict(site: Site) -> None:
     site.cluster.stop("slurmdbd")
-    with pytest.raises(SchedulerUnavailableError, match="sacct"):
-        site.scheduler.records({job: site.before})
+    job = site.submit("exit 3")
+    forgotten = JobId("99999")
+    wait_until(lambda: site.live(job) is None)
+    records = site.scheduler.records({job: site.before, forgotten: site.before})
+    assert (records[job].state, records[job].exit_code) == (JobState.FAILED, 3)
+    assert records[forgotten] == unanswered(forgotten)
     site.cluster.start()
-    assert site.record(job).state is JobState.COMPLETED
+    wait_until(lambda: forgotten not in site.scheduler.records({forgotten: site.before}))
+    assert site.record(job).state is JobState.FAILED
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+def test_a_job_in_a_hidden_partition_is_seen_by_its_owner(site: Site) -> None:
+    """squeue shows it to root in any case."""
+    look = (
+        "from hpc_agent.config.settings import SlurmSettings\n"
+        "from hpc_agent.schedulers.slurm_driver import SlurmScheduler\n"
+        "print([job.id for job in SlurmScheduler(SlurmSettings()).live_jobs()])\n"
+    )
+    # Who may read this test's files all the same.
+    may = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+    as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *may]
+    site.cluster.run("sacctmgr", "-i", "add", "user", "nobody", "account=lab")
+    site.cluster.run("scontrol", "update", "partition=main", "hidden=yes")
+    job = ""
+    try:
+        submit = ["sbatch", "--parsable", "--hold", "--chdir=/", "--output=/dev/null", "--wrap=sleep 300"]
+        job = site.cluster.run(*as_nobody, *submit).strip()
+        assert site.cluster.run(*as_nobody, "squeue", "--noheader") == ""
+        assert site.cluster.run(*as_nobody, sys.executable, "-c", look) == f"['{job}']\n"
+    finally:
+        site.cluster.run("scontrol", "update", "partition=main", "hidden=no")
+        site.cluster.run("scancel", job or "--user=nobody")
 
 
 @pytest.mark.parametrize("accounting", ["none", "auto"])
@@ -118,8 +159,7 @@ def test_a_site_without_accounting_is_asked_for_the_jobs_of_the_last_minutes(
     job = site.submit("exit 4", name=name)
     environ = {**site.cluster.env, "SLURM_CONF": str(conf)}
     scheduler = SlurmScheduler(SlurmSettings(accounting=accounting), environ=environ)
-    wait_until(lambda: job in scheduler.records({job: site.before}))
-    record = scheduler.records({job: site.before})[job]
+    record = recorded(scheduler, job, site.before)
     assert (record.name, record.state, record.exit_code) == (name, JobState.FAILED, 4)
     assert scheduler.find(name, site.before) == job
     assert scheduler.find("unheard_of", site.before) is None
@@ -130,9 +170,9 @@ def test_a_requeued_job_lives_on_under_its_id_and_has_no_verdict(site: Site) -> 
     wait_until(lambda: site.state(job) is JobState.RUNNING)
     site.cluster.run("scontrol", "requeue", job)
     wait_until(lambda: (live := site.live(job)) is not None and live.restarts == 1)
-    assert site.scheduler.records({job: site.before}) == {}
+    assert not any(record.state.is_final for record in site.scheduler.records({job: site.before}).values())
     wait_until(lambda: site.state(job) is JobState.RUNNING)
-    assert site.scheduler.records({job: site.before}) == {}
+    assert not any(record.state.is_final for record in site.scheduler.records({job: site.before}).values())
 
 
 def test_a_lost_node_ends_a_job_that_may_not_be_requeued(site: Site) -> None:
@@ -166,7 +206,8 @@ def test_a_preempted_job_comes_back_or_is_recorded(site: Site) -> None:
     assert site.record(ends).state is JobState.PREEMPTED
     wait_until(lambda: (live := site.live(comes_back)) is not None and live.restarts == 1)
     # Until it runs again sacct may show the end that preemption made: no verdict while squeue has the job.
-    assert all(record.state.may_be_requeued for record in site.scheduler.records({comes_back: site.before}).values())
+    records = site.scheduler.records({comes_back: site.before}).values()
+    assert all(record.state.may_be_requeued or not record.state.is_final for record in records)
 
 
 def test_a_full_qos_means_later_and_an_unknown_one_never(site: Site) -> None:
@@ -182,7 +223,8 @@ def test_a_full_qos_means_later_and_an_unknown_one_never(site: Site) -> None:
 def test_array_elements_are_jobs_of_their_own(site: Site) -> None:
     array = site.submit("exit $SLURM_ARRAY_TASK_ID", "--array=0-1")
     elements = {JobId(f"{array}_{index}"): site.before for index in range(2)}
-    wait_until(lambda: len(site.scheduler.records(elements)) == 2)
+    for element in elements:
+        recorded(site.scheduler, element, site.before)
     records = site.scheduler.records(elements)
     assert [records[job].exit_code for job in elements] == [0, 1]
 
@@ -191,7 +233,6 @@ def test_records_are_asked_in_universal_time(site: Site) -> None:
     """Whatever the time zone of daemon and site, the hour before a submission is the hour before it."""
     job = site.submit("true")
     scheduler = SlurmScheduler(SlurmSettings(), environ={**site.cluster.env, "TZ": "Pacific/Kiritimati"})
-    wait_until(lambda: job in scheduler.records({job: site.before}))
-    submitted = scheduler.records({job: site.before})[job].submitted
+    submitted = recorded(scheduler, job, site.before).submitted
     assert submitted is not None
     assert abs(submitted - site.before) < timedelta(minutes=2)
