@@ -306,6 +306,8 @@ class TestFlagsOfTheTask:
     def test_standalone_mode_uses_the_cache_only(self, machine: Site) -> None:
         missing = machine.bare_task(SEEN, requirements={"pip": "six==1.16.0"})
         bare = machine.bare_task(SEEN, requirements={"pip": ""})
+        with machine.conf.open("a") as conf:
+            conf.write(f'hpc {{ cache_dir: "{machine.folder}/cache" }}\n')  # that of all has the package
         machine.daemon("--standalone-mode")
         assert ended(machine, missing) is TaskStatus.FAILED
         assert f"hpc-agent cache warm --id {missing}" in machine.reason(missing)

@@ -125,10 +125,10 @@ def test_a_preempted_task_waits_and_goes_on_in_the_same_job_or_in_a_new_one(site
     first = stays.task("stays", text["stays"], constraint="h100", **scavenge)
     job = begun(site, first, "start 0")
     urgent = ["sbatch", "-o", "/dev/null", "-p", "urgent", "--gres=gpu:4", "--exclusive", "-C", "h100"]
-    site.slurm(*urgent, "--wrap", "sleep 12")
+    site.slurm(*urgent, "--wrap", "sleep 30")
     wait_for("its message", lambda: site.message(first).startswith("requeued, waiting"), 40)
     assert site.status(first) is TaskStatus.IN_PROGRESS
-    assert f"job {job} was requeued (start 2) and waits" in site.console(first)
+    wait_for("a line of it", lambda: f"job {job} was requeued (start 2) and waits" in site.console(first))
     assert site.wait_for_end(first, 90) is TaskStatus.COMPLETED
     assert f"Attempt 2: Slurm started job {job} again" in site.console(first)
 
