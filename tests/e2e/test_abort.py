@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from e2e_site import Site, wait_for
+from e2e_site import BUSY, Site, wait_for
 from served_queues import serve
 
 from hpc_agent.domain.ids import TaskId
@@ -40,7 +40,7 @@ def clean_up():
     print("the callback runs", flush=True)
     time.sleep(3)
     print("the callback ends", flush=True)
-task.register_abort_callback(clean_up, callback_execution_timeout=30)
+task.register_abort_callback(clean_up, callback_execution_timeout=120)
 print("begun", flush=True)
 time.sleep(600)
 """
@@ -84,7 +84,7 @@ def test_processes_that_ignore_it_or_moved_away_are_killed_after_the_grace(site:
     since = abort(site, task)
     assert site.wait_for_end(task, 30) is TaskStatus.STOPPED
     # term_grace is 5 s here; an abort is noticed within 5 s.
-    assert time.monotonic() - since < 15
+    assert time.monotonic() - since < 15 * BUSY
     assert all(map(is_gone, family))
     assert site.reason(task) == "aborted by its user"
     console = site.console(task)
@@ -112,7 +112,7 @@ def test_an_abort_while_its_environment_is_built_ends_the_build(site: Site) -> N
     builder = Path(f"/proc/{mark.read_text().split()[1]}")
     since = abort(site, task)
     assert site.wait_for_end(task, 20) is TaskStatus.STOPPED
-    assert time.monotonic() - since < 10
+    assert time.monotonic() - since < 10 * BUSY
     assert is_gone(builder)
     assert site.reason(task) == "aborted by its user"
     wait_for("its job to leave", lambda: not site.jobs(task), 20)
@@ -124,7 +124,7 @@ def test_the_sdks_abort_callback_gets_the_time_it_asked_for(site: Site) -> None:
     wait_for("its first line", lambda: "begun" in site.console(task), 90)
     since = abort(site, task)
     assert site.wait_for_end(task, 60) is TaskStatus.STOPPED
-    assert time.monotonic() - since < 25  # not the 30 s that it might have taken
+    assert time.monotonic() - since < 25 * BUSY  # not the time that it might have taken
     console = site.console(task)
     assert "Aborted by its user; its abort callback has" in console
     order = [console.index(line) for line in ("the callback runs", "the callback ends", "Stopping: aborted")]
