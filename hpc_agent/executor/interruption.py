@@ -75,6 +75,8 @@ class Deadline:
         self._ahead = ahead
         self._clock = clock
         self.warned = False
+        self.may_have_missed = False
+        """Whether the warning may have come before we could take it: then the scheduler is asked without one."""
         self._asked_at = 0.0
         self._question: _Question | None = None
         self._answered_at = 0.0
@@ -82,13 +84,17 @@ class Deadline:
         """As the scheduler last said."""
 
     def is_due(self) -> bool:
-        if not self.warned:
+        if not (self.warned or self.may_have_missed):
             return False
         now = self._clock.monotonic()
         if self._question is None:
             self._ask(now)
         if not self._take_answer():
             return self.job is not None and self._is_time(now)
+        if self.job is None and not self.warned:
+            # The warning is yet to come, most likely: then it is asked again.
+            self.may_have_missed, self._question = False, None
+            return False
         if self.job is None:
             # Nobody says how long there is; it cannot be much.
             return True

@@ -33,6 +33,8 @@ class Signals:
         """From here on SIGTERM and Ctrl-C end the task, not us."""
         numbers = (signal.SIGTERM, signal.SIGINT, WARNING, _WAKE)
         before = {number: signal.signal(number, self._on_signal) for number in numbers}
+        # So the job's script does while it has no agent yet. What the task starts does not inherit it from here on.
+        self._deadline.may_have_missed = before[WARNING] == signal.SIG_IGN
         try:
             yield
         finally:

@@ -104,6 +104,25 @@ def test_a_scheduler_that_never_answers_leaves_no_time() -> None:
     assert due_at(deadline, clock, 100) is not None
 
 
+def test_a_warning_that_came_before_anybody_could_take_it_is_made_up_for() -> None:
+    """Slurm warns of a limit of a minute or two as soon as the job starts."""
+    clock = StepClock()
+    deadline = Deadline(Controller(clock, 120), 30, clock)
+    deadline.may_have_missed = True
+    assert due_at(deadline, clock, 200) == 90
+
+
+def test_without_a_warning_a_scheduler_that_does_not_answer_is_not_taken_for_one() -> None:
+    clock = StepClock()
+    controller = Controller(clock, None)
+    deadline = Deadline(controller, 30, clock)
+    deadline.may_have_missed = True
+    assert due_at(deadline, clock, 100) is None
+    controller.limit = 3600
+    deadline.warned = True
+    assert due_at(deadline, clock, 4000) == 3570
+
+
 class Unkillable:
     """A process that hangs in the kernel."""
 

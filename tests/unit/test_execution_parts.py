@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -183,6 +184,15 @@ def test_the_script_is_good_bash_and_holds_nothing_unquoted(tmp_path: Path) -> N
     assert not (tmp_path / "hacked").exists()
     base = Renderer().render("base.sbatch.j2", context(task))
     subprocess.run(["bash", "-n", "-c", base], check=True)
+
+
+def test_a_warning_of_the_time_limit_does_not_end_a_job_that_has_no_agent_yet() -> None:
+    agent = [sys.executable, "-c", "import signal; print(signal.getsignal(signal.SIGUSR1).name)"]
+    ahead = replace(context(), agent=agent, signal_ahead=60)
+    script = Renderer().render("base.sbatch.j2", ahead).replace("trap '' USR1\n", "trap '' USR1\nkill -USR1 $$\n")
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "SIG_IGN\n"
+    assert "USR1" not in Renderer().render("base.sbatch.j2", context())
 
 
 @pytest.mark.parametrize(
