@@ -335,3 +335,13 @@ def test_a_job_knows_its_number(machine: Machine) -> None:
     machine.live()
     machine.wait_for_record(job)
     assert f"number {job}\n" in (machine.folder / "out").read_text()
+
+
+def test_a_job_is_known_before_its_first_line_whatever_becomes_of_its_supervisor(machine: Machine) -> None:
+    job = machine.submit(f"kill -KILL $PPID; cat {machine.state}/jobs/1/child.json; sleep 60")
+    machine.live()
+    wait_until(lambda: "ticks" in (machine.folder / "out").read_text() if (machine.folder / "out").exists() else False)
+    assert machine.live() == [(job, JobState.RUNNING)]
+    assert machine.record(job) is None
+    machine.scheduler().cancel([job])
+    machine.wait_for_record(job)

@@ -6,6 +6,8 @@ import signal
 import threading
 from datetime import datetime, timezone
 
+import pytest
+
 from hpc_agent.domain.job import JobState, OwnJob
 from hpc_agent.executor.interruption import Deadline, Interruption
 from hpc_agent.executor.outcome import Circumstances, ended
@@ -167,3 +169,43 @@ def test_a_process_that_outlives_sigkill_ends_as_it_was_told_to() -> None:
     assert clock.seconds < grace.term + grace.kill + 5
     outcome = ended(code, Circumstances(stop.why))
     assert (outcome.status, outcome.reason) == ("stopped", "aborted by its user")
+
+
+class Ended:
+    """A process that ends well at once, or once it is told to."""
+
+    def __init__(self, *, when_told: bool) -> None:
+        self.told = not when_told
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        return 0 if self.told else None
+
+    def signal(self, number: int) -> bool:
+        self.told = True
+        return True
+
+    def bury(self) -> None:
+        """Nothing else has ended."""
+
+    def sweep(self, pause: object) -> None:
+        """It left nothing behind."""
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_a_process_that_ended_before_its_job_was_told_to_end_came_to_its_end_by_itself(told: bool) -> None:
+    clock, stop = StepClock(), StopRequest()
+    own = Controller(clock, 3600)
+    supervisor = Supervisor(
+        Ended(when_told=told),  # type: ignore[arg-type]
+        lambda _line: None,
+        stop,
+        Interruption(own, 0),
+        Deadline(own, 30, clock),
+        clock,
+        Grace(),
+    )
+    if told:
+        stop.ask(Why.SIGNAL)
+    assert supervisor.run() == 0
+    stop.ask(Why.SIGNAL)
+    assert supervisor.by_itself is not told
