@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -30,6 +31,36 @@ ROUTINE = Budget(120)
 """Claims, starts, reads of a job: a restart of the server is waited for."""
 FINAL = Budget(6 * 3600)
 """Where no daemon goes on from what is on disk: the last words of a run that nobody else can say."""
+NETWORK = Budget(300, first_pause=5, longest_pause=60)
+"""Git remotes and package indexes: one that is away for some minutes fails no task."""
+NETWORK_BRIEFLY = Budget(60, first_pause=5)
+"""The same, for what a task may do without."""
+
+_AWAY = re.compile(
+    # names
+    r"could not resolve host|failed to lookup address|name or service not known|temporary failure in name resolution"
+    r"|no such host"
+    # connections
+    r"|connection (?:refused|reset|closed|timed out)|connection was (?:reset|closed|non-properly terminated)"
+    r"|couldn't connect|failed to connect|unable to connect|no route to host|network is (?:unreachable|down)"
+    r"|timed out|i/o timeout|early eof|unexpected disconnect|hung up unexpectedly"
+    # answers
+    r"|returned error: (?:429|5\d\d)|status server error \(5|429 too many requests|50[0234] server error"
+    # uv has told errors that pass from others itself
+    r"|request failed after \d+ retries",
+    re.IGNORECASE,
+)
+
+_REFUSES = "remote error:"
+"""How git tells a remote's own words, after which the remote hangs up."""
+
+
+def is_away(words: str) -> bool:
+    """Whether git or an installer says with these words that another machine gives no answer, or none for now.
+
+    A repository or package that is not there, or not for us, is said in other words.
+    """
+    return _REFUSES not in words and _AWAY.search(words) is not None
 
 
 def _retryable(error: HpcAgentError) -> bool:

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
@@ -16,14 +17,16 @@ from hpc_agent.domain.task import Script, Task
 from hpc_agent.envs import interpreter
 from hpc_agent.envs.request import EnvRequest, request_for
 from hpc_agent.envs.store import EnvStore, UsableEnv
-from hpc_agent.errors import ContainerUnavailableError, SourceError
+from hpc_agent.errors import ContainerUnavailableError, HpcAgentError, SourceError
 from hpc_agent.redact import without_credentials
+from hpc_agent.retry import NETWORK, retry
 from hpc_agent.sources.git import configured_credentials
 from hpc_agent.sources.staged import Origin, StagedSource
 from hpc_agent.sources.store import SourceStore
 from hpc_agent.sources.workspace import Workspace, entry_of
 
 Progress = Callable[[str], None]
+T = TypeVar("T")
 
 _SKIP = "CLEARML_AGENT_SKIP_PYTHON_ENV_INSTALL"
 """Among a task's container arguments: the image's Python runs it as it is."""
@@ -36,6 +39,24 @@ class Staged:
     source: StagedSource
     env: EnvKey | None
     """None for tasks that run without Python."""
+
+
+def patiently(action: Callable[[], T], progress: Progress, clock: Clock) -> T:
+    """Try again while a git remote or a package index is away.
+
+    Raises:
+        SourceError, EnvironmentBuildError: it stayed away for long, or the trouble is of another kind.
+    """
+
+    def told() -> T:
+        try:
+            return action()
+        except HpcAgentError as error:
+            if error.retryable:
+                progress(f"Trying again for up to {NETWORK.seconds / 60:.0f} minutes: {error}")
+            raise
+
+    return retry(told, NETWORK, clock)
 
 
 class Stager:

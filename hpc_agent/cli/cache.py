@@ -174,7 +174,7 @@ def _warm_task(shared: Shared, name: str, into: Path | None) -> None:
     from hpc_agent.files import write_atomic, write_record
     from hpc_agent.retry import INTERACTIVE
     from hpc_agent.runs.directory import RunDirectory
-    from hpc_agent.staging import Stager
+    from hpc_agent.staging import Stager, patiently
 
     configuration = shared.configuration()
     shared.apply(configuration)
@@ -182,7 +182,8 @@ def _warm_task(shared: Shared, name: str, into: Path | None) -> None:
     task = client.tasks.get(client.tasks.resolve(name))
     run = RunDirectory(into) if into else None
     try:
-        staged = Stager(configuration.settings, SYSTEM).stage(task, _say)
+        stager = Stager(configuration.settings, SYSTEM)
+        staged = patiently(lambda: stager.stage(task, _say), _say, SYSTEM)
     except (SourceError, EnvironmentBuildError, ContainerError) as error:
         if run:
             write_atomic(run.stage_failure, str(error).encode())

@@ -48,3 +48,5 @@ class Failure:
 
     id: str
     error: str
+    passes: bool = False
+    """The package index was away: the next try may succeed."""

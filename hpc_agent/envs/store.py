@@ -120,7 +120,9 @@ class EnvStore:
         failure = self._shared.failure(digest)
         if failure and failure != before:
             # Fifty tasks of one sweep must not fail one after another, each after minutes of compiling.
-            raise EnvironmentBuildError(failure.error)
+            shared = EnvironmentBuildError(failure.error)
+            shared.retryable = failure.passes
+            raise shared
         return self._current(digest) or make()
 
     def find(self, request: EnvRequest, *, task: str = "<task id>") -> EnvKey:
@@ -227,7 +229,7 @@ class EnvStore:
             if isinstance(error, ResolutionError) and (earlier := self._earlier(digest, error, progress)):
                 return earlier
             with contextlib.suppress(EnvironmentBuildError):
-                self._shared.remember(digest, Failure(secrets.token_hex(8), str(error)))
+                self._shared.remember(digest, Failure(secrets.token_hex(8), str(error), error.retryable))
             raise
         resolution = Resolution(key, self._clock.now(), shown(request.lines.requirements))
         try:

@@ -17,6 +17,7 @@ from hpc_agent.errors import EnvironmentBuildError, ProcessError
 from hpc_agent.git_credentials import GitCredential
 from hpc_agent.process import Completed
 from hpc_agent.redact import without_credentials
+from hpc_agent.retry import is_away
 
 _LONGEST = 7200.0
 """Seconds: a package built from source on a login node may take an hour."""
@@ -142,4 +143,6 @@ def as_error(
 ) -> EnvironmentBuildError:
     """An installer's failure in its own last words."""
     words = without_credentials(answer.last_words).strip() or f"exit code {answer.returncode}"
-    return kind(f"{what}: {words}")
+    error = kind(f"{what}: {words}")
+    error.retryable = is_away(answer.stderr)
+    return error

@@ -25,7 +25,7 @@ from hpc_agent.process import run
 from hpc_agent.runs.directory import RunDirectory
 from hpc_agent.sources.staged import Origin
 from hpc_agent.sources.workspace import Workspace
-from hpc_agent.staging import Staged, Stager
+from hpc_agent.staging import Staged, Stager, patiently
 
 _CONVERT_TIMEOUT_S = 600
 
@@ -176,7 +176,7 @@ class Preparer:
     def _staged(self, task: Task, directory: RunDirectory) -> Staged:
         """Offline: what the daemon staged for this attempt, else what the cache has. Online: a stage of our own."""
         if not self._wishes.standalone:
-            return self._stager.stage(task, self._say)
+            return patiently(lambda: self._stager.stage(task, self._say), self._say, self._clock)
         return read_record(directory.stage, Staged) or self._stager.find(task, self._say)
 
     def _launch(self, task: Task, workspace: Workspace, python: Path | None) -> Launch:

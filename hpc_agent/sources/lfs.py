@@ -10,6 +10,9 @@ import shutil
 from pathlib import Path
 
 from hpc_agent import files
+from hpc_agent.clock import Clock
+from hpc_agent.errors import SourceError
+from hpc_agent.retry import NETWORK_BRIEFLY, is_away, retry
 from hpc_agent.sources import git
 from hpc_agent.sources.mirror import Mirror
 
@@ -23,21 +26,31 @@ def used_by(git_dir: Path, commit: str) -> bool:
     return git.run(["grep", "--quiet", "--full-name", *pattern], git_dir=git_dir).ok
 
 
-def fetch(mirror: Mirror, commit: str) -> str | None:
+def fetch(mirror: Mirror, commit: str, clock: Clock) -> str | None:
     """Bring the content for ``commit`` into the cache. Uses the network. Returns why not, or None."""
     if not used_by(mirror.path, commit):
         return None
+    try:
+        retry(lambda: _fetch(mirror, commit), NETWORK_BRIEFLY, clock)
+    except SourceError as error:
+        return f"large files of {mirror.remote.url} (Git LFS) are not in the cache: {error}"
+    return None
+
+
+def _fetch(mirror: Mirror, commit: str) -> None:
+    """
+    Raises:
+        SourceError: why not, in few words.
+    """
     answer = git.run(
         ["lfs", "fetch", "origin", commit], git_dir=mirror.path, remote=mirror.remote, timeout=git.TRANSFER
     )
     if answer.ok:
-        return None
-    why = (
-        "git-lfs is not installed where it was staged"
-        if "not a git command" in answer.stderr
-        else git.last_line(answer)
-    )
-    return f"large files of {mirror.remote.url} (Git LFS) are not in the cache: {why}"
+        return
+    missing = "not a git command" in answer.stderr
+    error = SourceError("git-lfs is not installed where it was staged" if missing else git.last_line(answer))
+    error.retryable = is_away(answer.stderr)
+    raise error
 
 
 def fill(mirror: Path, git_dir: Path, root: Path, commit: str) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from hpc_agent.domain.task import Script
 from hpc_agent.errors import SourceError
 from hpc_agent.lease import only_one
 from hpc_agent.process import Completed
+from hpc_agent.retry import is_away
 from hpc_agent.sources import git
 from hpc_agent.sources.remote import Remote
 
@@ -134,12 +135,17 @@ class Mirror:
         """A commit that no branch holds (a merge request, a branch deleted since), or the remote's own default."""
         [name, *_] = revision.names
         if _FULL_HASH.match(name):
-            self._git(["fetch", "--quiet", "--no-tags", "origin", name], network=True)
+            self._fetch_one(revision, name)
             return self.commit_of(revision)
         if revision.shown == wanted(Script()).shown:
-            self._git(["fetch", "--quiet", "--no-tags", "origin", "HEAD"], network=True)
+            self._fetch_one(revision, "HEAD")
             return self.commit_of(Revision(("FETCH_HEAD",), True, revision.shown))
         return None
+
+    def _fetch_one(self, revision: Revision, name: str) -> None:
+        answer = self._git(["fetch", "--quiet", "--no-tags", "origin", name], network=True)
+        if not answer.ok and is_away(answer.stderr):
+            raise self._failure(revision, answer)
 
     def _create(self) -> None:
         """Make the bare repository; under another name first, so that nobody meets half of one."""
@@ -187,11 +193,13 @@ class Mirror:
         )
 
     def _failure(self, revision: Revision, answer: Completed) -> SourceError:
-        return SourceError(
+        error = SourceError(
             f"repository {self.remote.url} cannot be fetched for {revision.shown}: {git.last_line(answer)}; "
             "is the address right, was the commit pushed, and are there credentials for it (git_user and git_pass, "
             "or an ssh key without passphrase)?"
         )
+        error.retryable = is_away(answer.stderr)
+        return error
 
 
 def _sharing(folder: Path) -> list[str]:

@@ -47,7 +47,7 @@ class SourceStore:
             return _without_repository(script)
         mirror = self._mirror(script)
         commit = mirror.obtain(wanted(script), progress)
-        large = lfs.fetch(mirror, commit)
+        large = lfs.fetch(mirror, commit, self._clock)
         modules, notes = submodules.stage(mirror, commit, self._git, self._clock, progress)
         notes = (*([large] if large else []), *notes)
         for note in notes:

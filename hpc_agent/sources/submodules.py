@@ -10,6 +10,7 @@ from pathlib import Path
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import GitSettings
 from hpc_agent.errors import SourceError
+from hpc_agent.retry import NETWORK_BRIEFLY, retry
 from hpc_agent.sources import git, lfs, remote
 from hpc_agent.sources.mirror import Mirror, Revision
 from hpc_agent.sources.staged import Submodule
@@ -36,7 +37,8 @@ def stage(
     large: list[str] = []
 
     def fetched(child: Mirror, revision: Revision) -> None:
-        if note := lfs.fetch(child, child.obtain(revision, progress)):
+        at = retry(lambda: child.obtain(revision, progress), NETWORK_BRIEFLY, clock)
+        if note := lfs.fetch(child, at, clock):
             large.append(note)
 
     found, notes = _walk(mirror, commit, settings, clock, fetched)

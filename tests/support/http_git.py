@@ -21,6 +21,8 @@ class HttpRemote:
     password: str = "pa55 w@rd:/"
     asked: int = 0
     requests: list[str] = field(default_factory=list)
+    unavailable: bool = False
+    """Answer 503, as a host that is being maintained does."""
 
 
 @contextmanager
@@ -40,6 +42,11 @@ def serve_git(root: Path) -> Iterator[HttpRemote]:
 
         def _serve(self) -> None:
             remote.requests.append(self.path)
+            if remote.unavailable:
+                self.send_response(503)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             wanted = "Basic " + base64.b64encode(f"{remote.user}:{remote.password}".encode()).decode()
             if self.headers.get("Authorization") != wanted:
                 remote.asked += 1
@@ -62,7 +69,8 @@ def serve_git(root: Path) -> Iterator[HttpRemote]:
                 "CONTENT_LENGTH": str(len(body)),
                 "REMOTE_USER": remote.user,
             }
-            answer = subprocess.run(["git", "http-backend"], input=body, env=environ, capture_output=True, check=True)
+            # It fails of a commit that it does not have, too, and says so in its answer.
+            answer = subprocess.run(["git", "http-backend"], input=body, env=environ, capture_output=True, check=False)
             head, _, content = answer.stdout.partition(b"\r\n\r\n")
             fields = dict(line.split(": ", 1) for line in head.decode().splitlines())
             self.send_response(int(fields.pop("Status", "200").split()[0]))

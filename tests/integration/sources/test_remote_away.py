@@ -1,0 +1,98 @@
+"""A git host that is away: waited for a while; what it does not have fails at once."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from hpc_agent.config.settings import GitSettings
+from hpc_agent.domain.task import Script
+from hpc_agent.errors import SourceError
+from hpc_agent.redact import Secret
+from hpc_agent.staging import patiently
+
+
+class HurriedClock:
+    """Time passes when somebody sleeps; ``act`` happens after ``when`` seconds."""
+
+    def __init__(self, when: float, act: Callable[[], object]) -> None:
+        self.seconds = 0.0
+        self._when, self._act = when, act
+
+    def now(self) -> datetime:
+        return datetime(2026, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=self.seconds)
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def sleep(self, seconds: float) -> None:
+        before, self.seconds = self.seconds, self.seconds + seconds
+        if before < self._when <= self.seconds:
+            self._act()
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        """Its time passes elsewhere: whoever waits here, a lease between two beats, does so to the end."""
+        return event.wait()
+
+
+def refused(world, script, **settings) -> SourceError:
+    with pytest.raises(SourceError) as raised:
+        world.store(GitSettings(**settings)).stage(script, world.say)
+    return raised.value
+
+
+def test_a_remote_that_is_away_for_a_minute_is_waited_for(world, http_remote):
+    remote, repository = http_remote, world.repository("model", {"train.py": "print('here')\n"})
+    script = Script(repository=f"{remote.url}/{repository.path.name}", branch="main", entry_point="train.py")
+    store = world.store(GitSettings(user=remote.user, password=Secret(remote.password)))
+    remote.unavailable = True
+    clock = HurriedClock(60, lambda: setattr(remote, "unavailable", False))
+    staged = patiently(lambda: store.stage(script, world.say), world.say, clock)
+    assert staged.commit == repository.git("rev-parse", "HEAD")
+    assert 60 <= clock.seconds < 200
+    assert any("Trying again" in line and "503" in line for line in world.said)
+
+
+def test_a_remote_that_stays_away_fails_the_task_with_its_own_words(world):
+    script = Script(repository="http://127.0.0.1:9/x.git", branch="main", entry_point="train.py")
+    clock = HurriedClock(0, lambda: None)
+    with pytest.raises(SourceError, match=r"Failed to connect|Connection refused"):
+        patiently(lambda: world.store().stage(script, world.say), world.say, clock)
+    assert 200 < clock.seconds <= 300
+
+
+def test_what_is_not_there_is_not_waited_for(world, http_remote):
+    remote, repository = http_remote, world.repository("model", {"train.py": "print('here')\n"})
+    known = {"user": remote.user, "password": Secret(remote.password)}
+    address = f"{remote.url}/{repository.path.name}"
+    for script, settings in (
+        (Script(repository=f"{remote.url}/nowhere.git", branch="main"), known),
+        (Script(repository=address, branch="nowhere"), known),
+        (Script(repository=address, commit="0" * 40), known),
+        (Script(repository=address, branch="main"), {}),
+        (Script(repository=f"file://{world.folder}/nowhere", branch="main"), {}),
+    ):
+        assert not refused(world, script, **settings).retryable, script
+
+
+def test_a_commit_that_could_not_be_asked_for_is_not_said_to_be_missing(world, http_remote):
+    """The branches were fetched, and the remote went away before the commit that none of them holds."""
+    remote, repository = http_remote, world.repository("model", {"train.py": "print('here')\n"})
+    settings = {"user": remote.user, "password": Secret(remote.password)}
+    first = repository.git("rev-parse", "HEAD")
+    repository.git("commit", "--quiet", "--amend", "--message", "other")
+    script = Script(repository=f"{remote.url}/{repository.path.name}", commit=first, entry_point="train.py")
+
+    class Going(list[str]):
+        """The first fetch asks twice; then the host goes away."""
+
+        def append(self, path: str) -> None:
+            super().append(path)
+            remote.unavailable = sum("git-upload-pack" in seen for seen in self) > 3
+
+    remote.requests = Going()
+    error = refused(world, script, **settings)
+    assert error.retryable, error
