@@ -8,14 +8,14 @@ from dataclasses import replace
 import msgspec
 
 from hpc_agent.api.client import Client
-from hpc_agent.api.tasks import Glimpse
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
-from hpc_agent.daemon.facts import Files
+from hpc_agent.daemon.facts import Files, hold
 from hpc_agent.daemon.nodes import BadNodes
 from hpc_agent.domain.actions import PutBack, Settle
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.ids import QueueId, WorkerId
+from hpc_agent.domain.sight import Hold
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.domain.verdict import in_one_line
 from hpc_agent.errors import NotFoundError, ServerUnreachableError
@@ -124,7 +124,7 @@ class Concluder:
         seen = self._client.tasks.glimpse([attempt.task], budget=ONCE).get(attempt.task)
         if seen is None or seen.status not in (TaskStatus.QUEUED, TaskStatus.IN_PROGRESS, TaskStatus.UNKNOWN):
             return True
-        if seen.status is TaskStatus.IN_PROGRESS and not _is_ours(attempt, files, seen):
+        if seen.status is TaskStatus.IN_PROGRESS and hold(files, seen) is Hold.ANOTHERS:
             return True
         if seen.status is TaskStatus.UNKNOWN or seen.abort_requested:
             return False
@@ -163,7 +163,7 @@ class Concluder:
             raise ServerUnreachableError(f"the server does not say what became of task {attempt.task}")
         # One that is in a queue was enqueued anew; one that is queued nowhere is a refusal of ours.
         queued = seen.status is TaskStatus.QUEUED and self._client.queues.holding(attempt.task) is None
-        runs = seen.status is TaskStatus.IN_PROGRESS and _is_ours(attempt, files, seen)
+        runs = seen.status is TaskStatus.IN_PROGRESS and hold(files, seen) is not Hold.ANOTHERS
         return seen.status if queued or runs else None
 
     def _note(self, directory: RunDirectory, line: str, *, unless_said: bool = False) -> None:
@@ -187,12 +187,3 @@ def _unfinished(consoles: Sequence[ConsoleFiles]) -> Sequence[ConsoleFiles]:
     marks = [Spool(console.text, console.mark).mark() for console in consoles]
     begun = [number for number, mark in enumerate(marks) if mark.offset or mark.sending]
     return consoles[begun[-1] :] if begun else consoles
-
-
-def _is_ours(attempt: Attempt, files: Files, seen: Glimpse) -> bool:
-    """Whether a task that shows as running does so because of us: an agent of another kind leaves the stamp alone, but
-    says who it is."""
-    if seen.stamp and not seen.stamp.startswith(f"{attempt.id}."):
-        return False
-    reported = files.claim is not None and files.claim.begun and files.claim.worker
-    return not (reported and seen.last_worker) or seen.last_worker == reported

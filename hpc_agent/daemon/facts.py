@@ -6,8 +6,9 @@ import contextlib
 import re
 from dataclasses import dataclass
 
+from hpc_agent.api.tasks import Glimpse
 from hpc_agent.domain.ids import JobId
-from hpc_agent.domain.sight import Claimed, Ended, Handed, Submitted
+from hpc_agent.domain.sight import Claimed, Ended, Handed, Hold, Submitted
 from hpc_agent.domain.verdict import Clues
 from hpc_agent.files import CorruptFileError
 from hpc_agent.runs.directory import RunDirectory
@@ -91,6 +92,19 @@ def read(directory: RunDirectory) -> Files:
         directory.exit_report() if "exit.json" in names else None,
         staging=directory.stage_job() if "stage-job.json" in names and not came_after else None,
     )
+
+
+def hold(files: Files, seen: Glimpse | None) -> Hold:
+    """Whose run it is that the server shows. An agent of another kind leaves our stamp alone, but says who it is."""
+    if seen is None:
+        return Hold.UNKNOWN
+    claim = files.claim
+    reported = claim is not None and claim.begun and claim.worker
+    if reported and seen.last_worker not in ("", reported):
+        return Hold.ANOTHERS
+    if not seen.stamp:
+        return Hold.UNKNOWN
+    return Hold.OURS if seen.stamp.startswith(f"{files.directory.attempt.id}.") else Hold.ANOTHERS
 
 
 def clues(directory: RunDirectory) -> Clues:

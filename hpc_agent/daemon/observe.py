@@ -9,13 +9,13 @@ from datetime import datetime, timedelta
 from hpc_agent.api.client import Client
 from hpc_agent.api.tasks import Glimpse
 from hpc_agent.clock import Clock
-from hpc_agent.daemon.facts import Files, clues, read
+from hpc_agent.daemon.facts import Files, clues, hold, read
 from hpc_agent.daemon.patience import PatienceKeeper
 from hpc_agent.domain.attempt import Attempt, attempt_for, parse_job_name
 from hpc_agent.domain.ids import JobId, QueueId, TaskId
 from hpc_agent.domain.job import JobRecord, LiveJob, unanswered
 from hpc_agent.domain.queue import Queue, QueueEntry
-from hpc_agent.domain.sight import Hold, Sight
+from hpc_agent.domain.sight import Sight
 from hpc_agent.errors import SchedulerUnavailableError, ServerUnreachableError
 from hpc_agent.files import CorruptFileError
 from hpc_agent.logs import Events
@@ -218,7 +218,7 @@ class Observer:
             claimed=files.claimed,
             ended=files.ended,
             status=glimpse.status if glimpse else None,
-            hold=_hold(attempt, glimpse),
+            hold=hold(files, glimpse),
             abort_requested=glimpse.abort_requested if glimpse else False,
             record=records.get(files.job) if files.job else None,
         )
@@ -245,9 +245,3 @@ def _is_of(record: JobRecord, attempt: Attempt, since: datetime) -> bool:
     if record.submitted is None:
         return not record.state.is_final  # an answer that did not come
     return record.submitted >= since - CLOCK_SKEW
-
-
-def _hold(attempt: Attempt, glimpse: Glimpse | None) -> Hold:
-    if glimpse is None or not glimpse.stamp:
-        return Hold.UNKNOWN
-    return Hold.OURS if glimpse.stamp.startswith(f"{attempt.id}.") else Hold.ANOTHERS

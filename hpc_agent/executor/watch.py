@@ -128,6 +128,9 @@ class Watch:
             self._end(Why.TAKEN_BACK, "it was deleted")
         elif run.stamp and seen.stamp not in ("", run.stamp):
             self._end(Why.FENCED, f"run {seen.stamp} on the server")
+        elif run.stamp and not seen.stamp and seen.last_worker not in ("", run.worker):
+            # A reset takes the stamp away, and agents of other kinds set none.
+            self._end(Why.FENCED, f"worker {seen.last_worker} on the server")
         elif seen.abort_requested:
             self._abort(seen)
         elif seen.status is TaskStatus.STOPPED:

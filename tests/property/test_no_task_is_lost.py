@@ -28,6 +28,10 @@ ENDS = {
 }
 
 
+HELD = "JobHeldUser"
+NEVER = ("DependencyNeverSatisfied", "launch failed requeued held")
+
+
 class NoTaskIsLost(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
@@ -60,10 +64,16 @@ class NoTaskIsLost(RuleBasedStateMachine):
 
     # ------------------------------------------------ Slurm
 
-    @precondition(lambda self: self.site.waiting())
+    @precondition(lambda self: self.site.startable())
     @rule(data=st.data())
     def a_job_starts(self, data: st.DataObject) -> None:
-        self.site.start_job(data.draw(st.sampled_from(self.site.waiting()), "job"))
+        self.site.start_job(data.draw(st.sampled_from(self.site.startable()), "job"))
+
+    @precondition(lambda self: self.site.startable())
+    @rule(data=st.data(), why=st.sampled_from([HELD, *NEVER]))
+    def a_job_does_not_start(self, data: st.DataObject, why: str) -> None:
+        """Until somebody releases it, or never."""
+        data.draw(st.sampled_from(self.site.startable()), "job").held = why
 
     @precondition(lambda self: self.site.running())
     @rule(data=st.data(), state=st.sampled_from(list(ENDS)), kill=st.booleans(), zombie=st.booleans())
@@ -87,6 +97,10 @@ class NoTaskIsLost(RuleBasedStateMachine):
         for job in self.site.cluster.jobs.values():
             job.recorded = job.record is not None
 
+    @rule(answers=st.booleans())
+    def accounting_fails_or_answers_again(self, answers: bool) -> None:
+        self.site.cluster.accounting_answers = answers
+
     # ------------------------------------------------ jobs
 
     @precondition(lambda self: self.site.living())
@@ -103,7 +117,35 @@ class NoTaskIsLost(RuleBasedStateMachine):
         executor = data.draw(st.sampled_from(self.site.living()), "executor")
         self._with_fate("lose_in" if lost else "kill_in", calls, after, executor.step)
 
+    @precondition(lambda self: self.site.server.there.status is TaskStatus.IN_PROGRESS and self._runs())
+    @rule()
+    def a_script_completes_its_own_task(self) -> None:
+        """And goes on."""
+        self.site.server.become(TaskStatus.COMPLETED, "by its script")
+
+    # ------------------------------------------------ the server, and other agents
+
+    @rule()
+    def an_answer_lacks_the_task(self) -> None:
+        self.site.server.leaves_out = True
+
+    @precondition(lambda self: self.site.server.entry is not None)
+    @rule()
+    def another_agent_takes_it(self) -> None:
+        self.site.another_agent_takes_it()
+
+    @precondition(lambda self: self.site.another_runs)
+    @rule(ends=st.booleans())
+    def another_agent_goes_on(self, ends: bool) -> None:
+        self.site.another_agent_looks(ends=ends)
+
     # ------------------------------------------------ its user
+
+    @precondition(lambda self: self.site.server.there.status is not TaskStatus.CREATED)
+    @rule()
+    def its_user_resets_it(self) -> None:
+        self.site.its_user_resets_it()
+        self.gave_up = True
 
     @precondition(lambda self: self.site.server.entry is not None)
     @rule()
@@ -142,6 +184,10 @@ class NoTaskIsLost(RuleBasedStateMachine):
         assert self.site.server.there.finals <= 1
 
     @invariant()
+    def a_script_that_completed_its_own_task_is_not_cut_short(self) -> None:
+        assert TaskStatus.COMPLETED not in self.site.cluster.cut_short
+
+    @invariant()
     def no_job_of_others_is_touched(self) -> None:
         assert ours(self.site, self.site.cluster.cancelled)
 
@@ -161,13 +207,21 @@ class NoTaskIsLost(RuleBasedStateMachine):
             self.site.close()
             shutil.rmtree(self.folder)
 
+    def _runs(self) -> bool:
+        return any(executor.process for executor in self.site.living())
+
     def _settle(self) -> None:
+        self.site.cluster.accounting_answers = True
         for _ in range(60):
             self.accounting_catches_up()
             self.site.clock.seconds += 30
             self.site.look()
+            self.site.another_agent_looks(ends=True)
             for job in self.site.waiting():
-                self.site.start_job(job)
+                if job.held == HELD:
+                    job.held = ""
+                if not job.held:
+                    self.site.start_job(job)
             for executor in self.site.living():
                 executor.step()
             if self._is_at_rest() and not (self.site.living() or self.site.running() or self.site.waiting()):

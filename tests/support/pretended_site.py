@@ -123,7 +123,7 @@ class Server:
             to_front=self._door(lambda _queue, _task: None),
         )
         self.tasks = SimpleNamespace(
-            get=self._door(lambda task: Task(task, status=self.there.status, queue=QUEUE)),
+            get=self._door(lambda task, **_: Task(task, status=self.there.status, queue=QUEUE)),
             glimpse=self._door(Tasks(self).glimpse),  # type: ignore[arg-type]
             say=self._door(lambda _task, message, **_: setattr(self.there, "message", message)),
             ping=self._door(lambda _task, **_: None),
@@ -223,8 +223,9 @@ class Cluster:
         self.clock = clock
         self.jobs: dict[JobId, Job] = {}
         self.cancelled: list[JobId] = []
-        self.cut_short: list[JobId] = []
-        """Of those, the ones that were running."""
+        self.cut_short: list[TaskStatus] = []
+        """What the task was when a running job of it was cancelled."""
+        self.task_status: Callable[[], TaskStatus] = lambda: TaskStatus.UNKNOWN
         self.accounting_answers = True
         self._ids = count(1)
 
@@ -271,7 +272,7 @@ class Cluster:
     def cancel(self, jobs: Sequence[JobId], *, only_pending: bool = False) -> None:
         self.cancelled += jobs
         runs = [id for id in jobs if id in self.jobs and self.jobs[id].state is JobState.RUNNING]
-        self.cut_short += [] if only_pending else runs
+        self.cut_short += [self.task_status() for _ in runs if not only_pending]
         self._call(lambda: [self.end(self.jobs[id], JobState.CANCELLED) for id in jobs if self._may(id, only_pending)])
 
     def _may(self, id: JobId, only_pending: bool) -> bool:
@@ -381,7 +382,7 @@ class Executor:
         self.run.write_claim(msgspec.structs.replace(self.won.claim, begun=True))
         self.process = True
         self.site.begun += 1
-        self.site.together = max(self.site.together, sum(e.process for e in self.site.executors))
+        self.site.count()
         self.stage = "running"
 
     def look(self) -> None:
@@ -448,6 +449,7 @@ class PretendedSite:
         self.fate = Fate()
         self.server = Server(self.fate)
         self.cluster = Cluster(self.fate, self.clock)
+        self.cluster.task_status = lambda: self.server.there.status
         self.settings = AllSettings(hpc=HpcSettings(root=folder, envs=_staged_by_jobs(), keep_runs_days=0))
         self.runs = RunsFolder(self.settings.hpc.runs)
         self.executors: list[Executor] = []
@@ -458,6 +460,8 @@ class PretendedSite:
         """… and of which it is on record that they ended by themselves."""
         self.together = 0
         """The most of them at once, ever."""
+        self.another_runs = False
+        """Whether an agent of another kind runs the task."""
 
     def _new_daemon(self) -> Daemon:
         terms = Terms(slurm=True)
@@ -483,6 +487,44 @@ class PretendedSite:
 
     def living(self) -> list[Executor]:
         return [executor for executor in self.executors if not executor.over]
+
+    def another_agent_takes_it(self) -> None:
+        """One that pops the queue, and knows of no claims and no stamps."""
+        self.server.entry = None
+        self.server.become(TaskStatus.IN_PROGRESS)
+        self.server.there.last_worker = "other:gpu0"
+        self.another_runs = True
+        self.count()
+
+    def another_agent_looks(self, *, ends: bool) -> None:
+        """It ends when the task is taken back, or came to its end."""
+        there = self.server.there
+        is_its = there.status is TaskStatus.IN_PROGRESS and there.last_worker == "other:gpu0"
+        if is_its and "stopping" in there.message:
+            self.server.become(TaskStatus.STOPPED, "aborted")
+        elif is_its and ends:
+            self.server.become(TaskStatus.COMPLETED, "done by another agent")
+        elif is_its:
+            return
+        self.another_runs = False
+
+    def count(self) -> None:
+        processes = sum(e.process for e in self.executors) + self.another_runs
+        self.together = max(self.together, processes)
+
+    def its_user_resets_it(self) -> None:
+        """Whoever runs it sees that within seconds."""
+        self.server.entry = None
+        self.server.become(TaskStatus.CREATED, "reset", force=True)
+        self.server.there.runtime.clear()
+        self.server.there.finals = 0
+        self.begun = self.finished = 0
+        for executor in self.living():
+            executor.look()
+        self.another_agent_looks(ends=False)
+
+    def startable(self) -> list[Job]:
+        return [job for job in self.waiting() if not job.held]
 
     def start_job(self, job: Job) -> None:
         job.state = JobState.RUNNING
