@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -261,9 +262,8 @@ class Troublemaker:
         done = wait_until(lambda: log.exists() and len(log.read_text().splitlines()) > len(before), 60)
         if not done:  # the real sbatch failed by itself
             return False
-        line = log.read_text().splitlines()[len(before)]
-        task = line.partition("clearml_task_")[2].partition("_")[0]
-        return self._hit(fault, since, [task])
+        task = re.search("[0-9a-f]{32}", log.read_text().splitlines()[len(before)])
+        return self._hit(fault, since, [task[0]] if task else [])
 
 
 Action = Callable[[Troublemaker, Fault], bool]

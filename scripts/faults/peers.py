@@ -36,7 +36,7 @@ from hpc_agent.errors import ApiError, HpcAgentError
 from hpc_agent.retry import ONCE, ROUTINE
 from hpc_agent.wire.event import log_event
 
-MAX_JOBS = 8
+MAX_JOBS = 12
 POLL_S = 5.0
 BAD_POLLS = 3
 SBATCH_TRIES = 3
