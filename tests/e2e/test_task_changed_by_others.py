@@ -1,0 +1,148 @@
+"""Its user, its script, another agent, or Slurm's administrators change a task while our job has it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from e2e_site import Site, wait_for
+from served_queues import serve
+
+from hpc_agent.domain.ids import TaskId, WorkerId
+from hpc_agent.domain.status import TaskStatus
+from hpc_agent.retry import ONCE
+
+pytestmark = [pytest.mark.slurm, pytest.mark.clearml]
+
+SLEEP = "import time\nprint('begun', flush=True)\ntime.sleep({seconds})\nprint('over', flush=True)\n"
+
+
+def begun(site: Site, task: TaskId) -> str:
+    """Wait for the task's first line; returns its job."""
+    wait_for("its first line", lambda: "begun" in site.console(task).splitlines(), 90)
+    [job] = site.jobs(task)
+    return job
+
+
+def settled(site: Site, task: TaskId) -> list[Path]:
+    return wait_for(
+        "the daemon to be through with it", lambda: list((site.root / "runs" / task).glob("*/settled.json"))
+    )
+
+
+def accounted(site: Site, job: str) -> str:
+    row = ["sacct", "-X", "-n", "-P", "-j", job, "-o", "State"]
+    return wait_for("its record", lambda: (s := site.slurm(*row).strip()) not in ("", "RUNNING", "COMPLETING") and s)
+
+
+def test_a_script_that_completed_its_own_task_goes_on(site: Site) -> None:
+    """For longer than a job may outlive a task that somebody else ended: term_grace (5 s here) and 40 s."""
+    served = serve(site, {"completes": ""})
+    task = served.task("completes", SLEEP.format(seconds=90))
+    job = begun(site, task)
+    assert site.client.tasks.conclude(task, TaskStatus.COMPLETED, "by its script", "", budget=ONCE)
+    assert accounted_after(site, job, 150) == "COMPLETED"
+    settled(site, task)
+    assert site.status(task) is TaskStatus.COMPLETED
+    assert "over" in site.console(task).splitlines()
+
+
+def accounted_after(site: Site, job: str, seconds: float) -> str:
+    wait_for("its job to leave", lambda: not site.slurm("squeue", "-h", "-o", "%i").count(job), seconds)
+    return accounted(site, job)
+
+
+def test_a_task_that_an_agent_of_another_kind_runs_now_is_left_to_it(site: Site) -> None:
+    served = serve(site, {"shared": ""})
+    task = served.task("shared", SLEEP.format(seconds=600))
+    begun(site, task)
+    site.client.session.call("tasks.reset", {"task": task, "force": True})
+    site.client.tasks.started(task, "", "", force=True)
+    site.client.workers.report(WorkerId("other:gpu0"), task=task)
+    wait_for("our job to leave", lambda: not site.jobs(task))
+    settled(site, task)
+    assert site.status(task) is TaskStatus.IN_PROGRESS
+    assert site.client.queues.holding(task) is None
+
+
+@pytest.mark.parametrize("how", ["tasks.reset", "tasks.delete"])
+def test_a_task_that_is_reset_or_deleted_while_it_runs_ends_and_stays_so(site: Site, how: str) -> None:
+    served = serve(site, {"runs": ""})
+    task = served.task("runs", SLEEP.format(seconds=600))
+    begun(site, task)
+    site.client.session.call(how, {"task": task, "force": True})
+    wait_for("our job to leave", lambda: not site.jobs(task))
+    settled(site, task)
+    left = {found: glimpse.status for found, glimpse in site.client.tasks.glimpse([task]).items()}
+    assert left == ({task: TaskStatus.CREATED} if how == "tasks.reset" else {})
+    assert site.client.queues.holding(task) is None
+
+
+def test_one_that_is_enqueued_again_right_after_a_reset_runs_once_more(site: Site) -> None:
+    served = serve(site, {"again": ""})
+    ledger = site.folder / "ledger"
+    text = f"open({str(ledger)!r}, 'a').write('start\\n')\n" + SLEEP
+    task = served.task("again", text.format(seconds=600))
+    job = begun(site, task)
+    site.client.session.call("tasks.reset", {"task": task, "force": True})
+    site.client.tasks.enqueue(task, served.ids["again"])
+    wait_for("another job", lambda: [other for other in site.jobs(task) if other != job], 90)
+    wait_for("its second start", lambda: ledger.read_text() == "start\n" * 2, 90)
+    wait_for("the first job to leave", lambda: job not in site.jobs(task))
+    assert site.status(task) is TaskStatus.IN_PROGRESS
+
+
+def test_scancel_after_a_failed_prolog_is_a_cancellation(site: Site, slurm_cluster: Any) -> None:
+    served = serve(site, {"cancel": ""})
+    fails = slurm_cluster.dir / "prolog-fails"
+
+    def drained() -> list[str]:
+        return site.slurm("sinfo", "-h", "-N", "-p", "main", "-t", "drain,drained", "-o", "%N").split()
+
+    fails.touch()
+    try:
+        task = served.task("cancel", SLEEP.format(seconds=600))
+        wait_for("a node to be drained", drained, 60)
+    finally:
+        fails.unlink()
+        for name in drained():
+            site.slurm("scontrol", "update", f"nodename={name}", "state=resume")
+    job = begun(site, task)
+    [output] = (site.root / "runs" / task).glob("*/job.out")
+    assert "prolog" in output.read_text() or "could not be started on its node" in site.console(task)
+    site.slurm("scancel", job)
+    assert site.wait_for_end(task) is TaskStatus.STOPPED
+    assert f"job {job} was cancelled by" in site.reason(task)
+    assert not site.jobs(task)
+
+
+def test_a_deleted_queue_stops_no_other_and_its_tasks_end(site: Site) -> None:
+    served = serve(site, {"gone": "", "stays": ""}, slurm='sbatch_args: ["--no-requeue"]')
+    task = served.task("gone", SLEEP.format(seconds=600))
+    job = begun(site, task)
+    site.client.session.call("queues.delete", {"queue": served.ids["gone"], "force": True})
+    assert site.wait_for_end(served.task("stays", "print('ran')\n")) is TaskStatus.COMPLETED
+    assert site.status(task) is TaskStatus.IN_PROGRESS
+    name = site.slurm("squeue", "-h", "-j", job, "-o", "%N").strip()
+    site.slurm("scontrol", "update", f"nodename={name}", "state=down", "reason=test")
+    try:
+        assert site.wait_for_end(task) is TaskStatus.FAILED
+        assert "the queue that it came from was deleted: enqueue it on another" in site.reason(task)
+    finally:
+        wait_for("the node to come back", lambda: _resumed(site, name), 60)
+
+
+def _resumed(site: Site, name: str) -> bool:
+    """Bring a node back: until Slurm has set it down, it refuses to."""
+    state = site.slurm("sinfo", "-h", "-n", name, "-p", "main", "-o", "%T").strip()
+    if state.startswith("down"):
+        site.slurm("scontrol", "update", f"nodename={name}", "state=resume")
+    return state.startswith(("idle", "mixed"))
+
+
+@pytest.fixture(autouse=True)
+def no_job_outlives_its_test(site: Site) -> Any:
+    yield
+    for row in site.slurm("squeue", "-h", "-o", "%i").split():
+        site.slurm("scancel", row)
