@@ -305,8 +305,8 @@ class Daemon:
             self._actor.say(attempt, due.Say(f"Waiting to be submitted: {answer.message}"), directory)
             # Asking for the next of the queue at once would only load the controller. Others may have other limits.
             self._later_until[queue.id] = self._clock.monotonic() + LATER_S
-        elif answer is None:
-            self._actor.say(attempt, due.Say("Preparing its environment and source"), directory)
+        elif answer is None and self._stages is not None:
+            self._actor.say(attempt, due.Say(self._stages.says(attempt)), directory)
 
     def _heartbeat(self) -> None:
         """Shows us on the server's list of workers; nothing depends on it."""

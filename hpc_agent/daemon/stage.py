@@ -17,6 +17,7 @@ from hpc_agent.staging import Staged, Stager, patiently
 
 log = Events("stage")
 
+PREPARING = "Preparing its environment and source"
 _AT_ONCE = 2
 """Builds side by side on a login node that others use too."""
 
@@ -30,6 +31,9 @@ class Stages(Protocol):
         Raises:
             SourceError, EnvironmentBuildError: what the task needs cannot be had.
         """
+
+    def says(self, attempt: Attempt) -> str:
+        """For the user of a task that waits for it."""
 
     def drop(self, attempt: Attempt) -> None:
         """Its task left the queue: nobody waits for what a job of ours stages."""
@@ -49,6 +53,8 @@ class StagePool:
         self._clock = clock
         self._slots = threading.Semaphore(_AT_ONCE)
         self._running: dict[Attempt, Future[Staged]] = {}
+        self._trouble: dict[Attempt, str] = {}
+        """What keeps those that are tried again."""
         self._done = done
 
     def get(self, attempt: Attempt, task: Task, queue: Queue, *, wait: bool) -> Staged | None:
@@ -62,13 +68,22 @@ class StagePool:
             return future.result()
         finally:
             del self._running[attempt]
+            self._trouble.pop(attempt, None)
+
+    def says(self, attempt: Attempt) -> str:
+        return self._trouble.get(attempt, PREPARING)
 
     def _work(self, future: Future[Staged], attempt: Attempt, task: Task) -> None:
         # Installers that this thread starts run at low priority: Linux keeps a niceness for each thread.
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+
+        def trouble(line: str) -> None:
+            _told(task)(line)
+            self._trouble[attempt] = line
+
         try:
             # While a remote is away, others build.
-            future.set_result(patiently(lambda: self._in_a_slot(attempt, task), _told(task), self._clock))
+            future.set_result(patiently(lambda: self._in_a_slot(attempt, task), trouble, self._clock))
         except BaseException as error:  # noqa: BLE001 - raised again by whoever asks for the result
             future.set_exception(error)
         self._done.set()

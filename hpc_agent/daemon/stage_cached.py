@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hpc_agent.daemon.stage import PREPARING
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.task import Task
@@ -16,6 +17,9 @@ class CachedStages:
 
     def get(self, attempt: Attempt, task: Task, queue: Queue, *, wait: bool) -> Staged:
         return self._stager.find(task)
+
+    def says(self, attempt: Attempt) -> str:
+        return PREPARING
 
     def drop(self, attempt: Attempt) -> None:
         """Nothing is staged."""

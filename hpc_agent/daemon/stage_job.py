@@ -7,6 +7,7 @@ import msgspec
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
 from hpc_agent.daemon.launch import Launch
+from hpc_agent.daemon.stage import PREPARING
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import Accepted, JobRecord, Later, Refused
@@ -72,6 +73,9 @@ class StageJobs:
             if again:
                 self._submit(task, queue, directory, again)
         return None
+
+    def says(self, attempt: Attempt) -> str:
+        return PREPARING
 
     def drop(self, attempt: Attempt) -> None:
         """Its task left the queue: nobody waits for what a job of ours stages."""
