@@ -125,9 +125,7 @@ class Claimer:
         report = self._run.exit_report()
         if report is not None and report.cause is None:
             return Lost(f"this job already ran it to its end: {report.reason}")
-        alive = task.status in (TaskStatus.IN_PROGRESS, TaskStatus.QUEUED)
-        ours = task.status is TaskStatus.STOPPED and report is not None and task.status_reason == report.reason
-        if not (alive or ours):
+        if task.status not in (TaskStatus.IN_PROGRESS, TaskStatus.QUEUED):
             return Lost(f"the task is {task.status.value}")
         if why := self._has_gone_on(task):
             return Lost(why)

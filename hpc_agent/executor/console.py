@@ -58,7 +58,7 @@ class Console:
         self._spool.close()
 
     def finish(self, budget: Budget) -> bool:
-        """Send the rest; False if the server did not take all of it within the budget."""
+        """Send the rest; False if the server did not take all of it within the budget, and may be asked again."""
         if self._echo:
             self._echo.finish()
         sent = self._shipper.finish(budget) if self._shipper else True

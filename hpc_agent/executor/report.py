@@ -55,16 +55,19 @@ class Reporter:
         )
         self._write(claim, report)
         console.say(outcome.last_line)
-        budget = INTERRUPTED if outcome.cause else WATCHED if self._me.watched else FINAL
         if outcome.requeue:
             # First: a server that does not answer must not cost the task its next start.
             console.say(self._requeue(task, restart))
-        sent = console.finish(budget)
+        sent = console.finish(INTERRUPTED if outcome.cause else WATCHED)
         if outcome.cause is not None:
             log.info("told to end", task=task, job=self._me.job, cause=outcome.cause.value)
-        elif self._post(task, outcome, budget) and sent:
+        elif self._post(task, outcome, WATCHED if self._me.watched else FINAL) and (sent or self._sends_late(console)):
             self._write(claim, msgspec.structs.replace(report, posted=True))
         self._leave()
+
+    def _sends_late(self, console: Console) -> bool:
+        """A status does not wait for a console that the server would not take; without a daemon only we send that."""
+        return not self._me.watched and console.finish(FINAL)
 
     def _write(self, claim: Claim, report: ExitReport) -> None:
         """Where the run directory was deleted meanwhile it is made again, so that the daemon finds the task's end."""

@@ -25,13 +25,18 @@ from hpc_agent.domain.ids import AttemptId, JobId, TaskId, WorkerId
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.executor.claim import Claimer, Lost, Won
 from hpc_agent.executor.claimed import FENCE_S
+from hpc_agent.executor.console import Console
 from hpc_agent.executor.identity import Identity
+from hpc_agent.executor.outcome import Circumstances, ended
+from hpc_agent.executor.report import Reporter
 from hpc_agent.executor.stop import StopRequest, Why
 from hpc_agent.executor.watch import Meters, Watch, Watched
 from hpc_agent.retry import ONCE
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
 from hpc_agent.runs.records import Claim
+from hpc_agent.schedulers.own_job import NoOwnJob
 from hpc_agent.telemetry.gpus import GpuReader
+from hpc_agent.telemetry.shipper import Source
 from hpc_agent.telemetry.usage import UsageReader
 
 OURS, ANOTHER = AttemptId("0000000a"), AttemptId("0000000b")
@@ -295,6 +300,37 @@ def test_a_start_that_the_server_refuses_is_told_where_no_daemon_is(bench: Bench
     assert done.returncode == 1
     assert bench.status is TaskStatus.FAILED
     assert "the server did not let it start" in bench.reason
+
+
+# ---------------------------------------------------------------- the end
+
+
+def test_a_status_does_not_wait_for_a_console_that_is_not_taken(bench: Bench) -> None:
+    """The events of the server alone fail, and no daemon goes on where this agent ends."""
+    run, clock = bench.run_of().create(), bench.clock
+    bench.direct.queues.remove_task(bench.queue, bench.task)
+    bench.call("tasks.started")
+    bench.claimed_by(OURS)
+    claim = run.claim()
+    assert claim is not None
+    client = Client(bench.settings, clock=clock)
+    me = Identity(WorkerId("node:1"), "here", claim.owner, None, 0, None, "c", os.getpid())
+    console = Console(run, Source(bench.task, me.worker), client.events, clock, ours=lambda: True)
+    console.say("what it printed")
+    bench.proxy.choose = lambda endpoint: Trouble.UNAVAILABLE if endpoint == "events.add_batch" else None
+    seen: list[TaskStatus] = []
+
+    def back() -> None:
+        seen.append(bench.status)
+        bench.proxy.choose = lambda _endpoint: None
+
+    clock.events.append((600, back))
+    outcome = ended(0, Circumstances())
+    Reporter(client, me, run, NoOwnJob(), clock).report(bench.task, claim, console, outcome)
+    assert seen == [TaskStatus.COMPLETED]
+    assert "what it printed" in bench.console
+    report = run.exit_report()
+    assert report is not None and report.posted
 
 
 # ---------------------------------------------------------------- a later start takes over
