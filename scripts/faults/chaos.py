@@ -258,6 +258,7 @@ class Result:
             ],
             "tasks": len(self.stories),
             "statuses": dict(statuses),
+            "without an end": sum(count for status, count in statuses.items() if status not in _FINALS),
             "starts": sum(len(story.starts) for story in self.stories),
             "cut at their end": sum(story.cut_at_its_end for story in self.stories),
             "faults made": len(self.hits),
