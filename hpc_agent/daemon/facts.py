@@ -46,7 +46,7 @@ class Files:
         if record is None:
             return None
         job = JobId(record.job) if record.job else None
-        return Claimed(record.state != "intent", job, record.start, record.begun, record.state == "over")
+        return Claimed(record.state != "intent", job, record.start, record.begun)
 
     @property
     def ended(self) -> Ended | None:

@@ -43,8 +43,6 @@ class Claimed:
     """Of the job's starts, the one whose agent has the task: 0 for its first."""
     begun: bool = False
     """The user's process may have run."""
-    over: bool = False
-    """The daemon has taken the task from it: whoever still lives there must end."""
 
 
 @dataclass(frozen=True)

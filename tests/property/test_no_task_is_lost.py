@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from pretended_site import PretendedSite, ours
 
 from hpc_agent.domain.ending import Cause
@@ -40,6 +40,16 @@ class NoTaskIsLost(RuleBasedStateMachine):
         self.site.server.enqueue(by_person=True)
         self.gave_up = False
         """Its user took it off the queue, or aborted it."""
+
+    @initialize(steps=st.integers(-2, 4))
+    def it_has_come_so_far(self, steps: int) -> None:
+        """-2: it waits in its queue; -1: its job waits; 0: the job runs; from 1 on: so many steps of its executor."""
+        if steps > -2:
+            self.site.look()
+        if steps > -1:
+            self.site.start_job(*self.site.startable())
+        for _ in range(steps):
+            self.site.living()[0].step()
 
     # ------------------------------------------------ daemon
 
