@@ -94,13 +94,13 @@ class Tasks:
     def __init__(self, session: Session) -> None:
         self._session = session
 
-    def get(self, task: TaskId) -> Task:
+    def get(self, task: TaskId, *, budget: Budget | None = None) -> Task:
         """
         Raises:
             NotFoundError: there is no such task.
             CorruptTaskError: it cannot be understood.
         """
-        return task_from_wire(self._session.call("tasks.get_by_id", {"task": task}).get("task"))
+        return task_from_wire(self._session.call("tasks.get_by_id", {"task": task}, budget=budget).get("task"))
 
     def resolve(self, id_or_name: str) -> TaskId:
         """The task of that id, or of exactly that name (wire.md 2.3: 30 or more hex digits are an id).

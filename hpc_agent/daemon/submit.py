@@ -22,6 +22,7 @@ from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.task import Task
 from hpc_agent.files import write_atomic, write_record
 from hpc_agent.logs import Events
+from hpc_agent.retry import ONCE
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
 from hpc_agent.runs.records import Submission
 from hpc_agent.schedulers.base import Scheduler, SubmitRequest
@@ -64,7 +65,8 @@ class Submitter:
             ResourceError, TemplateError, SourceError, EnvironmentBuildError, CorruptTaskError: this task can never
                 be submitted as it is.
         """
-        task = self._client.tasks.get(attempt.task)
+        # The next pass asks again; others' tasks do not wait for this one.
+        task = self._client.tasks.get(attempt.task, budget=ONCE)
         settings = self._settings.hpc.queue(queue.name)
         resources = settings.policy(queue.name, self._settings.hpc.resources).resources(task.properties)
         gpus = space.take(queue.id, gpu_range(self._launch.terms, queue.name, resources.gpus, task.properties))

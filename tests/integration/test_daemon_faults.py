@@ -9,7 +9,7 @@ from hpc_agent.daemon.facts import read
 from hpc_agent.domain.attempt import attempt_for
 from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
-from hpc_agent.runs.records import Claim, Submission
+from hpc_agent.runs.records import Claim, Settled, StageJob, Submission
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
@@ -29,6 +29,27 @@ def test_of_two_daemons_one_submits_first_and_one_tries_again(tmp_path: Path) ->
     mine = tried(2)
     assert run.first_try(mine) is mine
     assert run.first_try(tried(2, NOW + timedelta(minutes=9))).at == NOW
+
+
+def test_the_count_of_restarts_is_not_forgotten_for_an_attempt_of_another_cluster(tmp_path: Path) -> None:
+    """Both see the same entry; the one that did not get it finds that the task left the queue."""
+    ran, task = directory(tmp_path), TaskId("a" * 32)
+    elsewhere = RunsFolder(tmp_path).of(attempt_for("d", QueueId("q"), task, "t")).create()
+    assert not elsewhere.has_rival()
+    assert ran.first_claim(Claim(state="won", at=NOW, owner="job:7", queue="q", cluster="c"))
+    assert elsewhere.has_rival()
+    assert not ran.has_rival()
+    ran.write_settled(Settled(at=NOW, why="over"))
+    assert not elsewhere.has_rival()
+
+
+def test_a_staging_job_alone_says_of_which_queue_and_cluster_it_is(tmp_path: Path) -> None:
+    run = directory(tmp_path)
+    run.write_stage_job(StageJob(at=NOW, queue="q", cluster="c", job="8"))
+    found = read(run)
+    assert (found.queue, found.cluster, found.job) == ("q", "c", None)
+    run.first_submission(tried(1))
+    assert read(run).staging is None
 
 
 def test_a_claim_alone_says_of_which_queue_and_cluster_its_job_is(tmp_path: Path) -> None:

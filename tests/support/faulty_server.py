@@ -26,13 +26,14 @@ EMPTY = "empty"
 
 @contextmanager
 def faulty_server(url: str, faults: dict[str, str]) -> Iterator[str]:
-    """The address of a server that stands before ``url``. ``faults``: action → REFUSED, LOST or LOST_ONCE."""
+    """The address of a server that stands before ``url``. ``faults``: action → REFUSED, LOST or LOST_ONCE; after
+    ``action <task>`` only where that task is asked for."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             action = urlsplit(self.path).path.rpartition("/")[2]
-            fault = faults.get(action)
+            fault = faults.get(action) or faults.get(f"{action} {asked_for(body)}")
             if fault == REFUSED:
                 self._answer(400, json.dumps(refusal(action)).encode())
                 return
@@ -70,6 +71,11 @@ def faulty_server(url: str, faults: dict[str, str]) -> Iterator[str]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def asked_for(body: bytes) -> str:
+    data = json.loads(body) if body.startswith(b"{") and b"\n" not in body else {}
+    return str(data.get("task", ""))
 
 
 def emptied(answer: dict[str, Any]) -> bytes:
