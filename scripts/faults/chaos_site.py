@@ -187,7 +187,8 @@ class Site:
             pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
             jobs = [pid for pid in pids if self._runs_on(pid, node)]
             above = [parent for pid in jobs if is_ours(parent := _parent(pid), self.cluster.dir, "slurmstepd")]
-            for pid in {*above, *jobs}:
+            # From the top: a slurmstepd that sees its process die tells slurmctld, which no dead node does.
+            for pid in (*above, *jobs):
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.1)
