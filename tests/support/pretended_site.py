@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from hpc_agent.api.tasks import Tasks
+from hpc_agent.config.resource_settings import QueueSettings
 from hpc_agent.config.settings import AllSettings, HpcSettings
 from hpc_agent.daemon.launch import Launch
 from hpc_agent.daemon.loop import Daemon, Options
@@ -444,13 +445,17 @@ class Executor:
 
 
 class PretendedSite:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **queue: Any) -> None:
+        """``queue``: settings of the only one."""
         self.clock = PretendedClock()
         self.fate = Fate()
         self.server = Server(self.fate)
         self.cluster = Cluster(self.fate, self.clock)
         self.cluster.task_status = lambda: self.server.there.status
-        self.settings = AllSettings(hpc=HpcSettings(root=folder, envs=_staged_by_jobs(), keep_runs_days=0))
+        queues = {"queue": QueueSettings(**queue)}
+        self.settings = AllSettings(
+            hpc=HpcSettings(root=folder, envs=_staged_by_jobs(), keep_runs_days=0, queues=queues)
+        )
         self.runs = RunsFolder(self.settings.hpc.runs)
         self.executors: list[Executor] = []
         self.daemon = self._new_daemon()
