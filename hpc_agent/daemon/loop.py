@@ -22,6 +22,7 @@ from hpc_agent.daemon.stage_cached import CachedStages
 from hpc_agent.daemon.stage_job import StageJobs
 from hpc_agent.daemon.submit import Submitter
 from hpc_agent.daemon.turns import Turns
+from hpc_agent.daemon.unsettled import Unsettled
 from hpc_agent.domain import actions as due
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.choose import Lane, choose, rotated
@@ -109,11 +110,12 @@ class Daemon:
         elif settings.hpc.envs.build_on == "job":
             self._stages = StageJobs(scheduler, settings, launch, renderer, clock)
         self._activity = Activity(client, options.worker, options.schedule, clock)
-        self._observer = Observer(client, scheduler, runs, options.queues, clock)
         self._actor = Actor(client, scheduler, settings, options.worker, clock)
         self._submitter = Submitter(client, scheduler, settings, launch, self._stages, renderer, clock)
-        turns = settings.hpc.root.expanduser() / "turns" / scheduler.cluster()
-        self._turns = Turns(turns, options.queues, clock)
+        root, cluster = settings.hpc.root.expanduser(), scheduler.cluster()
+        unsettled = Unsettled(root / "unsettled" / cluster, options.queues, clock)
+        self._observer = Observer(client, scheduler, runs, options.queues, unsettled, clock)
+        self._turns = Turns(root / "turns" / cluster, options.queues, clock)
         self._pruner = Pruner(runs, settings.hpc.keep_runs_days, clock)
         self._last_served: QueueId | None = None
         self._stopping = threading.Event()
@@ -145,6 +147,7 @@ class Daemon:
         """One pass that waits for its stages; False if the server or the scheduler did not answer."""
         self._turns.wait_for_one()
         done = self._safely(wait=True)
+        self._observer.leave()
         self._close_stages()
         self._turns.give_back()
         return done
@@ -284,6 +287,7 @@ class Daemon:
     def _submit(self, world: World, attempt: Attempt, number: int, space: Space, wait: bool) -> None:
         queue = self._queue_of(world, attempt)
         directory = self._runs.of(attempt)
+        self._observer.remember(attempt)
         try:
             answer = self._submitter.submit(attempt, queue, directory, number, space, wait=wait)
         except _USERS_FAULT as error:

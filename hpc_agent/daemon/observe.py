@@ -11,6 +11,7 @@ from hpc_agent.api.tasks import Glimpse
 from hpc_agent.clock import Clock
 from hpc_agent.daemon.facts import Files, clues, hold, read
 from hpc_agent.daemon.patience import PatienceKeeper
+from hpc_agent.daemon.unsettled import Unsettled
 from hpc_agent.domain.attempt import Attempt, attempt_for, parse_job_name
 from hpc_agent.domain.ids import JobId, QueueId, TaskId
 from hpc_agent.domain.job import JobRecord, LiveJob, unanswered
@@ -47,12 +48,19 @@ class World:
 
 class Observer:
     def __init__(
-        self, client: Client, scheduler: Scheduler, runs: RunsFolder, queues: Sequence[QueueId], clock: Clock
+        self,
+        client: Client,
+        scheduler: Scheduler,
+        runs: RunsFolder,
+        queues: Sequence[QueueId],
+        unsettled: Unsettled,
+        clock: Clock,
     ) -> None:
         self._client = client
         self._scheduler = scheduler
         self._runs = runs
         self._queues = queues
+        self._unsettled = unsettled
         self._clock = clock
         self._patience = PatienceKeeper(clock)
         self._settled: set[Attempt] = set()
@@ -68,6 +76,14 @@ class Observer:
         self._settled.add(attempt)
         self._known.discard(attempt)
         self._patience.forget(attempt)
+
+    def leave(self) -> None:
+        """To be called last: the next process goes on with what is not settled."""
+        self._unsettled.leave(self._known)
+
+    def remember(self, attempt: Attempt) -> None:
+        """Something of it was begun in this pass: the next one looks at its folder, whatever became of its entry."""
+        self._known.add(attempt)
 
     @property
     def orphaned(self) -> list[QueueId]:
@@ -139,9 +155,13 @@ class Observer:
         now = self._clock.monotonic()
         if now - self._scanned_at < SCAN_EVERY_S:
             return
+        self._scanned_at = now
+        recalled = self._unsettled.recall()
+        if recalled is not None:
+            self._known |= recalled
+            return
         for task in self._runs.tasks():
             self._known |= {directory.attempt for directory in self._runs.attempts(task)} - self._settled
-        self._scanned_at = now
 
     def _is_ours(self, files: Files) -> bool:
         """Whether this daemon submitted it, or another that served the same queue of the same cluster.

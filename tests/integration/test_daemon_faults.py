@@ -6,6 +6,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from hpc_agent.daemon.facts import read
+from hpc_agent.daemon.unsettled import Unsettled
 from hpc_agent.domain.attempt import attempt_for
 from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
@@ -50,6 +51,32 @@ def test_a_staging_job_alone_says_of_which_queue_and_cluster_it_is(tmp_path: Pat
     assert (found.queue, found.cluster, found.job) == ("q", "c", None)
     run.first_submission(tried(1))
     assert read(run).staging is None
+
+
+class Later:
+    """A clock of its own for each process."""
+
+    def __init__(self, minutes: float) -> None:
+        self._now = NOW + timedelta(minutes=minutes)
+
+    def now(self) -> datetime:
+        return self._now
+
+
+def test_a_process_goes_on_with_what_the_one_before_left_and_lists_all_folders_now_and_then(tmp_path: Path) -> None:
+    def process(minutes: float, queue: str = "q") -> Unsettled:
+        return Unsettled(tmp_path, [QueueId(queue)], Later(minutes))  # type: ignore[arg-type]
+
+    attempt = attempt_for("c", QueueId("q"), TaskId("a" * 32), "t")
+    first = process(0)
+    assert first.recall() is None
+    first.leave([attempt])
+    second = process(9)
+    assert second.recall() == {attempt}
+    second.leave([])
+    assert process(9).recall() == set()
+    assert process(9, "another").recall() is None
+    assert process(11).recall() is None
 
 
 def test_a_claim_alone_says_of_which_queue_and_cluster_its_job_is(tmp_path: Path) -> None:
