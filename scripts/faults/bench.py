@@ -130,7 +130,7 @@ def server(folder: Path, port: int = 0) -> Iterator[tuple[str, Path]]:
         yield url, folder / "clearml.conf"
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 def start_server(folder: Path, port: int = 0) -> tuple[subprocess.Popen[str], str]:

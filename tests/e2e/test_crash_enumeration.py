@@ -11,7 +11,7 @@ import pytest
 from faults.bench import bench
 from faults.crashes import all_points, enumerate_crashes, line, sample, summary
 
-CRASHES = 30
+CRASHES = 24
 
 
 @pytest.mark.timeout(900)
