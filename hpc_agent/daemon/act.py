@@ -21,7 +21,7 @@ from hpc_agent.logs import Events
 from hpc_agent.retry import ONCE
 from hpc_agent.runs.directory import RunDirectory
 from hpc_agent.runs.records import Claim, ExitReport, Settled
-from hpc_agent.schedulers.base import Scheduler
+from hpc_agent.schedulers.base import ANY_CLOCK, Scheduler
 
 log = Events("act")
 
@@ -79,7 +79,9 @@ class Actor:
     def look_up(self, attempt: Attempt, files: Files, action: LookUp) -> bool:
         """Search for a job that may or may not exist; True if there is none and it is time to submit again."""
         assert files.submission is not None
-        job = self._scheduler.find(attempt.job_name, files.submission.at)
+        # No job had this name before the first submission; before another one there was one that ended.
+        record = files.submission
+        job = self._scheduler.find(attempt.job_name, record.at - ANY_CLOCK if record.tries == 1 else record.at)
         if job is not None:
             self.adopt(files, Adopt(job))
             return False

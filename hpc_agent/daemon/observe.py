@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from hpc_agent.api.client import Client
 from hpc_agent.api.tasks import Glimpse
@@ -23,15 +23,13 @@ from hpc_agent.logs import Events
 from hpc_agent.retry import ONCE
 from hpc_agent.runs.directory import RunsFolder
 from hpc_agent.runs.records import Claim
-from hpc_agent.schedulers.base import CLOCK_SKEW, Scheduler
+from hpc_agent.schedulers.base import ANY_CLOCK, CLOCK_SKEW, Scheduler
 
 log = Events("observe")
 
 SCAN_EVERY_S = 60.0
 """How often all run directories are listed: only another daemon, or an agent run by hand, makes some that we do not
 know of."""
-_CLOCKS = timedelta(days=1)
-"""How far the clock of this host may be off without hiding a job's record from us: its name tells whose it is."""
 ABANDONED_AFTER_S = 600.0
 """Longer than an agent outside the scheduler may take from its claim to the start of the task."""
 
@@ -210,7 +208,7 @@ class Observer:
             return {}
         since = {job: self._since(files[attempt]) for job, attempt in gone.items()}
         try:
-            records = self._scheduler.records({job: at - _CLOCKS for job, at in since.items()})
+            records = self._scheduler.records({job: at - ANY_CLOCK for job, at in since.items()})
         except SchedulerUnavailableError as error:
             log.warning("no records, verdicts wait", jobs=len(gone), error=error)
             return {job: unanswered(job) for job in gone}

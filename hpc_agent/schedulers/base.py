@@ -15,6 +15,8 @@ from hpc_agent.domain.room import Room
 
 CLOCK_SKEW = timedelta(seconds=60)
 """How far the controller's clock may be behind ours; ids are reused after days, not minutes."""
+ANY_CLOCK = timedelta(days=1)
+"""How far it may be off where a job's name alone tells whose it is."""
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from hpc_agent.config.settings import SlurmSettings
-from hpc_agent.domain.ids import JobId
+from hpc_agent.clock import SYSTEM
+from hpc_agent.config.settings import AllSettings, HpcSettings, SlurmSettings
+from hpc_agent.daemon.act import Actor
+from hpc_agent.daemon.facts import read
+from hpc_agent.domain.actions import LookUp
+from hpc_agent.domain.attempt import attempt_for
+from hpc_agent.domain.ids import JobId, QueueId, TaskId, WorkerId
 from hpc_agent.domain.job import Accepted, JobState, Refused, Uncertain, unanswered
 from hpc_agent.domain.resources import Resources
 from hpc_agent.errors import SchedulerUnavailableError
+from hpc_agent.runs.directory import RunsFolder
+from hpc_agent.runs.records import Submission
 from hpc_agent.schedulers.base import SubmitRequest
 from hpc_agent.schedulers.slurm_driver import SlurmScheduler
 
@@ -85,6 +92,21 @@ def test_a_socket_timeout_is_uncertain_and_the_job_is_found_by_name(fake: FakeSl
     assert isinstance(scheduler.submit(request_), Uncertain)
     assert scheduler.find("name", NOW) == JobId("7")
     assert fake.calls("sbatch") == 1
+
+
+@pytest.mark.parametrize(("tries", "found"), [(1, "7"), (2, "")])
+def test_a_controller_whose_clock_is_behind_does_not_hide_the_first_job_of_its_name(
+    fake: FakeSlurm, tmp_path: Path, tries: int, found: str
+) -> None:
+    """Before a second try there was a job of this name, which is not meant."""
+    run = RunsFolder(tmp_path).of(attempt_for("c", QueueId("q"), TaskId("a" * 32), "t")).create()
+    ahead = NOW + timedelta(minutes=20)
+    run.write_submission(Submission(state="uncertain", at=ahead, queue="q", cluster="c", tries=tries))
+    fake.command("squeue", queue_line("7", "COMPLETED", name=run.attempt.job_name))
+    settings = AllSettings(hpc=HpcSettings(root=tmp_path))
+    actor = Actor(None, fake.scheduler(accounting="none"), settings, WorkerId("login"), SYSTEM)  # type: ignore[arg-type]
+    assert actor.look_up(run.attempt, read(run), LookUp(tries + 1, give_up=True)) is not bool(found)
+    assert read(run).job == (found or None)
 
 
 def test_words_on_stderr_are_no_failure(fake: FakeSlurm, request_: SubmitRequest) -> None:
