@@ -187,10 +187,11 @@ class Site:
             pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
             jobs = [pid for pid in pids if self._runs_on(pid, node)]
             above = [parent for pid in jobs if is_ours(parent := _parent(pid), self.cluster.dir, "slurmstepd")]
-            # From the top: a slurmstepd that sees its process die tells slurmctld, which no dead node does.
-            for pid in (*above, *jobs):
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            # All at once: one that sees another die would still tell somebody, which no dead node does.
+            for number in (signal.SIGSTOP, signal.SIGKILL):
+                for pid in (*above, *jobs):
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, number)
             time.sleep(0.1)
 
     def _runs_on(self, pid: int, node: str) -> bool:
