@@ -98,6 +98,9 @@ class Run:
         self._planned = len(faults)
         self._site.start_daemon()
         self._enqueue(_AHEAD)
+        begun = time.monotonic()
+        while not self._site.rows() and time.monotonic() - begun < 60:
+            self._wait(0.5)  # a fault that nobody is there for shows nothing
         threads: list[threading.Thread] = []
         for number, fault in enumerate(faults, 1):
             self._wait(fault.pause)
