@@ -248,7 +248,7 @@ def test_what_holds_a_waiting_job_is_told_and_what_never_starts_is_failed(site: 
     served = serve(site, {"held": ""}, slurm='sbatch_args: ["--hold"]')
     held = served.task("held", "print('ran')\n")
     wait_for("the reason in its message", lambda: "scontrol release" in site.message(held))
-    assert "is waiting (JobHeldUser): it is held" in site.console(held)
+    wait_for("the reason in its console", lambda: "is waiting (JobHeldUser): it is held" in site.console(held))
     [job] = site.jobs(held)
     site.slurm("scontrol", "release", job)
     assert site.wait_for_end(held) is TaskStatus.COMPLETED
