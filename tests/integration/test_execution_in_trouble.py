@@ -363,3 +363,4 @@ def test_a_server_that_does_not_answer_hides_no_later_start(bench: Bench) -> Non
         ours.clear()
         assert noticed.wait(FENCE_S)
         assert stop.why is Why.FENCED
+    watch.finish()
