@@ -10,6 +10,7 @@ from pretended_site import Executor, Job, PretendedSite
 from hpc_agent.domain.ending import Cause
 from hpc_agent.domain.job import JobState
 from hpc_agent.domain.status import TaskStatus
+from hpc_agent.errors import ServerUnreachableError
 
 
 def look(site: PretendedSite, passes: int = 2, seconds: float = 30) -> None:
@@ -52,7 +53,7 @@ def test_a_requeue_that_is_not_permitted_costs_one_restart_and_not_two(site: Pre
 
 def test_a_job_that_always_ends_between_claim_and_start_is_given_up(site: PretendedSite) -> None:
     ended = 0
-    while site.server.there.status is TaskStatus.QUEUED:
+    for _ in range(4):
         look(site)
         for job in site.startable():
             site.start_job(job)
@@ -80,6 +81,66 @@ def test_a_daemon_that_died_while_it_refused_a_job_that_never_starts_leaves_no_t
     for _ in range(20):
         look(site)
         for other in site.waiting():
-            other.held = "DependencyNeverSatisfied"
+            other.held = "JobHeldUser" if other is job else "DependencyNeverSatisfied"
     assert site.server.there.status is TaskStatus.FAILED
     assert not site.waiting()
+
+
+def test_a_script_that_completed_its_own_task_goes_on(site: PretendedSite) -> None:
+    job, executor = running(site)
+    site.server.become(TaskStatus.COMPLETED, "by its script")
+    look(site, passes=5, seconds=70)
+    assert (job.record, site.cluster.cut_short) == (None, [])
+    while not executor.over:
+        executor.step()
+    look(site)
+    assert (site.server.there.status, site.server.there.finals, site.finished) == (TaskStatus.COMPLETED, 1, 1)
+
+
+def test_an_abort_on_the_way_back_to_the_queue_is_obeyed(site: PretendedSite) -> None:
+    """The daemon has decided, and the server goes away before the task is in its queue."""
+    job, executor = running(site)
+    site.end_job(job, JobState.NODE_FAIL, Cause.NODE_FAILED, kill=True, zombie=False)
+    holding, site.server.queues.holding = site.server.queues.holding, _away
+    look(site, passes=3)
+    site.server.queues.holding = holding
+    report = executor.run.exit_report()
+    assert report is not None
+    assert (report.status, report.posted) == ("again", False)
+    site.server.there.message = "stopping"
+    look(site, passes=3)
+    assert (site.server.there.status, site.server.entry) == (TaskStatus.STOPPED, None)
+    assert site.server.there.reason.startswith("aborted by its user")
+
+
+def _away(_task: object) -> None:
+    raise ServerUnreachableError("no answer")
+
+
+def test_what_an_agent_of_another_kind_runs_is_left_to_it(site: PretendedSite) -> None:
+    """Its user resets and enqueues it while our job runs it on a node that nobody can reach."""
+    job, executor = running(site)
+    site.end_job(job, JobState.NODE_FAIL, Cause.NODE_FAILED, kill=False, zombie=True)
+    site.its_user_resets_it()
+    site.server.enqueue(by_person=True)
+    site.another_agent_takes_it()
+    look(site, passes=6)
+    while not executor.over:
+        executor.step()
+    assert (site.server.there.status, site.server.entry) == (TaskStatus.IN_PROGRESS, None)
+    assert site.together == 1
+
+
+@pytest.mark.parametrize("state", [JobState.FAILED, JobState.PENDING])
+def test_a_list_that_lacks_the_task_loses_it_not(site: PretendedSite, state: JobState) -> None:
+    job, executor = running(site)
+    if state is JobState.PENDING:
+        site.requeue(job, kill=True, zombie=False)
+    else:
+        executor.die()
+    for _ in range(4):
+        site.server.leaves_out = True
+        look(site, passes=1)
+    expected = TaskStatus.IN_PROGRESS if state is JobState.PENDING else TaskStatus.FAILED
+    assert site.server.there.status is expected
+    assert bool(site.waiting()) is (state is JobState.PENDING)
