@@ -78,10 +78,11 @@ def test_a_daemon_that_died_while_it_refused_a_job_that_never_starts_leaves_no_t
             break
     site.fate.kill_in = None
     assert (site.server.entry, site.server.there.status) == (None, TaskStatus.QUEUED)
+    job.held = "JobHeldUser"  # somebody mended it halfway
     for _ in range(20):
         look(site)
         for other in site.waiting():
-            other.held = "JobHeldUser" if other is job else "DependencyNeverSatisfied"
+            other.held = other.held or "DependencyNeverSatisfied"
     assert site.server.there.status is TaskStatus.FAILED
     assert not site.waiting()
 
