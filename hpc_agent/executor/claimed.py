@@ -82,6 +82,7 @@ class ClaimedRun:
         self._signals = Signals(self._stop, self._deadline)
         self._memory = JobMemory()
         self._remembered_mb = 0.0
+        self._reporter = Reporter(client, me, directory, self._own, clock)
 
     def to_its_end(self, *, echoes: tuple[IO[bytes], ...], report: bool) -> int:
         """Returns the exit code to end with.
@@ -108,8 +109,7 @@ class ClaimedRun:
             if outcome.requeue:
                 used = len(self._directory.add_restart(self._me.restarts).of)
                 restart = f"restart {used} of {self._policy.max_restarts}"
-            reporter = Reporter(self._client, self._me, self._directory, self._own, self._clock)
-            reporter.report(task.id, self._claimed.claim, console, outcome, restart)
+            self._reporter.report(task.id, self._claimed.claim, console, outcome, restart)
             return outcome.exit_code
 
     def _queue_settings(self) -> QueueSettings:
@@ -265,14 +265,16 @@ class ClaimedRun:
                 recorder.start()
                 supervisor = self._supervisor(child, console)
                 code = supervisor.run()
+                # A task that came to its good end by itself is not run again because its job was told to end just then.
+                done = code == 0 and supervisor.by_itself and self._still_ours()
+                outcome = ended(code, Circumstances() if done else self._met(code))
+                self._reporter.note(self._claimed.claim, outcome)
                 recorder.finish()
             finally:
                 ready.end()
         finally:
             shutil.rmtree(workdir, ignore_errors=True)
-        # A task that came to its good end by itself is not run again because its job was told to end just then.
-        done = code == 0 and supervisor.by_itself and self._still_ours()
-        return ended(code, Circumstances() if done else self._met(code))
+        return outcome
 
     def _begin(self) -> bool:
         """Write down that the user's process may run from now on; False if the task is no longer ours."""

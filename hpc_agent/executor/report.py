@@ -36,15 +36,10 @@ class Reporter:
         self._own = own
         self._clock = clock
 
-    def report(self, task: TaskId, claim: Claim, console: Console, outcome: Outcome, restart: str = "") -> None:
-        """Say how it ended, wherever somebody listens. Nothing here fails the run any more.
-
-        ``restart`` counts the job's next start, if it gets one: "restart 1 of 3".
-        """
+    def note(self, claim: Claim, outcome: Outcome) -> ExitReport | None:
+        """Keep on disk how it ended, whatever becomes of us from here on; None where somebody else has the task."""
         if outcome.fenced or not still_ours(self._directory, claim):
-            log.warning("somebody else has the task now, leaving without a word", task=task)
-            console.drop()
-            return
+            return None
         report = ExitReport(
             status=outcome.status,
             reason=outcome.reason,
@@ -54,6 +49,18 @@ class Reporter:
             cause=outcome.cause,
         )
         self._write(claim, report)
+        return report
+
+    def report(self, task: TaskId, claim: Claim, console: Console, outcome: Outcome, restart: str = "") -> None:
+        """Say how it ended, wherever somebody listens. Nothing here fails the run any more.
+
+        ``restart`` counts the job's next start, if it gets one: "restart 1 of 3".
+        """
+        report = self.note(claim, outcome)
+        if report is None:
+            log.warning("somebody else has the task now, leaving without a word", task=task)
+            console.drop()
+            return
         console.say(outcome.last_line)
         if outcome.requeue:
             # First: a server that does not answer must not cost the task its next start.
