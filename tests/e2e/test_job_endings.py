@@ -48,17 +48,6 @@ def checkpoint(site: Site, name: str, *, signal: str = "SIGTERM", starts: int = 
     return CHECKPOINT.format(path=str(site.folder / name), signal=signal, starts=starts)
 
 
-def lines(site: Site, task: TaskId) -> list[str]:
-    return site.console(task).splitlines()
-
-
-def begun(site: Site, task: TaskId, line: str = "begun") -> str:
-    """Wait for the task's first line; returns its job."""
-    wait_for(f"{line} of {task}", lambda: line in lines(site, task), 90)
-    [job] = site.jobs(task)
-    return job
-
-
 def node(site: Site, job: str) -> str:
     return site.slurm("squeue", "-h", "-j", job, "-o", "%N").strip()
 
@@ -85,7 +74,7 @@ def test_a_time_limit_is_announced_and_told_or_the_task_goes_on(site: Site, slur
     late = served.task("late", STUBBORN, **minute)
     in_reservation = {"reservation": "short", "time_limit": "60", "num_gpus": "4"}
     reserved = served.task("plain", SLEEP, **in_reservation)
-    begun(site, reserved)
+    site.begun(reserved)
     too_late = served.task("plain", SLEEP, **in_reservation)
 
     assert site.wait_for_end(told, 120) is TaskStatus.FAILED
@@ -94,7 +83,7 @@ def test_a_time_limit_is_announced_and_told_or_the_task_goes_on(site: Site, slur
     assert console.index("Stopping: its time limit is near; SIGTERM") < console.index("saving checkpoint after SIGTERM")
 
     assert site.wait_for_end(goes_on, 120) is TaskStatus.COMPLETED
-    seen = lines(site, goes_on)
+    seen = site.lines(goes_on)
     order = ["start 0", "saving checkpoint after SIGUSR1", "start 1", "trained"]
     assert [line for line in seen if line in order] == order
     assert any(line.startswith("Attempt 2: Slurm started job") for line in seen)
@@ -105,7 +94,7 @@ def test_a_time_limit_is_announced_and_told_or_the_task_goes_on(site: Site, slur
 
     assert site.wait_for_end(gives_up, 120) is TaskStatus.FAILED
     assert site.reason(gives_up).endswith("; it was restarted once before (max_restarts)")
-    assert [line for line in lines(site, gives_up) if line.startswith("start ")] == ["start 0", "start 1"]
+    assert [line for line in site.lines(gives_up) if line.startswith("start ")] == ["start 0", "start 1"]
 
     assert site.wait_for_end(reserved, 120) is TaskStatus.FAILED
     assert re.search(
@@ -123,7 +112,7 @@ def test_a_preempted_task_waits_and_goes_on_in_the_same_job_or_in_a_new_one(site
     scavenge = {"partition": "scavenge", "num_gpus": "3"}
     text = {name: checkpoint(site, name, starts=1) for name in ("stays", "leaves")}
     first = stays.task("stays", text["stays"], constraint="h100", **scavenge)
-    job = begun(site, first, "start 0")
+    job = site.begun(first, "start 0")
     urgent = ["sbatch", "-o", "/dev/null", "-p", "urgent", "--gres=gpu:4", "--exclusive", "-C", "h100"]
     site.slurm(*urgent, "--wrap", "sleep 30")
     wait_for("its message", lambda: site.message(first).startswith("requeued, waiting"), 40)
@@ -133,10 +122,10 @@ def test_a_preempted_task_waits_and_goes_on_in_the_same_job_or_in_a_new_one(site
     assert f"Attempt 2: Slurm started job {job} again" in site.console(first)
 
     second = leaves.task("leaves", text["leaves"], constraint="h100", **scavenge)
-    other = begun(site, second, "start 0")
+    other = site.begun(second, "start 0")
     site.slurm(*urgent, "--wrap", "sleep 5")
     assert site.wait_for_end(second, 90) is TaskStatus.COMPLETED
-    seen = lines(site, second)
+    seen = site.lines(second)
     assert any(line.startswith(f"Slurm job {other} was preempted") and "(restart 1)" in line for line in seen)
     assert [line for line in seen if line.startswith("start ")] == ["start 0", "start 1"]
 
@@ -146,7 +135,7 @@ def test_after_two_deaths_on_a_node_the_third_job_goes_elsewhere(site: Site) -> 
     task = served.task("nodes", checkpoint(site, "nodes", starts=2))
     nodes = []
     for start in range(2):
-        nodes.append(node(site, begun(site, task, f"start {start}")))
+        nodes.append(node(site, site.begun(task, f"start {start}")))
         site.slurm("scontrol", "update", f"nodename={nodes[-1]}", "state=down", "reason=test")
         wait_for("it to be in its queue again", lambda n=start: f"(restart {n + 1})" in site.console(task), 60)
         wait_for("the node to come back", lambda: _resumed(site, nodes[-1]), 60)
@@ -185,7 +174,7 @@ def test_a_process_on_a_node_that_slurm_takes_for_dead_makes_room_for_the_next_s
     served = serve(site, {"dead": ""})
     chatty = "for number in range(6000):\n    print('still', number, flush=True)\n    time.sleep(0.1)\n"
     task = served.task("dead", checkpoint(site, "dead", starts=1).replace("time.sleep(600)\n", chatty))
-    job = begun(site, task, "start 0")
+    job = site.begun(task, "start 0")
     where = node(site, job)
     pid = int((slurm_cluster.dir / "run" / f"{where}.mark").read_text())
     subprocess.run(["kill", "-9", str(pid)], check=True)
@@ -195,7 +184,7 @@ def test_a_process_on_a_node_that_slurm_takes_for_dead_makes_room_for_the_next_s
         wait_for("the first process to be gone", lambda: not Path(f"/proc/{first}").exists(), 20)
     finally:
         slurm_cluster.start()
-    seen = lines(site, task)
+    seen = site.lines(task)
     starts = [line for line in seen if line.startswith(("start ", "trained"))]
     assert starts == ["start 0", "start 1", "trained"]
     still = [index for index, line in enumerate(seen) if line.startswith("still ")]
@@ -265,7 +254,7 @@ def test_a_cancelled_job_says_who_and_when(site: Site) -> None:
     served = serve(site, {"cancel": ""})
     whole = {"num_gpus": "4", "constraint": "h100"}
     runs = served.task("cancel", SLEEP, **whole)
-    jobs = [begun(site, runs)]
+    jobs = [site.begun(runs)]
     waits = served.task("cancel", SLEEP, **whole)
     jobs += wait_for("a job", lambda: site.jobs(waits))
     site.slurm("scancel", *jobs)
@@ -279,7 +268,7 @@ def test_a_cancelled_job_says_who_and_when(site: Site) -> None:
 def test_sigterm_past_slurm_is_no_cancellation(site: Site) -> None:
     served = serve(site, {"term": ""})
     task = served.task("term", SLEEP)
-    site.slurm("scancel", "--batch", "--signal=TERM", begun(site, task))
+    site.slurm("scancel", "--batch", "--signal=TERM", site.begun(task))
     assert site.wait_for_end(task) is TaskStatus.STOPPED
     assert site.reason(task) == "somebody sent SIGTERM to the job; the scheduler knows of no reason"
 

@@ -47,17 +47,6 @@ time.sleep(600)
 """
 
 
-def lines(site: Site, task: TaskId) -> list[str]:
-    return site.console(task).splitlines()
-
-
-def begun(site: Site, task: TaskId, line: str = "begun") -> str:
-    """Wait for the task's first line; returns its job."""
-    wait_for(f"{line} of {task}", lambda: line in lines(site, task), 90)
-    [job] = site.jobs(task)
-    return job
-
-
 def abort(site: Site, task: TaskId) -> None:
     site.client.session.call("tasks.stop", {"task": task})
 
@@ -65,11 +54,11 @@ def abort(site: Site, task: TaskId) -> None:
 def test_a_requeued_task_goes_on_where_the_sdk_says_that_it_was(site: Site) -> None:
     task = site.script_task(CONTINUES.format(path=str(site.folder / "half")))
     site.daemon()
-    job = begun(site, task, "half way")
+    job = site.begun(task, "half way")
     site.slurm("scontrol", "requeue", job)
     # Slurm lets a job that its owner requeued wait for two minutes.
     assert site.wait_for_end(task, 240) is TaskStatus.COMPLETED
-    seen = lines(site, task)
+    seen = site.lines(task)
     assert f"Attempt 2: Slurm started job {job} again" in seen
     starts = [line for line in seen if line.startswith("from step")]
     assert starts[0] == "from step 0"
@@ -82,7 +71,7 @@ def test_a_requeued_task_goes_on_where_the_sdk_says_that_it_was(site: Site) -> N
 def test_an_abort_while_no_daemon_looks_is_obeyed_by_the_next_start(site: Site) -> None:
     served = serve(site, {"held": ""})
     task = served.task("held", SLEEP)
-    job = begun(site, task)
+    job = site.begun(task)
     site.slurm("scontrol", "requeuehold", job)
     wait_for("its message", lambda: site.message(task).startswith("requeued, waiting"), 60)
     served.daemon.terminate()
@@ -93,7 +82,7 @@ def test_an_abort_while_no_daemon_looks_is_obeyed_by_the_next_start(site: Site) 
     assert site.wait_for_end(task, 180) is TaskStatus.STOPPED
     assert site.reason(task) == "aborted by its user"
     wait_for("its job to leave", lambda: not site.jobs(task), 60)
-    assert lines(site, task).count("begun") == 1
+    assert site.lines(task).count("begun") == 1
 
 
 def test_an_abort_between_claim_and_start_is_obeyed(site: Site, clearml_server: object) -> None:
@@ -117,7 +106,7 @@ def test_an_abort_between_claim_and_start_is_obeyed(site: Site, clearml_server: 
             "the daemon to be through with it", lambda: list((site.root / "runs" / task).glob("*/settled.json")), 60
         )
     assert site.status(task) is TaskStatus.STOPPED
-    assert "ran" not in lines(site, task)
+    assert "ran" not in site.lines(task)
 
 
 def test_where_a_job_may_not_be_requeued_the_task_goes_back_to_its_queue(site: Site) -> None:
@@ -136,7 +125,7 @@ def test_where_a_job_may_not_be_requeued_the_task_goes_back_to_its_queue(site: S
     )
     task = served.task("once", SAVES.format(path=str(site.folder / "starts")), time_limit="1")
     assert site.wait_for_end(task, 240) is TaskStatus.COMPLETED
-    seen = lines(site, task)
+    seen = site.lines(task)
     assert [line for line in seen if line.startswith("start ")] == ["start 0", "start 1"]
     refused = "cannot be started again (Requesting requeue is disabled for this job): its daemon puts the task back"
     assert any(refused in line for line in seen)
@@ -158,7 +147,7 @@ def test_a_git_host_that_is_away_delays_a_task_and_fails_none(site: Site) -> Non
         assert site.status(waits) is TaskStatus.QUEUED
         remote.unavailable = False
         assert site.wait_for_end(waits, 120) is TaskStatus.COMPLETED
-    assert "from the repository" in lines(site, waits)
+    assert "from the repository" in site.lines(waits)
 
 
 def _commit(repository: Path, files: dict[str, str]) -> None:

@@ -6,12 +6,13 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 from faults.troubled import Trouble, Troubled, troubled
+from hurried_clock import HurriedClock
 
 from hpc_agent.api.client import Client
 from hpc_agent.clock import SYSTEM
@@ -23,32 +24,7 @@ from hpc_agent.telemetry.shipper import Shipper, Source
 from hpc_agent.telemetry.spool import Spool
 
 WORKER = WorkerId("node:slurm:7")
-
-
-class HurriedClock:
-    """Time passes when somebody sleeps; ``events`` happen at their moment."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self.behind = 0.0
-        self.events: list[tuple[float, Callable[[], None]]] = []
-
-    def now(self) -> datetime:
-        return datetime(2026, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=self.behind + self.seconds)
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    def sleep(self, seconds: float) -> None:
-        self.seconds += seconds
-        for event in [event for event in self.events if event[0] <= self.seconds]:
-            self.events.remove(event)
-            event[1]()
-
-    def wait(self, event: threading.Event, seconds: float) -> bool:
-        if not event.is_set():
-            self.sleep(seconds)
-        return event.is_set()
+LONG_AGO = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
 
 class Bench:
@@ -106,7 +82,7 @@ def first(times: int, trouble: Trouble, endpoint: str = "events.add_batch") -> C
 def test_no_line_is_lost_or_doubled_by(trouble: Trouble, bench: Bench) -> None:
     bench.write(0, 10)
     bench.proxy.choose = first(2, trouble)
-    assert bench.shipper(HurriedClock()).drain(Budget(60))
+    assert bench.shipper(HurriedClock(LONG_AGO)).drain(Budget(60))
     assert bench.proxy.met[trouble]
     bench.expect(10)
 
@@ -117,7 +93,7 @@ def test_a_sender_that_dies_after_trouble_leaves_what_its_successor_needs(troubl
     bench.proxy.choose = first(1, trouble)
     assert not bench.shipper().drain(ONCE)
     bench.write(10, 20)
-    assert bench.shipper(HurriedClock()).drain(Budget(60))
+    assert bench.shipper(HurriedClock(LONG_AGO)).drain(Budget(60))
     bench.expect(20)
 
 
@@ -142,14 +118,14 @@ def test_of_a_batch_that_was_stored_in_part_the_rest_is_sent(bench: Bench) -> No
         return None
 
     bench.proxy.choose = choose
-    assert bench.shipper(HurriedClock()).drain(Budget(60))
+    assert bench.shipper(HurriedClock(LONG_AGO)).drain(Budget(60))
     assert "".join(line + "\n" for line in bench.lines()) == text
 
 
 def test_an_hour_without_a_server_costs_nothing_but_delay(bench: Bench) -> None:
     bench.write(0, 10)
     bench.proxy.choose = lambda _endpoint: Trouble.RESET
-    clock = HurriedClock()
+    clock = HurriedClock(LONG_AGO)
     clock.events.append((3700, lambda: setattr(bench.proxy, "choose", lambda _endpoint: None)))
     clock.events.append((1800, lambda: bench.write(10, 20)))
     assert bench.shipper(clock).drain(FINAL)
@@ -217,7 +193,7 @@ def test_whoever_sends_again_asks_for_the_lines_of_whoever_sent_first(trouble: T
     bench.proxy.choose = first(1, trouble)
     assert not bench.shipper().drain(ONCE)
     bench.write(10, 20)
-    assert bench.shipper(HurriedClock(), WorkerId("elsewhere:slurm:7")).drain(Budget(60))
+    assert bench.shipper(HurriedClock(LONG_AGO), WorkerId("elsewhere:slurm:7")).drain(Budget(60))
     bench.expect(20)
 
 
@@ -236,12 +212,15 @@ def test_a_line_that_somebody_else_reported_in_the_same_millisecond_hides_none(b
         return Trouble.RESET
 
     bench.proxy.choose = choose
-    assert bench.shipper(HurriedClock()).drain(Budget(60))
+    assert bench.shipper(HurriedClock(LONG_AGO)).drain(Budget(60))
     assert sorted(bench.lines()) == ["line 0", "other"]
 
 
 def test_a_later_start_is_shown_behind_an_earlier_one_whatever_its_clock_says(bench: Bench) -> None:
-    ahead, behind = HurriedClock(), HurriedClock()
+    ahead, behind = (
+        HurriedClock(LONG_AGO),
+        HurriedClock(LONG_AGO),
+    )
     behind.behind = -3600
     bench.write(0, 10)
     assert bench.shipper(ahead).drain(ONCE)
@@ -304,7 +283,12 @@ def test_of_a_batch_of_which_the_server_says_that_it_stored_a_part_the_rest_is_s
             tried.append(len(events))
             return super().add(events[:1] if len(tried) == 1 else events, budget=budget)
 
-    shipper = Shipper(bench.spool(), Source(bench.task, WORKER), Halfway(client.session), HurriedClock())
+    shipper = Shipper(
+        bench.spool(),
+        Source(bench.task, WORKER),
+        Halfway(client.session),
+        HurriedClock(LONG_AGO),
+    )
     assert shipper.drain(Budget(60))
     assert tried[0] == 3
     assert tried[1:] == [2]
@@ -316,9 +300,9 @@ def test_the_console_of_a_deleted_task_is_given_up_at_once(bench: Bench) -> None
     bench.proxy.choose = first(1, Trouble.RESET)
     assert not bench.shipper().drain(ONCE)
     bench.direct.tasks.delete(bench.task)
-    assert bench.shipper(HurriedClock()).drain(ONCE)
+    assert bench.shipper(HurriedClock(LONG_AGO)).drain(ONCE)
     bench.write(10, 20)
-    assert bench.shipper(HurriedClock()).drain(ONCE)
+    assert bench.shipper(HurriedClock(LONG_AGO)).drain(ONCE)
 
 
 def test_a_sender_whose_last_request_has_no_answer_leaves_the_rest_to_its_successor(bench: Bench) -> None:

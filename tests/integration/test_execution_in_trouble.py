@@ -9,12 +9,12 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 from faults.troubled import Trouble, Troubled, troubled
+from hurried_clock import HurriedClock
 
 from hpc_agent.api.client import Client
 from hpc_agent.clock import SYSTEM
@@ -40,31 +40,6 @@ from hpc_agent.telemetry.shipper import Source
 from hpc_agent.telemetry.usage import UsageReader
 
 OURS, ANOTHER = AttemptId("0000000a"), AttemptId("0000000b")
-
-
-class HurriedClock:
-    """Time passes when somebody sleeps; ``events`` happen at their moment."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self.events: list[tuple[float, Callable[[], object]]] = []
-
-    def now(self) -> datetime:
-        return datetime.now(timezone.utc) + timedelta(seconds=self.seconds)
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    def sleep(self, seconds: float) -> None:
-        self.seconds += seconds
-        for event in [event for event in self.events if event[0] <= self.seconds]:
-            self.events.remove(event)
-            event[1]()
-
-    def wait(self, event: threading.Event, seconds: float) -> bool:
-        if not event.is_set():
-            self.sleep(seconds)
-        return event.is_set()
 
 
 class Bench:

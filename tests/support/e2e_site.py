@@ -190,6 +190,15 @@ class Site:
     def console(self, task: TaskId) -> str:
         return "".join(event["msg"] for event in self.client.events.console_after(task, 0))
 
+    def lines(self, task: TaskId) -> list[str]:
+        return self.console(task).splitlines()
+
+    def begun(self, task: TaskId, line: str = "begun") -> str:
+        """Wait for the task's first line; returns its job."""
+        wait_for(f"{line} of {task}", lambda: line in self.lines(task), 90)
+        [job] = self.jobs(task)
+        return job
+
     def read_back(self, task: TaskId) -> dict[str, Any]:
         """What the real SDK says of a task."""
         done = subprocess.run(
