@@ -111,11 +111,19 @@ class Reporter:
         return True
 
     def _conclude(self, task: TaskId, outcome: Outcome, budget: Budget) -> None:
+        if self._runs_anew(task):
+            log.warning("another run has the task now, its status stays", task=task)
+            return
         tasks, status = self._client.tasks, TaskStatus(outcome.status)
         done = tasks.conclude(task, status, outcome.reason, self._me.worker, budget=budget)
         if not done and not outcome.started and self._waits_for_us(task):
             # It failed before the server showed it as running, and the usual steps lead through that.
             tasks.conclude(task, status, outcome.reason, self._me.worker, budget=budget, force=True)
+
+    def _runs_anew(self, task: TaskId) -> bool:
+        """Whether it was reset and started again, while we waited for a server or wound down."""
+        seen = self._client.tasks.glimpse([task]).get(task)
+        return seen is not None and seen.stamp not in ("", self._directory.stamp(self._me.restarts))
 
     def _waits_for_us(self, task: TaskId) -> bool:
         """Whether it is still queued, and in no queue: nobody but us would ever start it."""

@@ -280,17 +280,32 @@ def test_a_start_that_the_server_refuses_is_told_where_no_daemon_is(bench: Bench
 # ---------------------------------------------------------------- the end
 
 
-def test_a_status_does_not_wait_for_a_console_that_is_not_taken(bench: Bench) -> None:
-    """The events of the server alone fail, and no daemon goes on where this agent ends."""
-    run, clock = bench.run_of().create(), bench.clock
+def reporting(bench: Bench) -> tuple[Reporter, Claim, Console]:
+    """Of a run that has just ended."""
+    run = bench.run_of().create()
     bench.direct.queues.remove_task(bench.queue, bench.task)
     bench.call("tasks.started")
     bench.claimed_by(OURS)
     claim = run.claim()
     assert claim is not None
-    client = Client(bench.settings, clock=clock)
+    client = Client(bench.settings, clock=bench.clock)
     me = Identity(WorkerId("node:1"), "here", claim.owner, None, 0, None, "c", os.getpid())
-    console = Console(run, Source(bench.task, me.worker), client.events, clock, ours=lambda: True)
+    console = Console(run, Source(bench.task, me.worker), client.events, bench.clock, ours=lambda: True)
+    return Reporter(client, me, run, NoOwnJob(), bench.clock), claim, console
+
+
+def test_a_status_is_not_set_on_a_run_that_began_meanwhile(bench: Bench) -> None:
+    """Its user reset the task, and another attempt has it, while this one waited to tell how it ended."""
+    reporter, claim, console = reporting(bench)
+    bench.direct.tasks.stamp(bench.task, f"{ANOTHER}.0", {}, budget=ONCE)
+    reporter.report(bench.task, claim, console, ended(3, Circumstances()))
+    assert bench.status is TaskStatus.IN_PROGRESS
+
+
+def test_a_status_does_not_wait_for_a_console_that_is_not_taken(bench: Bench) -> None:
+    """The events of the server alone fail, and no daemon goes on where this agent ends."""
+    run, clock = bench.run_of(), bench.clock
+    reporter, claim, console = reporting(bench)
     console.say("what it printed")
     bench.proxy.choose = lambda endpoint: Trouble.UNAVAILABLE if endpoint == "events.add_batch" else None
     seen: list[TaskStatus] = []
@@ -300,8 +315,7 @@ def test_a_status_does_not_wait_for_a_console_that_is_not_taken(bench: Bench) ->
         bench.proxy.choose = lambda _endpoint: None
 
     clock.events.append((600, back))
-    outcome = ended(0, Circumstances())
-    Reporter(client, me, run, NoOwnJob(), clock).report(bench.task, claim, console, outcome)
+    reporter.report(bench.task, claim, console, ended(0, Circumstances()))
     assert seen == [TaskStatus.COMPLETED]
     assert "what it printed" in bench.console
     report = run.exit_report()
