@@ -221,7 +221,7 @@ class ClaimedRun:
 
     @property
     def _stamp(self) -> str:
-        return self._directory.stamp(self._me.restarts)
+        return f"{self._directory.attempt.id}.{self._me.restarts}"
 
     def _watch(self, console: Console) -> Watch:
         task = self._task

@@ -123,7 +123,7 @@ class Reporter:
     def _runs_anew(self, task: TaskId) -> bool:
         """Whether it was reset and started again, while we waited for a server or wound down."""
         seen = self._client.tasks.glimpse([task]).get(task)
-        return seen is not None and seen.stamp not in ("", self._directory.stamp(self._me.restarts))
+        return seen is not None and seen.stamp.partition(".")[0] not in ("", self._directory.attempt.id)
 
     def _waits_for_us(self, task: TaskId) -> bool:
         """Whether it is still queued, and in no queue: nobody but us would ever start it."""

@@ -37,10 +37,6 @@ class RunDirectory:
     def attempt(self) -> Attempt:
         return Attempt(TaskId(self.path.parent.name), AttemptId(self.path.name))
 
-    def stamp(self, start: int) -> str:
-        """What a task shows on the server while this start of the job has it."""
-        return f"{self.attempt.id}.{start}"
-
     @property
     def script(self) -> Path:
         return self.path / "job.sbatch"
