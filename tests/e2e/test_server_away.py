@@ -116,4 +116,6 @@ def test_a_server_that_dies_and_comes_back_finds_all_that_happened_meanwhile(
     assert site.wait_for_end(waits, 60) is TaskStatus.COMPLETED
     assert site.wait_for_end(goes_on, 90) is TaskStatus.COMPLETED
     for task, lines in ((ends_meanwhile, 40), (fails_meanwhile, 40), (goes_on, 500)):
+        # A status does not wait for the console; the daemon sends what an executor could not.
+        wait_for("all of its lines", lambda task=task, lines=lines: len(numbered(site, task)) > lines, 120)
         assert numbered(site, task) == expected(lines)
