@@ -55,6 +55,9 @@ class Hit:
         return at is not None and self.since - AT_ITS_END_S <= at <= self.until + AT_ITS_END_S
 
 
+_SIGNAL_S = 10.0
+"""From scancel over slurmctld, slurmd and the agent to the process, on a busy machine. One that was told never ends by
+itself afterwards."""
 _STARTING_S = 2.0
 """A job that is hit may be about to start its process."""
 _SILENT_S = 3.0
@@ -152,7 +155,7 @@ class Story:
         expected = [("stopped", r"was cancelled")] if cancelled else []
         if last is not None and last.ended_at is not None:
             by_code = ("completed", "") if last.code == 0 else ("failed", f"exit code {last.code}$")
-            if not any(hit.since < last.ended_at - AT_ITS_END_S for hit in cancelled):
+            if not any(hit.since < last.ended_at - _on_its_way(hit, last) for hit in cancelled):
                 expected.append(by_code)
             # Hit while it ended: its end was not seen by anybody, or not told any more.
             return expected + (self._given_up() if self._cut(last) else [])
@@ -169,3 +172,8 @@ class Story:
 
     def _is_hit(self, hit: Hit) -> bool:
         return self.task in hit.tasks and bool(hit.node or hit.job)
+
+
+def _on_its_way(cancel: Hit, start: Start) -> float:
+    """Seconds until the signal of a scancel reaches a process at the latest; another job's never does."""
+    return _SIGNAL_S if cancel.job == start.job else AT_ITS_END_S

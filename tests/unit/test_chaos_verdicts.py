@@ -92,6 +92,9 @@ def test_the_verdict_is_the_exit_code_or_what_somebody_did() -> None:
     assert kinds(Story("t", JOB, [start()], stopped)) == [Wrong.VERDICT]
     assert kinds(Story("t", JOB, [start()], stopped, [CANCEL])) == []
     assert kinds(Story("t", JOB, [start(ended=2)], seen("completed"), [CANCEL])) == []
+    late = [start(ended=9)]  # it ended by itself while the signal was on its way
+    assert kinds(Story("t", JOB, late, seen("completed"), [CANCEL])) == []
+    assert kinds(Story("t", JOB, [start(ended=13)], seen("completed"), [CANCEL])) == [Wrong.VERDICT]
 
 
 def test_a_failed_node_is_a_verdict_only_where_no_other_start_is_allowed() -> None:
