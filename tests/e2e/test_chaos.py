@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-CHAOS = Path(__file__).parents[2] / "scripts" / "chaos"
+CHAOS = Path(__file__).parents[2] / "scripts" / "chaos_run.py"
 NOT_INSTALLED = 4
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]

@@ -1,0 +1,130 @@
+"""Chaos on a real Slurm cluster: tasks run while everything that they depend on is stopped, killed and started again.
+
+    scripts/chaos --tasks 200 --seed 1           # some ten minutes on two cores
+    scripts/chaos --tasks 60 --seed 1 --peers    # the same, through the way of other programs of this kind
+
+Starts a cluster of three nodes, a server and a daemon of its own. The seed chooses tasks and faults. Every task writes
+down when it began, what it printed and how it ended; in the end that is compared with what the server shows. Exit code
+1 if a task is lost, ran twice or has a wrong verdict; 4 where Slurm is not installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from faults.arguments import positive
+from faults.chaos import Progress, Result, chaos
+from faults.chaos_judge import Wrong
+from slurm_cluster.layout import Cluster, ClusterError, MissingProgramError
+from slurm_cluster.lifecycle import start, stop
+
+NOT_INSTALLED = 4
+_EVERY_S = 15.0
+"""Between two lines of progress, where they cannot be written over each other."""
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--tasks", type=positive, default=200, metavar="N", help="so many tasks (200)")
+    parser.add_argument("--seed", type=int, default=1, metavar="N", help="which tasks and faults (1)")
+    parser.add_argument("--peers", action="store_true", help="pop, started, sbatch, remember: how others do it")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="work in this folder, and leave it")
+    return parser.parse_args()
+
+
+class Teller:
+    """One line that is written over and over on a terminal; a line now and then elsewhere."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stdout.isatty()
+        self._told_at = 0.0
+
+    def show(self, progress: Progress) -> None:
+        line = (
+            f"{progress.seconds:4.0f} s  tasks {progress.enqueued} of {progress.tasks}, ended {progress.final}, "
+            f"jobs {progress.jobs}, faults {progress.faults} of {progress.planned}: {', '.join(progress.now) or '-'}"
+        )
+        if self._terminal:
+            print(f"\r\033[K{line[:150]}", end="", flush=True)
+        elif time.monotonic() - self._told_at > _EVERY_S:
+            self._told_at = time.monotonic()
+            print(line, flush=True)
+
+    def end(self) -> None:
+        if self._terminal:
+            print()
+
+    def paint(self, text: str, *, bad: bool) -> str:
+        return f"\033[{31 if bad else 32}m{text}\033[0m" if self._terminal else text
+
+
+_COLUMNS = ("made", "tasks", "completed", "failed", "stopped", "open", "started again", "wrong")
+
+
+def report(result: Result, teller: Teller) -> None:
+    print(f"\n{'FAULT':<32}{''.join(f'{name.upper():>{len(name) + 3}}' for name in _COLUMNS)}")
+    for row in result.table():
+        print(f"{row['fault']:<32}" + "".join(f"{row[name]:>{len(name) + 3}}" for name in _COLUMNS))
+    print()
+    for story, kind, text in result.wrong():
+        print(teller.paint(f"{kind.value}: task {story.task} ({story.job.queue}): {text}", bad=True))
+    figures = result.figures()
+    print(
+        f"{figures['tasks']} tasks, {figures['starts']} starts, {figures['faults made']} faults "
+        f"({figures['faults that found nothing to hit']} more found nothing to hit), {figures['seconds']} s; "
+        f"{figures['cut at their end']} starts were cut off at their very end, {figures['jobs left']} jobs left, "
+        f"{figures['daemons that ended by themselves']} daemons ended by themselves"
+    )
+    words = ", ".join(f"{kind.value} {result.count(kind)}" for kind in Wrong)
+    if result.count(Wrong.LOST):
+        words += f" (lost: {figures['without an end']} without an end, the others by lines of their console)"
+    print(teller.paint(words, bad=not result.is_right))
+
+
+def run(options: argparse.Namespace, folder: Path) -> int:
+    cluster = Cluster(folder / "slurm")
+    cluster.dir.mkdir(parents=True, exist_ok=True)
+    teller = Teller()
+    policy = "peers" if options.peers else "hpc-agent"
+    try:
+        start(cluster)
+        # Daemons are started and stopped all the time now, and each would say so.
+        with contextlib.redirect_stderr(io.StringIO()):
+            result = chaos(
+                folder / "site", cluster, tasks=options.tasks, seed=options.seed, policy=policy, show=teller.show
+            )
+    except ClusterError as error:
+        print(f"chaos: {error}", file=sys.stderr)
+        return NOT_INSTALLED if isinstance(error, MissingProgramError) else 1
+    finally:
+        with contextlib.redirect_stderr(io.StringIO()):
+            stop(cluster, [])
+    teller.end()
+    report(result, teller)
+    if options.json:
+        options.json.write_text(
+            json.dumps({"policy": policy, "seed": options.seed, **result.figures()}, indent=2) + "\n"
+        )
+    return 0 if result.is_right else 1
+
+
+def main() -> int:
+    options = arguments()
+    if options.keep:
+        return run(options, options.keep.absolute())
+    with tempfile.TemporaryDirectory(prefix="chaos") as folder:
+        return run(options, Path(folder))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
