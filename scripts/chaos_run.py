@@ -22,7 +22,8 @@ from pathlib import Path
 from faults.arguments import positive
 from faults.chaos import Progress, Result, chaos
 from faults.chaos_judge import Wrong
-from slurm_cluster.layout import Cluster, ClusterError, MissingProgramError
+from slurm_cluster.errors import ClusterError, MissingProgramError
+from slurm_cluster.layout import Cluster
 from slurm_cluster.lifecycle import start, stop
 
 NOT_INSTALLED = 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from hpc_agent.api.client import Client
 from hpc_agent.api.tasks import Glimpse
@@ -30,6 +30,8 @@ log = Events("observe")
 SCAN_EVERY_S = 60.0
 """How often all run directories are listed: only another daemon, or an agent run by hand, makes some that we do not
 know of."""
+_SUBMISSION = timedelta(minutes=3)
+"""For so long sbatch may take, which tries again by itself for up to two minutes."""
 ABANDONED_AFTER_S = 600.0
 """Longer than an agent outside the scheduler may take from its claim to the start of the task."""
 
@@ -99,8 +101,10 @@ class Observer:
         """
         queues = [queue for queue in self._look_at_queues() if served is None or queue.id in served]
         entries = self._entries(queues)
-        jobs = self._jobs()
+        live = self._scheduler.live_jobs()
+        jobs = _by_attempt(live)
         files = self._files(entries, jobs)
+        jobs |= _by_id(live, {a: found for a, found in files.items() if a not in jobs})
         if served is not None:
             files = {a: found for a, found in files.items() if a in entries or found.queue in served}
         claimed = [attempt for attempt, found in files.items() if found.claimed]
@@ -129,14 +133,6 @@ class Observer:
 
     def _entries(self, queues: Iterable[Queue]) -> dict[Attempt, QueueEntry]:
         return {self._attempt(queue, entry): entry for queue in queues for entry in queue.entries}
-
-    def _jobs(self) -> dict[Attempt, list[LiveJob]]:
-        found: dict[Attempt, list[LiveJob]] = {}
-        for job in self._scheduler.live_jobs():
-            attempt = parse_job_name(job.name)
-            if attempt is not None:
-                found.setdefault(attempt, []).append(job)
-        return found
 
     def _files(self, entries: Collection[Attempt], jobs: Collection[Attempt]) -> dict[Attempt, Files]:
         """The run directories that matter: of entries, of live jobs, and all of ours that are not settled."""
@@ -256,10 +252,28 @@ class Observer:
             return 0
 
 
+def _by_attempt(live: Iterable[LiveJob]) -> dict[Attempt, list[LiveJob]]:
+    found: dict[Attempt, list[LiveJob]] = {}
+    for job in live:
+        attempt = parse_job_name(job.name)
+        if attempt is not None:
+            found.setdefault(attempt, []).append(job)
+    return found
+
+
+def _by_id(live: Iterable[LiveJob], files: Mapping[Attempt, Files]) -> dict[Attempt, list[LiveJob]]:
+    """Jobs that are there under another name: a job's owner may rename it (``scontrol update JobName``)."""
+    jobs = {job.id: job for job in live}
+    return {attempt: [jobs[found.job]] for attempt, found in files.items() if found.job in jobs}
+
+
 def _is_of(record: JobRecord, attempt: Attempt, since: datetime) -> bool:
-    """Whether it is our job's record. Ids are reused; for its first seconds slurmdbd knows no name."""
-    if record.name:
-        return record.name == attempt.job_name
+    """Whether it is our job's record. Ids are reused, after days; a job's owner may rename it; for its first seconds
+    slurmdbd knows no name."""
+    if record.name == attempt.job_name:
+        return True
     if record.submitted is None:
         return not record.state.is_final  # an answer that did not come
+    if record.name:
+        return abs(record.submitted - since) <= CLOCK_SKEW + _SUBMISSION
     return record.submitted >= since - CLOCK_SKEW

@@ -14,7 +14,7 @@ def shown(seconds: float) -> str:
 
 def seconds(text: str) -> int | None:
     """What ``[D-]HH:MM:SS`` or ``MM:SS`` means; None for ``UNLIMITED``, ``Partition_Limit`` and the like."""
-    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text.strip())
+    match = re.fullmatch(r"(?:(\d{1,9})-)?(?:(\d{1,9}):)?(\d{1,9}):(\d{1,9})", text.strip(), re.ASCII)
     if match is None:
         return None
     days, hours, minutes, rest = (int(part) if part else 0 for part in match.groups())

@@ -88,7 +88,8 @@ class JobRecord:
     state: JobState
     raw_state: str
     name: str = ""
-    exit_code: int = 0
+    exit_code: int | None = 0
+    """None: not known."""
     signal: int = 0
     submitted: datetime | None = None
     started: datetime | None = None
@@ -104,6 +105,13 @@ class JobRecord:
     @property
     def title(self) -> str:
         return f"{self.scheduler} job {self.id}"
+
+    @property
+    def exit_words(self) -> str:
+        """How its process ended, for a sentence."""
+        if self.signal:
+            return f"signal {self.signal}"
+        return "exit code unknown" if self.exit_code is None else f"exit code {self.exit_code}"
 
 
 DOUBT_S = 24 * 3600.0

@@ -89,10 +89,10 @@ def left_behind(record: JobRecord, clues: Clues) -> Verdict:
     if record.state is JobState.REVOKED:
         text = f"{record.title} was given to another cluster of the federation, and nobody here can say how it ended"
         return Verdict(TaskStatus.FAILED, f"{text}; enqueue the task again", Fault.TASK)
-    how = f"signal {record.signal}" if record.signal else f"exit code {record.exit_code}"
     words = f"; its last words: {clues.last_words}" if clues.last_words else ""
     on = f" on {record.nodes}" if record.nodes else ""
-    text = f"{record.title} {record.raw_state} ({how}){_after(record)}{on} and its agent left no report{words}"
+    ended = f"{record.title} {record.raw_state} ({record.exit_words}){_after(record)}{on}"
+    text = f"{ended} and its agent left no report{words}"
     return Verdict(TaskStatus.FAILED, f"{text}; see job.out in its run directory", Fault.TASK)
 
 

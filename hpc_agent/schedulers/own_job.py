@@ -13,6 +13,7 @@ from hpc_agent.logs import Events
 from hpc_agent.schedulers import slurm
 from hpc_agent.schedulers.base import OwnJobs
 from hpc_agent.schedulers.environment import for_queries
+from hpc_agent.schedulers.slurm_table import new_delimiter
 
 log = Events("schedulers.own_job")
 
@@ -26,10 +27,11 @@ class SlurmOwnJob:
         self._environ = for_queries(environ)
 
     def look(self) -> OwnJob | None:
+        delimiter = new_delimiter()
         try:
-            answer = process.run(slurm.show_job(self._job), timeout=_TIMEOUT_S, env=self._environ)
+            answer = process.run(slurm.squeue_own(self._job, delimiter), timeout=_TIMEOUT_S, env=self._environ)
             if answer.ok:
-                return slurm.parse_own_job(answer.stdout)
+                return slurm.parse_own_job(answer.stdout, delimiter)
             log.warning("no answer about this job", job=self._job, said=answer.last_words)
         except (ProcessError, ValueError) as error:
             log.warning("no answer about this job", job=self._job, error=error)

@@ -1,13 +1,15 @@
 """Slurm's commands as argument lists, and what they print as types. Pure; ``slurm_driver`` runs them.
 
-Checked on Slurm 22.05; formats used here exist since 20.02. Text, not JSON: squeue ignores filters with ``--json``
-until 24.05, and it is a hundred times longer (slurm.md section 4).
+Checked on Slurm 20.11, 22.05, 24.11 and 26.05 (docs/slurm.md). Text, not JSON: squeue ignores filters with ``--json``
+until 24.05, and it is a hundred times longer.
+
+A cell that cannot be read is unknown (None, empty, ``JobState.UNKNOWN``), and costs nothing but itself.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 
@@ -15,6 +17,7 @@ from hpc_agent.domain import duration
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import JobRecord, JobState, LiveJob, OwnJob
 from hpc_agent.schedulers.base import CLOCK_SKEW, SubmitRequest
+from hpc_agent.schedulers.slurm_table import read_table
 
 _FOLDED = {
     # Flags that squeue shows in place of a state, none of them final (slurm.md section 1).
@@ -36,20 +39,33 @@ _FOLDED = {
 
 
 def state(word: str) -> JobState:
-    """The state behind one of Slurm's words (``RUNNING``, ``CANCELLED by 1000``); UNKNOWN for one nobody knows."""
-    first = word.split(" ", 1)[0].rstrip("+")
+    """The state behind one of Slurm's words (``RUNNING``, ``CANCELLED by 1000``); UNKNOWN for any other."""
+    first = word.partition(" ")[0].rstrip("+")
     return _FOLDED.get(first) or (JobState(first) if first in JobState.__members__ else JobState.UNKNOWN)
 
 
 def time(text: str) -> datetime | None:
     """A time as printed under ``environment.for_queries``; None for ``N/A``, ``Unknown``, ``None``."""
-    if text.isdigit():
-        return datetime.fromtimestamp(int(text), timezone.utc)
     try:
+        if re.fullmatch(r"[0-9]+", text):
+            return datetime.fromtimestamp(int(text), timezone.utc)
         # A version or wrapper that does not know SLURM_TIME_FORMAT; TZ is UTC.
         return datetime.fromisoformat(text).replace(tzinfo=timezone.utc)
-    except ValueError:
+    except (ValueError, OverflowError, OSError):
         return None
+
+
+def exit_status(text: str) -> tuple[int, int] | None:
+    """Exit code and signal; None where the cell cannot be read.
+
+    ``code:signal`` in sacct, and in squeue of 24.11 and 26.05; a wait status (256 × code + signal) in squeue of 20.11
+    and 22.05.
+    """
+    if match := re.fullmatch(r"([0-9]{1,9}):([0-9]{1,9})", text):
+        return int(match[1]), int(match[2])
+    if re.fullmatch(r"[0-9]{1,9}", text):
+        return int(text) >> 8, int(text) & 0x7F
+    return None
 
 
 # ---------------------------------------------------------------- sbatch, scancel, scontrol
@@ -92,38 +108,13 @@ def requeue(job: JobId) -> list[str]:
     return ["scontrol", "requeue", job]
 
 
-def show_job(job: JobId) -> list[str]:
-    return ["scontrol", "--oneliner", "show", "job", job]
-
-
-def parse_own_job(text: str) -> OwnJob:
-    """``scontrol show job`` of one job, asked from inside it.
-
-    Raises:
-        ValueError: this is not what scontrol prints.
-    """
-    # Further words of a name, or of a comment, could look like any field.
-    fields = dict(re.findall(r"(?:^| )(JobState|Reason|Restarts|RunTime|TimeLimit|PreemptTime)=(\S+)", text))
-    if "JobState" not in fields:
-        raise ValueError(f"not a job of scontrol: {text.strip()[:200]}")
-    return OwnJob(
-        state=state(fields["JobState"]),
-        reason=_without_none(fields.get("Reason", "")),
-        restarts=int(fields.get("Restarts") or 0),
-        ran_for=duration.seconds(fields.get("RunTime", "")) or 0,
-        time_limit=duration.seconds(fields.get("TimeLimit", "")),
-        preempted=fields.get("PreemptTime", "None") != "None",
-    )
-
-
 def show_config() -> list[str]:
     return ["scontrol", "show", "config"]
 
 
 def parse_config(text: str) -> dict[str, str]:
-    """``scontrol show config`` as a mapping (``ClusterName``, ``MinJobAge`` …)."""
-    pairs = (line.split("=", 1) for line in text.splitlines() if "=" in line)
-    return {key.strip(): value.strip() for key, value in pairs}
+    """``scontrol show config`` as a mapping (``ClusterName``, ``MinJobAge`` …); other lines are passed over."""
+    return {match[1]: match[2].strip() for match in re.finditer(r"^(\w+) *=(.*)$", text, re.MULTILINE)}
 
 
 # ---------------------------------------------------------------- squeue
@@ -138,54 +129,69 @@ _COLUMNS: Mapping[str, int] = {
     "exit_code": 12,
     "NodeList": 128,
     "Reason": 128,
-    # Last, because a name may hold anything, and its width counts bytes.
     "Name": 256,
 }
+"""Each with the width at which squeue cuts it."""
 
 
 @dataclass(frozen=True)
 class QueueRow:
-    """One line of squeue."""
+    """One row of squeue. None: the cell was not readable, or there is no such thing yet."""
 
     id: JobId
     word: str
-    restarts: int
+    restarts: int | None
     submitted: datetime | None
     start: datetime | None
     end: datetime | None
-    wait_status: int
+    exit_status: tuple[int, int] | None
     nodes: str
     reason: str
     name: str
 
 
-def squeue(user: str, *, ended: bool = False, name: str = "") -> list[str]:
-    """All jobs of a user, one line for each array element; ``ended`` adds those of the last MinJobAge (300 s)."""
-    columns = ",".join(f"{column}:{width}" for column, width in _COLUMNS.items())
+def squeue(user: str, delimiter: str, *, ended: bool = False, name: str = "") -> list[str]:
+    """All jobs of a user, one row for each array element; ``ended`` adds those of the last MinJobAge (300 s)."""
+    columns = ",".join(f"{column}:{width}{delimiter}" for column, width in _COLUMNS.items())
     # --all: jobs of hidden partitions, and those that another cluster of a federation has. Without it they look ended.
-    argv = ["squeue", "--noheader", "--all", "--array", f"--user={user}", f"--Format={columns}"]
+    argv = ["squeue", "--all", "--array", f"--user={user}", f"--Format={columns}"]
     # No --jobs: squeue exits 1 for one unknown id, 0 for two.
     return argv + (["--states=all"] if ended else []) + ([f"--name={name}"] if name else [])
 
 
-def parse_squeue(text: str) -> list[QueueRow]:
+@dataclass(frozen=True)
+class QueueAnswer:
+    """What squeue printed."""
+
+    rows: tuple[QueueRow, ...]
+    unreadable: int
+    """Rows whose job is not known. Any job that is in no other row may be in one of these."""
+
+
+def parse_squeue(text: str, delimiter: str) -> QueueAnswer:
     """
     Raises:
         ValueError: this is not what squeue prints.
     """
-    return [_queue_row(line) for line in text.splitlines() if line.strip()]
+    table = read_table(text, len(_COLUMNS), delimiter)
+    if table is None:
+        raise ValueError(_in_short(text))
+    rows = tuple(_queue_row(cells) for cells in table.rows if _JOB_ID.fullmatch(cells[0]))
+    return QueueAnswer(rows, len(table.rows) - len(rows) + (not table.complete))
 
 
-def _queue_row(line: str) -> QueueRow:
-    cells, rest = [], line
-    for width in list(_COLUMNS.values())[:-1]:
-        cells.append(rest[:width].strip())
-        rest = rest[width:]
-    job, word, restarts, submitted, start, end, status, nodes, reason = cells
-    if not re.fullmatch(r"\d+([_+]\d+)?", job) or not restarts.isdigit() or not status.isdigit():
-        raise ValueError(f"not a line of squeue: {line.strip()[:200]}")
+_JOB_ID = re.compile(r"[0-9]{1,19}([_+][0-9]{1,19})?")
+
+
+def _in_short(text: str) -> str:
+    return text.strip()[:200] or "nothing"
+
+
+def _queue_row(cells: Sequence[str]) -> QueueRow:
+    job, word, restarts, submitted, start, end, status, nodes, reason, name = cells
+    count = int(restarts) if re.fullmatch(r"[0-9]{1,9}", restarts) else None
     times = (time(submitted), time(start), time(end))
-    return QueueRow(JobId(job), word, int(restarts), *times, int(status), nodes, reason, rest.strip())
+    return QueueRow(JobId(job), word, count, *times, exit_status(status), nodes, reason, name)
 
 
 def live_job(row: QueueRow) -> LiveJob:
@@ -199,19 +205,20 @@ def live_job(row: QueueRow) -> LiveJob:
         reason=row.reason if waits and row.reason != "None" else "",
         expected_start=row.start if waits else None,
         nodes=row.nodes,
-        restarts=row.restarts,
+        restarts=row.restarts or 0,
     )
 
 
 def ended_job(row: QueueRow) -> JobRecord:
-    """A row of squeue as a record. squeue's exit_code is a wait status: 256 × code + signal."""
+    """A row of squeue as a record."""
+    code, signal = row.exit_status or (None, 0)
     return JobRecord(
         id=row.id,
         state=state(row.word),
         raw_state=row.word,
         name=row.name,
-        exit_code=row.wait_status >> 8,
-        signal=row.wait_status & 0x7F,
+        exit_code=code,
+        signal=signal,
         submitted=row.submitted,
         started=row.start,
         ended=row.end,
@@ -220,19 +227,56 @@ def ended_job(row: QueueRow) -> JobRecord:
     )
 
 
+_OWN_COLUMNS: Mapping[str, int] = {
+    "JobArrayID": 32,
+    "State": 24,
+    "RestartCnt": 8,
+    "TimeUsed": 24,
+    "TimeLimit": 24,
+    "PreemptTime": 24,
+    "Reason": 128,
+}
+
+
+def squeue_own(job: JobId, delimiter: str) -> list[str]:
+    """The job that asks, as long as the controller remembers it."""
+    columns = ",".join(f"{column}:{width}{delimiter}" for column, width in _OWN_COLUMNS.items())
+    return ["squeue", "--all", "--states=all", f"--jobs={job}", f"--Format={columns}"]
+
+
+def parse_own_job(text: str, delimiter: str) -> OwnJob:
+    """
+    Raises:
+        ValueError: this is not what squeue prints of one job.
+    """
+    table = read_table(text, len(_OWN_COLUMNS), delimiter)
+    if table is None or len(table.rows) != 1:
+        raise ValueError(f"not one job of squeue: {_in_short(text)}")
+    _, word, restarts, ran, limit, preempted, reason = table.rows[0]
+    return OwnJob(
+        state=state(word),
+        reason=_without_none(reason),
+        restarts=int(restarts) if re.fullmatch(r"[0-9]{1,9}", restarts) else 0,
+        ran_for=duration.seconds(ran) or 0,
+        time_limit=duration.seconds(limit),
+        preempted=time(preempted) is not None,
+    )
+
+
 # ---------------------------------------------------------------- sacct
 
 _RECORD_FIELDS = (
     *("JobID", "JobIDRaw", "State", "ExitCode", "Submit", "Start", "End", "Timelimit", "NodeList", "Reason"),
-    # Last, because a name may hold anything.
     "JobName",
 )
 
 
-def sacct(since: datetime, *, jobs: Iterable[JobId] = (), name: str = "", user: str = "") -> list[str]:
+def sacct(since: datetime, delimiter: str, *, jobs: Iterable[JobId] = (), name: str = "", user: str = "") -> list[str]:
     """The records of some jobs, or of all jobs of one name; ``since`` bounds the search (by default it is today)."""
     return [
-        *("sacct", "--allocations", "--parsable2", "--noheader", f"--format={','.join(_RECORD_FIELDS)}"),
+        # With --parsable, not --parsable2, the last cell has its delimiter too.
+        *("sacct", "--allocations", "--parsable", f"--delimiter={delimiter}"),
+        f"--format={','.join(_RECORD_FIELDS)}",
         # Read under TZ=UTC.
         f"--starttime={since.astimezone(timezone.utc):%Y-%m-%dT%H:%M:%S}",
         *([f"--jobs={','.join(jobs)}"] if jobs else []),
@@ -241,37 +285,46 @@ def sacct(since: datetime, *, jobs: Iterable[JobId] = (), name: str = "", user: 
     ]
 
 
-def parse_sacct(text: str) -> Iterator[tuple[JobId, JobRecord]]:
-    """Each record with its raw id; the record's own id is ``123_4`` for an array element.
+@dataclass(frozen=True)
+class AccountingAnswer:
+    """What sacct printed: each record with its raw id; the record's own id is ``123_4`` for an array element."""
 
+    records: tuple[tuple[JobId, JobRecord], ...]
+    unreadable: int
+    """Rows whose job is not known. Any job that is in no other row may be in one of these."""
+
+
+def parse_sacct(text: str, delimiter: str) -> AccountingAnswer:
+    """
     Raises:
         ValueError: this is not what sacct prints.
     """
-    for line in text.splitlines():
-        cells = line.split("|", len(_RECORD_FIELDS) - 1)
-        if len(cells) != len(_RECORD_FIELDS) or not re.fullmatch(r"\d+:\d+", cells[3]):
-            raise ValueError(f"not a line of sacct: {line[:200]}")
-        job, raw, word, exit_code, submit, start, end, limit, nodes, reason, name = cells
-        code, signal = exit_code.split(":")
-        yield (
-            JobId(raw),
-            JobRecord(
-                id=JobId(job),
-                state=state(word),
-                raw_state=word,
-                # For the first seconds slurmdbd has no name and sacct says this; checked on 22.05.
-                name="" if name == "allocation" else name,
-                exit_code=int(code),
-                signal=int(signal),
-                submitted=time(submit),
-                started=time(start),
-                ended=time(end),
-                nodes="" if nodes == "None assigned" else nodes,
-                reason=_without_none(reason),
-                cancelled_by=word.partition(" by ")[2],
-                time_limit=duration.seconds(limit),
-            ),
-        )
+    table = read_table(text, len(_RECORD_FIELDS), delimiter)
+    if table is None:
+        raise ValueError(_in_short(text))
+    records = tuple((JobId(cells[1]), _record(cells)) for cells in table.rows if _JOB_ID.fullmatch(cells[0]))
+    return AccountingAnswer(records, len(table.rows) - len(records) + (not table.complete))
+
+
+def _record(cells: Sequence[str]) -> JobRecord:
+    job, _, word, status, submit, start, end, limit, nodes, reason, name = cells
+    code, signal = exit_status(status) or (None, 0)
+    return JobRecord(
+        id=JobId(job),
+        state=state(word),
+        raw_state=word,
+        # For the first seconds slurmdbd has no name and sacct says this; checked on 22.05.
+        name="" if name == "allocation" else name,
+        exit_code=code,
+        signal=signal,
+        submitted=time(submit),
+        started=time(start),
+        ended=time(end),
+        nodes="" if nodes == "None assigned" else nodes,
+        reason=_without_none(reason),
+        cancelled_by=word.partition(" by ")[2],
+        time_limit=duration.seconds(limit),
+    )
 
 
 def _without_none(text: str) -> str:

@@ -20,6 +20,7 @@ from hpc_agent.schedulers import slurm
 from hpc_agent.schedulers.base import SubmitRequest
 from hpc_agent.schedulers.environment import for_queries, scrubbed
 from hpc_agent.schedulers.slurm_answers import parse_sbatch
+from hpc_agent.schedulers.slurm_table import new_delimiter
 
 log = Events("schedulers.slurm")
 
@@ -42,7 +43,9 @@ class SlurmScheduler:
         self._query_environ = for_queries(own)
         self._user = str(os.getuid())
         self._has_sacct = settings.accounting != "none"
-        self._unknown_words: set[str] = set()
+        self._reported: set[str] = set()
+        self._listed_all = True
+        """Whether each row of the last ``live_jobs`` could be read."""
 
     def cluster(self) -> str:
         if not self._cluster:
@@ -82,45 +85,63 @@ class SlurmScheduler:
         )
 
     def live_jobs(self) -> Sequence[LiveJob]:
-        jobs = [slurm.live_job(row) for row in self._squeue()]
-        self._report_unknown(jobs)
-        return jobs
+        answer = self._squeue()
+        self._listed_all = not answer.unreadable
+        self._report_unreadable(answer)
+        return [slurm.live_job(row) for row in answer.rows]
 
     def room(self) -> Room:
         return Room()
 
     def find(self, job_name: str, since: datetime) -> JobId | None:
-        rows = self._squeue(ended=True, name=job_name)
-        found = slurm.newest_of_name((slurm.ended_job(row) for row in rows), job_name, since)
-        if found is None and self._has_sacct:
-            records = self._sacct(slurm.sacct(since - _BEFORE, name=job_name, user=self._user))
-            found = slurm.newest_of_name((record for _, record in records), job_name, since)
+        answer = self._squeue(ended=True, name=job_name)
+        found = slurm.newest_of_name(map(slurm.ended_job, answer.rows), job_name, since)
+        if found is not None:
+            return found
+        unreadable = answer.unreadable
+        if self._has_sacct:
+            accounting = self._sacct(since - _BEFORE, name=job_name, user=self._user)
+            found = slurm.newest_of_name((record for _, record in accounting.records), job_name, since)
+            unreadable += accounting.unreadable
+        if found is None and unreadable:
+            raise SchedulerUnavailableError(f"{unreadable} rows cannot be read; job {job_name} may be one of them")
         return found
 
     def records(self, jobs: Mapping[JobId, datetime]) -> Mapping[JobId, JobRecord]:
-        """From accounting, and of what it has no verdict on from the controller, which remembers some minutes."""
+        """From accounting, and of what it has no verdict on from the controller, which remembers some minutes.
+
+        Where a row of squeue or sacct could not be read, a job in no other row counts as there.
+        """
         if not jobs:
             return {}
         found: dict[JobId, JobRecord] = {}
         silence: SchedulerUnavailableError | None = None
+        unreadable = 0
         if self._has_sacct:
             try:
-                found = slurm.newest(self._sacct(slurm.sacct(min(jobs.values()) - _BEFORE, jobs=jobs)), jobs)
+                accounting = self._sacct(min(jobs.values()) - _BEFORE, jobs=jobs)
+                found = slurm.newest(accounting.records, jobs)
+                unreadable += accounting.unreadable
             except SchedulerUnavailableError as error:
                 silence = error
         unclear = {job: at for job, at in jobs.items() if job not in found or not found[job].state.is_final}
         if unclear:
             try:
-                rows = self._squeue(ended=True)
+                queue = self._squeue(ended=True)
             except SchedulerUnavailableError as error:
                 if silence is not None:
                     raise silence from error
                 silence = error
             else:
-                found |= slurm.newest(((row.id, slurm.ended_job(row)) for row in rows), unclear)
+                found |= slurm.newest(((row.id, slurm.ended_job(row)) for row in queue.rows), unclear)
+                unreadable += queue.unreadable
         if silence is not None:
             log.warning("a source of records gave no answer", jobs=len(unclear), error=silence)
+        if silence is not None or unreadable or not self._listed_all:
             found |= {job: unanswered(job) for job in unclear if job not in found}
+        if not self._listed_all:
+            # It may be back, in the row that live_jobs could not read.
+            found |= {job: unanswered(job) for job, record in found.items() if record.state.may_be_requeued}
         return found
 
     def cancel(self, jobs: Sequence[JobId], *, only_pending: bool = False) -> None:
@@ -135,29 +156,36 @@ class SlurmScheduler:
         if not answer.ok:
             raise SchedulerUnavailableError(f"scontrol release failed: {answer.last_words}")
 
-    def _squeue(self, *, ended: bool = False, name: str = "") -> list[slurm.QueueRow]:
-        text = self._ask(slurm.squeue(self._user, ended=ended, name=name))
+    def _squeue(self, *, ended: bool = False, name: str = "") -> slurm.QueueAnswer:
+        delimiter = new_delimiter()
+        text = self._ask(slurm.squeue(self._user, delimiter, ended=ended, name=name))
         try:
-            return slurm.parse_squeue(text)
+            return slurm.parse_squeue(text, delimiter)
         except ValueError as error:
-            raise SchedulerUnavailableError(f"squeue printed what cannot be understood: {error}") from error
+            raise SchedulerUnavailableError(f"squeue printed no table of jobs: {error}") from error
 
-    def _sacct(self, argv: Sequence[str]) -> list[tuple[JobId, JobRecord]]:
+    def _sacct(
+        self, since: datetime, *, jobs: Iterable[JobId] = (), name: str = "", user: str = ""
+    ) -> slurm.AccountingAnswer:
         """The records that sacct knows; none, from now on, where accounting turns out to be switched off."""
         if self._settings.accounting == "auto" and shutil.which("sacct", path=self._query_environ.get("PATH")) is None:
             return self._without_accounting("there is no sacct")
-        answer = self._run(argv)
+        delimiter = new_delimiter()
+        answer = self._run(slurm.sacct(since, delimiter, jobs=jobs, name=name, user=user))
         if _DISABLED in answer.stderr and self._settings.accounting == "auto":
             return self._without_accounting(_DISABLED)
         try:
-            return [(raw, _with_name(record)) for raw, record in slurm.parse_sacct(_usable(answer))]
+            said = slurm.parse_sacct(_usable(answer), delimiter)
         except ValueError as error:
-            raise SchedulerUnavailableError(f"sacct printed what cannot be understood: {error}") from error
+            raise SchedulerUnavailableError(f"sacct printed no table of records: {error}") from error
+        if said.unreadable:
+            self._report_once(f"sacct: rows={said.unreadable}", "rows of sacct cannot be read", rows=said.unreadable)
+        return replace(said, records=tuple((raw, _with_name(record)) for raw, record in said.records))
 
-    def _without_accounting(self, why: str) -> list[tuple[JobId, JobRecord]]:
+    def _without_accounting(self, why: str) -> slurm.AccountingAnswer:
         log.info("no accounting here: only jobs of the last minutes can be asked after", why=why)
         self._has_sacct = False
-        return []
+        return slurm.AccountingAnswer((), 0)
 
     def _ask(self, argv: Sequence[str]) -> str:
         return _usable(self._run(argv))
@@ -168,11 +196,24 @@ class SlurmScheduler:
         except ProcessError as error:
             raise SchedulerUnavailableError(f"Slurm gave no information: {error}") from error
 
-    def _report_unknown(self, jobs: Iterable[LiveJob]) -> None:
-        for job in jobs:
-            if job.state is JobState.UNKNOWN and job.raw_state not in self._unknown_words:
-                self._unknown_words.add(job.raw_state)
-                log.warning("unknown state, taken as not ended", job=job.id, state=job.raw_state)
+    def _report_unreadable(self, answer: slurm.QueueAnswer) -> None:
+        """What this version of Slurm says that is not understood: once for each kind, for the log."""
+        if answer.unreadable:
+            self._report_once(
+                f"squeue: rows={answer.unreadable}",
+                "rows of squeue cannot be read, jobs that are in no other row count as there",
+                rows=answer.unreadable,
+            )
+        for row in answer.rows:
+            if slurm.state(row.word) is JobState.UNKNOWN:
+                self._report_once(row.word, "unknown state, taken as not ended", job=row.id, state=row.word)
+            if row.exit_status is None or row.restarts is None or row.submitted is None:
+                self._report_once("squeue: cell", "a row of squeue cannot be read in full", job=row.id)
+
+    def _report_once(self, key: str, event: str, **fields: object) -> None:
+        if key not in self._reported:
+            self._reported.add(key)
+            log.warning(event, **fields)
 
 
 def _with_name(record: JobRecord) -> JobRecord:

@@ -56,7 +56,7 @@ def _why(record: JobRecord) -> str:
     if record.state is JobState.CANCELLED:
         return f"cancelled by user {record.cancelled_by}" if record.cancelled_by else "cancelled"
     if record.state is JobState.FAILED:
-        return f"ended by signal {record.signal}" if record.signal else f"exit code {record.exit_code}"
+        return f"ended by {record.exit_words}" if record.signal else record.exit_words
     return _ADVICE.get(record.state, "")
 
 

@@ -8,7 +8,9 @@ import random
 import socket
 from pathlib import Path
 
+from slurm_cluster.errors import ClusterError, MissingProgramError
 from slurm_cluster.layout import (
+    ACCOUNTING_PROGRAMS,
     CLUSTER,
     GPU_TYPES,
     GPUS_PER_NODE,
@@ -16,8 +18,6 @@ from slurm_cluster.layout import (
     PACKAGES,
     PROGRAMS,
     Cluster,
-    ClusterError,
-    MissingProgramError,
     find_program,
 )
 
@@ -26,7 +26,7 @@ SLURM_CONF = """\
 ClusterName={cluster}
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={ports[slurmctld]}
-{listen}SlurmUser={user}
+{listen}{plugins}SlurmUser={user}
 SlurmdUser={user}
 AuthType=auth/munge
 # cred_expire is also how long a requeued job waits before it may start again (120 s by default).
@@ -53,13 +53,7 @@ DefMemPerCPU=1024
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=2
 JobAcctGatherParams=OverMemoryKill
-AccountingStorageType=accounting_storage/slurmdbd
-AccountingStorageHost=127.0.0.1
-AccountingStoragePort={ports[slurmdbd]}
-# No password: for connections to slurmdbd munge's socket is taken from here, not from AuthInfo.
-AccountingStoragePass={dir}/munge/socket
-AccountingStorageEnforce=associations,limits,qos
-AccountingStorageTRES=gres/gpu
+{accounting}AccountingStorageTRES=gres/gpu
 GresTypes=gpu
 EnforcePartLimits=ALL
 PreemptType=preempt/partition_prio
@@ -71,13 +65,28 @@ PartitionName=urgent Nodes=ALL PriorityTier=20 PreemptMode=OFF
 PartitionName=scavenge Nodes=ALL PriorityTier=1 PreemptMode=REQUEUE
 """
 
+ACCOUNTING = """\
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=127.0.0.1
+AccountingStoragePort={ports[slurmdbd]}
+# No password: for connections to slurmdbd munge's socket is taken from here, not from AuthInfo.
+AccountingStoragePass={dir}/munge/socket
+AccountingStorageEnforce=associations,limits,qos
+"""
+
+CGROUP_CONF = """\
+# From 23.11 on slurmd looks for a cgroup file system, whatever the plugins, and ends where it finds none.
+CgroupPlugin=disabled
+"""
+CGROUP_SINCE = (23, 11)
+
 NODE_LINE = (
     "NodeName={node} NodeAddr=127.0.0.1 NodeHostname={host} Port={port} CPUs=4 RealMemory=8192 "
     "Gres=gpu:{gpu}:{count} Feature={gpu} State=UNKNOWN"
 )
 
 SLURMDBD_CONF = """\
-AuthType=auth/munge
+{plugins}AuthType=auth/munge
 AuthInfo=socket={dir}/munge/socket
 DbdHost={host}
 DbdAddr=127.0.0.1
@@ -98,7 +107,8 @@ def check_machine(cluster: Cluster) -> None:
         MissingProgramError: a program is not installed.
         ClusterError: the folder's path will not do.
     """
-    missing = [name for name in PROGRAMS if not _exists(name)]
+    accounting = () if cluster.without_accounting else ACCOUNTING_PROGRAMS
+    missing = [name for name in (*PROGRAMS, *accounting) if not _exists(name, cluster.path)]
     if missing:
         raise MissingProgramError(
             f"a Slurm cluster cannot be started here: {', '.join(missing)} not found; "
@@ -113,9 +123,9 @@ def check_machine(cluster: Cluster) -> None:
         raise ClusterError(f'"{cluster.dir}" has a space in it, which slurm.conf cannot hold: choose another --dir')
 
 
-def _exists(name: str) -> bool:
+def _exists(name: str, path: str) -> bool:
     try:
-        find_program(name)
+        find_program(name, path)
     except MissingProgramError:
         return False
     return True
@@ -149,6 +159,7 @@ def _write_files(cluster: Cluster, ports: dict[str, int]) -> None:
     ]
     fields = {
         "listen": _listen(cluster.host),
+        "plugins": f"PluginDir={cluster.release.plugins}\n" if cluster.release else "",
         "dir": cluster.dir,
         "cluster": CLUSTER,
         "host": cluster.host,
@@ -156,8 +167,11 @@ def _write_files(cluster: Cluster, ports: dict[str, int]) -> None:
         "ports": ports,
     }
     _write(cluster.dir / "prolog", f"#!/bin/sh\ntest ! -e {cluster.dir}/prolog-fails\n", 0o755)
-    _write(cluster.conf, SLURM_CONF.format(nodes="\n".join(nodes), **fields), 0o644)
+    accounting = "" if cluster.without_accounting else ACCOUNTING.format(**fields)
+    _write(cluster.conf, SLURM_CONF.format(nodes="\n".join(nodes), accounting=accounting, **fields), 0o644)
     _write(cluster.dir / "slurmdbd.conf", SLURMDBD_CONF.format(**fields), 0o600)
+    if cluster.version >= CGROUP_SINCE:
+        _write(cluster.dir / "cgroup.conf", CGROUP_CONF, 0o644)
     gres = [
         f"NodeName={node} Name=gpu Type={gpu} File={cluster.dir}/gpu/nvidia[0-{GPUS_PER_NODE - 1}]"
         for node, gpu in GPU_TYPES.items()

@@ -7,7 +7,11 @@ import os
 import shutil
 import socket
 import subprocess
+from functools import cached_property
 from pathlib import Path
+
+from slurm_cluster.errors import ClusterError, MissingProgramError
+from slurm_cluster.releases import SlurmRelease, slurm_release
 
 CLUSTER = "hpcagent"
 ACCOUNT = "lab"
@@ -19,37 +23,80 @@ UP_STATES = frozenset({"idle", "mixed", "allocated", "completing"})
 MARK = "HPC_AGENT_SLURM_CLUSTER"
 """Environment variable of every daemon started here; its value, the folder, tells our daemons from others."""
 PACKAGES = "slurm-wlm slurmctld slurmd slurmdbd munge mariadb-server"
-PROGRAMS = ("mungekey", "munged", "mariadb-install-db", "mariadbd", "slurmdbd", "slurmctld", "slurmd", "sinfo")
+PROGRAMS = ("mungekey", "munged", "slurmctld", "slurmd", "sinfo")
+ACCOUNTING_PROGRAMS = ("mariadb-install-db", "mariadbd", "slurmdbd")
 SMALL_LOG = "--innodb-log-file-size=8M"
 """MariaDB takes 96 MB by default, for each cluster that a test session makes."""
 SBIN = ("/usr/sbin", "/sbin", "/usr/local/sbin")
 
 
-class ClusterError(Exception):
-    """One sentence for the person at the terminal, perhaps with the end of a log."""
-
-
-class MissingProgramError(ClusterError):
-    """Slurm, munge or MariaDB is not installed."""
-
-
 class Cluster:
     """A cluster in ``directory``: what belongs to it, and whether it runs."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, slurm: str = "") -> None:
+        """``slurm``: the version that it runs, ``24.11`` say; the machine's own where it is empty."""
         self.dir = directory
         self.conf = directory / "slurm.conf"
         self.user = getpass.getuser()
         self.host = socket.gethostname().split(".")[0]
+        self.slurm = slurm
+
+    @cached_property
+    def release(self) -> SlurmRelease | None:
+        """The programs of another version than the machine's own."""
+        return slurm_release(self.slurm) if self.slurm else None
+
+    @cached_property
+    def version(self) -> tuple[int, int]:
+        """Year and month of its Slurm, ``(24, 11)`` say."""
+        text = self.release.version if self.release else self.checked("slurmctld", "-V").split()[-1]
+        year, month = text.split(".")[:2]
+        return int(year), int(month)
+
+    @property
+    def path(self) -> str:
+        """Where its programs are looked for."""
+        own = [str(self.release.bin)] if self.release else []
+        return os.pathsep.join((*own, os.environ.get("PATH", os.defpath), *SBIN))
+
+    @property
+    def without_accounting(self) -> str:
+        """Why it has no slurmdbd; empty where it has one."""
+        try:
+            return (self.dir / "without-accounting").read_text(encoding="utf-8").strip()
+        except FileNotFoundError:
+            return ""
+
+    @without_accounting.setter
+    def without_accounting(self, reason: str) -> None:
+        if reason:
+            (self.dir / "without-accounting").write_text(reason + "\n", encoding="utf-8")
+        else:
+            (self.dir / "without-accounting").unlink(missing_ok=True)
+
+    @property
+    def preload(self) -> Path | None:
+        """A library that slurmdbd needs in place of the one that it would load."""
+        try:
+            return Path((self.dir / "slurmdbd-preload").read_text(encoding="utf-8").strip())
+        except FileNotFoundError:
+            return None
+
+    @preload.setter
+    def preload(self, library: Path) -> None:
+        (self.dir / "slurmdbd-preload").write_text(f"{library}\n", encoding="utf-8")
+
+    def preloaded(self, part: str) -> dict[str, str]:
+        """What a daemon's environment has beyond ``env``."""
+        return {"LD_PRELOAD": str(self.preload)} if part == "slurmdbd" and self.preload else {}
 
     @property
     def env(self) -> dict[str, str]:
         """The environment of daemons and commands: nothing of the caller's Slurm."""
-        path = os.pathsep.join((os.environ.get("PATH", os.defpath), *SBIN))
         kept = {name: os.environ[name] for name in ("HOME", "LANG", "TZ") if name in os.environ}
         return {
             **kept,
-            "PATH": path,
+            "PATH": self.path,
             "SLURM_CONF": str(self.conf),
             # slurmdbd has no setting for the database's socket; the client library reads this.
             "MYSQL_UNIX_PORT": str(self.dir / "mariadb" / "socket"),
@@ -74,13 +121,19 @@ class Cluster:
             ],
             "slurmdbd": ["slurmdbd", "-D"],
             "slurmctld": ["slurmctld", "-D", "-f", str(self.conf)],
-            **{node: ["slurmd", "-D", "-N", node, "-f", str(self.conf)] for node in NODES},
+            **{node: ["slurmd", "-D", "-N", node, "-f", str(self.conf), *self._stepd()] for node in NODES},
         }
-        return {name: (find_program(argv[0]), *argv[1:]) for name, argv in commands.items()}
+        if self.without_accounting:
+            del commands["mariadbd"], commands["slurmdbd"]
+        return {name: (find_program(argv[0], self.path), *argv[1:]) for name, argv in commands.items()}
+
+    def _stepd(self) -> list[str]:
+        """slurmd knows the path of the machine's own slurmstepd only."""
+        return ["-d", str(self.release.bin / "slurmstepd")] if self.release else []
 
     def command(self, *argv: str, timeout: float = 30) -> subprocess.CompletedProcess[str]:
         """Run one of Slurm's commands against this cluster."""
-        program = (find_program(argv[0]), *argv[1:])
+        program = (find_program(argv[0], self.path), *argv[1:])
         try:
             return subprocess.run(program, env=self.env, capture_output=True, text=True, timeout=timeout, check=False)
         except subprocess.TimeoutExpired:
@@ -121,8 +174,11 @@ class Cluster:
         return set(states) == set(NODES) and set(states.values()) <= UP_STATES
 
 
-def find_program(name: str) -> str:
-    path = os.pathsep.join((os.environ.get("PATH", os.defpath), *SBIN))
+def find_program(name: str, path: str) -> str:
+    """
+    Raises:
+        MissingProgramError: it is in none of the folders of ``path``.
+    """
     found = shutil.which(name, path=path)
     if not found:
         raise MissingProgramError(

@@ -7,14 +7,19 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 from slurm_cluster.configuration import check_machine, write_configuration
-from slurm_cluster.layout import ACCOUNT, CLUSTER, NODES, SMALL_LOG, UP_STATES, Cluster, ClusterError, is_ours
+from slurm_cluster.errors import ClusterError
+from slurm_cluster.layout import ACCOUNT, CLUSTER, NODES, SMALL_LOG, UP_STATES, Cluster, is_ours
+from slurm_cluster.progress import note, step
+from slurm_cluster.releases import mariadb_library
+
+_BROKEN_LIBRARY = "set execeeds maxmimum allowed number of columns"
+"""What slurmdbd says where ``releases.mariadb_library`` helps; the spelling is the library's."""
 
 
 def start(cluster: Cluster) -> None:
@@ -25,8 +30,28 @@ def start(cluster: Cluster) -> None:
     """
     check_machine(cluster)
     ports = write_configuration(cluster)
-    munge, database = cluster.dir / "munge" / "socket", cluster.dir / "mariadb" / "socket"
+    munge = cluster.dir / "munge" / "socket"
     start_part(cluster, "munged", lambda: accepts(munge))
+    if not cluster.without_accounting:
+        try:
+            start_accounting(cluster, ports)
+        except ClusterError as error:
+            if cluster.pid("slurmctld"):
+                raise  # It writes to the slurmdbd that was there when it started.
+            go_on_without_accounting(cluster, error)
+    start_part(cluster, "slurmctld", partial(answers, cluster, ports["slurmctld"], "scontrol", "ping"))
+    for node in NODES:
+        start_part(cluster, node, partial(accepts, ports[node]))
+    wait_for_nodes(cluster)
+
+
+def start_accounting(cluster: Cluster, ports: Mapping[str, int]) -> None:
+    """MariaDB, slurmdbd, and what they know of users.
+
+    Raises:
+        ClusterError: one of them does not start.
+    """
+    database = cluster.dir / "mariadb" / "socket"
     if not (cluster.dir / "mariadb" / "data" / "mysql").exists():
         with step("mariadbd: creating the database"):
             data = f"--datadir={cluster.dir}/mariadb/data"
@@ -35,12 +60,23 @@ def start(cluster: Cluster) -> None:
                 *("--skip-test-db", SMALL_LOG, f"--auth-root-socket-user={cluster.user}"),
             )
     start_part(cluster, "mariadbd", lambda: accepts(database))
-    start_part(cluster, "slurmdbd", partial(answers, cluster, ports["slurmdbd"], "sacctmgr", "-nP", "show", "cluster"))
+    ready = partial(answers, cluster, ports["slurmdbd"], "sacctmgr", "-nP", "show", "cluster")
+    try:
+        start_part(cluster, "slurmdbd", ready)
+    except ClusterError:
+        if _BROKEN_LIBRARY not in _logs(cluster, "slurmdbd", lines=200):
+            raise
+        cluster.preload = mariadb_library()
+        start_part(cluster, "slurmdbd", ready)
     register_accounts(cluster)
-    start_part(cluster, "slurmctld", partial(answers, cluster, ports["slurmctld"], "scontrol", "ping"))
-    for node in NODES:
-        start_part(cluster, node, partial(accepts, ports[node]))
-    wait_for_nodes(cluster)
+
+
+def go_on_without_accounting(cluster: Cluster, error: ClusterError) -> None:
+    """The cluster is worth having without sacct."""
+    stop(cluster, ["slurmdbd", "mariadbd"])
+    cluster.without_accounting = str(error).partition("\n")[0]
+    note(f"{error}\nThis cluster runs without accounting: sacct and sacctmgr will not answer.")
+    write_configuration(cluster)
 
 
 def start_part(cluster: Cluster, name: str, ready: Callable[[], bool], seconds: float = 60) -> None:
@@ -64,7 +100,7 @@ def _spawn(cluster: Cluster, name: str) -> int:
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=subprocess.STDOUT,
-            env=cluster.env,
+            env={**cluster.env, **cluster.preloaded(name)},
             cwd=cluster.dir,
             start_new_session=True,
         )
@@ -72,10 +108,10 @@ def _spawn(cluster: Cluster, name: str) -> int:
     return child.pid
 
 
-def _logs(cluster: Cluster, name: str) -> str:
-    """The last words of a daemon: its log, and what it printed before it had one."""
+def _logs(cluster: Cluster, name: str, lines: int = 15) -> str:
+    """The end of a daemon's log, and what it printed before it had one."""
     files = (cluster.dir / "log" / f"{name}.log", cluster.dir / "log" / f"{name}.out")
-    return "".join(f"\n--- {path}\n{tail(path)}" for path in files)
+    return "".join(f"\n--- {path}\n{tail(path, lines)}" for path in files)
 
 
 def accepts(address: Path | int) -> bool:
@@ -116,11 +152,13 @@ def wait_for_nodes(cluster: Cluster) -> None:
     Raises:
         ClusterError: a node did not come up, or sacct does not answer.
     """
-    with step("waiting until all nodes are up and sacct answers"):
+    with step("waiting until all nodes are up" + ("" if cluster.without_accounting else " and sacct answers")):
         if not wait_until(cluster.is_up, 60):
             bad = {n: cluster.node_states().get(n, "unknown") for n in NODES}
             name = next((n for n, state in bad.items() if state not in UP_STATES), NODES[0])
             raise ClusterError(f"the nodes are not up after 60 s: {bad}{_logs(cluster, name)}")
+        if cluster.without_accounting:
+            return
         answer = cluster.command("sacct", "-n", "-X", "-P")
         if answer.returncode:
             raise ClusterError(f"sacct does not answer: {answer.stderr.strip()}{_logs(cluster, 'slurmdbd')}")
@@ -189,16 +227,3 @@ def tail(path: Path, lines: int = 15) -> str:
         return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) or "(empty)"
     except OSError:
         return "(no such file)"
-
-
-@contextlib.contextmanager
-def step(what: str) -> Iterator[None]:
-    """Say what is being done, and how long it took."""
-    print(f"{what} … ", end="", flush=True, file=sys.stderr)
-    begin = time.monotonic()
-    try:
-        yield
-    except BaseException:
-        print("failed", file=sys.stderr)
-        raise
-    print(f"{time.monotonic() - begin:.1f} s", file=sys.stderr)
