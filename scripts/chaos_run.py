@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import io
 import json
+import os
 import sys
 import tempfile
 import time
@@ -25,6 +26,7 @@ from faults.chaos_judge import Wrong
 from slurm_cluster.errors import ClusterError, MissingProgramError
 from slurm_cluster.layout import Cluster
 from slurm_cluster.lifecycle import start, stop
+from slurm_cluster.releases import VERSION_VARIABLE
 
 NOT_INSTALLED = 4
 _EVERY_S = 15.0
@@ -93,7 +95,7 @@ def report(result: Result, teller: Teller) -> None:
 
 
 def run(options: argparse.Namespace, folder: Path) -> int:
-    cluster = Cluster(folder / "slurm")
+    cluster = Cluster(folder / "slurm", os.environ.get(VERSION_VARIABLE, ""))
     cluster.dir.mkdir(parents=True, exist_ok=True)
     teller = Teller()
     policy = "peers" if options.peers else "hpc-agent"

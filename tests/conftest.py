@@ -11,9 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from slurm_cluster.releases import VERSION_VARIABLE, slurm_release
 
 SLURM_CLUSTER = Path(__file__).parent.parent / "scripts" / "slurm-cluster"
 NOT_INSTALLED = 4
+
+
+def pytest_configure() -> None:
+    """All programs under test find the Slurm that the tests shall meet; the machine's own where none is named."""
+    if version := os.environ.get(VERSION_VARIABLE):
+        os.environ["PATH"] = os.pathsep.join((str(slurm_release(version).bin), os.environ["PATH"]))
 
 
 @dataclass(frozen=True)
