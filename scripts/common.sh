@@ -63,3 +63,35 @@ own_venv() {
     case "$(cat "$venv/.stamp" 2>/dev/null)" in "dev ${stamp#* }") return ;; esac
     make_venv "$venv" "$stamp" --constraint "$root/requirements.lock" --editable "$root[$1]"
 }
+
+test_packages=(git slurm-wlm slurmctld slurmd munge slurmdbd mariadb-server podman runc charliecloud-runtime debootstrap
+    zstd git-lfs squashfs-tools squashfuse iproute2)
+
+missing_packages() {
+    local package
+    for package in "${test_packages[@]}"; do
+        [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || echo "$package"
+    done
+}
+
+install_packages() {
+    local missing
+    mapfile -t missing < <(missing_packages)
+    [ ${#missing[@]} -eq 0 ] && return
+    if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+        say "Left out, for want of root or apt-get: the tests that need ${missing[*]}"
+        return
+    fi
+    step "Asking for Debian's list of packages" apt-get update -qq
+    step "Installing ${missing[*]}" env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends -o Dpkg::Use-Pty=0 "${missing[@]}"
+}
+
+# What the tests need, on this machine.
+test_environment() {
+    own_venv dev
+    # The real clearml and clearml-agent, newest, in an environment of their own: their pins are not ours. A new week,
+    # a new look for newer ones.
+    make_venv "$root/.venv-peers" "peers $(date +%G-%V)" --upgrade clearml clearml-agent
+    install_packages
+}

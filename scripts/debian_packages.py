@@ -72,8 +72,10 @@ def use_own_libraries(files: Path, programs: Iterable[Path]) -> None:
     path = os.pathsep.join(map(str, libraries))
     patchelf = (str(loader), "--library-path", path, str(files / "usr/bin/patchelf"))
     for program in programs:
-        # DT_RPATH, not DT_RUNPATH: it holds for the plugins too, which the program loads.
-        _run(*patchelf, "--set-interpreter", str(loader), "--force-rpath", "--set-rpath", path, str(program))
+        # DT_RPATH, not DT_RUNPATH: it holds for the plugins too, which the program loads. One call for each change, in
+        # this order: otherwise a program that is linked to a fixed address (python3.14) crashes.
+        _run(*patchelf, "--force-rpath", "--set-rpath", path, str(program))
+        _run(*patchelf, "--set-interpreter", str(loader), str(program))
 
 
 @contextmanager

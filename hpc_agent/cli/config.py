@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+from typing import TYPE_CHECKING
 
 import click
 
 from hpc_agent.cli.context import Shared, pass_shared
+
+if TYPE_CHECKING:
+    from hpc_agent.config.settings import HpcSettings
+    from hpc_agent.schedulers.base import About
+
+
+_TIMEOUT_S = 5.0
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -24,8 +32,11 @@ def command(shared: Shared, defaults: bool, as_json: bool) -> None:
             click.echo(f"{variable} is set and does nothing here. {reason}", err=True)
     configuration = shared.configuration()
     found = rows(configuration, defaults=defaults)
+    about = _scheduler(configuration.settings.hpc)
     if as_json:
-        click.echo(json.dumps({row.key: {"value": row.value, "origin": row.origin} for row in found}, indent=2))
+        shown = {row.key: {"value": row.value, "origin": row.origin} for row in found}
+        shown["scheduler"] = {"value": [about.name, *about.notes], "origin": "the scheduler"}
+        click.echo(json.dumps(shown, indent=2))
         return
     if not found:
         click.echo("Nothing is configured: no ~/clearml.conf, no CLEARML_* variables")
@@ -33,3 +44,15 @@ def command(shared: Shared, defaults: bool, as_json: bool) -> None:
         click.echo(
             f"{row.key} = {json.dumps(row.value, ensure_ascii=False)}  {click.style(f'# {row.origin}', dim=True)}"
         )
+    click.echo(click.style("\n".join(f"# {line}" for line in [f"Scheduler: {about.name}", *about.notes]), dim=True))
+
+
+def _scheduler(settings: HpcSettings) -> About:
+    import msgspec
+
+    from hpc_agent.clock import SYSTEM
+    from hpc_agent.schedulers import registry
+
+    # A person waits: where Slurm is not set up, its commands try for a minute.
+    quick = msgspec.structs.replace(settings.slurm, command_timeout=min(_TIMEOUT_S, settings.slurm.command_timeout))
+    return registry.about(registry.create(msgspec.structs.replace(settings, slurm=quick), SYSTEM))

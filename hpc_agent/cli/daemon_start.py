@@ -36,11 +36,14 @@ from hpc_agent.domain.room import GpuRange
 from hpc_agent.domain.schedule import Schedule, schedule
 from hpc_agent.errors import ConfigError, HpcAgentError, InputError
 from hpc_agent.files import ensure_directory
+from hpc_agent.logs import Events
 from hpc_agent.process import detach, send_output_to
 from hpc_agent.retry import INTERACTIVE
 from hpc_agent.schedulers import gpus, registry
 from hpc_agent.schedulers.base import Scheduler
 from hpc_agent.schedulers.local_jobs import Share
+
+log = Events("daemon")
 
 
 @dataclass(frozen=True)
@@ -162,11 +165,11 @@ def _serve(shared: Shared, plan: Plan, announce: Callable[[Presence, Path], None
     daemons = daemons_of(plan.settings)
     presence = daemons.enter(plan.name.id, numbered=plan.name.numbered, flags=plan.flags.given())
     try:
-        log = daemons.file(presence.worker, "log")
-        shared.start_log("INFO", None if plan.flags.foreground else log)
+        log_file = daemons.file(presence.worker, "log")
+        shared.start_log("INFO", None if plan.flags.foreground else log_file)
         daemon = _daemon(plan, presence.worker, daemons)
         _stop_on_signals(daemon.stop)
-        announce(presence, log)
+        announce(presence, log_file)
         daemon.run()
     finally:
         daemons.leave(presence)
@@ -181,6 +184,8 @@ def _daemon(plan: Plan, worker: WorkerId, daemons: Daemons) -> Daemon:
     agent = settings.hpc.agent_command or (sys.executable, "-m", "hpc_agent")
     launch = Launch(job_config, agent, plan.terms, naming, owners)
     scheduler = plan.slurm or _local(plan, worker)
+    about = registry.about(scheduler)
+    log.info("started", scheduler=about.name, follows="; ".join(about.notes), worker=worker)
     options = Options(
         tuple(queue.id for queue in plan.queues),
         worker,

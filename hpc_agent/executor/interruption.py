@@ -20,19 +20,23 @@ class _Question:
     def __init__(self, look: Callable[[], OwnJob | None]) -> None:
         self.answer: OwnJob | None = None
         self._look = look
-        self._thread = threading.Thread(target=self._ask, name="interruption", daemon=True)
-        self._thread.start()
+        # Not the thread's own life: from Python 3.13 on it counts as alive for a moment after its last line.
+        self._answered = threading.Event()
+        threading.Thread(target=self._ask, name="interruption", daemon=True).start()
 
     def _ask(self) -> None:
-        self.answer = self._look()
+        try:
+            self.answer = self._look()
+        finally:
+            self._answered.set()
 
     def wait(self, seconds: float) -> OwnJob | None:
-        self._thread.join(seconds)
+        self._answered.wait(seconds)
         return self.answer
 
     @property
     def done(self) -> bool:
-        return not self._thread.is_alive()
+        return self._answered.is_set()
 
 
 class Interruption:

@@ -33,6 +33,16 @@ class SubmitRequest:
     """What the script asks for; for schedulers that do not read ``#SBATCH`` lines."""
 
 
+@dataclass(frozen=True)
+class About:
+    """What serves the jobs, for a person."""
+
+    name: str
+    """With its version where it has one: ``Slurm 24.11.5``."""
+    notes: Sequence[str] = ()
+    """What follows from it, a sentence each."""
+
+
 class Scheduler(Protocol):
     """Implementations: ``schedulers.slurm_driver.SlurmScheduler``, ``schedulers.local.LocalScheduler``."""
 
@@ -42,6 +52,12 @@ class Scheduler(Protocol):
 
     def cluster(self) -> str:
         """The cluster's name, part of every attempt's identity."""
+
+    def about(self) -> About:
+        """
+        Raises:
+            SchedulerUnavailableError: no usable answer.
+        """
 
     def submit(self, request: SubmitRequest) -> Submission:
         """Submit once. Never raises for what the scheduler says or fails to say: the four answers cover it."""

@@ -27,7 +27,7 @@ from hpc_agent.errors import ProcessError, SchedulerUnavailableError
 from hpc_agent.files import CorruptFileError
 from hpc_agent.logs import Events
 from hpc_agent.schedulers import gpus
-from hpc_agent.schedulers.base import SubmitRequest
+from hpc_agent.schedulers.base import About, SubmitRequest
 from hpc_agent.schedulers.environment import scrubbed
 from hpc_agent.schedulers.local_jobs import CancelRequest, Claim, Ending, JobFolder, JobsFolder, Share, Spec, process_id
 
@@ -71,6 +71,9 @@ class LocalScheduler:
 
     def cluster(self) -> str:
         return self._cluster
+
+    def about(self) -> About:
+        return About("this machine", ("jobs run on this machine, without Slurm",))
 
     def submit(self, request: SubmitRequest) -> Submission:
         wanted = request.resources

@@ -8,7 +8,8 @@ from typing import Literal
 
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import HpcSettings
-from hpc_agent.schedulers.base import Scheduler
+from hpc_agent.errors import SchedulerUnavailableError
+from hpc_agent.schedulers.base import About, Scheduler
 from hpc_agent.schedulers.local import LocalScheduler
 from hpc_agent.schedulers.local_jobs import Share
 from hpc_agent.schedulers.slurm_driver import SlurmScheduler
@@ -30,3 +31,11 @@ def create(settings: HpcSettings, clock: Clock, share: Share | None = None) -> S
     # A task gets term_grace to end; its agent needs a moment more to report.
     grace = settings.term_grace + 10
     return LocalScheduler(settings.local, folder, clock, cluster=settings.cluster, grace=grace, share=share)
+
+
+def about(scheduler: Scheduler) -> About:
+    """What serves the jobs, also where it gives no answer now."""
+    try:
+        return scheduler.about()
+    except SchedulerUnavailableError as error:
+        return About(f"{scheduler.name}, which does not answer", (str(error),))

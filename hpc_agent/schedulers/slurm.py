@@ -18,30 +18,15 @@ from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import JobRecord, JobState, LiveJob, OwnJob
 from hpc_agent.schedulers.base import CLOCK_SKEW, SubmitRequest
 from hpc_agent.schedulers.slurm_table import read_table
-
-_FOLDED = {
-    # Flags that squeue shows in place of a state, none of them final (slurm.md section 1).
-    "CONFIGURING": JobState.RUNNING,
-    "POWER_UP_NODE": JobState.RUNNING,
-    "RESIZING": JobState.RUNNING,
-    "SIGNALING": JobState.RUNNING,
-    "UPDATE_DB": JobState.RUNNING,
-    "STAGE_OUT": JobState.COMPLETING,
-    "STOPPED": JobState.SUSPENDED,
-    "RESV_DEL_HOLD": JobState.PENDING,
-    "EXPEDITING": JobState.REQUEUED,
-    "LAUNCH_FAILED": JobState.REQUEUED,
-    "RECONFIG_FAIL": JobState.REQUEUED,
-    "REQUEUE_FED": JobState.REQUEUED,
-    "REQUEUE_HOLD": JobState.REQUEUED,
-    "SPECIAL_EXIT": JobState.REQUEUED,
-}
+from hpc_agent.schedulers.slurm_versions import STATES_SHOWN_FOR_OTHERS, exit_status
 
 
 def state(word: str) -> JobState:
     """The state behind one of Slurm's words (``RUNNING``, ``CANCELLED by 1000``); UNKNOWN for any other."""
     first = word.partition(" ")[0].rstrip("+")
-    return _FOLDED.get(first) or (JobState(first) if first in JobState.__members__ else JobState.UNKNOWN)
+    return STATES_SHOWN_FOR_OTHERS.get(first) or (
+        JobState(first) if first in JobState.__members__ else JobState.UNKNOWN
+    )
 
 
 def time(text: str) -> datetime | None:
@@ -53,19 +38,6 @@ def time(text: str) -> datetime | None:
         return datetime.fromisoformat(text).replace(tzinfo=timezone.utc)
     except (ValueError, OverflowError, OSError):
         return None
-
-
-def exit_status(text: str) -> tuple[int, int] | None:
-    """Exit code and signal; None where the cell cannot be read.
-
-    ``code:signal`` in sacct, and in squeue of 24.11 and 26.05; a wait status (256 × code + signal) in squeue of 20.11
-    and 22.05.
-    """
-    if match := re.fullmatch(r"([0-9]{1,9}):([0-9]{1,9})", text):
-        return int(match[1]), int(match[2])
-    if re.fullmatch(r"[0-9]{1,9}", text):
-        return int(text) >> 8, int(text) & 0x7F
-    return None
 
 
 # ---------------------------------------------------------------- sbatch, scancel, scontrol

@@ -17,10 +17,11 @@ from hpc_agent.domain.room import Room
 from hpc_agent.errors import ProcessError, SchedulerUnavailableError
 from hpc_agent.logs import Events
 from hpc_agent.schedulers import slurm
-from hpc_agent.schedulers.base import SubmitRequest
+from hpc_agent.schedulers.base import About, SubmitRequest
 from hpc_agent.schedulers.environment import for_queries, scrubbed
 from hpc_agent.schedulers.slurm_answers import parse_sbatch
 from hpc_agent.schedulers.slurm_table import new_delimiter
+from hpc_agent.schedulers.slurm_versions import notes, parse_version
 
 log = Events("schedulers.slurm")
 
@@ -43,6 +44,7 @@ class SlurmScheduler:
         self._query_environ = for_queries(own)
         self._user = str(os.getuid())
         self._has_sacct = settings.accounting != "none"
+        self._known_config: Mapping[str, str] = {}
         self._reported: set[str] = set()
         self._listed_all = True
         """Whether each row of the last ``live_jobs`` could be read."""
@@ -56,8 +58,18 @@ class SlurmScheduler:
                 )
         return self._cluster
 
+    def about(self) -> About:
+        config = self._config()
+        version = parse_version(config.get("SLURM_VERSION", ""))
+        return About(f"Slurm {version or 'of unknown version'}, cluster {self.cluster()}", notes(version, config))
+
     def _own_name(self) -> str:
-        return slurm.parse_config(self._ask(slurm.show_config())).get("ClusterName", "")
+        return self._config().get("ClusterName", "")
+
+    def _config(self) -> Mapping[str, str]:
+        if not self._known_config:
+            self._known_config = slurm.parse_config(self._ask(slurm.show_config()))
+        return self._known_config
 
     def submit(self, request: SubmitRequest) -> Submission:
         argv = slurm.sbatch(request, self._settings.sbatch_args)

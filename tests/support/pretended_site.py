@@ -35,6 +35,7 @@ from hpc_agent.executor.claim import Claimer, Won, still_ours
 from hpc_agent.executor.identity import Identity
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
 from hpc_agent.runs.records import ExitReport
+from hpc_agent.schedulers.base import About
 from hpc_agent.wire.task import RUN_STAMP
 
 CLUSTER = "pretended"
@@ -232,6 +233,9 @@ class Cluster:
 
     def _call(self, carry_out: Callable[[], Any]) -> Any:
         return self.fate.call(carry_out, lambda: SchedulerUnavailableError("no answer"))
+
+    def about(self) -> About:
+        return About("a pretended scheduler")
 
     def cluster(self) -> str:
         return CLUSTER

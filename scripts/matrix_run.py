@@ -1,0 +1,196 @@
+"""Runs tests once for each version of Slurm, or of Python, and reports version × test file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.etree import ElementTree
+
+from pythons import PYTHONS, NoPythonError, python_environment
+from slurm_cluster.errors import ClusterError
+from slurm_cluster.releases import SUITES, VERSION_VARIABLE, slurm_release
+
+ROOT = Path(__file__).parent.parent
+CORE = (
+    "tests/contract/test_scheduler_contract.py",
+    "tests/e2e/test_slurm_path.py",
+    "tests/e2e/test_job_endings.py",
+)
+WORKERS = 4
+"""Most of these tests wait most of the time."""
+
+
+@dataclass
+class FileResult:
+    """One test file on one version."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    """passed, failed, skipped."""
+    details: list[str] = field(default_factory=list)
+    """What failed, and the reason of what was skipped."""
+
+
+@dataclass
+class VersionResult:
+    """All test files on one version."""
+
+    version: str
+    """As asked for (``24.11``)."""
+    name: str = ""
+    """The full version (``24.11.5``)."""
+    files: dict[str, FileResult] = field(default_factory=dict)
+    missing: str = ""
+    """Why it could not be had."""
+    seconds: float = 0
+    exit_code: int = 0
+
+    def of(self, file: str) -> Counter[str]:
+        return self.files[file].counts if file in self.files else Counter()
+
+    @property
+    def total(self) -> Counter[str]:
+        return sum((result.counts for result in self.files.values()), Counter[str]())
+
+
+def main() -> int:
+    options = _arguments()
+    results = []
+    for version in options.versions or (PYTHONS if options.python else SUITES):
+        results.append(_on_python(version, options.tests) if options.python else _on_slurm(version, options))
+        print(_summary(results[-1]), flush=True)
+    print()
+    print("\n".join(_table(results)))
+    if options.json:
+        options.json.write_text(json.dumps([_as_json(result) for result in results], indent=2) + "\n", encoding="utf-8")
+    return 0 if all(result.exit_code == 0 or result.missing for result in results) else 1
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="test-matrix", description=__doc__)
+    parser.add_argument("versions", nargs="*", help=f"of Slurm ({', '.join(SUITES)}), or with --python of Python")
+    parser.add_argument("--python", action="store_true", help=f"on other Pythons, without Slurm ({', '.join(PYTHONS)})")
+    parser.add_argument("--core", action="store_true", help="only the scheduler contract, the main path, the endings")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there as JSON")
+    parser.add_argument("--tests", action="append", default=[], metavar="PATH", help="only these tests")
+    options = parser.parse_args()
+    known = PYTHONS if options.python else tuple(SUITES)
+    for version in options.versions:
+        if version not in known:
+            parser.error(f"{version} is not one of {', '.join(known)}")
+    return options
+
+
+def _on_slurm(version: str, options: argparse.Namespace) -> VersionResult:
+    try:
+        name = slurm_release(version).version
+    except ClusterError as error:
+        return VersionResult(version, missing=str(error), exit_code=1)
+    tests = options.tests or (CORE if options.core else ("tests",))
+    return _pytest(VersionResult(version, name), sys.executable, ["-m", "slurm", *tests], {VERSION_VARIABLE: version})
+
+
+def _on_python(version: str, tests: Sequence[str]) -> VersionResult:
+    try:
+        python = python_environment(version, ROOT)
+    except NoPythonError as error:
+        return VersionResult(version, missing=str(error))
+    answer = subprocess.run([python, "-VV"], capture_output=True, text=True, check=True)
+    name = answer.stdout.split()[1]
+    chosen = tests or ("tests/unit", "tests/property", "tests/contract", "tests/integration")
+    return _pytest(VersionResult(version, name), str(python), ["-m", "not slurm", *chosen], {})
+
+
+def _pytest(result: VersionResult, python: str, arguments: Sequence[str], environ: dict[str, str]) -> VersionResult:
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder) / "report.xml"
+        argv = [
+            *(python, "-m", "pytest", "-q", "-n", str(WORKERS), "--dist", "loadfile", "--no-loadscope-reorder"),
+            # Of the formats of JUnit, the older one names each test's file.
+            *(f"--junit-xml={report}", "-o", "junit_family=xunit1", "-o", f"cache_dir=.pytest_cache/{result.version}"),
+        ]
+        began = time.monotonic()
+        done = subprocess.run([*argv, *arguments], cwd=ROOT, env={**os.environ, **environ}, check=False)
+        result.seconds = time.monotonic() - began
+        result.exit_code = done.returncode
+        if report.exists():
+            result.files = _read(report)
+    return result
+
+
+def _read(report: Path) -> dict[str, FileResult]:
+    files: dict[str, FileResult] = {}
+    for case in ElementTree.parse(report).iter("testcase"):
+        result = files.setdefault(case.get("file", "?"), FileResult())
+        outcome, detail = _outcome(case)
+        result.counts[outcome] += 1
+        if detail:
+            result.details.append(f"{outcome}: {case.get('name')}: {detail}")
+    return files
+
+
+def _outcome(case: ElementTree.Element) -> tuple[str, str]:
+    for kind, outcome in (("failure", "failed"), ("error", "failed"), ("skipped", "skipped")):
+        found = case.find(kind)
+        if found is not None:
+            return outcome, " ".join((found.get("message") or "").split())[:200]
+    return "passed", ""
+
+
+def _summary(result: VersionResult) -> str:
+    if result.missing:
+        return f"{result.version}: not tested: {result.missing}"
+    total = result.total
+    return (
+        f"{result.name}: {total['passed']} passed, {total['failed']} failed, {total['skipped']} skipped "
+        f"in {result.seconds:.0f} s"
+    )
+
+
+def _table(results: Sequence[VersionResult]) -> Iterator[str]:
+    """Passed/failed/skipped of each file on each version, then what failed and why what was skipped was."""
+    names = sorted({name for result in results for name in result.files})
+    width = max(map(len, [*names, "test file"]))
+    yield "  ".join(["test file".ljust(width), *(f"{result.name or result.version:>12}" for result in results)])
+    for name in [*names, "total"]:
+        counts = [
+            result.total if name == "total" else result.files.get(name, FileResult()).counts for result in results
+        ]
+        yield "  ".join([name.ljust(width), *(f"{_cell(count):>12}" for count in counts)])
+    yield "(passed, or passed/failed/skipped)"
+    for result in results:
+        if result.missing:
+            yield f"{result.version}: {result.missing}"
+        for name, found in sorted(result.files.items()):
+            yield from (f"{result.name} {name}: {detail}" for detail in found.details)
+
+
+def _cell(counts: Counter[str]) -> str:
+    if not counts:
+        return "–"
+    if counts["failed"] or counts["skipped"]:
+        return f"{counts['passed']}/{counts['failed']}/{counts['skipped']}"
+    return str(counts["passed"])
+
+
+def _as_json(result: VersionResult) -> dict[str, object]:
+    return {
+        "version": result.version,
+        "name": result.name,
+        "missing": result.missing,
+        "seconds": round(result.seconds, 1),
+        "total": {key: result.total[key] for key in ("passed", "failed", "skipped")},
+        "files": {name: {**found.counts, "details": found.details} for name, found in sorted(result.files.items())},
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())
