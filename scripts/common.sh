@@ -31,17 +31,26 @@ step() {
     fi
 }
 
-# The first Python ≥ 3.10 on PATH that can make virtual environments.
+can_make_environments() { "$1" -c 'import ensurepip, venv' 2>/dev/null; }
+
+# The first Python ≥ 3.10 on PATH that can make virtual environments. On Debian that is a package of its own, installed
+# here where it can be.
 find_python() {
     local candidate found=''
-    for candidate in "${PYTHON:-}" python3 python3.13 python3.12 python3.11 python3.10; do
+    for candidate in "${PYTHON:-}" python3 python3.14 python3.13 python3.12 python3.11 python3.10; do
         [ -n "$candidate" ] && command -v "$candidate" >/dev/null || continue
         "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || continue
-        found=$candidate
-        "$candidate" -c 'import ensurepip, venv' 2>/dev/null && { echo "$candidate"; return; }
+        can_make_environments "$candidate" && { echo "$candidate"; return; }
+        [ -n "$found" ] || found=$candidate
     done
-    [ -n "$found" ] && die "$found cannot make virtual environments; install them: apt-get install python3-venv"
-    die "there is no Python 3.10 or newer; install one: apt-get install python3 python3-venv"
+    [ -n "$found" ] || die "there is no Python 3.10 or newer; install one: apt-get install python3 python3-venv"
+    if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
+        step "Asking for Debian's list of packages" apt-get update -qq
+        step "Installing python3-venv" env DEBIAN_FRONTEND=noninteractive \
+            apt-get install -y -qq --no-install-recommends python3-venv
+        can_make_environments "$found" && { echo "$found"; return; }
+    fi
+    die "$found cannot make virtual environments; install them: apt-get install python3-venv"
 }
 
 # make_venv FOLDER STAMP pip-arguments …   creates or refreshes an environment when STAMP changed
