@@ -53,8 +53,7 @@ DefMemPerCPU=1024
 JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=2
 JobAcctGatherParams=OverMemoryKill
-{accounting}AccountingStorageTRES=gres/gpu
-GresTypes=gpu
+{accounting}GresTypes=gpu
 EnforcePartLimits=ALL
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
@@ -72,6 +71,7 @@ AccountingStoragePort={ports[slurmdbd]}
 # No password: for connections to slurmdbd munge's socket is taken from here, not from AuthInfo.
 AccountingStoragePass={dir}/munge/socket
 AccountingStorageEnforce=associations,limits,qos
+AccountingStorageTRES=gres/gpu
 """
 
 CGROUP_CONF = """\
@@ -141,14 +141,15 @@ def write_configuration(cluster: Cluster) -> dict[str, int]:
         return ports
     ports = _free_ports(ports)
     remembered.write_text(json.dumps(ports))
-    _write_files(cluster, ports)
+    write_files(cluster, ports)
     key = cluster.dir / "munge" / "key"
     if not key.exists():
         cluster.checked("mungekey", "--create", f"--keyfile={key}")
     return ports
 
 
-def _write_files(cluster: Cluster, ports: dict[str, int]) -> None:
+def write_files(cluster: Cluster, ports: dict[str, int]) -> None:
+    """Slurm's configuration files. Daemons that run do not read them again."""
     for index in range(GPUS_PER_NODE):
         # slurmd wants a character device for each GPU; which one matters only to cgroups, not used here.
         with contextlib.suppress(FileExistsError):

@@ -8,11 +8,11 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from slurm_cluster.configuration import check_machine, write_configuration
+from slurm_cluster.configuration import check_machine, write_configuration, write_files
 from slurm_cluster.errors import ClusterError
 from slurm_cluster.layout import ACCOUNT, CLUSTER, NODES, SMALL_LOG, UP_STATES, Cluster, is_ours
 from slurm_cluster.progress import note, step
@@ -38,14 +38,14 @@ def start(cluster: Cluster) -> None:
         except ClusterError as error:
             if cluster.pid("slurmctld"):
                 raise  # It writes to the slurmdbd that was there when it started.
-            go_on_without_accounting(cluster, error)
+            go_on_without_accounting(cluster, ports, error)
     start_part(cluster, "slurmctld", partial(answers, cluster, ports["slurmctld"], "scontrol", "ping"))
     for node in NODES:
         start_part(cluster, node, partial(accepts, ports[node]))
     wait_for_nodes(cluster)
 
 
-def start_accounting(cluster: Cluster, ports: Mapping[str, int]) -> None:
+def start_accounting(cluster: Cluster, ports: dict[str, int]) -> None:
     """MariaDB, slurmdbd, and what they know of users.
 
     Raises:
@@ -71,12 +71,12 @@ def start_accounting(cluster: Cluster, ports: Mapping[str, int]) -> None:
     register_accounts(cluster)
 
 
-def go_on_without_accounting(cluster: Cluster, error: ClusterError) -> None:
+def go_on_without_accounting(cluster: Cluster, ports: dict[str, int], error: ClusterError) -> None:
     """The cluster is worth having without sacct."""
     stop(cluster, ["slurmdbd", "mariadbd"])
     cluster.without_accounting = str(error).partition("\n")[0]
     note(f"{error}\nThis cluster runs without accounting: sacct and sacctmgr will not answer.")
-    write_configuration(cluster)
+    write_files(cluster, ports)
 
 
 def start_part(cluster: Cluster, name: str, ready: Callable[[], bool], seconds: float = 60) -> None:

@@ -75,7 +75,8 @@ class World(ABC):
 
         def ended() -> bool:
             nonlocal found
-            self.scheduler.live_jobs()
+            if self.live(job) is not None:
+                return False  # sacct may have a final state while the job is still completing
             found = self.scheduler.records({job: since})
             return job in found and found[job].state.is_final
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from slurm_cluster.releases import SUITES, VERSION_VARIABLE
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "slurm-cluster"
 
@@ -25,7 +26,7 @@ def test_a_second_cluster_lives_beside_the_first_and_stops_without_it(slurm_clus
     try:
         started = call("start", *folder)
         assert started.returncode == 0, started.stderr
-        assert started.stdout == f"export SLURM_CONF={tmp_path}/c/slurm.conf\n"
+        assert started.stdout.startswith(f"export SLURM_CONF={tmp_path}/c/slurm.conf")
         assert "slurmctld: starting … " in started.stderr
 
         again = call("start", *folder, "--json")
@@ -56,6 +57,78 @@ def test_a_daemon_that_cannot_start_is_named_with_the_end_of_its_log(slurm_clust
     assert started.returncode == 1
     assert "munged ended at once" in started.stderr
     assert "munge/key" in started.stderr
+
+
+@pytest.mark.parametrize("version", [*SUITES])
+@pytest.mark.slurm
+def test_another_version_is_fetched_and_runs_beside_the_machines_own(
+    slurm_cluster: Any, tmp_path: Path, version: str
+) -> None:
+    if os.environ.get(VERSION_VARIABLE):
+        pytest.skip("the same in each run of the matrix: the machine's own run has it")
+    folder = ("--dir", str(tmp_path / "c"))
+    try:
+        started = call("start", "--slurm", version, *folder)
+        assert started.returncode == 0, started.stderr
+        script = (
+            f"{started.stdout}\nsinfo --version; sbatch --wait -Q -o {tmp_path}/out --wrap 'squeue --version; exit 3'"
+        )
+        job = subprocess.run(["bash", "-c", script], text=True, capture_output=True, timeout=60, check=False)
+        assert job.returncode == 3, job.stderr
+        assert job.stdout.startswith(f"slurm-wlm {version}.")
+        assert (tmp_path / "out").read_text() == job.stdout
+        assert json.loads(call("status", *folder, "--json").stdout)["slurm"] == version
+        other = call("start", "--slurm", next(other for other in SUITES if other != version), *folder)
+        assert other.returncode == 1
+        assert f"runs Slurm {version}: choose another --dir" in other.stderr
+    finally:
+        stopped = call("stop", *folder)
+    assert stopped.returncode == 0, stopped.stderr
+
+
+def test_a_version_that_debian_does_not_have_is_refused(tmp_path: Path) -> None:
+    answer = call("start", "--slurm", "19.05", "--dir", str(tmp_path))
+    assert answer.returncode == 2
+    assert "20.11" in answer.stderr
+
+
+def test_a_version_that_cannot_be_fetched_is_said(tmp_path: Path) -> None:
+    nowhere = {"HPC_AGENT_DEBIAN_MIRROR": "http://127.0.0.1:9/debian", "HPC_AGENT_SLURM_VERSIONS": str(tmp_path / "v")}
+    answer = call("start", "--slurm", "24.11", "--dir", str(tmp_path / "c"), **nowhere)
+    assert answer.returncode == 1
+    assert "apt-get update failed" in answer.stderr
+    assert not (tmp_path / "v" / "24.11" / "version").exists()
+
+
+@pytest.mark.slurm
+def test_a_cluster_may_do_without_accounting(slurm_cluster: Any, tmp_path: Path) -> None:
+    folder = ("--dir", str(tmp_path / "c"))
+    try:
+        started = call("start", "--no-accounting", *folder)
+        assert started.returncode == 0, started.stderr
+        status = json.loads(call("status", *folder, "--json").stdout)
+        assert (status["healthy"], status["accounting"]) == (True, False)
+        assert "slurmdbd" not in status["daemons"]
+    finally:
+        call("stop", *folder)
+
+
+@pytest.mark.slurm
+def test_a_slurmdbd_that_does_not_work_costs_accounting_and_not_the_cluster(slurm_cluster: Any, tmp_path: Path) -> None:
+    broken = tmp_path / "bin"
+    broken.mkdir()
+    (broken / "slurmdbd").write_text("#!/bin/sh\necho 'fatal: no such database' >&2; exit 1\n")
+    (broken / "slurmdbd").chmod(0o755)
+    folder = ("--dir", str(tmp_path / "c"))
+    environ = {"PATH": f"{broken}:{os.environ['PATH']}", VERSION_VARIABLE: ""}
+    try:
+        started = call("start", *folder, **environ)
+        assert started.returncode == 0, started.stderr
+        assert "fatal: no such database" in started.stderr
+        assert "runs without accounting" in started.stderr
+        assert json.loads(call("status", *folder, "--json", **environ).stdout)["accounting"] is False
+    finally:
+        call("stop", *folder, **environ)
 
 
 def test_what_is_missing_is_named_with_the_command_that_installs_it(tmp_path: Path) -> None:

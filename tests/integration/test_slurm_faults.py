@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -137,9 +139,16 @@ def test_a_job_in_a_hidden_partition_is_seen_by_its_owner(site: Site) -> None:
     site.cluster.run("sacctmgr", "-i", "add", "user", "nobody", "account=lab")
     site.cluster.run("scontrol", "update", "partition=main", "hidden=yes")
     job = ""
-    try:
+
+    def is_submitted() -> bool:
+        nonlocal job
         submit = ["sbatch", "--parsable", "--hold", "--chdir=/", "--output=/dev/null", "--wrap=sleep 300"]
-        job = site.cluster.run(*as_nobody, *submit).strip()
+        with suppress(subprocess.CalledProcessError):  # slurmctld hears of the new user a moment later
+            job = site.cluster.run(*as_nobody, *submit).strip()
+        return bool(job)
+
+    try:
+        wait_until(is_submitted)
         assert site.cluster.run(*as_nobody, "squeue", "--noheader") == ""
         assert site.cluster.run(*as_nobody, sys.executable, "-c", look) == f"['{job}']\n"
     finally:
