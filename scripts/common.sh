@@ -43,7 +43,8 @@ find_python() {
         can_make_environments "$candidate" && { echo "$candidate"; return; }
         [ -n "$found" ] || found=$candidate
     done
-    [ -n "$found" ] || die "there is no Python 3.10 or newer; install one: apt-get install python3 python3-venv"
+    [ -n "$found" ] || die "Python 3.10 or newer is needed, and $(python3 --version 2>/dev/null || echo none) is here;" \
+        "install a newer one and name it: PYTHON=/path/to/python3.12 $0"
     if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
         step "Asking for Debian's list of packages" apt-get update -qq
         step "Installing python3-venv" env DEBIAN_FRONTEND=noninteractive \
