@@ -99,8 +99,10 @@ class Observer:
         """
         queues = [queue for queue in self._look_at_queues() if served is None or queue.id in served]
         entries = self._entries(queues)
-        jobs = self._jobs()
+        live = self._scheduler.live_jobs()
+        jobs = _by_name(live)
         files = self._files(entries, jobs)
+        jobs |= {attempt: [job] for attempt, job in self._renamed(files, live).items() if attempt not in jobs}
         if served is not None:
             files = {a: found for a, found in files.items() if a in entries or found.queue in served}
         claimed = [attempt for attempt, found in files.items() if found.claimed]
@@ -130,13 +132,19 @@ class Observer:
     def _entries(self, queues: Iterable[Queue]) -> dict[Attempt, QueueEntry]:
         return {self._attempt(queue, entry): entry for queue in queues for entry in queue.entries}
 
-    def _jobs(self) -> dict[Attempt, list[LiveJob]]:
-        found: dict[Attempt, list[LiveJob]] = {}
-        for job in self._scheduler.live_jobs():
-            attempt = parse_job_name(job.name)
-            if attempt is not None:
-                found.setdefault(attempt, []).append(job)
-        return found
+    def _renamed(self, files: Mapping[Attempt, Files], live: Sequence[LiveJob]) -> dict[Attempt, LiveJob]:
+        """Jobs that changed their names while they ran: those that took their task wrote down who they are."""
+        listed = {job.id: job for job in live if parse_job_name(job.name) is None}
+        return {
+            attempt: job
+            for attempt, found in files.items()
+            if found.submission
+            and found.claimed
+            and (job := listed.get(found.claimed.job or JobId("")))
+            # Ids are used again.
+            and job.submitted
+            and job.submitted >= found.submission.at - CLOCK_SKEW
+        }
 
     def _files(self, entries: Collection[Attempt], jobs: Collection[Attempt]) -> dict[Attempt, Files]:
         """The run directories that matter: of entries, of live jobs, and all of ours that are not settled."""
@@ -254,6 +262,15 @@ class Observer:
         except (CorruptFileError, OSError) as error:
             log.error("restarts cannot be read", directory=files.directory.path, error=error)
             return 0
+
+
+def _by_name(live: Iterable[LiveJob]) -> dict[Attempt, list[LiveJob]]:
+    found: dict[Attempt, list[LiveJob]] = {}
+    for job in live:
+        attempt = parse_job_name(job.name)
+        if attempt is not None:
+            found.setdefault(attempt, []).append(job)
+    return found
 
 
 def _is_of(record: JobRecord, attempt: Attempt, since: datetime) -> bool:

@@ -220,10 +220,11 @@ def test_a_job_that_goes_to_another_cluster_is_refused_and_cancelled_there(
     fake.command("sbatch", "echo '7;other'")
     fake.command("scancel", "true")
     fake.command("scontrol", "echo 'ClusterName = here'")
+    fake.command("squeue", "echo 'CLUSTER: other'; echo name")
     answer = fake.scheduler(sbatch_args=("-M", "other")).submit(request_)
     assert isinstance(answer, Refused)
     assert "cluster other" in answer.message
-    assert "scancel --clusters=other 7" in (fake.folder / "calls").read_text()
+    assert "scancel --clusters=other --name=name 7" in (fake.folder / "calls").read_text()
     fake.command("sbatch", "echo '8;here'")
     assert fake.scheduler().submit(request_) == Accepted(JobId("8"), "here")
 
