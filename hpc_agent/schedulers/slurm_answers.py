@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import Accepted, Doubt, Later, Refused, Submission, Uncertain
 
-_SENTENCE = re.compile(r"(?:sbatch: )?Submitted batch job (?P<job>[1-9][0-9]*)(?: on cluster (?P<cluster>\S+))?")
-_PARSABLE = re.compile(r"(?P<job>[1-9][0-9]*)(?:;(?P<cluster>[^\s;]+))?")
+_SENTENCE = re.compile(r"(?:sbatch: )?Submitted batch job (?P<job>[1-9][0-9]{0,9})(?: on cluster (?P<cluster>\S+))?")
+_PARSABLE = re.compile(r"(?P<job>[1-9][0-9]{0,9})(?:;(?P<cluster>[^\s;]+))?")
 _TERMINAL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_])")
 """Colours, titles and links that are meant for a terminal."""
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]")
@@ -103,7 +103,7 @@ def parse_sbatch(returncode: int, stdout: str, stderr: str, *, parsable: bool = 
 def _failure(lines: Sequence[str]) -> Refused | Later | Uncertain:
     """Lines may quote the job's own text, so the verdict is heard before them."""
     words = _joined(lines)
-    verdict = next((line.removeprefix(_VERDICT) for line in reversed(lines) if line.startswith(_VERDICT)), "")
+    verdict = next((line.removeprefix(_VERDICT)[:1000] for line in reversed(lines) if line.startswith(_VERDICT)), "")
     if any(_OBJECTION.search(line) for line in lines):
         return Refused(words)
     if _NO_ANSWER.search(verdict or words):

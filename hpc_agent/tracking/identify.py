@@ -5,8 +5,8 @@ People give many jobs the same name, so that more must fit: the time of the subm
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from datetime import datetime
+from collections.abc import Collection, Mapping
+from datetime import datetime, timedelta
 
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import LiveJob
@@ -18,8 +18,12 @@ _LONG_NAME = 200
 """Bytes. sacct keeps 255 of a name, and squeue was asked for 256."""
 
 
+_SAME_CLOCK = timedelta(seconds=2)
+"""Between the clocks of two machines that keep time, whole seconds included."""
+
+
 class AmbiguousJobError(Exception):
-    """Several jobs fit. Which one is meant shows when it starts and notes itself down."""
+    """Jobs may be meant, and none certainly. Which one it is shows when it starts and notes itself down."""
 
 
 def carries_name(seen: str, given: str) -> bool:
@@ -48,22 +52,43 @@ class Identifier:
         """
         free = set(named) - self._taken(folder)
         records = self._scheduler.records(dict.fromkeys(free, plan.since)) if free else {}
-        return _only([job for job in free if (r := records.get(job)) and fits(r.name, r.submitted, plan)])
+        fitting = [job for job in free if (r := records.get(job)) and fits(r.name, r.submitted, plan)]
+        if len(fitting) > 1:
+            raise AmbiguousJobError(f"it may be one of {', '.join(sorted(fitting))}")
+        return fitting[0] if fitting else None
 
-    def by_name(self, folder: Folder, plan: Plan) -> JobId | None:
-        """The job that carries the name; None if there is none.
+    def by_name(self, folder: Folder, plan: Plan, until: datetime, *, exists: bool) -> JobId | None:
+        """The job that carries the name; None if there is certainly none.
+
+        ``until``: when sbatch had ended. ``exists``: it had ended well, so that there is a job.
 
         Raises:
             SchedulerUnavailableError: nothing is known.
-            AmbiguousJobError: more than one may be meant.
+            AmbiguousJobError: more than one may be meant, or one that was submitted a little before or after.
         """
         taken = self._taken(folder)
-        live = {array_of(job) for job in self._scheduler.live_jobs() if fits(job.name, job.submitted, plan)}
-        found = _only(live - taken)
-        if found is None:
-            ended = self._scheduler.find(plan.job_name, plan.since)
-            found = None if ended is None else JobId(ended.partition("_")[0])
-        return None if found in taken else found
+        found = {job: at for job, at in self._of_name(plan).items() if job not in taken}
+        during = _within(found, plan.since - _SAME_CLOCK, until + _SAME_CLOCK)
+        if len(during) == 1:
+            return during[0]
+        about = _within(found, plan.since - CLOCK_SKEW, until + CLOCK_SKEW)
+        if exists and not during and len(about) == 1:
+            return about[0]
+        if found:
+            raise AmbiguousJobError(f"it may be one of {', '.join(sorted(found))}")
+        return None
+
+    def _of_name(self, plan: Plan) -> dict[JobId, datetime]:
+        """Jobs that carry the name, with the times of their submission: those that are listed, else the newest that
+        ended."""
+        listed = (job for job in self._scheduler.live_jobs() if fits(job.name, job.submitted, plan))
+        found = {array_of(job): job.submitted for job in listed if job.submitted}
+        ended = None if found else self._scheduler.find(plan.job_name, plan.since)
+        if ended is not None:
+            record = self._scheduler.records({ended: plan.since}).get(ended)
+            if record is not None and record.submitted is not None:
+                found[JobId(ended.partition("_")[0])] = record.submitted
+        return found
 
     def _taken(self, folder: Folder) -> set[JobId]:
         """Jobs that other tasks have."""
@@ -85,7 +110,5 @@ def array_of(job: LiveJob) -> JobId:
     return JobId(job.id.partition("_")[0].partition("+")[0])
 
 
-def _only(found: Collection[JobId]) -> JobId | None:
-    if len(found) > 1:
-        raise AmbiguousJobError(f"{len(found)} jobs may be meant: {', '.join(sorted(found))}")
-    return next(iter(found), None)
+def _within(found: Mapping[JobId, datetime], earliest: datetime, latest: datetime) -> list[JobId]:
+    return [job for job, at in found.items() if earliest <= at <= latest]

@@ -47,6 +47,8 @@ class Job(Record, frozen=True, kw_only=True):
 class Unclear(Record, frozen=True, kw_only=True):
     """``unclear.json``: sbatch did not say whether, or which, job it made."""
 
+    at: datetime
+    """When sbatch had ended."""
     exit_code: int
     message: str
     looked_at: datetime | None = None

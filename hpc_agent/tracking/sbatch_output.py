@@ -6,7 +6,7 @@ from hpc_agent.domain.ids import JobId
 from hpc_agent.schedulers.slurm_answers import named_jobs
 
 _KEPT = 65536
-"""Bytes of it, for an error message."""
+"""Bytes of it, for an error message; and of a line, which is no answer if it is longer."""
 
 
 class SbatchOutput:
@@ -32,6 +32,7 @@ class SbatchOutput:
         if newline:
             self._line = rest
             self._read(bytes(whole))
+        del self._line[_KEPT:]
 
     def close(self) -> None:
         self._read(bytes(self._line))

@@ -222,7 +222,7 @@ class Submission:
     def _found_by_name(self, prepared: Prepared) -> str:
         """The id of a job of which sbatch said nothing, as with --quiet."""
         try:
-            return self._identifier.by_name(prepared.folder, prepared.plan) or ""
+            return self._identifier.by_name(prepared.folder, prepared.plan, self._clock.now(), exists=True) or ""
         except (SchedulerUnavailableError, AmbiguousJobError) as error:
             log.warning("the job's id is not known", error=error)
             return ""
@@ -236,7 +236,7 @@ class Submission:
             self._discard(prepared.folder)
             return
         message = answer.message if isinstance(answer, Uncertain) else output.text
-        unclear = Unclear(exit_code=code, message=message)
+        unclear = Unclear(at=self._clock.now(), exit_code=code, message=message)
         try:
             # A number that was taken for the job's before the rest of the answer came is not.
             prepared.folder.drop_job()

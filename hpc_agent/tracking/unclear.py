@@ -12,6 +12,7 @@ import msgspec
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.domain.ids import JobId, QueueId, TaskId
+from hpc_agent.domain.job import DOUBT_S
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.domain.verdict import in_one_line
 from hpc_agent.errors import HpcAgentError, SchedulerUnavailableError
@@ -58,14 +59,19 @@ class UnclearSubmissions:
             return
         tasks = self._client.tasks.glimpse([found.folder.task for found in submissions], budget=ONCE)
         for found in submissions:
-            task = found.folder.task
-            if task not in tasks:
-                log.info("its task was deleted", task=task)
-                found.folder.remove()
-            elif not found.unclear.given_up:
-                self._look_up(found, tasks[task].status)
-            elif tasks[task].status.is_final:
-                found.folder.remove()
+            seen = tasks.get(found.folder.task)
+            try:
+                self._settle(found, seen.status if seen else None)
+            except (HpcAgentError, OSError) as error:
+                log.warning("left for the next pass", task=found.folder.task, error=error)
+
+    def _settle(self, found: _Submission, status: TaskStatus | None) -> None:
+        """``status``: None of a task that was deleted."""
+        if status is None or (found.unclear.given_up and status.is_final):
+            log.info("looked for no more", task=found.folder.task)
+            found.folder.remove()
+        elif not found.unclear.given_up:
+            self._look_up(found, status)
 
     def _all(self) -> list[_Submission]:
         found = []
@@ -85,9 +91,11 @@ class UnclearSubmissions:
     def _look_up(self, found: _Submission, status: TaskStatus) -> None:
         folder, unclear, now = found.folder, found.unclear, self._clock.now()
         try:
-            job = self._identifier.by_name(folder, found.plan)
+            job = self._identifier.by_name(folder, found.plan, unclear.at, exists=unclear.exit_code == 0)
         except AmbiguousJobError as error:
-            log.warning("its job is not known yet", task=folder.task, error=error)
+            log.debug("its job is not known yet", task=folder.task, error=error)
+            if (now - unclear.at).total_seconds() > DOUBT_S:
+                self._give_up(found, status)
             return
         if job is not None:
             log.info("found the job of an unclear submission", task=folder.task, job=job)
@@ -106,7 +114,7 @@ class UnclearSubmissions:
         if unclear.exit_code == 0 or status not in (TaskStatus.QUEUED, TaskStatus.CREATED):
             folder.write_unclear(msgspec.structs.replace(unclear, given_up=True))
             return
-        reason = f"sbatch ended with exit code {unclear.exit_code} and there is no job: {unclear.message}"
+        reason = f"sbatch ended with exit code {unclear.exit_code} and no job is known: {unclear.message}"
         log.info("failed", task=folder.task, reason=reason)
         if found.plan.queue:
             self._client.queues.remove_task(QueueId(found.plan.queue), folder.task)
