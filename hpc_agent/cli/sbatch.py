@@ -78,12 +78,12 @@ def _submit(shared: Shared, line: CommandLine, script: Script) -> int:
         )
         return _ended(code)
 
-    def accepted(_job: str) -> None:
+    def follow() -> None:
         _follow(shared, folders)
         if sys.stderr.isatty():
             click.echo(f"hpc-agent: {prepared.page}", err=True)
 
-    return _ended(submission.run(prepared, script.stdin, accepted))
+    return _ended(submission.run(prepared, script.stdin, follow))
 
 
 def _prepare(shared: Shared, line: CommandLine, script: Script) -> tuple[Submission, Prepared, Folders]:

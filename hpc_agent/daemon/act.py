@@ -43,6 +43,7 @@ class Actor:
         self._said: dict[Attempt, tuple[Say, float]] = {}
 
     def cancel(self, attempt: Attempt, action: Cancel) -> None:
+        """The job is one of the sight's: it was listed under the attempt's name, or has claimed the task itself."""
         log.info("cancelling", task=attempt.task, job=action.job, why=action.why)
         self._scheduler.cancel([action.job], only_pending=action.only_pending)
 
@@ -77,7 +78,7 @@ class Actor:
         files.directory.write_submission(msgspec.structs.replace(files.submission, state="accepted", job=action.job))
 
     def look_up(self, attempt: Attempt, files: Files, action: LookUp) -> bool:
-        """Search for a job that may or may not exist; True if there is none and it is time to submit again."""
+        """Search for a job that may or may not exist; True if there is none and it is time to act on that."""
         assert files.submission is not None
         # No job had this name before the first submission; before another one there was one that ended.
         record = files.submission
@@ -85,6 +86,9 @@ class Actor:
         if job is not None:
             self.adopt(files, Adopt(job))
             return False
+        if record.looked_at is None:
+            looked = msgspec.structs.replace(record, looked_at=self._clock.now())
+            files.directory.write_submission(looked)
         return action.give_up
 
     def finish(self, attempt: Attempt, files: Files) -> None:

@@ -38,7 +38,15 @@ class Files:
         record = self.submission
         if record is None:
             return None
-        return Submitted(Handed(record.state), record.at, JobId(record.job) if record.job else None, record.tries)
+        return Submitted(
+            Handed(record.state),
+            record.at,
+            JobId(record.job) if record.job else None,
+            record.tries,
+            record.message,
+            record.doubt,
+            record.looked_at,
+        )
 
     @property
     def claimed(self) -> Claimed | None:

@@ -26,9 +26,9 @@ from hpc_agent.daemon.unsettled import Unsettled
 from hpc_agent.domain import actions as due
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.choose import Lane, choose, rotated
-from hpc_agent.domain.decide import decide
+from hpc_agent.domain.decide import decide, explain_doubt
 from hpc_agent.domain.ids import QueueId, WorkerId
-from hpc_agent.domain.job import Later, Refused, Uncertain
+from hpc_agent.domain.job import Doubt, Later, Refused, Uncertain
 from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.schedule import Schedule
 from hpc_agent.domain.sight import Rules
@@ -56,7 +56,7 @@ log = Events("daemon")
 
 REPORT_INTERVAL_S = 30.0
 LATER_S = 30.0
-"""How long a queue's tasks wait after the scheduler said that a limit is met, or nothing clear."""
+"""How long a queue's tasks wait after the scheduler said that a limit is met, or gave no answer."""
 _FAILURES = 2
 """So many calls without an answer in one pass, and it is not the task but the server or the scheduler."""
 _LONGEST_BACKOFF_S = 120.0
@@ -123,7 +123,7 @@ class Daemon:
         self._shelved: dict[Attempt, float] = {}
         """Until when those wait whose submission the server or the scheduler gave no answer to."""
         self._is_unclear = False
-        """Whether sbatch gave no clear answer in this pass."""
+        """Whether the scheduler gave sbatch no answer in this pass."""
 
     def stop(self) -> None:
         """Ask ``run`` to return soon; may be called from a signal handler."""
@@ -224,8 +224,13 @@ class Daemon:
         match action:
             case due.Submit(number):
                 submits[attempt] = number
-            case due.LookUp(number):
-                if actor.look_up(attempt, files, action):
+            case due.LookUp(number, refusal=refusal):
+                if not actor.look_up(attempt, files, action):
+                    return
+                if refusal:
+                    failed = due.Refuse(TaskStatus.FAILED, refusal)
+                    actor.refuse(attempt, files.directory, self._queue_of(world, attempt), failed)
+                else:
                     submits[attempt] = number
             case due.Refuse():
                 actor.refuse(attempt, files.directory, self._queue_of(world, attempt), action)
@@ -302,9 +307,11 @@ class Daemon:
             reason = f"the scheduler refused the job: {answer.message}"
             self._actor.refuse(attempt, directory, queue, due.Refuse(TaskStatus.FAILED, reason))
         elif isinstance(answer, Uncertain):
-            # A controller that freezes lets each sbatch wait for minutes.
-            self._is_unclear = True
-            self._later_until[queue.id] = self._clock.monotonic() + LATER_S
+            if answer.doubt is Doubt.NO_ANSWER:
+                # A controller that freezes lets each sbatch wait for minutes.
+                self._is_unclear = True
+                self._later_until[queue.id] = self._clock.monotonic() + LATER_S
+            self._actor.say(attempt, explain_doubt(answer.doubt, answer.message), directory)
         elif isinstance(answer, Later):
             self._actor.say(attempt, due.Say(f"Waiting to be submitted: {answer.message}"), directory)
             # Asking for the next of the queue at once would only load the controller. Others may have other limits.

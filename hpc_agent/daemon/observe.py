@@ -102,9 +102,9 @@ class Observer:
         queues = [queue for queue in self._look_at_queues() if served is None or queue.id in served]
         entries = self._entries(queues)
         live = self._scheduler.live_jobs()
-        jobs = _by_attempt(live)
+        jobs = _by_name(live)
         files = self._files(entries, jobs)
-        jobs |= _by_id(live, {a: found for a, found in files.items() if a not in jobs})
+        jobs |= {attempt: [job] for attempt, job in self._renamed(files, live).items() if attempt not in jobs}
         if served is not None:
             files = {a: found for a, found in files.items() if a in entries or found.queue in served}
         claimed = [attempt for attempt, found in files.items() if found.claimed]
@@ -133,6 +133,13 @@ class Observer:
 
     def _entries(self, queues: Iterable[Queue]) -> dict[Attempt, QueueEntry]:
         return {self._attempt(queue, entry): entry for queue in queues for entry in queue.entries}
+
+    def _renamed(self, files: Mapping[Attempt, Files], live: Sequence[LiveJob]) -> dict[Attempt, LiveJob]:
+        """Jobs that changed their names: they are known by the id that sbatch answered or that they wrote down."""
+        listed = {job.id: job for job in live if parse_job_name(job.name) is None}
+        return {
+            a: job for a, found in files.items() if (job := listed.get(found.job or JobId(""))) and _is_job(found, job)
+        }
 
     def _files(self, entries: Collection[Attempt], jobs: Collection[Attempt]) -> dict[Attempt, Files]:
         """The run directories that matter: of entries, of live jobs, and all of ours that are not settled."""
@@ -252,7 +259,7 @@ class Observer:
             return 0
 
 
-def _by_attempt(live: Iterable[LiveJob]) -> dict[Attempt, list[LiveJob]]:
+def _by_name(live: Iterable[LiveJob]) -> dict[Attempt, list[LiveJob]]:
     found: dict[Attempt, list[LiveJob]] = {}
     for job in live:
         attempt = parse_job_name(job.name)
@@ -261,10 +268,14 @@ def _by_attempt(live: Iterable[LiveJob]) -> dict[Attempt, list[LiveJob]]:
     return found
 
 
-def _by_id(live: Iterable[LiveJob], files: Mapping[Attempt, Files]) -> dict[Attempt, list[LiveJob]]:
-    """Jobs that are there under another name: a job's owner may rename it (``scontrol update JobName``)."""
-    jobs = {job.id: job for job in live}
-    return {attempt: [jobs[found.job]] for attempt, found in files.items() if found.job in jobs}
+def _is_job(files: Files, job: LiveJob) -> bool:
+    """Whether a job of our id, but another name, is ours: ids are used again. A requeue renews the submission time,
+    and only a job that wrote its claim down can have been requeued while it ran."""
+    if files.submission is None or job.submitted is None:
+        return False
+    if files.claimed and files.claimed.job == job.id:
+        return job.submitted >= files.submission.at - CLOCK_SKEW
+    return abs(job.submitted - files.submission.at) <= CLOCK_SKEW + _SUBMISSION
 
 
 def _is_of(record: JobRecord, attempt: Attempt, since: datetime) -> bool:

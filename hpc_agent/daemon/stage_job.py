@@ -10,7 +10,7 @@ from hpc_agent.daemon.launch import Launch
 from hpc_agent.daemon.stage import PREPARING
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.ids import JobId
-from hpc_agent.domain.job import Accepted, JobRecord, Later, Refused
+from hpc_agent.domain.job import Accepted, Doubt, JobRecord, Later, Refused, Uncertain
 from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.resources import Resources
 from hpc_agent.domain.task import Task
@@ -75,7 +75,8 @@ class StageJobs:
         return None
 
     def says(self, attempt: Attempt) -> str:
-        return PREPARING
+        job = self._runs.of(attempt).stage_job()
+        return f"sbatch failed for the job that prepares it: {job.error}" if job and job.error else PREPARING
 
     def drop(self, attempt: Attempt) -> None:
         """Its task left the queue: nobody waits for what a job of ours stages."""
@@ -109,10 +110,12 @@ class StageJobs:
             directory.write_stage_job(msgspec.structs.replace(record, job=answer.job))
             log.info("staging job", task=task.id, job=answer.job, tries=tries)
             return
-        self._paused_until = self._clock.monotonic() + _PAUSE_S
         log.warning("no staging job yet", task=task.id, said=answer.message)
-        if not isinstance(answer, Later):
-            directory.write_stage_job(record)
+        failed = isinstance(answer, Uncertain) and answer.doubt is Doubt.UNKNOWN_ERROR
+        if isinstance(answer, Later) or answer.doubt is Doubt.NO_ANSWER:
+            self._paused_until = self._clock.monotonic() + _PAUSE_S
+        if isinstance(answer, Uncertain):
+            directory.write_stage_job(msgspec.structs.replace(record, error=answer.message if failed else ""))
 
     def _request(self, task: Task, directory: RunDirectory, name: str) -> SubmitRequest:
         resources = self._settings.hpc.envs.resources.over(self._settings.hpc.resources.over(Resources()))
@@ -133,13 +136,25 @@ class StageJobs:
         return SubmitRequest(script, name, directory.path, context.output, resources)
 
     def _look_up(self, directory: RunDirectory, record: StageJob) -> int:
-        """Search for a job that may or may not exist; the number of the next try, once it is time for one."""
+        """Search for a job that may or may not exist; the number of the next try, once it is time for one.
+
+        Raises:
+            EnvironmentBuildError: sbatch had failed, and no job came of it.
+        """
         job = self._scheduler.find(_name(directory.attempt), record.at)
         if job is not None:
             directory.write_stage_job(msgspec.structs.replace(record, job=job))
             return 0
-        late = abs((self._clock.now() - record.at).total_seconds()) > _LOOK_UP_S
-        return record.tries if late else 0
+        now = self._clock.now()
+        if record.error and record.looked_at is None:
+            directory.write_stage_job(msgspec.structs.replace(record, looked_at=now))
+            return 0
+        since = record.looked_at if record.error and record.looked_at else record.at
+        if abs((now - since).total_seconds()) <= _LOOK_UP_S:
+            return 0
+        if record.error:
+            raise EnvironmentBuildError(f"the scheduler refused the staging job: {record.error}")
+        return record.tries
 
     def _check(self, directory: RunDirectory, record: StageJob) -> int:
         """Whether the job lives; the number of the next try where the site lost or ended it.

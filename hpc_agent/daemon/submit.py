@@ -141,7 +141,9 @@ class Submitter:
             directory.write_submission(record)
             log.info("submitted", task=task.id, job=answer.job, queue=queue.name, attempt=directory.attempt.id)
         elif isinstance(answer, Uncertain):
-            directory.write_submission(msgspec.structs.replace(record, state="uncertain", message=answer.message))
+            directory.write_submission(
+                msgspec.structs.replace(record, state="uncertain", message=answer.message, doubt=answer.doubt)
+            )
             log.warning("uncertain", task=task.id, attempt=directory.attempt.id, said=answer.message)
         elif before is not None:
             directory.write_submission(before)

@@ -24,10 +24,12 @@ class Adopt:
 
 @dataclass(frozen=True)
 class LookUp:
-    """Ask squeue and sacct for the name; nothing found means: submit as try ``number``, if ``give_up`` is set."""
+    """Ask squeue and sacct for the name. Nothing found means, if ``give_up`` is set: submit as try ``number``, or where
+    sbatch had failed, fail the task with ``refusal``."""
 
     number: int
     give_up: bool
+    refusal: str = ""
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from hpc_agent.domain.actions import (
     Settle,
     Submit,
 )
-from hpc_agent.domain.job import JobRecord, JobState, LiveJob
+from hpc_agent.domain.job import Doubt, JobRecord, JobState, LiveJob
 from hpc_agent.domain.judge import judge
 from hpc_agent.domain.sight import Ended, Handed, Hold, Rules, Sight, Submitted
 from hpc_agent.domain.status import TaskStatus
@@ -151,9 +151,8 @@ def _queued_without_job(sight: Sight, now: datetime, rules: Rules) -> Due:
     submitted = sight.submitted
     if submitted is None:
         return (Submit(),)
-    age = abs((now - submitted.at).total_seconds())
     if submitted.state is not Handed.ACCEPTED:
-        return (LookUp(submitted.tries + 1, give_up=age > rules.look_up_for),)
+        return _look_up(submitted, now, rules)
     record = sight.record
     if record is None:
         if sight.gone_for <= rules.lost_after:
@@ -168,6 +167,25 @@ def _queued_without_job(sight: Sight, now: datetime, rules: Rules) -> Due:
         return _after_claim(sight, Refuse(verdict.status, reason))
     words = f"{submitted.tries} jobs ended without taking the task; the last: {verdict.reason}"
     return _again(sight, submitted, words, rules)
+
+
+def _look_up(submitted: Submitted, now: datetime, rules: Rules) -> Due:
+    """The job may exist. An error of sbatch in unknown words was a refusal if two looks, ``look_up_for`` apart, find no
+    job while the scheduler answers; after other unclear answers the task is submitted again."""
+    failed = submitted.doubt is Doubt.UNKNOWN_ERROR
+    since = submitted.looked_at if failed else submitted.at
+    late = since is not None and abs((now - since).total_seconds()) > rules.look_up_for
+    refusal = f"the scheduler refused the job: {submitted.message}" if failed else ""
+    said = (explain_doubt(submitted.doubt, submitted.message),) if submitted.doubt else ()
+    return (*said, LookUp(submitted.tries + 1, give_up=late, refusal=refusal))
+
+
+def explain_doubt(doubt: Doubt, message: str) -> Say:
+    """What a task says while it is not known whether it has a job."""
+    if doubt is Doubt.UNKNOWN_ERROR:
+        text = f"sbatch failed: {message}; the task fails with that unless a job of it shows up"
+        return Say(text, console=text)
+    return Say(f"sbatch gave no clear answer, looking for its job: {message}")
 
 
 def _again(sight: Sight, submitted: Submitted, words: str, rules: Rules) -> Due:

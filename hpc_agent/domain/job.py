@@ -73,6 +73,8 @@ class LiveJob:
     expected_start: datetime | None = None
     nodes: str = ""
     restarts: int = 0
+    submitted: datetime | None = None
+    """When it was submitted, or requeued; None where the scheduler does not say."""
     scheduler: str = "Slurm"
 
     @property
@@ -165,11 +167,23 @@ class Later:
     message: str
 
 
+class Doubt(Enum):
+    """Why it is not known whether a submission made a job."""
+
+    NO_ANSWER = "no answer"
+    """Nothing came back, or words about the way to the controller: other submissions would meet the same."""
+    NO_JOB_ID = "no job id"
+    """sbatch ended well, but did not say clearly which job it made."""
+    UNKNOWN_ERROR = "unknown error"
+    """sbatch failed, in words that are not known. If no job comes of it, it was a refusal."""
+
+
 @dataclass(frozen=True)
 class Uncertain:
     """Anything else. The job may exist: look it up by name, never submit again blindly (slurm.md 2)."""
 
     message: str
+    doubt: Doubt = Doubt.NO_ANSWER
 
 
 Submission = Accepted | Refused | Later | Uncertain

@@ -9,7 +9,7 @@ from enum import Enum
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.ending import Cause
 from hpc_agent.domain.ids import JobId
-from hpc_agent.domain.job import JobRecord, LiveJob
+from hpc_agent.domain.job import Doubt, JobRecord, LiveJob
 from hpc_agent.domain.queue import QueueEntry
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.domain.verdict import Clues
@@ -31,6 +31,11 @@ class Submitted:
     at: datetime
     job: JobId | None = None
     tries: int = 1
+    message: str = ""
+    """What sbatch said, if that was not clear."""
+    doubt: Doubt | None = None
+    looked_at: datetime | None = None
+    """When the job was first looked for and not found, by a scheduler that answered."""
 
 
 @dataclass(frozen=True)

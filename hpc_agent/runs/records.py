@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 
 from hpc_agent.domain.ending import Cause
-from hpc_agent.domain.job import JobRecord
+from hpc_agent.domain.job import Doubt, JobRecord
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +33,10 @@ class Submission(Record, frozen=True, kw_only=True):
     tries: int = 1
     """How often this attempt was handed to the scheduler."""
     message: str = ""
+    """What sbatch said, if that was not clear."""
+    doubt: Doubt | None = None
+    looked_at: datetime | None = None
+    """When the job was first looked for and not found, by a scheduler that answered."""
 
 
 class StageJob(Record, frozen=True, kw_only=True):
@@ -46,6 +50,10 @@ class StageJob(Record, frozen=True, kw_only=True):
     tries: int = 1
     gone_since: datetime | None = None
     """When a pass first missed it, while there was no result."""
+    error: str = ""
+    """What sbatch said when it failed in words that are not known."""
+    looked_at: datetime | None = None
+    """When the job was first looked for and not found, by a scheduler that answered."""
 
 
 class Claim(Record, frozen=True, kw_only=True):

@@ -95,6 +95,12 @@ class Scheduler(Protocol):
     def cancel(self, jobs: Sequence[JobId], *, only_pending: bool = False) -> None:
         """Cancel these jobs; with ``only_pending`` those that started meanwhile are left alone.
 
+        Each must be known for the one that is meant. Its id alone is no evidence: it may have been read out of a site's
+        greeting, or be used again. A job is known when the scheduler lists it, or did so before, under the name that it
+        was submitted with and not submitted before that; or when it wrote its id down itself, from within. What was
+        known once stays so: people rename their jobs, and so do the jobs. Any other job is left alone, and the log says
+        so, and the task where there is one.
+
         Raises:
             SchedulerUnavailableError: it is not known whether the request arrived.
         """

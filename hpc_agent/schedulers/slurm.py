@@ -43,10 +43,10 @@ def time(text: str) -> datetime | None:
 # ---------------------------------------------------------------- sbatch, scancel, scontrol
 
 
-def sbatch(request: SubmitRequest, extra: Sequence[str] = ()) -> list[str]:
+def sbatch(request: SubmitRequest, extra: Sequence[str] = (), *, parsable: bool = True) -> list[str]:
     return [
         "sbatch",
-        "--parsable",
+        *(["--parsable"] if parsable else []),
         f"--job-name={request.job_name}",
         f"--chdir={request.workdir}",
         # "%" stands for job fields in a file name.
@@ -58,9 +58,16 @@ def sbatch(request: SubmitRequest, extra: Sequence[str] = ()) -> list[str]:
     ]
 
 
-def scancel(jobs: Iterable[JobId], *, only_pending: bool = False, cluster: str = "") -> list[str]:
+def scancel(jobs: Iterable[JobId], *, only_pending: bool = False, cluster: str = "", name: str = "") -> list[str]:
+    """With ``name`` scancel itself leaves jobs of other names alone, without a word; checked on 22.05."""
     pending = ["--state=PENDING"] if only_pending else []
-    return ["scancel", *pending, *([f"--clusters={cluster}"] if cluster else []), *jobs]
+    elsewhere = [f"--clusters={cluster}"] if cluster else []
+    return ["scancel", *pending, *elsewhere, *([f"--name={name}"] if name else []), *jobs]
+
+
+def squeue_name(job: JobId, cluster: str) -> list[str]:
+    """The name of one job on another cluster, on a line of its own."""
+    return ["squeue", f"--clusters={cluster}", "--noheader", "--all", "--states=all", f"--jobs={job}", "--format=%j"]
 
 
 _GONE = re.compile(r"Invalid job id specified|already completing or completed", re.IGNORECASE)
@@ -178,6 +185,7 @@ def live_job(row: QueueRow) -> LiveJob:
         expected_start=row.start if waits else None,
         nodes=row.nodes,
         restarts=row.restarts or 0,
+        submitted=row.submitted,
     )
 
 

@@ -1,19 +1,35 @@
-"""What sbatch's answer means: accepted, refused, later, or uncertain (slurm.md section 2)."""
+"""What sbatch's answer means: accepted, refused, later, or uncertain (slurm.md section 2).
+
+Sites wrap sbatch: greetings, notes and numbers of their own stand before and after its answer. A job's id is read only
+from what sbatch itself prints; where that is not clear, the job is looked up by its name.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from hpc_agent.domain.ids import JobId
-from hpc_agent.domain.job import Accepted, Later, Refused, Submission, Uncertain
+from hpc_agent.domain.job import Accepted, Doubt, Later, Refused, Submission, Uncertain
 
-_ID = re.compile(r"^(?P<job>\d+)(;(?P<cluster>\S+))?$", re.MULTILINE)
+_SENTENCE = re.compile(r"(?:sbatch: )?Submitted batch job (?P<job>[1-9][0-9]{0,9})(?: on cluster (?P<cluster>\S+))?")
+_PARSABLE = re.compile(r"(?P<job>[1-9][0-9]{0,9})(?:;(?P<cluster>[^\s;]+))?")
+_TERMINAL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\^_])")
+"""Colours, titles and links that are meant for a terminal."""
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1f\x7f-\x9f]")
 
-_UNCERTAIN = re.compile(
+_NO_ANSWER = re.compile(
     # The request may have arrived: sbatch says these also of jobs that the controller did queue.
     r"Socket timed out|Zero Bytes were transmitted|Unable to contact slurm controller|Message (send|receive) failure"
     r"|Communication (connection|shutdown) failure|Transport endpoint|Connection (refused|reset|timed out)|Broken pipe"
-    r"|Unexpected message received|Protocol authentication error|Header lengths are longer"
+    r"|Unexpected message received|Protocol authentication error|Header lengths are longer|Insane message length"
+    r"|Received (zero length message|message length < 0)|Failed to send entire message|Incompatible versions"
+    # The site, not the task, has something to mend: the same submission succeeds when it has done so.
+    r"|I/O error writing script|Slurm internal error|Memory management error|Cannot allocate memory"
+    r"|Too many open files|No space left on device|Disk quota exceeded|Input/output error|No route to host"
+    r"|Network is unreachable|Can't find an address|unable to resolve|Could not establish a configuration source"
+    r"|munge|authentication (agent|public key|credential)|credential invalid|generating job credential",
+    re.IGNORECASE,
 )
 _LATER = re.compile(
     r"\b(QOS|Assoc)\w*Submit\w*Limit\b"
@@ -40,34 +56,82 @@ _REFUSED = re.compile(
     r"|Unable to open file|Batch script is empty|does not look like a batch script|DOS line breaks|sbatch --help",
     re.IGNORECASE,
 )
-_SITE_POLICY = "Batch job submission failed: Unspecified error"
-"""How sbatch ends when a site's job_submit plugin said no, after the plugin's own words."""
+_OBJECTION = re.compile(r"^(?:\S+: line [0-9]+: Unmatched|Invalid directive found|contain a NULL character)")
+"""Lines about the script alone. The rest of such a line is the script's own text, which may hold any other words."""
+_VERDICT = "Batch job submission failed: "
+"""Begins the line with which sbatch ends; what follows is Slurm's, without text of the job."""
+_SITE_POLICY = "Unspecified error"
+"""The verdict where a site's job_submit plugin said no, after the plugin's own words."""
+_REFUSES_PARSABLE = re.compile(r"(?<![\w/.])(?:--)?parsable\b(?!/)", re.IGNORECASE)
+_ENDED_BY_OTHERS = 124
+"""From here on an exit code is a time limit's, the shell's, or stands for a signal."""
 
 
-def parse_sbatch(returncode: int, stdout: str, stderr: str) -> Submission:
+def named_jobs(stdout: str, *, parsable: bool) -> tuple[Accepted, ...]:
+    """The jobs that sbatch may have named, each once. Only one is an answer; several, such as a number in a site's
+    greeting beside that of ``--parsable``, are told apart by the job's name and never by their order.
+
+    ``parsable``: the option was given. Without it a number on a line of its own is not sbatch's.
+    """
+    found: dict[str, str] = {}
+    for line in re.split(r"[\r\n]+", _TERMINAL.sub("", stdout)):
+        text = line.strip()
+        match = _SENTENCE.fullmatch(text) or (_PARSABLE.fullmatch(text) if parsable else None)
+        if match:
+            found[match["job"]] = match["cluster"] or found.get(match["job"], "")
+    return tuple(Accepted(JobId(job), cluster) for job, cluster in found.items())
+
+
+def parse_sbatch(returncode: int, stdout: str, stderr: str, *, parsable: bool = True) -> Submission:
     """Classify sbatch's answer. With exit code 0 words on stderr are no failure: it may have retried inside."""
+    named = named_jobs(stdout, parsable=parsable)
+    lines = _lines(stderr) or _lines(stdout)
     if returncode == 0:
-        # Some sites wrap sbatch and print more: the last matching line is the id.
-        ids = list(_ID.finditer(stdout))
-        if not ids:
-            return Uncertain(f"sbatch ended with exit code 0 but printed no job id: {_words(stdout, stderr)}")
-        return Accepted(JobId(ids[-1]["job"]), ids[-1]["cluster"] or "")
-    words = _words(stdout, stderr)
-    if not words or _UNCERTAIN.search(words):
-        return Uncertain(words or f"sbatch ended with exit code {returncode} and said nothing")
+        if len(named) == 1:
+            return named[0]
+        what = f"{len(named)} numbers that may be its job" if named else "no job id"
+        return Uncertain(f"sbatch ended with exit code 0 but printed {what}: {_joined(lines)}", Doubt.NO_JOB_ID)
+    if not lines:
+        doubt = Doubt.UNKNOWN_ERROR if 0 < returncode < _ENDED_BY_OTHERS else Doubt.NO_ANSWER
+        return Uncertain(f"sbatch ended with exit code {returncode} and said nothing", doubt)
+    answer = _failure(lines)
+    if named and not isinstance(answer, Uncertain):
+        return Uncertain(answer.message, Doubt.UNKNOWN_ERROR)  # a wrapper may have failed after sbatch did its work
+    return answer
+
+
+def _failure(lines: Sequence[str]) -> Refused | Later | Uncertain:
+    """Lines may quote the job's own text, so the verdict is heard before them."""
+    words = _joined(lines)
+    verdict = next((line.removeprefix(_VERDICT)[:1000] for line in reversed(lines) if line.startswith(_VERDICT)), "")
+    if any(_OBJECTION.search(line) for line in lines):
+        return Refused(words)
+    if _NO_ANSWER.search(verdict or words):
+        return Uncertain(words)
+    if _REFUSED.search(verdict):
+        return Refused(words)
     if _LATER.search(words) and not _LIMIT_OF_THIS_JOB.search(words):
         return Later(words)
-    if _REFUSED.search(words) or _LIMIT_OF_THIS_JOB.search(words) or _says_site(words):
+    says_site = verdict == _SITE_POLICY and len(lines) > 1
+    if says_site or _REFUSED.search(words) or _LIMIT_OF_THIS_JOB.search(words):
         return Refused(words)
-    return Uncertain(words)
+    return Uncertain(words, Doubt.UNKNOWN_ERROR)
 
 
-def _says_site(words: str) -> bool:
-    return _SITE_POLICY in words and words != _SITE_POLICY
+def refuses_parsable(answer: Submission) -> bool:
+    """Whether sbatch, or a site's wrapper of it, objects to ``--parsable`` in whatever words."""
+    if not isinstance(answer, (Refused, Uncertain)):
+        return False
+    failed = isinstance(answer, Refused) or answer.doubt is Doubt.UNKNOWN_ERROR
+    return failed and bool(_REFUSES_PARSABLE.search(answer.message))
 
 
-def _words(stdout: str, stderr: str) -> str:
-    """What sbatch said, on one line, without the prefix of each line."""
-    text = stderr.strip() or stdout.strip()
-    lines = (re.sub(r"^sbatch: (error: |fatal: |warning: )?", "", line).strip() for line in text.splitlines())
-    return "; ".join(line for line in lines if line)[:1000]
+def _lines(text: str) -> list[str]:
+    """What was said, without the prefix of each line, without blank ones and without what is meant for a terminal."""
+    plain = _TERMINAL.sub("", text)
+    lines = (_CONTROL.sub(" ", line).strip() for line in re.split(r"[\r\n]+", plain))
+    return [said for line in lines if (said := re.sub(r"^sbatch: (error: |fatal: |warning: )?", "", line).strip())]
+
+
+def _joined(lines: Sequence[str]) -> str:
+    return "; ".join(lines)[:1000]

@@ -10,16 +10,27 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from hpc_agent import process
+from hpc_agent.clock import SYSTEM
 from hpc_agent.config.settings import SlurmSettings
 from hpc_agent.domain.ids import JobId
-from hpc_agent.domain.job import Accepted, JobRecord, JobState, LiveJob, Refused, Submission, Uncertain, unanswered
+from hpc_agent.domain.job import (
+    Accepted,
+    Doubt,
+    JobRecord,
+    JobState,
+    LiveJob,
+    Refused,
+    Submission,
+    Uncertain,
+    unanswered,
+)
 from hpc_agent.domain.room import Room
 from hpc_agent.errors import ProcessError, SchedulerUnavailableError
 from hpc_agent.logs import Events
 from hpc_agent.schedulers import slurm
 from hpc_agent.schedulers.base import About, SubmitRequest
 from hpc_agent.schedulers.environment import for_queries, scrubbed
-from hpc_agent.schedulers.slurm_answers import parse_sbatch
+from hpc_agent.schedulers.slurm_answers import named_jobs, parse_sbatch, refuses_parsable
 from hpc_agent.schedulers.slurm_table import new_delimiter
 from hpc_agent.schedulers.slurm_versions import notes, parse_version
 
@@ -48,6 +59,8 @@ class SlurmScheduler:
         self._reported: set[str] = set()
         self._listed_all = True
         """Whether each row of the last ``live_jobs`` could be read."""
+        self._parsable = True
+        """False once a site's wrapper of sbatch has refused the option."""
 
     def cluster(self) -> str:
         if not self._cluster:
@@ -72,23 +85,66 @@ class SlurmScheduler:
         return self._known_config
 
     def submit(self, request: SubmitRequest) -> Submission:
-        argv = slurm.sbatch(request, self._settings.sbatch_args)
+        since = SYSTEM.now()
+        said = self._submit_once(request)
+        if self._parsable and refuses_parsable(said):
+            said = self._without_parsable(request, said, since)
+        return self._unless_elsewhere(request, said) if isinstance(said, Accepted) and said.cluster else said
+
+    def _submit_once(self, request: SubmitRequest) -> Submission:
+        """sbatch's answer. A job that it did not name clearly is looked up by its name."""
+        argv = slurm.sbatch(request, self._settings.sbatch_args, parsable=self._parsable)
+        since = SYSTEM.now()
         try:
             answer = process.run(
                 argv, timeout=self._settings.sbatch_timeout, env=self._job_environ, cwd=request.workdir
             )
         except ProcessError as error:
             return Uncertain(str(error))
-        said = parse_sbatch(answer.returncode, answer.stdout, answer.stderr)
-        return self._unless_elsewhere(said) if isinstance(said, Accepted) and said.cluster else said
+        said = parse_sbatch(answer.returncode, answer.stdout, answer.stderr, parsable=self._parsable)
+        if not isinstance(said, Uncertain) or said.doubt is Doubt.NO_ANSWER:
+            return said
+        named = said.doubt is Doubt.NO_JOB_ID or named_jobs(answer.stdout, parsable=self._parsable)
+        return self._by_name(request.job_name, since) or said if named else said
 
-    def _unless_elsewhere(self, said: Accepted) -> Submission:
+    def _by_name(self, job_name: str, since: datetime) -> Accepted | None:
+        try:
+            found = self.find(job_name, since)
+        except SchedulerUnavailableError as error:
+            log.warning("sbatch named no job clearly, and none can be looked up", name=job_name, error=error)
+            return None
+        return Accepted(found) if found else None
+
+    def _without_parsable(self, request: SubmitRequest, said: Submission, since: datetime) -> Submission:
+        """Once more without an option that a site's wrapper of sbatch may refuse; not where a job may exist."""
+        try:
+            found = self.find(request.job_name, since)
+        except SchedulerUnavailableError:
+            return said
+        if found is not None:
+            return Accepted(found)
+        self._parsable = False
+        answer = self._submit_once(request)
+        # Any other answer is no evidence that it was the option.
+        self._parsable = not isinstance(answer, Accepted)
+        if not self._parsable:
+            log.info("sbatch is called without --parsable from now on: it was refused here")
+        return answer
+
+    def _unless_elsewhere(self, request: SubmitRequest, said: Accepted) -> Submission:
         """A job on another cluster shows in no answer to us: it would be called lost while it runs."""
         try:
             own = self._own_name()
             if said.cluster == own:
                 return said
-            self._run(slurm.scancel([said.job], cluster=said.cluster))
+            names = self._ask(slurm.squeue_name(said.job, said.cluster)).splitlines()
+            if request.job_name not in (name.strip() for name in names):
+                return Uncertain(
+                    f"sbatch named job {said.job} on cluster {said.cluster}, which is not called {request.job_name}: "
+                    "nothing was cancelled",
+                    Doubt.NO_JOB_ID,
+                )
+            self._run(slurm.scancel([said.job], cluster=said.cluster, name=request.job_name))
         except SchedulerUnavailableError as error:
             return Uncertain(f"job {said.job} went to cluster {said.cluster}: {error}")
         return Refused(

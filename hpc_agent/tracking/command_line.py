@@ -89,6 +89,8 @@ class CommandLine:
     """Empty: from standard input, or ``--wrap``."""
     arguments: tuple[str, ...] = ()
     heterogeneous: bool = False
+    parsable: bool = False
+    """Of any component of a heterogeneous job; checked on 22.05."""
     insert_at: int = 0
     """Where in ``words`` a further option may stand so that it beats those before it."""
 
@@ -118,6 +120,7 @@ def parse(words: Sequence[str], is_file: Callable[[str], bool] = lambda _: False
         script=script,
         arguments=tuple(arguments),
         heterogeneous=reader.heterogeneous,
+        parsable=reader.parsable,
         insert_at=insert_at,
     )
 
@@ -129,6 +132,7 @@ class _Reader:
         self.own: dict[str, str] = {}
         self.options: dict[str, str] = {}
         self.heterogeneous = False
+        self.parsable = False
         self._is_file = is_file
 
     def keep(self) -> str:
@@ -186,6 +190,7 @@ class _Reader:
                 return
 
     def _set(self, name: str, value: str) -> None:
+        self.parsable |= name == "parsable"
         if not self.heterogeneous:
             self.options[_SAME.get(name, name)] = value
 

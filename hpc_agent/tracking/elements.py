@@ -58,7 +58,7 @@ def element(client: Client, folder: Folder, environ: Mapping[str, str], clock: C
 
 def _note(own: Folder, array: Plan, job: str) -> None:
     own.create(Plan(task=own.task, since=array.since, cluster=array.cluster, hooked=True))
-    own.write_job(Job(id=job))
+    own.write_job(Job(id=job, known=True))
 
 
 def _clone(client: Client, array: TaskId, plan: Plan, job: str, index: int) -> TaskId:

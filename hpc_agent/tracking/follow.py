@@ -18,10 +18,13 @@ from hpc_agent.tracking import due, outputs
 from hpc_agent.tracking.beginning import Start, begin
 from hpc_agent.tracking.look import Observer, Tracked
 from hpc_agent.tracking.records import Folders
+from hpc_agent.tracking.unclear import UnclearSubmissions
 
 log = Events("follow")
 
 _LONGEST_BACKOFF_S = 120.0
+_LOOK_UP_S = 60.0
+"""Between two looks for a job of which sbatch said nothing clear."""
 _EVERY_S = 60.0
 """How often a task's message may change, and how often the server hears that a task is alive."""
 
@@ -34,6 +37,9 @@ class Follower:
         self._scheduler = scheduler
         self._settings = settings
         self._observer = Observer(client, scheduler, folders, clock)
+        # A site that calls jobs lost sooner is less patient with this too.
+        look_up_for = min(_LOOK_UP_S, settings.hpc.slurm.lost_after)
+        self._unclear = UnclearSubmissions(client, scheduler, folders, clock, look_up_for)
         self._clock = clock
         self._last: dict[tuple[str, TaskId], float] = {}
 
@@ -57,14 +63,15 @@ class Follower:
         Raises:
             ServerUnreachableError, SchedulerUnavailableError: nothing was seen.
         """
+        self._unclear.run_pass()
         sights = self._observer.look()
         for tracked, sight in sights:
             for action in due.decide(sight, self._settings.hpc.slurm.lost_after):
                 self._guarded(tracked, action)
-        return sum(1 for tracked, _ in sights if tracked.folder.path.exists())
+        return self._unclear.left() + sum(1 for tracked, _ in sights if tracked.folder.path.exists())
 
     def has_work(self) -> bool:
-        return bool(self._observer.followed())
+        return bool(self._observer.followed() or self._unclear.left())
 
     def _guarded(self, tracked: Tracked, action: due.Action) -> None:
         """One job's trouble is not the others'."""
@@ -130,8 +137,16 @@ class Follower:
         return complete
 
     def _cancel(self, tracked: Tracked, why: str) -> None:
-        log.info("cancelling", task=tracked.folder.task, job=tracked.job.id, why=why)
-        self._scheduler.cancel([JobId(tracked.job.id)])
+        job = tracked.job
+        if not job.known:
+            text = f"Slurm job {job.id} was not cancelled though {why}: it was never seen under the name "
+            text += f"{tracked.plan.job_name!r} that was submitted; if it is the right one: scancel {job.id}"
+            if self._is_time("not cancelled", tracked.folder.task):
+                log.warning("not cancelled", task=tracked.folder.task, job=job.id, name=tracked.plan.job_name)
+                self._client.tasks.say(tracked.folder.task, text, budget=ONCE)
+            return
+        log.info("cancelling", task=tracked.folder.task, job=job.id, why=why)
+        self._scheduler.cancel([JobId(job.id)])
 
     def _end(self, tracked: Tracked, end: due.End) -> None:
         task = tracked.folder.task

@@ -84,15 +84,21 @@ class Beside:
             raise InputError(f"{self._folder.path} is gone, there is nothing to report to")
         shell = _process(script)
         _stand_back()
-        if self._folder.job() is None:
-            # Who called sbatch died, or got no clear answer; the job exists.
-            self._folder.write_job(Job(id=self._job))
+        self._note_down()
         streams, shippers = self._shippers()
         inside = Inside(host=self._host, worker=self._worker, streams=streams)
         self._folder.write_inside(inside)
         if self._started(plan, shell):
             complete = self._accompany(shell, shippers)
             self._folder.write_inside(msgspec.structs.replace(inside, over=complete))
+
+    def _note_down(self) -> None:
+        """Who called sbatch may have died, got no clear answer, or read another number out of it."""
+        noted, own = self._folder.job(), Job(id=self._job, known=True)
+        if noted != own:
+            self._folder.write_job(own)
+            if noted is not None and noted.id != own.id:
+                log.warning("another job was noted down for this task", noted=noted.id, job=own.id)
 
     def _accompany(self, script: psutil.Process | None, shippers: Sequence[Shipper]) -> bool:
         """Until the script is over; True if all that it printed is sent."""
@@ -160,6 +166,7 @@ class Beside:
             self._client.tasks.add_runtime(
                 self._folder.task, {"_exec_agent_hostname": self._host, "_slurm_job_id": self._job}
             )
+            self._client.tasks.set_properties(self._folder.task, {"slurm_job_id": self._job})
             self._client.workers.report(self._worker, task=self._folder.task)
         except HpcAgentError as error:
             log.warning("not introduced", task=self._folder.task, error=error)
@@ -174,7 +181,7 @@ class Beside:
             self._clock.sleep(_LOOK_S)
 
     def _cancel(self, why: str) -> None:
-        """As its owner would do it: SIGTERM, and SIGKILL when Slurm's KillWait has passed."""
+        """As its owner would do it: SIGTERM, and SIGKILL when Slurm's KillWait has passed. It is the job we are in."""
         log.info("cancelling", job=self._job, why=why)
         try:
             answer = process.run(["scancel", self._job], timeout=60)

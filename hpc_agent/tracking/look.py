@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+
+import msgspec
 
 from hpc_agent.api.client import Client
 from hpc_agent.api.tasks import Glimpse
@@ -19,6 +21,7 @@ from hpc_agent.logs import Events
 from hpc_agent.retry import ONCE
 from hpc_agent.schedulers.base import Scheduler
 from hpc_agent.tracking.due import WAITS, Sight
+from hpc_agent.tracking.identify import fits
 from hpc_agent.tracking.records import Folder, Folders, Inside, Job, Plan, Seen
 
 log = Events("follow")
@@ -65,8 +68,19 @@ class Observer:
             # The components of a heterogeneous job are 12+0, 12+1 …; the first stands for all.
             live.setdefault(JobId(job.id.partition("+")[0]), job)
         records = self._records(followed, live)
+        followed = [self._known(tracked, live) for tracked in followed]
         tasks = self._client.tasks.glimpse([tracked.folder.task for tracked in followed], budget=ONCE)
         return [(tracked, self._sight(tracked, live, records, tasks.get(tracked.folder.task))) for tracked in followed]
+
+    def _known(self, tracked: Tracked, live: Mapping[JobId, LiveJob]) -> Tracked:
+        """Remember that its job was seen under the name that it was submitted with: it may get another one."""
+        ours = [live[job] for job in tracked.jobs if job in live]
+        if tracked.job.known or not any(fits(job.name, job.submitted, tracked.plan) for job in ours):
+            return tracked
+        known = msgspec.structs.replace(tracked.job, known=True)
+        with contextlib.suppress(OSError):
+            tracked.folder.write_job(known)
+        return replace(tracked, job=known)
 
     def followed(self) -> list[Tracked]:
         """Of this cluster: another one that shares the file system has jobs of the same numbers."""

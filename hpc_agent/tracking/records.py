@@ -25,6 +25,8 @@ class Plan(Record, frozen=True, kw_only=True):
     queue: str = ""
     """Id of the queue that the task waits on, empty where it waits on none."""
     cluster: str = ""
+    job_name: str = ""
+    """That the job was submitted with."""
     hooked: bool = False
     """The job's bash starts a process of ours beside the script."""
     indices: tuple[int, ...] = ()
@@ -38,6 +40,21 @@ class Job(Record, frozen=True, kw_only=True):
 
     id: str
     """``123``, or ``123_4`` for an element of an array."""
+    known: bool = False
+    """It was seen under its name, or wrote this itself: it may be cancelled, see ``Scheduler.cancel``."""
+
+
+class Unclear(Record, frozen=True, kw_only=True):
+    """``unclear.json``: sbatch did not say whether, or which, job it made."""
+
+    at: datetime
+    """When sbatch had ended."""
+    exit_code: int
+    message: str
+    looked_at: datetime | None = None
+    """When a job was first looked for and not found, by a scheduler that answered."""
+    given_up: bool = False
+    """It is looked for no more: it notes itself down when it starts, if ever."""
 
 
 class Stream(Record, frozen=True, kw_only=True):
@@ -126,6 +143,18 @@ class Folder:
 
     def write_job(self, job: Job) -> None:
         write_record(self.path / "job.json", job)
+
+    def unclear(self) -> Unclear | None:
+        return read_record(self.path / "unclear.json", Unclear)
+
+    def write_unclear(self, unclear: Unclear) -> None:
+        write_record(self.path / "unclear.json", unclear)
+
+    def drop_job(self) -> None:
+        """Unless it was found to be the one: a number that was noted down is not the job's."""
+        job = self.job()
+        if job is not None and not job.known:
+            (self.path / "job.json").unlink(missing_ok=True)
 
     def inside(self) -> Inside | None:
         return read_record(self.path / "inside.json", Inside)

@@ -6,11 +6,9 @@ Nothing here may keep a job from Slurm: what goes wrong with the task costs the 
 from __future__ import annotations
 
 import getpass
-import re
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from hpc_agent import process
 from hpc_agent.api.client import Client
@@ -18,8 +16,8 @@ from hpc_agent.clock import Clock
 from hpc_agent.config.dump import write_job_config
 from hpc_agent.config.load import Configuration
 from hpc_agent.domain.draft import Draft
-from hpc_agent.domain.ids import TaskId
-from hpc_agent.domain.job import Later, Refused
+from hpc_agent.domain.ids import JobId, TaskId
+from hpc_agent.domain.job import Later, Refused, Uncertain
 from hpc_agent.errors import ApiError, HpcAgentError, InputError, ProcessError, SchedulerUnavailableError
 from hpc_agent.files import write_atomic
 from hpc_agent.logs import Events
@@ -27,7 +25,10 @@ from hpc_agent.schedulers.base import Scheduler
 from hpc_agent.schedulers.slurm_answers import parse_sbatch
 from hpc_agent.tracking import asked, hook
 from hpc_agent.tracking.describe import Submitted, comment, reads_bash_env
-from hpc_agent.tracking.records import Folder, Folders, Job, Plan
+from hpc_agent.tracking.identify import AmbiguousJobError, Identifier
+from hpc_agent.tracking.records import Folder, Folders, Job, Plan, Unclear
+from hpc_agent.tracking.sbatch_output import SbatchOutput
+from hpc_agent.tracking.unclear import show_doubt, show_job
 from hpc_agent.tracking.wanted import Wanted
 from hpc_agent.wire.draft import draft_to_wire
 
@@ -36,8 +37,6 @@ log = Events("sbatch")
 WAITING = "hpc-agent sbatch"
 """The queue on which tasks stand while their jobs wait in Slurm. Nobody serves it: to take a task off it, or to abort
 the task, cancels the job."""
-
-_ID = re.compile(rb"^(?:Submitted batch job )?(\d+)(?:;\S+)?(?: on cluster \S+)?[ \t]*\n", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,11 @@ class Prepared:
     argv: Sequence[str]
     environ: Mapping[str, str]
     page: str
-    job_name: str
+    plan: Plan
+    parsable: bool
+    """Where it was asked for, sbatch prints a number alone."""
+    waits: bool
+    """sbatch stays until the job has ended."""
 
 
 class Submission:
@@ -67,6 +70,7 @@ class Submission:
         self._client = client
         self._scheduler = scheduler
         self._folders = folders
+        self._identifier = Identifier(scheduler, folders)
         self._environ = environ
         self._clock = clock
 
@@ -129,6 +133,7 @@ class Submission:
             since=self._clock.now(),
             queue=queue,
             cluster=self._cluster(),
+            job_name=wanted.job_name,
             hooked="BASH_ENV" in added,
             indices=wanted.elements.indices,
             element=wanted.described.element,
@@ -141,7 +146,8 @@ class Submission:
         text = hook.text(folder, self._folders.config, agent, restore, array=bool(plan.indices))
         write_atomic(folder.hook, text.encode(), mode=0o600)
         argv = ["sbatch", *wanted.command.with_options([export.option] if export.option else [])]
-        return Prepared(folder, argv, {**self._environ, **added}, page, wanted.job_name)
+        waits = "wait" in wanted.options or "SBATCH_WAIT" in self._environ
+        return Prepared(folder, argv, {**self._environ, **added}, page, plan, wanted.parsable, waits)
 
     def _variables(self, folder: Folder, wanted: Wanted) -> dict[str, str]:
         """What the job gets beside the person's own environment."""
@@ -162,54 +168,93 @@ class Submission:
             log.warning("the cluster's name is not known", error=error)
             return ""
 
-    def run(self, prepared: Prepared, stdin: bytes | None, accepted: Callable[[str], None]) -> int:
-        """Run sbatch; ``accepted`` is called with the job's id as soon as there is one. Returns sbatch's exit code.
+    def run(self, prepared: Prepared, stdin: bytes | None, follow: Callable[[], None]) -> int:
+        """Run sbatch as it stands. ``follow`` is called as soon as there is a job, or one to look for. Returns sbatch's
+        exit code.
 
         Raises:
             ProcessError: there is no sbatch; the task is deleted again.
         """
-        heard = bytearray()
-        job, since = "", self._clock.now()
+        output = SbatchOutput(parsable=prepared.parsable)
+        noted = ""
 
         def on_output(piece: bytes) -> None:
-            nonlocal job
-            heard.extend(piece)
-            if not job and (match := _ID.search(heard)):
-                job = match[1].decode()
-                self._note(prepared, job, accepted)
+            nonlocal noted
+            output.feed(piece)
+            if not noted and (job := self._seen_at_once(prepared, output)):
+                noted = job
+                self._note(prepared, job, follow)
 
         try:
             code, words = process.pass_through(prepared.argv, env=prepared.environ, input=stdin, on_output=on_output)
         except ProcessError:
             self._discard(prepared.folder)
             raise
-        if not job and code == 0 and (found := self._find(prepared.job_name, since)):
-            self._note(prepared, found, accepted)
+        output.close()
+        job = self._identified(prepared, output, code, is_silent=not words.strip())
+        if job and job != noted:
+            self._note(prepared, job, follow)
         elif not job:
-            answer = parse_sbatch(code, heard.decode("utf-8", "replace"), words.decode("utf-8", "replace"))
-            if isinstance(answer, (Refused, Later)):
-                self._discard(prepared.folder)
-            else:
-                # The job may exist, with this task in its environment: then it notes itself down.
-                log.error("sbatch gave no clear answer; a job that comes of it reports here", page=prepared.page)
+            self._without_job(prepared, output, code, words, follow)
         return code
 
-    def _find(self, job_name: str, since: datetime) -> str:
+    def _seen_at_once(self, prepared: Prepared, output: SbatchOutput) -> str:
+        """The job's id while sbatch still runs: with --wait that may take days."""
+        if output.sentences:
+            return output.sentences[0]
+        return self._confirmed(prepared, output.named) if prepared.waits and output.named else ""
+
+    def _identified(self, prepared: Prepared, output: SbatchOutput, code: int, *, is_silent: bool) -> str:
+        """The submitted job's id once sbatch has ended; empty if that is not clear."""
+        if len(output.named) == 1 and (code == 0 or is_silent):
+            return output.named[0]  # with --wait the exit code is the job's
+        if output.named:
+            return self._confirmed(prepared, output.named)
+        return self._found_by_name(prepared) if code == 0 else ""
+
+    def _confirmed(self, prepared: Prepared, named: Sequence[JobId]) -> str:
+        try:
+            return self._identifier.among(named, prepared.folder, prepared.plan) or ""
+        except (SchedulerUnavailableError, AmbiguousJobError) as error:
+            log.warning("the job's id is not known", numbers=",".join(named), error=error)
+            return ""
+
+    def _found_by_name(self, prepared: Prepared) -> str:
         """The id of a job of which sbatch said nothing, as with --quiet."""
         try:
-            found = self._scheduler.find(job_name, since)
-        except SchedulerUnavailableError as error:
+            return self._identifier.by_name(prepared.folder, prepared.plan, self._clock.now(), exists=True) or ""
+        except (SchedulerUnavailableError, AmbiguousJobError) as error:
             log.warning("the job's id is not known", error=error)
             return ""
-        return (found or "").partition("_")[0]
 
-    def _note(self, prepared: Prepared, job: str, accepted: Callable[[str], None]) -> None:
-        folder, tasks = prepared.folder, self._client.tasks
+    def _without_job(
+        self, prepared: Prepared, output: SbatchOutput, code: int, words: bytes, follow: Callable[[], None]
+    ) -> None:
+        """A refusal leaves no task. After any other answer the job may exist, with this task in its environment."""
+        answer = parse_sbatch(code, output.text, words.decode("utf-8", "replace"), parsable=prepared.parsable)
+        if isinstance(answer, (Refused, Later)):
+            self._discard(prepared.folder)
+            return
+        message = answer.message if isinstance(answer, Uncertain) else output.text
+        unclear = Unclear(at=self._clock.now(), exit_code=code, message=message)
         try:
-            folder.write_job(Job(id=job))
-            accepted(job)
-            tasks.set_properties(folder.task, {"slurm_job_id": job})
-            tasks.add_runtime(folder.task, {"_slurm_job_id": job})
+            # A number that was taken for the job's before the rest of the answer came is not.
+            prepared.folder.drop_job()
+            prepared.folder.write_unclear(unclear)
+            follow()
+        except Exception as error:  # noqa: BLE001 - sbatch's exit code must reach the person
+            log.error("its job is not looked for", page=prepared.page, error=error)
+        show_doubt(self._client, prepared.folder.task, unclear)
+        log.error("sbatch gave no clear answer; a job that comes of it reports here", page=prepared.page)
+
+    def _note(self, prepared: Prepared, job: str, follow: Callable[[], None]) -> None:
+        folder = prepared.folder
+        try:
+            noted = folder.job()
+            if noted is None or not noted.known:
+                folder.write_job(Job(id=job))
+            follow()
+            show_job(self._client, folder.task, job)
         except Exception as error:  # noqa: BLE001 - sbatch has done its work, and its exit code must reach the person
             log.error("the job was submitted; its task does not say so yet", job=job, page=prepared.page, error=error)
 

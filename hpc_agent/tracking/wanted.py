@@ -37,6 +37,11 @@ class Wanted:
     described: Described
 
     @property
+    def parsable(self) -> bool:
+        """Whether sbatch prints a number instead of a sentence; there is no variable of the environment for it."""
+        return self.command.parsable or "parsable" in self.options
+
+    @property
     def job_name(self) -> str:
         """As Slurm names the job: after the script, ``wrap``, or ``sbatch`` for standard input."""
         name = self.submitted.name

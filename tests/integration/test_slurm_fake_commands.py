@@ -17,7 +17,7 @@ from hpc_agent.daemon.facts import read
 from hpc_agent.domain.actions import LookUp
 from hpc_agent.domain.attempt import attempt_for
 from hpc_agent.domain.ids import JobId, QueueId, TaskId, WorkerId
-from hpc_agent.domain.job import Accepted, JobState, Refused, Uncertain, unanswered
+from hpc_agent.domain.job import Accepted, Doubt, JobState, Refused, Uncertain, unanswered
 from hpc_agent.domain.resources import Resources
 from hpc_agent.errors import SchedulerUnavailableError
 from hpc_agent.runs.directory import RunsFolder
@@ -62,10 +62,10 @@ def request_(tmp_path: Path) -> SubmitRequest:
     return SubmitRequest(tmp_path / "job.sh", "name", tmp_path, tmp_path / "job.out", Resources())
 
 
-def queue_line(job: str, word: str, status: int = 0, name: str = "name") -> str:
+def queue_line(job: str, word: str, status: int = 0, name: str = "name", at: int = STAMP) -> str:
     cells = {32: job, 24: word, 8: "0"}
     text = "".join(value.ljust(width) for width, value in cells.items())
-    text += f"{STAMP}".ljust(24) * 3 + str(status).ljust(12) + "n1".ljust(128) + "None".ljust(128) + name
+    text += f"{at}".ljust(24) * 3 + str(status).ljust(12) + "n1".ljust(128) + "None".ljust(128) + name
     return f"printf '%s\\n' '{text}'"
 
 
@@ -220,12 +220,93 @@ def test_a_job_that_goes_to_another_cluster_is_refused_and_cancelled_there(
     fake.command("sbatch", "echo '7;other'")
     fake.command("scancel", "true")
     fake.command("scontrol", "echo 'ClusterName = here'")
+    fake.command("squeue", "echo 'CLUSTER: other'; echo name")
     answer = fake.scheduler(sbatch_args=("-M", "other")).submit(request_)
     assert isinstance(answer, Refused)
     assert "cluster other" in answer.message
-    assert "scancel --clusters=other 7" in (fake.folder / "calls").read_text()
+    assert "scancel --clusters=other --name=name 7" in (fake.folder / "calls").read_text()
     fake.command("sbatch", "echo '8;here'")
     assert fake.scheduler().submit(request_) == Accepted(JobId("8"), "here")
+
+
+def test_a_job_on_another_cluster_that_has_another_name_is_left_alone(fake: FakeSlurm, request_: SubmitRequest) -> None:
+    fake.command("sbatch", "echo '7;other'")
+    fake.command("scancel", "true")
+    fake.command("scontrol", "echo 'ClusterName = here'")
+    fake.command("squeue", "echo 'CLUSTER: other'; echo somebodys")
+    answer = fake.scheduler(accounting="none").submit(request_)
+    assert isinstance(answer, Uncertain)
+    assert "nothing was cancelled" in answer.message
+    assert fake.calls("scancel") == 0
+
+
+def test_of_several_numbers_the_job_with_the_name_is_the_submitted_one(
+    fake: FakeSlurm, request_: SubmitRequest
+) -> None:
+    at = int(SYSTEM.now().timestamp())
+    fake.command("sbatch", "echo 'your last job:'; echo 99; echo 123")
+    fake.command(
+        "squeue", f"{queue_line('99', 'RUNNING', at=at, name='another')}; {queue_line('123', 'PENDING', at=at)}"
+    )
+    assert fake.scheduler(accounting="none").submit(request_) == Accepted(JobId("123"))
+    fake.command("sbatch", "echo 123; echo 'jobs of yours today:'; echo 99")
+    assert fake.scheduler(accounting="none").submit(request_) == Accepted(JobId("123"))
+
+
+@pytest.mark.parametrize("squeue", ["true", "exit 1"], ids=["no job", "no answer"])
+def test_numbers_without_a_job_of_the_name_are_no_job(fake: FakeSlurm, request_: SubmitRequest, squeue: str) -> None:
+    fake.command("sbatch", "echo 99; echo 123")
+    fake.command("squeue", squeue)
+    answer = fake.scheduler(accounting="none").submit(request_)
+    assert isinstance(answer, Uncertain)
+    assert answer.doubt is Doubt.NO_JOB_ID
+
+
+def test_a_wrapper_that_fails_after_sbatch_did_its_work_has_a_job(fake: FakeSlurm, request_: SubmitRequest) -> None:
+    at = int(SYSTEM.now().timestamp())
+    fake.command("sbatch", "echo 123; echo 'accounting script: invalid option' >&2; exit 1")
+    fake.command("squeue", queue_line("123", "PENDING", at=at))
+    assert fake.scheduler(accounting="none").submit(request_) == Accepted(JobId("123"))
+
+
+NO_PARSABLE = """\
+case "$*" in *--parsable*) echo "{words}" >&2; exit 1;; esac
+echo 'Welcome!'; echo 4711; echo 'Submitted batch job 123'
+"""
+
+
+@pytest.mark.parametrize(
+    "words", ["sbatch: unrecognized option '--parsable'", "ERROR: parsable output is disabled here"]
+)
+def test_a_wrapper_that_refuses_parsable_is_called_without_it_from_then_on(
+    fake: FakeSlurm, request_: SubmitRequest, words: str
+) -> None:
+    fake.command("sbatch", NO_PARSABLE.format(words=words))
+    fake.command("squeue", "true")
+    scheduler = fake.scheduler(accounting="none")
+    assert [scheduler.submit(request_) for _ in range(3)] == [Accepted(JobId("123"))] * 3
+    calls = [line for line in (fake.folder / "calls").read_text().splitlines() if line.startswith("sbatch ")]
+    assert ["--parsable" in call for call in calls] == [True, False, False, False]
+
+
+@pytest.mark.parametrize("squeue", ["exit 1", "sleep 60"])
+def test_sbatch_is_not_called_again_without_parsable_while_nothing_is_known_of_its_job(
+    fake: FakeSlurm, request_: SubmitRequest, squeue: str
+) -> None:
+    fake.command("sbatch", NO_PARSABLE.format(words="parsable: no"))
+    fake.command("squeue", squeue)
+    assert isinstance(fake.scheduler(accounting="none").submit(request_), Uncertain)
+    assert fake.calls("sbatch") == 1
+
+
+def test_an_option_that_is_refused_for_another_reason_stays(fake: FakeSlurm, request_: SubmitRequest) -> None:
+    fake.command("sbatch", 'echo "usage: sbatch [--parsable] SCRIPT; your project has no hours left" >&2; exit 1')
+    fake.command("squeue", "true")
+    scheduler = fake.scheduler(accounting="none")
+    for _ in range(2):
+        assert isinstance(scheduler.submit(request_), Uncertain)
+    calls = (fake.folder / "calls").read_text()
+    assert calls.count("sbatch --parsable") == 2
 
 
 def test_accounting_that_a_site_promised_is_not_given_up(fake: FakeSlurm) -> None:

@@ -13,7 +13,7 @@ from hpc_agent.domain.attempt import attempt_for
 from hpc_agent.domain.decide import decide
 from hpc_agent.domain.ending import Cause
 from hpc_agent.domain.ids import JobId, QueueId, TaskId
-from hpc_agent.domain.job import JobRecord, JobState, LiveJob
+from hpc_agent.domain.job import Doubt, JobRecord, JobState, LiveJob
 from hpc_agent.domain.queue import QueueEntry
 from hpc_agent.domain.sight import Claimed, Ended, Handed, Hold, Rules, Sight, Submitted
 from hpc_agent.domain.status import TaskStatus
@@ -69,7 +69,16 @@ sights = st.builds(
     Sight,
     attempt=st.just(ATTEMPT),
     entry=st.sampled_from([None, QueueEntry(TASK, "1")]),
-    submitted=st.none() | st.builds(Submitted, st.sampled_from(Handed), times, st.none() | ids, st.integers(1, 5)),
+    submitted=st.none()
+    | st.builds(
+        Submitted,
+        st.sampled_from(Handed),
+        times,
+        st.none() | ids,
+        st.integers(1, 5),
+        doubt=st.none() | st.sampled_from(Doubt),
+        looked_at=st.none() | times,
+    ),
     jobs=st.lists(live_jobs, max_size=2, unique_by=lambda job: job.id).map(tuple),
     claimed=st.none() | st.builds(Claimed, st.booleans(), st.none() | ids, small, st.booleans()),
     ended=st.none() | st.builds(reports, st.booleans(), st.sampled_from(["", "again", "none", *Cause]), st.booleans()),

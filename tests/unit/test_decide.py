@@ -12,7 +12,7 @@ from hpc_agent.domain.attempt import Attempt, attempt_for, parse_job_name
 from hpc_agent.domain.decide import decide
 from hpc_agent.domain.ending import Cause
 from hpc_agent.domain.ids import AttemptId, JobId, QueueId, TaskId
-from hpc_agent.domain.job import JobRecord, JobState, LiveJob
+from hpc_agent.domain.job import Doubt, JobRecord, JobState, LiveJob
 from hpc_agent.domain.queue import QueueEntry
 from hpc_agent.domain.sight import Claimed, Ended, Handed, Hold, Rules, Sight, Submitted
 from hpc_agent.domain.status import TaskStatus
@@ -199,6 +199,40 @@ def test_an_uncertain_submission_is_repeated_only_after_it_was_looked_for_long_e
     assert isinstance(young, due.LookUp)
     assert isinstance(old, due.LookUp)
     assert (young.give_up, old.give_up, old.number) == (False, True, 2)
+
+
+FAILED = replace(FRESH_DOUBT, message="no hours left", doubt=Doubt.UNKNOWN_ERROR)
+
+
+@pytest.mark.parametrize(
+    ("looked", "age", "gives_up"),
+    [(None, 5, False), (None, 5000, False), (5, 5000, False), (59, 60, False), (61, 70, True)],
+)
+def test_an_error_in_unknown_words_is_a_refusal_after_two_looks_some_time_apart(
+    looked: float | None, age: float, gives_up: bool
+) -> None:
+    """However long ago the submission was: a pass of cron's may come late, and no look was one look."""
+    looked_at = None if looked is None else NOW - timedelta(seconds=looked)
+    submitted = replace(FAILED, at=NOW - timedelta(seconds=age), looked_at=looked_at)
+    [said, action] = decide(replace(waiting, submitted=submitted), NOW, RULES)
+    assert isinstance(action, due.LookUp)
+    assert (action.give_up, action.refusal) == (gives_up, "the scheduler refused the job: no hours left")
+    assert isinstance(said, due.Say)
+    assert "no hours left" in said.message
+    assert "no hours left" in said.console
+
+
+@pytest.mark.parametrize("doubt", [Doubt.NO_ANSWER, Doubt.NO_JOB_ID])
+def test_any_other_unclear_answer_is_shown_and_the_task_is_submitted_again(doubt: Doubt) -> None:
+    submitted = replace(OLD_DOUBT, message="Socket timed out", doubt=doubt)
+    [said, action] = decide(replace(waiting, submitted=submitted), NOW, RULES)
+    assert action == due.LookUp(2, give_up=True)
+    assert isinstance(said, due.Say)
+    assert "Socket timed out" in said.message
+
+
+def test_a_job_that_shows_up_after_an_error_is_adopted() -> None:
+    assert kinds(replace(waiting, submitted=FAILED, jobs=(job(),)))[0] == "Adopt"
 
 
 def test_the_verdict_is_a_sentence_with_job_state_and_advice() -> None:

@@ -85,7 +85,7 @@ def test_a_controller_that_does_not_answer_leaves_it_uncertain(name: str) -> Non
     [
         ("Welcome to our cluster!\nProject: 4711\n123;alpha\n", ""),
         ("123;alpha\n", "sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying\n"),
-        ("99 bottles\n7\n123;alpha\nhave a nice day\n", "sbatch: lua: your project has 7 hours left\n"),
+        ("99 bottles\n123;alpha\nhave a nice day\n", "sbatch: lua: your project has 7 hours left\n"),
     ],
 )
 def test_the_id_is_found_among_what_a_site_prints(stdout: str, stderr: str) -> None:
@@ -142,7 +142,7 @@ def test_sbatch_is_told_what_a_template_may_forget() -> None:
 
 def test_live_jobs_are_read_with_their_reasons() -> None:
     jobs = queue("squeue_mixed")
-    assert jobs["2"] == LiveJob(JobId("2"), OUR_JOB, JobState.RUNNING, "RUNNING", nodes="n1")
+    assert jobs["2"] == LiveJob(JobId("2"), OUR_JOB, JobState.RUNNING, "RUNNING", nodes="n1", submitted=IN_SQUEUE)
     assert jobs["3"].state is JobState.PENDING
     assert jobs["3"].reason == "Resources"
     assert jobs["3"].expected_start == IN_SQUEUE + timedelta(hours=1, seconds=1)

@@ -1,0 +1,114 @@
+"""Which of a user's jobs was submitted for a task, where sbatch did not say so clearly. By its name, and never guessed.
+
+People give many jobs the same name, so that more must fit: the time of the submission, and that no other task has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from datetime import datetime, timedelta
+
+from hpc_agent.domain.ids import JobId
+from hpc_agent.domain.job import LiveJob
+from hpc_agent.files import CorruptFileError
+from hpc_agent.schedulers.base import CLOCK_SKEW, Scheduler
+from hpc_agent.tracking.records import Folder, Folders, Plan
+
+_LONG_NAME = 200
+"""Bytes. sacct keeps 255 of a name, and squeue was asked for 256."""
+
+
+_SAME_CLOCK = timedelta(seconds=2)
+"""Between the clocks of two machines that keep time, whole seconds included."""
+
+
+class AmbiguousJobError(Exception):
+    """Jobs may be meant, and none certainly. Which one it is shows when it starts and notes itself down."""
+
+
+def carries_name(seen: str, given: str) -> bool:
+    """Whether a job that the scheduler calls ``seen`` has the name that it was submitted with."""
+    shown, wanted = " ".join(seen.split()), " ".join(given.split())
+    is_cut = len(seen.encode()) >= _LONG_NAME and wanted.startswith(shown.rstrip("\ufffd"))
+    return bool(wanted) and (shown == wanted or is_cut)
+
+
+def fits(seen: str, submitted: datetime | None, plan: Plan) -> bool:
+    """Name and time are those of the submission that ``plan`` was written for."""
+    return carries_name(seen, plan.job_name) and submitted is not None and submitted >= plan.since - CLOCK_SKEW
+
+
+class Identifier:
+    def __init__(self, scheduler: Scheduler, folders: Folders) -> None:
+        self._scheduler = scheduler
+        self._folders = folders
+
+    def among(self, named: Collection[JobId], folder: Folder, plan: Plan) -> JobId | None:
+        """The one of several numbers that is the submitted job's; None if none is.
+
+        Raises:
+            SchedulerUnavailableError: nothing is known.
+            AmbiguousJobError: more than one may be.
+        """
+        free = set(named) - self._taken(folder)
+        records = self._scheduler.records(dict.fromkeys(free, plan.since)) if free else {}
+        fitting = [job for job in free if (r := records.get(job)) and fits(r.name, r.submitted, plan)]
+        if len(fitting) > 1:
+            raise AmbiguousJobError(f"it may be one of {', '.join(sorted(fitting))}")
+        return fitting[0] if fitting else None
+
+    def by_name(self, folder: Folder, plan: Plan, until: datetime, *, exists: bool) -> JobId | None:
+        """The job that carries the name; None if there is certainly none.
+
+        ``until``: when sbatch had ended. ``exists``: it had ended well, so that there is a job.
+
+        Raises:
+            SchedulerUnavailableError: nothing is known.
+            AmbiguousJobError: more than one may be meant, or one that was submitted a little before or after.
+        """
+        taken = self._taken(folder)
+        found = {job: at for job, at in self._of_name(plan).items() if job not in taken}
+        during = _within(found, plan.since - _SAME_CLOCK, until + _SAME_CLOCK)
+        if len(during) == 1:
+            return during[0]
+        about = _within(found, plan.since - CLOCK_SKEW, until + CLOCK_SKEW)
+        if exists and not during and len(about) == 1:
+            return about[0]
+        if found:
+            raise AmbiguousJobError(f"it may be one of {', '.join(sorted(found))}")
+        return None
+
+    def _of_name(self, plan: Plan) -> dict[JobId, datetime]:
+        """Jobs that carry the name, with the times of their submission: those that are listed, else the newest that
+        ended."""
+        listed = (job for job in self._scheduler.live_jobs() if fits(job.name, job.submitted, plan))
+        found = {array_of(job): job.submitted for job in listed if job.submitted}
+        ended = None if found else self._scheduler.find(plan.job_name, plan.since)
+        if ended is not None:
+            record = self._scheduler.records({ended: plan.since}).get(ended)
+            if record is not None and record.submitted is not None:
+                found[JobId(ended.partition("_")[0])] = record.submitted
+        return found
+
+    def _taken(self, folder: Folder) -> set[JobId]:
+        """Jobs that other tasks have."""
+        taken = set()
+        for other in self._folders.all():
+            if other.path == folder.path:
+                continue
+            try:
+                job = other.job()
+            except (CorruptFileError, OSError):
+                continue
+            if job is not None:
+                taken.add(JobId(job.id))
+        return taken
+
+
+def array_of(job: LiveJob) -> JobId:
+    """The id that sbatch gives: 12 for 12_3 of an array and for 12+1 of a heterogeneous job."""
+    return JobId(job.id.partition("_")[0].partition("+")[0])
+
+
+def _within(found: Mapping[JobId, datetime], earliest: datetime, latest: datetime) -> list[JobId]:
+    return [job for job, at in found.items() if earliest <= at <= latest]

@@ -1,0 +1,142 @@
+"""Submissions that sbatch gave no clear answer to: their jobs are found by name, or their tasks get an end.
+
+An error in whatever words was a refusal if two looks, some time apart, find no job while the scheduler answers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from hpc_agent.api.client import Client
+from hpc_agent.clock import Clock
+from hpc_agent.domain.ids import JobId, QueueId, TaskId
+from hpc_agent.domain.job import DOUBT_S
+from hpc_agent.domain.status import TaskStatus
+from hpc_agent.domain.verdict import in_one_line
+from hpc_agent.errors import HpcAgentError, SchedulerUnavailableError
+from hpc_agent.logs import Events
+from hpc_agent.retry import INTERACTIVE, ONCE
+from hpc_agent.schedulers.base import Scheduler
+from hpc_agent.tracking.identify import AmbiguousJobError, Identifier
+from hpc_agent.tracking.records import Folder, Folders, Job, Plan, Unclear
+
+log = Events("follow")
+
+
+@dataclass(frozen=True)
+class _Submission:
+    folder: Folder
+    plan: Plan
+    unclear: Unclear
+
+
+class UnclearSubmissions:
+    """``look_up_for``: seconds between the two looks."""
+
+    def __init__(
+        self, client: Client, scheduler: Scheduler, folders: Folders, clock: Clock, look_up_for: float
+    ) -> None:
+        self._client = client
+        self._scheduler = scheduler
+        self._folders = folders
+        self._identifier = Identifier(scheduler, folders)
+        self._clock = clock
+        self._look_up_for = look_up_for
+
+    def left(self) -> int:
+        """How many are to be looked up. One whose sbatch ended well waits for its job to note itself down."""
+        return sum(1 for found in self._all() if not found.unclear.given_up)
+
+    def run_pass(self) -> None:
+        """
+        Raises:
+            ServerUnreachableError, SchedulerUnavailableError: nothing is concluded; call again.
+        """
+        submissions = self._all()
+        if not submissions:
+            return
+        tasks = self._client.tasks.glimpse([found.folder.task for found in submissions], budget=ONCE)
+        for found in submissions:
+            seen = tasks.get(found.folder.task)
+            try:
+                self._settle(found, seen.status if seen else None)
+            except (HpcAgentError, OSError) as error:
+                log.warning("left for the next pass", task=found.folder.task, error=error)
+
+    def _settle(self, found: _Submission, status: TaskStatus | None) -> None:
+        """``status``: None of a task that was deleted."""
+        if status is None or (found.unclear.given_up and status.is_final):
+            log.info("looked for no more", task=found.folder.task)
+            found.folder.remove()
+        elif not found.unclear.given_up:
+            self._look_up(found, status)
+
+    def _all(self) -> list[_Submission]:
+        found = []
+        for folder in self._folders.all():
+            try:
+                plan, unclear = folder.plan(), folder.unclear()
+                if plan is None or unclear is None or folder.job() is not None:
+                    continue
+                if plan.cluster in ("", self._scheduler.cluster()):
+                    found.append(_Submission(folder, plan, unclear))
+            except SchedulerUnavailableError:
+                raise
+            except (HpcAgentError, OSError) as error:
+                log.error("its folder cannot be read, leaving it alone", task=folder.task, error=error)
+        return found
+
+    def _look_up(self, found: _Submission, status: TaskStatus) -> None:
+        folder, unclear, now = found.folder, found.unclear, self._clock.now()
+        try:
+            job = self._identifier.by_name(folder, found.plan, unclear.at, exists=unclear.exit_code == 0)
+        except AmbiguousJobError as error:
+            log.debug("its job is not known yet", task=folder.task, error=error)
+            if (now - unclear.at).total_seconds() > DOUBT_S:
+                self._give_up(found, status)
+            return
+        if job is not None:
+            log.info("found the job of an unclear submission", task=folder.task, job=job)
+            folder.write_job(Job(id=job, known=True))
+            show_job(self._client, folder.task, job)
+        elif unclear.looked_at is None:
+            folder.write_unclear(msgspec.structs.replace(unclear, looked_at=now))
+        elif abs((now - unclear.looked_at).total_seconds()) > self._look_up_for:
+            self._give_up(found, status)
+
+    def _give_up(self, found: _Submission, status: TaskStatus) -> None:
+        folder, unclear = found.folder, found.unclear
+        if status.is_final or (status is TaskStatus.CREATED and found.plan.queue):
+            folder.remove()  # its user has ended it, or taken it off the queue
+            return
+        if unclear.exit_code == 0 or status not in (TaskStatus.QUEUED, TaskStatus.CREATED):
+            folder.write_unclear(msgspec.structs.replace(unclear, given_up=True))
+            return
+        reason = f"sbatch ended with exit code {unclear.exit_code} and no job is known: {unclear.message}"
+        log.info("failed", task=folder.task, reason=reason)
+        if found.plan.queue:
+            self._client.queues.remove_task(QueueId(found.plan.queue), folder.task)
+        self._client.tasks.conclude(
+            folder.task, TaskStatus.FAILED, in_one_line(reason), "sbatch", budget=INTERACTIVE, force=True
+        )
+        folder.remove()
+
+
+def show_job(client: Client, task: TaskId, job: JobId | str) -> None:
+    """Say on the task which job it has."""
+    client.tasks.set_properties(task, {"slurm_job_id": job})
+    client.tasks.add_runtime(task, {"_slurm_job_id": job})
+
+
+def show_doubt(client: Client, task: TaskId, unclear: Unclear) -> None:
+    """Say on the task what sbatch said."""
+    if unclear.exit_code:
+        text = f"sbatch failed: {unclear.message}; the task fails with that unless a job of it shows up"
+    else:
+        text = f"sbatch did not say which job it made, looking for it: {unclear.message}"
+    try:
+        client.tasks.say(task, in_one_line(text), budget=ONCE)
+    except HpcAgentError as error:
+        log.warning("the task does not say so yet", task=task, error=error)
