@@ -49,7 +49,8 @@ def test_tasks_go_from_their_queue_to_their_end(site: Site, path: str) -> None:
         wait_for("its first line", lambda task=task: "begun" in site.console(task))
     [job] = site.jobs(cut_off)
     site.slurm("scancel", "--signal=KILL", "--full", job)
-    assert site.wait_for_end(cut_off) is TaskStatus.FAILED
+    assert site.wait_for_end(cut_off) is TaskStatus.STOPPED
+    assert "was cancelled" in site.reason(cut_off)
     site.client.session.call("tasks.stop", {"task": aborted})
     assert site.wait_for_end(aborted) is TaskStatus.STOPPED
 
