@@ -139,8 +139,8 @@ def normal(line: str, job: str, folder: Path) -> str:
     line = re.sub(r"/job\d{5,}/", "/job/", re.sub(r"\b\d+\.err\b", "JOB.err", line))
     line = re.sub(r"\bn[123]\b|n\[[-\d,]+\]", "NODE", line)
     line = re.sub(r"(SLURM_TASK_PID|SLURM_STEP_GPUS|SLURM_JOB_GPUS|(?:CUDA|GPU|ROCR|ZE_)\w+)=.*", r"\1=", line)
-    # In a job's environment from 23.02 on.
-    line = re.sub(r"(SLURM_JOB_(?:START|END)_TIME)=\d+", r"\1=", line)
+    # In a job's environment from 23.02 on; the last from 26.05 on.
+    line = re.sub(r"(SLURM_JOB_(?:START_TIME|END_TIME|SLUID))=\w+", r"\1=", line)
     line = re.sub(r"Job \d+ to start at \S+", "Job N to start at T", line)
     return re.sub(r"\(slurmstepd[^)]*\)", "(slurmstepd)", line)
 
