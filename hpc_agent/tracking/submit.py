@@ -50,6 +50,8 @@ class Prepared:
     plan: Plan
     parsable: bool
     """Where it was asked for, sbatch prints a number alone."""
+    quiet: bool
+    """sbatch prints no id: what looks like one is a site's."""
     waits: bool
     """sbatch stays until the job has ended."""
 
@@ -147,7 +149,9 @@ class Submission:
         write_atomic(folder.hook, text.encode(), mode=0o600)
         argv = ["sbatch", *wanted.command.with_options([export.option] if export.option else [])]
         waits = "wait" in wanted.options or "SBATCH_WAIT" in self._environ
-        return Prepared(folder, argv, {**self._environ, **added}, page, plan, wanted.parsable, waits)
+        return Prepared(
+            folder, argv, {**self._environ, **added}, page, plan, wanted.parsable, "quiet" in wanted.options, waits
+        )
 
     def _variables(self, folder: Folder, wanted: Wanted) -> dict[str, str]:
         """What the job gets beside the person's own environment."""
@@ -200,17 +204,16 @@ class Submission:
 
     def _seen_at_once(self, prepared: Prepared, output: SbatchOutput) -> str:
         """The job's id while sbatch still runs: with --wait that may take days."""
-        if output.sentences:
+        if output.sentences and not prepared.quiet:
             return output.sentences[0]
         return self._confirmed(prepared, output.named) if prepared.waits and output.named else ""
 
     def _identified(self, prepared: Prepared, output: SbatchOutput, code: int, *, is_silent: bool) -> str:
         """The submitted job's id once sbatch has ended; empty if that is not clear."""
-        if len(output.named) == 1 and (code == 0 or is_silent):
+        if len(output.named) == 1 and not prepared.quiet and (code == 0 or is_silent):
             return output.named[0]  # with --wait the exit code is the job's
-        if output.named:
-            return self._confirmed(prepared, output.named)
-        return self._found_by_name(prepared) if code == 0 else ""
+        found = self._confirmed(prepared, output.named) if output.named else ""
+        return found or (self._found_by_name(prepared) if code == 0 else "")
 
     def _confirmed(self, prepared: Prepared, named: Sequence[JobId]) -> str:
         try:

@@ -68,6 +68,17 @@ def test_an_abort_cancels_the_job_that_was_submitted_and_none_that_a_greeting_na
     assert job_state(person, last) == "PENDING"
 
 
+@pytest.mark.parametrize("words", [(), ("--parsable",)], ids=" ".join)
+def test_a_quiet_sbatch_has_not_printed_what_a_greeting_has(person: Person, words: tuple[str, ...]) -> None:
+    last = another_job(person)
+    path = wrapper(person.site.folder, f"echo {last}; echo 'Submitted batch job {last}'; exec $real \"$@\"")
+    person.script("#!/bin/sh\n#SBATCH -J quiet\nsleep 3\n")
+    person.sbatch("--quiet", *words, "train.sh", PATH=path)
+    [found] = person.tasks()
+    assert found["runtime"]["_slurm_job_id"] != last
+    assert person.site.wait_for_end(TaskId(found["id"])) is TaskStatus.COMPLETED
+
+
 def test_a_job_that_was_never_seen_under_its_name_is_not_cancelled_and_the_task_says_so(person: Person) -> None:
     last = another_job(person)
     path = wrapper(person.site.folder, f"echo 'Submitted batch job {last}'")
