@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import LiveJob
+from hpc_agent.errors import SchedulerUnavailableError
 from hpc_agent.files import CorruptFileError
 from hpc_agent.schedulers.base import CLOCK_SKEW, Scheduler
 from hpc_agent.tracking.records import Folder, Folders, Plan
@@ -57,17 +58,29 @@ class Identifier:
             raise AmbiguousJobError(f"it may be one of {', '.join(sorted(fitting))}")
         return fitting[0] if fitting else None
 
-    def by_name(self, folder: Folder, plan: Plan, until: datetime, *, exists: bool) -> JobId | None:
+    def listed(self, plan: Plan) -> frozenset[JobId]:
+        """Jobs that carry the name before sbatch is called; as far as that is known."""
+        try:
+            return frozenset(
+                array_of(job) for job in self._scheduler.live_jobs() if carries_name(job.name, plan.job_name)
+            )
+        except SchedulerUnavailableError:
+            return frozenset()
+
+    def by_name(
+        self, folder: Folder, plan: Plan, until: datetime, *, exists: bool, before: Collection[JobId] = ()
+    ) -> JobId | None:
         """The job that carries the name; None if there is certainly none.
 
-        ``until``: when sbatch had ended. ``exists``: it had ended well, so that there is a job.
+        ``until``: when sbatch had ended. ``exists``: it had ended well, so that there is a job. ``before``: as
+        ``listed`` gave them.
 
         Raises:
             SchedulerUnavailableError: nothing is known.
             AmbiguousJobError: more than one may be meant, or one that was submitted a little before or after.
         """
-        taken = self._taken(folder)
-        found = {job: at for job, at in self._of_name(plan).items() if job not in taken}
+        others = self._taken(folder).union(before)
+        found = {job: at for job, at in self._of_name(plan).items() if job not in others}
         during = _within(found, plan.since - _SAME_CLOCK, until + _SAME_CLOCK)
         if len(during) == 1:
             return during[0]

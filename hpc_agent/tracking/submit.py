@@ -180,6 +180,7 @@ class Submission:
             ProcessError: there is no sbatch; the task is deleted again.
         """
         output = SbatchOutput(parsable=prepared.parsable)
+        before = self._identifier.listed(prepared.plan) if prepared.quiet else frozenset()
         noted = ""
 
         def on_output(piece: bytes) -> None:
@@ -195,7 +196,7 @@ class Submission:
             self._discard(prepared.folder)
             raise
         output.close()
-        job = self._identified(prepared, output, code, is_silent=not words.strip())
+        job = self._identified(prepared, output, code, is_silent=not words.strip(), before=before)
         if job and job != noted:
             self._note(prepared, job, follow)
         elif not job:
@@ -208,12 +209,14 @@ class Submission:
             return output.sentences[0]
         return self._confirmed(prepared, output.named) if prepared.waits and output.named else ""
 
-    def _identified(self, prepared: Prepared, output: SbatchOutput, code: int, *, is_silent: bool) -> str:
+    def _identified(
+        self, prepared: Prepared, output: SbatchOutput, code: int, *, is_silent: bool, before: frozenset[JobId]
+    ) -> str:
         """The submitted job's id once sbatch has ended; empty if that is not clear."""
         if len(output.named) == 1 and not prepared.quiet and (code == 0 or is_silent):
             return output.named[0]  # with --wait the exit code is the job's
         found = self._confirmed(prepared, output.named) if output.named else ""
-        return found or (self._found_by_name(prepared) if code == 0 else "")
+        return found or (self._found_by_name(prepared, before) if code == 0 else "")
 
     def _confirmed(self, prepared: Prepared, named: Sequence[JobId]) -> str:
         try:
@@ -222,10 +225,11 @@ class Submission:
             log.warning("the job's id is not known", numbers=",".join(named), error=error)
             return ""
 
-    def _found_by_name(self, prepared: Prepared) -> str:
+    def _found_by_name(self, prepared: Prepared, before: frozenset[JobId]) -> str:
         """The id of a job of which sbatch said nothing, as with --quiet."""
+        identify, plan = self._identifier.by_name, prepared.plan
         try:
-            return self._identifier.by_name(prepared.folder, prepared.plan, self._clock.now(), exists=True) or ""
+            return identify(prepared.folder, plan, self._clock.now(), exists=True, before=before) or ""
         except (SchedulerUnavailableError, AmbiguousJobError) as error:
             log.warning("the job's id is not known", error=error)
             return ""
