@@ -42,8 +42,14 @@ def test_jobs_of_any_name_have_their_records(site: SlurmSite) -> None:
         state = JobState.FAILED if code else JobState.COMPLETED
         record = recorded(site.scheduler, job, site.before)
         assert (record.state, record.exit_code) == (state, code)
-    records = site.scheduler.records(dict.fromkeys(jobs, site.before))
-    assert {job: record.exit_code for job, record in records.items()} == jobs
+
+    def are_named() -> bool:
+        """Accounting learns a job's name some seconds after the rest."""
+        records = site.scheduler.records(dict.fromkeys(jobs, site.before))
+        assert {job: record.exit_code for job, record in records.items()} == jobs
+        return all(record.name for record in records.values())
+
+    wait_until(are_named)
 
 
 def test_a_job_that_renames_itself_hides_no_other(site: SlurmSite) -> None:
