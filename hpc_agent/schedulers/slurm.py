@@ -156,10 +156,14 @@ def parse_squeue(text: str, delimiter: str) -> QueueAnswer:
     if table is None:
         raise ValueError(_in_short(text))
     rows = tuple(_queue_row(cells) for cells in table.rows if _JOB_ID.fullmatch(cells[0]))
-    return QueueAnswer(rows, len(table.rows) - len(rows) + (not table.complete))
+    return QueueAnswer(rows, len(table.rows) - len(rows) + table.broken)
 
 
-_JOB_ID = re.compile(r"[0-9]{1,19}([_+][0-9]{1,19})?")
+_JOB_ID = re.compile(
+    r"[0-9]{1,19}([_+][0-9]{1,19})?"
+    # sacct has one row for all elements of an array that wait: 7_[2-3%1], 7_[1,3,5,...].
+    r"|[0-9]{1,19}_\[[0-9,%:.-]*\]"
+)
 
 
 def _in_short(text: str) -> str:
@@ -282,8 +286,12 @@ def parse_sacct(text: str, delimiter: str) -> AccountingAnswer:
     table = read_table(text, len(_RECORD_FIELDS), delimiter)
     if table is None:
         raise ValueError(_in_short(text))
-    records = tuple((JobId(cells[1]), _record(cells)) for cells in table.rows if _JOB_ID.fullmatch(cells[0]))
-    return AccountingAnswer(records, len(table.rows) - len(records) + (not table.complete))
+    records = tuple(
+        (JobId(cells[1]), _record(cells))
+        for cells in table.rows
+        if _JOB_ID.fullmatch(cells[0]) and _JOB_ID.fullmatch(cells[1])
+    )
+    return AccountingAnswer(records, len(table.rows) - len(records) + table.broken)
 
 
 def _record(cells: Sequence[str]) -> JobRecord:

@@ -16,31 +16,50 @@ class Table:
 
     rows: tuple[tuple[str, ...], ...]
     """Each with one cell a column, without white space at its ends. The first cell should be a job id."""
-    complete: bool
-    """False: the answer ends within a row, so further rows may be missing."""
+    broken: int
+    """Rows of which only a part is there. After one at the end of the answer any number may be missing."""
 
 
 def new_delimiter() -> str:
     return f"|{os.urandom(6).hex()}|"
 
 
-def read_table(text: str, columns: int, delimiter: str) -> Table | None:
+def read_table(answer: str, columns: int, delimiter: str) -> Table | None:
     """What a command printed with ``delimiter`` after each cell of ``columns``, header included.
+
+    Only the last column may hold line breaks: in any other one they tell that a row was cut short.
 
     None: there is neither header nor row, so the command itself gave no answer (a wrapper did, or nothing did), and
     nothing is known, not even that there are no jobs.
     """
-    *cells, _ = text.split(delimiter)
-    whole = len(cells) - len(cells) % columns
-    rows = [_row(cells[start : start + columns]) for start in range(0, whole, columns)]
+    *cells, rest = answer.split(delimiter)
+    rows: list[tuple[str, ...]] = []
+    row: list[str] = []
+    broken = 0
+    for cell in cells:
+        if 0 < len(row) < columns - 1 and "\n" in cell:
+            broken += 1
+            row = []
+        row.append(cell if row else _last_word(cell))
+        if len(row) == columns:
+            rows.append(tuple(text.strip() for text in row))
+            row = []
     if not rows:
         return None
-    has_header = not rows[0][0][:1].isdigit()
-    return Table(tuple(rows[1:] if has_header else rows), complete=whole == len(cells))
+    if row or _begins_row(rest):
+        broken += 1
+    return Table(tuple(rows[1:] if _is_header(rows[0]) else rows), broken)
 
 
-def _row(cells: list[str]) -> tuple[str, ...]:
-    first, *rest = cells
-    # Before the job id: the line end of the row before, and whatever was printed between them.
-    words = first.split()
-    return (words[-1] if words else "", *(cell.strip() for cell in rest))
+def _last_word(text: str) -> str:
+    """Before a job id: the line end of the row before, and whatever was printed between them."""
+    return text.split()[-1] if text.strip() else ""
+
+
+def _is_header(row: tuple[str, ...]) -> bool:
+    return row[0].upper().endswith("JOBID")
+
+
+def _begins_row(rest: str) -> bool:
+    """Whether what follows the last delimiter may be a row that was cut within its job id."""
+    return any(character.isdigit() for character in rest.rpartition("\n")[2])

@@ -76,7 +76,7 @@ def test_while_accounting_is_away_no_job_is_lost_however_long_that_takes(site: S
     away = site.folder / "away"
     away.touch()
     command(commands, "sacct", f'[ -e {away} ] && {{ echo "sacct: error: no slurmdbd" >&2; exit 1; }}\nexec $real "$@"')
-    command(commands, "squeue", '[[ "$*" == *--states=all* ]] && set -- "$@" --name=forgotten\nexec $real "$@"')
+    command(commands, "squeue", '[[ "$*" == *--states=all* ]] && exec $real "$@" --user=nobody\nexec $real "$@"')
     task = site.bare_task(ORPHAN)
     serve(site, commands)
     wait_for("its job to end", lambda: calls(commands, "sacct"))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from fake_slurm import ACCOUNTING_HEADER, QUEUE_HEADER, SUBMITTED, FakeSlurm, accounting_row, queue_row
 
 from hpc_agent.clock import SYSTEM
 from hpc_agent.config.settings import AllSettings, HpcSettings, SlurmSettings
@@ -25,31 +26,9 @@ from hpc_agent.runs.records import Submission
 from hpc_agent.schedulers.base import SubmitRequest
 from hpc_agent.schedulers.slurm_driver import SlurmScheduler
 
-NOW = datetime(2026, 11, 20, 12, 0, 7, tzinfo=timezone.utc)
-STAMP = int(NOW.timestamp())
+NOW = SUBMITTED
 JOBS = {JobId("7"): NOW, JobId("8"): NOW}
 DISABLED = "echo 'Slurm accounting storage is disabled' >&2; exit 1"
-
-
-class FakeSlurm:
-    """Shell commands in a folder that is first on PATH; each call is noted in ``calls``."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.bin = folder / "bin"
-        self.bin.mkdir()
-
-    def command(self, name: str, body: str) -> None:
-        path = self.bin / name
-        path.write_text(f'#!/bin/bash\necho "{name} $*" >> {self.folder}/calls\n{body}\n')
-        path.chmod(0o755)
-
-    def scheduler(self, **settings: object) -> SlurmScheduler:
-        environ = {"PATH": f"{self.bin}:/usr/bin:/bin"}
-        return SlurmScheduler(SlurmSettings(sbatch_timeout=1, command_timeout=1, **settings), environ=environ)  # type: ignore[arg-type]
-
-    def calls(self, name: str) -> int:
-        return sum(line.startswith(f"{name} ") for line in (self.folder / "calls").read_text().splitlines())
 
 
 @pytest.fixture
@@ -60,13 +39,6 @@ def fake(tmp_path: Path) -> FakeSlurm:
 @pytest.fixture
 def request_(tmp_path: Path) -> SubmitRequest:
     return SubmitRequest(tmp_path / "job.sh", "name", tmp_path, tmp_path / "job.out", Resources())
-
-
-def queue_line(job: str, word: str, status: int = 0, name: str = "name", at: int = STAMP) -> str:
-    cells = {32: job, 24: word, 8: "0"}
-    text = "".join(value.ljust(width) for width, value in cells.items())
-    text += f"{at}".ljust(24) * 3 + str(status).ljust(12) + "n1".ljust(128) + "None".ljust(128) + name
-    return f"printf '%s\\n' '{text}'"
 
 
 def test_an_sbatch_that_hangs_after_queueing_is_uncertain_and_not_repeated(
@@ -87,7 +59,7 @@ def test_a_socket_timeout_is_uncertain_and_the_job_is_found_by_name(fake: FakeSl
         "sbatch",
         "echo 'sbatch: error: Batch job submission failed: Socket timed out on send/recv operation' >&2; exit 1",
     )
-    fake.command("squeue", queue_line("7", "PENDING"))
+    fake.squeue(queue_row("7", "PENDING"))
     scheduler = fake.scheduler()
     assert isinstance(scheduler.submit(request_), Uncertain)
     assert scheduler.find("name", NOW) == JobId("7")
@@ -102,7 +74,7 @@ def test_a_controller_whose_clock_is_behind_does_not_hide_the_first_job_of_its_n
     run = RunsFolder(tmp_path).of(attempt_for("c", QueueId("q"), TaskId("a" * 32), "t")).create()
     ahead = NOW + timedelta(minutes=20)
     run.write_submission(Submission(state="uncertain", at=ahead, queue="q", cluster="c", tries=tries))
-    fake.command("squeue", queue_line("7", "COMPLETED", name=run.attempt.job_name))
+    fake.squeue(queue_row("7", "COMPLETED", name=run.attempt.job_name))
     settings = AllSettings(hpc=HpcSettings(root=tmp_path))
     actor = Actor(None, fake.scheduler(accounting="none"), settings, WorkerId("login"), SYSTEM)  # type: ignore[arg-type]
     assert actor.look_up(run.attempt, read(run), LookUp(tries + 1, give_up=True)) is not bool(found)
@@ -138,6 +110,8 @@ SILENCES = {
     "only words on stderr": "echo 'slurm_load_jobs error: Zero Bytes were transmitted or received' >&2",
     "hangs": "sleep 60",
     "garbage": "echo '<html>502 Bad Gateway</html>'",
+    "a notice in place of the table": "echo '*** Slurm is down for maintenance until 17:00 ***'",
+    "nothing": "true",
 }
 
 
@@ -162,7 +136,7 @@ def test_an_unknown_state_is_logged_once_and_the_job_lives(
 ) -> None:
     # Our logger does not hand on to the root logger once a command has set it up.
     monkeypatch.setattr(logging.getLogger("hpc_agent"), "propagate", True)
-    fake.command("squeue", queue_line("7", "HIBERNATING"))
+    fake.squeue(queue_row("7", "HIBERNATING"))
     scheduler = fake.scheduler()
     for _ in range(3):
         (job,) = scheduler.live_jobs()
@@ -173,7 +147,7 @@ def test_an_unknown_state_is_logged_once_and_the_job_lives(
 
 def test_where_accounting_is_off_the_controllers_memory_answers_and_sacct_is_left_alone(fake: FakeSlurm) -> None:
     fake.command("sacct", DISABLED)
-    fake.command("squeue", f"{queue_line('7', 'FAILED', 3 * 256)}; {queue_line('8', 'RUNNING')}")
+    fake.squeue(queue_row("7", "FAILED", exit_code="3:0"), queue_row("8", "RUNNING"))
     scheduler = fake.scheduler()
     for _ in range(2):
         records = scheduler.records(JOBS)
@@ -185,28 +159,24 @@ def test_where_accounting_is_off_the_controllers_memory_answers_and_sacct_is_lef
 
 
 def test_where_there_is_no_sacct_the_controllers_memory_answers(fake: FakeSlurm) -> None:
-    fake.command("squeue", queue_line("7", "FAILED", 3 * 256))
+    fake.squeue(queue_row("7", "FAILED", exit_code="768"))
     scheduler = SlurmScheduler(SlurmSettings(), environ={"PATH": str(fake.bin)})
     assert [(job, record.exit_code) for job, record in scheduler.records(JOBS).items()] == [("7", 3)]
     assert scheduler.find("name", NOW) == "7"
     assert scheduler.find("other", NOW) is None
 
 
-def sacct_row(job: str, word: str) -> str:
-    return f"echo '{job}|{job}|{word}|0:0|{STAMP}|{STAMP}|{STAMP}|01:00:00|n1|None|name'"
-
-
 def test_while_accounting_gives_no_answer_the_controllers_memory_does_and_the_rest_is_not_lost(fake: FakeSlurm) -> None:
     fake.command("sacct", "echo 'sacct: error: Problem talking to the database: Connection refused' >&2; exit 1")
-    fake.command("squeue", queue_line("7", "OUT_OF_MEMORY"))
+    fake.squeue(queue_row("7", "OUT_OF_MEMORY"))
     records = fake.scheduler().records(JOBS)
     assert records == {JobId("7"): records[JobId("7")], JobId("8"): unanswered(JobId("8"))}
     assert records[JobId("7")].state is JobState.OUT_OF_MEMORY
 
 
 def test_where_accounting_lags_the_controller_knows_better(fake: FakeSlurm) -> None:
-    fake.command("sacct", f"{sacct_row('7', 'RUNNING')}; {sacct_row('8', 'RUNNING')}")
-    fake.command("squeue", queue_line("7", "TIMEOUT"))
+    fake.sacct(accounting_row("7", "RUNNING"), accounting_row("8", "RUNNING"))
+    fake.squeue(queue_row("7", "TIMEOUT"))
     states = {job: record.state for job, record in fake.scheduler().records(JOBS).items()}
     assert states == {"7": JobState.TIMEOUT, "8": JobState.RUNNING}
     fake.command("squeue", SILENCES["fails"])
@@ -245,18 +215,18 @@ def test_of_several_numbers_the_job_with_the_name_is_the_submitted_one(
 ) -> None:
     at = int(SYSTEM.now().timestamp())
     fake.command("sbatch", "echo 'your last job:'; echo 99; echo 123")
-    fake.command(
-        "squeue", f"{queue_line('99', 'RUNNING', at=at, name='another')}; {queue_line('123', 'PENDING', at=at)}"
+    fake.squeue(
+        queue_row("99", "RUNNING", submitted=str(at), name="another"), queue_row("123", "PENDING", submitted=str(at))
     )
     assert fake.scheduler(accounting="none").submit(request_) == Accepted(JobId("123"))
     fake.command("sbatch", "echo 123; echo 'jobs of yours today:'; echo 99")
     assert fake.scheduler(accounting="none").submit(request_) == Accepted(JobId("123"))
 
 
-@pytest.mark.parametrize("squeue", ["true", "exit 1"], ids=["no job", "no answer"])
-def test_numbers_without_a_job_of_the_name_are_no_job(fake: FakeSlurm, request_: SubmitRequest, squeue: str) -> None:
+@pytest.mark.parametrize("answers", [True, False], ids=["no job", "no answer"])
+def test_numbers_without_a_job_of_the_name_are_no_job(fake: FakeSlurm, request_: SubmitRequest, answers: bool) -> None:
     fake.command("sbatch", "echo 99; echo 123")
-    fake.command("squeue", squeue)
+    fake.squeue() if answers else fake.command("squeue", "exit 1")
     answer = fake.scheduler(accounting="none").submit(request_)
     assert isinstance(answer, Uncertain)
     assert answer.doubt is Doubt.NO_JOB_ID
@@ -265,7 +235,7 @@ def test_numbers_without_a_job_of_the_name_are_no_job(fake: FakeSlurm, request_:
 def test_a_wrapper_that_fails_after_sbatch_did_its_work_has_a_job(fake: FakeSlurm, request_: SubmitRequest) -> None:
     at = int(SYSTEM.now().timestamp())
     fake.command("sbatch", "echo 123; echo 'accounting script: invalid option' >&2; exit 1")
-    fake.command("squeue", queue_line("123", "PENDING", at=at))
+    fake.squeue(queue_row("123", "PENDING", submitted=str(at)))
     assert fake.scheduler(accounting="none").submit(request_) == Accepted(JobId("123"))
 
 
@@ -282,7 +252,7 @@ def test_a_wrapper_that_refuses_parsable_is_called_without_it_from_then_on(
     fake: FakeSlurm, request_: SubmitRequest, words: str
 ) -> None:
     fake.command("sbatch", NO_PARSABLE.format(words=words))
-    fake.command("squeue", "true")
+    fake.squeue()
     scheduler = fake.scheduler(accounting="none")
     assert [scheduler.submit(request_) for _ in range(3)] == [Accepted(JobId("123"))] * 3
     calls = [line for line in (fake.folder / "calls").read_text().splitlines() if line.startswith("sbatch ")]
@@ -301,12 +271,115 @@ def test_sbatch_is_not_called_again_without_parsable_while_nothing_is_known_of_i
 
 def test_an_option_that_is_refused_for_another_reason_stays(fake: FakeSlurm, request_: SubmitRequest) -> None:
     fake.command("sbatch", 'echo "usage: sbatch [--parsable] SCRIPT; your project has no hours left" >&2; exit 1')
-    fake.command("squeue", "true")
+    fake.squeue()
     scheduler = fake.scheduler(accounting="none")
     for _ in range(2):
         assert isinstance(scheduler.submit(request_), Uncertain)
     calls = (fake.folder / "calls").read_text()
     assert calls.count("sbatch --parsable") == 2
+
+
+NOTICE = "*** 4711 nodes are down for maintenance ***\n\n"
+BOTH = {JobId("7"): JobState.RUNNING, JobId("8"): JobState.PENDING}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        NOTICE + QUEUE_HEADER + queue_row("7", "RUNNING") + queue_row("8", "PENDING"),
+        QUEUE_HEADER + NOTICE + queue_row("7", "RUNNING") + NOTICE + queue_row("8", "PENDING"),
+        QUEUE_HEADER + queue_row("7", "RUNNING") + queue_row("8", "PENDING") + NOTICE,
+        "Hello! " + QUEUE_HEADER + queue_row("7", "RUNNING") + "Hello! " + queue_row("8", "PENDING"),
+        (QUEUE_HEADER + queue_row("7", "RUNNING") + queue_row("8", "PENDING")).replace("\n", "\r\n"),
+    ],
+    ids=["before", "between", "after", "on the same line", "line ends of Windows"],
+)
+def test_a_squeue_that_greets_is_understood(fake: FakeSlurm, answer: str) -> None:
+    fake.answer("squeue", answer)
+    assert {job.id: job.state for job in fake.scheduler().live_jobs()} == BOTH
+
+
+def test_a_sacct_that_greets_is_understood(fake: FakeSlurm) -> None:
+    fake.answer("sacct", NOTICE + ACCOUNTING_HEADER + NOTICE + accounting_row("7", "COMPLETED") + NOTICE)
+    fake.squeue()
+    records = fake.scheduler().records(JOBS)
+    assert {job: record.state for job, record in records.items()} == {"7": JobState.COMPLETED}
+
+
+def cut(fake: FakeSlurm, name: str, table: str, characters: int) -> None:
+    """A command whose answer lacks its last characters, and that ends well all the same."""
+    fake.answer(name, table[: len(table) - characters])
+
+
+@pytest.mark.parametrize("characters", [2, 200, 300, 650])
+def test_half_an_answer_of_squeue_makes_no_job_gone(fake: FakeSlurm, characters: int) -> None:
+    fake.sacct()
+    cut(fake, "squeue", QUEUE_HEADER + queue_row("7", "FAILED") + queue_row("8", "RUNNING"), characters)
+    scheduler = fake.scheduler()
+    records = scheduler.records(JOBS)
+    assert records[JobId("7")].state is JobState.FAILED
+    assert records[JobId("8")] == unanswered(JobId("8"))
+    assert [job.id for job in scheduler.live_jobs()] == ["7"]
+    with pytest.raises(SchedulerUnavailableError, match="rows cannot be read; job other may be one of them"):
+        scheduler.find("other", NOW)
+
+
+def test_half_an_answer_of_sacct_makes_no_job_gone(fake: FakeSlurm) -> None:
+    fake.squeue()
+    cut(fake, "sacct", ACCOUNTING_HEADER + accounting_row("7", "FAILED") + accounting_row("8", "FAILED"), 20)
+    scheduler = fake.scheduler()
+    records = scheduler.records(JOBS)
+    assert records[JobId("7")].state is JobState.FAILED
+    assert records[JobId("8")] == unanswered(JobId("8"))
+    with pytest.raises(SchedulerUnavailableError, match="job other may be one of them"):
+        scheduler.find("other", NOW)
+
+
+def test_while_a_row_cannot_be_read_a_lost_node_is_no_verdict(fake: FakeSlurm) -> None:
+    """Its job may have been requeued, and be in that row."""
+    fake.sacct(accounting_row("7", "NODE_FAIL"), accounting_row("8", "FAILED"))
+    fake.squeue(queue_row("?", "PENDING"))
+    scheduler = fake.scheduler()
+    assert scheduler.live_jobs() == []
+    records = scheduler.records(JOBS)
+    assert records[JobId("7")] == unanswered(JobId("7"))
+    assert records[JobId("8")].state is JobState.FAILED
+
+
+def test_waiting_elements_of_an_array_make_no_answer_unreadable(fake: FakeSlurm) -> None:
+    fake.sacct(accounting_row("7_1", "COMPLETED", raw="9"), accounting_row("7_[2-3%1]", "PENDING", raw="7"))
+    fake.squeue()
+    jobs = {JobId("7_1"): NOW, JobId("8"): NOW}
+    records = fake.scheduler().records(jobs)
+    assert {job: record.state for job, record in records.items()} == {"7_1": JobState.COMPLETED}
+
+
+UNREADABLE_CELLS = {
+    "exit code": queue_row("7", "FAILED", exit_code="?"),
+    "restarts": queue_row("7", "FAILED", restarts="many"),
+    "time": queue_row("7", "FAILED", submitted="yesterday"),
+}
+
+
+@pytest.mark.parametrize("cell", UNREADABLE_CELLS)
+def test_a_cell_that_cannot_be_read_is_logged_once_and_its_job_is_seen(
+    fake: FakeSlurm, cell: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("hpc_agent"), "propagate", True)
+    fake.squeue(UNREADABLE_CELLS[cell], queue_row("8", "RUNNING"))
+    scheduler = fake.scheduler(accounting="none")
+    for _ in range(3):
+        assert [(job.id, job.state) for job in scheduler.live_jobs()] == [
+            ("7", JobState.FAILED),
+            ("8", JobState.RUNNING),
+        ]
+    assert sum("cannot be read in full" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_a_job_whose_exit_code_cannot_be_read_failed_with_an_unknown_one(fake: FakeSlurm) -> None:
+    fake.squeue(UNREADABLE_CELLS["exit code"])
+    record = fake.scheduler(accounting="none").records(JOBS)[JobId("7")]
+    assert (record.state, record.exit_code) == (JobState.FAILED, None)
 
 
 def test_accounting_that_a_site_promised_is_not_given_up(fake: FakeSlurm) -> None:
@@ -317,8 +390,8 @@ def test_accounting_that_a_site_promised_is_not_given_up(fake: FakeSlurm) -> Non
 
 
 def test_one_query_asks_for_all_jobs(fake: FakeSlurm) -> None:
-    fake.command("sacct", "true")
-    fake.command("squeue", "true")
+    fake.sacct()
+    fake.squeue()
     assert fake.scheduler().records({JobId(str(n)): NOW + timedelta(seconds=n) for n in range(1000)}) == {}
     assert (fake.calls("sacct"), fake.calls("squeue")) == (1, 1)
 

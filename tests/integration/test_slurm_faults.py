@@ -7,89 +7,33 @@ import re
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from slurm_site import SlurmSite, recorded, wait_until
 
-from hpc_agent.clock import SYSTEM
 from hpc_agent.config.settings import SlurmSettings
 from hpc_agent.domain.ids import JobId
-from hpc_agent.domain.job import Accepted, JobRecord, JobState, Later, LiveJob, Refused, Uncertain, unanswered
-from hpc_agent.domain.resources import Resources
+from hpc_agent.domain.job import JobState, Later, Refused, Uncertain, unanswered
 from hpc_agent.errors import SchedulerUnavailableError
-from hpc_agent.schedulers.base import SubmitRequest
 from hpc_agent.schedulers.slurm_driver import SlurmScheduler
 
 pytestmark = pytest.mark.slurm
 
 
-class Site:
-    """The tests' Slurm and a scheduler on it; cancels what it submitted."""
-
-    def __init__(self, cluster: Any, folder: Path) -> None:
-        self.cluster = cluster
-        self.folder = folder
-        self.scheduler = SlurmScheduler(SlurmSettings(), environ=cluster.env)
-        self.before = SYSTEM.now()
-        self.jobs: list[JobId] = []
-
-    def request(self, body: str, *directives: str, name: str = "job") -> SubmitRequest:
-        script = self.folder / f"{name}.sh"
-        script.write_text("\n".join(["#!/bin/bash", *(f"#SBATCH {line}" for line in directives), body, ""]))
-        return SubmitRequest(script, name, self.folder, self.folder / f"{name}.out", Resources())
-
-    def submit(self, body: str, *directives: str, name: str = "job") -> JobId:
-        answer = self.scheduler.submit(self.request(body, *directives, name=name))
-        assert isinstance(answer, Accepted), answer
-        self.jobs.append(answer.job)
-        return answer.job
-
-    def live(self, job: JobId) -> LiveJob | None:
-        return next((live for live in self.scheduler.live_jobs() if live.id == job), None)
-
-    def state(self, job: JobId) -> JobState | None:
-        live = self.live(job)
-        return live.state if live else None
-
-    def record(self, job: JobId) -> JobRecord:
-        return recorded(self.scheduler, job, self.before)
-
-
-def recorded(scheduler: SlurmScheduler, job: JobId, since: datetime) -> JobRecord:
-    """Its final record, once there is one."""
-    found: JobRecord | None = None
-
-    def is_final() -> bool:
-        nonlocal found
-        found = scheduler.records({job: since}).get(job)
-        return found is not None and found.state.is_final
-
-    wait_until(is_final)
-    assert found is not None
-    return found
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"still not so after {seconds:g} s"
-        time.sleep(0.2)
-
-
 @pytest.fixture
-def site(slurm_cluster: Any, tmp_path: Path) -> Iterator[Site]:
-    site = Site(slurm_cluster, tmp_path)
+def site(slurm_cluster: Any, tmp_path: Path) -> Iterator[SlurmSite]:
+    site = SlurmSite(slurm_cluster, tmp_path)
     yield site
     slurm_cluster.start()
     site.scheduler.cancel(site.jobs)
 
 
-def test_without_a_controller_nothing_is_known_and_then_all_is_again(site: Site) -> None:
+def test_without_a_controller_nothing_is_known_and_then_all_is_again(site: SlurmSite) -> None:
     job = site.submit("sleep 300")
     wait_until(lambda: site.state(job) is JobState.RUNNING)
     site.cluster.stop("slurmctld")
@@ -100,7 +44,7 @@ def test_without_a_controller_nothing_is_known_and_then_all_is_again(site: Site)
     assert site.state(job) is JobState.RUNNING
 
 
-def test_an_sbatch_that_timed_out_has_queued_its_job_which_is_found_by_name(site: Site) -> None:
+def test_an_sbatch_that_timed_out_has_queued_its_job_which_is_found_by_name(site: SlurmSite) -> None:
     pid = int((site.cluster.dir / "run" / "slurmctld.mark").read_text())
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -112,7 +56,7 @@ def test_an_sbatch_that_timed_out_has_queued_its_job_which_is_found_by_name(site
     wait_until(lambda: site.scheduler.find("timed_out", site.before) is not None)
 
 
-def test_without_slurmdbd_the_controllers_memory_has_the_verdict(site: Site) -> None:
+def test_without_slurmdbd_the_controllers_memory_has_the_verdict(site: SlurmSite) -> None:
     site.cluster.stop("slurmdbd")
     job = site.submit("exit 3")
     forgotten = JobId("99999")
@@ -126,7 +70,7 @@ def test_without_slurmdbd_the_controllers_memory_has_the_verdict(site: Site) -> 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
-def test_a_job_in_a_hidden_partition_is_seen_by_its_owner(site: Site) -> None:
+def test_a_job_in_a_hidden_partition_is_seen_by_its_owner(site: SlurmSite) -> None:
     """squeue shows it to root in any case."""
     look = (
         "from hpc_agent.config.settings import SlurmSettings\n"
@@ -158,7 +102,7 @@ def test_a_job_in_a_hidden_partition_is_seen_by_its_owner(site: Site) -> None:
 
 @pytest.mark.parametrize("accounting", ["none", "auto"])
 def test_a_site_without_accounting_is_asked_for_the_jobs_of_the_last_minutes(
-    site: Site, accounting: Any, tmp_path: Path
+    site: SlurmSite, accounting: Any, tmp_path: Path
 ) -> None:
     conf = tmp_path / "conf" / "slurm.conf"
     conf.parent.mkdir()
@@ -174,7 +118,7 @@ def test_a_site_without_accounting_is_asked_for_the_jobs_of_the_last_minutes(
     assert scheduler.find("unheard_of", site.before) is None
 
 
-def test_a_requeued_job_lives_on_under_its_id_and_has_no_verdict(site: Site) -> None:
+def test_a_requeued_job_lives_on_under_its_id_and_has_no_verdict(site: SlurmSite) -> None:
     job = site.submit("sleep 300")
     wait_until(lambda: site.state(job) is JobState.RUNNING)
     site.cluster.run("scontrol", "requeue", job)
@@ -184,7 +128,7 @@ def test_a_requeued_job_lives_on_under_its_id_and_has_no_verdict(site: Site) -> 
     assert not any(record.state.is_final for record in site.scheduler.records({job: site.before}).values())
 
 
-def test_a_lost_node_ends_a_job_that_may_not_be_requeued(site: Site) -> None:
+def test_a_lost_node_ends_a_job_that_may_not_be_requeued(site: SlurmSite) -> None:
     job = site.submit("sleep 300", "--no-requeue", "--nodelist=n3")
     wait_until(lambda: site.state(job) is JobState.RUNNING)
     site.cluster.run("scontrol", "update", "nodename=n3", "state=down", "reason=test")
@@ -197,7 +141,7 @@ def test_a_lost_node_ends_a_job_that_may_not_be_requeued(site: Site) -> None:
     assert record.nodes == "n3"
 
 
-def resumed(site: Site) -> bool:
+def resumed(site: SlurmSite) -> bool:
     """Bring n3 back: until Slurm has set it down, it refuses to."""
     state = site.cluster.run("sinfo", "-h", "-n", "n3", "-p", "main", "-o", "%T").strip()
     if state.startswith("down"):
@@ -205,7 +149,7 @@ def resumed(site: Site) -> bool:
     return state.startswith(("idle", "mixed"))
 
 
-def test_a_preempted_job_comes_back_or_is_recorded(site: Site) -> None:
+def test_a_preempted_job_comes_back_or_is_recorded(site: SlurmSite) -> None:
     comes_back = site.submit("sleep 300", "--partition=scavenge", "--gres=gpu:2", "--nodelist=n2", name="back")
     ends = site.submit(
         "sleep 300", "--partition=scavenge", "--no-requeue", "--gres=gpu:2", "--nodelist=n2", name="ends"
@@ -219,7 +163,7 @@ def test_a_preempted_job_comes_back_or_is_recorded(site: Site) -> None:
     assert all(record.state.may_be_requeued or not record.state.is_final for record in records)
 
 
-def test_a_full_qos_means_later_and_an_unknown_one_never(site: Site) -> None:
+def test_a_full_qos_means_later_and_an_unknown_one_never(site: SlurmSite) -> None:
     site.submit("sleep 300", "--qos=single")
     later = site.scheduler.submit(site.request("true", "--qos=single"))
     assert isinstance(later, Later)
@@ -229,7 +173,7 @@ def test_a_full_qos_means_later_and_an_unknown_one_never(site: Site) -> None:
     assert "Invalid qos specification" in never.message
 
 
-def test_array_elements_are_jobs_of_their_own(site: Site) -> None:
+def test_array_elements_are_jobs_of_their_own(site: SlurmSite) -> None:
     array = site.submit("exit $SLURM_ARRAY_TASK_ID", "--array=0-1")
     elements = {JobId(f"{array}_{index}"): site.before for index in range(2)}
     for element in elements:
@@ -238,7 +182,7 @@ def test_array_elements_are_jobs_of_their_own(site: Site) -> None:
     assert [records[job].exit_code for job in elements] == [0, 1]
 
 
-def test_records_are_asked_in_universal_time(site: Site) -> None:
+def test_records_are_asked_in_universal_time(site: SlurmSite) -> None:
     """Whatever the time zone of daemon and site, the hour before a submission is the hour before it."""
     job = site.submit("true")
     scheduler = SlurmScheduler(SlurmSettings(), environ={**site.cluster.env, "TZ": "Pacific/Kiritimati"})

@@ -1,0 +1,89 @@
+"""What a job is told when it asks squeue about itself, of each version."""
+
+from __future__ import annotations
+
+import pytest
+from captured_slurm import DELIMITER, VERSIONS, captured
+from fake_slurm import OWN_HEADER, own_row, printed
+
+from hpc_agent.domain.ending import Cause, cause_of_end
+from hpc_agent.domain.job import JobState, OwnJob
+from hpc_agent.schedulers import slurm
+
+of_each_version = pytest.mark.parametrize("version", VERSIONS)
+
+
+def told(version: str, moment: str) -> OwnJob:
+    return slurm.parse_own_job(captured(version, f"own_{moment}").stdout, DELIMITER)
+
+
+def parsed(*rows: str, before: str = "") -> OwnJob:
+    return slurm.parse_own_job(printed(before + OWN_HEADER + "".join(rows), DELIMITER), DELIMITER)
+
+
+@of_each_version
+@pytest.mark.parametrize(
+    ("moment", "restarts", "cause"),
+    [
+        ("running", 0, Cause.SOMEBODY),
+        ("cancelled", 0, Cause.CANCELLED),
+        ("preempted", 0, Cause.PREEMPTED),
+        ("preempted_requeued", 0, Cause.REQUEUED),
+        ("requeued", 0, Cause.REQUEUED),
+        ("restarted", 1, Cause.SOMEBODY),
+        ("time_limit", 0, Cause.TIME_LIMIT),
+    ],
+)
+def test_slurm_says_why_it_tells_a_job_to_end(version: str, moment: str, restarts: int, cause: Cause) -> None:
+    assert cause_of_end(told(version, moment), restarts) is cause
+
+
+@of_each_version
+def test_a_job_knows_how_much_time_it_has_left(version: str) -> None:
+    left = told(version, "running").left
+    assert left is not None
+    assert 50 <= left <= 60
+    left = told(version, "time_limit").left
+    assert left is not None
+    assert left <= 0
+
+
+@of_each_version
+def test_a_restarted_job_counts_its_time_anew(version: str) -> None:
+    job = told(version, "restarted")
+    assert (job.state, job.restarts) == (JobState.RUNNING, 1)
+    assert job.ran_for <= 5
+
+
+@of_each_version
+@pytest.mark.parametrize("daemon", ["slurmctld", "munged"])
+def test_without_an_answer_nothing_is_known(version: str, daemon: str) -> None:
+    said = captured(version, f"own_{daemon}_down")
+    assert said.returncode != 0
+    with pytest.raises(ValueError, match="not one job of squeue: nothing"):
+        slurm.parse_own_job(said.stdout, DELIMITER)
+
+
+def test_without_an_answer_the_cause_is_unknown() -> None:
+    assert cause_of_end(None, 0) is Cause.UNKNOWN
+
+
+def test_a_squeue_that_greets_is_understood() -> None:
+    job = parsed(own_row("7", "COMPLETING", reason="TimeLimit"), before="4711 nodes are down\n\n")
+    assert cause_of_end(job, 0) is Cause.TIME_LIMIT
+
+
+@pytest.mark.parametrize("rows", [(), (own_row("7", "RUNNING"), own_row("8", "RUNNING"))])
+def test_what_is_not_one_job_is_no_answer(rows: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="not one job of squeue"):
+        parsed(*rows)
+
+
+def test_cells_that_cannot_be_read_are_unknown() -> None:
+    assert parsed(own_row("7", "HIBERNATING", restarts="?", reason="\n")) == OwnJob(
+        JobState.UNKNOWN, ran_for=1, time_limit=3600
+    )
+
+
+def test_a_job_of_an_array_is_told_about_itself() -> None:
+    assert parsed(own_row("7_3", "COMPLETING")).state is JobState.COMPLETING
