@@ -58,6 +58,8 @@ def start_accounting(cluster: Cluster, ports: dict[str, int]) -> None:
             cluster.checked(
                 *("mariadb-install-db", "--no-defaults", f"--user={cluster.user}", data),
                 *("--skip-test-db", SMALL_LOG, f"--auth-root-socket-user={cluster.user}"),
+                # Clusters that start at once would meet in /tmp ("Unknown table 'mysql.tmp_user_sys'").
+                f"--tmpdir={cluster.dir}/mariadb",
             )
     start_part(cluster, "mariadbd", lambda: accepts(database))
     ready = partial(answers, cluster, ports["slurmdbd"], "sacctmgr", "-nP", "show", "cluster")
