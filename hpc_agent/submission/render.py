@@ -64,7 +64,7 @@ class JobContext:
             "resources": self.resources,
             "gpu_flag": gpu_flag(self.resources, self.site),
             "memory_flag": memory_flag(self.resources, self.site),
-            "time_limit": format_time_limit(self.resources.time_minutes) if self.resources.time_minutes else "",
+            "time_limit": _time_limit(self.resources),
             # The agent takes the warning, and tells its task at the right moment.
             "signal": f"B:USR1@{round(self.signal_ahead)}" if self.signal_ahead else "",
             "requeue": self.requeue,
@@ -79,6 +79,10 @@ class JobContext:
                 "properties": {name: TaskText(value) for name, value in task.properties.items()},
             },
         }
+
+
+def _time_limit(resources: Resources) -> str:
+    return "" if resources.time_minutes is None else format_time_limit(resources.time_minutes)
 
 
 def _quote(value: object) -> str:
