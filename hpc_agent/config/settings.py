@@ -296,6 +296,14 @@ class HpcSettings(Settings, frozen=True, kw_only=True):
     resources: Annotated[
         ResourceSettings, Meta(description="What a job asks for unless its queue or task says otherwise.")
     ] = ResourceSettings()
+    job_environment: Annotated[
+        dict[str, str],
+        Meta(
+            description="Variables of every job, which reach it in a file of mode 0600 and not in the environment that "
+            "the scheduler passes on: for values with passwords. Proxies and package indexes of the daemon's own "
+            "environment that have one are added."
+        ),
+    ] = field(default_factory=dict)
     queues: Annotated[dict[str, QueueSettings], Meta(description="One block for each queue, by name.")] = field(
         default_factory=dict
     )
