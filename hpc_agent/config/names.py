@@ -24,6 +24,7 @@ CONF_PATHS: Mapping[tuple[str, str], str] = {
     ("docker", "extra_labels"): "agent.extra_docker_labels",
     ("docker", "extra_shell_script"): "agent.extra_docker_shell_script",
     ("docker", "protected"): "agent.protected_docker_extra_args",
+    ("docker", "allowed"): "agent.allowed_docker_extra_args",
     ("docker", "forbidden"): "agent.forbidden_docker_args",
     ("docker", "filters"): "agent.docker_args_filters",
     ("docker", "force_pull"): "agent.docker_force_pull",

@@ -210,12 +210,13 @@ def _names_only(options: Sequence[str]) -> list[str]:
     before = ""
     for word in options:
         option, equals, value = word.partition("=")
-        hide = _HIDE.get(_long_name(option) if equals else before)
-        if hide is None:
-            shown.append(word)
+        if before in _HIDE:
+            shown.append(_HIDE[before](word))
+        elif equals and _long_name(option) in _HIDE:
+            shown.append(f"{option}={_HIDE[_long_name(option)](value)}")
         else:
-            shown.append(f"{option}={hide(value)}" if equals else hide(word))
-        before = "" if equals else _long_name(word)
+            shown.append(word)
+        before = "" if before in _HIDE else _long_name(word)
     return shown
 
 
