@@ -25,7 +25,9 @@ KNOWN_TOKEN = re.compile(
     r"\b(?:gh[pousr]_|github_pat_|glpat-|hf_|sk-|xox[abprs]-|pypi-|npm_)[A-Za-z0-9_-]{10,}"
     r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"
 )
-_ASSIGNMENT = re.compile(r"(?P<name>\b[A-Za-z_]\w*)=(?P<value>\"[^\"]*\"|'[^']*'|[^\s,;&\"']+)")
+_NAME_OF_VALUE = re.compile(r"(?<![\w-])(?P<name>[\w-]+)(?:=|[\"']\s*:\s*)")
+"""``NAME=`` and ``"name": ``."""
+_VALUE = re.compile(r"\"[^\"]*\"|'[^']*'|[^\s,;&\"']+")
 
 HIDDEN = "********"
 
@@ -62,8 +64,14 @@ def without_secrets(text: str) -> str:
     """As ``without_credentials``, and hidden are the value of each ``NAME=value`` with the name of a secret, what
     follows ``Bearer`` or ``Basic``, and what has the form of a well-known kind of token."""
 
-    def hidden(match: re.Match[str]) -> str:
-        return f"{match['name']}={HIDDEN}" if is_secret(match["name"]) else match[0]
-
-    shown = _ASSIGNMENT.sub(hidden, without_credentials(text))
-    return _HEADER.sub(rf"\g<kind>{HIDDEN}", KNOWN_TOKEN.sub(HIDDEN, shown))
+    shown: list[str] = []
+    done = 0
+    without = without_credentials(text)
+    for found in _NAME_OF_VALUE.finditer(without):
+        if found.start() < done or not is_secret(found["name"].lstrip("-").replace("-", "_")):
+            continue
+        if value := _VALUE.match(without, found.end()):
+            shown += [without[done : found.end()], HIDDEN]
+            done = value.end()
+    shown.append(without[done:])
+    return _HEADER.sub(rf"\g<kind>{HIDDEN}", KNOWN_TOKEN.sub(HIDDEN, "".join(shown)))

@@ -26,6 +26,11 @@ def test_so_many_are_tried() -> None:
     assert sum(len(door.cases) for door in find_doors()) >= LEAST_TRIED
 
 
+def test_the_threat_table_names_every_door() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "security.md").read_text(encoding="utf-8")
+    assert [door.module for door in find_doors() if f"`{door.module}`" not in page] == []
+
+
 def _broken(_folder: Path) -> str:
     raise LookupError("no answer")
 

@@ -42,6 +42,10 @@ def shown(folder: Path, *words: str) -> str:
         ("job.sh", "https://u:hunter2@h/x"),
         ("job.sh", "-u", "me:hunter2"),
         ("job.sh", "ghp_hunter2hunter2"),
+        ("job.sh", "--env=MY_TOKEN=hunter2"),
+        ("job.sh", '{"lr": 1, "api_key": "hunter2"}'),
+        ("job.sh", "db.password=hunter2"),
+        ("--wrap=docker run --env=TOKEN=hunter2 x",),
         ("--wrap", "curl -H 'Authorization: Bearer hunter2' https://h"),
         ("--wrap=curl -u me:hunter2 https://h",),
         ("--wr=curl -u me:hunter2 https://h",),
@@ -80,3 +84,9 @@ def test_of_exported_variables_the_names_remain(value: str, names: str) -> None:
 def test_masked_text_keeps_its_shape() -> None:
     assert masked_text("a  --token   b\n'c d' --x 1") == f"a  --token   {HIDDEN}\n'c d' --x 1"
     assert masked_words(["--token", "--other", "x"]) == ["--token", "--other", "x"]
+
+
+def test_long_texts_are_masked_in_one_look() -> None:
+    """A text of which each character is looked at again and again does not come to its end here."""
+    for text in ("a=" * 20_000, "a-" * 20_000, "token=" * 20_000, "token " * 20_000, '"a" : ' * 20_000):
+        assert len(masked_text(text)) <= len(text)
