@@ -63,7 +63,6 @@ def is_secret(name: str) -> bool:
 def without_secrets(text: str) -> str:
     """As ``without_credentials``, and hidden are the value of each ``NAME=value`` with the name of a secret, what
     follows ``Bearer`` or ``Basic``, and what has the form of a well-known kind of token."""
-
     shown: list[str] = []
     done = 0
     without = without_credentials(text)
