@@ -6,12 +6,28 @@ import re
 
 _URL_CREDENTIALS = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s@]+@")
 _SECRET_NAME = re.compile(
-    r"PASSWORD|PASSWD|PASSPHRASE|SECRET|ACCESS_?KEY|API_?KEY|(^|_)PASS(_|$)"
-    r"|TOKEN$|(^|_)(PAT|CREDENTIALS?|KEY|CONNECTION_STRING)$",
+    r"PASSWORD|PASSWD|PASSPHRASE|PASSCODE|SECRET|ACCESS_?KEY|API_?KEY|PRIVATE_?KEY|WEBHOOK|BEARER|(^|_)PASS(_|$)"
+    r"|(?<!BY)(?<!COM)(?<!ASK)PASS$|.PWD$|TOKEN$|(API|AUTH|ACCESS|REFRESH)_TOKENS$"
+    r"|_TOKEN_(?!LEN|LIMIT|COUNT|SIZE|NUM|MAX|BUDGET|TYPE|TTL|EXPIR|URL)"
+    r"|(^|_)(O?AUTH|AUTHORIZATION|DSN|JWT|COOKIES?|CREDS?)(_|$)"
+    r"|(^|_)(PAT|SAS|CREDENTIALS?|KEY|CONNECTION_STRING|CONN_STR)$",
     re.IGNORECASE,
 )
-_NAMES_A_FILE = re.compile(r"_(FILE|PATH|DIR)$|^GOOGLE_APPLICATION_CREDENTIALS$")
-_ASSIGNMENT = re.compile(r"(?P<name>\b[A-Za-z_]\w*)=(?P<value>\"[^\"]*\"|'[^']*'|[^\s,;&\"']+)")
+_HARMLESS_NAME = re.compile(
+    r"^OLDPWD$|_(FILE|PATH|DIR)$|^GOOGLE_APPLICATION_CREDENTIALS$"
+    r"|AUTH_(SOCK|TYPE|METHOD|MODE|URL|URI|HOST|PORT|PLUGIN|ENABLED|REQUIRED|VERSION|PROVIDER)$",
+    re.IGNORECASE,
+)
+"""Where a secret lies, or how one is asked for."""
+_HEADER = re.compile(r"(?P<kind>\b(?:Bearer|Basic)\s+)[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE)
+KNOWN_TOKEN = re.compile(
+    # GitHub, GitLab, Hugging Face, OpenAI and others, Slack, PyPI, npm; AWS; a signed JSON token.
+    r"\b(?:gh[pousr]_|github_pat_|glpat-|hf_|sk-|xox[abprs]-|pypi-|npm_)[A-Za-z0-9_-]{10,}"
+    r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"
+)
+_NAME_OF_VALUE = re.compile(r"(?<![\w-])(?P<name>[\w-]+)(?:=|[\"']\s*:\s*)")
+"""``NAME=`` and ``"name": ``."""
+_VALUE = re.compile(r"\"[^\"]*\"|'[^']*'|[^\s,;&\"']+")
 
 HIDDEN = "********"
 
@@ -41,13 +57,20 @@ def without_credentials(text: str) -> str:
 
 def is_secret(name: str) -> bool:
     """Whether a variable or setting of this name usually holds a credential."""
-    return bool(_SECRET_NAME.search(name)) and not _NAMES_A_FILE.search(name)
+    return bool(_SECRET_NAME.search(name)) and not _HARMLESS_NAME.search(name)
 
 
 def without_secrets(text: str) -> str:
-    """As ``without_credentials``, and the value of each ``NAME=value`` with the name of a secret is hidden."""
-
-    def hidden(match: re.Match[str]) -> str:
-        return f"{match['name']}={HIDDEN}" if is_secret(match["name"]) else match[0]
-
-    return _ASSIGNMENT.sub(hidden, without_credentials(text))
+    """As ``without_credentials``, and hidden are the value of each ``NAME=value`` with the name of a secret, what
+    follows ``Bearer`` or ``Basic``, and what has the form of a well-known kind of token."""
+    shown: list[str] = []
+    done = 0
+    without = without_credentials(text)
+    for found in _NAME_OF_VALUE.finditer(without):
+        if found.start() < done or not is_secret(found["name"].lstrip("-").replace("-", "_")):
+            continue
+        if value := _VALUE.match(without, found.end()):
+            shown += [without[done : found.end()], HIDDEN]
+            done = value.end()
+    shown.append(without[done:])
+    return _HEADER.sub(rf"\g<kind>{HIDDEN}", KNOWN_TOKEN.sub(HIDDEN, "".join(shown)))

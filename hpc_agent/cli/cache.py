@@ -177,7 +177,7 @@ def _warm_task(shared: Shared, name: str, into: Path | None) -> None:
     from hpc_agent.staging import Stager, patiently
 
     configuration = shared.configuration()
-    shared.apply(configuration)
+    shared.apply(configuration, in_job=True)
     client = shared.client(configuration, INTERACTIVE)
     task = client.tasks.get(client.tasks.resolve(name))
     run = RunDirectory(into) if into else None

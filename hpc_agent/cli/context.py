@@ -67,14 +67,18 @@ class Shared:
         given = {key: value for key, value in (flags or {}).items() if value is not None}
         return load(self.config_file, flags=given)
 
-    def apply(self, configuration: Configuration) -> None:
+    def apply(self, configuration: Configuration, *, in_job: bool = False) -> None:
         """Export and write what the sections ``environment`` and ``files`` say, for us and for all that we start.
+
+        ``in_job``: what is meant for jobs alone too; a daemon must not have it, for its jobs inherit what it exports.
 
         Raises:
             ConfigError: they cannot be understood.
         """
         from hpc_agent.config.apply import apply_environment, apply_files
 
+        if in_job:
+            os.environ.update(configuration.settings.hpc.job_environment)
         apply_environment(configuration, os.environ)
         apply_files(configuration, lambda line: click.echo(f"warning: {line}", err=True))
 

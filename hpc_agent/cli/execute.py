@@ -61,7 +61,7 @@ def command(
 
     shared.start_log("INFO")
     configuration = docker_configuration(shared, docker, git_flags(git_user, git_pass))
-    shared.apply(configuration)
+    shared.apply(configuration, in_job=True)
     client = shared.client(configuration, ROUTINE)
     me = identify(configuration.settings)
     task_id = client.tasks.resolve(task)

@@ -25,6 +25,7 @@ from hpc_agent.config.settings import (
 )
 from hpc_agent.config.tree import Tree, flatten, get, merge, put
 from hpc_agent.errors import ConfigError
+from hpc_agent.secret_values import holds_credential
 
 DEFAULT_FILES = ("~/trains.conf", "~/clearml.conf")
 
@@ -109,6 +110,9 @@ def _environment_layers(environ: Mapping[str, str]) -> list[Layer]:
         for suffix in (*names.ENVIRONMENT, *names.SWITCHES):
             if text := environ.get(prefix + suffix):
                 layers.append(Layer(f"the variable {prefix}{suffix}", _nested(_said(suffix, text))))
+    for variable in names.CARRIED:
+        if holds_credential(text := environ.get(variable, "")):
+            layers.append(Layer(f"the variable {variable}", _nested({f"{names.JOB_ENVIRONMENT}.{variable}": text})))
     for variable, key in names.FOREIGN.items():
         if text := environ.get(variable):
             layers.append(Layer(f"the variable {variable}", _nested({key: text})))

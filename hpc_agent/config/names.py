@@ -24,6 +24,7 @@ CONF_PATHS: Mapping[tuple[str, str], str] = {
     ("docker", "extra_labels"): "agent.extra_docker_labels",
     ("docker", "extra_shell_script"): "agent.extra_docker_shell_script",
     ("docker", "protected"): "agent.protected_docker_extra_args",
+    ("docker", "allowed"): "agent.allowed_docker_extra_args",
     ("docker", "forbidden"): "agent.forbidden_docker_args",
     ("docker", "filters"): "agent.docker_args_filters",
     ("docker", "force_pull"): "agent.docker_force_pull",
@@ -87,6 +88,15 @@ FOREIGN: Mapping[str, str] = {
 }
 """Variables of others that the SDK's configuration has keys for: so they reach a job in a file, not in its exported
 environment."""
+
+JOB_ENVIRONMENT = "hpc.job_environment"
+CARRIED = (
+    *("http_proxy", "https_proxy", "ftp_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "ALL_PROXY"),
+    *("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_PROXY"),
+    *("UV_INDEX", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS"),
+)
+"""Variables that jobs need to reach the world. With a password in them they go into a job's file, as a part of
+``JOB_ENVIRONMENT``, and not into its exported environment."""
 
 AZURE = ("AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_KEY")
 AZURE_KEY = "sdk.azure.storage.containers"

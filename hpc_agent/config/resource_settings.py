@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,6 +17,7 @@ from hpc_agent.domain.resources import (
     Override,
     Policy,
     Resources,
+    memory_mb,
     parse_time_limit,
 )
 from hpc_agent.errors import ResourceError
@@ -29,7 +31,9 @@ class ResourceSettings(Settings, frozen=True, kw_only=True):
     gpu_type: Annotated[str | None, Meta(description="GPU type, as the site's GRES names it (`a100`).")] = None
     num_cpus: Annotated[Positive | None, Meta(description="CPUs per task.")] = None
     memory_gb: Annotated[Annotated[float, Meta(gt=0)] | None, Meta(description="Memory per node in GiB.")] = None
-    time_limit: Annotated[str | int | None, Meta(description="Time limit: minutes or Slurm's `D-HH:MM:SS`.")] = None
+    time_limit: Annotated[
+        str | int | None, Meta(description="Time limit: minutes or Slurm's `D-HH:MM:SS`; 0 is no limit.")
+    ] = None
     partition: Annotated[str | None, Meta(description="Partition, or several with commas.")] = None
     account: Annotated[str | None, Meta(description="Account to charge.")] = None
     qos: Annotated[str | None, Meta(description="Quality of service.")] = None
@@ -40,6 +44,8 @@ class ResourceSettings(Settings, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.time_limit is not None:
             parse_time_limit(str(self.time_limit))
+        if self.memory_gb is not None and not (math.isfinite(self.memory_gb) and memory_mb(self.memory_gb)):
+            raise ResourceError(f"memory_gb is {self.memory_gb}, expected GiB that make a whole MiB at least")
         for name in ("gpu_type", "partition", "account", "qos", "constraint", "reservation", "exclude"):
             text = getattr(self, name) or ""
             if re.search(r"[\s'\"]", text):
@@ -52,7 +58,7 @@ class ResourceSettings(Settings, frozen=True, kw_only=True):
             "gpus": self.num_gpus,
             "gpu_type": self.gpu_type,
             "cpus": self.num_cpus,
-            "memory_mb": None if self.memory_gb is None else round(self.memory_gb * 1024),
+            "memory_mb": None if self.memory_gb is None else memory_mb(self.memory_gb),
             "time_minutes": None if self.time_limit is None else parse_time_limit(str(self.time_limit)),
             "partition": self.partition,
             "account": self.account,
@@ -67,16 +73,28 @@ class ResourceSettings(Settings, frozen=True, kw_only=True):
 class OverrideSettings(Settings, frozen=True, kw_only=True):
     """What a task may set one of its resource properties to."""
 
-    min: Annotated[float | None, Meta(description="Smallest amount (GiB for memory, minutes for time).")] = None
+    min: Annotated[
+        float | None,
+        Meta(
+            description="Smallest amount (GiB for memory, minutes for time). What Slurm reads as no limit, such as "
+            "0 GiB or 0 minutes, is refused in any case, unless it is among `choices`."
+        ),
+    ] = None
     max: Annotated[float | str | None, Meta(description="Largest amount; for time_limit also `D-HH:MM:SS`.")] = None
     choices: Annotated[tuple[str, ...] | None, Meta(description="The values allowed.")] = None
 
     def rule(self, name: str) -> Override:
         """
         Raises:
-            ResourceError: the largest amount of property ``name`` is a text that is none.
+            ResourceError: a bound of property ``name`` is no amount, or the two leave nothing between them.
         """
-        return Override(self.min, _amount(name, self.max) if isinstance(self.max, str) else self.max, self.choices)
+        most = _amount(name, self.max) if isinstance(self.max, str) else self.max
+        for word, bound in (("min", self.min), ("max", most)):
+            if bound is not None and not math.isfinite(bound):
+                raise ResourceError(f"overrides.{name}.{word} is {bound}, expected a number; leave it out for no bound")
+        if self.min is not None and most is not None and self.min > most:
+            raise ResourceError(f"overrides.{name} allows nothing: min is {self.min:g} and max {most:g}")
+        return Override(self.min, most, self.choices)
 
 
 def _amount(name: str, text: str) -> float:

@@ -17,6 +17,7 @@ from msgspec import Meta, field
 
 from hpc_agent.config.kinds import Count, Interval, Positive, Seconds, Settings
 from hpc_agent.config.resource_settings import QueueSettings, ResourceSettings
+from hpc_agent.domain.container_options import PROTECTED
 from hpc_agent.redact import Secret
 
 
@@ -172,7 +173,13 @@ class DockerSettings(Settings, frozen=True, kw_only=True):
     ] = ()
     protected: Annotated[
         tuple[str, ...], Meta(description="Arguments that only the site may give; a task that gives one is refused.")
-    ] = ("privileged", "security-opt", "network", "ipc")
+    ] = PROTECTED
+    allowed: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Arguments that tasks may give besides the harmless ones, protected or not: `volume`, `device`."
+        ),
+    ] = ()
     forbidden: Annotated[
         tuple[str, ...], Meta(description="Arguments that are left out whoever gives them; the console says so.")
     ] = ("entrypoint",)
@@ -296,6 +303,14 @@ class HpcSettings(Settings, frozen=True, kw_only=True):
     resources: Annotated[
         ResourceSettings, Meta(description="What a job asks for unless its queue or task says otherwise.")
     ] = ResourceSettings()
+    job_environment: Annotated[
+        dict[str, str],
+        Meta(
+            description="Variables of every job, which reach it in a file of mode 0600 and not in the environment that "
+            "the scheduler passes on: for values with passwords. Proxies and package indexes of the daemon's own "
+            "environment that have one are added."
+        ),
+    ] = field(default_factory=dict)
     queues: Annotated[dict[str, QueueSettings], Meta(description="One block for each queue, by name.")] = field(
         default_factory=dict
     )

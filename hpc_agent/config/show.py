@@ -19,7 +19,7 @@ DEFAULT = "default"
 
 _NO_SECRET = ("key", "access_key")
 """Names of a key whose other half is the secret."""
-_WHOLE = ("environment", "files")
+_WHOLE = ("environment", "files", "hpc.job_environment")
 """Sections of which nothing is shown: what they hold is the site's, and may be anything."""
 _ARGUMENT = re.compile(r"((?:^|\s)(?:-e|--env)[= ]\s*[A-Za-z_][A-Za-z0-9_]*=)(\"[^\"]*\"|'[^']*'|\S+)")
 _ASSIGNMENT = re.compile(r"^((?:-e|--env=)?\s*[A-Za-z_][A-Za-z0-9_]*=).+", re.DOTALL)

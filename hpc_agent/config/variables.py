@@ -5,7 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hpc_agent.config.names import AZURE, AZURE_KEY, ENVIRONMENT, FOREIGN, PREFIXES, SWITCHES
+from hpc_agent.config.names import (
+    AZURE,
+    AZURE_KEY,
+    CARRIED,
+    ENVIRONMENT,
+    FOREIGN,
+    JOB_ENVIRONMENT,
+    PREFIXES,
+    SWITCHES,
+)
 
 BY_CODE: Mapping[str, str] = {
     "CLEARML_CONFIG_FILE": "The clearml.conf to read, and only that; a daemon's jobs get theirs by it.",
@@ -93,6 +102,8 @@ def honoured() -> dict[str, str]:
     found |= {
         variable: f"Sets `{key}`, which reaches jobs in their configuration." for variable, key in FOREIGN.items()
     }
+    carried = f"With a password in it, reaches jobs by `{JOB_ENVIRONMENT}` in their file, not by the scheduler."
+    found |= dict.fromkeys(CARRIED, carried)
     found |= dict.fromkeys(AZURE, f"The two together make an entry of `{AZURE_KEY}`.")
     return {**found, **BY_CODE}
 

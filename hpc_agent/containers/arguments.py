@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from hpc_agent.domain.container_options import FLAGS, KNOWN
 from hpc_agent.errors import ContainerError
 
 _ALIASES = {
@@ -44,6 +45,12 @@ class Option:
     words: tuple[str, ...]
 
     @property
+    def is_attached(self) -> bool:
+        """Whether the first word holds the value too: ``--env=A=1``, ``-eA=1``."""
+        first = self.words[0]
+        return "=" in first or (not first.startswith("--") and bool(_ATTACHED.match(first)))
+
+    @property
     def value(self) -> str:
         first = self.words[0]
         if not first.startswith("--") and (match := _ATTACHED.match(first)):
@@ -60,6 +67,7 @@ class Rules:
     granted: tuple[str, ...] = ()
     forbidden: tuple[str, ...] = ()
     filters: tuple[str, ...] = ()
+    allowed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,11 +87,13 @@ def split(arguments: str | Iterable[str]) -> tuple[str, ...]:
     """Words of a text, or of a list of which each item may hold several (``"-v /a:/b"``).
 
     Raises:
-        ContainerError: a quote is not closed.
+        ContainerError: a quote is not closed, or it holds a NUL, which no argument can.
     """
     texts = [arguments] if isinstance(arguments, str) else list(arguments)
     words: list[str] = []
     for text in texts:
+        if "\0" in text:
+            raise ContainerError(f"the container arguments {text!r} cannot be read: they hold a NUL character")
         if isinstance(arguments, str) or text.startswith("-"):
             try:
                 words += shlex.split(text)
@@ -132,12 +142,8 @@ def merge(ours: Sequence[str], site: Sequence[str], task: Sequence[str], rules: 
     task_options = [option for option in task_options if (option.name, option.value) not in doubled]
     granted = {(option.name, option.value) for option in parse(rules.granted)}
     for option in task_options:
-        if _is_protected(option, rules) and (option.name, option.value) not in granted:
-            raise ContainerError(
-                f"the task's container argument {' '.join(option.words)} is not allowed here: the site may give it to "
-                f"all containers (agent.extra_docker_arguments) or take {option.name} out of "
-                "agent.protected_docker_extra_args"
-            )
+        if (option.name, option.value) not in granted:
+            _check(option, rules)
     given = {option.name for option in (*site_options, *task_options)}
     kept = [option for option in default_options if option.name not in given and not _clashes(option, given)]
     options = [*kept, *site_options, *task_options]
@@ -178,8 +184,40 @@ def _pattern(text: str) -> re.Pattern[str]:
         ) from error
 
 
-def _is_protected(option: Option, rules: Rules) -> bool:
-    return option.name in {_ALIASES.get(name, name) for name in rules.protected}
+def _check(option: Option, rules: Rules) -> None:
+    """
+    Raises:
+        ContainerError: a task may not give this option, or not in this form.
+    """
+    shown = " ".join(option.words)
+    is_allowed = option.name in _long_names(rules.allowed)
+    if not is_allowed and option.name in _long_names(rules.protected):
+        raise ContainerError(
+            f"the task's container argument {shown} is not allowed here: the site may give it to all containers "
+            f"(agent.extra_docker_arguments), or let tasks give it: add {option.name} to "
+            "agent.allowed_docker_extra_args, or take it out of agent.protected_docker_extra_args"
+        )
+    if not is_allowed and option.name not in KNOWN:
+        raise ContainerError(
+            f"the task's container argument {shown} is not known here, so it is not allowed; short flags must stand "
+            f"alone (-i -t); the site may let tasks give it: add {option.name!r} to agent.allowed_docker_extra_args"
+        )
+    # What is left over would be taken for the image and its command.
+    if option.is_attached or option.name in FLAGS:
+        surplus = option.words[1:]
+    elif len(option.words) == 1:
+        raise ContainerError(f"the task's container argument {shown} lacks its value: write {shown}=VALUE")
+    else:
+        surplus = option.words[2:]
+    if surplus:
+        raise ContainerError(
+            f"the task's container argument {shown} has words that belong to no option: {' '.join(surplus)}; an "
+            "image stands in the task's field for it, a value with spaces in quotes"
+        )
+
+
+def _long_names(names: Iterable[str]) -> set[str]:
+    return {_ALIASES.get(name.lstrip("-"), name.lstrip("-")) for name in names}
 
 
 def _clashes(default: Option, given: set[str]) -> bool:

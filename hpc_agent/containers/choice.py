@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from hpc_agent.config.settings import DockerSettings
@@ -9,6 +10,8 @@ from hpc_agent.containers.arguments import Merged, Rules, merge, split
 from hpc_agent.domain.task import Container
 from hpc_agent.errors import ContainerError
 
+_REFERENCE = re.compile(r"(?:[a-z][a-z0-9+-]{0,20}://)?[A-Za-z0-9][\w./:@#%+~-]{0,500}", re.ASCII)
+_PATH = re.compile(r"(?:/|~|\.{1,2}/)[^\x00-\x1f\x7f,]{0,4000}")
 DEFAULTS = ("--network=host", "--ipc=host", "--user=0:0")
 """What site and task may replace. A container brings software along and locks nothing in: the process must reach the
 ClearML server wherever the node does, torch's loaders want more shared memory than docker's 64 MB, and whoever owns
@@ -42,19 +45,27 @@ def choose(container: Container, docker: DockerSettings) -> Choice | None:
     default = split(docker.default_arguments)
     if not by_task:
         site = (*site, *arguments, *default)
-    rules = Rules(docker.protected, default, docker.forbidden, split(docker.filters))
+    rules = Rules(docker.protected, default, docker.forbidden, split(docker.filters), docker.allowed)
     return Choice(image, merge(DEFAULTS, site, task, rules), _setup(container, docker), by_task)
 
 
 def _image(text: str) -> tuple[str, tuple[str, ...]]:
     """
     Raises:
-        ContainerError: what should be an image would be taken for an option.
+        ContainerError: what should be an image would be taken for an option, or is the name of none.
     """
     words = split(text)
-    if words and words[0].startswith("-"):
+    if not words:
+        return "", ()
+    _, _, location = words[0].rpartition("://")
+    if words[0].startswith("-") or location.startswith("-"):
         raise ContainerError(f"{words[0]!r} is no container image: name one such as python:3.11")
-    return (words[0], words[1:]) if words else ("", ())
+    if not (_REFERENCE.fullmatch(words[0]) or _PATH.fullmatch(words[0])):
+        raise ContainerError(
+            f"{words[0]!r} is no container image: it holds characters that no name of one has; name one such as "
+            "python:3.11, or a file by its whole path"
+        )
+    return words[0], words[1:]
 
 
 def _setup(container: Container, docker: DockerSettings) -> tuple[str, ...]:

@@ -64,6 +64,13 @@ class Actor:
         if action.console and directory.names():
             self._conclude.tell(attempt, directory, action.console)
 
+    def say_at_once(self, attempt: Attempt, message: str) -> None:
+        """A status message that does not wait for its turn: something is wrong."""
+        before, _ = self._said.get(attempt, (Say(""), 0.0))
+        if message != before.message:
+            self._client.tasks.say(attempt.task, message, budget=ONCE)
+            self._said[attempt] = Say(message), self._clock.monotonic()
+
     def _show(self, attempt: Attempt, action: Say) -> None:
         if action.ping:
             # The message of a task that shows as running is where its user's abort stands until somebody obeys it.

@@ -21,6 +21,7 @@ from hpc_agent.daemon.stage import StagePool, Stages
 from hpc_agent.daemon.stage_cached import CachedStages
 from hpc_agent.daemon.stage_job import StageJobs
 from hpc_agent.daemon.submit import Submitter
+from hpc_agent.daemon.trouble import TroubleKeeper
 from hpc_agent.daemon.turns import Turns
 from hpc_agent.daemon.unsettled import Unsettled
 from hpc_agent.domain import actions as due
@@ -34,6 +35,7 @@ from hpc_agent.domain.schedule import Schedule
 from hpc_agent.domain.sight import Rules
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.errors import (
+    ApiError,
     ContainerError,
     EnvironmentBuildError,
     HpcAgentError,
@@ -45,7 +47,7 @@ from hpc_agent.errors import (
     TemplateError,
 )
 from hpc_agent.logs import Events
-from hpc_agent.runs.directory import RunsFolder
+from hpc_agent.runs.directory import RunDirectory, RunsFolder
 from hpc_agent.schedulers.base import Scheduler
 from hpc_agent.staging import Stager
 from hpc_agent.submission.render import Renderer
@@ -111,6 +113,7 @@ class Daemon:
             self._stages = StageJobs(scheduler, settings, launch, renderer, clock)
         self._activity = Activity(client, options.worker, options.schedule, clock)
         self._actor = Actor(client, scheduler, settings, options.worker, clock)
+        self._troubles = TroubleKeeper(self._actor, runs, clock)
         self._submitter = Submitter(client, scheduler, settings, launch, self._stages, renderer, clock)
         root, cluster = settings.hpc.root.expanduser(), scheduler.cluster()
         unsettled = Unsettled(root / "unsettled" / cluster, options.queues, clock)
@@ -180,12 +183,16 @@ class Daemon:
             return
         world = self._observer.look(served)
         self._pruner.turn()
+        for attempt, found in world.unreadable.items():
+            self._meet(attempt, found.error, found.queue, may_fail=not found.has_job)
         submits: dict[Attempt, int] = {}
-        for attempt, sight in world.sights.items():
+        for attempt in world.sights:
             if self._stopping.is_set():
                 return
-            for action in decide(sight, self._clock.now(), self._rules(world, attempt)):
-                if not self._guarded(attempt, partial(self._act, world, attempt, action, submits)):
+            actions: list[due.Action] = []
+            self._guarded(world, attempt, partial(self._decide, world, attempt, actions))
+            for action in actions:
+                if not self._guarded(world, attempt, partial(self._act, world, attempt, action, submits)):
                     break
         self._submit_all(world, submits, wait)
 
@@ -199,14 +206,14 @@ class Daemon:
                 break
             if self._is_later(world, attempt):
                 continue
-            if not self._guarded(attempt, partial(self._submit, world, attempt, submits[attempt], space, wait)):
+            if not self._guarded(world, attempt, partial(self._submit, world, attempt, submits[attempt], space, wait)):
                 # One task's trouble, perhaps: the next passes try others first.
                 self._shelved[attempt] = self._clock.monotonic() + LATER_S
                 failures += 1
                 if failures == _FAILURES:
                     break
 
-    def _guarded(self, attempt: Attempt, act: Callable[[], None]) -> bool:
+    def _guarded(self, world: World, attempt: Attempt, act: Callable[[], None]) -> bool:
         """One attempt's trouble is not the others'; False if the server or scheduler gave it no answer."""
         try:
             act()
@@ -216,7 +223,22 @@ class Daemon:
         except Exception as error:  # noqa: BLE001 - one poisoned task must not hold up all queues
             known = isinstance(error, (HpcAgentError, OSError))
             log.error("action failed", task=attempt.task, attempt=attempt.id, error=error, trace=not known)
+            sight = world.sights[attempt]
+            if sight.entry is not None:
+                may_fail = not sight.jobs and sight.claimed is None
+                self._meet(attempt, error, self._queue_of(world, attempt), may_fail=may_fail)
         return True
+
+    def _meet(self, attempt: Attempt, error: Exception, queue: Queue, *, may_fail: bool) -> None:
+        """The task's user reads of it; the queue goes on."""
+        try:
+            self._troubles.meet(attempt, error, queue, may_fail=may_fail)
+        except Exception as second:  # noqa: BLE001 - the next pass meets it again
+            log.error("trouble not told", task=attempt.task, attempt=attempt.id, error=second)
+        self._shelved[attempt] = self._clock.monotonic() + self._troubles.pause(attempt)
+
+    def _decide(self, world: World, attempt: Attempt, actions: list[due.Action]) -> None:
+        actions += decide(world.sights[attempt], self._clock.now(), self._rules(world, attempt))
 
     def _act(self, world: World, attempt: Attempt, action: due.Action, submits: dict[Attempt, int]) -> None:
         files = world.files[attempt]
@@ -241,7 +263,7 @@ class Daemon:
             case due.Release():
                 actor.release(attempt, action)
             case due.Say():
-                actor.say(attempt, action, files.directory)
+                self._say(attempt, action, files.directory)
             case due.Finish():
                 actor.finish(attempt, files)
             case due.Settle():
@@ -298,8 +320,9 @@ class Daemon:
         except _USERS_FAULT as error:
             self._actor.refuse(attempt, directory, queue, due.Refuse(TaskStatus.FAILED, str(error)))
             return
+        self._troubles.forget(attempt)
         if isinstance(answer, NoRoom):
-            self._actor.say(attempt, due.Say(answer.message), directory)
+            self._say(attempt, due.Say(answer.message), directory)
             return
         if answer is not None:
             self._last_served = queue.id
@@ -313,11 +336,18 @@ class Daemon:
                 self._later_until[queue.id] = self._clock.monotonic() + LATER_S
             self._actor.say(attempt, explain_doubt(answer.doubt, answer.message), directory)
         elif isinstance(answer, Later):
-            self._actor.say(attempt, due.Say(f"Waiting to be submitted: {answer.message}"), directory)
+            self._say(attempt, due.Say(f"Waiting to be submitted: {answer.message}"), directory)
             # Asking for the next of the queue at once would only load the controller. Others may have other limits.
             self._later_until[queue.id] = self._clock.monotonic() + LATER_S
         elif answer is None and self._stages is not None:
-            self._actor.say(attempt, due.Say(self._stages.says(attempt)), directory)
+            self._say(attempt, due.Say(self._stages.says(attempt)), directory)
+
+    def _say(self, attempt: Attempt, action: due.Say, directory: RunDirectory) -> None:
+        """A message that the server refuses keeps no task from its job."""
+        try:
+            self._actor.say(attempt, action, directory)
+        except ApiError as error:
+            log.warning("its message was refused", task=attempt.task, error=error)
 
     def _heartbeat(self) -> None:
         """Shows us on the server's list of workers; nothing depends on it."""

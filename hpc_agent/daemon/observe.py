@@ -11,6 +11,7 @@ from hpc_agent.api.tasks import Glimpse
 from hpc_agent.clock import Clock
 from hpc_agent.daemon.facts import Files, clues, hold, read
 from hpc_agent.daemon.patience import PatienceKeeper
+from hpc_agent.daemon.trouble import UnreadableAttempt
 from hpc_agent.daemon.unsettled import Unsettled
 from hpc_agent.domain.attempt import Attempt, attempt_for, parse_job_name
 from hpc_agent.domain.ids import JobId, QueueId, TaskId
@@ -44,6 +45,8 @@ class World:
     waiting: Mapping[QueueId, Sequence[Attempt]]
     sights: Mapping[Attempt, Sight]
     files: Mapping[Attempt, Files]
+    unreadable: Mapping[Attempt, UnreadableAttempt]
+    """Waiting tasks whose records, or whose state on the server, cannot be understood."""
 
 
 class Observer:
@@ -70,6 +73,8 @@ class Observer:
         self._orphaned: dict[QueueId, bool] = {}
         """Queues that are not ours, but of which attempts were found: whether they are deleted."""
         self._scanned_at = float("-inf")
+        self._errors: dict[Attempt, Exception] = {}
+        """Of this pass: what kept attempts from being seen."""
 
     def forget(self, attempt: Attempt) -> None:
         """It is settled: later passes need not read its folder."""
@@ -110,12 +115,28 @@ class Observer:
         claimed = [attempt for attempt, found in files.items() if found.claimed]
         statuses = self._client.tasks.glimpse(sorted({a.task for a in claimed}), budget=ONCE)
         records = self._records(files, jobs)
-        sights = {
-            attempt: self._sight(attempt, entries.get(attempt), tuple(jobs.get(attempt, ())), found, statuses, records)
-            for attempt, found in files.items()
-        }
+        sights = {}
+        for attempt, found in files.items():
+            of_it = tuple(jobs.get(attempt, ()))
+            try:
+                sights[attempt] = self._sight(attempt, entries.get(attempt), of_it, found, statuses, records)
+            except (ServerUnreachableError, SchedulerUnavailableError):
+                raise
+            except Exception as error:  # noqa: BLE001 - one poisoned task must not hold up all queues
+                log.error("cannot be seen", task=attempt.task, attempt=attempt.id, error=error, trace=True)
+                self._errors[attempt] = error
         waiting = {queue.id: [a for e in queue.entries if (a := self._attempt(queue, e)) in sights] for queue in queues}
-        return World(queues, waiting, sights, files)
+        return World(queues, waiting, sights, files, self._unreadable(queues, jobs))
+
+    def _unreadable(
+        self, queues: Sequence[Queue], jobs: Mapping[Attempt, Sequence[LiveJob]]
+    ) -> dict[Attempt, UnreadableAttempt]:
+        return {
+            attempt: UnreadableAttempt(queue, self._errors[attempt], bool(jobs.get(attempt)))
+            for queue in queues
+            for entry in queue.entries
+            if (attempt := self._attempt(queue, entry)) in self._errors
+        }
 
     def _look_at_queues(self) -> list[Queue]:
         wanted = [queue for queue in self._queues if queue not in self._deleted]
@@ -143,6 +164,7 @@ class Observer:
 
     def _files(self, entries: Collection[Attempt], jobs: Collection[Attempt]) -> dict[Attempt, Files]:
         """The run directories that matter: of entries, of live jobs, and all of ours that are not settled."""
+        self._errors = {}
         self._scan()
         found: dict[Attempt, Files] = {}
         # In an order that can be repeated: the queues' own, then what is known besides.
@@ -196,6 +218,7 @@ class Observer:
             log.error(
                 "run directory cannot be read, leaving it alone", task=attempt.task, attempt=attempt.id, error=error
             )
+            self._errors[attempt] = error
             return
         if files.settled:
             self.forget(attempt)

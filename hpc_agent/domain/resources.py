@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 
 from hpc_agent.errors import ResourceError
 
@@ -32,7 +32,7 @@ class Resources:
 
 @dataclass(frozen=True)
 class Override:
-    """What a queue lets a task set for one property. None means no bound."""
+    """What a queue lets a task set for one property. None means no bound but that of ``SMALLEST`` and ``LARGEST``."""
 
     minimum: float | None = None
     maximum: float | None = None
@@ -54,15 +54,30 @@ PROPERTY_FIELDS: Mapping[str, str] = {
 }
 """User property of a task → the field it sets."""
 
+SMALLEST: Mapping[str, float] = {"num_gpus": 0, "num_cpus": 1, "memory_gb": 1 / 1024, "time_limit": 1, "num_nodes": 1}
+"""Below these Slurm reads an amount as "no limit" (``--mem=0`` is all of a node, ``--time=0`` forever), which is above
+any maximum. They hold whatever a queue's configuration says, unless it names the value among its ``choices``."""
+
+LARGEST: Mapping[str, float] = {"time_limit": 365 * 24 * 60}
+"""Where a queue sets no maximum. Slurm 22.05 shows a time limit of more than a year as INVALID, and counts minutes in
+32 bits: 4294967295 is UNLIMITED."""
+
 DEFAULT_OVERRIDES: Mapping[str, Override] = {
-    "num_gpus": Override(minimum=0),
-    "num_cpus": Override(minimum=1),
-    "memory_gb": Override(minimum=0.001),
+    "num_gpus": Override(),
+    "num_cpus": Override(),
+    "memory_gb": Override(),
     "time_limit": Override(),
 }
 """What tasks may set on a queue whose configuration does not say: amounts, which Slurm's own limits bound."""
 
-_WORD = re.compile(r"^[A-Za-z0-9_.,:+@&|\[\]()*-]*$")
+_NAMES = re.compile(r"[A-Za-z0-9_.,:+@&|\[\]()*-]{1,500}")
+_ONE_NAME = re.compile(r"[A-Za-z0-9_.-]{1,500}")
+"""A GPU type is part of a list: ``,`` and ``:`` would ask for more than the type."""
+_WHOLE = re.compile(r"-?[0-9]{1,9}")
+_DECIMAL = re.compile(r"-?(?:[0-9]{1,9}(?:\.[0-9]{0,20})?|\.[0-9]{1,20})(?:e-[0-9]{1,2})?")
+_TIME_LIMIT = re.compile(r"(?:([0-9]{1,9})-)?([0-9]{1,9})(?::([0-9]{1,9}))?(?::([0-9]{1,9}))?")
+_SHOWN = 60
+"""Characters of a value that stand in a message."""
 
 
 @dataclass(frozen=True)
@@ -88,45 +103,74 @@ class Policy:
                 changes[PROPERTY_FIELDS[name]] = self._value(name, text)
         return replace(self.defaults, **changes)  # type: ignore[arg-type]
 
-    def _value(self, name: str, text: str) -> object:
+    def _value(self, name: str, text: str) -> int | str:
         if name not in self.overrides:
             allowed = ", ".join(sorted(self.overrides)) or "none"
             raise ResourceError(
-                f'queue "{self.queue}" does not let a task set {name} (it is "{text}" in the task\'s user properties); '
-                f"it lets it set: {allowed}"
+                f'queue "{self.queue}" does not let a task set {name} (it is "{_shown(text)}" in the task\'s user '
+                f"properties); it lets it set: {allowed}"
             )
         rule = self.overrides[name]
         if rule.choices is not None and text not in rule.choices:
-            raise ResourceError(f'{name} is "{text}", but queue "{self.queue}" allows: {", ".join(rule.choices)}')
+            raise ResourceError(
+                f'{name} is "{_shown(text)}", but queue "{self.queue}" allows: {", ".join(rule.choices)}'
+            )
         value = _parse(name, text)
-        amount = value / 1024 if name == "memory_gb" and isinstance(value, int) else value
-        if isinstance(amount, (int, float)):
-            unit = " minutes" if name == "time_limit" else ""
-            if rule.minimum is not None and amount < rule.minimum:
-                raise ResourceError(
-                    f'{name} is {text}, but queue "{self.queue}" allows no less than {rule.minimum:g}{unit}'
-                )
-            if rule.maximum is not None and amount > rule.maximum:
-                raise ResourceError(f'{name} is {text}, but queue "{self.queue}" allows at most {rule.maximum:g}{unit}')
+        if isinstance(value, int):
+            self._check_bounds(name, text, value, rule)
         return value
 
+    def _check_bounds(self, name: str, text: str, value: int, rule: Override) -> None:
+        """``value`` is what Slurm will be asked for, rounded as it counts."""
+        minimum = rule.minimum
+        if rule.choices is None:
+            minimum = max(SMALLEST[name], SMALLEST[name] if minimum is None else minimum)
+        maximum = LARGEST.get(name) if rule.maximum is None else rule.maximum
+        unit = " minutes" if name == "time_limit" else ""
+        if minimum is not None and value < _in_slurms_unit(name, minimum):
+            raise ResourceError(
+                f'{name} is {_shown(text)}, but queue "{self.queue}" allows no less than {minimum:.3g}{unit}'
+            )
+        if maximum is not None and value > _in_slurms_unit(name, maximum):
+            raise ResourceError(
+                f'{name} is {_shown(text)}, but queue "{self.queue}" allows at most {maximum:.9g}{unit}'
+            )
 
-def _parse(name: str, text: str) -> object:
+
+def _in_slurms_unit(name: str, bound: float) -> float:
+    """Slurm counts memory in whole MiB: a bound is rounded as the amounts are that it bounds."""
+    return memory_mb(bound) if name == "memory_gb" else bound
+
+
+def memory_mb(gib: float) -> int:
+    """GiB as Slurm's whole MiB."""
+    return round(gib * 1024)
+
+
+def _shown(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def _parse(name: str, text: str) -> int | str:
+    """A number as Slurm will be asked for it (MiB, minutes, a count), or a name."""
     if name == "time_limit":
         return parse_time_limit(text)
     if name == "memory_gb":
-        try:
-            return round(float(text) * 1024)
-        except (ValueError, OverflowError) as error:
-            raise ResourceError(f'memory_gb is "{text}", expected a number of GiB such as 32 or 0.5') from error
-    if isinstance(next(f for f in fields(Resources) if f.name == PROPERTY_FIELDS[name]).default, str):
-        if not _WORD.match(text):
-            raise ResourceError(f'{name} is "{text}", expected a Slurm name without spaces or quotes')
-        return text
-    try:
+        if not _DECIMAL.fullmatch(text):
+            raise ResourceError(f'memory_gb is "{_shown(text)}", expected a number of GiB such as 32 or 0.5')
+        return memory_mb(float(text))
+    if name in SMALLEST:
+        if not _WHOLE.fullmatch(text):
+            raise ResourceError(f'{name} is "{_shown(text)}", expected a whole number of at most 9 digits')
         return int(text)
-    except ValueError as error:
-        raise ResourceError(f'{name} is "{text}", expected a whole number') from error
+    if not (_ONE_NAME if name == "gpu_type" else _NAMES).fullmatch(text):
+        raise ResourceError(f'{name} is "{_shown(text)}", expected {_what_a_name_is(name)}')
+    return text
+
+
+def _what_a_name_is(name: str) -> str:
+    kind = "one GPU type" if name == "gpu_type" else "a Slurm name"
+    return f"{kind} without spaces, quotes or other special characters"
 
 
 def parse_time_limit(text: str) -> int:
@@ -135,9 +179,11 @@ def parse_time_limit(text: str) -> int:
     Raises:
         ResourceError: the text is none of them.
     """
-    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", text.strip())
+    match = _TIME_LIMIT.fullmatch(text.strip())
     if not match:
-        raise ResourceError(f'time_limit is "{text}", expected minutes or Slurm\'s D-HH:MM:SS, for example 02:30:00')
+        raise ResourceError(
+            f'time_limit is "{_shown(text)}", expected minutes or Slurm\'s D-HH:MM:SS, for example 02:30:00'
+        )
     days, first, second, third = (int(part) if part else None for part in match.groups())
     assert first is not None
     if days is not None:

@@ -13,7 +13,18 @@ from pathlib import Path
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.ids import AttemptId, TaskId
 from hpc_agent.files import ensure_directory, fsync_directory, read_record, write_record
-from hpc_agent.runs.records import Claim, ExitReport, Memory, Patience, Record, Restarts, Settled, StageJob, Submission
+from hpc_agent.runs.records import (
+    Claim,
+    ExitReport,
+    Memory,
+    Patience,
+    Record,
+    Restarts,
+    Settled,
+    StageJob,
+    Submission,
+    Trouble,
+)
 
 _RESTARTS = "restarts.json"
 _ATTEMPT = re.compile("[0-9a-f]{8}")
@@ -152,6 +163,21 @@ class RunDirectory:
 
     def write_patience(self, record: Patience) -> None:
         write_record(self.path / "seen.json", record)
+
+    def trouble(self) -> Trouble | None:
+        return read_record(self.path / "trouble.json", Trouble)
+
+    def write_trouble(self, record: Trouble) -> None:
+        write_record(self.path / "trouble.json", record)
+
+    def drop_trouble(self) -> None:
+        (self.path / "trouble.json").unlink(missing_ok=True)
+
+    def set_aside(self) -> None:
+        """Make room for a new directory where this one cannot be used; what is here stays, under another name."""
+        path = self.path if self.path.parent.is_dir() else self.path.parent
+        if path.exists() or path.is_symlink():
+            path.rename(path.with_name(f".{path.name}.{secrets.token_hex(4)}.unreadable"))
 
     def restarts(self) -> Restarts:
         """Of the task, over all its attempts."""

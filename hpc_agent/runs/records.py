@@ -56,6 +56,14 @@ class StageJob(Record, frozen=True, kw_only=True):
     """When the job was first looked for and not found, by a scheduler that answered."""
 
 
+class Trouble(Record, frozen=True, kw_only=True):
+    """``trouble.json``: an error that nobody foresaw, met ``tries`` times while the task waited."""
+
+    at: datetime
+    tries: int
+    message: str
+
+
 class Claim(Record, frozen=True, kw_only=True):
     """``claim.json``: ``intent`` stands before the task is taken off its queue, ``won`` right after; ``over`` when the
     daemon has taken the task from its executor, which must end if it still lives."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from hpc_agent.config.names import is_setting
 from hpc_agent.redact import is_secret
+from hpc_agent.secret_values import holds_credential
 
 _SITE = re.compile(
     # They change what Slurm's commands do or print, or belong to the job or session that we run in (slurm.md 2, 4).
@@ -18,14 +19,17 @@ def scrubbed(environ: Mapping[str, str]) -> dict[str, str]:
     """``environ`` without another job's or session's variables, without secrets and without settings.
 
     sbatch copies its environment into the job, where other programs, ``scontrol`` and core files can show it; what a
-    job must know it reads from a file of mode 0600. That file has our settings too, flags included, which variables
-    would beat there.
+    job must know it reads from a file of mode 0600: proxies and package indexes with a password too
+    (``hpc.job_environment``). That file has our settings as well, flags included, which variables would beat there.
     """
-    return {name: value for name, value in environ.items() if not _left_out(name)}
+    return {name: value for name, value in environ.items() if not _left_out(name, value)}
 
 
-def _left_out(name: str) -> bool:
-    return bool(_SITE.match(name)) or is_secret(name) or is_setting(name)
+def _left_out(name: str, value: str) -> bool:
+    if _SITE.match(name) or is_secret(name) or is_setting(name):
+        return True
+    # A shell function (Lmod's ``module``) is code, in which anything may look like a secret.
+    return not name.startswith("BASH_FUNC_") and holds_credential(value)
 
 
 def for_queries(environ: Mapping[str, str]) -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,16 @@ from hpc_agent.domain.resources import Resources, format_time_limit
 from hpc_agent.domain.task import Task
 from hpc_agent.errors import TemplateError
 from hpc_agent.submission.dialect import gpu_flag, memory_flag
-
-
-class TaskText(str):
-    """Text that a user wrote. Put into a script without a filter it comes out quoted for the shell."""
-
-    __slots__ = ()
+from hpc_agent.submission.task_text import (
+    TEXT_FILTERS,
+    TaskText,
+    concatenated,
+    directive,
+    keeping,
+    printed,
+    task_texts,
+    written,
+)
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,6 @@ class JobContext:
 
     def variables(self) -> dict[str, Any]:
         """The names that templates know; ``sbatch_templates/README.md`` describes each."""
-        task = self.task
         return {
             "job_name": self.job_name or self.attempt.job_name,
             "attempt": self.attempt.id,
@@ -61,45 +64,52 @@ class JobContext:
             "agent": shlex.join(self.agent),
             "flags": shlex.join(self.flags),
             "exports": self.exports,
-            "resources": self.resources,
+            "resources": _resources(self.resources),
             "gpu_flag": gpu_flag(self.resources, self.site),
             "memory_flag": memory_flag(self.resources, self.site),
-            "time_limit": format_time_limit(self.resources.time_minutes) if self.resources.time_minutes else "",
+            "time_limit": _time_limit(self.resources),
             # The agent takes the warning, and tells its task at the right moment.
             "signal": f"B:USR1@{round(self.signal_ahead)}" if self.signal_ahead else "",
             "requeue": self.requeue,
-            "queue": {"name": TaskText(self.queue_name)},
-            "task": {
-                "id": TaskText(task.id),
-                "name": TaskText(task.name),
-                "project": TaskText(task.project),
-                "type": TaskText(task.type),
-                "user": TaskText(task.user),
-                "container": {"image": TaskText(task.container.image), "arguments": TaskText(task.container.arguments)},
-                "properties": {name: TaskText(value) for name, value in task.properties.items()},
-            },
+            "queue": {"name": TaskText(self.queue_name, "queue.name")},
+            "task": _task(self.task),
         }
 
 
-def _quote(value: object) -> str:
-    """One shell word."""
-    return shlex.quote(str(value))
+def _task(task: Task) -> dict[str, object]:
+    texts = {name: getattr(task, name) for name in ("id", "name", "project", "type", "user")}
+    container = {"image": task.container.image, "arguments": task.container.arguments}
+    return {
+        **{name: TaskText(text, f"task.{name}") for name, text in texts.items()},
+        "container": {name: TaskText(text, f"task.container.{name}") for name, text in container.items()},
+        "properties": task_texts(task.properties, "task.properties"),
+    }
 
 
-def _directive(value: object) -> str:
-    """A value on an ``#SBATCH`` line, which sbatch splits at white space and a line break ends.
-
-    Raises:
-        TemplateError: it holds a control character, which no option needs and which could add a line of its own.
-    """
-    text = str(value)
-    if any(ord(character) < 32 or ord(character) == 127 for character in text):
-        raise TemplateError(f"{text!r} cannot stand on an #SBATCH line: it holds a control character")
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' if set(text) & set(" \"'\\#") else text
+def _resources(resources: Resources) -> dict[str, object]:
+    """Names may be a task's choice."""
+    return {
+        name: TaskText(value, f"resources.{name}") if isinstance(value, str) else value
+        for name, value in asdict(resources).items()
+    }
 
 
-def _finalize(value: object) -> object:
-    return _quote(value) if isinstance(value, TaskText) else value
+def _time_limit(resources: Resources) -> str:
+    return "" if resources.time_minutes is None else format_time_limit(resources.time_minutes)
+
+
+def _quote(value: object) -> object:
+    """One shell word; what a user wrote is quoted where it stands in any case."""
+    return value if isinstance(value, TaskText) else shlex.quote(str(value))
+
+
+def _directive(value: object) -> object:
+    """A value on an ``#SBATCH`` line; as ``_quote``."""
+    return value if isinstance(value, TaskText) else directive(value)
+
+
+class _Environment(jinja2.Environment):
+    concat = staticmethod(concatenated)  # type: ignore[assignment] # as jinja2.nativetypes does
 
 
 class Renderer:
@@ -107,13 +117,14 @@ class Renderer:
 
     def __init__(self, folders: Sequence[Path] = ()) -> None:
         self._folders = [*folders, own_templates()]
-        self._jinja = jinja2.Environment(
+        self._jinja = _Environment(
             loader=jinja2.FileSystemLoader([str(folder) for folder in self._folders]),
             undefined=jinja2.StrictUndefined,
-            finalize=_finalize,
+            finalize=printed,
             keep_trailing_newline=True,
-            autoescape=False,  # noqa: S701 - shell, not HTML: see _finalize
+            autoescape=False,  # shell, not HTML: see task_text
         )
+        self._jinja.filters.update({name: keeping(self._jinja.filters[name]) for name in TEXT_FILTERS})
         self._jinja.filters.update(quote=_quote, directive=_directive)
 
     def render(self, template: str, context: JobContext) -> str:
@@ -124,7 +135,7 @@ class Renderer:
                 names the file and line.
         """
         try:
-            text = self._load(template).render(context.variables())
+            text = written(self._load(template).render(context.variables()))
         except jinja2.UndefinedError as error:
             raise TemplateError(
                 f"the sbatch template {template} names something that does not exist: {error.message}; "
@@ -137,8 +148,8 @@ class Renderer:
         except jinja2.TemplateNotFound as error:
             searched = ", ".join(str(folder) for folder in self._folders)
             raise TemplateError(f"there is no sbatch template {error.name}; searched: {searched}") from error
-        except TemplateError:
-            raise
+        except TemplateError as error:
+            raise TemplateError(f"the sbatch template {template} cannot be used for this task: {error}") from error
         except Exception as error:  # a template is code of the site: whatever it raises is its error
             raise TemplateError(f"the sbatch template {template} failed: {type(error).__name__}: {error}") from error
         if not text.startswith("#!"):
@@ -152,7 +163,7 @@ class Renderer:
         try:
             return self._jinja.from_string(path.read_text())
         except OSError as error:
-            raise TemplateError(f"the sbatch template {path} cannot be read: {error.strerror}") from error
+            raise TemplateError(f"it cannot be read: {error.strerror}") from error
 
 
 def own_templates() -> Path:

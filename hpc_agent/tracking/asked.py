@@ -17,7 +17,11 @@ _VERBATIM = {
     "reservation": "reservation",
 }
 _MB = {"K": 1 / 1024, "M": 1.0, "G": 1024.0, "T": 1024.0 * 1024}
-_RANGE = re.compile(r"(\d+)(?:-(\d+)(?::(\d+))?)?")
+_NUMBER = re.compile(r"[0-9]{1,9}")
+_MEMORY = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,15})?)([KMGT]?)B?")
+_RANGE = re.compile(r"([0-9]{1,9})(?:-([0-9]{1,9})(?::([0-9]{1,9}))?)?")
+_MOST_ELEMENTS = 4_000_001
+"""The largest MaxArraySize that Slurm takes."""
 
 
 def properties(options: Mapping[str, str]) -> dict[str, str]:
@@ -40,7 +44,7 @@ def properties(options: Mapping[str, str]) -> dict[str, str]:
 
 
 def _count(text: str) -> int | None:
-    return int(text) if text.isdecimal() else None
+    return int(text) if _NUMBER.fullmatch(text) else None
 
 
 def _tasks_per_node(options: Mapping[str, str], nodes: int) -> int | None:
@@ -95,7 +99,7 @@ def _cpus(options: Mapping[str, str], tasks: int | None, gpus: int) -> int | Non
 
 def _memory_mb(options: Mapping[str, str], cpus: int, gpus: int) -> float | None:
     for name, times in (("mem", 1), ("mem-per-cpu", cpus), ("mem-per-gpu", gpus)):
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMGT]?)B?", options.get(name, "").upper())
+        match = _MEMORY.fullmatch(options.get(name, "").upper())
         if match:
             # 0 is all that the node has.
             return float(match[1]) * _MB[match[2] or "M"] * times or None
@@ -126,7 +130,10 @@ def elements(options: Mapping[str, str]) -> Elements:
         if match is None:
             return Elements()
         first, last, step = int(match[1]), int(match[2] or match[1]), int(match[3] or 1)
-        found += range(first, last + 1, step or 1)
+        indices = range(first, last + 1, step or 1)
+        if len(found) + len(indices) > _MOST_ELEMENTS:
+            return Elements()
+        found += indices
     return Elements(spec if found else "", tuple(dict.fromkeys(found)))
 
 

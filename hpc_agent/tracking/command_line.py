@@ -162,7 +162,7 @@ class _Reader:
 
     def _long(self) -> None:
         text, equals, value = self.keep()[2:].partition("=")
-        name = _resolve(text)
+        name = resolve(text)
         if equals:
             self._set(name, value)
         elif self._takes_next(name):
@@ -195,7 +195,7 @@ class _Reader:
             self.options[_SAME.get(name, name)] = value
 
 
-def _resolve(text: str) -> str:
+def resolve(text: str) -> str:
     """The full name of a long option, which may be abbreviated as far as it stays unique."""
     if text in _LONG:
         return text

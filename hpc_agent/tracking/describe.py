@@ -18,9 +18,14 @@ from hpc_agent.domain.task import Script
 from hpc_agent.drafts import repository as git
 from hpc_agent.drafts.repository import Repository
 from hpc_agent.errors import SourceError
+from hpc_agent.redact import HIDDEN
+from hpc_agent.secret_values import masked_text, masked_words
 from hpc_agent.tracking.asked import Elements
+from hpc_agent.tracking.command_line import CommandLine, resolve
 
 _SHELL = "/bin/bash"
+_EXPORTED = re.compile(r"""(?:[^,"']|"[^"]*"|'[^']*'|["'])+""")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 INDEX = "@INDEX@"
 """Stands for an element's index in ``Described.element``."""
 
@@ -175,9 +180,9 @@ class _Launch:
     @property
     def _words(self) -> str:
         file = f'"$OLDPWD"/{shlex.quote(self.script)}' if self.cd else shlex.quote(self.script)
-        return " ".join(
-            [shlex.join(interpreter(self.submitted.text)), file, *map(shlex.quote, self.submitted.arguments)]
-        )
+        # Everybody who sees the task sees them.
+        arguments = map(shlex.quote, masked_words(self.submitted.arguments))
+        return " ".join([shlex.join(interpreter(self.submitted.text)), file, *arguments])
 
 
 def _spelled(spec: str) -> str:
@@ -190,6 +195,40 @@ def _spelled(spec: str) -> str:
     return " ".join(words)
 
 
-def comment(words: Sequence[str], notes: Sequence[str], when: str) -> str:
-    """The task's comment: how it was submitted."""
-    return "\n".join([f"{when}:", f"sbatch {shlex.join(words)}", *notes])
+def comment(command: CommandLine, notes: Sequence[str], when: str) -> str:
+    """The task's comment: how it was submitted, without secrets."""
+    options, rest = command.words[: command.insert_at], command.words[command.insert_at :]
+    shown = [*masked_words(_names_only(options)), *masked_words(rest)]
+    if HIDDEN in "".join(shown):
+        notes = (*notes, f"{HIDDEN} stands for what looked like a secret: give it to a clone by other means.")
+    return "\n".join([f"{when}:", f"sbatch {shlex.join(shown)}", *notes])
+
+
+def _names_only(options: Sequence[str]) -> list[str]:
+    """The options of sbatch, with the values of ``--export`` left out and those of ``--wrap`` masked."""
+    shown: list[str] = []
+    before = ""
+    for word in options:
+        option, equals, value = word.partition("=")
+        if before in _HIDE:
+            shown.append(_HIDE[before](word))
+        elif equals and _long_name(option) in _HIDE:
+            shown.append(f"{option}={_HIDE[_long_name(option)](value)}")
+        else:
+            shown.append(word)
+        before = "" if before in _HIDE else _long_name(word)
+    return shown
+
+
+def _long_name(word: str) -> str:
+    return resolve(word[2:]) if word.startswith("--") else ""
+
+
+def exported_names(value: str) -> str:
+    """``ALL,A=1,B="x,y"`` → ``ALL,A,B``."""
+    names = (part.partition("=")[0].strip() for part in _EXPORTED.findall(value))
+    return ",".join(name for name in names if _NAME.fullmatch(name))
+
+
+_HIDE = {"export": exported_names, "wrap": masked_text}
+"""Long option of sbatch → what is shown of its value."""

@@ -5,6 +5,9 @@ Runs where people submit; it may be killed at any moment, and the next one goes 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
@@ -66,19 +69,24 @@ class Follower:
         self._unclear.run_pass()
         sights = self._observer.look()
         for tracked, sight in sights:
-            for action in due.decide(sight, self._settings.hpc.slurm.lost_after):
-                self._guarded(tracked, action)
+            self._guarded(tracked, partial(self._act_on, tracked, sight))
         return self._unclear.left() + sum(1 for tracked, _ in sights if tracked.folder.path.exists())
 
     def has_work(self) -> bool:
         return bool(self._observer.followed() or self._unclear.left())
 
-    def _guarded(self, tracked: Tracked, action: due.Action) -> None:
+    def _act_on(self, tracked: Tracked, sight: due.Sight) -> None:
+        for action in due.decide(sight, self._settings.hpc.slurm.lost_after):
+            self._guarded(tracked, partial(self._act, tracked, action))
+
+    def _guarded(self, tracked: Tracked, act: Callable[[], None]) -> None:
         """One job's trouble is not the others'."""
         try:
-            self._act(tracked, action)
-        except (HpcAgentError, OSError) as error:
-            log.warning("left for the next pass", task=tracked.folder.task, job=tracked.job.id, error=error)
+            act()
+        except Exception as error:  # noqa: BLE001 - nor is an error that nobody foresaw
+            known = isinstance(error, (HpcAgentError, OSError))
+            job, task = tracked.job.id, tracked.folder.task
+            log.error("left for the next pass", task=task, job=job, error=error, trace=not known)
 
     def _act(self, tracked: Tracked, action: due.Action) -> None:
         match action:

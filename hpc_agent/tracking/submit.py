@@ -100,7 +100,7 @@ class Submission:
             script=wanted.described.script,
             properties=asked.properties(wanted.options),
             tags=tuple(tag.strip() for tag in self._own(wanted, "tags").split(",") if tag.strip()),
-            comment=comment(wanted.command.words, wanted.described.notes, self._when(wanted.submitted)),
+            comment=comment(wanted.command, wanted.described.notes, self._when(wanted.submitted)),
         )
 
     def _own(self, wanted: Wanted, name: str) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpc_agent.errors import InputError
+from hpc_agent.secret_values import masked_text
 from hpc_agent.tracking import asked
 from hpc_agent.tracking.command_line import CommandLine
 from hpc_agent.tracking.describe import Described, Submitted, describe
@@ -67,7 +68,9 @@ def read_script(command: CommandLine, here: Path, stdin: Callable[[], bytes]) ->
             raise InputError(f"the script {path} cannot be read: {error.strerror}") from error
         return Script(Submitted(text, path.resolve(), path.name, command.arguments, here))
     if "wrap" in command.options:
-        text = f"#!/bin/sh\n# This script was created by sbatch --wrap.\n\n{command.options['wrap']}\n"
+        # sbatch gets it as it is; this is for the task, which others see.
+        wrapped = masked_text(command.options["wrap"])
+        text = f"#!/bin/sh\n# This script was created by sbatch --wrap.\n\n{wrapped}\n"
         return Script(Submitted(text, None, "wrap.sh", (), here))
     data = stdin()
     return Script(Submitted(data.decode("utf-8", "replace"), None, "sbatch.sh", (), here), data)

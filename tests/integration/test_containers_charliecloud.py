@@ -73,7 +73,7 @@ def test_variables_folders_and_what_means_nothing_to_it(
     task = site.task(
         code, str(images["bare"]), f"-e 'WORD=two words' -v {tmp_path}:/data:ro --shm-size=1g", "echo set up"
     )
-    done = site.execute(task, SECRET_OF_NODE="x")
+    done = site.execute(task, SECRET_OF_NODE="x", CLEARML_AGENT__AGENT__ALLOWED_DOCKER_EXTRA_ARGS='["volume"]')
     assert "set up\ntwo words from outside False" in done.stdout
     assert "--shm-size=1g means nothing to this runtime: left out" in done.stdout
 

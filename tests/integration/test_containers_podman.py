@@ -135,7 +135,7 @@ def test_setup_script_variables_and_folders(site: ContainerSite, runtime: Podman
         f"-e 'WORD=two words' -v {tmp_path}:/data",
         "# a comment\nexport MADE=$(cat /etc/passwd | grep -c root)\necho set up",
     )
-    done = site.execute(task)
+    done = site.execute(task, CLEARML_AGENT__AGENT__ALLOWED_DOCKER_EXTRA_ARGS='["volume"]')
     assert "set up\n1 two words from outside" in done.stdout
     assert (tmp_path / "made").read_text() == "inside"
 

@@ -78,7 +78,15 @@ class Fate:
     lose_in: int | None = None
     """So many calls from now the answer gets lost (``after``), or the call does not arrive."""
 
+    break_at: int | None = None
+    """Which call of every pass, counted from 1, meets an error that nobody foresaw."""
+    calls: int = 0
+    """Of this pass."""
+
     def call(self, carry_out: Callable[[], Any], unreachable: Callable[[], HpcAgentError]) -> Any:
+        self.calls += 1
+        if self.calls == self.break_at:
+            raise LookupError("of a kind that nobody foresaw")
         kill, lose = self._counted("kill_in"), self._counted("lose_in")
         if (kill or lose) and not self.after:
             raise Died if kill else unreachable()
@@ -480,6 +488,7 @@ class PretendedSite:
 
     def look(self) -> None:
         """One pass of the daemon, which may die in it."""
+        self.fate.calls = 0
         try:
             self.daemon.run_pass()
         except Died:

@@ -145,3 +145,128 @@ def test_older_clients_write_arguments_behind_the_image() -> None:
 def test_a_clone_may_keep_the_default_arguments_that_were_noted_on_its_task() -> None:
     docker = DockerSettings(default_image="default:1", default_arguments="--privileged")
     assert choose(Container("default:1", "--privileged"), docker) is not None
+
+
+REFUSED = (
+    "-v /:/host",
+    "-v=/:/host",
+    "-v/:/host",
+    "--volume /:/host",
+    "--volume=/:/host",
+    "--mount type=bind,source=/,target=/host",
+    "--volumes-from other",
+    "--device /dev/sda",
+    "--device=/dev/mem",
+    "--cap-add ALL",
+    "--privileged",
+    "--privileged=true",
+    "--security-opt seccomp=unconfined",
+    "--pid host",
+    "--pid=host",
+    "--userns=host",
+    "--uts=host",
+    "--ipc=container:x",
+    "--net=bridge",
+    "--cgroup-parent=/",
+    "--cgroupns=host",
+    "--group-add disk",
+    "--env-file /home/owner/.netrc",
+    "--gpus all",
+    "--runtime=evil",
+    "--sysctl kernel.x=1",
+    "-p 22:22",
+    "-P",
+    "-dv /:/host",
+    "-itv /:/host",
+    "-tv/:/host",
+    "-dit",
+    "-iv=/:/host",
+    "--rootfs /",
+    "--pod x",
+    "--env-host",
+    "--log-opt path=/x",
+    "--init-path /x",
+    "--use-api-socket",
+    "--Volume /:/host",
+    "-- evil/image",
+    "---privileged",
+    "--shm-size 8g evil/image sh -c id",
+    "--shm-size=8g evil/image",
+    "-e A=1 evil/image",
+    "-eA=1 evil/image",
+    "--read-only evil/image",
+    "--read-only=true evil/image",
+    "--tmpfs /x -",
+    "--shm-size",
+    "-e",
+    "--hostname --privileged",
+    "-e 'A=1' -v /:/host",
+    "-e 'A=\0'",
+)
+
+
+@pytest.mark.parametrize("arguments", REFUSED)
+def test_what_opens_the_machine_to_a_container_is_not_a_tasks_to_give(arguments: str) -> None:
+    for container in (Container("own:2", arguments), Container(f"own:2 {arguments}")):
+        with pytest.raises(ContainerError, match=r"container argument|cannot be read"):
+            choose(container, DockerSettings())
+
+
+@pytest.mark.parametrize("arguments", ["-v /:/host", "--cap-add ALL", "--pid=host", "--rootfs /", "-dv /:/host", "-P"])
+def test_a_site_gives_what_it_wants_to(arguments: str) -> None:
+    choice = choose(Container("own:2"), DockerSettings(extra_arguments=arguments))
+    assert choice is not None
+    assert choice.merged.words[-len(arguments.split()) :] == tuple(arguments.split())
+
+
+def test_a_site_lets_tasks_give_more() -> None:
+    docker = DockerSettings(allowed=("volume", "--privileged", "rootfs"))
+    choice = choose(Container("own:2", "-v /data:/data --privileged --rootfs=/x"), docker)
+    assert choice is not None
+    assert choice.merged.words[-4:] == ("-v", "/data:/data", "--privileged", "--rootfs=/x")
+    with pytest.raises(ContainerError, match=r"words that belong to no option: evil/image"):
+        choose(Container("own:2", "-v /data:/data evil/image"), docker)
+    with pytest.raises(ContainerError, match="--device=/dev/x is not allowed here"):
+        choose(Container("own:2", "--device=/dev/x"), docker)
+
+
+def test_a_filter_list_lets_no_words_through_behind_what_it_admits() -> None:
+    docker = DockerSettings(filters=("^-e$", "^--env$", "^--shm-size$"))
+    with pytest.raises(ContainerError, match="words that belong to no option: evil/image sh"):
+        choose(Container("own:2", "--shm-size 8g evil/image sh"), docker)
+
+
+def test_harmless_arguments_of_a_task_pass_as_they_are() -> None:
+    arguments = "-e A=1 --env B -m 8g --shm-size 1g --ulimit memlock=-1 --tmpfs=/x --read-only -w /w -h n --cpus=2"
+    choice = choose(Container("own:2", arguments), DockerSettings())
+    assert choice is not None
+    assert " ".join(choice.merged.words).endswith(arguments.removeprefix("-e A=1 "))
+    assert choice.merged.notes == ()
+
+
+@pytest.mark.parametrize(
+    "image",
+    ["-v/:/h", "docker://-v/:/h", "docker://--privileged", "a://b://-v", "'a b'", "a,b", "$(id)", "'a\nb'", "a;b", "é"],
+)
+def test_an_image_is_the_name_of_one(image: str) -> None:
+    with pytest.raises(ContainerError, match="no container image"):
+        choose(Container(image), DockerSettings())
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        "python:3.11",
+        "nvcr.io/nvidia/pytorch:24.05-py3",
+        "localhost:5000/a/b@sha256:0f",
+        "docker://ubuntu",
+        "/i/a b.sif",
+        "~/x.sif",
+        "library://lab/x:1",
+        "nvcr.io#nvidia/pytorch:1",
+    ],
+)
+def test_names_of_images(image: str) -> None:
+    choice = choose(Container(f"'{image}'"), DockerSettings())
+    assert choice is not None
+    assert choice.image == image

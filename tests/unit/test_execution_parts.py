@@ -121,6 +121,7 @@ def test_a_task_overrides_within_what_its_queue_allows() -> None:
         ("memory_gb", "lots", "a number of GiB"),
         ("memory_gb", "nan", "a number of GiB"),
         ("account", "other", "does not let a task set account"),
+        ("num_gpus", "-1", "allows no less than 0"),
     ],
 )
 def test_beyond_it_the_task_is_refused_with_the_rule(name: str, value: str, words: str) -> None:

@@ -10,7 +10,19 @@ PACKAGE = Path(__file__).parents[2] / "hpc_agent"
 
 LAYERS = [
     {"errors", "domain"},
-    {"clock", "retry", "process", "files", "redact", "logs", "config", "lease", "git_credentials", "descendants"},
+    {
+        "clock",
+        "retry",
+        "process",
+        "files",
+        "redact",
+        "logs",
+        "config",
+        "lease",
+        "git_credentials",
+        "descendants",
+        "secret_values",
+    },
     {"wire", "api", "schedulers", "submission", "containers", "envs", "sources", "telemetry", "runs"},
     {"containment"},
     {"staging"},

@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
-from hpc_agent.redact import is_secret
+from hpc_agent.config.dump import share_job_config
+from hpc_agent.config.load import load
+from hpc_agent.config.show import rows
+from hpc_agent.redact import HIDDEN, is_secret
 from hpc_agent.schedulers import gpus
 from hpc_agent.schedulers.environment import for_queries, scrubbed
 
@@ -12,10 +20,14 @@ SECRET = (
     "CLEARML_API_SECRET_KEY CLEARML_API_ACCESS_KEY CLEARML_AUTH_TOKEN CLEARML_AGENT_GIT_PASS HF_TOKEN GITHUB_PAT "
     "WANDB_API_KEY AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY AWS_SESSION_TOKEN AZURE_STORAGE_KEY DB_PASSWORD PGPASSWORD "
     "AZURE_STORAGE_CONNECTION_STRING GIT_PASSWORD MY_CREDENTIALS SMTP_PASS github_token "
-    "OPENAI_APIKEY NPM_AUTHTOKEN"
+    "OPENAI_APIKEY NPM_AUTHTOKEN SENTRY_DSN SLACK_WEBHOOK SLACK_WEBHOOK_URL SSHPASS MYSQL_PWD NPM_AUTH AUTH_HEADER "
+    "AZURE_SAS JWT COOKIE SESSION_COOKIES VAULT_TOKEN_ID OAUTH_CLIENT DOCKER_AUTH_CONFIG DBPASS API_TOKENS "
+    "NPM_CONFIG__AUTH HTTP_AUTHORIZATION AWS_CREDS DB_CONN_STR SSH_PRIVATE_KEY_B64"
 )
 HARMLESS = (
     "PATH HOME LANG TOKENIZERS_PARALLELISM AWS_DEFAULT_REGION AWS_PROFILE GOOGLE_APPLICATION_CREDENTIALS KEYBOARD "
+    "PWD OLDPWD XAUTHORITY SSH_ASKPASS GIT_ASKPASS GIT_AUTHOR_NAME AUTHOR MAX_TOKENS MAX_TOKEN_LENGTH OS_AUTH_URL "
+    "OS_AUTH_TYPE BYPASS SASROOT MONKEY MODULEPATH "
     "AWS_SHARED_CREDENTIALS_FILE SSH_AUTH_SOCK COMPASS_HOME CLEARML_CONFIG_FILE CLEARML_AGENT_EXTRA PASSENGER_ROOT"
 )
 OF_ANOTHER_JOB = (
@@ -69,3 +81,87 @@ def test_gpus_are_those_that_we_may_use() -> None:
 def test_settings_travel_in_the_jobs_configuration_only(name: str) -> None:
     """There flags have had their say; a variable would beat them in the job."""
     assert scrubbed({name: "x"}) == {}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "http://user:hunter2@proxy:3128",
+        "https://ghp_0123456789abcdef@github.com/lab/x",
+        "https://token@pypi.lab/simple https://pypi.org/simple",
+        "http://user:pa/ss@proxy",
+        "http://user:p@ss@proxy/",
+        "postgresql://lab:hunter2@db/x",
+        "redis://:hunter2@cache:6379/0",
+        "git+https://token@github.com/lab/x",
+        "Server=db;User=lab;Pwd=hunter2;",
+        "host=db password=hunter2",
+        "-Djavax.net.ssl.keyStorePassword=hunter2 -Xmx1g",
+        "hf_0123456789abcdefgh",
+        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc",
+        "-----BEGIN OPENSSH PRIVATE KEY-----\nx",
+    ],
+)
+def test_a_value_that_is_a_credential_does_not_travel_whatever_its_name(value: str) -> None:
+    assert scrubbed({"ANYTHING": value}) == {}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "http://proxy:3128",
+        "http://proxy:3128/",
+        "ssh://git@host/x.git",
+        "git@github.com:lab/x.git",
+        "postgres://user@host/db",
+        "https://host/package@1.0",
+        "http://host:80/a@b",
+        "/usr/bin:/bin",
+        "localhost,127.0.0.1,.lab",
+        "user@host",
+        "*.tar=01;31:*.key=00;90",
+    ],
+)
+def test_a_value_that_is_none_stays(value: str) -> None:
+    assert scrubbed({"ANYTHING": value}) == {"ANYTHING": value}
+
+
+def test_a_shell_function_stays_whatever_its_code_says() -> None:
+    function = {"BASH_FUNC_module%%": "() {  token=$(next); echo password=x; }"}
+    assert scrubbed(function) == function
+
+
+def test_proxies_and_indexes_with_a_password_reach_the_job_in_its_file(tmp_path: Path) -> None:
+    daemons = {
+        "HTTPS_PROXY": "http://user:hunter2@proxy:3128",
+        "http_proxy": "http://proxy:3128",
+        "PIP_EXTRA_INDEX_URL": "https://token@pypi.lab/simple",
+        "DATABASE_URL": "postgresql://lab:hunter2@db/x",
+    }
+    conf = tmp_path / "clearml.conf"
+    conf.write_text("hpc.job_environment { HF_TOKEN: abc }")
+    configuration = load(conf, daemons)
+    shown = {row.key: row.value for row in rows(configuration)}
+    assert shown["hpc.job_environment.HTTPS_PROXY"] == shown["hpc.job_environment.HF_TOKEN"] == HIDDEN
+    path = share_job_config(configuration, tmp_path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert load(path, {}).settings.hpc.job_environment == {
+        "HF_TOKEN": "abc",
+        "HTTPS_PROXY": daemons["HTTPS_PROXY"],
+        "PIP_EXTRA_INDEX_URL": daemons["PIP_EXTRA_INDEX_URL"],
+    }
+    assert scrubbed(daemons) == {"http_proxy": "http://proxy:3128"}
+
+
+def test_execute_exports_what_is_meant_for_jobs_and_the_daemon_does_not(tmp_path: Path) -> None:
+    conf = tmp_path / "job.conf"
+    conf.write_text("hpc.job_environment { HTTPS_PROXY: 'http://user:hunter2@proxy' }".replace("'", '"'))
+    program = (
+        "import os, sys; from pathlib import Path; from hpc_agent.cli.context import Shared; "
+        "shared = Shared(Path(sys.argv[1]), False); shared.apply(shared.configuration(), in_job=sys.argv[2] == 'job'); "
+        "print(os.environ.get('HTTPS_PROXY'))"
+    )
+    for where, seen in (("job", "http://user:hunter2@proxy"), ("daemon", "None")):
+        argv = [sys.executable, "-c", program, str(conf), where]
+        done = subprocess.run(argv, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, check=True)
+        assert done.stdout.strip() == seen

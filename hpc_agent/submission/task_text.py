@@ -1,0 +1,204 @@
+"""Text that a user wrote, on its way through a template of the site.
+
+It is no ``str``: what would make it one (``~``, ``%``, ``join``, most filters) fails, so that it cannot get into a
+script unquoted. Printing it is put off to the end, when it is known where in the script it stands.
+"""
+
+from __future__ import annotations
+
+import shlex
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import wraps
+from typing import Any, NoReturn
+
+from hpc_agent.errors import TemplateError
+from hpc_agent.submission.shell_position import Place, Position
+
+TEXT_FILTERS = ("capitalize", "center", "format", "lower", "replace", "string", "title", "trim", "truncate", "upper")
+"""Filters of Jinja that make one text of another: they keep what a user wrote apart."""
+
+
+class _NoText:
+    """Raises when it is made a ``str``."""
+
+    __slots__ = ()
+
+    def _refuse(self, *_: object) -> NoReturn:
+        raise TemplateError(
+            f"{self._called()} cannot become part of other text in an expression, where it would lose its quoting: "
+            f"print it by itself, prefix-{{{{ {self._called()} }}}}; of the filters it knows "
+            f"{', '.join(TEXT_FILTERS)}"
+        )
+
+    __str__ = __repr__ = __format__ = _refuse
+
+    def _called(self) -> str:
+        raise NotImplementedError
+
+
+class TaskText(_NoText):
+    """``name``: what the template calls it. Compares as its text does; slices and sums are such text again."""
+
+    __slots__ = ("name", "text")
+
+    def __init__(self, text: str, name: str) -> None:
+        self.text = text
+        self.name = name
+
+    def _called(self) -> str:
+        return self.name
+
+    def __eq__(self, other: object) -> bool:
+        return bool(self.text == raw(other))
+
+    def __lt__(self, other: object) -> bool:
+        return bool(self.text < raw(other))
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __bool__(self) -> bool:
+        return bool(self.text)
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+    def __contains__(self, part: object) -> bool:
+        return raw(part) in self.text
+
+    def __getitem__(self, where: int | slice) -> TaskText:
+        return TaskText(self.text[where], self.name)
+
+    def __add__(self, other: object) -> TaskText:
+        return TaskText(self.text + raw(other), self.name)
+
+    def __radd__(self, other: object) -> TaskText:
+        return TaskText(raw(other) + self.text, self.name)
+
+    def __int__(self) -> int:
+        return int(self.text)
+
+    def __float__(self) -> float:
+        return float(self.text)
+
+    def startswith(self, start: object) -> bool:
+        return self.text.startswith(raw(start))
+
+    def endswith(self, end: object) -> bool:
+        return self.text.endswith(raw(end))
+
+
+class ScriptText(_NoText):
+    """A rendered part of a script (``set`` block, macro, ``super()``) that holds ``TaskText``."""
+
+    __slots__ = ("pieces",)
+
+    def __init__(self, pieces: Sequence[str | TaskText]) -> None:
+        self.pieces = pieces
+
+    def _called(self) -> str:
+        return next(piece.name for piece in self.pieces if isinstance(piece, TaskText))
+
+
+class Printed(str):
+    """What Jinja's buffers hold of text that is quoted later. Its own characters are never used."""
+
+    __slots__ = ("pieces",)
+    pieces: Sequence[str | TaskText]
+
+    def __str__(self) -> str:
+        return self  # Jinja makes a str of all that it prints
+
+
+def raw(value: Any) -> Any:
+    """The plain text of a ``TaskText``, and all else as it is."""
+    return value.text if isinstance(value, TaskText) else value
+
+
+def printed(value: object) -> object:
+    """For Jinja's ``finalize``."""
+    if not isinstance(value, (TaskText, ScriptText)):
+        return value
+    kept = Printed()
+    kept.pieces = value.pieces if isinstance(value, ScriptText) else [value]
+    return kept
+
+
+def concatenated(parts: Iterable[str | ScriptText]) -> str | ScriptText:
+    """For Jinja's ``concat``. What a ``call`` block gives comes without having been printed."""
+    pieces: list[str | TaskText] = []
+    for part in parts:
+        pieces += part.pieces if isinstance(part, (Printed, ScriptText)) else [part]
+    return ScriptText(pieces) if any(isinstance(piece, TaskText) for piece in pieces) else "".join(map(str, pieces))
+
+
+def keeping(text_filter: Callable[..., Any]) -> Callable[..., Any]:
+    """``text_filter`` whose result is ``TaskText`` if any of its arguments is."""
+
+    @wraps(text_filter)
+    def keeps(*args: Any, **kwargs: Any) -> Any:
+        users = [value for value in (*args, *kwargs.values()) if isinstance(value, TaskText)]
+        result = text_filter(*map(raw, args), **{name: raw(value) for name, value in kwargs.items()})
+        return TaskText(result, users[0].name) if users else result
+
+    return keeps
+
+
+def written(script: str | ScriptText) -> str:
+    """The script's text, each piece of a user's quoted for the place where it stands.
+
+    Raises:
+        TemplateError: it cannot be quoted there.
+    """
+    if isinstance(script, str):
+        return script
+    position = Position()
+    pieces: list[str] = []
+    for piece in script.pieces:
+        text = piece if isinstance(piece, str) else _quoted(piece, position)
+        position.advance(text)
+        pieces.append(text)
+    return "".join(pieces)
+
+
+def _quoted(value: TaskText, position: Position) -> str:
+    _refuse_control_characters(value.text, f"{value.name} on line {position.line} of the script")
+    word = shlex.quote(value.text)
+    if position.place is Place.DIRECTIVE:
+        return directive(value.text)
+    if position.place is Place.QUOTED and word != value.text:
+        raise TemplateError(
+            f"{value.name} on line {position.line} of the script stands inside quotes, a here-document, ${{}}, $(()) "
+            "or back-ticks, or behind $ or \\, where it cannot be quoted safely: let it stand alone, it is quoted by "
+            "itself"
+        )
+    return word
+
+
+def directive(value: object) -> str:
+    """A value on an ``#SBATCH`` line, which sbatch splits at white space and a line break ends.
+
+    Raises:
+        TemplateError: it holds a control character, which no option needs and which could add a line of its own.
+    """
+    text = str(value)
+    _refuse_control_characters(text, "a value on an #SBATCH line")
+    return (
+        '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' if set(text) & set(" \"'\\#") or not text else text
+    )
+
+
+def _refuse_control_characters(text: str, what: str) -> None:
+    """Line and paragraph separators and halves of characters, which no file can hold, among them."""
+    found = next((each for each in text if unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp")), None)
+    if found is not None:
+        raise TemplateError(
+            f"{what} holds a control character (U+{ord(found):04X}), which could begin a line of its own in it: "
+            "rename it without"
+        )
+
+
+def task_texts(values: Mapping[str, str], name: str) -> dict[TaskText, TaskText]:
+    """Names that users chose are their text too; a template finds them by plain ones all the same."""
+    return {TaskText(key, f"a name in {name}"): TaskText(value, f"{name}.{key}") for key, value in values.items()}
