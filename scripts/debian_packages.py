@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+CACHE_VARIABLE = "HPC_AGENT_DEBIAN_CACHE"
 MIRROR_VARIABLE = "HPC_AGENT_DEBIAN_MIRROR"
 MIRROR = "http://deb.debian.org/debian"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
@@ -38,8 +39,15 @@ class PackagesError(Exception):
     """Packages could not be had; one sentence for the person at the terminal."""
 
 
-def unpack(suite: str, packages: Sequence[str], folder: Path) -> list[str]:
-    """Unpack packages of a release, with all they depend on, into ``folder/files``; returns the package files' names.
+def cache_dir() -> Path:
+    """Where unpacked packages are kept: for root where other users can read them too, as Slurm's commands must be able
+    to read their plugins."""
+    usual = "/var/cache/hpc-agent" if os.geteuid() == 0 else "~/.cache/hpc-agent"
+    return Path(os.environ.get(CACHE_VARIABLE) or usual).expanduser().absolute()
+
+
+def unpack(suite: str, packages: Sequence[str], folder: Path) -> None:
+    """Unpack packages of a release, with all they depend on, into ``folder/files``.
 
     Raises:
         PackagesError: a tool is missing, or the archive did not answer.
@@ -57,11 +65,9 @@ def unpack(suite: str, packages: Sequence[str], folder: Path) -> list[str]:
     environ = {**os.environ, "APT_CONFIG": str(apt / "apt.conf"), "LC_ALL": "C.UTF-8"}
     _run("apt-get", "update", "-qq", "--error-on=any", env=environ)
     _run("apt-get", "install", "-qq", "--yes", "--download-only", *packages, env=environ)
-    archives = sorted((apt / "cache" / "archives").glob("*.deb"))
-    for archive in archives:
+    for archive in sorted((apt / "cache" / "archives").glob("*.deb")):
         _run("dpkg-deb", "--extract", str(archive), str(folder / "files"))
     shutil.rmtree(apt)
-    return [archive.name for archive in archives]
 
 
 def use_own_libraries(files: Path, programs: Iterable[Path]) -> None:

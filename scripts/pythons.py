@@ -8,12 +8,11 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from debian_packages import PackagesError, locked, unpack, use_own_libraries
+from debian_packages import PackagesError, cache_dir, locked, unpack, use_own_libraries
 
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
 SUITES = {"3.11": "bookworm", "3.13": "trixie", "3.14": "forky"}
 """Python's version → the Debian release that has it."""
-DEFAULT_DIR = "~/.cache/hpc-agent/python-versions"
 
 
 class NoPythonError(Exception):
@@ -66,7 +65,7 @@ def _candidates(version: str) -> Iterator[Path]:
 
 
 def _from_debian(version: str) -> Path:
-    folder = Path(DEFAULT_DIR).expanduser() / version
+    folder = cache_dir() / "python-versions" / version
     python = folder / "files" / "usr" / "bin" / f"python{version}"
     ready = folder / "ready"
     with locked(folder):

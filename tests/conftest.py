@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -19,6 +20,8 @@ NOT_INSTALLED = 4
 
 def pytest_configure() -> None:
     """All programs under test find the Slurm that the tests shall meet; the machine's own where none is named."""
+    # A shell that starts us in the background has it ignored, and so would every program that a test starts.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if version := os.environ.get(VERSION_VARIABLE):
         os.environ["PATH"] = os.pathsep.join((str(slurm_release(version).bin), os.environ["PATH"]))
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from debian_packages import PackagesError, locked, unpack, use_own_libraries
+from debian_packages import PackagesError, cache_dir, locked, unpack, use_own_libraries
 
 from slurm_cluster.errors import ClusterError
 from slurm_cluster.progress import step
@@ -17,8 +17,6 @@ SUITES = {"20.11": "bullseye", "22.05": "bookworm", "24.11": "trixie", "26.05": 
 """Slurm's version → the Debian release that has it."""
 VERSION_VARIABLE = "HPC_AGENT_SLURM_VERSION"
 """The version that clusters run where none is asked for; the machine's own where it is not set."""
-DIR_VARIABLE = "HPC_AGENT_SLURM_VERSIONS"
-DEFAULT_DIR = "~/.cache/hpc-agent/slurm-versions"
 PACKAGES = ("slurmctld", "slurmd", "slurm-client", "slurmdbd", "munge", "patchelf")
 PROGRAMS = (
     *("munged", "mungekey", "slurmctld", "slurmd", "slurmdbd", "slurmstepd", "sacct", "sacctmgr", "salloc", "sattach"),
@@ -85,21 +83,21 @@ def mariadb_library() -> Path:
 
 
 def _versions() -> Path:
-    return Path(os.environ.get(DIR_VARIABLE) or DEFAULT_DIR).expanduser().absolute()
+    return cache_dir() / "slurm-versions"
 
 
 def _make(release: SlurmRelease, version: str) -> None:
     suite = SUITES[version]
-    packages = _unpack(suite, PACKAGES, release.dir)
-    client = next(package for package in packages if package.startswith("slurm-client_"))
-    found = client.split("_")[1].split("-")[0]
-    if not found.startswith(f"{version}."):
-        raise ClusterError(f"Debian {suite} has Slurm {found} now, and no longer {version}")
+    _unpack(suite, PACKAGES, release.dir)
     programs = dict(_programs(release.dir / "files"))
     try:
         use_own_libraries(release.dir / "files", programs.values())
     except PackagesError as error:
         raise ClusterError(str(error)) from error
+    answer = subprocess.run([programs["slurmctld"], "-V"], capture_output=True, text=True, check=True)
+    found = answer.stdout.split()[-1]
+    if not found.startswith(f"{version}."):
+        raise ClusterError(f"Debian {suite} has Slurm {found} now, and no longer {version}")
     shutil.rmtree(release.bin, ignore_errors=True)
     release.bin.mkdir()
     for name, program in programs.items():
@@ -107,9 +105,9 @@ def _make(release: SlurmRelease, version: str) -> None:
     (release.dir / _READY).write_text(found + "\n", encoding="utf-8")
 
 
-def _unpack(suite: str, packages: tuple[str, ...], folder: Path) -> list[str]:
+def _unpack(suite: str, packages: tuple[str, ...], folder: Path) -> None:
     try:
-        return unpack(suite, packages, folder)
+        unpack(suite, packages, folder)
     except PackagesError as error:
         raise ClusterError(str(error)) from error
 

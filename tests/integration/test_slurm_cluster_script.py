@@ -91,11 +91,11 @@ def test_a_version_that_debian_does_not_have_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_version_that_cannot_be_fetched_is_said(tmp_path: Path) -> None:
-    nowhere = {"HPC_AGENT_DEBIAN_MIRROR": "http://127.0.0.1:9/debian", "HPC_AGENT_SLURM_VERSIONS": str(tmp_path / "v")}
+    nowhere = {"HPC_AGENT_DEBIAN_MIRROR": "http://127.0.0.1:9/debian", "HPC_AGENT_DEBIAN_CACHE": str(tmp_path / "v")}
     answer = call("start", "--slurm", "24.11", "--dir", str(tmp_path / "c"), **nowhere)
     assert answer.returncode == 1
     assert "apt-get update failed" in answer.stderr
-    assert not (tmp_path / "v" / "24.11" / "version").exists()
+    assert not (tmp_path / "v" / "slurm-versions" / "24.11" / "version").exists()
 
 
 @pytest.mark.slurm
@@ -118,7 +118,8 @@ def test_a_slurmdbd_that_does_not_work_costs_accounting_and_not_the_cluster(slur
     (broken / "slurmdbd").write_text("#!/bin/sh\necho 'fatal: no such database' >&2; exit 1\n")
     (broken / "slurmdbd").chmod(0o755)
     folder = ("--dir", str(tmp_path / "c"))
-    environ = {"PATH": f"{broken}:{os.environ['PATH']}", VERSION_VARIABLE: ""}
+    own = [folder for folder in os.environ["PATH"].split(os.pathsep) if "slurm-versions" not in folder]
+    environ = {"PATH": os.pathsep.join([str(broken), *own]), VERSION_VARIABLE: ""}
     try:
         started = call("start", *folder, **environ)
         assert started.returncode == 0, started.stderr
@@ -131,7 +132,7 @@ def test_a_slurmdbd_that_does_not_work_costs_accounting_and_not_the_cluster(slur
 
 def test_what_is_missing_is_named_with_the_command_that_installs_it(tmp_path: Path) -> None:
     # With an empty PATH at least squeue's and sinfo's folder is gone.
-    answer = call("start", "--dir", str(tmp_path), PATH=str(tmp_path))
+    answer = call("start", "--dir", str(tmp_path), PATH=str(tmp_path), **{VERSION_VARIABLE: ""})
     assert answer.returncode == 4
     assert "sinfo" in answer.stderr
     assert "apt install" in answer.stderr
