@@ -85,7 +85,14 @@ def mariadb_library() -> Path:
 
 
 def _versions() -> Path:
-    return Path(os.environ.get(DIR_VARIABLE) or DEFAULT_DIR).expanduser().absolute()
+    """
+    Raises:
+        ClusterError: slurm.conf and the search paths of libraries cannot hold the folder's name.
+    """
+    folder = Path(os.environ.get(DIR_VARIABLE) or DEFAULT_DIR).expanduser().absolute()
+    if any(character.isspace() or character == ":" for character in str(folder)):
+        raise ClusterError(f'"{folder}" has a space or colon in it: choose another folder with {DIR_VARIABLE}')
+    return folder
 
 
 def _make(release: SlurmRelease, version: str) -> None:

@@ -146,6 +146,15 @@ def test_a_folder_with_too_long_a_path_is_refused(slurm_cluster: Any, tmp_path: 
     assert "too long" in answer.stderr
 
 
+@pytest.mark.parametrize("name", ["two words", "a:b"])
+def test_a_folder_in_which_versions_cannot_run_is_refused_before_they_are_fetched(tmp_path: Path, name: str) -> None:
+    versions = tmp_path / name
+    answer = call("start", "--slurm", "24.11", "--dir", str(tmp_path / "c"), HPC_AGENT_SLURM_VERSIONS=str(versions))
+    assert answer.returncode == 1
+    assert "choose another folder with HPC_AGENT_SLURM_VERSIONS" in answer.stderr
+    assert not versions.exists()
+
+
 @pytest.mark.parametrize(("action", "code"), [("status", 3), ("stop", 0)])
 def test_where_no_cluster_was_started_nothing_is_fetched_to_say_so(tmp_path: Path, action: str, code: int) -> None:
     answer = call(
