@@ -82,6 +82,13 @@ class Files:
             return self.claimed.job
         return self.submitted.job if self.submitted else None
 
+    @property
+    def is_job_known(self) -> bool:
+        """Whether ``job`` is ours whatever it is called: it wrote its claim down, or was listed under our name."""
+        if self.claimed and self.claimed.job:
+            return True
+        return self.submission is not None and self.submission.known
+
 
 def read(directory: RunDirectory) -> Files:
     """Read what is there.

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
+
+import msgspec
 
 from hpc_agent.api.client import Client
 from hpc_agent.api.tasks import Glimpse
@@ -31,8 +34,6 @@ log = Events("observe")
 SCAN_EVERY_S = 60.0
 """How often all run directories are listed: only another daemon, or an agent run by hand, makes some that we do not
 know of."""
-_SUBMISSION = timedelta(minutes=3)
-"""For so long sbatch may take, which tries again by itself for up to two minutes."""
 ABANDONED_AFTER_S = 600.0
 """Longer than an agent outside the scheduler may take from its claim to the start of the task."""
 
@@ -109,6 +110,7 @@ class Observer:
         live = self._scheduler.live_jobs()
         jobs = _by_name(live)
         files = self._files(entries, jobs)
+        self._note_known(files, jobs)
         jobs |= {attempt: [job] for attempt, job in self._renamed(files, live).items() if attempt not in jobs}
         if served is not None:
             files = {a: found for a, found in files.items() if a in entries or found.queue in served}
@@ -155,8 +157,18 @@ class Observer:
     def _entries(self, queues: Iterable[Queue]) -> dict[Attempt, QueueEntry]:
         return {self._attempt(queue, entry): entry for queue in queues for entry in queue.entries}
 
+    def _note_known(self, files: Mapping[Attempt, Files], jobs: Mapping[Attempt, Sequence[LiveJob]]) -> None:
+        """Write down that a job has our name, while it has it."""
+        for attempt, found in files.items():
+            submission = found.submission
+            if submission is None or submission.known or submission.state != "accepted":
+                continue
+            if any(job.id == submission.job for job in jobs.get(attempt, ())):
+                with suppress(OSError):  # the next pass sees it again
+                    found.directory.write_submission(msgspec.structs.replace(submission, known=True))
+
     def _renamed(self, files: Mapping[Attempt, Files], live: Sequence[LiveJob]) -> dict[Attempt, LiveJob]:
-        """Jobs that changed their names: they are known by the id that sbatch answered or that they wrote down."""
+        """Jobs that changed their names since they were known."""
         listed = {job.id: job for job in live if parse_job_name(job.name) is None}
         return {
             a: job for a, found in files.items() if (job := listed.get(found.job or JobId(""))) and _is_job(found, job)
@@ -238,7 +250,8 @@ class Observer:
         except SchedulerUnavailableError as error:
             log.warning("no records, verdicts wait", jobs=len(gone), error=error)
             return {job: unanswered(job) for job in gone}
-        return {job: r for job, r in records.items() if _is_of(r, gone[job], since[job])}
+        known = {job: files[attempt].is_job_known for job, attempt in gone.items()}
+        return {job: r for job, r in records.items() if _is_of(r, gone[job], since[job], known=known[job])}
 
     def _since(self, files: Files) -> datetime:
         at = files.submission.at if files.submission else files.claim.at if files.claim else self._clock.now()
@@ -292,22 +305,17 @@ def _by_name(live: Iterable[LiveJob]) -> dict[Attempt, list[LiveJob]]:
 
 
 def _is_job(files: Files, job: LiveJob) -> bool:
-    """Whether a job of our id, but another name, is ours: ids are used again. A requeue renews the submission time,
-    and only a job that wrote its claim down can have been requeued while it ran."""
-    if files.submission is None or job.submitted is None:
+    """Whether a job of our id, but another name, is ours: ids are used again."""
+    if files.submission is None or job.submitted is None or not files.is_job_known:
         return False
-    if files.claimed and files.claimed.job == job.id:
-        return job.submitted >= files.submission.at - CLOCK_SKEW
-    return abs(job.submitted - files.submission.at) <= CLOCK_SKEW + _SUBMISSION
+    return job.submitted >= files.submission.at - CLOCK_SKEW
 
 
-def _is_of(record: JobRecord, attempt: Attempt, since: datetime) -> bool:
-    """Whether it is our job's record. Ids are reused, after days; a job's owner may rename it; for its first seconds
-    slurmdbd knows no name."""
+def _is_of(record: JobRecord, attempt: Attempt, since: datetime, *, known: bool) -> bool:
+    """Whether it is our job's record. Ids are reused; a job that is ``known`` may have been renamed; for its first
+    seconds slurmdbd knows no name."""
     if record.name == attempt.job_name:
         return True
     if record.submitted is None:
         return not record.state.is_final  # an answer that did not come
-    if record.name:
-        return abs(record.submitted - since) <= CLOCK_SKEW + _SUBMISSION
-    return record.submitted >= since - CLOCK_SKEW
+    return (known or not record.name) and record.submitted >= since - CLOCK_SKEW

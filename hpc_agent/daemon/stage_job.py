@@ -143,7 +143,8 @@ class StageJobs:
         """
         job = self._scheduler.find(_name(directory.attempt), record.at)
         if job is not None:
-            directory.write_stage_job(msgspec.structs.replace(record, job=job))
+            # What sbatch said is refuted: the task's message shall not go on saying it.
+            directory.write_stage_job(msgspec.structs.replace(record, job=job, error=""))
             return 0
         now = self._clock.now()
         if record.error and record.looked_at is None:

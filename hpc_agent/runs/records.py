@@ -30,6 +30,8 @@ class Submission(Record, frozen=True, kw_only=True):
     cluster: str = ""
     """As ``Scheduler.cluster()`` names it: job ids mean nothing elsewhere."""
     job: str = ""
+    known: bool = False
+    """Whether the scheduler was seen to list the job under the attempt's name. It may be renamed later."""
     tries: int = 1
     """How often this attempt was handed to the scheduler."""
     message: str = ""

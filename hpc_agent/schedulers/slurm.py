@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 
 from hpc_agent.domain import duration
 from hpc_agent.domain.ids import JobId
-from hpc_agent.domain.job import JobRecord, JobState, LiveJob, OwnJob
+from hpc_agent.domain.job import JobRecord, JobState, LiveJob, OwnJob, unanswered
 from hpc_agent.schedulers.base import CLOCK_SKEW, SubmitRequest
 from hpc_agent.schedulers.slurm_table import read_table
 from hpc_agent.schedulers.slurm_versions import STATES_SHOWN_FOR_OTHERS, exit_status
@@ -135,7 +135,12 @@ def squeue(user: str, delimiter: str, *, ended: bool = False, name: str = "") ->
     # --all: jobs of hidden partitions, and those that another cluster of a federation has. Without it they look ended.
     argv = ["squeue", "--all", "--array", f"--user={user}", f"--Format={columns}"]
     # No --jobs: squeue exits 1 for one unknown id, 0 for two.
-    return argv + (["--states=all"] if ended else []) + ([f"--name={name}"] if name else [])
+    return argv + (["--states=all"] if ended else []) + _only_named(name)
+
+
+def _only_named(name: str) -> list[str]:
+    """To squeue and sacct a comma separates names: jobs with one in theirs are told apart by who reads the answer."""
+    return [f"--name={name}"] if name and "," not in name else []
 
 
 @dataclass(frozen=True)
@@ -264,7 +269,7 @@ def sacct(since: datetime, delimiter: str, *, jobs: Iterable[JobId] = (), name: 
         # Read under TZ=UTC.
         f"--starttime={since.astimezone(timezone.utc):%Y-%m-%dT%H:%M:%S}",
         *([f"--jobs={','.join(jobs)}"] if jobs else []),
-        *([f"--name={name}"] if name else []),
+        *_only_named(name),
         *([f"--user={user}"] if user else []),
     ]
 
@@ -329,13 +334,19 @@ def newest_of_name(records: Iterable[JobRecord], name: str, since: datetime) -> 
 def newest(records: Iterable[tuple[JobId, JobRecord]], jobs: Mapping[JobId, datetime]) -> dict[JobId, JobRecord]:
     """For each of our jobs its newest record, if that is ours.
 
-    A record submitted before our own submission is of an earlier job with the same id. A newest record that is not
-    final (the job was requeued, or accounting lags) says that there is no verdict yet.
+    A record submitted before our own submission is of an earlier job with the same id; one that does not say when it
+    was submitted may be ours or not, so that it is there but no verdict. A newest record that is not final (the job was
+    requeued, or accounting lags) says that there is no verdict yet.
     """
     found: dict[JobId, JobRecord] = {}
     for raw, record in records:
         job = record.id if record.id in jobs else raw
-        if job not in jobs or record.submitted is None or record.submitted < jobs[job] - CLOCK_SKEW:
+        if job not in jobs:
+            continue
+        if record.submitted is None:
+            found.setdefault(job, unanswered(job))
+            continue
+        if record.submitted < jobs[job] - CLOCK_SKEW:
             continue
         known = found.get(job)
         if known is None or known.submitted is None or record.submitted >= known.submitted:

@@ -1,4 +1,4 @@
-"""What sbatch's answer means: accepted, refused, later, or uncertain (slurm.md section 2).
+"""What sbatch's answer means: accepted, refused, later, or uncertain.
 
 Sites wrap sbatch: greetings, notes and numbers of their own stand before and after its answer. A job's id is read only
 from what sbatch itself prints; where that is not clear, the job is looked up by its name.
@@ -23,9 +23,13 @@ _NO_ANSWER = re.compile(
     r"Socket timed out|Zero Bytes were transmitted|Unable to contact slurm controller|Message (send|receive) failure"
     r"|Communication (connection|shutdown) failure|Transport endpoint|Connection (refused|reset|timed out)|Broken pipe"
     r"|Unexpected message received|Protocol authentication error|Header lengths are longer|Insane message length"
-    r"|Received (zero length message|message length < 0)|Failed to send entire message|Incompatible versions"
-    # The site, not the task, has something to mend: the same submission succeeds when it has done so.
-    r"|I/O error writing script|Slurm internal error|Memory management error|Cannot allocate memory"
+    r"|Received (zero length message|message length < 0)|Failed to send entire message|Incompatible versions",
+    re.IGNORECASE,
+)
+_SITE_TROUBLE = re.compile(
+    # The site, not the task, has something to mend: the same submission succeeds when it has done so. Only in lines of
+    # sbatch itself: a greeting may hold such words.
+    r"I/O error writing script|Slurm internal error|Memory management error|Cannot allocate memory"
     r"|Too many open files|No space left on device|Disk quota exceeded|Input/output error|No route to host"
     r"|Network is unreachable|Can't find an address|unable to resolve|Could not establish a configuration source"
     r"|munge|authentication (agent|public key|credential)|credential invalid|generating job credential",
@@ -94,26 +98,27 @@ def parse_sbatch(returncode: int, stdout: str, stderr: str, *, parsable: bool = 
     if not lines:
         doubt = Doubt.UNKNOWN_ERROR if 0 < returncode < _ENDED_BY_OTHERS else Doubt.NO_ANSWER
         return Uncertain(f"sbatch ended with exit code {returncode} and said nothing", doubt)
-    answer = _failure(lines)
+    answer = _failure(lines, _lines(stderr, only_own=True))
     if named and not isinstance(answer, Uncertain):
         return Uncertain(answer.message, Doubt.UNKNOWN_ERROR)  # a wrapper may have failed after sbatch did its work
     return answer
 
 
-def _failure(lines: Sequence[str]) -> Refused | Later | Uncertain:
-    """Lines may quote the job's own text, so the verdict is heard before them."""
-    words = _joined(lines)
+def _failure(lines: Sequence[str], own: Sequence[str]) -> Refused | Later | Uncertain:
+    """Lines may quote the job's own text, so the verdict is heard before them. ``own``: sbatch's, without those of a
+    site's wrapper, whose greeting may hold any words."""
+    words, heard = _joined(lines), _joined(own or lines)
     verdict = next((line.removeprefix(_VERDICT)[:1000] for line in reversed(lines) if line.startswith(_VERDICT)), "")
     if any(_OBJECTION.search(line) for line in lines):
         return Refused(words)
-    if _NO_ANSWER.search(verdict or words):
+    if _NO_ANSWER.search(verdict or heard) or _SITE_TROUBLE.search(verdict or _joined(own)):
         return Uncertain(words)
     if _REFUSED.search(verdict):
         return Refused(words)
-    if _LATER.search(words) and not _LIMIT_OF_THIS_JOB.search(words):
+    if _LATER.search(heard) and not _LIMIT_OF_THIS_JOB.search(heard):
         return Later(words)
-    says_site = verdict == _SITE_POLICY and len(lines) > 1
-    if says_site or _REFUSED.search(words) or _LIMIT_OF_THIS_JOB.search(words):
+    says_site = verdict == _SITE_POLICY and len(own or lines) > 1
+    if says_site or _REFUSED.search(heard) or _LIMIT_OF_THIS_JOB.search(heard):
         return Refused(words)
     return Uncertain(words, Doubt.UNKNOWN_ERROR)
 
@@ -126,10 +131,13 @@ def refuses_parsable(answer: Submission) -> bool:
     return failed and bool(_REFUSES_PARSABLE.search(answer.message))
 
 
-def _lines(text: str) -> list[str]:
-    """What was said, without the prefix of each line, without blank ones and without what is meant for a terminal."""
+def _lines(text: str, *, only_own: bool = False) -> list[str]:
+    """What was said, without the prefix of each line, without blank ones and without what is meant for a terminal;
+    with ``only_own`` the lines that have sbatch's prefix."""
     plain = _TERMINAL.sub("", text)
     lines = (_CONTROL.sub(" ", line).strip() for line in re.split(r"[\r\n]+", plain))
+    if only_own:
+        lines = (line for line in lines if line.startswith("sbatch: "))
     return [said for line in lines if (said := re.sub(r"^sbatch: (error: |fatal: |warning: )?", "", line).strip())]
 
 

@@ -163,14 +163,17 @@ class SlurmScheduler:
 
     def find(self, job_name: str, since: datetime) -> JobId | None:
         answer = self._squeue(ended=True, name=job_name)
-        found = slurm.newest_of_name(map(slurm.ended_job, answer.rows), job_name, since)
+        records = [slurm.ended_job(row) for row in answer.rows]
+        found = slurm.newest_of_name(records, job_name, since)
         if found is not None:
             return found
         unreadable = answer.unreadable
         if self._has_sacct:
             accounting = self._sacct(since - _BEFORE, name=job_name, user=self._user)
             found = slurm.newest_of_name((record for _, record in accounting.records), job_name, since)
+            records += [record for _, record in accounting.records]
             unreadable += accounting.unreadable
+        unreadable += sum(record.name == job_name and record.submitted is None for record in records)
         if found is None and unreadable:
             raise SchedulerUnavailableError(f"{unreadable} rows cannot be read; job {job_name} may be one of them")
         return found

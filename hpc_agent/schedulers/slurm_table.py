@@ -7,6 +7,7 @@ breaks or look like a row; a site's wrapper may greet before the table: neither 
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 
 
@@ -46,7 +47,7 @@ def read_table(answer: str, columns: int, delimiter: str) -> Table | None:
             row = []
     if not rows:
         return None
-    if row or _begins_row(rest):
+    if row or _begins_row(rest, delimiter):
         broken += 1
     return Table(tuple(rows[1:] if _is_header(rows[0]) else rows), broken)
 
@@ -60,6 +61,13 @@ def _is_header(row: tuple[str, ...]) -> bool:
     return row[0].upper().endswith("JOBID")
 
 
-def _begins_row(rest: str) -> bool:
-    """Whether what follows the last delimiter may be a row that was cut within its job id."""
-    return any(character.isdigit() for character in rest.rpartition("\n")[2])
+def _begins_row(rest: str, delimiter: str) -> bool:
+    """Whether what follows the last delimiter may be a row that was cut within its job id or right behind it.
+
+    A wrapper's last words need no line end either (``Total: 2 jobs``, a colour's ``\\x1b[0m``); they end otherwise.
+    """
+    cut = rest.rpartition("\n")[2]
+    for length in range(len(delimiter) - 1, 0, -1):
+        if cut.endswith(delimiter[:length]):
+            return True
+    return bool(re.fullmatch(r"[0-9][0-9_+%,:.\[\]-]*", _last_word(cut)))

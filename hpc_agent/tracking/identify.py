@@ -9,7 +9,6 @@ from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 
 from hpc_agent.domain.ids import JobId
-from hpc_agent.domain.job import LiveJob
 from hpc_agent.errors import SchedulerUnavailableError
 from hpc_agent.files import CorruptFileError
 from hpc_agent.schedulers.base import CLOCK_SKEW, Scheduler
@@ -62,7 +61,7 @@ class Identifier:
         """Jobs that carry the name before sbatch is called; as far as that is known."""
         try:
             return frozenset(
-                array_of(job) for job in self._scheduler.live_jobs() if carries_name(job.name, plan.job_name)
+                array_of(job.id) for job in self._scheduler.live_jobs() if carries_name(job.name, plan.job_name)
             )
         except SchedulerUnavailableError:
             return frozenset()
@@ -80,8 +79,12 @@ class Identifier:
             AmbiguousJobError: more than one may be meant, or one that was submitted a little before or after.
         """
         others = self._taken(folder).union(before)
-        found = {job: at for job, at in self._of_name(plan).items() if job not in others}
+        found = {job: at for job, at in self._listed(plan).items() if job not in others}
         during = _within(found, plan.since - _SAME_CLOCK, until + _SAME_CLOCK)
+        if not during:
+            # It may have ended, while one of the name that was submitted a little before is still listed.
+            found |= {job: at for job, at in self._newest(plan).items() if job not in others}
+            during = _within(found, plan.since - _SAME_CLOCK, until + _SAME_CLOCK)
         if len(during) == 1:
             return during[0]
         about = _within(found, plan.since - CLOCK_SKEW, until + CLOCK_SKEW)
@@ -91,17 +94,18 @@ class Identifier:
             raise AmbiguousJobError(f"it may be one of {', '.join(sorted(found))}")
         return None
 
-    def _of_name(self, plan: Plan) -> dict[JobId, datetime]:
-        """Jobs that carry the name, with the times of their submission: those that are listed, else the newest that
-        ended."""
+    def _listed(self, plan: Plan) -> dict[JobId, datetime]:
+        """Jobs that are listed under the name, with the times of their submission."""
         listed = (job for job in self._scheduler.live_jobs() if fits(job.name, job.submitted, plan))
-        found = {array_of(job): job.submitted for job in listed if job.submitted}
-        ended = None if found else self._scheduler.find(plan.job_name, plan.since)
-        if ended is not None:
-            record = self._scheduler.records({ended: plan.since}).get(ended)
-            if record is not None and record.submitted is not None:
-                found[JobId(ended.partition("_")[0])] = record.submitted
-        return found
+        return {array_of(job.id): job.submitted for job in listed if job.submitted}
+
+    def _newest(self, plan: Plan) -> dict[JobId, datetime]:
+        """The job that was last submitted under the name, whether it has ended or not; none where none is known."""
+        job = self._scheduler.find(plan.job_name, plan.since)
+        record = self._scheduler.records({job: plan.since}).get(job) if job is not None else None
+        if job is None or record is None or record.submitted is None:
+            return {}
+        return {array_of(job): record.submitted}
 
     def _taken(self, folder: Folder) -> set[JobId]:
         """Jobs that other tasks have."""
@@ -118,9 +122,9 @@ class Identifier:
         return taken
 
 
-def array_of(job: LiveJob) -> JobId:
+def array_of(job: JobId) -> JobId:
     """The id that sbatch gives: 12 for 12_3 of an array and for 12+1 of a heterogeneous job."""
-    return JobId(job.id.partition("_")[0].partition("+")[0])
+    return JobId(job.partition("_")[0].partition("+")[0])
 
 
 def _within(found: Mapping[JobId, datetime], earliest: datetime, latest: datetime) -> list[JobId]:

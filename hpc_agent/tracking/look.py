@@ -13,7 +13,7 @@ from hpc_agent.api.client import Client
 from hpc_agent.api.tasks import Glimpse
 from hpc_agent.clock import Clock
 from hpc_agent.domain.ids import JobId
-from hpc_agent.domain.job import DOUBT_S, JobRecord, LiveJob
+from hpc_agent.domain.job import DOUBT_S, JobRecord, LiveJob, unanswered
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.errors import HpcAgentError, SchedulerUnavailableError
 from hpc_agent.files import CorruptFileError
@@ -116,7 +116,7 @@ class Observer:
         ours = tuple(live[job] for job in tracked.jobs if job in live)
         absent = [job for job in tracked.jobs if job not in live]
         rest = records.get(JobId(tracked.job.id))
-        known = [record for job in absent if (record := records.get(job, rest))]
+        known = [r for job in absent if (record := records.get(job, rest)) and (r := _of_our_job(record, tracked))]
         ended = tuple(record for record in known if record.state.is_final)
         before, seen = self._remember(tracked.folder, ours, ended, doubted=len(known) > len(ended))
         words = f"{glimpse.reason} {glimpse.message}" if glimpse else ""
@@ -169,3 +169,11 @@ class Observer:
         if seen.running_since is None:
             return tracked.inside is None
         return self._clock.now() - seen.running_since < _INSIDE_AFTER
+
+
+def _of_our_job(record: JobRecord, tracked: Tracked) -> JobRecord | None:
+    """The record, unless the job's id was never confirmed and this is another job's. For its first seconds slurmdbd
+    knows no name: no verdict yet. Plans of earlier versions have none to compare with."""
+    if tracked.job.known or not tracked.plan.job_name or fits(record.name, record.submitted, tracked.plan):
+        return record
+    return None if record.name else unanswered(record.id)

@@ -49,7 +49,8 @@ class Unclear(Record, frozen=True, kw_only=True):
 
     at: datetime
     """When sbatch had ended."""
-    exit_code: int
+    exit_code: int | None
+    """None: not known, for who called it died."""
     message: str
     looked_at: datetime | None = None
     """When a job was first looked for and not found, by a scheduler that answered."""

@@ -54,6 +54,8 @@ class Prepared:
     """sbatch prints no id: what looks like one is a site's."""
     waits: bool
     """sbatch stays until the job has ended."""
+    before: frozenset[JobId]
+    """Jobs of the name that were there already, where sbatch will print no id."""
 
 
 class Submission:
@@ -148,9 +150,17 @@ class Submission:
         text = hook.text(folder, self._folders.config, agent, restore, array=bool(plan.indices))
         write_atomic(folder.hook, text.encode(), mode=0o600)
         argv = ["sbatch", *wanted.command.with_options([export.option] if export.option else [])]
-        waits = "wait" in wanted.options or "SBATCH_WAIT" in self._environ
+        quiet = "quiet" in wanted.options
         return Prepared(
-            folder, argv, {**self._environ, **added}, page, plan, wanted.parsable, "quiet" in wanted.options, waits
+            folder,
+            argv,
+            {**self._environ, **added},
+            page,
+            plan,
+            parsable=wanted.parsable,
+            quiet=quiet,
+            waits="wait" in wanted.options or "SBATCH_WAIT" in self._environ,
+            before=self._identifier.listed(plan) if quiet else frozenset(),
         )
 
     def _variables(self, folder: Folder, wanted: Wanted) -> dict[str, str]:
@@ -180,7 +190,6 @@ class Submission:
             ProcessError: there is no sbatch; the task is deleted again.
         """
         output = SbatchOutput(parsable=prepared.parsable)
-        before = self._identifier.listed(prepared.plan) if prepared.quiet else frozenset()
         noted = ""
 
         def on_output(piece: bytes) -> None:
@@ -196,7 +205,7 @@ class Submission:
             self._discard(prepared.folder)
             raise
         output.close()
-        job = self._identified(prepared, output, code, is_silent=not words.strip(), before=before)
+        job = self._identified(prepared, output, code, is_silent=not words.strip())
         if job and job != noted:
             self._note(prepared, job, follow)
         elif not job:
@@ -209,14 +218,12 @@ class Submission:
             return output.sentences[0]
         return self._confirmed(prepared, output.named) if prepared.waits and output.named else ""
 
-    def _identified(
-        self, prepared: Prepared, output: SbatchOutput, code: int, *, is_silent: bool, before: frozenset[JobId]
-    ) -> str:
+    def _identified(self, prepared: Prepared, output: SbatchOutput, code: int, *, is_silent: bool) -> str:
         """The submitted job's id once sbatch has ended; empty if that is not clear."""
         if len(output.named) == 1 and not prepared.quiet and (code == 0 or is_silent):
             return output.named[0]  # with --wait the exit code is the job's
         found = self._confirmed(prepared, output.named) if output.named else ""
-        return found or (self._found_by_name(prepared, before) if code == 0 else "")
+        return found or (self._found_by_name(prepared) if code == 0 else "")
 
     def _confirmed(self, prepared: Prepared, named: Sequence[JobId]) -> str:
         try:
@@ -225,11 +232,11 @@ class Submission:
             log.warning("the job's id is not known", numbers=",".join(named), error=error)
             return ""
 
-    def _found_by_name(self, prepared: Prepared, before: frozenset[JobId]) -> str:
+    def _found_by_name(self, prepared: Prepared) -> str:
         """The id of a job of which sbatch said nothing, as with --quiet."""
         identify, plan = self._identifier.by_name, prepared.plan
         try:
-            return identify(prepared.folder, plan, self._clock.now(), exists=True, before=before) or ""
+            return identify(prepared.folder, plan, self._clock.now(), exists=True, before=prepared.before) or ""
         except (SchedulerUnavailableError, AmbiguousJobError) as error:
             log.warning("the job's id is not known", error=error)
             return ""

@@ -6,6 +6,7 @@ An error in whatever words was a refusal if two looks, some time apart, find no 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 import msgspec
 
@@ -23,6 +24,12 @@ from hpc_agent.tracking.identify import AmbiguousJobError, Identifier
 from hpc_agent.tracking.records import Folder, Folders, Job, Plan, Unclear
 
 log = Events("follow")
+
+_DIED_AFTER = timedelta(hours=1)
+"""Who called sbatch and wrote down no answer for so long has died. With --wait the answer may be slower, but the job is
+there by then and found by its name."""
+_SBATCH = timedelta(seconds=150)
+"""For so long sbatch may try by itself."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,8 @@ class UnclearSubmissions:
         found = []
         for folder in self._folders.all():
             try:
-                plan, unclear = folder.plan(), folder.unclear()
+                plan = folder.plan()
+                unclear = (folder.unclear() or self._died(plan)) if plan else None
                 if plan is None or unclear is None or folder.job() is not None:
                     continue
                 if plan.cluster in ("", self._scheduler.cluster()):
@@ -87,6 +95,11 @@ class UnclearSubmissions:
             except (HpcAgentError, OSError) as error:
                 log.error("its folder cannot be read, leaving it alone", task=folder.task, error=error)
         return found
+
+    def _died(self, plan: Plan) -> Unclear | None:
+        if not plan.job_name or self._clock.now() - plan.since < _DIED_AFTER:
+            return None  # an element of an array is noted down by its own job
+        return Unclear(at=plan.since + _SBATCH, exit_code=None, message="hpc-agent sbatch died before it had an answer")
 
     def _look_up(self, found: _Submission, status: TaskStatus) -> None:
         folder, unclear, now = found.folder, found.unclear, self._clock.now()
@@ -112,9 +125,12 @@ class UnclearSubmissions:
             folder.remove()  # its user has ended it, or taken it off the queue
             return
         if unclear.exit_code == 0 or status not in (TaskStatus.QUEUED, TaskStatus.CREATED):
-            folder.write_unclear(msgspec.structs.replace(unclear, given_up=True))
+            given_up = msgspec.structs.replace(unclear, given_up=True)
+            folder.write_unclear(given_up)
+            show_doubt(self._client, folder.task, given_up)
             return
-        reason = f"sbatch ended with exit code {unclear.exit_code} and no job is known: {unclear.message}"
+        ended = "" if unclear.exit_code is None else f"sbatch ended with exit code {unclear.exit_code} and "
+        reason = f"{ended}no job is known: {unclear.message}"
         log.info("failed", task=folder.task, reason=reason)
         if found.plan.queue:
             self._client.queues.remove_task(QueueId(found.plan.queue), folder.task)
@@ -134,6 +150,8 @@ def show_doubt(client: Client, task: TaskId, unclear: Unclear) -> None:
     """Say on the task what sbatch said."""
     if unclear.exit_code:
         text = f"sbatch failed: {unclear.message}; the task fails with that unless a job of it shows up"
+    elif unclear.given_up:
+        text = f"no job is known of this submission; take the task off its queue if there is none: {unclear.message}"
     else:
         text = f"sbatch did not say which job it made, looking for it: {unclear.message}"
     try:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
 import shutil
 import socket
 import subprocess
@@ -37,7 +37,8 @@ class Cluster:
         """``slurm``: the version that it runs, ``24.11`` say; the machine's own where it is empty."""
         self.dir = directory
         self.conf = directory / "slurm.conf"
-        self.user = getpass.getuser()
+        # Not the USER of the environment, which sudo and containers leave as it was.
+        self.user = _own_name()
         self.host = socket.gethostname().split(".")[0]
         self.slurm = slurm
 
@@ -172,6 +173,13 @@ class Cluster:
         """Whether all nodes can take jobs."""
         states = self.node_states()
         return set(states) == set(NODES) and set(states.values()) <= UP_STATES
+
+
+def _own_name() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError as error:
+        raise ClusterError(f"user {os.getuid()} has no name here, which Slurm needs: add it to /etc/passwd") from error
 
 
 def find_program(name: str, path: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from debian_packages import PackagesError, cache_dir, locked, unpack, use_own_libraries
+from debian_packages import CACHE_VARIABLE, PackagesError, cache_dir, locked, unpack, use_own_libraries
 
 from slurm_cluster.errors import ClusterError
 from slurm_cluster.progress import step
@@ -83,7 +83,14 @@ def mariadb_library() -> Path:
 
 
 def _versions() -> Path:
-    return cache_dir() / "slurm-versions"
+    """
+    Raises:
+        ClusterError: slurm.conf and the search paths of libraries cannot hold the folder's name.
+    """
+    folder = cache_dir() / "slurm-versions"
+    if any(character.isspace() or character == ":" for character in str(folder)):
+        raise ClusterError(f'"{folder}" has a space or colon in it: choose another folder with {CACHE_VARIABLE}')
+    return folder
 
 
 def _make(release: SlurmRelease, version: str) -> None:

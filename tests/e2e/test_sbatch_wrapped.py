@@ -170,6 +170,16 @@ def test_a_wrapper_that_greets_and_knows_no_parsable_serves_a_queue(site: Site) 
         assert site.wait_for_end(task) is TaskStatus.COMPLETED
 
 
+def test_a_number_that_a_wrapper_prints_in_place_of_the_answer_cancels_no_other_job(site: Site, person: Person) -> None:
+    last = another_job(person)
+    site.daemon(PATH=wrapper(site.folder, f'"$real" "$@" > /dev/null; echo {last}'))
+    task = site.bare_task("import time\nprint('begun', flush=True)\ntime.sleep(300)\n")
+    wait_for("its first line", lambda: "begun" in site.console(task))
+    site.client.session.call("tasks.stop", {"task": task})
+    assert site.wait_for_end(task) is TaskStatus.STOPPED
+    assert job_state(person, last) == "PENDING"
+
+
 RENAMES = """
 import os, subprocess, time
 job = os.environ["SLURM_JOB_ID"]

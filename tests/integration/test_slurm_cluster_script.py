@@ -143,3 +143,27 @@ def test_a_folder_with_too_long_a_path_is_refused(slurm_cluster: Any, tmp_path: 
     answer = call("start", "--dir", str(tmp_path / ("x" * 100)))
     assert answer.returncode == 1
     assert "too long" in answer.stderr
+
+
+@pytest.mark.parametrize("name", ["two words", "a:b"])
+def test_a_folder_in_which_versions_cannot_run_is_refused_before_they_are_fetched(tmp_path: Path, name: str) -> None:
+    versions = tmp_path / name
+    answer = call("start", "--slurm", "24.11", "--dir", str(tmp_path / "c"), HPC_AGENT_DEBIAN_CACHE=str(versions))
+    assert answer.returncode == 1
+    assert "choose another folder with HPC_AGENT_DEBIAN_CACHE" in answer.stderr
+    assert not versions.exists()
+
+
+@pytest.mark.parametrize(("action", "code"), [("status", 3), ("stop", 0)])
+def test_where_no_cluster_was_started_nothing_is_fetched_to_say_so(tmp_path: Path, action: str, code: int) -> None:
+    answer = call(action, "--slurm", "24.11", "--dir", str(tmp_path / "c"), HPC_AGENT_DEBIAN_CACHE=str(tmp_path / "v"))
+    assert answer.returncode == code
+    assert "no cluster was started in" in answer.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    answer = call("start", "--dir", str(tmp_path / "file" / "c"))
+    assert answer.returncode == 1
+    assert answer.stderr == f"slurm-cluster: {tmp_path}/file/c/slurm: Not a directory\n"

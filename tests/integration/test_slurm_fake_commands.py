@@ -376,6 +376,24 @@ def test_a_cell_that_cannot_be_read_is_logged_once_and_its_job_is_seen(
     assert sum("cannot be read in full" in record.getMessage() for record in caplog.records) == 1
 
 
+def test_a_job_whose_time_of_submission_cannot_be_read_is_there(fake: FakeSlurm) -> None:
+    """It may be ours: it is no verdict, but neither is it gone, nor is there certainly none of its name."""
+    fake.sacct(accounting_row("7", "COMPLETED", submitted="5 min ago"))
+    fake.squeue(queue_row("8", "COMPLETED", submitted="5 min ago"))
+    scheduler = fake.scheduler()
+    assert scheduler.records(JOBS) == {job: unanswered(job) for job in JOBS}
+    with pytest.raises(SchedulerUnavailableError, match="2 rows cannot be read"):
+        scheduler.find("name", NOW)
+    assert scheduler.find("another name", NOW) is None
+
+
+def test_a_job_with_a_comma_in_its_name_is_found(fake: FakeSlurm) -> None:
+    fake.sacct(accounting_row("7", "COMPLETED", name="lr=0.1,bs=2"))
+    fake.squeue()
+    assert fake.scheduler().find("lr=0.1,bs=2", NOW) == "7"
+    assert "--name" not in (fake.folder / "calls").read_text()
+
+
 def test_a_job_whose_exit_code_cannot_be_read_failed_with_an_unknown_one(fake: FakeSlurm) -> None:
     fake.squeue(UNREADABLE_CELLS["exit code"])
     record = fake.scheduler(accounting="none").records(JOBS)[JobId("7")]

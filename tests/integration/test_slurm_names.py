@@ -35,6 +35,12 @@ def test_no_name_stops_or_hides_or_makes_a_job(site: SlurmSite) -> None:
     assert site.scheduler.find("unheard_of", site.before) is None
 
 
+def test_a_job_that_has_ended_is_found_by_a_name_with_commas(site: SlurmSite) -> None:
+    job = site.submit("true", name="lr=0.1,bs=2")
+    site.record(job)
+    assert site.scheduler.find("lr=0.1,bs=2", site.before) == job
+
+
 def test_jobs_of_any_name_have_their_records(site: SlurmSite) -> None:
     """One query for all of them: the exit code of each is its own."""
     jobs = {site.submit(f"exit {code}", name=name): code for code, name in enumerate(HOSTILE_NAMES.values())}

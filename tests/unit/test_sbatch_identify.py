@@ -87,6 +87,12 @@ def test_one_that_has_ended_is_found_and_no_other_is(tmp_path: Path) -> None:
     assert by_name(tmp_path, Queue(), exists=True) is None
 
 
+@pytest.mark.parametrize("exists", [True, False])
+def test_one_that_has_ended_is_not_taken_for_one_that_is_still_listed(tmp_path: Path, exists: bool) -> None:
+    queue = Queue([live("5", -40)], {JobId("6"): NOW})
+    assert by_name(tmp_path, queue, exists=exists) == "6"
+
+
 def test_names_are_compared_as_far_as_slurm_shows_them() -> None:
     assert carries_name("two lines", "two\nlines")
     assert carries_name("ä" * 127, "ä" * 200)

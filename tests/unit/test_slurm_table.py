@@ -46,6 +46,8 @@ def test_no_two_tables_have_the_same_delimiter() -> None:
         (HEADER + ROW + OTHER).replace("   ", " "),
         (HEADER + ROW + OTHER).replace("   ", ""),
         "CLUSTER: alpha\n" + HEADER + ROW + OTHER,
+        HEADER + ROW + OTHER + "Total: 2 jobs",
+        HEADER + ROW + OTHER + "\x1b[0m",
     ],
 )
 def test_rows_are_found_among_what_else_is_printed(answer: str) -> None:
