@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -10,7 +10,7 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from hpc_agent.server.dispatch import Dispatcher, Outgoing, parse_path, refusal
@@ -217,9 +217,10 @@ class _Site:
         before = request.query_params.get("before", "")
         return await self._show(request, lambda: self._pages.task(request.path_params["task"], before))
 
-    async def _show(self, request: Request, page: Callable[[], str]) -> Response:
+    async def _show(self, request: Request, page: Callable[[], Iterator[str]]) -> Response:
         try:
             self._authenticator.by_key_pair_or_token(request.headers.get("authorization"))
-            return Response(await run_in_threadpool(page), media_type="text/html", headers=PAGE_HEADERS)
+            pieces = await run_in_threadpool(page)
+            return StreamingResponse(pieces, media_type="text/html", headers=PAGE_HEADERS)
         except Fault as fault:
             return _refused(fault)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from datetime import datetime, timedelta
 from typing import Any
 
+from hpc_agent.server import listing
 from hpc_agent.server.action import Access, Answer, Call, Int64, Json, Name, Request, Service, iso
-from hpc_agent.server.fault import Fault, invalid
+from hpc_agent.server.fault import Fault
 from hpc_agent.server.store import entries
 from hpc_agent.server.store import query as q
 from hpc_agent.server.store.connection import Session
@@ -118,17 +118,13 @@ def status_report(request: ReportRequest, call: Call) -> Answer:
 
 @service.action(GetAllRequest)
 def get_all(request: GetAllRequest, call: Call) -> Answer:
-    conditions = [q.holds(q.field(workers.table, "tags"), tag) for tag in request.tags]
-    conditions += [q.holds(q.field(workers.table, "system_tags"), tag) for tag in request.system_tags]
+    wanted = {"tags": request.tags, "system_tags": request.system_tags}
+    conditions = [q.holds_all(q.field(workers.table, name), tags) for name, tags in wanted.items() if tags]
     if 0 < request.last_seen < 10**9:
         since = iso(call.now - timedelta(seconds=request.last_seen))
         conditions.append(q.compare(q.field(workers.table, "last_activity_time"), ">=", since))
     if request.worker_pattern:
-        try:
-            re.compile(request.worker_pattern)
-        except re.error as error:
-            raise invalid(f"worker_pattern is not a regular expression ({error})") from None
-        conditions.append(q.matches(q.field(workers.table, "id"), request.worker_pattern))
+        conditions.append(listing.match(workers.table, "id", request.worker_pattern))
     found = workers.find(call.db, Query(tuple(conditions), order_by=("id",)))
     return {"workers": [_shown(call, worker) for worker in found if not _expired(worker, call.now)]}
 

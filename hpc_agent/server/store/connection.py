@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import queue
-import re
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc_agent.errors import ConfigError
+from hpc_agent.server.store.pattern import search
 from hpc_agent.server.store.schema import DOCUMENTS, REST, Table
 
 _READERS = 4
@@ -36,6 +36,10 @@ class Session:
 
     def rows(self, sql: str, parameters: Parameters = ()) -> list[Row]:
         return self._connection.execute(sql, parameters).fetchall()
+
+    def each(self, sql: str, parameters: Parameters = ()) -> Iterator[Row]:
+        """As ``rows``, read one by one: who stops early has not paid for the rest."""
+        yield from self._connection.execute(sql, parameters)
 
     def row(self, sql: str, parameters: Parameters = ()) -> Row | None:
         found: Row | None = self._connection.execute(sql, parameters).fetchone()
@@ -131,4 +135,4 @@ def _create_table(connection: sqlite3.Connection, table: Table) -> None:
 
 def _matches(pattern: str, text: object) -> bool:
     """SQL's ``text REGEXP pattern``: ClearML's patterns are unanchored and ignore case (wire.md 8.2)."""
-    return text is not None and re.search(pattern, str(text), re.IGNORECASE) is not None
+    return text is not None and search(pattern, str(text))
