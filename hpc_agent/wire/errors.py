@@ -30,6 +30,7 @@ TASK_NOT_IN_QUEUE = ErrorKind(400, 703, "Invalid queue id or task not in queue")
 TASK_ALREADY_QUEUED = ErrorKind(400, 706, "Task already queued")
 NO_DEFAULT_QUEUE = ErrorKind(400, 707, "No default queue was found")
 MULTIPLE_DEFAULT_QUEUES = ErrorKind(400, 708, "Multiple default queues found")
+NAME_TAKEN = ErrorKind(400, 801, "Value combination already exists (unique field already contains this value)")
 INVALID_WORKER_ID = ErrorKind(400, 1001, "Invalid worker id")
 
 BAD_AUTH_TYPE = ErrorKind(401, 10, "Unauthorized (bad authentication header type)")

@@ -9,7 +9,7 @@ from hpc_agent.domain.status import TaskStatus
 from hpc_agent.server.action import Access, Answer, Call, Request, Service
 from hpc_agent.server.fault import Fault, invalid
 from hpc_agent.server.services.outputs import drop_models_of
-from hpc_agent.server.services.queues import create_queue, default_queue, existing_queue
+from hpc_agent.server.services.queues import create_queue, default_queue, existing_queue, queue_named
 from hpc_agent.server.services.transitions import change_status, existing_task
 from hpc_agent.server.services.workers import watched
 from hpc_agent.server.store import entries, events
@@ -184,7 +184,9 @@ def _target(request: EnqueueRequest, call: Call) -> str:
         raise invalid("give either queue or queue_name")
     if request.queue:
         return str(existing_queue(call, request.queue)["id"])
-    return create_queue(call, request.queue_name) if request.queue_name else str(default_queue(call)["id"])
+    if not request.queue_name:
+        return str(default_queue(call)["id"])
+    return queue_named(call, request.queue_name) or create_queue(call, request.queue_name)
 
 
 @service.action(DequeueRequest, Access.WRITE)
