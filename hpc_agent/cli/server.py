@@ -49,4 +49,11 @@ def command(shared: Shared, host: str | None, port: int | None, data_dir: Path |
     }
     settings = shared.configuration(flags).settings.hpc
     shared.start_log()
-    serve(Options(settings.server.host, settings.server.port, settings.server_data, conf), SYSTEM, announce)
+    options = Options(
+        host=settings.server.host,
+        port=settings.server.port,
+        data_dir=settings.server_data,
+        conf=conf,
+        connections_per_address=settings.server.connections_per_address,
+    )
+    serve(options, SYSTEM, announce)

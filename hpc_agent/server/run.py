@@ -23,8 +23,10 @@ from hpc_agent.server import credentials
 from hpc_agent.server.action import Moment
 from hpc_agent.server.app import Parts, build
 from hpc_agent.server.dispatch import Dispatcher
+from hpc_agent.server.http_server import HttpServer, limits_for, raise_descriptor_limit
 from hpc_agent.server.identity import Authenticator, Identity
 from hpc_agent.server.pages import Pages
+from hpc_agent.server.quiet_logs import quieten
 from hpc_agent.server.services import ENDPOINTS
 from hpc_agent.server.services.auth import remember
 from hpc_agent.server.store.connection import Store
@@ -43,6 +45,7 @@ class Options:
     data_dir: Path
     conf: Path | None = None
     """Where the clearml.conf goes; ``clearml.conf`` in the data folder by default."""
+    connections_per_address: int = 200
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ def serve(options: Options, clock: Clock, announce: Callable[[Listening], None])
     Raises:
         ConfigError: the port or the data folder cannot be used.
     """
+    quieten()
     try:
         folder = ensure_directory(options.data_dir, mode=0o700).resolve()
     except OSError as error:
@@ -79,10 +83,11 @@ def serve(options: Options, clock: Clock, announce: Callable[[Listening], None])
             authenticator = Authenticator(owner.keys, identity, clock)
             dispatcher = Dispatcher(store, authenticator, ENDPOINTS, clock)
             app = build(Parts(dispatcher, authenticator, Uploads(folder), Pages(store)))
-            server = uvicorn.Server(_configuration(app))
+            limits = limits_for(raise_descriptor_limit(), options.connections_per_address)
+            server = HttpServer(_configuration(app), listener, limits)
             with Watchdog(store, clock), _ended_by_signals(server):
                 announce(Listening(url, conf, _is_loopback(listener)))
-                server.run(sockets=[listener])
+                server.run()
         finally:
             store.close()
 
@@ -98,6 +103,7 @@ def _user_name() -> str:
 def _configuration(app: object) -> uvicorn.Config:
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
+        loop="asyncio",
         http="h11",
         ws="none",
         lifespan="off",
