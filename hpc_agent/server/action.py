@@ -61,6 +61,12 @@ class Call(Moment):
     worker: str = ""
     """``X-ClearML-Worker`` of the sender."""
 
+    @property
+    def owner(self) -> Json:
+        """The fields that say whose a new document is."""
+        who = self.identity
+        return {"user": who.user, "company": who.company, "made_by": who.task or None}
+
 
 @dataclass(frozen=True)
 class Endpoint:

@@ -29,6 +29,7 @@ from hpc_agent.server.pages import Pages
 from hpc_agent.server.quiet_logs import quieten
 from hpc_agent.server.services import ENDPOINTS
 from hpc_agent.server.services.auth import remember
+from hpc_agent.server.services.keys import admit_own
 from hpc_agent.server.store.connection import Store
 from hpc_agent.server.uploads import Uploads
 from hpc_agent.server.watchdog import Watchdog
@@ -72,15 +73,17 @@ def serve(options: Options, clock: Clock, announce: Callable[[Listening], None])
         url = _url(options.host, listener)
         conf = (options.conf or folder / "clearml.conf").expanduser().absolute()
         try:
-            credentials.write_conf(conf, url, owner.keys)
+            credentials.write_conf(conf, url, owner)
         except OSError as error:
             raise ConfigError(f"the conf file {conf} cannot be written: {error.strerror}") from error
         store = Store(folder / "server.db")
         try:
             identity = Identity(owner.user, _user_name())
             with store.write() as db:
-                remember(Moment(db, clock.now()), identity)
-            authenticator = Authenticator(owner.keys, identity, clock)
+                moment = Moment(db, clock.now())
+                remember(moment, identity)
+                admit_own(moment, owner.user, owner.access_key, owner.secret_key)
+            authenticator = Authenticator(store, owner.signing_key, clock)
             dispatcher = Dispatcher(store, authenticator, ENDPOINTS, clock)
             app = build(Parts(dispatcher, authenticator, Uploads(folder), Pages(store)))
             limits = limits_for(raise_descriptor_limit(), options.connections_per_address)

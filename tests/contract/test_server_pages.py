@@ -28,7 +28,7 @@ def browser(api):
     ],
 )
 def test_every_link_that_clients_print_leads_to_the_task(api, browser, link):
-    project = api("projects.create", name="linked")["id"]
+    project = api("projects.create", name=f"linked {link.replace('/', '|')}")["id"]
     task = api.task("findable", project=project)
     answer = browser(link.format(p=project, t=task))
     assert answer.status_code == 200

@@ -128,8 +128,7 @@ def _by_key(metadata: list[Json] | Json) -> Json:
 def _insert(call: Call, **fields: Any) -> str:
     model = {
         "id": new_id(),
-        "user": call.identity.user,
-        "company": call.identity.company,
+        **call.owner,
         "created": call.time,
         "last_update": call.time,
         "ready": True,

@@ -97,8 +97,7 @@ def create_queue(call: Call, name: str, **fields: object) -> str:
     queue = {
         "id": new_id(),
         "name": name,
-        "user": call.identity.user,
-        "company": call.identity.company,
+        **call.owner,
         "created": call.time,
         "last_update": call.time,
         "tags": [],

@@ -11,7 +11,7 @@ from hpc_agent.server.fault import Fault
 from hpc_agent.server.store import entries
 from hpc_agent.server.store import query as q
 from hpc_agent.server.store.connection import Session
-from hpc_agent.server.store.documents import Document, projects, queues, tasks, workers
+from hpc_agent.server.store.documents import Document, projects, queues, tasks, users, workers
 from hpc_agent.server.store.query import Query
 from hpc_agent.wire.errors import INVALID_WORKER_ID
 
@@ -69,8 +69,7 @@ def _save(call: Call, worker: str, **fields: Any) -> None:
         call.db,
         {
             "id": worker,
-            "user": call.identity.user,
-            "company": call.identity.company,
+            **call.owner,
             "register_time": call.time,
             "register_timeout": _DEFAULT_TIMEOUT,
             "queues": [],
@@ -134,13 +133,13 @@ _REFERENCES = frozenset({"task", "queue", "queues", "runtime_properties", "machi
 
 def _shown(call: Call, worker: Document) -> Document:
     """A worker with the names of what it refers to."""
-    who = call.identity
+    user = users.get(call.db, worker.get("user", ""), ("name",)) or {"id": worker.get("user", ""), "name": ""}
     own = {name: value for name, value in worker.items() if name not in _REFERENCES}
     shown = {
         **own,
         "key": f"worker_{worker['company']}_{worker['user']}_{worker['id']}",
-        "user": {"id": who.user, "name": who.user_name},
-        "company": {"id": who.company, "name": who.company_name},
+        "user": user,
+        "company": {"id": call.identity.company, "name": call.identity.company_name},
         "queues": [queue for id in worker.get("queues", []) if (queue := _queue(call, id))],
     }
     if queue := _queue(call, worker.get("queue", "")):
