@@ -190,7 +190,7 @@ def test_a_user_has_several_keys_and_loses_one_at_a_time(server: ServerCore, ali
     second = alice("auth.create_credentials", label="laptop")["credentials"]
     laptop = Caller(server, second["access_key"], second["secret_key"])
     token = laptop.token()
-    assert [c["label"] for c in alice("auth.get_credentials")["credentials"]] == ["", "laptop"]
+    assert {c["label"] for c in alice("auth.get_credentials")["credentials"]} == {"", "laptop"}
     assert alice("auth.revoke_credentials", access_key=laptop.access_key) == {"revoked": 1}
     assert laptop.ask("users.get_current_user").code == "401/22"
     answer = server.ask("users.get_current_user", {}, token)
