@@ -118,10 +118,11 @@ def _foreign(call: Call, kind: Kind, ids: Sequence[str]) -> str:
         (q.one_of(q.field(collection.table, "id"), ids),),
         fields=tuple(name for name in ("user", "made_by", "task") if name in collection.table.fields),
     )
-    return next((str(d["id"]) for d in collection.find(call.db, wanted) if not _is_own(call.identity, kind, d)), "")
+    return next((str(d["id"]) for d in collection.find(call.db, wanted) if not is_own(call.identity, kind, d)), "")
 
 
-def _is_own(who: Identity, kind: Kind, document: Document) -> bool:
+def is_own(who: Identity, kind: Kind, document: Document) -> bool:
+    """Whether a document with its fields ``user``, ``made_by`` and ``task`` is the caller's own."""
     if not who.task:
         return bool(document.get("user") == who.user)
     of_task = kind is Kind.MODEL and document.get("task") == who.task

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import msgspec
 
+from hpc_agent.config.client_conf import client_conf
+from hpc_agent.config.settings import ApiSettings
 from hpc_agent.files import read_record, write_atomic, write_record
 from hpc_agent.redact import Secret
 from hpc_agent.server.ids import new_id
@@ -62,17 +64,11 @@ def load_or_create(folder: Path) -> Owner:
 
 def write_conf(path: Path, url: str, owner: Owner) -> None:
     """A clearml.conf (0600) for ``CLEARML_CONFIG_FILE``. ``url`` is the server's, without a slash at the end."""
-    text = f"""\
-# Written by `hpc-agent server` at every start. Use it with:  export CLEARML_CONFIG_FILE={path}
-# In a browser the access_key is the user, the secret_key the password.
-api {{
-    web_server: "{url}"
-    api_server: "{url}"
-    files_server: "{url}/files"
-    credentials {{
-        "access_key" = "{owner.access_key}"
-        "secret_key" = "{owner.secret_key.reveal()}"
-    }}
-}}
-"""
+    text = client_conf(
+        ApiSettings(web_server=url, api_server=url, files_server=f"{url}/files"),
+        owner.access_key,
+        owner.secret_key,
+        f"Written by `hpc-agent server` at every start. Use it with:  export CLEARML_CONFIG_FILE={path}",
+        "In a browser the access_key is the user, the secret_key the password.",
+    )
     write_atomic(path, text.encode(), mode=0o600)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import socket
+import ssl
 from functools import partial
 from typing import Any
 
@@ -46,8 +47,11 @@ def limits_for(descriptors: int, per_address: int) -> Limits:
 class HttpServer(uvicorn.Server):
     """Serves the application to the connections of one listening socket."""
 
-    def __init__(self, config: uvicorn.Config, listener: socket.socket, limits: Limits) -> None:
+    def __init__(
+        self, config: uvicorn.Config, listener: socket.socket, limits: Limits, tls: ssl.SSLContext | None = None
+    ) -> None:
         super().__init__(config)
+        self._tls = tls
         self._listener = listener
         self._limits = limits
         self._connections = Connections(limits)
@@ -86,13 +90,12 @@ class HttpServer(uvicorn.Server):
             task.add_done_callback(self._beginning.discard)
 
     async def _begin(self, connection: Connection) -> None:
-        tls = self.config.ssl
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
                 partial(self._protocol, connection),
                 connection.socket,
-                ssl=tls,
-                ssl_handshake_timeout=self._limits.head if tls else None,
+                ssl=self._tls,
+                ssl_handshake_timeout=self._limits.head if self._tls else None,
             )
         except OSError:
             # No TLS, or gone already: nobody to tell.
@@ -135,6 +138,19 @@ class WatchedProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.forget(self._connection)
         super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP is told so, with the headers of every answer."""
+        text = msg.encode()
+        headers = [
+            *self.server_state.default_headers,
+            (b"content-type", b"text/plain; charset=utf-8"),
+            (b"content-length", str(len(text)).encode()),
+        ]
+        for part in (h11.Response(status_code=400, headers=headers, reason=b"Bad Request"), h11.Data(data=text)):
+            self.transport.write(self.conn.send(part) or b"")
+        self.transport.write(self.conn.send(h11.EndOfMessage()) or b"")
+        self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)

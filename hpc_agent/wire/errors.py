@@ -43,5 +43,7 @@ NO_PERMISSION = ErrorKind(403, 20, "Forbidden (no permission for the role)")
 
 UNKNOWN_ACTION = ErrorKind(404, 0, "Unable to find endpoint")
 BODY_TOO_LARGE = ErrorKind(413, 0, "Request body too large")
+FILE_TOO_LARGE = ErrorKind(413, 0, "The file is too large")
 COMPRESSED_BODY = ErrorKind(415, 0, "Content-Encoding is not supported")
 INTERNAL_ERROR = ErrorKind(500, 0, "General data error")
+STORAGE_FULL = ErrorKind(507, 0, "The server has no room for the file")

@@ -172,6 +172,12 @@ CREATE TABLE IF NOT EXISTS credentials (
 CREATE INDEX IF NOT EXISTS credentials_by_user ON credentials (user);
 CREATE INDEX IF NOT EXISTS credentials_by_task ON credentials (task);
 
+CREATE TABLE IF NOT EXISTS files (
+    name TEXT PRIMARY KEY NOT NULL,
+    user TEXT NOT NULL,
+    task TEXT NOT NULL
+);
+
 CREATE TABLE IF NOT EXISTS console (
     id INTEGER PRIMARY KEY,
     task TEXT NOT NULL,
