@@ -218,7 +218,7 @@ def change(api, name, headers):
 
 
 def test_a_file_is_changed_by_its_uploader_and_administrators_only(api, members):
-    alice, bob, job, task = members
+    alice, bob, job, _ = members
     assert upload(api, "hers/file", b"original", headers=alice).status_code == 200
     for other in (bob, job):
         assert change(api, "hers/file", other) == (403, 403)
