@@ -21,6 +21,8 @@ Json = dict[str, Any]
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 """What SQLite can hold."""
 Name = Annotated[str, msgspec.Meta(min_length=1)]
+Ids = Annotated[list[Annotated[str, msgspec.Meta(max_length=256)]], msgspec.Meta(max_length=10_000)]
+"""Things that one call is about; each costs a look-up or more."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):

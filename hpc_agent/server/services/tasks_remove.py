@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.server.action import Access, Answer, Call, Request, Service
+from hpc_agent.server.action import Access, Answer, Call, Ids, Request, Service
 from hpc_agent.server.fault import Fault
 from hpc_agent.server.services.outputs import drop_models_of
 from hpc_agent.server.services.transitions import existing_task
@@ -23,13 +23,13 @@ class DeleteRequest(Request, frozen=True):
 
 
 class ArchiveRequest(Request, frozen=True):
-    tasks: list[str]
+    tasks: Ids
     status_reason: str = ""
     status_message: str = ""
 
 
 class ManyRequest(Request, frozen=True):
-    ids: list[str]
+    ids: Ids
 
 
 @service.action(DeleteRequest, Access.WRITE)
