@@ -48,6 +48,8 @@ TEXTS = (
     "é" * 3000,
 )
 SHORT = tuple(text for text in TEXTS if len(text) < 50)
+LARGEST = 1_000_000
+"""Characters of a body: what is longer is cut, which makes it one more kind of nonsense."""
 MANY = 1200
 """More than the parts that SQLite allows an expression."""
 NUMBERS = (0, 1, -1, 2**31, -(2**31), 2**53, 2**63 - 1, 2**63, -(2**63) - 1, 2**64, 10**30, 0.5, 1e308, -1e308)
@@ -96,8 +98,8 @@ class Generator:
         if '"{' in text:
             # Raw texts were written as strings: put them in as they are.
             for raw in map(nested, DEPTHS):
-                text = text.replace(json.dumps(str(raw)), raw)
-        return text.encode("utf-8", "surrogatepass")
+                text = text[:LARGEST].replace(json.dumps(str(raw)), raw)
+        return text[:LARGEST].encode("utf-8", "surrogatepass")
 
     def _odd(self) -> Any:
         return self._random.choice(ODD)(self._random)

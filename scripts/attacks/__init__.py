@@ -1,0 +1,1 @@
+"""Hostile inputs, one table for each door of the program."""
