@@ -39,8 +39,9 @@ API_VERSION = "2.31"
 SERVER_VERSION = "2.0.0"
 """The reference server that we behave like; clients switch features by these two."""
 LONGEST_LIFETIME = timedelta(days=30)
-LINGER = timedelta(minutes=10)
-"""How long after its end a task's credential still reads and reports: the last of its console is on its way."""
+LINGER = timedelta(hours=1)
+"""How long after its end a task's credential still reads and reports: the last of its console may be on its way, and
+its job must see that it was ended."""
 ADMIN = "admin"
 _ALGORITHM = "HS256"
 _NO_HASH = hash_of("")
@@ -118,6 +119,7 @@ class Authenticator:
             "server_version": SERVER_VERSION,
             "server_build": "hpc-agent",
             "feature_set": "basic",
+            "task_credentials": True,
             "session_id": secrets.token_hex(8),
             "credential": identity.access_key,
             "identity": {

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from server_core import Caller, ServerCore
 
+from hpc_agent.server.identity import LINGER
 from hpc_agent.server.roles import PERMISSIONS, Kind, Scope
 from hpc_agent.server.services import ENDPOINTS
 
@@ -328,7 +329,7 @@ def test_credentials_end_with_their_task(server: ServerCore, alice: Caller) -> N
     ):
         answer = job.ask(action, fields)
         assert (answer.code, "has ended" in answer.message) == (FORBIDDEN, True)
-    server.clock.sleep(601)
+    server.clock.sleep(LINGER.total_seconds() + 1)
     assert server.ask("tasks.get_by_id", {"task": task}, token).code == "401/22"
     answer = job.ask("tasks.get_by_id", {"task": task})
     assert (answer.code, "has ended" in answer.message) == ("401/22", True)
@@ -343,7 +344,7 @@ def test_credentials_of_an_ended_run_do_not_come_back_with_the_next(
     alice("tasks.started", task=task)
     alice("tasks.failed", task=task)
     if end == "sweep":
-        server.sweep(minutes=11)
+        server.sweep(seconds=LINGER.total_seconds() + 1)
     elif end == "delete":
         alice("tasks.delete", task=task, force=True)
     else:
