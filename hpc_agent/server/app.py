@@ -20,6 +20,7 @@ from hpc_agent.server.file_access import FileAccess
 from hpc_agent.server.identity import Authenticator
 from hpc_agent.server.pages import PAGE_HEADERS, Pages
 from hpc_agent.server.requests import Incoming
+from hpc_agent.server.store.connection import ReadTooLongError
 from hpc_agent.server.uploads import Receiver, Uploads
 from hpc_agent.wire.errors import BODY_TOO_LARGE, COMPRESSED_BODY
 
@@ -230,3 +231,5 @@ class _Site:
             return StreamingResponse(pieces, media_type="text/html", headers=PAGE_HEADERS)
         except Fault as fault:
             return _refused(fault)
+        except ReadTooLongError as error:
+            return _refused(invalid(f"the page cannot be made, {error}"))

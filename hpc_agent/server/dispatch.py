@@ -13,11 +13,11 @@ from hpc_agent.clock import Clock
 from hpc_agent.logs import Events
 from hpc_agent.server import authorization
 from hpc_agent.server.action import Access, Answer, Call, Endpoint
-from hpc_agent.server.fault import Fault
+from hpc_agent.server.fault import Fault, invalid
 from hpc_agent.server.identity import API_VERSION, Authenticator, Identity
 from hpc_agent.server.ids import new_id
 from hpc_agent.server.requests import Incoming, typed, validation_fault
-from hpc_agent.server.store.connection import Session, Store
+from hpc_agent.server.store.connection import ReadTooLongError, Session, Store
 from hpc_agent.wire.envelope import EndpointInfo, Envelope, Meta
 from hpc_agent.wire.errors import INTERNAL_ERROR, UNKNOWN_ACTION, ErrorKind
 
@@ -74,6 +74,8 @@ class Dispatcher:
             return refusal(incoming, fault)
         except msgspec.ValidationError as error:
             return refusal(incoming, validation_fault(error))
+        except ReadTooLongError as error:
+            return refusal(incoming, invalid(f"too much to search for one call, {error}; narrow it with more filters"))
         except Exception as error:  # noqa: BLE001 - the top of the loop: the client gets an envelope, the log the trace
             log.error("call failed", trace=True, action=incoming.action)
             return refusal(incoming, Fault(INTERNAL_ERROR, f"{type(error).__name__} (the server's log has the trace)"))

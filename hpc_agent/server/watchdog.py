@@ -72,5 +72,6 @@ class Watchdog:
             try:
                 for task in sweep(self._store, self._clock.now()):
                     log.warning("stopped a silent task", task=task)
+                self._store.fold()
             except Exception:  # noqa: BLE001 - the top of a loop that must go on
                 log.error("sweep failed", trace=True)

@@ -17,15 +17,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hpc_agent.clock import SYSTEM
 from hpc_agent.errors import ConfigError
 from hpc_agent.server.store.pattern import search
 from hpc_agent.server.store.schema import DOCUMENTS, REST, Table
 
 _READERS = 4
 _BUSY_SECONDS = 30.0
+_READ_SECONDS = 20.0
+_STEPS = 1000
+"""Of SQLite's machine, between two looks at the clock."""
 
 Row = tuple[Any, ...]
 Parameters = Sequence[Any] | Mapping[str, Any]
+
+
+class ReadTooLongError(Exception):
+    """A reading transaction was ended because it took too long."""
 
 
 class Session:
@@ -56,12 +64,14 @@ class Session:
 class Store:
     """The database file. Thread-safe."""
 
-    def __init__(self, path: Path) -> None:
-        """
+    def __init__(self, path: Path, *, read_seconds: float = _READ_SECONDS) -> None:
+        """``read_seconds``: how long a reading transaction may take; readers are few, and others wait for them.
+
         Raises:
             ConfigError: the file cannot be opened or is no database of ours.
         """
         self._path = path
+        self._read_seconds = read_seconds
         self._turn = threading.Lock()
         self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
         # SQLite would create it with the umask's mode; what users train is theirs alone.
@@ -79,6 +89,8 @@ class Store:
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA journal_mode=WAL")
+        # What is deleted is overwritten, not only forgotten.
+        connection.execute("PRAGMA secure_delete=ON")
         connection.create_function("REGEXP", 2, _matches, deterministic=True)
         return connection
 
@@ -89,12 +101,23 @@ class Store:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A consistent view; waits for a free reader, never for the writer."""
+        """A consistent view; waits for a free reader, never for the writer.
+
+        Raises:
+            ReadTooLongError: it took longer than it may.
+        """
         connection = self._readers.get()
+        end = SYSTEM.monotonic() + self._read_seconds
+        connection.set_progress_handler(lambda: SYSTEM.monotonic() > end, _STEPS)
         try:
             connection.execute("BEGIN")
             yield Session(connection)
+        except sqlite3.OperationalError as error:
+            if SYSTEM.monotonic() > end:
+                raise ReadTooLongError(f"it was ended after {self._read_seconds:.0f} seconds") from error
+            raise
         finally:
+            connection.set_progress_handler(None, _STEPS)
             connection.execute("ROLLBACK")
             self._readers.put(connection)
 
@@ -111,6 +134,11 @@ class Store:
                 connection.execute("ROLLBACK")
                 raise
             connection.execute("COMMIT")
+
+    def fold(self) -> None:
+        """Write the log back into the file and empty it, so that nothing deleted stays in it."""
+        with self._turn:
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
         """Fold the log into the file and close."""
