@@ -22,6 +22,7 @@ import uvicorn
 from hpc_agent.server.connections import Connection, Connections, Limits, Stage, address_group
 from hpc_agent.server.http_server import HttpServer, limits_for
 from hpc_agent.server.quiet_logs import OncePerMinute
+from hpc_agent.server.tls import CertificateFiles
 
 SHORT = Limits(total=50, per_address=20, head=0.5, silence=0.5, stalled=1.0)
 LONG = Limits(total=50, per_address=20)
@@ -38,10 +39,10 @@ async def application(scope: Any, receive: Any, send: Any) -> None:
 
 
 @contextmanager
-def serving(limits: Limits, **options: Any) -> Iterator[tuple[str, int]]:
+def serving(limits: Limits, tls: ssl.SSLContext | None = None) -> Iterator[tuple[str, int]]:
     with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
-        config = uvicorn.Config(application, http="h11", lifespan="off", log_config=None, **options)
-        server = HttpServer(config, listener, limits)
+        config = uvicorn.Config(application, http="h11", lifespan="off", log_config=None)
+        server = HttpServer(config, listener, limits, tls)
         thread = threading.Thread(target=server.run)
         thread.start()
         try:
@@ -173,8 +174,8 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def test_a_connection_that_begins_no_tls_is_closed_and_counted(certificate: tuple[Path, Path]) -> None:
-    files = {"ssl_certfile": str(certificate[0]), "ssl_keyfile": str(certificate[1])}
-    with serving(replace(SHORT, head=2.0), **files) as address, ExitStack() as idle:
+    tls = CertificateFiles(*certificate).load()
+    with serving(replace(SHORT, head=2.0), tls) as address, ExitStack() as idle:
         silent = [idle.enter_context(socket.create_connection(address)) for _ in range(100)]
         context = ssl.create_default_context(cafile=str(certificate[0]))
         with context.wrap_socket(socket.create_connection(address), server_hostname="127.0.0.1") as good:
