@@ -8,6 +8,7 @@ from hpc_agent.api.owners import Owners
 from hpc_agent.api.projects import Projects
 from hpc_agent.api.queues import Queues
 from hpc_agent.api.session import PATIENCE, Session
+from hpc_agent.api.task_credentials import TaskCredentials
 from hpc_agent.api.tasks import Tasks
 from hpc_agent.api.workers import Workers
 from hpc_agent.clock import SYSTEM, Clock
@@ -43,6 +44,7 @@ class Client:
         self.projects = Projects(self.session)
         self.files = Files(self.session)
         self.owners = Owners(self.session)
+        self.task_credentials = TaskCredentials(self.session)
 
     def task_page(self, task: TaskId, project: str) -> str:
         """The link of a task's page, in the form that ``clearml-task`` prints for this server."""

@@ -6,6 +6,10 @@ import re
 from collections.abc import Sequence
 
 from hpc_agent.api.session import Session
+from hpc_agent.errors import ApiError
+from hpc_agent.wire.errors import NAME_TAKEN
+
+_NAME_TAKEN = (NAME_TAKEN.code, NAME_TAKEN.subcode)
 
 
 class Projects:
@@ -17,6 +21,18 @@ class Projects:
 
         ``system_tags`` are for a new one: ``hidden`` keeps it out of lists.
         """
+        if found := self._named(name):
+            return found
+        project = {"name": name, "description": "", **({"system_tags": list(system_tags)} if system_tags else {})}
+        try:
+            return str(self._session.call("projects.create", project)["id"])
+        except ApiError as error:
+            # Another made it in the same moment, or our own first try did, whose answer was lost.
+            if (error.code, error.subcode) != _NAME_TAKEN or not (found := self._named(name)):
+                raise
+            return found
+
+    def _named(self, name: str) -> str | None:
         query = {
             "name": f"^{re.escape(name)}$",
             "only_fields": ["id", "name"],
@@ -26,5 +42,4 @@ class Projects:
         for project in self._session.call("projects.get_all", query)["projects"]:
             if project.get("name", name) == name:
                 return str(project["id"])
-        project = {"name": name, "description": "", **({"system_tags": list(system_tags)} if system_tags else {})}
-        return str(self._session.call("projects.create", project, repeatable=False)["id"])
+        return None

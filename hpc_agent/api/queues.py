@@ -10,10 +10,12 @@ from hpc_agent.api.session import Session
 from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.queue import Queue
 from hpc_agent.errors import ApiError, InputError, NotFoundError
+from hpc_agent.wire.errors import NAME_TAKEN
 from hpc_agent.wire.queue import queue_from_wire
 
 _NO_QUEUE = frozenset({701})
 _NOT_QUEUED = frozenset({*_NO_QUEUE, 703})
+_NAME_TAKEN = (NAME_TAKEN.code, NAME_TAKEN.subcode)
 
 
 class Queues:
@@ -26,24 +28,36 @@ class Queues:
         Raises:
             InputError: there is none, or several.
         """
-        found = self._session.call(
-            "queues.get_all",
-            {"name": f"^{re.escape(id_or_name)}$", "only_fields": ["id", "name"], "search_hidden": True},
-        )["queues"]
-        exact = [queue for queue in found if str(queue["name"]).lower() == id_or_name.lower()]
-        exact = [queue for queue in exact if queue["name"] == id_or_name] or exact
-        if len(exact) > 1:
-            raise InputError(f'{len(exact)} queues are named "{id_or_name}"; give the id of one')
-        if exact:
-            return QueueId(exact[0]["id"])
+        if named := self._named(id_or_name):
+            return named
         try:
             return QueueId(self._session.call("queues.get_by_id", {"queue": id_or_name})["queue"]["id"])
         except ApiError as error:
             if error.code != 400:
                 raise
         if create:
-            return QueueId(self._session.call("queues.create", {"name": id_or_name})["id"])
+            return self._create(id_or_name)
         raise InputError(self._unknown(id_or_name))
+
+    def _named(self, name: str) -> QueueId | None:
+        found = self._session.call(
+            "queues.get_all",
+            {"name": f"^{re.escape(name)}$", "only_fields": ["id", "name"], "search_hidden": True},
+        )["queues"]
+        exact = [queue for queue in found if str(queue["name"]).lower() == name.lower()]
+        exact = [queue for queue in exact if queue["name"] == name] or exact
+        if len(exact) > 1:
+            raise InputError(f'{len(exact)} queues are named "{name}"; give the id of one')
+        return QueueId(exact[0]["id"]) if exact else None
+
+    def _create(self, name: str) -> QueueId:
+        """Made by us, or in the same moment by another; or by our own first try, whose answer was lost."""
+        try:
+            return QueueId(self._session.call("queues.create", {"name": name})["id"])
+        except ApiError as error:
+            if (error.code, error.subcode) != _NAME_TAKEN or not (named := self._named(name)):
+                raise
+            return named
 
     def _unknown(self, name: str) -> str:
         names = sorted(str(queue["name"]) for queue in self._session.call("queues.get_all", {})["queues"])

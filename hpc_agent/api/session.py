@@ -154,7 +154,7 @@ class Session:
                 "check api.files_server"
             ) from error
         if response.status_code != 200:
-            raise ApiError("the upload", response.status_code, 0, response.text[:200])
+            raise ApiError("the upload", response.status_code, 0, response.text[:200].strip())
 
     @property
     def server_version(self) -> tuple[int, ...]:

@@ -26,7 +26,7 @@ from hpc_agent.config.load import Configuration
 from hpc_agent.config.settings import AllSettings
 from hpc_agent.daemon.launch import Launch
 from hpc_agent.daemon.loop import Daemon, Options
-from hpc_agent.daemon.owner import OwnerConfigs
+from hpc_agent.daemon.owner import job_configs
 from hpc_agent.daemon.presence import Daemons, Presence
 from hpc_agent.daemon.terms import Name, Naming, Terms, job_settings, name, slots
 from hpc_agent.domain.gpus import visible_gpus
@@ -180,9 +180,9 @@ def _daemon(plan: Plan, worker: WorkerId, daemons: Daemons) -> Daemon:
     # The daemon's id is not its jobs'.
     job_config = share_job_config(plan.configuration, daemons.folder, {"agent.worker_id": ""})
     naming = Naming(worker, settings.agent.worker_id or settings.agent.name, given=bool(settings.agent.worker_id))
-    owners = OwnerConfigs(plan.client, plan.configuration) if plan.flags.use_owner_token else None
+    own_configs = job_configs(plan.client, plan.configuration, owner_tokens=plan.flags.use_owner_token)
     agent = settings.hpc.agent_command or (sys.executable, "-m", "hpc_agent")
-    launch = Launch(job_config, agent, plan.terms, naming, owners)
+    launch = Launch(job_config, agent, plan.terms, naming, own_configs)
     scheduler = plan.slurm or _local(plan, worker)
     about = registry.about(scheduler)
     log.info("started", scheduler=about.name, follows="; ".join(about.notes), worker=worker)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc_agent.daemon.owner import OwnerConfigs
+from hpc_agent.daemon.owner import JobConfigs
 from hpc_agent.daemon.terms import Naming, Terms
 
 
@@ -18,5 +18,5 @@ class Launch:
     agent: Sequence[str]
     terms: Terms
     naming: Naming
-    owners: OwnerConfigs | None = None
-    """Where jobs call the server as their tasks' owners."""
+    job_configs: JobConfigs | None = None
+    """Where jobs call the server with credentials of their own."""

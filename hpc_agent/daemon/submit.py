@@ -72,7 +72,7 @@ class Submitter:
         gpus = space.take(queue.id, gpu_range(self._launch.terms, queue.name, resources.gpus, task.properties))
         if isinstance(gpus, NoRoom):
             return gpus
-        owners = self._launch.owners
+        job_configs = self._launch.job_configs
         directory.create()
         context = JobContext(
             task=task,
@@ -82,7 +82,7 @@ class Submitter:
             site=self._settings.hpc.slurm,
             run_dir=directory.path,
             output=directory.job_output,
-            config_file=directory.owner_config if owners else self._launch.config_file,
+            config_file=directory.owner_config if job_configs else self._launch.config_file,
             agent=self._launch.agent,
             flags=[*(["--standalone-mode"] if self._stages else []), *self._launch.terms.flags()],
             exports=exports(self._launch.terms, self._launch.naming, task.id),
@@ -96,8 +96,8 @@ class Submitter:
             if staged is None:
                 return None
             write_record(directory.stage, staged)
-        if owners:
-            owners.write(task, directory)
+        if job_configs:
+            job_configs.write(task, directory)
         avoided = self._nodes.avoided()
         request = self._request(settings.template, context, directory, avoided)
         answer = self._hand_over(task, queue, directory, request, number)

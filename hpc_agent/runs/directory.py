@@ -75,7 +75,7 @@ class RunDirectory:
 
     @property
     def owner_config(self) -> Path:
-        """The configuration of a job that calls the server as its task's owner."""
+        """The configuration of a job that has credentials of its own."""
         return self.path / "owner.conf"
 
     @property

@@ -21,6 +21,8 @@ Json = dict[str, Any]
 Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 """What SQLite can hold."""
 Name = Annotated[str, msgspec.Meta(min_length=1)]
+Ids = Annotated[list[Annotated[str, msgspec.Meta(max_length=256)]], msgspec.Meta(max_length=10_000)]
+"""Things that one call is about; each costs a look-up or more."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +62,12 @@ class Call(Moment):
     ip: str = ""
     worker: str = ""
     """``X-ClearML-Worker`` of the sender."""
+
+    @property
+    def owner(self) -> Json:
+        """The fields that say whose a new document is."""
+        who = self.identity
+        return {"user": who.user, "company": who.company, "made_by": who.task or None}
 
 
 @dataclass(frozen=True)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from hpc_agent.server.dispatch import Dispatcher, Outgoing, parse_path, refusal
 from hpc_agent.server.fault import Fault, invalid
+from hpc_agent.server.file_access import FileAccess
 from hpc_agent.server.identity import Authenticator
 from hpc_agent.server.pages import PAGE_HEADERS, Pages
 from hpc_agent.server.requests import Incoming
+from hpc_agent.server.store.connection import ReadTooLongError
 from hpc_agent.server.uploads import Receiver, Uploads
 from hpc_agent.wire.errors import BODY_TOO_LARGE, COMPRESSED_BODY
 
@@ -28,7 +31,6 @@ _DRAINED = 4 * LARGEST_BODY
 _FILE_HEADERS = {
     # What a task uploaded may be a hostile page: it is shown, but runs no script and is nobody of this origin.
     "Content-Security-Policy": "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'",
-    "X-Content-Type-Options": "nosniff",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "private, no-cache",
 }
@@ -48,6 +50,7 @@ class Parts:
     dispatcher: Dispatcher
     authenticator: Authenticator
     uploads: Uploads
+    file_access: FileAccess
     pages: Pages
 
 
@@ -160,6 +163,7 @@ class _Files:
 
     def __init__(self, parts: Parts) -> None:
         self._uploads = parts.uploads
+        self._access = parts.file_access
         self._authenticator = parts.authenticator
 
     async def ping(self, request: Request) -> Response:
@@ -167,14 +171,17 @@ class _Files:
 
     async def upload(self, request: Request) -> Response:
         try:
-            self._authenticator.by_token(request.headers.get("authorization"))
+            who = await run_in_threadpool(self._authenticator.by_token, request.headers.get("authorization"))
             if "content-encoding" in request.headers:
                 raise Fault(COMPRESSED_BODY, "send the body as it is")
-            with Receiver(self._uploads, request.headers.get("content-type", "")) as receiver:
+            admit = partial(self._access.check_may_change, who)
+            with Receiver(self._uploads, request.headers.get("content-type", ""), admit) as receiver:
                 async for piece in request.stream():
                     if piece:
                         await run_in_threadpool(receiver.write, piece)
-                return JSONResponse(await run_in_threadpool(receiver.finish))
+                stored = await run_in_threadpool(receiver.finish)
+                await run_in_threadpool(self._access.record, who, stored)
+                return JSONResponse(stored)
         except Fault as fault:
             await _drain(request)
             return _refused(fault)
@@ -182,7 +189,7 @@ class _Files:
     async def download(self, request: Request) -> Response:
         name = request.path_params["path"]
         try:
-            self._authenticator.by_key_pair_or_token(request.headers.get("authorization"))
+            await run_in_threadpool(self._authenticator.by_key_pair_or_token, request.headers.get("authorization"))
             path = await run_in_threadpool(self._uploads.existing, name)
         except Fault as fault:
             return _refused(fault)
@@ -192,8 +199,8 @@ class _Files:
     async def delete(self, request: Request) -> Response:
         name = request.path_params["path"]
         try:
-            self._authenticator.by_token(request.headers.get("authorization"))
-            await run_in_threadpool(self._uploads.delete, name)
+            who = await run_in_threadpool(self._authenticator.by_token, request.headers.get("authorization"))
+            await run_in_threadpool(self._access.delete, who, name)
         except Fault as fault:
             return _refused(fault)
         return PlainTextResponse(name)
@@ -217,9 +224,12 @@ class _Site:
         before = request.query_params.get("before", "")
         return await self._show(request, lambda: self._pages.task(request.path_params["task"], before))
 
-    async def _show(self, request: Request, page: Callable[[], str]) -> Response:
+    async def _show(self, request: Request, page: Callable[[], Iterator[str]]) -> Response:
         try:
-            self._authenticator.by_key_pair_or_token(request.headers.get("authorization"))
-            return Response(await run_in_threadpool(page), media_type="text/html", headers=PAGE_HEADERS)
+            await run_in_threadpool(self._authenticator.by_key_pair_or_token, request.headers.get("authorization"))
+            pieces = await run_in_threadpool(page)
+            return StreamingResponse(pieces, media_type="text/html", headers=PAGE_HEADERS)
         except Fault as fault:
             return _refused(fault)
+        except ReadTooLongError as error:
+            return _refused(invalid(f"the page cannot be made, {error}"))

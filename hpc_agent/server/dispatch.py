@@ -5,21 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import msgspec
 
 from hpc_agent.clock import Clock
 from hpc_agent.logs import Events
+from hpc_agent.server import authorization
 from hpc_agent.server.action import Access, Answer, Call, Endpoint
-from hpc_agent.server.fault import Fault
+from hpc_agent.server.fault import Fault, invalid
 from hpc_agent.server.identity import API_VERSION, Authenticator, Identity
 from hpc_agent.server.ids import new_id
 from hpc_agent.server.requests import Incoming, typed, validation_fault
-from hpc_agent.server.store.connection import Session, Store
-from hpc_agent.server.store.documents import users
+from hpc_agent.server.store.connection import ReadTooLongError, Session, Store
 from hpc_agent.wire.envelope import EndpointInfo, Envelope, Meta
-from hpc_agent.wire.errors import IMPERSONATION_ERROR, INTERNAL_ERROR, UNKNOWN_ACTION, ErrorKind
+from hpc_agent.wire.errors import INTERNAL_ERROR, UNKNOWN_ACTION, ErrorKind
 
 _PATH = re.compile(r"^/?(?:v(?P<version>\d+(?:\.\d+)?)/)?(?P<action>[A-Za-z_]+\.[A-Za-z_]+)/?$")
 
@@ -62,16 +62,9 @@ class Dispatcher:
             raise Fault(UNKNOWN_ACTION, action)
         check = self._authenticator.by_key_pair_or_token if endpoint.login else self._authenticator.by_token
         caller = check(authorization)
-        return Admitted(endpoint, self._other(caller, impersonate) if impersonate else caller)
-
-    def _other(self, caller: Identity, user: str) -> Identity:
-        if not caller.is_admin:
-            raise Fault(IMPERSONATION_ERROR, "only an administrator may call in another user's name", role=caller.role)
-        with self._store.read() as db:
-            found = users.get(db, user)
-        if found is None:
-            raise Fault(IMPERSONATION_ERROR, "unknown user", id=user)
-        return replace(caller, user=found["id"], user_name=found["name"], role=found["role"])
+        if impersonate:
+            caller = self._authenticator.in_the_name_of(caller, impersonate)
+        return Admitted(endpoint, caller)
 
     def answer(self, incoming: Incoming, admitted: Admitted) -> Outgoing:
         """Never raises: whatever goes wrong is in the envelope."""
@@ -81,6 +74,8 @@ class Dispatcher:
             return refusal(incoming, fault)
         except msgspec.ValidationError as error:
             return refusal(incoming, validation_fault(error))
+        except ReadTooLongError as error:
+            return refusal(incoming, invalid(f"too much to search for one call, {error}; narrow it with more filters"))
         except Exception as error:  # noqa: BLE001 - the top of the loop: the client gets an envelope, the log the trace
             log.error("call failed", trace=True, action=incoming.action)
             return refusal(incoming, Fault(INTERNAL_ERROR, f"{type(error).__name__} (the server's log has the trace)"))
@@ -90,6 +85,7 @@ class Dispatcher:
         request = typed(incoming, endpoint)
         with self._transaction(endpoint.access) as db:
             call = Call(db, self._clock.now(), admitted.identity, self._authenticator, incoming.ip, incoming.worker)
+            authorization.check(call, endpoint, request)
             return endpoint.handler(request, call)
 
     def _transaction(self, access: Access) -> AbstractContextManager[Session]:

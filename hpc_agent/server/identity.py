@@ -1,7 +1,9 @@
 """Who calls: key pairs and tokens (wire.md 1.3).
 
-The key pair is that of the user who started the server, its administrator. Others may be known by name; nobody has keys
-for them, but the administrator may have tokens of theirs (``--use-owner-token``)."""
+Every token names the key pair that it was got with, and is looked up with it at each call: it ends with its key, and
+with its own time. A key pair belongs to a user; or to a task, whose job it lets in as the task's owner with the rights
+of a task (``roles``). An administrator may also have tokens of other users (``--use-owner-token``).
+"""
 
 from __future__ import annotations
 
@@ -9,19 +11,25 @@ import base64
 import binascii
 import hmac
 import secrets
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import jwt
 import msgspec
 
 from hpc_agent.clock import Clock
+from hpc_agent.domain.status import TaskStatus
 from hpc_agent.redact import Secret
 from hpc_agent.server.fault import Fault
+from hpc_agent.server.store import credentials
+from hpc_agent.server.store.connection import Session, Store
+from hpc_agent.server.store.credentials import Credential, hash_of
+from hpc_agent.server.store.documents import tasks, users
 from hpc_agent.wire.errors import (
     BAD_AUTH_TYPE,
     BAD_CREDENTIALS,
+    IMPERSONATION_ERROR,
     INVALID_CREDENTIALS,
     INVALID_TOKEN,
     NO_CREDENTIALS,
@@ -30,44 +38,56 @@ from hpc_agent.wire.errors import (
 API_VERSION = "2.31"
 SERVER_VERSION = "2.0.0"
 """The reference server that we behave like; clients switch features by these two."""
-DEFAULT_LIFETIME = timedelta(days=30)
-LONGEST_LIFETIME = timedelta(days=365)
+LONGEST_LIFETIME = timedelta(days=30)
+LINGER = timedelta(hours=1)
+"""How long after its end a task's credential still reads and reports: the last of its console may be on its way, and
+its job must see that it was ended."""
 ADMIN = "admin"
 _ALGORITHM = "HS256"
+_NO_HASH = hash_of("")
 
 
 @dataclass(frozen=True)
 class Identity:
+    """``delegated``: an administrator's key speaks for another user. ``expires``: of the token that was shown."""
+
     user: str
     user_name: str
     company: str = "d1bd92a3b039400cbafc60a7a5b1e52b"
     company_name: str = "hpc-agent"
     role: str = ADMIN
+    access_key: str = ""
+    task: str = ""
+    task_ended: bool = False
+    delegated: bool = False
+    expires: datetime | None = None
 
     @property
     def is_admin(self) -> bool:
-        return self.role == ADMIN
+        return self.role == ADMIN and not self.task
 
 
-@dataclass(frozen=True)
-class Keys:
-    """What the server knows of secrets; ``signing_key`` never leaves it."""
+class _TokenIdentity(msgspec.Struct, frozen=True):
+    user: str
 
-    access_key: str
-    secret_key: Secret
-    signing_key: Secret
+
+class _Claims(msgspec.Struct, frozen=True):
+    exp: float
+    credential: str
+    identity: _TokenIdentity
 
 
 class Authenticator:
     """Turns an ``Authorization`` header into an identity, and identities into tokens."""
 
-    def __init__(self, keys: Keys, identity: Identity, clock: Clock) -> None:
-        self._keys = keys
-        self._identity = identity
+    def __init__(self, store: Store, signing_key: Secret, clock: Clock) -> None:
+        """``signing_key`` never leaves the server."""
+        self._store = store
+        self._signing_key = signing_key
         self._clock = clock
 
     def by_key_pair_or_token(self, header: str | None) -> Identity:
-        """Basic with the key pair, or Bearer with a token of ours: to log in, and to read pages and files.
+        """Basic with a key pair, or Bearer with a token of ours: to log in, and to read pages and files.
 
         Raises:
             Fault: 401 with the subcode that says what is wrong with the header.
@@ -84,19 +104,24 @@ class Authenticator:
         """
         return self._by_token(*_parted(header))
 
-    def issue(self, identity: Identity, lifetime: timedelta) -> str:
-        """A token that clients can read their session's terms from."""
+    def issue(self, identity: Identity, seconds: int | None) -> str:
+        """A token that clients can read their session's terms from. It does not outlive the one that asked for it."""
         now = self._clock.now()
+        expires = now + _lifetime(seconds)
+        if identity.expires is not None:
+            expires = min(expires, identity.expires)
         claims: dict[str, Any] = {
             "iat": now,
-            "exp": now + lifetime,
+            "exp": expires,
             "auth_type": "Bearer",
             "env": "hpc-agent",
             "api_version": API_VERSION,
             "server_version": SERVER_VERSION,
             "server_build": "hpc-agent",
             "feature_set": "basic",
+            "task_credentials": True,
             "session_id": secrets.token_hex(8),
+            "credential": identity.access_key,
             "identity": {
                 "user": identity.user,
                 "user_name": identity.user_name,
@@ -105,39 +130,95 @@ class Authenticator:
                 "role": identity.role,
             },
         }
-        return jwt.encode(claims, self._keys.signing_key.reveal(), _ALGORITHM)
+        return jwt.encode(claims, self._signing_key.reveal(), _ALGORITHM)
+
+    def in_the_name_of(self, caller: Identity, user: str) -> Identity:
+        """
+        Raises:
+            Fault: 400/6, the caller may not be another, or there is no such user.
+        """
+        if not caller.is_admin:
+            raise Fault(IMPERSONATION_ERROR, "only an administrator may call in another user's name", role=caller.role)
+        with self._store.read() as db:
+            found = users.get(db, user)
+        if found is None:
+            raise Fault(IMPERSONATION_ERROR, "unknown user", id=user[:64])
+        return replace(caller, user=user, user_name=found["name"], role=found["role"], delegated=user != caller.user)
 
     def _by_key_pair(self, encoded: str) -> Identity:
-        try:
-            access, colon, secret = base64.b64decode(encoded, validate=True).partition(b":")
-        except (binascii.Error, ValueError):
-            raise Fault(BAD_CREDENTIALS, "the Basic header is not base64") from None
-        if not colon:
-            raise Fault(BAD_CREDENTIALS, "expected access_key:secret_key")
-        # Both are compared whatever the first says: the time taken tells nothing.
-        good_access = hmac.compare_digest(access, self._keys.access_key.encode())
-        good_secret = hmac.compare_digest(secret, self._keys.secret_key.reveal().encode())
-        if not (good_access and good_secret):
-            raise Fault(INVALID_CREDENTIALS, "use the access_key and secret_key of this server's conf file")
-        return self._identity
+        access, secret = _pair(encoded)
+        with self._store.read() as db:
+            credential = credentials.get(db, access)
+            # Compared in any case: the time taken tells nothing of which half was wrong.
+            good = hmac.compare_digest(credential.secret_hash if credential else _NO_HASH, hash_of(secret))
+            if credential is None or not good:
+                raise Fault(INVALID_CREDENTIALS, "there is no such key pair, or it was revoked")
+            return self._identity(db, credential, credential.user)
 
     def _by_token(self, scheme: str, token: str) -> Identity:
         if scheme != "bearer":
             raise Fault(BAD_AUTH_TYPE, "send the token that auth.login answered as Bearer")
+        claims = self._claims(token)
+        expires = datetime.fromtimestamp(claims.exp, timezone.utc)
+        if expires <= self._clock.now():
+            raise Fault(INVALID_TOKEN, "it has expired; log in again")
+        with self._store.read() as db:
+            credential = credentials.get(db, claims.credential)
+            if credential is None:
+                raise Fault(INVALID_TOKEN, "the key pair that it was got with was revoked")
+            return replace(self._identity(db, credential, claims.identity.user), expires=expires)
+
+    def _claims(self, token: str) -> _Claims:
         try:
             claims = jwt.decode(
                 token,
-                self._keys.signing_key.reveal(),
+                self._signing_key.reveal(),
                 [_ALGORITHM],
                 options={"require": ["exp"], "verify_exp": False, "verify_iat": False},
             )
-            expires = float(claims["exp"])
-            identity = msgspec.convert(claims["identity"], Identity)
-        except (jwt.InvalidTokenError, msgspec.ValidationError, KeyError, TypeError, ValueError):
+            found = msgspec.convert(claims, _Claims)
+            datetime.fromtimestamp(found.exp, timezone.utc)
+        except (jwt.InvalidTokenError, msgspec.ValidationError, TypeError, ValueError, OverflowError):
             raise Fault(INVALID_TOKEN, "it is not one of this server's; log in again") from None
-        if expires <= self._clock.now().timestamp():
-            raise Fault(INVALID_TOKEN, "it has expired; log in again")
-        return identity
+        return found
+
+    def _identity(self, db: Session, credential: Credential, user: str) -> Identity:
+        """Who that is today: names and roles may have changed since the token was given out."""
+        found = users.get(db, user)
+        owner = found if user == credential.user else users.get(db, credential.user)
+        if found is None or owner is None or (user != credential.user and owner["role"] != ADMIN):
+            raise Fault(INVALID_TOKEN, "its user is not one of this server's any more")
+        return Identity(
+            user=user,
+            user_name=found["name"],
+            role=found["role"],
+            access_key=credential.access_key,
+            task=credential.task,
+            task_ended=bool(credential.task) and self._ended(db, credential.task),
+            delegated=user != credential.user,
+        )
+
+    def _ended(self, db: Session, task: str) -> bool:
+        """
+        Raises:
+            Fault: 401, it ended some time ago, or there is no such task any more.
+        """
+        found = tasks.get(db, task, ("status", "status_changed"))
+        if found is not None and not TaskStatus(found["status"]).is_final:
+            return False
+        if found is None or self._clock.now() - datetime.fromisoformat(found["status_changed"]) > LINGER:
+            raise Fault(INVALID_CREDENTIALS, "the task that these credentials were made for has ended", task=task)
+        return True
+
+
+def _pair(encoded: str) -> tuple[str, str]:
+    try:
+        access, colon, secret = base64.b64decode(encoded, validate=True).decode().partition(":")
+    except (binascii.Error, ValueError):
+        raise Fault(BAD_CREDENTIALS, "the Basic header is not base64") from None
+    if not colon:
+        raise Fault(BAD_CREDENTIALS, "expected access_key:secret_key")
+    return access, secret
 
 
 def _parted(header: str | None) -> tuple[str, str]:
@@ -147,8 +228,7 @@ def _parted(header: str | None) -> tuple[str, str]:
     return scheme.lower(), value.strip()
 
 
-def lifetime(seconds: int | None) -> timedelta:
+def _lifetime(seconds: int | None) -> timedelta:
     """How long a token asked for with ``expiration_sec`` is valid."""
-    if seconds is None or seconds <= 0:
-        return DEFAULT_LIFETIME
-    return timedelta(seconds=min(seconds, int(LONGEST_LIFETIME.total_seconds())))
+    longest = int(LONGEST_LIFETIME.total_seconds())
+    return timedelta(seconds=longest if seconds is None or seconds <= 0 else min(seconds, longest))

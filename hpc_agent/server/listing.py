@@ -14,12 +14,18 @@ from hpc_agent.server.fault import invalid
 from hpc_agent.server.store import query as q
 from hpc_agent.server.store.connection import Session
 from hpc_agent.server.store.documents import Collection, Document
+from hpc_agent.server.store.pattern import PatternError, compiled, escape
 from hpc_agent.server.store.query import Condition, Query, UnknownFieldError
 from hpc_agent.server.store.schema import Kind, Table
 
 PAGE_SIZE = 500
 """Default and largest page, as on the reference server."""
 HIDDEN = "hidden"
+LONGEST_LIST = 50_000
+"""Values in one filter."""
+_MOST_FIELDS = 1000
+_MOST_TERMS = 100
+"""Filters, fields to search and fields to sort by: each is a part of one SQL expression, whose size is limited."""
 _COMPARISON = re.compile(r"^(>=|<=|>|<)?(.*)$", re.DOTALL)
 
 Strings = list[str | None] | str
@@ -47,7 +53,7 @@ class _Listing(Request, frozen=True):
 
 def only_fields(request: Json) -> list[str]:
     """The fields that a ``get_all`` asks for; none means all."""
-    return _names(msgspec.convert(request, _Listing, strict=False).only_fields)
+    return _names(msgspec.convert(request, _Listing, strict=False).only_fields, "only_fields", _MOST_FIELDS)
 
 
 def find(
@@ -61,7 +67,7 @@ def find(
         Fault: 400/12, a filter, field name or page number that makes no sense.
     """
     listing = msgspec.convert(request, _Listing, strict=False)
-    only = _names(listing.only_fields)
+    only = _names(listing.only_fields, "only_fields", _MOST_FIELDS)
     offset, limit, beside = _window(listing)
     conditions = [*extra, *_filters(collection.table, request), *_searches(collection.table, listing)]
     if not listing.search_hidden and not request.get("id"):
@@ -110,8 +116,11 @@ def _copy(source: Mapping[str, Any], target: Document, path: list[str]) -> None:
                 parts.append(part)
 
 
-def _names(value: list[str] | str) -> list[str]:
-    return [value] if isinstance(value, str) else value
+def _names(value: list[str] | str, what: str, most: int = _MOST_TERMS) -> list[str]:
+    names = [value] if isinstance(value, str) else value
+    if len(names) > most:
+        raise invalid(f"{what} may have {most} names, this one has {len(names)}")
+    return names
 
 
 def _window(listing: _Listing) -> tuple[int, int, dict[str, Any]]:
@@ -133,7 +142,7 @@ def _window(listing: _Listing) -> tuple[int, int, dict[str, Any]]:
 
 
 def _ordering(table: Table, listing: _Listing) -> Iterable[str]:
-    for name in _names(listing.order_by):
+    for name in _names(listing.order_by, "order_by"):
         if name == "@text_score":
             continue
         _field(table, name.removeprefix("-"))
@@ -144,37 +153,44 @@ def _field(table: Table, name: str) -> Condition:
     try:
         return q.field(table, name)
     except UnknownFieldError:
-        raise invalid("there is no such field", field=name) from None
+        raise invalid("there is no such field", field=name[:100]) from None
 
 
 def _searches(table: Table, listing: _Listing) -> Iterable[Condition]:
     if listing.all_:
-        yield q.all_of(_match(table, name, listing.all_.pattern) for name in listing.all_.fields)
+        fields = _names(listing.all_.fields, "_all_.fields")
+        yield q.all_of(match(table, name, listing.all_.pattern) for name in fields)
     if listing.any_ and listing.any_.fields:
-        yield q.any_of(_match(table, name, listing.any_.pattern) for name in listing.any_.fields)
+        fields = _names(listing.any_.fields, "_any_.fields")
+        yield q.any_of(match(table, name, listing.any_.pattern) for name in fields)
     if listing.search_text:
-        text = re.escape(listing.search_text)
-        yield q.any_of(_match(table, name, text) for name in ("id", *sorted(table.patterns)))
+        text = escape(listing.search_text)
+        yield q.any_of(match(table, name, text) for name in ("id", *sorted(table.patterns)))
 
 
-def _match(table: Table, name: str, pattern: object) -> Condition:
-    if not isinstance(pattern, str):
-        raise invalid("a pattern must be a text", field=name)
+def match(table: Table, name: str, pattern: str) -> Condition:
+    """The field matches the pattern.
+
+    Raises:
+        Fault: 400/12, there is no such field, or the server cannot search with the pattern.
+    """
     try:
-        re.compile(pattern)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise invalid(f"not a regular expression ({error})", field=name) from None
+        compiled(pattern)
+    except PatternError as error:
+        raise invalid(str(error), field=name) from None
     return q.matches(_field(table, name), pattern)
 
 
 def _filters(table: Table, request: Json) -> Iterable[Condition]:
-    for name, wanted in request.items():
-        kind = table.fields.get(name.partition(".")[0])
-        if kind is None or ("." in name and kind is not Kind.JSON):
+    wanted_fields = [name for name in request if name.partition(".")[0] in table.fields]
+    for name in _names(wanted_fields, "the filters"):
+        wanted = request[name]
+        kind = table.fields[name.partition(".")[0]]
+        if "." in name and kind is not Kind.JSON:
             continue
         if name in table.patterns and isinstance(wanted, str):
             if wanted:
-                yield _match(table, name, wanted)
+                yield match(table, name, wanted)
         elif kind is Kind.TIME:
             yield _times(table, name, wanted if isinstance(wanted, list) else [wanted])
         elif isinstance(wanted, bool):
@@ -187,6 +203,8 @@ def _times(table: Table, name: str, wanted: list[Any]) -> Condition:
     """``[">=2024-01-01T00:00:00"]``, or ``[from, to]`` with null for an open end."""
     column = _field(table, name)
     terms = []
+    if len(wanted) > _MOST_TERMS:
+        raise invalid(f"a filter by time may have {_MOST_TERMS} values, this one has {len(wanted)}", field=name)
     ranged = len(wanted) == 2 and not any(isinstance(t, str) and t[:1] in "<>" for t in wanted)
     for text, default in zip(wanted, (">=", "<=") if ranged else ("=",) * len(wanted), strict=True):
         if text is None:
@@ -210,11 +228,13 @@ def _membership(table: Table, name: str, wanted: list[Any]) -> Condition:
 
     The first operator joins the groups, each later one holds for the values behind it.
     """
+    if len(wanted) > LONGEST_LIST:
+        raise invalid(f"a filter may have {LONGEST_LIST} values, this one has {len(wanted)}", field=name)
     column = _field(table, name)
     listed = table.fields[name.partition(".")[0]] is Kind.JSON and "." not in name
     joined: str | None = None
     operator, negated, empty = "or", False, False
-    groups: dict[tuple[str, bool], list[Condition]] = {}
+    groups: dict[tuple[str, bool], list[Any]] = {}
     for value in wanted:
         if value is None:
             empty = True
@@ -228,17 +248,23 @@ def _membership(table: Table, name: str, wanted: list[Any]) -> Condition:
         else:
             exclude = negated or (isinstance(value, str) and len(value) > 1 and value[0] == "-")
             plain = value[1:] if exclude and not negated else value
-            term = q.holds(column, str(plain)) if listed else q.one_of(column, [plain])
-            groups.setdefault((operator, exclude), []).append(term)
+            groups.setdefault((operator, exclude), []).append(str(plain) if listed else plain)
             negated = False
-    return _combine(groups, joined or "or", empty, column)
+    parts = [_group(column, listed, operator, exclude, values) for (operator, exclude), values in groups.items()]
+    return _combine(parts, joined or "or", empty, column)
 
 
-def _combine(groups: dict[tuple[str, bool], list[Condition]], joined: str, empty: bool, column: Condition) -> Condition:
-    parts = []
-    for (operator, exclude), terms in groups.items():
-        group = q.all_of(terms) if operator == "and" else q.any_of(terms)
-        parts.append(q.negate(group) if exclude else group)
+def _group(column: Condition, listed: bool, operator: str, exclude: bool, values: list[Any]) -> Condition:
+    if listed:
+        group = q.holds_all(column, values) if operator == "and" else q.holds_any(column, values)
+    elif operator == "and" and len(set(values)) > 1:
+        group = q.any_of([])
+    else:
+        group = q.one_of(column, values)
+    return q.negate(group) if exclude else group
+
+
+def _combine(parts: list[Condition], joined: str, empty: bool, column: Condition) -> Condition:
     combined = q.all_of(parts) if joined == "and" or not parts else q.any_of(parts)
     if not empty:
         return combined

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
 
 from jinja2 import ChainableUndefined, Environment, PackageLoader
 
@@ -11,23 +14,48 @@ from hpc_agent.server.store import entries, events
 from hpc_agent.server.store import query as q
 from hpc_agent.server.store.connection import Session, Store
 from hpc_agent.server.store.documents import Document, projects, queues, tasks
+from hpc_agent.server.store.events import ConsolePlace
 from hpc_agent.server.store.query import Query
 from hpc_agent.wire.errors import ErrorKind
 
 PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "private, no-store",
 }
 
 _NO_SUCH_TASK = ErrorKind(404, 0, "There is no such task")
 _PER_PAGE = 100
-_CHUNKS = 20
-"""Of the console, read at a time: one may be half a megabyte."""
-_LONG_CONSOLE = 1024 * 1024
-"""Characters after which a page ends; its last chunks are shown whole."""
+_MOST_QUEUES = 500
+_LONG_NAME = 500
+_PIECES = 100
+"""Parts of a template that are sent together."""
+_SHOWN = (
+    "name",
+    "project",
+    "status",
+    "status_reason",
+    "status_message",
+    "type",
+    "last_worker",
+    "created",
+    "started",
+    "completed",
+    "tags",
+    "comment",
+    "script",
+    "container",
+    "execution",
+    "hyperparams",
+)
+_LONG_CONSOLE = 1_200_000
+"""Characters of the console after which a page ends."""
+_MOST_CHUNKS = 5000
+_MOST_PARAMETERS = 1000
+_LONG_FIELD = 20_000
+_LONG_SOURCE = 500_000
+"""Characters shown of a field, and of a script: the API has the rest."""
 _LIVE = frozenset({"queued", "in_progress"})
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[@-Z\\-_]")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -44,7 +72,13 @@ class Pages:
             lstrip_blocks=True,
         )
 
-    def index(self, page: str) -> str:
+    def _page(self, template: str, **values: Any) -> Iterator[str]:
+        """The page in pieces: it is sent while it is made."""
+        stream = self._templates.get_template(template).stream(**values)
+        stream.enable_buffering(_PIECES)
+        return stream
+
+    def index(self, page: str) -> Iterator[str]:
         """The newest tasks and all queues.
 
         Raises:
@@ -58,68 +92,74 @@ class Pages:
             found = tasks.find(db, query)
             names = _names(db, {task["project"] for task in found if "project" in task})
             waiting = [
-                {"name": queue["name"], "entries": entries.count(db, queue["id"])}
-                for queue in queues.find(db, Query(order_by=("name",), fields=("name",)))
+                {"name": queue["name"][:_LONG_NAME], "entries": entries.count(db, queue["id"])}
+                for queue in queues.find(db, Query(order_by=("name",), fields=("name",), limit=_MOST_QUEUES))
             ]
-        return self._templates.get_template("index.html").render(
-            tasks=found[:_PER_PAGE],
+        return self._page(
+            "index.html",
+            tasks=shortened(found[:_PER_PAGE], _LONG_NAME),
             projects=names,
             queues=waiting,
             page=int(page),
             more=len(found) > _PER_PAGE,
         )
 
-    def task(self, id: str, before: str) -> str:
-        """One task with the newest of its console, or what was there before a time in milliseconds.
+    def task(self, id: str, before: str) -> Iterator[str]:
+        """One task with the newest of its console, or what was there before a place in it.
 
         Raises:
-            Fault: 404, or 400/12, ``before`` is no number.
+            Fault: 404, or 400/12, ``before`` is no place.
         """
-        if before and (not before.isdecimal() or len(before) > 18):
-            raise invalid("before must be a time in milliseconds")
+        place = _place(before)
         with self._store.read() as db:
-            task = tasks.get(db, id)
+            task = tasks.get(db, id, _SHOWN)
             if task is None:
                 raise Fault(_NO_SUCH_TASK, id=id[:64])
-            start = int(before) if before else None
-            chunks, earlier = _newest(db, id, start)
+            console = events.console_before(db, id, place, characters=_LONG_CONSOLE, most=_MOST_CHUNKS)
             project = _names(db, {task["project"]}) if "project" in task else {}
             queue = queues.get(db, task.get("execution", {}).get("queue") or "", ("name",))
-        return self._templates.get_template("task.html").render(
-            task=task,
+        return self._page(
+            "task.html",
+            task=shortened(task, _LONG_SOURCE),
             project=project.get(task.get("project", ""), ""),
             queue=queue["name"] if queue else "",
-            console=console_text([chunk.msg for chunk in reversed(chunks)]),
-            earlier=earlier,
+            console=console_text(console.messages[::-1]),
+            earlier=console.earlier,
             live=task["status"] in _LIVE and not before,
-            parameters=_parameters(task),
+            parameters=list(islice(_parameters(task), _MOST_PARAMETERS)),
         )
 
 
-def _newest(db: Session, task: str, before: int | None) -> tuple[list[events.Chunk], int | None]:
-    """About as much of the console as a page shows, newest first, and the time before which there may be more."""
-    found: list[events.Chunk] = []
-    while True:
-        some = events.chunks(db, task, earlier=True, start=before, limit=_CHUNKS)
-        found += some
-        if len(some) < _CHUNKS:
-            return found, None
-        before = some[-1].timestamp
-        if sum(len(chunk.msg) for chunk in found) >= _LONG_CONSOLE:
-            return found, before
+def _place(text: str) -> ConsolePlace | None:
+    """``1700000000000-17``, as the page's own link has it, or a time in milliseconds alone."""
+    if not text:
+        return None
+    match = re.fullmatch(r"(\d{1,18})(?:-(\d{1,18}))?", text, re.ASCII)
+    if match is None:
+        raise invalid("before must be a time in milliseconds")
+    return ConsolePlace(int(match[1]), int(match[2] or 0))
+
+
+def shortened(value: Any, longest: int) -> Any:
+    """The value with every text in it cut to so many characters, and every list to so many items."""
+    if isinstance(value, str):
+        return value if len(value) <= longest else value[:longest] + " …"
+    if isinstance(value, dict):
+        return {key: shortened(item, longest) for key, item in value.items()}
+    if isinstance(value, list):
+        return [shortened(item, longest) for item in value[:longest]]
+    return value
 
 
 def _names(db: Session, ids: set[str]) -> dict[str, str]:
     found = projects.find(db, Query((q.one_of(q.field(projects.table, "id"), sorted(ids)),), fields=("name",)))
-    return {project["id"]: project["name"] for project in found}
+    return {project["id"]: project["name"][:_LONG_NAME] for project in found}
 
 
-def _parameters(task: Document) -> list[tuple[str, str, str]]:
-    return [
-        (section, name, str(item.get("value", "")))
-        for section, items in sorted(task.get("hyperparams", {}).items())
-        for name, item in sorted(items.items())
-    ]
+def _parameters(task: Document) -> Iterator[tuple[str, str, str]]:
+    for section, items in sorted(task.get("hyperparams", {}).items()):
+        for name, item in sorted(items.items()):
+            yield section[:_LONG_FIELD], name[:_LONG_FIELD], str(item.get("value", ""))[:_LONG_FIELD]
 
 
 def console_text(messages: list[str]) -> str:

@@ -13,6 +13,9 @@ import msgspec
 from hpc_agent.server.action import Batch, Endpoint, Json
 from hpc_agent.server.fault import Fault, invalid
 
+_DEEPEST = 100
+"""Levels of a request's JSON."""
+
 
 @dataclass(frozen=True)
 class Incoming:
@@ -100,8 +103,27 @@ def decode(body: bytes) -> Any:
     """JSON as clients really send it: also with NaN and with halves of surrogate pairs (Python's json writes both).
 
     Raises:
-        Fault: it is no JSON.
+        Fault: it is no JSON, or nested so deeply that it could be stored but not read again.
     """
+    value = _decode(body)
+    # Counted first, which is quick: most bodies have fewer brackets in all.
+    if body.count(b"{") + body.count(b"[") > _DEEPEST and _deeper_than(_DEEPEST, value):
+        raise invalid(f"the JSON is nested too deeply, {_DEEPEST} levels are the most")
+    return value
+
+
+def _deeper_than(levels: int, value: Any) -> bool:
+    """Level by level, not by recursion, whose depth is what is in question."""
+    level = [value]
+    for _ in range(levels + 1):
+        inner = [item for item in level if isinstance(item, (dict, list))]
+        if not inner:
+            return False
+        level = [item for outer in inner for item in (outer.values() if isinstance(outer, dict) else outer)]
+    return True
+
+
+def _decode(body: bytes) -> Any:
     try:
         return msgspec.json.decode(body)
     except msgspec.DecodeError:

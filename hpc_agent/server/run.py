@@ -23,11 +23,17 @@ from hpc_agent.server import credentials
 from hpc_agent.server.action import Moment
 from hpc_agent.server.app import Parts, build
 from hpc_agent.server.dispatch import Dispatcher
+from hpc_agent.server.file_access import FileAccess
+from hpc_agent.server.http_server import HttpServer, limits_for, raise_descriptor_limit
 from hpc_agent.server.identity import Authenticator, Identity
 from hpc_agent.server.pages import Pages
+from hpc_agent.server.quiet_logs import quieten
+from hpc_agent.server.quota import UploadLimits
 from hpc_agent.server.services import ENDPOINTS
 from hpc_agent.server.services.auth import remember
+from hpc_agent.server.services.keys import admit_own
 from hpc_agent.server.store.connection import Store
+from hpc_agent.server.tls import CertificateFiles
 from hpc_agent.server.uploads import Uploads
 from hpc_agent.server.watchdog import Watchdog
 
@@ -41,6 +47,10 @@ class Options:
     port: int
     """0 takes a free one."""
     data_dir: Path
+    connections_per_address: int
+    uploads: UploadLimits
+    certificate: CertificateFiles | None = None
+    """For HTTPS; without it the server speaks HTTP."""
     conf: Path | None = None
     """Where the clearml.conf goes; ``clearml.conf`` in the data folder by default."""
 
@@ -49,8 +59,8 @@ class Options:
 class Listening:
     url: str
     conf: Path
-    loopback: bool
-    """Whether only this machine reaches it."""
+    private: bool
+    """Whether nobody on the network can listen in: it is encrypted, or only this machine reaches it."""
 
 
 def serve(options: Options, clock: Clock, announce: Callable[[Listening], None]) -> None:
@@ -59,30 +69,36 @@ def serve(options: Options, clock: Clock, announce: Callable[[Listening], None])
     Raises:
         ConfigError: the port or the data folder cannot be used.
     """
+    quieten()
+    tls = options.certificate.load() if options.certificate else None
     try:
         folder = ensure_directory(options.data_dir, mode=0o700).resolve()
     except OSError as error:
         raise ConfigError(f"the data folder {options.data_dir} cannot be made: {error.strerror}") from error
     with _sole_use(folder), _listening(options.host, options.port) as listener:
         owner = credentials.load_or_create(folder)
-        url = _url(options.host, listener)
+        url = _url("https" if tls else "http", options.host, listener)
         conf = (options.conf or folder / "clearml.conf").expanduser().absolute()
         try:
-            credentials.write_conf(conf, url, owner.keys)
+            credentials.write_conf(conf, url, owner)
         except OSError as error:
             raise ConfigError(f"the conf file {conf} cannot be written: {error.strerror}") from error
         store = Store(folder / "server.db")
         try:
             identity = Identity(owner.user, _user_name())
             with store.write() as db:
-                remember(Moment(db, clock.now()), identity)
-            authenticator = Authenticator(owner.keys, identity, clock)
+                moment = Moment(db, clock.now())
+                remember(moment, identity)
+                admit_own(moment, owner.user, owner.access_key, owner.secret_key)
+            authenticator = Authenticator(store, owner.signing_key, clock)
             dispatcher = Dispatcher(store, authenticator, ENDPOINTS, clock)
-            app = build(Parts(dispatcher, authenticator, Uploads(folder), Pages(store)))
-            server = uvicorn.Server(_configuration(app))
+            uploads = Uploads(folder, options.uploads)
+            app = build(Parts(dispatcher, authenticator, uploads, FileAccess(store, uploads), Pages(store)))
+            limits = limits_for(raise_descriptor_limit(), options.connections_per_address)
+            server = HttpServer(_configuration(app), listener, limits, tls)
             with Watchdog(store, clock), _ended_by_signals(server):
-                announce(Listening(url, conf, _is_loopback(listener)))
-                server.run(sockets=[listener])
+                announce(Listening(url, conf, private=tls is not None or _is_loopback(listener)))
+                server.run()
         finally:
             store.close()
 
@@ -98,6 +114,7 @@ def _user_name() -> str:
 def _configuration(app: object) -> uvicorn.Config:
     return uvicorn.Config(
         app,  # type: ignore[arg-type]
+        loop="asyncio",
         http="h11",
         ws="none",
         lifespan="off",
@@ -105,7 +122,7 @@ def _configuration(app: object) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         # The SDK forks with its connections open: kept ones get mixed up and hang (wire.md 1.9).
-        headers=[("Connection", "close")],
+        headers=[("Connection", "close"), ("X-Content-Type-Options", "nosniff")],
         h11_max_incomplete_event_size=_LONGEST_HEAD,
         timeout_graceful_shutdown=5,
     )
@@ -176,8 +193,8 @@ def _is_loopback(listener: socket.socket) -> bool:
     return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
 
 
-def _url(host: str, listener: socket.socket) -> str:
+def _url(scheme: str, host: str, listener: socket.socket) -> str:
     """For the conf file: the real port, and this machine's name where it listens on all addresses."""
     port = listener.getsockname()[1]
     name = socket.gethostname() if host in _ANY_ADDRESS else host
-    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+    return f"{scheme}://[{name}]:{port}" if ":" in name else f"{scheme}://{name}:{port}"

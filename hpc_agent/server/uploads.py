@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,21 +15,24 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 
 from hpc_agent.files import ensure_directory, fsync_directory
 from hpc_agent.server.fault import Fault, invalid
-from hpc_agent.wire.errors import INTERNAL_ERROR, ErrorKind
+from hpc_agent.server.quota import Incoming, Quota, UploadLimits
+from hpc_agent.wire.errors import INTERNAL_ERROR, STORAGE_FULL, ErrorKind
 
 NO_SUCH_FILE = ErrorKind(404, 0, "There is no such file")
 _LONGEST_HEADER = 16 * 1024
+_MOST_FILES = 1000
 
 
 class Uploads:
     """``files/`` holds what was uploaded, ``incoming/`` what is still coming, on the same file system."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, limits: UploadLimits) -> None:
         self._files = ensure_directory(folder / "files", mode=0o700).resolve()
         self._incoming = ensure_directory(folder / "incoming", mode=0o700)
         # Left by a server that was killed in the middle of an upload; its client will send it again.
         for leftover in self._incoming.iterdir():
             leftover.unlink()
+        self.quota = Quota(self._files, limits)
 
     def locate(self, name: str) -> Path:
         """Where the file called ``name`` (parts between slashes, decoded) is or would be.
@@ -64,7 +69,9 @@ class Uploads:
             Fault: 404, or 400/12 as in ``locate``.
         """
         path = self.existing(name)
+        size = path.stat().st_size
         path.unlink()
+        self.quota.give_back(size)
         for folder in path.parents:
             if folder == self._files:
                 break
@@ -77,7 +84,7 @@ class Uploads:
         """A name for a file that is on its way."""
         return self._incoming / secrets.token_hex(16)
 
-    def publish(self, temporary: Path, name: str) -> None:
+    def publish(self, temporary: Path, name: str, incoming: Incoming) -> None:
         """Give a complete file its name, replacing an older one.
 
         Raises:
@@ -86,9 +93,11 @@ class Uploads:
         path = self.locate(name)
         try:
             ensure_directory(path.parent, mode=0o700)
+            replaced = path.stat().st_size if path.is_file() else 0
             temporary.rename(path)
         except OSError as error:
             raise invalid(f"the file cannot be stored ({error.strerror})", path=name[:200]) from None
+        incoming.keep(replaced)
         fsync_directory(path.parent)
 
 
@@ -98,8 +107,9 @@ class Receiver:
     Use as a context manager: what is not complete at the end is removed.
     """
 
-    def __init__(self, uploads: Uploads, content_type: str) -> None:
-        """
+    def __init__(self, uploads: Uploads, content_type: str, admit: Callable[[str], None]) -> None:
+        """``admit`` raises a Fault for a name that this client may not store a file under.
+
         Raises:
             Fault: 400/12, the content type is not multipart with a boundary.
         """
@@ -108,6 +118,9 @@ class Receiver:
         if kind != b"multipart/form-data" or not boundary:
             raise invalid("an upload is multipart/form-data with a boundary")
         self._uploads = uploads
+        self._admit = admit
+        self._size = ExitStack()
+        self._incoming: Incoming | None = None
         self._header_name = b""
         self._header_value = b""
         self._name = ""
@@ -136,6 +149,7 @@ class Receiver:
             self._file.close()
         if self._path is not None:
             self._path.unlink(missing_ok=True)
+        self._size.close()
 
     def write(self, data: bytes) -> None:
         """
@@ -147,7 +161,8 @@ class Receiver:
         except FormParserError as error:
             raise invalid(f"the upload is not well formed ({error})") from None
         except OSError as error:
-            raise Fault(INTERNAL_ERROR, f"the file cannot be stored ({error.strerror})") from error
+            kind = STORAGE_FULL if error.errno in (errno.ENOSPC, errno.EDQUOT) else INTERNAL_ERROR
+            raise Fault(kind, f"the file cannot be stored ({error.strerror})") from error
 
     def finish(self) -> list[str]:
         """The names stored, once the whole body was written.
@@ -186,22 +201,30 @@ class Receiver:
         self._header_name, self._header_value = b"", b""
 
     def _open(self) -> None:
+        if len(self.stored) >= _MOST_FILES:
+            raise invalid(f"an upload may have {_MOST_FILES} files")
         self._uploads.locate(self._name)
+        self._admit(self._name)
+        self._incoming = self._size.enter_context(self._uploads.quota.incoming())
         self._path = self._uploads.incoming()
         self._file = self._path.open("wb")
 
     def _data(self, data: bytes, start: int, end: int) -> None:
         assert self._file is not None
+        assert self._incoming is not None
+        self._incoming.grow(end - start)
         self._file.write(memoryview(data)[start:end])
 
     def _end(self) -> None:
         assert self._file is not None
         assert self._path is not None
+        assert self._incoming is not None
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
         self._file = None
-        self._uploads.publish(self._path, self._name)
+        self._uploads.publish(self._path, self._name, self._incoming)
+        self._size.close()
         self._path = None
         self.stored.append(self._name)
 

@@ -9,6 +9,7 @@ from hpc_agent.clock import Clock
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.logs import Events
 from hpc_agent.server.action import Moment, iso
+from hpc_agent.server.services.keys import forget_ended
 from hpc_agent.server.services.transitions import change_status
 from hpc_agent.server.services.workers import forget_expired
 from hpc_agent.server.store import query as q
@@ -45,6 +46,7 @@ def sweep(store: Store, now: datetime) -> list[str]:
                 also={"completed": at.time},
             )
         forget_expired(db, now)
+        forget_ended(at)
     return stopped
 
 
@@ -70,5 +72,6 @@ class Watchdog:
             try:
                 for task in sweep(self._store, self._clock.now()):
                     log.warning("stopped a silent task", task=task)
+                self._store.fold()
             except Exception:  # noqa: BLE001 - the top of a loop that must go on
                 log.error("sweep failed", trace=True)

@@ -233,3 +233,17 @@ def test_events_keep_their_task_from_looking_silent(api):
     before = api("tasks.get_by_id", task=task)["task"]["last_update"]
     send(api, log(task, "alive", 1))
     assert api("tasks.get_by_id", task=task)["task"]["last_update"] > before
+
+
+def test_a_task_shows_the_latest_figures_of_so_many_metrics_and_keeps_all(api):
+    task = api.task("many metrics")
+    batch = [
+        {"type": "training_stats_scalar", "task": task, "metric": f"m{n}", "variant": "v", "iter": 1, "value": n}
+        for n in range(5_100)
+    ]
+    api.ask("events.add_batch", "\n".join(map(json.dumps, batch)).encode())
+    api("events.add", type="training_stats_scalar", task=task, metric="m7", variant="v", iter=2, value=70)
+    latest = api("tasks.get_by_id", task=task, only_fields=["last_metrics"])["task"]["last_metrics"]
+    assert len(latest) == 5_000
+    assert [v["value"] for vs in latest.values() for v in vs.values() if v["metric"] == "m7"] == [70]
+    assert len(api("events.scalar_metrics_iter_histogram", task=task)) == 5_100

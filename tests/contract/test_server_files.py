@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import io
 import os
+import socket
 from urllib.parse import quote, urlsplit
 
 import pytest
@@ -193,6 +194,77 @@ def test_deleting_removes_the_file_and_folders_left_empty(api, clearml_server):
     assert api.raw("/files/gone/deep/file", "DELETE").text == "gone/deep/file"
     assert api.raw("/files/gone/deep/file", "DELETE").status_code == 404
     assert not (clearml_server.data_dir / "files" / "gone").exists()
+
+
+@pytest.fixture
+def members(api):
+    """The headers of two users, and of a job of the first one's task, with that task's id."""
+
+    def login(pair):
+        basic = {"Authorization": api.basic(pair["access_key"], pair["secret_key"])}
+        return {"Authorization": f"Bearer {api.raw('/auth.login', headers=basic).json()['data']['token']}"}
+
+    users = [api("auth.create_user", name=name)["id"] for name in ("alice", "bob")]
+    alice, bob = (login(api("auth.create_credentials", user=user)["credentials"]) for user in users)
+    made = api.raw("/tasks.create", "POST", json={"name": "t", "type": "training"}, headers=alice).json()
+    task = made["data"]["id"]
+    return alice, bob, login(api("auth.create_task_credentials", task=task)["credentials"]), task
+
+
+def change(api, name, headers):
+    """The statuses of replacing and of deleting a file."""
+    replaced = upload(api, name, b"replaced", headers=headers).status_code
+    return replaced, api.raw(f"/files/{name}", "DELETE", headers=headers).status_code
+
+
+def test_a_file_is_changed_by_its_uploader_and_administrators_only(api, members):
+    alice, bob, job, _ = members
+    assert upload(api, "hers/file", b"original", headers=alice).status_code == 200
+    for other in (bob, job):
+        assert change(api, "hers/file", other) == (403, 403)
+        assert api.raw("/files/hers/file", headers=other).content == b"original"
+    assert change(api, "hers/file", alice) == (200, 200)
+    upload(api, "hers/file", headers=alice)
+    assert change(api, "hers/file", api.headers) == (200, 200)
+
+
+def test_what_lies_in_a_tasks_folder_is_also_its_owners_and_its_jobs(api, members):
+    alice, bob, job, task = members
+    name = f"project/t.{task}/artifacts/a/file"
+    for changer in (job, alice, api.headers):
+        upload(api, name)
+        assert change(api, name, bob) == (403, 403)
+        assert change(api, name, changer) == (200, 200)
+
+
+def test_a_job_whose_task_has_ended_uploads_nothing(api, members):
+    *_, job, task = members
+    assert upload(api, "while it runs", headers=job).status_code == 200
+    api("tasks.failed", task=task, force=True)
+    answer = upload(api, "afterwards", headers=job)
+    assert (answer.status_code, "has ended" in answer.text) == (403, True)
+
+
+def test_every_answer_says_what_it_is(api):
+    upload(api, "some/file")
+    where = urlsplit(api.url)
+    with socket.create_connection((where.hostname, where.port), timeout=10) as connection:
+        connection.sendall(b"no HTTP at all\r\n\r\n")
+        assert b"nosniff" in connection.recv(4096)
+    for path, method in (
+        ("/", "GET"),
+        ("/", "DELETE"),
+        ("/files/none", "GET"),
+        ("/files/../x", "GET"),
+        ("/files/some/file", "GET"),
+        ("/projects/a/b/c", "GET"),
+        ("/no.such", "GET"),
+        ("/tasks.get_all", "GET"),
+        ("/tasks.get_by_id", "GET"),
+    ):
+        for headers in (api.headers, {}):
+            answer = api.raw(path, method, headers=headers)
+            assert answer.headers["x-content-type-options"] == "nosniff", (path, method)
 
 
 def test_large_files_do_not_fill_the_memory(api, clearml_server):

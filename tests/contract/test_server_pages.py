@@ -28,7 +28,7 @@ def browser(api):
     ],
 )
 def test_every_link_that_clients_print_leads_to_the_task(api, browser, link):
-    project = api("projects.create", name="linked")["id"]
+    project = api("projects.create", name=f"linked {link.replace('/', '|')}")["id"]
     task = api.task("findable", project=project)
     answer = browser(link.format(p=project, t=task))
     assert answer.status_code == 200
@@ -118,3 +118,47 @@ def test_console_text_is_what_a_terminal_would_show_last():
     assert console_text(["\x1b[31mred\x1b[0m\n", "10%\r50%\r100%\r\n", "bell\x07 title\x1b]0;t\x07", "end"]) == (
         "red\n100%\nbell title\nend\n"
     )
+
+
+def earlier_link(page):
+    found = re.search(r'"(\?before=[\d-]+)"', page)
+    return found and found[1]
+
+
+def test_a_console_of_a_hundred_thousand_chunks_of_one_moment_is_paged_in_order(api, browser):
+    task = api.task("one line a chunk")
+    for start in range(0, 100_000, 50_000):
+        batch = [
+            {"type": "log", "task": task, "msg": f"[{number}]", "timestamp": 1}
+            for number in range(start, start + 50_000)
+        ]
+        api.ask("events.add_batch", "\n".join(map(json.dumps, batch)).encode())
+    newest = browser(f"/projects/*/experiments/{task}/output/log").text
+    shown = re.findall(r"\[(\d+)\]", newest)
+    assert shown == [str(number) for number in range(95_000, 100_000)]
+    before = browser(f"/projects/*/experiments/{task}/output/log{earlier_link(newest)}").text
+    assert re.findall(r"\[(\d+)\]", before) == [str(number) for number in range(90_000, 95_000)]
+
+
+def test_a_page_is_bounded_whatever_its_task_holds(api, browser):
+    huge = "x" * 3_000_000
+    task = api.task(
+        "h" * 1_000,
+        comment=huge,
+        tags=["t"] * 10_000,
+        script={"diff": huge, "entry_point": "a.py", "requirements": {"pip": huge}},
+        hyperparams={"Args": {f"p{number}": {"value": "v" * 100} for number in range(20_000)}},
+    )
+    api("events.add", type="log", task=task, msg=huge + "end of the console", timestamp=1)
+    page = browser(f"/projects/*/experiments/{task}/output/log").text
+    assert len(page) < 3_500_000
+    assert "end of the console" in page
+
+
+def test_the_console_in_one_answer_is_bounded(api):
+    task = api.task("many long chunks")
+    for number in range(5):
+        api("events.add", type="log", task=task, msg=f"{number}" + "x" * 5_000_000, timestamp=number + 1)
+    answer = api("events.get_task_log", task=task, batch_size=1000)
+    assert [event["msg"][0] for event in answer["events"]] == ["4", "3", "2", "1"]
+    assert answer["total"] == 5

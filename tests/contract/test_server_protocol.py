@@ -235,3 +235,32 @@ def test_malformed_events_are_counted_never_an_accident(api, event):
 def _sane(answer, sent):
     assert answer.status in (200, 400), (sent, answer.meta)
     assert answer.status == 200 or len(answer.meta["result_msg"]) > 10, (sent, answer.meta)
+
+
+@pytest.mark.parametrize("depth", [101, 300, 980, 990, 100_000])
+@pytest.mark.parametrize("shape", [b'{"a":', b"["])
+def test_json_that_could_be_stored_but_not_read_again_is_refused(api, depth, shape):
+    task = api.task()
+    inner = shape * depth + b"1" + (b"}" if shape != b"[" else b"]") * depth
+    for action, field in (("tasks.edit", b"runtime"), ("events.add_batch", b"body")):
+        fields = b'"task": "%s", "type": "plot", "metric": "m", "variant": "v"' % task.encode()
+        answer = api.ask(action, b'{%s, "%s": {"x": %s}}' % (fields, field, inner))
+        assert (answer.code, "nested too deeply" in answer.meta["result_msg"]) == ("400/12", True)
+
+
+def test_json_of_ordinary_depth_is_kept(api):
+    value = {"a": [1, {"b": [[], {}, "{" * 1000]}]}
+    for _ in range(80):
+        value = {"x": value}
+    task = api.task(runtime=value)
+    assert api("tasks.get_by_id", task=task)["task"]["runtime"] == value
+
+
+def test_a_call_about_very_many_things_is_refused(api):
+    for action, field in (
+        ("tasks.archive", "tasks"),
+        ("models.archive_many", "ids"),
+        ("tasks.get_hyper_params", "tasks"),
+    ):
+        answer = api.ask(action, {field: ["x"] * 10_001})
+        assert (answer.code, field in answer.meta["result_msg"]) == ("400/12", True)

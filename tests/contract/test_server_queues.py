@@ -74,7 +74,16 @@ def test_enqueue_elsewhere_moves_the_task(api, queue, three):
     other = api("tasks.enqueue", task=three[0], queue_name="made by its name")["fields"]["execution.queue"]
     assert tasks_of(api, queue) == three[1:]
     assert tasks_of(api, other) == three[:1]
-    assert api("queues.create", name="made by its name")["id"] == other
+    assert api("queues.get_all", name="^made by its name$", only_fields=["id"])["queues"] == [{"id": other}]
+
+
+def test_a_name_is_one_queues_only(api):
+    first, second = (api("queues.create", name=name)["id"] for name in ("taken", "free"))
+    answer = api.ask("queues.create", {"name": "taken"})
+    assert answer.code == "400/801"
+    assert "already exists" in answer.meta["result_msg"]
+    assert api.ask("queues.update", {"queue": second, "name": "taken"}).code == "400/801"
+    assert api("queues.update", queue=first, name="taken", tags=["t"])["updated"] == 1
 
 
 def test_queues_that_do_not_exist_are_told_apart(api):

@@ -299,13 +299,17 @@ def test_models_that_others_use_outlive_the_task_that_made_them(api):
 
 def test_projects_grow_their_parents_and_are_made_once(api):
     inner = api("projects.create", name="top/middle/inner", description="d")["id"]
-    assert api("projects.create", name="top/middle/inner")["id"] == inner
+    for name in ("top/middle/inner", " top / middle / inner ", "top/middle", "top"):
+        answer = api.ask("projects.create", {"name": name})
+        assert (answer.code, "already exists" in answer.meta["result_msg"]) == ("400/801", True)
     by_name = api("projects.get_all", name="^top/middle/inner$", only_fields=["id"], search_hidden=True)
     assert by_name["projects"] == [{"id": inner}]
     found = api("projects.get_by_id", project=inner)["project"]
     assert (found["basename"], found["description"], len(found["path"])) == ("inner", "d", 2)
     assert [p["name"] for p in api("projects.get_all", name="^top", shallow_search=True)["projects"]] == ["top"]
     middle = found["path"][1]
+    api("projects.create", name="top/taken")
+    assert api.ask("projects.update", {"project": middle, "name": "top/taken"}).code == "400/801"
     api("projects.update", project=middle, name="top/centre")
     assert api("projects.get_by_id", project=inner)["project"]["name"] == "top/centre/inner"
     assert api.ask("projects.get_by_id", {"project": "none"}).code == "400/401"

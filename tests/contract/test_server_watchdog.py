@@ -2,68 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
-
 import pytest
+from server_core import ServerCore
 
-from hpc_agent.redact import Secret
-from hpc_agent.server.dispatch import Dispatcher
-from hpc_agent.server.identity import Authenticator, Identity, Keys
-from hpc_agent.server.requests import Incoming
-from hpc_agent.server.services import ENDPOINTS
-from hpc_agent.server.store.connection import Store
-from hpc_agent.server.watchdog import MESSAGE, sweep
-
-
-class Clock:
-    """Stands still until it is moved."""
-
-    def __init__(self):
-        self.time = datetime(2030, 1, 1, tzinfo=timezone.utc)
-
-    def now(self):
-        return self.time
-
-    def monotonic(self):
-        return self.time.timestamp()
-
-    def sleep(self, seconds):
-        self.time += timedelta(seconds=seconds)
-
-    def wait(self, event, seconds):
-        self.sleep(seconds)
-        return event.is_set()
-
-
-class Server:
-    """The server without HTTP."""
-
-    def __init__(self, folder):
-        import msgspec
-
-        self.clock = Clock()
-        self.store = Store(folder / "server.db")
-        identity = Identity("user", "name")
-        self.authenticator = Authenticator(Keys("a", Secret("s"), Secret("k" * 32)), identity, self.clock)
-        self._dispatcher = Dispatcher(self.store, self.authenticator, ENDPOINTS, self.clock)
-        self._token = self.authenticator.issue(identity, timedelta(days=30))
-        self._json = msgspec.json
-
-    def __call__(self, action, **fields):
-        admitted = self._dispatcher.admit(action, f"Bearer {self._token}")
-        answer = self._dispatcher.answer(Incoming(action, body=self._json.encode(fields)), admitted)
-        answer = self._json.decode(answer.body)
-        assert answer["meta"]["result_code"] == 200, answer["meta"]
-        return answer["data"]
-
-    def sweep(self, **later):
-        self.clock.time += timedelta(**later)
-        return sweep(self.store, self.clock.now())
+from hpc_agent.server.watchdog import MESSAGE
 
 
 @pytest.fixture
 def server(tmp_path):
-    made = Server(tmp_path)
+    made = ServerCore(tmp_path)
     yield made
     made.store.close()
 
@@ -118,11 +65,3 @@ def test_a_stop_request_to_a_worker_gone_for_long_stops_the_task_at_once(server)
     server.clock.sleep(601)
     server("tasks.stop", task=task)
     assert server("tasks.get_by_id", task=task)["task"]["status"] == "stopped"
-
-
-def test_tokens_expire(server):
-    token = server.authenticator.issue(Identity("user", "name"), timedelta(hours=1))
-    server.authenticator.by_token(f"Bearer {token}")
-    server.clock.sleep(3601)
-    with pytest.raises(Exception, match="expired"):
-        server.authenticator.by_token(f"Bearer {token}")

@@ -21,6 +21,7 @@ from hpc_agent.config.settings import ApiSettings
 from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.schedule import DAYS
 from hpc_agent.domain.status import TaskStatus
+from hpc_agent.errors import AuthError
 from hpc_agent.redact import Secret
 from hpc_agent.schedulers.local_jobs import JobsFolder
 
@@ -337,6 +338,46 @@ import time; time.sleep(300)
         for supervisor in _supervisors(machine):
             assert token not in Path(f"/proc/{supervisor}/cmdline").read_text()
             assert token not in Path(f"/proc/{supervisor}/environ").read_text()
+
+    def test_it_gets_credentials_of_its_own_that_end_with_it(self, machine: Site) -> None:
+        other = machine.bare_task("print(1)", enqueue=False)
+        text = """
+import base64, json, os, urllib.error, urllib.request
+api = json.load(open(os.environ["CLEARML_CONFIG_FILE"]))["api"]
+keys = api["credentials"]
+def call(action, authorization, **fields):
+    request = urllib.request.Request(f"{api['api_server']}/{action}", json.dumps(fields).encode())
+    request.add_header("Authorization", authorization)
+    request.add_header("Content-Type", "application/json")
+    try:
+        return json.load(urllib.request.urlopen(request))
+    except urllib.error.HTTPError as error:
+        return {"data": error.code}
+pair = base64.b64encode(f"{keys['access_key']}:{keys['secret_key']}".encode()).decode()
+token = "Bearer " + call("auth.login", "Basic " + pair)["data"]["token"]
+print("access_key", keys["access_key"])
+print("own", call("tasks.update", token, task=os.environ["CLEARML_TASK_ID"], comment="mine")["data"]["updated"])
+print("other", call("tasks.update", token, task="OTHER", comment="mine")["data"])
+print("begun", flush=True)
+""".replace("OTHER", other)
+        task = machine.bare_task(text)
+        machine.daemon()
+        assert ended(machine, task) is TaskStatus.COMPLETED
+        assert (seen(machine, task, "own"), seen(machine, task, "other")) == ("1", "403")
+        assert seen(machine, task, "access_key") != machine.client.session.settings.access_key
+        [conf] = (machine.root / "runs" / task).glob("*/owner.conf")
+        assert conf.stat().st_mode & 0o777 == 0o600
+        keys = json.loads(conf.read_text())["api"]["credentials"]
+        assert keys["access_key"] == seen(machine, task, "access_key")
+        left = Client(
+            ApiSettings(
+                api_server=machine.client.session.settings.api_server,
+                access_key=keys["access_key"],
+                secret_key=Secret(keys["secret_key"]),
+            )
+        )
+        with pytest.raises(AuthError, match="has ended"):
+            left.session.call("tasks.update", {"task": task, "comment": "afterwards"})
 
     def test_a_server_without_owners_tokens_is_refused_at_the_start(self, machine: Site) -> None:
         # What stands in between drops the header that asks for them.

@@ -22,11 +22,13 @@ AWAY = "away"
 """A proxy says that nobody is there."""
 EMPTY = "empty"
 """The list in the answer is empty."""
+EMPTY_ONCE = "empty once"
+"""As EMPTY for the first call: what is listed came into being in this moment."""
 
 
 @contextmanager
 def faulty_server(url: str, faults: dict[str, str]) -> Iterator[str]:
-    """The address of a server that stands before ``url``. ``faults``: action → REFUSED, LOST or LOST_ONCE; after
+    """The address of a server that stands before ``url``. ``faults``: action → one of these words; after
     ``action <task>`` only where that task is asked for."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -46,7 +48,9 @@ def faulty_server(url: str, faults: dict[str, str]) -> Iterator[str]:
                     del faults[action]
                 self.close_connection = True
                 return
-            content = emptied(answer.json()) if fault == EMPTY else answer.content
+            if fault == EMPTY_ONCE:
+                del faults[action]
+            content = emptied(answer.json()) if fault in (EMPTY, EMPTY_ONCE) else answer.content
             self._answer(answer.status_code, content)
 
         def _passed_on(self) -> dict[str, str]:

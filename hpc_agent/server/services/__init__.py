@@ -9,6 +9,7 @@ from hpc_agent.server.services import (
     auth,
     events_read,
     events_write,
+    keys,
     models,
     projects,
     queues,
@@ -23,6 +24,7 @@ from hpc_agent.server.services import (
 
 _SERVICES = (
     *auth.services,
+    keys.service,
     queues.service,
     workers.service,
     tasks_read.service,

@@ -17,8 +17,7 @@ def insert_task(call: Call, **fields: Any) -> str:
         raise invalid("a task needs a name")
     task: Document = {
         "id": new_id(),
-        "user": call.identity.user,
-        "company": call.identity.company,
+        **call.owner,
         "created": call.time,
         "last_update": call.time,
         "last_change": call.time,

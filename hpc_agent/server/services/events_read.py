@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from hpc_agent.server.action import Access, Answer, Call, Int64, Json, Request, Service
+from hpc_agent.server.action import Access, Answer, Call, Ids, Int64, Json, Request, Service
 from hpc_agent.server.fault import invalid
 from hpc_agent.server.services.transitions import existing_task
 from hpc_agent.server.store import events
@@ -49,20 +49,23 @@ class MetricVariants(Request, frozen=True):
     variants: list[str] = []
 
 
+MetricFilter = Annotated[list[MetricVariants], msgspec.Meta(max_length=1000)]
+
+
 class HistogramRequest(OwnerRequest, frozen=True):
     key: Literal["iter", "timestamp", "iso_time"] = "iter"
     samples: int = _DEFAULT_SAMPLES
-    metrics: list[MetricVariants] = []
+    metrics: MetricFilter = []
 
 
 class SingleValuesRequest(Request, frozen=True):
-    tasks: list[str]
+    tasks: Ids
     model_events: bool = False
 
 
 class PlotsRequest(OwnerRequest, frozen=True):
     iters: BatchSize = 1
-    metrics: list[MetricVariants] = []
+    metrics: MetricFilter = []
 
 
 class TaskMetric(Request, frozen=True):
@@ -72,7 +75,7 @@ class TaskMetric(Request, frozen=True):
 
 
 class ImagesRequest(Request, frozen=True):
-    metrics: list[TaskMetric]
+    metrics: Annotated[list[TaskMetric], msgspec.Meta(max_length=100)]
     iters: BatchSize = 1
     navigate_earlier: bool = True
     refresh: bool = False

@@ -21,6 +21,8 @@ service = Service("events")
 
 _LOCKED = frozenset({TaskStatus.PUBLISHED.value, TaskStatus.PUBLISHING.value})
 _LATEST_MOMENT = 2.0**53
+_MOST_LATEST = 5000
+"""Metrics and variants whose latest figures stand on a task, which is read and written as a whole; all are stored."""
 
 
 class _Event(Request, frozen=True):
@@ -190,11 +192,15 @@ def _note(call: Call, touched: Iterable[str], scalars: list[Scalar], reports: li
 def _latest(metrics: Json, scalars: list[Scalar]) -> Json:
     """``{md5(metric): {md5(variant): {metric, variant, value, min_value, max_value, …}}}``, as clients look it up."""
     result = {key: dict(variants) for key, variants in metrics.items()}
+    shown = sum(map(len, result.values()))
     for scalar in sorted(scalars, key=lambda s: s.iter):
         if scalar.value != scalar.value:
             continue
+        old = result.get(_key(scalar.metric), {}).get(_key(scalar.variant), {})
+        if not old and shown >= _MOST_LATEST:
+            continue
+        shown += 0 if old else 1
         variants = result.setdefault(_key(scalar.metric), {})
-        old = variants.get(_key(scalar.variant), {})
         new = {**old, "metric": scalar.metric, "variant": scalar.variant, "value": scalar.value}
         if not old or scalar.value < old["min_value"]:
             new |= {"min_value": scalar.value, "min_value_iteration": scalar.iter}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hpc_agent.server import listing
-from hpc_agent.server.action import Access, Answer, Call, Int64, Json, Request, Service, given
+from hpc_agent.server.action import Access, Answer, Call, Ids, Int64, Json, Request, Service, given
 from hpc_agent.server.fault import Fault
 from hpc_agent.server.ids import new_id
 from hpc_agent.server.services.outputs import in_use
@@ -73,7 +73,7 @@ class DeleteRequest(ModelRequest, frozen=True):
 
 
 class ManyRequest(Request, frozen=True):
-    ids: list[str]
+    ids: Ids
 
 
 _FIELDS = {
@@ -128,8 +128,7 @@ def _by_key(metadata: list[Json] | Json) -> Json:
 def _insert(call: Call, **fields: Any) -> str:
     model = {
         "id": new_id(),
-        "user": call.identity.user,
-        "company": call.identity.company,
+        **call.owner,
         "created": call.time,
         "last_update": call.time,
         "ready": True,

@@ -9,7 +9,7 @@ from hpc_agent.server.ids import new_id
 from hpc_agent.server.store import query as q
 from hpc_agent.server.store.documents import Document, models, projects, tasks
 from hpc_agent.server.store.query import Query
-from hpc_agent.wire.errors import INVALID_PROJECT_ID, PROJECT_HAS_TASKS
+from hpc_agent.wire.errors import INVALID_PROJECT_ID, NAME_TAKEN, PROJECT_HAS_TASKS
 
 service = Service("projects")
 _DEPTH = 10
@@ -52,25 +52,35 @@ def existing_project(call: Call, project: str) -> Document:
 
 def project_named(call: Call, name: str, **fields: object) -> str:
     """The id of the project of exactly this name; created, parents first, where missing."""
+    parts = _parts(name)
+    return _present(call, parts) or _insert(call, parts, **fields)
+
+
+def _parts(name: str) -> list[str]:
     parts = [part.strip() for part in name.split("/")]
     if not all(parts):
         raise invalid("a project's name is made of non-empty parts between slashes", name=name)
     if len(parts) > _DEPTH:
         raise invalid(f"projects can be nested {_DEPTH} deep at most", name=name)
-    full = "/".join(parts)
-    condition = q.compare(q.field(projects.table, "name"), "=", full)
-    if found := projects.find(call.db, Query((condition,), fields=("name",))):
-        return str(found[0]["id"])
+    return parts
+
+
+def _present(call: Call, parts: list[str]) -> str | None:
+    named = q.compare(q.field(projects.table, "name"), "=", "/".join(parts))
+    found = projects.find(call.db, Query((named,), fields=("name",)))
+    return str(found[0]["id"]) if found else None
+
+
+def _insert(call: Call, parts: list[str], **fields: object) -> str:
     parent = project_named(call, "/".join(parts[:-1])) if len(parts) > 1 else None
     above = existing_project(call, parent).get("path", []) if parent else []
     project = {
         "id": new_id(),
-        "name": full,
+        "name": "/".join(parts),
         "basename": parts[-1],
         "parent": parent,
         "path": [*above, parent] if parent else [],
-        "user": call.identity.user,
-        "company": call.identity.company,
+        **call.owner,
         "created": call.time,
         "last_update": call.time,
         "description": "",
@@ -97,9 +107,11 @@ def get_by_id(request: ProjectRequest, call: Call) -> Answer:
 
 @service.action(CreateRequest, Access.WRITE)
 def create(request: CreateRequest, call: Call) -> Answer:
-    """Asked twice for the same name it answers the same id: two scripts starting together share their project."""
+    parts = _parts(request.name)
+    if _present(call, parts):
+        raise Fault(NAME_TAKEN, name=request.name)
     fields = given(request, ("description", "tags", "system_tags", "default_output_destination"))
-    return {"id": project_named(call, request.name, **fields)}
+    return {"id": _insert(call, parts, **fields)}
 
 
 @service.action(UpdateRequest, Access.WRITE)
@@ -117,9 +129,8 @@ def _renamed(call: Call, project: Document, name: str) -> Json:
     old = project["name"]
     if name.rpartition("/")[0] != old.rpartition("/")[0] or not name.rpartition("/")[2].strip():
         raise invalid("a rename keeps the project in its parent", name=name)
-    taken = q.compare(q.field(projects.table, "name"), "=", name)
-    if name != old and projects.find(call.db, Query((taken,), fields=("name",))):
-        raise invalid("there is a project of this name already", name=name)
+    if name != old and _present(call, _parts(name)):
+        raise Fault(NAME_TAKEN, name=name)
     inside = q.holds(q.field(projects.table, "path"), project["id"])
     for child in projects.find(call.db, Query((inside,), fields=("name",))):
         projects.update(call.db, child["id"], {"name": name + child["name"].removeprefix(old)})

@@ -18,6 +18,7 @@ from hpc_agent.server.store.query import Query
 from hpc_agent.wire.errors import (
     INVALID_QUEUE_ID,
     MULTIPLE_DEFAULT_QUEUES,
+    NAME_TAKEN,
     NO_DEFAULT_QUEUE,
     QUEUE_NOT_EMPTY,
     TASK_ALREADY_QUEUED,
@@ -85,16 +86,18 @@ def existing_queue(call: Call, queue: str) -> Document:
 
 
 def create_queue(call: Call, name: str, **fields: object) -> str:
-    """The id of the queue of this name, made where there is none: daemons that start together share their queue."""
+    """The id of a new queue.
+
+    Raises:
+        Fault: 400/801, there is a queue of this name.
+    """
     if not name.strip():
         raise invalid("a queue needs a name")
-    if present := queue_named(call, name):
-        return present
+    refuse_taken_name(call, name)
     queue = {
         "id": new_id(),
         "name": name,
-        "user": call.identity.user,
-        "company": call.identity.company,
+        **call.owner,
         "created": call.time,
         "last_update": call.time,
         "tags": [],
@@ -110,6 +113,15 @@ def queue_named(call: Call, name: str) -> str | None:
     named = q.compare(q.field(queues.table, "name"), "=", name)
     found = queues.find(call.db, Query((named,), order_by=("created",), fields=("id",), limit=1))
     return str(found[0]["id"]) if found else None
+
+
+def refuse_taken_name(call: Call, name: str) -> None:
+    """
+    Raises:
+        Fault: 400/801.
+    """
+    if queue_named(call, name):
+        raise Fault(NAME_TAKEN, name=name)
 
 
 def default_queue(call: Call) -> Document:
@@ -174,7 +186,9 @@ def create(request: CreateRequest, call: Call) -> Answer:
 
 @service.action(UpdateRequest, Access.WRITE)
 def update(request: UpdateRequest, call: Call) -> Answer:
-    existing_queue(call, request.queue)
+    queue = existing_queue(call, request.queue)
+    if request.name is not None and request.name != queue["name"]:
+        refuse_taken_name(call, request.name)
     changes = given(request, ("name", "display_name", "tags", "system_tags", "metadata"))
     updated = queues.update(call.db, request.queue, {**changes, "last_update": call.time})
     return {"updated": updated, "fields": changes}

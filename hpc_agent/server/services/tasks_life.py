@@ -7,14 +7,16 @@ from typing import Any
 
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.server.action import Access, Answer, Call, Request, Service
+from hpc_agent.server.authorization import may, owns
 from hpc_agent.server.fault import Fault, invalid
+from hpc_agent.server.roles import Kind
 from hpc_agent.server.services.outputs import drop_models_of
-from hpc_agent.server.services.queues import create_queue, default_queue, existing_queue
+from hpc_agent.server.services.queues import create_queue, default_queue, existing_queue, queue_named
 from hpc_agent.server.services.transitions import change_status, existing_task
 from hpc_agent.server.services.workers import watched
-from hpc_agent.server.store import entries, events
+from hpc_agent.server.store import credentials, entries, events
 from hpc_agent.server.store.documents import Document, models, queues, tasks
-from hpc_agent.wire.errors import INVALID_TASK_STATUS, TASK_ALREADY_QUEUED
+from hpc_agent.wire.errors import INVALID_TASK_STATUS, NO_PERMISSION, TASK_ALREADY_QUEUED
 
 service = Service("tasks")
 
@@ -124,7 +126,9 @@ def publish(request: PublishRequest, call: Call) -> Answer:
     task = existing_task(call, request.task, ("status", "models"))
     outputs = task.get("models", {}).get("output") or []
     if request.publish_model and outputs:
-        models.update(call.db, str(outputs[-1].get("model")), {"ready": True})
+        model = str(outputs[-1].get("model"))
+        if owns(call, Kind.MODEL, model):
+            models.update(call.db, model, {"ready": True})
     return _publish(request, call, task)
 
 
@@ -169,6 +173,9 @@ def enqueue(request: EnqueueRequest, call: Call) -> Answer:
         execution=execution,
         system_tags=[tag for tag in task["system_tags"] if tag != _DEVELOPMENT],
     )
+    if status.is_final:
+        # It runs anew: what an earlier run of it was let in with must not come to life again.
+        credentials.remove_of_task(call.db, request.task)
     entries.remove_everywhere(call.db, request.task)
     entries.append(call.db, queue, request.task, call.time)
     queues.update(call.db, queue, {"last_update": call.time})
@@ -184,7 +191,13 @@ def _target(request: EnqueueRequest, call: Call) -> str:
         raise invalid("give either queue or queue_name")
     if request.queue:
         return str(existing_queue(call, request.queue)["id"])
-    return create_queue(call, request.queue_name) if request.queue_name else str(default_queue(call)["id"])
+    if not request.queue_name:
+        return str(default_queue(call)["id"])
+    if present := queue_named(call, request.queue_name):
+        return present
+    if not may(call, "queues.create"):
+        raise Fault(NO_PERMISSION, "there is no such queue, and these credentials make none", name=request.queue_name)
+    return create_queue(call, request.queue_name)
 
 
 @service.action(DequeueRequest, Access.WRITE)
@@ -220,6 +233,7 @@ def reset(request: ResetRequest, call: Call) -> Answer:
     if not request.force and task["status"] == TaskStatus.PUBLISHED.value:
         raise Fault(INVALID_TASK_STATUS, "a published task cannot be reset", task=request.task)
     dequeued = entries.remove_everywhere(call.db, request.task)
+    credentials.remove_of_task(call.db, request.task)
     removed_events = events.delete_for_task(call.db, request.task)
     deleted_models = drop_models_of(call, request.task) if request.delete_output_models else 0
     answer = change_status(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hpc_agent.server import listing
-from hpc_agent.server.action import Answer, Call, Json, Request, Service
+from hpc_agent.server.action import Answer, Call, Ids, Json, Request, Service
 from hpc_agent.server.services.transitions import existing_task
 from hpc_agent.server.store import query as q
 from hpc_agent.server.store.documents import tasks
@@ -18,7 +18,7 @@ class ByIdRequest(Request, frozen=True):
 
 
 class TasksRequest(Request, frozen=True):
-    tasks: list[str]
+    tasks: Ids
 
 
 class ConfigurationsRequest(TasksRequest, frozen=True):

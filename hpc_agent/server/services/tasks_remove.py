@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.server.action import Access, Answer, Call, Request, Service
+from hpc_agent.server.action import Access, Answer, Call, Ids, Request, Service
 from hpc_agent.server.fault import Fault
 from hpc_agent.server.services.outputs import drop_models_of
 from hpc_agent.server.services.transitions import existing_task
-from hpc_agent.server.store import entries, events
+from hpc_agent.server.store import credentials, entries, events
 from hpc_agent.server.store.documents import tasks
 from hpc_agent.wire.errors import TASK_CANNOT_BE_DELETED
 
@@ -23,13 +23,13 @@ class DeleteRequest(Request, frozen=True):
 
 
 class ArchiveRequest(Request, frozen=True):
-    tasks: list[str]
+    tasks: Ids
     status_reason: str = ""
     status_message: str = ""
 
 
 class ManyRequest(Request, frozen=True):
-    ids: list[str]
+    ids: Ids
 
 
 @service.action(DeleteRequest, Access.WRITE)
@@ -40,6 +40,7 @@ def delete(request: DeleteRequest, call: Call) -> Answer:
     deleted_models = drop_models_of(call, request.task) if request.delete_output_models else 0
     entries.remove_everywhere(call.db, request.task)
     events.delete_for_task(call.db, request.task)
+    credentials.remove_of_task(call.db, request.task)
     return {"deleted": bool(tasks.delete(call.db, request.task)), "deleted_models": deleted_models}
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from datetime import datetime, timedelta
 from typing import Any
 
+from hpc_agent.server import listing
 from hpc_agent.server.action import Access, Answer, Call, Int64, Json, Name, Request, Service, iso
-from hpc_agent.server.fault import Fault, invalid
+from hpc_agent.server.fault import Fault
 from hpc_agent.server.store import entries
 from hpc_agent.server.store import query as q
 from hpc_agent.server.store.connection import Session
-from hpc_agent.server.store.documents import Document, projects, queues, tasks, workers
+from hpc_agent.server.store.documents import Document, projects, queues, tasks, users, workers
 from hpc_agent.server.store.query import Query
 from hpc_agent.wire.errors import INVALID_WORKER_ID
 
@@ -69,8 +69,7 @@ def _save(call: Call, worker: str, **fields: Any) -> None:
         call.db,
         {
             "id": worker,
-            "user": call.identity.user,
-            "company": call.identity.company,
+            **call.owner,
             "register_time": call.time,
             "register_timeout": _DEFAULT_TIMEOUT,
             "queues": [],
@@ -118,17 +117,13 @@ def status_report(request: ReportRequest, call: Call) -> Answer:
 
 @service.action(GetAllRequest)
 def get_all(request: GetAllRequest, call: Call) -> Answer:
-    conditions = [q.holds(q.field(workers.table, "tags"), tag) for tag in request.tags]
-    conditions += [q.holds(q.field(workers.table, "system_tags"), tag) for tag in request.system_tags]
+    wanted = {"tags": request.tags, "system_tags": request.system_tags}
+    conditions = [q.holds_all(q.field(workers.table, name), tags) for name, tags in wanted.items() if tags]
     if 0 < request.last_seen < 10**9:
         since = iso(call.now - timedelta(seconds=request.last_seen))
         conditions.append(q.compare(q.field(workers.table, "last_activity_time"), ">=", since))
     if request.worker_pattern:
-        try:
-            re.compile(request.worker_pattern)
-        except re.error as error:
-            raise invalid(f"worker_pattern is not a regular expression ({error})") from None
-        conditions.append(q.matches(q.field(workers.table, "id"), request.worker_pattern))
+        conditions.append(listing.match(workers.table, "id", request.worker_pattern))
     found = workers.find(call.db, Query(tuple(conditions), order_by=("id",)))
     return {"workers": [_shown(call, worker) for worker in found if not _expired(worker, call.now)]}
 
@@ -138,13 +133,13 @@ _REFERENCES = frozenset({"task", "queue", "queues", "runtime_properties", "machi
 
 def _shown(call: Call, worker: Document) -> Document:
     """A worker with the names of what it refers to."""
-    who = call.identity
+    user = users.get(call.db, worker.get("user", ""), ("name",)) or {"id": worker.get("user", ""), "name": ""}
     own = {name: value for name, value in worker.items() if name not in _REFERENCES}
     shown = {
         **own,
         "key": f"worker_{worker['company']}_{worker['user']}_{worker['id']}",
-        "user": {"id": who.user, "name": who.user_name},
-        "company": {"id": who.company, "name": who.company_name},
+        "user": user,
+        "company": {"id": call.identity.company, "name": call.identity.company_name},
         "queues": [queue for id in worker.get("queues", []) if (queue := _queue(call, id))],
     }
     if queue := _queue(call, worker.get("queue", "")):

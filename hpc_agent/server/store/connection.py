@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import queue
-import re
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,14 +17,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hpc_agent.clock import SYSTEM
 from hpc_agent.errors import ConfigError
+from hpc_agent.server.store.pattern import search
 from hpc_agent.server.store.schema import DOCUMENTS, REST, Table
 
 _READERS = 4
 _BUSY_SECONDS = 30.0
+_READ_SECONDS = 20.0
+_STEPS = 1000
+"""Of SQLite's machine, between two looks at the clock."""
 
 Row = tuple[Any, ...]
 Parameters = Sequence[Any] | Mapping[str, Any]
+
+
+class ReadTooLongError(Exception):
+    """A reading transaction was ended because it took too long."""
 
 
 class Session:
@@ -36,6 +44,10 @@ class Session:
 
     def rows(self, sql: str, parameters: Parameters = ()) -> list[Row]:
         return self._connection.execute(sql, parameters).fetchall()
+
+    def each(self, sql: str, parameters: Parameters = ()) -> Iterator[Row]:
+        """As ``rows``, read one by one: who stops early has not paid for the rest."""
+        yield from self._connection.execute(sql, parameters)
 
     def row(self, sql: str, parameters: Parameters = ()) -> Row | None:
         found: Row | None = self._connection.execute(sql, parameters).fetchone()
@@ -52,12 +64,14 @@ class Session:
 class Store:
     """The database file. Thread-safe."""
 
-    def __init__(self, path: Path) -> None:
-        """
+    def __init__(self, path: Path, *, read_seconds: float = _READ_SECONDS) -> None:
+        """``read_seconds``: how long a reading transaction may take; readers are few, and others wait for them.
+
         Raises:
             ConfigError: the file cannot be opened or is no database of ours.
         """
         self._path = path
+        self._read_seconds = read_seconds
         self._turn = threading.Lock()
         self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
         # SQLite would create it with the umask's mode; what users train is theirs alone.
@@ -75,6 +89,8 @@ class Store:
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA journal_mode=WAL")
+        # What is deleted is overwritten, not only forgotten.
+        connection.execute("PRAGMA secure_delete=ON")
         connection.create_function("REGEXP", 2, _matches, deterministic=True)
         return connection
 
@@ -85,12 +101,23 @@ class Store:
 
     @contextmanager
     def read(self) -> Iterator[Session]:
-        """A consistent view; waits for a free reader, never for the writer."""
+        """A consistent view; waits for a free reader, never for the writer.
+
+        Raises:
+            ReadTooLongError: it took longer than it may.
+        """
         connection = self._readers.get()
+        end = SYSTEM.monotonic() + self._read_seconds
+        connection.set_progress_handler(lambda: SYSTEM.monotonic() > end, _STEPS)
         try:
             connection.execute("BEGIN")
             yield Session(connection)
+        except sqlite3.OperationalError as error:
+            if SYSTEM.monotonic() > end:
+                raise ReadTooLongError(f"it was ended after {self._read_seconds:.0f} seconds") from error
+            raise
         finally:
+            connection.set_progress_handler(None, _STEPS)
             connection.execute("ROLLBACK")
             self._readers.put(connection)
 
@@ -107,6 +134,11 @@ class Store:
                 connection.execute("ROLLBACK")
                 raise
             connection.execute("COMMIT")
+
+    def fold(self) -> None:
+        """Write the log back into the file and empty it, so that nothing deleted stays in it."""
+        with self._turn:
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
         """Fold the log into the file and close."""
@@ -131,4 +163,4 @@ def _create_table(connection: sqlite3.Connection, table: Table) -> None:
 
 def _matches(pattern: str, text: object) -> bool:
     """SQL's ``text REGEXP pattern``: ClearML's patterns are unanchored and ignore case (wire.md 8.2)."""
-    return text is not None and re.search(pattern, str(text), re.IGNORECASE) is not None
+    return text is not None and search(pattern, str(text))

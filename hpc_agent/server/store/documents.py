@@ -66,7 +66,9 @@ class Collection:
 
     def _names(self, fields: Iterable[str]) -> Sequence[str]:
         wanted = set(fields)
-        return [name for name in self.table.fields if not wanted or name in wanted or name == "id"]
+        if not wanted:
+            return [name for name in self.table.fields if name not in self.table.hidden]
+        return [name for name in self.table.fields if name in wanted or name == "id"]
 
     def _document(self, names: Sequence[str], row: Row) -> Document:
         return {name: self._loaded(name, value) for name, value in zip(names, row, strict=True) if value is not None}

@@ -15,6 +15,10 @@ from hpc_agent.server.store.connection import Session
 
 SINGLE_VALUE = -(2**31)
 """The iteration of a value that has none."""
+MOST_OF_A_MOMENT = 10_000
+"""Chunks of one millisecond that are given out together."""
+LONGEST_ANSWER = 16 * 1024 * 1024
+"""Characters of console text after which an answer takes no more chunks."""
 
 
 @dataclass(frozen=True)
@@ -99,25 +103,66 @@ def count_chunks(db: Session, task: str) -> int:
 
 
 def chunks(db: Session, task: str, *, earlier: bool, start: int | None = None, limit: int = 100) -> list[Chunk]:
-    """Up to ``limit`` chunks before (``earlier``) or after the time ``start``, nearest first.
+    """Chunks before (``earlier``) or after the time ``start``, nearest first: ``limit``, fewer where they are long.
 
-    Chunks of the same millisecond as the last one come along, so that the next page can start at its time.
+    Chunks of the same millisecond as the last one come along (``MOST_OF_A_MOMENT`` at most), so that the next page can
+    start at its time.
     """
     direction, compare = ("DESC", "<") if earlier else ("ASC", ">")
     since = "" if start is None else f" AND timestamp {compare} ?"
-    parameters = [task] if start is None else [task, start]
-    rows = db.rows(
-        f"SELECT task, timestamp, level, worker, msg, id FROM console WHERE task = ?{since} "
+    rows = db.each(
+        f"SELECT task, timestamp, level, worker, msg FROM console WHERE task = ?{since} "
         f"ORDER BY timestamp {direction}, id {direction} LIMIT ?",
-        [*parameters, limit],
+        [task, *([] if start is None else [start]), limit + MOST_OF_A_MOMENT],
     )
-    if len(rows) == limit and rows:
-        rows += db.rows(
-            "SELECT task, timestamp, level, worker, msg, id FROM console "
-            f"WHERE task = ? AND timestamp = ? AND id {compare} ? ORDER BY id {direction}",
-            (task, rows[-1][1], rows[-1][5]),
-        )
-    return [Chunk(*row[:5]) for row in rows]
+    found: list[Chunk] = []
+    characters = 0
+    for row in rows:
+        full = len(found) >= limit or characters >= LONGEST_ANSWER
+        if full and row[1] != found[-1].timestamp:
+            break
+        found.append(Chunk(*row))
+        characters += len(row[4])
+    return found
+
+
+@dataclass(frozen=True)
+class ConsolePart:
+    """Some of a console, newest chunk first, and the place before which there is more of it."""
+
+    messages: list[str]
+    earlier: ConsolePlace | None
+
+
+@dataclass(frozen=True)
+class ConsolePlace:
+    """Between two chunks: before the one of this time and number (0: before all of this time)."""
+
+    timestamp: int
+    number: int = 0
+
+
+def console_before(db: Session, task: str, place: ConsolePlace | None, *, characters: int, most: int) -> ConsolePart:
+    """The chunks before ``place`` (the newest without one), until there are so many characters or chunks.
+
+    Of a chunk that is longer by itself only the end.
+    """
+    where = "" if place is None else " AND (timestamp, id) < (?, ?)"
+    bounds = [] if place is None else [place.timestamp, place.number]
+    messages: list[str] = []
+    last: ConsolePlace | None = None
+    total = 0
+    for timestamp, number, message in db.each(
+        f"SELECT timestamp, id, substr(msg, {-characters}) FROM console WHERE task = ?{where} "
+        "ORDER BY timestamp DESC, id DESC LIMIT ?",
+        [task, *bounds, most + 1],
+    ):
+        if total >= characters or len(messages) >= most:
+            return ConsolePart(messages, last)
+        messages.append(message)
+        last = ConsolePlace(timestamp, number)
+        total += len(message)
+    return ConsolePart(messages, None)
 
 
 def series(

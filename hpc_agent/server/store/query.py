@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import msgspec
 
 from hpc_agent.server.store.schema import Kind, Table
+
+_LONGEST_NAME = 1000
+_DEEPEST_NAME = 32
+_CONTROLS = re.compile(r"[\x00-\x1f]")
 
 
 @dataclass(frozen=True)
@@ -55,11 +60,13 @@ def field(table: Table, name: str) -> Condition:
     """The value of a field; ``a.b.c`` looks inside the JSON of ``a``.
 
     Raises:
-        UnknownFieldError: there is no top-level field of that name, or it is no object.
+        UnknownFieldError: there is no top-level field of that name, it is no object, or no path of SQLite can say it.
     """
     top, _, rest = name.partition(".")
     kind = table.fields.get(top)
     if kind is None or (rest and kind is not Kind.JSON):
+        raise UnknownFieldError(name)
+    if len(name) > _LONGEST_NAME or name.count(".") > _DEEPEST_NAME or _CONTROLS.search(name):
         raise UnknownFieldError(name)
     # With the table's name: json_each has columns of its own, ``path`` among them.
     column = f"{table.name}.{top}"
@@ -77,16 +84,36 @@ def matches(value: Condition, pattern: str) -> Condition:
 
 
 def one_of(value: Condition, choices: Sequence[object]) -> Condition:
-    # One parameter however long the list: SQLite limits their number.
-    listed = msgspec.json.encode(choices).decode()
-    return Condition(f"({value.sql} IN (SELECT value FROM json_each(?)))", (*value.parameters, listed))
+    """The value is one of these."""
+    return Condition(f"({value.sql} IN (SELECT value FROM json_each(?)))", (*value.parameters, _listed(choices)))
 
 
 def holds(value: Condition, element: str) -> Condition:
     """The JSON list has the element."""
+    return holds_any(value, [element])
+
+
+def holds_any(value: Condition, elements: Sequence[str]) -> Condition:
+    """The JSON list has at least one of the elements."""
+    return Condition(f"EXISTS (SELECT 1 {_common(value)})", (*value.parameters, _listed(elements)))
+
+
+def holds_all(value: Condition, elements: Sequence[str]) -> Condition:
+    """The JSON list has every one of the elements."""
     return Condition(
-        f"EXISTS (SELECT 1 FROM json_each({value.sql}) WHERE json_each.value = ?)", (*value.parameters, element)
+        f"((SELECT count(DISTINCT held.value) {_common(value)}) = ?)",
+        (*value.parameters, _listed(elements), len(set(elements))),
     )
+
+
+def _common(value: Condition) -> str:
+    """The elements of the JSON list that are among those of a parameter."""
+    return f"FROM json_each({value.sql}) AS held WHERE held.value IN (SELECT value FROM json_each(?))"
+
+
+def _listed(values: Sequence[object]) -> str:
+    """One parameter however long the list: SQLite limits their number, and the depth of an expression."""
+    return msgspec.json.encode(values).decode()
 
 
 def is_empty(value: Condition) -> Condition:

@@ -32,11 +32,23 @@ class Table:
     fields: Mapping[str, Kind]
     patterns: frozenset[str] = frozenset({"name"})
     """Fields whose filters are regular expressions."""
+    hidden: frozenset[str] = frozenset({"made_by"})
+    """Fields that are the server's own."""
 
 
 _T, _W, _I, _B, _J = Kind.TEXT, Kind.TIME, Kind.INTEGER, Kind.BOOL, Kind.JSON
 
-_OWNED = {"id": _T, "name": _T, "user": _T, "company": _T, "created": _W, "tags": _J, "system_tags": _J}
+_OWNED = {
+    "id": _T,
+    "name": _T,
+    "user": _T,
+    "made_by": _T,
+    "company": _T,
+    "created": _W,
+    "tags": _J,
+    "system_tags": _J,
+}
+"""``made_by``: the task whose credential made it; none where a person did."""
 
 TASKS = Table(
     "tasks",
@@ -111,6 +123,7 @@ WORKERS = Table(
     {
         "id": _T,
         "user": _T,
+        "made_by": _T,
         "company": _T,
         "ip": _T,
         "register_time": _W,
@@ -147,6 +160,23 @@ CREATE TABLE IF NOT EXISTS queue_entries (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS queue_entries_by_position ON queue_entries (queue, position);
 CREATE INDEX IF NOT EXISTS queue_entries_by_task ON queue_entries (task);
+
+CREATE TABLE IF NOT EXISTS credentials (
+    access_key TEXT PRIMARY KEY NOT NULL,
+    secret_hash TEXT NOT NULL,
+    user TEXT NOT NULL,
+    task TEXT NOT NULL,
+    label TEXT NOT NULL,
+    created TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS credentials_by_user ON credentials (user);
+CREATE INDEX IF NOT EXISTS credentials_by_task ON credentials (task);
+
+CREATE TABLE IF NOT EXISTS files (
+    name TEXT PRIMARY KEY NOT NULL,
+    user TEXT NOT NULL,
+    task TEXT NOT NULL
+);
 
 CREATE TABLE IF NOT EXISTS console (
     id INTEGER PRIMARY KEY,

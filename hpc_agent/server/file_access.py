@@ -1,0 +1,67 @@
+"""Who may store, replace and delete which file: new names are free, a file that is there is its uploader's.
+
+Clients put what belongs to a task into a folder whose name ends in its id (``project/name.<id>/artifacts/…``): what is
+in there is also the task's, whoever uploaded it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from hpc_agent.server.authorization import is_own
+from hpc_agent.server.fault import Fault
+from hpc_agent.server.identity import Identity
+from hpc_agent.server.roles import Kind
+from hpc_agent.server.store import files
+from hpc_agent.server.store.connection import Session, Store
+from hpc_agent.server.store.documents import tasks
+from hpc_agent.server.store.files import Uploader
+from hpc_agent.server.uploads import Uploads
+from hpc_agent.wire.errors import NO_PERMISSION
+
+
+class FileAccess:
+    def __init__(self, store: Store, uploads: Uploads) -> None:
+        self._store = store
+        self._uploads = uploads
+
+    def check_may_change(self, who: Identity, name: str) -> None:
+        """
+        Raises:
+            Fault: 403/20, there is such a file, and it is another's; or the caller's task has ended.
+        """
+        if who.task_ended:
+            raise Fault(NO_PERMISSION, "the task that these credentials were made for has ended", task=who.task)
+        if who.is_admin or not self._uploads.locate(name).exists():
+            return
+        with self._store.read() as db:
+            by = files.uploader(db, name)
+            if by == Uploader(who.user, who.task) or (by is not None and not who.task and by.user == who.user):
+                return
+            if any(is_own(who, Kind.TASK, task) for task in _tasks(db, name)):
+                return
+        raise Fault(
+            NO_PERMISSION, "the file is another's; only who uploaded it or an administrator may", path=name[:200]
+        )
+
+    def record(self, who: Identity, names: Iterable[str]) -> None:
+        with self._store.write() as db:
+            for name in names:
+                files.record(db, name, Uploader(who.user, who.task))
+
+    def delete(self, who: Identity, name: str) -> None:
+        """
+        Raises:
+            Fault: 403/20 as above; 404, or 400/12 for a name that no file can have.
+        """
+        name = name.strip("/")
+        self.check_may_change(who, name)
+        self._uploads.delete(name)
+        with self._store.write() as db:
+            files.forget(db, name)
+
+
+def _tasks(db: Session, name: str) -> Iterator[dict[str, object]]:
+    for part in name.split("/")[:-1]:
+        if task := tasks.get(db, part.rpartition(".")[2], ("user", "made_by")):
+            yield task

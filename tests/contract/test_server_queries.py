@@ -1,0 +1,93 @@
+"""Filters, patterns and orders that are large or hostile: an answer or a sentence, in time, never a 500."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+MANY = 3000
+
+
+@pytest.fixture(scope="module")
+def tagged(api: Any) -> str:
+    return api.task("needle", tags=["red", "green"])
+
+
+@pytest.mark.parametrize("service", ["tasks", "models", "projects", "queues", "users"])
+@pytest.mark.parametrize("field", ["id", "tags", "system_tags"])
+def test_a_filter_may_have_thousands_of_values(api: Any, service: str, field: str) -> None:
+    values = [f"value {number}" for number in range(MANY)]
+    assert api(f"{service}.get_all", **{field: values})[service] == []
+
+
+@pytest.mark.parametrize(
+    ("tags", "found"),
+    [
+        (["blue", "red"], True),
+        (["__$and", "green", "red", "red"], True),
+        (["__$and", "blue", "red"], False),
+        (["-blue"], True),
+        (["-red"], False),
+        (["__$not", "red"], False),
+        (["__$and", "red", "-blue"], True),
+        (["__$and", "red", "-green"], False),
+    ],
+)
+def test_tags_among_thousands_mean_what_they_mean_alone(api: Any, tagged: str, tags: list[str], found: bool) -> None:
+    operator = "" if "__$and" in tags else "-" if tags[0] in ("-blue", "-red", "__$not") else ""
+    noise = [] if "__$and" in tags else [f"{operator}tag {number}" for number in range(MANY)]
+    listed = api("tasks.get_all", id=[tagged], tags=[*tags, *noise])["tasks"]
+    assert [task["id"] for task in listed] == ([tagged] if found else [])
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"id": ["x"] * 60_000},
+        {"tags": ["x"] * 60_000},
+        {"_any_": {"fields": ["name"] * MANY, "pattern": "x"}},
+        {"_all_": {"fields": ["name"] * MANY, "pattern": "x"}},
+        {"order_by": ["name"] * MANY},
+        {"order_by": ["script.\0"]},
+        {"order_by": ["script." + "a." * 500 + "a"]},
+        {"only_fields": ["name"] * MANY},
+        {"created": [">=2024-01-01T00:00:00"] * MANY},
+        {f"hyperparams.{number}.x": "y" for number in range(MANY)},
+        {"hyperparams.\x01": "y"},
+    ],
+    ids=lambda request: next(iter(request)),
+)
+def test_what_is_too_much_is_refused_with_a_sentence(api: Any, request_: dict[str, Any]) -> None:
+    answer = api.ask("tasks.get_all", request_)
+    assert answer.code == "400/12"
+    assert any(word in answer.meta["result_msg"] for word in ("may have", "no such field"))
+
+
+@pytest.mark.parametrize("pattern", ["(a+)+$", "(a|a)*$", "(.*a){14}$", "(a*)*b", "(a?){40}a{40}$"])
+def test_a_pattern_that_would_backtrack_for_hours_is_answered(api: Any, pattern: str) -> None:
+    # Python's own engine takes longer for this than the age of the universe: the client would time out.
+    api.task("a" * 200 + "!")
+    assert api("tasks.get_all", name=pattern, only_fields=["id"])["tasks"] is not None
+    assert api("workers.get_all", worker_pattern=pattern)["workers"] == []
+    fields = {"fields": ["name", "comment", "script"], "pattern": pattern}
+    assert api("tasks.get_all", _any_=fields, only_fields=["id"])["tasks"] is not None
+
+
+@pytest.mark.parametrize(
+    "pattern", ["(?=x)", "(x)\\1", "x{2000}", "((x{100}){100}){100}", "[", "x" * 5000], ids=lambda text: text[:20]
+)
+@pytest.mark.parametrize("asked", ["name", "_any_", "worker_pattern"])
+def test_a_pattern_that_cannot_be_searched_with_is_refused_with_a_sentence(api: Any, pattern: str, asked: str) -> None:
+    action = "workers.get_all" if asked == "worker_pattern" else "tasks.get_all"
+    wanted = {"fields": ["name"], "pattern": pattern} if asked == "_any_" else pattern
+    answer = api.ask(action, {asked: wanted})
+    assert answer.code == "400/12"
+    assert "RE2" in answer.meta["result_msg"] or "may have 4000 characters" in answer.meta["result_msg"]
+
+
+@pytest.mark.parametrize(
+    "pattern", ["^needle$", "NEEDLE", "n..dle", "(needle|pin)", "^needle", "\\bneedle\\b", "(?i)N"]
+)
+def test_ordinary_patterns_find_what_they_always_found(api: Any, tagged: str, pattern: str) -> None:
+    assert tagged in [task["id"] for task in api("tasks.get_all", name=pattern, only_fields=["id"])["tasks"]]

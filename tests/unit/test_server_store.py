@@ -1,0 +1,37 @@
+"""The database: reading has an end, and what is deleted is gone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hpc_agent.server.store import events
+from hpc_agent.server.store.connection import ReadTooLongError, Store
+from hpc_agent.server.store.events import Chunk
+
+FOREVER = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT max(x) FROM c"
+
+
+def test_a_reader_that_takes_too_long_is_ended_and_good_again(tmp_path: Path) -> None:
+    store = Store(tmp_path / "server.db", read_seconds=0.2)
+    # More often than there are readers: none of them is lost.
+    for _ in range(6):
+        with pytest.raises(ReadTooLongError), store.read() as db:
+            db.row(FOREVER)
+    with store.read() as db:
+        assert db.row("SELECT 1") == (1,)
+    store.close()
+
+
+def test_what_is_deleted_is_in_no_file_any_more(tmp_path: Path) -> None:
+    store = Store(tmp_path / "server.db")
+    with store.write() as db:
+        events.add_chunks(db, [Chunk("task", 1, "INFO", "", "unmistakable" * 9)])
+    store.fold()
+    with store.write() as db:
+        events.delete_for_task(db, "task")
+    store.fold()
+    kept = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    store.close()
+    assert b"unmistakable" not in kept
