@@ -125,4 +125,4 @@ def running() -> Iterator[Server]:
             server.session.close()
         finally:
             process.kill()
-            process.wait()
+            process.communicate()
