@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpc_agent.sources.changes import changed_files, is_patch, mend_future_imports, named_files
+from hpc_agent.sources.changes import is_patch, mend_future_imports, read_patch
 
 PATCH = """diff --git a/old.py b/old.py
 --- a/old.py
@@ -51,8 +51,10 @@ def test_only_what_begins_like_one_is_a_patch(text: str, patch: bool) -> None:
 
 
 def test_old_side_names_what_must_be_there() -> None:
-    assert changed_files(PATCH) == ["old.py", 'wé "q".py', "with space.py"]
-    assert named_files(PATCH) == {"old.py", "new.py", 'wé "q".py', "with space.py"}
+    patch = read_patch(PATCH)
+    assert patch.old == ("old.py", 'wé "q".py', "with space.py")
+    assert patch.files == {"old.py", "new.py", 'wé "q".py', "with space.py"}
+    assert patch.created == {"new.py"}
 
 
 INIT = "try: from allegroai import Task\nexcept ImportError: from clearml import Task\n" \

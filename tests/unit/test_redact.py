@@ -40,7 +40,9 @@ def test_secret_assignments_are_hidden() -> None:
     assert without_secrets("API_KEY=abc LR=1") == f"API_KEY={redact.HIDDEN} LR=1"
 
 
-@pytest.mark.parametrize("piece", ["a", "a:", "a@", "a/", "://", "a://", "a://@", "a=", 'a="', "+", "https://u:p/", "A_"])
+@pytest.mark.parametrize(
+    "piece", ["a", "a:", "a@", "a/", "://", "a://", "a://@", "a=", 'a="', "+", "https://u:p/", "A_"]
+)
 def test_long_texts_are_read_in_one_pass(piece: str) -> None:
     # With steps that grow with the square of the length this takes an hour, and runs into pytest's limit.
     assert "SECRET" not in without_secrets(piece * 200_000 + " https://u:SECRET@h/x")
