@@ -155,7 +155,7 @@ def _imports_from(script: Script, files: RequirementFiles) -> str:
 
 
 def _implied(script: Script) -> Sequence[str]:
-    """A notebook is converted by what must then be there."""
+    """A notebook is run by IPython, and some ask for what Jupyter has beside it."""
     if re.search(r"\.ipynb(\s|$)", script.entry_point):
         return ("nbconvert", "ipython")
     return ()
