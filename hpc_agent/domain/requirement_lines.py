@@ -53,18 +53,22 @@ class Option:
         return f"{self.name} {self.value}".strip()
 
 
-def decoded(data: bytes) -> str:
-    """The text of a requirements file, its encoding found as pip finds it; undecodable bytes are replaced."""
+def decoded(data: bytes, *, errors: str = "replace") -> str:
+    """The text of a requirements file, its encoding found as pip finds it; ``errors`` as for ``bytes.decode``."""
     for bom, encoding in _BOMS:
         if data.startswith(bom):
-            return data[len(bom) :].decode(encoding, "replace")
+            return data[len(bom) :].decode(encoding, errors)
     for line in data.split(b"\n", 2)[:2]:
         if line.startswith(b"#") and (match := _CODING.search(line[:200])):
             try:
-                return data.decode(match[1].decode("ascii"), "replace")
-            except (LookupError, UnicodeDecodeError):
+                return data.decode(match[1].decode("ascii"), errors)
+            except LookupError:
                 break
-    return data.decode("utf-8", "replace")
+    return data.decode("utf-8", errors)
+
+
+def without_comment(line: str) -> str:
+    return _COMMENT.sub("", line).strip()
 
 
 def logical_lines(text: str) -> Iterator[str]:
@@ -81,10 +85,10 @@ def logical_lines(text: str) -> Iterator[str]:
         if line.endswith("\\") and not line.lstrip().startswith("#"):
             pieces.append(line[:-1])
             continue
-        if plain := _COMMENT.sub("", " ".join([*pieces, line])).strip():
+        if plain := without_comment(" ".join([*pieces, line])):
             yield plain
         pieces = []
-    if pieces and (plain := _COMMENT.sub("", " ".join(pieces)).strip()):
+    if pieces and (plain := without_comment(" ".join(pieces))):
         yield plain
 
 
@@ -129,7 +133,7 @@ def _unusable(name: str) -> str:
         return f"{name} needs a value"
     if not name.startswith("-"):
         return f"{name!r} follows an option and is none: pip allows options only there"
-    return f"the option {name} has no place in a requirements file that is used here"
+    return f"pip knows no such option in a requirements file: {name}"
 
 
 def requirement_and_hashes(line: str) -> tuple[str, tuple[str, ...]]:

@@ -4,7 +4,7 @@ printed. Its text is handed to the task's own Python with ``-c``, so it stands a
 
 from __future__ import annotations
 
-RUNNER = '''\
+RUNNER = """\
 import json, sys
 
 def main(path):
@@ -36,7 +36,7 @@ def main(path):
 
 sys.argv = sys.argv[1:]
 main(sys.argv[0])
-'''
+"""
 
 
 def command(python: list[str], notebook: str, arguments: tuple[str, ...]) -> list[str]:
