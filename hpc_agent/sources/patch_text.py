@@ -137,7 +137,8 @@ def _sections(text: str) -> tuple[list[_Section], list[str]]:
         elif line.startswith("--- ") and lines[number + 1 : number + 2] and lines[number + 1].startswith("+++ "):
             if not sections or sections[-1].lines[-1].startswith(("+", "-", " ", "\\", "@")):
                 sections.append(_Section())  # diff(1) prints no other header
-            sections[-1].old = "" if sections[-1].created else _name(line)
+            if not (sections[-1].created or sections[-1].renamed):
+                sections[-1].old = _name(line)
         elif line.startswith("Submodule "):
             submodules.append(line)
             continue
@@ -188,7 +189,7 @@ def _quote_end(text: str) -> int:
 
 def _look_at(line: str, section: _Section) -> None:
     """Take what a header line says of its file."""
-    if line.startswith("+++ "):
+    if line.startswith("+++ ") and not section.renamed:
         section.new = _name(line)
     elif line.startswith("new file mode "):
         section.created, section.old = True, ""
