@@ -36,6 +36,8 @@ class Project:
     installs_itself: bool = False
     has_table: bool = True
     """Whether it has dependencies of its own, not groups alone."""
+    has_indexes: bool = False
+    """Whether it names package indexes that are for all its packages."""
 
     @property
     def folder(self) -> str:
@@ -75,7 +77,8 @@ def _in_folder(folder: str, texts: Mapping[str, str]) -> tuple[Project | None, t
     buildable = "build-system" in content
     if (poetry := _table(tool, "poetry")) and _of_poetry(poetry, content):
         _refuse_variables(path, poetry, _table(content, "project"))
-        return Project(path, "poetry", (), buildable and poetry.get("package-mode", True) is not False), ()
+        itself = buildable and poetry.get("package-mode", True) is not False
+        return Project(path, "poetry", (), itself, has_indexes=_for_all(poetry.get("source"))), ()
     uv = _table(tool, "uv")
     groups = _default_groups(content, uv)
     if "project" in content or groups:
@@ -83,7 +86,7 @@ def _in_folder(folder: str, texts: Mapping[str, str]) -> tuple[Project | None, t
         installs = bool(uv.get("package", buildable)) and "project" in content
         notes = ("tool.uv.dev-dependencies are not installed: name them in [dependency-groups] dev",)
         return (
-            Project(path, "uv", groups, installs, "project" in content),
+            Project(path, "uv", groups, installs, "project" in content, _for_all(uv.get("index"))),
             notes if uv.get("dev-dependencies") else (),
         )
     for name in ("setup.py", "setup.cfg"):
@@ -91,6 +94,12 @@ def _in_folder(folder: str, texts: Mapping[str, str]) -> tuple[Project | None, t
         if other in texts and (name == "setup.py" or _has_metadata(texts[other])):
             return Project(other, "setuptools", (), True), ()
     return None, ()
+
+
+def _for_all(indexes: object) -> bool:
+    """Whether one of a project's indexes is not only for the packages that name it."""
+    tables = [index for index in indexes if isinstance(index, dict)] if isinstance(indexes, list) else []
+    return any(not index.get("explicit") and index.get("priority") != "explicit" for index in tables)
 
 
 def _table(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:

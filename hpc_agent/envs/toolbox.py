@@ -140,7 +140,13 @@ def as_error(
     what: str, answer: Completed, kind: type[EnvironmentBuildError] = EnvironmentBuildError
 ) -> EnvironmentBuildError:
     """An installer's failure in its own last words."""
-    words = without_secrets(answer.last_words).strip() or f"exit code {answer.returncode}"
+    words = without_secrets(_without_warnings(answer.last_words)).strip() or f"exit code {answer.returncode}"
     error = kind(f"{what}: {words}")
     error.retryable = is_away(answer.stderr)
     return error
+
+
+def _without_warnings(words: str) -> str:
+    """What a program said last, without remarks on what is no trouble; all of it if there is nothing else."""
+    telling = [line for line in words.splitlines() if not line.lstrip().lower().startswith("warning:")]
+    return "\n".join(telling) if any(line.strip() for line in telling) else words

@@ -25,6 +25,11 @@ _BEST_OF_ALL = {
     # which for download.pytorch.org is often an old copy of something else.
     "UV_INDEX_STRATEGY": "unsafe-best-match",
 }
+_FIRST_THAT_FITS = {
+    # A project that names indexes means the first of them that has a package: a public one of the same name and a
+    # higher version is another package. Those of the site may still have what the first has too old.
+    "UV_INDEX_STRATEGY": "unsafe-first-match",
+}
 # What pip has in requirements files and uv on its command line only.
 _FLAGS = {"--pre": "--prerelease=allow", "--require-hashes": ""}
 _TRUSTED = "--trusted-host "
@@ -61,12 +66,11 @@ class UvInstaller:
             EnvironmentBuildError: it cannot be read or resolved.
         """
         given = project_input.read(project, place.cwd, place.work, base, lambda words: self._uv(words, place))
-        asked = place.write("requirements.in", [*self._options(place), *lines])
+        asked = [*self._options(place), *lines]
         limits = [*constraints, *given.locked.constraints]
-        sources = ["--project", str(given.folder), *given.arguments, asked]
-        # With its own indexes the first that has a name counts: a package of the same name elsewhere is another one.
-        shared = any(line.startswith(_EXTRA_INDEX) for line in self._options(place))
-        environ = _BEST_OF_ALL if shared else {}
+        sources = ["--project", str(given.folder), *given.arguments]
+        sources += [place.write("requirements.in", asked)] if asked else []
+        environ = _FIRST_THAT_FITS if project.has_indexes else _BEST_OF_ALL
         text = self._compile([*sources, "--emit-index-annotation"], limits, base, place, environ)
         pinned = place.write("pinned.txt", _with_version(text))
         local = self._local_packages([*sources, "--constraints", pinned], base, place, environ)

@@ -6,11 +6,11 @@ from hpc_agent.envs.installer_environment import for_images, for_installers
 from hpc_agent.git_credentials import GitCredential, environment
 from hpc_agent.redact import Secret
 
-SECRETS = dict.fromkeys(
-    "CLEARML_AGENT_GIT_PASS CLEARML_API_SECRET_KEY AWS_SECRET_ACCESS_KEY GH_PAT MY_API_TOKEN OPENAI_KEY DATABASE_URL "
-    "SSHPASS JWT UV_PUBLISH_TOKEN PGPASSWORD GIT_ASKPASS GIT_CONFIG_VALUE_0 TRAINS_X".split(),
-    "SECRET",
-)
+SECRETS = {
+    **dict.fromkeys(("CLEARML_AGENT_GIT_PASS", "CLEARML_API_SECRET_KEY", "AWS_SECRET_ACCESS_KEY", "GH_PAT"), "SECRET"),
+    **dict.fromkeys(("MY_API_TOKEN", "OPENAI_KEY", "DATABASE_URL", "SSHPASS", "JWT", "UV_PUBLISH_TOKEN"), "SECRET"),
+    **dict.fromkeys(("PGPASSWORD", "GIT_ASKPASS", "GIT_CONFIG_VALUE_0", "TRAINS_X"), "SECRET"),
+}
 ELSEWHERE = (
     "PIP_TARGET",
     "PIP_PREFIX",

@@ -129,6 +129,23 @@ def test_project_or_list(kind, listed, wanted, project, lines) -> None:
     assert (found.project is not None, found.lines.requirements) == (project, lines)
 
 
+@pytest.mark.parametrize(
+    ("text", "has"),
+    [
+        (UV, False),
+        (UV + '[[tool.uv.index]]\nname = "a"\nurl = "https://a"\nexplicit = true\n', False),
+        (UV + '[[tool.uv.index]]\nname = "a"\nurl = "https://a"\n', True),
+        (POETRY + '[[tool.poetry.source]]\nname = "a"\nurl = "https://a"\npriority = "explicit"\n', False),
+        (POETRY + '[[tool.poetry.source]]\nname = "a"\nurl = "https://a"\n', True),
+        (UV + "[tool.uv]\nindex = 3\n", False),
+    ],
+)
+def test_indexes_for_all_packages_are_told_from_those_for_some(text: str, has: bool) -> None:
+    project, _ = find(files({"pyproject.toml": text}))
+    assert project is not None
+    assert project.has_indexes is has
+
+
 def test_what_says_something_about_packages_and_is_not_read_is_named() -> None:
     beside = ("environment.yml", "requirements-gpu.txt")
     notes = request(files({}, unread=beside)).notes
