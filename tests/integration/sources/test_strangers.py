@@ -4,44 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from silent_server import silent_server
 
 from hpc_agent.config.settings import GitSettings
 from hpc_agent.domain.task import Script
 from hpc_agent.errors import SourceError
 from hpc_agent.redact import Secret
 from hpc_agent.sources import git
-
-
-@contextmanager
-def silent_server() -> Iterator[str]:
-    """Takes every connection and says nothing; ``host:port``."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        taken: list[socket.socket] = []
-
-        def take() -> None:
-            while True:
-                try:
-                    taken.append(server.accept()[0])
-                except OSError:
-                    return
-
-        thread = threading.Thread(target=take)
-        thread.start()
-        try:
-            yield f"127.0.0.1:{server.getsockname()[1]}"
-        finally:
-            server.shutdown(socket.SHUT_RDWR)
-            thread.join()
-            for connection in taken:
-                connection.close()
 
 
 def hurried_git(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -135,7 +108,8 @@ def test_hosts_of_the_accounts_own_git_configuration_are_known(tmp_path: Path) -
     config = tmp_path / "gitconfig"
     config.write_text(
         '[credential "https://gitlab.lab.org"]\n\thelper = store\n[url "https://Mirror.lab.org:8443/x"]\n'
-        '\tinsteadOf = y:\n[user]\n\tname = me\n[http "https://proxied.lab.org/"]\n\tproxy = p\n[credential]\n\thelper = cache\n'
+        '\tinsteadOf = y:\n[user]\n\tname = me\n[http "https://proxied.lab.org/"]\n\tproxy = p\n'
+        "[credential]\n\thelper = cache\n"
     )
     environ = {**os.environ, "GIT_CONFIG_GLOBAL": str(config), "GIT_CONFIG_SYSTEM": os.devnull}
     assert git.named_hosts(environ) == {"gitlab.lab.org", "mirror.lab.org", "proxied.lab.org"}
