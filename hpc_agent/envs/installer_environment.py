@@ -41,7 +41,7 @@ _NAMES = frozenset(
     }
 )
 _BEGINNINGS = (
-    *("LC_", "XDG_", "UV_", "PIP_", "CMAKE_", "TORCH_CUDA_", "EBROOT", "EBVERSION"),
+    *("LC_", "XDG_", "UV_", "CMAKE_", "TORCH_CUDA_", "EBROOT", "EBVERSION"),
     *(
         "GIT_SSH",
         "GIT_SSL",
@@ -60,12 +60,13 @@ _IN_IMAGES = ("UV_", "PIP_", "SSL_CERT_FILE", *_PROXIES)
 """Beginnings of what installers in an image obey; everything else there is the image's own."""
 
 
-def for_installers(environ: Mapping[str, str]) -> dict[str, str]:
-    """The part of ``environ`` that installers get."""
+def for_installers(environ: Mapping[str, str], *, pip: bool = False) -> dict[str, str]:
+    """The part of ``environ`` that installers get; that for pip only where ``pip`` is one of them."""
+    beginnings = (*_BEGINNINGS, "PIP_") if pip else _BEGINNINGS
     kept = {
         name: value
         for name, value in environ.items()
-        if (name in _NAMES or name.startswith(_BEGINNINGS)) and not name.startswith(_ELSEWHERE)
+        if (name in _NAMES or name.startswith(beginnings)) and not name.startswith(_ELSEWHERE)
     }
     # Proxies may hold a password. All programs know the lower-case names, which no address stands for.
     proxies = {name.lower(): value for name, value in sorted(environ.items()) if name.lower() in _PROXIES}

@@ -44,7 +44,7 @@ class Toolbox:
         self._folder = folder
         self._credentials = tuple(credentials)
         self._environ = environ
-        self._env = for_installers(environ)
+        self._env = for_installers(environ, pip=packages.type == "pip")
         self._env.setdefault("UV_CACHE_DIR", str(_uv_cache(folder)))
         self._env["VIRTUALENV_OVERRIDE_APP_DATA"] = str(folder / "virtualenv")
         # A hard link to uv's cache changes whenever another build adds one: tar then finds the file it packs changed,

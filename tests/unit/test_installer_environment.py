@@ -38,7 +38,6 @@ def test_what_building_and_fetching_need_is_handed_on() -> None:
             "TMPDIR",
             "SSL_CERT_FILE",
             "UV_INDEX_URL",
-            "PIP_INDEX_URL",
             "SSH_AUTH_SOCK",
         ),
         *(
@@ -52,7 +51,8 @@ def test_what_building_and_fetching_need_is_handed_on() -> None:
             "CMAKE_PREFIX_PATH",
         ),
     }
-    assert set(for_installers(dict.fromkeys(needed, "x"))) == needed
+    assert set(for_installers(dict.fromkeys([*needed, "PIP_INDEX_URL"], "x"))) == needed
+    assert for_installers({"PIP_INDEX_URL": "x", "PIP_TARGET": "x"}, pip=True) == {"PIP_INDEX_URL": "x"}
 
 
 def test_proxies_have_names_that_no_address_of_a_package_can_stand_for() -> None:
