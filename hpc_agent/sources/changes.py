@@ -12,6 +12,8 @@ from hpc_agent.sources import git, patch_text
 from hpc_agent.sources.patch_text import Patch, PatchError
 
 _FUTURE = re.compile(r"^\s*(?:from\s+__future__\s+import|import\s+__future__)\b")
+_LONGEST_PROGRAM = 300_000
+"""Characters. Python takes 6 s to parse a megabyte that is made for it, and nobody else runs meanwhile."""
 _INJECTED = re.compile(
     r"^(?:from clearml import|try: from \w+ import Task|except ImportError: from clearml|.*\bTask\.init\()"
 )
@@ -89,7 +91,9 @@ def inside(root: Path, path: str, what: str) -> Path:
 
 
 def is_python(text: str) -> bool:
-    """Whether ``text`` is a program in Python that does anything."""
+    """Whether ``text`` is a program in Python that does anything; a very long text is taken for one."""
+    if len(text) > _LONGEST_PROGRAM:
+        return True
     try:
         return bool(ast.parse(text).body)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -101,9 +105,11 @@ def mend_future_imports(text: str) -> str:
 
     Text that compiles, or that does not begin with such a call, stays as it is.
     """
+    if "__future__" not in text or not _INJECTED.match(text) or len(text) > _LONGEST_PROGRAM:
+        return text
     try:
         compile(text, "script", "exec", dont_inherit=True)
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         if "__future__" not in str(error):
             return text
     else:

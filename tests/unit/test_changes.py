@@ -186,6 +186,8 @@ def test_injected_call_moves_below_future_imports(init: str) -> None:
         "import os\nfrom __future__ import annotations\n",  # wrong, and the user's own doing
         "def broken(:\n",
         "text with \0 in it",
+        INIT + "__future__" + "-" * 10_000,
+        "--- " * 250_000,
     ],
 )
 def test_other_text_stays_as_it_is(text: str) -> None:
