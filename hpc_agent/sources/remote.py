@@ -71,7 +71,7 @@ def resolve(repository: str, git: GitSettings, known: Collection[str] = ()) -> R
     text = repository.strip()
     if len(text) > LONGEST:
         raise SourceError(f"the repository's address has {len(text)} characters; {LONGEST} are allowed")
-    shown = without_credentials(text)
+    shown = _shortened(without_credentials(text))
     if text.startswith("-") or _TRANSPORT.match(text) or _UNPRINTABLE.search(text):
         raise SourceError(f"repository {shown!r} is refused: it is not a plain address of a git repository")
     if "://" in text:
@@ -85,6 +85,10 @@ def resolve(repository: str, git: GitSettings, known: Collection[str] = ()) -> R
     raise SourceError(
         f"repository {shown!r} is neither an address nor an absolute path: nothing can be fetched from it"
     )
+
+
+def _shortened(text: str) -> str:
+    return f"{text[:200]} …" if len(text) > 200 else text
 
 
 @dataclass(frozen=True)
@@ -114,10 +118,10 @@ def _from_text(text: str, shown: str, rules: _Rules) -> Remote:
         parts = urlsplit(text)
         scheme, host, _ = parts.scheme.lower(), parts.hostname or "", parts.port
     except ValueError as error:
-        reason = str(error).rstrip(".")
+        # Python's own words repeat what may be half of a password.
         raise SourceError(
-            f"repository {shown!r} is refused: it is no address ({reason}); what stands between host and path must be "
-            "a port, as in ssh://git@host:22/group/repository.git"
+            f"repository {shown!r} is refused: it is no address; what stands between host and path must be a port, as in "
+            "ssh://git@host:22/group/repository.git"
         ) from error
     if scheme == "git":
         raise SourceError(

@@ -86,7 +86,6 @@ def test_ssh_address_with_a_colon_before_the_group_is_taken_as_it_is_meant() -> 
         ("https://host:port/x.git", "must be a port"),
         ("git://host/x.git", "set the task's repository to the https or ssh address"),
         ("https://host/" + "x" * 5000, "characters"),
-        ("ssh://[v1.x]/x", "refused"),
     ],
 )
 def test_address_that_nothing_can_be_fetched_from_is_refused_in_a_sentence(repository: str, words: str) -> None:
