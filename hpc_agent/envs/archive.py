@@ -80,7 +80,7 @@ def _options() -> dict[int, int]:
     return {parameter.compression_level: _LEVEL, parameter.checksum_flag: 1, parameter.nb_workers: workers}
 
 
-def unpack(archive: Path, folder: Path, sha256: str = "", *, only_missing: bool = False) -> None:
+def unpack(archive: Path, folder: Path, sha256: str | None = None, *, only_missing: bool = False) -> None:
     """Unpack into the existing ``folder``; with ``only_missing`` files that are there stay as they are.
     ``sha256``: what it must be, where that is known.
 
@@ -100,17 +100,36 @@ def unpack(archive: Path, folder: Path, sha256: str = "", *, only_missing: bool 
             tar.write(piece)
 
 
-def _unpack_without_tar(archive: Path, folder: Path, sha256: str, only_missing: bool) -> None:
+def _unpack_without_tar(archive: Path, folder: Path, sha256: str | None, only_missing: bool) -> None:
     if not hasattr(tarfile, "tar_filter"):
         raise ArchiveError(f"{archive} cannot be unpacked: there is no tar on this machine, and Python is too old")
-    with (
-        closing(read(archive, sha256)) as pieces,
-        tarfile.open(fileobj=_Stream(pieces), mode="r|", bufsize=BLOCK) as tar,
-    ):
-        members = (m for m in tar if not (only_missing and not m.isdir() and os.path.lexists(folder / m.name)))
-        tar.extractall(folder, members, filter="tar")
-        for _ in pieces:
-            pass  # the rest too is part of the sum
+    try:
+        with (
+            closing(read(archive, sha256)) as pieces,
+            tarfile.open(fileobj=_Stream(pieces), mode="r|", bufsize=BLOCK) as tar,
+        ):
+            members = (m for m in tar if not (only_missing and not m.isdir() and os.path.lexists(folder / m.name)))
+            tar.extractall(folder, members, filter=_Guard())  # noqa: S202 - the guard checks each member
+            for _ in pieces:
+                pass  # the rest too is part of the sum
+    except (tarfile.TarError, KeyError) as error:
+        raise ArchiveError(f"{archive} is damaged: {error}") from error
+
+
+class _Guard:
+    """Python's own rules for archives, and hard links to nothing but files of the same archive: those tarfile follows
+    out of the folder in some versions."""
+
+    def __init__(self) -> None:
+        self._unpacked: set[str] = set()
+
+    def __call__(self, member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
+        member = tarfile.tar_filter(member, folder)
+        if member.islnk() and os.path.normpath(member.linkname) not in self._unpacked:
+            raise tarfile.LinkOutsideDestinationError(member, member.linkname)
+        if member.isreg():
+            self._unpacked.add(os.path.normpath(member.name))
+        return member
 
 
 class _Stream(RawIOBase):
@@ -131,7 +150,7 @@ class _Stream(RawIOBase):
         return data[:size]
 
 
-def read(archive: Path, sha256: str) -> Generator[bytes, None, None]:
+def read(archive: Path, sha256: str | None) -> Generator[bytes, None, None]:
     """The tar inside, in pieces; after the last one it is known to be the archive with this ``sha256``, if any.
 
     Raises:
@@ -154,7 +173,7 @@ def read(archive: Path, sha256: str) -> Generator[bytes, None, None]:
                 yield piece
         while data := source.read(BLOCK):
             digest.update(data)
-    if sha256 and digest.hexdigest() != sha256:
+    if sha256 is not None and digest.hexdigest() != sha256:
         raise ArchiveError(f"{archive} is not the archive that its manifest describes: its checksum is another")
 
 

@@ -120,8 +120,8 @@ def _from_text(text: str, shown: str, rules: _Rules) -> Remote:
     except ValueError as error:
         # Python's own words repeat what may be half of a password.
         raise SourceError(
-            f"repository {shown!r} is refused: it is no address; what stands between host and path must be a port, as in "
-            "ssh://git@host:22/group/repository.git"
+            f"repository {shown!r} is refused: it is no address; what stands between host and path must be a port, as "
+            "in ssh://git@host:22/group/repository.git"
         ) from error
     if scheme == "git":
         raise SourceError(

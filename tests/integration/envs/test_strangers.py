@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import stat
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -154,6 +156,29 @@ def test_archive_that_is_not_the_one_of_its_manifest_is_not_used(site: Any, tmp_
     with pytest.raises(EnvironmentBuildError, match="checksum"):
         site.store().use(key, site.say)
     assert not list(site.scratch.rglob("bin/python"))
+
+
+@pytest.mark.parametrize("target", ["../../outside", "{outside}"])
+def test_hard_link_in_an_archive_leads_to_no_file_outside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    """On a node without tar."""
+    outside = tmp_path / "outside"
+    outside.write_text("untouched")
+    link, over = tarfile.TarInfo("h"), tarfile.TarInfo("h")
+    link.type, link.linkname, over.size = tarfile.LNKTYPE, target.format(outside=outside), 4
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w") as tar:
+        tar.addfile(link)
+        tar.addfile(over, io.BytesIO(b"evil"))
+    packed = tmp_path / "env.tar.zst"
+    packed.write_bytes(archive.zstd.compress(plain.getvalue()))
+    folder = tmp_path / "a" / "b"
+    folder.mkdir(parents=True)
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(archive.ArchiveError):
+        archive.unpack(packed, folder)
+    assert outside.read_text() == "untouched"
 
 
 def test_environment_of_which_files_were_cleaned_is_not_mended_from_another_archive(site: Any, tmp_path: Path) -> None:
