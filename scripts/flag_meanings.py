@@ -97,8 +97,8 @@ BUILD: dict[str, Meaning] = {
     "a clone of it (`clone_task`); else it starts a shell.",
     "-O": "What is built runs with optimized byte-code.",
     "--git-user": _GIT_USER,
-    "--git-pass": "Password or token for HTTPS git remotes of the host `agent.git_host`, as `agent.git_pass`; not left in "
-    "what is built.",
+    "--git-pass": "Password or token for HTTPS git remotes of the host `agent.git_host`, as `agent.git_pass`; not left "
+    "in what is built.",
     "--log-level": "The SDK's log level in what is built.",
     "--gpus": "The GPUs that are seen while an image is built, and by what is built.",
     "--cpu-only": "None are.",
