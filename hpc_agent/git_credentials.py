@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hpc_agent.redact import Secret
 
-_USER = "HPC_AGENT_GIT_USER"
-_PASSWORD = "HPC_AGENT_GIT_PASSWORD"  # noqa: S105 (the name of a variable)
+# Lower case: installers put variables into addresses that packages name, but upper-case ones only.
+_USER = "hpc_agent_git_user"
+_PASSWORD = "hpc_agent_git_password"  # noqa: S105 (the name of a variable)
+
+SILENCE_S = 60
+"""A remote that says nothing for so long is given up: an hour's fetch is none that stands still."""
+
+PROTOCOLS = "file:http:https:ssh"
+"""What git may speak: no ``ext::``, which runs programs, and no ``git://``, which proves nothing and waits for ever."""
+
+CAREFUL_GIT: tuple[tuple[str, str], ...] = (
+    # A server that counts objects sends five bytes each five seconds (uploadpack.keepAlive).
+    ("http.lowSpeedLimit", "1"),
+    ("http.lowSpeedTime", str(SILENCE_S)),
+)
+"""Settings for every git that uses the network, ours and that of installers."""
+
+
+def ssh_command(configured: str) -> str:
+    """The ssh that git starts: it asks nothing, and gives up a server that does not answer."""
+    options = f"-oBatchMode=yes -oConnectTimeout=20 -oServerAliveInterval={SILENCE_S // 4} -oServerAliveCountMax=4"
+    return f"{configured or 'ssh'} {options}"
 
 
 @dataclass(frozen=True)
@@ -34,12 +54,22 @@ def settings_and_variables(credentials: Sequence[GitCredential]) -> tuple[list[t
     return settings, variables
 
 
-def environment(credentials: Sequence[GitCredential]) -> dict[str, str]:
-    """Variables for a git that somebody else starts (an installer). git 2.31 or newer; older ones see nothing."""
+def environment(
+    credentials: Sequence[GitCredential], further: Sequence[tuple[str, str]], inherited: Mapping[str, str]
+) -> dict[str, str]:
+    """Variables for a git that somebody else starts (an installer), with ``further`` settings and those that stand in
+    ``inherited``. git 2.31 or newer; older ones see no settings."""
     settings, variables = settings_and_variables(credentials)
-    if not settings:
-        return {}
+    settings = [*further, *_inherited_settings(inherited), *settings]
     env = {"GIT_CONFIG_COUNT": str(len(settings)), "GIT_TERMINAL_PROMPT": "0", "GIT_ASKPASS": ""}
+    env |= {"GIT_ALLOW_PROTOCOL": PROTOCOLS, "GIT_SSH_COMMAND": ssh_command(inherited.get("GIT_SSH_COMMAND", ""))}
     for number, (key, value) in enumerate(settings):
         env |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
     return env | variables
+
+
+def _inherited_settings(environ: Mapping[str, str]) -> list[tuple[str, str]]:
+    count = environ.get("GIT_CONFIG_COUNT", "")
+    names = [f"GIT_CONFIG_{{}}_{number}" for number in range(int(count) if count.isascii() and count.isdigit() else 0)]
+    pairs = [(environ.get(name.format("KEY"), ""), environ.get(name.format("VALUE"), "")) for name in names]
+    return [(key, value) for key, value in pairs if key]

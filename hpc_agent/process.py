@@ -21,12 +21,14 @@ from hpc_agent.errors import ProcessError
 
 @dataclass(frozen=True)
 class Completed:
-    """How a short program ended. Texts are decoded as UTF-8, undecodable bytes replaced."""
+    """How a short program ended. Texts are decoded as UTF-8, undecodable bytes replaced; ``output`` is stdout as it
+    came."""
 
     argv: tuple[str, ...]
     returncode: int
     stdout: str
     stderr: str
+    output: bytes = b""
 
     @property
     def ok(self) -> bool:
@@ -81,7 +83,8 @@ def run(
         raise
     finally:
         reaped(child.pid)
-    return Completed(tuple(argv), child.returncode, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
+    texts = (out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
+    return Completed(tuple(argv), child.returncode, *texts, out)
 
 
 def _close_pipes(child: subprocess.Popen[bytes]) -> None:

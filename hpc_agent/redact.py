@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
-_URL_CREDENTIALS = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s@]+@")
+# No scheme begins in the middle of a word, and none is long: each character of a text is looked at once.
+_SCHEME = re.compile(r"(?<![a-zA-Z0-9+.-])[a-zA-Z][a-zA-Z0-9+.-]{0,20}://")
+_ADDRESS_END = re.compile(r"\s")
+_AUTHORITY_END = re.compile(r"[/?#]")
+_PLAIN_HOST = re.compile(r"(?:[\w.-]*\.[\w.-]*|localhost|[\w-]+(?=:\d)|\[[0-9a-fA-F:.]*\])(?::\d{0,5})?")
+_HOST_AND_PORT = re.compile(r"[^:@]*(?::\d{0,5})?|\[[0-9a-fA-F:.]*\](?::\d{0,5})?")
 _SECRET_NAME = re.compile(
     r"PASSWORD|PASSWD|PASSPHRASE|PASSCODE|SECRET|ACCESS_?KEY|API_?KEY|PRIVATE_?KEY|WEBHOOK|BEARER|(^|_)PASS(_|$)"
     r"|(?<!BY)(?<!COM)(?<!ASK)PASS$|.PWD$|TOKEN$|(API|AUTH|ACCESS|REFRESH)_TOKENS$"
@@ -51,8 +57,50 @@ class Secret(str):
 
 
 def without_credentials(text: str) -> str:
-    """``text`` with ``user:password@`` cut out of every URL in it."""
-    return _URL_CREDENTIALS.sub(r"\g<scheme>", text)
+    """``text`` with ``user:password@`` cut out of every URL in it, for people.
+
+    People put passwords with ``/`` and ``@`` into addresses as they are. Where it is not clear what belongs to the
+    password, more is cut out rather than less: do not tell addresses apart by the result, see ``without_user_info``.
+    """
+    return _addresses_replaced(text, _without_password)
+
+
+def without_user_info(text: str) -> str:
+    """``text`` with what RFC 3986 calls the user information cut out of every URL in it, and nothing else."""
+    return _addresses_replaced(text, lambda address: address[_user_info_length(address) :])
+
+
+def _addresses_replaced(text: str, replace: Callable[[str], str]) -> str:
+    """``text`` with what follows each ``scheme://``, up to white space or the next one, replaced."""
+    parts: list[str] = []
+    done = 0
+    schemes = [(match.start(), match.end()) for match in _SCHEME.finditer(text)]
+    for number, (_, begin) in enumerate(schemes):
+        limit = schemes[number + 1][0] if number + 1 < len(schemes) else len(text)
+        space = _ADDRESS_END.search(text, begin, limit)
+        end = space.start() if space else limit
+        parts += [text[done:begin], replace(text[begin:end])]
+        done = end
+    return "".join([*parts, text[done:]])
+
+
+def _user_info_length(address: str) -> int:
+    slash = _AUTHORITY_END.search(address)
+    return address.rfind("@", 0, slash.start() if slash else len(address)) + 1
+
+
+def _without_password(address: str) -> str:
+    """An address, its scheme cut off, from its host on."""
+    rest = address[_user_info_length(address) :]
+    last = rest.rfind("@")
+    slash = _AUTHORITY_END.search(rest)
+    authority = rest[: slash.start()] if slash else rest
+    if last < 0:
+        return rest
+    # ``host/path@revision`` is an address of a repository. ``user:pa/ss@host`` names no port, and of
+    # ``user:p@s/s@host`` the ``s`` is hardly a host: the rest of a password.
+    known = _PLAIN_HOST if len(rest) < len(address) else _HOST_AND_PORT
+    return rest if known.fullmatch(authority) else rest[last + 1 :]
 
 
 def is_secret(name: str) -> bool:

@@ -43,7 +43,7 @@ _AWAY = re.compile(
     # connections
     r"|connection (?:refused|reset|closed|timed out)|connection was (?:reset|closed|non-properly terminated)"
     r"|couldn't connect|failed to connect|unable to connect|no route to host|network is (?:unreachable|down)"
-    r"|timed out|i/o timeout|early eof|unexpected disconnect|hung up unexpectedly"
+    r"|timed out|operation too slow|i/o timeout|early eof|unexpected disconnect|hung up unexpectedly"
     # answers
     r"|returned error: (?:429|5\d\d)|status server error \(5|429 too many requests|50[0234] server error"
     # uv has told errors that pass from others itself

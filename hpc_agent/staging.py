@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 from hpc_agent.clock import Clock
-from hpc_agent.config.settings import AllSettings
+from hpc_agent.config.settings import AllSettings, GitSettings
 from hpc_agent.containment import Contained, Containment
 from hpc_agent.domain.env import EnvKey
 from hpc_agent.domain.task import Script, Task
 from hpc_agent.envs import interpreter
 from hpc_agent.envs.request import EnvRequest, request_for
-from hpc_agent.envs.store import EnvStore, UsableEnv
+from hpc_agent.envs.store import EnvStore, StagedEnv, UsableEnv
 from hpc_agent.errors import ContainerUnavailableError, HpcAgentError, SourceError
-from hpc_agent.redact import without_credentials
+from hpc_agent.logs import Events
+from hpc_agent.redact import without_credentials, without_secrets
 from hpc_agent.retry import NETWORK, retry
-from hpc_agent.sources.git import configured_credentials
+from hpc_agent.sources import limits
+from hpc_agent.sources.git import configured_credentials, named_hosts
 from hpc_agent.sources.staged import Origin, StagedSource
 from hpc_agent.sources.store import SourceStore
 from hpc_agent.sources.workspace import Workspace, entry_of
 
+log = Events("staging")
 Progress = Callable[[str], None]
 T = TypeVar("T")
 
@@ -39,18 +42,30 @@ class Staged:
     source: StagedSource
     env: EnvKey | None
     """None for tasks that run without Python."""
+    env_sha256: str = ""
+    """Of the environment's archive as it was staged; empty where that is not known."""
+    notes: tuple[str, ...] = ()
+    """Sentences for the task's log on what it says about packages and is not used."""
 
 
 def patiently(action: Callable[[], T], progress: Progress, clock: Clock) -> T:
-    """Try again while a git remote or a package index is away.
+    """Try again while a git remote or a package index is away, and a few times after what nobody foresaw.
 
     Raises:
-        SourceError, EnvironmentBuildError: it stayed away for long, or the trouble is of another kind.
+        SourceError, EnvironmentBuildError: it stayed away for long, or the trouble is of another kind. No other error:
+            whatever is wrong, the task ends with a sentence.
     """
+    surprises = 0
 
     def told() -> T:
+        nonlocal surprises
         try:
-            return action()
+            return foreseen(action)
+        except UnforeseenError as error:
+            surprises += 1
+            error.retryable = surprises < _SURPRISES
+            progress(str(error))
+            raise
         except HpcAgentError as error:
             if error.retryable:
                 progress(f"Trying again for up to {NETWORK.seconds / 60:.0f} minutes: {error}")
@@ -59,23 +74,59 @@ def patiently(action: Callable[[], T], progress: Progress, clock: Clock) -> T:
     return retry(told, NETWORK, clock)
 
 
+_SURPRISES = 3
+"""So often is tried what fails in a way that no part of this program expects."""
+
+
+class UnforeseenError(SourceError):
+    """The task cannot be prepared, for a reason that no part of this program expects."""
+
+
+def foreseen(action: Callable[[], T]) -> T:
+    """What ``action`` returns.
+
+    Raises:
+        HpcAgentError: what it raised, or an ``UnforeseenError`` in place of anything else.
+    """
+    try:
+        return action()
+    except HpcAgentError:
+        raise
+    except Exception as error:
+        log.error("staging failed unexpectedly", trace=True)
+        raise _unforeseen(error) from error
+
+
+def _unforeseen(error: Exception) -> UnforeseenError:
+    words = without_secrets(str(error)).strip()[:500]
+    said = f"{type(error).__name__}: {words}" if words else type(error).__name__
+    return UnforeseenError(
+        f"the task cannot be prepared: {said}; this is either something in the task that hpc-agent does not expect, or "
+        "a fault of hpc-agent, whose log has more"
+    )
+
+
 class Stager:
     """One for each daemon or job. ``share``: what is staged is for other nodes, which have no network."""
 
     def __init__(self, settings: AllSettings, clock: Clock, *, share: bool = True) -> None:
-        self._sources = SourceStore(settings.hpc.cache, settings.git, clock)
+        # Without git_host the hosts count that the account's own git knows: a task may name any.
+        known = named_hosts() if settings.git.password and not settings.git.host else frozenset()
+        self._sources = SourceStore(settings.hpc.cache, settings.git, clock, known)
         self._envs = EnvStore(
             settings.hpc.cache,
             settings.hpc.scratch,
             settings.python_packages,
             clock,
-            configured_credentials(settings.git),
+            configured_credentials(settings.git, known),
             mount=settings.hpc.envs.mount,
         )
         self._packages = settings.python_packages
         self._containment = Containment(settings, clock)
         self._share = share
         self._agent = settings.agent
+        self.remarks = _remarks(settings.git, known)
+        """Sentences on settings that may not do what they seem to, for who starts a daemon."""
 
     def stage(self, task: Task, progress: Progress) -> Staged:
         """Bring everything the task needs into the shared cache. Uses the network where something is missing.
@@ -83,18 +134,36 @@ class Stager:
         Raises:
             SourceError, EnvironmentBuildError, ContainerError: it cannot be had; the sentence says why.
         """
+        return self.stage_rest(task, self.fetch(task, progress), progress)
+
+    def fetch(self, task: Task, progress: Progress) -> StagedSource:
+        """The first part of ``stage``, which waits for other machines: the task's source.
+
+        Raises:
+            SourceError: it cannot be had.
+        """
         task = self._as_wanted(task)
-        source = self._forced() or self._sources.stage(task.script, progress)
+        return self._forced() or self._sources.stage(task.script, progress)
+
+    def stage_rest(self, task: Task, source: StagedSource, progress: Progress) -> Staged:
+        """The second part, which keeps this machine busy: image and environment.
+
+        Raises:
+            SourceError, EnvironmentBuildError, ContainerError: they cannot be had.
+        """
+        task = self._as_wanted(task)
         contained = self._unless_unavailable(lambda: self.stage_image(task, progress), progress)
         image = contained.python if contained else None
         request = self._request(task, source, contained)
         if request is None:
             return Staged(source, None)
+        for note in request.notes:
+            progress(note)
         if not request.needs_source:
-            return Staged(source, self._envs.stage(request, progress, foreign=image).key)
+            return _staged(source, self._envs.stage(request, progress, foreign=image), request)
         with tempfile.TemporaryDirectory(prefix="hpc-agent-stage-") as folder:
             root = self._sources.checkout(task.script, source, Path(folder), progress).root
-            return Staged(source, self._envs.stage(request, progress, source_root=root, foreign=image).key)
+            return _staged(source, self._envs.stage(request, progress, source_root=root, foreign=image), request)
 
     def find(self, task: Task, progress: Progress = lambda _: None) -> Staged:
         """What an earlier ``stage`` left in the shared cache. No network.
@@ -113,14 +182,21 @@ class Stager:
             )
         contained = self._unless_unavailable(lambda: self.contain(task, progress), progress)
         request = self._request(task, source, contained)
-        return Staged(source, self._envs.find(request, task=task.id) if request else None)
+        if request is None:
+            return Staged(source, None)
+        return Staged(source, self._envs.find(request, task=task.id), notes=request.notes)
 
     def _forced(self) -> StagedSource | None:
         folder = self._agent.force_code_dir
         return StagedSource(Origin.FOLDER, name=str(folder.expanduser())) if folder else None
 
     def _as_wanted(self, task: Task) -> Task:
-        """The task with the entry point that this site's settings force on it."""
+        """The task with the entry point that this site's settings force on it.
+
+        Raises:
+            SourceError: what it says is too long or no text.
+        """
+        limits.check(task.script)
         if not self._agent.force_exec_script:
             return task
         folder, _, file = self._agent.force_exec_script.rpartition(":")
@@ -149,7 +225,8 @@ class Stager:
         Raises:
             SourceError: it cannot be had.
         """
-        return self._sources.checkout(self._as_wanted(task).script, staged.source, into, progress)
+        workspace = self._sources.checkout(self._as_wanted(task).script, staged.source, into, progress)
+        return replace(workspace, notes=(*workspace.notes, *staged.notes))
 
     def open(self, task: Task, staged: Staged, progress: Progress) -> UsableEnv | None:
         """The task's environment on this node. No network.
@@ -157,7 +234,9 @@ class Stager:
         Raises:
             EnvironmentBuildError: it is not in the shared cache, or not whole.
         """
-        return self._envs.use(staged.env, progress, task=task.id) if staged.env else None
+        if staged.env is None:
+            return None
+        return self._envs.use(staged.env, progress, task=task.id, sha256=staged.env_sha256)
 
     def stage_source(self, task: Task, progress: Progress) -> Staged:
         """As ``stage``, without an environment.
@@ -165,7 +244,7 @@ class Stager:
         Raises:
             SourceError: it cannot be had.
         """
-        return Staged(self._sources.stage(task.script, progress), None)
+        return Staged(self.fetch(task, progress), None)
 
     def lock(
         self, task: Task, staged: Staged, progress: Progress, contained: Contained | None = None
@@ -225,6 +304,21 @@ class Stager:
         also = ("clearml",) if self._agent.force_task_init else ()
         request = request_for(script, files, self._packages, source=_identity(script, source), also=also)
         return replace(request, image=contained.python.identity) if contained and contained.python else request
+
+
+def _remarks(git: GitSettings, known: Collection[str]) -> tuple[str, ...]:
+    if not git.password or git.host:
+        return ()
+    hosts = ", ".join(sorted(known))
+    where = f"only to {hosts}, which this account's git configuration names" if hosts else "to no host"
+    return (
+        f"agent.git_pass is set without agent.git_host: tasks may name any host, so it goes {where}; name the host "
+        "that it is for in agent.git_host (CLEARML_AGENT_GIT_HOST)",
+    )
+
+
+def _staged(source: StagedSource, env: StagedEnv, request: EnvRequest) -> Staged:
+    return Staged(source, env.key, env.sha256, tuple(dict.fromkeys((*request.notes, *env.notes))))
 
 
 def _identity(script: Script, source: StagedSource) -> str:

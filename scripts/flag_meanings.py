@@ -11,7 +11,10 @@ _DOCKER = (
 _GIT_USER = (
     "User for HTTPS git remotes, as `agent.git_user`; git gets it by its own way of asking, never in an address."
 )
-_GIT_PASS = "Password or token for HTTPS git remotes, as `agent.git_pass`; a job reads it from a private file."
+_GIT_PASS = (
+    "Password or token for HTTPS git remotes of the host `agent.git_host`, as `agent.git_pass`; a job reads it from a "
+    "private file."
+)
 
 DAEMON: dict[str, Meaning] = {
     "--queue": "The queues, by name or id, the first with the highest priority; without it the server's default queue.",
@@ -75,7 +78,7 @@ EXECUTE: dict[str, Meaning] = {
     "--docker": "The task runs in a container or not at all; IMAGE and its arguments are for a task that names none.",
     "-O": "Runs the task with optimized byte-code, twice without docstrings.",
     "--git-user": _GIT_USER,
-    "--git-pass": "Password or token for HTTPS git remotes, as `agent.git_pass`.",
+    "--git-pass": "Password or token for HTTPS git remotes of the host `agent.git_host`, as `agent.git_pass`.",
     "--log-level": "The SDK's log level in the task (`CLEARML_LOG_LEVEL`).",
     "--gpus": "The GPUs that the task sees: 0 or 0,1 or 0-3 or all; else those that Slurm or the variables leave it.",
     "--cpu-only": "The task sees no GPUs.",
@@ -94,7 +97,8 @@ BUILD: dict[str, Meaning] = {
     "a clone of it (`clone_task`); else it starts a shell.",
     "-O": "What is built runs with optimized byte-code.",
     "--git-user": _GIT_USER,
-    "--git-pass": "Password or token for HTTPS git remotes, as `agent.git_pass`; not left in what is built.",
+    "--git-pass": "Password or token for HTTPS git remotes of the host `agent.git_host`, as `agent.git_pass`; not left "
+    "in what is built.",
     "--log-level": "The SDK's log level in what is built.",
     "--gpus": "The GPUs that are seen while an image is built, and by what is built.",
     "--cpu-only": "None are.",

@@ -148,7 +148,6 @@ def _run(task: Task, workspace: Workspace, folder: Path, wishes: Wishes) -> Run:
         cwd=inside(workspace.cwd),
         python_path=inside(workspace.script_dir),
         command=workspace.command(python, {}, options=wishes.options),
-        before=workspace.preparation(python),
         exports=wishes.exports,
     )
 

@@ -45,7 +45,12 @@ class GitSettings(Settings, frozen=True, kw_only=True):
 
     user: Annotated[str, Meta(description="User for HTTPS git remotes.")] = ""
     password: Annotated[Secret, Meta(description="Password or token for HTTPS git remotes.")] = Secret("")
-    host: Annotated[str, Meta(description="Send git_user and git_pass to this host only.")] = ""
+    host: Annotated[
+        str,
+        Meta(
+            description="The one host that git_user and git_pass are for; without it those that git itself is told of."
+        ),
+    ] = ""
     force_ssh: Annotated[bool, Meta(description="Rewrite https remotes to ssh.")] = False
     ssh_user: Annotated[str, Meta(description="User in rewritten ssh remotes.")] = ""
     ssh_port: Annotated[int | None, Meta(description="Port in rewritten ssh remotes.")] = None

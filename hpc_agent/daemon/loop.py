@@ -105,6 +105,8 @@ class Daemon:
         self._stages: Stages | None = None
         # Without a batch system all jobs are on this machine, with its images.
         stager = Stager(settings, clock, share=launch.terms.slurm)
+        for remark in stager.remarks:
+            log.warning("settings", remark=remark)
         if launch.terms.standalone:
             self._stages = CachedStages(stager)
         elif settings.hpc.envs.build_on == "login":

@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from typing import Protocol
 
 from hpc_agent.clock import SYSTEM, Clock
+from hpc_agent.daemon.slots import Slots
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.task import Task
@@ -18,8 +19,10 @@ from hpc_agent.staging import Staged, Stager, patiently
 log = Events("stage")
 
 PREPARING = "Preparing its environment and source"
-_AT_ONCE = 2
-"""Builds side by side on a login node that others use too."""
+_FETCHES, _FETCHES_OF_ONE = 6, 4
+"""Side by side: they wait for other machines, and some of those never answer."""
+_BUILDS, _BUILDS_OF_ONE = 3, 2
+"""Side by side on a login node that others use too. One user's builds, however long, leave one to the others."""
 
 
 class Stages(Protocol):
@@ -51,7 +54,8 @@ class StagePool:
     def __init__(self, stager: Stager, done: threading.Event, clock: Clock = SYSTEM) -> None:
         self._stager = stager
         self._clock = clock
-        self._slots = threading.Semaphore(_AT_ONCE)
+        self._fetching = Slots(_FETCHES, _FETCHES_OF_ONE)
+        self._building = Slots(_BUILDS, _BUILDS_OF_ONE)
         self._running: dict[Attempt, Future[Staged]] = {}
         self._trouble: dict[Attempt, str] = {}
         """What keeps those that are tried again."""
@@ -83,7 +87,7 @@ class StagePool:
 
         try:
             # While a remote is away, others build.
-            future.set_result(patiently(lambda: self._in_a_slot(attempt, task), trouble, self._clock))
+            future.set_result(patiently(lambda: self._stage(attempt, task), trouble, self._clock))
         except BaseException as error:  # noqa: BLE001 - raised again by whoever asks for the result
             future.set_exception(error)
         self._done.set()
@@ -91,10 +95,13 @@ class StagePool:
     def drop(self, attempt: Attempt) -> None:
         """It builds to its end: the next task may want the same."""
 
-    def _in_a_slot(self, attempt: Attempt, task: Task) -> Staged:
-        with self._slots:
+    def _stage(self, attempt: Attempt, task: Task) -> Staged:
+        with self._fetching.slot(task.user):
+            log.info("fetching", task=task.id, attempt=attempt.id)
+            source = self._stager.fetch(task, _told(task))
+        with self._building.slot(task.user):
             log.info("staging", task=task.id, attempt=attempt.id)
-            return self._stager.stage(task, _told(task))
+            return self._stager.stage_rest(task, source, _told(task))
 
     def close(self) -> None:
         """What still builds loses its lease with us, and the next daemon takes it over."""

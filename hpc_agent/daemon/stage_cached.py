@@ -6,7 +6,7 @@ from hpc_agent.daemon.stage import PREPARING
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.task import Task
-from hpc_agent.staging import Staged, Stager
+from hpc_agent.staging import Staged, Stager, foreseen
 
 
 class CachedStages:
@@ -16,7 +16,7 @@ class CachedStages:
         self._stager = stager
 
     def get(self, attempt: Attempt, task: Task, queue: Queue, *, wait: bool) -> Staged:
-        return self._stager.find(task)
+        return foreseen(lambda: self._stager.find(task))
 
     def says(self, attempt: Attempt) -> str:
         return PREPARING

@@ -16,13 +16,14 @@ class RequirementFiles:
 
     ``roots``: every ``requirements.txt`` from the repository's root down to the working folder, in that order.
     ``listed``: whether the commit itself has one; one that only uncommitted changes create is clearml-task's, and names
-    clearml alone. ``project``: the ``pyproject.toml`` nearest to the working folder, or empty. ``texts``: all these,
-    the files that they include and the lock files beside the project's, by path relative to the root. ``working_dir``
-    likewise.
+    clearml alone. ``projects``: folders that have a ``pyproject.toml``, ``setup.py`` or ``setup.cfg``, the nearest to
+    the working folder first. ``texts``: all these and the files that they include, by path relative to the root.
+    ``working_dir`` likewise. ``unread``: files about packages that nothing here reads.
     """
 
     roots: tuple[str, ...] = ()
     texts: Mapping[str, str] = field(default_factory=dict)
     working_dir: str = ""
-    project: str = ""
+    projects: tuple[str, ...] = ()
     listed: bool = False
+    unread: tuple[str, ...] = ()

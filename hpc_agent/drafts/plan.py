@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hpc_agent.domain.draft import Draft
 from hpc_agent.domain.task import Container, Requirements, Script
+from hpc_agent.drafts.arguments import lost_arguments
 from hpc_agent.drafts.code import Code, script_section
 from hpc_agent.drafts.locate import locate
 from hpc_agent.drafts.paths import typed_path
@@ -55,6 +56,8 @@ def plan(request: Request, here: Path, comment: str) -> Plan:
         init = not request.skip_task_init and not request.pipeline
         script = script_section(found.code, requirements, init=init, binary=request.binary)
         warnings += found.warnings
+        if lost := lost_arguments(request, found.code):
+            warnings += (lost,)
     draft = _draft(request, script, container)
     return Plan(
         replace(draft, comment=comment, output_uri=output_uri), request.has_code, bool(request.task_type), warnings

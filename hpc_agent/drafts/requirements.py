@@ -9,15 +9,16 @@ from pathlib import Path
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
+from hpc_agent.domain.requirement_lines import (
+    LineError,
+    Option,
+    decoded,
+    options_of,
+    requirement_and_hashes,
+    without_comment,
+)
 from hpc_agent.errors import InputError
 
-_COMMENT = re.compile(r"(^|\s+)#.*$")
-_INCLUDE = re.compile(r"^(?P<flag>-r|--requirement|-c|--constraint)(?:\s*=\s*|\s+|(?<=-[rc]))(?P<path>\S.*)$")
-_PIP_OPTION = re.compile(
-    r"^(-e|--editable|-i|--index-url|--extra-index-url|--no-index|-f|--find-links|--no-binary|--only-binary"
-    r"|--prefer-binary|--require-hashes|--pre|--trusted-host|--use-feature)\b"
-)
-_LINE_OPTION = re.compile(r"\s+--(hash|config-settings?|global-option|install-option)[=\s]\S+")
 _ADDRESS = re.compile(r"^(?:[a-z+]+://|(?:git|hg|svn|bzr)\+)", re.IGNORECASE)
 _PATH = re.compile(r"^[./~]|\.(?:whl|zip|tar\.gz)$")
 
@@ -36,27 +37,37 @@ def read_requirements(path: Path) -> tuple[str, ...]:
 def _lines(path: Path, above: tuple[Path, ...]) -> Iterable[str]:
     if path in above:
         raise InputError(f"the requirements file {path} includes itself")
-    lines = _read(path).splitlines()
     continued = ""
-    for number, line in enumerate(map(str.strip, lines), 1):
-        include = None if continued else _INCLUDE.match(_COMMENT.sub("", line))
-        if include and "r" in include["flag"] and "://" not in include["path"]:
-            inner = path.parent / include["path"].strip("\"' ")
-            if not inner.is_file():
-                raise InputError(f"{path}, line {number}: the file {inner} that it includes does not exist")
-            yield from _lines(inner, (*above, path))
-            continue
+    for number, line in enumerate(map(str.strip, _read(path).splitlines()), 1):
         whole, continued = continued + line, ""
         if whole.endswith("\\"):
             continued = whole[:-1].rstrip() + " "
-        elif reason := what_is_wrong(whole):
+            yield line
+            continue
+        if reason := what_is_wrong(whole):
             raise InputError(f"{path}, line {number}: {whole!r} is no requirement: {reason}")
-        yield line
+        options = options_of(without_comment(whole))
+        if whole != line or not any(map(_is_file, options)):
+            yield line
+            continue
+        for option in options:
+            if not _is_file(option):
+                yield option.line
+                continue
+            inner = path.parent / option.value
+            if not inner.is_file():
+                raise InputError(f"{path}, line {number}: the file {inner} that it includes does not exist")
+            yield from _lines(inner, (*above, path))
+
+
+def _is_file(option: Option) -> bool:
+    """Whether a file of this machine takes the place of the option."""
+    return option.name == "--requirement" and "://" not in option.value
 
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return decoded(path.read_bytes(), errors="strict")
     except UnicodeDecodeError as error:
         raise InputError(f"the requirements file {path} is not UTF-8 text: {error.reason}") from error
     except OSError as error:
@@ -84,15 +95,21 @@ def packages_as_lines(packages: Iterable[str]) -> tuple[str, ...]:
 
 def what_is_wrong(line: str) -> str:
     """Why pip would not understand this line of a requirements file; empty when it would."""
-    text = _LINE_OPTION.sub("", _COMMENT.sub("", line)).strip()
-    if not text or _INCLUDE.match(text) or _PIP_OPTION.match(text) or _ADDRESS.match(text) or _PATH.search(text):
-        return ""
-    if text.startswith("-"):
-        return "pip knows no such option in a requirements file"
     try:
-        Requirement(text)
-    except InvalidRequirement as error:
-        if re.search(r"[^=<>!~]=[^=]", text):
+        text = without_comment(line)
+        if options_of(text):
+            return ""
+        bare, _ = requirement_and_hashes(text)
+    except LineError as error:
+        return str(error)
+    if "${" in bare:
+        return "variables such as ${NAME} are not expanded where tasks are prepared"
+    if not bare or _ADDRESS.match(bare) or _PATH.search(bare):
+        return ""
+    try:
+        Requirement(bare)
+    except (InvalidRequirement, RecursionError) as error:
+        if re.search(r"[^=<>!~]=[^=]", bare):
             return 'a version is pinned with "==", not with "="'
         reason = str(error).splitlines()[0].rstrip(".:")
         return reason[0].lower() + reason[1:]
@@ -105,8 +122,7 @@ def with_clearml(lines: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _name(line: str) -> str:
-    text = _LINE_OPTION.sub("", _COMMENT.sub("", line)).strip()
     try:
-        return canonicalize_name(Requirement(text).name)
-    except InvalidRequirement:
+        return canonicalize_name(Requirement(requirement_and_hashes(without_comment(line))[0]).name)
+    except (InvalidRequirement, RecursionError, LineError):
         return ""

@@ -80,31 +80,56 @@ def _options() -> dict[int, int]:
     return {parameter.compression_level: _LEVEL, parameter.checksum_flag: 1, parameter.nb_workers: workers}
 
 
-def unpack(archive: Path, folder: Path, *, only_missing: bool = False) -> None:
+def unpack(archive: Path, folder: Path, sha256: str | None = None, *, only_missing: bool = False) -> None:
     """Unpack into the existing ``folder``; with ``only_missing`` files that are there stay as they are.
+    ``sha256``: what it must be, where that is known.
 
     Raises:
-        ArchiveError: the archive is cut off or damaged; what was unpacked until then is there.
+        ArchiveError: the archive is cut off, damaged, or another than the one with this ``sha256``; what was unpacked
+            until then is there.
         ProcessError: tar failed, as on a full disk.
         OSError: the archive cannot be opened, or the disk is full.
     """
     if shutil.which("tar") is None:
-        _unpack_without_tar(archive, folder, only_missing)
+        _unpack_without_tar(archive, folder, sha256, only_missing)
         return
     argv = ["tar", "--extract", "--file=-", f"--directory={folder}", "--preserve-permissions", "--no-same-owner"]
     argv += ["--blocking-factor=2048", *(["--skip-old-files"] if only_missing else [])]
-    with closing(read(archive)) as pieces, process.writing_to(argv, timeout=600) as tar:
+    with closing(read(archive, sha256)) as pieces, process.writing_to(argv, timeout=600) as tar:
         for piece in pieces:
             tar.write(piece)
 
 
-def _unpack_without_tar(archive: Path, folder: Path, only_missing: bool) -> None:
-    with (
-        closing(read(archive)) as pieces,
-        tarfile.open(fileobj=_Stream(pieces), mode="r|", bufsize=BLOCK) as tar,
-    ):
-        members = (m for m in tar if not (only_missing and not m.isdir() and os.path.lexists(folder / m.name)))
-        tar.extractall(folder, members, filter="tar")
+def _unpack_without_tar(archive: Path, folder: Path, sha256: str | None, only_missing: bool) -> None:
+    if not hasattr(tarfile, "tar_filter"):
+        raise ArchiveError(f"{archive} cannot be unpacked: there is no tar on this machine, and Python is too old")
+    try:
+        with (
+            closing(read(archive, sha256)) as pieces,
+            tarfile.open(fileobj=_Stream(pieces), mode="r|", bufsize=BLOCK) as tar,
+        ):
+            members = (m for m in tar if not (only_missing and not m.isdir() and os.path.lexists(folder / m.name)))
+            tar.extractall(folder, members, filter=_Guard())  # noqa: S202 - the guard checks each member
+            for _ in pieces:
+                pass  # the rest too is part of the sum
+    except (tarfile.TarError, KeyError) as error:
+        raise ArchiveError(f"{archive} is damaged: {error}") from error
+
+
+class _Guard:
+    """Python's own rules for archives, and hard links to nothing but files of the same archive: those tarfile follows
+    out of the folder in some versions."""
+
+    def __init__(self) -> None:
+        self._unpacked: set[str] = set()
+
+    def __call__(self, member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
+        member = tarfile.tar_filter(member, folder)
+        if member.islnk() and os.path.normpath(member.linkname) not in self._unpacked:
+            raise tarfile.LinkOutsideDestinationError(member, member.linkname)
+        if member.isreg():
+            self._unpacked.add(os.path.normpath(member.name))
+        return member
 
 
 class _Stream(RawIOBase):
@@ -125,17 +150,19 @@ class _Stream(RawIOBase):
         return data[:size]
 
 
-def read(archive: Path) -> Generator[bytes, None, None]:
-    """The tar inside, in pieces.
+def read(archive: Path, sha256: str | None) -> Generator[bytes, None, None]:
+    """The tar inside, in pieces; after the last one it is known to be the archive with this ``sha256``, if any.
 
     Raises:
-        ArchiveError: the archive is cut off or damaged.
+        ArchiveError: the archive is cut off, damaged, or another.
         OSError: it cannot be read.
     """
     decompressor = zstd.ZstdDecompressor()
+    digest = hashlib.sha256()
     with archive.open("rb", buffering=0) as source:
         while not decompressor.eof:
             data = source.read(BLOCK) if decompressor.needs_input else b""
+            digest.update(data)
             if decompressor.needs_input and not data:
                 raise ArchiveError(f"{archive} ends too early")
             try:
@@ -144,6 +171,10 @@ def read(archive: Path) -> Generator[bytes, None, None]:
                 raise ArchiveError(f"{archive} is damaged: {error}") from error
             if piece:
                 yield piece
+        while data := source.read(BLOCK):
+            digest.update(data)
+    if sha256 is not None and digest.hexdigest() != sha256:
+        raise ArchiveError(f"{archive} is not the archive that its manifest describes: its checksum is another")
 
 
 def sha256_of(archive: Path) -> str:

@@ -7,14 +7,14 @@ import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpc_agent import files
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey
-from hpc_agent.envs import archive, interpreter, inventory, lock, mounted, pip_config, workplaces
+from hpc_agent.envs import archive, interpreter, inventory, lock, mounted, own_package, pip_config, workplaces
 from hpc_agent.envs.archive import ArchiveError
 from hpc_agent.envs.build import build, installed
 from hpc_agent.envs.foreign import Foreign, missing
@@ -23,15 +23,27 @@ from hpc_agent.envs.interpreter import Interpreter, Site
 from hpc_agent.envs.key import key_of, key_parts
 from hpc_agent.envs.lock import Lock, Wanted
 from hpc_agent.envs.manifest import Manifest
+from hpc_agent.envs.own_package import described
+from hpc_agent.envs.project import Project
 from hpc_agent.envs.request import EnvRequest
 from hpc_agent.envs.requirements import shown
 from hpc_agent.envs.shared import ARCHIVE, LOCK, SharedCache
 from hpc_agent.envs.toolbox import Toolbox
+from hpc_agent.envs.uv_installer import UvInstaller
 from hpc_agent.errors import EnvironmentBuildError, ProcessError
 from hpc_agent.git_credentials import GitCredential
 from hpc_agent.lease import only_one
 
 Progress = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Ensured:
+    """A published environment; ``built``: now, by us. ``notes``: on what the task says and is not used."""
+
+    manifest: Manifest
+    built: bool
+    notes: tuple[str, ...] = ()
 
 
 class Builder:
@@ -66,26 +78,28 @@ class Builder:
         progress: Progress,
         *,
         published: Callable[[EnvKey], Manifest | None],
-    ) -> tuple[EnvKey, tuple[str, ...], bool]:
-        """Resolve, and build unless that is published: the key, the packages, and whether it was built now.
+    ) -> Ensured:
+        """Resolve, and build unless that is published.
 
         Raises:
             EnvironmentBuildError: it cannot be resolved, built or stored.
         """
         base, wanted, locked = self._lock(request, source_root, progress)
+        # A project of which no code is installed has the same environment at each commit.
+        source = request.source if locked.is_built_here or request.lines.local else ""
         parts = key_parts(
             [*locked.lines, *locked.late],
             base,
             installer=self._packages.type,
             flags=shown(self._packages.extra_pip_install_flags),
             system_site=self._packages.system_site_packages,
-            source=request.source,
+            source=locked.own_code or source,
             image=request.image,
             site=self._site(base).folders,
         )
         key = key_of(parts)
         if manifest := published(key):
-            return key, manifest.packages, False
+            return Ensured(manifest, False, locked.notes)
         with only_one(
             self._shared.leases / f"build-{key}",
             self._clock,
@@ -94,20 +108,22 @@ class Builder:
         ) as mine:
             if mine:
                 progress(f"Building environment {key}: {len(locked.lines) + len(locked.late)} packages")
-                self._build(key, parts, locked, base, wanted, source_root, progress)
+                self._build(key, parts, locked, base, request, wanted, source_root, progress)
         manifest = published(key)
         if manifest is None:
             raise EnvironmentBuildError(
                 f"environment {key} was built and is gone again: is somebody pruning the cache?"
             )
-        return key, manifest.packages, mine
+        return Ensured(manifest, mine, locked.notes)
 
-    def ensure_image(self, key: EnvKey, progress: Progress) -> None:
+    def ensure_image(self, manifest: Manifest, progress: Progress) -> None:
         """Make sure that a published environment can be mounted too, where this machine can make images.
 
         Raises:
             EnvironmentBuildError: the shared folder is full or not writable, or mksquashfs failed.
         """
+
+        key = manifest.key
 
         def done() -> bool:
             return files.visible(self._shared.image(key))
@@ -118,7 +134,7 @@ class Builder:
             if mine:
                 progress(f"Making an image of environment {key}")
                 try:
-                    archive.unpack(self._shared.archive(key), work)
+                    archive.unpack(self._shared.archive(key), work, manifest.sha256)
                     self._shared.publish_image(key, lambda image: mounted.make(work, image))
                 except (ProcessError, ArchiveError) as error:
                     raise EnvironmentBuildError(f"no image of environment {key} can be made: {error}") from error
@@ -130,7 +146,8 @@ class Builder:
             EnvironmentBuildError: it cannot be resolved.
         """
         _, wanted, locked = self._lock(request, source_root, progress)
-        return (*pip_config.load().lines, *self._tools.index_lines, *wanted.options, *locked.lines, *locked.late)
+        options = dict.fromkeys((*pip_config.load().lines, *self._tools.index_lines, *wanted.options, *locked.options))
+        return (*options, *locked.lines, *locked.late)
 
     def _lock(
         self, request: EnvRequest, source_root: Path | None, progress: Progress
@@ -142,9 +159,39 @@ class Builder:
         if wanted.lines:
             progress(f"Resolving {len(wanted.lines)} requirements for {base.shown}")
         with self._workplace() as work:
-            place = Place(work, source_root or work, wanted.options, wanted.credentials)
-            locked = lock.resolve(request.lines, wanted, self._installer, base, place)
+            place = self._place(work, request, wanted, source_root)
+            if request.project is None:
+                locked = lock.resolve(request.lines, wanted, self._installer, base, place)
+            else:
+                locked = self._lock_project(request.project, request, wanted, base, place, progress)
+        for note in locked.notes:
+            progress(note)
         return base, wanted, replace(locked, lines=missing(locked.lines, present))
+
+    def _place(self, work: Path, request: EnvRequest, wanted: Wanted, source_root: Path | None) -> Place:
+        root = source_root or work
+        texts = described(root, request) if source_root else ()
+        needs_git = lock.needs_git([*wanted.lines, *wanted.late, *request.lines.constraints], texts)
+        return Place(work, root, wanted.options, wanted.credentials, needs_git)
+
+    def _lock_project(
+        self, project: Project, request: EnvRequest, wanted: Wanted, base: Interpreter, place: Place, progress: Progress
+    ) -> Lock:
+        """Always by uv, whatever installs it: nothing else reads what uv projects say."""
+        progress(f"Resolving what {project.path} asks for, for {base.shown}")
+        uv = UvInstaller(self._tools)
+        found = uv.resolve_project(project, wanted.lines, request.lines.constraints, base, place)
+        locked = Lock(lock.normalise(found.lock), wanted.late, found.indexes, notes=found.notes)
+        own = own_package.look(project, request.imports_from, place.cwd, lambda: uv.build(project, base, place))
+        if not own.digest:
+            return replace(locked, notes=(*locked.notes, *([own.note] if own.note else [])))
+        line = f"./{project.folder or '.'}"
+        others = tuple(other for other in locked.lines if other != line)
+        return replace(
+            locked,
+            lines=tuple(sorted((*others, line))),
+            own_code="" if any(other.startswith("./") for other in others) else own.digest,
+        )
 
     def _site(self, base: Interpreter) -> Site:
         """What the environment sees without having it: what that satisfies is not installed again."""
@@ -169,13 +216,15 @@ class Builder:
         parts: dict[str, object],
         locked: Lock,
         base: Interpreter,
+        request: EnvRequest,
         wanted: Wanted,
         source_root: Path | None,
         progress: Progress,
     ) -> None:
         started = self._clock.monotonic()
         with self._workplace() as work:
-            place = Place(work, source_root or work, wanted.options, wanted.credentials)
+            place = self._place(work, request, wanted, source_root)
+            place = replace(place, options=tuple(dict.fromkeys((*place.options, *locked.options))))
             root = build(locked, base, self._installer, self._tools, place, self._site(base).folders)
             content = inventory.record(root)
             progress(f"Packing environment {key}")
@@ -205,7 +254,9 @@ class Builder:
         try:
             return archive.pack(root, target / ARCHIVE)
         except ProcessError as error:
-            raise EnvironmentBuildError(f"environment {key} cannot be packed: {error}") from error
+            failure = EnvironmentBuildError(f"environment {key} cannot be packed: {error}")
+            failure.retryable = True  # nothing that the task asks for
+            raise failure from error
 
     @contextmanager
     def _workplace(self) -> Iterator[Path]:

@@ -16,17 +16,19 @@ from hpc_agent.git_credentials import GitCredential
 @dataclass(frozen=True)
 class Place:
     """``work``: a private folder for files of the installer's; ``cwd``: what relative paths in lines start from;
-    ``options``: lines that say where packages are found; ``credentials`` were taken out of the lines."""
+    ``options``: lines that say where packages are found; ``credentials`` were taken out of the lines; ``needs_git``:
+    whether some line names a repository."""
 
     work: Path
     cwd: Path
     options: tuple[str, ...] = ()
     credentials: tuple[GitCredential, ...] = ()
+    needs_git: bool = False
 
     def write(self, name: str, lines: Sequence[str]) -> str:
         """A file of lines; returns its path."""
         path = self.work / name
-        path.write_text("".join(f"{line}\n" for line in lines))
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         return str(path)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -15,6 +15,7 @@ from hpc_agent.git_credentials import GitCredential
 from hpc_agent.redact import Secret
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*(?===| @ |\[)")
+_GIT = re.compile(r"git\+|\bgit\b\s{0,9}=")
 _FILE = re.compile(r"@ (?P<url>file://\S+)")
 _REPOSITORY = re.compile(r"git\+(?P<scheme>https?)://(?P<user>[^/\s@:]+)(?::(?P<password>[^/\s@]*))?@(?P<host>[^/\s]+)")
 
@@ -22,10 +23,21 @@ _REPOSITORY = re.compile(r"git\+(?P<scheme>https?)://(?P<user>[^/\s@:]+)(?::(?P<
 @dataclass(frozen=True)
 class Lock:
     """``lines``: one for each package, sorted, hashes included. ``late``: requirements that are installed after
-    these and built with them (``post_packages``); their versions are the installer's choice."""
+    these and built with them (``post_packages``); their versions are the installer's choice. ``options``: further lines
+    that say where packages are found. ``own_code``: digest of the project's own package, where that is among ``lines``.
+    ``notes``: on what a project asks for and is not used.
+    """
 
     lines: tuple[str, ...] = ()
     late: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    own_code: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_built_here(self) -> bool:
+        """Whether something of the task's repository is installed."""
+        return any(line.startswith("./") for line in (*self.lines, *self.late))
 
     @property
     def packages(self) -> tuple[str, ...]:
@@ -64,6 +76,14 @@ def prepare(asked: Lines, post_packages: Sequence[str], progress: Callable[[str]
         credentials += found
         (late if name_of(clean) in post_packages else lines).append(clean)
     return Wanted(tuple(lines), tuple(late), asked.options, tuple(credentials))
+
+
+def needs_git(lines: Sequence[str], texts: Iterable[str] = ()) -> bool:
+    """Whether an installer will fetch repositories for these requirement lines, or for projects with these ``texts``.
+
+    Only then it gets credentials for that: what it builds sees its whole environment.
+    """
+    return any("git+" in line for line in lines) or any(_GIT.search(text) for text in texts)
 
 
 def _known(line: str, progress: Callable[[str], None]) -> str:

@@ -35,11 +35,12 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Resolution:
-    """Which environment a request meant when it was last resolved."""
+    """Which environment a request meant when it was last resolved; ``notes`` for the log of each task that uses it."""
 
     key: EnvKey
     resolved_at: datetime
     requirements: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

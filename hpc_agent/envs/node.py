@@ -57,7 +57,7 @@ class NodeCache:
                 return None
             progress(f"Unpacking environment {manifest.key} ({manifest.unpacked / 1e6:.0f} MB) to {target}")
             self._remove_leftovers(manifest.key)
-            unpack_to(source, target)
+            unpack_to(source, target, manifest.sha256)
         return target, True
 
     def _hold(self, key: str) -> None:
@@ -79,11 +79,14 @@ class NodeCache:
         missing = inventory.missing(target)
         if missing != []:
             progress(f"Environment {manifest.key} on this node is incomplete, probably cleaned up: mending it")
+            # Before anything of it stands among files that other jobs use.
+            if archive.sha256_of(source) != manifest.sha256:
+                raise archive.ArchiveError(f"{source} is not the archive that its manifest describes")
             for folder, _, _ in os.walk(target):
                 os.chmod(folder, 0o700)  # noqa: PTH101 (os.walk gives text)
             for path in missing or ():
                 (target / path).unlink(missing_ok=True)
-            archive.unpack(source, target, only_missing=True)
+            archive.unpack(source, target, manifest.sha256, only_missing=True)
         inventory.settle(target)
 
     def _make_room(self, manifest: Manifest, progress: Callable[[str], None]) -> bool:
@@ -120,8 +123,8 @@ class NodeCache:
                 remove_tree(entry)
 
 
-def unpack_to(source: Path, target: Path) -> None:
-    """Unpack next to ``target``, then rename: nobody sees half an environment.
+def unpack_to(source: Path, target: Path, sha256: str) -> None:
+    """Unpack next to ``target``, then rename: nobody sees half an environment, or another than that with ``sha256``.
 
     Raises:
         ArchiveError, OSError, ProcessError: as ``archive.unpack``.
@@ -129,7 +132,7 @@ def unpack_to(source: Path, target: Path) -> None:
     part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     part.mkdir()
     try:
-        archive.unpack(source, part)
+        archive.unpack(source, part, sha256)
         files.rename_new(part, target)
     finally:
         remove_tree(part)

@@ -101,7 +101,7 @@ class Opener:
                 if not done() and stack.enter_context(only_one(lease, self._clock, done=done)):
                     progress(f"Unpacking environment {manifest.key} to {root}, for there is no room on this node")
                     files.ensure_shared_directory(root.parent)
-                    node.unpack_to(self._shared.archive(manifest.key), root)
+                    node.unpack_to(self._shared.archive(manifest.key), root, manifest.sha256)
         except (OSError, ProcessError) as error:
             raise EnvironmentBuildError(
                 f"environment {manifest.key} fits neither {self._scratch} nor {root.parent}: {error}; "

@@ -121,6 +121,8 @@ class PipInstaller:
             self._tools.virtualenv(base, own, pip=True)
         flags = self._tools.packages.extra_pip_install_flags
         argv = [str(own / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet"]
-        answer = self._tools.run([*argv, *arguments, *flags], cwd=place.cwd, credentials=place.credentials)
+        answer = self._tools.run(
+            [*argv, *arguments, *flags], cwd=place.cwd, credentials=place.credentials, needs_git=place.needs_git
+        )
         if not answer.ok:
             raise as_error(failed, answer, kind)

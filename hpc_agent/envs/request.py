@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import posixpath
 import re
@@ -13,8 +14,11 @@ import msgspec
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import RequirementFiles
 from hpc_agent.domain.task import Script
-from hpc_agent.envs import pyproject, requirements
+from hpc_agent.envs import project as projects
+from hpc_agent.envs import requirements
+from hpc_agent.envs.project import Project
 from hpc_agent.envs.requirements import Lines
+from hpc_agent.errors import EnvironmentBuildError
 
 FORMAT = 1
 """Part of every digest and key: raise it when what is built from the same words changes."""
@@ -27,18 +31,23 @@ _PYTHON = re.compile(r"^python(?P<version>\d+\.\d+)(?:\.\d+)?$")
 @dataclass(frozen=True)
 class EnvRequest:
     """``python``: ``3.11``, or empty for whatever is there. ``source``: identity of the code that local requirement
-    lines (``./lib``) are built from, empty where there are none. ``image``: identity of the container image whose
-    Python is meant, empty for this site's own."""
+    lines (``./lib``) and ``project`` are built from, empty where there are none. ``image``: identity of the container
+    image whose Python is meant, empty for this site's own. ``project``: what is asked for besides ``lines``;
+    ``imports_from``: the folder of the repository from which the task imports anyway. ``notes``: sentences on what the
+    repository says about packages and is not used."""
 
     lines: Lines = _NO_LINES
     python: str = ""
     source: str = ""
     image: str = ""
+    project: Project | None = None
+    imports_from: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def needs_source(self) -> bool:
         """Whether building it needs a checkout of the task's repository."""
-        return bool(self.lines.local)
+        return bool(self.lines.local or self.project)
 
     def digest(self, packages: PackageSettings) -> str:
         """32 hexadecimal digits that stand for this request under these settings."""
@@ -54,6 +63,7 @@ class EnvRequest:
             requirements.shown(packages.extra_index_url),
             requirements.shown(packages.extra_pip_install_flags),
             *([self.image] if self.image else []),
+            *([self.project.path, self.project.tool, self.imports_from] if self.project else []),
         ]
         return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:32]
 
@@ -73,8 +83,24 @@ def request_for(
     Raises:
         EnvironmentBuildError: a requirement line includes a file that is not there.
     """
-    lines = _lines(script, files, packages, [*also, *_implied(script)])
-    return EnvRequest(lines, _requested_python(script, packages), source if lines.local else "")
+    also = [*also, *_implied(script)]
+    python = _requested_python(script, packages)
+    listed = _listed(script, files, packages)
+    if listed is not None:
+        lines = requirements.collect([*also, *listed], files, files.working_dir)
+        return EnvRequest(lines, python, source if lines.local else "")
+    by_poetry = packages.type == "poetry" and bool(files.projects)
+    project, notes = projects.find(files) if by_poetry or not files.listed else (None, ())
+    lists = () if by_poetry and files.listed and project else files.roots
+    lines = requirements.collect([*also, *(f"-r {path}" for path in lists)], files, "")
+    return EnvRequest(
+        lines,
+        python,
+        source if lines.local or project else "",
+        project=project,
+        imports_from=_imports_from(script, files) if project else "",
+        notes=(*notes, *_unread(script, files, project, lines)),
+    )
 
 
 def request_for_file(text: str, files: RequirementFiles = _NO_FILES, *, python: str = "") -> EnvRequest:
@@ -82,8 +108,8 @@ def request_for_file(text: str, files: RequirementFiles = _NO_FILES, *, python: 
     return EnvRequest(requirements.collect([text], files, ""), python)
 
 
-def _lines(script: Script, files: RequirementFiles, packages: PackageSettings, also: Sequence[str]) -> Lines:
-    """Which list counts: wire.md 4.9. A list that is there but empty asks for nothing, and means it.
+def _listed(script: Script, files: RequirementFiles, packages: PackageSettings) -> Sequence[str] | None:
+    """The task's own list, if one counts: wire.md 4.9. One that is there but empty asks for nothing, and means it.
 
     Where a site says poetry, a repository's project counts before any list, as with the reference.
     """
@@ -93,24 +119,43 @@ def _lines(script: Script, files: RequirementFiles, packages: PackageSettings, a
         chosen = None
     elif packages.force_original_requirements and wanted.org_pip is not None:
         chosen = wanted.org_pip
-    by_poetry = packages.type == "poetry" and bool(files.project)
-    if chosen is not None and not by_poetry:
-        return requirements.collect([*also, *chosen], files, files.working_dir)
-    lines, limits = _of_project(files) if files.project and (by_poetry or not files.listed) else ([], [])
-    lists = () if by_poetry and files.listed else files.roots
-    texts = [*also, *(f"-r {path}" for path in lists), *lines]
-    return requirements.collect(texts, files, "", constraints=limits)
+    if packages.type == "poetry" and files.projects:
+        return None
+    return chosen
 
 
-def _of_project(files: RequirementFiles) -> tuple[list[str], list[str]]:
-    """Requirements and constraints of the repository's pyproject.toml, paths relative to the root."""
-    folder = posixpath.dirname(files.project)
-    lines, limits = pyproject.dependencies(folder, files.texts)
-    return [requirements.canonical(line, folder) for line in lines], limits
+def _unread(script: Script, files: RequirementFiles, project: Project | None, lines: Lines) -> tuple[str, ...]:
+    """What says something about packages and is not read, each in a sentence."""
+    used = "requirements.txt" if files.listed else project.path if project else ""
+    notes = [
+        f"{path} of the repository is not read: "
+        + (f"the packages are those of {used}" if used else "give the task a list of packages, or a requirements.txt")
+        for path in files.unread
+        # Many repositories have lists for development beside the one that counts.
+        if not used or not posixpath.basename(path).startswith("requirements")
+    ]
+    if files.listed and project is None and not lines.local:
+        with contextlib.suppress(EnvironmentBuildError):
+            if (other := projects.find(files)[0]) is not None:
+                notes.append(f"{other.path} of the repository is not read: the packages are those of {used}")
+    if script.requirements.conda:
+        notes.append(
+            "the task's list of conda packages is not used: uv installs packages by the names they have for pip"
+        )
+    return tuple(notes)
+
+
+def _imports_from(script: Script, files: RequirementFiles) -> str:
+    """The folder that Python puts on its path for the task, relative to the root."""
+    if script.entry_point.strip().startswith("-"):
+        return files.working_dir
+    return posixpath.normpath(
+        posixpath.join(files.working_dir, posixpath.dirname((script.entry_point.split() or [""])[0]))
+    )
 
 
 def _implied(script: Script) -> Sequence[str]:
-    """A notebook is converted by what must then be there."""
+    """A notebook is run by IPython, and some ask for what Jupyter has beside it."""
     if re.search(r"\.ipynb(\s|$)", script.entry_point):
         return ("nbconvert", "ipython")
     return ()

@@ -8,13 +8,17 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from hpc_agent.domain.env import RequirementFiles
+from hpc_agent.domain.requirement_lines import (
+    INCLUDES,
+    LineError,
+    Option,
+    logical_lines,
+    options_of,
+    requirement_and_hashes,
+)
 from hpc_agent.errors import EnvironmentBuildError
-from hpc_agent.redact import without_credentials
+from hpc_agent.redact import without_credentials, without_user_info
 
-_COMMENT = re.compile(r"(?:^|\s)#.*$")
-_OPTION = re.compile(r"^(?P<name>--?[A-Za-z][A-Za-z-]*)(?:\s*=\s*|\s+|$)(?P<value>.*)$")
-_SHORT = {"-r": "--requirement", "-c": "--constraint", "-e": "--editable", "-f": "--find-links", "-i": "--index-url"}
-_LONG = {"--requirements": "--requirement", "--constraints": "--constraint", "--pypi-url": "--index-url"}
 _LOCAL = re.compile(r"^(?:\.{1,2}(?:/|\[|$)|file:(?!/)|[^\s@:/]+/)")
 _COLLAPSED = ("clearml", "trains", "nbconvert", "ipython")
 """Injected by SDKs and agents beside the user's own line: the last one counts (wire.md 4.9)."""
@@ -42,63 +46,96 @@ def collect(texts: Iterable[str], files: RequirementFiles, folder: str, *, const
     """All that ``texts`` ask for, included files followed; paths in them are relative to ``folder``.
 
     Raises:
-        EnvironmentBuildError: an included file is not in the repository.
+        EnvironmentBuildError: an included file is not in the repository, or a line is not allowed.
     """
-    requirements: list[str] = []
-    limits = [canonical(line, folder) for line in constraints]
-    options: list[str] = []
-    pending = [(line, folder, False) for line in logical_lines("\n".join(texts))]
-    seen: set[tuple[str, bool]] = set()
-    while pending:
-        line, at, constraining = pending.pop(0)
-        name, value = _option(line)
-        if name in ("--requirement", "--constraint"):
-            path = posixpath.normpath(posixpath.join(at, value))
-            constraint = constraining or name == "--constraint"
-            if (path, constraint) not in seen:
-                seen.add((path, constraint))
-                text = _included(path, files.texts, line)
-                pending[:0] = [(item, posixpath.dirname(path), constraint) for item in logical_lines(text)]
-        elif name == "--editable":
+    return _Collector(files).collect("\n".join(texts), folder, constraints)
+
+
+class _Collector:
+    """Follows the included files of ``files``, each once."""
+
+    def __init__(self, files: RequirementFiles) -> None:
+        self._files = files
+        self._seen: set[tuple[str, bool]] = set()
+        self._requirements: list[str] = []
+        self._limits: list[str] = []
+        self._options: list[str] = []
+
+    def collect(self, text: str, folder: str, constraints: Iterable[str]) -> Lines:
+        self._limits += [canonical(line, folder) for line in constraints]
+        pending = [(line, folder, False) for line in _lines_of(text, "the task's list of packages")]
+        while pending:
+            line, at, constraining = pending.pop(0)
+            pending[:0] = self._take(line, at, constraining)
+        unique = _collapse(self._requirements)
+        return Lines(
+            tuple(unique),
+            tuple(sorted(set(self._limits))),
+            tuple(sorted(set(self._options))),
+            tuple(sorted(line for line in unique if line.startswith("./"))),
+        )
+
+    def _take(self, line: str, folder: str, constraining: bool) -> list[tuple[str, str, bool]]:
+        """Keep what a line says; returns the lines that stand for it, each with its folder."""
+        if "${" in line:
+            # Installers would put variables of the daemon's environment there, and show or send what they hold.
+            raise _not_usable(line, "variables such as ${NAME} are not expanded in it: write the value itself")
+        try:
+            options = options_of(line)
+            if not options:
+                self._keep(canonical(line, folder), constraining)
+            return [found for option in options for found in self._follow(option, line, folder, constraining)]
+        except LineError as error:
+            raise _not_usable(line, str(error)) from error
+
+    def _keep(self, line: str, constraining: bool) -> None:
+        (self._limits if constraining else self._requirements).append(line)
+
+    def _follow(self, option: Option, line: str, folder: str, constraining: bool) -> list[tuple[str, str, bool]]:
+        if option.name == "--editable":
             # The environment is shared and read-only: what is installed must be in it.
-            pending.insert(0, (value, at, constraining))
-        elif name:
-            options.append(f"{name} {value}".strip())
+            self._keep(canonical(option.value, folder), constraining)
+        elif option.name in INCLUDES:
+            path = posixpath.normpath(posixpath.join(folder, option.value))
+            constraint = constraining or option.name == "--constraint"
+            if (path, constraint) not in self._seen:
+                self._seen.add((path, constraint))
+                text = _included(path, self._files.texts, line)
+                return [(item, posixpath.dirname(path), constraint) for item in _lines_of(text, path)]
         else:
-            (limits if constraining else requirements).append(canonical(line, at))
-    unique = _collapse(requirements)
-    return Lines(
-        tuple(unique),
-        tuple(sorted(set(limits))),
-        tuple(sorted(set(options))),
-        tuple(sorted(line for line in unique if line.startswith("./"))),
+            self._options.append(option.line)
+        return []
+
+
+def _lines_of(text: str, where: str) -> list[str]:
+    try:
+        return list(logical_lines(text))
+    except LineError as error:
+        raise EnvironmentBuildError(f"a line of {where} cannot be used: {error}") from error
+
+
+def _not_usable(line: str, why: str) -> EnvironmentBuildError:
+    """The line itself stands in the message, as far as that tells anything."""
+    text = without_credentials(line)
+    return EnvironmentBuildError(
+        f"the requirement line {text[:200] + ' …' if len(text) > 200 else text!r} cannot be used: {why}"
     )
 
 
-def logical_lines(text: str) -> Iterator[str]:
-    """Lines with continuations joined, comments and empty ones left out."""
-    for line in re.sub(r"\\\r?\n", " ", text).splitlines():
-        plain = _COMMENT.sub("", line).strip()
-        if plain:
-            yield plain
-
-
-def _option(line: str) -> tuple[str, str]:
-    """Name and value of an option line; two empty words for a requirement."""
-    if line[:2] in _SHORT and not line.startswith("--"):
-        return _SHORT[line[:2]], line[2:].lstrip(" =")
-    match = _OPTION.match(line)
-    if not match:
-        return "", ""
-    return _LONG.get(match["name"], match["name"]), match["value"].strip()
-
-
 def included_paths(text: str, folder: str) -> Iterator[str]:
-    """The files that the lines of a requirements.txt in ``folder`` include."""
-    for line in logical_lines(text):
-        name, value = _option(line)
-        if name in ("--requirement", "--constraint"):
-            yield posixpath.normpath(posixpath.join(folder, value))
+    """The files that the lines of a requirements.txt in ``folder`` include.
+
+    Raises:
+        EnvironmentBuildError: a line is not one of a requirements file.
+    """
+    for line in _lines_of(text, folder or "the requirements file"):
+        try:
+            options = options_of(line)
+        except LineError as error:
+            raise _not_usable(line, str(error)) from error
+        for option in options:
+            if option.name in INCLUDES:
+                yield posixpath.normpath(posixpath.join(folder, option.value))
 
 
 def _included(path: str, texts: Mapping[str, str], line: str) -> str:
@@ -110,18 +147,25 @@ def _included(path: str, texts: Mapping[str, str], line: str) -> str:
 
 
 def canonical(line: str, folder: str) -> str:
-    """One spelling for one meaning; what is no plain requirement (an address, a path) is kept as it is."""
+    """One spelling for one meaning; what is no plain requirement (an address, a path) is kept as it is.
+
+    Raises:
+        LineError: it is too long, or has options that are not used here.
+    """
     # 20 ms to import, which a job that knows its environment's key need not spend.
     from packaging.requirements import InvalidRequirement, Requirement
     from packaging.utils import canonicalize_name
 
-    bare, hashes = _split_hashes(line)
+    bare, values = requirement_and_hashes(line)
+    hashes = "".join(f" --hash={value}" for value in values)
     try:
         parsed = Requirement(bare)
     except InvalidRequirement:
         if _LOCAL.match(bare) and "://" not in bare:
             return "./" + posixpath.normpath(posixpath.join(folder, bare.removeprefix("file:")))
-        return line
+        return bare + hashes
+    except RecursionError as error:
+        raise LineError("its marker is nested too deeply") from error
     extras = f"[{','.join(sorted(canonicalize_name(extra) for extra in parsed.extras))}]" if parsed.extras else ""
     text = canonicalize_name(parsed.name) + extras
     if parsed.url:
@@ -129,11 +173,6 @@ def canonical(line: str, folder: str) -> str:
     else:
         text += ",".join(sorted(str(specifier) for specifier in parsed.specifier))
     return text + (f" ; {parsed.marker}" if parsed.marker else "") + hashes
-
-
-def _split_hashes(line: str) -> tuple[str, str]:
-    bare, *hashes = re.split(r"\s+--hash[= ]", line)
-    return bare.strip(), "".join(f" --hash={value.strip()}" for value in sorted(hashes))
 
 
 def name_of(line: str) -> str:
@@ -157,5 +196,5 @@ def _collapse(lines: Iterable[str]) -> list[str]:
 
 
 def shown(lines: Iterable[str]) -> tuple[str, ...]:
-    """Lines without passwords in their addresses, for records and messages."""
-    return tuple(without_credentials(line) for line in lines)
+    """Lines without passwords in their addresses; lines that mean different packages stay different."""
+    return tuple(without_user_info(line) for line in lines)

@@ -157,8 +157,10 @@ class SharedCache:
             files.ensure_shared_directory(self.requests)
             if target != failed:
                 failed.unlink(missing_ok=True)
-            files.write_record(target, outcome)
-            files.share_like_parent(target)
+            # A failure is told in an installer's words, which are for the one who staged.
+            files.write_record(target, outcome, mode=0o600 if target == failed else 0o644)
+            if target != failed:
+                files.share_like_parent(target)
         except OSError as error:
             raise self.cannot_write(error) from error
 

@@ -25,6 +25,7 @@ from hpc_agent.envs.requirements import ResolutionError, shown
 from hpc_agent.envs.shared import SharedCache
 from hpc_agent.errors import EnvironmentBuildError, ProcessError
 from hpc_agent.git_credentials import GitCredential
+from hpc_agent.redact import without_secrets
 
 Progress = Callable[[str], None]
 
@@ -36,11 +37,14 @@ share one answer, as they would with uv's own ten-minute cache of the index. Off
 
 @dataclass(frozen=True)
 class StagedEnv:
-    """``packages`` as ``pip freeze`` prints them; ``built``: whether this call built it."""
+    """``packages`` as ``pip freeze`` prints them; ``built``: whether this call built it; ``sha256`` of its archive;
+    ``notes``: on what was asked for and is not used."""
 
     key: EnvKey
     packages: tuple[str, ...] = ()
     built: bool = False
+    sha256: str = ""
+    notes: tuple[str, ...] = ()
 
 
 class EnvStore:
@@ -140,8 +144,11 @@ class EnvStore:
             )
         return resolution.key
 
-    def use(self, wanted: EnvKey | EnvRequest, progress: Progress, *, task: str = "<task id>") -> UsableEnv:
-        """The environment, ready to run on this machine. Never uses the network. ``task`` is for the message.
+    def use(
+        self, wanted: EnvKey | EnvRequest, progress: Progress, *, task: str = "<task id>", sha256: str = ""
+    ) -> UsableEnv:
+        """The environment, ready to run on this machine. Never uses the network. ``task`` is for the message;
+        ``sha256``: of the archive that was staged, where that is known.
 
         Raises:
             EnvironmentBuildError: it is not in the shared cache, is damaged, or cannot run here.
@@ -150,6 +157,11 @@ class EnvStore:
         manifest = self._published(key)
         if manifest is None:
             raise EnvironmentBuildError(f"environment {key} is not in the cache {self._shared.root}: {_remedy(task)}")
+        if sha256 and sha256 != manifest.sha256:
+            raise EnvironmentBuildError(
+                f"environment {key} in the cache {self._shared.root} is another archive than the one that was staged "
+                "for this task: it was built again, or somebody replaced it; enqueue the task again"
+            )
         try:
             return Opener(self._shared, self._scratch, self._clock, mount=self._mount).open(manifest, progress)
         except ArchiveError as error:
@@ -180,7 +192,7 @@ class EnvStore:
         if manifest is None:
             raise EnvironmentBuildError(f"environment {key} is not in the cache {self._shared.root}")
         try:
-            node.unpack_to(self._shared.archive(key), into)
+            node.unpack_to(self._shared.archive(key), into, manifest.sha256)
         except (ArchiveError, OSError, ProcessError) as error:
             raise EnvironmentBuildError(f"environment {key} cannot be unpacked to {into}: {error}") from error
         for folder, _, names in os.walk(into):
@@ -195,7 +207,7 @@ class EnvStore:
         if resolution is None or self._clock.now() - resolution.resolved_at > FRESH:
             return None
         manifest = self._published(resolution.key)
-        return StagedEnv(manifest.key, manifest.packages) if manifest else None
+        return _staged(manifest, resolution.notes) if manifest else None
 
     def _published(self, key: EnvKey) -> Manifest | None:
         """The manifest, if the environment is there whole; a damaged one is taken out of the way."""
@@ -222,24 +234,27 @@ class EnvStore:
         folder = self._local_folder()
         try:
             builder = Builder(self._shared, folder, self._packages, self._clock, self._credentials, foreign)
-            key, packages, built = builder.ensure(request, source_root, progress, published=self._published)
+            ensured = builder.ensure(request, source_root, progress, published=self._published)
             if self._mount:
-                builder.ensure_image(key, progress)
+                builder.ensure_image(ensured.manifest, progress)
         except EnvironmentBuildError as error:
             if isinstance(error, ResolutionError) and (earlier := self._earlier(digest, error, progress)):
                 return earlier
             with contextlib.suppress(EnvironmentBuildError):
-                self._shared.remember(digest, Failure(secrets.token_hex(8), str(error), error.retryable))
+                words = without_secrets(str(error))
+                self._shared.remember(digest, Failure(secrets.token_hex(8), words, error.retryable))
             raise
-        resolution = Resolution(key, self._clock.now(), shown(request.lines.requirements))
+        resolution = Resolution(
+            ensured.manifest.key, self._clock.now(), shown(request.lines.requirements), ensured.notes
+        )
         try:
             self._shared.remember(digest, resolution)
         except EnvironmentBuildError as error:
-            if built:
+            if ensured.built:
                 raise
             progress(str(error))  # the key will do
-        self._shared.note(key, use=False)
-        return StagedEnv(key, packages, built)
+        self._shared.note(resolution.key, use=False)
+        return _staged(ensured.manifest, resolution.notes, built=ensured.built)
 
     def _earlier(self, digest: str, error: ResolutionError, progress: Progress) -> StagedEnv | None:
         """What the same words meant before: an index that is down must not stop what worked yesterday."""
@@ -248,7 +263,7 @@ class EnvStore:
         if resolution is None or manifest is None:
             return None
         progress(f"{error}; taking the environment that they meant on {resolution.resolved_at:%Y-%m-%d %H:%M} UTC")
-        return StagedEnv(manifest.key, manifest.packages)
+        return _staged(manifest, resolution.notes)
 
     def _local_folder(self) -> Path:
         folder = files.own_folder(self._scratch) or files.own_folder(Path(tempfile.gettempdir()))
@@ -257,6 +272,10 @@ class EnvStore:
                 f"no folder to build in: {self._scratch} is not writable, or another user has taken our folder's name"
             )
         return folder
+
+
+def _staged(manifest: Manifest, notes: tuple[str, ...], *, built: bool = False) -> StagedEnv:
+    return StagedEnv(manifest.key, manifest.packages, built, manifest.sha256, notes)
 
 
 def _remedy(task: str) -> str:

@@ -12,18 +12,16 @@ from hpc_agent import git_credentials, process
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.envs import pip_config
 from hpc_agent.envs.foreign import Foreign
+from hpc_agent.envs.installer_environment import for_images, for_installers
 from hpc_agent.envs.interpreter import Interpreter
 from hpc_agent.errors import EnvironmentBuildError, ProcessError
-from hpc_agent.git_credentials import GitCredential
+from hpc_agent.git_credentials import CAREFUL_GIT, GitCredential
 from hpc_agent.process import Completed
-from hpc_agent.redact import without_credentials
+from hpc_agent.redact import without_secrets
 from hpc_agent.retry import is_away
 
 _LONGEST = 7200.0
 """Seconds: a package built from source on a login node may take an hour."""
-
-_FOREIGN = ("PYTHON", "VIRTUAL_ENV", "VIRTUALENV_", "CONDA_PREFIX", "__PYVENV", "PIP_TARGET", "PIP_PREFIX", "PIP_USER")
-"""Beginnings of variables that would turn an installer to another environment than the one it is told."""
 
 
 class Toolbox:
@@ -45,9 +43,13 @@ class Toolbox:
         self.foreign = foreign
         self._folder = folder
         self._credentials = tuple(credentials)
-        self._env = {k: v for k, v in environ.items() if not k.startswith(_FOREIGN)}
+        self._environ = environ
+        self._env = for_installers(environ, pip=packages.type == "pip")
         self._env.setdefault("UV_CACHE_DIR", str(_uv_cache(folder)))
         self._env["VIRTUALENV_OVERRIDE_APP_DATA"] = str(folder / "virtualenv")
+        # A hard link to uv's cache changes whenever another build adds one: tar then finds the file it packs changed,
+        # and a package that writes into itself would change all others. Copies cost 0.6 s for 449 MB.
+        self._env["UV_LINK_MODE"] = "copy"
 
     @property
     def index_lines(self) -> list[str]:
@@ -79,16 +81,21 @@ class Toolbox:
         cwd: Path,
         environ: Mapping[str, str] = {},
         credentials: Sequence[GitCredential] = (),
+        needs_git: bool = False,
     ) -> Completed:
         """Run at low priority, for login nodes belong to everybody; ``environ`` and ``credentials`` are added.
+
+        Those of the settings too where it ``needs_git``: what is built sees the environment of its installer.
 
         Raises:
             EnvironmentBuildError: it could not be run.
         """
-        git = git_credentials.environment([*self._credentials, *credentials])
+        git = git_credentials.environment(
+            [*(self._credentials if needs_git else ()), *credentials], CAREFUL_GIT, self._environ if needs_git else {}
+        )
         try:
             if self.foreign:
-                added = {**_for_installers(self._env), **git, **environ}
+                added = {**for_images(self._env), **git, **environ}
                 return self.foreign.run(
                     list(argv), timeout=_LONGEST, env=added, cwd=cwd, folders=self._folders(cwd, added)
                 )
@@ -118,15 +125,6 @@ def _manners() -> list[str]:
     return nice + (["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else [])
 
 
-_INSTALLERS = ("UV_", "PIP_", "SSL_CERT_FILE", "http_proxy", "https_proxy", "no_proxy", "all_proxy")
-"""Beginnings of what installers in an image obey; everything else there is the image's own."""
-
-
-def _for_installers(environ: Mapping[str, str]) -> dict[str, str]:
-    told = {k: v for k, v in environ.items() if k.startswith(_INSTALLERS) or k.lower() in _INSTALLERS}
-    return {**told, "UV_LINK_MODE": "copy"}  # no links from one mounted folder to another
-
-
 def _uv_cache(folder: Path) -> Path:
     """The user's own uv cache if environments can be linked from it, else one beside where they are built."""
     usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "uv"
@@ -142,7 +140,13 @@ def as_error(
     what: str, answer: Completed, kind: type[EnvironmentBuildError] = EnvironmentBuildError
 ) -> EnvironmentBuildError:
     """An installer's failure in its own last words."""
-    words = without_credentials(answer.last_words).strip() or f"exit code {answer.returncode}"
+    words = without_secrets(_without_warnings(answer.last_words)).strip() or f"exit code {answer.returncode}"
     error = kind(f"{what}: {words}")
     error.retryable = is_away(answer.stderr)
     return error
+
+
+def _without_warnings(words: str) -> str:
+    """What a program said last, without remarks on what is no trouble; all of it if there is nothing else."""
+    telling = [line for line in words.splitlines() if not line.lstrip().lower().startswith("warning:")]
+    return "\n".join(telling) if any(line.strip() for line in telling) else words

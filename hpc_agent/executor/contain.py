@@ -171,7 +171,6 @@ class Container:
             path_first=f"{ENVIRONMENT}/bin" if run.env else "",
             setup=self._choice.setup,
             python=str(python) if run.env else "",
-            before=space.preparation(python),
             first=self._room.runtime.isolated,
             home=HOME,
             alive=f"{START}/{_ALIVE}" if self._room.runtime.isolated else "",

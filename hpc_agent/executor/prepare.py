@@ -16,18 +16,15 @@ from hpc_agent.containment import Contained
 from hpc_agent.domain.ids import TaskId, WorkerId
 from hpc_agent.domain.task import Task
 from hpc_agent.envs.store import UsableEnv
-from hpc_agent.errors import ContainerError, EnvironmentBuildError, SourceError
+from hpc_agent.errors import ContainerError, EnvironmentBuildError
 from hpc_agent.executor import adapt, contain
 from hpc_agent.executor.environment import Launch, process_environment
 from hpc_agent.executor.record import Used
 from hpc_agent.files import read_record
-from hpc_agent.process import run
 from hpc_agent.runs.directory import RunDirectory
 from hpc_agent.sources.staged import Origin
 from hpc_agent.sources.workspace import Workspace
 from hpc_agent.staging import Staged, Stager, patiently
-
-_CONVERT_TIMEOUT_S = 600
 
 IMAGE_VARIABLE = "CLEARML_DOCKER_IMAGE"
 """Set in containers to the image they are made from."""
@@ -112,7 +109,6 @@ class Preparer:
         environ = process_environment(
             os.environ, self._launch(task, workspace, env.python if env else None), self._settings.agent
         )
-        self._convert(workspace, python, environ)
         used = Used(env.packages if env else (), staged.source.commit)
         return Prepared(workspace.command(python, environ, options=self._options), environ, workspace.cwd, used=used)
 
@@ -192,17 +188,6 @@ class Preparer:
             auth_token=self._settings.api.token_in_place_of_keys,
             gpus=self._wishes.gpus,
         )
-
-    def _convert(self, workspace: Workspace, python: Path, environ: Mapping[str, str]) -> None:
-        command = workspace.preparation(python)
-        if command is None:
-            return
-        done = run(command, timeout=_CONVERT_TIMEOUT_S, env=environ, cwd=workspace.cwd)
-        if not done.ok:
-            raise SourceError(
-                f"the notebook could not be converted to a script (nbconvert and ipython must be among the task's "
-                f"packages): {done.last_words}"
-            )
 
 
 def _check_image(env: UsableEnv, contained: Contained | None) -> None:

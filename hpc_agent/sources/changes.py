@@ -2,94 +2,71 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from hpc_agent.errors import SourceError
-from hpc_agent.sources import git
+from hpc_agent.sources import git, patch_text
+from hpc_agent.sources.patch_text import Patch, PatchError
 
-_OLD_SIDE = re.compile(r'^--- (?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>[^\t\n]*))[^\n]*\n\+\+\+ ', re.MULTILINE)
-_NEW_SIDE = re.compile(r'^\+\+\+ (?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<plain>[^\t\n]*))[^\n]*\n@@ ', re.MULTILINE)
-_CREATED = re.compile(
-    r'^diff --git (?:"a/(?P<quoted>(?:[^"\\]|\\.)*)" ".*"|a/(?P<plain>.+) b/(?P=plain))\nnew file mode ', re.MULTILINE
-)
 _FUTURE = re.compile(r"^\s*(?:from\s+__future__\s+import|import\s+__future__)\b")
+_LONGEST_PROGRAM = 300_000
+"""Characters. Python takes 6 s to parse a megabyte that is made for it, and nobody else runs meanwhile."""
 _INJECTED = re.compile(
     r"^(?:from clearml import|try: from \w+ import Task|except ImportError: from clearml|.*\bTask\.init\()"
 )
-_ESCAPE = re.compile(rb"\\([0-7]{3}|.)", re.DOTALL)
-_ESCAPED = {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"a": b"\a", b"b": b"\b", b"f": b"\f", b"v": b"\v"}
 
 
-def is_patch(diff: str) -> bool:
-    """Whether ``diff`` is a patch; any other text is the script itself."""
-    text = diff.lstrip().lower()
-    if text.startswith("diff "):
-        return True
-    first, _, rest = text.partition("\n")
-    return first.startswith("submodule ") and rest.lstrip().startswith("diff ")
+def is_patch(diff: str, *, of_repository: bool = True) -> bool:
+    """Whether ``diff`` is a patch; any other text is the script itself.
+
+    Where a repository is named, whatever has a patch in it is one: people's settings put colours and warnings before
+    it. A script without a repository may quote patches.
+    """
+    text = patch_text.plain(diff)
+    return patch_text.begins_like_patch(text) or (of_repository and patch_text.looks_like_patch(text))
 
 
-def changed_files(diff: str) -> list[str]:
-    """The files that a patch names on its old side, relative to the root; new files are not among them."""
-    return _names(_OLD_SIDE, diff)
+def read_patch(diff: str) -> Patch:
+    """
+    Raises:
+        SourceError: it is nothing that git can apply.
+    """
+    try:
+        return patch_text.parse(diff)
+    except PatchError as error:
+        raise SourceError(f"the task's uncommitted changes cannot be applied: {error}") from error
 
 
-def named_files(diff: str) -> set[str]:
-    """All files that a patch changes or creates, relative to the root."""
-    return {*_names(_OLD_SIDE, diff), *_names(_NEW_SIDE, diff)}
-
-
-def _names(side: re.Pattern[str], diff: str) -> list[str]:
-    paths = []
-    for match in side.finditer(diff):
-        name = _unquoted(match["quoted"]) if match["quoted"] is not None else match["plain"].rstrip()
-        if name != "/dev/null":
-            # As git apply does, the first component is stripped: ``a/x`` is ``x``.
-            paths.append(name.partition("/")[2])
-    return list(dict.fromkeys(path for path in paths if path))
-
-
-def _created_files(diff: str) -> set[str]:
-    return {
-        _unquoted(match["quoted"]) if match["quoted"] is not None else match["plain"]
-        for match in _CREATED.finditer(diff)
-    }
-
-
-def _unquoted(name: str) -> str:
-    """git's C-style quoting of unusual names undone."""
-
-    def plain(match: re.Match[bytes]) -> bytes:
-        code = match[1]
-        return bytes([int(code, 8)]) if len(code) == 3 else _ESCAPED.get(code, code)
-
-    return _ESCAPE.sub(plain, name.encode()).decode("utf-8", "replace")
-
-
-def apply(diff: str, root: Path, *, shown: str, only: Sequence[str] = ()) -> None:
+def apply(diff: str, root: Path, *, shown: str, only: Sequence[str] = ()) -> tuple[str, ...]:
     """Apply a patch to the files below ``root``, all of them or those named in ``only``; context is not needed.
 
-    ``shown`` names the commit in the error.
+    ``shown`` names the commit in the error. Returns notes on what of the changes could not be part of it.
 
     Raises:
         SourceError: it does not fit, or names a file outside of ``root``.
     """
-    created = _created_files(diff)
-    for path in changed_files(diff):
+    patch = read_patch(diff)
+    if not patch.text:
+        if patch.notes:
+            return patch.notes
+        raise SourceError(f"the task's uncommitted changes cannot be applied to {shown}: they hold no change of a file")
+    for path in patch.old:
         # A patch may create a file and change it further down (clearml-task's own, for a script that is new to git).
-        if path not in created and (not only or path in only):
+        if path not in patch.created and (not only or path in only):
             _create_missing(root, path)
-    text = diff if diff.endswith("\n") else diff + "\n"
-    includes = [f"--include={path}" for path in only]
+    text = patch.text if patch.text.endswith("\n") else patch.text + "\n"
+    options = [f"-p{patch.strip}", *(f"--include={path}" for path in only)]
     # Without --unsafe-paths git refuses names that leave the folder or go through a link.
-    answer = git.run(["apply", "--unidiff-zero", "--whitespace=nowarn", *includes, "-"], cwd=root, input=text)
+    answer = git.run(["apply", "--unidiff-zero", "--whitespace=nowarn", *options, "-"], cwd=root, input=text)
     if not answer.ok:
         raise SourceError(
             f"the task's uncommitted changes do not fit {shown}: {git.last_line(answer)}; "
             "were they made on a commit that was not pushed, or on files that were never added?"
         )
+    return patch.notes
 
 
 def _create_missing(root: Path, path: str) -> None:
@@ -113,14 +90,26 @@ def inside(root: Path, path: str, what: str) -> Path:
     return file
 
 
+def is_python(text: str) -> bool:
+    """Whether ``text`` is a program in Python that does anything; a very long text is taken for one."""
+    if len(text) > _LONGEST_PROGRAM:
+        return True
+    try:
+        return bool(ast.parse(text).body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+
+
 def mend_future_imports(text: str) -> str:
     """Move an init call that an SDK put at the very top to below the ``__future__`` imports, which must come first.
 
     Text that compiles, or that does not begin with such a call, stays as it is.
     """
+    if "__future__" not in text or not _INJECTED.match(text) or len(text) > _LONGEST_PROGRAM:
+        return text
     try:
         compile(text, "script", "exec", dont_inherit=True)
-    except (SyntaxError, ValueError) as error:
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         if "__future__" not in str(error):
             return text
     else:

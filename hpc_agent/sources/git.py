@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from hpc_agent import process
 from hpc_agent.config.settings import GitSettings
 from hpc_agent.errors import ProcessError, SourceError
-from hpc_agent.git_credentials import GitCredential, settings_and_variables
+from hpc_agent.git_credentials import CAREFUL_GIT, PROTOCOLS, GitCredential, settings_and_variables, ssh_command
 from hpc_agent.redact import without_credentials
-from hpc_agent.sources.remote import Remote
+from hpc_agent.sources.private_view import private_view
+from hpc_agent.sources.remote import Remote, host_of
 
 QUICK = 120.0
 """Seconds for what reads and writes files only."""
@@ -26,6 +28,7 @@ _OURS = {
     "core.fsmonitor": "false",
     "core.autocrlf": "false",  # the commit's bytes, else patches do not fit
     "advice.detachedHead": "false",
+    **dict(CAREFUL_GIT),
     # Large files come from the mirror (lfs.py): git-lfs would use the network, and need not be on a node.
     "filter.lfs.smudge": "",
     "filter.lfs.clean": "",
@@ -38,6 +41,7 @@ _EMPTY_WORDS = (
     "Please make sure you have the correct access rights",
     "and the repository exists.",
 )
+_ADDRESSED = r"^(credential|url|http)\..+\."
 _KEPT = ("GIT_SSH", "GIT_SSL", "GIT_PROXY", "GIT_HTTP", "GIT_EXEC_PATH", "GIT_CONFIG")
 
 
@@ -47,58 +51,87 @@ def environment(base: Mapping[str, str]) -> dict[str, str]:
     env.update(
         GIT_TERMINAL_PROMPT="0",
         GIT_ASKPASS="",  # empty: nor a window of some editor
-        GIT_ALLOW_PROTOCOL="file:git:http:https:ssh",  # no ext::, in submodules neither
+        GIT_ALLOW_PROTOCOL=PROTOCOLS,  # in submodules neither
         GIT_LFS_SKIP_SMUDGE="1",
         LC_ALL="C.UTF-8",
-        GIT_SSH_COMMAND=f"{base.get('GIT_SSH_COMMAND') or 'ssh'} -oBatchMode=yes",
+        GIT_SSH_COMMAND=ssh_command(base.get("GIT_SSH_COMMAND", "")),
     )
     return env
 
 
-def configured_credentials(git: GitSettings) -> list[GitCredential]:
-    """The credentials of the settings, for a git that installers start: for requirements from repositories."""
+def configured_credentials(git: GitSettings, known: Collection[str] = ()) -> list[GitCredential]:
+    """The credentials of the settings, for a git that installers start: for requirements from repositories.
+
+    ``known``: hosts that may have them too (``named_hosts``).
+    """
     if not git.password:
         return []
-    return [GitCredential(f"https://{git.host}" if git.host else "", git.user or "git", git.password)]
+    hosts = [git.host] if git.host else sorted(known)
+    return [GitCredential(f"https://{host}", git.user or "git", git.password) for host in hosts]
+
+
+def named_hosts(environ: Mapping[str, str] = os.environ) -> frozenset[str]:
+    """The hosts that this account's and this machine's git configuration has addresses of: ``credential.<address>.*``,
+    ``url.<address>.insteadOf``, ``http.<address>.*``. A git that is not installed names none."""
+    names: set[str] = set()
+    for scope in ("--global", "--system"):
+        with contextlib.suppress(ProcessError):
+            argv = ["git", "config", scope, "--null", "--name-only", "--includes", "--get-regexp", _ADDRESSED]
+            answer = process.run(argv, timeout=QUICK, env=environment(environ))
+            names.update(answer.stdout.split("\0") if answer.ok else ())
+    addresses = (name.partition(".")[2].rpartition(".")[0] for name in names)
+    return frozenset(host for address in addresses if (host := host_of(address)))
 
 
 def run(
     arguments: list[str],
     *,
     git_dir: Path | None = None,
+    mirror: Path | None = None,
     work_tree: Path | None = None,
     cwd: Path | None = None,
     remote: Remote | None = None,
     input: str | None = None,
     timeout: float = QUICK,
+    settings: Mapping[str, str] = {},
 ) -> process.Completed:
     """Run git; ``remote`` lends its credentials to this one command, for its own host only.
 
-    ``git_dir`` is given by option, never found by git: so git does not refuse mirrors that another user made.
-    ``cwd`` is where it runs without one; a repository further up is not looked for.
+    ``git_dir`` is given by option, never found by git: so git does not refuse what another user made. ``mirror``: a
+    bare repository of the shared cache, whose own configuration does not count. ``cwd`` is where it runs without one;
+    a repository further up is not looked for.
 
     Raises:
         SourceError: git is not installed, or did not end in time.
     """
-    settings = list(_OURS.items())
+    chosen = [*_OURS.items(), *settings.items()]
     env = environment(os.environ)
     if remote and remote.user:
         ours, variables = settings_and_variables([GitCredential(remote.origin, remote.user, remote.password)])
-        settings += ours
+        chosen += ours
         env |= variables
     argv = ["git"]
-    for key, value in settings:
+    for key, value in chosen:
         argv += ["-c", f"{key}={value}"]
     if cwd:
         env["GIT_CEILING_DIRECTORIES"] = str(cwd.resolve().parent)
-    if git_dir:
-        argv += [f"--git-dir={git_dir}"]
-    if work_tree:
-        argv += [f"--work-tree={work_tree}"]
     try:
-        return process.run([*argv, *arguments], timeout=timeout, env=env, cwd=work_tree or cwd, input=input)
+        with private_view(mirror) if mirror else contextlib.nullcontext(git_dir) as where:
+            if where:
+                argv += [f"--git-dir={where}"]
+            if work_tree:
+                argv += [f"--work-tree={work_tree}"]
+            return process.run([*argv, *arguments], timeout=timeout, env=env, cwd=work_tree or cwd, input=input)
+    except OSError as error:
+        raise SourceError(f"git {arguments[0]} could not be run: {error.strerror or error}") from error
     except ProcessError as error:
-        raise SourceError(f"git {arguments[0]} could not be run: {error}; is git installed on this machine?") from error
+        raise _not_run(arguments[0], error) from error
+
+
+def _not_run(what: str, error: ProcessError) -> SourceError:
+    failure = SourceError(f"git {what} could not be run: {error}; is git installed on this machine?")
+    failure.retryable = "no answer within" in str(error)
+    return failure
 
 
 def last_line(completed: process.Completed) -> str:

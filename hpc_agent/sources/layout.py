@@ -30,7 +30,8 @@ def plan(script: Script, staged: StagedSource) -> Plan:
         SourceError: a path leaves the task's folder.
     """
     script, named = _split(script)
-    literal = bool(script.diff.strip()) and not changes.is_patch(script.diff)
+    patch = changes.is_patch(script.diff, of_repository=bool(script.repository.strip()))
+    literal = bool(script.diff.strip()) and not patch
     entry = entry_of(script)
     written = literal and not script.repository.strip()
     if staged.origin is Origin.REPOSITORY or (staged.origin is Origin.FOLDER and not written):
@@ -44,7 +45,7 @@ def plan(script: Script, staged: StagedSource) -> Plan:
         notes = (f"the working folder {script.working_dir!r} is not used: the task has no repository",)
     if staged.origin is Origin.NOTHING:
         return Plan("code", ".", entry, notes=(*notes, "the task has neither a repository nor a script"))
-    if changes.is_patch(script.diff):
+    if patch:
         raise SourceError("the task has uncommitted changes but names no repository that they belong to")
     file = _script_file(entry, named)
     return Plan("code", ".", _at(entry, file), file, notes)

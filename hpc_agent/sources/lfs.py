@@ -20,10 +20,10 @@ _POINTER = re.compile(rb"\Aversion https://git-lfs\.github\.com/spec/v1\n(?:.*\n
 _LARGEST_POINTER = 1024
 
 
-def used_by(git_dir: Path, commit: str) -> bool:
+def used_by(mirror: Path, commit: str) -> bool:
     """Whether any folder of the commit keeps files there."""
     pattern = ["-e", "filter=lfs", commit, "--", ".gitattributes", "*/.gitattributes"]
-    return git.run(["grep", "--quiet", "--full-name", *pattern], git_dir=git_dir).ok
+    return git.run(["grep", "--quiet", "--full-name", *pattern], mirror=mirror).ok
 
 
 def fetch(mirror: Mirror, commit: str, clock: Clock) -> str | None:
@@ -42,8 +42,13 @@ def _fetch(mirror: Mirror, commit: str) -> None:
     Raises:
         SourceError: why not, in few words.
     """
+    files.ensure_shared_directory(mirror.path / "lfs")
     answer = git.run(
-        ["lfs", "fetch", "origin", commit], git_dir=mirror.path, remote=mirror.remote, timeout=git.TRANSFER
+        ["lfs", "fetch", "origin", commit],
+        mirror=mirror.path,
+        remote=mirror.remote,
+        timeout=git.TRANSFER,
+        settings={"remote.origin.url": mirror.remote.url},
     )
     if answer.ok:
         return

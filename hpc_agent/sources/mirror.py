@@ -24,7 +24,19 @@ from hpc_agent.sources.remote import Remote
 _HASH = re.compile(r"^[0-9a-fA-F]{4,64}$")
 _FULL_HASH = re.compile(r"^([0-9a-fA-F]{40}|[0-9a-fA-F]{64})$")
 _FORBIDDEN_IN_NAMES = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^[-/.]|[/.]$|\.lock$")
+_FETCH = ("--quiet", "--no-tags", "--upload-pack=git-upload-pack")
+"""The program on the other side is never what a configuration says."""
+_REMOTE_HEAD = "refs/hpc-agent/remote-head"
 _REFS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
+
+_WHAT_TO_CHECK = (
+    "is the address right, was the commit pushed, and are there credentials for it (git_user and git_pass, or an ssh "
+    "key without passphrase)?"
+)
+_WITHHELD = (
+    "git_user and git_pass were not sent there: if they are for this host, name it in agent.git_host (over http they "
+    "are sent only to the host that git_host names)"
+)
 
 
 @dataclass(frozen=True)
@@ -116,12 +128,9 @@ class Mirror:
         self._create()
         self._remove_locks()
         answer = self._git(
-            ["fetch", "--quiet", "--force", "--prune", "--no-tags", "--no-recurse-submodules", "origin", *_REFS],
+            ["fetch", *_FETCH, "--force", "--prune", "--no-recurse-submodules", "--", self.remote.url, *_REFS],
             network=True,
         )
-        # The one file that git does not share, and that the next who fetches must write.
-        with contextlib.suppress(OSError):
-            files.share_like_parent(self.path / "FETCH_HEAD")
         if not answer.ok:
             raise self._failure(revision, answer)
         commit = self.commit_of(revision) or self._fetch_other(revision)
@@ -138,12 +147,12 @@ class Mirror:
             self._fetch_one(revision, name)
             return self.commit_of(revision)
         if revision.shown == wanted(Script()).shown:
-            self._fetch_one(revision, "HEAD")
-            return self.commit_of(Revision(("FETCH_HEAD",), True, revision.shown))
+            self._fetch_one(revision, f"+HEAD:{_REMOTE_HEAD}")
+            return self.commit_of(Revision((_REMOTE_HEAD,), True, revision.shown))
         return None
 
     def _fetch_one(self, revision: Revision, name: str) -> None:
-        answer = self._git(["fetch", "--quiet", "--no-tags", "origin", name], network=True)
+        answer = self._git(["fetch", *_FETCH, "--", self.remote.url, name], network=True)
         if not answer.ok and is_away(answer.stderr):
             raise self._failure(revision, answer)
 
@@ -179,15 +188,28 @@ class Mirror:
         if not (self.path / reference).exists():
             self._git(["update-ref", reference, commit])
 
-    def read(self, commit: str, path: str) -> str | None:
-        """The text of a file at a commit, or None if there is no such file."""
-        answer = self._git(["cat-file", "blob", f"{commit}:{path}"])
-        return answer.stdout if answer.ok else None
+    def read(self, commit: str, path: str) -> bytes | None:
+        """The content of a file at a commit, links followed within it, or None if there is no such file."""
+        if "\n" in path:
+            return None
+        answer = git.run(
+            ["cat-file", "--batch=%(objecttype) %(objectsize)", "--follow-symlinks"],
+            mirror=self.path,
+            input=f"{commit}:{path}\n",
+        )
+        head, _, content = answer.output.partition(b"\n")
+        kind, _, size = head.partition(b" ")
+        return content[: int(size)] if answer.ok and kind == b"blob" else None
+
+    def names_in(self, commit: str, folder: str) -> tuple[str, ...]:
+        """The names in a folder (relative to the root, empty for the root) at a commit; none if it is not there."""
+        answer = self._git(["ls-tree", "-z", "--name-only", f"{commit}:{folder}"])
+        return tuple(filter(None, answer.stdout.split("\0"))) if answer.ok else ()
 
     def _git(self, arguments: list[str], *, network: bool = False) -> Completed:
         return git.run(
             arguments,
-            git_dir=self.path,
+            mirror=self.path,
             remote=self.remote if network else None,
             timeout=git.TRANSFER if network else git.QUICK,
         )
@@ -195,8 +217,7 @@ class Mirror:
     def _failure(self, revision: Revision, answer: Completed) -> SourceError:
         error = SourceError(
             f"repository {self.remote.url} cannot be fetched for {revision.shown}: {git.last_line(answer)}; "
-            "is the address right, was the commit pushed, and are there credentials for it (git_user and git_pass, "
-            "or an ssh key without passphrase)?"
+            f"{_WITHHELD if self.remote.withheld else _WHAT_TO_CHECK}"
         )
         error.retryable = is_away(answer.stderr)
         return error

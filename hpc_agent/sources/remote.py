@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import posixpath
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
@@ -17,7 +18,12 @@ from hpc_agent.redact import Secret, without_credentials
 
 _HTTP = ("http", "https")
 _SSH = ("ssh", "git+ssh", "ssh+git")
-_SCHEMES = (*_HTTP, *_SSH, "git", "file")
+_SCHEMES = (*_HTTP, *_SSH, "file")
+_SSH_WITH_COLON = re.compile(
+    r"(?:ssh|git\+ssh|ssh\+git)://(?P<user>[^@/:\s]+@)?(?P<host>[^@/:\s]+):(?P<path>[A-Za-z_~].*)"
+)
+LONGEST = 4096
+"""Characters of an address: those of real repositories have a hundred or two."""
 _SCP = re.compile(r"^(?:(?P<user>[^@/:\s]+)@)?(?P<host>[^@/:\s]+):(?P<path>[^:].*)$")
 _TRANSPORT = re.compile(r"^[A-Za-z0-9]+::")
 _NOTHING = Secret("")
@@ -32,6 +38,8 @@ class Remote:
     url: str
     user: str = ""
     password: Secret = _NOTHING
+    withheld: bool = False
+    """There is a configured password, which is not for this address."""
 
     @property
     def name(self) -> str:
@@ -52,25 +60,26 @@ class Remote:
         return f"{parts.scheme}://{parts.netloc}"
 
 
-def resolve(repository: str, git: GitSettings) -> Remote:
+def resolve(repository: str, git: GitSettings, known: Collection[str] = ()) -> Remote:
     """The remote that a task's ``script.repository`` stands for under these settings.
+
+    ``known``: hosts that may see the configured password where ``git_host`` does not say which one may.
 
     Raises:
         SourceError: it is no address of a repository, or one that git could take for an option or a program to run.
     """
     text = repository.strip()
-    shown = without_credentials(text)
+    if len(text) > LONGEST:
+        raise SourceError(f"the repository's address has {len(text)} characters; {LONGEST} are allowed")
+    shown = _shortened(without_credentials(text))
     if text.startswith("-") or _TRANSPORT.match(text) or _UNPRINTABLE.search(text):
         raise SourceError(f"repository {shown!r} is refused: it is not a plain address of a git repository")
     if "://" in text:
-        parts = urlsplit(text)
-        if parts.scheme.lower() not in _SCHEMES or (parts.hostname or "").startswith("-"):
-            raise SourceError(f"repository {shown!r} is refused: use an https, http, ssh, git or file address")
-        return _from_url(parts, git)
+        return _from_text(_as_ssh_path(text), shown, _Rules(git, frozenset(known)))
     if scp := _SCP.match(text):
         if scp["host"].startswith("-"):
             raise SourceError(f"repository {shown!r} is refused: it is not a plain address of a git repository")
-        return _from_ssh(scp["user"] or "", scp["host"], None, scp["path"], text, git)
+        return _from_ssh(scp["user"] or "", scp["host"], None, scp["path"], text, _Rules(git, frozenset(known)))
     if text.startswith("/"):
         return Remote(posixpath.normpath(text))
     raise SourceError(
@@ -78,31 +87,94 @@ def resolve(repository: str, git: GitSettings) -> Remote:
     )
 
 
-def _from_url(parts: SplitResult, git: GitSettings) -> Remote:
+def _shortened(text: str) -> str:
+    return f"{text[:200]} …" if len(text) > 200 else text
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """Who may see the configured credentials."""
+
+    git: GitSettings
+    known: frozenset[str]
+
+    def serves(self, host: str) -> bool:
+        """Whether ``git_host`` means this host, or there is none."""
+        return not self.git.host or self.names(host)
+
+    def names(self, host: str, port: int | None = None) -> bool:
+        return self.git.host.lower() in (host.lower(), f"{host.lower()}:{port}")
+
+    def may_see_password(self, scheme: str, host: str, port: int | None) -> bool:
+        """A task may name any host: without ``git_host`` only those count that the account's own git knows, and a
+        password goes unencrypted only to the host that a person named for it."""
+        if self.git.host:
+            return self.names(host, port)
+        return scheme == "https" and host.lower() in self.known
+
+
+def _from_text(text: str, shown: str, rules: _Rules) -> Remote:
+    try:
+        parts = urlsplit(text)
+        scheme, host, _ = parts.scheme.lower(), parts.hostname or "", parts.port
+    except ValueError as error:
+        # Python's own words repeat what may be half of a password.
+        raise SourceError(
+            f"repository {shown!r} is refused: it is no address; what stands between host and path must be a port, as "
+            "in ssh://git@host:22/group/repository.git"
+        ) from error
+    if scheme == "git":
+        raise SourceError(
+            f"repository {shown!r} is refused: git:// has neither encryption nor proof of who answers; set the task's "
+            "repository to the https or ssh address of the same repository"
+        )
+    if scheme not in _SCHEMES or host.startswith("-"):
+        raise SourceError(f"repository {shown!r} is refused: use an https, http, ssh or file address")
+    return _from_url(parts, rules)
+
+
+def _as_ssh_path(text: str) -> str:
+    """``ssh://git@host:group/repository``, as GitLab's users paste it, means ``git@host:group/repository``."""
+    match = _SSH_WITH_COLON.fullmatch(text)
+    return f"ssh://{match['user'] or ''}{match['host']}/{match['path']}" if match else text
+
+
+def host_of(address: str) -> str:
+    """The host of a URL, in lower case; empty if it has none."""
+    try:
+        return (urlsplit(address).hostname or "").lower()
+    except ValueError:
+        return ""
+
+
+def _from_url(parts: SplitResult, rules: _Rules) -> Remote:
+    git = rules.git
     host = (parts.hostname or "").lower()
     if parts.scheme in _SSH:
-        return _from_ssh(parts.username or "", host, parts.port, parts.path.lstrip("/"), urlunsplit(parts), git)
+        return _from_ssh(parts.username or "", host, parts.port, parts.path.lstrip("/"), urlunsplit(parts), rules)
     if parts.scheme not in _HTTP:
         return Remote(urlunsplit(parts))
-    if git.force_ssh and _serves(git, host):
+    if git.force_ssh and rules.serves(host):
         return Remote(_ssh_url(git.ssh_user or "git", host, git.ssh_port, parts.path))
     clean = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    trusted = rules.may_see_password(parts.scheme, host, parts.port)
     if parts.username or parts.password:
         user, password = unquote(parts.username or ""), unquote(parts.password or "")
-        if not password and git.password and git.user in ("", user) and _serves(git, host):
+        if not password and git.password and git.user in ("", user) and trusted:
             password = git.password.reveal()
         return Remote(clean, user, Secret(password))
-    return _with_credentials(clean, host, git)
+    return _with_credentials(clean, rules, trusted=trusted)
 
 
-def _from_ssh(user: str, host: str, port: int | None, path: str, text: str, git: GitSettings) -> Remote:
+def _from_ssh(user: str, host: str, port: int | None, path: str, text: str, rules: _Rules) -> Remote:
+    git = rules.git
     if git.force_ssh:
         if git.ssh_user or git.ssh_port:
             return Remote(_ssh_url(git.ssh_user or user or "git", host, git.ssh_port or port, path))
         return Remote(text)
-    if git.translate_ssh and git.user and git.password and _serves(git, host):
+    if git.translate_ssh and git.user and git.password and rules.may_see_password("https", host, None):
         # An ssh port says nothing about where https is served.
-        return _with_credentials(f"https://{host}/{path.lstrip('/')}", host, git)
+        return _with_credentials(f"https://{host}/{path.lstrip('/')}", rules, trusted=True)
     return Remote(text)
 
 
@@ -110,16 +182,14 @@ def _ssh_url(user: str, host: str, port: int | None, path: str) -> str:
     return f"ssh://{user}@{host}{f':{port}' if port else ''}/{path.lstrip('/')}"
 
 
-def _with_credentials(url: str, host: str, git: GitSettings) -> Remote:
-    if not git.password or not _serves(git, host):
+def _with_credentials(url: str, rules: _Rules, *, trusted: bool) -> Remote:
+    git = rules.git
+    if not git.password:
         return Remote(url)
+    if not trusted:
+        return Remote(url, withheld=True)
     # With a token any user name will do, but none will not.
     return Remote(url, git.user or "git", git.password)
-
-
-def _serves(git: GitSettings, host: str) -> bool:
-    """Whether the configured credentials are meant for this host."""
-    return not git.host or git.host.lower() == host.lower()
 
 
 def submodule_address(parent: str, address: str) -> str:

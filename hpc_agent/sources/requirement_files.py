@@ -1,23 +1,29 @@
-"""The requirement files of a repository at a commit, without a checkout."""
+"""The files of a repository that say which packages it needs, at a commit, without a checkout."""
 
 from __future__ import annotations
 
 import posixpath
 import re
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from hpc_agent.domain.env import RequirementFiles
+from hpc_agent.domain.requirement_lines import INCLUDES, LineError, decoded, logical_lines, options_of
 from hpc_agent.domain.task import Script
 from hpc_agent.sources import changes
 from hpc_agent.sources.layout import plan
 from hpc_agent.sources.mirror import Mirror
+from hpc_agent.sources.patch_text import Patch
 from hpc_agent.sources.staged import StagedSource
 from hpc_agent.sources.submodules import is_inside
 
-_INCLUDE = re.compile(r"^\s*(?:-r|-c|--requirements?|--constraints?)(?:\s*=\s*|\s+|(?<=-[rc]))(?P<path>[^\s#]+)")
-
-_LOCKS = ("uv.lock", "poetry.lock")
+_PROJECT = ("pyproject.toml", "setup.py", "setup.cfg")
+_UNREAD = re.compile(
+    r"(?:conda-?)?env(?:ironment)?[\w.-]*\.ya?ml|conda[\w.-]*\.ya?ml|Pipfile(?:\.lock)?|pixi\.(?:toml|lock)|pdm\.lock"
+    r"|pylock[\w.-]*\.toml|requirements[\w.-]+\.(?:txt|in)|requirements\.(?:in|ya?ml)"
+)
+"""Names of files that other tools read. What such a file asks for will be missing, which is said."""
 
 
 def read_requirement_files(mirror: Mirror, staged: StagedSource, script: Script) -> RequirementFiles:
@@ -28,46 +34,80 @@ def read_requirement_files(mirror: Mirror, staged: StagedSource, script: Script)
     Raises:
         SourceError: the changes do not fit.
     """
-    working_dir = plan(script, staged).working_dir
-    folders = ["", *(_up_to(working_dir))]
-    texts: dict[str, str] = {}
-    listed = False
-    lists = [posixpath.join(folder, "requirements.txt") for folder in folders]
-    pending = [*lists]
-    # The task's own list may include files of the repository.
-    for line in (*(script.requirements.pip or ()), *(script.requirements.org_pip or ())):
-        pending += included(line, working_dir)
-    while pending:
-        path = pending.pop()
-        if path in texts:
-            continue
-        committed = mirror.read(staged.commit, path)
-        listed = listed or (committed is not None and path in lists)
-        text = _as_changed(path, committed, script, staged)
-        if text is not None:
-            texts[path] = text
-            for line in text.splitlines():
-                pending += included(line, posixpath.dirname(path))
-    roots = tuple(path for path in lists if path in texts)
-    project = _find_project(mirror, staged, script, folders, texts)
-    return RequirementFiles(roots, texts, "" if working_dir == "." else working_dir, project, listed)
+    return _Reader(mirror, staged, script).read()
 
 
-def _find_project(
-    mirror: Mirror, staged: StagedSource, script: Script, folders: list[str], texts: dict[str, str]
-) -> str:
-    """The pyproject.toml nearest to the working folder, put into ``texts`` with its lock; empty if there is none."""
-    for folder in reversed(folders):
-        for name in ("pyproject.toml", *_LOCKS):
+class _Reader:
+    def __init__(self, mirror: Mirror, staged: StagedSource, script: Script) -> None:
+        self._mirror = mirror
+        self._staged = staged
+        self._script = script
+        self._patch = changes.read_patch(script.diff) if changes.is_patch(script.diff) else Patch("")
+        self._texts: dict[str, str] = {}
+
+    def read(self) -> RequirementFiles:
+        working_dir = plan(self._script, self._staged).working_dir
+        folders = ["", *_up_to(working_dir)]
+        lists = [posixpath.join(folder, "requirements.txt") for folder in folders]
+        listed = any(self._committed(path) is not None for path in lists)
+        pending = [*lists]
+        # The task's own list may include files of the repository.
+        for line in (*(self._script.requirements.pip or ()), *(self._script.requirements.org_pip or ())):
+            pending += _included(line, working_dir)
+        self._read_all(pending)
+        projects = [folder for folder in reversed(folders) if self._has_project(folder)]
+        return RequirementFiles(
+            tuple(path for path in lists if path in self._texts),
+            self._texts,
+            "" if working_dir == "." else working_dir,
+            tuple(projects),
+            listed,
+            tuple(self._unread(folders)),
+        )
+
+    def _read_all(self, pending: list[str]) -> None:
+        """The files in ``pending`` and all that they include."""
+        while pending:
+            path = pending.pop()
+            if path not in self._texts and (text := self._text(path)) is not None:
+                self._texts[path] = text
+                pending += _included(text, posixpath.dirname(path))
+
+    def _has_project(self, folder: str) -> bool:
+        found = False
+        for name in _PROJECT:
             path = posixpath.join(folder, name)
-            text = _as_changed(path, mirror.read(staged.commit, path), script, staged)
-            if text is not None:
-                texts[path] = text
-            elif name == "pyproject.toml":
-                break
-        else:
-            return posixpath.join(folder, "pyproject.toml")
-    return ""
+            if (text := self._text(path)) is not None:
+                self._texts[path] = text
+                found = True
+        return found
+
+    def _unread(self, folders: list[str]) -> Iterator[str]:
+        for folder in folders:
+            for name in self._mirror.names_in(self._staged.commit, folder):
+                path = posixpath.join(folder, name)
+                if _UNREAD.fullmatch(name[:200]) and path not in self._texts:
+                    yield path
+
+    def _committed(self, path: str) -> bytes | None:
+        return self._mirror.read(self._staged.commit, path)
+
+    def _text(self, path: str) -> str | None:
+        data = self._committed(path)
+        if path in self._patch.files:
+            data = self._changed(path, data)
+        return None if data is None else decoded(data)
+
+    def _changed(self, path: str, data: bytes | None) -> bytes | None:
+        """The content with the uncommitted changes."""
+        with tempfile.TemporaryDirectory(prefix="hpc-agent-") as folder:
+            file = Path(folder) / path
+            file.parent.mkdir(parents=True, exist_ok=True)
+            if data is not None:
+                file.write_bytes(data)
+            shown = f"commit {self._staged.commit} of {self._staged.repository}"
+            changes.apply(self._script.diff, Path(folder), shown=shown, only=(path,))
+            return file.read_bytes() if file.exists() else None
 
 
 def _up_to(working_dir: str) -> list[str]:
@@ -76,23 +116,18 @@ def _up_to(working_dir: str) -> list[str]:
     return ["/".join(parts[: n + 1]) for n in range(len(parts))]
 
 
-def included(line: str, folder: str) -> list[str]:
-    """The file that a line includes, relative to the root, if it is inside the repository."""
-    match = _INCLUDE.match(line)
-    if not match or "://" in match["path"]:
-        return []
-    path = posixpath.normpath(posixpath.join(folder, match["path"]))
-    return [path] if is_inside(path) else []
+def _included(text: str, folder: str) -> list[str]:
+    """The files that the lines of ``text`` include, relative to the root, as far as they are inside the repository.
 
-
-def _as_changed(path: str, text: str | None, script: Script, staged: StagedSource) -> str | None:
-    if not changes.is_patch(script.diff) or path not in changes.named_files(script.diff):
-        return text
-    with tempfile.TemporaryDirectory(prefix="hpc-agent-") as folder:
-        file = Path(folder) / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        if text is not None:
-            file.write_text(text)
-        shown = f"commit {staged.commit} of {staged.repository}"
-        changes.apply(script.diff, Path(folder), shown=shown, only=(path,))
-        return file.read_text() if file.exists() else None
+    What is wrong with a line is for who installs what it asks for to say.
+    """
+    found: list[str] = []
+    try:
+        for line in logical_lines(text):
+            for option in options_of(line):
+                path = posixpath.normpath(posixpath.join(folder, option.value))
+                if option.name in INCLUDES and "://" not in option.value and is_inside(path):
+                    found.append(path)
+    except LineError:
+        pass
+    return found

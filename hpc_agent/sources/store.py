@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 import shlex
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -32,7 +32,9 @@ Progress = Callable[[str], None]
 class SourceStore:
     """Mirrors under ``cache_dir/vcs``, shared by all nodes and, where the folder's mode allows, by a group."""
 
-    def __init__(self, cache_dir: Path, git: GitSettings, clock: Clock) -> None:
+    def __init__(self, cache_dir: Path, git: GitSettings, clock: Clock, known_hosts: Collection[str] = ()) -> None:
+        """``known_hosts``: those that may see ``git``'s password where it names no host itself."""
+        self._known_hosts = known_hosts
         self._mirrors = cache_dir / "vcs"
         self._git = git
         self._clock = clock
@@ -48,7 +50,7 @@ class SourceStore:
         mirror = self._mirror(script)
         commit = mirror.obtain(wanted(script), progress)
         large = lfs.fetch(mirror, commit, self._clock)
-        modules, notes = submodules.stage(mirror, commit, self._git, self._clock, progress)
+        modules, notes = submodules.stage(mirror, commit, self._resolve, self._clock, progress)
         notes = (*([large] if large else []), *notes)
         for note in notes:
             progress(note)
@@ -67,7 +69,7 @@ class SourceStore:
         commit = mirror.commit_of(wanted(script))
         if commit is None:
             return None
-        modules, notes = submodules.find(mirror, commit, self._git, self._clock)
+        modules, notes = submodules.find(mirror, commit, self._resolve, self._clock)
         return StagedSource(
             Origin.REPOSITORY, mirror.remote.url, mirror.path.name, mirror.remote.name, commit, modules, notes
         )
@@ -103,8 +105,11 @@ class SourceStore:
         return _finish(script, staged, layout, root, notes)
 
     def _mirror(self, script: Script) -> Mirror:
-        where = remote.resolve(script.repository, self._git)
+        where = self._resolve(script.repository)
         return Mirror(self._mirrors / where.folder, where, self._clock)
+
+    def _resolve(self, address: str) -> remote.Remote:
+        return remote.resolve(address, self._git, self._known_hosts)
 
 
 def in_folder(layout: Plan, folder: Path) -> Workspace:
@@ -133,16 +138,35 @@ def _finish(script: Script, staged: StagedSource, layout: Plan, root: Path, note
     if layout.script_file:
         cwd.mkdir(parents=True, exist_ok=True)
         file = inside(root, posixpath.join(layout.working_dir, layout.script_file), "the task's script is")
-        if not file.exists():
-            file.write_text(script.diff)
-    elif changes.is_patch(script.diff):
-        changes.apply(script.diff, root, shown=shown)
+        notes += _write_script(script.diff, file, shown)
+    elif changes.is_patch(script.diff, of_repository=bool(script.repository.strip())):
+        notes += changes.apply(script.diff, root, shown=shown)
     if staged.origin is Origin.NOTHING:
         cwd.mkdir(parents=True, exist_ok=True)
     if not cwd.is_dir():
         raise SourceError(f"the working folder {layout.working_dir!r} does not exist in {shown}")
     entry = _found_entry(layout, root, cwd, shown)
     return Workspace(root, cwd, entry, (*staged.notes, *notes, *layout.notes))
+
+
+def _write_script(text: str, file: Path, shown: str) -> tuple[str, ...]:
+    """Write a task's own text, unless the commit has the file: then that stays (wire.md 4.6), and a note says so.
+
+    Raises:
+        SourceError: the commit has the file, and the text is no script either: changes that nobody can apply.
+    """
+    if not file.exists():
+        file.write_text(text, encoding="utf-8", errors="surrogateescape")
+        return ()
+    if file.read_text(encoding="utf-8", errors="replace").strip() == text.strip():
+        return ()
+    if file.suffix == ".py" and not changes.is_python(text):
+        first = text.strip().partition("\n")[0][:120]
+        raise SourceError(
+            f"the task's uncommitted changes cannot be applied to {shown}: they are neither a patch nor a script, and "
+            f"begin with {first!r}; record them again with `git diff`, or clear them to run the commit as it is"
+        )
+    return (f"the task's own text for {file.name} is not used: {shown} has a file of that name, which runs instead",)
 
 
 def _found_entry(layout: Plan, root: Path, cwd: Path, shown: str) -> Entry:
@@ -165,10 +189,10 @@ def _found_entry(layout: Plan, root: Path, cwd: Path, shown: str) -> Entry:
             f"{PurePosixPath(layout.working_dir)} of {shown}: was it committed and pushed?"
         )
     if entry.kind is Kind.PYTHON:
-        text = file.read_text(errors="surrogateescape")
+        text = file.read_text(encoding="utf-8", errors="surrogateescape")
         mended = changes.mend_future_imports(text)
         if mended != text:
-            file.write_text(mended, errors="surrogateescape")
+            file.write_text(mended, encoding="utf-8", errors="surrogateescape")
     return candidate
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc_agent.clock import Clock
-from hpc_agent.config.settings import GitSettings
 from hpc_agent.errors import SourceError
 from hpc_agent.retry import NETWORK_BRIEFLY, retry
 from hpc_agent.sources import git, lfs, remote
@@ -17,6 +16,9 @@ from hpc_agent.sources.staged import Submodule
 
 _DEEPEST = 8
 """Submodules within submodules; a repository that names itself would go on for ever."""
+
+Resolve = Callable[[str], remote.Remote]
+"""From an address to the remote that it stands for under a site's settings; raises SourceError."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class _Entry:
 
 
 def stage(
-    mirror: Mirror, commit: str, settings: GitSettings, clock: Clock, progress: Callable[[str], None]
+    mirror: Mirror, commit: str, resolve: Resolve, clock: Clock, progress: Callable[[str], None]
 ) -> tuple[tuple[Submodule, ...], tuple[str, ...]]:
     """Mirror every submodule that ``commit`` names, theirs included; what cannot be had becomes a note.
 
@@ -41,24 +43,22 @@ def stage(
         if note := lfs.fetch(child, at, clock):
             large.append(note)
 
-    found, notes = _walk(mirror, commit, settings, clock, fetched)
+    found, notes = _walk(mirror, commit, resolve, clock, fetched)
     return found, (*notes, *large)
 
 
-def find(
-    mirror: Mirror, commit: str, settings: GitSettings, clock: Clock
-) -> tuple[tuple[Submodule, ...], tuple[str, ...]]:
+def find(mirror: Mirror, commit: str, resolve: Resolve, clock: Clock) -> tuple[tuple[Submodule, ...], tuple[str, ...]]:
     """As ``stage``, from what is mirrored already."""
 
     def present(child: Mirror, revision: Revision) -> None:
         if child.commit_of(revision) is None:
             raise SourceError(f"{revision.shown} of {child.remote.url} is not in the cache")
 
-    return _walk(mirror, commit, settings, clock, present)
+    return _walk(mirror, commit, resolve, clock, present)
 
 
 def _walk(
-    mirror: Mirror, commit: str, settings: GitSettings, clock: Clock, get: Callable[[Mirror, Revision], None]
+    mirror: Mirror, commit: str, resolve: Resolve, clock: Clock, get: Callable[[Mirror, Revision], None]
 ) -> tuple[tuple[Submodule, ...], tuple[str, ...]]:
     found: list[Submodule] = []
     notes: list[str] = []
@@ -70,7 +70,7 @@ def _walk(
             try:
                 if depth >= _DEEPEST:
                     raise SourceError(f"it is nested more than {_DEEPEST} deep")
-                where = remote.resolve(remote.submodule_address(parent.remote.url, entry.address), settings)
+                where = resolve(remote.submodule_address(parent.remote.url, entry.address))
                 child = Mirror(mirror.path.with_name(where.folder), where, clock)
                 get(child, Revision((entry.commit,), False, f"commit {entry.commit}"))
             except SourceError as error:
@@ -83,7 +83,7 @@ def _walk(
 
 def _entries(mirror: Mirror, commit: str) -> Iterator[_Entry]:
     """Submodules that have both an address in .gitmodules and a commit in the tree, at a path inside."""
-    listed = git.run(["config", "--null", "--blob", f"{commit}:.gitmodules", "--list"], git_dir=mirror.path)
+    listed = git.run(["config", "--null", "--blob", f"{commit}:.gitmodules", "--list"], mirror=mirror.path)
     if not listed.ok:
         return
     fields: dict[str, dict[str, str]] = {}
@@ -100,7 +100,7 @@ def _entries(mirror: Mirror, commit: str) -> Iterator[_Entry]:
 
 
 def _commit_at(mirror: Mirror, commit: str, path: str) -> str | None:
-    answer = git.run(["ls-tree", "-z", "--full-tree", commit, "--", path], git_dir=mirror.path)
+    answer = git.run(["ls-tree", "-z", "--full-tree", commit, "--", path], mirror=mirror.path)
     mode, _, rest = answer.stdout.partition(" ")
     return rest.split()[1] if mode == "160000" else None
 

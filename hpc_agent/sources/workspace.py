@@ -11,6 +11,7 @@ from enum import Enum
 from pathlib import Path
 
 from hpc_agent.domain.task import Script
+from hpc_agent.sources import notebook
 
 SHELLS = ("bash", "zsh", "sh")
 _SCRIPTS = (".py", ".ipynb", ".sh", ".bash", ".zsh")
@@ -64,12 +65,6 @@ class Workspace:
         """Folder of the entry file, the working folder for modules and commands."""
         return (self.cwd / self.entry.text).parent if self.entry.names_file else self.cwd
 
-    def preparation(self, python: Path) -> list[str] | None:
-        """The command to run before ``command``, or None: a notebook is converted to a script next to it."""
-        if self.entry.kind is not Kind.NOTEBOOK:
-            return None
-        return [str(python), "-m", "nbconvert", "--to", "python", self.entry.text]
-
     def command(self, python: Path, environ: Mapping[str, str], *, options: Sequence[str] = ()) -> list[str]:
         """The argument list of the task's process, to be run in ``cwd`` (wire.md 4.12).
 
@@ -86,7 +81,7 @@ class Workspace:
         if entry.kind is Kind.MODULE:
             return [*interpreter, "-m", *shlex.split(expand(entry.text, environ))]
         if entry.kind is Kind.NOTEBOOK:
-            return [*interpreter, str(Path(entry.text).with_suffix(".py")), *entry.arguments]
+            return notebook.command(interpreter, entry.text, entry.arguments)
         return [*interpreter, entry.text, *entry.arguments]
 
 

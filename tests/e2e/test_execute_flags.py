@@ -142,16 +142,20 @@ def test_git_user_and_pass_open_a_private_repository(machine: Site, tmp_path: Pa
         script = {"repository": f"{remote.url}/model", "branch": "main", "entry_point": "train.py"}
         task = draft(machine, "", **script)
         flags = ("--git-user", remote.user, "--git-pass", remote.password)
+        # A task may name any host: they are for the one that a person names.
+        host = {"CLEARML_AGENT_GIT_HOST": "127.0.0.1"}
         if who == "execute":
-            execute(machine, task, *flags)
+            refused = execute(machine, task, *flags, code=1)
+            assert "agent.git_host" in refused.stdout
+            execute(machine, task, *flags, **host)
         else:
             machine.client.tasks.enqueue(task, machine.queue_id)
-            machine.daemon(*flags)
+            machine.daemon(*flags, **host)
             assert machine.wait_for_end(task, 40) is TaskStatus.COMPLETED
         assert "from the private one" in machine.console(task)
         assert remote.password not in machine.console(task)
         denied = draft(machine, "", **{**script, "branch": "other"})
-        execute(machine, denied, "--git-user", remote.user, "--git-pass", "wrong", code=1)
+        execute(machine, denied, "--git-user", remote.user, "--git-pass", "wrong", code=1, **host)
 
 
 def test_the_interpreters_own_words_are_on_the_terminal(machine: Site) -> None:

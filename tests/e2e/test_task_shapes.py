@@ -118,19 +118,34 @@ def test_nothing_but_a_command(machine: Site) -> None:
     assert "the task has neither a repository nor a script" in executed(machine, task)
 
 
-def test_a_notebook(machine: Site) -> None:
+def notebook(*sources: str) -> str:
+    """A notebook with a cell for each text, and a raw one."""
     cells = [
-        {
-            "cell_type": "code",
-            "source": ["print('ran', 6 * 7)\n"],
-            "metadata": {},
-            "outputs": [],
-            "execution_count": None,
-        }
+        {"cell_type": "code", "source": source.splitlines(keepends=True), "metadata": {}, "outputs": []}
+        for source in sources
     ]
-    notebook = {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
-    console = executed(machine, task_of(machine, diff=json.dumps(notebook), entry_point="deep/note.ipynb"))
-    assert "ran 42" in console
+    raw = {"cell_type": "raw", "source": ["this is no {program\n"], "metadata": {}}
+    return json.dumps({"cells": [raw, *cells], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
+
+
+def test_a_notebook_runs_as_in_jupyter(machine: Site) -> None:
+    text = notebook(
+        "print('ran', 6 * 7)\n",
+        "!echo from $((1 + 1)) shells\n%time x = 1\n",
+        "%%bash\necho a cell of bash\n",
+        "import asyncio\nprint(await asyncio.sleep(0, 'awaited'))\n",
+        "'the last ' + 'expression'\n",
+    )
+    console = executed(machine, task_of(machine, diff=text, entry_point="deep/note.ipynb"))
+    for words in ("ran 42", "from 2 shells", "Wall time", "a cell of bash", "awaited", "'the last expression'"):
+        assert words in console
+
+
+def test_a_notebook_ends_with_its_first_error(machine: Site) -> None:
+    text = notebook("print('before')\n", "raise ValueError('mine')\n", "print('not reached')\n")
+    console = executed(machine, task_of(machine, diff=text, entry_point="note.ipynb"), status=TaskStatus.FAILED)
+    assert "before" in console and "ValueError: mine" in console
+    assert "not reached" not in console.replace("print('not reached')", "")
 
 
 def test_an_entry_that_is_not_there_is_named(machine: Site, repository: str) -> None:

@@ -243,6 +243,30 @@ def test_container_and_the_rest(tmp_path: Path) -> None:
     assert (draft.type, draft.script.binary, draft.script.diff) == ("training", "/bin/bash", "ls\n")
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "flags", "words"),
+    [
+        ("a.sh", "ls\n", {}, "a shell runs it"),
+        ("a.R", "x\n", {"binary": "Rscript"}, "Rscript runs it"),
+        ("a.ipynb", '{"cells": []}', {}, "no cell names clearml"),
+        ("a.py", "import argparse\n", {"skip_task_init": True}, "--skip-task-init leaves out"),
+        ("a.py", "import os, json.decoder\nfrom sys import argv\n", {}, "imports nothing that could read them"),
+        ("a.py", "import argparse\n", {}, ""),
+        ("a.py", "from options import parsed\n", {}, ""),
+        ("a.py", "from . import options\n", {}, ""),
+        ("a.py", "from clearml import Task\n", {"skip_task_init": True}, ""),
+        ("a.py", "no python\n", {}, ""),
+    ],
+)
+def test_arguments_that_cannot_reach_the_code_are_said(
+    tmp_path: Path, name: str, text: str, flags: dict[str, object], words: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    warnings = planned(tmp_path, script=name, packages=("x",), args=("lr=1",), **flags).warnings
+    assert [words in warning for warning in warnings] == ([True] if words else [])
+    assert planned(tmp_path, script=name, packages=("x",), **flags).warnings == ()
+
+
 def test_a_pipeline_lives_in_a_hidden_project(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("x = 1\n")
     draft = planned(tmp_path, script="a.py", packages=("x",), pipeline=True, task_type="qc").draft

@@ -142,6 +142,8 @@ def test_which_program_runs_it(code: Code, asked: str, binary: str) -> None:
         "--extra-index-url https://host/simple",
         "-r https://host/more.txt",
         "numpy==1.0 --hash=sha256:abc --hash sha256:def",
+        '-e ".[dev]"',
+        "--extra-index-url https://host/simple --trusted-host host",
     ],
 )
 def test_lines_that_pip_understands(line: str) -> None:
@@ -156,6 +158,9 @@ def test_lines_that_pip_understands(line: str) -> None:
         ("numpy>>1", "xpected"),
         ("==1.0", "xpected"),
         ("--frobnicate", "no such option"),
+        ("--index-url", "needs a value"),
+        ("x @ https://host/${TOKEN}/x.whl", "variables"),
+        ('-r "a', "closing quotation"),
     ],
 )
 def test_lines_that_pip_would_refuse(line: str, words: str) -> None:
@@ -195,6 +200,12 @@ def test_a_binary_requirements_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "all.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="not UTF-8"):
         read_requirements(tmp_path / "all.txt")
+
+
+def test_a_file_with_blanks_in_its_name_is_included_and_other_options_of_its_line_stay(tmp_path: Path) -> None:
+    (tmp_path / "all.txt").write_text('-r "my list.txt" --pre\n')
+    (tmp_path / "my list.txt").write_bytes("scipy\n".encode("utf-16"))
+    assert read_requirements(tmp_path / "all.txt") == ("scipy", "--pre")
 
 
 def test_packages_may_stand_in_one_value_as_the_help_shows() -> None:

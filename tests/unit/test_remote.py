@@ -9,7 +9,7 @@ from hpc_agent.errors import SourceError
 from hpc_agent.redact import Secret
 from hpc_agent.sources.remote import resolve, submodule_address
 
-TOKEN = GitSettings(user="me", password=Secret("tok-en"))
+TOKEN = GitSettings(user="me", password=Secret("tok-en"), host="host")
 
 
 @pytest.mark.parametrize(
@@ -54,6 +54,43 @@ def test_configured_credentials_go_to_their_host_only() -> None:
     assert resolve("https://me@host/m", git).password.reveal() == "t"
     assert not resolve("https://you@host/m", git).password
     assert not resolve("https://me@else/m", git).password
+
+
+def test_password_of_the_settings_goes_to_no_host_that_a_task_alone_names() -> None:
+    git = GitSettings(user="me", password=Secret("t"))
+    for repository in ("https://evil/m", "http://evil/m", "https://me@evil/m", "git@evil:m", "http://known/m"):
+        remote = resolve(repository, git, known={"known"})
+        assert not remote.password, repository
+    assert resolve("https://known/m", git, known={"known"}).password.reveal() == "t"
+    assert resolve("https://evil/m", git).withheld
+
+
+def test_password_goes_unencrypted_only_to_the_host_that_is_named_for_it() -> None:
+    git = GitSettings(user="me", password=Secret("t"), host="host")
+    assert resolve("http://host/m", git).password.reveal() == "t"
+    named = GitSettings(user="me", password=Secret("t"), host="host:8443")
+    assert resolve("https://host:8443/m", named).password.reveal() == "t"
+    assert not resolve("https://host:1/m", named).password
+
+
+def test_ssh_address_with_a_colon_before_the_group_is_taken_as_it_is_meant() -> None:
+    assert resolve("ssh://git@gitlab.com:group/repo.git", GitSettings()).url == "ssh://git@gitlab.com/group/repo.git"
+
+
+@pytest.mark.parametrize(
+    ("repository", "words"),
+    [
+        ("ssh://git@host:99999/x.git", "must be a port"),
+        ("ssh://127.0.0.1:-1/x", "must be a port"),
+        ("http://[::1/x.git", "no address"),
+        ("https://host:port/x.git", "must be a port"),
+        ("git://host/x.git", "set the task's repository to the https or ssh address"),
+        ("https://host/" + "x" * 5000, "characters"),
+    ],
+)
+def test_address_that_nothing_can_be_fetched_from_is_refused_in_a_sentence(repository: str, words: str) -> None:
+    with pytest.raises(SourceError, match=words):
+        resolve(repository, GitSettings())
 
 
 @pytest.mark.parametrize(

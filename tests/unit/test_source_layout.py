@@ -9,6 +9,7 @@ import pytest
 from hpc_agent.domain.task import Script
 from hpc_agent.errors import SourceError
 from hpc_agent.sources.layout import plan
+from hpc_agent.sources.notebook import RUNNER
 from hpc_agent.sources.staged import Origin, StagedSource
 from hpc_agent.sources.workspace import Entry, Kind, Workspace, entry_of
 
@@ -97,8 +98,8 @@ def test_kind_of_the_entry(script: Script, entry: Entry) -> None:
         ),
         (Entry(Kind.SHELL, "x.sh", "bash"), ["bash", "x.sh"]),
         (Entry(Kind.SHELL_COMMAND, "echo $N", "sh"), ["sh", "-c", "echo $N"]),
-        (Entry(Kind.NOTEBOOK, "d/n.ipynb"), ["/e/python", "-u", "-O", "d/n.py"]),
-        (Entry(Kind.NOTEBOOK, "n.ipynb", arguments=("1",)), ["/e/python", "-u", "-O", "n.py", "1"]),
+        (Entry(Kind.NOTEBOOK, "d/n.ipynb"), ["/e/python", "-u", "-O", "-c", RUNNER, "d/n.ipynb"]),
+        (Entry(Kind.NOTEBOOK, "n.ipynb", arguments=("1",)), ["/e/python", "-u", "-O", "-c", RUNNER, "n.ipynb", "1"]),
         (Entry(Kind.PYTHON, "x.py", arguments=("--a", "b c")), ["/e/python", "-u", "-O", "x.py", "--a", "b c"]),
         (Entry(Kind.SHELL, "x.sh", "bash", ("1",)), ["bash", "x.sh", "1"]),
         (Entry(Kind.PROGRAM, "fit R.R", "Rscript", ("1",)), ["Rscript", "fit R.R", "1"]),
@@ -129,9 +130,3 @@ def test_arguments_of_a_script_are_told_from_its_name(entry_point: str, file: st
 def test_folder_of_the_script_is_the_entry_files() -> None:
     assert Workspace(Path("/w"), Path("/w/src"), Entry(Kind.PYTHON, "a/x.py")).script_dir == Path("/w/src/a")
     assert Workspace(Path("/w"), Path("/w/src"), Entry(Kind.MODULE, "a")).script_dir == Path("/w/src")
-
-
-def test_notebook_is_converted_first() -> None:
-    workspace = Workspace(Path("/w"), Path("/w"), Entry(Kind.NOTEBOOK, "n.ipynb"))
-    assert workspace.preparation(Path("/p")) == ["/p", "-m", "nbconvert", "--to", "python", "n.ipynb"]
-    assert Workspace(Path("/w"), Path("/w"), Entry(Kind.PYTHON, "n.py")).preparation(Path("/p")) is None

@@ -47,7 +47,7 @@ def refused(world, script, **settings) -> SourceError:
 def test_a_remote_that_is_away_for_a_minute_is_waited_for(world, http_remote):
     remote, repository = http_remote, world.repository("model", {"train.py": "print('here')\n"})
     script = Script(repository=f"{remote.url}/{repository.path.name}", branch="main", entry_point="train.py")
-    store = world.store(GitSettings(user=remote.user, password=Secret(remote.password)))
+    store = world.store(GitSettings(user=remote.user, password=Secret(remote.password), host="127.0.0.1"))
     remote.unavailable = True
     clock = HurriedClock(60, lambda: setattr(remote, "unavailable", False))
     staged = patiently(lambda: store.stage(script, world.say), world.say, clock)
@@ -66,7 +66,7 @@ def test_a_remote_that_stays_away_fails_the_task_with_its_own_words(world):
 
 def test_what_is_not_there_is_not_waited_for(world, http_remote):
     remote, repository = http_remote, world.repository("model", {"train.py": "print('here')\n"})
-    known = {"user": remote.user, "password": Secret(remote.password)}
+    known = {"user": remote.user, "password": Secret(remote.password), "host": "127.0.0.1"}
     address = f"{remote.url}/{repository.path.name}"
     for script, settings in (
         (Script(repository=f"{remote.url}/nowhere.git", branch="main"), known),
@@ -81,7 +81,7 @@ def test_what_is_not_there_is_not_waited_for(world, http_remote):
 def test_a_commit_that_could_not_be_asked_for_is_not_said_to_be_missing(world, http_remote):
     """The branches were fetched, and the remote went away before the commit that none of them holds."""
     remote, repository = http_remote, world.repository("model", {"train.py": "print('here')\n"})
-    settings = {"user": remote.user, "password": Secret(remote.password)}
+    settings = {"user": remote.user, "password": Secret(remote.password), "host": "127.0.0.1"}
     first = repository.git("rev-parse", "HEAD")
     repository.git("commit", "--quiet", "--amend", "--message", "other")
     script = Script(repository=f"{remote.url}/{repository.path.name}", commit=first, entry_point="train.py")

@@ -143,7 +143,7 @@ def test_password_is_asked_for_and_shown_nowhere(world, http_remote, tmp_path, m
     (spy / "git").write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >> {seen}\nexec {real} "$@"\n')
     (spy / "git").chmod(0o755)
     monkeypatch.setenv("PATH", f"{spy}:{os.environ['PATH']}")
-    git = GitSettings(user=http_remote.user, password=Secret(http_remote.password))
+    git = GitSettings(user=http_remote.user, password=Secret(http_remote.password), host="127.0.0.1")
     script = Script(f"{http_remote.url}/model", branch="main", entry_point="train.py")
     staged = world.store(git).stage(script, world.say)
     workspace = world.store(git).checkout(script, staged, world.runs, world.say)
@@ -442,15 +442,15 @@ def _only_git(folder: Path) -> Path:
 
 @pytest.mark.parametrize("working_dir", ["app", "app/deep"])
 def test_project_file_counts_where_the_commit_has_no_list(world, working_dir):
-    files = {"pyproject.toml": "[a]\n", "app/pyproject.toml": "[b]\n", "app/uv.lock": "version = 1\n", "app/deep/x": ""}
+    files = {"pyproject.toml": "[a]\n", "app/pyproject.toml": "[b]\n", "app/setup.py": "1\n", "app/deep/x": ""}
     repository = world.repository("model", files)
     diff = "diff --git a/requirements.txt b/requirements.txt\n--- a/requirements.txt\n+++ b/requirements.txt\n" \
            "@@ -0,0 +1 @@\n+clearml\n"  # fmt: skip
     script = Script(repository.url, branch="main", entry_point="x", working_dir=working_dir, diff=diff)
     store = world.store()
     found = store.requirement_files(script, store.stage(script, world.say))
-    assert (found.project, found.roots, found.listed) == ("app/pyproject.toml", ("requirements.txt",), False)
-    assert found.texts["app/uv.lock"] == "version = 1\n"
+    assert (found.projects, found.roots, found.listed) == (("app", ""), ("requirements.txt",), False)
+    assert (found.texts["app/pyproject.toml"], found.texts["app/setup.py"]) == ("[b]\n", "1\n")
     repository.commit({"requirements.txt": "six\n"})
     assert store.requirement_files(script, store.stage(script, world.say)).listed
 

@@ -1,0 +1,165 @@
+"""The file by which a repository describes itself as a Python project, and who reads it. Pure.
+
+What it asks for is read by the tool that owns the format: uv for ``[project]`` and its own tables, poetry-core for
+``[tool.poetry]``, the project's build backend for ``setup.py`` and dynamic dependencies. Only which of them, and
+whether anything in it must be refused, is decided here.
+"""
+
+from __future__ import annotations
+
+import configparser
+import posixpath
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from hpc_agent.domain.env import RequirementFiles
+from hpc_agent.errors import EnvironmentBuildError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Tool = Literal["uv", "poetry", "setuptools"]
+
+
+@dataclass(frozen=True)
+class Project:
+    """``path``: the file, relative to the repository's root. ``groups``: dependency groups that its tool installs
+    unasked. ``installs_itself``: whether its tool would install the project's own code too."""
+
+    path: str
+    tool: Tool = "uv"
+    groups: tuple[str, ...] = ()
+    installs_itself: bool = False
+    has_table: bool = True
+    """Whether it has dependencies of its own, not groups alone."""
+    has_indexes: bool = False
+    """Whether it names package indexes that are for all its packages."""
+
+    @property
+    def folder(self) -> str:
+        """Relative to the root, empty for the root itself."""
+        return posixpath.dirname(self.path)
+
+
+def find(files: RequirementFiles) -> tuple[Project | None, tuple[str, ...]]:
+    """The project nearest to the working folder, and notes on what it has that is not used.
+
+    Raises:
+        EnvironmentBuildError: a file is no TOML, or has an address that is not allowed.
+    """
+    for folder in files.projects:
+        project, notes = _in_folder(folder, files.texts)
+        if project:
+            return project, notes
+    return None, ()
+
+
+def parsed(path: str, text: str) -> dict[str, Any]:
+    """
+    Raises:
+        EnvironmentBuildError: it is no TOML.
+    """
+    try:
+        content: dict[str, Any] = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise EnvironmentBuildError(f"{path} of the task's repository cannot be read: {error}") from error
+    return content
+
+
+def _in_folder(folder: str, texts: Mapping[str, str]) -> tuple[Project | None, tuple[str, ...]]:
+    path = posixpath.join(folder, "pyproject.toml")
+    content = parsed(path, texts[path]) if path in texts else {}
+    tool = _table(content, "tool")
+    buildable = "build-system" in content
+    if (poetry := _table(tool, "poetry")) and _of_poetry(poetry, content):
+        _refuse_variables(path, poetry, _table(content, "project"))
+        itself = buildable and poetry.get("package-mode", True) is not False
+        return Project(path, "poetry", (), itself, has_indexes=_for_all(poetry.get("source"))), ()
+    uv = _table(tool, "uv")
+    groups = _default_groups(content, uv)
+    if "project" in content or groups:
+        _refuse_variables(path, _table(content, "project"), _table(content, "dependency-groups"), uv)
+        installs = bool(uv.get("package", buildable)) and "project" in content
+        notes = ("tool.uv.dev-dependencies are not installed: name them in [dependency-groups] dev",)
+        return (
+            Project(path, "uv", groups, installs, "project" in content, _for_all(uv.get("index"))),
+            notes if uv.get("dev-dependencies") else (),
+        )
+    for name in ("setup.py", "setup.cfg"):
+        other = posixpath.join(folder, name)
+        if other in texts and (name == "setup.py" or _has_metadata(texts[other])):
+            return Project(other, "setuptools", (), True), ()
+    return None, ()
+
+
+def _for_all(indexes: object) -> bool:
+    """Whether one of a project's indexes is not only for the packages that name it."""
+    tables = [index for index in indexes if isinstance(index, dict)] if isinstance(indexes, list) else []
+    return any(not index.get("explicit") and index.get("priority") != "explicit" for index in tables)
+
+
+def _table(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = content.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _of_poetry(poetry: Mapping[str, Any], content: Mapping[str, Any]) -> bool:
+    """Whether it names packages in poetry's own words; some projects have only settings there."""
+    if "project" not in content:
+        return bool(poetry)
+    return any(name in poetry for name in ("dependencies", "group", "dev-dependencies", "source"))
+
+
+def _default_groups(content: Mapping[str, Any], uv: Mapping[str, Any]) -> tuple[str, ...]:
+    """The groups that ``uv sync`` installs."""
+    present = _table(content, "dependency-groups")
+    wanted = uv.get("default-groups", ["dev"])
+    if wanted == "all":
+        return tuple(sorted(present))
+    return tuple(sorted(name for name in wanted if name in present)) if isinstance(wanted, list) else ()
+
+
+def _has_metadata(text: str) -> bool:
+    parser = configparser.RawConfigParser(strict=False)
+    try:
+        parser.read_string(text)
+    except configparser.Error:
+        return False
+    return parser.has_section("options") or parser.has_section("metadata")
+
+
+_OF_PACKAGES = ("dependencies", "optional-dependencies", "group", "dev-dependencies", "sources", "source", "index")
+"""Tables that say which packages are wanted, and where they come from."""
+
+
+def _refuse_variables(path: str, *tables: Mapping[str, Any]) -> None:
+    """
+    Raises:
+        EnvironmentBuildError: uv would put a variable of the daemon's environment into an address.
+    """
+    for table in tables:
+        for name, value in table.items():
+            if name in _OF_PACKAGES or not isinstance(value, str):
+                for text in _texts(value):
+                    if "${" in text:
+                        raise EnvironmentBuildError(
+                            f"{path} of the task's repository cannot be used: {name!r} has {text[:200]!r}, and "
+                            "variables such as ${NAME} are not expanded: write the value itself, and name a folder of "
+                            'the repository as tool.uv.sources does, { path = "…" }'
+                        )
+
+
+def _texts(value: object) -> Iterator[str]:
+    pending = [value]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, str):
+            yield item
+        elif isinstance(item, dict):
+            pending += [*item.keys(), *item.values()]
+        elif isinstance(item, list):
+            pending += item

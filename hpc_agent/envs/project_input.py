@@ -1,0 +1,110 @@
+"""A project's file made ready for ``uv pip compile``, with the versions and hashes of its lock."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hpc_agent.domain.requirement_lines import LineError, decoded, logical_lines, requirement_and_hashes
+from hpc_agent.envs import poetry_project
+from hpc_agent.envs.interpreter import Interpreter
+from hpc_agent.envs.project import Project
+from hpc_agent.errors import EnvironmentBuildError
+from hpc_agent.process import Completed
+from hpc_agent.redact import without_credentials
+
+RunUv = Callable[[Sequence[str]], Completed]
+_LOCK = "uv.lock"
+
+
+@dataclass(frozen=True)
+class LockedVersions:
+    """``constraints``: requirement lines; ``hashes``: by ``name==version``, of those that the lock names."""
+
+    constraints: tuple[str, ...] = ()
+    hashes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+_NO_LOCK = LockedVersions()
+
+
+@dataclass(frozen=True)
+class ProjectInput:
+    """``arguments``: what ``uv pip compile`` reads; ``folder``: whose settings of uv hold."""
+
+    arguments: tuple[str, ...]
+    folder: Path
+    locked: LockedVersions = _NO_LOCK
+    notes: tuple[str, ...] = ()
+
+
+def read(project: Project, root: Path, work: Path, base: Interpreter, run_uv: RunUv) -> ProjectInput:
+    """``root``: a checkout of the repository, which may be changed; ``work``: a folder for files of ours.
+
+    Raises:
+        EnvironmentBuildError: the project or its lock cannot be read.
+    """
+    file = root / project.path
+    _as_utf8(file)
+    if project.tool == "poetry":
+        made = poetry_project.as_uv_project(file.parent, work / "poetry", base)
+        return ProjectInput(
+            (str(made.file),), made.file.parent, LockedVersions(made.constraints, made.hashes), made.notes
+        )
+    arguments = [str(file)] if project.has_table else []
+    for group in project.groups:
+        arguments += ["--group", f"{file}:{group}"]
+    return ProjectInput(tuple(arguments), file.parent, _uv_lock(project, root, base, run_uv))
+
+
+def _as_utf8(file: Path) -> None:
+    """Take a byte order mark off: pip's and uv's readers of TOML do not know it."""
+    data = file.read_bytes()
+    text = decoded(data)
+    if data != text.encode():
+        file.write_bytes(text.encode())
+
+
+def _uv_lock(project: Project, root: Path, base: Interpreter, run_uv: RunUv) -> LockedVersions:
+    """The versions of the ``uv.lock`` that holds for the project: beside it, or at the root of its workspace."""
+    folders = [root / project.folder, *(root / project.folder).parents]
+    inside = [folder for folder in folders if folder == root or root in folder.parents]
+    if project.tool != "uv" or not project.has_table or not any((folder / _LOCK).is_file() for folder in inside):
+        return _NO_LOCK
+    answer = run_uv(
+        [
+            *("export", "--frozen", "--project", str(root / project.folder), "--python", base.executable),
+            *("--no-emit-project", "--no-header", "--no-annotate", "--quiet"),
+        ]
+    )
+    if not answer.ok:
+        shown = posixpath.join(project.folder, _LOCK)
+        raise EnvironmentBuildError(
+            f"{shown} of the task's repository cannot be read: {without_credentials(answer.last_words).strip()}"
+        )
+    return from_export(answer.stdout)
+
+
+def from_export(text: str) -> LockedVersions:
+    """The packages of an index among requirement lines that ``uv export`` printed.
+
+    Raises:
+        EnvironmentBuildError: a line is not one of a requirements file.
+    """
+    constraints: list[str] = []
+    hashes: dict[str, tuple[str, ...]] = {}
+    try:
+        for line in logical_lines(text):
+            if line.startswith("-"):
+                continue
+            bare, found = requirement_and_hashes(line)
+            if "==" not in bare.partition(";")[0] or " @ " in bare:
+                continue  # a folder or a repository: the project itself says where it is
+            constraints.append(bare)
+            if found:
+                hashes[bare.partition(";")[0].strip().lower()] = found
+    except LineError as error:
+        raise EnvironmentBuildError(f"what uv export printed cannot be read: {error}") from error
+    return LockedVersions(tuple(constraints), hashes)

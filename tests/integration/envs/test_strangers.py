@@ -1,0 +1,207 @@
+"""Code of packages runs while environments are built, and others may write to the shared cache."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import stat
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpc_agent.clock import SYSTEM
+from hpc_agent.config.settings import PackageSettings
+from hpc_agent.domain.env import EnvKey, RequirementFiles
+from hpc_agent.envs import archive
+from hpc_agent.envs.request import EnvRequest, request_for_file
+from hpc_agent.envs.store import EnvStore
+from hpc_agent.errors import EnvironmentBuildError
+from hpc_agent.git_credentials import GitCredential
+from hpc_agent.redact import Secret
+
+# Builds in a folder of its own, with what its installer gives it.
+CURIOUS = """
+import json, os, pathlib, zipfile
+def build_wheel(directory, config_settings=None, metadata_directory=None):
+    pathlib.Path({seen!r}).write_text(json.dumps(dict(os.environ)))
+    with zipfile.ZipFile(f"{{directory}}/curious-1-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("curious.py", "")
+        wheel.writestr("curious-1.dist-info/METADATA", "Metadata-Version: 2.1\\nName: curious\\nVersion: 1\\n")
+        wheel.writestr("curious-1.dist-info/WHEEL", "Wheel-Version: 1.0\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n")
+        wheel.writestr("curious-1.dist-info/RECORD", "")
+    return "curious-1-py3-none-any.whl"
+"""
+
+
+@pytest.fixture
+def seen_by_a_build(site: Any) -> Callable[..., dict[str, str]]:
+    """Stages a package that writes down its environment; returns that."""
+
+    def look(kind: str, *further: str) -> dict[str, str]:
+        site.packages = PackageSettings(type=kind)
+        seen = site.folder / "seen.json"
+        library = site.folder / "code" / "lib"
+        library.mkdir(parents=True, exist_ok=True)
+        (library / "backend.py").write_text(CURIOUS.format(seen=str(seen)))
+        (library / "pyproject.toml").write_text(
+            '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+            '[project]\nname = "curious"\nversion = "1"\n' + "".join(further)
+        )
+        credentials = [GitCredential("https://host", "me", Secret("GITxS3CRET"))]
+        store = EnvStore(site.cache, site.scratch, site.packages, SYSTEM, credentials)
+        store.stage(site.request("./lib", diff="1"), site.say, source_root=library.parent)
+        found: dict[str, str] = json.loads(seen.read_text())
+        return found
+
+    return look
+
+
+@pytest.mark.parametrize("kind", ["uv", "pip"])
+def test_builds_see_nothing_secret(seen_by_a_build: Any, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    names = ("CLEARML_AGENT_GIT_PASS", "AWS_SECRET_ACCESS_KEY", "GH_PAT", "DATABASE_URL", "MY_OWN_THING", "SSHPASS")
+    for name in names:
+        monkeypatch.setenv(name, "ENVxS3CRET")
+    monkeypatch.setenv("CC", "gcc")
+    seen = seen_by_a_build(kind)
+    assert not [name for name, value in seen.items() if "xS3CRET" in value]
+    assert seen["CC"] == "gcc"
+
+
+@pytest.mark.parametrize(
+    ("text", "sees"), [("", False), ('# dependencies = ["x @ git+https://host/x"]\n', True), ("# git = 1\n", True)]
+)
+def test_builds_see_git_credentials_only_where_repositories_are_fetched(
+    seen_by_a_build: Any, text: str, sees: bool
+) -> None:
+    assert ("GITxS3CRET" in str(seen_by_a_build("uv", text))) is sees
+
+
+@pytest.mark.parametrize("name", ["CLEARML_AGENT_GIT_PASS", "HTTPS_PROXY", "PIP_PASSWORD_OF_MINE"])
+def test_variables_in_the_metadata_of_packages_stand_for_nothing_secret(
+    site: Any, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """uv expands upper-case variables in addresses that a package's metadata names, and shows them."""
+    monkeypatch.setenv(name, "xS3CRET")
+    site.wheels.add("evil", requires=(f"x @ http://127.0.0.1:9/${{{name}}}/x-1-py3-none-any.whl",))
+    with pytest.raises(EnvironmentBuildError) as error:
+        site.store().stage(site.request("evil"), site.say)
+    assert "xS3CRET" not in str(error.value) + "".join(site.said)
+
+
+def test_record_of_a_failure_is_for_its_owner_and_has_no_passwords(site: Any) -> None:
+    with pytest.raises(EnvironmentBuildError):
+        site.store().stage(site.request("x @ http://me:pa/xS3CRET@127.0.0.1:9/x-1.0-py3-none-any.whl"), site.say)
+    [record] = site.cache.glob("requests/*.failed")
+    assert stat.S_IMODE(record.stat().st_mode) == 0o600
+    assert "xS3CRET" not in record.read_text()
+
+
+def test_nothing_that_is_packed_is_shared_with_the_installers_cache(
+    site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hard link changes when another build links the same file: tar then finds "file changed as we read it"."""
+    spy = tmp_path / "bin"
+    spy.mkdir()
+    found = tmp_path / "shared-files"
+    (spy / "tar").write_text(
+        "#!/bin/sh\nfor word; do case $word in --directory=*) folder=${word#--directory=};; esac; done\n"
+        f'find "$folder" -type f -links +1 >> {found}\nexec {shutil.which("tar")} "$@"\n'
+    )
+    (spy / "tar").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{spy}:{os.environ['PATH']}")
+    site.store().stage(site.request("beta"), site.say)
+    assert found.read_text() == ""
+
+
+def test_packing_that_fails_is_tried_again(site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever tar complains of, it is nothing that the task asks for."""
+    spy = tmp_path / "bin"
+    spy.mkdir()
+    (spy / "tar").write_text(
+        f"#!/bin/sh\nif mkdir {tmp_path}/once 2>/dev/null\n"
+        "then echo 'tar: ./x: file changed as we read it' >&2; exit 1\nfi\n"
+        f'exec {shutil.which("tar")} "$@"\n'
+    )
+    (spy / "tar").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{spy}:{os.environ['PATH']}")
+    store, request = site.store(), site.request("alpha")
+    with pytest.raises(EnvironmentBuildError, match="file changed") as error:
+        store.stage(request, site.say)
+    assert error.value.retryable
+    assert store.stage(request, site.say).packages == ("alpha==1.0",)
+
+
+def exchanged(site: Any, request: EnvRequest, folder: Path) -> EnvKey:
+    """Stage, then put another environment's archive, whole in itself, in the place of the one that was staged."""
+    staged = site.store().stage(request, site.say)
+    other = folder / "other"
+    (other / "bin").mkdir(parents=True)
+    (other / "bin" / "python").write_text("#!/bin/sh\necho EVIL\n")
+    target = site.cache / "envs" / staged.key / "env.tar.zst"
+    target.unlink()
+    packed = archive.pack(other, target)
+    manifest = target.with_name("manifest.json")
+    text = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps({**text, "size": packed.size}))
+    return staged.key
+
+
+def test_archive_that_is_not_the_one_of_its_manifest_is_not_used(site: Any, tmp_path: Path) -> None:
+    key = exchanged(site, site.request("alpha"), tmp_path)
+    with pytest.raises(EnvironmentBuildError, match="checksum"):
+        site.store().use(key, site.say)
+    assert not list(site.scratch.rglob("bin/python"))
+
+
+@pytest.mark.parametrize("target", ["../../outside", "{outside}"])
+def test_hard_link_in_an_archive_leads_to_no_file_outside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    """On a node without tar."""
+    outside = tmp_path / "outside"
+    outside.write_text("untouched")
+    link, over = tarfile.TarInfo("h"), tarfile.TarInfo("h")
+    link.type, link.linkname, over.size = tarfile.LNKTYPE, target.format(outside=outside), 4
+    plain = io.BytesIO()
+    with tarfile.open(fileobj=plain, mode="w") as tar:
+        tar.addfile(link)
+        tar.addfile(over, io.BytesIO(b"evil"))
+    packed = tmp_path / "env.tar.zst"
+    packed.write_bytes(archive.zstd.compress(plain.getvalue()))
+    folder = tmp_path / "a" / "b"
+    folder.mkdir(parents=True)
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(archive.ArchiveError):
+        archive.unpack(packed, folder)
+    assert outside.read_text() == "untouched"
+
+
+def test_environment_of_which_files_were_cleaned_is_not_mended_from_another_archive(site: Any, tmp_path: Path) -> None:
+    request = site.request("alpha")
+    env = site.store().use(site.store().stage(request, site.say).key, site.say)
+    exchanged(site, request, tmp_path)
+    victim = next(env.root.glob("lib/python*/site-packages/alpha"))
+    victim.chmod(0o700)
+    (victim / "__init__.py").unlink()
+    with pytest.raises(EnvironmentBuildError, match="not the archive"):
+        site.store().use(env.key, site.say)
+
+
+def test_environment_that_was_replaced_since_it_was_staged_is_not_used(site: Any) -> None:
+    staged = site.store().stage(site.request("alpha"), site.say)
+    assert site.store().use(staged.key, site.say, sha256=staged.sha256).how == "unpacked"
+    with pytest.raises(EnvironmentBuildError, match="another archive than the one that was staged"):
+        site.store().use(staged.key, site.say, sha256="0" * 64)
+
+
+@pytest.mark.parametrize("line", ["./${HOME_TOKEN}", "x @ https://host/${HOME_TOKEN}/x.whl", "-r ${HOME_TOKEN}"])
+def test_variable_in_a_line_is_never_expanded(site: Any, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+    monkeypatch.setenv("HOME_TOKEN", "ENVxS3CRET")
+    with pytest.raises(EnvironmentBuildError, match="variables such as") as error:
+        site.store().stage(request_for_file(line, RequirementFiles()), site.say)
+    assert "xS3CRET" not in str(error.value)

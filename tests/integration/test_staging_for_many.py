@@ -1,0 +1,129 @@
+"""The daemon's staging beside its loop: one user's tasks do not hold up another's, and each ends with a sentence."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from silent_server import silent_server
+
+from hpc_agent.clock import SYSTEM
+from hpc_agent.config.load import load
+from hpc_agent.config.settings import AllSettings
+from hpc_agent.daemon.stage import StagePool
+from hpc_agent.domain.attempt import Attempt, attempt_for
+from hpc_agent.domain.ids import QueueId, TaskId
+from hpc_agent.domain.queue import Queue
+from hpc_agent.domain.task import Requirements, Script, Task
+from hpc_agent.errors import SourceError
+from hpc_agent.staging import Staged, Stager, UnforeseenError, patiently
+
+QUEUE = Queue(QueueId("q"), "gpu")
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> AllSettings:
+    conf = tmp_path / "clearml.conf"
+    conf.write_text(f'hpc {{ root: "{tmp_path}/hpc", scratch_dir: "{tmp_path}/scratch" }}\n')
+    return load(conf, {}).settings
+
+
+class Pool:
+    """A daemon's pool, and what its loop does with it."""
+
+    def __init__(self, settings: AllSettings) -> None:
+        self.done = threading.Event()
+        self.pool = StagePool(Stager(settings, SYSTEM), self.done)
+
+    def start(self, task: Task) -> Attempt:
+        attempt = attempt_for("cluster", QUEUE.id, task.id, "now")
+        assert self.pool.get(attempt, task, QUEUE, wait=False) is None
+        return attempt
+
+    def wait(self, attempt: Attempt, task: Task) -> Staged:
+        for _ in range(120):
+            if staged := self.pool.get(attempt, task, QUEUE, wait=False):
+                return staged
+            self.done.wait(0.5)
+            self.done.clear()
+        raise AssertionError("it was not staged")
+
+
+def script(text: str = "print(1)\n", **fields: object) -> Script:
+    return Script(entry_point="run.py", diff=text, requirements=Requirements(pip=()), **fields)  # type: ignore[arg-type]
+
+
+def test_repositories_that_never_answer_hold_up_their_user_only(settings: AllSettings, tmp_path: Path) -> None:
+    pool = Pool(settings)
+    with silent_server() as address:
+        for number in range(8):
+            silent = script("", repository=f"http://{address}/{number}.git", branch="main")
+            pool.start(Task(TaskId(f"eve{number}"), user="eve", script=silent))
+        repository = tmp_path / "code"
+        git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(repository)]
+        repository.mkdir()
+        (repository / "run.py").write_text("print(1)\n")
+        for words in (["init", "--quiet", "-b", "main"], ["add", "."], ["commit", "--quiet", "-m", "x"]):
+            subprocess.run([*git, *words], check=True)
+        mine = script("", repository=f"file://{repository}", branch="main")
+        task = Task(TaskId("ann"), user="ann", script=mine)
+        assert pool.wait(pool.start(task), task).source.commit
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        Task(TaskId("t"), script=script(repository="ssh://127.0.0.1:-1/x")),
+        Task(TaskId("t"), script=script(repository="http://[::1/x.git")),
+        Task(TaskId("t"), script=script(repository="https://host:port/x.git")),
+        Task(TaskId("t"), script=script(repository="x" * 150_000)),
+        Task(TaskId("t"), script=script(repository="\ud800")),
+        Task(TaskId("t"), script=script(binary="python\0")),
+        Task(TaskId("t"), script=script("\udfff")),
+        Task(TaskId("t"), script=replace(script(), entry_point="a" * 150_000)),
+        Task(TaskId("t"), script=replace(script(), working_dir="a\0b")),
+    ],
+    ids=range(9),
+)
+def test_task_with_a_value_that_nothing_can_use_fails_with_a_sentence(settings: AllSettings, task: Task) -> None:
+    pool = Pool(settings)
+    with pytest.raises(SourceError, match=r"repository|task's") as error:
+        pool.wait(pool.start(task), task)
+    assert not isinstance(error.value, UnforeseenError)
+    assert len(str(error.value)) < 1000
+
+
+class Tired:
+    """A clock whose pauses are over at once."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    now = SYSTEM.now
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+    def sleep(self, seconds: float) -> None:
+        self.seconds += seconds
+
+    def wait(self, event: threading.Event, seconds: float) -> bool:
+        return event.wait(0)
+
+
+@pytest.mark.parametrize("error", [ValueError("no int"), IndexError("3"), RecursionError(), OSError(5, "I/O error")])
+def test_what_nobody_foresaw_is_tried_a_few_times_and_ends_with_a_sentence(error: Exception) -> None:
+    said: list[str] = []
+    tries = []
+
+    def fail() -> None:
+        tries.append(1)
+        raise error
+
+    with pytest.raises(SourceError, match=type(error).__name__):
+        patiently(fail, said.append, Tired())
+    assert len(tries) == len(said) == 3
+    assert "cannot be prepared" in said[0]

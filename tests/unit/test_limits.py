@@ -1,0 +1,46 @@
+"""Bounds on what a task says about its source."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpc_agent.domain.task import Requirements, Script
+from hpc_agent.errors import SourceError
+from hpc_agent.sources.limits import LARGEST_DIFF, LONGEST_FIELD, check
+
+
+@pytest.mark.parametrize("field", ["repository", "branch", "tag", "commit", "entry_point", "working_dir", "binary"])
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [("x" * (LONGEST_FIELD + 1), "characters"), ("a\0b", "NUL"), ("\ud800", "UTF-8")],
+)
+def test_field_that_cannot_be_meant_is_named(field: str, value: str, words: str) -> None:
+    with pytest.raises(SourceError, match=words) as error:
+        check(Script(**{field: value}))
+    assert field.replace("_", " ") in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        (Script(diff="x" * (LARGEST_DIFF + 1)), "commit and push"),
+        (Script(diff="\udfff"), "UTF-8"),
+        (Script(requirements=Requirements(pip=("a",) * 20_001)), "list of packages"),
+        (Script(requirements=Requirements(pip=("a" * 4_000_001,))), "list of packages"),
+        (Script(requirements=Requirements(org_pip=("\ud800",))), "UTF-8"),
+    ],
+)
+def test_what_is_too_much_is_refused(script: Script, words: str) -> None:
+    with pytest.raises(SourceError, match=words):
+        check(script)
+
+
+def test_what_people_send_passes() -> None:
+    check(
+        Script(
+            repository="https://host/" + "x" * 200,
+            entry_point="für.py",
+            diff="x" * 5_000_000,
+            requirements=Requirements(pip=("six",) * 2000, conda=("a",)),
+        )
+    )
