@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import secrets
 import stat
@@ -80,7 +81,28 @@ def visible(path: Path) -> bool:
 
 def write_record(path: Path, record: object, *, mode: int = 0o644) -> None:
     """Write a dataclass or msgspec struct as JSON, atomically."""
-    write_atomic(path, msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n", mode=mode)
+    write_atomic(path, _encoded(record) + b"\n", mode=mode)
+
+
+def _encoded(record: object) -> bytes:
+    """As JSON. The bytes of a path that is no UTF-8 are lone surrogates in Python, which only ``json`` writes (and
+    reads) as they are."""
+    try:
+        return msgspec.json.format(msgspec.json.encode(record), indent=2)
+    except UnicodeEncodeError:
+        return json.dumps(msgspec.to_builtins(record), indent=2).encode("ascii")
+
+
+def _decoded(data: bytes, type: Callable[..., T]) -> T:
+    try:
+        return msgspec.json.decode(data, type=type)  # type: ignore[no-any-return]
+    except msgspec.DecodeError:
+        if b"\\ud" not in data.lower():
+            raise
+    try:
+        return msgspec.convert(json.loads(data), type)  # type: ignore[no-any-return]
+    except ValueError as error:
+        raise msgspec.DecodeError(str(error)) from error
 
 
 def read_record(path: Path, type: Callable[..., T]) -> T | None:
@@ -94,7 +116,7 @@ def read_record(path: Path, type: Callable[..., T]) -> T | None:
     except FileNotFoundError:
         return None
     try:
-        return msgspec.json.decode(data, type=type)  # type: ignore[no-any-return]
+        return _decoded(data, type)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise CorruptFileError(f"{path} cannot be read: {error}") from error
 

@@ -107,7 +107,7 @@ class Lease:
 
     def _read(self) -> str:
         try:
-            return (self._path / _OWNER).read_text(errors="replace")
+            return (self._path / _OWNER).read_text(encoding="utf-8", errors="replace")
         except OSError:
             return ""
 
@@ -133,7 +133,7 @@ def lately_held(path: Path, clock: Clock, pace: Pace = Pace()) -> bool:
     owner = path / _OWNER
     try:
         age = clock.now().timestamp() - owner.stat().st_mtime
-        return abs(age) < pace.dead_after and not _process_is_gone(owner.read_text(errors="replace"))
+        return abs(age) < pace.dead_after and not _process_is_gone(owner.read_text(encoding="utf-8", errors="replace"))
     except OSError:
         return False
 
@@ -150,7 +150,7 @@ def _process_is_gone(owner: str) -> bool:
 def _created(pid: int) -> str:
     """When a process of this host began, in clock ticks since boot; ``gone`` if there is none: pids come again."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
     except OSError:
         return "gone"
 

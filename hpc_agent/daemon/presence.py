@@ -155,7 +155,7 @@ class Daemons:
     @contextmanager
     def _lock(self) -> Iterator[None]:
         """One daemon at a time looks who else is there. The kernel drops the lock with its holder."""
-        with (self.folder / "lock").open("w") as lock:
+        with (self.folder / "lock").open("w", encoding="utf-8") as lock:
             deadline = self._clock.monotonic() + _LOCK_S
             while not _locked(lock.fileno()):
                 if self._clock.monotonic() > deadline:

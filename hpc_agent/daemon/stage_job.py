@@ -64,7 +64,7 @@ class StageJobs:
         if directory.stage.name in names:
             return read_record(directory.stage, Staged)
         if directory.stage_failure.name in names:
-            raise EnvironmentBuildError(directory.stage_failure.read_text())
+            raise EnvironmentBuildError(directory.stage_failure.read_text(encoding="utf-8"))
         job = directory.stage_job()
         if job is None:
             self._submit(task, queue, directory, 1)

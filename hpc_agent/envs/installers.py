@@ -26,7 +26,7 @@ class Place:
     def write(self, name: str, lines: Sequence[str]) -> str:
         """A file of lines; returns its path."""
         path = self.work / name
-        path.write_text("".join(f"{line}\n" for line in lines))
+        path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         return str(path)
 
 

@@ -42,11 +42,11 @@ class UvInstaller:
         )
         if not answer.ok:
             raise as_error("the task's requirements cannot be resolved", answer, ResolutionError)
-        return lock.read_text()
+        return lock.read_text(encoding="utf-8")
 
     def install(self, lock: Sequence[str], root: Path, base: Interpreter, place: Place) -> None:
         # uv reads this line and writes entry points that find the interpreter next to themselves.
-        with (root / "pyvenv.cfg").open("a") as config:
+        with (root / "pyvenv.cfg").open("a", encoding="utf-8") as config:
             config.write("relocatable = true\n")
         locked = place.write("lock.txt", [*self._options(place), *lock])
         self._install(root, ["--no-deps", "--requirements", locked], place)

@@ -92,7 +92,7 @@ def _as_changed(path: str, text: str | None, script: Script, staged: StagedSourc
         file = Path(folder) / path
         file.parent.mkdir(parents=True, exist_ok=True)
         if text is not None:
-            file.write_text(text)
+            file.write_text(text, encoding="utf-8")
         shown = f"commit {staged.commit} of {staged.repository}"
         changes.apply(script.diff, Path(folder), shown=shown, only=(path,))
-        return file.read_text() if file.exists() else None
+        return file.read_text(encoding="utf-8") if file.exists() else None

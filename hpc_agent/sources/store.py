@@ -134,7 +134,7 @@ def _finish(script: Script, staged: StagedSource, layout: Plan, root: Path, note
         cwd.mkdir(parents=True, exist_ok=True)
         file = inside(root, posixpath.join(layout.working_dir, layout.script_file), "the task's script is")
         if not file.exists():
-            file.write_text(script.diff)
+            file.write_text(script.diff, encoding="utf-8")
     elif changes.is_patch(script.diff):
         changes.apply(script.diff, root, shown=shown)
     if staged.origin is Origin.NOTHING:
@@ -165,10 +165,10 @@ def _found_entry(layout: Plan, root: Path, cwd: Path, shown: str) -> Entry:
             f"{PurePosixPath(layout.working_dir)} of {shown}: was it committed and pushed?"
         )
     if entry.kind is Kind.PYTHON:
-        text = file.read_text(errors="surrogateescape")
+        text = file.read_text(encoding="utf-8", errors="surrogateescape")
         mended = changes.mend_future_imports(text)
         if mended != text:
-            file.write_text(mended, errors="surrogateescape")
+            file.write_text(mended, encoding="utf-8", errors="surrogateescape")
     return candidate
 
 

@@ -125,7 +125,7 @@ class Beside:
     def _size_before(self, descriptor: int) -> int:
         """How long the file was when the job began to append to it."""
         try:
-            return int(self._folder.sizes.read_text().split()[STREAMS.index(descriptor)])
+            return int(self._folder.sizes.read_text(encoding="utf-8").split()[STREAMS.index(descriptor)])
         except (OSError, ValueError, IndexError):
             return 0
 
@@ -194,7 +194,7 @@ def _stand_back() -> None:
         signal.signal(number, signal.SIG_IGN)
     # If memory runs out, the kernel takes us and not the script.
     with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="utf-8")
 
 
 def _process(pid: int) -> psutil.Process | None:

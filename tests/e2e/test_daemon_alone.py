@@ -335,8 +335,8 @@ import time; time.sleep(300)
         assert conf.stat().st_mode & 0o777 == 0o600
         token = json.loads(conf.read_text())["api"]["auth_token"]
         for supervisor in _supervisors(machine):
-            assert token not in Path(f"/proc/{supervisor}/cmdline").read_text()
-            assert token not in Path(f"/proc/{supervisor}/environ").read_text()
+            assert token not in Path(f"/proc/{supervisor}/cmdline").read_text(encoding="utf-8")
+            assert token not in Path(f"/proc/{supervisor}/environ").read_text(encoding="utf-8")
 
     def test_a_server_without_owners_tokens_is_refused_at_the_start(self, machine: Site) -> None:
         # What stands in between drops the header that asks for them.
