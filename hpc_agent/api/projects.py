@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from hpc_agent.api.answer import id_in, rows
 from hpc_agent.api.session import Session
 
 
@@ -23,8 +24,8 @@ class Projects:
             "shallow_search": False,
             "search_hidden": True,
         }
-        for project in self._session.call("projects.get_all", query)["projects"]:
+        for project in rows(self._session.call("projects.get_all", query), "projects"):
             if project.get("name", name) == name:
-                return str(project["id"])
+                return id_in(project)
         project = {"name": name, "description": "", **({"system_tags": list(system_tags)} if system_tags else {})}
-        return str(self._session.call("projects.create", project, repeatable=False)["id"])
+        return id_in(self._session.call("projects.create", project, repeatable=False))

@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Sequence
 
+from hpc_agent.api.answer import id_in, rows, whole
 from hpc_agent.api.session import Session
 from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.queue import Queue
@@ -26,27 +27,25 @@ class Queues:
         Raises:
             InputError: there is none, or several.
         """
-        found = self._session.call(
-            "queues.get_all",
-            {"name": f"^{re.escape(id_or_name)}$", "only_fields": ["id", "name"], "search_hidden": True},
-        )["queues"]
-        exact = [queue for queue in found if str(queue["name"]).lower() == id_or_name.lower()]
-        exact = [queue for queue in exact if queue["name"] == id_or_name] or exact
+        query = {"name": f"^{re.escape(id_or_name)}$", "only_fields": ["id", "name"], "search_hidden": True}
+        found = rows(self._session.call("queues.get_all", query), "queues")
+        exact = [queue for queue in found if str(queue.get("name")).lower() == id_or_name.lower()]
+        exact = [queue for queue in exact if queue.get("name") == id_or_name] or exact
         if len(exact) > 1:
             raise InputError(f'{len(exact)} queues are named "{id_or_name}"; give the id of one')
         if exact:
-            return QueueId(exact[0]["id"])
+            return QueueId(id_in(exact[0]))
         try:
-            return QueueId(self._session.call("queues.get_by_id", {"queue": id_or_name})["queue"]["id"])
+            return QueueId(id_in(self._session.call("queues.get_by_id", {"queue": id_or_name}).get("queue")))
         except ApiError as error:
             if error.code != 400:
                 raise
         if create:
-            return QueueId(self._session.call("queues.create", {"name": id_or_name})["id"])
+            return QueueId(id_in(self._session.call("queues.create", {"name": id_or_name})))
         raise InputError(self._unknown(id_or_name))
 
     def _unknown(self, name: str) -> str:
-        names = sorted(str(queue["name"]) for queue in self._session.call("queues.get_all", {})["queues"])
+        names = sorted(str(queue.get("name")) for queue in rows(self._session.call("queues.get_all", {}), "queues"))
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
         advice = f"did you mean {' or '.join(near)}?" if near else f"the server has: {', '.join(names) or 'none'}"
         return f'there is no queue "{name}"; {advice}'
@@ -54,7 +53,7 @@ class Queues:
     def default(self) -> QueueId:
         """The server's default queue, else the one named ``default``."""
         try:
-            return QueueId(self._session.call("queues.get_default", {})["id"])
+            return QueueId(id_in(self._session.call("queues.get_default", {})))
         except ApiError as error:
             if error.code not in (400, 404):
                 raise
@@ -62,8 +61,8 @@ class Queues:
 
     def look(self, queues: Sequence[QueueId]) -> list[Queue]:
         """These queues with their entries, in this order, in one call; nothing is taken. Deleted ones are left out."""
-        found = self._session.call("queues.get_all", {"id": list(queues), "search_hidden": True})["queues"]
-        by_id = {str(queue["id"]): queue_from_wire(queue) for queue in found}
+        answer = self._session.call("queues.get_all", {"id": list(queues), "search_hidden": True})
+        by_id = {queue.id: queue for data in rows(answer, "queues") if (queue := queue_from_wire(data))}
         return [by_id[queue] for queue in queues if queue in by_id]
 
     def is_deleted(self, queue: QueueId) -> bool:
@@ -76,9 +75,9 @@ class Queues:
 
     def holding(self, task: TaskId) -> Queue | None:
         """The queue whose entries hold the task, whatever the task says of itself."""
-        for data in self._session.call("queues.get_all", {"search_hidden": True})["queues"]:
+        for data in rows(self._session.call("queues.get_all", {"search_hidden": True}), "queues"):
             queue = queue_from_wire(data)
-            if any(entry.task == task for entry in queue.entries):
+            if queue is not None and any(entry.task == task for entry in queue.entries):
                 return queue
         return None
 
@@ -94,7 +93,7 @@ class Queues:
             if error.code == 400 and error.subcode in _NOT_QUEUED:
                 return False
             raise
-        return int(answer.get("removed") or 0) == 1
+        return whole(answer.get("removed")) == 1
 
     def put_first(self, queue: QueueId, task: TaskId, reason: str) -> None:
         """Put a task that is in no queue back at the head of ``queue``."""
