@@ -12,6 +12,7 @@ from hpc_agent.domain.status import TaskStatus
 from hpc_agent.errors import AuthError, HpcAgentError
 from hpc_agent.executor.claim import still_ours
 from hpc_agent.executor.console import Console
+from hpc_agent.executor.file_server import FileServer
 from hpc_agent.executor.identity import Identity
 from hpc_agent.executor.outcome import Outcome
 from hpc_agent.logs import Events
@@ -29,16 +30,28 @@ INTERRUPTED = Budget(5)
 
 
 class Reporter:
-    def __init__(self, client: Client, me: Identity, directory: RunDirectory, own: OwnJobs, clock: Clock) -> None:
+    def __init__(
+        self,
+        client: Client,
+        me: Identity,
+        directory: RunDirectory,
+        own: OwnJobs,
+        clock: Clock,
+        files: FileServer | None = None,
+    ) -> None:
         self._client = client
         self._me = me
         self._directory = directory
         self._own = own
         self._clock = clock
+        self._files = files or FileServer()
 
     def note(self, claim: Claim, outcome: Outcome) -> ExitReport | None:
-        """Keep on disk how it ended, whatever becomes of us from here on; None where somebody else has the task."""
-        if outcome.fenced or not still_ours(self._directory, claim):
+        """Keep on disk how it ended, whatever becomes of us from here on; None where somebody else has the task.
+
+        A file server that stalls gets it later: the final status does not wait for that.
+        """
+        if outcome.fenced or not self._files.ask(lambda: still_ours(self._directory, claim), True):
             return None
         report = ExitReport(
             status=outcome.status,
@@ -48,7 +61,7 @@ class Reporter:
             last_line=outcome.last_line,
             cause=outcome.cause,
         )
-        self._write(claim, report)
+        self._files.ask(lambda: self._write(claim, report), None)
         return report
 
     def report(self, task: TaskId, claim: Claim, console: Console, outcome: Outcome, restart: str = "") -> None:
@@ -69,7 +82,8 @@ class Reporter:
         if outcome.cause is not None:
             log.info("told to end", task=task, job=self._me.job, cause=outcome.cause.value)
         elif self._post(task, outcome, WATCHED if self._me.watched else FINAL) and (sent or self._sends_late(console)):
-            self._write(claim, msgspec.structs.replace(report, posted=True))
+            posted = msgspec.structs.replace(report, posted=True)
+            self._files.ask(lambda: self._write(claim, posted), None)
         self._leave()
 
     def _sends_late(self, console: Console) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,8 +60,12 @@ class Spool:
         self._full = False
         self._unmarked = False
 
-    def sink(self) -> int:
-        """The descriptor that output is appended to; a process may have it as its own stdout."""
+    @property
+    def path(self) -> Path:
+        return self._path
+
+    def open(self) -> int:
+        """Make the file where there is none, and keep it open: it can be read even when its name is gone."""
         if self._file is None:
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         return self._file
@@ -70,7 +75,7 @@ class Spool:
         view = memoryview(data)
         try:
             while view:
-                view = view[os.write(self.sink(), view) :]
+                view = view[os.write(self.open(), view) :]
         except OSError as error:
             if not self._full:
                 log.error("console output is lost", file=self._path, error=error.strerror)
@@ -115,7 +120,9 @@ class Spool:
     def read(self, offset: int, limit: int) -> bytes:
         """Up to ``limit`` bytes from ``offset``: from the file that is written, though its name may be gone."""
         if self._file is not None:
-            return os.pread(self._file, limit, offset)
+            # Where NFS has lost what was open, the name may still lead there.
+            with contextlib.suppress(OSError):
+                return os.pread(self._file, limit, offset)
         try:
             with self._path.open("rb") as source:
                 source.seek(offset)
