@@ -160,7 +160,12 @@ def daemons_of(settings: AllSettings) -> Daemons:
 def _serve(shared: Shared, plan: Plan, announce: Callable[[Presence, Path], None]) -> None:
     """Until somebody stops us. ``announce`` is called with our log file as soon as we serve."""
     daemons = daemons_of(plan.settings)
-    presence = daemons.enter(plan.name.id, numbered=plan.name.numbered, flags=plan.flags.given())
+    presence = daemons.enter(
+        plan.name.id,
+        numbered=plan.name.numbered,
+        flags=plan.flags.given(),
+        waiting=lambda line: click.echo(line, err=True),
+    )
     try:
         log = daemons.file(presence.worker, "log")
         shared.start_log("INFO", None if plan.flags.foreground else log)
