@@ -18,7 +18,7 @@ from types import FrameType
 import click
 
 from hpc_agent.api.client import Client
-from hpc_agent.cli.context import Shared, exit_code, fail
+from hpc_agent.cli.context import Shared, check_folders, exit_code, fail
 from hpc_agent.cli.daemon_flags import Flags
 from hpc_agent.clock import SYSTEM
 from hpc_agent.config.dump import share_job_config
@@ -80,7 +80,7 @@ def start(shared: Shared, flags: Flags) -> None:
         InputError, ConfigError, ServerUnreachableError …: it cannot start.
     """
     plan = make_plan(shared, flags)
-    _check_root(plan.settings.hpc.root.expanduser())
+    _check_root(plan.settings)
     if flags.once:
         shared.start_log("INFO")
         # Nobody needs to find it: it is gone in a moment.
@@ -99,7 +99,8 @@ def start(shared: Shared, flags: Flags) -> None:
         _tell_how_it_went(descriptor)
 
 
-def _check_root(root: Path) -> None:
+def _check_root(settings: AllSettings) -> None:
+    root = settings.hpc.root.expanduser()
     try:
         ensure_directory(root)
         if not os.access(root, os.W_OK | os.X_OK):
@@ -109,6 +110,7 @@ def _check_root(root: Path) -> None:
             f"hpc.root is {root}, where we cannot write ({error.strerror}); let it name a folder of yours on the "
             "shared file system"
         ) from error
+    check_folders(settings)
 
 
 def make_plan(shared: Shared, flags: Flags) -> Plan:

@@ -16,7 +16,7 @@ from typing import Any
 
 from hpc_agent.config.load import Configuration
 from hpc_agent.errors import ConfigError
-from hpc_agent.files import write_atomic
+from hpc_agent.files import ensure_directory, write_atomic
 
 _PRIVATE = 0o600
 """What stands in a configuration may be a secret."""
@@ -67,7 +67,7 @@ class _File:
         if self.path.is_dir() or (self.path.exists() and not self.overwrite):
             return
         if not (self.path.is_file() and self.path.read_bytes() == self.content):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            ensure_directory(self.path.parent)
             write_atomic(self.path, self.content, mode=_PRIVATE)
         if self.mode is not None:
             self.path.chmod(self.mode)

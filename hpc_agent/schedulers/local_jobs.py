@@ -212,7 +212,7 @@ class JobsFolder:
 
     def add(self, spec: Spec, script: bytes) -> JobFolder:
         """Publish a new job under the next free number."""
-        draft = files.ensure_directory(self.path) / f".new.{os.getpid()}.{secrets.token_hex(4)}"
+        draft = files.ensure_directory(self.path, mode=0o700) / f".new.{os.getpid()}.{secrets.token_hex(4)}"
         draft.mkdir(mode=0o700)
         try:
             files.write_atomic(draft / "script", script, mode=0o700)
