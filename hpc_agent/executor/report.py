@@ -16,7 +16,7 @@ from hpc_agent.executor.file_server import FileServer
 from hpc_agent.executor.identity import Identity
 from hpc_agent.executor.outcome import Outcome
 from hpc_agent.logs import Events
-from hpc_agent.retry import FINAL, Budget, retry
+from hpc_agent.retry import FINAL, ONCE, Budget, retry
 from hpc_agent.runs.directory import RunDirectory
 from hpc_agent.runs.records import Claim, ExitReport
 from hpc_agent.schedulers.base import OwnJobs
@@ -81,10 +81,34 @@ class Reporter:
         sent = console.finish(INTERRUPTED if outcome.cause else WATCHED)
         if outcome.cause is not None:
             log.info("told to end", task=task, job=self._me.job, cause=outcome.cause.value)
-        elif self._post(task, outcome, WATCHED if self._me.watched else FINAL) and (sent or self._sends_late(console)):
+            self._leave()
+            return
+        if not sent and not self._answers(task):
+            log.warning("the server does not answer, its daemon says how it ended", task=task)
+            return
+        # Who waits for a final status reads the console then: it comes first where the whole server was away.
+        sent = sent or console.finish(INTERRUPTED)
+        budget = WATCHED if self._me.watched else FINAL
+        if self._post(task, outcome, budget) and (sent or self._sends_late(console)):
             posted = msgspec.structs.replace(report, posted=True)
             self._files.ask(lambda: self._write(claim, posted), None)
         self._leave()
+
+    def _answers(self, task: TaskId) -> bool:
+        """Whether the server answers: at once where a daemon goes on from here, else within the longest budget. One
+        that takes no console and answers all else does."""
+        try:
+            # A proxy's 401 passes like its 502.
+            retry(
+                lambda: self._client.tasks.glimpse([task], budget=ONCE),
+                ONCE if self._me.watched else FINAL,
+                self._clock,
+                again=lambda _error: True,
+            )
+        except HpcAgentError as error:
+            log.warning("no answer", task=task, error=error)
+            return False
+        return True
 
     def _sends_late(self, console: Console) -> bool:
         """A status does not wait for a console that the server would not take; without a daemon only we send that."""

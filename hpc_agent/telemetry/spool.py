@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from hpc_agent.files import CorruptFileError, read_record, write_atomic
 from hpc_agent.logs import Events
 
 log = Events("console")
+
+_CHECKED_BYTES = 64
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -40,6 +43,8 @@ class Mark(msgspec.Struct, frozen=True):
     offset: int = 0
     timestamp_ms: int = 0
     sending: Batch | None = None
+    before: str = ""
+    """Checksum of the last bytes before ``offset``, where the file may be written anew; see ``Spool.continues``."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +134,29 @@ class Spool:
                 return source.read(limit)
         except FileNotFoundError:
             return b""
+
+    def checksum(self, offset: int) -> str:
+        """Of the last bytes before ``offset``, as many as are there."""
+        start = max(offset - _CHECKED_BYTES, 0)
+        return f"{zlib.crc32(self.read(start, offset - start)):08x}"
+
+    def continues(self, mark: Mark) -> bool:
+        """Whether the file still is the one that the mark was made in: as long, and with the same bytes before it.
+
+        A requeued job, or a script, may have emptied it and begun again.
+        """
+        end = mark.sending.ends[-1] if mark.sending else mark.offset
+        if self._size_now() < end:
+            return False
+        return not mark.before or self.checksum(mark.offset) == mark.before
+
+    def _size_now(self) -> int:
+        """Of the open file: its size by name may come from an NFS client's cache."""
+        try:
+            with self._path.open("rb") as file:
+                return os.fstat(file.fileno()).st_size
+        except FileNotFoundError:
+            return 0
 
     def close(self) -> None:
         if self._file is not None:

@@ -119,7 +119,7 @@ class Beside:
             spool = Spool(Path(f"/proc/self/fd/{descriptor}"), self._folder.mark(number))
             _set_mark(spool, self._size_before(descriptor), appends=_appends(descriptor))
             streams.append(stream)
-            shippers.append(Shipper(spool, source, self._client.events, self._clock))
+            shippers.append(Shipper(spool, source, self._client.events, self._clock, rewritable=True))
         return tuple(streams), shippers
 
     def _size_before(self, descriptor: int) -> int:
