@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import secrets
 import stat
@@ -80,7 +81,28 @@ def visible(path: Path) -> bool:
 
 def write_record(path: Path, record: object, *, mode: int = 0o644) -> None:
     """Write a dataclass or msgspec struct as JSON, atomically."""
-    write_atomic(path, msgspec.json.format(msgspec.json.encode(record), indent=2) + b"\n", mode=mode)
+    write_atomic(path, _encoded(record) + b"\n", mode=mode)
+
+
+def _encoded(record: object) -> bytes:
+    """As JSON. The bytes of a path that is no UTF-8 are lone surrogates in Python, which only ``json`` writes (and
+    reads) as they are."""
+    try:
+        return msgspec.json.format(msgspec.json.encode(record), indent=2)
+    except UnicodeEncodeError:
+        return json.dumps(msgspec.to_builtins(record), indent=2).encode("ascii")
+
+
+def _decoded(data: bytes, type: Callable[..., T]) -> T:
+    try:
+        return msgspec.json.decode(data, type=type)  # type: ignore[no-any-return]
+    except msgspec.DecodeError:
+        if b"\\ud" not in data.lower():
+            raise
+    try:
+        return msgspec.convert(json.loads(data), type)  # type: ignore[no-any-return]
+    except ValueError as error:
+        raise msgspec.DecodeError(str(error)) from error
 
 
 def read_record(path: Path, type: Callable[..., T]) -> T | None:
@@ -94,7 +116,7 @@ def read_record(path: Path, type: Callable[..., T]) -> T | None:
     except FileNotFoundError:
         return None
     try:
-        return msgspec.json.decode(data, type=type)  # type: ignore[no-any-return]
+        return _decoded(data, type)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise CorruptFileError(f"{path} cannot be read: {error}") from error
 
@@ -117,8 +139,15 @@ def ensure_shared_directory(path: Path) -> Path:
 
 
 def ensure_directory(path: Path, *, mode: int = 0o755) -> Path:
-    """Create ``path`` and its parents where missing, and return it."""
-    path.mkdir(mode=mode, parents=True, exist_ok=True)
+    """Create ``path`` and its parents where missing, and return it.
+
+    All that is made has this mode, less what the umask takes away. (``parents=True`` of the library gives parents all
+    that the umask leaves: with 002 a whole group could put something else in the place of a private folder.)
+    """
+    if not path.is_dir():
+        if path.parent != path:
+            ensure_directory(path.parent, mode=mode)
+        path.mkdir(mode=mode, exist_ok=True)
     return path
 
 
@@ -129,14 +158,20 @@ def own_folder(scratch: Path) -> Path | None:
     """
     folder = scratch / f"hpc-agent-{os.getuid()}"
     try:
-        scratch.mkdir(parents=True, exist_ok=True)
+        ensure_directory(scratch)
         with contextlib.suppress(FileExistsError):
             folder.mkdir(mode=0o700)
         status = folder.lstat()
     except OSError:
         return None
     private = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
-    return folder if private and os.access(folder, os.W_OK) else None
+    return folder if private and _keeps_names(scratch) and os.access(folder, os.W_OK) else None
+
+
+def _keeps_names(folder: Path) -> bool:
+    """Whether nobody can put something else in the place of what another user has there."""
+    mode = folder.stat().st_mode
+    return not mode & stat.S_IWOTH or bool(mode & stat.S_ISVTX)
 
 
 def private_folder(scratch: Path) -> Path:
@@ -148,7 +183,8 @@ def private_folder(scratch: Path) -> Path:
     folder = own_folder(scratch)
     if folder is None:
         raise ConfigError(
-            f"there is no folder of our own in {scratch}: it is not writable, or another user has taken the name "
-            f"hpc-agent-{os.getuid()} there; name another local folder with hpc.scratch_dir"
+            f"there is no folder of our own in {scratch}: it is not writable, or everybody may rename what is in it "
+            f"(`chmod +t {scratch}` ends that), or another user has taken the name hpc-agent-{os.getuid()} there; "
+            "name another local folder with hpc.scratch_dir"
         )
     return folder

@@ -14,26 +14,15 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from hpc_agent import files
 from hpc_agent.clock import Clock
+from hpc_agent.heartbeat import Pace, Silence, age, read_text, write_in_place
+
+__all__ = ["Lease", "Pace", "lately_held", "only_one"]
 
 _OWNER = "owner"
-
-
-@dataclass(frozen=True)
-class Pace:
-    """Seconds between two beats, without a new beat until a lease counts as dead, and between two looks of those
-    who wait (a thirtieth of the time waited, within these bounds: fifty who wait must not busy the file server).
-
-    60 s: an NFS client may show the old content of a file for as long (``acregmax``), and a busy login node stalls.
-    """
-
-    beat: float = 5.0
-    dead_after: float = 60.0
-    poll: tuple[float, float] = (0.1, 2.0)
 
 
 class Lease:
@@ -46,12 +35,11 @@ class Lease:
         self._me = f"{socket.gethostname()} {os.getpid()} {_created(os.getpid())} {secrets.token_hex(8)}"
         self._stopped = threading.Event()
         self._beating = threading.Thread(target=self._beat, name="lease", daemon=True)
-        self._seen = ""
-        self._seen_since = clock.monotonic()
+        self._silence = Silence(self._read, clock, pace)
 
     def acquire(self) -> bool:
         """Take the lease if nobody living holds it. Ask again later if not: deadness is seen by watching."""
-        if self._read():
+        if self._read() != "":
             if not self._holder_is_dead():
                 return False
             self._evict()
@@ -75,48 +63,39 @@ class Lease:
                 _remove(draft)
 
     def is_held(self) -> bool:
-        """Whether it is still ours: a holder that was suspended for long is taken for dead."""
-        return self._read().startswith(self._me)
+        """Whether it is still ours: a holder that was suspended for long is taken for dead. A file server that does not
+        answer has given it to nobody else."""
+        return self._is_ours(self._read())
+
+    def _is_ours(self, content: str | None) -> bool:
+        return content is None or content.startswith(self._me)
 
     def release(self) -> None:
         """Give the lease back; one that was taken over meanwhile is left to its new holder."""
         self._stopped.set()
         self._beating.join()
-        if self._read().startswith(self._me):
+        if (self._read() or "").startswith(self._me):
             _remove(self._path)
 
     def _beat(self) -> None:
         count = 0
         while not self._clock.wait(self._stopped, self._pace.beat):
             count += 1
+            if not self._is_ours(self._read()):
+                return
             # A missed beat is made up by the next one, and the lease carries no correctness.
             with contextlib.suppress(OSError):
-                if not self._read().startswith(self._me):
-                    return
                 self._write(count)
 
     def _write(self, count: int, folder: Path | None = None) -> None:
-        # In place, not renamed: close-to-open shows other NFS clients the new content of the same file at once. And not
-        # emptied first: whoever reads between the two, be it ourselves, would find that nobody holds it.
         with contextlib.suppress(FileNotFoundError):
-            descriptor = os.open((folder or self._path) / _OWNER, os.O_WRONLY | os.O_CREAT, 0o644)
-            try:
-                os.write(descriptor, f"{self._me} {count}\n".encode())
-            finally:
-                os.close(descriptor)
+            write_in_place((folder or self._path) / _OWNER, f"{self._me} {count}\n")
 
-    def _read(self) -> str:
-        try:
-            return (self._path / _OWNER).read_text(errors="replace")
-        except OSError:
-            return ""
+    def _read(self) -> str | None:
+        return read_text(self._path / _OWNER)
 
     def _holder_is_dead(self) -> bool:
-        content = self._read()
-        now = self._clock.monotonic()
-        if content != self._seen:
-            self._seen, self._seen_since = content, now
-        return _process_is_gone(content) or now - self._seen_since > self._pace.dead_after
+        return _process_is_gone(self._read() or "") or self._silence.is_dead()
 
     def _evict(self) -> None:
         """Move a dead lease out of the way; a rename, so that of two who try only one does."""
@@ -131,11 +110,8 @@ class Lease:
 def lately_held(path: Path, clock: Clock, pace: Pace = Pace()) -> bool:
     """Whether somebody living seems to hold the lease, from one look: it may be wrong for as long as a beat lasts."""
     owner = path / _OWNER
-    try:
-        age = clock.now().timestamp() - owner.stat().st_mtime
-        return abs(age) < pace.dead_after and not _process_is_gone(owner.read_text(errors="replace"))
-    except OSError:
-        return False
+    silent = age(owner, path.parent, clock)
+    return silent is not None and abs(silent) < pace.dead_after and not _process_is_gone(read_text(owner) or "")
 
 
 def _process_is_gone(owner: str) -> bool:
@@ -150,7 +126,7 @@ def _process_is_gone(owner: str) -> bool:
 def _created(pid: int) -> str:
     """When a process of this host began, in clock ticks since boot; ``gone`` if there is none: pids come again."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
     except OSError:
         return "gone"
 

@@ -40,7 +40,9 @@ def _value(value: object) -> str:
 
 def configure(level: str, file: Path | None = None) -> None:
     """Send our log to stderr, or append it to ``file``, from ``level`` (a name of the logging module) upwards."""
-    handler = logging.FileHandler(file) if file else logging.StreamHandler()
+    handler: logging.Handler = logging.StreamHandler()
+    if file:
+        handler = logging.FileHandler(file, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S"))
     logger = logging.getLogger(_ROOT)
     logger.handlers[:] = [handler]

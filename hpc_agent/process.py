@@ -264,6 +264,41 @@ class Supervised:
 _SWEEPS = 20
 
 
+class Helper:
+    """A program of ours that works for as long as it gets input, beside the task; it outlives us if it must."""
+
+    def __init__(self, argv: Sequence[str], *, stdin: int, stderr: int) -> None:
+        """
+        Raises:
+            ProcessError: it could not be started.
+        """
+        try:
+            self._child = waited_for(
+                lambda: subprocess.Popen(
+                    list(argv),
+                    stdin=stdin,
+                    stdout=subprocess.DEVNULL,
+                    stderr=stderr,
+                    start_new_session=True,
+                )
+            )
+        except OSError as error:
+            raise ProcessError(f"could not start {argv[0]}: {error.strerror or error}") from error
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        """Its exit code, or None if it still works after ``timeout`` seconds."""
+        try:
+            code = self._child.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return None
+        reaped(self._child.pid)
+        return code
+
+
 def pass_through(
     argv: Sequence[str], *, env: Mapping[str, str], input: bytes | None, on_output: Callable[[bytes], None]
 ) -> tuple[int, bytes]:

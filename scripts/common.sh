@@ -75,7 +75,7 @@ own_venv() {
 }
 
 test_packages=(git slurm-wlm slurmctld slurmd munge slurmdbd mariadb-server podman runc charliecloud-runtime debootstrap
-    zstd git-lfs squashfs-tools squashfuse iproute2)
+    zstd git-lfs squashfs-tools squashfuse iproute2 fuse3 locales)
 
 missing_packages() {
     local package

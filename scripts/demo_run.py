@@ -72,9 +72,9 @@ def running(argv: list[str], env: dict[str, str], log: Path) -> Iterator[subproc
 
 def wait_for_server(child: subprocess.Popen[bytes], conf: Path, log: Path) -> None:
     deadline = time.monotonic() + 60
-    while "Listening on" not in log.read_text() or not conf.exists():
+    while "Listening on" not in log.read_text(encoding="utf-8") or not conf.exists():
         if child.poll() is not None or time.monotonic() > deadline:
-            sys.exit(f"error: the server did not start:\n{log.read_text()}")
+            sys.exit(f"error: the server did not start:\n{log.read_text(encoding='utf-8')}")
         time.sleep(0.1)
 
 
@@ -104,7 +104,7 @@ def follow(client: Client, task: TaskId, daemon: subprocess.Popen[bytes], log: P
         if glimpse.status in FINAL:
             return glimpse.status
         if daemon.poll() is not None or time.monotonic() > deadline:
-            sys.exit(f"error: the task did not end; the daemon's log:\n{log.read_text()}")
+            sys.exit(f"error: the task did not end; the daemon's log:\n{log.read_text(encoding='utf-8')}")
         time.sleep(0.3)
 
 

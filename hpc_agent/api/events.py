@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hpc_agent.api.answer import rows, whole
 from hpc_agent.api.session import Session
 from hpc_agent.domain.ids import TaskId, WorkerId
 from hpc_agent.errors import ApiError, NotFoundError, ServerUnreachableError
@@ -44,7 +45,7 @@ class Events:
                 raise ServerUnreachableError(f"{error}; its store may be full", uncertain=False) from error
             log.warning("the server wants none of these events", events=len(events), error=error)
             return 0
-        return int(answer.get("added") or 0)
+        return whole(answer.get("added"))
 
     def stamps(self, task: TaskId, worker: WorkerId, first_ms: int, last_ms: int, *, budget: Budget) -> set[int]:
         """The time stamps in this range of the worker's log events that the server has; none of a deleted task."""
@@ -55,8 +56,8 @@ class Events:
                 events = self._page(task, after, budget)
             except NotFoundError:
                 return set()
-            found |= {int(e["timestamp"]) for e in events if e.get("worker") == worker}
-            latest = max((int(event["timestamp"]) for event in events), default=last_ms)
+            found |= {whole(e.get("timestamp")) for e in events if e.get("worker") == worker}
+            latest = max((whole(event.get("timestamp")) for event in events), default=last_ms)
             if len(events) < _PAGE or latest <= after:
                 break
             after = latest
@@ -66,18 +67,18 @@ class Events:
         """The time stamp of the task's last log event, whoever sent it; 0 without any."""
         query = {"task": task, "batch_size": 1, "order": "desc", "navigate_earlier": True}
         try:
-            events = self._session.call("events.get_task_log", query, budget=budget).get("events") or ()
+            events = rows(self._session.call("events.get_task_log", query, budget=budget), "events", optional=True)
         except NotFoundError:
             return 0
-        return max((int(event["timestamp"]) for event in events), default=0)
+        return max((whole(event.get("timestamp")) for event in events), default=0)
 
     def console_after(self, task: TaskId, timestamp_ms: int) -> list[dict[str, Any]]:
         """Log events later than ``timestamp_ms``, oldest first, as the server has them; at most a page of them."""
-        return sorted(self._page(task, timestamp_ms), key=lambda event: int(event["timestamp"]))
+        return sorted(self._page(task, timestamp_ms), key=lambda event: whole(event.get("timestamp")))
 
     def _page(self, task: TaskId, after_ms: int, budget: Budget | None = None) -> list[dict[str, Any]]:
         query: dict[str, Any] = {"task": task, "batch_size": _PAGE, "order": "asc", "navigate_earlier": False}
         if after_ms:
             query["from_timestamp"] = after_ms
         answer = self._session.call("events.get_task_log", query, budget=budget)
-        return [event for event in answer.get("events") or () if int(event["timestamp"]) > after_ms]
+        return [event for event in rows(answer, "events", optional=True) if whole(event.get("timestamp")) > after_ms]

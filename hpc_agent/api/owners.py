@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from hpc_agent.api.session import Session
 from hpc_agent.errors import ApiError, InputError
 from hpc_agent.redact import Secret, without_credentials
@@ -25,7 +28,7 @@ class Owners:
             InputError: it does not, and why.
         """
         where = without_credentials(self._session.settings.api_server)
-        role = str((self._session.claims.get("identity") or {}).get("role") or "unknown")
+        role = str(_identity(self._session.claims).get("role") or "unknown")
         if role not in _MAY:
             raise InputError(
                 f"--use-owner-token needs an administrator's credentials, but {where} says that our role is {role}"
@@ -52,7 +55,12 @@ class Owners:
             token, claims = self._session.token_of(user, _VALID_S)
         except ApiError as error:
             raise InputError(f"the server gives no token of the task's owner {user}: {error}") from error
-        found = (claims.get("identity") or {}).get("user")
+        found = _identity(claims).get("user")
         if found != user:
             raise InputError(f"asked for a token of the task's owner {user}, the server gave one of user {found}")
         return token
+
+
+def _identity(claims: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = claims.get("identity")
+    return found if isinstance(found, dict) else {}

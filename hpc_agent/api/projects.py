@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from hpc_agent.api.answer import id_in, rows
 from hpc_agent.api.session import Session
 from hpc_agent.errors import ApiError
 from hpc_agent.wire.errors import NAME_TAKEN
@@ -39,7 +40,7 @@ class Projects:
             "shallow_search": False,
             "search_hidden": True,
         }
-        for project in self._session.call("projects.get_all", query)["projects"]:
+        for project in rows(self._session.call("projects.get_all", query), "projects"):
             if project.get("name", name) == name:
-                return str(project["id"])
+                return id_in(project)
         return None

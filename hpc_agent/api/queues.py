@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Sequence
 
+from hpc_agent.api.answer import id_in, rows, whole
 from hpc_agent.api.session import Session
 from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.queue import Queue
@@ -31,7 +32,7 @@ class Queues:
         if named := self._named(id_or_name):
             return named
         try:
-            return QueueId(self._session.call("queues.get_by_id", {"queue": id_or_name})["queue"]["id"])
+            return QueueId(id_in(self._session.call("queues.get_by_id", {"queue": id_or_name}).get("queue")))
         except ApiError as error:
             if error.code != 400:
                 raise
@@ -40,27 +41,25 @@ class Queues:
         raise InputError(self._unknown(id_or_name))
 
     def _named(self, name: str) -> QueueId | None:
-        found = self._session.call(
-            "queues.get_all",
-            {"name": f"^{re.escape(name)}$", "only_fields": ["id", "name"], "search_hidden": True},
-        )["queues"]
-        exact = [queue for queue in found if str(queue["name"]).lower() == name.lower()]
-        exact = [queue for queue in exact if queue["name"] == name] or exact
+        query = {"name": f"^{re.escape(name)}$", "only_fields": ["id", "name"], "search_hidden": True}
+        found = rows(self._session.call("queues.get_all", query), "queues")
+        exact = [queue for queue in found if str(queue.get("name")).lower() == name.lower()]
+        exact = [queue for queue in exact if queue.get("name") == name] or exact
         if len(exact) > 1:
             raise InputError(f'{len(exact)} queues are named "{name}"; give the id of one')
-        return QueueId(exact[0]["id"]) if exact else None
+        return QueueId(id_in(exact[0])) if exact else None
 
     def _create(self, name: str) -> QueueId:
         """Made by us, or in the same moment by another; or by our own first try, whose answer was lost."""
         try:
-            return QueueId(self._session.call("queues.create", {"name": name})["id"])
+            return QueueId(id_in(self._session.call("queues.create", {"name": name})))
         except ApiError as error:
             if (error.code, error.subcode) != _NAME_TAKEN or not (named := self._named(name)):
                 raise
             return named
 
     def _unknown(self, name: str) -> str:
-        names = sorted(str(queue["name"]) for queue in self._session.call("queues.get_all", {})["queues"])
+        names = sorted(str(queue.get("name")) for queue in rows(self._session.call("queues.get_all", {}), "queues"))
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
         advice = f"did you mean {' or '.join(near)}?" if near else f"the server has: {', '.join(names) or 'none'}"
         return f'there is no queue "{name}"; {advice}'
@@ -68,7 +67,7 @@ class Queues:
     def default(self) -> QueueId:
         """The server's default queue, else the one named ``default``."""
         try:
-            return QueueId(self._session.call("queues.get_default", {})["id"])
+            return QueueId(id_in(self._session.call("queues.get_default", {})))
         except ApiError as error:
             if error.code not in (400, 404):
                 raise
@@ -76,8 +75,8 @@ class Queues:
 
     def look(self, queues: Sequence[QueueId]) -> list[Queue]:
         """These queues with their entries, in this order, in one call; nothing is taken. Deleted ones are left out."""
-        found = self._session.call("queues.get_all", {"id": list(queues), "search_hidden": True})["queues"]
-        by_id = {str(queue["id"]): queue_from_wire(queue) for queue in found}
+        answer = self._session.call("queues.get_all", {"id": list(queues), "search_hidden": True})
+        by_id = {queue.id: queue for data in rows(answer, "queues") if (queue := queue_from_wire(data))}
         return [by_id[queue] for queue in queues if queue in by_id]
 
     def is_deleted(self, queue: QueueId) -> bool:
@@ -90,9 +89,9 @@ class Queues:
 
     def holding(self, task: TaskId) -> Queue | None:
         """The queue whose entries hold the task, whatever the task says of itself."""
-        for data in self._session.call("queues.get_all", {"search_hidden": True})["queues"]:
+        for data in rows(self._session.call("queues.get_all", {"search_hidden": True}), "queues"):
             queue = queue_from_wire(data)
-            if any(entry.task == task for entry in queue.entries):
+            if queue is not None and any(entry.task == task for entry in queue.entries):
                 return queue
         return None
 
@@ -108,7 +107,7 @@ class Queues:
             if error.code == 400 and error.subcode in _NOT_QUEUED:
                 return False
             raise
-        return int(answer.get("removed") or 0) == 1
+        return whole(answer.get("removed")) == 1
 
     def put_first(self, queue: QueueId, task: TaskId, reason: str) -> None:
         """Put a task that is in no queue back at the head of ``queue``."""

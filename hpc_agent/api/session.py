@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import re
 import socket
 import threading
@@ -16,6 +17,7 @@ import urllib3
 from urllib3.exceptions import InsecureRequestWarning, MaxRetryError, NewConnectionError
 
 from hpc_agent import __version__
+from hpc_agent.api.answer import LARGEST_BYTES, TooLargeError, body_of, encoded, object_in, whole
 from hpc_agent.clock import SYSTEM, Clock
 from hpc_agent.config.settings import ApiSettings
 from hpc_agent.errors import ApiError, AuthError, ConfigError, NotFoundError, ServerUnreachableError
@@ -33,6 +35,8 @@ _TEMPORARY = frozenset({429, 500, 502, 503, 504, 509})
 _NOT_FOUND = frozenset({101, 201, 401, 701})
 _WRONG_SERVER = "is api.api_server the API server (port 8008, or api.…) and not the web page?"
 PATIENCE = (10.0, 60.0)  # connect, read
+_LONGEST_WORDS = 4000
+_END_OF_TIME = 1e12
 
 
 class Session:
@@ -93,12 +97,12 @@ class Session:
             ApiError: the server refused (NotFoundError, AuthError where that is why).
             ServerUnreachableError: no usable answer within the budget.
         """
-        body = json.dumps(payload or {}).encode()
+        body = encoded(payload or {})
         return self._call(endpoint, body, "application/json", budget or self._budget, repeatable, version)
 
     def call_lines(self, endpoint: str, items: Iterable[Mapping[str, Any]], *, budget: Budget) -> dict[str, Any]:
         """As ``call`` with a body of one JSON object a line (``events.add_batch``), which is not repeatable."""
-        body = "\n".join(json.dumps(item) for item in items).encode()
+        body = b"\n".join(encoded(item) for item in items)
         return self._call(endpoint, body, "application/json-lines", budget, False, API_VERSION)
 
     def login(self) -> None:
@@ -147,14 +151,16 @@ class Session:
                 timeout=PATIENCE,
                 verify=self.settings.verify_certificate,
                 allow_redirects=False,
+                stream=True,
             )
-        except requests.RequestException as error:
+            said = body_of(response)
+        except (requests.RequestException, TooLargeError) as error:
             raise ServerUnreachableError(
                 f"the file server at {without_credentials(server)} took no file: {_cause(error)}; "
                 "check api.files_server"
             ) from error
         if response.status_code != 200:
-            raise ApiError("the upload", response.status_code, 0, response.text[:200].strip())
+            raise ApiError("the upload", response.status_code, 0, said[:200].decode("utf-8", "replace").strip())
 
     @property
     def server_version(self) -> tuple[int, ...]:
@@ -251,7 +257,14 @@ class Session:
                 # The session's own setting is weaker than REQUESTS_CA_BUNDLE.
                 verify=self.settings.verify_certificate,
                 allow_redirects=False,
+                stream=True,
             )
+            answer = body_of(response)
+        except TooLargeError as error:
+            raise ServerUnreachableError(
+                f"the answer of {where} to {endpoint} is larger than {LARGEST_BYTES >> 20} MiB and was not read; is it "
+                "the API server?"
+            ) from error
         except requests.exceptions.SSLError as error:
             raise ConfigError(
                 f"the certificate of {where} was not accepted ({_cause(error)}); "
@@ -267,19 +280,19 @@ class Session:
             raise ServerUnreachableError(
                 f"the ClearML server at {where} gave no answer to {endpoint}: {_cause(error)}"
             ) from error
-        return _data(response, endpoint, where)
+        return _data(response, answer, endpoint, where)
 
 
-def _data(response: requests.Response, endpoint: str, where: str) -> dict[str, Any]:
+def _data(response: requests.Response, body: bytes, endpoint: str, where: str) -> dict[str, Any]:
     """The ``data`` of a good answer; everything else is an error."""
-    meta, data = _envelope(response)
+    meta, data = _envelope(body)
     if response.status_code == BODY_TOO_LARGE.code:
         # Mostly a proxy's own page: whoever says so has read no more of it.
         raise ApiError(
             endpoint, response.status_code, 0, "the request is too large for it or for what stands before it"
         )
     if meta is None or response.status_code in _TEMPORARY:
-        said = meta.get("result_msg") if meta else "something that is not ClearML's envelope"
+        said = _words(meta) if meta else "something that is not ClearML's envelope"
         raise ServerUnreachableError(
             f"the ClearML server at {where} answered {endpoint} with HTTP {response.status_code}: {said}; "
             "is it the API server, and up?",
@@ -289,30 +302,33 @@ def _data(response: requests.Response, endpoint: str, where: str) -> dict[str, A
         )
     if response.status_code == 200:
         return data
-    code, subcode = response.status_code, int(meta.get("result_subcode") or 0)
+    code, subcode = response.status_code, whole(meta.get("result_subcode"))
     kind = AuthError if code in (401, 403) else NotFoundError if code == 400 and subcode in _NOT_FOUND else ApiError
-    message = str(meta.get("result_msg") or "no reason given")
+    message = _words(meta)
     if kind is AuthError:
         message += f"; check the access key and secret for {where}"
     raise kind(endpoint, code, subcode, message)
 
 
-def _envelope(response: requests.Response) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    try:
-        answer = response.json()
-    except ValueError:
-        return None, {}
-    if not isinstance(answer, dict) or not isinstance(answer.get("meta"), dict):
+def _envelope(body: bytes) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    answer = object_in(body)
+    if answer is None or not isinstance(answer.get("meta"), dict):
         return None, {}
     data = answer.get("data")
     return answer["meta"], data if isinstance(data, dict) else {}
 
 
+def _words(meta: Mapping[str, Any]) -> str:
+    """The server's own, as part of a sentence of ours."""
+    return str(meta.get("result_msg") or "no reason given")[:_LONGEST_WORDS]
+
+
 def _retry_after(response: requests.Response) -> float:
     try:
-        return min(float(response.headers.get("Retry-After", 0)), 300.0)
+        seconds = float(response.headers.get("Retry-After", 0))
     except ValueError:
         return 0.0
+    return min(max(seconds, 0.0), 300.0) if math.isfinite(seconds) else 0.0
 
 
 def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -342,20 +358,27 @@ def _claims(token: str) -> dict[str, Any]:
     try:
         payload = token.split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
-    except (IndexError, ValueError):
+    except (IndexError, ValueError, RecursionError):
         return {}
     return claims if isinstance(claims, dict) else {}
 
 
 def _renew_at(claims: Mapping[str, Any], now: float) -> float:
     """When a token that was given out now is to be renewed, by our own clock, which may differ from the server's."""
-    end, issued = claims.get("exp"), claims.get("iat")
-    if not isinstance(end, (int, float)):
+    end, issued = _time(claims.get("exp")), _time(claims.get("iat"))
+    if end is None:
         return float("inf")
-    life = end - (issued if isinstance(issued, (int, float)) else now)
+    life = end - (now if issued is None else issued)
     return now + life - min(REFRESH_BEFORE_S, life / 2)
+
+
+def _time(value: object) -> float | None:
+    """Seconds since 1970, if that is what it is."""
+    if not isinstance(value, (int, float)) or not 0 <= value < _END_OF_TIME:
+        return None
+    return float(value)
 
 
 def version_tuple(text: str) -> tuple[int, ...]:
     """``"2.31"`` → ``(2, 31)``; empty for anything else."""
-    return tuple(map(int, text.split("."))) if re.fullmatch(r"\d+(\.\d+)*", text) else ()
+    return tuple(map(int, text.split("."))) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9}){0,9}", text) else ()

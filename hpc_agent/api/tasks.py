@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hpc_agent.api.answer import id_in, rows
 from hpc_agent.api.session import Session
-from hpc_agent.domain.ids import QueueId, TaskId
+from hpc_agent.domain.ids import QueueId, TaskId, is_id
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.domain.task import Container, Task
 from hpc_agent.errors import ApiError, InputError, NotFoundError, ServerUnreachableError
@@ -73,9 +75,10 @@ def _number(value: object) -> float:
     if isinstance(value, bool):
         return float(value)
     try:
-        return float(str(value))
+        number = float(str(value))
     except ValueError:
         return float(str(value).lower() == "true")
+    return 0.0 if math.isnan(number) else number
 
 
 def _glimpse(task: Mapping[str, Any]) -> Glimpse:
@@ -85,9 +88,15 @@ def _glimpse(task: Mapping[str, Any]) -> Glimpse:
         status_from_wire(task.get("status")),
         str(task.get("status_message") or ""),
         str(task.get("status_reason") or ""),
-        task.get("runtime") or {},
+        _section(task, "runtime"),
         str(task.get("last_worker") or "") if reported >= changed else "",
     )
+
+
+def _section(task: object, name: str) -> dict[str, Any]:
+    """A section of the server's object; empty where it is not there, or no section."""
+    found = task.get(name) if isinstance(task, Mapping) else None
+    return found if isinstance(found, dict) else {}
 
 
 class Tasks:
@@ -110,16 +119,15 @@ class Tasks:
         """
         if len(id_or_name) >= 30 and set(id_or_name.lower()) <= set("0123456789abcdef-"):
             return TaskId(id_or_name.replace("-", ""))
-        found = self._session.call(
-            "tasks.get_all", {"name": re.escape(id_or_name), "only_fields": ["id", "name"], "page": 0, "page_size": 50}
-        )["tasks"]
+        query = {"name": re.escape(id_or_name), "only_fields": ["id", "name"], "page": 0, "page_size": 50}
+        found = rows(self._session.call("tasks.get_all", query), "tasks")
         exact = [task for task in found if str(task.get("name", "")).lower() == id_or_name.lower()]
         if len(exact) == 1:
-            return TaskId(exact[0]["id"])
+            return TaskId(id_in(exact[0]))
         if exact:
-            ids = ", ".join(task["id"] for task in exact[:10])
+            ids = ", ".join(id_in(task) for task in exact[:10])
             raise InputError(f'{len(exact)} tasks are named "{id_or_name}"; give the id of one: {ids}')
-        near = ", ".join(str(task["name"]) for task in found[:10])
+        near = ", ".join(str(task.get("name")) for task in found[:10])
         raise InputError(f'no task has the id or name "{id_or_name}"' + (f"; similar names: {near}" if near else ""))
 
     def glimpse(self, tasks: Sequence[TaskId], *, budget: Budget | None = None) -> dict[TaskId, Glimpse]:
@@ -132,8 +140,8 @@ class Tasks:
         for start in range(0, len(tasks), _PAGE):
             ids = list(tasks[start : start + _PAGE])
             query = {"id": ids, "only_fields": list(_FIELDS), "search_hidden": True, "page": 0, "page_size": _PAGE}
-            listed = self._session.call("tasks.get_all", query, budget=budget)["tasks"]
-            found |= {TaskId(task["id"]): _glimpse(task) for task in listed}
+            listed = rows(self._session.call("tasks.get_all", query, budget=budget), "tasks")
+            found |= {TaskId(task["id"]): _glimpse(task) for task in listed if is_id(task.get("id"))}
         for task in tasks:
             if task not in found and (seen := self._asked_for(task, budget)):
                 found[task] = seen
@@ -141,7 +149,8 @@ class Tasks:
 
     def _asked_for(self, task: TaskId, budget: Budget | None) -> Glimpse | None:
         try:
-            return _glimpse(self._session.call("tasks.get_by_id", {"task": task}, budget=budget).get("task") or {})
+            answer = self._session.call("tasks.get_by_id", {"task": task}, budget=budget)
+            return _glimpse(_section(answer, "task"))
         except NotFoundError:
             return None
         except (ApiError, ServerUnreachableError):
@@ -186,8 +195,8 @@ class Tasks:
 
     def add_runtime(self, task: TaskId, values: Mapping[str, Any], *, budget: Budget | None = None) -> None:
         """Lay ``values`` over the task's runtime section, which the server replaces as a whole."""
-        seen = self._session.call("tasks.get_by_id", {"task": task}, budget=budget).get("task") or {}
-        runtime = {**(seen.get("runtime") or {}), **values}
+        seen = _section(self._session.call("tasks.get_by_id", {"task": task}, budget=budget), "task")
+        runtime = {**_section(seen, "runtime"), **values}
         self._session.call("tasks.edit", {"task": task, "runtime": runtime, "force": True}, budget=budget)
 
     def names(self, project: str, pattern: str) -> list[str]:
@@ -200,7 +209,7 @@ class Tasks:
             "page": 0,
             "page_size": 500,
         }
-        return [str(task["name"]) for task in self._session.call("tasks.get_all", query)["tasks"]]
+        return [str(task.get("name") or "") for task in rows(self._session.call("tasks.get_all", query), "tasks")]
 
     def set_arguments(self, task: TaskId, values: Mapping[str, str]) -> None:
         """Add or replace what the script's argument parser gets (hyper-parameter section ``Args``)."""
@@ -223,26 +232,24 @@ class Tasks:
 
     def set_commit(self, task: TaskId, commit: str) -> None:
         """Store the commit that a branch meant. The whole script section is sent: the server replaces it as a whole."""
-        script = self.raw(task).get("script") or {}
-        self.edit(task, {"script": {**script, "version_num": commit}})
+        self.edit(task, {"script": {**_section(self.raw(task), "script"), "version_num": commit}})
 
     def set_container(self, task: TaskId, container: Container) -> None:
         self.edit(task, {"container": container_to_wire(container)})
 
     def raw(self, task: TaskId) -> dict[str, Any]:
         """The server's own object, for callers that send a section back changed."""
-        data: dict[str, Any] = self._session.call("tasks.get_by_id", {"task": task}).get("task") or {}
-        return data
+        return _section(self._session.call("tasks.get_by_id", {"task": task}), "task")
 
     def create(self, fields: Mapping[str, Any]) -> TaskId:
-        return TaskId(self._session.call("tasks.create", fields, repeatable=False)["id"])
+        return TaskId(id_in(self._session.call("tasks.create", fields, repeatable=False)))
 
     def edit(self, task: TaskId, fields: Mapping[str, Any]) -> None:
         self._session.call("tasks.edit", {"task": task, "force": True, **fields})
 
     def clone(self, task: TaskId, name: str | None = None, **fields: Any) -> TaskId:
         payload = {"task": task, **({"new_task_name": name} if name else {}), **fields}
-        return TaskId(self._session.call("tasks.clone", payload, repeatable=False)["id"])
+        return TaskId(id_in(self._session.call("tasks.clone", payload, repeatable=False)))
 
     def delete(self, task: TaskId) -> None:
         self._session.call("tasks.delete", {"task": task, "force": True})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hpc_agent.api.answer import rows
 from hpc_agent.api.session import Session
 from hpc_agent.clock import Clock
 from hpc_agent.domain.ids import QueueId, TaskId, WorkerId
@@ -58,10 +59,9 @@ class Workers:
             if error.code in (400, 404):
                 return {}
             raise
-        listed = answer.get("runtime_properties") or []
+        listed = rows(answer, "runtime_properties", optional=True)
         return {str(entry["key"]): entry.get("value") for entry in listed if "key" in entry}
 
     def all(self) -> list[dict[str, Any]]:
         """Every worker the server knows, as it describes them."""
-        found: list[dict[str, Any]] = self._session.call("workers.get_all", {"last_seen": 0})["workers"]
-        return found
+        return rows(self._session.call("workers.get_all", {"last_seen": 0}), "workers")

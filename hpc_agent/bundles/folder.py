@@ -75,7 +75,7 @@ class FolderBuilder:
             own_objects(staged.source, workspace.root)
             packages = self._environment(task, staged, making / "environment")
             script = making / "run"
-            script.write_text(run_script(_run(task, workspace, making.resolve(), wishes)))
+            script.write_text(run_script(_run(task, workspace, making.resolve(), wishes)), encoding="utf-8")
             script.chmod(0o755)
             files.write_record(making / _MARK, _Mark(task.id))
             _replace(making, target)

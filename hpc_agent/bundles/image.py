@@ -101,7 +101,7 @@ class ImageBuilder:
                 for_task=contained.python is None,
                 agent_python=base.executable if wishes.entry else "",
             )
-        (context / "install").write_text(install_script(install))
+        (context / "install").write_text(install_script(install), encoding="utf-8")
         if wishes.entry:
             self._add_agent(task, contained, wishes, context, workspace.root.name)
 
@@ -120,7 +120,7 @@ class ImageBuilder:
             arguments=wishes.arguments,
             servers=wishes.servers,
         )
-        (context / "entry").write_text(entry_script(entry))
+        (context / "entry").write_text(entry_script(entry), encoding="utf-8")
 
     def _commit(self, task: Task, contained: Contained, wishes: Wishes, context: Path) -> str:
         docker = cast(Committing, contained.room.runtime)
@@ -161,7 +161,8 @@ class ImageBuilder:
                 contained.choice.setup,
                 has_entry=bool(wishes.entry),
                 folders=folders,
-            )
+            ),
+            encoding="utf-8",
         )
         binds = [word for folder in folders for word in ("--bind", folder)]
         argv = [contained.room.runtime.program, "build", "--force", *binds, str(target), str(recipe)]
@@ -256,4 +257,4 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _write_lines(path: Path, lines: Sequence[str]) -> None:
-    path.write_text("".join(f"{line}\n" for line in lines))
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")

@@ -203,7 +203,7 @@ def _warm_file(shared: Shared, path: Path, python: str) -> None:
     settings = shared.configuration().settings
     credentials = configured_credentials(settings.git)
     store = EnvStore(settings.hpc.cache, settings.hpc.scratch, settings.python_packages, SYSTEM, credentials)
-    request = request_for_file(path.read_text(), _included_files(path), python=python)
+    request = request_for_file(path.read_text(encoding="utf-8"), _included_files(path), python=python)
     if request.needs_source:
         raise InputError(
             f"{path} asks for code beside it ({', '.join(request.lines.local)}), which belongs to a commit: "
@@ -219,12 +219,12 @@ def _included_files(path: Path) -> RequirementFiles:
     from hpc_agent.envs.requirements import included_paths
 
     texts: dict[str, str] = {}
-    pending = list(included_paths(path.read_text(), ""))
+    pending = list(included_paths(path.read_text(encoding="utf-8"), ""))
     while pending:
         name = pending.pop()
         file = path.parent / name
         if name not in texts and file.is_file():
-            texts[name] = file.read_text()
+            texts[name] = file.read_text(encoding="utf-8")
             pending += included_paths(texts[name], posixpath.dirname(name))
     return RequirementFiles((), texts)
 

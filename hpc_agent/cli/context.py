@@ -21,6 +21,7 @@ from hpc_agent.errors import (
 if TYPE_CHECKING:
     from hpc_agent.api.client import Client
     from hpc_agent.config.load import Configuration
+    from hpc_agent.config.settings import AllSettings
     from hpc_agent.retry import Budget
 
 LEVELS = ("DEBUG", "INFO", "WARN", "WARNING", "ERROR", "CRITICAL")
@@ -51,6 +52,20 @@ def from_system(error: OSError, advice: str = "") -> HpcAgentError:
     if not error.filename:
         return HpcAgentError(f"the operating system refused: {reason}; `hpc-agent --debug …` logs where")
     return HpcAgentError(f"{error.filename}: {reason}; check this path, its rights and the room on its disk{advice}")
+
+
+def check_folders(settings: AllSettings) -> None:
+    """
+    Raises:
+        ConfigError: another user can change what we run, or believe.
+    """
+    from hpc_agent.access import check_private
+
+    root = settings.hpc.root.expanduser()
+    check_private(root, "hpc.root")
+    for name in ("daemons", "unsettled", "sbatch", "local"):
+        check_private(root / name, f"{name} in hpc.root")
+    check_private(settings.hpc.runs.expanduser(), "hpc.runs_dir")
 
 
 class Shared:

@@ -80,13 +80,18 @@ def _restored(flags: Flags, daemon: Presence) -> Flags:
 
 
 def _show(daemons: Daemons, daemon: Presence) -> None:
-    where = "" if daemons.runs(daemon) else f" on {daemon.host}, if it is still there"
+    where = "" if daemons.runs(daemon) else f" on {daemon.host}, {_last_seen(daemons, daemon)}"
     click.echo(
         f"{daemon.worker}: process {daemon.process.pid}{where}, since {daemon.since.astimezone():%Y-%m-%d %H:%M}"
     )
     log = daemons.file(daemon.worker, "log")
     if log.exists():
         click.echo(f"  log: {log}")
+
+
+def _last_seen(daemons: Daemons, daemon: Presence) -> str:
+    silent = daemons.last_beat(daemon)
+    return "if it is still there" if silent is None else f"last sign of life {max(silent, 0):.0f} s ago"
 
 
 def _show_plan(plan: Plan, worker: WorkerId | None) -> None:

@@ -18,7 +18,7 @@ from types import FrameType
 import click
 
 from hpc_agent.api.client import Client
-from hpc_agent.cli.context import Shared, exit_code, fail
+from hpc_agent.cli.context import Shared, check_folders, exit_code, fail
 from hpc_agent.cli.daemon_flags import Flags
 from hpc_agent.clock import SYSTEM
 from hpc_agent.config.dump import share_job_config
@@ -83,7 +83,7 @@ def start(shared: Shared, flags: Flags) -> None:
         InputError, ConfigError, ServerUnreachableError …: it cannot start.
     """
     plan = make_plan(shared, flags)
-    _check_root(plan.settings.hpc.root.expanduser())
+    _check_root(plan.settings)
     if flags.once:
         shared.start_log("INFO")
         # Nobody needs to find it: it is gone in a moment.
@@ -102,7 +102,8 @@ def start(shared: Shared, flags: Flags) -> None:
         _tell_how_it_went(descriptor)
 
 
-def _check_root(root: Path) -> None:
+def _check_root(settings: AllSettings) -> None:
+    root = settings.hpc.root.expanduser()
     try:
         ensure_directory(root)
         if not os.access(root, os.W_OK | os.X_OK):
@@ -112,6 +113,7 @@ def _check_root(root: Path) -> None:
             f"hpc.root is {root}, where we cannot write ({error.strerror}); let it name a folder of yours on the "
             "shared file system"
         ) from error
+    check_folders(settings)
 
 
 def make_plan(shared: Shared, flags: Flags) -> Plan:
@@ -163,7 +165,12 @@ def daemons_of(settings: AllSettings) -> Daemons:
 def _serve(shared: Shared, plan: Plan, announce: Callable[[Presence, Path], None]) -> None:
     """Until somebody stops us. ``announce`` is called with our log file as soon as we serve."""
     daemons = daemons_of(plan.settings)
-    presence = daemons.enter(plan.name.id, numbered=plan.name.numbered, flags=plan.flags.given())
+    presence = daemons.enter(
+        plan.name.id,
+        numbered=plan.name.numbered,
+        flags=plan.flags.given(),
+        waiting=lambda line: click.echo(line, err=True),
+    )
     try:
         log_file = daemons.file(presence.worker, "log")
         shared.start_log("INFO", None if plan.flags.foreground else log_file)

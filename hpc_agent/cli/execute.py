@@ -11,6 +11,7 @@ import click
 
 from hpc_agent.cli.context import (
     Shared,
+    check_folders,
     docker_configuration,
     docker_option,
     git_flags,
@@ -64,6 +65,8 @@ def command(
     shared.apply(configuration, in_job=True)
     client = shared.client(configuration, ROUTINE)
     me = identify(configuration.settings)
+    if not me.watched:
+        check_folders(configuration.settings)
     task_id = client.tasks.resolve(task)
     if clone:
         task_id = client.tasks.clone(task_id, f"Clone of {client.tasks.get(task_id).name}")

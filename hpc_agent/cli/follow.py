@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from hpc_agent.cli.context import Shared, pass_shared
+from hpc_agent.cli.context import Shared, check_folders, pass_shared
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -46,6 +46,7 @@ def command(shared: Shared, once: bool, inside: Path | None, pid: int, element: 
     from hpc_agent.tracking.follow import Follower
     from hpc_agent.tracking.presence import follow_alone
 
+    check_folders(settings)
     folders = Folders(settings.hpc.root.expanduser().absolute() / "sbatch")
     scheduler = SlurmScheduler(settings.hpc.slurm, cluster=settings.hpc.cluster)
     follower = Follower(shared.client(configuration, INTERACTIVE), scheduler, settings, folders, SYSTEM)

@@ -12,6 +12,7 @@ import click
 from hpc_agent import __version__
 from hpc_agent.cli.context import Shared, fail, from_system
 from hpc_agent.errors import HpcAgentError
+from hpc_agent.utf8_mode import ensure_utf8_mode
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "daemon": ("daemon", "Serve queues: submit their tasks to Slurm and watch the jobs."),
@@ -75,6 +76,7 @@ def group(ctx: click.Context, config_file: Path | None, debug: bool) -> None:
 
 def main() -> None:
     """Entry point; exit codes are decided in ``cli.context.exit_code``."""
+    ensure_utf8_mode()
     try:
         group()
     except HpcAgentError as error:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hpc_agent.cli.context import Shared, pass_shared
+from hpc_agent.cli.context import Shared, check_folders, pass_shared
 
 if TYPE_CHECKING:
     from hpc_agent.tracking.command_line import CommandLine
@@ -98,6 +98,7 @@ def _prepare(shared: Shared, line: CommandLine, script: Script) -> tuple[Submiss
     if shared.config_file is not None:
         os.environ["CLEARML_CONFIG_FILE"] = str(shared.config_file.absolute())
     configuration = shared.configuration()
+    check_folders(configuration.settings)
     hpc = configuration.settings.hpc
     # A person waits, and the job goes out with or without the server.
     client = Client(configuration.settings.api, budget=Budget(3), patience=(5, 10))

@@ -14,6 +14,7 @@ import click
 from hpc_agent import __version__
 from hpc_agent.cli.context import Shared, fail, from_system
 from hpc_agent.cli.options import MultiValueCommand, MultiValueOption
+from hpc_agent.utf8_mode import ensure_utf8_mode
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -192,4 +193,5 @@ def _errors() -> Iterator[None]:
 
 def main() -> None:
     """The console script ``hpc-task``; without arguments it shows its help."""
+    ensure_utf8_mode()
     task(sys.argv[1:] or ["--help"], prog_name="hpc-task")

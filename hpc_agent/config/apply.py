@@ -9,6 +9,7 @@ import base64
 import binascii
 import json
 import os
+import re
 from collections.abc import Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 from hpc_agent.config.load import Configuration
 from hpc_agent.errors import ConfigError
-from hpc_agent.files import write_atomic
+from hpc_agent.files import ensure_directory, write_atomic
 
 _PRIVATE = 0o600
 """What stands in a configuration may be a secret."""
@@ -49,10 +50,11 @@ def apply_files(configuration: Configuration, warn: Callable[[str], None]) -> No
 
 def _pairs(configuration: Configuration, section: str) -> Mapping[str, Any]:
     held = configuration.tree.get(section) or {}
-    if isinstance(held, list):
-        held = dict(held)
+    if isinstance(held, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in held):
+        held = {str(name): value for name, value in held}
     if not isinstance(held, dict):
-        raise ConfigError(f"{section} is {held!r}, expected a section {{ … }}")
+        # Not shown: it may hold a secret.
+        raise ConfigError(f"{section} is a {type(held).__name__}, expected a section {{ … }}")
     return held
 
 
@@ -67,7 +69,7 @@ class _File:
         if self.path.is_dir() or (self.path.exists() and not self.overwrite):
             return
         if not (self.path.is_file() and self.path.read_bytes() == self.content):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            ensure_directory(self.path.parent)
             write_atomic(self.path, self.content, mode=_PRIVATE)
         if self.mode is not None:
             self.path.chmod(self.mode)
@@ -82,10 +84,19 @@ def _file(name: str, described: Any) -> _File:
             path=Path(os.path.expandvars(str(described["path"]))).expanduser(),
             content=_content(described),
             overwrite=described.get("overwrite", True) in (True, "true", "yes", 1),
-            mode=None if not mode else int(str(mode), 8),
+            mode=_mode(name, mode),
         )
     except (ValueError, binascii.Error) as error:
-        raise ConfigError(f"files.{name} cannot be understood: {error}") from error
+        raise ConfigError(f"files.{name} cannot be understood: its contents are no base64 of UTF-8 text") from error
+
+
+def _mode(name: str, mode: object) -> int | None:
+    text = "" if mode is None else str(mode)
+    if text.strip() in ("", "0"):
+        return None
+    if not re.fullmatch(r"(0o)?[0-7]{1,4}", text.strip()):
+        raise ConfigError(f'files.{name} cannot be understood: its mode is none, expected octal digits such as "0600"')
+    return int(text, 8)
 
 
 def _content(described: Mapping[str, Any]) -> bytes:

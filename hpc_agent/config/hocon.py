@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,12 +44,25 @@ def _parse(text: str, source: str, base: Path | None) -> Any:
         return json.loads(json.dumps(tree.as_plain_ordered_dict() if isinstance(tree, ConfigTree) else [], default=str))
     except ParseBaseException as error:
         raise ConfigError(
-            f"{source} is not valid HOCON: line {error.lineno}, column {error.column}: {error.line.strip()}"
-        ) from error
+            f"{source} is not valid HOCON: line {error.lineno}, column {error.column} cannot be understood (it is not "
+            "shown: it may hold a secret); a text with quotes, # or brackets in it stands in double quotes, where "
+            '" is written \\" and a backslash \\\\'
+        ) from None
     except RecursionError as error:
         raise ConfigError(f"{source} is nested without end: does it include itself?") from error
-    except (ConfigException, AttributeError, OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{source} is not valid HOCON: {error}") from error
+    except OSError as error:
+        raise ConfigError(f"{source} includes a file that cannot be read: {error.strerror}") from error
+    except (ConfigException, AttributeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{source} is not valid HOCON: {_without_values(error)}") from None
+
+
+def _without_values(error: Exception) -> str:
+    """What pyhocon says, without the values that it says it of: any of them may be a secret."""
+    text = str(error)
+    variable = re.match(r"Cannot resolve variable \$\{[\w.?-]*\}", text)
+    what = variable[0] if variable else "values that do not go together, such as a text and a list, stand side by side"
+    place = re.search(r"\(line: (\d+), col: (\d+)\)", text)
+    return f"{what} (line {place[1]}, column {place[2]})" if place else what
 
 
 def _section(value: Any, source: str) -> Tree:

@@ -56,9 +56,14 @@ class Launch:
     alive: str = ""
 
 
+def is_exportable(name: str) -> bool:
+    """Whether a shell can export a variable of this name; others stay outside of the container."""
+    return _NAME.fullmatch(name) is not None
+
+
 def script(launch: Launch, image: str) -> str:
     """For bash where the image has it, else sh. ``image`` is for messages."""
-    lines = [f"export {name}={shlex.quote(value)}" for name, value in launch.exports.items() if _NAME.fullmatch(name)]
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in launch.exports.items() if is_exportable(name)]
     lines.append(f'export HOME="${{HOME:-{launch.home}}}"')
     if launch.first:
         lines.append("trap 'exit 143' TERM INT")

@@ -66,7 +66,7 @@ class Concluder:
         if report.last_line:
             self._note(files.directory, report.last_line, unless_said=True)
         sent = self.ship(attempt, files)
-        if not sent and not self._waited_long(report):
+        if not sent and not self._goes_on_without(attempt, files):
             return
         seen = None if report.status == "none" else self._wanted(attempt, files)
         if seen is not None:
@@ -102,7 +102,7 @@ class Concluder:
         if files.report.last_line:
             self._note(directory, files.report.last_line)
         sent = self.ship(attempt, files)
-        if not sent and not self._waited_long(files.report):
+        if not sent and not self._goes_on_without(attempt, files):
             return
         reason = in_one_line(files.report.reason)
         try:
@@ -135,7 +135,24 @@ class Concluder:
             self._client.queues.to_front(queue, attempt.task)
         return True
 
-    def _waited_long(self, report: ExitReport) -> bool:
+    def _goes_on_without(self, attempt: Attempt, files: Files) -> bool:
+        """Whether status and queue wait no longer for the console. After an outage of the whole server they do: who
+        waits for a status reads the console then. So it must be refused twice by a server that answers all else.
+
+        Raises:
+            ServerUnreachableError: it does not answer; nothing is to be done.
+        """
+        report = files.report
+        assert report is not None
+        try:
+            self._client.tasks.glimpse([attempt.task], budget=ONCE)
+        except ServerUnreachableError:
+            if report.refused_at is not None:
+                files.directory.write_exit_report(msgspec.structs.replace(report, refused_at=None))
+            raise
+        if report.refused_at is None:
+            files.directory.write_exit_report(msgspec.structs.replace(report, refused_at=self._clock.now()))
+            return False
         return abs((self._clock.now() - report.at).total_seconds()) > CONSOLE_PATIENCE_S
 
     def _done(self, files: Files, report: ExitReport, sent: bool) -> None:

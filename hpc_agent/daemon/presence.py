@@ -1,7 +1,7 @@
 """Which daemons run: a record of each, in a folder that all machines of a cluster may share.
 
-A record outlives its daemon's death, a process number comes back: nothing is signalled that is not certainly ours, and
-what runs on another machine is named, never guessed at.
+A record outlives its daemon's death, a process number comes back: nothing is signalled that is not certainly ours. What
+runs on another machine is named, and its name is free again when its heartbeat has stood still for long enough.
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ from hpc_agent.clock import Clock
 from hpc_agent.domain.ids import WorkerId
 from hpc_agent.errors import HpcAgentError
 from hpc_agent.files import CorruptFileError
+from hpc_agent.heartbeat import Heartbeat, Pace, Silence, age, read_text
 from hpc_agent.logs import Events
 from hpc_agent.schedulers.local_jobs import ProcessId, process_id
 
 log = Events("presence")
 
 _LOCK_S = 10.0
+_BEAT = "beat"
+"""Suffix of the file that a daemon rewrites while it lives."""
 _LADDER = ((signal.SIGTERM, 10.0), (signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0))
 """As the reference stops its agents. A daemon may be killed on any line: its jobs go on, the next one takes over."""
 
@@ -46,52 +49,111 @@ class Presence:
     slot: int | None = None
     flags: Mapping[str, object] | None = None
     """What it was started with, by the names of the flags."""
+    beats: bool = False
+    """Whether it gives signs of life; daemons of older versions do not."""
 
 
 class Daemons:
     """``folder`` holds ``<worker>.json`` of each daemon."""
 
     def __init__(
-        self, folder: Path, host: str, clock: Clock, ladder: Sequence[tuple[signal.Signals, float]] = _LADDER
+        self,
+        folder: Path,
+        host: str,
+        clock: Clock,
+        ladder: Sequence[tuple[signal.Signals, float]] = _LADDER,
+        pace: Pace = Pace(),
     ) -> None:
-        """``ladder``: the signals that end one, each with the seconds it is given."""
+        """``ladder``: the signals that end one, each with the seconds it is given. ``pace``: of their heartbeats."""
         self.folder = folder
         self._ladder = ladder
         self._host = host
         self._clock = clock
+        self._pace = pace
+        self._heartbeats: dict[WorkerId, Heartbeat] = {}
 
     def file(self, worker: WorkerId, suffix: str) -> Path:
         """A file of a daemon's own beside its record."""
         return self.folder / f"{re.sub(r'[^0-9A-Za-z_.:,@=+-]', '_', worker)}.{suffix}"
 
-    def enter(self, worker: Callable[[int], WorkerId], *, numbered: bool, flags: Mapping[str, object]) -> Presence:
+    def enter(
+        self,
+        worker: Callable[[int], WorkerId],
+        *,
+        numbered: bool,
+        flags: Mapping[str, object],
+        waiting: Callable[[str], None] = lambda _line: None,
+    ) -> Presence:
         """Record this process as a daemon. ``worker`` makes its id from a slot, the smallest that is free, where
-        ``numbered`` says that it does.
+        ``numbered`` says that it does. ``waiting`` is told, once, if another machine's daemon has to be watched first.
 
         Raises:
             PresenceError: a daemon of that id is running, or may be, on another machine.
         """
         files.ensure_directory(self.folder, mode=0o700)
-        with self._lock():
-            recorded = self.all()
-            taken = {other.slot for other in recorded if self.runs(other) is not False}
-            slot = next(number for number in range(len(recorded) + 1) if number not in taken) if numbered else None
-            id = worker(slot or 0)
-            for other in recorded:
-                if other.worker == id:
-                    self._refuse_second(other)
-            own = process_id(os.getpid())
-            assert own is not None, "we are running"
-            found = Presence(id, self._host, own, self._clock.now(), slot, flags)
-            files.write_record(self.file(id, "json"), found, mode=0o600)
+        silent: list[Presence] = []
+        while True:
+            with self._lock():
+                id, slot = self._choose(worker, numbered)
+                other = next((found for found in self.all() if found.worker == id), None)
+                if other is None or other in silent or self.runs(other) is False:
+                    return self._record(id, slot, flags)
+                self._refuse_second(other)
+            self._watch(other, waiting)
+            silent.append(other)
+
+    def _choose(self, worker: Callable[[int], WorkerId], numbered: bool) -> tuple[WorkerId, int | None]:
+        recorded = self.all()
+        taken = {other.slot for other in recorded if self.runs(other) is not False}
+        slot = next(number for number in range(len(recorded) + 1) if number not in taken) if numbered else None
+        return worker(slot or 0), slot
+
+    def _record(self, id: WorkerId, slot: int | None, flags: Mapping[str, object]) -> Presence:
+        own = process_id(os.getpid())
+        assert own is not None, "we are running"
+        found = Presence(id, self._host, own, self._clock.now(), slot, flags, beats=True)
+        beat = self.file(id, _BEAT)
+        with suppress(FileNotFoundError):
+            beat.unlink()  # of whoever had the name before: that one's next beat shows it that the name is ours now
+        files.write_record(self.file(id, "json"), found, mode=0o600)
+        self._heartbeats[id] = Heartbeat(beat, self._clock, self._pace)
+        self._heartbeats[id].start()
         return found
+
+    def _watch(self, other: Presence, waiting: Callable[[str], None]) -> None:
+        """Return once a daemon of another machine is certainly silent.
+
+        Raises:
+            PresenceError: it gave a sign of life, or nothing can be read.
+        """
+        silence = Silence(lambda: read_text(self.file(other.worker, _BEAT)), self._clock, self._pace)
+        silence.look()
+        before = silence.text
+        waiting(
+            f"A daemon {other.worker} was on {other.host} and gives no sign of life: watching for "
+            f"{self._pace.dead_after:g} s whether it is dead"
+        )
+        deadline = self._clock.monotonic() + 5 * self._pace.dead_after
+        while not silence.is_dead():
+            if silence.text != before or self._clock.monotonic() > deadline:
+                raise self._elsewhere(other)
+            self._clock.sleep(self._pace.beat / 2)
+        log.warning("a daemon of another machine is dead, taking its name", worker=other.worker, host=other.host)
+
+    def last_beat(self, presence: Presence) -> float | None:
+        """Seconds since its last sign of life, by the file server's clock; None where it gives none."""
+        return age(self.file(presence.worker, _BEAT), self.folder, self._clock) if presence.beats else None
 
     def leave(self, presence: Presence) -> None:
         """Forget this daemon, unless another has its name by now."""
+        heartbeat = self._heartbeats.pop(presence.worker, None)
+        if heartbeat is not None:
+            heartbeat.stop()
         path = self.file(presence.worker, "json")
         with suppress(CorruptFileError):
             if files.read_record(path, Presence) == presence:
                 path.unlink(missing_ok=True)
+                self.file(presence.worker, _BEAT).unlink(missing_ok=True)
 
     def all(self) -> list[Presence]:
         """Every record, by worker id; those of dead daemons too."""
@@ -139,23 +201,31 @@ class Daemons:
         return True
 
     def _refuse_second(self, other: Presence) -> None:
-        alive = self.runs(other)
-        if alive:
+        """
+        Raises:
+            PresenceError: it runs, or lately did on another machine.
+        """
+        if self.runs(other):
             raise PresenceError(
                 f"a daemon {other.worker} is running already (process {other.process.pid}, since "
                 f"{other.since:%Y-%m-%d %H:%M} UTC): stop it with --stop, or give this one a name of its own with "
                 "agent.worker_id or CLEARML_WORKER_ID"
             )
-        if alive is None:
-            raise PresenceError(
-                f"a daemon {other.worker} is running on {other.host}, or died there: stop it there with --stop, give "
-                f"this one a name of its own, or, if it is certainly gone, remove {self.file(other.worker, 'json')}"
-            )
+        silent = self.last_beat(other)
+        if not other.beats or (silent is not None and silent < self._pace.dead_after):
+            raise self._elsewhere(other)
+
+    def _elsewhere(self, other: Presence) -> PresenceError:
+        return PresenceError(
+            f"a daemon {other.worker} is running on {other.host}, or died there: stop it there with --stop, give "
+            f"this one a name of its own, or, if it is certainly gone, remove {self.file(other.worker, 'json')}"
+            + (f"; one that is silent for {self._pace.dead_after:g} s leaves its name" if other.beats else "")
+        )
 
     @contextmanager
     def _lock(self) -> Iterator[None]:
         """One daemon at a time looks who else is there. The kernel drops the lock with its holder."""
-        with (self.folder / "lock").open("w") as lock:
+        with (self.folder / "lock").open("w", encoding="utf-8") as lock:
             deadline = self._clock.monotonic() + _LOCK_S
             while not _locked(lock.fileno()):
                 if self._clock.monotonic() > deadline:

@@ -16,7 +16,7 @@ from hpc_agent.domain.resources import Resources
 from hpc_agent.domain.task import Task
 from hpc_agent.domain.verdict import Fault, explain, lost
 from hpc_agent.errors import EnvironmentBuildError
-from hpc_agent.files import ensure_directory, read_record, write_atomic
+from hpc_agent.files import read_record, write_atomic
 from hpc_agent.logs import Events
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
 from hpc_agent.runs.records import StageJob
@@ -64,7 +64,7 @@ class StageJobs:
         if directory.stage.name in names:
             return read_record(directory.stage, Staged)
         if directory.stage_failure.name in names:
-            raise EnvironmentBuildError(directory.stage_failure.read_text())
+            raise EnvironmentBuildError(directory.stage_failure.read_text(encoding="utf-8"))
         job = directory.stage_job()
         if job is None:
             self._submit(task, queue, directory, 1)
@@ -131,7 +131,7 @@ class StageJobs:
             agent=self._launch.agent,
             job_name=name,
         )
-        script = ensure_directory(directory.path) / "stage.sbatch"
+        script = directory.create().path / "stage.sbatch"
         write_atomic(script, self._renderer.render(TEMPLATE, context).encode(), mode=0o700)
         return SubmitRequest(script, name, directory.path, context.output, resources)
 

@@ -51,5 +51,5 @@ class Unsettled:
             listed_at=self._listed_at, attempts=tuple(sorted((attempt.task, attempt.id) for attempt in attempts))
         )
         with contextlib.suppress(OSError):
-            ensure_directory(self._file.parent)
+            ensure_directory(self._file.parent, mode=0o700)
             write_record(self._file, record)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hpc_agent.domain.ids import AttemptId, QueueId, TaskId
 
 _PREFIX = "clearml_task_"
-_NAME = re.compile(rf"^{_PREFIX}(?P<task>[0-9A-Za-z-]+)_(?P<attempt>[0-9a-f]{{8}})$")
+_NAME = re.compile(rf"{_PREFIX}(?P<task>[0-9A-Za-z][0-9A-Za-z_-]*)_(?P<attempt>[0-9a-f]{{8}})")
 
 
 @dataclass(frozen=True)
@@ -31,5 +31,5 @@ def attempt_for(cluster: str, queue: QueueId, task: TaskId, added: str) -> Attem
 
 def parse_job_name(name: str) -> Attempt | None:
     """The attempt that a job name stands for, or None if the job is not one of ours."""
-    match = _NAME.match(name)
+    match = _NAME.fullmatch(name)
     return Attempt(TaskId(match["task"]), AttemptId(match["attempt"])) if match else None

@@ -115,6 +115,15 @@ class JobRecord:
             return f"signal {self.signal}"
         return "exit code unknown" if self.exit_code is None else f"exit code {self.exit_code}"
 
+    @property
+    def output_not_opened(self) -> bool:
+        """Whether it never ran because Slurm could not open its output file, which Slurm shows as signal 53 at once."""
+        ran = (self.ended - self.started).total_seconds() if self.ended and self.started else 0.0
+        return self.state is JobState.FAILED and self.signal == _NOT_OPENED and self.exit_code == 0 and ran < _AT_ONCE_S
+
+
+_NOT_OPENED = 53
+_AT_ONCE_S = 5.0
 
 DOUBT_S = 24 * 3600.0
 """For so long a job counts as gone for no time while accounting gives no answer, or has it for alive: slurmdbd may be

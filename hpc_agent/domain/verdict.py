@@ -86,6 +86,8 @@ def left_behind(record: JobRecord, clues: Clues) -> Verdict:
         return _out_of_memory(record, clues)
     if clues.not_launched:
         return _not_started(record, clues.last_words)
+    if record.output_not_opened:
+        return _not_started(record, "its output file in the run directory could not be opened; is hpc.runs_dir there?")
     if record.state is JobState.REVOKED:
         text = f"{record.title} was given to another cluster of the federation, and nobody here can say how it ended"
         return Verdict(TaskStatus.FAILED, f"{text}; enqueue the task again", Fault.TASK)

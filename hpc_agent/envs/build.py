@@ -42,7 +42,7 @@ def build(
     compile_bytecode(root, tools)
     if seen:
         for folder in site_packages(root):
-            (folder / "_seen.pth").write_text("".join(f"{path}\n" for path in seen))
+            (folder / "_seen.pth").write_text("".join(f"{path}\n" for path in seen), encoding="utf-8")
     make_movable(root)
     return root
 

@@ -230,7 +230,9 @@ class Builder:
             progress(f"Packing environment {key}")
             with self._shared.publishing(key) as target:
                 packed = self._pack(key, root, target)
-                (target / LOCK).write_text("".join(f"{line}\n" for line in shown([*locked.lines, *locked.late])))
+                (target / LOCK).write_text(
+                    "".join(f"{line}\n" for line in shown([*locked.lines, *locked.late])), encoding="utf-8"
+                )
                 manifest = Manifest(
                     key=key,
                     packages=installed(root) if locked.late else locked.packages,

@@ -129,7 +129,7 @@ class UvInstaller:
 
     def install(self, lock: Sequence[str], root: Path, base: Interpreter, place: Place) -> None:
         # uv reads this line and writes entry points that find the interpreter next to themselves.
-        with (root / "pyvenv.cfg").open("a") as config:
+        with (root / "pyvenv.cfg").open("a", encoding="utf-8") as config:
             config.write("relocatable = true\n")
         locked = place.write("lock.txt", [*self._options(place), *_absolute(lock, place.cwd)])
         self._install(root, ["--no-deps", "--requirements", locked], place)

@@ -26,10 +26,10 @@ def add_init(workspace: Workspace) -> str:
     path = workspace.cwd / workspace.entry.text
     if workspace.entry.kind is not Kind.PYTHON or path.suffix != ".py":
         return "agent.force_task_init changes Python scripts only"
-    text = path.read_text(errors="surrogateescape")
+    text = path.read_text(encoding="utf-8", errors="surrogateescape")
     if "Task.init" in text:
         return f"{workspace.entry.text} calls Task.init itself"
-    path.write_text(text_with_init(text), errors="surrogateescape")
+    path.write_text(text_with_init(text), encoding="utf-8", errors="surrogateescape")
     return f"Added a call of Task.init to {workspace.entry.text}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+from functools import partial
 from typing import IO
 
 import msgspec
@@ -20,6 +21,7 @@ from hpc_agent.domain.verdict import out_of_memory
 from hpc_agent.errors import ApiError, AuthError, HpcAgentError, ServerUnreachableError
 from hpc_agent.executor.claim import Won, still_ours
 from hpc_agent.executor.console import Console
+from hpc_agent.executor.file_server import FileServer
 from hpc_agent.executor.identity import Identity
 from hpc_agent.executor.interruption import Deadline, Interruption
 from hpc_agent.executor.outcome import Circumstances, Outcome, ended, never_started
@@ -35,7 +37,7 @@ from hpc_agent.logs import Events
 from hpc_agent.process import Grace, Supervised
 from hpc_agent.retry import FINAL, ROUTINE
 from hpc_agent.runs.directory import RunDirectory
-from hpc_agent.runs.records import Memory
+from hpc_agent.runs.records import Memory, Restarts
 from hpc_agent.schedulers.own_job import own_job
 from hpc_agent.telemetry.gpus import GpuReader
 from hpc_agent.telemetry.memory import JobMemory
@@ -82,7 +84,8 @@ class ClaimedRun:
         self._signals = Signals(self._stop, self._deadline)
         self._memory = JobMemory()
         self._remembered_mb = 0.0
-        self._reporter = Reporter(client, me, directory, self._own, clock)
+        self._files = FileServer()
+        self._reporter = Reporter(client, me, directory, self._own, clock, self._files)
 
     def to_its_end(self, *, echoes: tuple[IO[bytes], ...], report: bool) -> int:
         """Returns the exit code to end with.
@@ -107,7 +110,8 @@ class ClaimedRun:
             outcome = self._outcome(console)
             restart = ""
             if outcome.requeue:
-                used = len(self._directory.add_restart(self._me.restarts).of)
+                add = partial(self._directory.add_restart, self._me.restarts)
+                used = len(self._files.ask(add, Restarts()).of) or "more"
                 restart = f"restart {used} of {self._policy.max_restarts}"
             self._reporter.report(task.id, self._claimed.claim, console, outcome, restart)
             return outcome.exit_code
@@ -266,8 +270,8 @@ class ClaimedRun:
                 supervisor = self._supervisor(child, console)
                 code = supervisor.run()
                 # A task that came to its good end by itself is not run again because its job was told to end just then.
-                done = code == 0 and supervisor.by_itself and self._still_ours()
-                outcome = ended(code, Circumstances() if done else self._met(code))
+                done = code == 0 and supervisor.by_itself and self._files.ask(self._still_ours, True)
+                outcome = ended(code, Circumstances() if done else self._met(code, console.trouble))
                 self._reporter.note(self._claimed.claim, outcome)
                 recorder.finish()
             finally:
@@ -298,13 +302,13 @@ class ClaimedRun:
             signal.Signals[f"SIG{self._policy.signal}"],
         )
 
-    def _met(self, code: int | None = None) -> Circumstances:
+    def _met(self, code: int | None = None, file_trouble: str = "") -> Circumstances:
         """What else is known of an end, with ``code`` if the process ran."""
         why, policy = self._stop.why, self._policy
         cause = self._interruption.cause(_CAUSE_S) if why is Why.SIGNAL else None
         job = self._interruption.job
         limit, ran_for = self._deadline.limit, self._deadline.ran_for()
-        restarts = len(self._directory.restarts().of)
+        restarts = len(self._files.ask(self._directory.restarts, Restarts()).of)
         requeues = self._me.watched and policy.on_time_limit == "requeue"
         return Circumstances(
             why=why,
@@ -315,6 +319,7 @@ class ClaimedRun:
             may_requeue=requeues and restarts < policy.max_restarts,
             restarts=restarts if requeues else 0,
             out_of_memory=self._out_of_memory(code) if why is None and code else "",
+            file_trouble=file_trouble,
         )
 
     def _out_of_memory(self, code: int) -> str:

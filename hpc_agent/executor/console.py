@@ -9,9 +9,13 @@ from hpc_agent.api.events import Events
 from hpc_agent.clock import Clock
 from hpc_agent.retry import Budget
 from hpc_agent.runs.directory import RunDirectory
+from hpc_agent.telemetry.console_pipe import ConsolePipe
 from hpc_agent.telemetry.echo import Echo
 from hpc_agent.telemetry.shipper import Shipper, Source
 from hpc_agent.telemetry.spool import Spool
+
+STORED_WITHIN_S = 5.0
+"""How long the last lines may take to the disk; a file server that needs longer holds up no final status."""
 
 
 class Console:
@@ -35,8 +39,15 @@ class Console:
         earlier = [Spool(files.text, files.mark) for files in map(directory.console, range(start))]
         self._shipper = Shipper(self._spool, source, events, clock, ours=ours, earlier=earlier) if ship else None
         self._echo = Echo(self._spool, echoes, clock) if echoes else None
+        self._pipe: ConsolePipe | None = None
 
     def start(self) -> None:
+        """
+        Raises:
+            ProcessError: what writes it could not be started.
+        """
+        self._spool.open()
+        self._pipe = ConsolePipe(self._spool.path)
         if self._shipper:
             self._shipper.start()
         if self._echo:
@@ -44,21 +55,38 @@ class Console:
 
     @property
     def sink(self) -> int:
-        """The descriptor for the stdout and stderr of the task's process."""
-        return self._spool.sink()
+        """The descriptor for the stdout and stderr of the task's process, once it is started."""
+        assert self._pipe is not None
+        return self._pipe.sink
+
+    @property
+    def trouble(self) -> str:
+        """What the file system refused output with, if it did; the task noticed nothing of it."""
+        return self._pipe.trouble if self._pipe else ""
 
     def say(self, line: str) -> None:
-        """A line of our own among the task's."""
-        self._spool.write(f"{line}\n".encode())
+        """A line of our own among the task's. While its process runs, this waits for no file system."""
+        data = f"{line}\n".encode("utf-8", "backslashreplace")
+        if self._pipe and not self._pipe.closed:
+            self._pipe.say(data)
+        else:
+            self._spool.write(data)
 
     def drop(self) -> None:
         """Send nothing more: the console is somebody else's now."""
         if self._shipper:
             self._shipper.drop()
+        if self._pipe:
+            self._pipe.close(STORED_WITHIN_S)
         self._spool.close()
 
     def finish(self, budget: Budget) -> bool:
-        """Send the rest; False if the server did not take all of it within the budget, and may be asked again."""
+        """Send the rest; False if the server did not take all of it within the budget, and may be asked again, or if
+        the file system does not take it."""
+        if self._pipe:
+            patience = budget.seconds if self._pipe.closed else min(budget.seconds, STORED_WITHIN_S)
+            if not self._pipe.close(patience):
+                return False
         if self._echo:
             self._echo.finish()
         sent = self._shipper.finish(budget) if self._shipper else True

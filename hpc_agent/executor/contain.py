@@ -14,7 +14,7 @@ from hpc_agent.config.tree import get
 from hpc_agent.containers.base import Mount
 from hpc_agent.containers.choice import DEFAULTS
 from hpc_agent.containers.gpus import GpuShare, share
-from hpc_agent.containers.launch import Launch
+from hpc_agent.containers.launch import Launch, is_exportable
 from hpc_agent.containers.room import START, Room, remove
 from hpc_agent.containment import Contained
 from hpc_agent.domain.ids import WorkerId
@@ -196,6 +196,9 @@ class Container:
         )
         if self._choice.setup:
             say(f"custom_setup_bash_script: {len(self._choice.setup)} lines")
+        outside = [name for name in task.environment if not is_exportable(name)]
+        if outside and self._settings.agent.enable_task_env:
+            say(f"No variables of a shell, so not set in the container: {', '.join(map(repr, outside))} (Environment)")
 
 
 def _interpreter(env: UsableEnv) -> Mount:

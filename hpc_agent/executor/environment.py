@@ -6,12 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpc_agent import utf8_mode
 from hpc_agent.config.settings import AgentSettings
 from hpc_agent.domain.ids import WorkerId
 from hpc_agent.domain.task import Task
+from hpc_agent.errors import InputError
 from hpc_agent.redact import Secret
 
 _NO_TOKEN = Secret("")
+_LONGEST_VALUE = 128 * 1024 - 1024
+"""Of a variable with its name (MAX_ARG_STRLEN), less a kilobyte for the name."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,11 @@ class Launch:
 
 
 def process_environment(inherited: Mapping[str, str], launch: Launch, agent: AgentSettings) -> dict[str, str]:
-    """``inherited`` with what the SDK in the process and the task expect."""
+    """``inherited`` with what the SDK in the process and the task expect.
+
+    Raises:
+        InputError: a variable that the task wants cannot be one.
+    """
     environ = {name: value for name, value in inherited.items() if not name.startswith("HPC_AGENT_")}
     for name, value in _for_sdk(launch).items():
         environ[f"CLEARML_{name}"] = environ[f"TRAINS_{name}"] = value
@@ -42,14 +50,36 @@ def process_environment(inherited: Mapping[str, str], launch: Launch, agent: Age
         environ["CLEARML_AUTH_TOKEN"] = launch.auth_token.reveal()
     environ["PYTHONPATH"] = _python_path(environ.get("PYTHONPATH", ""), launch, agent)
     environ["PYTHONUNBUFFERED"] = "1"
+    # As where the task was written, mostly: its source and its console are UTF-8, whatever the node's locale.
+    environ.setdefault(utf8_mode.VARIABLE, "1")
     if launch.bin_dir is not None:
         environ["VIRTUAL_ENV"] = str(launch.bin_dir.parent)
         environ["PATH"] = ":".join([str(launch.bin_dir), *filter(None, [environ.get("PATH", "")])])
         environ.pop("PYTHONHOME", None)
     _set_gpus(environ, launch.gpus)
     if agent.enable_task_env:
-        environ.update(launch.task.environment)
+        environ.update(_wanted(launch.task))
     return environ
+
+
+def _wanted(task: Task) -> Mapping[str, str]:
+    """What the task's section ``Environment`` sets.
+
+    Raises:
+        InputError: no process can have it.
+    """
+    for name, value in task.environment.items():
+        if not name or "=" in name or "\0" in name + value:
+            raise InputError(
+                f"the task's hyper-parameter {name!r} in the section Environment cannot be a variable of its process: "
+                "a name is not empty and has no =, neither it nor its value has a NUL; rename or remove it"
+            )
+        if len(value.encode("utf-8", "surrogateescape")) > _LONGEST_VALUE:
+            raise InputError(
+                f"the task's hyper-parameter {name!r} in the section Environment is too long for a variable "
+                f"({len(value)} characters; Linux takes {_LONGEST_VALUE} bytes): put it into a file or an artifact"
+            )
+    return task.environment
 
 
 def _for_sdk(launch: Launch) -> dict[str, str]:

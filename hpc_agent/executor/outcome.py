@@ -59,6 +59,8 @@ class Circumstances:
     """How often it was."""
     out_of_memory: str = ""
     """The sentence, if memory ran out."""
+    file_trouble: str = ""
+    """What the shared file system refused meanwhile, in its own words."""
 
 
 def ended(code: int, met: Circumstances) -> Outcome:
@@ -77,9 +79,17 @@ def ended(code: int, met: Circumstances) -> Outcome:
         return Outcome("completed", "worker execution done", 0)
     if met.out_of_memory:
         return Outcome("failed", met.out_of_memory, exit_code)
-    if code < 0:
-        return Outcome("failed", f"worker execution was ended by {_signal(-code)}", exit_code)
-    return Outcome("failed", f"worker execution exit code {code}", exit_code)
+    how = f"was ended by {_signal(-code)}" if code < 0 else f"exit code {code}"
+    return Outcome("failed", f"worker execution {how}{_meanwhile(met)}", exit_code)
+
+
+def _meanwhile(met: Circumstances) -> str:
+    if not met.file_trouble:
+        return ""
+    return (
+        f"; the file system of its console failed while it ran ({met.file_trouble}), which may be why: look at its "
+        "last lines, and at that file system"
+    )
 
 
 def _out_of_time(exit_code: int, met: Circumstances) -> Outcome:

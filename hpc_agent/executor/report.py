@@ -12,10 +12,11 @@ from hpc_agent.domain.status import TaskStatus
 from hpc_agent.errors import AuthError, HpcAgentError
 from hpc_agent.executor.claim import still_ours
 from hpc_agent.executor.console import Console
+from hpc_agent.executor.file_server import FileServer
 from hpc_agent.executor.identity import Identity
 from hpc_agent.executor.outcome import Outcome
 from hpc_agent.logs import Events
-from hpc_agent.retry import FINAL, Budget, retry
+from hpc_agent.retry import FINAL, ONCE, Budget, retry
 from hpc_agent.runs.directory import RunDirectory
 from hpc_agent.runs.records import Claim, ExitReport
 from hpc_agent.schedulers.base import OwnJobs
@@ -29,16 +30,28 @@ INTERRUPTED = Budget(5)
 
 
 class Reporter:
-    def __init__(self, client: Client, me: Identity, directory: RunDirectory, own: OwnJobs, clock: Clock) -> None:
+    def __init__(
+        self,
+        client: Client,
+        me: Identity,
+        directory: RunDirectory,
+        own: OwnJobs,
+        clock: Clock,
+        files: FileServer | None = None,
+    ) -> None:
         self._client = client
         self._me = me
         self._directory = directory
         self._own = own
         self._clock = clock
+        self._files = files or FileServer()
 
     def note(self, claim: Claim, outcome: Outcome) -> ExitReport | None:
-        """Keep on disk how it ended, whatever becomes of us from here on; None where somebody else has the task."""
-        if outcome.fenced or not still_ours(self._directory, claim):
+        """Keep on disk how it ended, whatever becomes of us from here on; None where somebody else has the task.
+
+        A file server that stalls gets it later: the final status does not wait for that.
+        """
+        if outcome.fenced or not self._files.ask(lambda: still_ours(self._directory, claim), True):
             return None
         report = ExitReport(
             status=outcome.status,
@@ -48,7 +61,7 @@ class Reporter:
             last_line=outcome.last_line,
             cause=outcome.cause,
         )
-        self._write(claim, report)
+        self._files.ask(lambda: self._write(claim, report), None)
         return report
 
     def report(self, task: TaskId, claim: Claim, console: Console, outcome: Outcome, restart: str = "") -> None:
@@ -68,9 +81,34 @@ class Reporter:
         sent = console.finish(INTERRUPTED if outcome.cause else WATCHED)
         if outcome.cause is not None:
             log.info("told to end", task=task, job=self._me.job, cause=outcome.cause.value)
-        elif self._post(task, outcome, WATCHED if self._me.watched else FINAL) and (sent or self._sends_late(console)):
-            self._write(claim, msgspec.structs.replace(report, posted=True))
+            self._leave()
+            return
+        if not sent and not self._answers(task):
+            log.warning("the server does not answer, its daemon says how it ended", task=task)
+            return
+        # Who waits for a final status reads the console then: it comes first where the whole server was away.
+        sent = sent or console.finish(INTERRUPTED)
+        budget = WATCHED if self._me.watched else FINAL
+        if self._post(task, outcome, budget) and (sent or self._sends_late(console)):
+            posted = msgspec.structs.replace(report, posted=True)
+            self._files.ask(lambda: self._write(claim, posted), None)
         self._leave()
+
+    def _answers(self, task: TaskId) -> bool:
+        """Whether the server answers: at once where a daemon goes on from here, else within the longest budget. One
+        that takes no console and answers all else does."""
+        try:
+            # A proxy's 401 passes like its 502.
+            retry(
+                lambda: self._client.tasks.glimpse([task], budget=ONCE),
+                ONCE if self._me.watched else FINAL,
+                self._clock,
+                again=lambda _error: True,
+            )
+        except HpcAgentError as error:
+            log.warning("no answer", task=task, error=error)
+            return False
+        return True
 
     def _sends_late(self, console: Console) -> bool:
         """A status does not wait for a console that the server would not take; without a daemon only we send that."""

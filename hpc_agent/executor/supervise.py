@@ -84,15 +84,15 @@ class Supervisor:
         if why is Why.TIME_LIMIT:
             number = self._at_limit
             grace = max(self._deadline.ahead - _REPORT_S, self._deadline.ahead / 2)
-        self._say(f"Stopping: {why.value}; {number.name} is sent, and it has {grace:g} s to end")
         self._child.signal(number)
+        self._say(f"Stopping: {why.value}; {number.name} is sent, and it has {grace:g} s to end")
         return grace
 
     def _kill(self, now: float) -> None:
+        self._child.signal(signal.SIGKILL)
         if self._kill_at is None:
             self._kill_at = now
             self._say("Still running when its time was over: killing it")
-        self._child.signal(signal.SIGKILL)
 
     def _hangs(self, now: float) -> bool:
         if self._kill_at is None or now - self._kill_at <= self._grace.kill:

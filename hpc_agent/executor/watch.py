@@ -78,6 +78,8 @@ class Watch:
             threading.Thread(target=self._loop, name="watch", daemon=True),
             # A server that does not answer holds up the other one for a minute, and a later start waits for less.
             threading.Thread(target=self._look_at_claim, name="fence", daemon=True),
+            # It writes to the shared file system, which may stall: an abort is heard all the same.
+            threading.Thread(target=self._look_at_memory, name="memory", daemon=True),
         ]
 
     def start(self) -> None:
@@ -86,9 +88,9 @@ class Watch:
 
     def finish(self) -> None:
         self._done.set()
-        for thread in self._threads:
-            if thread.is_alive():
-                thread.join(timeout=5)
+        # Not the others: they may wait for a file server, and have no more to say.
+        if self._threads[0].is_alive():
+            self._threads[0].join(timeout=5)
 
     def _look_at_claim(self) -> None:
         while not self._clock.wait(self._done, STATUS_INTERVAL_S):
@@ -96,13 +98,16 @@ class Watch:
                 self._end(Why.FENCED, "the run directory")
                 return
 
+    def _look_at_memory(self) -> None:
+        while not self._clock.wait(self._done, MEMORY_INTERVAL_S):
+            self._quietly(self._meters.memory)
+
     def _loop(self) -> None:
         begun = self._clock.monotonic()
         # The first sign of life and the first figures come soon, for short tasks too.
         turns = {
             self._ping: [self._ping_interval, begun - self._ping_interval + 3],
             self._report: [USAGE_INTERVAL_S, begun - USAGE_INTERVAL_S + 3],
-            self._measure: [MEMORY_INTERVAL_S, begun],
         }
         while not self._clock.wait(self._done, STATUS_INTERVAL_S):
             self._quietly(self._look)
@@ -149,8 +154,8 @@ class Watch:
         if seconds <= 0:
             self._end(Why.ABORT, seen.message)
             return
-        self._say(f"Aborted by its user; its abort callback has {seconds:g} s")
         self._stop.ask(Why.ABORT, hold_until=self._clock.monotonic() + seconds)
+        self._say(f"Aborted by its user; its abort callback has {seconds:g} s")
 
     def _end(self, why: Why, words: str) -> None:
         if self._done.is_set():
@@ -167,6 +172,3 @@ class Watch:
         self._client.workers.report(
             run.worker, queues=run.queues, task=run.task, stats=self._meters.usage.read(), tags=run.tags
         )
-
-    def _measure(self) -> None:
-        self._meters.memory()

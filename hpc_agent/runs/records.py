@@ -106,6 +106,8 @@ class ExitReport(Record, frozen=True, kw_only=True):
     """Whether the server has the status and, unless ``unsent``, the whole log."""
     unsent: bool = False
     """The status did not wait for the rest of the log, which the server would not take for long."""
+    refused_at: datetime | None = None
+    """When a server that answers all else first did not take the log."""
     cause: Cause | None = None
     """Set when the job was told to end and the verdict is left to the daemon: if the same job starts again, the task
     goes on."""

@@ -218,7 +218,7 @@ class LocalScheduler:
     def _lock(self) -> Iterator[None]:
         """One daemon at a time looks for room; the kernel gives the lock back when its holder dies."""
         deadline = self._clock.monotonic() + 2 * _START_TIMEOUT
-        with (files.ensure_directory(self._folder, mode=0o700) / "lock").open("w") as lock:
+        with (files.ensure_directory(self._folder, mode=0o700) / "lock").open("w", encoding="utf-8") as lock:
             while not _locked(lock.fileno()):
                 if self._clock.monotonic() > deadline:
                     raise SchedulerUnavailableError(f"another daemon keeps {lock.name} locked")

@@ -54,13 +54,13 @@ def process_id(pid: int) -> ProcessId | None:
 
 
 def boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
 
 
 def _stat(pid: int) -> list[str] | None:
     """The fields of /proc/<pid>/stat after the command name, which may hold anything: state first, start at 19."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
 
@@ -212,7 +212,7 @@ class JobsFolder:
 
     def add(self, spec: Spec, script: bytes) -> JobFolder:
         """Publish a new job under the next free number."""
-        draft = files.ensure_directory(self.path) / f".new.{os.getpid()}.{secrets.token_hex(4)}"
+        draft = files.ensure_directory(self.path, mode=0o700) / f".new.{os.getpid()}.{secrets.token_hex(4)}"
         draft.mkdir(mode=0o700)
         try:
             files.write_atomic(draft / "script", script, mode=0o700)

@@ -17,6 +17,7 @@ from hpc_agent.clock import SYSTEM, Clock
 from hpc_agent.domain.job import JobState
 from hpc_agent.errors import ProcessError
 from hpc_agent.schedulers.local_jobs import Claim, Ending, JobFolder, Spec, process_id
+from hpc_agent.utf8_mode import ensure_utf8_mode
 
 
 class Supervisor:
@@ -88,6 +89,7 @@ class Supervisor:
 
 
 def main() -> None:
+    ensure_utf8_mode()
     folder, grace, *gpus = sys.argv[1:]
     supervisor = Supervisor(JobFolder(Path(folder)), float(grace), SYSTEM)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):

@@ -49,13 +49,18 @@ def sbatch(request: SubmitRequest, extra: Sequence[str] = (), *, parsable: bool 
         *(["--parsable"] if parsable else []),
         f"--job-name={request.job_name}",
         f"--chdir={request.workdir}",
-        # "%" stands for job fields in a file name.
-        f"--output={str(request.output).replace('%', '%%')}",
+        f"--output={_literally(str(request.output))}",
         # The default truncates the log when a job is requeued.
         "--open-mode=append",
         *extra,
         str(request.script),
     ]
+
+
+def _literally(path: str) -> str:
+    """A path in which nothing stands for anything else: ``%`` begins a job field, and a backslash turns that off for
+    the whole path (22.05)."""
+    return path.replace("\\", "\\\\") if "\\" in path else path.replace("%", "%%")
 
 
 def scancel(jobs: Iterable[JobId], *, only_pending: bool = False, cluster: str = "", name: str = "") -> list[str]:

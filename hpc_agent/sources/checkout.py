@@ -38,7 +38,7 @@ def own_objects(staged: StagedSource, root: Path) -> None:
         alternates = git_dir / "objects" / "info" / "alternates"
         if not alternates.exists():
             continue
-        (git_dir / "shallow").write_text(f"{commit}\n")
+        (git_dir / "shallow").write_text(f"{commit}\n", encoding="utf-8")
         answer = git.run(["repack", "-a", "-d", "--quiet"], git_dir=git_dir, work_tree=folder)
         if not answer.ok:
             raise SourceError(f"the code in {folder} cannot be made independent: {git.last_line(answer)}")
@@ -51,7 +51,7 @@ def _one(mirror: Path, commit: str, address: str, root: Path) -> tuple[str, ...]
     git_dir = root / ".git"
     try:
         files.ensure_directory(git_dir / "objects" / "info")
-        (git_dir / "objects" / "info" / "alternates").write_text(f"{mirror.resolve()}/objects\n")
+        (git_dir / "objects" / "info" / "alternates").write_text(f"{mirror.resolve()}/objects\n", encoding="utf-8")
     except OSError as error:
         raise SourceError(f"the code cannot be written to {root}: {error.strerror}") from error
     # init works out its folders itself; the others are told, so that no ownership check stands in the way.

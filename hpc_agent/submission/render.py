@@ -161,7 +161,7 @@ class Renderer:
         if not path.is_absolute():
             return self._jinja.get_template(template)
         try:
-            return self._jinja.from_string(path.read_text())
+            return self._jinja.from_string(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise TemplateError(f"it cannot be read: {error.strerror}") from error
 

@@ -50,7 +50,7 @@ class JobMemory:
             return 0
         for name in ("memory.events", "memory.oom_control"):
             with contextlib.suppress(OSError, ValueError):
-                words = dict(line.split() for line in (self._group / name).read_text().splitlines())
+                words = dict(line.split() for line in (self._group / name).read_text(encoding="utf-8").splitlines())
                 return int(words.get("oom_kill", 0))
         return 0
 
@@ -58,7 +58,7 @@ class JobMemory:
 def _groups(own_groups: Path, groups: Path) -> Iterator[Path]:
     """Our control groups that count memory, from the innermost outwards."""
     try:
-        lines = own_groups.read_text().splitlines()
+        lines = own_groups.read_text(encoding="utf-8").splitlines()
     except OSError:
         return
     for line in lines:
@@ -79,7 +79,7 @@ def _limit(group: Path) -> int:
 def _number(group: Path, *names: str) -> int:
     for name in names:
         with contextlib.suppress(OSError, ValueError):
-            return int((group / name).read_text())
+            return int((group / name).read_text(encoding="utf-8"))
     return 0
 
 

@@ -10,6 +10,8 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import msgspec
+
 from hpc_agent.api.events import Events as EventsService
 from hpc_agent.clock import Clock
 from hpc_agent.domain.ids import TaskId, WorkerId
@@ -51,7 +53,8 @@ class Shipper:
     """``start`` and ``finish`` around a running process; ``drain`` alone ships what a dead executor left.
 
     ``ours`` is asked before each request: once it says no, somebody else has the console, and nothing more is sent.
-    ``earlier`` are consoles of the same run, to be sent first.
+    ``earlier`` are consoles of the same run, to be sent first. ``rewritable``: the file is a person's own, which may be
+    emptied and begun again; then it is sent from its new beginning.
     """
 
     def __init__(
@@ -63,12 +66,14 @@ class Shipper:
         *,
         ours: Callable[[], bool] = _always,
         earlier: Sequence[Spool] = (),
+        rewritable: bool = False,
     ) -> None:
         self._spools = [*earlier, spool]
         self._source = source
         self._events = events
         self._clock = clock
         self._ours = ours
+        self._rewritable = rewritable
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._partial_at = clock.monotonic()
@@ -140,6 +145,9 @@ class Shipper:
         Raises:
             HpcAgentError: it may or may not have been taken.
         """
+        if self._rewritable and not self._spool.continues(self._mark):
+            log.warning("the output file was begun again, and so is sending it", task=self._source.task)
+            self._mark = Mark(0, self._mark.sending.last_ms if self._mark.sending else self._mark.timestamp_ms)
         if self._mark.sending is None and not self._next(final or self._spool is not self._spools[-1]):
             return self._open_next()
         if not self._ours():
@@ -148,10 +156,10 @@ class Shipper:
         assert batch is not None
         texts = self._without_stored(batch, self._texts(batch))
         if self._is_taken(texts, WorkerId(batch.worker) if batch.worker else self._source.worker):
-            self._mark = Mark(batch.ends[-1], batch.last_ms)
+            self._mark = Mark(batch.ends[-1], batch.last_ms, before=self._checksum(batch.ends[-1]))
             self._last_ms = None if self._last_ms is None else max(self._last_ms, batch.last_ms)
         else:
-            self._mark = Mark(self._mark.offset, self._mark.timestamp_ms)
+            self._mark = msgspec.structs.replace(self._mark, sending=None)
             self._write(self._mark)
         self._doubtful_since = None
         return True
@@ -174,13 +182,16 @@ class Shipper:
         # Each event gets a later stamp than the one before: the server shows them in that order.
         after = max(self._mark.timestamp_ms, self._shown_until())
         batch = Batch(tuple(ends), max(after + 1, now_ms), self._source.worker)
-        self._mark = Mark(self._mark.offset, self._mark.timestamp_ms, batch)
+        self._mark = msgspec.structs.replace(self._mark, sending=batch)
         self._write(self._mark)
         return True
 
     def _write(self, mark: Mark) -> None:
         self._spool.remember(mark)
         self._written = mark
+
+    def _checksum(self, offset: int) -> str:
+        return self._spool.checksum(offset) if self._rewritable else ""
 
     def _shown_until(self) -> int:
         """By other starts, other attempts and the daemon too: the clocks of their nodes may be ahead of ours."""

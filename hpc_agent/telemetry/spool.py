@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from hpc_agent.files import CorruptFileError, read_record, write_atomic
 from hpc_agent.logs import Events
 
 log = Events("console")
+
+_CHECKED_BYTES = 64
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -39,6 +43,8 @@ class Mark(msgspec.Struct, frozen=True):
     offset: int = 0
     timestamp_ms: int = 0
     sending: Batch | None = None
+    before: str = ""
+    """Checksum of the last bytes before ``offset``, where the file may be written anew; see ``Spool.continues``."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +65,12 @@ class Spool:
         self._full = False
         self._unmarked = False
 
-    def sink(self) -> int:
-        """The descriptor that output is appended to; a process may have it as its own stdout."""
+    @property
+    def path(self) -> Path:
+        return self._path
+
+    def open(self) -> int:
+        """Make the file where there is none, and keep it open: it can be read even when its name is gone."""
         if self._file is None:
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         return self._file
@@ -70,7 +80,7 @@ class Spool:
         view = memoryview(data)
         try:
             while view:
-                view = view[os.write(self.sink(), view) :]
+                view = view[os.write(self.open(), view) :]
         except OSError as error:
             if not self._full:
                 log.error("console output is lost", file=self._path, error=error.strerror)
@@ -115,13 +125,38 @@ class Spool:
     def read(self, offset: int, limit: int) -> bytes:
         """Up to ``limit`` bytes from ``offset``: from the file that is written, though its name may be gone."""
         if self._file is not None:
-            return os.pread(self._file, limit, offset)
+            # Where NFS has lost what was open, the name may still lead there.
+            with contextlib.suppress(OSError):
+                return os.pread(self._file, limit, offset)
         try:
             with self._path.open("rb") as source:
                 source.seek(offset)
                 return source.read(limit)
         except FileNotFoundError:
             return b""
+
+    def checksum(self, offset: int) -> str:
+        """Of the last bytes before ``offset``, as many as are there."""
+        start = max(offset - _CHECKED_BYTES, 0)
+        return f"{zlib.crc32(self.read(start, offset - start)):08x}"
+
+    def continues(self, mark: Mark) -> bool:
+        """Whether the file still is the one that the mark was made in: as long, and with the same bytes before it.
+
+        A requeued job, or a script, may have emptied it and begun again.
+        """
+        end = mark.sending.ends[-1] if mark.sending else mark.offset
+        if self._size_now() < end:
+            return False
+        return not mark.before or self.checksum(mark.offset) == mark.before
+
+    def _size_now(self) -> int:
+        """Of the open file: its size by name may come from an NFS client's cache."""
+        try:
+            with self._path.open("rb") as file:
+                return os.fstat(file.fileno()).st_size
+        except FileNotFoundError:
+            return 0
 
     def close(self) -> None:
         if self._file is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from hpc_agent.domain.resources import parse_time_limit
 from hpc_agent.errors import ResourceError
@@ -41,6 +42,13 @@ def properties(options: Mapping[str, str]) -> dict[str, str]:
         **{name: options.get(option) for name, option in _VERBATIM.items()},
     }
     return {name: str(value) for name, value in found.items() if value not in (None, "")}
+
+
+def outputs(options: Mapping[str, str], started_in: Path, *, is_array: bool) -> tuple[str, ...]:
+    """The names of the job's output files, absolute, with Slurm's patterns in them; standard output first."""
+    standard = options.get("output") or ("slurm-%A_%a.out" if is_array else "slurm-%j.out")
+    names = dict.fromkeys(name for name in (standard, options.get("error")) if name)
+    return tuple(str(started_in / name) for name in names)
 
 
 def _count(text: str) -> int | None:

@@ -57,7 +57,8 @@ def element(client: Client, folder: Folder, environ: Mapping[str, str], clock: C
 
 
 def _note(own: Folder, array: Plan, job: str) -> None:
-    own.create(Plan(task=own.task, since=array.since, cluster=array.cluster, hooked=True))
+    plan = Plan(task=own.task, since=array.since, cluster=array.cluster, hooked=True, outputs=array.outputs)
+    own.create(plan)
     own.write_job(Job(id=job, known=True))
 
 

@@ -18,6 +18,8 @@ _ADVICE = {
     JobState.DEADLINE: "its deadline passed",
     JobState.REVOKED: "it runs on another cluster of the federation",
 }
+UNOPENED = "its output file could not be opened"
+"""In a reason, where Slurm says no more; who can look at the files says more in its place."""
 _NAMED = 10
 """So many elements are named in a sentence."""
 
@@ -56,6 +58,8 @@ def _why(record: JobRecord) -> str:
     if record.state is JobState.CANCELLED:
         return f"cancelled by user {record.cancelled_by}" if record.cancelled_by else "cancelled"
     if record.state is JobState.FAILED:
+        if record.output_not_opened:
+            return UNOPENED
         return f"ended by {record.exit_words}" if record.signal else record.exit_words
     return _ADVICE.get(record.state, "")
 

@@ -5,6 +5,7 @@ Runs where people submit; it may be killed at any moment, and the next one goes 
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from functools import partial
 
@@ -17,10 +18,12 @@ from hpc_agent.logs import Events
 from hpc_agent.retry import INTERACTIVE, ONCE
 from hpc_agent.schedulers.base import Scheduler
 from hpc_agent.telemetry.shipper import Shipper, Source
+from hpc_agent.telemetry.spool import Spool
 from hpc_agent.tracking import due, outputs
 from hpc_agent.tracking.beginning import Start, begin
+from hpc_agent.tracking.ending import UNOPENED
 from hpc_agent.tracking.look import Observer, Tracked
-from hpc_agent.tracking.records import Folders
+from hpc_agent.tracking.records import Folders, Stream
 from hpc_agent.tracking.unclear import UnclearSubmissions
 
 log = Events("follow")
@@ -135,14 +138,34 @@ class Follower:
         """Send what is new in the job's output files; True if that is all of it."""
         if tracked.plan.indices:
             return True  # each element has its own
-        inside = tracked.inside
-        streams = inside.streams if inside else outputs.ask_slurm(tracked.job.id)
-        worker = WorkerId(inside.worker if inside else f"{self._settings.agent.name}:slurm:{tracked.job.id}")
-        source = Source(tracked.folder.task, worker, self._settings.agent.suppress_carriage_return)
         complete = True
-        for spool in outputs.readable(tracked.folder, streams):
-            complete &= Shipper(spool, source, self._client.events, self._clock).drain(ONCE)
+        for spool in outputs.readable(tracked.folder, self._streams(tracked)):
+            shipper = Shipper(spool, self._source(tracked), self._client.events, self._clock, rewritable=True)
+            complete &= shipper.drain(ONCE)
         return complete
+
+    def _streams(self, tracked: Tracked) -> tuple[Stream, ...]:
+        if tracked.inside:
+            return tracked.inside.streams
+        return outputs.find(tracked.job.id, tracked.plan.outputs)
+
+    def _source(self, tracked: Tracked) -> Source:
+        inside = tracked.inside
+        worker = WorkerId(inside.worker if inside else f"{self._settings.agent.name}:slurm:{tracked.job.id}")
+        return Source(tracked.folder.task, worker, self._settings.agent.suppress_carriage_return)
+
+    def _note(self, tracked: Tracked, line: str) -> None:
+        """A line of our own in the task's console, once.
+
+        Raises:
+            ServerUnreachableError: it was not sent.
+        """
+        spool = Spool(tracked.folder.notes, tracked.folder.notes_mark)
+        if not spool.holds(line):
+            spool.write(f"{line}\n".encode("utf-8", "backslashreplace"))
+        spool.close()
+        if not Shipper(spool, self._source(tracked), self._client.events, self._clock).drain(ONCE):
+            raise ServerUnreachableError("a line about its console was not sent")
 
     def _cancel(self, tracked: Tracked, why: str) -> None:
         job = tracked.job
@@ -162,9 +185,22 @@ class Follower:
             begin(self._client, tracked.folder, tracked.plan, tracked.job.id, self._clock)
         if not self._ship(tracked):
             raise ServerUnreachableError("the rest of its console was not sent")
+        reason = self._explained(tracked, end)
         by = f"for Slurm job {tracked.job.id}"
-        self._client.tasks.conclude(task, end.status, end.reason, by, budget=INTERACTIVE)
-        self._leave(tracked, end.reason)
+        self._client.tasks.conclude(task, end.status, reason, by, budget=INTERACTIVE)
+        self._leave(tracked, reason)
+
+    def _explained(self, tracked: Tracked, end: due.End) -> str:
+        """The reason, with what became of the job's output; a line in the console where that is not here."""
+        if tracked.plan.indices or (tracked.inside is not None and tracked.inside.over):
+            return end.reason
+        streams = self._streams(tracked)
+        if UNOPENED in end.reason:
+            unopened = next((stream for stream in streams if not outputs.is_here(stream)), None)
+            return end.reason.replace(UNOPENED, outputs.not_opened(unopened.path)) if unopened else end.reason
+        if line := outputs.not_found(streams, socket.gethostname()):
+            self._note(tracked, line)
+        return end.reason
 
     def _leave(self, tracked: Tracked, why: str) -> None:
         log.info("followed to the end", task=tracked.folder.task, job=tracked.job.id, why=why)

@@ -125,13 +125,13 @@ class Beside:
             spool = Spool(Path(f"/proc/self/fd/{descriptor}"), self._folder.mark(number))
             _set_mark(spool, self._size_before(descriptor), appends=_appends(descriptor))
             streams.append(stream)
-            shippers.append(Shipper(spool, source, self._client.events, self._clock))
+            shippers.append(Shipper(spool, source, self._client.events, self._clock, rewritable=True))
         return tuple(streams), shippers
 
     def _size_before(self, descriptor: int) -> int:
         """How long the file was when the job began to append to it."""
         try:
-            return int(self._folder.sizes.read_text().split()[STREAMS.index(descriptor)])
+            return int(self._folder.sizes.read_text(encoding="utf-8").split()[STREAMS.index(descriptor)])
         except (OSError, ValueError, IndexError):
             return 0
 
@@ -201,7 +201,7 @@ def _stand_back() -> None:
         signal.signal(number, signal.SIG_IGN)
     # If memory runs out, the kernel takes us and not the script.
     with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="utf-8")
 
 
 def _process(pid: int) -> psutil.Process | None:

@@ -33,6 +33,8 @@ class Plan(Record, frozen=True, kw_only=True):
     """Of an array."""
     element: str = ""
     """Entry point of an array's element, see ``describe.Described``."""
+    outputs: tuple[str, ...] = ()
+    """Names of the output files as asked for, absolute, with Slurm's ``%`` patterns; standard output first."""
 
 
 class Job(Record, frozen=True, kw_only=True):
@@ -123,6 +125,15 @@ class Folder:
     def mark(self, number: int) -> Path:
         """How far output file ``number`` has been sent."""
         return self.path / f"output{number}.offset"
+
+    @property
+    def notes(self) -> Path:
+        """Console lines of our own, and beside it how far they have been sent."""
+        return self.path / "notes.log"
+
+    @property
+    def notes_mark(self) -> Path:
+        return self.path / "notes.offset"
 
     def sibling(self, task: TaskId) -> Folder:
         return Folder(self.path.parent / task)

@@ -141,6 +141,7 @@ class Submission:
             hooked="BASH_ENV" in added,
             indices=wanted.elements.indices,
             element=wanted.described.element,
+            outputs=wanted.outputs,
         )
         folder.create(plan)
         write_job_config(self._configuration, self._folders.config)

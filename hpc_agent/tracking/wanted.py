@@ -36,6 +36,8 @@ class Wanted:
     submitted: Submitted
     elements: asked.Elements
     described: Described
+    outputs: tuple[str, ...] = ()
+    """See ``records.Plan``."""
 
     @property
     def parsable(self) -> bool:
@@ -94,4 +96,6 @@ def understand(command: CommandLine, submitted: Submitted, environ: Mapping[str,
         raise InputError(f"the job goes to another cluster (--clusters={options['clusters']}) and cannot be followed")
     started_in = (submitted.workdir / options.get("chdir", ".")).resolve()
     elements = asked.elements(options)
-    return Wanted(command, options, submitted, elements, describe(replace(submitted, workdir=started_in), elements))
+    described = describe(replace(submitted, workdir=started_in), elements)
+    outputs = asked.outputs(options, started_in, is_array=bool(elements.indices))
+    return Wanted(command, options, submitted, elements, described, outputs)

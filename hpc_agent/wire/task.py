@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from hpc_agent.domain.ids import QueueId, TaskId
+from hpc_agent.domain.ids import QueueId, TaskId, is_id
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.domain.task import Container, Requirements, Script, Task
 from hpc_agent.errors import InputError
@@ -74,7 +74,7 @@ def task_from_wire(data: object) -> Task:
     """The task that a ``tasks.get_by_id`` or ``tasks.get_all`` answer holds. Missing and null fields are empty.
 
     Raises:
-        CorruptTaskError: a field has a type that it cannot have.
+        CorruptTaskError: a field has a type that it cannot have, or its id is none.
     """
     try:
         raw = msgspec.convert(data, _Task, strict=False)
@@ -84,6 +84,11 @@ def task_from_wire(data: object) -> Task:
         raise CorruptTaskError(
             f"task {name} on the server cannot be read: {reason}; clone it or create it anew"
         ) from error
+    if not is_id(raw.id):
+        raise CorruptTaskError(
+            f"the server gave a task the id {raw.id[:100]!r}, which is none (letters, digits, - and _, at most 64): "
+            "it is not run; is api.api_server the right server?"
+        )
     parameters = raw.hyperparams or {}
     return Task(
         id=TaskId(raw.id),
@@ -93,7 +98,7 @@ def task_from_wire(data: object) -> Task:
         status=status_from_wire(raw.status),
         status_message=raw.status_message or "",
         status_reason=raw.status_reason or "",
-        queue=QueueId(raw.execution.queue) if raw.execution and raw.execution.queue else None,
+        queue=_queue(raw.execution),
         user=raw.user or "",
         script=_script(raw.script or _Script()),
         container=_container(raw.container or _Container(), raw.execution),
@@ -102,6 +107,12 @@ def task_from_wire(data: object) -> Task:
         runtime=raw.runtime or {},
         tags=tuple(raw.tags or ()),
     )
+
+
+def _queue(execution: _Execution | None) -> QueueId | None:
+    if execution is None or execution.queue is None or not is_id(execution.queue):
+        return None
+    return QueueId(execution.queue)
 
 
 def status_from_wire(text: str | None) -> TaskStatus:

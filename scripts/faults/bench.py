@@ -119,7 +119,7 @@ def printed(runs: Path, task: TaskId) -> list[str]:
 
 
 def starts(ledger: Path) -> int:
-    return ledger.read_text().count("start ") if ledger.exists() else 0
+    return ledger.read_text(encoding="utf-8").count("start ") if ledger.exists() else 0
 
 
 @contextmanager

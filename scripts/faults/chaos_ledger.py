@@ -89,7 +89,7 @@ def read(ledger: Path) -> list[Start]:
     starts: dict[str, Start] = {}
     if not ledger.exists():
         return []
-    for line in ledger.read_text().splitlines():
+    for line in ledger.read_text(encoding="utf-8").splitlines():
         at, pid, word, *rest = line.split()
         if word == "start":
             starts[pid] = Start(int(pid), float(at), rest[1], rest[2], [int(other) for other in rest[3:]])

@@ -138,7 +138,7 @@ def post(server: Client, task: TaskId, status: str, reason: str) -> None:
 def execute(server: Client, task: TaskId) -> int:
     """Run the task's script here; what it prints goes to the server, in the end its status does."""
     script = Path(f"{task}.{os.environ.get('SLURM_JOB_ID')}.py")
-    script.write_text(server.tasks.get(task).script.diff)
+    script.write_text(server.tasks.get(task).script.diff, encoding="utf-8")
     lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     sender = threading.Thread(target=send, args=(server, task, lines))
     sender.start()

@@ -189,7 +189,7 @@ def _listen(host: str) -> str:
 
 
 def _write(path: Path, text: str, mode: int) -> None:
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     path.chmod(mode)
 
 

@@ -226,6 +226,6 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
 
 def tail(path: Path, lines: int = 15) -> str:
     try:
-        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:]) or "(empty)"
+        return "\n".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]) or "(empty)"
     except OSError:
         return "(no such file)"

@@ -32,7 +32,7 @@ class Api:
 
     def __init__(self, url: str, conf: Path) -> None:
         self.url = url
-        text = conf.read_text()
+        text = conf.read_text(encoding="utf-8")
         self.access = re.findall(r'access_key" = "(.*)"', text)[0]
         self.secret = re.findall(r'secret_key" = "(.*)"', text)[0]
         self.http = requests.Session()

@@ -296,5 +296,5 @@ def _posting(api, length):
 
 def _peak_memory(pid):
     """KiB."""
-    with open(f"/proc/{pid}/status") as status:
+    with open(f"/proc/{pid}/status", encoding="utf-8") as status:
         return next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))

@@ -336,8 +336,8 @@ import time; time.sleep(300)
         assert conf.stat().st_mode & 0o777 == 0o600
         token = json.loads(conf.read_text())["api"]["auth_token"]
         for supervisor in _supervisors(machine):
-            assert token not in Path(f"/proc/{supervisor}/cmdline").read_text()
-            assert token not in Path(f"/proc/{supervisor}/environ").read_text()
+            assert token not in Path(f"/proc/{supervisor}/cmdline").read_text(encoding="utf-8")
+            assert token not in Path(f"/proc/{supervisor}/environ").read_text(encoding="utf-8")
 
     def test_it_gets_credentials_of_its_own_that_end_with_it(self, machine: Site) -> None:
         other = machine.bare_task("print(1)", enqueue=False)

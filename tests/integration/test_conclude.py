@@ -26,6 +26,7 @@ from hpc_agent.domain.decide import decide
 from hpc_agent.domain.ids import QueueId, TaskId, WorkerId
 from hpc_agent.domain.sight import Sight
 from hpc_agent.domain.status import TaskStatus
+from hpc_agent.errors import ServerUnreachableError
 from hpc_agent.retry import ONCE, Budget
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
 from hpc_agent.runs.records import Claim, ExitReport, Submission
@@ -203,6 +204,24 @@ def test_neither_status_nor_queue_waits_for_ever_for_the_console(run: Run, how: 
     assert action.ship
     assert run.concluder.ship(run.directory.attempt, run.files)
     assert run.console().startswith("its last line")
+
+
+@pytest.mark.parametrize("how", ["put_back", "settle"])
+def test_after_an_outage_of_the_whole_server_status_and_queue_come_after_the_console(run: Run, how: str) -> None:
+    """Though it was away for longer than they wait: the first request for the console fails once more."""
+    spool = Spool(run.directory.console().text, run.directory.console().mark)
+    spool.write(b"its last line\n")
+    spool.close()
+    everything = {"events.add_batch": AWAY, "tasks.get_all": AWAY, "tasks.get_by_id": AWAY, "events.get_task_log": AWAY}
+    with troubled(run, everything) as there, pytest.raises(ServerUnreachableError):
+        getattr(there, how)()
+    run.age(CONSOLE_PATIENCE_S + 1)
+    with troubled(run, {"events.add_batch": AWAY}) as there:
+        there.put_back() if how == "put_back" else there.finish()
+        assert (run.status, run.is_queued) == (TaskStatus.IN_PROGRESS, False)
+    run.put_back() if how == "put_back" else run.finish()
+    assert run.console().startswith("its last line")
+    assert (run.report.posted, run.report.unsent) == (True, False)
 
 
 def test_a_list_that_lacks_a_task_does_not_delete_it(run: Run) -> None:

@@ -327,3 +327,56 @@ def test_a_sender_whose_last_request_has_no_answer_leaves_the_rest_to_its_succes
     held.set()
     assert shipper.finish(Budget(30))
     bench.expect(10)
+
+
+# ---------------------------------------------------------------- a person's own file, which may be begun again
+
+
+def follower(bench: Bench) -> Shipper:
+    spool = bench.spool("output")
+    return Shipper(spool, Source(bench.task, WORKER), bench.direct.events, SYSTEM, rewritable=True)
+
+
+@pytest.mark.parametrize("again", [1, 5, 10, 40], ids=["shorter", "half as long", "as long", "longer"])
+def test_a_file_that_was_emptied_and_begun_again_is_sent_from_its_new_beginning(again: int, bench: Bench) -> None:
+    output = bench.folder / "output.log"
+    output.write_text("".join(f"line {number}\n" for number in range(10)), encoding="utf-8")
+    assert follower(bench).drain(ONCE)
+    output.write_text("".join(f"line {number}\n" for number in range(10, 10 + again)), encoding="utf-8")
+    assert follower(bench).drain(ONCE)
+    bench.expect(10 + again)
+
+
+def test_a_file_that_is_emptied_while_it_is_followed_loses_nothing_that_was_written_later(bench: Bench) -> None:
+    output = bench.folder / "output.log"
+    output.write_text("line 0\nline 1\n", encoding="utf-8")
+    shipper = follower(bench)
+    shipper.start()
+    deadline = SYSTEM.monotonic() + 30
+    while len(bench.lines()) < 2:
+        assert SYSTEM.monotonic() < deadline
+        SYSTEM.sleep(0.05)
+    output.write_text("line 2\n", encoding="utf-8")
+    assert shipper.finish(Budget(30))
+    bench.expect(3)
+
+
+def test_a_batch_whose_file_is_gone_from_under_it_is_given_up(bench: Bench) -> None:
+    output = bench.folder / "output.log"
+    output.write_text("lost in the net\n" * 20, encoding="utf-8")
+    bench.proxy.choose = first(1, Trouble.RESET)
+    client = Client(bench.settings)
+    spool = bench.spool("output")
+    assert not Shipper(spool, Source(bench.task, WORKER), client.events, SYSTEM, rewritable=True).drain(ONCE)
+    output.write_text("line 0\n", encoding="utf-8")
+    assert follower(bench).drain(ONCE)
+    bench.expect(1)
+
+
+def test_a_file_that_only_grows_is_sent_once(bench: Bench) -> None:
+    output = bench.folder / "output.log"
+    for number in range(5):
+        with output.open("a", encoding="utf-8") as file:
+            file.write(f"line {number}\n")
+        assert follower(bench).drain(ONCE)
+    bench.expect(5)

@@ -17,6 +17,7 @@ from hpc_agent.clock import SYSTEM
 from hpc_agent.daemon.presence import Daemons, Presence, PresenceError, matching
 from hpc_agent.domain.ids import WorkerId
 from hpc_agent.files import write_record
+from hpc_agent.heartbeat import Pace
 from hpc_agent.schedulers.local_jobs import process_id
 
 DAEMON = """
@@ -136,6 +137,49 @@ def test_a_daemon_of_another_machine_is_named_not_guessed_at(daemons: Daemons, s
     with pytest.raises(PresenceError, match=r"running on here, or died there: .* remove .*name\.json"):
         enter(elsewhere, "name")
     assert child.poll() is None
+
+
+def test_the_name_of_a_daemon_that_died_with_its_machine_is_free_after_some_silence(
+    daemons: Daemons, start: Start, tmp_path: Path
+) -> None:
+    child = start("name")
+    child.kill()
+    child.wait()
+    elsewhere = Daemons(tmp_path / "daemons", "there", SYSTEM, pace=Pace(beat=0.05, dead_after=0.3))
+    told: list[str] = []
+    deadline = SYSTEM.monotonic() + 30
+    while True:
+        try:
+            entered = elsewhere.enter(lambda slot: WorkerId("name"), numbered=False, flags={}, waiting=told.append)
+            break
+        except PresenceError:  # its last beat was just now
+            assert SYSTEM.monotonic() < deadline
+            SYSTEM.sleep(0.05)
+    assert entered.host == "there"
+    assert "was on here and gives no sign of life" in told[0]
+    assert [seen.host for seen in elsewhere.all()] == ["there"]
+    elsewhere.leave(entered)
+    assert [path.name for path in (tmp_path / "daemons").iterdir()] == ["lock"]
+
+
+def test_a_daemon_of_another_machine_that_lives_keeps_its_name(start: Start, tmp_path: Path) -> None:
+    """Though its last beat is long ago by the clock, as after an outage: it beats again while it is watched."""
+    child = start("name")
+    elsewhere = Daemons(tmp_path / "daemons", "there", SYSTEM, pace=Pace(beat=0.1, dead_after=20))
+    beat = elsewhere.file(WorkerId("name"), "beat")
+    os.utime(beat, (1, 1))
+    with pytest.raises(PresenceError, match="running on here"):
+        enter(elsewhere, "name")
+    assert child.poll() is None
+
+
+def test_a_daemon_of_an_older_version_gives_no_sign_of_life_and_keeps_its_name(start: Start, tmp_path: Path) -> None:
+    start("name")
+    elsewhere = Daemons(tmp_path / "daemons", "there", SYSTEM, pace=Pace(beat=0.01, dead_after=0.02))
+    [seen] = elsewhere.all()
+    write_record(elsewhere.file(seen.worker, "json"), replace(seen, beats=False))
+    with pytest.raises(PresenceError, match="if it is certainly gone, remove"):
+        enter(elsewhere, "name")
 
 
 def test_a_record_that_cannot_be_read_stops_nobody(daemons: Daemons) -> None:

@@ -322,6 +322,20 @@ def test_a_status_does_not_wait_for_a_console_that_is_not_taken(bench: Bench) ->
     assert report is not None and report.posted
 
 
+def test_after_an_outage_the_console_comes_before_the_status(bench: Bench) -> None:
+    """Who waits for the status reads the console then."""
+    reporter, claim, console = reporting(bench)
+    console.say("what it printed")
+    bench.proxy.choose = lambda _endpoint: Trouble.UNAVAILABLE
+    order: list[str] = []
+    bench.proxy.on_answer = lambda endpoint, _request, status: order.append(endpoint) if status == 200 else None
+    bench.clock.events.append((300, lambda: setattr(bench.proxy, "choose", lambda _endpoint: None)))
+    reporter.report(bench.task, claim, console, ended(0, Circumstances()))
+    assert bench.status is TaskStatus.COMPLETED
+    assert order.index("events.add_batch") < order.index("tasks.completed")
+    assert "what it printed" in bench.console
+
+
 # ---------------------------------------------------------------- a later start takes over
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from hpc_agent.config.apply import apply_environment, apply_files
 from hpc_agent.config.load import load
 from hpc_agent.config.settings import AllSettings
 from hpc_agent.errors import ConfigError
@@ -98,3 +99,44 @@ def test_what_is_there_is_included(tmp_path: Path, capfd: pytest.CaptureFixture[
 def test_a_folder_is_called_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is a folder"):
         load(tmp_path, {})
+
+
+SECRET = "s3cretS3CRET"
+BROKEN = [
+    f'agent.git_pass: pa"{SECRET}#w0rd',
+    f'api {{ credentials {{ secret_key: "{SECRET}\n}} }}',
+    f'agent.git_pass = """{SECRET}',
+    f'{{"agent": {{"git_pass": "{SECRET}"',
+    f"agent.git_pass: {SECRET} [1]",
+    f"agent.git_pass: [1] {SECRET}",
+    f"agent.git_pass: {{x: 1}} {SECRET}",
+    f"a: {SECRET}\na += {{b: 1}}\nc = ${{a}}{{}}",
+    f"a: {SECRET}${{nothing}}",
+    f'include required(file("{SECRET}"))',
+    f'environment: "{SECRET}"',
+    f'environment: ["{SECRET}"]',
+    f'files: "{SECRET}"',
+    f'files {{ x {{ path: "/x", mode: "{SECRET}" }} }}',
+    f'files {{ x {{ path: "/x", contents: "{SECRET}ä", format: base64 }} }}',
+    f'agent.git_pass: ["{SECRET}"]',
+    f'api.credentials: "{SECRET}"',
+    f'api.credentials.secret_key: {{a: "{SECRET}"}}',
+]
+
+
+@pytest.mark.parametrize("text", BROKEN)
+def test_no_message_about_a_broken_configuration_shows_what_it_holds(text: str, tmp_path: Path) -> None:
+    conf = tmp_path / "clearml.conf"
+    conf.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as told:
+        configuration = load(conf, {})
+        apply_environment(configuration, {})
+        apply_files(configuration, lambda _line: None)
+    assert SECRET not in str(told.value)
+
+
+def test_a_broken_line_is_named_by_its_place(tmp_path: Path) -> None:
+    conf = tmp_path / "clearml.conf"
+    conf.write_text('agent.git_user: me\nagent.git_pass: pa"ss#w0rd\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"clearml\.conf is not valid HOCON: line 2, column 19 .* in double quotes"):
+        load(conf, {})

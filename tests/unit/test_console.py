@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from hpc_agent.telemetry.console_writer import Splitter
 from hpc_agent.telemetry.spool import Chunk, Mark, Spool, cut
 
 LIMIT = 16
@@ -60,3 +61,18 @@ def test_a_full_disk_costs_lines_and_not_the_task(tmp_path: Path) -> None:
     spool.write(b"lost too\n")
     spool.close()
     assert spool.mark() == Mark()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 100])
+def test_our_own_lines_are_told_from_the_tasks_in_whatever_pieces_they_come(size: int) -> None:
+    splitter = Splitter(b"<mark>")
+    text = b"theirs <<mark>ours\n<m<mark>ours too\n<mar"
+    output, ours = b"", []
+    for start in range(0, len(text), size):
+        first, *rest = splitter.split(text[start : start + size])
+        if ours:
+            ours[-1] += first
+        else:
+            output += first
+        ours += rest
+    assert (output, ours, splitter.rest()) == (b"theirs <", [b"ours\n<m", b"ours too\n"], b"<mar")

@@ -16,7 +16,7 @@ from hpc_agent.domain.job import Doubt, JobRecord, JobState, LiveJob
 from hpc_agent.domain.queue import QueueEntry
 from hpc_agent.domain.sight import Claimed, Ended, Handed, Hold, Rules, Sight, Submitted
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.domain.verdict import Clues
+from hpc_agent.domain.verdict import Clues, explain
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 TASK = TaskId("a" * 32)
@@ -365,3 +365,11 @@ def test_the_job_name_tells_the_attempt_again() -> None:
     assert len(attempt.job_name) == 54
     assert parse_job_name("somebody-elses-job") is None
     assert attempt_for("cluster", QueueId("q" * 32), TASK, "later") != attempt
+
+
+def test_a_job_whose_output_file_could_not_be_opened_never_started() -> None:
+    unopened = JobRecord(JOB, JobState.FAILED, "FAILED", signal=53, nodes="n1")
+    told = explain(unopened)
+    assert "could not be started on n1: its output file in the run directory could not be opened" in told.reason
+    ran = replace(unopened, started=NOW, ended=NOW + timedelta(minutes=1))
+    assert "signal 53" in explain(ran).reason

@@ -209,3 +209,37 @@ def test_a_process_that_ended_before_its_job_was_told_to_end_came_to_its_end_by_
     assert supervisor.run() == 0
     stop.ask(Why.SIGNAL)
     assert supervisor.by_itself is not told
+
+
+def test_the_process_is_signalled_before_anything_is_said() -> None:
+    """What is said may wait for a file server."""
+    clock, stop = StepClock(), StopRequest()
+    child = Unkillable(clock)
+    order: list[str] = []
+    child.got = SignalsInto(order)  # type: ignore[assignment]
+    own = Controller(clock, 3600)
+    supervisor = Supervisor(
+        child,  # type: ignore[arg-type]
+        lambda _line: order.append("said"),
+        stop,
+        Interruption(own, 0),
+        Deadline(own, 30, clock),
+        clock,
+        Grace(term=1),
+    )
+    stop.ask(Why.ABORT)
+    supervisor.run()
+    assert order.index("SIGTERM") < order.index("said")
+    assert order.index("SIGKILL") < len(order) - 1 - order[::-1].index("said")
+    first_kill = order.index("SIGKILL")
+    assert order[:first_kill].count("said") == 1
+
+
+class SignalsInto(list[int]):
+    def __init__(self, order: list[str]) -> None:
+        super().__init__()
+        self._order = order
+
+    def append(self, number: int) -> None:
+        super().append(number)
+        self._order.append(signal.Signals(number).name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,7 +15,7 @@ from hpc_agent.domain.attempt import attempt_for
 from hpc_agent.domain.ids import QueueId, TaskId, WorkerId
 from hpc_agent.domain.resources import Override, Policy, Resources, format_time_limit, parse_time_limit
 from hpc_agent.domain.task import Task
-from hpc_agent.errors import ResourceError, TemplateError
+from hpc_agent.errors import InputError, ResourceError, TemplateError
 from hpc_agent.executor.environment import Launch, process_environment
 from hpc_agent.executor.outcome import Circumstances, ended
 from hpc_agent.executor.stop import Why
@@ -69,6 +70,25 @@ def test_the_tasks_own_environment_is_exported_when_the_site_allows_it() -> None
     environ = process_environment({}, launch(), AgentSettings(enable_task_env=True, extra_python_path="/site"))
     assert environ["LEVEL"] == "7"
     assert environ["PYTHONPATH"].endswith(":/site")
+
+
+@pytest.mark.parametrize("name", ["", "A=B", "=", "NUL\0"])
+def test_an_environment_parameter_that_no_process_can_have_is_named(name: str) -> None:
+    task = replace(TASK, environment={"GOOD": "1", name: "x"})
+    with pytest.raises(InputError, match=re.escape(repr(name))):
+        process_environment({}, launch(task=task), AgentSettings(enable_task_env=True))
+
+
+@pytest.mark.parametrize("value", ["a\0b", "x" * (1 << 17)])
+def test_an_environment_parameter_of_an_impossible_value_is_named(value: str) -> None:
+    task = replace(TASK, environment={"BAD": value})
+    with pytest.raises(InputError, match="BAD"):
+        process_environment({}, launch(task=task), AgentSettings(enable_task_env=True))
+
+
+def test_the_process_is_in_utf8_mode_unless_somebody_chose_otherwise() -> None:
+    assert process_environment({}, launch(), AgentSettings())["PYTHONUTF8"] == "1"
+    assert process_environment({"PYTHONUTF8": "0"}, launch(), AgentSettings())["PYTHONUTF8"] == "0"
 
 
 @pytest.mark.parametrize(

@@ -10,19 +10,8 @@ PACKAGE = Path(__file__).parents[2] / "hpc_agent"
 
 LAYERS = [
     {"errors", "domain"},
-    {
-        "clock",
-        "retry",
-        "process",
-        "files",
-        "redact",
-        "logs",
-        "config",
-        "lease",
-        "git_credentials",
-        "descendants",
-        "secret_values",
-    },
+    {"clock", "retry", "process", "files", "redact", "secret_values", "logs", "config", "lease", "git_credentials"}
+    | {"descendants", "utf8_mode", "heartbeat", "access"},
     {"wire", "api", "schedulers", "submission", "containers", "envs", "sources", "telemetry", "runs"},
     {"containment"},
     {"staging"},
@@ -60,7 +49,7 @@ def modules() -> Iterator[tuple[str, Path]]:
 
 
 def imports(path: Path) -> Iterator[tuple[int, str]]:
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from hpc_agent.clock import SYSTEM
+from hpc_agent.heartbeat import Silence
 from hpc_agent.lease import Lease, Pace, lately_held, only_one
 
 
@@ -166,4 +167,81 @@ def test_one_look_tells_whether_somebody_lately_held_it(tmp_path: Path) -> None:
     assert not lately_held(path, SYSTEM), "its beat stands still"
     owner.write_text(f"{socket.gethostname()} {os.getpid()} 1 abc 0\n")
     assert not lately_held(path, SYSTEM), "its process is gone, another one has the number"
+    lease.release()
+
+
+class SlowReads:
+    """A share that answers late: reading takes so many seconds of the clock."""
+
+    def __init__(self, clock: HandClock) -> None:
+        self.clock = clock
+        self.text: str | None = "elsewhere 1 1 token 5"
+        self.takes = 0.0
+
+    def read(self) -> str | None:
+        self.clock.seconds += self.takes
+        return self.text
+
+
+def test_an_outage_is_no_silence() -> None:
+    clock = HandClock()
+    share = SlowReads(clock)
+    silence = Silence(share.read, clock)
+    silence.look()
+    clock.seconds += 30
+    assert silence.look() == 30
+    share.takes = 90
+    assert silence.look() == 0, "whoever writes was held up as well"
+    share.takes = 0
+    clock.seconds += 1
+    assert silence.look() == 0
+    clock.seconds += 59
+    assert silence.look() == 59
+    share.text = None
+    assert silence.look() == 0, "nothing could be read"
+    share.text = "elsewhere 1 1 token 5"
+    clock.seconds += 5
+    assert silence.look() == 0
+
+
+def test_before_a_holder_is_called_dead_it_gets_time_to_beat_after_an_outage_that_nobody_saw() -> None:
+    """Two looks far apart, with an outage in between: the holder beats as soon as it is over."""
+
+    class BeatsWhenWaitedFor(HandClock):
+        def sleep(self, seconds: float) -> None:
+            super().sleep(seconds)
+            share.text = "elsewhere 1 1 token 6"
+
+    clock = BeatsWhenWaitedFor()
+    share = SlowReads(clock)
+    silence = Silence(share.read, clock)
+    assert not silence.is_dead()
+    clock.seconds += 300
+    assert not silence.is_dead()
+
+
+def test_a_holder_goes_on_beating_after_a_beat_that_could_not_be_read(tmp_path: Path) -> None:
+    lease = Lease(tmp_path / "work", SYSTEM, Pace(beat=0.01))
+    assert lease.acquire()
+    owner = tmp_path / "work" / "owner"
+    aside = tmp_path / "aside"
+    owner.rename(aside)
+    owner.symlink_to(owner)  # each open fails with ELOOP, as one fails with EIO or ESTALE on a share
+    SYSTEM.sleep(0.1)
+    assert lease.is_held()
+    assert not Lease(tmp_path / "work", SYSTEM).acquire()
+    owner.unlink()
+    aside.rename(owner)
+    before = owner.read_text(encoding="utf-8")
+    deadline = SYSTEM.monotonic() + 10
+    while owner.read_text(encoding="utf-8") == before:
+        assert SYSTEM.monotonic() < deadline, "it beats no more"
+        SYSTEM.sleep(0.01)
+    lease.release()
+
+
+def test_a_clock_that_differs_from_the_file_servers_makes_nobody_dead(tmp_path: Path) -> None:
+    lease = Lease(tmp_path / "lease", SYSTEM)
+    assert lease.acquire()
+    assert lately_held(tmp_path / "lease", HandClock()), "our clock stands at 1970"
     lease.release()

@@ -135,6 +135,7 @@ def test_an_array_ends_when_all_its_elements_have() -> None:
         (record(JobState.COMPLETED), TaskStatus.COMPLETED, "COMPLETED"),
         (record(JobState.FAILED, exit_code=3), TaskStatus.FAILED, "FAILED: exit code 3"),
         (record(JobState.FAILED, signal=9), TaskStatus.FAILED, "FAILED: ended by signal 9"),
+        (record(JobState.FAILED, signal=53), TaskStatus.FAILED, "FAILED: its output file could not be opened"),
         (record(JobState.CANCELLED, cancelled_by="7"), TaskStatus.STOPPED, "CANCELLED: cancelled by user 7"),
         (record(JobState.TIMEOUT), TaskStatus.FAILED, "TIMEOUT: the time limit was reached; ask for more with --time"),
         (record(JobState.OUT_OF_MEMORY), TaskStatus.FAILED, "OUT_OF_MEMORY: it ran out of memory; ask for more with"),

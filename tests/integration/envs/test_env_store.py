@@ -272,7 +272,7 @@ def test_requirement_from_a_private_repository_uses_the_configured_password(site
     finally:
         os.environ["PATH"] = before
     assert "username=me\npassword=pa55" in seen.read_text()
-    assert "pa55" not in Path(f"{seen}.args").read_text()
+    assert "pa55" not in Path(f"{seen}.args").read_text(encoding="utf-8")
 
 
 def test_interpreter_is_the_requested_one_or_it_is_said(site):
