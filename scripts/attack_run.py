@@ -63,17 +63,18 @@ def report(doors: Sequence[Door], tried: Sequence[Attempt], progress: Progress) 
         if attempt.admitted or attempt.broken:
             what = f"admitted: {attempt.admitted}" if attempt.admitted else f"broken:\n{attempt.broken}"
             print(progress.paint(f"{attempt.door.name}: {attempt.case.name!a}: {what}", bad=True))
-    print(f"\n{'DOOR':<28}{'TRIED':>8}{'ADMITTED':>10}{'BROKEN':>8}")
+    print(f"\n{'DOOR':<34}{'TRIED':>8}{'ADMITTED':>10}{'BROKEN':>8}")
     rows = [(door.name, [attempt for attempt in tried if attempt.door is door]) for door in doors]
     for name, found in [*rows, ("all", list(tried))]:
         admitted, broken = sum(bool(a.admitted) for a in found), sum(bool(a.broken) for a in found)
-        line = f"{name:<28}{len(found):>8}{admitted:>10}{broken:>8}"
+        line = f"{name:<34}{len(found):>8}{admitted:>10}{broken:>8}"
         print(progress.paint(line, bad=bool(admitted or broken)))
 
 
 def run(options: argparse.Namespace) -> int:
     begun = time.monotonic()
-    doors = find_doors(options.doors)
+    chosen = find_doors(options.doors)
+    doors = [door for door in chosen if door.can_be_tried]
     progress = Progress(sum(len(door.cases) for door in doors), verbose=options.verbose)
     tried: list[Attempt] = []
     for door in doors:
@@ -82,6 +83,9 @@ def run(options: argparse.Namespace) -> int:
             progress.show(attempt)
     progress.end()
     report(doors, tried, progress)
+    for door in chosen:
+        if not door.can_be_tried:
+            print(f"left out, for want of root: {door.name}")
     found = figures(tried, all_doors=not options.doors)
     if options.json:
         options.json.write_text(json.dumps(found, indent=2, ensure_ascii=True) + "\n", encoding="utf-8")

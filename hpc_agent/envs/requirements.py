@@ -146,6 +146,10 @@ def _included(path: str, texts: Mapping[str, str], line: str) -> str:
     return texts[path]
 
 
+_DEEPEST_MARKER = 100
+"""Brackets."""
+
+
 def canonical(line: str, folder: str) -> str:
     """One spelling for one meaning; what is no plain requirement (an address, a path) is kept as it is.
 
@@ -158,14 +162,15 @@ def canonical(line: str, folder: str) -> str:
 
     bare, values = requirement_and_hashes(line)
     hashes = "".join(f" --hash={value}" for value in values)
+    if bare.count("(") > _DEEPEST_MARKER:
+        # packaging says so in one way or another, depending on its version.
+        raise LineError("its marker is nested too deeply")
     try:
         parsed = Requirement(bare)
     except InvalidRequirement:
         if _LOCAL.match(bare) and "://" not in bare:
             return "./" + posixpath.normpath(posixpath.join(folder, bare.removeprefix("file:")))
         return bare + hashes
-    except RecursionError as error:
-        raise LineError("its marker is nested too deeply") from error
     extras = f"[{','.join(sorted(canonicalize_name(extra) for extra in parsed.extras))}]" if parsed.extras else ""
     text = canonicalize_name(parsed.name) + extras
     if parsed.url:

@@ -29,8 +29,10 @@ def private_view(mirror: Path) -> Iterator[Path]:
         for name in _SHARED:
             # git follows the link of packed-refs when it writes a new one.
             (view / name).symlink_to(target / name)
-        (view / "HEAD").write_text("ref: refs/heads/main\n")
-        (view / "config").write_text(f"[core]\n\tbare = true\n\trepositoryformatversion = 0\n{_sharing(target)}")
+        (view / "HEAD").write_text("ref: refs/heads/main\n", encoding="utf-8")
+        (view / "config").write_text(
+            f"[core]\n\tbare = true\n\trepositoryformatversion = 0\n{_sharing(target)}", encoding="utf-8"
+        )
         yield view
     finally:
         shutil.rmtree(view, ignore_errors=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import os
 import pkgutil
 import signal
 import tempfile
@@ -31,6 +32,12 @@ class Door:
     name: str
     cases: Sequence[Case]
     world: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
+    needs_root: bool = False
+    """It becomes other users."""
+
+    @property
+    def can_be_tried(self) -> bool:
+        return not self.needs_root or os.geteuid() == 0
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,8 @@ def _door(module: ModuleType) -> Door:
     doubled = [case for case, count in Counter(case.name for case in module.CASES).items() if count > 1]
     if doubled:
         raise ValueError(f"cases of {name} have the same name: {', '.join(doubled)}")
-    return Door(name, module.DOOR, module.CASES, getattr(module, "world", contextlib.nullcontext))
+    world = getattr(module, "world", contextlib.nullcontext)
+    return Door(name, module.DOOR, module.CASES, world, getattr(module, "NEEDS_ROOT", False))
 
 
 def attempts(door: Door) -> Iterator[Attempt]:

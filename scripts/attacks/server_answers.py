@@ -307,9 +307,9 @@ def _console_numbers(value: object, folder: Path) -> str:
 
 CASES = (
     *(
-        Case(f"{door}: id {identifier!r:.60}", partial(attempt, identifier))
+        Case(f"{door}: id {number}, {identifier!r:.60}", partial(attempt, identifier))
         for door, attempt in ID_DOORS.items()
-        for identifier in (*IDS, *OTHER_IDS)
+        for number, identifier in enumerate((*IDS, *OTHER_IDS))
         if not (identifier == "" and door == "clone")
     ),
     *(Case(f"size: {name}, for a list", partial(_size, "tasks.get_all", answer)) for name, answer in SIZES.items()),

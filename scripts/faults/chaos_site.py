@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from slurm_cluster.layout import Cluster, is_ours
+from slurm_cluster.layout import Cluster, step_above
 from slurm_cluster.lifecycle import accepts, answers, end, start_part
 
 from faults.bench import Bench, environment, start_server
@@ -186,7 +186,7 @@ class Site:
         for _ in range(3):
             pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
             jobs = [pid for pid in pids if self._runs_on(pid, node)]
-            above = [parent for pid in jobs if is_ours(parent := _parent(pid), self.cluster.dir, "slurmstepd")]
+            above = {step for pid in jobs if (step := step_above(pid))}
             # All at once: one that sees another die would still tell somebody, which no dead node does.
             for number in (signal.SIGSTOP, signal.SIGKILL):
                 for pid in (*above, *jobs):
@@ -245,13 +245,6 @@ class ServerProcess:
 
     def start(self) -> None:
         self._process, _ = start_server(self.folder, int(self.url.rpartition(":")[2]))
-
-
-def _parent(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
-    except OSError:
-        return 0
 
 
 OURS = (

@@ -197,10 +197,26 @@ def find_program(name: str, path: str) -> str:
 
 def is_ours(pid: int, directory: Path, program: str) -> bool:
     """Whether the process runs this program and was started for this folder."""
-    process = Path("/proc") / str(pid)
     try:
-        name = (process / "exe").resolve().name
-        marks = (process / "environ").read_bytes().split(b"\0")
+        marks = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:
         return False
-    return name.startswith(program) and f"{MARK}={directory}".encode() in marks
+    return runs_program(pid, program) and f"{MARK}={directory}".encode() in marks
+
+
+def step_above(pid: int) -> int | None:
+    """The slurmstepd that started a job's process. From 23.11 on its environment cannot be read: it writes its title
+    over it."""
+    try:
+        parent = int(Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[1])
+    except (OSError, ValueError):
+        return None
+    return parent if runs_program(parent, "slurmstepd") else None
+
+
+def runs_program(pid: int, program: str) -> bool:
+    """Whether the process runs a program whose name begins so (Debian calls some ``slurmd-wlm``)."""
+    try:
+        return Path(f"/proc/{pid}/exe").readlink().name.startswith(program)
+    except OSError:
+        return False

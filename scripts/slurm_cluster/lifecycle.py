@@ -14,7 +14,7 @@ from pathlib import Path
 
 from slurm_cluster.configuration import check_machine, write_configuration, write_files
 from slurm_cluster.errors import ClusterError
-from slurm_cluster.layout import ACCOUNT, CLUSTER, NODES, SMALL_LOG, UP_STATES, Cluster, is_ours
+from slurm_cluster.layout import ACCOUNT, CLUSTER, NODES, SMALL_LOG, UP_STATES, Cluster, step_above
 from slurm_cluster.progress import note, step
 from slurm_cluster.releases import mariadb_library
 
@@ -203,7 +203,8 @@ def is_alive(pid: int) -> bool:
 def leftovers(cluster: Cluster) -> list[int]:
     """Jobs of this cluster that outlived it, because their slurmd was killed before them."""
     pids = (int(process.name) for process in Path("/proc").iterdir() if process.name.isdigit())
-    return [pid for pid in pids if _is_job(pid, cluster)]
+    jobs = [pid for pid in pids if _is_job(pid, cluster)]
+    return [*{step for pid in jobs if (step := step_above(pid))}, *jobs]
 
 
 def _is_job(pid: int, cluster: Cluster) -> bool:
@@ -211,8 +212,7 @@ def _is_job(pid: int, cluster: Cluster) -> bool:
         environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     except OSError:
         return False
-    of_job = f"SLURM_CONF={cluster.conf}".encode() in environ and any(v.startswith(b"SLURM_JOB_ID=") for v in environ)
-    return of_job or is_ours(pid, cluster.dir, "slurmstepd")
+    return f"SLURM_CONF={cluster.conf}".encode() in environ and any(v.startswith(b"SLURM_JOB_ID=") for v in environ)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> bool:

@@ -16,6 +16,8 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "attack_run.py"
 
 @pytest.mark.parametrize("door", find_doors(), ids=lambda door: door.module)
 def test_nothing_gets_in(door: Door) -> None:
+    if not door.can_be_tried:
+        pytest.skip("only root can become other users")
     tried = list(attempts(door))
     assert len(tried) == len(door.cases) > 0
     assert [f"{attempt.case.name}: {attempt.admitted}" for attempt in tried if attempt.admitted] == []
@@ -84,4 +86,4 @@ def test_the_script_tells_and_writes_its_figures(tmp_path: Path) -> None:
 def test_a_door_that_does_not_exist_is_named() -> None:
     done = subprocess.run([sys.executable, str(SCRIPT), "nowhere"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "there is no door 'nowhere'; there are: container_fields, " in done.stderr
+    assert "there is no door 'nowhere'; there are: archives, container_fields, " in done.stderr
