@@ -1,4 +1,4 @@
-"""Why the scheduler tells a job to end: asked of the scheduler, never guessed from the signal (slurm.md section 3)."""
+"""Why the scheduler tells a job to end: asked of the scheduler, never guessed from the signal (docs/slurm.md)."""
 
 from __future__ import annotations
 

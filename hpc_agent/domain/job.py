@@ -33,12 +33,12 @@ class JobState(Enum):
 
     @property
     def is_final(self) -> bool:
-        """Whether a record with this state ends the job for good, requeues aside (slurm.md section 1)."""
+        """Whether a record with this state ends the job for good, requeues aside (docs/slurm.md)."""
         return self in _FINAL
 
     @property
     def may_be_requeued(self) -> bool:
-        """Final only once the record stays unchanged while the job stays away (slurm.md 1.3)."""
+        """Final only once the record stays unchanged while the job stays away (docs/slurm.md)."""
         return self in _MAY_COME_BACK
 
 
@@ -189,7 +189,7 @@ class Doubt(Enum):
 
 @dataclass(frozen=True)
 class Uncertain:
-    """Anything else. The job may exist: look it up by name, never submit again blindly (slurm.md 2)."""
+    """Anything else. The job may exist: look it up by name, never submit again blindly (docs/slurm.md)."""
 
     message: str
     doubt: Doubt = Doubt.NO_ANSWER

@@ -10,7 +10,7 @@ from hpc_agent.redact import is_secret
 from hpc_agent.secret_values import holds_credential
 
 _SITE = re.compile(
-    # They change what Slurm's commands do or print, or belong to the job or session that we run in (slurm.md 2, 4).
+    # They change what Slurm's commands do or print, or belong to the job or session that we run in (docs/slurm.md).
     r"^(SLURM_(?!CONF$)|SBATCH_|SALLOC_|SRUN_|SQUEUE_|SACCT_|SCANCEL_|SINFO_|SCONTROL_|PMIX?_|XDG_|DBUS_)"
 )
 

@@ -1,4 +1,4 @@
-"""GPU and memory requests in a site's own flags: some forbid one spelling, some demand it (slurm.md section 2)."""
+"""GPU and memory requests in a site's own flags: some forbid one spelling, some demand it (docs/slurm.md)."""
 
 from __future__ import annotations
 
