@@ -194,20 +194,23 @@ class Authenticator:
             role=found["role"],
             access_key=credential.access_key,
             task=credential.task,
-            task_ended=bool(credential.task) and self._ended(db, credential.task),
+            task_ended=bool(credential.task) and self._ended(db, credential),
             delegated=user != credential.user,
         )
 
-    def _ended(self, db: Session, task: str) -> bool:
+    def _ended(self, db: Session, credential: Credential) -> bool:
         """
         Raises:
-            Fault: 401, it ended some time ago, or there is no such task any more.
+            Fault: 401, its task ended, or was deleted, some time ago.
         """
-        found = tasks.get(db, task, ("status", "status_changed"))
+        found = tasks.get(db, credential.task, ("status", "status_changed"))
         if found is not None and not TaskStatus(found["status"]).is_final:
             return False
-        if found is None or self._clock.now() - datetime.fromisoformat(found["status_changed"]) > LINGER:
-            raise Fault(INVALID_CREDENTIALS, "the task that these credentials were made for has ended", task=task)
+        # The job of a deleted task must still be able to read that it is gone.
+        since = found["status_changed"] if found is not None else credential.created
+        if self._clock.now() - datetime.fromisoformat(since) > LINGER:
+            ended = "the task that these credentials were made for has ended"
+            raise Fault(INVALID_CREDENTIALS, ended, task=credential.task)
         return True
 
 

@@ -69,7 +69,7 @@ def test_a_pattern_that_would_backtrack_for_hours_is_answered(api: Any, pattern:
     # Python's own engine takes longer for this than the age of the universe: the client would time out.
     api.task("a" * 200 + "!")
     assert api("tasks.get_all", name=pattern, only_fields=["id"])["tasks"] is not None
-    assert api("workers.get_all", worker_pattern=pattern)["workers"] == []
+    assert api("workers.get_all", worker_pattern=pattern)["workers"] is not None
     fields = {"fields": ["name", "comment", "script"], "pattern": pattern}
     assert api("tasks.get_all", _any_=fields, only_fields=["id"])["tasks"] is not None
 

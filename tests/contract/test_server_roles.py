@@ -335,7 +335,20 @@ def test_credentials_end_with_their_task(server: ServerCore, alice: Caller) -> N
     assert (answer.code, "has ended" in answer.message) == ("401/22", True)
 
 
-@pytest.mark.parametrize("end", ["reset", "delete", "sweep"])
+def test_the_job_of_a_deleted_task_reads_for_a_while_that_it_is_gone(server: ServerCore, alice: Caller) -> None:
+    task = new_task(alice)
+    job = server.job(task)
+    alice("tasks.started", task=task)
+    alice("tasks.delete", task=task, force=True)
+    assert job.ask("tasks.get_by_id", {"task": task}).code == "400/101"
+    assert job.ask("tasks.create", {"name": "x", "type": "training"}).code == FORBIDDEN
+    server.sweep(seconds=1)
+    assert job.ask("tasks.get_by_id", {"task": task}).code == "400/101"
+    server.sweep(seconds=LINGER.total_seconds())
+    assert job.ask("tasks.get_by_id", {"task": task}).code == "401/22"
+
+
+@pytest.mark.parametrize("end", ["reset", "sweep"])
 def test_credentials_of_an_ended_run_do_not_come_back_with_the_next(
     server: ServerCore, alice: Caller, end: str
 ) -> None:
@@ -345,8 +358,6 @@ def test_credentials_of_an_ended_run_do_not_come_back_with_the_next(
     alice("tasks.failed", task=task)
     if end == "sweep":
         server.sweep(seconds=LINGER.total_seconds() + 1)
-    elif end == "delete":
-        alice("tasks.delete", task=task, force=True)
     else:
         alice("tasks.reset", task=task)
     assert job.ask("tasks.get_all").code == "401/22"

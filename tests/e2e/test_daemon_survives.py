@@ -102,7 +102,7 @@ def test_runs_are_deleted_under_its_hands(site: Site, root: Path) -> None:
 
 @pytest.fixture
 def small_disk(root: Path) -> Iterator[Path]:
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "state", str(root)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m,mode=700", "state", str(root)], check=True)
     try:
         yield root
     finally:

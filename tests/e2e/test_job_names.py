@@ -79,6 +79,7 @@ def test_a_waiting_job_that_was_renamed_is_not_submitted_again(site: Site) -> No
     site.client.tasks.enqueue(task, waits)
     site.daemon("--queue", queue)
     [job] = wait_for("its job", lambda: site.jobs(task))
+    wait_for_passes(site, 2)  # from then on it is known
     rename(site, job, "a\nb")
     wait_for_passes(site, 2)
     assert site.jobs(task) == []

@@ -140,7 +140,8 @@ def test_a_git_host_that_is_away_delays_a_task_and_fails_none(site: Site) -> Non
         remote.unavailable = True
         waits = site.bare_task("", repository=f"{remote.url}/model", branch="main", entry_point="train.py")
         missing = site.bare_task("", repository=f"{site.folder}/nowhere", branch="main", entry_point="train.py")
-        site.daemon(CLEARML_AGENT_GIT_USER=remote.user, CLEARML_AGENT_GIT_PASS=remote.password)
+        host = {"CLEARML_AGENT_GIT_HOST": "127.0.0.1"}
+        site.daemon(CLEARML_AGENT_GIT_USER=remote.user, CLEARML_AGENT_GIT_PASS=remote.password, **host)
         assert site.wait_for_end(missing, 60) is TaskStatus.FAILED
         wait_for("two tries", lambda: len(remote.requests) > 1, 60)
         wait_for("the reason in its message", lambda: "503" in site.message(waits), 60)

@@ -40,7 +40,7 @@ def delete(request: DeleteRequest, call: Call) -> Answer:
     deleted_models = drop_models_of(call, request.task) if request.delete_output_models else 0
     entries.remove_everywhere(call.db, request.task)
     events.delete_for_task(call.db, request.task)
-    credentials.remove_of_task(call.db, request.task)
+    credentials.end_with_task(call.db, request.task, call.time)
     return {"deleted": bool(tasks.delete(call.db, request.task)), "deleted_models": deleted_models}
 
 

@@ -74,11 +74,16 @@ def remove_of_task(db: Session, task: str) -> int:
     return db.run("DELETE FROM credentials WHERE task = ?", (task,)) if task else 0
 
 
+def end_with_task(db: Session, task: str, time: str) -> None:
+    """The task is deleted: from now on its credentials count as made at ``time``."""
+    db.run("UPDATE credentials SET created = ? WHERE task = ? AND task != ''", (time, task))
+
+
 def remove_ended(db: Session, final: list[str], before: str) -> int:
-    """Those of tasks that are gone, or reached one of the ``final`` statuses before a time."""
+    """Those of tasks that were deleted, or reached one of the ``final`` statuses, before a time."""
     marks = ", ".join("?" * len(final))
     return db.run(
-        "DELETE FROM credentials WHERE task != '' AND NOT EXISTS (SELECT 1 FROM tasks WHERE tasks.id = credentials.task"
-        f" AND NOT (tasks.status IN ({marks}) AND tasks.status_changed < ?))",
-        (*final, before),
+        "DELETE FROM credentials WHERE task != '' AND created < ? AND NOT EXISTS (SELECT 1 FROM tasks"
+        f" WHERE tasks.id = credentials.task AND NOT (tasks.status IN ({marks}) AND tasks.status_changed < ?))",
+        (before, *final, before),
     )
