@@ -22,7 +22,6 @@ class Run:
     cwd: str
     python_path: str
     command: Sequence[str]
-    before: Sequence[str] | None = None
     exports: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -37,19 +36,17 @@ export PATH="$here/environment/bin:$PATH"
 export PYTHONPATH="$here/"{python_path}"${{PYTHONPATH:+:$PYTHONPATH}}"
 unset PYTHONHOME
 cd "$here/"{cwd} || exit
-{before}exec {command} "$@"
+exec {command} "$@"
 """
 
 
 def run_script(run: Run) -> str:
     exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in run.exports.items())
-    before = f"{shlex.join(run.before)} || exit\n" if run.before else ""
     return _RUN.format(
         title=_line(run.title),
         exports=exports,
         python_path=shlex.quote(run.python_path),
         cwd=shlex.quote(run.cwd),
-        before=before,
         command=shlex.join(run.command),
     )
 

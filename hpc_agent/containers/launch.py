@@ -40,7 +40,7 @@ _WATCH = """\
 @dataclass(frozen=True)
 class Launch:
     """``path_first``: folder put before the image's own PATH. ``python``: must start, else the image does not fit.
-    ``before``: a command to run first (a notebook's conversion). ``first``: the script is the container's process 1.
+    ``first``: the script is the container's process 1.
     ``home``: for images that say nothing about one. ``alive``: a pipe that the starting process holds open, for
     containers that would outlive it."""
 
@@ -50,7 +50,6 @@ class Launch:
     path_first: str = ""
     setup: Sequence[str] = ()
     python: str = ""
-    before: Sequence[str] | None = None
     first: bool = False
     home: str = "/tmp"  # noqa: S108
     alive: str = ""
@@ -80,8 +79,6 @@ def script(launch: Launch, image: str) -> str:
             "let the task use the image's own Python (hpc.container.python = image)"
         )
         lines.append(f"{shlex.quote(launch.python)} -I -S -c '' || {{ echo {words}; exit 126; }}")
-    if launch.before:
-        lines.append(f"{shlex.join(launch.before)} || exit 126")
     if not launch.first:
         return "\n".join([*lines, f"exec {shlex.join(launch.command)} </dev/null", ""])
     return "\n".join([*lines, f"set -- {shlex.join(launch.command)}", _FORWARD])

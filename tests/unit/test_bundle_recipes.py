@@ -44,12 +44,6 @@ def test_a_folder_runs_from_wherever_it_lies(tmp_path: Path, shell: str) -> None
     assert done.stderr == ""
 
 
-def test_what_comes_before_must_succeed(tmp_path: Path) -> None:
-    run = Run("t", "source", "source", ["echo", "ran"], before=["false"])
-    done = subprocess.run([folder(tmp_path, run) / "run"], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (1, "")
-
-
 @pytest.mark.parametrize("shell", SHELLS)
 def test_an_images_entry_asks_for_the_servers_only_if_nobody_says_otherwise(tmp_path: Path, shell: str) -> None:
     entry = Entry("t1", "img:1", "/opt/hpc-agent/source/r", True, ["-O"], {"CLEARML_API_HOST": "http://s:8008"})

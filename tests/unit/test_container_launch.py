@@ -71,11 +71,6 @@ def test_a_python_that_does_not_start_is_told_with_its_remedy(tmp_path: Path) ->
     assert "hpc.container.python = image" in out
 
 
-def test_a_command_before_the_process_must_succeed(tmp_path: Path) -> None:
-    assert run(tmp_path, Launch("/", ["echo", "ran"], before=["false"]))[0] == 126
-    assert run(tmp_path, Launch("/", ["echo", "ran"], before=["true"])) == (0, "ran\n")
-
-
 def test_home_only_where_the_image_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     launch = Launch("/", ["/bin/sh", "-c", "echo $HOME"], home="/hpc-agent/home")
     monkeypatch.setenv("HOME", "/root")
