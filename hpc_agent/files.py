@@ -70,7 +70,7 @@ def visible(path: Path) -> bool:
     """Whether ``path`` exists, asked in the way that NFS answers truly at once.
 
     A name that an NFS client once missed stays missing to ``exists`` for 30 s; listing the parent shows it at once
-    (performance.md section 3).
+    (docs/internals/performance.md#nfs-visibility).
     """
     try:
         with os.scandir(path.parent) as entries:

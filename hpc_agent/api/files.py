@@ -1,4 +1,7 @@
-"""The file server: one upload (wire.md 8.2). A file is never held in memory as a whole."""
+"""The file server: one upload. A file is never held in memory as a whole.
+
+See docs/internals/clearml-protocol.md#file-server.
+"""
 
 from __future__ import annotations
 

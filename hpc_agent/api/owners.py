@@ -1,4 +1,7 @@
-"""Tokens of tasks' owners, for administrators (``--use-owner-token``, wire.md 3.11)."""
+"""Tokens of tasks' owners, for administrators (``--use-owner-token``).
+
+See docs/internals/clearml-protocol.md#owner-tokens.
+"""
 
 from __future__ import annotations
 

@@ -96,7 +96,9 @@ class Queues:
         return None
 
     def remove_task(self, queue: QueueId, task: TaskId) -> bool:
-        """Take the task off the queue: True for exactly one of all that try (measured, design.md 2.2).
+        """Take the task off the queue: True for exactly one of all that try.
+
+        Measured: docs/internals/clearml-protocol.md#claim.
 
         Raises:
             ServerUnreachableError: no answer; ``uncertain`` says whether the removal may have happened.

@@ -1,4 +1,7 @@
-"""One conversation with a ClearML API server: login, token, envelope, retries (wire.md section 1)."""
+"""One conversation with a ClearML API server: login, token, envelope, retries.
+
+See docs/internals/clearml-protocol.md#login.
+"""
 
 from __future__ import annotations
 

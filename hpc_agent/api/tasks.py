@@ -49,7 +49,7 @@ class Glimpse:
 
     @property
     def abort_requested(self) -> bool:
-        """``tasks.stop`` on a live task says so in its status message (wire.md 3.8)."""
+        """``tasks.stop`` on a live task says so in its status message (docs/internals/clearml-protocol.md#abort)."""
         return self.status is TaskStatus.IN_PROGRESS and "stopping" in self.message.lower()
 
     @property
@@ -59,7 +59,10 @@ class Glimpse:
 
     @property
     def abort_callback_seconds(self) -> float:
-        """What the task asks for between an abort and its end; 0 without an abort callback (wire.md 3.8)."""
+        """What the task asks for between an abort and its end; 0 without an abort callback.
+
+        See docs/internals/clearml-protocol.md#abort-callback.
+        """
         if self.abort_callback_done:
             return 0.0
         timeout = _number(self.runtime.get(ABORT_TIMEOUT))
@@ -112,7 +115,7 @@ class Tasks:
         return task_from_wire(self._session.call("tasks.get_by_id", {"task": task}, budget=budget).get("task"))
 
     def resolve(self, id_or_name: str) -> TaskId:
-        """The task of that id, or of exactly that name (wire.md 2.3: 30 or more hex digits are an id).
+        """The task of that id, or of exactly that name (docs/internals/clearml-protocol.md#task-ids-and-names).
 
         Raises:
             InputError: no task, or several, have that name.

@@ -34,7 +34,7 @@ class Workers:
         stats: Mapping[str, Any] | None = None,
         tags: Sequence[str] = (),
     ) -> None:
-        """A status report; ``stats`` are the machine_stats of wire.md 3.10."""
+        """A status report; ``stats`` are the machine_stats of docs/internals/clearml-protocol.md#status-reports."""
         payload: dict[str, Any] = {
             "worker": worker,
             "timestamp": int(self._clock.now().timestamp()) * 1000,
@@ -54,7 +54,7 @@ class Workers:
         try:
             answer = self._session.call("workers.get_runtime_properties", {"worker": worker}, budget=ONCE)
         except ApiError as error:
-            # 404: an unknown action (wire.md 1.10). It stays so.
+            # 404: an unknown action (docs/internals/clearml-protocol.md#error-codes). It stays so.
             self._no_properties = error.code == 404
             if error.code in (400, 404):
                 return {}

@@ -1,4 +1,6 @@
-"""The sections ``environment`` and ``files`` of clearml.conf: variables to export and files to write (wire.md 2.1).
+"""The sections ``environment`` and ``files`` of clearml.conf: variables to export and files to write.
+
+See docs/internals/clearml-protocol.md#configuration-files.
 
 A daemon's jobs read the daemon's configuration, so both hold on the nodes too.
 """

@@ -1,4 +1,7 @@
-"""Where each setting lives in clearml.conf, and which environment variables stand for which key (wire.md 2.2, 2.3)."""
+"""Where each setting lives in clearml.conf, and which environment variables stand for which key.
+
+See docs/internals/clearml-protocol.md#configuration-variables.
+"""
 
 from __future__ import annotations
 

@@ -14,7 +14,9 @@ from hpc_agent.errors import ConfigError
 
 
 def completed(api: ApiSettings, origins: Mapping[str, str]) -> ApiSettings:
-    """Web and file server next to the API server, as ClearML's own clients guess them (wire.md 2.1).
+    """Web and file server next to the API server, as ClearML's own clients guess them.
+
+    See docs/internals/clearml-protocol.md#server-addresses.
 
     Raises:
         ConfigError: an address is no URL, or the CA bundle is not there.

@@ -64,8 +64,11 @@ class Name:
 
 
 def name(terms: Terms, base: str, *, given: bool, visible: Sequence[str] | None, cluster: str) -> Name:
-    """The id of a daemon with these flags (wire.md 3.3). ``base``: a worker id that was ``given``, else the machine's
-    name. ``visible``: the GPUs that a variable leaves it, where --gpus says nothing; None: nobody says."""
+    """The id of a daemon with these flags (docs/internals/clearml-protocol.md#worker-ids).
+
+    ``base``: a worker id that was ``given``, else the machine's name. ``visible``: the GPUs that a variable leaves it,
+    where --gpus says nothing; None: nobody says.
+    """
     if given:
         return Name(base, numbered=False)
     if terms.slurm:

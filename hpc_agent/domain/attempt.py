@@ -1,4 +1,4 @@
-"""An attempt: one queue entry's way through one cluster, named without any database (design.md 2.3)."""
+"""An attempt: one queue entry's way through one cluster, named without any database (docs/architecture.md#attempts)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """What is due for one attempt: facts and time in, actions out. Pure; ``daemon`` gathers the facts and acts.
 
-The table of design.md section 3. Absence of a fact is never taken for its opposite: what is uncertain waits, is looked
-up again, or is protected by the claim (``queues.remove_task`` has exactly one winner).
+The table of docs/architecture.md#decisions. Absence of a fact is never taken for its opposite: what is uncertain waits,
+is looked up again, or is protected by the claim (``queues.remove_task`` has exactly one winner).
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Why the scheduler tells a job to end: asked of the scheduler, never guessed from the signal (docs/slurm.md)."""
+"""Why the scheduler tells a job to end: asked of the scheduler, never guessed from the signal.
+
+See docs/internals/slurm.md#signals.
+"""
 
 from __future__ import annotations
 

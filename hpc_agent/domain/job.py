@@ -33,12 +33,15 @@ class JobState(Enum):
 
     @property
     def is_final(self) -> bool:
-        """Whether a record with this state ends the job for good, requeues aside (docs/slurm.md)."""
+        """Whether a record with this state ends the job for good, requeues aside.
+
+        See docs/internals/slurm.md#job-states.
+        """
         return self in _FINAL
 
     @property
     def may_be_requeued(self) -> bool:
-        """Final only once the record stays unchanged while the job stays away (docs/slurm.md)."""
+        """Final only once the record stays unchanged while the job stays away (docs/internals/slurm.md#job-states)."""
         return self in _MAY_COME_BACK
 
 
@@ -189,7 +192,10 @@ class Doubt(Enum):
 
 @dataclass(frozen=True)
 class Uncertain:
-    """Anything else. The job may exist: look it up by name, never submit again blindly (docs/slurm.md)."""
+    """Anything else. The job may exist: look it up by name, never submit again blindly.
+
+    See docs/internals/slurm.md#submission.
+    """
 
     message: str
     doubt: Doubt = Doubt.NO_ANSWER

@@ -1,4 +1,4 @@
-"""ClearML's task statuses and which may follow which (wire.md 8.4, measured on the reference server)."""
+"""ClearML's task statuses and which may follow which (docs/internals/clearml-protocol.md#status-transitions)."""
 
 from __future__ import annotations
 

@@ -11,7 +11,10 @@ from hpc_agent.domain.status import TaskStatus
 
 @dataclass(frozen=True)
 class Requirements:
-    """Package lists of a task; None means the key is absent (which is not the same as an empty list: wire.md 4.9)."""
+    """Package lists of a task; None means the key is absent, which is not the same as an empty list.
+
+    See docs/internals/clearml-protocol.md#requirements.
+    """
 
     pip: tuple[str, ...] | None = None
     conda: tuple[str, ...] | None = None
@@ -20,7 +23,10 @@ class Requirements:
 
 @dataclass(frozen=True)
 class Script:
-    """``diff`` is a patch, or the text of the script itself when there is nothing to patch (wire.md 4.6)."""
+    """``diff`` is a patch, or the text of the script itself when there is nothing to patch.
+
+    See docs/internals/clearml-protocol.md#uncommitted-changes.
+    """
 
     repository: str = ""
     branch: str = ""

@@ -1,4 +1,7 @@
-"""Where a task's code is, and the ``script`` section that follows from it (wire.md 7.3). Pure."""
+"""Where a task's code is, and the ``script`` section that follows from it. Pure.
+
+See docs/internals/clearml-protocol.md#drafts.
+"""
 
 from __future__ import annotations
 

@@ -25,7 +25,10 @@ else:
     from backports import zstd
 
 BLOCK = 1 << 20
-"""An NFS server answers 137 requests of this size for 140 MB, but 963 of 128 KiB (performance.md section 3)."""
+"""An NFS server answers 137 requests of this size for 140 MB, but 963 of 128 KiB.
+
+See docs/internals/performance.md#shared-file-systems.
+"""
 _PIECE = 1 << 18
 """Bytes handed to tar at a time: small enough for it to work while the next piece is made."""
 _LEVEL = 3

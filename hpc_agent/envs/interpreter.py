@@ -70,7 +70,9 @@ class Site:
 
 
 def find(requested: str, packages: PackageSettings, progress: Callable[[str], None]) -> Interpreter:
-    """The interpreter for a request such as ``3.11``; the settings' own beats it (wire.md 4.7).
+    """The interpreter for a request such as ``3.11``; the settings' own beats it.
+
+    See docs/internals/clearml-protocol.md#interpreter.
 
     Raises:
         EnvironmentBuildError: no interpreter can be run.

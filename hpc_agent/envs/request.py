@@ -109,7 +109,9 @@ def request_for_file(text: str, files: RequirementFiles = _NO_FILES, *, python: 
 
 
 def _listed(script: Script, files: RequirementFiles, packages: PackageSettings) -> Sequence[str] | None:
-    """The task's own list, if one counts: wire.md 4.9. One that is there but empty asks for nothing, and means it.
+    """The task's own list, if one counts (docs/internals/clearml-protocol.md#requirements).
+
+    One that is there but empty asks for nothing, and means it.
 
     Where a site says poetry, a repository's project counts before any list, as with the reference.
     """
@@ -162,7 +164,10 @@ def _implied(script: Script) -> Sequence[str]:
 
 
 def _requested_python(script: Script, packages: PackageSettings) -> str:
-    """``python3.11`` and ``/usr/bin/python3.11`` ask for 3.11; ``python3`` asks for nothing (wire.md 4.7)."""
+    """``python3.11`` and ``/usr/bin/python3.11`` ask for 3.11; ``python3`` asks for nothing.
+
+    See docs/internals/clearml-protocol.md#interpreter.
+    """
     if packages.ignore_requested_python_version:
         return ""
     match = _PYTHON.match(posixpath.basename(script.binary.strip()))

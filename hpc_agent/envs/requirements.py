@@ -21,7 +21,10 @@ from hpc_agent.redact import without_credentials, without_user_info
 
 _LOCAL = re.compile(r"^(?:\.{1,2}(?:/|\[|$)|file:(?!/)|[^\s@:/]+/)")
 _COLLAPSED = ("clearml", "trains", "nbconvert", "ipython")
-"""Injected by SDKs and agents beside the user's own line: the last one counts (wire.md 4.9)."""
+"""Injected by SDKs and agents beside the user's own line: the last one counts.
+
+See docs/internals/clearml-protocol.md#requirements.
+"""
 
 
 class ResolutionError(EnvironmentBuildError):

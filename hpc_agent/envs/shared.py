@@ -57,7 +57,8 @@ class SharedCache:
             CorruptFileError: it is there but cannot be understood.
             OSError: it may not be read.
         """
-        # Listed, not looked for: a name that was missed once stays missing for 30 s (performance.md section 3).
+        # Listed, not looked for: a name that was missed once stays missing for 30 s
+        # (docs/internals/performance.md#nfs-visibility).
         if not files.visible(self.envs / key):
             return None
         return files.read_record(self.envs / key / _MANIFEST, Manifest)

@@ -53,7 +53,10 @@ class _Said(msgspec.Struct):
 
 @dataclass(frozen=True)
 class BuildScript:
-    """``agent.custom_build_script`` (wire.md 4.8). ``task`` is the server's own object."""
+    """``agent.custom_build_script``. ``task`` is the server's own object.
+
+    See docs/internals/clearml-protocol.md#custom-build-script.
+    """
 
     setting: str
     task: Mapping[str, Any]

@@ -1,4 +1,4 @@
-"""Taking a task: exactly one of all that try may run it (design.md 2.2)."""
+"""Taking a task: exactly one of all that try may run it (docs/architecture.md#claim)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The environment variables of the user's process (wire.md 4.12). Pure."""
+"""The environment variables of the user's process (docs/internals/clearml-protocol.md#process-environment). Pure."""
 
 from __future__ import annotations
 

@@ -55,7 +55,10 @@ class Recorder:
 
 
 def _requirements(task: Task, packages: Sequence[str]) -> dict[str, str]:
-    """The frozen list as ``pip``, what was asked for as ``org_pip``, kept from the first run on (wire.md 4.9)."""
+    """The frozen list as ``pip``, what was asked for as ``org_pip``, kept from the first run on.
+
+    See docs/internals/clearml-protocol.md#requirements.
+    """
     asked = task.script.requirements
     frozen = {"pip": "\n".join(packages)}
     original = asked.org_pip if asked.org_pip is not None else asked.pip

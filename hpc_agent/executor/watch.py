@@ -145,7 +145,10 @@ class Watch:
             self._end(Why.TAKEN_BACK, f"its status is {seen.status.value}")
 
     def _abort(self, seen: Glimpse) -> None:
-        """The task may have an abort callback of its own (wire.md 3.8): it is given the time that it asked for."""
+        """The task may have an abort callback of its own: it is given the time that it asked for.
+
+        See docs/internals/clearml-protocol.md#abort-callback.
+        """
         seconds = min(seen.abort_callback_seconds, self._callback_limit)
         if self._stop.why is Why.ABORT:
             if seen.abort_callback_done:

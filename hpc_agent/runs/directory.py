@@ -227,7 +227,10 @@ class RunDirectory:
         return True
 
     def names(self) -> frozenset[str]:
-        """The files that are here, asked in the way that NFS answers truly at once (performance.md section 3)."""
+        """The files that are here, asked in the way that NFS answers truly at once.
+
+        See docs/internals/performance.md#nfs-visibility.
+        """
         try:
             return frozenset(entry.name for entry in self.path.iterdir())
         except FileNotFoundError:

@@ -10,7 +10,8 @@ from hpc_agent.redact import is_secret
 from hpc_agent.secret_values import holds_credential
 
 _SITE = re.compile(
-    # They change what Slurm's commands do or print, or belong to the job or session that we run in (docs/slurm.md).
+    # They change what Slurm's commands do or print, or belong to the job or session that we run in
+    # (docs/internals/slurm.md#command-environment).
     r"^(SLURM_(?!CONF$)|SBATCH_|SALLOC_|SRUN_|SQUEUE_|SACCT_|SCANCEL_|SINFO_|SCONTROL_|PMIX?_|XDG_|DBUS_)"
 )
 

@@ -1,7 +1,7 @@
 """Slurm's commands as argument lists, and what they print as types. Pure; ``slurm_driver`` runs them.
 
-Checked on Slurm 20.11, 22.05, 24.11 and 26.05 (docs/slurm.md). Text, not JSON: squeue ignores filters with ``--json``
-until 24.05, and it is a hundred times longer.
+Checked on Slurm 20.11, 22.05, 24.11 and 26.05 (docs/internals/slurm.md#versions). Text, not JSON:
+squeue ignores filters with ``--json`` until 24.05, and it is a hundred times longer (docs/internals/slurm.md#answers).
 
 A cell that cannot be read is unknown (None, empty, ``JobState.UNKNOWN``), and costs nothing but itself.
 """

@@ -26,7 +26,10 @@ Ids = Annotated[list[Annotated[str, msgspec.Meta(max_length=256)]], msgspec.Meta
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """Base of all requests. Unknown fields are ignored, null ones are removed before (wire.md 1.2)."""
+    """Base of all requests. Unknown fields are ignored, null ones are removed before.
+
+    See docs/internals/clearml-protocol.md#method-and-body.
+    """
 
 
 Batch = list[Json]

@@ -25,7 +25,7 @@ from hpc_agent.server.uploads import Receiver, Uploads
 from hpc_agent.wire.errors import BODY_TOO_LARGE, COMPRESSED_BODY
 
 LARGEST_BODY = 32 * 1024 * 1024
-"""Twice what clients send at most (wire.md 1.2)."""
+"""Twice what clients send at most (docs/internals/clearml-protocol.md#method-and-body)."""
 _DRAINED = 4 * LARGEST_BODY
 
 _FILE_HEADERS = {
@@ -37,7 +37,7 @@ _FILE_HEADERS = {
 
 _TASK_LINKS = tuple(
     f"/{section}/{{project}}/{{kind}}/{{task}}{tab}"
-    # The links that clients print (wire.md 7.2); whatever tab they name, it is the same page.
+    # The links that clients print (docs/internals/clearml-protocol.md#links): every tab is the same page.
     for section in ("projects", "pipelines", "datasets/simple")
     for tab in ("", "/{tab:path}")
 )

@@ -1,4 +1,7 @@
-"""From a request to an answer: who calls, which action, one transaction, the envelope (wire.md 1.1, 1.6)."""
+"""From a request to an answer: who calls, which action, one transaction, the envelope.
+
+See docs/internals/clearml-protocol.md#envelope.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""``get_all`` of every service: filters, order, pages and projections (wire.md 8.2), from a free-form request."""
+"""``get_all`` of every service: filters, order, pages and projections, from a free-form request.
+
+See docs/internals/clearml-protocol.md#lists.
+"""
 
 from __future__ import annotations
 

@@ -121,7 +121,8 @@ def _configuration(app: object) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
-        # The SDK forks with its connections open: kept ones get mixed up and hang (wire.md 1.9).
+        # The SDK forks with its connections open: kept ones get mixed up and hang
+        # (docs/internals/clearml-protocol.md#connections).
         headers=[("Connection", "close"), ("X-Content-Type-Options", "nosniff")],
         h11_max_incomplete_event_size=_LONGEST_HEAD,
         timeout_graceful_shutdown=5,

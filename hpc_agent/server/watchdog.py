@@ -1,4 +1,7 @@
-"""What happens without anybody calling: silent tasks are stopped, silent workers forgotten (wire.md 8.5)."""
+"""What happens without anybody calling: silent tasks are stopped, silent workers forgotten.
+
+See docs/internals/clearml-protocol.md#watchdog.
+"""
 
 from __future__ import annotations
 

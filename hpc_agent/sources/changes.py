@@ -1,4 +1,7 @@
-"""``script.diff``: uncommitted changes to a commit, or the whole text of a script (wire.md 4.6)."""
+"""``script.diff``: uncommitted changes to a commit, or the whole text of a script.
+
+See docs/internals/clearml-protocol.md#uncommitted-changes.
+"""
 
 from __future__ import annotations
 

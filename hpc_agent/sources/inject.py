@@ -1,6 +1,6 @@
-"""The init call that connects a script without one to its task (wire.md 7.4): as text, or as lines of a patch.
+"""The init call that connects a script without one to its task: as text, or as lines of a patch.
 
-Pure. The patch has no context lines, as agents expect.
+Pure. The patch has no context lines, as agents expect (docs/internals/clearml-protocol.md#init-call).
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Where a task's files lie and what runs, from its script section alone. Pure; wire.md 4.5, 4.6."""
+"""Where a task's files lie and what runs, from its script section alone. Pure.
+
+See docs/internals/clearml-protocol.md#script-section and docs/internals/clearml-protocol.md#uncommitted-changes.
+"""
 
 from __future__ import annotations
 

@@ -50,7 +50,9 @@ class Revision:
 
 
 def wanted(script: Script) -> Revision:
-    """Commit beats tag beats branch; without any, master or main, or what the remote has checked out (wire.md 4.5).
+    """Commit beats tag beats branch; without any, master or main, or what the remote has checked out.
+
+    See docs/internals/clearml-protocol.md#script-section.
 
     Raises:
         SourceError: a name that git does not allow, or that it could take for an option.

@@ -1,6 +1,7 @@
 """Where a repository is fetched from: the address a task names, rewritten as configured, its credentials set apart.
 
-Pure. The rules are those of wire.md 4.6. An address never keeps a password: git gets it another way (``git.py``).
+Pure. The rules are those of docs/internals/clearml-protocol.md#repository-addresses. An address never keeps a password:
+git gets it another way (``git.py``).
 """
 
 from __future__ import annotations

@@ -150,7 +150,9 @@ def _finish(script: Script, staged: StagedSource, layout: Plan, root: Path, note
 
 
 def _write_script(text: str, file: Path, shown: str) -> tuple[str, ...]:
-    """Write a task's own text, unless the commit has the file: then that stays (wire.md 4.6), and a note says so.
+    """Write a task's own text, unless the commit has the file: then that stays, and a note says so.
+
+    See docs/internals/clearml-protocol.md#uncommitted-changes.
 
     Raises:
         SourceError: the commit has the file, and the text is no script either: changes that nobody can apply.

@@ -66,7 +66,9 @@ class Workspace:
         return (self.cwd / self.entry.text).parent if self.entry.names_file else self.cwd
 
     def command(self, python: Path, environ: Mapping[str, str], *, options: Sequence[str] = ()) -> list[str]:
-        """The argument list of the task's process, to be run in ``cwd`` (wire.md 4.12).
+        """The argument list of the task's process, to be run in ``cwd``.
+
+        See docs/internals/clearml-protocol.md#process-environment.
 
         ``environ`` is the process's environment: ``$NAME`` in a module's arguments stands for its values.
         ``options``: further options of the interpreter, e.g. ``-O``.
@@ -91,7 +93,10 @@ def expand(text: str, environ: Mapping[str, str]) -> str:
 
 
 def entry_of(script: Script) -> Entry:
-    """What ``script`` asks to run, its kind told by the entry point and the binary (wire.md 4.7, 4.12)."""
+    """What ``script`` asks to run, its kind told by the entry point and the binary.
+
+    See docs/internals/clearml-protocol.md#script-section.
+    """
     text = script.entry_point.strip()
     binary = script.binary.strip()
     name = os.path.basename(binary)  # noqa: PTH119 (a word, not a path of this machine)

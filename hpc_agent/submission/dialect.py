@@ -1,4 +1,7 @@
-"""GPU and memory requests in a site's own flags: some forbid one spelling, some demand it (docs/slurm.md)."""
+"""GPU and memory requests in a site's own flags: some forbid one spelling, some demand it.
+
+See docs/internals/slurm.md#site-dialects.
+"""
 
 from __future__ import annotations
 

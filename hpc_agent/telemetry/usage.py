@@ -1,4 +1,7 @@
-"""CPU, memory, disk, network and GPU use of this machine, as ClearML's ``machine_stats`` (wire.md 3.10)."""
+"""CPU, memory, disk, network and GPU use of this machine, as ClearML's ``machine_stats``.
+
+See docs/internals/clearml-protocol.md#status-reports.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``domain.draft.Draft`` → the fields of ``tasks.create`` (wire.md 7.2, 8.3)."""
+"""``domain.draft.Draft`` → the fields of ``tasks.create`` (docs/internals/clearml-protocol.md#task-object)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The envelope around every answer of a ClearML server (wire.md 1.6)."""
+"""The envelope around every answer of a ClearML server (docs/internals/clearml-protocol.md#envelope)."""
 
 from __future__ import annotations
 

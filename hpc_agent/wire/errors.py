@@ -1,4 +1,7 @@
-"""The errors a ClearML server answers with, by their numbers (wire.md 1.10). Shared by the client and our server."""
+"""The errors a ClearML server answers with, by their numbers. Shared by the client and our server.
+
+See docs/internals/clearml-protocol.md#error-codes.
+"""
 
 from __future__ import annotations
 

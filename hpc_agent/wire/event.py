@@ -1,4 +1,4 @@
-"""Console output as ClearML's ``log`` events (wire.md 3.7)."""
+"""Console output as ClearML's ``log`` events (docs/internals/clearml-protocol.md#log-events)."""
 
 from __future__ import annotations
 

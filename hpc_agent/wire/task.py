@@ -1,4 +1,7 @@
-"""ClearML's task object (wire.md 8.3) → ``domain.task.Task``. The only place that knows its field names."""
+"""ClearML's task object → ``domain.task.Task``. The only place that knows its field names.
+
+See docs/internals/clearml-protocol.md#task-object.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ RUN_STAMP = "_hpc_agent_run"
 ABORT_TIMEOUT = "_abort_callback_timeout"
 ABORT_POLL = "_abort_poll_freq"
 ABORT_DONE = "_abort_callback_completed"
-"""Runtime properties with which the SDK asks for time after an abort (wire.md 3.8)."""
+"""Runtime properties with which the SDK asks for time after an abort.
+
+See docs/internals/clearml-protocol.md#abort-callback.
+"""
 
 
 class _Script(msgspec.Struct):

@@ -1,4 +1,4 @@
-"""Console, scalars, plots and images on the embedded server (wire.md 8.2)."""
+"""Console, scalars, plots and images on the embedded server (docs/internals/clearml-protocol.md#event-types)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The outer shape of the API: login, envelope, inputs, refusals (wire.md section 1)."""
+"""The outer shape of the API: login, envelope, inputs, refusals (docs/internals/clearml-protocol.md#envelope)."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_bodies_have_a_limit(api):
 
 @pytest.mark.parametrize("path", ["/auth.login", "/files/", "/", "/nothing", "/tasks.get_all"])
 def test_every_answer_closes_its_connection(api, path):
-    # Kept connections hang the SDK's forked reporter (wire.md 1.9).
+    # Kept connections hang the SDK's forked reporter (docs/internals/clearml-protocol.md#connections).
     assert api.raw(path).headers["connection"] == "close"
 
 

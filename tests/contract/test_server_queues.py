@@ -1,4 +1,7 @@
-"""Queues and workers. The whole design rests on ``queues.remove_task`` having one winner (design.md 2.2)."""
+"""Queues and workers. The whole design rests on ``queues.remove_task`` having one winner.
+
+See docs/internals/clearml-protocol.md#claim.
+"""
 
 from __future__ import annotations
 
@@ -111,7 +114,7 @@ def test_dequeue_with_a_new_status_is_how_the_reference_agent_claims(api, queue,
     assert api.status(popped) == "queued"
     assert api("tasks.dequeue", task=popped, new_status="in_progress")["updated"] == 1
     assert api.status(popped) == "in_progress"
-    # No fence: the reference server lets a running task through again (wire.md 4.3).
+    # No fence: the reference server lets a running task through again (docs/internals/clearml-protocol.md#dequeue).
     assert api("tasks.dequeue", task=popped, new_status="in_progress")["updated"] == 1
     api("tasks.completed", task=popped)
     assert api("tasks.dequeue", task=popped, new_status="in_progress")["updated"] == 0

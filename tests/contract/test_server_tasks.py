@@ -1,4 +1,4 @@
-"""Tasks on the embedded server: statuses, content, lists (wire.md 8.2 to 8.4)."""
+"""Tasks on the embedded server: statuses, content, lists (docs/internals/clearml-protocol.md#task-object)."""
 
 from __future__ import annotations
 

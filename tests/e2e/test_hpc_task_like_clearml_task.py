@@ -151,7 +151,10 @@ def bench(clearml_server: Any, peers: Path, tmp_path_factory: pytest.TempPathFac
 
 
 def flat(value: Any, path: str = "") -> dict[str, Any]:
-    """Dotted field → value; absent, null and empty are the same to every reader of a task (wire.md 1.2)."""
+    """Dotted field → value; absent, null and empty are the same to every reader of a task.
+
+    See docs/internals/clearml-protocol.md#method-and-body.
+    """
     if isinstance(value, dict):
         return {
             k: v for name, inner in value.items() for k, v in flat(inner, f"{path}.{name}" if path else name).items()

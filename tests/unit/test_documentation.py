@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 import pytest
 from click.testing import CliRunner
+from document_links import anchors, citations, texts, wrong
 
 from hpc_agent.cli.main import COMMANDS, group
 from hpc_agent.submission.render import own_templates
@@ -54,10 +55,39 @@ def test_the_settings_page_is_up_to_date_and_complete() -> None:
     assert empty == []
 
 
-def test_the_files_that_the_readme_links_to_exist() -> None:
-    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", README)
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+def test_every_document_and_heading_that_is_cited_is_in_the_repository() -> None:
+    found = [citation for file in texts(ROOT) for citation in citations(file, (ROOT / file).read_text("utf-8"))]
+    assert {citation.file.parts[0] for citation in found} >= {"README.md", "docs", "hpc_agent", "scripts", "tests"}
+    assert [reason for citation in found if (reason := wrong(ROOT, citation))] == []
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("hpc_agent/lease.py", "a fact (nowhere" + ".md 1.2)"),
+        ("hpc_agent/lease.py", "See docs/slurm" + ".md#nowhere."),
+        ("hpc_agent/lease.py", 'DOCS / "nowhere' + '.md"'),
+        ("docs/slurm.md", "[a page](README" + ".md#nowhere)"),
+        ("docs/slurm.md", "[another](../docs/nowhere" + ".md)"),
+        ("docs/slurm.md", "[a heading](#nowhere)"),
+        ("docs/slurm.md", "[no page](../scripts/nowhere)"),
+    ],
+)
+def test_a_citation_that_leads_nowhere_is_found(file: str, text: str) -> None:
+    assert [wrong(ROOT, citation) for citation in citations(Path(file), text)] != [""]
+    assert list(citations(Path(file), text)) != []
+
+
+def test_a_heading_has_the_anchor_that_web_pages_give_it() -> None:
+    page = "# ClearML's `protocol`\n## Job ids\n```\n# no heading\n```\n### [a](b) — c\n"
+    assert anchors(page) == {"clearmls-protocol", "job-ids", "a--c"}
+
+
+def test_the_glossary_is_sorted_and_defines_each_term_once() -> None:
+    rows = re.findall(r"^\| (.+?) \| (.+) \|$", (ROOT / "docs" / "glossary.md").read_text(), re.MULTILINE)
+    terms = [term for term, _ in rows if term not in ("term", "---")]
+    assert len(terms) >= 40
+    assert terms == sorted(set(terms), key=str.lower)
 
 
 def test_every_block_and_template_is_described() -> None:

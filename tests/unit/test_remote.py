@@ -1,4 +1,7 @@
-"""From a task's ``script.repository`` to what git is asked for (wire.md 4.6)."""
+"""From a task's ``script.repository`` to what git is asked for.
+
+See docs/internals/clearml-protocol.md#repository-addresses.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Requirement lines of every spelling, and which list of a task counts (wire.md 4.9)."""
+"""Requirement lines of every spelling, and which list of a task counts.
+
+See docs/internals/clearml-protocol.md#requirements.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Where a task's files go and what is run, from its script section alone (wire.md 4.5, 4.6, 4.12)."""
+"""Where a task's files go and what is run, from its script section alone.
+
+See docs/internals/clearml-protocol.md#script-section.
+"""
 
 from __future__ import annotations
 

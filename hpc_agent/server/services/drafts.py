@@ -12,7 +12,10 @@ from hpc_agent.server.store.documents import Document, projects, tasks
 
 
 def insert_task(call: Call, **fields: Any) -> str:
-    """Add a draft with every field that clients expect to find (wire.md 8.3); returns its id."""
+    """Add a draft with every field that clients expect to find; returns its id.
+
+    See docs/internals/clearml-protocol.md#task-object.
+    """
     if not str(fields["name"]).strip():
         raise invalid("a task needs a name")
     task: Document = {

@@ -1,4 +1,7 @@
-"""Events in: console, scalars, plots, images. One bad event costs itself, not its batch (wire.md 8.2)."""
+"""Events in: console, scalars, plots, images. One bad event costs itself, not its batch.
+
+See docs/internals/clearml-protocol.md#event-types.
+"""
 
 from __future__ import annotations
 

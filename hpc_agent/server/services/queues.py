@@ -1,4 +1,7 @@
-"""Queues. ``remove_task`` is the compare-and-set that a job claims its task with (design.md 2.2)."""
+"""Queues. ``remove_task`` is the compare-and-set that a job claims its task with.
+
+See docs/internals/clearml-protocol.md#claim.
+"""
 
 from __future__ import annotations
 

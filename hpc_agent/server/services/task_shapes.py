@@ -1,4 +1,7 @@
-"""Parameters and configuration as tasks hold them: each item knows its own name and section (wire.md 8.3)."""
+"""Parameters and configuration as tasks hold them: each item knows its own name and section.
+
+See docs/internals/clearml-protocol.md#task-object.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A task's way through its statuses (wire.md 8.4) and queues."""
+"""A task's way through its statuses (docs/internals/clearml-protocol.md#status-transitions) and queues."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DEVELOPMENT = "development"
 _LIVE = timedelta(seconds=600)
 """A task whose worker was silent for longer is stopped at once, not asked to stop."""
 STOPPING = "stopping"
-"""The status message by which a worker sees that it must stop (wire.md 3.8)."""
+"""The status message by which a worker sees that it must stop (docs/internals/clearml-protocol.md#abort)."""
 
 
 class StatusRequest(Request, frozen=True):
@@ -205,7 +205,7 @@ def dequeue(request: DequeueRequest, call: Call) -> Answer:
     """Out of the queue and back to what it was, or to ``new_status``.
 
     A task that is neither queued nor (with ``new_status``) running is left alone and answered ``updated: 0``, as is one
-    that does not exist (wire.md 4.3).
+    that does not exist (docs/internals/clearml-protocol.md#dequeue).
     """
     removed = entries.remove_everywhere(call.db, request.task)
     task = tasks.get(call.db, request.task, ("status", "enqueue_status"))

@@ -104,7 +104,10 @@ def create(request: CreateRequest, call: Call) -> Answer:
 
 @service.action(EditRequest, Access.WRITE)
 def edit(request: EditRequest, call: Call) -> Answer:
-    """Top-level fields are replaced as a whole: clients read first and send everything back (wire.md 8.2)."""
+    """Top-level fields are replaced as a whole: clients read first and send everything back.
+
+    See docs/internals/clearml-protocol.md#edits.
+    """
     task = existing_task(call, request.task, ("status", "execution", "output"))
     _refuse_running(task, request.force)
     changes = {**_content(request, call), **given(request, ("name", "type"))}

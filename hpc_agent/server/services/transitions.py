@@ -1,4 +1,7 @@
-"""Changes of a task's status (wire.md 8.4), in the transaction of the call."""
+"""Changes of a task's status, in the transaction of the call.
+
+See docs/internals/clearml-protocol.md#status-transitions.
+"""
 
 from __future__ import annotations
 

@@ -162,5 +162,8 @@ def _create_table(connection: sqlite3.Connection, table: Table) -> None:
 
 
 def _matches(pattern: str, text: object) -> bool:
-    """SQL's ``text REGEXP pattern``: ClearML's patterns are unanchored and ignore case (wire.md 8.2)."""
+    """SQL's ``text REGEXP pattern``: ClearML's patterns are unanchored and ignore case.
+
+    See docs/internals/clearml-protocol.md#lists.
+    """
     return text is not None and search(pattern, str(text))
