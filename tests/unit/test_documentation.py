@@ -12,11 +12,14 @@ import pytest
 from click.testing import CliRunner
 from document_links import anchors, citations, texts, wrong
 
+from hpc_agent import __version__
 from hpc_agent.cli.main import COMMANDS, group
 from hpc_agent.submission.render import own_templates
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+COMMANDS_PAGE = (ROOT / "docs" / "commands.md").read_text()
+RECIPES = (ROOT / "CONTRIBUTING.md").read_text()
 
 
 def commands() -> list[tuple[str, click.Command]]:
@@ -26,10 +29,10 @@ def commands() -> list[tuple[str, click.Command]]:
 
 
 @pytest.mark.parametrize("name", list(COMMANDS))
-def test_every_command_has_help_and_stands_in_the_readme(name: str) -> None:
+def test_every_command_has_help_and_a_row_in_the_reference(name: str) -> None:
     done = CliRunner().invoke(group, [name, "--help"])
     assert done.exit_code == 0, done.output
-    assert f"hpc-agent {name}" in README
+    assert f"| `hpc-agent {name}" in COMMANDS_PAGE
 
 
 def test_every_option_of_every_command_has_help() -> None:
@@ -83,11 +86,41 @@ def test_a_heading_has_the_anchor_that_web_pages_give_it() -> None:
     assert anchors(page) == {"clearmls-protocol", "job-ids", "a--c"}
 
 
+def test_the_readme_fits_on_two_screens_and_shows_the_two_commands() -> None:
+    assert len(README.splitlines()) <= 130
+    assert "scripts/demo\n" in README and "hpc-agent daemon --queue" in README
+
+
+def test_the_index_lists_every_page() -> None:
+    index = (ROOT / "docs" / "README.md").read_text()
+    pages = {path.relative_to(ROOT / "docs").as_posix() for path in (ROOT / "docs").rglob("*.md")} - {"README.md"}
+    assert {page for page in pages if f"]({page}" not in index} == set()
+
+
+def test_the_recipes_name_files_that_are_there() -> None:
+    named = set(re.findall(r"`?\b((?:hpc_agent|tests|scripts|sbatch_templates|docs|\.github)/[\w./-]+)", RECIPES))
+    assert len(named) > 30
+    assert [name for name in sorted(named) if not (ROOT / name).exists() and "NAME" not in name] == []
+
+
+def test_every_recipe_has_a_command_that_says_done() -> None:
+    recipes = re.split(r"^### ", RECIPES.partition("## Recipes")[2].partition("\n## ")[0], flags=re.MULTILINE)[1:]
+    assert len(recipes) == 6
+    assert [recipe.splitlines()[0] for recipe in recipes if "scripts/test tests/" not in recipe] == []
+
+
 def test_the_glossary_is_sorted_and_defines_each_term_once() -> None:
     rows = re.findall(r"^\| (.+?) \| (.+) \|$", (ROOT / "docs" / "glossary.md").read_text(), re.MULTILINE)
     terms = [term for term, _ in rows if term not in ("term", "---")]
     assert len(terms) >= 40
     assert terms == sorted(set(terms), key=str.lower)
+
+
+def test_the_changelog_has_the_next_version_or_this_one() -> None:
+    headings = re.findall(r"^## \[(.+?)\](.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0][0] in ("Unreleased", __version__)
+    released = [(version, rest) for version, rest in headings if version != "Unreleased"]
+    assert [v for v, rest in released if not re.fullmatch(r" - \d{4}-\d{2}-\d{2}", rest)] == []
 
 
 def test_every_block_and_template_is_described() -> None:

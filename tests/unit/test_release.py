@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -65,3 +66,10 @@ def test_a_wrong_tag_builds_nothing(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert "the tag is v99.0.0" in done.stderr
     assert not (tmp_path / "dist").exists()
+
+
+def test_workflows_run_scripts_that_are_there() -> None:
+    text = "".join(path.read_text() for path in (ROOT / ".github" / "workflows").glob("*.yml"))
+    named = set(re.findall(r"(?:run: |\s)((?:scripts|\.ci|tests)/[\w./-]+)", text))
+    assert {"scripts/check", "scripts/docs", "scripts/build", ".ci/run"} <= named
+    assert [name for name in named if not (ROOT / name).exists()] == []
