@@ -151,7 +151,7 @@ def test_the_judge_finds_the_same_in_what_a_run_has_left(tmp_path: Path) -> None
         TaskRecord("t", "ledgers/right", JOB, Seen("completed", "", [0, 1])),
         TaskRecord("u", "ledgers/wrong", JOB, Seen("stopped", "Slurm job 7 was cancelled by root", [0, 0])),
     ]
-    evidence = Evidence("hpc-agent", 5, tasks, [REQUEUE, NODE, CANCEL], ["preempted"], [], 1, 12.0)
+    evidence = Evidence("hpc-agent", 5, tasks, [REQUEUE, NODE], ["preempted"], [], 1, 12.0)
     evidence.save(tmp_path)
     assert vars(Evidence.load(tmp_path)) == vars(evidence)
     result = Result(tmp_path)
@@ -161,7 +161,7 @@ def test_the_judge_finds_the_same_in_what_a_run_has_left(tmp_path: Path) -> None
         ("u", Wrong.VERDICT),
     ]
     assert not result.is_right
-    assert result.figures()["faults made"] == 3
+    assert result.figures()["faults made"] == 2
 
 
 def test_only_a_run_that_failed_leaves_its_folder(
