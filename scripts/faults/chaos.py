@@ -15,7 +15,7 @@ from slurm_cluster.layout import Cluster
 
 from faults.chaos_evidence import Evidence, TaskRecord
 from faults.chaos_faults import KINDS, Fault, Troublemaker, plan
-from faults.chaos_judge import Seen, Story, Wrong, ended_by_slurm
+from faults.chaos_judge import Seen, Story, Wrong, confirmed, ended_by_slurm
 from faults.chaos_ledger import Job
 from faults.chaos_site import OURS, PEERS, ServerProcess, Site, site
 from faults.load import spinning
@@ -123,11 +123,12 @@ class Run:
         self._make_missing(faults)
         self._enqueue(len(self._wanted))
         left = self._until_quiet()
+        accounting = self._site.accounting()
         return Evidence(
             policy=self._policy.name,
             seed=self._seed,
             tasks=self._records(),
-            hits=[*self._trouble.hits, *ended_by_slurm(self._site.accounting())],
+            hits=[*confirmed(self._trouble.hits, accounting), *ended_by_slurm(accounting)],
             idle=[fault.kind for fault in self._trouble.idle],
             jobs_left=left,
             revived=self._site.ended_by_themselves,

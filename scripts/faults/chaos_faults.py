@@ -248,24 +248,11 @@ class Troublemaker:
             tried.add(victim.job)
             since = time.time()
             done = self._site.slurm(*command, victim.job).returncode == 0
-            # One that ended meanwhile, or may not be requeued, is refused; but scancel exits 0 for one that has ended,
-            # and either may fail although slurmctld, on its way out, has done it.
-            if self._was_cancelled(victim.job) if cancels else done:
+            # One that ended meanwhile, or may not be requeued, is refused. scancel exits 0 for one that has ended, and
+            # may fail although slurmctld, on its way out, has done it: accounting tells in the end.
+            if done or cancels:
                 return self._hit(fault, since, [victim.task], job=victim.job, cancels=cancels)
         return False
-
-    def _was_cancelled(self, job: str) -> bool:
-        """As slurmctld says, once it answers."""
-        shown: list[str] = []
-
-        def asked() -> bool:
-            answer = self._site.slurm("scontrol", "show", "job", job)
-            shown[:] = re.findall(r"JobState=(\w+)", answer.stdout)
-            if not shown:
-                time.sleep(0.5)
-            return bool(shown)
-
-        return wait_until(asked, 60) and shown[0] == "CANCELLED"
 
     def _victim(self, fault: Fault, fits: Callable[[Row], bool]) -> Row | None:
         found: list[Row] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from faults.chaos_ledger import LINES_A_START, Job, Start
@@ -38,6 +38,8 @@ class Hit:
     """Of the node, only jobs of this partition."""
     cancels: bool = False
     """Somebody's wish that the job ends for good."""
+    sure: bool = True
+    """Whether that wish was met: scancel may come too late, and does not tell."""
     ghosts: bool = False
     """The processes themselves live on for a while: Slurm only takes them for dead."""
     away: str = ""
@@ -180,6 +182,8 @@ class Story:
     def _must_have_stopped(self, cancel: Hit, start: Start) -> bool:
         """Whether a process that ended by itself should not have come so far: its job had been cancelled long enough
         before that, or it was started after a job of its task had been cancelled."""
+        if not cancel.sure:
+            return False
         if cancel.job != start.job:
             return cancel.until < start.at
         return start.ended_at is not None and self._signalled_by(cancel, start) < start.ended_at
@@ -191,6 +195,13 @@ class Story:
             if hit.away in ("slurmctld", start.node) and hit.since <= at and hit.until >= cancel.since:
                 at = max(at, hit.until + _SIGNAL_S)
         return at
+
+
+def confirmed(hits: Sequence[Hit], table: str) -> list[Hit]:
+    """The same, with what accounting says of the jobs that were cancelled; ``table`` as ``ended_by_slurm`` takes it."""
+    rows = [line.split("|") for line in table.splitlines()]
+    cancelled = {job for job, state, *_ in rows if state.startswith("CANCELLED")}
+    return [replace(hit, sure=hit.job in cancelled) if hit.cancels and rows else hit for hit in hits]
 
 
 def ended_by_slurm(table: str) -> list[Hit]:

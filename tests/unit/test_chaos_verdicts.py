@@ -10,7 +10,7 @@ import pytest
 from faults.chaos import Result
 from faults.chaos_evidence import Evidence, TaskRecord
 from faults.chaos_faults import KINDS, plan
-from faults.chaos_judge import Hit, Seen, Story, Wrong, ended_by_slurm
+from faults.chaos_judge import Hit, Seen, Story, Wrong, confirmed, ended_by_slurm
 from faults.chaos_ledger import Job, Start, read
 from faults.kept import run_in_folder
 
@@ -118,6 +118,23 @@ def test_cancelled_on_a_node_without_slurmd_the_signal_waits_for_it() -> None:
 def test_a_scancel_that_slurmctld_noted_late_counts_from_then() -> None:
     slow = Hit("cancelled by hand", 2.0, 14.0, frozenset({"t"}), job="7", cancels=True)
     assert kinds(Story("t", JOB, [start(ended=13)], seen("completed"), [slow])) == []
+
+
+@pytest.mark.parametrize(
+    ("table", "wrong"),
+    [
+        ("7|CANCELLED by 0|4\n", [Wrong.VERDICT]),
+        ("7|COMPLETED|2\n", []),
+        ("7|NODE_FAIL|2\n8|CANCELLED by 0|9\n", []),
+        ("", [Wrong.VERDICT]),  # there is no accounting
+    ],
+)
+def test_a_scancel_that_came_too_late_for_its_job_decides_nothing(table: str, wrong: list[Wrong]) -> None:
+    hits = confirmed([CANCEL, NODE], table)
+    assert hits[1] == NODE
+    assert kinds(Story("t", JOB, [start(ended=13)], seen("completed"), hits)) == wrong
+    stopped = seen("stopped", "Slurm job 7 was cancelled by root")
+    assert kinds(Story("t", JOB, [start()], stopped, hits)) == []
 
 
 def test_what_was_started_after_its_task_was_cancelled_is_wrong_even_if_it_ends() -> None:
