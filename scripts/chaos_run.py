@@ -2,10 +2,13 @@
 
     scripts/chaos --tasks 200 --seed 1           # some ten minutes on two cores
     scripts/chaos --tasks 60 --seed 1 --peers    # the same, through the way of other programs of this kind
+    scripts/chaos --tasks 60 --seed 1 --load     # on a machine that has other things to do
+    scripts/chaos --replay FOLDER                # judge again what an earlier run has left
 
 Starts a cluster of three nodes, a server and a daemon of its own. The seed chooses tasks and faults. Every task writes
 down when it began, what it printed and how it ended; in the end that is compared with what the server shows. Exit code
-1 if a task is lost, ran twice or has a wrong verdict; 4 where Slurm is not installed.
+1 if a task is lost, ran twice or has a wrong verdict; 4 where Slurm is not installed. A run that fails leaves its
+folder, with the tasks' ledgers, the run directories and all logs, and names it.
 """
 
 from __future__ import annotations
@@ -16,19 +19,22 @@ import io
 import json
 import os
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 from faults.arguments import positive
 from faults.chaos import Progress, Result, chaos
 from faults.chaos_judge import Wrong
+from faults.kept import run_in_folder
 from slurm_cluster.errors import ClusterError, MissingProgramError
 from slurm_cluster.layout import Cluster
 from slurm_cluster.lifecycle import start, stop
 from slurm_cluster.releases import VERSION_VARIABLE
 
 NOT_INSTALLED = 4
+USAGE = 2
+SITE = "site"
+"""Where the evidence lies in the folder of a run."""
 _EVERY_S = 15.0
 """Between two lines of progress, where they cannot be written over each other."""
 
@@ -40,8 +46,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--tasks", type=positive, default=200, metavar="N", help="so many tasks (200)")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="which tasks and faults (1)")
     parser.add_argument("--peers", action="store_true", help="pop, started, sbatch, remember: how others do it")
+    parser.add_argument(
+        "--load", action="store_true", help="beside busy loops on all processors; calls of server and Slurm are slow"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="work in this folder, and leave it")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="work in this folder, and leave it whatever happens")
+    parser.add_argument("--replay", type=Path, metavar="DIR", help="run nothing: judge what lies in this folder")
     return parser.parse_args()
 
 
@@ -79,8 +89,10 @@ def report(result: Result, teller: Teller) -> None:
     for row in result.table():
         print(f"{row['fault']:<32}" + "".join(f"{row[name]:>{len(name) + 3}}" for name in _COLUMNS))
     print()
+    ledgers = {record.task: record.ledger for record in result.evidence.tasks}
     for story, kind, text in result.wrong():
-        print(teller.paint(f"{kind.value}: task {story.task} ({story.job.queue}): {text}", bad=True))
+        where = f"task {story.task} (queue {story.job.queue}, {ledgers[story.task]})"
+        print(teller.paint(f"{kind.value}: {where}: {text}", bad=True))
     figures = result.figures()
     print(
         f"{figures['tasks']} tasks, {figures['starts']} starts, {figures['faults made']} faults "
@@ -104,7 +116,13 @@ def run(options: argparse.Namespace, folder: Path) -> int:
         # Daemons are started and stopped all the time now, and each would say so.
         with contextlib.redirect_stderr(io.StringIO()):
             result = chaos(
-                folder / "site", cluster, tasks=options.tasks, seed=options.seed, policy=policy, show=teller.show
+                folder / SITE,
+                cluster,
+                tasks=options.tasks,
+                seed=options.seed,
+                policy=policy,
+                show=teller.show,
+                load=options.load,
             )
     except ClusterError as error:
         print(f"chaos: {error}", file=sys.stderr)
@@ -113,20 +131,30 @@ def run(options: argparse.Namespace, folder: Path) -> int:
         with contextlib.redirect_stderr(io.StringIO()):
             stop(cluster, [])
     teller.end()
+    return told(options, result, teller)
+
+
+def replay(options: argparse.Namespace) -> int:
+    try:
+        result = Result(options.replay / SITE)
+    except OSError as error:
+        print(f"chaos: {options.replay} holds no evidence of a run that came to its end: {error}", file=sys.stderr)
+        return USAGE
+    return told(options, result, Teller())
+
+
+def told(options: argparse.Namespace, result: Result, teller: Teller) -> int:
     report(result, teller)
     if options.json:
-        options.json.write_text(
-            json.dumps({"policy": policy, "seed": options.seed, **result.figures()}, indent=2) + "\n"
-        )
+        options.json.write_text(json.dumps(result.figures(), indent=2) + "\n")
     return 0 if result.is_right else 1
 
 
 def main() -> int:
     options = arguments()
-    if options.keep:
-        return run(options, options.keep.absolute())
-    with tempfile.TemporaryDirectory(prefix="chaos") as folder:
-        return run(options, Path(folder))
+    if options.replay:
+        return replay(options)
+    return run_in_folder("chaos", f"seed{options.seed}", options.keep, lambda folder: run(options, folder))
 
 
 if __name__ == "__main__":

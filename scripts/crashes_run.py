@@ -3,10 +3,12 @@
     scripts/crashes --sample 40            # one crash in each of 40 parts of all of them
     scripts/crashes --all                  # every one, in about three quarters of an hour on two cores
     scripts/crashes --all --variant abort --command execute
+    scripts/crashes --replay FOLDER        # judge again what an earlier enumeration has left
 
 A task runs from its queue to its end through the local scheduler; a killed daemon is started again; then the ledger is
 looked at: the task's process started once, one final status, no line of its console lost or doubled. Exit code 1 if any
-of it is not so.
+of it is not so, or if in one of the parts of a sample nothing was killed. Then the folder with run directories, ledgers
+and logs is left, and named.
 """
 
 from __future__ import annotations
@@ -14,13 +16,16 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import tempfile
 import time
 from pathlib import Path
 
 from faults.arguments import positive
 from faults.bench import bench
-from faults.crashes import COMMANDS, VARIANTS, Result, all_points, enumerate_crashes, line, sample, summary
+from faults.crash_judge import VARIANTS, Findings, Result, line
+from faults.crashes import COMMANDS, all_points, each, enumerate_crashes, sample
+from faults.kept import run_in_folder
+
+USAGE = 2
 
 
 def arguments() -> argparse.Namespace:
@@ -35,7 +40,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--command", choices=COMMANDS, action="append", help="only crashes of this command")
     parser.add_argument("--at-once", type=positive, default=3, metavar="N", help="runs side by side (3)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="work in this folder, and leave it")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="work in this folder, and leave it whatever happens")
+    parser.add_argument("--replay", type=Path, metavar="DIR", help="run nothing: judge what lies in this folder")
     return parser.parse_args()
 
 
@@ -49,25 +55,41 @@ def run(options: argparse.Namespace, folder: Path) -> int:
         variants, commands = options.variant or list(VARIANTS), options.command or COMMANDS
         found = all_points(site, variants, commands, at_once=options.at_once)
         print(f"{len(found)} boundaries", flush=True)
-        chosen = found if options.all else sample(found, options.sample, options.seed)
-        results = enumerate_crashes(site, chosen, at_once=options.at_once, show=show)
-    figures = summary(results, len(found))
+        parts = each(found) if options.all else sample(found, options.sample, options.seed)
+        results = enumerate_crashes(site, parts, at_once=options.at_once, show=show)
+    Findings(len(found), results, every=options.all).save(folder)
+    code = told(options, Findings.load(folder))
+    print(f"{time.monotonic() - begun:.0f} s")
+    return code
+
+
+def replay(options: argparse.Namespace) -> int:
+    try:
+        findings = Findings.load(options.replay)
+    except OSError as error:
+        print(f"crashes: {options.replay} holds no evidence of a run that came to its end: {error}", file=sys.stderr)
+        return USAGE
+    return told(options, findings)
+
+
+def told(options: argparse.Namespace, findings: Findings) -> int:
+    figures = findings.figures()
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n")
-    for result in results:
+    print()
+    for result in findings.results:
         if result.wrong:
             show(result)
-    shown = ("boundaries", "crashes", "not reached", "lost lines", "doubled lines", "run twice", "wrong")
-    print(f"\n{', '.join(f'{name} {figures[name]}' for name in shown)} ({time.monotonic() - begun:.0f} s)")
+    names = ("boundaries", "crashes", "parts without a crash", "lost lines", "doubled lines", "run twice", "wrong")
+    print(", ".join(f"{name} {figures[name]}" for name in names))
     return 0 if all(goal["met"] for goal in figures["goals"]) else 1
 
 
 def main() -> int:
     options = arguments()
-    if options.keep:
-        return run(options, options.keep.absolute())
-    with tempfile.TemporaryDirectory(prefix="crashes") as folder:
-        return run(options, Path(folder))
+    if options.replay:
+        return replay(options)
+    return run_in_folder("crashes", f"seed{options.seed}", options.keep, lambda folder: run(options, folder))
 
 
 if __name__ == "__main__":

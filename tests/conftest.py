@@ -20,10 +20,19 @@ NOT_INSTALLED = 4
 
 def pytest_configure() -> None:
     """All programs under test find the Slurm that the tests shall meet; the machine's own where none is named."""
-    # A shell that starts us in the background has it ignored, and so would every program that a test starts.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    _forget_what_was_inherited()
     if version := os.environ.get(VERSION_VARIABLE):
         os.environ["PATH"] = os.pathsep.join((str(slurm_release(version).bin), os.environ["PATH"]))
+
+
+def _forget_what_was_inherited() -> None:
+    """Whoever starts the tests may ignore or block signals (a shell in the background: SIGINT; nohup: SIGHUP), and have
+    a umask of their own: all programs that a test starts would inherit it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD):
+        signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    os.umask(0o022)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
@@ -12,10 +13,12 @@ from pathlib import Path
 
 from slurm_cluster.layout import Cluster
 
+from faults.chaos_evidence import Evidence, TaskRecord
 from faults.chaos_faults import KINDS, Fault, Troublemaker, plan
-from faults.chaos_judge import Hit, Seen, Story, Wrong
-from faults.chaos_ledger import Job, read
+from faults.chaos_judge import Seen, Story, Wrong, confirmed, ended_by_slurm
+from faults.chaos_ledger import Job
 from faults.chaos_site import OURS, PEERS, ServerProcess, Site, site
+from faults.load import spinning
 from hpc_agent.domain.ids import TaskId
 
 _AHEAD = 6
@@ -25,6 +28,10 @@ _OPEN = 3
 _AT_ONCE = 12
 """Jobs; the three nodes have four processors each."""
 _FAULTS_AT_ONCE = 3
+_MORE_TIMES = 3
+"""A kind of fault that found nothing to hit is tried again this often, with tasks that are made for it …"""
+_LONG = 100
+"""… and print so many lines."""
 _HOLD_S = 30.0
 """How long a fault waits for the tasks to catch up."""
 _FINALS = ("completed", "failed", "stopped")
@@ -34,6 +41,7 @@ _FINALS = ("completed", "failed", "stopped")
 class Policy:
     """Who brings tasks from queues to jobs."""
 
+    name: str
     argv: Sequence[str]
     settles: bool
     """It says of each attempt when nothing is left to do."""
@@ -41,7 +49,7 @@ class Policy:
     """Seconds without any change, and without a job, after which nothing more will happen."""
 
 
-POLICIES = {"hpc-agent": Policy(OURS, True, 240), "peers": Policy(PEERS, False, 60)}
+POLICIES = {policy.name: policy for policy in (Policy("hpc-agent", OURS, True, 240), Policy("peers", PEERS, False, 60))}
 
 
 @dataclass(frozen=True)
@@ -80,47 +88,84 @@ class Run:
         built: Site,
         server: ServerProcess,
         policy: Policy,
+        seed: int,
         wanted: Sequence[Job],
         show: Callable[[Progress], None],
     ) -> None:
+        """``wanted`` come for certain, and more like them as long as faults have nobody to hit."""
         self._site = built
         self._policy = policy
-        self._wanted = wanted
+        self._seed = seed
+        self._wanted = list(wanted)
         self._show = show
         self._trouble = Troublemaker(built, server)
         self._tasks: dict[TaskId, int] = {}
         self._status: dict[TaskId, str] = {}
         self._begun = time.monotonic()
+        self._threads: list[threading.Thread] = []
         self._made = 0
         self._planned = 0
 
-    def to_its_end(self, faults: Sequence[Fault]) -> Result:
+    def to_its_end(self, faults: Sequence[Fault]) -> Evidence:
         self._planned = len(faults)
         self._site.start_daemon()
         self._enqueue(_AHEAD)
         begun = time.monotonic()
         while not self._site.rows() and time.monotonic() - begun < 60:
             self._wait(0.5)  # a fault that nobody is there for shows nothing
-        threads: list[threading.Thread] = []
         for number, fault in enumerate(faults, 1):
             self._wait(fault.pause)
             held = time.monotonic()
-            while sum(thread.is_alive() for thread in threads) >= _FAULTS_AT_ONCE or (
-                self._is_behind(number / len(faults)) and time.monotonic() - held < _HOLD_S
-            ):
+            while self._is_behind(number / len(faults)) and time.monotonic() - held < _HOLD_S:
                 self._wait(0.5)
-            thread = threading.Thread(target=self._trouble.make, args=(fault,), name=fault.kind, daemon=True)
-            thread.start()
-            threads.append(thread)
-            self._made = number
-        while any(thread.is_alive() for thread in threads):
-            self._trouble.stopping = self._all_final() and len(self._tasks) == len(self._wanted)
-            self._wait(1)
+            self._begin(fault)
+        self._until_faults_are_over()
+        self._make_missing(faults)
         self._enqueue(len(self._wanted))
         left = self._until_quiet()
-        seconds = time.monotonic() - self._begun
-        revived = self._site.ended_by_themselves
-        return Result(self._stories(), self._trouble.hits, self._trouble.idle, left, revived, seconds)
+        accounting = self._site.accounting()
+        return Evidence(
+            policy=self._policy.name,
+            seed=self._seed,
+            tasks=self._records(),
+            hits=[*confirmed(self._trouble.hits, accounting), *ended_by_slurm(accounting)],
+            idle=[fault.kind for fault in self._trouble.idle],
+            jobs_left=left,
+            revived=self._site.ended_by_themselves,
+            seconds=time.monotonic() - self._begun,
+        )
+
+    def _begin(self, fault: Fault) -> None:
+        """In a thread, as soon as one of few is free."""
+        while sum(thread.is_alive() for thread in self._threads) >= _FAULTS_AT_ONCE:
+            self._wait(0.5)
+        thread = threading.Thread(target=self._trouble.make, args=(fault,), name=fault.kind, daemon=True)
+        thread.start()
+        self._threads.append(thread)
+        self._made += 1
+
+    def _until_faults_are_over(self) -> None:
+        while any(thread.is_alive() for thread in self._threads):
+            self._trouble.stopping = self._all_final() and len(self._tasks) == len(self._wanted)
+            self._wait(1)
+        self._trouble.stopping = False
+
+    def _make_missing(self, faults: Sequence[Fault]) -> None:
+        """Each kind is made once at least: those that found nothing to hit get tasks of their own."""
+        for _ in range(_MORE_TIMES):
+            made = {hit.kind for hit in self._trouble.hits}
+            missing = list({fault.kind: fault for fault in faults if fault.kind not in made}.values())
+            if not missing:
+                return
+            self._planned += len(missing)
+            for fault in missing:
+                self._wanted += [
+                    Job(lines=_LONG, pause=0.3, code=0, queue="again", partition=partition)
+                    for partition in ("main", "scavenge")
+                ]
+                self._enqueue(len(self._wanted))
+                self._begin(fault)
+            self._until_faults_are_over()
 
     def _is_behind(self, share: float) -> bool:
         """Whether the tasks are: faults that come when few are left show little."""
@@ -195,31 +240,31 @@ class Run:
         attempts = (self._site.folder / "hpc" / "runs").glob("*/*/submit.json")
         return all((path.parent / "settled.json").exists() for path in attempts)
 
-    def _stories(self) -> list[Story]:
+    def _records(self) -> list[TaskRecord]:
         direct = self._site.bench.direct
         glimpses = direct.tasks.glimpse(list(self._tasks))
         queued = {
             entry.task for queue in direct.queues.look(list(self._site.queues.values())) for entry in queue.entries
         }
-        stories = []
+        records = []
         for task, number in self._tasks.items():
             lines = [int(line.split()[1]) for line in self._site.bench.lines(task)]
             seen = Seen(glimpses[task].status.value, glimpses[task].reason, lines, task in queued)
-            ledger = read(self._site.ledger(f"task-{number:03}"))
-            stories.append(Story(task, self._wanted[number], ledger, seen, self._trouble.hits))
-        return stories
+            ledger = self._site.ledger(f"task-{number:03}").relative_to(self._site.folder)
+            records.append(TaskRecord(task, str(ledger), self._wanted[number], seen))
+        return records
 
 
-@dataclass(frozen=True)
 class Result:
-    stories: Sequence[Story]
-    hits: Sequence[Hit]
-    idle: Sequence[Fault]
-    """Faults that found nothing to hit."""
-    jobs_left: Sequence[str]
-    revived: int
-    """Daemons that ended by themselves, and were started again."""
-    seconds: float
+    """The judge's findings on the evidence that lies in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """
+        Raises:
+            OSError: there is no evidence.
+        """
+        self.evidence = Evidence.load(folder)
+        self.stories: Sequence[Story] = self.evidence.stories(folder)
 
     def wrong(self) -> list[tuple[Story, Wrong, str]]:
         return [(story, kind, text) for story in self.stories for kind, text in story.wrong()]
@@ -230,13 +275,13 @@ class Result:
 
     @property
     def is_right(self) -> bool:
-        return not self.wrong() and not self.jobs_left
+        return not self.wrong() and not self.evidence.jobs_left
 
     def table(self) -> list[dict[str, object]]:
         """By kind of fault: how often, the tasks that it met, how they ended."""
         rows: list[dict[str, object]] = []
         for kind in KINDS:
-            hits = [hit for hit in self.hits if hit.kind == kind]
+            hits = [hit for hit in self.evidence.hits if hit.kind == kind]
             met = [story for story in self.stories if any(story.touched_by(hit) for hit in hits)]
             ends = Counter(story.seen.status for story in met)
             rows.append(
@@ -254,7 +299,10 @@ class Result:
 
     def figures(self) -> dict[str, object]:
         statuses = Counter(story.seen.status for story in self.stories)
+        made = sum(hit.kind in KINDS for hit in self.evidence.hits)
         return {
+            "policy": self.evidence.policy,
+            "seed": self.evidence.seed,
             "goals": [
                 {"name": kind.value, "value": self.count(kind), "bound": 0, "met": self.count(kind) == 0}
                 for kind in Wrong
@@ -264,22 +312,36 @@ class Result:
             "without an end": sum(count for status, count in statuses.items() if status not in _FINALS),
             "starts": sum(len(story.starts) for story in self.stories),
             "cut at their end": sum(story.cut_at_its_end for story in self.stories),
-            "faults made": len(self.hits),
-            "faults that found nothing to hit": len(self.idle),
-            "jobs left": len(self.jobs_left),
-            "daemons that ended by themselves": self.revived,
-            "seconds": round(self.seconds),
+            "faults made": made,
+            "faults that found nothing to hit": len(self.evidence.idle),
+            "jobs left": len(self.evidence.jobs_left),
+            "daemons that ended by themselves": self.evidence.revived,
+            "seconds": round(self.evidence.seconds),
             "by fault": self.table(),
-            "faults": [{**vars(hit), "tasks": sorted(hit.tasks)} for hit in self.hits],
+            "faults": [{**vars(hit), "tasks": sorted(hit.tasks)} for hit in self.evidence.hits],
             "wrong": [{"task": story.task, "what": kind.value, "how": text} for story, kind, text in self.wrong()],
         }
 
 
 def chaos(
-    folder: Path, cluster: Cluster, *, tasks: int, seed: int, policy: str, show: Callable[[Progress], None]
+    folder: Path,
+    cluster: Cluster,
+    *,
+    tasks: int,
+    seed: int,
+    policy: str,
+    show: Callable[[Progress], None],
+    load: bool = False,
 ) -> Result:
-    """A run with ``tasks`` tasks on a cluster that is up."""
+    """A run with ``tasks`` tasks or more on a cluster that is up. ``load``: beside processes that keep all processors
+    busy, and with calls of server and Slurm that take their time."""
     faults = plan(max(len(KINDS), tasks // 4), seed)
     folder.mkdir(parents=True, exist_ok=True)
-    with site(folder, cluster, POLICIES[policy].argv, _AT_ONCE) as (built, server):
-        return Run(built, server, POLICIES[policy], jobs(tasks, seed), show).to_its_end(faults)
+    who = POLICIES[policy]
+    with (
+        spinning((os.cpu_count() or 1) if load else 0),
+        site(folder, cluster, who.argv, _AT_ONCE, slow=load) as (built, server),
+    ):
+        evidence = Run(built, server, who, seed, jobs(tasks, seed), show).to_its_end(faults)
+    evidence.save(folder)
+    return Result(folder)

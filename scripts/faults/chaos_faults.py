@@ -16,10 +16,10 @@ from faults.chaos_judge import Hit
 from faults.chaos_site import SLURMD_TIMEOUT_S, Row, ServerProcess, Site
 from faults.troubled import Trouble
 
+UNKNOWN = "unknown"
+"""The state of a node while slurmctld does not answer."""
 _VICTIM_S = 40.0
 """How long a fault waits for a job that it can hit."""
-_SINFO_S = 4.0
-"""How late a node that went down may be seen, with a slurmctld that is busy or away."""
 _TROUBLES = (*Trouble, None, None, None, None)
 
 
@@ -56,6 +56,7 @@ class Troublemaker:
         self.errors: list[str] = []
         self.now: set[str] = set()
         """Kinds that are being made."""
+        self._preemptors = 0
         self.over = 0
         """Faults that were made, or found nothing to hit."""
         self.stopping = False
@@ -90,7 +91,7 @@ class Troublemaker:
         self._site.stop_part("slurmctld")
         time.sleep(fault.seconds)
         self._site.start_part("slurmctld")
-        return self._hit(fault, since, tasks)
+        return self._hit(fault, since, tasks, away="slurmctld")
 
     def slurmdbd(self, fault: Fault) -> bool:
         tasks, since = self._in_flight(), time.time()
@@ -140,7 +141,7 @@ class Troublemaker:
         self._site.stop_part(node)
         time.sleep(min(fault.seconds, SLURMD_TIMEOUT_S / 2))
         self._site.start_part(node)
-        return self._hit(fault, since, tasks)
+        return self._hit(fault, since, tasks, away=node)
 
     def dead_to_slurm(self, fault: Fault) -> bool:
         """slurmd is gone, the processes of its jobs go on: Slurm starts them elsewhere."""
@@ -158,19 +159,37 @@ class Troublemaker:
         if processes:
             self._site.kill_jobs_on(node)
         until = time.time()
+        given_up_after = since
         if not processes or fault.choice > 0.5:
-            wait_until(lambda: self._is_down(node) or self.stopping, 120)
-        # Seen to be down: a moment ago Slurm gave its jobs up. Those that live end when slurmd is back, at the latest.
-        since = since if processes else time.time() - _SINFO_S
+            given_up_after = self._until_down(node, since)
         time.sleep(min(fault.seconds, 8))
         self._site.start_part(node)
         wait_until(lambda: self._state(node) in UP_STATES, 90)
-        until = until if processes else time.time()
-        return self._hit(fault, since, tasks, until, node=node, ghosts=not processes)
+        back = time.time()
+        self.hits.append(Hit("no slurmd", since, back, away=node))
+        if processes:
+            return self._hit(fault, since, tasks, until, node=node)
+        # Those that live end when slurmd is back, at the latest.
+        return self._hit(fault, given_up_after, tasks, back, node=node, ghosts=True)
 
-    def _is_down(self, node: str) -> bool:
-        time.sleep(0.5)
-        return self._state(node).startswith("down")
+    def _until_down(self, node: str, since: float) -> float:
+        """Wait until Slurm takes a node for dead; returns when it was last known not to be: slurmctld may be away
+        while it is asked."""
+        up_at = since
+
+        def is_down() -> bool:
+            nonlocal up_at
+            time.sleep(0.5)
+            asked_at = time.time()
+            state = self._state(node)
+            if state.startswith("down"):
+                return True
+            if state != UNKNOWN:
+                up_at = asked_at
+            return self.stopping
+
+        wait_until(is_down, 120)
+        return up_at
 
     def _node(self, fault: Fault, ahead: float = 1.0) -> str:
         """One with a task that has so many seconds before it, if there is one."""
@@ -178,7 +197,7 @@ class Troublemaker:
         return victim.node if victim else NODES[int(fault.choice * len(NODES))]
 
     def _state(self, node: str) -> str:
-        return self._site.cluster.node_states().get(node, "unknown")
+        return self._site.cluster.node_states().get(node, UNKNOWN)
 
     def _tasks_on(self, node: str) -> list[str]:
         return [row.task for row in self._site.rows() if row.node == node]
@@ -195,21 +214,23 @@ class Troublemaker:
             return False
         node, since = victim.node, time.time()
         tasks = [row.task for row in self._site.rows() if row.node == node and row.partition == "scavenge"]
-        urgent = ("--parsable", "-p", "urgent", "-w", node, "--gres=gpu:4", "-c", "1", "-t", "5", "-o", "/dev/null")
-        answer = self._site.slurm("sbatch", *urgent, "--wrap", "sleep 2")
-        if answer.returncode:
+        # By name: an sbatch that fails because slurmctld goes away may have queued it.
+        self._preemptors += 1
+        name = f"urgent-{self._preemptors}"
+        urgent = ("-J", name, "-p", "urgent", "-w", node, "--gres=gpu:4", "-c", "1", "-t", "5", "-o", "/dev/null")
+        queued = self._site.slurm("sbatch", *urgent, "--wrap", "sleep 2").returncode == 0
+        if not wait_until(lambda: self._is_gone(name), 60):
+            self._site.slurm("scancel", "--name", name)
+            wait_until(lambda: self._is_gone(name), 60)
+        if not queued:
+            self.hits.append(Hit("perhaps preempted", since, time.time(), node=node, partition="scavenge"))
             return False
-        job = answer.stdout.strip()
-        if not wait_until(lambda: self._is_gone(job), 60):
-            self._site.slurm("scancel", job)
-            wait_until(lambda: self._is_gone(job), 60)
         return self._hit(fault, since, tasks, node=node, partition="scavenge")
 
-    def _is_gone(self, job: str) -> bool:
-        # squeue exits 1 for one unknown id, and also when slurmctld is away.
+    def _is_gone(self, name: str) -> bool:
         time.sleep(0.5)
-        answer = self._site.slurm("squeue", "-h", "-o", "%A")
-        return answer.returncode == 0 and job not in answer.stdout.split()
+        answer = self._site.slurm("squeue", "-h", "-o", "%j")
+        return answer.returncode == 0 and name not in answer.stdout.split()
 
     def requeue(self, fault: Fault) -> bool:
         return self._to_job(fault, self._runs, "scontrol", "requeue")
@@ -226,8 +247,10 @@ class Troublemaker:
                 return False
             tried.add(victim.job)
             since = time.time()
-            # One that ended meanwhile, or may not be requeued, is refused.
-            if self._site.slurm(*command, victim.job).returncode == 0:
+            done = self._site.slurm(*command, victim.job).returncode == 0
+            # One that ended meanwhile, or may not be requeued, is refused. scancel exits 0 for one that has ended, and
+            # may fail although slurmctld, on its way out, has done it: accounting tells in the end.
+            if done or cancels:
                 return self._hit(fault, since, [victim.task], job=victim.job, cancels=cancels)
         return False
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from faults.chaos_ledger import LINES_A_START, Job, Start
@@ -38,8 +38,12 @@ class Hit:
     """Of the node, only jobs of this partition."""
     cancels: bool = False
     """Somebody's wish that the job ends for good."""
+    sure: bool = True
+    """Whether that wish was met: scancel may come too late, and does not tell."""
     ghosts: bool = False
     """The processes themselves live on for a while: Slurm only takes them for dead."""
+    away: str = ""
+    """``slurmctld``, or the node whose slurmd did not run in that span: signals wait as long."""
 
     def ends(self, start: Start, partition: str) -> bool:
         """Whether it may have ended this process."""
@@ -56,8 +60,10 @@ class Hit:
 
 
 _SIGNAL_S = 10.0
-"""From scancel over slurmctld, slurmd and the agent to the process, on a busy machine. One that was told never ends by
-itself afterwards."""
+"""From a slurmctld that has noted a scancel over slurmd and the agent to the process, on a busy machine, while none of
+them is away. One that was told never ends by itself afterwards."""
+_ENDED_BY_SLURM = frozenset({"NODE_FAIL", "PREEMPTED", "REQUEUED"})
+"""What accounting calls a start of a job that Slurm ended and may follow by another."""
 _STARTING_S = 2.0
 """A job that is hit may be about to start its process."""
 _SILENT_S = 3.0
@@ -155,7 +161,7 @@ class Story:
         expected = [("stopped", r"was cancelled")] if cancelled else []
         if last is not None and last.ended_at is not None:
             by_code = ("completed", "") if last.code == 0 else ("failed", f"exit code {last.code}$")
-            if not any(hit.since < last.ended_at - _on_its_way(hit, last) for hit in cancelled):
+            if not any(self._must_have_stopped(hit, last) for hit in cancelled):
                 expected.append(by_code)
             # Hit while it ended: its end was not seen by anybody, or not told any more.
             return expected + (self._given_up() if self._cut(last) else [])
@@ -173,7 +179,40 @@ class Story:
     def _is_hit(self, hit: Hit) -> bool:
         return self.task in hit.tasks and bool(hit.node or hit.job)
 
+    def _must_have_stopped(self, cancel: Hit, start: Start) -> bool:
+        """Whether a process that ended by itself should not have come so far: its job had been cancelled long enough
+        before that, or it was started after a job of its task had been cancelled."""
+        if not cancel.sure:
+            return False
+        if cancel.job != start.job:
+            return cancel.until < start.at
+        return start.ended_at is not None and self._signalled_by(cancel, start) < start.ended_at
 
-def _on_its_way(cancel: Hit, start: Start) -> float:
-    """Seconds until the signal of a scancel reaches a process at the latest; another job's never does."""
-    return _SIGNAL_S if cancel.job == start.job else AT_ITS_END_S
+    def _signalled_by(self, cancel: Hit, start: Start) -> float:
+        """When the signal of a scancel reaches the process at the latest."""
+        at = cancel.until + _SIGNAL_S
+        for hit in sorted(self.hits, key=lambda hit: hit.since):
+            if hit.away in ("slurmctld", start.node) and hit.since <= at and hit.until >= cancel.since:
+                at = max(at, hit.until + _SIGNAL_S)
+        return at
+
+
+def confirmed(hits: Sequence[Hit], table: str) -> list[Hit]:
+    """The same, with what accounting says of the jobs that were cancelled; ``table`` as ``ended_by_slurm`` takes it."""
+    rows = [line.split("|") for line in table.splitlines()]
+    cancelled = {job for job, state, *_ in rows if state.startswith("CANCELLED")}
+    return [replace(hit, sure=hit.job in cancelled) if hit.cancels and rows else hit for hit in hits]
+
+
+def ended_by_slurm(table: str) -> list[Hit]:
+    """The starts that Slurm itself ended, as ``sacct -D -X -P -n -o JobIDRaw,State,End`` tells them with
+    ``SLURM_TIME_FORMAT=%s``: a machine that is slow for a moment makes faults that nobody has planned."""
+    hits = []
+    for line in table.splitlines():
+        job, state, end = line.split("|")[:3]
+        word = state.partition(" ")[0]
+        if word in _ENDED_BY_SLURM and end.isdigit():
+            # Whole seconds. A node that fails to answer may still run its processes.
+            ghosts = word == "NODE_FAIL"
+            hits.append(Hit(f"Slurm: {word}", float(end), float(end) + 1, job=job, ghosts=ghosts))
+    return hits

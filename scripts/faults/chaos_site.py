@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from slurm_cluster.errors import ClusterError
 from slurm_cluster.layout import Cluster, step_above
 from slurm_cluster.lifecycle import accepts, answers, end, start_part
 
@@ -70,6 +72,15 @@ exit 1
 """
 
 
+_SLOWED = ("squeue", "sacct", "scancel", "scontrol", "sinfo")
+_SLOW = """#!/bin/sh
+# In front of the real program: takes up to two seconds more.
+sleep "$({python} -c 'import random; print(2 * random.random() ** 2)')"
+exec {program} "$@"
+"""
+_SLOW_ANSWER_S = 1.5
+
+
 @dataclass(frozen=True)
 class Row:
     """One of squeue's jobs that belong to a task."""
@@ -84,7 +95,9 @@ class Row:
 class Site:
     """``argv`` is the program that brings tasks from queues to jobs; the names of the queues follow it."""
 
-    def __init__(self, folder: Path, cluster: Cluster, bench: Bench, argv: Sequence[str], max_jobs: int) -> None:
+    def __init__(
+        self, folder: Path, cluster: Cluster, bench: Bench, argv: Sequence[str], max_jobs: int, *, slow: bool
+    ) -> None:
         self.folder = folder
         self.cluster = cluster
         self.bench = bench
@@ -97,7 +110,7 @@ class Site:
         self._last: list[Row] = []
         self._jobs: dict[str, tuple[str, Job]] = {}
         self.spoilt = folder / "bin"
-        self._write(max_jobs)
+        self._write(max_jobs, slow=slow)
         self.queues = {name: bench.direct.queues.resolve(name, create=True) for name in QUEUES}
         self.env = environment(
             CLEARML_CONFIG_FILE=str(folder / "clearml.conf"),
@@ -106,7 +119,7 @@ class Site:
             PATH=os.pathsep.join((str(self.spoilt), os.environ["PATH"])),
         )
 
-    def _write(self, max_jobs: int) -> None:
+    def _write(self, max_jobs: int, *, slow: bool) -> None:
         for name in ("bin", "templates", "ledgers"):
             (self.folder / name).mkdir(exist_ok=True)
         queues = "".join(_QUEUE.format(name=name, lines=lines) for name, lines in QUEUES.items())
@@ -116,6 +129,9 @@ class Site:
         sbatch = self.spoilt / "sbatch"
         sbatch.write_text(_SBATCH.format(folder=self.spoilt, sbatch=shutil.which("sbatch")))
         sbatch.chmod(0o755)
+        for name in _SLOWED if slow else ():
+            (self.spoilt / name).write_text(_SLOW.format(program=shutil.which(name), python=sys.executable))
+            (self.spoilt / name).chmod(0o755)
 
     # ---------------------------------------------------------------- tasks
 
@@ -158,6 +174,24 @@ class Site:
                 if name.startswith("clearml_task_")
             ]
         return self._last
+
+    def accounting(self) -> str:
+        """How each start of each job ended, as ``chaos_judge.ended_by_slurm`` reads it; empty where there is no sacct.
+
+        Raises:
+            ClusterError: it does not answer.
+        """
+        if self.cluster.without_accounting:
+            return ""
+        program = ("env", "SLURM_TIME_FORMAT=%s", "sacct", "-a", "-D", "-X", "-P", "-n", "-S", "now-1days")
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                return self.cluster.checked(*program, "-o", "JobIDRaw,State,End")
+            except ClusterError:
+                if time.monotonic() > deadline:
+                    raise
+            time.sleep(2)
 
     def tune(self) -> None:
         """Nodes count as dead after half the time; and only urgent jobs preempt, of which the ledger knows."""
@@ -255,11 +289,17 @@ PEERS = (sys.executable, "-m", "faults.peers", "serve")
 
 
 @contextmanager
-def site(folder: Path, cluster: Cluster, argv: Sequence[str], max_jobs: int) -> Iterator[tuple[Site, ServerProcess]]:
+def site(
+    folder: Path, cluster: Cluster, argv: Sequence[str], max_jobs: int, *, slow: bool = False
+) -> Iterator[tuple[Site, ServerProcess]]:
+    """``slow``: the program under test gets late answers from server and Slurm."""
     server = ServerProcess(folder / "server")
     try:
         with troubled(server.url) as proxy:
-            built = Site(folder, cluster, Bench(folder, proxy, server.folder / "clearml.conf"), argv, max_jobs)
+            if slow:
+                proxy.delay = lambda _endpoint: random.random() ** 3 * _SLOW_ANSWER_S
+            bench = Bench(folder, proxy, server.folder / "clearml.conf")
+            built = Site(folder, cluster, bench, argv, max_jobs, slow=slow)
             try:
                 built.tune()
                 yield built, server

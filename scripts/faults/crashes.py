@@ -11,11 +11,10 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from faults.bench import Bench, Work, environment, printed, starts
+from faults.bench import Bench, environment, printed, starts
+from faults.crash_judge import COLD, VARIANTS, Point, Result
 from faults.crash_point import ESCAPED, SUPERVISOR
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
@@ -34,45 +33,12 @@ hpc {{
     slurm {{ lost_after: 3 }}
 }}
 """
+_TRIES = 3
+_CANDIDATES = 8
 PATIENCE_S = 120.0
 """A task that has not come to its end by then is stuck."""
-COLD = "cold"
-"""A success for which environment and source are not staged yet."""
-VARIANTS = {"success": Work(), "failure": Work(code=3), "abort": Work(lines=400, pause=0.1), COLD: Work()}
-ENDS = {"success": "completed", "failure": "failed", "abort": "stopped", COLD: "completed"}
 COMMANDS = ("daemon", "execute", SUPERVISOR)
-DIED = ("left no report", "its supervisor was killed")
-"""How the reason of a task begins whose process was killed with its executor, or lost with its supervisor."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """Where a process is killed: ``when`` (before or after) ``command`` passes ``door`` for the ``nth`` time."""
-
-    command: str
-    door: str
-    nth: int
-    when: str
-
-
 NOWHERE = Point("none", "", 0, "")
-
-
-@dataclass(frozen=True)
-class Result:
-    variant: str
-    point: Point
-    reached: bool
-    status: str
-    reason: str
-    seconds: float
-    started: int
-    finals: int
-    lost: int
-    """Lines that were printed and are not on the server."""
-    doubled: int
-    wrong: str = ""
-    """What is not as it must be."""
 
 
 class Run:
@@ -112,12 +78,12 @@ class Run:
                     self._bench.direct.session.call("tasks.stop", {"task": task})
                     asked = True
                 if time.monotonic() - begun > PATIENCE_S:
-                    return self._judged(task, begun, aborted, "stuck")
+                    return self._seen(task, begun, aborted=aborted, stuck=True)
                 time.sleep(0.1)
         finally:
             daemon.kill()
             daemon.wait()
-        return self._judged(task, begun, aborted)
+        return self._seen(task, begun, aborted=aborted)
 
     def _daemon(self) -> subprocess.Popen[bytes]:
         argv = [sys.executable, "-m", "faults.crash_point", "daemon", "--foreground", "--queue", self._queue]
@@ -135,37 +101,23 @@ class Run:
     def _status(self, task: TaskId) -> TaskStatus:
         return self._bench.direct.tasks.glimpse([task])[task].status
 
-    def _judged(self, task: TaskId, begun: float, aborted: bool, wrong: str = "") -> Result:
+    def _seen(self, task: TaskId, begun: float, *, aborted: bool, stuck: bool = False) -> Result:
         seen = self._bench.direct.tasks.glimpse([task])[task]
-        on_disk, on_server = printed(self.root / "runs", task), self._bench.lines(task)
-        result = Result(
+        return Result(
+            name=self.root.name,
             variant=self._variant,
             point=self._point,
             reached=self._mark.exists(),
+            stuck=stuck,
+            aborted=aborted,
             status=seen.status.value,
             reason=seen.reason,
             seconds=time.monotonic() - begun,
             started=starts(self._ledger),
             finals=self._bench.finals.of(task),
-            lost=len(set(on_disk) - set(on_server)),
-            doubled=len(on_server) - len(set(on_server)),
+            on_disk=printed(self.root / "runs", task),
+            on_server=self._bench.lines(task),
         )
-        wrong = wrong or self._wrong(result, aborted) or ("" if on_server == on_disk else "lines lost or out of order")
-        return replace(result, wrong=wrong)
-
-    def _wrong(self, result: Result, aborted: bool) -> str:
-        expected = ENDS[self._variant]
-        # Killed while it had the task's process: it cannot say how that would have ended, and nobody else can.
-        # An abort that came after it ended has no reason of its own, and the server forgets the one that was there.
-        said = any(words in result.reason for words in DIED) or (self._variant == "abort" and not result.reason)
-        died = self._point.command in ("execute", SUPERVISOR) and said
-        if result.started != 1 and not (result.started == 0 and died):
-            return f"started {result.started} times"
-        if result.status != expected and not (result.status == "failed" and died and not aborted):
-            return f"status {result.status} ({result.reason}), expected {expected}"
-        if result.finals != 1:
-            return f"{result.finals} final statuses"
-        return ""
 
 
 def points(bench: Bench, variant: str, command: str) -> list[tuple[str, Point]]:
@@ -196,56 +148,33 @@ def all_points(
 
 
 def enumerate_crashes(
-    bench: Bench, chosen: Sequence[tuple[str, Point]], *, at_once: int, show: Callable[[Result], None]
-) -> list[Result]:
+    bench: Bench, parts: Sequence[Sequence[tuple[str, Point]]], *, at_once: int, show: Callable[[Result], None]
+) -> list[list[Result]]:
+    """One crash in each part: at the first of its points that comes by."""
     numbers = itertools.count(1)
 
-    def one(item: tuple[str, Point]) -> Result:
-        variant, point = item
-        result = Run(bench, f"run-{next(numbers)}", variant, point).result()
-        show(result)
-        return result
+    def one(part: Sequence[tuple[str, Point]]) -> list[Result]:
+        results: list[Result] = []
+        for variant, point in part:
+            results.append(Run(bench, f"run-{next(numbers)}", variant, point).result())
+            show(results[-1])
+            if results[-1].reached:
+                break
+        return results
 
     with ThreadPoolExecutor(at_once) as pool:
-        return list(pool.map(one, chosen))
+        return list(pool.map(one, parts))
 
 
-def sample(found: Sequence[tuple[str, Point]], count: int, seed: int) -> list[tuple[str, Point]]:
-    """Spread over all of them: one out of each of ``count`` parts."""
-    if count >= len(found):
-        return list(found)
+def each(found: Sequence[tuple[str, Point]]) -> list[list[tuple[str, Point]]]:
+    """Every point is a part of its own, and is tried again if it does not come by."""
+    return [[item] * _TRIES for item in found]
+
+
+def sample(found: Sequence[tuple[str, Point]], count: int, seed: int) -> list[list[tuple[str, Point]]]:
+    """``count`` parts, spread over all; the seed chooses the points of each that are tried one after another."""
     dice = random.Random(seed)
+    count = min(count, len(found))
     edges = [round(index * len(found) / count) for index in range(count + 1)]
-    return [found[dice.randrange(first, last)] for first, last in itertools.pairwise(edges)]
-
-
-def line(result: Result) -> str:
-    """For a table."""
-    point = result.point
-    word = f"WRONG: {result.wrong}" if result.wrong else "ok" if result.reached else "not reached"
-    door = f"{point.door} ({point.nth})"
-    return (
-        f"{result.variant:<8} {point.command:<10} {point.when:<6} {door:<36.36} {result.status:<10} "
-        f"{result.seconds:5.1f} s  {word}"
-    )
-
-
-def summary(results: Sequence[Result], boundaries: int) -> dict[str, Any]:
-    crashes = [result for result in results if result.reached]
-    figures = {
-        "lost lines": sum(result.lost for result in results),
-        "doubled lines": sum(result.doubled for result in results),
-        "run twice": sum(result.started > 1 for result in results),
-        "wrong": sum(bool(result.wrong) for result in results),
-    }
-    return {
-        "goals": [
-            {"name": f"crash enumeration: {name}", "value": value, "bound": 0, "met": value == 0}
-            for name, value in figures.items()
-        ],
-        "boundaries": boundaries,
-        "crashes": len(crashes),
-        "not reached": len(results) - len(crashes),
-        **figures,
-        "what went wrong": [asdict(result) for result in results if result.wrong],
-    }
+    parts = [list(found[first:last]) for first, last in itertools.pairwise(edges)]
+    return [dice.sample(part, min(_CANDIDATES, len(part))) for part in parts]

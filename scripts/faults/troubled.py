@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -48,6 +49,8 @@ class Troubled:
     def __init__(self, server: str) -> None:
         self.server = server
         self.choose: Chooser = lambda _endpoint: None
+        self.delay: Callable[[str], float] = lambda _endpoint: 0.0
+        """Endpoint → seconds that its answer is held back."""
         self.largest: int | None = None
         """Bytes of a request; larger ones are refused, as proxies do, with a page and 413."""
         self.refused = 0
@@ -85,6 +88,7 @@ def _handler(proxy: Troubled) -> type[BaseHTTPRequestHandler]:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             endpoint = urlsplit(self.path).path.rpartition("/")[2]
             trouble = proxy.choose(endpoint)
+            time.sleep(proxy.delay(endpoint))
             if proxy.largest is not None and len(body) > proxy.largest:
                 proxy.refused += 1
                 self._answer(413, _PAGE)

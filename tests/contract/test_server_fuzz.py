@@ -52,7 +52,9 @@ def test_pages_show_what_the_requests_left(api: Any, known: dict[str, str]) -> N
     for name in ("tasks.create", "tasks.edit", "projects.create", "queues.create", "events.add_batch"):
         for _ in range(ROUNDS):
             api.ask(name, generator.body(ENDPOINTS[name]))
-    for task in api("tasks.get_all", only_fields=["id"], search_hidden=True)["tasks"]:
+    tasks = api("tasks.get_all", only_fields=["id"], search_hidden=True)["tasks"]
+    assert tasks
+    for task in tasks:
         assert api.raw(f"/projects/*/experiments/{task['id']}").status_code == 200
     for page in range(10):
         assert api.raw(f"/?page={page}").status_code == 200

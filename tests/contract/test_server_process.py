@@ -49,9 +49,21 @@ def test_secrets_are_made_once_and_readable_by_their_owner_alone(start_clearml_s
     port = urlsplit(server.url).port
     for name in ("clearml.conf", "secrets.json", "server.db"):
         assert stat.S_IMODE((server.data_dir / name).stat().st_mode) == 0o600
-    assert stat.S_IMODE(server.data_dir.stat().st_mode) & 0o077 == 0 or server.data_dir.owner() == "root"
     assert server.stop() == 0
     assert start_clearml_server(port=port).conf.read_text() == first
+
+
+def test_a_data_folder_that_the_server_makes_is_closed_to_others(tmp_path):
+    data_dir = tmp_path / "made" / "by" / "it"
+    environ = {**os.environ, "HOME": str(tmp_path), "CLEARML_CONFIG_FILE": ""}
+    argv = [sys.executable, "-m", "hpc_agent", "server", "--port", "0", "--data-dir", str(data_dir)]
+    with subprocess.Popen(argv, env=environ, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout.readline().startswith("Listening on ")
+        server.terminate()
+    made = [data_dir, *data_dir.parents[:2], *(path for path in data_dir.rglob("*") if path.is_dir())]
+    assert {str(folder): oct(stat.S_IMODE(folder.stat().st_mode)) for folder in made} == dict.fromkeys(
+        map(str, made), "0o700"
+    )
 
 
 def test_the_conf_is_written_where_it_is_wanted_and_names_every_server(start_clearml_server, tmp_path):
@@ -188,6 +200,7 @@ def test_a_killed_server_loses_nothing_that_it_acknowledged(start_clearml_server
     waiting = {entry["task"] for entry in api("queues.get_by_id", queue=traffic.queue)["queue"]["entries"]}
     assert traffic.queued <= waiting
     assert not traffic.claimed & waiting
+    assert traffic.lines
     for task, line in traffic.lines.items():
         assert api.status(task) == "queued"
         assert [event["msg"] for event in api("events.get_task_log", task=task)["events"]] == [line]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
-from e2e_site import BUSY, Site, wait_for
+from e2e_site import HANG_S, Site, wait_for
 from served_queues import serve
 
 from hpc_agent.domain.ids import TaskId
@@ -32,7 +31,8 @@ away = int(os.read(read, 20))
 print("pids", os.getpid(), child.pid, session.pid, away, flush=True)
 time.sleep(600)
 """
-CALLBACK = """
+# It is not waited for the time that the callback might have taken: HANG_S would be over before.
+CALLBACK = f"""
 import time
 from clearml import Task
 task = Task.init()
@@ -40,7 +40,7 @@ def clean_up():
     print("the callback runs", flush=True)
     time.sleep(3)
     print("the callback ends", flush=True)
-task.register_abort_callback(clean_up, callback_execution_timeout=120)
+task.register_abort_callback(clean_up, callback_execution_timeout={2 * HANG_S:.0f})
 print("begun", flush=True)
 time.sleep(600)
 """
@@ -59,9 +59,8 @@ setuptools.setup(name="slow")
 """
 
 
-def abort(site: Site, task: TaskId) -> float:
+def abort(site: Site, task: TaskId) -> None:
     site.client.session.call("tasks.stop", {"task": task})
-    return time.monotonic()
 
 
 def pids(site: Site, task: TaskId) -> list[Path]:
@@ -81,23 +80,21 @@ def test_processes_that_ignore_it_or_moved_away_are_killed_after_the_grace(site:
     task = served.task("family", FAMILY)
     family = pids(site, task)
     assert not any(map(is_gone, family))
-    since = abort(site, task)
-    assert site.wait_for_end(task, 30) is TaskStatus.STOPPED
-    # term_grace is 5 s here; an abort is noticed within 5 s.
-    assert time.monotonic() - since < 15 * BUSY
+    abort(site, task)
+    assert site.wait_for_end(task) is TaskStatus.STOPPED
     assert all(map(is_gone, family))
     assert site.reason(task) == "aborted by its user"
     console = site.console(task)
     assert "Stopping: aborted by its user; SIGTERM is sent, and it has 5 s to end" in console
     assert "Still running when its time was over: killing it" in console
-    wait_for("its job to leave", lambda: not site.jobs(task), 20)
+    wait_for("its job to leave", lambda: not site.jobs(task))
 
 
 def test_what_a_script_leaves_behind_ends_with_it(site: Site) -> None:
     served = serve(site, {"leaves": ""})
     task = served.task("leaves", LEAVES_A_DAEMON)
     [left] = pids(site, task)
-    assert site.wait_for_end(task, 30) is TaskStatus.COMPLETED
+    assert site.wait_for_end(task) is TaskStatus.COMPLETED
     assert is_gone(left)
 
 
@@ -110,21 +107,19 @@ def test_an_abort_while_its_environment_is_built_ends_the_build(site: Site) -> N
     site.daemon(CLEARML_AGENT__hpc__envs__build_on="compute")
     wait_for("the build", lambda: mark.exists() and mark.read_text())
     builder = Path(f"/proc/{mark.read_text().split()[1]}")
-    since = abort(site, task)
-    assert site.wait_for_end(task, 20) is TaskStatus.STOPPED
-    assert time.monotonic() - since < 10 * BUSY
+    abort(site, task)
+    assert site.wait_for_end(task) is TaskStatus.STOPPED
     assert is_gone(builder)
     assert site.reason(task) == "aborted by its user"
-    wait_for("its job to leave", lambda: not site.jobs(task), 20)
+    wait_for("its job to leave", lambda: not site.jobs(task))
 
 
 def test_the_sdks_abort_callback_gets_the_time_it_asked_for(site: Site) -> None:
     task = site.script_task(CALLBACK)
     site.daemon()
-    wait_for("its first line", lambda: "begun" in site.console(task), 90)
-    since = abort(site, task)
-    assert site.wait_for_end(task, 60) is TaskStatus.STOPPED
-    assert time.monotonic() - since < 25 * BUSY  # not the time that it might have taken
+    wait_for("its first line", lambda: "begun" in site.console(task))
+    abort(site, task)
+    assert site.wait_for_end(task) is TaskStatus.STOPPED
     console = site.console(task)
     assert "Aborted by its user; its abort callback has" in console
     order = [console.index(line) for line in ("the callback runs", "the callback ends", "Stopping: aborted")]
@@ -137,8 +132,8 @@ def test_an_abort_of_a_requeued_task_that_waits_cancels_its_job(site: Site) -> N
     wait_for("its first line", lambda: "begun" in site.console(task).splitlines())
     [job] = site.jobs(task)
     site.slurm("scontrol", "requeuehold", job)
-    wait_for("its message", lambda: site.message(task).startswith("requeued, waiting"), 40)
+    wait_for("its message", lambda: site.message(task).startswith("requeued, waiting"))
     abort(site, task)
-    assert site.wait_for_end(task, 20) is TaskStatus.STOPPED
+    assert site.wait_for_end(task) is TaskStatus.STOPPED
     assert site.reason(task) == "aborted by its user while it waited to go on"
-    wait_for("its job to be cancelled", lambda: not site.jobs(task), 20)
+    wait_for("its job to be cancelled", lambda: not site.jobs(task))

@@ -21,7 +21,7 @@ def test_nothing_is_lost_or_run_twice_whatever_is_stopped_killed_and_started_aga
     done = subprocess.run(argv, text=True, capture_output=True, timeout=800, check=False)
     if done.returncode == NOT_INSTALLED:
         pytest.skip(done.stderr.strip())
-    print(done.stdout)
+    print(done.stdout)  # it names the folder where the evidence is left
     assert figures.exists(), done.stderr[-2000:]
     seen = json.loads(figures.read_text())
     assert seen["wrong"] == []
@@ -31,6 +31,5 @@ def test_nothing_is_lost_or_run_twice_whatever_is_stopped_killed_and_started_aga
         ("wrong verdict", 0),
     ]
     assert seen["jobs left"] == 0
-    # One that needs a job in a certain state may find none in a short run.
-    assert len([row for row in seen["by fault"] if row["made"]]) >= 11, seen["by fault"]
+    assert [row["fault"] for row in seen["by fault"] if not row["made"]] == []
     assert done.returncode == 0

@@ -48,7 +48,7 @@ def test_scancel_ends_what_runs_in_the_image(site: Site, images: dict[str, Path]
     )
     task = enqueued(site, code, images["bare"])
     site.daemon(**RUNTIME)
-    wait_for("the task to start", lambda: "started" in site.console(task), 60)
+    wait_for("the task to start", lambda: "started" in site.console(task))
     site.slurm("scancel", *site.jobs(task))
     assert site.wait_for_end(task) is TaskStatus.STOPPED
     assert "cleaned up" in site.console(task)

@@ -59,7 +59,7 @@ def ended(site: Site, task: TaskId) -> TaskStatus:
         status = site.status(task)
         return status if status.is_final or site.processes[-1].poll() is not None else None
 
-    return wait_for("its end", look, 60)
+    return wait_for("its end", look)
 
 
 def second_queue(site: Site) -> tuple[str, QueueId]:
@@ -118,7 +118,7 @@ class TestGpus:
             machine.client.tasks.enqueue(task, machine.queue_id)
         machine.daemon("--gpus", "all")
         assert ended(machine, fewer) is TaskStatus.COMPLETED
-        assert seen(machine, fewer, "CUDA_VISIBLE_DEVICES") == "0"
+        assert seen(machine, fewer, "CUDA_VISIBLE_DEVICES") in {"0", "1", "2", "3"}
         assert ended(machine, more) is TaskStatus.FAILED
         assert "asks for 5 GPUs, but this machine has 4" in machine.reason(more)
 

@@ -37,7 +37,7 @@ def test_the_flags_image_and_arguments_are_for_tasks_that_name_none(machine: Sit
     flags = ("--docker", image, "-e", "GIVEN=flag", "--force-current-version", "--cpu-only")
     machine.daemon(*flags, CLEARML_AGENT__hpc__container__runtime="podman")
     for task, given in ((bare, "flag"), (own, "task")):
-        assert machine.wait_for_end(task, 120) is TaskStatus.COMPLETED, machine.console(task)
+        assert machine.wait_for_end(task) is TaskStatus.COMPLETED, machine.console(task)
         lines = machine.console(task).splitlines()
         assert f"variable {given}" in lines
         assert "inside True" in lines and "gpus none" in lines
@@ -53,5 +53,5 @@ def test_the_configurations_image_without_any_in_the_flag(machine: Site, runtime
     task = machine.bare_task(WHERE)
     variables = {"CLEARML_DOCKER_IMAGE": image, "CLEARML_AGENT__hpc__container__runtime": "podman"}
     machine.daemon("--docker", CLEARML_CPU_ONLY="1", **variables)
-    assert machine.wait_for_end(task, 120) is TaskStatus.COMPLETED, machine.console(task)
+    assert machine.wait_for_end(task) is TaskStatus.COMPLETED, machine.console(task)
     assert "inside True" in machine.console(task)

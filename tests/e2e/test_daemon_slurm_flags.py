@@ -35,7 +35,7 @@ def daemon(site: Site, *arguments: str) -> None:
 
 
 def completed(site: Site, task: TaskId) -> bool:
-    return site.wait_for_end(task, 60) is TaskStatus.COMPLETED
+    return site.wait_for_end(task) is TaskStatus.COMPLETED
 
 
 def test_gpus_are_asked_for_by_number(site: Site) -> None:

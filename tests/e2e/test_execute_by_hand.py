@@ -70,4 +70,4 @@ def test_an_abort_ends_the_job(person: Person) -> None:
     wait_for("its first line", lambda: "begun" in person.site.console(task))
     person.site.client.session.call("tasks.stop", {"task": task})
     assert person.site.wait_for_end(task) is TaskStatus.STOPPED
-    assert person.wait_for_job(job, 30).startswith("FAILED")
+    assert person.wait_for_job(job).startswith("FAILED")

@@ -151,7 +151,7 @@ def test_git_user_and_pass_open_a_private_repository(machine: Site, tmp_path: Pa
         else:
             machine.client.tasks.enqueue(task, machine.queue_id)
             machine.daemon(*flags, **host)
-            assert machine.wait_for_end(task, 40) is TaskStatus.COMPLETED
+            assert machine.wait_for_end(task) is TaskStatus.COMPLETED
         assert "from the private one" in machine.console(task)
         assert remote.password not in machine.console(task)
         denied = draft(machine, "", **{**script, "branch": "other"})

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from e2e_site import BUSY
 
 from hpc_agent.api.client import Client
 from hpc_agent.config.load import load
@@ -19,7 +18,7 @@ from hpc_agent.config.load import load
 SCRIPT = "import idna, socket\nprint('idna', idna.__version__)\n"
 
 INSIDE = """
-import json, os, subprocess, sys, time
+import json, os, subprocess, sys
 from pathlib import Path
 server, tasks = sys.argv[1:3]
 subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
@@ -28,10 +27,9 @@ child = subprocess.Popen([sys.executable, "-m", "hpc_agent", "server", *json.loa
 child.stdout.readline()
 found = []
 for task in json.loads(tasks):
-    began = time.monotonic()
     ran = subprocess.run([sys.executable, "-m", "hpc_agent", "execute", "--id", task, "--standalone-mode"],
                          capture_output=True, text=True)
-    found.append([ran.returncode, ran.stdout + ran.stderr, time.monotonic() - began])
+    found.append([ran.returncode, ran.stdout + ran.stderr])
 child.terminate()
 child.communicate()
 print("FOUND" + json.dumps(found))
@@ -98,12 +96,11 @@ def test_staged_task_runs_and_an_unstaged_one_is_named_without_a_network(tmp_pat
     )
     assert "FOUND" in inside.stdout, inside.stdout + inside.stderr
     script, code, unstaged, elsewhere_ran = json.loads(inside.stdout.partition("FOUND")[2])
-    for returncode, said, _ in (script, code):
+    for returncode, said in (script, code):
         assert returncode == 0, said
         assert "idna 3.7" in said
-    for task, (returncode, said, seconds) in zip(tasks[2:], (unstaged, elsewhere_ran), strict=True):
+    for task, (returncode, said) in zip(tasks[2:], (unstaged, elsewhere_ran), strict=True):
         assert returncode != 0
         assert f"hpc-agent cache warm --id {task}" in said
-        assert seconds < 5 * BUSY
     assert "no environment for these requirements" in unstaged[1]
     assert "https://git.invalid/lab/model.git" in elsewhere_ran[1]

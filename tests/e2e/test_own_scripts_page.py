@@ -46,7 +46,7 @@ def test_the_commands_of_the_page_run(person: Person) -> None:
         return found if ended and len(found) == 6 else None
 
     try:
-        seen = wait_for("all tasks to end", tasks, 120)
+        seen = wait_for("all tasks to end", tasks)
     except BaseException:
         print(person.logs())
         raise

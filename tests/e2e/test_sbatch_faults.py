@@ -8,13 +8,12 @@ import signal
 import stat
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_site import BUSY, wait_for
+from e2e_site import HANG_S, wait_for
 from sbatch_bench import Person
 
 from hpc_agent.api.client import Client
@@ -55,7 +54,6 @@ def test_without_a_server_or_a_place_the_job_is_submitted_all_the_same(
         assert found
         (bin_dir / program).symlink_to(found)
     person.script(HELLO)
-    begun = time.monotonic()
     answer = person.sbatch(
         "train.sh", **{name: value.replace("{folder}", str(person.site.folder)) for name, value in environment.items()}
     )
@@ -65,21 +63,20 @@ def test_without_a_server_or_a_place_the_job_is_submitted_all_the_same(
         return
     [line] = answer.stderr.splitlines()
     assert line.startswith("hpc-agent: submitted without a task: ")
-    assert time.monotonic() - begun < 20 * BUSY
     assert untracked(person, answer.job) == "hello\n"
 
 
-def test_a_server_that_hangs_delays_a_submission_by_seconds(
+def test_a_server_that_hangs_does_not_keep_a_submission(
     person: Person, start_clearml_server: Callable[..., Any]
 ) -> None:
     server = start_clearml_server()
     os.kill(server.pid, signal.SIGSTOP)
     person.script(HELLO)
-    begun = time.monotonic()
+    # It is still stopped when the job has been submitted and has ended.
     answer = person.sbatch("--wait", "train.sh", CLEARML_CONFIG_FILE=str(server.conf))
     os.kill(server.pid, signal.SIGCONT)
     assert "hpc-agent: submitted without a task: " in answer.stderr
-    assert time.monotonic() - begun < 40 * BUSY
+    assert untracked(person, answer.job) == "hello\n"
 
 
 def test_a_script_from_standard_input_is_submitted_without_a_server_too(person: Person) -> None:
@@ -111,7 +108,7 @@ def test_a_server_that_goes_away_while_the_job_runs_gets_everything_later(
     start_clearml_server(tmp_path / "own", port=port)
     task = folder.name
     look = lambda: client.tasks.glimpse([task])[task].status is TaskStatus.COMPLETED  # noqa: E731
-    wait_for("the final status", look, 60)
+    wait_for("the final status", look)
     console = "".join(event["msg"] for event in client.events.console_after(task, 0))
     assert console == "begun\nend\n"
 
@@ -160,7 +157,7 @@ def test_a_killed_follower_is_replaced_by_the_next_submission_or_by_cron(person:
     os.kill(inside(person, first), signal.SIGKILL)  # as Slurm does at the end of the script
     assert person.wait_for_job(first) == "COMPLETED 0:0"
     assert person.site.status(person.task(first)) is TaskStatus.IN_PROGRESS
-    wait_for("cron to end it", lambda: person.follow("--once") and not list(person.root.glob("sbatch/*/plan.json")), 90)
+    wait_for("cron to end it", lambda: person.follow("--once") and not list(person.root.glob("sbatch/*/plan.json")))
     assert person.site.status(person.task(first)) is TaskStatus.COMPLETED
     assert person.site.console(person.task(first)) == "begun\nend\n"
     second = person.sbatch("train.sh").job
@@ -209,7 +206,7 @@ def test_a_job_of_which_sbatch_knew_nothing_notes_itself_down(person: Person) ->
     job = wait_for("the job", lambda: out.exists() and out.read_text().strip())
     person.jobs.append(str(job))
     wait_for("it to be noted down", lambda: list(person.root.glob("sbatch/*/job.json")))
-    wait_for("cron to end it", lambda: person.follow("--once") and not list(person.root.glob("sbatch/*/plan.json")), 90)
+    wait_for("cron to end it", lambda: person.follow("--once") and not list(person.root.glob("sbatch/*/plan.json")))
     assert person.wait_for_end(str(job))[0] is TaskStatus.COMPLETED
 
 
@@ -249,7 +246,7 @@ def test_a_signal_ends_a_waiting_sbatch_as_it_would_without_us(person: Person, n
         person.jobs.append(line.split()[-1])
         # As a terminal sends it: to the whole group.
         os.killpg(child.pid, number)
-        codes.append(child.wait(30))
+        codes.append(child.wait(HANG_S))
         child.stdout.close()
     assert codes == [-number, -number]
     assert person.state(person.jobs[-1]) == "", "the job itself goes on"

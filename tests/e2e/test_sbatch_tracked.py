@@ -141,7 +141,7 @@ def test_task_init_in_the_script_reports_into_the_same_task(person: Person) -> N
     python = f"{person.site.peers}/python train.py --lr 0.1"
     person.script(f"#!/bin/bash\n{python}\n{python} | tee log.txt\n")
     job = person.sbatch("train.sh").job
-    assert person.wait_for_end(job, 120)[0] is TaskStatus.COMPLETED
+    assert person.wait_for_end(job)[0] is TaskStatus.COMPLETED
     task = person.task(job)
     seen = person.site.read_back(task)
     assert seen["console"].count(f"the task is {task}\n") == 2
@@ -231,7 +231,7 @@ def test_an_array_is_aborted_as_a_whole_and_by_element(person: Person) -> None:
     assert person.wait_for_end(f"{job}_2")[0] is TaskStatus.STOPPED
     array = person.task(job)
     reason = f"aborted by its user; Slurm array {job}: 3 CANCELLED"
-    wait_for("the array's reason", lambda: person.site.reason(array).startswith(reason), 30)
+    wait_for("the array's reason", lambda: person.site.reason(array).startswith(reason))
     assert person.site.status(array) is TaskStatus.STOPPED
 
 
@@ -241,8 +241,8 @@ def test_a_requeued_job_goes_on_as_the_same_task(person: Person) -> None:
     task = person.task(job)
     wait_for("its first run", lambda: "run" in person.site.console(task))
     person.site.slurm("scontrol", "requeue", job)
-    wait_for("it to wait again", lambda: "was requeued and waits" in person.site.message(task), 60)
-    assert person.wait_for_end(job, 120)[0] is TaskStatus.COMPLETED
+    wait_for("it to wait again", lambda: "was requeued and waits" in person.site.message(task))
+    assert person.wait_for_end(job)[0] is TaskStatus.COMPLETED
     assert "run 1\n" in person.site.console(task)
 
 
@@ -269,7 +269,7 @@ def test_signals_and_the_time_limit_reach_the_script_as_without_us(person: Perso
         person.site.slurm("scancel", "--batch", "--signal=USR2", job)
         wait_for("its second signal", lambda job=job: "USR2" in output(person, job))
         person.site.slurm("scancel", "--full", "--signal=HUP", job)
-    states = [person.wait_for_job(job, 150) for job in jobs]
+    states = [person.wait_for_job(job) for job in jobs]
     assert states == ["TIMEOUT 0:0", "TIMEOUT 0:0"]
     slurms = re.compile(r"slurmstepd|error: \*\*\* JOB \d+ ON")  # without the program's name from 26.05 on
     plain, ours = ([line for line in output(person, job).splitlines() if not slurms.search(line)] for job in jobs)

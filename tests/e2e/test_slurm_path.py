@@ -26,7 +26,7 @@ def test_a_script_trains_on_two_gpus_and_is_read_back_by_the_sdk(site: Site) -> 
     task = site.script_task(TRAIN, "--args", "steps=3")
     site.properties(task, num_gpus="2")
     site.daemon()
-    assert site.wait_for_end(task, 120) is TaskStatus.COMPLETED
+    assert site.wait_for_end(task) is TaskStatus.COMPLETED
     seen = site.read_back(task)
     assert seen["status"] == "completed"
     assert seen["arguments"]["Args/steps"] == "3"
@@ -54,14 +54,14 @@ def test_a_repository_runs_with_its_uncommitted_changes(site: Site) -> None:
     (repository / "lib.py").write_text("WORD = 'uncommitted'\n")
     task = site.clearml_task("--name", "repo", "--script", "train.py", cwd=repository)
     site.daemon()
-    assert site.wait_for_end(task, 120) is TaskStatus.COMPLETED
+    assert site.wait_for_end(task) is TaskStatus.COMPLETED
     assert "word: uncommitted" in site.console(task)
 
 
 def test_a_failing_script_fails_with_its_exit_code(site: Site) -> None:
     task = site.script_task(TRAIN, "--args", "exit_code=7")
     site.daemon()
-    assert site.wait_for_end(task, 120) is TaskStatus.FAILED
+    assert site.wait_for_end(task) is TaskStatus.FAILED
     assert "exit code 7" in site.reason(task)
 
 
@@ -70,8 +70,8 @@ def test_an_abort_ends_a_running_job(site: Site) -> None:
     site.daemon()
     wait_for("its first line", lambda: "begun" in site.console(task))
     site.client.session.call("tasks.stop", {"task": task})
-    assert site.wait_for_end(task, 20) is TaskStatus.STOPPED
-    wait_for("its job to leave", lambda: not site.jobs(task), 20)
+    assert site.wait_for_end(task) is TaskStatus.STOPPED
+    wait_for("its job to leave", lambda: not site.jobs(task))
 
 
 def test_an_abort_cancels_a_waiting_job(site: Site) -> None:
@@ -80,7 +80,7 @@ def test_an_abort_cancels_a_waiting_job(site: Site) -> None:
     [job] = wait_for("its job", lambda: site.jobs(task))
     wait_for("the reason in its message", lambda: f"{job} is waiting (BeginTime)" in site.message(task))
     site.client.session.call("tasks.stop", {"task": task})
-    wait_for("its job to be cancelled", lambda: not site.jobs(task), 20)
+    wait_for("its job to be cancelled", lambda: not site.jobs(task))
     assert site.status(task) is TaskStatus.STOPPED
 
 
@@ -89,7 +89,7 @@ def test_a_task_taken_off_the_queue_has_its_job_cancelled(site: Site) -> None:
     site.daemon(**WAITS)
     wait_for("its job", lambda: site.jobs(task))
     site.client.tasks.dequeue(task)
-    wait_for("its job to be cancelled", lambda: not site.jobs(task), 20)
+    wait_for("its job to be cancelled", lambda: not site.jobs(task))
     assert site.status(task) is TaskStatus.CREATED
 
 
@@ -246,7 +246,7 @@ def test_a_refusal_that_dies_in_the_middle_is_mended(site: Site) -> None:
     run.first_claim(Claim(state="intent", at=long_ago, owner="daemon:login1:1", queue=queue.id))
     assert site.client.queues.remove_task(queue.id, task)
     site.daemon()
-    assert site.wait_for_end(task, 120) is TaskStatus.COMPLETED
+    assert site.wait_for_end(task) is TaskStatus.COMPLETED
 
 
 def test_sigterm_ends_a_daemon_that_builds(site: Site) -> None:

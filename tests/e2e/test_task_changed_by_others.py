@@ -20,7 +20,7 @@ SLEEP = "import time\nprint('begun', flush=True)\ntime.sleep({seconds})\nprint('
 
 def begun(site: Site, task: TaskId) -> str:
     """Wait for the task's first line; returns its job."""
-    wait_for("its first line", lambda: "begun" in site.console(task).splitlines(), 90)
+    wait_for("its first line", lambda: "begun" in site.console(task).splitlines())
     [job] = site.jobs(task)
     return job
 
@@ -87,8 +87,8 @@ def test_one_that_is_enqueued_again_right_after_a_reset_runs_once_more(site: Sit
     job = begun(site, task)
     site.client.session.call("tasks.reset", {"task": task, "force": True})
     site.client.tasks.enqueue(task, served.ids["again"])
-    wait_for("another job", lambda: [other for other in site.jobs(task) if other != job], 90)
-    wait_for("its second start", lambda: ledger.read_text() == "start\n" * 2, 90)
+    wait_for("another job", lambda: [other for other in site.jobs(task) if other != job])
+    wait_for("its second start", lambda: ledger.read_text() == "start\n" * 2)
     wait_for("the first job to leave", lambda: job not in site.jobs(task))
     assert site.status(task) is TaskStatus.IN_PROGRESS
 
@@ -103,7 +103,7 @@ def test_scancel_after_a_failed_prolog_is_a_cancellation(site: Site, slurm_clust
     fails.touch()
     try:
         task = served.task("cancel", SLEEP.format(seconds=600))
-        wait_for("a node to be drained", drained, 60)
+        wait_for("a node to be drained", drained)
     finally:
         fails.unlink()
         for name in drained():
@@ -130,7 +130,7 @@ def test_a_deleted_queue_stops_no_other_and_its_tasks_end(site: Site) -> None:
         assert site.wait_for_end(task) is TaskStatus.FAILED
         assert "the queue that it came from was deleted: enqueue it on another" in site.reason(task)
     finally:
-        wait_for("the node to come back", lambda: _resumed(site, name), 60)
+        wait_for("the node to come back", lambda: _resumed(site, name))
 
 
 def _resumed(site: Site, name: str) -> bool:

@@ -208,7 +208,7 @@ def test_a_container_does_not_outlive_an_agent_that_was_killed(site: ContainerSi
     with site.executing(task) as agent:
         agent.kill()
         agent.wait(30)
-    wait_for("the container to be gone", lambda: not runtime.containers(), 30)
+    wait_for("the container to be gone", lambda: not runtime.containers())
 
 
 def test_what_a_task_may_not_ask_for(site: ContainerSite, runtime: Podman) -> None:

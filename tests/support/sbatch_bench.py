@@ -96,14 +96,14 @@ class Person:
         over = rows and all(row.startswith(FINAL) for row in rows)
         return re.sub(r" by \d+", "", "; ".join(sorted(words))) if over else ""
 
-    def wait_for_job(self, job: str, timeout: float = 90) -> str:
-        return wait_for(f"job {job} to end", lambda: self.state(job), timeout)
+    def wait_for_job(self, job: str) -> str:
+        return wait_for(f"job {job} to end", lambda: self.state(job))
 
-    def wait_for_end(self, job: str, timeout: float = 90) -> tuple[TaskStatus, str]:
+    def wait_for_end(self, job: str) -> tuple[TaskStatus, str]:
         """The final status and its reason of a job's task."""
         task = self.task(job)
         try:
-            status = self.site.wait_for_end(task, timeout)
+            status = self.site.wait_for_end(task)
         except BaseException:
             print(self.logs())
             raise

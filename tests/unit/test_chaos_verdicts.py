@@ -7,9 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from faults.chaos import Result
+from faults.chaos_evidence import Evidence, TaskRecord
 from faults.chaos_faults import KINDS, plan
-from faults.chaos_judge import Hit, Seen, Story, Wrong
+from faults.chaos_judge import Hit, Seen, Story, Wrong, confirmed, ended_by_slurm
 from faults.chaos_ledger import Job, Start, read
+from faults.kept import run_in_folder
 
 JOB = Job(lines=2, pause=1.0, code=0, queue="again", partition="main")
 ONCE = Job(lines=2, pause=1.0, code=0, queue="once", partition="main")
@@ -95,6 +98,113 @@ def test_the_verdict_is_the_exit_code_or_what_somebody_did() -> None:
     late = [start(ended=9)]  # it ended by itself while the signal was on its way
     assert kinds(Story("t", JOB, late, seen("completed"), [CANCEL])) == []
     assert kinds(Story("t", JOB, [start(ended=13)], seen("completed"), [CANCEL])) == [Wrong.VERDICT]
+
+
+def test_cancelled_while_slurmctld_is_away_the_signal_comes_when_it_is_back() -> None:
+    away = Hit("slurmctld away", 1.0, 20.0, away="slurmctld")
+    ended = seen("completed")
+    assert kinds(Story("t", JOB, [start(ended=25)], ended, [CANCEL])) == [Wrong.VERDICT]
+    assert kinds(Story("t", JOB, [start(ended=25)], ended, [CANCEL, away])) == []
+    assert kinds(Story("t", JOB, [start(ended=31)], ended, [CANCEL, away])) == [Wrong.VERDICT]
+
+
+def test_cancelled_on_a_node_without_slurmd_the_signal_waits_for_it() -> None:
+    ended = seen("completed")
+    here, elsewhere = (Hit("no slurmd", 1.0, 20.0, away=node) for node in ("n1", "n2"))
+    assert kinds(Story("t", JOB, [start(ended=25)], ended, [CANCEL, here])) == []
+    assert kinds(Story("t", JOB, [start(ended=25)], ended, [CANCEL, elsewhere])) == [Wrong.VERDICT]
+
+
+def test_a_scancel_that_slurmctld_noted_late_counts_from_then() -> None:
+    slow = Hit("cancelled by hand", 2.0, 14.0, frozenset({"t"}), job="7", cancels=True)
+    assert kinds(Story("t", JOB, [start(ended=13)], seen("completed"), [slow])) == []
+
+
+@pytest.mark.parametrize(
+    ("table", "wrong"),
+    [
+        ("7|CANCELLED by 0|4\n", [Wrong.VERDICT]),
+        ("7|COMPLETED|2\n", []),
+        ("7|NODE_FAIL|2\n8|CANCELLED by 0|9\n", []),
+        ("", [Wrong.VERDICT]),  # there is no accounting
+    ],
+)
+def test_a_scancel_that_came_too_late_for_its_job_decides_nothing(table: str, wrong: list[Wrong]) -> None:
+    hits = confirmed([CANCEL, NODE], table)
+    assert hits[1] == NODE
+    assert kinds(Story("t", JOB, [start(ended=13)], seen("completed"), hits)) == wrong
+    stopped = seen("stopped", "Slurm job 7 was cancelled by root")
+    assert kinds(Story("t", JOB, [start()], stopped, hits)) == []
+
+
+def test_what_was_started_after_its_task_was_cancelled_is_wrong_even_if_it_ends() -> None:
+    other = Hit("cancelled by hand", 2.0, 2.1, frozenset({"t"}), job="6", cancels=True)
+    assert kinds(Story("t", JOB, [start(1.0, ended=4)], seen("completed"), [other])) == []
+    assert kinds(Story("t", JOB, [start(3.0, ended=6)], seen("completed"), [other])) == [Wrong.VERDICT]
+
+
+def test_a_start_that_slurm_ended_by_itself_may_be_followed_by_another() -> None:
+    starts = [start(100), start(120, ended=122, number=1)]
+    server = seen("completed", "", 0, 1, 1000, 1001)
+    table = "7|NODE_FAIL|103\n7|COMPLETED|122\n8|REQUEUED|103\n9|CANCELLED by 0|103\n10|RUNNING|Unknown\n"
+    hits = ended_by_slurm(table)
+    assert [(hit.job, hit.kind, hit.ghosts) for hit in hits] == [
+        ("7", "Slurm: NODE_FAIL", True),
+        ("8", "Slurm: REQUEUED", False),
+    ]
+    assert kinds(Story("t", JOB, starts, server, hits)) == []
+    assert kinds(Story("t", JOB, starts, server, hits[1:])) == [Wrong.TWICE]
+    # The record of an earlier start of the job excuses no later one.
+    assert kinds(Story("t", JOB, starts, server, ended_by_slurm("7|NODE_FAIL|90\n"))) == [Wrong.TWICE]
+
+
+def test_the_judge_finds_the_same_in_what_a_run_has_left(tmp_path: Path) -> None:
+    (tmp_path / "ledgers").mkdir()
+    for name in ("right", "wrong"):
+        ledger = tmp_path / "ledgers" / name
+        script = Job(lines=2, pause=0, code=0, queue="again", partition="main").script(ledger)
+        assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+    tasks = [
+        TaskRecord("t", "ledgers/right", JOB, Seen("completed", "", [0, 1])),
+        TaskRecord("u", "ledgers/wrong", JOB, Seen("stopped", "Slurm job 7 was cancelled by root", [0, 0])),
+    ]
+    evidence = Evidence("hpc-agent", 5, tasks, [REQUEUE, NODE], ["preempted"], [], 1, 12.0)
+    evidence.save(tmp_path)
+    assert vars(Evidence.load(tmp_path)) == vars(evidence)
+    result = Result(tmp_path)
+    assert [(story.task, kind) for story, kind, _ in result.wrong()] == [
+        ("u", Wrong.LOST),
+        ("u", Wrong.LOST),
+        ("u", Wrong.VERDICT),
+    ]
+    assert not result.is_right
+    assert result.figures()["faults made"] == 2
+
+
+def test_only_a_run_that_failed_leaves_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    worked_in: list[Path] = []
+
+    def run(folder: Path, code: int) -> int:
+        worked_in.append(folder)
+        (folder / "evidence.json").touch()
+        return code
+
+    def broken(folder: Path) -> int:
+        worked_in.append(folder)
+        raise RuntimeError
+
+    assert run_in_folder("chaos", "seed1", None, lambda folder: run(folder, 0)) == 0
+    assert run_in_folder("chaos", "seed1", None, lambda folder: run(folder, 4)) == 4
+    assert capsys.readouterr().out == ""
+    assert run_in_folder("chaos", "seed1", None, lambda folder: run(folder, 1)) == 1
+    assert f"scripts/chaos --replay {worked_in[2]}" in capsys.readouterr().out
+    with pytest.raises(RuntimeError):
+        run_in_folder("chaos", "seed1", None, broken)
+    assert f"The evidence is left in {worked_in[3]}\n" in capsys.readouterr().out
+    assert [folder.exists() for folder in worked_in] == [False, False, True, True]
 
 
 def test_a_failed_node_is_a_verdict_only_where_no_other_start_is_allowed() -> None:

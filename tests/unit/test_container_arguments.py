@@ -144,7 +144,9 @@ def test_older_clients_write_arguments_behind_the_image() -> None:
 
 def test_a_clone_may_keep_the_default_arguments_that_were_noted_on_its_task() -> None:
     docker = DockerSettings(default_image="default:1", default_arguments="--privileged")
-    assert choose(Container("default:1", "--privileged"), docker) is not None
+    choice = choose(Container("default:1", "--privileged"), docker)
+    assert choice is not None
+    assert "--privileged" in choice.merged.words
 
 
 REFUSED = (

@@ -126,7 +126,9 @@ def test_the_changelog_has_the_next_version_or_this_one() -> None:
 def test_every_block_and_template_is_described() -> None:
     folder = own_templates()
     page = (folder / "README.md").read_text()
-    for template in folder.glob("*.j2"):
+    templates = list(folder.glob("*.j2"))
+    assert templates
+    for template in templates:
         assert f"`{template.name}`" in page
         for block in re.findall(r"{%-? block (\w+)", template.read_text()):
             assert f"| `{block}` |" in page

@@ -96,10 +96,9 @@ def test_lines_cut_within_the_names_hide_no_job_in_silence() -> None:
 
 def test_an_answer_cut_anywhere_has_only_whole_rows_and_says_that_more_may_be_missing() -> None:
     answer = HEADER + ROW + OTHER
-    for length in range(len(answer)):
-        table = read_table(answer[:length], 3, D)
-        if table is None:
-            continue
+    tables = {length: table for length in range(len(answer)) if (table := read_table(answer[:length], 3, D))}
+    assert {len(table.rows) for table in tables.values()} == {0, 1, 2}
+    for length, table in tables.items():
         assert table.rows == (CELLS, OTHERS_CELLS)[: len(table.rows)]
         is_cut_between_rows = answer[:length].endswith((D, "\n"))
         assert len(table.rows) == 2 or table.broken or is_cut_between_rows
@@ -108,13 +107,16 @@ def test_an_answer_cut_anywhere_has_only_whole_rows_and_says_that_more_may_be_mi
 def test_squeue_cut_anywhere_never_says_in_silence_that_a_job_is_gone() -> None:
     whole = printed(QUEUE_HEADER + queue_row("7", "RUNNING", name="a\nb") + queue_row("8", "PENDING"), D)
     known = slurm.parse_squeue(whole, D).rows
+    read = []
     for length in range(len(whole)):
         try:
             answer = slurm.parse_squeue(whole[:length], D)
         except ValueError:
             continue
+        read.append(len(answer.rows))
         assert answer.rows == known[: len(answer.rows)]
         assert len(answer.rows) == 2 or answer.unreadable or whole[:length].endswith((D, "\n"))
+    assert {*read} == {0, 1, 2}
 
 
 def test_a_row_whose_id_cannot_be_read_is_counted() -> None:

@@ -53,15 +53,16 @@ def test_builder_killed_at_any_moment_leaves_nothing_wrong(site, run_python):
     lasts = SYSTEM.monotonic() - began
     moments = 16
     for number in range(moments):
-        shutil.rmtree(site.cache)
+        # Out of the way, not removed: installers of the builder before may still write there.
+        site.cache.rename(site.folder / f"cache-{number}")
         child = run_python(STAGE)
         kill_after(child, lasts * (number + 1) / moments)
         # Whatever can be seen is complete …
-        assert all(whole(site, key) for key in site.published)
+        for key in site.published:
+            assert whole(site, key)
         # … and the next one neither waits for the dead nor trips over what they left.
-        began = SYSTEM.monotonic()
         key = site.store().stage(site.request("beta"), site.say).key
-        assert SYSTEM.monotonic() - began < lasts * 3 + 5
+        assert not [line for line in site.said if line.startswith("Waiting for another process")]
         assert whole(site, key)
     # What the dead left on the local disk goes as soon as their installers have ended too.
     build = site.scratch / f"hpc-agent-{os.getuid()}" / "build"

@@ -1,0 +1,104 @@
+"""The judge of the crash enumeration: what it lets pass, what it calls wrong, and what it says of kept evidence."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from faults.crash_judge import Findings, Point, Result
+from faults.crash_point import SUPERVISOR
+from faults.crashes import each, sample
+
+LINES = ["line 0", "line 1"]
+RUN = Path(__file__).parents[2] / "scripts" / "crashes_run.py"
+COMMANDS = ("daemon", "execute", SUPERVISOR)
+DAEMON, EXECUTE, SUPERVISED = (Point(command, "rename claim.json", 1, "after") for command in COMMANDS)
+RIGHT = Result(
+    name="run-1",
+    variant="success",
+    point=DAEMON,
+    reached=True,
+    stuck=False,
+    aborted=False,
+    status="completed",
+    reason="",
+    seconds=3.0,
+    started=1,
+    finals=1,
+    on_disk=LINES,
+    on_server=LINES,
+)
+DEAD = replace(RIGHT, point=EXECUTE, status="failed", reason="the agent left no report")
+
+
+@pytest.mark.parametrize(
+    ("result", "wrong"),
+    [
+        (RIGHT, ""),
+        (replace(RIGHT, stuck=True), "stuck"),
+        (replace(RIGHT, started=2), "started 2 times"),
+        (replace(RIGHT, started=0), "started 0 times"),
+        (replace(RIGHT, finals=2), "2 final statuses"),
+        (replace(RIGHT, on_server=LINES[:1]), "lines lost or out of order"),
+        (replace(RIGHT, on_server=LINES[::-1]), "lines lost or out of order"),
+        (replace(RIGHT, on_server=[*LINES, LINES[1]]), "lines lost or out of order"),
+        (replace(RIGHT, status="failed", reason="exit code 3"), "status failed (exit code 3), expected completed"),
+        (replace(RIGHT, variant="failure", status="failed"), ""),
+        (replace(RIGHT, variant="failure"), "status completed (), expected failed"),
+        # Only whoever had the task's process takes it along.
+        (DEAD, ""),
+        (replace(DEAD, started=0), ""),
+        (replace(DEAD, point=SUPERVISED), ""),
+        (replace(DEAD, point=DAEMON), "status failed (the agent left no report), expected completed"),
+        (replace(DEAD, reason="exit code 1"), "status failed (exit code 1), expected completed"),
+        (replace(DEAD, variant="abort", aborted=True), "status failed (the agent left no report), expected stopped"),
+        (replace(DEAD, variant="abort"), ""),
+    ],
+)
+def test_a_run_is_right_or_it_is_said_what_is_wrong(result: Result, wrong: str) -> None:
+    assert result.wrong == wrong
+
+
+def test_a_sample_in_which_a_part_was_never_hit_is_not_good_enough() -> None:
+    missed = replace(RIGHT, reached=False)
+    hit, tried_again, never = [RIGHT], [missed, RIGHT], [missed, missed]
+    assert unmet(Findings(9, [hit, tried_again], every=False)) == []
+    assert unmet(Findings(9, [hit, never], every=False)) == ["crash enumeration: parts without a crash"]
+    assert unmet(Findings(9, [hit, never], every=True)) == []
+    assert Findings(9, [hit, never], every=True).figures()["parts without a crash"] == 1
+
+
+def unmet(findings: Findings) -> list[str]:
+    return [goal["name"] for goal in findings.figures()["goals"] if not goal["met"]]
+
+
+def test_a_sample_takes_its_points_from_each_part_of_all() -> None:
+    found = [("success", Point("daemon", f"door {number}", 1, "after")) for number in range(100)]
+    parts = sample(found, 10, seed=4)
+    assert [{found.index(item) // 10 for item in part} for part in parts] == [{number} for number in range(10)]
+    assert parts == sample(found, 10, seed=4) != sample(found, 10, seed=5)
+    assert [part[0] for part in each(found)] == found
+    assert [item for [item] in sample(found, 500, seed=4)] == found
+
+
+def test_what_was_kept_is_judged_as_it_was(tmp_path: Path) -> None:
+    right, wrong = tmp_path / "right", tmp_path / "wrong"
+    for folder, results in ((right, [RIGHT]), (wrong, [RIGHT, replace(RIGHT, name="run-2", started=2)])):
+        folder.mkdir()
+        findings = Findings(9, [results], every=False)
+        findings.save(folder)
+        assert Findings.load(folder) == findings
+    assert replayed(right).returncode == 0
+    again = replayed(wrong)
+    assert again.returncode == 1
+    assert "WRONG: started 2 times; see run-2" in again.stdout
+    nothing = replayed(tmp_path)
+    assert nothing.returncode == 2
+    assert "holds no evidence" in nothing.stderr
+
+
+def replayed(folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, RUN, "--replay", folder], text=True, capture_output=True, check=False)
