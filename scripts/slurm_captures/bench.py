@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from slurm_cluster.errors import ClusterError
 from slurm_cluster.layout import Cluster
+from slurm_cluster.lifecycle import wait_until
 
 from hpc_agent import process
 from hpc_agent.domain.ids import JobId
@@ -87,12 +87,9 @@ class Bench:
         Raises:
             ClusterError: it is still not so after some time.
         """
-        deadline = time.monotonic() + seconds
-        while not condition():
-            if time.monotonic() > deadline:
-                states = {name: self.state(name) for name in self.jobs}
-                raise ClusterError(f"after {seconds:g} s it is still not so that {what}; jobs: {states}")
-            time.sleep(0.2)
+        if not wait_until(condition, seconds):
+            states = {name: self.state(name) for name in self.jobs}
+            raise ClusterError(f"after {seconds:g} s it is still not so that {what}; jobs: {states}")
 
     # ------------------------------------------------------------ answers
 

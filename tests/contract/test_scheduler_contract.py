@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import secrets
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import contains, empty, equals, wait_until
 
 from hpc_agent.clock import SYSTEM
 from hpc_agent.config.settings import LocalSettings, SlurmSettings
@@ -60,9 +60,12 @@ class World(ABC):
     def live(self, job: JobId) -> LiveJob | None:
         return next((live for live in self.scheduler.live_jobs() if live.id == job), None)
 
-    def runs(self, job: JobId) -> bool:
+    def state(self, job: JobId) -> JobState | None:
         live = self.live(job)
-        return live is not None and live.state is JobState.RUNNING
+        return live.state if live else None
+
+    def wait_for_start(self, job: JobId) -> None:
+        wait_until(f"job {job} to run", lambda: self.state(job), equals(JobState.RUNNING))
 
     def has_written(self, *names: str) -> bool:
         """Whether jobs made these files, once they had a chance to start."""
@@ -71,24 +74,14 @@ class World(ABC):
 
     def wait_for_record(self, job: JobId) -> JobRecord:
         since = SYSTEM.now() - timedelta(hours=1)
-        found: Mapping[JobId, JobRecord] = {}
 
-        def ended() -> bool:
-            nonlocal found
-            if self.live(job) is not None:
-                return False  # sacct may have a final state while the job is still completing
-            found = self.scheduler.records({job: since})
-            return job in found and found[job].state.is_final
+        def look() -> LiveJob | JobRecord | None:
+            # sacct may have a final state while the job is still completing
+            return self.live(job) or self.scheduler.records({job: since}).get(job)
 
-        wait_until(ended)
-        return found[job]
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"still not so after {seconds:g} s"
-        time.sleep(0.1)
+        record = wait_until(f"the record of job {job}", look, lambda seen: seen is not None and seen.state.is_final)
+        assert isinstance(record, JobRecord)
+        return record
 
 
 class LocalWorld(World):
@@ -124,14 +117,14 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
         )
     yield built
     built.scheduler.cancel(built.jobs)
-    wait_until(lambda: not {job.id for job in built.scheduler.live_jobs()} & set(built.jobs))
+    wait_until("the jobs to end", lambda: {job.id for job in built.scheduler.live_jobs()} & set(built.jobs), empty)
 
 
 def test_a_job_is_listed_until_it_ended_and_recorded_after(world: World) -> None:
     before = SYSTEM.now()
     job = world.submit("until [ -e go ]; do sleep 0.1; done", name="listed")
 
-    wait_until(lambda: world.runs(job))
+    world.wait_for_start(job)
     live = world.live(job)
     assert live is not None
     assert (live.name, live.raw_state, live.restarts) == ("listed", "RUNNING", 0)
@@ -159,7 +152,7 @@ def test_a_job_starts_in_its_folder_and_appends_to_its_output(world: World) -> N
     answer = world.scheduler.submit(request)
     assert isinstance(answer, Accepted)
     world.wait_for_record(answer.job)
-    wait_until(lambda: "on stderr" in request.output.read_text())
+    wait_until("its output", request.output.read_text, contains("on stderr"))
     assert request.output.read_text() == f"from an earlier attempt\n{world.folder}\non stderr\n"
 
 
@@ -182,27 +175,26 @@ def test_no_job_is_found_under_an_unknown_name_or_before_its_time(world: World) 
 
 def test_a_waiting_job_says_why(world: World) -> None:
     job = world.submit_waiting()
-    wait_until(lambda: bool((live := world.live(job)) and live.reason))
-    live = world.live(job)
+    live = wait_until("its reason", lambda: world.live(job), lambda live: live and live.reason)
     assert live is not None
     assert live.state is JobState.PENDING
 
 
 def test_cancelling_only_what_waits_leaves_running_jobs_alone(world: World) -> None:
     running = world.submit("sleep 60")
-    wait_until(lambda: world.runs(running))
+    world.wait_for_start(running)
     waiting = world.submit_waiting()
     ended = world.submit("true") if world.scheduler.name == "slurm" else JobId("4711")
 
     world.scheduler.cancel([running, waiting, ended], only_pending=True)
 
     assert world.wait_for_record(waiting).state is JobState.CANCELLED
-    assert world.runs(running)
+    assert world.state(running) is JobState.RUNNING
 
 
 def test_a_cancelled_job_may_finish_on_sigterm(world: World) -> None:
     job = world.submit("trap 'echo cleaned > cleaned; exit 0' TERM; touch ready; sleep 60 & wait")
-    wait_until(lambda: world.has_written("ready"))
+    wait_until("the job to be ready", lambda: world.has_written("ready"))
     world.scheduler.cancel([job])
     assert world.wait_for_record(job).state is JobState.CANCELLED
     assert (world.folder / "cleaned").exists()
@@ -210,7 +202,7 @@ def test_a_cancelled_job_may_finish_on_sigterm(world: World) -> None:
 
 def test_a_job_that_ignores_sigterm_is_killed(world: World) -> None:
     job = world.submit("trap '' TERM; touch ready; while true; do sleep 0.2; done")
-    wait_until(lambda: world.has_written("ready"))
+    wait_until("the job to be ready", lambda: world.has_written("ready"))
     world.scheduler.cancel([job])
     record = world.wait_for_record(job)
     assert record.state is JobState.CANCELLED
@@ -237,7 +229,7 @@ def test_unknown_and_reused_ids_have_no_verdict(world: World) -> None:
 def test_jobs_see_the_gpus_they_asked_for_and_no_others(world: World) -> None:
     body = 'echo "$CUDA_VISIBLE_DEVICES" > {0}.part && mv {0}.part {0}; until [ -e go ]; do sleep 0.1; done'
     jobs = [world.submit(body.format(name), gpus=2) for name in ("first", "second")]
-    wait_until(lambda: world.has_written("first", "second"))
+    wait_until("both jobs to write", lambda: world.has_written("first", "second"))
     (world.folder / "go").touch()
     seen = [(world.folder / name).read_text().strip().split(",") for name in ("first", "second")]
     assert sorted(seen[0] + seen[1]) == ["0", "1", "2", "3"]
@@ -279,10 +271,10 @@ def test_room_counts_what_runs(tmp_path: Path) -> None:
     assert world.scheduler.live_jobs() == []
     assert world.scheduler.room() == Room(3, 4, 4)
     job = world.submit("sleep 60", gpus=3)
-    wait_until(lambda: world.runs(job))
+    world.wait_for_start(job)
     assert world.scheduler.room() == Room(2, 1, 4)
     world.scheduler.cancel([job])
-    wait_until(lambda: not world.scheduler.live_jobs())
+    wait_until("the job to end", world.scheduler.live_jobs, empty)
     assert world.scheduler.room() == Room(3, 4, 4)
 
 

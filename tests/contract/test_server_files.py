@@ -9,6 +9,7 @@ import socket
 from urllib.parse import quote, urlsplit
 
 import pytest
+from waiting import empty, wait_until
 
 BOUNDARY = "xxBOUNDARYxx"
 
@@ -141,19 +142,10 @@ def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(api, clearml_s
     connection = _posting(api, 10_000_000)
     connection.send(part(b"abandoned", b"y" * 100_000))
     incoming = clearml_server.data_dir / "incoming"
-    _until(lambda: list(incoming.iterdir()))
+    wait_until("the upload to begin", lambda: list(incoming.iterdir()))
     connection.close()
-    _until(lambda: not list(incoming.iterdir()))
+    wait_until("its file to go", lambda: list(incoming.iterdir()), empty)
     assert api.raw("/files/abandoned").status_code == 404
-
-
-def _until(condition):
-    from hpc_agent.clock import SYSTEM
-
-    deadline = SYSTEM.monotonic() + 20
-    while not condition():
-        assert SYSTEM.monotonic() < deadline
-        SYSTEM.sleep(0.02)
 
 
 @pytest.mark.parametrize(

@@ -236,11 +236,11 @@ def test_secrets_are_kept_as_hashes(server: ServerCore, tmp_path: Path) -> None:
 
 def test_a_token_expires_and_its_renewal_does_not_outlive_it(server: ServerCore) -> None:
     token = server.administrator.token(5)
-    server.clock.sleep(4)
+    server.clock.advance(4)
     renewed = server.ask("auth.login", {"expiration_sec": 10**9}, token)
-    server.clock.sleep(0.5)
+    server.clock.advance(0.5)
     again = server.ask("auth.login", {}, f"Bearer {renewed.data['token']}")
-    server.clock.sleep(0.6)
+    server.clock.advance(0.6)
     for late in (token, f"Bearer {renewed.data['token']}", f"Bearer {again.data['token']}"):
         answer = server.ask("users.get_current_user", {}, late)
         assert (answer.code, "expired" in answer.message) == ("401/30", True)
@@ -249,9 +249,9 @@ def test_a_token_expires_and_its_renewal_does_not_outlive_it(server: ServerCore)
 @pytest.mark.parametrize("seconds", [None, 0, -1, 10**9])
 def test_no_token_lives_longer_than_a_month(server: ServerCore, seconds: int | None) -> None:
     token = server.administrator.token(seconds)
-    server.clock.sleep(30 * 24 * 3600 - 1)
+    server.clock.advance(30 * 24 * 3600 - 1)
     assert server.ask("users.get_current_user", {}, token).code == "200/0"
-    server.clock.sleep(2)
+    server.clock.advance(2)
     assert server.ask("users.get_current_user", {}, token).code == "401/30"
 
 
@@ -276,7 +276,7 @@ def test_a_job_does_with_its_task_what_running_it_needs(server: ServerCore, alic
     # A preempted job puts its task back to the head of its queue, and is let in again.
     job("tasks.enqueue", task=task, queue=queue, force=True)
     job("queues.move_task_to_front", task=task, queue=queue)
-    server.clock.sleep(40 * 24 * 3600)
+    server.clock.advance(40 * 24 * 3600)
     job("queues.remove_task", queue=queue, task=task)
     job("tasks.started", task=task)
     job("workers.unregister", worker="node:1")
@@ -329,7 +329,7 @@ def test_credentials_end_with_their_task(server: ServerCore, alice: Caller) -> N
     ):
         answer = job.ask(action, fields)
         assert (answer.code, "has ended" in answer.message) == (FORBIDDEN, True)
-    server.clock.sleep(LINGER.total_seconds() + 1)
+    server.clock.advance(LINGER.total_seconds() + 1)
     assert server.ask("tasks.get_by_id", {"task": task}, token).code == "401/22"
     answer = job.ask("tasks.get_by_id", {"task": task})
     assert (answer.code, "has ended" in answer.message) == ("401/22", True)

@@ -62,6 +62,6 @@ def test_a_stop_request_to_a_worker_gone_for_long_stops_the_task_at_once(server)
     task = server("tasks.create", name="t", type="training")["id"]
     server("tasks.started", task=task)
     server("workers.status_report", worker="w", task=task, timestamp=1)
-    server.clock.sleep(601)
+    server.clock.advance(601)
     server("tasks.stop", task=task)
     assert server("tasks.get_by_id", task=task)["task"]["status"] == "stopped"

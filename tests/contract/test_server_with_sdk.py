@@ -10,8 +10,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-
-from hpc_agent.clock import SYSTEM
+from waiting import contains, equals, wait_until
 
 pytestmark = pytest.mark.clearml
 
@@ -212,11 +211,11 @@ def test_clearml_agent_daemon_serves_a_queue_and_obeys_an_abort(peers, environ, 
         stderr=subprocess.DEVNULL,
     )
     try:
-        until(lambda: "hello, n is 1" in console_of(api, task))
+        wait_until("its first line", lambda: console_of(api, task), contains("hello, n is 1"))
         (worker,) = api("workers.get_all", worker_pattern="^real:daemon$")["workers"]
         assert worker["task"]["id"] == task
         api("tasks.stop", task=task)
-        until(lambda: api.status(task) == "stopped")
+        wait_until("it to be stopped", lambda: api.status(task), equals("stopped"))
         assert api("tasks.get_by_id", task=task)["task"]["status_reason"] == "task was stopped by tasks.stop"
         daemon.send_signal(signal.SIGTERM)
         daemon.wait(30)
@@ -224,10 +223,3 @@ def test_clearml_agent_daemon_serves_a_queue_and_obeys_an_abort(peers, environ, 
     finally:
         daemon.kill()
         daemon.wait()
-
-
-def until(condition, seconds=120):
-    deadline = SYSTEM.monotonic() + seconds
-    while not condition():
-        assert SYSTEM.monotonic() < deadline
-        SYSTEM.sleep(0.2)

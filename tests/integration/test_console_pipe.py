@@ -7,24 +7,17 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from faulty_share import Share, mounted
+from waiting import equals, wait_until
 
-from hpc_agent.clock import SYSTEM
 from hpc_agent.telemetry.console_pipe import ConsolePipe
 
 LONG = 30.0
 _FSIZE = resource.RLIMIT_FSIZE
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = SYSTEM.monotonic() + LONG
-    while not condition():
-        assert SYSTEM.monotonic() < deadline
-        SYSTEM.sleep(0.01)
 
 
 @pytest.fixture
@@ -43,6 +36,8 @@ def prints(pipe: ConsolePipe, program: str) -> subprocess.Popen[bytes]:
 
 
 def lines(console: Path) -> list[str]:
+    if not console.exists():
+        return []
     return console.read_text(encoding="utf-8").splitlines()
 
 
@@ -50,11 +45,11 @@ def test_a_task_that_prints_does_not_notice_a_file_system_that_refuses(console: 
     pipe = ConsolePipe(console)
     before, hard = resource.prlimit(pipe.writer, _FSIZE)
     pipe.say(b"started\n")
-    until(console.exists)
+    wait_until("the console", console.exists)
     resource.prlimit(pipe.writer, _FSIZE, (100, hard))
     child = prints(pipe, "for n in range(1000): print('line', n)")
     assert child.wait(LONG) == 0
-    until(lambda: bool(pipe.trouble))
+    wait_until("the trouble to be seen", lambda: pipe.trouble)
     resource.prlimit(pipe.writer, _FSIZE, (before, hard))
     assert pipe.close(LONG)
     assert lines(console) == ["started", *(f"line {n}" for n in range(1000))]
@@ -67,7 +62,7 @@ def test_output_after_the_loss_of_an_nfs_lease_is_kept_and_the_task_goes_on(shar
     read, write = os.pipe()
     program = "import sys\nprint('before', flush=True)\nsys.stdin.read()\nprint('after')"
     child = subprocess.Popen([sys.executable, "-c", program], stdin=read, stdout=pipe.sink, stderr=pipe.sink)
-    until(lambda: console.exists() and lines(console) == ["before"])
+    wait_until("its lines", lambda: lines(console), equals(["before"]))
     share.lose_what_is_open()
     os.close(read)
     os.close(write)
@@ -80,7 +75,7 @@ def test_a_file_system_that_stalls_holds_up_neither_the_task_nor_our_own_lines(s
     console = share.path / "console.log"
     pipe = ConsolePipe(console)
     pipe.say(b"first\n")
-    until(lambda: console.exists() and lines(console) == ["first"])
+    wait_until("its lines", lambda: lines(console), equals(["first"]))
     share.stall()
     # More than fits into a pipe.
     child = prints(pipe, "for n in range(50_000): print('a line of forty characters, or so', n)")
@@ -105,19 +100,19 @@ def test_what_was_printed_before_the_agent_was_killed_is_on_disk(console: Path) 
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     assert subprocess.run([sys.executable, "-c", agent], timeout=LONG, check=False).returncode == -signal.SIGKILL
-    until(lambda: console.exists() and lines(console)[-1:] == ["left behind"])
+    wait_until("its last line", lambda: lines(console)[-1:], equals(["left behind"]))
     assert lines(console) == ["started", *map(str, range(1, 20_001)), "left behind"]
 
 
 def test_the_death_of_the_writer_is_none_of_the_tasks_business(console: Path) -> None:
     pipe = ConsolePipe(console)
     pipe.say(b"before\n")
-    until(lambda: console.exists() and lines(console) == ["before"])
+    wait_until("its lines", lambda: lines(console), equals(["before"]))
     first = pipe.writer
     os.kill(first, signal.SIGKILL)
     child = prints(pipe, "print('after', flush=True)")
     assert child.wait(LONG) == 0
-    until(lambda: pipe.writer != first)
+    wait_until("another writer", lambda: pipe.writer, lambda writer: writer != first)
     assert pipe.close(LONG)
     assert lines(console) == ["before", "after"]
 
@@ -138,7 +133,7 @@ REOPENED = [
 def test_a_task_that_opens_its_own_output_again_loses_nothing(program: str, text: str, console: Path) -> None:
     pipe = ConsolePipe(console)
     pipe.say(b"zero\n")
-    until(lambda: console.exists() and lines(console) == ["zero"])
+    wait_until("its lines", lambda: lines(console), equals(["zero"]))
     done = subprocess.run([program, "-c", text], stdout=pipe.sink, stderr=pipe.sink, check=False, timeout=LONG)
     assert done.returncode == 0
     assert pipe.close(LONG)
@@ -191,7 +186,7 @@ def test_a_full_disk_costs_lines_and_says_so_but_never_the_task(console: Path) -
     child = prints(pipe, f"import sys\nfor n in range(80): sys.stdout.write('x' * ({block} - 1) + '\\n')")
     assert child.wait(LONG) == 0
     resource.prlimit(pipe.writer, _FSIZE, (before, hard))
-    until(lambda: console.stat().st_size > 60 * block)
+    wait_until("60 blocks", lambda: console.stat().st_size, lambda size: size > 60 * block)
     pipe.say(b"last\n")
     assert pipe.close(LONG)
     found = lines(console)

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 from faults.troubled import Trouble, Troubled, troubled
-from hurried_clock import HurriedClock
+from manual_clock import ManualClock
+from waiting import wait_until
 
 from hpc_agent.api.client import Client
 from hpc_agent.clock import SYSTEM
@@ -82,7 +83,7 @@ def first(times: int, trouble: Trouble, endpoint: str = "events.add_batch") -> C
 def test_no_line_is_lost_or_doubled_by(trouble: Trouble, bench: Bench) -> None:
     bench.write(0, 10)
     bench.proxy.choose = first(2, trouble)
-    assert bench.shipper(HurriedClock(LONG_AGO)).drain(Budget(60))
+    assert bench.shipper(ManualClock(LONG_AGO)).drain(Budget(60))
     assert bench.proxy.met[trouble]
     bench.expect(10)
 
@@ -93,7 +94,7 @@ def test_a_sender_that_dies_after_trouble_leaves_what_its_successor_needs(troubl
     bench.proxy.choose = first(1, trouble)
     assert not bench.shipper().drain(ONCE)
     bench.write(10, 20)
-    assert bench.shipper(HurriedClock(LONG_AGO)).drain(Budget(60))
+    assert bench.shipper(ManualClock(LONG_AGO)).drain(Budget(60))
     bench.expect(20)
 
 
@@ -118,16 +119,16 @@ def test_of_a_batch_that_was_stored_in_part_the_rest_is_sent(bench: Bench) -> No
         return None
 
     bench.proxy.choose = choose
-    assert bench.shipper(HurriedClock(LONG_AGO)).drain(Budget(60))
+    assert bench.shipper(ManualClock(LONG_AGO)).drain(Budget(60))
     assert "".join(line + "\n" for line in bench.lines()) == text
 
 
 def test_an_hour_without_a_server_costs_nothing_but_delay(bench: Bench) -> None:
     bench.write(0, 10)
     bench.proxy.choose = lambda _endpoint: Trouble.RESET
-    clock = HurriedClock(LONG_AGO)
-    clock.events.append((3700, lambda: setattr(bench.proxy, "choose", lambda _endpoint: None)))
-    clock.events.append((1800, lambda: bench.write(10, 20)))
+    clock = ManualClock(LONG_AGO)
+    clock.at(3700, lambda: setattr(bench.proxy, "choose", lambda _endpoint: None))
+    clock.at(1800, lambda: bench.write(10, 20))
     assert bench.shipper(clock).drain(FINAL)
     assert 3700 <= clock.seconds < 3800
     bench.expect(20)
@@ -193,7 +194,7 @@ def test_whoever_sends_again_asks_for_the_lines_of_whoever_sent_first(trouble: T
     bench.proxy.choose = first(1, trouble)
     assert not bench.shipper().drain(ONCE)
     bench.write(10, 20)
-    assert bench.shipper(HurriedClock(LONG_AGO), WorkerId("elsewhere:slurm:7")).drain(Budget(60))
+    assert bench.shipper(ManualClock(LONG_AGO), WorkerId("elsewhere:slurm:7")).drain(Budget(60))
     bench.expect(20)
 
 
@@ -212,14 +213,14 @@ def test_a_line_that_somebody_else_reported_in_the_same_millisecond_hides_none(b
         return Trouble.RESET
 
     bench.proxy.choose = choose
-    assert bench.shipper(HurriedClock(LONG_AGO)).drain(Budget(60))
+    assert bench.shipper(ManualClock(LONG_AGO)).drain(Budget(60))
     assert sorted(bench.lines()) == ["line 0", "other"]
 
 
 def test_a_later_start_is_shown_behind_an_earlier_one_whatever_its_clock_says(bench: Bench) -> None:
     ahead, behind = (
-        HurriedClock(LONG_AGO),
-        HurriedClock(LONG_AGO),
+        ManualClock(LONG_AGO),
+        ManualClock(LONG_AGO),
     )
     behind.behind = -3600
     bench.write(0, 10)
@@ -287,7 +288,7 @@ def test_of_a_batch_of_which_the_server_says_that_it_stored_a_part_the_rest_is_s
         bench.spool(),
         Source(bench.task, WORKER),
         Halfway(client.session),
-        HurriedClock(LONG_AGO),
+        ManualClock(LONG_AGO),
     )
     assert shipper.drain(Budget(60))
     assert tried[0] == 3
@@ -300,9 +301,9 @@ def test_the_console_of_a_deleted_task_is_given_up_at_once(bench: Bench) -> None
     bench.proxy.choose = first(1, Trouble.RESET)
     assert not bench.shipper().drain(ONCE)
     bench.direct.tasks.delete(bench.task)
-    assert bench.shipper(HurriedClock(LONG_AGO)).drain(ONCE)
+    assert bench.shipper(ManualClock(LONG_AGO)).drain(ONCE)
     bench.write(10, 20)
-    assert bench.shipper(HurriedClock(LONG_AGO)).drain(ONCE)
+    assert bench.shipper(ManualClock(LONG_AGO)).drain(ONCE)
 
 
 def test_a_sender_whose_last_request_has_no_answer_leaves_the_rest_to_its_successor(bench: Bench) -> None:
@@ -350,10 +351,7 @@ def test_a_file_that_is_emptied_while_it_is_followed_loses_nothing_that_was_writ
     output.write_text("line 0\nline 1\n", encoding="utf-8")
     shipper = follower(bench)
     shipper.start()
-    deadline = SYSTEM.monotonic() + 30
-    while len(bench.lines()) < 2:
-        assert SYSTEM.monotonic() < deadline
-        SYSTEM.sleep(0.05)
+    wait_until("two lines", bench.lines, lambda lines: len(lines) == 2)
     output.write_text("line 2\n", encoding="utf-8")
     assert shipper.finish(Budget(30))
     bench.expect(3)

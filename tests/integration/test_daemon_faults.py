@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
+from manual_clock import ManualClock
+
 from hpc_agent.daemon.facts import read
 from hpc_agent.daemon.unsettled import Unsettled
 from hpc_agent.domain.attempt import attempt_for
@@ -53,19 +55,9 @@ def test_a_staging_job_alone_says_of_which_queue_and_cluster_it_is(tmp_path: Pat
     assert read(run).staging is None
 
 
-class Later:
-    """A clock of its own for each process."""
-
-    def __init__(self, minutes: float) -> None:
-        self._now = NOW + timedelta(minutes=minutes)
-
-    def now(self) -> datetime:
-        return self._now
-
-
 def test_a_process_goes_on_with_what_the_one_before_left_and_lists_all_folders_now_and_then(tmp_path: Path) -> None:
     def process(minutes: float, queue: str = "q") -> Unsettled:
-        return Unsettled(tmp_path, [QueueId(queue)], Later(minutes))  # type: ignore[arg-type]
+        return Unsettled(tmp_path, [QueueId(queue)], ManualClock(NOW + timedelta(minutes=minutes)))
 
     attempt = attempt_for("c", QueueId("q"), TaskId("a" * 32), "t")
     first = process(0)

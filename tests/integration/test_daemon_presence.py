@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from waiting import wait_until
 
 from hpc_agent.clock import SYSTEM
 from hpc_agent.daemon.presence import Daemons, Presence, PresenceError, matching
@@ -147,14 +148,15 @@ def test_the_name_of_a_daemon_that_died_with_its_machine_is_free_after_some_sile
     child.wait()
     elsewhere = Daemons(tmp_path / "daemons", "there", SYSTEM, pace=Pace(beat=0.05, dead_after=0.3))
     told: list[str] = []
-    deadline = SYSTEM.monotonic() + 30
-    while True:
+
+    def enter() -> Presence | PresenceError:
         try:
-            entered = elsewhere.enter(lambda slot: WorkerId("name"), numbered=False, flags={}, waiting=told.append)
-            break
-        except PresenceError:  # its last beat was just now
-            assert SYSTEM.monotonic() < deadline
-            SYSTEM.sleep(0.05)
+            return elsewhere.enter(lambda slot: WorkerId("name"), numbered=False, flags={}, waiting=told.append)
+        except PresenceError as error:  # its last beat was just now
+            return error
+
+    entered = wait_until("the name to be free", enter, lambda answer: not isinstance(answer, PresenceError))
+    assert not isinstance(entered, PresenceError)
     assert entered.host == "there"
     assert "was on here and gives no sign of life" in told[0]
     assert [seen.host for seen in elsewhere.all()] == ["there"]

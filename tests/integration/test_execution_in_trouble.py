@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from faults.troubled import Trouble, Troubled, troubled
-from hurried_clock import HurriedClock
+from manual_clock import ManualClock
 
 from hpc_agent.api.client import Client
 from hpc_agent.clock import SYSTEM
@@ -53,7 +53,7 @@ class Bench:
         self.direct = Client(settings)
         values = {name: getattr(settings, name) for name in ("access_key", "secret_key")}
         self.settings = ApiSettings(api_server=proxy.url, **values)
-        self.clock = HurriedClock()
+        self.clock = ManualClock(SYSTEM.now())
         self.runs = RunsFolder(folder / "runs")
         self.queue = self.direct.queues.resolve(f"q-{uuid.uuid4().hex[:8]}", create=True)
         script = {"entry_point": "run.py", "working_dir": ".", "diff": "print('ran')\n", "requirements": {"pip": ""}}
@@ -214,10 +214,10 @@ def test_time_in_which_the_server_is_away_does_not_make_it_ours(sign: str, bench
     def back() -> None:
         bench.proxy.choose = lambda _endpoint: None
         show = {"stamps": lambda: bench.stamp(ANOTHER), "starts": lambda: bench.call("tasks.started")}
-        bench.clock.events.append((bench.clock.seconds + 20, show[sign]))
+        bench.clock.at(bench.clock.seconds + 20, show[sign])
 
     bench.proxy.choose = once_at("queues.remove_task", taken)
-    bench.clock.events.append((45, back))
+    bench.clock.at(45, back)
     assert isinstance(bench.claim(), Lost)
     assert bench.run_of().claim() is None
 
@@ -314,7 +314,7 @@ def test_a_status_does_not_wait_for_a_console_that_is_not_taken(bench: Bench) ->
         seen.append(bench.status)
         bench.proxy.choose = lambda _endpoint: None
 
-    clock.events.append((600, back))
+    clock.at(600, back)
     reporter.report(bench.task, claim, console, ended(0, Circumstances()))
     assert seen == [TaskStatus.COMPLETED]
     assert "what it printed" in bench.console
@@ -329,7 +329,7 @@ def test_after_an_outage_the_console_comes_before_the_status(bench: Bench) -> No
     bench.proxy.choose = lambda _endpoint: Trouble.UNAVAILABLE
     order: list[str] = []
     bench.proxy.on_answer = lambda endpoint, _request, status: order.append(endpoint) if status == 200 else None
-    bench.clock.events.append((300, lambda: setattr(bench.proxy, "choose", lambda _endpoint: None)))
+    bench.clock.at(300, lambda: setattr(bench.proxy, "choose", lambda _endpoint: None))
     reporter.report(bench.task, claim, console, ended(0, Circumstances()))
     assert bench.status is TaskStatus.COMPLETED
     assert order.index("events.add_batch") < order.index("tasks.completed")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from faulty_share import Share, mounted
+from waiting import contains, equals, wait_until
 
 from hpc_agent.api.client import Client
 from hpc_agent.clock import SYSTEM
@@ -78,13 +79,6 @@ def share(tmp_path: Path) -> Iterator[Share]:
         yield made
 
 
-def until(condition: Callable[[], bool]) -> None:
-    deadline = SYSTEM.monotonic() + LONG
-    while not condition():
-        assert SYSTEM.monotonic() < deadline
-        SYSTEM.sleep(0.05)
-
-
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
 
 
@@ -136,7 +130,7 @@ def test_a_training_survives_a_file_server_that_was_away_for_longer_than_its_lea
     )
     task = bench.enqueue(diff=text)
     with bench.start(task, share.path) as agent:
-        until(lambda: "before" in bench.console(task))
+        wait_until("its first line", lambda: bench.console(task), contains("before"))
         share.stall()
         SYSTEM.sleep(0.5)
         share.lose_what_is_open()
@@ -156,11 +150,11 @@ def test_an_abort_waits_for_no_file_server(bench: Bench, share: Share) -> None:
     )
     task = bench.enqueue(diff=text)
     with bench.start(task, share.path) as agent:
-        until(lambda: "running" in bench.console(task))
+        wait_until("its first line", lambda: bench.console(task), contains("running"))
         share.stall()
         bench.client.session.call("tasks.stop", {"task": task})
-        until(told.exists)
-        until(lambda: bench.status(task) is TaskStatus.STOPPED)
+        wait_until("the script to be told", told.exists)
+        wait_until("it to be stopped", lambda: bench.status(task), equals(TaskStatus.STOPPED))
         share.answer_again()
         agent.communicate(timeout=LONG)
 
@@ -171,7 +165,7 @@ def test_a_failure_beside_a_file_system_that_failed_names_it(bench: Bench, share
     task = bench.enqueue(diff=text)
     share.fill_up("console.log")
     with bench.start(task, share.path) as agent:
-        until(share.has_refused)
+        wait_until("a write to be refused", share.has_refused)
         share.make_room()
         go.touch()
         said, _ = agent.communicate(timeout=LONG)

@@ -6,13 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from waiting import contains, empty, wait_until
 
 from hpc_agent import files
 from hpc_agent.clock import SYSTEM
@@ -67,21 +67,11 @@ class Machine:
         return self.scheduler().records({job: EARLIER}).get(job)
 
     def wait_for_record(self, job: JobId) -> JobRecord:
-        wait_until(lambda: self.record(job) is not None)
-        record = self.record(job)
-        assert record is not None
-        return record
+        return wait_until(f"the record of job {job}", lambda: self.record(job))
 
     def end_all(self) -> None:
         self.scheduler().cancel([job.id for job in self.jobs.all()])
-        wait_until(lambda: not self.live())
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"still not so after {seconds:g} s"
-        time.sleep(0.05)
+        wait_until("all jobs to end", self.live, empty)
 
 
 @pytest.fixture
@@ -120,14 +110,14 @@ def test_schedulers_that_share_the_folder_start_each_job_once_and_share_the_room
             seen = pool.map(lambda scheduler: scheduler.live_jobs(), schedulers)
             return [sum(job.state is JobState.RUNNING for job in live) for live in seen]
 
-        wait_until(lambda: running() == [2, 2, 2] and ran.exists() and len(ran.read_text().splitlines()) == 2)
+        wait_until("two jobs to run", lambda: running() == [2, 2, 2] and ran.exists() and len(ran.read_text().splitlines()) == 2)
         for _ in range(5):
             assert running() == [2, 2, 2]
         first = [line.split()[1] for line in ran.read_text().splitlines()]
         assert sorted(first) == ["0", "1"]
         (machine.folder / "go").touch()
         most = []
-        wait_until(lambda: most.extend(running()) or all(machine.record(job) is not None for job in jobs))
+        wait_until("six jobs to end", lambda: most.extend(running()) or all(machine.record(job) is not None for job in jobs))
         assert max(most) <= 2
     lines = ran.read_text().splitlines()
     assert sorted(line.split()[0] for line in lines) == [str(n) for n in range(6)]
@@ -150,8 +140,8 @@ def test_jobs_outlive_the_daemon(machine: Machine) -> None:
 def test_a_job_whose_supervisor_was_killed_runs_on_and_can_be_cancelled(machine: Machine) -> None:
     job = machine.submit("trap 'touch warned; exit 0' TERM; touch ready; while true; do sleep 0.05; done")
     machine.live()
-    wait_until((machine.folder / "ready").exists)
-    wait_until(lambda: machine.job(job).child() is not None)
+    wait_until("the job to be ready", (machine.folder / "ready").exists)
+    wait_until("its process to be known", lambda: machine.job(job).child())
     kill_supervisor(machine, job)
     assert machine.live() == [(job, JobState.RUNNING)]
     assert machine.record(job) is None
@@ -166,8 +156,8 @@ def test_a_job_whose_supervisor_was_killed_runs_on_and_can_be_cancelled(machine:
 def test_a_job_whose_supervisor_was_killed_ends_without_an_exit_code(machine: Machine) -> None:
     job = machine.submit("touch ready; until [ -e go ]; do sleep 0.05; done")
     machine.live()
-    wait_until((machine.folder / "ready").exists)
-    wait_until(lambda: machine.job(job).child() is not None)
+    wait_until("the job to be ready", (machine.folder / "ready").exists)
+    wait_until("its process to be known", lambda: machine.job(job).child())
     kill_supervisor(machine, job)
     (machine.folder / "go").touch()
     record = machine.wait_for_record(job)
@@ -178,15 +168,15 @@ def test_a_job_whose_supervisor_was_killed_ends_without_an_exit_code(machine: Ma
 def test_an_orphan_that_ignores_sigterm_is_killed_when_asked_again(machine: Machine) -> None:
     job = machine.submit("trap '' TERM; touch ready; while true; do sleep 0.05; done")
     machine.live()
-    wait_until((machine.folder / "ready").exists)
-    wait_until(lambda: machine.job(job).child() is not None)
+    wait_until("the job to be ready", (machine.folder / "ready").exists)
+    wait_until("its process to be known", lambda: machine.job(job).child())
     kill_supervisor(machine, job)
 
     def gone() -> bool:
         machine.scheduler().cancel([job])
         return machine.record(job) is not None
 
-    wait_until(gone)
+    wait_until("the job to end", gone)
 
 
 def kill_supervisor(machine: Machine, job: JobId) -> None:
@@ -194,7 +184,7 @@ def kill_supervisor(machine: Machine, job: JobId) -> None:
     assert claim is not None
     assert claim.process is not None
     os.kill(claim.process.pid, signal.SIGKILL)
-    wait_until(lambda: not claim.process.is_running())
+    wait_until("the supervisor to end", claim.process.is_running, empty)
 
 
 def test_after_a_restart_of_the_machine_its_jobs_are_lost_to_it(machine: Machine) -> None:
@@ -227,7 +217,7 @@ def test_a_time_limit_ends_a_job_with_all_that_it_started(machine: Machine) -> N
     machine.live()
     assert machine.wait_for_record(job).state is JobState.TIMEOUT
     sleeper = process_id(int((machine.folder / "sleeper").read_text()))
-    wait_until(lambda: sleeper is None or not sleeper.is_running())
+    wait_until("what it started to end", lambda: sleeper is not None and sleeper.is_running(), empty)
 
 
 def test_the_first_job_is_not_overtaken(machine: Machine) -> None:
@@ -336,7 +326,7 @@ def test_daemons_share_a_machine_and_never_a_gpu(machine: Machine) -> None:
     assert two.room() == Room(2, 0, 3)
     assert one.live_jobs() and one.room() == Room(0, 0, 2)
     one.cancel([first])
-    wait_until(lambda: machine.record(first) is not None)
+    machine.wait_for_record(first)
     assert {job.id: job.state for job in one.live_jobs()} == dict.fromkeys((second, third, cpu), JobState.RUNNING)
 
 
@@ -350,7 +340,8 @@ def test_a_job_knows_its_number(machine: Machine) -> None:
 def test_a_job_is_known_before_its_first_line_whatever_becomes_of_its_supervisor(machine: Machine) -> None:
     job = machine.submit(f"kill -KILL $PPID; cat {machine.state}/jobs/1/child.json; sleep 60")
     machine.live()
-    wait_until(lambda: "ticks" in (machine.folder / "out").read_text() if (machine.folder / "out").exists() else False)
+    output = machine.folder / "out"
+    wait_until("its output", lambda: output.read_text() if output.exists() else "", contains("ticks"))
     assert machine.live() == [(job, JobState.RUNNING)]
     assert machine.record(job) is None
     machine.scheduler().cancel([job])

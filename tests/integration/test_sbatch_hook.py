@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from waiting import wait_until
 
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.tracking import hook
@@ -44,9 +44,7 @@ class Job:
         return subprocess.CompletedProcess(done.args, done.returncode, output.read_text())
 
     def started(self) -> list[str]:
-        deadline = time.monotonic() + 10
-        while not self.told.exists() and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_until("the agent to be called", self.told.exists)
         return self.told.read_text().strip().split("|")
 
 

@@ -9,31 +9,21 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from manual_clock import ManualClock
 
 from hpc_agent.api.session import Session
-from hpc_agent.clock import SystemClock
 from hpc_agent.config.settings import ApiSettings
 from hpc_agent.errors import ConfigError
 from hpc_agent.redact import Secret
 from hpc_agent.retry import ONCE
 
 NOW = datetime(2030, 1, 1, tzinfo=timezone.utc)
-
-
-class Clock(SystemClock):
-    """The wall clock stands still until a test moves it."""
-
-    def __init__(self) -> None:
-        self.moment = NOW
-
-    def now(self) -> datetime:
-        return self.moment
 
 
 @contextmanager
@@ -70,7 +60,7 @@ def server(claims: dict[str, float], context: ssl.SSLContext | None = None) -> I
         listening.server_close()
 
 
-def session(url: str, clock: Clock, verify: bool | str = True) -> Session:
+def session(url: str, clock: ManualClock, verify: bool | str = True) -> Session:
     settings = ApiSettings(api_server=url, access_key="K", secret_key=Secret("S"), verify_certificate=verify)
     return Session(settings, clock=clock, budget=ONCE)
 
@@ -81,14 +71,14 @@ def test_a_token_serves_until_half_its_life_or_ten_minutes_before_its_end(
     life: int, renewed_after: int, ahead: int
 ) -> None:
     issued = NOW.timestamp() + ahead
-    clock = Clock()
+    clock = ManualClock(NOW)
     with server({"iat": issued, "exp": issued + life}) as (url, called):
         client = session(url, clock)
-        for seconds in (0, renewed_after - 1):
-            clock.moment = NOW + timedelta(seconds=seconds)
-            client.call("tasks.ping")
+        client.call("tasks.ping")
+        clock.advance(renewed_after - 1)
+        client.call("tasks.ping")
         assert called.count("auth.login") == 1
-        clock.moment = NOW + timedelta(seconds=renewed_after + 1)
+        clock.advance(2)
         client.call("tasks.ping")
         assert called.count("auth.login") == 2
 
@@ -121,7 +111,7 @@ def test_the_certificate_counts_as_configured_whatever_the_environment_says(
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", certifi.where())
     with server({}, context) as (url, called):
         for verify in (False, str(bundle)):
-            session(url, Clock(), verify).call("tasks.ping")
+            session(url, ManualClock(NOW), verify).call("tasks.ping")
         assert called.count("tasks.ping") == 2
         with pytest.raises(ConfigError, match="certificate"):
-            session(url, Clock(), True).call("tasks.ping")
+            session(url, ManualClock(NOW), True).call("tasks.ping")

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from slurm_site import SlurmSite, recorded, wait_until
+from slurm_site import SlurmSite, recorded
+from waiting import empty, wait_until
 
 from hpc_agent.config.settings import SlurmSettings
 from hpc_agent.domain.ids import JobId
@@ -35,7 +36,7 @@ def site(slurm_cluster: Any, tmp_path: Path) -> Iterator[SlurmSite]:
 
 def test_without_a_controller_nothing_is_known_and_then_all_is_again(site: SlurmSite) -> None:
     job = site.submit("sleep 300")
-    wait_until(lambda: site.state(job) is JobState.RUNNING)
+    site.wait_for_start(job)
     site.cluster.stop("slurmctld")
     with pytest.raises(SchedulerUnavailableError, match="Unable to contact slurm controller"):
         site.scheduler.live_jobs()
@@ -53,19 +54,19 @@ def test_an_sbatch_that_timed_out_has_queued_its_job_which_is_found_by_name(site
         os.kill(pid, signal.SIGCONT)
     assert isinstance(answer, Uncertain)
     assert "Socket timed out" in answer.message
-    wait_until(lambda: site.scheduler.find("timed_out", site.before) is not None)
+    wait_until("the job to be found", lambda: site.scheduler.find("timed_out", site.before))
 
 
 def test_without_slurmdbd_the_controllers_memory_has_the_verdict(site: SlurmSite) -> None:
     site.cluster.stop("slurmdbd")
     job = site.submit("exit 3")
     forgotten = JobId("99999")
-    wait_until(lambda: site.live(job) is None)
+    wait_until("the job to leave", lambda: site.live(job), empty)
     records = site.scheduler.records({job: site.before, forgotten: site.before})
     assert (records[job].state, records[job].exit_code) == (JobState.FAILED, 3)
     assert records[forgotten] == unanswered(forgotten)
     site.cluster.start()
-    wait_until(lambda: forgotten not in site.scheduler.records({forgotten: site.before}))
+    wait_until("accounting to answer", lambda: site.scheduler.records({forgotten: site.before}), empty)
     assert site.record(job).state is JobState.FAILED
 
 
@@ -93,7 +94,7 @@ def test_a_job_in_a_hidden_partition_is_seen_by_its_owner(site: SlurmSite) -> No
         return bool(job)
 
     try:
-        wait_until(is_submitted)
+        wait_until("the job to be taken", is_submitted)
         assert site.cluster.run(*as_another, "squeue", "--noheader") == ""
         assert site.cluster.run(*as_another, sys.executable, "-c", look) == f"['{job}']\n"
     finally:
@@ -121,22 +122,22 @@ def test_a_site_without_accounting_is_asked_for_the_jobs_of_the_last_minutes(
 
 def test_a_requeued_job_lives_on_under_its_id_and_has_no_verdict(site: SlurmSite) -> None:
     job = site.submit("sleep 300")
-    wait_until(lambda: site.state(job) is JobState.RUNNING)
+    site.wait_for_start(job)
     site.cluster.run("scontrol", "requeue", job)
-    wait_until(lambda: (live := site.live(job)) is not None and live.restarts == 1)
+    wait_until("its restart", lambda: site.live(job), lambda live: live and live.restarts == 1)
     assert not any(record.state.is_final for record in site.scheduler.records({job: site.before}).values())
-    wait_until(lambda: site.state(job) is JobState.RUNNING)
+    site.wait_for_start(job)
     assert not any(record.state.is_final for record in site.scheduler.records({job: site.before}).values())
 
 
 def test_a_lost_node_ends_a_job_that_may_not_be_requeued(site: SlurmSite) -> None:
     job = site.submit("sleep 300", "--no-requeue", "--nodelist=n3")
-    wait_until(lambda: site.state(job) is JobState.RUNNING)
+    site.wait_for_start(job)
     site.cluster.run("scontrol", "update", "nodename=n3", "state=down", "reason=test")
     try:
         record = site.record(job)
     finally:
-        wait_until(lambda: resumed(site))
+        wait_until("n3 to be back", lambda: resumed(site))
     assert record.state is JobState.NODE_FAIL
     assert record.state.may_be_requeued
     assert record.nodes == "n3"
@@ -155,10 +156,11 @@ def test_a_preempted_job_comes_back_or_is_recorded(site: SlurmSite) -> None:
     ends = site.submit(
         "sleep 300", "--partition=scavenge", "--no-requeue", "--gres=gpu:2", "--nodelist=n2", name="ends"
     )
-    wait_until(lambda: site.state(comes_back) is site.state(ends) is JobState.RUNNING)
+    site.wait_for_start(comes_back)
+    site.wait_for_start(ends)
     site.submit("sleep 1", "--partition=urgent", "--gres=gpu:4", "--nodelist=n2", name="urgent")
     assert site.record(ends).state is JobState.PREEMPTED
-    wait_until(lambda: (live := site.live(comes_back)) is not None and live.restarts == 1)
+    wait_until("its restart", lambda: site.live(comes_back), lambda live: live and live.restarts == 1)
     # Until it runs again sacct may show the end that preemption made: no verdict while squeue has the job.
     records = site.scheduler.records({comes_back: site.before}).values()
     assert all(record.state.may_be_requeued or not record.state.is_final for record in records)

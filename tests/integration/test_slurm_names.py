@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from captured_slurm import HOSTILE_NAMES
-from slurm_site import SlurmSite, recorded, wait_until
+from slurm_site import SlurmSite, recorded
+from waiting import wait_until
 
 from hpc_agent.domain.job import JobState
 
@@ -55,13 +56,14 @@ def test_jobs_of_any_name_have_their_records(site: SlurmSite) -> None:
         assert {job: record.exit_code for job, record in records.items()} == jobs
         return all(record.name for record in records.values())
 
-    wait_until(are_named)
+    wait_until("all records to have a name", are_named)
 
 
 def test_a_job_that_renames_itself_hides_no_other(site: SlurmSite) -> None:
     renamed = site.submit("sleep 300", name="renamed")
     other = site.submit("sleep 300", name="other")
-    wait_until(lambda: site.state(renamed) is site.state(other) is JobState.RUNNING)
+    site.wait_for_start(renamed)
+    site.wait_for_start(other)
     forged = f"x\n{other}".ljust(34) + "COMPLETED".ljust(24) + "0"
     for name in ("a\nb", f"a\n{other}|{other}|COMPLETED|0:0|", forged):
         site.cluster.run("scontrol", "update", f"JobId={renamed}", f"JobName={name}")

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from manual_clock import ManualClock
 from silent_server import silent_server
 
 from hpc_agent.clock import SYSTEM
@@ -96,24 +97,6 @@ def test_task_with_a_value_that_nothing_can_use_fails_with_a_sentence(settings: 
     assert len(str(error.value)) < 1000
 
 
-class Tired:
-    """A clock whose pauses are over at once."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    now = SYSTEM.now
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    def sleep(self, seconds: float) -> None:
-        self.seconds += seconds
-
-    def wait(self, event: threading.Event, seconds: float) -> bool:
-        return event.wait(0)
-
-
 @pytest.mark.parametrize("error", [ValueError("no int"), IndexError("3"), RecursionError(), OSError(5, "I/O error")])
 def test_what_nobody_foresaw_is_tried_a_few_times_and_ends_with_a_sentence(error: Exception) -> None:
     said: list[str] = []
@@ -124,6 +107,6 @@ def test_what_nobody_foresaw_is_tried_a_few_times_and_ends_with_a_sentence(error
         raise error
 
     with pytest.raises(SourceError, match=type(error).__name__):
-        patiently(fail, said.append, Tired())
+        patiently(fail, said.append, ManualClock())
     assert len(tries) == len(said) == 3
     assert "cannot be prepared" in said[0]

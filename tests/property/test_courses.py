@@ -16,7 +16,7 @@ from hpc_agent.errors import ServerUnreachableError
 def look(site: PretendedSite, passes: int = 2, seconds: float = 30) -> None:
     """Accounting knows all by then."""
     for _ in range(passes):
-        site.clock.seconds += seconds
+        site.clock.advance(seconds)
         for job in site.cluster.jobs.values():
             job.recorded = job.record is not None
         site.look()

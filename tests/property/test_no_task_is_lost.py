@@ -56,12 +56,12 @@ class NoTaskIsLost(RuleBasedStateMachine):
     @rule(passes=st.integers(1, 3), seconds=st.sampled_from([1, 10, 70, 700]))
     def the_daemon_looks(self, passes: int, seconds: int) -> None:
         for _ in range(passes):
-            self.site.clock.seconds += seconds
+            self.site.clock.advance(seconds)
             self.site.look()
 
     @rule(calls=st.integers(0, 12), after=st.booleans(), seconds=st.sampled_from([1, 70]))
     def the_daemon_dies_in_a_pass(self, calls: int, after: bool, seconds: int) -> None:
-        self.site.clock.seconds += seconds
+        self.site.clock.advance(seconds)
         self._with_fate("kill_in", calls, after, self.site.look)
 
     @rule(calls=st.integers(0, 12), after=st.booleans())
@@ -224,7 +224,7 @@ class NoTaskIsLost(RuleBasedStateMachine):
         self.site.cluster.accounting_answers = True
         for _ in range(60):
             self.accounting_catches_up()
-            self.site.clock.seconds += 30
+            self.site.clock.advance(30)
             self.site.look()
             self.site.another_agent_looks(ends=True)
             for job in self.site.waiting():

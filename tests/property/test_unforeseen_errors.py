@@ -29,7 +29,7 @@ def passes(site: PretendedSite, count: int, seconds: float = 31) -> None:
     for _ in range(count):
         site.fate.calls = 0
         site.daemon._safely()
-        site.clock.sleep(seconds)
+        site.clock.advance(seconds)
 
 
 def attempt_of(site: PretendedSite) -> Attempt:

@@ -5,16 +5,16 @@ The daemon on it is the real one, and so are the claims of its jobs; what stands
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import msgspec
+from manual_clock import ManualClock
 
 from hpc_agent.api.tasks import Tasks
 from hpc_agent.config.resource_settings import QueueSettings
@@ -47,24 +47,6 @@ STRANGERS = (JobId("9001"), JobId("9002"))
 
 class Died(BaseException):
     """The process was killed here."""
-
-
-class PretendedClock:
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def now(self) -> datetime:
-        return datetime(2026, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=self.seconds)
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    def sleep(self, seconds: float) -> None:
-        self.seconds += seconds
-
-    def wait(self, event: threading.Event, seconds: float) -> bool:
-        """Its time passes elsewhere: whoever waits here, a lease between two beats, does so to the end."""
-        return event.wait()
 
 
 @dataclass
@@ -228,7 +210,7 @@ class Cluster:
 
     name = "slurm"
 
-    def __init__(self, fate: Fate, clock: PretendedClock) -> None:
+    def __init__(self, fate: Fate, clock: ManualClock) -> None:
         self.fate = fate
         self.clock = clock
         self.jobs: dict[JobId, Job] = {}
@@ -459,7 +441,7 @@ class Executor:
 class PretendedSite:
     def __init__(self, folder: Path, **queue: Any) -> None:
         """``queue``: settings of the only one."""
-        self.clock = PretendedClock()
+        self.clock = ManualClock()
         self.fate = Fate()
         self.server = Server(self.fate)
         self.cluster = Cluster(self.fate, self.clock)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
-import threading
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import msgspec
+from manual_clock import ManualClock
 
 from hpc_agent.redact import Secret
 from hpc_agent.server.action import Moment
@@ -24,26 +24,6 @@ from hpc_agent.server.store.connection import Store
 from hpc_agent.server.watchdog import sweep
 
 ADMINISTRATOR = "the administrator's id"
-
-
-class StandingClock:
-    """Stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.time = datetime(2030, 1, 1, tzinfo=timezone.utc)
-
-    def now(self) -> datetime:
-        return self.time
-
-    def monotonic(self) -> float:
-        return self.time.timestamp()
-
-    def sleep(self, seconds: float) -> None:
-        self.time += timedelta(seconds=seconds)
-
-    def wait(self, event: threading.Event, seconds: float) -> bool:
-        self.sleep(seconds)
-        return event.is_set()
 
 
 @dataclass(frozen=True)
@@ -82,7 +62,7 @@ class ServerCore:
     """Called as its administrator."""
 
     def __init__(self, folder: Path) -> None:
-        self.clock = StandingClock()
+        self.clock = ManualClock(datetime(2030, 1, 1, tzinfo=timezone.utc))
         self.store = Store(folder / "server.db")
         with self.store.write() as db:
             moment = Moment(db, self.clock.now())
@@ -119,5 +99,5 @@ class ServerCore:
         return Caller(self, keys["access_key"], keys["secret_key"])
 
     def sweep(self, **later: float) -> list[str]:
-        self.clock.time += timedelta(**later)
+        self.clock.advance(timedelta(**later).total_seconds())
         return sweep(self.store, self.clock.now())

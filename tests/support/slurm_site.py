@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from waiting import equals, wait_until
 
 from hpc_agent.clock import SYSTEM
 from hpc_agent.config.settings import SlurmSettings
@@ -45,26 +45,19 @@ class SlurmSite:
         live = self.live(job)
         return live.state if live else None
 
+    def wait_for_start(self, job: JobId) -> None:
+        wait_until(f"job {job} to run", lambda: self.state(job), equals(JobState.RUNNING))
+
     def record(self, job: JobId) -> JobRecord:
         return recorded(self.scheduler, job, self.before)
 
 
 def recorded(scheduler: SlurmScheduler, job: JobId, since: datetime) -> JobRecord:
     """Its final record, once there is one."""
-    found: JobRecord | None = None
 
-    def is_final() -> bool:
-        nonlocal found
-        found = scheduler.records({job: since}).get(job)
-        return found is not None and found.state.is_final
+    def look() -> JobRecord | None:
+        return scheduler.records({job: since}).get(job)
 
-    wait_until(is_final)
-    assert found is not None
-    return found
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"still not so after {seconds:g} s"
-        time.sleep(0.2)
+    record = wait_until(f"the record of job {job}", look, lambda seen: seen is not None and seen.state.is_final)
+    assert record is not None
+    return record

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import signal
 import threading
-from datetime import datetime, timezone
 
 import pytest
+from manual_clock import ManualClock
 
 from hpc_agent.domain.job import JobState, OwnJob
 from hpc_agent.executor.interruption import Deadline, Interruption
@@ -16,28 +16,10 @@ from hpc_agent.executor.supervise import Supervisor
 from hpc_agent.process import Grace
 
 
-class StepClock:
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def now(self) -> datetime:
-        return datetime(2026, 1, 1, tzinfo=timezone.utc)
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    def sleep(self, seconds: float) -> None:
-        self.seconds += seconds
-
-    def wait(self, event: threading.Event, seconds: float) -> bool:
-        self.sleep(seconds)
-        return event.is_set()
-
-
 class Controller:
     """Answers what is asked about our job: ``limit`` may be changed by an operator; None: it does not answer."""
 
-    def __init__(self, clock: StepClock, limit: int | None, began: float = 0.0) -> None:
+    def __init__(self, clock: ManualClock, limit: int | None, began: float = 0.0) -> None:
         self.clock = clock
         self.limit = limit
         self.began = began
@@ -53,7 +35,7 @@ class Controller:
         return ""
 
 
-def due_at(deadline: Deadline, clock: StepClock, until: float) -> float | None:
+def due_at(deadline: Deadline, clock: ManualClock, until: float) -> float | None:
     """When the deadline is due, looked at each second."""
     while clock.seconds < until:
         if deadline.is_due():
@@ -65,23 +47,23 @@ def due_at(deadline: Deadline, clock: StepClock, until: float) -> float | None:
     return None
 
 
-def warned(controller: Controller, clock: StepClock, ahead: float = 30) -> Deadline:
+def warned(controller: Controller, clock: ManualClock, ahead: float = 30) -> Deadline:
     deadline = Deadline(controller, ahead, clock)
     deadline.warned = True
     return deadline
 
 
 def test_the_task_is_told_so_long_before_its_limit() -> None:
-    clock = StepClock()
-    clock.seconds = 3500
+    clock = ManualClock()
+    clock.advance(3500)
     controller = Controller(clock, 3600)
     assert due_at(warned(controller, clock), clock, 4000) == 3570
     assert controller.asked == 2
 
 
 def test_a_limit_that_was_extended_after_the_warning_is_noticed() -> None:
-    clock = StepClock()
-    clock.seconds = 3500
+    clock = ManualClock()
+    clock.advance(3500)
     controller = Controller(clock, 3600)
     deadline = warned(controller, clock)
     assert due_at(deadline, clock, 3550) is None
@@ -91,8 +73,8 @@ def test_a_limit_that_was_extended_after_the_warning_is_noticed() -> None:
 
 
 def test_a_scheduler_that_falls_silent_after_the_warning_leaves_its_first_answer() -> None:
-    clock = StepClock()
-    clock.seconds = 3500
+    clock = ManualClock()
+    clock.advance(3500)
     controller = Controller(clock, 3600)
     deadline = warned(controller, clock)
     assert due_at(deadline, clock, 3550) is None
@@ -101,21 +83,21 @@ def test_a_scheduler_that_falls_silent_after_the_warning_leaves_its_first_answer
 
 
 def test_a_scheduler_that_never_answers_leaves_no_time() -> None:
-    clock = StepClock()
+    clock = ManualClock()
     deadline = warned(Controller(clock, None), clock)
     assert due_at(deadline, clock, 100) == 0
 
 
 def test_a_warning_that_came_before_anybody_could_take_it_is_made_up_for() -> None:
     """Slurm warns of a limit of a minute or two as soon as the job starts."""
-    clock = StepClock()
+    clock = ManualClock()
     deadline = Deadline(Controller(clock, 120), 30, clock)
     deadline.may_have_missed = True
     assert due_at(deadline, clock, 200) == 90
 
 
 def test_without_a_warning_a_scheduler_that_does_not_answer_is_not_taken_for_one() -> None:
-    clock = StepClock()
+    clock = ManualClock()
     controller = Controller(clock, None)
     deadline = Deadline(controller, 30, clock)
     deadline.may_have_missed = True
@@ -130,7 +112,7 @@ class Unkillable:
 
     pid = 4711
 
-    def __init__(self, clock: StepClock) -> None:
+    def __init__(self, clock: ManualClock) -> None:
         self.clock = clock
         self.got: list[int] = []
 
@@ -147,7 +129,7 @@ class Unkillable:
 
 
 def test_a_process_that_outlives_sigkill_ends_as_it_was_told_to() -> None:
-    clock = StepClock()
+    clock = ManualClock()
     child, stop, said = Unkillable(clock), StopRequest(), list[str]()
     own = Controller(clock, 3600)
     grace = Grace(term=5)
@@ -193,7 +175,7 @@ class Ended:
 
 @pytest.mark.parametrize("told", [False, True])
 def test_a_process_that_ended_before_its_job_was_told_to_end_came_to_its_end_by_itself(told: bool) -> None:
-    clock, stop = StepClock(), StopRequest()
+    clock, stop = ManualClock(), StopRequest()
     own = Controller(clock, 3600)
     supervisor = Supervisor(
         Ended(when_told=told),  # type: ignore[arg-type]
@@ -213,7 +195,7 @@ def test_a_process_that_ended_before_its_job_was_told_to_end_came_to_its_end_by_
 
 def test_the_process_is_signalled_before_anything_is_said() -> None:
     """What is said may wait for a file server."""
-    clock, stop = StepClock(), StopRequest()
+    clock, stop = ManualClock(), StopRequest()
     child = Unkillable(clock)
     order: list[str] = []
     child.got = SignalsInto(order)  # type: ignore[assignment]

@@ -11,30 +11,12 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
+from manual_clock import ManualClock
+from waiting import wait_until
 
 from hpc_agent.clock import SYSTEM
 from hpc_agent.heartbeat import Silence
 from hpc_agent.lease import Lease, Pace, lately_held, only_one
-
-
-class HandClock:
-    """Time that moves when told, and by what is slept."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-
-    def now(self) -> datetime:
-        return datetime.fromtimestamp(self.seconds, timezone.utc)
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    def sleep(self, seconds: float) -> None:
-        self.seconds += seconds
-
-    def wait(self, event: threading.Event, seconds: float) -> bool:
-        # The holder's own heart beats in real time: these tests do not wait for it.
-        return event.wait()
 
 
 def test_one_holder_at_a_time(tmp_path: Path) -> None:
@@ -51,10 +33,7 @@ def test_beat_shows_that_the_holder_lives(tmp_path: Path) -> None:
     lease = Lease(tmp_path / "work", SYSTEM, Pace(beat=0.01))
     assert lease.acquire()
     before = (tmp_path / "work" / "owner").read_text()
-    deadline = SYSTEM.monotonic() + 10
-    while (tmp_path / "work" / "owner").read_text() == before:
-        assert SYSTEM.monotonic() < deadline
-        SYSTEM.sleep(0.01)
+    wait_until("a beat", (tmp_path / "work" / "owner").read_text, lambda seen: seen != before)
     lease.release()
 
 
@@ -62,15 +41,15 @@ def test_silent_holder_on_another_host_is_replaced_after_a_minute_of_watching(tm
     work = tmp_path / "work"
     work.mkdir()
     (work / "owner").write_text("elsewhere 1 1 token 5\n")
-    clock = HandClock()
+    clock = ManualClock()
     lease = Lease(work, clock)
     assert not lease.acquire()
-    clock.seconds = 59
+    clock.advance(59)
     assert not lease.acquire()
     (work / "owner").write_text("elsewhere 1 1 token 6\n")  # it beats: the watch begins anew
-    clock.seconds = 70
+    clock.advance(11)
     assert not lease.acquire()
-    clock.seconds = 131
+    clock.advance(61)
     assert lease.acquire()
     lease.release()
 
@@ -80,7 +59,7 @@ def test_dead_holder_on_this_host_is_replaced_at_once(tmp_path: Path) -> None:
     work = tmp_path / "work"
     work.mkdir()
     (work / "owner").write_text(f"{socket.gethostname()} {child.stdout.strip()} 12345 token 0\n")
-    lease = Lease(work, HandClock())
+    lease = Lease(work, ManualClock())
     assert lease.acquire()
     lease.release()
 
@@ -89,14 +68,14 @@ def test_process_number_that_came_again_is_not_the_holder(tmp_path: Path) -> Non
     work = tmp_path / "work"
     work.mkdir()
     (work / "owner").write_text(f"{socket.gethostname()} {os.getpid()} 12345 token 0\n")
-    lease = Lease(work, HandClock())
+    lease = Lease(work, ManualClock())
     assert lease.acquire()
     lease.release()
 
 
 def test_holder_that_died_while_it_gave_it_back_is_replaced_at_once(tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()
-    lease = Lease(tmp_path / "work", HandClock())
+    lease = Lease(tmp_path / "work", ManualClock())
     assert lease.acquire()
     lease.release()
 
@@ -173,50 +152,45 @@ def test_one_look_tells_whether_somebody_lately_held_it(tmp_path: Path) -> None:
 class SlowReads:
     """A share that answers late: reading takes so many seconds of the clock."""
 
-    def __init__(self, clock: HandClock) -> None:
+    def __init__(self, clock: ManualClock) -> None:
         self.clock = clock
         self.text: str | None = "elsewhere 1 1 token 5"
         self.takes = 0.0
 
     def read(self) -> str | None:
-        self.clock.seconds += self.takes
+        self.clock.advance(self.takes)
         return self.text
 
 
 def test_an_outage_is_no_silence() -> None:
-    clock = HandClock()
+    clock = ManualClock()
     share = SlowReads(clock)
     silence = Silence(share.read, clock)
     silence.look()
-    clock.seconds += 30
+    clock.advance(30)
     assert silence.look() == 30
     share.takes = 90
     assert silence.look() == 0, "whoever writes was held up as well"
     share.takes = 0
-    clock.seconds += 1
+    clock.advance(1)
     assert silence.look() == 0
-    clock.seconds += 59
+    clock.advance(59)
     assert silence.look() == 59
     share.text = None
     assert silence.look() == 0, "nothing could be read"
     share.text = "elsewhere 1 1 token 5"
-    clock.seconds += 5
+    clock.advance(5)
     assert silence.look() == 0
 
 
 def test_before_a_holder_is_called_dead_it_gets_time_to_beat_after_an_outage_that_nobody_saw() -> None:
     """Two looks far apart, with an outage in between: the holder beats as soon as it is over."""
-
-    class BeatsWhenWaitedFor(HandClock):
-        def sleep(self, seconds: float) -> None:
-            super().sleep(seconds)
-            share.text = "elsewhere 1 1 token 6"
-
-    clock = BeatsWhenWaitedFor()
+    clock = ManualClock()
     share = SlowReads(clock)
+    clock.at(301, lambda: setattr(share, "text", "elsewhere 1 1 token 6"))
     silence = Silence(share.read, clock)
     assert not silence.is_dead()
-    clock.seconds += 300
+    clock.advance(300)
     assert not silence.is_dead()
 
 
@@ -233,15 +207,12 @@ def test_a_holder_goes_on_beating_after_a_beat_that_could_not_be_read(tmp_path: 
     owner.unlink()
     aside.rename(owner)
     before = owner.read_text(encoding="utf-8")
-    deadline = SYSTEM.monotonic() + 10
-    while owner.read_text(encoding="utf-8") == before:
-        assert SYSTEM.monotonic() < deadline, "it beats no more"
-        SYSTEM.sleep(0.01)
+    wait_until("a beat", lambda: owner.read_text(encoding="utf-8"), lambda seen: seen != before)
     lease.release()
 
 
 def test_a_clock_that_differs_from_the_file_servers_makes_nobody_dead(tmp_path: Path) -> None:
     lease = Lease(tmp_path / "lease", SYSTEM)
     assert lease.acquire()
-    assert lately_held(tmp_path / "lease", HandClock()), "our clock stands at 1970"
+    assert lately_held(tmp_path / "lease", ManualClock(datetime.fromtimestamp(0, timezone.utc)))
     lease.release()

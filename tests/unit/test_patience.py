@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
+from manual_clock import ManualClock
 
 from hpc_agent.daemon.patience import PatienceKeeper
 from hpc_agent.domain.attempt import attempt_for
@@ -32,18 +33,15 @@ class Passes:
     def __init__(self, folder: Path, *, cron: bool) -> None:
         self._directory = RunsFolder(folder).of(ATTEMPT).create()
         self._cron = cron
-        self._keeper = PatienceKeeper(self)  # type: ignore[arg-type]
-        self.seconds = 0.0
-
-    def now(self) -> datetime:
-        return NOW + timedelta(seconds=self.seconds)
+        self._clock = ManualClock(NOW)
+        self._keeper = PatienceKeeper(self._clock)
 
     def see(self, sight: Sight, *, times: int = 1, every: float = 60) -> Sight:
         """The last of so many looks, the first of them after ``every`` seconds."""
         for _ in range(times):
-            self.seconds += every
+            self._clock.advance(every)
             if self._cron:
-                self._keeper = PatienceKeeper(self)  # type: ignore[arg-type]
+                self._keeper = PatienceKeeper(self._clock)
             seen = self._keeper.consider(sight, self._directory)
         return seen
 

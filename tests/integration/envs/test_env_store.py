@@ -7,13 +7,13 @@ import re
 import shutil
 import subprocess
 import threading
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from stat import S_ISLNK
 
 import pytest
+from manual_clock import ManualClock
 
-from hpc_agent.clock import SystemClock
+from hpc_agent.clock import SYSTEM
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey, RequirementFiles
 from hpc_agent.envs import archive, interpreter
@@ -24,16 +24,6 @@ from hpc_agent.git_credentials import GitCredential
 from hpc_agent.redact import Secret
 
 VERSIONS = "import alpha, beta; print(alpha.VERSION, beta.VERSION)"
-
-
-class Calendar(SystemClock):
-    """The system's clock, with a day that can be turned."""
-
-    def __init__(self) -> None:
-        self.ahead = timedelta()
-
-    def now(self) -> datetime:
-        return datetime.now(timezone.utc) + self.ahead
 
 
 def python_says(env, code: str) -> str:
@@ -113,13 +103,13 @@ def test_missing_environment_names_key_and_remedy(site):
 
 
 def test_unpinned_package_gets_todays_release_when_staged_and_yesterdays_offline(site):
-    clock = Calendar()
+    clock = ManualClock(SYSTEM.now())
     request = site.request("alpha")
     old = site.store(clock=clock).stage(request, site.say).key
     site.wheels.add("alpha", "2.0")
     # The tasks of one sweep share one answer.
     assert site.store(clock=clock).stage(request, site.say).key == old
-    clock.ahead = timedelta(hours=1)
+    clock.advance(hours=1)
     assert site.store(clock=clock).find(request) == old
     new = site.store(clock=clock).stage(request, site.say)
     assert new.packages == ("alpha==2.0",)
@@ -129,10 +119,10 @@ def test_unpinned_package_gets_todays_release_when_staged_and_yesterdays_offline
 
 
 def test_index_that_is_down_does_not_stop_what_worked_yesterday(site):
-    clock = Calendar()
+    clock = ManualClock(SYSTEM.now())
     request = site.request("beta")
     key = site.store(clock=clock).stage(request, site.say).key
-    clock.ahead = timedelta(days=1)
+    clock.advance(days=1)
     site.wheels.folder.rename(site.folder / "away")
     staged = site.store(clock=clock).stage(request, site.say)
     assert (staged.key, staged.built) == (key, False)
@@ -267,7 +257,7 @@ def test_requirement_from_a_private_repository_uses_the_configured_password(site
     os.environ["PATH"] = f"{spy}:{before}"
     try:
         credential = GitCredential("https://git.example", "me", Secret("pa55"))
-        store = EnvStore(site.cache, site.scratch, site.packages, SystemClock(), [credential])
+        store = EnvStore(site.cache, site.scratch, site.packages, SYSTEM, [credential])
         with pytest.raises(EnvironmentBuildError):
             store.stage(request_for_file("lib @ git+https://git.example/lib.git"), site.say)
     finally:
@@ -327,7 +317,7 @@ sys.stdin.read()
 
 
 def test_environment_is_mounted_where_the_site_wants_it(site, run_python, mountable):
-    store = EnvStore(site.cache, site.scratch, site.packages, SystemClock(), mount=True)
+    store = EnvStore(site.cache, site.scratch, site.packages, SYSTEM, mount=True)
     key = store.stage(site.request("beta"), site.say).key
     assert (site.cache / "envs" / key / "env.squashfs").exists()
     mounts = site.scratch / f"hpc-agent-{os.getuid()}" / "mounts"
@@ -351,7 +341,7 @@ def test_environment_is_mounted_where_the_site_wants_it(site, run_python, mounta
 
 
 def test_cut_image_is_not_mounted_but_the_archive_unpacked(site, run_python, mountable):
-    store = EnvStore(site.cache, site.scratch, site.packages, SystemClock(), mount=True)
+    store = EnvStore(site.cache, site.scratch, site.packages, SYSTEM, mount=True)
     key = store.stage(site.request("beta"), site.say).key
     image = site.cache / "envs" / key / "env.squashfs"
     os.truncate(image, image.stat().st_size // 2)

@@ -6,13 +6,12 @@ import shutil
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from manual_clock import ManualClock
 
-from hpc_agent.clock import SYSTEM
 from hpc_agent.envs.request import EnvRequest, request_for_file
 from hpc_agent.errors import EnvironmentBuildError
 from hpc_agent.staging import patiently
@@ -67,33 +66,13 @@ def index(site: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
         thread.join()
 
 
-class Waits:
-    """A clock whose sleeps are counted, and after two of which the index is back."""
-
-    def __init__(self, index: Index) -> None:
-        self.index = index
-        self.slept: list[float] = []
-
-    def now(self) -> datetime:
-        return SYSTEM.now()
-
-    def monotonic(self) -> float:
-        return sum(self.slept)
-
-    def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        self.index.away = len(self.slept) < 2
-
-    def wait(self, event: threading.Event, seconds: float) -> bool:
-        return event.wait(seconds)
-
-
 def test_an_index_that_is_away_is_waited_for(site: Any, index: Index) -> None:
     index.away = True
-    clock = Waits(index)
+    clock = ManualClock()
+    clock.at(8, lambda: setattr(index, "away", False))  # the first pause is of 3.5 to 6.5 s, the second twice as long
     staged = patiently(lambda: site.store().stage(index.request("beta"), site.say), site.say, clock)
     assert staged.packages == ("alpha==1.0", "beta==1.0")
-    assert len(clock.slept) == 2
+    assert len(clock.sleeps) == 2
     told = [line for line in site.said if line.startswith("Trying again")]
     assert len(told) == 2 and "503" in told[0]
 

@@ -2,40 +2,14 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
-
 import pytest
+from manual_clock import ManualClock
 
 from hpc_agent.config.settings import GitSettings
 from hpc_agent.domain.task import Script
 from hpc_agent.errors import SourceError
 from hpc_agent.redact import Secret
 from hpc_agent.staging import patiently
-
-
-class HurriedClock:
-    """Time passes when somebody sleeps; ``act`` happens after ``when`` seconds."""
-
-    def __init__(self, when: float, act: Callable[[], object]) -> None:
-        self.seconds = 0.0
-        self._when, self._act = when, act
-
-    def now(self) -> datetime:
-        return datetime(2026, 1, 1, tzinfo=timezone.utc) + timedelta(seconds=self.seconds)
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    def sleep(self, seconds: float) -> None:
-        before, self.seconds = self.seconds, self.seconds + seconds
-        if before < self._when <= self.seconds:
-            self._act()
-
-    def wait(self, event: threading.Event, seconds: float) -> bool:
-        """Its time passes elsewhere: whoever waits here, a lease between two beats, does so to the end."""
-        return event.wait()
 
 
 def refused(world, script, **settings) -> SourceError:
@@ -49,7 +23,8 @@ def test_a_remote_that_is_away_for_a_minute_is_waited_for(world, http_remote):
     script = Script(repository=f"{remote.url}/{repository.path.name}", branch="main", entry_point="train.py")
     store = world.store(GitSettings(user=remote.user, password=Secret(remote.password), host="127.0.0.1"))
     remote.unavailable = True
-    clock = HurriedClock(60, lambda: setattr(remote, "unavailable", False))
+    clock = ManualClock()
+    clock.at(60, lambda: setattr(remote, "unavailable", False))
     staged = patiently(lambda: store.stage(script, world.say), world.say, clock)
     assert staged.commit == repository.git("rev-parse", "HEAD")
     assert 60 <= clock.seconds < 200
@@ -58,7 +33,7 @@ def test_a_remote_that_is_away_for_a_minute_is_waited_for(world, http_remote):
 
 def test_a_remote_that_stays_away_fails_the_task_with_its_own_words(world):
     script = Script(repository="http://127.0.0.1:9/x.git", branch="main", entry_point="train.py")
-    clock = HurriedClock(0, lambda: None)
+    clock = ManualClock()
     with pytest.raises(SourceError, match=r"Failed to connect|Connection refused"):
         patiently(lambda: world.store().stage(script, world.say), world.say, clock)
     assert 200 < clock.seconds <= 300
