@@ -47,6 +47,7 @@ class PatienceKeeper:
         return replace(
             sight,
             gone_for=now.gone_for,
+            doubted_for=now.doubted_for,
             final_for=now.final_for,
             starts_seen=now.starts_seen,
             steady=now.record is not None and now.record_for >= _STEADY_S,

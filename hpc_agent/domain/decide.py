@@ -1,11 +1,13 @@
 """What is due for one attempt: facts and time in, actions out. Pure; ``daemon`` gathers the facts and acts.
 
-The table of docs/architecture.md#decisions. Absence of a fact is never taken for its opposite: what is uncertain waits,
-is looked up again, or is protected by the claim (``queues.remove_task`` has exactly one winner).
+The decision table: ``domain.phase`` names its rows, ``_DUE`` at the end of this module says what each has due. Absence
+of a fact is never taken for its opposite: what is uncertain waits, is looked up again, or is protected by the claim
+(``queues.remove_task`` has exactly one winner).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
 
@@ -26,43 +28,53 @@ from hpc_agent.domain.actions import (
 )
 from hpc_agent.domain.job import Doubt, JobRecord, JobState, LiveJob
 from hpc_agent.domain.judge import judge
-from hpc_agent.domain.sight import Ended, Handed, Hold, Rules, Sight, Submitted
+from hpc_agent.domain.phase import WAITING_STATES, Phase, phase_of
+from hpc_agent.domain.sight import Handed, Hold, Rules, Sight, Submitted
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.domain.verdict import Fault, Verdict, explain, restarted_before
 from hpc_agent.domain.waiting import Wait, explain_wait
 
 Due = tuple[Action, ...]
 
-_WAITS = (JobState.PENDING, JobState.REQUEUED)
 _RULES = Rules()
 
 
 def decide(sight: Sight, now: datetime, rules: Rules = _RULES) -> Due:
     """The actions that are due, in order; empty when waiting is right."""
-    if sight.record is not None and not sight.record.state.is_final:
-        sight = replace(sight, record=None)  # a word that nobody knows is no verdict
-    if sight.jobs:
-        return _live(sight, rules)
-    if sight.entry is not None:
-        return _queued_without_job(sight, now, rules)
-    return _gone(sight, now, rules)
+    if sight.is_in_doubt and sight.doubted_for > rules.doubted_at_most:
+        # Waited for long enough: accounting may show RUNNING forever of a job that the controller lost.
+        sight = replace(sight, record=None)
+    return (*_adopted(sight), *_DUE[phase_of(sight)](sight, now, rules))
+
+
+def _nothing(_sight: Sight, _now: datetime, _rules: Rules) -> Due:
+    return ()
 
 
 # ---------------------------------------------------------------- a job is there
 
 
-def _live(sight: Sight, rules: Rules) -> Due:
-    first = sight.jobs[0]
+def _adopted(sight: Sight) -> Due:
+    """A job under the attempt's name is the one of its unclear submission."""
     unclear = sight.submitted is not None and sight.submitted.state is not Handed.ACCEPTED
-    adopt: Due = (Adopt(first.id),) if unclear else ()
-    if sight.claimed is not None and sight.claimed.won:
-        spare = [job for job in sight.jobs if job.id != sight.claimed.job]
-        cancelled = tuple(Cancel(job.id, "the task is taken") for job in spare)
-        return adopt + cancelled + (_claimed_job(sight, sight.owner, rules) if sight.owner else ())
-    if sight.entry is not None:
-        return adopt + _unclaimed_job(first, rules)
-    return adopt + tuple(
-        Cancel(job.id, "the task left the queue") for job in sight.jobs if job.state in _WAITS and _is_spare(sight, job)
+    return (Adopt(sight.jobs[0].id),) if sight.jobs and unclear else ()
+
+
+def _without_duplicates(sight: Sight) -> Due:
+    """Of a claimed task every job but the claiming one."""
+    assert sight.claimed is not None
+    return tuple(Cancel(job.id, "the task is taken") for job in sight.jobs if job.id != sight.claimed.job)
+
+
+def _duplicate(sight: Sight, _now: datetime, _rules: Rules) -> Due:
+    return _without_duplicates(sight)
+
+
+def _dequeued(sight: Sight, _now: datetime, _rules: Rules) -> Due:
+    return tuple(
+        Cancel(job.id, "the task left the queue")
+        for job in sight.jobs
+        if job.state in WAITING_STATES and _is_spare(sight, job)
     )
 
 
@@ -79,10 +91,8 @@ def _is_spare(sight: Sight, job: LiveJob) -> bool:
     return not may_tell or wait.hopeless or wait.not_launched
 
 
-def _unclaimed_job(job: LiveJob, rules: Rules) -> Due:
-    """Of a task that waits in its queue."""
-    if job.state not in _WAITS:
-        return ()
+def _pending(sight: Sight, _now: datetime, rules: Rules) -> Due:
+    job = sight.jobs[0]
     wait = explain_wait(job)
     if wait.hopeless:
         return (Refuse(TaskStatus.FAILED, f"{wait.text}; enqueue the task again when that is mended"),)
@@ -100,17 +110,23 @@ def _tried_again(wait: Wait, job: LiveJob, *, ping: bool = False) -> Say:
     return Say(text, ping, console=text)
 
 
-def _claimed_job(sight: Sight, job: LiveJob, rules: Rules) -> Due:
-    waits = job.state in _WAITS
-    if waits and sight.ended is not None and sight.ended.cause is None:
-        # Its run is over; that the scheduler would start the job again (RequeueExit) is of no use to the task.
-        finish: Due = (Finish(),) if sight.ended.names_status and not sight.ended.posted else ()
-        return (*finish, Cancel(job.id, "its task has ended"))
-    if sight.runs and waits:
-        return _requeued_job(sight, job, rules)
-    if not sight.taken_back:
-        return ()
-    if waits:
+def _running(sight: Sight, _now: datetime, _rules: Rules) -> Due:
+    return _without_duplicates(sight)
+
+
+def _ended_requeued(sight: Sight, _now: datetime, _rules: Rules) -> Due:
+    """That the scheduler would start the job again (RequeueExit) is of no use to a task whose run is over."""
+    assert sight.ended is not None
+    finish: Due = (Finish(),) if sight.ended.names_status and not sight.ended.posted else ()
+    return (*_without_duplicates(sight), *finish, Cancel(_owner(sight).id, "its task has ended"))
+
+
+def _withdrawn(sight: Sight, _now: datetime, rules: Rules) -> Due:
+    return (*_without_duplicates(sight), *_withdrawn_job(sight, _owner(sight), rules))
+
+
+def _withdrawn_job(sight: Sight, job: LiveJob, rules: Rules) -> Due:
+    if job.state in WAITING_STATES:
         return (Cancel(job.id, f"the task is {_word(sight)} and its requeued job has not started"),)
     # One that is still queued is about to be started; a script that completed its own task may go on. Otherwise the
     # executor stops by itself, and this one does not.
@@ -121,8 +137,12 @@ def _claimed_job(sight: Sight, job: LiveJob, rules: Rules) -> Due:
     return ()
 
 
-def _requeued_job(sight: Sight, job: LiveJob, rules: Rules) -> Due:
+def _requeued(sight: Sight, _now: datetime, rules: Rules) -> Due:
     """The task shows as running while its job waits for its next start. Once it is settled, its job is cancelled."""
+    return (*_without_duplicates(sight), *_requeued_job(sight, _owner(sight), rules))
+
+
+def _requeued_job(sight: Sight, job: LiveJob, rules: Rules) -> Due:
     if sight.abort_requested:
         return (Settle(TaskStatus.STOPPED, "aborted by its user while it waited to go on"),)
     wait = explain_wait(job)
@@ -136,6 +156,11 @@ def _requeued_job(sight: Sight, job: LiveJob, rules: Rules) -> Due:
     return (Say(f"requeued, waiting: {wait.text}", ping=True, console=line),)
 
 
+def _owner(sight: Sight) -> LiveJob:
+    assert sight.owner is not None
+    return sight.owner
+
+
 def _word(sight: Sight) -> str:
     if sight.status is TaskStatus.IN_PROGRESS:
         return "run by another agent"
@@ -145,15 +170,14 @@ def _word(sight: Sight) -> str:
 # ---------------------------------------------------------------- no job, in the queue
 
 
-def _queued_without_job(sight: Sight, now: datetime, rules: Rules) -> Due:
-    if sight.ended is not None or (sight.claimed is not None and sight.claimed.won):
-        return ()  # the entry was seen before a job took it and ended: the next look is true
-    submitted = sight.submitted
-    if submitted is None:
-        return (Submit(),)
-    if submitted.state is not Handed.ACCEPTED:
-        return _look_up(submitted, now, rules)
-    record = sight.record
+def _queued(_sight: Sight, _now: datetime, _rules: Rules) -> Due:
+    return (Submit(),)
+
+
+def _unclaimed_end(sight: Sight, _now: datetime, rules: Rules) -> Due:
+    submitted, record = _submitted(sight), sight.record
+    if sight.is_in_doubt:
+        return ()
     if record is None:
         if sight.gone_for <= rules.lost_after:
             return ()
@@ -169,9 +193,15 @@ def _queued_without_job(sight: Sight, now: datetime, rules: Rules) -> Due:
     return _again(sight, submitted, words, rules)
 
 
-def _look_up(submitted: Submitted, now: datetime, rules: Rules) -> Due:
+def _submitted(sight: Sight) -> Submitted:
+    assert sight.submitted is not None
+    return sight.submitted
+
+
+def _unconfirmed(sight: Sight, now: datetime, rules: Rules) -> Due:
     """The job may exist. An error of sbatch in unknown words was a refusal if two looks, ``look_up_for`` apart, find no
     job while the scheduler answers; after other unclear answers the task is submitted again."""
+    submitted = _submitted(sight)
     failed = submitted.doubt is Doubt.UNKNOWN_ERROR
     since = submitted.looked_at if failed else submitted.at
     late = since is not None and abs((now - since).total_seconds()) > rules.look_up_for
@@ -201,46 +231,39 @@ def _after_claim(sight: Sight, action: Action) -> Due:
 # ---------------------------------------------------------------- no job, not in the queue
 
 
-def _gone(sight: Sight, now: datetime, rules: Rules) -> Due:
-    claimed, ended = sight.claimed, sight.ended
-    if claimed is None:
-        return _never_claimed(sight, now, rules)
-    if ended is not None and ended.posted:
-        return (Close("its last word is posted", ship=ended.unsent),)
-    if ended is not None and ended.again:
-        return _on_its_way_back(sight, ended)
-    if sight.status is TaskStatus.QUEUED:
-        return _taken_off(sight, rules)
-    if sight.status is TaskStatus.UNKNOWN:
-        return ()
-    if not sight.runs:
-        final = sight.status is not None and sight.status.is_final
-        return (Close(f"the task is {_word(sight)}", ship=final),)
-    if not claimed.won and sight.hold is not Hold.OURS:
-        return (Close("another agent runs the task"),)
-    if claimed.job is None and ended is None:
-        # Run by hand outside the scheduler: that agent reports for itself, the server's watchdog covers its death.
-        return ()
-    return _run_is_over(sight, rules)
+def _unposted(_sight: Sight, _now: datetime, _rules: Rules) -> Due:
+    return (Finish(),)
 
 
-def _on_its_way_back(sight: Sight, ended: Ended) -> Due:
+def _posted(sight: Sight, _now: datetime, _rules: Rules) -> Due:
+    return (Close("its last word is posted", ship=bool(sight.ended and sight.ended.unsent)),)
+
+
+def _returning(sight: Sight, _now: datetime, _rules: Rules) -> Due:
+    reason = sight.ended.reason if sight.ended else ""
     if sight.runs and sight.abort_requested:
-        return (Settle(TaskStatus.STOPPED, f"aborted by its user; {ended.reason}"),)
-    return (PutBack(ended.reason),)
+        return (Settle(TaskStatus.STOPPED, f"aborted by its user; {reason}"),)
+    return (PutBack(reason),)
 
 
-def _taken_off(sight: Sight, rules: Rules) -> Due:
-    """Off the queue and never started: by a refusal that is not through, or by somebody who died there."""
-    claimed, ended = sight.claimed, sight.ended
-    assert claimed is not None
-    if claimed.begun:
-        return (Close("its user enqueued it anew"),)
-    if ended is not None and ended.names_status:
-        return (Finish(),)
-    if sight.gone_for <= rules.put_back_after:
+def _enqueued_again(_sight: Sight, _now: datetime, _rules: Rules) -> Due:
+    return (Close("its user enqueued it anew"),)
+
+
+def _over(sight: Sight, _now: datetime, _rules: Rules) -> Due:
+    final = sight.status is not None and sight.status.is_final
+    return (Close(f"the task is {_word(sight)}", ship=final),)
+
+
+def _lost_race(_sight: Sight, _now: datetime, _rules: Rules) -> Due:
+    return (Close("another agent runs the task"),)
+
+
+def _taken_off(sight: Sight, _now: datetime, rules: Rules) -> Due:
+    """By a refusal that is not through, or by an agent that died there."""
+    if sight.is_in_doubt or sight.gone_for <= rules.put_back_after:
         return ()
-    if claimed.job is None:
+    if sight.claimed is None or sight.claimed.job is None:
         return (PutBack("taken off the queue by an agent that died before it started or refused it"),)
     why = "taken off the queue by a job that ended before it started"
     if sight.restarts >= rules.max_restarts:
@@ -254,14 +277,15 @@ def _never_claimed(sight: Sight, now: datetime, rules: Rules) -> Due:
     unclear = submitted is not None and submitted.state is not Handed.ACCEPTED
     if unclear and submitted and abs((now - submitted.at).total_seconds()) <= rules.look_up_for:
         return ()  # a job may still turn up under this name, and must then be cancelled
+    if sight.is_in_doubt:
+        return ()  # it may run, and claim the task or have claimed it
     return (Close("the task left the queue"),) if sight.gone_for > rules.put_back_after else ()
 
 
-def _run_is_over(sight: Sight, rules: Rules) -> Due:
-    """The claiming job is gone, and the server shows its task as running."""
+def _unreported(sight: Sight, _now: datetime, rules: Rules) -> Due:
     ended, record = sight.ended, sight.record
-    if ended is not None and (ended.names_status or (ended.gave_up and sight.hold is not Hold.OURS)):
-        return (Finish(),)
+    if sight.is_in_doubt:
+        return ()
     if record is None:
         if sight.gone_for <= rules.lost_after:
             return ()
@@ -303,3 +327,30 @@ def _may_live_elsewhere(sight: Sight, rules: Rules) -> bool:
     """In a federation another cluster has the job: its end here says nothing for a while, and for ever nobody waits."""
     revoked = sight.record is not None and sight.record.state is JobState.REVOKED
     return revoked and sight.gone_for <= rules.lost_after
+
+
+_DUE: Mapping[Phase, Callable[[Sight, datetime, Rules], Due]] = {
+    Phase.QUEUED: _queued,
+    Phase.UNCONFIRMED: _unconfirmed,
+    Phase.PENDING: _pending,
+    Phase.STARTED: _nothing,
+    Phase.UNCLAIMED_END: _unclaimed_end,
+    Phase.STALE_ENTRY: _nothing,
+    Phase.DEQUEUED: _dequeued,
+    Phase.NEVER_CLAIMED: _never_claimed,
+    Phase.RUNNING: _running,
+    Phase.REQUEUED: _requeued,
+    Phase.ENDED_REQUEUED: _ended_requeued,
+    Phase.WITHDRAWN: _withdrawn,
+    Phase.DUPLICATE: _duplicate,
+    Phase.UNPOSTED: _unposted,
+    Phase.POSTED: _posted,
+    Phase.RETURNING: _returning,
+    Phase.TAKEN_OFF: _taken_off,
+    Phase.ENQUEUED_AGAIN: _enqueued_again,
+    Phase.UNCLEAR: _nothing,
+    Phase.OVER: _over,
+    Phase.LOST_RACE: _lost_race,
+    Phase.BY_HAND: _nothing,
+    Phase.UNREPORTED: _unreported,
+}

@@ -9,7 +9,7 @@ from enum import Enum
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.ending import Cause
 from hpc_agent.domain.ids import JobId
-from hpc_agent.domain.job import Doubt, JobRecord, LiveJob
+from hpc_agent.domain.job import DOUBT_S, Doubt, JobRecord, LiveJob
 from hpc_agent.domain.queue import QueueEntry
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.domain.verdict import Clues
@@ -96,14 +96,17 @@ class Sight:
     """The task's status on the server; None when it was not asked or the task does not exist."""
     hold: Hold = Hold.UNKNOWN
     abort_requested: bool = False
+    """Only ever of a task that shows as running: an abort ends any other at once."""
     record: JobRecord | None = None
     """Of the job that matters (the claiming one, else the submitted one), once it is gone. One that is not final says
-    that there is no verdict yet."""
+    that there is no verdict yet: a source has the job for alive, or gave no answer."""
     starts_seen: int = 0
     """The highest restart count that the job was seen with."""
     gone_for: float = 0.0
     """Seconds since a pass first found no live job, without those in which a source of records gave no answer or had it
     for alive."""
+    doubted_for: float = 0.0
+    """Seconds for which, pass after pass, no live job was found and the record was not final."""
     steady: bool = False
     """Whether the record has been the same for some seconds."""
     final_for: float = 0.0
@@ -123,6 +126,12 @@ class Sight:
         return self.status is TaskStatus.IN_PROGRESS and self.hold is not Hold.ANOTHERS
 
     @property
+    def is_in_doubt(self) -> bool:
+        """Whether a source has the job for alive, or one that may know more gave no answer. That ends nothing, however
+        long the job is gone from the list."""
+        return self.record is not None and not self.record.state.is_final
+
+    @property
     def taken_back(self) -> bool:
         """Whether the task is certainly no longer ours to run. A status that nobody knows says nothing."""
         if self.status is TaskStatus.IN_PROGRESS:
@@ -137,6 +146,8 @@ class Rules:
     look_up_for: float = 60.0
     put_back_after: float = 60.0
     lost_after: float = 600.0
+    doubted_at_most: float = DOUBT_S
+    """How long a record that is not final keeps every verdict off."""
     stop_grace: float = 60.0
     max_tries: int = 3
     """Jobs that may end, or fail to start, without taking the task."""

@@ -2,191 +2,235 @@
 
 from __future__ import annotations
 
-import os
-from datetime import datetime, timedelta, timezone
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
 
-from hypothesis import event, given, settings
+import pytest
+from any_sight import NOW, any_sight, doubtful_records, final_records, rules, sights_of
+from exploring import assert_enough, examples
+from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
 
 from hpc_agent.domain import actions as due
-from hpc_agent.domain.attempt import attempt_for
 from hpc_agent.domain.decide import decide
-from hpc_agent.domain.ending import Cause
-from hpc_agent.domain.ids import JobId, QueueId, TaskId
-from hpc_agent.domain.job import Doubt, JobRecord, JobState, LiveJob
-from hpc_agent.domain.queue import QueueEntry
-from hpc_agent.domain.sight import Claimed, Ended, Handed, Hold, Rules, Sight, Submitted
+from hpc_agent.domain.job import DOUBT_S
+from hpc_agent.domain.phase import Phase, phase_of
+from hpc_agent.domain.sight import Handed, Rules, Sight
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.domain.verdict import Clues
 from hpc_agent.domain.waiting import explain_wait
 
-NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
-TASK = TaskId("a" * 32)
-ATTEMPT = attempt_for("cluster", QueueId("q"), TASK, "1")
-REASONS = ["", "None", "Priority", "JobHeldUser", "DependencyNeverSatisfied", "launch failed requeued held", "odd word"]
-LIVE = [
-    JobState.PENDING,
-    JobState.REQUEUED,
-    JobState.RUNNING,
-    JobState.SUSPENDED,
-    JobState.COMPLETING,
-    JobState.UNKNOWN,
-]
+Check = Callable[[Sight, Rules, due.Action], None]
+EXAMPLES = 160
+WAYS = (due.Submit, due.LookUp, due.Refuse, due.Settle, due.Finish, due.PutBack, due.Close)
 
-ids = st.sampled_from([JobId(str(number)) for number in range(1, 4)])
-times = st.integers(-1000, 1000).map(lambda seconds: NOW + timedelta(seconds=seconds))
-seconds = st.sampled_from([0.0, 59.0, 61.0, 599.0, 601.0, 1e6])
-small = st.integers(0, 5)
-live_jobs = st.builds(
-    LiveJob,
-    id=ids,
-    name=st.just(ATTEMPT.job_name),
-    state=st.sampled_from(LIVE),
-    raw_state=st.just("WORD"),
-    reason=st.sampled_from(REASONS),
-    restarts=small,
+
+def _always(_sight: Sight, _action: due.Action) -> bool:
+    return True
+
+
+def for_each(
+    *kinds: type,
+    at: tuple[Phase, ...],
+    where: Callable[[Sight, due.Action], bool] = _always,
+    number: int = EXAMPLES,
+    **facts: SearchStrategy[Any],
+) -> Callable[[Check], Callable[[], None]]:
+    """Make a test of a check on every action of these kinds that is due for any sight, where ``where`` holds.
+
+    ``at`` and ``facts`` tell where such actions are due: two of three examples are there, the others anywhere. The test
+    fails too where one of the kinds was checked fewer than 20 times.
+    """
+    sights = st.sampled_from([True, True, False]).flatmap(
+        lambda there: sights_of(*at, **facts) if there else sights_of(*Phase) | any_sight
+    )
+
+    def decorate(check: Check) -> Callable[[], None]:
+        def test() -> None:
+            checked: Counter[str] = Counter()
+
+            def example(sight: Sight, rules: Rules) -> None:
+                for action in decide(sight, NOW, rules):
+                    if isinstance(action, kinds) and where(sight, action):
+                        checked[type(action).__name__] += 1
+                        check(sight, rules, action)
+
+            # Examples differ, and failures are kept, by name.
+            example.__name__ = example.__qualname__ = check.__name__
+            examples(number)(given(sight=sights, rules=rules)(example))()
+            assert_enough(checked, *(kind.__name__ for kind in kinds))
+
+        test.__name__, test.__doc__ = check.__name__, check.__doc__
+        return test
+
+    return decorate
+
+
+def is_resubmission(sight: Sight, _action: due.Action) -> bool:
+    return sight.submitted is not None
+
+
+def is_of_claiming_job(sight: Sight, action: due.Action) -> bool:
+    won = sight.claimed is not None and sight.claimed.won
+    return won and sight.owner is not None and isinstance(action, due.Cancel) and action.job == sight.owner.id
+
+
+def cuts_short(_sight: Sight, action: due.Action) -> bool:
+    return isinstance(action, due.Cancel) and not action.only_pending
+
+
+def counts_as_restart(_sight: Sight, action: due.Action) -> bool:
+    return isinstance(action, due.PutBack) and action.restart
+
+
+def has_no_job(sight: Sight, _action: due.Action) -> bool:
+    return not sight.jobs
+
+
+def is_in_doubt(sight: Sight, _action: due.Action) -> bool:
+    return sight.is_in_doubt and not sight.jobs
+
+
+@for_each(due.Submit, due.LookUp, at=(Phase.QUEUED, Phase.UNCONFIRMED))
+def test_no_second_job_beside_a_live_one_or_for_a_claimed_task(sight: Sight, rules: Rules, action: due.Action) -> None:
+    assert sight.entry is not None
+    assert not sight.jobs
+    assert not (sight.claimed and sight.claimed.won)
+
+
+@for_each(due.Submit, where=is_resubmission, at=(Phase.UNCLAIMED_END,), number=600)
+def test_uncertain_submission_is_never_repeated_blindly(sight: Sight, rules: Rules, action: due.Action) -> None:
+    assert sight.submitted is not None
+    assert sight.submitted.state is Handed.ACCEPTED
+    assert sight.record is not None or sight.gone_for > rules.lost_after
+
+
+@for_each(due.Submit, due.Refuse, where=has_no_job, at=(Phase.UNCLAIMED_END,), number=400)
+def test_the_intent_of_a_job_that_is_gone_is_dropped_first(sight: Sight, rules: Rules, action: due.Action) -> None:
+    dropped = decide(sight, NOW, rules)[0] == due.DropClaim()
+    assert dropped is (sight.submitted is not None and sight.claimed is not None)
+
+
+@for_each(due.Cancel, at=(Phase.DEQUEUED, Phase.DUPLICATE, Phase.ENDED_REQUEUED))
+def test_only_own_jobs_are_cancelled(sight: Sight, rules: Rules, action: due.Action) -> None:
+    assert isinstance(action, due.Cancel)
+    assert action.job in {job.id for job in sight.jobs}
+
+
+@for_each(due.Cancel, where=is_of_claiming_job, at=(Phase.WITHDRAWN, Phase.ENDED_REQUEUED, Phase.REQUEUED))
+def test_a_job_that_runs_its_task_is_not_cancelled(sight: Sight, rules: Rules, action: due.Action) -> None:
+    assert sight.taken_back or (sight.ended is not None and sight.ended.cause is None)
+
+
+@for_each(
+    due.Cancel,
+    where=cuts_short,
+    at=(Phase.WITHDRAWN,),
+    number=500,
+    final_for=st.sampled_from([60, 61, 61]),
+    ended=st.none(),
 )
-records = st.builds(
-    JobRecord,
-    id=ids,
-    state=st.sampled_from(JobState),
-    raw_state=st.just("WORD"),
-    exit_code=st.sampled_from([0, 1]),
-    submitted=st.none() | times,
-    started=st.none() | times,
-    ended=st.none() | times,
-    nodes=st.sampled_from(["", "n1", "n[1-2]"]),
+def test_a_started_job_is_cancelled_only_long_after_its_task_was_taken_back(
+    sight: Sight, rules: Rules, action: due.Action
+) -> None:
+    assert is_of_claiming_job(sight, action)
+    assert sight.final_for > rules.stop_grace
+    assert sight.status is not TaskStatus.COMPLETED  # its script may have said so, and goes on
+
+
+@for_each(
+    due.Settle, due.Refuse, at=(Phase.UNREPORTED, Phase.UNREPORTED, Phase.UNCLAIMED_END, Phase.PENDING), number=500
 )
-
-
-def reports(posted: bool, what: str | Cause, unsent: bool) -> Ended:
-    """``what``: a cause, or ``again``, ``none``, or nothing for a report that names a status."""
-    cause = what if isinstance(what, Cause) else None
-    return Ended(posted, cause, again=what == "again", gave_up=what == "none", unsent=posted and unsent)
-
-
-sights = st.builds(
-    Sight,
-    attempt=st.just(ATTEMPT),
-    entry=st.sampled_from([None, QueueEntry(TASK, "1")]),
-    submitted=st.none()
-    | st.builds(
-        Submitted,
-        st.sampled_from(Handed),
-        times,
-        st.none() | ids,
-        st.integers(1, 5),
-        doubt=st.none() | st.sampled_from(Doubt),
-        looked_at=st.none() | times,
-    ),
-    jobs=st.lists(live_jobs, max_size=2, unique_by=lambda job: job.id).map(tuple),
-    claimed=st.none() | st.builds(Claimed, st.booleans(), st.none() | ids, small, st.booleans()),
-    ended=st.none() | st.builds(reports, st.booleans(), st.sampled_from(["", "again", "none", *Cause]), st.booleans()),
-    status=st.none() | st.sampled_from(TaskStatus),
-    hold=st.sampled_from(Hold),
-    abort_requested=st.booleans(),
-    record=st.none() | records,
-    starts_seen=small,
-    gone_for=seconds,
-    steady=st.booleans(),
-    final_for=seconds,
-    clues=st.builds(Clues, out_of_memory=st.booleans(), not_launched=st.booleans()),
-    restarts=small,
-)
-rules = st.builds(Rules, requeue_on_time_limit=st.booleans(), max_restarts=small)
-
-any_facts = given(sight=sights, rules=rules)
-often = settings(
-    max_examples=int(os.environ.get("EXPLORE", "120")),
-    derandomize="EXPLORE" not in os.environ,
-    database=None,
-    deadline=None,
-)
-
-
-def found(sight: Sight, rules: Rules, *kinds: type) -> list[due.Action]:
-    actions = [action for action in decide(sight, NOW, rules) if isinstance(action, kinds)]
-    for action in actions:
-        event(type(action).__name__)
-    return actions
-
-
-@often
-@any_facts
-def test_no_second_job_beside_a_live_one_or_for_a_claimed_task(sight: Sight, rules: Rules) -> None:
-    if found(sight, rules, due.Submit, due.LookUp):
-        assert sight.entry is not None
-        assert not sight.jobs
-        assert not (sight.claimed and sight.claimed.won)
-
-
-@often
-@any_facts
-def test_uncertain_submission_is_never_repeated_blindly(sight: Sight, rules: Rules) -> None:
-    if found(sight, rules, due.Submit) and sight.submitted is not None:
-        assert sight.submitted.state is Handed.ACCEPTED
-        assert sight.record is not None or sight.gone_for > rules.lost_after
-
-
-@often
-@any_facts
-def test_only_own_jobs_are_cancelled_and_none_that_runs_its_task(sight: Sight, rules: Rules) -> None:
-    for action in found(sight, rules, due.Cancel):
-        assert isinstance(action, due.Cancel)
-        assert action.job in {job.id for job in sight.jobs}
-        owner = sight.owner if sight.claimed and sight.claimed.won else None
-        if owner is not None and action.job == owner.id:
-            assert sight.taken_back or (sight.ended is not None and sight.ended.cause is None)
-        if not action.only_pending:
-            assert owner is not None and action.job == owner.id
-            assert sight.final_for > rules.stop_grace
-            assert sight.status is not TaskStatus.COMPLETED  # its script may have said so, and goes on
-
-
-@often
-@any_facts
-def test_silence_gives_no_final_status(sight: Sight, rules: Rules) -> None:
-    """No record and no report: only after the long grace; a record that is not final is no record."""
+def test_silence_gives_no_final_status(sight: Sight, rules: Rules, action: due.Action) -> None:
+    """But for a very long one of every source."""
     certain = sight.record is not None and sight.record.state.is_final
-    waits = any(explain_wait(job).hopeless or explain_wait(job).not_launched for job in sight.jobs)
-    for action in found(sight, rules, due.Settle, due.Refuse):
-        asked = isinstance(action, due.Settle) and sight.abort_requested
-        assert certain or waits or asked or sight.gone_for > rules.lost_after
-        if sight.record is not None and not sight.jobs:
-            assert certain
+    never_starts = any(explain_wait(job).hopeless or explain_wait(job).not_launched for job in sight.jobs)
+    asked = isinstance(action, due.Settle) and sight.abort_requested
+    taken_off = phase_of(sight) is Phase.TAKEN_OFF  # it never started: no run of it can be cut off
+    assert certain or never_starts or asked or taken_off or sight.gone_for > rules.lost_after
 
 
-@often
-@any_facts
-def test_a_task_that_is_not_ours_gets_no_verdict(sight: Sight, rules: Rules) -> None:
-    if found(sight, rules, due.Settle):
-        assert sight.claimed is not None
-        used_up = sight.status is TaskStatus.QUEUED and not sight.claimed.begun and sight.restarts >= rules.max_restarts
-        assert used_up or sight.runs
-    if found(sight, rules, due.Refuse):
-        assert sight.entry is not None
+DOUBTED = (Phase.UNCLAIMED_END, Phase.UNREPORTED, Phase.TAKEN_OFF, Phase.NEVER_CLAIMED)
 
 
-@often
-@any_facts
-def test_a_task_is_put_back_only_when_no_job_can_still_run_it(sight: Sight, rules: Rules) -> None:
-    for action in found(sight, rules, due.PutBack):
-        assert isinstance(action, due.PutBack)
-        assert sight.entry is None
-        assert not sight.jobs
-        assert sight.status is TaskStatus.QUEUED or sight.runs or (sight.ended and sight.ended.again)
-        assert not (sight.ended and sight.ended.posted)
-        if action.restart:
-            assert sight.restarts < rules.max_restarts
-            assert not sight.abort_requested
+@for_each(
+    *(due.Settle, due.Refuse, due.PutBack, due.Submit, due.Close),
+    where=is_in_doubt,
+    at=(*DOUBTED, Phase.UNCLAIMED_END),
+    number=700,
+    record=doubtful_records,
+    doubted_for=st.sampled_from([DOUBT_S, DOUBT_S + 1]),
+    gone_for=st.just(1e6),
+)
+def test_a_source_that_has_the_job_for_alive_or_is_silent_keeps_every_verdict_off(
+    sight: Sight, rules: Rules, action: due.Action
+) -> None:
+    """And another job too, for a day. What the task's server, user or executor says needs no scheduler."""
+    assert phase_of(sight) not in DOUBTED or sight.doubted_for > rules.doubted_at_most
 
 
-@often
-@any_facts
-def test_one_direction_at_a_time(sight: Sight, rules: Rules) -> None:
+@for_each(due.Settle, at=(Phase.UNREPORTED, Phase.TAKEN_OFF, Phase.REQUEUED), number=300)
+def test_a_task_that_is_not_ours_gets_no_verdict(sight: Sight, rules: Rules, action: due.Action) -> None:
+    assert sight.claimed is not None
+    used_up = sight.status is TaskStatus.QUEUED and not sight.claimed.begun and sight.restarts >= rules.max_restarts
+    assert used_up or sight.runs
+
+
+@for_each(due.Refuse, at=(Phase.UNCLAIMED_END, Phase.PENDING), number=300)
+def test_only_a_task_in_its_queue_is_refused(sight: Sight, rules: Rules, action: due.Action) -> None:
+    assert sight.entry is not None
+    assert not (sight.claimed and sight.claimed.won)
+
+
+@for_each(due.PutBack, at=(Phase.UNREPORTED, Phase.TAKEN_OFF, Phase.RETURNING))
+def test_a_task_is_put_back_only_when_no_job_can_still_run_it(sight: Sight, rules: Rules, action: due.Action) -> None:
+    assert sight.entry is None
+    assert not sight.jobs
+    assert sight.status is TaskStatus.QUEUED or sight.runs or (sight.ended and sight.ended.again)
+    assert not (sight.ended and sight.ended.posted)
+    assert not (sight.runs and sight.abort_requested)
+
+
+@for_each(
+    due.PutBack,
+    where=counts_as_restart,
+    at=(Phase.UNREPORTED, Phase.TAKEN_OFF),
+    number=300,
+    record=st.none() | final_records,
+    gone_for=st.just(601.0),
+)
+def test_a_task_is_restarted_only_so_often(sight: Sight, rules: Rules, action: due.Action) -> None:
+    assert sight.restarts < rules.max_restarts
+
+
+ACTIVE = (Phase.PENDING, Phase.UNCLAIMED_END, Phase.UNREPORTED, Phase.TAKEN_OFF)
+
+
+@for_each(
+    *WAYS, at=(*ACTIVE, *ACTIVE, Phase.UNCLAIMED_END, Phase.QUEUED, Phase.UNCONFIRMED, Phase.UNPOSTED), number=600
+)
+def test_one_direction_at_a_time(sight: Sight, rules: Rules, action: due.Action) -> None:
     """A task is handed on, given up, put back or closed: never two of these in one pass."""
-    ways = found(sight, rules, due.Submit, due.LookUp, due.Refuse, due.Settle, due.Finish, due.PutBack, due.Close)
-    assert len(ways) <= 1
-    if any(isinstance(action, due.Close) for action in ways):
-        assert not sight.jobs
-        assert sight.entry is None
+    assert sum(isinstance(other, WAYS) for other in decide(sight, NOW, rules)) == 1
+
+
+@for_each(due.Close, at=(Phase.NEVER_CLAIMED, Phase.POSTED, Phase.OVER))
+def test_what_is_closed_has_neither_job_nor_entry(sight: Sight, rules: Rules, action: due.Action) -> None:
+    assert not sight.jobs
+    assert sight.entry is None
+
+
+@pytest.mark.parametrize("phase", Phase, ids=lambda phase: phase.name.lower())
+def test_the_facts_of_each_phase_are_recognised(phase: Phase) -> None:
+    visited: Counter[str] = Counter()
+
+    @examples(40)
+    @given(sight=sights_of(phase), rules=rules)
+    def example(sight: Sight, rules: Rules) -> None:
+        visited[phase.name] += 1
+        assert phase_of(sight) is phase
+        assert isinstance(decide(sight, NOW, rules), tuple)
+
+    example()
+    assert_enough(visited, phase.name)

@@ -12,7 +12,8 @@ from hpc_agent.domain.attempt import Attempt, attempt_for, parse_job_name
 from hpc_agent.domain.decide import decide
 from hpc_agent.domain.ending import Cause
 from hpc_agent.domain.ids import AttemptId, JobId, QueueId, TaskId
-from hpc_agent.domain.job import Doubt, JobRecord, JobState, LiveJob
+from hpc_agent.domain.job import DOUBT_S, Doubt, JobRecord, JobState, LiveJob, unanswered
+from hpc_agent.domain.phase import Phase, phase_of
 from hpc_agent.domain.queue import QueueEntry
 from hpc_agent.domain.sight import Claimed, Ended, Handed, Hold, Rules, Sight, Submitted
 from hpc_agent.domain.status import TaskStatus
@@ -60,131 +61,165 @@ def kinds(sight: Sight) -> list[str]:
     return [type(action).__name__ for action in decide(sight, NOW, RULES)]
 
 
-@pytest.mark.parametrize(
-    ("sight", "expected"),
-    [
-        # in queue, no job
-        (waiting, ["Submit"]),
-        (replace(waiting, submitted=FRESH_DOUBT), ["LookUp"]),
-        (replace(waiting, submitted=OLD_DOUBT), ["LookUp"]),
-        (replace(waiting, submitted=ACCEPTED, gone_for=30), []),
-        (replace(waiting, submitted=ACCEPTED, gone_for=3000), ["Submit"]),
-        (replace(waiting, submitted=ACCEPTED, record=record(JobState.FAILED)), ["Submit"]),
-        (replace(waiting, submitted=replace(ACCEPTED, tries=3), record=record(JobState.FAILED)), ["Refuse"]),
-        (replace(waiting, submitted=ACCEPTED, record=record(JobState.CANCELLED)), ["Refuse"]),
-        (replace(waiting, submitted=ACCEPTED, record=record(JobState.NODE_FAIL)), []),
-        (replace(waiting, submitted=ACCEPTED, record=record(JobState.NODE_FAIL), steady=True), ["Submit"]),
-        (replace(waiting, submitted=ACCEPTED, record=record(JobState.FAILED), claimed=INTENT), ["DropClaim", "Submit"]),
-        # … but the entry was seen before a job took it
-        (replace(waiting, submitted=ACCEPTED, claimed=WON, ended=Ended(False), record=record(JobState.COMPLETED)), []),
-        # in queue, job there
-        (replace(waiting, submitted=ACCEPTED, jobs=(job(),)), ["Say"]),
-        (replace(waiting, submitted=ACCEPTED, jobs=(job(JobState.RUNNING),)), []),
-        (replace(waiting, submitted=FRESH_DOUBT, jobs=(job(),)), ["Adopt", "Say"]),
-        # off the queue, unclaimed
-        (Sight(ATTEMPT, submitted=ACCEPTED, jobs=(job(),)), ["Cancel"]),
-        (Sight(ATTEMPT, submitted=ACCEPTED, jobs=(job(JobState.RUNNING),)), []),
-        (Sight(ATTEMPT, submitted=ACCEPTED), []),
-        (Sight(ATTEMPT, submitted=ACCEPTED, gone_for=90), ["Close"]),
-        (Sight(ATTEMPT, submitted=FRESH_DOUBT, gone_for=90), []),
-        (Sight(ATTEMPT, submitted=OLD_DOUBT, gone_for=90), ["Close"]),
-        # off the queue, and a job of ours may have taken it
-        (intended, []),
-        (replace(intended, status=TaskStatus.UNKNOWN), []),
-        (replace(intended, status=TaskStatus.IN_PROGRESS, hold=Hold.OURS), []),
-        (replace(intended, status=TaskStatus.IN_PROGRESS), ["Cancel"]),
-        (replace(intended, status=TaskStatus.STOPPED), ["Cancel"]),
-        (replace(intended, jobs=(HOPELESS,)), ["Cancel"]),
-        (replace(intended, jobs=(HELD,)), ["Cancel"]),
-        (replace(intended, jobs=(job(JobState.RUNNING),), status=TaskStatus.STOPPED), []),
-        # off the queue, refused by a daemon
-        (Sight(ATTEMPT, jobs=(HOPELESS,), claimed=Claimed(False, None), status=TaskStatus.QUEUED), ["Cancel"]),
-        (Sight(ATTEMPT, claimed=Claimed(False, None), status=TaskStatus.QUEUED, gone_for=90), ["PutBack"]),
-        (Sight(ATTEMPT, jobs=(job(),), claimed=REFUSING, ended=Ended(True), status=TaskStatus.FAILED), ["Cancel"]),
-        (Sight(ATTEMPT, claimed=REFUSING, ended=Ended(False), status=TaskStatus.QUEUED), ["Finish"]),
-        (Sight(ATTEMPT, claimed=REFUSING, ended=Ended(True), status=TaskStatus.FAILED), ["Close"]),
-        (Sight(ATTEMPT, claimed=REFUSING, status=TaskStatus.QUEUED, gone_for=90), ["PutBack"]),
-        # in queue, and the job does not start
-        (replace(waiting, submitted=ACCEPTED, jobs=(HELD,)), ["Release", "Say"]),
-        (replace(waiting, submitted=ACCEPTED, jobs=(replace(HELD, restarts=3),)), ["Refuse"]),
-        (replace(waiting, submitted=ACCEPTED, jobs=(HOPELESS,)), ["Refuse"]),
-        # claimed, job there
-        (running, []),
-        (replace(running, jobs=(job(JobState.PENDING),)), ["Say"]),
-        (replace(running, jobs=(job(JobState.PENDING),), abort_requested=True), ["Settle"]),
-        (replace(running, jobs=(HELD,)), ["Release", "Say"]),
-        (replace(running, jobs=(replace(HELD, restarts=4),)), ["Settle"]),
-        (replace(running, jobs=(HOPELESS,)), ["Settle"]),
-        (replace(running, jobs=(job(JobState.RUNNING), job(number="8"))), ["Cancel"]),
-        (replace(running, status=TaskStatus.COMPLETED, final_for=600), []),
-        (replace(running, status=TaskStatus.COMPLETED, jobs=(job(JobState.REQUEUED),)), ["Cancel"]),
-        # … started again by the scheduler, though its run came to its end
-        (replace(requeued, ended=Ended(False)), ["Finish", "Cancel"]),
-        (replace(requeued, ended=Ended(True)), ["Cancel"]),
-        (replace(requeued, ended=Ended(False, again=True)), ["Cancel"]),
-        (replace(requeued, ended=GAVE_UP), ["Cancel"]),
-        (replace(requeued, ended=Ended(False, Cause.REQUEUED)), ["Say"]),
-        (replace(running, ended=Ended(False)), []),
-        (replace(running, status=TaskStatus.STOPPED), []),
-        (replace(running, status=TaskStatus.STOPPED, final_for=600), ["Cancel"]),
-        (replace(running, status=TaskStatus.STOPPED, final_for=600, ended=Ended(True)), []),
-        (replace(running, status=TaskStatus.QUEUED, final_for=600), []),
-        (replace(running, status=TaskStatus.UNKNOWN, final_for=600), []),
-        (replace(running, status=TaskStatus.STOPPED, jobs=(job(JobState.REQUEUED),)), ["Cancel"]),
-        (replace(running, hold=Hold.ANOTHERS, final_for=600), ["Cancel"]),
-        (replace(running, hold=Hold.ANOTHERS, jobs=(job(JobState.PENDING),)), ["Cancel"]),
-        (replace(running, jobs=(job(JobState.UNKNOWN),)), []),
-        # claimed, job gone
-        (replace(gone, ended=Ended(False)), ["Finish"]),
-        (replace(gone, ended=Ended(True)), ["Close"]),
-        (gone, []),
-        (replace(gone, gone_for=3000), ["Settle"]),
-        (replace(gone, gone_for=3000, claimed=HARMLESS), ["PutBack"]),
-        (replace(gone, record=record(JobState.TIMEOUT)), ["Settle"]),
-        (replace(gone, record=record(JobState.FAILED)), ["Settle"]),
-        (replace(gone, record=record(JobState.FAILED), claimed=HARMLESS), ["PutBack"]),
-        (replace(gone, record=record(JobState.FAILED), claimed=HARMLESS, restarts=USED_UP), ["Settle"]),
-        (replace(gone, record=record(JobState.CANCELLED), claimed=HARMLESS), ["Settle"]),
-        (replace(gone, record=record(JobState.REVOKED)), []),
-        (replace(gone, record=record(JobState.REVOKED), gone_for=3000), ["Settle"]),
-        (replace(gone, record=record(JobState.RUNNING)), []),
-        (replace(gone, record=record(JobState.NODE_FAIL)), []),
-        (replace(gone, record=record(JobState.NODE_FAIL), steady=True), ["PutBack"]),
-        (replace(gone, record=record(JobState.NODE_FAIL), steady=True, restarts=USED_UP), ["Settle"]),
-        (replace(gone, record=record(JobState.NODE_FAIL), steady=True, abort_requested=True), ["Settle"]),
-        (replace(gone, record=record(JobState.PREEMPTED), steady=True), ["PutBack"]),
-        (replace(gone, record=record(JobState.REVOKED), steady=True), []),
-        (replace(gone, record=record(JobState.FAILED), starts_seen=1), ["PutBack"]),
-        (replace(gone, record=record(JobState.CANCELLED), starts_seen=1), ["Settle"]),
-        (replace(gone, ended=TOLD), []),
-        (replace(gone, ended=TOLD, record=record(JobState.CANCELLED)), []),
-        (replace(gone, ended=TOLD, record=record(JobState.CANCELLED), steady=True), ["Settle"]),
-        (replace(gone, ended=TOLD, gone_for=3000), ["Settle"]),
-        (replace(gone, ended=Ended(False, Cause.PREEMPTED), record=record(JobState.FAILED), steady=True), ["PutBack"]),
-        (replace(gone, ended=Ended(False, again=True)), ["PutBack"]),
-        (replace(gone, ended=Ended(False, again=True), abort_requested=True), ["Settle"]),
-        (replace(gone, ended=Ended(False, again=True), status=TaskStatus.QUEUED), ["PutBack"]),
-        (replace(gone, ended=Ended(True, again=True), status=TaskStatus.QUEUED), ["Close"]),
-        (replace(gone, status=TaskStatus.QUEUED, claimed=HARMLESS), []),
-        (replace(gone, status=TaskStatus.QUEUED, claimed=HARMLESS, gone_for=90), ["PutBack"]),
-        (replace(gone, status=TaskStatus.QUEUED, gone_for=90), ["Close"]),
-        (replace(gone, status=TaskStatus.QUEUED, claimed=HARMLESS, ended=Ended(False)), ["Finish"]),
-        (replace(gone, status=TaskStatus.QUEUED, claimed=HARMLESS, ended=GAVE_UP, gone_for=90), ["PutBack"]),
-        (replace(gone, status=TaskStatus.QUEUED, claimed=HARMLESS, gone_for=90, restarts=USED_UP), ["Settle"]),
-        (replace(gone, claimed=INTENT, status=TaskStatus.QUEUED, gone_for=90), ["PutBack"]),
-        (replace(gone, claimed=INTENT, record=record(JobState.FAILED)), ["Close"]),
-        (replace(gone, claimed=INTENT, record=record(JobState.FAILED), hold=Hold.OURS), ["PutBack"]),
-        (replace(gone, ended=GAVE_UP, record=record(JobState.FAILED), steady=True), ["Finish"]),
-        (replace(gone, ended=GAVE_UP, record=record(JobState.FAILED), steady=True, hold=Hold.OURS), ["PutBack"]),
-        (replace(gone, status=TaskStatus.STOPPED), ["Close"]),
-        (replace(gone, status=TaskStatus.UNKNOWN), []),
-        (replace(gone, hold=Hold.ANOTHERS, record=record(JobState.FAILED)), ["Close"]),
-        (replace(gone, status=None), ["Close"]),
-        (replace(gone, claimed=Claimed(True, None), gone_for=3000), []),
-    ],
-)
+SAID_TO_RUN = replace(gone, record=record(JobState.RUNNING), gone_for=3000)
+SILENT = replace(waiting, submitted=ACCEPTED, record=unanswered(JOB), gone_for=3000)
+A_DAY = DOUBT_S + 1
+
+ROWS: list[tuple[Sight, list[str]]] = [
+    # in queue, no job
+    (waiting, ["Submit"]),
+    (replace(waiting, submitted=FRESH_DOUBT), ["LookUp"]),
+    (replace(waiting, submitted=OLD_DOUBT), ["LookUp"]),
+    (replace(waiting, submitted=ACCEPTED, gone_for=30), []),
+    (replace(waiting, submitted=ACCEPTED, gone_for=3000), ["Submit"]),
+    (replace(waiting, submitted=ACCEPTED, record=record(JobState.FAILED)), ["Submit"]),
+    (replace(waiting, submitted=replace(ACCEPTED, tries=3), record=record(JobState.FAILED)), ["Refuse"]),
+    (replace(waiting, submitted=ACCEPTED, record=record(JobState.CANCELLED)), ["Refuse"]),
+    (replace(waiting, submitted=ACCEPTED, record=record(JobState.NODE_FAIL)), []),
+    (replace(waiting, submitted=ACCEPTED, record=record(JobState.NODE_FAIL), steady=True), ["Submit"]),
+    (replace(waiting, submitted=ACCEPTED, record=record(JobState.FAILED), claimed=INTENT), ["DropClaim", "Submit"]),
+    # … but the entry was seen before a job took it
+    (replace(waiting, submitted=ACCEPTED, claimed=WON, ended=Ended(False), record=record(JobState.COMPLETED)), []),
+    # in queue, job there
+    (replace(waiting, submitted=ACCEPTED, jobs=(job(),)), ["Say"]),
+    (replace(waiting, submitted=ACCEPTED, jobs=(job(JobState.RUNNING),)), []),
+    (replace(waiting, submitted=FRESH_DOUBT, jobs=(job(),)), ["Adopt", "Say"]),
+    # off the queue, unclaimed
+    (Sight(ATTEMPT, submitted=ACCEPTED, jobs=(job(),)), ["Cancel"]),
+    (Sight(ATTEMPT, submitted=ACCEPTED, jobs=(job(JobState.RUNNING),)), []),
+    (Sight(ATTEMPT, submitted=ACCEPTED), []),
+    (Sight(ATTEMPT, submitted=ACCEPTED, gone_for=90), ["Close"]),
+    (Sight(ATTEMPT, submitted=FRESH_DOUBT, gone_for=90), []),
+    (Sight(ATTEMPT, submitted=OLD_DOUBT, gone_for=90), ["Close"]),
+    # off the queue, and a job of ours may have taken it
+    (intended, []),
+    (replace(intended, status=TaskStatus.UNKNOWN), []),
+    (replace(intended, status=TaskStatus.IN_PROGRESS, hold=Hold.OURS), []),
+    (replace(intended, status=TaskStatus.IN_PROGRESS), ["Cancel"]),
+    (replace(intended, status=TaskStatus.STOPPED), ["Cancel"]),
+    (replace(intended, jobs=(HOPELESS,)), ["Cancel"]),
+    (replace(intended, jobs=(HELD,)), ["Cancel"]),
+    (replace(intended, jobs=(job(JobState.RUNNING),), status=TaskStatus.STOPPED), []),
+    # off the queue, refused by a daemon
+    (Sight(ATTEMPT, jobs=(HOPELESS,), claimed=Claimed(False, None), status=TaskStatus.QUEUED), ["Cancel"]),
+    (Sight(ATTEMPT, claimed=Claimed(False, None), status=TaskStatus.QUEUED, gone_for=90), ["PutBack"]),
+    (Sight(ATTEMPT, jobs=(job(),), claimed=REFUSING, ended=Ended(True), status=TaskStatus.FAILED), ["Cancel"]),
+    (Sight(ATTEMPT, claimed=REFUSING, ended=Ended(False), status=TaskStatus.QUEUED), ["Finish"]),
+    (Sight(ATTEMPT, claimed=REFUSING, ended=Ended(True), status=TaskStatus.FAILED), ["Close"]),
+    (Sight(ATTEMPT, claimed=REFUSING, status=TaskStatus.QUEUED, gone_for=90), ["PutBack"]),
+    # in queue, and the job does not start
+    (replace(waiting, submitted=ACCEPTED, jobs=(HELD,)), ["Release", "Say"]),
+    (replace(waiting, submitted=ACCEPTED, jobs=(replace(HELD, restarts=3),)), ["Refuse"]),
+    (replace(waiting, submitted=ACCEPTED, jobs=(HOPELESS,)), ["Refuse"]),
+    # claimed, job there
+    (running, []),
+    (replace(running, jobs=(job(JobState.PENDING),)), ["Say"]),
+    (replace(running, jobs=(job(JobState.PENDING),), abort_requested=True), ["Settle"]),
+    (replace(running, jobs=(HELD,)), ["Release", "Say"]),
+    (replace(running, jobs=(replace(HELD, restarts=4),)), ["Settle"]),
+    (replace(running, jobs=(HOPELESS,)), ["Settle"]),
+    (replace(running, jobs=(job(JobState.RUNNING), job(number="8"))), ["Cancel"]),
+    (replace(running, status=TaskStatus.COMPLETED, final_for=600), []),
+    (replace(running, status=TaskStatus.COMPLETED, jobs=(job(JobState.REQUEUED),)), ["Cancel"]),
+    # … started again by the scheduler, though its run came to its end
+    (replace(requeued, ended=Ended(False)), ["Finish", "Cancel"]),
+    (replace(requeued, ended=Ended(True)), ["Cancel"]),
+    (replace(requeued, ended=Ended(False, again=True)), ["Cancel"]),
+    (replace(requeued, ended=GAVE_UP), ["Cancel"]),
+    (replace(requeued, ended=Ended(False, Cause.REQUEUED)), ["Say"]),
+    (replace(running, ended=Ended(False)), []),
+    (replace(running, status=TaskStatus.STOPPED), []),
+    (replace(running, status=TaskStatus.STOPPED, final_for=600), ["Cancel"]),
+    (replace(running, status=TaskStatus.STOPPED, final_for=600, ended=Ended(True)), []),
+    (replace(running, status=TaskStatus.QUEUED, final_for=600), []),
+    (replace(running, status=TaskStatus.UNKNOWN, final_for=600), []),
+    (replace(running, status=TaskStatus.STOPPED, jobs=(job(JobState.REQUEUED),)), ["Cancel"]),
+    (replace(running, hold=Hold.ANOTHERS, final_for=600), ["Cancel"]),
+    (replace(running, hold=Hold.ANOTHERS, jobs=(job(JobState.PENDING),)), ["Cancel"]),
+    (replace(running, jobs=(job(JobState.UNKNOWN),)), []),
+    # claimed, job gone
+    (replace(gone, ended=Ended(False)), ["Finish"]),
+    (replace(gone, ended=Ended(True)), ["Close"]),
+    (gone, []),
+    (replace(gone, gone_for=3000), ["Settle"]),
+    (replace(gone, gone_for=3000, claimed=HARMLESS), ["PutBack"]),
+    (replace(gone, record=record(JobState.TIMEOUT)), ["Settle"]),
+    (replace(gone, record=record(JobState.FAILED)), ["Settle"]),
+    (replace(gone, record=record(JobState.FAILED), claimed=HARMLESS), ["PutBack"]),
+    (replace(gone, record=record(JobState.FAILED), claimed=HARMLESS, restarts=USED_UP), ["Settle"]),
+    (replace(gone, record=record(JobState.CANCELLED), claimed=HARMLESS), ["Settle"]),
+    (replace(gone, record=record(JobState.REVOKED)), []),
+    (replace(gone, record=record(JobState.REVOKED), gone_for=3000), ["Settle"]),
+    (replace(gone, record=record(JobState.RUNNING)), []),
+    (replace(gone, record=record(JobState.NODE_FAIL)), []),
+    (replace(gone, record=record(JobState.NODE_FAIL), steady=True), ["PutBack"]),
+    (replace(gone, record=record(JobState.NODE_FAIL), steady=True, restarts=USED_UP), ["Settle"]),
+    (replace(gone, record=record(JobState.NODE_FAIL), steady=True, abort_requested=True), ["Settle"]),
+    (replace(gone, record=record(JobState.PREEMPTED), steady=True), ["PutBack"]),
+    (replace(gone, record=record(JobState.REVOKED), steady=True), []),
+    (replace(gone, record=record(JobState.FAILED), starts_seen=1), ["PutBack"]),
+    (replace(gone, record=record(JobState.CANCELLED), starts_seen=1), ["Settle"]),
+    (replace(gone, ended=TOLD), []),
+    (replace(gone, ended=TOLD, record=record(JobState.CANCELLED)), []),
+    (replace(gone, ended=TOLD, record=record(JobState.CANCELLED), steady=True), ["Settle"]),
+    (replace(gone, ended=TOLD, gone_for=3000), ["Settle"]),
+    (replace(gone, ended=Ended(False, Cause.PREEMPTED), record=record(JobState.FAILED), steady=True), ["PutBack"]),
+    (replace(gone, ended=Ended(False, again=True)), ["PutBack"]),
+    (replace(gone, ended=Ended(False, again=True), abort_requested=True), ["Settle"]),
+    (replace(gone, ended=Ended(False, again=True), status=TaskStatus.QUEUED), ["PutBack"]),
+    (replace(gone, ended=Ended(True, again=True), status=TaskStatus.QUEUED), ["Close"]),
+    (replace(gone, status=TaskStatus.QUEUED, claimed=HARMLESS), []),
+    (replace(gone, status=TaskStatus.QUEUED, claimed=HARMLESS, gone_for=90), ["PutBack"]),
+    (replace(gone, status=TaskStatus.QUEUED, gone_for=90), ["Close"]),
+    (replace(gone, status=TaskStatus.QUEUED, claimed=HARMLESS, ended=Ended(False)), ["Finish"]),
+    (replace(gone, status=TaskStatus.QUEUED, claimed=HARMLESS, ended=GAVE_UP, gone_for=90), ["PutBack"]),
+    (replace(gone, status=TaskStatus.QUEUED, claimed=HARMLESS, gone_for=90, restarts=USED_UP), ["Settle"]),
+    (replace(gone, claimed=INTENT, status=TaskStatus.QUEUED, gone_for=90), ["PutBack"]),
+    (replace(gone, claimed=INTENT, record=record(JobState.FAILED)), ["Close"]),
+    (replace(gone, claimed=INTENT, record=record(JobState.FAILED), hold=Hold.OURS), ["PutBack"]),
+    (replace(gone, ended=GAVE_UP, record=record(JobState.FAILED), steady=True), ["Finish"]),
+    (replace(gone, ended=GAVE_UP, record=record(JobState.FAILED), steady=True, hold=Hold.OURS), ["PutBack"]),
+    (replace(gone, status=TaskStatus.STOPPED), ["Close"]),
+    (replace(gone, status=TaskStatus.UNKNOWN), []),
+    (replace(gone, hold=Hold.ANOTHERS, record=record(JobState.FAILED)), ["Close"]),
+    (replace(gone, status=None), ["Close"]),
+    (replace(gone, claimed=Claimed(True, None), gone_for=3000), []),
+    # a source has the job for alive, or gives no answer: nothing rests on that, but for a day of it
+    (SAID_TO_RUN, []),
+    (replace(SAID_TO_RUN, claimed=HARMLESS), []),
+    (replace(SAID_TO_RUN, ended=TOLD), []),
+    (replace(SAID_TO_RUN, claimed=HARMLESS, status=TaskStatus.QUEUED), []),
+    (replace(SAID_TO_RUN, claimed=None), []),
+    (SILENT, []),
+    (replace(SILENT, submitted=replace(ACCEPTED, tries=3)), []),
+    (replace(SAID_TO_RUN, doubted_for=A_DAY), ["Settle"]),
+    (replace(SAID_TO_RUN, doubted_for=A_DAY, gone_for=30), []),
+    (replace(SAID_TO_RUN, doubted_for=A_DAY, claimed=HARMLESS), ["PutBack"]),
+    (replace(SAID_TO_RUN, doubted_for=A_DAY, claimed=HARMLESS, status=TaskStatus.QUEUED), ["PutBack"]),
+    (replace(SAID_TO_RUN, doubted_for=A_DAY, claimed=None), ["Close"]),
+    (replace(SILENT, doubted_for=A_DAY), ["Submit"]),
+    (replace(SILENT, doubted_for=A_DAY, submitted=replace(ACCEPTED, tries=3)), ["Refuse"]),
+    # … but what the job's executor, or the server, says does not wait for it
+    (replace(SAID_TO_RUN, ended=Ended(False)), ["Finish"]),
+    (replace(SAID_TO_RUN, ended=Ended(True)), ["Close"]),
+    (replace(SAID_TO_RUN, ended=Ended(False, again=True)), ["PutBack"]),
+    (replace(SAID_TO_RUN, status=TaskStatus.STOPPED), ["Close"]),
+]
+
+
+@pytest.mark.parametrize(("sight", "expected"), ROWS)
 def test_each_row_of_the_table(sight: Sight, expected: list[str]) -> None:
     assert kinds(sight) == expected
+
+
+def test_the_rows_visit_each_phase() -> None:
+    assert {phase_of(sight) for sight, _ in ROWS} == set(Phase)
+
+
+def test_a_lost_job_that_accounting_shows_as_running_is_called_lost_and_not_failed() -> None:
+    [action] = decide(replace(SAID_TO_RUN, doubted_for=A_DAY), NOW, RULES)
+    assert isinstance(action, due.Settle)
+    assert action.reason.startswith("job 7 is lost: for 50 minutes")
 
 
 def test_a_job_that_may_have_started_is_cancelled_only_while_it_waits() -> None:

@@ -204,8 +204,7 @@ def test_a_holder_goes_on_beating_after_a_beat_that_could_not_be_read(tmp_path: 
     SYSTEM.sleep(0.1)
     assert lease.is_held()
     assert not Lease(tmp_path / "work", SYSTEM).acquire()
-    owner.unlink()
-    aside.rename(owner)
+    aside.rename(owner)  # over the link: a beat that found no file would take the lease for lost
     before = owner.read_text(encoding="utf-8")
     wait_until("a beat", lambda: owner.read_text(encoding="utf-8"), lambda seen: seen != before)
     lease.release()

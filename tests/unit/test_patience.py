@@ -60,8 +60,10 @@ def test_a_job_is_gone_for_as_long_as_every_source_says_that_it_knows_nothing(pa
 @pytest.mark.parametrize("doubt", [SILENT, SAID_TO_RUN])
 def test_a_silent_source_or_one_that_has_it_for_alive_makes_it_no_longer_gone(passes: Passes, doubt: Sight) -> None:
     passes.see(GONE, times=5)
-    assert passes.see(doubt, times=50).gone_for == 240
-    assert passes.see(GONE).gone_for == 300
+    seen = passes.see(doubt, times=50)
+    assert (seen.gone_for, seen.doubted_for) == (240, 3000)
+    seen = passes.see(GONE)
+    assert (seen.gone_for, seen.doubted_for) == (300, 0)
 
 
 def test_not_even_a_source_that_is_silent_for_ever_is_waited_for_without_end(passes: Passes) -> None:

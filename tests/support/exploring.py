@@ -1,0 +1,39 @@
+"""How many examples property tests look at: the same few in every run, or with EXPLORE so many new ones.
+
+``scripts/explore`` sets EXPLORE and the seed. An example that failed is kept in ``.hypothesis/examples``, and is the
+first of the next exploration.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from hypothesis import settings
+from hypothesis.database import DirectoryBasedExampleDatabase
+
+EXPLORE = "EXPLORE"
+ENOUGH = 20
+"""A property that was asserted on fewer examples than this says nothing."""
+FAILURES = Path(__file__).parents[2] / ".hypothesis" / "examples"
+
+
+def examples(number: int, **more: Any) -> settings:
+    """``number`` examples where EXPLORE says nothing else; ``more`` settings of Hypothesis."""
+    new = os.environ.get(EXPLORE)
+    return settings(
+        max_examples=int(new or number),
+        derandomize=new is None,
+        database=DirectoryBasedExampleDatabase(FAILURES) if new else None,
+        print_blob=bool(new),
+        deadline=None,
+        **more,
+    )
+
+
+def assert_enough(asserted: Counter[str], *names: str) -> None:
+    """Fail where any of these was met in fewer than ``ENOUGH`` examples: the test would pass without its assertions."""
+    few = {name: asserted[name] for name in names if asserted[name] < ENOUGH}
+    assert not few, f"asserted on fewer than {ENOUGH}: {few}; the generators must reach them"
