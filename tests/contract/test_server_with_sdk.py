@@ -13,7 +13,7 @@ import pytest
 
 from hpc_agent.clock import SYSTEM
 
-pytestmark = pytest.mark.clearml
+pytestmark = pytest.mark.peers
 
 TRAIN = """
     import argparse
