@@ -7,15 +7,18 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from capabilities import missing
 from slurm_cluster.releases import VERSION_VARIABLE, slurm_release
 
 SLURM_CLUSTER = Path(__file__).parent.parent / "scripts" / "slurm-cluster"
 NOT_INSTALLED = 4
+
+pytest_plugins = ["capability_plugin"]
 
 
 def pytest_configure() -> None:
@@ -33,6 +36,16 @@ def _forget_what_was_inherited() -> None:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.umask(0o022)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Where a test that failed has left its files is told with its failure."""
+    report = yield
+    folder = getattr(item, "funcargs", {}).get("tmp_path")
+    if report.failed and folder:
+        report.user_properties.append(("folder", str(folder)))
+    return report
 
 
 @dataclass(frozen=True)
@@ -60,7 +73,7 @@ def _slurm_cluster(*arguments: str, directory: Path) -> str:
     argv = [sys.executable, str(SLURM_CLUSTER), *arguments, "--dir", str(directory), "--json"]
     answer = subprocess.run(argv, text=True, capture_output=True, timeout=240, check=False)
     if answer.returncode == NOT_INSTALLED:
-        pytest.skip(answer.stderr.strip())
+        missing("slurm", answer.stderr.strip())
     if answer.returncode:
         raise RuntimeError(f"{' '.join(argv)} failed:\n{answer.stderr}")
     return answer.stdout
@@ -162,5 +175,5 @@ def peers() -> Path:
     """``bin`` of the environment with the real clearml and clearml-agent; tests that use it are skipped without it."""
     folder = Path(os.environ.get("HPC_AGENT_PEERS", Path(__file__).parent.parent / ".venv-peers")) / "bin"
     if not (folder / "clearml-task").exists():
-        pytest.skip(f"{folder} has no clearml-task; scripts/test makes that environment")
+        missing("peers", f"{folder} has no clearml-task; scripts/test makes that environment")
     return folder

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from waiting import contains, equals, wait_until
 
-pytestmark = pytest.mark.clearml
+pytestmark = pytest.mark.peers
 
 TRAIN = """
     import argparse

@@ -11,7 +11,7 @@ from served_queues import serve
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
 
-pytestmark = [pytest.mark.slurm, pytest.mark.clearml]
+pytestmark = [pytest.mark.slurm, pytest.mark.peers]
 
 FAMILY = """
 import os, signal, subprocess, sys, time

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from build_task import make_repository, make_task, make_wheels
+from capabilities import missing
 from container_images import tree
 from container_site import ContainerSite, container_site
 
@@ -41,8 +42,10 @@ def task(site: ContainerSite, repository: Path) -> TaskId:
 
 
 def without_network(*argv: str, **env: str) -> subprocess.CompletedProcess[str]:
-    """Run in a network namespace of its own where the kernel lets us, and with hardly any variables."""
-    unshare = ["unshare", "--user", "--map-root-user", "--net"] if _can_unshare() else []
+    """Run in a network namespace of its own, and with hardly any variables."""
+    unshare = ["unshare", "--user", "--map-root-user", "--net"]
+    if not shutil.which("unshare") or subprocess.run([*unshare, "true"], capture_output=True).returncode:
+        missing("namespaces", "no network namespace can be made here")
     return subprocess.run(
         [*unshare, *argv],
         env={"PATH": "/usr/bin:/bin", "HOME": "/nowhere", **env},
@@ -51,11 +54,6 @@ def without_network(*argv: str, **env: str) -> subprocess.CompletedProcess[str]:
         timeout=60,
         check=False,
     )
-
-
-def _can_unshare() -> bool:
-    argv = ["unshare", "--user", "--map-root-user", "--net", "true"]
-    return bool(shutil.which("unshare")) and subprocess.run(argv, capture_output=True).returncode == 0
 
 
 def test_a_folder_says_where_everything_is(site: ContainerSite, task: TaskId, tmp_path: Path) -> None:
@@ -75,6 +73,7 @@ def test_a_folder_says_where_everything_is(site: ContainerSite, task: TaskId, tm
     assert site.status(task) is TaskStatus.CREATED
 
 
+@pytest.mark.namespaces
 def test_it_runs_without_a_network_and_from_another_place(site: ContainerSite, task: TaskId, tmp_path: Path) -> None:
     target = tmp_path / "built"
     site.agent("build", "--id", task, "--target", str(target), "-OO", "--gpus", "0.1", "--log-level", "ERROR")
@@ -92,6 +91,7 @@ def test_it_runs_without_a_network_and_from_another_place(site: ContainerSite, t
     assert (status.returncode, status.stdout) == (0, "?? src/lib/__pycache__/\n")
 
 
+@pytest.mark.namespaces
 def test_cpu_only_hides_the_gpus(site: ContainerSite, task: TaskId, tmp_path: Path) -> None:
     assert site.agent("build", "--id", task, "--target", str(tmp_path / "b"), "--cpu-only").returncode == 0
     assert "GPUS none" in without_network(str(tmp_path / "b" / "run")).stdout
@@ -140,6 +140,7 @@ def test_the_python_that_runs_us_in_every_spelling(
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.namespaces
 def test_packages_in_the_interpreter_itself(site: ContainerSite, task: TaskId, tmp_path: Path) -> None:
     # An interpreter of the test's own: nobody else's may be changed.
     prefix = tmp_path / "python"

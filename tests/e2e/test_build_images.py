@@ -18,6 +18,8 @@ from hpc_agent.config.load import load
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
 
+pytestmark = pytest.mark.podman
+
 BUILT = "localhost/hpc-agent-test-built"
 
 

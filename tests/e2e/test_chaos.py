@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from capabilities import missing
 
 CHAOS = Path(__file__).parents[2] / "scripts" / "chaos_run.py"
 NOT_INSTALLED = 4
@@ -20,7 +21,7 @@ def test_nothing_is_lost_or_run_twice_whatever_is_stopped_killed_and_started_aga
     argv = [sys.executable, str(CHAOS), "--tasks", "24", "--seed", "1", "--json", str(figures)]
     done = subprocess.run(argv, text=True, capture_output=True, timeout=800, check=False)
     if done.returncode == NOT_INSTALLED:
-        pytest.skip(done.stderr.strip())
+        missing("slurm", done.stderr.strip())
     print(done.stdout)  # it names the folder where the evidence is left
     assert figures.exists(), done.stderr[-2000:]
     seen = json.loads(figures.read_text())

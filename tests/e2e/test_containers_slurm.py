@@ -11,6 +11,8 @@ from e2e_site import Site, wait_for
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
 
+pytestmark = pytest.mark.charliecloud
+
 RUNTIME = {"CLEARML_AGENT__HPC__CONTAINER__RUNTIME": "charliecloud"}
 
 

@@ -8,6 +8,8 @@ from e2e_site import Site, wait_for
 
 from hpc_agent.domain.status import TaskStatus
 
+pytestmark = pytest.mark.podman
+
 WHERE = """
 import os
 print("inside", os.path.exists("/run/.containerenv"))

@@ -14,7 +14,7 @@ from faulty_server import AWAY, faulty_server
 from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.status import TaskStatus
 
-pytestmark = [pytest.mark.slurm, pytest.mark.clearml]
+pytestmark = [pytest.mark.slurm, pytest.mark.peers]
 
 HELD = """
 import os, time

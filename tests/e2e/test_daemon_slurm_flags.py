@@ -12,7 +12,7 @@ from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.schedule import DAYS
 from hpc_agent.domain.status import TaskStatus
 
-pytestmark = [pytest.mark.slurm, pytest.mark.clearml]
+pytestmark = [pytest.mark.slurm, pytest.mark.peers]
 
 SEEN = """
 import os

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from e2e_site import Site, wait_for
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
 
-pytestmark = [pytest.mark.slurm, pytest.mark.clearml]
+pytestmark = [pytest.mark.slurm, pytest.mark.peers]
 
 HELD = """
 import os, time
@@ -32,8 +31,6 @@ if "daemon" in sys.orig_argv:
     now = SystemClock.now
     SystemClock.now = lambda self: now(self) + timedelta(seconds=float(open({ahead!r}).read()))
 """
-
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount and name a machine")
 
 
 class Held:
@@ -72,7 +69,7 @@ def root(site: Site) -> Path:
     return folder
 
 
-@needs_root
+@pytest.mark.root
 def test_killed_on_one_login_node_it_goes_on_at_another(site: Site, root: Path) -> None:
     def on(host: str) -> list[str]:
         return ["unshare", "--uts", "sh", "-c", f'hostname {host} && exec "$@"', "sh"]
@@ -109,7 +106,7 @@ def small_disk(root: Path) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(root)], check=True)
 
 
-@needs_root
+@pytest.mark.root
 def test_a_full_disk_is_outlived(site: Site, small_disk: Path) -> None:
     site.daemon()
     # Its last line comes when there is room again: what a full disk does to print() is the script's own affair.

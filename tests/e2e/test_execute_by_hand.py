@@ -10,7 +10,7 @@ from sbatch_bench import Person
 
 from hpc_agent.domain.status import TaskStatus
 
-pytestmark = [pytest.mark.slurm, pytest.mark.clearml]
+pytestmark = [pytest.mark.slurm, pytest.mark.peers]
 
 SCRIPT = f"""#!/bin/bash
 #SBATCH --gres=gpu:2 --mem=1G

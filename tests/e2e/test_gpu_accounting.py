@@ -12,6 +12,8 @@ import fake_nvml
 import pytest
 from e2e_site import Site, wait_for
 
+pytestmark = pytest.mark.compiler
+
 HOLD = """
 import os, time
 print("gpus", os.environ["CUDA_VISIBLE_DEVICES"])

@@ -15,7 +15,7 @@ from task_bench import Bench, make_bench
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.sources.inject import INIT
 
-pytestmark = pytest.mark.clearml
+pytestmark = pytest.mark.peers
 
 THEIR_INIT = (
     "try: from allegroai import Task\n",

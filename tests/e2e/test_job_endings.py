@@ -18,7 +18,7 @@ from hpc_agent.domain.ids import AttemptId, TaskId
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.runs.directory import RunsFolder
 
-pytestmark = [pytest.mark.slurm, pytest.mark.clearml]
+pytestmark = [pytest.mark.slurm, pytest.mark.peers]
 
 CHECKPOINT = """
 import os, signal, sys, time

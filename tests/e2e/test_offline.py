@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from capabilities import missing
 
 from hpc_agent.api.client import Client
 from hpc_agent.config.load import load
@@ -53,10 +54,11 @@ def alone() -> list[str]:
     """The words before a command that cut it off from every network."""
     words = ["unshare", "-rn"]
     if subprocess.run([*words, "ip", "link", "set", "lo", "up"], capture_output=True).returncode:
-        pytest.skip("no network namespace can be made here")
+        missing("namespaces", "no network namespace can be made here")
     return words
 
 
+@pytest.mark.namespaces
 def test_staged_task_runs_and_an_unstaged_one_is_named_without_a_network(tmp_path: Path, alone: list[str]) -> None:
     data = tmp_path / "server"
     conf = tmp_path / "client.conf"

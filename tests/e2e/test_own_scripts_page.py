@@ -15,7 +15,7 @@ from sbatch_bench import Person
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
 
-pytestmark = [pytest.mark.slurm, pytest.mark.clearml]
+pytestmark = [pytest.mark.slurm, pytest.mark.peers]
 
 PAGE = (Path(__file__).parents[2] / "docs" / "own-scripts.md").read_text()
 COMMANDS = re.findall(r"^```bash\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)

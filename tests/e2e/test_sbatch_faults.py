@@ -20,7 +20,7 @@ from hpc_agent.api.client import Client
 from hpc_agent.config.load import load
 from hpc_agent.domain.status import TaskStatus
 
-pytestmark = [pytest.mark.slurm, pytest.mark.clearml]
+pytestmark = [pytest.mark.slurm, pytest.mark.peers]
 
 HELLO = "#!/bin/bash\necho hello $CLEARML_TASK_ID\n"
 SLOW = "#!/bin/bash\necho begun\nsleep 4\necho end\n"

@@ -12,7 +12,7 @@ import pytest
 from e2e_site import wait_for
 from sbatch_bench import Answer, Person
 
-pytestmark = [pytest.mark.slurm, pytest.mark.clearml]
+pytestmark = [pytest.mark.slurm, pytest.mark.peers]
 
 BASH = r"""
 echo "arguments: $# $*"; for word in "$@"; do echo "<$word>"; done

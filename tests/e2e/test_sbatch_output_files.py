@@ -10,7 +10,7 @@ from sbatch_bench import Person
 
 from hpc_agent.domain.status import TaskStatus
 
-pytestmark = [pytest.mark.slurm, pytest.mark.clearml]
+pytestmark = [pytest.mark.slurm, pytest.mark.peers]
 
 PYTHON = "#!/usr/bin/env python3\nimport time\nprint('begun', flush=True)\ntime.sleep(3)\nprint('end')\n"
 """No bash reads our lines: the output is followed from outside, by its name."""

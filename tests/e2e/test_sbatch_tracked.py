@@ -14,7 +14,7 @@ from sbatch_bench import Person
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.tracking.submit import WAITING
 
-pytestmark = [pytest.mark.slurm, pytest.mark.clearml]
+pytestmark = [pytest.mark.slurm, pytest.mark.peers]
 
 SLEEP = "#!/bin/bash\necho begun\nsleep 300\n"
 GIT = ("git", "-c", "user.name=a", "-c", "user.email=a@b")

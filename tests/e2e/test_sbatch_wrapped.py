@@ -13,7 +13,7 @@ from sbatch_bench import Person
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
 
-pytestmark = [pytest.mark.slurm, pytest.mark.clearml]
+pytestmark = [pytest.mark.slurm, pytest.mark.peers]
 
 HELLO = "print('hello')\n"
 NO_HOURS = "ERROR: your project has no hours left; ask the help desk"

@@ -17,7 +17,7 @@ from hpc_agent.runs.records import Claim
 WAITS = {"CLEARML_AGENT__hpc__slurm__sbatch_args": '["--begin=now+1hour"]'}
 """A daemon whose jobs wait."""
 
-pytestmark = [pytest.mark.slurm, pytest.mark.clearml]
+pytestmark = [pytest.mark.slurm, pytest.mark.peers]
 
 SLEEP = "import time\nprint('begun', flush=True)\ntime.sleep(300)\n"
 

@@ -16,7 +16,7 @@ from served_queues import serve
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
 
-pytestmark = [pytest.mark.slurm, pytest.mark.clearml]
+pytestmark = [pytest.mark.slurm, pytest.mark.peers]
 
 SLEEP = "import time\nprint('begun', flush=True)\ntime.sleep(600)\n"
 CONTINUES = """

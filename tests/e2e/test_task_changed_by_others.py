@@ -13,7 +13,7 @@ from hpc_agent.domain.ids import TaskId, WorkerId
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.retry import ONCE
 
-pytestmark = [pytest.mark.slurm, pytest.mark.clearml]
+pytestmark = [pytest.mark.slurm, pytest.mark.peers]
 
 SLEEP = "import time\nprint('begun', flush=True)\ntime.sleep({seconds})\nprint('over', flush=True)\n"
 

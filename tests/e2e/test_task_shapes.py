@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from capabilities import missing
 from e2e_site import Site
 
 from hpc_agent.domain.ids import TaskId
@@ -76,13 +77,15 @@ def task_of(site: Site, repository: str = "", diff: str = "", **script: Any) -> 
         ({"entry_point": "run.sh one 'two three'", "binary": "python3"}, "ran run.sh one two three in remote"),
         ({"entry_point": "-c echo ran $NUMBER && ls -d sub", "binary": "bash"}, "ran 42\nsub"),
         ({"entry_point": "-c cat train.py | wc -l", "binary": "/bin/sh"}, "1\n"),
-        ({"entry_point": "fit.pl a", "binary": "perl"}, "ran perl a"),
-        ({"entry_point": "-e 'print qq(ran words)'", "binary": "perl"}, "ran words"),
+        pytest.param({"entry_point": "fit.pl a", "binary": "perl"}, "ran perl a", marks=pytest.mark.perl),
+        pytest.param(
+            {"entry_point": "-e 'print qq(ran words)'", "binary": "perl"}, "ran words", marks=pytest.mark.perl
+        ),
     ],
 )
 def test_from_a_repository(machine: Site, repository: str, script: dict[str, str], expected: str) -> None:
     if script.get("binary") == "perl" and not shutil.which("perl"):
-        pytest.skip("perl is not here")
+        missing("perl", "perl is not installed")
     assert expected in executed(machine, task_of(machine, repository, **script), NUMBER="42")
 
 
@@ -185,7 +188,7 @@ class TestVariables:
         again = task_of(machine, repository, entry_point="deep.py", working_dir="sub")
         assert "ran train.py [] remote" in executed(machine, again, CLEARML_AGENT_FORCE_EXEC_SCRIPT="train.py")
 
-    @pytest.mark.clearml
+    @pytest.mark.peers
     def test_force_task_init(self, machine: Site) -> None:
         text = "from __future__ import annotations\nimport os; print('ran', os.environ['CLEARML_TASK_ID'])\n"
         task = task_of(machine, diff=text, entry_point="plain.py", requirements={"pip": ""})

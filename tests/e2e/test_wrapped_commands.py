@@ -12,7 +12,7 @@ from sbatch_bench import Person
 
 from hpc_agent.domain.status import TaskStatus
 
-pytestmark = [pytest.mark.slurm, pytest.mark.clearml]
+pytestmark = [pytest.mark.slurm, pytest.mark.peers]
 
 COMMANDS = ("sbatch", "squeue", "sacct", "scontrol", "scancel")
 WRAPPER = """#!/bin/bash

@@ -11,7 +11,7 @@ from e2e_site import Site, wait_for
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
 
-pytestmark = [pytest.mark.slurm, pytest.mark.clearml]
+pytestmark = [pytest.mark.slurm, pytest.mark.peers]
 
 HELLO = "print('hello')\n"
 

@@ -32,7 +32,7 @@ from hpc_agent.runs.directory import RunDirectory, RunsFolder
 from hpc_agent.runs.records import Claim, ExitReport, Submission
 from hpc_agent.telemetry.spool import Spool
 
-pytestmark = pytest.mark.clearml
+pytestmark = pytest.mark.peers
 
 WORKER = WorkerId("n1:slurm:7")
 FAILED_NODE = PutBack("node n1 failed", restart=True)

@@ -56,6 +56,7 @@ def test_a_task_that_prints_does_not_notice_a_file_system_that_refuses(console: 
     assert pipe.trouble == "File too large"
 
 
+@pytest.mark.fuse
 def test_output_after_the_loss_of_an_nfs_lease_is_kept_and_the_task_goes_on(share: Share) -> None:
     console = share.path / "console.log"
     pipe = ConsolePipe(console)
@@ -71,6 +72,7 @@ def test_output_after_the_loss_of_an_nfs_lease_is_kept_and_the_task_goes_on(shar
     assert lines(console) == ["before", "after"]
 
 
+@pytest.mark.fuse
 def test_a_file_system_that_stalls_holds_up_neither_the_task_nor_our_own_lines(share: Share) -> None:
     console = share.path / "console.log"
     pipe = ConsolePipe(console)

@@ -12,6 +12,8 @@ from container_site import ContainerSite, container_site
 
 from hpc_agent.domain.status import TaskStatus
 
+pytestmark = pytest.mark.charliecloud
+
 RUNTIME = {"CLEARML_AGENT__HPC__CONTAINER__RUNTIME": "charliecloud"}
 WHERE = "import os, sys; print(sys.executable, sys.base_prefix, os.getcwd(), os.environ['HOME'], os.environ['PATH'])\n"
 

@@ -22,6 +22,8 @@ from hpc_agent.files import write_record
 from hpc_agent.retry import ONCE
 from hpc_agent.staging import Stager
 
+pytestmark = pytest.mark.podman
+
 
 @pytest.fixture(scope="module")
 def runtime() -> Podman:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from capabilities import missing
 from faulty_share import Share, mounted
 from waiting import contains, equals, wait_until
 
@@ -86,11 +87,11 @@ def latin1(folder: Path) -> Mapping[str, str]:
     """A real German locale of the nineties."""
     argv = ["localedef", "-i", "de_DE", "-f", "ISO-8859-1", str(folder / "de_DE")]
     if subprocess.run(argv, capture_output=True, check=False).returncode > 1:
-        pytest.skip("localedef has no de_DE: Debian's package locales")
+        missing("locales", "localedef has no de_DE: Debian's package locales")
     return {"LOCPATH": str(folder), "LC_ALL": "de_DE"}
 
 
-@pytest.mark.parametrize("locale", ["latin-1", "ascii"])
+@pytest.mark.parametrize("locale", [pytest.param("latin-1", marks=pytest.mark.locales), "ascii"])
 def test_a_script_with_umlauts_runs_in_any_locale(locale: str, bench: Bench, tmp_path: Path) -> None:
     text = 'print("fünf €")\nopen("größe.txt", "w").write("ä€")\nprint(len(open("größe.txt").read()))\n'
     task = bench.enqueue(diff=text)
@@ -99,7 +100,7 @@ def test_a_script_with_umlauts_runs_in_any_locale(locale: str, bench: Bench, tmp
     assert bench.console(task)[-3:] == ["fünf €", "2", "Process completed successfully"]
 
 
-@pytest.mark.parametrize("locale", ["latin-1", "ascii"])
+@pytest.mark.parametrize("locale", [pytest.param("latin-1", marks=pytest.mark.locales), "ascii"])
 def test_a_repository_with_umlauts_in_its_names_runs_in_any_locale(locale: str, bench: Bench, tmp_path: Path) -> None:
     repository = tmp_path / "müsli"
     (repository / "küche").mkdir(parents=True)
@@ -123,6 +124,7 @@ def test_the_last_line_of_the_console_is_a_line(bench: Bench) -> None:
     assert bench.console(task)[-2:] == ["loss=0.5", "Process completed successfully"]
 
 
+@pytest.mark.fuse
 def test_a_training_survives_a_file_server_that_was_away_for_longer_than_its_lease(bench: Bench, share: Share) -> None:
     go = bench.folder / "go"
     text = (
@@ -141,6 +143,7 @@ def test_a_training_survives_a_file_server_that_was_away_for_longer_than_its_lea
     assert bench.console(task)[-3:] == ["before", "after", "Process completed successfully"]
 
 
+@pytest.mark.fuse
 def test_an_abort_waits_for_no_file_server(bench: Bench, share: Share) -> None:
     told = bench.folder / "told"
     text = (
@@ -159,6 +162,7 @@ def test_an_abort_waits_for_no_file_server(bench: Bench, share: Share) -> None:
         agent.communicate(timeout=LONG)
 
 
+@pytest.mark.fuse
 def test_a_failure_beside_a_file_system_that_failed_names_it(bench: Bench, share: Share) -> None:
     go = bench.folder / "go"
     text = f"import os, sys, time\nprint('x')\nwhile not os.path.exists({str(go)!r}): time.sleep(0.05)\nsys.exit(3)\n"

@@ -70,7 +70,7 @@ def test_without_slurmdbd_the_controllers_memory_has_the_verdict(site: SlurmSite
     assert site.record(job).state is JobState.FAILED
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+@pytest.mark.root
 def test_a_job_in_a_hidden_partition_is_seen_by_its_owner(site: SlurmSite) -> None:
     """squeue shows it to root in any case."""
     look = (

@@ -15,8 +15,8 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pytest
 import uv
+from capabilities import missing
 
 PROGRAMS = (
     *("bash", "dash", "sh", "env", "cat", "ls", "sleep", "id", "rm", "mkdir", "cp", "mv", "ln", "chmod", "touch"),
@@ -143,7 +143,7 @@ class Podman:
 def podman() -> Podman:
     """A podman that works here; tests without one are skipped with what it says."""
     if shutil.which("podman") is None:
-        pytest.skip("podman is not installed")
+        missing("podman", "podman is not installed")
     root = cache() / "podman"
     root.mkdir(exist_ok=True)
     runtime = 'runtime = "runc"' if shutil.which("runc", path="/usr/sbin:/usr/bin:/sbin:/bin") else ""
@@ -157,14 +157,14 @@ def podman() -> Podman:
     try:
         found.run("run", "--rm", found.image("bare"), "true")
     except (RuntimeError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"podman does not run containers here: {error}")
+        missing("podman", f"podman does not run containers here: {error}")
     return found
 
 
 def charliecloud(kind: str, folder: Path) -> Path:
     """An image folder of a test's own for ch-run; tests without one are skipped with what it says."""
     if shutil.which("ch-run") is None:
-        pytest.skip("charliecloud (ch-run) is not installed")
+        missing("charliecloud", "ch-run is not installed")
     # Hard links: the content is shared, mount points are the test's own.
     target = folder / kind
     subprocess.run(["cp", "--archive", "--link", tree(kind), target], check=True)
@@ -176,5 +176,5 @@ def charliecloud(kind: str, folder: Path) -> Path:
         check=False,
     )
     if answer.returncode:
-        pytest.skip(f"ch-run does not run containers here: {answer.stderr}")
+        missing("charliecloud", f"ch-run does not run containers here: {answer.stderr}")
     return target

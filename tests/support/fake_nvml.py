@@ -6,7 +6,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-import pytest
+from capabilities import missing
 
 SOURCE = r"""
 #include <stdlib.h>
@@ -68,5 +68,5 @@ def build(folder: Path, gpus: int) -> dict[str, str]:
     try:
         subprocess.run(argv, check=True, capture_output=True, timeout=60)
     except FileNotFoundError:
-        pytest.skip("no C compiler for a stand-in of NVIDIA's library")
+        missing("compiler", "no gcc for a stand-in of NVIDIA's library")
     return {"LD_LIBRARY_PATH": str(folder), "FAKE_NVML_GPUS": str(gpus)}

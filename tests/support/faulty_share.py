@@ -11,6 +11,7 @@ before answers each write with EIO from then on, as a Linux NFS client does.
 from __future__ import annotations
 
 import errno
+import importlib.util
 import os
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-import pytest
+from capabilities import missing
 
 _STATUS = ("st_mode", "st_ino", "st_uid", "st_gid", "st_size", "st_nlink", "st_mtime_ns", "st_ctime_ns", "st_atime_ns")
 
@@ -57,8 +58,9 @@ class Share:
 def mounted(folder: Path) -> Iterator[Share]:
     """A share below ``folder``; the test is skipped where FUSE cannot be had."""
     if not os.access("/dev/fuse", os.W_OK):
-        pytest.skip("there is no /dev/fuse to make a share that stalls")
-    pytest.importorskip("mfusepy")
+        missing("fuse", "there is no /dev/fuse to make a share that stalls")
+    if importlib.util.find_spec("mfusepy") is None:
+        missing("fuse", "mfusepy is not installed")
     paths = [folder / name for name in ("behind", "share", "control")]
     for path in paths:
         path.mkdir(parents=True)
@@ -69,7 +71,7 @@ def mounted(folder: Path) -> Iterator[Share]:
         deadline = time.monotonic() + 20
         while not paths[1].is_mount():
             if server.poll() is not None or time.monotonic() > deadline:
-                pytest.skip(f"no FUSE here: {(folder / 'share.log').read_text(encoding='utf-8')[-300:]}")
+                missing("fuse", f"no FUSE here: {(folder / 'share.log').read_text(encoding='utf-8')[-300:]}")
             time.sleep(0.02)
         yield share
     finally:

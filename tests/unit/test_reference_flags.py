@@ -181,7 +181,7 @@ class TestVariables:
         ]
         assert found == []
 
-    @pytest.mark.clearml
+    @pytest.mark.peers
     def test_every_variable_of_the_real_agent_is_listed(self, peers: Path) -> None:
         [package] = peers.parent.glob("lib/python*/site-packages/clearml_agent")
         read = set()

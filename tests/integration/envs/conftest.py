@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from capabilities import missing
 
 from hpc_agent.clock import SYSTEM, Clock
 from hpc_agent.config.settings import PackageSettings
@@ -164,7 +165,7 @@ def small_disk():
     """The words before a command that give it a file system of so many MB at a folder; skips where not permitted."""
     unshare = shutil.which("unshare")
     if unshare is None or subprocess.run([unshare, "-rm", "mount", "-t", "tmpfs", "none", "/mnt"]).returncode:
-        pytest.skip("no small file system can be mounted here (user namespaces are off)")
+        missing("namespaces", "no small file system can be mounted here")
 
     def words(folder: Path, megabytes: float) -> tuple[str, ...]:
         folder.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from waiting import empty, wait_until
+from capabilities import missing
 
 from hpc_agent.clock import SYSTEM
 from hpc_agent.config.settings import PackageSettings
@@ -155,6 +156,7 @@ def test_full_shared_folder_is_said_and_the_next_try_heals(site, run_python):
     assert site.store().stage(site.request("beta"), site.say).built
 
 
+@pytest.mark.namespaces
 def test_full_build_folder_is_said(site, run_python, small_disk):
     site.wheels.add("alpha", files={f"alpha/data{n}.bin": random.Random(n).randbytes(400_000) for n in range(20)})
     catch = "try:\n    store.stage(request('beta'), say)\nexcept HpcAgentError as error:\n    print('ERROR', error)\n"
@@ -165,6 +167,7 @@ def test_full_build_folder_is_said(site, run_python, small_disk):
     assert site.store().stage(site.request("beta"), site.say).built
 
 
+@pytest.mark.namespaces
 def test_node_without_room_runs_in_place(site, run_python, small_disk):
     site.wheels.add("alpha", files={f"alpha/data{n}.bin": random.Random(n).randbytes(400_000) for n in range(20)})
     key = site.store().stage(site.request("beta"), site.say).key
@@ -192,6 +195,7 @@ def test_twenty_nodes_without_room_unpack_one_copy_in_place(site):
     assert sum("there is no room on this node" in line for line in site.said) == 1
 
 
+@pytest.mark.namespaces
 def test_disk_that_fills_while_unpacking_leaves_no_half_environment(site, run_python, small_disk):
     """A disk that had room when asked: a sparse estimate, or another job that writes at the same time."""
     site.wheels.add("alpha", files={f"alpha/data{n}.bin": random.Random(n).randbytes(400_000) for n in range(20)})
@@ -204,6 +208,7 @@ def test_disk_that_fills_while_unpacking_leaves_no_half_environment(site, run_py
     assert said.endswith("[]\n"), said
 
 
+@pytest.mark.namespaces
 def test_unused_environments_make_room_for_new_ones(site, run_python, small_disk):
     keys = []
     for name in ("gamma", "delta"):
@@ -218,6 +223,7 @@ def test_unused_environments_make_room_for_new_ones(site, run_python, small_disk
     assert said.count("unpacked\n") == 2, said
 
 
+@pytest.mark.namespaces
 def test_environment_in_use_is_not_removed_for_another(site, run_python, small_disk):
     keys = []
     for name in ("gamma", "delta"):
@@ -284,10 +290,10 @@ def test_folder_that_somebody_else_made_in_tmp_is_not_trusted(site):
 def public_site(site):
     """A cache outside of pytest's private folders, and an interpreter that everybody may run."""
     if os.getuid() != 0:
-        pytest.skip("only root can be two users")
+        missing("root", "only root can be two users")
     python = next((path for path in ("/usr/bin/python3",) if Path(path).exists()), None)
     if python is None:
-        pytest.skip("no interpreter that another user may run")
+        missing("root", "there is no /usr/bin/python3, an interpreter that another user may run")
     folder = Path(tempfile.mkdtemp(prefix="hpc-agent-test-"))
     site.packages = PackageSettings(python_binary=python)
     try:
@@ -317,6 +323,7 @@ def as_nobody(code) -> str:
     return said
 
 
+@pytest.mark.root
 def test_second_user_runs_what_the_first_has_built(site, public_site):
     cache, scratch = public_site / "cache", public_site / "tmp"
     public_site.chmod(0o755)
@@ -345,6 +352,7 @@ def test_second_user_runs_what_the_first_has_built(site, public_site):
     assert as_nobody(use) == "unpacked hpc-agent-65534 1.0 1.0\n"
 
 
+@pytest.mark.root
 def test_second_user_who_may_only_read_is_told_what_cannot_be_built(site, public_site):
     cache, scratch = public_site / "cache", public_site / "tmp"
     public_site.chmod(0o755)

@@ -12,6 +12,7 @@ from stat import S_ISLNK
 
 import pytest
 from manual_clock import ManualClock
+from capabilities import missing
 
 from hpc_agent.clock import SYSTEM
 from hpc_agent.config.settings import PackageSettings
@@ -303,7 +304,7 @@ def test_packages_of_the_system_are_seen_and_not_installed_again(site):
 @pytest.fixture
 def mountable():
     if not shutil.which("mksquashfs") or not shutil.which("squashfuse") or not os.access("/dev/fuse", os.W_OK):
-        pytest.skip("this machine cannot make and mount squashfs images")
+        missing("squashfs", "this machine cannot make and mount squashfs images")
 
 
 MOUNTED = """
@@ -316,6 +317,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.squashfs
 def test_environment_is_mounted_where_the_site_wants_it(site, run_python, mountable):
     store = EnvStore(site.cache, site.scratch, site.packages, SYSTEM, mount=True)
     key = store.stage(site.request("beta"), site.say).key
@@ -340,6 +342,7 @@ def test_environment_is_mounted_where_the_site_wants_it(site, run_python, mounta
     assert (site.cache / "envs" / old / "env.squashfs").exists()
 
 
+@pytest.mark.squashfs
 def test_cut_image_is_not_mounted_but_the_archive_unpacked(site, run_python, mountable):
     store = EnvStore(site.cache, site.scratch, site.packages, SYSTEM, mount=True)
     key = store.stage(site.request("beta"), site.say).key

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from capabilities import missing
 
 from hpc_agent.config.settings import GitSettings
 from hpc_agent.domain.task import Requirements, Script
@@ -400,7 +401,7 @@ def test_requirement_files_are_those_of_the_commit_with_changes(world):
 def large_file(world):
     """A repository whose ``model.bin`` is kept in Git LFS, made by the real git-lfs."""
     if subprocess.run(["git", "lfs", "version"], capture_output=True).returncode:
-        pytest.skip("git-lfs is not installed")
+        missing("git-lfs", "git-lfs is not installed")
     repository = world.repository("model")
     repository.git("lfs", "install", "--local")
     repository.git("lfs", "track", "*.bin")
@@ -408,6 +409,7 @@ def large_file(world):
     return repository
 
 
+@pytest.mark.git_lfs
 def test_large_files_arrive_without_git_lfs_on_the_node(world, large_file, tmp_path, monkeypatch):
     script = Script(large_file.url, branch="main", entry_point="train.py")
     staged = world.store().stage(script, world.say)
@@ -420,6 +422,7 @@ def test_large_files_arrive_without_git_lfs_on_the_node(world, large_file, tmp_p
     assert workspace.notes == ()
 
 
+@pytest.mark.git_lfs
 def test_large_files_that_cannot_be_had_are_named(world, large_file, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(_only_git(tmp_path)))
     script = Script(large_file.url, branch="main", entry_point="train.py")

@@ -1,0 +1,118 @@
+"""Runs the tests once and says what became of each: no retry, and no test that was not reached goes unnoticed.
+
+    scripts/test                             the checks, and every test
+    scripts/test --quick                     the tests that need no service, for every save; no checks
+    scripts/test --require slurm,podman      a test that lacks one of these fails instead of being skipped
+    scripts/test --json FILE --junit FILE    the results for a program as well
+    scripts/test tests/unit -k name          other arguments go to pytest, which then runs these tests alone, no checks
+
+Exit code 0 only if every collected test ran and none failed; 2 for an argument that does not exist; else pytest's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from test_results import Recorder, Results, as_json, summary
+
+if TYPE_CHECKING:
+    from test_scheduling import FileScheduling
+    from xdist.remote import Producer
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = tuple(f"tests/{name}" for name in ("e2e", "integration", "contract", "property", "unit"))
+"""Those that wait longest come first."""
+WORKERS = 6
+"""Most tests wait most of the time: on two cores, six at once keep them busy."""
+NOT_ALL_RAN = 9
+
+
+def main(argv: Sequence[str]) -> int:
+    options, rest = _arguments(argv)
+    whole = not rest and not options.quick
+    checked = subprocess.run([ROOT / "scripts" / "check"], check=False).returncode if whole else 0
+    folder = Path(tempfile.mkdtemp(prefix="hpc-tests-"))
+    recorder = Recorder(frozenset(filter(None, options.require.split(","))))
+    exit_code = pytest.main([*_pytest_arguments(options, rest), f"--basetemp={folder / 't'}"], [recorder, SharedOut()])
+    results = recorder.results
+    results.exit_code = verdict(int(exit_code), results) or checked
+    results.evidence = _keep_or_remove(folder, keep=bool(results.exit_code))
+    if options.json:
+        options.json.write_text(as_json(results), encoding="utf-8")
+    print("\n".join(summary(results)))
+    if checked:
+        print("scripts/check failed: see above")
+    return results.exit_code
+
+
+class SharedOut:
+    """A plugin that shares out the tests among the workers of xdist."""
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Producer) -> FileScheduling:
+        # Not sooner: pytest wants to be the first to import its plugins.
+        from test_scheduling import FileScheduling
+
+        config.option.loadscopereorder = False
+        return FileScheduling(config, log)
+
+
+def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(
+        prog="test", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("--quick", action="store_true", help="only the tests that need no service")
+    parser.add_argument("--require", default="", metavar="NAMES", help="capabilities that must be here, by commas")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there as JSON")
+    parser.add_argument("--junit", type=Path, metavar="FILE", help="write the results there in JUnit's format")
+    return parser.parse_known_args(argv)
+
+
+def _pytest_arguments(options: argparse.Namespace, rest: Sequence[str]) -> list[str]:
+    """What was not asked for in ``rest`` is set here."""
+    arguments = ["-rN", *rest]
+    if options.quick:
+        arguments += ["-m", "quick", *([] if _names_tests(rest) else FOLDERS[3:])]
+    elif not rest:
+        arguments += FOLDERS
+    if options.quick or not rest:
+        workers = min(WORKERS, os.cpu_count() or 1) if options.quick else WORKERS
+        arguments += ["-q", "-n", str(workers), "--dist", "loadfile"]
+    if options.require:
+        arguments += ["--require", options.require]
+    if options.junit:
+        arguments += ["--junit-xml", str(options.junit)]
+    return arguments
+
+
+def _names_tests(rest: Sequence[str]) -> bool:
+    return any(Path(argument.partition("::")[0]).exists() for argument in rest)
+
+
+def verdict(exit_code: int, results: Results) -> int:
+    """pytest's exit code, unless that is 0 and not all was well."""
+    bad = results.not_run or results.failed or results.errors or results.unused or not results.tests
+    return NOT_ALL_RAN if bad and not exit_code else exit_code
+
+
+def _keep_or_remove(folder: Path, *, keep: bool) -> Path | None:
+    """The temporary folders of all tests stay where something failed."""
+    if keep and any(folder.iterdir()):
+        return folder
+    # Environments and caches are read-only.
+    subprocess.run(["chmod", "-R", "u+w", str(folder)], check=False, capture_output=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
