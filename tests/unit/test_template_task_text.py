@@ -217,7 +217,7 @@ def test_what_would_lose_the_quoting_fails_with_a_sentence(tmp_path: Path, expre
         "cat <<EOF\na \\\nEOF\n{{ task.name }}\nEOF",
         'cat <<E"O"F\nE\n{{ task.name }}\nEOF',
         'cat <<EOF "a\nb"\nEOF\necho "{{ task.name }}"',
-        "f() { echo \"${x#'\"'}\"; }\necho \"{{ task.name }}\"",
+        'f() { echo "${x#\'"\'}"; }\necho "{{ task.name }}"',
         '#SBATCH --comment="{{ task.name }}"',
         "#SBATCH --comment='{{ task.name }}'",
         "#SBATCH --comment=\\{{ task.name }}",
@@ -250,9 +250,9 @@ def test_inside_quotes_of_the_template_only_plain_words_pass(tmp_path: Path, tem
         "srun a \\\n# it's b\necho {{ task.name }}",
         'echo "\\$HOME \\$(date)" $$ {{ task.name }}',
         "if [ {{ task.name }} = x ] || [[ $y == {{ task.name }} ]]; then echo x; fi",
-        "a=(1 2); a[1]=3; ls -d x[0-9]*.py; echo \"${a[@]}\" {{ task.name }}",
+        'a=(1 2); a[1]=3; ls -d x[0-9]*.py; echo "${a[@]}" {{ task.name }}',
         "case $x in [a-z]*) y=$(date);; esac; echo {{ task.name }}",
-        "echo $(( (1 << 2) )) \"$(echo '\"')\" {{ task.name }}",
+        'echo $(( (1 << 2) )) "$(echo \'"\')" {{ task.name }}',
     ],
 )
 def test_beside_quotes_it_stands_as_well_as_anywhere(tmp_path: Path, template: str) -> None:
