@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from hpc_agent.access import own_name
 from hpc_agent.clock import SYSTEM
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey
@@ -292,15 +293,15 @@ def public_site(site):
         remove_tree(folder)
 
 
-def as_nobody(code) -> str:
+def as_nobody(code, uid: int = 65534) -> str:
     """Run ``code`` in a child that has given up root; returns what it returned."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
             os.setgroups([])
-            os.setgid(65534)
-            os.setuid(65534)
+            os.setgid(uid)
+            os.setuid(uid)
             result = code()
         except Exception as error:  # noqa: BLE001 (told to the parent)
             result = f"{type(error).__name__}: {error}"
@@ -311,6 +312,14 @@ def as_nobody(code) -> str:
         said = pipe.read()
     os.waitpid(pid, 0)
     return said
+
+
+def test_a_user_whose_name_is_not_known_goes_by_the_number():
+    """In a container, or while a directory service is away."""
+    if os.getuid():
+        pytest.skip("only root can be another user")
+    assert as_nobody(own_name, 61_001) == "61001"
+    assert as_nobody(own_name) == "nobody"
 
 
 def test_second_user_runs_what_the_first_has_built(site, public_site):
