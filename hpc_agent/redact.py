@@ -13,7 +13,7 @@ _PLAIN_HOST = re.compile(r"(?:[\w.-]*\.[\w.-]*|localhost|[\w-]+(?=:\d)|\[[0-9a-f
 _HOST_AND_PORT = re.compile(r"[^:@]*(?::\d{0,5})?|\[[0-9a-fA-F:.]*\](?::\d{0,5})?")
 _SECRET_NAME = re.compile(
     r"PASSWORD|PASSWD|PASSPHRASE|PASSCODE|SECRET|ACCESS_?KEY|API_?KEY|PRIVATE_?KEY|WEBHOOK|BEARER|(^|_)PASS(_|$)"
-    r"|(?<!BY)(?<!COM)(?<!ASK)PASS$|.PWD$|TOKEN$|(API|AUTH|ACCESS|REFRESH)_TOKENS$"
+    r"|(?<!BY)(?<!COM)(?<!ASK)PASS$|.PWD$|PW$|(^|_)OTP$|TOKEN$|(API|AUTH|ACCESS|REFRESH)_TOKENS$"
     r"|_TOKEN_(?!LEN|LIMIT|COUNT|SIZE|NUM|MAX|BUDGET|TYPE|TTL|EXPIR|URL)"
     r"|(^|_)(O?AUTH|AUTHORIZATION|DSN|JWT|COOKIES?|CREDS?)(_|$)"
     r"|(^|_)(PAT|SAS|CREDENTIALS?|KEY|CONNECTION_STRING|CONN_STR)$",
@@ -25,15 +25,26 @@ _HARMLESS_NAME = re.compile(
     re.IGNORECASE,
 )
 """Where a secret lies, or how one is asked for."""
-_HEADER = re.compile(r"(?P<kind>\b(?:Bearer|Basic)\s+)[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE)
+_HEADER = re.compile(
+    r"(?P<kind>\b(?:Bearer|Basic)\s+(?=[A-Za-z0-9._~+/=-]{6})|Authorization\s*[:=]\\?\s*(?:[A-Za-z-]{1,20}\\?\s+)?)"
+    r"[^\s\"',;&*\\]+",
+    re.IGNORECASE,
+)
+_SIGNED = re.compile(r"(?P<name>[?&;]\s*(?:(?:X-(?:Amz|Goog)-)?Signature|sig|pwd)=)[^\s&;\"']+", re.IGNORECASE)
+"""What gives access in an address, or in the description of a database."""
 KNOWN_TOKEN = re.compile(
-    # GitHub, GitLab, Hugging Face, OpenAI and others, Slack, PyPI, npm; AWS; a signed JSON token.
-    r"\b(?:gh[pousr]_|github_pat_|glpat-|hf_|sk-|xox[abprs]-|pypi-|npm_)[A-Za-z0-9_-]{10,}"
-    r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"
+    # GitHub, GitLab, Hugging Face, OpenAI and others, Slack, PyPI, npm, Stripe, DigitalOcean, Docker, Linear and more.
+    r"\b(?:gh[pousr]_|github_pat_|glpat-|hf_|sk-|xox[abprs]-|xapp-|pypi-|npm_|[sr]k_live_|[sr]k_test_|dop_v1_|dckr_pat_"
+    r"|lin_api_|r8_)[A-Za-z0-9_-]{10,}"
+    # AWS, Google, SendGrid, Vault, Telegram; a signed JSON token; addresses that are a secret as a whole.
+    r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bAIza[A-Za-z0-9_-]{30,}|\bya29\.[A-Za-z0-9_-]{10,}"
+    r"|\bSG\.[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}|\bhvs\.[A-Za-z0-9_-]{10,}|\b[0-9]{8,12}:AA[A-Za-z0-9_-]{30,}"
+    r"|\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"
+    r"|\bhooks\.slack\.com/services/[A-Za-z0-9/_-]+|\bdiscord(?:app)?\.com/api/webhooks/[A-Za-z0-9/_-]+"
 )
 _NAME_OF_VALUE = re.compile(r"(?<![\w-])(?P<name>[\w-]+)(?:=|[\"']\s*:\s*)")
 """``NAME=`` and ``"name": ``."""
-_VALUE = re.compile(r"\"[^\"]*\"|'[^']*'|[^\s,;&\"']+")
+_VALUE = re.compile(r"(?:\\\n)?(?:\$?\"[^\"]*\"|\$?'[^']*')?[^\s,;&\"']*")
 
 HIDDEN = "********"
 
@@ -110,15 +121,18 @@ def is_secret(name: str) -> bool:
 
 def without_secrets(text: str) -> str:
     """As ``without_credentials``, and hidden are the value of each ``NAME=value`` with the name of a secret, what
-    follows ``Bearer`` or ``Basic``, and what has the form of a well-known kind of token."""
+    follows ``Bearer``, ``Basic`` or ``Authorization:``, signatures in addresses, and what has the form of a well-known
+    kind of token."""
     shown: list[str] = []
     done = 0
     without = without_credentials(text)
     for found in _NAME_OF_VALUE.finditer(without):
         if found.start() < done or not is_secret(found["name"].lstrip("-").replace("-", "_")):
             continue
-        if value := _VALUE.match(without, found.end()):
+        value = _VALUE.match(without, found.end())
+        if value and value[0]:
             shown += [without[done : found.end()], HIDDEN]
             done = value.end()
     shown.append(without[done:])
-    return _HEADER.sub(rf"\g<kind>{HIDDEN}", KNOWN_TOKEN.sub(HIDDEN, "".join(shown)))
+    without = _SIGNED.sub(rf"\g<name>{HIDDEN}", KNOWN_TOKEN.sub(HIDDEN, "".join(shown)))
+    return _HEADER.sub(rf"\g<kind>{HIDDEN}", without)

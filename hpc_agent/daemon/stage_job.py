@@ -118,6 +118,10 @@ class StageJobs:
             directory.write_stage_job(msgspec.structs.replace(record, error=answer.message if failed else ""))
 
     def _request(self, task: Task, directory: RunDirectory, name: str) -> SubmitRequest:
+        directory.create()
+        # What it builds may be a stranger's code: it sees no more than the task's own job will.
+        if job_configs := self._launch.job_configs:
+            job_configs.write(task, directory)
         resources = self._settings.hpc.envs.resources.over(self._settings.hpc.resources.over(Resources()))
         context = JobContext(
             task=task,
@@ -127,11 +131,11 @@ class StageJobs:
             site=self._settings.hpc.slurm,
             run_dir=directory.path,
             output=directory.path / "stage.out",
-            config_file=self._launch.config_file,
+            config_file=directory.owner_config if job_configs else self._launch.config_file,
             agent=self._launch.agent,
             job_name=name,
         )
-        script = directory.create().path / "stage.sbatch"
+        script = directory.path / "stage.sbatch"
         write_atomic(script, self._renderer.render(TEMPLATE, context).encode(), mode=0o700)
         return SubmitRequest(script, name, directory.path, context.output, resources)
 

@@ -132,7 +132,9 @@ def _words(error: Exception) -> str:
 
 
 def _is_of_the_machine(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _OF_THE_MACHINE)
+    if isinstance(error, (MemoryError, ImportError)):
+        return True  # modules are imported late: a package that is being upgraded lacks some of them
+    return isinstance(error, OSError) and error.errno in _OF_THE_MACHINE
 
 
 def _is_readable(directory: RunDirectory) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpc_agent import files
+from hpc_agent.access import own_name
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey
@@ -245,7 +245,7 @@ class Builder:
                     files=content.files,
                     unpacked=content.bytes,
                     built_at=self._clock.now(),
-                    built_by=f"{getpass.getuser()}@{socket.gethostname()}",
+                    built_by=f"{own_name()}@{socket.gethostname()}",
                     seconds=round(self._clock.monotonic() - started, 3),
                     image=self._foreign.identity if self._foreign else "",
                 )

@@ -27,5 +27,5 @@ def memory_flag(resources: Resources, site: SlurmSettings) -> str:
         return ""
     if site.memory_flag == "mem":
         return f"--mem={resources.memory_mb}M"
-    cpus = resources.cpus or 1
-    return f"--mem-per-cpu={-(-resources.memory_mb // cpus)}M"
+    # Rounded down: all CPUs together get no more than was checked against the queue's maximum. 0 would be no limit.
+    return f"--mem-per-cpu={max(resources.memory_mb // (resources.cpus or 1), 1)}M"

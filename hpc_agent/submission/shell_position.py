@@ -11,8 +11,12 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 _DIRECTIVE = "#SBATCH"
-_HEREDOC = re.compile(r"(-?)[ \t]*(?:'([^']+)'|\"([^\"]+)\"|\\?([A-Za-z_][\w.-]*))")
-_CASE = re.compile(r"\bcase\b")
+_HEREDOC = re.compile(r"(-?)[ \t]*(?:'([^']+)'|\"([^\"]+)\"|(\\?)([A-Za-z_][\w.-]*))(?=[\s;&|<>()]|$)")
+_CASE = re.compile(r"\bcase$")
+_TEST = re.compile(r"(?:^|[\s;&|(!])\[$")
+"""The command of that name; ``name[`` begins an index."""
+_SEPARATORS = " \t;&|()<>"
+"""After these a word begins."""
 
 
 class Place(Enum):
@@ -21,8 +25,8 @@ class Place(Enum):
     DIRECTIVE = auto()
     """A line of options for sbatch, which has rules of its own."""
     QUOTED = auto()
-    """Inside quotes, a here-document, ``${}``, ``$(())`` or back-ticks, or behind ``\\`` or ``$``: quotes of its own
-    would be none there."""
+    """Inside quotes, a here-document, ``${}``, ``$(())``, an index in ``[]`` or back-ticks, or behind ``\\`` or ``$``:
+    quotes of its own would be none there."""
 
 
 class _Frame(Enum):
@@ -34,17 +38,24 @@ class _Frame(Enum):
     BACKTICK = auto()
     BRACE = auto()
     ARITHMETIC = auto()
+    INDEX = auto()
+    """``name[…]``, where bash expands again what stood in quotes."""
     COMMENT = auto()
     DIRECTIVE = auto()
     DIRECTIVE_QUOTE = auto()
 
 
+_OPAQUE = frozenset({_Frame.BACKTICK, _Frame.BRACE, _Frame.ARITHMETIC, _Frame.INDEX})
+"""Quotes mean something else there, or nothing."""
+
+
 @dataclass(frozen=True)
 class _Heredoc:
-    """``delimiter``: None where it cannot be told; then it never ends."""
+    """``delimiter``: None where it cannot be told; then it never ends. ``joins_lines``: those that end in ``\\``."""
 
     delimiter: str | None
-    strips_tabs: bool
+    strips_tabs: bool = False
+    joins_lines: bool = False
 
 
 class Position:
@@ -55,25 +66,34 @@ class Position:
         self._frames = [_Frame.CODE]
         self._text = ""
         """The line so far."""
+        self._before = ""
+        """The last character that may mean something together with the next one; empty where a line begins."""
         self._escaped = False
         self._quote = ""
         """The quote that a directive's word began with."""
         self._announced: list[int] = []
         """Where in ``_text`` the delimiters of here-documents begin."""
+        self._waiting: list[_Heredoc] = []
+        """Those whose bodies come after the line that announced them."""
         self._heredocs: list[_Heredoc] = []
         """Those whose bodies come now, the first one first."""
+        self._has_case = False
+        """Whether a ``case`` stands inside of parentheses: those of its patterns close nothing."""
         self._is_lost = False
 
     @property
     def place(self) -> Place:
         top = self._frames[-1]
-        if self._escaped or self._text.endswith("$") or self._heredocs or self._is_lost:
-            return Place.QUOTED
-        if {_Frame.BACKTICK, _Frame.BRACE, _Frame.ARITHMETIC} & set(self._frames):
+        if self._escaped or self._before == "$" or self._heredocs or self._is_lost or _OPAQUE & set(self._frames):
             return Place.QUOTED
         if top is _Frame.DIRECTIVE:
             return Place.DIRECTIVE
         return Place.CODE if top in (_Frame.CODE, _Frame.COMMENT) else Place.QUOTED
+
+    def may_end_heredoc(self, text: str) -> bool:
+        """Whether the here-document could end on this line if ``text`` stood here."""
+        heredoc = self._heredocs[0] if self._heredocs else None
+        return heredoc is not None and (heredoc.delimiter or "").startswith(_body_line(heredoc, self._text + text))
 
     def advance(self, text: str) -> None:
         for character in text:
@@ -88,6 +108,7 @@ class Position:
     def _step(self, character: str) -> None:
         if self._escaped:
             self._escaped = False
+            self._before = "\\"
             return
         top = self._frames[-1]
         if top in (_Frame.COMMENT, _Frame.SINGLE):
@@ -96,12 +117,15 @@ class Position:
             self._in_directive(character)
         elif character == "\\":
             self._escaped = True
+            return  # what came before still counts if this only joins two lines
         elif top is _Frame.ANSI:
             self._pop_on("'", character)
         elif top is _Frame.BACKTICK:
             self._pop_on("`", character)
         else:
             self._in_expansions(top, character)
+        # ``$$`` is a number, and nothing begins with its second half.
+        self._before = "\\" if character == self._before == "$" else character
 
     def _in_plain_text(self, top: _Frame, character: str) -> None:
         if top is _Frame.SINGLE:
@@ -123,22 +147,26 @@ class Position:
             self._frames.pop()
 
     def _in_expansions(self, top: _Frame, character: str) -> None:
-        """In code, double quotes and braces, each of which may hold the others."""
-        before = self._text[-1:]
+        """In code, double quotes, braces and indices, each of which may hold the others."""
         if character == "`":
             self._frames.append(_Frame.BACKTICK)
         elif character == '"':
             self._pop_or_push(top, _Frame.DOUBLE)
-        elif character == "'" and _Frame.DOUBLE not in self._frames[-2:]:
-            self._frames.append(_Frame.ANSI if before == "$" else _Frame.SINGLE)
-        elif character == "{" and before == "$":
+        elif character == "'":
+            self._open_single_quote(top)
+        elif character == "{" and self._before == "$":
             self._frames.append(_Frame.BRACE)
         elif character == "}" and top is _Frame.BRACE:
             self._frames.pop()
         elif character == "(":
-            self._open_parenthesis(top, before)
+            self._open_parenthesis(top)
+        elif character in "[]":
+            self._at_bracket(top, character)
+        elif top is _Frame.INDEX:
+            if character.isspace() and self._before == "[" and _TEST.search(self._text):
+                self._frames.pop()
         elif top in (_Frame.CODE, _Frame.ARITHMETIC):
-            self._in_code(top, character, before)
+            self._in_code(top, character)
 
     def _pop_or_push(self, top: _Frame, frame: _Frame) -> None:
         if top is frame:
@@ -146,21 +174,43 @@ class Position:
         else:
             self._frames.append(frame)
 
-    def _open_parenthesis(self, top: _Frame, before: str) -> None:
-        if top in (_Frame.CODE, _Frame.ARITHMETIC) and before == "(":
+    def _open_single_quote(self, top: _Frame) -> None:
+        if top is _Frame.DOUBLE:
+            return
+        if top is not _Frame.CODE and _Frame.DOUBLE in self._frames:
+            # In ``"${x#'"'}"`` it quotes, in ``"${x:-'"'}"`` it does not.
+            self._is_lost = True
+        self._frames.append(_Frame.ANSI if self._before == "$" else _Frame.SINGLE)
+
+    def _open_parenthesis(self, top: _Frame) -> None:
+        if top in (_Frame.CODE, _Frame.ARITHMETIC) and self._before == "(":
             self._frames[-1:] = [_Frame.ARITHMETIC, _Frame.ARITHMETIC]
-        elif top in (_Frame.CODE, _Frame.ARITHMETIC) or before == "$":
+        elif top in (_Frame.CODE, _Frame.ARITHMETIC) or self._before == "$":
             self._frames.append(_Frame.CODE)
 
-    def _in_code(self, top: _Frame, character: str, before: str) -> None:
+    def _at_bracket(self, top: _Frame, character: str) -> None:
+        if character == "]":
+            if top is _Frame.INDEX:
+                self._frames.pop()
+        elif self._before == "$":
+            self._is_lost = True  # ``$[…]``, which computes
+        elif top is _Frame.INDEX and self._before == "[":
+            self._frames.pop()  # ``[[``
+        elif top in (_Frame.CODE, _Frame.INDEX):
+            self._frames.append(_Frame.INDEX)
+
+    def _in_code(self, top: _Frame, character: str) -> None:
         if character == ")" and len(self._frames) > 1:
-            # The parentheses of its patterns close nothing.
-            self._is_lost = self._is_lost or bool(_CASE.search(self._text))
+            self._is_lost = self._is_lost or self._has_case
             self._frames.pop()
-        elif character == "#" and (not before or before in " \t;&|("):
+        elif character == "#" and (not self._before or self._before in _SEPARATORS):
+            # Whether ``)#`` goes on with a word depends on what the parenthesis closes.
+            self._is_lost = self._is_lost or top is _Frame.ARITHMETIC or self._before == ")"
             self._frames.append(_Frame.COMMENT)
-        elif character == "<" and before == "<" and top is _Frame.CODE:
+        elif character == "<" and self._before == "<" and _Frame.ARITHMETIC not in self._frames:
             self._announce_heredoc()
+        elif character.isspace() and len(self._frames) > 1 and _CASE.search(self._text):
+            self._has_case = True
 
     def _announce_heredoc(self) -> None:
         if self._announced and self._announced[-1] == len(self._text):
@@ -173,21 +223,40 @@ class Position:
         if self._heredocs:
             self._end_heredoc_line()
         elif self._escaped:
-            self._escaped = False
-            return  # the line goes on
+            self._escaped = False  # the line goes on
         else:
-            while self._frames[-1] in (_Frame.COMMENT, _Frame.DIRECTIVE, _Frame.DIRECTIVE_QUOTE):
-                self._frames.pop()
-            self._heredocs = [_heredoc(self._text[at:]) for at in self._announced]
+            self._end_line_of_code()
+
+    def _end_line_of_code(self) -> None:
+        while self._frames[-1] in (_Frame.COMMENT, _Frame.DIRECTIVE, _Frame.DIRECTIVE_QUOTE):
+            self._frames.pop()
+        if self._frames[-1] is _Frame.CODE and len(self._frames) > 1 and _CASE.search(self._text):
+            self._has_case = True
+        self._waiting += [_heredoc(self._text[at:]) for at in self._announced]
         self._announced = []
+        if self._frames[-1] is _Frame.CODE:
+            self._heredocs, self._waiting = self._waiting, []
         self._text = ""
+        self._before = ""
 
     def _end_heredoc_line(self) -> None:
         heredoc = self._heredocs[0]
-        if (self._text.lstrip("\t") if heredoc.strips_tabs else self._text) == heredoc.delimiter:
+        line = _body_line(heredoc, self._text)
+        if heredoc.joins_lines and (len(line) - len(line.rstrip("\\"))) % 2:
+            self._text = self._text[:-1]
+            return
+        if line == heredoc.delimiter:
             self._heredocs.pop(0)
+        self._text = ""
+
+
+def _body_line(heredoc: _Heredoc, text: str) -> str:
+    return text.lstrip("\t") if heredoc.strips_tabs else text
 
 
 def _heredoc(text: str) -> _Heredoc:
     match = _HEREDOC.match(text)
-    return _Heredoc(match[2] or match[3] or match[4], bool(match[1])) if match else _Heredoc(None, False)
+    if not match:
+        return _Heredoc(None)
+    is_quoted = bool(match[2] or match[3] or match[4])
+    return _Heredoc(match[2] or match[3] or match[5], bool(match[1]), not is_quoted)

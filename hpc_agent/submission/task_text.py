@@ -169,9 +169,14 @@ def _quoted(value: TaskText, position: Position) -> str:
         return directive(value.text)
     if position.place is Place.QUOTED and word != value.text:
         raise TemplateError(
-            f"{value.name} on line {position.line} of the script stands inside quotes, a here-document, ${{}}, $(()) "
-            "or back-ticks, or behind $ or \\, where it cannot be quoted safely: let it stand alone, it is quoted by "
-            "itself"
+            f"{value.name} on line {position.line} of the script stands inside quotes, a here-document, ${{}}, $(()), "
+            "[] or back-ticks, behind $ or \\, or after what hides where it stands, where it cannot be quoted safely: "
+            "let it stand alone, earlier in the script, it is quoted by itself"
+        )
+    if position.may_end_heredoc(word):
+        raise TemplateError(
+            f"{value.name} on line {position.line} of the script stands where the here-document around it could end: "
+            "let other text stand before it on that line"
         )
     return word
 

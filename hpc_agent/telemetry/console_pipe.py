@@ -51,6 +51,8 @@ class ConsolePipe:
         """Whole lines of our own, which begin on a line of their own."""
         data = self._mark.encode() + data
         with self._lock:
+            if self._own < 0:
+                return
             # Up to PIPE_BUF bytes are written as one piece or not at all.
             self._pending += [data[at : at + select.PIPE_BUF] for at in range(0, len(data), select.PIPE_BUF)]
             with contextlib.suppress(BlockingIOError):  # the file system stalls; the next line takes this one along
@@ -65,7 +67,9 @@ class ConsolePipe:
             self._finishing.set()
             self.say(console_writer.FINISH)
             os.close(self.sink)
-            os.close(self._own)
+            with self._lock:  # its number is another file's at once, which others would write into
+                os.close(self._own)
+                self._own = -1
         if not self._ended.wait(seconds):
             log.error("the console's file takes no lines, going on without", file=self._file, error=self.trouble)
         return self._complete

@@ -115,6 +115,8 @@ class Storage:
             try:
                 if self._file < 0:
                     self._file = _open(self._path)
+                # Not where we left off: a console that was emptied meanwhile would begin with as many NULs.
+                os.lseek(self._file, 0, os.SEEK_END)
                 view = view[os.write(self._file, view) :]
             except OSError as error:
                 if not self._wait(error, tries):

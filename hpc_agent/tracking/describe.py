@@ -26,6 +26,7 @@ from hpc_agent.tracking.command_line import CommandLine, resolve
 _SHELL = "/bin/bash"
 _EXPORTED = re.compile(r"""(?:[^,"']|"[^"]*"|'[^']*'|["'])+""")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_CONSTANT = re.compile(r"[A-Z_][A-Z0-9_]*")
 INDEX = "@INDEX@"
 """Stands for an element's index in ``Described.element``."""
 
@@ -225,9 +226,10 @@ def _long_name(word: str) -> str:
 
 
 def exported_names(value: str) -> str:
-    """``ALL,A=1,B="x,y"`` → ``ALL,A,B``."""
-    names = (part.partition("=")[0].strip() for part in _EXPORTED.findall(value))
-    return ",".join(name for name in names if _NAME.fullmatch(name))
+    """``ALL,A=1,B="x,y"`` → ``ALL,A,B``. A word in small letters may be the rest of a value with a comma in it."""
+    parts = (part.partition("=") for part in _EXPORTED.findall(value))
+    names = ((name.strip(), bool(equals)) for name, equals, _ in parts)
+    return ",".join(name for name, is_set in names if (_NAME if is_set else _CONSTANT).fullmatch(name))
 
 
 _HIDE = {"export": exported_names, "wrap": masked_text}

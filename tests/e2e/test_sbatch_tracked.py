@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -271,6 +272,10 @@ def test_signals_and_the_time_limit_reach_the_script_as_without_us(person: Perso
         person.site.slurm("scancel", "--full", "--signal=HUP", job)
     states = [person.wait_for_job(job) for job in jobs]
     assert states == ["TIMEOUT 0:0", "TIMEOUT 0:0"]
+    for job in jobs:
+        # Accounting knows of the time limit as soon as it is met, KillWait before the script is over.
+        gone = partial(person.site.slurm, "squeue", "--noheader", "--jobs", job)
+        wait_for(f"job {job}'s processes to be gone", lambda gone=gone: not gone().strip(), 60)
     slurms = re.compile(r"slurmstepd|error: \*\*\* JOB \d+ ON")  # without the program's name from 26.05 on
     plain, ours = ([line for line in output(person, job).splitlines() if not slurms.search(line)] for job in jobs)
     assert ours == plain == ["begun", "USR1", "USR2", "HUP", "TERM"]

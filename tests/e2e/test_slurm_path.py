@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from datetime import datetime, timedelta, timezone
@@ -189,6 +190,11 @@ def test_a_small_job_stages_where_login_nodes_are_not_for_builds(site: Site) -> 
     assert "no-such-package-of-ours" in site.reason(broken)
     wait_for("accounting to know the staging job", lambda: len(_names(site, f"clearml_stage_{task}_")) == 1)
     assert _names(site, f"clearml_task_{broken}_") == []
+    # What is built there may be a stranger's code: it gets the task's own keys, not the daemon's.
+    [script] = (site.root / "runs" / task).glob("*/stage.sbatch")
+    assert f"export CLEARML_CONFIG_FILE={script.parent}/owner.conf\n" in script.read_text()
+    own = json.loads((script.parent / "owner.conf").read_text())["api"]["credentials"]["access_key"]
+    assert own not in site.conf.read_text()
 
 
 def test_jobs_stage_for_themselves_where_compute_nodes_have_a_network(site: Site) -> None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,26 @@ def test_a_task_that_opens_its_own_output_again_loses_nothing(program: str, text
     assert done.returncode == 0
     assert pipe.close(LONG)
     assert lines(console) == ["zero", "one", "two", "three", "four", "five"]
+
+
+def test_a_console_that_is_emptied_goes_on_from_its_beginning(console: Path) -> None:
+    pipe = ConsolePipe(console)
+    pipe.say(b"before\n")
+    until(lambda: console.exists() and console.read_text(encoding="utf-8") == "before\n")
+    os.truncate(console, 0)
+    pipe.say(b"after\n")
+    assert pipe.close(LONG)
+    assert console.read_bytes() == b"after\n"
+
+
+def test_a_line_that_is_late_gets_into_no_other_file(console: Path, tmp_path: Path) -> None:
+    """A thread may speak while another one closes; descriptors are given out again at once."""
+    pipe = ConsolePipe(console)
+    assert pipe.close(LONG)
+    with ExitStack() as stack:
+        others = [stack.enter_context((tmp_path / str(number)).open("wb", buffering=0)) for number in range(8)]
+        pipe.say(b"late\n")
+        assert [Path(other.name).read_bytes() for other in others] == [b""] * 8
 
 
 def test_our_own_line_begins_on_a_line_of_its_own(console: Path) -> None:

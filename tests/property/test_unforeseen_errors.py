@@ -93,6 +93,14 @@ def test_trouble_of_the_machine_fails_no_task(site: PretendedSite, number: int) 
     assert site.cluster.jobs
 
 
+def test_an_upgrade_under_a_running_daemon_fails_no_task(site: PretendedSite) -> None:
+    site.server.enqueue(by_person=True)
+    site.server.tasks.get = _raises(ModuleNotFoundError("No module named 'hpc_agent.envs.new'"))
+    passes(site, TRIES * 3)
+    assert site.server.there.status is TaskStatus.QUEUED
+    assert "No module named" in site.server.there.message
+
+
 def test_a_secret_in_an_unforeseen_error_is_not_told(site: PretendedSite) -> None:
     site.server.enqueue(by_person=True)
     site.server.tasks.get = _raises(ValueError("MY_TOKEN=hunter2 at https://u:hunter2@h/x\nmore"))

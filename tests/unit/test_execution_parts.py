@@ -179,7 +179,7 @@ def context(task: Task = TASK, resources: Resources = DEFAULT, **site: object) -
     ("site", "lines"),
     [
         ({}, ["--gres=gpu:a100:2", "--mem=4096M"]),
-        ({"gpu_flag": "gpus", "memory_flag": "mem-per-cpu"}, ["--gpus=a100:4", "--mem-per-cpu=1366M"]),
+        ({"gpu_flag": "gpus", "memory_flag": "mem-per-cpu"}, ["--gpus=a100:4", "--mem-per-cpu=1365M"]),
         ({"gpu_flag": "gpus-per-node"}, ["--gpus-per-node=a100:2"]),
     ],
 )

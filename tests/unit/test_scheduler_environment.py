@@ -22,7 +22,7 @@ SECRET = (
     "AZURE_STORAGE_CONNECTION_STRING GIT_PASSWORD MY_CREDENTIALS SMTP_PASS github_token "
     "OPENAI_APIKEY NPM_AUTHTOKEN SENTRY_DSN SLACK_WEBHOOK SLACK_WEBHOOK_URL SSHPASS MYSQL_PWD NPM_AUTH AUTH_HEADER "
     "AZURE_SAS JWT COOKIE SESSION_COOKIES VAULT_TOKEN_ID OAUTH_CLIENT DOCKER_AUTH_CONFIG DBPASS API_TOKENS "
-    "NPM_CONFIG__AUTH HTTP_AUTHORIZATION AWS_CREDS DB_CONN_STR SSH_PRIVATE_KEY_B64"
+    "LDAP_BIND_PW DBPW NPM_CONFIG__AUTH HTTP_AUTHORIZATION AWS_CREDS DB_CONN_STR SSH_PRIVATE_KEY_B64"
 )
 HARMLESS = (
     "PATH HOME LANG TOKENIZERS_PARALLELISM AWS_DEFAULT_REGION AWS_PROFILE GOOGLE_APPLICATION_CREDENTIALS KEYBOARD "
@@ -100,6 +100,21 @@ def test_settings_travel_in_the_jobs_configuration_only(name: str) -> None:
         "hf_0123456789abcdefgh",
         "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abc",
         "-----BEGIN OPENSSH PRIVATE KEY-----\nx",
+        '{"user": "lab", "password": "hunter2"}',
+        '{"auths": {"registry.lab": {"auth": "aHVudGVyMg=="}}}',
+        "Authorization: Basic aHVudGVyMg==",
+        "'http.extraheader=Authorization: Bearer hunter2'",
+        "Bearer hunter2",
+        "machine git.lab login lab password hunter2",
+        "lab:hunter2@smtp.lab:587",
+        "https://b.blob.lab/x?se=1&sig=hunter2",
+        "SharedAccessSignature=sv=1&sig=hunter2",
+        "https://b.s3/x?X-Amz-Signature=hunter2",
+        "https://hooks.slack.com/services/T0/B0/hunter2",
+        "123456789:AAhunter2hunter2hunter2hunter2hunter2",
+        "sk_live_hunter2hunter2",
+        "AIzahunter2hunter2hunter2hunter2hunter2",
+        "SG.hunter2hunter2.hunter2hunter2",
     ],
 )
 def test_a_value_that_is_a_credential_does_not_travel_whatever_its_name(value: str) -> None:
@@ -119,7 +134,11 @@ def test_a_value_that_is_a_credential_does_not_travel_whatever_its_name(value: s
         "/usr/bin:/bin",
         "localhost,127.0.0.1,.lab",
         "user@host",
-        "*.tar=01;31:*.key=00;90",
+        "*.tar=01;31:*.key=00;90:*.sig=00;90",
+        "lab/image:1.0@sha256:0123abcd",
+        "Basic training",
+        "the token expires",
+        "--tokenizer: fast",
     ],
 )
 def test_a_value_that_is_none_stays(value: str) -> None:

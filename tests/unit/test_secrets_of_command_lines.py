@@ -54,6 +54,32 @@ def shown(folder: Path, *words: str) -> str:
         ("--wrap=export TOKEN='hunter2'; run --password hunter2 --api-key=hunter2",),
         ("--wrap=wget --header 'PRIVATE-TOKEN: hunter2' https://u:hunter2@h/x",),
         ("--wrap", "python train.py", "--comment=https://u:hunter2@h"),
+        ("--export=A=x,hunter2", "job.sh"),
+        ("job.sh", "--pwd", "hunter2"),
+        ("job.sh", "--db-pw=hunter2"),
+        ("job.sh", "/password:hunter2"),
+        ("job.sh", "--login", "me:hunter2"),
+        ("job.sh", "--user=me:hunter2"),
+        ("job.sh", "-ume:hunter2"),
+        ("job.sh", "me:hunter2@host:/data"),
+        ("job.sh", "--token", "-hunter2"),
+        ("job.sh", "--header=Authorization: Token hunter2"),
+        ("job.sh", "-HAuthorization: Token hunter2"),
+        ("job.sh", "https://h/x?se=1&sig=hunter2"),
+        ("job.sh", "https://b.s3/x?X-Amz-Signature=hunter2"),
+        ("job.sh", "Server=db;Pwd=hunter2;"),
+        ("job.sh", "sk_live_hunter2hunter2"),
+        ("job.sh", "https://hooks.slack.com/services/T0/B0/hunter2"),
+        ("--wrap=curl -H 'Authorization: Token hunter2' h",),
+        ("--wrap=curl -H Authorization:\\ Token\\ hunter2 h",),
+        ("--wrap=TOKEN=$'hunter2' run",),
+        ("--wrap=TOKEN=\\\nhunter2 run",),
+        ("--wrap=run --token\\\n hunter2",),
+        ("--wrap=sshpass -p hunter2 ssh h",),
+        ("--wrap=sshpass -p'hunter2' ssh h",),
+        ("--wrap=mysqldump -phunter2 db",),
+        ("--wrap=docker login -u me -p hunter2 h",),
+        ("--wrap=wandb login hunter2hunter2hunter2",),
     ],
 )
 def test_no_secret_of_the_command_line_is_shown(tmp_path: Path, words: tuple[str, ...]) -> None:
@@ -64,6 +90,9 @@ def test_what_is_none_is_shown_as_it_was_written(tmp_path: Path) -> None:
     text = shown(
         tmp_path, "--export=ALL,A=1", "-N", "2", "--job-name=key", "job.sh", "--lr=0.1", "a b", "--name", "x:y"
     )
+    image = "lab/image:1.0@sha256:0123abcd"
+    assert masked_words(["login", "node1", "-p", "8080:80", image]) == ["login", "node1", "-p", HIDDEN, image]
+    assert masked_words(["mkdir", "-p", "x", "-pv"]) == ["mkdir", "-p", "x", "-pv"]
     assert "sbatch --export=ALL,A -N 2 --job-name=key job.sh --lr=0.1 'a b' --name x:y" in text
     assert "--lr=0.1 'a b' --name x:y" in text.splitlines()[1]
     assert HIDDEN not in text
@@ -75,7 +104,16 @@ def test_the_comment_says_that_something_is_left_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("value", "names"),
-    [("ALL", "ALL"), ("NONE", "NONE"), ("A=1,B", "A,B"), ('A="x,y",B', "A,B"), ("A='", "A"), ("", ""), ("A=1=2", "A")],
+    [
+        ("ALL", "ALL"),
+        ("NONE", "NONE"),
+        ("A=1,B", "A,B"),
+        ('A="x,y",B', "A,B"),
+        ("A='", "A"),
+        ("", ""),
+        ("A=1=2", "A"),
+        ("a=1,b,B", "a,B"),
+    ],
 )
 def test_of_exported_variables_the_names_remain(value: str, names: str) -> None:
     assert exported_names(value) == names

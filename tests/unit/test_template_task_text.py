@@ -206,6 +206,18 @@ def test_what_would_lose_the_quoting_fails_with_a_sentence(tmp_path: Path, expre
         "# Don't\necho \"it's {{ task.name }}\"",
         'echo "$(case x in x) echo "{{ task.name }}";; esac)"',
         '{% set n %}{{ task.name }}{% endset %}echo "{{ n }}"',
+        'x="$(case $y in\nw) echo "{{ task.name }}";; esac)"',
+        "srun a \\\n# it's b\necho '{{ task.name }}'",
+        'echo "run \\$(hostname {{ task.name }})"',
+        'echo "$$(hostname {{ task.name }})"',
+        "echo \\$'a\\'; echo '{{ task.name }}'",
+        "names[{{ task.name }}]=1",
+        "names=([{{ task.name }}]=1)",
+        "echo $[ {{ task.name }} ]",
+        "cat <<EOF\na \\\nEOF\n{{ task.name }}\nEOF",
+        'cat <<E"O"F\nE\n{{ task.name }}\nEOF',
+        'cat <<EOF "a\nb"\nEOF\necho "{{ task.name }}"',
+        'f() { echo "${x#\'"\'}"; }\necho "{{ task.name }}"',
         '#SBATCH --comment="{{ task.name }}"',
         "#SBATCH --comment='{{ task.name }}'",
         "#SBATCH --comment=\\{{ task.name }}",
@@ -215,7 +227,7 @@ def test_inside_quotes_of_the_template_only_plain_words_pass(tmp_path: Path, tem
     assert "plain_word-1" in render(tmp_path, template, "plain_word-1")
     for text in HOSTILE:
         if text in ("--flag", "EOF"):
-            continue
+            continue  # plain words
         with pytest.raises(TemplateError, match=r" on line \d+ of the script stands inside quotes"):
             run(tmp_path, render(tmp_path, template, text))
 
@@ -235,6 +247,12 @@ def test_inside_quotes_of_the_template_only_plain_words_pass(tmp_path: Path, tem
         "f() { echo \"$(date '+%s')\"; }\necho {{ task.name }}",
         'echo "a \\" b" \'c\\\' {{ task.name }}',
         "echo a \\\n  {{ task.name }}",
+        "srun a \\\n# it's b\necho {{ task.name }}",
+        'echo "\\$HOME \\$(date)" $$ {{ task.name }}',
+        "if [ {{ task.name }} = x ] || [[ $y == {{ task.name }} ]]; then echo x; fi",
+        'a=(1 2); a[1]=3; ls -d x[0-9]*.py; echo "${a[@]}" {{ task.name }}',
+        "case $x in [a-z]*) y=$(date);; esac; echo {{ task.name }}",
+        'echo $(( (1 << 2) )) "$(echo \'"\')" {{ task.name }}',
     ],
 )
 def test_beside_quotes_it_stands_as_well_as_anywhere(tmp_path: Path, template: str) -> None:
@@ -242,6 +260,14 @@ def test_beside_quotes_it_stands_as_well_as_anywhere(tmp_path: Path, template: s
         script = render(tmp_path, template, text)
         assert subprocess.run(["bash", "-n", "-c", script], check=False).returncode == 0
         run(tmp_path, script)
+
+
+def test_text_that_would_end_a_here_document_is_refused(tmp_path: Path) -> None:
+    template = "cat <<EOF\n{{ task.name }}{{ task.user }}\ntouch owned\nEOF"
+    for text in ("EOF", "E"):
+        with pytest.raises(TemplateError, match=r"task\.name on line 3 .* where the here-document around it could end"):
+            render(tmp_path, template, text)
+    assert run(tmp_path, render(tmp_path, template.replace("{{", "name: {{", 1), "EOF")).startswith("name: EOFEOF\n")
 
 
 @pytest.mark.parametrize(

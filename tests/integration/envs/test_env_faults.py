@@ -15,6 +15,7 @@ import pytest
 from waiting import empty, wait_until
 from capabilities import missing
 
+from hpc_agent.access import own_name
 from hpc_agent.clock import SYSTEM
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey
@@ -302,15 +303,15 @@ def public_site(site):
         remove_tree(folder)
 
 
-def as_nobody(code) -> str:
+def as_nobody(code, uid: int = 65534) -> str:
     """Run ``code`` in a child that has given up root; returns what it returned."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
             os.setgroups([])
-            os.setgid(65534)
-            os.setuid(65534)
+            os.setgid(uid)
+            os.setuid(uid)
             result = code()
         except Exception as error:  # noqa: BLE001 (told to the parent)
             result = f"{type(error).__name__}: {error}"
@@ -321,6 +322,13 @@ def as_nobody(code) -> str:
         said = pipe.read()
     os.waitpid(pid, 0)
     return said
+
+
+@pytest.mark.root
+def test_a_user_whose_name_is_not_known_goes_by_the_number():
+    """In a container, or while a directory service is away."""
+    assert as_nobody(own_name, 61_001) == "61001"
+    assert as_nobody(own_name) == "nobody"
 
 
 @pytest.mark.root
