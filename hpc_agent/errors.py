@@ -102,4 +102,7 @@ class ContainerUnavailableError(ContainerError):
 
 
 class ProcessError(HpcAgentError):
-    """A program could not be started, or did not end in time."""
+    """A program could not be started, failed, or did not end in time."""
+
+    exit_code: int | None = None
+    """Of a program that ended by itself, where its output was read or its input written."""

@@ -150,7 +150,9 @@ def _streaming(argv: Sequence[str], timeout: float, *, stdin: int, stdout: int) 
             _close_pipes(child)
         if code != 0:
             said = os.pread(words, 4000, 0).decode("utf-8", "replace").strip().splitlines()
-            raise ProcessError(f"{argv[0]} failed: {said[0] if said else f'exit code {code}'}")
+            failure = ProcessError(f"{argv[0]} failed: {said[0] if said else f'exit code {code}'}")
+            failure.exit_code = code
+            raise failure
     finally:
         os.close(words)
 

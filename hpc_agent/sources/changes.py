@@ -6,13 +6,14 @@ See docs/internals/clearml-protocol.md#uncommitted-changes.
 from __future__ import annotations
 
 import ast
+import posixpath
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from hpc_agent.errors import SourceError
 from hpc_agent.sources import git, patch_text
-from hpc_agent.sources.patch_text import Patch, PatchError
+from hpc_agent.sources.patch_text import FilePatch, Patch, PatchError
 
 _FUTURE = re.compile(r"^\s*(?:from\s+__future__\s+import|import\s+__future__)\b")
 _LONGEST_PROGRAM = 300_000
@@ -43,7 +44,18 @@ def read_patch(diff: str) -> Patch:
         raise SourceError(f"the task's uncommitted changes cannot be applied: {error}") from error
 
 
-def apply(diff: str, root: Path, *, shown: str, only: Sequence[str] = ()) -> tuple[str, ...]:
+def located(patch: Patch, folders: Iterable[str], exists: Callable[[str], bool]) -> Patch:
+    """``patch`` with its names relative to the root: with ``diff.relative`` they start from one of ``folders``, that
+    from which the task was made. ``exists`` tells of a path relative to the root whether the commit has it."""
+    changed = [path for path in patch.old if path not in patch.created]
+    if changed and not any(map(exists, changed)):
+        for folder in folders:
+            if folder not in ("", ".") and all(exists(posixpath.join(folder, path)) for path in changed):
+                return patch.below(folder)
+    return patch
+
+
+def apply(patch: Patch, root: Path, *, shown: str, only: Sequence[str] = ()) -> tuple[str, ...]:
     """Apply a patch to the files below ``root``, all of them or those named in ``only``; context is not needed.
 
     ``shown`` names the commit in the error. Returns notes on what of the changes could not be part of it.
@@ -51,8 +63,8 @@ def apply(diff: str, root: Path, *, shown: str, only: Sequence[str] = ()) -> tup
     Raises:
         SourceError: it does not fit, or names a file outside of ``root``.
     """
-    patch = read_patch(diff)
-    if not patch.text:
+    text = "".join(_as_the_file_ends_lines(part, root).text for part in patch.parts)
+    if not text:
         if patch.notes:
             return patch.notes
         raise SourceError(f"the task's uncommitted changes cannot be applied to {shown}: they hold no change of a file")
@@ -60,8 +72,9 @@ def apply(diff: str, root: Path, *, shown: str, only: Sequence[str] = ()) -> tup
         # A patch may create a file and change it further down (clearml-task's own, for a script that is new to git).
         if path not in patch.created and (not only or path in only):
             _create_missing(root, path)
-    text = patch.text if patch.text.endswith("\n") else patch.text + "\n"
+    text = text if text.endswith("\n") else text + "\n"
     options = [f"-p{patch.strip}", *(f"--include={path}" for path in only)]
+    options += [f"--directory={patch.folder}"] if patch.folder else []
     # Without --unsafe-paths git refuses names that leave the folder or go through a link.
     answer = git.run(["apply", "--unidiff-zero", "--whitespace=nowarn", *options, "-"], cwd=root, input=text)
     if not answer.ok:
@@ -70,6 +83,17 @@ def apply(diff: str, root: Path, *, shown: str, only: Sequence[str] = ()) -> tup
             "were they made on a commit that was not pushed, or on files that were never added?"
         )
     return patch.notes
+
+
+def _as_the_file_ends_lines(part: FilePatch, root: Path) -> FilePatch:
+    """Web forms turn CR LF in a text into line feeds: a patch of a file that has CR LF does not fit then."""
+    if not part.content or not part.old:
+        return part
+    try:
+        data = inside(root, part.old, "the task's uncommitted changes name").read_bytes()
+    except OSError:
+        return part
+    return part.with_crlf() if data.count(b"\r\n") == data.count(b"\n") > 0 else part
 
 
 def _create_missing(root: Path, path: str) -> None:

@@ -26,6 +26,12 @@ class Plan:
     script_file: str = ""
     notes: tuple[str, ...] = ()
 
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """From where the task may have been made, relative to the root: the script's own folder first."""
+        script = posixpath.dirname(parted(self.entry.text)[0]) if self.entry.names_file else ""
+        return tuple(dict.fromkeys((posixpath.normpath(posixpath.join(self.working_dir, script)), self.working_dir)))
+
 
 def plan(script: Script, staged: StagedSource) -> Plan:
     """

@@ -6,19 +6,30 @@ People's git settings shape what their SDK recorded: colours, prefixes, submodul
 
 from __future__ import annotations
 
+import posixpath
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[mK]")
 _HUNK = re.compile(r"@@ -\d{1,9}(?:,(\d{1,9}))? \+\d{1,9}(?:,(\d{1,9}))? @@")
 _ESCAPE = re.compile(rb"\\([0-7]{3}|.)", re.DOTALL)
 _ESCAPED = {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"a": b"\a", b"b": b"\b", b"f": b"\f", b"v": b"\v"}
 _HEADER = "diff --git "
+_CRLF_HEADER = re.compile(r"^(?:diff --git |\+\+\+ )[^\n]{1,8000}\r\n", re.MULTILINE)
+_LF = "\n"
 _MERGE = ("diff --cc ", "diff --combined ", "* Unmerged path ")
 _NO_FILE = "/dev/null"
 _GITLINK = re.compile(r"(?:index [0-9a-f]{1,64}\.\.[0-9a-f]{1,64}|new file mode|deleted file mode) 160000\s*$")
+_ON_SUBMODULE = re.compile(
+    r"Submodule (?P<name>\S.{0,4000}?) "
+    r"(?:contains (?P<what>untracked|modified) content|[0-9a-f]{4,64}\.{2,3}[0-9a-f]{4,64}(?: \([^()]*\))?:?)\s*$"
+)
 _BINARY = "the change of a binary file is left out (git diff records no content of them: commit and push it)"
 _SUBMODULE = "the change of a submodule to another commit is left out (commit and push it)"
+_INSIDE = {
+    "untracked": "files of a submodule that were never added to it are left out",
+    "modified": "the uncommitted changes inside a submodule are left out (set diff.submodule to diff to record them)",
+}
 
 
 class PatchError(ValueError):
@@ -30,12 +41,46 @@ class _Section:
     """The part of a patch about one file; names are relative to the root, empty where there is none."""
 
     lines: list[str] = field(default_factory=list)
+    content: set[int] = field(default_factory=set)
+    """The indices of those lines that are text of the file, each with its sign before it."""
     header: str = ""
     old: str = ""
     new: str = ""
+    printed: tuple[str, str] = ("", "")
+    """Both names as the header has them."""
     created: bool = False
-    renamed: bool = False
+    moved: list[str] = field(default_factory=list)
+    """Both names as a rename or copy prints them, quotes included and without prefixes."""
     why_left_out: str = ""
+
+
+@dataclass(frozen=True)
+class FilePatch:
+    """The part of a patch about one file; names are empty where there is none. ``created``: it makes the file."""
+
+    lines: tuple[str, ...]
+    content: frozenset[int]
+    old: str = ""
+    new: str = ""
+    created: bool = False
+
+    @property
+    def text(self) -> str:
+        return "".join(self.lines)
+
+    def with_crlf(self) -> FilePatch:
+        """The same for a file whose lines end with CR LF, if no line of it does so here."""
+        if any(self.lines[index].endswith("\r\n") for index in self.content):
+            return self
+        changed = [
+            f"{line.rstrip(_LF) or ' '}\r\n" if index in self.content and not self._is_cut(index) else line
+            for index, line in enumerate(self.lines)
+        ]
+        return replace(self, lines=tuple(changed))
+
+    def _is_cut(self, index: int) -> bool:
+        """Whether the file ends with this line, and the line without a line end."""
+        return any(line.startswith("\\") for line in self.lines[index : index + 2])
 
 
 @dataclass(frozen=True)
@@ -43,28 +88,53 @@ class Patch:
     """``text`` is for ``git apply -p<strip>``; empty where nothing of it can be applied.
 
     ``old``: files named on its old side; ``new``: on its new side; ``created``: those of them that it makes.
-    ``notes``: sentences on what of the changes is not in ``text``.
+    ``folder``: what the names start from, below the root. ``notes``: sentences on what of the changes is not in
+    ``text``.
     """
 
-    text: str
+    parts: tuple[FilePatch, ...] = ()
     strip: int = 1
-    old: tuple[str, ...] = ()
-    new: tuple[str, ...] = ()
-    created: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
+    folder: str = ""
+
+    @property
+    def text(self) -> str:
+        return "".join(part.text for part in self.parts)
+
+    @property
+    def old(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(part.old for part in self.parts if part.old))
+
+    @property
+    def new(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(part.new for part in self.parts if part.new))
+
+    @property
+    def created(self) -> frozenset[str]:
+        return frozenset(part.new for part in self.parts if part.created and part.new)
 
     @property
     def files(self) -> frozenset[str]:
         return frozenset((*self.old, *self.new))
 
+    def below(self, folder: str) -> Patch:
+        """The same patch of files in ``folder``."""
+
+        def at(name: str) -> str:
+            return posixpath.join(folder, name) if name else ""
+
+        parts = [replace(part, old=at(part.old), new=at(part.new)) for part in self.parts]
+        return replace(self, parts=tuple(parts), folder=folder)
+
 
 def plain(text: str) -> str:
-    """``text`` without a byte order mark, and without the colours of a terminal where its header lines have them."""
+    """``text`` without a byte order mark, without the colours of a terminal where its header lines have them, and with
+    line feeds alone where its header lines end with CR LF: git ends them so itself."""
     text = text.removeprefix("\ufeff")
-    if "\x1b[" not in text or _begins_line(text, _HEADER):
-        return text
-    bare = _COLOUR.sub("", text)
-    return bare if looks_like_patch(bare) else text
+    if "\x1b[" in text and not _begins_line(text, _HEADER):
+        bare = _COLOUR.sub("", text)
+        text = bare if looks_like_patch(bare) else text
+    return text.replace("\r\n", _LF) if _CRLF_HEADER.search(text) else text
 
 
 def looks_like_patch(text: str) -> bool:
@@ -76,7 +146,9 @@ def begins_like_patch(text: str) -> bool:
     """Whether the first line that says anything is one that only patches have."""
     first, _, rest = text.lstrip().partition("\n")
     lowered = first.lower()
-    return lowered.startswith(("diff -", *_MERGE)) or (lowered.startswith("submodule ") and looks_like_patch(rest))
+    if lowered.startswith("submodule ") and (_ON_SUBMODULE.match(first) or looks_like_patch(rest)):
+        return True
+    return lowered.startswith(("diff -", *_MERGE))
 
 
 def _begins_line(text: str, words: str) -> bool:
@@ -100,20 +172,23 @@ def parse(text: str) -> Patch:
     sections, submodules = _sections(plain(text))
     strip = _strip(sections)
     for section in sections:
-        if not section.renamed:
+        if not section.moved:
             section.old, section.new = (_stripped(name, strip) for name in (section.old, section.new))
-    kept = [section for section in sections if not section.why_left_out]
-    left_out = [section for section in sections if section.why_left_out]
     changed = {section.new or section.old for section in sections}
     return Patch(
-        "".join(line for section in kept for line in section.lines),
+        tuple(
+            FilePatch(tuple(section.lines), frozenset(section.content), section.old, section.new, section.created)
+            for section in sections
+            if not section.why_left_out
+        ),
         strip,
-        tuple(dict.fromkeys(section.old for section in kept if section.old)),
-        tuple(dict.fromkeys(section.new for section in kept if section.new)),
-        frozenset(section.new for section in kept if section.created and section.new),
         (
-            *(note for line in submodules if (note := _on_submodule(line, changed))),
-            *(f"{section.why_left_out}: {section.new or section.old or section.header}" for section in left_out),
+            *dict.fromkeys(note for line in submodules if (note := _on_submodule(line, changed))),
+            *(
+                f"{section.why_left_out}: {section.new or section.old or section.header}"
+                for section in sections
+                if section.why_left_out
+            ),
         ),
     )
 
@@ -128,6 +203,7 @@ def _sections(text: str) -> tuple[list[_Section], list[str]]:
         if (old_left > 0 or new_left > 0) and not line.startswith(_HEADER):
             old_left -= line[:1] not in ("+", "\\")
             new_left -= line[:1] not in ("-", "\\")
+            sections[-1].content.add(len(sections[-1].lines))
             sections[-1].lines.append(line)
             continue
         if line.startswith(_MERGE):
@@ -137,7 +213,7 @@ def _sections(text: str) -> tuple[list[_Section], list[str]]:
         elif line.startswith("--- ") and lines[number + 1 : number + 2] and lines[number + 1].startswith("+++ "):
             if not sections or sections[-1].lines[-1].startswith(("+", "-", " ", "\\", "@")):
                 sections.append(_Section())  # diff(1) prints no other header
-            if not (sections[-1].created or sections[-1].renamed):
+            if not (sections[-1].created or sections[-1].moved):
                 sections[-1].old = _name(line)
         elif line.startswith("Submodule "):
             submodules.append(line)
@@ -160,7 +236,7 @@ def _split(text: str) -> list[str]:
 
 def _begin(line: str) -> _Section:
     old, new = _names_of_header(line)
-    return _Section(header=line.strip(), old=old, new=new)
+    return _Section(header=line.strip(), old=old, new=new, printed=(old, new))
 
 
 def _names_of_header(line: str) -> tuple[str, str]:
@@ -189,20 +265,25 @@ def _quote_end(text: str) -> int:
 
 def _look_at(line: str, section: _Section) -> None:
     """Take what a header line says of its file."""
-    if line.startswith("+++ ") and not section.renamed:
+    if line.startswith("+++ ") and not section.moved:
         section.new = _name(line)
     elif line.startswith("new file mode "):
         section.created, section.old = True, ""
     elif line.startswith("deleted file mode "):
         section.new = ""
     elif line.startswith(("rename from ", "copy from ")):
-        section.renamed, section.old = True, _name("--- " + line.split(" from ", 1)[1])
+        section.old = _moved(line.split(" from ", 1)[1], section)
     elif line.startswith(("rename to ", "copy to ")):
-        section.renamed, section.new = True, _name("+++ " + line.split(" to ", 1)[1])
+        section.new = _moved(line.split(" to ", 1)[1], section)
     elif line.startswith("Binary files ") and line.rstrip().endswith(" differ"):
         section.why_left_out = _BINARY
     if _GITLINK.match(line):
         section.why_left_out = _SUBMODULE
+
+
+def _moved(name: str, section: _Section) -> str:
+    section.moved.append(name.rstrip())
+    return _name(f"+++ {name}")
 
 
 def _name(line: str) -> str:
@@ -214,9 +295,22 @@ def _name(line: str) -> str:
 
 
 def _strip(sections: list[_Section]) -> int:
-    """How many components ``git apply`` takes off the names: none where ``diff.noprefix`` left the prefixes out."""
-    both = [(section.old, section.new) for section in sections if section.old and section.new and section.header]
-    return 0 if both and all(old == new for old, new in both) else 1
+    """How many components ``git apply`` takes off the names: none where ``diff.noprefix`` left the prefixes out, or
+    where diff(1) compared files of one folder."""
+    known = [prefixed for section in sections if (prefixed := _is_prefixed(section)) is not None]
+    return 0 if known and not any(known) else 1
+
+
+def _is_prefixed(section: _Section) -> bool | None:
+    """Whether its names have a prefix; None where they do not tell."""
+    if section.moved:
+        return section.header != f"{_HEADER}{' '.join(section.moved)}"
+    old, new = section.printed if all(section.printed) else (section.old, section.new)
+    if old and new:
+        before, after = old.partition("/"), new.partition("/")
+        return before[0] != after[0] and bool(before[1] and after[1])
+    alone = old or new
+    return False if alone and "/" not in alone else None
 
 
 def _stripped(name: str, strip: int) -> str:
@@ -225,10 +319,10 @@ def _stripped(name: str, strip: int) -> str:
 
 def _on_submodule(line: str, changed: set[str]) -> str:
     """A note on ``Submodule lib 1111..2222:``, unless the changes below it are in the patch."""
-    words = line.split()
-    if len(words) < 3 or ".." not in words[2] or any(name.startswith(f"{words[1]}/") for name in changed):
+    match = _ON_SUBMODULE.match(line)
+    if not match or (match["what"] != "untracked" and any(name.startswith(f"{match['name']}/") for name in changed)):
         return ""
-    return f"{_SUBMODULE}: {words[1]}"
+    return f"{_INSIDE.get(match['what'], _SUBMODULE)}: {match['name']}"
 
 
 def _unquoted(name: str) -> str:

@@ -42,11 +42,16 @@ class _Reader:
         self._mirror = mirror
         self._staged = staged
         self._script = script
-        self._patch = changes.read_patch(script.diff) if changes.is_patch(script.diff) else Patch("")
+        self._layout = plan(script, staged)
+        self._patch = Patch()
+        if changes.is_patch(script.diff):
+            self._patch = changes.located(
+                changes.read_patch(script.diff), self._layout.folders, lambda path: self._committed(path) is not None
+            )
         self._texts: dict[str, str] = {}
 
     def read(self) -> RequirementFiles:
-        working_dir = plan(self._script, self._staged).working_dir
+        working_dir = self._layout.working_dir
         folders = ["", *_up_to(working_dir)]
         lists = [posixpath.join(folder, "requirements.txt") for folder in folders]
         listed = any(self._committed(path) is not None for path in lists)
@@ -106,7 +111,7 @@ class _Reader:
             if data is not None:
                 file.write_bytes(data)
             shown = f"commit {self._staged.commit} of {self._staged.repository}"
-            changes.apply(self._script.diff, Path(folder), shown=shown, only=(path,))
+            changes.apply(self._patch, Path(folder), shown=shown, only=(path,))
             return file.read_bytes() if file.exists() else None
 
 

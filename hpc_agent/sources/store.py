@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 import shlex
 import shutil
@@ -140,7 +141,10 @@ def _finish(script: Script, staged: StagedSource, layout: Plan, root: Path, note
         file = inside(root, posixpath.join(layout.working_dir, layout.script_file), "the task's script is")
         notes += _write_script(script.diff, file, shown)
     elif changes.is_patch(script.diff, of_repository=bool(script.repository.strip())):
-        notes += changes.apply(script.diff, root, shown=shown)
+        patch = changes.located(
+            changes.read_patch(script.diff), layout.folders, lambda path: os.path.lexists(root / path)
+        )
+        notes += changes.apply(patch, root, shown=shown)
     if staged.origin is Origin.NOTHING:
         cwd.mkdir(parents=True, exist_ok=True)
     if not cwd.is_dir():

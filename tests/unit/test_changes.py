@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hpc_agent.errors import SourceError
-from hpc_agent.sources.changes import apply, is_patch, mend_future_imports, read_patch
+from hpc_agent.sources.changes import apply, is_patch, located, mend_future_imports, read_patch
 
 PATCH = """diff --git a/old.py b/old.py
 --- a/old.py
@@ -75,13 +75,17 @@ SUBMODULE = "Submodule libs/foo contains modified content\nSubmodule libs/foo 11
         HEADER.replace("a/", "").replace("b/", "") + BODY.replace("a/", "").replace("b/", ""),
         HEADER.replace("a/", "i/").replace("b/", "w/") + BODY.replace("a/", "i/").replace("b/", "w/"),
         HEADER + "index 1..2 100644\n" + BODY + "\\ No newline at end of file\n",
+        (HEADER + BODY).replace("\n", "\r\n"),
+        BODY.replace("\n", "\r\n"),
+        BODY.replace("a/run", "run").replace("b/run", "run"),
+        BODY.replace("a/run.py", "run.py.orig\t(revision 1)").replace("b/run.py", "run.py\t(working copy)"),
         "diff --git a/m.bin b/m.bin\nindex a..b 100644\nBinary files a/m.bin and b/m.bin differ\n" + HEADER + BODY,
     ],
 )
 def test_changes_are_applied_however_git_was_told_to_print_them(diff: str, tmp_path) -> None:
     (tmp_path / "run.py").write_text('print("X 1")\n')
     assert is_patch(diff)
-    apply(diff, tmp_path, shown="the commit")
+    apply(read_patch(diff), tmp_path, shown="the commit")
     assert 'print("X 2")' in (tmp_path / "run.py").read_text()
 
 
@@ -105,9 +109,75 @@ def test_changes_are_applied_however_git_was_told_to_print_them(diff: str, tmp_p
 )
 def test_changes_that_git_leaves_out_are_named(diff: str, note: str, tmp_path) -> None:
     (tmp_path / "run.py").write_text('print("X 1")\n')
-    [said] = apply(diff, tmp_path, shown="the commit")
+    said = "\n".join(apply(read_patch(diff), tmp_path, shown="the commit"))
     assert note in said
     assert not (tmp_path / "n.bin").exists()
+
+
+NEW = "diff --git {0}x/run.py {1}x/run.py\nnew file mode 100644\n--- /dev/null\n+++ {1}x/run.py\n@@ -0,0 +1 @@\n+new\n"
+GONE = (
+    "diff --git {0}x/old.py {1}x/old.py\ndeleted file mode 100644\n--- {0}x/old.py\n+++ /dev/null\n@@ -1 +0,0 @@\n-1\n"
+)
+MOVED = (
+    'diff --git "{0}x/k\\303\\274.py" {1}x/run.py\nsimilarity index 50%\nrename from "x/k\\303\\274.py"\n'
+    'rename to x/run.py\n--- "{0}x/k\\303\\274.py"\n+++ {1}x/run.py\n@@ -1,2 +1,2 @@\n 1\n-2\n+new\n'
+)
+MADE_EMPTY = "diff --git {0}x/run.py {1}x/run.py\nnew file mode 100644\nindex 0000000..e69de29\n"
+
+
+@pytest.mark.parametrize("prefixes", [("", ""), ("a/", "b/"), ("i/", "w/")])
+@pytest.mark.parametrize("diff", [NEW, GONE, MOVED, MADE_EMPTY])
+def test_files_that_come_and_go_keep_their_folder_without_prefixes(
+    diff: str, prefixes: tuple[str, str], tmp_path
+) -> None:
+    (tmp_path / "x").mkdir()
+    for name in ("old.py", "x/old.py", "x/kü.py"):
+        (tmp_path / name).write_text("1\n2\n" if name == "x/kü.py" else "1\n")
+    patch = read_patch(diff.format(*prefixes))
+    apply(patch, tmp_path, shown="the commit")
+    assert patch.files <= {"x/run.py", "x/old.py", "x/kü.py"}
+    assert (tmp_path / "x/run.py").exists() is (diff is not GONE)
+    assert (tmp_path / "x/old.py").exists() is (diff is not GONE)
+    assert (tmp_path / "old.py").exists()
+
+
+@pytest.mark.parametrize("end", ["\n", "\n\\ No newline at end of file\n"])
+def test_line_feeds_alone_fit_a_file_of_cr_lf(end: str, tmp_path) -> None:
+    (tmp_path / "run.py").write_bytes(b"import os\r\n\r\nprint(1)\r\n")
+    diff = HEADER + "--- a/run.py\n+++ b/run.py\n@@ -1,3 +1,3 @@\n import os\n\n-print(1)\n+print(2)" + end
+    apply(read_patch(diff), tmp_path, shown="the commit")
+    assert (tmp_path / "run.py").read_bytes() == b"import os\r\n\r\nprint(2)" + (b"\r\n" if end == "\n" else b"")
+
+
+def test_names_that_start_from_the_scripts_folder_are_found_there(tmp_path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub/run.py").write_text('print("X 1")\n')
+    patch = located(read_patch(HEADER + BODY), (".", "sub"), lambda path: (tmp_path / path).exists())
+    assert patch.files == {"sub/run.py"}
+    apply(patch, tmp_path, shown="the commit")
+    assert (tmp_path / "sub/run.py").read_text() == 'print("X 2")\n'
+    assert not (tmp_path / "run.py").exists()
+
+
+def test_names_that_the_root_has_are_the_roots() -> None:
+    patch = read_patch(HEADER + BODY)
+    assert located(patch, ("sub",), {"run.py", "sub/run.py"}.__contains__) is patch
+
+
+@pytest.mark.parametrize(
+    ("diff", "note"),
+    [
+        ("Submodule libs/foo contains modified content\n", "uncommitted changes inside a submodule are left out"),
+        ("Submodule libs/foo contains untracked content\n", "never added to it are left out"),
+        ("Submodule libs/foo 1a2b3c4..5d6e7f8:\n  > message\n", "another commit is left out"),
+        ("Submodule my libs/foo 0000000...5d6e7f8 (new submodule)\n", "another commit is left out"),
+    ],
+)
+def test_changes_of_submodules_alone_are_no_script(diff: str, note: str, tmp_path) -> None:
+    assert is_patch(diff)
+    [said] = apply(read_patch(diff), tmp_path, shown="the commit")
+    assert note in said
+    assert said.endswith("libs/foo")
 
 
 def test_submodule_whose_changes_are_in_the_patch_is_no_loss() -> None:
@@ -132,7 +202,7 @@ def test_changes_that_nobody_can_apply_fail_with_a_sentence(diff: str, words: st
     (tmp_path / "run.py").write_text('print("X 1")\n')
     assert is_patch(diff)
     with pytest.raises(SourceError, match=words):
-        apply(diff, tmp_path, shown="the commit")
+        apply(read_patch(diff), tmp_path, shown="the commit")
 
 
 def test_renames_and_content_like_headers_are_understood() -> None:

@@ -20,7 +20,7 @@ from hpc_agent.domain.env import EnvKey, RequirementFiles
 from hpc_agent.envs import archive
 from hpc_agent.envs.request import EnvRequest, request_for_file
 from hpc_agent.envs.store import EnvStore
-from hpc_agent.errors import EnvironmentBuildError
+from hpc_agent.errors import EnvironmentBuildError, ProcessError
 from hpc_agent.git_credentials import GitCredential
 from hpc_agent.redact import Secret
 
@@ -101,21 +101,82 @@ def test_record_of_a_failure_is_for_its_owner_and_has_no_passwords(site: Any) ->
     assert "xS3CRET" not in record.read_text()
 
 
-def test_nothing_that_is_packed_is_shared_with_the_installers_cache(
-    site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A hard link changes when another build links the same file: tar then finds "file changed as we read it"."""
-    spy = tmp_path / "bin"
+def disturbed_tar(folder: Path, monkeypatch: pytest.MonkeyPatch, disturb: str) -> Path:
+    """Put a tar on PATH that runs the machine's own, and ``disturb`` while that reads ``$FILE``, the one named ``big``.
+
+    Returns a file with its exit codes."""
+    spy = folder / "bin"
     spy.mkdir()
-    found = tmp_path / "shared-files"
+    codes = folder / "codes"
     (spy / "tar").write_text(
-        "#!/bin/sh\nfor word; do case $word in --directory=*) folder=${word#--directory=};; esac; done\n"
-        f'find "$folder" -type f -links +1 >> {found}\nexec {shutil.which("tar")} "$@"\n'
+        "#!/bin/bash\nset -o pipefail\n"
+        "for word; do case $word in --directory=*) root=${word#--directory=};; --extract) unpacks=1;; esac; done\n"
+        f'if [ "$unpacks" ]; then exec {shutil.which("tar")} "$@"; fi\n'
+        'FILE=$(find "$root" -name big -print -quit)\n'
+        # The pipe is full: the rest of the file waits until it is read.
+        f'{shutil.which("tar")} "$@" | {{ head -c 1048576; {disturb}; cat; }}\n'
+        f"code=$?; echo $code >> {codes}; exit $code\n"
     )
     (spy / "tar").chmod(0o755)
     monkeypatch.setenv("PATH", f"{spy}:{os.environ['PATH']}")
-    site.store().stage(site.request("beta"), site.say)
-    assert found.read_text() == ""
+    return codes
+
+
+def folder_to_pack(tmp_path: Path) -> Path:
+    root = tmp_path / "env"
+    (root / "a").mkdir(parents=True)
+    (root / "a" / "big").write_bytes(bytes(16) + os.urandom(12 << 20))
+    (root / "b").write_text("b")
+    (root / "c").symlink_to("a/big")
+    (root / "d").hardlink_to(root / "b")
+    (root / "kü").mkdir()
+    return root
+
+
+def test_file_that_another_build_links_while_it_is_packed_is_packed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """tar finds "file changed as we read it": the number of links changed, and nothing else."""
+    root = folder_to_pack(tmp_path)
+    codes = disturbed_tar(tmp_path, monkeypatch, f'ln "$FILE" {tmp_path}/link')
+    packed = archive.pack(root, tmp_path / "env.tar.zst")
+    assert codes.exists()
+    into = tmp_path / "into"
+    into.mkdir()
+    archive.unpack(tmp_path / "env.tar.zst", into, packed.sha256)
+    assert (into / "a" / "big").read_bytes() == (root / "a" / "big").read_bytes()
+    assert (into / "d").samefile(into / "b")
+
+
+@pytest.mark.parametrize(
+    "disturb",
+    [
+        'printf x | dd of="$FILE" bs=1 seek=5 conv=notrunc status=none',
+        'truncate -s 11M "$FILE"',
+        'echo more >> "$FILE"',
+    ],
+)
+def test_file_that_is_written_to_while_it_is_packed_is_not_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disturb: str
+) -> None:
+    root = folder_to_pack(tmp_path)
+    disturbed_tar(tmp_path, monkeypatch, disturb)
+    with pytest.raises(ProcessError, match=r"changed|shrank"):
+        archive.pack(root, tmp_path / "env.tar.zst")
+
+
+def test_environment_is_built_while_others_link_the_same_files(
+    site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What uv has in its cache need not be copied: links to it come and go while it is packed."""
+    site.wheels.add("large", files={"large/big": os.urandom(12 << 20)})
+    codes = disturbed_tar(tmp_path, monkeypatch, f'ln "$FILE" {tmp_path}/link')
+    store = site.store()
+    key = store.stage(site.request("large"), site.say).key
+    root = store.use(key, site.say).root
+    assert codes.exists()
+    [big] = root.rglob("big")
+    assert big.read_bytes() == (tmp_path / "link").read_bytes()
 
 
 def test_packing_that_fails_is_tried_again(site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
