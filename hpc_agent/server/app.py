@@ -109,8 +109,8 @@ class _Api:
         self._dispatcher = parts.dispatcher
 
     async def call(self, request: Request) -> Response:
-        named = parse_path(request.url.path)
-        incoming = Incoming(named[0] if named else request.url.path, named[1] if named else "")
+        named = parse_path(request.scope["path"])
+        incoming = Incoming(named[0] if named else request.scope["path"], named[1] if named else "")
         try:
             # Before the body is read: strangers get none of our memory.
             admitted = await run_in_threadpool(
@@ -135,7 +135,7 @@ class _Api:
         body = b"" if multipart else await _body(request)
         return replace(
             named,
-            query=request.url.query,
+            query=request.scope["query_string"].decode("latin-1"),
             body=body,
             encoded_form=content_type.startswith("application/x-www-form-urlencoded"),
             form=form,
@@ -174,13 +174,12 @@ class _Files:
             who = await run_in_threadpool(self._authenticator.by_token, request.headers.get("authorization"))
             if "content-encoding" in request.headers:
                 raise Fault(COMPRESSED_BODY, "send the body as it is")
-            admit = partial(self._access.check_may_change, who)
-            with Receiver(self._uploads, request.headers.get("content-type", ""), admit) as receiver:
+            access = self._access.of(partial(self._authenticator.as_of_now, who))
+            with Receiver(self._uploads, request.headers.get("content-type", ""), access) as receiver:
                 async for piece in request.stream():
                     if piece:
                         await run_in_threadpool(receiver.write, piece)
                 stored = await run_in_threadpool(receiver.finish)
-                await run_in_threadpool(self._access.record, who, stored)
                 return JSONResponse(stored)
         except Fault as fault:
             await _drain(request)

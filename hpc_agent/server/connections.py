@@ -91,10 +91,12 @@ class Connections:
 
     def make_room(self, address: str = "") -> bool:
         """End the connection of this address (of the one that has most) that is furthest from a complete request."""
-        crowded = address or next((name for name, _ in self._by_address.most_common(1)), "")
-        unfinished = [c for c in self._open if c.address == crowded and c.stage is not Stage.ANSWER]
+        unfinished = [c for c in self._open if c.stage is not Stage.ANSWER and address in ("", c.address)]
         if not unfinished:
             return False
+        # Only among those that can give way: an address whose requests are all complete protects no other one's.
+        crowded = max((c.address for c in unfinished), key=lambda name: self._by_address[name])
+        unfinished = [c for c in unfinished if c.address == crowded]
         self._end(min(unfinished, key=lambda c: (c.stage is not Stage.HEAD, c.since)), "gave way")
         return True
 

@@ -6,7 +6,9 @@ in there is also the task's, whoever uploaded it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 from hpc_agent.server.authorization import is_own
 from hpc_agent.server.fault import Fault
@@ -24,6 +26,12 @@ class FileAccess:
     def __init__(self, store: Store, uploads: Uploads) -> None:
         self._store = store
         self._uploads = uploads
+        self._turn = threading.Lock()
+        """Held from the look at who may to the change: two uploads of one new name are not both its first."""
+
+    def of(self, identify: Callable[[], Identity]) -> ClientAccess:
+        """What one client may store; ``identify`` says who that is at the moment, or raises a Fault."""
+        return ClientAccess(self, identify)
 
     def check_may_change(self, who: Identity, name: str) -> None:
         """
@@ -44,10 +52,19 @@ class FileAccess:
             NO_PERMISSION, "the file is another's; only who uploaded it or an administrator may", path=name[:200]
         )
 
-    def record(self, who: Identity, names: Iterable[str]) -> None:
-        with self._store.write() as db:
-            for name in names:
+    @contextmanager
+    def storing(self, who: Identity, name: str) -> Iterator[None]:
+        """Around the moment in which a complete file gets its name.
+
+        Raises:
+            Fault: 403/20 as above.
+        """
+        with self._turn:
+            self.check_may_change(who, name)
+            with self._store.write() as db:
+                # Before it is there: a file without an uploader could be replaced by administrators only.
                 files.record(db, name, Uploader(who.user, who.task))
+            yield
 
     def delete(self, who: Identity, name: str) -> None:
         """
@@ -55,10 +72,25 @@ class FileAccess:
             Fault: 403/20 as above; 404, or 400/12 for a name that no file can have.
         """
         name = name.strip("/")
-        self.check_may_change(who, name)
-        self._uploads.delete(name)
-        with self._store.write() as db:
-            files.forget(db, name)
+        with self._turn:
+            self.check_may_change(who, name)
+            self._uploads.delete(name)
+            with self._store.write() as db:
+                files.forget(db, name)
+
+
+class ClientAccess:
+    """``FileAccess`` for one client, whose rights are looked up each time: a long upload may outlive them."""
+
+    def __init__(self, access: FileAccess, identify: Callable[[], Identity]) -> None:
+        self._access = access
+        self._identify = identify
+
+    def check(self, name: str) -> None:
+        self._access.check_may_change(self._identify(), name)
+
+    def storing(self, name: str) -> AbstractContextManager[None]:
+        return self._access.storing(self._identify(), name)
 
 
 def _tasks(db: Session, name: str) -> Iterator[dict[str, object]]:

@@ -23,8 +23,15 @@ _SWEEP = 1.0
 _REPORT = 60.0
 _PAUSE = 0.2
 _MOST_DESCRIPTORS = 65536
+LONGEST_HEAD = 64 * 1024
+"""Bytes of a request's head."""
+_MOST_HEADERS = 200
 _SPARE_DESCRIPTORS = 64
 """For the database, the log and what the interpreter opens."""
+
+_FREE_CHUNKS = 200
+_SMALLEST_CHUNK = 256
+"""Bytes that the chunks of a body must have on average, those beyond the first ``_FREE_CHUNKS``."""
 
 log = Events("server.connections")
 
@@ -123,11 +130,39 @@ class HttpServer(uvicorn.Server):
                     log.warning("closed connections that sent no complete request", **ended)
 
 
+class FrugalParser(h11.Connection):
+    """Refuses a body in tiny chunks: each costs as much time as a large one, and a few strangers who send one byte a
+    chunk would keep the server from everything else."""
+
+    def __init__(self, longest_head: int) -> None:
+        super().__init__(h11.SERVER, longest_head)
+        self._chunks = 0
+        self._bytes = 0
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        """
+        Raises:
+            h11.RemoteProtocolError: it is no HTTP, or too finely chopped.
+        """
+        event = super().next_event()
+        if isinstance(event, h11.Request):
+            self._chunks = self._bytes = 0
+        elif isinstance(event, h11.Data) and event.chunk_start:
+            self._chunks += 1
+            self._bytes += len(event.data)
+            if self._chunks > _FREE_CHUNKS + self._bytes // _SMALLEST_CHUNK:
+                self._process_error(self.their_role)
+                raise h11.RemoteProtocolError("the chunks of the body are too small")
+        return event
+
+
 class WatchedProtocol(H11Protocol):
     """Tells its connection how far the request has come."""
 
     def __init__(self, connections: Connections, connection: Connection, **options: Any) -> None:
         super().__init__(**options)
+        self.conn = FrugalParser(self.config.h11_max_incomplete_event_size or LONGEST_HEAD)
+        self._headers = 0
         self._connections = connections
         self._connection = connection
 
@@ -140,7 +175,10 @@ class WatchedProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
-        """What is no HTTP is told so, with the headers of every answer."""
+        """What is no HTTP is told so, with the headers of every answer; what is answered already, nothing more."""
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.close()
+            return
         text = msg.encode()
         headers = [
             *self.server_state.default_headers,
@@ -153,6 +191,12 @@ class WatchedProtocol(H11Protocol):
         self.transport.close()
 
     def data_received(self, data: bytes) -> None:
+        if self.conn.their_state is h11.IDLE:
+            # Counted before they are parsed: a head of many short ones takes a fifth of a second.
+            self._headers += data.partition(b"\r\n\r\n")[0].count(b"\n")
+            if self._headers > _MOST_HEADERS:
+                self.send_400_response(f"A request may have {_MOST_HEADERS} headers.")
+                return
         super().data_received(data)
         if self.conn.their_state is h11.IDLE:
             return

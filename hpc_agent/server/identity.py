@@ -104,6 +104,15 @@ class Authenticator:
         """
         return self._by_token(*_parted(header))
 
+    def as_of_now(self, who: Identity) -> Identity:
+        """The same caller with the rights of this moment, where a request has taken long.
+
+        Raises:
+            Fault: 401, the key pair was revoked, or its task ended long ago.
+        """
+        with self._store.read() as db:
+            return replace(self._identity(db, self._known(db, who.access_key), who.user), expires=who.expires)
+
     def issue(self, identity: Identity, seconds: int | None) -> str:
         """A token that clients can read their session's terms from. It does not outlive the one that asked for it."""
         now = self._clock.now()
@@ -163,10 +172,15 @@ class Authenticator:
         if expires <= self._clock.now():
             raise Fault(INVALID_TOKEN, "it has expired; log in again")
         with self._store.read() as db:
-            credential = credentials.get(db, claims.credential)
-            if credential is None:
-                raise Fault(INVALID_TOKEN, "the key pair that it was got with was revoked")
+            credential = self._known(db, claims.credential)
             return replace(self._identity(db, credential, claims.identity.user), expires=expires)
+
+    @staticmethod
+    def _known(db: Session, access_key: str) -> Credential:
+        credential = credentials.get(db, access_key)
+        if credential is None:
+            raise Fault(INVALID_TOKEN, "the key pair that it was got with was revoked")
+        return credential
 
     def _claims(self, token: str) -> _Claims:
         try:

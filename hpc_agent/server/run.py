@@ -24,7 +24,7 @@ from hpc_agent.server.action import Moment
 from hpc_agent.server.app import Parts, build
 from hpc_agent.server.dispatch import Dispatcher
 from hpc_agent.server.file_access import FileAccess
-from hpc_agent.server.http_server import HttpServer, limits_for, raise_descriptor_limit
+from hpc_agent.server.http_server import LONGEST_HEAD, HttpServer, limits_for, raise_descriptor_limit
 from hpc_agent.server.identity import Authenticator, Identity
 from hpc_agent.server.pages import Pages
 from hpc_agent.server.quiet_logs import quieten
@@ -38,7 +38,6 @@ from hpc_agent.server.uploads import Uploads
 from hpc_agent.server.watchdog import Watchdog
 
 _ANY_ADDRESS = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - recognised, not bound to
-_LONGEST_HEAD = 64 * 1024
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ def _configuration(app: object) -> uvicorn.Config:
         # The SDK forks with its connections open: kept ones get mixed up and hang
         # (docs/internals/clearml-protocol.md#connections).
         headers=[("Connection", "close"), ("X-Content-Type-Options", "nosniff")],
-        h11_max_incomplete_event_size=_LONGEST_HEAD,
+        h11_max_incomplete_event_size=LONGEST_HEAD,
         timeout_graceful_shutdown=5,
     )
 

@@ -6,9 +6,9 @@ import errno
 import os
 import secrets
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -96,9 +96,35 @@ class Uploads:
             replaced = path.stat().st_size if path.is_file() else 0
             temporary.rename(path)
         except OSError as error:
-            raise invalid(f"the file cannot be stored ({error.strerror})", path=name[:200]) from None
+            in_the_way = self._file_for_a_folder(name)
+            reason = f"{in_the_way[:200]} is a file, not a folder" if in_the_way else error.strerror
+            raise invalid(f"the file cannot be stored ({reason})", path=name[:200]) from None
         incoming.keep(replaced)
         fsync_directory(path.parent)
+
+    def _file_for_a_folder(self, name: str) -> str:
+        """The part of ``name`` that would be a folder and is a file; empty when there is none."""
+        parts = name.split("/")
+        leading = ("/".join(parts[:count]) for count in range(1, len(parts)))
+        return next((part for part in leading if self._files.joinpath(part).is_file()), "")
+
+
+class Storing(Protocol):
+    """Who may store what, of one client."""
+
+    def check(self, name: str) -> None:
+        """
+        Raises:
+            Fault: this client may not store a file under this name.
+        """
+
+    def storing(self, name: str) -> AbstractContextManager[None]:
+        """Around the moment in which the file gets its name: checked again, for it may have come since, or the client's
+        key have gone.
+
+        Raises:
+            Fault: as for ``check``.
+        """
 
 
 class Receiver:
@@ -107,9 +133,8 @@ class Receiver:
     Use as a context manager: what is not complete at the end is removed.
     """
 
-    def __init__(self, uploads: Uploads, content_type: str, admit: Callable[[str], None]) -> None:
-        """``admit`` raises a Fault for a name that this client may not store a file under.
-
+    def __init__(self, uploads: Uploads, content_type: str, access: Storing) -> None:
+        """
         Raises:
             Fault: 400/12, the content type is not multipart with a boundary.
         """
@@ -118,7 +143,7 @@ class Receiver:
         if kind != b"multipart/form-data" or not boundary:
             raise invalid("an upload is multipart/form-data with a boundary")
         self._uploads = uploads
-        self._admit = admit
+        self._access = access
         self._size = ExitStack()
         self._incoming: Incoming | None = None
         self._header_name = b""
@@ -204,7 +229,7 @@ class Receiver:
         if len(self.stored) >= _MOST_FILES:
             raise invalid(f"an upload may have {_MOST_FILES} files")
         self._uploads.locate(self._name)
-        self._admit(self._name)
+        self._access.check(self._name)
         self._incoming = self._size.enter_context(self._uploads.quota.incoming())
         self._path = self._uploads.incoming()
         self._file = self._path.open("wb")
@@ -223,7 +248,8 @@ class Receiver:
         os.fsync(self._file.fileno())
         self._file.close()
         self._file = None
-        self._uploads.publish(self._path, self._name, self._incoming)
+        with self._access.storing(self._name):
+            self._uploads.publish(self._path, self._name, self._incoming)
         self._size.close()
         self._path = None
         self.stored.append(self._name)

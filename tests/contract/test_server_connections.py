@@ -9,7 +9,7 @@ import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,14 @@ ANSWER = 20 * 1024 * 1024
 
 
 async def application(scope: Any, receive: Any, send: Any) -> None:
-    """Takes in the request's body, then answers much."""
+    """Takes in the request's body, then answers, on some paths much or before."""
+    if scope["path"] == "/early":
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x", "more_body": True})
     while (await receive()).get("more_body"):
         pass
+    if scope["path"] == "/early":
+        return
     body = b"x" * (ANSWER if scope["path"] == "/much" else 2)
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
     await send({"type": "http.response.body", "body": body})
@@ -160,6 +165,64 @@ def test_an_unfinished_request_gives_way_and_a_running_upload_does_not() -> None
         assert upload.recv(12) == b"HTTP/1.1 200"
 
 
+CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def test_a_body_in_chunks_of_one_byte_is_refused_and_one_in_useful_chunks_is_not() -> None:
+    with serving(LONG) as address, ExitStack() as stack:
+        tiny, useful = (stack.enter_context(socket.create_connection(address)) for _ in range(2))
+        tiny.sendall(CHUNKED + b"1\r\na\r\n" * 5000)
+        assert tiny.recv(12) == b"HTTP/1.1 400"
+        useful.sendall(CHUNKED + b"1\r\na\r\n" * 100 + (b"200\r\n" + b"a" * 512 + b"\r\n") * 5000 + b"0\r\n\r\n")
+        assert useful.recv(12) == b"HTTP/1.1 200"
+
+
+def test_strangers_who_chop_their_bodies_finely_keep_nobody_waiting(clearml_server: Any, api: Any) -> None:
+    """Ten of them kept the server from every other request for as long as they sent."""
+    where = urlsplit(clearml_server.url)
+    over = threading.Event()
+
+    def chop() -> None:
+        while not over.is_set():
+            with socket.create_connection((where.hostname, where.port), timeout=20) as connection:
+                connection.sendall(CHUNKED)
+                with suppress(OSError):
+                    while not over.is_set():
+                        connection.sendall(b"1\r\na\r\n" * 20_000)
+
+    strangers = [threading.Thread(target=chop) for _ in range(10)]
+    for stranger in strangers:
+        stranger.start()
+    try:
+        for _ in range(10):
+            assert api("tasks.get_all", page_size=1, only_fields=["id"]) is not None
+    finally:
+        over.set()
+        for stranger in strangers:
+            stranger.join()
+
+
+def test_a_head_of_thousands_of_headers_is_refused_before_it_is_read() -> None:
+    with serving(LONG) as address, socket.create_connection(address) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n" + b"a:\r\n" * 300)
+        answer = connection.makefile("rb").read()
+        assert answer.startswith(b"HTTP/1.1 400")
+        assert b"200 headers" in answer
+
+
+def test_a_body_that_turns_to_nonsense_behind_half_an_answer_ends_the_connection(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with serving(LONG) as address, socket.create_connection(address) as connection:
+        connection.sendall(CHUNKED.replace(b" / ", b" /early "))
+        assert connection.recv(12) == b"HTTP/1.1 200"
+        connection.sendall(b"zz\r\n")
+        connection.settimeout(20)
+        while connection.recv(4096):
+            pass
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("tls")
@@ -210,6 +273,15 @@ def test_the_address_with_most_connections_pays_for_a_full_server(connect: Any) 
     assert connect(connections, "10.0.0.3", 9)[0] is not None
     assert [accepted.ended for _, accepted in crowd] == [True, False, False, False]
     assert not other_socket.ended
+
+
+def test_a_crowd_of_complete_requests_does_not_keep_unfinished_ones_of_others_in(connect: Any) -> None:
+    connections = Connections(Limits(total=5, per_address=4))
+    for second in range(3):
+        connect(connections, "10.0.0.1", second)[0].stage = Stage.ANSWER
+    idle = [connect(connections, "10.0.0.2", second)[1] for second in range(4, 6)]
+    assert connect(connections, "10.0.0.3", 9)[0] is not None
+    assert [accepted.ended for accepted in idle] == [True, False]
 
 
 def test_an_address_whose_requests_are_all_complete_gets_no_further_connection(connect: Any) -> None:

@@ -6,6 +6,7 @@ import http.client
 import io
 import os
 import socket
+import time
 from urllib.parse import quote, urlsplit
 
 import pytest
@@ -133,9 +134,11 @@ def test_uploads_that_are_no_multipart_are_told_so(api, content_type):
     assert raw_upload(api, part(b"x") + END, content_type).status_code == 400
 
 
-def test_a_name_inside_a_file_is_refused(api):
-    upload(api, "plain")
-    assert upload(api, "plain/inside").status_code == 400
+def test_a_name_inside_a_file_is_refused_and_the_file_named(api):
+    upload(api, "folder/plain")
+    answer = upload(api, "folder/plain/in/side")
+    assert answer.status_code == 400
+    assert "folder/plain is a file, not a folder" in answer.text
 
 
 def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(api, clearml_server):
@@ -227,6 +230,61 @@ def test_what_lies_in_a_tasks_folder_is_also_its_owners_and_its_jobs(api, member
         upload(api, name)
         assert change(api, name, bob) == (403, 403)
         assert change(api, name, changer) == (200, 200)
+
+
+class HalfAnUpload:
+    """An upload that waits before its last bytes."""
+
+    def __init__(self, api, name, headers):
+        body, self._rest = part(name.encode(), b"late")[:-1], b"\n" + END
+        where = urlsplit(api.url)
+        self._connection = socket.create_connection((where.hostname, where.port), timeout=20)
+        head = (
+            f"POST /files HTTP/1.1\r\nHost: x\r\nAuthorization: {headers['Authorization']}\r\n"
+            f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\n"
+            f"Content-Length: {len(body) + len(self._rest)}\r\n\r\n"
+        )
+        self._connection.sendall(head.encode() + body)
+
+    def begun(self, clearml_server):
+        end = time.monotonic() + 20
+        while not any((clearml_server.data_dir / "incoming").iterdir()):
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        return self
+
+    def finish(self):
+        with self._connection:
+            self._connection.sendall(self._rest)
+            return int(self._connection.recv(4096).split()[1])
+
+
+def test_an_upload_held_open_does_not_replace_what_came_meanwhile(api, clearml_server, members):
+    alice, bob, *_ = members
+    held = HalfAnUpload(api, "contested", bob).begun(clearml_server)
+    assert upload(api, "contested", b"hers", headers=alice).status_code == 200
+    assert held.finish() == 403
+    assert api.raw("/files/contested").content == b"hers"
+    assert upload(api, "contested", b"hers again", headers=alice).status_code == 200
+
+
+def test_an_upload_ends_with_the_key_that_it_was_begun_with(api, clearml_server):
+    user = api("auth.create_user", name="leaver")["id"]
+    pair = api("auth.create_credentials", user=user)["credentials"]
+    basic = {"Authorization": api.basic(pair["access_key"], pair["secret_key"])}
+    token = api.raw("/auth.login", headers=basic).json()["data"]["token"]
+    held = HalfAnUpload(api, "after all", {"Authorization": f"Bearer {token}"}).begun(clearml_server)
+    api("auth.revoke_credentials", access_key=pair["access_key"])
+    assert held.finish() == 401
+    assert api.raw("/files/after%20all").status_code == 404
+
+
+def test_a_file_of_an_upload_that_breaks_off_behind_it_is_its_uploaders(api, members):
+    alice, *_ = members
+    headers = {**alice, "Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+    body = part(b"first of two") + part(b"../second")
+    assert api.raw("/files/", "POST", data=body + END, headers=headers).status_code == 400
+    assert upload(api, "first of two", headers=alice).status_code == 200
 
 
 def test_a_job_whose_task_has_ended_uploads_nothing(api, members):

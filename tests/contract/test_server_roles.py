@@ -115,6 +115,14 @@ class Things:
         return fields
 
 
+def test_naming_anothers_model_among_ones_outputs_gives_no_right_to_it(alice: Caller, bob: Caller) -> None:
+    model = alice("models.create", name="hers", uri="hers")["id"]
+    task = new_task(bob, models={"output": [{"model": model, "name": "hers"}]})
+    made = bob("models.update_for_task", task=task, uri="his")
+    assert made["created"] and made["id"] != model
+    assert alice("models.get_by_id", model=model)["model"]["uri"] == "hers"
+
+
 @pytest.mark.parametrize("name", sorted({name for name, _ in OWNED}))
 def test_what_belongs_to_another_is_changed_by_an_administrator_only(
     server: ServerCore, alice: Caller, bob: Caller, name: str

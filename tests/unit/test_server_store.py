@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 
 import pytest
 
+from hpc_agent.clock import SYSTEM
 from hpc_agent.server.store import events
 from hpc_agent.server.store.connection import ReadTooLongError, Store
 from hpc_agent.server.store.events import Chunk
@@ -35,3 +37,22 @@ def test_what_is_deleted_is_in_no_file_any_more(tmp_path: Path) -> None:
     kept = b"".join(path.read_bytes() for path in tmp_path.iterdir())
     store.close()
     assert b"unmistakable" not in kept
+
+
+def test_a_search_is_given_up_in_time_though_each_field_takes_long(tmp_path: Path) -> None:
+    """SQLite looks at the clock after a thousand of its steps, which may be dozens of searches of seconds each."""
+    store = Store(tmp_path / "server.db", read_seconds=0.3)
+    text = "".join(Random(1).choices("ab", k=1_000_000))
+    began = SYSTEM.monotonic()
+    try:
+        with pytest.raises(ReadTooLongError), store.read() as db:
+            db.rows(
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION SELECT i + 1 FROM n WHERE i < 40) "
+                "SELECT count(*) FROM n WHERE ? REGEXP (? || i)",
+                (text, "(?:a[ab]{900}c|b[ab]{900}c)"),
+            )
+        with store.read() as db:
+            assert db.row("SELECT 'abc' REGEXP 'B'") == (1,)
+    finally:
+        store.close()
+    assert SYSTEM.monotonic() - began < 10

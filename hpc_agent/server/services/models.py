@@ -6,8 +6,10 @@ from typing import Any
 
 from hpc_agent.server import listing
 from hpc_agent.server.action import Access, Answer, Call, Ids, Int64, Json, Request, Service, given
+from hpc_agent.server.authorization import owns
 from hpc_agent.server.fault import Fault
 from hpc_agent.server.ids import new_id
+from hpc_agent.server.roles import Kind
 from hpc_agent.server.services.outputs import in_use
 from hpc_agent.server.services.projects import existing_project
 from hpc_agent.server.services.transitions import existing_task
@@ -184,8 +186,9 @@ def update_for_task(request: UpdateForTaskRequest, call: Call) -> Answer:
         return {"id": request.override_model_id, "created": False}
     changes = given(request, {n: _FIELDS[n] for n in ("name", "uri", "comment", "tags", "system_tags", "iteration")})
     outputs = task.get("models", {}).get("output") or []
-    if outputs and models.get(call.db, str(outputs[-1].get("model")), ("name",)):
-        identifier = str(outputs[-1]["model"])
+    identifier = str(outputs[-1].get("model")) if outputs else ""
+    # A task may name any model among its outputs: whose it is, the model itself says.
+    if models.get(call.db, identifier, ("name",)) and owns(call, Kind.MODEL, identifier):
         return {**_change(call, identifier, changes), "id": identifier, "created": False}
     fields = {"name": task["name"], "project": task.get("project"), "task": request.task, **changes}
     identifier = _insert(call, **fields)

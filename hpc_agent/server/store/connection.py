@@ -8,6 +8,7 @@ times a second and the next ones follow anyway.
 
 from __future__ import annotations
 
+import math
 import os
 import queue
 import sqlite3
@@ -61,6 +62,30 @@ class Session:
         self._connection.executemany(sql, parameters)
 
 
+class _Connection(sqlite3.Connection):
+    """Knows patterns, and the time after which what it does is given up."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._end = math.inf
+        self.create_function("REGEXP", 2, self._matches, deterministic=True)
+
+    def limit(self, end: float) -> None:
+        """``end`` by the monotonic clock; infinity for none."""
+        self._end = end
+        self.set_progress_handler(None if end == math.inf else self._is_late, _STEPS)
+
+    def _is_late(self) -> bool:
+        return SYSTEM.monotonic() > self._end
+
+    def _matches(self, pattern: str, text: object) -> bool:
+        """SQL's ``text REGEXP pattern``: ClearML's patterns are unanchored and ignore case (wire.md 8.2)."""
+        # The progress handler is asked after so many steps of SQLite's, each of which may be a search.
+        if self._is_late():
+            raise TimeoutError
+        return text is not None and search(pattern, str(text))
+
+
 class Store:
     """The database file. Thread-safe."""
 
@@ -73,7 +98,7 @@ class Store:
         self._path = path
         self._read_seconds = read_seconds
         self._turn = threading.Lock()
-        self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue()
+        self._readers: queue.LifoQueue[_Connection] = queue.LifoQueue()
         # SQLite would create it with the umask's mode; what users train is theirs alone.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         try:
@@ -86,12 +111,13 @@ class Store:
         for _ in range(_READERS):
             self._readers.put(self._connect())
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    def _connect(self) -> _Connection:
+        connection = sqlite3.connect(
+            self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False, factory=_Connection
+        )
         connection.execute("PRAGMA journal_mode=WAL")
         # What is deleted is overwritten, not only forgotten.
         connection.execute("PRAGMA secure_delete=ON")
-        connection.create_function("REGEXP", 2, _matches, deterministic=True)
         return connection
 
     def _create(self) -> None:
@@ -108,7 +134,7 @@ class Store:
         """
         connection = self._readers.get()
         end = SYSTEM.monotonic() + self._read_seconds
-        connection.set_progress_handler(lambda: SYSTEM.monotonic() > end, _STEPS)
+        connection.limit(end)
         try:
             connection.execute("BEGIN")
             yield Session(connection)
@@ -117,7 +143,7 @@ class Store:
                 raise ReadTooLongError(f"it was ended after {self._read_seconds:.0f} seconds") from error
             raise
         finally:
-            connection.set_progress_handler(None, _STEPS)
+            connection.limit(math.inf)
             connection.execute("ROLLBACK")
             self._readers.put(connection)
 
@@ -159,11 +185,3 @@ def _create_table(connection: sqlite3.Connection, table: Table) -> None:
     for field, kind in table.fields.items():
         if field not in present:
             connection.execute(f"ALTER TABLE {table.name} ADD COLUMN {field} {kind.sql}")
-
-
-def _matches(pattern: str, text: object) -> bool:
-    """SQL's ``text REGEXP pattern``: ClearML's patterns are unanchored and ignore case.
-
-    See docs/internals/clearml-protocol.md#lists.
-    """
-    return text is not None and search(pattern, str(text))
