@@ -146,7 +146,7 @@ def test_a_task_that_opens_its_own_output_again_loses_nothing(program: str, text
 def test_a_console_that_is_emptied_goes_on_from_its_beginning(console: Path) -> None:
     pipe = ConsolePipe(console)
     pipe.say(b"before\n")
-    until(lambda: console.exists() and console.read_text(encoding="utf-8") == "before\n")
+    wait_until("the first line", lambda: console.exists() and console.read_text(encoding="utf-8") == "before\n")
     os.truncate(console, 0)
     pipe.say(b"after\n")
     assert pipe.close(LONG)

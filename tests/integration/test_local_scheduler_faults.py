@@ -110,14 +110,19 @@ def test_schedulers_that_share_the_folder_start_each_job_once_and_share_the_room
             seen = pool.map(lambda scheduler: scheduler.live_jobs(), schedulers)
             return [sum(job.state is JobState.RUNNING for job in live) for live in seen]
 
-        wait_until("two jobs to run", lambda: running() == [2, 2, 2] and ran.exists() and len(ran.read_text().splitlines()) == 2)
+        wait_until(
+            "two jobs to run",
+            lambda: running() == [2, 2, 2] and ran.exists() and len(ran.read_text().splitlines()) == 2,
+        )
         for _ in range(5):
             assert running() == [2, 2, 2]
         first = [line.split()[1] for line in ran.read_text().splitlines()]
         assert sorted(first) == ["0", "1"]
         (machine.folder / "go").touch()
         most = []
-        wait_until("six jobs to end", lambda: most.extend(running()) or all(machine.record(job) is not None for job in jobs))
+        wait_until(
+            "six jobs to end", lambda: most.extend(running()) or all(machine.record(job) is not None for job in jobs)
+        )
         assert max(most) <= 2
     lines = ran.read_text().splitlines()
     assert sorted(line.split()[0] for line in lines) == [str(n) for n in range(6)]

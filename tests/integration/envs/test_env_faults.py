@@ -12,8 +12,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from waiting import empty, wait_until
 from capabilities import missing
+from waiting import empty, wait_until
 
 from hpc_agent.access import own_name
 from hpc_agent.clock import SYSTEM

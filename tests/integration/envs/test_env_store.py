@@ -11,8 +11,8 @@ from pathlib import Path
 from stat import S_ISLNK
 
 import pytest
-from manual_clock import ManualClock
 from capabilities import missing
+from manual_clock import ManualClock
 
 from hpc_agent.clock import SYSTEM
 from hpc_agent.config.settings import PackageSettings
