@@ -79,7 +79,10 @@ class _Connection(sqlite3.Connection):
         return SYSTEM.monotonic() > self._end
 
     def _matches(self, pattern: str, text: object) -> bool:
-        """SQL's ``text REGEXP pattern``: ClearML's patterns are unanchored and ignore case (docs/internals/clearml-protocol.md#lists)."""
+        """SQL's ``text REGEXP pattern``: ClearML's patterns are unanchored and ignore case.
+
+        See docs/internals/clearml-protocol.md#lists.
+        """
         # The progress handler is asked after so many steps of SQLite's, each of which may be a search.
         if self._is_late():
             raise TimeoutError
