@@ -68,7 +68,7 @@ _CONTEXTS = {
     "arithmetic in brackets": "echo $[ {{ task.name }} ]",
     "a here-document with joined lines": "cat <<EOF\na \\\nEOF\n{{ task.name }}\nEOF",
     "a here-document with a composed end": 'cat <<E"O"F\nE\n{{ task.name }}\nEOF',
-    "quotes after a pattern with quotes": "f() { echo \"${x#'\"'}\"; }\necho \"{{ task.name }}\"",
+    "quotes after a pattern with quotes": 'f() { echo "${x#\'"\'}"; }\necho "{{ task.name }}"',
 }
 
 
