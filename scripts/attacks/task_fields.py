@@ -59,6 +59,16 @@ _CONTEXTS = {
     "the queue": "echo {{ queue.name | lower }}",
     "the constraint": "echo {{ resources.constraint }}",
     "an exported variable": "export NAME={{ task.name | lower }}; echo $NAME",
+    "a case in a substitution": 'x="$(case a in\na) echo "{{ task.name }}";; esac)"',
+    "quotes after a comment behind a joined line": "echo a \\\n# it's b\necho '{{ task.name }}'",
+    "an escaped substitution": 'echo "\\$(hostname {{ task.name }})"',
+    "quotes after an escaped dollar": "echo \\$'a\\'; echo '{{ task.name }}'",
+    "an index": "names[{{ task.name }}]=1",
+    "an index of a list": "names=([{{ task.name }}]=1)",
+    "arithmetic in brackets": "echo $[ {{ task.name }} ]",
+    "a here-document with joined lines": "cat <<EOF\na \\\nEOF\n{{ task.name }}\nEOF",
+    "a here-document with a composed end": 'cat <<E"O"F\nE\n{{ task.name }}\nEOF',
+    "quotes after a pattern with quotes": 'f() { echo "${x#\'"\'}"; }\necho "{{ task.name }}"',
 }
 
 
