@@ -16,7 +16,7 @@ from hpc_agent.executor.identity import Identity
 from hpc_agent.files import CorruptFileError
 from hpc_agent.logs import Events
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
-from hpc_agent.runs.records import Claim
+from hpc_agent.runs.records import Claim, ExitReport
 
 log = Events("claim")
 
@@ -25,13 +25,18 @@ UNCERTAIN_WAIT_S = 45.0
 we did: it looks before either (``claimed``), and the later stamp counts."""
 
 
+JUST_TAKEN_OVER_S = 60.0
+"""Clocks of nodes and of the daemon's host may differ."""
+
+
 @dataclass(frozen=True)
 class Won:
     claim: Claim
     resumed: bool = False
     """The scheduler started the same job again."""
     silent: bool = False
-    """The start before left no word: it may still live on a node that the scheduler takes for dead."""
+    """The run before left no word, or was taken from its executor a moment ago: it may still live on a node that the
+    scheduler takes for dead."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +157,17 @@ class Claimer:
             return Lost("another agent took it off its queue")
         won = self._record("won", task)
         self._run.write_claim(won)
-        return Won(won)
+        return Won(won, silent=self._was_just_taken_over(task))
+
+    def _was_just_taken_over(self, task: Task) -> bool:
+        """Whether a daemon took the task a moment ago from an attempt whose process may have run. Its executor notices
+        that within seconds, if it lives."""
+        now = self._clock.now()
+        return any(
+            abs((now - report.at).total_seconds()) <= JUST_TAKEN_OVER_S
+            for run in RunsFolder(self._run.path.parent.parent).attempts(task.id)
+            if (claim := _claim_in(run)) and claim.state == "over" and claim.begun and (report := _report_in(run))
+        )
 
     def _record(self, state: str, task: Task) -> Claim:
         return Claim(
@@ -216,6 +231,13 @@ class Claimer:
 def _claim_in(run: RunDirectory) -> Claim | None:
     try:
         return run.claim()
+    except (CorruptFileError, OSError):
+        return None
+
+
+def _report_in(run: RunDirectory) -> ExitReport | None:
+    try:
+        return run.exit_report()
     except (CorruptFileError, OSError):
         return None
 

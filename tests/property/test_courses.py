@@ -132,6 +132,15 @@ def test_what_an_agent_of_another_kind_runs_is_left_to_it(site: PretendedSite) -
     assert site.together == 1
 
 
+def test_a_run_on_a_node_that_is_taken_for_dead_has_ended_before_the_next_one_begins(site: PretendedSite) -> None:
+    """Slurm starts the next job at once."""
+    job, before = running(site)
+    site.end_job(job, JobState.NODE_FAIL, Cause.NODE_FAILED, kill=False, zombie=True)
+    look(site, passes=1)
+    _, after = running(site)
+    assert (before.process, after.process, site.together) == (False, True, 1)
+
+
 @pytest.mark.parametrize("state", [JobState.FAILED, JobState.PENDING])
 def test_a_list_that_lacks_the_task_loses_it_not(site: PretendedSite, state: JobState) -> None:
     job, executor = running(site)

@@ -280,6 +280,24 @@ def test_a_task_that_was_enqueued_again_is_left_in_its_queue(jobs: Jobs) -> None
     assert jobs.is_queued
 
 
+@pytest.mark.parametrize(
+    ("begun", "state", "seconds", "silent"),
+    [(True, "over", 30, True), (True, "over", 90, False), (False, "over", 30, False), (True, "won", 30, False)],
+)
+def test_a_run_that_was_taken_over_a_moment_ago_may_still_live(
+    jobs: Jobs, begun: bool, state: str, seconds: float, silent: bool
+) -> None:
+    """On a node that Slurm takes for dead, and the task is in its queue again: the next run waits before it begins."""
+    claim = jobs.won(jobs.agent())
+    jobs.write(claim, state=state, begun=begun)
+    jobs.report()
+    jobs.site.clock.seconds += seconds
+    jobs.site.server.enqueue(by_person=False)
+    claimed = jobs.claim(jobs.agent("8", cluster="c2"))
+    assert isinstance(claimed, Won)
+    assert (claimed.resumed, claimed.silent) == (False, silent)
+
+
 def test_a_task_that_another_attempt_runs_is_left_to_it(jobs: Jobs) -> None:
     jobs.won(jobs.agent())
     jobs.site.server.there.runtime[RUN_STAMP] = "0123abcd.0"
