@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from exploring import examples
 from fake_slurm import (
     ACCOUNTING_HEADER,
     CELL_END,
@@ -77,6 +78,7 @@ def queued(answer: slurm.QueueAnswer) -> list[tuple[str, str, str, str]]:
     return [(row.id, row.word, row.name, row.reason) for row in answer.rows]
 
 
+@examples(100)
 @given(st.data(), jobs())
 def test_squeue_is_read_whatever_is_in_it_and_around_it(data: st.DataObject, jobs: list[Job]) -> None:
     table = data.draw(surrounded(QUEUE_HEADER, queue_rows(jobs)))
@@ -86,6 +88,7 @@ def test_squeue_is_read_whatever_is_in_it_and_around_it(data: st.DataObject, job
     assert answer.unreadable == 0
 
 
+@examples(100)
 @given(st.data(), jobs())
 def test_sacct_is_read_whatever_is_in_it_and_around_it(data: st.DataObject, jobs: list[Job]) -> None:
     table = data.draw(surrounded(ACCOUNTING_HEADER, accounting_rows(jobs)))
@@ -97,6 +100,7 @@ def test_sacct_is_read_whatever_is_in_it_and_around_it(data: st.DataObject, jobs
     assert answer.unreadable == 0
 
 
+@examples(100)
 @given(st.data(), jobs(), st.floats(0, 1))
 def test_an_answer_that_is_cut_off_has_no_wrong_row_and_says_so(
     data: st.DataObject, jobs: list[Job], part: float
@@ -114,6 +118,7 @@ def test_an_answer_that_is_cut_off_has_no_wrong_row_and_says_so(
     assert len(answer.rows) == len(jobs) or answer.unreadable
 
 
+@examples(100)
 @given(jobs(), st.data())
 def test_a_line_that_lost_some_of_its_cells_hides_no_other_job(jobs: list[Job], data: st.DataObject) -> None:
     """But for the last one it is cut in the middle of a column that holds no line break."""
@@ -127,6 +132,7 @@ def test_a_line_that_lost_some_of_its_cells_hides_no_other_job(jobs: list[Job], 
     assert answer.unreadable
 
 
+@examples(100)
 @given(jobs(), st.data(), texts)
 def test_a_job_id_that_cannot_be_read_never_makes_a_job_count_as_gone(
     jobs: list[Job], data: st.DataObject, foreign: str
@@ -142,6 +148,7 @@ def test_a_job_id_that_cannot_be_read_never_makes_a_job_count_as_gone(
     assert answer.unreadable == 1
 
 
+@examples(100)
 @given(texts)
 def test_no_notice_is_taken_for_a_table(notice: str) -> None:
     for parse in (slurm.parse_squeue, slurm.parse_sacct, slurm.parse_own_job):
@@ -152,6 +159,7 @@ def test_no_notice_is_taken_for_a_table(notice: str) -> None:
         raise AssertionError(f"{parse.__name__} read {notice!r}")
 
 
+@examples(100)
 @given(notices, names)
 def test_a_job_that_asks_about_itself_is_told_the_truth(notice: str, reason: str) -> None:
     table = printed(notice, DELIMITER) + printed(OWN_HEADER + own_row("7", "RUNNING", reason=reason), DELIMITER)
@@ -159,6 +167,7 @@ def test_a_job_that_asks_about_itself_is_told_the_truth(notice: str, reason: str
     assert (job.state, job.left, job.restarts, job.preempted) == (JobState.RUNNING, 3599, 0, False)
 
 
+@examples(100)
 @given(jobs())
 def test_a_record_is_only_found_for_the_job_whose_it_is(jobs: list[Job]) -> None:
     answer = slurm.parse_sacct(printed(ACCOUNTING_HEADER + "".join(accounting_rows(jobs)), DELIMITER), DELIMITER)

@@ -1,4 +1,4 @@
-"""How many examples property tests look at: the same few in every run, or with EXPLORE so many new ones.
+"""How many examples property tests look at: the same few in every run; with EXPLORE=N new ones, N times as many.
 
 ``scripts/explore`` sets EXPLORE and the seed. An example that failed is kept in ``.hypothesis/examples``, and is the
 first of the next exploration.
@@ -21,13 +21,13 @@ FAILURES = Path(__file__).parents[2] / ".hypothesis" / "examples"
 
 
 def examples(number: int, **more: Any) -> settings:
-    """``number`` examples where EXPLORE says nothing else; ``more`` settings of Hypothesis."""
-    new = os.environ.get(EXPLORE)
+    """``number`` examples where EXPLORE is not set; ``more`` settings of Hypothesis."""
+    times = int(os.environ.get(EXPLORE, "0"))
     return settings(
-        max_examples=int(new or number),
-        derandomize=new is None,
-        database=DirectoryBasedExampleDatabase(FAILURES) if new else None,
-        print_blob=bool(new),
+        max_examples=number * max(times, 1),
+        derandomize=not times,
+        database=DirectoryBasedExampleDatabase(FAILURES) if times else None,
+        print_blob=bool(times),
         deadline=None,
         **more,
     )

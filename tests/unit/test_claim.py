@@ -117,6 +117,23 @@ def test_of_two_attempts_the_one_that_removes_the_entry_wins(jobs: Jobs) -> None
     assert jobs.run("c2").claim() is None
 
 
+class ReadTooEarly(RunDirectory):
+    """Read before another process wrote its claim; the first write of a claim comes after that."""
+
+    def claim(self) -> None:
+        return None
+
+
+def test_of_two_that_saw_no_claim_the_first_to_write_one_wins(jobs: Jobs) -> None:
+    jobs.claim(jobs.agent("7"))
+    jobs.site.server.enqueue(by_person=False)
+    late = ReadTooEarly(jobs.run().path)
+    claimer = Claimer(jobs.site.server, late, jobs.agent("8"), jobs.site.clock)  # type: ignore[arg-type]
+    assert lost(claimer.claim(jobs.site.server.tasks.get(TASK), require_queue=True)) == "another job has claimed it"
+    assert jobs.is_queued
+    assert jobs.run().claim().owner == "job:7"  # type: ignore[union-attr]
+
+
 def test_an_intent_that_is_written_first_keeps_others_out(jobs: Jobs) -> None:
     """The other one is between its intent and its removal."""
     jobs.site.fate.kill_in = 1

@@ -117,6 +117,8 @@ ROWS: list[tuple[Sight, list[str]]] = [
     (replace(running, jobs=(job(JobState.PENDING),), abort_requested=True), ["Settle"]),
     (replace(running, jobs=(HELD,)), ["Release", "Say"]),
     (replace(running, jobs=(replace(HELD, restarts=4),)), ["Settle"]),
+    (replace(running, jobs=(replace(HELD, restarts=4),), claimed=replace(WON, start=2)), ["Release", "Say"]),
+    (replace(running, jobs=(replace(HELD, restarts=5),), claimed=replace(WON, start=2)), ["Settle"]),
     (replace(running, jobs=(HOPELESS,)), ["Settle"]),
     (replace(running, jobs=(job(JobState.RUNNING), job(number="8"))), ["Cancel"]),
     (replace(running, status=TaskStatus.COMPLETED, final_for=600), []),

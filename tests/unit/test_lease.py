@@ -149,6 +149,19 @@ def test_one_look_tells_whether_somebody_lately_held_it(tmp_path: Path) -> None:
     lease.release()
 
 
+@pytest.mark.parametrize(("ahead", "held"), [(30, True), (90, False)])
+def test_a_beat_from_the_future_is_as_good_as_one_as_long_ago(ahead: float, held: bool, tmp_path: Path) -> None:
+    """The clock of the file server was put back: by how much is not known, and no lease may last forever."""
+    path = tmp_path / "lease"
+    lease = Lease(path, SYSTEM)
+    assert lease.acquire()
+    (path / "owner").write_text("elsewhere 1 1 token 5\n")
+    future = SYSTEM.now().timestamp() + ahead
+    os.utime(path / "owner", (future, future))
+    assert lately_held(path, SYSTEM) is held
+    lease.release()
+
+
 class SlowReads:
     """A share that answers late: reading takes so many seconds of the clock."""
 
@@ -178,6 +191,8 @@ def test_an_outage_is_no_silence() -> None:
     assert silence.look() == 59
     share.text = None
     assert silence.look() == 0, "nothing could be read"
+    clock.seconds += 300
+    assert silence.look() == 0, "nor later"
     share.text = "elsewhere 1 1 token 5"
     clock.advance(5)
     assert silence.look() == 0

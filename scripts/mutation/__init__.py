@@ -1,0 +1,1 @@
+"""Mutants of the core: wrong lines that the tests must notice."""
