@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +32,7 @@ from hpc_agent.envs.uv_installer import UvInstaller
 from hpc_agent.errors import EnvironmentBuildError, ProcessError
 from hpc_agent.git_credentials import GitCredential
 from hpc_agent.lease import only_one
+from hpc_agent.user_name import user_name
 
 Progress = Callable[[str], None]
 
@@ -245,7 +245,7 @@ class Builder:
                     files=content.files,
                     unpacked=content.bytes,
                     built_at=self._clock.now(),
-                    built_by=f"{getpass.getuser()}@{socket.gethostname()}",
+                    built_by=f"{user_name()}@{socket.gethostname()}",
                     seconds=round(self._clock.monotonic() - started, 3),
                     image=self._foreign.identity if self._foreign else "",
                 )
