@@ -17,14 +17,20 @@ from slurm_cluster.releases import VERSION_VARIABLE, slurm_release
 
 SLURM_CLUSTER = Path(__file__).parent.parent / "scripts" / "slurm-cluster"
 NOT_INSTALLED = 4
+FOREIGN = ("SLURM_", "SBATCH_", "SQUEUE_", "SACCT_", "CLEARML_", "TRAINS_")
+"""Variables of the shell that runs the tests, which the programs under test would obey."""
 
 pytest_plugins = ["capability_plugin"]
 
 
 def pytest_configure() -> None:
     """All programs under test find the Slurm that the tests shall meet; the machine's own where none is named."""
-    # A shell that starts us in the background has it ignored, and so would every program that a test starts.
+    # What is ignored at the start (by nohup, by a shell in the background), every program of a test would ignore too.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
+    for name in [name for name in os.environ if name.startswith(FOREIGN)]:
+        del os.environ[name]
     if version := os.environ.get(VERSION_VARIABLE):
         os.environ["PATH"] = os.pathsep.join((str(slurm_release(version).bin), os.environ["PATH"]))
 
