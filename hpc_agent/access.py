@@ -128,15 +128,6 @@ def _is_own_group(gid: int) -> bool:
     return me.pw_gid == gid and group.gr_name == me.pw_name and set(group.gr_mem) <= {me.pw_name}
 
 
-def own_name() -> str:
-    """Of the user that we run as; the number where no name is known: in a container, or while a directory service is
-    away."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return str(os.getuid())
-
-
 def _name(uid: int) -> str:
     try:
         return f"the user {pwd.getpwuid(uid).pw_name}"

@@ -75,7 +75,8 @@ own_venv() {
 }
 
 test_packages=(git slurm-wlm slurmctld slurmd munge slurmdbd mariadb-server podman runc charliecloud-runtime debootstrap
-    zstd git-lfs squashfs-tools squashfuse iproute2 fuse3 locales)
+    zstd git-lfs squashfs-tools squashfuse iproute2 fuse3 locales gcc libc6-dev perl zsh fish
+    chromium)
 
 missing_packages() {
     local package

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
@@ -52,6 +53,8 @@ class VersionResult:
     """Why it could not be had."""
     seconds: float = 0
     exit_code: int = 0
+    output: str = ""
+    """What pytest printed."""
 
     @property
     def total(self) -> Counter[str]:
@@ -65,10 +68,8 @@ class VersionResult:
 
 def main() -> int:
     options = _arguments()
-    results = []
-    for version in options.versions or (PYTHONS if options.python else SUITES):
-        results.append(_on_python(version, options) if options.python else _on_slurm(version, options))
-        print(_summary(results[-1]), flush=True)
+    versions = options.versions or (PYTHONS if options.python else tuple(SUITES))
+    results = list(_all_results(versions, options))
     print()
     print("\n".join(_table(results)))
     if options.json:
@@ -81,6 +82,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("versions", nargs="*", help=f"of Slurm ({', '.join(SUITES)}), or with --python of Python")
     parser.add_argument("--python", action="store_true", help=f"on other Pythons, without Slurm ({', '.join(PYTHONS)})")
     parser.add_argument("--core", action="store_true", help="only the scheduler contract, the main path, the endings")
+    parser.add_argument("--at-once", type=int, default=1, metavar="N", help="so many versions side by side (1)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there as JSON")
     parser.add_argument("--tests", action="append", default=[], metavar="PATH", help="only these tests")
     options = parser.parse_args()
@@ -89,6 +91,18 @@ def _arguments() -> argparse.Namespace:
         if version not in known:
             parser.error(f"{version} is not one of {', '.join(known)}")
     return options
+
+
+def _all_results(versions: Sequence[str], options: argparse.Namespace) -> Iterator[VersionResult]:
+    """In the order of the versions; each is printed when it is there."""
+
+    def one(version: str) -> VersionResult:
+        return _on_python(version, options) if options.python else _on_slurm(version, options)
+
+    with ThreadPoolExecutor(options.at_once) as pool:
+        for result in pool.map(one, versions):
+            print(f"{result.output}{_summary(result)}", flush=True)
+            yield result
 
 
 def _on_slurm(version: str, options: argparse.Namespace) -> VersionResult:
@@ -121,7 +135,17 @@ def _pytest(result: VersionResult, python: str, arguments: Sequence[str], enviro
             *(f"--junit-xml={report}", "-o", "junit_family=xunit1", "-o", f"cache_dir=.pytest_cache/{result.version}"),
         ]
         began = time.monotonic()
-        done = subprocess.run([*argv, *arguments], cwd=ROOT, env={**os.environ, **environ}, check=False)
+        done = subprocess.run(
+            [*argv, *arguments],
+            cwd=ROOT,
+            env={**os.environ, **environ},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+        )
+        result.output = done.stdout
         result.seconds = time.monotonic() - began
         result.exit_code = done.returncode
         if report.exists():

@@ -17,6 +17,8 @@ from slurm_cluster.releases import VERSION_VARIABLE, slurm_release
 
 SLURM_CLUSTER = Path(__file__).parent.parent / "scripts" / "slurm-cluster"
 NOT_INSTALLED = 4
+FOREIGN = ("SLURM_", "SBATCH_", "SQUEUE_", "SACCT_", "CLEARML_", "TRAINS_")
+"""Variables of the shell that runs the tests, which the programs under test would obey."""
 
 pytest_plugins = ["capability_plugin"]
 
@@ -29,13 +31,13 @@ def pytest_configure() -> None:
 
 
 def _forget_what_was_inherited() -> None:
-    """Whoever starts the tests may ignore or block signals (a shell in the background: SIGINT; nohup: SIGHUP), and have
-    a umask of their own: all programs that a test starts would inherit it."""
+    """What a shell in the background (SIGINT) or nohup (SIGHUP) ignores, every program of a test would ignore too."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    os.umask(0o022)
+    for name in [name for name in os.environ if name.startswith(FOREIGN)]:
+        del os.environ[name]
 
 
 @pytest.hookimpl(wrapper=True)

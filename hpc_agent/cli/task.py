@@ -162,14 +162,11 @@ def _client(budget: Budget | None = None) -> Client:
 
 
 def _comment(now: datetime) -> str:
-    import getpass
     import socket
 
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = "?"  # a container may run under a number that has no name
-    return f"Created with hpc-task at {now:%Y-%m-%d %H:%M:%S} UTC by {user}@{socket.gethostname()}"
+    from hpc_agent.user_name import user_name
+
+    return f"Created with hpc-task at {now:%Y-%m-%d %H:%M:%S} UTC by {user_name()}@{socket.gethostname()}"
 
 
 def _warn(warnings: Sequence[str]) -> None:

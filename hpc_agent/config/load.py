@@ -58,8 +58,9 @@ def load(
 
     Raises:
         ConfigError: a named file is missing, a file cannot be parsed, a value has the wrong type, or a key under
-            ``hpc`` is unknown. The message names file, key and what was expected.
+            ``hpc`` is unknown. The message names file, key and what was expected. Or there is no home folder.
     """
+    _check_home()
     files = _files(config_file, environ)
     # A list is one value: that of the variables would take the place of all that a file has.
     layers = _azure_layers(environ)
@@ -73,6 +74,17 @@ def load(
         merge(tree, layer.tree)
         origins.update(dict.fromkeys(flatten(layer.tree), layer.name))
     return Configuration(_settings(tree, origins), tree, origins, tuple(files))
+
+
+def _check_home() -> None:
+    """Many a default lies there."""
+    try:
+        Path.home()
+    except RuntimeError:
+        raise ConfigError(
+            f"HOME is not set, and the password file has no line for user {os.getuid()}: where is the home folder? "
+            "Set HOME"
+        ) from None
 
 
 def _files(config_file: Path | None, environ: Mapping[str, str]) -> list[Path]:

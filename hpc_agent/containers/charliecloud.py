@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc_agent.access import own_name
 from hpc_agent.containers.base import Argv, Box
+from hpc_agent.user_name import user_name
 
 _PATH = "--set-env=PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Unless the image says better: without any, a shell makes up its own, with the current folder in it."""
@@ -23,7 +23,7 @@ class Charliecloud:
     def wrap(self, box: Box) -> Argv:
         # Variables of the node mean nothing in there; those that the image wants stand in its /ch/environment.
         # The machine's /tmp is shared under that name, not the job's TMPDIR under it. It wants to know its user.
-        argv = ["env", "--unset=TMPDIR", f"USER={own_name()}", self.program, "--unset-env=*", _PATH]
+        argv = ["env", "--unset=TMPDIR", f"USER={user_name()}", self.program, "--unset-env=*", _PATH]
         argv += ["--set-env"] if (Path(box.image) / "ch" / "environment").is_file() else []
         # It has no read-only mounts: what must not be changed is read-only by its files' modes.
         argv += [f"--bind={mount.source}:{mount.target}" for mount in box.mounts]

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpc_agent import files
-from hpc_agent.access import own_name
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey
@@ -33,6 +32,7 @@ from hpc_agent.envs.uv_installer import UvInstaller
 from hpc_agent.errors import EnvironmentBuildError, ProcessError
 from hpc_agent.git_credentials import GitCredential
 from hpc_agent.lease import only_one
+from hpc_agent.user_name import user_name
 
 Progress = Callable[[str], None]
 
@@ -245,7 +245,7 @@ class Builder:
                     files=content.files,
                     unpacked=content.bytes,
                     built_at=self._clock.now(),
-                    built_by=f"{own_name()}@{socket.gethostname()}",
+                    built_by=f"{user_name()}@{socket.gethostname()}",
                     seconds=round(self._clock.monotonic() - started, 3),
                     image=self._foreign.identity if self._foreign else "",
                 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import getpass
 import ipaddress
 import os
 import signal
@@ -36,6 +35,7 @@ from hpc_agent.server.store.connection import Store
 from hpc_agent.server.tls import CertificateFiles
 from hpc_agent.server.uploads import Uploads
 from hpc_agent.server.watchdog import Watchdog
+from hpc_agent.user_name import user_name
 
 _ANY_ADDRESS = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - recognised, not bound to
 
@@ -84,7 +84,7 @@ def serve(options: Options, clock: Clock, announce: Callable[[Listening], None])
             raise ConfigError(f"the conf file {conf} cannot be written: {error.strerror}") from error
         store = Store(folder / "server.db")
         try:
-            identity = Identity(owner.user, _user_name())
+            identity = Identity(owner.user, user_name())
             with store.write() as db:
                 moment = Moment(db, clock.now())
                 remember(moment, identity)
@@ -100,14 +100,6 @@ def serve(options: Options, clock: Clock, announce: Callable[[Listening], None])
                 server.run()
         finally:
             store.close()
-
-
-def _user_name() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        # A uid without an entry in the password file, as in some containers.
-        return str(os.getuid())
 
 
 def _configuration(app: object) -> uvicorn.Config:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import glob
 import os
 import re
@@ -15,6 +14,7 @@ from hpc_agent.errors import ProcessError, SchedulerUnavailableError
 from hpc_agent.schedulers.environment import for_queries
 from hpc_agent.telemetry.spool import Spool
 from hpc_agent.tracking.records import Folder, Stream
+from hpc_agent.user_name import user_name
 
 _FIELD = re.compile(r"^\s+(StdOut|StdErr)=(/.*)$", re.MULTILINE)
 _TIMEOUT_S = 60.0
@@ -84,7 +84,7 @@ def facts_of(text: str, job: str) -> Facts:
         return match[1] if match else ""
 
     array, _, index = job.partition("_")
-    user = field("UserId").partition("(")[0] or _own_name()
+    user = field("UserId").partition("(")[0] or user_name()
     name = re.search(r"^JobId=.* JobName=(.*)$", text, re.MULTILINE)
     return Facts(
         job=field("JobId", r"\d+") or array,
@@ -95,13 +95,6 @@ def facts_of(text: str, job: str) -> Facts:
         node=field("BatchHost"),
         started=float(field("StartTime", r"\d+") or 0),
     )
-
-
-def _own_name() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return ""
 
 
 def _stream(shown: str, names: Sequence[str], facts: Facts) -> Stream:

@@ -5,7 +5,6 @@ Nothing here may keep a job from Slurm: what goes wrong with the task costs the 
 
 from __future__ import annotations
 
-import getpass
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from hpc_agent.tracking.records import Folder, Folders, Job, Plan, Unclear
 from hpc_agent.tracking.sbatch_output import SbatchOutput
 from hpc_agent.tracking.unclear import show_doubt, show_job
 from hpc_agent.tracking.wanted import Wanted
+from hpc_agent.user_name import user_name
 from hpc_agent.wire.draft import draft_to_wire
 
 log = Events("sbatch")
@@ -110,12 +110,8 @@ class Submission:
         return given if given is not None else self._environ.get(f"HPC_AGENT_SBATCH_{name.upper()}", "")
 
     def _when(self, submitted: Submitted) -> str:
-        try:
-            user = getpass.getuser()
-        except (KeyError, OSError):
-            user = "?"  # a container may run under a number that has no name
         now = f"{self._clock.now():%Y-%m-%d %H:%M:%S} UTC"
-        return f"Submitted at {now} by {user}@{socket.gethostname()} in {submitted.workdir}"
+        return f"Submitted at {now} by {user_name()}@{socket.gethostname()} in {submitted.workdir}"
 
     def _put_on_queue(self, task: TaskId) -> str:
         """The queue's id; empty where this account may not have one: the task then waits as a draft."""

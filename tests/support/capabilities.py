@@ -15,6 +15,7 @@ CAPABILITIES = {
     "peers": "the real clearml and clearml-agent, in an environment of their own",
     "podman": "a podman that runs containers",
     "charliecloud": "a ch-run that runs containers",
+    "browser": "chromium",
     "fuse": "/dev/fuse, and mfusepy for file systems of the tests' own",
     "squashfs": "mksquashfs, squashfuse and /dev/fuse",
     "namespaces": "user, mount and network namespaces (unshare)",

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[2] / "hpc_agent"
 LAYERS = [
     {"errors", "domain"},
     {"clock", "retry", "process", "files", "redact", "secret_values", "logs", "config", "lease", "git_credentials"}
-    | {"descendants", "utf8_mode", "heartbeat", "access"},
+    | {"descendants", "utf8_mode", "heartbeat", "access", "user_name"},
     {"wire", "api", "schedulers", "submission", "containers", "envs", "sources", "telemetry", "runs"},
     {"containment"},
     {"staging"},

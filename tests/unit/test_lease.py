@@ -214,12 +214,14 @@ def test_a_holder_goes_on_beating_after_a_beat_that_could_not_be_read(tmp_path: 
     assert lease.acquire()
     owner = tmp_path / "work" / "owner"
     aside = tmp_path / "aside"
-    owner.rename(aside)
-    owner.symlink_to(owner)  # each open fails with ELOOP, as one fails with EIO or ESTALE on a share
+    aside.hardlink_to(owner)
+    loop = tmp_path / "loop"
+    loop.symlink_to(owner)
+    loop.replace(owner)  # each open fails with ELOOP, as one fails with EIO or ESTALE on a share; it is never absent
     SYSTEM.sleep(0.1)
     assert lease.is_held()
     assert not Lease(tmp_path / "work", SYSTEM).acquire()
-    aside.rename(owner)  # over the link: a beat that found no file would take the lease for lost
+    aside.replace(owner)
     before = owner.read_text(encoding="utf-8")
     wait_until("a beat", lambda: owner.read_text(encoding="utf-8"), lambda seen: seen != before)
     lease.release()

@@ -15,7 +15,6 @@ import pytest
 from capabilities import missing
 from waiting import empty, wait_until
 
-from hpc_agent.access import own_name
 from hpc_agent.clock import SYSTEM
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey
@@ -23,6 +22,7 @@ from hpc_agent.envs import archive, inventory, workplaces
 from hpc_agent.envs.node import remove_tree
 from hpc_agent.envs.store import EnvStore
 from hpc_agent.errors import EnvironmentBuildError
+from hpc_agent.user_name import user_name
 
 VERSIONS = "import alpha, beta; print(alpha.VERSION, beta.VERSION)"
 STAGE = "store.stage(request('beta'), say)"
@@ -327,8 +327,8 @@ def as_nobody(code, uid: int = 65534) -> str:
 @pytest.mark.root
 def test_a_user_whose_name_is_not_known_goes_by_the_number():
     """In a container, or while a directory service is away."""
-    assert as_nobody(own_name, 61_001) == "61001"
-    assert as_nobody(own_name) == "nobody"
+    assert as_nobody(user_name, 61_001) == "61001"
+    assert as_nobody(user_name) == "nobody"
 
 
 @pytest.mark.root

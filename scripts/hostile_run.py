@@ -1,0 +1,238 @@
+"""Runs the quick tests (``scripts/test --quick``) in hostile environments: what the tests find must not depend on them.
+
+    scripts/test-hostile                    # all of them
+    scripts/test-hostile ascii terminal     # some
+    scripts/test-hostile ascii -- tests/unit/test_config.py    # what comes after -- goes to pytest
+
+ascii      LC_ALL=C, a time zone 14 hours ahead, umask 077, no HOME, hardly any variable
+latin-1    LC_ALL=de_DE.ISO-8859-1, umask 000, SIGINT, SIGTERM, SIGHUP, SIGQUIT and SIGPIPE ignored
+inherited  inside a Slurm job, with variables of ClearML, XDG, Python, git, pip, uv and proxies; no terminal
+terminal   a terminal of 20 columns, colours forced; as root, a Unix user that has no name
+
+Exit code 0 only if all pass; 2 for an environment that does not exist.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import pty
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+QUICK = [sys.executable, str(ROOT / "scripts" / "test_run.py"), "--quick"]
+NOBODY_KNOWN = 54321
+"""A user id without a line in /etc/passwd."""
+ENOUGH = ("PATH", "LD_LIBRARY_PATH")
+
+
+class NotPossibleError(Exception):
+    """An environment cannot be made here, and why."""
+
+
+@dataclass(frozen=True)
+class Hostile:
+    """How the tests are started."""
+
+    environ: Mapping[str, str]
+    """The whole environment."""
+    umask: int = 0o022
+    ignored: tuple[signal.Signals, ...] = ()
+    terminal: bool = False
+    prefix: tuple[str, ...] = ()
+    """A program that starts the tests, with its arguments."""
+    arguments: tuple[str, ...] = ()
+    """Of pytest."""
+
+
+def ascii_only(folder: Path) -> Hostile:
+    kept = {name: os.environ[name] for name in ENOUGH if name in os.environ}
+    environ = {**kept, "LC_ALL": "C", "TZ": "Pacific/Kiritimati", "TMPDIR": str(folder), "NO_COLOR": "1"}
+    return Hostile(environ, umask=0o077)
+
+
+def latin_1(folder: Path) -> Hostile:
+    argv = ["localedef", "-i", "de_DE", "-f", "ISO-8859-1", str(folder / "de_DE.ISO-8859-1")]
+    answer = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if answer.returncode > 1:
+        raise NotPossibleError(f"{' '.join(argv)} failed (Debian: apt-get install locales): {answer.stderr.strip()}")
+    environ = {**os.environ, "LOCPATH": str(folder), "LC_ALL": "de_DE.ISO-8859-1", "TMPDIR": str(folder)}
+    ignored = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE)
+    return Hostile(environ, umask=0, ignored=ignored)
+
+
+INHERITED = {
+    "SLURM_JOB_ID": "4711",
+    "SLURM_JOBID": "4711",
+    "SLURM_CONF": "/nonexistent/slurm.conf",
+    "SLURM_NTASKS": "3",
+    "SLURM_RESTART_COUNT": "2",
+    "SLURM_CPUS_PER_TASK": "7",
+    "SLURM_ARRAY_TASK_ID": "9",
+    "SLURM_TIME_FORMAT": "%s",
+    "SBATCH_PARTITION": "nowhere",
+    "SBATCH_EXPORT": "NONE",
+    "SQUEUE_FORMAT": "%i",
+    "SACCT_FORMAT": "jobid",
+    "CLEARML_API_HOST": "http://127.0.0.1:9",
+    "CLEARML_API_ACCESS_KEY": "AKEY",
+    "CLEARML_API_SECRET_KEY": "SKEY",
+    "CLEARML_CONFIG_FILE": "/nonexistent/clearml.conf",
+    "CLEARML_TASK_ID": "f" * 32,
+    "CLEARML_WORKER_ID": "w:0",
+    "CLEARML_AGENT__hpc__root": "/nonexistent",
+    "CLEARML_WORKER_NAME": "worker",
+    "CLEARML_LOG_LEVEL": "DEBUG",
+    "TRAINS_API_HOST": "http://127.0.0.1:9",
+    "TRAINS_CONFIG_FILE": "/nonexistent/trains.conf",
+    "TRAINS_PROC_MASTER_ID": "1:2",
+    "CLEARML_PROC_MASTER_ID": "1:2",
+    **dict.fromkeys(("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR"), "/nonexistent"),
+    "PYTHONPATH": "/nonexistent",
+    "PYTHONIOENCODING": "latin-1",
+    "PYTHONUTF8": "0",
+    "PYTHONUNBUFFERED": "1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONHASHSEED": "1",
+    "PYTHONSTARTUP": "/nonexistent.py",
+    "PYTHONNOUSERSITE": "",
+    "PYTHONSAFEPATH": "",
+    "PYTHONCOERCECLOCALE": "0",
+    "PYTHONFAULTHANDLER": "1",
+    "GIT_AUTHOR_DATE": "2001-01-01T00:00:00",
+    "GIT_CONFIG_GLOBAL": "/nonexistent",
+    "GIT_TERMINAL_PROMPT": "1",
+    "PIP_INDEX_URL": "http://127.0.0.1:9",
+    "UV_INDEX_URL": "http://127.0.0.1:9",
+    "UV_OFFLINE": "1",
+    "VIRTUAL_ENV": "/nonexistent",
+    "CONDA_PREFIX": "/nonexistent",
+    "CONDA_DEFAULT_ENV": "base",
+    **dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), "http://127.0.0.1:9"),
+    "CUDA_VISIBLE_DEVICES": "3",
+    "NVIDIA_VISIBLE_DEVICES": "void",
+    "POSIXLY_CORRECT": "1",
+    "EDITOR": "false",
+    "USER": "nobody else",
+    "LOGNAME": "nobody else",
+    "TZ": "America/St_Johns",
+}
+"""What a shell inside a job, or a site's profile, may have exported."""
+
+
+def inherited(folder: Path) -> Hostile:
+    return Hostile({**os.environ, **INHERITED, "TMPDIR": str(folder)})
+
+
+def terminal(folder: Path) -> Hostile:
+    home = folder / "home of nobody"
+    home.mkdir()
+    environ = {
+        **{name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "USER", "LOGNAME")},
+        "COLUMNS": "20",
+        "LINES": "4",
+        "FORCE_COLOR": "1",
+        "TERM": "xterm-256color",
+        "HOME": str(home),
+        "TMPDIR": str(folder),
+        "HYPOTHESIS_STORAGE_DIRECTORY": str(home / "hypothesis"),
+    }
+    prefix: tuple[str, ...] = ()
+    if os.geteuid() == 0:
+        # The checkout and the interpreter may lie in root's home: it may read everything, and write what is its own.
+        may = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
+        prefix = ("setpriv", f"--reuid={NOBODY_KNOWN}", f"--regid={NOBODY_KNOWN}", "--clear-groups", *may)
+        for path in (folder, home):
+            os.chown(path, NOBODY_KNOWN, NOBODY_KNOWN)
+    return Hostile(environ, terminal=True, prefix=prefix, arguments=("-p", "no:cacheprovider"))
+
+
+ENVIRONMENTS: Mapping[str, Callable[[Path], Hostile]] = {
+    "ascii": ascii_only,
+    "latin-1": latin_1,
+    "inherited": inherited,
+    "terminal": terminal,
+}
+
+
+def main(argv: Sequence[str]) -> int:
+    names, rest = _arguments(argv)
+    failed = []
+    for name in names:
+        print(f"=== {name}", flush=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"hostile-{name}-"))
+        try:
+            hostile = ENVIRONMENTS[name](folder)
+            exit_code = run(hostile, [*hostile.prefix, *QUICK, *hostile.arguments, *rest])
+        except NotPossibleError as error:
+            print(error)
+            exit_code = 1
+        if exit_code:
+            failed.append(name)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+    print(f"failed in: {', '.join(failed)}" if failed else f"passed in: {', '.join(names)}")
+    return 1 if failed else 0
+
+
+def _arguments(argv: Sequence[str]) -> tuple[Sequence[str], Sequence[str]]:
+    parser = argparse.ArgumentParser(
+        prog="test-hostile", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="ENVIRONMENT", help="only these (all)")
+    end = list(argv).index("--") if "--" in argv else len(argv)
+    names = parser.parse_args(argv[:end]).names
+    for name in names:
+        if name not in ENVIRONMENTS:
+            parser.error(f"{name} is not one of {', '.join(ENVIRONMENTS)}")
+    return names or list(ENVIRONMENTS), argv[end + 1 :]
+
+
+def run(hostile: Hostile, argv: Sequence[str]) -> int:
+    """Run a program so; returns its exit code. What it prints is printed."""
+
+    def prepare() -> None:
+        os.umask(hostile.umask)
+        for number in hostile.ignored:
+            signal.signal(number, signal.SIG_IGN)
+
+    # With restore_signals, Python would give the child SIGPIPE back.
+    start = functools.partial(
+        subprocess.Popen,
+        argv,
+        cwd=ROOT,
+        env=hostile.environ,
+        preexec_fn=prepare,
+        restore_signals=False,
+        start_new_session=True,
+    )
+    return _in_terminal(start) if hostile.terminal else start(stdin=subprocess.DEVNULL).wait()
+
+
+def _in_terminal(start: Callable[..., subprocess.Popen[bytes]]) -> int:
+    ours, theirs = pty.openpty()
+    child = start(stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    while True:
+        try:
+            data = os.read(ours, 65536)
+        except OSError:  # the last one that had it open has ended
+            break
+        if not data:
+            break
+        sys.stdout.buffer.write(data)
+        sys.stdout.flush()
+    os.close(ours)
+    return child.wait()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
