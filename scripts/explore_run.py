@@ -72,8 +72,8 @@ def explore(given: argparse.Namespace) -> int:
 def _round(tests: list[str], seed: int, times: int) -> int:
     """The exit code of pytest."""
     argv = [sys.executable, "-m", "pytest", "-q", "-x", "--show-capture=no", "-p", "no:cacheprovider"]
-    environ = {**os.environ, "EXPLORE": str(times)}
-    return subprocess.run([*argv, f"--hypothesis-seed={seed}", *tests], env=environ, cwd=ROOT, check=False).returncode
+    environ = {**os.environ, "EXPLORE": str(times), "EXPLORE_SEED": str(seed)}
+    return subprocess.run([*argv, *tests], env=environ, cwd=ROOT, check=False).returncode
 
 
 def main() -> int:

@@ -10,7 +10,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from exploring import assert_enough, examples
+from exploring import assert_enough, limits, seeded
 from hypothesis import HealthCheck
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -346,7 +346,7 @@ def _memory() -> str | None:
 def test_no_task_is_lost() -> None:
     asserted: Counter[str] = Counter()
     run_state_machine_as_test(
-        lambda: NoTaskIsLost(asserted),
-        settings=examples(300, stateful_step_count=40, suppress_health_check=list(HealthCheck)),
+        seeded(lambda: NoTaskIsLost(asserted)),
+        settings=limits(300, stateful_step_count=40, suppress_health_check=list(HealthCheck)),
     )
     assert_enough(asserted, *HAPPENS)
