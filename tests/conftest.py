@@ -25,14 +25,21 @@ def pytest_configure() -> None:
         os.environ["PATH"] = os.pathsep.join((str(slurm_release(version).bin), os.environ["PATH"]))
 
 
+_FOREIGN = ("SLURM_", "SBATCH_", "SALLOC_", "SRUN_", "SQUEUE_", "SACCT_", "SINFO_", "CLEARML_", "TRAINS_")
+
+
 def _forget_what_was_inherited() -> None:
     """Whoever starts the tests may ignore or block signals (a shell in the background: SIGINT; nohup: SIGHUP), and have
-    a umask of their own: all programs that a test starts would inherit it."""
+    a umask of their own, be a job of Slurm, or have settings of another ClearML: all programs that a test starts would
+    inherit it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     os.umask(0o022)
+    for name in list(os.environ):
+        if name.startswith(_FOREIGN):
+            del os.environ[name]
 
 
 @dataclass(frozen=True)
