@@ -88,7 +88,7 @@ class Site:
         """Create and enqueue a task with the real clearml-task."""
         argv = [str(self.peers / "clearml-task"), "--project", "e2e", "--queue", self.queue, *arguments]
         done = subprocess.run(
-            argv, env=self.env, cwd=cwd or self.folder, text=True, capture_output=True, timeout=120, check=False
+            argv, env=self.env, cwd=cwd or self.folder, text=True, capture_output=True, timeout=HANG_S, check=False
         )
         match = re.search(r"Task id=(\w+) sent for execution", done.stdout)
         assert match, done.stdout + done.stderr

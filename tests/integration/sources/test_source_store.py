@@ -164,14 +164,21 @@ def test_password_in_the_tasks_own_address_works_and_is_dropped(world, http_remo
     assert staged.repository == f"{http_remote.url}/model"
 
 
-def test_wrong_password_is_one_sentence_without_it(world, http_remote):
+@pytest.mark.parametrize(
+    ("host", "git_says", "advice"),
+    [
+        ("127.0.0.1", "Authentication failed", "are there credentials for it (git_user and git_pass"),
+        ("", "could not read Username", "git_user and git_pass were not sent there"),
+    ],
+)
+def test_wrong_password_is_one_sentence_without_it(world, http_remote, host, git_says, advice):
     world.repository("model", {"train.py": "1"})
-    git = GitSettings(user="researcher", password=Secret("wr0ng"))
+    git = GitSettings(user="researcher", password=Secret("wr0ng"), host=host)
     with pytest.raises(SourceError) as error:
         world.store(git).stage(Script(f"{http_remote.url}/model", branch="main"), world.say)
     words = str(error.value)
-    assert "Authentication failed" in words
-    assert "git_user and git_pass" in words
+    assert git_says in words
+    assert advice in words
     assert "wr0ng" not in words
 
 
