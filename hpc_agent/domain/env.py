@@ -18,7 +18,8 @@ class RequirementFiles:
     ``listed``: whether the commit itself has one; one that only uncommitted changes create is clearml-task's, and names
     clearml alone. ``projects``: folders that have a ``pyproject.toml``, ``setup.py`` or ``setup.cfg``, the nearest to
     the working folder first. ``texts``: all these and the files that they include, by path relative to the root.
-    ``working_dir`` likewise. ``unread``: files about packages that nothing here reads.
+    ``working_dir`` likewise. ``unread``: files about packages that nothing here reads. ``locks``: lock files in the
+    folders of ``projects``.
     """
 
     roots: tuple[str, ...] = ()
@@ -27,3 +28,4 @@ class RequirementFiles:
     projects: tuple[str, ...] = ()
     listed: bool = False
     unread: tuple[str, ...] = ()
+    locks: tuple[str, ...] = ()

@@ -40,6 +40,7 @@ class _Lines:
 
     lines: list[str] = field(default_factory=list)
     sources: dict[str, list[dict[str, str]]] = field(default_factory=dict)
+    prereleases: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -90,6 +91,8 @@ def _add(dependency: Dependency, locked: _Locked, found: _Lines) -> None:
         source = {"url": dependency.source_url or ""}
     else:
         text += _specifier(dependency, locked, found)
+        if dependency.allows_prereleases():
+            found.prereleases.append(dependency.name)
         if dependency.source_name:
             source = {"index": dependency.source_name}
     found.lines.append(f"{text} ; {marker}" if marker else text)
@@ -106,14 +109,14 @@ def _specifier(dependency: Dependency, locked: _Locked, found: _Lines) -> str:
         return ""
     newest = _in_pips_words(dependency.with_constraint(_ranges(dependency.constraint)[-1]))
     found.notes.append(
-        f"of the versions {dependency.pretty_constraint} of {dependency.name} those {newest.strip()} are asked for: "
+        f"of the versions {dependency.pretty_constraint} of {dependency.name} those {newest} are asked for: "
         "requirements of pip have no 'or'"
     )
     return newest
 
 
 def _in_pips_words(dependency: Dependency) -> str:
-    return dependency.base_pep_508_name.removeprefix(dependency.complete_name)
+    return dependency.base_pep_508_name.removeprefix(dependency.complete_name).strip(" ()")
 
 
 def _ranges(constraint: VersionConstraint) -> Sequence[VersionConstraint]:
@@ -199,6 +202,9 @@ def _toml(found: _Lines, indexes: list[dict[str, Any]]) -> str:
 def _toml_lines(found: _Lines, indexes: list[dict[str, Any]]) -> Iterator[str]:
     yield from ("[project]", 'name = "task-of-poetry"', 'version = "0"')
     yield f"dependencies = [{', '.join(map(_quoted, found.lines))}]"
+    if found.prereleases:
+        yield "[tool.uv.prerelease-package]"
+        yield from (f'{_quoted(name)} = "allow"' for name in dict.fromkeys(found.prereleases))
     yield "[tool.uv.sources]"
     for name, sources in found.sources.items():
         entries = ", ".join(_inline(source) for source in sources)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import configparser
 import posixpath
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,11 +17,14 @@ from typing import Any, Literal
 
 from hpc_agent.domain.env import RequirementFiles
 from hpc_agent.errors import EnvironmentBuildError
+from hpc_agent.redact import without_credentials
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+_ADDRESS = re.compile(r"https?://[^\s'\"]{1,2000}")
 
 Tool = Literal["uv", "poetry", "setuptools"]
 
@@ -38,6 +42,8 @@ class Project:
     """Whether it has dependencies of its own, not groups alone."""
     has_indexes: bool = False
     """Whether it names package indexes that are for all its packages."""
+    indexes: tuple[str, ...] = ()
+    """Addresses of those that its tool's words name, where another reads its dependencies."""
 
     @property
     def folder(self) -> str:
@@ -51,11 +57,13 @@ def find(files: RequirementFiles) -> tuple[Project | None, tuple[str, ...]]:
     Raises:
         EnvironmentBuildError: a file is no TOML, or has an address that is not allowed.
     """
+    unused: list[str] = []
     for folder in files.projects:
-        project, notes = _in_folder(folder, files.texts)
+        project, notes = _in_folder(folder, files)
         if project:
             return project, notes
-    return None, ()
+        unused += notes
+    return None, tuple(unused)
 
 
 def parsed(path: str, text: str) -> dict[str, Any]:
@@ -70,13 +78,14 @@ def parsed(path: str, text: str) -> dict[str, Any]:
     return content
 
 
-def _in_folder(folder: str, texts: Mapping[str, str]) -> tuple[Project | None, tuple[str, ...]]:
-    path = posixpath.join(folder, "pyproject.toml")
+def _in_folder(folder: str, files: RequirementFiles) -> tuple[Project | None, tuple[str, ...]]:
+    texts, path = files.texts, posixpath.join(folder, "pyproject.toml")
     content = parsed(path, texts[path]) if path in texts else {}
     tool = _table(content, "tool")
     buildable = "build-system" in content
-    if (poetry := _table(tool, "poetry")) and _of_poetry(poetry, content):
-        _refuse_variables(path, poetry, _table(content, "project"))
+    poetry = _table(tool, "poetry")
+    if _of_poetry(poetry, content) or _locked_by_poetry(folder, files):
+        _refuse_variables(path, poetry, _table(content, "project"), _table(content, "dependency-groups"))
         itself = buildable and poetry.get("package-mode", True) is not False
         return Project(path, "poetry", (), itself, has_indexes=_for_all(poetry.get("source"))), ()
     uv = _table(tool, "uv")
@@ -84,16 +93,21 @@ def _in_folder(folder: str, texts: Mapping[str, str]) -> tuple[Project | None, t
     if "project" in content or groups:
         _refuse_variables(path, _table(content, "project"), _table(content, "dependency-groups"), uv)
         installs = bool(uv.get("package", buildable)) and "project" in content
-        notes = ("tool.uv.dev-dependencies are not installed: name them in [dependency-groups] dev",)
+        indexes = _foreign_indexes(path, tool)
         return (
-            Project(path, "uv", groups, installs, "project" in content, _for_all(uv.get("index"))),
-            notes if uv.get("dev-dependencies") else (),
+            Project(
+                path, "uv", groups, installs, "project" in content, bool(indexes) or _for_all(uv.get("index")), indexes
+            ),
+            tuple(_unused(path, tool)),
         )
+    if _table(_table(tool, "flit"), "metadata"):
+        # As it was before [project]: its build backend knows what it means.
+        return Project(path, "setuptools", (), True), ()
     for name in ("setup.py", "setup.cfg"):
         other = posixpath.join(folder, name)
         if other in texts and (name == "setup.py" or _has_metadata(texts[other])):
-            return Project(other, "setuptools", (), True), ()
-    return None, ()
+            return Project(other, "setuptools", (), True), tuple(_unused(path, tool))
+    return None, tuple(_unused(path, tool))
 
 
 def _for_all(indexes: object) -> bool:
@@ -112,6 +126,65 @@ def _of_poetry(poetry: Mapping[str, Any], content: Mapping[str, Any]) -> bool:
     if "project" not in content:
         return bool(poetry)
     return any(name in poetry for name in ("dependencies", "group", "dev-dependencies", "source"))
+
+
+def _locked_by_poetry(folder: str, files: RequirementFiles) -> bool:
+    """Since poetry 2 a project may have nothing of poetry's own but its lock."""
+    poetrys, uvs = (posixpath.join(folder, name) for name in ("poetry.lock", "uv.lock"))
+    return poetrys in files.locks and uvs not in files.locks
+
+
+_UNUSED = (
+    ("uv", "dev-dependencies"),
+    ("pdm", "dev-dependencies"),
+    ("pdm", "resolution", "overrides"),
+    ("rye", "dev-dependencies"),
+    ("hatch", "envs"),
+    ("pixi", "dependencies"),
+    ("pixi", "pypi-dependencies"),
+    ("pixi", "feature"),
+)
+"""Tables of tools by which packages can be asked for, and that nothing here reads."""
+
+
+def _unused(path: str, tool: Mapping[str, Any]) -> Iterator[str]:
+    for names in _UNUSED:
+        value: Any = tool
+        for name in names:
+            value = value.get(name) if isinstance(value, dict) else None
+        if value and (names[0] != "hatch" or _asks_for_packages(value)):
+            yield (
+                f"tool.{'.'.join(names)} of {path} is not read: name packages in [project] dependencies, or in "
+                "[dependency-groups] dev"
+            )
+
+
+def _asks_for_packages(environments: object) -> bool:
+    tables = environments.values() if isinstance(environments, dict) else ()
+    wanted = ("dependencies", "extra-dependencies", "dependency-groups")
+    return any(isinstance(table, dict) and any(table.get(name) for name in wanted) for table in tables)
+
+
+def _foreign_indexes(path: str, tool: Mapping[str, Any]) -> tuple[str, ...]:
+    """The indexes that pdm or rye would ask.
+
+    Raises:
+        EnvironmentBuildError: an address is none.
+    """
+    found = []
+    for name, key in (("pdm", "source"), ("rye", "sources")):
+        table = _table(tool, name)
+        _refuse_variables(path, table)
+        sources = table.get(key)
+        for source in sources if isinstance(sources, list) else ():
+            url = str(source.get("url", "")) if isinstance(source, dict) else ""
+            if not _ADDRESS.fullmatch(url):
+                raise EnvironmentBuildError(
+                    f"{path} of the task's repository cannot be used: tool.{name}.{key} has no address of an index: "
+                    f"{without_credentials(url[:200])!r}"
+                )
+            found.append(url)
+    return tuple(found)
 
 
 def _default_groups(content: Mapping[str, Any], uv: Mapping[str, Any]) -> tuple[str, ...]:

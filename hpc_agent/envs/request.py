@@ -134,7 +134,7 @@ def _unread(script: Script, files: RequirementFiles, project: Project | None, li
         + (f"the packages are those of {used}" if used else "give the task a list of packages, or a requirements.txt")
         for path in files.unread
         # Many repositories have lists for development beside the one that counts.
-        if not used or not posixpath.basename(path).startswith("requirements")
+        if not used or not any(part.startswith("requirements") for part in path.split("/"))
     ]
     if files.listed and project is None and not lines.local:
         with contextlib.suppress(EnvironmentBuildError):

@@ -66,7 +66,7 @@ class UvInstaller:
             EnvironmentBuildError: it cannot be read or resolved.
         """
         given = project_input.read(project, place.cwd, place.work, base, lambda words: self._uv(words, place))
-        asked = [*self._options(place), *lines]
+        asked = [*(f"{_EXTRA_INDEX}{url}" for url in project.indexes), *self._options(place), *lines]
         limits = [*constraints, *given.locked.constraints]
         sources = ["--project", str(given.folder), *given.arguments]
         sources += [place.write("requirements.in", asked)] if asked else []

@@ -19,9 +19,11 @@ from hpc_agent.sources.staged import StagedSource
 from hpc_agent.sources.submodules import is_inside
 
 _PROJECT = ("pyproject.toml", "setup.py", "setup.cfg")
+_LOCKS = ("poetry.lock", "uv.lock")
+_LISTS = (".txt", ".in")
 _UNREAD = re.compile(
     r"(?:conda-?)?env(?:ironment)?[\w.-]*\.ya?ml|conda[\w.-]*\.ya?ml|Pipfile(?:\.lock)?|pixi\.(?:toml|lock)|pdm\.lock"
-    r"|pylock[\w.-]*\.toml|requirements[\w.-]+\.(?:txt|in)|requirements\.(?:in|ya?ml)"
+    r"|pylock[\w.-]*\.toml|requirements(?:-dev)?\.lock|requirements[\w.-]+\.(?:txt|in)|requirements\.(?:in|ya?ml)"
 )
 """Names of files that other tools read. What such a file asks for will be missing, which is said."""
 
@@ -68,6 +70,7 @@ class _Reader:
             tuple(projects),
             listed,
             tuple(self._unread(folders)),
+            tuple(self._locks(projects)),
         )
 
     def _read_all(self, pending: list[str]) -> None:
@@ -89,10 +92,20 @@ class _Reader:
 
     def _unread(self, folders: list[str]) -> Iterator[str]:
         for folder in folders:
-            for name in self._mirror.names_in(self._staged.commit, folder):
+            for name in self._names(folder):
                 path = posixpath.join(folder, name)
                 if _UNREAD.fullmatch(name[:200]) and path not in self._texts:
                     yield path
+                elif name == "requirements":
+                    lists = (posixpath.join(path, item) for item in self._names(path) if item.endswith(_LISTS))
+                    yield from (item for item in lists if item not in self._texts)
+
+    def _locks(self, projects: list[str]) -> Iterator[str]:
+        for folder in projects:
+            yield from (posixpath.join(folder, name) for name in self._names(folder) if name in _LOCKS)
+
+    def _names(self, folder: str) -> tuple[str, ...]:
+        return self._mirror.names_in(self._staged.commit, folder)
 
     def _committed(self, path: str) -> bytes | None:
         return self._mirror.read(self._staged.commit, path)

@@ -32,6 +32,7 @@ def request(found: RequirementFiles, *, kind: str = "uv", source: str = "", **fi
         ({"pyproject.toml": POETRY}, "pyproject.toml", "poetry"),
         ({"pyproject.toml": UV + "[tool.poetry.dependencies]\nsix = '*'\n"}, "pyproject.toml", "poetry"),
         ({"pyproject.toml": UV + "[tool.poetry]\npackages = []\n"}, "pyproject.toml", "uv"),
+        ({"pyproject.toml": BUILT + "[tool.flit.metadata]\nrequires = ['six']\n"}, "pyproject.toml", "setuptools"),
         ({"pyproject.toml": "[dependency-groups]\ndev = ['six']\n"}, "pyproject.toml", "uv"),
         (
             {"pyproject.toml": "\ufeff".removeprefix("\ufeff") + "[tool.ruff]\n", "setup.py": ""},
@@ -55,6 +56,52 @@ def test_the_nearest_file_that_names_packages_counts(texts: dict[str, str], path
 )
 def test_settings_of_other_tools_are_no_project(texts: dict[str, str]) -> None:
     assert find(files(texts)) == (None, ())
+
+
+@pytest.mark.parametrize(
+    ("locks", "tool"),
+    [(["poetry.lock"], "poetry"), (["poetry.lock", "uv.lock"], "uv"), (["app/poetry.lock"], "uv"), ([], "uv")],
+)
+def test_lock_tells_whose_project_it_is(locks: list[str], tool: str) -> None:
+    """A project of poetry 2 may have nothing else of poetry's own."""
+    project, _ = find(files({"pyproject.toml": UV}, locks=tuple(locks)))
+    assert project is not None and project.tool == tool
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[tool.pdm.dev-dependencies]\ntest = ['six']\n", "tool.pdm.dev-dependencies"),
+        ("[tool.pdm.resolution.overrides]\nsix = '1'\n", "tool.pdm.resolution.overrides"),
+        ("[tool.rye]\ndev-dependencies = ['six']\n", "tool.rye.dev-dependencies"),
+        ("[tool.hatch.envs.default]\ndependencies = ['six']\n", "tool.hatch.envs"),
+        ("[tool.pixi.pypi-dependencies]\nsix = '*'\n", "tool.pixi.pypi-dependencies"),
+        ("[tool.uv]\ndev-dependencies = ['six']\n", "tool.uv.dev-dependencies"),
+    ],
+)
+@pytest.mark.parametrize("rest", ["", UV])
+def test_packages_in_words_of_other_tools_are_named(text: str, named: str, rest: str) -> None:
+    _, [note] = find(files({"pyproject.toml": rest + text}))
+    assert note.startswith(f"{named} of pyproject.toml is not read")
+
+
+@pytest.mark.parametrize(
+    "text", ["[tool.hatch.envs.default.scripts]\nx = 'y'\n", "[tool.pdm]\n", "[tool.pixi.tasks]\nx = 'y'\n"]
+)
+def test_settings_that_ask_for_no_packages_are_not_named(text: str) -> None:
+    assert find(files({"pyproject.toml": UV + text}))[1] == ()
+
+
+@pytest.mark.parametrize(("tool", "key"), [("pdm", "source"), ("rye", "sources")])
+def test_indexes_in_words_of_other_tools_are_asked_first(tool: str, key: str) -> None:
+    """Else a public package of the same name is installed."""
+    text = f"[[tool.{tool}.{key}]]\nname = 'lab'\nurl = '{{}}'\n"
+    project, _ = find(files({"pyproject.toml": UV + text.format("https://lab.example/simple")}))
+    assert project is not None and project.has_indexes
+    assert project.indexes == ("https://lab.example/simple",)
+    for url in ("https://${TOKEN}@lab.example/", "/etc", "https://lab.example/ --find-links /etc", ""):
+        with pytest.raises(EnvironmentBuildError):
+            find(files({"pyproject.toml": UV + text.format(url)}))
 
 
 @pytest.mark.parametrize(

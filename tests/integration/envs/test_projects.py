@@ -62,7 +62,8 @@ class Project:
     def request(self, commit: str = "1") -> EnvRequest:
         texts = {name: (self.root / name).read_text() for name in self._files()}
         folders = {name.rpartition("/")[0] for name in texts if "/" not in name}
-        files = RequirementFiles(texts=texts, projects=tuple(sorted(folders)))
+        locks = tuple(name for name in ("poetry.lock", "uv.lock") if (self.root / name).exists())
+        files = RequirementFiles(texts=texts, projects=tuple(sorted(folders)), locks=locks)
         script = Script(repository="r", entry_point=self.entry_point)
         return request_for(script, files, self.site.packages, source=commit)
 
@@ -250,6 +251,42 @@ def test_constraints_of_poetry_are_read_by_poetry(
             repository.stage()
     else:
         assert repository.stage().packages == packages
+
+
+def test_prereleases_that_poetry_allows_are_taken_for_that_package_only(repository: Project) -> None:
+    other = type(repository.site.wheels)(repository.site.folder / "early-wheels")
+    for name in ("early", "ready"):
+        for version in ("1.0", "2.0rc1"):
+            other.add(name, version)
+    with serve_index(other.folder, repository.site.folder / "early") as url:
+        early = 'early = {version = "<3", allow-prereleases = true, source = "main"}'
+        dependencies = f'{early}\nready = {{version = "*", source = "main"}}'
+        repository.write("pyproject.toml", poetry(dependencies) + main_source(url))
+        assert repository.stage().packages == ("early==2.0rc1", "ready==1.0")
+
+
+def test_lock_of_poetry_decides_for_a_project_in_standard_words(
+    repository: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for version in ("1.1", "1.2"):
+        repository.site.wheels.add("gamma", version)
+    with serve_index(repository.site.wheels.folder, repository.site.folder / "more") as url:
+        monkeypatch.setenv("UV_DEFAULT_INDEX", url)
+        repository.write("pyproject.toml", project(dependencies='["gamma>=1"]'))
+        repository.write(
+            "poetry.lock",
+            '[[package]]\nname = "gamma"\nversion = "1.1"\noptional = false\npython-versions = "*"\nfiles = []\n'
+            '[metadata]\nlock-version = "2.1"\n',
+        )
+        assert repository.stage().packages == ("gamma==1.1",)
+
+
+def test_index_of_pdm_is_asked_before_the_public_one(repository: Project, lab: str) -> None:
+    repository.write(
+        "pyproject.toml",
+        project(dependencies='["alpha", "beta"]') + f'[[tool.pdm.source]]\nname = "lab"\nurl = "{lab}"\n',
+    )
+    assert repository.stage().packages == ("alpha==9.0", "beta==1.0")
 
 
 def test_lock_of_poetry_decides_under_its_markers(repository: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,3 +141,13 @@ def test_requirements_behind_a_link_are_read(world: Any) -> None:
     assert found.texts["requirements.txt"] == "six\n"
     assert "setup.py" not in found.texts
     assert found.unread == ("environment.yml",)
+
+
+def test_lists_in_a_folder_and_locks_are_found(world: Any) -> None:
+    files = {"app/requirements/base.txt": "six\n", "app/requirements/README": "", "app/x.py": "", "uv.lock": ""}
+    repository = world.repository("model", {**files, "app/setup.py": "", "app/poetry.lock": ""})
+    script = Script(repository.url, branch="main", entry_point="x.py", working_dir="app")
+    store = world.store()
+    found = store.requirement_files(script, store.stage(script, world.say))
+    assert found.unread == ("app/requirements/base.txt",)
+    assert found.locks == ("app/poetry.lock",)  # the root has no project that the other would be for
