@@ -89,7 +89,7 @@ class SimulatedCluster:
     def find(self, job_name: str, since: datetime) -> JobId | None:
         def newest() -> JobId | None:
             jobs = reversed(self.jobs.values())
-            return next((j.id for j in jobs if j.name == job_name and j.submitted >= since - CLOCK_SKEW), None)
+            return next((job.id for job in jobs if job.name == job_name and _is_since(job, since)), None)
 
         return self._call("squeue", newest)
 
@@ -98,8 +98,9 @@ class SimulatedCluster:
             raise SchedulerUnavailableError("sacct: Unable to connect to slurmdbd")
 
         def known() -> dict[JobId, JobRecord]:
-            found = (self.jobs.get(id) for id in jobs)
-            return {job.id: job.record for job in found if job and job.recorded and job.record}
+            ended = {job.id: job for job in self.jobs.values() if job.recorded}
+            meant = [ended[id] for id, since in jobs.items() if id in ended and _is_since(ended[id], since)]
+            return {job.id: job.record for job in meant if job.record}
 
         return self._call("sacct", known)
 
@@ -156,5 +157,11 @@ class SimulatedCluster:
         return [job for job in self._not_ended() if job.state is JobState.RUNNING]
 
 
+def _is_since(job: SimulatedJob, since: datetime) -> bool:
+    """Whether it is not an older job, of the same name or id."""
+    return job.submitted >= since - CLOCK_SKEW
+
+
 def _live(job: SimulatedJob) -> LiveJob:
-    return LiveJob(job.id, job.name, job.state, job.state.value, job.held or "Priority", restarts=job.restarts)
+    nodes, reason = ("n1", "") if job.state is JobState.RUNNING else ("", job.held or "Priority")
+    return LiveJob(job.id, job.name, job.state, job.state.value, reason, nodes=nodes, restarts=job.restarts)

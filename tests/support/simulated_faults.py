@@ -28,6 +28,10 @@ class Faults:
     """Which call of a pass, counted from 1, raises an error that no code foresees."""
     calls: int = 0
     """Calls of this pass."""
+    made: list[str] = field(default_factory=list)
+    """The names of all calls."""
+    before: Callable[[str], object] = lambda _name: None
+    """Called with the name of each call before it is carried out."""
     errors: dict[str, Exception] = field(default_factory=dict)
     """The error that each call of this name raises, ``tasks.get_by_id``."""
     omit_rows: bool = False
@@ -35,7 +39,9 @@ class Faults:
 
     def call(self, name: str, carry_out: Callable[[], T], unreachable: Callable[[], Exception]) -> T:
         """The answer of ``carry_out``, unless it is this call that something happens to."""
+        self.before(name)
         self.calls += 1
+        self.made.append(name)
         if self.calls == self.raise_at:
             raise LookupError("of a kind that no code foresees")
         if name in self.errors:
