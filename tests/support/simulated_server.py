@@ -24,6 +24,7 @@ from hpc_agent.domain.task import Task
 from hpc_agent.errors import ApiError, NotFoundError, ServerUnreachableError
 from hpc_agent.redact import Secret
 from hpc_agent.retry import ONCE, Budget
+from hpc_agent.server.store.documents import Collection, queues, tasks
 from hpc_agent.wire.errors import INVALID_QUEUE_ID, INVALID_TASK_ID
 
 _MISSING = {(kind.code, kind.subcode) for kind in (INVALID_TASK_ID, INVALID_QUEUE_ID)}
@@ -39,8 +40,8 @@ class SimulatedServer:
         self._clock = clock
         self._core = ServerCore(folder, clock)
         self._token = self._core.administrator.token()
-        self.queue = QueueId(self("queues.create", name="queue")["id"])
-        self.task = TaskId(self("tasks.create", name="train", type="training")["id"])
+        self.queue = QueueId(self._create("queues", queues, "q" * 32, name="queue"))
+        self.task = TaskId(self._create("tasks", tasks, "a" * 32, name="train", type="training"))
         self.finals = 0
         """How often the task got another final status since its user last enqueued it."""
         self._seen: Glimpse | None = None
@@ -65,6 +66,16 @@ class SimulatedServer:
         if before is not None and self.status.is_final and self.status is not before:
             self.finals += 1
         return outcome
+
+    def _create(self, service: str, collection: Collection, id: str, **fields: object) -> str:
+        """With an id of our own: attempts and their folders have the same names, and the same order, in every run."""
+        made = self(f"{service}.create", **fields)["id"]
+        with self._core.store.write() as db:
+            document = collection.get(db, made)
+            assert document is not None
+            collection.delete(db, made)
+            collection.insert(db, {**document, "id": id})
+        return id
 
     def close(self) -> None:
         self._core.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from hpc_agent.errors import SourceError
@@ -78,7 +80,7 @@ SUBMODULE = "Submodule libs/foo contains modified content\nSubmodule libs/foo 11
         "diff --git a/m.bin b/m.bin\nindex a..b 100644\nBinary files a/m.bin and b/m.bin differ\n" + HEADER + BODY,
     ],
 )
-def test_changes_are_applied_however_git_was_told_to_print_them(diff: str, tmp_path) -> None:
+def test_changes_are_applied_however_git_was_told_to_print_them(diff: str, tmp_path: Path) -> None:
     (tmp_path / "run.py").write_text('print("X 1")\n')
     assert is_patch(diff)
     apply(diff, tmp_path, shown="the commit")
@@ -103,7 +105,7 @@ def test_changes_are_applied_however_git_was_told_to_print_them(diff: str, tmp_p
         ("diff --git a/n.bin b/n.bin\nindex 1..2 100644\nBinary files a/n.bin and b/n.bin differ\n", "n.bin"),
     ],
 )
-def test_changes_that_git_leaves_out_are_named(diff: str, note: str, tmp_path) -> None:
+def test_changes_that_git_leaves_out_are_named(diff: str, note: str, tmp_path: Path) -> None:
     (tmp_path / "run.py").write_text('print("X 1")\n')
     [said] = apply(diff, tmp_path, shown="the commit")
     assert note in said
@@ -128,7 +130,7 @@ def test_submodule_whose_changes_are_in_the_patch_is_no_loss() -> None:
         ("DIFF --git a/x b/x\n", "no change of a file"),
     ],
 )
-def test_changes_that_nobody_can_apply_fail_with_a_sentence(diff: str, words: str, tmp_path) -> None:
+def test_changes_that_nobody_can_apply_fail_with_a_sentence(diff: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "run.py").write_text('print("X 1")\n')
     assert is_patch(diff)
     with pytest.raises(SourceError, match=words):
