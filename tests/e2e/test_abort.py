@@ -6,8 +6,9 @@ import time
 from pathlib import Path
 
 import pytest
-from e2e_site import BUSY, Site, wait_for
+from e2e_site import BUSY, Site
 from served_queues import serve
+from waiting import contains, empty, wait_until
 
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
@@ -65,7 +66,7 @@ def abort(site: Site, task: TaskId) -> float:
 
 
 def pids(site: Site, task: TaskId) -> list[Path]:
-    line = wait_for("its processes", lambda: [s for s in site.console(task).splitlines() if s.startswith("pids")])[0]
+    line = wait_until("its processes", lambda: [s for s in site.console(task).splitlines() if s.startswith("pids")])[0]
     return [Path(f"/proc/{pid}") for pid in line.split()[1:]]
 
 
@@ -82,7 +83,7 @@ def test_processes_that_ignore_it_or_moved_away_are_killed_after_the_grace(site:
     family = pids(site, task)
     assert not any(map(is_gone, family))
     since = abort(site, task)
-    assert site.wait_for_end(task, 30) is TaskStatus.STOPPED
+    assert site.wait_for_end(task) is TaskStatus.STOPPED
     # term_grace is 5 s here; an abort is noticed within 5 s.
     assert time.monotonic() - since < 15 * BUSY
     assert all(map(is_gone, family))
@@ -90,14 +91,14 @@ def test_processes_that_ignore_it_or_moved_away_are_killed_after_the_grace(site:
     console = site.console(task)
     assert "Stopping: aborted by its user; SIGTERM is sent, and it has 5 s to end" in console
     assert "Still running when its time was over: killing it" in console
-    wait_for("its job to leave", lambda: not site.jobs(task), 20)
+    wait_until("its job to leave", lambda: site.jobs(task), empty)
 
 
 def test_what_a_script_leaves_behind_ends_with_it(site: Site) -> None:
     served = serve(site, {"leaves": ""})
     task = served.task("leaves", LEAVES_A_DAEMON)
     [left] = pids(site, task)
-    assert site.wait_for_end(task, 30) is TaskStatus.COMPLETED
+    assert site.wait_for_end(task) is TaskStatus.COMPLETED
     assert is_gone(left)
 
 
@@ -108,22 +109,22 @@ def test_an_abort_while_its_environment_is_built_ends_the_build(site: Site) -> N
     (package / "setup.py").write_text(BUILDS_SLOWLY.format(mark=str(mark)))
     task = site.bare_task("", requirements={"pip": f"slow @ file://{package}"})
     site.daemon(CLEARML_AGENT__hpc__envs__build_on="compute")
-    wait_for("the build", lambda: mark.exists() and mark.read_text())
+    wait_until("the build", lambda: mark.exists() and mark.read_text())
     builder = Path(f"/proc/{mark.read_text().split()[1]}")
     since = abort(site, task)
-    assert site.wait_for_end(task, 20) is TaskStatus.STOPPED
+    assert site.wait_for_end(task) is TaskStatus.STOPPED
     assert time.monotonic() - since < 10 * BUSY
     assert is_gone(builder)
     assert site.reason(task) == "aborted by its user"
-    wait_for("its job to leave", lambda: not site.jobs(task), 20)
+    wait_until("its job to leave", lambda: site.jobs(task), empty)
 
 
 def test_the_sdks_abort_callback_gets_the_time_it_asked_for(site: Site) -> None:
     task = site.script_task(CALLBACK)
     site.daemon()
-    wait_for("its first line", lambda: "begun" in site.console(task), 90)
+    wait_until("its first line", lambda: site.console(task), contains("begun"))
     since = abort(site, task)
-    assert site.wait_for_end(task, 60) is TaskStatus.STOPPED
+    assert site.wait_for_end(task) is TaskStatus.STOPPED
     assert time.monotonic() - since < 25 * BUSY  # not the time that it might have taken
     console = site.console(task)
     assert "Aborted by its user; its abort callback has" in console
@@ -134,11 +135,11 @@ def test_the_sdks_abort_callback_gets_the_time_it_asked_for(site: Site) -> None:
 def test_an_abort_of_a_requeued_task_that_waits_cancels_its_job(site: Site) -> None:
     served = serve(site, {"waits": ""})
     task = served.task("waits", "import time\nprint('begun', flush=True)\ntime.sleep(600)\n")
-    wait_for("its first line", lambda: "begun" in site.console(task).splitlines())
+    wait_until("its first line", lambda: site.console(task).splitlines(), contains("begun"))
     [job] = site.jobs(task)
     site.slurm("scontrol", "requeuehold", job)
-    wait_for("its message", lambda: site.message(task).startswith("requeued, waiting"), 40)
+    wait_until("its message", lambda: site.message(task).startswith("requeued, waiting"))
     abort(site, task)
-    assert site.wait_for_end(task, 20) is TaskStatus.STOPPED
+    assert site.wait_for_end(task) is TaskStatus.STOPPED
     assert site.reason(task) == "aborted by its user while it waited to go on"
-    wait_for("its job to be cancelled", lambda: not site.jobs(task), 20)
+    wait_until("its job to be cancelled", lambda: site.jobs(task), empty)

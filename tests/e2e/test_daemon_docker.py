@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 from container_images import Podman, podman
-from e2e_site import Site, wait_for
+from e2e_site import Site
+from waiting import equals, wait_until
 
 from hpc_agent.domain.status import TaskStatus
 
@@ -37,13 +38,13 @@ def test_the_flags_image_and_arguments_are_for_tasks_that_name_none(machine: Sit
     flags = ("--docker", image, "-e", "GIVEN=flag", "--force-current-version", "--cpu-only")
     machine.daemon(*flags, CLEARML_AGENT__hpc__container__runtime="podman")
     for task, given in ((bare, "flag"), (own, "task")):
-        assert machine.wait_for_end(task, 120) is TaskStatus.COMPLETED, machine.console(task)
+        assert machine.wait_for_end(task) is TaskStatus.COMPLETED, machine.console(task)
         lines = machine.console(task).splitlines()
         assert f"variable {given}" in lines
         assert "inside True" in lines and "gpus none" in lines
         assert f"worker box:cpu:0:{task}" in lines
     # Whoever clones it gets the container that it ran in.
-    wait_for("the image", lambda: machine.client.tasks.raw(bare)["container"].get("image") == image)
+    wait_until("the image", lambda: machine.client.tasks.raw(bare)["container"].get("image"), equals(image))
     [script] = (machine.root / "runs" / bare).glob("*/job.sbatch")
     assert "--standalone-mode --docker --cpu-only\n" in script.read_text()
     assert runtime.containers() == []
@@ -53,5 +54,5 @@ def test_the_configurations_image_without_any_in_the_flag(machine: Site, runtime
     task = machine.bare_task(WHERE)
     variables = {"CLEARML_DOCKER_IMAGE": image, "CLEARML_AGENT__hpc__container__runtime": "podman"}
     machine.daemon("--docker", CLEARML_CPU_ONLY="1", **variables)
-    assert machine.wait_for_end(task, 120) is TaskStatus.COMPLETED, machine.console(task)
+    assert machine.wait_for_end(task) is TaskStatus.COMPLETED, machine.console(task)
     assert "inside True" in machine.console(task)

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from e2e_site import Site, wait_for
+from e2e_site import Site
+from waiting import contains, wait_until
 
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
@@ -46,7 +47,7 @@ class Held:
         self.id: TaskId = site.bare_task(HELD.format(ledger=str(self._ledger), go=str(self._go)) + last + "\n")
 
     def begin(self) -> Held:
-        wait_for("its first line", lambda: "begun" in self.lines(), 90)
+        wait_until("its first line", self.lines, contains("begun"))
         return self
 
     def lines(self) -> list[str]:
@@ -57,7 +58,7 @@ class Held:
         self._go.touch()
 
     def check_that_it_ran_once(self) -> None:
-        assert self._site.wait_for_end(self.id, 150) is TaskStatus.COMPLETED
+        assert self._site.wait_for_end(self.id) is TaskStatus.COMPLETED
         assert self._ledger.read_text() == "start\n"
         assert self.lines() == ["begun", "over"]
 
@@ -87,7 +88,7 @@ def test_killed_on_one_login_node_it_goes_on_at_another(site: Site, root: Path) 
     site.daemon(under=on("login2"))
     runs.let_go()
     runs.check_that_it_ran_once()
-    assert site.wait_for_end(waits, 150) is TaskStatus.COMPLETED
+    assert site.wait_for_end(waits) is TaskStatus.COMPLETED
 
 
 def test_runs_are_deleted_under_its_hands(site: Site, root: Path) -> None:
@@ -177,5 +178,5 @@ def test_a_site_without_accounting_has_verdicts(site: Site, root: Path) -> None:
     parent_dies = site.bare_task(
         "import os, signal\nprint('begun', flush=True)\nos.kill(os.getppid(), signal.SIGKILL)\n"
     )
-    assert site.wait_for_end(parent_dies, 120) is TaskStatus.FAILED
+    assert site.wait_for_end(parent_dies) is TaskStatus.FAILED
     assert "left no report" in site.reason(parent_dies)

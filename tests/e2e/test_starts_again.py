@@ -8,10 +8,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from e2e_site import Site, wait_for
+from e2e_site import Site
 from faults.troubled import troubled
 from http_git import serve_git
 from served_queues import serve
+from waiting import contains, empty, wait_until
 
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
@@ -57,7 +58,7 @@ def test_a_requeued_task_goes_on_where_the_sdk_says_that_it_was(site: Site) -> N
     job = site.begun(task, "half way")
     site.slurm("scontrol", "requeue", job)
     # Slurm lets a job that its owner requeued wait for two minutes.
-    assert site.wait_for_end(task, 240) is TaskStatus.COMPLETED
+    assert site.wait_for_end(task) is TaskStatus.COMPLETED
     seen = site.lines(task)
     assert f"Attempt 2: Slurm started job {job} again" in seen
     starts = [line for line in seen if line.startswith("from step")]
@@ -73,15 +74,15 @@ def test_an_abort_while_no_daemon_looks_is_obeyed_by_the_next_start(site: Site) 
     task = served.task("held", SLEEP)
     job = site.begun(task)
     site.slurm("scontrol", "requeuehold", job)
-    wait_for("its message", lambda: site.message(task).startswith("requeued, waiting"), 60)
+    wait_until("its message", lambda: site.message(task).startswith("requeued, waiting"))
     served.daemon.terminate()
     served.daemon.wait(60)
     abort(site, task)
     assert "stopping" in site.message(task).lower()
     site.slurm("scontrol", "release", job)
-    assert site.wait_for_end(task, 180) is TaskStatus.STOPPED
+    assert site.wait_for_end(task) is TaskStatus.STOPPED
     assert site.reason(task) == "aborted by its user"
-    wait_for("its job to leave", lambda: not site.jobs(task), 60)
+    wait_until("its job to leave", lambda: site.jobs(task), empty)
     assert site.lines(task).count("begun") == 1
 
 
@@ -99,12 +100,10 @@ def test_an_abort_between_claim_and_start_is_obeyed(site: Site, clearml_server: 
 
         proxy.on_answer = on_answer
         site.daemon(CLEARML_CONFIG_FILE=str(conf))
-        assert site.wait_for_end(task, 90) is TaskStatus.STOPPED
+        assert site.wait_for_end(task) is TaskStatus.STOPPED
         assert aborted
-        wait_for("its job to leave", lambda: not site.jobs(task), 60)
-        wait_for(
-            "the daemon to be through with it", lambda: list((site.root / "runs" / task).glob("*/settled.json")), 60
-        )
+        wait_until("its job to leave", lambda: site.jobs(task), empty)
+        wait_until("the daemon to be through with it", lambda: list((site.root / "runs" / task).glob("*/settled.json")))
     assert site.status(task) is TaskStatus.STOPPED
     assert "ran" not in site.lines(task)
 
@@ -124,7 +123,7 @@ def test_where_a_job_may_not_be_requeued_the_task_goes_back_to_its_queue(site: S
         site, {"once": "on_time_limit: requeue, max_restarts: 1"}, PATH=f"{tools}{os.pathsep}{os.environ['PATH']}"
     )
     task = served.task("once", SAVES.format(path=str(site.folder / "starts")), time_limit="1")
-    assert site.wait_for_end(task, 240) is TaskStatus.COMPLETED
+    assert site.wait_for_end(task) is TaskStatus.COMPLETED
     seen = site.lines(task)
     assert [line for line in seen if line.startswith("start ")] == ["start 0", "start 1"]
     refused = "cannot be started again (Requesting requeue is disabled for this job): its daemon puts the task back"
@@ -142,12 +141,12 @@ def test_a_git_host_that_is_away_delays_a_task_and_fails_none(site: Site) -> Non
         missing = site.bare_task("", repository=f"{site.folder}/nowhere", branch="main", entry_point="train.py")
         host = {"CLEARML_AGENT_GIT_HOST": "127.0.0.1"}
         site.daemon(CLEARML_AGENT_GIT_USER=remote.user, CLEARML_AGENT_GIT_PASS=remote.password, **host)
-        assert site.wait_for_end(missing, 60) is TaskStatus.FAILED
-        wait_for("two tries", lambda: len(remote.requests) > 1, 60)
-        wait_for("the reason in its message", lambda: "503" in site.message(waits), 60)
+        assert site.wait_for_end(missing) is TaskStatus.FAILED
+        wait_until("two tries", lambda: remote.requests, lambda found: len(found) > 1)
+        wait_until("the reason in its message", lambda: site.message(waits), contains("503"))
         assert site.status(waits) is TaskStatus.QUEUED
         remote.unavailable = False
-        assert site.wait_for_end(waits, 120) is TaskStatus.COMPLETED
+        assert site.wait_for_end(waits) is TaskStatus.COMPLETED
     assert "from the repository" in site.lines(waits)
 
 

@@ -9,21 +9,18 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import pytest
+from waiting import contains, wait_until
 
 from hpc_agent.api.client import Client
 from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.schedulers.local_jobs import JobsFolder
-
-T = TypeVar("T")
 
 TRAIN = """
 import argparse, os, sys, time
@@ -57,19 +54,6 @@ print("RESULT" + json.dumps({
 
 BUSY = 3
 """So many times slower than an idle machine is one that runs tests beside others."""
-
-
-def wait_for(what: str, look: Callable[[], T], timeout: float = 60) -> T:
-    """The first truthy answer of ``look``; a failure says what was waited for and what was seen last.
-
-    ``timeout``: enough seconds for an idle machine.
-    """
-    deadline = time.monotonic() + timeout * BUSY
-    while not (seen := look()):
-        if time.monotonic() > deadline:
-            pytest.fail(f"waited {timeout * BUSY:g} s for {what}; last seen: {seen!r}")
-        time.sleep(0.1)
-    return seen
 
 
 @dataclass
@@ -172,20 +156,17 @@ class Site:
     def message(self, task: TaskId) -> str:
         return self.client.tasks.glimpse([task])[task].message
 
-    def wait_for_status(self, task: TaskId, *statuses: TaskStatus, timeout: float = 90) -> TaskStatus:
-        def look() -> TaskStatus | None:
-            seen = self.status(task)
-            return seen if seen in statuses else None
-
+    def wait_for_status(self, task: TaskId, *statuses: TaskStatus) -> TaskStatus:
+        wanted = " or ".join(status.value for status in statuses)
         try:
-            return wait_for(f"{task} to be {statuses}", look, timeout)
+            return wait_until(f"{task} to be {wanted}", lambda: self.status(task), lambda status: status in statuses)
         except BaseException:
             print((self.folder / "daemon.log").read_text() if (self.folder / "daemon.log").exists() else "no daemon")
             print(f"status: {self.client.tasks.glimpse([task])}\nconsole: {self.console(task)}")
             raise
 
-    def wait_for_end(self, task: TaskId, timeout: float = 90) -> TaskStatus:
-        return self.wait_for_status(task, TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.STOPPED, timeout=timeout)
+    def wait_for_end(self, task: TaskId) -> TaskStatus:
+        return self.wait_for_status(task, TaskStatus.COMPLETED, TaskStatus.FAILED, TaskStatus.STOPPED)
 
     def console(self, task: TaskId) -> str:
         return "".join(event["msg"] for event in self.client.events.console_after(task, 0))
@@ -195,7 +176,7 @@ class Site:
 
     def begun(self, task: TaskId, line: str = "begun") -> str:
         """Wait for the task's first line; returns its job."""
-        wait_for(f"{line} of {task}", lambda: line in self.lines(task), 90)
+        wait_until(f"{line} of {task}", lambda: self.lines(task), contains(line))
         [job] = self.jobs(task)
         return job
 
