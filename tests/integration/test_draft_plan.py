@@ -69,7 +69,7 @@ def test_all_uncommitted_changes_travel_and_apply(clone: Clone, tmp_path: Path) 
     clone.write("untracked.txt", "stays")
     script = planned(clone.root, script="new.py").draft.script
     clone.git("clone", "--quiet", str(clone.remote), str(tmp_path / "job"), cwd=tmp_path)
-    changes.apply(script.diff, tmp_path / "job", shown="the test")
+    changes.apply(changes.read_patch(script.diff), tmp_path / "job", shown="the test")
     assert (tmp_path / "job" / "train.py").read_text() == "print(1)\nprint('ünstaged')\n"
     assert (tmp_path / "job" / "new.py").read_text().endswith("print('staged')\n")
     assert (tmp_path / "job" / "data.bin").read_bytes() == bytes(range(256))
