@@ -15,7 +15,6 @@ Exit code 0 only if all pass; 2 for an environment that does not exist.
 from __future__ import annotations
 
 import argparse
-import functools
 import os
 import pty
 import shutil
@@ -205,21 +204,25 @@ def run(hostile: Hostile, argv: Sequence[str]) -> int:
             signal.signal(number, signal.SIG_IGN)
 
     # With restore_signals, Python would give the child SIGPIPE back.
-    start = functools.partial(
-        subprocess.Popen,
-        argv,
-        cwd=ROOT,
-        env=hostile.environ,
-        preexec_fn=prepare,
-        restore_signals=False,
-        start_new_session=True,
-    )
-    return _in_terminal(start) if hostile.terminal else start(stdin=subprocess.DEVNULL).wait()
+    def start(stdin: int, output: int | None) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            argv,
+            stdin=stdin,
+            stdout=output,
+            stderr=output,
+            cwd=ROOT,
+            env=hostile.environ,
+            preexec_fn=prepare,
+            restore_signals=False,
+            start_new_session=True,
+        )
+
+    return _in_terminal(start) if hostile.terminal else start(subprocess.DEVNULL, None).wait()
 
 
-def _in_terminal(start: Callable[..., subprocess.Popen[bytes]]) -> int:
+def _in_terminal(start: Callable[[int, int], subprocess.Popen[bytes]]) -> int:
     ours, theirs = pty.openpty()
-    child = start(stdin=theirs, stdout=theirs, stderr=theirs)
+    child = start(theirs, theirs)
     os.close(theirs)
     while True:
         try:

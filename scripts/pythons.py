@@ -29,13 +29,14 @@ def python_environment(version: str, root: Path) -> Path:
     folder = root / f".venv-{version}"
     uv = root / ".venv" / "bin" / "uv"
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("VIRTUAL_ENV", "UV_"))}
-    for argv in (
+    commands: tuple[list[str | Path], ...] = (
         [uv, "venv", "--quiet", "--allow-existing", "--python", python, folder],
         [
             *(uv, "pip", "install", "--quiet", "--python", folder / "bin" / "python"),
             *("--constraint", root / "requirements.lock", "--editable", f"{root}[dev]"),
         ],
-    ):
+    )
+    for argv in commands:
         answer = subprocess.run(argv, env=environ, capture_output=True, text=True, check=False)
         if answer.returncode:
             raise NoPythonError(f"{' '.join(map(str, argv[:3]))} for Python {version} failed: {answer.stderr.strip()}")

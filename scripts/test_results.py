@@ -78,7 +78,7 @@ class Recorder:
         self.results.unused -= {name for name in self.results.unused if name.replace("-", "_") in report.keywords}
         if report.failed:
             test.outcome, test.reason = "failed", _last_line(report.longreprtext)
-            test.folder = dict(report.user_properties).get("folder", "")
+            test.folder = str(dict(report.user_properties).get("folder", ""))
         elif test.outcome == "failed":
             return
         elif report.skipped:

@@ -17,16 +17,18 @@ ONE_PODMAN = frozenset(
 """Files that share one store of images and its containers: each looks that none is left."""
 
 
-class FileScheduling(LoadFileScheduling):
+class FileScheduling(LoadFileScheduling):  # type: ignore[misc]  # xdist publishes no type hints
     """A file's tests share servers and clusters. Files go to workers in the order in which they were collected."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file = super()._split_scope(nodeid)
+        file: str = super()._split_scope(nodeid)
         return "containers" if file in ONE_PODMAN else file
 
     def remove_node(self, node: WorkerController) -> str | None:
         """As xdist does when a worker has died, but what it died of is not run again: it would kill the next."""
-        units = {scope: unit for scope, unit in self.assigned_work[node].items() if not all(unit.values())}
+        units: dict[str, dict[str, bool]] = {
+            scope: unit for scope, unit in self.assigned_work[node].items() if not all(unit.values())
+        }
         self.assigned_work[node] = units
         for unit in units.values():
             for nodeid, is_done in unit.items():
@@ -34,4 +36,5 @@ class FileScheduling(LoadFileScheduling):
                     unit[nodeid] = True
                     super().remove_node(node)
                     return nodeid
-        return super().remove_node(node)
+        crashed: str | None = super().remove_node(node)
+        return crashed

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import sys
 import tarfile
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -18,12 +19,17 @@ from attacks.case import Case
 from hpc_agent.clock import SYSTEM
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey
-from hpc_agent.envs import archive, node
+from hpc_agent.envs import node
 from hpc_agent.envs.archive import ArchiveError
 from hpc_agent.envs.manifest import Manifest
 from hpc_agent.envs.shared import SharedCache
 from hpc_agent.envs.store import EnvStore
 from hpc_agent.errors import HpcAgentError, ProcessError
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 DOOR = "archives"
 
@@ -60,7 +66,7 @@ def _write(path: Path, members: Iterable[Member], folder: Path) -> str:
             info.name = info.name.replace("{folder}", str(folder))
             info.linkname = info.linkname.replace("{folder}", str(folder))
             tar.addfile(info, io.BytesIO(data))
-    path.write_bytes(archive.zstd.compress(plain.getvalue()))
+    path.write_bytes(zstd.compress(plain.getvalue()))
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

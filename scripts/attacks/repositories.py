@@ -6,11 +6,12 @@ import base64
 import os
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 from attacks.case import Case
 from hpc_agent.clock import SYSTEM
@@ -106,12 +107,12 @@ def _stage(folder: Path, script: Script, settings: GitSettings) -> str:
     return "\n".join(said)
 
 
-def _runs(folder: Path, **fields: str) -> str:
+def _runs(fields: Mapping[str, str], folder: Path) -> str:
     """Whether a program of the attacker's ran, or a file was made that is none of the code."""
-    filled = {name: value.replace("{folder}", str(folder)) for name, value in fields.items()}
+    filled: dict[str, Any] = {name: value.replace("{folder}", str(folder)) for name, value in fields.items()}
     if "repository" not in filled:
         filled["repository"] = f"file://{_repository(folder)}"
-    _stage(folder, Script(**{"entry_point": "run.py", "branch": "main", **filled}), _NO_NAME)  # type: ignore[arg-type]
+    _stage(folder, Script(**{"entry_point": "run.py", "branch": "main", **filled}), _NO_NAME)
     return "a program ran" if (folder / "ran").exists() or Path("ran").exists() else ""
 
 
@@ -135,10 +136,11 @@ def _shows(folder: Path, password: str) -> str:
     return "it is shown" if "S3CRET" in said else "it is in the cache" if written else ""
 
 
-def _sentence(folder: Path, **fields: str) -> str:
+def _sentence(fields: Mapping[str, str], folder: Path) -> str:
     """Whether a value leads to anything but a sentence."""
+    given: dict[str, Any] = {"branch": "main", **fields}
     try:
-        said = _stage(folder, Script(**{"branch": "main", **fields}), GitSettings())  # type: ignore[arg-type]
+        said = _stage(folder, Script(**given), GitSettings())
     except Exception as error:  # noqa: BLE001 - that is what is looked for
         return f"{type(error).__name__} reached the daemon"
     return "" if 0 < len(said) < 2000 else f"it was told in {len(said)} characters"
@@ -196,8 +198,8 @@ def _leaves(folder: Path, **fields: str) -> str:
     (root / "out.py").symlink_to(folder / "outside.py")
     _git(root, "add", ".")
     _git(root, "commit", "--quiet", "-m", "links")
-    filled = {name: value.replace("{folder}", str(folder)) for name, value in fields.items()}
-    script = Script(**{"repository": f"file://{root}", "branch": "main", "entry_point": "run.py", **filled})  # type: ignore[arg-type]
+    filled: dict[str, Any] = {name: value.replace("{folder}", str(folder)) for name, value in fields.items()}
+    script = Script(**{"repository": f"file://{root}", "branch": "main", "entry_point": "run.py", **filled})
     store = SourceStore(folder / "cache", GitSettings(), SYSTEM)
     try:
         workspace = store.checkout(script, store.stage(script, print), folder / "runs", print)
@@ -325,9 +327,9 @@ _FOLDERS = ("..", "../..", "{folder}", "up", ".git", "up/..", "x/../..", "up/up"
 _OWN = ("xS3CRETx", "a/S3CRET", "a@S3CRET", "S3CRET@x", "S3CRET/x@y", "a%40S3CRET", "a?S3CRET", "a#S3CRET", "a:S3CRET")
 
 CASES: tuple[Case, ...] = (
-    *(Case(f"run a program with {address!r}", partial(_runs, repository=address)) for address in _PROGRAMS),
+    *(Case(f"run a program with {address!r}", partial(_runs, {"repository": address})) for address in _PROGRAMS),
     *(
-        Case(f"run a program with the {kind} {name!r}", partial(_runs, **{kind: name}))
+        Case(f"run a program with the {kind} {name!r}", partial(_runs, {kind: name}))
         for kind in ("branch", "tag", "commit")
         for name in _NAMES
     ),
@@ -341,11 +343,11 @@ CASES: tuple[Case, ...] = (
     ),
     *(Case(f"read the task's own password {word}", partial(_shows, password=word)) for word in _OWN),
     *(
-        Case(f"stop the daemon with {value[:40]!r}, {len(value)}", partial(_sentence, repository=value))
+        Case(f"stop the daemon with {value[:40]!r}, {len(value)}", partial(_sentence, {"repository": value}))
         for value in _VALUES
     ),
     *(
-        Case(f"stop the daemon with a {field} of {what}", partial(_sentence, **{field: value}))
+        Case(f"stop the daemon with a {field} of {what}", partial(_sentence, {field: value}))
         for field in ("branch", "entry_point", "working_dir", "binary")
         for what, value in (("150,000 characters", "a" * 150_000), ("NUL", "a\0b"), ("half a character", "\udc00"))
     ),

@@ -248,9 +248,13 @@ def _stopped(call: Callable[[], object]) -> str:
 def _claims(claims: dict[str, object], folder: Path) -> str:
     _server.say(auth__login=data({"token": token(**claims)}), tasks__get_all=data({"tasks": []}))
     client = _server.client()
-    return _stopped(
-        lambda: (client.session.call("tasks.get_all"), client.session.server_version, client.owners.check())
-    )
+
+    def use() -> None:
+        client.session.call("tasks.get_all")
+        assert client.session.server_version is not None
+        client.owners.check()
+
+    return _stopped(use)
 
 
 CLAIMS: dict[str, dict[str, object]] = {
@@ -305,6 +309,8 @@ def _console_numbers(value: object, folder: Path) -> str:
     return _stopped(lambda: shipper.drain(ONCE))
 
 
+_TOKENS: tuple[object, ...] = (None, 7, [], "", "a.b", "a.!!!.c", "." * 9)
+
 CASES = (
     *(
         Case(f"{door}: id {number}, {identifier!r:.60}", partial(attempt, identifier))
@@ -326,7 +332,7 @@ CASES = (
         for name in names
     ),
     *(Case(f"token: {name}", partial(_claims, claims)) for name, claims in CLAIMS.items()),
-    *(Case(f"token: {value!r}", partial(_token, value)) for value in (None, 7, [], "", "a.b", "a.!!!.c", "." * 9)),
+    *(Case(f"token: {value!r}", partial(_token, value)) for value in _TOKENS),
     *(Case(f"type: {value!r} events stored", partial(_console_numbers, value)) for value in VALUES),
     *(Case(f"redirect {status}", partial(_redirect, status)) for status in (301, 302, 303, 307, 308)),
     *(

@@ -22,6 +22,7 @@ from hpc_agent.clock import SYSTEM
 from hpc_agent.config.load import load
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey
+from hpc_agent.domain.ids import TaskId
 from hpc_agent.envs import interpreter, lock
 from hpc_agent.envs.build import build
 from hpc_agent.envs.installers import Place, installer_for
@@ -82,16 +83,22 @@ class Bench:
     def scratch(self) -> Path:
         return self.folder / "node"
 
-    def task(self, *, enqueue: bool) -> str:
-        script = {"entry_point": "bench.py", "working_dir": ".", "diff": SCRIPT, "binary": "python3"}
-        script["requirements"] = {"pip": "\n".join(self.packages)}
+    def task(self, *, enqueue: bool) -> TaskId:
+        requirements = {"pip": "\n".join(self.packages)}
+        script = {
+            "entry_point": "bench.py",
+            "working_dir": ".",
+            "diff": SCRIPT,
+            "binary": "python3",
+            "requirements": requirements,
+        }
         project = self.client.projects.find_or_create("bench")
         task = self.client.tasks.create({"name": "bench", "type": "training", "project": project, "script": script})
         if enqueue:
             self.client.tasks.enqueue(task, self.queue)
         return task
 
-    def first_line(self, argv: list[str], task: str | None = None) -> tuple[float, float]:
+    def first_line(self, argv: list[str], task: TaskId | None = None) -> tuple[float, float]:
         """Seconds from launch to the script's first line, and from the claim (the server's record of the start)."""
         began = time.time()
         answer = subprocess.run(argv, env=self.env, capture_output=True, text=True, cwd=self.folder)
@@ -235,14 +242,14 @@ def many_at_once(bench: Bench) -> dict[str, object]:
         children.append(pid)
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
     slowest = time.monotonic() - began
-    said = "".join((together / f"job{number}").read_text() for number in range(JOBS))
+    told = "".join((together / f"job{number}").read_text() for number in range(JOBS))
     for folder in (alone, together):
         remove_tree(folder)
     return {
         "jobs": JOBS,
         "failed": sum(code != 0 for code in codes),
-        "builds": said.count("Building environment"),
-        "unpacked": said.count("unpacked\n"),
+        "builds": told.count("Building environment"),
+        "unpacked": told.count("unpacked\n"),
         "one build and one unpack": round(one, 3),
         "slowest": round(slowest, 3),
         "ratio": round(slowest / one, 2),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hpc_agent.schedulers import slurm
 from slurm_captures.bench import DELIMITER, UNKNOWN_JOBS, USER, Bench
 
@@ -73,7 +75,7 @@ def _ask(bench: Bench) -> None:
     bench.ask("scontrol_config", slurm.show_config())
 
 
-def _known(bench: Bench, jobs: list[str]) -> list[str]:
+def _known(bench: Bench, jobs: Sequence[str]) -> list[str]:
     rows = bench.cluster.command("sacct", "-nXPo", "JobIDRaw", "-j", ",".join(jobs)).stdout
     return [line for line in rows.splitlines() if line in jobs]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from manual_clock import ManualClock
+from simulated_cluster import SimulatedCluster
+from simulated_faults import Faults
 from waiting import contains, empty, equals, wait_until
 
 from hpc_agent.clock import SYSTEM
@@ -19,6 +23,7 @@ from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import Accepted, JobRecord, JobState, LiveJob, Refused
 from hpc_agent.domain.resources import Resources
 from hpc_agent.domain.room import Room
+from hpc_agent.domain.status import TaskStatus
 from hpc_agent.schedulers.base import Scheduler, SubmitRequest
 from hpc_agent.schedulers.local import LocalScheduler
 from hpc_agent.schedulers.slurm_driver import SlurmScheduler
@@ -106,8 +111,60 @@ class SlurmWorld(World):
         return self.submit("sleep 60", head="#SBATCH --begin=now+1hour\n")
 
 
-@pytest.fixture(params=["local", pytest.param("slurm", marks=pytest.mark.slurm)])
+class SimulatedWorld(World):
+    """The scheduler of the property tests: a job here ends as its script does."""
+
+    def __init__(self, folder: Path) -> None:
+        self.cluster = SimulatedCluster(Faults(), ManualClock(SYSTEM.now()), lambda: TaskStatus.UNKNOWN)
+        super().__init__(folder, self.cluster)
+        self._scripts: dict[JobId, subprocess.Popen[bytes]] = {}
+
+    def submit_waiting(self) -> JobId:
+        answer = self.scheduler.submit(self.request("sleep 60"))
+        assert isinstance(answer, Accepted)
+        self.jobs.append(answer.job)
+        return answer.job
+
+    def submit(self, body: str, **options: Any) -> JobId:
+        job = super().submit(body, **options)
+        script = self.folder / f"{self.cluster.jobs[job].name}.sh"
+        self._scripts[job] = subprocess.Popen(["bash", str(script)], cwd=self.folder)
+        self.cluster.jobs[job].state = JobState.RUNNING
+        return job
+
+    def live(self, job: JobId) -> LiveJob | None:
+        script = self._scripts.get(job)
+        if script is not None and (code := script.poll()) is not None and self.cluster.jobs[job].record is None:
+            self.cluster.end(self.cluster.jobs[job], JobState.FAILED if code else JobState.COMPLETED, code)
+        self.cluster.update_accounting()
+        return super().live(job)
+
+    def close(self) -> None:
+        for script in self._scripts.values():
+            script.kill()
+            script.wait()
+
+
+SCHEDULERS = ["local", pytest.param("slurm", marks=pytest.mark.slurm)]
+
+
+@pytest.fixture(params=["simulated", *SCHEDULERS])
+def jobs_world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    """Of what concerns submitted jobs, the simulated scheduler keeps the contract too."""
+    if request.param != "simulated":
+        yield from _real_world(request, tmp_path)
+        return
+    simulated = SimulatedWorld(tmp_path)
+    yield simulated
+    simulated.close()
+
+
+@pytest.fixture(params=SCHEDULERS)
 def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+    yield from _real_world(request, tmp_path)
+
+
+def _real_world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     built: World
     if request.param == "slurm":
         built = SlurmWorld(tmp_path, request.getfixturevalue("slurm_cluster").env)
@@ -120,20 +177,20 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     wait_until("the jobs to end", lambda: {job.id for job in built.scheduler.live_jobs()} & set(built.jobs), empty)
 
 
-def test_a_job_is_listed_until_it_ended_and_recorded_after(world: World) -> None:
+def test_a_job_is_listed_until_it_ended_and_recorded_after(jobs_world: World) -> None:
     before = SYSTEM.now()
-    job = world.submit("until [ -e go ]; do sleep 0.1; done", name="listed")
+    job = jobs_world.submit("until [ -e go ]; do sleep 0.1; done", name="listed")
 
-    world.wait_for_start(job)
-    live = world.live(job)
+    jobs_world.wait_for_start(job)
+    live = jobs_world.live(job)
     assert live is not None
     assert (live.name, live.raw_state, live.restarts) == ("listed", "RUNNING", 0)
     assert live.nodes
-    assert not any(record.state.is_final for record in world.scheduler.records({job: before}).values())
+    assert not any(record.state.is_final for record in jobs_world.scheduler.records({job: before}).values())
 
-    (world.folder / "go").touch()
-    record = world.wait_for_record(job)
-    assert world.live(job) is None
+    (jobs_world.folder / "go").touch()
+    record = jobs_world.wait_for_record(job)
+    assert jobs_world.live(job) is None
     assert record.name in ("listed", "")  # sacct learns the name some seconds after the rest
     assert (record.state, record.exit_code, record.signal) == (JobState.COMPLETED, 0, 0)
     assert record.submitted and record.started and record.ended
@@ -141,8 +198,8 @@ def test_a_job_is_listed_until_it_ended_and_recorded_after(world: World) -> None
     assert record.submitted <= record.started <= record.ended
 
 
-def test_the_exit_code_of_a_failed_job_is_in_its_record(world: World) -> None:
-    record = world.wait_for_record(world.submit("exit 3"))
+def test_the_exit_code_of_a_failed_job_is_in_its_record(jobs_world: World) -> None:
+    record = jobs_world.wait_for_record(jobs_world.submit("exit 3"))
     assert (record.state, record.exit_code) == (JobState.FAILED, 3)
 
 
@@ -156,40 +213,40 @@ def test_a_job_starts_in_its_folder_and_appends_to_its_output(world: World) -> N
     assert request.output.read_text() == f"from an earlier attempt\n{world.folder}\non stderr\n"
 
 
-def test_a_job_is_found_by_name_while_it_waits_and_after_it_ended(world: World) -> None:
+def test_a_job_is_found_by_name_while_it_waits_and_after_it_ended(jobs_world: World) -> None:
     before = SYSTEM.now()
-    waiting = world.submit_waiting()
-    name = next(job.name for job in world.scheduler.live_jobs() if job.id == waiting)
-    assert world.scheduler.find(name, before) == waiting
-    world.scheduler.cancel([waiting])
-    world.wait_for_record(waiting)
-    assert world.scheduler.find(name, before) == waiting
+    waiting = jobs_world.submit_waiting()
+    name = next(job.name for job in jobs_world.scheduler.live_jobs() if job.id == waiting)
+    assert jobs_world.scheduler.find(name, before) == waiting
+    jobs_world.scheduler.cancel([waiting])
+    jobs_world.wait_for_record(waiting)
+    assert jobs_world.scheduler.find(name, before) == waiting
 
 
-def test_no_job_is_found_under_an_unknown_name_or_before_its_time(world: World) -> None:
-    job = world.submit("true", name="once")
-    world.wait_for_record(job)
-    assert world.scheduler.find("never_submitted", SYSTEM.now() - timedelta(hours=1)) is None
-    assert world.scheduler.find("once", SYSTEM.now() + timedelta(minutes=30)) is None
+def test_no_job_is_found_under_an_unknown_name_or_before_its_time(jobs_world: World) -> None:
+    job = jobs_world.submit("true", name="once")
+    jobs_world.wait_for_record(job)
+    assert jobs_world.scheduler.find("never_submitted", SYSTEM.now() - timedelta(hours=1)) is None
+    assert jobs_world.scheduler.find("once", SYSTEM.now() + timedelta(minutes=30)) is None
 
 
-def test_a_waiting_job_says_why(world: World) -> None:
-    job = world.submit_waiting()
-    live = wait_until("its reason", lambda: world.live(job), lambda live: live and live.reason)
+def test_a_waiting_job_says_why(jobs_world: World) -> None:
+    job = jobs_world.submit_waiting()
+    live = wait_until("its reason", lambda: jobs_world.live(job), lambda live: live and live.reason)
     assert live is not None
     assert live.state is JobState.PENDING
 
 
-def test_cancelling_only_what_waits_leaves_running_jobs_alone(world: World) -> None:
-    running = world.submit("sleep 60")
-    world.wait_for_start(running)
-    waiting = world.submit_waiting()
-    ended = world.submit("true") if world.scheduler.name == "slurm" else JobId("4711")
+def test_cancelling_only_what_waits_leaves_running_jobs_alone(jobs_world: World) -> None:
+    running = jobs_world.submit("sleep 60")
+    jobs_world.wait_for_start(running)
+    waiting = jobs_world.submit_waiting()
+    ended = jobs_world.submit("true") if jobs_world.scheduler.name == "slurm" else JobId("4711")
 
-    world.scheduler.cancel([running, waiting, ended], only_pending=True)
+    jobs_world.scheduler.cancel([running, waiting, ended], only_pending=True)
 
-    assert world.wait_for_record(waiting).state is JobState.CANCELLED
-    assert world.state(running) is JobState.RUNNING
+    assert jobs_world.wait_for_record(waiting).state is JobState.CANCELLED
+    assert jobs_world.state(running) is JobState.RUNNING
 
 
 def test_a_cancelled_job_may_finish_on_sigterm(world: World) -> None:
@@ -208,22 +265,22 @@ def test_a_job_that_ignores_sigterm_is_killed(world: World) -> None:
     assert record.state is JobState.CANCELLED
 
 
-def test_cancelling_jobs_that_are_gone_is_no_error(world: World) -> None:
-    job = world.submit("true")
-    world.wait_for_record(job)
+def test_cancelling_jobs_that_are_gone_is_no_error(jobs_world: World) -> None:
+    job = jobs_world.submit("true")
+    jobs_world.wait_for_record(job)
     for only_pending in (False, True):
-        world.scheduler.cancel([job, JobId("4711")], only_pending=only_pending)
-    world.scheduler.cancel([])
+        jobs_world.scheduler.cancel([job, JobId("4711")], only_pending=only_pending)
+    jobs_world.scheduler.cancel([])
 
 
-def test_unknown_and_reused_ids_have_no_verdict(world: World) -> None:
-    job = world.submit("true")
-    world.wait_for_record(job)
+def test_unknown_and_reused_ids_have_no_verdict(jobs_world: World) -> None:
+    job = jobs_world.submit("true")
+    jobs_world.wait_for_record(job)
     later = SYSTEM.now() + timedelta(minutes=30)
-    assert world.scheduler.records({JobId("4711"): SYSTEM.now(), JobId("4712"): SYSTEM.now()}) == {}
+    assert jobs_world.scheduler.records({JobId("4711"): SYSTEM.now(), JobId("4712"): SYSTEM.now()}) == {}
     # The record is of a job from before our own submission under the same id.
-    assert world.scheduler.records({job: later}) == {}
-    assert world.scheduler.records({}) == {}
+    assert jobs_world.scheduler.records({job: later}) == {}
+    assert jobs_world.scheduler.records({}) == {}
 
 
 def test_jobs_see_the_gpus_they_asked_for_and_no_others(world: World) -> None:
@@ -261,9 +318,9 @@ def test_jobs_inherit_no_secret_and_nothing_of_another_job(world: World) -> None
     assert [name for name in FOREIGN if f"{name}=" in environment] == []
 
 
-def test_a_cluster_has_a_name(world: World) -> None:
-    assert world.scheduler.cluster()
-    assert world.scheduler.name in ("slurm", "local")
+def test_a_cluster_has_a_name(jobs_world: World) -> None:
+    assert jobs_world.scheduler.cluster()
+    assert jobs_world.scheduler.name in ("slurm", "local")
 
 
 def test_room_counts_what_runs(tmp_path: Path) -> None:

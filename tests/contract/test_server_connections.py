@@ -113,7 +113,12 @@ def test_a_head_that_drips_is_closed_too() -> None:
     with serving(SHORT) as address, socket.create_connection(address) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\n")
         closed = threading.Event()
-        threading.Thread(target=lambda: ends(connection) and closed.set()).start()
+
+        def watch() -> None:
+            if ends(connection):
+                closed.set()
+
+        threading.Thread(target=watch).start()
         with pytest.raises(OSError):
             for _ in range(200):
                 connection.sendall(b"X-a: b\r\n")

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+from typing import Any
 
 import pytest
+from http_api import Answered, Api
 
 
-def send(api, *events):
+def send(api: Api, *events: dict[str, Any]) -> Answered:
     return api.ask("events.add_batch", "\n".join(json.dumps(event) for event in events).encode())
 
 
-def log(task, text, timestamp, **fields):
+def log(task: str, text: str, timestamp: int, **fields: Any) -> dict[str, Any]:
     return {"type": "log", "task": task, "msg": text, "timestamp": timestamp, "level": "INFO", "worker": "w", **fields}
 
 
-def scalar(task, iteration, value, metric="loss", variant="train", **fields):
+def scalar(
+    task: str, iteration: int, value: Any, metric: str = "loss", variant: str = "train", **fields: Any
+) -> dict[str, Any]:
     return {
         "type": "training_stats_scalar",
         "task": task,
@@ -28,12 +32,12 @@ def scalar(task, iteration, value, metric="loss", variant="train", **fields):
     }
 
 
-def texts(api, **request):
+def texts(api: Api, **request: Any) -> list[str]:
     return [event["msg"] for event in api("events.get_task_log", **request)["events"]]
 
 
 @pytest.fixture
-def written(api):
+def written(api: Api) -> str:
     """A task with the console lines "0" to "9" at the times 0 to 90 ms, and "9b" at 90 too."""
     task = api.task()
     events = [log(task, str(i), i * 10) for i in range(10)] + [log(task, "9b", 90)]
@@ -41,7 +45,7 @@ def written(api):
     return task
 
 
-def test_console_is_read_in_both_directions_and_orders(api, written):
+def test_console_is_read_in_both_directions_and_orders(api: Api, written: str) -> None:
     assert texts(api, task=written, batch_size=3) == ["9b", "9", "8"]
     assert texts(api, task=written, batch_size=3, order="asc") == ["8", "9", "9b"]
     assert texts(api, task=written, batch_size=3, navigate_earlier=False) == ["0", "1", "2"]
@@ -52,7 +56,7 @@ def test_console_is_read_in_both_directions_and_orders(api, written):
     assert (answer["returned"], answer["total"]) == (11, 11)
 
 
-def test_lines_of_one_moment_are_never_torn_apart_between_pages(api, written):
+def test_lines_of_one_moment_are_never_torn_apart_between_pages(api: Api, written: str) -> None:
     seen, since = [], None
     while page := api("events.get_task_log", task=written, batch_size=1, from_timestamp=since)["events"]:
         seen += [event["msg"] for event in page]
@@ -60,21 +64,21 @@ def test_lines_of_one_moment_are_never_torn_apart_between_pages(api, written):
     assert seen == ["9b", "9", *"876543210"]
 
 
-def test_a_chunk_is_kept_as_it_came(api):
+def test_a_chunk_is_kept_as_it_came(api: Api) -> None:
     task = api.task()
     chunk = "".join(f"line {i}\r\n" for i in range(5000)) + "ümläut\x1b[31m\0 no newline"
     send(api, log(task, chunk, 1))
     assert texts(api, task=task) == [chunk]
 
 
-def test_halves_of_surrogate_pairs_do_not_cost_the_batch(api):
+def test_halves_of_surrogate_pairs_do_not_cost_the_batch(api: Api) -> None:
     # Python writes undecodable output this way, and sends it.
     task = api.task()
     assert send(api, log(task, "bad \udce4 byte", 1), log(task, "good", 2)).data["added"] == 2
     assert texts(api, task=task, order="asc") == ["bad ? byte", "good"]
 
 
-def test_one_bad_event_costs_itself_only(api):
+def test_one_bad_event_costs_itself_only(api: Api) -> None:
     task = api.task()
     answer = send(
         api,
@@ -89,11 +93,11 @@ def test_one_bad_event_costs_itself_only(api):
 
 
 @pytest.mark.parametrize("body", [b"", b'{"type": "log", "task": "none", "msg": "x"}', b'{"type": "nonsense"}'])
-def test_a_batch_of_which_nothing_is_stored_is_refused(api, body):
+def test_a_batch_of_which_nothing_is_stored_is_refused(api: Api, body: bytes) -> None:
     assert api.ask("events.add_batch", body).code == "400/131"
 
 
-def test_missing_time_and_worker_are_filled_in_and_spaces_in_types_are_underscores(api):
+def test_missing_time_and_worker_are_filled_in_and_spaces_in_types_are_underscores(api: Api) -> None:
     task = api.task()
     headers = {**api.headers, "X-ClearML-Worker": "laptop", "Content-Type": "application/json-lines"}
     body = json.dumps({"type": "log", "task": task, "msg": "x"}) + "\n"
@@ -104,7 +108,7 @@ def test_missing_time_and_worker_are_filled_in_and_spaces_in_types_are_underscor
     assert event["timestamp"] > 1.7e12
 
 
-def test_scalars_come_back_as_curves_and_sending_again_overwrites(api):
+def test_scalars_come_back_as_curves_and_sending_again_overwrites(api: Api) -> None:
     task = api.task()
     send(api, *(scalar(task, i, i * 1.0, timestamp=1000 * i) for i in range(4)))
     send(api, scalar(task, 2, 9.0, timestamp=2000), scalar(task, 0, 7.0, variant="test"))
@@ -119,7 +123,7 @@ def test_scalars_come_back_as_curves_and_sending_again_overwrites(api):
     assert only == {"loss": {"test": curves["loss"]["test"]}}
 
 
-def test_long_curves_are_averaged_into_the_samples_asked_for(api):
+def test_long_curves_are_averaged_into_the_samples_asked_for(api: Api) -> None:
     task = api.task()
     send(api, *(scalar(task, i, float(i)) for i in range(1000)))
     curve = api("events.scalar_metrics_iter_histogram", task=task, samples=10)["loss"]["train"]
@@ -127,7 +131,7 @@ def test_long_curves_are_averaged_into_the_samples_asked_for(api):
     assert curve["y"][:2] == [49.5, 149.5]
 
 
-def test_the_task_shows_its_latest_figures(api):
+def test_the_task_shows_its_latest_figures(api: Api) -> None:
     task = api.task()
     send(api, scalar(task, 1, 5.0), scalar(task, 2, 3.0), scalar(task, 7, 4.0), scalar(task, 3, float("nan")))
     found = api("tasks.get_by_id", task=task)["task"]
@@ -148,7 +152,7 @@ def test_the_task_shows_its_latest_figures(api):
     assert [t["id"] for t in api("tasks.get_all", id=[task, other], order_by=[order])["tasks"]] == [other, task]
 
 
-def test_single_values_are_no_curve(api):
+def test_single_values_are_no_curve(api: Api) -> None:
     task = api.task("with values")
     send(api, scalar(task, -(2**31), 0.5, "Summary", "auc"))
     (found,) = api("events.get_task_single_value_metrics", tasks=[task])["tasks"]
@@ -158,7 +162,7 @@ def test_single_values_are_no_curve(api):
     assert api("tasks.get_by_id", task=task)["task"]["last_iteration"] == 0
 
 
-def test_plots_show_the_latest_iterations(api):
+def test_plots_show_the_latest_iterations(api: Api) -> None:
     task = api.task()
     for i in range(3):
         send(
@@ -171,7 +175,7 @@ def test_plots_show_the_latest_iterations(api):
     assert api("events.get_task_plots", task=task, metrics=[{"metric": "other"}])["plots"] == []
 
 
-def test_images_are_paged_by_iteration(api):
+def test_images_are_paged_by_iteration(api: Api) -> None:
     task = api.task()
     for i in range(3):
         send(
@@ -200,7 +204,7 @@ def test_images_are_paged_by_iteration(api):
     assert urls == ["u2a", "u1a", "u0a"]
 
 
-def test_events_of_all_kinds_are_scrolled_in_order_of_time(api, written):
+def test_events_of_all_kinds_are_scrolled_in_order_of_time(api: Api, written: str) -> None:
     send(api, scalar(written, 1, 1.0, timestamp=5), scalar(written, 2, 2.0, timestamp=15))
     only = api("events.get_task_events", task=written, event_type="training_stats_scalar", batch_size=1)
     assert (only["returned"], only["total"], only["events"][0]["value"]) == (1, 2, 1.0)
@@ -212,7 +216,7 @@ def test_events_of_all_kinds_are_scrolled_in_order_of_time(api, written):
     assert newest[0]["msg"] == "9b"
 
 
-def test_published_tasks_take_no_events_unless_allowed(api):
+def test_published_tasks_take_no_events_unless_allowed(api: Api) -> None:
     task = api.task()
     api("tasks.publish", task=task, force=True)
     assert send(api, log(task, "late", 1)).code == "400/131"
@@ -221,21 +225,21 @@ def test_published_tasks_take_no_events_unless_allowed(api):
     assert mixed.code == "400/12"
 
 
-def test_events_of_models_go_with_the_model(api):
+def test_events_of_models_go_with_the_model(api: Api) -> None:
     model = api("models.create", name="m", uri="u")["id"]
     assert send(api, scalar(model, 1, 1.0, model_event=True)).data["added"] == 1
     assert send(api, scalar(model, 1, 1.0)).code == "400/131"
     assert api("events.scalar_metrics_iter_histogram", task=model, model_events=True)["loss"]["train"]["y"] == [1.0]
 
 
-def test_events_keep_their_task_from_looking_silent(api):
+def test_events_keep_their_task_from_looking_silent(api: Api) -> None:
     task = api.task()
     before = api("tasks.get_by_id", task=task)["task"]["last_update"]
     send(api, log(task, "alive", 1))
     assert api("tasks.get_by_id", task=task)["task"]["last_update"] > before
 
 
-def test_a_task_shows_the_latest_figures_of_so_many_metrics_and_keeps_all(api):
+def test_a_task_shows_the_latest_figures_of_so_many_metrics_and_keeps_all(api: Api) -> None:
     task = api.task("many metrics")
     batch = [
         {"type": "training_stats_scalar", "task": task, "metric": f"m{n}", "variant": "v", "iter": 1, "value": n}

@@ -6,24 +6,32 @@ import http.client
 import io
 import os
 import socket
-import time
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import pytest
+import requests
+from clearml_server import ClearmlServer
+from http_api import Api, address_of
 from waiting import empty, wait_until
 
+Members = tuple[dict[str, str], dict[str, str], dict[str, str], str]
+"""See the fixture."""
 BOUNDARY = "xxBOUNDARYxx"
 
 
-def upload(api, name, content=b"content", **options):
+def upload(api: Api, name: str, content: bytes = b"content", **options: Any) -> requests.Response:
     return api.raw("/files", "POST", files={name: (name, io.BytesIO(content))}, **options)
 
 
-def raw_upload(api, body, content_type=f"multipart/form-data; boundary={BOUNDARY}"):
+def raw_upload(
+    api: Api, body: bytes, content_type: str = f"multipart/form-data; boundary={BOUNDARY}"
+) -> requests.Response:
     return api.raw("/files/", "POST", data=body, headers={**api.headers, "Content-Type": content_type})
 
 
-def part(name, content=b"x"):
+def part(name: bytes, content: bytes = b"x") -> bytes:
     head = b'--%s\r\nContent-Disposition: form-data; name="%s"; filename="f"\r\n\r\n' % (BOUNDARY.encode(), name)
     return head + content + b"\r\n"
 
@@ -34,20 +42,20 @@ END = f"--{BOUNDARY}--\r\n".encode()
 @pytest.mark.parametrize(
     "name", ["p/t.1/artifacts/a/x.json", "/slashes/before", "Größe/mit platz", "a/.hidden", "a%2F"]
 )
-def test_a_file_comes_back_under_its_name(api, name):
+def test_a_file_comes_back_under_its_name(api: Api, name: str) -> None:
     answer = upload(api, name, b"\x00\xff" * 10)
     assert answer.status_code == 200, answer.text
     assert answer.json() == [name.strip("/")]
     assert api.raw("/files/" + quote(name.strip("/"))).content == b"\x00\xff" * 10
 
 
-def test_uploading_again_replaces(api):
+def test_uploading_again_replaces(api: Api) -> None:
     upload(api, "again", b"first")
     upload(api, "again", b"second")
     assert api.raw("/files/again").text == "second"
 
 
-def test_several_files_travel_in_one_upload(api):
+def test_several_files_travel_in_one_upload(api: Api) -> None:
     files = {name: (name, io.BytesIO(name.encode())) for name in ("several/a", "several/b")}
     assert api.raw("/files", "POST", files=files).json() == ["several/a", "several/b"]
     assert api.raw("/files/several/b").text == "several/b"
@@ -69,7 +77,7 @@ ESCAPES = [
 
 
 @pytest.mark.parametrize("name", ESCAPES, ids=range(len(ESCAPES)))
-def test_no_uploaded_name_leads_out(api, clearml_server, name):
+def test_no_uploaded_name_leads_out(api: Api, clearml_server: ClearmlServer, name: str) -> None:
     before = set(clearml_server.data_dir.rglob("evil*"))
     answer = raw_upload(api, part(name.encode()) + END)
     assert answer.status_code == 400
@@ -83,10 +91,9 @@ def test_no_uploaded_name_leads_out(api, clearml_server, name):
     "path",
     ["../secrets.json", "..%2Fsecrets.json", "%2e%2e/secrets.json", "a/%2e%2e/%2e%2e/server.db", "%00", "//etc/passwd"],
 )
-def test_no_requested_path_leads_out(api, method, path):
+def test_no_requested_path_leads_out(api: Api, method: str, path: str) -> None:
     # By hand: client libraries tidy such paths up.
-    parts = urlsplit(api.url)
-    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=10)
+    connection = http.client.HTTPConnection(*address_of(api.url), timeout=10)
     connection.request(method, f"/files/{path}", headers=api.headers)
     answer = connection.getresponse()
     assert answer.status in (400, 404)
@@ -94,7 +101,7 @@ def test_no_requested_path_leads_out(api, method, path):
     connection.close()
 
 
-def test_links_that_lead_out_are_not_followed(api, clearml_server):
+def test_links_that_lead_out_are_not_followed(api: Api, clearml_server: ClearmlServer) -> None:
     folder = clearml_server.data_dir / "files" / "linked"
     folder.mkdir(parents=True)
     os.symlink(clearml_server.data_dir, folder / "out")
@@ -120,7 +127,7 @@ def test_links_that_lead_out_are_not_followed(api, clearml_server):
     ],
     ids=range(9),
 )
-def test_broken_uploads_leave_nothing_behind(api, clearml_server, body):
+def test_broken_uploads_leave_nothing_behind(api: Api, clearml_server: ClearmlServer, body: bytes) -> None:
     answer = raw_upload(api, body)
     assert answer.status_code == 400, answer.text
     assert not (clearml_server.data_dir / "files" / "cut").exists()
@@ -130,18 +137,18 @@ def test_broken_uploads_leave_nothing_behind(api, clearml_server, body):
 @pytest.mark.parametrize(
     "content_type", ["", "text/plain", "multipart/form-data", "multipart/form-data; boundary=" + "b" * 5000]
 )
-def test_uploads_that_are_no_multipart_are_told_so(api, content_type):
+def test_uploads_that_are_no_multipart_are_told_so(api: Api, content_type: str) -> None:
     assert raw_upload(api, part(b"x") + END, content_type).status_code == 400
 
 
-def test_a_name_inside_a_file_is_refused_and_the_file_named(api):
+def test_a_name_inside_a_file_is_refused_and_the_file_named(api: Api) -> None:
     upload(api, "folder/plain")
     answer = upload(api, "folder/plain/in/side")
     assert answer.status_code == 400
     assert "folder/plain is a file, not a folder" in answer.text
 
 
-def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(api, clearml_server):
+def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(api: Api, clearml_server: ClearmlServer) -> None:
     connection = _posting(api, 10_000_000)
     connection.send(part(b"abandoned", b"y" * 100_000))
     incoming = clearml_server.data_dir / "incoming"
@@ -154,7 +161,7 @@ def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(api, clearml_s
 @pytest.mark.parametrize(
     ("method", "headers"), [("GET", {}), ("DELETE", {}), ("POST", {}), ("GET", {"Authorization": "Bearer x"})]
 )
-def test_strangers_neither_read_nor_write(api, method, headers):
+def test_strangers_neither_read_nor_write(api: Api, method: str, headers: dict[str, str]) -> None:
     upload(api, "private/file")
     answer = api.raw("/files" if method == "POST" else "/files/private/file", method, headers=headers)
     assert answer.status_code == 401
@@ -162,7 +169,7 @@ def test_strangers_neither_read_nor_write(api, method, headers):
     assert api.raw("/files/private/file").status_code == 200
 
 
-def test_a_browser_reads_with_the_key_pair_and_changes_nothing_with_it(api):
+def test_a_browser_reads_with_the_key_pair_and_changes_nothing_with_it(api: Api) -> None:
     upload(api, "seen/in/browser")
     pair = {"Authorization": api.basic(api.access, api.secret)}
     assert api.raw("/files/seen/in/browser", headers=pair).status_code == 200
@@ -170,7 +177,7 @@ def test_a_browser_reads_with_the_key_pair_and_changes_nothing_with_it(api):
     assert upload(api, "seen/planted", headers=pair).status_code == 401
 
 
-def test_a_hostile_page_is_shown_without_any_rights(api):
+def test_a_hostile_page_is_shown_without_any_rights(api: Api) -> None:
     upload(api, "page.html", b"<script>fetch('/')</script>")
     answer = api.raw("/files/page.html")
     assert answer.headers["content-security-policy"].startswith("sandbox;")
@@ -178,13 +185,13 @@ def test_a_hostile_page_is_shown_without_any_rights(api):
     assert api.raw("/files/page.html?download").headers["content-disposition"].startswith("attachment")
 
 
-def test_parts_of_a_file_can_be_asked_for(api):
+def test_parts_of_a_file_can_be_asked_for(api: Api) -> None:
     upload(api, "long", bytes(range(100)))
     answer = api.raw("/files/long", headers={**api.headers, "Range": "bytes=10-19"})
     assert (answer.status_code, answer.content) == (206, bytes(range(10, 20)))
 
 
-def test_deleting_removes_the_file_and_folders_left_empty(api, clearml_server):
+def test_deleting_removes_the_file_and_folders_left_empty(api: Api, clearml_server: ClearmlServer) -> None:
     upload(api, "gone/deep/file")
     assert api.raw("/files/gone/deep/file", "DELETE").text == "gone/deep/file"
     assert api.raw("/files/gone/deep/file", "DELETE").status_code == 404
@@ -192,10 +199,10 @@ def test_deleting_removes_the_file_and_folders_left_empty(api, clearml_server):
 
 
 @pytest.fixture
-def members(api):
+def members(api: Api) -> Members:
     """The headers of two users, and of a job of the first one's task, with that task's id."""
 
-    def login(pair):
+    def login(pair: dict[str, str]) -> dict[str, str]:
         basic = {"Authorization": api.basic(pair["access_key"], pair["secret_key"])}
         return {"Authorization": f"Bearer {api.raw('/auth.login', headers=basic).json()['data']['token']}"}
 
@@ -206,13 +213,13 @@ def members(api):
     return alice, bob, login(api("auth.create_task_credentials", task=task)["credentials"]), task
 
 
-def change(api, name, headers):
+def change(api: Api, name: str, headers: dict[str, str]) -> tuple[int, int]:
     """The statuses of replacing and of deleting a file."""
     replaced = upload(api, name, b"replaced", headers=headers).status_code
     return replaced, api.raw(f"/files/{name}", "DELETE", headers=headers).status_code
 
 
-def test_a_file_is_changed_by_its_uploader_and_administrators_only(api, members):
+def test_a_file_is_changed_by_its_uploader_and_administrators_only(api: Api, members: Members) -> None:
     alice, bob, job, _ = members
     assert upload(api, "hers/file", b"original", headers=alice).status_code == 200
     for other in (bob, job):
@@ -223,7 +230,7 @@ def test_a_file_is_changed_by_its_uploader_and_administrators_only(api, members)
     assert change(api, "hers/file", api.headers) == (200, 200)
 
 
-def test_what_lies_in_a_tasks_folder_is_also_its_owners_and_its_jobs(api, members):
+def test_what_lies_in_a_tasks_folder_is_also_its_owners_and_its_jobs(api: Api, members: Members) -> None:
     alice, bob, job, task = members
     name = f"project/t.{task}/artifacts/a/file"
     for changer in (job, alice, api.headers):
@@ -235,10 +242,11 @@ def test_what_lies_in_a_tasks_folder_is_also_its_owners_and_its_jobs(api, member
 class HalfAnUpload:
     """An upload that waits before its last bytes."""
 
-    def __init__(self, api, name, headers):
+    def __init__(self, api: Api, name: str, headers: Mapping[str, str]) -> None:
         body, self._rest = part(name.encode(), b"late")[:-1], b"\n" + END
         where = urlsplit(api.url)
-        self._connection = socket.create_connection((where.hostname, where.port), timeout=20)
+        assert where.hostname
+        self._connection = socket.create_connection((where.hostname, where.port or 80), timeout=20)
         head = (
             f"POST /files HTTP/1.1\r\nHost: x\r\nAuthorization: {headers['Authorization']}\r\n"
             f"Content-Type: multipart/form-data; boundary={BOUNDARY}\r\n"
@@ -246,20 +254,19 @@ class HalfAnUpload:
         )
         self._connection.sendall(head.encode() + body)
 
-    def begun(self, clearml_server):
-        end = time.monotonic() + 20
-        while not any((clearml_server.data_dir / "incoming").iterdir()):
-            assert time.monotonic() < end
-            time.sleep(0.01)
+    def begun(self, clearml_server: ClearmlServer) -> HalfAnUpload:
+        wait_until("the upload to begin", lambda: list((clearml_server.data_dir / "incoming").iterdir()))
         return self
 
-    def finish(self):
+    def finish(self) -> int:
         with self._connection:
             self._connection.sendall(self._rest)
             return int(self._connection.recv(4096).split()[1])
 
 
-def test_an_upload_held_open_does_not_replace_what_came_meanwhile(api, clearml_server, members):
+def test_an_upload_held_open_does_not_replace_what_came_meanwhile(
+    api: Api, clearml_server: ClearmlServer, members: Members
+) -> None:
     alice, bob, *_ = members
     held = HalfAnUpload(api, "contested", bob).begun(clearml_server)
     assert upload(api, "contested", b"hers", headers=alice).status_code == 200
@@ -268,7 +275,7 @@ def test_an_upload_held_open_does_not_replace_what_came_meanwhile(api, clearml_s
     assert upload(api, "contested", b"hers again", headers=alice).status_code == 200
 
 
-def test_an_upload_ends_with_the_key_that_it_was_begun_with(api, clearml_server):
+def test_an_upload_ends_with_the_key_that_it_was_begun_with(api: Api, clearml_server: ClearmlServer) -> None:
     user = api("auth.create_user", name="leaver")["id"]
     pair = api("auth.create_credentials", user=user)["credentials"]
     basic = {"Authorization": api.basic(pair["access_key"], pair["secret_key"])}
@@ -279,7 +286,7 @@ def test_an_upload_ends_with_the_key_that_it_was_begun_with(api, clearml_server)
     assert api.raw("/files/after%20all").status_code == 404
 
 
-def test_a_file_of_an_upload_that_breaks_off_behind_it_is_its_uploaders(api, members):
+def test_a_file_of_an_upload_that_breaks_off_behind_it_is_its_uploaders(api: Api, members: Members) -> None:
     alice, *_ = members
     headers = {**alice, "Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
     body = part(b"first of two") + part(b"../second")
@@ -287,7 +294,7 @@ def test_a_file_of_an_upload_that_breaks_off_behind_it_is_its_uploaders(api, mem
     assert upload(api, "first of two", headers=alice).status_code == 200
 
 
-def test_a_job_whose_task_has_ended_uploads_nothing(api, members):
+def test_a_job_whose_task_has_ended_uploads_nothing(api: Api, members: Members) -> None:
     *_, job, task = members
     assert upload(api, "while it runs", headers=job).status_code == 200
     api("tasks.failed", task=task, force=True)
@@ -295,10 +302,9 @@ def test_a_job_whose_task_has_ended_uploads_nothing(api, members):
     assert (answer.status_code, "has ended" in answer.text) == (403, True)
 
 
-def test_every_answer_says_what_it_is(api):
+def test_every_answer_says_what_it_is(api: Api) -> None:
     upload(api, "some/file")
-    where = urlsplit(api.url)
-    with socket.create_connection((where.hostname, where.port), timeout=10) as connection:
+    with socket.create_connection(address_of(api.url), timeout=10) as connection:
         connection.sendall(b"no HTTP at all\r\n\r\n")
         assert b"nosniff" in connection.recv(4096)
     for path, method in (
@@ -317,7 +323,7 @@ def test_every_answer_says_what_it_is(api):
             assert answer.headers["x-content-type-options"] == "nosniff", (path, method)
 
 
-def test_large_files_do_not_fill_the_memory(api, clearml_server):
+def test_large_files_do_not_fill_the_memory(api: Api, clearml_server: ClearmlServer) -> None:
     size, piece = 200 * 2**20, b"z" * 2**20
     head, tail = part(b"large")[:-3], b"\r\n" + END
     before = _peak_memory(clearml_server.pid)
@@ -332,10 +338,9 @@ def test_large_files_do_not_fill_the_memory(api, clearml_server):
     assert _peak_memory(clearml_server.pid) - before < 30 * 1024
 
 
-def _posting(api, length):
+def _posting(api: Api, length: int) -> http.client.HTTPConnection:
     """A connection on which an upload of so many bytes has begun."""
-    parts = urlsplit(api.url)
-    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=30)
+    connection = http.client.HTTPConnection(*address_of(api.url), timeout=30)
     connection.putrequest("POST", "/files")
     connection.putheader("Authorization", api.headers["Authorization"])
     connection.putheader("Content-Type", f"multipart/form-data; boundary={BOUNDARY}")
@@ -344,7 +349,7 @@ def _posting(api, length):
     return connection
 
 
-def _peak_memory(pid):
+def _peak_memory(pid: int) -> int:
     """KiB."""
     with open(f"/proc/{pid}/status", encoding="utf-8") as status:
         return next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 
 import pytest
+import requests
+from http_api import Api
 
 from hpc_agent.server.pages import console_text
 
+Browser = Callable[[str], requests.Response]
+
 
 @pytest.fixture
-def browser(api):
+def browser(api: Api) -> Browser:
     """GET as a browser whose user has typed the key pair."""
     return lambda path: api.raw(path, headers={"Authorization": api.basic(api.access, api.secret)})
 
@@ -27,7 +32,7 @@ def browser(api):
         "/datasets/simple/{p}/experiments/{t}",
     ],
 )
-def test_every_link_that_clients_print_leads_to_the_task(api, browser, link):
+def test_every_link_that_clients_print_leads_to_the_task(api: Api, browser: Browser, link: str) -> None:
     project = api("projects.create", name=f"linked {link.replace('/', '|')}")["id"]
     task = api.task("findable", project=project)
     answer = browser(link.format(p=project, t=task))
@@ -36,7 +41,7 @@ def test_every_link_that_clients_print_leads_to_the_task(api, browser, link):
     assert "linked" in answer.text
 
 
-def test_strangers_see_nothing(api):
+def test_strangers_see_nothing(api: Api) -> None:
     task = api.task("secret task")
     for path in ("/", f"/projects/*/experiments/{task}/output/log"):
         answer = api.raw(path, headers={})
@@ -45,7 +50,7 @@ def test_strangers_see_nothing(api):
         assert answer.headers["www-authenticate"].startswith("Basic")
 
 
-def test_a_page_shows_what_a_user_wants_to_know(api, browser, queue):
+def test_a_page_shows_what_a_user_wants_to_know(api: Api, browser: Browser, queue: str) -> None:
     script = {"entry_point": "train.py", "diff": "import torch", "requirements": {"pip": "torch\nnumpy"}}
     task = api.task(
         "full", script=script, hyperparams={"Args": {"lr": {"value": "0.1"}}}, container={"image": "ubuntu"}
@@ -60,7 +65,7 @@ def test_a_page_shows_what_a_user_wants_to_know(api, browser, queue):
     assert "epoch 1" not in page
 
 
-def test_nothing_a_task_says_becomes_part_of_the_page(api, browser):
+def test_nothing_a_task_says_becomes_part_of_the_page(api: Api, browser: Browser) -> None:
     evil = "<script>alert(1)</script>"
     task = api.task(
         evil,
@@ -80,22 +85,24 @@ def test_nothing_a_task_says_becomes_part_of_the_page(api, browser):
 
 
 @pytest.mark.parametrize("path", ["/projects/*/experiments/none", "/projects/a/b/c/d/e"])
-def test_unknown_tasks_are_told_so(browser, path):
+def test_unknown_tasks_are_told_so(browser: Browser, path: str) -> None:
     answer = browser(path)
     assert (answer.status_code, answer.text[:21]) == (404, "There is no such task")
 
 
 @pytest.mark.parametrize("query", ["?page=x", "?page=-1", "?page=" + "9" * 400])
-def test_bad_page_numbers_are_told_so(browser, query):
+def test_bad_page_numbers_are_told_so(browser: Browser, query: str) -> None:
     assert browser("/" + query).status_code == 400
 
 
-def test_long_consoles_are_paged(api, browser):
+def test_long_consoles_are_paged(api: Api, browser: Browser) -> None:
     task = api.task("long-winded")
     pad = "." * 8000
     lines = [{"type": "log", "task": task, "msg": f"line {i:03} {pad}", "timestamp": i + 1} for i in range(400)]
     api.ask("events.add_batch", "\n".join(map(json.dumps, lines)).encode())
-    seen, pages, query = [], 0, ""
+    seen: list[str] = []
+    pages = 0
+    query: str | None = ""
     while query is not None:
         page = browser(f"/projects/*/experiments/{task}/output/log{query}").text
         assert len(page) < 1_500_000
@@ -107,25 +114,25 @@ def test_long_consoles_are_paged(api, browser):
     assert browser(f"/projects/*/experiments/{task}/output/log?before=x").status_code == 400
 
 
-def test_lists_are_paged(api, browser):
+def test_lists_are_paged(api: Api, browser: Browser) -> None:
     for i in range(105):
         api.task(f"filler {i}")
     assert "/?page=1" in browser("/").text
     assert browser("/?page=1").status_code == 200
 
 
-def test_console_text_is_what_a_terminal_would_show_last():
+def test_console_text_is_what_a_terminal_would_show_last() -> None:
     assert console_text(["\x1b[31mred\x1b[0m\n", "10%\r50%\r100%\r\n", "bell\x07 title\x1b]0;t\x07", "end"]) == (
         "red\n100%\nbell title\nend\n"
     )
 
 
-def earlier_link(page):
+def earlier_link(page: str) -> str | None:
     found = re.search(r'"(\?before=[\d-]+)"', page)
     return found and found[1]
 
 
-def test_a_console_of_a_hundred_thousand_chunks_of_one_moment_is_paged_in_order(api, browser):
+def test_a_console_of_a_hundred_thousand_chunks_of_one_moment_is_paged_in_order(api: Api, browser: Browser) -> None:
     task = api.task("one line a chunk")
     for start in range(0, 100_000, 50_000):
         batch = [
@@ -140,7 +147,7 @@ def test_a_console_of_a_hundred_thousand_chunks_of_one_moment_is_paged_in_order(
     assert re.findall(r"\[(\d+)\]", before) == [str(number) for number in range(90_000, 95_000)]
 
 
-def test_a_page_is_bounded_whatever_its_task_holds(api, browser):
+def test_a_page_is_bounded_whatever_its_task_holds(api: Api, browser: Browser) -> None:
     huge = "x" * 3_000_000
     task = api.task(
         "h" * 1_000,
@@ -155,7 +162,7 @@ def test_a_page_is_bounded_whatever_its_task_holds(api, browser):
     assert "end of the console" in page
 
 
-def test_the_console_in_one_answer_is_bounded(api):
+def test_the_console_in_one_answer_is_bounded(api: Api) -> None:
     task = api.task("many long chunks")
     for number in range(5):
         api("events.add", type="log", task=task, msg=f"{number}" + "x" * 5_000_000, timestamp=number + 1)

@@ -12,13 +12,21 @@ import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import requests
+from clearml_server import ClearmlServer
+from http_api import Api
+
+StartServer = Callable[..., ClearmlServer]
+Connect = Callable[[ClearmlServer], Api]
 
 
-def run_server(data_dir, *flags):
+def run_server(data_dir: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     """A start that is expected to fail; returns the ended process."""
     return subprocess.run(
         [sys.executable, "-m", "hpc_agent", "server", "--data-dir", str(data_dir), *flags],
@@ -30,11 +38,11 @@ def run_server(data_dir, *flags):
 
 
 @pytest.fixture
-def connect(api):
+def connect(api: Api) -> Iterator[Connect]:
     """A client for a server of the test's own."""
     clients = []
 
-    def to(server):
+    def to(server: ClearmlServer) -> Api:
         clients.append(type(api)(server.url, server.conf))
         return clients[-1]
 
@@ -43,7 +51,9 @@ def connect(api):
         client.http.close()
 
 
-def test_secrets_are_made_once_and_readable_by_their_owner_alone(start_clearml_server):
+def test_secrets_are_made_once_and_readable_by_their_owner_alone(
+    start_clearml_server: StartServer,
+) -> None:
     server = start_clearml_server()
     first = server.conf.read_text()
     port = urlsplit(server.url).port
@@ -53,11 +63,12 @@ def test_secrets_are_made_once_and_readable_by_their_owner_alone(start_clearml_s
     assert start_clearml_server(port=port).conf.read_text() == first
 
 
-def test_a_data_folder_that_the_server_makes_is_closed_to_others(tmp_path):
+def test_a_data_folder_that_the_server_makes_is_closed_to_others(tmp_path: Path) -> None:
     data_dir = tmp_path / "made" / "by" / "it"
     environ = {**os.environ, "HOME": str(tmp_path), "CLEARML_CONFIG_FILE": ""}
     argv = [sys.executable, "-m", "hpc_agent", "server", "--port", "0", "--data-dir", str(data_dir)]
     with subprocess.Popen(argv, env=environ, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout
         assert server.stdout.readline().startswith("Listening on ")
         server.terminate()
     made = [data_dir, *data_dir.parents[:2], *(path for path in data_dir.rglob("*") if path.is_dir())]
@@ -66,7 +77,9 @@ def test_a_data_folder_that_the_server_makes_is_closed_to_others(tmp_path):
     )
 
 
-def test_the_conf_is_written_where_it_is_wanted_and_names_every_server(start_clearml_server, tmp_path):
+def test_the_conf_is_written_where_it_is_wanted_and_names_every_server(
+    start_clearml_server: StartServer, tmp_path: Path
+) -> None:
     conf = tmp_path / "elsewhere.conf"
     server = start_clearml_server(tmp_path / "server", "--conf", str(conf))
     text = conf.read_text()
@@ -76,7 +89,9 @@ def test_the_conf_is_written_where_it_is_wanted_and_names_every_server(start_cle
     assert stat.S_IMODE(conf.stat().st_mode) == 0o600
 
 
-def test_a_server_for_other_machines_is_named_after_this_one_and_says_that_it_is_open(start_clearml_server):
+def test_a_server_for_other_machines_is_named_after_this_one_and_says_that_it_is_open(
+    start_clearml_server: StartServer,
+) -> None:
     server = start_clearml_server(None, "--host", "0.0.0.0")
     assert urlsplit(server.url).hostname == socket.gethostname().lower()
     server.process.terminate()
@@ -88,14 +103,14 @@ def test_a_server_for_other_machines_is_named_after_this_one_and_says_that_it_is
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_cleanly(start_clearml_server, number):
+def test_a_signal_ends_it_cleanly(start_clearml_server: StartServer, number: signal.Signals) -> None:
     server = start_clearml_server()
     server.process.send_signal(number)
     assert server.process.wait(15) == 0
     assert not (server.data_dir / "server.db-wal").exists()
 
 
-def test_a_taken_port_is_told_in_one_sentence(tmp_path):
+def test_a_taken_port_is_told_in_one_sentence(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         ended = run_server(tmp_path, "--port", str(taken.getsockname()[1]))
     assert ended.returncode == 2
@@ -104,20 +119,20 @@ def test_a_taken_port_is_told_in_one_sentence(tmp_path):
 
 
 @pytest.mark.parametrize("flags", [("--host", "203.0.113.7"), ("--host", "no.such.host.invalid"), ("--port", "99999")])
-def test_addresses_that_cannot_be_used_are_told_in_one_sentence(tmp_path, flags):
+def test_addresses_that_cannot_be_used_are_told_in_one_sentence(tmp_path: Path, flags: tuple[str, ...]) -> None:
     ended = run_server(tmp_path, *(("--port", "0") if "--host" in flags else ()), *flags)
     assert ended.returncode == 2
     assert "Traceback" not in ended.stderr
 
 
-def test_a_second_server_on_the_same_folder_is_refused(start_clearml_server):
+def test_a_second_server_on_the_same_folder_is_refused(start_clearml_server: StartServer) -> None:
     server = start_clearml_server()
     ended = run_server(server.data_dir, "--port", "0")
     assert ended.returncode == 2
     assert "another hpc-agent server is using" in ended.stderr
 
 
-def test_a_database_that_is_none_is_told_in_one_sentence(tmp_path):
+def test_a_database_that_is_none_is_told_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "server.db").write_bytes(b"this is no database" * 100)
     ended = run_server(tmp_path, "--port", "0")
     assert ended.returncode == 2
@@ -125,7 +140,9 @@ def test_a_database_that_is_none_is_told_in_one_sentence(tmp_path):
     assert len(ended.stderr.splitlines()) == 1
 
 
-def test_a_database_of_an_older_version_gets_the_columns_it_lacks(start_clearml_server, connect):
+def test_a_database_of_an_older_version_gets_the_columns_it_lacks(
+    start_clearml_server: StartServer, connect: Connect
+) -> None:
     server = start_clearml_server()
     task = connect(server).task("old")
     server.stop()
@@ -137,7 +154,7 @@ def test_a_database_of_an_older_version_gets_the_columns_it_lacks(start_clearml_
     assert later("tasks.get_by_id", task=task)["task"]["active_duration"] == 0
 
 
-def test_a_missing_extra_is_told_in_one_sentence(tmp_path):
+def test_a_missing_extra_is_told_in_one_sentence(tmp_path: Path) -> None:
     program = "import sys; sys.modules['uvicorn'] = None; from hpc_agent.cli.main import main; main()"
     ended = subprocess.run(
         [sys.executable, "-c", program, "server", "--data-dir", str(tmp_path)],
@@ -154,19 +171,22 @@ def test_a_missing_extra_is_told_in_one_sentence(tmp_path):
 class Traffic:
     """Clients that create, enqueue, claim and report until the server is gone, and note what was acknowledged."""
 
-    def __init__(self, api, queue):
+    def __init__(self, api: Api, queue: str) -> None:
         self.api, self.queue = api, queue
-        self.queued, self.claimed, self.lines = set(), set(), {}
+        self.queued: set[str] = set()
+        self.claimed: set[str] = set()
+        self.lines: dict[str, str] = {}
         self.enough = threading.Event()
 
-    def run(self, number):
+    def run(self, number: int) -> None:
         session = requests.Session()
         session.trust_env = False
 
-        def ask(action, body):
+        def ask(action: str, body: str) -> dict[str, Any]:
             answer = session.post(f"{self.api.url}/{action}", headers=self.api.headers, data=body, timeout=10)
             assert answer.status_code == 200, answer.text
-            return answer.json()["data"]
+            data: dict[str, Any] = answer.json()["data"]
+            return data
 
         with session, contextlib.suppress(requests.RequestException):
             for i in range(10_000):
@@ -185,7 +205,9 @@ class Traffic:
                     self.enough.set()
 
 
-def test_a_killed_server_loses_nothing_that_it_acknowledged(start_clearml_server, connect):
+def test_a_killed_server_loses_nothing_that_it_acknowledged(
+    start_clearml_server: StartServer, connect: Connect
+) -> None:
     server = start_clearml_server()
     api = connect(server)
     traffic = Traffic(api, api("queues.create", name="q")["id"])

@@ -6,17 +6,22 @@ import base64
 import json
 import socket
 from datetime import datetime, timezone
-from urllib.parse import urlsplit
+from typing import Any
 
 import pytest
+from clearml_server import ClearmlServer
+from http_api import Answered, Api, address_of
+
+from hpc_agent.server.action import Request
 
 
-def claims(token):
+def claims(token: str) -> dict[str, Any]:
     payload = token.split(".")[1]
-    return json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    found: dict[str, Any] = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    return found
 
 
-def test_login_gives_a_token_with_the_claims_clients_read(api):
+def test_login_gives_a_token_with_the_claims_clients_read(api: Api) -> None:
     found = claims(api.token)
     assert found["feature_set"] == "basic"
     assert found["api_version"] == "2.31"
@@ -25,7 +30,7 @@ def test_login_gives_a_token_with_the_claims_clients_read(api):
     assert 29 < days <= 30
 
 
-def test_login_renews_a_token_and_respects_the_lifetime_asked_for(api):
+def test_login_renews_a_token_and_respects_the_lifetime_asked_for(api: Api) -> None:
     answer = api.parsed(api.raw("/auth.login?expiration_sec=600"))
     found = claims(answer.data["token"])
     assert found["exp"] - found["iat"] == 600
@@ -43,30 +48,30 @@ def test_login_renews_a_token_and_respects_the_lifetime_asked_for(api):
         ("Bearer eyJhbGciOiJub25lIn0.eyJleHAiOjk5OTk5OTk5OTl9.", "401/30"),
     ],
 )
-def test_bad_credentials_are_told_apart(api, header, code):
+def test_bad_credentials_are_told_apart(api: Api, header: str | None, code: str) -> None:
     headers = {} if header is None else {"Authorization": header}
     assert api.parsed(api.raw("/auth.login", headers=headers)).code == code
 
 
-def test_right_access_key_with_wrong_secret_is_refused(api):
+def test_right_access_key_with_wrong_secret_is_refused(api: Api) -> None:
     answer = api.parsed(api.raw("/auth.login", headers={"Authorization": api.basic(api.access, "wrong")}))
     assert answer.code == "401/22"
 
 
-def test_the_key_pair_alone_opens_nothing_but_login(api):
+def test_the_key_pair_alone_opens_nothing_but_login(api: Api) -> None:
     # A browser that knows the pair sends it wherever a hostile page points it.
     headers = {"Authorization": api.basic(api.access, api.secret)}
     assert api.parsed(api.raw("/tasks.get_all", headers=headers)).code == "401/10"
 
 
-def test_a_changed_token_is_refused(api):
+def test_a_changed_token_is_refused(api: Api) -> None:
     head, _, signature = api.token.split(".")
     forged = base64.urlsafe_b64encode(json.dumps({**claims(api.token), "exp": 9e9}).encode()).decode().rstrip("=")
     headers = {"Authorization": f"Bearer {head}.{forged}.{signature}"}
     assert api.parsed(api.raw("/tasks.get_all", headers=headers)).code == "401/30"
 
 
-def test_envelope_has_what_clients_require(api):
+def test_envelope_has_what_clients_require(api: Api) -> None:
     answer = api.parsed(api.raw("/v2.5/queues.get_all/"))
     assert answer.meta["result_msg"] == "OK"
     assert answer.meta["endpoint"] == {"name": "queues.get_all", "requested_version": "2.5", "actual_version": "2.31"}
@@ -74,17 +79,17 @@ def test_envelope_has_what_clients_require(api):
 
 
 @pytest.mark.parametrize("path", ["/nothing.at_all", "/v2.5/tasks.fly", "/v9.9/tasks.fly", "/nonsense", "/a/b/c"])
-def test_unknown_actions_get_an_envelope_with_404(api, path):
+def test_unknown_actions_get_an_envelope_with_404(api: Api, path: str) -> None:
     assert api.parsed(api.raw(path)).status == 404
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT"])
-def test_every_method_takes_a_json_body(api, method):
+def test_every_method_takes_a_json_body(api: Api, method: str) -> None:
     task = api.task()
     assert api.ask("tasks.get_by_id", {"task": task}, method).data["task"]["id"] == task
 
 
-def test_query_string_form_and_body_are_merged(api):
+def test_query_string_form_and_body_are_merged(api: Api) -> None:
     task = api.task("merged")
     by_query = api.parsed(api.raw(f"/tasks.get_all?id={task}&page=0&page_size=1&search_hidden=true"))
     by_form = api.parsed(api.raw("/tasks.get_all", "POST", data={"id": task, "page_size": "1"}))
@@ -96,45 +101,44 @@ def test_query_string_form_and_body_are_merged(api):
     assert [t["id"] for t in by_multipart.data["tasks"]] == [task]
 
 
-def test_json_that_curl_calls_a_form_is_read_as_json(api):
+def test_json_that_curl_calls_a_form_is_read_as_json(api: Api) -> None:
     headers = {**api.headers, "Content-Type": "application/x-www-form-urlencoded"}
     answer = api.raw("/tasks.get_all", "POST", data=b'{"id": ["none"]}', headers=headers)
     assert api.parsed(answer).data == {"tasks": []}
 
 
-def test_nulls_are_missing_and_unknown_fields_are_ignored(api):
+def test_nulls_are_missing_and_unknown_fields_are_ignored(api: Api) -> None:
     task = api("tasks.create", name="n", type="training", project=None, comment=None, method="get")["id"]
     assert "project" not in api("tasks.get_by_id", task=task, only_fields=None)["task"]
 
 
-def test_a_numeric_text_from_the_query_string_stays_the_text_it_is(api):
+def test_a_numeric_text_from_the_query_string_stays_the_text_it_is(api: Api) -> None:
     task = api.parsed(api.raw("/tasks.create?name=123&type=training")).data["id"]
     assert api("tasks.get_by_id", task=task)["task"]["name"] == "123"
 
 
-def test_compressed_bodies_are_refused(api):
+def test_compressed_bodies_are_refused(api: Api) -> None:
     headers = {**api.headers, "Content-Encoding": "gzip"}
     assert api.parsed(api.raw("/tasks.get_all", "POST", headers=headers, data=b"x")).status == 415
 
 
-def test_strangers_are_refused_with_a_sentence_however_much_they_send(api):
+def test_strangers_are_refused_with_a_sentence_however_much_they_send(api: Api) -> None:
     answer = api.raw("/tasks.get_all", "POST", headers={"Authorization": "Bearer x"}, data=b"x" * 40 * 1024 * 1024)
     assert api.parsed(answer).code == "401/30"
 
 
-def test_bodies_have_a_limit(api):
+def test_bodies_have_a_limit(api: Api) -> None:
     assert api.ask("tasks.get_all", b'{"name": "' + b"x" * 33 * 1024 * 1024 + b'"}').status == 413
 
 
 @pytest.mark.parametrize("path", ["/auth.login", "/files/", "/", "/nothing", "/tasks.get_all"])
-def test_every_answer_closes_its_connection(api, path):
+def test_every_answer_closes_its_connection(api: Api, path: str) -> None:
     # Kept connections hang the SDK's forked reporter (docs/internals/clearml-protocol.md#connections).
     assert api.raw(path).headers["connection"] == "close"
 
 
-def test_a_request_that_is_no_http_gets_a_plain_400(clearml_server):
-    parts = urlsplit(clearml_server.url)
-    with socket.create_connection((parts.hostname, parts.port), timeout=10) as connection:
+def test_a_request_that_is_no_http_gets_a_plain_400(clearml_server: ClearmlServer) -> None:
+    with socket.create_connection(address_of(clearml_server.url), timeout=10) as connection:
         connection.sendall(b"\x16\x03\x01 nonsense\r\n\r\n")
         assert connection.recv(100).startswith(b"HTTP/1.1 400")
 
@@ -156,7 +160,7 @@ BROKEN = [
     b'{"task": "\\ud800"}',
     b'{"name": "\\ud800", "type": "training", "tags": ["\\udfff"]}',
 ]
-VALUES = [
+VALUES: list[object] = [
     None,
     True,
     5,
@@ -201,14 +205,16 @@ FILTERS = [
 ]
 
 
-def endpoints():
+def endpoints() -> list[Any]:
     from hpc_agent.server.services import ENDPOINTS
 
     return [pytest.param(name, ENDPOINTS[name].request, id=name) for name in sorted(ENDPOINTS)]
 
 
 @pytest.mark.parametrize(("action", "request_type"), endpoints())
-def test_malformed_input_is_answered_with_a_sentence_never_an_accident(api, queue, action, request_type):
+def test_malformed_input_is_answered_with_a_sentence_never_an_accident(
+    api: Api, queue: str, action: str, request_type: type[Request]
+) -> None:
     good = {"task": api.task(), "name": "fine", "type": "training", "queue": queue, "worker": "w"}
     answers = [_sane(api.ask(action, body), body) for body in BROKEN]
     for field in getattr(request_type, "__struct_fields__", FILTERS):
@@ -224,7 +230,7 @@ EVENTS = [
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event["type"])
-def test_malformed_events_are_counted_never_an_accident(api, event):
+def test_malformed_events_are_counted_never_an_accident(api: Api, event: dict[str, Any]) -> None:
     good = {**event, "task": api.task(), "worker": "w"}
     for field in good:
         for value in VALUES:
@@ -234,7 +240,7 @@ def test_malformed_events_are_counted_never_an_accident(api, event):
             assert answer.data["added"] + answer.data["errors"] == 2
 
 
-def _sane(answer, sent):
+def _sane(answer: Answered, sent: object) -> Answered:
     """One of two: carried out, with the envelope of a success; or refused, with a code and a sentence."""
     assert answer.status in (200, 400), (sent, answer.meta)
     if answer.status == 200:
@@ -250,7 +256,7 @@ def _sane(answer, sent):
 
 @pytest.mark.parametrize("depth", [101, 300, 980, 990, 100_000])
 @pytest.mark.parametrize("shape", [b'{"a":', b"["])
-def test_json_that_could_be_stored_but_not_read_again_is_refused(api, depth, shape):
+def test_json_that_could_be_stored_but_not_read_again_is_refused(api: Api, depth: int, shape: bytes) -> None:
     task = api.task()
     inner = shape * depth + b"1" + (b"}" if shape != b"[" else b"]") * depth
     for action, field in (("tasks.edit", b"runtime"), ("events.add_batch", b"body")):
@@ -259,15 +265,15 @@ def test_json_that_could_be_stored_but_not_read_again_is_refused(api, depth, sha
         assert (answer.code, "nested too deeply" in answer.meta["result_msg"]) == ("400/12", True)
 
 
-def test_json_of_ordinary_depth_is_kept(api):
-    value = {"a": [1, {"b": [[], {}, "{" * 1000]}]}
+def test_json_of_ordinary_depth_is_kept(api: Api) -> None:
+    value: dict[str, object] = {"a": [1, {"b": [[], {}, "{" * 1000]}]}
     for _ in range(80):
         value = {"x": value}
     task = api.task(runtime=value)
     assert api("tasks.get_by_id", task=task)["task"]["runtime"] == value
 
 
-def test_a_call_about_very_many_things_is_refused(api):
+def test_a_call_about_very_many_things_is_refused(api: Api) -> None:
     for action, field in (
         ("tasks.archive", "tasks"),
         ("models.archive_many", "ids"),

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from http_api import Api
 
 MANY = 3000
 
 
 @pytest.fixture(scope="module")
-def tagged(api: Any) -> str:
+def tagged(api: Api) -> str:
     return api.task("needle", tags=["red", "green"])
 
 

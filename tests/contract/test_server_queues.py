@@ -8,14 +8,15 @@ from __future__ import annotations
 import threading
 
 import pytest
+from http_api import Answered, Api
 
 
-def tasks_of(api, queue):
+def tasks_of(api: Api, queue: str) -> list[str]:
     return [entry["task"] for entry in api("queues.get_by_id", queue=queue)["queue"]["entries"]]
 
 
 @pytest.fixture
-def three(api, queue):
+def three(api: Api, queue: str) -> list[str]:
     """Three tasks waiting in ``queue``."""
     ids = [api.task(f"q{i}") for i in range(3)]
     for task in ids:
@@ -23,13 +24,14 @@ def three(api, queue):
     return ids
 
 
-def test_of_many_claims_at_once_exactly_one_wins(api, queue):
+def test_of_many_claims_at_once_exactly_one_wins(api: Api, queue: str) -> None:
     for _ in range(5):
         task = api.task()
         api("tasks.enqueue", task=task, queue=queue)
-        start, answers = threading.Barrier(12), []
+        start = threading.Barrier(12)
+        answers: list[Answered] = []
 
-        def claim(task=task, start=start, answers=answers):
+        def claim(task: str = task, start: threading.Barrier = start, answers: list[Answered] = answers) -> None:
             start.wait()
             answers.append(api.ask("queues.remove_task", {"queue": queue, "task": task}))
 
@@ -43,7 +45,7 @@ def test_of_many_claims_at_once_exactly_one_wins(api, queue):
         assert api.status(task) == "queued"
 
 
-def test_a_task_that_left_and_came_back_is_another_entry(api, queue):
+def test_a_task_that_left_and_came_back_is_another_entry(api: Api, queue: str) -> None:
     task = api.task()
     api("tasks.enqueue", task=task, queue=queue)
     first = api("queues.get_by_id", queue=queue)["queue"]["entries"]
@@ -54,7 +56,7 @@ def test_a_task_that_left_and_came_back_is_another_entry(api, queue):
     assert first[0]["added"] < second[0]["added"]
 
 
-def test_enqueue_sets_the_queue_and_drops_the_development_tag(api, queue):
+def test_enqueue_sets_the_queue_and_drops_the_development_tag(api: Api, queue: str) -> None:
     task = api.task(system_tags=["development"])
     answer = api("tasks.enqueue", task=task, queue=queue, verify_watched_queue=True)
     found = api("tasks.get_by_id", task=task)["task"]
@@ -65,7 +67,7 @@ def test_enqueue_sets_the_queue_and_drops_the_development_tag(api, queue):
     assert api.status(task) == "queued"
 
 
-def test_a_running_task_is_not_enqueued_without_force(api, queue):
+def test_a_running_task_is_not_enqueued_without_force(api: Api, queue: str) -> None:
     task = api.task()
     api("tasks.started", task=task)
     assert api.ask("tasks.enqueue", {"task": task, "queue": queue}).code == "400/110"
@@ -73,14 +75,14 @@ def test_a_running_task_is_not_enqueued_without_force(api, queue):
     assert tasks_of(api, queue) == [task]
 
 
-def test_enqueue_elsewhere_moves_the_task(api, queue, three):
+def test_enqueue_elsewhere_moves_the_task(api: Api, queue: str, three: list[str]) -> None:
     other = api("tasks.enqueue", task=three[0], queue_name="made by its name")["fields"]["execution.queue"]
     assert tasks_of(api, queue) == three[1:]
     assert tasks_of(api, other) == three[:1]
     assert api("queues.get_all", name="^made by its name$", only_fields=["id"])["queues"] == [{"id": other}]
 
 
-def test_a_name_is_one_queues_only(api):
+def test_a_name_is_one_queues_only(api: Api) -> None:
     first, second = (api("queues.create", name=name)["id"] for name in ("taken", "free"))
     answer = api.ask("queues.create", {"name": "taken"})
     assert answer.code == "400/801"
@@ -89,7 +91,7 @@ def test_a_name_is_one_queues_only(api):
     assert api("queues.update", queue=first, name="taken", tags=["t"])["updated"] == 1
 
 
-def test_queues_that_do_not_exist_are_told_apart(api):
+def test_queues_that_do_not_exist_are_told_apart(api: Api) -> None:
     task = api.task()
     assert api.ask("queues.get_by_id", {"queue": "by-name"}).code == "400/701"
     assert api.ask("queues.get_next_task", {"queue": "none"}).code == "400/701"
@@ -98,7 +100,7 @@ def test_queues_that_do_not_exist_are_told_apart(api):
     assert api.status(task) == "created"
 
 
-def test_the_default_queue_is_the_one_tagged_so(api):
+def test_the_default_queue_is_the_one_tagged_so(api: Api) -> None:
     assert api.ask("queues.get_default").code == "400/707"
     first = api("queues.create", name="default one", system_tags=["default"])["id"]
     assert api("queues.get_default") == {"id": first, "name": "default one"}
@@ -108,7 +110,7 @@ def test_the_default_queue_is_the_one_tagged_so(api):
         api("queues.delete", queue=queue)
 
 
-def test_dequeue_with_a_new_status_is_how_the_reference_agent_claims(api, queue, three):
+def test_dequeue_with_a_new_status_is_how_the_reference_agent_claims(api: Api, queue: str, three: list[str]) -> None:
     popped = api("queues.get_next_task", queue=queue)["entry"]["task"]
     assert popped == three[0]
     assert api.status(popped) == "queued"
@@ -121,7 +123,7 @@ def test_dequeue_with_a_new_status_is_how_the_reference_agent_claims(api, queue,
     assert api("tasks.dequeue", task="0" * 32)["updated"] == 0
 
 
-def test_dequeue_goes_back_to_what_the_task_was(api, queue):
+def test_dequeue_goes_back_to_what_the_task_was(api: Api, queue: str) -> None:
     task = api.task()
     api("tasks.started", task=task)
     api("tasks.stopped", task=task)
@@ -130,7 +132,7 @@ def test_dequeue_goes_back_to_what_the_task_was(api, queue):
     assert (answer["dequeued"], api.status(task)) == (1, "stopped")
 
 
-def test_next_task_pops_the_oldest_and_an_empty_queue_answers_nothing(api, queue, three):
+def test_next_task_pops_the_oldest_and_an_empty_queue_answers_nothing(api: Api, queue: str, three: list[str]) -> None:
     entry = api("queues.get_next_task", queue=queue, get_task_info=True)
     assert entry["entry"].keys() == {"task", "added"}
     assert entry["task_info"].keys() == {"company", "user"}
@@ -138,7 +140,7 @@ def test_next_task_pops_the_oldest_and_an_empty_queue_answers_nothing(api, queue
     assert api("queues.get_next_task", queue=queue) == {}
 
 
-def test_next_task_repairs_a_task_stopped_after_it_was_enqueued_again(api, queue):
+def test_next_task_repairs_a_task_stopped_after_it_was_enqueued_again(api: Api, queue: str) -> None:
     task = api.task()
     api("tasks.enqueue", task=task, queue=queue)
     api("tasks.stopped", task=task, force=True)
@@ -156,7 +158,9 @@ def test_next_task_repairs_a_task_stopped_after_it_was_enqueued_again(api, queue
         ("move_task_backward", 1, "012", 2),
     ],
 )
-def test_entries_are_moved(api, queue, three, action, count, order, position):
+def test_entries_are_moved(
+    api: Api, queue: str, three: list[str], action: str, count: int | None, order: str, position: int
+) -> None:
     assert api(f"queues.{action}", queue=queue, task=three[2], count=count) == {"position": position}
     assert tasks_of(api, queue) == [three[int(i)] for i in order]
     later = api.task()
@@ -164,7 +168,7 @@ def test_entries_are_moved(api, queue, three, action, count, order, position):
     assert tasks_of(api, queue)[-1] == later
 
 
-def test_a_task_is_put_back_at_the_head(api, queue, three):
+def test_a_task_is_put_back_at_the_head(api: Api, queue: str, three: list[str]) -> None:
     # How the daemon mends a claim whose owner died before it started the task.
     api("queues.remove_task", queue=queue, task=three[1])
     api("queues.add_task", queue=queue, task=three[1])
@@ -173,7 +177,7 @@ def test_a_task_is_put_back_at_the_head(api, queue, three):
     assert api.ask("queues.add_task", {"queue": queue, "task": three[1]}).code == "400/706"
 
 
-def test_lists_of_queues_show_entries_only_when_asked(api, queue, three):
+def test_lists_of_queues_show_entries_only_when_asked(api: Api, queue: str, three: list[str]) -> None:
     name = api("queues.get_by_id", queue=queue)["queue"]["name"]
     everything = api("queues.get_all", name=f"^{name.replace('[', '.').replace(']', '.')}$")["queues"]
     assert [entry["task"] for entry in everything[0]["entries"]] == three
@@ -184,20 +188,20 @@ def test_lists_of_queues_show_entries_only_when_asked(api, queue, three):
     assert api("queues.peek_task", queue=queue) == {"task": three[0]}
 
 
-def test_deleting_a_queue_makes_its_tasks_drafts_again(api, queue, three):
+def test_deleting_a_queue_makes_its_tasks_drafts_again(api: Api, queue: str, three: list[str]) -> None:
     assert api.ask("queues.delete", {"queue": queue}).code == "400/702"
     assert api("queues.delete", queue=queue, force=True) == {"deleted": 1}
     assert [api.status(task) for task in three] == ["created"] * 3
     assert api.ask("queues.get_by_id", {"queue": queue}).code == "400/701"
 
 
-def test_hidden_queues_are_found_by_who_looks_for_them(api):
+def test_hidden_queues_are_found_by_who_looks_for_them(api: Api) -> None:
     api("queues.create", name="glue's own", system_tags=["k8s-glue"])
     assert api("queues.get_all", name="glue's own")["queues"] == []
     assert len(api("queues.get_all", name="glue's own", search_hidden=True)["queues"]) == 1
 
 
-def test_workers_are_listed_with_what_they_do(api, queue):
+def test_workers_are_listed_with_what_they_do(api: Api, queue: str) -> None:
     project = api("projects.create", name="of workers")["id"]
     task = api.task("busy", project=project)
     api("workers.register", worker="host:gpu0", queues=[queue], tags=["night"])
@@ -219,7 +223,7 @@ def test_workers_are_listed_with_what_they_do(api, queue):
     assert api.ask("workers.unregister", {"worker": "host:gpu0"}).code == "400/1001"
 
 
-def test_runtime_properties_are_kept_until_they_expire(api):
+def test_runtime_properties_are_kept_until_they_expire(api: Api) -> None:
     assert api("workers.get_runtime_properties", worker="props") == {"runtime_properties": []}
     properties = [{"key": "force", "value": "on", "expiry": 1000}, {"key": "old", "value": "x", "expiry": -1}]
     api("workers.set_runtime_properties", worker="props", runtime_properties=properties)

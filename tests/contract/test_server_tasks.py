@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from http_api import Api
 
 from hpc_agent.domain.status import TaskStatus, may_follow
 
@@ -16,7 +19,7 @@ CALLS = {
 }
 
 
-def task_in(api, status):
+def task_in(api: Api, status: str) -> str:
     """A task brought to a status by force."""
     task = api.task(f"is {status}")
     if status == "queued":
@@ -28,7 +31,7 @@ def task_in(api, status):
 
 
 @pytest.mark.parametrize("old", ["created", "queued", *CALLS])
-def test_statuses_follow_one_another_as_the_table_allows(api, old):
+def test_statuses_follow_one_another_as_the_table_allows(api: Api, old: str) -> None:
     for new, action in CALLS.items():
         task = task_in(api, old)
         answer = api.ask(action, {"task": task, "status_reason": "why", "status_message": "what"})
@@ -41,7 +44,7 @@ def test_statuses_follow_one_another_as_the_table_allows(api, old):
         assert api.ask(action, {"task": task, "force": True}).status == 200
 
 
-def test_a_transition_overwrites_reason_and_message(api):
+def test_a_transition_overwrites_reason_and_message(api: Api) -> None:
     task = api.task()
     api("tasks.started", task=task, status_reason="because", status_message="so")
     first = api("tasks.get_by_id", task=task)["task"]
@@ -53,13 +56,13 @@ def test_a_transition_overwrites_reason_and_message(api):
     assert second["status_changed"] > first["status_changed"]
 
 
-def test_unknown_tasks_are_400_101(api):
+def test_unknown_tasks_are_400_101(api: Api) -> None:
     for action in ("tasks.get_by_id", "tasks.started", "tasks.edit", "tasks.stop", "tasks.clone", "tasks.enqueue"):
         assert api.ask(action, {"task": "0" * 32}).code == "400/101"
 
 
-def test_stop_asks_a_live_worker_and_stops_everything_else(api, queue):
-    def outcome(task):
+def test_stop_asks_a_live_worker_and_stops_everything_else(api: Api, queue: str) -> None:
+    def outcome(task: str) -> tuple[str, str]:
         api("tasks.stop", task=task)
         found = api("tasks.get_by_id", task=task)["task"]
         return found["status"], found["status_message"].split(" by ")[0]
@@ -84,7 +87,7 @@ def test_stop_asks_a_live_worker_and_stops_everything_else(api, queue):
     assert api("queues.get_by_id", queue=queue)["queue"]["entries"] == []
 
 
-def test_reset_forgets_the_run_and_keeps_the_task(api, queue):
+def test_reset_forgets_the_run_and_keeps_the_task(api: Api, queue: str) -> None:
     script = {"entry_point": "train.py", "diff": "print()"}
     task = api.task(script=script, hyperparams={"Args": {"lr": {"value": "1"}}})
     api("tasks.enqueue", task=task, queue=queue)
@@ -104,7 +107,7 @@ def test_reset_forgets_the_run_and_keeps_the_task(api, queue):
     assert api("events.get_task_events", task=task)["total"] == 0
 
 
-def test_clone_is_a_draft_of_the_same_work(api):
+def test_clone_is_a_draft_of_the_same_work(api: Api) -> None:
     project = api("projects.create", name="for clones")["id"]
     task = api.task(
         "original",
@@ -128,7 +131,7 @@ def test_clone_is_a_draft_of_the_same_work(api):
     assert api("tasks.get_by_id", task=api("tasks.clone", task=task)["id"])["task"]["name"] == "Clone Of original"
 
 
-def test_edit_replaces_fields_whole_and_needs_force_beyond_a_draft(api, queue):
+def test_edit_replaces_fields_whole_and_needs_force_beyond_a_draft(api: Api, queue: str) -> None:
     task = api.task(hyperparams={"Args": {"a": {"value": "1"}}}, script={"diff": "x", "branch": "b"})
     api("tasks.edit", task=task, script={"diff": "y"}, hyperparams={"General": {"b": {"value": "2"}}})
     found = api("tasks.get_by_id", task=task)["task"]
@@ -142,7 +145,7 @@ def test_edit_replaces_fields_whole_and_needs_force_beyond_a_draft(api, queue):
     assert found["runtime"] == {"a": {"b": 1}}
 
 
-def test_update_writes_a_message_on_a_queued_task_where_edit_does_not(api, queue):
+def test_update_writes_a_message_on_a_queued_task_where_edit_does_not(api: Api, queue: str) -> None:
     task = api.task()
     api("tasks.enqueue", task=task, queue=queue)
     api("tasks.edit", task=task, force=True, status_message="by edit")
@@ -152,11 +155,11 @@ def test_update_writes_a_message_on_a_queued_task_where_edit_does_not(api, queue
     assert (found["status"], found["status_message"]) == ("queued", "waiting for Slurm")
 
 
-def test_hyper_parameters_merge_key_by_key(api):
+def test_hyper_parameters_merge_key_by_key(api: Api) -> None:
     task = api.task(hyperparams={"Args": {"a": {"value": "1"}, "b": {"value": "2"}}})
     edit = [{"section": "Args", "name": "a", "value": "9"}, {"section": "properties", "name": "gpus", "value": 2}]
 
-    def values():
+    def values() -> dict[str, dict[str, str]]:
         sections = api("tasks.get_by_id", task=task)["task"]["hyperparams"]
         return {section: {name: item["value"] for name, item in items.items()} for section, items in sections.items()}
 
@@ -171,7 +174,7 @@ def test_hyper_parameters_merge_key_by_key(api):
     assert api("tasks.get_hyper_params", tasks=[task])["params"] == [{"task": task, "hyperparams": []}]
 
 
-def test_artifacts_and_models_have_one_entry_per_name(api):
+def test_artifacts_and_models_have_one_entry_per_name(api: Api) -> None:
     task = api.task()
     for uri in ("first", "second"):
         api("tasks.add_or_update_artifacts", task=task, artifacts=[{"key": "a", "uri": uri}, {"key": "b", "uri": "c"}])
@@ -187,7 +190,7 @@ def test_artifacts_and_models_have_one_entry_per_name(api):
     assert len(api("tasks.get_by_id", task=task)["task"]["execution"]["artifacts"]) == 1
 
 
-def test_only_fields_reach_into_objects(api):
+def test_only_fields_reach_into_objects(api: Api) -> None:
     task = api.task(
         script={"requirements": {"pip": "numpy"}, "diff": "x" * 1000},
         runtime={"_abort_callback_timeout": 5, "other": 1},
@@ -207,9 +210,9 @@ def test_only_fields_reach_into_objects(api):
 
 
 @pytest.fixture(scope="module")
-def five(api):
+def five(api: Api) -> str:
     """A project with five tasks named n0 to n4, of which n3 is completed and n4 archived."""
-    project = api("projects.create", name="five")["id"]
+    project = str(api("projects.create", name="five")["id"])
     ids = [api.task(f"n{i}", project=project, tags=[f"t{i}", "all"], comment=f"c{9 - i}") for i in range(5)]
     api("tasks.completed", task=ids[3], force=True)
     api("tasks.archive", tasks=[ids[4]])
@@ -244,12 +247,12 @@ def five(api):
     ],
     ids=str,
 )
-def test_lists_are_filtered_ordered_and_paged(api, five, filters, names):
+def test_lists_are_filtered_ordered_and_paged(api: Api, five: str, filters: dict[str, Any], names: str) -> None:
     found = api("tasks.get_all", **{"order_by": ["name"], "project": [five], "only_fields": ["name"], **filters})
     assert " ".join(task["name"] for task in found["tasks"]) == names
 
 
-def test_scrolling_visits_each_task_once(api, five):
+def test_scrolling_visits_each_task_once(api: Api, five: str) -> None:
     seen, scroll = [], None
     while True:
         page = api("tasks.get_all", project=[five], size=2, scroll_id=scroll, only_fields=["name"], order_by=["name"])
@@ -273,11 +276,11 @@ def test_scrolling_visits_each_task_once(api, five):
     ],
     ids=str,
 )
-def test_filters_that_make_no_sense_are_told_so(api, filters):
+def test_filters_that_make_no_sense_are_told_so(api: Api, filters: dict[str, Any]) -> None:
     assert api.ask("tasks.get_all", filters).code == "400/12"
 
 
-def test_delete_takes_everything_of_the_task_along(api, queue):
+def test_delete_takes_everything_of_the_task_along(api: Api, queue: str) -> None:
     task = api.task()
     model = api("models.create", name="m", uri="u", task=task)["id"]
     api("events.add_batch", type="log", task=task, msg="x")
@@ -288,7 +291,7 @@ def test_delete_takes_everything_of_the_task_along(api, queue):
     assert api.ask("models.get_by_id", {"model": model}).code == "400/201"
 
 
-def test_models_that_others_use_outlive_the_task_that_made_them(api):
+def test_models_that_others_use_outlive_the_task_that_made_them(api: Api) -> None:
     maker = api.task("maker")
     used, unused = (api("models.create", name=name, uri="u", task=maker)["id"] for name in ("used", "unused"))
     api.task("user", models={"input": [{"name": "i", "model": used}]})
@@ -297,7 +300,7 @@ def test_models_that_others_use_outlive_the_task_that_made_them(api):
     assert api.ask("models.get_by_id", {"model": unused}).code == "400/201"
 
 
-def test_projects_grow_their_parents_and_are_made_once(api):
+def test_projects_grow_their_parents_and_are_made_once(api: Api) -> None:
     inner = api("projects.create", name="top/middle/inner", description="d")["id"]
     for name in ("top/middle/inner", " top / middle / inner ", "top/middle", "top"):
         answer = api.ask("projects.create", {"name": name})
@@ -315,7 +318,7 @@ def test_projects_grow_their_parents_and_are_made_once(api):
     assert api.ask("projects.get_by_id", {"project": "none"}).code == "400/401"
 
 
-def test_projects_with_tasks_are_deleted_by_force_only(api):
+def test_projects_with_tasks_are_deleted_by_force_only(api: Api) -> None:
     project = api("projects.create", name="doomed")["id"]
     task = api.task(project=project)
     assert api.ask("projects.delete", {"project": project}).code == "400/402"
@@ -323,7 +326,7 @@ def test_projects_with_tasks_are_deleted_by_force_only(api):
     assert "project" not in api("tasks.get_by_id", task=task)["task"]
 
 
-def test_models_are_created_edited_and_found(api):
+def test_models_are_created_edited_and_found(api: Api) -> None:
     task = api.task("maker")
     model = api("models.create", name="net", uri="placeholder", ready=False, labels={"cat": 1})["id"]
     api("models.edit", model=model, uri="http://there/net.pt", framework="PyTorch", task=task, iteration=4)

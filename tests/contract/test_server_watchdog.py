@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import pytest
 from server_core import ServerCore
 
@@ -9,13 +13,13 @@ from hpc_agent.server.watchdog import MESSAGE
 
 
 @pytest.fixture
-def server(tmp_path):
+def server(tmp_path: Path) -> Iterator[ServerCore]:
     made = ServerCore(tmp_path)
     yield made
     made.store.close()
 
 
-def test_a_running_task_that_is_silent_for_two_hours_is_stopped(server):
+def test_a_running_task_that_is_silent_for_two_hours_is_stopped(server: ServerCore) -> None:
     task = server("tasks.create", name="t", type="training")["id"]
     server("tasks.started", task=task)
     assert server.sweep(minutes=119) == []
@@ -34,7 +38,7 @@ def test_a_running_task_that_is_silent_for_two_hours_is_stopped(server):
         ("tasks.edit", {"comment": "still here", "force": True}),
     ],
 )
-def test_every_sign_of_life_starts_the_two_hours_anew(server, action, fields):
+def test_every_sign_of_life_starts_the_two_hours_anew(server: ServerCore, action: str, fields: dict[str, Any]) -> None:
     task = server("tasks.create", name="t", type="training")["id"]
     server("tasks.started", task=task)
     server.sweep(minutes=100)
@@ -43,13 +47,13 @@ def test_every_sign_of_life_starts_the_two_hours_anew(server, action, fields):
     assert server.sweep(minutes=30) == [task]
 
 
-def test_a_task_that_waits_for_days_stays_queued(server):
+def test_a_task_that_waits_for_days_stays_queued(server: ServerCore) -> None:
     task = server("tasks.create", name="t", type="training")["id"]
     server("tasks.enqueue", task=task, queue_name="q")
     assert server.sweep(days=30) == []
 
 
-def test_silent_workers_are_forgotten_after_the_time_they_gave(server):
+def test_silent_workers_are_forgotten_after_the_time_they_gave(server: ServerCore) -> None:
     server("workers.register", worker="usual")
     server("workers.register", worker="patient", timeout=3600)
     server.sweep(seconds=599)
@@ -58,7 +62,7 @@ def test_silent_workers_are_forgotten_after_the_time_they_gave(server):
     assert [worker["id"] for worker in server("workers.get_all", last_seen=0)["workers"]] == ["patient"]
 
 
-def test_a_stop_request_to_a_worker_gone_for_long_stops_the_task_at_once(server):
+def test_a_stop_request_to_a_worker_gone_for_long_stops_the_task_at_once(server: ServerCore) -> None:
     task = server("tasks.create", name="t", type="training")["id"]
     server("tasks.started", task=task)
     server("workers.status_report", worker="w", task=task, timestamp=1)

@@ -8,8 +8,11 @@ import signal
 import subprocess
 import textwrap
 from pathlib import Path
+from typing import Any, Protocol
 
 import pytest
+from clearml_server import ClearmlServer
+from http_api import Api
 from waiting import contains, equals, wait_until
 
 pytestmark = pytest.mark.peers
@@ -79,8 +82,17 @@ HELLO = """
 """
 
 
+class Run(Protocol):
+    """Runs a program of the peers' environment to its end: exit code and output."""
+
+    def __call__(self, program: str, *arguments: str, timeout: float = 120, **variables: str) -> tuple[int, str]: ...
+
+
+Trained = tuple[str, str, dict[str, Any]]
+
+
 @pytest.fixture(scope="module")
-def home(tmp_path_factory):
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home folder with the scripts, so that nothing of the user's own configuration or cache is touched."""
     folder = tmp_path_factory.mktemp("home")
     for name, text in {"train.py": TRAIN, "read.py": READ, "hello.py": HELLO}.items():
@@ -89,15 +101,15 @@ def home(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def environ(clearml_server, home):
+def environ(clearml_server: ClearmlServer, home: Path) -> dict[str, str]:
     """pip keeps its cache and its index, everything else is new."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "pip"
     return {"PIP_CACHE_DIR": str(cache), **clearml_server.env, "HOME": str(home)}
 
 
 @pytest.fixture(scope="module")
-def run(peers, environ, home):
-    def run_to_the_end(program, *arguments, timeout=120, **variables):
+def run(peers: Path, environ: dict[str, str], home: Path) -> Run:
+    def run_to_the_end(program: str, *arguments: str, timeout: float = 120, **variables: str) -> tuple[int, str]:
         ended = subprocess.run(
             [peers / program, *arguments],
             env={**environ, **variables},
@@ -114,7 +126,7 @@ def run(peers, environ, home):
 
 
 @pytest.fixture(scope="module")
-def trained(run):
+def trained(run: Run) -> Trained:
     """(id, console, what the SDK reads back) of a script that ran with the SDK, without an agent."""
     code, console = run("python", "train.py", "--lr", "0.3")
     assert code == 0, console
@@ -124,7 +136,7 @@ def trained(run):
     return task, console, json.loads(read.split("JSON", 1)[1])
 
 
-def test_a_script_with_the_sdk_is_recorded_whole(trained):
+def test_a_script_with_the_sdk_is_recorded_whole(trained: Trained) -> None:
     task, _, read = trained
     assert read["status"] == "completed"
     assert read["project"] == "Größe/of sdk"
@@ -144,7 +156,7 @@ def test_a_script_with_the_sdk_is_recorded_whole(trained):
     assert read["copy"] == ["created", read["parameters"]]
 
 
-def test_the_link_that_the_sdk_prints_shows_the_task(trained, api):
+def test_the_link_that_the_sdk_prints_shows_the_task(trained: Trained, api: Api) -> None:
     _, console, _ = trained
     link = console.split("LINK ")[1].split()[0]  # behind whatever the SDK's threads print just then
     assert link.startswith(api.url)
@@ -152,7 +164,7 @@ def test_the_link_that_the_sdk_prints_shows_the_task(trained, api):
     assert "epoch 2 lr 0.3" in page.text
 
 
-def test_execute_remotely_leaves_the_task_in_the_queue(run, home, api, queue):
+def test_execute_remotely_leaves_the_task_in_the_queue(run: Run, home: Path, api: Api, queue: str) -> None:
     (home / "remote.py").write_text(
         "from clearml import Task\n"
         "task = Task.init('P', 'remote', auto_connect_frameworks=False)\n"
@@ -167,7 +179,7 @@ def test_execute_remotely_leaves_the_task_in_the_queue(run, home, api, queue):
     assert (task["name"], task["status"], task["system_tags"]) == ("remote", "queued", [])
 
 
-def enqueue(run, api, name, *flags):
+def enqueue(run: Run, api: Api, name: str, *flags: str) -> str:
     """What clearml-task made: the task's id. Queue and project are called like the task."""
     api("queues.create", name=name)
     what = ("--project", name, "--name", name, "--script", "hello.py", "--packages", "clearml", "--queue", name)
@@ -179,7 +191,7 @@ def enqueue(run, api, name, *flags):
     return task
 
 
-def test_clearml_agent_executes_what_clearml_task_enqueued(run, api):
+def test_clearml_agent_executes_what_clearml_task_enqueued(run: Run, api: Api) -> None:
     task = enqueue(run, api, "for execute", "--args", "n=5")
     code, console = run("clearml-agent", "execute", "--id", task, "--require-queue", "--full-monitoring", timeout=280)
     assert code == 0, console
@@ -194,11 +206,13 @@ def test_clearml_agent_executes_what_clearml_task_enqueued(run, api):
     assert "not queued" in console
 
 
-def console_of(api, task):
+def console_of(api: Api, task: str) -> str:
     return "".join(event["msg"] for event in api("events.get_task_log", task=task, order="asc")["events"])
 
 
-def test_clearml_agent_daemon_serves_a_queue_and_obeys_an_abort(peers, environ, home, run, api):
+def test_clearml_agent_daemon_serves_a_queue_and_obeys_an_abort(
+    peers: Path, environ: dict[str, str], home: Path, run: Run, api: Api
+) -> None:
     task = enqueue(run, api, "for daemon", "--args", "seconds=300")
     # The environment that has clearml already serves: another test builds one.
     own = {"CLEARML_AGENT_SKIP_PIP_VENV_INSTALL": str(peers / "python"), "CLEARML_WORKER_ID": "real:daemon"}

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from e2e_site import HANG_S, Site, wait_for
+from e2e_site import Site
 from served_queues import serve
+from waiting import HANG_S, contains, empty, wait_until
 
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
@@ -64,7 +65,7 @@ def abort(site: Site, task: TaskId) -> None:
 
 
 def pids(site: Site, task: TaskId) -> list[Path]:
-    line = wait_for("its processes", lambda: [s for s in site.console(task).splitlines() if s.startswith("pids")])[0]
+    line = wait_until("its processes", lambda: [s for s in site.console(task).splitlines() if s.startswith("pids")])[0]
     return [Path(f"/proc/{pid}") for pid in line.split()[1:]]
 
 
@@ -87,7 +88,7 @@ def test_processes_that_ignore_it_or_moved_away_are_killed_after_the_grace(site:
     console = site.console(task)
     assert "Stopping: aborted by its user; SIGTERM is sent, and it has 5 s to end" in console
     assert "Still running when its time was over: killing it" in console
-    wait_for("its job to leave", lambda: not site.jobs(task))
+    wait_until("its job to leave", lambda: site.jobs(task), empty)
 
 
 def test_what_a_script_leaves_behind_ends_with_it(site: Site) -> None:
@@ -105,19 +106,19 @@ def test_an_abort_while_its_environment_is_built_ends_the_build(site: Site) -> N
     (package / "setup.py").write_text(BUILDS_SLOWLY.format(mark=str(mark)))
     task = site.bare_task("", requirements={"pip": f"slow @ file://{package}"})
     site.daemon(CLEARML_AGENT__hpc__envs__build_on="compute")
-    wait_for("the build", lambda: mark.exists() and mark.read_text())
+    wait_until("the build", lambda: mark.exists() and mark.read_text())
     builder = Path(f"/proc/{mark.read_text().split()[1]}")
     abort(site, task)
     assert site.wait_for_end(task) is TaskStatus.STOPPED
     assert is_gone(builder)
     assert site.reason(task) == "aborted by its user"
-    wait_for("its job to leave", lambda: not site.jobs(task))
+    wait_until("its job to leave", lambda: site.jobs(task), empty)
 
 
 def test_the_sdks_abort_callback_gets_the_time_it_asked_for(site: Site) -> None:
     task = site.script_task(CALLBACK)
     site.daemon()
-    wait_for("its first line", lambda: "begun" in site.console(task))
+    wait_until("its first line", lambda: site.console(task), contains("begun"))
     abort(site, task)
     assert site.wait_for_end(task) is TaskStatus.STOPPED
     console = site.console(task)
@@ -129,11 +130,11 @@ def test_the_sdks_abort_callback_gets_the_time_it_asked_for(site: Site) -> None:
 def test_an_abort_of_a_requeued_task_that_waits_cancels_its_job(site: Site) -> None:
     served = serve(site, {"waits": ""})
     task = served.task("waits", "import time\nprint('begun', flush=True)\ntime.sleep(600)\n")
-    wait_for("its first line", lambda: "begun" in site.console(task).splitlines())
+    wait_until("its first line", lambda: site.console(task).splitlines(), contains("begun"))
     [job] = site.jobs(task)
     site.slurm("scontrol", "requeuehold", job)
-    wait_for("its message", lambda: site.message(task).startswith("requeued, waiting"))
+    wait_until("its message", lambda: site.message(task).startswith("requeued, waiting"))
     abort(site, task)
     assert site.wait_for_end(task) is TaskStatus.STOPPED
     assert site.reason(task) == "aborted by its user while it waited to go on"
-    wait_for("its job to be cancelled", lambda: not site.jobs(task))
+    wait_until("its job to be cancelled", lambda: site.jobs(task), empty)

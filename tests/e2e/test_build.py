@@ -147,7 +147,7 @@ def test_packages_in_the_interpreter_itself(site: ContainerSite, task: TaskId, t
     shutil.copytree(tree("python") / "usr" / "local", prefix, symlinks=True)
     python = prefix / "bin" / "python3"
     target = tmp_path / "built"
-    library = {"LD_LIBRARY_PATH": f"{sys.base_prefix}/lib"}
+    library: dict[str, Any] = {"LD_LIBRARY_PATH": f"{sys.base_prefix}/lib"}
     done = site.agent(
         *("build", "--id", task, "--target", str(target), "--install-globally"),
         CLEARML_AGENT__AGENT__PYTHON_BINARY=f'"{python}"',

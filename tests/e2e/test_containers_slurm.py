@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from container_images import charliecloud
-from e2e_site import Site, wait_for
+from e2e_site import Site
+from waiting import contains, wait_until
 
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
@@ -50,7 +51,7 @@ def test_scancel_ends_what_runs_in_the_image(site: Site, images: dict[str, Path]
     )
     task = enqueued(site, code, images["bare"])
     site.daemon(**RUNTIME)
-    wait_for("the task to start", lambda: "started" in site.console(task))
+    wait_until("the task to start", lambda: site.console(task), contains("started"))
     site.slurm("scancel", *site.jobs(task))
     assert site.wait_for_end(task) is TaskStatus.STOPPED
     assert "cleaned up" in site.console(task)

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_site import Site, wait_for
+from e2e_site import Site
 from faulty_server import faulty_server
+from waiting import contains, wait_until
 
 from hpc_agent.api.client import Client
 from hpc_agent.config.settings import ApiSettings
@@ -39,10 +40,10 @@ time.sleep(300)
 """
 
 
-def seen(site: Site, task: TaskId, name: str) -> str | None:
-    """What a task printed of its environment."""
+def seen(site: Site, task: TaskId, name: str) -> str:
+    """What a task printed of its environment; empty where it printed nothing of it."""
     lines = dict(line.partition(" ")[::2] for line in site.console(task).splitlines())
-    return lines.get(name)
+    return lines.get(name, "")
 
 
 def begun(site: Site, *tasks: TaskId) -> bool:
@@ -59,7 +60,7 @@ def ended(site: Site, task: TaskId) -> TaskStatus:
         status = site.status(task)
         return status if status.is_final or site.processes[-1].poll() is not None else None
 
-    return wait_for("its end", look)
+    return wait_until("its end", look)
 
 
 def second_queue(site: Site) -> tuple[str, QueueId]:
@@ -132,12 +133,12 @@ class TestGpus:
     def test_several_tasks_run_at_once_where_there_is_room(self, machine: Site) -> None:
         first, second, third = (machine.bare_task(HOLD) for _ in range(3))
         machine.daemon(CLEARML_AGENT__hpc__local__max_jobs="2")
-        wait_for("two to run", lambda: begun(machine, first, second))
+        wait_until("two to run", lambda: begun(machine, first, second))
         assert machine.status(third) is TaskStatus.QUEUED
         shares = [seen(machine, task, "CUDA_VISIBLE_DEVICES") for task in (first, second)]
         assert sorted(shares) == ["0,1", "2,3"]
         machine.client.session.call("tasks.stop", {"task": first})
-        wait_for("the third", lambda: begun(machine, third))
+        wait_until("the third", lambda: begun(machine, third))
 
     def test_dynamic_gpus_gives_each_queues_tasks_their_number(self, machine: Site) -> None:
         any_name, any_queue = second_queue(machine)
@@ -146,16 +147,16 @@ class TestGpus:
             *("daemon", "--foreground", "--polling-interval", "0.5", "--dynamic-gpus"),
             *("--queue", f"{machine.queue}=1", f"{any_name}=1-4"),
         )
-        wait_for("all to run", lambda: begun(machine, one, two, rest))
+        wait_until("all to run", lambda: begun(machine, one, two, rest))
         given = [seen(machine, task, "CUDA_VISIBLE_DEVICES").split(",") for task in (one, two, rest)]
         assert [len(gpus) for gpus in given] == [1, 1, 2]
         assert sorted(gpu for gpus in given for gpu in gpus) == ["0", "1", "2", "3"]
         assert seen(machine, rest, "CLEARML_WORKER_ID") == f"box:gpu{','.join(given[2])}"
         assert "box:dgpuall" in workers(machine)
         late = held(machine, any_queue)
-        wait_for("its reason", lambda: "Waiting for 1 GPUs, 0 are free" in machine.message(late))
+        wait_until("its reason", lambda: machine.message(late), contains("Waiting for 1 GPUs, 0 are free"))
         machine.client.session.call("tasks.stop", {"task": one})
-        wait_for("the freed GPU's next", lambda: begun(machine, late))
+        wait_until("the freed GPU's next", lambda: begun(machine, late))
         assert seen(machine, late, "CUDA_VISIBLE_DEVICES").split(",") == given[0]
 
     def test_a_queue_whose_task_does_not_fit_lets_others_by(self, machine: Site) -> None:
@@ -165,9 +166,9 @@ class TestGpus:
             *("daemon", "--foreground", "--polling-interval", "0.5", "--dynamic-gpus"),
             *("--queue", f"{wide_name}=3", f"{machine.queue}=1"),
         )
-        wait_for("the wide one", lambda: begun(machine, three))
+        wait_until("the wide one", lambda: begun(machine, three))
         waiting, small = held(machine, wide_queue), held(machine, machine.queue_id)
-        wait_for("the small one", lambda: begun(machine, small))
+        wait_until("the small one", lambda: begun(machine, small))
         assert machine.status(waiting) is TaskStatus.QUEUED
 
     @pytest.mark.parametrize(
@@ -219,7 +220,7 @@ class TestServices:
     def test_so_many_at_once_each_a_worker_of_its_own(self, machine: Site) -> None:
         first, second, third = (machine.bare_task(HOLD) for _ in range(3))
         machine.daemon("--services-mode", "2", "--child-report-tags", "nightly", "gpu free")
-        wait_for("two to run", lambda: begun(machine, first, second))
+        wait_until("two to run", lambda: begun(machine, first, second))
         assert machine.status(third) is TaskStatus.QUEUED
         assert seen(machine, first, "CUDA_VISIBLE_DEVICES") == "none"
         assert seen(machine, first, "CLEARML_AGENT_SERVICE_TASK") == "1"
@@ -232,7 +233,7 @@ class TestServices:
     def test_any_number_without_one(self, machine: Site) -> None:
         tasks = [machine.bare_task(HOLD) for _ in range(3)]
         machine.daemon("--services-mode")
-        wait_for("all to run", lambda: begun(machine, *tasks))
+        wait_until("all to run", lambda: begun(machine, *tasks))
 
 
 class TestSchedule:
@@ -246,7 +247,7 @@ class TestSchedule:
         task = machine.bare_task(SEEN)
         machine.daemon(flag, when())
         log = machine.folder / "daemon.log"
-        wait_for("a look", lambda: "queue not served now" in log.read_text())
+        wait_until("a look", log.read_text, contains("queue not served now"))
         assert machine.status(task) is TaskStatus.QUEUED
         machine.client.session.call("queues.update", {"queue": machine.queue_id, "tags": ["force_workers:on"]})
         assert ended(machine, task) is TaskStatus.COMPLETED
@@ -257,7 +258,7 @@ class TestSchedule:
         task = machine.bare_task(SEEN)
         machine.daemon(CLEARML_WORKER_ID="forced")
         log = machine.folder / "daemon.log"
-        wait_for("a look", lambda: "queue not served now" in log.read_text())
+        wait_until("a look", log.read_text, contains("queue not served now"))
         assert machine.status(task) is TaskStatus.QUEUED
         force["runtime_properties"] = [{"key": "force", "value": "on"}]
         machine.client.session.call("workers.set_runtime_properties", force)
@@ -329,7 +330,7 @@ import time; time.sleep(300)
         task = _made_by(machine, machine.client.owners.token(alice), text)
         machine.client.tasks.enqueue(task, machine.queue_id)
         machine.daemon("--use-owner-token")
-        wait_for("it", lambda: begun(machine, task))
+        wait_until("it", lambda: begun(machine, task))
         assert seen(machine, task, "caller") == alice
         assert seen(machine, task, "keys") == "{}"
         [conf] = (machine.root / "runs" / task).glob("*/owner.conf")
@@ -405,8 +406,8 @@ class TestList:
     def test_workers_their_queues_and_what_they_run(self, machine: Site) -> None:
         task = machine.bare_task(HOLD)
         machine.daemon("--child-report-tags", "nightly", CLEARML_WORKER_ID=machine.queue)
-        wait_for("it", lambda: begun(machine, task))
-        wait_for("both", lambda: {machine.queue, f"{machine.queue}:{task}"} <= workers(machine).keys())
+        wait_until("it", lambda: begun(machine, task))
+        wait_until("both", lambda: {machine.queue, f"{machine.queue}:{task}"} <= workers(machine).keys())
         head, *rows = machine.agent("list").stdout.splitlines()
         assert head.split() == ["WORKER", "RUNS", "TASK", "FOR", "QUEUES", "TAGS", "LAST", "SEEN"]
         [daemon] = [row for row in rows if row.startswith(f"{machine.queue} ")]
@@ -424,7 +425,7 @@ class TestPresence:
         assert begin.returncode == 0, begin.stderr
         assert f"Serving {machine.queue} through this machine as box:0 in the background" in begin.stdout
         task = machine.bare_task(HOLD)
-        wait_for("it", lambda: begun(machine, task))
+        wait_until("it", lambda: begun(machine, task))
         status = machine.agent("daemon", "--status")
         assert status.returncode == 0, status.stderr
         assert "box:0: process" in status.stdout
@@ -440,7 +441,7 @@ class TestPresence:
 
     def test_its_error_at_the_start_is_told_at_the_terminal(self, machine: Site) -> None:
         machine.daemon("--gpus", "0")
-        wait_for("it", lambda: (machine.root / "daemons" / "box:gpu0.json").exists())
+        wait_until("it", lambda: (machine.root / "daemons" / "box:gpu0.json").exists())
         second = machine.agent("daemon", "--queue", machine.queue, "--gpus", "0", "-d", timeout=30)
         assert second.returncode == 1
         assert "a daemon box:gpu0 is running already" in second.stderr
@@ -468,7 +469,7 @@ class TestPresence:
     def test_a_daemon_that_was_killed_is_followed_by_another(self, machine: Site) -> None:
         task = machine.bare_task(HOLD)
         first = machine.daemon()
-        wait_for("it", lambda: begun(machine, task))
+        wait_until("it", lambda: begun(machine, task))
         os.kill(first.pid, signal.SIGKILL)
         first.wait()
         machine.daemon()
@@ -478,7 +479,7 @@ class TestPresence:
     def test_a_task_whose_job_was_killed_gets_a_final_status(self, machine: Site) -> None:
         task = machine.bare_task(HOLD)
         machine.daemon()
-        wait_for("it", lambda: begun(machine, task))
+        wait_until("it", lambda: begun(machine, task))
         for pid in _supervisors(machine):
             os.killpg(pid, signal.SIGKILL)
         assert ended(machine, task) is TaskStatus.FAILED

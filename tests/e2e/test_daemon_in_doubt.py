@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from e2e_site import Site, wait_for
+from e2e_site import Site
 from faulty_server import AWAY, faulty_server
+from waiting import contains, empty, equals, wait_until
 
 from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.status import TaskStatus
@@ -37,7 +37,7 @@ NEVER = """
 
 
 @pytest.fixture
-def commands(site: Site) -> Iterator[Path]:
+def commands(site: Site) -> Path:
     """A folder that comes first on PATH; the site has a state folder of its own."""
     folder = site.folder / "bin"
     folder.mkdir()
@@ -66,7 +66,7 @@ def serve(site: Site, commands: Path, **env: str) -> None:
 
 
 def begun(site: Site, task: TaskId) -> str:
-    wait_for("its first line", lambda: "begun" in site.console(task))
+    wait_until("its first line", lambda: site.console(task), contains("begun"))
     [job] = site.jobs(task)
     return job
 
@@ -79,13 +79,10 @@ def test_while_accounting_is_away_no_job_is_lost_however_long_that_takes(site: S
     command(commands, "squeue", '[[ "$*" == *--states=all* ]] && exec $real "$@" --user=nobody\nexec $real "$@"')
     task = site.bare_task(ORPHAN)
     serve(site, commands)
-    wait_for("its job to end", lambda: calls(commands, "sacct"))
+    wait_until("its job to end", lambda: calls(commands, "sacct"))
     log = site.folder / "daemon.log"
     first = float(os.stat(commands / "sacct.calls").st_mtime)
-    wait_for(
-        "looks for longer than lost_after",
-        lambda: os.stat(commands / "sacct.calls").st_mtime - first > 10,
-    )
+    wait_until("looks for longer than lost_after", lambda: os.stat(commands / "sacct.calls").st_mtime - first > 10)
     assert site.status(task) is TaskStatus.IN_PROGRESS
     assert "a source of records gave no answer" in log.read_text()
     away.unlink()
@@ -99,9 +96,9 @@ def test_an_sbatch_that_hangs_holds_up_its_pass_once(site: Site, commands: Path)
     for _ in range(4):
         site.bare_task("")
     serve(site, commands)
-    wait_for("a submission", lambda: calls(commands, "sbatch"))
+    wait_until("a submission", lambda: calls(commands, "sbatch"))
     passes = len(calls(commands, "squeue"))
-    wait_for("further passes", lambda: len(calls(commands, "squeue")) > passes + 8)
+    wait_until("further passes", lambda: calls(commands, "squeue"), lambda found: len(found) > passes + 8)
     assert len(calls(commands, "sbatch")) == 1
 
 
@@ -137,10 +134,10 @@ def test_a_deleted_queue_stops_no_other(site: Site, commands: Path) -> None:
     daemon = site.daemon(*names)
     for task in (held, dies):
         begun(site, task)
-    wait_for("the job that waits", lambda: site.jobs(never))
+    wait_until("the job that waits", lambda: site.jobs(never))
     for queue in (runs, waits):
         site.client.session.call("queues.delete", {"queue": queue, "force": True})
-    wait_for("its job to be cancelled", lambda: not site.jobs(never))
+    wait_until("its job to be cancelled", lambda: site.jobs(never), empty)
     other = site.bare_task("print('served')\n")
     assert site.wait_for_end(other) is TaskStatus.COMPLETED
     # A daemon that starts now cannot be told of the queue; it concludes what came from it all the same.
@@ -179,10 +176,10 @@ def stages(site: Site, task: TaskId) -> list[str]:
 
 def test_a_staging_job_that_nobody_waits_for_is_cancelled(site: Site, slow: TaskId) -> None:
     site.daemon()
-    [job] = wait_for("its staging job", lambda: stages(site, slow))
-    wait_for("it to run", lambda: site.slurm("squeue", "-h", "-j", job, "-o", "%T").strip() == "RUNNING")
+    [job] = wait_until("its staging job", lambda: stages(site, slow))
+    wait_until("it to run", lambda: site.slurm("squeue", "-h", "-j", job, "-o", "%T").strip(), equals("RUNNING"))
     site.client.tasks.dequeue(slow)
-    wait_for("it to be cancelled", lambda: not stages(site, slow))
+    wait_until("it to be cancelled", lambda: stages(site, slow), empty)
     assert site.status(slow) is TaskStatus.CREATED
 
 
@@ -194,8 +191,8 @@ def test_cron_notices_a_staging_job_that_left_no_result(site: Site, slow: TaskId
         return site.status(slow).is_final
 
     passed()
-    [job] = wait_for("its staging job", lambda: stages(site, slow))
+    [job] = wait_until("its staging job", lambda: stages(site, slow))
     site.slurm("scancel", job)
-    wait_for("a verdict", passed)
+    wait_until("a verdict", passed)
     assert site.status(slow) is TaskStatus.FAILED
     assert f"job {job} was cancelled" in site.reason(slow)

@@ -6,7 +6,8 @@ import json
 from datetime import datetime, timedelta
 
 import pytest
-from e2e_site import Site, wait_for
+from e2e_site import Site
+from waiting import contains, wait_until
 
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.schedule import DAYS
@@ -68,7 +69,7 @@ def test_cpu_only_optimization_log_level_and_tags_reach_the_job(site: Site) -> N
 def test_services_are_long_cpu_jobs_so_many_at_once(site: Site) -> None:
     first, second = site.bare_task(HOLD), site.bare_task(HOLD)
     daemon(site, "--queue", site.queue, "--services-mode", "1")
-    wait_for("the first", lambda: "begun" in site.console(first))
+    wait_until("the first", lambda: site.console(first), contains("begun"))
     [job] = site.jobs(first)
     shown = site.slurm("scontrol", "show", "job", job)
     assert "gres/gpu" not in shown
@@ -77,7 +78,7 @@ def test_services_are_long_cpu_jobs_so_many_at_once(site: Site) -> None:
     assert ":service:" in seen(site, first, "CLEARML_WORKER_ID")
     assert site.jobs(second) == []
     site.client.session.call("tasks.stop", {"task": first})
-    wait_for("the second", lambda: "begun" in site.console(second))
+    wait_until("the second", lambda: site.console(second), contains("begun"))
 
 
 def test_uptime_is_when_to_submit(site: Site) -> None:
@@ -85,7 +86,7 @@ def test_uptime_is_when_to_submit(site: Site) -> None:
     now = datetime.now().astimezone()
     far = (now + timedelta(hours=12)).hour
     daemon(site, "--queue", site.queue, "--uptime", f"{far}-{far + 1} {DAYS[now.isoweekday() % 7]}")
-    wait_for("a look", lambda: "queue not served now" in (site.folder / "daemon.log").read_text())
+    wait_until("a look", lambda: (site.folder / "daemon.log").read_text(), contains("queue not served now"))
     assert site.jobs(task) == []
     site.client.session.call("queues.update", {"queue": site.queue_id, "tags": ["force_workers:on"]})
     assert completed(site, task)
@@ -103,7 +104,7 @@ time.sleep(300)
 """
     task = site.bare_task(text)
     daemon(site, "--queue", site.queue, "--use-owner-token")
-    wait_for("it", lambda: "begun" in site.console(task))
+    wait_until("it", lambda: site.console(task), contains("begun"))
     assert (seen(site, task, "caller"), seen(site, task, "keys")) == (me, "{}")
     [conf] = (site.root / "runs" / task).glob("*/owner.conf")
     token = json.loads(conf.read_text())["api"]["auth_token"]

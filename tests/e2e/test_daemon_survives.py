@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from e2e_site import Site, wait_for
+from e2e_site import Site
+from waiting import contains, wait_until
 
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
@@ -43,7 +44,7 @@ class Held:
         self.id: TaskId = site.bare_task(HELD.format(ledger=str(self._ledger), go=str(self._go)) + last + "\n")
 
     def begin(self) -> Held:
-        wait_for("its first line", lambda: "begun" in self.lines())
+        wait_until("its first line", self.lines, contains("begun"))
         return self
 
     def lines(self) -> list[str]:

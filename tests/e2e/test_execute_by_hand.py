@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 import pytest
-from e2e_site import wait_for
 from sbatch_bench import Person
+from waiting import contains, wait_until
 
 from hpc_agent.domain.status import TaskStatus
 
@@ -57,7 +57,7 @@ def test_scancel_gives_the_task_its_time_and_its_status(person: Person) -> None:
     )
     person.script(SCRIPT)
     job = person.plain("train.sh", task).job
-    wait_for("its first line", lambda: "begun" in person.site.console(task))
+    wait_until("its first line", lambda: person.site.console(task), contains("begun"))
     person.site.slurm("scancel", job)
     assert person.site.wait_for_end(task) is TaskStatus.STOPPED
     assert "saved" in person.site.console(task)
@@ -67,7 +67,7 @@ def test_an_abort_ends_the_job(person: Person) -> None:
     task = person.site.bare_task(SLEEP)
     person.script(SCRIPT)
     job = person.plain("train.sh", task).job
-    wait_for("its first line", lambda: "begun" in person.site.console(task))
+    wait_until("its first line", lambda: person.site.console(task), contains("begun"))
     person.site.client.session.call("tasks.stop", {"task": task})
     assert person.site.wait_for_end(task) is TaskStatus.STOPPED
     assert person.wait_for_job(job).startswith("FAILED")

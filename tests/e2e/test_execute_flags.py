@@ -6,6 +6,7 @@ import subprocess
 import sys
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
 from e2e_site import Site
@@ -23,7 +24,7 @@ print("on stderr", file=sys.stderr)
 """
 
 
-def execute(site: Site, task: TaskId, *flags: str, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
+def execute(site: Site, task: TaskId, *flags: str, code: int = 0, **env: Any) -> subprocess.CompletedProcess[str]:
     done = site.agent("execute", "--id", task, *flags, **env)
     assert done.returncode == code, done.stdout + done.stderr
     return done
@@ -143,7 +144,7 @@ def test_git_user_and_pass_open_a_private_repository(machine: Site, tmp_path: Pa
         task = draft(machine, "", **script)
         flags = ("--git-user", remote.user, "--git-pass", remote.password)
         # A task may name any host: they are for the one that a person names.
-        host = {"CLEARML_AGENT_GIT_HOST": "127.0.0.1"}
+        host: dict[str, Any] = {"CLEARML_AGENT_GIT_HOST": "127.0.0.1"}
         if who == "execute":
             refused = execute(machine, task, *flags, code=1)
             assert "agent.git_host" in refused.stdout

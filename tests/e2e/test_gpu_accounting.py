@@ -10,7 +10,10 @@ from pathlib import Path
 
 import fake_nvml
 import pytest
-from e2e_site import Site, wait_for
+from e2e_site import Site
+from waiting import wait_until
+
+from hpc_agent.domain.ids import TaskId
 
 pytestmark = pytest.mark.compiler
 
@@ -52,7 +55,9 @@ def ask(program: str, env: Mapping[str, str], *arguments: object) -> subprocess.
         (["GPU-fake-2"], [25], [42], [3]),
     ],
 )
-def test_what_is_visible_is_read(nvml, visible, usage, temperature, used_gb) -> None:
+def test_what_is_visible_is_read(
+    nvml: Mapping[str, str], visible: list[str] | None, usage: list[int], temperature: list[int], used_gb: list[int]
+) -> None:
     seen = json.loads(ask(READ, nvml, visible).stdout)
     assert (seen["gpu_usage"], seen["gpu_temperature"]) == (usage, temperature)
     assert seen["gpu_memory_used"] == [gb * 1024 for gb in used_gb]
@@ -60,7 +65,9 @@ def test_what_is_visible_is_read(nvml, visible, usage, temperature, used_gb) -> 
 
 
 @pytest.mark.parametrize(("gpus", "visible"), [("0", None), ("4", []), ("4", ["7"])])
-def test_without_a_driver_or_a_gpu_nothing_is_read(nvml, gpus, visible) -> None:
+def test_without_a_driver_or_a_gpu_nothing_is_read(
+    nvml: Mapping[str, str], gpus: str, visible: list[str] | None
+) -> None:
     assert json.loads(ask(READ, {**nvml, "FAKE_NVML_GPUS": gpus}, visible).stdout) == {}
 
 
@@ -77,11 +84,13 @@ def test_without_a_driver_or_a_gpu_nothing_is_read(nvml, gpus, visible) -> None:
         (None, "none", {}, []),
     ],
 )
-def test_what_may_be_handed_out(nvml, setting, flag, environ, expected) -> None:
+def test_what_may_be_handed_out(
+    nvml: Mapping[str, str], setting: int | None, flag: str | None, environ: dict[str, str], expected: list[str]
+) -> None:
     assert json.loads(ask(NAMES, {**nvml, **environ}, setting, flag).stdout) == expected
 
 
-def test_a_gpu_that_is_not_there_is_refused(nvml) -> None:
+def test_a_gpu_that_is_not_there_is_refused(nvml: Mapping[str, str]) -> None:
     assert "--gpus names GPU 4, but this machine has 4, counted from 0" in ask(NAMES, nvml, None, "0,4").stderr
 
 
@@ -93,12 +102,12 @@ def box(machine: Site, nvml: Mapping[str, str]) -> Site:
     return machine
 
 
-def begun(site: Site, task: str) -> str:
+def begun(site: Site, task: TaskId) -> str:
     def look() -> str:
-        lines = dict(line.partition(" ")[::2] for line in site.console(task).splitlines())  # type: ignore[arg-type]
+        lines = dict(line.partition(" ")[::2] for line in site.console(task).splitlines())
         return lines.get("gpus", "") if "begun" in lines else ""
 
-    return wait_for("its first lines", look)
+    return wait_until("its first lines", look)
 
 
 def test_the_daemon_counts_what_there_is_and_its_jobs_report_what_they_have(box: Site) -> None:
@@ -106,12 +115,12 @@ def test_the_daemon_counts_what_there_is_and_its_jobs_report_what_they_have(box:
     box.start("daemon", "--foreground", "--polling-interval", "0.5", "--dynamic-gpus", "--queue", f"{box.queue}=1-3")
     assert [begun(box, first), begun(box, second)] == ["0,1,2", "3"]
 
-    def usage() -> dict[str, list[float]]:
+    def usage() -> dict[str, object]:
         reports = {worker["id"]: worker for worker in _stats(box)}
         names = ("box:dgpuall", "box:gpu0,1,2", "box:gpu3")
         return {name: reports[name]["gpu_usage"] for name in names} if set(names) <= reports.keys() else {}
 
-    assert wait_for("their reports", usage) == {
+    assert wait_until("their reports", usage) == {
         "box:dgpuall": [5, 15, 25, 35],
         "box:gpu0,1,2": [5, 15, 25],
         "box:gpu3": [35],

@@ -301,6 +301,7 @@ print("RESULT" + json.dumps({
 
 
 def test_an_offline_session_is_imported_as_the_real_tool_does(bench: Bench) -> None:
+    assert bench.peers is not None
     python = [str(bench.peers / "python"), "-c"]
     made = bench.run(python, [OFFLINE, bench.words["project"]], "plain")
     assert made.returncode == 0, made.stderr

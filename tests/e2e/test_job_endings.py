@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import subprocess
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_site import Site, wait_for
+from e2e_site import Site
 from served_queues import serve
+from waiting import contains, empty, equals, wait_until
 
 from hpc_agent.clock import SYSTEM
 from hpc_agent.daemon.nodes import DEATHS, BadNodes
@@ -104,7 +106,7 @@ def test_a_time_limit_is_announced_and_told_or_the_task_goes_on(site: Site, slur
     assert site.wait_for_end(too_late) is TaskStatus.FAILED
     assert "can never start (Reservation short was deleted): its reservation is over" in site.reason(too_late)
     assert site.reason(too_late) in site.console(too_late)
-    wait_for("its job to be cancelled", lambda: not site.jobs(too_late))
+    wait_until("its job to be cancelled", lambda: site.jobs(too_late), empty)
 
 
 def test_a_preempted_task_waits_and_goes_on_in_the_same_job_or_in_a_new_one(site: Site) -> None:
@@ -116,9 +118,9 @@ def test_a_preempted_task_waits_and_goes_on_in_the_same_job_or_in_a_new_one(site
     job = site.begun(first, "start 0")
     urgent = ["sbatch", "-o", "/dev/null", "-p", "urgent", "--gres=gpu:4", "--exclusive", "-C", "h100"]
     site.slurm(*urgent, "--wrap", "sleep 30")
-    wait_for("its message", lambda: site.message(first).startswith("requeued, waiting"))
+    wait_until("its message", lambda: site.message(first).startswith("requeued, waiting"))
     assert site.status(first) is TaskStatus.IN_PROGRESS
-    wait_for("a line of it", lambda: f"job {job} was requeued (start 2) and waits" in site.console(first))
+    wait_until("a line of it", lambda: site.console(first), contains(f"job {job} was requeued (start 2) and waits"))
     assert site.wait_for_end(first) is TaskStatus.COMPLETED
     assert f"Attempt 2: Slurm started job {job} again" in site.console(first)
 
@@ -138,8 +140,8 @@ def test_after_two_deaths_on_a_node_the_third_job_goes_elsewhere(site: Site) -> 
     for start in range(2):
         nodes.append(node(site, site.begun(task, f"start {start}")))
         site.slurm("scontrol", "update", f"nodename={nodes[-1]}", "state=down", "reason=test")
-        wait_for("it to be in its queue again", lambda n=start: f"(restart {n + 1})" in site.console(task))
-        wait_for("the node to come back", lambda: _resumed(site, nodes[-1]))
+        wait_until("it to be in its queue again", partial(site.console, task), contains(f"(restart {start + 1})"))
+        wait_until("the node to come back", lambda: _resumed(site, nodes[-1]))
     assert nodes[0] == nodes[1]
     assert site.wait_for_end(task) is TaskStatus.COMPLETED
     assert f"; node {nodes[0]} is avoided from now on" in site.console(task)
@@ -182,7 +184,7 @@ def test_a_process_on_a_node_that_slurm_takes_for_dead_makes_room_for_the_next_s
     try:
         assert site.wait_for_end(task) is TaskStatus.COMPLETED
         first = (site.folder / "dead").read_text().split()[0]
-        wait_for("the first process to be gone", lambda: not Path(f"/proc/{first}").exists())
+        wait_until("the first process to be gone", lambda: Path(f"/proc/{first}").exists(), empty)
     finally:
         slurm_cluster.start()
     seen = site.lines(task)
@@ -218,15 +220,20 @@ def test_a_job_that_cannot_be_launched_is_tried_again_and_then_given_up(site: Si
     fails.touch()
     try:
         task = served.task("launch", "print('ran')\n")
-        wait_for("a node to be drained", drained)
+        wait_until("a node to be drained", drained)
         fails.unlink()
         assert site.wait_for_end(task) is TaskStatus.COMPLETED
         assert "could not be started on its node (launch failed requeued held); it is tried again" in site.console(task)
         mend()
         fails.touch()
         hopeless = served.task("launch", "print('ran')\n", constraint="a100")
-        # Slurm drains a node whose prolog fails: somebody mends them, but not the cause.
-        wait_for("its end", lambda: (mend(), site.status(hopeless) is TaskStatus.FAILED)[1])
+
+        def mended_status() -> TaskStatus:
+            # Slurm drains a node whose prolog fails: somebody mends them, but not the cause.
+            mend()
+            return site.status(hopeless)
+
+        wait_until("its end", mended_status, equals(TaskStatus.FAILED))
         assert "could not be started on its node (launch failed requeued held), 3 times" in site.reason(hopeless)
         assert site.reason(hopeless) in site.console(hopeless)
     finally:
@@ -237,8 +244,10 @@ def test_a_job_that_cannot_be_launched_is_tried_again_and_then_given_up(site: Si
 def test_what_holds_a_waiting_job_is_told_and_what_never_starts_is_failed(site: Site) -> None:
     served = serve(site, {"held": ""}, slurm='sbatch_args: ["--hold"]')
     held = served.task("held", "print('ran')\n")
-    wait_for("the reason in its message", lambda: "scontrol release" in site.message(held))
-    wait_for("the reason in its console", lambda: "is waiting (JobHeldUser): it is held" in site.console(held))
+    wait_until("the reason in its message", lambda: site.message(held), contains("scontrol release"))
+    wait_until(
+        "the reason in its console", lambda: site.console(held), contains("is waiting (JobHeldUser): it is held")
+    )
     [job] = site.jobs(held)
     site.slurm("scontrol", "release", job)
     assert site.wait_for_end(held) is TaskStatus.COMPLETED
@@ -248,7 +257,7 @@ def test_what_holds_a_waiting_job_is_told_and_what_never_starts_is_failed(site: 
     never = served.task("depends", "print('never')\n")
     assert site.wait_for_end(never) is TaskStatus.FAILED
     assert "can never start (DependencyNeverSatisfied): a job that it depends on" in site.reason(never)
-    wait_for("its job to be cancelled", lambda: not site.jobs(never))
+    wait_until("its job to be cancelled", lambda: site.jobs(never), empty)
 
 
 def test_a_cancelled_job_says_who_and_when(site: Site) -> None:
@@ -257,7 +266,7 @@ def test_a_cancelled_job_says_who_and_when(site: Site) -> None:
     runs = served.task("cancel", SLEEP, **whole)
     jobs = [site.begun(runs)]
     waits = served.task("cancel", SLEEP, **whole)
-    jobs += wait_for("a job", lambda: site.jobs(waits))
+    jobs += wait_until("a job", lambda: site.jobs(waits))
     site.slurm("scancel", *jobs)
     for task, job, words in zip((runs, waits), jobs, ("after 00:00:", "while it waited"), strict=True):
         assert site.wait_for_end(task) is TaskStatus.STOPPED

@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from e2e_site import Site, wait_for
+from e2e_site import Site
+from waiting import wait_until
 
 from hpc_agent.domain.status import TaskStatus
 
@@ -78,14 +79,14 @@ def test_a_waiting_job_that_was_renamed_is_not_submitted_again(site: Site) -> No
     task = site.bare_task("", enqueue=False)
     site.client.tasks.enqueue(task, waits)
     site.daemon("--queue", queue)
-    [job] = wait_for("its job", lambda: site.jobs(task))
+    [job] = wait_until("its job", lambda: site.jobs(task))
     wait_for_passes(site, 2)  # from then on it is known
     rename(site, job, "a\nb")
     wait_for_passes(site, 2)
     assert site.jobs(task) == []
     assert site.status(task) is TaskStatus.QUEUED
     site.client.tasks.dequeue(task)
-    wait_for("it to be cancelled", lambda: job not in site.slurm("squeue", "-h", "-o", "%i").split())
+    wait_until("it to be cancelled", lambda: job not in site.slurm("squeue", "-h", "-o", "%i").split())
 
 
 def test_a_stranger_among_the_users_jobs_stops_nothing(site: Site) -> None:

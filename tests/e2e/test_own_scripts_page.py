@@ -7,10 +7,11 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from e2e_site import wait_for
 from sbatch_bench import Person
+from waiting import wait_until
 
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
@@ -39,21 +40,21 @@ def test_the_commands_of_the_page_run(person: Person) -> None:
     assert (done.returncode, done.stderr) == (0, ""), done
     person.jobs += re.findall(r"Submitted batch job (\d+)", done.stdout)
 
-    def tasks() -> dict[str, dict[str, object]] | None:
+    def tasks() -> dict[str, dict[str, Any]] | None:
         found = {str(task["name"]): task for task in person.tasks()}
         print({name: (task["status"], task["status_message"]) for name, task in found.items()})
         ended = all(task["status"] in ("completed", "failed", "stopped") for task in found.values())
         return found if ended and len(found) == 6 else None
 
     try:
-        seen = wait_for("all tasks to end", tasks)
+        seen = wait_until("all tasks to end", tasks)
     except BaseException:
         print(person.logs())
         raise
     names = ["first", "small rate", "train.sh", "train.sh [1]", "train.sh [2]", "wrap"]
     assert sorted(seen) == names
     assert {task["status"] for task in seen.values()} == {"completed"}
-    assert sorted(seen["small rate"]["tags"]) == ["may", "sweep"]  # type: ignore[call-overload]
+    assert sorted(seen["small rate"]["tags"]) == ["may", "sweep"]
     assert "learning rate 0.3 on " in person.site.console(TaskId(str(seen["first"]["id"])))
     assert person.site.console(TaskId(str(seen["wrap"]["id"]))) == "wrapped\n"
     by_hand = TaskId(json.loads((folder / "task.json").read_text())["id"])

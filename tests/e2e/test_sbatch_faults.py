@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_site import HANG_S, wait_for
 from sbatch_bench import Person
+from waiting import HANG_S, contains, empty, equals, wait_until
 
 from hpc_agent.api.client import Client
 from hpc_agent.config.load import load
+from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
 
 pytestmark = [pytest.mark.slurm, pytest.mark.peers]
@@ -54,9 +55,9 @@ def test_without_a_server_or_a_place_the_job_is_submitted_all_the_same(
         assert found
         (bin_dir / program).symlink_to(found)
     person.script(HELLO)
-    answer = person.sbatch(
-        "train.sh", **{name: value.replace("{folder}", str(person.site.folder)) for name, value in environment.items()}
-    )
+    folder = str(person.site.folder)
+    variables: dict[str, Any] = {name: value.replace("{folder}", folder) for name, value in environment.items()}
+    answer = person.sbatch("train.sh", **variables)
     assert (answer.returncode, answer.stdout) == (0, f"Submitted batch job {answer.job}\n")
     if "PATH" in environment:  # without git there is a task, of a script without repository
         assert answer.stderr == ""
@@ -102,13 +103,12 @@ def test_a_server_that_goes_away_while_the_job_runs_gets_everything_later(
     person.script(SLOW)
     job = person.sbatch("train.sh", CLEARML_CONFIG_FILE=str(server.conf)).job
     [folder] = [path for path in (person.root / "sbatch").iterdir() if len(path.name) == 32]
-    wait_for("the job's own process", lambda: (folder / "inside.json").exists())
+    wait_until("the job's own process", lambda: (folder / "inside.json").exists())
     server.kill()
     assert untracked(person, job) == "begun\nend\n"
     start_clearml_server(tmp_path / "own", port=port)
-    task = folder.name
-    look = lambda: client.tasks.glimpse([task])[task].status is TaskStatus.COMPLETED  # noqa: E731
-    wait_for("the final status", look)
+    task = TaskId(folder.name)
+    wait_until("the final status", lambda: client.tasks.glimpse([task])[task].status, equals(TaskStatus.COMPLETED))
     console = "".join(event["msg"] for event in client.events.console_after(task, 0))
     assert console == "begun\nend\n"
 
@@ -127,7 +127,7 @@ def inside(person: Person, job: str) -> int:
                 return int(entry.parent.name)
         return 0
 
-    return wait_for("the process in the job", look)
+    return wait_until("the process in the job", look)
 
 
 def test_a_killed_process_in_the_job_costs_the_job_nothing(person: Person) -> None:
@@ -135,7 +135,7 @@ def test_a_killed_process_in_the_job_costs_the_job_nothing(person: Person) -> No
     job = person.sbatch("train.sh").job
     task = person.task(job)
     pid = inside(person, job)
-    wait_for("its first lines", lambda: "line 1" in person.site.console(task))
+    wait_until("its first lines", lambda: person.site.console(task), contains("line 1"))
     os.kill(pid, signal.SIGKILL)
     assert person.wait_for_end(job)[0] is TaskStatus.COMPLETED
     assert person.site.console(task).splitlines() == [f"line {number}" for number in range(1, 7)]
@@ -151,28 +151,28 @@ def test_a_job_in_which_nothing_of_ours_can_start_is_followed_from_outside(perso
 def test_a_killed_follower_is_replaced_by_the_next_submission_or_by_cron(person: Person) -> None:
     person.script(SLOW)
     first = person.sbatch("train.sh").job
-    pid = wait_for("somebody to follow it", person.follower)
-    wait_for("its task to be started", lambda: person.site.status(person.task(first)) is TaskStatus.IN_PROGRESS)
+    pid = wait_until("somebody to follow it", person.follower)
+    wait_until("its task to be started", lambda: person.site.status(person.task(first)), equals(TaskStatus.IN_PROGRESS))
     os.kill(pid, signal.SIGKILL)
     os.kill(inside(person, first), signal.SIGKILL)  # as Slurm does at the end of the script
     assert person.wait_for_job(first) == "COMPLETED 0:0"
     assert person.site.status(person.task(first)) is TaskStatus.IN_PROGRESS
-    wait_for("cron to end it", lambda: person.follow("--once") and not list(person.root.glob("sbatch/*/plan.json")))
+    wait_until("cron to end it", lambda: person.follow("--once") and not list(person.root.glob("sbatch/*/plan.json")))
     assert person.site.status(person.task(first)) is TaskStatus.COMPLETED
     assert person.site.console(person.task(first)) == "begun\nend\n"
     second = person.sbatch("train.sh").job
-    assert wait_for("somebody to follow it", person.follower) != pid
+    assert wait_until("somebody to follow it", person.follower) != pid
     assert person.wait_for_end(second)[0] is TaskStatus.COMPLETED
 
 
 def test_one_follower_serves_all_jobs_and_leaves_when_nothing_is_left(person: Person) -> None:
     person.script(SLOW)
     jobs = [person.sbatch("train.sh").job for _ in range(3)]
-    pid = wait_for("somebody to follow them", person.follower)
+    pid = wait_until("somebody to follow them", person.follower)
     for job in jobs:
         assert person.wait_for_end(job)[0] is TaskStatus.COMPLETED
         assert person.follower() in (pid, None)
-    wait_for("the follower to leave", lambda: person.follower() is None)
+    wait_until("the follower to leave", person.follower, empty)
     assert {path.name for path in (person.root / "sbatch").iterdir()} == {"agent.conf", "follow.log"}
 
 
@@ -180,7 +180,7 @@ def test_a_job_whose_task_was_aborted_while_nobody_followed_cancels_itself(perso
     person.script("#!/bin/bash\necho begun\nsleep 300\n")
     job = person.sbatch("--begin=now+1hour", "train.sh").job
     task = person.task(job)
-    os.kill(wait_for("somebody to follow it", person.follower), signal.SIGKILL)
+    os.kill(wait_until("somebody to follow it", person.follower), signal.SIGKILL)
     person.site.client.session.call("tasks.stop", {"task": task})
     person.site.slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
     assert person.wait_for_job(job) == "CANCELLED 0:0"
@@ -203,10 +203,10 @@ def test_a_job_of_which_sbatch_knew_nothing_notes_itself_down(person: Person) ->
     answer = person.sbatch("train.sh", PATH=f"{fake.parent}:{os.environ['PATH']}")
     assert (answer.returncode, "Socket timed out" in answer.stderr) == (1, True)
     out = person.site.folder / "job.out"
-    job = wait_for("the job", lambda: out.exists() and out.read_text().strip())
+    job = wait_until("the job", lambda: out.exists() and out.read_text().strip())
     person.jobs.append(str(job))
-    wait_for("it to be noted down", lambda: list(person.root.glob("sbatch/*/job.json")))
-    wait_for("cron to end it", lambda: person.follow("--once") and not list(person.root.glob("sbatch/*/plan.json")))
+    wait_until("it to be noted down", lambda: list(person.root.glob("sbatch/*/job.json")))
+    wait_until("cron to end it", lambda: person.follow("--once") and not list(person.root.glob("sbatch/*/plan.json")))
     assert person.wait_for_end(str(job))[0] is TaskStatus.COMPLETED
 
 
@@ -214,7 +214,7 @@ def test_a_deleted_task_does_not_end_its_job(person: Person) -> None:
     person.script(SLOW)
     job = person.sbatch("train.sh").job
     task = person.task(job)
-    wait_for("its first line", lambda: "begun" in person.site.console(task))
+    wait_until("its first line", lambda: person.site.console(task), contains("begun"))
     person.site.client.tasks.delete(task)
     assert untracked(person, job) == "begun\nend\n"
 

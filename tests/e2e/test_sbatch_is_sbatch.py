@@ -6,11 +6,12 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
-from e2e_site import wait_for
 from sbatch_bench import Answer, Person
+from waiting import wait_until
 
 pytestmark = [pytest.mark.slurm, pytest.mark.peers]
 
@@ -145,12 +146,16 @@ def normal(line: str, job: str, folder: Path) -> str:
     return re.sub(r"\(slurmstepd[^)]*\)", "(slurmstepd)", line)
 
 
+def outputs(folder: Path) -> list[Path]:
+    return list(folder.glob("slurm-*.out"))
+
+
 def test_a_job_sees_what_it_would_see_from_sbatch(person: Person) -> None:
     both = [(submit(person, case, "plain"), submit(person, case, "ours")) for case in CASES]
     for pair in both:
         for submitted in pair:
             if submitted.case.name == "quiet":
-                wait_for("its job's output", lambda folder=submitted.folder: list(folder.glob("slurm-*.out")))
+                wait_until("its job's output", partial(outputs, submitted.folder))
                 submitted.answer = quiet_answer(submitted)
             if submitted.answer.job and submitted.answer.returncode in (0, 5):
                 submitted.state = person.wait_for_job(submitted.answer.job)

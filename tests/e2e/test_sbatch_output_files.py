@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from e2e_site import wait_for
 from sbatch_bench import Person
+from waiting import contains, wait_until
 
 from hpc_agent.domain.status import TaskStatus
 
@@ -38,7 +38,7 @@ def test_a_script_that_empties_its_own_output_loses_nothing_that_it_prints_later
     person.script(script)
     job = person.sbatch("-o", "own.log", "train.sh").job
     task = person.task(job)
-    wait_for("its console while it runs", lambda: "begun" in person.site.console(task))
+    wait_until("its console while it runs", lambda: person.site.console(task), contains("begun"))
     assert person.wait_for_end(job)[0] is TaskStatus.COMPLETED
     assert [f"after {n}" for n in range(20)] == person.site.console(task).splitlines()[-20:]
 

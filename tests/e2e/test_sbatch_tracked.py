@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from e2e_site import wait_for
 from sbatch_bench import Person
+from waiting import contains, empty, equals, wait_until
 
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.tracking.submit import WAITING
@@ -45,11 +45,11 @@ def test_a_script_is_a_task_with_console_usage_and_final_status(person: Person) 
     person.script("#!/bin/bash\n#SBATCH -J lesson --mem=1G -c 2\necho begun\necho oops >&2\nsleep 6\necho end\n")
     job = person.sbatch("--clearml-tags=a,b", "--clearml-project", "sbatch/e2e", "train.sh", "--lr", "0.1").job
     task = person.task(job)
-    wait_for("its console while it runs", lambda: "begun\noops\n" in person.site.console(task))
+    wait_until("its console while it runs", lambda: person.site.console(task), contains("begun\noops\n"))
     assert person.site.status(task) is TaskStatus.IN_PROGRESS
     workers = person.site.client.workers.all()
     assert [w["task"]["id"] for w in workers if w["id"].endswith(f":slurm:{job}")] == [task]
-    assert person.wait_for_end(job) == (TaskStatus.COMPLETED, wait_for("its record", lambda: ended(person, job)))
+    assert person.wait_for_end(job) == (TaskStatus.COMPLETED, wait_until("its record", lambda: ended(person, job)))
     assert person.site.console(task) == "begun\noops\nend\n"
     assert (person.site.folder / f"slurm-{job}.out").read_text() == "begun\noops\nend\n"
     raw = person.raw(task)
@@ -93,7 +93,7 @@ def test_a_script_that_bash_does_not_run_is_followed_from_outside(person: Person
     person.script(text, "train.py")
     job = person.sbatch("train.py").job
     task = person.task(job)
-    wait_for("its console while it runs", lambda: person.site.console(task) == "begun\n")
+    wait_until("its console while it runs", lambda: person.site.console(task), equals("begun\n"))
     assert person.site.status(task) is TaskStatus.IN_PROGRESS
     assert person.wait_for_end(job)[0] is TaskStatus.COMPLETED
     assert person.site.console(task) == "begun\nend\n"
@@ -103,7 +103,7 @@ def test_while_its_job_waits_a_task_waits_and_says_why(person: Person) -> None:
     person.script(SLEEP)
     job = person.sbatch("--begin=now+1hour", "train.sh").job
     task = person.task(job)
-    wait_for("the reason", lambda: person.site.message(task).startswith(f"Slurm job {job} is waiting (BeginTime)"))
+    wait_until("the reason", lambda: person.site.message(task).startswith(f"Slurm job {job} is waiting (BeginTime)"))
     assert person.site.status(task) is TaskStatus.QUEUED
     holder = person.site.client.queues.holding(task)
     assert holder is not None and holder.name == WAITING
@@ -116,7 +116,7 @@ def test_aborting_a_waiting_task_cancels_its_job(person: Person, how: str) -> No
     task = person.task(job)
     person.site.client.session.call(how, {"task": task})
     assert person.wait_for_job(job) == "CANCELLED 0:0"
-    wait_for("nothing to follow", lambda: not (person.root / "sbatch" / task).exists())
+    wait_until("nothing to follow", lambda: (person.root / "sbatch" / task).exists(), empty)
 
 
 def test_aborting_a_running_task_cancels_its_job(person: Person) -> None:
@@ -124,7 +124,7 @@ def test_aborting_a_running_task_cancels_its_job(person: Person) -> None:
     person.script("#!/bin/bash\ntrap 'echo saved; exit' TERM\necho begun\nwhile :; do sleep 300 & wait; done\n")
     job = person.sbatch("train.sh").job
     task = person.task(job)
-    wait_for("its first line", lambda: "begun" in person.site.console(task))
+    wait_until("its first line", lambda: person.site.console(task), contains("begun"))
     person.site.client.session.call("tasks.stop", {"task": task})
     status, reason = person.wait_for_end(job)
     assert status is TaskStatus.STOPPED
@@ -153,7 +153,7 @@ def test_task_init_in_the_script_reports_into_the_same_task(person: Person) -> N
 def test_a_quiet_submission_is_tracked(person: Person) -> None:
     answer = person.sbatch("-Q", "-o", "out.txt", "--wrap", "echo hello")
     assert (answer.returncode, answer.stdout, answer.stderr) == (0, "", "")
-    [task] = wait_for("its end", lambda: [task for task in person.tasks() if task["status"] == "completed"])
+    [task] = wait_until("its end", lambda: [task for task in person.tasks() if task["status"] == "completed"])
     assert task["name"] == "wrap"
     assert person.site.console(task["id"]) == "hello\n"
 
@@ -224,7 +224,7 @@ def test_an_array_is_aborted_as_a_whole_and_by_element(person: Person) -> None:
     job = person.sbatch("--array=1-3%2", "train.sh").job
     first, second = person.task(f"{job}_1"), person.task(f"{job}_2")
     for task in (first, second):
-        wait_for("its first line", lambda task=task: "begun" in person.site.console(task))
+        wait_until("its first line", partial(person.site.console, task), contains("begun"))
     person.site.client.session.call("tasks.stop", {"task": first})
     assert person.wait_for_end(f"{job}_1")[0] is TaskStatus.STOPPED
     assert person.site.status(second) is TaskStatus.IN_PROGRESS
@@ -232,7 +232,7 @@ def test_an_array_is_aborted_as_a_whole_and_by_element(person: Person) -> None:
     assert person.wait_for_end(f"{job}_2")[0] is TaskStatus.STOPPED
     array = person.task(job)
     reason = f"aborted by its user; Slurm array {job}: 3 CANCELLED"
-    wait_for("the array's reason", lambda: person.site.reason(array).startswith(reason))
+    wait_until("the array's reason", lambda: person.site.reason(array).startswith(reason))
     assert person.site.status(array) is TaskStatus.STOPPED
 
 
@@ -240,9 +240,9 @@ def test_a_requeued_job_goes_on_as_the_same_task(person: Person) -> None:
     person.script('#!/bin/bash\necho run $SLURM_RESTART_COUNT\n[ -n "$SLURM_RESTART_COUNT" ] || sleep 300\nsleep 3\n')
     job = person.sbatch("train.sh").job
     task = person.task(job)
-    wait_for("its first run", lambda: "run" in person.site.console(task))
+    wait_until("its first run", lambda: person.site.console(task), contains("run"))
     person.site.slurm("scontrol", "requeue", job)
-    wait_for("it to wait again", lambda: "was requeued and waits" in person.site.message(task))
+    wait_until("it to wait again", lambda: person.site.message(task), contains("was requeued and waits"))
     assert person.wait_for_end(job)[0] is TaskStatus.COMPLETED
     assert "run 1\n" in person.site.console(task)
 
@@ -266,16 +266,16 @@ def test_signals_and_the_time_limit_reach_the_script_as_without_us(person: Perso
     person.script(text)
     jobs = [person.plain("train.sh").job, person.sbatch("train.sh").job]
     for job in jobs:
-        wait_for("its first signal", lambda job=job: "USR1" in output(person, job))
+        wait_until("its first signal", partial(output, person, job), contains("USR1"))
         person.site.slurm("scancel", "--batch", "--signal=USR2", job)
-        wait_for("its second signal", lambda job=job: "USR2" in output(person, job))
+        wait_until("its second signal", partial(output, person, job), contains("USR2"))
         person.site.slurm("scancel", "--full", "--signal=HUP", job)
     states = [person.wait_for_job(job) for job in jobs]
     assert states == ["TIMEOUT 0:0", "TIMEOUT 0:0"]
     for job in jobs:
         # Accounting knows of the time limit as soon as it is met, KillWait before the script is over.
         gone = partial(person.site.slurm, "squeue", "--noheader", "--jobs", job)
-        wait_for(f"job {job}'s processes to be gone", lambda gone=gone: not gone().strip(), 60)
+        wait_until(f"job {job}'s processes to be gone", gone, lambda seen: not seen.strip())
     slurms = re.compile(r"slurmstepd|error: \*\*\* JOB \d+ ON")  # without the program's name from 26.05 on
     plain, ours = ([line for line in output(person, job).splitlines() if not slurms.search(line)] for job in jobs)
     assert ours == plain == ["begun", "USR1", "USR2", "HUP", "TERM"]

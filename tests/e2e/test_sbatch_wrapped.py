@@ -7,8 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from e2e_site import Site, wait_for
+from e2e_site import Site
 from sbatch_bench import Person
+from waiting import contains, empty, wait_until
 
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
@@ -86,7 +87,7 @@ def test_a_job_that_was_never_seen_under_its_name_is_not_cancelled_and_the_task_
     person.sbatch("train.sh", PATH=path)
     task = person.task(last)
     person.site.client.session.call("tasks.stop", {"task": task})
-    wait_for("the reason", lambda: f"Slurm job {last} was not cancelled" in person.site.message(task))
+    wait_until("the reason", lambda: person.site.message(task), contains(f"Slurm job {last} was not cancelled"))
     assert "'train.sh'" in person.site.message(task)
     assert job_state(person, last) == "PENDING"
 
@@ -96,7 +97,11 @@ def test_a_job_that_its_owner_renamed_is_cancelled_with_its_task(person: Person,
     person.script("#!/bin/bash\nsleep 300\n")
     job = person.sbatch("--begin=now+1hour", "train.sh").job
     task = person.task(job)
-    wait_for("it to be known", lambda: '"known":true' in (person.folder(job) / "job.json").read_text().replace(" ", ""))
+    wait_until(
+        "it to be known",
+        lambda: (person.folder(job) / "job.json").read_text().replace(" ", ""),
+        contains('"known":true'),
+    )
     person.site.slurm("scontrol", "update", f"JobId={job}", f"JobName={name}")
     person.site.client.session.call("tasks.stop", {"task": task})
     assert person.wait_for_job(job) == "CANCELLED 0:0"
@@ -114,7 +119,7 @@ def test_a_refusal_in_unknown_words_ends_the_task_with_them(person: Person, word
     assert NO_HOURS in person.site.message(task)
     assert person.site.wait_for_end(task) is TaskStatus.FAILED
     assert NO_HOURS in person.site.reason(task)
-    wait_for("nothing to follow", lambda: not (person.root / "sbatch" / task).exists())
+    wait_until("nothing to follow", lambda: (person.root / "sbatch" / task).exists(), empty)
     assert person.site.client.queues.holding(task) is None
 
 
@@ -158,7 +163,7 @@ def test_a_staging_job_that_is_refused_in_unknown_words_fails_its_task_with_them
     refuses = f'case "$*" in *clearml_stage_*) echo "{NO_HOURS}" >&2; exit 1;; esac'
     site.daemon(PATH=wrapper(site.folder, f'{refuses}\nexec $real "$@"'))
     task = site.bare_task(HELLO)
-    wait_for("sbatch's words", lambda: NO_HOURS in site.message(task))
+    wait_until("sbatch's words", lambda: site.message(task), contains(NO_HOURS))
     assert site.wait_for_end(task) is TaskStatus.FAILED
     assert f"the scheduler refused the staging job: {NO_HOURS}" in site.reason(task)
 
@@ -174,7 +179,7 @@ def test_a_number_that_a_wrapper_prints_in_place_of_the_answer_cancels_no_other_
     last = another_job(person)
     site.daemon(PATH=wrapper(site.folder, f'"$real" "$@" > /dev/null; echo {last}'))
     task = site.bare_task("import time\nprint('begun', flush=True)\ntime.sleep(300)\n")
-    wait_for("its first line", lambda: "begun" in site.console(task))
+    wait_until("its first line", lambda: site.console(task), contains("begun"))
     site.client.session.call("tasks.stop", {"task": task})
     assert site.wait_for_end(task) is TaskStatus.STOPPED
     assert job_state(person, last) == "PENDING"

@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_site import Site, wait_for
+from e2e_site import Site
 from faults.troubled import Trouble, troubled
+from waiting import contains, equals, wait_until
 
 from hpc_agent.api.client import Client
 from hpc_agent.config.load import load
@@ -66,13 +68,13 @@ def test_a_third_of_all_answers_may_be_nonsense(site: Site, clearml_server: Any)
         tasks = [site.bare_task(counts(60, 0.1, code)) for code in (0, 0, 3)]
         aborted = site.bare_task(SLEEP)
         site.daemon(**through(site, proxy.url))
-        wait_for("its first line", lambda: "started" in site.console(aborted))
+        wait_until("its first line", lambda: site.console(aborted), contains("started"))
         site.client.session.call("tasks.stop", {"task": aborted})
         ends = [site.wait_for_end(task) for task in tasks]
         assert ends == [TaskStatus.COMPLETED, TaskStatus.COMPLETED, TaskStatus.FAILED]
         assert site.wait_for_end(aborted) is TaskStatus.STOPPED
         for task in tasks:
-            wait_for("all of its lines", lambda task=task: len(numbered(site, task)) >= 61)
+            wait_until("all of its lines", partial(numbered, site, task), lambda found: len(found) >= 61)
         assert len(proxy.met) == len(Trouble)
     for task in tasks:
         assert numbered(site, task) == expected(60)
@@ -92,7 +94,7 @@ def test_a_server_that_dies_and_comes_back_finds_all_that_happened_meanwhile(
     running = (ends_meanwhile, fails_meanwhile, cancelled_meanwhile, goes_on)
     site.daemon()
     for task in running:
-        wait_for("its first line", lambda task=task: "started" in site.console(task))
+        wait_until("its first line", partial(site.console, task), contains("started"))
     [job] = site.jobs(cancelled_meanwhile)
     waits = site.bare_task("print('started')\n")
 
@@ -104,7 +106,7 @@ def test_a_server_that_dies_and_comes_back_finds_all_that_happened_meanwhile(
     def left() -> bool:
         return not any(name.startswith(tuple(own)) for name in site.slurm("squeue", "-h", "-o", "%j").split())
 
-    wait_for("their jobs to leave", left)
+    wait_until("their jobs to leave", left)
     port = int(server.url.rpartition(":")[2])
     start_clearml_server(server.data_dir, port=port)
 
@@ -117,5 +119,4 @@ def test_a_server_that_dies_and_comes_back_finds_all_that_happened_meanwhile(
     assert site.wait_for_end(goes_on) is TaskStatus.COMPLETED
     for task, lines in ((ends_meanwhile, 40), (fails_meanwhile, 40), (goes_on, 500)):
         # A status does not wait for the console; the daemon sends what an executor could not.
-        wait_for("all of its lines", lambda task=task, lines=lines: len(numbered(site, task)) > lines)
-        assert numbered(site, task) == expected(lines)
+        wait_until("all of its lines", partial(numbered, site, task), equals(expected(lines)))

@@ -6,9 +6,11 @@ import json
 import subprocess
 import sys
 from datetime import datetime, timedelta, timezone
+from functools import partial
 
 import pytest
-from e2e_site import TRAIN, Site, wait_for
+from e2e_site import TRAIN, Site
+from waiting import contains, empty, equals, wait_until
 
 from hpc_agent.domain.attempt import attempt_for
 from hpc_agent.domain.status import TaskStatus
@@ -69,28 +71,28 @@ def test_a_failing_script_fails_with_its_exit_code(site: Site) -> None:
 def test_an_abort_ends_a_running_job(site: Site) -> None:
     task = site.bare_task(SLEEP)
     site.daemon()
-    wait_for("its first line", lambda: "begun" in site.console(task))
+    wait_until("its first line", lambda: site.console(task), contains("begun"))
     site.client.session.call("tasks.stop", {"task": task})
     assert site.wait_for_end(task) is TaskStatus.STOPPED
-    wait_for("its job to leave", lambda: not site.jobs(task))
+    wait_until("its job to leave", lambda: site.jobs(task), empty)
 
 
 def test_an_abort_cancels_a_waiting_job(site: Site) -> None:
     task = site.bare_task(SLEEP)
     site.daemon(**WAITS)
-    [job] = wait_for("its job", lambda: site.jobs(task))
-    wait_for("the reason in its message", lambda: f"{job} is waiting (BeginTime)" in site.message(task))
+    [job] = wait_until("its job", lambda: site.jobs(task))
+    wait_until("the reason in its message", lambda: site.message(task), contains(f"{job} is waiting (BeginTime)"))
     site.client.session.call("tasks.stop", {"task": task})
-    wait_for("its job to be cancelled", lambda: not site.jobs(task))
+    wait_until("its job to be cancelled", lambda: site.jobs(task), empty)
     assert site.status(task) is TaskStatus.STOPPED
 
 
 def test_a_task_taken_off_the_queue_has_its_job_cancelled(site: Site) -> None:
     task = site.bare_task(SLEEP)
     site.daemon(**WAITS)
-    wait_for("its job", lambda: site.jobs(task))
+    wait_until("its job", lambda: site.jobs(task))
     site.client.tasks.dequeue(task)
-    wait_for("its job to be cancelled", lambda: not site.jobs(task))
+    wait_until("its job to be cancelled", lambda: site.jobs(task), empty)
     assert site.status(task) is TaskStatus.CREATED
 
 
@@ -100,7 +102,7 @@ def test_of_two_jobs_that_race_one_runs_and_the_other_leaves_quietly(site: Site)
     script.write_text(f"#!/bin/bash\nexec {sys.executable} -m hpc_agent execute --id {task} --require-queue\n")
     jobs = [site.slurm("sbatch", "--parsable", "-o", str(site.folder / "%j.out"), str(script)).strip() for _ in "ab"]
     assert site.wait_for_end(task) is TaskStatus.COMPLETED
-    wait_for("both jobs to end", lambda: all(_ended(site, job) for job in jobs))
+    wait_until("both jobs to end", lambda: all(_ended(site, job) for job in jobs))
     assert [_ended(site, job) for job in jobs] == ["COMPLETED|0:0", "COMPLETED|0:0"]
     assert site.console(task).splitlines().count("ran") == 1
     texts = [(site.folder / f"{job}.out").read_text() for job in jobs]
@@ -110,7 +112,7 @@ def test_of_two_jobs_that_race_one_runs_and_the_other_leaves_quietly(site: Site)
 def test_a_dead_daemon_loses_nothing_and_the_next_one_goes_on(site: Site) -> None:
     task = site.bare_task("import time\nprint('begun', flush=True)\ntime.sleep(4)\nprint('end')\n")
     daemon = site.daemon()
-    wait_for("its first line", lambda: "begun" in site.console(task))
+    wait_until("its first line", lambda: site.console(task), contains("begun"))
     daemon.kill()
     daemon.wait()
     later = site.bare_task("print('later')\n")
@@ -123,7 +125,7 @@ def test_a_dead_daemon_loses_nothing_and_the_next_one_goes_on(site: Site) -> Non
 def test_sigterm_ends_the_daemon_and_jobs_go_on(site: Site) -> None:
     task = site.bare_task("import time\nprint('begun', flush=True)\ntime.sleep(3)\nprint('end')\n")
     daemon = site.daemon()
-    wait_for("its first line", lambda: "begun" in site.console(task))
+    wait_until("its first line", lambda: site.console(task), contains("begun"))
     daemon.terminate()
     assert daemon.wait(30) == 0
     assert site.wait_for_end(task) is TaskStatus.COMPLETED
@@ -140,7 +142,7 @@ def test_once_submits_and_leaves(site: Site) -> None:
 def test_scancel_by_hand_is_told_to_the_user(site: Site) -> None:
     task = site.bare_task(SLEEP)
     site.daemon()
-    wait_for("its first line", lambda: "begun" in site.console(task))
+    wait_until("its first line", lambda: site.console(task), contains("begun"))
     [job] = site.jobs(task)
     site.slurm("scancel", job)
     assert site.wait_for_end(task) is TaskStatus.STOPPED
@@ -188,7 +190,7 @@ def test_a_small_job_stages_where_login_nodes_are_not_for_builds(site: Site) -> 
     assert site.wait_for_end(task) is TaskStatus.COMPLETED
     assert site.wait_for_end(broken) is TaskStatus.FAILED
     assert "no-such-package-of-ours" in site.reason(broken)
-    wait_for("accounting to know the staging job", lambda: len(_names(site, f"clearml_stage_{task}_")) == 1)
+    wait_until("accounting to know the staging job", lambda: len(_names(site, f"clearml_stage_{task}_")), equals(1))
     assert _names(site, f"clearml_task_{broken}_") == []
     # What is built there may be a stranger's code: it gets the task's own keys, not the daemon's.
     [script] = (site.root / "runs" / task).glob("*/stage.sbatch")
@@ -237,7 +239,7 @@ def test_two_daemons_on_one_queue_submit_each_task_once(site: Site) -> None:
     for task in tasks:
         assert site.wait_for_end(task) is TaskStatus.COMPLETED
     for task in tasks:
-        wait_for("accounting to know its job", lambda task=task: _names(site, f"clearml_task_{task}_"))
+        wait_until("accounting to know its job", partial(_names, site, f"clearml_task_{task}_"))
         assert len(_names(site, f"clearml_task_{task}_")) == 1
     assert [daemon.poll() for daemon in daemons] == [None, None]
 
@@ -262,7 +264,7 @@ def test_sigterm_ends_a_daemon_that_builds(site: Site) -> None:
     site.bare_task("", requirements={"pip": f"slow @ file://{package}"})
     daemon = site.daemon()
     log = site.folder / "daemon.log"
-    wait_for("the build", lambda: "step=" in log.read_text())
+    wait_until("the build", log.read_text, contains("step="))
     daemon.terminate()
     assert daemon.wait(30) == 0
 
@@ -271,14 +273,14 @@ def test_cron_settles_what_a_daemon_would(site: Site) -> None:
     task = site.bare_task(SLEEP)
     cron = ["daemon", "--queue", site.queue, "--once"]
     assert site.agent(*cron).returncode == 0
-    wait_for("its first line", lambda: "begun" in site.console(task))
+    wait_until("its first line", lambda: site.console(task), contains("begun"))
     [job] = site.jobs(task)
     site.slurm("scancel", job)
-    wait_for("its job to leave", lambda: not site.jobs(task))
+    wait_until("its job to leave", lambda: site.jobs(task), empty)
 
     def settled() -> bool:
         assert site.agent(*cron).returncode == 0
         return site.status(task) is TaskStatus.STOPPED
 
-    wait_for("a pass to settle it", settled)
+    wait_until("a pass to settle it", settled)
     assert f"job {job} was cancelled by" in site.reason(task)

@@ -8,10 +8,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from e2e_site import Site, wait_for
+from e2e_site import Site
 from faults.troubled import troubled
 from http_git import serve_git
 from served_queues import serve
+from waiting import contains, empty, wait_until
 
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
@@ -73,7 +74,7 @@ def test_an_abort_while_no_daemon_looks_is_obeyed_by_the_next_start(site: Site) 
     task = served.task("held", SLEEP)
     job = site.begun(task)
     site.slurm("scontrol", "requeuehold", job)
-    wait_for("its message", lambda: site.message(task).startswith("requeued, waiting"))
+    wait_until("its message", lambda: site.message(task).startswith("requeued, waiting"))
     served.daemon.terminate()
     served.daemon.wait(60)
     abort(site, task)
@@ -81,7 +82,7 @@ def test_an_abort_while_no_daemon_looks_is_obeyed_by_the_next_start(site: Site) 
     site.slurm("scontrol", "release", job)
     assert site.wait_for_end(task) is TaskStatus.STOPPED
     assert site.reason(task) == "aborted by its user"
-    wait_for("its job to leave", lambda: not site.jobs(task))
+    wait_until("its job to leave", lambda: site.jobs(task), empty)
     assert site.lines(task).count("begun") == 1
 
 
@@ -101,10 +102,8 @@ def test_an_abort_between_claim_and_start_is_obeyed(site: Site, clearml_server: 
         site.daemon(CLEARML_CONFIG_FILE=str(conf))
         assert site.wait_for_end(task) is TaskStatus.STOPPED
         assert aborted
-        wait_for("its job to leave", lambda: not site.jobs(task))
-        wait_for(
-            "the daemon to be through with it", lambda: list((site.root / "runs" / task).glob("*/settled.json")), 60
-        )
+        wait_until("its job to leave", lambda: site.jobs(task), empty)
+        wait_until("the daemon to be through with it", lambda: list((site.root / "runs" / task).glob("*/settled.json")))
     assert site.status(task) is TaskStatus.STOPPED
     assert "ran" not in site.lines(task)
 
@@ -143,8 +142,8 @@ def test_a_git_host_that_is_away_delays_a_task_and_fails_none(site: Site) -> Non
         host = {"CLEARML_AGENT_GIT_HOST": "127.0.0.1"}
         site.daemon(CLEARML_AGENT_GIT_USER=remote.user, CLEARML_AGENT_GIT_PASS=remote.password, **host)
         assert site.wait_for_end(missing) is TaskStatus.FAILED
-        wait_for("two tries", lambda: len(remote.requests) > 1)
-        wait_for("the reason in its message", lambda: "503" in site.message(waits))
+        wait_until("two tries", lambda: remote.requests, lambda found: len(found) > 1)
+        wait_until("the reason in its message", lambda: site.message(waits), contains("503"))
         assert site.status(waits) is TaskStatus.QUEUED
         remote.unavailable = False
         assert site.wait_for_end(waits) is TaskStatus.COMPLETED

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_site import Site, wait_for
+from e2e_site import Site
 from served_queues import serve
+from waiting import contains, empty, equals, wait_until
 
 from hpc_agent.domain.ids import TaskId, WorkerId
 from hpc_agent.domain.status import TaskStatus
@@ -20,20 +21,21 @@ SLEEP = "import time\nprint('begun', flush=True)\ntime.sleep({seconds})\nprint('
 
 def begun(site: Site, task: TaskId) -> str:
     """Wait for the task's first line; returns its job."""
-    wait_for("its first line", lambda: "begun" in site.console(task).splitlines())
+    wait_until("its first line", lambda: site.console(task).splitlines(), contains("begun"))
     [job] = site.jobs(task)
     return job
 
 
 def settled(site: Site, task: TaskId) -> list[Path]:
-    return wait_for(
+    return wait_until(
         "the daemon to be through with it", lambda: list((site.root / "runs" / task).glob("*/settled.json"))
     )
 
 
 def accounted(site: Site, job: str) -> str:
     row = ["sacct", "-X", "-n", "-P", "-j", job, "-o", "State"]
-    return wait_for("its record", lambda: (s := site.slurm(*row).strip()) not in ("", "RUNNING", "COMPLETING") and s)
+    live = ("", "RUNNING", "COMPLETING")
+    return wait_until("its record", lambda: site.slurm(*row).strip(), lambda state: state not in live)
 
 
 def test_a_script_that_completed_its_own_task_goes_on(site: Site) -> None:
@@ -42,14 +44,14 @@ def test_a_script_that_completed_its_own_task_goes_on(site: Site) -> None:
     task = served.task("completes", SLEEP.format(seconds=90))
     job = begun(site, task)
     assert site.client.tasks.conclude(task, TaskStatus.COMPLETED, "by its script", "", budget=ONCE)
-    assert accounted_after(site, job, 150) == "COMPLETED"
+    assert accounted_after(site, job) == "COMPLETED"
     settled(site, task)
     assert site.status(task) is TaskStatus.COMPLETED
     assert "over" in site.console(task).splitlines()
 
 
-def accounted_after(site: Site, job: str, seconds: float) -> str:
-    wait_for("its job to leave", lambda: not site.slurm("squeue", "-h", "-o", "%i").count(job), seconds)
+def accounted_after(site: Site, job: str) -> str:
+    wait_until("its job to leave", lambda: site.slurm("squeue", "-h", "-o", "%i").count(job), empty)
     return accounted(site, job)
 
 
@@ -60,7 +62,7 @@ def test_a_task_that_an_agent_of_another_kind_runs_now_is_left_to_it(site: Site)
     site.client.session.call("tasks.reset", {"task": task, "force": True})
     site.client.tasks.started(task, "", "", force=True)
     site.client.workers.report(WorkerId("other:gpu0"), task=task)
-    wait_for("our job to leave", lambda: not site.jobs(task))
+    wait_until("our job to leave", lambda: site.jobs(task), empty)
     settled(site, task)
     assert site.status(task) is TaskStatus.IN_PROGRESS
     assert site.client.queues.holding(task) is None
@@ -72,7 +74,7 @@ def test_a_task_that_is_reset_or_deleted_while_it_runs_ends_and_stays_so(site: S
     task = served.task("runs", SLEEP.format(seconds=600))
     begun(site, task)
     site.client.session.call(how, {"task": task, "force": True})
-    wait_for("our job to leave", lambda: not site.jobs(task))
+    wait_until("our job to leave", lambda: site.jobs(task), empty)
     settled(site, task)
     left = {found: glimpse.status for found, glimpse in site.client.tasks.glimpse([task]).items()}
     assert left == ({task: TaskStatus.CREATED} if how == "tasks.reset" else {})
@@ -87,9 +89,9 @@ def test_one_that_is_enqueued_again_right_after_a_reset_runs_once_more(site: Sit
     job = begun(site, task)
     site.client.session.call("tasks.reset", {"task": task, "force": True})
     site.client.tasks.enqueue(task, served.ids["again"])
-    wait_for("another job", lambda: [other for other in site.jobs(task) if other != job])
-    wait_for("its second start", lambda: ledger.read_text() == "start\n" * 2)
-    wait_for("the first job to leave", lambda: job not in site.jobs(task))
+    wait_until("another job", lambda: [other for other in site.jobs(task) if other != job])
+    wait_until("its second start", ledger.read_text, equals("start\n" * 2))
+    wait_until("the first job to leave", lambda: job not in site.jobs(task))
     assert site.status(task) is TaskStatus.IN_PROGRESS
 
 
@@ -103,7 +105,7 @@ def test_scancel_after_a_failed_prolog_is_a_cancellation(site: Site, slurm_clust
     fails.touch()
     try:
         task = served.task("cancel", SLEEP.format(seconds=600))
-        wait_for("a node to be drained", drained)
+        wait_until("a node to be drained", drained)
     finally:
         fails.unlink()
         for name in drained():
@@ -130,7 +132,7 @@ def test_a_deleted_queue_stops_no_other_and_its_tasks_end(site: Site) -> None:
         assert site.wait_for_end(task) is TaskStatus.FAILED
         assert "the queue that it came from was deleted: enqueue it on another" in site.reason(task)
     finally:
-        wait_for("the node to come back", lambda: _resumed(site, name))
+        wait_until("the node to come back", lambda: _resumed(site, name))
 
 
 def _resumed(site: Site, name: str) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from e2e_site import Site, wait_for
+from e2e_site import Site
+from waiting import contains, wait_until
 
 from hpc_agent.domain.status import TaskStatus
 
@@ -20,9 +21,11 @@ def test_a_run_directory_that_cannot_be_made_ends_its_task_and_the_others_go_on(
     folder.parent.mkdir(parents=True)
     folder.write_text("in the way")
     serve(machine)
-    wait_for("its message", lambda: "NotADirectoryError" in machine.client.tasks.raw(poisoned)["status_message"])
-    wait_for("the other task", lambda: machine.status(good).is_final)
-    wait_for("its end", lambda: machine.status(poisoned).is_final)
+    wait_until(
+        "its message", lambda: machine.client.tasks.raw(poisoned)["status_message"], contains("NotADirectoryError")
+    )
+    wait_until("the other task", lambda: machine.status(good).is_final)
+    wait_until("its end", lambda: machine.status(poisoned).is_final)
     assert (machine.status(poisoned), machine.status(good)) == (TaskStatus.FAILED, TaskStatus.COMPLETED)
     assert "could not go on with this task in 3 tries: NotADirectoryError" in machine.reason(poisoned)
 

@@ -51,7 +51,7 @@ def repository(machine: Site) -> str:
     return f"file://{machine.folder}/remote.git"
 
 
-def executed(site: Site, task: TaskId, *flags: str, status: TaskStatus = TaskStatus.COMPLETED, **env: str) -> str:
+def executed(site: Site, task: TaskId, *flags: str, status: TaskStatus = TaskStatus.COMPLETED, **env: Any) -> str:
     """The console of a task that was run here."""
     done = site.agent("execute", "--id", task, *flags, **env)
     assert site.status(task) is status, done.stdout + done.stderr
@@ -215,7 +215,7 @@ class TestVariables:
         task = task_of(
             machine, "file:///nowhere.git", entry_point="there.py", requirements={"pip": "no-such-package-of-ours"}
         )
-        variables = {
+        variables: dict[str, Any] = {
             "CLEARML_AGENT_FORCE_CODE_DIR": str(tmp_path / "code"),
             "CLEARML_AGENT_SKIP_PYTHON_ENV_INSTALL": "1",
         }

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
-from e2e_site import Site, wait_for
+from e2e_site import Site
 from sbatch_bench import Person
+from waiting import contains, wait_until
 
 from hpc_agent.domain.status import TaskStatus
 
@@ -46,7 +48,7 @@ def test_tasks_go_from_their_queue_to_their_end(site: Site, path: str) -> None:
     assert "through the wrappers" in site.console(good)
     assert site.wait_for_end(bad) is TaskStatus.FAILED
     for task in (cut_off, aborted):
-        wait_for("its first line", lambda task=task: "begun" in site.console(task))
+        wait_until("its first line", partial(site.console, task), contains("begun"))
     [job] = site.jobs(cut_off)
     site.slurm("scancel", "--signal=KILL", "--full", job)
     assert site.wait_for_end(cut_off) is TaskStatus.STOPPED

@@ -6,7 +6,8 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from e2e_site import Site, wait_for
+from e2e_site import Site
+from waiting import equals, wait_until
 
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
@@ -157,4 +158,4 @@ def test_slurm_that_does_not_answer_costs_no_task(site: Site) -> None:
     assert done.returncode == 69
     assert site.status(task) is TaskStatus.QUEUED
     site.daemon()
-    wait_for("the task to run all the same", lambda: site.status(task) is TaskStatus.COMPLETED)
+    wait_until("the task to run all the same", lambda: site.status(task), equals(TaskStatus.COMPLETED))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator
-from datetime import datetime, timezone
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from manual_clock import ManualClock
 from waiting import wait_until
 
 from hpc_agent.api.client import Client
+from hpc_agent.api.events import Events
 from hpc_agent.clock import SYSTEM
 from hpc_agent.config.load import load
 from hpc_agent.config.settings import ApiSettings
@@ -218,11 +219,7 @@ def test_a_line_that_somebody_else_reported_in_the_same_millisecond_hides_none(b
 
 
 def test_a_later_start_is_shown_behind_an_earlier_one_whatever_its_clock_says(bench: Bench) -> None:
-    ahead, behind = (
-        ManualClock(LONG_AGO),
-        ManualClock(LONG_AGO),
-    )
-    behind.behind = -3600
+    ahead, behind = ManualClock(LONG_AGO), ManualClock(LONG_AGO - timedelta(hours=1))
     bench.write(0, 10)
     assert bench.shipper(ahead).drain(ONCE)
     bench.write(10, 20, "console.1")
@@ -279,8 +276,8 @@ def test_of_a_batch_of_which_the_server_says_that_it_stored_a_part_the_rest_is_s
     client = Client(bench.settings)
     tried: list[int] = []
 
-    class Halfway(type(client.events)):  # type: ignore[misc]
-        def add(self, events: Any, *, budget: Budget) -> int:
+    class Halfway(Events):
+        def add(self, events: Sequence[Mapping[str, Any]], *, budget: Budget) -> int:
             tried.append(len(events))
             return super().add(events[:1] if len(tried) == 1 else events, budget=budget)
 

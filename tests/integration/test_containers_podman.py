@@ -13,7 +13,7 @@ import pytest
 from container_images import Podman, podman
 from container_registry import registry
 from container_site import ContainerSite, container_site
-from e2e_site import wait_for
+from waiting import empty, wait_until
 
 from hpc_agent.clock import SYSTEM
 from hpc_agent.config.load import load
@@ -210,7 +210,7 @@ def test_a_container_does_not_outlive_an_agent_that_was_killed(site: ContainerSi
     with site.executing(task) as agent:
         agent.kill()
         agent.wait(30)
-    wait_for("the container to be gone", lambda: not runtime.containers())
+    wait_until("the container to be gone", runtime.containers, empty)
 
 
 def test_what_a_task_may_not_ask_for(site: ContainerSite, runtime: Podman) -> None:

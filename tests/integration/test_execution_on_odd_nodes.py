@@ -38,7 +38,7 @@ class Bench:
         self.client.tasks.enqueue(task, self.queue)
         return task
 
-    def start(self, task: TaskId, root: Path | None = None, **env: str) -> subprocess.Popen[str]:
+    def start(self, task: TaskId, root: Path | None = None, env: Mapping[str, str] = {}) -> subprocess.Popen[str]:
         conf = self.folder / "odd.conf"
         hpc = f'root: "{root or self.folder}", cache_dir: "{self.folder}/cache", scratch_dir: "{self.folder}/scratch"'
         text = f'include "{self.server.conf}"\nhpc {{ {hpc}, term_grace: 2 }}\n'
@@ -53,9 +53,9 @@ class Bench:
             errors="replace",
         )
 
-    def run(self, task: TaskId, **env: str) -> str:
+    def run(self, task: TaskId, env: Mapping[str, str] = {}) -> str:
         """To its end; returns what the agent printed."""
-        with self.start(task, **env) as agent:
+        with self.start(task, env=env) as agent:
             said, _ = agent.communicate(timeout=LONG)
         return said
 
@@ -95,7 +95,7 @@ def latin1(folder: Path) -> Mapping[str, str]:
 def test_a_script_with_umlauts_runs_in_any_locale(locale: str, bench: Bench, tmp_path: Path) -> None:
     text = 'print("fünf €")\nopen("größe.txt", "w").write("ä€")\nprint(len(open("größe.txt").read()))\n'
     task = bench.enqueue(diff=text)
-    said = bench.run(task, **(ASCII if locale == "ascii" else latin1(tmp_path)))
+    said = bench.run(task, ASCII if locale == "ascii" else latin1(tmp_path))
     assert bench.status(task) is TaskStatus.COMPLETED, said
     assert bench.console(task)[-3:] == ["fünf €", "2", "Process completed successfully"]
 
@@ -113,7 +113,7 @@ def test_a_repository_with_umlauts_in_its_names_runs_in_any_locale(locale: str, 
         "@@ -1 +1 @@\n-print('alt')\n+print('neu €')\n"
     )
     task = bench.enqueue(repository=str(repository), branch="main", working_dir="küche", diff=diff)
-    said = bench.run(task, **(ASCII if locale == "ascii" else latin1(tmp_path)))
+    said = bench.run(task, ASCII if locale == "ascii" else latin1(tmp_path))
     assert bench.status(task) is TaskStatus.COMPLETED, said
     assert "neu €" in bench.console(task)
 

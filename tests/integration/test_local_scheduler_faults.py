@@ -119,11 +119,15 @@ def test_schedulers_that_share_the_folder_start_each_job_once_and_share_the_room
         first = [line.split()[1] for line in ran.read_text().splitlines()]
         assert sorted(first) == ["0", "1"]
         (machine.folder / "go").touch()
-        most = []
-        wait_until(
-            "six jobs to end", lambda: most.extend(running()) or all(machine.record(job) is not None for job in jobs)
-        )
-        assert max(most) <= 2
+        most = 0
+
+        def all_ended() -> bool:
+            nonlocal most
+            most = max(most, *running())
+            return all(machine.record(job) is not None for job in jobs)
+
+        wait_until("six jobs to end", all_ended)
+        assert most <= 2
     lines = ran.read_text().splitlines()
     assert sorted(line.split()[0] for line in lines) == [str(n) for n in range(6)]
     assert {line.split()[1] for line in lines} == {"0", "1"}

@@ -9,6 +9,7 @@ from unittest.mock import Mock
 
 import pytest
 from fake_slurm import SUBMITTED, FakeSlurm, queue_row
+from manual_clock import ManualClock
 
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
@@ -33,9 +34,9 @@ class Bench:
 
     def run_pass(self, after: timedelta) -> int:
         """How many are left."""
-        clock = SimpleNamespace(now=lambda: SUBMITTED + after)
+        clock = ManualClock(SUBMITTED + after)
         scheduler = self.slurm.scheduler(accounting="none")
-        submissions = UnclearSubmissions(self.client, scheduler, self.folders, clock, 60)  # type: ignore[arg-type]
+        submissions = UnclearSubmissions(self.client, scheduler, self.folders, clock, 60)
         submissions.run_pass()
         return submissions.left()
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from pretended_site import Executor, Job, PretendedSite
+from simulated_cluster import SimulatedJob
+from simulated_executor import SimulatedExecutor
+from simulated_site import SimulatedSite
 
 from hpc_agent.domain.ending import Cause
 from hpc_agent.domain.job import JobState
@@ -13,144 +16,136 @@ from hpc_agent.domain.status import TaskStatus
 from hpc_agent.errors import ServerUnreachableError
 
 
-def look(site: PretendedSite, passes: int = 2, seconds: float = 30) -> None:
+def look(site: SimulatedSite, passes: int = 2, seconds: float = 30) -> None:
     """Accounting knows all by then."""
     for _ in range(passes):
         site.clock.advance(seconds)
-        for job in site.cluster.jobs.values():
-            job.recorded = job.record is not None
-        site.look()
+        site.cluster.update_accounting()
+        site.run_pass()
 
 
-def running(site: PretendedSite) -> tuple[Job, Executor]:
+def running(site: SimulatedSite) -> tuple[SimulatedJob, SimulatedExecutor]:
     """The next job of the task, whose process runs."""
     look(site)
-    [job] = site.startable()
-    site.start_job(job)
-    executor = site.living()[-1]
-    while not executor.process:
+    [job] = site.cluster.startable_jobs()
+    executor = site.start_job(job)
+    while not executor.has_process:
         executor.step()
     return job, executor
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> PretendedSite:
-    site = PretendedSite(tmp_path, on_time_limit="requeue", max_restarts=1)
-    site.server.enqueue(by_person=True)
-    return site
+def site(tmp_path: Path) -> Iterator[SimulatedSite]:
+    site = SimulatedSite(tmp_path, on_time_limit="requeue", max_restarts=1)
+    site.enqueue()
+    yield site
+    site.close()
 
 
-def test_a_requeue_that_is_not_permitted_costs_one_restart_and_not_two(site: PretendedSite) -> None:
+def test_a_requeue_that_is_not_permitted_costs_one_restart_and_not_two(site: SimulatedSite) -> None:
     """The executor counts it, asks for it in vain, and leaves it to the daemon."""
     for _ in range(2):
         job, executor = running(site)
         executor.run.add_restart(0)
-        site.end_job(job, JobState.FAILED, Cause.TIME_LIMIT, kill=False, zombie=False)
+        site.end_job(job, JobState.FAILED, Cause.TIME_LIMIT)
         look(site, passes=6)
-    assert site.server.there.status is TaskStatus.FAILED
-    assert site.server.there.reason.endswith("it was restarted once before (max_restarts)")
+    assert site.server.status is TaskStatus.FAILED
+    assert site.server.reason.endswith("it was restarted once before (max_restarts)")
 
 
-def test_a_job_that_always_ends_between_claim_and_start_is_given_up(site: PretendedSite) -> None:
+def test_a_job_that_always_ends_between_claim_and_start_is_given_up(site: SimulatedSite) -> None:
     ended = 0
     for _ in range(4):
         look(site)
-        for job in site.startable():
-            site.start_job(job)
-            site.living()[-1].step()  # it takes the task …
-            site.end_job(job, JobState.FAILED, Cause.UNKNOWN, kill=True, zombie=False)
+        for job in site.cluster.startable_jobs():
+            site.start_job(job).step()  # it claims the task …
+            site.end_job(job, JobState.FAILED, Cause.UNKNOWN, kill=True)
             ended += 1
         look(site, passes=4)
     assert ended == 2
-    assert site.server.there.status is TaskStatus.FAILED
-    assert "ended before it started; it was restarted once before" in site.server.there.reason
+    assert site.server.status is TaskStatus.FAILED
+    assert "ended before it started; it was restarted once before" in site.server.reason
 
 
-def test_a_daemon_that_died_while_it_refused_a_job_that_never_starts_leaves_no_task_behind(site: PretendedSite) -> None:
+def test_a_daemon_that_died_while_it_refused_a_job_that_never_starts_leaves_no_task_behind(site: SimulatedSite) -> None:
     look(site)
-    [job] = site.waiting()
+    [job] = site.cluster.pending_jobs()
     job.held = "DependencyNeverSatisfied"
-    site.fate.after = True
+    site.faults.after = True
     for calls in range(12):
-        site.fate.kill_in = calls
-        site.look()
-        if site.server.entry is None:
+        site.faults.kill_in = calls
+        site.run_pass()
+        if not site.server.is_in_queue:
             break
-    site.fate.kill_in = None
-    assert (site.server.entry, site.server.there.status) == (None, TaskStatus.QUEUED)
+    site.faults.kill_in = None
+    assert (site.server.added, site.server.status) == (None, TaskStatus.QUEUED)
     job.held = "JobHeldUser"  # somebody mended it halfway
     for _ in range(20):
         look(site)
-        for other in site.waiting():
+        for other in site.cluster.pending_jobs():
             other.held = other.held or "DependencyNeverSatisfied"
-    assert site.server.there.status is TaskStatus.FAILED
-    assert not site.waiting()
+    assert site.server.status is TaskStatus.FAILED
+    assert not site.cluster.pending_jobs()
 
 
-def test_a_script_that_completed_its_own_task_goes_on(site: PretendedSite) -> None:
+def test_a_script_that_completed_its_own_task_goes_on(site: SimulatedSite) -> None:
     job, executor = running(site)
-    site.server.become(TaskStatus.COMPLETED, "by its script")
+    site.server.complete()
     look(site, passes=5, seconds=70)
-    assert (job.record, site.cluster.cut_short) == (None, [])
-    while not executor.over:
-        executor.step()
+    assert (job.record, site.cluster.cancelled_while) == (None, [])
+    executor.finish()
     look(site)
-    assert (site.server.there.status, site.server.there.finals, site.finished) == (TaskStatus.COMPLETED, 1, 1)
+    assert (site.server.status, site.server.finals, site.finished) == (TaskStatus.COMPLETED, 1, 1)
 
 
-def test_an_abort_on_the_way_back_to_the_queue_is_obeyed(site: PretendedSite) -> None:
+def test_an_abort_on_the_way_back_to_the_queue_is_obeyed(site: SimulatedSite) -> None:
     """The daemon has decided, and the server goes away before the task is in its queue."""
     job, executor = running(site)
-    site.end_job(job, JobState.NODE_FAIL, Cause.NODE_FAILED, kill=True, zombie=False)
-    holding, site.server.queues.holding = site.server.queues.holding, _away
+    site.end_job(job, JobState.NODE_FAIL, Cause.NODE_FAILED, kill=True)
+    site.faults.errors["tasks.enqueue"] = ServerUnreachableError("no answer")
     look(site, passes=3)
-    site.server.queues.holding = holding
+    site.faults.errors.clear()
     report = executor.run.exit_report()
     assert report is not None
     assert (report.status, report.posted) == ("again", False)
-    site.server.there.message = "stopping"
+    site.server.abort()
     look(site, passes=3)
-    assert (site.server.there.status, site.server.entry) == (TaskStatus.STOPPED, None)
-    assert site.server.there.reason.startswith("aborted by its user")
+    assert (site.server.status, site.server.added) == (TaskStatus.STOPPED, None)
+    assert site.server.reason.startswith("aborted by its user")
 
 
-def _away(_task: object) -> None:
-    raise ServerUnreachableError("no answer")
-
-
-def test_what_an_agent_of_another_kind_runs_is_left_to_it(site: PretendedSite) -> None:
+def test_what_an_agent_of_another_kind_runs_is_left_to_it(site: SimulatedSite) -> None:
     """Its user resets and enqueues it while our job runs it on a node that nobody can reach."""
     job, executor = running(site)
-    site.end_job(job, JobState.NODE_FAIL, Cause.NODE_FAILED, kill=False, zombie=True)
-    site.its_user_resets_it()
-    site.server.enqueue(by_person=True)
-    site.another_agent_takes_it()
+    site.end_job(job, JobState.NODE_FAIL, Cause.NODE_FAILED, unreachable=True)
+    site.reset_task()
+    site.enqueue()
+    site.start_other_agent()
     look(site, passes=6)
-    while not executor.over:
-        executor.step()
-    assert (site.server.there.status, site.server.entry) == (TaskStatus.IN_PROGRESS, None)
-    assert site.together == 1
+    executor.finish()
+    assert (site.server.status, site.server.added) == (TaskStatus.IN_PROGRESS, None)
+    assert site.most_processes == 1
 
 
-def test_a_run_on_a_node_that_is_taken_for_dead_has_ended_before_the_next_one_begins(site: PretendedSite) -> None:
+def test_a_run_on_a_node_that_is_taken_for_dead_has_ended_before_the_next_one_begins(site: SimulatedSite) -> None:
     """Slurm starts the next job at once."""
     job, before = running(site)
-    site.end_job(job, JobState.NODE_FAIL, Cause.NODE_FAILED, kill=False, zombie=True)
+    site.end_job(job, JobState.NODE_FAIL, Cause.NODE_FAILED, unreachable=True)
     look(site, passes=1)
     _, after = running(site)
-    assert (before.process, after.process, site.together) == (False, True, 1)
+    assert (before.has_process, after.has_process, site.most_processes) == (False, True, 1)
 
 
 @pytest.mark.parametrize("state", [JobState.FAILED, JobState.PENDING])
-def test_a_list_that_lacks_the_task_loses_it_not(site: PretendedSite, state: JobState) -> None:
+def test_a_list_that_lacks_the_task_loses_it_not(site: SimulatedSite, state: JobState) -> None:
     job, executor = running(site)
     if state is JobState.PENDING:
-        site.requeue(job, kill=True, zombie=False)
+        site.requeue(job, kill=True)
     else:
-        executor.die()
+        executor.exit(137)
     for _ in range(4):
-        site.server.leaves_out = True
+        site.faults.omit_rows = True
         look(site, passes=1)
     expected = TaskStatus.IN_PROGRESS if state is JobState.PENDING else TaskStatus.FAILED
-    assert site.server.there.status is expected
-    assert bool(site.waiting()) is (state is JobState.PENDING)
+    assert site.server.status is expected
+    assert bool(site.cluster.pending_jobs()) is (state is JobState.PENDING)

@@ -8,7 +8,9 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from exploring import assert_enough, limits, seeded
 from hypothesis import HealthCheck
@@ -21,7 +23,8 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from pretended_site import PretendedSite, ours
+from simulated_cluster import OTHER_JOBS
+from simulated_site import SimulatedSite
 
 from hpc_agent.domain.ending import Cause
 from hpc_agent.domain.job import JobState
@@ -52,17 +55,20 @@ HELD = "JobHeldUser"
 NEVER = ("DependencyNeverSatisfied", "launch failed requeued held")
 
 
+_Fault = Literal["kill_in", "lose_in"]
+
+
 class NoTaskIsLost(RuleBasedStateMachine):
-    def __init__(self, asserted: Counter[str] | None = None) -> None:
+    def __init__(self, asserted: Counter[str]) -> None:
         """``asserted``: what happened in how many courses of events, so that something was asserted of it."""
         super().__init__()
-        self._asserted = Counter() if asserted is None else asserted
+        self._asserted = asserted
         self._happened: set[str] = set()
         self._processes = 0
-        self._begun = 0
-        self.folder = Path(tempfile.mkdtemp(prefix="pretended", dir=_memory()))
-        self.site = PretendedSite(self.folder)
-        self.site.server.enqueue(by_person=True)
+        self._seen_processes = 0
+        self.folder = Path(tempfile.mkdtemp(prefix="simulated-site-", dir=_memory()))
+        self.site = SimulatedSite(self.folder)
+        self.site.enqueue()
         self.interferences = 0
         self.gave_up = False
         """Its user took it off the queue, or aborted it."""
@@ -77,24 +83,24 @@ class NoTaskIsLost(RuleBasedStateMachine):
         """
         self.interferences = interferences
         if steps > -2:
-            self.site.look()
+            self.site.run_pass()
         if steps > -1:
-            self.site.start_job(*self.site.startable())
+            self.site.start_job(*self.site.cluster.startable_jobs())
         for _ in range(steps):
-            self.site.living()[0].step()
+            self.site.live_executors()[0].step()
 
     @rule(steps=st.integers(1, 3))
     def all_goes_well_for_a_while(self, steps: int) -> None:
         """What takes many rules one by one: a job of a task that waits is submitted, started, and goes on."""
         self.accounting_catches_up()
         for _ in range(2):
-            self.site.clock.seconds += 30
-            self.site.look()
-        for job in self.site.startable():
+            self.site.clock.advance(30)
+            self.site.run_pass()
+        for job in self.site.cluster.startable_jobs():
             self.site.start_job(job)
-        for executor in self.site.living():
+        for executor in self.site.live_executors():
             for _ in range(steps):
-                if not (executor.over or executor.process):
+                if not (executor.ended or executor.has_process):
                     executor.step()
 
     # ------------------------------------------------ daemon
@@ -103,56 +109,55 @@ class NoTaskIsLost(RuleBasedStateMachine):
     def the_daemon_looks(self, passes: int, seconds: int) -> None:
         for _ in range(passes):
             self.site.clock.advance(seconds)
-            self.site.look()
+            self.site.run_pass()
 
     @rule(calls=st.integers(0, 12), after=st.booleans(), seconds=st.sampled_from([1, 70]))
     def the_daemon_dies_in_a_pass(self, calls: int, after: bool, seconds: int) -> None:
         self.site.clock.advance(seconds)
-        self._with_fate("kill_in", calls, after, self.site.look)
+        self._with_fault("kill_in", calls, after, self.site.run_pass)
 
     @rule(calls=st.integers(0, 12), after=st.booleans())
     def an_answer_to_the_daemon_gets_lost(self, calls: int, after: bool) -> None:
-        self._with_fate("lose_in", calls, after, self.site.look)
+        self._with_fault("lose_in", calls, after, self.site.run_pass)
 
     @rule()
     def another_daemon_takes_over(self) -> None:
-        self.site.restart()
+        self.site.restart_daemon()
         self._happened.add(ANOTHER_DAEMON)
 
     # ------------------------------------------------ Slurm
 
-    @precondition(lambda self: self.site.startable())
+    @precondition(lambda self: self.site.cluster.startable_jobs())
     @rule(data=st.data())
     def a_job_starts(self, data: st.DataObject) -> None:
-        self.site.start_job(data.draw(st.sampled_from(self.site.startable()), "job"))
+        self.site.start_job(data.draw(st.sampled_from(self.site.cluster.startable_jobs()), "job"))
 
-    @precondition(lambda self: self.site.startable())
+    @precondition(lambda self: self.site.cluster.startable_jobs())
     @rule(data=st.data(), why=st.sampled_from([HELD, *NEVER]))
     def a_job_does_not_start(self, data: st.DataObject, why: str) -> None:
         """Until somebody releases it, or never."""
-        data.draw(st.sampled_from(self.site.startable()), "job").held = why
+        data.draw(st.sampled_from(self.site.cluster.startable_jobs()), "job").held = why
 
-    @precondition(lambda self: self.site.running())
-    @rule(data=st.data(), state=st.sampled_from(list(ENDS)), kill=st.booleans(), zombie=st.booleans())
-    def slurm_ends_a_job(self, data: st.DataObject, state: JobState, kill: bool, zombie: bool) -> None:
-        job = data.draw(st.sampled_from(self.site.running()), "job")
-        self.site.end_job(job, state, ENDS[state], kill=kill, zombie=zombie and state is JobState.NODE_FAIL)
+    @precondition(lambda self: self.site.cluster.running_jobs())
+    @rule(data=st.data(), state=st.sampled_from(list(ENDS)), kill=st.booleans(), unreachable=st.booleans())
+    def slurm_ends_a_job(self, data: st.DataObject, state: JobState, kill: bool, unreachable: bool) -> None:
+        job = data.draw(st.sampled_from(self.site.cluster.running_jobs()), "job")
+        self.site.end_job(job, state, ENDS[state], kill=kill, unreachable=unreachable and state is JobState.NODE_FAIL)
 
-    @precondition(lambda self: self.site.running())
-    @rule(data=st.data(), kill=st.booleans(), zombie=st.booleans())
-    def slurm_requeues_a_job(self, data: st.DataObject, kill: bool, zombie: bool) -> None:
-        job = data.draw(st.sampled_from(self.site.running()), "job")
-        self.site.requeue(job, kill=kill, zombie=zombie)
+    @precondition(lambda self: self.site.cluster.running_jobs())
+    @rule(data=st.data(), kill=st.booleans(), unreachable=st.booleans())
+    def slurm_requeues_a_job(self, data: st.DataObject, kill: bool, unreachable: bool) -> None:
+        job = data.draw(st.sampled_from(self.site.cluster.running_jobs()), "job")
+        self.site.requeue(job, kill=kill, unreachable=unreachable)
 
-    @precondition(lambda self: self.site.waiting())
+    @precondition(lambda self: self.site.cluster.pending_jobs())
     @rule(data=st.data())
     def a_waiting_job_is_cancelled_by_hand(self, data: st.DataObject) -> None:
-        self.site.cluster.end(data.draw(st.sampled_from(self.site.waiting()), "job"), JobState.CANCELLED)
+        self.site.cluster.end(data.draw(st.sampled_from(self.site.cluster.pending_jobs()), "job"), JobState.CANCELLED)
 
     @rule()
     def accounting_catches_up(self) -> None:
-        for job in self.site.cluster.jobs.values():
-            job.recorded = job.record is not None
+        self.site.cluster.update_accounting()
 
     @rule(answers=st.booleans())
     def accounting_fails_or_answers_again(self, answers: bool) -> None:
@@ -160,125 +165,118 @@ class NoTaskIsLost(RuleBasedStateMachine):
 
     # ------------------------------------------------ jobs
 
-    @precondition(lambda self: self.site.living())
+    @precondition(lambda self: self.site.live_executors())
     @rule(data=st.data(), steps=st.integers(1, 4))
     def a_job_goes_on(self, data: st.DataObject, steps: int) -> None:
-        executor = data.draw(st.sampled_from(self.site.living()), "executor")
+        executor = data.draw(st.sampled_from(self.site.live_executors()), "executor")
         for _ in range(steps):
-            if not executor.over:
+            if not executor.ended:
                 executor.step()
 
-    @precondition(lambda self: self.site.living())
+    @precondition(lambda self: self.site.live_executors())
     @rule(data=st.data(), calls=st.integers(0, 4), after=st.booleans(), lost=st.booleans())
     def a_job_dies_or_misses_an_answer(self, data: st.DataObject, calls: int, after: bool, lost: bool) -> None:
-        executor = data.draw(st.sampled_from(self.site.living()), "executor")
-        self._with_fate("lose_in" if lost else "kill_in", calls, after, executor.step)
+        executor = data.draw(st.sampled_from(self.site.live_executors()), "executor")
+        self._with_fault("lose_in" if lost else "kill_in", calls, after, executor.step)
 
     @precondition(lambda self: self._runs())
     @rule()
     def the_agent_is_killed(self) -> None:
-        for executor in self.site.living():
-            executor.die()
+        for executor in self.site.live_executors():
+            executor.exit(137)
 
     @precondition(lambda self: self._runs())
     @rule(state=st.sampled_from([JobState.TIMEOUT, JobState.OUT_OF_MEMORY]), kill=st.booleans())
     def its_time_or_memory_is_used_up(self, state: JobState, kill: bool) -> None:
-        for job in self.site.running():
-            self.site.end_job(job, state, ENDS[state], kill=kill, zombie=False)
+        for job in self.site.cluster.running_jobs():
+            self.site.end_job(job, state, ENDS[state], kill=kill)
 
-    @precondition(lambda self: self.site.server.there.status is TaskStatus.IN_PROGRESS and self._runs())
+    @precondition(lambda self: self.site.server.status is TaskStatus.IN_PROGRESS and self._runs())
     @rule()
     def a_script_completes_its_own_task(self) -> None:
         """And goes on."""
-        self.site.server.become(TaskStatus.COMPLETED, "by its script")
+        self.site.server.complete()
         self._happened.add(COMPLETED_BY_ITSELF)
 
     # ------------------------------------------------ the server, and other agents
 
     @rule()
     def an_answer_lacks_the_task(self) -> None:
-        self.site.server.leaves_out = True
+        self.site.faults.omit_rows = True
 
-    @precondition(lambda self: self.interferences and self.site.server.entry is not None)
+    @precondition(lambda self: self.interferences and self.site.server.is_in_queue)
     @rule()
     def another_agent_takes_it(self) -> None:
         self.interferences -= 1
-        self.site.another_agent_takes_it()
+        self.site.start_other_agent()
         self._processes += 1
 
-    @precondition(lambda self: self.site.another_runs)
+    @precondition(lambda self: self.site.other_agent_runs)
     @rule(ends=st.booleans())
     def another_agent_goes_on(self, ends: bool) -> None:
-        self.site.another_agent_looks(ends=ends)
+        self.site.step_other_agent(ends=ends)
 
     # ------------------------------------------------ its user
 
-    @precondition(lambda self: self.interferences and self.site.server.there.status is not TaskStatus.CREATED)
+    @precondition(lambda self: self.interferences and self.site.server.status is not TaskStatus.CREATED)
     @rule()
     def its_user_resets_it(self) -> None:
         self.interferences -= 1
-        self.site.its_user_resets_it()
+        self.site.reset_task()
         self.gave_up = True
 
-    @precondition(lambda self: self.interferences and self.site.server.entry is not None)
+    @precondition(lambda self: self.interferences and self.site.server.is_in_queue)
     @rule()
     def its_user_takes_it_off_the_queue(self) -> None:
         self.interferences -= 1
-        self.site.server.entry = None
-        self.site.server.become(TaskStatus.CREATED)
+        self.site.server.dequeue()
         self.gave_up = True
 
     @precondition(lambda self: self.interferences and self._is_active())
     @rule()
     def its_user_aborts_it(self) -> None:
         self.interferences -= 1
-        server = self.site.server
+        self.site.server.abort()
         self.gave_up = True
-        if server.there.status is TaskStatus.QUEUED:
-            server.entry = None
-            server.become(TaskStatus.STOPPED, "aborted")
-        else:
-            server.there.message = "stopping"
 
     @precondition(lambda self: self.interferences and self._may_be_enqueued())
     @rule()
     def its_user_enqueues_it_again(self) -> None:
         self.interferences -= 1
-        self.site.begun = self.site.finished = 0
-        self.site.server.enqueue(by_person=True)
+        self.site.enqueue()
         self.gave_up = False
 
     # ------------------------------------------------ what must hold
 
     @invariant()
     def no_two_processes_at_once(self) -> None:
-        self._processes += max(self.site.begun - self._begun, 0)
-        self._begun = self.site.begun
-        assert self.site.together <= 1
+        self._processes += max(self.site.processes_started - self._seen_processes, 0)
+        self._seen_processes = self.site.processes_started
+        assert self.site.most_processes <= 1
 
     @invariant()
     def it_finishes_once(self) -> None:
         assert self.site.finished <= 1
-        assert self.site.server.there.finals <= 1
-        self._happened.add(self.site.server.there.status.value)
+        assert self.site.server.finals <= 1
+        self._happened.add(self.site.server.status.value)
 
     @invariant()
-    def a_script_that_completed_its_own_task_is_not_cut_short(self) -> None:
-        assert TaskStatus.COMPLETED not in self.site.cluster.cut_short
+    def a_script_that_completed_its_own_task_is_not_cancelled_while(self) -> None:
+        assert TaskStatus.COMPLETED not in self.site.cluster.cancelled_while
 
     @invariant()
     def no_job_of_others_is_touched(self) -> None:
-        assert ours(self.site, self.site.cluster.cancelled)
+        assert not {job.id for job in OTHER_JOBS} & set(self.site.cluster.cancelled)
 
     def teardown(self) -> None:
         """Faults end, time passes: then the task must be where it belongs."""
         try:
             self._settle()
             server = self.site.server
-            assert self._is_at_rest(), f"{server.there} in queue: {server.entry}"
-            assert server.there.finals == (1 if server.there.status.is_final else 0)
-            assert server.there.status.is_final or self.gave_up
-            assert not self.site.running() and not self.site.waiting()
+            assert self._is_at_rest(), f"{server.seen}, added to its queue: {server.added}"
+            assert server.finals == (1 if server.status.is_final else 0)
+            assert server.status.is_final or self.gave_up
+            assert not self.site.cluster.running_jobs() and not self.site.cluster.pending_jobs()
             self.no_two_processes_at_once()
             self.it_finishes_once()
             self.no_job_of_others_is_touched()
@@ -298,44 +296,46 @@ class NoTaskIsLost(RuleBasedStateMachine):
         return self._happened | {what for what, so in told.items() if so}
 
     def _runs(self) -> bool:
-        return any(executor.process for executor in self.site.living())
+        return any(executor.has_process for executor in self.site.executors)
 
     def _settle(self) -> None:
         self.site.cluster.accounting_answers = True
         for _ in range(60):
             self.accounting_catches_up()
             self.site.clock.advance(30)
-            self.site.look()
-            self.site.another_agent_looks(ends=True)
-            for job in self.site.waiting():
+            self.site.run_pass()
+            self.site.step_other_agent(ends=True)
+            for job in self.site.cluster.pending_jobs():
                 if job.held == HELD:
                     job.held = ""
                 if not job.held:
                     self.site.start_job(job)
-            for executor in self.site.living():
+            for executor in self.site.live_executors():
                 executor.step()
-            if self._is_at_rest() and not (self.site.living() or self.site.running() or self.site.waiting()):
+            if self._is_at_rest() and not (
+                self.site.live_executors() or self.site.cluster.running_jobs() or self.site.cluster.pending_jobs()
+            ):
                 return
 
     def _is_active(self) -> bool:
-        return self.site.server.there.status in (TaskStatus.QUEUED, TaskStatus.IN_PROGRESS)
+        return self.site.server.status in (TaskStatus.QUEUED, TaskStatus.IN_PROGRESS)
 
     def _may_be_enqueued(self) -> bool:
-        return self._is_at_rest() and self.site.server.there.status is not TaskStatus.COMPLETED
+        return self._is_at_rest() and self.site.server.status is not TaskStatus.COMPLETED
 
     def _is_at_rest(self) -> bool:
         server = self.site.server
-        return server.entry is None and (server.there.status.is_final or server.there.status is TaskStatus.CREATED)
+        return not server.is_in_queue and (server.status.is_final or server.status is TaskStatus.CREATED)
 
-    def _with_fate(self, what: str, calls: int, after: bool, act: object) -> None:
-        self._happened.add(what)
-        fate = self.site.fate
-        fate.after = after
-        setattr(fate, what, calls)
+    def _with_fault(self, fault: _Fault, calls: int, after: bool, act: Callable[[], None]) -> None:
+        self._happened.add(fault)
+        faults = self.site.faults
+        faults.after = after
+        setattr(faults, fault, calls)
         try:
-            act()  # type: ignore[operator]
+            act()
         finally:
-            fate.kill_in = fate.lose_in = None
+            faults.kill_in = faults.lose_in = None
 
 
 def _memory() -> str | None:
@@ -345,8 +345,13 @@ def _memory() -> str | None:
 
 def test_no_task_is_lost() -> None:
     asserted: Counter[str] = Counter()
+
+    class Counted(NoTaskIsLost):
+        def __init__(self) -> None:
+            super().__init__(asserted)
+
     run_state_machine_as_test(
-        seeded(lambda: NoTaskIsLost(asserted)),
+        seeded(Counted),
         settings=limits(300, stateful_step_count=40, suppress_health_check=list(HealthCheck)),
     )
     assert_enough(asserted, *HAPPENS)

@@ -33,11 +33,11 @@ FORGERIES = (
 STATES = ("PENDING", "RUNNING", "SUSPENDED", "COMPLETING", "FAILED", "NODE_FAIL")
 
 texts = st.text(
-    st.characters(exclude_characters="\0", exclude_categories=("Cs",)) | st.sampled_from(LINE_ENDS + "|0123456789 "),
+    st.characters(exclude_characters="\0", exclude_categories=["Cs"]) | st.sampled_from(LINE_ENDS + "|0123456789 "),
     max_size=40,
 )
 names = texts | st.sampled_from(FORGERIES) | st.builds("{}{}".format, texts, st.sampled_from(FORGERIES))
-reasons = st.text(st.characters(exclude_characters="\0\n", exclude_categories=("Cs",)), max_size=20)
+reasons = st.text(st.characters(exclude_characters="\0\n", exclude_categories=["Cs"]), max_size=20)
 notices = st.just("") | st.builds("{}\n".format, texts)
 """Whole lines, as a wrapper prints them."""
 

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from e2e_site import Site, wait_for
+from e2e_site import Site
+from waiting import wait_until
 
 from hpc_agent.api.client import Client
 from hpc_agent.config.load import load
@@ -32,12 +33,12 @@ class ContainerSite(Site):
         self.client.tasks.edit(task, {"container": container})
         return task
 
-    def execute(self, task: TaskId, *flags: str, **env: str) -> subprocess.CompletedProcess[str]:
+    def execute(self, task: TaskId, *flags: str, **env: Any) -> subprocess.CompletedProcess[str]:
         return self.agent("execute", "--id", task, *flags, **env)
 
     @contextmanager
     def executing(
-        self, task: TaskId, *flags: str, until: str = "started", **env: str
+        self, task: TaskId, *flags: str, until: str = "started", **env: Any
     ) -> Iterator[subprocess.Popen[bytes]]:
         """Start a task; enter when its console has ``until``."""
         log = f"{uuid.uuid4().hex}.log"
@@ -48,7 +49,7 @@ class ContainerSite(Site):
             assert child.poll() is None, path.read_text()
             return until in path.read_text()
 
-        wait_for(f"{until!r} in the console", look)
+        wait_until(f"{until!r} in the console", look)
         yield child
 
     def container(self, task: TaskId) -> dict[str, str]:

@@ -9,21 +9,18 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import pytest
+from waiting import HANG_S, contains, wait_until
 
 from hpc_agent.api.client import Client
 from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.schedulers.local_jobs import JobsFolder
-
-T = TypeVar("T")
 
 TRAIN = """
 import argparse, os, sys, time
@@ -53,21 +50,6 @@ print("RESULT" + json.dumps({
     "console": "".join(task.get_reported_console_output(number_of_reports=1000)),
 }))
 """
-
-
-HANG_S = 240.0
-"""Far longer than anything here takes, on a busy machine too: only what hangs is still awaited then. How long something
-may take is a question for scripts/bench."""
-
-
-def wait_for(what: str, look: Callable[[], T]) -> T:
-    """The first truthy answer of ``look``; a failure says what was waited for and what was seen last."""
-    deadline = time.monotonic() + HANG_S
-    while not (seen := look()):
-        if time.monotonic() > deadline:
-            pytest.fail(f"waited {HANG_S:g} s for {what}; last seen: {seen!r}")
-        time.sleep(0.1)
-    return seen
 
 
 @dataclass
@@ -171,12 +153,9 @@ class Site:
         return self.client.tasks.glimpse([task])[task].message
 
     def wait_for_status(self, task: TaskId, *statuses: TaskStatus) -> TaskStatus:
-        def look() -> TaskStatus | None:
-            seen = self.status(task)
-            return seen if seen in statuses else None
-
+        wanted = " or ".join(status.value for status in statuses)
         try:
-            return wait_for(f"{task} to be {statuses}", look)
+            return wait_until(f"{task} to be {wanted}", lambda: self.status(task), lambda status: status in statuses)
         except BaseException:
             print((self.folder / "daemon.log").read_text() if (self.folder / "daemon.log").exists() else "no daemon")
             print(f"status: {self.client.tasks.glimpse([task])}\nconsole: {self.console(task)}")
@@ -193,7 +172,7 @@ class Site:
 
     def begun(self, task: TaskId, line: str = "begun") -> str:
         """Wait for the task's first line; returns its job."""
-        wait_for(f"{line} of {task}", lambda: line in self.lines(task))
+        wait_until(f"{line} of {task}", lambda: self.lines(task), contains(line))
         [job] = self.jobs(task)
         return job
 

@@ -93,7 +93,7 @@ def _gated(operation: Callable[..., Any]) -> Callable[..., Any]:
 def _serve(folder: str, mount: str, control: str) -> None:
     import mfusepy
 
-    class PassThrough(mfusepy.Operations):
+    class PassThrough(mfusepy.Operations):  # type: ignore[misc] # it publishes no types
         use_ns = True
 
         def __init__(self) -> None:

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from e2e_site import Site, wait_for
+from e2e_site import Site
+from waiting import wait_until
 
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
@@ -84,7 +85,7 @@ class Person:
         def look() -> list[TaskId]:
             return [TaskId(t["id"]) for t in self.tasks() if (t.get("runtime") or {}).get("_slurm_job_id") == job]
 
-        return wait_for(f"the task of job {job}", look)[0]
+        return wait_until(f"the task of job {job}", look)[0]
 
     def raw(self, task: TaskId) -> dict[str, Any]:
         return self.site.client.tasks.raw(task)
@@ -97,7 +98,7 @@ class Person:
         return re.sub(r" by \d+", "", "; ".join(sorted(words))) if over else ""
 
     def wait_for_job(self, job: str) -> str:
-        return wait_for(f"job {job} to end", lambda: self.state(job))
+        return wait_until(f"job {job} to end", lambda: self.state(job))
 
     def wait_for_end(self, job: str) -> tuple[TaskStatus, str]:
         """The final status and its reason of a job's task."""

@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from e2e_site import Site
 
@@ -37,7 +38,7 @@ class Served:
         return task
 
 
-def serve(site: Site, queues: Mapping[str, str], *, slurm: str = "", **env: str) -> Served:
+def serve(site: Site, queues: Mapping[str, str], *, slurm: str = "", **env: Any) -> Served:
     """``queues``: name → lines of its block; ``slurm``: lines of ``hpc.slurm``."""
     unique = uuid.uuid4().hex[:8]
     names = {name: f"{name}-{unique}" for name in queues}

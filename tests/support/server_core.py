@@ -61,8 +61,8 @@ class Caller:
 class ServerCore:
     """Called as its administrator."""
 
-    def __init__(self, folder: Path) -> None:
-        self.clock = ManualClock(datetime(2030, 1, 1, tzinfo=timezone.utc))
+    def __init__(self, folder: Path, clock: ManualClock | None = None) -> None:
+        self.clock = clock or ManualClock(datetime(2030, 1, 1, tzinfo=timezone.utc))
         self.store = Store(folder / "server.db")
         with self.store.write() as db:
             moment = Moment(db, self.clock.now())
@@ -97,6 +97,9 @@ class ServerCore:
         """The job of a task, with the task's credentials."""
         keys = self("auth.create_task_credentials", task=task)["credentials"]
         return Caller(self, keys["access_key"], keys["secret_key"])
+
+    def close(self) -> None:
+        self.store.close()
 
     def sweep(self, **later: float) -> list[str]:
         self.clock.advance(timedelta(**later).total_seconds())

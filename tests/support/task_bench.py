@@ -95,7 +95,9 @@ def make_folders(folder: Path) -> dict[str, str]:
     (plain / "include.txt").write_text("torch\n-r more.txt\nscipy\n")
     (plain / "more.txt").write_text("numpy\n")
     Clone.make(folder)
-    changed, added = [Clone.make(made) for name in ("1", "2") if not (made := folder / name).mkdir()]
+    (folder / "1").mkdir()
+    (folder / "2").mkdir()
+    changed, added = Clone.make(folder / "1"), Clone.make(folder / "2")
     first = changed.head
     changed.write("train.py", "print(2)\n")
     changed.git("commit", "--quiet", "-am", "two")

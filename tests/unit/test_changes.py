@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from hpc_agent.errors import SourceError
@@ -82,7 +84,7 @@ SUBMODULE = "Submodule libs/foo contains modified content\nSubmodule libs/foo 11
         "diff --git a/m.bin b/m.bin\nindex a..b 100644\nBinary files a/m.bin and b/m.bin differ\n" + HEADER + BODY,
     ],
 )
-def test_changes_are_applied_however_git_was_told_to_print_them(diff: str, tmp_path) -> None:
+def test_changes_are_applied_however_git_was_told_to_print_them(diff: str, tmp_path: Path) -> None:
     (tmp_path / "run.py").write_text('print("X 1")\n')
     assert is_patch(diff)
     apply(read_patch(diff), tmp_path, shown="the commit")
@@ -107,7 +109,7 @@ def test_changes_are_applied_however_git_was_told_to_print_them(diff: str, tmp_p
         ("diff --git a/n.bin b/n.bin\nindex 1..2 100644\nBinary files a/n.bin and b/n.bin differ\n", "n.bin"),
     ],
 )
-def test_changes_that_git_leaves_out_are_named(diff: str, note: str, tmp_path) -> None:
+def test_changes_that_git_leaves_out_are_named(diff: str, note: str, tmp_path: Path) -> None:
     (tmp_path / "run.py").write_text('print("X 1")\n')
     said = "\n".join(apply(read_patch(diff), tmp_path, shown="the commit"))
     assert note in said
@@ -128,7 +130,7 @@ MADE_EMPTY = "diff --git {0}x/run.py {1}x/run.py\nnew file mode 100644\nindex 00
 @pytest.mark.parametrize("prefixes", [("", ""), ("a/", "b/"), ("i/", "w/")])
 @pytest.mark.parametrize("diff", [NEW, GONE, MOVED, MADE_EMPTY])
 def test_files_that_come_and_go_keep_their_folder_without_prefixes(
-    diff: str, prefixes: tuple[str, str], tmp_path
+    diff: str, prefixes: tuple[str, str], tmp_path: Path
 ) -> None:
     (tmp_path / "x").mkdir()
     for name in ("old.py", "x/old.py", "x/kü.py"):
@@ -142,14 +144,14 @@ def test_files_that_come_and_go_keep_their_folder_without_prefixes(
 
 
 @pytest.mark.parametrize("end", ["\n", "\n\\ No newline at end of file\n"])
-def test_line_feeds_alone_fit_a_file_of_cr_lf(end: str, tmp_path) -> None:
+def test_line_feeds_alone_fit_a_file_of_cr_lf(end: str, tmp_path: Path) -> None:
     (tmp_path / "run.py").write_bytes(b"import os\r\n\r\nprint(1)\r\n")
     diff = HEADER + "--- a/run.py\n+++ b/run.py\n@@ -1,3 +1,3 @@\n import os\n\n-print(1)\n+print(2)" + end
     apply(read_patch(diff), tmp_path, shown="the commit")
     assert (tmp_path / "run.py").read_bytes() == b"import os\r\n\r\nprint(2)" + (b"\r\n" if end == "\n" else b"")
 
 
-def test_names_that_start_from_the_scripts_folder_are_found_there(tmp_path) -> None:
+def test_names_that_start_from_the_scripts_folder_are_found_there(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub/run.py").write_text('print("X 1")\n')
     patch = located(read_patch(HEADER + BODY), (".", "sub"), lambda path: (tmp_path / path).exists())
@@ -173,7 +175,7 @@ def test_names_that_the_root_has_are_the_roots() -> None:
         ("Submodule my libs/foo 0000000...5d6e7f8 (new submodule)\n", "another commit is left out"),
     ],
 )
-def test_changes_of_submodules_alone_are_no_script(diff: str, note: str, tmp_path) -> None:
+def test_changes_of_submodules_alone_are_no_script(diff: str, note: str, tmp_path: Path) -> None:
     assert is_patch(diff)
     [said] = apply(read_patch(diff), tmp_path, shown="the commit")
     assert note in said
@@ -198,7 +200,7 @@ def test_submodule_whose_changes_are_in_the_patch_is_no_loss() -> None:
         ("DIFF --git a/x b/x\n", "no change of a file"),
     ],
 )
-def test_changes_that_nobody_can_apply_fail_with_a_sentence(diff: str, words: str, tmp_path) -> None:
+def test_changes_that_nobody_can_apply_fail_with_a_sentence(diff: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "run.py").write_text('print("X 1")\n')
     assert is_patch(diff)
     with pytest.raises(SourceError, match=words):

@@ -59,7 +59,7 @@ def test_a_requeue_that_was_refused_is_none_and_a_scancel_is_noted_whatever_it_s
     asked.clear()
     assert trouble.cancel(FAULT)
     [hit] = [hit for hit in trouble.hits if hit.cancels]
-    assert (hit.job, hit.tasks) == ("7", {"task"})
+    assert (hit.job, hit.tasks) == ("7", frozenset({"task"}))
 
 
 def test_an_urgent_job_whose_sbatch_failed_may_have_preempted_others() -> None:

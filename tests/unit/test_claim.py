@@ -6,12 +6,14 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
-from pretended_site import QUEUE, TASK, Died, PretendedSite
+from simulated_faults import ProcessKilledError
+from simulated_site import SimulatedSite
 
 from hpc_agent.domain.attempt import attempt_for
 from hpc_agent.domain.ending import Cause
@@ -20,22 +22,29 @@ from hpc_agent.domain.status import TaskStatus
 from hpc_agent.errors import InputError, ServerUnreachableError
 from hpc_agent.executor.claim import UNCERTAIN_WAIT_S, Claimer, Lost, Won, still_ours
 from hpc_agent.executor.identity import Identity
+from hpc_agent.retry import ONCE
 from hpc_agent.runs.directory import RunDirectory
 from hpc_agent.runs.records import Claim, ExitReport
-from hpc_agent.wire.task import RUN_STAMP
 
 HOST = socket.gethostname()
+REMOVAL = "queues.remove_task"
+"""The call by which a claim is decided."""
+ANOTHER_RUN = "0123abcd.0"
+"""The stamp of a run of no attempt here."""
 
 
 class Jobs:
     """Agents of one task's jobs. ``cluster`` tells attempts apart."""
 
     def __init__(self, folder: Path) -> None:
-        self.site = PretendedSite(folder)
-        self.site.server.enqueue(by_person=True)
+        self.site = SimulatedSite(folder)
+        self.server = self.site.server
+        self.client = self.server.client
+        self.task = self.server.task
+        self.site.enqueue()
 
     def run(self, cluster: str = "c1") -> RunDirectory:
-        return self.site.runs.of(attempt_for(cluster, QUEUE, TASK, "1"))
+        return self.site.runs.of(attempt_for(cluster, self.server.queue, self.task, "1"))
 
     def agent(self, job: str = "7", *, start: int = 0, cluster: str = "c1", host: str = HOST, pid: int = 0) -> Identity:
         return Identity(
@@ -50,22 +59,64 @@ class Jobs:
         )
 
     def claim(self, me: Identity, *, require_queue: bool = True) -> Won | Lost:
-        client = self.site.server
-        task = client.tasks.get(TASK)
-        claimer = Claimer(client, self.run(me.cluster), me, self.site.clock)  # type: ignore[arg-type]
-        return claimer.claim(task, require_queue=require_queue)
+        task = self.client.tasks.get(self.task)
+        return self.claimer(me, self.run(me.cluster)).claim(task, require_queue=require_queue)
+
+    def claimer(self, me: Identity, run: RunDirectory) -> Claimer:
+        return Claimer(self.client, run, me, self.site.clock)
+
+    def at_removal(self, act: Callable[[], None]) -> None:
+        """Do this once, just before the task is taken off its queue."""
+        faults = self.site.faults
+
+        def look(name: str) -> None:
+            if name == REMOVAL:
+                faults.before = lambda _name: None
+                act()
+
+        faults.before = look
+
+    def lose_answer(self) -> None:
+        """Of the next call, which is carried out."""
+        self.site.faults.lose_in, self.site.faults.after = 0, True
 
     @property
     def is_queued(self) -> bool:
-        return self.site.server.entry is not None
+        return self.server.is_in_queue
+
+    @property
+    def owner(self) -> str:
+        """Whose the claim is."""
+        claim = self.run().claim()
+        assert claim is not None
+        return claim.owner
 
     def won(self, me: Identity) -> Claim:
         """As after a claim that was won, with the task running."""
         claimed = self.claim(me)
         assert isinstance(claimed, Won)
-        self.site.server.there.runtime[RUN_STAMP] = f"{self.run(me.cluster).attempt.id}.{me.restarts}"
-        self.site.server.become(TaskStatus.IN_PROGRESS)
+        self.stamp(f"{self.run(me.cluster).attempt.id}.{me.restarts}")
+        self.start()
         return claimed.claim
+
+    def stamp(self, stamp: str) -> None:
+        self.client.tasks.stamp(self.task, stamp, {}, budget=ONCE)
+
+    def start(self) -> None:
+        self.client.tasks.started(self.task, "worker started execution", "", budget=ONCE)
+
+    def put_back(self) -> None:
+        """As a daemon does with a task whose job has ended."""
+        self.client.queues.put_first(self.server.queue, self.task, "its job ended")
+
+    def add_entry(self) -> None:
+        """To its queue, which leaves its status as it is."""
+        self.server("queues.add_task", queue=self.server.queue, task=self.task)
+
+    def enqueue_again(self) -> None:
+        """As its user does."""
+        self.site.reset_task()
+        self.site.enqueue()
 
     def write(self, claim: Claim, **changes: object) -> None:
         self.run().create().write_claim(msgspec.structs.replace(claim, **changes))
@@ -76,13 +127,22 @@ class Jobs:
 
 
 @pytest.fixture
-def jobs(tmp_path: Path) -> Jobs:
-    return Jobs(tmp_path)
+def jobs(tmp_path: Path) -> Iterator[Jobs]:
+    jobs = Jobs(tmp_path)
+    yield jobs
+    jobs.site.close()
 
 
 def lost(claimed: Won | Lost) -> str:
     assert isinstance(claimed, Lost), claimed
     return claimed.why
+
+
+def raises(error: BaseException) -> Callable[[], None]:
+    def act() -> None:
+        raise error
+
+    return act
 
 
 def test_the_winner_has_taken_the_task_off_its_queue_and_says_who_it_is(jobs: Jobs) -> None:
@@ -93,25 +153,22 @@ def test_the_winner_has_taken_the_task_off_its_queue_and_says_who_it_is(jobs: Jo
     written = jobs.run().claim()
     assert written == claimed.claim
     assert (written.state, written.owner, written.start, written.begun) == ("won", "job:7", 2, False)
-    assert (written.queue, written.cluster, written.host, written.pid) == (QUEUE, "c1", HOST, os.getpid())
+    assert (written.queue, written.cluster, written.host, written.pid) == (jobs.server.queue, "c1", HOST, os.getpid())
 
 
 def test_another_job_of_the_attempt_loses(jobs: Jobs) -> None:
     jobs.claim(jobs.agent("7"))
-    jobs.site.server.enqueue(by_person=False)
+    jobs.add_entry()
     assert lost(jobs.claim(jobs.agent("8", host="n2"))) == f"job:7 on {HOST} has claimed it"
     assert jobs.is_queued
-    assert jobs.run().claim().owner == "job:7"  # type: ignore[union-attr]
+    assert jobs.owner == "job:7"
 
 
 def test_of_two_attempts_the_one_that_removes_the_entry_wins(jobs: Jobs) -> None:
     """Two clusters serve one queue; both have seen the task queued."""
-    task = jobs.site.server.tasks.get(TASK)
-    claimers = [
-        Claimer(jobs.site.server, jobs.run(me.cluster), me, jobs.site.clock)  # type: ignore[arg-type]
-        for me in (jobs.agent("7"), jobs.agent("7", cluster="c2"))
-    ]
-    first, second = (claimer.claim(task, require_queue=True) for claimer in claimers)
+    task = jobs.client.tasks.get(jobs.task)
+    agents = jobs.agent("7"), jobs.agent("7", cluster="c2")
+    first, second = (jobs.claimer(me, jobs.run(me.cluster)).claim(task, require_queue=True) for me in agents)
     assert isinstance(first, Won)
     assert lost(second) == "another agent took it off its queue"
     assert jobs.run("c2").claim() is None
@@ -126,20 +183,20 @@ class ReadTooEarly(RunDirectory):
 
 def test_of_two_that_saw_no_claim_the_first_to_write_one_wins(jobs: Jobs) -> None:
     jobs.claim(jobs.agent("7"))
-    jobs.site.server.enqueue(by_person=False)
+    jobs.add_entry()
     late = ReadTooEarly(jobs.run().path)
-    claimer = Claimer(jobs.site.server, late, jobs.agent("8"), jobs.site.clock)  # type: ignore[arg-type]
-    assert lost(claimer.claim(jobs.site.server.tasks.get(TASK), require_queue=True)) == "another job has claimed it"
+    task = jobs.client.tasks.get(jobs.task)
+    claimed = jobs.claimer(jobs.agent("8"), late).claim(task, require_queue=True)
+    assert lost(claimed) == "another job has claimed it"
     assert jobs.is_queued
-    assert jobs.run().claim().owner == "job:7"  # type: ignore[union-attr]
+    assert jobs.owner == "job:7"
 
 
 def test_an_intent_that_is_written_first_keeps_others_out(jobs: Jobs) -> None:
     """The other one is between its intent and its removal."""
-    jobs.site.fate.kill_in = 1
-    with pytest.raises(Died):
+    jobs.at_removal(raises(ProcessKilledError()))
+    with pytest.raises(ProcessKilledError):
         jobs.claim(jobs.agent("7"))
-    jobs.site.fate.kill_in = None
     intent = jobs.run().claim()
     assert intent is not None
     assert intent.state == "intent"
@@ -148,17 +205,8 @@ def test_an_intent_that_is_written_first_keeps_others_out(jobs: Jobs) -> None:
 
 @pytest.mark.parametrize("carried_out", [True, False])
 def test_a_removal_without_an_answer_is_ours_where_nobody_else_starts_the_task(jobs: Jobs, carried_out: bool) -> None:
-    fate = jobs.site.fate
-    fate.lose_in, fate.after = 1, True
-    if not carried_out:
-        removed = jobs.site.server.queues.remove_task
-
-        def unanswered(*arguments: object) -> bool:
-            jobs.site.server.queues.remove_task = removed
-            raise ServerUnreachableError("no answer", uncertain=True)
-
-        fate.lose_in = None
-        jobs.site.server.queues.remove_task = unanswered
+    unanswered = raises(ServerUnreachableError("no answer", uncertain=True))
+    jobs.at_removal(jobs.lose_answer if carried_out else unanswered)
     claimed = jobs.claim(jobs.agent())
     assert isinstance(claimed, Won)
     assert not jobs.is_queued
@@ -168,24 +216,21 @@ def test_a_removal_without_an_answer_is_ours_where_nobody_else_starts_the_task(j
 
 @pytest.mark.parametrize("sign", ["status", "stamp"])
 def test_a_removal_without_an_answer_is_anothers_where_that_one_starts_the_task(jobs: Jobs, sign: str) -> None:
-    jobs.site.fate.lose_in, jobs.site.fate.after = 1, True
-    clock = jobs.site.clock
-    sleep = clock.sleep
+    jobs.at_removal(jobs.lose_answer)
 
-    def another_starts(seconds: float) -> None:
-        sleep(seconds)
+    def another_starts() -> None:
         if sign == "stamp":
-            jobs.site.server.there.runtime[RUN_STAMP] = "0123abcd.0"
+            jobs.stamp(ANOTHER_RUN)
         else:
-            jobs.site.server.become(TaskStatus.IN_PROGRESS)
+            jobs.start()
 
-    clock.sleep = another_starts  # type: ignore[method-assign]
+    jobs.site.clock.at(jobs.site.clock.seconds + 1, another_starts)
     assert lost(jobs.claim(jobs.agent())) == "another agent took it off its queue"
     assert jobs.run().claim() is None
 
 
 def test_a_removal_that_did_not_reach_the_server_decides_nothing(jobs: Jobs) -> None:
-    jobs.site.fate.lose_in = 1
+    jobs.at_removal(raises(ServerUnreachableError("no connection", uncertain=False)))
     with pytest.raises(ServerUnreachableError):
         jobs.claim(jobs.agent())
     assert jobs.is_queued
@@ -196,16 +241,16 @@ def test_a_removal_that_did_not_reach_the_server_decides_nothing(jobs: Jobs) -> 
 
 def test_after_a_death_between_intent_and_removal_the_next_start_goes_on(jobs: Jobs) -> None:
     claim = jobs.won(jobs.agent())
-    jobs.site.server.enqueue(by_person=False)
+    jobs.put_back()
     jobs.write(claim, state="intent")
     assert isinstance(jobs.claim(jobs.agent(start=1)), Won)
     assert not jobs.is_queued
 
 
 def test_after_a_death_between_removal_and_win_the_next_start_goes_on(jobs: Jobs) -> None:
-    claim = jobs.won(jobs.agent())
-    jobs.write(claim, state="intent")
-    jobs.site.server.there.status = TaskStatus.QUEUED
+    removed = jobs.claim(jobs.agent())
+    assert isinstance(removed, Won)
+    jobs.write(removed.claim, state="intent")
     claimed = jobs.claim(jobs.agent(start=1))
     assert isinstance(claimed, Won)
     assert not claimed.resumed
@@ -269,8 +314,8 @@ def test_what_a_job_ran_to_its_end_does_not_run_in_its_next_start(jobs: Jobs) ->
 def test_the_same_terminal_runs_it_anew_after_its_end(jobs: Jobs) -> None:
     jobs.won(jobs.agent())
     jobs.report()
-    jobs.site.server.become(TaskStatus.COMPLETED)
-    jobs.site.server.enqueue(by_person=True)
+    jobs.server.complete()
+    jobs.enqueue_again()
     claimed = jobs.claim(jobs.agent())
     assert isinstance(claimed, Won)
     assert not claimed.resumed
@@ -283,16 +328,19 @@ def test_a_run_that_was_told_to_end_is_not_over(jobs: Jobs) -> None:
     assert "has claimed it" in lost(jobs.claim(jobs.agent()))
 
 
-@pytest.mark.parametrize("status", [TaskStatus.STOPPED, TaskStatus.CREATED, TaskStatus.COMPLETED])
-def test_a_task_that_was_taken_back_is_not_gone_on_with(jobs: Jobs, status: TaskStatus) -> None:
+@pytest.mark.parametrize(
+    ("call", "status"),
+    [("tasks.stopped", "stopped"), ("tasks.reset", "created"), ("tasks.completed", "completed")],
+)
+def test_a_task_that_was_taken_back_is_not_gone_on_with(jobs: Jobs, call: str, status: str) -> None:
     jobs.won(jobs.agent())
-    jobs.site.server.there.status = status
-    assert lost(jobs.claim(jobs.agent(start=1))) == f"the task is {status.value}"
+    jobs.server(call, task=jobs.task, force=True)
+    assert lost(jobs.claim(jobs.agent(start=1))) == f"the task is {status}"
 
 
 def test_a_task_that_was_enqueued_again_is_left_in_its_queue(jobs: Jobs) -> None:
     jobs.won(jobs.agent())
-    jobs.site.server.enqueue(by_person=True)
+    jobs.enqueue_again()
     assert lost(jobs.claim(jobs.agent(start=1))) == "it is in queue queue again"
     assert jobs.is_queued
 
@@ -308,8 +356,8 @@ def test_a_run_that_was_taken_over_a_moment_ago_may_still_live(
     claim = jobs.won(jobs.agent())
     jobs.write(claim, state=state, begun=begun)
     jobs.report()
-    jobs.site.clock.seconds += seconds
-    jobs.site.server.enqueue(by_person=False)
+    jobs.site.clock.advance(seconds)
+    jobs.put_back()
     claimed = jobs.claim(jobs.agent("8", cluster="c2"))
     assert isinstance(claimed, Won)
     assert (claimed.resumed, claimed.silent) == (False, silent)
@@ -317,22 +365,21 @@ def test_a_run_that_was_taken_over_a_moment_ago_may_still_live(
 
 def test_a_task_that_another_attempt_runs_is_left_to_it(jobs: Jobs) -> None:
     jobs.won(jobs.agent())
-    jobs.site.server.there.runtime[RUN_STAMP] = "0123abcd.0"
-    assert lost(jobs.claim(jobs.agent(start=1))) == "run 0123abcd.0 has the task now"
+    jobs.stamp(ANOTHER_RUN)
+    assert lost(jobs.claim(jobs.agent(start=1))) == f"run {ANOTHER_RUN} has the task now"
 
 
 def test_a_task_that_is_not_queued_is_left_alone(jobs: Jobs) -> None:
-    jobs.site.server.entry = None
-    jobs.site.server.become(TaskStatus.CREATED)
+    jobs.server.dequeue()
     assert lost(jobs.claim(jobs.agent())) == "the task is created, not queued"
     assert isinstance(jobs.claim(jobs.agent(), require_queue=False), Won)
 
 
 @pytest.mark.parametrize("status", [TaskStatus.IN_PROGRESS, TaskStatus.PUBLISHED, TaskStatus.PUBLISHING])
 def test_a_task_that_runs_or_is_published_is_not_run_by_hand(jobs: Jobs, status: TaskStatus) -> None:
-    jobs.site.server.entry = None
-    jobs.site.server.there.status = status
-    with pytest.raises(InputError, match=str(TASK)):
+    jobs.server.dequeue()
+    jobs.server.set_status(status)
+    with pytest.raises(InputError, match=str(jobs.task)):
         jobs.claim(jobs.agent(), require_queue=False)
     assert jobs.run().claim() is None
 
@@ -343,7 +390,7 @@ def test_a_task_that_runs_or_is_published_is_not_run_by_hand(jobs: Jobs, status:
         ("its own", "", True),
         ("its own", f"{HOST}:slurm:7", True),
         ("its own", "other:gpu0", False),
-        ("0123abcd.0", "", False),
+        (ANOTHER_RUN, "", False),
         ("", "", False),
     ],
 )
@@ -353,10 +400,11 @@ def test_a_queued_task_that_a_dead_start_showed_as_running_is_taken(
     """But not one that runs elsewhere and is in a queue by mistake."""
     claim = jobs.won(jobs.agent("7", cluster="c2"))
     jobs.run("c2").write_claim(msgspec.structs.replace(claim, state="over"))
-    jobs.site.server.enqueue(by_person=False)
-    there = jobs.site.server.there
-    there.status, there.last_worker = TaskStatus.IN_PROGRESS, worker
-    there.runtime[RUN_STAMP] = f"{jobs.run('c2').attempt.id}.0" if stamp == "its own" else stamp
+    jobs.add_entry()
+    if stamp != "its own":
+        jobs.stamp(stamp)
+    if worker:
+        jobs.server.report(WorkerId(worker))
     assert isinstance(jobs.claim(jobs.agent("8")), Won) is taken
 
 

@@ -165,7 +165,8 @@ def test_a_full_disk_costs_lines_and_not_the_task(tmp_path: Path) -> None:
 def test_our_own_lines_are_told_from_the_tasks_in_whatever_pieces_they_come(size: int) -> None:
     splitter = Splitter(b"<mark>")
     text = b"theirs <<mark>ours\n<m<mark>ours too\n<mar"
-    output, ours = b"", []
+    output = b""
+    ours: list[bytes] = []
     for start in range(0, len(text), size):
         first, *rest = splitter.split(text[start : start + size])
         if ours:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -18,7 +19,7 @@ TASK = TaskId("ab12")
 DYNAMIC = {"two": GpuRange(2, 2), "any": GpuRange(1, 4)}
 
 
-def settings(tmp_path, text: str = "") -> AllSettings:
+def settings(tmp_path: Path, text: str = "") -> AllSettings:
     conf = tmp_path / "clearml.conf"
     conf.write_text(text)
     return load(conf, {}).settings
@@ -40,7 +41,7 @@ def settings(tmp_path, text: str = "") -> AllSettings:
         (Terms(slurm=True, gpus="0,1"), None, "box:slurm:tiny:1"),
     ],
 )
-def test_worker_ids_follow_the_gpus(terms, visible, expected):
+def test_worker_ids_follow_the_gpus(terms: Terms, visible: list[str] | None, expected: str) -> None:
     assert name(terms, "box", given=False, visible=visible, cluster="tiny").id(1) == expected
     assert name(terms, "mine", given=True, visible=visible, cluster="tiny").id(1) == "mine"
 
@@ -56,7 +57,7 @@ def test_worker_ids_follow_the_gpus(terms, visible, expected):
         (Terms(slurm=True, dynamic=DYNAMIC), False, ""),
     ],
 )
-def test_a_jobs_worker_id_as_its_shell_sees_it(terms, given, expected):
+def test_a_jobs_worker_id_as_its_shell_sees_it(terms: Terms, given: bool, expected: str) -> None:
     words = exports(terms, Naming(WorkerId("box:0"), "box", given), TASK)
     script = "\n".join(f"export {variable}={word}" for variable, word in words.items())
     shell = ["bash", "-c", f'{script}\nprintf %s "$CLEARML_WORKER_ID"']
@@ -64,7 +65,7 @@ def test_a_jobs_worker_id_as_its_shell_sees_it(terms, given, expected):
     assert seen == expected
 
 
-def test_tags_stay_apart_whatever_is_in_them():
+def test_tags_stay_apart_whatever_is_in_them() -> None:
     words = exports(Terms(slurm=True, tags=("a b", "it's", "$HOME")), Naming(WorkerId("w"), "w"), TASK)
     shell = f'export T={words["CLEARML_WORKER_TAGS"]}; printf %s "$T"'
     seen = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=True).stdout
@@ -72,7 +73,7 @@ def test_tags_stay_apart_whatever_is_in_them():
     assert conf.settings.agent.tags == ("a b", "it's", "$HOME")
 
 
-def test_flags_of_execute():
+def test_flags_of_execute() -> None:
     assert Terms(slurm=True).flags() == []
     terms = Terms(slurm=True, gpus="none", docker=True, optimize=2, log_level="DEBUG")
     assert terms.flags() == ["--docker", "--cpu-only", "-OO", "--log-level", "DEBUG"]
@@ -82,7 +83,7 @@ def gpus(changed: AllSettings, queue: str = "q", **properties: str) -> int:
     return changed.hpc.queue(queue).policy(queue, changed.hpc.resources).resources(properties).gpus
 
 
-def test_with_slurm_gpus_are_a_number_and_all_is_the_configurations(tmp_path):
+def test_with_slurm_gpus_are_a_number_and_all_is_the_configurations(tmp_path: Path) -> None:
     configured = settings(tmp_path, "hpc.resources.num_gpus: 1")
     assert gpus(job_settings(configured, Terms(slurm=True, gpus="4,7"), ["q"], 0)) == 2
     assert gpus(job_settings(configured, Terms(slurm=True, gpus="all"), ["q"], 0)) == 1
@@ -91,7 +92,7 @@ def test_with_slurm_gpus_are_a_number_and_all_is_the_configurations(tmp_path):
     assert gpus(job_settings(configured, Terms(slurm=True, gpus="4,7"), ["q"], 0), num_gpus="3") == 3
 
 
-def test_cpu_only_gives_none_and_says_so_to_who_asks(tmp_path):
+def test_cpu_only_gives_none_and_says_so_to_who_asks(tmp_path: Path) -> None:
     changed = job_settings(settings(tmp_path, "hpc.resources.num_gpus: 1"), Terms(slurm=True, gpus="none"), ["q"], 0)
     assert gpus(changed) == 0
     with pytest.raises(ResourceError, match="allows at most 0"):
@@ -99,7 +100,7 @@ def test_cpu_only_gives_none_and_says_so_to_who_asks(tmp_path):
 
 
 @pytest.mark.parametrize("slurm", [True, False])
-def test_dynamic_gpus_are_the_queues(tmp_path, slurm):
+def test_dynamic_gpus_are_the_queues(tmp_path: Path, slurm: bool) -> None:
     changed = job_settings(settings(tmp_path), Terms(slurm=slurm, dynamic=DYNAMIC), ["two", "any"], 4)
     assert (gpus(changed, "two"), gpus(changed, "any")) == (2, 1)
     assert gpus(changed, "any", num_gpus="3") == 3
@@ -107,7 +108,7 @@ def test_dynamic_gpus_are_the_queues(tmp_path, slurm):
         gpus(changed, "any", num_gpus="5")
 
 
-def test_other_rules_of_a_queue_stay(tmp_path):
+def test_other_rules_of_a_queue_stay(tmp_path: Path) -> None:
     text = "hpc.queues.two { resources { num_cpus: 3 }, overrides { num_cpus { max: 4 } } }"
     changed = job_settings(settings(tmp_path, text), Terms(slurm=True, dynamic=DYNAMIC), ["two", "any"], 0)
     policy = changed.hpc.queue("two").policy("two", changed.hpc.resources)
@@ -129,11 +130,11 @@ def test_other_rules_of_a_queue_stay(tmp_path):
         ("hpc.queues.q.resources.num_gpus: 0", 4, 0),
     ],
 )
-def test_alone_a_task_gets_its_part_of_the_machine(tmp_path, text, pool, expected):
+def test_alone_a_task_gets_its_part_of_the_machine(tmp_path: Path, text: str, pool: int, expected: int) -> None:
     assert gpus(job_settings(settings(tmp_path, text), Terms(slurm=False), ["q"], pool)) == expected
 
 
-def test_services_have_no_time_limit_of_the_site(tmp_path):
+def test_services_have_no_time_limit_of_the_site(tmp_path: Path) -> None:
     text = 'hpc { resources.time_limit: "01:00:00", queues.limited.resources.time_limit: 5 }'
     changed = job_settings(settings(tmp_path, text), Terms(slurm=True, gpus="none", services=3), ["q", "limited"], 0)
     limits = [
@@ -144,7 +145,7 @@ def test_services_have_no_time_limit_of_the_site(tmp_path):
     assert changed.hpc.max_jobs == 3
 
 
-def test_gpus_beyond_the_least_go_to_who_does_not_say():
+def test_gpus_beyond_the_least_go_to_who_does_not_say() -> None:
     terms = Terms(slurm=False, dynamic=DYNAMIC)
     assert gpu_range(terms, "any", 1, {}) == GpuRange(1, 4)
     assert gpu_range(terms, "any", 2, {"num_gpus": "2"}) == GpuRange(2, 2)
@@ -152,7 +153,7 @@ def test_gpus_beyond_the_least_go_to_who_does_not_say():
     assert gpu_range(Terms(slurm=False), "q", 3, {}) == GpuRange(3, 3)
 
 
-def test_slots_of_a_machine(tmp_path):
+def test_slots_of_a_machine(tmp_path: Path) -> None:
     configured = settings(tmp_path, "hpc { max_jobs: 50, local.max_jobs: 3 }")
     assert slots(configured, Terms(slurm=False), 4) == 3
     assert slots(configured, Terms(slurm=False, dynamic=DYNAMIC), 4) == 4
@@ -160,7 +161,7 @@ def test_slots_of_a_machine(tmp_path):
     assert slots(configured, Terms(slurm=False, services=2), 0) == 2
 
 
-def test_within_a_queue_nobody_overtakes():
+def test_within_a_queue_nobody_overtakes() -> None:
     space = Space(Room(jobs=5, gpus=2, all_gpus=4))
     wide, narrow = QueueId("wide"), QueueId("narrow")
     assert isinstance(space.take(wide, GpuRange(3, 3)), NoRoom)

@@ -12,7 +12,7 @@ from hpc_agent.domain.task import Requirements
 from hpc_agent.drafts.code import Code, script_section
 from hpc_agent.drafts.requirements import packages_as_lines, read_requirements, what_is_wrong, with_clearml
 from hpc_agent.errors import InputError
-from hpc_agent.sources.changes import apply, read_patch
+from hpc_agent.sources import changes
 from hpc_agent.sources.inject import INIT, add_lines, first_free_line, text_with_init
 
 DOC = '#!/usr/bin/env python\n"""doc\n\nfrom __future__ import x\n"""\n'
@@ -54,7 +54,9 @@ def test_a_script_with_init_is_a_task_only_when_it_is_the_main_module(tmp_path: 
 def test_the_hunk_makes_the_same_file_as_the_text(tmp_path: Path, text: str) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "train.py").write_text(text)
-    apply(read_patch(add_lines("", "a/../a/train.py", first_free_line(text), INIT)), tmp_path, shown="the test")
+    changes.apply(
+        changes.read_patch(add_lines("", "a/../a/train.py", first_free_line(text), INIT)), tmp_path, shown="the test"
+    )
     assert (tmp_path / "a" / "train.py").read_text() == text_with_init(text)
     assert len(INIT) == 4
 
@@ -73,7 +75,7 @@ def test_a_script_that_the_patch_itself_creates(tmp_path: Path, text: str) -> No
     subprocess.run(["git", "add", "."], cwd=origin, check=True)
     patch = subprocess.run(["git", "diff", "--cached"], cwd=origin, text=True, capture_output=True, check=True).stdout
     patch = add_lines(patch, "new.py", first_free_line(text), INIT)
-    apply(read_patch(patch), job, shown="the test")
+    changes.apply(changes.read_patch(patch), job, shown="the test")
     assert (job / "new.py").read_text() == text_with_init(text.replace("\r\n", "\n"))
     assert (job / "other.txt").read_text() == "other"
 
@@ -83,7 +85,7 @@ def test_the_reference_tools_patch_for_a_new_script_applies_too(tmp_path: Path) 
     creation = (
         "diff --git a/new.py b/new.py\nnew file mode 100644\n--- /dev/null\n+++ b/new.py\n@@ -0,0 +1 @@\n+print(1)\n"
     )
-    apply(read_patch(creation + add_lines("", "new.py", 0, INIT)), tmp_path, shown="the test")
+    changes.apply(changes.read_patch(creation + add_lines("", "new.py", 0, INIT)), tmp_path, shown="the test")
     assert (tmp_path / "new.py").read_text() == text_with_init("print(1)\n")
 
 

@@ -198,7 +198,7 @@ def test_the_process_is_signalled_before_anything_is_said() -> None:
     clock, stop = ManualClock(), StopRequest()
     child = Unkillable(clock)
     order: list[str] = []
-    child.got = SignalsInto(order)  # type: ignore[assignment]
+    child.got = SignalsInto(order)
     own = Controller(clock, 3600)
     supervisor = Supervisor(
         child,  # type: ignore[arg-type]

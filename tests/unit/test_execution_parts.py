@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -183,7 +184,7 @@ def context(task: Task = TASK, resources: Resources = DEFAULT, **site: object) -
         ({"gpu_flag": "gpus-per-node"}, ["--gpus-per-node=a100:2"]),
     ],
 )
-def test_gpus_and_memory_are_asked_for_in_the_sites_dialect(site: dict[str, object], lines: list[str]) -> None:
+def test_gpus_and_memory_are_asked_for_in_the_sites_dialect(site: dict[str, Any], lines: list[str]) -> None:
     wanted = Resources(nodes=2, gpus=2, gpu_type="a100", cpus=3, memory_mb=4096, time_minutes=90, account="lab")
     text = Renderer().render("gpu.sbatch.j2", context(resources=wanted, **site))
     for line in [*lines, "--time=01:30:00", "--account=lab", "--nodes=2", "--cpus-per-task=3"]:

@@ -24,12 +24,12 @@ from hpc_agent.errors import InputError
         ("MIG-GPU-1a/1/0", "MIG-GPU-1a/1/0"),
     ],
 )
-def test_the_flag_in_the_form_of_the_variable(flag, names):
+def test_the_flag_in_the_form_of_the_variable(flag: str, names: str) -> None:
     assert parse_gpus(flag) == names
 
 
 @pytest.mark.parametrize("flag", ["", "two", "0,", "3-1", "0 1", "-1", "0;rm", "0-99999"])
-def test_what_names_no_gpus_is_refused(flag):
+def test_what_names_no_gpus_is_refused(flag: str) -> None:
     with pytest.raises(InputError, match="0,1 or 0-3, or all"):
         parse_gpus(flag)
 
@@ -46,5 +46,5 @@ def test_what_names_no_gpus_is_refused(flag):
         ({"CUDA_VISIBLE_DEVICES": "-1"}, []),
     ],
 )
-def test_what_a_process_may_see(environ, expected):
+def test_what_a_process_may_see(environ: dict[str, str], expected: list[str] | None) -> None:
     assert visible_gpus(environ) == expected

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from hpc_agent.domain.task import Requirements, Script
@@ -16,7 +18,8 @@ from hpc_agent.sources.limits import LARGEST_DIFF, LONGEST_FIELD, check
 )
 def test_field_that_cannot_be_meant_is_named(field: str, value: str, words: str) -> None:
     with pytest.raises(SourceError, match=words) as error:
-        check(Script(**{field: value}))
+        given: dict[str, Any] = {field: value}
+        check(Script(**given))
     assert field.replace("_", " ") in str(error.value)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -47,7 +46,7 @@ class Passes:
 
 
 @pytest.fixture(params=["daemon", "cron"])
-def passes(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Passes]:
+def passes(request: pytest.FixtureRequest, tmp_path: Path) -> Passes:
     return Passes(tmp_path, cron=request.param == "cron")
 
 

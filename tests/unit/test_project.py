@@ -168,7 +168,9 @@ def test_variables_in_addresses_are_refused(text: str) -> None:
         ("poetry", False, ("six",), True, ("click",)),
     ],
 )
-def test_project_or_list(kind, listed, wanted, project, lines) -> None:
+def test_project_or_list(
+    kind: str, listed: bool, wanted: tuple[str, ...] | None, project: bool, lines: tuple[str, ...]
+) -> None:
     texts = {"requirements.txt": "click\n", "pyproject.toml": POETRY}
     found = request(
         files(texts, roots=("requirements.txt",), listed=listed), kind=kind, requirements=Requirements(pip=wanted)

@@ -5,6 +5,8 @@ See docs/internals/clearml-protocol.md#requirements.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from hpc_agent.config.settings import PackageSettings
@@ -143,7 +145,7 @@ def test_digest_changes_with_what_matters_only() -> None:
     assert digest(index.format("me:old")) == digest(index.format("me:new"))
 
 
-def test_files_of_another_machine_are_asked_for_by_name(tmp_path) -> None:
+def test_files_of_another_machine_are_asked_for_by_name(tmp_path: Path) -> None:
     here = tmp_path / "six-1.0-py3-none-any.whl"
     here.touch()
     lines = collect([f"six @ file://{here}", "numpy @ file:///home/conda/work/numpy"], NO_FILES, "")
@@ -178,7 +180,7 @@ def test_name_of_a_line(line: str, name: str) -> None:
     assert name_of(line) == name
 
 
-def test_indexes_of_a_site_are_read_as_pip_reads_them(tmp_path) -> None:
+def test_indexes_of_a_site_are_read_as_pip_reads_them(tmp_path: Path) -> None:
     named = tmp_path / "named.conf"
     named.write_text(
         "[global]\nindex-url = https://a/simple\nfind-links =\n    /wheels\n    /more\n[install]\nno-index=on\n"

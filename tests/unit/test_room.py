@@ -18,12 +18,12 @@ from hpc_agent.errors import InputError
         ("my queue=8", "my queue", 8, 8),
     ],
 )
-def test_a_queue_says_how_many_gpus_its_jobs_get(word, queue, least, most):
+def test_a_queue_says_how_many_gpus_its_jobs_get(word: str, queue: str, least: int, most: int) -> None:
     assert parse_allocation(word) == (queue, GpuRange(least, most))
 
 
 @pytest.mark.parametrize("word", ["plain", "=2", "q=", "q=0", "q=4-1", "q=x", "q=1-", "q=-1"])
-def test_what_says_nothing_useful_is_refused(word):
+def test_what_says_nothing_useful_is_refused(word: str) -> None:
     with pytest.raises(InputError, match="1-4"):
         parse_allocation(word)
 
@@ -44,11 +44,11 @@ def test_what_says_nothing_useful_is_refused(word):
         (Room(jobs=1, gpus=0, all_gpus=2), GpuRange(2, 4), None),
     ],
 )
-def test_a_job_gets_what_is_free_up_to_its_most(room, wanted, granted):
+def test_a_job_gets_what_is_free_up_to_its_most(room: Room, wanted: GpuRange, granted: int | None) -> None:
     assert room.grant(wanted) == granted
 
 
-def test_gpus_are_given_out_until_they_are_gone():
+def test_gpus_are_given_out_until_they_are_gone() -> None:
     room = Room(jobs=8, gpus=4)
     given = []
     for wanted in (GpuRange(2, 2), GpuRange(2, 2), GpuRange(1, 1)):
@@ -59,7 +59,7 @@ def test_gpus_are_given_out_until_they_are_gone():
     assert room == Room(jobs=6, gpus=0)
 
 
-def test_slots_are_given_out_until_they_are_gone():
+def test_slots_are_given_out_until_they_are_gone() -> None:
     room = Room(jobs=1).without(0)
     assert room.full
     assert Room().without(3) == Room()

@@ -35,7 +35,7 @@ def at(day: int, hour: int, minute: int = 0) -> datetime:
         ("0-24 SUN-SAT", [at(day, 12) for day in range(7)], []),
     ],
 )
-def test_a_window_holds_its_hours_on_its_days(text, inside, outside):
+def test_a_window_holds_its_hours_on_its_days(text: str, inside: list[datetime], outside: list[datetime]) -> None:
     window = parse_window(text)
     assert [window.holds(time) for time in inside] == [True] * len(inside)
     assert [window.holds(time) for time in outside] == [False] * len(outside)
@@ -56,33 +56,33 @@ def test_a_window_holds_its_hours_on_its_days(text, inside, outside):
         ("5 ", "expected"),
     ],
 )
-def test_what_is_no_window_is_refused_with_the_form(text, says):
+def test_what_is_no_window_is_refused_with_the_form(text: str, says: str) -> None:
     with pytest.raises(InputError, match="expected") as error:
         schedule([text], [])
     assert says in str(error.value)
 
 
-def test_entries_may_come_with_quotes_or_without():
+def test_entries_may_come_with_quotes_or_without() -> None:
     assert schedule(["17-20 TUE", "8 SAT"], []) == schedule(["17-20", "TUE", "8", "SAT"], [])
 
 
-def test_uptime_is_active_inside_and_downtime_outside():
+def test_uptime_is_active_inside_and_downtime_outside() -> None:
     up, down = schedule(["17-20 TUE", "9-10 MON"], []), schedule([], ["17-20 TUE", "9-10 MON"])
     for time in (at(TUE, 18), at(MON, 9)):
         assert (up.active(time), down.active(time)) == (True, False)
     assert (up.active(at(WED, 18)), down.active(at(WED, 18))) == (False, True)
 
 
-def test_both_are_an_error():
+def test_both_are_an_error() -> None:
     with pytest.raises(InputError, match="not both"):
         schedule(["17-20 TUE"], ["9-10 MON"])
 
 
-def test_without_either_it_is_always_active():
+def test_without_either_it_is_always_active() -> None:
     assert schedule([], []).active(at(SUN, 0))
 
 
-def test_hours_are_those_the_clock_shows_when_it_is_put_back():
+def test_hours_are_those_the_clock_shows_when_it_is_put_back() -> None:
     # In Berlin, on 2025-10-26 the hour from 2 to 3 comes twice.
     window = schedule(["2-3 SUN"], [])
     zone = ZoneInfo("Europe/Berlin")
@@ -91,7 +91,7 @@ def test_hours_are_those_the_clock_shows_when_it_is_put_back():
     assert active == [False, True, True, False, False]
 
 
-def test_an_hour_that_the_clock_skips_is_never_active():
+def test_an_hour_that_the_clock_skips_is_never_active() -> None:
     # In Berlin, 2025-03-30 has no hour from 2 to 3.
     zone = ZoneInfo("Europe/Berlin")
     begin = datetime(2025, 3, 30, 0, tzinfo=timezone.utc)
@@ -113,15 +113,15 @@ def test_an_hour_that_the_clock_skips_is_never_active():
         (["other"], "maybe", False),
     ],
 )
-def test_the_queue_decides_before_the_server_before_the_schedule(tags, force, expected):
+def test_the_queue_decides_before_the_server_before_the_schedule(tags: list[str], force: str, expected: bool) -> None:
     assert served(tags, force, schedule(["17-20 TUE"], []), at(MON, 12)).active is expected
 
 
-def test_a_property_can_switch_off_what_has_no_schedule():
+def test_a_property_can_switch_off_what_has_no_schedule() -> None:
     assert not served([], "off", Schedule(), at(MON, 12)).active
 
 
-def test_a_schedule_says_itself_in_words():
+def test_a_schedule_says_itself_in_words() -> None:
     assert str(schedule(["17-20,22 TUE,SAT"], [])) == "uptime 17:00-19:59, 22:00-23:59 on TUE, SAT"
     assert str(schedule([], ["0-6 MON"])) == "downtime 00:00-05:59 on MON"
     assert str(Schedule()) == "always"

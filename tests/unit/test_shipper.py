@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hurried_clock import HurriedClock
+from manual_clock import ManualClock
 
 from hpc_agent.domain.ids import TaskId, WorkerId
 from hpc_agent.errors import ApiError, ServerUnreachableError
@@ -71,7 +71,7 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.events = EventsInMemory()
-        self.clock = HurriedClock(BEGIN)
+        self.clock = ManualClock(BEGIN)
 
     def spool(self, name: str = "console") -> Spool:
         return Spool(self.folder / f"{name}.log", self.folder / f"{name}.offset")
@@ -103,7 +103,7 @@ def test_the_whole_console_is_sent_and_the_mark_stands_at_its_end(bench: Bench) 
 def test_what_was_added_is_sent_with_later_stamps(bench: Bench) -> None:
     bench.write("first\n")
     assert bench.shipper().drain(ONCE)
-    bench.clock.behind = -3600  # another node's clock
+    bench.clock.start -= timedelta(hours=1)  # another node's clock
     bench.write("second\n")
     assert bench.shipper().drain(ONCE)
     assert bench.events.text == "first\nsecond\n"

@@ -158,7 +158,7 @@ def test_array_elements_have_records_of_their_own(version: str) -> None:
 
 def test_every_captured_row_is_read_in_full(version: str) -> None:
     answered = [name for name in names(version, "squeue_") if captured(version, name).returncode == 0]
-    rows = []
+    rows: list[slurm.QueueRow] = []
     for name in answered:
         read = answer(version, name)
         assert read.unreadable == 0

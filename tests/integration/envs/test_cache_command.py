@@ -6,9 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
 
 import pytest
+from clearml_server import ClearmlServer
+from env_site import EnvSite, PythonRunner
 
 from hpc_agent.clock import SYSTEM
 from hpc_agent.domain.env import EnvKey
@@ -23,9 +28,11 @@ from hpc_agent.staging import Staged
 IN_PLACE = "store._scratch = Path('/proc/nowhere')\nprint(store.use(EnvKey(sys.argv[1]), say).how, flush=True)\n"
 NOW = datetime(2026, 1, 31, tzinfo=timezone.utc)
 
+CacheCommand = Callable[..., subprocess.CompletedProcess[str]]
+
 
 @pytest.fixture
-def cache_command(site):
+def cache_command(site: EnvSite) -> CacheCommand:
     """Run ``hpc-agent cache …`` on the site's cache."""
     conf = site.folder / "clearml.conf"
     conf.write_text(
@@ -40,7 +47,7 @@ def cache_command(site):
     return run
 
 
-def age(site, key: str, **span: float) -> None:
+def age(site: EnvSite, key: str, **span: float) -> None:
     """Make an environment look long unused."""
     then = (SYSTEM.now() - timedelta(**span)).timestamp()
     os.utime(site.cache / "uses" / key, (then, then))
@@ -50,7 +57,7 @@ def age(site, key: str, **span: float) -> None:
     manifest.write_text(json.dumps(record))
 
 
-def test_list_says_what_is_there(site, cache_command):
+def test_list_says_what_is_there(site: EnvSite, cache_command: CacheCommand) -> None:
     assert "No environments yet" in cache_command("list").stdout
     key = site.store().stage(site.request("beta"), site.say).key
     assert "not used yet" in cache_command("list").stdout
@@ -65,7 +72,7 @@ def test_list_says_what_is_there(site, cache_command):
     assert (entry["key"], entry["uses"], entry["packages"]) == (key, 3, ["alpha==1.0", "beta==1.0"])
 
 
-def test_warm_builds_what_a_requirements_file_asks_for(site, cache_command):
+def test_warm_builds_what_a_requirements_file_asks_for(site: EnvSite, cache_command: CacheCommand) -> None:
     folder = site.folder / "project"
     (folder / "more").mkdir(parents=True)
     file = folder / "requirements.txt"
@@ -90,20 +97,20 @@ def test_warm_builds_what_a_requirements_file_asks_for(site, cache_command):
         (["warm", "-r", "/nowhere.txt"], "does not exist"),
     ],
 )
-def test_bad_input_is_one_sentence(cache_command, arguments, words):
+def test_bad_input_is_one_sentence(cache_command: CacheCommand, arguments: list[str], words: str) -> None:
     answer = cache_command(*arguments)
     assert answer.returncode == 2
     assert words in answer.stderr
     assert "Traceback" not in answer.stderr
 
 
-def test_local_code_cannot_be_warmed_without_its_commit(site, cache_command):
+def test_local_code_cannot_be_warmed_without_its_commit(site: EnvSite, cache_command: CacheCommand) -> None:
     file = site.folder / "requirements.txt"
     file.write_text("-e .\n")
     assert "stage a task of that repository with --id" in cache_command("warm", "-r", str(file)).stderr
 
 
-def test_verify_reads_every_byte(site, cache_command):
+def test_verify_reads_every_byte(site: EnvSite, cache_command: CacheCommand) -> None:
     good = site.store().stage(site.request("alpha"), site.say).key
     bad = site.store().stage(site.request("beta"), site.say).key
     assert cache_command("verify").returncode == 0
@@ -120,7 +127,9 @@ def test_verify_reads_every_byte(site, cache_command):
     assert site.store().stage(site.request("beta"), site.say).built
 
 
-def test_prune_removes_what_is_old_and_nothing_else(site, cache_command, run_python):
+def test_prune_removes_what_is_old_and_nothing_else(
+    site: EnvSite, cache_command: CacheCommand, run_python: PythonRunner
+) -> None:
     old = site.store().stage(site.request("alpha"), site.say).key
     new = site.store().stage(site.request("beta"), site.say).key
     assert run_python(IN_PLACE, old).communicate()[0].endswith("in place\n")
@@ -136,7 +145,7 @@ def test_prune_removes_what_is_old_and_nothing_else(site, cache_command, run_pyt
     assert site.store().stage(site.request("alpha"), site.say).built
 
 
-def test_prune_leaves_what_a_waiting_job_has_staged(site, cache_command):
+def test_prune_leaves_what_a_waiting_job_has_staged(site: EnvSite, cache_command: CacheCommand) -> None:
     key = site.store().stage(site.request("alpha"), site.say).key
     age(site, key, days=40)
     attempt = site.folder / "root" / "runs" / "0123456789abcdef" / "01234567"
@@ -149,7 +158,9 @@ def test_prune_leaves_what_a_waiting_job_has_staged(site, cache_command):
     assert site.published == []
 
 
-def test_prune_leaves_what_a_job_runs_in_place(site, cache_command, run_python):
+def test_prune_leaves_what_a_job_runs_in_place(
+    site: EnvSite, cache_command: CacheCommand, run_python: PythonRunner
+) -> None:
     key = site.store().stage(site.request("alpha"), site.say).key
     job = run_python(IN_PLACE + "sys.stdin.read()\n", key, stdin=subprocess.PIPE)
     assert job.stdout is not None
@@ -180,12 +191,14 @@ def entry(key: str, size: int, **unused: float) -> Entry:
         ({"older_than": timedelta(days=30)}, set(), []),
     ],
 )
-def test_longest_unused_goes_first_and_the_last_hour_stays(limits, kept, gone):
+def test_longest_unused_goes_first_and_the_last_hour_stays(
+    limits: dict[str, Any], kept: set[EnvKey], gone: list[str]
+) -> None:
     found = [entry("c", 20, hours=2), entry("a", 40, days=5), entry("new", 10, minutes=59), entry("b", 30, days=1)]
     assert [e.manifest.key for e in upkeep.superfluous(found, NOW, kept, **limits)] == gone
 
 
-def test_dead_jobs_are_forgotten(tmp_path):
+def test_dead_jobs_are_forgotten(tmp_path: Path) -> None:
     cache = SharedCache(tmp_path)
     cache.leases.mkdir()
     for name, old in (("use-aa-host-1", 0), ("use-bb-host-2", 3600)):
@@ -198,7 +211,9 @@ def test_dead_jobs_are_forgotten(tmp_path):
     assert [path.name for path in cache.leases.iterdir()] == ["use-aa-host-1"]
 
 
-def test_task_is_warmed_by_its_id(site, cache_command, clearml_server, tmp_path):
+def test_task_is_warmed_by_its_id(
+    site: EnvSite, cache_command: CacheCommand, clearml_server: ClearmlServer, tmp_path: Path
+) -> None:
     """Through a real server: what a compute node would have missed is staged by the command that its error names."""
     from hpc_agent.api.client import Client
     from hpc_agent.config.load import load

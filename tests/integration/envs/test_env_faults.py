@@ -9,10 +9,12 @@ import signal
 import subprocess
 import tempfile
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from capabilities import missing
+from env_site import EnvSite, PythonRunner, SmallDisk
 from waiting import empty, wait_until
 
 from hpc_agent.clock import SYSTEM
@@ -20,6 +22,7 @@ from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey
 from hpc_agent.envs import archive, inventory, workplaces
 from hpc_agent.envs.node import remove_tree
+from hpc_agent.envs.opening import UsableEnv
 from hpc_agent.envs.store import EnvStore
 from hpc_agent.errors import EnvironmentBuildError
 from hpc_agent.user_name import user_name
@@ -29,12 +32,12 @@ STAGE = "store.stage(request('beta'), say)"
 USE = "print(store.use(EnvKey(sys.argv[1]), say).how)"
 
 
-def works(env) -> bool:
+def works(env: UsableEnv) -> bool:
     ran = subprocess.run([env.python, "-c", VERSIONS], capture_output=True, text=True)
     return ran.stdout == "1.0 1.0\n"
 
 
-def whole(site, key: str) -> bool:
+def whole(site: EnvSite, key: str) -> bool:
     """Whether a published environment is complete: archive, checksum, manifest."""
     store = site.store()
     manifest = store._shared.manifest(EnvKey(key))
@@ -50,7 +53,7 @@ def kill_after(child: subprocess.Popen[str], seconds: float) -> None:
     child.communicate()
 
 
-def test_builder_killed_at_any_moment_leaves_nothing_wrong(site, run_python):
+def test_builder_killed_at_any_moment_leaves_nothing_wrong(site: EnvSite, run_python: PythonRunner) -> None:
     began = SYSTEM.monotonic()
     run_python(STAGE).communicate()
     lasts = SYSTEM.monotonic() - began
@@ -61,8 +64,8 @@ def test_builder_killed_at_any_moment_leaves_nothing_wrong(site, run_python):
         child = run_python(STAGE)
         kill_after(child, lasts * (number + 1) / moments)
         # Whatever can be seen is complete …
-        for key in site.published:
-            assert whole(site, key)
+        for published in site.published:
+            assert whole(site, published)
         # … and the next one neither waits for the dead nor trips over what they left.
         key = site.store().stage(site.request("beta"), site.say).key
         assert not [line for line in site.said if line.startswith("Waiting for another process")]
@@ -79,7 +82,7 @@ def test_builder_killed_at_any_moment_leaves_nothing_wrong(site, run_python):
     assert works(site.store().use(key, site.say))
 
 
-def test_job_killed_while_unpacking_leaves_nothing_wrong(site, run_python):
+def test_job_killed_while_unpacking_leaves_nothing_wrong(site: EnvSite, run_python: PythonRunner) -> None:
     site.wheels.add("alpha", files={f"alpha/data{n}.bin": random.Random(n).randbytes(400_000) for n in range(40)})
     key = site.store().stage(site.request("beta"), site.say).key
     began = SYSTEM.monotonic()
@@ -97,7 +100,7 @@ def test_job_killed_while_unpacking_leaves_nothing_wrong(site, run_python):
 
 
 @pytest.mark.parametrize("length", [0, 100, 0.5, 0.99])
-def test_truncated_archive_is_named_and_healed_by_the_next_staging(site, length):
+def test_truncated_archive_is_named_and_healed_by_the_next_staging(site: EnvSite, length: float) -> None:
     request = site.request("beta")
     key = site.store().stage(request, site.say).key
     path = site.cache / "envs" / key / "env.tar.zst"
@@ -108,7 +111,7 @@ def test_truncated_archive_is_named_and_healed_by_the_next_staging(site, length)
     assert works(site.store().use(key, site.say))
 
 
-def test_damaged_archive_of_the_right_length_is_never_unpacked_wrongly(site):
+def test_damaged_archive_of_the_right_length_is_never_unpacked_wrongly(site: EnvSite) -> None:
     request = site.request("beta")
     key = site.store().stage(request, site.say).key
     path = site.cache / "envs" / key / "env.tar.zst"
@@ -126,7 +129,7 @@ def test_damaged_archive_of_the_right_length_is_never_unpacked_wrongly(site):
         remove_tree(site.scratch)
 
 
-def test_unreadable_manifest_is_built_anew(site):
+def test_unreadable_manifest_is_built_anew(site: EnvSite) -> None:
     request = site.request("beta")
     key = site.store().stage(request, site.say).key
     (site.cache / "envs" / key / "manifest.json").write_text('{"key": "half')
@@ -135,7 +138,7 @@ def test_unreadable_manifest_is_built_anew(site):
     assert site.store().stage(request, site.say).built
 
 
-def test_corrupt_record_of_a_request_is_no_obstacle(site):
+def test_corrupt_record_of_a_request_is_no_obstacle(site: EnvSite) -> None:
     request = site.request("beta")
     key = site.store().stage(request, site.say).key
     [record] = (site.cache / "requests").glob("*.json")
@@ -144,7 +147,7 @@ def test_corrupt_record_of_a_request_is_no_obstacle(site):
     assert (staged.key, staged.built) == (key, False)
 
 
-def test_full_shared_folder_is_said_and_the_next_try_heals(site, run_python):
+def test_full_shared_folder_is_said_and_the_next_try_heals(site: EnvSite, run_python: PythonRunner) -> None:
     """The archive meets the limit on the size of files; nothing else here is as large."""
     site.wheels.add("alpha", files={f"alpha/data{n}.bin": random.Random(n).randbytes(100_000) for n in range(30)})
     limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))\n"
@@ -158,7 +161,7 @@ def test_full_shared_folder_is_said_and_the_next_try_heals(site, run_python):
 
 
 @pytest.mark.namespaces
-def test_full_build_folder_is_said(site, run_python, small_disk):
+def test_full_build_folder_is_said(site: EnvSite, run_python: PythonRunner, small_disk: SmallDisk) -> None:
     site.wheels.add("alpha", files={f"alpha/data{n}.bin": random.Random(n).randbytes(400_000) for n in range(20)})
     catch = "try:\n    store.stage(request('beta'), say)\nexcept HpcAgentError as error:\n    print('ERROR', error)\n"
     said, _ = run_python(catch, prefix=small_disk(site.scratch, 4)).communicate()
@@ -169,7 +172,7 @@ def test_full_build_folder_is_said(site, run_python, small_disk):
 
 
 @pytest.mark.namespaces
-def test_node_without_room_runs_in_place(site, run_python, small_disk):
+def test_node_without_room_runs_in_place(site: EnvSite, run_python: PythonRunner, small_disk: SmallDisk) -> None:
     site.wheels.add("alpha", files={f"alpha/data{n}.bin": random.Random(n).randbytes(400_000) for n in range(20)})
     key = site.store().stage(site.request("beta"), site.say).key
     for _ in range(2):
@@ -181,7 +184,7 @@ def test_node_without_room_runs_in_place(site, run_python, small_disk):
     assert [p.name for p in (site.cache / "unpacked").iterdir()] == [key]
 
 
-def test_twenty_nodes_without_room_unpack_one_copy_in_place(site):
+def test_twenty_nodes_without_room_unpack_one_copy_in_place(site: EnvSite) -> None:
     key = site.store().stage(site.request("beta"), site.say).key
     used: list[str] = []
     threads = [
@@ -197,7 +200,9 @@ def test_twenty_nodes_without_room_unpack_one_copy_in_place(site):
 
 
 @pytest.mark.namespaces
-def test_disk_that_fills_while_unpacking_leaves_no_half_environment(site, run_python, small_disk):
+def test_disk_that_fills_while_unpacking_leaves_no_half_environment(
+    site: EnvSite, run_python: PythonRunner, small_disk: SmallDisk
+) -> None:
     """A disk that had room when asked: a sparse estimate, or another job that writes at the same time."""
     site.wheels.add("alpha", files={f"alpha/data{n}.bin": random.Random(n).randbytes(400_000) for n in range(20)})
     key = site.store().stage(site.request("beta"), site.say).key
@@ -210,7 +215,9 @@ def test_disk_that_fills_while_unpacking_leaves_no_half_environment(site, run_py
 
 
 @pytest.mark.namespaces
-def test_unused_environments_make_room_for_new_ones(site, run_python, small_disk):
+def test_unused_environments_make_room_for_new_ones(
+    site: EnvSite, run_python: PythonRunner, small_disk: SmallDisk
+) -> None:
     keys = []
     for name in ("gamma", "delta"):
         site.wheels.add(name, files={f"{name}/data{n}.bin": random.Random(n).randbytes(400_000) for n in range(20)})
@@ -225,7 +232,9 @@ def test_unused_environments_make_room_for_new_ones(site, run_python, small_disk
 
 
 @pytest.mark.namespaces
-def test_environment_in_use_is_not_removed_for_another(site, run_python, small_disk):
+def test_environment_in_use_is_not_removed_for_another(
+    site: EnvSite, run_python: PythonRunner, small_disk: SmallDisk
+) -> None:
     keys = []
     for name in ("gamma", "delta"):
         site.wheels.add(name, files={f"{name}/data{n}.bin": random.Random(n).randbytes(400_000) for n in range(20)})
@@ -240,7 +249,7 @@ VICTIMS = ["beta/__init__.py", ".hpc-agent/folders.json", ".hpc-agent/files.json
 
 
 @pytest.mark.parametrize("victim", [*VICTIMS, "all of .hpc-agent", "every module", "everything"])
-def test_scratch_that_was_cleaned_up_is_mended(site, victim):
+def test_scratch_that_was_cleaned_up_is_mended(site: EnvSite, victim: str) -> None:
     """A cleaner of /tmp takes what looks old: single files, a folder, or all of it."""
     key = site.store().stage(site.request("beta"), site.say).key
     root = site.store().use(key, site.say).root
@@ -264,7 +273,7 @@ def test_scratch_that_was_cleaned_up_is_mended(site, victim):
     assert site.store().use(key, site.say).how == "ready"
 
 
-def test_file_cut_short_is_mended_once_its_folder_is_looked_at(site):
+def test_file_cut_short_is_mended_once_its_folder_is_looked_at(site: EnvSite) -> None:
     key = site.store().stage(site.request("beta"), site.say).key
     root = site.store().use(key, site.say).root
     [module] = root.glob("lib/python*/site-packages/beta")
@@ -276,7 +285,7 @@ def test_file_cut_short_is_mended_once_its_folder_is_looked_at(site):
     assert works(env)
 
 
-def test_folder_that_somebody_else_made_in_tmp_is_not_trusted(site):
+def test_folder_that_somebody_else_made_in_tmp_is_not_trusted(site: EnvSite) -> None:
     key = site.store().stage(site.request("beta"), site.say).key
     shared_tmp = site.folder / "tmp"
     taken = shared_tmp / f"hpc-agent-{os.getuid()}"
@@ -288,7 +297,7 @@ def test_folder_that_somebody_else_made_in_tmp_is_not_trusted(site):
 
 
 @pytest.fixture
-def public_site(site):
+def public_site(site: EnvSite) -> Iterator[Path]:
     """A cache outside of pytest's private folders, and an interpreter that everybody may run."""
     if os.getuid() != 0:
         missing("root", "only root can be two users")
@@ -303,7 +312,7 @@ def public_site(site):
         remove_tree(folder)
 
 
-def as_nobody(code, uid: int = 65534) -> str:
+def as_nobody(code: Callable[[], str], uid: int = 65534) -> str:
     """Run ``code`` in a child that has given up root; returns what it returned."""
     reader, writer = os.pipe()
     pid = os.fork()
@@ -325,14 +334,14 @@ def as_nobody(code, uid: int = 65534) -> str:
 
 
 @pytest.mark.root
-def test_a_user_whose_name_is_not_known_goes_by_the_number():
+def test_a_user_whose_name_is_not_known_goes_by_the_number() -> None:
     """In a container, or while a directory service is away."""
     assert as_nobody(user_name, 61_001) == "61001"
     assert as_nobody(user_name) == "nobody"
 
 
 @pytest.mark.root
-def test_second_user_runs_what_the_first_has_built(site, public_site):
+def test_second_user_runs_what_the_first_has_built(site: EnvSite, public_site: Path) -> None:
     cache, scratch = public_site / "cache", public_site / "tmp"
     public_site.chmod(0o755)
     cache.mkdir()
@@ -361,7 +370,7 @@ def test_second_user_runs_what_the_first_has_built(site, public_site):
 
 
 @pytest.mark.root
-def test_second_user_who_may_only_read_is_told_what_cannot_be_built(site, public_site):
+def test_second_user_who_may_only_read_is_told_what_cannot_be_built(site: EnvSite, public_site: Path) -> None:
     cache, scratch = public_site / "cache", public_site / "tmp"
     public_site.chmod(0o755)
     scratch.mkdir()
@@ -383,7 +392,7 @@ def test_second_user_who_may_only_read_is_told_what_cannot_be_built(site, public
 
 
 @pytest.mark.parametrize(("mode", "files"), [(0o2775, 0o664), (0o755, 0o644), (0o700, 0o600)])
-def test_everything_in_the_cache_has_the_access_of_the_cache(site, mode, files):
+def test_everything_in_the_cache_has_the_access_of_the_cache(site: EnvSite, mode: int, files: int) -> None:
     """Whatever the umask: a group's cache is the group's, a private one stays private."""
     site.cache.mkdir()
     site.cache.chmod(mode)

@@ -9,15 +9,18 @@ import subprocess
 import threading
 from pathlib import Path
 from stat import S_ISLNK
+from typing import Literal
 
 import pytest
 from capabilities import missing
+from env_site import EnvSite, PythonRunner
 from manual_clock import ManualClock
 
 from hpc_agent.clock import SYSTEM
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey, RequirementFiles
 from hpc_agent.envs import archive, interpreter
+from hpc_agent.envs.opening import UsableEnv
 from hpc_agent.envs.request import request_for_file
 from hpc_agent.envs.store import EnvStore
 from hpc_agent.errors import EnvironmentBuildError
@@ -27,13 +30,13 @@ from hpc_agent.redact import Secret
 VERSIONS = "import alpha, beta; print(alpha.VERSION, beta.VERSION)"
 
 
-def python_says(env, code: str) -> str:
+def python_says(env: UsableEnv, code: str) -> str:
     answer = subprocess.run([env.python, "-c", code], capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
     return answer.stdout.strip()
 
 
-def test_built_once_then_ready_everywhere(site):
+def test_built_once_then_ready_everywhere(site: EnvSite) -> None:
     request = site.request("beta")
     staged = site.store().stage(request, site.say)
     assert staged.built
@@ -50,14 +53,14 @@ def test_built_once_then_ready_everywhere(site):
     assert site.builds == 1
 
 
-def test_same_wish_in_other_words_is_the_same_environment(site):
+def test_same_wish_in_other_words_is_the_same_environment(site: EnvSite) -> None:
     one = site.store().stage(site.request("beta", "alpha"), site.say)
     two = site.store().stage(site.request("Alpha >= 0.5", "BETA", "alpha"), site.say)
     assert one.key == two.key
     assert site.builds == 1
 
 
-def test_programs_work_wherever_the_environment_lies(site):
+def test_programs_work_wherever_the_environment_lies(site: EnvSite) -> None:
     key = site.store().stage(site.request("beta"), site.say).key
     for number in range(2):
         env = site.store(scratch=site.folder / f"node {number}").use(key, site.say)
@@ -69,7 +72,7 @@ def test_programs_work_wherever_the_environment_lies(site):
         assert subprocess.run([link], capture_output=True, text=True).stdout == "beta 1.0\n"
 
 
-def test_byte_code_is_there_and_valid_without_the_packages_own_tests(site):
+def test_byte_code_is_there_and_valid_without_the_packages_own_tests(site: EnvSite) -> None:
     env = site.store().use(site.store().stage(site.request("beta"), site.say).key, site.say)
     compiled = {path.relative_to(env.root).as_posix() for path in env.root.rglob("*.pyc")}
     assert any("/beta/__pycache__/__init__" in path for path in compiled)
@@ -80,21 +83,21 @@ def test_byte_code_is_there_and_valid_without_the_packages_own_tests(site):
     assert "wrote" not in answer.stderr
 
 
-def test_environment_is_read_only(site):
+def test_environment_is_read_only(site: EnvSite) -> None:
     env = site.store().use(site.store().stage(site.request("alpha"), site.say).key, site.say)
     own = [path for path in env.root.rglob("*") if not path.is_symlink()]
     assert any(path.name == "__init__.py" for path in own)
     assert [path for path in own if path.stat().st_mode & 0o222] == []
 
 
-def test_empty_list_is_a_bare_environment(site):
+def test_empty_list_is_a_bare_environment(site: EnvSite) -> None:
     store = site.store()
     env = store.use(store.stage(request_for_file(""), site.say).key, site.say)
     assert env.packages == ()
     assert python_says(env, "import sys; print(sys.prefix)") == str(env.root)
 
 
-def test_missing_environment_names_key_and_remedy(site):
+def test_missing_environment_names_key_and_remedy(site: EnvSite) -> None:
     key = EnvKey("0" * 32)
     with pytest.raises(EnvironmentBuildError, match=f"environment {key} is not in .*`hpc-agent cache warm --id T1`"):
         site.store().use(key, site.say, task="T1")
@@ -103,7 +106,7 @@ def test_missing_environment_names_key_and_remedy(site):
         site.store().use(request, site.say)
 
 
-def test_unpinned_package_gets_todays_release_when_staged_and_yesterdays_offline(site):
+def test_unpinned_package_gets_todays_release_when_staged_and_yesterdays_offline(site: EnvSite) -> None:
     clock = ManualClock(SYSTEM.now())
     request = site.request("alpha")
     old = site.store(clock=clock).stage(request, site.say).key
@@ -119,7 +122,7 @@ def test_unpinned_package_gets_todays_release_when_staged_and_yesterdays_offline
     assert python_says(site.store().use(old, site.say), "import alpha; print(alpha.VERSION)") == "1.0"
 
 
-def test_index_that_is_down_does_not_stop_what_worked_yesterday(site):
+def test_index_that_is_down_does_not_stop_what_worked_yesterday(site: EnvSite) -> None:
     clock = ManualClock(SYSTEM.now())
     request = site.request("beta")
     key = site.store(clock=clock).stage(request, site.say).key
@@ -130,7 +133,7 @@ def test_index_that_is_down_does_not_stop_what_worked_yesterday(site):
     assert "taking the environment that they meant on" in site.said[-1]
 
 
-def test_of_several_main_indexes_the_tasks_counts(site, monkeypatch):
+def test_of_several_main_indexes_the_tasks_counts(site: EnvSite, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/site")
     index = site.folder / "index" / "alpha"
     index.mkdir(parents=True)
@@ -142,7 +145,7 @@ def test_of_several_main_indexes_the_tasks_counts(site, monkeypatch):
     assert staged.packages == ("alpha==1.0",)
 
 
-def test_package_that_does_not_exist_is_told_in_the_resolvers_words(site):
+def test_package_that_does_not_exist_is_told_in_the_resolvers_words(site: EnvSite) -> None:
     with pytest.raises(EnvironmentBuildError) as error:
         site.store().stage(site.request("nosuchpackage==1"), site.say)
     assert "cannot be resolved" in str(error.value)
@@ -150,7 +153,7 @@ def test_package_that_does_not_exist_is_told_in_the_resolvers_words(site):
     assert site.published == []
 
 
-def test_package_that_does_not_build_is_told_in_its_own_words(site):
+def test_package_that_does_not_build_is_told_in_its_own_words(site: EnvSite) -> None:
     broken = site.folder / "broken"
     broken.mkdir()
     (broken / "setup.py").write_text("raise RuntimeError('needs a compiler that is not here')\n")
@@ -160,7 +163,7 @@ def test_package_that_does_not_build_is_told_in_its_own_words(site):
     assert list((site.scratch / f"hpc-agent-{os.getuid()}" / "build").iterdir()) == []
 
 
-def test_pip_serves_where_it_is_asked_for(site):
+def test_pip_serves_where_it_is_asked_for(site: EnvSite) -> None:
     site.packages = PackageSettings(type="pip")
     store = site.store()
     staged = store.stage(site.request("beta"), site.say)
@@ -176,7 +179,7 @@ def test_pip_serves_where_it_is_asked_for(site):
 
 
 @pytest.mark.parametrize("installer", ["uv", "pip"])
-def test_folder_of_the_tasks_own_repository_is_installed(site, installer):
+def test_folder_of_the_tasks_own_repository_is_installed(site: EnvSite, installer: Literal["uv", "pip"]) -> None:
     site.packages = PackageSettings(type=installer)
     code = site.folder / "code"
     (code / "lib").mkdir(parents=True)
@@ -215,7 +218,7 @@ def build_wheel(directory, config_settings=None, metadata_directory=None):
 """
 
 
-def test_package_that_needs_the_others_is_built_after_them(site):
+def test_package_that_needs_the_others_is_built_after_them(site: EnvSite) -> None:
     site.packages = PackageSettings(post_packages=("late",))
     site.wheels.add("setuptools", "70.0")
     site.wheels.add("wheel", "0.40")
@@ -234,7 +237,7 @@ def test_package_that_needs_the_others_is_built_after_them(site):
     assert python_says(site.store().use(staged.key, site.say), "import late, alpha; print(late.x)") == "2"
 
 
-def test_passwords_are_in_no_record(site):
+def test_passwords_are_in_no_record(site: EnvSite) -> None:
     index = "--extra-index-url https://me:s3cret@127.0.0.1:9/simple"
     staged = site.store().stage(site.request("alpha", index), site.say)
     with pytest.raises(EnvironmentBuildError) as error:
@@ -244,7 +247,7 @@ def test_passwords_are_in_no_record(site):
         assert secret not in written + "".join(site.said) + str(error.value) + repr(staged)
 
 
-def test_requirement_from_a_private_repository_uses_the_configured_password(site, tmp_path):
+def test_requirement_from_a_private_repository_uses_the_configured_password(site: EnvSite, tmp_path: Path) -> None:
     """What the installer's git is given, seen by a git on PATH that only looks."""
     seen = tmp_path / "seen"
     spy = tmp_path / "bin"
@@ -267,13 +270,13 @@ def test_requirement_from_a_private_repository_uses_the_configured_password(site
     assert "pa55" not in Path(f"{seen}.args").read_text(encoding="utf-8")
 
 
-def test_interpreter_is_the_requested_one_or_it_is_said(site):
+def test_interpreter_is_the_requested_one_or_it_is_said(site: EnvSite) -> None:
     staged = site.store().stage(site.request("alpha", binary="python3.99"), site.say)
     assert any("Python 3.99 is not on this machine" in line for line in site.said)
     assert staged.key
 
 
-def test_interpreter_that_a_node_lacks_is_named(site):
+def test_interpreter_that_a_node_lacks_is_named(site: EnvSite) -> None:
     folder = site.folder / "interpreter"
     staged_with = folder / "bin" / "python3"
     staged_with.parent.mkdir(parents=True)
@@ -290,7 +293,7 @@ def test_interpreter_that_a_node_lacks_is_named(site):
         site.store().use(key, site.say)
 
 
-def test_packages_of_the_system_are_seen_and_not_installed_again(site):
+def test_packages_of_the_system_are_seen_and_not_installed_again(site: EnvSite) -> None:
     site.packages = PackageSettings(system_site_packages=True)
     base = interpreter.find("", site.packages, site.say)
     packages = interpreter.site_of(PackageSettings(), base).packages
@@ -302,7 +305,7 @@ def test_packages_of_the_system_are_seen_and_not_installed_again(site):
 
 
 @pytest.fixture
-def mountable():
+def mountable() -> None:
     if not shutil.which("mksquashfs") or not shutil.which("squashfuse") or not os.access("/dev/fuse", os.W_OK):
         missing("squashfs", "this machine cannot make and mount squashfs images")
 
@@ -318,7 +321,9 @@ sys.stdin.read()
 
 
 @pytest.mark.squashfs
-def test_environment_is_mounted_where_the_site_wants_it(site, run_python, mountable):
+def test_environment_is_mounted_where_the_site_wants_it(
+    site: EnvSite, run_python: PythonRunner, mountable: None
+) -> None:
     store = EnvStore(site.cache, site.scratch, site.packages, SYSTEM, mount=True)
     key = store.stage(site.request("beta"), site.say).key
     assert (site.cache / "envs" / key / "env.squashfs").exists()
@@ -343,7 +348,9 @@ def test_environment_is_mounted_where_the_site_wants_it(site, run_python, mounta
 
 
 @pytest.mark.squashfs
-def test_cut_image_is_not_mounted_but_the_archive_unpacked(site, run_python, mountable):
+def test_cut_image_is_not_mounted_but_the_archive_unpacked(
+    site: EnvSite, run_python: PythonRunner, mountable: None
+) -> None:
     store = EnvStore(site.cache, site.scratch, site.packages, SYSTEM, mount=True)
     key = store.stage(site.request("beta"), site.say).key
     image = site.cache / "envs" / key / "env.squashfs"
@@ -353,7 +360,7 @@ def test_cut_image_is_not_mounted_but_the_archive_unpacked(site, run_python, mou
     assert said.endswith("unpacked 1.0 1.0\n")
 
 
-def test_real_index_serves(site):
+def test_real_index_serves(site: EnvSite) -> None:
     """The one test that asks the package index: a few small wheels."""
     store = site.store()
     staged = store.stage(request_for_file("idna==3.7\nsix\n"), site.say)
@@ -361,7 +368,9 @@ def test_real_index_serves(site):
     assert python_says(store.use(staged.key, site.say), "import idna, six; print(idna.__version__)") == "3.7"
 
 
-def test_archive_is_the_same_without_the_tar_program(site, tmp_path, monkeypatch):
+def test_archive_is_the_same_without_the_tar_program(
+    site: EnvSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     key = site.store().stage(site.request("beta"), site.say).key
     packed = site.cache / "envs" / key / "env.tar.zst"
     folders = []
@@ -376,7 +385,7 @@ def test_archive_is_the_same_without_the_tar_program(site, tmp_path, monkeypatch
     assert folders[0] == folders[1]
 
 
-def test_fifty_at_once_make_one_build(site):
+def test_fifty_at_once_make_one_build(site: EnvSite) -> None:
     request = site.request("beta")
     used: list[str] = []
     errors: list[Exception] = []
@@ -400,7 +409,7 @@ def test_fifty_at_once_make_one_build(site):
     assert sum(line.startswith("Resolving") for line in site.said) == 1
 
 
-def test_fifty_at_once_share_one_failure(site):
+def test_fifty_at_once_share_one_failure(site: EnvSite) -> None:
     slow = site.folder / "slow"
     slow.mkdir()
     (slow / "setup.py").write_text("import time\ntime.sleep(1)\nraise RuntimeError('no compiler')\n")

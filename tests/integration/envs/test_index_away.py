@@ -10,6 +10,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from env_site import EnvSite
 from manual_clock import ManualClock
 
 from hpc_agent.envs.request import EnvRequest, request_for_file
@@ -28,7 +29,7 @@ class Index:
 
 
 @pytest.fixture
-def index(site: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
+def index(site: EnvSite, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
     """The wheelhouse over HTTP. uv itself tries once only: this is about what we do when it gives up."""
     monkeypatch.setenv("UV_HTTP_RETRIES", "0")
     for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "UV_INDEX_URL", "UV_DEFAULT_INDEX"):
@@ -66,7 +67,7 @@ def index(site: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
         thread.join()
 
 
-def test_an_index_that_is_away_is_waited_for(site: Any, index: Index) -> None:
+def test_an_index_that_is_away_is_waited_for(site: EnvSite, index: Index) -> None:
     index.away = True
     clock = ManualClock()
     clock.at(8, lambda: setattr(index, "away", False))  # the first pause is of 3.5 to 6.5 s, the second twice as long
@@ -77,13 +78,13 @@ def test_an_index_that_is_away_is_waited_for(site: Any, index: Index) -> None:
     assert len(told) == 2 and "503" in told[0]
 
 
-def test_a_package_that_it_does_not_have_is_not_waited_for(site: Any, index: Index) -> None:
+def test_a_package_that_it_does_not_have_is_not_waited_for(site: EnvSite, index: Index) -> None:
     with pytest.raises(EnvironmentBuildError, match="nosuchpackage") as raised:
         site.store().stage(index.request("nosuchpackage"), site.say)
     assert not raised.value.retryable
 
 
-def test_who_waits_for_the_same_shares_that_it_is_away(site: Any, index: Index) -> None:
+def test_who_waits_for_the_same_shares_that_it_is_away(site: EnvSite, index: Index) -> None:
     """Many tasks of one sweep ask it once a round, and each knows that it may try again."""
     index.away = True
     request = index.request("beta")

@@ -7,9 +7,10 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import pytest
+from env_site import EnvSite
 from package_index import serve_index
 
 from hpc_agent.config.settings import PackageSettings
@@ -46,7 +47,7 @@ def project(name: str = "app", dependencies: str = "[]") -> str:
 class Project:
     """A checkout of a repository, and the task that runs ``entry_point`` from it."""
 
-    site: Any
+    site: EnvSite
     root: Path
     entry_point: str = "run.py"
 
@@ -84,7 +85,7 @@ def says(env: UsableEnv, code: str) -> str:
 
 
 @pytest.fixture
-def repository(site: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
+def repository(site: EnvSite, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
     """Its site's index has alpha 1.0 and beta 1.0, which wants alpha; what is not there is nowhere."""
     for name in ("PIP_EXTRA_INDEX_URL", "PIP_CONFIG_FILE", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL"):
         monkeypatch.delenv(name, raising=False)
@@ -95,7 +96,7 @@ def repository(site: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
 
 
 @pytest.fixture
-def lab(site: Any) -> Iterator[str]:
+def lab(site: EnvSite) -> Iterator[str]:
     """A second index, with alpha 9.0 and a package of its own."""
     other = type(site.wheels)(site.folder / "lab-wheels")
     other.add("alpha", "9.0")
@@ -105,7 +106,9 @@ def lab(site: Any) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("installer", ["uv", "pip", "poetry"])
-def test_package_of_the_repository_is_not_taken_from_an_index(repository: Project, installer: str) -> None:
+def test_package_of_the_repository_is_not_taken_from_an_index(
+    repository: Project, installer: Literal["uv", "pip", "poetry"]
+) -> None:
     """Else whoever publishes a package of that name has code in the task."""
     repository.site.packages = PackageSettings(type=installer)
     repository.package("libs/alpha", "alpha")

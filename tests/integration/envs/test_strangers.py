@@ -7,12 +7,14 @@ import json
 import os
 import shutil
 import stat
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+from env_site import EnvSite
 
 from hpc_agent.clock import SYSTEM
 from hpc_agent.config.settings import PackageSettings
@@ -23,6 +25,11 @@ from hpc_agent.envs.store import EnvStore
 from hpc_agent.errors import EnvironmentBuildError, ProcessError
 from hpc_agent.git_credentials import GitCredential
 from hpc_agent.redact import Secret
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 # Builds in a folder of its own, with what its installer gives it.
 CURIOUS = """
@@ -39,10 +46,10 @@ def build_wheel(directory, config_settings=None, metadata_directory=None):
 
 
 @pytest.fixture
-def seen_by_a_build(site: Any) -> Callable[..., dict[str, str]]:
+def seen_by_a_build(site: EnvSite) -> Callable[..., dict[str, str]]:
     """Stages a package that writes down its environment; returns that."""
 
-    def look(kind: str, *further: str) -> dict[str, str]:
+    def look(kind: Literal["uv", "pip"], *further: str) -> dict[str, str]:
         site.packages = PackageSettings(type=kind)
         seen = site.folder / "seen.json"
         library = site.folder / "code" / "lib"
@@ -83,7 +90,7 @@ def test_builds_see_git_credentials_only_where_repositories_are_fetched(
 
 @pytest.mark.parametrize("name", ["CLEARML_AGENT_GIT_PASS", "HTTPS_PROXY", "PIP_PASSWORD_OF_MINE"])
 def test_variables_in_the_metadata_of_packages_stand_for_nothing_secret(
-    site: Any, monkeypatch: pytest.MonkeyPatch, name: str
+    site: EnvSite, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """uv expands upper-case variables in addresses that a package's metadata names, and shows them."""
     monkeypatch.setenv(name, "xS3CRET")
@@ -93,7 +100,7 @@ def test_variables_in_the_metadata_of_packages_stand_for_nothing_secret(
     assert "xS3CRET" not in str(error.value) + "".join(site.said)
 
 
-def test_record_of_a_failure_is_for_its_owner_and_has_no_passwords(site: Any) -> None:
+def test_record_of_a_failure_is_for_its_owner_and_has_no_passwords(site: EnvSite) -> None:
     with pytest.raises(EnvironmentBuildError):
         site.store().stage(site.request("x @ http://me:pa/xS3CRET@127.0.0.1:9/x-1.0-py3-none-any.whl"), site.say)
     [record] = site.cache.glob("requests/*.failed")
@@ -179,7 +186,7 @@ def test_environment_is_built_while_others_link_the_same_files(
     assert big.read_bytes() == (tmp_path / "link").read_bytes()
 
 
-def test_packing_that_fails_is_tried_again(site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packing_that_fails_is_tried_again(site: EnvSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever tar complains of, it is nothing that the task asks for."""
     spy = tmp_path / "bin"
     spy.mkdir()
@@ -197,7 +204,7 @@ def test_packing_that_fails_is_tried_again(site: Any, tmp_path: Path, monkeypatc
     assert store.stage(request, site.say).packages == ("alpha==1.0",)
 
 
-def exchanged(site: Any, request: EnvRequest, folder: Path) -> EnvKey:
+def exchanged(site: EnvSite, request: EnvRequest, folder: Path) -> EnvKey:
     """Stage, then put another environment's archive, whole in itself, in the place of the one that was staged."""
     staged = site.store().stage(request, site.say)
     other = folder / "other"
@@ -212,7 +219,7 @@ def exchanged(site: Any, request: EnvRequest, folder: Path) -> EnvKey:
     return staged.key
 
 
-def test_archive_that_is_not_the_one_of_its_manifest_is_not_used(site: Any, tmp_path: Path) -> None:
+def test_archive_that_is_not_the_one_of_its_manifest_is_not_used(site: EnvSite, tmp_path: Path) -> None:
     key = exchanged(site, site.request("alpha"), tmp_path)
     with pytest.raises(EnvironmentBuildError, match="checksum"):
         site.store().use(key, site.say)
@@ -233,7 +240,7 @@ def test_hard_link_in_an_archive_leads_to_no_file_outside(
         tar.addfile(link)
         tar.addfile(over, io.BytesIO(b"evil"))
     packed = tmp_path / "env.tar.zst"
-    packed.write_bytes(archive.zstd.compress(plain.getvalue()))
+    packed.write_bytes(zstd.compress(plain.getvalue()))
     folder = tmp_path / "a" / "b"
     folder.mkdir(parents=True)
     monkeypatch.setenv("PATH", "/nonexistent")
@@ -242,7 +249,9 @@ def test_hard_link_in_an_archive_leads_to_no_file_outside(
     assert outside.read_text() == "untouched"
 
 
-def test_environment_of_which_files_were_cleaned_is_not_mended_from_another_archive(site: Any, tmp_path: Path) -> None:
+def test_environment_of_which_files_were_cleaned_is_not_mended_from_another_archive(
+    site: EnvSite, tmp_path: Path
+) -> None:
     request = site.request("alpha")
     env = site.store().use(site.store().stage(request, site.say).key, site.say)
     exchanged(site, request, tmp_path)
@@ -253,7 +262,7 @@ def test_environment_of_which_files_were_cleaned_is_not_mended_from_another_arch
         site.store().use(env.key, site.say)
 
 
-def test_environment_that_was_replaced_since_it_was_staged_is_not_used(site: Any) -> None:
+def test_environment_that_was_replaced_since_it_was_staged_is_not_used(site: EnvSite) -> None:
     staged = site.store().stage(site.request("alpha"), site.say)
     assert site.store().use(staged.key, site.say, sha256=staged.sha256).how == "unpacked"
     with pytest.raises(EnvironmentBuildError, match="another archive than the one that was staged"):
@@ -261,7 +270,7 @@ def test_environment_that_was_replaced_since_it_was_staged_is_not_used(site: Any
 
 
 @pytest.mark.parametrize("line", ["./${HOME_TOKEN}", "x @ https://host/${HOME_TOKEN}/x.whl", "-r ${HOME_TOKEN}"])
-def test_variable_in_a_line_is_never_expanded(site: Any, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+def test_variable_in_a_line_is_never_expanded(site: EnvSite, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
     monkeypatch.setenv("HOME_TOKEN", "ENVxS3CRET")
     with pytest.raises(EnvironmentBuildError, match="variables such as") as error:
         site.store().stage(request_for_file(line, RequirementFiles()), site.say)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from http_git import HttpRemote
 from manual_clock import ManualClock
+from source_site import SourceSite
 
 from hpc_agent.config.settings import GitSettings
 from hpc_agent.domain.task import Script
@@ -12,13 +16,13 @@ from hpc_agent.redact import Secret
 from hpc_agent.staging import patiently
 
 
-def refused(world, script, **settings) -> SourceError:
+def refused(world: SourceSite, script: Script, **settings: Any) -> SourceError:
     with pytest.raises(SourceError) as raised:
         world.store(GitSettings(**settings)).stage(script, world.say)
     return raised.value
 
 
-def test_a_remote_that_is_away_for_a_minute_is_waited_for(world, http_remote):
+def test_a_remote_that_is_away_for_a_minute_is_waited_for(world: SourceSite, http_remote: HttpRemote) -> None:
     remote, repository = http_remote, world.repository("model", {"train.py": "print('here')\n"})
     script = Script(repository=f"{remote.url}/{repository.path.name}", branch="main", entry_point="train.py")
     store = world.store(GitSettings(user=remote.user, password=Secret(remote.password), host="127.0.0.1"))
@@ -31,7 +35,7 @@ def test_a_remote_that_is_away_for_a_minute_is_waited_for(world, http_remote):
     assert any("Trying again" in line and "503" in line for line in world.said)
 
 
-def test_a_remote_that_stays_away_fails_the_task_with_its_own_words(world):
+def test_a_remote_that_stays_away_fails_the_task_with_its_own_words(world: SourceSite) -> None:
     script = Script(repository="http://127.0.0.1:9/x.git", branch="main", entry_point="train.py")
     clock = ManualClock()
     with pytest.raises(SourceError, match=r"Failed to connect|Connection refused"):
@@ -39,7 +43,7 @@ def test_a_remote_that_stays_away_fails_the_task_with_its_own_words(world):
     assert 200 < clock.seconds <= 300
 
 
-def test_what_is_not_there_is_not_waited_for(world, http_remote):
+def test_what_is_not_there_is_not_waited_for(world: SourceSite, http_remote: HttpRemote) -> None:
     remote, repository = http_remote, world.repository("model", {"train.py": "print('here')\n"})
     known = {"user": remote.user, "password": Secret(remote.password), "host": "127.0.0.1"}
     address = f"{remote.url}/{repository.path.name}"
@@ -53,7 +57,9 @@ def test_what_is_not_there_is_not_waited_for(world, http_remote):
         assert not refused(world, script, **settings).retryable, script
 
 
-def test_a_commit_that_could_not_be_asked_for_is_not_said_to_be_missing(world, http_remote):
+def test_a_commit_that_could_not_be_asked_for_is_not_said_to_be_missing(
+    world: SourceSite, http_remote: HttpRemote
+) -> None:
     """The branches were fetched, and the remote went away before the commit that none of them holds."""
     remote, repository = http_remote, world.repository("model", {"train.py": "print('here')\n"})
     settings = {"user": remote.user, "password": Secret(remote.password), "host": "127.0.0.1"}

@@ -9,10 +9,13 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 from capabilities import missing
+from http_git import HttpRemote
+from source_site import Repository, SourceSite
 
 from hpc_agent.config.settings import GitSettings
 from hpc_agent.domain.task import Requirements, Script
@@ -29,7 +32,7 @@ EDIT = """diff --git a/train.py b/train.py
 """
 
 
-def test_commit_with_uncommitted_changes_arrives(world):
+def test_commit_with_uncommitted_changes_arrives(world: SourceSite) -> None:
     repository = world.repository("model", {"train.py": "print('committed')\n", "src/lib.py": ""})
     commit = repository.git("rev-parse", "HEAD")
     repository.commit({"train.py": "print('later')\n"})
@@ -47,7 +50,7 @@ def test_commit_with_uncommitted_changes_arrives(world):
     assert seen.stdout.strip() == commit
 
 
-def test_node_needs_no_remote(world):
+def test_node_needs_no_remote(world: SourceSite) -> None:
     repository = world.repository("model", {"train.py": "", "data/big.bin": "x" * 300_000})
     script = Script(repository.url, branch="main", entry_point="train.py")
     staged = world.store().stage(script, world.say)
@@ -60,7 +63,7 @@ def test_node_needs_no_remote(world):
     assert world.store().find(script) == staged
 
 
-def test_mirror_is_fetched_only_when_something_is_missing(world):
+def test_mirror_is_fetched_only_when_something_is_missing(world: SourceSite) -> None:
     repository = world.repository("model", {"train.py": "1"})
     first = repository.git("rev-parse", "HEAD")
     script = Script(repository.url, commit=first, entry_point="train.py")
@@ -72,7 +75,7 @@ def test_mirror_is_fetched_only_when_something_is_missing(world):
         world.store().stage(replace(script, commit="", branch="main"), world.say)
 
 
-def test_branch_means_what_the_remote_says_today(world):
+def test_branch_means_what_the_remote_says_today(world: SourceSite) -> None:
     repository = world.repository("model", {"train.py": "1"})
     script = Script(repository.url, branch="origin/main", entry_point="train.py")
     world.store().stage(script, world.say)
@@ -81,27 +84,27 @@ def test_branch_means_what_the_remote_says_today(world):
 
 
 @pytest.mark.parametrize("fields", [{}, {"branch": "main"}, {"tag": "v1"}, {"commit": "v1"}, {"branch": "v1"}])
-def test_revision_by_every_kind_of_name(world, fields):
+def test_revision_by_every_kind_of_name(world: SourceSite, fields: dict[str, Any]) -> None:
     repository = world.repository("model", {"train.py": "1"})
     repository.git("tag", "v1")
     staged = world.store().stage(Script(repository.url, entry_point="train.py", **fields), world.say)
     assert staged.commit == repository.git("rev-parse", "HEAD")
 
 
-def test_default_branch_of_another_name(world):
+def test_default_branch_of_another_name(world: SourceSite) -> None:
     repository = world.repository("model", {"train.py": "1"})
     repository.git("branch", "--move", "main", "trunk")
     staged = world.store().stage(Script(repository.url, entry_point="train.py"), world.say)
     assert staged.commit == repository.git("rev-parse", "HEAD")
 
 
-def test_short_commit_is_found(world):
+def test_short_commit_is_found(world: SourceSite) -> None:
     repository = world.repository("model", {"train.py": "1"})
     commit = repository.git("rev-parse", "HEAD")
     assert world.store().stage(Script(repository.url, commit=commit[:9]), world.say).commit == commit
 
 
-def test_commit_of_a_deleted_branch_is_fetched_by_its_hash(world):
+def test_commit_of_a_deleted_branch_is_fetched_by_its_hash(world: SourceSite) -> None:
     repository = world.repository("model", {"train.py": "1"})
     repository.git("checkout", "--quiet", "-b", "gone")
     commit = repository.commit({"train.py": "2"})
@@ -110,7 +113,7 @@ def test_commit_of_a_deleted_branch_is_fetched_by_its_hash(world):
     assert world.store().stage(Script(repository.url, commit=commit), world.say).commit == commit
 
 
-def test_branch_that_became_a_folder_of_branches(world):
+def test_branch_that_became_a_folder_of_branches(world: SourceSite) -> None:
     repository = world.repository("model", {"train.py": "1"})
     repository.git("branch", "feature")
     world.store().stage(Script(repository.url, branch="feature"), world.say)
@@ -119,21 +122,23 @@ def test_branch_that_became_a_folder_of_branches(world):
     assert world.store().stage(Script(repository.url, branch="feature/a"), world.say).commit
 
 
-def test_commit_that_was_never_pushed_is_named(world):
+def test_commit_that_was_never_pushed_is_named(world: SourceSite) -> None:
     repository = world.repository("model", {"train.py": "1"})
     with pytest.raises(SourceError, match="commit 0123456789abcdef0123456789abcdef01234567 is not in repository"):
         world.store().stage(Script(repository.url, commit="0123456789abcdef0123456789abcdef01234567"), world.say)
 
 
 @pytest.mark.parametrize("name", ["--upload-pack=touch x", "-b", "a..b", "a b", "x^{tree}", "HEAD@{1}", "a:b", "/x"])
-def test_name_that_is_no_revision_is_refused(world, name):
+def test_name_that_is_no_revision_is_refused(world: SourceSite, name: str) -> None:
     repository = world.repository("model", {"train.py": "1"})
-    for fields in ({"branch": name}, {"tag": name}, {"commit": name}):
+    for script in (Script(branch=name), Script(tag=name), Script(commit=name)):
         with pytest.raises(SourceError, match="refused"):
-            world.store().stage(Script(repository.url, **fields), world.say)
+            world.store().stage(replace(script, repository=repository.url), world.say)
 
 
-def test_password_is_asked_for_and_shown_nowhere(world, http_remote, tmp_path, monkeypatch):
+def test_password_is_asked_for_and_shown_nowhere(
+    world: SourceSite, http_remote: HttpRemote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The password is in no argument list, no file and no message; git gets it all the same."""
     world.repository("model", {"train.py": "1"})
     seen = tmp_path / "arguments"
@@ -157,7 +162,7 @@ def test_password_is_asked_for_and_shown_nowhere(world, http_remote, tmp_path, m
     assert "pa55" not in everything
 
 
-def test_password_in_the_tasks_own_address_works_and_is_dropped(world, http_remote):
+def test_password_in_the_tasks_own_address_works_and_is_dropped(world: SourceSite, http_remote: HttpRemote) -> None:
     world.repository("model", {"train.py": "1"})
     address = http_remote.url.replace("://", "://researcher:pa55%20w%40rd%3A%2F@") + "/model"
     staged = world.store().stage(Script(address, branch="main", entry_point="train.py"), world.say)
@@ -171,7 +176,9 @@ def test_password_in_the_tasks_own_address_works_and_is_dropped(world, http_remo
         ("", "could not read Username", "git_user and git_pass were not sent there"),
     ],
 )
-def test_wrong_password_is_one_sentence_without_it(world, http_remote, host, git_says, advice):
+def test_wrong_password_is_one_sentence_without_it(
+    world: SourceSite, http_remote: HttpRemote, host: str, git_says: str, advice: str
+) -> None:
     world.repository("model", {"train.py": "1"})
     git = GitSettings(user="researcher", password=Secret("wr0ng"), host=host)
     with pytest.raises(SourceError) as error:
@@ -182,20 +189,20 @@ def test_wrong_password_is_one_sentence_without_it(world, http_remote, host, git
     assert "wr0ng" not in words
 
 
-def test_no_password_fails_at_once_instead_of_asking(world, http_remote):
+def test_no_password_fails_at_once_instead_of_asking(world: SourceSite, http_remote: HttpRemote) -> None:
     world.repository("model", {"train.py": "1"})
     with pytest.raises(SourceError, match="cannot be fetched"):
         world.store().stage(Script(f"{http_remote.url}/model", branch="main"), world.say)
 
 
-def test_credentials_of_one_host_are_not_offered_to_another(world, http_remote):
+def test_credentials_of_one_host_are_not_offered_to_another(world: SourceSite, http_remote: HttpRemote) -> None:
     world.repository("model", {"train.py": "1"})
     git = GitSettings(user=http_remote.user, password=Secret(http_remote.password), host="github.com")
     with pytest.raises(SourceError, match="cannot be fetched"):
         world.store(git).stage(Script(f"{http_remote.url}/model", branch="main"), world.say)
 
 
-def test_ssh_is_told_to_ask_nothing(world, tmp_path, monkeypatch):
+def test_ssh_is_told_to_ask_nothing(world: SourceSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world.repository("model", {"train.py": "1"})
     seen = tmp_path / "arguments"
     spy = tmp_path / "bin"
@@ -209,7 +216,7 @@ def test_ssh_is_told_to_ask_nothing(world, tmp_path, monkeypatch):
     assert "-oBatchMode=yes" in seen.read_text()
 
 
-def test_submodules_arrive_whole_and_nested(world):
+def test_submodules_arrive_whole_and_nested(world: SourceSite) -> None:
     inner = world.repository("inner", {"deep.py": "deep = 1\n"})
     outer = world.repository("outer", {"sub.py": "sub = 1\n"})
     outer.git("submodule", "--quiet", "add", "../inner", "vendor/inner")
@@ -229,7 +236,7 @@ def test_submodules_arrive_whole_and_nested(world):
     assert status.stdout == ""
 
 
-def test_uncommitted_changes_inside_a_submodule_apply(world):
+def test_uncommitted_changes_inside_a_submodule_apply(world: SourceSite) -> None:
     outer = world.repository("outer", {"sub.py": "sub = 1\n"})
     top = world.repository("top", {"train.py": "1"})
     top.git("submodule", "--quiet", "add", outer.url, "lib/outer")
@@ -242,7 +249,7 @@ def test_uncommitted_changes_inside_a_submodule_apply(world):
     assert (workspace.root / "lib/outer/sub.py").read_text() == "sub = 2\n"
 
 
-def test_missing_submodule_is_said_and_does_not_fail_the_task(world):
+def test_missing_submodule_is_said_and_does_not_fail_the_task(world: SourceSite) -> None:
     outer = world.repository("outer", {"sub.py": ""})
     top = world.repository("top", {"train.py": "1"})
     top.git("submodule", "--quiet", "add", outer.url, "lib/outer")
@@ -254,7 +261,7 @@ def test_missing_submodule_is_said_and_does_not_fail_the_task(world):
     assert any("submodule lib/outer will be missing" in note for note in workspace.notes)
 
 
-def test_submodule_cannot_run_programs(world, tmp_path):
+def test_submodule_cannot_run_programs(world: SourceSite, tmp_path: Path) -> None:
     top = world.repository("top", {"train.py": "1"})
     marker = tmp_path / "ran"
     (top.path / ".gitmodules").write_text(f'[submodule "x"]\n\tpath = x\n\turl = ext::sh -c "touch {marker}"\n')
@@ -266,7 +273,7 @@ def test_submodule_cannot_run_programs(world, tmp_path):
     assert not marker.exists()
 
 
-def test_changes_create_files_that_the_commit_does_not_have(world):
+def test_changes_create_files_that_the_commit_does_not_have(world: SourceSite) -> None:
     repository = world.repository("model", {"train.py": "1\n"})
     diff = "diff --git a/deep/requirements.txt b/deep/requirements.txt\n--- a/deep/requirements.txt\n" \
            "+++ b/deep/requirements.txt\n@@ -0,0 +1 @@\n+clearml"  # fmt: skip
@@ -275,7 +282,7 @@ def test_changes_create_files_that_the_commit_does_not_have(world):
     assert (workspace.root / "deep/requirements.txt").read_text() == "clearml\n"
 
 
-def test_changes_that_do_not_fit_name_the_commit(world):
+def test_changes_that_do_not_fit_name_the_commit(world: SourceSite) -> None:
     repository = world.repository("model", {"train.py": "1\n"})
     diff = "diff --git a/train.py b/train.py\n--- a/train.py\n+++ b/train.py\n@@ -1 +1 @@\n-never there\n+x\n"
     script = Script(repository.url, branch="main", entry_point="train.py", diff=diff)
@@ -285,7 +292,7 @@ def test_changes_that_do_not_fit_name_the_commit(world):
 
 
 @pytest.mark.parametrize("name", ["../../escaped", "link/escaped", ".git/hooks/post-checkout"])
-def test_changes_stay_inside_the_workspace(world, tmp_path, name):
+def test_changes_stay_inside_the_workspace(world: SourceSite, tmp_path: Path, name: str) -> None:
     repository = world.repository("model", {"train.py": "1\n"})
     (repository.path / "link").symlink_to(tmp_path)
     repository.commit({})
@@ -299,7 +306,7 @@ def test_changes_stay_inside_the_workspace(world, tmp_path, name):
 
 
 @pytest.mark.parametrize("fields", [{"working_dir": "link"}, {"entry_point": "link/secret.py"}])
-def test_links_out_of_the_workspace_are_not_followed(world, tmp_path, fields):
+def test_links_out_of_the_workspace_are_not_followed(world: SourceSite, tmp_path: Path, fields: dict[str, Any]) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "secret.py").write_text("")
@@ -312,7 +319,7 @@ def test_links_out_of_the_workspace_are_not_followed(world, tmp_path, fields):
         world.store().checkout(script, staged, world.runs, world.say)
 
 
-def test_missing_entry_point_is_named(world):
+def test_missing_entry_point_is_named(world: SourceSite) -> None:
     repository = world.repository("model", {"src/train.py": ""})
     script = Script(repository.url, branch="main", entry_point="trian.py", working_dir="src")
     staged = world.store().stage(script, world.say)
@@ -323,7 +330,7 @@ def test_missing_entry_point_is_named(world):
         world.store().checkout(script, staged, world.runs, world.say)
 
 
-def test_script_alone_runs_from_its_own_text(world):
+def test_script_alone_runs_from_its_own_text(world: SourceSite) -> None:
     script = Script(entry_point="some/train.py", diff="import sys\nprint('alone', sys.argv[0])\n")
     staged = world.store().stage(script, world.say)
     assert staged.origin is Origin.SCRIPT
@@ -332,7 +339,7 @@ def test_script_alone_runs_from_its_own_text(world):
     assert ran.stdout == "alone train.py\n"
 
 
-def test_script_beside_a_repository_does_not_replace_a_file(world):
+def test_script_beside_a_repository_does_not_replace_a_file(world: SourceSite) -> None:
     repository = world.repository("model", {"there.py": "kept\n"})
     for name, text in (("there.py", "kept\n"), ("new.py", "mine\n")):
         script = Script(repository.url, branch="main", entry_point=name, working_dir="", diff="mine\n")
@@ -340,7 +347,7 @@ def test_script_beside_a_repository_does_not_replace_a_file(world):
         assert (workspace.cwd / name).read_text() == text
 
 
-def test_module_without_any_code_runs_in_an_empty_folder(world):
+def test_module_without_any_code_runs_in_an_empty_folder(world: SourceSite) -> None:
     script = Script(entry_point="-m platform")
     staged = world.store().stage(script, world.say)
     assert staged.origin is Origin.NOTHING
@@ -349,7 +356,7 @@ def test_module_without_any_code_runs_in_an_empty_folder(world):
     assert list(workspace.cwd.iterdir()) == []
 
 
-def test_injected_init_is_moved_only_where_the_file_would_break(world):
+def test_injected_init_is_moved_only_where_the_file_would_break(world: SourceSite) -> None:
     broken = "from clearml import Task\nTask.init()\nfrom __future__ import annotations\nprint(1)\n"
     script = Script(entry_point="x.py", diff=broken)
     workspace = world.store().checkout(script, world.store().stage(script, world.say), world.runs, world.say)
@@ -357,7 +364,7 @@ def test_injected_init_is_moved_only_where_the_file_would_break(world):
     assert mended == "from __future__ import annotations\nfrom clearml import Task\nTask.init()\nprint(1)\n"
 
 
-def test_requeued_attempt_starts_from_clean_files(world):
+def test_requeued_attempt_starts_from_clean_files(world: SourceSite) -> None:
     repository = world.repository("model", {"train.py": "1\n"})
     script = Script(repository.url, branch="main", entry_point="train.py", diff=EDIT)
     staged = world.store().stage(script, world.say)
@@ -368,7 +375,7 @@ def test_requeued_attempt_starts_from_clean_files(world):
     assert [p.name for p in world.runs.iterdir()] == ["model"]
 
 
-def test_requirement_files_are_those_of_the_commit_with_changes(world):
+def test_requirement_files_are_those_of_the_commit_with_changes(world: SourceSite) -> None:
     repository = world.repository(
         "model",
         {
@@ -405,7 +412,7 @@ def test_requirement_files_are_those_of_the_commit_with_changes(world):
 
 
 @pytest.fixture
-def large_file(world):
+def large_file(world: SourceSite) -> Repository:
     """A repository whose ``model.bin`` is kept in Git LFS, made by the real git-lfs."""
     if subprocess.run(["git", "lfs", "version"], capture_output=True).returncode:
         missing("git-lfs", "git-lfs is not installed")
@@ -417,7 +424,9 @@ def large_file(world):
 
 
 @pytest.mark.git_lfs
-def test_large_files_arrive_without_git_lfs_on_the_node(world, large_file, tmp_path, monkeypatch):
+def test_large_files_arrive_without_git_lfs_on_the_node(
+    world: SourceSite, large_file: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     script = Script(large_file.url, branch="main", entry_point="train.py")
     staged = world.store().stage(script, world.say)
     assert staged.notes == ()
@@ -430,7 +439,9 @@ def test_large_files_arrive_without_git_lfs_on_the_node(world, large_file, tmp_p
 
 
 @pytest.mark.git_lfs
-def test_large_files_that_cannot_be_had_are_named(world, large_file, tmp_path, monkeypatch):
+def test_large_files_that_cannot_be_had_are_named(
+    world: SourceSite, large_file: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", str(_only_git(tmp_path)))
     script = Script(large_file.url, branch="main", entry_point="train.py")
     staged = world.store().stage(script, world.say)
@@ -446,12 +457,14 @@ def _only_git(folder: Path) -> Path:
     programs = folder / "programs"
     programs.mkdir()
     for name in ("git", "sh", "nice"):
-        (programs / name).symlink_to(shutil.which(name))
+        program = shutil.which(name)
+        assert program is not None, name
+        (programs / name).symlink_to(program)
     return programs
 
 
 @pytest.mark.parametrize("working_dir", ["app", "app/deep"])
-def test_project_file_counts_where_the_commit_has_no_list(world, working_dir):
+def test_project_file_counts_where_the_commit_has_no_list(world: SourceSite, working_dir: str) -> None:
     files = {"pyproject.toml": "[a]\n", "app/pyproject.toml": "[b]\n", "app/setup.py": "1\n", "app/deep/x": ""}
     repository = world.repository("model", files)
     diff = "diff --git a/requirements.txt b/requirements.txt\n--- a/requirements.txt\n+++ b/requirements.txt\n" \
@@ -465,7 +478,7 @@ def test_project_file_counts_where_the_commit_has_no_list(world, working_dir):
     assert store.requirement_files(script, store.stage(script, world.say)).listed
 
 
-def test_killed_fetch_leaves_nothing_that_blocks_the_next(world):
+def test_killed_fetch_leaves_nothing_that_blocks_the_next(world: SourceSite) -> None:
     repository = world.repository("model", {"train.py": "1"})
     script = Script(repository.url, branch="main", entry_point="train.py")
     staged = world.store().stage(script, world.say)
@@ -480,7 +493,7 @@ def test_killed_fetch_leaves_nothing_that_blocks_the_next(world):
     assert world.store().stage(script, world.say).commit == latest
 
 
-def test_mirror_is_read_while_others_fetch_and_tidy_it(world):
+def test_mirror_is_read_while_others_fetch_and_tidy_it(world: SourceSite) -> None:
     """Checkouts go on while the branch is rewritten upstream, fetched again and the mirror is packed anew."""
     repository = world.repository("model", {f"f{n}.txt": str(n) * 1000 for n in range(50)} | {"train.py": ""})
     script = Script(repository.url, branch="main", entry_point="train.py")
@@ -513,7 +526,7 @@ def test_mirror_is_read_while_others_fetch_and_tidy_it(world):
 
 
 @pytest.mark.parametrize(("mode", "files"), [(0o2775, 0o664), (0o755, 0o644), (0o700, 0o600)])
-def test_mirror_has_the_access_of_the_cache(world, mode, files):
+def test_mirror_has_the_access_of_the_cache(world: SourceSite, mode: int, files: int) -> None:
     """Whatever the umask: a group's cache is the group's, a private one stays private."""
     world.mirrors.parent.mkdir()
     world.mirrors.parent.chmod(mode)
@@ -533,7 +546,7 @@ def test_mirror_has_the_access_of_the_cache(world, mode, files):
     assert found == {files & 0o444}
 
 
-def test_many_at_once_make_one_mirror(world):
+def test_many_at_once_make_one_mirror(world: SourceSite) -> None:
     repository = world.repository("model", {"train.py": "1"})
     script = Script(repository.url, branch="main", entry_point="train.py")
     results: list[object] = []
