@@ -11,9 +11,12 @@ import requests
 
 from hpc_agent.domain.ids import is_id
 from hpc_agent.errors import ServerUnreachableError
+from hpc_agent.wire.json_limits import has_more_values
 
 LARGEST_BYTES = 64 << 20
 """Of an answer, unpacked. A page of tasks has a few megabytes; three gigabytes of zeros travel as three megabytes."""
+MOST_VALUES = 1_000_000
+"""In an answer's JSON. A queue's entry has two."""
 _BLOCK = 64 * 1024
 _DIGITS = 20
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -45,6 +48,8 @@ def object_in(body: bytes) -> dict[str, Any] | None:
 
     Half of a surrogate pair (``\\ud83d``), which cannot be written to any file or console, becomes U+FFFD.
     """
+    if has_more_values(body, MOST_VALUES):
+        return None
     try:
         found = json.loads(body)
     except (ValueError, RecursionError):

@@ -17,10 +17,11 @@ from typing import Any
 
 import requests
 import urllib3
-from urllib3.exceptions import InsecureRequestWarning, MaxRetryError, NewConnectionError
+from urllib3.exceptions import InsecureRequestWarning, MaxRetryError, NewConnectionError, ReadTimeoutError
 
 from hpc_agent import __version__
 from hpc_agent.api.answer import LARGEST_BYTES, TooLargeError, body_of, encoded, object_in, whole
+from hpc_agent.api.transport import BoundedAdapter
 from hpc_agent.clock import SYSTEM, Clock
 from hpc_agent.config.settings import ApiSettings
 from hpc_agent.errors import ApiError, AuthError, ConfigError, NotFoundError, ServerUnreachableError
@@ -53,7 +54,8 @@ class Session:
         budget: Budget = ROUTINE,
         patience: tuple[float, float] = PATIENCE,
     ) -> None:
-        """``budget`` holds for calls that name none; ``patience``: seconds for a connection, and for an answer.
+        """``budget`` holds for calls that name none; ``patience``: seconds for a connection, and for a piece of an
+        answer, which as a whole may take five times as long.
 
         Raises:
             ConfigError: no server or no credentials are configured.
@@ -73,6 +75,8 @@ class Session:
         self._budget = budget
         self._patience = patience
         self._http = requests.Session()
+        for scheme in ("http://", "https://"):
+            self._http.mount(scheme, BoundedAdapter())
         # ~/.netrc would replace our Authorization header.
         self._http.auth = _no_auth
         if settings.verify_certificate is False:
@@ -274,6 +278,11 @@ class Session:
                 "set api.verify_certificate to your CA bundle"
             ) from error
         except (requests.ConnectTimeout, requests.ConnectionError) as error:
+            if _is_slow(error):
+                raise ServerUnreachableError(
+                    f"the ClearML server at {where} began to answer {endpoint} and did not come to an end in time; "
+                    "check what stands between it and us"
+                ) from error
             raise ServerUnreachableError(
                 f"the ClearML server at {where} cannot be reached for {endpoint}: {_cause(error)}; "
                 "check api.api_server and the network",
@@ -344,6 +353,11 @@ def _never_connected(error: requests.RequestException) -> bool:
     if isinstance(reason, MaxRetryError):
         reason = reason.reason
     return isinstance(error, requests.ConnectTimeout) or isinstance(reason, NewConnectionError)
+
+
+def _is_slow(error: requests.RequestException) -> bool:
+    """Whether the body of an answer did not come in time."""
+    return bool(error.args) and isinstance(error.args[0], ReadTimeoutError)
 
 
 def _cause(error: BaseException) -> str:

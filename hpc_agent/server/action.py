@@ -25,6 +25,11 @@ Ids = Annotated[list[Annotated[str, msgspec.Meta(max_length=256)]], msgspec.Meta
 """Things that one call is about; each costs a look-up or more."""
 
 
+def each_once(ids: list[str]) -> list[str]:
+    """In their order: to name a task 10,000 times is no way to have it written 10,000 times."""
+    return list(dict.fromkeys(ids))
+
+
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """Base of all requests. Unknown fields are ignored, null ones are removed before.
 

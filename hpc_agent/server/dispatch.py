@@ -21,6 +21,7 @@ from hpc_agent.server.identity import API_VERSION, Authenticator, Identity
 from hpc_agent.server.ids import new_id
 from hpc_agent.server.requests import Incoming, typed, validation_fault
 from hpc_agent.server.store.connection import ReadTooLongError, Session, Store
+from hpc_agent.server.store.documents import FieldTooLargeError
 from hpc_agent.wire.envelope import EndpointInfo, Envelope, Meta
 from hpc_agent.wire.errors import INTERNAL_ERROR, UNKNOWN_ACTION, ErrorKind
 
@@ -78,7 +79,10 @@ class Dispatcher:
         except msgspec.ValidationError as error:
             return refusal(incoming, validation_fault(error))
         except ReadTooLongError as error:
-            return refusal(incoming, invalid(f"too much to search for one call, {error}; narrow it with more filters"))
+            narrower = "narrow it with more filters, page_size or only_fields"
+            return refusal(incoming, invalid(f"too much for one call, {error}; {narrower}"))
+        except FieldTooLargeError as error:
+            return refusal(incoming, invalid(str(error)))
         except Exception as error:  # noqa: BLE001 - the top of the loop: the client gets an envelope, the log the trace
             log.error("call failed", trace=True, action=incoming.action)
             return refusal(incoming, Fault(INTERNAL_ERROR, f"{type(error).__name__} (the server's log has the trace)"))

@@ -56,7 +56,15 @@ class _Listing(Request, frozen=True):
 
 def only_fields(request: Json) -> list[str]:
     """The fields that a ``get_all`` asks for; none means all."""
-    return _names(msgspec.convert(request, _Listing, strict=False).only_fields, "only_fields", _MOST_FIELDS)
+    return names_of(msgspec.convert(request, _Listing, strict=False).only_fields)
+
+
+def names_of(only_fields: list[str] | str) -> list[str]:
+    """
+    Raises:
+        Fault: 400/12, there are too many of them.
+    """
+    return _names(only_fields, "only_fields", _MOST_FIELDS)
 
 
 def find(
@@ -70,7 +78,7 @@ def find(
         Fault: 400/12, a filter, field name or page number that makes no sense.
     """
     listing = msgspec.convert(request, _Listing, strict=False)
-    only = _names(listing.only_fields, "only_fields", _MOST_FIELDS)
+    only = names_of(listing.only_fields)
     offset, limit, beside = _window(listing)
     conditions = [*extra, *_filters(collection.table, request), *_searches(collection.table, listing)]
     if not listing.search_hidden and not request.get("id"):

@@ -12,9 +12,15 @@ import msgspec
 
 from hpc_agent.server.action import Batch, Endpoint, Json
 from hpc_agent.server.fault import Fault, invalid
+from hpc_agent.wire.json_limits import has_more_values
 
 _DEEPEST = 100
 """Levels of a request's JSON."""
+_MOST_EVENTS = 100_000
+"""Lines of a batch, and the values in all of them."""
+_MOST_BATCHED = 10 * _MOST_EVENTS
+_MOST_VALUES = 200_000
+"""In a request's JSON: each becomes an object of 50 bytes and more, and is looked at a few times."""
 
 
 @dataclass(frozen=True)
@@ -90,21 +96,28 @@ def _lines(body: bytes) -> Batch:
     """Newline-delimited JSON objects. A JSON list of them is understood too."""
     stripped = body.strip()
     if stripped.startswith(b"["):
-        events = decode(stripped)
+        events = decode(stripped, _MOST_BATCHED)
         assert isinstance(events, list)
     else:
-        events = [decode(line) for line in stripped.split(b"\n") if line.strip()]
+        if stripped.count(b"\n") >= _MOST_EVENTS:
+            raise invalid(f"a batch may have {_MOST_EVENTS} lines")
+        lines = stripped.split(b"\n")
+        if has_more_values(body, _MOST_BATCHED):
+            raise invalid(f"the batch has more than {_MOST_BATCHED} values")
+        events = [decode(line) for line in lines if line.strip()]
     if not all(isinstance(event, dict) for event in events):
         raise invalid("each line must be a JSON object")
     return events
 
 
-def decode(body: bytes) -> Any:
+def decode(body: bytes, most: int = _MOST_VALUES) -> Any:
     """JSON as clients really send it: also with NaN and with halves of surrogate pairs (Python's json writes both).
 
     Raises:
-        Fault: it is no JSON, or nested so deeply that it could be stored but not read again.
+        Fault: it is no JSON, holds too many values, or is nested so deeply that it could be stored but not read again.
     """
+    if has_more_values(body, most):
+        raise invalid(f"the JSON has more than {most} values")
     value = _decode(body)
     # Counted first, which is quick: most bodies have fewer brackets in all.
     if body.count(b"{") + body.count(b"[") > _DEEPEST and _deeper_than(_DEEPEST, value):

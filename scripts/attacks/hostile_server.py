@@ -29,11 +29,12 @@ LOGIN = {"token": token(api_version="2.31")}
 
 @dataclass(frozen=True)
 class Answer:
-    """A status, headers, and a body that may go on for ever."""
+    """A status, headers, and a body that may go on for ever. ``raw``: what is sent instead of all that."""
 
     body: bytes | Callable[[], Iterable[bytes]]
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
+    raw: Callable[[], Iterable[bytes]] | None = None
 
 
 def data(value: object) -> Answer:
@@ -56,11 +57,11 @@ class HostileServer:
         self.answers.update({"auth.login": data(LOGIN)})
         self.answers.update({name.replace("__", "."): answer for name, answer in answers.items()})
 
-    def client(self) -> Client:
+    def client(self, patience: float = 5.0) -> Client:
         settings = ApiSettings(
             api_server=self.url, files_server=self.url, access_key="KEY", secret_key=Secret("SECRET")
         )
-        return Client(settings, budget=ONCE, patience=(5.0, 5.0))
+        return Client(settings, budget=ONCE, patience=(patience, patience))
 
 
 @contextmanager
@@ -95,6 +96,10 @@ def _handler(server: HostileServer) -> type[BaseHTTPRequestHandler]:
         do_GET = do_POST
 
         def _send(self, answer: Answer) -> None:
+            if answer.raw is not None:
+                self.close_connection = True
+                self._send_pieces(answer.raw())
+                return
             self.send_response(answer.status)
             for name, value in answer.headers.items():
                 self.send_header(name, value)
@@ -107,10 +112,19 @@ def _handler(server: HostileServer) -> type[BaseHTTPRequestHandler]:
                 self.end_headers()
                 self.close_connection = True
                 pieces = answer.body()
+            self._send_pieces(pieces)
+
+        def _send_pieces(self, pieces: Iterable[bytes]) -> None:
             # It leaves as soon as it has had enough.
             with suppress(ConnectionError, socket.timeout):
                 for piece in pieces:
                     self.wfile.write(piece)
+                    self.wfile.flush()
+
+        def finish(self) -> None:
+            # What was still to be sent has nobody to go to.
+            with suppress(OSError):
+                super().finish()
 
         def log_message(self, *_: Any) -> None:
             pass

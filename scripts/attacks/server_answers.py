@@ -144,6 +144,7 @@ SIZES: dict[str, Answer] = {
     "gzip of zeros as an error": Answer(_zeros(_GZIP, _HUGE), status=500, headers={"Content-Encoding": "gzip"}),
     "gzip that is none": Answer(b"no gzip", headers={"Content-Encoding": "gzip"}),
     "gzip that breaks off": Answer(gzip.compress(b"{}" * 9999)[:50], headers={"Content-Encoding": "gzip"}),
+    "millions of empty lists": Answer(b'{"meta": {}, "data": {"tasks": [' + b"[]," * 5_000_000 + b"0]}}"),
     "nested lists": Answer(b"[" * 500_000),
     "nested objects in an envelope": Answer(
         b'{"meta": {}, "data": ' + b'{"a":' * 200_000 + b"1" + b"}" * 200_000 + b"}"
@@ -177,6 +178,49 @@ def _uploaded(answer: Answer, folder: Path) -> str:
     except HpcAgentError as error:
         return f"an error of {len(str(error)):,} characters" if len(str(error)) > 10_000 else ""
     return "" if answer.status == 200 and isinstance(answer.body, bytes) else "read to its end"
+
+
+# ---------------------------------------------------------------- drips
+
+_PATIENCE = 0.3
+_LONG = 10.0
+
+
+def _drip(first: bytes, piece: bytes) -> Callable[[], Iterable[bytes]]:
+    """A piece now and then, for much longer than anybody should wait."""
+
+    def pieces() -> Iterator[bytes]:
+        yield first
+        for _ in range(int(3 * _LONG / 0.1)):
+            SYSTEM.sleep(0.1)
+            yield piece
+
+    return pieces
+
+
+_HEAD = b"HTTP/1.1 200 OK\r\n"
+DRIPS: dict[str, Callable[[], Iterable[bytes]]] = {
+    "the status line": _drip(b"HTTP/1.1 200 ", b"K"),
+    "header after header": _drip(_HEAD, b"X: y\r\n"),
+    "one header": _drip(_HEAD + b"X: ", b"y"),
+    "interim answers": _drip(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "a body of known length": _drip(_HEAD + b"Content-Length: 1000000\r\n\r\n", b" "),
+    "a body without end": _drip(_HEAD + b"\r\n", b" "),
+    "chunks": _drip(_HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n \r\n"),
+    "the length of a chunk": _drip(_HEAD + b"Transfer-Encoding: chunked\r\n\r\n", b"0"),
+    "an error's body": _drip(b"HTTP/1.1 503 Away\r\n\r\n", b" "),
+}
+
+
+def _dripped(endpoint: str, pieces: Callable[[], Iterable[bytes]], folder: Path) -> str:
+    _server.say(**{endpoint.replace(".", "__"): Answer(b"", raw=pieces)})
+    began = SYSTEM.monotonic()
+    try:
+        _server.client(_PATIENCE).session.call("tasks.get_all")
+    except HpcAgentError:
+        waited = SYSTEM.monotonic() - began
+        return f"waited for {waited:.0f} s" if waited > _LONG else ""
+    return "taken for an answer"
 
 
 # ---------------------------------------------------------------- types
@@ -321,6 +365,11 @@ CASES = (
     *(Case(f"size: {name}, for a list", partial(_size, "tasks.get_all", answer)) for name, answer in SIZES.items()),
     *(Case(f"size: {name}, for the login", partial(_size, "auth.login", answer)) for name, answer in SIZES.items()),
     *(Case(f"size: {name}, for an upload", partial(_uploaded, answer)) for name, answer in SIZES.items()),
+    *(
+        Case(f"drip: {name}, from {endpoint}", partial(_dripped, endpoint, pieces))
+        for name, pieces in DRIPS.items()
+        for endpoint in ("auth.login", "tasks.get_all")
+    ),
     *(
         Case(f"type: {endpoint} holds {value!r}", partial(_reads, endpoint, value))
         for endpoint in READERS

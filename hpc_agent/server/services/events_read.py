@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from hpc_agent.server.action import Access, Answer, Call, Ids, Int64, Json, Request, Service
+from hpc_agent.server.action import Access, Answer, Call, Ids, Int64, Json, Request, Service, each_once
 from hpc_agent.server.fault import invalid
 from hpc_agent.server.services.transitions import existing_task
 from hpc_agent.server.store import events
@@ -175,7 +175,7 @@ def _iso_time(milliseconds: int) -> str:
 @service.action(SingleValuesRequest)
 def get_task_single_value_metrics(request: SingleValuesRequest, call: Call) -> Answer:
     found = []
-    for id in request.tasks:
+    for id in each_once(request.tasks):
         values = [
             {"metric": s.metric, "variant": s.variant, "value": s.value, "timestamp": s.timestamp}
             for s in events.single_values(call.db, id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hpc_agent.server import listing
-from hpc_agent.server.action import Access, Answer, Call, Ids, Int64, Json, Request, Service, given
+from hpc_agent.server.action import Access, Answer, Call, Ids, Int64, Json, Request, Service, each_once, given
 from hpc_agent.server.authorization import owns
 from hpc_agent.server.fault import Fault
 from hpc_agent.server.ids import new_id
@@ -212,7 +212,8 @@ def add_or_update_metadata(request: MetadataRequest, call: Call) -> Answer:
 @service.action(DeleteMetadataRequest, Access.WRITE)
 def delete_metadata(request: DeleteMetadataRequest, call: Call) -> Answer:
     present = existing_model(call, request.model).get("metadata", {})
-    kept = {key: item for key, item in present.items() if key not in request.keys}
+    gone = set(request.keys)
+    kept = {key: item for key, item in present.items() if key not in gone}
     return {"updated": _change(call, request.model, {"metadata": kept})["updated"]}
 
 
@@ -231,13 +232,13 @@ def _tag(call: Call, model: str, archived: bool) -> None:
 
 @service.action(ManyRequest, Access.WRITE)
 def archive_many(request: ManyRequest, call: Call) -> Answer:
-    for model in request.ids:
+    for model in each_once(request.ids):
         _tag(call, model, True)
     return {"succeeded": [{"id": model, "archived": True} for model in request.ids], "failed": []}
 
 
 @service.action(ManyRequest, Access.WRITE)
 def unarchive_many(request: ManyRequest, call: Call) -> Answer:
-    for model in request.ids:
+    for model in each_once(request.ids):
         _tag(call, model, False)
     return {"succeeded": [{"id": model, "unarchived": True} for model in request.ids], "failed": []}

@@ -102,12 +102,14 @@ def edit_hyper_params(request: EditHyperParamsRequest, call: Call) -> Answer:
 @service.action(DeleteHyperParamsRequest, Access.WRITE)
 def delete_hyper_params(request: DeleteHyperParamsRequest, call: Call) -> Answer:
     task = _open(request, call, "hyperparams")
-    sections = dict(task.get("hyperparams", {}))
-    for item in request.hyperparams:
-        kept = {} if item.name is None else {n: v for n, v in sections.get(item.section, {}).items() if n != item.name}
-        sections.pop(item.section, None)
-        if kept:
-            sections[item.section] = kept
+    whole = {item.section for item in request.hyperparams if item.name is None}
+    named = {(item.section, item.name) for item in request.hyperparams}
+    kept = {
+        section: {name: value for name, value in items.items() if (section, name) not in named}
+        for section, items in task.get("hyperparams", {}).items()
+        if section not in whole
+    }
+    sections = {section: items for section, items in kept.items() if items}
     return {"deleted": _save(call, request.task, hyperparams=sections)}
 
 
@@ -122,7 +124,8 @@ def edit_configuration(request: EditConfigurationRequest, call: Call) -> Answer:
 @service.action(DeleteConfigurationRequest, Access.WRITE)
 def delete_configuration(request: DeleteConfigurationRequest, call: Call) -> Answer:
     task = _open(request, call, "configuration")
-    items = {name: item for name, item in task.get("configuration", {}).items() if name not in request.configuration}
+    gone = set(request.configuration)
+    items = {name: item for name, item in task.get("configuration", {}).items() if name not in gone}
     return {"deleted": _save(call, request.task, configuration=items)}
 
 

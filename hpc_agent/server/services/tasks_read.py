@@ -31,7 +31,7 @@ class NamesRequest(TasksRequest, frozen=True):
 
 @service.action(ByIdRequest)
 def get_by_id(request: ByIdRequest, call: Call) -> Answer:
-    only = [request.only_fields] if isinstance(request.only_fields, str) else request.only_fields
+    only = listing.names_of(request.only_fields)
     columns = [name.partition(".")[0] for name in only if not name.startswith("-")]
     return {"task": listing.project(existing_task(call, request.task, columns), only)}
 
@@ -61,6 +61,7 @@ def get_hyper_params(request: TasksRequest, call: Call) -> Answer:
 
 @service.action(ConfigurationsRequest)
 def get_configurations(request: ConfigurationsRequest, call: Call) -> Answer:
+    wanted = None if request.names is None else set(request.names)
     return {
         "configurations": [
             {
@@ -68,7 +69,7 @@ def get_configurations(request: ConfigurationsRequest, call: Call) -> Answer:
                 "configuration": [
                     {**item, "name": name}
                     for name, item in task.get("configuration", {}).items()
-                    if request.names is None or name in request.names
+                    if wanted is None or name in wanted
                 ],
             }
             for task in tasks.find(call.db, _of(request.tasks, "configuration"))

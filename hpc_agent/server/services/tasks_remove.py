@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.server.action import Access, Answer, Call, Ids, Request, Service
+from hpc_agent.server.action import Access, Answer, Call, Ids, Request, Service, each_once
 from hpc_agent.server.fault import Fault
 from hpc_agent.server.services.outputs import drop_models_of
 from hpc_agent.server.services.transitions import existing_task
@@ -52,21 +52,22 @@ def _tag(call: Call, task: str, archived: bool, **also: str) -> int:
 
 @service.action(ArchiveRequest, Access.WRITE)
 def archive(request: ArchiveRequest, call: Call) -> Answer:
-    for task in request.tasks:
+    ids = each_once(request.tasks)
+    for task in ids:
         entries.remove_everywhere(call.db, task)
     reason = {"status_reason": request.status_reason, "status_message": request.status_message}
-    return {"archived": sum(_tag(call, task, True, **reason) for task in request.tasks)}
+    return {"archived": sum(_tag(call, task, True, **reason) for task in ids)}
 
 
 @service.action(ManyRequest, Access.WRITE)
 def archive_many(request: ManyRequest, call: Call) -> Answer:
-    for task in request.ids:
+    for task in each_once(request.ids):
         _tag(call, task, True)
     return {"succeeded": [{"id": task, "archived": True} for task in request.ids], "failed": []}
 
 
 @service.action(ManyRequest, Access.WRITE)
 def unarchive_many(request: ManyRequest, call: Call) -> Answer:
-    for task in request.ids:
+    for task in each_once(request.ids):
         _tag(call, task, False)
     return {"succeeded": [{"id": task, "unarchived": True} for task in request.ids], "failed": []}

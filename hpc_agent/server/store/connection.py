@@ -26,6 +26,8 @@ from hpc_agent.server.store.schema import DOCUMENTS, REST, Table
 _READERS = 4
 _BUSY_SECONDS = 30.0
 _READ_SECONDS = 20.0
+LARGEST_READ = 128 * 1024 * 1024
+"""Characters that one transaction reads: an answer is held in memory three times while it is made."""
 _STEPS = 1000
 """Of SQLite's machine, between two looks at the clock."""
 
@@ -34,7 +36,7 @@ Parameters = Sequence[Any] | Mapping[str, Any]
 
 
 class ReadTooLongError(Exception):
-    """A reading transaction was ended because it took too long."""
+    """A reading transaction was ended because it took too long, or too much came of it."""
 
 
 class Session:
@@ -42,13 +44,22 @@ class Session:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self._characters = 0
 
     def rows(self, sql: str, parameters: Parameters = ()) -> list[Row]:
-        return self._connection.execute(sql, parameters).fetchall()
+        """
+        Raises:
+            ReadTooLongError: all rows of the transaction have more text than an answer may have.
+        """
+        return list(self.each(sql, parameters))
 
     def each(self, sql: str, parameters: Parameters = ()) -> Iterator[Row]:
         """As ``rows``, read one by one: who stops early has not paid for the rest."""
-        yield from self._connection.execute(sql, parameters)
+        for row in self._connection.execute(sql, parameters):
+            self._characters += sum(len(value) for value in row if isinstance(value, str))
+            if self._characters > LARGEST_READ:
+                raise ReadTooLongError(f"more than {LARGEST_READ} characters came of it")
+            yield row
 
     def row(self, sql: str, parameters: Parameters = ()) -> Row | None:
         found: Row | None = self._connection.execute(sql, parameters).fetchone()

@@ -12,6 +12,12 @@ from hpc_agent.server.store.query import Query
 from hpc_agent.server.store.schema import MODELS, PROJECTS, QUEUES, TASKS, USERS, WORKERS, Kind, Table
 
 Document = dict[str, Any]
+LARGEST_FIELD = 16 * 1024 * 1024
+"""Characters: what the reference server's database takes for a whole document."""
+
+
+class FieldTooLargeError(ValueError):
+    """A document would get a field that is too large; the text says which."""
 
 
 class Collection:
@@ -74,8 +80,17 @@ class Collection:
         return {name: self._loaded(name, value) for name, value in zip(names, row, strict=True) if value is not None}
 
     def _stored(self, name: str, value: object) -> object:
+        """
+        Raises:
+            FieldTooLargeError: there is more of it than any document may have, perhaps gathered from many calls.
+        """
         if value is not None and self.table.fields[name] is Kind.JSON:
-            return msgspec.json.encode(value).decode()
+            value = msgspec.json.encode(value).decode()
+        if isinstance(value, str) and len(value) > LARGEST_FIELD:
+            raise FieldTooLargeError(
+                f"{name} of one of the {self.table.name} would have {len(value)} characters, {LARGEST_FIELD} are the "
+                "most; upload what is large as a file"
+            )
         return value
 
     def _loaded(self, name: str, value: Any) -> Any:

@@ -1,0 +1,84 @@
+"""Connections whose answers have an end in time: a server that sends a byte a minute is left, not waited for.
+
+The read timeout of requests holds between two pieces of an answer, so that a hostile server, or a proxy that keeps
+connections alive with a space now and then, could hold a caller for ever.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import socket
+from typing import Any
+
+from requests.adapters import HTTPAdapter
+from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
+from urllib3.connection import HTTPConnection, HTTPSConnection
+
+from hpc_agent.clock import SYSTEM
+
+PATIENCES = 5
+"""An answer with its head may take so many times as long as a piece of it may be waited for: 64 MiB in 5 minutes."""
+
+
+class BoundedAdapter(HTTPAdapter):
+    """An answer that is not complete in time raises requests' ``ReadTimeout``, within its body ``ConnectionError``."""
+
+    def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+        super().init_poolmanager(*arguments, **options)
+        _bound(self.poolmanager)
+
+    def proxy_manager_for(self, *arguments: Any, **options: Any) -> PoolManager:
+        return _bound(super().proxy_manager_for(*arguments, **options))
+
+
+def _bound(manager: PoolManager) -> PoolManager:
+    manager.pool_classes_by_scheme = {"http": _Pool, "https": _TlsPool}
+    return manager
+
+
+class _TimedReader(io.RawIOBase):
+    """What a socket's own reader gives, until the time for the whole is over."""
+
+    def __init__(self, inner: io.RawIOBase, connection: socket.socket) -> None:
+        self._inner = inner
+        self._socket = connection
+        self._silence = connection.gettimeout()
+        self._end = None if self._silence is None else SYSTEM.monotonic() + PATIENCES * self._silence
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        if self._end is not None and self._silence is not None:
+            left = self._end - SYSTEM.monotonic()
+            if left <= 0:
+                raise TimeoutError("timed out")
+            self._socket.settimeout(min(left, self._silence))
+        return self._inner.readinto(buffer)
+
+    def close(self) -> None:
+        self._inner.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, *arguments: Any, **options: Any) -> None:
+        super().__init__(sock, *arguments, **options)
+        self.fp = io.BufferedReader(_TimedReader(self.fp.detach(), sock))
+
+
+class _Connection(HTTPConnection):
+    response_class = _Response
+
+
+class _TlsConnection(HTTPSConnection):
+    response_class = _Response
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _TlsPool(HTTPSConnectionPool):
+    ConnectionCls = _TlsConnection
