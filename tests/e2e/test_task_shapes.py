@@ -144,6 +144,25 @@ def test_a_notebook_runs_as_in_jupyter(machine: Site) -> None:
         assert words in console
 
 
+def test_a_notebook_may_end_itself_and_leave_cells_out(machine: Site) -> None:
+    text = json.loads(
+        notebook("raise ValueError('left out')\n", "print('ran'); exit()\nprint('its cell')\n", "1 / 0\n")
+    )
+    text["cells"][1]["metadata"] = {"tags": ["skip-execution"]}
+    text["cells"][2]["metadata"] = None
+    task = task_of(machine, diff=json.dumps(text), entry_point="note.ipynb")
+    console = executed(machine, task, HOME=str(machine.folder))
+    assert "ran" in console and "its cell" in console
+    assert not list(machine.folder.glob(".ipython/**/*.sqlite"))
+
+
+@pytest.mark.parametrize("text", ['{"cells": [', "<<<<<<< HEAD\n{}\n", "[]"])
+def test_a_file_that_is_no_notebook_is_named(machine: Site, text: str) -> None:
+    console = executed(machine, task_of(machine, diff=text, entry_point="note.ipynb"), status=TaskStatus.FAILED)
+    assert "note.ipynb is no notebook" in console
+    assert "Traceback" not in console
+
+
 def test_a_notebook_ends_with_its_first_error(machine: Site) -> None:
     text = notebook("print('before')\n", "raise ValueError('mine')\n", "print('not reached')\n")
     console = executed(machine, task_of(machine, diff=text, entry_point="note.ipynb"), status=TaskStatus.FAILED)
