@@ -14,7 +14,7 @@ from hpc_agent.errors import ConfigError
 
 def read(folder: Path, text: str, **environ: str) -> AllSettings:
     file = folder / "clearml.conf"
-    file.write_text(text)
+    file.write_text(text, encoding="utf-8")
     return load(file, environ).settings
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from coverage_run import FLOORS, Reached, below_floor, by_package, table
+from coverage_run import FLOORS, QUICK_FLOORS, Reached, below_floor, by_package, floors_for, table
 
 
 def figures(branches: int, reached: int) -> dict[str, int]:
@@ -18,7 +18,14 @@ def test_files_are_added_up_by_package() -> None:
 
 def test_a_package_below_its_floor_is_named() -> None:
     packages = {name: Reached(branches=100, branches_reached=95) for name in FLOORS}
-    assert below_floor(packages) == []
+    assert below_floor(packages, FLOORS) == []
     packages["daemon"].branches_reached = 94
-    assert below_floor(packages) == ["daemon"]
-    assert [line for line in table(packages) if line.endswith("BELOW")] != []
+    assert below_floor(packages, FLOORS) == ["daemon"]
+    [line] = [line for line in table(packages) if line.endswith("BELOW")]
+    assert line.split()[0] == "daemon"
+
+
+def test_some_tests_are_not_measured_by_the_floors_of_all() -> None:
+    assert floors_for([]) == FLOORS
+    assert floors_for(["--quick"]) == QUICK_FLOORS
+    assert floors_for(["tests/unit"]) == {}

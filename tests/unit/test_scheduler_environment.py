@@ -180,7 +180,8 @@ def test_execute_exports_what_is_meant_for_jobs_and_the_daemon_does_not(tmp_path
         "shared = Shared(Path(sys.argv[1]), False); shared.apply(shared.configuration(), in_job=sys.argv[2] == 'job'); "
         "print(os.environ.get('HTTPS_PROXY'))"
     )
+    environ = {"PATH": os.environ["PATH"], "HOME": str(tmp_path)}
     for where, seen in (("job", "http://user:hunter2@proxy"), ("daemon", "None")):
         argv = [sys.executable, "-c", program, str(conf), where]
-        done = subprocess.run(argv, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, check=True)
+        done = subprocess.run(argv, env=environ, capture_output=True, text=True, check=True)
         assert done.stdout.strip() == seen

@@ -62,9 +62,10 @@ def render(folder: Path, template: str, text: str, resources: Resources | None =
 
 
 def run(folder: Path, script: str) -> str:
-    done = subprocess.run(["bash", "-c", script], cwd=folder, capture_output=True, text=True, check=False)
+    # As bytes: the locale of the tests may not have a letter of it.
+    done = subprocess.run(["bash", "-c", script.encode()], cwd=folder, capture_output=True, check=False)
     assert not (folder / "owned").exists(), script
-    return done.stdout
+    return done.stdout.decode()
 
 
 ONE_WORD = (
@@ -258,7 +259,7 @@ def test_inside_quotes_of_the_template_only_plain_words_pass(tmp_path: Path, tem
 def test_beside_quotes_it_stands_as_well_as_anywhere(tmp_path: Path, template: str) -> None:
     for text in HOSTILE:
         script = render(tmp_path, template, text)
-        assert subprocess.run(["bash", "-n", "-c", script], check=False).returncode == 0
+        assert subprocess.run(["bash", "-n", "-c", script.encode()], check=False).returncode == 0
         run(tmp_path, script)
 
 

@@ -41,7 +41,7 @@ def in_locale(locale: Mapping[str, str], *argv: str, **env: str) -> subprocess.C
 
 
 def test_a_program_of_ours_reads_and_prints_utf8_in_any_locale(locale: Mapping[str, str], tmp_path: Path) -> None:
-    conf = tmp_path / f"{UMLAUT}.conf"
+    conf = tmp_path / os.fsdecode(f"{UMLAUT}.conf".encode())
     conf.write_bytes(f'agent.worker_name: "{UMLAUT}"\n'.encode())
     bare = in_locale(locale, "-c", "import sys; print(sys.getfilesystemencoding())")
     assert bare.stdout.strip() != b"utf-8", "the locale is not one that this test is about"
@@ -57,7 +57,7 @@ def test_the_local_supervisor_reads_names_in_utf8(locale: Mapping[str, str], tmp
         "print(sys.flags.utf8_mode, open(sys.argv[1]).read());"
         "subprocess.run([sys.executable, '-c', 'import sys; print(sys.flags.utf8_mode)'])"
     )
-    text = tmp_path / f"{UMLAUT}.txt"
+    text = tmp_path / os.fsdecode(f"{UMLAUT}.txt".encode())
     text.write_bytes(UMLAUT.encode())
     done = in_locale(locale, "-c", program, str(text))
     assert sorted(done.stdout.decode().split("\n")) == ["", "1", f"1 {UMLAUT}"], done.stderr
