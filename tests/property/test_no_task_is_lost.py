@@ -48,6 +48,7 @@ HAPPENS = (
 )
 """Without these the assertions below say little: each must be met in some courses of events."""
 
+KILLED, RUN_AND_REQUEUED = 5, 6
 HELD = "JobHeldUser"
 NEVER = ("DependencyNeverSatisfied", "launch failed requeued held")
 
@@ -67,10 +68,13 @@ class NoTaskIsLost(RuleBasedStateMachine):
         self.gave_up = False
         """Its user took it off the queue, or aborted it."""
 
-    @initialize(steps=st.sampled_from([3, 3, 3, -2, -1, 0, 1, 2, 4]), interferences=st.integers(0, 4))
+    @initialize(
+        steps=st.sampled_from([3, 3, 3, -2, -1, 0, 1, 2, 4, KILLED, RUN_AND_REQUEUED]), interferences=st.integers(0, 4)
+    )
     def it_has_come_so_far(self, steps: int, interferences: int) -> None:
         """-2: it waits in its queue; -1: its job waits; 0: the job runs; from 1 on: so many steps of its executor.
-        After three of them the user's process runs.
+        After three of them the user's process runs; ``KILLED``: and its agent was killed then;
+        ``RUN_AND_REQUEUED``: and Slurm put the job back.
 
         ``interferences``: how often a person, or another agent, takes it or enqueues it again. Without that limit next
         to no course of events would come to an end of its own.
@@ -80,8 +84,12 @@ class NoTaskIsLost(RuleBasedStateMachine):
             self.site.look()
         if steps > -1:
             self.site.start_job(*self.site.startable())
-        for _ in range(steps):
+        for _ in range(3 if steps in (KILLED, RUN_AND_REQUEUED) else steps):
             self.site.living()[0].step()
+        if steps == KILLED:
+            self.the_agent_is_killed()
+        if steps == RUN_AND_REQUEUED:
+            self.site.requeue(self.site.running()[0], kill=True, zombie=False)
 
     @rule(steps=st.integers(1, 3))
     def all_goes_well_for_a_while(self, steps: int) -> None:
@@ -133,7 +141,12 @@ class NoTaskIsLost(RuleBasedStateMachine):
         data.draw(st.sampled_from(self.site.startable()), "job").held = why
 
     @precondition(lambda self: self.site.running())
-    @rule(data=st.data(), state=st.sampled_from(list(ENDS)), kill=st.booleans(), zombie=st.booleans())
+    @rule(
+        data=st.data(),
+        state=st.sampled_from(list(ENDS)),
+        kill=st.booleans(),
+        zombie=st.booleans(),
+    )
     def slurm_ends_a_job(self, data: st.DataObject, state: JobState, kill: bool, zombie: bool) -> None:
         job = data.draw(st.sampled_from(self.site.running()), "job")
         self.site.end_job(job, state, ENDS[state], kill=kill, zombie=zombie and state is JobState.NODE_FAIL)
@@ -345,8 +358,12 @@ def _memory() -> str | None:
 
 def test_no_task_is_lost() -> None:
     asserted: Counter[str] = Counter()
+
+    def machine() -> NoTaskIsLost:
+        return NoTaskIsLost(asserted)
+
     run_state_machine_as_test(
-        seeded(lambda: NoTaskIsLost(asserted)),
-        settings=limits(300, stateful_step_count=40, suppress_health_check=list(HealthCheck)),
+        seeded(machine),
+        settings=limits(400, stateful_step_count=40, suppress_health_check=list(HealthCheck)),
     )
     assert_enough(asserted, *HAPPENS)
