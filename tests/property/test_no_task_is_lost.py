@@ -51,6 +51,7 @@ HAPPENS = (
 )
 """Without these the assertions below say little: each must be met in some courses of events."""
 
+KILLED, RUN_AND_REQUEUED = 5, 6
 HELD = "JobHeldUser"
 NEVER = ("DependencyNeverSatisfied", "launch failed requeued held")
 
@@ -73,10 +74,13 @@ class NoTaskIsLost(RuleBasedStateMachine):
         self.gave_up = False
         """Its user took it off the queue, or aborted it."""
 
-    @initialize(steps=st.sampled_from([3, 3, 3, -2, -1, 0, 1, 2, 4]), interferences=st.integers(0, 4))
+    @initialize(
+        steps=st.sampled_from([3, 3, 3, -2, -1, 0, 1, 2, 4, KILLED, RUN_AND_REQUEUED]), interferences=st.integers(0, 4)
+    )
     def it_has_come_so_far(self, steps: int, interferences: int) -> None:
         """-2: it waits in its queue; -1: its job waits; 0: the job runs; from 1 on: so many steps of its executor.
-        After three of them the user's process runs.
+        After three of them the user's process runs; ``KILLED``: and its agent was killed then;
+        ``RUN_AND_REQUEUED``: and Slurm put the job back.
 
         ``interferences``: how often a person, or another agent, takes it or enqueues it again. Without that limit next
         to no course of events would come to an end of its own.
@@ -86,8 +90,12 @@ class NoTaskIsLost(RuleBasedStateMachine):
             self.site.run_pass()
         if steps > -1:
             self.site.start_job(*self.site.cluster.startable_jobs())
-        for _ in range(steps):
+        for _ in range(3 if steps in (KILLED, RUN_AND_REQUEUED) else steps):
             self.site.live_executors()[0].step()
+        if steps == KILLED:
+            self.the_agent_is_killed()
+        if steps == RUN_AND_REQUEUED:
+            self.site.requeue(self.site.cluster.running_jobs()[0], kill=True)
 
     @rule(steps=st.integers(1, 3))
     def all_goes_well_for_a_while(self, steps: int) -> None:
@@ -352,6 +360,6 @@ def test_no_task_is_lost() -> None:
 
     run_state_machine_as_test(
         seeded(Counted),
-        settings=limits(300, stateful_step_count=40, suppress_health_check=list(HealthCheck)),
+        settings=limits(400, stateful_step_count=40, suppress_health_check=list(HealthCheck)),
     )
     assert_enough(asserted, *HAPPENS)
