@@ -7,11 +7,10 @@ import resource
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from faulty_share import Share, mounted
+from faulty_share import Share
 from waiting import equals, wait_until
 
 from hpc_agent.telemetry.console_pipe import ConsolePipe
@@ -23,12 +22,6 @@ _FSIZE = resource.RLIMIT_FSIZE
 @pytest.fixture
 def console(tmp_path: Path) -> Path:
     return tmp_path / "console.log"
-
-
-@pytest.fixture
-def share(tmp_path: Path) -> Iterator[Share]:
-    with mounted(tmp_path / "fuse") as made:
-        yield made
 
 
 def prints(pipe: ConsolePipe, program: str) -> subprocess.Popen[bytes]:
