@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from clearml_server import ClearmlServer
 from http_api import Api
+from server_core import ServerCore
+
+from hpc_agent.api.client import Client
+from hpc_agent.config.load import load
 
 
 @pytest.fixture(scope="module")
@@ -20,3 +25,17 @@ def api(clearml_server: ClearmlServer) -> Iterator[Api]:
 def queue(api: Api, request: pytest.FixtureRequest) -> str:
     """A queue of the test's own."""
     return str(api("queues.create", name=f"queue of {request.node.name}")["id"])
+
+
+@pytest.fixture
+def client(clearml_server: ClearmlServer) -> Client:
+    """Our own client, as its administrator."""
+    return Client(load(clearml_server.conf, {}).settings.api)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ServerCore]:
+    """A server of the test's own, without HTTP and under a clock of its own."""
+    made = ServerCore(tmp_path)
+    yield made
+    made.close()

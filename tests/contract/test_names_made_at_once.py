@@ -13,13 +13,7 @@ import pytest
 from faulty_server import EMPTY_ONCE, LOST_ONCE, faulty_server
 
 from hpc_agent.api.client import Client
-from hpc_agent.config.load import load
 from hpc_agent.errors import ApiError
-
-
-@pytest.fixture
-def client(clearml_server: Any) -> Client:
-    return Client(load(clearml_server.conf, {}).settings.api)
 
 
 def through(client: Client, url: str) -> Client:

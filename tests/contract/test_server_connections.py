@@ -6,7 +6,6 @@ import logging
 import resource
 import socket
 import ssl
-import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -18,6 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 import uvicorn
+from certificates import make_certificate
 
 from hpc_agent.server.connections import Connection, Connections, Limits, Stage, address_group
 from hpc_agent.server.http_server import HttpServer, limits_for
@@ -230,15 +230,7 @@ def test_a_body_that_turns_to_nonsense_behind_half_an_answer_ends_the_connection
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    folder = tmp_path_factory.mktemp("tls")
-    certificate, key = folder / "cert.pem", folder / "key.pem"
-    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", certificate, *subject],
-        check=True,
-        capture_output=True,
-    )
-    return certificate, key
+    return make_certificate(tmp_path_factory.mktemp("tls"), "localhost")
 
 
 def test_a_connection_that_begins_no_tls_is_closed_and_counted(certificate: tuple[Path, Path]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,6 @@ from hpc_agent.server.roles import PERMISSIONS, Kind, Scope
 from hpc_agent.server.services import ENDPOINTS
 
 FORBIDDEN = "403/20"
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[ServerCore]:
-    made = ServerCore(tmp_path)
-    yield made
-    made.store.close()
 
 
 @pytest.fixture

@@ -10,21 +10,13 @@ from typing import Any
 
 import pytest
 import requests
+from certificates import make_certificate
 
 from hpc_agent.api.client import Client
 from hpc_agent.config.load import load
 from hpc_agent.errors import ApiError, ConfigError
 
 MIB = 1024 * 1024
-
-
-def make_certificate(folder: Path, name: str, *options: str) -> tuple[Path, Path]:
-    certificate, key = folder / f"{name}.pem", folder / f"{name}.key"
-    subject = ["-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost"]
-    files = ["-keyout", str(key), "-out", str(certificate)]
-    argv = ["openssl", "req", "-x509", "-newkey", "rsa:2048", *(options or ["-nodes"]), *files, *subject]
-    subprocess.run(argv, check=True, capture_output=True)
-    return certificate, key
 
 
 @pytest.fixture(scope="module")

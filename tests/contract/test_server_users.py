@@ -21,11 +21,6 @@ def alice(api: Any) -> str:
     return str(api("auth.create_user", name="alice", email="a@b")["id"])
 
 
-@pytest.fixture
-def client(clearml_server: Any) -> Client:
-    return Client(load(clearml_server.conf, {}).settings.api)
-
-
 def as_user(api: Any, user: str, action: str, **fields: Any) -> Any:
     headers = {**api.headers, "X-Clearml-Impersonate-As": user}
     return api.parsed(api.raw(f"/{action}", "POST", json=fields, headers=headers))

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from server_core import ServerCore
 
 from hpc_agent.server.watchdog import MESSAGE
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[ServerCore]:
-    made = ServerCore(tmp_path)
-    yield made
-    made.store.close()
 
 
 def test_a_running_task_that_is_silent_for_two_hours_is_stopped(server: ServerCore) -> None:

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from e2e_site import Site
+from e2e_site import UNTIL_TOLD, Site
 from faulty_server import AWAY, faulty_server
 from waiting import contains, empty, equals, wait_until
 
@@ -16,13 +16,6 @@ from hpc_agent.domain.status import TaskStatus
 
 pytestmark = [pytest.mark.slurm, pytest.mark.peers]
 
-HELD = """
-import os, time
-print("begun", flush=True)
-while not os.path.exists({go!r}):
-    time.sleep(0.1)
-print("over", flush=True)
-"""
 ORPHAN = """
 import os, signal
 print("begun", flush=True)
@@ -41,12 +34,8 @@ def commands(site: Site) -> Path:
     """A folder that comes first on PATH; the site has a state folder of its own."""
     folder = site.folder / "bin"
     folder.mkdir()
-    add(site, f'hpc {{ root: "{site.folder}/state", slurm {{ lost_after: 5, sbatch_timeout: 2 }} }}')
+    site.configure(f'hpc {{ root: "{site.folder}/state", slurm {{ lost_after: 5, sbatch_timeout: 2 }} }}')
     return folder
-
-
-def add(site: Site, lines: str) -> None:
-    site.conf.write_text(f"{site.conf.read_text()}\n{lines}\n")
 
 
 def command(commands: Path, name: str, body: str) -> None:
@@ -121,14 +110,17 @@ def test_a_deleted_queue_stops_no_other(site: Site, commands: Path) -> None:
     templates = site.folder / "templates"
     templates.mkdir()
     (templates / "never.sbatch.j2").write_text(NEVER.lstrip())
-    add(
-        site,
+    site.configure(
         f'hpc {{ template_dirs: ["{templates}"], queues {{ "{site.queue}-waits" {{ template: never.sbatch.j2 }} }} }}',
     )
     go = site.folder / "go"
     held, dies, never = (
         enqueued(site, queue, text)
-        for queue, text in ((runs, HELD.format(go=str(go))), (runs, HELD.format(go=str(go)) + ORPHAN), (waits, ""))
+        for queue, text in (
+            (runs, UNTIL_TOLD.format(go=str(go))),
+            (runs, UNTIL_TOLD.format(go=str(go)) + ORPHAN),
+            (waits, ""),
+        )
     )
     names = ["--queue", f"{site.queue}-runs", "--queue", f"{site.queue}-waits"]
     daemon = site.daemon(*names)
@@ -165,7 +157,7 @@ def slow(site: Site, commands: Path) -> TaskId:
     package = site.folder / "slow"
     package.mkdir()
     (package / "setup.py").write_text(SLOW)
-    add(site, 'hpc { envs { build_on: "job" } }')
+    site.configure('hpc { envs { build_on: "job" } }')
     return site.bare_task("", requirements={"pip": f"slow @ file://{package}"})
 
 

@@ -141,7 +141,7 @@ def test_after_two_deaths_on_a_node_the_third_job_goes_elsewhere(site: Site) -> 
         nodes.append(node(site, site.begun(task, f"start {start}")))
         site.slurm("scontrol", "update", f"nodename={nodes[-1]}", "state=down", "reason=test")
         wait_until("it to be in its queue again", partial(site.console, task), contains(f"(restart {start + 1})"))
-        wait_until("the node to come back", lambda: _resumed(site, nodes[-1]))
+        wait_until("the node to come back", lambda: site.resumed(nodes[-1]))
     assert nodes[0] == nodes[1]
     assert site.wait_for_end(task) is TaskStatus.COMPLETED
     assert f"; node {nodes[0]} is avoided from now on" in site.console(task)
@@ -160,14 +160,6 @@ def test_where_every_node_has_failed_tasks_run_all_the_same(site: Site) -> None:
         assert site.wait_for_end(task) is TaskStatus.COMPLETED
     finally:
         runs.nodes.unlink()
-
-
-def _resumed(site: Site, name: str) -> bool:
-    """Bring a node back: until Slurm has set it down, it refuses to."""
-    state = site.slurm("sinfo", "-h", "-n", name, "-p", "main", "-o", "%T").strip()
-    if state.startswith("down"):
-        site.slurm("scontrol", "update", f"nodename={name}", "state=resume")
-    return state.startswith(("idle", "mixed"))
 
 
 def test_a_process_on_a_node_that_slurm_takes_for_dead_makes_room_for_the_next_start(
@@ -210,17 +202,14 @@ def test_a_job_that_cannot_be_launched_is_tried_again_and_then_given_up(site: Si
     served = serve(site, {"launch": ""})
     fails = slurm_cluster.dir / "prolog-fails"
 
-    def drained() -> list[str]:
-        return site.slurm("sinfo", "-h", "-N", "-p", "main", "-t", "drain,drained", "-o", "%N").split()
-
     def mend() -> None:
-        for name in drained():
+        for name in site.drained():
             site.slurm("scontrol", "update", f"nodename={name}", "state=resume")
 
     fails.touch()
     try:
         task = served.task("launch", "print('ran')\n")
-        wait_until("a node to be drained", drained)
+        wait_until("a node to be drained", site.drained)
         fails.unlink()
         assert site.wait_for_end(task) is TaskStatus.COMPLETED
         assert "could not be started on its node (launch failed requeued held); it is tried again" in site.console(task)
@@ -286,5 +275,4 @@ def test_sigterm_past_slurm_is_no_cancellation(site: Site) -> None:
 @pytest.fixture(autouse=True)
 def no_daemon_outlives_its_test(site: Site) -> Any:
     yield
-    for row in site.slurm("squeue", "-h", "-o", "%i").split():
-        site.slurm("scancel", row)
+    site.cancel_all_jobs()

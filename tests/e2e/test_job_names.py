@@ -6,20 +6,13 @@ import shutil
 from pathlib import Path
 
 import pytest
-from e2e_site import Site
+from e2e_site import UNTIL_TOLD, Site
 from waiting import wait_until
 
 from hpc_agent.domain.status import TaskStatus
 
 pytestmark = [pytest.mark.slurm, pytest.mark.peers]
 
-HELD = """
-import os, time
-print("begun", flush=True)
-while not os.path.exists({go!r}):
-    time.sleep(0.1)
-print("over", flush=True)
-"""
 WAITS = """
 {% extends "base.sbatch.j2" %}
 {% block directives %}{{ super() }}
@@ -37,10 +30,6 @@ exit $status
 """
 
 
-def add(site: Site, lines: str) -> None:
-    site.conf.write_text(f"{site.conf.read_text()}\n{lines}\n")
-
-
 def wait_for_passes(site: Site, count: int) -> None:
     """By what one task after the other goes through while the daemon looks at all of them."""
     for _ in range(count):
@@ -54,8 +43,8 @@ def rename(site: Site, job: str, name: str) -> None:
 @pytest.mark.parametrize("name", ["a\nb", "a\u2028\fb", "renamed"])
 def test_a_job_that_renames_itself_is_there_and_ends_well(site: Site, name: str) -> None:
     go = site.folder / "go"
-    add(site, f'hpc {{ root: "{site.folder}/state", slurm {{ lost_after: 1 }} }}')
-    task = site.bare_task(HELD.format(go=str(go)))
+    site.configure(f'hpc {{ root: "{site.folder}/state", slurm {{ lost_after: 1 }} }}')
+    task = site.bare_task(UNTIL_TOLD.format(go=str(go)))
     site.daemon()
     rename(site, site.begun(task), name)
     wait_for_passes(site, 2)
@@ -71,8 +60,7 @@ def test_a_waiting_job_that_was_renamed_is_not_submitted_again(site: Site) -> No
     (templates / "waits.sbatch.j2").write_text(WAITS.lstrip())
     queue = f"{site.queue}-waits"
     waits = site.client.queues.resolve(queue, create=True)
-    add(
-        site,
+    site.configure(
         f'hpc {{ root: "{site.folder}/state", slurm {{ lost_after: 1 }}, template_dirs: ["{templates}"], '
         f'queues {{ "{queue}" {{ template: waits.sbatch.j2 }} }} }}',
     )

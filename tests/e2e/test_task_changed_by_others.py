@@ -99,16 +99,13 @@ def test_scancel_after_a_failed_prolog_is_a_cancellation(site: Site, slurm_clust
     served = serve(site, {"cancel": ""})
     fails = slurm_cluster.dir / "prolog-fails"
 
-    def drained() -> list[str]:
-        return site.slurm("sinfo", "-h", "-N", "-p", "main", "-t", "drain,drained", "-o", "%N").split()
-
     fails.touch()
     try:
         task = served.task("cancel", SLEEP.format(seconds=600))
-        wait_until("a node to be drained", drained)
+        wait_until("a node to be drained", site.drained)
     finally:
         fails.unlink()
-        for name in drained():
+        for name in site.drained():
             site.slurm("scontrol", "update", f"nodename={name}", "state=resume")
     job = begun(site, task)
     [output] = (site.root / "runs" / task).glob("*/job.out")
@@ -132,19 +129,10 @@ def test_a_deleted_queue_stops_no_other_and_its_tasks_end(site: Site) -> None:
         assert site.wait_for_end(task) is TaskStatus.FAILED
         assert "the queue that it came from was deleted: enqueue it on another" in site.reason(task)
     finally:
-        wait_until("the node to come back", lambda: _resumed(site, name))
-
-
-def _resumed(site: Site, name: str) -> bool:
-    """Bring a node back: until Slurm has set it down, it refuses to."""
-    state = site.slurm("sinfo", "-h", "-n", name, "-p", "main", "-o", "%T").strip()
-    if state.startswith("down"):
-        site.slurm("scontrol", "update", f"nodename={name}", "state=resume")
-    return state.startswith(("idle", "mixed"))
+        wait_until("the node to come back", lambda: site.resumed(name))
 
 
 @pytest.fixture(autouse=True)
 def no_job_outlives_its_test(site: Site) -> Any:
     yield
-    for row in site.slurm("squeue", "-h", "-o", "%i").split():
-        site.slurm("scancel", row)
+    site.cancel_all_jobs()

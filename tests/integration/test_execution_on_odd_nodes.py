@@ -5,13 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from capabilities import missing
-from faulty_share import Share, mounted
+from faulty_share import Share
 from waiting import contains, equals, wait_until
 
 from hpc_agent.api.client import Client
@@ -72,12 +72,6 @@ class Bench:
 @pytest.fixture
 def bench(clearml_server: Any, tmp_path: Path) -> Bench:
     return Bench(clearml_server, tmp_path)
-
-
-@pytest.fixture
-def share(tmp_path: Path) -> Iterator[Share]:
-    with mounted(tmp_path / "fuse") as made:
-        yield made
 
 
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import ssl
-import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import make_certificate
 from manual_clock import ManualClock
 
 from hpc_agent.api.session import Session
@@ -86,20 +86,10 @@ def test_a_token_serves_until_half_its_life_or_ten_minutes_before_its_end(
 @pytest.fixture
 def certificate(tmp_path: Path) -> tuple[Path, ssl.SSLContext]:
     """A certificate that nobody has signed."""
-    both = tmp_path / "server.pem"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"),
-            *("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", both, "-out", tmp_path / "ca.pem"),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    with both.open("a") as file:
-        file.write((tmp_path / "ca.pem").read_text())
+    certificate, key = make_certificate(tmp_path, "127.0.0.1")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(both)
-    return tmp_path / "ca.pem", context
+    context.load_cert_chain(certificate, key)
+    return certificate, context
 
 
 def test_the_certificate_counts_as_configured_whatever_the_environment_says(

@@ -149,3 +149,13 @@ def test_a_list_that_lacks_the_task_loses_it_not(site: SimulatedSite, state: Job
     expected = TaskStatus.IN_PROGRESS if state is JobState.PENDING else TaskStatus.FAILED
     assert site.server.status is expected
     assert bool(site.cluster.pending_jobs()) is (state is JobState.PENDING)
+
+
+def test_an_abort_of_what_another_agent_runs_is_left_to_that_agent(site: SimulatedSite) -> None:
+    site.start_other_agent()
+    site.server.abort()
+    look(site)
+    assert site.server.seen.abort_requested
+    site.step_other_agent(ends=False)
+    look(site)
+    assert (site.server.status, site.other_agent_runs) == (TaskStatus.STOPPED, False)

@@ -38,6 +38,15 @@ for step in range(arguments.steps):
 sys.exit(arguments.exit_code)
 """
 
+UNTIL_TOLD = """
+import os, time
+print("begun", flush=True)
+while not os.path.exists({go!r}):
+    time.sleep(0.1)
+print("over", flush=True)
+"""
+"""A task that goes on until a file ``go`` is there."""
+
 READ_BACK = """
 import json, sys
 from clearml import Task
@@ -191,6 +200,25 @@ class Site:
 
     def slurm(self, *argv: str) -> str:
         return subprocess.run(argv, env=self.env, text=True, capture_output=True, timeout=60, check=True).stdout
+
+    def resumed(self, node: str) -> bool:
+        """Bring a node back; whether it is. Until Slurm has set it down, it refuses to."""
+        state = self.slurm("sinfo", "-h", "-n", node, "-p", "main", "-o", "%T").strip()
+        if state.startswith("down"):
+            self.slurm("scontrol", "update", f"nodename={node}", "state=resume")
+        return state.startswith(("idle", "mixed"))
+
+    def drained(self) -> list[str]:
+        """The nodes that take no more jobs."""
+        return self.slurm("sinfo", "-h", "-N", "-p", "main", "-t", "drain,drained", "-o", "%N").split()
+
+    def cancel_all_jobs(self) -> None:
+        for row in self.slurm("squeue", "-h", "-o", "%i").split():
+            self.slurm("scancel", row)
+
+    def configure(self, lines: str) -> None:
+        """Add lines to the site's clearml.conf."""
+        self.conf.write_text(f"{self.conf.read_text()}\n{lines}\n")
 
     def jobs(self, task: TaskId) -> list[str]:
         """Ids of the jobs of a task that squeue lists."""

@@ -159,7 +159,8 @@ class SimulatedServer:
 
     @property
     def runs_elsewhere(self) -> bool:
-        return self.status is TaskStatus.IN_PROGRESS and self.seen.last_worker == _OTHER_AGENT
+        """Whether no other worker reported since; a status that changed, as by an abort, hides the last one."""
+        return self.status is TaskStatus.IN_PROGRESS and self.seen.last_worker in (_OTHER_AGENT, "")
 
     def end_elsewhere(self, status: TaskStatus) -> None:
         self(f"tasks.{status.value}", task=self.task, status_reason=f"{status.value} by another agent")
