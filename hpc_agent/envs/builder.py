@@ -181,7 +181,7 @@ class Builder:
         progress(f"Resolving what {project.path} asks for, for {base.shown}")
         uv = UvInstaller(self._tools)
         found = uv.resolve_project(project, wanted.lines, request.lines.constraints, base, place)
-        locked = Lock(lock.normalise(found.lock), wanted.late, found.indexes, notes=found.notes)
+        locked = Lock(lock.normalise(found.lock, request.lines), wanted.late, found.indexes, notes=found.notes)
         own = own_package.look(project, request.imports_from, place.cwd, lambda: uv.build(project, base, place))
         if not own.digest:
             return replace(locked, notes=(*locked.notes, *([own.note] if own.note else [])))

@@ -10,12 +10,14 @@ from urllib.parse import unquote, urlsplit
 
 from hpc_agent.envs.installers import Installer, Place
 from hpc_agent.envs.interpreter import Interpreter
-from hpc_agent.envs.requirements import Lines, name_of
+from hpc_agent.envs.requirements import Lines, ResolutionError, name_of
 from hpc_agent.git_credentials import GitCredential
 from hpc_agent.redact import Secret
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*(?===| @ |\[)")
 _GIT = re.compile(r"git\+|\bgit\b\s{0,9}=")
+_HASH = "--hash="
+_NO_LINES = Lines()
 _FILE = re.compile(r"@ (?P<url>file://\S+)")
 _REPOSITORY = re.compile(r"git\+(?P<scheme>https?)://(?P<user>[^/\s@:]+)(?::(?P<password>[^/\s@]*))?@(?P<host>[^/\s]+)")
 
@@ -64,7 +66,7 @@ def resolve(asked: Lines, wanted: Wanted, installer: Installer, base: Interprete
     if not wanted.lines:
         return Lock((), wanted.late)
     text = installer.resolve(wanted.lines, asked.constraints, base, place)
-    return Lock(normalise(text), wanted.late)
+    return Lock(normalise(text, asked), wanted.late)
 
 
 def prepare(asked: Lines, post_packages: Sequence[str], progress: Callable[[str], None]) -> Wanted:
@@ -105,16 +107,37 @@ def without_password(line: str) -> tuple[str, list[GitCredential]]:
     return line.replace(match[0], f"git+{origin}"), [credential]
 
 
-def normalise(lock: str) -> tuple[str, ...]:
-    """One package a line, hashes sorted, comments gone: the same lock is the same text."""
+def normalise(lock: str, asked: Lines = _NO_LINES) -> tuple[str, ...]:
+    """One package a line, hashes sorted, comments gone: the same lock is the same text.
+
+    Of a package for which ``asked`` has hashes no other file will do: resolvers write down those of all files.
+
+    Raises:
+        ResolutionError: all packages must have hashes in ``asked``, and one has none.
+    """
+    given: dict[str, set[str]] = {}
+    for line in (*asked.requirements, *asked.constraints):
+        given.setdefault(_subject(line), set()).update(word for word in line.split() if word.startswith(_HASH))
     lines = []
     for line in re.sub(r"\\\n", " ", lock).splitlines():
         words = line.split()
         if words and not words[0].startswith("#"):
-            hashes = sorted(word for word in words if word.startswith("--hash="))
-            line = " ".join(word for word in words if not word.startswith("--hash="))
-            lines.append(" ".join([_NAME.sub(_canonical, line), *hashes]))
+            hashes = {word for word in words if word.startswith(_HASH)}
+            line = _NAME.sub(_canonical, " ".join(word for word in words if not word.startswith(_HASH)))
+            if allowed := given.get(_subject(line)) or given.get(words[2] if " @ " in line else ""):
+                hashes = hashes & allowed or allowed
+            elif "--require-hashes" in asked.options:
+                raise ResolutionError(
+                    f"the task's requirements cannot be resolved: --require-hashes is among them, and {line} has no "
+                    "--hash there"
+                )
+            lines.append(" ".join([line, *sorted(hashes)]))
     return tuple(sorted(lines))
+
+
+def _subject(line: str) -> str:
+    """What a requirement line is about: a package's name, or an address or path without one."""
+    return name_of(line) or line.partition(" ")[0]
 
 
 def _canonical(name: re.Match[str]) -> str:

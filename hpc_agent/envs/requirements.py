@@ -75,7 +75,7 @@ class _Collector:
             tuple(unique),
             tuple(sorted(set(self._limits))),
             tuple(sorted(set(self._options))),
-            tuple(sorted(line for line in unique if line.startswith("./"))),
+            tuple(sorted(line.partition(" --hash=")[0] for line in unique if line.startswith("./"))),
         )
 
     def _take(self, line: str, folder: str, constraining: bool) -> list[tuple[str, str, bool]]:
@@ -105,6 +105,8 @@ class _Collector:
                 self._seen.add((path, constraint))
                 text = _included(path, self._files.texts, line)
                 return [(item, posixpath.dirname(path), constraint) for item in _lines_of(text, path)]
+        elif option.name == "--find-links" and "://" not in option.value and not option.value.startswith("/"):
+            raise LineError("a folder of the repository is not searched: name the file itself, as in ./wheels/x.whl")
         else:
             self._options.append(option.line)
         return []
@@ -172,8 +174,13 @@ def canonical(line: str, folder: str) -> str:
         parsed = Requirement(bare)
     except InvalidRequirement:
         if _LOCAL.match(bare) and "://" not in bare:
-            return "./" + posixpath.normpath(posixpath.join(folder, bare.removeprefix("file:")))
+            return "./" + posixpath.normpath(posixpath.join(folder, bare.removeprefix("file:"))) + hashes
         return bare + hashes
+    if parsed.url and _LOCAL.match(parsed.url):
+        # As uv reads it; pip has no words for a name with a path of the repository.
+        wanted = f"[{','.join(sorted(parsed.extras))}]" if parsed.extras else ""
+        path = posixpath.normpath(posixpath.join(folder, parsed.url.removeprefix("file:")))
+        return f"./{path}{wanted}" + (f" ; {parsed.marker}" if parsed.marker else "")
     extras = f"[{','.join(sorted(canonicalize_name(extra) for extra in parsed.extras))}]" if parsed.extras else ""
     text = canonicalize_name(parsed.name) + extras
     if parsed.url:

@@ -51,6 +51,22 @@ def test_quoted_folder_is_installed() -> None:
     assert collected('-e ".[dev]"').local == ("./.[dev]",)
 
 
+@pytest.mark.parametrize("line", ["lib @ ./lib", "lib @ file:lib", "./lib", "file:lib", "lib/"])
+def test_path_of_the_repository_is_relative_to_its_root(line: str) -> None:
+    assert collected(line).local == ("./lib",)
+
+
+def test_hash_of_a_file_of_the_repository_is_kept() -> None:
+    lines = collected("./x.whl --hash=sha256:1")
+    assert lines.requirements == ("./x.whl --hash=sha256:1",)
+    assert lines.local == ("./x.whl",)
+
+
+def test_folder_of_the_repository_that_cannot_be_searched_is_refused_with_a_way_out() -> None:
+    with pytest.raises(EnvironmentBuildError, match=r"name the file itself, as in \./wheels/x\.whl"):
+        collected("--find-links wheels")
+
+
 def test_file_with_a_blank_in_its_name_is_included() -> None:
     files = RequirementFiles(texts={"my reqs.txt": "six\n"})
     assert collect(['-r "my reqs.txt"'], files, "").requirements == ("six",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -173,7 +174,7 @@ def test_file_that_is_written_to_while_it_is_packed_is_not_published(
 
 
 def test_environment_is_built_while_others_link_the_same_files(
-    site: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    site: EnvSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What uv has in its cache need not be copied: links to it come and go while it is packed."""
     site.wheels.add("large", files={"large/big": os.urandom(12 << 20)})
@@ -184,6 +185,39 @@ def test_environment_is_built_while_others_link_the_same_files(
     assert codes.exists()
     [big] = root.rglob("big")
     assert big.read_bytes() == (tmp_path / "link").read_bytes()
+
+
+@pytest.mark.parametrize("installer", ["uv", "pip"])
+@pytest.mark.parametrize(
+    "line", ["Alpha==1.0", "alpha[x]==1.0", "alpha @ file://{wheel}", "file://{wheel}", "./alpha.whl"]
+)
+def test_file_with_another_hash_than_the_task_gives_is_not_installed(site: EnvSite, installer: str, line: str) -> None:
+    """A resolver writes down the hashes of all files that it finds: those of the task are what counts."""
+    site.packages = PackageSettings(type=installer)
+    [wheel] = site.wheels.folder.glob("alpha-*.whl")
+    line = line.format(wheel=wheel).replace("alpha.whl", wheel.name)
+    code = site.folder / "code"
+    code.mkdir()
+    shutil.copy(wheel, code)
+    right = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    request = site.request(f"{line} --hash=sha256:{right}", repository="r", diff="1")
+    assert site.store().stage(request, site.say, source_root=code).key
+    request = site.request(f"{line} --hash=sha256:{'0' * 64}", repository="r", diff="2")
+    with pytest.raises(EnvironmentBuildError, match=r"(?i)do not match the hashes|hash mismatch"):
+        site.store().stage(request, site.say, source_root=code)
+
+
+def test_hash_in_a_constraint_counts(site: EnvSite) -> None:
+    files = RequirementFiles(texts={"limits.txt": f"alpha==1.0 --hash=sha256:{'0' * 64}\n"})
+    with pytest.raises(EnvironmentBuildError, match=r"(?i)hash mismatch"):
+        site.store().stage(site.request("-c limits.txt", "alpha", files=files), site.say)
+
+
+def test_hashes_are_for_all_where_the_task_requires_them(site: EnvSite) -> None:
+    [wheel] = site.wheels.folder.glob("beta-*.whl")
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    with pytest.raises(EnvironmentBuildError, match=r"alpha==1\.0 has no --hash"):
+        site.store().stage(site.request("--require-hashes", f"beta==1.0 --hash=sha256:{digest}"), site.say)
 
 
 def test_packing_that_fails_is_tried_again(site: EnvSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
