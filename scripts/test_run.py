@@ -38,10 +38,11 @@ NOT_ALL_RAN = 9
 
 def main(argv: Sequence[str]) -> int:
     options, rest = _arguments(argv)
+    required = _required(options.require)
     whole = not rest and not options.quick
     checked = subprocess.run([ROOT / "scripts" / "check"], check=False).returncode if whole else 0
     folder = Path(tempfile.mkdtemp(prefix="hpc-tests-"))
-    recorder = Recorder(frozenset(filter(None, options.require.split(","))))
+    recorder = Recorder(required)
     exit_code = pytest.main([*_pytest_arguments(options, rest), f"--basetemp={folder / 't'}"], [recorder, SharedOut()])
     results = recorder.results
     results.exit_code = verdict(int(exit_code), results) or checked
@@ -75,6 +76,17 @@ def _arguments(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there as JSON")
     parser.add_argument("--junit", type=Path, metavar="FILE", help="write the results there in JUnit's format")
     return parser.parse_known_args(argv)
+
+
+def _required(names: str) -> frozenset[str]:
+    sys.path.append(str(ROOT / "tests" / "support"))
+    from capabilities import UnknownCapabilityError, parse_names
+
+    try:
+        return parse_names(names)
+    except UnknownCapabilityError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 def _pytest_arguments(options: argparse.Namespace, rest: Sequence[str]) -> list[str]:
