@@ -132,6 +132,30 @@ def test_what_an_agent_of_another_kind_runs_is_left_to_it(site: PretendedSite) -
     assert site.together == 1
 
 
+def test_a_task_that_went_back_unnoticed_is_left_to_the_agent_that_took_it(site: PretendedSite) -> None:
+    """The server's answer to the daemon was lost, and an agent of another kind, which leaves our stamp alone, took the
+    task before the daemon looked again."""
+    look(site)
+    [job] = site.startable()
+    site.start_job(job)
+    for _ in range(2):
+        site.living()[-1].step()  # it takes the task and shows it as running …
+    site.end_job(job, JobState.TIMEOUT, Cause.TIME_LIMIT, kill=True, zombie=False)  # … and its process never began
+    put_first = site.server.queues.put_first
+
+    def unanswered(*arguments: object) -> None:
+        put_first(*arguments)
+        site.server.queues.put_first = put_first
+        raise ServerUnreachableError("no answer", uncertain=True)
+
+    site.server.queues.put_first = unanswered
+    while site.server.entry is None:
+        look(site, passes=1)
+    site.another_agent_takes_it()
+    look(site, passes=4)
+    assert (site.server.there.status, site.server.entry) == (TaskStatus.IN_PROGRESS, None)
+
+
 def test_a_run_on_a_node_that_is_taken_for_dead_has_ended_before_the_next_one_begins(site: PretendedSite) -> None:
     """Slurm starts the next job at once."""
     job, before = running(site)
