@@ -114,8 +114,7 @@ def hold(files: Files, seen: Glimpse | None) -> Hold:
     if seen is None:
         return Hold.UNKNOWN
     claim = files.claim
-    reported = claim is not None and claim.begun and claim.worker
-    if reported and seen.last_worker not in ("", reported):
+    if claim is not None and claim.worker and seen.last_worker not in ("", claim.worker, *claim.predecessors):
         return Hold.ANOTHERS
     if not seen.stamp:
         return Hold.UNKNOWN

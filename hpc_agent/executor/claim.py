@@ -180,7 +180,13 @@ class Claimer:
             host=self._me.host,
             pid=self._me.pid,
             worker=self._me.worker,
+            predecessors=self._predecessors(task),
         )
+
+    def _predecessors(self, task: Task) -> tuple[str, ...]:
+        claims = [claim for claim in self._claims_of(task) if claim]
+        names = {name for claim in claims for name in (claim.worker, *claim.predecessors)}
+        return tuple(sorted(names - {"", self._me.worker}))
 
     def _remove(self, task: Task) -> bool:
         """The compare-and-set, on the queue the task names, else on the one that holds it."""

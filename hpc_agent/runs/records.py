@@ -84,6 +84,8 @@ class Claim(Record, frozen=True, kw_only=True):
     host: str = ""
     pid: int = 0
     worker: str = ""
+    predecessors: tuple[str, ...] = ()
+    """Workers of ours that had the task before: of earlier starts of this job, and of earlier attempts."""
 
     @property
     def job(self) -> str:

@@ -11,6 +11,7 @@ from simulated_executor import SimulatedExecutor
 from simulated_site import SimulatedSite
 
 from hpc_agent.domain.ending import Cause
+from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.job import JobState
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.errors import ServerUnreachableError
@@ -125,6 +126,34 @@ def test_what_an_agent_of_another_kind_runs_is_left_to_it(site: SimulatedSite) -
     executor.finish()
     assert (site.server.status, site.server.added) == (TaskStatus.IN_PROGRESS, None)
     assert site.most_processes == 1
+
+
+def test_a_task_that_went_back_unnoticed_is_left_to_the_agent_that_took_it(
+    site: SimulatedSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server's answer to the daemon was lost, and an agent of another kind, which leaves our stamp alone, took the
+    task before the daemon looked again."""
+    look(site)
+    [job] = site.cluster.startable_jobs()
+    executor = site.start_job(job)
+    for _ in range(2):
+        executor.step()  # it takes the task and shows it as running …
+    site.end_job(job, JobState.TIMEOUT, Cause.TIME_LIMIT, kill=True)  # … and its process never began
+    queues = site.server.client.queues
+    put_first = queues.put_first
+
+    def unanswered(queue: QueueId, task: TaskId, reason: str) -> None:
+        put_first(queue, task, reason)
+        monkeypatch.undo()
+        raise ServerUnreachableError("no answer", uncertain=True)
+
+    monkeypatch.setattr(queues, "put_first", unanswered)
+    while not site.server.is_in_queue:
+        look(site, passes=1)
+    site.start_other_agent()
+    look(site, passes=4)
+    assert site.server.status is TaskStatus.IN_PROGRESS
+    assert not site.server.is_in_queue
 
 
 def test_a_run_on_a_node_that_is_taken_for_dead_has_ended_before_the_next_one_begins(site: SimulatedSite) -> None:

@@ -271,6 +271,18 @@ def test_a_later_start_of_the_job_goes_on(jobs: Jobs, begun: bool, reported: boo
     assert (claimed.claim.start, claimed.claim.host, claimed.claim.begun) == (1, "n2", False)
 
 
+def test_a_claim_names_the_workers_that_had_the_task_before(jobs: Jobs) -> None:
+    assert jobs.won(jobs.agent(host="n1")).predecessors == ()
+    assert jobs.won(jobs.agent(start=1, host="n2")).predecessors == ("n1:slurm:7",)
+    jobs.write(jobs.won(jobs.agent(start=2, host="n3")), state="over")
+    jobs.put_back()
+    assert jobs.won(jobs.agent("8", cluster="c2", host="n4")).predecessors == (
+        "n1:slurm:7",
+        "n2:slurm:7",
+        "n3:slurm:7",
+    )
+
+
 def test_an_earlier_start_that_wakes_up_is_too_late(jobs: Jobs) -> None:
     jobs.won(jobs.agent(start=1))
     assert lost(jobs.claim(jobs.agent(start=0))) == "a later start of this job has it"

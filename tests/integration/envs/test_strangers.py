@@ -191,7 +191,9 @@ def test_environment_is_built_while_others_link_the_same_files(
 @pytest.mark.parametrize(
     "line", ["Alpha==1.0", "alpha[x]==1.0", "alpha @ file://{wheel}", "file://{wheel}", "./alpha.whl"]
 )
-def test_file_with_another_hash_than_the_task_gives_is_not_installed(site: EnvSite, installer: str, line: str) -> None:
+def test_file_with_another_hash_than_the_task_gives_is_not_installed(
+    site: EnvSite, installer: Literal["uv", "pip"], line: str
+) -> None:
     """A resolver writes down the hashes of all files that it finds: those of the task are what counts."""
     site.packages = PackageSettings(type=installer)
     [wheel] = site.wheels.folder.glob("alpha-*.whl")
