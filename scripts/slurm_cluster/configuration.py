@@ -1,4 +1,4 @@
-"""The files a cluster needs: slurm.conf, slurmdbd.conf, gres.conf, munge's key, pretended GPUs."""
+"""The files a cluster needs: slurm.conf, slurmdbd.conf, gres.conf, munge's key, simulated GPUs."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ FOREIGN = {"SLURM_CPU_BIND": "quiet,mask_cpu:0x1", "SBATCH_PARTITION": "nope", "
 """In the environment that every scheduler here is started with; no job may see any of it."""
 
 
-class World(ABC):
+class SchedulerSite(ABC):
     """A scheduler, and the means to give it work."""
 
     directives = ""
@@ -89,7 +89,7 @@ class World(ABC):
         return record
 
 
-class LocalWorld(World):
+class LocalSite(SchedulerSite):
     def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
         settings = LocalSettings(max_jobs=3, gpus=4)
         state = folder / "state"
@@ -101,7 +101,7 @@ class LocalWorld(World):
         return self.submit("sleep 60")
 
 
-class SlurmWorld(World):
+class SlurmSchedulerSite(SchedulerSite):
     directives = "#SBATCH --gres=gpu:2\n#SBATCH --nodelist=n1\n"
 
     def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
@@ -111,7 +111,7 @@ class SlurmWorld(World):
         return self.submit("sleep 60", head="#SBATCH --begin=now+1hour\n")
 
 
-class SimulatedWorld(World):
+class SimulatedSchedulerSite(SchedulerSite):
     """The scheduler of the property tests: a job here ends as its script does."""
 
     def __init__(self, folder: Path) -> None:
@@ -149,27 +149,27 @@ SCHEDULERS = ["local", pytest.param("slurm", marks=pytest.mark.slurm)]
 
 
 @pytest.fixture(params=["simulated", *SCHEDULERS])
-def jobs_world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
+def any_site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SchedulerSite]:
     """Of what concerns submitted jobs, the simulated scheduler keeps the contract too."""
     if request.param != "simulated":
-        yield from _real_world(request, tmp_path)
+        yield from _real_site(request, tmp_path)
         return
-    simulated = SimulatedWorld(tmp_path)
+    simulated = SimulatedSchedulerSite(tmp_path)
     yield simulated
     simulated.close()
 
 
 @pytest.fixture(params=SCHEDULERS)
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    yield from _real_world(request, tmp_path)
+def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SchedulerSite]:
+    yield from _real_site(request, tmp_path)
 
 
-def _real_world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
-    built: World
+def _real_site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SchedulerSite]:
+    built: SchedulerSite
     if request.param == "slurm":
-        built = SlurmWorld(tmp_path, request.getfixturevalue("slurm_cluster").env)
+        built = SlurmSchedulerSite(tmp_path, request.getfixturevalue("slurm_cluster").env)
     else:
-        built = LocalWorld(
+        built = LocalSite(
             tmp_path, {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
         )
     yield built
@@ -177,20 +177,20 @@ def _real_world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Worl
     wait_until("the jobs to end", lambda: {job.id for job in built.scheduler.live_jobs()} & set(built.jobs), empty)
 
 
-def test_a_job_is_listed_until_it_ended_and_recorded_after(jobs_world: World) -> None:
+def test_a_job_is_listed_until_it_ended_and_recorded_after(any_site: SchedulerSite) -> None:
     before = SYSTEM.now()
-    job = jobs_world.submit("until [ -e go ]; do sleep 0.1; done", name="listed")
+    job = any_site.submit("until [ -e go ]; do sleep 0.1; done", name="listed")
 
-    jobs_world.wait_for_start(job)
-    live = jobs_world.live(job)
+    any_site.wait_for_start(job)
+    live = any_site.live(job)
     assert live is not None
     assert (live.name, live.raw_state, live.restarts) == ("listed", "RUNNING", 0)
     assert live.nodes
-    assert not any(record.state.is_final for record in jobs_world.scheduler.records({job: before}).values())
+    assert not any(record.state.is_final for record in any_site.scheduler.records({job: before}).values())
 
-    (jobs_world.folder / "go").touch()
-    record = jobs_world.wait_for_record(job)
-    assert jobs_world.live(job) is None
+    (any_site.folder / "go").touch()
+    record = any_site.wait_for_record(job)
+    assert any_site.live(job) is None
     assert record.name in ("listed", "")  # sacct learns the name some seconds after the rest
     assert (record.state, record.exit_code, record.signal) == (JobState.COMPLETED, 0, 0)
     assert record.submitted and record.started and record.ended
@@ -198,141 +198,141 @@ def test_a_job_is_listed_until_it_ended_and_recorded_after(jobs_world: World) ->
     assert record.submitted <= record.started <= record.ended
 
 
-def test_the_exit_code_of_a_failed_job_is_in_its_record(jobs_world: World) -> None:
-    record = jobs_world.wait_for_record(jobs_world.submit("exit 3"))
+def test_the_exit_code_of_a_failed_job_is_in_its_record(any_site: SchedulerSite) -> None:
+    record = any_site.wait_for_record(any_site.submit("exit 3"))
     assert (record.state, record.exit_code) == (JobState.FAILED, 3)
 
 
-def test_a_job_starts_in_its_folder_and_appends_to_its_output(world: World) -> None:
-    request = world.request("pwd; echo on stderr >&2", name="100%")
+def test_a_job_starts_in_its_folder_and_appends_to_its_output(site: SchedulerSite) -> None:
+    request = site.request("pwd; echo on stderr >&2", name="100%")
     request.output.write_text("from an earlier attempt\n")
-    answer = world.scheduler.submit(request)
+    answer = site.scheduler.submit(request)
     assert isinstance(answer, Accepted)
-    world.wait_for_record(answer.job)
+    site.wait_for_record(answer.job)
     wait_until("its output", request.output.read_text, contains("on stderr"))
-    assert request.output.read_text() == f"from an earlier attempt\n{world.folder}\non stderr\n"
+    assert request.output.read_text() == f"from an earlier attempt\n{site.folder}\non stderr\n"
 
 
-def test_a_job_is_found_by_name_while_it_waits_and_after_it_ended(jobs_world: World) -> None:
+def test_a_job_is_found_by_name_while_it_waits_and_after_it_ended(any_site: SchedulerSite) -> None:
     before = SYSTEM.now()
-    waiting = jobs_world.submit_waiting()
-    name = next(job.name for job in jobs_world.scheduler.live_jobs() if job.id == waiting)
-    assert jobs_world.scheduler.find(name, before) == waiting
-    jobs_world.scheduler.cancel([waiting])
-    jobs_world.wait_for_record(waiting)
-    assert jobs_world.scheduler.find(name, before) == waiting
+    waiting = any_site.submit_waiting()
+    name = next(job.name for job in any_site.scheduler.live_jobs() if job.id == waiting)
+    assert any_site.scheduler.find(name, before) == waiting
+    any_site.scheduler.cancel([waiting])
+    any_site.wait_for_record(waiting)
+    assert any_site.scheduler.find(name, before) == waiting
 
 
-def test_no_job_is_found_under_an_unknown_name_or_before_its_time(jobs_world: World) -> None:
-    job = jobs_world.submit("true", name="once")
-    jobs_world.wait_for_record(job)
-    assert jobs_world.scheduler.find("never_submitted", SYSTEM.now() - timedelta(hours=1)) is None
-    assert jobs_world.scheduler.find("once", SYSTEM.now() + timedelta(minutes=30)) is None
+def test_no_job_is_found_under_an_unknown_name_or_before_its_time(any_site: SchedulerSite) -> None:
+    job = any_site.submit("true", name="once")
+    any_site.wait_for_record(job)
+    assert any_site.scheduler.find("never_submitted", SYSTEM.now() - timedelta(hours=1)) is None
+    assert any_site.scheduler.find("once", SYSTEM.now() + timedelta(minutes=30)) is None
 
 
-def test_a_waiting_job_says_why(jobs_world: World) -> None:
-    job = jobs_world.submit_waiting()
-    live = wait_until("its reason", lambda: jobs_world.live(job), lambda live: live and live.reason)
+def test_a_waiting_job_says_why(any_site: SchedulerSite) -> None:
+    job = any_site.submit_waiting()
+    live = wait_until("its reason", lambda: any_site.live(job), lambda live: live and live.reason)
     assert live is not None
     assert live.state is JobState.PENDING
 
 
-def test_cancelling_only_what_waits_leaves_running_jobs_alone(jobs_world: World) -> None:
-    running = jobs_world.submit("sleep 60")
-    jobs_world.wait_for_start(running)
-    waiting = jobs_world.submit_waiting()
-    ended = jobs_world.submit("true") if jobs_world.scheduler.name == "slurm" else JobId("4711")
+def test_cancelling_only_what_waits_leaves_running_jobs_alone(any_site: SchedulerSite) -> None:
+    running = any_site.submit("sleep 60")
+    any_site.wait_for_start(running)
+    waiting = any_site.submit_waiting()
+    ended = any_site.submit("true") if any_site.scheduler.name == "slurm" else JobId("4711")
 
-    jobs_world.scheduler.cancel([running, waiting, ended], only_pending=True)
+    any_site.scheduler.cancel([running, waiting, ended], only_pending=True)
 
-    assert jobs_world.wait_for_record(waiting).state is JobState.CANCELLED
-    assert jobs_world.state(running) is JobState.RUNNING
-
-
-def test_a_cancelled_job_may_finish_on_sigterm(world: World) -> None:
-    job = world.submit("trap 'echo cleaned > cleaned; exit 0' TERM; touch ready; sleep 60 & wait")
-    wait_until("the job to be ready", lambda: world.has_written("ready"))
-    world.scheduler.cancel([job])
-    assert world.wait_for_record(job).state is JobState.CANCELLED
-    assert (world.folder / "cleaned").exists()
+    assert any_site.wait_for_record(waiting).state is JobState.CANCELLED
+    assert any_site.state(running) is JobState.RUNNING
 
 
-def test_a_job_that_ignores_sigterm_is_killed(world: World) -> None:
-    job = world.submit("trap '' TERM; touch ready; while true; do sleep 0.2; done")
-    wait_until("the job to be ready", lambda: world.has_written("ready"))
-    world.scheduler.cancel([job])
-    record = world.wait_for_record(job)
+def test_a_cancelled_job_may_finish_on_sigterm(site: SchedulerSite) -> None:
+    job = site.submit("trap 'echo cleaned > cleaned; exit 0' TERM; touch ready; sleep 60 & wait")
+    wait_until("the job to be ready", lambda: site.has_written("ready"))
+    site.scheduler.cancel([job])
+    assert site.wait_for_record(job).state is JobState.CANCELLED
+    assert (site.folder / "cleaned").exists()
+
+
+def test_a_job_that_ignores_sigterm_is_killed(site: SchedulerSite) -> None:
+    job = site.submit("trap '' TERM; touch ready; while true; do sleep 0.2; done")
+    wait_until("the job to be ready", lambda: site.has_written("ready"))
+    site.scheduler.cancel([job])
+    record = site.wait_for_record(job)
     assert record.state is JobState.CANCELLED
 
 
-def test_cancelling_jobs_that_are_gone_is_no_error(jobs_world: World) -> None:
-    job = jobs_world.submit("true")
-    jobs_world.wait_for_record(job)
+def test_cancelling_jobs_that_are_gone_is_no_error(any_site: SchedulerSite) -> None:
+    job = any_site.submit("true")
+    any_site.wait_for_record(job)
     for only_pending in (False, True):
-        jobs_world.scheduler.cancel([job, JobId("4711")], only_pending=only_pending)
-    jobs_world.scheduler.cancel([])
+        any_site.scheduler.cancel([job, JobId("4711")], only_pending=only_pending)
+    any_site.scheduler.cancel([])
 
 
-def test_unknown_and_reused_ids_have_no_verdict(jobs_world: World) -> None:
-    job = jobs_world.submit("true")
-    jobs_world.wait_for_record(job)
+def test_unknown_and_reused_ids_have_no_verdict(any_site: SchedulerSite) -> None:
+    job = any_site.submit("true")
+    any_site.wait_for_record(job)
     later = SYSTEM.now() + timedelta(minutes=30)
-    assert jobs_world.scheduler.records({JobId("4711"): SYSTEM.now(), JobId("4712"): SYSTEM.now()}) == {}
+    assert any_site.scheduler.records({JobId("4711"): SYSTEM.now(), JobId("4712"): SYSTEM.now()}) == {}
     # The record is of a job from before our own submission under the same id.
-    assert jobs_world.scheduler.records({job: later}) == {}
-    assert jobs_world.scheduler.records({}) == {}
+    assert any_site.scheduler.records({job: later}) == {}
+    assert any_site.scheduler.records({}) == {}
 
 
-def test_jobs_see_the_gpus_they_asked_for_and_no_others(world: World) -> None:
+def test_jobs_see_the_gpus_they_asked_for_and_no_others(site: SchedulerSite) -> None:
     body = 'echo "$CUDA_VISIBLE_DEVICES" > {0}.part && mv {0}.part {0}; until [ -e go ]; do sleep 0.1; done'
-    jobs = [world.submit(body.format(name), gpus=2) for name in ("first", "second")]
-    wait_until("both jobs to write", lambda: world.has_written("first", "second"))
-    (world.folder / "go").touch()
-    seen = [(world.folder / name).read_text().strip().split(",") for name in ("first", "second")]
+    jobs = [site.submit(body.format(name), gpus=2) for name in ("first", "second")]
+    wait_until("both jobs to write", lambda: site.has_written("first", "second"))
+    (site.folder / "go").touch()
+    seen = [(site.folder / name).read_text().strip().split(",") for name in ("first", "second")]
     assert sorted(seen[0] + seen[1]) == ["0", "1", "2", "3"]
     for job in jobs:
-        world.wait_for_record(job)
+        site.wait_for_record(job)
 
 
-def test_more_gpus_than_there_are_is_refused_in_words(world: World) -> None:
-    request = world.request("true", gpus=9)
+def test_more_gpus_than_there_are_is_refused_in_words(site: SchedulerSite) -> None:
+    request = site.request("true", gpus=9)
     request.script.write_text(request.script.read_text().replace("gpu:2", "gpu:9"))
-    answer = world.scheduler.submit(request)
+    answer = site.scheduler.submit(request)
     assert isinstance(answer, Refused)
     assert len(answer.message) > 20
 
 
-def test_what_is_no_script_is_refused_in_words(world: World) -> None:
-    request = world.request("true")
+def test_what_is_no_script_is_refused_in_words(site: SchedulerSite) -> None:
+    request = site.request("true")
     request.script.write_text("echo without an interpreter\n")
-    answer = world.scheduler.submit(request)
+    answer = site.scheduler.submit(request)
     assert isinstance(answer, Refused)
     assert "#!" in answer.message
 
 
-def test_jobs_inherit_no_secret_and_nothing_of_another_job(world: World) -> None:
-    job = world.submit("env > environment.part; mv environment.part environment")
-    world.wait_for_record(job)
-    environment = (world.folder / "environment").read_text()
+def test_jobs_inherit_no_secret_and_nothing_of_another_job(site: SchedulerSite) -> None:
+    job = site.submit("env > environment.part; mv environment.part environment")
+    site.wait_for_record(job)
+    environment = (site.folder / "environment").read_text()
     assert "PATH=" in environment
     assert [name for name in FOREIGN if f"{name}=" in environment] == []
 
 
-def test_a_cluster_has_a_name(jobs_world: World) -> None:
-    assert jobs_world.scheduler.cluster()
-    assert jobs_world.scheduler.name in ("slurm", "local")
+def test_a_cluster_has_a_name(any_site: SchedulerSite) -> None:
+    assert any_site.scheduler.cluster()
+    assert any_site.scheduler.name in ("slurm", "local")
 
 
 def test_room_counts_what_runs(tmp_path: Path) -> None:
-    world = LocalWorld(tmp_path, {})
-    assert world.scheduler.live_jobs() == []
-    assert world.scheduler.room() == Room(3, 4, 4)
-    job = world.submit("sleep 60", gpus=3)
-    world.wait_for_start(job)
-    assert world.scheduler.room() == Room(2, 1, 4)
-    world.scheduler.cancel([job])
-    wait_until("the job to end", world.scheduler.live_jobs, empty)
-    assert world.scheduler.room() == Room(3, 4, 4)
+    site = LocalSite(tmp_path, {})
+    assert site.scheduler.live_jobs() == []
+    assert site.scheduler.room() == Room(3, 4, 4)
+    job = site.submit("sleep 60", gpus=3)
+    site.wait_for_start(job)
+    assert site.scheduler.room() == Room(2, 1, 4)
+    site.scheduler.cancel([job])
+    wait_until("the job to end", site.scheduler.live_jobs, empty)
+    assert site.scheduler.room() == Room(3, 4, 4)
 
 
 def test_a_batch_system_has_room_for_any_number() -> None:
