@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from hpc_agent.errors import HpcAgentError
 from hpc_agent.wire.errors import VALIDATION_ERROR, ErrorKind
+
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Fault(HpcAgentError):
@@ -21,3 +24,12 @@ class Fault(HpcAgentError):
 def invalid(detail: str, **data: Any) -> Fault:
     """400/12 with a sentence."""
     return Fault(VALIDATION_ERROR, detail, **data)
+
+
+def refuse_control_characters(text: str, field: str) -> None:
+    """
+    Raises:
+        Fault: 400/12, the text, which others see on their terminals, holds line breaks or escape sequences.
+    """
+    if _CONTROLS.search(text):
+        raise invalid("it may have no line breaks and no control characters", field=field)

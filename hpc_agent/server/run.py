@@ -15,6 +15,7 @@ from pathlib import Path
 
 import uvicorn
 
+from hpc_agent.access import check_private
 from hpc_agent.clock import Clock
 from hpc_agent.errors import ConfigError
 from hpc_agent.files import ensure_directory
@@ -74,6 +75,7 @@ def serve(options: Options, clock: Clock, announce: Callable[[Listening], None])
         folder = ensure_directory(options.data_dir, mode=0o700).resolve()
     except OSError as error:
         raise ConfigError(f"the data folder {options.data_dir} cannot be made: {error.strerror}") from error
+    check_private(folder, "the server's data folder (--data-dir)")
     with _sole_use(folder), _listening(options.host, options.port) as listener:
         owner = credentials.load_or_create(folder)
         url = _url("https" if tls else "http", options.host, listener)

@@ -6,9 +6,10 @@ import base64
 import hmac
 import io
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import jwt
@@ -295,7 +296,42 @@ def _file(who: str, method: str) -> Callable[[Server], str]:
     return attempt
 
 
+def _model_among_outputs(server: Server) -> str:
+    """A task of one's own may name any model among its outputs; it stays whose it is."""
+    task = server.new_task(server.mallory, models={"output": [{"model": server.model, "name": "m"}]})
+    server.call("models.update_for_task", {"task": task, "uri": "evil"}, server.mallory)
+    uri = server.must("models.get_by_id", {"model": server.model}, server.alice)["model"]["uri"]
+    return f"its address is {uri} now" if uri == "evil" else ""
+
+
+def _held_upload(server: Server) -> str:
+    """Begun while the name was free, complete when it is another's."""
+    body = b'--b\r\nContent-Disposition: form-data; name="contested"; filename="f"\r\n\r\nevil\r\n--b--\r\n'
+    head = (
+        f"POST /files HTTP/1.1\r\nHost: x\r\nAuthorization: {server.mallory['Authorization']}\r\n"
+        f"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    with server.connect() as connection:
+        connection.sendall(head.encode() + body[:-10])
+        while not any((server.data / "incoming").iterdir()):
+            time.sleep(0.01)
+        server.upload("contested", b"hers", server.alice)
+        connection.sendall(body[-10:])
+        connection.recv(4096)
+    found = server.send("GET", "/files/contested", server.alice).content
+    return "" if found == b"hers" else f"the file is {found!r} now"
+
+
+def _unrevocable(server: Server) -> str:
+    """The server's own key, told by its label, is not revoked."""
+    fields = {"label": "of this server's conf file"}
+    return _admitted(server.call("auth.create_credentials", fields, server.login(server.member("careful"))))
+
+
 OTHERS = [
+    _case("member: a model of another among the outputs of a task", _model_among_outputs),
+    _case("member: an upload held open until the name is another's", _held_upload),
+    _case("member: a key that cannot be revoked", _unrevocable),
     _case("member: a batch with one event of another's task", _batch_with_a_foreign_event),
     _case("member: in the administrator's name", _impersonation("mallory")),
     _case("stolen job: in the administrator's name", _impersonation("stolen")),
@@ -487,6 +523,24 @@ def _idle(sent: bytes) -> Callable[[Server], str]:
     return attempt
 
 
+def _chopped(server: Server) -> str:
+    """Ten strangers who send bodies in chunks of one byte."""
+
+    def chop() -> None:
+        with suppress(OSError), server.connect() as connection:
+            connection.sendall(b"POST /tasks.get_all HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n")
+            for _ in range(100):
+                connection.sendall(b"1\r\na\r\n" * 20_000)
+
+    strangers = [threading.Thread(target=chop) for _ in range(10)]
+    for stranger in strangers:
+        stranger.start()
+    alive = server.is_alive()
+    for stranger in strangers:
+        stranger.join()
+    return "" if alive else "nobody else is answered"
+
+
 def _too_large(server: Server) -> str:
     return _admitted(server.upload("large", b"x" * (FILE_MIB * 1024 * 1024 + 1), server.mallory))
 
@@ -512,6 +566,7 @@ RESOURCES = [
     _case("idle: nothing sent", _idle(b"")),
     _case("idle: half a head", _idle(b"GET / HTTP/1.1\r\nX-a:")),
     _case("idle: half a body", _idle(b"POST /tasks.get_all HTTP/1.1\r\nContent-Length: 99\r\n\r\n{")),
+    _case("bodies in chunks of one byte", _chopped),
     _case("upload: larger than a file may be", _too_large),
     _case("upload: more than the storage", _too_many),
     _case("compressed call", _compressed("/tasks.get_all")),

@@ -228,3 +228,14 @@ def test_a_killed_server_loses_nothing_that_it_acknowledged(
         assert [event["msg"] for event in api("events.get_task_log", task=task)["events"]] == [line]
     with contextlib.closing(sqlite3.connect(server.data_dir / "server.db")) as database:
         assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+
+
+def test_a_data_folder_that_others_can_change_is_not_used(tmp_path):
+    """Whoever writes there exchanges the keys, and the database that says who is an administrator."""
+    folder = tmp_path / "open"
+    folder.mkdir()
+    folder.chmod(0o777)
+    ended = run_server(folder, "--port", "0")
+    assert ended.returncode == 2
+    assert "data folder" in ended.stderr and "chmod" in ended.stderr
+    assert list(folder.iterdir()) == []

@@ -14,7 +14,8 @@ import pytest
 
 from hpc_agent.api.client import Client
 from hpc_agent.config.load import load
-from hpc_agent.errors import AuthError
+from hpc_agent.errors import ApiError, AuthError
+from hpc_agent.server.services.keys import SERVERS_OWN
 
 
 class Commands:
@@ -136,3 +137,25 @@ def test_a_server_that_is_away_is_told(tmp_path: Path, user: Commands, server: A
     server.stop()
     done = user("list")
     assert (done.returncode, "cannot be reached" in done.stderr) == (69, True)
+
+
+def test_a_members_label_writes_nothing_on_the_administrators_terminal(user: Commands, tmp_path: Path) -> None:
+    user("add", "mallory", "--conf", str(tmp_path / "mallory.conf"))
+    session = client(tmp_path / "mallory.conf").session
+    for label in ("x\x1b]0;title\x07", "x\nroot  admin", "\x9b2J"):
+        with pytest.raises(ApiError, match="no control characters"):
+            session.call("auth.create_credentials", {"label": label})
+    refused = user("add", "evil\x1b[2J")
+    assert refused.returncode == 1
+    assert "no line breaks and no control characters" in refused.stderr
+
+
+def test_no_member_makes_a_key_that_cannot_be_revoked(user: Commands, tmp_path: Path) -> None:
+    user("add", "mallory", "--conf", str(tmp_path / "mallory.conf"))
+    session = client(tmp_path / "mallory.conf").session
+    with pytest.raises(ApiError, match="cannot be revoked"):
+        session.call("auth.create_credentials", {"label": SERVERS_OWN})
+    session.call("auth.create_credentials", {"label": "mine"})
+    assert "2 keys" in user("revoke", "mallory").stdout
+    with pytest.raises(AuthError):
+        session.call("users.get_current_user")

@@ -6,6 +6,7 @@ from typing import Literal
 
 from hpc_agent.server import listing
 from hpc_agent.server.action import Access, Answer, Call, Json, Moment, Name, Request, Service
+from hpc_agent.server.fault import refuse_control_characters
 from hpc_agent.server.identity import ADMIN, API_VERSION, SERVER_VERSION, Identity
 from hpc_agent.server.ids import new_id
 from hpc_agent.server.store import documents
@@ -35,6 +36,8 @@ class CreateUserRequest(Request, frozen=True):
 @auth.action(CreateUserRequest, Access.WRITE)
 def create_user(request: CreateUserRequest, call: Call) -> Answer:
     """A member of the group; has no keys until ``create_credentials`` makes some."""
+    refuse_control_characters(request.name, "name")
+    refuse_control_characters(request.email, "email")
     id = new_id()
     _insert(call, Identity(id, request.name, role=request.role), request.email)
     return {"id": id}

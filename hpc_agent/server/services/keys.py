@@ -6,7 +6,7 @@ from hpc_agent.domain.status import TaskStatus
 from hpc_agent.redact import Secret
 from hpc_agent.server.action import Access, Answer, Call, Moment, Request, Service, iso
 from hpc_agent.server.credentials import new_access_key, new_secret_key
-from hpc_agent.server.fault import Fault, invalid
+from hpc_agent.server.fault import Fault, invalid, refuse_control_characters
 from hpc_agent.server.identity import LINGER
 from hpc_agent.server.services.transitions import existing_task
 from hpc_agent.server.store import credentials
@@ -41,6 +41,9 @@ class TaskRequest(Request, frozen=True):
 @service.action(CreateCredentialsRequest, Access.WRITE)
 def create_credentials(request: CreateCredentialsRequest, call: Call) -> Answer:
     """The secret is in this answer only: the server keeps its hash."""
+    refuse_control_characters(request.label, "label")
+    if request.label == SERVERS_OWN:
+        raise invalid("this label is the server's own: its key cannot be revoked", field="label")
     return _made(call, _user(request, call), label=request.label[:200])
 
 
