@@ -230,7 +230,7 @@ def test_a_killed_server_loses_nothing_that_it_acknowledged(
         assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
 
 
-def test_a_data_folder_that_others_can_change_is_not_used(tmp_path):
+def test_a_data_folder_that_others_can_change_is_not_used(tmp_path: Path) -> None:
     """Whoever writes there exchanges the keys, and the database that says who is an administrator."""
     folder = tmp_path / "open"
     folder.mkdir()
