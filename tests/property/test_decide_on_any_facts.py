@@ -208,7 +208,17 @@ ACTIVE = (Phase.PENDING, Phase.UNCLAIMED_END, Phase.UNREPORTED, Phase.TAKEN_OFF)
 
 
 @for_each(
-    *WAYS, at=(*ACTIVE, *ACTIVE, Phase.UNCLAIMED_END, Phase.QUEUED, Phase.UNCONFIRMED, Phase.UNPOSTED), number=600
+    *WAYS,
+    at=(
+        *ACTIVE,
+        *ACTIVE,
+        *(Phase.UNREPORTED,) * 3,
+        Phase.UNCLAIMED_END,
+        Phase.QUEUED,
+        Phase.UNCONFIRMED,
+        Phase.UNPOSTED,
+    ),
+    number=1000,
 )
 def test_one_direction_at_a_time(sight: Sight, rules: Rules, action: due.Action) -> None:
     """A task is handed on, given up, put back or closed: never two of these in one pass."""
