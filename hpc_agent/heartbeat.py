@@ -23,7 +23,7 @@ _CONFIRM_BEATS = 3
 
 
 @dataclass(frozen=True)
-class Pace:
+class HeartbeatTiming:
     """Seconds between two beats, without a new beat until a holder counts as dead, and between two looks of those
     who wait (a thirtieth of the time waited, within these bounds: fifty who wait must not busy the file server).
 
@@ -38,7 +38,7 @@ class Pace:
 class Silence:
     """Watches a text that changes while its writer lives. ``read`` gives it, None where it cannot be read now."""
 
-    def __init__(self, read: Callable[[], str | None], clock: Clock, pace: Pace = Pace()) -> None:
+    def __init__(self, read: Callable[[], str | None], clock: Clock, pace: HeartbeatTiming = HeartbeatTiming()) -> None:
         self._read = read
         self._clock = clock
         self._pace = pace
@@ -74,7 +74,7 @@ class Silence:
 class Heartbeat:
     """A file that is rewritten by a thread until ``stop``; it goes then."""
 
-    def __init__(self, path: Path, clock: Clock, pace: Pace = Pace()) -> None:
+    def __init__(self, path: Path, clock: Clock, pace: HeartbeatTiming = HeartbeatTiming()) -> None:
         self._path = path
         self._clock = clock
         self._pace = pace

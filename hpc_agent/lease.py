@@ -16,11 +16,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hpc_agent import files
+from hpc_agent import file_records
 from hpc_agent.clock import Clock
-from hpc_agent.heartbeat import Pace, Silence, age, read_text, write_in_place
+from hpc_agent.heartbeat import HeartbeatTiming, Silence, age, read_text, write_in_place
 
-__all__ = ["Lease", "Pace", "lately_held", "only_one"]
+__all__ = ["HeartbeatTiming", "Lease", "lately_held", "only_one"]
 
 _OWNER = "owner"
 
@@ -28,7 +28,7 @@ _OWNER = "owner"
 class Lease:
     """One try at holding the lease ``path``."""
 
-    def __init__(self, path: Path, clock: Clock, pace: Pace = Pace()) -> None:
+    def __init__(self, path: Path, clock: Clock, pace: HeartbeatTiming = HeartbeatTiming()) -> None:
         self._path = path
         self._clock = clock
         self._pace = pace
@@ -50,14 +50,14 @@ class Lease:
 
     def _make(self) -> bool:
         """With its owner's name in it from the first moment: of a nameless one nobody knows that its maker died."""
-        files.ensure_shared_directory(self._path.parent)
+        file_records.ensure_shared_directory(self._path.parent)
         draft = self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}.new")
         draft.mkdir()
         try:
             self._write(0, draft)
             for path in (draft, draft / _OWNER):
-                files.share_like_parent(path)
-            return files.rename_new(draft, self._path)
+                file_records.share_like_parent(path)
+            return file_records.rename_new(draft, self._path)
         finally:
             if draft.exists():
                 _remove(draft)
@@ -107,7 +107,7 @@ class Lease:
         _remove(grave)
 
 
-def lately_held(path: Path, clock: Clock, pace: Pace = Pace()) -> bool:
+def lately_held(path: Path, clock: Clock, pace: HeartbeatTiming = HeartbeatTiming()) -> bool:
     """Whether somebody living seems to hold the lease, from one look: it may be wrong for as long as a beat lasts."""
     owner = path / _OWNER
     silent = age(owner, path.parent, clock)
@@ -144,7 +144,7 @@ def only_one(
     *,
     done: Callable[[], bool],
     waiting: Callable[[], None] = lambda: None,
-    pace: Pace = Pace(),
+    pace: HeartbeatTiming = HeartbeatTiming(),
 ) -> Iterator[bool]:
     """Enter with True as the one who does the work, or with False once ``done`` says that another has done it.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 _ROOT = "hpc_agent"
 
 
-class Events:
+class EventLog:
     """A logger whose lines are an event and its keys: ``submitted task=… job=…``."""
 
     def __init__(self, name: str) -> None:

@@ -15,12 +15,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from hpc_agent.descendants import adopt, bury, end_with, reaped, strays, waited_for
+from hpc_agent.child_processes import (
+    become_subreaper,
+    reap_orphans,
+    reaped,
+    set_parent_death_signal,
+    start_tracked,
+    surviving_descendants,
+)
 from hpc_agent.errors import ProcessError
 
 
 @dataclass(frozen=True)
-class Completed:
+class CompletedProcess:
     """How a short program ended. Texts are decoded as UTF-8, undecodable bytes replaced; ``output`` is stdout as it
     came."""
 
@@ -48,14 +55,14 @@ def run(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     input: str | None = None,
-) -> Completed:
+) -> CompletedProcess:
     """Run a short program to its end in a session of its own; a late one is killed with its children.
 
     Raises:
         ProcessError: it could not be started, or was still running after ``timeout`` seconds.
     """
     try:
-        child = waited_for(
+        child = start_tracked(
             lambda: subprocess.Popen(
                 list(argv),
                 stdin=subprocess.PIPE if input is not None else subprocess.DEVNULL,
@@ -84,7 +91,7 @@ def run(
     finally:
         reaped(child.pid)
     texts = (out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
-    return Completed(tuple(argv), child.returncode, *texts, out)
+    return CompletedProcess(tuple(argv), child.returncode, *texts, out)
 
 
 def _close_pipes(child: subprocess.Popen[bytes]) -> None:
@@ -130,7 +137,7 @@ def _streaming(argv: Sequence[str], timeout: float, *, stdin: int, stdout: int) 
     words = os.memfd_create("stderr")
     try:
         try:
-            child = waited_for(
+            child = start_tracked(
                 lambda: subprocess.Popen(list(argv), stdin=stdin, stdout=stdout, stderr=words, start_new_session=True)
             )
         except OSError as error:
@@ -177,7 +184,7 @@ def kill_group(pgid: int, number: int) -> bool:
 
 
 @dataclass(frozen=True)
-class Grace:
+class StopTimeouts:
     """How long each step of the ladder TERM → KILL may take, in seconds."""
 
     term: float = 10.0
@@ -192,21 +199,22 @@ class Supervised:
     """
 
     def __init__(
-        self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: int, hands_on: bool = False
+        self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: int, forwards_signals: bool = False
     ) -> None:
         """``output`` is an open file descriptor for stdout and stderr; it stays the caller's.
 
-        ``hands_on``: the child hands signals on to what it started and sees to its end, as podman does. Its helpers
+        ``forwards_signals``: the child hands signals on to what it started and sees to its end, as podman does. Its
+        helpers
         would take a signal as their own.
 
         Raises:
             ProcessError: it could not be started.
         """
         us = os.getpid()
-        self._hands_on = hands_on
-        adopt()
+        self._hands_on = forwards_signals
+        become_subreaper()
         try:
-            self._child = waited_for(
+            self._child = start_tracked(
                 lambda: subprocess.Popen(
                     list(argv),
                     stdin=subprocess.DEVNULL,
@@ -216,7 +224,7 @@ class Supervised:
                     cwd=cwd,
                     start_new_session=True,
                     # Killed without a chance to end it, we must not leave it behind to run beside its successor.
-                    preexec_fn=lambda: end_with(us),
+                    preexec_fn=lambda: set_parent_death_signal(us),
                 )
             )
         except OSError as error:
@@ -240,10 +248,10 @@ class Supervised:
     def signal(self, number: int) -> bool:
         """Signal the child and all that descends from it, whatever session it moved to; False when all are gone."""
         kill_group(self.pid, number)
-        bury()
+        reap_orphans()
         if self._hands_on:
             return self.poll() is None
-        found = strays(self.pid)
+        found = surviving_descendants(self.pid)
         for pid in found:
             # Those of the group have it already: a second TERM changes nothing.
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -251,9 +259,9 @@ class Supervised:
                     os.kill(pid, number)
         return bool(found)
 
-    def bury(self) -> None:
+    def reap_orphans(self) -> None:
         """Reap what was adopted and has ended."""
-        bury()
+        reap_orphans()
 
     def sweep(self, pause: Callable[[], None]) -> None:
         """Kill all that it left behind, over and over: they may fork faster than one look at them takes."""
@@ -275,7 +283,7 @@ class Helper:
             ProcessError: it could not be started.
         """
         try:
-            self._child = waited_for(
+            self._child = start_tracked(
                 lambda: subprocess.Popen(
                     list(argv),
                     stdin=stdin,

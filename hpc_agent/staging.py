@@ -11,23 +11,23 @@ from typing import TypeVar
 
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings, GitSettings
-from hpc_agent.containment import Contained, Containment
 from hpc_agent.domain.env import EnvKey
-from hpc_agent.domain.task import Script, Task
+from hpc_agent.domain.task import Task, TaskScript
 from hpc_agent.envs import interpreter
-from hpc_agent.envs.request import EnvRequest, request_for
-from hpc_agent.envs.store import EnvStore, StagedEnv, UsableEnv
+from hpc_agent.envs.env_request import EnvRequest, request_for
+from hpc_agent.envs.env_store import EnvStore, StagedEnv, UsableEnv
 from hpc_agent.errors import ContainerUnavailableError, HpcAgentError, SourceError
-from hpc_agent.logs import Events
+from hpc_agent.image_resolver import ImageResolver, ResolvedContainer
+from hpc_agent.logs import EventLog
 from hpc_agent.redact import without_credentials, without_secrets
 from hpc_agent.retry import NETWORK, retry
 from hpc_agent.sources import limits
 from hpc_agent.sources.git import configured_credentials, named_hosts
+from hpc_agent.sources.source_store import SourceStore
 from hpc_agent.sources.staged import Origin, StagedSource
-from hpc_agent.sources.store import SourceStore
 from hpc_agent.sources.workspace import Workspace, entry_of
 
-log = Events("staging")
+log = EventLog("staging")
 Progress = Callable[[str], None]
 T = TypeVar("T")
 
@@ -36,7 +36,7 @@ _SKIP = "CLEARML_AGENT_SKIP_PYTHON_ENV_INSTALL"
 
 
 @dataclass(frozen=True)
-class Staged:
+class StagedTask:
     """What a job needs to find in the shared cache; travels as ``stage.json`` in the run directory."""
 
     source: StagedSource
@@ -106,7 +106,7 @@ def _unforeseen(error: Exception) -> UnforeseenError:
     )
 
 
-class Stager:
+class TaskStager:
     """One for each daemon or job. ``share``: what is staged is for other nodes, which have no network."""
 
     def __init__(self, settings: AllSettings, clock: Clock, *, share: bool = True) -> None:
@@ -122,13 +122,13 @@ class Stager:
             mount=settings.hpc.envs.mount,
         )
         self._packages = settings.python_packages
-        self._containment = Containment(settings, clock)
+        self._containment = ImageResolver(settings, clock)
         self._share = share
         self._agent = settings.agent
         self.remarks = _remarks(settings.git, known)
         """Sentences on settings that may not do what they seem to, for who starts a daemon."""
 
-    def stage(self, task: Task, progress: Progress) -> Staged:
+    def stage(self, task: Task, progress: Progress) -> StagedTask:
         """Bring everything the task needs into the shared cache. Uses the network where something is missing.
 
         Raises:
@@ -145,7 +145,7 @@ class Stager:
         task = self._as_wanted(task)
         return self._forced() or self._sources.stage(task.script, progress)
 
-    def stage_rest(self, task: Task, source: StagedSource, progress: Progress) -> Staged:
+    def stage_rest(self, task: Task, source: StagedSource, progress: Progress) -> StagedTask:
         """The second part, which keeps this machine busy: image and environment.
 
         Raises:
@@ -156,7 +156,7 @@ class Stager:
         image = contained.python if contained else None
         request = self._request(task, source, contained)
         if request is None:
-            return Staged(source, None)
+            return StagedTask(source, None)
         for note in request.notes:
             progress(note)
         if not request.needs_source:
@@ -165,7 +165,7 @@ class Stager:
             root = self._sources.checkout(task.script, source, Path(folder), progress).root
             return _staged(source, self._envs.stage(request, progress, source_root=root, foreign=image), request)
 
-    def find(self, task: Task, progress: Progress = lambda _: None) -> Staged:
+    def find(self, task: Task, progress: Progress = lambda _: None) -> StagedTask:
         """What an earlier ``stage`` left in the shared cache. No network.
 
         Raises:
@@ -183,8 +183,8 @@ class Stager:
         contained = self._unless_unavailable(lambda: self.contain(task, progress), progress)
         request = self._request(task, source, contained)
         if request is None:
-            return Staged(source, None)
-        return Staged(source, self._envs.find(request, task=task.id), notes=request.notes)
+            return StagedTask(source, None)
+        return StagedTask(source, self._envs.find(request, task=task.id), notes=request.notes)
 
     def _forced(self) -> StagedSource | None:
         folder = self._agent.force_code_dir
@@ -210,7 +210,7 @@ class Stager:
         """
         return self._containment.choose(task.container) is not None
 
-    def contain(self, task: Task, progress: Progress) -> Contained | None:
+    def contain(self, task: Task, progress: Progress) -> ResolvedContainer | None:
         """What the task runs in on this node; None where that is the node itself. No network.
 
         Raises:
@@ -219,7 +219,7 @@ class Stager:
         choice = self._containment.choose(task.container)
         return self._containment.find(choice, progress, task=task.id) if choice else None
 
-    def check_out(self, task: Task, staged: Staged, into: Path, progress: Progress) -> Workspace:
+    def check_out(self, task: Task, staged: StagedTask, into: Path, progress: Progress) -> Workspace:
         """The task's code below ``into``. No network.
 
         Raises:
@@ -228,7 +228,7 @@ class Stager:
         workspace = self._sources.checkout(self._as_wanted(task).script, staged.source, into, progress)
         return replace(workspace, notes=(*workspace.notes, *staged.notes))
 
-    def open(self, task: Task, staged: Staged, progress: Progress) -> UsableEnv | None:
+    def open(self, task: Task, staged: StagedTask, progress: Progress) -> UsableEnv | None:
         """The task's environment on this node. No network.
 
         Raises:
@@ -238,16 +238,16 @@ class Stager:
             return None
         return self._envs.use(staged.env, progress, task=task.id, sha256=staged.env_sha256)
 
-    def stage_source(self, task: Task, progress: Progress) -> Staged:
+    def stage_source(self, task: Task, progress: Progress) -> StagedTask:
         """As ``stage``, without an environment.
 
         Raises:
             SourceError: it cannot be had.
         """
-        return Staged(self.fetch(task, progress), None)
+        return StagedTask(self.fetch(task, progress), None)
 
     def lock(
-        self, task: Task, staged: Staged, progress: Progress, contained: Contained | None = None
+        self, task: Task, staged: StagedTask, progress: Progress, contained: ResolvedContainer | None = None
     ) -> tuple[str, tuple[str, ...]]:
         """The Python that the task wants, and exact requirement lines for it. Uses the network.
 
@@ -266,7 +266,7 @@ class Stager:
                 root = self._sources.checkout(task.script, staged.source, Path(folder), progress).root
             return python.executable, self._envs.lock(request, progress, source_root=root, foreign=foreign)
 
-    def copy_env(self, staged: Staged, into: Path) -> tuple[str, ...]:
+    def copy_env(self, staged: StagedTask, into: Path) -> tuple[str, ...]:
         """A copy of the environment in the new folder ``into``, which may be changed; returns its packages.
 
         Raises:
@@ -274,7 +274,7 @@ class Stager:
         """
         return self._envs.copy(staged.env, into) if staged.env else ()
 
-    def stage_image(self, task: Task, progress: Progress) -> Contained | None:
+    def stage_image(self, task: Task, progress: Progress) -> ResolvedContainer | None:
         """What the task runs in, fetched where it is missing. Uses the network.
 
         Raises:
@@ -283,7 +283,9 @@ class Stager:
         choice = self._containment.choose(task.container)
         return self._containment.stage(choice, progress, share=self._share) if choice else None
 
-    def _unless_unavailable(self, get: Callable[[], Contained | None], progress: Progress) -> Contained | None:
+    def _unless_unavailable(
+        self, get: Callable[[], ResolvedContainer | None], progress: Progress
+    ) -> ResolvedContainer | None:
         """A login node need not run containers; its compute nodes then have the image, and use our Python in it."""
         try:
             return get()
@@ -293,7 +295,7 @@ class Stager:
             progress(f"Nothing is known about the task's image here: {error}")
             return None
 
-    def _request(self, task: Task, source: StagedSource, contained: Contained | None) -> EnvRequest | None:
+    def _request(self, task: Task, source: StagedSource, contained: ResolvedContainer | None) -> EnvRequest | None:
         script = task.script
         if not entry_of(script).kind.needs_python and not script.requirements.pip:
             return None
@@ -317,10 +319,10 @@ def _remarks(git: GitSettings, known: Collection[str]) -> tuple[str, ...]:
     )
 
 
-def _staged(source: StagedSource, env: StagedEnv, request: EnvRequest) -> Staged:
-    return Staged(source, env.key, env.sha256, tuple(dict.fromkeys((*request.notes, *env.notes))))
+def _staged(source: StagedSource, env: StagedEnv, request: EnvRequest) -> StagedTask:
+    return StagedTask(source, env.key, env.sha256, tuple(dict.fromkeys((*request.notes, *env.notes))))
 
 
-def _identity(script: Script, source: StagedSource) -> str:
+def _identity(script: TaskScript, source: StagedSource) -> str:
     """Stands for the repository's content, uncommitted changes included."""
     return f"{source.commit}-{hashlib.sha256(script.diff.encode()).hexdigest()[:16]}"

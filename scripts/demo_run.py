@@ -93,16 +93,16 @@ def follow(client: Client, task: TaskId, daemon: subprocess.Popen[bytes], log: P
     """Print the console as it grows, until the task has its final status."""
     deadline, seen, shown = time.monotonic() + LIMIT_S, 0, ""
     while True:
-        glimpse = client.tasks.glimpse([task])[task]
-        if glimpse.status is TaskStatus.QUEUED and glimpse.message and glimpse.message != shown:
-            shown = glimpse.message
+        get_states = client.tasks.get_states([task])[task]
+        if get_states.status is TaskStatus.QUEUED and get_states.message and get_states.message != shown:
+            shown = get_states.message
             print(f"  ({shown})", flush=True)
         for event in client.events.console_after(task, seen):
             seen = int(event["timestamp"])
             for line in str(event["msg"]).splitlines():
                 print(f"  | {line}", flush=True)
-        if glimpse.status in FINAL:
-            return glimpse.status
+        if get_states.status in FINAL:
+            return get_states.status
         if daemon.poll() is not None or time.monotonic() > deadline:
             sys.exit(f"error: the task did not end; the daemon's log:\n{log.read_text(encoding='utf-8')}")
         time.sleep(0.3)
@@ -129,8 +129,8 @@ def run(folder: Path, scheduler: str, keep: bool) -> int:
         daemon_command = [*AGENT, "daemon", "--queue", "demo", "--foreground", "--polling-interval", "0.5"]
         with running(daemon_command, env, daemon_log) as daemon:
             status = follow(client, task, daemon, daemon_log)
-        glimpse = client.tasks.glimpse([task])[task]
-        say(f"The task is {status.value} ({glimpse.reason})")
+        get_states = client.tasks.get_states([task])[task]
+        say(f"The task is {status.value} ({get_states.reason})")
         print(f"Its page: {page}")
         if keep:
             print(f"The server stays up until Ctrl-C; log in with the keys in {conf}", flush=True)

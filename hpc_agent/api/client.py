@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from hpc_agent.api.events import Events
-from hpc_agent.api.files import Files
-from hpc_agent.api.owners import Owners
-from hpc_agent.api.projects import Projects
-from hpc_agent.api.queues import Queues
-from hpc_agent.api.session import PATIENCE, Session
+from hpc_agent.api.events import EventsApi
+from hpc_agent.api.files import FilesApi
+from hpc_agent.api.owner_tokens import OwnerTokens
+from hpc_agent.api.projects import ProjectsApi
+from hpc_agent.api.queues import QueuesApi
+from hpc_agent.api.session import PATIENCE, ApiSession
 from hpc_agent.api.task_credentials import TaskCredentials
-from hpc_agent.api.tasks import Tasks
-from hpc_agent.api.workers import Workers
+from hpc_agent.api.tasks import TasksApi
+from hpc_agent.api.workers import WorkersApi
 from hpc_agent.clock import SYSTEM, Clock
 from hpc_agent.config.settings import ApiSettings
 from hpc_agent.domain.ids import TaskId
@@ -36,14 +36,14 @@ class Client:
         Raises:
             ConfigError: no server or credentials are configured.
         """
-        self.session = Session(settings, clock=clock, budget=budget, patience=patience)
-        self.tasks = Tasks(self.session)
-        self.queues = Queues(self.session)
-        self.events = Events(self.session)
-        self.workers = Workers(self.session, clock)
-        self.projects = Projects(self.session)
-        self.files = Files(self.session)
-        self.owners = Owners(self.session)
+        self.session = ApiSession(settings, clock=clock, budget=budget, patience=patience)
+        self.tasks = TasksApi(self.session)
+        self.queues = QueuesApi(self.session)
+        self.events = EventsApi(self.session)
+        self.workers = WorkersApi(self.session, clock)
+        self.projects = ProjectsApi(self.session)
+        self.files = FilesApi(self.session)
+        self.owners = OwnerTokens(self.session)
         self.task_credentials = TaskCredentials(self.session)
 
     def task_page(self, task: TaskId, project: str) -> str:

@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hpc_agent.api.answer import rows, whole
-from hpc_agent.api.session import Session
+from hpc_agent.api.session import ApiSession
 from hpc_agent.domain.ids import TaskId, WorkerId
 from hpc_agent.errors import ApiError, NotFoundError, ServerUnreachableError
-from hpc_agent.logs import Events as Log
+from hpc_agent.logs import EventLog as Log
 from hpc_agent.retry import Budget
-from hpc_agent.wire.errors import EVENTS_NOT_ADDED
+from hpc_agent.wire.error_kinds import EVENTS_NOT_ADDED
 
 log = Log("events")
 
@@ -21,8 +21,8 @@ _STORE_TROUBLE = "error when indexing"
 """In the reference server's refusal when its store took nothing (full, read-only); other refusals are for good."""
 
 
-class Events:
-    def __init__(self, session: Session) -> None:
+class EventsApi:
+    def __init__(self, session: ApiSession) -> None:
         self._session = session
 
     def add(self, events: Sequence[Mapping[str, Any]], *, budget: Budget) -> int:

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote
 
-from hpc_agent.api.session import Session
+from hpc_agent.api.session import ApiSession
 
 
-class Files:
-    def __init__(self, session: Session) -> None:
+class FilesApi:
+    def __init__(self, session: ApiSession) -> None:
         self._session = session
 
     def url(self, path: str) -> str:

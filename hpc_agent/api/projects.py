@@ -6,15 +6,15 @@ import re
 from collections.abc import Sequence
 
 from hpc_agent.api.answer import id_in, rows
-from hpc_agent.api.session import Session
+from hpc_agent.api.session import ApiSession
 from hpc_agent.errors import ApiError
-from hpc_agent.wire.errors import NAME_TAKEN
+from hpc_agent.wire.error_kinds import NAME_TAKEN
 
 _NAME_TAKEN = (NAME_TAKEN.code, NAME_TAKEN.subcode)
 
 
-class Projects:
-    def __init__(self, session: Session) -> None:
+class ProjectsApi:
+    def __init__(self, session: ApiSession) -> None:
         self._session = session
 
     def find_or_create(self, name: str, *, system_tags: Sequence[str] = ()) -> str:

@@ -7,20 +7,20 @@ import re
 from collections.abc import Sequence
 
 from hpc_agent.api.answer import id_in, rows, whole
-from hpc_agent.api.session import Session
+from hpc_agent.api.session import ApiSession
 from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.queue import Queue
 from hpc_agent.errors import ApiError, InputError, NotFoundError
-from hpc_agent.wire.errors import NAME_TAKEN
-from hpc_agent.wire.queue import queue_from_wire
+from hpc_agent.wire.error_kinds import NAME_TAKEN
+from hpc_agent.wire.queue_fields import queue_from_wire
 
 _NO_QUEUE = frozenset({701})
 _NOT_QUEUED = frozenset({*_NO_QUEUE, 703})
 _NAME_TAKEN = (NAME_TAKEN.code, NAME_TAKEN.subcode)
 
 
-class Queues:
-    def __init__(self, session: Session) -> None:
+class QueuesApi:
+    def __init__(self, session: ApiSession) -> None:
         self._session = session
 
     def resolve(self, id_or_name: str, *, create: bool = False) -> QueueId:
@@ -87,7 +87,7 @@ class Queues:
             return error.code == 400 and error.subcode in _NO_QUEUE
         return False
 
-    def holding(self, task: TaskId) -> Queue | None:
+    def queue_of(self, task: TaskId) -> Queue | None:
         """The queue whose entries hold the task, whatever the task says of itself."""
         for data in rows(self._session.call("queues.get_all", {"search_hidden": True}), "queues"):
             queue = queue_from_wire(data)
@@ -111,7 +111,7 @@ class Queues:
             raise
         return whole(answer.get("removed")) == 1
 
-    def put_first(self, queue: QueueId, task: TaskId, reason: str) -> None:
+    def enqueue_at_head(self, queue: QueueId, task: TaskId, reason: str) -> None:
         """Put a task that is in no queue back at the head of ``queue``."""
         try:
             self._session.call("tasks.enqueue", {"queue": queue, "task": task, "status_reason": reason, "force": True})

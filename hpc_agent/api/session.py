@@ -27,7 +27,7 @@ from hpc_agent.config.settings import ApiSettings
 from hpc_agent.errors import ApiError, AuthError, ConfigError, NotFoundError, ServerUnreachableError
 from hpc_agent.redact import Secret, without_credentials
 from hpc_agent.retry import ROUTINE, Budget, retry
-from hpc_agent.wire.errors import BODY_TOO_LARGE
+from hpc_agent.wire.error_kinds import BODY_TOO_LARGE
 
 API_VERSION = "2.14"
 """Asked for in every call: old enough for every server in use, new enough for all that we send."""
@@ -43,7 +43,7 @@ _LONGEST_WORDS = 4000
 _END_OF_TIME = 1e12
 
 
-class Session:
+class ApiSession:
     """Calls endpoints by name. Safe to share between threads."""
 
     def __init__(

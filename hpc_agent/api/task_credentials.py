@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpc_agent.api.session import Session
+from hpc_agent.api.session import ApiSession
 from hpc_agent.api.users import KeyPair
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.errors import ApiError, InputError
@@ -10,7 +10,7 @@ from hpc_agent.redact import Secret
 
 
 class TaskCredentials:
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: ApiSession) -> None:
         self._session = session
 
     def offered(self) -> bool:

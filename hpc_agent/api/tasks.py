@@ -9,18 +9,25 @@ from dataclasses import dataclass
 from typing import Any
 
 from hpc_agent.api.answer import id_in, rows
-from hpc_agent.api.session import Session
+from hpc_agent.api.session import ApiSession
 from hpc_agent.domain.ids import QueueId, TaskId, is_id
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.domain.task import Container, Task
+from hpc_agent.domain.task import Task, TaskContainer
 from hpc_agent.errors import ApiError, InputError, NotFoundError, ServerUnreachableError
-from hpc_agent.logs import Events
+from hpc_agent.logs import EventLog
 from hpc_agent.retry import Budget
-from hpc_agent.wire.draft import container_to_wire
-from hpc_agent.wire.errors import INVALID_TASK_STATUS
-from hpc_agent.wire.task import ABORT_DONE, ABORT_POLL, ABORT_TIMEOUT, RUN_STAMP, status_from_wire, task_from_wire
+from hpc_agent.wire.draft_fields import container_to_wire
+from hpc_agent.wire.error_kinds import INVALID_TASK_STATUS
+from hpc_agent.wire.task_fields import (
+    ABORT_DONE,
+    ABORT_POLL,
+    ABORT_TIMEOUT,
+    RUN_STAMP,
+    status_from_wire,
+    task_from_wire,
+)
 
-log = Events("tasks")
+log = EventLog("tasks")
 
 _PAGE = 500
 """What the reference server gives at most in one answer."""
@@ -37,7 +44,7 @@ _FIELDS = (
 
 
 @dataclass(frozen=True)
-class Glimpse:
+class TaskState:
     """The part of a task that changes while it runs."""
 
     status: TaskStatus
@@ -84,10 +91,10 @@ def _number(value: object) -> float:
     return 0.0 if math.isnan(number) else number
 
 
-def _glimpse(task: Mapping[str, Any]) -> Glimpse:
+def _glimpse(task: Mapping[str, Any]) -> TaskState:
     # Both times are the server's. An older report is of a run before this one.
     reported, changed = str(task.get("last_worker_report") or ""), str(task.get("status_changed") or "")
-    return Glimpse(
+    return TaskState(
         status_from_wire(task.get("status")),
         str(task.get("status_message") or ""),
         str(task.get("status_reason") or ""),
@@ -102,8 +109,8 @@ def _section(task: object, name: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-class Tasks:
-    def __init__(self, session: Session) -> None:
+class TasksApi:
+    def __init__(self, session: ApiSession) -> None:
         self._session = session
 
     def get(self, task: TaskId, *, budget: Budget | None = None) -> Task:
@@ -133,13 +140,13 @@ class Tasks:
         near = ", ".join(str(task.get("name")) for task in found[:10])
         raise InputError(f'no task has the id or name "{id_or_name}"' + (f"; similar names: {near}" if near else ""))
 
-    def glimpse(self, tasks: Sequence[TaskId], *, budget: Budget | None = None) -> dict[TaskId, Glimpse]:
+    def get_states(self, tasks: Sequence[TaskId], *, budget: Budget | None = None) -> dict[TaskId, TaskState]:
         """Status, message and runtime of these tasks in few calls; one that does not exist is left out.
 
         A list that lacks a task is no proof of that: it is asked for by its id, and left out only where the server then
         says that there is none. Where it says anything else, the status is ``UNKNOWN``.
         """
-        found: dict[TaskId, Glimpse] = {}
+        found: dict[TaskId, TaskState] = {}
         for start in range(0, len(tasks), _PAGE):
             ids = list(tasks[start : start + _PAGE])
             query = {"id": ids, "only_fields": list(_FIELDS), "search_hidden": True, "page": 0, "page_size": _PAGE}
@@ -150,7 +157,7 @@ class Tasks:
                 found[task] = seen
         return found
 
-    def _asked_for(self, task: TaskId, budget: Budget | None) -> Glimpse | None:
+    def _asked_for(self, task: TaskId, budget: Budget | None) -> TaskState | None:
         try:
             answer = self._session.call("tasks.get_by_id", {"task": task}, budget=budget)
             return _glimpse(_section(answer, "task"))
@@ -237,7 +244,7 @@ class Tasks:
         """Store the commit that a branch meant. The whole script section is sent: the server replaces it as a whole."""
         self.edit(task, {"script": {**_section(self.raw(task), "script"), "version_num": commit}})
 
-    def set_container(self, task: TaskId, container: Container) -> None:
+    def set_container(self, task: TaskId, container: TaskContainer) -> None:
         self.edit(task, {"container": container_to_wire(container)})
 
     def raw(self, task: TaskId) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hpc_agent.api.session import Session
+from hpc_agent.api.session import ApiSession
 from hpc_agent.errors import InputError
 from hpc_agent.redact import Secret
 
@@ -34,8 +34,8 @@ class User:
     keys: tuple[Key, ...]
 
 
-class Users:
-    def __init__(self, session: Session) -> None:
+class UsersApi:
+    def __init__(self, session: ApiSession) -> None:
         self._session = session
 
     def all(self) -> list[User]:

@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hpc_agent.api.answer import rows
-from hpc_agent.api.session import Session
+from hpc_agent.api.session import ApiSession
 from hpc_agent.clock import Clock
 from hpc_agent.domain.ids import QueueId, TaskId, WorkerId
 from hpc_agent.errors import ApiError
 from hpc_agent.retry import ONCE
 
 
-class Workers:
-    def __init__(self, session: Session, clock: Clock) -> None:
+class WorkersApi:
+    def __init__(self, session: ApiSession, clock: Clock) -> None:
         self._session = session
         self._clock = clock
         self._no_properties = False

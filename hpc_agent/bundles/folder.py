@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from hpc_agent import files, process
-from hpc_agent.bundles.recipe import Run, run_script
+from hpc_agent import file_records, process
+from hpc_agent.bundles.recipe import FolderRun, run_script
 from hpc_agent.domain.task import Requirements, Task
 from hpc_agent.errors import EnvironmentBuildError, InputError, ProcessError
 from hpc_agent.sources.checkout import own_objects
 from hpc_agent.sources.workspace import Workspace
-from hpc_agent.staging import Staged, Stager
+from hpc_agent.staging import StagedTask, TaskStager
 
 Progress = Callable[[str], None]
 
@@ -24,7 +24,7 @@ _GLOBALLY_S = 7200.0
 
 
 @dataclass(frozen=True)
-class Wishes:
+class FolderOptions:
     """Flags of ``build``. ``exports``: variables that the folder's script sets."""
 
     options: Sequence[str] = ()
@@ -33,7 +33,7 @@ class Wishes:
 
 
 @dataclass(frozen=True)
-class Built:
+class BuiltFolder:
     """``packages`` as ``pip freeze`` prints them; ``entry`` is the entry point's file or the words that are run."""
 
     folder: Path
@@ -52,11 +52,11 @@ class _Mark:
 
 
 class FolderBuilder:
-    def __init__(self, stager: Stager, progress: Progress) -> None:
+    def __init__(self, stager: TaskStager, progress: Progress) -> None:
         self._stager = stager
         self._progress = progress
 
-    def build(self, task: Task, target: Path, wishes: Wishes) -> Built:
+    def build(self, task: Task, target: Path, wishes: FolderOptions) -> BuiltFolder:
         """Make ``target``, or make it anew if it is an earlier build.
 
         Raises:
@@ -65,7 +65,7 @@ class FolderBuilder:
         """
         _check_free(target)
         staged = self._stage(task, wishes)
-        files.ensure_directory(target.parent)
+        file_records.ensure_directory(target.parent)
         making = target.with_name(f".{target.name}.{secrets.token_hex(4)}.new")
         making.mkdir()
         try:
@@ -77,14 +77,16 @@ class FolderBuilder:
             script = making / "run"
             script.write_text(run_script(_run(task, workspace, making.resolve(), wishes)), encoding="utf-8")
             script.chmod(0o755)
-            files.write_record(making / _MARK, _Mark(task.id))
+            file_records.write_record(making / _MARK, _Mark(task.id))
             _replace(making, target)
         finally:
             shutil.rmtree(making, ignore_errors=True)
         root = target / workspace.root.relative_to(making.resolve())
-        return Built(target, packages, root, _entry(workspace, target / workspace.cwd.relative_to(making.resolve())))
+        return BuiltFolder(
+            target, packages, root, _entry(workspace, target / workspace.cwd.relative_to(making.resolve()))
+        )
 
-    def _stage(self, task: Task, wishes: Wishes) -> Staged:
+    def _stage(self, task: Task, wishes: FolderOptions) -> StagedTask:
         if not wishes.globally:
             return self._stager.stage(task, self._progress)
         staged = self._stager.stage_source(task, self._progress)
@@ -94,10 +96,10 @@ class FolderBuilder:
         nothing = replace(task, script=replace(task.script, requirements=Requirements(pip=())))
         return self._stager.stage(nothing, self._progress)
 
-    def _environment(self, task: Task, staged: Staged, into: Path) -> tuple[str, ...]:
+    def _environment(self, task: Task, staged: StagedTask, into: Path) -> tuple[str, ...]:
         if staged.env is None:
             # Nothing but the folder: what runs is no Python.
-            files.ensure_directory(into / "bin")
+            file_records.ensure_directory(into / "bin")
             return ()
         self._progress(f"Unpacking environment {staged.env} for task {task.id}")
         return self._stager.copy_env(staged, into)
@@ -137,13 +139,13 @@ def _replace(making: Path, target: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _run(task: Task, workspace: Workspace, folder: Path, wishes: Wishes) -> Run:
+def _run(task: Task, workspace: Workspace, folder: Path, wishes: FolderOptions) -> FolderRun:
     def inside(path: Path) -> str:
         return path.resolve().relative_to(folder).as_posix()
 
     # Found on the PATH that the script sets: the folder may be moved.
     python = Path("python")
-    return Run(
+    return FolderRun(
         title=f"ClearML task {task.id}: {task.name}",
         cwd=inside(workspace.cwd),
         python_path=inside(workspace.script_dir),

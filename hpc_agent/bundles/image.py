@@ -13,20 +13,28 @@ from typing import Protocol, cast
 
 import msgspec
 
-from hpc_agent import files, process
-from hpc_agent.bundles import ourselves
-from hpc_agent.bundles.recipe import CONTEXT, HOME, Entry, Install, definition, entry_script, install_script
-from hpc_agent.containers.base import Argv, Mount
-from hpc_agent.containers.gpus import NO_GPUS, GpuShare
-from hpc_agent.containers.launch import Launch
-from hpc_agent.containers.room import Room, remove
-from hpc_agent.containment import Contained
+from hpc_agent import file_records, process
+from hpc_agent.bundles import self_package
+from hpc_agent.bundles.recipe import (
+    CONTEXT,
+    HOME,
+    ImageEntryPoint,
+    ImageInstall,
+    definition,
+    entry_script,
+    install_script,
+)
+from hpc_agent.containers.gpu_share import NO_GPUS, GpuShare
+from hpc_agent.containers.prepared import PreparedContainer, remove
+from hpc_agent.containers.runtime_api import Argv, Mount
+from hpc_agent.containers.start_script import StartScript
 from hpc_agent.domain.task import Task
 from hpc_agent.envs import interpreter, pip_config
 from hpc_agent.envs.interpreter import Interpreter
 from hpc_agent.errors import ContainerError, ProcessError
+from hpc_agent.image_resolver import ResolvedContainer
 from hpc_agent.redact import without_credentials
-from hpc_agent.staging import Stager
+from hpc_agent.staging import TaskStager
 
 Progress = Callable[[str], None]
 
@@ -46,7 +54,7 @@ class Committing(Protocol):
 
 
 @dataclass(frozen=True)
-class Wishes:
+class ImageOptions:
     """Flags of ``build --docker``. ``entry``: at start the image runs the task (``reuse_task``), a clone of it
     (``clone_task``), or as its base does (empty). ``arguments`` are for the agent in it."""
 
@@ -60,18 +68,18 @@ class Wishes:
 class ImageBuilder:
     """``folder``: a local folder of the user's own, in which files are put together."""
 
-    def __init__(self, stager: Stager, folder: Path, progress: Progress) -> None:
+    def __init__(self, stager: TaskStager, folder: Path, progress: Progress) -> None:
         self._stager = stager
         self._folder = folder
         self._progress = progress
 
-    def build(self, task: Task, contained: Contained, wishes: Wishes) -> str:
+    def build(self, task: Task, contained: ResolvedContainer, wishes: ImageOptions) -> str:
         """Make the image ``wishes.target`` and return its name or path.
 
         Raises:
             ContainerError, EnvironmentBuildError, SourceError: it cannot be made.
         """
-        files.ensure_directory(self._folder, mode=0o700)
+        file_records.ensure_directory(self._folder, mode=0o700)
         with tempfile.TemporaryDirectory(prefix="image-", dir=self._folder) as made:
             context = Path(made) / "context"
             context.mkdir()
@@ -80,7 +88,7 @@ class ImageBuilder:
                 return self._apptainer(contained, wishes, context)
             return self._commit(task, contained, wishes, context)
 
-    def _put_together(self, task: Task, contained: Contained, wishes: Wishes, context: Path) -> None:
+    def _put_together(self, task: Task, contained: ResolvedContainer, wishes: ImageOptions, context: Path) -> None:
         """Everything that goes into the image, in one folder that it will see."""
         staged = self._stager.stage_source(task, self._progress)
         workspace = self._stager.check_out(task, staged, context / "source", self._progress)
@@ -90,7 +98,7 @@ class ImageBuilder:
         task_python, lines = self._stager.lock(task, staged, self._progress, contained)
         _write_lines(context / "lock.txt", lines)
         _add_tools(context)
-        install = Install(packages=bool(lines), agent_python=_image_python(contained) if wishes.entry else "")
+        install = ImageInstall(packages=bool(lines), agent_python=_image_python(contained) if wishes.entry else "")
         if contained.python is None or (wishes.entry and not install.agent_python):
             base = interpreter.ask(task_python if contained.python is None and task_python else sys.executable)
             self._copy_python(base, context / "python")
@@ -109,10 +117,12 @@ class ImageBuilder:
         self._progress(f"Copying {base.shown}, for the image needs it")
         shutil.copytree(_prefix(base), into, symlinks=True, ignore=shutil.ignore_patterns(*_SHIPPED_PYTHON))
 
-    def _add_agent(self, task: Task, contained: Contained, wishes: Wishes, context: Path, root: str) -> None:
-        _write_lines(context / "agent.txt", [*pip_config.load().lines, *ourselves.requirements()])
-        ourselves.copy_package(context / "hpc_agent")
-        entry = Entry(
+    def _add_agent(
+        self, task: Task, contained: ResolvedContainer, wishes: ImageOptions, context: Path, root: str
+    ) -> None:
+        _write_lines(context / "agent.txt", [*pip_config.load().lines, *self_package.requirements()])
+        self_package.copy_package(context / "hpc_agent")
+        entry = ImageEntryPoint(
             task=task.id,
             image=contained.choice.image,
             code=f"{HOME}/source/{root}",
@@ -122,13 +132,13 @@ class ImageBuilder:
         )
         (context / "entry").write_text(entry_script(entry), encoding="utf-8")
 
-    def _commit(self, task: Task, contained: Contained, wishes: Wishes, context: Path) -> str:
+    def _commit(self, task: Task, contained: ResolvedContainer, wishes: ImageOptions, context: Path) -> str:
         docker = cast(Committing, contained.room.runtime)
-        room = Room(contained.room.runtime, contained.room.image, context.parent / "start")
+        room = PreparedContainer(contained.room.runtime, contained.room.image, context.parent / "start")
         name = f"hpc-agent-build-{task.id}-{os.getpid()}"
         config = self._config(docker, contained)
         mounts = [Mount(context, CONTEXT), *_package_folders()]
-        start = Launch(
+        start = StartScript(
             "/",
             ["/bin/sh", f"{CONTEXT}/install"],
             {**_for_installer(), **dict(contained.choice.merged.environment)},
@@ -146,7 +156,7 @@ class ImageBuilder:
             remove(contained.room.runtime, name)
         return wishes.target
 
-    def _apptainer(self, contained: Contained, wishes: Wishes, context: Path) -> str:
+    def _apptainer(self, contained: ResolvedContainer, wishes: ImageOptions, context: Path) -> str:
         target = Path(wishes.target).absolute()
         archive = context.parent / "context.tar"
         self._run(
@@ -170,7 +180,7 @@ class ImageBuilder:
         self._run(argv, _BUILD_S, f"{target} cannot be built")
         return str(target)
 
-    def _config(self, docker: Committing, contained: Contained) -> _ImageConfig:
+    def _config(self, docker: Committing, contained: ResolvedContainer) -> _ImageConfig:
         text = self._run(docker.inspect_config(contained.room.image.location), 60.0, "the base image cannot be read")
         return msgspec.json.decode(text, type=_ImageConfig)
 
@@ -207,7 +217,7 @@ def _words(words: Sequence[str]) -> str:
     return msgspec.json.encode(list(words)).decode()
 
 
-def _image_python(contained: Contained) -> str:
+def _image_python(contained: ResolvedContainer) -> str:
     """The image's Python if the agent can run with it, else nothing."""
     python = contained.python.interpreter if contained.python else None
     return python.executable if python and python.version >= _AGENT_NEEDS else ""

@@ -15,7 +15,7 @@ CERTIFICATES = f"{CONTEXT}/certificates.pem"
 
 
 @dataclass(frozen=True)
-class Run:
+class FolderRun:
     """What a folder's script runs. Paths are relative to the folder; ``command`` begins with the program."""
 
     title: str
@@ -40,7 +40,7 @@ exec {command} "$@"
 """
 
 
-def run_script(run: Run) -> str:
+def run_script(run: FolderRun) -> str:
     exports = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in run.exports.items())
     return _RUN.format(
         title=_line(run.title),
@@ -52,7 +52,7 @@ def run_script(run: Run) -> str:
 
 
 @dataclass(frozen=True)
-class Install:
+class ImageInstall:
     """What is done inside an image that is being made. ``base``: the folder of an interpreter of ours that it needs,
     ``base_python`` the interpreter in it, ``for_task``: also the task runs with it. ``agent_python``: runs the agent,
     if the image starts with one."""
@@ -64,7 +64,7 @@ class Install:
     agent_python: str = ""
 
 
-def install_script(install: Install) -> str:
+def install_script(install: ImageInstall) -> str:
     """Ends with an error at the first step that fails."""
     lines = ["set -e", f"mkdir -p {HOME}", f"cp -R {CONTEXT}/source {HOME}/source"]
     if install.base:
@@ -95,7 +95,7 @@ def install_script(install: Install) -> str:
 
 
 @dataclass(frozen=True)
-class Entry:
+class ImageEntryPoint:
     """``clone``: each start runs a clone. ``code``: folder of the code in the image. ``servers``: addresses, by name of
     their variables, for whoever brings no configuration."""
 
@@ -122,7 +122,7 @@ exec {home}/agent/bin/python -m hpc_agent execute --id {task} --standalone-mode{
 """
 
 
-def entry_script(entry: Entry) -> str:
+def entry_script(entry: ImageEntryPoint) -> str:
     servers = "".join(f'    export {name}="${{{name}:-{value}}}"\n' for name, value in entry.servers.items() if value)
     arguments = [*(["--clone"] if entry.clone else []), *entry.arguments]
     return _ENTRY.format(

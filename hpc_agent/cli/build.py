@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hpc_agent.cli.context import (
+from hpc_agent.cli.options import MultiValueCommand
+from hpc_agent.cli.shared_options import (
     Shared,
     docker_configuration,
     docker_option,
@@ -17,7 +18,6 @@ from hpc_agent.cli.context import (
     pass_shared,
     worker_flags,
 )
-from hpc_agent.cli.options import MultiValueCommand
 from hpc_agent.errors import ContainerUnavailableError, InputError
 
 if TYPE_CHECKING:
@@ -147,9 +147,9 @@ def _folder(
     log_level: str,
     gpus: str | None,
 ) -> None:
-    from hpc_agent.bundles.folder import FolderBuilder, Wishes
+    from hpc_agent.bundles.folder import FolderBuilder, FolderOptions
     from hpc_agent.clock import SYSTEM
-    from hpc_agent.staging import Stager
+    from hpc_agent.staging import TaskStager
 
     settings = configuration.settings
     folder = Path(target).expanduser() if target else settings.hpc.root.expanduser() / "builds" / task.id
@@ -157,8 +157,8 @@ def _folder(
     if gpus is not None:
         exports |= {"NVIDIA_VISIBLE_DEVICES": gpus}
         exports |= {} if gpus == "all" else {"CUDA_VISIBLE_DEVICES": gpus.replace(".", ":")}
-    builder = FolderBuilder(Stager(settings, SYSTEM, share=False), _say)
-    built = builder.build(task, folder.absolute(), Wishes(options, exports, globally))
+    builder = FolderBuilder(TaskStager(settings, SYSTEM, share=False), _say)
+    built = builder.build(task, folder.absolute(), FolderOptions(options, exports, globally))
     click.echo(f"Restoring running environment of task id [{task.id}]:")
     if built.packages:
         click.echo("Summary - installed python packages:")
@@ -176,14 +176,14 @@ def _image(
 ) -> None:
     import os
 
-    from hpc_agent.bundles.image import ImageBuilder, Wishes
+    from hpc_agent.bundles.image import ImageBuilder, ImageOptions
     from hpc_agent.clock import SYSTEM
-    from hpc_agent.containers.gpus import share
-    from hpc_agent.files import private_folder
-    from hpc_agent.staging import Stager
+    from hpc_agent.containers.gpu_share import share
+    from hpc_agent.file_records import private_folder
+    from hpc_agent.staging import TaskStager
 
     settings = configuration.settings
-    stager = Stager(settings, SYSTEM, share=False)
+    stager = TaskStager(settings, SYSTEM, share=False)
     try:
         contained = stager.stage_image(task, _say)
     except ContainerUnavailableError as error:
@@ -202,7 +202,7 @@ def _image(
         "CLEARML_WEB_HOST": api.web_server,
         "CLEARML_FILES_HOST": api.files_server,
     }
-    wishes = Wishes(
+    wishes = ImageOptions(
         target=target or f"task_id_{task.id}",
         entry=entry,
         arguments=arguments,

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hpc_agent.cli.context import Shared, pass_shared
+from hpc_agent.cli.shared_options import Shared, pass_shared
 from hpc_agent.errors import InputError
 
 if TYPE_CHECKING:
     from hpc_agent.domain.env import EnvKey, RequirementFiles
+    from hpc_agent.envs.cache_upkeep import CacheEntry
     from hpc_agent.envs.shared import SharedCache
-    from hpc_agent.envs.upkeep import Entry
 
 HELP = {"help_option_names": ["-h", "--help"]}
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -38,9 +38,9 @@ def command() -> None:
 def list_(shared: Shared, as_json: bool) -> None:
     """List the environments: key, size, uses, last use, Python and packages; the latest used first."""
     from hpc_agent.clock import SYSTEM
-    from hpc_agent.envs import upkeep
+    from hpc_agent.envs import cache_upkeep
 
-    found = sorted(upkeep.entries(_cache(shared)), key=lambda entry: entry.last_used, reverse=True)
+    found = sorted(cache_upkeep.entries(_cache(shared)), key=lambda entry: entry.last_used, reverse=True)
     if as_json:
         click.echo(json.dumps([_as_json(entry) for entry in found], indent=2))
         return
@@ -90,15 +90,15 @@ def warm(shared: Shared, tasks: Sequence[str], requirements: Sequence[Path], pyt
 @pass_shared
 def verify(shared: Shared, remove: bool) -> None:
     """Read every archive and compare it with its checksum. Exits 1 if anything is damaged."""
-    from hpc_agent.envs import upkeep
+    from hpc_agent.envs import cache_upkeep
 
     cache = _cache(shared)
-    bad = dict.fromkeys(upkeep.unreadable(cache), "its manifest cannot be read")
-    found = list(upkeep.entries(cache))
+    bad = dict.fromkeys(cache_upkeep.unreadable(cache), "its manifest cannot be read")
+    found = list(cache_upkeep.entries(cache))
     total = sum(entry.manifest.size for entry in found)
     with _progress(total, "Reading") as advance:
         for entry in found:
-            if problem := upkeep.problem(cache, entry.manifest):
+            if problem := cache_upkeep.problem(cache, entry.manifest):
                 bad[entry.manifest.key] = problem
             advance(entry.manifest.size)
     for key, problem in bad.items():
@@ -121,16 +121,16 @@ def prune(shared: Shared, max_size: str | None, older_than: str | None, dry_run:
     What was staged or used within the last hour stays too.
     """
     from hpc_agent.clock import SYSTEM
-    from hpc_agent.envs import upkeep
+    from hpc_agent.envs import cache_upkeep
 
     if max_size is None and older_than is None:
         raise click.UsageError("Give --max-size or --older-than: nothing says what may go.")
     limit = None if max_size is None else _parse(max_size, r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", _UNITS, "200G")
     span = None if older_than is None else _parse(older_than, r"(\d+(?:\.\d+)?)\s*([mhdw])", _SPANS, "30d")
     cache = _cache(shared)
-    kept = {*upkeep.in_use(cache), *_waited_for(shared)}
+    kept = {*cache_upkeep.in_use(cache), *_waited_for(shared)}
     age = None if span is None else timedelta(seconds=span)
-    gone = upkeep.superfluous(upkeep.entries(cache), SYSTEM.now(), kept, max_size=limit, older_than=age)
+    gone = cache_upkeep.superfluous(cache_upkeep.entries(cache), SYSTEM.now(), kept, max_size=limit, older_than=age)
     for entry in gone:
         click.echo(f"{entry.manifest.key}  {_size(entry.size):>8}  {_short(entry.manifest.packages)}")
     if not dry_run:
@@ -146,24 +146,24 @@ def _cache(shared: Shared) -> SharedCache:
 
 
 def _remove(cache: SharedCache, keys: Sequence[EnvKey]) -> None:
-    from hpc_agent.envs import upkeep
+    from hpc_agent.envs import cache_upkeep
 
-    for key in upkeep.remove(cache, keys):
+    for key in cache_upkeep.remove(cache, keys):
         click.echo(f"Environment {key} could not be removed: it belongs to another user", err=True)
-    upkeep.forget_requests(cache)
+    cache_upkeep.forget_requests(cache)
 
 
 def _waited_for(shared: Shared) -> Iterator[EnvKey]:
     """Environments of attempts that have not ended, by the run directories."""
-    from hpc_agent.files import read_record
+    from hpc_agent.file_records import read_record
     from hpc_agent.runs.directory import RunsFolder
-    from hpc_agent.staging import Staged
+    from hpc_agent.staging import StagedTask
 
     runs = RunsFolder(shared.configuration().settings.hpc.runs)
     for task in runs.tasks():
         for directory in runs.attempts(task):
             if not directory.names() & {"exit.json", "settled.json"}:
-                staged = read_record(directory.stage, Staged)
+                staged = read_record(directory.stage, StagedTask)
                 if staged and staged.env:
                     yield staged.env
 
@@ -171,10 +171,10 @@ def _waited_for(shared: Shared) -> Iterator[EnvKey]:
 def _warm_task(shared: Shared, name: str, into: Path | None) -> None:
     from hpc_agent.clock import SYSTEM
     from hpc_agent.errors import ContainerError, EnvironmentBuildError, SourceError
-    from hpc_agent.files import write_atomic, write_record
+    from hpc_agent.file_records import write_atomic, write_record
     from hpc_agent.retry import INTERACTIVE
     from hpc_agent.runs.directory import RunDirectory
-    from hpc_agent.staging import Stager, patiently
+    from hpc_agent.staging import TaskStager, patiently
 
     configuration = shared.configuration()
     shared.apply(configuration, in_job=True)
@@ -182,7 +182,7 @@ def _warm_task(shared: Shared, name: str, into: Path | None) -> None:
     task = client.tasks.get(client.tasks.resolve(name))
     run = RunDirectory(into) if into else None
     try:
-        stager = Stager(configuration.settings, SYSTEM)
+        stager = TaskStager(configuration.settings, SYSTEM)
         staged = patiently(lambda: stager.stage(task, _say), _say, SYSTEM)
     except (SourceError, EnvironmentBuildError, ContainerError) as error:
         if run:
@@ -196,8 +196,8 @@ def _warm_task(shared: Shared, name: str, into: Path | None) -> None:
 
 def _warm_file(shared: Shared, path: Path, python: str) -> None:
     from hpc_agent.clock import SYSTEM
-    from hpc_agent.envs.request import request_for_file
-    from hpc_agent.envs.store import EnvStore
+    from hpc_agent.envs.env_request import request_for_file
+    from hpc_agent.envs.env_store import EnvStore
     from hpc_agent.sources.git import configured_credentials
 
     settings = shared.configuration().settings
@@ -247,7 +247,7 @@ def _parse(text: str, pattern: str, units: dict[str, int], example: str) -> int:
     return int(float(match[1]) * units[match[2]])
 
 
-def _as_json(entry: Entry) -> dict[str, object]:
+def _as_json(entry: CacheEntry) -> dict[str, object]:
     manifest = entry.manifest
     return {
         "key": manifest.key,

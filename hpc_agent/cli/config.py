@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hpc_agent.cli.context import Shared, pass_shared
+from hpc_agent.cli.shared_options import Shared, pass_shared
 
 if TYPE_CHECKING:
     from hpc_agent.config.settings import HpcSettings
-    from hpc_agent.schedulers.base import About
+    from hpc_agent.schedulers.base import JobOrigin
 
 
 _TIMEOUT_S = 5.0
@@ -24,7 +24,7 @@ _TIMEOUT_S = 5.0
 @pass_shared
 def command(shared: Shared, defaults: bool, as_json: bool) -> None:
     """Show every value that is set, where it was set, secrets masked."""
-    from hpc_agent.config.show import rows
+    from hpc_agent.config.report import rows
     from hpc_agent.config.variables import why_not
 
     for variable in sorted(os.environ):
@@ -47,12 +47,12 @@ def command(shared: Shared, defaults: bool, as_json: bool) -> None:
     click.echo(click.style("\n".join(f"# {line}" for line in [f"Scheduler: {about.name}", *about.notes]), dim=True))
 
 
-def _scheduler(settings: HpcSettings) -> About:
+def _scheduler(settings: HpcSettings) -> JobOrigin:
     import msgspec
 
     from hpc_agent.clock import SYSTEM
-    from hpc_agent.schedulers import registry
+    from hpc_agent.schedulers import backends
 
     # A person waits: where Slurm is not set up, its commands try for a minute.
     quick = msgspec.structs.replace(settings.slurm, command_timeout=min(_TIMEOUT_S, settings.slurm.command_timeout))
-    return registry.about(registry.create(msgspec.structs.replace(settings, slurm=quick), SYSTEM))
+    return backends.about(backends.create(msgspec.structs.replace(settings, slurm=quick), SYSTEM))

@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from hpc_agent.cli.context import Shared, docker_option, pass_shared, worker_flags
 from hpc_agent.cli.options import MultiValueCommand, MultiValueOption
+from hpc_agent.cli.shared_options import Shared, docker_option, pass_shared, worker_flags
 
 
 @click.command(cls=MultiValueCommand, context_settings={"help_option_names": ["-h", "--help"]})
@@ -53,9 +53,9 @@ def command(shared: Shared, /, **flags: Any) -> None:
     Jobs go to Slurm where there is one, else they run on this machine. Nothing is taken off a queue here: the daemon
     may die and come back anywhere, jobs go on, tasks stay where they are.
     """
-    from hpc_agent.cli.daemon_flags import Flags
+    from hpc_agent.cli.daemon_flags import DaemonFlags
 
-    given = Flags(**flags)
+    given = DaemonFlags(**flags)
     if given.stop is not None:
         from hpc_agent.cli.daemon_control import stop
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import click
 
-from hpc_agent.cli.context import Shared
-from hpc_agent.cli.daemon_flags import Flags
-from hpc_agent.cli.daemon_start import Plan, daemons_of, make_plan
+from hpc_agent.cli.daemon_flags import DaemonFlags
+from hpc_agent.cli.daemon_start import DaemonPlan, daemons_of, make_plan
+from hpc_agent.cli.shared_options import Shared
 from hpc_agent.clock import SYSTEM
-from hpc_agent.daemon.active import FORCE
-from hpc_agent.daemon.presence import Daemons, Presence, PresenceError, matching
+from hpc_agent.daemon.activity import FORCE
+from hpc_agent.daemon.registration import DaemonRecord, DaemonRegistry, RegistrationError, matching
 from hpc_agent.domain.ids import WorkerId
 from hpc_agent.domain.schedule import served
 from hpc_agent.errors import HpcAgentError
 
 
-def stop(shared: Shared, flags: Flags) -> None:
+def stop(shared: Shared, flags: DaemonFlags) -> None:
     """Stop the daemons that were named, else the first of this machine that was started with the flags given.
 
     Raises:
@@ -24,37 +24,37 @@ def stop(shared: Shared, flags: Flags) -> None:
     settings = flags.configuration(shared).settings
     daemons = daemons_of(settings)
     wanted = [_named(daemons, id) for id in flags.stop or ()] or [_first(daemons, settings.agent.worker_id, flags)]
-    refused = [answer for answer in wanted if isinstance(answer, PresenceError)]
+    refused = [answer for answer in wanted if isinstance(answer, RegistrationError)]
     for daemon in wanted:
-        if isinstance(daemon, Presence):
+        if isinstance(daemon, DaemonRecord):
             daemons.stop(daemon)
             click.echo(f"Stopped {daemon.worker} (process {daemon.process.pid}); its jobs go on")
     if refused:
-        raise PresenceError("; ".join(map(str, refused)))
+        raise RegistrationError("; ".join(map(str, refused)))
 
 
-def _named(daemons: Daemons, id: str) -> Presence | PresenceError:
+def _named(daemons: DaemonRegistry, id: str) -> DaemonRecord | RegistrationError:
     found = [daemon for daemon in daemons.all() if daemon.worker == id]
     if not found:
-        return PresenceError(f"no daemon {id} is known here; {_those(daemons)}")
-    return found[0] if daemons.runs(found[0]) is not False else PresenceError(f"the daemon {id} is not running")
+        return RegistrationError(f"no daemon {id} is known here; {_those(daemons)}")
+    return found[0] if daemons.runs(found[0]) is not False else RegistrationError(f"the daemon {id} is not running")
 
 
-def _first(daemons: Daemons, name: str, flags: Flags) -> Presence | PresenceError:
+def _first(daemons: DaemonRegistry, name: str, flags: DaemonFlags) -> DaemonRecord | RegistrationError:
     """By the name that the configuration gives, else by the flags, in the order of their ids."""
     running = daemons.running()
     found = [daemon for daemon in running if daemon.worker == name] if name else matching(running, flags.given())
     if found:
         return found[0]
-    return PresenceError(f"no daemon of this machine was started with these flags; {_those(daemons)}")
+    return RegistrationError(f"no daemon of this machine was started with these flags; {_those(daemons)}")
 
 
-def _those(daemons: Daemons) -> str:
+def _those(daemons: DaemonRegistry) -> str:
     names = ", ".join(daemon.worker for daemon in daemons.running())
     return f"running: {names}" if names else "none is running"
 
 
-def status(shared: Shared, flags: Flags) -> None:
+def status(shared: Shared, flags: DaemonFlags) -> None:
     """Print the daemons of this machine that were started with the flags given, then what these flags mean now."""
     daemons = daemons_of(flags.configuration(shared).settings)
     given = flags.given()
@@ -71,7 +71,7 @@ def status(shared: Shared, flags: Flags) -> None:
         _show_plan(make_plan(shared, _restored(flags, daemon)), daemon.worker)
 
 
-def _restored(flags: Flags, daemon: Presence) -> Flags:
+def _restored(flags: DaemonFlags, daemon: DaemonRecord) -> DaemonFlags:
     """The flags that a daemon was started with."""
     from dataclasses import replace
 
@@ -79,7 +79,7 @@ def _restored(flags: Flags, daemon: Presence) -> Flags:
     return replace(flags, **recorded)  # type: ignore[arg-type]
 
 
-def _show(daemons: Daemons, daemon: Presence) -> None:
+def _show(daemons: DaemonRegistry, daemon: DaemonRecord) -> None:
     where = "" if daemons.runs(daemon) else f" on {daemon.host}, {_last_seen(daemons, daemon)}"
     click.echo(
         f"{daemon.worker}: process {daemon.process.pid}{where}, since {daemon.since.astimezone():%Y-%m-%d %H:%M}"
@@ -89,12 +89,12 @@ def _show(daemons: Daemons, daemon: Presence) -> None:
         click.echo(f"  log: {log}")
 
 
-def _last_seen(daemons: Daemons, daemon: Presence) -> str:
+def _last_seen(daemons: DaemonRegistry, daemon: DaemonRecord) -> str:
     silent = daemons.last_beat(daemon)
     return "if it is still there" if silent is None else f"last sign of life {max(silent, 0):.0f} s ago"
 
 
-def _show_plan(plan: Plan, worker: WorkerId | None) -> None:
+def _show_plan(plan: DaemonPlan, worker: WorkerId | None) -> None:
     worker = worker or plan.name.id(0)
     properties = _properties(plan, worker)
     local = SYSTEM.now().astimezone()
@@ -111,7 +111,7 @@ def _show_plan(plan: Plan, worker: WorkerId | None) -> None:
         click.echo(f"  queue {queue.name}: {len(queue.entries)} waiting{share}, {state} ({says.why})")
 
 
-def _properties(plan: Plan, worker: WorkerId) -> dict[str, object]:
+def _properties(plan: DaemonPlan, worker: WorkerId) -> dict[str, object]:
     try:
         return plan.client.workers.runtime_properties(worker)
     except HpcAgentError as error:

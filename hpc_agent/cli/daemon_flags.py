@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 
-from hpc_agent.cli.context import Shared, docker_configuration, git_flags
+from hpc_agent.cli.shared_options import Shared, docker_configuration, git_flags
 from hpc_agent.config.load import Configuration
 from hpc_agent.config.settings import AllSettings
-from hpc_agent.daemon.terms import Terms
-from hpc_agent.domain.gpus import NONE
-from hpc_agent.domain.room import GpuRange, parse_allocation
+from hpc_agent.daemon.options import DaemonOptions
+from hpc_agent.domain.capacity import GpuRange, parse_allocation
+from hpc_agent.domain.gpu_ids import NONE
 from hpc_agent.errors import InputError
 
 _NO_MATTER = frozenset(
@@ -21,7 +21,7 @@ _NO_MATTER = frozenset(
 
 
 @dataclass(frozen=True)
-class Flags:
+class DaemonFlags:
     """As click gives them: None and False are flags that were not given."""
 
     queues: tuple[str, ...] | None
@@ -90,10 +90,12 @@ class Flags:
             },
         )
 
-    def terms(self, settings: AllSettings, *, slurm: bool, dynamic: Mapping[str, GpuRange] | None = None) -> Terms:
+    def terms(
+        self, settings: AllSettings, *, slurm: bool, dynamic: Mapping[str, GpuRange] | None = None
+    ) -> DaemonOptions:
         """``dynamic``: by the queues' names on the server."""
         hidden = self.cpu_only or settings.agent.cpu_only or self.services is not None
-        return Terms(
+        return DaemonOptions(
             slurm=slurm,
             gpus=NONE if hidden else self.gpus,
             dynamic=dynamic,

@@ -18,43 +18,43 @@ from types import FrameType
 import click
 
 from hpc_agent.api.client import Client
-from hpc_agent.cli.context import Shared, check_folders, exit_code, fail
-from hpc_agent.cli.daemon_flags import Flags
+from hpc_agent.cli.daemon_flags import DaemonFlags
+from hpc_agent.cli.shared_options import Shared, check_folders, exit_code, fail
 from hpc_agent.clock import SYSTEM
 from hpc_agent.config.dump import share_job_config
 from hpc_agent.config.load import Configuration
 from hpc_agent.config.settings import AllSettings
-from hpc_agent.daemon.launch import Launch
-from hpc_agent.daemon.loop import Daemon, Options
-from hpc_agent.daemon.owner import job_configs
-from hpc_agent.daemon.presence import Daemons, Presence
-from hpc_agent.daemon.terms import Name, Naming, Terms, job_settings, name, slots
-from hpc_agent.domain.gpus import visible_gpus
+from hpc_agent.daemon.job_configs import job_configs
+from hpc_agent.daemon.job_launch import JobLaunchConfig
+from hpc_agent.daemon.loop import Daemon, LoopOptions
+from hpc_agent.daemon.options import DaemonOptions, JobNaming, WorkerIdTemplate, job_settings, name, slots
+from hpc_agent.daemon.registration import DaemonRecord, DaemonRegistry
+from hpc_agent.domain.capacity import GpuRange
+from hpc_agent.domain.gpu_ids import visible_gpus
 from hpc_agent.domain.ids import QueueId, WorkerId
 from hpc_agent.domain.queue import Queue
-from hpc_agent.domain.room import GpuRange
 from hpc_agent.domain.schedule import Schedule, schedule
 from hpc_agent.errors import ConfigError, HpcAgentError, InputError
-from hpc_agent.files import ensure_directory
-from hpc_agent.logs import Events
+from hpc_agent.file_records import ensure_directory
+from hpc_agent.logs import EventLog
 from hpc_agent.process import detach, send_output_to
 from hpc_agent.retry import INTERACTIVE
-from hpc_agent.schedulers import gpus, registry
+from hpc_agent.schedulers import backends, gpu_inventory
 from hpc_agent.schedulers.base import Scheduler
 from hpc_agent.schedulers.local_jobs import Share
 
-log = Events("daemon")
+log = EventLog("daemon")
 
 
 @dataclass(frozen=True)
-class Plan:
+class DaemonPlan:
     """All that is known before the daemon has a name."""
 
-    flags: Flags
+    flags: DaemonFlags
     configuration: Configuration
     client: Client
     queues: Sequence[Queue]
-    terms: Terms
+    terms: DaemonOptions
     schedule: Schedule
     pool: tuple[str, ...]
     """GPUs of this machine that its jobs may have; none with Slurm, which has its own."""
@@ -65,7 +65,7 @@ class Plan:
         return self.configuration.settings
 
     @cached_property
-    def name(self) -> Name:
+    def name(self) -> WorkerIdTemplate:
         agent = self.settings.agent
         return name(
             self.terms,
@@ -76,7 +76,7 @@ class Plan:
         )
 
 
-def start(shared: Shared, flags: Flags) -> None:
+def start(shared: Shared, flags: DaemonFlags) -> None:
     """Run until stopped; with ``--detached`` in the background, with ``--once`` one pass.
 
     Raises:
@@ -116,7 +116,7 @@ def _check_root(settings: AllSettings) -> None:
     check_folders(settings)
 
 
-def make_plan(shared: Shared, flags: Flags) -> Plan:
+def make_plan(shared: Shared, flags: DaemonFlags) -> DaemonPlan:
     """
     Raises:
         HpcAgentError: the flags contradict each other, or the server, or this machine.
@@ -129,17 +129,17 @@ def make_plan(shared: Shared, flags: Flags) -> Plan:
     client = shared.client(configuration, INTERACTIVE)
     if flags.use_owner_token:
         client.owners.check()
-    slurm = registry.kind(settings.hpc) == "slurm"
+    slurm = backends.kind(settings.hpc) == "slurm"
     queues, dynamic = _queues(client, flags)
     terms = flags.terms(settings, slurm=slurm, dynamic=dynamic)
-    pool = () if slurm else gpus.names(settings.hpc.local.gpus, os.environ, terms.gpus)
+    pool = () if slurm else gpu_inventory.names(settings.hpc.local.gpus, os.environ, terms.gpus)
     if terms.dynamic is not None and not slurm:
         _check_pool(terms.dynamic, pool)
-    scheduler = registry.create(settings.hpc, SYSTEM) if slurm else None
-    return Plan(flags, configuration, client, queues, terms, plan, pool, scheduler)
+    scheduler = backends.create(settings.hpc, SYSTEM) if slurm else None
+    return DaemonPlan(flags, configuration, client, queues, terms, plan, pool, scheduler)
 
 
-def _queues(client: Client, flags: Flags) -> tuple[list[Queue], dict[str, GpuRange] | None]:
+def _queues(client: Client, flags: DaemonFlags) -> tuple[list[Queue], dict[str, GpuRange] | None]:
     """The queues in order of priority, and by name what ``--dynamic-gpus`` says of them."""
     wanted: dict[QueueId, GpuRange | None] = {
         client.queues.resolve(name, create=flags.create_queue): gpus for name, gpus in flags.allocations
@@ -157,12 +157,12 @@ def _check_pool(dynamic: Mapping[str, GpuRange], pool: Sequence[str]) -> None:
             )
 
 
-def daemons_of(settings: AllSettings) -> Daemons:
+def daemons_of(settings: AllSettings) -> DaemonRegistry:
     """The records of the daemons that share our root."""
-    return Daemons(settings.hpc.root.expanduser() / "daemons", socket.gethostname(), SYSTEM)
+    return DaemonRegistry(settings.hpc.root.expanduser() / "daemons", socket.gethostname(), SYSTEM)
 
 
-def _serve(shared: Shared, plan: Plan, announce: Callable[[Presence, Path], None]) -> None:
+def _serve(shared: Shared, plan: DaemonPlan, announce: Callable[[DaemonRecord, Path], None]) -> None:
     """Until somebody stops us. ``announce`` is called with our log file as soon as we serve."""
     daemons = daemons_of(plan.settings)
     presence = daemons.enter(
@@ -182,18 +182,18 @@ def _serve(shared: Shared, plan: Plan, announce: Callable[[Presence, Path], None
         daemons.leave(presence)
 
 
-def _daemon(plan: Plan, worker: WorkerId, daemons: Daemons) -> Daemon:
+def _daemon(plan: DaemonPlan, worker: WorkerId, daemons: DaemonRegistry) -> Daemon:
     settings = plan.settings
     # The daemon's id is not its jobs'.
     job_config = share_job_config(plan.configuration, daemons.folder, {"agent.worker_id": ""})
-    naming = Naming(worker, settings.agent.worker_id or settings.agent.name, given=bool(settings.agent.worker_id))
+    naming = JobNaming(worker, settings.agent.worker_id or settings.agent.name, given=bool(settings.agent.worker_id))
     own_configs = job_configs(plan.client, plan.configuration, owner_tokens=plan.flags.use_owner_token)
     agent = settings.hpc.agent_command or (sys.executable, "-m", "hpc_agent")
-    launch = Launch(job_config, agent, plan.terms, naming, own_configs)
+    launch = JobLaunchConfig(job_config, agent, plan.terms, naming, own_configs)
     scheduler = plan.slurm or _local(plan, worker)
-    about = registry.about(scheduler)
+    about = backends.about(scheduler)
     log.info("started", scheduler=about.name, follows="; ".join(about.notes), worker=worker)
-    options = Options(
+    options = LoopOptions(
         tuple(queue.id for queue in plan.queues),
         worker,
         plan.flags.order_fairness,
@@ -208,9 +208,9 @@ def _daemon(plan: Plan, worker: WorkerId, daemons: Daemons) -> Daemon:
     return Daemon(plan.client, scheduler, jobs, launch, options, SYSTEM)
 
 
-def _local(plan: Plan, worker: WorkerId) -> Scheduler:
+def _local(plan: DaemonPlan, worker: WorkerId) -> Scheduler:
     share = Share(worker, slots(plan.settings, plan.terms, len(plan.pool)), plan.pool)
-    return registry.create(plan.settings.hpc, SYSTEM, share)
+    return backends.create(plan.settings.hpc, SYSTEM, share)
 
 
 def _stop_on_signals(stop: Callable[[], None]) -> None:
@@ -221,8 +221,8 @@ def _stop_on_signals(stop: Callable[[], None]) -> None:
         signal.signal(number, handler)
 
 
-def _announcer(plan: Plan) -> Callable[[Presence, Path], None]:
-    def announce(presence: Presence, log: Path) -> None:
+def _announcer(plan: DaemonPlan) -> Callable[[DaemonRecord, Path], None]:
+    def announce(presence: DaemonRecord, log: Path) -> None:
         click.echo(f"{_serving(plan, presence)}; Ctrl-C or SIGTERM stops, jobs go on", err=True)
         if not plan.flags.foreground:
             click.echo(f"The log is {log}", err=True)
@@ -230,15 +230,15 @@ def _announcer(plan: Plan) -> Callable[[Presence, Path], None]:
     return announce
 
 
-def _serving(plan: Plan, presence: Presence) -> str:
+def _serving(plan: DaemonPlan, presence: DaemonRecord) -> str:
     names = ", ".join(queue.name for queue in plan.queues)
     return f"Serving {names} through {'slurm' if plan.slurm else 'this machine'} as {presence.worker}"
 
 
-def _in_background(shared: Shared, plan: Plan, descriptor: int) -> None:
+def _in_background(shared: Shared, plan: DaemonPlan, descriptor: int) -> None:
     """Serve; the process at the terminal waits for one line that says how the start went."""
 
-    def announce(presence: Presence, log: Path) -> None:
+    def announce(presence: DaemonRecord, log: Path) -> None:
         send_output_to(log)
         words = f"{_serving(plan, presence)} in the background, process {presence.process.pid}\nThe log is {log}"
         os.write(descriptor, json.dumps({"started": words}).encode())

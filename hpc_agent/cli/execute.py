@@ -9,7 +9,8 @@ from typing import IO
 
 import click
 
-from hpc_agent.cli.context import (
+from hpc_agent.cli.options import MultiValueCommand
+from hpc_agent.cli.shared_options import (
     Shared,
     check_folders,
     docker_configuration,
@@ -19,7 +20,6 @@ from hpc_agent.cli.context import (
     pass_shared,
     worker_flags,
 )
-from hpc_agent.cli.options import MultiValueCommand
 
 
 @click.command(cls=MultiValueCommand, context_settings={"help_option_names": ["-h", "--help"]})
@@ -55,9 +55,9 @@ def command(
     With --require-queue exactly one of all that try runs a queued task; the others exit 0 and leave it alone.
     """
     from hpc_agent.clock import SYSTEM
-    from hpc_agent.executor.identity import identify
-    from hpc_agent.executor.prepare import Wishes
-    from hpc_agent.executor.run import Execution, Options
+    from hpc_agent.executor.agent_identity import identify
+    from hpc_agent.executor.execution import Execution, ExecutionOptions
+    from hpc_agent.executor.prepare import ExecuteOptions
     from hpc_agent.retry import ROUTINE
 
     shared.start_log("INFO")
@@ -75,14 +75,14 @@ def command(
         echoes: list[IO[bytes]] = [] if me.watched else [sys.stdout.buffer]
         if log_file is not None:
             echoes.append(stack.enter_context(_open(log_file)))
-        wishes = Wishes(
+        wishes = ExecuteOptions(
             standalone_mode,
             optimize,
             log_level,
             "none" if cpu_only or configuration.settings.agent.cpu_only else gpus,
             docker=docker is not None,
         )
-        options = Options(require_queue and not clone, not disable_monitoring, tuple(echoes))
+        options = ExecutionOptions(require_queue and not clone, not disable_monitoring, tuple(echoes))
         code = Execution(client, configuration, me, wishes, options, SYSTEM).run(task_id)
     sys.exit(code)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from hpc_agent.cli.context import Shared, check_folders, pass_shared
+from hpc_agent.cli.shared_options import Shared, check_folders, pass_shared
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -24,30 +24,30 @@ def command(shared: Shared, once: bool, inside: Path | None, pid: int, element: 
     """
     from hpc_agent.clock import SYSTEM
     from hpc_agent.retry import INTERACTIVE, ROUTINE, Budget
-    from hpc_agent.tracking.records import Folder, Folders
+    from hpc_agent.tracking.tracked_records import TrackedDirectory, TrackedRoot
 
     # Cron mails what is printed.
     shared.start_log("WARNING" if once else "INFO")
     configuration = shared.configuration()
     settings = configuration.settings
     if inside is not None:
-        from hpc_agent.tracking.inside import Beside
+        from hpc_agent.tracking.sidecar import Sidecar
 
-        Beside(shared.client(configuration, ROUTINE), settings, Folder(inside), os.environ, SYSTEM).run(pid)
+        Sidecar(shared.client(configuration, ROUTINE), settings, TrackedDirectory(inside), os.environ, SYSTEM).run(pid)
         return
     if element is not None:
         from hpc_agent.tracking.elements import element as task_of_element
 
         # The script waits for this.
         client = shared.client(configuration, Budget(10))
-        click.echo(task_of_element(client, Folder(element), os.environ, SYSTEM))
+        click.echo(task_of_element(client, TrackedDirectory(element), os.environ, SYSTEM))
         return
     from hpc_agent.schedulers.slurm_driver import SlurmScheduler
-    from hpc_agent.tracking.follow import Follower
-    from hpc_agent.tracking.presence import follow_alone
+    from hpc_agent.tracking.follower import Follower
+    from hpc_agent.tracking.follower_lock import acquire_follower
 
     check_folders(settings)
-    folders = Folders(settings.hpc.root.expanduser().absolute() / "sbatch")
+    folders = TrackedRoot(settings.hpc.root.expanduser().absolute() / "sbatch")
     scheduler = SlurmScheduler(settings.hpc.slurm, cluster=settings.hpc.cluster)
     follower = Follower(shared.client(configuration, INTERACTIVE), scheduler, settings, folders, SYSTEM)
-    follow_alone(follower, folders, SYSTEM, once=once)
+    acquire_follower(follower, folders, SYSTEM, once=once)

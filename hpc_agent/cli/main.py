@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from hpc_agent import __version__
-from hpc_agent.cli.context import Shared, fail, from_system
+from hpc_agent.cli.shared_options import Shared, fail, from_system
 from hpc_agent.errors import HpcAgentError
 from hpc_agent.utf8_mode import ensure_utf8_mode
 

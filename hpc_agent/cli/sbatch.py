@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hpc_agent.cli.context import Shared, check_folders, pass_shared
+from hpc_agent.cli.shared_options import Shared, check_folders, pass_shared
 
 if TYPE_CHECKING:
     from hpc_agent.tracking.command_line import CommandLine
-    from hpc_agent.tracking.records import Folders
-    from hpc_agent.tracking.submit import Prepared, Submission
-    from hpc_agent.tracking.wanted import Script
+    from hpc_agent.tracking.submission_request import BatchScript
+    from hpc_agent.tracking.tracked_records import TrackedRoot
+    from hpc_agent.tracking.tracked_submission import PreparedSubmission, TrackedSubmission
 
 
 class SbatchCommand(click.Command):
@@ -49,11 +49,11 @@ def command(shared: Shared, /, words: Sequence[str], **_shown_in_help: object) -
     """
     from hpc_agent.errors import HpcAgentError
     from hpc_agent.tracking.command_line import parse
-    from hpc_agent.tracking.wanted import read_script, submits
+    from hpc_agent.tracking.submission_request import is_submission, read_script
 
     shared.start_log("ERROR")
     line = parse(words, os.path.isfile)
-    if not submits(line):
+    if not is_submission(line):
         _become_sbatch(line)
     try:
         script = read_script(line, Path.cwd(), sys.stdin.buffer.read)
@@ -62,7 +62,7 @@ def command(shared: Shared, /, words: Sequence[str], **_shown_in_help: object) -
     sys.exit(_submit(shared, line, script))
 
 
-def _submit(shared: Shared, line: CommandLine, script: Script) -> int:
+def _submit(shared: Shared, line: CommandLine, script: BatchScript) -> int:
     """Exit code of sbatch."""
     from hpc_agent import process
     from hpc_agent.errors import HpcAgentError
@@ -86,14 +86,16 @@ def _submit(shared: Shared, line: CommandLine, script: Script) -> int:
     return _ended(submission.run(prepared, script.stdin, follow))
 
 
-def _prepare(shared: Shared, line: CommandLine, script: Script) -> tuple[Submission, Prepared, Folders]:
+def _prepare(
+    shared: Shared, line: CommandLine, script: BatchScript
+) -> tuple[TrackedSubmission, PreparedSubmission, TrackedRoot]:
     from hpc_agent.api.client import Client
     from hpc_agent.clock import SYSTEM
     from hpc_agent.retry import Budget
     from hpc_agent.schedulers.slurm_driver import SlurmScheduler
-    from hpc_agent.tracking.records import Folders
-    from hpc_agent.tracking.submit import Submission
-    from hpc_agent.tracking.wanted import understand
+    from hpc_agent.tracking.submission_request import parse_request
+    from hpc_agent.tracking.tracked_records import TrackedRoot
+    from hpc_agent.tracking.tracked_submission import TrackedSubmission
 
     if shared.config_file is not None:
         os.environ["CLEARML_CONFIG_FILE"] = str(shared.config_file.absolute())
@@ -102,22 +104,22 @@ def _prepare(shared: Shared, line: CommandLine, script: Script) -> tuple[Submiss
     hpc = configuration.settings.hpc
     # A person waits, and the job goes out with or without the server.
     client = Client(configuration.settings.api, budget=Budget(3), patience=(5, 10))
-    wanted = understand(line, script.submitted, os.environ)
-    folders = Folders(hpc.root.expanduser().absolute() / "sbatch")
+    wanted = parse_request(line, script.submitted, os.environ)
+    folders = TrackedRoot(hpc.root.expanduser().absolute() / "sbatch")
     scheduler = SlurmScheduler(hpc.slurm, cluster=hpc.cluster)
-    submission = Submission(configuration, client, scheduler, folders, os.environ, SYSTEM)
+    submission = TrackedSubmission(configuration, client, scheduler, folders, os.environ, SYSTEM)
     prepared = submission.prepare(wanted, hpc.agent_command or (sys.executable, "-m", "hpc_agent"))
     return submission, prepared, folders
 
 
-def _follow(shared: Shared, folders: Folders) -> None:
+def _follow(shared: Shared, folders: TrackedRoot) -> None:
     """Somebody must bring the task to its end: a process in the background, unless one is there."""
     from hpc_agent.clock import SYSTEM
     from hpc_agent.errors import ProcessError
     from hpc_agent.process import spawn_detached
-    from hpc_agent.tracking.presence import somebody_follows
+    from hpc_agent.tracking.follower_lock import is_followed
 
-    if somebody_follows(folders, SYSTEM):
+    if is_followed(folders, SYSTEM):
         return
     argv = [sys.executable, "-m", "hpc_agent", *(["--debug"] if shared.debug else []), "follow"]
     try:

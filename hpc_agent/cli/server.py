@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hpc_agent.cli.context import Shared
 from hpc_agent.cli.server_users import user
+from hpc_agent.cli.shared_options import Shared
 
 if TYPE_CHECKING:
     from hpc_agent.config.settings import ServerSettings
-    from hpc_agent.server.run import Listening
+    from hpc_agent.server.startup import Listening
     from hpc_agent.server.tls import CertificateFiles
 
 FILE = click.Path(dir_okay=False, path_type=Path)
@@ -48,7 +48,7 @@ def _serve(shared: Shared, flags: dict[str, object], conf: Path | None) -> None:
 
     try:
         from hpc_agent.server.quota import UploadLimits
-        from hpc_agent.server.run import Options, serve
+        from hpc_agent.server.startup import ServerOptions, serve
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"the embedded server needs the package {error.name}: pip install 'hpc-agent[server]'"
@@ -56,7 +56,7 @@ def _serve(shared: Shared, flags: dict[str, object], conf: Path | None) -> None:
     hpc = shared.configuration({f"hpc.server.{name}": value for name, value in flags.items()}).settings.hpc
     server = hpc.server
     shared.start_log()
-    options = Options(
+    options = ServerOptions(
         host=server.host,
         port=server.port,
         data_dir=hpc.server_data,

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hpc_agent.cli.context import Shared, pass_shared
+from hpc_agent.cli.shared_options import Shared, pass_shared
 
 if TYPE_CHECKING:
-    from hpc_agent.api.users import User, Users
+    from hpc_agent.api.users import User, UsersApi
     from hpc_agent.config.load import Configuration
 
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -40,7 +40,7 @@ def add(shared: Shared, name: str, role: str, label: str, conf: Path | None) -> 
     The secret is shown once: the server keeps its hash only.
     """
     from hpc_agent.config.client_conf import client_conf
-    from hpc_agent.files import write_atomic
+    from hpc_agent.file_records import write_atomic
 
     configuration, users = _users(shared)
     present = users.named(name)
@@ -99,13 +99,13 @@ def revoke(shared: Shared, name: str, key: str | None) -> None:
     click.echo(f"{name} has lost the key {key}")
 
 
-def _users(shared: Shared) -> tuple[Configuration, Users]:
-    from hpc_agent.api.users import Users
+def _users(shared: Shared) -> tuple[Configuration, UsersApi]:
+    from hpc_agent.api.users import UsersApi
     from hpc_agent.retry import INTERACTIVE
 
     configuration = shared.configuration()
     shared.start_log()
-    return configuration, Users(shared.client(configuration, INTERACTIVE).session)
+    return configuration, UsersApi(shared.client(configuration, INTERACTIVE).session)
 
 
 def _as_json(one: User) -> dict[str, object]:

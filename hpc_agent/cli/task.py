@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hpc_agent import __version__
-from hpc_agent.cli.context import Shared, fail, from_system
 from hpc_agent.cli.options import MultiValueCommand, MultiValueOption
+from hpc_agent.cli.shared_options import Shared, fail, from_system
 from hpc_agent.utf8_mode import ensure_utf8_mode
 
 if TYPE_CHECKING:
@@ -109,11 +109,11 @@ def _created(given: dict[str, Any]) -> Created:
 
     from hpc_agent.clock import SYSTEM
     from hpc_agent.drafts.create import create
-    from hpc_agent.drafts.plan import plan
-    from hpc_agent.drafts.request import Request, WrongUsageError
+    from hpc_agent.drafts.draft_plan import plan
+    from hpc_agent.drafts.draft_request import DraftRequest, WrongUsageError
     from hpc_agent.errors import InputError, SourceError
 
-    request = Request(**given)
+    request = DraftRequest(**given)
     try:
         planned = plan(request, Path.cwd(), _comment(SYSTEM.now()))
     except WrongUsageError:
@@ -142,9 +142,9 @@ def _with_queues_problem(problem: Exception, queue: str) -> str:
 def _imported(session: str, given: dict[str, Any]) -> Created:
     from pathlib import Path
 
-    from hpc_agent.drafts.offline import import_offline, opened
+    from hpc_agent.drafts.draft_request import WrongUsageError
+    from hpc_agent.drafts.offline_import import import_offline, opened
     from hpc_agent.drafts.paths import typed_path
-    from hpc_agent.drafts.request import WrongUsageError
 
     if given:
         name = next(iter(given)).replace("_", "-")
@@ -177,7 +177,7 @@ def _warn(warnings: Sequence[str]) -> None:
 @contextmanager
 def _errors() -> Iterator[None]:
     """Errors in one sentence on stderr; exit codes as ``clearml-task`` has them: 2 for wrong usage, else 1."""
-    from hpc_agent.drafts.request import WrongUsageError
+    from hpc_agent.drafts.draft_request import WrongUsageError
     from hpc_agent.errors import HpcAgentError
 
     try:

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from hpc_agent.cli.context import Shared, pass_shared
+from hpc_agent.cli.shared_options import Shared, pass_shared
 
 _HEAD = ("WORKER", "RUNS", "TASK", "FOR", "QUEUES", "TAGS", "LAST SEEN")
 

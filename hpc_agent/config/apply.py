@@ -19,7 +19,7 @@ from typing import Any
 
 from hpc_agent.config.load import Configuration
 from hpc_agent.errors import ConfigError
-from hpc_agent.files import ensure_directory, write_atomic
+from hpc_agent.file_records import ensure_directory, write_atomic
 
 _PRIVATE = 0o600
 """What stands in a configuration may be a secret."""

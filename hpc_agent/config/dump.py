@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hpc_agent.config.load import Configuration
 from hpc_agent.config.tree import Tree, merge, put
-from hpc_agent.files import write_atomic
+from hpc_agent.file_records import write_atomic
 
 
 def write_job_config(configuration: Configuration, path: Path, changes: Mapping[str, object] = {}) -> None:

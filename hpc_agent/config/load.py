@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from hpc_agent.config import names
-from hpc_agent.config.build import build_group, check_section
 from hpc_agent.config.hocon import parse
-from hpc_agent.config.kinds import Settings
+from hpc_agent.config.parse import build_group, check_section
 from hpc_agent.config.servers import completed
 from hpc_agent.config.settings import (
     AgentSettings,
@@ -24,6 +23,7 @@ from hpc_agent.config.settings import (
     PackageSettings,
 )
 from hpc_agent.config.tree import Tree, flatten, get, merge, put
+from hpc_agent.config.types import SettingsGroup
 from hpc_agent.errors import ConfigError
 from hpc_agent.secret_values import holds_credential
 
@@ -155,7 +155,7 @@ def _nested(values: Mapping[str, object]) -> Tree:
 
 
 def _settings(tree: Tree, origins: Mapping[str, str]) -> AllSettings:
-    def known(group: str, cls: type[Settings]) -> dict[str, Any]:
+    def known(group: str, cls: type[SettingsGroup]) -> dict[str, Any]:
         """The values of the keys we know in a section that is ClearML's, by our field names."""
         paths = {field: names.conf_path(group, field) for field in cls.__struct_fields__}
         for path in paths.values():
@@ -163,7 +163,7 @@ def _settings(tree: Tree, origins: Mapping[str, str]) -> AllSettings:
         found = {field: get(tree, path) for field, path in paths.items()}
         return {field: value for field, value in found.items() if value is not None}
 
-    def group(name: str, cls: type[Settings], values: object) -> Any:
+    def group(name: str, cls: type[SettingsGroup], values: object) -> Any:
         return build_group(cls, values, lambda field: names.conf_path(name, field), origins)
 
     api_values = known("api", ApiSettings)

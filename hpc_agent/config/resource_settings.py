@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from msgspec import Meta
 
-from hpc_agent.config.kinds import Count, Positive, Seconds, Settings
+from hpc_agent.config.types import Count, Positive, Seconds, SettingsGroup
 from hpc_agent.domain.resources import (
     DEFAULT_OVERRIDES,
     PROPERTY_FIELDS,
@@ -23,7 +23,7 @@ from hpc_agent.domain.resources import (
 from hpc_agent.errors import ResourceError
 
 
-class ResourceSettings(Settings, frozen=True, kw_only=True):
+class ResourceSettings(SettingsGroup, frozen=True, kw_only=True):
     """A ``resources`` block, of the site or of a queue; a queue's fields beat the site's."""
 
     num_nodes: Annotated[Positive | None, Meta(description="Nodes per job.")] = None
@@ -70,7 +70,7 @@ class ResourceSettings(Settings, frozen=True, kw_only=True):
         return replace(base, **{k: v for k, v in pairs.items() if v is not None})  # type: ignore[arg-type]
 
 
-class OverrideSettings(Settings, frozen=True, kw_only=True):
+class OverrideSettings(SettingsGroup, frozen=True, kw_only=True):
     """What a task may set one of its resource properties to."""
 
     min: Annotated[
@@ -106,7 +106,7 @@ def _amount(name: str, text: str) -> float:
         raise ResourceError(f'overrides.{name}.max is "{text}", expected a number') from error
 
 
-class QueueSettings(Settings, frozen=True, kw_only=True):
+class QueueSettings(SettingsGroup, frozen=True, kw_only=True):
     """``hpc.queues.<name>``: how tasks of one queue become jobs."""
 
     template: Annotated[str, Meta(description="sbatch template: a name, or a path.")] = "gpu.sbatch.j2"

@@ -8,7 +8,7 @@ from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 import msgspec
 
-from hpc_agent.config.build import origin
+from hpc_agent.config.parse import origin
 from hpc_agent.config.settings import ApiSettings
 from hpc_agent.errors import ConfigError
 

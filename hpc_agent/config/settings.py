@@ -15,13 +15,13 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, field
 
-from hpc_agent.config.kinds import Count, Interval, Positive, Seconds, Settings
 from hpc_agent.config.resource_settings import QueueSettings, ResourceSettings
+from hpc_agent.config.types import Count, Interval, Positive, Seconds, SettingsGroup
 from hpc_agent.domain.container_options import PROTECTED
 from hpc_agent.redact import Secret
 
 
-class ApiSettings(Settings, frozen=True, kw_only=True):
+class ApiSettings(SettingsGroup, frozen=True, kw_only=True):
     """``api``: where the ClearML server is and who we are."""
 
     api_server: Annotated[str, Meta(description="URL of the API server.")] = ""
@@ -40,7 +40,7 @@ class ApiSettings(Settings, frozen=True, kw_only=True):
         return Secret("") if self.access_key else self.auth_token
 
 
-class GitSettings(Settings, frozen=True, kw_only=True):
+class GitSettings(SettingsGroup, frozen=True, kw_only=True):
     """``agent.git_*`` and ``agent.vcs_cache``: how repositories are reached."""
 
     user: Annotated[str, Meta(description="User for HTTPS git remotes.")] = ""
@@ -59,7 +59,7 @@ class GitSettings(Settings, frozen=True, kw_only=True):
     ] = True
 
 
-class PackageSettings(Settings, frozen=True, kw_only=True):
+class PackageSettings(SettingsGroup, frozen=True, kw_only=True):
     """``agent.package_manager`` and neighbours: how environments are built."""
 
     type: Annotated[
@@ -88,7 +88,7 @@ class PackageSettings(Settings, frozen=True, kw_only=True):
     ] = False
 
 
-class AgentSettings(Settings, frozen=True, kw_only=True):
+class AgentSettings(SettingsGroup, frozen=True, kw_only=True):
     """The rest of ``agent`` that we read."""
 
     worker_id: Annotated[str, Meta(description="Full worker id; generated when empty.")] = ""
@@ -156,7 +156,7 @@ class AgentSettings(Settings, frozen=True, kw_only=True):
         return tuple(shlex.split(self.worker_tags)) if isinstance(self.worker_tags, str) else self.worker_tags
 
 
-class DockerSettings(Settings, frozen=True, kw_only=True):
+class DockerSettings(SettingsGroup, frozen=True, kw_only=True):
     """The keys of ``agent`` that shape containers. Arguments are docker's; a text is split as a shell would."""
 
     default_image: Annotated[str, Meta(description="Image of tasks that name none (`CLEARML_DOCKER_IMAGE`).")] = ""
@@ -197,7 +197,7 @@ class DockerSettings(Settings, frozen=True, kw_only=True):
     )
 
 
-class SlurmSettings(Settings, frozen=True, kw_only=True):
+class SlurmSettings(SettingsGroup, frozen=True, kw_only=True):
     """``hpc.slurm``: the site's dialect."""
 
     gpu_flag: Annotated[
@@ -219,7 +219,7 @@ class SlurmSettings(Settings, frozen=True, kw_only=True):
     ] = 600
 
 
-class EnvsSettings(Settings, frozen=True, kw_only=True):
+class EnvsSettings(SettingsGroup, frozen=True, kw_only=True):
     """``hpc.envs``: where environments are built, and how nodes get them."""
 
     build_on: Annotated[
@@ -238,14 +238,14 @@ class EnvsSettings(Settings, frozen=True, kw_only=True):
     ] = False
 
 
-class LocalSettings(Settings, frozen=True, kw_only=True):
+class LocalSettings(SettingsGroup, frozen=True, kw_only=True):
     """``hpc.local``: the scheduler for a machine without Slurm."""
 
     max_jobs: Annotated[Positive, Meta(description="Jobs at once.")] = 1
     gpus: Annotated[Count | None, Meta(description="GPUs to hand out; those of the machine when not set.")] = None
 
 
-class ContainerSettings(Settings, frozen=True, kw_only=True):
+class ContainerSettings(SettingsGroup, frozen=True, kw_only=True):
     """``hpc.container``: what runs the containers of tasks."""
 
     runtime: Annotated[
@@ -270,7 +270,7 @@ class ContainerSettings(Settings, frozen=True, kw_only=True):
     ] = False
 
 
-class ServerSettings(Settings, frozen=True, kw_only=True):
+class ServerSettings(SettingsGroup, frozen=True, kw_only=True):
     """``hpc.server``: the embedded server."""
 
     host: Annotated[str, Meta(description="Address to listen on.")] = "127.0.0.1"
@@ -287,7 +287,7 @@ class ServerSettings(Settings, frozen=True, kw_only=True):
     ] = 200
 
 
-class HpcSettings(Settings, frozen=True, kw_only=True):
+class HpcSettings(SettingsGroup, frozen=True, kw_only=True):
     """``hpc``: everything that is ours."""
 
     scheduler: Annotated[
@@ -366,7 +366,7 @@ class HpcSettings(Settings, frozen=True, kw_only=True):
         return self.queues.get(name, QueueSettings())
 
 
-class AllSettings(Settings, frozen=True, kw_only=True):
+class AllSettings(SettingsGroup, frozen=True, kw_only=True):
     """The whole configuration as values."""
 
     api: ApiSettings = ApiSettings()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc_agent.containers.base import Argv, Box, Mount
+from hpc_agent.containers.runtime_api import Argv, ContainerSpec, Mount
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Apptainer:
     suffix = ".sif"
     isolated = False
 
-    def wrap(self, box: Box) -> Argv:
+    def wrap(self, box: ContainerSpec) -> Argv:
         # Nothing of the node's variables: its PYTHONPATH and library paths mean other files in there.
         argv = [self.program, "exec", "--cleanenv"]
         # The driver's libraries come from the node; the job's own limits say which devices it may open.

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc_agent.containers.base import Argv, Box
+from hpc_agent.containers.runtime_api import Argv, ContainerSpec
 from hpc_agent.user_name import user_name
 
 _PATH = "--set-env=PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -20,7 +20,7 @@ class Charliecloud:
     suffix = ""
     isolated = False
 
-    def wrap(self, box: Box) -> Argv:
+    def wrap(self, box: ContainerSpec) -> Argv:
         # Variables of the node mean nothing in there; those that the image wants stand in its /ch/environment.
         # The machine's /tmp is shared under that name, not the job's TMPDIR under it. It wants to know its user.
         argv = ["env", "--unset=TMPDIR", f"USER={user_name()}", self.program, "--unset-env=*", _PATH]

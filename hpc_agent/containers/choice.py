@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 
 from hpc_agent.config.settings import DockerSettings
-from hpc_agent.containers.arguments import Merged, Rules, merge, split
-from hpc_agent.domain.task import Container
+from hpc_agent.containers.docker_options import ArgumentRules, Merged, merge, split
+from hpc_agent.domain.task import TaskContainer
 from hpc_agent.errors import ContainerError
 
 _REFERENCE = re.compile(r"(?:[a-z][a-z0-9+-]{0,20}://)?[A-Za-z0-9][\w./:@#%+~-]{0,500}", re.ASCII)
@@ -29,7 +29,7 @@ class Choice:
     by_task: bool
 
 
-def choose(container: Container, docker: DockerSettings) -> Choice | None:
+def choose(container: TaskContainer, docker: DockerSettings) -> Choice | None:
     """None if neither the task nor the configuration names an image.
 
     Raises:
@@ -45,7 +45,7 @@ def choose(container: Container, docker: DockerSettings) -> Choice | None:
     default = split(docker.default_arguments)
     if not by_task:
         site = (*site, *arguments, *default)
-    rules = Rules(docker.protected, default, docker.forbidden, split(docker.filters), docker.allowed)
+    rules = ArgumentRules(docker.protected, default, docker.forbidden, split(docker.filters), docker.allowed)
     return Choice(image, merge(DEFAULTS, site, task, rules), _setup(container, docker), by_task)
 
 
@@ -68,7 +68,7 @@ def _image(text: str) -> tuple[str, tuple[str, ...]]:
     return words[0], words[1:]
 
 
-def _setup(container: Container, docker: DockerSettings) -> tuple[str, ...]:
+def _setup(container: TaskContainer, docker: DockerSettings) -> tuple[str, ...]:
     extra = docker.extra_shell_script
     site = extra.splitlines() if isinstance(extra, str) else extra
     return tuple(line for line in (*site, *container.setup_shell_script.splitlines()) if line.strip())

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc_agent.containers.base import Argv, Box, Mount
-from hpc_agent.containers.gpus import GpuShare
+from hpc_agent.containers.gpu_share import GpuShare
+from hpc_agent.containers.runtime_api import Argv, ContainerSpec, Mount
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Docker:
     suffix = ".tar"
     isolated = True
 
-    def wrap(self, box: Box) -> Argv:
+    def wrap(self, box: ContainerSpec) -> Argv:
         # Never pull here: what is missing has been fetched before, under a message of its own.
         # podman's `rm --force` would else wait for as long; our own grace is over by then.
         argv = [self.program, "run", *([] if box.keep else ["--rm"])]

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from hpc_agent import files, process
+from hpc_agent import file_records, process
 from hpc_agent.clock import Clock
-from hpc_agent.containers.base import Argv, Runtime, Store
+from hpc_agent.containers.runtime_api import Argv, ImageStore, Runtime
 from hpc_agent.errors import ContainerError, ProcessError
 from hpc_agent.lease import only_one
 from hpc_agent.redact import without_credentials
@@ -41,7 +41,7 @@ class Image:
 
 
 @dataclass(frozen=True)
-class _Record:
+class _ImageRecord:
     identity: str
 
 
@@ -50,7 +50,7 @@ class Images:
 
     def __init__(self, runtime: Runtime, folder: Path, clock: Clock) -> None:
         self._runtime = runtime
-        self._store = cast(Store, runtime) if hasattr(runtime, "inspect") else None
+        self._store = cast(ImageStore, runtime) if hasattr(runtime, "inspect") else None
         self._folder = folder
         self._clock = clock
 
@@ -65,7 +65,7 @@ class Images:
             return _of_file(reference, file) if file else None
         if _is_path(reference):
             return self._loaded(self._store, reference, file, progress) if file else None
-        wanted = files.read_record(self._record(reference), _Record)
+        wanted = file_records.read_record(self._record(reference), _ImageRecord)
         present = self._inspect(self._store, reference)
         if present and (wanted is None or present.identity == wanted.identity or file is None):
             return present
@@ -96,11 +96,11 @@ class Images:
 
     def _fetch(self, reference: str, fresh: bool, progress: Progress) -> None:
         target = self._path(reference)
-        leases = files.ensure_shared_directory(self._folder) / ".leases"
+        leases = file_records.ensure_shared_directory(self._folder) / ".leases"
         with only_one(
             leases / target.name,
             self._clock,
-            done=lambda: fresh and files.visible(target),
+            done=lambda: fresh and file_records.exists_uncached(target),
             waiting=lambda: progress(f"Waiting for another process that fetches the image {reference}"),
         ) as mine:
             if not mine:
@@ -114,9 +114,9 @@ class Images:
             finally:
                 _remove(making)
             if self._store and (present := self._inspect(self._store, reference)):
-                files.write_record(self._record(reference), _Record(present.identity))
+                file_records.write_record(self._record(reference), _ImageRecord(present.identity))
 
-    def _inspect(self, store: Store, reference: str) -> Image | None:
+    def _inspect(self, store: ImageStore, reference: str) -> Image | None:
         argv = store.inspect(reference)
         try:
             answer = process.run(argv, timeout=_QUICK_S)
@@ -130,7 +130,7 @@ class Images:
             return None
         raise ContainerError(f"{self._runtime.program} cannot say whether it has {reference}: {answer.last_words}")
 
-    def _loaded(self, store: Store, reference: str, file: Path, progress: Progress) -> Image:
+    def _loaded(self, store: ImageStore, reference: str, file: Path, progress: Progress) -> Image:
         progress(f"Loading the image {file}")
         said = self._run(store.load(file), f"the image file {file} cannot be loaded")
         # "Loaded image: docker.io/library/x:1" or "Loaded image ID: sha256:…"
@@ -154,7 +154,7 @@ class Images:
     def _file(self, reference: str) -> Path | None:
         """The image's file, if there is one: the path that the reference is, else in the shared folder."""
         path = Path(reference).expanduser() if _is_path(reference) else self._path(reference)
-        return path if files.visible(path) else None
+        return path if file_records.exists_uncached(path) else None
 
     def _path(self, reference: str) -> Path:
         return self._folder / f"{_file_name(reference)}{self._runtime.suffix}"
@@ -187,7 +187,7 @@ def _replace(making: Path, target: Path) -> None:
         target.rename(old)
         shutil.rmtree(old, ignore_errors=True)
     making.rename(target)
-    files.fsync_directory(target.parent)
+    file_records.fsync_directory(target.parent)
 
 
 def _remove(path: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc_agent.containers.base import Argv, Box, Mount
+from hpc_agent.containers.runtime_api import Argv, ContainerSpec, Mount
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Pyxis:
     suffix = ".sqsh"
     isolated = False
 
-    def wrap(self, box: Box) -> Argv:
+    def wrap(self, box: ContainerSpec) -> Argv:
         # One process with all that the job has on this node, GPUs included; the batch script holds no part of it.
         argv = [self.program, "--nodes=1", "--ntasks=1", "--overlap", "--unbuffered", f"--job-name={box.name}"]
         argv += [f"--container-image={_image(box.image)}", "--no-container-mount-home", "--no-container-entrypoint"]

@@ -11,19 +11,29 @@ from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
 from hpc_agent.daemon.conclude import Concluder
-from hpc_agent.daemon.facts import Files
-from hpc_agent.domain.actions import Adopt, Cancel, Close, LookUp, PutBack, Refuse, Release, Say, Settle
+from hpc_agent.daemon.run_state import RunDirectoryState
+from hpc_agent.domain.actions import (
+    AdoptJob,
+    CancelJob,
+    FindByName,
+    MarkDone,
+    RejectTask,
+    ReleaseJob,
+    Requeue,
+    SetFinalStatus,
+    SetStatusMessage,
+)
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.ids import WorkerId
+from hpc_agent.domain.outcome import in_one_line
 from hpc_agent.domain.queue import Queue
-from hpc_agent.domain.verdict import in_one_line
-from hpc_agent.logs import Events
+from hpc_agent.logs import EventLog
 from hpc_agent.retry import ONCE
+from hpc_agent.runs.attempt_records import ClaimRecord, DoneRecord, ExitReport
 from hpc_agent.runs.directory import RunDirectory
-from hpc_agent.runs.records import Claim, ExitReport, Settled
 from hpc_agent.schedulers.base import ANY_CLOCK, Scheduler
 
-log = Events("act")
+log = EventLog("act")
 
 SAY_EVERY_S = 20.0
 """How often a waiting task's status message may change; its first one comes at once."""
@@ -40,20 +50,20 @@ class Actor:
         self._worker = worker
         self._clock = clock
         self._conclude = Concluder(client, settings, worker, clock)
-        self._said: dict[Attempt, tuple[Say, float]] = {}
+        self._said: dict[Attempt, tuple[SetStatusMessage, float]] = {}
 
-    def cancel(self, attempt: Attempt, action: Cancel) -> None:
+    def cancel(self, attempt: Attempt, action: CancelJob) -> None:
         """The job is one of the sight's: it is listed under the attempt's name, has claimed the task itself, or has the
         id that sbatch answered, was submitted then, and is called otherwise now (``observe._is_job``)."""
         log.info("cancelling", task=attempt.task, job=action.job, why=action.why)
         self._scheduler.cancel([action.job], only_pending=action.only_pending)
 
-    def release(self, attempt: Attempt, action: Release) -> None:
+    def release(self, attempt: Attempt, action: ReleaseJob) -> None:
         log.warning("could not be started, trying again", task=attempt.task, job=action.job)
         self._scheduler.release([action.job])
 
-    def say(self, attempt: Attempt, action: Say, directory: RunDirectory) -> None:
-        before, at = self._said.get(attempt, (Say(""), float("-inf")))
+    def say(self, attempt: Attempt, action: SetStatusMessage, directory: RunDirectory) -> None:
+        before, at = self._said.get(attempt, (SetStatusMessage(""), float("-inf")))
         now = self._clock.monotonic()
         # A word of another kind, that it was requeued or is stuck, does not wait for its turn.
         is_turn = now - at >= SAY_EVERY_S or (before.ping, before.console) != (action.ping, action.console)
@@ -67,53 +77,53 @@ class Actor:
 
     def say_at_once(self, attempt: Attempt, message: str) -> None:
         """A status message that does not wait for its turn: something is wrong."""
-        before, _ = self._said.get(attempt, (Say(""), 0.0))
+        before, _ = self._said.get(attempt, (SetStatusMessage(""), 0.0))
         if message != before.message:
             self._client.tasks.say(attempt.task, message, budget=ONCE)
-            self._said[attempt] = Say(message), self._clock.monotonic()
+            self._said[attempt] = SetStatusMessage(message), self._clock.monotonic()
 
-    def _show(self, attempt: Attempt, action: Say) -> None:
+    def _show(self, attempt: Attempt, action: SetStatusMessage) -> None:
         if action.ping:
             # The message of a task that shows as running is where its user's abort stands until somebody obeys it.
-            seen = self._client.tasks.glimpse([attempt.task], budget=ONCE).get(attempt.task)
+            seen = self._client.tasks.get_states([attempt.task], budget=ONCE).get(attempt.task)
             if seen is None or seen.abort_requested:
                 return
         self._client.tasks.say(attempt.task, action.message, budget=ONCE)
 
-    def adopt(self, files: Files, action: Adopt) -> None:
+    def adopt(self, files: RunDirectoryState, action: AdoptJob) -> None:
         assert files.submission is not None
         log.info("found the job of an uncertain submission", attempt=files.directory.attempt.id, job=action.job)
         files.directory.write_submission(msgspec.structs.replace(files.submission, state="accepted", job=action.job))
 
-    def look_up(self, attempt: Attempt, files: Files, action: LookUp) -> bool:
+    def look_up(self, attempt: Attempt, files: RunDirectoryState, action: FindByName) -> bool:
         """Search for a job that may or may not exist; True if there is none and it is time to act on that."""
         assert files.submission is not None
         # No job had this name before the first submission; before another one there was one that ended.
         record = files.submission
         job = self._scheduler.find(attempt.job_name, record.at - ANY_CLOCK if record.tries == 1 else record.at)
         if job is not None:
-            self.adopt(files, Adopt(job))
+            self.adopt(files, AdoptJob(job))
             return False
         if record.looked_at is None:
             looked = msgspec.structs.replace(record, looked_at=self._clock.now())
             files.directory.write_submission(looked)
         return action.give_up
 
-    def finish(self, attempt: Attempt, files: Files) -> None:
+    def finish(self, attempt: Attempt, files: RunDirectoryState) -> None:
         """Post what the executor, or a daemon before, could not."""
         self._conclude.finish(attempt, files)
 
-    def settle(self, attempt: Attempt, files: Files, action: Settle) -> None:
+    def settle(self, attempt: Attempt, files: RunDirectoryState, action: SetFinalStatus) -> None:
         self._conclude.settle(attempt, files, action)
 
-    def put_back(self, attempt: Attempt, files: Files, action: PutBack) -> None:
+    def put_back(self, attempt: Attempt, files: RunDirectoryState, action: Requeue) -> None:
         self._conclude.put_back(attempt, files, action)
 
-    def refuse(self, attempt: Attempt, directory: RunDirectory, queue: Queue, action: Refuse) -> None:
+    def refuse(self, attempt: Attempt, directory: RunDirectory, queue: Queue, action: RejectTask) -> None:
         """Take the task off its queue, as a job would, and give it its final status and the reason."""
         directory.create()
         host = socket.gethostname()
-        intent = Claim(
+        intent = ClaimRecord(
             state="intent",
             at=self._clock.now(),
             owner=f"daemon:{host}:{os.getpid()}",
@@ -143,15 +153,15 @@ class Actor:
             last_line=action.reason,
         )
         directory.write_exit_report(report)
-        self._conclude.finish(attempt, Files(directory, directory.submission(), claim, report))
+        self._conclude.finish(attempt, RunDirectoryState(directory, directory.submission(), claim, report))
 
-    def close(self, attempt: Attempt, files: Files, action: Close) -> bool:
+    def close(self, attempt: Attempt, files: RunDirectoryState, action: MarkDone) -> bool:
         """Mark it settled; False while the rest of its console is not sent."""
         directory = files.directory
         if action.ship and not self._conclude.ship(attempt, files):
             return False
         if directory.names():
-            directory.write_settled(Settled(at=self._clock.now(), why=action.why))
+            directory.write_settled(DoneRecord(at=self._clock.now(), why=action.why))
             goes_on = files.report.status == "again" if files.report else directory.has_rival()
             if not goes_on:
                 directory.forget_restarts()

@@ -10,24 +10,24 @@ import msgspec
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
-from hpc_agent.daemon.facts import Files, hold
 from hpc_agent.daemon.nodes import BadNodes
-from hpc_agent.domain.actions import PutBack, Settle
+from hpc_agent.daemon.run_state import RunDirectoryState, run_owner
+from hpc_agent.domain.actions import Requeue, SetFinalStatus
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.ids import QueueId, WorkerId
-from hpc_agent.domain.sight import Hold
+from hpc_agent.domain.outcome import in_one_line
+from hpc_agent.domain.snapshot import RunOwner
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.domain.verdict import in_one_line
 from hpc_agent.errors import NotFoundError, ServerUnreachableError
-from hpc_agent.logs import Events
+from hpc_agent.logs import EventLog
 from hpc_agent.retry import INTERACTIVE, ONCE
+from hpc_agent.runs.attempt_records import ExitReport
 from hpc_agent.runs.directory import ConsoleFiles, RunDirectory, RunsFolder
-from hpc_agent.runs.records import ExitReport
-from hpc_agent.telemetry.shipper import Shipper, Source
+from hpc_agent.telemetry.shipper import ConsoleSource, Shipper
 from hpc_agent.telemetry.spool import Spool
-from hpc_agent.wire.errors import INVALID_QUEUE_ID
+from hpc_agent.wire.error_kinds import INVALID_QUEUE_ID
 
-log = Events("conclude")
+log = EventLog("conclude")
 
 CONSOLE_PATIENCE_S = 300.0
 """How long a status, or the way back to the queue, waits for a server that does not take the rest of the console."""
@@ -48,7 +48,7 @@ class Concluder:
         self._note(directory, line)
         self._send(attempt, directory.notes, self._worker)
 
-    def settle(self, attempt: Attempt, files: Files, action: Settle) -> None:
+    def settle(self, attempt: Attempt, files: RunDirectoryState, action: SetFinalStatus) -> None:
         report = ExitReport(
             status="stopped" if action.status is TaskStatus.STOPPED else "failed",
             reason=in_one_line(action.reason),
@@ -59,7 +59,7 @@ class Concluder:
         log.info("settling", task=attempt.task, status=report.status, reason=action.reason)
         self.finish(attempt, self._decided(files, report))
 
-    def finish(self, attempt: Attempt, files: Files) -> None:
+    def finish(self, attempt: Attempt, files: RunDirectoryState) -> None:
         """The rest of the console, then the status of the report."""
         report = files.report
         assert report is not None
@@ -78,7 +78,7 @@ class Concluder:
             )
         self._done(files, report, sent)
 
-    def ship(self, attempt: Attempt, files: Files) -> bool:
+    def ship(self, attempt: Attempt, files: RunDirectoryState) -> bool:
         """Send what is left of all its consoles; False if the server did not take it."""
         directory = files.directory
         self._take_over(files)
@@ -86,7 +86,7 @@ class Concluder:
         sent = all(self._send(attempt, console, worker) for console in _unfinished(directory.consoles()))
         return sent and self._send(attempt, directory.notes, self._worker)
 
-    def put_back(self, attempt: Attempt, files: Files, action: PutBack) -> None:
+    def put_back(self, attempt: Attempt, files: RunDirectoryState, action: Requeue) -> None:
         """To the head of its queue, as the same task with all that it has reported so far."""
         directory = files.directory
         if files.report is None or files.report.status != "again":
@@ -112,30 +112,30 @@ class Concluder:
             if error.subcode != INVALID_QUEUE_ID.subcode:
                 raise
             text = f"{reason}; the queue that it came from was deleted: enqueue it on another"
-            self.settle(attempt, files, Settle(TaskStatus.FAILED, text))
+            self.settle(attempt, files, SetFinalStatus(TaskStatus.FAILED, text))
 
-    def _enqueue(self, attempt: Attempt, files: Files, why: str) -> bool:
+    def _enqueue(self, attempt: Attempt, files: RunDirectoryState, why: str) -> bool:
         """Only if it is in no queue, and nobody else has it: its user may have enqueued it anew, or a daemon before us
         died right after it did. False if that is not certain, or if its user wants it stopped: the next pass decides.
 
         Raises:
             NotFoundError: the queue was deleted.
         """
-        seen = self._client.tasks.glimpse([attempt.task], budget=ONCE).get(attempt.task)
+        seen = self._client.tasks.get_states([attempt.task], budget=ONCE).get(attempt.task)
         if seen is None or seen.status not in (TaskStatus.QUEUED, TaskStatus.IN_PROGRESS, TaskStatus.UNKNOWN):
             return True
-        if seen.status is TaskStatus.IN_PROGRESS and hold(files, seen) is Hold.ANOTHERS:
+        if seen.status is TaskStatus.IN_PROGRESS and run_owner(files, seen) is RunOwner.ANOTHERS:
             return True
         if seen.status is TaskStatus.UNKNOWN or seen.abort_requested:
             return False
         queue = QueueId(files.queue)
-        if self._client.queues.holding(attempt.task) is None:
-            self._client.queues.put_first(queue, attempt.task, why)
+        if self._client.queues.queue_of(attempt.task) is None:
+            self._client.queues.enqueue_at_head(queue, attempt.task, why)
         else:
             self._client.queues.to_front(queue, attempt.task)
         return True
 
-    def _goes_on_without(self, attempt: Attempt, files: Files) -> bool:
+    def _goes_on_without(self, attempt: Attempt, files: RunDirectoryState) -> bool:
         """Whether status and queue wait no longer for the console. After an outage of the whole server they do: who
         waits for a status reads the console then. So it must be refused twice by a server that answers all else.
 
@@ -145,7 +145,7 @@ class Concluder:
         report = files.report
         assert report is not None
         try:
-            self._client.tasks.glimpse([attempt.task], budget=ONCE)
+            self._client.tasks.get_states([attempt.task], budget=ONCE)
         except ServerUnreachableError:
             if report.refused_at is not None:
                 files.directory.write_exit_report(msgspec.structs.replace(report, refused_at=None))
@@ -155,32 +155,32 @@ class Concluder:
             return False
         return abs((self._clock.now() - report.at).total_seconds()) > CONSOLE_PATIENCE_S
 
-    def _done(self, files: Files, report: ExitReport, sent: bool) -> None:
+    def _done(self, files: RunDirectoryState, report: ExitReport, sent: bool) -> None:
         files.directory.write_exit_report(msgspec.structs.replace(report, posted=True, unsent=not sent))
 
-    def _decided(self, files: Files, report: ExitReport) -> Files:
+    def _decided(self, files: RunDirectoryState, report: ExitReport) -> RunDirectoryState:
         files.directory.create().write_exit_report(report)
         return replace(files, report=report)
 
-    def _take_over(self, files: Files) -> None:
+    def _take_over(self, files: RunDirectoryState) -> None:
         """From here on an executor that still lives, on a node that the scheduler takes for dead, must end."""
         if files.claim is not None and files.claim.state == "won":
             files.directory.write_claim(msgspec.structs.replace(files.claim, state="over"))
 
-    def _wanted(self, attempt: Attempt, files: Files) -> TaskStatus | None:
+    def _wanted(self, attempt: Attempt, files: RunDirectoryState) -> TaskStatus | None:
         """The task's status, if it still waits for a final one of ours.
 
         Raises:
             ServerUnreachableError: nobody can say.
         """
-        seen = self._client.tasks.glimpse([attempt.task], budget=ONCE).get(attempt.task)
+        seen = self._client.tasks.get_states([attempt.task], budget=ONCE).get(attempt.task)
         if seen is None:
             return None
         if seen.status is TaskStatus.UNKNOWN:
             raise ServerUnreachableError(f"the server does not say what became of task {attempt.task}")
         # One that is in a queue was enqueued anew; one that is queued nowhere is a refusal of ours.
-        queued = seen.status is TaskStatus.QUEUED and self._client.queues.holding(attempt.task) is None
-        runs = seen.status is TaskStatus.IN_PROGRESS and hold(files, seen) is not Hold.ANOTHERS
+        queued = seen.status is TaskStatus.QUEUED and self._client.queues.queue_of(attempt.task) is None
+        runs = seen.status is TaskStatus.IN_PROGRESS and run_owner(files, seen) is not RunOwner.ANOTHERS
         return seen.status if queued or runs else None
 
     def _note(self, directory: RunDirectory, line: str, *, unless_said: bool = False) -> None:
@@ -193,7 +193,7 @@ class Concluder:
         spool.close()
 
     def _send(self, attempt: Attempt, console: ConsoleFiles, worker: WorkerId) -> bool:
-        source = Source(attempt.task, worker, self._settings.agent.suppress_carriage_return)
+        source = ConsoleSource(attempt.task, worker, self._settings.agent.suppress_carriage_return)
         spool = Spool(console.text, console.mark)
         return Shipper(spool, source, self._client.events, self._clock).drain(ONCE)
 

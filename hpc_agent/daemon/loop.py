@@ -11,28 +11,28 @@ from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
 from hpc_agent.daemon.act import Actor
-from hpc_agent.daemon.active import Activity
-from hpc_agent.daemon.launch import Launch
-from hpc_agent.daemon.observe import Observer, World
+from hpc_agent.daemon.activity import Activity
+from hpc_agent.daemon.cached_staging import CachedStaging
+from hpc_agent.daemon.capacity_allocator import CapacityAllocator, NoCapacity
+from hpc_agent.daemon.job_launch import JobLaunchConfig
+from hpc_agent.daemon.job_staging import StagingJobs
+from hpc_agent.daemon.login_staging import LoginStaging, StagingBackend
+from hpc_agent.daemon.observe import ClusterObserver, ClusterSnapshot
+from hpc_agent.daemon.open_attempts import OpenAttemptIndex
 from hpc_agent.daemon.policy import rules
 from hpc_agent.daemon.prune import Pruner
-from hpc_agent.daemon.space import NoRoom, Space
-from hpc_agent.daemon.stage import StagePool, Stages
-from hpc_agent.daemon.stage_cached import CachedStages
-from hpc_agent.daemon.stage_job import StageJobs
-from hpc_agent.daemon.submit import Submitter
-from hpc_agent.daemon.trouble import TroubleKeeper
-from hpc_agent.daemon.turns import Turns
-from hpc_agent.daemon.unsettled import Unsettled
+from hpc_agent.daemon.queue_leases import QueueLeases
+from hpc_agent.daemon.submitter import Submitter
+from hpc_agent.daemon.task_errors import TaskErrorReporter
 from hpc_agent.domain import actions as due
 from hpc_agent.domain.attempt import Attempt
-from hpc_agent.domain.choose import Lane, choose, rotated
 from hpc_agent.domain.decide import decide, explain_doubt
+from hpc_agent.domain.fair_choice import QueueCandidates, choose, rotated
 from hpc_agent.domain.ids import QueueId, WorkerId
-from hpc_agent.domain.job import Doubt, Later, Refused, Uncertain
+from hpc_agent.domain.job import LimitReached, OutcomeUnknown, Refused, UnclearAnswer
 from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.schedule import Schedule
-from hpc_agent.domain.sight import Rules
+from hpc_agent.domain.snapshot import AttemptPolicy
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.errors import (
     ApiError,
@@ -46,15 +46,15 @@ from hpc_agent.errors import (
     SourceError,
     TemplateError,
 )
-from hpc_agent.logs import Events
+from hpc_agent.logs import EventLog
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
 from hpc_agent.schedulers.base import Scheduler
-from hpc_agent.staging import Stager
+from hpc_agent.staging import TaskStager
 from hpc_agent.submission.render import Renderer
-from hpc_agent.telemetry.gpus import GpuReader
+from hpc_agent.telemetry.gpu_reader import GpuReader
 from hpc_agent.telemetry.usage import UsageReader
 
-log = Events("daemon")
+log = EventLog("daemon")
 
 REPORT_INTERVAL_S = 30.0
 LATER_S = 30.0
@@ -67,7 +67,7 @@ _USERS_FAULT = (ResourceError, TemplateError, SourceError, EnvironmentBuildError
 
 
 @dataclass(frozen=True)
-class Options:
+class LoopOptions:
     """The flags of ``daemon``. ``queues`` in order of priority."""
 
     queues: tuple[QueueId, ...]
@@ -88,8 +88,8 @@ class Daemon:
         client: Client,
         scheduler: Scheduler,
         settings: AllSettings,
-        launch: Launch,
-        options: Options,
+        launch: JobLaunchConfig,
+        options: LoopOptions,
         clock: Clock,
     ) -> None:
         runs = RunsFolder(settings.hpc.runs)
@@ -102,25 +102,25 @@ class Daemon:
         self._wake = threading.Event()
         """Set when there is something to do before the next turn."""
         renderer = Renderer([path.expanduser() for path in settings.hpc.template_dirs])
-        self._stages: Stages | None = None
+        self._stages: StagingBackend | None = None
         # Without a batch system all jobs are on this machine, with its images.
-        stager = Stager(settings, clock, share=launch.terms.slurm)
+        stager = TaskStager(settings, clock, share=launch.terms.slurm)
         for remark in stager.remarks:
             log.warning("settings", remark=remark)
         if launch.terms.standalone:
-            self._stages = CachedStages(stager)
+            self._stages = CachedStaging(stager)
         elif settings.hpc.envs.build_on == "login":
-            self._stages = StagePool(stager, self._wake)
+            self._stages = LoginStaging(stager, self._wake)
         elif settings.hpc.envs.build_on == "job":
-            self._stages = StageJobs(scheduler, settings, launch, renderer, clock)
+            self._stages = StagingJobs(scheduler, settings, launch, renderer, clock)
         self._activity = Activity(client, options.worker, options.schedule, clock)
         self._actor = Actor(client, scheduler, settings, options.worker, clock)
-        self._troubles = TroubleKeeper(self._actor, runs, clock)
+        self._troubles = TaskErrorReporter(self._actor, runs, clock)
         self._submitter = Submitter(client, scheduler, settings, launch, self._stages, renderer, clock)
         root, cluster = settings.hpc.root.expanduser(), scheduler.cluster()
-        unsettled = Unsettled(root / "unsettled" / cluster, options.queues, clock)
-        self._observer = Observer(client, scheduler, runs, options.queues, unsettled, clock)
-        self._turns = Turns(root / "turns" / cluster, options.queues, clock)
+        unsettled = OpenAttemptIndex(root / "unsettled" / cluster, options.queues, clock)
+        self._observer = ClusterObserver(client, scheduler, runs, options.queues, unsettled, clock)
+        self._turns = QueueLeases(root / "turns" / cluster, options.queues, clock)
         self._pruner = Pruner(runs, settings.hpc.keep_runs_days, clock)
         self._last_served: QueueId | None = None
         self._stopping = threading.Event()
@@ -198,9 +198,9 @@ class Daemon:
                     break
         self._submit_all(world, submits, wait)
 
-    def _submit_all(self, world: World, submits: dict[Attempt, int], wait: bool) -> None:
+    def _submit_all(self, world: ClusterSnapshot, submits: dict[Attempt, int], wait: bool) -> None:
         """In turn, while server and scheduler answer."""
-        space = Space(self._scheduler.room())
+        space = CapacityAllocator(self._scheduler.room())
         failures = 0
         self._is_unclear = False
         for attempt in self._choose(world, submits):
@@ -215,7 +215,7 @@ class Daemon:
                 if failures == _FAILURES:
                     break
 
-    def _guarded(self, world: World, attempt: Attempt, act: Callable[[], None]) -> bool:
+    def _guarded(self, world: ClusterSnapshot, attempt: Attempt, act: Callable[[], None]) -> bool:
         """One attempt's trouble is not the others'; False if the server or scheduler gave it no answer."""
         try:
             act()
@@ -239,59 +239,59 @@ class Daemon:
             log.error("trouble not told", task=attempt.task, attempt=attempt.id, error=second)
         self._shelved[attempt] = self._clock.monotonic() + self._troubles.pause(attempt)
 
-    def _decide(self, world: World, attempt: Attempt, actions: list[due.Action]) -> None:
+    def _decide(self, world: ClusterSnapshot, attempt: Attempt, actions: list[due.Action]) -> None:
         actions += decide(world.sights[attempt], self._clock.now(), self._rules(world, attempt))
 
-    def _act(self, world: World, attempt: Attempt, action: due.Action, submits: dict[Attempt, int]) -> None:
+    def _act(self, world: ClusterSnapshot, attempt: Attempt, action: due.Action, submits: dict[Attempt, int]) -> None:
         files = world.files[attempt]
         actor = self._actor
         match action:
-            case due.Submit(number):
+            case due.SubmitJob(number):
                 submits[attempt] = number
-            case due.LookUp(number, refusal=refusal):
+            case due.FindByName(number, refusal=refusal):
                 if not actor.look_up(attempt, files, action):
                     return
                 if refusal:
-                    failed = due.Refuse(TaskStatus.FAILED, refusal)
+                    failed = due.RejectTask(TaskStatus.FAILED, refusal)
                     actor.refuse(attempt, files.directory, self._queue_of(world, attempt), failed)
                 else:
                     submits[attempt] = number
-            case due.Refuse():
+            case due.RejectTask():
                 actor.refuse(attempt, files.directory, self._queue_of(world, attempt), action)
-            case due.Adopt():
+            case due.AdoptJob():
                 actor.adopt(files, action)
-            case due.Cancel():
+            case due.CancelJob():
                 actor.cancel(attempt, action)
-            case due.Release():
+            case due.ReleaseJob():
                 actor.release(attempt, action)
-            case due.Say():
+            case due.SetStatusMessage():
                 self._say(attempt, action, files.directory)
-            case due.Finish():
+            case due.PublishExitReport():
                 actor.finish(attempt, files)
-            case due.Settle():
+            case due.SetFinalStatus():
                 actor.settle(attempt, files, action)
-            case due.PutBack():
+            case due.Requeue():
                 actor.put_back(attempt, files, action)
             case due.DropClaim():
                 files.directory.drop_claim()
-            case due.Close():
+            case due.MarkDone():
                 if files.staging is not None and self._stages is not None:
                     self._stages.drop(attempt)
                 if actor.close(attempt, files, action):
                     self._observer.forget(attempt)
 
-    def _rules(self, world: World, attempt: Attempt) -> Rules:
+    def _rules(self, world: ClusterSnapshot, attempt: Attempt) -> AttemptPolicy:
         submission = world.files[attempt].submission
         waits = next((queue.name for queue in world.queues if attempt in world.waiting[queue.id]), "")
         return rules(self._settings.hpc, submission.queue_name if submission else waits)
 
-    def _is_later(self, world: World, attempt: Attempt) -> bool:
+    def _is_later(self, world: ClusterSnapshot, attempt: Attempt) -> bool:
         return self._clock.monotonic() < self._later_until.get(self._queue_of(world, attempt).id, 0.0)
 
-    def _queue_of(self, world: World, attempt: Attempt) -> Queue:
+    def _queue_of(self, world: ClusterSnapshot, attempt: Attempt) -> Queue:
         return next(queue for queue in world.queues if attempt in world.waiting[queue.id])
 
-    def _choose(self, world: World, submits: dict[Attempt, int]) -> list[Attempt]:
+    def _choose(self, world: ClusterSnapshot, submits: dict[Attempt, int]) -> list[Attempt]:
         if not submits:
             return []
         active = self._activity.of(world.queues)
@@ -300,7 +300,7 @@ class Daemon:
         due_now = submits.keys() - self._shelved.keys()
         live = {attempt for attempt, sight in world.sights.items() if sight.jobs}
         lanes = [
-            Lane(
+            QueueCandidates(
                 queue.id,
                 tuple(attempt for attempt in world.waiting[queue.id] if attempt in due_now),
                 sum(1 for attempt in live if _queue_id(world, attempt) == queue.id),
@@ -313,38 +313,40 @@ class Daemon:
             lanes = rotated(lanes, self._last_served)
         return choose(lanes, len(live), self._settings.hpc.max_jobs, fair=self._options.fair)
 
-    def _submit(self, world: World, attempt: Attempt, number: int, space: Space, wait: bool) -> None:
+    def _submit(
+        self, world: ClusterSnapshot, attempt: Attempt, number: int, space: CapacityAllocator, wait: bool
+    ) -> None:
         queue = self._queue_of(world, attempt)
         directory = self._runs.of(attempt)
         self._observer.remember(attempt)
         try:
             answer = self._submitter.submit(attempt, queue, directory, number, space, wait=wait)
         except _USERS_FAULT as error:
-            self._actor.refuse(attempt, directory, queue, due.Refuse(TaskStatus.FAILED, str(error)))
+            self._actor.refuse(attempt, directory, queue, due.RejectTask(TaskStatus.FAILED, str(error)))
             return
         self._troubles.forget(attempt)
-        if isinstance(answer, NoRoom):
-            self._say(attempt, due.Say(answer.message), directory)
+        if isinstance(answer, NoCapacity):
+            self._say(attempt, due.SetStatusMessage(answer.message), directory)
             return
         if answer is not None:
             self._last_served = queue.id
         if isinstance(answer, Refused):
             reason = f"the scheduler refused the job: {answer.message}"
-            self._actor.refuse(attempt, directory, queue, due.Refuse(TaskStatus.FAILED, reason))
-        elif isinstance(answer, Uncertain):
-            if answer.doubt is Doubt.NO_ANSWER:
+            self._actor.refuse(attempt, directory, queue, due.RejectTask(TaskStatus.FAILED, reason))
+        elif isinstance(answer, OutcomeUnknown):
+            if answer.doubt is UnclearAnswer.NO_ANSWER:
                 # A controller that freezes lets each sbatch wait for minutes.
                 self._is_unclear = True
                 self._later_until[queue.id] = self._clock.monotonic() + LATER_S
             self._actor.say(attempt, explain_doubt(answer.doubt, answer.message), directory)
-        elif isinstance(answer, Later):
-            self._say(attempt, due.Say(f"Waiting to be submitted: {answer.message}"), directory)
+        elif isinstance(answer, LimitReached):
+            self._say(attempt, due.SetStatusMessage(f"Waiting to be submitted: {answer.message}"), directory)
             # Asking for the next of the queue at once would only load the controller. Others may have other limits.
             self._later_until[queue.id] = self._clock.monotonic() + LATER_S
         elif answer is None and self._stages is not None:
-            self._say(attempt, due.Say(self._stages.says(attempt)), directory)
+            self._say(attempt, due.SetStatusMessage(self._stages.says(attempt)), directory)
 
-    def _say(self, attempt: Attempt, action: due.Say, directory: RunDirectory) -> None:
+    def _say(self, attempt: Attempt, action: due.SetStatusMessage, directory: RunDirectory) -> None:
         """A message that the server refuses keeps no task from its job."""
         try:
             self._actor.say(attempt, action, directory)
@@ -375,6 +377,6 @@ class Daemon:
             log.debug("not unregistered", error=error)
 
 
-def _queue_id(world: World, attempt: Attempt) -> str:
+def _queue_id(world: ClusterSnapshot, attempt: Attempt) -> str:
     record = world.files[attempt].submission
     return record.queue if record else ""

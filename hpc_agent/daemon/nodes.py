@@ -7,11 +7,11 @@ from pathlib import Path
 
 from hpc_agent.clock import Clock
 from hpc_agent.domain.attempt import Attempt
-from hpc_agent.files import CorruptFileError, read_record, write_record
-from hpc_agent.logs import Events
-from hpc_agent.runs.records import Record
+from hpc_agent.file_records import CorruptFileError, read_record, write_record
+from hpc_agent.logs import EventLog
+from hpc_agent.runs.attempt_records import Record
 
-log = Events("nodes")
+log = EventLog("nodes")
 
 DEATHS = 2
 """So many jobs, and a node is avoided."""
@@ -19,14 +19,14 @@ _FOR = timedelta(hours=24)
 """By then somebody has mended it, or Slurm has set it down."""
 
 
-class Death(Record, frozen=True, kw_only=True):
+class NodeFailure(Record, frozen=True, kw_only=True):
     node: str
     attempt: str
     at: datetime
 
 
-class _Deaths(Record, frozen=True, kw_only=True):
-    deaths: tuple[Death, ...] = ()
+class _NodeFailures(Record, frozen=True, kw_only=True):
+    deaths: tuple[NodeFailure, ...] = ()
 
 
 class BadNodes:
@@ -41,9 +41,9 @@ class BadNodes:
         before = self._read()
         if any((death.node, death.attempt) == (node, attempt.id) for death in before):
             return node in self.avoided()
-        deaths = (*before, Death(node=node, attempt=attempt.id, at=self._clock.now()))
+        deaths = (*before, NodeFailure(node=node, attempt=attempt.id, at=self._clock.now()))
         try:
-            write_record(self._path, _Deaths(deaths=deaths))
+            write_record(self._path, _NodeFailures(deaths=deaths))
         except OSError as error:
             log.error("death of a node's job not recorded", node=node, error=error)
         avoided = node in _bad(deaths)
@@ -53,9 +53,9 @@ class BadNodes:
     def avoided(self) -> list[str]:
         return _bad(self._read())
 
-    def _read(self) -> tuple[Death, ...]:
+    def _read(self) -> tuple[NodeFailure, ...]:
         try:
-            record = read_record(self._path, _Deaths) or _Deaths()
+            record = read_record(self._path, _NodeFailures) or _NodeFailures()
         except (CorruptFileError, OSError) as error:
             log.error("bad nodes are not known", file=self._path, error=error)
             return ()
@@ -63,6 +63,6 @@ class BadNodes:
         return tuple(death for death in record.deaths if death.at > since)
 
 
-def _bad(deaths: tuple[Death, ...]) -> list[str]:
+def _bad(deaths: tuple[NodeFailure, ...]) -> list[str]:
     nodes = [death.node for death in deaths]
     return sorted({node for node in nodes if nodes.count(node) >= DEATHS})

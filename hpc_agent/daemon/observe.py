@@ -10,26 +10,26 @@ from datetime import datetime
 import msgspec
 
 from hpc_agent.api.client import Client
-from hpc_agent.api.tasks import Glimpse
+from hpc_agent.api.tasks import TaskState
 from hpc_agent.clock import Clock
-from hpc_agent.daemon.facts import Files, clues, hold, read
-from hpc_agent.daemon.patience import PatienceKeeper
-from hpc_agent.daemon.trouble import UnreadableAttempt
-from hpc_agent.daemon.unsettled import Unsettled
+from hpc_agent.daemon.observation_history import ObservationHistory
+from hpc_agent.daemon.open_attempts import OpenAttemptIndex
+from hpc_agent.daemon.run_state import RunDirectoryState, clues, read, run_owner
+from hpc_agent.daemon.task_errors import UnreadableAttempt
 from hpc_agent.domain.attempt import Attempt, attempt_for, parse_job_name
 from hpc_agent.domain.ids import JobId, QueueId, TaskId
-from hpc_agent.domain.job import JobRecord, LiveJob, unanswered
+from hpc_agent.domain.job import JobRecord, LiveJob, unconfirmed_record
 from hpc_agent.domain.queue import Queue, QueueEntry
-from hpc_agent.domain.sight import Sight
+from hpc_agent.domain.snapshot import AttemptSnapshot
 from hpc_agent.errors import SchedulerUnavailableError, ServerUnreachableError
-from hpc_agent.files import CorruptFileError
-from hpc_agent.logs import Events
+from hpc_agent.file_records import CorruptFileError
+from hpc_agent.logs import EventLog
 from hpc_agent.retry import ONCE
+from hpc_agent.runs.attempt_records import ClaimRecord
 from hpc_agent.runs.directory import RunsFolder
-from hpc_agent.runs.records import Claim
 from hpc_agent.schedulers.base import ANY_CLOCK, CLOCK_SKEW, Scheduler
 
-log = Events("observe")
+log = EventLog("observe")
 
 SCAN_EVERY_S = 60.0
 """How often all run directories are listed: only another daemon, or an agent run by hand, makes some that we do not
@@ -39,25 +39,25 @@ ABANDONED_AFTER_S = 600.0
 
 
 @dataclass(frozen=True)
-class World:
+class ClusterSnapshot:
     """What one pass sees. ``waiting`` keeps each queue's order."""
 
     queues: Sequence[Queue]
     waiting: Mapping[QueueId, Sequence[Attempt]]
-    sights: Mapping[Attempt, Sight]
-    files: Mapping[Attempt, Files]
+    sights: Mapping[Attempt, AttemptSnapshot]
+    files: Mapping[Attempt, RunDirectoryState]
     unreadable: Mapping[Attempt, UnreadableAttempt]
     """Waiting tasks whose records, or whose state on the server, cannot be understood."""
 
 
-class Observer:
+class ClusterObserver:
     def __init__(
         self,
         client: Client,
         scheduler: Scheduler,
         runs: RunsFolder,
         queues: Sequence[QueueId],
-        unsettled: Unsettled,
+        unsettled: OpenAttemptIndex,
         clock: Clock,
     ) -> None:
         self._client = client
@@ -66,7 +66,7 @@ class Observer:
         self._queues = queues
         self._unsettled = unsettled
         self._clock = clock
-        self._patience = PatienceKeeper(clock)
+        self._patience = ObservationHistory(clock)
         self._settled: set[Attempt] = set()
         self._known: set[Attempt] = set()
         self._deleted: set[QueueId] = set()
@@ -96,7 +96,7 @@ class Observer:
         """Deleted queues that no daemon can be told to serve any more: whoever finds their attempts concludes them."""
         return [queue for queue, deleted in self._orphaned.items() if deleted]
 
-    def look(self, served: Collection[QueueId] | None = None) -> World:
+    def look(self, served: Collection[QueueId] | None = None) -> ClusterSnapshot:
         """See everything once, of the queues that are ``served`` now (all when None).
 
         The order matters: the queues come first, so that a task which a job claims meanwhile is never seen as gone
@@ -115,7 +115,7 @@ class Observer:
         if served is not None:
             files = {a: found for a, found in files.items() if a in entries or found.queue in served}
         claimed = [attempt for attempt, found in files.items() if found.claimed]
-        statuses = self._client.tasks.glimpse(sorted({a.task for a in claimed}), budget=ONCE)
+        statuses = self._client.tasks.get_states(sorted({a.task for a in claimed}), budget=ONCE)
         records = self._records(files, jobs)
         sights = {}
         for attempt, found in files.items():
@@ -128,7 +128,7 @@ class Observer:
                 log.error("cannot be seen", task=attempt.task, attempt=attempt.id, error=error, trace=True)
                 self._errors[attempt] = error
         waiting = {queue.id: [a for e in queue.entries if (a := self._attempt(queue, e)) in sights] for queue in queues}
-        return World(queues, waiting, sights, files, self._unreadable(queues, jobs))
+        return ClusterSnapshot(queues, waiting, sights, files, self._unreadable(queues, jobs))
 
     def _unreadable(
         self, queues: Sequence[Queue], jobs: Mapping[Attempt, Sequence[LiveJob]]
@@ -157,7 +157,9 @@ class Observer:
     def _entries(self, queues: Iterable[Queue]) -> dict[Attempt, QueueEntry]:
         return {self._attempt(queue, entry): entry for queue in queues for entry in queue.entries}
 
-    def _note_known(self, files: Mapping[Attempt, Files], jobs: Mapping[Attempt, Sequence[LiveJob]]) -> None:
+    def _note_known(
+        self, files: Mapping[Attempt, RunDirectoryState], jobs: Mapping[Attempt, Sequence[LiveJob]]
+    ) -> None:
         """Write down that a job has our name, while it has it."""
         for attempt, found in files.items():
             submission = found.submission
@@ -167,18 +169,18 @@ class Observer:
                 with suppress(OSError):  # the next pass sees it again
                     found.directory.write_submission(msgspec.structs.replace(submission, known=True))
 
-    def _renamed(self, files: Mapping[Attempt, Files], live: Sequence[LiveJob]) -> dict[Attempt, LiveJob]:
+    def _renamed(self, files: Mapping[Attempt, RunDirectoryState], live: Sequence[LiveJob]) -> dict[Attempt, LiveJob]:
         """Jobs that changed their names since they were known."""
         listed = {job.id: job for job in live if parse_job_name(job.name) is None}
         return {
             a: job for a, found in files.items() if (job := listed.get(found.job or JobId(""))) and _is_job(found, job)
         }
 
-    def _files(self, entries: Collection[Attempt], jobs: Collection[Attempt]) -> dict[Attempt, Files]:
+    def _files(self, entries: Collection[Attempt], jobs: Collection[Attempt]) -> dict[Attempt, RunDirectoryState]:
         """The run directories that matter: of entries, of live jobs, and all of ours that are not settled."""
         self._errors = {}
         self._scan()
-        found: dict[Attempt, Files] = {}
+        found: dict[Attempt, RunDirectoryState] = {}
         # In an order that can be repeated: the queues' own, then what is known besides.
         for attempt in dict.fromkeys([*entries, *jobs, *sorted(self._known, key=lambda a: (a.task, a.id))]):
             if attempt not in self._settled:
@@ -198,7 +200,7 @@ class Observer:
         for task in self._runs.tasks():
             self._known |= {directory.attempt for directory in self._runs.attempts(task)} - self._settled
 
-    def _is_ours(self, files: Files) -> bool:
+    def _is_ours(self, files: RunDirectoryState) -> bool:
         """Whether this daemon submitted it, or another that served the same queue of the same cluster.
 
         Of anything else the entries are not in sight: its absence from our queues says nothing.
@@ -218,12 +220,12 @@ class Observer:
             self._orphaned[queue] = self._client.queues.is_deleted(queue)
         return self._orphaned[queue]
 
-    def _is_abandoned(self, claim: Claim) -> bool:
+    def _is_abandoned(self, claim: ClaimRecord) -> bool:
         """Whether no agent that runs the task by hand can still be about to start it."""
         by_hand = claim.owner.startswith("agent:")
         return not by_hand or (self._clock.now() - claim.at).total_seconds() > ABANDONED_AFTER_S
 
-    def _add(self, found: dict[Attempt, Files], attempt: Attempt) -> None:
+    def _add(self, found: dict[Attempt, RunDirectoryState], attempt: Attempt) -> None:
         try:
             files = read(self._runs.of(attempt))
         except (CorruptFileError, OSError) as error:
@@ -238,7 +240,7 @@ class Observer:
             found[attempt] = files
 
     def _records(
-        self, files: Mapping[Attempt, Files], jobs: Mapping[Attempt, Sequence[LiveJob]]
+        self, files: Mapping[Attempt, RunDirectoryState], jobs: Mapping[Attempt, Sequence[LiveJob]]
     ) -> Mapping[JobId, JobRecord]:
         """What is known of the jobs that left squeue."""
         gone = {found.job: a for a, found in files.items() if found.job and not jobs.get(a)}
@@ -249,11 +251,11 @@ class Observer:
             records = self._scheduler.records({job: at - ANY_CLOCK for job, at in since.items()})
         except SchedulerUnavailableError as error:
             log.warning("no records, verdicts wait", jobs=len(gone), error=error)
-            return {job: unanswered(job) for job in gone}
+            return {job: unconfirmed_record(job) for job in gone}
         known = {job: files[attempt].is_job_known for job, attempt in gone.items()}
         return {job: r for job, r in records.items() if _is_of(r, gone[job], since[job], known=known[job])}
 
-    def _since(self, files: Files) -> datetime:
+    def _since(self, files: RunDirectoryState) -> datetime:
         at = files.submission.at if files.submission else files.claim.at if files.claim else self._clock.now()
         return min(at, self._clock.now())
 
@@ -262,21 +264,21 @@ class Observer:
         attempt: Attempt,
         entry: QueueEntry | None,
         jobs: tuple[LiveJob, ...],
-        files: Files,
-        statuses: Mapping[TaskId, Glimpse],
+        files: RunDirectoryState,
+        statuses: Mapping[TaskId, TaskState],
         records: Mapping[JobId, JobRecord],
-    ) -> Sight:
-        glimpse = statuses.get(attempt.task)
-        sight = Sight(
+    ) -> AttemptSnapshot:
+        get_states = statuses.get(attempt.task)
+        sight = AttemptSnapshot(
             attempt,
             entry=entry,
             submitted=files.submitted,
             jobs=jobs,
             claimed=files.claimed,
             ended=files.ended,
-            status=glimpse.status if glimpse else None,
-            hold=hold(files, glimpse),
-            abort_requested=glimpse.abort_requested if glimpse else False,
+            status=get_states.status if get_states else None,
+            hold=run_owner(files, get_states),
+            abort_requested=get_states.abort_requested if get_states else False,
             record=records.get(files.job) if files.job else None,
         )
         if not jobs and files.submission:
@@ -284,7 +286,7 @@ class Observer:
             sight = replace(sight, clues=clues(files.directory), restarts=self._restarts(files))
         return self._patience.consider(sight, files.directory)
 
-    def _restarts(self, files: Files) -> int:
+    def _restarts(self, files: RunDirectoryState) -> int:
         """Without one that was counted for this very end: its executor asked for a requeue in vain, or a daemon died
         right after it decided."""
         directory, start = files.directory, files.claim.start if files.claim else 0
@@ -304,7 +306,7 @@ def _by_name(live: Iterable[LiveJob]) -> dict[Attempt, list[LiveJob]]:
     return found
 
 
-def _is_job(files: Files, job: LiveJob) -> bool:
+def _is_job(files: RunDirectoryState, job: LiveJob) -> bool:
     """Whether a job of our id, but another name, is ours: ids are used again."""
     if files.submission is None or job.submitted is None or not files.is_job_known:
         return False

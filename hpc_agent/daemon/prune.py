@@ -6,11 +6,11 @@ import shutil
 from datetime import timedelta
 
 from hpc_agent.clock import Clock
-from hpc_agent.files import CorruptFileError
-from hpc_agent.logs import Events
+from hpc_agent.file_records import CorruptFileError
+from hpc_agent.logs import EventLog
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
 
-log = Events("prune")
+log = EventLog("prune")
 
 _EVERY_S = 6 * 3600.0
 

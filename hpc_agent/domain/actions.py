@@ -9,21 +9,21 @@ from hpc_agent.domain.status import TaskStatus
 
 
 @dataclass(frozen=True)
-class Submit:
+class SubmitJob:
     """Stage, render and submit, as try number ``number``."""
 
     number: int = 1
 
 
 @dataclass(frozen=True)
-class Adopt:
+class AdoptJob:
     """A job under the attempt's name exists: remember its id."""
 
     job: JobId
 
 
 @dataclass(frozen=True)
-class LookUp:
+class FindByName:
     """Ask squeue and sacct for the name. Nothing found means, if ``give_up`` is set: submit as try ``number``, or where
     sbatch had failed, fail the task with ``refusal``."""
 
@@ -33,21 +33,21 @@ class LookUp:
 
 
 @dataclass(frozen=True)
-class Cancel:
+class CancelJob:
     job: JobId
     why: str
     only_pending: bool = True
 
 
 @dataclass(frozen=True)
-class Release:
+class ReleaseJob:
     """The scheduler holds the job because it could not start it: let it try again."""
 
     job: JobId
 
 
 @dataclass(frozen=True)
-class Say:
+class SetStatusMessage:
     """Show ``message`` as the task's status message, and ``console``, if any, as a line of its console, once."""
 
     message: str
@@ -56,12 +56,12 @@ class Say:
 
 
 @dataclass(frozen=True)
-class Finish:
+class PublishExitReport:
     """Send the rest of the console and post what the report says."""
 
 
 @dataclass(frozen=True)
-class Settle:
+class SetFinalStatus:
     """Conclude a run that left no last word: report, console, final status."""
 
     status: TaskStatus
@@ -69,7 +69,7 @@ class Settle:
 
 
 @dataclass(frozen=True)
-class PutBack:
+class Requeue:
     """To the head of its queue. ``restart``: it counts against ``max_restarts``; ``node`` may have been the cause."""
 
     why: str
@@ -78,7 +78,7 @@ class PutBack:
 
 
 @dataclass(frozen=True)
-class Refuse:
+class RejectTask:
     """Claim the queued task and give it a final status."""
 
     status: TaskStatus
@@ -94,11 +94,24 @@ class DropClaim:
 
 
 @dataclass(frozen=True)
-class Close:
+class MarkDone:
     """Nothing is left to do for this attempt. ``ship``: but for the rest of its console."""
 
     why: str
     ship: bool = False
 
 
-Action = Submit | Adopt | LookUp | Cancel | Release | Say | Finish | Settle | PutBack | Refuse | DropClaim | Close
+Action = (
+    SubmitJob
+    | AdoptJob
+    | FindByName
+    | CancelJob
+    | ReleaseJob
+    | SetStatusMessage
+    | PublishExitReport
+    | SetFinalStatus
+    | Requeue
+    | RejectTask
+    | DropClaim
+    | MarkDone
+)

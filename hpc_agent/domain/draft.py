@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from hpc_agent.domain.task import Container, Script
+from hpc_agent.domain.task import TaskContainer, TaskScript
 
 TaskType = Literal[
     "training",
@@ -31,9 +31,9 @@ class Draft:
 
     name: str
     project: str
-    script: Script
+    script: TaskScript
     type: str = "training"
-    container: Container = field(default_factory=Container)
+    container: TaskContainer = field(default_factory=TaskContainer)
     arguments: Mapping[str, str] = field(default_factory=dict)
     """Hyper-parameter section ``Args``: what the script's argument parser gets."""
     properties: Mapping[str, str] = field(default_factory=dict)

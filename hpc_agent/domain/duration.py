@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 
-def shown(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """``HH:MM:SS``, or ``D-HH:MM:SS`` from a day on."""
     days, rest = divmod(max(int(seconds), 0), 86400)
     clock = f"{rest // 3600:02d}:{rest % 3600 // 60:02d}:{rest % 60:02d}"

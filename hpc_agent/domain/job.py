@@ -128,18 +128,18 @@ class JobRecord:
 _NOT_OPENED = 53
 _AT_ONCE_S = 5.0
 
-DOUBT_S = 24 * 3600.0
+UNCONFIRMED_LIMIT_S = 24 * 3600.0
 """For so long a job counts as gone for no time while accounting gives no answer, or has it for alive: slurmdbd may be
 away for hours. For ever it is not: a record may say RUNNING for ever of a job that slurmctld lost."""
 
 
-def unanswered(job: JobId) -> JobRecord:
+def unconfirmed_record(job: JobId) -> JobRecord:
     """In place of a record, where somebody who may know more gave no answer."""
     return JobRecord(job, JobState.UNKNOWN, "")
 
 
 @dataclass(frozen=True)
-class OwnJob:
+class CurrentJob:
     """What the scheduler says of the job that asks, while it runs. Seconds are the scheduler's, by its own clock."""
 
     state: JobState
@@ -173,13 +173,13 @@ class Refused:
 
 
 @dataclass(frozen=True)
-class Later:
+class LimitReached:
     """A limit is met: the same submission may succeed when other jobs have ended."""
 
     message: str
 
 
-class Doubt(Enum):
+class UnclearAnswer(Enum):
     """Why it is not known whether a submission made a job."""
 
     NO_ANSWER = "no answer"
@@ -191,14 +191,14 @@ class Doubt(Enum):
 
 
 @dataclass(frozen=True)
-class Uncertain:
+class OutcomeUnknown:
     """Anything else. The job may exist: look it up by name, never submit again blindly.
 
     See docs/internals/slurm.md#submission.
     """
 
     message: str
-    doubt: Doubt = Doubt.NO_ANSWER
+    doubt: UnclearAnswer = UnclearAnswer.NO_ANSWER
 
 
-Submission = Accepted | Refused | Later | Uncertain
+SubmitResult = Accepted | Refused | LimitReached | OutcomeUnknown

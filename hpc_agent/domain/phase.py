@@ -1,7 +1,7 @@
 """Phase of an attempt: which row of the decision table holds for it. Pure; no clock, no settings.
 
-A phase is derived from what one pass sees (``Sight``), never stored: two daemons, or one that was restarted, see the
-same phase. What is due in each phase stands in ``domain.decide``.
+A phase is derived from what one pass sees (``AttemptSnapshot``), never stored: two daemons, or one that was
+restarted, see the same phase. What is due in each phase stands in ``domain.decide``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import Enum
 
 from hpc_agent.domain.job import JobState
-from hpc_agent.domain.sight import Handed, Hold, Sight
+from hpc_agent.domain.snapshot import AttemptSnapshot, RunOwner, SubmissionState
 from hpc_agent.domain.status import TaskStatus
 
 WAITING_STATES = (JobState.PENDING, JobState.REQUEUED)
@@ -74,7 +74,7 @@ class Phase(Enum):
     """The claiming job is gone, no report names a status, and the server shows the task as running."""
 
 
-def phase_of(sight: Sight) -> Phase:
+def phase_of(sight: AttemptSnapshot) -> Phase:
     """The one phase that holds for these facts."""
     won = sight.claimed is not None and sight.claimed.won
     if sight.jobs:
@@ -84,13 +84,13 @@ def phase_of(sight: Sight) -> Phase:
     return _off_its_queue(sight)
 
 
-def _with_jobs(sight: Sight) -> Phase:
+def _with_jobs(sight: AttemptSnapshot) -> Phase:
     if sight.entry is None:
         return Phase.DEQUEUED
     return Phase.PENDING if sight.jobs[0].state in WAITING_STATES else Phase.STARTED
 
 
-def _with_claiming_job(sight: Sight) -> Phase:
+def _with_claiming_job(sight: AttemptSnapshot) -> Phase:
     job = sight.owner
     if job is None:
         return Phase.DUPLICATE
@@ -102,13 +102,13 @@ def _with_claiming_job(sight: Sight) -> Phase:
     return Phase.WITHDRAWN if sight.taken_back else Phase.RUNNING
 
 
-def _queued(sight: Sight) -> Phase:
+def _queued(sight: AttemptSnapshot) -> Phase:
     if sight.submitted is None:
         return Phase.QUEUED
-    return Phase.UNCLAIMED_END if sight.submitted.state is Handed.ACCEPTED else Phase.UNCONFIRMED
+    return Phase.UNCLAIMED_END if sight.submitted.state is SubmissionState.ACCEPTED else Phase.UNCONFIRMED
 
 
-def _off_its_queue(sight: Sight) -> Phase:
+def _off_its_queue(sight: AttemptSnapshot) -> Phase:
     claimed, ended = sight.claimed, sight.ended
     if claimed is None:
         return Phase.NEVER_CLAIMED
@@ -124,16 +124,16 @@ def _off_its_queue(sight: Sight) -> Phase:
         return Phase.UNCLEAR
     if not sight.runs:
         return Phase.OVER
-    if not claimed.won and sight.hold is not Hold.OURS:
+    if not claimed.won and sight.hold is not RunOwner.OURS:
         return Phase.LOST_RACE
     return _not_running_any_more(sight)
 
 
-def _not_running_any_more(sight: Sight) -> Phase:
+def _not_running_any_more(sight: AttemptSnapshot) -> Phase:
     """The server shows the task as our running one."""
     ended = sight.ended
     if ended is None:
         return Phase.BY_HAND if sight.claimed and sight.claimed.job is None else Phase.UNREPORTED
-    if ended.names_status or (ended.gave_up and sight.hold is not Hold.OURS):
+    if ended.names_status or (ended.gave_up and sight.hold is not RunOwner.OURS):
         return Phase.UNPOSTED
     return Phase.UNREPORTED

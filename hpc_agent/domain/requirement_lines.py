@@ -42,7 +42,7 @@ class LineError(ValueError):
 
 
 @dataclass(frozen=True)
-class Option:
+class RequirementOption:
     """``name`` is the long one; ``value`` is empty for a flag."""
 
     name: str
@@ -92,7 +92,7 @@ def logical_lines(text: str) -> Iterator[str]:
         yield plain
 
 
-def options_of(line: str) -> tuple[Option, ...]:
+def options_of(line: str) -> tuple[RequirementOption, ...]:
     """The options of a logical line, quotes taken off; none for a requirement.
 
     Raises:
@@ -104,17 +104,17 @@ def options_of(line: str) -> tuple[Option, ...]:
         words = shlex.split(line)
     except ValueError as error:
         raise LineError(str(error).lower()) from error
-    found: list[Option] = []
+    found: list[RequirementOption] = []
     while words:
         name, value = _parted(words.pop(0))
         if name in _FLAGS and value is None:
-            found.append(Option(name))
+            found.append(RequirementOption(name))
         elif name in _WITH_VALUE and (value is not None or words):
             value = words.pop(0) if value is None else value
             if name not in (*INCLUDES, "--editable") and re.search(r"\s", value):
                 # The line is written to a file, where a second option could follow.
                 raise LineError(f"the value of {name} has white space in it")
-            found.append(Option(name, value))
+            found.append(RequirementOption(name, value))
         else:
             raise LineError(_unusable(name))
     return tuple(found)

@@ -122,19 +122,19 @@ def _ranges(hours: Collection[int]) -> str:
 
 
 @dataclass(frozen=True)
-class Say:
+class ServingDecision:
     """Whether a queue is served now, and who says so."""
 
     active: bool
     why: str
 
 
-def served(tags: Collection[str], force: str, plan: Schedule, local: datetime) -> Say:
+def served(tags: Collection[str], force: str, plan: Schedule, local: datetime) -> ServingDecision:
     """What holds for a queue with these ``tags``; the first that has an opinion decides: the queue's tag, the worker's
     runtime property ``force`` (``on``, ``off`` or nothing) on the server, the schedule."""
     for word, active in (("off", False), ("on", True)):
         if f"force_workers:{word}" in tags:
-            return Say(active, f"the queue's tag force_workers:{word}")
+            return ServingDecision(active, f"the queue's tag force_workers:{word}")
     if force.lower() in ("on", "off"):
-        return Say(force.lower() == "on", f"the worker's runtime property force: {force.lower()}")
-    return Say(plan.active(local), str(plan))
+        return ServingDecision(force.lower() == "on", f"the worker's runtime property force: {force.lower()}")
+    return ServingDecision(plan.active(local), str(plan))

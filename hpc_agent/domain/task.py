@@ -22,7 +22,7 @@ class Requirements:
 
 
 @dataclass(frozen=True)
-class Script:
+class TaskScript:
     """``diff`` is a patch, or the text of the script itself when there is nothing to patch.
 
     See docs/internals/clearml-protocol.md#uncommitted-changes.
@@ -40,7 +40,7 @@ class Script:
 
 
 @dataclass(frozen=True)
-class Container:
+class TaskContainer:
     image: str = ""
     arguments: str = ""
     setup_shell_script: str = ""
@@ -58,8 +58,8 @@ class Task:
     queue: QueueId | None = None
     """The queue it was last enqueued on (``execution.queue``)."""
     user: str = ""
-    script: Script = Script()
-    container: Container = Container()
+    script: TaskScript = TaskScript()
+    container: TaskContainer = TaskContainer()
     properties: Mapping[str, str] = field(default_factory=dict)
     """User properties: hyper-parameter section ``properties``."""
     environment: Mapping[str, str] = field(default_factory=dict)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import posixpath
 from dataclasses import dataclass
 
-from hpc_agent.domain.task import Requirements, Script
+from hpc_agent.domain.task import Requirements, TaskScript
 from hpc_agent.sources.inject import INIT, add_lines, first_free_line, text_with_init
 
 SHELL = "/bin/bash"
@@ -47,12 +47,12 @@ class Code:
         return self.suffix == ".sh"
 
 
-def script_section(code: Code, requirements: Requirements, *, init: bool, binary: str = "") -> Script:
+def script_section(code: Code, requirements: Requirements, *, init: bool, binary: str = "") -> TaskScript:
     """The script section; ``init`` adds the init call, ``binary`` beats the interpreter that would be chosen.
 
     ``requirements.pip`` None means that the repository's own list is used; with ``init`` clearml is then added to it.
     """
-    return Script(
+    return TaskScript(
         repository=code.repository,
         branch=code.branch,
         commit=code.commit,

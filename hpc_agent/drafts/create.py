@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from hpc_agent.api.client import Client
 from hpc_agent.domain.draft import Draft
 from hpc_agent.domain.ids import QueueId, TaskId
-from hpc_agent.domain.task import Container, Script, Task
-from hpc_agent.drafts.plan import PIPELINES, Plan
-from hpc_agent.drafts.request import Request
+from hpc_agent.domain.task import Task, TaskContainer, TaskScript
+from hpc_agent.drafts.draft_plan import PIPELINES, DraftPlan
+from hpc_agent.drafts.draft_request import DraftRequest
 from hpc_agent.drafts.undo import or_undone
 from hpc_agent.errors import ApiError, InputError, NotFoundError
-from hpc_agent.wire.draft import changes_to_wire, copy_to_wire, draft_to_wire
+from hpc_agent.wire.draft_fields import changes_to_wire, copy_to_wire, draft_to_wire
 
 _ALREADY_QUEUED = 706
 _RUN_NUMBER = re.compile(r" #(\d+)$")
@@ -29,7 +29,7 @@ class Created:
     page: str
 
 
-def create(client: Client, request: Request, plan: Plan) -> Created:
+def create(client: Client, request: DraftRequest, plan: DraftPlan) -> Created:
     """Create the task, or a changed copy of ``--base-task-id``, and put it on its queue if there is one.
 
     Raises:
@@ -87,7 +87,7 @@ def _base_task(client: Client, id_or_name: str) -> Task:
         raise InputError(f"there is no task {id_or_name} to make a copy of (--base-task-id)") from error
 
 
-def _copy(client: Client, plan: Plan, base: Task) -> Created:
+def _copy(client: Client, plan: DraftPlan, base: Task) -> Created:
     """A clone of ``base`` with what was asked for laid over it."""
     draft = plan.draft
     project = client.projects.find_or_create(draft.project) if draft.project else base.project
@@ -109,7 +109,7 @@ def _copy(client: Client, plan: Plan, base: Task) -> Created:
     return Created(task, draft.name, "", page)
 
 
-def _changed_script(base: Script, asked: Script) -> Script:
+def _changed_script(base: TaskScript, asked: TaskScript) -> TaskScript:
     """The base task's script with the parts that flags name; a commit or branch replaces both."""
     pinned = bool(asked.commit or asked.branch)
     return replace(
@@ -123,8 +123,8 @@ def _changed_script(base: Script, asked: Script) -> Script:
     )
 
 
-def _changed_container(base: Container, asked: Container) -> Container:
-    return Container(
+def _changed_container(base: TaskContainer, asked: TaskContainer) -> TaskContainer:
+    return TaskContainer(
         asked.image or base.image,
         asked.arguments or base.arguments,
         asked.setup_shell_script or base.setup_shell_script,

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from hpc_agent.drafts import repository as git
 from hpc_agent.drafts.code import Code
+from hpc_agent.drafts.draft_request import DraftRequest
 from hpc_agent.drafts.paths import typed_path
 from hpc_agent.drafts.repository import Repository
-from hpc_agent.drafts.request import Request
 from hpc_agent.errors import InputError
 
 PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
@@ -27,7 +27,7 @@ class Located:
     warnings: tuple[str, ...] = ()
 
 
-def locate(request: Request, here: Path) -> Located:
+def locate(request: DraftRequest, here: Path) -> Located:
     """The code that ``request`` points at, relative paths being relative to ``here``.
 
     Raises:
@@ -54,7 +54,7 @@ def _inside(path: Path, folder: Path) -> bool:
     return path.is_relative_to(folder)
 
 
-def _folder(request: Request, here: Path) -> Path | None:
+def _folder(request: DraftRequest, here: Path) -> Path | None:
     if not request.local:
         return None
     folder = typed_path(request.local, here)
@@ -64,11 +64,11 @@ def _folder(request: Request, here: Path) -> Path | None:
     return folder
 
 
-def _or_address(request: Request) -> str:
+def _or_address(request: DraftRequest) -> str:
     return "" if request.folder else ", nor the address of a repository such as https://host/lab/code.git"
 
 
-def _script(request: Request, here: Path, folder: Path | None) -> Path:
+def _script(request: DraftRequest, here: Path, folder: Path | None) -> Path:
     """The script's file: in the folder named, below its --cwd, or relative to where the person is."""
     bases = [folder, typed_path(request.cwd or ".", folder), here] if folder else [here]
     for base in bases:
@@ -91,7 +91,7 @@ def _read(script: Path) -> str:
     return text
 
 
-def _remote(request: Request, here: Path) -> Located:
+def _remote(request: DraftRequest, here: Path) -> Located:
     url = git.without_password(request.remote)
     warnings = () if url == request.remote else (_CREDENTIALS,)
     working_dir = _clean(request.cwd) or "."
@@ -121,7 +121,7 @@ def _whole(code: Code, script: Path) -> Code:
     return replace(code, entry_point=script.name, text=_read(script), literal=True)
 
 
-def _without_repository(request: Request, start: Path, script: Path | None) -> Located:
+def _without_repository(request: DraftRequest, start: Path, script: Path | None) -> Located:
     if script is None:
         raise InputError(
             f"{start} is in no git repository, so the module {request.module} could not be brought to another machine: "
@@ -136,7 +136,7 @@ def _without_repository(request: Request, start: Path, script: Path | None) -> L
     return Located(_whole(code, script), False, () if working_dir == "." else (no_effect,))
 
 
-def _beside_repository(request: Request, root: Path, script: Path) -> Located:
+def _beside_repository(request: DraftRequest, root: Path, script: Path) -> Located:
     """A script from elsewhere that runs in a repository: its text travels instead of the uncommitted changes."""
     state = _state(request, root)
     warnings = state.warnings
@@ -146,7 +146,7 @@ def _beside_repository(request: Request, root: Path, script: Path) -> Located:
     return Located(_whole(code, script), _lists_packages(root), warnings)
 
 
-def _checkout(request: Request, here: Path, folder: Path | None, root: Path, script: Path | None) -> Located:
+def _checkout(request: DraftRequest, here: Path, folder: Path | None, root: Path, script: Path | None) -> Located:
     state = _state(request, root)
     # Where the person stands is the working folder, unless they speak of another folder.
     default = here.resolve() if folder is None and _inside(here.resolve(), root) else root
@@ -175,7 +175,7 @@ class _State:
     warnings: tuple[str, ...] = ()
 
 
-def _state(request: Request, root: Path) -> _State:
+def _state(request: DraftRequest, root: Path) -> _State:
     seen = git.read_repository(root)
     if request.commit or request.branch:
         left_out = f"{request.commit or request.branch} runs as it is: what differs from it in {root} does not travel"
@@ -207,7 +207,7 @@ def _text_in(state: _State, script: Path) -> str:
     return text
 
 
-def _working_dir(request: Request, root: Path, folder: Path, default: Path) -> str:
+def _working_dir(request: DraftRequest, root: Path, folder: Path, default: Path) -> str:
     """The working folder relative to the root.
 
     Raises:

@@ -9,7 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from hpc_agent import process
-from hpc_agent.drafts.request import is_address
+from hpc_agent.drafts.draft_request import is_address
 from hpc_agent.errors import ProcessError, SourceError
 from hpc_agent.redact import without_credentials
 from hpc_agent.sources.git import environment, last_line
@@ -182,7 +182,7 @@ def _line(folder: Path, *arguments: str) -> str:
     return answer.stdout.strip() if answer.ok else ""
 
 
-def _git(folder: Path, *arguments: str) -> process.Completed:
+def _git(folder: Path, *arguments: str) -> process.CompletedProcess:
     # The user's own configuration holds (line endings, filters): their files are compared as they compare them.
     try:
         return process.run(["git", *arguments], timeout=_TIMEOUT_S, env=environment(os.environ), cwd=folder)

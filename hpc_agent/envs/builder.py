@@ -9,25 +9,25 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hpc_agent import files
+from hpc_agent import file_records
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey
-from hpc_agent.envs import archive, interpreter, inventory, lock, mounted, own_package, pip_config, workplaces
+from hpc_agent.envs import archive, env_lock, interpreter, inventory, mounted, own_package, pip_config, workplaces
 from hpc_agent.envs.archive import ArchiveError
-from hpc_agent.envs.build import build, installed
-from hpc_agent.envs.foreign import Foreign, missing
-from hpc_agent.envs.installers import Place, installer_for
+from hpc_agent.envs.build_steps import build, installed
+from hpc_agent.envs.env_lock import EnvLock, LockInput
+from hpc_agent.envs.env_request import EnvRequest
+from hpc_agent.envs.image_python import ImagePythonApi, missing
+from hpc_agent.envs.installer_runner import InstallerRunner
+from hpc_agent.envs.installers import InstallContext, installer_for
 from hpc_agent.envs.interpreter import Interpreter, Site
 from hpc_agent.envs.key import key_of, key_parts
-from hpc_agent.envs.lock import Lock, Wanted
 from hpc_agent.envs.manifest import Manifest
 from hpc_agent.envs.own_package import described
 from hpc_agent.envs.project import Project
-from hpc_agent.envs.request import EnvRequest
 from hpc_agent.envs.requirements import shown
 from hpc_agent.envs.shared import ARCHIVE, LOCK, SharedCache
-from hpc_agent.envs.toolbox import Toolbox
 from hpc_agent.envs.uv_installer import UvInstaller
 from hpc_agent.errors import EnvironmentBuildError, ProcessError
 from hpc_agent.git_credentials import GitCredential
@@ -60,7 +60,7 @@ class Builder:
         packages: PackageSettings,
         clock: Clock,
         credentials: Sequence[GitCredential],
-        foreign: Foreign | None = None,
+        foreign: ImagePythonApi | None = None,
     ) -> None:
         self._shared = shared
         self._folder = folder
@@ -68,7 +68,7 @@ class Builder:
         self._clock = clock
         self._foreign = foreign
         self._sites: dict[Interpreter, Site] = {}
-        self._tools = Toolbox(packages, folder, os.environ, credentials, foreign)
+        self._tools = InstallerRunner(packages, folder, os.environ, credentials, foreign)
         self._installer = installer_for(self._tools)
 
     def ensure(
@@ -126,7 +126,7 @@ class Builder:
         key = manifest.key
 
         def done() -> bool:
-            return files.visible(self._shared.image(key))
+            return file_records.exists_uncached(self._shared.image(key))
 
         if done() or not mounted.can_make():
             return
@@ -151,9 +151,9 @@ class Builder:
 
     def _lock(
         self, request: EnvRequest, source_root: Path | None, progress: Progress
-    ) -> tuple[Interpreter, Wanted, Lock]:
+    ) -> tuple[Interpreter, LockInput, EnvLock]:
         base = self._base(request, progress)
-        wanted = lock.prepare(request.lines, self._packages.post_packages, progress)
+        wanted = env_lock.prepare(request.lines, self._packages.post_packages, progress)
         present = self._site(base).packages
         wanted = replace(wanted, lines=missing(wanted.lines, present))
         if wanted.lines:
@@ -161,27 +161,33 @@ class Builder:
         with self._workplace() as work:
             place = self._place(work, request, wanted, source_root)
             if request.project is None:
-                locked = lock.resolve(request.lines, wanted, self._installer, base, place)
+                locked = env_lock.resolve(request.lines, wanted, self._installer, base, place)
             else:
                 locked = self._lock_project(request.project, request, wanted, base, place, progress)
         for note in locked.notes:
             progress(note)
         return base, wanted, replace(locked, lines=missing(locked.lines, present))
 
-    def _place(self, work: Path, request: EnvRequest, wanted: Wanted, source_root: Path | None) -> Place:
+    def _place(self, work: Path, request: EnvRequest, wanted: LockInput, source_root: Path | None) -> InstallContext:
         root = source_root or work
         texts = described(root, request) if source_root else ()
-        needs_git = lock.needs_git([*wanted.lines, *wanted.late, *request.lines.constraints], texts)
-        return Place(work, root, wanted.options, wanted.credentials, needs_git)
+        needs_git = env_lock.needs_git([*wanted.lines, *wanted.late, *request.lines.constraints], texts)
+        return InstallContext(work, root, wanted.options, wanted.credentials, needs_git)
 
     def _lock_project(
-        self, project: Project, request: EnvRequest, wanted: Wanted, base: Interpreter, place: Place, progress: Progress
-    ) -> Lock:
+        self,
+        project: Project,
+        request: EnvRequest,
+        wanted: LockInput,
+        base: Interpreter,
+        place: InstallContext,
+        progress: Progress,
+    ) -> EnvLock:
         """Always by uv, whatever installs it: nothing else reads what uv projects say."""
         progress(f"Resolving what {project.path} asks for, for {base.shown}")
         uv = UvInstaller(self._tools)
         found = uv.resolve_project(project, wanted.lines, request.lines.constraints, base, place)
-        locked = Lock(lock.normalise(found.lock, request.lines), wanted.late, found.indexes, notes=found.notes)
+        locked = EnvLock(env_lock.normalise(found.lock, request.lines), wanted.late, found.indexes, notes=found.notes)
         own = own_package.look(project, request.imports_from, place.cwd, lambda: uv.build(project, base, place))
         if not own.digest:
             return replace(locked, notes=(*locked.notes, *([own.note] if own.note else [])))
@@ -214,10 +220,10 @@ class Builder:
         self,
         key: EnvKey,
         parts: dict[str, object],
-        locked: Lock,
+        locked: EnvLock,
         base: Interpreter,
         request: EnvRequest,
-        wanted: Wanted,
+        wanted: LockInput,
         source_root: Path | None,
         progress: Progress,
     ) -> None:

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from hpc_agent.envs.installer_runner import InstallerRunner
 from hpc_agent.envs.interpreter import Interpreter
-from hpc_agent.envs.toolbox import Toolbox
 from hpc_agent.errors import EnvironmentBuildError
 from hpc_agent.git_credentials import GitCredential
 
 
 @dataclass(frozen=True)
-class Place:
+class InstallContext:
     """``work``: a private folder for files of the installer's; ``cwd``: what relative paths in lines start from;
     ``options``: lines that say where packages are found; ``credentials`` were taken out of the lines; ``needs_git``:
     whether some line names a repository."""
@@ -35,19 +35,21 @@ class Place:
 class Installer(Protocol):
     """Lines are requirement lines; a lock is text in pip's format. All raise EnvironmentBuildError."""
 
-    def resolve(self, lines: Sequence[str], constraints: Sequence[str], base: Interpreter, place: Place) -> str:
+    def resolve(
+        self, lines: Sequence[str], constraints: Sequence[str], base: Interpreter, place: InstallContext
+    ) -> str:
         """The lock for ``lines``: every package with its version, and hashes where there are any."""
 
-    def install(self, lock: Sequence[str], root: Path, base: Interpreter, place: Place) -> None:
+    def install(self, lock: Sequence[str], root: Path, base: Interpreter, place: InstallContext) -> None:
         """Install exactly the lock into the environment at ``root``, without byte-code."""
 
     def install_late(
-        self, lines: Sequence[str], lock: Sequence[str], root: Path, base: Interpreter, place: Place
+        self, lines: Sequence[str], lock: Sequence[str], root: Path, base: Interpreter, place: InstallContext
     ) -> None:
         """Install what can only be built where everything else is there already, without changing the rest."""
 
 
-def installer_for(tools: Toolbox) -> Installer:
+def installer_for(tools: InstallerRunner) -> Installer:
     """
     Raises:
         EnvironmentBuildError: the settings name one that this version does not have.

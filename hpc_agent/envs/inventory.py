@@ -20,14 +20,14 @@ _SECOND = 1_000_000_000
 
 
 @dataclass(frozen=True)
-class Size:
+class CacheSize:
     """``files`` of all kinds but folders, and the bytes in them."""
 
     files: int
     bytes: int
 
 
-def record(root: Path) -> Size:
+def record(root: Path) -> CacheSize:
     """Write the lists of ``root``'s content into it. Nothing in it may change afterwards."""
     (root / _FOLDER).mkdir()
     for name in (_FOLDERS, _FILES):
@@ -49,7 +49,7 @@ def record(root: Path) -> Size:
     # Into files that are there: the times of the folders, just written down, stay as they are.
     (root / _FOLDERS).write_bytes(msgspec.json.encode(folders))
     (root / _FILES).write_bytes(msgspec.json.encode(sizes))
-    return Size(len(sizes), sum(sizes.values()))
+    return CacheSize(len(sizes), sum(sizes.values()))
 
 
 def is_untouched(root: Path) -> bool:

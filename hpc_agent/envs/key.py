@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import msgspec
 
 from hpc_agent.domain.env import EnvKey
+from hpc_agent.envs.env_request import FORMAT
 from hpc_agent.envs.interpreter import Interpreter
-from hpc_agent.envs.request import FORMAT
 from hpc_agent.envs.requirements import shown
 
 

@@ -12,7 +12,7 @@ import shutil
 import struct
 from pathlib import Path
 
-from hpc_agent import files, process
+from hpc_agent import file_records, process
 from hpc_agent.errors import ProcessError
 
 _MOUNT = ("squashfuse_ll", "squashfuse")
@@ -61,7 +61,7 @@ def mount(image: Path, folder: Path) -> Path | None:
     if program is None or not is_whole(image):
         return None
     _remove_dead(folder)
-    point = files.ensure_directory(folder / f"{image.parent.name}.{os.getpid()}")
+    point = file_records.ensure_directory(folder / f"{image.parent.name}.{os.getpid()}")
     try:
         answer = process.run([program, "-o", "ro,nosuid,nodev", str(image), str(point)], timeout=60)
     except ProcessError:

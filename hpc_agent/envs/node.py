@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hpc_agent import files
+from hpc_agent import file_records
 from hpc_agent.envs import archive, inventory
 from hpc_agent.envs.manifest import Manifest
 
@@ -42,8 +42,8 @@ class NodeCache:
             OSError, ProcessError: this disk is full or broken.
         """
         target = self._envs / manifest.key
-        files.ensure_directory(self._envs)
-        files.ensure_directory(self._locks)
+        file_records.ensure_directory(self._envs)
+        file_records.ensure_directory(self._locks)
         self._hold(manifest.key)
         if inventory.is_untouched(target):
             return target, False
@@ -133,7 +133,7 @@ def unpack_to(source: Path, target: Path, sha256: str) -> None:
     part.mkdir()
     try:
         archive.unpack(source, part, sha256)
-        files.rename_new(part, target)
+        file_records.rename_new(part, target)
     finally:
         remove_tree(part)
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpc_agent.envs.env_request import EnvRequest
 from hpc_agent.envs.project import Project
-from hpc_agent.envs.request import EnvRequest
 from hpc_agent.errors import EnvironmentBuildError
 
 _DESCRIBED = ("pyproject.toml", "setup.py", "setup.cfg")

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import msgspec
 
-from hpc_agent.envs.installers import Place
+from hpc_agent.envs.installer_runner import InstallerRunner, as_error
+from hpc_agent.envs.installers import InstallContext
 from hpc_agent.envs.interpreter import Interpreter
 from hpc_agent.envs.requirements import ResolutionError
-from hpc_agent.envs.toolbox import Toolbox, as_error
 from hpc_agent.errors import EnvironmentBuildError
 
 
@@ -71,10 +71,12 @@ class _Report:
 
 
 class PipInstaller:
-    def __init__(self, tools: Toolbox) -> None:
+    def __init__(self, tools: InstallerRunner) -> None:
         self._tools = tools
 
-    def resolve(self, lines: Sequence[str], constraints: Sequence[str], base: Interpreter, place: Place) -> str:
+    def resolve(
+        self, lines: Sequence[str], constraints: Sequence[str], base: Interpreter, place: InstallContext
+    ) -> str:
         asked = place.write("requirements.in", [*self._tools.index_lines, *place.options, *lines])
         limits = place.write("constraints.txt", constraints)
         report = place.work / "report.json"
@@ -86,7 +88,7 @@ class PipInstaller:
             raise EnvironmentBuildError(f"pip's report of what it resolved cannot be read: {error}") from error
         return "\n".join(item.line for item in items)
 
-    def install(self, lock: Sequence[str], root: Path, base: Interpreter, place: Place) -> None:
+    def install(self, lock: Sequence[str], root: Path, base: Interpreter, place: InstallContext) -> None:
         # pip wants hashes for all lines of a file or for none; repositories and folders have none.
         hashed = [line for line in lock if "--hash=" in line]
         others = [line for line in lock if "--hash=" not in line]
@@ -96,7 +98,7 @@ class PipInstaller:
                 self._install(root, ["--no-deps", "-r", file], base, place)
 
     def install_late(
-        self, lines: Sequence[str], lock: Sequence[str], root: Path, base: Interpreter, place: Place
+        self, lines: Sequence[str], lock: Sequence[str], root: Path, base: Interpreter, place: InstallContext
     ) -> None:
         late = place.write("late.txt", [*self._tools.index_lines, *place.options, *lines])
         limits = place.write("installed.txt", [line.partition(" --hash=")[0] for line in lock if "==" in line])
@@ -104,7 +106,7 @@ class PipInstaller:
         self._install(root, ["-r", tools], base, place)
         self._install(root, ["--no-build-isolation", "-r", late, "-c", limits], base, place)
 
-    def _install(self, root: Path, arguments: Sequence[str], base: Interpreter, place: Place) -> None:
+    def _install(self, root: Path, arguments: Sequence[str], base: Interpreter, place: InstallContext) -> None:
         inside = ["--python", str(root / "bin" / "python"), "install", "--no-compile"]
         self._pip([*inside, *arguments], base, place, "the task's packages cannot be installed")
 
@@ -112,7 +114,7 @@ class PipInstaller:
         self,
         arguments: Sequence[str],
         base: Interpreter,
-        place: Place,
+        place: InstallContext,
         failed: str,
         kind: type[EnvironmentBuildError] = EnvironmentBuildError,
     ) -> None:

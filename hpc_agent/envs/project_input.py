@@ -12,10 +12,10 @@ from hpc_agent.envs import poetry_project
 from hpc_agent.envs.interpreter import Interpreter
 from hpc_agent.envs.project import Project
 from hpc_agent.errors import EnvironmentBuildError
-from hpc_agent.process import Completed
+from hpc_agent.process import CompletedProcess
 from hpc_agent.redact import without_credentials
 
-RunUv = Callable[[Sequence[str]], Completed]
+RunUv = Callable[[Sequence[str]], CompletedProcess]
 _LOCK = "uv.lock"
 
 

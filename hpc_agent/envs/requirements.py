@@ -11,7 +11,7 @@ from hpc_agent.domain.env import RequirementFiles
 from hpc_agent.domain.requirement_lines import (
     INCLUDES,
     LineError,
-    Option,
+    RequirementOption,
     logical_lines,
     options_of,
     requirement_and_hashes,
@@ -32,7 +32,7 @@ class ResolutionError(EnvironmentBuildError):
 
 
 @dataclass(frozen=True)
-class Lines:
+class RequirementLines:
     """``requirements`` and ``constraints``: one each, in a form that differs only where the meaning does.
 
     ``options``: such as ``--extra-index-url URL``. ``local``: folders or files relative to the repository's root,
@@ -45,7 +45,9 @@ class Lines:
     local: tuple[str, ...] = ()
 
 
-def collect(texts: Iterable[str], files: RequirementFiles, folder: str, *, constraints: Iterable[str] = ()) -> Lines:
+def collect(
+    texts: Iterable[str], files: RequirementFiles, folder: str, *, constraints: Iterable[str] = ()
+) -> RequirementLines:
     """All that ``texts`` ask for, included files followed; paths in them are relative to ``folder``.
 
     Raises:
@@ -64,14 +66,14 @@ class _Collector:
         self._limits: list[str] = []
         self._options: list[str] = []
 
-    def collect(self, text: str, folder: str, constraints: Iterable[str]) -> Lines:
+    def collect(self, text: str, folder: str, constraints: Iterable[str]) -> RequirementLines:
         self._limits += [canonical(line, folder) for line in constraints]
         pending = [(line, folder, False) for line in _lines_of(text, "the task's list of packages")]
         while pending:
             line, at, constraining = pending.pop(0)
             pending[:0] = self._take(line, at, constraining)
         unique = _collapse(self._requirements)
-        return Lines(
+        return RequirementLines(
             tuple(unique),
             tuple(sorted(set(self._limits))),
             tuple(sorted(set(self._options))),
@@ -94,7 +96,9 @@ class _Collector:
     def _keep(self, line: str, constraining: bool) -> None:
         (self._limits if constraining else self._requirements).append(line)
 
-    def _follow(self, option: Option, line: str, folder: str, constraining: bool) -> list[tuple[str, str, bool]]:
+    def _follow(
+        self, option: RequirementOption, line: str, folder: str, constraining: bool
+    ) -> list[tuple[str, str, bool]]:
         if option.name == "--editable":
             # The environment is shared and read-only: what is installed must be in it.
             self._keep(canonical(option.value, folder), constraining)

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from hpc_agent import files
+from hpc_agent import file_records
 from hpc_agent.domain.env import EnvKey
 from hpc_agent.envs.manifest import Failure, Manifest, Resolution
 from hpc_agent.errors import EnvironmentBuildError
@@ -59,9 +59,9 @@ class SharedCache:
         """
         # Listed, not looked for: a name that was missed once stays missing for 30 s
         # (docs/internals/performance.md#nfs-visibility).
-        if not files.visible(self.envs / key):
+        if not file_records.exists_uncached(self.envs / key):
             return None
-        return files.read_record(self.envs / key / _MANIFEST, Manifest)
+        return file_records.read_record(self.envs / key / _MANIFEST, Manifest)
 
     def is_whole(self, manifest: Manifest) -> bool:
         """Whether the archive is there in its full length."""
@@ -81,15 +81,15 @@ class SharedCache:
         """
         making = self.envs / f".{key}.{secrets.token_hex(4)}.new"
         try:
-            files.ensure_shared_directory(self.envs)
+            file_records.ensure_shared_directory(self.envs)
             making.mkdir()
             self._remove_leftovers(making)
             yield making
             # The folder first: its content gets the access that it has itself.
             for path in (making, *making.iterdir()):
-                files.share_like_parent(path)
-            files.fsync_directory(making)
-            files.rename_new(making, self.envs / key)
+                file_records.share_like_parent(path)
+            file_records.fsync_directory(making)
+            file_records.rename_new(making, self.envs / key)
         except OSError as error:
             raise self.cannot_write(error) from error
         finally:
@@ -104,9 +104,9 @@ class SharedCache:
         making = self.envs / key / f".{secrets.token_hex(4)}.new"
         try:
             make(making)
-            files.share_like_parent(making)
+            file_records.share_like_parent(making)
             making.rename(self.image(key))
-            files.fsync_directory(making.parent)
+            file_records.fsync_directory(making.parent)
         except OSError as error:
             raise self.cannot_write(error) from error
         finally:
@@ -121,7 +121,7 @@ class SharedCache:
                     shutil.rmtree(entry)
 
     def write_manifest(self, folder: Path, manifest: Manifest) -> None:
-        files.write_record(folder / _MANIFEST, manifest)
+        file_records.write_record(folder / _MANIFEST, manifest)
 
     def set_aside(self, key: EnvKey) -> None:
         """Take a damaged environment out of sight, so that the next staging builds it anew."""
@@ -140,10 +140,10 @@ class SharedCache:
 
     def _request(self, name: str, type: Callable[..., T]) -> T | None:
         try:
-            if not files.visible(self.requests / name):
+            if not file_records.exists_uncached(self.requests / name):
                 return None
-            return files.read_record(self.requests / name, type)
-        except (files.CorruptFileError, PermissionError):
+            return file_records.read_record(self.requests / name, type)
+        except (file_records.CorruptFileError, PermissionError):
             return None  # the next staging makes it again
 
     def remember(self, digest: str, outcome: Resolution | Failure) -> None:
@@ -155,13 +155,13 @@ class SharedCache:
         failed = self.requests / f"{digest}.failed"
         target = failed if isinstance(outcome, Failure) else self.requests / f"{digest}.json"
         try:
-            files.ensure_shared_directory(self.requests)
+            file_records.ensure_shared_directory(self.requests)
             if target != failed:
                 failed.unlink(missing_ok=True)
             # A failure is told in an installer's words, which are for the one who staged.
-            files.write_record(target, outcome, mode=0o600 if target == failed else 0o644)
+            file_records.write_record(target, outcome, mode=0o600 if target == failed else 0o644)
             if target != failed:
-                files.share_like_parent(target)
+                file_records.share_like_parent(target)
         except OSError as error:
             raise self.cannot_write(error) from error
 
@@ -173,9 +173,9 @@ class SharedCache:
         path = self.uses / key
         with contextlib.suppress(OSError):
             if not path.exists():
-                files.ensure_shared_directory(self.uses)
+                file_records.ensure_shared_directory(self.uses)
                 path.touch()
-                files.share_like_parent(path)
+                file_records.share_like_parent(path)
             if use:
                 with path.open("ab") as counter:
                     counter.write(b".")

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc_agent.envs import pip_config, project_input
-from hpc_agent.envs.installers import Place
+from hpc_agent.envs.installer_runner import InstallerRunner, as_error
+from hpc_agent.envs.installers import InstallContext
 from hpc_agent.envs.interpreter import Interpreter
 from hpc_agent.envs.project import Project, parsed
 from hpc_agent.envs.project_input import LockedVersions
 from hpc_agent.envs.requirements import ResolutionError
-from hpc_agent.envs.toolbox import Toolbox, as_error
-from hpc_agent.process import Completed
+from hpc_agent.process import CompletedProcess
 
 _MAIN_INDEX = "--index-url "
 _EXTRA_INDEX = "--extra-index-url "
@@ -47,18 +47,25 @@ class ResolvedProject:
 
 
 class UvInstaller:
-    def __init__(self, tools: Toolbox) -> None:
+    def __init__(self, tools: InstallerRunner) -> None:
         self._tools = tools
         # A site describes its indexes to pip, and uv does not read that.
         self._site = pip_config.load()
         self._index_lines = [*self._site.lines, *tools.index_lines]
 
-    def resolve(self, lines: Sequence[str], constraints: Sequence[str], base: Interpreter, place: Place) -> str:
+    def resolve(
+        self, lines: Sequence[str], constraints: Sequence[str], base: Interpreter, place: InstallContext
+    ) -> str:
         asked = place.write("requirements.in", [*self._options(place), *lines])
         return self._compile([asked], constraints, base, place, _BEST_OF_ALL)
 
     def resolve_project(
-        self, project: Project, lines: Sequence[str], constraints: Sequence[str], base: Interpreter, place: Place
+        self,
+        project: Project,
+        lines: Sequence[str],
+        constraints: Sequence[str],
+        base: Interpreter,
+        place: InstallContext,
     ) -> ResolvedProject:
         """As ``resolve``, for a project in the checkout at ``place.cwd`` and ``lines`` besides.
 
@@ -78,7 +85,12 @@ class UvInstaller:
         return ResolvedProject("\n".join(found), _indexes_of(text), given.notes)
 
     def _compile(
-        self, sources: Sequence[str], limits: Sequence[str], base: Interpreter, place: Place, environ: dict[str, str]
+        self,
+        sources: Sequence[str],
+        limits: Sequence[str],
+        base: Interpreter,
+        place: InstallContext,
+        environ: dict[str, str],
     ) -> str:
         lock = place.work / "resolved.txt"
         if limits:
@@ -96,7 +108,7 @@ class UvInstaller:
         return lock.read_text(encoding="utf-8")
 
     def _local_packages(
-        self, sources: Sequence[str], base: Interpreter, place: Place, environ: dict[str, str]
+        self, sources: Sequence[str], base: Interpreter, place: InstallContext, environ: dict[str, str]
     ) -> list[str]:
         """The folders and files of the repository among what was resolved, as ``./path``.
 
@@ -113,7 +125,7 @@ class UvInstaller:
         places = [package[kind].get("path", "") for package in packages for kind in _LOCAL if kind in package]
         return [_from_root(path, place.cwd) for path in places if path]
 
-    def build(self, project: Project, base: Interpreter, place: Place) -> Path:
+    def build(self, project: Project, base: Interpreter, place: InstallContext) -> Path:
         """The wheel of a project's own package.
 
         Raises:
@@ -127,7 +139,7 @@ class UvInstaller:
             raise as_error("its wheel cannot be built", answer)
         return wheels[0]
 
-    def install(self, lock: Sequence[str], root: Path, base: Interpreter, place: Place) -> None:
+    def install(self, lock: Sequence[str], root: Path, base: Interpreter, place: InstallContext) -> None:
         # uv reads this line and writes entry points that find the interpreter next to themselves.
         with (root / "pyvenv.cfg").open("a", encoding="utf-8") as config:
             config.write("relocatable = true\n")
@@ -135,7 +147,7 @@ class UvInstaller:
         self._install(root, ["--no-deps", "--requirements", locked], place)
 
     def install_late(
-        self, lines: Sequence[str], lock: Sequence[str], root: Path, base: Interpreter, place: Place
+        self, lines: Sequence[str], lock: Sequence[str], root: Path, base: Interpreter, place: InstallContext
     ) -> None:
         late = place.write("late.txt", [*self._options(place), *_absolute(lines, place.cwd)])
         # Constraints may not have hashes.
@@ -144,7 +156,7 @@ class UvInstaller:
         self._install(root, ["--requirements", tools], place)
         self._install(root, ["--no-build-isolation", "--requirements", late, "--constraints", limits], place)
 
-    def _options(self, place: Place) -> list[str]:
+    def _options(self, place: InstallContext) -> list[str]:
         """Where packages are found, by the site and the task; of several main indexes the task's: uv takes only one."""
         lines = [
             line for line in [*self._index_lines, *place.options] if not line.startswith((*_FLAGS, *_NOT_IN_FILES))
@@ -152,13 +164,13 @@ class UvInstaller:
         main = [line for line in lines if line.startswith(_MAIN_INDEX)][:-1]
         return [line for line in lines if line not in main]
 
-    def _flags(self, place: Place) -> list[str]:
+    def _flags(self, place: InstallContext) -> list[str]:
         """The task's options that uv takes on its command line only."""
         hosts = [line.removeprefix(_TRUSTED) for line in place.options if line.startswith(_TRUSTED)]
         flags = [_FLAGS[line] for line in place.options if _FLAGS.get(line)]
         return [*flags, *(word for host in hosts for word in ("--allow-insecure-host", host))]
 
-    def _install(self, root: Path, arguments: Sequence[str], place: Place) -> None:
+    def _install(self, root: Path, arguments: Sequence[str], place: InstallContext) -> None:
         python = str(root / "bin" / "python")
         argv = ["pip", "install", "--quiet", "--no-editable", "--python", python, *arguments, *self._flags(place)]
         # Not in the checkout: settings of uv in a repository could name another place to install to.
@@ -167,8 +179,12 @@ class UvInstaller:
             raise as_error("the task's packages cannot be installed", answer)
 
     def _uv(
-        self, arguments: Sequence[str], place: Place, environ: dict[str, str] | None = None, cwd: Path | None = None
-    ) -> Completed:
+        self,
+        arguments: Sequence[str],
+        place: InstallContext,
+        environ: dict[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> CompletedProcess:
         argv = [self._tools.uv_program(), *arguments]
         if arguments[0] == "pip":
             argv += self._tools.packages.extra_pip_install_flags

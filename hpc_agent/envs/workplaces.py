@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from hpc_agent import files
+from hpc_agent import file_records
 from hpc_agent.envs.node import remove_tree
 
 _LOCK = ".building"
@@ -26,7 +26,7 @@ def make(parent: Path) -> Iterator[Path]:
     Raises:
         OSError: the disk is full or broken.
     """
-    files.ensure_directory(parent)
+    file_records.ensure_directory(parent)
     work = parent / secrets.token_hex(8)
     lock = parent / f"{work.name}{_LOCK}"
     # The lock first: a folder without one would be nobody's.

@@ -7,18 +7,18 @@ from dataclasses import dataclass
 import psutil
 
 from hpc_agent.api.client import Client
-from hpc_agent.api.tasks import Glimpse
+from hpc_agent.api.tasks import TaskState
 from hpc_agent.clock import Clock
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.domain.task import Task
 from hpc_agent.errors import InputError, ServerUnreachableError
-from hpc_agent.executor.identity import Identity
-from hpc_agent.files import CorruptFileError
-from hpc_agent.logs import Events
+from hpc_agent.executor.agent_identity import AgentIdentity
+from hpc_agent.file_records import CorruptFileError
+from hpc_agent.logs import EventLog
+from hpc_agent.runs.attempt_records import ClaimRecord, ExitReport
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
-from hpc_agent.runs.records import Claim, ExitReport
 
-log = Events("claim")
+log = EventLog("claim")
 
 UNCERTAIN_WAIT_S = 45.0
 """Of looks that were answered. Whoever has won stamps and starts the task within a second of an answer, or finds that
@@ -31,7 +31,7 @@ JUST_TAKEN_OVER_S = 60.0
 
 @dataclass(frozen=True)
 class Won:
-    claim: Claim
+    claim: ClaimRecord
     resumed: bool = False
     """The scheduler started the same job again."""
     silent: bool = False
@@ -47,7 +47,7 @@ class Lost:
 
 
 class Claimer:
-    def __init__(self, client: Client, run: RunDirectory, me: Identity, clock: Clock) -> None:
+    def __init__(self, client: Client, run: RunDirectory, me: AgentIdentity, clock: Clock) -> None:
         self._client = client
         self._run = run
         self._me = me
@@ -87,13 +87,13 @@ class Claimer:
         """
         if task.status is not TaskStatus.IN_PROGRESS:
             return False
-        seen = self._client.tasks.glimpse([task.id]).get(task.id)
+        seen = self._client.tasks.get_states([task.id]).get(task.id)
         if seen is None or not seen.stamp or self._is_anothers(seen):
             return False
         ours = {claim.worker for claim in self._claims_of(task) if claim}
-        return seen.last_worker in ("", *ours) and self._client.queues.holding(task.id) is not None
+        return seen.last_worker in ("", *ours) and self._client.queues.queue_of(task.id) is not None
 
-    def _is_anothers(self, seen: Glimpse) -> bool:
+    def _is_anothers(self, seen: TaskState) -> bool:
         """Whether it shows as the run of another attempt, which nobody has taken the task from."""
         attempt = seen.stamp.partition(".")[0]
         if attempt in ("", self._run.attempt.id):
@@ -101,17 +101,17 @@ class Claimer:
         claim = _claim_in(RunDirectory(self._run.path.with_name(attempt)))
         return claim is None or claim.state != "over"
 
-    def _claims_of(self, task: Task) -> list[Claim | None]:
+    def _claims_of(self, task: Task) -> list[ClaimRecord | None]:
         """Of all attempts that share this run folder."""
         return [_claim_in(run) for run in RunsFolder(self._run.path.parent.parent).attempts(task.id)]
 
-    def _is_over(self, before: Claim) -> bool:
+    def _is_over(self, before: ClaimRecord) -> bool:
         """Whether this very start of our job has run it to its end before."""
         same = (before.state, before.owner, before.start) == ("won", self._me.owner, self._me.restarts)
         report = self._run.exit_report() if same else None
         return report is not None and report.cause is None
 
-    def _taken(self, before: Claim) -> str:
+    def _taken(self, before: ClaimRecord) -> str:
         """Why a claim that is there keeps us out, or nothing."""
         if before.owner != self._me.owner:
             return f"{before.owner} on {before.host or 'another host'} has claimed it"
@@ -123,10 +123,10 @@ class Claimer:
             return f"another process of this job, on {before.host}, has claimed it"
         return ""
 
-    def _is_dead(self, before: Claim) -> bool:
+    def _is_dead(self, before: ClaimRecord) -> bool:
         return before.host == self._me.host and not psutil.pid_exists(before.pid)
 
-    def _resume(self, task: Task, before: Claim) -> Won | Lost:
+    def _resume(self, task: Task, before: ClaimRecord) -> Won | Lost:
         report = self._run.exit_report()
         if report is not None and report.cause is None:
             return Lost(f"this job already ran it to its end: {report.reason}")
@@ -141,13 +141,13 @@ class Claimer:
 
     def _has_gone_on(self, task: Task) -> str:
         """What has become of a task that its user reset and enqueued while our job waited for its next start."""
-        seen = self._client.tasks.glimpse([task.id]).get(task.id)
+        seen = self._client.tasks.get_states([task.id]).get(task.id)
         if seen is not None and seen.status is TaskStatus.IN_PROGRESS and self._is_anothers(seen):
             return f"run {seen.stamp} has the task now"
-        holder = self._client.queues.holding(task.id)
+        holder = self._client.queues.queue_of(task.id)
         return f"it is in queue {holder.name} again" if holder else ""
 
-    def _from_queue(self, task: Task, before: Claim | None) -> Won | Lost:
+    def _from_queue(self, task: Task, before: ClaimRecord | None) -> Won | Lost:
         intent = self._record("intent", task)
         if before is None and not self._run.create().first_claim(intent):
             return Lost("another job has claimed it")
@@ -169,8 +169,8 @@ class Claimer:
             if (claim := _claim_in(run)) and claim.state == "over" and claim.begun and (report := _report_in(run))
         )
 
-    def _record(self, state: str, task: Task) -> Claim:
-        return Claim(
+    def _record(self, state: str, task: Task) -> ClaimRecord:
+        return ClaimRecord(
             state="won" if state == "won" else "intent",
             at=self._clock.now(),
             owner=self._me.owner,
@@ -194,7 +194,7 @@ class Claimer:
         try:
             if task.queue and queues.remove_task(task.queue, task.id):
                 return True
-            holder = queues.holding(task.id)
+            holder = queues.queue_of(task.id)
             return holder is not None and queues.remove_task(holder.id, task.id)
         except ServerUnreachableError as error:
             if not error.uncertain:
@@ -209,13 +209,13 @@ class Claimer:
         nobody does: it was us.
         """
         queues = self._client.queues
-        before: Glimpse | None = None
+        before: TaskState | None = None
         waited = 0.0
         while waited <= UNCERTAIN_WAIT_S:
-            holder = queues.holding(task.id)
+            holder = queues.queue_of(task.id)
             if holder is not None:
                 return queues.remove_task(holder.id, task.id)
-            seen = self._client.tasks.glimpse([task.id]).get(task.id)
+            seen = self._client.tasks.get_states([task.id]).get(task.id)
             before = before or seen
             if seen is None or before is None or (seen.status, seen.stamp) != (task.status, before.stamp):
                 return False
@@ -234,7 +234,7 @@ class Claimer:
         return Won(won)
 
 
-def _claim_in(run: RunDirectory) -> Claim | None:
+def _claim_in(run: RunDirectory) -> ClaimRecord | None:
     try:
         return run.claim()
     except (CorruptFileError, OSError):
@@ -248,7 +248,7 @@ def _report_in(run: RunDirectory) -> ExitReport | None:
         return None
 
 
-def still_ours(run: RunDirectory, claim: Claim) -> bool:
+def still_ours(run: RunDirectory, claim: ClaimRecord) -> bool:
     """Whether nobody has taken the task from this process since. What cannot be read says nothing."""
     try:
         now = run.claim()

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import IO
 
-from hpc_agent.api.events import Events
+from hpc_agent.api.events import EventsApi
 from hpc_agent.clock import Clock
 from hpc_agent.retry import Budget
 from hpc_agent.runs.directory import RunDirectory
 from hpc_agent.telemetry.console_pipe import ConsolePipe
 from hpc_agent.telemetry.echo import Echo
-from hpc_agent.telemetry.shipper import Shipper, Source
+from hpc_agent.telemetry.shipper import ConsoleSource, Shipper
 from hpc_agent.telemetry.spool import Spool
 
 STORED_WITHIN_S = 5.0
@@ -24,8 +24,8 @@ class Console:
     def __init__(
         self,
         directory: RunDirectory,
-        source: Source,
-        events: Events,
+        source: ConsoleSource,
+        events: EventsApi,
         clock: Clock,
         *,
         start: int = 0,

@@ -6,9 +6,9 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
-from hpc_agent.logs import Events
+from hpc_agent.logs import EventLog
 
-log = Events("executor")
+log = EventLog("executor")
 
 T = TypeVar("T")
 

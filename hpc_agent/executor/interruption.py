@@ -6,19 +6,19 @@ import threading
 from collections.abc import Callable
 
 from hpc_agent.clock import Clock
-from hpc_agent.domain.ending import Cause, cause_of_end
-from hpc_agent.domain.job import OwnJob
-from hpc_agent.logs import Events
-from hpc_agent.schedulers.base import OwnJobs
+from hpc_agent.domain.job import CurrentJob
+from hpc_agent.domain.termination import TerminationCause, termination_cause
+from hpc_agent.logs import EventLog
+from hpc_agent.schedulers.base import CurrentJobClient
 
-log = Events("interruption")
+log = EventLog("interruption")
 
 
 class _Question:
     """Asked once, in a thread: slurmctld may take its time, and the task's process must not wait for it."""
 
-    def __init__(self, look: Callable[[], OwnJob | None]) -> None:
-        self.answer: OwnJob | None = None
+    def __init__(self, look: Callable[[], CurrentJob | None]) -> None:
+        self.answer: CurrentJob | None = None
         self._look = look
         # Not the thread's own life: from Python 3.13 on it counts as alive for a moment after its last line.
         self._answered = threading.Event()
@@ -30,7 +30,7 @@ class _Question:
         finally:
             self._answered.set()
 
-    def wait(self, seconds: float) -> OwnJob | None:
+    def wait(self, seconds: float) -> CurrentJob | None:
         self._answered.wait(seconds)
         return self.answer
 
@@ -42,7 +42,7 @@ class _Question:
 class Interruption:
     """SIGTERM: who sent it, and why."""
 
-    def __init__(self, own: OwnJobs, restarts: int) -> None:
+    def __init__(self, own: CurrentJobClient, restarts: int) -> None:
         self._own = own
         self._restarts = restarts
         self._question: _Question | None = None
@@ -51,16 +51,16 @@ class Interruption:
         if self._question is None:
             self._question = _Question(self._own.look)
 
-    def cause(self, wait: float) -> Cause:
+    def cause(self, wait: float) -> TerminationCause:
         self.ask()
         assert self._question is not None
         job = self._question.wait(wait)
-        cause = cause_of_end(job, self._restarts)
+        cause = termination_cause(job, self._restarts)
         log.info("told to end", cause=cause.value, says=job)
         return cause
 
     @property
-    def job(self) -> OwnJob | None:
+    def job(self) -> CurrentJob | None:
         return self._question.answer if self._question else None
 
 
@@ -74,7 +74,7 @@ class Deadline:
     ``warned`` is set by a signal handler, ``is_due`` polled.
     """
 
-    def __init__(self, own: OwnJobs, ahead: float, clock: Clock) -> None:
+    def __init__(self, own: CurrentJobClient, ahead: float, clock: Clock) -> None:
         self._own = own
         self._ahead = ahead
         self._clock = clock
@@ -84,7 +84,7 @@ class Deadline:
         self._asked_at = 0.0
         self._question: _Question | None = None
         self._answered_at = 0.0
-        self.job: OwnJob | None = None
+        self.job: CurrentJob | None = None
         """As the scheduler last said."""
 
     def is_due(self) -> bool:

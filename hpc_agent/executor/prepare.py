@@ -11,30 +11,30 @@ from typing import Any
 
 from hpc_agent.clock import Clock
 from hpc_agent.config.load import Configuration
-from hpc_agent.containers.arguments import split
-from hpc_agent.containment import Contained
+from hpc_agent.containers.docker_options import split
 from hpc_agent.domain.ids import TaskId, WorkerId
 from hpc_agent.domain.task import Task
-from hpc_agent.envs.store import UsableEnv
+from hpc_agent.envs.env_store import UsableEnv
 from hpc_agent.errors import ContainerError, EnvironmentBuildError
-from hpc_agent.executor import adapt, contain
-from hpc_agent.executor.environment import Launch, process_environment
-from hpc_agent.executor.record import Used
-from hpc_agent.files import read_record
+from hpc_agent.executor import build_script, container_run
+from hpc_agent.executor.process_environment import ProcessContext, process_environment
+from hpc_agent.executor.record import MemoryUse
+from hpc_agent.file_records import read_record
+from hpc_agent.image_resolver import ResolvedContainer
 from hpc_agent.runs.directory import RunDirectory
 from hpc_agent.sources.staged import Origin
 from hpc_agent.sources.workspace import Workspace
-from hpc_agent.staging import Staged, Stager, patiently
+from hpc_agent.staging import StagedTask, TaskStager, patiently
 
 IMAGE_VARIABLE = "CLEARML_DOCKER_IMAGE"
 """Set in containers to the image they are made from."""
 
 
-_NOTHING = Used()
+_NOTHING = MemoryUse()
 
 
 @dataclass(frozen=True)
-class Wishes:
+class ExecuteOptions:
     """Flags of ``execute`` that shape the user's process."""
 
     standalone: bool = False
@@ -46,15 +46,15 @@ class Wishes:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedTask:
     """Ready to start. ``end`` is to be called afterwards, however it went."""
 
     argv: Sequence[str]
     environ: Mapping[str, str]
     cwd: Path
     end: Callable[[], None] = lambda: None
-    used: Used = _NOTHING
-    hands_on: bool = False
+    used: MemoryUse = _NOTHING
+    forwards_signals: bool = False
     """As in ``process.Supervised``."""
 
 
@@ -65,21 +65,21 @@ class Preparer:
         self,
         configuration: Configuration,
         worker: WorkerId,
-        wishes: Wishes,
+        wishes: ExecuteOptions,
         clock: Clock,
         say: Callable[[str], None],
         raw: Callable[[TaskId], Mapping[str, Any]],
     ) -> None:
         self._configuration = configuration
         self._settings = configuration.settings
-        self._stager = Stager(configuration.settings, clock, share=False)
+        self._stager = TaskStager(configuration.settings, clock, share=False)
         self._worker = worker
         self._wishes = wishes
         self._clock = clock
         self._say = say
         self._raw = raw
 
-    def prepare(self, task: Task, directory: RunDirectory, workdir: Path) -> Prepared:
+    def prepare(self, task: Task, directory: RunDirectory, workdir: Path) -> PreparedTask:
         """Everything that stands between the claim and the user's first line.
 
         Raises:
@@ -91,12 +91,12 @@ class Preparer:
         contained = self._contain(task)
         container = None
         if contained is not None:
-            container = contain.Container(contained, workdir, directory.attempt.job_name, self._configuration)
+            container = container_run.ContainerRun(contained, workdir, directory.attempt.job_name, self._configuration)
         workspace = self._stager.check_out(task, staged, container.code if container else workdir, self._say)
         for note in workspace.notes:
             self._say(note)
         if self._settings.agent.force_task_init and staged.source.origin is not Origin.FOLDER:
-            self._say(adapt.add_init(workspace))
+            self._say(build_script.add_init(workspace))
         env = self._stager.open(task, staged, self._say)
         if env is not None:
             self._say(f"Environment {env.key} ready ({env.how}) after {self._clock.monotonic() - begun:.1f} s")
@@ -109,14 +109,18 @@ class Preparer:
         environ = process_environment(
             os.environ, self._launch(task, workspace, env.python if env else None), self._settings.agent
         )
-        used = Used(env.packages if env else (), staged.source.commit)
-        return Prepared(workspace.command(python, environ, options=self._options), environ, workspace.cwd, used=used)
+        used = MemoryUse(env.packages if env else (), staged.source.commit)
+        return PreparedTask(
+            workspace.command(python, environ, options=self._options), environ, workspace.cwd, used=used
+        )
 
-    def _built(self, task: Task, workspace: Workspace, workdir: Path) -> adapt.Built | None:
+    def _built(self, task: Task, workspace: Workspace, workdir: Path) -> build_script.ScriptResult | None:
         setting = self._settings.agent.custom_build_script
         if not setting:
             return None
-        return adapt.BuildScript(setting, self._raw(task.id), workspace, workdir / "build").run(os.environ, self._say)
+        return build_script.BuildScript(setting, self._raw(task.id), workspace, workdir / "build").run(
+            os.environ, self._say
+        )
 
     @property
     def _options(self) -> list[str]:
@@ -133,7 +137,7 @@ class Preparer:
                 "--docker python:3.11"
             )
 
-    def _contain(self, task: Task) -> Contained | None:
+    def _contain(self, task: Task) -> ResolvedContainer | None:
         contained = self._stager.contain(task, self._say)
         # In an image that `hpc-agent build` made, the task is where it wants to be.
         if contained is None and task.container.image and task.container.image != os.environ.get(IMAGE_VARIABLE):
@@ -146,38 +150,40 @@ class Preparer:
     def _prepared_container(
         self,
         task: Task,
-        contained: Contained,
-        container: contain.Container,
+        contained: ResolvedContainer,
+        container: container_run.ContainerRun,
         workspace: Workspace,
         env: UsableEnv | None,
         commit: str,
-    ) -> Prepared:
+    ) -> PreparedTask:
         wishes = self._wishes
-        run = contain.Inhabitant(task, self._worker, workspace, env, wishes.log_level, self._options, wishes.gpus)
+        run = container_run.ContainerProcess(
+            task, self._worker, workspace, env, wishes.log_level, self._options, wishes.gpus
+        )
         choice = contained.choice
         default = None
         if not choice.by_task and not task.container.image:
             words = shlex.join(split(self._settings.docker.default_arguments))
             default = replace(task.container, image=choice.image, arguments=words)
         argv = container.command(run, self._say)
-        return Prepared(
+        return PreparedTask(
             argv,
             dict(os.environ),
             workspace.cwd,
             container.end,
-            Used(env.packages if env else (), commit, default),
-            hands_on=contained.room.runtime.isolated,
+            MemoryUse(env.packages if env else (), commit, default),
+            forwards_signals=contained.room.runtime.isolated,
         )
 
-    def _staged(self, task: Task, directory: RunDirectory) -> Staged:
+    def _staged(self, task: Task, directory: RunDirectory) -> StagedTask:
         """Offline: what the daemon staged for this attempt, else what the cache has. Online: a stage of our own."""
         if not self._wishes.standalone:
             return patiently(lambda: self._stager.stage(task, self._say), self._say, self._clock)
-        return read_record(directory.stage, Staged) or self._stager.find(task, self._say)
+        return read_record(directory.stage, StagedTask) or self._stager.find(task, self._say)
 
-    def _launch(self, task: Task, workspace: Workspace, python: Path | None) -> Launch:
+    def _launch(self, task: Task, workspace: Workspace, python: Path | None) -> ProcessContext:
         files = self._configuration.files
-        return Launch(
+        return ProcessContext(
             task=task,
             worker=self._worker,
             log_level=self._wishes.log_level,
@@ -190,7 +196,7 @@ class Preparer:
         )
 
 
-def _check_image(env: UsableEnv, contained: Contained | None) -> None:
+def _check_image(env: UsableEnv, contained: ResolvedContainer | None) -> None:
     """
     Raises:
         EnvironmentBuildError: the image's name has come to mean another one since the environment was built in it.

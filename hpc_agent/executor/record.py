@@ -7,28 +7,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hpc_agent.api.client import Client
-from hpc_agent.domain.task import Container, Task
+from hpc_agent.domain.task import Task, TaskContainer
 from hpc_agent.errors import HpcAgentError
-from hpc_agent.logs import Events
+from hpc_agent.logs import EventLog
 
-log = Events("record")
+log = EventLog("record")
 
 
 @dataclass(frozen=True)
-class Used:
+class MemoryUse:
     """What a task ran with. Empty or None: nothing to tell."""
 
     packages: Sequence[str] = ()
     """As ``pip freeze`` prints them."""
     commit: str = ""
-    image: Container | None = None
+    image: TaskContainer | None = None
     """The default that it ran in, for it named none itself."""
 
 
 class Recorder:
     """``start`` when the process runs, ``finish`` when it has ended."""
 
-    def __init__(self, client: Client, task: Task, used: Used) -> None:
+    def __init__(self, client: Client, task: Task, used: MemoryUse) -> None:
         self._client = client
         self._task = task
         self._used = used

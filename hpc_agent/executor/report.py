@@ -10,18 +10,18 @@ from hpc_agent.clock import Clock
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.errors import AuthError, HpcAgentError
+from hpc_agent.executor.agent_identity import AgentIdentity
 from hpc_agent.executor.claim import still_ours
 from hpc_agent.executor.console import Console
 from hpc_agent.executor.file_server import FileServer
-from hpc_agent.executor.identity import Identity
-from hpc_agent.executor.outcome import Outcome
-from hpc_agent.logs import Events
+from hpc_agent.executor.task_outcome import TaskOutcome
+from hpc_agent.logs import EventLog
 from hpc_agent.retry import FINAL, ONCE, Budget, retry
+from hpc_agent.runs.attempt_records import ClaimRecord, ExitReport
 from hpc_agent.runs.directory import RunDirectory
-from hpc_agent.runs.records import Claim, ExitReport
-from hpc_agent.schedulers.base import OwnJobs
+from hpc_agent.schedulers.base import CurrentJobClient
 
-log = Events("report")
+log = EventLog("report")
 
 WATCHED = Budget(60)
 """A server that is away holds no node for longer: the daemon finishes what is left."""
@@ -33,9 +33,9 @@ class Reporter:
     def __init__(
         self,
         client: Client,
-        me: Identity,
+        me: AgentIdentity,
         directory: RunDirectory,
-        own: OwnJobs,
+        own: CurrentJobClient,
         clock: Clock,
         files: FileServer | None = None,
     ) -> None:
@@ -46,7 +46,7 @@ class Reporter:
         self._clock = clock
         self._files = files or FileServer()
 
-    def note(self, claim: Claim, outcome: Outcome) -> ExitReport | None:
+    def note(self, claim: ClaimRecord, outcome: TaskOutcome) -> ExitReport | None:
         """Keep on disk how it ended, whatever becomes of us from here on; None where somebody else has the task.
 
         A file server that stalls gets it later: the final status does not wait for that.
@@ -64,7 +64,9 @@ class Reporter:
         self._files.ask(lambda: self._write(claim, report), None)
         return report
 
-    def report(self, task: TaskId, claim: Claim, console: Console, outcome: Outcome, restart: str = "") -> None:
+    def report(
+        self, task: TaskId, claim: ClaimRecord, console: Console, outcome: TaskOutcome, restart: str = ""
+    ) -> None:
         """Say how it ended, wherever somebody listens. Nothing here fails the run any more.
 
         ``restart`` counts the job's next start, if it gets one: "restart 1 of 3".
@@ -100,7 +102,7 @@ class Reporter:
         try:
             # A proxy's 401 passes like its 502.
             retry(
-                lambda: self._client.tasks.glimpse([task], budget=ONCE),
+                lambda: self._client.tasks.get_states([task], budget=ONCE),
                 ONCE if self._me.watched else FINAL,
                 self._clock,
                 again=lambda _error: True,
@@ -114,7 +116,7 @@ class Reporter:
         """A status does not wait for a console that the server would not take; without a daemon only we send that."""
         return not self._me.watched and console.finish(FINAL)
 
-    def _write(self, claim: Claim, report: ExitReport) -> None:
+    def _write(self, claim: ClaimRecord, report: ExitReport) -> None:
         """Where the run directory was deleted meanwhile it is made again, so that the daemon finds the task's end."""
         directory = self._directory
         try:
@@ -132,7 +134,7 @@ class Reporter:
         log.warning("not requeued, the daemon puts the task back", task=task, said=said)
         return f"Job {self._me.job} cannot be started again ({said}): its daemon puts the task back into its queue"
 
-    def _post(self, task: TaskId, outcome: Outcome, budget: Budget) -> bool:
+    def _post(self, task: TaskId, outcome: TaskOutcome, budget: Budget) -> bool:
         if outcome.status == "none":
             return True
         try:
@@ -148,7 +150,7 @@ class Reporter:
             return False
         return True
 
-    def _conclude(self, task: TaskId, outcome: Outcome, budget: Budget) -> None:
+    def _conclude(self, task: TaskId, outcome: TaskOutcome, budget: Budget) -> None:
         if self._runs_anew(task):
             log.warning("another run has the task now, its status stays", task=task)
             return
@@ -160,14 +162,14 @@ class Reporter:
 
     def _runs_anew(self, task: TaskId) -> bool:
         """Whether it was reset and started again, while we waited for a server or wound down."""
-        seen = self._client.tasks.glimpse([task]).get(task)
+        seen = self._client.tasks.get_states([task]).get(task)
         return seen is not None and seen.stamp.partition(".")[0] not in ("", self._directory.attempt.id)
 
     def _waits_for_us(self, task: TaskId) -> bool:
         """Whether it is still queued, and in no queue: nobody but us would ever start it."""
-        seen = self._client.tasks.glimpse([task]).get(task)
+        seen = self._client.tasks.get_states([task]).get(task)
         queued = seen is not None and seen.status is TaskStatus.QUEUED
-        return queued and self._client.queues.holding(task) is None
+        return queued and self._client.queues.queue_of(task) is None
 
     def _leave(self) -> None:
         try:

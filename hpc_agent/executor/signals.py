@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from types import FrameType
 
 from hpc_agent.executor.interruption import Deadline
-from hpc_agent.executor.stop import StopRequest, Why
+from hpc_agent.executor.stop import StopReason, StopRequest
 
 WARNING = signal.SIGUSR1
 """What ``--signal=B:USR1@…`` sends ahead of the time limit."""
 _WAKE = signal.SIGUSR2
 
 
-class Unwind(BaseException):
+class PreparationInterrupted(BaseException):
     """Raised by a signal handler to leave the preparation; never leaves this package."""
 
 
@@ -51,7 +51,7 @@ class Signals:
         self._preparing = True
         try:
             if self._stop.why is not None:
-                raise Unwind
+                raise PreparationInterrupted
             yield
         finally:
             self._preparing = False
@@ -60,10 +60,10 @@ class Signals:
         if number == WARNING:
             self._deadline.warned = True
         elif number == signal.SIGINT:
-            self._stop.ask(Why.INTERRUPT)
+            self._stop.ask(StopReason.INTERRUPT)
         elif number == signal.SIGTERM:
             self._stop.signalled = True
-            self._stop.ask(Why.SIGNAL)
+            self._stop.ask(StopReason.SIGNAL)
         if self._preparing and self._stop.why is not None:
             self._preparing = False
-            raise Unwind
+            raise PreparationInterrupted

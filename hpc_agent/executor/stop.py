@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 
-class Why(Enum):
+class StopReason(Enum):
     ABORT = "aborted by its user"
     TAKEN_BACK = "its status was changed on the server"
     SIGNAL = "the job was told to end"
@@ -23,21 +23,21 @@ class StopRequest:
     """
 
     def __init__(self) -> None:
-        self._why: Why | None = None
+        self._why: StopReason | None = None
         self._held_until = 0.0
         self.signalled = False
         """SIGTERM came: the scheduler's patience has an end, whatever the reason to stop was."""
 
     @property
-    def why(self) -> Why | None:
+    def why(self) -> StopReason | None:
         return self._why
 
-    def ask(self, why: Why, *, hold_until: float = 0.0) -> None:
+    def ask(self, why: StopReason, *, hold_until: float = 0.0) -> None:
         """``hold_until``: the moment (monotonic) up to which the process may go on by itself."""
         if self._why is None:
             self._held_until = hold_until
             self._why = why
-        elif why in (Why.SIGNAL, Why.FENCED):
+        elif why in (StopReason.SIGNAL, StopReason.FENCED):
             self.go()
 
     def go(self) -> None:

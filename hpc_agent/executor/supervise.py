@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from hpc_agent.clock import Clock
 from hpc_agent.executor.interruption import Deadline, Interruption
-from hpc_agent.executor.stop import StopRequest, Why
-from hpc_agent.process import Grace, Supervised
+from hpc_agent.executor.stop import StopReason, StopRequest
+from hpc_agent.process import StopTimeouts, Supervised
 
 _TICK_S = 0.2
 """How long a stop waits to be noticed at most; the process's own end is noticed at once."""
@@ -16,7 +16,7 @@ _REPORT_S = 10.0
 """Of the time ahead of a limit, what is kept for the report."""
 
 
-class Supervisor:
+class ProcessSupervisor:
     """``run`` once. ``say`` takes lines for the task's console; ``at_limit`` is what the process gets then."""
 
     def __init__(
@@ -27,7 +27,7 @@ class Supervisor:
         interruption: Interruption,
         deadline: Deadline,
         clock: Clock,
-        grace: Grace,
+        grace: StopTimeouts,
         at_limit: signal.Signals = signal.SIGTERM,
     ) -> None:
         self._child = child
@@ -52,11 +52,11 @@ class Supervisor:
         """
         while (code := self._child.wait(_TICK_S)) is None:
             if self._deadline.is_due():
-                self._stop.ask(Why.TIME_LIMIT)
+                self._stop.ask(StopReason.TIME_LIMIT)
             if self._stop.signalled:
                 self._interruption.ask()
             self._ladder(self._clock.monotonic())
-            self._child.bury()
+            self._child.reap_orphans()
             if self._hangs(self._clock.monotonic()):
                 return -signal.SIGKILL
         self.by_itself = self._stop.why is None
@@ -76,12 +76,12 @@ class Supervisor:
         if now >= self._kill_after:
             self._kill(now)
 
-    def _begin(self, why: Why) -> float:
+    def _begin(self, why: StopReason) -> float:
         """Tell the process; returns the seconds that it has."""
-        if why is Why.FENCED:
+        if why is StopReason.FENCED:
             return 0.0
         number, grace = signal.SIGTERM, self._grace.term
-        if why is Why.TIME_LIMIT:
+        if why is StopReason.TIME_LIMIT:
             number = self._at_limit
             grace = max(self._deadline.ahead - _REPORT_S, self._deadline.ahead / 2)
         self._child.signal(number)

@@ -7,16 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hpc_agent.api.client import Client
-from hpc_agent.api.tasks import Glimpse
+from hpc_agent.api.tasks import TaskState
 from hpc_agent.clock import Clock
 from hpc_agent.domain.ids import QueueId, TaskId, WorkerId
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.executor.stop import StopRequest, Why
-from hpc_agent.logs import Events
+from hpc_agent.executor.stop import StopReason, StopRequest
+from hpc_agent.logs import EventLog
 from hpc_agent.retry import ONCE
 from hpc_agent.telemetry.usage import UsageReader
 
-log = Events("watch")
+log = EventLog("watch")
 
 STATUS_INTERVAL_S = 1.5
 MEMORY_INTERVAL_S = 5.0
@@ -27,7 +27,7 @@ _GOES_ON = frozenset({TaskStatus.IN_PROGRESS, TaskStatus.COMPLETED, TaskStatus.U
 
 
 @dataclass(frozen=True)
-class Watched:
+class WatchResult:
     """Whose run it is. ``still_ours`` looks at the run directory: a later start of the job, or the daemon, may have
     taken the task."""
 
@@ -53,7 +53,7 @@ class Watch:
     def __init__(
         self,
         client: Client,
-        run: Watched,
+        run: WatchResult,
         stop: StopRequest,
         clock: Clock,
         *,
@@ -95,7 +95,7 @@ class Watch:
     def _look_at_claim(self) -> None:
         while not self._clock.wait(self._done, STATUS_INTERVAL_S):
             if not self._run.still_ours():
-                self._end(Why.FENCED, "the run directory")
+                self._end(StopReason.FENCED, "the run directory")
                 return
 
     def _look_at_memory(self) -> None:
@@ -125,42 +125,42 @@ class Watch:
             log.warning("no answer", task=self._run.task, error=error)
 
     def _look(self) -> None:
-        if self._stop.why is not None and self._stop.why is not Why.ABORT:
+        if self._stop.why is not None and self._stop.why is not StopReason.ABORT:
             return
         run = self._run
-        seen = self._client.tasks.glimpse([run.task], budget=ONCE).get(run.task)
+        seen = self._client.tasks.get_states([run.task], budget=ONCE).get(run.task)
         if seen is None:
-            self._end(Why.TAKEN_BACK, "it was deleted")
+            self._end(StopReason.TAKEN_BACK, "it was deleted")
         elif run.stamp and seen.stamp not in ("", run.stamp):
-            self._end(Why.FENCED, f"run {seen.stamp} on the server")
+            self._end(StopReason.FENCED, f"run {seen.stamp} on the server")
         elif run.stamp and not seen.stamp and seen.last_worker not in ("", run.worker):
             # A reset takes the stamp away, and agents of other kinds set none.
-            self._end(Why.FENCED, f"worker {seen.last_worker} on the server")
+            self._end(StopReason.FENCED, f"worker {seen.last_worker} on the server")
         elif seen.abort_requested:
             self._abort(seen)
         elif seen.status is TaskStatus.STOPPED:
             # tasks.stop on a task whose worker the server thinks dead stops it at once.
-            self._end(Why.ABORT, seen.reason)
+            self._end(StopReason.ABORT, seen.reason)
         elif seen.status not in _GOES_ON:
-            self._end(Why.TAKEN_BACK, f"its status is {seen.status.value}")
+            self._end(StopReason.TAKEN_BACK, f"its status is {seen.status.value}")
 
-    def _abort(self, seen: Glimpse) -> None:
+    def _abort(self, seen: TaskState) -> None:
         """The task may have an abort callback of its own: it is given the time that it asked for.
 
         See docs/internals/clearml-protocol.md#abort-callback.
         """
         seconds = min(seen.abort_callback_seconds, self._callback_limit)
-        if self._stop.why is Why.ABORT:
+        if self._stop.why is StopReason.ABORT:
             if seen.abort_callback_done:
                 self._stop.go()
             return
         if seconds <= 0:
-            self._end(Why.ABORT, seen.message)
+            self._end(StopReason.ABORT, seen.message)
             return
-        self._stop.ask(Why.ABORT, hold_until=self._clock.monotonic() + seconds)
+        self._stop.ask(StopReason.ABORT, hold_until=self._clock.monotonic() + seconds)
         self._say(f"Aborted by its user; its abort callback has {seconds:g} s")
 
-    def _end(self, why: Why, words: str) -> None:
+    def _end(self, why: StopReason, words: str) -> None:
         if self._done.is_set():
             return
         log.info("stopping", task=self._run.task, why=why.value, said=words)

@@ -12,18 +12,18 @@ from pathlib import Path
 
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.ids import AttemptId, TaskId
-from hpc_agent.files import ensure_directory, fsync_directory, read_record, write_record
-from hpc_agent.runs.records import (
-    Claim,
+from hpc_agent.file_records import ensure_directory, fsync_directory, read_record, write_record
+from hpc_agent.runs.attempt_records import (
+    ClaimRecord,
+    DoneRecord,
     ExitReport,
-    Memory,
-    Patience,
+    MemoryRecord,
+    ObservationRecord,
     Record,
-    Restarts,
-    Settled,
-    StageJob,
-    Submission,
-    Trouble,
+    RequeueBudget,
+    StagingJobRecord,
+    SubmissionRecord,
+    TaskError,
 )
 
 _RESTARTS = "restarts.json"
@@ -92,22 +92,22 @@ class RunDirectory:
         ensure_directory(self.path, mode=0o700)
         return self
 
-    def submission(self) -> Submission | None:
-        return read_record(self.path / "submit.json", Submission)
+    def submission(self) -> SubmissionRecord | None:
+        return read_record(self.path / "submit.json", SubmissionRecord)
 
-    def write_submission(self, record: Submission) -> None:
+    def write_submission(self, record: SubmissionRecord) -> None:
         write_record(self.path / "submit.json", record)
 
-    def first_submission(self, record: Submission) -> bool:
+    def first_submission(self, record: SubmissionRecord) -> bool:
         """Write the submission unless there is one: True for exactly one writer."""
         return self._first("submit.json", record)
 
-    def first_try(self, record: Submission) -> Submission:
+    def first_try(self, record: SubmissionRecord) -> SubmissionRecord:
         """The record of try number ``record.tries``: this one, or the one of whoever was first."""
         name = f"try.{record.tries}.json"
         if self._first(name, record):
             return record
-        return read_record(self.path / name, Submission) or record
+        return read_record(self.path / name, SubmissionRecord) or record
 
     def drop_try(self, number: int) -> None:
         """Nothing was submitted in this try after all."""
@@ -117,13 +117,13 @@ class RunDirectory:
         """The scheduler certainly has no job of it."""
         (self.path / "submit.json").unlink(missing_ok=True)
 
-    def claim(self) -> Claim | None:
-        return read_record(self.path / "claim.json", Claim)
+    def claim(self) -> ClaimRecord | None:
+        return read_record(self.path / "claim.json", ClaimRecord)
 
-    def write_claim(self, record: Claim) -> None:
+    def write_claim(self, record: ClaimRecord) -> None:
         write_record(self.path / "claim.json", record)
 
-    def first_claim(self, record: Claim) -> bool:
+    def first_claim(self, record: ClaimRecord) -> bool:
         """Write the claim unless there is one: True for exactly one writer."""
         return self._first("claim.json", record)
 
@@ -145,29 +145,29 @@ class RunDirectory:
         """The task goes on: how it ended before no longer holds."""
         (self.path / "exit.json").unlink(missing_ok=True)
 
-    def stage_job(self) -> StageJob | None:
+    def stage_job(self) -> StagingJobRecord | None:
         """The job that stages for this attempt, if one was submitted."""
-        return read_record(self.path / "stage-job.json", StageJob)
+        return read_record(self.path / "stage-job.json", StagingJobRecord)
 
-    def write_stage_job(self, record: StageJob) -> None:
+    def write_stage_job(self, record: StagingJobRecord) -> None:
         write_record(self.path / "stage-job.json", record)
 
-    def memory(self) -> Memory | None:
-        return read_record(self.path / "memory.json", Memory)
+    def memory(self) -> MemoryRecord | None:
+        return read_record(self.path / "memory.json", MemoryRecord)
 
-    def write_memory(self, record: Memory) -> None:
+    def write_memory(self, record: MemoryRecord) -> None:
         write_record(self.path / "memory.json", record)
 
-    def patience(self) -> Patience | None:
-        return read_record(self.path / "seen.json", Patience)
+    def patience(self) -> ObservationRecord | None:
+        return read_record(self.path / "seen.json", ObservationRecord)
 
-    def write_patience(self, record: Patience) -> None:
+    def write_patience(self, record: ObservationRecord) -> None:
         write_record(self.path / "seen.json", record)
 
-    def trouble(self) -> Trouble | None:
-        return read_record(self.path / "trouble.json", Trouble)
+    def trouble(self) -> TaskError | None:
+        return read_record(self.path / "trouble.json", TaskError)
 
-    def write_trouble(self, record: Trouble) -> None:
+    def write_trouble(self, record: TaskError) -> None:
         write_record(self.path / "trouble.json", record)
 
     def drop_trouble(self) -> None:
@@ -179,20 +179,20 @@ class RunDirectory:
         if path.exists() or path.is_symlink():
             path.rename(path.with_name(f".{path.name}.{secrets.token_hex(4)}.unreadable"))
 
-    def restarts(self) -> Restarts:
+    def restarts(self) -> RequeueBudget:
         """Of the task, over all its attempts."""
-        return read_record(self.path.parent / _RESTARTS, Restarts) or Restarts()
+        return read_record(self.path.parent / _RESTARTS, RequeueBudget) or RequeueBudget()
 
     def restart_key(self, start: int) -> str:
         return f"{self.path.name}.{start}"
 
-    def add_restart(self, start: int) -> Restarts:
+    def add_restart(self, start: int) -> RequeueBudget:
         """Count a restart after this start of this attempt, once."""
         before = self.restarts()
         key = self.restart_key(start)
         if key in before.of:
             return before
-        after = Restarts(of=(*before.of, key))
+        after = RequeueBudget(of=(*before.of, key))
         write_record(self.path.parent / _RESTARTS, after)
         return after
 
@@ -205,10 +205,10 @@ class RunDirectory:
     def forget_restarts(self) -> None:
         (self.path.parent / _RESTARTS).unlink(missing_ok=True)
 
-    def settled(self) -> Settled | None:
-        return read_record(self.path / "settled.json", Settled)
+    def settled(self) -> DoneRecord | None:
+        return read_record(self.path / "settled.json", DoneRecord)
 
-    def write_settled(self, record: Settled) -> None:
+    def write_settled(self, record: DoneRecord) -> None:
         write_record(self.path / "settled.json", record)
 
     def _first(self, name: str, record: Record) -> bool:

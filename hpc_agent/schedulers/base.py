@@ -8,10 +8,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 
+from hpc_agent.domain.capacity import Capacity
 from hpc_agent.domain.ids import JobId
-from hpc_agent.domain.job import JobRecord, LiveJob, OwnJob, Submission
+from hpc_agent.domain.job import CurrentJob, JobRecord, LiveJob, SubmitResult
 from hpc_agent.domain.resources import Resources
-from hpc_agent.domain.room import Room
 
 CLOCK_SKEW = timedelta(seconds=60)
 """How far the controller's clock may be behind ours; ids are reused after days, not minutes."""
@@ -34,7 +34,7 @@ class SubmitRequest:
 
 
 @dataclass(frozen=True)
-class About:
+class JobOrigin:
     """What serves the jobs, for a person."""
 
     name: str
@@ -53,13 +53,13 @@ class Scheduler(Protocol):
     def cluster(self) -> str:
         """The cluster's name, part of every attempt's identity."""
 
-    def about(self) -> About:
+    def about(self) -> JobOrigin:
         """
         Raises:
             SchedulerUnavailableError: no usable answer.
         """
 
-    def submit(self, request: SubmitRequest) -> Submission:
+    def submit(self, request: SubmitRequest) -> SubmitResult:
         """Submit once. Never raises for what the scheduler says or fails to say: the four answers cover it."""
 
     def live_jobs(self) -> Sequence[LiveJob]:
@@ -69,7 +69,7 @@ class Scheduler(Protocol):
             SchedulerUnavailableError: no usable answer; nothing is known, not even that a job is gone.
         """
 
-    def room(self) -> Room:
+    def room(self) -> Capacity:
         """What may be submitted now, as the last ``live_jobs`` saw it. More than that would only wait here, where
         nobody can put it into another order, and not in its queue."""
 
@@ -113,10 +113,10 @@ class Scheduler(Protocol):
         """
 
 
-class OwnJobs(Protocol):
+class CurrentJobClient(Protocol):
     """What a job can do about itself. Implementations: ``schedulers.own_job``."""
 
-    def look(self) -> OwnJob | None:
+    def look(self) -> CurrentJob | None:
         """What the scheduler says of it; None where it gives no answer."""
 
     def requeue(self) -> str:

@@ -17,21 +17,30 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from hpc_agent import files, process
+from hpc_agent import file_records, process
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import LocalSettings
+from hpc_agent.domain.capacity import Capacity
 from hpc_agent.domain.ids import JobId
-from hpc_agent.domain.job import Accepted, JobRecord, JobState, LiveJob, Refused, Submission, Uncertain
-from hpc_agent.domain.room import Room
+from hpc_agent.domain.job import Accepted, JobRecord, JobState, LiveJob, OutcomeUnknown, Refused, SubmitResult
 from hpc_agent.errors import ProcessError, SchedulerUnavailableError
-from hpc_agent.files import CorruptFileError
-from hpc_agent.logs import Events
-from hpc_agent.schedulers import gpus
-from hpc_agent.schedulers.base import About, SubmitRequest
-from hpc_agent.schedulers.environment import scrubbed
-from hpc_agent.schedulers.local_jobs import CancelRequest, Claim, Ending, JobFolder, JobsFolder, Share, Spec, process_id
+from hpc_agent.file_records import CorruptFileError
+from hpc_agent.logs import EventLog
+from hpc_agent.schedulers import gpu_inventory
+from hpc_agent.schedulers.base import JobOrigin, SubmitRequest
+from hpc_agent.schedulers.job_environment import scrubbed
+from hpc_agent.schedulers.local_jobs import (
+    CancelRequest,
+    DeviceClaim,
+    JobFolder,
+    JobsFolder,
+    LocalExit,
+    Share,
+    Spec,
+    process_id,
+)
 
-log = Events("schedulers.local")
+log = EventLog("schedulers.local")
 
 _NAME = "Local"
 """What its jobs are called in sentences."""
@@ -66,16 +75,16 @@ class LocalScheduler:
         own = os.environ if environ is None else environ
         self._environ = scrubbed(own)
         self._given = share
-        self._share = share or Share("", settings.max_jobs, gpus.names(settings.gpus, own))
-        self._room = Room(0, 0, 0)
+        self._share = share or Share("", settings.max_jobs, gpu_inventory.names(settings.gpus, own))
+        self._room = Capacity(0, 0, 0)
 
     def cluster(self) -> str:
         return self._cluster
 
-    def about(self) -> About:
-        return About("this machine", ("jobs run on this machine, without Slurm",))
+    def about(self) -> JobOrigin:
+        return JobOrigin("this machine", ("jobs run on this machine, without Slurm",))
 
-    def submit(self, request: SubmitRequest) -> Submission:
+    def submit(self, request: SubmitRequest) -> SubmitResult:
         wanted = request.resources
         available = len(self._share.gpus)
         if wanted.gpus > available:
@@ -94,7 +103,7 @@ class LocalScheduler:
             job = self._jobs.add(spec, script)
             self._jobs.clear_away(now - _KEPT)
         except (OSError, CorruptFileError) as error:
-            return Uncertain(f"the job could not be written to {self._folder}: {error}")
+            return OutcomeUnknown(f"the job could not be written to {self._folder}: {error}")
         return Accepted(job.id)
 
     def live_jobs(self) -> Sequence[LiveJob]:
@@ -126,7 +135,7 @@ class LocalScheduler:
     def cancel(self, jobs: Sequence[JobId], *, only_pending: bool = False) -> None:
         with self._understood():
             for job in map(self._jobs.get, jobs):
-                if job.spec() is None or job.ending() is not None or job.take(Claim(self._clock.now())):
+                if job.spec() is None or job.ending() is not None or job.take(DeviceClaim(self._clock.now())):
                     continue
                 if not only_pending:
                     self._stop(job)
@@ -146,14 +155,14 @@ class LocalScheduler:
             late = asked is not None and (now - asked.at).total_seconds() > self._grace
             process.kill_group(child.pid, signal.SIGKILL if late else signal.SIGTERM)
 
-    def room(self) -> Room:
+    def room(self) -> Capacity:
         return self._room
 
     def _advance(self) -> list[LiveJob]:
         """Start waiting jobs in their order while there is room; returns all that wait or run."""
         live: list[LiveJob] = []
         waiting: list[tuple[JobFolder, Spec]] = []
-        use = _Use()
+        use = _ResourceUse()
         for job in self._jobs.all():
             spec = None if job.is_closed() else job.spec()
             if spec is None:
@@ -169,10 +178,10 @@ class LocalScheduler:
         ours = [spec for job, spec in waiting if job.claim() is None and self._share_of(spec) == self._share]
         free = len(use.free(self._share)) - sum(spec.gpus for spec in ours)
         slots = self._share.max_jobs - use.running(self._share) - len(ours)
-        self._room = Room(slots, max(free, 0), len(self._share.gpus))
+        self._room = Capacity(slots, max(free, 0), len(self._share.gpus))
         return live
 
-    def _start_in_order(self, waiting: Sequence[tuple[JobFolder, Spec]], use: _Use) -> list[LiveJob]:
+    def _start_in_order(self, waiting: Sequence[tuple[JobFolder, Spec]], use: _ResourceUse) -> list[LiveJob]:
         live: list[LiveJob] = []
         blocked: dict[str, str] = {}
         for job, spec in waiting:
@@ -218,7 +227,7 @@ class LocalScheduler:
     def _lock(self) -> Iterator[None]:
         """One daemon at a time looks for room; the kernel gives the lock back when its holder dies."""
         deadline = self._clock.monotonic() + 2 * _START_TIMEOUT
-        with (files.ensure_directory(self._folder, mode=0o700) / "lock").open("w", encoding="utf-8") as lock:
+        with (file_records.ensure_directory(self._folder, mode=0o700) / "lock").open("w", encoding="utf-8") as lock:
             while not _locked(lock.fileno()):
                 if self._clock.monotonic() > deadline:
                     raise SchedulerUnavailableError(f"another daemon keeps {lock.name} locked")
@@ -236,14 +245,14 @@ class LocalScheduler:
             ) from error
 
 
-class _Use:
+class _ResourceUse:
     """What the running jobs of all shares have."""
 
     def __init__(self) -> None:
         self._jobs: Counter[str] = Counter()
         self._gpus: set[str] = set()
 
-    def add(self, share: Share, claim: Claim) -> None:
+    def add(self, share: Share, claim: DeviceClaim) -> None:
         self._jobs[share.owner] += 1
         self._gpus.update(claim.gpus)
 
@@ -277,7 +286,7 @@ def _live(job: JobFolder, spec: Spec, state: JobState, *, reason: str = "", node
     )
 
 
-def _record(id: JobId, spec: Spec, claim: Claim | None, ending: Ending, node: str) -> JobRecord:
+def _record(id: JobId, spec: Spec, claim: DeviceClaim | None, ending: LocalExit, node: str) -> JobRecord:
     started = claim.at if claim and claim.process else None
     return JobRecord(
         id=id,

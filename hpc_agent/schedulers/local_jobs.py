@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from hpc_agent import files
+from hpc_agent import file_records
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import JobState
 
@@ -91,7 +91,7 @@ class Spec:
 
 
 @dataclass(frozen=True)
-class Claim:
+class DeviceClaim:
     """Who has the job. Without a process: nobody will, it was cancelled before it started."""
 
     at: datetime
@@ -105,7 +105,7 @@ class CancelRequest:
 
 
 @dataclass(frozen=True)
-class Ending:
+class LocalExit:
     """How a job ended."""
 
     state: JobState
@@ -131,70 +131,70 @@ class JobFolder:
 
     def spec(self) -> Spec | None:
         """What was submitted; None when the folder has been cleared away meanwhile."""
-        return files.read_record(self.path / "spec.json", Spec)
+        return file_records.read_record(self.path / "spec.json", Spec)
 
-    def claim(self) -> Claim | None:
-        return files.read_record(self.path / "claim.json", Claim)
+    def claim(self) -> DeviceClaim | None:
+        return file_records.read_record(self.path / "claim.json", DeviceClaim)
 
     def child(self) -> ProcessId | None:
-        return files.read_record(self.path / "child.json", ProcessId)
+        return file_records.read_record(self.path / "child.json", ProcessId)
 
     def cancel_request(self) -> CancelRequest | None:
-        return files.read_record(self.path / "cancel.json", CancelRequest)
+        return file_records.read_record(self.path / "cancel.json", CancelRequest)
 
     def write_child(self, process: ProcessId) -> None:
-        files.write_record(self.path / "child.json", process)
+        file_records.write_record(self.path / "child.json", process)
 
     def write_cancel_request(self, request: CancelRequest) -> None:
-        files.write_record(self.path / "cancel.json", request)
+        file_records.write_record(self.path / "cancel.json", request)
 
     def is_closed(self) -> bool:
         """Whether its ending is written down: all that has to be looked at of the many jobs of the last days."""
         return (self.path / "ending.json").exists()
 
-    def write_ending(self, ending: Ending) -> None:
-        files.write_record(self.path / "ending.json", ending)
+    def write_ending(self, ending: LocalExit) -> None:
+        file_records.write_record(self.path / "ending.json", ending)
 
-    def take(self, claim: Claim) -> bool:
+    def take(self, claim: DeviceClaim) -> bool:
         """Make the claim, whole or not at all; False if somebody else has made it. A link never replaces a file."""
         draft = self.path / f".claim.{os.getpid()}.{secrets.token_hex(4)}"
-        files.write_record(draft, claim)
+        file_records.write_record(draft, claim)
         try:
             os.link(draft, self.path / "claim.json")
         except FileExistsError:
             return False
         finally:
             draft.unlink()
-        files.fsync_directory(self.path)
+        file_records.fsync_directory(self.path)
         return True
 
-    def ending(self) -> Ending | None:
+    def ending(self) -> LocalExit | None:
         """How the job ended, or None if it waits or runs."""
         claim = self.claim()
         if claim is None:
             return None
         if claim.process is None:
-            return Ending(JobState.CANCELLED, claim.at)
+            return LocalExit(JobState.CANCELLED, claim.at)
         if (written := self._written_ending()) or self.runs(claim):
             return written
         # Looked at again: it may have been written while we looked for its writer.
         return self._written_ending() or self._without_report(claim.process)
 
-    def runs(self, claim: Claim) -> bool:
+    def runs(self, claim: DeviceClaim) -> bool:
         """Whether anything of the job runs; the job itself may outlive a supervisor that was killed."""
         child = self.child()
         return bool(claim.process and claim.process.is_running()) or bool(child and child.is_running())
 
-    def _written_ending(self) -> Ending | None:
-        return files.read_record(self.path / "ending.json", Ending)
+    def _written_ending(self) -> LocalExit | None:
+        return file_records.read_record(self.path / "ending.json", LocalExit)
 
-    def _without_report(self, process: ProcessId) -> Ending:
+    def _without_report(self, process: ProcessId) -> LocalExit:
         if process.boot != boot_id():
-            return Ending(JobState.NODE_FAIL, reason="the machine restarted while it ran")
+            return LocalExit(JobState.NODE_FAIL, reason="the machine restarted while it ran")
         reason = "its supervisor was killed and left no exit code"
         if self.cancel_request() is not None:
-            return Ending(JobState.CANCELLED, reason=reason)
-        return Ending(JobState.FAILED, exit_code=1, reason=reason)
+            return LocalExit(JobState.CANCELLED, reason=reason)
+        return LocalExit(JobState.FAILED, exit_code=1, reason=reason)
 
 
 class JobsFolder:
@@ -212,13 +212,13 @@ class JobsFolder:
 
     def add(self, spec: Spec, script: bytes) -> JobFolder:
         """Publish a new job under the next free number."""
-        draft = files.ensure_directory(self.path, mode=0o700) / f".new.{os.getpid()}.{secrets.token_hex(4)}"
+        draft = file_records.ensure_directory(self.path, mode=0o700) / f".new.{os.getpid()}.{secrets.token_hex(4)}"
         draft.mkdir(mode=0o700)
         try:
-            files.write_atomic(draft / "script", script, mode=0o700)
-            files.write_record(draft / "spec.json", spec)
+            file_records.write_atomic(draft / "script", script, mode=0o700)
+            file_records.write_record(draft / "spec.json", spec)
             number = max(self._numbers(), default=0) + 1
-            while not files.rename_new(draft, self.path / str(number)):
+            while not file_records.rename_new(draft, self.path / str(number)):
                 number += 1
         except BaseException:
             shutil.rmtree(draft, ignore_errors=True)

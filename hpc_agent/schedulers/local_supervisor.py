@@ -16,11 +16,11 @@ from hpc_agent import process
 from hpc_agent.clock import SYSTEM, Clock
 from hpc_agent.domain.job import JobState
 from hpc_agent.errors import ProcessError
-from hpc_agent.schedulers.local_jobs import Claim, Ending, JobFolder, Spec, process_id
+from hpc_agent.schedulers.local_jobs import DeviceClaim, JobFolder, LocalExit, Spec, process_id
 from hpc_agent.utf8_mode import ensure_utf8_mode
 
 
-class Supervisor:
+class LocalSupervisor:
     """One job's process, from its start to its end."""
 
     def __init__(self, folder: JobFolder, grace: float, clock: Clock) -> None:
@@ -38,13 +38,13 @@ class Supervisor:
 
     def run(self, gpus: tuple[str, ...]) -> None:
         """Run the job unless somebody else has it."""
-        if not self._folder.take(Claim(self._clock.now(), process_id(os.getpid()), gpus)):
+        if not self._folder.take(DeviceClaim(self._clock.now(), process_id(os.getpid()), gpus)):
             return
         spec = self._folder.spec()
         assert spec is not None, "a job that is not claimed is never cleared away"
         self._folder.write_ending(self._supervise(spec, gpus))
 
-    def _supervise(self, spec: Spec, gpus: tuple[str, ...]) -> Ending:
+    def _supervise(self, spec: Spec, gpus: tuple[str, ...]) -> LocalExit:
         # As Slurm's jobs have SLURM_JOB_ID.
         env = {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(gpus), "HPC_AGENT_JOB_ID": self._folder.id}
         try:
@@ -56,7 +56,7 @@ class Supervisor:
                 first=self._introduce,
             )
         except ProcessError as error:
-            return Ending(JobState.FAILED, self._clock.now(), exit_code=127, reason=str(error))
+            return LocalExit(JobState.FAILED, self._clock.now(), exit_code=127, reason=str(error))
         threading.Thread(target=self._watch, args=(pid,), daemon=True).start()
         in_time = self._wake.wait(spec.time_limit)
         if not self._ended.is_set():
@@ -79,19 +79,19 @@ class Supervisor:
         self._ended.set()
         self._wake.set()
 
-    def _ending(self, code: int, *, timed_out: bool) -> Ending:
+    def _ending(self, code: int, *, timed_out: bool) -> LocalExit:
         state = JobState.COMPLETED if code == 0 else JobState.FAILED
         if timed_out:
             state = JobState.TIMEOUT
         elif self._stop.is_set() and self._folder.cancel_request() is not None:
             state = JobState.CANCELLED
-        return Ending(state, self._clock.now(), exit_code=max(code, 0), signal=max(-code, 0))
+        return LocalExit(state, self._clock.now(), exit_code=max(code, 0), signal=max(-code, 0))
 
 
 def main() -> None:
     ensure_utf8_mode()
     folder, grace, *gpus = sys.argv[1:]
-    supervisor = Supervisor(JobFolder(Path(folder)), float(grace), SYSTEM)
+    supervisor = LocalSupervisor(JobFolder(Path(folder)), float(grace), SYSTEM)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: supervisor.stop())
     supervisor.run(tuple(gpus))

@@ -15,7 +15,7 @@ from datetime import datetime, timezone
 
 from hpc_agent.domain import duration
 from hpc_agent.domain.ids import JobId
-from hpc_agent.domain.job import JobRecord, JobState, LiveJob, OwnJob, unanswered
+from hpc_agent.domain.job import CurrentJob, JobRecord, JobState, LiveJob, unconfirmed_record
 from hpc_agent.schedulers.base import CLOCK_SKEW, SubmitRequest
 from hpc_agent.schedulers.slurm_table import read_table
 from hpc_agent.schedulers.slurm_versions import STATES_SHOWN_FOR_OTHERS, exit_status
@@ -238,7 +238,7 @@ def squeue_own(job: JobId, delimiter: str) -> list[str]:
     return ["squeue", "--all", "--states=all", f"--jobs={job}", f"--Format={columns}"]
 
 
-def parse_own_job(text: str, delimiter: str) -> OwnJob:
+def parse_own_job(text: str, delimiter: str) -> CurrentJob:
     """
     Raises:
         ValueError: this is not what squeue prints of one job.
@@ -247,7 +247,7 @@ def parse_own_job(text: str, delimiter: str) -> OwnJob:
     if table is None or len(table.rows) != 1:
         raise ValueError(f"not one job of squeue: {_in_short(text)}")
     _, word, restarts, ran, limit, preempted, reason = table.rows[0]
-    return OwnJob(
+    return CurrentJob(
         state=state(word),
         reason=_without_none(reason),
         restarts=int(restarts) if re.fullmatch(r"[0-9]{1,9}", restarts) else 0,
@@ -349,7 +349,7 @@ def newest(records: Iterable[tuple[JobId, JobRecord]], jobs: Mapping[JobId, date
         if job not in jobs:
             continue
         if record.submitted is None:
-            found.setdefault(job, unanswered(job))
+            found.setdefault(job, unconfirmed_record(job))
             continue
         if record.submitted < jobs[job] - CLOCK_SKEW:
             continue

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 
 from hpc_agent.domain.ids import JobId
-from hpc_agent.domain.job import Accepted, Doubt, Later, Refused, Submission, Uncertain
+from hpc_agent.domain.job import Accepted, LimitReached, OutcomeUnknown, Refused, SubmitResult, UnclearAnswer
 
 _SENTENCE = re.compile(r"(?:sbatch: )?Submitted batch job (?P<job>[1-9][0-9]{0,9})(?: on cluster (?P<cluster>\S+))?")
 _PARSABLE = re.compile(r"(?P<job>[1-9][0-9]{0,9})(?:;(?P<cluster>[^\s;]+))?")
@@ -86,7 +86,7 @@ def named_jobs(stdout: str, *, parsable: bool) -> tuple[Accepted, ...]:
     return tuple(Accepted(JobId(job), cluster) for job, cluster in found.items())
 
 
-def parse_sbatch(returncode: int, stdout: str, stderr: str, *, parsable: bool = True) -> Submission:
+def parse_sbatch(returncode: int, stdout: str, stderr: str, *, parsable: bool = True) -> SubmitResult:
     """Classify sbatch's answer. With exit code 0 words on stderr are no failure: it may have retried inside."""
     named = named_jobs(stdout, parsable=parsable)
     lines = _lines(stderr) or _lines(stdout)
@@ -94,17 +94,21 @@ def parse_sbatch(returncode: int, stdout: str, stderr: str, *, parsable: bool = 
         if len(named) == 1:
             return named[0]
         what = f"{len(named)} numbers that may be its job" if named else "no job id"
-        return Uncertain(f"sbatch ended with exit code 0 but printed {what}: {_joined(lines)}", Doubt.NO_JOB_ID)
+        return OutcomeUnknown(
+            f"sbatch ended with exit code 0 but printed {what}: {_joined(lines)}", UnclearAnswer.NO_JOB_ID
+        )
     if not lines:
-        doubt = Doubt.UNKNOWN_ERROR if 0 < returncode < _ENDED_BY_OTHERS else Doubt.NO_ANSWER
-        return Uncertain(f"sbatch ended with exit code {returncode} and said nothing", doubt)
+        doubt = UnclearAnswer.UNKNOWN_ERROR if 0 < returncode < _ENDED_BY_OTHERS else UnclearAnswer.NO_ANSWER
+        return OutcomeUnknown(f"sbatch ended with exit code {returncode} and said nothing", doubt)
     answer = _failure(lines, _lines(stderr, only_own=True))
-    if named and not isinstance(answer, Uncertain):
-        return Uncertain(answer.message, Doubt.UNKNOWN_ERROR)  # a wrapper may have failed after sbatch did its work
+    if named and not isinstance(answer, OutcomeUnknown):
+        return OutcomeUnknown(
+            answer.message, UnclearAnswer.UNKNOWN_ERROR
+        )  # a wrapper may have failed after sbatch did its work
     return answer
 
 
-def _failure(lines: Sequence[str], own: Sequence[str]) -> Refused | Later | Uncertain:
+def _failure(lines: Sequence[str], own: Sequence[str]) -> Refused | LimitReached | OutcomeUnknown:
     """Lines may quote the job's own text, so the verdict is heard before them. ``own``: sbatch's, without those of a
     site's wrapper, whose greeting may hold any words."""
     words, heard = _joined(lines), _joined(own or lines)
@@ -112,22 +116,22 @@ def _failure(lines: Sequence[str], own: Sequence[str]) -> Refused | Later | Unce
     if any(_OBJECTION.search(line) for line in lines):
         return Refused(words)
     if _NO_ANSWER.search(verdict or heard) or _SITE_TROUBLE.search(verdict or _joined(own)):
-        return Uncertain(words)
+        return OutcomeUnknown(words)
     if _REFUSED.search(verdict):
         return Refused(words)
     if _LATER.search(heard) and not _LIMIT_OF_THIS_JOB.search(heard):
-        return Later(words)
+        return LimitReached(words)
     says_site = verdict == _SITE_POLICY and len(own or lines) > 1
     if says_site or _REFUSED.search(heard) or _LIMIT_OF_THIS_JOB.search(heard):
         return Refused(words)
-    return Uncertain(words, Doubt.UNKNOWN_ERROR)
+    return OutcomeUnknown(words, UnclearAnswer.UNKNOWN_ERROR)
 
 
-def refuses_parsable(answer: Submission) -> bool:
+def refuses_parsable(answer: SubmitResult) -> bool:
     """Whether sbatch, or a site's wrapper of it, objects to ``--parsable`` in whatever words."""
-    if not isinstance(answer, (Refused, Uncertain)):
+    if not isinstance(answer, (Refused, OutcomeUnknown)):
         return False
-    failed = isinstance(answer, Refused) or answer.doubt is Doubt.UNKNOWN_ERROR
+    failed = isinstance(answer, Refused) or answer.doubt is UnclearAnswer.UNKNOWN_ERROR
     return failed and bool(_REFUSES_PARSABLE.search(answer.message))
 
 

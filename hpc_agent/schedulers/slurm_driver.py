@@ -12,29 +12,29 @@ from datetime import datetime, timedelta
 from hpc_agent import process
 from hpc_agent.clock import SYSTEM
 from hpc_agent.config.settings import SlurmSettings
+from hpc_agent.domain.capacity import Capacity
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import (
     Accepted,
-    Doubt,
     JobRecord,
     JobState,
     LiveJob,
+    OutcomeUnknown,
     Refused,
-    Submission,
-    Uncertain,
-    unanswered,
+    SubmitResult,
+    UnclearAnswer,
+    unconfirmed_record,
 )
-from hpc_agent.domain.room import Room
 from hpc_agent.errors import ProcessError, SchedulerUnavailableError
-from hpc_agent.logs import Events
+from hpc_agent.logs import EventLog
 from hpc_agent.schedulers import slurm
-from hpc_agent.schedulers.base import About, SubmitRequest
-from hpc_agent.schedulers.environment import for_queries, scrubbed
+from hpc_agent.schedulers.base import JobOrigin, SubmitRequest
+from hpc_agent.schedulers.job_environment import for_queries, scrubbed
 from hpc_agent.schedulers.slurm_answers import named_jobs, parse_sbatch, refuses_parsable
 from hpc_agent.schedulers.slurm_table import new_delimiter
 from hpc_agent.schedulers.slurm_versions import notes, parse_version
 
-log = Events("schedulers.slurm")
+log = EventLog("schedulers.slurm")
 
 _BEFORE = timedelta(hours=1)
 """Where sacct begins to look: whatever the clocks say, before the submission. A time to come is an error to it."""
@@ -71,10 +71,10 @@ class SlurmScheduler:
                 )
         return self._cluster
 
-    def about(self) -> About:
+    def about(self) -> JobOrigin:
         config = self._config()
         version = parse_version(config.get("SLURM_VERSION", ""))
-        return About(f"Slurm {version or 'of unknown version'}, cluster {self.cluster()}", notes(version, config))
+        return JobOrigin(f"Slurm {version or 'of unknown version'}, cluster {self.cluster()}", notes(version, config))
 
     def _own_name(self) -> str:
         return self._config().get("ClusterName", "")
@@ -84,14 +84,14 @@ class SlurmScheduler:
             self._known_config = slurm.parse_config(self._ask(slurm.show_config()))
         return self._known_config
 
-    def submit(self, request: SubmitRequest) -> Submission:
+    def submit(self, request: SubmitRequest) -> SubmitResult:
         since = SYSTEM.now()
         said = self._submit_once(request)
         if self._parsable and refuses_parsable(said):
             said = self._without_parsable(request, said, since)
         return self._unless_elsewhere(request, said) if isinstance(said, Accepted) and said.cluster else said
 
-    def _submit_once(self, request: SubmitRequest) -> Submission:
+    def _submit_once(self, request: SubmitRequest) -> SubmitResult:
         """sbatch's answer. A job that it did not name clearly is looked up by its name."""
         argv = slurm.sbatch(request, self._settings.sbatch_args, parsable=self._parsable)
         since = SYSTEM.now()
@@ -100,11 +100,11 @@ class SlurmScheduler:
                 argv, timeout=self._settings.sbatch_timeout, env=self._job_environ, cwd=request.workdir
             )
         except ProcessError as error:
-            return Uncertain(str(error))
+            return OutcomeUnknown(str(error))
         said = parse_sbatch(answer.returncode, answer.stdout, answer.stderr, parsable=self._parsable)
-        if not isinstance(said, Uncertain) or said.doubt is Doubt.NO_ANSWER:
+        if not isinstance(said, OutcomeUnknown) or said.doubt is UnclearAnswer.NO_ANSWER:
             return said
-        named = said.doubt is Doubt.NO_JOB_ID or named_jobs(answer.stdout, parsable=self._parsable)
+        named = said.doubt is UnclearAnswer.NO_JOB_ID or named_jobs(answer.stdout, parsable=self._parsable)
         return self._by_name(request.job_name, since) or said if named else said
 
     def _by_name(self, job_name: str, since: datetime) -> Accepted | None:
@@ -115,7 +115,7 @@ class SlurmScheduler:
             return None
         return Accepted(found) if found else None
 
-    def _without_parsable(self, request: SubmitRequest, said: Submission, since: datetime) -> Submission:
+    def _without_parsable(self, request: SubmitRequest, said: SubmitResult, since: datetime) -> SubmitResult:
         """Once more without an option that a site's wrapper of sbatch may refuse; not where a job may exist."""
         try:
             found = self.find(request.job_name, since)
@@ -131,7 +131,7 @@ class SlurmScheduler:
             log.info("sbatch is called without --parsable from now on: it was refused here")
         return answer
 
-    def _unless_elsewhere(self, request: SubmitRequest, said: Accepted) -> Submission:
+    def _unless_elsewhere(self, request: SubmitRequest, said: Accepted) -> SubmitResult:
         """A job on another cluster shows in no answer to us: it would be called lost while it runs."""
         try:
             own = self._own_name()
@@ -139,14 +139,14 @@ class SlurmScheduler:
                 return said
             names = self._ask(slurm.squeue_name(said.job, said.cluster)).splitlines()
             if request.job_name not in (name.strip() for name in names):
-                return Uncertain(
+                return OutcomeUnknown(
                     f"sbatch named job {said.job} on cluster {said.cluster}, which is not called {request.job_name}: "
                     "nothing was cancelled",
-                    Doubt.NO_JOB_ID,
+                    UnclearAnswer.NO_JOB_ID,
                 )
             self._run(slurm.scancel([said.job], cluster=said.cluster, name=request.job_name))
         except SchedulerUnavailableError as error:
-            return Uncertain(f"job {said.job} went to cluster {said.cluster}: {error}")
+            return OutcomeUnknown(f"job {said.job} went to cluster {said.cluster}: {error}")
         return Refused(
             f"job {said.job} went to cluster {said.cluster} and was cancelled; only jobs of {own} are followed here: "
             "take --clusters out of hpc.slurm.sbatch_args or the template"
@@ -158,8 +158,8 @@ class SlurmScheduler:
         self._report_unreadable(answer)
         return [slurm.live_job(row) for row in answer.rows]
 
-    def room(self) -> Room:
-        return Room()
+    def room(self) -> Capacity:
+        return Capacity()
 
     def find(self, job_name: str, since: datetime) -> JobId | None:
         answer = self._squeue(ended=True, name=job_name)
@@ -209,10 +209,10 @@ class SlurmScheduler:
         if silence is not None:
             log.warning("a source of records gave no answer", jobs=len(unclear), error=silence)
         if silence is not None or unreadable or not self._listed_all:
-            found |= {job: unanswered(job) for job in unclear if job not in found}
+            found |= {job: unconfirmed_record(job) for job in unclear if job not in found}
         if not self._listed_all:
             # It may be back, in the row that live_jobs could not read.
-            found |= {job: unanswered(job) for job, record in found.items() if record.state.may_be_requeued}
+            found |= {job: unconfirmed_record(job) for job, record in found.items() if record.state.may_be_requeued}
         return found
 
     def cancel(self, jobs: Sequence[JobId], *, only_pending: bool = False) -> None:
@@ -261,7 +261,7 @@ class SlurmScheduler:
     def _ask(self, argv: Sequence[str]) -> str:
         return _usable(self._run(argv))
 
-    def _run(self, argv: Sequence[str]) -> process.Completed:
+    def _run(self, argv: Sequence[str]) -> process.CompletedProcess:
         try:
             return process.run(argv, timeout=self._settings.command_timeout, env=self._query_environ)
         except ProcessError as error:
@@ -297,7 +297,7 @@ def _with_name(record: JobRecord) -> JobRecord:
         return replace(record, cancelled_by=f"user {record.cancelled_by}")
 
 
-def _usable(answer: process.Completed) -> str:
+def _usable(answer: process.CompletedProcess) -> str:
     """What a query printed. Exit code ≠ 0, or nothing but words on stderr, is no information."""
     if not answer.ok or (not answer.stdout.strip() and answer.stderr.strip()):
         raise SchedulerUnavailableError(

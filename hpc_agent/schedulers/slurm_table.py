@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Table:
+class SlurmTable:
     """The rows of one answer, without its header."""
 
     rows: tuple[tuple[str, ...], ...]
@@ -25,7 +25,7 @@ def new_delimiter() -> str:
     return f"|{os.urandom(6).hex()}|"
 
 
-def read_table(answer: str, columns: int, delimiter: str) -> Table | None:
+def read_table(answer: str, columns: int, delimiter: str) -> SlurmTable | None:
     """What a command printed with ``delimiter`` after each cell of ``columns``, header included.
 
     Only the last column may hold line breaks: in any other one they tell that a row was cut short.
@@ -49,7 +49,7 @@ def read_table(answer: str, columns: int, delimiter: str) -> Table | None:
         return None
     if row or _begins_row(rest, delimiter):
         broken += 1
-    return Table(tuple(rows[1:] if _is_header(rows[0]) else rows), broken)
+    return SlurmTable(tuple(rows[1:] if _is_header(rows[0]) else rows), broken)
 
 
 def _last_word(text: str) -> str:

@@ -10,8 +10,8 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from hpc_agent.server.identity import Authenticator, Identity
-from hpc_agent.server.store.connection import Session
+from hpc_agent.server.authentication import AuthenticatedCaller, Authenticator
+from hpc_agent.server.store.connection import StoreSession
 
 Answer = dict[str, Any]
 R = TypeVar("R")
@@ -30,7 +30,7 @@ def each_once(ids: list[str]) -> list[str]:
     return list(dict.fromkeys(ids))
 
 
-class Request(msgspec.Struct, frozen=True, kw_only=True):
+class RequestBody(msgspec.Struct, frozen=True, kw_only=True):
     """Base of all requests. Unknown fields are ignored, null ones are removed before.
 
     See docs/internals/clearml-protocol.md#method-and-body.
@@ -53,7 +53,7 @@ class Access(Enum):
 class Moment:
     """A transaction and the time it is done at."""
 
-    db: Session
+    db: StoreSession
     now: datetime
 
     @property
@@ -65,7 +65,7 @@ class Moment:
 class Call(Moment):
     """One call in its transaction."""
 
-    identity: Identity
+    identity: AuthenticatedCaller
     authenticator: Authenticator
     ip: str = ""
     worker: str = ""
@@ -80,7 +80,7 @@ class Call(Moment):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """``request`` is a msgspec type: a ``Request``, ``Json`` for free-form filters, or ``Batch``.
+    """``request`` is a msgspec type: a ``RequestBody``, ``Json`` for free-form filters, or ``Batch``.
 
     ``login``: the key pair itself is accepted, not only a token.
     """

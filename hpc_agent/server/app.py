@@ -14,15 +14,15 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from hpc_agent.server.api_fault import ApiFault, invalid
+from hpc_agent.server.authentication import Authenticator
 from hpc_agent.server.dispatch import Dispatcher, Outgoing, parse_path, refusal
-from hpc_agent.server.fault import Fault, invalid
 from hpc_agent.server.file_access import FileAccess
-from hpc_agent.server.identity import Authenticator
 from hpc_agent.server.pages import PAGE_HEADERS, Pages
-from hpc_agent.server.requests import Incoming
+from hpc_agent.server.requests import IncomingRequest
 from hpc_agent.server.store.connection import ReadTooLongError
 from hpc_agent.server.uploads import Receiver, Uploads
-from hpc_agent.wire.errors import BODY_TOO_LARGE, COMPRESSED_BODY
+from hpc_agent.wire.error_kinds import BODY_TOO_LARGE, COMPRESSED_BODY
 
 LARGEST_BODY = 32 * 1024 * 1024
 """Twice what clients send at most (docs/internals/clearml-protocol.md#method-and-body)."""
@@ -87,7 +87,7 @@ async def _body(request: Request) -> bytes:
     async for piece in request.stream():
         size += len(piece)
         if size > LARGEST_BODY:
-            raise Fault(BODY_TOO_LARGE, f"it may have {LARGEST_BODY} bytes")
+            raise ApiFault(BODY_TOO_LARGE, f"it may have {LARGEST_BODY} bytes")
         pieces.append(piece)
     return b"".join(pieces)
 
@@ -110,7 +110,7 @@ class _Api:
 
     async def call(self, request: Request) -> Response:
         named = parse_path(request.scope["path"])
-        incoming = Incoming(named[0] if named else request.scope["path"], named[1] if named else "")
+        incoming = IncomingRequest(named[0] if named else request.scope["path"], named[1] if named else "")
         try:
             # Before the body is read: strangers get none of our memory.
             admitted = await run_in_threadpool(
@@ -120,15 +120,15 @@ class _Api:
                 request.headers.get("x-clearml-impersonate-as"),
             )
             incoming = await self._read(request, incoming)
-        except Fault as fault:
+        except ApiFault as fault:
             await _drain(request)
             return _answer(refusal(incoming, fault))
         return _answer(await run_in_threadpool(self._dispatcher.answer, incoming, admitted))
 
-    async def _read(self, request: Request, named: Incoming) -> Incoming:
+    async def _read(self, request: Request, named: IncomingRequest) -> IncomingRequest:
         headers = request.headers
         if "content-encoding" in headers:
-            raise Fault(COMPRESSED_BODY, "send the body as it is")
+            raise ApiFault(COMPRESSED_BODY, "send the body as it is")
         content_type = headers.get("content-type", "")
         multipart = content_type.startswith("multipart/form-data")
         form = await _form(request) if multipart else {}
@@ -173,7 +173,7 @@ class _Files:
         try:
             who = await run_in_threadpool(self._authenticator.by_token, request.headers.get("authorization"))
             if "content-encoding" in request.headers:
-                raise Fault(COMPRESSED_BODY, "send the body as it is")
+                raise ApiFault(COMPRESSED_BODY, "send the body as it is")
             access = self._access.of(partial(self._authenticator.as_of_now, who))
             with Receiver(self._uploads, request.headers.get("content-type", ""), access) as receiver:
                 async for piece in request.stream():
@@ -181,7 +181,7 @@ class _Files:
                         await run_in_threadpool(receiver.write, piece)
                 stored = await run_in_threadpool(receiver.finish)
                 return JSONResponse(stored)
-        except Fault as fault:
+        except ApiFault as fault:
             await _drain(request)
             return _refused(fault)
 
@@ -190,7 +190,7 @@ class _Files:
         try:
             await run_in_threadpool(self._authenticator.by_key_pair_or_token, request.headers.get("authorization"))
             path = await run_in_threadpool(self._uploads.existing, name)
-        except Fault as fault:
+        except ApiFault as fault:
             return _refused(fault)
         attachment = "attachment" if "download" in request.query_params else "inline"
         return FileResponse(path, headers=_FILE_HEADERS, filename=path.name, content_disposition_type=attachment)
@@ -200,12 +200,12 @@ class _Files:
         try:
             who = await run_in_threadpool(self._authenticator.by_token, request.headers.get("authorization"))
             await run_in_threadpool(self._access.delete, who, name)
-        except Fault as fault:
+        except ApiFault as fault:
             return _refused(fault)
         return PlainTextResponse(name)
 
 
-def _refused(fault: Fault) -> Response:
+def _refused(fault: ApiFault) -> Response:
     """A sentence; a browser that is not let in asks its user for the key pair."""
     headers = {"WWW-Authenticate": 'Basic realm="hpc-agent", charset="UTF-8"'} if fault.kind.code == 401 else None
     return PlainTextResponse(f"{fault}\n", fault.kind.code, headers=headers)
@@ -228,7 +228,7 @@ class _Site:
             await run_in_threadpool(self._authenticator.by_key_pair_or_token, request.headers.get("authorization"))
             pieces = await run_in_threadpool(page)
             return StreamingResponse(pieces, media_type="text/html", headers=PAGE_HEADERS)
-        except Fault as fault:
+        except ApiFault as fault:
             return _refused(fault)
         except ReadTooLongError as error:
             return _refused(invalid(f"the page cannot be made, {error}"))

@@ -6,22 +6,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hpc_agent.server.action import Access, Call, Endpoint
-from hpc_agent.server.fault import Fault
-from hpc_agent.server.identity import Identity
-from hpc_agent.server.roles import PERMISSIONS, Kind, Permission, Scope, Target
-from hpc_agent.server.store import credentials
+from hpc_agent.server.api_fault import ApiFault
+from hpc_agent.server.authentication import AuthenticatedCaller
+from hpc_agent.server.roles import PERMISSIONS, OwnerKind, Permission, Scope, Target
+from hpc_agent.server.store import key_store
 from hpc_agent.server.store import query as q
 from hpc_agent.server.store.documents import Collection, Document, models, projects, queues, tasks, workers
 from hpc_agent.server.store.query import Query
-from hpc_agent.wire.errors import NO_PERMISSION
+from hpc_agent.wire.error_kinds import NO_PERMISSION
 
 _NOBODY = Permission(Scope.NONE, Scope.NONE)
-_COLLECTIONS: Mapping[Kind, Collection] = {
-    Kind.TASK: tasks,
-    Kind.MODEL: models,
-    Kind.PROJECT: projects,
-    Kind.QUEUE: queues,
-    Kind.WORKER: workers,
+_COLLECTIONS: Mapping[OwnerKind, Collection] = {
+    OwnerKind.TASK: tasks,
+    OwnerKind.MODEL: models,
+    OwnerKind.PROJECT: projects,
+    OwnerKind.QUEUE: queues,
+    OwnerKind.WORKER: workers,
 }
 
 
@@ -32,15 +32,15 @@ def check(call: Call, endpoint: Endpoint, request: object) -> None:
     """
     who = call.identity
     if who.task_ended and endpoint.access is Access.WRITE:
-        raise Fault(NO_PERMISSION, "the task that these credentials were made for has ended", task=who.task)
+        raise ApiFault(NO_PERMISSION, "the task that these credentials were made for has ended", task=who.task)
     permission = PERMISSIONS.get(endpoint.name, _NOBODY)
     if who.delegated and not permission.delegated:
-        raise Fault(NO_PERMISSION, f"{endpoint.name} needs the user's own key, not an administrator's in his name")
+        raise ApiFault(NO_PERMISSION, f"{endpoint.name} needs the user's own key, not an administrator's in his name")
     if who.is_admin:
         return
     scope = scope_of(who, permission)
     if scope is Scope.NONE:
-        raise Fault(NO_PERMISSION, f"{endpoint.name} is not for {_described(who)}", role=role_of(who))
+        raise ApiFault(NO_PERMISSION, f"{endpoint.name} is not for {_described(who)}", role=role_of(who))
     if scope is Scope.OWN:
         _check_own(call, endpoint.name, permission, request)
 
@@ -51,22 +51,22 @@ def may(call: Call, name: str) -> bool:
     return who.is_admin or scope_of(who, PERMISSIONS.get(name, _NOBODY)) is not Scope.NONE
 
 
-def scope_of(who: Identity, permission: Permission) -> Scope:
+def scope_of(who: AuthenticatedCaller, permission: Permission) -> Scope:
     if who.is_admin:
         return Scope.ALL
     return permission.task if who.task else permission.user
 
 
-def role_of(who: Identity) -> str:
+def role_of(who: AuthenticatedCaller) -> str:
     return "task" if who.task else who.role
 
 
-def owns(call: Call, kind: Kind, id: str) -> bool:
+def owns(call: Call, kind: OwnerKind, id: str) -> bool:
     """Whether the object is the caller's own, is not there, or the caller is an administrator."""
     return call.identity.is_admin or not _foreign(call, kind, [id])
 
 
-def _described(who: Identity) -> str:
+def _described(who: AuthenticatedCaller) -> str:
     return "the credentials of a task" if who.task else "users who are no administrators"
 
 
@@ -75,7 +75,7 @@ def _check_own(call: Call, name: str, permission: Permission, request: object) -
         for kind, ids in _named(target, request):
             if foreign := _foreign(call, kind, ids):
                 raise _not_own(call, name, kind, foreign)
-    first: Fault | None = None
+    first: ApiFault | None = None
     for target in permission.or_own:
         for kind, ids in _named(target, request):
             if not (foreign := _foreign(call, kind, ids)):
@@ -85,33 +85,33 @@ def _check_own(call: Call, name: str, permission: Permission, request: object) -
         raise first
 
 
-def _not_own(call: Call, name: str, kind: Kind, foreign: str) -> Fault:
+def _not_own(call: Call, name: str, kind: OwnerKind, foreign: str) -> ApiFault:
     who = call.identity
     whose = "what its task made" if who.task else "its owner or an administrator"
     detail = f"{name} changes a {kind.value} that is not the caller's; "
     detail += f"a task's credentials change {whose} only" if who.task else f"only {whose} may"
-    return Fault(NO_PERMISSION, detail, **{kind.value: foreign[:64]})
+    return ApiFault(NO_PERMISSION, detail, **{kind.value: foreign[:64]})
 
 
-def _named(target: Target, request: object) -> Iterable[tuple[Kind, Sequence[str]]]:
+def _named(target: Target, request: object) -> Iterable[tuple[OwnerKind, Sequence[str]]]:
     """The ids that the request has in the target's field, by what they are ids of."""
-    if target.kind is Kind.EVENTS:
+    if target.kind is OwnerKind.EVENTS:
         batch = [event for event in (request if isinstance(request, list) else [request]) if isinstance(event, dict)]
         ids = sorted({str(event["task"]) for event in batch if event.get("task")})
         # Asked as both: an event says itself which of them it means, in more than one spelling.
-        yield from ((Kind.TASK, ids), (Kind.MODEL, ids))
+        yield from ((OwnerKind.TASK, ids), (OwnerKind.MODEL, ids))
         return
     value: Any = request.get(target.field) if isinstance(request, dict) else getattr(request, target.field)
     if value:
         yield target.kind, [value] if isinstance(value, str) else value
 
 
-def _foreign(call: Call, kind: Kind, ids: Sequence[str]) -> str:
+def _foreign(call: Call, kind: OwnerKind, ids: Sequence[str]) -> str:
     """The first of the objects that is not the caller's own; empty when all are, or are not there."""
-    if kind is Kind.USER:
+    if kind is OwnerKind.USER:
         return next((id for id in ids if id != call.identity.user), "")
-    if kind is Kind.CREDENTIAL:
-        found = ((id, credentials.get(call.db, id)) for id in ids)
+    if kind is OwnerKind.CREDENTIAL:
+        found = ((id, key_store.get(call.db, id)) for id in ids)
         return next((id for id, credential in found if credential and credential.user != call.identity.user), "")
     collection = _COLLECTIONS[kind]
     wanted = Query(
@@ -121,9 +121,9 @@ def _foreign(call: Call, kind: Kind, ids: Sequence[str]) -> str:
     return next((str(d["id"]) for d in collection.find(call.db, wanted) if not is_own(call.identity, kind, d)), "")
 
 
-def is_own(who: Identity, kind: Kind, document: Document) -> bool:
+def is_own(who: AuthenticatedCaller, kind: OwnerKind, document: Document) -> bool:
     """Whether a document with its fields ``user``, ``made_by`` and ``task`` is the caller's own."""
     if not who.task:
         return bool(document.get("user") == who.user)
-    of_task = kind is Kind.MODEL and document.get("task") == who.task
-    return of_task or who.task in (document["id"] if kind is Kind.TASK else None, document.get("made_by"))
+    of_task = kind is OwnerKind.MODEL and document.get("task") == who.task
+    return of_task or who.task in (document["id"] if kind is OwnerKind.TASK else None, document.get("made_by"))

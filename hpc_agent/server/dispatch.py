@@ -13,21 +13,21 @@ from dataclasses import dataclass
 import msgspec
 
 from hpc_agent.clock import Clock
-from hpc_agent.logs import Events
+from hpc_agent.logs import EventLog
 from hpc_agent.server import authorization
 from hpc_agent.server.action import Access, Answer, Call, Endpoint
-from hpc_agent.server.fault import Fault, invalid
-from hpc_agent.server.identity import API_VERSION, Authenticator, Identity
-from hpc_agent.server.ids import new_id
-from hpc_agent.server.requests import Incoming, typed, validation_fault
-from hpc_agent.server.store.connection import ReadTooLongError, Session, Store
+from hpc_agent.server.api_fault import ApiFault, invalid
+from hpc_agent.server.authentication import API_VERSION, AuthenticatedCaller, Authenticator
+from hpc_agent.server.new_ids import new_id
+from hpc_agent.server.requests import IncomingRequest, typed, validation_fault
+from hpc_agent.server.store.connection import DocumentStore, ReadTooLongError, StoreSession
 from hpc_agent.server.store.documents import FieldTooLargeError
 from hpc_agent.wire.envelope import EndpointInfo, Envelope, Meta
-from hpc_agent.wire.errors import INTERNAL_ERROR, UNKNOWN_ACTION, ErrorKind
+from hpc_agent.wire.error_kinds import INTERNAL_ERROR, UNKNOWN_ACTION, ErrorKind
 
 _PATH = re.compile(r"^/?(?:v(?P<version>\d+(?:\.\d+)?)/)?(?P<action>[A-Za-z_]+\.[A-Za-z_]+)/?$")
 
-log = Events("server")
+log = EventLog("server")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Admitted:
     """A call that may be made: what it asks for and who asks."""
 
     endpoint: Endpoint
-    identity: Identity
+    identity: AuthenticatedCaller
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Dispatcher:
     """Answers API calls. Thread-safe; runs in worker threads."""
 
     def __init__(
-        self, store: Store, authenticator: Authenticator, endpoints: Mapping[str, Endpoint], clock: Clock
+        self, store: DocumentStore, authenticator: Authenticator, endpoints: Mapping[str, Endpoint], clock: Clock
     ) -> None:
         self._store = store
         self._authenticator = authenticator
@@ -63,18 +63,18 @@ class Dispatcher:
         """
         endpoint = self._endpoints.get(action)
         if endpoint is None:
-            raise Fault(UNKNOWN_ACTION, action)
+            raise ApiFault(UNKNOWN_ACTION, action)
         check = self._authenticator.by_key_pair_or_token if endpoint.login else self._authenticator.by_token
         caller = check(authorization)
         if impersonate:
             caller = self._authenticator.in_the_name_of(caller, impersonate)
         return Admitted(endpoint, caller)
 
-    def answer(self, incoming: Incoming, admitted: Admitted) -> Outgoing:
+    def answer(self, incoming: IncomingRequest, admitted: Admitted) -> Outgoing:
         """Never raises: whatever goes wrong is in the envelope."""
         try:
             return _outgoing(incoming, self._act(incoming, admitted))
-        except Fault as fault:
+        except ApiFault as fault:
             return refusal(incoming, fault)
         except msgspec.ValidationError as error:
             return refusal(incoming, validation_fault(error))
@@ -85,9 +85,11 @@ class Dispatcher:
             return refusal(incoming, invalid(str(error)))
         except Exception as error:  # noqa: BLE001 - the top of the loop: the client gets an envelope, the log the trace
             log.error("call failed", trace=True, action=incoming.action)
-            return refusal(incoming, Fault(INTERNAL_ERROR, f"{type(error).__name__} (the server's log has the trace)"))
+            return refusal(
+                incoming, ApiFault(INTERNAL_ERROR, f"{type(error).__name__} (the server's log has the trace)")
+            )
 
-    def _act(self, incoming: Incoming, admitted: Admitted) -> Answer:
+    def _act(self, incoming: IncomingRequest, admitted: Admitted) -> Answer:
         endpoint = admitted.endpoint
         request = typed(incoming, endpoint)
         with self._transaction(endpoint.access) as db:
@@ -95,7 +97,7 @@ class Dispatcher:
             authorization.check(call, endpoint, request)
             return endpoint.handler(request, call)
 
-    def _transaction(self, access: Access) -> AbstractContextManager[Session]:
+    def _transaction(self, access: Access) -> AbstractContextManager[StoreSession]:
         if access is Access.READ:
             return self._store.read()
         return self._store.write(durable=access is Access.WRITE)
@@ -107,12 +109,12 @@ def parse_path(path: str) -> tuple[str, str] | None:
     return None if match is None else (match["action"], match["version"] or "")
 
 
-def refusal(incoming: Incoming, fault: Fault) -> Outgoing:
+def refusal(incoming: IncomingRequest, fault: ApiFault) -> Outgoing:
     return _outgoing(incoming, {}, fault.kind, str(fault), fault.data)
 
 
 def _outgoing(
-    incoming: Incoming,
+    incoming: IncomingRequest,
     data: Answer,
     kind: ErrorKind | None = None,
     message: str = "OK",

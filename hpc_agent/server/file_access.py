@@ -10,50 +10,50 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
+from hpc_agent.server.api_fault import ApiFault
+from hpc_agent.server.authentication import AuthenticatedCaller
 from hpc_agent.server.authorization import is_own
-from hpc_agent.server.fault import Fault
-from hpc_agent.server.identity import Identity
-from hpc_agent.server.roles import Kind
-from hpc_agent.server.store import files
-from hpc_agent.server.store.connection import Session, Store
+from hpc_agent.server.roles import OwnerKind
+from hpc_agent.server.store import file_owners
+from hpc_agent.server.store.connection import DocumentStore, StoreSession
 from hpc_agent.server.store.documents import tasks
-from hpc_agent.server.store.files import Uploader
+from hpc_agent.server.store.file_owners import Uploader
 from hpc_agent.server.uploads import Uploads
-from hpc_agent.wire.errors import NO_PERMISSION
+from hpc_agent.wire.error_kinds import NO_PERMISSION
 
 
 class FileAccess:
-    def __init__(self, store: Store, uploads: Uploads) -> None:
+    def __init__(self, store: DocumentStore, uploads: Uploads) -> None:
         self._store = store
         self._uploads = uploads
         self._turn = threading.Lock()
         """Held from the look at who may to the change: two uploads of one new name are not both its first."""
 
-    def of(self, identify: Callable[[], Identity]) -> ClientAccess:
+    def of(self, identify: Callable[[], AuthenticatedCaller]) -> ClientAccess:
         """What one client may store; ``identify`` says who that is at the moment, or raises a Fault."""
         return ClientAccess(self, identify)
 
-    def check_may_change(self, who: Identity, name: str) -> None:
+    def check_may_change(self, who: AuthenticatedCaller, name: str) -> None:
         """
         Raises:
             Fault: 403/20, there is such a file, and it is another's; or the caller's task has ended.
         """
         if who.task_ended:
-            raise Fault(NO_PERMISSION, "the task that these credentials were made for has ended", task=who.task)
+            raise ApiFault(NO_PERMISSION, "the task that these credentials were made for has ended", task=who.task)
         if who.is_admin or not self._uploads.locate(name).exists():
             return
         with self._store.read() as db:
-            by = files.uploader(db, name)
+            by = file_owners.uploader(db, name)
             if by == Uploader(who.user, who.task) or (by is not None and not who.task and by.user == who.user):
                 return
-            if any(is_own(who, Kind.TASK, task) for task in _tasks(db, name)):
+            if any(is_own(who, OwnerKind.TASK, task) for task in _tasks(db, name)):
                 return
-        raise Fault(
+        raise ApiFault(
             NO_PERMISSION, "the file is another's; only who uploaded it or an administrator may", path=name[:200]
         )
 
     @contextmanager
-    def storing(self, who: Identity, name: str) -> Iterator[None]:
+    def storing(self, who: AuthenticatedCaller, name: str) -> Iterator[None]:
         """Around the moment in which a complete file gets its name.
 
         Raises:
@@ -63,10 +63,10 @@ class FileAccess:
             self.check_may_change(who, name)
             with self._store.write() as db:
                 # Before it is there: a file without an uploader could be replaced by administrators only.
-                files.record(db, name, Uploader(who.user, who.task))
+                file_owners.record(db, name, Uploader(who.user, who.task))
             yield
 
-    def delete(self, who: Identity, name: str) -> None:
+    def delete(self, who: AuthenticatedCaller, name: str) -> None:
         """
         Raises:
             Fault: 403/20 as above; 404, or 400/12 for a name that no file can have.
@@ -76,13 +76,13 @@ class FileAccess:
             self.check_may_change(who, name)
             self._uploads.delete(name)
             with self._store.write() as db:
-                files.forget(db, name)
+                file_owners.forget(db, name)
 
 
 class ClientAccess:
     """``FileAccess`` for one client, whose rights are looked up each time: a long upload may outlive them."""
 
-    def __init__(self, access: FileAccess, identify: Callable[[], Identity]) -> None:
+    def __init__(self, access: FileAccess, identify: Callable[[], AuthenticatedCaller]) -> None:
         self._access = access
         self._identify = identify
 
@@ -93,7 +93,7 @@ class ClientAccess:
         return self._access.storing(self._identify(), name)
 
 
-def _tasks(db: Session, name: str) -> Iterator[dict[str, object]]:
+def _tasks(db: StoreSession, name: str) -> Iterator[dict[str, object]]:
     for part in name.split("/")[:-1]:
         if task := tasks.get(db, part.rpartition(".")[2], ("user", "made_by")):
             yield task

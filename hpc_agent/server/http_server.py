@@ -16,7 +16,7 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from hpc_agent.logs import Events
+from hpc_agent.logs import EventLog
 from hpc_agent.server.connections import Connection, Connections, Limits, Stage
 
 _SWEEP = 1.0
@@ -33,7 +33,7 @@ _FREE_CHUNKS = 200
 _SMALLEST_CHUNK = 256
 """Bytes that the chunks of a body must have on average, those beyond the first ``_FREE_CHUNKS``."""
 
-log = Events("server.connections")
+log = EventLog("server.connections")
 
 
 def raise_descriptor_limit() -> int:

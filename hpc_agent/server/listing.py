@@ -12,14 +12,14 @@ from typing import Any
 
 import msgspec
 
-from hpc_agent.server.action import Json, Request, iso
-from hpc_agent.server.fault import invalid
+from hpc_agent.server.action import Json, RequestBody, iso
+from hpc_agent.server.api_fault import invalid
 from hpc_agent.server.store import query as q
-from hpc_agent.server.store.connection import Session
+from hpc_agent.server.store.connection import StoreSession
 from hpc_agent.server.store.documents import Collection, Document
 from hpc_agent.server.store.pattern import PatternError, compiled, escape
 from hpc_agent.server.store.query import Condition, Query, UnknownFieldError
-from hpc_agent.server.store.schema import Kind, Table
+from hpc_agent.server.store.schema import ColumnKind, TableSchema
 
 PAGE_SIZE = 500
 """Default and largest page, as on the reference server."""
@@ -34,12 +34,12 @@ _COMPARISON = re.compile(r"^(>=|<=|>|<)?(.*)$", re.DOTALL)
 Strings = list[str | None] | str
 
 
-class _Pattern(Request, frozen=True):
+class _Pattern(RequestBody, frozen=True):
     fields: list[str]
     pattern: str
 
 
-class _Listing(Request, frozen=True):
+class _Listing(RequestBody, frozen=True):
     """The fields that are no filters."""
 
     only_fields: list[str] | str = []
@@ -68,7 +68,7 @@ def names_of(only_fields: list[str] | str) -> list[str]:
 
 
 def find(
-    db: Session, collection: Collection, request: Json, *, extra: Iterable[Condition] = (), hidden: str = HIDDEN
+    db: StoreSession, collection: Collection, request: Json, *, extra: Iterable[Condition] = (), hidden: str = HIDDEN
 ) -> tuple[list[Document], dict[str, Any]]:
     """The documents a ``get_all`` asks for, each with the fields it asks for, and what goes beside them in the answer.
 
@@ -152,7 +152,7 @@ def _window(listing: _Listing) -> tuple[int, int, dict[str, Any]]:
     return page * size, size, {}
 
 
-def _ordering(table: Table, listing: _Listing) -> Iterable[str]:
+def _ordering(table: TableSchema, listing: _Listing) -> Iterable[str]:
     for name in _names(listing.order_by, "order_by"):
         if name == "@text_score":
             continue
@@ -160,14 +160,14 @@ def _ordering(table: Table, listing: _Listing) -> Iterable[str]:
         yield name
 
 
-def _field(table: Table, name: str) -> Condition:
+def _field(table: TableSchema, name: str) -> Condition:
     try:
         return q.field(table, name)
     except UnknownFieldError:
         raise invalid("there is no such field", field=name[:100]) from None
 
 
-def _searches(table: Table, listing: _Listing) -> Iterable[Condition]:
+def _searches(table: TableSchema, listing: _Listing) -> Iterable[Condition]:
     if listing.all_:
         fields = _names(listing.all_.fields, "_all_.fields")
         yield q.all_of(match(table, name, listing.all_.pattern) for name in fields)
@@ -179,7 +179,7 @@ def _searches(table: Table, listing: _Listing) -> Iterable[Condition]:
         yield q.any_of(match(table, name, text) for name in ("id", *sorted(table.patterns)))
 
 
-def match(table: Table, name: str, pattern: str) -> Condition:
+def match(table: TableSchema, name: str, pattern: str) -> Condition:
     """The field matches the pattern.
 
     Raises:
@@ -192,17 +192,17 @@ def match(table: Table, name: str, pattern: str) -> Condition:
     return q.matches(_field(table, name), pattern)
 
 
-def _filters(table: Table, request: Json) -> Iterable[Condition]:
+def _filters(table: TableSchema, request: Json) -> Iterable[Condition]:
     wanted_fields = [name for name in request if name.partition(".")[0] in table.fields]
     for name in _names(wanted_fields, "the filters"):
         wanted = request[name]
         kind = table.fields[name.partition(".")[0]]
-        if "." in name and kind is not Kind.JSON:
+        if "." in name and kind is not ColumnKind.JSON:
             continue
         if name in table.patterns and isinstance(wanted, str):
             if wanted:
                 yield match(table, name, wanted)
-        elif kind is Kind.TIME:
+        elif kind is ColumnKind.TIME:
             yield _times(table, name, wanted if isinstance(wanted, list) else [wanted])
         elif isinstance(wanted, bool):
             yield q.compare(_field(table, name), "=", int(wanted))
@@ -210,7 +210,7 @@ def _filters(table: Table, request: Json) -> Iterable[Condition]:
             yield _membership(table, name, wanted if isinstance(wanted, list) else [wanted])
 
 
-def _times(table: Table, name: str, wanted: list[Any]) -> Condition:
+def _times(table: TableSchema, name: str, wanted: list[Any]) -> Condition:
     """``[">=2024-01-01T00:00:00"]``, or ``[from, to]`` with null for an open end."""
     column = _field(table, name)
     terms = []
@@ -234,7 +234,7 @@ def _moment(name: str, text: str) -> str:
         raise invalid("expected a time such as 2024-01-31T12:00:00", field=name) from None
 
 
-def _membership(table: Table, name: str, wanted: list[Any]) -> Condition:
+def _membership(table: TableSchema, name: str, wanted: list[Any]) -> Condition:
     """ClearML's list language: any of the values; ``-x`` or ``__$not, x`` excludes; ``__$and`` wants all; null is none.
 
     The first operator joins the groups, each later one holds for the values behind it.
@@ -242,7 +242,7 @@ def _membership(table: Table, name: str, wanted: list[Any]) -> Condition:
     if len(wanted) > LONGEST_LIST:
         raise invalid(f"a filter may have {LONGEST_LIST} values, this one has {len(wanted)}", field=name)
     column = _field(table, name)
-    listed = table.fields[name.partition(".")[0]] is Kind.JSON and "." not in name
+    listed = table.fields[name.partition(".")[0]] is ColumnKind.JSON and "." not in name
     joined: str | None = None
     operator, negated, empty = "or", False, False
     groups: dict[tuple[str, bool], list[Any]] = {}

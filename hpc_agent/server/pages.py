@@ -9,14 +9,14 @@ from typing import Any
 
 from jinja2 import ChainableUndefined, Environment, PackageLoader
 
-from hpc_agent.server.fault import Fault, invalid
-from hpc_agent.server.store import entries, events
+from hpc_agent.server.api_fault import ApiFault, invalid
+from hpc_agent.server.store import event_store, queue_rows
 from hpc_agent.server.store import query as q
-from hpc_agent.server.store.connection import Session, Store
+from hpc_agent.server.store.connection import DocumentStore, StoreSession
 from hpc_agent.server.store.documents import Document, projects, queues, tasks
-from hpc_agent.server.store.events import ConsolePlace
+from hpc_agent.server.store.event_store import ConsolePlace
 from hpc_agent.server.store.query import Query
-from hpc_agent.wire.errors import ErrorKind
+from hpc_agent.wire.error_kinds import ErrorKind
 
 PAGE_HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
@@ -62,7 +62,7 @@ _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 class Pages:
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: DocumentStore) -> None:
         self._store = store
         self._templates = Environment(
             loader=PackageLoader("hpc_agent.server", "templates"),
@@ -92,7 +92,7 @@ class Pages:
             found = tasks.find(db, query)
             names = _names(db, {task["project"] for task in found if "project" in task})
             waiting = [
-                {"name": queue["name"][:_LONG_NAME], "entries": entries.count(db, queue["id"])}
+                {"name": queue["name"][:_LONG_NAME], "entries": queue_rows.count(db, queue["id"])}
                 for queue in queues.find(db, Query(order_by=("name",), fields=("name",), limit=_MOST_QUEUES))
             ]
         return self._page(
@@ -114,8 +114,8 @@ class Pages:
         with self._store.read() as db:
             task = tasks.get(db, id, _SHOWN)
             if task is None:
-                raise Fault(_NO_SUCH_TASK, id=id[:64])
-            console = events.console_before(db, id, place, characters=_LONG_CONSOLE, most=_MOST_CHUNKS)
+                raise ApiFault(_NO_SUCH_TASK, id=id[:64])
+            console = event_store.console_before(db, id, place, characters=_LONG_CONSOLE, most=_MOST_CHUNKS)
             project = _names(db, {task["project"]}) if "project" in task else {}
             queue = queues.get(db, task.get("execution", {}).get("queue") or "", ("name",))
         return self._page(
@@ -151,7 +151,7 @@ def shortened(value: Any, longest: int) -> Any:
     return value
 
 
-def _names(db: Session, ids: set[str]) -> dict[str, str]:
+def _names(db: StoreSession, ids: set[str]) -> dict[str, str]:
     found = projects.find(db, Query((q.one_of(q.field(projects.table, "id"), sorted(ids)),), fields=("name",)))
     return {project["id"]: project["name"][:_LONG_NAME] for project in found}
 

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc_agent.server.fault import Fault
-from hpc_agent.wire.errors import FILE_TOO_LARGE, STORAGE_FULL
+from hpc_agent.server.api_fault import ApiFault
+from hpc_agent.wire.error_kinds import FILE_TOO_LARGE, STORAGE_FULL
 
 MIB = 1024 * 1024
 _KEPT_FREE = 256 * MIB
@@ -36,9 +36,9 @@ class Quota:
         self._used = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
     @contextmanager
-    def incoming(self) -> Iterator[Incoming]:
+    def incoming(self) -> Iterator[UploadStream]:
         """A file on its way: what it took is given back unless it is kept."""
-        incoming = Incoming(self, self._limits)
+        incoming = UploadStream(self, self._limits)
         try:
             yield incoming
         finally:
@@ -52,7 +52,7 @@ class Quota:
         most = self._limits.storage
         with self._lock:
             if most is not None and self._used + size > most * MIB:
-                raise Fault(
+                raise ApiFault(
                     STORAGE_FULL,
                     f"all files together may take {most} MiB (hpc.server.max_storage_mb); delete some, or raise it",
                 )
@@ -68,12 +68,12 @@ class Quota:
             Fault: 507, the disk is nearly full.
         """
         if shutil.disk_usage(self._folder).free < _KEPT_FREE:
-            raise Fault(
+            raise ApiFault(
                 STORAGE_FULL, f"the disk of the server's data folder has less than {_KEPT_FREE // MIB} MiB left"
             )
 
 
-class Incoming:
+class UploadStream:
     """The size of one file that is on its way."""
 
     def __init__(self, quota: Quota, limits: UploadLimits) -> None:
@@ -88,7 +88,7 @@ class Incoming:
             Fault: 413 or 507, it may not be so large.
         """
         if self.size + size > self._limits.file * MIB:
-            raise Fault(FILE_TOO_LARGE, f"a file may have {self._limits.file} MiB (hpc.server.max_upload_mb)")
+            raise ApiFault(FILE_TOO_LARGE, f"a file may have {self._limits.file} MiB (hpc.server.max_upload_mb)")
         self._quota.take(size)
         self.size += size
         if not self._looked or self.size - self._looked > _DISK_LOOKED_AT_EVERY:

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from hpc_agent.server.action import Batch, Endpoint, Json
-from hpc_agent.server.fault import Fault, invalid
+from hpc_agent.server.api_fault import ApiFault, invalid
 from hpc_agent.wire.json_limits import has_more_values
 
 _DEEPEST = 100
@@ -24,7 +24,7 @@ _MOST_VALUES = 200_000
 
 
 @dataclass(frozen=True)
-class Incoming:
+class IncomingRequest:
     """One HTTP request for the API, its body read."""
 
     action: str
@@ -42,7 +42,7 @@ class Incoming:
     """``X-ClearML-Trx``, given back in the envelope."""
 
 
-def typed(incoming: Incoming, endpoint: Endpoint) -> Any:
+def typed(incoming: IncomingRequest, endpoint: Endpoint) -> Any:
     """The request as the type that the action declares.
 
     Raises:
@@ -59,12 +59,12 @@ def typed(incoming: Incoming, endpoint: Endpoint) -> Any:
         raise validation_fault(error) from None
 
 
-def validation_fault(error: msgspec.ValidationError) -> Fault:
+def validation_fault(error: msgspec.ValidationError) -> ApiFault:
     """msgspec's words without its notation: ``Expected str, got int, in field task``."""
     return invalid(str(error).replace("`", "").replace(" - at $.", ", in field ").replace("Object missing", "Missing"))
 
 
-def _merged(incoming: Incoming) -> Json:
+def _merged(incoming: IncomingRequest) -> Json:
     """JSON body, query string and form in one object; nulls are the same as missing fields."""
     merged = {**_pairs(incoming.query), **incoming.form}
     body_text = incoming.body.strip()

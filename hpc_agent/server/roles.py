@@ -20,7 +20,7 @@ class Scope(Enum):
     NONE = "none"
 
 
-class Kind(str, Enum):
+class OwnerKind(str, Enum):
     """What a field of a request names."""
 
     TASK = "task"
@@ -38,7 +38,7 @@ class Kind(str, Enum):
 class Target:
     """An object that a call changes: what the field names, one id or a list of them."""
 
-    kind: Kind
+    kind: OwnerKind
     field: str
 
 
@@ -56,20 +56,20 @@ class Permission:
     delegated: bool = True
 
 
-_TASK = Target(Kind.TASK, "task")
-_TASKS = Target(Kind.TASK, "tasks")
-_TASK_IDS = Target(Kind.TASK, "ids")
-_MODEL = Target(Kind.MODEL, "model")
-_MODEL_IDS = Target(Kind.MODEL, "ids")
-_PROJECT = Target(Kind.PROJECT, "project")
-_QUEUE = Target(Kind.QUEUE, "queue")
-_WORKER = Target(Kind.WORKER, "worker")
+_TASK = Target(OwnerKind.TASK, "task")
+_TASKS = Target(OwnerKind.TASK, "tasks")
+_TASK_IDS = Target(OwnerKind.TASK, "ids")
+_MODEL = Target(OwnerKind.MODEL, "model")
+_MODEL_IDS = Target(OwnerKind.MODEL, "ids")
+_PROJECT = Target(OwnerKind.PROJECT, "project")
+_QUEUE = Target(OwnerKind.QUEUE, "queue")
+_WORKER = Target(OwnerKind.WORKER, "worker")
 
 _READ = Permission(Scope.ALL, Scope.ALL)
 _CREATE = Permission(Scope.ALL, Scope.ALL)
 _PERSON = Permission(Scope.ALL, Scope.NONE)
 _ADMINISTRATOR = Permission(Scope.NONE, Scope.NONE)
-_USER = Target(Kind.USER, "user")
+_USER = Target(OwnerKind.USER, "user")
 _OWN_KEYS = Permission(Scope.OWN, Scope.NONE, (_USER,), delegated=False)
 
 
@@ -86,7 +86,7 @@ PERMISSIONS: Mapping[str, Permission] = {
     "auth.create_user": _ADMINISTRATOR,
     "auth.create_credentials": _OWN_KEYS,
     "auth.get_credentials": _OWN_KEYS,
-    "auth.revoke_credentials": replace(_OWN_KEYS, own=(_USER, Target(Kind.CREDENTIAL, "access_key"))),
+    "auth.revoke_credentials": replace(_OWN_KEYS, own=(_USER, Target(OwnerKind.CREDENTIAL, "access_key"))),
     "auth.create_task_credentials": Permission(Scope.OWN, Scope.NONE, (_TASK,)),
     "users.get_all": _READ,
     "users.get_current_user": _READ,
@@ -156,15 +156,15 @@ PERMISSIONS: Mapping[str, Permission] = {
     "models.create": _own(_TASK),
     "models.edit": _own(_MODEL, _TASK),
     "models.update": _own(_MODEL, _TASK),
-    "models.update_for_task": _own(_TASK, Target(Kind.MODEL, "override_model_id")),
+    "models.update_for_task": _own(_TASK, Target(OwnerKind.MODEL, "override_model_id")),
     "models.set_ready": _own(_MODEL),
     "models.add_or_update_metadata": _own(_MODEL),
     "models.delete_metadata": _own(_MODEL),
     "models.delete": _own(_MODEL),
     "models.archive_many": _own(_MODEL_IDS),
     "models.unarchive_many": _own(_MODEL_IDS),
-    "events.add": _own(Target(Kind.EVENTS, "")),
-    "events.add_batch": _own(Target(Kind.EVENTS, "")),
+    "events.add": _own(Target(OwnerKind.EVENTS, "")),
+    "events.add_batch": _own(Target(OwnerKind.EVENTS, "")),
     "events.get_task_log": _READ,
     "events.get_task_events": _READ,
     "events.scalar_metrics_iter_histogram": _READ,

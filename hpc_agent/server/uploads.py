@@ -13,10 +13,10 @@ from typing import IO, Any, Protocol
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from hpc_agent.files import ensure_directory, fsync_directory
-from hpc_agent.server.fault import Fault, invalid
-from hpc_agent.server.quota import Incoming, Quota, UploadLimits
-from hpc_agent.wire.errors import INTERNAL_ERROR, STORAGE_FULL, ErrorKind
+from hpc_agent.file_records import ensure_directory, fsync_directory
+from hpc_agent.server.api_fault import ApiFault, invalid
+from hpc_agent.server.quota import Quota, UploadLimits, UploadStream
+from hpc_agent.wire.error_kinds import INTERNAL_ERROR, STORAGE_FULL, ErrorKind
 
 NO_SUCH_FILE = ErrorKind(404, 0, "There is no such file")
 _LONGEST_HEADER = 16 * 1024
@@ -59,7 +59,7 @@ class Uploads:
         """
         path = self.locate(name)
         if not path.is_file():
-            raise Fault(NO_SUCH_FILE, path=name[:200])
+            raise ApiFault(NO_SUCH_FILE, path=name[:200])
         return path
 
     def delete(self, name: str) -> None:
@@ -84,7 +84,7 @@ class Uploads:
         """A name for a file that is on its way."""
         return self._incoming / secrets.token_hex(16)
 
-    def publish(self, temporary: Path, name: str, incoming: Incoming) -> None:
+    def publish(self, temporary: Path, name: str, incoming: UploadStream) -> None:
         """Give a complete file its name, replacing an older one.
 
         Raises:
@@ -145,7 +145,7 @@ class Receiver:
         self._uploads = uploads
         self._access = access
         self._size = ExitStack()
-        self._incoming: Incoming | None = None
+        self._incoming: UploadStream | None = None
         self._header_name = b""
         self._header_value = b""
         self._name = ""
@@ -187,7 +187,7 @@ class Receiver:
             raise invalid(f"the upload is not well formed ({error})") from None
         except OSError as error:
             kind = STORAGE_FULL if error.errno in (errno.ENOSPC, errno.EDQUOT) else INTERNAL_ERROR
-            raise Fault(kind, f"the file cannot be stored ({error.strerror})") from error
+            raise ApiFault(kind, f"the file cannot be stored ({error.strerror})") from error
 
     def finish(self) -> list[str]:
         """The names stored, once the whole body was written.

@@ -10,13 +10,13 @@ from datetime import datetime, timedelta
 
 from hpc_agent.clock import Clock
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.logs import Events
+from hpc_agent.logs import EventLog
 from hpc_agent.server.action import Moment, iso
 from hpc_agent.server.services.keys import forget_ended
 from hpc_agent.server.services.transitions import change_status
 from hpc_agent.server.services.workers import forget_expired
 from hpc_agent.server.store import query as q
-from hpc_agent.server.store.connection import Store
+from hpc_agent.server.store.connection import DocumentStore
 from hpc_agent.server.store.documents import tasks
 from hpc_agent.server.store.query import Query
 
@@ -24,10 +24,10 @@ SILENT_AFTER = timedelta(seconds=7200)
 MESSAGE = "Forced stop (non-responsive)"
 _INTERVAL = 60.0
 
-log = Events("server.watchdog")
+log = EventLog("server.watchdog")
 
 
-def sweep(store: Store, now: datetime) -> list[str]:
+def sweep(store: DocumentStore, now: datetime) -> list[str]:
     """One look at everything; returns the ids of the tasks it stopped."""
     with store.write() as db:
         at = Moment(db, now)
@@ -56,7 +56,7 @@ def sweep(store: Store, now: datetime) -> list[str]:
 class Watchdog:
     """Sweeps once a minute in a thread, until stopped. Use as a context manager."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: DocumentStore, clock: Clock) -> None:
         self._store = store
         self._clock = clock
         self._over = threading.Event()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hpc_agent import files
+from hpc_agent import file_records
 from hpc_agent.errors import SourceError
 from hpc_agent.sources import git, lfs
 from hpc_agent.sources.staged import StagedSource
@@ -46,11 +46,11 @@ def own_objects(staged: StagedSource, root: Path) -> None:
 
 
 def _one(mirror: Path, commit: str, address: str, root: Path) -> tuple[str, ...]:
-    if not files.visible(mirror):
+    if not file_records.exists_uncached(mirror):
         raise SourceError(f"repository {address} is not in the cache {mirror.parent}")
     git_dir = root / ".git"
     try:
-        files.ensure_directory(git_dir / "objects" / "info")
+        file_records.ensure_directory(git_dir / "objects" / "info")
         (git_dir / "objects" / "info" / "alternates").write_text(f"{mirror.resolve()}/objects\n", encoding="utf-8")
     except OSError as error:
         raise SourceError(f"the code cannot be written to {root}: {error.strerror}") from error

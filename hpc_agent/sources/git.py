@@ -94,7 +94,7 @@ def run(
     input: str | None = None,
     timeout: float = QUICK,
     settings: Mapping[str, str] = {},
-) -> process.Completed:
+) -> process.CompletedProcess:
     """Run git; ``remote`` lends its credentials to this one command, for its own host only.
 
     ``git_dir`` is given by option, never found by git: so git does not refuse what another user made. ``mirror``: a
@@ -134,7 +134,7 @@ def _not_run(what: str, error: ProcessError) -> SourceError:
     return failure
 
 
-def last_line(completed: process.Completed) -> str:
+def last_line(completed: process.CompletedProcess) -> str:
     """What git itself said last that tells anything, fit for people: without hints and credentials."""
     lines = [line.strip() for line in completed.last_words.splitlines()]
     telling = [line for line in lines if line and not line.startswith(_EMPTY_WORDS)]

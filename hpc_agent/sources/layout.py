@@ -8,21 +8,21 @@ from __future__ import annotations
 import posixpath
 from dataclasses import dataclass, replace
 
-from hpc_agent.domain.task import Script
+from hpc_agent.domain.task import TaskScript
 from hpc_agent.errors import SourceError
 from hpc_agent.sources import changes
 from hpc_agent.sources.staged import Origin, StagedSource
-from hpc_agent.sources.workspace import Entry, Kind, entry_of, parted
+from hpc_agent.sources.workspace import EntryKind, EntryPoint, entry_of, parted
 
 
 @dataclass(frozen=True)
-class Plan:
+class LayoutPlan:
     """``folder``: name of the root; ``working_dir`` relative to it; ``script_file``: where the task's own text goes,
     relative to ``working_dir``, or empty if there is none."""
 
     folder: str
     working_dir: str
-    entry: Entry
+    entry: EntryPoint
     script_file: str = ""
     notes: tuple[str, ...] = ()
 
@@ -33,7 +33,7 @@ class Plan:
         return tuple(dict.fromkeys((posixpath.normpath(posixpath.join(self.working_dir, script)), self.working_dir)))
 
 
-def plan(script: Script, staged: StagedSource) -> Plan:
+def plan(script: TaskScript, staged: StagedSource) -> LayoutPlan:
     """
     Raises:
         SourceError: a path leaves the task's folder.
@@ -48,19 +48,19 @@ def plan(script: Script, staged: StagedSource) -> Plan:
         file = _script_file(entry, named) if literal else ""
         if entry.names_file and not literal:
             relative(posixpath.join(working_dir, parted(entry.text)[0]), "entry point")
-        return Plan(staged.name, working_dir, _at(entry, file), file)
+        return LayoutPlan(staged.name, working_dir, _at(entry, file), file)
     notes: tuple[str, ...] = ()
     if script.working_dir.strip() not in ("", "."):
         notes = (f"the working folder {script.working_dir!r} is not used: the task has no repository",)
     if staged.origin is Origin.NOTHING:
-        return Plan("code", ".", entry, notes=(*notes, "the task has neither a repository nor a script"))
+        return LayoutPlan("code", ".", entry, notes=(*notes, "the task has neither a repository nor a script"))
     if patch:
         raise SourceError("the task has uncommitted changes but names no repository that they belong to")
     file = _script_file(entry, named)
-    return Plan("code", ".", _at(entry, file), file, notes)
+    return LayoutPlan("code", ".", _at(entry, file), file, notes)
 
 
-def _split(script: Script) -> tuple[Script, str]:
+def _split(script: TaskScript) -> tuple[TaskScript, str]:
     """``file:folder`` in the entry point, and ``folder:file`` in the working folder, taken apart."""
     folder, _, named = script.working_dir.strip().partition(":")
     entry = script.entry_point.strip()
@@ -69,16 +69,16 @@ def _split(script: Script) -> tuple[Script, str]:
     return replace(script, working_dir=folder.strip(), entry_point=entry.strip()), named.strip()
 
 
-def _script_file(entry: Entry, named: str) -> str:
+def _script_file(entry: EntryPoint, named: str) -> str:
     """The name under which the task's own text is written: in one folder, whatever path it once had."""
-    shell = entry.kind in (Kind.SHELL, Kind.SHELL_COMMAND)
+    shell = entry.kind in (EntryKind.SHELL, EntryKind.SHELL_COMMAND)
     name = posixpath.basename(parted(entry.text)[0].replace("\\", "/") if entry.names_file else named)
     if name in (".", ".."):
         name = ""
     return name or ("untitled.sh" if shell else "untitled.py")
 
 
-def _at(entry: Entry, file: str) -> Entry:
+def _at(entry: EntryPoint, file: str) -> EntryPoint:
     """``entry`` with the file that was written, unless it names no file."""
     if not file or not entry.names_file:
         return entry

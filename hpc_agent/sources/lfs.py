@@ -9,7 +9,7 @@ import re
 import shutil
 from pathlib import Path
 
-from hpc_agent import files
+from hpc_agent import file_records
 from hpc_agent.clock import Clock
 from hpc_agent.errors import SourceError
 from hpc_agent.retry import NETWORK_BRIEFLY, is_away, retry
@@ -42,7 +42,7 @@ def _fetch(mirror: Mirror, commit: str) -> None:
     Raises:
         SourceError: why not, in few words.
     """
-    files.ensure_shared_directory(mirror.path / "lfs")
+    file_records.ensure_shared_directory(mirror.path / "lfs")
     answer = git.run(
         ["lfs", "fetch", "origin", commit],
         mirror=mirror.path,
@@ -86,7 +86,7 @@ def _filled(mirror: Path, file: Path) -> bool:
         return True
     oid = pointer["oid"].decode()
     content = mirror / "lfs" / "objects" / oid[:2] / oid[2:4] / oid
-    if not files.visible(content):
+    if not file_records.exists_uncached(content):
         return False
     shutil.copyfile(content, file)
     return True

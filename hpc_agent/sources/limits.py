@@ -5,7 +5,7 @@ A server takes 32 MB for one field. What parses a field need then be right, but 
 
 from __future__ import annotations
 
-from hpc_agent.domain.task import Script
+from hpc_agent.domain.task import TaskScript
 from hpc_agent.errors import SourceError
 
 LONGEST_FIELD = 4096
@@ -19,7 +19,7 @@ _LARGEST_LIST = 4_000_000
 _FIELDS = ("repository", "branch", "tag", "commit", "entry_point", "working_dir", "binary")
 
 
-def check(script: Script) -> None:
+def check(script: TaskScript) -> None:
     """
     Raises:
         SourceError: a field is longer than any that can be meant, or holds what no file, address or program can.

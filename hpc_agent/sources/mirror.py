@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc_agent import files
+from hpc_agent import file_records
 from hpc_agent.clock import Clock
-from hpc_agent.domain.task import Script
+from hpc_agent.domain.task import TaskScript
 from hpc_agent.errors import SourceError
 from hpc_agent.lease import only_one
-from hpc_agent.process import Completed
+from hpc_agent.process import CompletedProcess
 from hpc_agent.retry import is_away
 from hpc_agent.sources import git
 from hpc_agent.sources.remote import Remote
@@ -49,7 +49,7 @@ class Revision:
     shown: str
 
 
-def wanted(script: Script) -> Revision:
+def wanted(script: TaskScript) -> Revision:
     """Commit beats tag beats branch; without any, master or main, or what the remote has checked out.
 
     See docs/internals/clearml-protocol.md#script-section.
@@ -87,7 +87,7 @@ class Mirror:
 
     @property
     def exists(self) -> bool:
-        return files.visible(self.path)
+        return file_records.exists_uncached(self.path)
 
     def commit_of(self, revision: Revision) -> str | None:
         """The full hash of what ``revision`` means to the mirror as it is, or None."""
@@ -148,7 +148,7 @@ class Mirror:
         if _FULL_HASH.match(name):
             self._fetch_one(revision, name)
             return self.commit_of(revision)
-        if revision.shown == wanted(Script()).shown:
+        if revision.shown == wanted(TaskScript()).shown:
             self._fetch_one(revision, f"+HEAD:{_REMOTE_HEAD}")
             return self.commit_of(Revision((_REMOTE_HEAD,), True, revision.shown))
         return None
@@ -162,7 +162,7 @@ class Mirror:
         """Make the bare repository; under another name first, so that nobody meets half of one."""
         if self.exists:
             return
-        files.ensure_shared_directory(self.path.parent)
+        file_records.ensure_shared_directory(self.path.parent)
         making = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.new")
         try:
             for arguments in (
@@ -173,7 +173,7 @@ class Mirror:
                 answer = git.run(arguments)
                 if not answer.ok:
                     raise SourceError(f"no mirror can be made in {self.path.parent}: {git.last_line(answer)}")
-            files.rename_new(making, self.path)
+            file_records.rename_new(making, self.path)
         except OSError as error:
             raise SourceError(f"no mirror can be made in {self.path.parent}: {error.strerror}") from error
         finally:
@@ -208,7 +208,7 @@ class Mirror:
         answer = self._git(["ls-tree", "-z", "--name-only", f"{commit}:{folder}"])
         return tuple(filter(None, answer.stdout.split("\0"))) if answer.ok else ()
 
-    def _git(self, arguments: list[str], *, network: bool = False) -> Completed:
+    def _git(self, arguments: list[str], *, network: bool = False) -> CompletedProcess:
         return git.run(
             arguments,
             mirror=self.path,
@@ -216,7 +216,7 @@ class Mirror:
             timeout=git.TRANSFER if network else git.QUICK,
         )
 
-    def _failure(self, revision: Revision, answer: Completed) -> SourceError:
+    def _failure(self, revision: Revision, answer: CompletedProcess) -> SourceError:
         error = SourceError(
             f"repository {self.remote.url} cannot be fetched for {revision.shown}: {git.last_line(answer)}; "
             f"{_WITHHELD if self.remote.withheld else _WHAT_TO_CHECK}"

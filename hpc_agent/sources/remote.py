@@ -76,11 +76,11 @@ def resolve(repository: str, git: GitSettings, known: Collection[str] = ()) -> R
     if text.startswith("-") or _TRANSPORT.match(text) or _UNPRINTABLE.search(text):
         raise SourceError(f"repository {shown!r} is refused: it is not a plain address of a git repository")
     if "://" in text:
-        return _from_text(_as_ssh_path(text), shown, _Rules(git, frozenset(known)))
+        return _from_text(_as_ssh_path(text), shown, _PasswordRules(git, frozenset(known)))
     if scp := _SCP.match(text):
         if scp["host"].startswith("-"):
             raise SourceError(f"repository {shown!r} is refused: it is not a plain address of a git repository")
-        return _from_ssh(scp["user"] or "", scp["host"], None, scp["path"], text, _Rules(git, frozenset(known)))
+        return _from_ssh(scp["user"] or "", scp["host"], None, scp["path"], text, _PasswordRules(git, frozenset(known)))
     if text.startswith("/"):
         return Remote(posixpath.normpath(text))
     raise SourceError(
@@ -93,7 +93,7 @@ def _shortened(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Rules:
+class _PasswordRules:
     """Who may see the configured credentials."""
 
     git: GitSettings
@@ -114,7 +114,7 @@ class _Rules:
         return scheme == "https" and host.lower() in self.known
 
 
-def _from_text(text: str, shown: str, rules: _Rules) -> Remote:
+def _from_text(text: str, shown: str, rules: _PasswordRules) -> Remote:
     try:
         parts = urlsplit(text)
         scheme, host, _ = parts.scheme.lower(), parts.hostname or "", parts.port
@@ -148,7 +148,7 @@ def host_of(address: str) -> str:
         return ""
 
 
-def _from_url(parts: SplitResult, rules: _Rules) -> Remote:
+def _from_url(parts: SplitResult, rules: _PasswordRules) -> Remote:
     git = rules.git
     host = (parts.hostname or "").lower()
     if parts.scheme in _SSH:
@@ -167,7 +167,7 @@ def _from_url(parts: SplitResult, rules: _Rules) -> Remote:
     return _with_credentials(clean, rules, trusted=trusted)
 
 
-def _from_ssh(user: str, host: str, port: int | None, path: str, text: str, rules: _Rules) -> Remote:
+def _from_ssh(user: str, host: str, port: int | None, path: str, text: str, rules: _PasswordRules) -> Remote:
     git = rules.git
     if git.force_ssh:
         if git.ssh_user or git.ssh_port:
@@ -183,7 +183,7 @@ def _ssh_url(user: str, host: str, port: int | None, path: str) -> str:
     return f"ssh://{user}@{host}{f':{port}' if port else ''}/{path.lstrip('/')}"
 
 
-def _with_credentials(url: str, rules: _Rules, *, trusted: bool) -> Remote:
+def _with_credentials(url: str, rules: _PasswordRules, *, trusted: bool) -> Remote:
     git = rules.git
     if not git.password:
         return Remote(url)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from hpc_agent.domain.env import RequirementFiles
 from hpc_agent.domain.requirement_lines import INCLUDES, LineError, decoded, logical_lines, options_of
-from hpc_agent.domain.task import Script
+from hpc_agent.domain.task import TaskScript
 from hpc_agent.sources import changes
 from hpc_agent.sources.layout import plan
 from hpc_agent.sources.mirror import Mirror
@@ -28,7 +28,7 @@ _UNREAD = re.compile(
 """Names of files that other tools read. What such a file asks for will be missing, which is said."""
 
 
-def read_requirement_files(mirror: Mirror, staged: StagedSource, script: Script) -> RequirementFiles:
+def read_requirement_files(mirror: Mirror, staged: StagedSource, script: TaskScript) -> RequirementFiles:
     """Every requirements.txt from the root down to the working folder with all they include, as the task sees them.
 
     Its uncommitted changes count: ``clearml-task`` adds its own package to requirements.txt this way.
@@ -36,11 +36,11 @@ def read_requirement_files(mirror: Mirror, staged: StagedSource, script: Script)
     Raises:
         SourceError: the changes do not fit.
     """
-    return _Reader(mirror, staged, script).read()
+    return _CommitReader(mirror, staged, script).read()
 
 
-class _Reader:
-    def __init__(self, mirror: Mirror, staged: StagedSource, script: Script) -> None:
+class _CommitReader:
+    def __init__(self, mirror: Mirror, staged: StagedSource, script: TaskScript) -> None:
         self._mirror = mirror
         self._staged = staged
         self._script = script

@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from hpc_agent.domain.task import Script
+from hpc_agent.domain.task import TaskScript
 from hpc_agent.sources import notebook
 
 SHELLS = ("bash", "zsh", "sh")
 _SCRIPTS = (".py", ".ipynb", ".sh", ".bash", ".zsh")
 
 
-class Kind(Enum):
+class EntryKind(Enum):
     PYTHON = "python"
     MODULE = "module"
     SHELL = "shell"
@@ -28,24 +28,24 @@ class Kind(Enum):
 
     @property
     def needs_python(self) -> bool:
-        return self in (Kind.PYTHON, Kind.MODULE, Kind.NOTEBOOK)
+        return self in (EntryKind.PYTHON, EntryKind.MODULE, EntryKind.NOTEBOOK)
 
 
 @dataclass(frozen=True)
-class Entry:
+class EntryPoint:
     """What a task runs. ``text``: a file relative to the working folder; for MODULE and SHELL_COMMAND the words after
     ``-m`` or ``-c``. ``program``: what runs it where that is not Python. ``arguments``: of a file."""
 
-    kind: Kind
+    kind: EntryKind
     text: str
     program: str = ""
     arguments: tuple[str, ...] = ()
 
     @property
     def names_file(self) -> bool:
-        if self.kind is Kind.PROGRAM:
+        if self.kind is EntryKind.PROGRAM:
             return not self.text.startswith("-")
-        return self.kind not in (Kind.MODULE, Kind.SHELL_COMMAND)
+        return self.kind not in (EntryKind.MODULE, EntryKind.SHELL_COMMAND)
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Workspace:
 
     root: Path
     cwd: Path
-    entry: Entry
+    entry: EntryPoint
     notes: tuple[str, ...] = ()
 
     @property
@@ -74,15 +74,15 @@ class Workspace:
         ``options``: further options of the interpreter, e.g. ``-O``.
         """
         entry = self.entry
-        if entry.kind is Kind.SHELL_COMMAND:
+        if entry.kind is EntryKind.SHELL_COMMAND:
             return [entry.program, "-c", entry.text]
         if entry.program:
             words = [entry.text] if entry.names_file else shlex.split(entry.text)
             return [entry.program, *words, *entry.arguments]
         interpreter = [str(python), "-u", *options]
-        if entry.kind is Kind.MODULE:
+        if entry.kind is EntryKind.MODULE:
             return [*interpreter, "-m", *shlex.split(expand(entry.text, environ))]
-        if entry.kind is Kind.NOTEBOOK:
+        if entry.kind is EntryKind.NOTEBOOK:
             return notebook.command(interpreter, entry.text, entry.arguments)
         return [*interpreter, entry.text, *entry.arguments]
 
@@ -92,7 +92,7 @@ def expand(text: str, environ: Mapping[str, str]) -> str:
     return re.sub(r"\$(?:(\w+)|\{(\w+)\})", lambda match: environ.get(match[1] or match[2], match[0]), text)
 
 
-def entry_of(script: Script) -> Entry:
+def entry_of(script: TaskScript) -> EntryPoint:
     """What ``script`` asks to run, its kind told by the entry point and the binary.
 
     See docs/internals/clearml-protocol.md#script-section.
@@ -102,17 +102,17 @@ def entry_of(script: Script) -> Entry:
     name = os.path.basename(binary)  # noqa: PTH119 (a word, not a path of this machine)
     file, _ = parted(text)
     if name in SHELLS and text.startswith("-c "):
-        return Entry(Kind.SHELL_COMMAND, text[3:].strip(), binary)
+        return EntryPoint(EntryKind.SHELL_COMMAND, text[3:].strip(), binary)
     if name in SHELLS:
-        return Entry(Kind.SHELL, text, binary)
+        return EntryPoint(EntryKind.SHELL, text, binary)
     if name and not name.startswith("python"):
-        return Entry(Kind.PROGRAM, text, binary)
+        return EntryPoint(EntryKind.PROGRAM, text, binary)
     if text.startswith("-m "):
-        return Entry(Kind.MODULE, text[3:].strip())
+        return EntryPoint(EntryKind.MODULE, text[3:].strip())
     if file.endswith(".sh"):
         # Python cannot run it, whatever the task's default for the binary says.
-        return Entry(Kind.SHELL, text, "/bin/bash")
-    return Entry(Kind.NOTEBOOK if file.endswith(".ipynb") else Kind.PYTHON, text)
+        return EntryPoint(EntryKind.SHELL, text, "/bin/bash")
+    return EntryPoint(EntryKind.NOTEBOOK if file.endswith(".ipynb") else EntryKind.PYTHON, text)
 
 
 def parted(text: str) -> tuple[str, tuple[str, ...]]:

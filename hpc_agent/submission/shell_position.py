@@ -1,6 +1,7 @@
 """Where in a bash script a piece of text stands, and so how it must be quoted there. Pure.
 
-Follows the script up to that place as bash reads it, and errs on the side of ``Place.QUOTED``: where it does not know
+Follows the script up to that place as bash reads it, and errs on the side of
+``QuotingContext.QUOTED``: where it does not know
 better, text that is no plain word is refused there, never let through.
 """
 
@@ -19,7 +20,7 @@ _SEPARATORS = " \t;&|()<>"
 """After these a word begins."""
 
 
-class Place(Enum):
+class QuotingContext(Enum):
     CODE = auto()
     """Where a word may begin or go on; comments too."""
     DIRECTIVE = auto()
@@ -82,13 +83,13 @@ class Position:
         self._is_lost = False
 
     @property
-    def place(self) -> Place:
+    def place(self) -> QuotingContext:
         top = self._frames[-1]
         if self._escaped or self._before == "$" or self._heredocs or self._is_lost or _OPAQUE & set(self._frames):
-            return Place.QUOTED
+            return QuotingContext.QUOTED
         if top is _Frame.DIRECTIVE:
-            return Place.DIRECTIVE
-        return Place.CODE if top in (_Frame.CODE, _Frame.COMMENT) else Place.QUOTED
+            return QuotingContext.DIRECTIVE
+        return QuotingContext.CODE if top in (_Frame.CODE, _Frame.COMMENT) else QuotingContext.QUOTED
 
     def may_end_heredoc(self, text: str) -> bool:
         """Whether the here-document could end on this line if ``text`` stood here."""

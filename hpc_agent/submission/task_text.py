@@ -13,7 +13,7 @@ from functools import wraps
 from typing import Any, NoReturn
 
 from hpc_agent.errors import TemplateError
-from hpc_agent.submission.shell_position import Place, Position
+from hpc_agent.submission.shell_position import Position, QuotingContext
 
 TEXT_FILTERS = ("capitalize", "center", "format", "lower", "replace", "string", "title", "trim", "truncate", "upper")
 """Filters of Jinja that make one text of another: they keep what a user wrote apart."""
@@ -165,9 +165,9 @@ def written(script: str | ScriptText) -> str:
 def _quoted(value: TaskText, position: Position) -> str:
     _refuse_control_characters(value.text, f"{value.name} on line {position.line} of the script")
     word = shlex.quote(value.text)
-    if position.place is Place.DIRECTIVE:
+    if position.place is QuotingContext.DIRECTIVE:
         return directive(value.text)
-    if position.place is Place.QUOTED and word != value.text:
+    if position.place is QuotingContext.QUOTED and word != value.text:
         raise TemplateError(
             f"{value.name} on line {position.line} of the script stands inside quotes, a here-document, ${{}}, $(()), "
             "[] or back-ticks, behind $ or \\, or after what hides where it stands, where it cannot be quoted safely: "

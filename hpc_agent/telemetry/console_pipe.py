@@ -13,11 +13,11 @@ from collections import deque
 from pathlib import Path
 
 from hpc_agent.errors import ProcessError
-from hpc_agent.logs import Events
+from hpc_agent.logs import EventLog
 from hpc_agent.process import Helper
 from hpc_agent.telemetry import console_writer
 
-log = Events("console")
+log = EventLog("console")
 
 _PIPE_BYTES = 1 << 20
 _AGAIN_S = 1.0

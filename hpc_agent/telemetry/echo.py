@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import IO
 
 from hpc_agent.clock import Clock
-from hpc_agent.logs import Events
+from hpc_agent.logs import EventLog
 from hpc_agent.telemetry.spool import Spool
 
-log = Events("echo")
+log = EventLog("echo")
 
 _INTERVAL_S = 0.1
 _BLOCK = 256 * 1024

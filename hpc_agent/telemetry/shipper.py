@@ -12,17 +12,17 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from hpc_agent.api.events import Events as EventsService
+from hpc_agent.api.events import EventsApi as EventsService
 from hpc_agent.clock import Clock
 from hpc_agent.domain.ids import TaskId, WorkerId
 from hpc_agent.errors import ApiError, HpcAgentError, ServerUnreachableError
-from hpc_agent.logs import Events
+from hpc_agent.logs import EventLog
 from hpc_agent.retry import ONCE, Budget
-from hpc_agent.telemetry.spool import Batch, Chunk, Mark, Spool, cut, text_of
-from hpc_agent.wire.errors import BODY_TOO_LARGE
+from hpc_agent.telemetry.spool import Batch, Checkpoint, ConsoleChunk, Spool, cut, text_of
+from hpc_agent.wire.error_kinds import BODY_TOO_LARGE
 from hpc_agent.wire.event import MAX_MESSAGE_BYTES, log_event, sent_bytes
 
-log = Events("shipper")
+log = EventLog("shipper")
 
 INTERVAL_S = 0.5
 """A line is readable on the server within this and one request."""
@@ -37,7 +37,7 @@ DOUBT_S = 3.0
 
 
 @dataclass(frozen=True)
-class Source:
+class ConsoleSource:
     """Whose console it is."""
 
     task: TaskId
@@ -60,7 +60,7 @@ class Shipper:
     def __init__(
         self,
         spool: Spool,
-        source: Source,
+        source: ConsoleSource,
         events: EventsService,
         clock: Clock,
         *,
@@ -147,7 +147,7 @@ class Shipper:
         """
         if self._rewritable and not self._spool.continues(self._mark):
             log.warning("the output file was begun again, and so is sending it", task=self._source.task)
-            self._mark = Mark(0, self._mark.sending.last_ms if self._mark.sending else self._mark.timestamp_ms)
+            self._mark = Checkpoint(0, self._mark.sending.last_ms if self._mark.sending else self._mark.timestamp_ms)
         if self._mark.sending is None and not self._next(final or self._spool is not self._spools[-1]):
             return self._open_next()
         if not self._ours():
@@ -156,7 +156,7 @@ class Shipper:
         assert batch is not None
         texts = self._without_stored(batch, self._texts(batch))
         if self._is_taken(texts, WorkerId(batch.worker) if batch.worker else self._source.worker):
-            self._mark = Mark(batch.ends[-1], batch.last_ms, before=self._checksum(batch.ends[-1]))
+            self._mark = Checkpoint(batch.ends[-1], batch.last_ms, before=self._checksum(batch.ends[-1]))
             self._last_ms = None if self._last_ms is None else max(self._last_ms, batch.last_ms)
         else:
             self._mark = msgspec.structs.replace(self._mark, sending=None)
@@ -186,7 +186,7 @@ class Shipper:
         self._write(self._mark)
         return True
 
-    def _write(self, mark: Mark) -> None:
+    def _write(self, mark: Checkpoint) -> None:
         self._spool.remember(mark)
         self._written = mark
 
@@ -224,7 +224,7 @@ class Shipper:
             self._partial_at = self._clock.monotonic()
         return ends
 
-    def _next_chunk(self, rest: bytes, position: int, longest: int, *, final: bool) -> Chunk | None:
+    def _next_chunk(self, rest: bytes, position: int, longest: int, *, final: bool) -> ConsoleChunk | None:
         """One event: of lines that grow as they are sent (escapes of colours: sixfold) fewer than of others."""
         while True:
             chunk = cut(rest, position, longest, final=final, collapse=self._source.collapse)

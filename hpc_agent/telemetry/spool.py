@@ -10,10 +10,10 @@ from pathlib import Path
 
 import msgspec
 
-from hpc_agent.files import CorruptFileError, read_record, write_atomic
-from hpc_agent.logs import Events
+from hpc_agent.file_records import CorruptFileError, read_record, write_atomic
+from hpc_agent.logs import EventLog
 
-log = Events("console")
+log = EventLog("console")
 
 _CHECKED_BYTES = 64
 
@@ -33,7 +33,7 @@ class Batch(msgspec.Struct, frozen=True):
         return self.first_ms + len(self.ends) - 1
 
 
-class Mark(msgspec.Struct, frozen=True):
+class Checkpoint(msgspec.Struct, frozen=True):
     """How far the console has been sent: ``offset`` bytes, the last event stamped ``timestamp_ms``.
 
     ``sending`` is written before it is sent. Found later, it may or may not have arrived; sent again it is the same
@@ -48,7 +48,7 @@ class Mark(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True)
-class Chunk:
+class ConsoleChunk:
     """A piece of the console to send; ``end`` is the offset behind it."""
 
     text: str
@@ -106,14 +106,14 @@ class Spool:
         except FileNotFoundError:
             return 0
 
-    def mark(self) -> Mark:
+    def mark(self) -> Checkpoint:
         try:
-            return read_record(self._mark_path, Mark) or Mark()
+            return read_record(self._mark_path, Checkpoint) or Checkpoint()
         except (CorruptFileError, OSError):
             # Sending some lines twice is better than never sending the rest.
-            return Mark()
+            return Checkpoint()
 
-    def remember(self, mark: Mark) -> None:
+    def remember(self, mark: Checkpoint) -> None:
         """Write the mark down. Where that cannot be done, it is said once, and whoever comes later sends again."""
         try:
             write_atomic(self._mark_path, msgspec.json.encode(mark), mode=0o600)
@@ -140,7 +140,7 @@ class Spool:
         start = max(offset - _CHECKED_BYTES, 0)
         return f"{zlib.crc32(self.read(start, offset - start)):08x}"
 
-    def continues(self, mark: Mark) -> bool:
+    def continues(self, mark: Checkpoint) -> bool:
         """Whether the file still is the one that the mark was made in: as long, and with the same bytes before it.
 
         A requeued job, or a script, may have emptied it and begun again.
@@ -164,7 +164,7 @@ class Spool:
             self._file = None
 
 
-def cut(data: bytes, offset: int, limit: int, *, final: bool, collapse: bool) -> Chunk | None:
+def cut(data: bytes, offset: int, limit: int, *, final: bool, collapse: bool) -> ConsoleChunk | None:
     """The next chunk of ``data`` (which begins at ``offset``): whole lines, at most ``limit`` bytes.
 
     A line without its end waits for it, unless it alone fills the limit, ``final`` says that no more will come, or
@@ -177,7 +177,7 @@ def cut(data: bytes, offset: int, limit: int, *, final: bool, collapse: bool) ->
         end = _character_boundary(piece) if whole else piece.rfind(b"\r", 0, len(piece) - 1) + 1
     if not end:
         return None
-    return Chunk(text_of(piece[:end], collapse=collapse), offset + end)
+    return ConsoleChunk(text_of(piece[:end], collapse=collapse), offset + end)
 
 
 def text_of(data: bytes, *, collapse: bool) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 
 from hpc_agent.clock import Clock
-from hpc_agent.telemetry.gpus import GpuReader
+from hpc_agent.telemetry.gpu_reader import GpuReader
 
 _MB = 1024 * 1024
 

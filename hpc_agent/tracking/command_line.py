@@ -104,7 +104,7 @@ def parse(words: Sequence[str], is_file: Callable[[str], bool] = lambda _: False
     Raises:
         InputError: one of our own options lacks its value.
     """
-    reader = _Reader(list(words), is_file)
+    reader = _OptionReader(list(words), is_file)
     while reader.rest and reader.rest[0].startswith("-") and reader.rest[0] not in ("-", "--"):
         reader.option()
         if reader.rest[:1] == [":"]:
@@ -125,7 +125,7 @@ def parse(words: Sequence[str], is_file: Callable[[str], bool] = lambda _: False
     )
 
 
-class _Reader:
+class _OptionReader:
     def __init__(self, words: list[str], is_file: Callable[[str], bool]) -> None:
         self.rest = words
         self.kept: list[str] = []

@@ -14,25 +14,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hpc_agent.domain.task import Script
+from hpc_agent.domain.task import TaskScript
 from hpc_agent.drafts import repository as git
 from hpc_agent.drafts.repository import Repository
 from hpc_agent.errors import SourceError
 from hpc_agent.redact import HIDDEN
 from hpc_agent.secret_values import masked_text, masked_words
-from hpc_agent.tracking.asked import Elements
 from hpc_agent.tracking.command_line import CommandLine, resolve
+from hpc_agent.tracking.sbatch_options import ArrayElements
 
 _SHELL = "/bin/bash"
 _EXPORTED = re.compile(r"""(?:[^,"']|"[^"]*"|'[^']*'|["'])+""")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _CONSTANT = re.compile(r"[A-Z_][A-Z0-9_]*")
 INDEX = "@INDEX@"
-"""Stands for an element's index in ``Described.element``."""
+"""Stands for an element's index in ``TaskDescription.element``."""
 
 
 @dataclass(frozen=True)
-class Submitted:
+class SubmittedScript:
     """What a person handed over. ``path``: the script's file, None for standard input and ``--wrap``; ``name``: what
     its text is called where it has to travel; ``workdir``: where the job starts."""
 
@@ -67,17 +67,17 @@ def _base(word: str) -> str:
 
 
 @dataclass(frozen=True)
-class Described:
+class TaskDescription:
     """``project``: its name unless the person gave one; ``element``: the entry point of one element of an array;
     ``notes``: sentences for the task's comment."""
 
-    script: Script
+    script: TaskScript
     project: str
     element: str = ""
     notes: tuple[str, ...] = ()
 
 
-def describe(submitted: Submitted, elements: Elements) -> Described:
+def describe(submitted: SubmittedScript, elements: ArrayElements) -> TaskDescription:
     """Look at the repository and describe the code. Reads only; what git cannot say is said in ``notes``."""
     notes: tuple[str, ...] = ()
     try:
@@ -85,9 +85,9 @@ def describe(submitted: Submitted, elements: Elements) -> Described:
     except SourceError as error:
         state, notes = None, (f"No repository is recorded: {error}.",)
     if state is None:
-        launch = _Launch(submitted, submitted.name, elements, cd=True)
+        launch = _EntryPointBuilder(submitted, submitted.name, elements, cd=True)
         # After the colon stands the name under which an agent writes the text.
-        script = Script(working_dir=f".:{submitted.name}", binary=_SHELL, diff=submitted.text)
+        script = TaskScript(working_dir=f".:{submitted.name}", binary=_SHELL, diff=submitted.text)
         return _described(script, launch, submitted.workdir.name or "sbatch", notes)
     repository, diff = state
     if not repository.pushed:
@@ -95,7 +95,7 @@ def describe(submitted: Submitted, elements: Elements) -> Described:
     inside = submitted.workdir.is_relative_to(repository.root)
     start = submitted.workdir if inside else repository.root
     place, diff = _script_file(submitted, repository, start, diff)
-    script = Script(
+    script = TaskScript(
         repository=repository.url,
         branch=repository.branch,
         commit=repository.commit,
@@ -104,15 +104,15 @@ def describe(submitted: Submitted, elements: Elements) -> Described:
         diff=diff,
     )
     project = repository.url.rstrip("/").rpartition("/")[2].removesuffix(".git")
-    launch = _Launch(submitted, os.path.relpath(place, start), elements, cd=not inside)
+    launch = _EntryPointBuilder(submitted, os.path.relpath(place, start), elements, cd=not inside)
     return _described(script, launch, project or repository.root.name, notes)
 
 
-def _described(script: Script, launch: _Launch, project: str, notes: tuple[str, ...]) -> Described:
-    return Described(replace(script, entry_point=launch.whole()), project, launch.element(), notes)
+def _described(script: TaskScript, launch: _EntryPointBuilder, project: str, notes: tuple[str, ...]) -> TaskDescription:
+    return TaskDescription(replace(script, entry_point=launch.whole()), project, launch.element(), notes)
 
 
-def _state(submitted: Submitted) -> tuple[Repository, str] | None:
+def _state(submitted: SubmittedScript) -> tuple[Repository, str] | None:
     """The repository that the job starts in, else the one that the script lies in, and what was changed in it.
 
     Raises:
@@ -126,7 +126,7 @@ def _state(submitted: Submitted) -> tuple[Repository, str] | None:
     return repository, git.uncommitted(repository)
 
 
-def _script_file(submitted: Submitted, repository: Repository, start: Path, diff: str) -> tuple[Path, str]:
+def _script_file(submitted: SubmittedScript, repository: Repository, start: Path, diff: str) -> tuple[Path, str]:
     """Where the script lies in a checkout, and the patch, which brings it there if git does not."""
     path = submitted.path
     if path is None or not path.is_relative_to(repository.root):
@@ -152,13 +152,13 @@ def new_file(path: str, text: str) -> str:
 
 
 @dataclass(frozen=True)
-class _Launch:
+class _EntryPointBuilder:
     """The line for bash, after ``-c``. With ``cd`` the script starts in the folder that the job started in, which is
     outside of what the agent checked out."""
 
-    submitted: Submitted
+    submitted: SubmittedScript
     script: str
-    elements: Elements
+    elements: ArrayElements
     cd: bool
 
     def whole(self) -> str:

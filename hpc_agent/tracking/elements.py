@@ -13,10 +13,10 @@ from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.errors import InputError
-from hpc_agent.tracking.beginning import begin
 from hpc_agent.tracking.describe import INDEX
-from hpc_agent.tracking.records import Child, Folder, Job, Plan
-from hpc_agent.wire.draft import script_to_wire
+from hpc_agent.tracking.start import start_task
+from hpc_agent.tracking.tracked_records import ElementRecord, TrackedDirectory, TrackedJobRecord, TrackingPlan
+from hpc_agent.wire.draft_fields import script_to_wire
 
 
 def job_id(environ: Mapping[str, str]) -> str:
@@ -31,7 +31,7 @@ def job_id(environ: Mapping[str, str]) -> str:
     return job
 
 
-def element(client: Client, folder: Folder, environ: Mapping[str, str], clock: Clock) -> TaskId:
+def element(client: Client, folder: TrackedDirectory, environ: Mapping[str, str], clock: Clock) -> TaskId:
     """The task of this element of the array whose folder this is; made at the element's first start.
 
     Raises:
@@ -45,8 +45,8 @@ def element(client: Client, folder: Folder, environ: Mapping[str, str], clock: C
     index = int(job.partition("_")[2])
     known = folder.child(index)
     if known is None:
-        begin(client, folder, plan, job, clock)
-        known = Child(task=_clone(client, folder.task, plan, job, index))
+        start_task(client, folder, plan, job, clock)
+        known = ElementRecord(task=_clone(client, folder.task, plan, job, index))
         # Followed from here on: this process gets little time, and who comes after it must find the task.
         _note(folder.sibling(TaskId(known.task)), plan, job)
         folder.write_child(index, known)
@@ -56,13 +56,13 @@ def element(client: Client, folder: Folder, environ: Mapping[str, str], clock: C
     return TaskId(known.task)
 
 
-def _note(own: Folder, array: Plan, job: str) -> None:
-    plan = Plan(task=own.task, since=array.since, cluster=array.cluster, hooked=True, outputs=array.outputs)
+def _note(own: TrackedDirectory, array: TrackingPlan, job: str) -> None:
+    plan = TrackingPlan(task=own.task, since=array.since, cluster=array.cluster, hooked=True, outputs=array.outputs)
     own.create(plan)
-    own.write_job(Job(id=job, known=True))
+    own.write_job(TrackedJobRecord(id=job, known=True))
 
 
-def _clone(client: Client, array: TaskId, plan: Plan, job: str, index: int) -> TaskId:
+def _clone(client: Client, array: TaskId, plan: TrackingPlan, job: str, index: int) -> TaskId:
     task = client.tasks.get(array)
     child = client.tasks.clone(array, f"{task.name} [{index}]", new_task_parent=array)
     script = replace(task.script, entry_point=plan.element.replace(INDEX, str(index)))

@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hpc_agent.tracking.records import Folder
+from hpc_agent.tracking.tracked_records import TrackedDirectory
 
 LEAST_MEMORY_MB = 512
 """A job with less is left to itself: what watches from inside takes 40 MB of it."""
@@ -65,7 +65,9 @@ _ENOUGH = """\
 [ "$((${{SLURM_MEM_PER_CPU:-{least}}} * ${{SLURM_CPUS_ON_NODE:-1}}))" -ge {least} ]"""
 
 
-def text(folder: Folder, config: Path, agent: Sequence[str], restore: Mapping[str, str], *, array: bool) -> str:
+def text(
+    folder: TrackedDirectory, config: Path, agent: Sequence[str], restore: Mapping[str, str], *, array: bool
+) -> str:
     """``restore``: variables to set back to what the job would have without us; empty: unset."""
     names = {
         "folder": _quoted(folder.path),

@@ -10,9 +10,9 @@ from datetime import datetime, timedelta
 
 from hpc_agent.domain.ids import JobId
 from hpc_agent.errors import SchedulerUnavailableError
-from hpc_agent.files import CorruptFileError
+from hpc_agent.file_records import CorruptFileError
 from hpc_agent.schedulers.base import CLOCK_SKEW, Scheduler
-from hpc_agent.tracking.records import Folder, Folders, Plan
+from hpc_agent.tracking.tracked_records import TrackedDirectory, TrackedRoot, TrackingPlan
 
 _LONG_NAME = 200
 """Bytes. sacct keeps 255 of a name, and squeue was asked for 256."""
@@ -33,17 +33,17 @@ def carries_name(seen: str, given: str) -> bool:
     return bool(wanted) and (shown == wanted or is_cut)
 
 
-def fits(seen: str, submitted: datetime | None, plan: Plan) -> bool:
+def fits(seen: str, submitted: datetime | None, plan: TrackingPlan) -> bool:
     """Name and time are those of the submission that ``plan`` was written for."""
     return carries_name(seen, plan.job_name) and submitted is not None and submitted >= plan.since - CLOCK_SKEW
 
 
 class Identifier:
-    def __init__(self, scheduler: Scheduler, folders: Folders) -> None:
+    def __init__(self, scheduler: Scheduler, folders: TrackedRoot) -> None:
         self._scheduler = scheduler
         self._folders = folders
 
-    def among(self, named: Collection[JobId], folder: Folder, plan: Plan) -> JobId | None:
+    def among(self, named: Collection[JobId], folder: TrackedDirectory, plan: TrackingPlan) -> JobId | None:
         """The one of several numbers that is the submitted job's; None if none is.
 
         Raises:
@@ -57,7 +57,7 @@ class Identifier:
             raise AmbiguousJobError(f"it may be one of {', '.join(sorted(fitting))}")
         return fitting[0] if fitting else None
 
-    def listed(self, plan: Plan) -> frozenset[JobId]:
+    def listed(self, plan: TrackingPlan) -> frozenset[JobId]:
         """Jobs that carry the name before sbatch is called; as far as that is known."""
         try:
             return frozenset(
@@ -67,7 +67,13 @@ class Identifier:
             return frozenset()
 
     def by_name(
-        self, folder: Folder, plan: Plan, until: datetime, *, exists: bool, before: Collection[JobId] = ()
+        self,
+        folder: TrackedDirectory,
+        plan: TrackingPlan,
+        until: datetime,
+        *,
+        exists: bool,
+        before: Collection[JobId] = (),
     ) -> JobId | None:
         """The job that carries the name; None if there is certainly none.
 
@@ -94,12 +100,12 @@ class Identifier:
             raise AmbiguousJobError(f"it may be one of {', '.join(sorted(found))}")
         return None
 
-    def _listed(self, plan: Plan) -> dict[JobId, datetime]:
+    def _listed(self, plan: TrackingPlan) -> dict[JobId, datetime]:
         """Jobs that are listed under the name, with the times of their submission."""
         listed = (job for job in self._scheduler.live_jobs() if fits(job.name, job.submitted, plan))
         return {array_of(job.id): job.submitted for job in listed if job.submitted}
 
-    def _newest(self, plan: Plan) -> dict[JobId, datetime]:
+    def _newest(self, plan: TrackingPlan) -> dict[JobId, datetime]:
         """The job that was last submitted under the name, whether it has ended or not; none where none is known."""
         job = self._scheduler.find(plan.job_name, plan.since)
         record = self._scheduler.records({job: plan.since}).get(job) if job is not None else None
@@ -107,7 +113,7 @@ class Identifier:
             return {}
         return {array_of(job): record.submitted}
 
-    def _taken(self, folder: Folder) -> set[JobId]:
+    def _taken(self, folder: TrackedDirectory) -> set[JobId]:
         """Jobs that other tasks have."""
         taken = set()
         for other in self._folders.all():

@@ -13,17 +13,23 @@ import msgspec
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.domain.ids import JobId, QueueId, TaskId
-from hpc_agent.domain.job import DOUBT_S
+from hpc_agent.domain.job import UNCONFIRMED_LIMIT_S
+from hpc_agent.domain.outcome import in_one_line
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.domain.verdict import in_one_line
 from hpc_agent.errors import HpcAgentError, SchedulerUnavailableError
-from hpc_agent.logs import Events
+from hpc_agent.logs import EventLog
 from hpc_agent.retry import INTERACTIVE, ONCE
 from hpc_agent.schedulers.base import Scheduler
 from hpc_agent.tracking.identify import AmbiguousJobError, Identifier
-from hpc_agent.tracking.records import Folder, Folders, Job, Plan, Unclear
+from hpc_agent.tracking.tracked_records import (
+    TrackedDirectory,
+    TrackedJobRecord,
+    TrackedRoot,
+    TrackingPlan,
+    UnclearSubmissionRecord,
+)
 
-log = Events("follow")
+log = EventLog("follow")
 
 _DIED_AFTER = timedelta(hours=1)
 """Who called sbatch and wrote down no answer for so long has died. With --wait the answer may be slower, but the job is
@@ -33,24 +39,24 @@ _SBATCH = timedelta(seconds=150)
 
 
 @dataclass(frozen=True)
-class _Submission:
-    folder: Folder
-    plan: Plan
-    unclear: Unclear
+class _UnclearSubmission:
+    folder: TrackedDirectory
+    plan: TrackingPlan
+    unclear: UnclearSubmissionRecord
 
 
 class UnclearSubmissions:
-    """``look_up_for``: seconds between the two looks."""
+    """``look_up_seconds``: seconds between the two looks."""
 
     def __init__(
-        self, client: Client, scheduler: Scheduler, folders: Folders, clock: Clock, look_up_for: float
+        self, client: Client, scheduler: Scheduler, folders: TrackedRoot, clock: Clock, look_up_seconds: float
     ) -> None:
         self._client = client
         self._scheduler = scheduler
         self._folders = folders
         self._identifier = Identifier(scheduler, folders)
         self._clock = clock
-        self._look_up_for = look_up_for
+        self._look_up_for = look_up_seconds
 
     def left(self) -> int:
         """How many are to be looked up. One whose sbatch ended well waits for its job to note itself down."""
@@ -64,7 +70,7 @@ class UnclearSubmissions:
         submissions = self._all()
         if not submissions:
             return
-        tasks = self._client.tasks.glimpse([found.folder.task for found in submissions], budget=ONCE)
+        tasks = self._client.tasks.get_states([found.folder.task for found in submissions], budget=ONCE)
         for found in submissions:
             seen = tasks.get(found.folder.task)
             try:
@@ -72,7 +78,7 @@ class UnclearSubmissions:
             except (HpcAgentError, OSError) as error:
                 log.warning("left for the next pass", task=found.folder.task, error=error)
 
-    def _settle(self, found: _Submission, status: TaskStatus | None) -> None:
+    def _settle(self, found: _UnclearSubmission, status: TaskStatus | None) -> None:
         """``status``: None of a task that was deleted."""
         if status is None or (found.unclear.given_up and status.is_final):
             log.info("looked for no more", task=found.folder.task)
@@ -80,7 +86,7 @@ class UnclearSubmissions:
         elif not found.unclear.given_up:
             self._look_up(found, status)
 
-    def _all(self) -> list[_Submission]:
+    def _all(self) -> list[_UnclearSubmission]:
         found = []
         for folder in self._folders.all():
             try:
@@ -89,37 +95,39 @@ class UnclearSubmissions:
                 if plan is None or unclear is None or folder.job() is not None:
                     continue
                 if plan.cluster in ("", self._scheduler.cluster()):
-                    found.append(_Submission(folder, plan, unclear))
+                    found.append(_UnclearSubmission(folder, plan, unclear))
             except SchedulerUnavailableError:
                 raise
             except (HpcAgentError, OSError) as error:
                 log.error("its folder cannot be read, leaving it alone", task=folder.task, error=error)
         return found
 
-    def _died(self, plan: Plan) -> Unclear | None:
+    def _died(self, plan: TrackingPlan) -> UnclearSubmissionRecord | None:
         if not plan.job_name or self._clock.now() - plan.since < _DIED_AFTER:
             return None  # an element of an array is noted down by its own job
-        return Unclear(at=plan.since + _SBATCH, exit_code=None, message="hpc-agent sbatch died before it had an answer")
+        return UnclearSubmissionRecord(
+            at=plan.since + _SBATCH, exit_code=None, message="hpc-agent sbatch died before it had an answer"
+        )
 
-    def _look_up(self, found: _Submission, status: TaskStatus) -> None:
+    def _look_up(self, found: _UnclearSubmission, status: TaskStatus) -> None:
         folder, unclear, now = found.folder, found.unclear, self._clock.now()
         try:
             job = self._identifier.by_name(folder, found.plan, unclear.at, exists=unclear.exit_code == 0)
         except AmbiguousJobError as error:
             log.debug("its job is not known yet", task=folder.task, error=error)
-            if (now - unclear.at).total_seconds() > DOUBT_S:
+            if (now - unclear.at).total_seconds() > UNCONFIRMED_LIMIT_S:
                 self._give_up(found, status)
             return
         if job is not None:
             log.info("found the job of an unclear submission", task=folder.task, job=job)
-            folder.write_job(Job(id=job, known=True))
+            folder.write_job(TrackedJobRecord(id=job, known=True))
             show_job(self._client, folder.task, job)
         elif unclear.looked_at is None:
             folder.write_unclear(msgspec.structs.replace(unclear, looked_at=now))
         elif abs((now - unclear.looked_at).total_seconds()) > self._look_up_for:
             self._give_up(found, status)
 
-    def _give_up(self, found: _Submission, status: TaskStatus) -> None:
+    def _give_up(self, found: _UnclearSubmission, status: TaskStatus) -> None:
         folder, unclear = found.folder, found.unclear
         if status.is_final or (status is TaskStatus.CREATED and found.plan.queue):
             folder.remove()  # its user has ended it, or taken it off the queue
@@ -146,7 +154,7 @@ def show_job(client: Client, task: TaskId, job: JobId | str) -> None:
     client.tasks.add_runtime(task, {"_slurm_job_id": job})
 
 
-def show_doubt(client: Client, task: TaskId, unclear: Unclear) -> None:
+def show_doubt(client: Client, task: TaskId, unclear: UnclearSubmissionRecord) -> None:
     """Say on the task what sbatch said."""
     if unclear.exit_code:
         text = f"sbatch failed: {unclear.message}; the task fails with that unless a job of it shows up"

@@ -21,9 +21,9 @@ from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey
 from hpc_agent.envs import node
 from hpc_agent.envs.archive import ArchiveError
+from hpc_agent.envs.env_store import EnvStore
 from hpc_agent.envs.manifest import Manifest
 from hpc_agent.envs.shared import SharedCache
-from hpc_agent.envs.store import EnvStore
 from hpc_agent.errors import HpcAgentError, ProcessError
 
 if sys.version_info >= (3, 14):

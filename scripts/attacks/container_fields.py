@@ -8,12 +8,12 @@ from pathlib import Path
 
 from attacks.case import Case
 from hpc_agent.config.settings import DockerSettings
-from hpc_agent.containers import launch
-from hpc_agent.containers.base import Box
+from hpc_agent.containers import start_script
 from hpc_agent.containers.choice import choose
 from hpc_agent.containers.docker import Docker
-from hpc_agent.containers.launch import Launch
-from hpc_agent.domain.task import Container
+from hpc_agent.containers.runtime_api import ContainerSpec
+from hpc_agent.containers.start_script import StartScript
+from hpc_agent.domain.task import TaskContainer
 from hpc_agent.errors import ContainerError
 
 DOOR = "container fields"
@@ -105,14 +105,16 @@ def _arguments(text: str, docker: DockerSettings, *, behind_image: bool = False)
     """``behind_image``: where older clients write them."""
 
     def attempt(_folder: Path) -> str:
-        container = Container(f"{_IMAGE} {text}") if behind_image else Container(_IMAGE, text)
+        container = TaskContainer(f"{_IMAGE} {text}") if behind_image else TaskContainer(_IMAGE, text)
         try:
             choice = choose(container, docker)
         except ContainerError:
             return ""
         assert choice is not None
         return _beyond(
-            Docker("docker", "docker").wrap(Box(choice.image, "name", ["/start"], (), arguments=choice.merged.words))
+            Docker("docker", "docker").wrap(
+                ContainerSpec(choice.image, "name", ["/start"], (), arguments=choice.merged.words)
+            )
         )
 
     return attempt
@@ -134,7 +136,7 @@ def _beyond(argv: list[str]) -> str:
 def _image(text: str) -> Callable[[Path], str]:
     def attempt(_folder: Path) -> str:
         try:
-            choice = choose(Container(text), DockerSettings())
+            choice = choose(TaskContainer(text), DockerSettings())
         except ContainerError:
             return ""
         return f"the image {choice.image[:60]!a}" if choice else ""
@@ -145,11 +147,11 @@ def _image(text: str) -> Callable[[Path], str]:
 def _variable(value: str) -> Callable[[Path], str]:
     def attempt(folder: Path) -> str:
         quoted = "'" + value.replace("'", "'\"'\"'") + "'"
-        choice = choose(Container(_IMAGE, f"-e A={quoted} -e 'B;touch owned'=1"), DockerSettings())
+        choice = choose(TaskContainer(_IMAGE, f"-e A={quoted} -e 'B;touch owned'=1"), DockerSettings())
         assert choice is not None
         if "touch" in " ".join(choice.merged.words):
             return "a value on the command line"
-        start = launch.script(Launch(str(folder), ["true"], dict(choice.merged.environment)), _IMAGE)
+        start = start_script.script(StartScript(str(folder), ["true"], dict(choice.merged.environment)), _IMAGE)
         script = start.replace("\ncd /\n", f"\ncd '{folder}'\n")
         subprocess.run(["bash", "-c", script], cwd=folder, capture_output=True, timeout=20, check=False)
         return "a command of the start script" if (folder / "owned").exists() else ""

@@ -9,9 +9,9 @@ from pathlib import Path
 from attacks.case import Case
 from hpc_agent.clock import SYSTEM
 from hpc_agent.config.settings import GitSettings
-from hpc_agent.domain.task import Script
+from hpc_agent.domain.task import TaskScript
 from hpc_agent.errors import HpcAgentError
-from hpc_agent.sources.store import SourceStore
+from hpc_agent.sources.source_store import SourceStore
 
 DOOR = "diffs"
 
@@ -38,7 +38,7 @@ def _repository(folder: Path) -> Path:
 def _checked_out(folder: Path, diff: str) -> tuple[Path | None, str]:
     """The code of a task with these changes, None where they are refused, and what its user is told."""
     (folder / "outside.txt").write_text("untouched\n")
-    script = Script(f"file://{_repository(folder)}", branch="main", entry_point="run.py", diff=diff)
+    script = TaskScript(f"file://{_repository(folder)}", branch="main", entry_point="run.py", diff=diff)
     store = SourceStore(folder / "cache", GitSettings(), SYSTEM)
     try:
         workspace = store.checkout(script, store.stage(script, lambda _: None), folder / "runs", lambda _: None)

@@ -14,24 +14,24 @@ from tempfile import NamedTemporaryFile
 
 from attacks.case import Case
 from attacks.users import COLLEAGUE, LAB, OWNER, STRANGER, User, as_user, ground
-from hpc_agent.cli.context import check_folders
+from hpc_agent.cli.shared_options import check_folders
 from hpc_agent.clock import SYSTEM
 from hpc_agent.config.dump import share_job_config
 from hpc_agent.config.load import Configuration, load
 from hpc_agent.config.settings import AllSettings, HpcSettings
-from hpc_agent.daemon.presence import Daemons, Presence, PresenceError
-from hpc_agent.daemon.unsettled import Unsettled
+from hpc_agent.daemon.open_attempts import OpenAttemptIndex
+from hpc_agent.daemon.registration import DaemonRecord, DaemonRegistry, RegistrationError
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.ids import AttemptId, QueueId, TaskId, WorkerId
 from hpc_agent.errors import HpcAgentError
-from hpc_agent.files import ensure_directory, own_folder
+from hpc_agent.file_records import ensure_directory, user_scratch_dir
 from hpc_agent.lease import Lease
+from hpc_agent.runs.attempt_records import ClaimRecord, SubmissionRecord
 from hpc_agent.runs.directory import RunsFolder
-from hpc_agent.runs.records import Claim, Submission
 from hpc_agent.schedulers.local_jobs import JobsFolder, Spec, process_id
 from hpc_agent.telemetry.console_writer import Storage
 from hpc_agent.telemetry.spool import Spool
-from hpc_agent.tracking.records import Folders, Plan
+from hpc_agent.tracking.tracked_records import TrackedRoot, TrackingPlan
 
 DOOR = "files of other users"
 NEEDS_ROOT = True
@@ -70,8 +70,8 @@ def _place(mode: int = 0o755, owner: int = OWNER.uid, group: int = LAB) -> Path:
 
 def _run_directory(root: Path) -> None:
     run = RunsFolder(root / "hpc" / "runs").of(ATTEMPT).create()
-    run.write_submission(Submission(state="intended", at=NOW, queue="b" * 32))
-    run.first_claim(Claim(state="intent", at=NOW, owner="job:1"))
+    run.write_submission(SubmissionRecord(state="intended", at=NOW, queue="b" * 32))
+    run.first_claim(ClaimRecord(state="intent", at=NOW, owner="job:1"))
     run.add_restart(0)
 
 
@@ -91,7 +91,7 @@ def _notes(root: Path) -> None:
 
 
 def _daemon(root: Path) -> None:
-    daemons = Daemons(root / "hpc" / "daemons", "host", SYSTEM)
+    daemons = DaemonRegistry(root / "hpc" / "daemons", "host", SYSTEM)
     daemons.enter(lambda _slot: WorkerId("host:0"), numbered=False, flags={})
 
 
@@ -108,13 +108,13 @@ def _job_config(root: Path) -> None:
 
 
 def _unsettled(root: Path) -> None:
-    unsettled = Unsettled(root / "hpc" / "unsettled", [QueueId("b" * 32)], SYSTEM)
+    unsettled = OpenAttemptIndex(root / "hpc" / "unsettled", [QueueId("b" * 32)], SYSTEM)
     unsettled.recall()
     unsettled.leave([ATTEMPT])
 
 
 def _tracked_job(root: Path) -> None:
-    Folders(root / "hpc" / "sbatch").of(ATTEMPT.task).create(Plan(task=ATTEMPT.task, since=NOW))
+    TrackedRoot(root / "hpc" / "sbatch").of(ATTEMPT.task).create(TrackingPlan(task=ATTEMPT.task, since=NOW))
 
 
 def _local_job(root: Path) -> None:
@@ -127,7 +127,7 @@ def _lease(root: Path) -> None:
 
 
 def _scratch(root: Path) -> None:
-    folder = own_folder(root / "scratch")
+    folder = user_scratch_dir(root / "scratch")
     assert folder is not None
     ensure_directory(folder / "work" / "job.0", mode=0o700)
 
@@ -303,7 +303,7 @@ def _taken_name(kind: str, _folder: Path) -> str:
     made[kind]()
     if not kind.startswith("our") and "folder" not in kind:
         os.chown(name, COLLEAGUE.uid, LAB, follow_symlinks=False)
-    return as_user(OWNER, lambda: str(own_folder(scratch) or ""))
+    return as_user(OWNER, lambda: str(user_scratch_dir(scratch) or ""))
 
 
 TAKEN_NAMES = (
@@ -323,7 +323,7 @@ TAKEN_NAMES = (
 def _scratch_without_sticky(mode: int, _folder: Path) -> str:
     """Anybody may rename what is in it, our folder too, at any time."""
     scratch = _place(mode, 0)
-    if not as_user(OWNER, lambda: str(own_folder(scratch) or "")):
+    if not as_user(OWNER, lambda: str(user_scratch_dir(scratch) or "")):
         return ""
     return as_user(STRANGER, partial(_meddle, scratch))
 
@@ -338,10 +338,10 @@ def _signalled(pid: int, _folder: Path) -> str:
     def stop() -> str:
         process = process_id(pid)
         assert process is not None
-        daemons = Daemons(place / "daemons", "host", SYSTEM)
+        daemons = DaemonRegistry(place / "daemons", "host", SYSTEM)
         try:
-            daemons.stop(Presence(WorkerId("host:0"), "host", process, NOW))
-        except PresenceError as error:
+            daemons.stop(DaemonRecord(WorkerId("host:0"), "host", process, NOW))
+        except RegistrationError as error:
             return "" if "another user's" in str(error) else str(error)
         return "signalled"
 

@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from attacks.case import Case
-from hpc_agent.tracking.asked import Elements
 from hpc_agent.tracking.command_line import parse
 from hpc_agent.tracking.describe import comment, describe
-from hpc_agent.tracking.wanted import read_script
+from hpc_agent.tracking.sbatch_options import ArrayElements
+from hpc_agent.tracking.submission_request import read_script
 
 DOOR = "command lines of sbatch"
 
@@ -58,7 +58,7 @@ def _shows(*words: str) -> Callable[[Path], str]:
     def attempt(folder: Path) -> str:
         (folder / "job.sh").write_text("#!/bin/bash\ntrue\n", encoding="utf-8")
         command = parse([word.format(*[_SECRET] * word.count("{}")) for word in words])
-        described = describe(read_script(command, folder, lambda: b"").submitted, Elements())
+        described = describe(read_script(command, folder, lambda: b"").submitted, ArrayElements())
         texts = {
             "comment": comment(command, described.notes, "Submitted"),
             "entry point": described.script.entry_point,

@@ -16,11 +16,11 @@ from typing import Any
 from attacks.case import Case
 from hpc_agent.clock import SYSTEM
 from hpc_agent.config.settings import GitSettings
-from hpc_agent.domain.task import Script
+from hpc_agent.domain.task import TaskScript
 from hpc_agent.errors import HpcAgentError
 from hpc_agent.redact import Secret
 from hpc_agent.sources import limits
-from hpc_agent.sources.store import SourceStore
+from hpc_agent.sources.source_store import SourceStore
 
 DOOR = "repositories"
 
@@ -93,7 +93,7 @@ def _git(root: Path, *words: str) -> None:
     subprocess.run([*_GIT, "-c", "protocol.file.allow=always", *words], cwd=root, check=True, capture_output=True)
 
 
-def _stage(folder: Path, script: Script, settings: GitSettings) -> str:
+def _stage(folder: Path, script: TaskScript, settings: GitSettings) -> str:
     """Fetch and check out as the daemon and the node do; what its user is told."""
     said: list[str] = []
     store = SourceStore(folder / "cache", settings, SYSTEM)
@@ -112,7 +112,7 @@ def _runs(fields: Mapping[str, str], folder: Path) -> str:
     filled: dict[str, Any] = {name: value.replace("{folder}", str(folder)) for name, value in fields.items()}
     if "repository" not in filled:
         filled["repository"] = f"file://{_repository(folder)}"
-    _stage(folder, Script(**{"entry_point": "run.py", "branch": "main", **filled}), _NO_NAME)
+    _stage(folder, TaskScript(**{"entry_point": "run.py", "branch": "main", **filled}), _NO_NAME)
     return "a program ran" if (folder / "ran").exists() or Path("ran").exists() else ""
 
 
@@ -120,7 +120,7 @@ def _hears(folder: Path, repository: str, settings: GitSettings) -> str:
     """Whether the attacker's host, or the task's author, hears a password of the settings."""
     assert _host is not None
     _host.heard.clear()
-    said = _stage(folder, Script(repository.replace("{host}", _host.address), branch="main"), settings)
+    said = _stage(folder, TaskScript(repository.replace("{host}", _host.address), branch="main"), settings)
     if any(_PASSWORD in words for words in _host.heard):
         return "the host heard the password"
     return "the password is in the message" if _PASSWORD in said else ""
@@ -129,7 +129,7 @@ def _hears(folder: Path, repository: str, settings: GitSettings) -> str:
 def _shows(folder: Path, password: str) -> str:
     """Whether a password that stands in the address is written down or shown."""
     assert _host is not None
-    said = _stage(folder, Script(f"http://me:{password}@{_host.address}/x.git", branch="main"), GitSettings())
+    said = _stage(folder, TaskScript(f"http://me:{password}@{_host.address}/x.git", branch="main"), GitSettings())
     written = [
         path for path in (folder / "cache").rglob("*") if path.is_file() and "S3CRET" in path.read_text("latin-1")
     ]
@@ -140,7 +140,7 @@ def _sentence(fields: Mapping[str, str], folder: Path) -> str:
     """Whether a value leads to anything but a sentence."""
     given: dict[str, Any] = {"branch": "main", **fields}
     try:
-        said = _stage(folder, Script(**given), GitSettings())
+        said = _stage(folder, TaskScript(**given), GitSettings())
     except Exception as error:  # noqa: BLE001 - that is what is looked for
         return f"{type(error).__name__} reached the daemon"
     return "" if 0 < len(said) < 2000 else f"it was told in {len(said)} characters"
@@ -154,7 +154,7 @@ def _submodule(folder: Path, address: str, path: str = "lib") -> str:
         f'[submodule "lib"]\n\tpath = {path}\n\turl = "{address}"\n\tupdate = !touch ran\n'
     )
     _git(root, "commit", "--quiet", "-am", "y")
-    said = _stage(folder, Script(f"file://{root}", branch="main", entry_point="run.py"), _NO_NAME)
+    said = _stage(folder, TaskScript(f"file://{root}", branch="main", entry_point="run.py"), _NO_NAME)
     if (folder / "ran").exists():
         return "a program ran"
     return "" if "lib will be missing" in said or not address.startswith("git://") else "it was taken"
@@ -163,7 +163,7 @@ def _submodule(folder: Path, address: str, path: str = "lib") -> str:
 def _mirror(folder: Path, config: str) -> str:
     """A mirror of the shared cache whose configuration a member of the group has changed."""
     root = _repository(folder)
-    script = Script(f"file://{root}", branch="main", entry_point="run.py")
+    script = TaskScript(f"file://{root}", branch="main", entry_point="run.py")
     _stage(folder, script, GitSettings())
     [mirror] = [
         path for path in (folder / "cache" / "vcs").iterdir() if path.is_dir() and path.name.startswith("remote")
@@ -199,7 +199,7 @@ def _leaves(folder: Path, **fields: str) -> str:
     _git(root, "add", ".")
     _git(root, "commit", "--quiet", "-m", "links")
     filled: dict[str, Any] = {name: value.replace("{folder}", str(folder)) for name, value in fields.items()}
-    script = Script(**{"repository": f"file://{root}", "branch": "main", "entry_point": "run.py", **filled})
+    script = TaskScript(**{"repository": f"file://{root}", "branch": "main", "entry_point": "run.py", **filled})
     store = SourceStore(folder / "cache", GitSettings(), SYSTEM)
     try:
         workspace = store.checkout(script, store.stage(script, print), folder / "runs", print)

@@ -14,9 +14,9 @@ from attacks.case import Case
 from hpc_agent.clock import SYSTEM
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import RequirementFiles
-from hpc_agent.domain.task import Requirements, Script
-from hpc_agent.envs.request import request_for
-from hpc_agent.envs.store import EnvStore
+from hpc_agent.domain.task import Requirements, TaskScript
+from hpc_agent.envs.env_request import request_for
+from hpc_agent.envs.env_store import EnvStore
 from hpc_agent.errors import HpcAgentError
 from hpc_agent.git_credentials import GitCredential
 from hpc_agent.redact import Secret
@@ -92,7 +92,7 @@ def _staged(folder: Path, lines: tuple[str, ...], texts: Mapping[str, str], git:
     said: list[str] = []
     _listener.heard.clear()
     try:
-        request = request_for(Script(repository="r", requirements=wanted), files, _SETTINGS, source="1")
+        request = request_for(TaskScript(repository="r", requirements=wanted), files, _SETTINGS, source="1")
         store.stage(request, said.append, source_root=code)
         said.append("staged")
     except HpcAgentError as error:
@@ -264,7 +264,7 @@ def _curious(folder: Path, condition: str, git: bool) -> str:
     )
     credentials = [GitCredential("https://git.host", "me", Secret(_MARK))] if git else []
     store = EnvStore(folder / "cache", folder / "scratch", _SETTINGS, SYSTEM, credentials)
-    script = Script(repository="r", requirements=Requirements(pip=("--no-index", "./lib")))
+    script = TaskScript(repository="r", requirements=Requirements(pip=("--no-index", "./lib")))
     try:
         store.stage(request_for(script, RequirementFiles(), _SETTINGS, source="1"), print, source_root=folder / "code")
     except HpcAgentError:

@@ -20,7 +20,7 @@ from hpc_agent.domain.ids import AttemptId, QueueId, TaskId, WorkerId
 from hpc_agent.errors import HpcAgentError
 from hpc_agent.retry import ONCE, Budget
 from hpc_agent.runs.directory import RunsFolder
-from hpc_agent.telemetry.shipper import Shipper, Source
+from hpc_agent.telemetry.shipper import ConsoleSource, Shipper
 from hpc_agent.telemetry.spool import Spool
 
 DOOR = "answers of the ClearML server"
@@ -239,13 +239,13 @@ READERS: dict[str, tuple[str, tuple[str, ...], Callable[[Client, Path], object]]
         ("id", "status", "status_message", "runtime", "last_worker", "last_worker_report"),
         lambda client, _: [
             (seen.abort_requested, seen.stamp, seen.abort_callback_seconds)
-            for seen in client.tasks.glimpse([TASK]).values()
+            for seen in client.tasks.get_states([TASK]).values()
         ],
     ),
     "queues.get_all": (
         "queues",
         ("id", "name", "entries", "tags"),
-        lambda client, _: (client.queues.look([QUEUE]), client.queues.holding(TASK)),
+        lambda client, _: (client.queues.look([QUEUE]), client.queues.queue_of(TASK)),
     ),
     "events.get_task_log": (
         "events",
@@ -349,7 +349,7 @@ def _console_numbers(value: object, folder: Path) -> str:
     _server.say(events__add_batch=data({"added": value}), events__get_task_log=data({"events": []}))
     spool = Spool(folder / "console.log", folder / "console.offset")
     spool.write(b"line\n")
-    shipper = Shipper(spool, Source(TASK, WORKER), _server.client().events, SYSTEM)
+    shipper = Shipper(spool, ConsoleSource(TASK, WORKER), _server.client().events, SYSTEM)
     return _stopped(lambda: shipper.drain(ONCE))
 
 

@@ -15,14 +15,23 @@ from pathlib import Path
 from attacks.case import Case
 from hpc_agent.config.settings import SlurmSettings
 from hpc_agent.domain.ids import JobId, TaskId
-from hpc_agent.domain.job import Accepted, Doubt, JobRecord, JobState, Later, LiveJob, Submission, Uncertain
+from hpc_agent.domain.job import (
+    Accepted,
+    JobRecord,
+    JobState,
+    LimitReached,
+    LiveJob,
+    OutcomeUnknown,
+    SubmitResult,
+    UnclearAnswer,
+)
 from hpc_agent.domain.resources import Resources
 from hpc_agent.schedulers.base import SubmitRequest
 from hpc_agent.schedulers.slurm_answers import parse_sbatch
 from hpc_agent.schedulers.slurm_driver import SlurmScheduler
 from hpc_agent.tracking.identify import AmbiguousJobError, Identifier, fits
-from hpc_agent.tracking.records import Folder, Folders, Job, Plan
 from hpc_agent.tracking.sbatch_output import SbatchOutput
+from hpc_agent.tracking.tracked_records import TrackedDirectory, TrackedJobRecord, TrackedRoot, TrackingPlan
 
 DOOR = "sbatch's answers"
 
@@ -96,7 +105,7 @@ def _site(folder: Path, **commands: str) -> SlurmScheduler:
     return SlurmScheduler(settings, environ={"PATH": f"{folder}:/usr/bin:/bin"})
 
 
-def _submitted(folder: Path, **commands: str) -> Submission:
+def _submitted(folder: Path, **commands: str) -> SubmitResult:
     request = SubmitRequest(folder / "job.sh", NAME, folder, folder / "job.out", Resources())
     return _site(folder, **commands).submit(request)
 
@@ -170,7 +179,9 @@ _ERRORS = {
 def _stops_queue(stderr: str, _: Path) -> str:
     """A queue waits only where nothing came back, or for a limit."""
     answer = parse_sbatch(1, "", stderr)
-    stops = isinstance(answer, Later) or (isinstance(answer, Uncertain) and answer.doubt is Doubt.NO_ANSWER)
+    stops = isinstance(answer, LimitReached) or (
+        isinstance(answer, OutcomeUnknown) and answer.doubt is UnclearAnswer.NO_ANSWER
+    )
     return f"the queue stops: {answer}" if stops else ""
 
 
@@ -243,7 +254,7 @@ _PIECES = tuple(
 
 # ---------------------------------------------------------------- a job of another, by its name
 
-PLAN = Plan(task="a" * 32, since=NOW, job_name="train.sh")
+PLAN = TrackingPlan(task="a" * 32, since=NOW, job_name="train.sh")
 
 
 @dataclass
@@ -271,10 +282,10 @@ def _job(number: str, name: str, seconds: float) -> LiveJob:
     return LiveJob(JobId(number), name, JobState.PENDING, "PENDING", submitted=NOW + timedelta(seconds=seconds))
 
 
-def _identifier(live: Sequence[LiveJob], folder: Path) -> tuple[Identifier, Folder]:
+def _identifier(live: Sequence[LiveJob], folder: Path) -> tuple[Identifier, TrackedDirectory]:
     """Another task has job 98."""
-    folders = Folders(folder)
-    folders.of(TaskId("b" * 32)).create(PLAN).write_job(Job(id="98", known=True))
+    folders = TrackedRoot(folder)
+    folders.of(TaskId("b" * 32)).create(PLAN).write_job(TrackedJobRecord(id="98", known=True))
     own = folders.of(TaskId("a" * 32)).create(PLAN)
     return Identifier(_Listed(live), folders), own  # type: ignore[arg-type]
 
@@ -321,7 +332,7 @@ _FOUND = (
 
 
 def _confused(seen: str, given: str, _: Path) -> str:
-    plan = Plan(task="a" * 32, since=NOW, job_name=given)
+    plan = TrackingPlan(task="a" * 32, since=NOW, job_name=given)
     return f"{seen[:40]!r} passes for {given[:40]!r}" if fits(seen, NOW, plan) else ""
 
 

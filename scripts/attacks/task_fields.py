@@ -11,7 +11,7 @@ from hpc_agent.config.settings import SlurmSettings
 from hpc_agent.domain.attempt import attempt_for
 from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.resources import Resources
-from hpc_agent.domain.task import Container, Task
+from hpc_agent.domain.task import Task, TaskContainer
 from hpc_agent.errors import TemplateError
 from hpc_agent.submission.render import JobContext, Renderer
 from hpc_agent.tracking.directives import directives
@@ -95,7 +95,7 @@ def _context(folder: Path, text: str) -> JobContext:
         project=text,
         type=text,
         user=text,
-        container=Container(text, text),
+        container=TaskContainer(text, text),
         properties={"x": text, text: "1"},
     )
     return JobContext(

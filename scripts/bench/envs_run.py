@@ -23,13 +23,13 @@ from hpc_agent.config.load import load
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey
 from hpc_agent.domain.ids import TaskId
-from hpc_agent.envs import interpreter, lock
-from hpc_agent.envs.build import build
-from hpc_agent.envs.installers import Place, installer_for
+from hpc_agent.envs import env_lock, interpreter
+from hpc_agent.envs.build_steps import build
+from hpc_agent.envs.env_request import request_for_file
+from hpc_agent.envs.env_store import EnvStore
+from hpc_agent.envs.installer_runner import InstallerRunner
+from hpc_agent.envs.installers import InstallContext, installer_for
 from hpc_agent.envs.node import remove_tree
-from hpc_agent.envs.request import request_for_file
-from hpc_agent.envs.store import EnvStore
-from hpc_agent.envs.toolbox import Toolbox
 
 PACKAGES = ("numpy", "scipy", "pandas", "scikit-learn", "matplotlib")
 SCRIPT = "import time\nprint('FIRST', time.time(), flush=True)\n"
@@ -174,10 +174,10 @@ def cold_build(bench: Bench, rounds: int) -> dict[str, object]:
         subprocess.run([*argv, *bench.packages], check=True, env=bench.env)
 
     def ours(*, compiled: bool) -> None:
-        tools = Toolbox(bench.settings, work, bench.env)
+        tools = InstallerRunner(bench.settings, work, bench.env)
         installer = installer_for(tools)
-        place = Place(work, work)
-        locked = lock.resolve(request.lines, lock.prepare(request.lines, (), say), installer, base, place)
+        place = InstallContext(work, work)
+        locked = env_lock.resolve(request.lines, env_lock.prepare(request.lines, (), say), installer, base, place)
         if compiled:
             build(locked, base, installer, tools, place)
         else:
@@ -285,7 +285,7 @@ import subprocess
 from pathlib import Path
 from hpc_agent.clock import SYSTEM
 from hpc_agent.config.settings import PackageSettings
-from hpc_agent.envs.store import EnvStore
+from hpc_agent.envs.env_store import EnvStore
 env = EnvStore(Path({cache!r}), Path({scratch!r}), PackageSettings(), SYSTEM).use({key!r}, print)
 subprocess.run([env.python, "-c", {imports!r}], check=True)
 """

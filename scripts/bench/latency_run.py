@@ -124,7 +124,7 @@ class Site:
     def abort(self, task: TaskId) -> float:
         """Seconds from a person's abort to the final status."""
         self.client.session.call("tasks.stop", {"task": task})
-        return self.until("the abort", lambda: self.client.tasks.glimpse([task])[task].status is TaskStatus.STOPPED)
+        return self.until("the abort", lambda: self.client.tasks.get_states([task])[task].status is TaskStatus.STOPPED)
 
 
 def measure(site: Site) -> Iterator[tuple[str, float]]:

@@ -81,7 +81,7 @@ def jobs(count: int, seed: int) -> list[Job]:
 
 
 class Run:
-    """``to_its_end`` once."""
+    """``run_to_end`` once."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class Run:
         self._made = 0
         self._planned = 0
 
-    def to_its_end(self, faults: Sequence[Fault]) -> Evidence:
+    def run_to_end(self, faults: Sequence[Fault]) -> Evidence:
         self._planned = len(faults)
         self._site.start_daemon()
         self._enqueue(_AHEAD)
@@ -190,10 +190,10 @@ class Run:
         open_ones = [task for task in self._tasks if self._status.get(task) not in _FINALS]
         if self._site.server_lock.acquire(timeout=0.1):
             try:
-                seen = self._site.bench.direct.tasks.glimpse(open_ones)
+                seen = self._site.bench.direct.tasks.get_states(open_ones)
             finally:
                 self._site.server_lock.release()
-            self._status.update({task: glimpse.status.value for task, glimpse in seen.items()})
+            self._status.update({task: get_states.status.value for task, get_states in seen.items()})
         if not self._trouble.now & {"daemon killed", "two daemons, one dies"}:
             self._site.revive_daemon()
         share = (len(self._wanted) - _AHEAD) * self._trouble.over // max(self._planned, 1)
@@ -242,7 +242,7 @@ class Run:
 
     def _records(self) -> list[TaskRecord]:
         direct = self._site.bench.direct
-        glimpses = direct.tasks.glimpse(list(self._tasks))
+        glimpses = direct.tasks.get_states(list(self._tasks))
         queued = {
             entry.task for queue in direct.queues.look(list(self._site.queues.values())) for entry in queue.entries
         }
@@ -342,6 +342,6 @@ def chaos(
         spinning((os.cpu_count() or 1) if load else 0),
         site(folder, cluster, who.argv, _AT_ONCE, slow=load) as (built, server),
     ):
-        evidence = Run(built, server, who, seed, jobs(tasks, seed), show).to_its_end(faults)
+        evidence = Run(built, server, who, seed, jobs(tasks, seed), show).run_to_end(faults)
     evidence.save(folder)
     return Result(folder)

@@ -170,7 +170,7 @@ def install(point: CrashPoint) -> None:
 
     from hpc_agent.api import session
 
-    point.wrap(session.Session, "_send", lambda _self, _path, endpoint, *_: f"call {endpoint}")
+    point.wrap(session.ApiSession, "_send", lambda _self, _path, endpoint, *_: f"call {endpoint}")
 
     from hpc_agent.telemetry import spool
 

@@ -99,10 +99,10 @@ class Run:
         return bool(settled) and self._status(task).is_final
 
     def _status(self, task: TaskId) -> TaskStatus:
-        return self._bench.direct.tasks.glimpse([task])[task].status
+        return self._bench.direct.tasks.get_states([task])[task].status
 
     def _seen(self, task: TaskId, begun: float, *, aborted: bool, stuck: bool = False) -> Result:
-        seen = self._bench.direct.tasks.glimpse([task])[task]
+        seen = self._bench.direct.tasks.get_states([task])[task]
         return Result(
             name=self.root.name,
             variant=self._variant,

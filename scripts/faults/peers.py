@@ -118,7 +118,7 @@ class Serving:
         self._bad_polls = 0
         for job in set(self._jobs) - set(answer.stdout.split()):
             task = self._jobs[job]
-            status = self._server.tasks.glimpse([task])[task].status.value
+            status = self._server.tasks.get_states([task])[task].status.value
             if status not in _ENDS:
                 self._end(task, "completed", "the job has left the queue")
             del self._jobs[job]

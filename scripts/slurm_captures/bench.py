@@ -18,7 +18,7 @@ from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.resources import Resources
 from hpc_agent.schedulers import slurm
 from hpc_agent.schedulers.base import SubmitRequest
-from hpc_agent.schedulers.environment import for_queries, scrubbed
+from hpc_agent.schedulers.job_environment import for_queries, scrubbed
 
 DELIMITER = "|captured|"
 USER = "0"
@@ -70,7 +70,7 @@ class Bench:
         """Keep what a probe was told, at its ``start`` or ``end`` or after a ``restart``."""
         path = self.work / f"probe-{probe}.{moment}.json"
         self.wait_for(path.exists, f"{path.name} is there")
-        self.keep(name, process.Completed(**json.loads(path.read_text())))
+        self.keep(name, process.CompletedProcess(**json.loads(path.read_text())))
 
     def state(self, name: str) -> str:
         """Slurm's word for a job, as squeue has it; empty if it has none."""
@@ -97,19 +97,19 @@ class Bench:
     def job_environ(self) -> dict[str, str]:
         return scrubbed(self.cluster.env)
 
-    def ask(self, name: str, argv: Sequence[str], environ: Mapping[str, str] | None = None) -> process.Completed:
+    def ask(self, name: str, argv: Sequence[str], environ: Mapping[str, str] | None = None) -> process.CompletedProcess:
         """Run a query as the product does, and keep what it printed."""
         answer = process.run(argv, timeout=150, env=for_queries(environ or self.cluster.env))
         self.keep(name, answer)
         return answer
 
-    def ask_sbatch(self, name: str, request: SubmitRequest, *options: str) -> process.Completed:
+    def ask_sbatch(self, name: str, request: SubmitRequest, *options: str) -> process.CompletedProcess:
         argv = slurm.sbatch(request, options)
         answer = process.run(argv, timeout=300, env=self.job_environ, cwd=self.work)
         self.keep(name, answer)
         return answer
 
-    def keep(self, name: str, answer: process.Completed) -> None:
+    def keep(self, name: str, answer: process.CompletedProcess) -> None:
         fields = {
             "argv": answer.argv,
             "returncode": answer.returncode,

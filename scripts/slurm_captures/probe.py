@@ -16,7 +16,7 @@ from types import FrameType
 from hpc_agent import process
 from hpc_agent.domain.ids import JobId
 from hpc_agent.schedulers import slurm
-from hpc_agent.schedulers.environment import for_queries
+from hpc_agent.schedulers.job_environment import for_queries
 
 
 def ask(moment: str) -> None:
@@ -25,16 +25,16 @@ def ask(moment: str) -> None:
     write(moment, answer)
 
 
-def write(moment: str, answer: process.Completed) -> None:
+def write(moment: str, answer: process.CompletedProcess) -> None:
     path = Path(f"{sys.argv[1]}.{moment}.json")
     unfinished = path.with_suffix(".new")
     unfinished.write_text(json.dumps(vars(answer)))
     unfinished.rename(path)
 
 
-def environment() -> process.Completed:
+def environment() -> process.CompletedProcess:
     ours = sorted(f"{name}={value}\n" for name, value in os.environ.items() if name.startswith("SLURM_"))
-    return process.Completed(("env",), 0, "".join(ours), "")
+    return process.CompletedProcess(("env",), 0, "".join(ours), "")
 
 
 def at_end(number: int, frame: FrameType | None) -> None:

@@ -19,10 +19,10 @@ from waiting import contains, empty, equals, wait_until
 
 from hpc_agent.clock import SYSTEM
 from hpc_agent.config.settings import LocalSettings, SlurmSettings
+from hpc_agent.domain.capacity import Capacity
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import Accepted, JobRecord, JobState, LiveJob, Refused
 from hpc_agent.domain.resources import Resources
-from hpc_agent.domain.room import Room
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.schedulers.base import Scheduler, SubmitRequest
 from hpc_agent.schedulers.local import LocalScheduler
@@ -326,14 +326,14 @@ def test_a_cluster_has_a_name(any_site: SchedulerSite) -> None:
 def test_room_counts_what_runs(tmp_path: Path) -> None:
     site = LocalSite(tmp_path, {})
     assert site.scheduler.live_jobs() == []
-    assert site.scheduler.room() == Room(3, 4, 4)
+    assert site.scheduler.room() == Capacity(3, 4, 4)
     job = site.submit("sleep 60", gpus=3)
     site.wait_for_start(job)
-    assert site.scheduler.room() == Room(2, 1, 4)
+    assert site.scheduler.room() == Capacity(2, 1, 4)
     site.scheduler.cancel([job])
     wait_until("the job to end", site.scheduler.live_jobs, empty)
-    assert site.scheduler.room() == Room(3, 4, 4)
+    assert site.scheduler.room() == Capacity(3, 4, 4)
 
 
 def test_a_batch_system_has_room_for_any_number() -> None:
-    assert SlurmScheduler(SlurmSettings()).room() == Room()
+    assert SlurmScheduler(SlurmSettings()).room() == Capacity()

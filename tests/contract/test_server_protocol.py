@@ -12,7 +12,7 @@ import pytest
 from clearml_server import ClearmlServer
 from http_api import Answered, Api, address_of
 
-from hpc_agent.server.action import Request
+from hpc_agent.server.action import RequestBody
 
 
 def claims(token: str) -> dict[str, Any]:
@@ -213,7 +213,7 @@ def endpoints() -> list[Any]:
 
 @pytest.mark.parametrize(("action", "request_type"), endpoints())
 def test_malformed_input_is_answered_with_a_sentence_never_an_accident(
-    api: Api, queue: str, action: str, request_type: type[Request]
+    api: Api, queue: str, action: str, request_type: type[RequestBody]
 ) -> None:
     good = {"task": api.task(), "name": "fine", "type": "training", "queue": queue, "worker": "w"}
     answers = [_sane(api.ask(action, body), body) for body in BROKEN]

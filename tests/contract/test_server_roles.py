@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from server_core import Caller, ServerCore
 
-from hpc_agent.server.identity import LINGER
-from hpc_agent.server.roles import PERMISSIONS, Kind, Scope
+from hpc_agent.server.authentication import LINGER
+from hpc_agent.server.roles import PERMISSIONS, OwnerKind, Scope
 from hpc_agent.server.services import ENDPOINTS
 
 FORBIDDEN = "403/20"
@@ -45,7 +45,7 @@ def test_only_reading_endpoints_are_for_everybody_on_everything() -> None:
 @pytest.mark.parametrize("name", sorted(PERMISSIONS))
 def test_the_fields_that_a_row_names_are_fields_of_the_request(name: str) -> None:
     row = PERMISSIONS[name]
-    fields = {target.field for target in (*row.own, *row.or_own) if target.kind is not Kind.EVENTS}
+    fields = {target.field for target in (*row.own, *row.or_own) if target.kind is not OwnerKind.EVENTS}
     assert fields <= set(getattr(ENDPOINTS[name].request, "__struct_fields__", ()))
 
 
@@ -53,7 +53,8 @@ OWNED = [
     (name, target)
     for name, row in sorted(PERMISSIONS.items())
     for target in (*row.own, *row.or_own)
-    if row.user is Scope.OWN and target.kind in (Kind.TASK, Kind.MODEL, Kind.PROJECT, Kind.QUEUE, Kind.WORKER)
+    if row.user is Scope.OWN
+    and target.kind in (OwnerKind.TASK, OwnerKind.MODEL, OwnerKind.PROJECT, OwnerKind.QUEUE, OwnerKind.WORKER)
 ]
 
 
@@ -65,16 +66,21 @@ class Things:
         queue = caller("queues.create", name=f"queue {suffix}")["id"]
         caller("workers.register", worker=f"worker {suffix}")
         self.ids = {
-            Kind.TASK: task,
-            Kind.MODEL: caller("models.create", name="m", uri="u")["id"],
-            Kind.PROJECT: caller("projects.create", name=f"project {suffix}")["id"],
-            Kind.QUEUE: queue,
-            Kind.WORKER: f"worker {suffix}",
+            OwnerKind.TASK: task,
+            OwnerKind.MODEL: caller("models.create", name="m", uri="u")["id"],
+            OwnerKind.PROJECT: caller("projects.create", name=f"project {suffix}")["id"],
+            OwnerKind.QUEUE: queue,
+            OwnerKind.WORKER: f"worker {suffix}",
         }
 
     def shown(self, server: ServerCore) -> list[Any]:
         """All of them as they are now."""
-        services = {Kind.TASK: "tasks", Kind.MODEL: "models", Kind.PROJECT: "projects", Kind.QUEUE: "queues"}
+        services = {
+            OwnerKind.TASK: "tasks",
+            OwnerKind.MODEL: "models",
+            OwnerKind.PROJECT: "projects",
+            OwnerKind.QUEUE: "queues",
+        }
         listed = [server(f"{name}.get_all", id=[self.ids[kind]])[name] for kind, name in services.items()]
         return [*listed, server("workers.get_all")["workers"]]
 
@@ -92,10 +98,10 @@ class Things:
             "metadata": [],
             "keys": [],
             "runtime_properties": [],
-            "model": self.ids[Kind.MODEL],
+            "model": self.ids[OwnerKind.MODEL],
             "type": "output" if name == "tasks.add_or_update_model" else None,
-            "queue": self.ids[Kind.QUEUE],
-            "task": self.ids[Kind.TASK],
+            "queue": self.ids[OwnerKind.QUEUE],
+            "task": self.ids[OwnerKind.TASK],
             "force": True,
         }
         if name == "tasks.edit":
@@ -120,7 +126,7 @@ def test_what_belongs_to_another_is_changed_by_an_administrator_only(
     server: ServerCore, alice: Caller, bob: Caller, name: str
 ) -> None:
     hers = Things(alice, "hers")
-    alice("tasks.enqueue", task=hers.ids[Kind.TASK], queue=hers.ids[Kind.QUEUE])
+    alice("tasks.enqueue", task=hers.ids[OwnerKind.TASK], queue=hers.ids[OwnerKind.QUEUE])
     before = hers.shown(server)
     refused = bob.ask(name, hers.request(name))
     assert (refused.code, "not the caller's" in refused.message) == (FORBIDDEN, True)

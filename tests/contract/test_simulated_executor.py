@@ -17,9 +17,9 @@ from simulated_site import SimulatedSite
 from hpc_agent.api.client import Client
 from hpc_agent.config.load import load
 from hpc_agent.domain.attempt import attempt_for
-from hpc_agent.domain.ending import Cause
 from hpc_agent.domain.job import JobState
 from hpc_agent.domain.status import TaskStatus
+from hpc_agent.domain.termination import TerminationCause
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
 
 CHANGES = (
@@ -41,7 +41,7 @@ class Trace:
     calls: list[str]
     status: TaskStatus
     claim: tuple[str, bool] | None
-    report: tuple[str, bool, Cause | None] | None
+    report: tuple[str, bool, TerminationCause | None] | None
 
 
 def trace(calls: list[str], status: TaskStatus, run: RunDirectory) -> Trace:
@@ -103,7 +103,7 @@ class RealRun:
                 check=False,
             )
         assert "Traceback" not in done.stderr, done.stderr
-        return trace(self.calls, client.tasks.glimpse([task])[task].status, run)
+        return trace(self.calls, client.tasks.get_states([task])[task].status, run)
 
 
 class SimulatedRun:
@@ -192,6 +192,6 @@ def test_a_job_that_is_terminated_leaves_the_verdict_to_the_daemon(clearml_serve
     simulated = SimulatedRun(tmp_path)
     while not simulated.executor.has_process:
         simulated.executor.step()
-    simulated.site.end_job(simulated.executor.job, JobState.FAILED, Cause.UNKNOWN)
+    simulated.site.end_job(simulated.executor.job, JobState.FAILED, TerminationCause.UNKNOWN)
     assert simulated.trace() == real
     assert real.status is TaskStatus.IN_PROGRESS

@@ -108,7 +108,7 @@ def test_a_server_that_goes_away_while_the_job_runs_gets_everything_later(
     assert untracked(person, job) == "begun\nend\n"
     start_clearml_server(tmp_path / "own", port=port)
     task = TaskId(folder.name)
-    wait_until("the final status", lambda: client.tasks.glimpse([task])[task].status, equals(TaskStatus.COMPLETED))
+    wait_until("the final status", lambda: client.tasks.get_states([task])[task].status, equals(TaskStatus.COMPLETED))
     console = "".join(event["msg"] for event in client.events.console_after(task, 0))
     assert console == "begun\nend\n"
 

@@ -13,7 +13,7 @@ from sbatch_bench import Person
 from waiting import contains, empty, equals, wait_until
 
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.tracking.submit import WAITING
+from hpc_agent.tracking.tracked_submission import WAITING
 
 pytestmark = [pytest.mark.slurm, pytest.mark.peers]
 
@@ -105,7 +105,7 @@ def test_while_its_job_waits_a_task_waits_and_says_why(person: Person) -> None:
     task = person.task(job)
     wait_until("the reason", lambda: person.site.message(task).startswith(f"Slurm job {job} is waiting (BeginTime)"))
     assert person.site.status(task) is TaskStatus.QUEUED
-    holder = person.site.client.queues.holding(task)
+    holder = person.site.client.queues.queue_of(task)
     assert holder is not None and holder.name == WAITING
 
 

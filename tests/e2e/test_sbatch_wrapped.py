@@ -120,7 +120,7 @@ def test_a_refusal_in_unknown_words_ends_the_task_with_them(person: Person, word
     assert person.site.wait_for_end(task) is TaskStatus.FAILED
     assert NO_HOURS in person.site.reason(task)
     wait_until("nothing to follow", lambda: (person.root / "sbatch" / task).exists(), empty)
-    assert person.site.client.queues.holding(task) is None
+    assert person.site.client.queues.queue_of(task) is None
 
 
 def test_a_job_of_an_error_in_unknown_words_is_found(person: Person) -> None:

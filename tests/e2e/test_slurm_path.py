@@ -14,8 +14,8 @@ from waiting import contains, empty, equals, wait_until
 
 from hpc_agent.domain.attempt import attempt_for
 from hpc_agent.domain.status import TaskStatus
+from hpc_agent.runs.attempt_records import ClaimRecord
 from hpc_agent.runs.directory import RunsFolder
-from hpc_agent.runs.records import Claim
 
 WAITS = {"CLEARML_AGENT__hpc__slurm__sbatch_args": '["--begin=now+1hour"]'}
 """A daemon whose jobs wait."""
@@ -251,7 +251,7 @@ def test_a_refusal_that_dies_in_the_middle_is_mended(site: Site) -> None:
     attempt = attempt_for("hpcagent", queue.id, task, queue.entries[0].added)
     run = RunsFolder(site.root / "runs").of(attempt).create()
     long_ago = datetime.now(timezone.utc) - timedelta(hours=1)
-    run.first_claim(Claim(state="intent", at=long_ago, owner="daemon:login1:1", queue=queue.id))
+    run.first_claim(ClaimRecord(state="intent", at=long_ago, owner="daemon:login1:1", queue=queue.id))
     assert site.client.queues.remove_task(queue.id, task)
     site.daemon()
     assert site.wait_for_end(task) is TaskStatus.COMPLETED

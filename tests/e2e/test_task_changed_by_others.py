@@ -65,7 +65,7 @@ def test_a_task_that_an_agent_of_another_kind_runs_now_is_left_to_it(site: Site)
     wait_until("our job to leave", lambda: site.jobs(task), empty)
     settled(site, task)
     assert site.status(task) is TaskStatus.IN_PROGRESS
-    assert site.client.queues.holding(task) is None
+    assert site.client.queues.queue_of(task) is None
 
 
 @pytest.mark.parametrize("how", ["tasks.reset", "tasks.delete"])
@@ -76,9 +76,9 @@ def test_a_task_that_is_reset_or_deleted_while_it_runs_ends_and_stays_so(site: S
     site.client.session.call(how, {"task": task, "force": True})
     wait_until("our job to leave", lambda: site.jobs(task), empty)
     settled(site, task)
-    left = {found: glimpse.status for found, glimpse in site.client.tasks.glimpse([task]).items()}
+    left = {found: get_states.status for found, get_states in site.client.tasks.get_states([task]).items()}
     assert left == ({task: TaskStatus.CREATED} if how == "tasks.reset" else {})
-    assert site.client.queues.holding(task) is None
+    assert site.client.queues.queue_of(task) is None
 
 
 def test_one_that_is_enqueued_again_right_after_a_reset_runs_once_more(site: Site) -> None:

@@ -19,24 +19,24 @@ from hpc_agent.clock import SYSTEM
 from hpc_agent.config.load import load
 from hpc_agent.config.settings import AllSettings, HpcSettings
 from hpc_agent.daemon.conclude import CONSOLE_PATIENCE_S, Concluder
-from hpc_agent.daemon.facts import Files, read
-from hpc_agent.domain.actions import Close, PutBack, Settle
+from hpc_agent.daemon.run_state import RunDirectoryState, read
+from hpc_agent.domain.actions import MarkDone, Requeue, SetFinalStatus
 from hpc_agent.domain.attempt import attempt_for
 from hpc_agent.domain.decide import decide
 from hpc_agent.domain.ids import QueueId, TaskId, WorkerId
-from hpc_agent.domain.sight import Sight
+from hpc_agent.domain.snapshot import AttemptSnapshot
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.errors import ServerUnreachableError
 from hpc_agent.retry import ONCE, Budget
+from hpc_agent.runs.attempt_records import ClaimRecord, ExitReport, SubmissionRecord
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
-from hpc_agent.runs.records import Claim, ExitReport, Submission
 from hpc_agent.telemetry.spool import Spool
 
 pytestmark = pytest.mark.peers
 
 WORKER = WorkerId("n1:slurm:7")
-FAILED_NODE = PutBack("node n1 failed", restart=True)
-TOO_LONG = Settle(TaskStatus.FAILED, "time limit 01:00:00 reached")
+FAILED_NODE = Requeue("node n1 failed", restart=True)
+TOO_LONG = SetFinalStatus(TaskStatus.FAILED, "time limit 01:00:00 reached")
 
 
 @dataclass
@@ -54,7 +54,7 @@ class Run:
         return Concluder(self.client, self.settings, WorkerId("login"), SYSTEM)
 
     @property
-    def files(self) -> Files:
+    def files(self) -> RunDirectoryState:
         return read(self.directory)
 
     def put_back(self) -> None:
@@ -80,11 +80,11 @@ class Run:
 
     @property
     def status(self) -> TaskStatus:
-        return self.client.tasks.glimpse([self.task])[self.task].status
+        return self.client.tasks.get_states([self.task])[self.task].status
 
     @property
     def is_queued(self) -> bool:
-        return self.client.queues.holding(self.task) is not None
+        return self.client.queues.queue_of(self.task) is not None
 
     def console(self) -> str:
         return "".join(event["msg"] for event in self.client.events.console_after(self.task, 0))
@@ -103,9 +103,9 @@ def run(clearml_server: Any, tmp_path: Path) -> Run:
     task = client.tasks.create({"name": "run", "type": "training"})
     directory = RunsFolder(tmp_path / "runs").of(attempt_for("c", queue, task, "t")).create()
     now = datetime.now(timezone.utc)
-    directory.write_submission(Submission(state="accepted", at=now, queue=queue, cluster="c", job="7"))
+    directory.write_submission(SubmissionRecord(state="accepted", at=now, queue=queue, cluster="c", job="7"))
     directory.write_claim(
-        Claim(state="won", at=now, owner="job:7", queue=queue, cluster="c", worker=WORKER, begun=True)
+        ClaimRecord(state="won", at=now, owner="job:7", queue=queue, cluster="c", worker=WORKER, begun=True)
     )
     client.tasks.enqueue(task, queue)
     assert client.queues.remove_task(queue, task)
@@ -159,8 +159,8 @@ def test_an_abort_on_its_way_back_is_obeyed(run: Run) -> None:
     run.put_back()
     assert not run.is_queued
     assert not run.report.posted
-    seen = run.client.tasks.glimpse([run.task])[run.task]
-    sight = Sight(
+    seen = run.client.tasks.get_states([run.task])[run.task]
+    sight = AttemptSnapshot(
         run.directory.attempt,
         claimed=run.files.claimed,
         ended=run.files.ended,
@@ -168,7 +168,7 @@ def test_an_abort_on_its_way_back_is_obeyed(run: Run) -> None:
         abort_requested=seen.abort_requested,
     )
     [action] = decide(sight, datetime.now(timezone.utc))
-    assert isinstance(action, Settle)
+    assert isinstance(action, SetFinalStatus)
     run.concluder.settle(run.directory.attempt, run.files, action)
     assert run.status is TaskStatus.STOPPED
     assert run.report.posted
@@ -177,7 +177,7 @@ def test_an_abort_on_its_way_back_is_obeyed(run: Run) -> None:
 def test_a_task_whose_queue_was_deleted_is_failed(run: Run) -> None:
     run.client.session.call("queues.delete", {"queue": run.queue, "force": True})
     run.put_back()
-    seen = run.client.tasks.glimpse([run.task])[run.task]
+    seen = run.client.tasks.get_states([run.task])[run.task]
     assert seen.status is TaskStatus.FAILED
     assert seen.reason == "node n1 failed; the queue that it came from was deleted: enqueue it on another"
     assert run.report.posted
@@ -197,10 +197,10 @@ def test_neither_status_nor_queue_waits_for_ever_for_the_console(run: Run, how: 
     assert (run.status, run.is_queued) == (TaskStatus.QUEUED if queued else TaskStatus.FAILED, queued)
     assert (run.report.posted, run.report.unsent, run.console()) == (True, True, "")
     if not queued:
-        assert "the rest of its console follows" in run.client.tasks.glimpse([run.task])[run.task].message
-    sight = Sight(run.directory.attempt, claimed=run.files.claimed, ended=run.files.ended, status=run.status)
+        assert "the rest of its console follows" in run.client.tasks.get_states([run.task])[run.task].message
+    sight = AttemptSnapshot(run.directory.attempt, claimed=run.files.claimed, ended=run.files.ended, status=run.status)
     [action] = decide(sight, datetime.now(timezone.utc))
-    assert isinstance(action, Close)
+    assert isinstance(action, MarkDone)
     assert action.ship
     assert run.concluder.ship(run.directory.attempt, run.files)
     assert run.console().startswith("its last line")
@@ -226,14 +226,14 @@ def test_after_an_outage_of_the_whole_server_status_and_queue_come_after_the_con
 
 def test_a_list_that_lacks_a_task_does_not_delete_it(run: Run) -> None:
     with troubled(run, {"tasks.get_all": EMPTY}) as there:
-        assert there.client.tasks.glimpse([run.task])[run.task].status is TaskStatus.IN_PROGRESS
+        assert there.client.tasks.get_states([run.task])[run.task].status is TaskStatus.IN_PROGRESS
         there.settle()
     assert run.status is TaskStatus.FAILED
 
 
 def test_where_nobody_can_say_what_became_of_a_task_nothing_is_concluded(run: Run) -> None:
     with troubled(run, {"tasks.get_all": EMPTY, "tasks.get_by_id": AWAY}) as there:
-        assert there.client.tasks.glimpse([run.task], budget=ONCE)[run.task].status is TaskStatus.UNKNOWN
+        assert there.client.tasks.get_states([run.task], budget=ONCE)[run.task].status is TaskStatus.UNKNOWN
         there.put_back()
         assert not run.report.posted
     run.put_back()
@@ -242,6 +242,6 @@ def test_where_nobody_can_say_what_became_of_a_task_nothing_is_concluded(run: Ru
 
 def test_a_deleted_task_is_let_go(run: Run) -> None:
     run.client.tasks.delete(run.task)
-    assert run.client.tasks.glimpse([run.task]) == {}
+    assert run.client.tasks.get_states([run.task]) == {}
     run.settle()
     assert run.report.posted

@@ -16,13 +16,13 @@ from manual_clock import ManualClock
 from waiting import wait_until
 
 from hpc_agent.api.client import Client
-from hpc_agent.api.events import Events
+from hpc_agent.api.events import EventsApi
 from hpc_agent.clock import SYSTEM
 from hpc_agent.config.load import load
 from hpc_agent.config.settings import ApiSettings
 from hpc_agent.domain.ids import TaskId, WorkerId
 from hpc_agent.retry import FINAL, ONCE, Budget
-from hpc_agent.telemetry.shipper import Shipper, Source
+from hpc_agent.telemetry.shipper import ConsoleSource, Shipper
 from hpc_agent.telemetry.spool import Spool
 
 WORKER = WorkerId("node:slurm:7")
@@ -44,7 +44,7 @@ class Bench:
 
     def shipper(self, clock: Any = SYSTEM, worker: WorkerId = WORKER, name: str = "console") -> Shipper:
         client = Client(self.settings, clock=clock)
-        return Shipper(self.spool(name), Source(self.task, worker), client.events, clock)
+        return Shipper(self.spool(name), ConsoleSource(self.task, worker), client.events, clock)
 
     def stamps(self) -> list[int]:
         return [int(event["timestamp"]) for event in self.direct.events.console_after(self.task, 0)]
@@ -163,7 +163,7 @@ def test_a_console_whose_folder_was_deleted_is_sent_to_its_end(bench: Bench) -> 
     spool = Spool(folder / "console.log", folder / "console.offset")
     spool.write(b"line 0\n")
     client = Client(bench.settings)
-    shipper = Shipper(spool, Source(bench.task, WORKER), client.events, SYSTEM)
+    shipper = Shipper(spool, ConsoleSource(bench.task, WORKER), client.events, SYSTEM)
     assert shipper.drain(ONCE)
     for path in folder.iterdir():
         path.unlink()
@@ -178,7 +178,7 @@ def test_nothing_is_sent_once_somebody_else_has_the_console(bench: Bench) -> Non
     ours = True
     client = Client(bench.settings)
     spool = bench.spool()
-    shipper = Shipper(spool, Source(bench.task, WORKER), client.events, SYSTEM, ours=lambda: ours)
+    shipper = Shipper(spool, ConsoleSource(bench.task, WORKER), client.events, SYSTEM, ours=lambda: ours)
     assert shipper.drain(ONCE)
     ours = False
     bench.write(10, 20)
@@ -233,7 +233,7 @@ def test_starts_that_one_sender_ships_are_shown_in_their_order(bench: Bench) -> 
     bench.write(10, 20, "console.1")
     client = Client(bench.settings)
     shipper = Shipper(
-        bench.spool("console.1"), Source(bench.task, WORKER), client.events, SYSTEM, earlier=[bench.spool()]
+        bench.spool("console.1"), ConsoleSource(bench.task, WORKER), client.events, SYSTEM, earlier=[bench.spool()]
     )
     assert shipper.drain(ONCE)
     bench.expect(20)
@@ -276,14 +276,14 @@ def test_of_a_batch_of_which_the_server_says_that_it_stored_a_part_the_rest_is_s
     client = Client(bench.settings)
     tried: list[int] = []
 
-    class Halfway(Events):
+    class Halfway(EventsApi):
         def add(self, events: Sequence[Mapping[str, Any]], *, budget: Budget) -> int:
             tried.append(len(events))
             return super().add(events[:1] if len(tried) == 1 else events, budget=budget)
 
     shipper = Shipper(
         bench.spool(),
-        Source(bench.task, WORKER),
+        ConsoleSource(bench.task, WORKER),
         Halfway(client.session),
         ManualClock(LONG_AGO),
     )
@@ -330,7 +330,7 @@ def test_a_sender_whose_last_request_has_no_answer_leaves_the_rest_to_its_succes
 
 def follower(bench: Bench) -> Shipper:
     spool = bench.spool("output")
-    return Shipper(spool, Source(bench.task, WORKER), bench.direct.events, SYSTEM, rewritable=True)
+    return Shipper(spool, ConsoleSource(bench.task, WORKER), bench.direct.events, SYSTEM, rewritable=True)
 
 
 @pytest.mark.parametrize("again", [1, 5, 10, 40], ids=["shorter", "half as long", "as long", "longer"])
@@ -360,7 +360,7 @@ def test_a_batch_whose_file_is_gone_from_under_it_is_given_up(bench: Bench) -> N
     bench.proxy.choose = first(1, Trouble.RESET)
     client = Client(bench.settings)
     spool = bench.spool("output")
-    assert not Shipper(spool, Source(bench.task, WORKER), client.events, SYSTEM, rewritable=True).drain(ONCE)
+    assert not Shipper(spool, ConsoleSource(bench.task, WORKER), client.events, SYSTEM, rewritable=True).drain(ONCE)
     output.write_text("line 0\n", encoding="utf-8")
     assert follower(bench).drain(ONCE)
     bench.expect(1)

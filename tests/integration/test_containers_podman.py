@@ -18,9 +18,9 @@ from waiting import empty, wait_until
 from hpc_agent.clock import SYSTEM
 from hpc_agent.config.load import load
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.files import write_record
+from hpc_agent.file_records import write_record
 from hpc_agent.retry import ONCE
-from hpc_agent.staging import Stager
+from hpc_agent.staging import TaskStager
 
 pytestmark = pytest.mark.podman
 
@@ -306,7 +306,7 @@ def test_nodes_without_a_network_take_the_image_from_the_shared_folder(
     assert asked == []
     settings = load(site.conf, {"CLEARML_AGENT__HPC__CONTAINER__RUNTIME": "podman"}).settings
     said: list[str] = []
-    Stager(settings, SYSTEM).stage(site.client.tasks.get(task), said.append)
+    TaskStager(settings, SYSTEM).stage(site.client.tasks.get(task), said.append)
     assert f"Fetching the image {reference} into {site.folder}/hpc/images" in said
     seen = len(asked)
     forget(runtime, reference)
@@ -354,7 +354,7 @@ def test_a_login_node_without_containers_stages_our_own_python(
         "CLEARML_AGENT__HPC__CONTAINER__RUNTIME": "podman",
         "CLEARML_AGENT__HPC__CONTAINER__PROGRAM": "podman-of-the-nodes",
     }
-    stager = Stager(load(site.conf, elsewhere).settings, SYSTEM)
+    stager = TaskStager(load(site.conf, elsewhere).settings, SYSTEM)
     said: list[str] = []
     staged = stager.stage(site.client.tasks.get(task), said.append)
     assert any("podman-of-the-nodes is not on this machine" in line for line in said)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from manual_clock import ManualClock
 
-from hpc_agent.daemon.facts import read
-from hpc_agent.daemon.unsettled import Unsettled
+from hpc_agent.daemon.open_attempts import OpenAttemptIndex
+from hpc_agent.daemon.run_state import read
 from hpc_agent.domain.attempt import attempt_for
 from hpc_agent.domain.ids import QueueId, TaskId
+from hpc_agent.runs.attempt_records import ClaimRecord, DoneRecord, StagingJobRecord, SubmissionRecord
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
-from hpc_agent.runs.records import Claim, Settled, StageJob, Submission
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 
@@ -21,8 +21,8 @@ def directory(folder: Path) -> RunDirectory:
     return RunsFolder(folder).of(attempt_for("c", QueueId("q"), TaskId("a" * 32), "t")).create()
 
 
-def tried(number: int, at: datetime = NOW) -> Submission:
-    return Submission(state="intended", at=at, queue="q", cluster="c", tries=number)
+def tried(number: int, at: datetime = NOW) -> SubmissionRecord:
+    return SubmissionRecord(state="intended", at=at, queue="q", cluster="c", tries=number)
 
 
 def test_of_two_daemons_one_submits_first_and_one_tries_again(tmp_path: Path) -> None:
@@ -39,16 +39,16 @@ def test_the_count_of_restarts_is_not_forgotten_for_an_attempt_of_another_cluste
     ran, task = directory(tmp_path), TaskId("a" * 32)
     elsewhere = RunsFolder(tmp_path).of(attempt_for("d", QueueId("q"), task, "t")).create()
     assert not elsewhere.has_rival()
-    assert ran.first_claim(Claim(state="won", at=NOW, owner="job:7", queue="q", cluster="c"))
+    assert ran.first_claim(ClaimRecord(state="won", at=NOW, owner="job:7", queue="q", cluster="c"))
     assert elsewhere.has_rival()
     assert not ran.has_rival()
-    ran.write_settled(Settled(at=NOW, why="over"))
+    ran.write_settled(DoneRecord(at=NOW, why="over"))
     assert not elsewhere.has_rival()
 
 
 def test_a_staging_job_alone_says_of_which_queue_and_cluster_it_is(tmp_path: Path) -> None:
     run = directory(tmp_path)
-    run.write_stage_job(StageJob(at=NOW, queue="q", cluster="c", job="8"))
+    run.write_stage_job(StagingJobRecord(at=NOW, queue="q", cluster="c", job="8"))
     found = read(run)
     assert (found.queue, found.cluster, found.job) == ("q", "c", None)
     run.first_submission(tried(1))
@@ -56,8 +56,8 @@ def test_a_staging_job_alone_says_of_which_queue_and_cluster_it_is(tmp_path: Pat
 
 
 def test_a_process_goes_on_with_what_the_one_before_left_and_lists_all_folders_now_and_then(tmp_path: Path) -> None:
-    def process(minutes: float, queue: str = "q") -> Unsettled:
-        return Unsettled(tmp_path, [QueueId(queue)], ManualClock(NOW + timedelta(minutes=minutes)))
+    def process(minutes: float, queue: str = "q") -> OpenAttemptIndex:
+        return OpenAttemptIndex(tmp_path, [QueueId(queue)], ManualClock(NOW + timedelta(minutes=minutes)))
 
     attempt = attempt_for("c", QueueId("q"), TaskId("a" * 32), "t")
     first = process(0)
@@ -74,7 +74,7 @@ def test_a_process_goes_on_with_what_the_one_before_left_and_lists_all_folders_n
 def test_a_claim_alone_says_of_which_queue_and_cluster_its_job_is(tmp_path: Path) -> None:
     """Where the other records were deleted: a job's number means nothing on another cluster."""
     run = directory(tmp_path)
-    assert run.first_claim(Claim(state="won", at=NOW, owner="job:7", queue="q", cluster="c"))
+    assert run.first_claim(ClaimRecord(state="won", at=NOW, owner="job:7", queue="q", cluster="c"))
     found = read(run)
     assert (found.queue, found.cluster, found.job) == ("q", "c", "7")
     assert found.submitted is None

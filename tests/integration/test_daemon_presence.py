@@ -15,17 +15,17 @@ import pytest
 from waiting import wait_until
 
 from hpc_agent.clock import SYSTEM
-from hpc_agent.daemon.presence import Daemons, Presence, PresenceError, matching
+from hpc_agent.daemon.registration import DaemonRecord, DaemonRegistry, RegistrationError, matching
 from hpc_agent.domain.ids import WorkerId
-from hpc_agent.files import write_record
-from hpc_agent.heartbeat import Pace
+from hpc_agent.file_records import write_record
+from hpc_agent.heartbeat import HeartbeatTiming
 from hpc_agent.schedulers.local_jobs import process_id
 
 DAEMON = """
 import signal, sys, threading
 from pathlib import Path
 from hpc_agent.clock import SYSTEM
-from hpc_agent.daemon.presence import Daemons
+from hpc_agent.daemon.registration import Daemons
 from hpc_agent.domain.ids import WorkerId
 
 end = threading.Event()
@@ -47,8 +47,8 @@ Start = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture
-def daemons(tmp_path: Path) -> Daemons:
-    return Daemons(tmp_path / "daemons", "here", SYSTEM)
+def daemons(tmp_path: Path) -> DaemonRegistry:
+    return DaemonRegistry(tmp_path / "daemons", "here", SYSTEM)
 
 
 @pytest.fixture
@@ -70,11 +70,11 @@ def start(tmp_path: Path) -> Iterator[Start]:
         child.stdout.close()
 
 
-def enter(daemons: Daemons, worker: str) -> Presence:
+def enter(daemons: DaemonRegistry, worker: str) -> DaemonRecord:
     return daemons.enter(lambda slot: WorkerId(worker), numbered=False, flags={})
 
 
-def test_each_gets_the_smallest_free_number(daemons: Daemons, start: Start) -> None:
+def test_each_gets_the_smallest_free_number(daemons: DaemonRegistry, start: Start) -> None:
     for _ in range(3):
         start("host:")
     assert [daemon.worker for daemon in daemons.running()] == ["host:0", "host:1", "host:2"]
@@ -83,14 +83,14 @@ def test_each_gets_the_smallest_free_number(daemons: Daemons, start: Start) -> N
     assert [daemon.worker for daemon in daemons.running()] == ["host:0", "host:1", "host:2"]
 
 
-def test_a_named_daemon_runs_once(daemons: Daemons, start: Start) -> None:
+def test_a_named_daemon_runs_once(daemons: DaemonRegistry, start: Start) -> None:
     child = start("host:gpu0")
-    with pytest.raises(PresenceError, match=rf"running already \(process {child.pid}, since .* --stop"):
+    with pytest.raises(RegistrationError, match=rf"running already \(process {child.pid}, since .* --stop"):
         enter(daemons, "host:gpu0")
     assert enter(daemons, "host:gpu1").worker == "host:gpu1"
 
 
-def test_a_dead_daemon_leaves_its_name_to_the_next(daemons: Daemons, start: Start) -> None:
+def test_a_dead_daemon_leaves_its_name_to_the_next(daemons: DaemonRegistry, start: Start) -> None:
     child = start("host:gpu0")
     child.kill()
     child.wait()
@@ -99,7 +99,7 @@ def test_a_dead_daemon_leaves_its_name_to_the_next(daemons: Daemons, start: Star
     assert enter(daemons, "host:gpu0").process.pid == os.getpid()
 
 
-def test_a_process_with_the_number_of_a_dead_daemon_is_not_signalled(daemons: Daemons, start: Start) -> None:
+def test_a_process_with_the_number_of_a_dead_daemon_is_not_signalled(daemons: DaemonRegistry, start: Start) -> None:
     """The number of a daemon that died goes to another process; here: the record names a time before it began."""
     child = start("host:gpu0", "stubborn")
     [seen] = daemons.all()
@@ -111,7 +111,7 @@ def test_a_process_with_the_number_of_a_dead_daemon_is_not_signalled(daemons: Da
     assert daemons.all() == []
 
 
-def test_stop_ends_it_and_forgets_it(daemons: Daemons, start: Start) -> None:
+def test_stop_ends_it_and_forgets_it(daemons: DaemonRegistry, start: Start) -> None:
     child = start("host:gpu0")
     daemons.stop(daemons.running()[0])
     assert child.wait(30) == 0
@@ -121,42 +121,44 @@ def test_stop_ends_it_and_forgets_it(daemons: Daemons, start: Start) -> None:
 def test_one_that_does_not_end_is_killed(tmp_path: Path, start: Start) -> None:
     start("host:gpu0", "stubborn")
     ladder = [(signal.SIGTERM, 0.3), (signal.SIGKILL, 5.0)]
-    daemons = Daemons(tmp_path / "daemons", "here", SYSTEM, ladder)
+    daemons = DaemonRegistry(tmp_path / "daemons", "here", SYSTEM, ladder)
     [seen] = daemons.running()
     daemons.stop(seen)
     assert not seen.process.is_running()
     assert daemons.all() == []
 
 
-def test_a_daemon_of_another_machine_is_named_not_guessed_at(daemons: Daemons, start: Start, tmp_path: Path) -> None:
+def test_a_daemon_of_another_machine_is_named_not_guessed_at(
+    daemons: DaemonRegistry, start: Start, tmp_path: Path
+) -> None:
     child = start("name")
-    elsewhere = Daemons(tmp_path / "daemons", "there", SYSTEM)
+    elsewhere = DaemonRegistry(tmp_path / "daemons", "there", SYSTEM)
     [seen] = elsewhere.all()
     assert elsewhere.runs(seen) is None
-    with pytest.raises(PresenceError, match="runs on here: stop it there; this is there"):
+    with pytest.raises(RegistrationError, match="runs on here: stop it there; this is there"):
         elsewhere.stop(seen)
-    with pytest.raises(PresenceError, match=r"running on here, or died there: .* remove .*name\.json"):
+    with pytest.raises(RegistrationError, match=r"running on here, or died there: .* remove .*name\.json"):
         enter(elsewhere, "name")
     assert child.poll() is None
 
 
 def test_the_name_of_a_daemon_that_died_with_its_machine_is_free_after_some_silence(
-    daemons: Daemons, start: Start, tmp_path: Path
+    daemons: DaemonRegistry, start: Start, tmp_path: Path
 ) -> None:
     child = start("name")
     child.kill()
     child.wait()
-    elsewhere = Daemons(tmp_path / "daemons", "there", SYSTEM, pace=Pace(beat=0.05, dead_after=0.3))
+    elsewhere = DaemonRegistry(tmp_path / "daemons", "there", SYSTEM, pace=HeartbeatTiming(beat=0.05, dead_after=0.3))
     told: list[str] = []
 
-    def enter() -> Presence | PresenceError:
+    def enter() -> DaemonRecord | RegistrationError:
         try:
             return elsewhere.enter(lambda slot: WorkerId("name"), numbered=False, flags={}, waiting=told.append)
-        except PresenceError as error:  # its last beat was just now
+        except RegistrationError as error:  # its last beat was just now
             return error
 
-    entered = wait_until("the name to be free", enter, lambda answer: not isinstance(answer, PresenceError))
-    assert not isinstance(entered, PresenceError)
+    entered = wait_until("the name to be free", enter, lambda answer: not isinstance(answer, RegistrationError))
+    assert not isinstance(entered, RegistrationError)
     assert entered.host == "there"
     assert "was on here and gives no sign of life" in told[0]
     assert [seen.host for seen in elsewhere.all()] == ["there"]
@@ -167,43 +169,43 @@ def test_the_name_of_a_daemon_that_died_with_its_machine_is_free_after_some_sile
 def test_a_daemon_of_another_machine_that_lives_keeps_its_name(start: Start, tmp_path: Path) -> None:
     """Though its last beat is long ago by the clock, as after an outage: it beats again while it is watched."""
     child = start("name")
-    elsewhere = Daemons(tmp_path / "daemons", "there", SYSTEM, pace=Pace(beat=0.1, dead_after=20))
+    elsewhere = DaemonRegistry(tmp_path / "daemons", "there", SYSTEM, pace=HeartbeatTiming(beat=0.1, dead_after=20))
     beat = elsewhere.file(WorkerId("name"), "beat")
     os.utime(beat, (1, 1))
-    with pytest.raises(PresenceError, match="running on here"):
+    with pytest.raises(RegistrationError, match="running on here"):
         enter(elsewhere, "name")
     assert child.poll() is None
 
 
 def test_a_daemon_of_an_older_version_gives_no_sign_of_life_and_keeps_its_name(start: Start, tmp_path: Path) -> None:
     start("name")
-    elsewhere = Daemons(tmp_path / "daemons", "there", SYSTEM, pace=Pace(beat=0.01, dead_after=0.02))
+    elsewhere = DaemonRegistry(tmp_path / "daemons", "there", SYSTEM, pace=HeartbeatTiming(beat=0.01, dead_after=0.02))
     [seen] = elsewhere.all()
     write_record(elsewhere.file(seen.worker, "json"), replace(seen, beats=False))
-    with pytest.raises(PresenceError, match="if it is certainly gone, remove"):
+    with pytest.raises(RegistrationError, match="if it is certainly gone, remove"):
         enter(elsewhere, "name")
 
 
-def test_a_record_that_cannot_be_read_stops_nobody(daemons: Daemons) -> None:
+def test_a_record_that_cannot_be_read_stops_nobody(daemons: DaemonRegistry) -> None:
     enter(daemons, "host:gpu0")
     daemons.file(WorkerId("host:gpu0"), "json").write_text("{ half")
     assert daemons.all() == []
     assert enter(daemons, "host:gpu0").worker == "host:gpu0"
 
 
-def test_strange_ids_make_no_strange_files(daemons: Daemons, tmp_path: Path) -> None:
+def test_strange_ids_make_no_strange_files(daemons: DaemonRegistry, tmp_path: Path) -> None:
     assert enter(daemons, "../../x y").worker == "../../x y"
     assert [path.name for path in (tmp_path / "daemons").glob("*.json")] == [".._.._x_y.json"]
 
 
-def test_records_are_private(daemons: Daemons) -> None:
+def test_records_are_private(daemons: DaemonRegistry) -> None:
     enter(daemons, "host:gpu0")
     path = daemons.file(WorkerId("host:gpu0"), "json")
     assert (path.stat().st_mode & 0o777, path.parent.stat().st_mode & 0o777) == (0o600, 0o700)
     assert json.loads(path.read_text())["worker"] == "host:gpu0"
 
 
-def test_those_with_the_same_flags_are_found(daemons: Daemons, start: Start) -> None:
+def test_those_with_the_same_flags_are_found(daemons: DaemonRegistry, start: Start) -> None:
     start("b", "two")
     start("a", "one")
     start("c", "two")

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from local_clone import Clone
 
+from hpc_agent.drafts.draft_plan import DraftPlan, plan
+from hpc_agent.drafts.draft_request import DraftRequest
 from hpc_agent.drafts.locate import PYTHON
-from hpc_agent.drafts.plan import Plan, plan
 from hpc_agent.drafts.repository import without_password
-from hpc_agent.drafts.request import Request
 from hpc_agent.errors import InputError, SourceError
 from hpc_agent.sources import changes
 
@@ -24,8 +24,8 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clone:
     return Clone.make(tmp_path)
 
 
-def planned(here: Path, **flags: object) -> Plan:
-    return plan(Request(name="n", project="p", **flags), here, "a comment")  # type: ignore[arg-type]
+def planned(here: Path, **flags: object) -> DraftPlan:
+    return plan(DraftRequest(name="n", project="p", **flags), here, "a comment")  # type: ignore[arg-type]
 
 
 def test_a_script_in_a_clone(clone: Clone) -> None:

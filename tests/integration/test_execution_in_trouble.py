@@ -23,20 +23,20 @@ from hpc_agent.config.settings import ApiSettings
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.ids import AttemptId, JobId, TaskId, WorkerId
 from hpc_agent.domain.status import TaskStatus
+from hpc_agent.executor.agent_identity import AgentIdentity
 from hpc_agent.executor.claim import Claimer, Lost, Won
-from hpc_agent.executor.claimed import FENCE_S
 from hpc_agent.executor.console import Console
-from hpc_agent.executor.identity import Identity
-from hpc_agent.executor.outcome import Circumstances, ended
 from hpc_agent.executor.report import Reporter
-from hpc_agent.executor.stop import StopRequest, Why
-from hpc_agent.executor.watch import Meters, Watch, Watched
+from hpc_agent.executor.stop import StopReason, StopRequest
+from hpc_agent.executor.task_outcome import ExitContext, ended
+from hpc_agent.executor.task_run import FENCE_S
+from hpc_agent.executor.watch import Meters, Watch, WatchResult
 from hpc_agent.retry import ONCE
+from hpc_agent.runs.attempt_records import ClaimRecord
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
-from hpc_agent.runs.records import Claim
-from hpc_agent.schedulers.own_job import NoOwnJob
-from hpc_agent.telemetry.gpus import GpuReader
-from hpc_agent.telemetry.shipper import Source
+from hpc_agent.schedulers.current_job import NullCurrentJob
+from hpc_agent.telemetry.gpu_reader import GpuReader
+from hpc_agent.telemetry.shipper import ConsoleSource
 from hpc_agent.telemetry.usage import UsageReader
 
 OURS, ANOTHER = AttemptId("0000000a"), AttemptId("0000000b")
@@ -70,14 +70,14 @@ class Bench:
         return self.runs.of(Attempt(self.task, attempt))
 
     def claimed_by(self, attempt: AttemptId, state: Any = "won", worker: str = "node:slurm:7") -> None:
-        claim = Claim(state=state, at=SYSTEM.now(), owner="job:7", host="away", worker=worker)
+        claim = ClaimRecord(state=state, at=SYSTEM.now(), owner="job:7", host="away", worker=worker)
         self.run_of(attempt).create().write_claim(claim)
 
     def stamp(self, attempt: AttemptId) -> None:
         self.direct.tasks.stamp(self.task, f"{attempt}.0", {}, budget=ONCE)
 
     def claim(self, restarts: int = 0) -> Won | Lost:
-        me = Identity(
+        me = AgentIdentity(
             worker=WorkerId("node:slurm:7"),
             host="here",
             owner="job:7",
@@ -93,18 +93,18 @@ class Bench:
 
     @property
     def status(self) -> TaskStatus:
-        return self.direct.tasks.glimpse([self.task])[self.task].status
+        return self.direct.tasks.get_states([self.task])[self.task].status
 
     @property
     def reason(self) -> str:
-        return self.direct.tasks.glimpse([self.task])[self.task].reason
+        return self.direct.tasks.get_states([self.task])[self.task].reason
 
     @property
     def console(self) -> str:
         return "".join(event["msg"] for event in self.direct.events.console_after(self.task, 0))
 
     def is_queued(self) -> bool:
-        return self.direct.queues.holding(self.task) is not None
+        return self.direct.queues.queue_of(self.task) is not None
 
     def execute(self, **env: str) -> subprocess.CompletedProcess[str]:
         """A real ``hpc-agent execute`` that reaches the server through the proxy."""
@@ -280,7 +280,7 @@ def test_a_start_that_the_server_refuses_is_told_where_no_daemon_is(bench: Bench
 # ---------------------------------------------------------------- the end
 
 
-def reporting(bench: Bench) -> tuple[Reporter, Claim, Console]:
+def reporting(bench: Bench) -> tuple[Reporter, ClaimRecord, Console]:
     """Of a run that has just ended."""
     run = bench.run_of().create()
     bench.direct.queues.remove_task(bench.queue, bench.task)
@@ -289,16 +289,16 @@ def reporting(bench: Bench) -> tuple[Reporter, Claim, Console]:
     claim = run.claim()
     assert claim is not None
     client = Client(bench.settings, clock=bench.clock)
-    me = Identity(WorkerId("node:1"), "here", claim.owner, None, 0, None, "c", os.getpid())
-    console = Console(run, Source(bench.task, me.worker), client.events, bench.clock, ours=lambda: True)
-    return Reporter(client, me, run, NoOwnJob(), bench.clock), claim, console
+    me = AgentIdentity(WorkerId("node:1"), "here", claim.owner, None, 0, None, "c", os.getpid())
+    console = Console(run, ConsoleSource(bench.task, me.worker), client.events, bench.clock, ours=lambda: True)
+    return Reporter(client, me, run, NullCurrentJob(), bench.clock), claim, console
 
 
 def test_a_status_is_not_set_on_a_run_that_began_meanwhile(bench: Bench) -> None:
     """Its user reset the task, and another attempt has it, while this one waited to tell how it ended."""
     reporter, claim, console = reporting(bench)
     bench.direct.tasks.stamp(bench.task, f"{ANOTHER}.0", {}, budget=ONCE)
-    reporter.report(bench.task, claim, console, ended(3, Circumstances()))
+    reporter.report(bench.task, claim, console, ended(3, ExitContext()))
     assert bench.status is TaskStatus.IN_PROGRESS
 
 
@@ -315,7 +315,7 @@ def test_a_status_does_not_wait_for_a_console_that_is_not_taken(bench: Bench) ->
         bench.proxy.choose = lambda _endpoint: None
 
     clock.at(600, back)
-    reporter.report(bench.task, claim, console, ended(0, Circumstances()))
+    reporter.report(bench.task, claim, console, ended(0, ExitContext()))
     assert seen == [TaskStatus.COMPLETED]
     assert "what it printed" in bench.console
     report = run.exit_report()
@@ -330,7 +330,7 @@ def test_after_an_outage_the_console_comes_before_the_status(bench: Bench) -> No
     order: list[str] = []
     bench.proxy.on_answer = lambda endpoint, _request, status: order.append(endpoint) if status == 200 else None
     bench.clock.at(300, lambda: setattr(bench.proxy, "choose", lambda _endpoint: None))
-    reporter.report(bench.task, claim, console, ended(0, Circumstances()))
+    reporter.report(bench.task, claim, console, ended(0, ExitContext()))
     assert bench.status is TaskStatus.COMPLETED
     assert order.index("events.add_batch") < order.index("tasks.completed")
     assert "what it printed" in bench.console
@@ -353,7 +353,7 @@ def test_a_server_that_does_not_answer_hides_no_later_start(bench: Bench) -> Non
         ours.set()
         watch = Watch(
             Client(settings, patience=(5, 60)),
-            Watched(TaskId(bench.task), WorkerId("w"), still_ours=ours.is_set),
+            WatchResult(TaskId(bench.task), WorkerId("w"), still_ours=ours.is_set),
             stop,
             SYSTEM,
             ping_interval=60,
@@ -365,5 +365,5 @@ def test_a_server_that_does_not_answer_hides_no_later_start(bench: Bench) -> Non
         assert not noticed.wait(4)  # it waits for its first answer
         ours.clear()
         assert noticed.wait(FENCE_S)
-        assert stop.why is Why.FENCED
+        assert stop.why is StopReason.FENCED
     watch.finish()

@@ -60,10 +60,10 @@ class Bench:
         return said
 
     def status(self, task: TaskId) -> TaskStatus:
-        return self.client.tasks.glimpse([task])[task].status
+        return self.client.tasks.get_states([task])[task].status
 
     def reason(self, task: TaskId) -> str:
-        return self.client.tasks.glimpse([task])[task].reason
+        return self.client.tasks.get_states([task])[task].reason
 
     def console(self, task: TaskId) -> list[str]:
         return "".join(event["msg"] for event in self.client.events.console_after(task, 0)).splitlines()

@@ -14,18 +14,18 @@ from pathlib import Path
 import pytest
 from waiting import contains, empty, wait_until
 
-from hpc_agent import files
+from hpc_agent import file_records
 from hpc_agent.clock import SYSTEM
 from hpc_agent.config.settings import HpcSettings, LocalSettings
+from hpc_agent.domain.capacity import Capacity
 from hpc_agent.domain.ids import JobId
-from hpc_agent.domain.job import Accepted, JobRecord, JobState, Refused, Uncertain
+from hpc_agent.domain.job import Accepted, JobRecord, JobState, OutcomeUnknown, Refused
 from hpc_agent.domain.resources import Resources
-from hpc_agent.domain.room import Room
 from hpc_agent.errors import SchedulerUnavailableError
-from hpc_agent.schedulers import registry
+from hpc_agent.schedulers import backends
 from hpc_agent.schedulers.base import SubmitRequest
 from hpc_agent.schedulers.local import LocalScheduler
-from hpc_agent.schedulers.local_jobs import Claim, JobFolder, JobsFolder, ProcessId, Share, Spec, process_id
+from hpc_agent.schedulers.local_jobs import DeviceClaim, JobFolder, JobsFolder, ProcessId, Share, Spec, process_id
 from hpc_agent.schedulers.slurm_driver import SlurmScheduler
 
 EARLIER = datetime.fromisoformat("2026-01-01T00:00:00+00:00")
@@ -200,7 +200,7 @@ def test_after_a_restart_of_the_machine_its_jobs_are_lost_to_it(machine: Machine
     job = machine.submit("true")
     me = process_id(os.getpid())
     assert me is not None
-    machine.job(job).take(Claim(SYSTEM.now(), ProcessId(me.pid, me.ticks, "another boot")))
+    machine.job(job).take(DeviceClaim(SYSTEM.now(), ProcessId(me.pid, me.ticks, "another boot")))
     record = machine.record(job)
     assert record is not None
     assert record.state is JobState.NODE_FAIL
@@ -212,7 +212,7 @@ def test_another_process_with_the_same_number_is_not_taken_for_the_job(machine: 
     me = process_id(os.getpid())
     assert me is not None
     assert me.is_running()
-    machine.job(job).take(Claim(SYSTEM.now(), ProcessId(me.pid, me.ticks - 1, me.boot)))
+    machine.job(job).take(DeviceClaim(SYSTEM.now(), ProcessId(me.pid, me.ticks - 1, me.boot)))
     record = machine.record(job)
     assert record is not None
     assert record.state is JobState.FAILED
@@ -251,7 +251,7 @@ def test_what_this_machine_cannot_do_is_refused(machine: Machine) -> None:
 def test_a_script_that_vanished_leaves_the_submission_uncertain(machine: Machine) -> None:
     request = machine.request("true", Resources())
     request.script.unlink()
-    assert isinstance(machine.scheduler().submit(request), Uncertain)
+    assert isinstance(machine.scheduler().submit(request), OutcomeUnknown)
 
 
 def test_a_job_that_cannot_be_executed_fails_with_the_reason(machine: Machine) -> None:
@@ -289,14 +289,14 @@ def test_ended_jobs_are_cleared_away_and_their_numbers_not_used_again(machine: M
 def test_a_submission_cut_short_leaves_no_job(machine: Machine) -> None:
     machine.submit("true")
     (machine.state / "jobs" / ".new.1.abcd").mkdir()
-    files.write_atomic(machine.state / "jobs" / ".new.1.abcd" / "script", b"#!/bin/sh\n")
+    file_records.write_atomic(machine.state / "jobs" / ".new.1.abcd" / "script", b"#!/bin/sh\n")
     assert [job.id for job in machine.jobs.all()] == ["1"]
     assert machine.submit("true") == "2"
 
 
 def test_the_registry_follows_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def created(kind: str) -> str:
-        return registry.create(HpcSettings(scheduler=kind, root=tmp_path, cluster="c"), SYSTEM).name  # type: ignore[arg-type]
+        return backends.create(HpcSettings(scheduler=kind, root=tmp_path, cluster="c"), SYSTEM).name  # type: ignore[arg-type]
 
     assert (created("slurm"), created("local")) == ("slurm", "local")
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -332,8 +332,8 @@ def test_daemons_share_a_machine_and_never_a_gpu(machine: Machine) -> None:
     }
     claims = [machine.job(job).claim() for job in (first, second)]
     assert [claim and claim.gpus for claim in claims] == [("0", "1"), ("2", "3")]
-    assert two.room() == Room(2, 0, 3)
-    assert one.live_jobs() and one.room() == Room(0, 0, 2)
+    assert two.room() == Capacity(2, 0, 3)
+    assert one.live_jobs() and one.room() == Capacity(0, 0, 2)
     one.cancel([first])
     machine.wait_for_record(first)
     assert {job.id: job.state for job in one.live_jobs()} == dict.fromkeys((second, third, cpu), JobState.RUNNING)

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from hpc_agent.domain.ids import TaskId
-from hpc_agent.drafts.offline import opened
+from hpc_agent.drafts.offline_import import opened
 from hpc_agent.errors import InputError
-from hpc_agent.wire import offline as wire
+from hpc_agent.wire import offline_run as wire
 
 TASK = {"id": "offline-1", "name": "n", "type": "testing", "project_name": "p", "offline_folder": "/far/offline-1"}
 

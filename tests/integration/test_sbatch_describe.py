@@ -7,12 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from hpc_agent.domain.task import Script
-from hpc_agent.tracking.asked import Elements
-from hpc_agent.tracking.describe import INDEX, Described, Submitted, describe, interpreter, new_file, reads_bash_env
+from hpc_agent.domain.task import TaskScript
+from hpc_agent.tracking.describe import (
+    INDEX,
+    SubmittedScript,
+    TaskDescription,
+    describe,
+    interpreter,
+    new_file,
+    reads_bash_env,
+)
+from hpc_agent.tracking.sbatch_options import ArrayElements
 
 SCRIPT = '#!/bin/bash\necho "$SLURM_SUBMIT_DIR|$PWD|$SLURM_ARRAY_TASK_ID|$*"\n'
-NO_ARRAY = Elements()
+NO_ARRAY = ArrayElements()
 
 
 def git(folder: Path, *arguments: str) -> None:
@@ -34,11 +42,11 @@ def code(tmp_path: Path) -> Path:
     return folder
 
 
-def submitted(path: Path | None, workdir: Path, *arguments: str, text: str = SCRIPT) -> Submitted:
-    return Submitted(text, path, path.name if path else "wrap.sh", arguments, workdir)
+def submitted(path: Path | None, workdir: Path, *arguments: str, text: str = SCRIPT) -> SubmittedScript:
+    return SubmittedScript(text, path, path.name if path else "wrap.sh", arguments, workdir)
 
 
-def run(script: Script, folder: Path, entry_point: str = "") -> list[str]:
+def run(script: TaskScript, folder: Path, entry_point: str = "") -> list[str]:
     """As an agent runs it: a checkout of the repository with the patch, or an empty folder with the text."""
     checkout = folder / "checkout"
     if script.repository:
@@ -107,7 +115,7 @@ def test_a_script_without_repository_starts_in_its_old_folder(tmp_path: Path) ->
 
 
 def test_the_elements_of_an_array_run_one_by_one_or_alone(tmp_path: Path) -> None:
-    found = describe(submitted(tmp_path / "run.sh", tmp_path), Elements("1-5:2,9", (1, 3, 5, 9)))
+    found = describe(submitted(tmp_path / "run.sh", tmp_path), ArrayElements("1-5:2,9", (1, 3, 5, 9)))
     assert [line.split("|")[2] for line in run(found.script, tmp_path)] == ["1", "3", "5", "9"]
     (tmp_path / "alone").mkdir()
     [line] = run(found.script, tmp_path / "alone", found.element.replace(INDEX, "3"))
@@ -116,7 +124,7 @@ def test_the_elements_of_an_array_run_one_by_one_or_alone(tmp_path: Path) -> Non
 
 def test_an_array_fails_with_its_last_failure_and_runs_all(tmp_path: Path) -> None:
     text = "#!/bin/bash\necho $SLURM_ARRAY_TASK_ID >>ran; exit $(( SLURM_ARRAY_TASK_ID % 2 ))\n"
-    found = describe(submitted(tmp_path / "run.sh", tmp_path, text=text), Elements("1-3", (1, 2, 3)))
+    found = describe(submitted(tmp_path / "run.sh", tmp_path, text=text), ArrayElements("1-3", (1, 2, 3)))
     with pytest.raises(subprocess.CalledProcessError):
         run(found.script, tmp_path)
     assert (tmp_path / "ran").read_text().split() == ["1", "2", "3"]
@@ -136,7 +144,7 @@ def test_unpushed_commits_travel_where_the_branch_has_an_upstream_and_are_told_o
     path = code / "jobs" / "run.sh"
     assert "+more" in describe(submitted(path, code), NO_ARRAY).script.diff
     git(code, "checkout", "-q", "-b", "own")
-    found: Described = describe(submitted(path, code), NO_ARRAY)
+    found: TaskDescription = describe(submitted(path, code), NO_ARRAY)
     assert "push it before a clone runs" in found.notes[0]
 
 

@@ -14,7 +14,7 @@ from waiting import wait_until
 
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.tracking import hook
-from hpc_agent.tracking.records import Folder, Folders
+from hpc_agent.tracking.tracked_records import TrackedDirectory, TrackedRoot
 
 AGENT = """#!/bin/bash
 if [ "$2" = --element ]; then echo "{answer}"; exit {code}; fi
@@ -27,7 +27,7 @@ mv {told}.part {told}
 class Job:
     """A job's bash. ``told`` is what the agent was started with."""
 
-    folder: Folder
+    folder: TrackedDirectory
     told: Path
     environ: Mapping[str, str]
 
@@ -49,7 +49,7 @@ class Job:
 
 
 def job(tmp_path: Path, *, answer: str = "", code: int = 0, array: bool = False, **restore: str) -> Job:
-    folder = Folders(tmp_path / "it's a folder").of(TaskId("f00d"))
+    folder = TrackedRoot(tmp_path / "it's a folder").of(TaskId("f00d"))
     folder.path.mkdir(parents=True)
     agent, told = tmp_path / "agent", tmp_path / "told"
     agent.write_text(AGENT.format(told=told, answer=answer, code=code))

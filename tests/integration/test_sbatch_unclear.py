@@ -13,7 +13,7 @@ from manual_clock import ManualClock
 
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.tracking.records import Folder, Folders, Plan
+from hpc_agent.tracking.tracked_records import TrackedDirectory, TrackedRoot, TrackingPlan
 from hpc_agent.tracking.unclear import UnclearSubmissions
 
 TASK = TaskId("a" * 32)
@@ -25,12 +25,12 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.slurm = FakeSlurm(folder)
         self.slurm.command("scontrol", "echo 'ClusterName = c'")
-        self.folders = Folders(folder / "sbatch")
-        self.folder: Folder = self.folders.of(TASK).create(
-            Plan(task=TASK, since=SUBMITTED, queue="q", cluster="c", job_name="train.sh")
+        self.folders = TrackedRoot(folder / "sbatch")
+        self.folder: TrackedDirectory = self.folders.of(TASK).create(
+            TrackingPlan(task=TASK, since=SUBMITTED, queue="q", cluster="c", job_name="train.sh")
         )
         self.client = Mock()
-        self.client.tasks.glimpse.return_value = {TASK: SimpleNamespace(status=TaskStatus.QUEUED)}
+        self.client.tasks.get_states.return_value = {TASK: SimpleNamespace(status=TaskStatus.QUEUED)}
 
     def run_pass(self, after: timedelta) -> int:
         """How many are left."""

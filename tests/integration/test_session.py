@@ -17,7 +17,7 @@ import pytest
 from certificates import make_certificate
 from manual_clock import ManualClock
 
-from hpc_agent.api.session import Session
+from hpc_agent.api.session import ApiSession
 from hpc_agent.config.settings import ApiSettings
 from hpc_agent.errors import ConfigError
 from hpc_agent.redact import Secret
@@ -60,9 +60,9 @@ def server(claims: dict[str, float], context: ssl.SSLContext | None = None) -> I
         listening.server_close()
 
 
-def session(url: str, clock: ManualClock, verify: bool | str = True) -> Session:
+def session(url: str, clock: ManualClock, verify: bool | str = True) -> ApiSession:
     settings = ApiSettings(api_server=url, access_key="K", secret_key=Secret("S"), verify_certificate=verify)
-    return Session(settings, clock=clock, budget=ONCE)
+    return ApiSession(settings, clock=clock, budget=ONCE)
 
 
 @pytest.mark.parametrize(("life", "renewed_after"), [(120, 60), (3600, 3000)])

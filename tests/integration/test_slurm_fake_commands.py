@@ -13,15 +13,15 @@ from fake_slurm import ACCOUNTING_HEADER, QUEUE_HEADER, SUBMITTED, FakeSlurm, ac
 from hpc_agent.clock import SYSTEM
 from hpc_agent.config.settings import AllSettings, HpcSettings, SlurmSettings
 from hpc_agent.daemon.act import Actor
-from hpc_agent.daemon.facts import read
-from hpc_agent.domain.actions import LookUp
+from hpc_agent.daemon.run_state import read
+from hpc_agent.domain.actions import FindByName
 from hpc_agent.domain.attempt import attempt_for
 from hpc_agent.domain.ids import JobId, QueueId, TaskId, WorkerId
-from hpc_agent.domain.job import Accepted, Doubt, JobState, Refused, Uncertain, unanswered
+from hpc_agent.domain.job import Accepted, JobState, OutcomeUnknown, Refused, UnclearAnswer, unconfirmed_record
 from hpc_agent.domain.resources import Resources
 from hpc_agent.errors import SchedulerUnavailableError
+from hpc_agent.runs.attempt_records import SubmissionRecord
 from hpc_agent.runs.directory import RunsFolder
-from hpc_agent.runs.records import Submission
 from hpc_agent.schedulers.base import SubmitRequest
 from hpc_agent.schedulers.slurm_driver import SlurmScheduler
 
@@ -45,7 +45,7 @@ def test_an_sbatch_that_hangs_after_queueing_is_uncertain_and_not_repeated(
 ) -> None:
     fake.command("sbatch", "touch queued; sleep 60; touch ended")
     answer = fake.scheduler().submit(request_)
-    assert isinstance(answer, Uncertain)
+    assert isinstance(answer, OutcomeUnknown)
     assert "within 1 s" in answer.message
     assert (fake.folder / "queued").exists()
     assert not (fake.folder / "ended").exists()
@@ -59,7 +59,7 @@ def test_a_socket_timeout_is_uncertain_and_the_job_is_found_by_name(fake: FakeSl
     )
     fake.squeue(queue_row("7", "PENDING"))
     scheduler = fake.scheduler()
-    assert isinstance(scheduler.submit(request_), Uncertain)
+    assert isinstance(scheduler.submit(request_), OutcomeUnknown)
     assert scheduler.find("name", NOW) == JobId("7")
     assert fake.calls("sbatch") == 1
 
@@ -71,11 +71,11 @@ def test_a_controller_whose_clock_is_behind_does_not_hide_the_first_job_of_its_n
     """Before a second try there was a job of this name, which is not meant."""
     run = RunsFolder(tmp_path).of(attempt_for("c", QueueId("q"), TaskId("a" * 32), "t")).create()
     ahead = NOW + timedelta(minutes=20)
-    run.write_submission(Submission(state="uncertain", at=ahead, queue="q", cluster="c", tries=tries))
+    run.write_submission(SubmissionRecord(state="uncertain", at=ahead, queue="q", cluster="c", tries=tries))
     fake.squeue(queue_row("7", "COMPLETED", name=run.attempt.job_name))
     settings = AllSettings(hpc=HpcSettings(root=tmp_path))
     actor = Actor(None, fake.scheduler(accounting="none"), settings, WorkerId("login"), SYSTEM)  # type: ignore[arg-type]
-    assert actor.look_up(run.attempt, read(run), LookUp(tries + 1, give_up=True)) is not bool(found)
+    assert actor.look_up(run.attempt, read(run), FindByName(tries + 1, give_up=True)) is not bool(found)
     assert read(run).job == (found or None)
 
 
@@ -86,13 +86,13 @@ def test_words_on_stderr_are_no_failure(fake: FakeSlurm, request_: SubmitRequest
 
 def test_a_wrapper_that_prints_no_id_is_uncertain(fake: FakeSlurm, request_: SubmitRequest) -> None:
     fake.command("sbatch", "echo 'job handed to the gateway'")
-    assert isinstance(fake.scheduler().submit(request_), Uncertain)
+    assert isinstance(fake.scheduler().submit(request_), OutcomeUnknown)
 
 
 def test_without_sbatch_submission_is_uncertain_and_says_why(fake: FakeSlurm, request_: SubmitRequest) -> None:
     scheduler = SlurmScheduler(SlurmSettings(), environ={"PATH": str(fake.bin)})
     answer = scheduler.submit(request_)
-    assert isinstance(answer, Uncertain)
+    assert isinstance(answer, OutcomeUnknown)
     assert "could not start sbatch" in answer.message
 
 
@@ -168,7 +168,7 @@ def test_while_accounting_gives_no_answer_the_controllers_memory_does_and_the_re
     fake.command("sacct", "echo 'sacct: error: Problem talking to the database: Connection refused' >&2; exit 1")
     fake.squeue(queue_row("7", "OUT_OF_MEMORY"))
     records = fake.scheduler().records(JOBS)
-    assert records == {JobId("7"): records[JobId("7")], JobId("8"): unanswered(JobId("8"))}
+    assert records == {JobId("7"): records[JobId("7")], JobId("8"): unconfirmed_record(JobId("8"))}
     assert records[JobId("7")].state is JobState.OUT_OF_MEMORY
 
 
@@ -203,7 +203,7 @@ def test_a_job_on_another_cluster_that_has_another_name_is_left_alone(fake: Fake
     fake.command("scontrol", "echo 'ClusterName = here'")
     fake.command("squeue", "echo 'CLUSTER: other'; echo somebodys")
     answer = fake.scheduler(accounting="none").submit(request_)
-    assert isinstance(answer, Uncertain)
+    assert isinstance(answer, OutcomeUnknown)
     assert "nothing was cancelled" in answer.message
     assert fake.calls("scancel") == 0
 
@@ -226,8 +226,8 @@ def test_numbers_without_a_job_of_the_name_are_no_job(fake: FakeSlurm, request_:
     fake.command("sbatch", "echo 99; echo 123")
     fake.squeue() if answers else fake.command("squeue", "exit 1")
     answer = fake.scheduler(accounting="none").submit(request_)
-    assert isinstance(answer, Uncertain)
-    assert answer.doubt is Doubt.NO_JOB_ID
+    assert isinstance(answer, OutcomeUnknown)
+    assert answer.doubt is UnclearAnswer.NO_JOB_ID
 
 
 def test_a_wrapper_that_fails_after_sbatch_did_its_work_has_a_job(fake: FakeSlurm, request_: SubmitRequest) -> None:
@@ -263,7 +263,7 @@ def test_sbatch_is_not_called_again_without_parsable_while_nothing_is_known_of_i
 ) -> None:
     fake.command("sbatch", NO_PARSABLE.format(words="parsable: no"))
     fake.command("squeue", squeue)
-    assert isinstance(fake.scheduler(accounting="none").submit(request_), Uncertain)
+    assert isinstance(fake.scheduler(accounting="none").submit(request_), OutcomeUnknown)
     assert fake.calls("sbatch") == 1
 
 
@@ -272,7 +272,7 @@ def test_an_option_that_is_refused_for_another_reason_stays(fake: FakeSlurm, req
     fake.squeue()
     scheduler = fake.scheduler(accounting="none")
     for _ in range(2):
-        assert isinstance(scheduler.submit(request_), Uncertain)
+        assert isinstance(scheduler.submit(request_), OutcomeUnknown)
     calls = (fake.folder / "calls").read_text()
     assert calls.count("sbatch --parsable") == 2
 
@@ -316,7 +316,7 @@ def test_half_an_answer_of_squeue_makes_no_job_gone(fake: FakeSlurm, characters:
     scheduler = fake.scheduler()
     records = scheduler.records(JOBS)
     assert records[JobId("7")].state is JobState.FAILED
-    assert records[JobId("8")] == unanswered(JobId("8"))
+    assert records[JobId("8")] == unconfirmed_record(JobId("8"))
     assert [job.id for job in scheduler.live_jobs()] == ["7"]
     with pytest.raises(SchedulerUnavailableError, match="rows cannot be read; job other may be one of them"):
         scheduler.find("other", NOW)
@@ -328,7 +328,7 @@ def test_half_an_answer_of_sacct_makes_no_job_gone(fake: FakeSlurm) -> None:
     scheduler = fake.scheduler()
     records = scheduler.records(JOBS)
     assert records[JobId("7")].state is JobState.FAILED
-    assert records[JobId("8")] == unanswered(JobId("8"))
+    assert records[JobId("8")] == unconfirmed_record(JobId("8"))
     with pytest.raises(SchedulerUnavailableError, match="job other may be one of them"):
         scheduler.find("other", NOW)
 
@@ -340,7 +340,7 @@ def test_while_a_row_cannot_be_read_a_lost_node_is_no_verdict(fake: FakeSlurm) -
     scheduler = fake.scheduler()
     assert scheduler.live_jobs() == []
     records = scheduler.records(JOBS)
-    assert records[JobId("7")] == unanswered(JobId("7"))
+    assert records[JobId("7")] == unconfirmed_record(JobId("7"))
     assert records[JobId("8")].state is JobState.FAILED
 
 
@@ -379,7 +379,7 @@ def test_a_job_whose_time_of_submission_cannot_be_read_is_there(fake: FakeSlurm)
     fake.sacct(accounting_row("7", "COMPLETED", submitted="5 min ago"))
     fake.squeue(queue_row("8", "COMPLETED", submitted="5 min ago"))
     scheduler = fake.scheduler()
-    assert scheduler.records(JOBS) == {job: unanswered(job) for job in JOBS}
+    assert scheduler.records(JOBS) == {job: unconfirmed_record(job) for job in JOBS}
     with pytest.raises(SchedulerUnavailableError, match="2 rows cannot be read"):
         scheduler.find("name", NOW)
     assert scheduler.find("another name", NOW) is None

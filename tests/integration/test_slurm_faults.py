@@ -19,7 +19,7 @@ from waiting import empty, wait_until
 
 from hpc_agent.config.settings import SlurmSettings
 from hpc_agent.domain.ids import JobId
-from hpc_agent.domain.job import JobState, Later, Refused, Uncertain, unanswered
+from hpc_agent.domain.job import JobState, LimitReached, OutcomeUnknown, Refused, unconfirmed_record
 from hpc_agent.errors import SchedulerUnavailableError
 from hpc_agent.schedulers.slurm_driver import SlurmScheduler
 
@@ -40,7 +40,7 @@ def test_without_a_controller_nothing_is_known_and_then_all_is_again(site: Slurm
     site.cluster.stop("slurmctld")
     with pytest.raises(SchedulerUnavailableError, match="Unable to contact slurm controller"):
         site.scheduler.live_jobs()
-    assert isinstance(site.scheduler.submit(site.request("true")), Uncertain)
+    assert isinstance(site.scheduler.submit(site.request("true")), OutcomeUnknown)
     site.cluster.start()
     assert site.state(job) is JobState.RUNNING
 
@@ -52,7 +52,7 @@ def test_an_sbatch_that_timed_out_has_queued_its_job_which_is_found_by_name(site
         answer = site.scheduler.submit(site.request("true", name="timed_out"))
     finally:
         os.kill(pid, signal.SIGCONT)
-    assert isinstance(answer, Uncertain)
+    assert isinstance(answer, OutcomeUnknown)
     assert "Socket timed out" in answer.message
     wait_until("the job to be found", lambda: site.scheduler.find("timed_out", site.before))
 
@@ -64,7 +64,7 @@ def test_without_slurmdbd_the_controllers_memory_has_the_verdict(site: SlurmSite
     wait_until("the job to leave", lambda: site.live(job), empty)
     records = site.scheduler.records({job: site.before, forgotten: site.before})
     assert (records[job].state, records[job].exit_code) == (JobState.FAILED, 3)
-    assert records[forgotten] == unanswered(forgotten)
+    assert records[forgotten] == unconfirmed_record(forgotten)
     site.cluster.start()
     wait_until("accounting to answer", lambda: site.scheduler.records({forgotten: site.before}), empty)
     assert site.record(job).state is JobState.FAILED
@@ -169,7 +169,7 @@ def test_a_preempted_job_comes_back_or_is_recorded(site: SlurmSite) -> None:
 def test_a_full_qos_means_later_and_an_unknown_one_never(site: SlurmSite) -> None:
     site.submit("sleep 300", "--qos=single")
     later = site.scheduler.submit(site.request("true", "--qos=single"))
-    assert isinstance(later, Later)
+    assert isinstance(later, LimitReached)
     assert "QOSMaxSubmitJobPerUserLimit" in later.message
     never = site.scheduler.submit(site.request("true", "--qos=nope"))
     assert isinstance(never, Refused)

@@ -14,13 +14,13 @@ from silent_server import silent_server
 from hpc_agent.clock import SYSTEM
 from hpc_agent.config.load import load
 from hpc_agent.config.settings import AllSettings
-from hpc_agent.daemon.stage import StagePool
+from hpc_agent.daemon.login_staging import LoginStaging
 from hpc_agent.domain.attempt import Attempt, attempt_for
 from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.queue import Queue
-from hpc_agent.domain.task import Requirements, Script, Task
+from hpc_agent.domain.task import Requirements, Task, TaskScript
 from hpc_agent.errors import SourceError
-from hpc_agent.staging import Staged, Stager, UnforeseenError, patiently
+from hpc_agent.staging import StagedTask, TaskStager, UnforeseenError, patiently
 
 QUEUE = Queue(QueueId("q"), "gpu")
 
@@ -37,14 +37,14 @@ class Pool:
 
     def __init__(self, settings: AllSettings) -> None:
         self.done = threading.Event()
-        self.pool = StagePool(Stager(settings, SYSTEM), self.done)
+        self.pool = LoginStaging(TaskStager(settings, SYSTEM), self.done)
 
     def start(self, task: Task) -> Attempt:
         attempt = attempt_for("cluster", QUEUE.id, task.id, "now")
         assert self.pool.get(attempt, task, QUEUE, wait=False) is None
         return attempt
 
-    def wait(self, attempt: Attempt, task: Task) -> Staged:
+    def wait(self, attempt: Attempt, task: Task) -> StagedTask:
         for _ in range(120):
             if staged := self.pool.get(attempt, task, QUEUE, wait=False):
                 return staged
@@ -53,8 +53,8 @@ class Pool:
         raise AssertionError("it was not staged")
 
 
-def script(text: str = "print(1)\n", **fields: object) -> Script:
-    return Script(entry_point="run.py", diff=text, requirements=Requirements(pip=()), **fields)  # type: ignore[arg-type]
+def script(text: str = "print(1)\n", **fields: object) -> TaskScript:
+    return TaskScript(entry_point="run.py", diff=text, requirements=Requirements(pip=()), **fields)  # type: ignore[arg-type]
 
 
 def test_repositories_that_never_answer_hold_up_their_user_only(settings: AllSettings, tmp_path: Path) -> None:

@@ -10,10 +10,10 @@ from simulated_cluster import SimulatedJob
 from simulated_executor import SimulatedExecutor
 from simulated_site import SimulatedSite
 
-from hpc_agent.domain.ending import Cause
 from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.job import JobState
 from hpc_agent.domain.status import TaskStatus
+from hpc_agent.domain.termination import TerminationCause
 from hpc_agent.errors import ServerUnreachableError
 
 
@@ -48,7 +48,7 @@ def test_a_requeue_that_is_not_permitted_costs_one_restart_and_not_two(site: Sim
     for _ in range(2):
         job, executor = running(site)
         executor.run.add_restart(0)
-        site.end_job(job, JobState.FAILED, Cause.TIME_LIMIT)
+        site.end_job(job, JobState.FAILED, TerminationCause.TIME_LIMIT)
         look(site, passes=6)
     assert site.server.status is TaskStatus.FAILED
     assert site.server.reason.endswith("it was restarted once before (max_restarts)")
@@ -60,7 +60,7 @@ def test_a_job_that_always_ends_between_claim_and_start_is_given_up(site: Simula
         look(site)
         for job in site.cluster.startable_jobs():
             site.start_job(job).step()  # it claims the task …
-            site.end_job(job, JobState.FAILED, Cause.UNKNOWN, kill=True)
+            site.end_job(job, JobState.FAILED, TerminationCause.UNKNOWN, kill=True)
             ended += 1
         look(site, passes=4)
     assert ended == 2
@@ -102,7 +102,7 @@ def test_a_script_that_completed_its_own_task_goes_on(site: SimulatedSite) -> No
 def test_an_abort_on_the_way_back_to_the_queue_is_obeyed(site: SimulatedSite) -> None:
     """The daemon has decided, and the server goes away before the task is in its queue."""
     job, executor = running(site)
-    site.end_job(job, JobState.NODE_FAIL, Cause.NODE_FAILED, kill=True)
+    site.end_job(job, JobState.NODE_FAIL, TerminationCause.NODE_FAILED, kill=True)
     site.faults.errors["tasks.enqueue"] = ServerUnreachableError("no answer")
     look(site, passes=3)
     site.faults.errors.clear()
@@ -118,7 +118,7 @@ def test_an_abort_on_the_way_back_to_the_queue_is_obeyed(site: SimulatedSite) ->
 def test_what_an_agent_of_another_kind_runs_is_left_to_it(site: SimulatedSite) -> None:
     """Its user resets and enqueues it while our job runs it on a node that nobody can reach."""
     job, executor = running(site)
-    site.end_job(job, JobState.NODE_FAIL, Cause.NODE_FAILED, unreachable=True)
+    site.end_job(job, JobState.NODE_FAIL, TerminationCause.NODE_FAILED, unreachable=True)
     site.reset_task()
     site.enqueue()
     site.start_other_agent()
@@ -138,16 +138,16 @@ def test_a_task_that_went_back_unnoticed_is_left_to_the_agent_that_took_it(
     executor = site.start_job(job)
     for _ in range(2):
         executor.step()  # it takes the task and shows it as running …
-    site.end_job(job, JobState.TIMEOUT, Cause.TIME_LIMIT, kill=True)  # … and its process never began
+    site.end_job(job, JobState.TIMEOUT, TerminationCause.TIME_LIMIT, kill=True)  # … and its process never began
     queues = site.server.client.queues
-    put_first = queues.put_first
+    enqueue_at_head = queues.enqueue_at_head
 
     def unanswered(queue: QueueId, task: TaskId, reason: str) -> None:
-        put_first(queue, task, reason)
+        enqueue_at_head(queue, task, reason)
         monkeypatch.undo()
         raise ServerUnreachableError("no answer", uncertain=True)
 
-    monkeypatch.setattr(queues, "put_first", unanswered)
+    monkeypatch.setattr(queues, "enqueue_at_head", unanswered)
     while not site.server.is_in_queue:
         look(site, passes=1)
     site.start_other_agent()
@@ -159,7 +159,7 @@ def test_a_task_that_went_back_unnoticed_is_left_to_the_agent_that_took_it(
 def test_a_run_on_a_node_that_is_taken_for_dead_has_ended_before_the_next_one_begins(site: SimulatedSite) -> None:
     """Slurm starts the next job at once."""
     job, before = running(site)
-    site.end_job(job, JobState.NODE_FAIL, Cause.NODE_FAILED, unreachable=True)
+    site.end_job(job, JobState.NODE_FAIL, TerminationCause.NODE_FAILED, unreachable=True)
     look(site, passes=1)
     _, after = running(site)
     assert (before.has_process, after.has_process, site.most_processes) == (False, True, 1)

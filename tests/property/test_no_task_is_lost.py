@@ -26,16 +26,16 @@ from hypothesis.stateful import (
 from simulated_cluster import OTHER_JOBS
 from simulated_site import SimulatedSite
 
-from hpc_agent.domain.ending import Cause
 from hpc_agent.domain.job import JobState
 from hpc_agent.domain.status import TaskStatus
+from hpc_agent.domain.termination import TerminationCause
 
 ENDS = {
-    JobState.CANCELLED: Cause.CANCELLED,
-    JobState.TIMEOUT: Cause.TIME_LIMIT,
-    JobState.NODE_FAIL: Cause.NODE_FAILED,
-    JobState.PREEMPTED: Cause.PREEMPTED,
-    JobState.OUT_OF_MEMORY: Cause.UNKNOWN,
+    JobState.CANCELLED: TerminationCause.CANCELLED,
+    JobState.TIMEOUT: TerminationCause.TIME_LIMIT,
+    JobState.NODE_FAIL: TerminationCause.NODE_FAILED,
+    JobState.PREEMPTED: TerminationCause.PREEMPTED,
+    JobState.OUT_OF_MEMORY: TerminationCause.UNKNOWN,
 }
 
 

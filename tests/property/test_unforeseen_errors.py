@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from simulated_site import SimulatedSite
 
-from hpc_agent.daemon.trouble import TRIES
+from hpc_agent.daemon.task_errors import TRIES
 from hpc_agent.domain.attempt import Attempt, attempt_for
 from hpc_agent.domain.status import TaskStatus
 

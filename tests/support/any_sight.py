@@ -8,14 +8,22 @@ from typing import Any
 from hypothesis import strategies as st
 
 from hpc_agent.domain.attempt import attempt_for
-from hpc_agent.domain.ending import Cause
 from hpc_agent.domain.ids import JobId, QueueId, TaskId
-from hpc_agent.domain.job import DOUBT_S, Doubt, JobRecord, JobState, LiveJob
+from hpc_agent.domain.job import UNCONFIRMED_LIMIT_S, JobRecord, JobState, LiveJob, UnclearAnswer
+from hpc_agent.domain.outcome import ExitEvidence
 from hpc_agent.domain.phase import WAITING_STATES, Phase
 from hpc_agent.domain.queue import QueueEntry
-from hpc_agent.domain.sight import Claimed, Ended, Handed, Hold, Rules, Sight, Submitted
+from hpc_agent.domain.snapshot import (
+    AttemptPolicy,
+    AttemptSnapshot,
+    ClaimView,
+    ExitView,
+    RunOwner,
+    SubmissionState,
+    SubmissionView,
+)
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.domain.verdict import Clues
+from hpc_agent.domain.termination import TerminationCause
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 TASK = TaskId("a" * 32)
@@ -31,7 +39,7 @@ FINAL = [status for status in TaskStatus if status.is_final]
 
 times = st.integers(-1000, 1000).map(lambda seconds: NOW + timedelta(seconds=seconds))
 waits = st.sampled_from([0.0, 59.0, 61.0, 599.0, 601.0, 1e6])
-"""Seconds, on both sides of every limit of ``Rules``."""
+"""Seconds, on both sides of every limit of ``AttemptPolicy``."""
 small = st.integers(0, 5)
 flags = st.booleans()
 
@@ -62,24 +70,24 @@ def records_in(states: list[JobState]) -> st.SearchStrategy[JobRecord]:
     )
 
 
-def submissions(*states: Handed) -> st.SearchStrategy[Submitted]:
+def submissions(*states: SubmissionState) -> st.SearchStrategy[SubmissionView]:
     return st.builds(
-        Submitted,
+        SubmissionView,
         st.sampled_from(states),
         times,
         st.none() | st.just(OURS),
         st.sampled_from([1, 3, 2, 3]),
-        doubt=st.none() | st.sampled_from(Doubt),
+        doubt=st.none() | st.sampled_from(UnclearAnswer),
         looked_at=st.none() | times,
     )
 
 
-def _report(posted: bool, what: str | Cause, unsent: bool) -> Ended:
-    cause = what if isinstance(what, Cause) else None
-    return Ended(posted, cause, again=what == "again", gave_up=what == "gave up", unsent=posted and unsent)
+def _report(posted: bool, what: str | TerminationCause, unsent: bool) -> ExitView:
+    cause = what if isinstance(what, TerminationCause) else None
+    return ExitView(posted, cause, again=what == "again", gave_up=what == "gave up", unsent=posted and unsent)
 
 
-def reports(*what: str | Cause, posted: st.SearchStrategy[bool] = flags) -> st.SearchStrategy[Ended]:
+def reports(*what: str | TerminationCause, posted: st.SearchStrategy[bool] = flags) -> st.SearchStrategy[ExitView]:
     """``what``: ``status``, ``again``, ``gave up`` or a cause."""
     return st.builds(_report, posted, st.sampled_from(what), flags)
 
@@ -87,21 +95,21 @@ def reports(*what: str | Cause, posted: st.SearchStrategy[bool] = flags) -> st.S
 final_records = records_in([state for state in JobState if state.is_final])
 doubtful_records = records_in([state for state in JobState if not state.is_final])
 any_record = st.none() | final_records | doubtful_records
-any_report = reports("status", "again", "gave up", *Cause)
-left_to_us = reports("gave up", *Cause, posted=st.just(False))
+any_report = reports("status", "again", "gave up", *TerminationCause)
+left_to_us = reports("gave up", *TerminationCause, posted=st.just(False))
 any_status = st.none() | st.sampled_from(TaskStatus)
 any_job = jobs_in([*WAITING_STATES, *STARTED_STATES])
-accepted = submissions(Handed.ACCEPTED)
-unclear = submissions(Handed.INTENDED, Handed.UNCERTAIN)
-intents = st.builds(Claimed, st.just(False), st.none() | st.just(OURS), small, flags)
-intended_by_job = st.builds(Claimed, st.just(False), st.just(OURS), small, flags)
-wins = st.builds(Claimed, st.just(True), st.just(OURS), small, flags)
-by_anybody = st.builds(Claimed, flags, st.none() | st.just(OURS), small, flags)
-never_started = st.builds(Claimed, flags, st.none() | st.just(OURS), small, st.just(False))
+accepted = submissions(SubmissionState.ACCEPTED)
+unclear = submissions(SubmissionState.INTENDED, SubmissionState.UNCERTAIN)
+intents = st.builds(ClaimView, st.just(False), st.none() | st.just(OURS), small, flags)
+intended_by_job = st.builds(ClaimView, st.just(False), st.just(OURS), small, flags)
+wins = st.builds(ClaimView, st.just(True), st.just(OURS), small, flags)
+by_anybody = st.builds(ClaimView, flags, st.none() | st.just(OURS), small, flags)
+never_started = st.builds(ClaimView, flags, st.none() | st.just(OURS), small, st.just(False))
 
 none = st.none()
 nothing_live = st.just(())
-not_anothers = st.sampled_from([Hold.OURS, Hold.UNKNOWN])
+not_anothers = st.sampled_from([RunOwner.OURS, RunOwner.UNKNOWN])
 in_progress = st.just(TaskStatus.IN_PROGRESS)
 
 ANY: dict[str, st.SearchStrategy[Any]] = {
@@ -112,15 +120,15 @@ ANY: dict[str, st.SearchStrategy[Any]] = {
     "claimed": none | by_anybody,
     "ended": none | any_report,
     "status": any_status,
-    "hold": st.sampled_from(Hold),
+    "hold": st.sampled_from(RunOwner),
     "abort_requested": flags,
     "record": any_record,
     "starts_seen": small,
-    "gone_for": waits,
-    "doubted_for": st.sampled_from([0.0, DOUBT_S, DOUBT_S + 1]),
-    "steady": flags,
-    "final_for": waits,
-    "clues": st.builds(Clues, out_of_memory=flags, not_launched=flags),
+    "missing_seconds": waits,
+    "unconfirmed_seconds": st.sampled_from([0.0, UNCONFIRMED_LIMIT_S, UNCONFIRMED_LIMIT_S + 1]),
+    "record_stable": flags,
+    "final_seconds": waits,
+    "clues": st.builds(ExitEvidence, out_of_memory=flags, not_launched=flags),
     "restarts": st.sampled_from([0, 2, 3, 5]),
 }
 
@@ -137,7 +145,7 @@ def _live(claiming: list[JobState]) -> dict[str, st.SearchStrategy[Any]]:
 _in_queue = {"entry": st.just(ENTRY), "jobs": nothing_live, "claimed": none | intents, "ended": none}
 _off_queue = {"entry": none, "jobs": nothing_live, "claimed": by_anybody}
 _shown_as_ours = {**_off_queue, "status": in_progress, "hold": not_anothers}
-_waits_again = {**_live([*WAITING_STATES]), "ended": none | reports(*Cause)}
+_waits_again = {**_live([*WAITING_STATES]), "ended": none | reports(*TerminationCause)}
 
 FACTS: dict[Phase, st.SearchStrategy[dict[str, st.SearchStrategy[Any]]]] = {
     Phase.QUEUED: st.just({**_in_queue, "submitted": none}),
@@ -185,8 +193,8 @@ FACTS: dict[Phase, st.SearchStrategy[dict[str, st.SearchStrategy[Any]]]] = {
             {**started, "status": status, "hold": holder}
             for started in (_live(STARTED_STATES), _waits_again)
             for status, holder in (
-                (st.sampled_from([*FINAL, TaskStatus.CREATED, TaskStatus.QUEUED]), st.sampled_from(Hold)),
-                (in_progress, st.just(Hold.ANOTHERS)),
+                (st.sampled_from([*FINAL, TaskStatus.CREATED, TaskStatus.QUEUED]), st.sampled_from(RunOwner)),
+                (in_progress, st.just(RunOwner.ANOTHERS)),
             )
         ]
     ),
@@ -198,7 +206,7 @@ FACTS: dict[Phase, st.SearchStrategy[dict[str, st.SearchStrategy[Any]]]] = {
                 **_shown_as_ours,
                 "claimed": wins,
                 "ended": reports("gave up", posted=st.just(False)),
-                "hold": st.just(Hold.UNKNOWN),
+                "hold": st.just(RunOwner.UNKNOWN),
             },
             {
                 **_off_queue,
@@ -208,7 +216,9 @@ FACTS: dict[Phase, st.SearchStrategy[dict[str, st.SearchStrategy[Any]]]] = {
             },
         ]
     ),
-    Phase.POSTED: st.just({**_off_queue, "ended": reports("status", "again", "gave up", *Cause, posted=st.just(True))}),
+    Phase.POSTED: st.just(
+        {**_off_queue, "ended": reports("status", "again", "gave up", *TerminationCause, posted=st.just(True))}
+    ),
     Phase.RETURNING: st.just({**_off_queue, "ended": reports("again", posted=st.just(False))}),
     Phase.TAKEN_OFF: st.just(
         {
@@ -221,57 +231,57 @@ FACTS: dict[Phase, st.SearchStrategy[dict[str, st.SearchStrategy[Any]]]] = {
     Phase.ENQUEUED_AGAIN: st.just(
         {
             **_off_queue,
-            "claimed": st.builds(Claimed, flags, st.just(OURS), small, st.just(True)),
+            "claimed": st.builds(ClaimView, flags, st.just(OURS), small, st.just(True)),
             "status": st.just(TaskStatus.QUEUED),
-            "ended": none | reports("status", "gave up", *Cause, posted=st.just(False)),
+            "ended": none | reports("status", "gave up", *TerminationCause, posted=st.just(False)),
         }
     ),
     Phase.UNCLEAR: st.just({**_off_queue, "ended": none | left_to_us, "status": st.just(TaskStatus.UNKNOWN)}),
     Phase.OVER: st.sampled_from(
         [
             {**_off_queue, "ended": none | left_to_us, "status": st.sampled_from([None, TaskStatus.CREATED, *FINAL])},
-            {**_off_queue, "ended": none | left_to_us, "status": in_progress, "hold": st.just(Hold.ANOTHERS)},
+            {**_off_queue, "ended": none | left_to_us, "status": in_progress, "hold": st.just(RunOwner.ANOTHERS)},
         ]
     ),
     Phase.LOST_RACE: st.just(
         {
             **_shown_as_ours,
             "claimed": intents,
-            "hold": st.just(Hold.UNKNOWN),
+            "hold": st.just(RunOwner.UNKNOWN),
             "ended": none | left_to_us,
         }
     ),
     Phase.BY_HAND: st.just(
         {
             **_shown_as_ours,
-            "claimed": st.builds(Claimed, st.just(True), none, small, flags),
+            "claimed": st.builds(ClaimView, st.just(True), none, small, flags),
             "ended": none,
         }
     ),
     Phase.UNREPORTED: st.sampled_from(
         [
-            {**_shown_as_ours, "claimed": wins, "ended": none | reports(*Cause, posted=st.just(False))},
+            {**_shown_as_ours, "claimed": wins, "ended": none | reports(*TerminationCause, posted=st.just(False))},
             {
                 **_shown_as_ours,
                 "claimed": wins,
                 "ended": reports("gave up", posted=st.just(False)),
-                "hold": st.just(Hold.OURS),
+                "hold": st.just(RunOwner.OURS),
             },
-            {**_shown_as_ours, "claimed": intended_by_job, "hold": st.just(Hold.OURS), "ended": none},
+            {**_shown_as_ours, "claimed": intended_by_job, "hold": st.just(RunOwner.OURS), "ended": none},
         ]
     ),
 }
 """What makes each phase; all other facts are any. Independent of ``domain.phase``, which must tell the same."""
 
 
-def sights_of(*phases: Phase, **facts: st.SearchStrategy[Any]) -> st.SearchStrategy[Sight]:
+def sights_of(*phases: Phase, **facts: st.SearchStrategy[Any]) -> st.SearchStrategy[AttemptSnapshot]:
     """In one of these phases; ``facts`` instead of any, where the phase leaves them open."""
 
-    def built(made: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[Sight]:
-        return st.builds(Sight, **{**ANY, **facts, **made})
+    def built(made: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[AttemptSnapshot]:
+        return st.builds(AttemptSnapshot, **{**ANY, **facts, **made})
 
     return st.sampled_from(phases).flatmap(lambda phase: FACTS[phase].flatmap(built))
 
 
-any_sight = st.builds(Sight, **ANY)
-rules = st.builds(Rules, requeue_on_time_limit=flags, max_restarts=st.sampled_from([3, 1, 0, 5]))
+any_sight = st.builds(AttemptSnapshot, **ANY)
+rules = st.builds(AttemptPolicy, requeue_on_time_limit=flags, max_restarts=st.sampled_from([3, 1, 0, 5]))

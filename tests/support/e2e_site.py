@@ -153,13 +153,13 @@ class Site:
         )
 
     def status(self, task: TaskId) -> TaskStatus:
-        return self.client.tasks.glimpse([task])[task].status
+        return self.client.tasks.get_states([task])[task].status
 
     def reason(self, task: TaskId) -> str:
-        return self.client.tasks.glimpse([task])[task].reason
+        return self.client.tasks.get_states([task])[task].reason
 
     def message(self, task: TaskId) -> str:
-        return self.client.tasks.glimpse([task])[task].message
+        return self.client.tasks.get_states([task])[task].message
 
     def wait_for_status(self, task: TaskId, *statuses: TaskStatus) -> TaskStatus:
         wanted = " or ".join(status.value for status in statuses)
@@ -167,7 +167,7 @@ class Site:
             return wait_until(f"{task} to be {wanted}", lambda: self.status(task), lambda status: status in statuses)
         except BaseException:
             print((self.folder / "daemon.log").read_text() if (self.folder / "daemon.log").exists() else "no daemon")
-            print(f"status: {self.client.tasks.glimpse([task])}\nconsole: {self.console(task)}")
+            print(f"status: {self.client.tasks.get_states([task])}\nconsole: {self.console(task)}")
             raise
 
     def wait_for_end(self, task: TaskId) -> TaskStatus:

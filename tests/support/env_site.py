@@ -15,9 +15,9 @@ from pathlib import Path
 from hpc_agent.clock import SYSTEM, Clock
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import RequirementFiles
-from hpc_agent.domain.task import Requirements, Script
-from hpc_agent.envs.request import EnvRequest, request_for
-from hpc_agent.envs.store import EnvStore
+from hpc_agent.domain.task import Requirements, TaskScript
+from hpc_agent.envs.env_request import EnvRequest, request_for
+from hpc_agent.envs.env_store import EnvStore
 
 SmallDisk = Callable[[Path, float], tuple[str, ...]]
 """The words before a command that give it a file system of so many MB at a folder."""
@@ -85,7 +85,7 @@ class EnvSite:
     def request(self, *lines: str, files: RequirementFiles | None = None, **fields: str) -> EnvRequest:
         """A request of a task with these requirement lines, served from the wheelhouse alone."""
         index = ("--no-index", f"--find-links {self.wheels.folder}")
-        script = Script(requirements=Requirements(pip=(*index, *lines)), **fields)
+        script = TaskScript(requirements=Requirements(pip=(*index, *lines)), **fields)
         return replace(request_for(script, files or RequirementFiles(), self.packages, source=fields.get("diff", "")))
 
     def say(self, line: str) -> None:
@@ -128,8 +128,8 @@ from hpc_agent.clock import SYSTEM
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey, RequirementFiles
 from hpc_agent.domain.task import Requirements, Script
-from hpc_agent.envs.request import request_for
-from hpc_agent.envs.store import EnvStore
+from hpc_agent.envs.env_request import request_for
+from hpc_agent.envs.env_store import EnvStore
 from hpc_agent.errors import HpcAgentError
 packages = PackageSettings()
 store = EnvStore(Path({cache!r}), Path({scratch!r}), packages, SYSTEM)

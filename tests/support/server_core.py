@@ -13,14 +13,14 @@ from manual_clock import ManualClock
 
 from hpc_agent.redact import Secret
 from hpc_agent.server.action import Moment
+from hpc_agent.server.api_fault import ApiFault
+from hpc_agent.server.authentication import AuthenticatedCaller, Authenticator
 from hpc_agent.server.dispatch import Dispatcher, refusal
-from hpc_agent.server.fault import Fault
-from hpc_agent.server.identity import Authenticator, Identity
-from hpc_agent.server.requests import Incoming
+from hpc_agent.server.requests import IncomingRequest
 from hpc_agent.server.services import ENDPOINTS
 from hpc_agent.server.services.auth import remember
 from hpc_agent.server.services.keys import admit_own
-from hpc_agent.server.store.connection import Store
+from hpc_agent.server.store.connection import DocumentStore
 from hpc_agent.server.watchdog import sweep
 
 ADMINISTRATOR = "the administrator's id"
@@ -63,10 +63,10 @@ class ServerCore:
 
     def __init__(self, folder: Path, clock: ManualClock | None = None) -> None:
         self.clock = clock or ManualClock(datetime(2030, 1, 1, tzinfo=timezone.utc))
-        self.store = Store(folder / "server.db")
+        self.store = DocumentStore(folder / "server.db")
         with self.store.write() as db:
             moment = Moment(db, self.clock.now())
-            remember(moment, Identity(ADMINISTRATOR, "administrator"))
+            remember(moment, AuthenticatedCaller(ADMINISTRATOR, "administrator"))
             admit_own(moment, ADMINISTRATOR, "OWN", Secret("own secret"))
         authenticator = Authenticator(self.store, Secret("k" * 32), self.clock)
         self._dispatcher = Dispatcher(self.store, authenticator, ENDPOINTS, self.clock)
@@ -78,10 +78,10 @@ class ServerCore:
     def ask(self, action: str, fields: Any, authorization: str, impersonate: str | None = None) -> Outcome:
         """``fields``: any JSON, or bytes for the body as it is."""
         body = fields if isinstance(fields, bytes) else msgspec.json.encode(fields or {})
-        incoming = Incoming(action, body=body)
+        incoming = IncomingRequest(action, body=body)
         try:
             outgoing = self._dispatcher.answer(incoming, self._dispatcher.admit(action, authorization, impersonate))
-        except Fault as fault:
+        except ApiFault as fault:
             outgoing = refusal(incoming, fault)
         answer = msgspec.json.decode(outgoing.body)
         meta = answer["meta"]

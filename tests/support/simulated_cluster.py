@@ -11,12 +11,12 @@ from typing import TypeVar
 from manual_clock import ManualClock
 from simulated_faults import Faults
 
+from hpc_agent.domain.capacity import Capacity
 from hpc_agent.domain.ids import JobId
-from hpc_agent.domain.job import Accepted, JobRecord, JobState, LiveJob, Submission, Uncertain
-from hpc_agent.domain.room import Room
+from hpc_agent.domain.job import Accepted, JobRecord, JobState, LiveJob, OutcomeUnknown, SubmitResult
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.errors import SchedulerUnavailableError
-from hpc_agent.schedulers.base import CLOCK_SKEW, About, SubmitRequest
+from hpc_agent.schedulers.base import CLOCK_SKEW, JobOrigin, SubmitRequest
 
 T = TypeVar("T")
 
@@ -63,22 +63,22 @@ class SimulatedCluster:
 
     # ------------------------------------------------ schedulers.base.Scheduler
 
-    def about(self) -> About:
-        return About("a simulated scheduler")
+    def about(self) -> JobOrigin:
+        return JobOrigin("a simulated scheduler")
 
     def cluster(self) -> str:
         return "simulated"
 
-    def room(self) -> Room:
-        return Room()
+    def room(self) -> Capacity:
+        return Capacity()
 
-    def submit(self, request: SubmitRequest) -> Submission:
+    def submit(self, request: SubmitRequest) -> SubmitResult:
         try:
             return self._call("sbatch", lambda: self._accept(request.job_name))
         except SchedulerUnavailableError as error:
-            return Uncertain(str(error))
+            return OutcomeUnknown(str(error))
 
-    def _accept(self, name: str) -> Submission:
+    def _accept(self, name: str) -> SubmitResult:
         job = SimulatedJob(JobId(str(next(self._ids))), name, self._clock.now())
         self.jobs[job.id] = job
         return Accepted(job.id)

@@ -11,16 +11,16 @@ from simulated_cluster import SimulatedJob
 from simulated_faults import ProcessKilledError
 
 from hpc_agent.domain.attempt import parse_job_name
-from hpc_agent.domain.ending import Cause
 from hpc_agent.domain.ids import WorkerId
 from hpc_agent.domain.job import JobState
 from hpc_agent.domain.status import TaskStatus
+from hpc_agent.domain.termination import TerminationCause
 from hpc_agent.errors import ApiError, ServerUnreachableError
+from hpc_agent.executor.agent_identity import AgentIdentity
 from hpc_agent.executor.claim import Claimer, Won, still_ours
-from hpc_agent.executor.identity import Identity
 from hpc_agent.retry import ONCE
+from hpc_agent.runs.attempt_records import ExitReport
 from hpc_agent.runs.directory import RunDirectory
-from hpc_agent.runs.records import ExitReport
 
 if TYPE_CHECKING:
     from simulated_site import SimulatedSite
@@ -105,7 +105,7 @@ class SimulatedExecutor:
         self.has_process = False
         self.stage = Stage.ENDED
 
-    def terminate(self, cause: Cause) -> None:
+    def terminate(self, cause: TerminationCause) -> None:
         """SIGTERM. What it does then, it does in the next steps."""
         if self.stage in (Stage.CLAIM, Stage.START):
             self.vanish()
@@ -129,7 +129,7 @@ class SimulatedExecutor:
     # ------------------------------------------------ steps
 
     def _claim(self) -> None:
-        me = Identity(
+        me = AgentIdentity(
             worker=self._worker,
             host=f"n{self.restart}",
             owner=f"job:{self.job.id}",
@@ -172,7 +172,7 @@ class SimulatedExecutor:
     def _was_taken_back(self) -> bool:
         """Whether the task is another than at the claim, or its user asked to stop it; the end is prepared then."""
         task = self._site.server.task
-        seen = self._client.tasks.glimpse([task]).get(task)
+        seen = self._client.tasks.get_states([task]).get(task)
         if seen is not None and seen.abort_requested:
             self._end_process("stopped", "aborted by its user")
         elif seen is None or not (
@@ -206,7 +206,7 @@ class SimulatedExecutor:
             self._end_process("completed", "worker execution done")
 
     def _end_process(
-        self, status: Literal["completed", "stopped", "none"], reason: str, cause: Cause | None = None
+        self, status: Literal["completed", "stopped", "none"], reason: str, cause: TerminationCause | None = None
     ) -> None:
         self.has_process = False
         self._report = ExitReport(status=status, reason=reason, exit_code=1, at=self._site.clock.now(), cause=cause)
@@ -234,7 +234,7 @@ class SimulatedExecutor:
 
     def _another_run_has_it(self) -> bool:
         task = self._site.server.task
-        seen = self._client.tasks.glimpse([task]).get(task)
+        seen = self._client.tasks.get_states([task]).get(task)
         return seen is not None and seen.stamp.partition(".")[0] not in ("", self.run.attempt.id)
 
     def _is_ours(self) -> bool:

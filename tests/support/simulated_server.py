@@ -12,11 +12,11 @@ from server_core import Outcome, ServerCore
 from simulated_faults import Faults
 
 from hpc_agent.api.client import Client
-from hpc_agent.api.events import Events
-from hpc_agent.api.queues import Queues
-from hpc_agent.api.session import Session
-from hpc_agent.api.tasks import Glimpse, Tasks
-from hpc_agent.api.workers import Workers
+from hpc_agent.api.events import EventsApi
+from hpc_agent.api.queues import QueuesApi
+from hpc_agent.api.session import ApiSession
+from hpc_agent.api.tasks import TasksApi, TaskState
+from hpc_agent.api.workers import WorkersApi
 from hpc_agent.config.settings import ApiSettings
 from hpc_agent.domain.ids import QueueId, TaskId, WorkerId
 from hpc_agent.domain.status import TaskStatus
@@ -25,7 +25,7 @@ from hpc_agent.errors import ApiError, NotFoundError, ServerUnreachableError
 from hpc_agent.redact import Secret
 from hpc_agent.retry import ONCE, Budget
 from hpc_agent.server.store.documents import Collection, queues, tasks
-from hpc_agent.wire.errors import INVALID_QUEUE_ID, INVALID_TASK_ID
+from hpc_agent.wire.error_kinds import INVALID_QUEUE_ID, INVALID_TASK_ID
 
 _MISSING = {(kind.code, kind.subcode) for kind in (INVALID_TASK_ID, INVALID_QUEUE_ID)}
 _OTHER_AGENT = WorkerId("other:gpu0")
@@ -44,8 +44,8 @@ class SimulatedServer:
         self.task = TaskId(self._create("tasks", tasks, "a" * 32, name="train", type="training"))
         self.finals = 0
         """How often the task got another final status since its user last enqueued it."""
-        self._seen: Glimpse | None = None
-        self._own = Tasks(_InProcessSession(self, clock, Faults()))
+        self._seen: TaskState | None = None
+        self._own = TasksApi(_InProcessSession(self, clock, Faults()))
         session = _InProcessSession(self, clock, faults)
         self.client: Client = _InProcessClient(session, clock)
         """What daemons and jobs reach the server with."""
@@ -83,9 +83,9 @@ class SimulatedServer:
     # ------------------------------------------------ what is there
 
     @property
-    def seen(self) -> Glimpse:
+    def seen(self) -> TaskState:
         if self._seen is None:
-            self._seen = self._own.glimpse([self.task])[self.task]
+            self._seen = self._own.get_states([self.task])[self.task]
         return self._seen
 
     @property
@@ -166,7 +166,7 @@ class SimulatedServer:
         self(f"tasks.{status.value}", task=self.task, status_reason=f"{status.value} by another agent")
 
 
-class _InProcessSession(Session):
+class _InProcessSession(ApiSession):
     """A call is carried out in this process, once, or meets one of the ``faults``."""
 
     def __init__(self, server: SimulatedServer, clock: ManualClock, faults: Faults) -> None:
@@ -217,9 +217,9 @@ def _data(endpoint: str, outcome: Outcome) -> dict[str, Any]:
 class _InProcessClient(Client):
     """The services that a daemon and its jobs use."""
 
-    def __init__(self, session: Session, clock: ManualClock) -> None:
+    def __init__(self, session: ApiSession, clock: ManualClock) -> None:
         self.session = session
-        self.tasks = Tasks(session)
-        self.queues = Queues(session)
-        self.events = Events(session)
-        self.workers = Workers(session, clock)
+        self.tasks = TasksApi(session)
+        self.queues = QueuesApi(session)
+        self.events = EventsApi(session)
+        self.workers = WorkersApi(session, clock)

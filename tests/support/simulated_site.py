@@ -18,13 +18,13 @@ from simulated_server import SimulatedServer
 
 from hpc_agent.config.resource_settings import QueueSettings
 from hpc_agent.config.settings import AllSettings, HpcSettings
-from hpc_agent.daemon.launch import Launch
-from hpc_agent.daemon.loop import Daemon, Options
-from hpc_agent.daemon.terms import Naming, Terms
-from hpc_agent.domain.ending import Cause
+from hpc_agent.daemon.job_launch import JobLaunchConfig
+from hpc_agent.daemon.loop import Daemon, LoopOptions
+from hpc_agent.daemon.options import DaemonOptions, JobNaming
 from hpc_agent.domain.ids import WorkerId
 from hpc_agent.domain.job import JobState
 from hpc_agent.domain.status import TaskStatus
+from hpc_agent.domain.termination import TerminationCause
 from hpc_agent.errors import SchedulerUnavailableError, ServerUnreachableError
 from hpc_agent.runs.directory import RunsFolder
 
@@ -55,8 +55,10 @@ class SimulatedSite:
         self.daemon = self._new_daemon()
 
     def _new_daemon(self) -> Daemon:
-        launch = Launch(Path("/conf"), ["hpc-agent"], Terms(slurm=True), Naming(WorkerId("login"), "login"))
-        options = Options((self.server.queue,), WorkerId("login"))
+        launch = JobLaunchConfig(
+            Path("/conf"), ["hpc-agent"], DaemonOptions(slurm=True), JobNaming(WorkerId("login"), "login")
+        )
+        options = LoopOptions((self.server.queue,), WorkerId("login"))
         return Daemon(self.server.client, self.cluster, self.settings, launch, options, self.clock)
 
     # ------------------------------------------------ the daemon
@@ -91,18 +93,24 @@ class SimulatedSite:
         return [executor for executor in self.executors if not executor.ended]
 
     def end_job(
-        self, job: SimulatedJob, state: JobState, cause: Cause, *, kill: bool = False, unreachable: bool = False
+        self,
+        job: SimulatedJob,
+        state: JobState,
+        cause: TerminationCause,
+        *,
+        kill: bool = False,
+        unreachable: bool = False,
     ) -> None:
         """Slurm ends a job: it terminates the executor, kills it, or does not reach it."""
         self._end_executor(job, cause, kill=kill, unreachable=unreachable)
         self.cluster.end(job, state)
 
     def requeue(self, job: SimulatedJob, *, kill: bool = False, unreachable: bool = False) -> None:
-        self._end_executor(job, Cause.REQUEUED, kill=kill, unreachable=unreachable)
+        self._end_executor(job, TerminationCause.REQUEUED, kill=kill, unreachable=unreachable)
         job.restarts += 1
         job.state = JobState.PENDING
 
-    def _end_executor(self, job: SimulatedJob, cause: Cause, *, kill: bool, unreachable: bool) -> None:
+    def _end_executor(self, job: SimulatedJob, cause: TerminationCause, *, kill: bool, unreachable: bool) -> None:
         for executor in self.live_executors():
             if executor.job is not job or executor.restart != job.restarts:
                 continue

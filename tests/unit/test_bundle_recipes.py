@@ -7,13 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from hpc_agent.bundles.ourselves import copy_package, requirements
-from hpc_agent.bundles.recipe import Entry, Install, Run, definition, entry_script, install_script, run_script
+from hpc_agent.bundles.recipe import (
+    FolderRun,
+    ImageEntryPoint,
+    ImageInstall,
+    definition,
+    entry_script,
+    install_script,
+    run_script,
+)
+from hpc_agent.bundles.self_package import copy_package, requirements
 
 SHELLS = ["bash", "dash"]
 
 
-def folder(tmp_path: Path, run: Run) -> Path:
+def folder(tmp_path: Path, run: FolderRun) -> Path:
     """A built folder with an environment whose python says how it was called."""
     root = tmp_path / "built it"
     (root / "environment" / "bin").mkdir(parents=True)
@@ -28,7 +36,7 @@ def folder(tmp_path: Path, run: Run) -> Path:
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_folder_runs_from_wherever_it_lies(tmp_path: Path, shell: str) -> None:
-    run = Run(
+    run = FolderRun(
         title="ClearML task x: a\nname",
         cwd="source/my repo",
         python_path="source/my repo/src",
@@ -46,7 +54,9 @@ def test_a_folder_runs_from_wherever_it_lies(tmp_path: Path, shell: str) -> None
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_an_images_entry_asks_for_the_servers_only_if_nobody_says_otherwise(tmp_path: Path, shell: str) -> None:
-    entry = Entry("t1", "img:1", "/opt/hpc-agent/source/r", True, ["-O"], {"CLEARML_API_HOST": "http://s:8008"})
+    entry = ImageEntryPoint(
+        "t1", "img:1", "/opt/hpc-agent/source/r", True, ["-O"], {"CLEARML_API_HOST": "http://s:8008"}
+    )
     script = tmp_path / "entry"
     text = entry_script(entry).replace("exec /opt", "echo $CLEARML_API_HOST $CLEARML_DOCKER_IMAGE /opt")
     script.write_text(text)
@@ -64,14 +74,14 @@ def test_an_images_entry_asks_for_the_servers_only_if_nobody_says_otherwise(tmp_
 
 
 def test_an_image_without_packages_agent_or_python_of_ours_gets_the_code_only() -> None:
-    text = install_script(Install(packages=False))
+    text = install_script(ImageInstall(packages=False))
     assert "cp -R /hpc-agent/context/source /opt/hpc-agent/source" in text
     assert "uv pip" not in text and "ln -sf" not in text
 
 
 def test_our_python_is_the_tasks_only_where_the_image_has_none() -> None:
     for for_task in (True, False):
-        install = Install(True, "/py/3.11", "/py/3.11/bin/python3.11", for_task, "/py/3.11/bin/python3.11")
+        install = ImageInstall(True, "/py/3.11", "/py/3.11/bin/python3.11", for_task, "/py/3.11/bin/python3.11")
         text = install_script(install)
         assert "cp -R /hpc-agent/context/python/. /py/3.11/" in text
         assert ("ln -sf /py/3.11/bin/python3.11 /usr/local/bin/python3" in text) == for_task
@@ -105,5 +115,5 @@ def test_an_image_gets_what_the_agent_needs_and_no_installers(tmp_path: Path) ->
     assert {"requests", "msgspec", "click", "psutil", "certifi"} <= names
     assert not {"uv", "virtualenv", "starlette", "pytest"} & names
     copy_package(tmp_path / "hpc_agent")
-    assert (tmp_path / "hpc_agent" / "executor" / "run.py").exists()
+    assert (tmp_path / "hpc_agent" / "executor" / "execution.py").exists()
     assert not list(tmp_path.rglob("__pycache__"))

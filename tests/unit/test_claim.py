@@ -16,15 +16,15 @@ from simulated_faults import ProcessKilledError
 from simulated_site import SimulatedSite
 
 from hpc_agent.domain.attempt import attempt_for
-from hpc_agent.domain.ending import Cause
 from hpc_agent.domain.ids import JobId, WorkerId
 from hpc_agent.domain.status import TaskStatus
+from hpc_agent.domain.termination import TerminationCause
 from hpc_agent.errors import InputError, ServerUnreachableError
+from hpc_agent.executor.agent_identity import AgentIdentity
 from hpc_agent.executor.claim import UNCERTAIN_WAIT_S, Claimer, Lost, Won, still_ours
-from hpc_agent.executor.identity import Identity
 from hpc_agent.retry import ONCE
+from hpc_agent.runs.attempt_records import ClaimRecord, ExitReport
 from hpc_agent.runs.directory import RunDirectory
-from hpc_agent.runs.records import Claim, ExitReport
 
 HOST = socket.gethostname()
 REMOVAL = "queues.remove_task"
@@ -46,8 +46,10 @@ class Jobs:
     def run(self, cluster: str = "c1") -> RunDirectory:
         return self.site.runs.of(attempt_for(cluster, self.server.queue, self.task, "1"))
 
-    def agent(self, job: str = "7", *, start: int = 0, cluster: str = "c1", host: str = HOST, pid: int = 0) -> Identity:
-        return Identity(
+    def agent(
+        self, job: str = "7", *, start: int = 0, cluster: str = "c1", host: str = HOST, pid: int = 0
+    ) -> AgentIdentity:
+        return AgentIdentity(
             worker=WorkerId(f"{host}:slurm:{job}"),
             host=host,
             owner=f"job:{job}",
@@ -58,11 +60,11 @@ class Jobs:
             pid=pid or os.getpid(),
         )
 
-    def claim(self, me: Identity, *, require_queue: bool = True) -> Won | Lost:
+    def claim(self, me: AgentIdentity, *, require_queue: bool = True) -> Won | Lost:
         task = self.client.tasks.get(self.task)
         return self.claimer(me, self.run(me.cluster)).claim(task, require_queue=require_queue)
 
-    def claimer(self, me: Identity, run: RunDirectory) -> Claimer:
+    def claimer(self, me: AgentIdentity, run: RunDirectory) -> Claimer:
         return Claimer(self.client, run, me, self.site.clock)
 
     def at_removal(self, act: Callable[[], None]) -> None:
@@ -91,7 +93,7 @@ class Jobs:
         assert claim is not None
         return claim.owner
 
-    def won(self, me: Identity) -> Claim:
+    def won(self, me: AgentIdentity) -> ClaimRecord:
         """As after a claim that was won, with the task running."""
         claimed = self.claim(me)
         assert isinstance(claimed, Won)
@@ -107,7 +109,7 @@ class Jobs:
 
     def put_back(self) -> None:
         """As a daemon does with a task whose job has ended."""
-        self.client.queues.put_first(self.server.queue, self.task, "its job ended")
+        self.client.queues.enqueue_at_head(self.server.queue, self.task, "its job ended")
 
     def add_entry(self) -> None:
         """To its queue, which leaves its status as it is."""
@@ -118,10 +120,10 @@ class Jobs:
         self.site.reset_task()
         self.site.enqueue()
 
-    def write(self, claim: Claim, **changes: object) -> None:
+    def write(self, claim: ClaimRecord, **changes: object) -> None:
         self.run().create().write_claim(msgspec.structs.replace(claim, **changes))
 
-    def report(self, cause: Cause | None = None) -> None:
+    def report(self, cause: TerminationCause | None = None) -> None:
         at = self.site.clock.now()
         self.run().write_exit_report(ExitReport(status="stopped", reason="its end", exit_code=1, at=at, cause=cause))
 
@@ -262,7 +264,7 @@ def test_after_a_death_between_removal_and_win_the_next_start_goes_on(jobs: Jobs
 def test_a_later_start_of_the_job_goes_on(jobs: Jobs, begun: bool, reported: bool, silent: bool) -> None:
     jobs.write(jobs.won(jobs.agent()), begun=begun)
     if reported:
-        jobs.report(Cause.REQUEUED)
+        jobs.report(TerminationCause.REQUEUED)
     claimed = jobs.claim(jobs.agent(start=1, host="n2"))
     assert isinstance(claimed, Won)
     assert (claimed.resumed, claimed.silent) == (True, silent)
@@ -336,7 +338,7 @@ def test_the_same_terminal_runs_it_anew_after_its_end(jobs: Jobs) -> None:
 
 def test_a_run_that_was_told_to_end_is_not_over(jobs: Jobs) -> None:
     jobs.won(jobs.agent())
-    jobs.report(Cause.CANCELLED)
+    jobs.report(TerminationCause.CANCELLED)
     assert "has claimed it" in lost(jobs.claim(jobs.agent()))
 
 

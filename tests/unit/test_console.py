@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hpc_agent.telemetry.console_writer import Splitter, Storage, copy
-from hpc_agent.telemetry.spool import Batch, Chunk, Mark, Spool, cut
+from hpc_agent.telemetry.spool import Batch, Checkpoint, ConsoleChunk, Spool, cut
 
 LIMIT = 16
 
@@ -16,33 +16,33 @@ LIMIT = 16
 @pytest.mark.parametrize(
     ("data", "final", "expected"),
     [
-        (b"one\ntwo\n", False, Chunk("one\ntwo\n", 8)),
-        (b"one\ntw", False, Chunk("one\n", 4)),
+        (b"one\ntwo\n", False, ConsoleChunk("one\ntwo\n", 8)),
+        (b"one\ntw", False, ConsoleChunk("one\n", 4)),
         (b"tw", False, None),
-        (b"tw", True, Chunk("tw", 2)),
-        (b"0123456789abcdefXYZ", False, Chunk("0123456789abcdef", 16)),
-        ("0123456789abcde€".encode(), False, Chunk("0123456789abcde", 15)),
-        (b"10%\r20%\r100%\nok\n", False, Chunk("100%\nok\n", 16)),
-        (b"10%\r20%\r30", False, Chunk("20%", 8)),
-        (b"windows\r\n", False, Chunk("windows\n", 9)),
-        (b"\xff\xfe\n", False, Chunk("\ufffd\ufffd\n", 3)),
-        ("0123456789abcd€".encode(), False, Chunk("0123456789abcd", 14)),
-        ("0123456789abc€x".encode(), False, Chunk("0123456789abc€", 16)),
-        ("0123456789abc😀".encode(), False, Chunk("0123456789abc", 13)),
-        ("0123456789abcdeä".encode(), False, Chunk("0123456789abcde", 15)),
-        (b"ab\bc\n", False, Chunk("abc\n", 5)),
+        (b"tw", True, ConsoleChunk("tw", 2)),
+        (b"0123456789abcdefXYZ", False, ConsoleChunk("0123456789abcdef", 16)),
+        ("0123456789abcde€".encode(), False, ConsoleChunk("0123456789abcde", 15)),
+        (b"10%\r20%\r100%\nok\n", False, ConsoleChunk("100%\nok\n", 16)),
+        (b"10%\r20%\r30", False, ConsoleChunk("20%", 8)),
+        (b"windows\r\n", False, ConsoleChunk("windows\n", 9)),
+        (b"\xff\xfe\n", False, ConsoleChunk("\ufffd\ufffd\n", 3)),
+        ("0123456789abcd€".encode(), False, ConsoleChunk("0123456789abcd", 14)),
+        ("0123456789abc€x".encode(), False, ConsoleChunk("0123456789abc€", 16)),
+        ("0123456789abc😀".encode(), False, ConsoleChunk("0123456789abc", 13)),
+        ("0123456789abcdeä".encode(), False, ConsoleChunk("0123456789abcde", 15)),
+        (b"ab\bc\n", False, ConsoleChunk("abc\n", 5)),
         (b"20%\r", False, None),
-        (b"a\r\nb\r\n", False, Chunk("a\nb\n", 6)),
-        (b"10%\r20%\r", True, Chunk("20%", 8)),
+        (b"a\r\nb\r\n", False, ConsoleChunk("a\nb\n", 6)),
+        (b"10%\r20%\r", True, ConsoleChunk("20%", 8)),
         (b"", True, None),
     ],
 )
-def test_a_chunk_ends_where_a_line_ends(data: bytes, final: bool, expected: Chunk | None) -> None:
+def test_a_chunk_ends_where_a_line_ends(data: bytes, final: bool, expected: ConsoleChunk | None) -> None:
     assert cut(data, 0, LIMIT, final=final, collapse=True) == expected
 
 
 def test_progress_is_kept_where_nobody_wants_it_collapsed() -> None:
-    assert cut(b"10%\r20%\nok\n", 100, LIMIT, final=False, collapse=False) == Chunk("10%\r20%\nok\n", 111)
+    assert cut(b"10%\r20%\nok\n", 100, LIMIT, final=False, collapse=False) == ConsoleChunk("10%\r20%\nok\n", 111)
 
 
 def test_chunks_in_a_row_hold_everything_once() -> None:
@@ -57,9 +57,9 @@ def test_chunks_in_a_row_hold_everything_once() -> None:
 def test_the_spool_is_read_where_it_was_acknowledged(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "console.log", tmp_path / "console.offset")
     spool.write(b"first\nsecond\n")
-    spool.remember(Mark(6, 1000))
+    spool.remember(Checkpoint(6, 1000))
     again = Spool(tmp_path / "console.log", tmp_path / "console.offset")
-    assert again.mark() == Mark(6, 1000)
+    assert again.mark() == Checkpoint(6, 1000)
     assert again.read(again.mark().offset, 100) == b"second\n"
     spool.close()
 
@@ -91,7 +91,7 @@ def test_what_is_open_is_read_though_its_name_is_gone(tmp_path: Path) -> None:
 def test_a_console_is_private(tmp_path: Path) -> None:
     spool = console(tmp_path)
     spool.write(b"secret\n")
-    spool.remember(Mark(7, 1))
+    spool.remember(Checkpoint(7, 1))
     spool.close()
     assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
 
@@ -126,14 +126,14 @@ def test_a_file_that_was_begun_again_is_told_from_one_that_grew(
     path = tmp_path / "console.log"
     path.write_bytes(BEGUN)
     spool = console(tmp_path)
-    mark = Mark(len(BEGUN), 1, before=spool.checksum(len(BEGUN)))
+    mark = Checkpoint(len(BEGUN), 1, before=spool.checksum(len(BEGUN)))
     path.write_bytes(content)
     assert spool.continues(mark) is continues
 
 
 def test_a_file_that_ends_within_what_is_being_sent_was_begun_again(tmp_path: Path) -> None:
     (tmp_path / "console.log").write_bytes(BEGUN)
-    sending = Mark(7, 1, Batch((14,), 2), before=console(tmp_path).checksum(7))
+    sending = Checkpoint(7, 1, Batch((14,), 2), before=console(tmp_path).checksum(7))
     assert console(tmp_path).continues(sending)
     (tmp_path / "console.log").write_bytes(b"line 1\nline")
     assert not console(tmp_path).continues(sending)
@@ -150,7 +150,7 @@ def test_a_checksum_is_of_the_last_bytes_only(tmp_path: Path) -> None:
 
 def test_a_broken_mark_sends_again_rather_than_never(tmp_path: Path) -> None:
     (tmp_path / "console.offset").write_text("{half")
-    assert Spool(tmp_path / "console.log", tmp_path / "console.offset").mark() == Mark()
+    assert Spool(tmp_path / "console.log", tmp_path / "console.offset").mark() == Checkpoint()
 
 
 def test_a_full_disk_costs_lines_and_not_the_task(tmp_path: Path) -> None:
@@ -158,7 +158,7 @@ def test_a_full_disk_costs_lines_and_not_the_task(tmp_path: Path) -> None:
     spool.write(b"lost\n")
     spool.write(b"lost too\n")
     spool.close()
-    assert spool.mark() == Mark()
+    assert spool.mark() == Checkpoint()
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 100])

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 
 from hpc_agent.config.settings import DockerSettings
-from hpc_agent.containers.arguments import Merged, Rules, merge, parse, split
 from hpc_agent.containers.choice import DEFAULTS, choose
-from hpc_agent.domain.task import Container
+from hpc_agent.containers.docker_options import ArgumentRules, Merged, merge, parse, split
+from hpc_agent.domain.task import TaskContainer
 from hpc_agent.errors import ContainerError
 
-SITE_RULES = Rules(protected=("privileged", "security-opt", "network", "ipc"), forbidden=("entrypoint",))
+SITE_RULES = ArgumentRules(protected=("privileged", "security-opt", "network", "ipc"), forbidden=("entrypoint",))
 
 
-def merged(task: str = "", site: str = "", rules: Rules = SITE_RULES) -> Merged:
+def merged(task: str = "", site: str = "", rules: ArgumentRules = SITE_RULES) -> Merged:
     return merge(DEFAULTS, split(site), split(task), rules)
 
 
@@ -72,7 +72,7 @@ def test_a_task_may_not_give_what_is_protected(argument: str) -> None:
 def test_the_site_may_and_a_task_may_then_say_it_too() -> None:
     assert "--privileged" in merged(site="--privileged").words
     assert merged(site="--privileged", task="--privileged").words.count("--privileged") == 1
-    assert "--privileged" in merged(task="--privileged", rules=Rules(protected=("ipc",))).words
+    assert "--privileged" in merged(task="--privileged", rules=ArgumentRules(protected=("ipc",))).words
 
 
 def test_what_every_container_gets_anyway_is_no_demand() -> None:
@@ -98,24 +98,24 @@ def test_what_takes_the_container_from_its_agent_is_left_out_and_told(argument: 
 
 
 def test_filters_are_a_list_of_what_tasks_may_say() -> None:
-    rules = Rules(filters=("^--env$", "^-e$"))
+    rules = ArgumentRules(filters=("^--env$", "^-e$"))
     result = merged(task="-e A=1 -v /:/host", site="-v /data:/data", rules=rules)
     assert result.environment == (("A", "1"),)
     assert "/:/host" not in result.words
     assert "/data:/data" in result.words
     assert result.notes == ("The container argument -v is left out: agent.docker_args_filters has it not",)
     with pytest.raises(ContainerError, match=r"agent.docker_args_filters has '\*', which is no regular expression"):
-        merged(task="-e A=1", rules=Rules(filters=("*",)))
+        merged(task="-e A=1", rules=ArgumentRules(filters=("*",)))
 
 
 def test_the_tasks_image_comes_before_the_default() -> None:
     docker = DockerSettings(default_image="default:1", default_arguments="--shm-size=1g", extra_arguments=("-e", "S=1"))
-    own = choose(Container("own:2", "-e T=1", "echo hello\n\necho again"), docker)
+    own = choose(TaskContainer("own:2", "-e T=1", "echo hello\n\necho again"), docker)
     assert own is not None
     assert (own.image, own.by_task, own.setup) == ("own:2", True, ("echo hello", "echo again"))
     assert own.merged.environment == (("S", "1"), ("T", "1"))
     assert "--shm-size=1g" not in own.merged.words
-    default = choose(Container(arguments="-e T=1"), docker)
+    default = choose(TaskContainer(arguments="-e T=1"), docker)
     assert default is not None
     assert (default.image, default.by_task, default.merged.environment) == ("default:1", False, (("S", "1"),))
     assert "--shm-size=1g" in default.merged.words
@@ -123,28 +123,28 @@ def test_the_tasks_image_comes_before_the_default() -> None:
 
 def test_a_site_can_ignore_what_tasks_name() -> None:
     docker = DockerSettings(default_image="default:1", ignore_task=True, extra_shell_script="echo site")
-    choice = choose(Container("own:2", "--privileged", "echo task"), docker)
+    choice = choose(TaskContainer("own:2", "--privileged", "echo task"), docker)
     assert choice is not None
     assert (choice.image, choice.setup) == ("default:1", ("echo site", "echo task"))
 
 
 def test_nobody_names_an_image() -> None:
-    assert choose(Container(), DockerSettings()) is None
-    assert choose(Container("own:2"), DockerSettings(ignore_task=True)) is None
+    assert choose(TaskContainer(), DockerSettings()) is None
+    assert choose(TaskContainer("own:2"), DockerSettings(ignore_task=True)) is None
 
 
 def test_older_clients_write_arguments_behind_the_image() -> None:
-    choice = choose(Container("own:2 -e A=1 --shm-size=1g"), DockerSettings())
+    choice = choose(TaskContainer("own:2 -e A=1 --shm-size=1g"), DockerSettings())
     assert choice is not None
     assert choice.image == "own:2"
     assert choice.merged.environment == (("A", "1"),)
     with pytest.raises(ContainerError, match="'--ipc=host' is no container image"):
-        choose(Container("--ipc=host own:2"), DockerSettings())
+        choose(TaskContainer("--ipc=host own:2"), DockerSettings())
 
 
 def test_a_clone_may_keep_the_default_arguments_that_were_noted_on_its_task() -> None:
     docker = DockerSettings(default_image="default:1", default_arguments="--privileged")
-    choice = choose(Container("default:1", "--privileged"), docker)
+    choice = choose(TaskContainer("default:1", "--privileged"), docker)
     assert choice is not None
     assert "--privileged" in choice.merged.words
 
@@ -209,38 +209,38 @@ REFUSED = (
 
 @pytest.mark.parametrize("arguments", REFUSED)
 def test_what_opens_the_machine_to_a_container_is_not_a_tasks_to_give(arguments: str) -> None:
-    for container in (Container("own:2", arguments), Container(f"own:2 {arguments}")):
+    for container in (TaskContainer("own:2", arguments), TaskContainer(f"own:2 {arguments}")):
         with pytest.raises(ContainerError, match=r"container argument|cannot be read"):
             choose(container, DockerSettings())
 
 
 @pytest.mark.parametrize("arguments", ["-v /:/host", "--cap-add ALL", "--pid=host", "--rootfs /", "-dv /:/host", "-P"])
 def test_a_site_gives_what_it_wants_to(arguments: str) -> None:
-    choice = choose(Container("own:2"), DockerSettings(extra_arguments=arguments))
+    choice = choose(TaskContainer("own:2"), DockerSettings(extra_arguments=arguments))
     assert choice is not None
     assert choice.merged.words[-len(arguments.split()) :] == tuple(arguments.split())
 
 
 def test_a_site_lets_tasks_give_more() -> None:
     docker = DockerSettings(allowed=("volume", "--privileged", "rootfs"))
-    choice = choose(Container("own:2", "-v /data:/data --privileged --rootfs=/x"), docker)
+    choice = choose(TaskContainer("own:2", "-v /data:/data --privileged --rootfs=/x"), docker)
     assert choice is not None
     assert choice.merged.words[-4:] == ("-v", "/data:/data", "--privileged", "--rootfs=/x")
     with pytest.raises(ContainerError, match=r"words that belong to no option: evil/image"):
-        choose(Container("own:2", "-v /data:/data evil/image"), docker)
+        choose(TaskContainer("own:2", "-v /data:/data evil/image"), docker)
     with pytest.raises(ContainerError, match="--device=/dev/x is not allowed here"):
-        choose(Container("own:2", "--device=/dev/x"), docker)
+        choose(TaskContainer("own:2", "--device=/dev/x"), docker)
 
 
 def test_a_filter_list_lets_no_words_through_behind_what_it_admits() -> None:
     docker = DockerSettings(filters=("^-e$", "^--env$", "^--shm-size$"))
     with pytest.raises(ContainerError, match="words that belong to no option: evil/image sh"):
-        choose(Container("own:2", "--shm-size 8g evil/image sh"), docker)
+        choose(TaskContainer("own:2", "--shm-size 8g evil/image sh"), docker)
 
 
 def test_harmless_arguments_of_a_task_pass_as_they_are() -> None:
     arguments = "-e A=1 --env B -m 8g --shm-size 1g --ulimit memlock=-1 --tmpfs=/x --read-only -w /w -h n --cpus=2"
-    choice = choose(Container("own:2", arguments), DockerSettings())
+    choice = choose(TaskContainer("own:2", arguments), DockerSettings())
     assert choice is not None
     assert " ".join(choice.merged.words).endswith(arguments.removeprefix("-e A=1 "))
     assert choice.merged.notes == ()
@@ -252,7 +252,7 @@ def test_harmless_arguments_of_a_task_pass_as_they_are() -> None:
 )
 def test_an_image_is_the_name_of_one(image: str) -> None:
     with pytest.raises(ContainerError, match="no container image"):
-        choose(Container(image), DockerSettings())
+        choose(TaskContainer(image), DockerSettings())
 
 
 @pytest.mark.parametrize(
@@ -269,6 +269,6 @@ def test_an_image_is_the_name_of_one(image: str) -> None:
     ],
 )
 def test_names_of_images(image: str) -> None:
-    choice = choose(Container(f"'{image}'"), DockerSettings())
+    choice = choose(TaskContainer(f"'{image}'"), DockerSettings())
     assert choice is not None
     assert choice.image == image

@@ -10,23 +10,23 @@ from pathlib import Path
 
 import pytest
 
-from hpc_agent.containers.arguments import Merged, Option
-from hpc_agent.containers.base import Mount
-from hpc_agent.containers.gpus import ALL_GPUS, NO_GPUS, GpuShare
-from hpc_agent.containers.launch import Launch, command, script
-from hpc_agent.executor.inside import set_gpus, translate, travelling
+from hpc_agent.containers.docker_options import DockerOption, Merged
+from hpc_agent.containers.gpu_share import ALL_GPUS, NO_GPUS, GpuShare
+from hpc_agent.containers.runtime_api import Mount
+from hpc_agent.containers.start_script import StartScript, command, script
+from hpc_agent.executor.container_env import set_gpus, translate, travelling
 
 SHELLS = ["bash", "dash"]
 AWKWARD = 'it\'s\n"two" $lines `x` \\n'
 
 
-def start(tmp_path: Path, launch: Launch, shell: str) -> subprocess.Popen[str]:
+def start(tmp_path: Path, launch: StartScript, shell: str) -> subprocess.Popen[str]:
     path = tmp_path / "start"
     path.write_text(script(launch, "img"))
     return subprocess.Popen([shell, str(path)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def run(tmp_path: Path, launch: Launch, shell: str = "bash") -> tuple[int, str]:
+def run(tmp_path: Path, launch: StartScript, shell: str = "bash") -> tuple[int, str]:
     with start(tmp_path, launch, shell) as child:
         out, _ = child.communicate(timeout=20)
     return child.returncode, out
@@ -40,24 +40,28 @@ def python(code: str) -> list[str]:
 @pytest.mark.parametrize("first", [True, False])
 def test_variables_arrive_as_they_are(tmp_path: Path, shell: str, first: bool) -> None:
     code = "import os; print(repr(os.environ['AWKWARD']), os.getcwd())"
-    launch = Launch(str(tmp_path), python(code), {"AWKWARD": AWKWARD, "not a name": "x"}, first=first)
+    launch = StartScript(str(tmp_path), python(code), {"AWKWARD": AWKWARD, "not a name": "x"}, first=first)
     assert run(tmp_path, launch, shell) == (0, f"{AWKWARD!r} {tmp_path}\n")
 
 
 @pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize("first", [True, False])
 def test_the_exit_code_is_the_processs_own(tmp_path: Path, shell: str, first: bool) -> None:
-    assert run(tmp_path, Launch("/", python("raise SystemExit(7)"), first=first), shell)[0] == 7
+    assert run(tmp_path, StartScript("/", python("raise SystemExit(7)"), first=first), shell)[0] == 7
 
 
 def test_setup_runs_in_the_same_shell_before_the_process(tmp_path: Path) -> None:
-    launch = Launch("/", ["sh", "-c", 'echo "$A $B"'], {"A": "1"}, setup=["export B=2", "false", "echo setup"])
+    launch = StartScript("/", ["sh", "-c", 'echo "$A $B"'], {"A": "1"}, setup=["export B=2", "false", "echo setup"])
     assert run(tmp_path, launch) == (0, "setup\n1 2\n")
 
 
 def test_the_environments_programs_come_before_the_images(tmp_path: Path) -> None:
-    launch = Launch("/", ["sh", "-c", "echo $PATH"], path_first="/hpc-agent/environment/bin", setup=["PATH=/image"])
-    assert run(tmp_path, Launch("/", ["/bin/sh", "-c", "echo $PATH"], path_first="/e/bin", setup=["PATH=/image"])) == (
+    launch = StartScript(
+        "/", ["sh", "-c", "echo $PATH"], path_first="/hpc-agent/environment/bin", setup=["PATH=/image"]
+    )
+    assert run(
+        tmp_path, StartScript("/", ["/bin/sh", "-c", "echo $PATH"], path_first="/e/bin", setup=["PATH=/image"])
+    ) == (
         0,
         "/e/bin:/image\n",
     )
@@ -65,14 +69,14 @@ def test_the_environments_programs_come_before_the_images(tmp_path: Path) -> Non
 
 
 def test_a_python_that_does_not_start_is_told_with_its_remedy(tmp_path: Path) -> None:
-    code, out = run(tmp_path, Launch("/", ["true"], python="/no/such/python"))
+    code, out = run(tmp_path, StartScript("/", ["true"], python="/no/such/python"))
     assert code == 126
     assert "/no/such/python does not start in the image img" in out
     assert "hpc.container.python = image" in out
 
 
 def test_home_only_where_the_image_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    launch = Launch("/", ["/bin/sh", "-c", "echo $HOME"], home="/hpc-agent/home")
+    launch = StartScript("/", ["/bin/sh", "-c", "echo $HOME"], home="/hpc-agent/home")
     monkeypatch.setenv("HOME", "/root")
     assert run(tmp_path, launch)[1] == "/root\n"
     monkeypatch.delenv("HOME")
@@ -93,7 +97,7 @@ signal.pause()
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_the_first_process_hands_sigterm_on_and_waits(tmp_path: Path, shell: str) -> None:
-    with start(tmp_path, Launch("/", python(_TELLS), first=True), shell) as child:
+    with start(tmp_path, StartScript("/", python(_TELLS), first=True), shell) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "ready\n"
         child.send_signal(signal.SIGTERM)
@@ -104,7 +108,7 @@ def test_the_first_process_hands_sigterm_on_and_waits(tmp_path: Path, shell: str
 def test_sigint_means_something_to_the_process(tmp_path: Path) -> None:
     """Background children of a shell ignore it, unless the shell does job control."""
     code = "import signal; print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)"
-    assert run(tmp_path, Launch("/", python(code), first=True)) == (0, "True\n")
+    assert run(tmp_path, StartScript("/", python(code), first=True)) == (0, "True\n")
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -112,7 +116,7 @@ def test_it_ends_when_nobody_holds_the_pipe_any_more(tmp_path: Path, shell: str)
     pipe = tmp_path / "alive"
     os.mkfifo(pipe)
     held = os.open(pipe, os.O_RDWR)
-    with start(tmp_path, Launch("/", python(_TELLS), first=True, alive=str(pipe)), shell) as child:
+    with start(tmp_path, StartScript("/", python(_TELLS), first=True, alive=str(pipe)), shell) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == "ready\n"
         assert child.poll() is None
@@ -167,14 +171,14 @@ def test_gpus_have_new_numbers_inside(gpus: GpuShare, skip: bool, nvidia: str | 
 
 def test_dockers_arguments_for_a_runtime_of_its_own_kind() -> None:
     options = (
-        Option("volume", ("-v", "/data:/d:ro")),
-        Option("volume", ("--volume=/x",)),
-        Option("mount", ("--mount", "type=bind,src=/a,dst=/b,readonly")),
-        Option("env", ("-e", "KNOWN")),
-        Option("env", ("-e", "UNKNOWN")),
-        Option("volume", ("-v", "named:/d")),
-        Option("shm-size", ("--shm-size", "8g")),
-        Option("ipc", ("--ipc=host",)),
+        DockerOption("volume", ("-v", "/data:/d:ro")),
+        DockerOption("volume", ("--volume=/x",)),
+        DockerOption("mount", ("--mount", "type=bind,src=/a,dst=/b,readonly")),
+        DockerOption("env", ("-e", "KNOWN")),
+        DockerOption("env", ("-e", "UNKNOWN")),
+        DockerOption("volume", ("-v", "named:/d")),
+        DockerOption("shm-size", ("--shm-size", "8g")),
+        DockerOption("ipc", ("--ipc=host",)),
     )
     result = translate(Merged(options, (("A", "1"),)), {"KNOWN": "k"}, ours=frozenset({"--ipc=host"}))
     assert result.mounts == (

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from hpc_agent.config.settings import ContainerSettings
-from hpc_agent.containers import registry
+from hpc_agent.containers import runtimes
 from hpc_agent.containers.apptainer import Apptainer
-from hpc_agent.containers.base import Box, Mount, Runtime
 from hpc_agent.containers.charliecloud import Charliecloud
 from hpc_agent.containers.docker import Docker
-from hpc_agent.containers.gpus import ALL_GPUS, NO_GPUS, GpuShare, share
+from hpc_agent.containers.gpu_share import ALL_GPUS, NO_GPUS, GpuShare, share
 from hpc_agent.containers.pyxis import Pyxis
+from hpc_agent.containers.runtime_api import ContainerSpec, Mount, Runtime
 from hpc_agent.errors import ContainerUnavailableError
 
 RUNTIMES: list[Runtime] = [
@@ -23,7 +23,7 @@ RUNTIMES: list[Runtime] = [
     Charliecloud("ch-run"),
     Pyxis("srun"),
 ]
-BOX = Box(
+BOX = ContainerSpec(
     "img",
     "clearml_task_7",
     ["/bin/sh", "/s"],
@@ -45,7 +45,7 @@ def test_every_runtime_runs_the_command_in_the_image_with_the_mounts(runtime: Ru
     for mount in BOX.mounts:
         assert str(mount.source) in text and mount.target in text
     assert runtime.program in argv
-    assert runtime.name in registry.PROGRAMS
+    assert runtime.name in runtimes.PROGRAMS
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES, ids=by_name)
@@ -72,12 +72,14 @@ def test_docker_in_full() -> None:
 
 
 def test_paths_that_dockers_mount_words_would_split() -> None:
-    argv = Docker("docker", "docker").wrap(Box("img", "n", ["/s"], [Mount(Path('/a,b/"c"'), "/d", writable=True)]))
+    argv = Docker("docker", "docker").wrap(
+        ContainerSpec("img", "n", ["/s"], [Mount(Path('/a,b/"c"'), "/d", writable=True)])
+    )
     assert 'type=bind,"source=/a,b/""c""",target=/d' in argv
 
 
 def test_apptainer_in_full() -> None:
-    box = Box(**{**BOX.__dict__, "gpus": ALL_GPUS})
+    box = ContainerSpec(**{**BOX.__dict__, "gpus": ALL_GPUS})
     assert Apptainer("apptainer").wrap(box) == [
         *("apptainer", "exec", "--cleanenv", "--nv"),
         *("--bind", "/scratch/w:/hpc-agent/work:rw", "--bind", "/envs/k:/hpc-agent/environment:ro"),
@@ -92,14 +94,14 @@ def test_apptainer_means_docker_images_unless_told_otherwise() -> None:
 
 
 def test_pyxis_writes_registries_as_enroot_does() -> None:
-    argv = Pyxis("srun").wrap(Box("docker://nvcr.io/nvidia/pytorch:24.05", "n", ["/s"]))
+    argv = Pyxis("srun").wrap(ContainerSpec("docker://nvcr.io/nvidia/pytorch:24.05", "n", ["/s"]))
     assert "--container-image=nvcr.io#nvidia/pytorch:24.05" in argv
     for same in ("ubuntu:22.04", "nvidia/cuda:12", "/images/u.sqsh", "nvcr.io#nvidia/pytorch"):
-        assert f"--container-image={same}" in Pyxis("srun").wrap(Box(same, "n", ["/s"]))
+        assert f"--container-image={same}" in Pyxis("srun").wrap(ContainerSpec(same, "n", ["/s"]))
 
 
 def test_charliecloud_takes_the_images_own_variables_where_there_are_any(tmp_path: Path) -> None:
-    box = Box(str(tmp_path), "n", ["/s"])
+    box = ContainerSpec(str(tmp_path), "n", ["/s"])
     assert "--set-env" not in Charliecloud("ch-run").wrap(box)
     (tmp_path / "ch").mkdir()
     (tmp_path / "ch" / "environment").touch()
@@ -119,7 +121,7 @@ def test_charliecloud_takes_the_images_own_variables_where_there_are_any(tmp_pat
     ],
 )
 def test_gpu_flags(runtime: Docker, gpus: GpuShare, words: list[str]) -> None:
-    argv = runtime.wrap(Box("img", "n", ["/s"], gpus=gpus))
+    argv = runtime.wrap(ContainerSpec("img", "n", ["/s"], gpus=gpus))
     assert [word for word in argv if "gpu" in word] == words
 
 
@@ -148,9 +150,9 @@ def test_which_gpus_a_container_is_lent(
 
 
 def test_no_runtime_and_one_that_is_not_here(tmp_path: Path) -> None:
-    assert registry.runtime(ContainerSettings()) is None
+    assert runtimes.runtime(ContainerSettings()) is None
     with pytest.raises(ContainerUnavailableError, match="no-such-podman is not on this machine: install it"):
-        registry.runtime(ContainerSettings(runtime="podman", program="no-such-podman"))
+        runtimes.runtime(ContainerSettings(runtime="podman", program="no-such-podman"))
 
 
 def test_docker_without_its_daemon_gives_way_to_podman(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,6 +160,6 @@ def test_docker_without_its_daemon_gives_way_to_podman(tmp_path: Path, monkeypat
         (tmp_path / name).write_text(f"#!/bin/sh\nexit {code}\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    chosen = registry.runtime(ContainerSettings(runtime="docker"))
+    chosen = runtimes.runtime(ContainerSettings(runtime="docker"))
     assert chosen is not None
     assert (chosen.name, chosen.program) == ("podman", str(tmp_path / "podman"))

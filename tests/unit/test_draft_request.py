@@ -9,9 +9,9 @@ import pytest
 
 from hpc_agent.cli import task as cli
 from hpc_agent.domain.draft import TASK_TYPES
-from hpc_agent.drafts.request import Request, WrongUsageError, check_usage, is_address
+from hpc_agent.drafts.draft_request import DraftRequest, WrongUsageError, check_usage, is_address
 
-GOOD = Request(name="n", project="p", script="a.py")
+GOOD = DraftRequest(name="n", project="p", script="a.py")
 
 
 @pytest.mark.parametrize(
@@ -67,8 +67,8 @@ def test_wrong_usage(changes: dict[str, Any], words: str) -> None:
 )
 def test_an_address_or_a_folder(repo: str, address: bool) -> None:
     assert is_address(repo) is address
-    assert bool(Request(repo=repo).remote) is address
-    assert Request(repo=repo).local == ("" if address else repo)
+    assert bool(DraftRequest(repo=repo).remote) is address
+    assert DraftRequest(repo=repo).local == ("" if address else repo)
 
 
 def test_the_command_offers_the_servers_types() -> None:

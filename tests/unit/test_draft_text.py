@@ -10,7 +10,7 @@ import pytest
 
 from hpc_agent.domain.task import Requirements
 from hpc_agent.drafts.code import Code, script_section
-from hpc_agent.drafts.requirements import packages_as_lines, read_requirements, what_is_wrong, with_clearml
+from hpc_agent.drafts.draft_requirements import packages_as_lines, read_requirements, what_is_wrong, with_clearml
 from hpc_agent.errors import InputError
 from hpc_agent.sources import changes
 from hpc_agent.sources.inject import INIT, add_lines, first_free_line, text_with_init

@@ -8,12 +8,12 @@ import threading
 import pytest
 from manual_clock import ManualClock
 
-from hpc_agent.domain.job import JobState, OwnJob
+from hpc_agent.domain.job import CurrentJob, JobState
 from hpc_agent.executor.interruption import Deadline, Interruption
-from hpc_agent.executor.outcome import Circumstances, ended
-from hpc_agent.executor.stop import StopRequest, Why
-from hpc_agent.executor.supervise import Supervisor
-from hpc_agent.process import Grace
+from hpc_agent.executor.stop import StopReason, StopRequest
+from hpc_agent.executor.supervise import ProcessSupervisor
+from hpc_agent.executor.task_outcome import ExitContext, ended
+from hpc_agent.process import StopTimeouts
 
 
 class Controller:
@@ -25,11 +25,11 @@ class Controller:
         self.began = began
         self.asked = 0
 
-    def look(self) -> OwnJob | None:
+    def look(self) -> CurrentJob | None:
         self.asked += 1
         if self.limit is None:
             return None
-        return OwnJob(JobState.RUNNING, ran_for=int(self.clock.seconds - self.began), time_limit=self.limit)
+        return CurrentJob(JobState.RUNNING, ran_for=int(self.clock.seconds - self.began), time_limit=self.limit)
 
     def requeue(self) -> str:
         return ""
@@ -124,7 +124,7 @@ class Unkillable:
         self.got.append(number)
         return True
 
-    def bury(self) -> None:
+    def reap_orphans(self) -> None:
         """Nothing has ended."""
 
 
@@ -132,8 +132,8 @@ def test_a_process_that_outlives_sigkill_ends_as_it_was_told_to() -> None:
     clock = ManualClock()
     child, stop, said = Unkillable(clock), StopRequest(), list[str]()
     own = Controller(clock, 3600)
-    grace = Grace(term=5)
-    supervisor = Supervisor(
+    grace = StopTimeouts(term=5)
+    supervisor = ProcessSupervisor(
         child,  # type: ignore[arg-type]
         said.append,
         stop,
@@ -142,14 +142,14 @@ def test_a_process_that_outlives_sigkill_ends_as_it_was_told_to() -> None:
         clock,
         grace,
     )
-    stop.ask(Why.ABORT)
+    stop.ask(StopReason.ABORT)
     code = supervisor.run()
     assert code == -signal.SIGKILL
     assert child.got[0] == signal.SIGTERM and signal.SIGKILL in child.got
     assert "hangs in the kernel" in said[-1]
     assert not supervisor.by_itself
     assert clock.seconds < grace.term + grace.kill + 5
-    outcome = ended(code, Circumstances(stop.why))
+    outcome = ended(code, ExitContext(stop.why))
     assert (outcome.status, outcome.reason) == ("stopped", "aborted by its user")
 
 
@@ -166,7 +166,7 @@ class Ended:
         self.told = True
         return True
 
-    def bury(self) -> None:
+    def reap_orphans(self) -> None:
         """Nothing else has ended."""
 
     def sweep(self, pause: object) -> None:
@@ -177,19 +177,19 @@ class Ended:
 def test_a_process_that_ended_before_its_job_was_told_to_end_came_to_its_end_by_itself(told: bool) -> None:
     clock, stop = ManualClock(), StopRequest()
     own = Controller(clock, 3600)
-    supervisor = Supervisor(
+    supervisor = ProcessSupervisor(
         Ended(when_told=told),  # type: ignore[arg-type]
         lambda _line: None,
         stop,
         Interruption(own, 0),
         Deadline(own, 30, clock),
         clock,
-        Grace(),
+        StopTimeouts(),
     )
     if told:
-        stop.ask(Why.SIGNAL)
+        stop.ask(StopReason.SIGNAL)
     assert supervisor.run() == 0
-    stop.ask(Why.SIGNAL)
+    stop.ask(StopReason.SIGNAL)
     assert supervisor.by_itself is not told
 
 
@@ -200,16 +200,16 @@ def test_the_process_is_signalled_before_anything_is_said() -> None:
     order: list[str] = []
     child.got = SignalsInto(order)
     own = Controller(clock, 3600)
-    supervisor = Supervisor(
+    supervisor = ProcessSupervisor(
         child,  # type: ignore[arg-type]
         lambda _line: order.append("said"),
         stop,
         Interruption(own, 0),
         Deadline(own, 30, clock),
         clock,
-        Grace(term=1),
+        StopTimeouts(term=1),
     )
-    stop.ask(Why.ABORT)
+    stop.ask(StopReason.ABORT)
     supervisor.run()
     assert order.index("SIGTERM") < order.index("said")
     assert order.index("SIGKILL") < len(order) - 1 - order[::-1].index("said")

@@ -17,16 +17,16 @@ from hpc_agent.domain.ids import QueueId, TaskId, WorkerId
 from hpc_agent.domain.resources import Override, Policy, Resources, format_time_limit, parse_time_limit
 from hpc_agent.domain.task import Task
 from hpc_agent.errors import InputError, ResourceError, TemplateError
-from hpc_agent.executor.environment import Launch, process_environment
-from hpc_agent.executor.outcome import Circumstances, ended
-from hpc_agent.executor.stop import Why
+from hpc_agent.executor.process_environment import ProcessContext, process_environment
+from hpc_agent.executor.stop import StopReason
+from hpc_agent.executor.task_outcome import ExitContext, ended
 from hpc_agent.submission.render import JobContext, Renderer
 
 TASK = Task(TaskId("a" * 32), name="train", environment={"LEVEL": "7"})
 
 
-def launch(**changes: object) -> Launch:
-    base = Launch(
+def launch(**changes: object) -> ProcessContext:
+    base = ProcessContext(
         task=TASK,
         worker=WorkerId("node:slurm:7"),
         log_level="INFO",
@@ -98,16 +98,16 @@ def test_the_process_is_in_utf8_mode_unless_somebody_chose_otherwise() -> None:
         (0, None, "completed", 0, "done"),
         (3, None, "failed", 3, "exit code 3"),
         (-9, None, "failed", 137, "SIGKILL"),
-        (-15, Why.ABORT, "stopped", 143, "aborted"),
-        (0, Why.ABORT, "stopped", 1, "aborted"),
-        (-15, Why.SIGNAL, "stopped", 143, "told to end"),
-        (-15, Why.TAKEN_BACK, "none", 143, "status"),
+        (-15, StopReason.ABORT, "stopped", 143, "aborted"),
+        (0, StopReason.ABORT, "stopped", 1, "aborted"),
+        (-15, StopReason.SIGNAL, "stopped", 143, "told to end"),
+        (-15, StopReason.TAKEN_BACK, "none", 143, "status"),
     ],
 )
 def test_how_a_process_ended_becomes_a_status(
-    code: int, why: Why | None, status: str, exit_code: int, words: str
+    code: int, why: StopReason | None, status: str, exit_code: int, words: str
 ) -> None:
-    outcome = ended(code, Circumstances(why))
+    outcome = ended(code, ExitContext(why))
     assert (outcome.status, outcome.exit_code) == (status, exit_code)
     assert words in outcome.reason
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpc_agent.domain.gpus import parse_gpus, visible_gpus
+from hpc_agent.domain.gpu_ids import parse_gpus, visible_gpus
 from hpc_agent.errors import InputError
 
 

@@ -10,16 +10,27 @@ PACKAGE = Path(__file__).parents[2] / "hpc_agent"
 
 LAYERS = [
     {"errors", "domain"},
-    {"clock", "retry", "process", "files", "redact", "secret_values", "logs", "config", "lease", "git_credentials"}
-    | {"descendants", "utf8_mode", "heartbeat", "access", "user_name"},
+    {
+        "clock",
+        "retry",
+        "process",
+        "file_records",
+        "redact",
+        "secret_values",
+        "logs",
+        "config",
+        "lease",
+        "git_credentials",
+    }
+    | {"child_processes", "utf8_mode", "heartbeat", "access", "user_name"},
     {"wire", "api", "schedulers", "submission", "containers", "envs", "sources", "telemetry", "runs"},
-    {"containment"},
+    {"image_resolver"},
     {"staging"},
     {"daemon", "executor", "server", "drafts", "bundles"},
     {"tracking"},
     {"cli"},
 ]
-"""Lowest first. A layer imports lower ones; ``containment`` is where images and environments meet, ``staging`` where
+"""Lowest first. A layer imports lower ones; ``image_resolver`` is where images and environments meet, ``staging`` where
 sources join them; ``tracking`` looks at repositories as drafts do, and watches in a job as the executor does."""
 
 WITHIN = {("api", "wire"), ("telemetry", "api"), ("telemetry", "wire")}

@@ -16,7 +16,7 @@ from waiting import wait_until
 
 from hpc_agent.clock import SYSTEM
 from hpc_agent.heartbeat import Silence
-from hpc_agent.lease import Lease, Pace, lately_held, only_one
+from hpc_agent.lease import HeartbeatTiming, Lease, lately_held, only_one
 
 
 def test_one_holder_at_a_time(tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_one_holder_at_a_time(tmp_path: Path) -> None:
 
 
 def test_beat_shows_that_the_holder_lives(tmp_path: Path) -> None:
-    lease = Lease(tmp_path / "work", SYSTEM, Pace(beat=0.01))
+    lease = Lease(tmp_path / "work", SYSTEM, HeartbeatTiming(beat=0.01))
     assert lease.acquire()
     before = (tmp_path / "work" / "owner").read_text()
     wait_until("a beat", (tmp_path / "work" / "owner").read_text, lambda seen: seen != before)
@@ -81,7 +81,7 @@ def test_holder_that_died_while_it_gave_it_back_is_replaced_at_once(tmp_path: Pa
 
 
 def test_holder_is_never_seen_without_its_name(tmp_path: Path) -> None:
-    lease = Lease(tmp_path / "work", SYSTEM, Pace(beat=0.0))
+    lease = Lease(tmp_path / "work", SYSTEM, HeartbeatTiming(beat=0.0))
     assert lease.acquire()
     assert all(lease.is_held() for _ in range(5000))
     lease.release()
@@ -210,7 +210,7 @@ def test_before_a_holder_is_called_dead_it_gets_time_to_beat_after_an_outage_tha
 
 
 def test_a_holder_goes_on_beating_after_a_beat_that_could_not_be_read(tmp_path: Path) -> None:
-    lease = Lease(tmp_path / "work", SYSTEM, Pace(beat=0.01))
+    lease = Lease(tmp_path / "work", SYSTEM, HeartbeatTiming(beat=0.01))
     assert lease.acquire()
     owner = tmp_path / "work" / "owner"
     aside = tmp_path / "aside"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from hpc_agent.domain.task import Requirements, Script
+from hpc_agent.domain.task import Requirements, TaskScript
 from hpc_agent.errors import SourceError
 from hpc_agent.sources.limits import LARGEST_DIFF, LONGEST_FIELD, check
 
@@ -19,28 +19,28 @@ from hpc_agent.sources.limits import LARGEST_DIFF, LONGEST_FIELD, check
 def test_field_that_cannot_be_meant_is_named(field: str, value: str, words: str) -> None:
     with pytest.raises(SourceError, match=words) as error:
         given: dict[str, Any] = {field: value}
-        check(Script(**given))
+        check(TaskScript(**given))
     assert field.replace("_", " ") in str(error.value)
 
 
 @pytest.mark.parametrize(
     ("script", "words"),
     [
-        (Script(diff="x" * (LARGEST_DIFF + 1)), "commit and push"),
-        (Script(diff="\udfff"), "UTF-8"),
-        (Script(requirements=Requirements(pip=("a",) * 20_001)), "list of packages"),
-        (Script(requirements=Requirements(pip=("a" * 4_000_001,))), "list of packages"),
-        (Script(requirements=Requirements(org_pip=("\ud800",))), "UTF-8"),
+        (TaskScript(diff="x" * (LARGEST_DIFF + 1)), "commit and push"),
+        (TaskScript(diff="\udfff"), "UTF-8"),
+        (TaskScript(requirements=Requirements(pip=("a",) * 20_001)), "list of packages"),
+        (TaskScript(requirements=Requirements(pip=("a" * 4_000_001,))), "list of packages"),
+        (TaskScript(requirements=Requirements(org_pip=("\ud800",))), "UTF-8"),
     ],
 )
-def test_what_is_too_much_is_refused(script: Script, words: str) -> None:
+def test_what_is_too_much_is_refused(script: TaskScript, words: str) -> None:
     with pytest.raises(SourceError, match=words):
         check(script)
 
 
 def test_what_people_send_passes() -> None:
     check(
-        Script(
+        TaskScript(
             repository="https://host/" + "x" * 200,
             entry_point="für.py",
             diff="x" * 5_000_000,

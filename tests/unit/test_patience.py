@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 from manual_clock import ManualClock
 
-from hpc_agent.daemon.patience import PatienceKeeper
+from hpc_agent.daemon.observation_history import ObservationHistory
 from hpc_agent.domain.attempt import attempt_for
 from hpc_agent.domain.ids import JobId, QueueId, TaskId
-from hpc_agent.domain.job import JobRecord, JobState, LiveJob, unanswered
-from hpc_agent.domain.sight import Handed, Sight, Submitted
+from hpc_agent.domain.job import JobRecord, JobState, LiveJob, unconfirmed_record
+from hpc_agent.domain.snapshot import AttemptSnapshot, SubmissionState, SubmissionView
 from hpc_agent.runs.directory import RunsFolder
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 JOB = JobId("7")
 ATTEMPT = attempt_for("c", QueueId("q"), TaskId("a" * 32), "t")
-GONE = Sight(ATTEMPT, submitted=Submitted(Handed.ACCEPTED, NOW, JOB))
-SILENT = replace(GONE, record=unanswered(JOB))
+GONE = AttemptSnapshot(ATTEMPT, submitted=SubmissionView(SubmissionState.ACCEPTED, NOW, JOB))
+SILENT = replace(GONE, record=unconfirmed_record(JOB))
 SAID_TO_RUN = replace(GONE, record=JobRecord(JOB, JobState.RUNNING, "RUNNING"))
 FAILED = replace(GONE, record=JobRecord(JOB, JobState.NODE_FAIL, "NODE_FAIL"))
 LIVE = replace(GONE, jobs=(LiveJob(JOB, ATTEMPT.job_name, JobState.RUNNING, "RUNNING"),))
@@ -33,14 +33,14 @@ class Passes:
         self._directory = RunsFolder(folder).of(ATTEMPT).create()
         self._cron = cron
         self._clock = ManualClock(NOW)
-        self._keeper = PatienceKeeper(self._clock)
+        self._keeper = ObservationHistory(self._clock)
 
-    def see(self, sight: Sight, *, times: int = 1, every: float = 60) -> Sight:
+    def see(self, sight: AttemptSnapshot, *, times: int = 1, every: float = 60) -> AttemptSnapshot:
         """The last of so many looks, the first of them after ``every`` seconds."""
         for _ in range(times):
             self._clock.advance(every)
             if self._cron:
-                self._keeper = PatienceKeeper(self._clock)
+                self._keeper = ObservationHistory(self._clock)
             seen = self._keeper.consider(sight, self._directory)
         return seen
 
@@ -52,27 +52,29 @@ def passes(request: pytest.FixtureRequest, tmp_path: Path) -> Passes:
 
 def test_a_job_is_gone_for_as_long_as_every_source_says_that_it_knows_nothing(passes: Passes) -> None:
     passes.see(LIVE)
-    assert passes.see(GONE).gone_for == 0
-    assert passes.see(GONE, times=10).gone_for == 600
+    assert passes.see(GONE).missing_seconds == 0
+    assert passes.see(GONE, times=10).missing_seconds == 600
 
 
 @pytest.mark.parametrize("doubt", [SILENT, SAID_TO_RUN])
-def test_a_silent_source_or_one_that_has_it_for_alive_makes_it_no_longer_gone(passes: Passes, doubt: Sight) -> None:
+def test_a_silent_source_or_one_that_has_it_for_alive_makes_it_no_longer_gone(
+    passes: Passes, doubt: AttemptSnapshot
+) -> None:
     passes.see(GONE, times=5)
     seen = passes.see(doubt, times=50)
-    assert (seen.gone_for, seen.doubted_for) == (240, 3000)
+    assert (seen.missing_seconds, seen.unconfirmed_seconds) == (240, 3000)
     seen = passes.see(GONE)
-    assert (seen.gone_for, seen.doubted_for) == (300, 0)
+    assert (seen.missing_seconds, seen.unconfirmed_seconds) == (300, 0)
 
 
 def test_not_even_a_source_that_is_silent_for_ever_is_waited_for_without_end(passes: Passes) -> None:
-    assert passes.see(SILENT, times=24 * 12, every=300).gone_for == 0
-    assert passes.see(SILENT, times=4, every=300).gone_for >= 600
+    assert passes.see(SILENT, times=24 * 12, every=300).missing_seconds == 0
+    assert passes.see(SILENT, times=4, every=300).missing_seconds >= 600
 
 
 def test_a_record_is_steady_once_it_stayed_the_same_for_some_seconds(passes: Passes) -> None:
     """Two passes may follow each other at once."""
-    assert not passes.see(FAILED, times=3, every=0.001).steady
-    assert passes.see(FAILED, times=2, every=5).steady
-    assert not passes.see(SILENT, every=5).steady
-    assert not passes.see(FAILED, every=5).steady
+    assert not passes.see(FAILED, times=3, every=0.001).record_stable
+    assert passes.see(FAILED, times=2, every=5).record_stable
+    assert not passes.see(SILENT, every=5).record_stable
+    assert not passes.see(FAILED, every=5).record_stable

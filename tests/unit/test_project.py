@@ -6,9 +6,9 @@ import pytest
 
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import RequirementFiles
-from hpc_agent.domain.task import Requirements, Script
+from hpc_agent.domain.task import Requirements, TaskScript
+from hpc_agent.envs.env_request import EnvRequest, request_for
 from hpc_agent.envs.project import find
-from hpc_agent.envs.request import EnvRequest, request_for
 from hpc_agent.errors import EnvironmentBuildError
 
 UV = '[project]\nname = "x"\nversion = "0"\n'
@@ -22,7 +22,7 @@ def files(texts: dict[str, str], **fields: object) -> RequirementFiles:
 
 
 def request(found: RequirementFiles, *, kind: str = "uv", source: str = "", **fields: object) -> EnvRequest:
-    return request_for(Script(repository="r", **fields), found, PackageSettings(type=kind), source=source)  # type: ignore[arg-type]
+    return request_for(TaskScript(repository="r", **fields), found, PackageSettings(type=kind), source=source)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

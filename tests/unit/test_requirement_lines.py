@@ -6,11 +6,11 @@ import pytest
 
 from hpc_agent.domain.env import RequirementFiles
 from hpc_agent.domain.requirement_lines import LONGEST_LINE, decoded, logical_lines, options_of
-from hpc_agent.envs.requirements import Lines, collect
+from hpc_agent.envs.requirements import RequirementLines, collect
 from hpc_agent.errors import EnvironmentBuildError
 
 
-def collected(text: str, **files: str) -> Lines:
+def collected(text: str, **files: str) -> RequirementLines:
     return collect(
         [text], RequirementFiles(texts={name.replace("__", "/"): value for name, value in files.items()}), ""
     )

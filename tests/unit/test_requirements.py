@@ -11,10 +11,10 @@ import pytest
 
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import RequirementFiles
-from hpc_agent.domain.task import Requirements, Script
+from hpc_agent.domain.task import Requirements, TaskScript
 from hpc_agent.envs import pip_config
-from hpc_agent.envs.lock import normalise, prepare, without_password
-from hpc_agent.envs.request import request_for
+from hpc_agent.envs.env_lock import normalise, prepare, without_password
+from hpc_agent.envs.env_request import request_for
 from hpc_agent.envs.requirements import collect, name_of
 from hpc_agent.errors import EnvironmentBuildError
 
@@ -107,15 +107,15 @@ FILES = RequirementFiles(("requirements.txt", "src/requirements.txt"), {
     ],
 )
 def test_list_that_counts(wanted: Requirements, settings: PackageSettings, lines: tuple[str, ...]) -> None:
-    assert request_for(Script(repository="r", requirements=wanted), FILES, settings).lines.requirements == lines
+    assert request_for(TaskScript(repository="r", requirements=wanted), FILES, settings).lines.requirements == lines
 
 
 def test_without_repository_and_list_nothing_is_asked_for() -> None:
-    assert request_for(Script(), NO_FILES, SETTINGS).lines.requirements == ()
+    assert request_for(TaskScript(), NO_FILES, SETTINGS).lines.requirements == ()
 
 
 def test_notebook_brings_its_converter() -> None:
-    script = Script(entry_point="a.ipynb", requirements=Requirements(pip=("six",)))
+    script = TaskScript(entry_point="a.ipynb", requirements=Requirements(pip=("six",)))
     assert request_for(script, NO_FILES, SETTINGS).lines.requirements == ("ipython", "nbconvert", "six")
 
 
@@ -124,14 +124,14 @@ def test_notebook_brings_its_converter() -> None:
     [("python3.11", "3.11"), ("/usr/bin/python3.9.4", "3.9"), ("python3", ""), ("python", ""), ("bash", ""), ("", "")],
 )
 def test_requested_python(binary: str, version: str) -> None:
-    assert request_for(Script(binary=binary), NO_FILES, SETTINGS).python == version
+    assert request_for(TaskScript(binary=binary), NO_FILES, SETTINGS).python == version
     ignoring = PackageSettings(ignore_requested_python_version=True)
-    assert request_for(Script(binary=binary), NO_FILES, ignoring).python == ""
+    assert request_for(TaskScript(binary=binary), NO_FILES, ignoring).python == ""
 
 
 def test_digest_changes_with_what_matters_only() -> None:
     def digest(*lines: str, settings: PackageSettings = SETTINGS, source: str = "") -> str:
-        script = Script(requirements=Requirements(pip=lines))
+        script = TaskScript(requirements=Requirements(pip=lines))
         return request_for(script, NO_FILES, settings, source=source).digest(settings)
 
     assert digest("a", "B_b>=1, <2") == digest("b-b<2,>=1", "a")

@@ -7,7 +7,7 @@ import pytest
 from hpc_agent.config.resource_settings import OverrideSettings, QueueSettings, ResourceSettings
 from hpc_agent.domain.resources import DEFAULT_OVERRIDES, PROPERTY_FIELDS, Override, Policy, Resources
 from hpc_agent.errors import ResourceError
-from hpc_agent.tracking import asked
+from hpc_agent.tracking import sbatch_options
 
 ONLY_MAXIMA = QueueSettings(
     overrides={
@@ -144,9 +144,11 @@ def test_a_queue_whose_memory_rounds_to_nothing_is_a_mistake_too() -> None:
     [{"nodes": "9" * 5000}, {"cpus-per-task": "²"}, {"mem": "9" * 5000}, {"time": "9" * 5000}, {"gpus": "٣"}],
 )
 def test_what_cannot_be_read_on_a_command_line_is_left_out(options: dict[str, str]) -> None:
-    assert not {"num_nodes", "num_cpus", "memory_gb", "time_limit"} & asked.properties(options).keys()
+    assert (
+        not {"num_nodes", "num_cpus", "memory_gb", "time_limit"} & sbatch_options.resources_from_options(options).keys()
+    )
 
 
 @pytest.mark.parametrize("spec", ["0-999999999", "1-9" + "9" * 5000, "1-٣", "0-4000000,0-4000000"])
 def test_an_array_that_slurm_would_not_take_is_not_counted_out(spec: str) -> None:
-    assert asked.elements({"array": spec}) == asked.Elements()
+    assert sbatch_options.elements({"array": spec}) == sbatch_options.ArrayElements()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpc_agent.domain.room import GpuRange, Room, parse_allocation
+from hpc_agent.domain.capacity import Capacity, GpuRange, parse_allocation
 from hpc_agent.errors import InputError
 
 
@@ -31,35 +31,35 @@ def test_what_says_nothing_useful_is_refused(word: str) -> None:
 @pytest.mark.parametrize(
     ("room", "wanted", "granted"),
     [
-        (Room(), GpuRange(2, 4), 2),
-        (Room(jobs=1, gpus=4), GpuRange(2, 2), 2),
-        (Room(jobs=1, gpus=4), GpuRange(1, 2), 2),
-        (Room(jobs=1, gpus=3), GpuRange(1, 8), 3),
-        (Room(jobs=1, gpus=1), GpuRange(2, 4), None),
-        (Room(jobs=0, gpus=4), GpuRange(1, 1), None),
-        (Room(jobs=1, gpus=0), GpuRange(0, 0), 0),
-        (Room(jobs=0), GpuRange(0, 0), None),
-        (Room(gpus=0), GpuRange(0, 0), 0),
-        (Room(jobs=1, gpus=0, all_gpus=2), GpuRange(3, 4), 3),
-        (Room(jobs=1, gpus=0, all_gpus=2), GpuRange(2, 4), None),
+        (Capacity(), GpuRange(2, 4), 2),
+        (Capacity(jobs=1, gpus=4), GpuRange(2, 2), 2),
+        (Capacity(jobs=1, gpus=4), GpuRange(1, 2), 2),
+        (Capacity(jobs=1, gpus=3), GpuRange(1, 8), 3),
+        (Capacity(jobs=1, gpus=1), GpuRange(2, 4), None),
+        (Capacity(jobs=0, gpus=4), GpuRange(1, 1), None),
+        (Capacity(jobs=1, gpus=0), GpuRange(0, 0), 0),
+        (Capacity(jobs=0), GpuRange(0, 0), None),
+        (Capacity(gpus=0), GpuRange(0, 0), 0),
+        (Capacity(jobs=1, gpus=0, all_gpus=2), GpuRange(3, 4), 3),
+        (Capacity(jobs=1, gpus=0, all_gpus=2), GpuRange(2, 4), None),
     ],
 )
-def test_a_job_gets_what_is_free_up_to_its_most(room: Room, wanted: GpuRange, granted: int | None) -> None:
+def test_a_job_gets_what_is_free_up_to_its_most(room: Capacity, wanted: GpuRange, granted: int | None) -> None:
     assert room.grant(wanted) == granted
 
 
 def test_gpus_are_given_out_until_they_are_gone() -> None:
-    room = Room(jobs=8, gpus=4)
+    room = Capacity(jobs=8, gpus=4)
     given = []
     for wanted in (GpuRange(2, 2), GpuRange(2, 2), GpuRange(1, 1)):
         granted = room.grant(wanted)
         given.append(granted)
         room = room if granted is None else room.without(granted)
     assert given == [2, 2, None]
-    assert room == Room(jobs=6, gpus=0)
+    assert room == Capacity(jobs=6, gpus=0)
 
 
 def test_slots_are_given_out_until_they_are_gone() -> None:
-    room = Room(jobs=1).without(0)
+    room = Capacity(jobs=1).without(0)
     assert room.full
-    assert Room().without(3) == Room()
+    assert Capacity().without(3) == Capacity()

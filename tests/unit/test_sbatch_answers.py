@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hpc_agent.domain.ids import JobId
-from hpc_agent.domain.job import Accepted, Doubt, Later, Refused, Submission, Uncertain
+from hpc_agent.domain.job import Accepted, LimitReached, OutcomeUnknown, Refused, SubmitResult, UnclearAnswer
 from hpc_agent.schedulers.slurm_answers import named_jobs, parse_sbatch, refuses_parsable
 from hpc_agent.tracking.sbatch_output import SbatchOutput
 
@@ -75,8 +75,8 @@ NO_IDS = {
 def test_what_sbatch_never_prints_names_no_job(text: str) -> None:
     assert named(text, parsable=True) == []
     answer = parse_sbatch(0, text, "")
-    assert isinstance(answer, Uncertain)
-    assert answer.doubt is Doubt.NO_JOB_ID
+    assert isinstance(answer, OutcomeUnknown)
+    assert answer.doubt is UnclearAnswer.NO_JOB_ID
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,8 @@ def test_what_sbatch_never_prints_names_no_job(text: str) -> None:
 def test_of_several_numbers_none_is_taken_for_its_place(text: str) -> None:
     assert "123" in named(text, parsable=True)
     answer = parse_sbatch(0, text, "", parsable=True)
-    assert isinstance(answer, Uncertain)
-    assert answer.doubt is Doubt.NO_JOB_ID
+    assert isinstance(answer, OutcomeUnknown)
+    assert answer.doubt is UnclearAnswer.NO_JOB_ID
 
 
 def test_output_is_read_as_it_comes_in_whatever_pieces() -> None:
@@ -118,8 +118,8 @@ UNFORESEEN = [
 @pytest.mark.parametrize("stderr", UNFORESEEN)
 def test_an_error_in_unknown_words_is_uncertain_and_may_be_a_refusal(stderr: str) -> None:
     answer = parse_sbatch(1, "", stderr)
-    assert isinstance(answer, Uncertain)
-    assert answer.doubt is Doubt.UNKNOWN_ERROR
+    assert isinstance(answer, OutcomeUnknown)
+    assert answer.doubt is UnclearAnswer.UNKNOWN_ERROR
     assert "\x1b" not in answer.message
     assert answer.message
 
@@ -140,15 +140,15 @@ SILENT = [
 @pytest.mark.parametrize("stderr", SILENT)
 def test_words_about_the_way_to_the_controller_are_no_verdict_on_a_task(stderr: str) -> None:
     answer = parse_sbatch(1, "", stderr)
-    assert isinstance(answer, Uncertain)
-    assert answer.doubt is Doubt.NO_ANSWER
+    assert isinstance(answer, OutcomeUnknown)
+    assert answer.doubt is UnclearAnswer.NO_ANSWER
 
 
 @pytest.mark.parametrize("code", [-9, 124, 137, 143])
 def test_an_sbatch_that_was_killed_said_nothing(code: int) -> None:
     answer = parse_sbatch(code, "", "")
-    assert isinstance(answer, Uncertain)
-    assert answer.doubt is Doubt.NO_ANSWER
+    assert isinstance(answer, OutcomeUnknown)
+    assert answer.doubt is UnclearAnswer.NO_ANSWER
 
 
 QUOTED = [
@@ -183,7 +183,7 @@ def test_a_null_character_is_refused() -> None:
 @pytest.mark.parametrize("words", ["sbatch: error: something broke", f"{FAILED}Invalid qos specification", ""])
 def test_after_a_named_job_no_error_is_a_refusal(words: str) -> None:
     answer = parse_sbatch(1, "Submitted batch job 123\n", words, parsable=False)
-    assert isinstance(answer, Uncertain)
+    assert isinstance(answer, OutcomeUnknown)
 
 
 @pytest.mark.parametrize(
@@ -201,6 +201,6 @@ def test_objections_to_parsable(stderr: str, objects: bool) -> None:
     assert refuses_parsable(parse_sbatch(1, "", stderr)) is objects
 
 
-@pytest.mark.parametrize("answer", [Accepted(JobId("1")), Later("--parsable"), Uncertain("--parsable")])
-def test_other_answers_are_no_objection_to_parsable(answer: Submission) -> None:
+@pytest.mark.parametrize("answer", [Accepted(JobId("1")), LimitReached("--parsable"), OutcomeUnknown("--parsable")])
+def test_other_answers_are_no_objection_to_parsable(answer: SubmitResult) -> None:
     assert not refuses_parsable(answer)

@@ -10,8 +10,18 @@ import pytest
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import JobRecord, JobState, LiveJob
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.tracking.due import Begin, Cancel, End, Leave, Ping, Say, Ship, Sight, decide
-from hpc_agent.tracking.ending import ending
+from hpc_agent.tracking.decide import (
+    CancelTracked,
+    EndTask,
+    MarkStarted,
+    PingTask,
+    SendConsole,
+    ShowMessage,
+    TrackedJobSnapshot,
+    Untrack,
+    decide,
+)
+from hpc_agent.tracking.tracked_outcome import tracked_outcome
 
 NOW = datetime(2026, 5, 4, tzinfo=timezone.utc)
 LOST_AFTER = 600.0
@@ -25,32 +35,32 @@ def record(state: JobState, job: str = "12", **more: object) -> JobRecord:
     return JobRecord(JobId(job), state, state.value, **more)  # type: ignore[arg-type]
 
 
-PENDING = Sight("12", TaskStatus.QUEUED, live=(live(JobState.PENDING, reason="Priority"),))
-RUNNING = Sight("12", TaskStatus.IN_PROGRESS, live=(live(JobState.RUNNING),), begun=True, inside=True)
-GONE = Sight("12", TaskStatus.IN_PROGRESS, ended=(record(JobState.COMPLETED),), begun=True)
+PENDING = TrackedJobSnapshot("12", TaskStatus.QUEUED, live=(live(JobState.PENDING, reason="Priority"),))
+RUNNING = TrackedJobSnapshot("12", TaskStatus.IN_PROGRESS, live=(live(JobState.RUNNING),), begun=True, inside=True)
+GONE = TrackedJobSnapshot("12", TaskStatus.IN_PROGRESS, ended=(record(JobState.COMPLETED),), begun=True)
 
 
 def test_a_waiting_job_is_talked_about() -> None:
-    assert decide(PENDING, LOST_AFTER) == (Say("Slurm job 12 is waiting (Priority)"),)
+    assert decide(PENDING, LOST_AFTER) == (ShowMessage("Slurm job 12 is waiting (Priority)"),)
     assert decide(replace(PENDING, message="Slurm job 12 is waiting (Priority)"), LOST_AFTER) == ()
     soon = replace(PENDING, live=(live(JobState.PENDING, expected_start=NOW),))
-    assert decide(soon, LOST_AFTER) == (Say("Slurm job 12 is waiting, expected to start 2026-05-04 00:00 UTC"),)
+    assert decide(soon, LOST_AFTER) == (ShowMessage("Slurm job 12 is waiting, expected to start 2026-05-04 00:00 UTC"),)
 
 
 def test_a_job_that_runs_begins_its_task() -> None:
     started = replace(PENDING, live=(live(JobState.RUNNING),))
-    assert decide(replace(started, inside=True), LOST_AFTER) == (Begin(),)
-    assert decide(started, LOST_AFTER) == (Begin(), Ping(), Ship())
+    assert decide(replace(started, inside=True), LOST_AFTER) == (MarkStarted(),)
+    assert decide(started, LOST_AFTER) == (MarkStarted(), PingTask(), SendConsole())
 
 
 def test_a_job_that_is_watched_from_inside_needs_nothing() -> None:
     assert decide(RUNNING, LOST_AFTER) == ()
-    assert decide(replace(RUNNING, inside=False), LOST_AFTER) == (Ping(), Ship())
+    assert decide(replace(RUNNING, inside=False), LOST_AFTER) == (PingTask(), SendConsole())
 
 
 def test_a_requeued_job_keeps_its_task_alive() -> None:
     waits = replace(RUNNING, live=(live(JobState.PENDING, reason="BeginTime", restarts=1),))
-    assert decide(waits, LOST_AFTER) == (Say("Slurm job 12 was requeued and waits (BeginTime)"), Ping())
+    assert decide(waits, LOST_AFTER) == (ShowMessage("Slurm job 12 was requeued and waits (BeginTime)"), PingTask())
 
 
 @pytest.mark.parametrize(
@@ -62,8 +72,8 @@ def test_a_requeued_job_keeps_its_task_alive() -> None:
         replace(RUNNING, status=TaskStatus.STOPPED),
     ],
 )
-def test_an_aborted_task_cancels_its_job(sight: Sight) -> None:
-    assert decide(sight, LOST_AFTER) == (Cancel("its task was aborted"),)
+def test_an_aborted_task_cancels_its_job(sight: TrackedJobSnapshot) -> None:
+    assert decide(sight, LOST_AFTER) == (CancelTracked("its task was aborted"),)
 
 
 def test_a_job_that_is_ending_is_not_cancelled_again() -> None:
@@ -72,49 +82,49 @@ def test_a_job_that_is_ending_is_not_cancelled_again() -> None:
 
 def test_a_task_that_waits_on_no_queue_is_no_reason_to_cancel() -> None:
     assert decide(replace(PENDING, status=TaskStatus.CREATED, queued=False), LOST_AFTER) == (
-        Say("Slurm job 12 is waiting (Priority)"),
+        ShowMessage("Slurm job 12 is waiting (Priority)"),
     )
 
 
 @pytest.mark.parametrize("sight", [RUNNING, PENDING, GONE])
-def test_a_deleted_task_leaves_its_job_alone(sight: Sight) -> None:
-    assert decide(replace(sight, status=None), LOST_AFTER) == (Leave("its task was deleted"),)
+def test_a_deleted_task_leaves_its_job_alone(sight: TrackedJobSnapshot) -> None:
+    assert decide(replace(sight, status=None), LOST_AFTER) == (Untrack("its task was deleted"),)
 
 
 @pytest.mark.parametrize("status", [TaskStatus.CREATED, TaskStatus.QUEUED])
 def test_a_task_that_was_reset_leaves_its_job_alone(status: TaskStatus) -> None:
-    assert decide(replace(RUNNING, status=status), LOST_AFTER) == (Leave("its task was reset"),)
+    assert decide(replace(RUNNING, status=status), LOST_AFTER) == (Untrack("its task was reset"),)
 
 
 def test_a_task_that_the_server_stopped_for_its_silence_goes_on() -> None:
     silenced = replace(RUNNING, status=TaskStatus.STOPPED, silenced=True)
-    assert decide(silenced, LOST_AFTER) == (Begin(),)
+    assert decide(silenced, LOST_AFTER) == (MarkStarted(),)
     over = replace(GONE, status=TaskStatus.STOPPED, silenced=True)
-    assert decide(over, LOST_AFTER) == (End(TaskStatus.COMPLETED, "Slurm job 12 COMPLETED"),)
+    assert decide(over, LOST_AFTER) == (EndTask(TaskStatus.COMPLETED, "Slurm job 12 COMPLETED"),)
 
 
 def test_absence_is_no_verdict() -> None:
     missing = replace(GONE, ended=(), missing=1)
-    assert decide(replace(missing, gone_for=LOST_AFTER), LOST_AFTER) == ()
-    [end] = decide(replace(missing, gone_for=LOST_AFTER + 1), LOST_AFTER)
-    assert isinstance(end, End) and end.status is TaskStatus.FAILED and "lost" in end.reason
+    assert decide(replace(missing, missing_seconds=LOST_AFTER), LOST_AFTER) == ()
+    [end] = decide(replace(missing, missing_seconds=LOST_AFTER + 1), LOST_AFTER)
+    assert isinstance(end, EndTask) and end.status is TaskStatus.FAILED and "lost" in end.reason
 
 
 def test_a_job_that_may_be_requeued_ends_when_its_record_stands_still() -> None:
     failed = replace(GONE, ended=(record(JobState.NODE_FAIL),))
     assert decide(failed, LOST_AFTER) == ()
-    assert decide(replace(failed, steady=True), LOST_AFTER) == (
-        End(TaskStatus.FAILED, "Slurm job 12 NODE_FAIL: a node failed; submit it again"),
+    assert decide(replace(failed, record_stable=True), LOST_AFTER) == (
+        EndTask(TaskStatus.FAILED, "Slurm job 12 NODE_FAIL: a node failed; submit it again"),
     )
 
 
 def test_what_may_still_be_sending_is_given_a_moment() -> None:
-    assert decide(replace(GONE, inside=True, gone_for=5), LOST_AFTER) == ()
-    assert decide(replace(GONE, inside=True, gone_for=11), LOST_AFTER) != ()
+    assert decide(replace(GONE, inside=True, missing_seconds=5), LOST_AFTER) == ()
+    assert decide(replace(GONE, inside=True, missing_seconds=11), LOST_AFTER) != ()
 
 
 def test_an_array_ends_when_all_its_elements_have() -> None:
-    array = Sight(
+    array = TrackedJobSnapshot(
         "12",
         TaskStatus.IN_PROGRESS,
         is_array=True,
@@ -123,10 +133,10 @@ def test_an_array_ends_when_all_its_elements_have() -> None:
         ended=(record(JobState.COMPLETED, "12_1"), record(JobState.FAILED, "12_2")),
     )
     words = "Slurm array 12 is waiting (JobArrayTaskLimit); 2 of 3 elements have ended"
-    assert decide(array, LOST_AFTER) == (Say(words), Ping())
+    assert decide(array, LOST_AFTER) == (ShowMessage(words), PingTask())
     over = replace(array, live=(), ended=(*array.ended, record(JobState.CANCELLED, "12_3")))
     reason = "Slurm array 12: 1 COMPLETED, 1 FAILED (12_2), 1 CANCELLED (12_3)"
-    assert decide(over, LOST_AFTER) == (End(TaskStatus.FAILED, reason),)
+    assert decide(over, LOST_AFTER) == (EndTask(TaskStatus.FAILED, reason),)
 
 
 @pytest.mark.parametrize(
@@ -148,6 +158,6 @@ def test_an_array_ends_when_all_its_elements_have() -> None:
     ],
 )
 def test_the_end_is_told_in_slurm_s_words(ended: JobRecord, status: TaskStatus, reason: str) -> None:
-    seen, words = ending("12", [ended], is_array=False)
+    seen, words = tracked_outcome("12", [ended], is_array=False)
     assert seen is status
     assert words.startswith(f"Slurm job 12 {reason}")

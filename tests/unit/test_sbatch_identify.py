@@ -12,10 +12,10 @@ import pytest
 from hpc_agent.domain.ids import JobId, TaskId
 from hpc_agent.domain.job import JobRecord, JobState, LiveJob
 from hpc_agent.tracking.identify import AmbiguousJobError, Identifier, carries_name
-from hpc_agent.tracking.records import Folders, Job, Plan
+from hpc_agent.tracking.tracked_records import TrackedJobRecord, TrackedRoot, TrackingPlan
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
-PLAN = Plan(task="a" * 32, since=NOW, job_name="train.sh")
+PLAN = TrackingPlan(task="a" * 32, since=NOW, job_name="train.sh")
 
 
 @dataclass
@@ -44,9 +44,9 @@ def live(number: str, seconds: float, name: str = "train.sh") -> LiveJob:
 
 
 def by_name(folder: Path, queue: Queue, *, exists: bool, taken: str = "") -> JobId | None:
-    folders = Folders(folder)
+    folders = TrackedRoot(folder)
     if taken:
-        folders.of(TaskId("b" * 32)).create(PLAN).write_job(Job(id=taken))
+        folders.of(TaskId("b" * 32)).create(PLAN).write_job(TrackedJobRecord(id=taken))
     own = folders.of(TaskId("a" * 32)).create(PLAN)
     identifier = Identifier(queue, folders)  # type: ignore[arg-type]
     return identifier.by_name(own, PLAN, NOW + timedelta(seconds=1), exists=exists)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from hpc_agent.domain.ids import TaskId
-from hpc_agent.tracking.asked import outputs
-from hpc_agent.tracking.outputs import locate, not_found, not_opened, parse, readable
-from hpc_agent.tracking.records import Folders, Stream
+from hpc_agent.tracking.output_files import locate, not_found, not_opened, parse, readable
+from hpc_agent.tracking.sbatch_options import outputs
+from hpc_agent.tracking.tracked_records import OutputStream, TrackedRoot
 
 SHOWN = """JobId=2 JobName=s.sh
    Command=/tmp/trk/s.sh a b c
@@ -39,8 +39,12 @@ def test_a_file_of_the_same_name_on_another_machine_s_disk_is_not_the_job_s(tmp_
     output = tmp_path / "out"
     output.write_text("of this machine\n")
     inode = output.stat().st_ino
-    folder = Folders(tmp_path).of(TaskId("f00d"))
-    streams = [Stream(path=str(output), inode=inode + 1), Stream(path=str(tmp_path / "none")), Stream(path=str(output))]
+    folder = TrackedRoot(tmp_path).of(TaskId("f00d"))
+    streams = [
+        OutputStream(path=str(output), inode=inode + 1),
+        OutputStream(path=str(tmp_path / "none")),
+        OutputStream(path=str(output)),
+    ]
     [spool] = readable(folder, streams)
     assert spool.read(0, 100) == b"of this machine\n"
 
@@ -103,7 +107,7 @@ def test_of_a_job_whose_wish_is_not_known_it_is_found_by_what_scontrol_shows(
     assert Path(located(tmp_path, [], shown).path) == tmp_path / written
 
 
-def located(folder: Path, asked: list[str], shown: str) -> Stream:
+def located(folder: Path, asked: list[str], shown: str) -> OutputStream:
     text = JOB.format(out=folder / shown)
     [stream] = locate([str(folder / name) for name in asked], text, "25")
     return stream

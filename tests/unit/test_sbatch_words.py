@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hpc_agent.errors import InputError
-from hpc_agent.tracking import asked
+from hpc_agent.tracking import sbatch_options
 from hpc_agent.tracking.command_line import parse
 from hpc_agent.tracking.directives import directives, effective
 
@@ -111,7 +111,7 @@ def test_the_command_line_beats_the_environment_which_beats_the_script() -> None
     ],
 )
 def test_what_is_asked_for_becomes_user_properties(words: str, properties: dict[str, str]) -> None:
-    assert asked.properties(parse(words.split()).options) == properties
+    assert sbatch_options.resources_from_options(parse(words.split()).options) == properties
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_what_is_asked_for_becomes_user_properties(words: str, properties: dict[
     ],
 )
 def test_the_elements_of_an_array(spec: str, expected: tuple[int, ...]) -> None:
-    assert asked.elements({"array": spec}).indices == expected
+    assert sbatch_options.elements({"array": spec}).indices == expected
 
 
 @pytest.mark.parametrize(
@@ -143,10 +143,10 @@ def test_the_elements_of_an_array(spec: str, expected: tuple[int, ...]) -> None:
 )
 def test_our_variables_travel_with_what_the_person_exports(export: str | None, option: str, reaches: bool) -> None:
     options = {} if export is None else {"export": export}
-    found = asked.export(options, ["T", "B"], heterogeneous=False)
+    found = sbatch_options.export(options, ["T", "B"], heterogeneous=False)
     assert (found.option, found.reaches) == (option, reaches)
 
 
 def test_a_file_of_variables_and_heterogeneous_lists_are_left_alone() -> None:
-    assert not asked.export({"export-file": "x"}, ["T"], heterogeneous=False).reaches
-    assert not asked.export({"export": "NONE"}, ["T"], heterogeneous=True).reaches
+    assert not sbatch_options.export({"export-file": "x"}, ["T"], heterogeneous=False).reaches
+    assert not sbatch_options.export({"export": "NONE"}, ["T"], heterogeneous=True).reaches

@@ -11,10 +11,10 @@ import pytest
 
 from hpc_agent.config.dump import share_job_config
 from hpc_agent.config.load import load
-from hpc_agent.config.show import rows
+from hpc_agent.config.report import rows
 from hpc_agent.redact import HIDDEN, is_secret
-from hpc_agent.schedulers import gpus
-from hpc_agent.schedulers.environment import for_queries, scrubbed
+from hpc_agent.schedulers import gpu_inventory
+from hpc_agent.schedulers.job_environment import for_queries, scrubbed
 
 SECRET = (
     "CLEARML_API_SECRET_KEY CLEARML_API_ACCESS_KEY CLEARML_AUTH_TOKEN CLEARML_AGENT_GIT_PASS HF_TOKEN GITHUB_PAT "
@@ -60,12 +60,12 @@ def test_queries_print_times_that_need_no_time_zone_and_jobs_do_not_see_that() -
 
 
 def test_gpus_are_those_that_we_may_use() -> None:
-    assert gpus.names(None, {"CUDA_VISIBLE_DEVICES": "2, 5"}) == ("2", "5")
-    assert gpus.names(1, {"CUDA_VISIBLE_DEVICES": "2,5"}) == ("2",)
-    assert gpus.names(None, {"CUDA_VISIBLE_DEVICES": ""}) == ()
-    assert gpus.names(3, {}) == ("0", "1", "2")
-    assert gpus.names(0, {}) == ()
-    assert all(name.isdigit() for name in gpus.names(None, {}))
+    assert gpu_inventory.names(None, {"CUDA_VISIBLE_DEVICES": "2, 5"}) == ("2", "5")
+    assert gpu_inventory.names(1, {"CUDA_VISIBLE_DEVICES": "2,5"}) == ("2",)
+    assert gpu_inventory.names(None, {"CUDA_VISIBLE_DEVICES": ""}) == ()
+    assert gpu_inventory.names(3, {}) == ("0", "1", "2")
+    assert gpu_inventory.names(0, {}) == ()
+    assert all(name.isdigit() for name in gpu_inventory.names(None, {}))
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_execute_exports_what_is_meant_for_jobs_and_the_daemon_does_not(tmp_path
     conf = tmp_path / "job.conf"
     conf.write_text("hpc.job_environment { HTTPS_PROXY: 'http://user:hunter2@proxy' }".replace("'", '"'))
     program = (
-        "import os, sys; from pathlib import Path; from hpc_agent.cli.context import Shared; "
+        "import os, sys; from pathlib import Path; from hpc_agent.cli.shared_options import Shared; "
         "shared = Shared(Path(sys.argv[1]), False); shared.apply(shared.configuration(), in_job=sys.argv[2] == 'job'); "
         "print(os.environ.get('HTTPS_PROXY'))"
     )

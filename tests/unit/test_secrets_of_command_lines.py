@@ -8,10 +8,10 @@ import pytest
 
 from hpc_agent.redact import HIDDEN
 from hpc_agent.secret_values import masked_text, masked_words
-from hpc_agent.tracking.asked import Elements
 from hpc_agent.tracking.command_line import parse
 from hpc_agent.tracking.describe import comment, describe, exported_names
-from hpc_agent.tracking.wanted import read_script
+from hpc_agent.tracking.sbatch_options import ArrayElements
+from hpc_agent.tracking.submission_request import read_script
 
 
 def shown(folder: Path, *words: str) -> str:
@@ -19,7 +19,7 @@ def shown(folder: Path, *words: str) -> str:
     (folder / "job.sh").write_text("#!/bin/bash\ntrue\n")
     command = parse(words)
     submitted = read_script(command, folder, lambda: b"").submitted
-    described = describe(submitted, Elements())
+    described = describe(submitted, ArrayElements())
     return "\n".join(
         [comment(command, described.notes, "Submitted"), described.script.entry_point, described.script.diff]
     )

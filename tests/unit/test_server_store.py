@@ -8,15 +8,15 @@ from random import Random
 import pytest
 
 from hpc_agent.clock import SYSTEM
-from hpc_agent.server.store import events
-from hpc_agent.server.store.connection import ReadTooLongError, Store
-from hpc_agent.server.store.events import Chunk
+from hpc_agent.server.store import event_store
+from hpc_agent.server.store.connection import DocumentStore, ReadTooLongError
+from hpc_agent.server.store.event_store import StoredChunk
 
 FOREVER = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT max(x) FROM c"
 
 
 def test_a_reader_that_takes_too_long_is_ended_and_good_again(tmp_path: Path) -> None:
-    store = Store(tmp_path / "server.db", read_seconds=0.2)
+    store = DocumentStore(tmp_path / "server.db", read_seconds=0.2)
     # More often than there are readers: none of them is lost.
     for _ in range(6):
         with pytest.raises(ReadTooLongError), store.read() as db:
@@ -27,12 +27,12 @@ def test_a_reader_that_takes_too_long_is_ended_and_good_again(tmp_path: Path) ->
 
 
 def test_what_is_deleted_is_in_no_file_any_more(tmp_path: Path) -> None:
-    store = Store(tmp_path / "server.db")
+    store = DocumentStore(tmp_path / "server.db")
     with store.write() as db:
-        events.add_chunks(db, [Chunk("task", 1, "INFO", "", "unmistakable" * 9)])
+        event_store.add_chunks(db, [StoredChunk("task", 1, "INFO", "", "unmistakable" * 9)])
     store.fold()
     with store.write() as db:
-        events.delete_for_task(db, "task")
+        event_store.delete_for_task(db, "task")
     store.fold()
     kept = b"".join(path.read_bytes() for path in tmp_path.iterdir())
     store.close()
@@ -41,7 +41,7 @@ def test_what_is_deleted_is_in_no_file_any_more(tmp_path: Path) -> None:
 
 def test_a_search_is_given_up_in_time_though_each_field_takes_long(tmp_path: Path) -> None:
     """SQLite looks at the clock after a thousand of its steps, which may be dozens of searches of seconds each."""
-    store = Store(tmp_path / "server.db", read_seconds=0.3)
+    store = DocumentStore(tmp_path / "server.db", read_seconds=0.3)
     text = "".join(Random(1).choices("ab", k=1_000_000))
     began = SYSTEM.monotonic()
     try:

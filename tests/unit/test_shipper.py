@@ -13,8 +13,8 @@ from manual_clock import ManualClock
 from hpc_agent.domain.ids import TaskId, WorkerId
 from hpc_agent.errors import ApiError, ServerUnreachableError
 from hpc_agent.retry import ONCE, Budget
-from hpc_agent.telemetry.shipper import DOUBT_S, Shipper, Source
-from hpc_agent.telemetry.spool import Batch, Mark, Spool
+from hpc_agent.telemetry.shipper import DOUBT_S, ConsoleSource, Shipper
+from hpc_agent.telemetry.spool import Batch, Checkpoint, Spool
 
 TASK = TaskId("a" * 32)
 WORKER = WorkerId("n1:slurm:7")
@@ -82,7 +82,7 @@ class Bench:
         spool.close()
 
     def shipper(self, worker: WorkerId = WORKER, **more: Any) -> Shipper:
-        return Shipper(self.spool(), Source(TASK, worker), self.events, self.clock, **more)  # type: ignore[arg-type]
+        return Shipper(self.spool(), ConsoleSource(TASK, worker), self.events, self.clock, **more)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_the_whole_console_is_sent_and_the_mark_stands_at_its_end(bench: Bench) 
     bench.write(LINES + "without an end")
     assert bench.shipper().drain(ONCE)
     assert bench.events.text == LINES + "without an end"
-    assert bench.spool().mark() == Mark(len(LINES) + 14, bench.events.latest(TASK))
+    assert bench.spool().mark() == Checkpoint(len(LINES) + 14, bench.events.latest(TASK))
     requests = bench.events.requests
     assert bench.shipper().drain(ONCE)
     assert bench.events.requests == requests
@@ -192,12 +192,12 @@ def test_requests_shrink_until_they_pass(bench: Bench) -> None:
 def test_nothing_is_sent_once_the_console_is_anothers(bench: Bench) -> None:
     bench.write(LINES)
     assert not bench.shipper(ours=lambda: False).drain(ONCE)
-    assert (bench.events.requests, bench.spool().mark()) == (0, Mark())
+    assert (bench.events.requests, bench.spool().mark()) == (0, Checkpoint())
 
 
 def test_a_batch_that_was_written_down_is_not_sent_once_the_console_is_anothers(bench: Bench) -> None:
     bench.write(LINES)
-    bench.spool().remember(Mark(sending=Batch((len(LINES),), BEGIN_MS, WORKER)))
+    bench.spool().remember(Checkpoint(sending=Batch((len(LINES),), BEGIN_MS, WORKER)))
     assert not bench.shipper(ours=lambda: False).drain(ONCE)
     assert bench.events.requests == 0
 

@@ -8,7 +8,7 @@ import pytest
 from captured_slurm import OUR_JOB, VERSIONS, captured, names
 
 from hpc_agent.domain.ids import JobId
-from hpc_agent.domain.job import Accepted, Later, Refused, Submission, Uncertain
+from hpc_agent.domain.job import Accepted, LimitReached, OutcomeUnknown, Refused, SubmitResult
 from hpc_agent.domain.resources import Resources
 from hpc_agent.schedulers import slurm
 from hpc_agent.schedulers.base import SubmitRequest
@@ -22,7 +22,7 @@ def of_each_version(prefix: str) -> pytest.MarkDecorator:
     )
 
 
-def answer(version: str, name: str) -> Submission:
+def answer(version: str, name: str) -> SubmitResult:
     said = captured(version, name)
     return parse_sbatch(said.returncode, said.stdout, said.stderr)
 
@@ -51,13 +51,13 @@ def test_a_refusal_names_what_is_wrong(version: str, name: str) -> None:
 
 @of_each_version("sbatch_later_")
 def test_a_limit_on_the_number_of_jobs_means_later(version: str, name: str) -> None:
-    assert isinstance(answer(version, name), Later)
+    assert isinstance(answer(version, name), LimitReached)
 
 
 @of_each_version("sbatch_uncertain_")
 def test_a_controller_that_does_not_answer_leaves_it_uncertain(version: str, name: str) -> None:
     """Of the frozen controller's job it is known that it was queued and ran: sbatch had given up on it before."""
-    assert isinstance(answer(version, name), Uncertain)
+    assert isinstance(answer(version, name), OutcomeUnknown)
 
 
 @pytest.mark.parametrize(
@@ -74,14 +74,20 @@ def test_the_id_is_found_among_what_a_site_prints(stdout: str, stderr: str) -> N
 
 @pytest.mark.parametrize("stdout", ["", "Submitted batch job\n", "<html>it works</html>\n", "123 456\n"])
 def test_success_without_an_id_is_uncertain(stdout: str) -> None:
-    assert isinstance(parse_sbatch(0, stdout, ""), Uncertain)
+    assert isinstance(parse_sbatch(0, stdout, ""), OutcomeUnknown)
 
 
 @pytest.mark.parametrize(
     ("stderr", "kind"),
     [
-        ("sbatch: error: AssocMaxSubmitJobLimit\nsbatch: error: Batch job submission failed: Job violates", Later),
-        ("sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit, …)", Later),
+        (
+            "sbatch: error: AssocMaxSubmitJobLimit\nsbatch: error: Batch job submission failed: Job violates",
+            LimitReached,
+        ),
+        (
+            "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit, …)",
+            LimitReached,
+        ),
         (
             "sbatch: error: QOSMaxWallDurationPerJobLimit\n"
             "sbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit limit, …)",
@@ -93,19 +99,19 @@ def test_success_without_an_id_is_uncertain(stdout: str) -> None:
             "sbatch: error: Batch job submission failed: Unspecified error",
             Refused,
         ),
-        ("sbatch: error: Batch job submission failed: Unspecified error", Uncertain),
-        ("sbatch: error: Batch job submission failed: Required node not available (down, drained or …", Later),
-        ("sbatch: error: Batch job submission failed: Zero Bytes were transmitted or received", Uncertain),
+        ("sbatch: error: Batch job submission failed: Unspecified error", OutcomeUnknown),
+        ("sbatch: error: Batch job submission failed: Required node not available (down, drained or …", LimitReached),
+        ("sbatch: error: Batch job submission failed: Zero Bytes were transmitted or received", OutcomeUnknown),
         (
             "sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying\n"
             "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation",
-            Uncertain,
+            OutcomeUnknown,
         ),
-        ("sbatch: error: Batch job submission failed: something that a later version says", Uncertain),
-        ("", Uncertain),
+        ("sbatch: error: Batch job submission failed: something that a later version says", OutcomeUnknown),
+        ("", OutcomeUnknown),
     ],
 )
-def test_other_words_of_sbatch(stderr: str, kind: type[Submission]) -> None:
+def test_other_words_of_sbatch(stderr: str, kind: type[SubmitResult]) -> None:
     assert isinstance(parse_sbatch(1, "", stderr), kind)
 
 

@@ -6,18 +6,18 @@ import pytest
 from captured_slurm import DELIMITER, VERSIONS, captured
 from fake_slurm import OWN_HEADER, own_row, printed
 
-from hpc_agent.domain.ending import Cause, cause_of_end
-from hpc_agent.domain.job import JobState, OwnJob
+from hpc_agent.domain.job import CurrentJob, JobState
+from hpc_agent.domain.termination import TerminationCause, termination_cause
 from hpc_agent.schedulers import slurm
 
 of_each_version = pytest.mark.parametrize("version", VERSIONS)
 
 
-def told(version: str, moment: str) -> OwnJob:
+def told(version: str, moment: str) -> CurrentJob:
     return slurm.parse_own_job(captured(version, f"own_{moment}").stdout, DELIMITER)
 
 
-def parsed(*rows: str, before: str = "") -> OwnJob:
+def parsed(*rows: str, before: str = "") -> CurrentJob:
     return slurm.parse_own_job(printed(before + OWN_HEADER + "".join(rows), DELIMITER), DELIMITER)
 
 
@@ -25,17 +25,19 @@ def parsed(*rows: str, before: str = "") -> OwnJob:
 @pytest.mark.parametrize(
     ("moment", "restarts", "cause"),
     [
-        ("running", 0, Cause.SOMEBODY),
-        ("cancelled", 0, Cause.CANCELLED),
-        ("preempted", 0, Cause.PREEMPTED),
-        ("preempted_requeued", 0, Cause.REQUEUED),
-        ("requeued", 0, Cause.REQUEUED),
-        ("restarted", 1, Cause.SOMEBODY),
-        ("time_limit", 0, Cause.TIME_LIMIT),
+        ("running", 0, TerminationCause.SOMEBODY),
+        ("cancelled", 0, TerminationCause.CANCELLED),
+        ("preempted", 0, TerminationCause.PREEMPTED),
+        ("preempted_requeued", 0, TerminationCause.REQUEUED),
+        ("requeued", 0, TerminationCause.REQUEUED),
+        ("restarted", 1, TerminationCause.SOMEBODY),
+        ("time_limit", 0, TerminationCause.TIME_LIMIT),
     ],
 )
-def test_slurm_says_why_it_tells_a_job_to_end(version: str, moment: str, restarts: int, cause: Cause) -> None:
-    assert cause_of_end(told(version, moment), restarts) is cause
+def test_slurm_says_why_it_tells_a_job_to_end(
+    version: str, moment: str, restarts: int, cause: TerminationCause
+) -> None:
+    assert termination_cause(told(version, moment), restarts) is cause
 
 
 @of_each_version
@@ -65,12 +67,12 @@ def test_without_an_answer_nothing_is_known(version: str, daemon: str) -> None:
 
 
 def test_without_an_answer_the_cause_is_unknown() -> None:
-    assert cause_of_end(None, 0) is Cause.UNKNOWN
+    assert termination_cause(None, 0) is TerminationCause.UNKNOWN
 
 
 def test_a_squeue_that_greets_is_understood() -> None:
     job = parsed(own_row("7", "COMPLETING", reason="TimeLimit"), before="4711 nodes are down\n\n")
-    assert cause_of_end(job, 0) is Cause.TIME_LIMIT
+    assert termination_cause(job, 0) is TerminationCause.TIME_LIMIT
 
 
 @pytest.mark.parametrize("rows", [(), (own_row("7", "RUNNING"), own_row("8", "RUNNING"))])
@@ -80,7 +82,7 @@ def test_what_is_not_one_job_is_no_answer(rows: tuple[str, ...]) -> None:
 
 
 def test_cells_that_cannot_be_read_are_unknown() -> None:
-    assert parsed(own_row("7", "HIBERNATING", restarts="?", reason="\n")) == OwnJob(
+    assert parsed(own_row("7", "HIBERNATING", restarts="?", reason="\n")) == CurrentJob(
         JobState.UNKNOWN, ran_for=1, time_limit=3600
     )
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from hpc_agent.domain.task import Script
+from hpc_agent.domain.task import TaskScript
 from hpc_agent.errors import SourceError
 from hpc_agent.sources.layout import plan
 from hpc_agent.sources.notebook import RUNNER
 from hpc_agent.sources.staged import Origin, StagedSource
-from hpc_agent.sources.workspace import Entry, Kind, Workspace, entry_of
+from hpc_agent.sources.workspace import EntryKind, EntryPoint, Workspace, entry_of
 
 REPOSITORY = StagedSource(Origin.REPOSITORY, name="model", commit="c0ffee")
 SCRIPT = StagedSource(Origin.SCRIPT)
@@ -23,93 +23,102 @@ PATCH = "diff --git a/x b/x\n--- a/x\n+++ b/x\n@@ -1 +1 @@\n-a\n+b\n"
 
 
 def test_script_alone_is_one_file_in_one_folder() -> None:
-    made = plan(Script(entry_point="deep/down/train.py", working_dir="deep", diff=TEXT), SCRIPT)
+    made = plan(TaskScript(entry_point="deep/down/train.py", working_dir="deep", diff=TEXT), SCRIPT)
     assert (made.folder, made.working_dir, made.script_file, made.entry.text) == ("code", ".", "train.py", "train.py")
     assert any("not used" in note for note in made.notes)
 
 
 def test_script_without_a_name_is_untitled() -> None:
-    assert plan(Script(diff=TEXT), SCRIPT).script_file == "untitled.py"
-    assert plan(Script(diff=TEXT, entry_point="-m torch.run x.py"), SCRIPT).script_file == "untitled.py"
-    assert plan(Script(diff="ls", binary="/bin/bash", entry_point="-c ls"), SCRIPT).script_file == "untitled.sh"
-    assert plan(Script(diff=TEXT, entry_point="-m a", working_dir=".:b.py"), SCRIPT).script_file == "b.py"
+    assert plan(TaskScript(diff=TEXT), SCRIPT).script_file == "untitled.py"
+    assert plan(TaskScript(diff=TEXT, entry_point="-m torch.run x.py"), SCRIPT).script_file == "untitled.py"
+    assert plan(TaskScript(diff="ls", binary="/bin/bash", entry_point="-c ls"), SCRIPT).script_file == "untitled.sh"
+    assert plan(TaskScript(diff=TEXT, entry_point="-m a", working_dir=".:b.py"), SCRIPT).script_file == "b.py"
 
 
 def test_script_beside_a_repository_goes_to_the_working_folder() -> None:
-    made = plan(Script(repository="r", entry_point="x.py", working_dir="src", diff=TEXT), REPOSITORY)
+    made = plan(TaskScript(repository="r", entry_point="x.py", working_dir="src", diff=TEXT), REPOSITORY)
     assert (made.folder, made.working_dir, made.script_file) == ("model", "src", "x.py")
 
 
 def test_patch_is_not_taken_for_a_script() -> None:
-    assert plan(Script(repository="r", entry_point="x.py", diff=PATCH), REPOSITORY).script_file == ""
+    assert plan(TaskScript(repository="r", entry_point="x.py", diff=PATCH), REPOSITORY).script_file == ""
     submodule = f"Submodule lib 123..456:\n{PATCH}"
-    assert plan(Script(repository="r", entry_point="x.py", diff=submodule), REPOSITORY).script_file == ""
+    assert plan(TaskScript(repository="r", entry_point="x.py", diff=submodule), REPOSITORY).script_file == ""
 
 
 def test_entry_point_may_name_its_folder() -> None:
-    made = plan(Script(repository="r", entry_point="x.py:src", diff=""), REPOSITORY)
+    made = plan(TaskScript(repository="r", entry_point="x.py:src", diff=""), REPOSITORY)
     assert (made.working_dir, made.entry.text) == ("src", "x.py")
 
 
 @pytest.mark.parametrize(
     "script",
     [
-        Script(repository="r", entry_point="x.py", working_dir=".."),
-        Script(repository="r", entry_point="x.py", working_dir="a/../../b"),
-        Script(repository="r", entry_point="x.py", working_dir="/etc"),
-        Script(repository="r", entry_point="../x.py"),
-        Script(repository="r", entry_point="/usr/bin/x.py"),
+        TaskScript(repository="r", entry_point="x.py", working_dir=".."),
+        TaskScript(repository="r", entry_point="x.py", working_dir="a/../../b"),
+        TaskScript(repository="r", entry_point="x.py", working_dir="/etc"),
+        TaskScript(repository="r", entry_point="../x.py"),
+        TaskScript(repository="r", entry_point="/usr/bin/x.py"),
     ],
 )
-def test_path_out_of_the_repository_is_refused(script: Script) -> None:
+def test_path_out_of_the_repository_is_refused(script: TaskScript) -> None:
     with pytest.raises(SourceError, match="outside"):
         plan(script, REPOSITORY)
 
 
 def test_name_of_a_script_cannot_leave_its_folder() -> None:
-    assert plan(Script(diff=TEXT, entry_point="../../etc/passwd"), SCRIPT).script_file == "passwd"
-    assert plan(Script(diff=TEXT, entry_point="a/.."), SCRIPT).script_file == "untitled.py"
+    assert plan(TaskScript(diff=TEXT, entry_point="../../etc/passwd"), SCRIPT).script_file == "passwd"
+    assert plan(TaskScript(diff=TEXT, entry_point="a/.."), SCRIPT).script_file == "untitled.py"
 
 
 @pytest.mark.parametrize(
     ("script", "entry"),
     [
-        (Script(entry_point="a/x.py"), Entry(Kind.PYTHON, "a/x.py")),
-        (Script(entry_point="x.py", binary="python3.11"), Entry(Kind.PYTHON, "x.py")),
-        (Script(entry_point="-m pkg.mod --a 1"), Entry(Kind.MODULE, "pkg.mod --a 1")),
-        (Script(entry_point="n.ipynb"), Entry(Kind.NOTEBOOK, "n.ipynb")),
-        (Script(entry_point="x.sh", binary="/bin/bash"), Entry(Kind.SHELL, "x.sh", "/bin/bash")),
-        (Script(entry_point="x.sh", binary="python"), Entry(Kind.SHELL, "x.sh", "/bin/bash")),
-        (Script(entry_point="-c echo $X", binary="zsh"), Entry(Kind.SHELL_COMMAND, "echo $X", "zsh")),
-        (Script(entry_point="x.sh 1 2", binary="python3"), Entry(Kind.SHELL, "x.sh 1 2", "/bin/bash")),
-        (Script(entry_point="n.ipynb --x", binary="python3"), Entry(Kind.NOTEBOOK, "n.ipynb --x")),
-        (Script(entry_point="fit.R", binary="/usr/bin/Rscript"), Entry(Kind.PROGRAM, "fit.R", "/usr/bin/Rscript")),
-        (Script(entry_point="-e 1", binary="perl"), Entry(Kind.PROGRAM, "-e 1", "perl")),
+        (TaskScript(entry_point="a/x.py"), EntryPoint(EntryKind.PYTHON, "a/x.py")),
+        (TaskScript(entry_point="x.py", binary="python3.11"), EntryPoint(EntryKind.PYTHON, "x.py")),
+        (TaskScript(entry_point="-m pkg.mod --a 1"), EntryPoint(EntryKind.MODULE, "pkg.mod --a 1")),
+        (TaskScript(entry_point="n.ipynb"), EntryPoint(EntryKind.NOTEBOOK, "n.ipynb")),
+        (TaskScript(entry_point="x.sh", binary="/bin/bash"), EntryPoint(EntryKind.SHELL, "x.sh", "/bin/bash")),
+        (TaskScript(entry_point="x.sh", binary="python"), EntryPoint(EntryKind.SHELL, "x.sh", "/bin/bash")),
+        (TaskScript(entry_point="-c echo $X", binary="zsh"), EntryPoint(EntryKind.SHELL_COMMAND, "echo $X", "zsh")),
+        (TaskScript(entry_point="x.sh 1 2", binary="python3"), EntryPoint(EntryKind.SHELL, "x.sh 1 2", "/bin/bash")),
+        (TaskScript(entry_point="n.ipynb --x", binary="python3"), EntryPoint(EntryKind.NOTEBOOK, "n.ipynb --x")),
+        (
+            TaskScript(entry_point="fit.R", binary="/usr/bin/Rscript"),
+            EntryPoint(EntryKind.PROGRAM, "fit.R", "/usr/bin/Rscript"),
+        ),
+        (TaskScript(entry_point="-e 1", binary="perl"), EntryPoint(EntryKind.PROGRAM, "-e 1", "perl")),
     ],
 )
-def test_kind_of_the_entry(script: Script, entry: Entry) -> None:
+def test_kind_of_the_entry(script: TaskScript, entry: EntryPoint) -> None:
     assert entry_of(script) == entry
 
 
 @pytest.mark.parametrize(
     ("entry", "command"),
     [
-        (Entry(Kind.PYTHON, "a b.py"), ["/e/python", "-u", "-O", "a b.py"]),
+        (EntryPoint(EntryKind.PYTHON, "a b.py"), ["/e/python", "-u", "-O", "a b.py"]),
         (
-            Entry(Kind.MODULE, "run --n=$N ${M} '$HOME x' $NO"),
+            EntryPoint(EntryKind.MODULE, "run --n=$N ${M} '$HOME x' $NO"),
             ["/e/python", "-u", "-O", "-m", "run", "--n=4", "two", "words", "/h x", "$NO"],
         ),
-        (Entry(Kind.SHELL, "x.sh", "bash"), ["bash", "x.sh"]),
-        (Entry(Kind.SHELL_COMMAND, "echo $N", "sh"), ["sh", "-c", "echo $N"]),
-        (Entry(Kind.NOTEBOOK, "d/n.ipynb"), ["/e/python", "-u", "-O", "-c", RUNNER, "d/n.ipynb"]),
-        (Entry(Kind.NOTEBOOK, "n.ipynb", arguments=("1",)), ["/e/python", "-u", "-O", "-c", RUNNER, "n.ipynb", "1"]),
-        (Entry(Kind.PYTHON, "x.py", arguments=("--a", "b c")), ["/e/python", "-u", "-O", "x.py", "--a", "b c"]),
-        (Entry(Kind.SHELL, "x.sh", "bash", ("1",)), ["bash", "x.sh", "1"]),
-        (Entry(Kind.PROGRAM, "fit R.R", "Rscript", ("1",)), ["Rscript", "fit R.R", "1"]),
-        (Entry(Kind.PROGRAM, "-e 'print 1'", "perl"), ["perl", "-e", "print 1"]),
+        (EntryPoint(EntryKind.SHELL, "x.sh", "bash"), ["bash", "x.sh"]),
+        (EntryPoint(EntryKind.SHELL_COMMAND, "echo $N", "sh"), ["sh", "-c", "echo $N"]),
+        (EntryPoint(EntryKind.NOTEBOOK, "d/n.ipynb"), ["/e/python", "-u", "-O", "-c", RUNNER, "d/n.ipynb"]),
+        (
+            EntryPoint(EntryKind.NOTEBOOK, "n.ipynb", arguments=("1",)),
+            ["/e/python", "-u", "-O", "-c", RUNNER, "n.ipynb", "1"],
+        ),
+        (
+            EntryPoint(EntryKind.PYTHON, "x.py", arguments=("--a", "b c")),
+            ["/e/python", "-u", "-O", "x.py", "--a", "b c"],
+        ),
+        (EntryPoint(EntryKind.SHELL, "x.sh", "bash", ("1",)), ["bash", "x.sh", "1"]),
+        (EntryPoint(EntryKind.PROGRAM, "fit R.R", "Rscript", ("1",)), ["Rscript", "fit R.R", "1"]),
+        (EntryPoint(EntryKind.PROGRAM, "-e 'print 1'", "perl"), ["perl", "-e", "print 1"]),
     ],
 )
-def test_command_of_the_task(entry: Entry, command: list[str]) -> None:
+def test_command_of_the_task(entry: EntryPoint, command: list[str]) -> None:
     workspace = Workspace(Path("/w"), Path("/w/src"), entry)
     environ = {"N": "4", "M": "two words", "HOME": "/h"}
     assert workspace.command(Path("/e/python"), environ, options=["-O"]) == command
@@ -126,10 +135,10 @@ def test_command_of_the_task(entry: Entry, command: list[str]) -> None:
     ],
 )
 def test_arguments_of_a_script_are_told_from_its_name(entry_point: str, file: str, arguments: tuple[str, ...]) -> None:
-    made = plan(Script(entry_point=entry_point, diff=TEXT), SCRIPT)
+    made = plan(TaskScript(entry_point=entry_point, diff=TEXT), SCRIPT)
     assert (made.script_file, made.entry.text, made.entry.arguments) == (file, file, arguments)
 
 
 def test_folder_of_the_script_is_the_entry_files() -> None:
-    assert Workspace(Path("/w"), Path("/w/src"), Entry(Kind.PYTHON, "a/x.py")).script_dir == Path("/w/src/a")
-    assert Workspace(Path("/w"), Path("/w/src"), Entry(Kind.MODULE, "a")).script_dir == Path("/w/src")
+    assert Workspace(Path("/w"), Path("/w/src"), EntryPoint(EntryKind.PYTHON, "a/x.py")).script_dir == Path("/w/src/a")
+    assert Workspace(Path("/w"), Path("/w/src"), EntryPoint(EntryKind.MODULE, "a")).script_dir == Path("/w/src")

@@ -12,7 +12,7 @@ from hpc_agent.config.settings import SlurmSettings
 from hpc_agent.domain.attempt import attempt_for
 from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.resources import Resources
-from hpc_agent.domain.task import Container, Task
+from hpc_agent.domain.task import Task, TaskContainer
 from hpc_agent.errors import TemplateError
 from hpc_agent.submission.render import JobContext, Renderer
 
@@ -44,7 +44,7 @@ def render(folder: Path, template: str, text: str, resources: Resources | None =
         project=text,
         type=text,
         user=text,
-        container=Container(text, text),
+        container=TaskContainer(text, text),
         properties={"x": text, text: "value"},
     )
     context = JobContext(

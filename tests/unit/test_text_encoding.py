@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from capabilities import missing
 
-from hpc_agent.files import read_record, write_record
-from hpc_agent.runs.records import Submission
-from hpc_agent.tracking.records import Stream
+from hpc_agent.file_records import read_record, write_record
+from hpc_agent.runs.attempt_records import SubmissionRecord
+from hpc_agent.tracking.tracked_records import OutputStream
 
 PACKAGE = Path(__file__).parents[2] / "hpc_agent"
 UMLAUT = "küche-€"
@@ -71,17 +71,17 @@ def test_a_utf8_locale_costs_no_second_start() -> None:
 
 def test_a_name_that_is_no_utf8_survives_in_a_record(tmp_path: Path) -> None:
     path = os.fsdecode(b"/home/u/k\xfcche/job.out")
-    write_record(tmp_path / "stream.json", Stream(path=path, inode=7))
-    found = read_record(tmp_path / "stream.json", Stream)
+    write_record(tmp_path / "stream.json", OutputStream(path=path, inode=7))
+    found = read_record(tmp_path / "stream.json", OutputStream)
     assert found is not None
     assert os.fsencode(found.path) == b"/home/u/k\xfcche/job.out"
 
 
 def test_a_record_with_such_a_name_keeps_its_other_types(tmp_path: Path) -> None:
     at = datetime(2026, 1, 1, tzinfo=timezone.utc)
-    before = Submission(state="accepted", at=at, queue="q", message=os.fsdecode(b"no \xfc"))
+    before = SubmissionRecord(state="accepted", at=at, queue="q", message=os.fsdecode(b"no \xfc"))
     write_record(tmp_path / "submit.json", before)
-    assert read_record(tmp_path / "submit.json", Submission) == before
+    assert read_record(tmp_path / "submit.json", SubmissionRecord) == before
 
 
 def test_every_text_file_is_opened_with_an_encoding() -> None:

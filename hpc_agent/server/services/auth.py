@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Literal
 
 from hpc_agent.server import listing
-from hpc_agent.server.action import Access, Answer, Call, Json, Moment, Name, Request, Service
-from hpc_agent.server.fault import refuse_control_characters
-from hpc_agent.server.identity import ADMIN, API_VERSION, SERVER_VERSION, Identity
-from hpc_agent.server.ids import new_id
+from hpc_agent.server.action import Access, Answer, Call, Json, Moment, Name, RequestBody, Service
+from hpc_agent.server.api_fault import refuse_control_characters
+from hpc_agent.server.authentication import ADMIN, API_VERSION, SERVER_VERSION, AuthenticatedCaller
+from hpc_agent.server.new_ids import new_id
 from hpc_agent.server.store import documents
 
 auth = Service("auth")
@@ -17,7 +17,7 @@ server = Service("server")
 services = (auth, users, server)
 
 
-class LoginRequest(Request, frozen=True):
+class LoginRequest(RequestBody, frozen=True):
     expiration_sec: int | None = None
 
 
@@ -27,7 +27,7 @@ def login(request: LoginRequest, call: Call) -> Answer:
     return {"token": call.authenticator.issue(call.identity, request.expiration_sec)}
 
 
-class CreateUserRequest(Request, frozen=True):
+class CreateUserRequest(RequestBody, frozen=True):
     name: Name
     email: str = ""
     role: Literal["admin", "user"] = "user"
@@ -39,17 +39,17 @@ def create_user(request: CreateUserRequest, call: Call) -> Answer:
     refuse_control_characters(request.name, "name")
     refuse_control_characters(request.email, "email")
     id = new_id()
-    _insert(call, Identity(id, request.name, role=request.role), request.email)
+    _insert(call, AuthenticatedCaller(id, request.name, role=request.role), request.email)
     return {"id": id}
 
 
-def remember(moment: Moment, owner: Identity) -> None:
+def remember(moment: Moment, owner: AuthenticatedCaller) -> None:
     """The administrator is a user as all others, and may change name from start to start."""
     if not documents.users.update(moment.db, owner.user, {"name": owner.user_name, "role": ADMIN}):
         _insert(moment, owner)
 
 
-def _insert(moment: Moment, who: Identity, email: str = "") -> None:
+def _insert(moment: Moment, who: AuthenticatedCaller, email: str = "") -> None:
     fields = {"id": who.user, "name": who.user_name, "role": who.role, "company": who.company, "email": email}
     documents.users.insert(moment.db, {**fields, "created": moment.time, "tags": [], "system_tags": []})
 
@@ -60,8 +60,8 @@ def get_all(request: Json, call: Call) -> Answer:
     return {"users": found, **beside}
 
 
-@users.action(Request)
-def get_current_user(request: Request, call: Call) -> Answer:
+@users.action(RequestBody)
+def get_current_user(request: RequestBody, call: Call) -> Answer:
     who = call.identity
     return {
         "user": {
@@ -73,11 +73,11 @@ def get_current_user(request: Request, call: Call) -> Answer:
     }
 
 
-@users.action(Request)
-def get_vaults(request: Request, call: Call) -> Answer:
+@users.action(RequestBody)
+def get_vaults(request: RequestBody, call: Call) -> Answer:
     return {"vaults": []}
 
 
-@server.action(Request)
-def info(request: Request, call: Call) -> Answer:
+@server.action(RequestBody)
+def info(request: RequestBody, call: Call) -> Answer:
     return {"version": SERVER_VERSION, "build": "hpc-agent", "api_version": API_VERSION, "feature_set": "basic"}

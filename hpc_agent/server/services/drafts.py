@@ -6,8 +6,8 @@ from typing import Any
 
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.server.action import Call
-from hpc_agent.server.fault import invalid
-from hpc_agent.server.ids import new_id
+from hpc_agent.server.api_fault import invalid
+from hpc_agent.server.new_ids import new_id
 from hpc_agent.server.store.documents import Document, projects, tasks
 
 

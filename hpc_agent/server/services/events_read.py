@@ -9,12 +9,12 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from hpc_agent.server.action import Access, Answer, Call, Ids, Int64, Json, Request, Service, each_once
-from hpc_agent.server.fault import invalid
+from hpc_agent.server.action import Access, Answer, Call, Ids, Int64, Json, RequestBody, Service, each_once
+from hpc_agent.server.api_fault import invalid
 from hpc_agent.server.services.transitions import existing_task
-from hpc_agent.server.store import events
+from hpc_agent.server.store import event_store
 from hpc_agent.server.store.documents import tasks
-from hpc_agent.server.store.events import Report
+from hpc_agent.server.store.event_store import Report
 
 service = Service("events")
 
@@ -23,7 +23,7 @@ _DEFAULT_SAMPLES = 6000
 _LATEST_MOMENT = 2.0**53
 
 
-class OwnerRequest(Request, frozen=True):
+class OwnerRequest(RequestBody, frozen=True):
     """``task`` is a model's id where ``model_events`` is set."""
 
     task: str
@@ -44,7 +44,7 @@ class EventsRequest(OwnerRequest, frozen=True):
     scroll_id: str | None = None
 
 
-class MetricVariants(Request, frozen=True):
+class MetricVariants(RequestBody, frozen=True):
     metric: str
     variants: list[str] = []
 
@@ -58,7 +58,7 @@ class HistogramRequest(OwnerRequest, frozen=True):
     metrics: MetricFilter = []
 
 
-class SingleValuesRequest(Request, frozen=True):
+class SingleValuesRequest(RequestBody, frozen=True):
     tasks: Ids
     model_events: bool = False
 
@@ -68,13 +68,13 @@ class PlotsRequest(OwnerRequest, frozen=True):
     metrics: MetricFilter = []
 
 
-class TaskMetric(Request, frozen=True):
+class TaskMetric(RequestBody, frozen=True):
     task: str
     metric: str | None = None
     variants: list[str | None] = []
 
 
-class ImagesRequest(Request, frozen=True):
+class ImagesRequest(RequestBody, frozen=True):
     metrics: Annotated[list[TaskMetric], msgspec.Meta(max_length=100)]
     iters: BatchSize = 1
     navigate_earlier: bool = True
@@ -82,7 +82,7 @@ class ImagesRequest(Request, frozen=True):
     scroll_id: str | None = None
 
 
-class DeleteRequest(Request, frozen=True):
+class DeleteEventsRequest(RequestBody, frozen=True):
     task: str
 
 
@@ -97,14 +97,14 @@ def get_task_log(request: LogRequest, call: Call) -> Answer:
     _check(request, call)
     start = None if request.from_timestamp is None else _milliseconds(request.from_timestamp)
     earlier = request.navigate_earlier
-    found = events.chunks(call.db, request.task, earlier=earlier, start=start, limit=request.batch_size)
+    found = event_store.chunks(call.db, request.task, earlier=earlier, start=start, limit=request.batch_size)
     nearest_first = "desc" if earlier else "asc"
     if (request.order or nearest_first) != nearest_first:
         found.reverse()
     return {
         "events": [{"type": "log", **_fields(chunk)} for chunk in found],
         "returned": len(found),
-        "total": events.count_chunks(call.db, request.task),
+        "total": event_store.count_chunks(call.db, request.task),
     }
 
 
@@ -114,7 +114,7 @@ def _milliseconds(moment: float) -> int:
     return int(moment)
 
 
-def _fields(chunk: events.Chunk) -> Json:
+def _fields(chunk: event_store.StoredChunk) -> Json:
     return {
         "task": chunk.task,
         "timestamp": chunk.timestamp,
@@ -129,7 +129,7 @@ def get_task_events(request: EventsRequest, call: Call) -> Answer:
     _check(request, call)
     offset = _offset(request.scroll_id)
     kind = request.event_type.replace(" ", "_") if request.event_type else None
-    found, total = events.page(
+    found, total = event_store.page(
         call.db,
         request.task,
         kind,
@@ -153,7 +153,7 @@ def scalar_metrics_iter_histogram(request: HistogramRequest, call: Call) -> Answ
     """``{metric: {variant: {name, x, y}}}``."""
     _check(request, call)
     curves: dict[str, dict[str, Any]] = defaultdict(dict)
-    for curve in events.series(
+    for curve in event_store.series(
         call.db,
         request.task,
         axis="iter" if request.key == "iter" else "timestamp",
@@ -178,7 +178,7 @@ def get_task_single_value_metrics(request: SingleValuesRequest, call: Call) -> A
     for id in each_once(request.tasks):
         values = [
             {"metric": s.metric, "variant": s.variant, "value": s.value, "timestamp": s.timestamp}
-            for s in events.single_values(call.db, id)
+            for s in event_store.single_values(call.db, id)
         ]
         name = (tasks.get(call.db, id, ("name",)) or {}).get("name", "")
         if values:
@@ -192,7 +192,7 @@ def get_task_plots(request: PlotsRequest, call: Call) -> Answer:
     wanted = {item.metric: set(item.variants) for item in request.metrics}
     found = [
         _event(report)
-        for report in events.latest_reports(call.db, request.task, "plot", request.iters)
+        for report in event_store.latest_reports(call.db, request.task, "plot", request.iters)
         if not wanted
         or (report.metric in wanted and (not wanted[report.metric] or report.variant in wanted[report.metric]))
     ]
@@ -217,7 +217,7 @@ def debug_images(request: ImagesRequest, call: Call) -> Answer:
     place = {} if request.refresh else _place(request.scroll_id)
     shown = []
     for wanted in request.metrics:
-        found = events.reports_by_iteration(
+        found = event_store.reports_by_iteration(
             call.db,
             wanted.task,
             "training_debug_image",
@@ -247,7 +247,7 @@ def _place(scroll: str | None) -> dict[str, int]:
         raise invalid("scroll_id is not one that this server gave out") from None
 
 
-@service.action(DeleteRequest, Access.WRITE)
-def delete_for_task(request: DeleteRequest, call: Call) -> Answer:
+@service.action(DeleteEventsRequest, Access.WRITE)
+def delete_for_task(request: DeleteEventsRequest, call: Call) -> Answer:
     existing_task(call, request.task, ("status",))
-    return {"deleted": bool(events.delete_for_task(call.db, request.task))}
+    return {"deleted": bool(event_store.delete_for_task(call.db, request.task))}

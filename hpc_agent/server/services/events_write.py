@@ -13,12 +13,12 @@ from typing import Any
 import msgspec
 
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.server.action import Access, Answer, Batch, Call, Int64, Json, Request, Service
-from hpc_agent.server.fault import Fault, invalid
-from hpc_agent.server.store import events
+from hpc_agent.server.action import Access, Answer, Batch, Call, Int64, Json, RequestBody, Service
+from hpc_agent.server.api_fault import ApiFault, invalid
+from hpc_agent.server.store import event_store
 from hpc_agent.server.store.documents import models, tasks
-from hpc_agent.server.store.events import SINGLE_VALUE, Chunk, Report, Scalar
-from hpc_agent.wire.errors import EVENTS_NOT_ADDED, VALIDATION_ERROR
+from hpc_agent.server.store.event_store import SINGLE_VALUE, Report, Scalar, StoredChunk
+from hpc_agent.wire.error_kinds import EVENTS_NOT_ADDED, VALIDATION_ERROR
 
 service = Service("events")
 
@@ -28,7 +28,7 @@ _MOST_LATEST = 5000
 """Metrics and variants whose latest figures stand on a task, which is read and written as a whole; all are stored."""
 
 
-class _Event(Request, frozen=True):
+class _Event(RequestBody, frozen=True):
     task: str
     timestamp: float | None = None
     worker: str | None = None
@@ -60,7 +60,7 @@ _TYPES: dict[str, type[_Event]] = {
 }
 
 
-class MixedLockFault(Fault):
+class MixedLockFault(ApiFault):
     """Refuses the whole batch, as on the reference server."""
 
     def __init__(self, detail: str, **data: Any) -> None:
@@ -86,7 +86,7 @@ def _store(batch: Batch, call: Call) -> tuple[int, Counter[str]]:
         Fault: 400/131, none was stored.
     """
     problems: Counter[str] = Counter()
-    chunks: list[Chunk] = []
+    chunks: list[StoredChunk] = []
     scalars: list[Scalar] = []
     reports: list[Report] = []
     owners = _Owners(call)
@@ -97,10 +97,10 @@ def _store(batch: Batch, call: Call) -> tuple[int, Counter[str]]:
             stored = _stored(kind, event, raw, call)
         except MixedLockFault:
             raise
-        except (Fault, msgspec.ValidationError) as error:
+        except (ApiFault, msgspec.ValidationError) as error:
             problems[str(error)] += 1
             continue
-        if isinstance(stored, Chunk):
+        if isinstance(stored, StoredChunk):
             chunks.append(stored)
         elif isinstance(stored, Scalar):
             scalars.append(stored)
@@ -108,10 +108,10 @@ def _store(batch: Batch, call: Call) -> tuple[int, Counter[str]]:
             reports.append(stored)
     added = len(chunks) + len(scalars) + len(reports)
     if not added:
-        raise Fault(EVENTS_NOT_ADDED, "; ".join(problems) or "the batch is empty")
-    events.add_chunks(call.db, chunks)
-    events.add_scalars(call.db, scalars)
-    events.add_reports(call.db, reports)
+        raise ApiFault(EVENTS_NOT_ADDED, "; ".join(problems) or "the batch is empty")
+    event_store.add_chunks(call.db, chunks)
+    event_store.add_scalars(call.db, scalars)
+    event_store.add_reports(call.db, reports)
     _note(call, owners.tasks, scalars, reports)
     return added, problems
 
@@ -126,11 +126,11 @@ def _typed(raw: Json) -> tuple[str, _Event]:
     return kind, event
 
 
-def _stored(kind: str, event: _Event, raw: Json, call: Call) -> Chunk | Scalar | Report:
+def _stored(kind: str, event: _Event, raw: Json, call: Call) -> StoredChunk | Scalar | Report:
     timestamp = int(call.now.timestamp() * 1000 if event.timestamp is None else event.timestamp)
     worker = event.worker or call.worker
     if isinstance(event, _Log):
-        return Chunk(event.task, timestamp, event.level, worker, event.msg)
+        return StoredChunk(event.task, timestamp, event.level, worker, event.msg)
     assert isinstance(event, _Measured)
     if isinstance(event, _ScalarEvent):
         return Scalar(event.task, event.metric, event.variant, event.iter, timestamp, event.value, worker)

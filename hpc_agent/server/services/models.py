@@ -5,26 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 from hpc_agent.server import listing
-from hpc_agent.server.action import Access, Answer, Call, Ids, Int64, Json, Request, Service, each_once, given
+from hpc_agent.server.action import Access, Answer, Call, Ids, Int64, Json, RequestBody, Service, each_once, given
+from hpc_agent.server.api_fault import ApiFault
 from hpc_agent.server.authorization import owns
-from hpc_agent.server.fault import Fault
-from hpc_agent.server.ids import new_id
-from hpc_agent.server.roles import Kind
-from hpc_agent.server.services.outputs import in_use
+from hpc_agent.server.new_ids import new_id
+from hpc_agent.server.roles import OwnerKind
 from hpc_agent.server.services.projects import existing_project
+from hpc_agent.server.services.run_outputs import in_use
 from hpc_agent.server.services.transitions import existing_task
 from hpc_agent.server.store.documents import Document, models, tasks
-from hpc_agent.wire.errors import INVALID_MODEL_ID, MODEL_IN_USE
+from hpc_agent.wire.error_kinds import INVALID_MODEL_ID, MODEL_IN_USE
 
 service = Service("models")
 _ARCHIVED = "archived"
 
 
-class ModelRequest(Request, frozen=True):
+class ModelRequest(RequestBody, frozen=True):
     model: str
 
 
-class Content(Request, frozen=True):
+class ModelContent(RequestBody, frozen=True):
     name: str | None = None
     uri: str | None = None
     comment: str | None = None
@@ -41,16 +41,16 @@ class Content(Request, frozen=True):
     metadata: list[Json] | Json | None = None
 
 
-class CreateRequest(Content, frozen=True):
+class CreateModelRequest(ModelContent, frozen=True):
     name: str
     uri: str
 
 
-class EditRequest(Content, frozen=True, kw_only=True):
+class EditModelRequest(ModelContent, frozen=True, kw_only=True):
     model: str
 
 
-class UpdateForTaskRequest(Request, frozen=True):
+class UpdateForTaskRequest(RequestBody, frozen=True):
     task: str
     name: str | None = None
     uri: str | None = None
@@ -70,11 +70,11 @@ class DeleteMetadataRequest(ModelRequest, frozen=True):
     keys: list[str]
 
 
-class DeleteRequest(ModelRequest, frozen=True):
+class DeleteModelRequest(ModelRequest, frozen=True):
     force: bool = False
 
 
-class ManyRequest(Request, frozen=True):
+class ManyModelsRequest(RequestBody, frozen=True):
     ids: Ids
 
 
@@ -105,11 +105,11 @@ def existing_model(call: Call, model: str) -> Document:
     """
     found = models.get(call.db, model)
     if found is None:
-        raise Fault(INVALID_MODEL_ID, id=model)
+        raise ApiFault(INVALID_MODEL_ID, id=model)
     return found
 
 
-def _content(request: Content, call: Call) -> dict[str, Any]:
+def _content(request: ModelContent, call: Call) -> dict[str, Any]:
     if request.project:
         existing_project(call, request.project)
     if request.task:
@@ -157,18 +157,18 @@ def get_by_id(request: ModelRequest, call: Call) -> Answer:
     return {"model": existing_model(call, request.model)}
 
 
-@service.action(CreateRequest, Access.WRITE)
-def create(request: CreateRequest, call: Call) -> Answer:
+@service.action(CreateModelRequest, Access.WRITE)
+def create(request: CreateModelRequest, call: Call) -> Answer:
     return {"id": _insert(call, **_content(request, call)), "created": True}
 
 
-@service.action(EditRequest, Access.WRITE)
-def edit(request: EditRequest, call: Call) -> Answer:
+@service.action(EditModelRequest, Access.WRITE)
+def edit(request: EditModelRequest, call: Call) -> Answer:
     return _change(call, request.model, _content(request, call))
 
 
-@service.action(EditRequest, Access.WRITE)
-def update(request: EditRequest, call: Call) -> Answer:
+@service.action(EditModelRequest, Access.WRITE)
+def update(request: EditModelRequest, call: Call) -> Answer:
     return _change(call, request.model, _content(request, call))
 
 
@@ -188,7 +188,7 @@ def update_for_task(request: UpdateForTaskRequest, call: Call) -> Answer:
     outputs = task.get("models", {}).get("output") or []
     identifier = str(outputs[-1].get("model")) if outputs else ""
     # A task may name any model among its outputs: whose it is, the model itself says.
-    if models.get(call.db, identifier, ("name",)) and owns(call, Kind.MODEL, identifier):
+    if models.get(call.db, identifier, ("name",)) and owns(call, OwnerKind.MODEL, identifier):
         return {**_change(call, identifier, changes), "id": identifier, "created": False}
     fields = {"name": task["name"], "project": task.get("project"), "task": request.task, **changes}
     identifier = _insert(call, **fields)
@@ -217,11 +217,11 @@ def delete_metadata(request: DeleteMetadataRequest, call: Call) -> Answer:
     return {"updated": _change(call, request.model, {"metadata": kept})["updated"]}
 
 
-@service.action(DeleteRequest, Access.WRITE)
-def delete(request: DeleteRequest, call: Call) -> Answer:
+@service.action(DeleteModelRequest, Access.WRITE)
+def delete(request: DeleteModelRequest, call: Call) -> Answer:
     model = existing_model(call, request.model)
     if not request.force and in_use(call, request.model):
-        raise Fault(MODEL_IN_USE, "use force=true", id=request.model)
+        raise ApiFault(MODEL_IN_USE, "use force=true", id=request.model)
     return {"deleted": bool(models.delete(call.db, request.model)), "url": model.get("uri")}
 
 
@@ -230,15 +230,15 @@ def _tag(call: Call, model: str, archived: bool) -> None:
     _change(call, model, {"system_tags": [*kept, _ARCHIVED] if archived else kept})
 
 
-@service.action(ManyRequest, Access.WRITE)
-def archive_many(request: ManyRequest, call: Call) -> Answer:
+@service.action(ManyModelsRequest, Access.WRITE)
+def archive_many(request: ManyModelsRequest, call: Call) -> Answer:
     for model in each_once(request.ids):
         _tag(call, model, True)
     return {"succeeded": [{"id": model, "archived": True} for model in request.ids], "failed": []}
 
 
-@service.action(ManyRequest, Access.WRITE)
-def unarchive_many(request: ManyRequest, call: Call) -> Answer:
+@service.action(ManyModelsRequest, Access.WRITE)
+def unarchive_many(request: ManyModelsRequest, call: Call) -> Answer:
     for model in each_once(request.ids):
         _tag(call, model, False)
     return {"succeeded": [{"id": model, "unarchived": True} for model in request.ids], "failed": []}

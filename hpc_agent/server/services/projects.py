@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from hpc_agent.server import listing
-from hpc_agent.server.action import Access, Answer, Call, Json, Request, Service, given
-from hpc_agent.server.fault import Fault, invalid
-from hpc_agent.server.ids import new_id
+from hpc_agent.server.action import Access, Answer, Call, Json, RequestBody, Service, given
+from hpc_agent.server.api_fault import ApiFault, invalid
+from hpc_agent.server.new_ids import new_id
 from hpc_agent.server.store import query as q
 from hpc_agent.server.store.documents import Document, models, projects, tasks
 from hpc_agent.server.store.query import Query
-from hpc_agent.wire.errors import INVALID_PROJECT_ID, NAME_TAKEN, PROJECT_HAS_TASKS
+from hpc_agent.wire.error_kinds import INVALID_PROJECT_ID, NAME_TAKEN, PROJECT_HAS_TASKS
 
 service = Service("projects")
 _DEPTH = 10
 
 
-class ProjectRequest(Request, frozen=True):
+class ProjectRequest(RequestBody, frozen=True):
     project: str
 
 
-class CreateRequest(Request, frozen=True):
+class CreateProjectRequest(RequestBody, frozen=True):
     name: str
     description: str = ""
     tags: list[str] = []
@@ -27,7 +27,7 @@ class CreateRequest(Request, frozen=True):
     default_output_destination: str | None = None
 
 
-class UpdateRequest(ProjectRequest, frozen=True):
+class UpdateProjectRequest(ProjectRequest, frozen=True):
     name: str | None = None
     description: str | None = None
     tags: list[str] | None = None
@@ -35,7 +35,7 @@ class UpdateRequest(ProjectRequest, frozen=True):
     default_output_destination: str | None = None
 
 
-class DeleteRequest(ProjectRequest, frozen=True):
+class DeleteProjectRequest(ProjectRequest, frozen=True):
     force: bool = False
 
 
@@ -46,7 +46,7 @@ def existing_project(call: Call, project: str) -> Document:
     """
     found = projects.get(call.db, project)
     if found is None:
-        raise Fault(INVALID_PROJECT_ID, id=project)
+        raise ApiFault(INVALID_PROJECT_ID, id=project)
     return found
 
 
@@ -105,17 +105,17 @@ def get_by_id(request: ProjectRequest, call: Call) -> Answer:
     return {"project": existing_project(call, request.project)}
 
 
-@service.action(CreateRequest, Access.WRITE)
-def create(request: CreateRequest, call: Call) -> Answer:
+@service.action(CreateProjectRequest, Access.WRITE)
+def create(request: CreateProjectRequest, call: Call) -> Answer:
     parts = _parts(request.name)
     if _present(call, parts):
-        raise Fault(NAME_TAKEN, name=request.name)
+        raise ApiFault(NAME_TAKEN, name=request.name)
     fields = given(request, ("description", "tags", "system_tags", "default_output_destination"))
     return {"id": _insert(call, parts, **fields)}
 
 
-@service.action(UpdateRequest, Access.WRITE)
-def update(request: UpdateRequest, call: Call) -> Answer:
+@service.action(UpdateProjectRequest, Access.WRITE)
+def update(request: UpdateProjectRequest, call: Call) -> Answer:
     project = existing_project(call, request.project)
     changes = given(request, ("description", "tags", "system_tags", "default_output_destination"))
     if request.name is not None:
@@ -130,15 +130,15 @@ def _renamed(call: Call, project: Document, name: str) -> Json:
     if name.rpartition("/")[0] != old.rpartition("/")[0] or not name.rpartition("/")[2].strip():
         raise invalid("a rename keeps the project in its parent", name=name)
     if name != old and _present(call, _parts(name)):
-        raise Fault(NAME_TAKEN, name=name)
+        raise ApiFault(NAME_TAKEN, name=name)
     inside = q.holds(q.field(projects.table, "path"), project["id"])
     for child in projects.find(call.db, Query((inside,), fields=("name",))):
         projects.update(call.db, child["id"], {"name": name + child["name"].removeprefix(old)})
     return {"name": name, "basename": name.rpartition("/")[2]}
 
 
-@service.action(DeleteRequest, Access.WRITE)
-def delete(request: DeleteRequest, call: Call) -> Answer:
+@service.action(DeleteProjectRequest, Access.WRITE)
+def delete(request: DeleteProjectRequest, call: Call) -> Answer:
     """Refused while tasks are in it; with force they stay, without a project."""
     existing_project(call, request.project)
     within = {
@@ -149,7 +149,7 @@ def delete(request: DeleteRequest, call: Call) -> Answer:
         for collection in (tasks, models)
     }
     if any(within.values()) and not request.force:
-        raise Fault(PROJECT_HAS_TASKS, "use force=true", id=request.project)
+        raise ApiFault(PROJECT_HAS_TASKS, "use force=true", id=request.project)
     for collection, documents in within.items():
         for document in documents:
             collection.update(call.db, document["id"], {"project": None})

@@ -9,16 +9,16 @@ from collections.abc import Sequence
 
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.server import listing
-from hpc_agent.server.action import Access, Answer, Call, Int64, Json, Request, Service, given
-from hpc_agent.server.fault import Fault, invalid
-from hpc_agent.server.ids import new_id
+from hpc_agent.server.action import Access, Answer, Call, Int64, Json, RequestBody, Service, given
+from hpc_agent.server.api_fault import ApiFault, invalid
+from hpc_agent.server.new_ids import new_id
 from hpc_agent.server.services.transitions import change_status, existing_task
-from hpc_agent.server.store import entries
 from hpc_agent.server.store import query as q
+from hpc_agent.server.store import queue_rows
 from hpc_agent.server.store.documents import Document, queues, tasks
-from hpc_agent.server.store.entries import Entry
 from hpc_agent.server.store.query import Query
-from hpc_agent.wire.errors import (
+from hpc_agent.server.store.queue_rows import QueueRow
+from hpc_agent.wire.error_kinds import (
     INVALID_QUEUE_ID,
     MULTIPLE_DEFAULT_QUEUES,
     NAME_TAKEN,
@@ -32,7 +32,7 @@ service = Service("queues")
 _GLUE_TAG = "k8s-glue"
 
 
-class QueueRequest(Request, frozen=True):
+class QueueRequest(RequestBody, frozen=True):
     queue: str
 
 
@@ -40,7 +40,7 @@ class OneQueueRequest(QueueRequest, frozen=True):
     max_task_entries: Int64 | None = None
 
 
-class CreateRequest(Request, frozen=True):
+class CreateQueueRequest(RequestBody, frozen=True):
     name: str
     display_name: str | None = None
     tags: list[str] = []
@@ -48,7 +48,7 @@ class CreateRequest(Request, frozen=True):
     metadata: Json | list[Json] | None = None
 
 
-class UpdateRequest(QueueRequest, frozen=True):
+class UpdateQueueRequest(QueueRequest, frozen=True):
     name: str | None = None
     display_name: str | None = None
     tags: list[str] | None = None
@@ -56,7 +56,7 @@ class UpdateRequest(QueueRequest, frozen=True):
     metadata: Json | list[Json] | None = None
 
 
-class DeleteRequest(QueueRequest, frozen=True):
+class DeleteQueueRequest(QueueRequest, frozen=True):
     force: bool = False
 
 
@@ -84,7 +84,7 @@ def existing_queue(call: Call, queue: str) -> Document:
     """
     found = queues.get(call.db, queue)
     if found is None:
-        raise Fault(INVALID_QUEUE_ID, id=queue)
+        raise ApiFault(INVALID_QUEUE_ID, id=queue)
     return found
 
 
@@ -124,7 +124,7 @@ def refuse_taken_name(call: Call, name: str) -> None:
         Fault: 400/801.
     """
     if queue_named(call, name):
-        raise Fault(NAME_TAKEN, name=name)
+        raise ApiFault(NAME_TAKEN, name=name)
 
 
 def default_queue(call: Call) -> Document:
@@ -135,13 +135,13 @@ def default_queue(call: Call) -> Document:
     condition = q.holds(q.field(queues.table, "system_tags"), "default")
     found = queues.find(call.db, Query((condition,), fields=("name",)))
     if not found:
-        raise Fault(NO_DEFAULT_QUEUE)
+        raise ApiFault(NO_DEFAULT_QUEUE)
     if len(found) > 1:
-        raise Fault(MULTIPLE_DEFAULT_QUEUES, queues=[queue["id"] for queue in found])
+        raise ApiFault(MULTIPLE_DEFAULT_QUEUES, queues=[queue["id"] for queue in found])
     return found[0]
 
 
-def _shown(queue: Document, waiting: Sequence[Entry]) -> Document:
+def _shown(queue: Document, waiting: Sequence[QueueRow]) -> Document:
     return {**queue, "entries": [{"task": entry.task, "added": entry.added} for entry in waiting]}
 
 
@@ -152,7 +152,7 @@ def get_all(request: Json, call: Call) -> Answer:
     columns = ["id" if name.startswith("entries") else name for name in wanted]
     found, beside = listing.find(call.db, queues, {**request, "only_fields": columns}, hidden=_GLUE_TAG)
     if not wanted or any(name.startswith("entries") for name in wanted):
-        waiting = entries.of_queues(call.db, [queue["id"] for queue in found])
+        waiting = queue_rows.of_queues(call.db, [queue["id"] for queue in found])
         found = [_shown(queue, waiting.get(queue["id"], [])) for queue in found]
     return {"queues": found, **beside}
 
@@ -160,35 +160,35 @@ def get_all(request: Json, call: Call) -> Answer:
 @service.action(OneQueueRequest)
 def get_by_id(request: OneQueueRequest, call: Call) -> Answer:
     queue = existing_queue(call, request.queue)
-    return {"queue": _shown(queue, entries.of_queue(call.db, request.queue, request.max_task_entries))}
+    return {"queue": _shown(queue, queue_rows.of_queue(call.db, request.queue, request.max_task_entries))}
 
 
-@service.action(Request)
-def get_default(request: Request, call: Call) -> Answer:
+@service.action(RequestBody)
+def get_default(request: RequestBody, call: Call) -> Answer:
     return dict(default_queue(call))
 
 
 @service.action(QueueRequest)
 def get_num_entries(request: QueueRequest, call: Call) -> Answer:
     existing_queue(call, request.queue)
-    return {"num": entries.count(call.db, request.queue)}
+    return {"num": queue_rows.count(call.db, request.queue)}
 
 
 @service.action(QueueRequest)
 def peek_task(request: QueueRequest, call: Call) -> Answer:
     existing_queue(call, request.queue)
-    first = entries.of_queue(call.db, request.queue, 1)
+    first = queue_rows.of_queue(call.db, request.queue, 1)
     return {"task": first[0].task} if first else {}
 
 
-@service.action(CreateRequest, Access.WRITE)
-def create(request: CreateRequest, call: Call) -> Answer:
+@service.action(CreateQueueRequest, Access.WRITE)
+def create(request: CreateQueueRequest, call: Call) -> Answer:
     fields = given(request, ("display_name", "tags", "system_tags", "metadata"))
     return {"id": create_queue(call, request.name, **fields)}
 
 
-@service.action(UpdateRequest, Access.WRITE)
-def update(request: UpdateRequest, call: Call) -> Answer:
+@service.action(UpdateQueueRequest, Access.WRITE)
+def update(request: UpdateQueueRequest, call: Call) -> Answer:
     queue = existing_queue(call, request.queue)
     if request.name is not None and request.name != queue["name"]:
         refuse_taken_name(call, request.name)
@@ -197,13 +197,13 @@ def update(request: UpdateRequest, call: Call) -> Answer:
     return {"updated": updated, "fields": changes}
 
 
-@service.action(DeleteRequest, Access.WRITE)
-def delete(request: DeleteRequest, call: Call) -> Answer:
+@service.action(DeleteQueueRequest, Access.WRITE)
+def delete(request: DeleteQueueRequest, call: Call) -> Answer:
     existing_queue(call, request.queue)
-    waiting = entries.of_queue(call.db, request.queue)
+    waiting = queue_rows.of_queue(call.db, request.queue)
     if waiting and not request.force:
-        raise Fault(QUEUE_NOT_EMPTY, "use force=true to delete it with its entries", id=request.queue)
-    entries.remove_queue(call.db, request.queue)
+        raise ApiFault(QUEUE_NOT_EMPTY, "use force=true to delete it with its entries", id=request.queue)
+    queue_rows.remove_queue(call.db, request.queue)
     for entry in waiting:
         _back_to_draft(call, entry.task, "Queue was deleted")
     return {"deleted": queues.delete(call.db, request.queue)}
@@ -221,11 +221,11 @@ def _back_to_draft(call: Call, task: str, reason: str) -> None:
 def get_next_task(request: NextTaskRequest, call: Call) -> Answer:
     """Pop the oldest entry. A task that its agent reported stopped after it was enqueued again becomes queued again."""
     existing_queue(call, request.queue)
-    first = entries.of_queue(call.db, request.queue, 1)
+    first = queue_rows.of_queue(call.db, request.queue, 1)
     if not first or (request.task and first[0].task != request.task):
         return {}
     entry = first[0]
-    entries.remove(call.db, request.queue, entry.task)
+    queue_rows.remove(call.db, request.queue, entry.task)
     queues.update(call.db, request.queue, {"last_update": call.time})
     answer: Answer = {"entry": {"task": entry.task, "added": entry.added}}
     task = tasks.get(call.db, entry.task, ("status", "company", "user"))
@@ -241,8 +241,8 @@ def get_next_task(request: NextTaskRequest, call: Call) -> Answer:
 @service.action(RemoveRequest, Access.WRITE)
 def remove_task(request: RemoveRequest, call: Call) -> Answer:
     """``removed: 1`` to exactly one of any number of callers. The task's status stays ``queued``."""
-    if not entries.remove(call.db, request.queue, request.task):
-        raise Fault(TASK_NOT_IN_QUEUE, task=request.task, id=request.queue)
+    if not queue_rows.remove(call.db, request.queue, request.task):
+        raise ApiFault(TASK_NOT_IN_QUEUE, task=request.task, id=request.queue)
     queues.update(call.db, request.queue, {"last_update": call.time})
     if request.update_task_status:
         _back_to_draft(call, request.task, "Task was removed from the queue")
@@ -253,22 +253,22 @@ def remove_task(request: RemoveRequest, call: Call) -> Answer:
 def add_task(request: EntryRequest, call: Call) -> Answer:
     existing_queue(call, request.queue)
     existing_task(call, request.task, ("status",))
-    if entries.holds(call.db, request.queue, request.task):
-        raise Fault(TASK_ALREADY_QUEUED, task=request.task)
-    entries.append(call.db, request.queue, request.task, call.time)
+    if queue_rows.holds(call.db, request.queue, request.task):
+        raise ApiFault(TASK_ALREADY_QUEUED, task=request.task)
+    queue_rows.append(call.db, request.queue, request.task, call.time)
     return {"added": 1}
 
 
 def _move(request: EntryRequest, call: Call, by: int | None, *, to: int = 0) -> Answer:
     """``by`` places towards the back (negative: the front), or to the place ``to`` (-1: the last)."""
-    order = [entry.task for entry in entries.of_queue(call.db, request.queue)]
+    order = [entry.task for entry in queue_rows.of_queue(call.db, request.queue)]
     if request.task not in order:
-        raise Fault(TASK_NOT_IN_QUEUE, task=request.task, id=request.queue)
+        raise ApiFault(TASK_NOT_IN_QUEUE, task=request.task, id=request.queue)
     place = order.index(request.task)
     last = len(order) - 1
     new_place = to % len(order) if by is None else max(0, min(last, place + by))
     order.insert(new_place, order.pop(place))
-    entries.reorder(call.db, request.queue, order)
+    queue_rows.reorder(call.db, request.queue, order)
     return {"position": new_place}
 
 

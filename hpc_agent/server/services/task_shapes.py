@@ -10,10 +10,10 @@ from typing import Any
 
 import msgspec
 
-from hpc_agent.server.action import Json, Request
+from hpc_agent.server.action import Json, RequestBody
 
 
-class _Script(Request, frozen=True):
+class _ScriptShape(RequestBody, frozen=True):
     repository: str | None = None
     branch: str | None = None
     tag: str | None = None
@@ -25,34 +25,34 @@ class _Script(Request, frozen=True):
     requirements: dict[str, str | list[str] | None] | str | None = None
 
 
-class _Container(Request, frozen=True):
+class _ContainerShape(RequestBody, frozen=True):
     image: str | None = None
     arguments: str | None = None
     setup_shell_script: str | None = None
 
 
-class _Artifact(Request, frozen=True):
+class _Artifact(RequestBody, frozen=True):
     key: str
     mode: str | None = None
     uri: str | None = None
 
 
-class _Execution(Request, frozen=True):
+class _ExecutionShape(RequestBody, frozen=True):
     queue: str | None = None
     artifacts: list[_Artifact] | None = None
 
 
-class _Model(Request, frozen=True):
+class _Model(RequestBody, frozen=True):
     model: str | None = None
     name: str | None = None
 
 
-class _Shapes(Request, frozen=True):
+class _Shapes(RequestBody, frozen=True):
     """The types of the fields that this server and clients read. Further fields are kept as they come."""
 
-    script: _Script | None = None
-    container: _Container | None = None
-    execution: _Execution | None = None
+    script: _ScriptShape | None = None
+    container: _ContainerShape | None = None
+    execution: _ExecutionShape | None = None
     models: dict[str, list[_Model]] | None = None
 
 

@@ -5,24 +5,24 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.server.action import Access, Answer, Call, Int64, Json, Request, Service
-from hpc_agent.server.fault import Fault, invalid
+from hpc_agent.server.action import Access, Answer, Call, Int64, Json, RequestBody, Service
+from hpc_agent.server.api_fault import ApiFault, invalid
 from hpc_agent.server.services.task_shapes import hyperparam
 from hpc_agent.server.services.transitions import existing_task
 from hpc_agent.server.store.documents import Document, tasks
-from hpc_agent.wire.errors import INVALID_TASK_STATUS
+from hpc_agent.wire.error_kinds import INVALID_TASK_STATUS
 
 service = Service("tasks")
 
 
-class Item(Request, frozen=True):
+class Item(RequestBody, frozen=True):
     """A parameter's or configuration's key; a parameter without a name means its whole section."""
 
     section: str = ""
     name: str | None = None
 
 
-class PartRequest(Request, frozen=True):
+class PartRequest(RequestBody, frozen=True):
     task: str
     force: bool = False
 
@@ -49,14 +49,14 @@ class ArtifactsRequest(PartRequest, frozen=True, kw_only=True):
     artifacts: list[Json]
 
 
-class ModelRequest(PartRequest, frozen=True, kw_only=True):
+class TaskModelRequest(PartRequest, frozen=True, kw_only=True):
     name: str
     model: str
     type: Literal["input", "output"]
     iteration: Int64 | None = None
 
 
-class ModelReference(Request, frozen=True):
+class ModelReference(RequestBody, frozen=True):
     name: str
     type: Literal["input", "output"]
 
@@ -69,7 +69,7 @@ def _open(request: PartRequest, call: Call, *fields: str) -> Document:
     """The task, refused when it is published (without force)."""
     task = existing_task(call, request.task, ("status", *fields))
     if task["status"] == TaskStatus.PUBLISHED.value and not request.force:
-        raise Fault(INVALID_TASK_STATUS, "a published task cannot be edited", task=request.task)
+        raise ApiFault(INVALID_TASK_STATUS, "a published task cannot be edited", task=request.task)
     return task
 
 
@@ -153,8 +153,8 @@ def delete_artifacts(request: ArtifactsRequest, call: Call) -> Answer:
     return {"deleted": _save(call, request.task, execution={**execution, "artifacts": kept})}
 
 
-@service.action(ModelRequest, Access.WRITE)
-def add_or_update_model(request: ModelRequest, call: Call) -> Answer:
+@service.action(TaskModelRequest, Access.WRITE)
+def add_or_update_model(request: TaskModelRequest, call: Call) -> Answer:
     """A task has one model under each name on each side."""
     task = _open(request, call, "models", "last_iteration")
     models = _models(task)

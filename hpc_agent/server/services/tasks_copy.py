@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpc_agent.server.action import Access, Answer, Call, Json, Request, Service, given
+from hpc_agent.server.action import Access, Answer, Call, Json, RequestBody, Service, given
 from hpc_agent.server.services.drafts import insert_task
 from hpc_agent.server.services.projects import existing_project, project_named
 from hpc_agent.server.services.task_shapes import check_shapes, keyed_configuration, keyed_hyperparams
@@ -21,7 +21,7 @@ _RENAMED = {
 }
 
 
-class CloneRequest(Request, frozen=True):
+class CloneRequest(RequestBody, frozen=True):
     task: str
     new_task_name: str | None = None
     new_task_comment: str | None = None

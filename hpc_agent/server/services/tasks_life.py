@@ -6,17 +6,17 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.server.action import Access, Answer, Call, Request, Service
+from hpc_agent.server.action import Access, Answer, Call, RequestBody, Service
+from hpc_agent.server.api_fault import ApiFault, invalid
 from hpc_agent.server.authorization import may, owns
-from hpc_agent.server.fault import Fault, invalid
-from hpc_agent.server.roles import Kind
-from hpc_agent.server.services.outputs import drop_models_of
+from hpc_agent.server.roles import OwnerKind
 from hpc_agent.server.services.queues import create_queue, default_queue, existing_queue, queue_named
+from hpc_agent.server.services.run_outputs import drop_models_of
 from hpc_agent.server.services.transitions import change_status, existing_task
 from hpc_agent.server.services.workers import watched
-from hpc_agent.server.store import credentials, entries, events
+from hpc_agent.server.store import event_store, key_store, queue_rows
 from hpc_agent.server.store.documents import Document, models, queues, tasks
-from hpc_agent.wire.errors import INVALID_TASK_STATUS, NO_PERMISSION, TASK_ALREADY_QUEUED
+from hpc_agent.wire.error_kinds import INVALID_TASK_STATUS, NO_PERMISSION, TASK_ALREADY_QUEUED
 
 service = Service("tasks")
 
@@ -27,7 +27,7 @@ STOPPING = "stopping"
 """The status message by which a worker sees that it must stop (docs/internals/clearml-protocol.md#abort)."""
 
 
-class StatusRequest(Request, frozen=True):
+class StatusRequest(RequestBody, frozen=True):
     task: str
     force: bool = False
     status_reason: str = ""
@@ -59,7 +59,7 @@ class ResetRequest(StatusRequest, frozen=True):
     delete_output_models: bool = True
 
 
-class PingRequest(Request, frozen=True):
+class PingRequest(RequestBody, frozen=True):
     task: str
 
 
@@ -127,7 +127,7 @@ def publish(request: PublishRequest, call: Call) -> Answer:
     outputs = task.get("models", {}).get("output") or []
     if request.publish_model and outputs:
         model = str(outputs[-1].get("model"))
-        if owns(call, Kind.MODEL, model):
+        if owns(call, OwnerKind.MODEL, model):
             models.update(call.db, model, {"ready": True})
     return _publish(request, call, task)
 
@@ -144,7 +144,7 @@ def stop(request: StatusRequest, call: Call) -> Answer:
     live = "last_worker" in task and call.now - datetime.fromisoformat(task["last_update"]) < _LIVE
     if status is not TaskStatus.QUEUED and _DEVELOPMENT not in task["system_tags"] and live:
         return change_status(call, task, status, force=request.force, reason=request.status_reason, message=STOPPING)
-    entries.remove_everywhere(call.db, request.task)
+    queue_rows.remove_everywhere(call.db, request.task)
     message = f"Stopped by {call.identity.user_name}"
     return change_status(
         call, task, TaskStatus.STOPPED, force=request.force, reason=request.status_reason, message=message
@@ -157,8 +157,8 @@ def enqueue(request: EnqueueRequest, call: Call) -> Answer:
     task = existing_task(call, request.task, ("status", "enqueue_status", "execution", "system_tags"))
     queue = _target(request, call)
     status = TaskStatus(task["status"])
-    if entries.holds(call.db, queue, request.task):
-        raise Fault(TASK_ALREADY_QUEUED, task=request.task)
+    if queue_rows.holds(call.db, queue, request.task):
+        raise ApiFault(TASK_ALREADY_QUEUED, task=request.task)
     # One that moves from queue to queue remembers what it was before the first.
     before = task.get("enqueue_status", TaskStatus.CREATED.value) if status is TaskStatus.QUEUED else status.value
     execution = dict(task.get("execution", {}))
@@ -175,9 +175,9 @@ def enqueue(request: EnqueueRequest, call: Call) -> Answer:
     )
     if status.is_final:
         # It runs anew: what an earlier run of it was let in with must not come to life again.
-        credentials.remove_of_task(call.db, request.task)
-    entries.remove_everywhere(call.db, request.task)
-    entries.append(call.db, queue, request.task, call.time)
+        key_store.remove_of_task(call.db, request.task)
+    queue_rows.remove_everywhere(call.db, request.task)
+    queue_rows.append(call.db, queue, request.task, call.time)
     queues.update(call.db, queue, {"last_update": call.time})
     # Clients look for the dotted name and need not get the artifacts back.
     fields = {name: value for name, value in answer["fields"].items() if name != "execution"}
@@ -196,7 +196,9 @@ def _target(request: EnqueueRequest, call: Call) -> str:
     if present := queue_named(call, request.queue_name):
         return present
     if not may(call, "queues.create"):
-        raise Fault(NO_PERMISSION, "there is no such queue, and these credentials make none", name=request.queue_name)
+        raise ApiFault(
+            NO_PERMISSION, "there is no such queue, and these credentials make none", name=request.queue_name
+        )
     return create_queue(call, request.queue_name)
 
 
@@ -207,7 +209,7 @@ def dequeue(request: DequeueRequest, call: Call) -> Answer:
     A task that is neither queued nor (with ``new_status``) running is left alone and answered ``updated: 0``, as is one
     that does not exist (docs/internals/clearml-protocol.md#dequeue).
     """
-    removed = entries.remove_everywhere(call.db, request.task)
+    removed = queue_rows.remove_everywhere(call.db, request.task)
     task = tasks.get(call.db, request.task, ("status", "enqueue_status"))
     queued = task is not None and task["status"] == TaskStatus.QUEUED.value
     running = task is not None and task["status"] == TaskStatus.IN_PROGRESS.value
@@ -231,10 +233,10 @@ def reset(request: ResetRequest, call: Call) -> Answer:
     """Back to a draft: the run's traces go, script, parameters and container stay (unless ``clear_all``)."""
     task = existing_task(call, request.task, ("status", "execution", "models", "output"))
     if not request.force and task["status"] == TaskStatus.PUBLISHED.value:
-        raise Fault(INVALID_TASK_STATUS, "a published task cannot be reset", task=request.task)
-    dequeued = entries.remove_everywhere(call.db, request.task)
-    credentials.remove_of_task(call.db, request.task)
-    removed_events = events.delete_for_task(call.db, request.task)
+        raise ApiFault(INVALID_TASK_STATUS, "a published task cannot be reset", task=request.task)
+    dequeued = queue_rows.remove_everywhere(call.db, request.task)
+    key_store.remove_of_task(call.db, request.task)
+    removed_events = event_store.delete_for_task(call.db, request.task)
     deleted_models = drop_models_of(call, request.task) if request.delete_output_models else 0
     answer = change_status(
         call,

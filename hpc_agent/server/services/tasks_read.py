@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hpc_agent.server import listing
-from hpc_agent.server.action import Answer, Call, Ids, Json, Request, Service
+from hpc_agent.server.action import Answer, Call, Ids, Json, RequestBody, Service
 from hpc_agent.server.services.transitions import existing_task
 from hpc_agent.server.store import query as q
 from hpc_agent.server.store.documents import tasks
@@ -12,12 +12,12 @@ from hpc_agent.server.store.query import Query
 service = Service("tasks")
 
 
-class ByIdRequest(Request, frozen=True):
+class ByIdRequest(RequestBody, frozen=True):
     task: str
     only_fields: list[str] | str = []
 
 
-class TasksRequest(Request, frozen=True):
+class TasksRequest(RequestBody, frozen=True):
     tasks: Ids
 
 

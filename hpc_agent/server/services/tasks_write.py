@@ -6,19 +6,19 @@ from typing import Literal
 
 from hpc_agent.domain.draft import TaskType
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.server.action import Access, Answer, Call, Json, Request, Service, given
-from hpc_agent.server.fault import Fault
+from hpc_agent.server.action import Access, Answer, Call, Json, RequestBody, Service, given
+from hpc_agent.server.api_fault import ApiFault
 from hpc_agent.server.services.drafts import insert_task
 from hpc_agent.server.services.projects import existing_project
 from hpc_agent.server.services.task_shapes import check_shapes, keyed_configuration, keyed_hyperparams
 from hpc_agent.server.services.transitions import existing_task
 from hpc_agent.server.store.documents import Document, tasks
-from hpc_agent.wire.errors import INVALID_TASK_STATUS
+from hpc_agent.wire.error_kinds import INVALID_TASK_STATUS
 
 service = Service("tasks")
 
 
-class Content(Request, frozen=True):
+class TaskContent(RequestBody, frozen=True):
     """What both ``create`` and ``edit`` take."""
 
     tags: list[str] | None = None
@@ -36,19 +36,19 @@ class Content(Request, frozen=True):
     runtime: Json | None = None
 
 
-class CreateRequest(Content, frozen=True, kw_only=True):
+class CreateTaskRequest(TaskContent, frozen=True, kw_only=True):
     name: str
     type: TaskType
 
 
-class EditRequest(Content, frozen=True, kw_only=True):
+class EditTaskRequest(TaskContent, frozen=True, kw_only=True):
     task: str
     name: str | None = None
     type: TaskType | None = None
     force: bool = False
 
 
-class UpdateRequest(Request, frozen=True):
+class UpdateTaskRequest(RequestBody, frozen=True):
     task: str
     name: str | None = None
     tags: list[str] | None = None
@@ -59,7 +59,7 @@ class UpdateRequest(Request, frozen=True):
     status_reason: str | None = None
 
 
-class RequirementsRequest(Request, frozen=True):
+class RequirementsRequest(RequestBody, frozen=True):
     task: str
     requirements: dict[str, str | list[str] | None]
 
@@ -80,7 +80,7 @@ _CONTENT = (
 )
 
 
-def _content(request: Content, call: Call) -> Json:
+def _content(request: TaskContent, call: Call) -> Json:
     """The columns that a request sets."""
     if request.project:
         existing_project(call, request.project)
@@ -97,13 +97,13 @@ def _content(request: Content, call: Call) -> Json:
     return changes
 
 
-@service.action(CreateRequest, Access.WRITE)
-def create(request: CreateRequest, call: Call) -> Answer:
+@service.action(CreateTaskRequest, Access.WRITE)
+def create(request: CreateTaskRequest, call: Call) -> Answer:
     return {"id": insert_task(call, name=request.name, type=request.type, **_content(request, call))}
 
 
-@service.action(EditRequest, Access.WRITE)
-def edit(request: EditRequest, call: Call) -> Answer:
+@service.action(EditTaskRequest, Access.WRITE)
+def edit(request: EditTaskRequest, call: Call) -> Answer:
     """Top-level fields are replaced as a whole: clients read first and send everything back.
 
     See docs/internals/clearml-protocol.md#edits.
@@ -122,7 +122,7 @@ def edit(request: EditRequest, call: Call) -> Answer:
 
 def _refuse_running(task: Document, force: bool) -> None:
     if not force and task["status"] != TaskStatus.CREATED.value:
-        raise Fault(
+        raise ApiFault(
             INVALID_TASK_STATUS,
             "only a draft can be edited without force",
             task=task["id"],
@@ -136,8 +136,8 @@ def _changed(call: Call, task: str, changes: Json) -> Answer:
     return {"updated": tasks.update(call.db, task, fields), "fields": changes}
 
 
-@service.action(UpdateRequest, Access.WRITE)
-def update(request: UpdateRequest, call: Call) -> Answer:
+@service.action(UpdateTaskRequest, Access.WRITE)
+def update(request: UpdateTaskRequest, call: Call) -> Answer:
     """The few fields that may change in any status."""
     existing_task(call, request.task, ("status",))
     if request.project:

@@ -10,9 +10,9 @@ from typing import Any
 
 from hpc_agent.domain.status import TaskStatus, may_follow
 from hpc_agent.server.action import Answer, Moment
-from hpc_agent.server.fault import Fault
+from hpc_agent.server.api_fault import ApiFault
 from hpc_agent.server.store.documents import Document, tasks
-from hpc_agent.wire.errors import INVALID_TASK_ID, INVALID_TASK_STATUS
+from hpc_agent.wire.error_kinds import INVALID_TASK_ID, INVALID_TASK_STATUS
 
 
 def existing_task(at: Moment, task: str, fields: Iterable[str] = ()) -> Document:
@@ -22,7 +22,7 @@ def existing_task(at: Moment, task: str, fields: Iterable[str] = ()) -> Document
     """
     found = tasks.get(at.db, task, fields)
     if found is None:
-        raise Fault(INVALID_TASK_ID, id=task)
+        raise ApiFault(INVALID_TASK_ID, id=task)
     return found
 
 
@@ -45,7 +45,7 @@ def change_status(
     """
     old = TaskStatus(task["status"])
     if not force and not may_follow(old, new):
-        raise Fault(
+        raise ApiFault(
             INVALID_TASK_STATUS,
             f"a task that is {old.value} cannot become {new.value}",
             task=task["id"],

@@ -6,14 +6,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from hpc_agent.server import listing
-from hpc_agent.server.action import Access, Answer, Call, Int64, Json, Name, Request, Service, iso
-from hpc_agent.server.fault import Fault
-from hpc_agent.server.store import entries
+from hpc_agent.server.action import Access, Answer, Call, Int64, Json, Name, RequestBody, Service, iso
+from hpc_agent.server.api_fault import ApiFault
 from hpc_agent.server.store import query as q
-from hpc_agent.server.store.connection import Session
+from hpc_agent.server.store import queue_rows
+from hpc_agent.server.store.connection import StoreSession
 from hpc_agent.server.store.documents import Document, projects, queues, tasks, users, workers
 from hpc_agent.server.store.query import Query
-from hpc_agent.wire.errors import INVALID_WORKER_ID
+from hpc_agent.wire.error_kinds import INVALID_WORKER_ID
 
 service = Service("workers")
 
@@ -21,7 +21,7 @@ _DEFAULT_TIMEOUT = 600
 _DEFAULT_LAST_SEEN = 3600
 
 
-class WorkerRequest(Request, frozen=True):
+class WorkerRequest(RequestBody, frozen=True):
     worker: Name
 
 
@@ -42,14 +42,14 @@ class ReportRequest(WorkerRequest, frozen=True):
     machine_stats: Json | None = None
 
 
-class GetAllRequest(Request, frozen=True):
+class GetAllRequest(RequestBody, frozen=True):
     last_seen: Int64 = _DEFAULT_LAST_SEEN
     tags: list[str] = []
     system_tags: list[str] = []
     worker_pattern: str | None = None
 
 
-class Property(Request, frozen=True):
+class Property(RequestBody, frozen=True):
     key: str
     value: Any = None
     expiry: Int64 | None = None
@@ -97,7 +97,7 @@ def register(request: RegisterRequest, call: Call) -> Answer:
 @service.action(WorkerRequest, Access.REPORT)
 def unregister(request: WorkerRequest, call: Call) -> Answer:
     if not workers.delete(call.db, request.worker):
-        raise Fault(INVALID_WORKER_ID, "no such worker is registered", worker=request.worker)
+        raise ApiFault(INVALID_WORKER_ID, "no such worker is registered", worker=request.worker)
     return {}
 
 
@@ -160,7 +160,7 @@ def _shown(call: Call, worker: Document) -> Document:
 
 def _queue(call: Call, id: str) -> Document | None:
     queue = queues.get(call.db, id, ("name",)) if id else None
-    return queue and {**queue, "num_tasks": entries.count(call.db, id)}
+    return queue and {**queue, "num_tasks": queue_rows.count(call.db, id)}
 
 
 def _milliseconds_since(now: datetime, started: str | None) -> int:
@@ -172,7 +172,7 @@ def _expired(worker: Document, now: datetime) -> bool:
     return bool(silent.total_seconds() > worker.get("register_timeout", _DEFAULT_TIMEOUT))
 
 
-def forget_expired(db: Session, now: datetime) -> int:
+def forget_expired(db: StoreSession, now: datetime) -> int:
     """Drop the records of workers that were silent for longer than they said they would be."""
     fields = ("last_activity_time", "register_timeout")
     gone = [worker["id"] for worker in workers.find(db, Query(fields=fields)) if _expired(worker, now)]

@@ -21,7 +21,7 @@ from typing import Any
 from hpc_agent.clock import SYSTEM
 from hpc_agent.errors import ConfigError
 from hpc_agent.server.store.pattern import search
-from hpc_agent.server.store.schema import DOCUMENTS, REST, Table
+from hpc_agent.server.store.schema import DOCUMENTS, REST, TableSchema
 
 _READERS = 4
 _BUSY_SECONDS = 30.0
@@ -39,7 +39,7 @@ class ReadTooLongError(Exception):
     """A reading transaction was ended because it took too long, or too much came of it."""
 
 
-class Session:
+class StoreSession:
     """One transaction: what services hand to the modules of this package."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
@@ -100,7 +100,7 @@ class _Connection(sqlite3.Connection):
         return text is not None and search(pattern, str(text))
 
 
-class Store:
+class DocumentStore:
     """The database file. Thread-safe."""
 
     def __init__(self, path: Path, *, read_seconds: float = _READ_SECONDS) -> None:
@@ -140,7 +140,7 @@ class Store:
         self._writer.executescript(REST)
 
     @contextmanager
-    def read(self) -> Iterator[Session]:
+    def read(self) -> Iterator[StoreSession]:
         """A consistent view; waits for a free reader, never for the writer.
 
         Raises:
@@ -151,7 +151,7 @@ class Store:
         connection.limit(end)
         try:
             connection.execute("BEGIN")
-            yield Session(connection)
+            yield StoreSession(connection)
         except sqlite3.OperationalError as error:
             if SYSTEM.monotonic() > end:
                 raise ReadTooLongError(f"it was ended after {self._read_seconds:.0f} seconds") from error
@@ -162,14 +162,14 @@ class Store:
             self._readers.put(connection)
 
     @contextmanager
-    def write(self, *, durable: bool = True) -> Iterator[Session]:
+    def write(self, *, durable: bool = True) -> Iterator[StoreSession]:
         """The only writer at this moment; committed when the block ends well, rolled back when it raises."""
         with self._turn:
             connection = self._writer
             connection.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             connection.execute("BEGIN IMMEDIATE")
             try:
-                yield Session(connection)
+                yield StoreSession(connection)
             except BaseException:
                 connection.execute("ROLLBACK")
                 raise
@@ -188,7 +188,7 @@ class Store:
             self._writer.close()
 
 
-def _create_table(connection: sqlite3.Connection, table: Table) -> None:
+def _create_table(connection: sqlite3.Connection, table: TableSchema) -> None:
     """Create it, or add the columns that an older version of this program did not have."""
     columns = ", ".join(
         f"{field} {kind.sql}" + (" PRIMARY KEY NOT NULL" if field == "id" else "")

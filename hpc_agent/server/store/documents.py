@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from hpc_agent.server.store.connection import Row, Session
+from hpc_agent.server.store.connection import Row, StoreSession
 from hpc_agent.server.store.query import Query
-from hpc_agent.server.store.schema import MODELS, PROJECTS, QUEUES, TASKS, USERS, WORKERS, Kind, Table
+from hpc_agent.server.store.schema import MODELS, PROJECTS, QUEUES, TASKS, USERS, WORKERS, ColumnKind, TableSchema
 
 Document = dict[str, Any]
 LARGEST_FIELD = 16 * 1024 * 1024
@@ -23,16 +23,16 @@ class FieldTooLargeError(ValueError):
 class Collection:
     """One table of documents. Fields that are null in a row are absent from the dictionary."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: TableSchema) -> None:
         self.table = table
 
-    def get(self, db: Session, id: str, fields: Iterable[str] = ()) -> Document | None:
+    def get(self, db: StoreSession, id: str, fields: Iterable[str] = ()) -> Document | None:
         """One document, or None; only ``fields`` (top-level names) and the id where given."""
         names = self._names(fields)
         row = db.row(f"SELECT {', '.join(names)} FROM {self.table.name} WHERE id = ?", (id,))
         return None if row is None else self._document(names, row)
 
-    def find(self, db: Session, query: Query) -> list[Document]:
+    def find(self, db: StoreSession, query: Query) -> list[Document]:
         """All documents that match."""
         names = self._names(query.fields)
         sql, parameters = query.sql(self.table)
@@ -41,13 +41,13 @@ class Collection:
             for row in db.rows(f"SELECT {', '.join(names)} FROM {self.table.name} {sql}", parameters)
         ]
 
-    def count(self, db: Session, query: Query) -> int:
+    def count(self, db: StoreSession, query: Query) -> int:
         sql, parameters = query.sql(self.table)
         row = db.row(f"SELECT count(*) FROM (SELECT 1 FROM {self.table.name} {sql})", parameters)
         assert row is not None
         return int(row[0])
 
-    def insert(self, db: Session, document: Mapping[str, object]) -> None:
+    def insert(self, db: StoreSession, document: Mapping[str, object]) -> None:
         """Add a document; fields that the table does not have are dropped."""
         names = [name for name in self.table.fields if name in document]
         marks = ", ".join("?" * len(names))
@@ -56,7 +56,7 @@ class Collection:
             [self._stored(name, document[name]) for name in names],
         )
 
-    def update(self, db: Session, id: str, changes: Mapping[str, object]) -> int:
+    def update(self, db: StoreSession, id: str, changes: Mapping[str, object]) -> int:
         """Replace top-level fields; None removes one. Returns 1, or 0 when there is no such document."""
         names = [name for name in changes if name in self.table.fields]
         if not names:
@@ -67,7 +67,7 @@ class Collection:
             [*(self._stored(name, changes[name]) for name in names), id],
         )
 
-    def delete(self, db: Session, id: str) -> int:
+    def delete(self, db: StoreSession, id: str) -> int:
         return db.run(f"DELETE FROM {self.table.name} WHERE id = ?", (id,))
 
     def _names(self, fields: Iterable[str]) -> Sequence[str]:
@@ -84,7 +84,7 @@ class Collection:
         Raises:
             FieldTooLargeError: there is more of it than any document may have, perhaps gathered from many calls.
         """
-        if value is not None and self.table.fields[name] is Kind.JSON:
+        if value is not None and self.table.fields[name] is ColumnKind.JSON:
             value = msgspec.json.encode(value).decode()
         if isinstance(value, str) and len(value) > LARGEST_FIELD:
             raise FieldTooLargeError(
@@ -95,9 +95,9 @@ class Collection:
 
     def _loaded(self, name: str, value: Any) -> Any:
         kind = self.table.fields[name]
-        if kind is Kind.JSON:
+        if kind is ColumnKind.JSON:
             return msgspec.json.decode(value)
-        return bool(value) if kind is Kind.BOOL else value
+        return bool(value) if kind is ColumnKind.BOOL else value
 
 
 tasks = Collection(TASKS)

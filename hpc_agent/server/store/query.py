@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from hpc_agent.server.store.schema import Kind, Table
+from hpc_agent.server.store.schema import ColumnKind, TableSchema
 
 _LONGEST_NAME = 1000
 _DEEPEST_NAME = 32
@@ -33,7 +33,7 @@ class Query:
     limit: int | None = None
     offset: int = 0
 
-    def sql(self, table: Table) -> tuple[str, list[object]]:
+    def sql(self, table: TableSchema) -> tuple[str, list[object]]:
         """What stands behind ``SELECT … FROM table``."""
         combined = all_of(self.conditions)
         parts = [f"WHERE {combined.sql}"]
@@ -56,7 +56,7 @@ class UnknownFieldError(LookupError):
     """The table has no such field."""
 
 
-def field(table: Table, name: str) -> Condition:
+def field(table: TableSchema, name: str) -> Condition:
     """The value of a field; ``a.b.c`` looks inside the JSON of ``a``.
 
     Raises:
@@ -64,7 +64,7 @@ def field(table: Table, name: str) -> Condition:
     """
     top, _, rest = name.partition(".")
     kind = table.fields.get(top)
-    if kind is None or (rest and kind is not Kind.JSON):
+    if kind is None or (rest and kind is not ColumnKind.JSON):
         raise UnknownFieldError(name)
     if len(name) > _LONGEST_NAME or name.count(".") > _DEEPEST_NAME or _CONTROLS.search(name):
         raise UnknownFieldError(name)

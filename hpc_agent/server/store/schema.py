@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 
-class Kind(Enum):
+class ColumnKind(Enum):
     """How a field is stored, and so how it is filtered."""
 
     TEXT = "text"
@@ -23,20 +23,20 @@ class Kind(Enum):
 
     @property
     def sql(self) -> str:
-        return "INTEGER" if self in (Kind.INTEGER, Kind.BOOL) else "TEXT"
+        return "INTEGER" if self in (ColumnKind.INTEGER, ColumnKind.BOOL) else "TEXT"
 
 
 @dataclass(frozen=True)
-class Table:
+class TableSchema:
     name: str
-    fields: Mapping[str, Kind]
+    fields: Mapping[str, ColumnKind]
     patterns: frozenset[str] = frozenset({"name"})
     """Fields whose filters are regular expressions."""
     hidden: frozenset[str] = frozenset({"made_by"})
     """Fields that are the server's own."""
 
 
-_T, _W, _I, _B, _J = Kind.TEXT, Kind.TIME, Kind.INTEGER, Kind.BOOL, Kind.JSON
+_T, _W, _I, _B, _J = ColumnKind.TEXT, ColumnKind.TIME, ColumnKind.INTEGER, ColumnKind.BOOL, ColumnKind.JSON
 
 _OWNED = {
     "id": _T,
@@ -50,7 +50,7 @@ _OWNED = {
 }
 """``made_by``: the task whose credential made it; none where a person did."""
 
-TASKS = Table(
+TASKS = TableSchema(
     "tasks",
     {
         **_OWNED,
@@ -84,7 +84,7 @@ TASKS = Table(
     },
     frozenset({"name", "comment"}),
 )
-PROJECTS = Table(
+PROJECTS = TableSchema(
     "projects",
     {
         **_OWNED,
@@ -97,8 +97,8 @@ PROJECTS = Table(
     },
     frozenset({"name", "basename", "description"}),
 )
-QUEUES = Table("queues", {**_OWNED, "display_name": _T, "metadata": _J, "last_update": _W})
-MODELS = Table(
+QUEUES = TableSchema("queues", {**_OWNED, "display_name": _T, "metadata": _J, "last_update": _W})
+MODELS = TableSchema(
     "models",
     {
         **_OWNED,
@@ -118,7 +118,7 @@ MODELS = Table(
     },
     frozenset({"name", "comment"}),
 )
-WORKERS = Table(
+WORKERS = TableSchema(
     "workers",
     {
         "id": _T,
@@ -140,7 +140,7 @@ WORKERS = Table(
     },
 )
 
-USERS = Table("users", {**_OWNED, "role": _T, "email": _T}, frozenset({"name", "email"}))
+USERS = TableSchema("users", {**_OWNED, "role": _T, "email": _T}, frozenset({"name", "email"}))
 
 DOCUMENTS = (TASKS, PROJECTS, QUEUES, MODELS, WORKERS, USERS)
 

@@ -17,13 +17,13 @@ from env_site import EnvSite, PythonRunner
 
 from hpc_agent.clock import SYSTEM
 from hpc_agent.domain.env import EnvKey
-from hpc_agent.envs import upkeep
+from hpc_agent.envs import cache_upkeep
+from hpc_agent.envs.cache_upkeep import CacheEntry
 from hpc_agent.envs.manifest import Manifest
 from hpc_agent.envs.shared import SharedCache
-from hpc_agent.envs.upkeep import Entry
-from hpc_agent.files import write_record
+from hpc_agent.file_records import write_record
 from hpc_agent.sources.staged import Origin, StagedSource
-from hpc_agent.staging import Staged
+from hpc_agent.staging import StagedTask
 
 IN_PLACE = "store._scratch = Path('/proc/nowhere')\nprint(store.use(EnvKey(sys.argv[1]), say).how, flush=True)\n"
 NOW = datetime(2026, 1, 31, tzinfo=timezone.utc)
@@ -150,7 +150,7 @@ def test_prune_leaves_what_a_waiting_job_has_staged(site: EnvSite, cache_command
     age(site, key, days=40)
     attempt = site.folder / "root" / "runs" / "0123456789abcdef" / "01234567"
     attempt.mkdir(parents=True)
-    write_record(attempt / "stage.json", Staged(StagedSource(Origin.SCRIPT), key))
+    write_record(attempt / "stage.json", StagedTask(StagedSource(Origin.SCRIPT), key))
     cache_command("prune", "--max-size", "0")
     assert site.published == [key]
     (attempt / "settled.json").write_text("{}")
@@ -174,9 +174,9 @@ def test_prune_leaves_what_a_job_runs_in_place(
     assert site.published == []
 
 
-def entry(key: str, size: int, **unused: float) -> Entry:
+def entry(key: str, size: int, **unused: float) -> CacheEntry:
     manifest = Manifest(EnvKey(key), (), {}, "", "", "", size, "", 0, 0, NOW, "", 0)
-    return Entry(manifest, size, 0, NOW - timedelta(**unused))
+    return CacheEntry(manifest, size, 0, NOW - timedelta(**unused))
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_longest_unused_goes_first_and_the_last_hour_stays(
     limits: dict[str, Any], kept: set[EnvKey], gone: list[str]
 ) -> None:
     found = [entry("c", 20, hours=2), entry("a", 40, days=5), entry("new", 10, minutes=59), entry("b", 30, days=1)]
-    assert [e.manifest.key for e in upkeep.superfluous(found, NOW, kept, **limits)] == gone
+    assert [e.manifest.key for e in cache_upkeep.superfluous(found, NOW, kept, **limits)] == gone
 
 
 def test_dead_jobs_are_forgotten(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_dead_jobs_are_forgotten(tmp_path: Path) -> None:
         owner.touch()
         then = SYSTEM.now().timestamp() - old
         os.utime(owner, (then, then))
-    assert upkeep.in_use(cache) == {"aa"}
+    assert cache_upkeep.in_use(cache) == {"aa"}
     assert [path.name for path in cache.leases.iterdir()] == ["use-aa-host-1"]
 
 

@@ -21,9 +21,9 @@ from hpc_agent.clock import SYSTEM
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey
 from hpc_agent.envs import archive, inventory, workplaces
+from hpc_agent.envs.env_store import EnvStore
+from hpc_agent.envs.materialize import UsableEnv
 from hpc_agent.envs.node import remove_tree
-from hpc_agent.envs.opening import UsableEnv
-from hpc_agent.envs.store import EnvStore
 from hpc_agent.errors import EnvironmentBuildError
 from hpc_agent.user_name import user_name
 

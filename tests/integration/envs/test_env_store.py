@@ -20,9 +20,9 @@ from hpc_agent.clock import SYSTEM
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey, RequirementFiles
 from hpc_agent.envs import archive, interpreter
-from hpc_agent.envs.opening import UsableEnv
-from hpc_agent.envs.request import request_for_file
-from hpc_agent.envs.store import EnvStore
+from hpc_agent.envs.env_request import request_for_file
+from hpc_agent.envs.env_store import EnvStore
+from hpc_agent.envs.materialize import UsableEnv
 from hpc_agent.errors import EnvironmentBuildError
 from hpc_agent.git_credentials import GitCredential
 from hpc_agent.redact import Secret

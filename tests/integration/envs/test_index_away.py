@@ -13,7 +13,7 @@ import pytest
 from env_site import EnvSite
 from manual_clock import ManualClock
 
-from hpc_agent.envs.request import EnvRequest, request_for_file
+from hpc_agent.envs.env_request import EnvRequest, request_for_file
 from hpc_agent.errors import EnvironmentBuildError
 from hpc_agent.staging import patiently
 

@@ -15,9 +15,9 @@ from package_index import serve_index
 
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import RequirementFiles
-from hpc_agent.domain.task import Script
-from hpc_agent.envs.request import EnvRequest, request_for
-from hpc_agent.envs.store import StagedEnv, UsableEnv
+from hpc_agent.domain.task import TaskScript
+from hpc_agent.envs.env_request import EnvRequest, request_for
+from hpc_agent.envs.env_store import StagedEnv, UsableEnv
 from hpc_agent.errors import EnvironmentBuildError
 
 BACKEND = """
@@ -65,7 +65,7 @@ class Project:
         folders = {name.rpartition("/")[0] for name in texts if "/" not in name}
         locks = tuple(name for name in ("poetry.lock", "uv.lock") if (self.root / name).exists())
         files = RequirementFiles(texts=texts, projects=tuple(sorted(folders)), locks=locks)
-        script = Script(repository="r", entry_point=self.entry_point)
+        script = TaskScript(repository="r", entry_point=self.entry_point)
         return request_for(script, files, self.site.packages, source=commit)
 
     def _files(self) -> list[str]:

@@ -21,8 +21,8 @@ from hpc_agent.clock import SYSTEM
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey, RequirementFiles
 from hpc_agent.envs import archive
-from hpc_agent.envs.request import EnvRequest, request_for_file
-from hpc_agent.envs.store import EnvStore
+from hpc_agent.envs.env_request import EnvRequest, request_for_file
+from hpc_agent.envs.env_store import EnvStore
 from hpc_agent.errors import EnvironmentBuildError, ProcessError
 from hpc_agent.git_credentials import GitCredential
 from hpc_agent.redact import Secret

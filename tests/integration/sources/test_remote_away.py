@@ -10,13 +10,13 @@ from manual_clock import ManualClock
 from source_site import SourceSite
 
 from hpc_agent.config.settings import GitSettings
-from hpc_agent.domain.task import Script
+from hpc_agent.domain.task import TaskScript
 from hpc_agent.errors import SourceError
 from hpc_agent.redact import Secret
 from hpc_agent.staging import patiently
 
 
-def refused(world: SourceSite, script: Script, **settings: Any) -> SourceError:
+def refused(world: SourceSite, script: TaskScript, **settings: Any) -> SourceError:
     with pytest.raises(SourceError) as raised:
         world.store(GitSettings(**settings)).stage(script, world.say)
     return raised.value
@@ -24,7 +24,7 @@ def refused(world: SourceSite, script: Script, **settings: Any) -> SourceError:
 
 def test_a_remote_that_is_away_for_a_minute_is_waited_for(world: SourceSite, http_remote: HttpRemote) -> None:
     remote, repository = http_remote, world.repository("model", {"train.py": "print('here')\n"})
-    script = Script(repository=f"{remote.url}/{repository.path.name}", branch="main", entry_point="train.py")
+    script = TaskScript(repository=f"{remote.url}/{repository.path.name}", branch="main", entry_point="train.py")
     store = world.store(GitSettings(user=remote.user, password=Secret(remote.password), host="127.0.0.1"))
     remote.unavailable = True
     clock = ManualClock()
@@ -36,7 +36,7 @@ def test_a_remote_that_is_away_for_a_minute_is_waited_for(world: SourceSite, htt
 
 
 def test_a_remote_that_stays_away_fails_the_task_with_its_own_words(world: SourceSite) -> None:
-    script = Script(repository="http://127.0.0.1:9/x.git", branch="main", entry_point="train.py")
+    script = TaskScript(repository="http://127.0.0.1:9/x.git", branch="main", entry_point="train.py")
     clock = ManualClock()
     with pytest.raises(SourceError, match=r"Failed to connect|Connection refused"):
         patiently(lambda: world.store().stage(script, world.say), world.say, clock)
@@ -48,11 +48,11 @@ def test_what_is_not_there_is_not_waited_for(world: SourceSite, http_remote: Htt
     known = {"user": remote.user, "password": Secret(remote.password), "host": "127.0.0.1"}
     address = f"{remote.url}/{repository.path.name}"
     for script, settings in (
-        (Script(repository=f"{remote.url}/nowhere.git", branch="main"), known),
-        (Script(repository=address, branch="nowhere"), known),
-        (Script(repository=address, commit="0" * 40), known),
-        (Script(repository=address, branch="main"), {}),
-        (Script(repository=f"file://{world.folder}/nowhere", branch="main"), {}),
+        (TaskScript(repository=f"{remote.url}/nowhere.git", branch="main"), known),
+        (TaskScript(repository=address, branch="nowhere"), known),
+        (TaskScript(repository=address, commit="0" * 40), known),
+        (TaskScript(repository=address, branch="main"), {}),
+        (TaskScript(repository=f"file://{world.folder}/nowhere", branch="main"), {}),
     ):
         assert not refused(world, script, **settings).retryable, script
 
@@ -65,7 +65,7 @@ def test_a_commit_that_could_not_be_asked_for_is_not_said_to_be_missing(
     settings = {"user": remote.user, "password": Secret(remote.password), "host": "127.0.0.1"}
     first = repository.git("rev-parse", "HEAD")
     repository.git("commit", "--quiet", "--amend", "--message", "other")
-    script = Script(repository=f"{remote.url}/{repository.path.name}", commit=first, entry_point="train.py")
+    script = TaskScript(repository=f"{remote.url}/{repository.path.name}", commit=first, entry_point="train.py")
 
     class Going(list[str]):
         """The first fetch asks twice; then the host goes away."""

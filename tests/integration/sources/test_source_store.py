@@ -18,11 +18,11 @@ from http_git import HttpRemote
 from source_site import Repository, SourceSite
 
 from hpc_agent.config.settings import GitSettings
-from hpc_agent.domain.task import Requirements, Script
+from hpc_agent.domain.task import Requirements, TaskScript
 from hpc_agent.errors import SourceError
 from hpc_agent.redact import Secret
 from hpc_agent.sources.staged import Origin, StagedSource
-from hpc_agent.sources.workspace import Kind
+from hpc_agent.sources.workspace import EntryKind
 
 EDIT = """diff --git a/train.py b/train.py
 --- a/train.py
@@ -36,7 +36,7 @@ def test_commit_with_uncommitted_changes_arrives(world: SourceSite) -> None:
     repository = world.repository("model", {"train.py": "print('committed')\n", "src/lib.py": ""})
     commit = repository.git("rev-parse", "HEAD")
     repository.commit({"train.py": "print('later')\n"})
-    script = Script(repository.url, commit=commit, entry_point="train.py", diff=EDIT)
+    script = TaskScript(repository.url, commit=commit, entry_point="train.py", diff=EDIT)
     staged = world.store().stage(script, world.say)
     travelled = msgspec.json.decode(msgspec.json.encode(staged), type=StagedSource)
     assert travelled == staged
@@ -52,7 +52,7 @@ def test_commit_with_uncommitted_changes_arrives(world: SourceSite) -> None:
 
 def test_node_needs_no_remote(world: SourceSite) -> None:
     repository = world.repository("model", {"train.py": "", "data/big.bin": "x" * 300_000})
-    script = Script(repository.url, branch="main", entry_point="train.py")
+    script = TaskScript(repository.url, branch="main", entry_point="train.py")
     staged = world.store().stage(script, world.say)
     shutil.rmtree(repository.path)
     workspace = world.store().checkout(script, staged, world.runs, world.say)
@@ -66,7 +66,7 @@ def test_node_needs_no_remote(world: SourceSite) -> None:
 def test_mirror_is_fetched_only_when_something_is_missing(world: SourceSite) -> None:
     repository = world.repository("model", {"train.py": "1"})
     first = repository.git("rev-parse", "HEAD")
-    script = Script(repository.url, commit=first, entry_point="train.py")
+    script = TaskScript(repository.url, commit=first, entry_point="train.py")
     world.store().stage(script, world.say)
     shutil.move(repository.path, repository.path.with_name("away"))
     assert world.store().stage(script, world.say).commit == first
@@ -77,7 +77,7 @@ def test_mirror_is_fetched_only_when_something_is_missing(world: SourceSite) -> 
 
 def test_branch_means_what_the_remote_says_today(world: SourceSite) -> None:
     repository = world.repository("model", {"train.py": "1"})
-    script = Script(repository.url, branch="origin/main", entry_point="train.py")
+    script = TaskScript(repository.url, branch="origin/main", entry_point="train.py")
     world.store().stage(script, world.say)
     latest = repository.commit({"train.py": "2"})
     assert world.store().stage(script, world.say).commit == latest
@@ -87,21 +87,21 @@ def test_branch_means_what_the_remote_says_today(world: SourceSite) -> None:
 def test_revision_by_every_kind_of_name(world: SourceSite, fields: dict[str, Any]) -> None:
     repository = world.repository("model", {"train.py": "1"})
     repository.git("tag", "v1")
-    staged = world.store().stage(Script(repository.url, entry_point="train.py", **fields), world.say)
+    staged = world.store().stage(TaskScript(repository.url, entry_point="train.py", **fields), world.say)
     assert staged.commit == repository.git("rev-parse", "HEAD")
 
 
 def test_default_branch_of_another_name(world: SourceSite) -> None:
     repository = world.repository("model", {"train.py": "1"})
     repository.git("branch", "--move", "main", "trunk")
-    staged = world.store().stage(Script(repository.url, entry_point="train.py"), world.say)
+    staged = world.store().stage(TaskScript(repository.url, entry_point="train.py"), world.say)
     assert staged.commit == repository.git("rev-parse", "HEAD")
 
 
 def test_short_commit_is_found(world: SourceSite) -> None:
     repository = world.repository("model", {"train.py": "1"})
     commit = repository.git("rev-parse", "HEAD")
-    assert world.store().stage(Script(repository.url, commit=commit[:9]), world.say).commit == commit
+    assert world.store().stage(TaskScript(repository.url, commit=commit[:9]), world.say).commit == commit
 
 
 def test_commit_of_a_deleted_branch_is_fetched_by_its_hash(world: SourceSite) -> None:
@@ -110,28 +110,28 @@ def test_commit_of_a_deleted_branch_is_fetched_by_its_hash(world: SourceSite) ->
     commit = repository.commit({"train.py": "2"})
     repository.git("checkout", "--quiet", "main")
     repository.git("branch", "--delete", "--force", "gone")
-    assert world.store().stage(Script(repository.url, commit=commit), world.say).commit == commit
+    assert world.store().stage(TaskScript(repository.url, commit=commit), world.say).commit == commit
 
 
 def test_branch_that_became_a_folder_of_branches(world: SourceSite) -> None:
     repository = world.repository("model", {"train.py": "1"})
     repository.git("branch", "feature")
-    world.store().stage(Script(repository.url, branch="feature"), world.say)
+    world.store().stage(TaskScript(repository.url, branch="feature"), world.say)
     repository.git("branch", "--delete", "feature")
     repository.git("branch", "feature/a")
-    assert world.store().stage(Script(repository.url, branch="feature/a"), world.say).commit
+    assert world.store().stage(TaskScript(repository.url, branch="feature/a"), world.say).commit
 
 
 def test_commit_that_was_never_pushed_is_named(world: SourceSite) -> None:
     repository = world.repository("model", {"train.py": "1"})
     with pytest.raises(SourceError, match="commit 0123456789abcdef0123456789abcdef01234567 is not in repository"):
-        world.store().stage(Script(repository.url, commit="0123456789abcdef0123456789abcdef01234567"), world.say)
+        world.store().stage(TaskScript(repository.url, commit="0123456789abcdef0123456789abcdef01234567"), world.say)
 
 
 @pytest.mark.parametrize("name", ["--upload-pack=touch x", "-b", "a..b", "a b", "x^{tree}", "HEAD@{1}", "a:b", "/x"])
 def test_name_that_is_no_revision_is_refused(world: SourceSite, name: str) -> None:
     repository = world.repository("model", {"train.py": "1"})
-    for script in (Script(branch=name), Script(tag=name), Script(commit=name)):
+    for script in (TaskScript(branch=name), TaskScript(tag=name), TaskScript(commit=name)):
         with pytest.raises(SourceError, match="refused"):
             world.store().stage(replace(script, repository=repository.url), world.say)
 
@@ -150,7 +150,7 @@ def test_password_is_asked_for_and_shown_nowhere(
     (spy / "git").chmod(0o755)
     monkeypatch.setenv("PATH", f"{spy}:{os.environ['PATH']}")
     git = GitSettings(user=http_remote.user, password=Secret(http_remote.password), host="127.0.0.1")
-    script = Script(f"{http_remote.url}/model", branch="main", entry_point="train.py")
+    script = TaskScript(f"{http_remote.url}/model", branch="main", entry_point="train.py")
     staged = world.store(git).stage(script, world.say)
     workspace = world.store(git).checkout(script, staged, world.runs, world.say)
     assert (workspace.cwd / "train.py").exists()
@@ -165,7 +165,7 @@ def test_password_is_asked_for_and_shown_nowhere(
 def test_password_in_the_tasks_own_address_works_and_is_dropped(world: SourceSite, http_remote: HttpRemote) -> None:
     world.repository("model", {"train.py": "1"})
     address = http_remote.url.replace("://", "://researcher:pa55%20w%40rd%3A%2F@") + "/model"
-    staged = world.store().stage(Script(address, branch="main", entry_point="train.py"), world.say)
+    staged = world.store().stage(TaskScript(address, branch="main", entry_point="train.py"), world.say)
     assert staged.repository == f"{http_remote.url}/model"
 
 
@@ -182,7 +182,7 @@ def test_wrong_password_is_one_sentence_without_it(
     world.repository("model", {"train.py": "1"})
     git = GitSettings(user="researcher", password=Secret("wr0ng"), host=host)
     with pytest.raises(SourceError) as error:
-        world.store(git).stage(Script(f"{http_remote.url}/model", branch="main"), world.say)
+        world.store(git).stage(TaskScript(f"{http_remote.url}/model", branch="main"), world.say)
     words = str(error.value)
     assert git_says in words
     assert advice in words
@@ -192,14 +192,14 @@ def test_wrong_password_is_one_sentence_without_it(
 def test_no_password_fails_at_once_instead_of_asking(world: SourceSite, http_remote: HttpRemote) -> None:
     world.repository("model", {"train.py": "1"})
     with pytest.raises(SourceError, match="cannot be fetched"):
-        world.store().stage(Script(f"{http_remote.url}/model", branch="main"), world.say)
+        world.store().stage(TaskScript(f"{http_remote.url}/model", branch="main"), world.say)
 
 
 def test_credentials_of_one_host_are_not_offered_to_another(world: SourceSite, http_remote: HttpRemote) -> None:
     world.repository("model", {"train.py": "1"})
     git = GitSettings(user=http_remote.user, password=Secret(http_remote.password), host="github.com")
     with pytest.raises(SourceError, match="cannot be fetched"):
-        world.store(git).stage(Script(f"{http_remote.url}/model", branch="main"), world.say)
+        world.store(git).stage(TaskScript(f"{http_remote.url}/model", branch="main"), world.say)
 
 
 def test_ssh_is_told_to_ask_nothing(world: SourceSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,7 +211,7 @@ def test_ssh_is_told_to_ask_nothing(world: SourceSite, tmp_path: Path, monkeypat
     (spy / "ssh").write_text(f'#!/bin/sh\necho "$@" >> {seen}\nfor last; do :; done\nexec sh -c "$last"\n')
     (spy / "ssh").chmod(0o755)
     monkeypatch.setenv("PATH", f"{spy}:{os.environ['PATH']}")
-    script = Script(f"git@host:{world.folder}/remotes/model", branch="main", entry_point="train.py")
+    script = TaskScript(f"git@host:{world.folder}/remotes/model", branch="main", entry_point="train.py")
     assert world.store().stage(script, world.say).commit
     assert "-oBatchMode=yes" in seen.read_text()
 
@@ -225,7 +225,7 @@ def test_submodules_arrive_whole_and_nested(world: SourceSite) -> None:
     top.git("submodule", "--quiet", "add", outer.url, "lib/outer")
     # The parent's address is a path, so that ../inner is one too.
     top.commit({})
-    script = Script(str(top.path), branch="main", entry_point="train.py")
+    script = TaskScript(str(top.path), branch="main", entry_point="train.py")
     staged = world.store().stage(script, world.say)
     assert [module.path for module in staged.submodules] == ["lib/outer", "lib/outer/vendor/inner"]
     for repository in (inner, outer, top):
@@ -244,7 +244,7 @@ def test_uncommitted_changes_inside_a_submodule_apply(world: SourceSite) -> None
     (top.path / "lib/outer/sub.py").write_text("sub = 2\n")
     diff = top.git("diff", "--submodule=diff")
     assert diff.startswith("Submodule ")
-    script = Script(top.url, branch="main", entry_point="train.py", diff=diff)
+    script = TaskScript(top.url, branch="main", entry_point="train.py", diff=diff)
     workspace = world.store().checkout(script, world.store().stage(script, world.say), world.runs, world.say)
     assert (workspace.root / "lib/outer/sub.py").read_text() == "sub = 2\n"
 
@@ -255,7 +255,7 @@ def test_missing_submodule_is_said_and_does_not_fail_the_task(world: SourceSite)
     top.git("submodule", "--quiet", "add", outer.url, "lib/outer")
     top.commit({})
     shutil.rmtree(outer.path)
-    script = Script(top.url, branch="main", entry_point="train.py")
+    script = TaskScript(top.url, branch="main", entry_point="train.py")
     staged = world.store().stage(script, world.say)
     workspace = world.store().checkout(script, staged, world.runs, world.say)
     assert any("submodule lib/outer will be missing" in note for note in workspace.notes)
@@ -268,7 +268,7 @@ def test_submodule_cannot_run_programs(world: SourceSite, tmp_path: Path) -> Non
     top.git("update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},x")
     top.git("add", ".gitmodules")
     top.git("commit", "--quiet", "--message", "evil")
-    staged = world.store().stage(Script(top.url, branch="main"), world.say)
+    staged = world.store().stage(TaskScript(top.url, branch="main"), world.say)
     assert "refused" in staged.notes[0]
     assert not marker.exists()
 
@@ -277,7 +277,7 @@ def test_changes_create_files_that_the_commit_does_not_have(world: SourceSite) -
     repository = world.repository("model", {"train.py": "1\n"})
     diff = "diff --git a/deep/requirements.txt b/deep/requirements.txt\n--- a/deep/requirements.txt\n" \
            "+++ b/deep/requirements.txt\n@@ -0,0 +1 @@\n+clearml"  # fmt: skip
-    script = Script(repository.url, branch="main", entry_point="train.py", diff=diff)
+    script = TaskScript(repository.url, branch="main", entry_point="train.py", diff=diff)
     workspace = world.store().checkout(script, world.store().stage(script, world.say), world.runs, world.say)
     assert (workspace.root / "deep/requirements.txt").read_text() == "clearml\n"
 
@@ -285,7 +285,7 @@ def test_changes_create_files_that_the_commit_does_not_have(world: SourceSite) -
 def test_changes_that_do_not_fit_name_the_commit(world: SourceSite) -> None:
     repository = world.repository("model", {"train.py": "1\n"})
     diff = "diff --git a/train.py b/train.py\n--- a/train.py\n+++ b/train.py\n@@ -1 +1 @@\n-never there\n+x\n"
-    script = Script(repository.url, branch="main", entry_point="train.py", diff=diff)
+    script = TaskScript(repository.url, branch="main", entry_point="train.py", diff=diff)
     staged = world.store().stage(script, world.say)
     with pytest.raises(SourceError, match=rf"do not fit commit {staged.commit} of file://.*train.py.*not pushed"):
         world.store().checkout(script, staged, world.runs, world.say)
@@ -297,7 +297,7 @@ def test_changes_stay_inside_the_workspace(world: SourceSite, tmp_path: Path, na
     (repository.path / "link").symlink_to(tmp_path)
     repository.commit({})
     diff = f"diff --git a/{name} b/{name}\n--- a/{name}\n+++ b/{name}\n@@ -0,0 +1 @@\n+x\n"
-    script = Script(repository.url, branch="main", entry_point="train.py", diff=diff)
+    script = TaskScript(repository.url, branch="main", entry_point="train.py", diff=diff)
     staged = world.store().stage(script, world.say)
     with pytest.raises(SourceError):
         world.store().checkout(script, staged, world.runs, world.say)
@@ -313,7 +313,7 @@ def test_links_out_of_the_workspace_are_not_followed(world: SourceSite, tmp_path
     repository = world.repository("model", {"train.py": "", "secret.py": ""})
     (repository.path / "link").symlink_to(outside)
     repository.commit({})
-    script = replace(Script(repository.url, branch="main", entry_point="train.py"), **fields)
+    script = replace(TaskScript(repository.url, branch="main", entry_point="train.py"), **fields)
     staged = world.store().stage(script, world.say)
     with pytest.raises(SourceError, match="outside"):
         world.store().checkout(script, staged, world.runs, world.say)
@@ -321,7 +321,7 @@ def test_links_out_of_the_workspace_are_not_followed(world: SourceSite, tmp_path
 
 def test_missing_entry_point_is_named(world: SourceSite) -> None:
     repository = world.repository("model", {"src/train.py": ""})
-    script = Script(repository.url, branch="main", entry_point="trian.py", working_dir="src")
+    script = TaskScript(repository.url, branch="main", entry_point="trian.py", working_dir="src")
     staged = world.store().stage(script, world.say)
     with pytest.raises(SourceError, match=r"entry point 'trian.py' does not exist in folder src of commit"):
         world.store().checkout(script, staged, world.runs, world.say)
@@ -331,7 +331,7 @@ def test_missing_entry_point_is_named(world: SourceSite) -> None:
 
 
 def test_script_alone_runs_from_its_own_text(world: SourceSite) -> None:
-    script = Script(entry_point="some/train.py", diff="import sys\nprint('alone', sys.argv[0])\n")
+    script = TaskScript(entry_point="some/train.py", diff="import sys\nprint('alone', sys.argv[0])\n")
     staged = world.store().stage(script, world.say)
     assert staged.origin is Origin.SCRIPT
     workspace = world.store().checkout(script, staged, world.runs, world.say)
@@ -342,23 +342,23 @@ def test_script_alone_runs_from_its_own_text(world: SourceSite) -> None:
 def test_script_beside_a_repository_does_not_replace_a_file(world: SourceSite) -> None:
     repository = world.repository("model", {"there.py": "kept\n"})
     for name, text in (("there.py", "kept\n"), ("new.py", "mine\n")):
-        script = Script(repository.url, branch="main", entry_point=name, working_dir="", diff="mine\n")
+        script = TaskScript(repository.url, branch="main", entry_point=name, working_dir="", diff="mine\n")
         workspace = world.store().checkout(script, world.store().stage(script, world.say), world.runs, world.say)
         assert (workspace.cwd / name).read_text() == text
 
 
 def test_module_without_any_code_runs_in_an_empty_folder(world: SourceSite) -> None:
-    script = Script(entry_point="-m platform")
+    script = TaskScript(entry_point="-m platform")
     staged = world.store().stage(script, world.say)
     assert staged.origin is Origin.NOTHING
     workspace = world.store().checkout(script, staged, world.runs, world.say)
-    assert workspace.entry.kind is Kind.MODULE
+    assert workspace.entry.kind is EntryKind.MODULE
     assert list(workspace.cwd.iterdir()) == []
 
 
 def test_injected_init_is_moved_only_where_the_file_would_break(world: SourceSite) -> None:
     broken = "from clearml import Task\nTask.init()\nfrom __future__ import annotations\nprint(1)\n"
-    script = Script(entry_point="x.py", diff=broken)
+    script = TaskScript(entry_point="x.py", diff=broken)
     workspace = world.store().checkout(script, world.store().stage(script, world.say), world.runs, world.say)
     mended = (workspace.cwd / "x.py").read_text()
     assert mended == "from __future__ import annotations\nfrom clearml import Task\nTask.init()\nprint(1)\n"
@@ -366,7 +366,7 @@ def test_injected_init_is_moved_only_where_the_file_would_break(world: SourceSit
 
 def test_requeued_attempt_starts_from_clean_files(world: SourceSite) -> None:
     repository = world.repository("model", {"train.py": "1\n"})
-    script = Script(repository.url, branch="main", entry_point="train.py", diff=EDIT)
+    script = TaskScript(repository.url, branch="main", entry_point="train.py", diff=EDIT)
     staged = world.store().stage(script, world.say)
     for _ in range(2):
         workspace = world.store().checkout(script, staged, world.runs, world.say)
@@ -390,7 +390,7 @@ def test_requirement_files_are_those_of_the_commit_with_changes(world: SourceSit
     )
     diff = "diff --git a/more/base.txt b/more/base.txt\n--- a/more/base.txt\n+++ b/more/base.txt\n" \
            "@@ -0,0 +1 @@\n+attrs\n"  # fmt: skip
-    script = Script(
+    script = TaskScript(
         repository.url,
         branch="main",
         entry_point="train.py",
@@ -427,7 +427,7 @@ def large_file(world: SourceSite) -> Repository:
 def test_large_files_arrive_without_git_lfs_on_the_node(
     world: SourceSite, large_file: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script = Script(large_file.url, branch="main", entry_point="train.py")
+    script = TaskScript(large_file.url, branch="main", entry_point="train.py")
     staged = world.store().stage(script, world.say)
     assert staged.notes == ()
     shutil.rmtree(large_file.path)
@@ -443,7 +443,7 @@ def test_large_files_that_cannot_be_had_are_named(
     world: SourceSite, large_file: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(_only_git(tmp_path)))
-    script = Script(large_file.url, branch="main", entry_point="train.py")
+    script = TaskScript(large_file.url, branch="main", entry_point="train.py")
     staged = world.store().stage(script, world.say)
     assert "git-lfs is not installed" in staged.notes[0]
     workspace = world.store().checkout(script, staged, world.runs, world.say)
@@ -469,7 +469,7 @@ def test_project_file_counts_where_the_commit_has_no_list(world: SourceSite, wor
     repository = world.repository("model", files)
     diff = "diff --git a/requirements.txt b/requirements.txt\n--- a/requirements.txt\n+++ b/requirements.txt\n" \
            "@@ -0,0 +1 @@\n+clearml\n"  # fmt: skip
-    script = Script(repository.url, branch="main", entry_point="x", working_dir=working_dir, diff=diff)
+    script = TaskScript(repository.url, branch="main", entry_point="x", working_dir=working_dir, diff=diff)
     store = world.store()
     found = store.requirement_files(script, store.stage(script, world.say))
     assert (found.projects, found.roots, found.listed) == (("app", ""), ("requirements.txt",), False)
@@ -480,7 +480,7 @@ def test_project_file_counts_where_the_commit_has_no_list(world: SourceSite, wor
 
 def test_killed_fetch_leaves_nothing_that_blocks_the_next(world: SourceSite) -> None:
     repository = world.repository("model", {"train.py": "1"})
-    script = Script(repository.url, branch="main", entry_point="train.py")
+    script = TaskScript(repository.url, branch="main", entry_point="train.py")
     staged = world.store().stage(script, world.say)
     mirror = world.mirrors / staged.mirror
     for lock in ("packed-refs.lock", "refs/heads/main.lock", "config.lock", "shallow.lock"):
@@ -496,7 +496,7 @@ def test_killed_fetch_leaves_nothing_that_blocks_the_next(world: SourceSite) -> 
 def test_mirror_is_read_while_others_fetch_and_tidy_it(world: SourceSite) -> None:
     """Checkouts go on while the branch is rewritten upstream, fetched again and the mirror is packed anew."""
     repository = world.repository("model", {f"f{n}.txt": str(n) * 1000 for n in range(50)} | {"train.py": ""})
-    script = Script(repository.url, branch="main", entry_point="train.py")
+    script = TaskScript(repository.url, branch="main", entry_point="train.py")
     staged = world.store().stage(script, world.say)
     stop = threading.Event()
     failed: list[Exception] = []
@@ -531,7 +531,7 @@ def test_mirror_has_the_access_of_the_cache(world: SourceSite, mode: int, files:
     world.mirrors.parent.mkdir()
     world.mirrors.parent.chmod(mode)
     repository = world.repository("model", {"train.py": "1"})
-    script = Script(repository.url, branch="main", entry_point="train.py")
+    script = TaskScript(repository.url, branch="main", entry_point="train.py")
     before = os.umask(0o077)
     try:
         world.store().stage(script, world.say)
@@ -548,7 +548,7 @@ def test_mirror_has_the_access_of_the_cache(world: SourceSite, mode: int, files:
 
 def test_many_at_once_make_one_mirror(world: SourceSite) -> None:
     repository = world.repository("model", {"train.py": "1"})
-    script = Script(repository.url, branch="main", entry_point="train.py")
+    script = TaskScript(repository.url, branch="main", entry_point="train.py")
     results: list[object] = []
 
     def stage() -> None:

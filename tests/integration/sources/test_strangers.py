@@ -11,7 +11,7 @@ import pytest
 from silent_server import silent_server
 
 from hpc_agent.config.settings import GitSettings
-from hpc_agent.domain.task import Script
+from hpc_agent.domain.task import TaskScript
 from hpc_agent.errors import SourceError
 from hpc_agent.redact import Secret
 from hpc_agent.sources import git
@@ -33,7 +33,7 @@ def hurried_git(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_http_remote_that_says_nothing_is_given_up(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hurried_git(tmp_path / "bin", monkeypatch)
     with silent_server() as address, pytest.raises(SourceError, match="too slow") as error:
-        world.store().stage(Script(f"http://{address}/x.git", branch="main"), world.say)
+        world.store().stage(TaskScript(f"http://{address}/x.git", branch="main"), world.say)
     assert error.value.retryable
 
 
@@ -42,13 +42,13 @@ def test_ssh_is_told_to_give_up_a_server_that_says_nothing(
 ) -> None:
     told = hurried_git(tmp_path / "bin", monkeypatch)
     with pytest.raises(SourceError):
-        world.store().stage(Script("ssh://127.0.0.1:9/x.git", branch="main"), world.say)
+        world.store().stage(TaskScript("ssh://127.0.0.1:9/x.git", branch="main"), world.say)
     assert "-oConnectTimeout=" in told.read_text() and "-oServerAliveInterval=" in told.read_text()
 
 
 def test_git_protocol_is_refused_before_anybody_is_asked(world: Any) -> None:
     with silent_server() as address, pytest.raises(SourceError, match="https or ssh address"):
-        world.store().stage(Script(f"git://{address}/x.git", branch="main"), world.say)
+        world.store().stage(TaskScript(f"git://{address}/x.git", branch="main"), world.say)
 
 
 def test_submodule_over_git_protocol_is_named_and_left_out(world: Any) -> None:
@@ -57,14 +57,14 @@ def test_submodule_over_git_protocol_is_named_and_left_out(world: Any) -> None:
     top.git("submodule", "add", "--quiet", inner.url, "lib")
     (top.path / ".gitmodules").write_text('[submodule "lib"]\n\tpath = lib\n\turl = git://127.0.0.1/x\n')
     top.commit({})
-    staged = world.store().stage(Script(top.url, branch="main", entry_point="train.py"), world.say)
+    staged = world.store().stage(TaskScript(top.url, branch="main", entry_point="train.py"), world.say)
     assert "submodule lib will be missing" in staged.notes[0] and "git://" in staged.notes[0]
 
 
 def test_configuration_of_a_mirror_names_no_program(world: Any, tmp_path: Path) -> None:
     """Who may write to a group's cache could otherwise run code as everybody who fetches."""
     repository = world.repository("model", {"train.py": "1"})
-    script = Script(repository.url, branch="main", entry_point="train.py")
+    script = TaskScript(repository.url, branch="main", entry_point="train.py")
     world.store().stage(script, world.say)
     [mirror] = world.mirrors.iterdir()
     ran = tmp_path / "ran"
@@ -87,7 +87,7 @@ def test_configuration_of_a_mirror_names_no_program(world: Any, tmp_path: Path) 
 def test_configuration_of_a_mirror_names_no_other_remote(world: Any) -> None:
     repository = world.repository("model", {"train.py": "1"})
     evil = world.repository("evil", {"train.py": "evil"})
-    script = Script(repository.url, branch="main", entry_point="train.py")
+    script = TaskScript(repository.url, branch="main", entry_point="train.py")
     world.store().stage(script, world.say)
     [mirror] = world.mirrors.iterdir()
     with (mirror / "config").open("a") as config:
@@ -100,7 +100,7 @@ def test_password_is_not_sent_to_a_host_that_only_a_task_names(world: Any, http_
     world.repository("model", {"train.py": "1"})
     settings = GitSettings(user=http_remote.user, password=Secret(http_remote.password))
     with pytest.raises(SourceError, match=r"agent\.git_host"):
-        world.store(settings).stage(Script(f"{http_remote.url}/model", branch="main"), world.say)
+        world.store(settings).stage(TaskScript(f"{http_remote.url}/model", branch="main"), world.say)
     assert http_remote.asked == 1 and len(http_remote.requests) == 1
 
 
@@ -118,7 +118,7 @@ def test_hosts_of_the_accounts_own_git_configuration_are_known(tmp_path: Path) -
 def test_task_whose_changes_are_neither_patch_nor_script_fails(world: Any) -> None:
     repository = world.repository("model", {"train.py": "print(1)\n"})
     for diff in ("# WARNING: git diff too large to store\n", "train.py --- Python\n1 print(1)  2 print(2)\n"):
-        script = Script(repository.url, branch="main", entry_point="train.py", diff=diff)
+        script = TaskScript(repository.url, branch="main", entry_point="train.py", diff=diff)
         staged = world.store().stage(script, world.say)
         with pytest.raises(SourceError, match="neither a patch nor a script"):
             world.store().checkout(script, staged, world.runs, world.say)
@@ -126,7 +126,7 @@ def test_task_whose_changes_are_neither_patch_nor_script_fails(world: Any) -> No
 
 def test_own_text_of_a_task_that_is_not_used_is_named(world: Any) -> None:
     repository = world.repository("model", {"train.py": "print(1)\n"})
-    script = Script(repository.url, branch="main", entry_point="train.py", diff="print(2)\n")
+    script = TaskScript(repository.url, branch="main", entry_point="train.py", diff="print(2)\n")
     workspace = world.store().checkout(script, world.store().stage(script, world.say), world.runs, world.say)
     assert "train.py is not used" in workspace.notes[0]
 
@@ -136,7 +136,7 @@ def test_requirements_behind_a_link_are_read(world: Any) -> None:
     (repository.path / "requirements.txt").symlink_to("lists/base.txt")
     (repository.path / "setup.py").symlink_to("/etc/hostname")
     repository.commit({"environment.yml": "dependencies: []\n"})
-    store, script = world.store(), Script(repository.url, branch="main", entry_point="x.py")
+    store, script = world.store(), TaskScript(repository.url, branch="main", entry_point="x.py")
     found = store.requirement_files(script, store.stage(script, world.say))
     assert found.texts["requirements.txt"] == "six\n"
     assert "setup.py" not in found.texts
@@ -146,7 +146,7 @@ def test_requirements_behind_a_link_are_read(world: Any) -> None:
 def test_lists_in_a_folder_and_locks_are_found(world: Any) -> None:
     files = {"app/requirements/base.txt": "six\n", "app/requirements/README": "", "app/x.py": "", "uv.lock": ""}
     repository = world.repository("model", {**files, "app/setup.py": "", "app/poetry.lock": ""})
-    script = Script(repository.url, branch="main", entry_point="x.py", working_dir="app")
+    script = TaskScript(repository.url, branch="main", entry_point="x.py", working_dir="app")
     store = world.store()
     found = store.requirement_files(script, store.stage(script, world.say))
     assert found.unread == ("app/requirements/base.txt",)

@@ -1,0 +1,192 @@
+"""What all commands share: the global flags, the configuration, how an error ends the program."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import click
+
+from hpc_agent.errors import (
+    ConfigError,
+    HpcAgentError,
+    InputError,
+    SchedulerUnavailableError,
+    ServerUnreachableError,
+)
+
+if TYPE_CHECKING:
+    from hpc_agent.api.client import Client
+    from hpc_agent.config.load import Configuration
+    from hpc_agent.config.settings import AllSettings
+    from hpc_agent.retry import Budget
+
+LEVELS = ("DEBUG", "INFO", "WARN", "WARNING", "ERROR", "CRITICAL")
+
+
+def exit_code(error: HpcAgentError) -> int:
+    """2: mend the command or the configuration; 69: a service did not answer, try again; 1: everything else."""
+    if isinstance(error, (ConfigError, InputError)):
+        return 2
+    return 69 if isinstance(error, (ServerUnreachableError, SchedulerUnavailableError)) else 1
+
+
+def fail(error: HpcAgentError, code: int | None = None) -> NoReturn:
+    """One sentence on stderr, and out, with ``exit_code`` unless ``code`` is given."""
+    from hpc_agent.redact import without_credentials
+
+    prefix = click.style("error:", fg="red", bold=True) if sys.stderr.isatty() else "error:"
+    click.echo(f"{prefix} {without_credentials(str(error))}", err=True)
+    sys.exit(exit_code(error) if code is None else code)
+
+
+def from_system(error: OSError, advice: str = "") -> HpcAgentError:
+    """What the operating system refused, in one sentence; the traceback goes to the log, for --debug."""
+    import logging
+
+    logging.getLogger(__name__).debug("refused by the operating system", exc_info=error)
+    reason = error.strerror or str(error)
+    if not error.filename:
+        return HpcAgentError(f"the operating system refused: {reason}; `hpc-agent --debug …` logs where")
+    return HpcAgentError(f"{error.filename}: {reason}; check this path, its rights and the room on its disk{advice}")
+
+
+def check_folders(settings: AllSettings) -> None:
+    """
+    Raises:
+        ConfigError: another user can change what we run, or believe.
+    """
+    from hpc_agent.access import check_private
+
+    root = settings.hpc.root.expanduser()
+    check_private(root, "hpc.root")
+    for name in ("daemons", "unsettled", "sbatch", "local"):
+        check_private(root / name, f"{name} in hpc.root")
+    check_private(settings.hpc.runs.expanduser(), "hpc.runs_dir")
+
+
+class Shared:
+    """Made by the group from its own flags, passed to each command."""
+
+    def __init__(self, config_file: Path | None, debug: bool) -> None:
+        self.config_file = config_file
+        self.debug = debug
+
+    def configuration(self, flags: Mapping[str, object] | None = None) -> Configuration:
+        """Everything configured, ``flags`` (dotted keys) on top; a value of None is a flag that was not given."""
+        from hpc_agent.config.load import load
+
+        given = {key: value for key, value in (flags or {}).items() if value is not None}
+        return load(self.config_file, flags=given)
+
+    def apply(self, configuration: Configuration, *, in_job: bool = False) -> None:
+        """Export and write what the sections ``environment`` and ``files`` say, for us and for all that we start.
+
+        ``in_job``: what is meant for jobs alone too; a daemon must not have it, for its jobs inherit what it exports.
+
+        Raises:
+            ConfigError: they cannot be understood.
+        """
+        from hpc_agent.config.apply import apply_environment, apply_files
+
+        if in_job:
+            os.environ.update(configuration.settings.hpc.job_environment)
+        apply_environment(configuration, os.environ)
+        apply_files(configuration, lambda line: click.echo(f"warning: {line}", err=True))
+
+    def client(self, configuration: Configuration, budget: Budget) -> Client:
+        from hpc_agent.api.client import Client
+
+        return Client(configuration.settings.api, budget=budget)
+
+    def start_log(self, level: str = "WARNING", file: Path | None = None) -> None:
+        """Log to stderr, or append to ``file``."""
+        from hpc_agent import logs
+
+        logs.configure("DEBUG" if self.debug else level, file)
+
+
+pass_shared = click.make_pass_decorator(Shared)
+
+Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+
+
+def _gpus(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    from hpc_agent.domain.gpu_ids import parse_gpus
+
+    return None if value is None else parse_gpus(value)
+
+
+def not_empty(_context: click.Context, option: click.Parameter, value: str) -> str:
+    """
+    Raises:
+        InputError: a script's variable was not set.
+    """
+    if not value.strip():
+        raise InputError(f"{option.opts[0]} is empty: give the id or name of a task")
+    return value
+
+
+def worker_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """The flags that ``daemon``, ``execute`` and ``build`` share."""
+    for option in reversed(
+        (
+            click.option("-O", "optimize", count=True, help="Run optimized byte-code; twice drops docstrings too."),
+            click.option("--git-user", help="User for HTTPS git remotes."),
+            click.option(
+                "--git-pass",
+                help="Password or token for HTTPS git remotes. It stands in `ps` for everybody on this machine: "
+                "CLEARML_AGENT_GIT_PASS or agent.git_pass does not.",
+            ),
+            click.option(
+                "--log-level", type=click.Choice(LEVELS), default="INFO", show_default=True, help="SDK log level."
+            ),
+            # ClearML's pages write it both ways.
+            click.option(
+                *("--gpus", "--gpu", "gpus"), metavar="LIST", callback=_gpus, help="GPUs to use: 0, 0,1, 0-3 or all."
+            ),
+            click.option("--cpu-only", is_flag=True, help="Hide all GPUs."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def docker_option(command: Callable[..., None]) -> Callable[..., None]:
+    """``--docker [IMAGE ARGS…]`` of a ``MultiValueCommand``."""
+    from hpc_agent.cli.options import MultiValueOption
+
+    option = click.option(
+        "--docker",
+        cls=MultiValueOption,
+        metavar="IMAGE ARG",
+        unknown_options=True,
+        help="Run tasks in containers; IMAGE and its arguments are for tasks that name none (default: the "
+        "configuration's agent.default_docker).",
+    )
+    return option(command)
+
+
+def docker_configuration(shared: Shared, docker: tuple[str, ...] | None, flags: Mapping[str, object]) -> Configuration:
+    """The configuration with ``--docker`` in it: None leaves it as it is, ``()`` takes the configured image.
+
+    Raises:
+        InputError: its first word is no image.
+    """
+    if docker and docker[0].startswith("-"):
+        raise InputError(f"--docker wants an image before its arguments, as in --docker python:3.11 {docker[0]}")
+    image: dict[str, object] = {}
+    if docker:
+        image = {"agent.default_docker.image": docker[0], "agent.default_docker.arguments": list(docker[1:])}
+    configuration = shared.configuration({**flags, **image})
+    if docker is None or configuration.settings.hpc.container.runtime != "none":
+        return configuration
+    return shared.configuration({**flags, **image, "hpc.container.runtime": "docker"})
+
+
+def git_flags(user: str | None, password: str | None) -> dict[str, object]:
+    """``--git-user`` and ``--git-pass`` as settings."""
+    return {"agent.git_user": user, "agent.git_pass": password}

@@ -1,0 +1,18 @@
+"""What settings are made of: the base of their groups, and amounts with bounds."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+Count = Annotated[int, Meta(ge=0)]
+Positive = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(ge=0)]
+Interval = Annotated[float, Meta(ge=0.1)]
+"""Seconds that something waits each time: with 0 a loop would not rest, a command not have begun."""
+
+
+class SettingsGroup(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of all settings groups."""

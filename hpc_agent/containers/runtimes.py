@@ -1,0 +1,69 @@
+"""The setting ``hpc.container.runtime`` → the runtime. A new one is a line here."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+
+from hpc_agent import process
+from hpc_agent.config.settings import ContainerSettings
+from hpc_agent.containers.apptainer import Apptainer
+from hpc_agent.containers.charliecloud import Charliecloud
+from hpc_agent.containers.docker import Docker
+from hpc_agent.containers.pyxis import Pyxis
+from hpc_agent.containers.runtime_api import Runtime
+from hpc_agent.errors import ContainerUnavailableError, ProcessError
+
+_ANSWER_S = 20.0
+
+PROGRAMS: Mapping[str, tuple[str, ...]] = {
+    "docker": ("docker", "podman"),
+    "podman": ("podman",),
+    "apptainer": ("apptainer", "singularity"),
+    "charliecloud": ("ch-run",),
+    "pyxis": ("srun",),
+}
+"""Runtime → its programs, the first that is there and works is taken."""
+
+_MAKERS: Mapping[str, Callable[[str, ContainerSettings], Runtime]] = {
+    "docker": lambda program, settings: Docker(_dialect(program), program, settings.skip_gpus_flag),
+    "podman": lambda program, settings: Docker("podman", program, settings.skip_gpus_flag),
+    "apptainer": lambda program, _: Apptainer(program),
+    "charliecloud": lambda program, _: Charliecloud(program),
+    "pyxis": lambda program, _: Pyxis(program),
+}
+
+
+def runtime(settings: ContainerSettings) -> Runtime | None:
+    """The runtime of this machine; None where tasks run without containers.
+
+    Raises:
+        ContainerUnavailableError: its program is not here.
+    """
+    if settings.runtime == "none":
+        return None
+    names = (settings.program,) if settings.program else PROGRAMS[settings.runtime]
+    found = [path for name in names if (path := shutil.which(name))]
+    if not found:
+        raise ContainerUnavailableError(
+            f"hpc.container.runtime is {settings.runtime}, but {' and '.join(names)} {_is(names)} not on this machine: "
+            "install it, name it in hpc.container.program, or load its module"
+        )
+    usable = next((path for path in found if len(found) == 1 or _works(path)), found[-1])
+    return _MAKERS[settings.runtime](usable, settings)
+
+
+def _is(names: tuple[str, ...]) -> str:
+    return "is" if len(names) == 1 else "are"
+
+
+def _dialect(program: str) -> str:
+    return "podman" if program.rpartition("/")[2] == "podman" else "docker"
+
+
+def _works(program: str) -> bool:
+    """docker's client is on many machines where its daemon is not running, or not for us."""
+    try:
+        return process.run([program, "version"], timeout=_ANSWER_S).ok
+    except ProcessError:
+        return False

@@ -1,0 +1,111 @@
+"""Staging on the login node, beside the loop: a build that takes minutes holds up its own task only."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Protocol
+
+from hpc_agent.clock import SYSTEM, Clock
+from hpc_agent.daemon.slots import Slots
+from hpc_agent.domain.attempt import Attempt
+from hpc_agent.domain.queue import Queue
+from hpc_agent.domain.task import Task
+from hpc_agent.logs import EventLog
+from hpc_agent.staging import StagedTask, TaskStager, patiently
+
+log = EventLog("stage")
+
+PREPARING = "Preparing its environment and source"
+_FETCHES, _FETCHES_OF_ONE = 6, 4
+"""Side by side: they wait for other machines, and some of those never answer."""
+_BUILDS, _BUILDS_OF_ONE = 3, 2
+"""Side by side on a login node that others use too. One user's builds, however long, leave one to the others."""
+
+
+class StagingBackend(Protocol):
+    """Implementations: ``LoginStaging`` (in this process) and ``stage_job.StageJobs``."""
+
+    def get(self, attempt: Attempt, task: Task, queue: Queue, *, wait: bool) -> StagedTask | None:
+        """Start staging, or ask how it went: None while it works; ``wait`` waits for it where that is possible.
+
+        Raises:
+            SourceError, EnvironmentBuildError: what the task needs cannot be had.
+        """
+
+    def says(self, attempt: Attempt) -> str:
+        """For the user of a task that waits for it."""
+
+    def drop(self, attempt: Attempt) -> None:
+        """Its task left the queue: nobody waits for what a job of ours stages."""
+
+    def close(self) -> None:
+        """Leave what still builds."""
+
+
+class LoginStaging:
+    """Threads of this process. ``done`` is set whenever one of them is: the loop need not wait for its next turn.
+
+    They end with the process, and their installers with them: a daemon told to stop waits for no build.
+    """
+
+    def __init__(self, stager: TaskStager, done: threading.Event, clock: Clock = SYSTEM) -> None:
+        self._stager = stager
+        self._clock = clock
+        self._fetching = Slots(_FETCHES, _FETCHES_OF_ONE)
+        self._building = Slots(_BUILDS, _BUILDS_OF_ONE)
+        self._running: dict[Attempt, Future[StagedTask]] = {}
+        self._trouble: dict[Attempt, str] = {}
+        """What keeps those that are tried again."""
+        self._done = done
+
+    def get(self, attempt: Attempt, task: Task, queue: Queue, *, wait: bool) -> StagedTask | None:
+        future = self._running.get(attempt)
+        if future is None:
+            future = self._running[attempt] = Future()
+            threading.Thread(target=self._work, args=(future, attempt, task), name="stage", daemon=True).start()
+        if not wait and not future.done():
+            return None
+        try:
+            return future.result()
+        finally:
+            del self._running[attempt]
+            self._trouble.pop(attempt, None)
+
+    def says(self, attempt: Attempt) -> str:
+        return self._trouble.get(attempt, PREPARING)
+
+    def _work(self, future: Future[StagedTask], attempt: Attempt, task: Task) -> None:
+        # Installers that this thread starts run at low priority: Linux keeps a niceness for each thread.
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+
+        def trouble(line: str) -> None:
+            _told(task)(line)
+            self._trouble[attempt] = line
+
+        try:
+            # While a remote is away, others build.
+            future.set_result(patiently(lambda: self._stage(attempt, task), trouble, self._clock))
+        except BaseException as error:  # noqa: BLE001 - raised again by whoever asks for the result
+            future.set_exception(error)
+        self._done.set()
+
+    def drop(self, attempt: Attempt) -> None:
+        """It builds to its end: the next task may want the same."""
+
+    def _stage(self, attempt: Attempt, task: Task) -> StagedTask:
+        with self._fetching.slot(task.user):
+            log.info("fetching", task=task.id, attempt=attempt.id)
+            source = self._stager.fetch(task, _told(task))
+        with self._building.slot(task.user):
+            log.info("staging", task=task.id, attempt=attempt.id)
+            return self._stager.stage_rest(task, source, _told(task))
+
+    def close(self) -> None:
+        """What still builds loses its lease with us, and the next daemon takes it over."""
+
+
+def _told(task: Task) -> Callable[[str], None]:
+    return lambda line: log.info("staging", task=task.id, step=line)

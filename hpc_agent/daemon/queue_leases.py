@@ -1,0 +1,70 @@
+"""One daemon at a time acts on a queue: two that finish the same task would send its console twice.
+
+Nothing else depends on it. A lease is no lock: a daemon that was suspended for a minute may come back as the second
+one, and every action of it is still right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hpc_agent.clock import Clock
+from hpc_agent.domain.ids import QueueId
+from hpc_agent.lease import HeartbeatTiming, Lease
+from hpc_agent.logs import EventLog
+
+log = EventLog("turns")
+
+_DEAD_AFTER_S = HeartbeatTiming().dead_after + 5
+
+
+class QueueLeases:
+    """``folder`` is on the shared file system, where all daemons that could serve a queue look."""
+
+    def __init__(self, folder: Path, queues: Sequence[QueueId], clock: Clock) -> None:
+        self._folder = folder
+        self._queues = list(queues)
+        self._clock = clock
+        self._leases: dict[QueueId, Lease] = {}
+        self._held: set[QueueId] = set()
+
+    def also(self, queue: QueueId) -> None:
+        """From now on take turns with this one too."""
+        if queue not in self._queues:
+            self._queues.append(queue)
+
+    def ours(self) -> frozenset[QueueId]:
+        """The queues that are ours in this pass."""
+        for queue in self._queues:
+            had = queue in self._held
+            has = self._keep(queue)
+            if has and not had:
+                self._held.add(queue)
+                log.info("serving", queue=queue)
+            elif had and not has:
+                self._held.discard(queue)
+                log.warning("another daemon serves this queue now", queue=queue)
+        return frozenset(self._held)
+
+    def _keep(self, queue: QueueId) -> bool:
+        lease = self._leases.get(queue)
+        if lease is not None and queue in self._held:
+            if lease.is_held():
+                return True
+            # Its beat must end: where it was only unreadable for a moment, we would wait for ourselves for ever.
+            self._leases.pop(queue).release()
+        lease = self._leases.setdefault(queue, Lease(self._folder / queue, self._clock))
+        return lease.acquire()
+
+    def wait_for_one(self) -> None:
+        """Until a queue is ours, or it is certain that another daemon lives: that of a dead one shows by watching."""
+        deadline = self._clock.monotonic() + _DEAD_AFTER_S
+        while not self.ours() and self._clock.monotonic() < deadline:
+            self._clock.sleep(1.0)
+
+    def give_back(self) -> None:
+        for queue in self._held:
+            self._leases[queue].release()
+        self._held.clear()
+        self._leases.clear()

@@ -1,0 +1,288 @@
+"""Which daemons run: a record of each, in a folder that all machines of a cluster may share.
+
+A record outlives its daemon's death, a process number comes back: nothing is signalled that is not certainly ours. What
+runs on another machine is named, and its name is free again when its heartbeat has stood still for long enough.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from hpc_agent import file_records
+from hpc_agent.clock import Clock
+from hpc_agent.domain.ids import WorkerId
+from hpc_agent.errors import HpcAgentError
+from hpc_agent.file_records import CorruptFileError
+from hpc_agent.heartbeat import Heartbeat, HeartbeatTiming, Silence, age, read_text
+from hpc_agent.logs import EventLog
+from hpc_agent.schedulers.local_jobs import ProcessId, process_id
+
+log = EventLog("presence")
+
+_LOCK_S = 10.0
+_BEAT = "beat"
+"""Suffix of the file that a daemon rewrites while it lives."""
+_LADDER = ((signal.SIGTERM, 10.0), (signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0))
+"""As the reference stops its agents. A daemon may be killed on any line: its jobs go on, the next one takes over."""
+
+
+class RegistrationError(HpcAgentError):
+    """A daemon is in the way, or not there, or not ours to stop."""
+
+
+@dataclass(frozen=True)
+class DaemonRecord:
+    """A daemon that was started. ``slot``: its number among those of this machine that have no name of their own."""
+
+    worker: WorkerId
+    host: str
+    process: ProcessId
+    since: datetime
+    slot: int | None = None
+    flags: Mapping[str, object] | None = None
+    """What it was started with, by the names of the flags."""
+    beats: bool = False
+    """Whether it gives signs of life; daemons of older versions do not."""
+
+
+class DaemonRegistry:
+    """``folder`` holds ``<worker>.json`` of each daemon."""
+
+    def __init__(
+        self,
+        folder: Path,
+        host: str,
+        clock: Clock,
+        ladder: Sequence[tuple[signal.Signals, float]] = _LADDER,
+        pace: HeartbeatTiming = HeartbeatTiming(),
+    ) -> None:
+        """``ladder``: the signals that end one, each with the seconds it is given. ``pace``: of their heartbeats."""
+        self.folder = folder
+        self._ladder = ladder
+        self._host = host
+        self._clock = clock
+        self._pace = pace
+        self._heartbeats: dict[WorkerId, Heartbeat] = {}
+
+    def file(self, worker: WorkerId, suffix: str) -> Path:
+        """A file of a daemon's own beside its record."""
+        return self.folder / f"{re.sub(r'[^0-9A-Za-z_.:,@=+-]', '_', worker)}.{suffix}"
+
+    def enter(
+        self,
+        worker: Callable[[int], WorkerId],
+        *,
+        numbered: bool,
+        flags: Mapping[str, object],
+        waiting: Callable[[str], None] = lambda _line: None,
+    ) -> DaemonRecord:
+        """Record this process as a daemon. ``worker`` makes its id from a slot, the smallest that is free, where
+        ``numbered`` says that it does. ``waiting`` is told, once, if another machine's daemon has to be watched first.
+
+        Raises:
+            PresenceError: a daemon of that id is running, or may be, on another machine.
+        """
+        file_records.ensure_directory(self.folder, mode=0o700)
+        silent: list[DaemonRecord] = []
+        while True:
+            with self._lock():
+                id, slot = self._choose(worker, numbered)
+                other = next((found for found in self.all() if found.worker == id), None)
+                if other is None or other in silent or self.runs(other) is False:
+                    return self._record(id, slot, flags)
+                self._refuse_second(other)
+            self._watch(other, waiting)
+            silent.append(other)
+
+    def _choose(self, worker: Callable[[int], WorkerId], numbered: bool) -> tuple[WorkerId, int | None]:
+        recorded = self.all()
+        taken = {other.slot for other in recorded if self.runs(other) is not False}
+        slot = next(number for number in range(len(recorded) + 1) if number not in taken) if numbered else None
+        return worker(slot or 0), slot
+
+    def _record(self, id: WorkerId, slot: int | None, flags: Mapping[str, object]) -> DaemonRecord:
+        own = process_id(os.getpid())
+        assert own is not None, "we are running"
+        found = DaemonRecord(id, self._host, own, self._clock.now(), slot, flags, beats=True)
+        beat = self.file(id, _BEAT)
+        with suppress(FileNotFoundError):
+            beat.unlink()  # of whoever had the name before: that one's next beat shows it that the name is ours now
+        file_records.write_record(self.file(id, "json"), found, mode=0o600)
+        self._heartbeats[id] = Heartbeat(beat, self._clock, self._pace)
+        self._heartbeats[id].start()
+        return found
+
+    def _watch(self, other: DaemonRecord, waiting: Callable[[str], None]) -> None:
+        """Return once a daemon of another machine is certainly silent.
+
+        Raises:
+            PresenceError: it gave a sign of life, or nothing can be read.
+        """
+        silence = Silence(lambda: read_text(self.file(other.worker, _BEAT)), self._clock, self._pace)
+        silence.look()
+        before = silence.text
+        waiting(
+            f"A daemon {other.worker} was on {other.host} and gives no sign of life: watching for "
+            f"{self._pace.dead_after:g} s whether it is dead"
+        )
+        deadline = self._clock.monotonic() + 5 * self._pace.dead_after
+        while not silence.is_dead():
+            if silence.text != before or self._clock.monotonic() > deadline:
+                raise self._elsewhere(other)
+            self._clock.sleep(self._pace.beat / 2)
+        log.warning("a daemon of another machine is dead, taking its name", worker=other.worker, host=other.host)
+
+    def last_beat(self, presence: DaemonRecord) -> float | None:
+        """Seconds since its last sign of life, by the file server's clock; None where it gives none."""
+        return age(self.file(presence.worker, _BEAT), self.folder, self._clock) if presence.beats else None
+
+    def leave(self, presence: DaemonRecord) -> None:
+        """Forget this daemon, unless another has its name by now."""
+        heartbeat = self._heartbeats.pop(presence.worker, None)
+        if heartbeat is not None:
+            heartbeat.stop()
+        path = self.file(presence.worker, "json")
+        with suppress(CorruptFileError):
+            if file_records.read_record(path, DaemonRecord) == presence:
+                path.unlink(missing_ok=True)
+                self.file(presence.worker, _BEAT).unlink(missing_ok=True)
+
+    def all(self) -> list[DaemonRecord]:
+        """Every record, by worker id; those of dead daemons too."""
+        found = []
+        for path in sorted(self.folder.glob("*.json")):
+            try:
+                record = file_records.read_record(path, DaemonRecord)
+            except CorruptFileError as error:
+                log.warning("a daemon's record cannot be read, taken for none", error=error)
+                continue
+            if record is not None:
+                found.append(record)
+        return sorted(found, key=lambda presence: presence.worker)
+
+    def runs(self, presence: DaemonRecord) -> bool | None:
+        """Whether the daemon runs; None if it is on another machine, of which we cannot know."""
+        return presence.process.is_running() if presence.host == self._host else None
+
+    def running(self) -> list[DaemonRecord]:
+        """Those of this machine that run, by worker id."""
+        return [presence for presence in self.all() if self.runs(presence)]
+
+    def stop(self, presence: DaemonRecord) -> None:
+        """End a daemon of this machine, and wait until it is gone.
+
+        Raises:
+            PresenceError: it is on another machine, or another user's, or did not end.
+        """
+        if presence.host != self._host:
+            raise RegistrationError(
+                f"the daemon {presence.worker} runs on {presence.host}: stop it there; this is {self._host}"
+            )
+        for number, patience in self._ladder:
+            if not _signal(presence, number) or self._gone_within(presence.process, patience):
+                self.leave(presence)  # one that was killed could not do it
+                return
+        raise RegistrationError(
+            f"the daemon {presence.worker} (process {presence.process.pid}) did not end, even killed"
+        )
+
+    def _gone_within(self, process: ProcessId, seconds: float) -> bool:
+        deadline = self._clock.monotonic() + seconds
+        while process.is_running():
+            if self._clock.monotonic() > deadline:
+                return False
+            self._clock.sleep(0.05)
+        return True
+
+    def _refuse_second(self, other: DaemonRecord) -> None:
+        """
+        Raises:
+            PresenceError: it runs, or lately did on another machine.
+        """
+        if self.runs(other):
+            raise RegistrationError(
+                f"a daemon {other.worker} is running already (process {other.process.pid}, since "
+                f"{other.since:%Y-%m-%d %H:%M} UTC): stop it with --stop, or give this one a name of its own with "
+                "agent.worker_id or CLEARML_WORKER_ID"
+            )
+        silent = self.last_beat(other)
+        if not other.beats or (silent is not None and silent < self._pace.dead_after):
+            raise self._elsewhere(other)
+
+    def _elsewhere(self, other: DaemonRecord) -> RegistrationError:
+        return RegistrationError(
+            f"a daemon {other.worker} is running on {other.host}, or died there: stop it there with --stop, give "
+            f"this one a name of its own, or, if it is certainly gone, remove {self.file(other.worker, 'json')}"
+            + (f"; one that is silent for {self._pace.dead_after:g} s leaves its name" if other.beats else "")
+        )
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        """One daemon at a time looks who else is there. The kernel drops the lock with its holder."""
+        with (self.folder / "lock").open("w", encoding="utf-8") as lock:
+            deadline = self._clock.monotonic() + _LOCK_S
+            while not _locked(lock.fileno()):
+                if self._clock.monotonic() > deadline:
+                    log.warning("another daemon keeps the lock, going on without", file=lock.name)
+                    break
+                self._clock.sleep(0.05)
+            yield
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        # A file system without locks: two daemons that start in the same millisecond may not see each other.
+        log.debug("no lock", error=error)
+    return True
+
+
+def _signal(presence: DaemonRecord, number: int) -> bool:
+    """Signal the very process that the record names; False when it is gone."""
+    process = presence.process
+    try:
+        with _held(process.pid) as handle:
+            # Only now: while it is held its number cannot go to another process.
+            if not process.is_running():
+                return False
+            if handle is None:
+                os.kill(process.pid, number)
+            else:
+                signal.pidfd_send_signal(handle, number)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        raise RegistrationError(f"the daemon {presence.worker} is another user's: only its owner can stop it") from None
+    return True
+
+
+@contextmanager
+def _held(pid: int) -> Iterator[int | None]:
+    """A handle of the process that has this number now; None where the kernel is older than 5.3."""
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        raise
+    except OSError:
+        yield None
+        return
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def matching(daemons: Sequence[DaemonRecord], flags: Mapping[str, object]) -> list[DaemonRecord]:
+    """Those that were started with these flags, among others."""
+    return [daemon for daemon in daemons if flags.items() <= (daemon.flags or {}).items()]

@@ -1,0 +1,172 @@
+"""One waiting task → one job: read, check, stage, render, submit; each step can be repeated after a death in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import msgspec
+
+from hpc_agent.api.client import Client
+from hpc_agent.clock import Clock
+from hpc_agent.config.settings import AllSettings
+from hpc_agent.daemon.capacity_allocator import CapacityAllocator, NoCapacity
+from hpc_agent.daemon.job_launch import JobLaunchConfig
+from hpc_agent.daemon.login_staging import StagingBackend
+from hpc_agent.daemon.nodes import BadNodes
+from hpc_agent.daemon.options import exports, gpu_range
+from hpc_agent.domain.attempt import Attempt
+from hpc_agent.domain.job import Accepted, OutcomeUnknown, Refused
+from hpc_agent.domain.job import SubmitResult as Answer
+from hpc_agent.domain.queue import Queue
+from hpc_agent.domain.task import Task
+from hpc_agent.file_records import write_atomic, write_record
+from hpc_agent.logs import EventLog
+from hpc_agent.retry import ONCE
+from hpc_agent.runs.attempt_records import SubmissionRecord
+from hpc_agent.runs.directory import RunDirectory, RunsFolder
+from hpc_agent.schedulers.base import Scheduler, SubmitRequest
+from hpc_agent.submission.render import JobContext, Renderer
+
+log = EventLog("submit")
+
+TRY_TIMEOUT_S = 300.0
+"""A daemon that reserved a try and has not submitted by then is dead: sbatch takes 150 s at most."""
+
+
+class Submitter:
+    """Without ``stages`` the jobs stage for themselves."""
+
+    def __init__(
+        self,
+        client: Client,
+        scheduler: Scheduler,
+        settings: AllSettings,
+        launch: JobLaunchConfig,
+        stages: StagingBackend | None,
+        renderer: Renderer,
+        clock: Clock,
+    ) -> None:
+        self._client = client
+        self._scheduler = scheduler
+        self._settings = settings
+        self._launch = launch
+        self._stages = stages
+        self._renderer = renderer
+        self._nodes = BadNodes(RunsFolder(settings.hpc.runs).nodes, clock)
+        self._clock = clock
+
+    def submit(
+        self,
+        attempt: Attempt,
+        queue: Queue,
+        directory: RunDirectory,
+        number: int,
+        space: CapacityAllocator,
+        *,
+        wait: bool,
+    ) -> Answer | NoCapacity | None:
+        """Bring a waiting task to the scheduler; None while its stage is not ready.
+
+        Raises:
+            ResourceError, TemplateError, SourceError, EnvironmentBuildError, CorruptTaskError: this task can never
+                be submitted as it is.
+        """
+        # The next pass asks again; others' tasks do not wait for this one.
+        task = self._client.tasks.get(attempt.task, budget=ONCE)
+        settings = self._settings.hpc.queue(queue.name)
+        resources = settings.policy(queue.name, self._settings.hpc.resources).resources(task.properties)
+        gpus = space.take(queue.id, gpu_range(self._launch.terms, queue.name, resources.gpus, task.properties))
+        if isinstance(gpus, NoCapacity):
+            return gpus
+        job_configs = self._launch.job_configs
+        directory.create()
+        context = JobContext(
+            task=task,
+            attempt=attempt,
+            queue_name=queue.name,
+            resources=replace(resources, gpus=gpus),
+            site=self._settings.hpc.slurm,
+            run_dir=directory.path,
+            output=directory.job_output,
+            config_file=directory.owner_config if job_configs else self._launch.config_file,
+            agent=self._launch.agent,
+            flags=[*(["--standalone-mode"] if self._stages else []), *self._launch.terms.flags()],
+            exports=exports(self._launch.terms, self._launch.naming, task.id),
+            signal_ahead=settings.signal_ahead,
+            requeue=settings.max_restarts > 0,
+        )
+        # Rendered before it is staged: a broken template is known at once.
+        self._renderer.render(settings.template, context)
+        if self._stages is not None:
+            staged = self._stages.get(attempt, task, queue, wait=wait)
+            if staged is None:
+                return None
+            write_record(directory.stage, staged)
+        if job_configs:
+            job_configs.write(task, directory)
+        avoided = self._nodes.avoided()
+        request = self._request(settings.template, context, directory, avoided)
+        answer = self._hand_over(task, queue, directory, request, number)
+        if isinstance(answer, Refused) and avoided:
+            log.warning("refused where bad nodes are avoided, trying with them", task=task.id, said=answer.message)
+            request = self._request(settings.template, context, directory, ())
+            answer = self._hand_over(task, queue, directory, request, number)
+        return answer
+
+    def _request(
+        self, template: str, context: JobContext, directory: RunDirectory, avoided: Sequence[str]
+    ) -> SubmitRequest:
+        """The job's script is written."""
+        resources = context.resources
+        if avoided:
+            resources = replace(resources, exclude=",".join([*filter(None, [resources.exclude]), *avoided]))
+        text = self._renderer.render(template, replace(context, resources=resources))
+        write_atomic(directory.script, text.encode(), mode=0o700)
+        name = context.attempt.job_name
+        return SubmitRequest(directory.script, name, directory.path, directory.job_output, resources)
+
+    def _hand_over(
+        self, task: Task, queue: Queue, directory: RunDirectory, request: SubmitRequest, number: int
+    ) -> Answer | None:
+        """The intent is on disk before sbatch is called, so that a death between them shows."""
+        before = directory.submission()
+        record = SubmissionRecord(
+            state="intended",
+            at=self._clock.now(),
+            queue=queue.id,
+            queue_name=queue.name,
+            cluster=self._scheduler.cluster(),
+            tries=number,
+        )
+        if not self._is_mine(directory, before, record):
+            log.info("another daemon submits it", task=task.id, attempt=directory.attempt.id)
+            return None
+        answer = self._scheduler.submit(request)
+        if isinstance(answer, Accepted):
+            record = msgspec.structs.replace(record, state="accepted", job=answer.job)
+            directory.write_submission(record)
+            log.info("submitted", task=task.id, job=answer.job, queue=queue.name, attempt=directory.attempt.id)
+        elif isinstance(answer, OutcomeUnknown):
+            directory.write_submission(
+                msgspec.structs.replace(record, state="uncertain", message=answer.message, doubt=answer.doubt)
+            )
+            log.warning("uncertain", task=task.id, attempt=directory.attempt.id, said=answer.message)
+        elif before is not None:
+            directory.write_submission(before)
+            directory.drop_try(number)
+        else:
+            directory.drop_submission()
+        return answer
+
+    def _is_mine(self, directory: RunDirectory, before: SubmissionRecord | None, record: SubmissionRecord) -> bool:
+        """Whether this try is ours: of several daemons that see the same entry exactly one submits it."""
+        if before is None:
+            return record.tries == 1 and directory.first_submission(record)
+        if before.tries != record.tries - 1:
+            return False
+        first = directory.first_try(record)
+        if first is not record and abs((record.at - first.at).total_seconds()) < TRY_TIMEOUT_S:
+            return False
+        directory.write_submission(record)
+        return True

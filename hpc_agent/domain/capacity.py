@@ -1,0 +1,66 @@
+"""How many jobs and GPUs may start now, and who gets them. Pure."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+from hpc_agent.errors import InputError
+
+
+@dataclass(frozen=True)
+class GpuRange:
+    """GPUs of one job: at least, and at most where more are free."""
+
+    least: int
+    most: int
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What a scheduler can start at once; None: as many as one likes, it keeps a line of its own."""
+
+    jobs: int | None = None
+    gpus: int | None = None
+    all_gpus: int | None = None
+    """With those that are taken."""
+
+    @property
+    def full(self) -> bool:
+        return self.jobs is not None and self.jobs <= 0
+
+    def grant(self, wanted: GpuRange) -> int | None:
+        """The GPUs that a job gets; None if it has to wait. One that asks for more than there are need not wait: the
+        scheduler tells it so."""
+        if self.full:
+            return None
+        if self.all_gpus is not None and wanted.least > self.all_gpus:
+            return wanted.least
+        if self.gpus is None:
+            return wanted.least
+        return min(self.gpus, wanted.most) if self.gpus >= wanted.least else None
+
+    def without(self, gpus: int) -> Capacity:
+        """What a job with so many GPUs leaves."""
+        return replace(
+            self,
+            jobs=None if self.jobs is None else self.jobs - 1,
+            gpus=None if self.gpus is None else max(self.gpus - gpus, 0),
+        )
+
+
+def parse_allocation(word: str) -> tuple[str, GpuRange]:
+    """``dual=2`` and ``quad=1-4`` of ``--dynamic-gpus --queue``: the queue, and the GPUs of each of its jobs.
+
+    Raises:
+        InputError: it is neither.
+    """
+    match = re.fullmatch(r"(?P<queue>.+)=(?P<least>\d+)(?:-(?P<most>\d+))?", word)
+    if not match:
+        raise InputError(
+            f'with --dynamic-gpus each queue says how many GPUs its jobs get, as in "{word}=1" or "{word}=1-4"'
+        )
+    least, most = int(match["least"]), int(match["most"] or match["least"])
+    if least < 1 or most < least:
+        raise InputError(f'"{word}": expected at least one GPU, and a range from fewer to more, such as 1-4')
+    return match["queue"], GpuRange(least, most)

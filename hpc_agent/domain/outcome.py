@@ -1,0 +1,177 @@
+"""How a job ended, as a status and a sentence that a user can act on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from hpc_agent.domain import duration
+from hpc_agent.domain.job import JobRecord, JobState
+from hpc_agent.domain.status import TaskStatus
+
+
+class FailureClass(Enum):
+    """Whose doing an end was: it decides whether the task is tried again."""
+
+    TASK = "task"
+    TIME = "time"
+    """It had not enough of it."""
+    SITE = "site"
+    """The machinery's: the same task may well succeed elsewhere, or later."""
+    PERSON = "person"
+    """Somebody wanted it so."""
+
+
+@dataclass(frozen=True)
+class JobOutcome:
+    status: TaskStatus
+    reason: str
+    fault: FailureClass
+
+
+@dataclass(frozen=True)
+class ExitEvidence:
+    """What a job left behind besides its record."""
+
+    used_mb: float | None = None
+    """The most memory that was seen in use."""
+    limit_mb: float | None = None
+    out_of_memory: bool = False
+    not_launched: bool = False
+    """The scheduler itself failed to start it."""
+    last_words: str = ""
+    """The last line that it printed itself."""
+
+
+_NO_CLUES = ExitEvidence()
+
+
+def classify_exit(record: JobRecord, clues: ExitEvidence = _NO_CLUES) -> JobOutcome:
+    """The verdict on a job that left no report of its own: the cause that its record names, else what it left behind,
+    which may be of an earlier start (``job.out`` is appended to)."""
+    return named(record, clues) or left_behind(record, clues)
+
+
+def named(record: JobRecord, clues: ExitEvidence = _NO_CLUES) -> JobOutcome | None:
+    """The cause that the scheduler's own word for the end names. FAILED and COMPLETED name none."""
+    state, job = record.state, record.title
+    after, on = _after(record), f" on {record.nodes}" if record.nodes else ""
+    match state:
+        case JobState.CANCELLED:
+            by = f" by {record.cancelled_by}" if record.cancelled_by else ""
+            at = f" at {record.ended:%Y-%m-%d %H:%M:%S} UTC" if record.ended else ""
+            return JobOutcome(TaskStatus.STOPPED, f"{job} was cancelled{by}{at}{after}{on}", FailureClass.PERSON)
+        case JobState.NODE_FAIL:
+            text = f"node {record.nodes or 'of the job'} failed{after} ({job}); enqueue the task again"
+            return JobOutcome(TaskStatus.FAILED, text, FailureClass.SITE)
+        case JobState.PREEMPTED:
+            text = f"{job} was preempted{after}{on} and not requeued; enqueue the task again"
+            return JobOutcome(TaskStatus.STOPPED, text, FailureClass.SITE)
+        case JobState.BOOT_FAIL:
+            return _not_started(record, "a node failed to boot")
+        case JobState.TIMEOUT:
+            ran = (record.ended - record.started).total_seconds() if record.ended and record.started else None
+            return JobOutcome(TaskStatus.FAILED, f"{time_limit(record.time_limit, ran)} ({job}{on})", FailureClass.TIME)
+        case JobState.OUT_OF_MEMORY:
+            return _out_of_memory(record, clues)
+        case JobState.DEADLINE:
+            return JobOutcome(TaskStatus.FAILED, f"the deadline of {job} passed{after}", FailureClass.TASK)
+        case _:
+            return None
+
+
+def left_behind(record: JobRecord, clues: ExitEvidence) -> JobOutcome:
+    """Of a job whose record names no cause."""
+    if clues.out_of_memory:
+        return _out_of_memory(record, clues)
+    if clues.not_launched:
+        return _not_started(record, clues.last_words)
+    if record.output_not_opened:
+        return _not_started(record, "its output file in the run directory could not be opened; is hpc.runs_dir there?")
+    if record.state is JobState.REVOKED:
+        text = f"{record.title} was given to another cluster of the federation, and nobody here can say how it ended"
+        return JobOutcome(TaskStatus.FAILED, f"{text}; enqueue the task again", FailureClass.TASK)
+    words = f"; its last words: {clues.last_words}" if clues.last_words else ""
+    on = f" on {record.nodes}" if record.nodes else ""
+    ended = f"{record.title} {record.raw_state} ({record.exit_words}){_after(record)}{on}"
+    text = f"{ended} and its agent left no report{words}"
+    return JobOutcome(TaskStatus.FAILED, f"{text}; see job.out in its run directory", FailureClass.TASK)
+
+
+def _not_started(record: JobRecord, why: str) -> JobOutcome:
+    on = f" on {record.nodes}" if record.nodes else ""
+    return JobOutcome(
+        TaskStatus.FAILED, f"{record.title} could not be started{on}: {why}; enqueue the task again", FailureClass.SITE
+    )
+
+
+def _out_of_memory(record: JobRecord, clues: ExitEvidence) -> JobOutcome:
+    on = f" on {record.nodes}" if record.nodes else ""
+    words = out_of_memory(clues.used_mb, clues.limit_mb)
+    return JobOutcome(TaskStatus.FAILED, f"{words} ({record.title}{on})", FailureClass.TASK)
+
+
+_EARLY_S = 60.0
+"""Slurm looks at time limits twice a minute, and never ends a job before its own."""
+
+
+def time_limit(limit: float | None, ran: float | None, *, told_ahead: bool = False) -> str:
+    """Seconds each; None where they are not known. ``told_ahead``: by us, some time before it."""
+    if limit and ran is not None and ran < limit - _EARLY_S and not told_ahead:
+        # Seen on Slurm 22.05: the reason is TimeLimit, when it is the reservation that is over.
+        return (
+            f"the job's time was up after {duration.format_duration(ran)}, "
+            f"before its time limit of {duration.format_duration(limit)}: "
+            "its reservation, or another limit of the site, has ended"
+        )
+    which = f"time limit {duration.format_duration(limit)}" if limit else "the time limit was"
+    when = f" after {duration.format_duration(ran)}" if ran is not None else ""
+    return f"{which} reached{when}; ask for more with the user property time_limit"
+
+
+def out_of_memory(used_mb: float | None, limit_mb: float | None) -> str:
+    """Also for a process that the kernel ended in a job that went on."""
+    if used_mb and limit_mb:
+        figures = f": used {used_mb / 1024:.3g} of {limit_mb / 1024:.3g} GiB"
+    elif limit_mb:
+        figures = f": it had {limit_mb / 1024:.3g} GiB"
+    else:
+        figures = ""
+    return f"out of memory{figures}; ask for more with the user property memory_gb"
+
+
+def agent_never_started(record: JobRecord) -> JobOutcome:
+    """The scheduler started the job again, and ended it before our agent said a word (seen on Slurm 22.05 with a node
+    that had just come back: "Job credential revoked")."""
+    on = f" on {record.nodes}" if record.nodes else ""
+    text = f"{record.title} was started again{on} and ended {record.raw_state} before its agent came to life"
+    return JobOutcome(TaskStatus.FAILED, f"{text}; enqueue the task again", FailureClass.SITE)
+
+
+def restarted_before(restarts: int) -> str:
+    """What is added to a reason where the task would go on, but has done so too often; nothing for no restart."""
+    times = {1: "once", 2: "twice"}.get(restarts, f"{restarts} times")
+    return f"; it was restarted {times} before (max_restarts)" if restarts else ""
+
+
+def lost(job: str, seconds: float) -> JobOutcome:
+    """For a job of which neither squeue nor accounting nor a report says anything any more."""
+    minutes = round(max(seconds, 60) / 60)
+    text = (
+        f"job {job} is lost: for {minutes} minute{'s' * (minutes != 1)} neither the scheduler nor the job itself said "
+        "how it ended; enqueue the task again"
+    )
+    # Nobody saw it end: a second run beside it is worse than none.
+    return JobOutcome(TaskStatus.FAILED, text, FailureClass.TASK)
+
+
+def _after(record: JobRecord) -> str:
+    if record.started is None or record.ended is None:
+        return ""
+    return f" after {duration.format_duration((record.ended - record.started).total_seconds())}"
+
+
+def in_one_line(text: str, limit: int = 500) -> str:
+    """``text`` as a status reason: one line, not longer than a page shows. The console has the whole."""
+    line = " ".join(text.split())
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"

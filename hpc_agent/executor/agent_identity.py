@@ -1,0 +1,87 @@
+"""Who this executor is: its job, its worker id, its run directory."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpc_agent.config.settings import AllSettings
+from hpc_agent.domain.attempt import Attempt, attempt_for
+from hpc_agent.domain.ids import AttemptId, JobId, QueueId, TaskId, WorkerId
+from hpc_agent.domain.queue import Queue
+from hpc_agent.runs.directory import RunDirectory, RunsFolder
+
+RUN_DIR = "HPC_AGENT_RUN_DIR"
+"""Set by the script that the daemon submitted: the daemon watches this run."""
+
+
+@dataclass(frozen=True)
+class AgentIdentity:
+    worker: WorkerId
+    host: str
+    owner: str
+    """As in ``runs.records.Claim``: ``job:<id>`` or ``agent:<host>:<pid>``."""
+    job: JobId | None
+    restarts: int
+    run_dir: Path | None
+    cluster: str
+    pid: int
+
+    @property
+    def watched(self) -> bool:
+        """Whether a daemon reads our reports and finishes what we cannot."""
+        return self.run_dir is not None
+
+    def directory(self, runs: RunsFolder, task: TaskId, queue: Queue | None) -> RunDirectory:
+        """Our run directory: the daemon's, or the same that a daemon would take for this queue entry."""
+        if self.run_dir is not None:
+            return RunDirectory(self.run_dir)
+        if self.restarts and (before := self._claimed_before(runs, task)):
+            return before
+        entry = next((entry for entry in queue.entries if entry.task == task), None) if queue else None
+        if queue is not None and entry is not None:
+            return runs.of(attempt_for(self.cluster, queue.id, task, entry.added))
+        return runs.of(Attempt(task, _unqueued(self.owner)))
+
+    def _claimed_before(self, runs: RunsFolder, task: TaskId) -> RunDirectory | None:
+        """Where an earlier start of this job claimed the task, which is in no queue since."""
+        for directory in runs.attempts(task):
+            claim = directory.claim()
+            if claim is not None and claim.owner == self.owner:
+                return directory
+        return None
+
+
+def _unqueued(owner: str) -> AttemptId:
+    """An attempt of a task that is in no queue: one for each job or process that runs it."""
+    return attempt_for("", QueueId(""), TaskId(owner), "").id
+
+
+def identify(settings: AllSettings, environ: Mapping[str, str] = os.environ) -> AgentIdentity:
+    """From the environment that Slurm, the local scheduler or a terminal gives us."""
+    host = socket.gethostname()
+    job = _job(environ)
+    name = settings.agent.name
+    suffix = f"slurm:{job}" if job and "SLURM_JOB_ID" in environ else f"job:{job}" if job else str(os.getpid())
+    run_dir = environ.get(RUN_DIR)
+    return AgentIdentity(
+        worker=WorkerId(settings.agent.worker_id or f"{name}:{suffix}"),
+        host=host,
+        owner=f"job:{job}" if job else f"agent:{host}:{os.getpid()}",
+        job=job,
+        restarts=int(environ.get("SLURM_RESTART_COUNT") or 0),
+        run_dir=Path(run_dir) if run_dir else None,
+        cluster=settings.hpc.cluster or environ.get("SLURM_CLUSTER_NAME", "") or host,
+        pid=os.getpid(),
+    )
+
+
+def _job(environ: Mapping[str, str]) -> JobId | None:
+    array, index = environ.get("SLURM_ARRAY_JOB_ID"), environ.get("SLURM_ARRAY_TASK_ID")
+    if array and index:
+        return JobId(f"{array}_{index}")
+    job = environ.get("SLURM_JOB_ID") or environ.get("HPC_AGENT_JOB_ID")
+    return JobId(job) if job else None

@@ -1,0 +1,217 @@
+"""A task's process in a container: its folders as they are called inside, its variables, its start script."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpc_agent.config.dump import write_job_config
+from hpc_agent.config.load import Configuration
+from hpc_agent.config.tree import get
+from hpc_agent.containers.choice import DEFAULTS
+from hpc_agent.containers.gpu_share import GpuShare, share
+from hpc_agent.containers.prepared import START, PreparedContainer, remove
+from hpc_agent.containers.runtime_api import Mount
+from hpc_agent.containers.start_script import StartScript, is_exportable
+from hpc_agent.domain.ids import WorkerId
+from hpc_agent.domain.task import Task
+from hpc_agent.envs.env_store import UsableEnv
+from hpc_agent.errors import ContainerError, HpcAgentError
+from hpc_agent.executor import process_environment
+from hpc_agent.executor.container_env import set_gpus, translate, travelling
+from hpc_agent.file_records import ensure_directory
+from hpc_agent.image_resolver import ResolvedContainer
+from hpc_agent.redact import without_credentials
+from hpc_agent.sources.workspace import Workspace
+
+WORK = "/hpc-agent/work"
+CODE = "/hpc-agent/code"
+ENVIRONMENT = "/hpc-agent/environment"
+CACHE = "/hpc-agent/cache"
+HOME = "/hpc-agent/home"
+_CONFIG = "clearml.conf"
+_ALIVE = "alive"
+_SWEEP_S = 120.0
+_SYSTEM_FOLDERS = ("/", "/usr", "/usr/local", "/bin")
+
+
+@dataclass(frozen=True)
+class ContainerProcess:
+    """What is to run in the container. ``options`` are the interpreter's; ``gpus`` the flag of ``execute``."""
+
+    task: Task
+    worker: WorkerId
+    workspace: Workspace
+    env: UsableEnv | None
+    log_level: str
+    options: Sequence[str]
+    gpus: str | None
+
+
+class ContainerRun:
+    """One for each run. ``workdir`` is the run's own folder, of which ``code`` is seen inside."""
+
+    def __init__(self, contained: ResolvedContainer, workdir: Path, name: str, configuration: Configuration) -> None:
+        room = contained.room
+        self._choice = contained.choice
+        self._room = PreparedContainer(room.runtime, room.image, workdir / "start")
+        self._workdir = workdir
+        self._name = name
+        self._configuration = configuration
+        self._settings = configuration.settings
+        self._alive: int | None = None
+        self._elsewhere: Path | None = None
+        self.code = ensure_directory(workdir / "code").resolve()
+
+    def command(self, run: ContainerProcess, say: Callable[[str], None]) -> list[str]:
+        """The command that runs the task in its container.
+
+        Raises:
+            ContainerError: the image does not fit.
+        """
+        runtime = self._room.runtime
+        remove(runtime, self._name)  # of an attempt of the same job that was killed
+        mounts = [*self._mounts(run.env)]
+        arguments: Sequence[str] = self._choice.merged.words
+        variables = self._choice.merged.environment
+        if not runtime.isolated:
+            translated = translate(self._choice.merged, os.environ, ours=frozenset(DEFAULTS))
+            arguments, variables = (), translated.environment
+            mounts += [Mount(ensure_directory(self._workdir / "home"), HOME, writable=True), *translated.mounts]
+            for note in translated.notes:
+                say(note)
+        gpus = share(run.gpus, os.environ, present=Path("/dev/nvidiactl").exists())
+        self._hold_on()
+        root = run.workspace.root
+        if self.code not in (root, *root.parents):
+            # The site's own folder of code (agent.force_code_dir).
+            self._elsewhere = root
+            mounts.append(Mount(root, CODE, writable=True))
+        start = self._launch(run, {**travelling(os.environ), **dict(variables)}, gpus)
+        self._announce(run.task, arguments, say)
+        return self._room.command(
+            self._name, start, mounts, gpus=gpus, arguments=arguments, labels=self._labels(run.worker)
+        )
+
+    def end(self) -> None:
+        """Nothing of it is left on this machine, also when its client was killed."""
+        if self._alive is not None:
+            os.close(self._alive)
+        remove(self._room.runtime, self._name)
+        shutil.rmtree(self.code, ignore_errors=True)
+        if self._room.runtime.isolated and self.code.exists():
+            self._sweep()
+
+    def _hold_on(self) -> None:
+        """A daemon's container knows nothing of the job that it belongs to: it ends when this pipe does."""
+        if self._room.runtime.isolated:
+            pipe = ensure_directory(self._room.folder, mode=0o700) / _ALIVE
+            pipe.unlink(missing_ok=True)
+            os.mkfifo(pipe, 0o600)
+            self._alive = os.open(pipe, os.O_RDWR)  # does not wait for a reader
+
+    def _sweep(self) -> None:
+        """Files that a daemon's root has written for us are not ours to remove."""
+        argv = ["/bin/sh", "-c", f"rm -rf {WORK}/* {WORK}/.[!.]*"]
+        mounts = [Mount(self.code, WORK, writable=True)]
+        try:
+            self._room.run(argv, timeout=_SWEEP_S, mounts=mounts, arguments=["--user=0:0"])
+        except HpcAgentError:
+            return  # what is left is in the run's own folder, under its name
+
+    def _mounts(self, env: UsableEnv | None) -> list[Mount]:
+        write_job_config(
+            self._configuration,
+            ensure_directory(self._room.folder, mode=0o700) / _CONFIG,
+            {"sdk.storage.cache.default_base_dir": CACHE},
+        )
+        cache = Path(str(get(self._configuration.tree, "sdk.storage.cache.default_base_dir") or "~/.clearml/cache"))
+        mounts = [
+            Mount(self.code, WORK, writable=True),
+            Mount(ensure_directory(cache.expanduser()), CACHE, writable=True),
+        ]
+        if env is not None:
+            mounts.append(Mount(env.root, ENVIRONMENT))
+            mounts += [] if env.image else [_interpreter(env)]
+        return mounts
+
+    def _launch(self, run: ContainerProcess, inherited: Mapping[str, str], gpus: GpuShare) -> StartScript:
+        space = Workspace(self._inside(run.workspace.root), self._inside(run.workspace.cwd), run.workspace.entry)
+        python = Path(f"{ENVIRONMENT}/bin/python") if run.env else Path("python3")
+        exports = process_environment.process_environment(
+            inherited,
+            process_environment.ProcessContext(
+                task=run.task,
+                worker=run.worker,
+                log_level=run.log_level,
+                config_file=Path(START) / _CONFIG,
+                script_dir=space.script_dir,
+                root=space.root,
+                bin_dir=None,
+                auth_token=self._settings.api.token_in_place_of_keys,
+                gpus=run.gpus,
+            ),
+            self._settings.agent,
+        )
+        if self._room.runtime.isolated:
+            set_gpus(exports, gpus, skip_flag=self._settings.hpc.container.skip_gpus_flag)
+        git = self._settings.git
+        if git.password:
+            exports |= {"CLEARML_AGENT_GIT_USER": git.user, "CLEARML_AGENT_GIT_PASS": git.password.reveal()}
+        exports |= {"CLEARML_DOCKER_IMAGE": self._choice.image}
+        if run.env:
+            exports |= {"VIRTUAL_ENV": ENVIRONMENT}
+        return StartScript(
+            cwd=str(space.cwd),
+            command=space.command(python, exports, options=run.options),
+            exports=exports,
+            path_first=f"{ENVIRONMENT}/bin" if run.env else "",
+            setup=self._choice.setup,
+            python=str(python) if run.env else "",
+            first=self._room.runtime.isolated,
+            home=HOME,
+            alive=f"{START}/{_ALIVE}" if self._room.runtime.isolated else "",
+        )
+
+    def _inside(self, path: Path) -> Path:
+        if self._elsewhere:
+            return Path(CODE) / path.relative_to(self._elsewhere)
+        return Path(WORK) / path.resolve().relative_to(self.code)
+
+    def _labels(self, worker: WorkerId) -> list[str]:
+        docker = self._settings.docker
+        extra = docker.extra_labels.split() if isinstance(docker.extra_labels, str) else docker.extra_labels
+        return [f"clearml-worker-id={worker}", f"clearml-parent-worker-id={worker}", *extra]
+
+    def _announce(self, task: Task, arguments: Sequence[str], say: Callable[[str], None]) -> None:
+        for note in self._choice.merged.notes:
+            say(note)
+        default = "" if self._choice.by_task else "default "
+        words = without_credentials(" ".join(arguments))
+        say(
+            f"Running Task {task.id} inside {default}{self._room.runtime.name}: {self._choice.image} arguments: {words}"
+        )
+        if self._choice.setup:
+            say(f"custom_setup_bash_script: {len(self._choice.setup)} lines")
+        outside = [name for name in task.environment if not is_exportable(name)]
+        if outside and self._settings.agent.enable_task_env:
+            say(f"No variables of a shell, so not set in the container: {', '.join(map(repr, outside))} (Environment)")
+
+
+def _interpreter(env: UsableEnv) -> Mount:
+    """This site's own Python under its own path, which the environment's ``bin/python`` is a link to.
+
+    Raises:
+        ContainerError: it lies among the system's files.
+    """
+    prefix = Path(env.base).parent.parent
+    if str(prefix) in _SYSTEM_FOLDERS:
+        raise ContainerError(
+            f"the environment's interpreter {env.base} cannot be mounted into an image, which has a {prefix} itself: "
+            "set agent.python_binary to one in a folder of its own (`uv python install` makes one), or let the image "
+            "bring Python (hpc.container.python = image)"
+        )
+    return Mount(prefix, str(prefix))

@@ -1,0 +1,190 @@
+"""Files on shared file systems: written under a temporary name, fsynced, renamed; looked for by listing the parent."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import secrets
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from hpc_agent.errors import ConfigError, HpcAgentError
+
+T = TypeVar("T")
+
+
+class CorruptFileError(HpcAgentError):
+    """A record of ours cannot be read."""
+
+
+def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Make ``path`` hold ``data``: readers see the old content or the new, a crash leaves one of the two."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    try:
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(descriptor, view) :]
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        temporary.rename(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    fsync_directory(path.parent)
+
+
+def fsync_directory(path: Path) -> None:
+    """Make renames and new names in ``path`` survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def rename_new(source: Path, target: Path) -> bool:
+    """Give a finished folder its final name, at once and whole; False if the name is taken, which leaves both alone.
+
+    rename(2) replaces an empty folder only, and says ENOTEMPTY or EEXIST of any other.
+    """
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            return False
+        raise
+    fsync_directory(target.parent)
+    return True
+
+
+def exists_uncached(path: Path) -> bool:
+    """Whether ``path`` exists, asked in the way that NFS answers truly at once.
+
+    A name that an NFS client once missed stays missing to ``exists`` for 30 s; listing the parent shows it at once
+    (docs/internals/performance.md#nfs-visibility).
+    """
+    try:
+        with os.scandir(path.parent) as entries:
+            return any(entry.name == path.name for entry in entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def write_record(path: Path, record: object, *, mode: int = 0o644) -> None:
+    """Write a dataclass or msgspec struct as JSON, atomically."""
+    write_atomic(path, _encoded(record) + b"\n", mode=mode)
+
+
+def _encoded(record: object) -> bytes:
+    """As JSON. The bytes of a path that is no UTF-8 are lone surrogates in Python, which only ``json`` writes (and
+    reads) as they are."""
+    try:
+        return msgspec.json.format(msgspec.json.encode(record), indent=2)
+    except UnicodeEncodeError:
+        return json.dumps(msgspec.to_builtins(record), indent=2).encode("ascii")
+
+
+def _decoded(data: bytes, type: Callable[..., T]) -> T:
+    try:
+        return msgspec.json.decode(data, type=type)  # type: ignore[no-any-return]
+    except msgspec.DecodeError:
+        if b"\\ud" not in data.lower():
+            raise
+    try:
+        return msgspec.convert(json.loads(data), type)  # type: ignore[no-any-return]
+    except ValueError as error:
+        raise msgspec.DecodeError(str(error)) from error
+
+
+def read_record(path: Path, type: Callable[..., T]) -> T | None:
+    """The record at ``path``, or None when there is none.
+
+    Raises:
+        CorruptFileError: it is there but cannot be understood.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    try:
+        return _decoded(data, type)
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise CorruptFileError(f"{path} cannot be read: {error}") from error
+
+
+def share_like_parent(path: Path) -> None:
+    """Give a new file or folder the access that its folder grants: a group's cache stays readable to the group
+    whatever the umask of whoever adds to it, and a private one stays private."""
+    mode = stat.S_IMODE(path.parent.stat().st_mode)
+    path.chmod(mode | 0o700 if path.is_dir() else (mode & 0o666) | 0o600)
+
+
+def ensure_shared_directory(path: Path) -> Path:
+    """As ``ensure_directory``, with the access that the first existing parent grants."""
+    if not path.is_dir():
+        ensure_shared_directory(path.parent)
+        with contextlib.suppress(FileExistsError):
+            path.mkdir()
+            share_like_parent(path)
+    return path
+
+
+def ensure_directory(path: Path, *, mode: int = 0o755) -> Path:
+    """Create ``path`` and its parents where missing, and return it.
+
+    All that is made has this mode, less what the umask takes away. (``parents=True`` of the library gives parents all
+    that the umask leaves: with 002 a whole group could put something else in the place of a private folder.)
+    """
+    if not path.is_dir():
+        if path.parent != path:
+            ensure_directory(path.parent, mode=mode)
+        path.mkdir(mode=mode, exist_ok=True)
+    return path
+
+
+def user_scratch_dir(scratch: Path) -> Path | None:
+    """A folder of this user's in ``scratch``, or None if there can be none that nobody else writes to.
+
+    In a shared /tmp anybody may have made the name first: what runs from it must be our own.
+    """
+    folder = scratch / f"hpc-agent-{os.getuid()}"
+    try:
+        ensure_directory(scratch)
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        status = folder.lstat()
+    except OSError:
+        return None
+    private = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
+    return folder if private and _keeps_names(scratch) and os.access(folder, os.W_OK) else None
+
+
+def _keeps_names(folder: Path) -> bool:
+    """Whether nobody can put something else in the place of what another user has there."""
+    mode = folder.stat().st_mode
+    return not mode & stat.S_IWOTH or bool(mode & stat.S_ISVTX)
+
+
+def private_folder(scratch: Path) -> Path:
+    """As ``user_scratch_dir``.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    folder = user_scratch_dir(scratch)
+    if folder is None:
+        raise ConfigError(
+            f"there is no folder of our own in {scratch}: it is not writable, or everybody may rename what is in it "
+            f"(`chmod +t {scratch}` ends that), or another user has taken the name hpc-agent-{os.getuid()} there; "
+            "name another local folder with hpc.scratch_dir"
+        )
+    return folder

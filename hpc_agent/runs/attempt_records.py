@@ -1,0 +1,155 @@
+"""What stands in a run directory: small JSON files, each written whole or not at all.
+
+``runs/<task>/<attempt>/`` is the memory of an attempt, on the shared file system: the daemon and the job write it,
+either may die at any line, and the other reads what is there.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+import msgspec
+
+from hpc_agent.domain.job import JobRecord, UnclearAnswer
+from hpc_agent.domain.termination import TerminationCause
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """Base of all records. Times are UTC."""
+
+
+class SubmissionRecord(Record, frozen=True, kw_only=True):
+    """``submit.json``: written as ``intended`` before sbatch is called, so that a death in between is noticed."""
+
+    state: Literal["intended", "accepted", "uncertain"]
+    at: datetime
+    queue: str
+    """Queue id of the entry."""
+    queue_name: str = ""
+    cluster: str = ""
+    """As ``Scheduler.cluster()`` names it: job ids mean nothing elsewhere."""
+    job: str = ""
+    known: bool = False
+    """Whether the scheduler was seen to list the job under the attempt's name. It may be renamed later."""
+    tries: int = 1
+    """How often this attempt was handed to the scheduler."""
+    message: str = ""
+    """What sbatch said, if that was not clear."""
+    doubt: UnclearAnswer | None = None
+    looked_at: datetime | None = None
+    """When the job was first looked for and not found, by a scheduler that answered."""
+
+
+class StagingJobRecord(Record, frozen=True, kw_only=True):
+    """``stage-job.json``: the job that stages for this attempt (``hpc.envs.build_on: job``)."""
+
+    at: datetime
+    queue: str = ""
+    cluster: str = ""
+    job: str = ""
+    """Empty: sbatch gave no clear answer."""
+    tries: int = 1
+    gone_since: datetime | None = None
+    """When a pass first missed it, while there was no result."""
+    error: str = ""
+    """What sbatch said when it failed in words that are not known."""
+    looked_at: datetime | None = None
+    """When the job was first looked for and not found, by a scheduler that answered."""
+
+
+class TaskError(Record, frozen=True, kw_only=True):
+    """``trouble.json``: an error that nobody foresaw, met ``tries`` times while the task waited."""
+
+    at: datetime
+    tries: int
+    message: str
+
+
+class ClaimRecord(Record, frozen=True, kw_only=True):
+    """``claim.json``: ``intent`` stands before the task is taken off its queue, ``won`` right after; ``over`` when the
+    daemon has taken the task from its executor, which must end if it still lives."""
+
+    state: Literal["intent", "won", "over"]
+    at: datetime
+    owner: str
+    """Who claims: ``job:<id>`` for a job, ``daemon:<host>:<pid>`` for a daemon that refuses the task,
+    ``agent:<host>:<pid>`` for an agent that runs it by hand."""
+    start: int = 0
+    """Which of the job's starts has the task; 0 is its first."""
+    begun: bool = False
+    """The user's process was about to be started: from here on it may have run."""
+    queue: str = ""
+    cluster: str = ""
+    host: str = ""
+    pid: int = 0
+    worker: str = ""
+    predecessors: tuple[str, ...] = ()
+    """Workers of ours that had the task before: of earlier starts of this job, and of earlier attempts."""
+
+    @property
+    def job(self) -> str:
+        """The claiming job; empty for an agent outside the scheduler."""
+        kind, _, job = self.owner.partition(":")
+        return job if kind == "job" else ""
+
+
+class ExitReport(Record, frozen=True, kw_only=True):
+    """``exit.json``: how the task ended, written before its final status is posted."""
+
+    status: Literal["completed", "failed", "stopped", "none", "again"]
+    """The status to post; ``none`` when somebody else already set one, ``again`` when it goes back to its queue."""
+    reason: str
+    exit_code: int
+    at: datetime
+    last_line: str = ""
+    """What its console ends with."""
+    posted: bool = False
+    """Whether the server has the status and, unless ``unsent``, the whole log."""
+    unsent: bool = False
+    """The status did not wait for the rest of the log, which the server would not take for long."""
+    refused_at: datetime | None = None
+    """When a server that answers all else first did not take the log."""
+    cause: TerminationCause | None = None
+    """Set when the job was told to end and the verdict is left to the daemon: if the same job starts again, the task
+    goes on."""
+
+
+class DoneRecord(Record, frozen=True, kw_only=True):
+    """``settled.json``: nothing is left to do for this attempt; written by the daemon."""
+
+    at: datetime
+    why: str
+
+
+class MemoryRecord(Record, frozen=True, kw_only=True):
+    """``memory.json``: the most memory that the executor saw in use, for the case that it cannot say so itself."""
+
+    used_mb: float
+    limit_mb: float | None = None
+
+
+class ObservationRecord(Record, frozen=True, kw_only=True):
+    """``seen.json``: what one pass of the daemon must tell the next, in another process or on another host.
+
+    Seconds are added up from pass to pass, none for more than a few minutes: a clock that jumps costs no more.
+    """
+
+    at: datetime
+    missing_seconds: float = 0.0
+    is_gone: bool = False
+    unconfirmed_seconds: float = 0.0
+    """Gone from the list of jobs, but with no verdict because a source has it for alive or gives no answer."""
+    final_seconds: float = 0.0
+    is_final: bool = False
+    starts_seen: int = 0
+    record: JobRecord | None = None
+    record_for: float = 0.0
+    """How long the record has been the same, up to the time that makes it steady."""
+
+
+class RequeueBudget(Record, frozen=True, kw_only=True):
+    """``runs/<task>/restarts.json``: why the task did not end with the attempts it had since a person last enqueued it.
+    ``<attempt>.<start>`` of each."""
+
+    of: tuple[str, ...] = ()

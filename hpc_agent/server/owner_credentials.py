@@ -1,0 +1,74 @@
+"""The server's secrets and the clearml.conf that lets a client in."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from hpc_agent.config.client_conf import client_conf
+from hpc_agent.config.settings import ApiSettings
+from hpc_agent.file_records import read_record, write_atomic, write_record
+from hpc_agent.redact import Secret
+from hpc_agent.server.new_ids import new_id
+
+
+class _CredentialRecord(msgspec.Struct, frozen=True):
+    access_key: str
+    secret_key: str
+    signing_key: str
+    user: str
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The user who started the server, its administrator: his key pair, and a lasting id; and what signs tokens.
+
+    His secret is kept, not only its hash: every start writes the conf file with it.
+    """
+
+    access_key: str
+    secret_key: Secret
+    signing_key: Secret
+    user: str
+
+
+def new_access_key() -> str:
+    return secrets.token_hex(10).upper()
+
+
+def new_secret_key() -> str:
+    return secrets.token_urlsafe(32)
+
+
+def load_or_create(folder: Path) -> Owner:
+    """What stands in ``folder/secrets.json`` (0600); random at the first start.
+
+    Raises:
+        CorruptFileError: the file is there but cannot be understood.
+    """
+    path = folder / "secrets.json"
+    record = read_record(path, _CredentialRecord)
+    if record is None:
+        record = _CredentialRecord(
+            access_key=new_access_key(),
+            secret_key=new_secret_key(),
+            signing_key=secrets.token_urlsafe(48),
+            user=new_id(),
+        )
+        write_record(path, record, mode=0o600)
+    return Owner(record.access_key, Secret(record.secret_key), Secret(record.signing_key), record.user)
+
+
+def write_conf(path: Path, url: str, owner: Owner) -> None:
+    """A clearml.conf (0600) for ``CLEARML_CONFIG_FILE``. ``url`` is the server's, without a slash at the end."""
+    text = client_conf(
+        ApiSettings(web_server=url, api_server=url, files_server=f"{url}/files"),
+        owner.access_key,
+        owner.secret_key,
+        f"Written by `hpc-agent server` at every start. Use it with:  export CLEARML_CONFIG_FILE={path}",
+        "In a browser the access_key is the user, the secret_key the password.",
+    )
+    write_atomic(path, text.encode(), mode=0o600)

@@ -1,0 +1,194 @@
+"""The server as a process: its folder, its socket, its end."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import ipaddress
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+
+from hpc_agent.access import check_private
+from hpc_agent.clock import Clock
+from hpc_agent.errors import ConfigError
+from hpc_agent.file_records import ensure_directory
+from hpc_agent.server import owner_credentials
+from hpc_agent.server.action import Moment
+from hpc_agent.server.app import Parts, build
+from hpc_agent.server.authentication import AuthenticatedCaller, Authenticator
+from hpc_agent.server.dispatch import Dispatcher
+from hpc_agent.server.file_access import FileAccess
+from hpc_agent.server.http_server import LONGEST_HEAD, HttpServer, limits_for, raise_descriptor_limit
+from hpc_agent.server.pages import Pages
+from hpc_agent.server.quiet_logs import quieten
+from hpc_agent.server.quota import UploadLimits
+from hpc_agent.server.services import ENDPOINTS
+from hpc_agent.server.services.auth import remember
+from hpc_agent.server.services.keys import admit_own
+from hpc_agent.server.store.connection import DocumentStore
+from hpc_agent.server.tls import CertificateFiles
+from hpc_agent.server.uploads import Uploads
+from hpc_agent.server.watchdog import Watchdog
+from hpc_agent.user_name import user_name
+
+_ANY_ADDRESS = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - recognised, not bound to
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    host: str
+    port: int
+    """0 takes a free one."""
+    data_dir: Path
+    connections_per_address: int
+    uploads: UploadLimits
+    certificate: CertificateFiles | None = None
+    """For HTTPS; without it the server speaks HTTP."""
+    conf: Path | None = None
+    """Where the clearml.conf goes; ``clearml.conf`` in the data folder by default."""
+
+
+@dataclass(frozen=True)
+class Listening:
+    url: str
+    conf: Path
+    private: bool
+    """Whether nobody on the network can listen in: it is encrypted, or only this machine reaches it."""
+
+
+def serve(options: ServerOptions, clock: Clock, announce: Callable[[Listening], None]) -> None:
+    """Serve until SIGTERM or SIGINT. ``announce`` is called once the port is open and the conf file written.
+
+    Raises:
+        ConfigError: the port or the data folder cannot be used.
+    """
+    quieten()
+    tls = options.certificate.load() if options.certificate else None
+    try:
+        folder = ensure_directory(options.data_dir, mode=0o700).resolve()
+    except OSError as error:
+        raise ConfigError(f"the data folder {options.data_dir} cannot be made: {error.strerror}") from error
+    check_private(folder, "the server's data folder (--data-dir)")
+    with _sole_use(folder), _listening(options.host, options.port) as listener:
+        owner = owner_credentials.load_or_create(folder)
+        url = _url("https" if tls else "http", options.host, listener)
+        conf = (options.conf or folder / "clearml.conf").expanduser().absolute()
+        try:
+            owner_credentials.write_conf(conf, url, owner)
+        except OSError as error:
+            raise ConfigError(f"the conf file {conf} cannot be written: {error.strerror}") from error
+        store = DocumentStore(folder / "server.db")
+        try:
+            identity = AuthenticatedCaller(owner.user, user_name())
+            with store.write() as db:
+                moment = Moment(db, clock.now())
+                remember(moment, identity)
+                admit_own(moment, owner.user, owner.access_key, owner.secret_key)
+            authenticator = Authenticator(store, owner.signing_key, clock)
+            dispatcher = Dispatcher(store, authenticator, ENDPOINTS, clock)
+            uploads = Uploads(folder, options.uploads)
+            app = build(Parts(dispatcher, authenticator, uploads, FileAccess(store, uploads), Pages(store)))
+            limits = limits_for(raise_descriptor_limit(), options.connections_per_address)
+            server = HttpServer(_configuration(app), listener, limits, tls)
+            with Watchdog(store, clock), _ended_by_signals(server):
+                announce(Listening(url, conf, private=tls is not None or _is_loopback(listener)))
+                server.run()
+        finally:
+            store.close()
+
+
+def _configuration(app: object) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]
+        loop="asyncio",
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        # The SDK forks with its connections open: kept ones get mixed up and hang
+        # (docs/internals/clearml-protocol.md#connections).
+        headers=[("Connection", "close"), ("X-Content-Type-Options", "nosniff")],
+        h11_max_incomplete_event_size=LONGEST_HEAD,
+        timeout_graceful_shutdown=5,
+    )
+
+
+@contextmanager
+def _ended_by_signals(server: uvicorn.Server) -> Iterator[None]:
+    """SIGTERM and SIGINT end the server well, also before uvicorn listens to them, and the program with 0: uvicorn
+    raises them again after its own end, which the default handlers would take as the program's."""
+
+    def end(number: int, frame: object) -> None:
+        server.should_exit = True
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _sole_use(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock; the system drops it with the process, however that ends."""
+    descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise ConfigError(f"the data folder {folder} cannot be locked: {error.strerror}") from error
+            raise ConfigError(
+                f"another hpc-agent server is using the data folder {folder}: stop it, or name another with --data-dir"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    """
+    Raises:
+        ConfigError: the address cannot be bound.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {host}: {error.strerror or error}; name another --host") from error
+    with listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(address)
+            listener.listen(1024)
+        except (OSError, OverflowError) as error:
+            if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+                raise ConfigError(
+                    f"port {port} of {host} is taken: stop what listens there, or choose another with --port (0: any)"
+                ) from error
+            raise ConfigError(f"cannot listen on {host} port {port}: {error}") from error
+        yield listener
+
+
+def _is_loopback(listener: socket.socket) -> bool:
+    return ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
+
+
+def _url(scheme: str, host: str, listener: socket.socket) -> str:
+    """For the conf file: the real port, and this machine's name where it listens on all addresses."""
+    port = listener.getsockname()[1]
+    name = socket.gethostname() if host in _ANY_ADDRESS else host
+    return f"{scheme}://[{name}]:{port}" if ":" in name else f"{scheme}://{name}:{port}"

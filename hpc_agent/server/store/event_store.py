@@ -1,0 +1,278 @@
+"""What running tasks report: console chunks as they came, scalars, and all other reports as JSON.
+
+Scalars and reports are keyed by task, metric, variant and iteration: sending one again overwrites it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from hpc_agent.server.store.connection import StoreSession
+
+SINGLE_VALUE = -(2**31)
+"""The iteration of a value that has none."""
+MOST_OF_A_MOMENT = 10_000
+"""Chunks of one millisecond that are given out together."""
+LONGEST_ANSWER = 16 * 1024 * 1024
+"""Characters of console text after which an answer takes no more chunks."""
+
+
+@dataclass(frozen=True)
+class StoredChunk:
+    """Console text of a task, one line or many. ``timestamp`` in milliseconds."""
+
+    task: str
+    timestamp: int
+    level: str
+    worker: str
+    msg: str
+
+
+@dataclass(frozen=True)
+class Scalar:
+    task: str
+    metric: str
+    variant: str
+    iter: int
+    timestamp: int
+    value: float
+    worker: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """A plot, vector or image; ``body`` is the event as it came."""
+
+    task: str
+    type: str
+    metric: str
+    variant: str
+    iter: int
+    timestamp: int
+    body: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Series:
+    """One scalar's points: ``x`` iterations or milliseconds, ``y`` values (None where the value was no number)."""
+
+    metric: str
+    variant: str
+    x: list[int]
+    y: list[float | None]
+
+
+def add_chunks(db: StoreSession, chunks: Iterable[StoredChunk]) -> None:
+    db.run_many(
+        "INSERT INTO console (task, timestamp, level, worker, msg) VALUES (?, ?, ?, ?, ?)",
+        [(c.task, c.timestamp, c.level, c.worker, c.msg) for c in chunks],
+    )
+
+
+def add_scalars(db: StoreSession, scalars: Iterable[Scalar]) -> None:
+    db.run_many(
+        "INSERT OR REPLACE INTO scalars (task, metric, variant, iter, timestamp, value, worker) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [(s.task, s.metric, s.variant, s.iter, s.timestamp, s.value, s.worker) for s in scalars],
+    )
+
+
+def add_reports(db: StoreSession, reports: Iterable[Report]) -> None:
+    db.run_many(
+        "INSERT OR REPLACE INTO reports (task, type, metric, variant, iter, timestamp, body) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?)",
+        [
+            (r.task, r.type, r.metric, r.variant, r.iter, r.timestamp, msgspec.json.encode(r.body).decode())
+            for r in reports
+        ],
+    )
+
+
+def delete_for_task(db: StoreSession, task: str) -> int:
+    return sum(db.run(f"DELETE FROM {table} WHERE task = ?", (task,)) for table in ("console", "scalars", "reports"))
+
+
+def count_chunks(db: StoreSession, task: str) -> int:
+    row = db.row("SELECT count(*) FROM console WHERE task = ?", (task,))
+    assert row is not None
+    return int(row[0])
+
+
+def chunks(
+    db: StoreSession, task: str, *, earlier: bool, start: int | None = None, limit: int = 100
+) -> list[StoredChunk]:
+    """Chunks before (``earlier``) or after the time ``start``, nearest first: ``limit``, fewer where they are long.
+
+    Chunks of the same millisecond as the last one come along (``MOST_OF_A_MOMENT`` at most), so that the next page can
+    start at its time.
+    """
+    direction, compare = ("DESC", "<") if earlier else ("ASC", ">")
+    since = "" if start is None else f" AND timestamp {compare} ?"
+    rows = db.each(
+        f"SELECT task, timestamp, level, worker, msg FROM console WHERE task = ?{since} "
+        f"ORDER BY timestamp {direction}, id {direction} LIMIT ?",
+        [task, *([] if start is None else [start]), limit + MOST_OF_A_MOMENT],
+    )
+    found: list[StoredChunk] = []
+    characters = 0
+    for row in rows:
+        full = len(found) >= limit or characters >= LONGEST_ANSWER
+        if full and row[1] != found[-1].timestamp:
+            break
+        found.append(StoredChunk(*row))
+        characters += len(row[4])
+    return found
+
+
+@dataclass(frozen=True)
+class ConsolePart:
+    """Some of a console, newest chunk first, and the place before which there is more of it."""
+
+    messages: list[str]
+    earlier: ConsolePlace | None
+
+
+@dataclass(frozen=True)
+class ConsolePlace:
+    """Between two chunks: before the one of this time and number (0: before all of this time)."""
+
+    timestamp: int
+    number: int = 0
+
+
+def console_before(
+    db: StoreSession, task: str, place: ConsolePlace | None, *, characters: int, most: int
+) -> ConsolePart:
+    """The chunks before ``place`` (the newest without one), until there are so many characters or chunks.
+
+    Of a chunk that is longer by itself only the end.
+    """
+    where = "" if place is None else " AND (timestamp, id) < (?, ?)"
+    bounds = [] if place is None else [place.timestamp, place.number]
+    messages: list[str] = []
+    last: ConsolePlace | None = None
+    total = 0
+    for timestamp, number, message in db.each(
+        f"SELECT timestamp, id, substr(msg, {-characters}) FROM console WHERE task = ?{where} "
+        "ORDER BY timestamp DESC, id DESC LIMIT ?",
+        [task, *bounds, most + 1],
+    ):
+        if total >= characters or len(messages) >= most:
+            return ConsolePart(messages, last)
+        messages.append(message)
+        last = ConsolePlace(timestamp, number)
+        total += len(message)
+    return ConsolePart(messages, None)
+
+
+def series(
+    db: StoreSession,
+    task: str,
+    *,
+    axis: str = "iter",
+    samples: int = 0,
+    metrics: Sequence[tuple[str, Sequence[str]]] = (),
+) -> Iterator[Series]:
+    """The scalar curves of a task; one with more than ``samples`` points (0: no limit) is averaged into so many.
+
+    ``axis`` is ``iter`` or ``timestamp``; ``metrics`` are the wanted ones with their variants (none: all).
+    """
+    assert axis in {"iter", "timestamp"}
+    wanted = {metric: set(variants) for metric, variants in metrics}
+    for metric, variant, count, low, high in db.rows(
+        f"SELECT metric, variant, count(*), min({axis}), max({axis}) FROM scalars WHERE task = ? AND iter != ? "
+        "GROUP BY metric, variant",
+        (task, SINGLE_VALUE),
+    ):
+        if wanted and (metric not in wanted or (wanted[metric] and variant not in wanted[metric])):
+            continue
+        width = 1 if not samples or count <= samples else (high - low) // samples + 1
+        rows = db.rows(
+            f"SELECT min({axis}), avg(value) FROM scalars "
+            "WHERE task = ? AND metric = ? AND variant = ? AND iter != ? "
+            + ("GROUP BY iter ORDER BY 1" if width == 1 else f"GROUP BY ({axis} - ?) / ? ORDER BY 1"),
+            [task, metric, variant, SINGLE_VALUE, *([] if width == 1 else [low, width])],
+        )
+        yield Series(metric, variant, [row[0] for row in rows], [row[1] for row in rows])
+
+
+def single_values(db: StoreSession, task: str) -> list[Scalar]:
+    rows = db.rows(
+        "SELECT task, metric, variant, iter, timestamp, value, worker FROM scalars WHERE task = ? AND iter = ? "
+        "ORDER BY metric, variant",
+        (task, SINGLE_VALUE),
+    )
+    return [Scalar(*row) for row in rows]
+
+
+def latest_reports(db: StoreSession, task: str, type: str, iterations: int) -> list[Report]:
+    """The newest ``iterations`` of each metric and variant, newest first."""
+    rows = db.rows(
+        "SELECT task, type, metric, variant, iter, timestamp, body FROM ("
+        " SELECT *, row_number() OVER (PARTITION BY metric, variant ORDER BY iter DESC) AS age"
+        " FROM reports WHERE task = ? AND type = ?) WHERE age <= ? ORDER BY metric, variant, iter DESC",
+        (task, type, iterations),
+    )
+    return [_report(row) for row in rows]
+
+
+def reports_by_iteration(
+    db: StoreSession, task: str, type: str, *, metric: str | None, earlier: bool, start: int | None, iterations: int
+) -> list[Report]:
+    """All reports of the ``iterations`` iterations before (``earlier``) or after ``start``, nearest first."""
+    direction, compare = ("DESC", "<") if earlier else ("ASC", ">")
+    where, parameters = "task = ? AND type = ?", [task, type]
+    if metric is not None:
+        where, parameters = where + " AND metric = ?", [*parameters, metric]
+    bound: list[object] = [*parameters]
+    if start is not None:
+        where, bound = f"{where} AND iter {compare} ?", [*bound, start]
+    rows = db.rows(
+        f"SELECT task, type, metric, variant, iter, timestamp, body FROM reports WHERE {where} AND iter IN ("
+        f" SELECT DISTINCT iter FROM reports WHERE {where} ORDER BY iter {direction} LIMIT ?) "
+        f"ORDER BY iter {direction}, metric, variant",
+        [*bound, *bound, iterations],
+    )
+    return [_report(row) for row in rows]
+
+
+def _report(row: Sequence[Any]) -> Report:
+    task, type, metric, variant, iteration, timestamp, body = row
+    return Report(task, type, metric, variant, iteration, timestamp, msgspec.json.decode(body))
+
+
+_ALL = """
+SELECT 'log' AS type, timestamp, id AS tie, worker, level, msg, NULL AS metric, NULL AS variant, NULL AS iter,
+       NULL AS value, NULL AS body FROM console WHERE task = :task
+UNION ALL
+SELECT 'training_stats_scalar', timestamp, iter, worker, NULL, NULL, metric, variant, iter, value, NULL
+  FROM scalars WHERE task = :task
+UNION ALL
+SELECT type, timestamp, iter, NULL, NULL, NULL, metric, variant, iter, NULL, body FROM reports WHERE task = :task
+"""
+
+
+def page(
+    db: StoreSession, task: str, type: str | None, *, newest_first: bool, offset: int, limit: int
+) -> tuple[list[dict[str, Any]], int]:
+    """Events of any kind as clients send them, in order of time, and how many there are in all."""
+    where = "" if type is None else "WHERE type = :type"
+    values: dict[str, Any] = {"task": task, "type": type, "limit": limit, "offset": offset}
+    total = db.row(f"SELECT count(*) FROM ({_ALL}) {where}", values)
+    assert total is not None
+    way = "DESC" if newest_first else "ASC"
+    rows = db.rows(
+        "SELECT type, timestamp, worker, level, msg, metric, variant, iter, value, body "
+        f"FROM ({_ALL}) {where} ORDER BY timestamp {way}, tie {way}, metric, variant LIMIT :limit OFFSET :offset",
+        values,
+    )
+    names = ("type", "timestamp", "worker", "level", "msg", "metric", "variant", "iter", "value")
+    events = []
+    for row in rows:
+        event = {"task": task, **{n: v for n, v in zip(names, row[:9], strict=True) if v is not None}}
+        events.append({**msgspec.json.decode(row[9]), **event} if row[9] else event)
+    return events, int(total[0])

@@ -1,0 +1,212 @@
+"""Follows tracked jobs from outside until their tasks have a final status: one squeue a pass, whatever their number.
+
+Runs where people submit; it may be killed at any moment, and the next one goes on from the folders.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from functools import partial
+
+from hpc_agent.api.client import Client
+from hpc_agent.clock import Clock
+from hpc_agent.config.settings import AllSettings
+from hpc_agent.domain.ids import JobId, TaskId, WorkerId
+from hpc_agent.errors import HpcAgentError, SchedulerUnavailableError, ServerUnreachableError
+from hpc_agent.logs import EventLog
+from hpc_agent.retry import INTERACTIVE, ONCE
+from hpc_agent.schedulers.base import Scheduler
+from hpc_agent.telemetry.shipper import ConsoleSource, Shipper
+from hpc_agent.telemetry.spool import Spool
+from hpc_agent.tracking import decide, output_files
+from hpc_agent.tracking.start import StartReport, start_task
+from hpc_agent.tracking.tracked_jobs import TrackedJob, TrackedJobsObserver
+from hpc_agent.tracking.tracked_outcome import UNOPENED
+from hpc_agent.tracking.tracked_records import OutputStream, TrackedRoot
+from hpc_agent.tracking.unclear import UnclearSubmissions
+
+log = EventLog("follow")
+
+_LONGEST_BACKOFF_S = 120.0
+_LOOK_UP_S = 60.0
+"""Between two looks for a job of which sbatch said nothing clear."""
+_EVERY_S = 60.0
+"""How often a task's message may change, and how often the server hears that a task is alive."""
+
+
+class Follower:
+    def __init__(
+        self, client: Client, scheduler: Scheduler, settings: AllSettings, folders: TrackedRoot, clock: Clock
+    ) -> None:
+        self._client = client
+        self._scheduler = scheduler
+        self._settings = settings
+        self._observer = TrackedJobsObserver(client, scheduler, folders, clock)
+        # A site that calls jobs lost sooner is less patient with this too.
+        look_up_seconds = min(_LOOK_UP_S, settings.hpc.slurm.lost_after)
+        self._unclear = UnclearSubmissions(client, scheduler, folders, clock, look_up_seconds)
+        self._clock = clock
+        self._last: dict[tuple[str, TaskId], float] = {}
+
+    def run(self) -> None:
+        """Passes at the poll interval until nothing is left to follow."""
+        pause = self._settings.hpc.poll_interval
+        while True:
+            try:
+                if not self.run_pass():
+                    return
+                pause = self._settings.hpc.poll_interval
+            except Exception as error:  # noqa: BLE001 - the top of the loop: the next pass starts from what is true then
+                unexpected = not isinstance(error, (ServerUnreachableError, SchedulerUnavailableError))
+                log.error("nothing is concluded from this pass", error=error, trace=unexpected)
+                pause = min(max(pause, 1) * 2, _LONGEST_BACKOFF_S)
+            self._clock.sleep(pause)
+
+    def run_pass(self) -> int:
+        """Look, decide, act; returns how many are left.
+
+        Raises:
+            ServerUnreachableError, SchedulerUnavailableError: nothing was seen.
+        """
+        self._unclear.run_pass()
+        sights = self._observer.look()
+        for tracked, sight in sights:
+            self._guarded(tracked, partial(self._act_on, tracked, sight))
+        return self._unclear.left() + sum(1 for tracked, _ in sights if tracked.folder.path.exists())
+
+    def has_work(self) -> bool:
+        return bool(self._observer.followed() or self._unclear.left())
+
+    def _act_on(self, tracked: TrackedJob, sight: decide.TrackedJobSnapshot) -> None:
+        for action in decide.decide(sight, self._settings.hpc.slurm.lost_after):
+            self._guarded(tracked, partial(self._act, tracked, action))
+
+    def _guarded(self, tracked: TrackedJob, act: Callable[[], None]) -> None:
+        """One job's trouble is not the others'."""
+        try:
+            act()
+        except Exception as error:  # noqa: BLE001 - nor is an error that nobody foresaw
+            known = isinstance(error, (HpcAgentError, OSError))
+            job, task = tracked.job.id, tracked.folder.task
+            log.error("left for the next pass", task=task, job=job, error=error, trace=not known)
+
+    def _act(self, tracked: TrackedJob, action: decide.TrackingAction) -> None:
+        match action:
+            case decide.MarkStarted():
+                self._begin(tracked)
+            case decide.ShowMessage(message):
+                self._say(tracked, message)
+            case decide.PingTask():
+                self._ping(tracked)
+            case decide.SendConsole():
+                self._ship(tracked)
+            case decide.CancelTracked(why):
+                self._cancel(tracked, why)
+            case decide.EndTask():
+                self._end(tracked, action)
+            case decide.Untrack(why):
+                self._leave(tracked, why)
+
+    def _begin(self, tracked: TrackedJob) -> None:
+        if tracked.begun:
+            self._client.tasks.started(tracked.folder.task, "its Slurm job runs", f"Slurm job {tracked.job.id} runs")
+            return
+        start = start_task(self._client, tracked.folder, tracked.plan, tracked.job.id, self._clock)
+        if start is StartReport.WITHDRAWN:
+            self._cancel(tracked, "its task was aborted while it waited")
+        elif start is StartReport.ELSEWHERE:
+            self._leave(tracked, "its task is on another queue")
+
+    def _say(self, tracked: TrackedJob, message: str) -> None:
+        # Reasons and expected starts change all the time; that it waits again is news.
+        if self._is_time(message.partition(" (")[0], tracked.folder.task):
+            self._client.tasks.say(tracked.folder.task, message, budget=ONCE)
+
+    def _ping(self, tracked: TrackedJob) -> None:
+        if self._is_time("ping", tracked.folder.task):
+            self._client.tasks.ping(tracked.folder.task, budget=ONCE)
+
+    def _is_time(self, what: str, task: TaskId) -> bool:
+        now = self._clock.monotonic()
+        if now - self._last.get((what, task), float("-inf")) < _EVERY_S:
+            return False
+        self._last[what, task] = now
+        return True
+
+    def _ship(self, tracked: TrackedJob) -> bool:
+        """Send what is new in the job's output files; True if that is all of it."""
+        if tracked.plan.indices:
+            return True  # each element has its own
+        complete = True
+        for spool in output_files.readable(tracked.folder, self._streams(tracked)):
+            shipper = Shipper(spool, self._source(tracked), self._client.events, self._clock, rewritable=True)
+            complete &= shipper.drain(ONCE)
+        return complete
+
+    def _streams(self, tracked: TrackedJob) -> tuple[OutputStream, ...]:
+        if tracked.inside:
+            return tracked.inside.streams
+        return output_files.find(tracked.job.id, tracked.plan.outputs)
+
+    def _source(self, tracked: TrackedJob) -> ConsoleSource:
+        inside = tracked.inside
+        worker = WorkerId(inside.worker if inside else f"{self._settings.agent.name}:slurm:{tracked.job.id}")
+        return ConsoleSource(tracked.folder.task, worker, self._settings.agent.suppress_carriage_return)
+
+    def _note(self, tracked: TrackedJob, line: str) -> None:
+        """A line of our own in the task's console, once.
+
+        Raises:
+            ServerUnreachableError: it was not sent.
+        """
+        spool = Spool(tracked.folder.notes, tracked.folder.notes_mark)
+        if not spool.holds(line):
+            spool.write(f"{line}\n".encode("utf-8", "backslashreplace"))
+        spool.close()
+        if not Shipper(spool, self._source(tracked), self._client.events, self._clock).drain(ONCE):
+            raise ServerUnreachableError("a line about its console was not sent")
+
+    def _cancel(self, tracked: TrackedJob, why: str) -> None:
+        job = tracked.job
+        if not job.known:
+            text = f"Slurm job {job.id} was not cancelled though {why}: it was never seen under the name "
+            text += f"{tracked.plan.job_name!r} that was submitted; if it is the right one: scancel {job.id}"
+            if self._is_time("not cancelled", tracked.folder.task):
+                log.warning("not cancelled", task=tracked.folder.task, job=job.id, name=tracked.plan.job_name)
+                self._client.tasks.say(tracked.folder.task, text, budget=ONCE)
+            return
+        log.info("cancelling", task=tracked.folder.task, job=job.id, why=why)
+        self._scheduler.cancel([JobId(job.id)])
+
+    def _end(self, tracked: TrackedJob, end: decide.EndTask) -> None:
+        task = tracked.folder.task
+        if not tracked.begun:
+            start_task(self._client, tracked.folder, tracked.plan, tracked.job.id, self._clock)
+        if not self._ship(tracked):
+            raise ServerUnreachableError("the rest of its console was not sent")
+        reason = self._explained(tracked, end)
+        by = f"for Slurm job {tracked.job.id}"
+        self._client.tasks.conclude(task, end.status, reason, by, budget=INTERACTIVE)
+        self._leave(tracked, reason)
+
+    def _explained(self, tracked: TrackedJob, end: decide.EndTask) -> str:
+        """The reason, with what became of the job's output; a line in the console where that is not here."""
+        if tracked.plan.indices or (tracked.inside is not None and tracked.inside.over):
+            return end.reason
+        streams = self._streams(tracked)
+        if UNOPENED in end.reason:
+            unopened = next((stream for stream in streams if not output_files.is_here(stream)), None)
+            return end.reason.replace(UNOPENED, output_files.not_opened(unopened.path)) if unopened else end.reason
+        if line := output_files.not_found(streams, socket.gethostname()):
+            self._note(tracked, line)
+        return end.reason
+
+    def _leave(self, tracked: TrackedJob, why: str) -> None:
+        log.info("followed to the end", task=tracked.folder.task, job=tracked.job.id, why=why)
+        if tracked.inside is not None:
+            try:
+                self._client.workers.unregister(WorkerId(tracked.inside.worker))
+            except HpcAgentError as error:
+                log.debug("worker not unregistered", error=error)
+        tracked.folder.remove()
