@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -133,8 +134,11 @@ def test_files_that_come_and_go_keep_their_folder_without_prefixes(
     diff: str, prefixes: tuple[str, str], tmp_path: Path
 ) -> None:
     (tmp_path / "x").mkdir()
-    for name in ("old.py", "x/old.py", "x/kü.py"):
-        (tmp_path / name).write_text("1\n2\n" if name == "x/kü.py" else "1\n")
+    for name in ("old.py", "x/old.py"):
+        (tmp_path / name).write_text("1\n")
+    # In UTF-8 as git has it, whatever the locale of the tests makes of names.
+    with open(os.fsencode(tmp_path) + "/x/kü.py".encode(), "wb") as file:
+        file.write(b"1\n2\n")
     patch = read_patch(diff.format(*prefixes))
     apply(patch, tmp_path, shown="the commit")
     assert patch.files <= {"x/run.py", "x/old.py", "x/kü.py"}
