@@ -71,7 +71,8 @@ def test_a_wrong_type_and_an_untyped_test_are_noticed(tmp_path: Path) -> None:
     """With the settings of this project: a file beside the tests is one of them."""
     sample = tmp_path / "test_sample.py"
     sample.write_text("def test_untyped(tmp_path):\n    assert tmp_path\n\n\ndef half(n: int) -> str:\n    return n\n")
-    mypy = [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), "--no-incremental"]
+    mypy = [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml")]
+    mypy += ["--no-incremental", "--cache-dir", str(tmp_path / "cache")]  # this user may not write in the checkout
     done = subprocess.run([*mypy, str(sample)], cwd=ROOT, text=True, capture_output=True, check=False)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "[no-untyped-def]" in done.stdout
