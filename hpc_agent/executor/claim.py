@@ -17,6 +17,7 @@ from hpc_agent.file_records import CorruptFileError
 from hpc_agent.logs import EventLog
 from hpc_agent.runs.attempt_records import ClaimRecord, ExitReport
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
+from hpc_agent.wire.task_fields import RUN_STAMP
 
 log = EventLog("claim")
 
@@ -209,15 +210,15 @@ class Claimer:
         nobody does: it was us.
         """
         queues = self._client.queues
-        before: TaskState | None = None
+        # As read before the removal: whoever won may have stamped the task before the first look, which can be late.
+        before = str(task.runtime.get(RUN_STAMP) or "")
         waited = 0.0
         while waited <= UNCERTAIN_WAIT_S:
             holder = queues.queue_of(task.id)
             if holder is not None:
                 return queues.remove_task(holder.id, task.id)
             seen = self._client.tasks.get_states([task.id]).get(task.id)
-            before = before or seen
-            if seen is None or before is None or (seen.status, seen.stamp) != (task.status, before.stamp):
+            if seen is None or (seen.status, seen.stamp) != (task.status, before):
                 return False
             self._clock.sleep(1.0)
             waited += 1.0

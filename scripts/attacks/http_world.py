@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 
 import requests
 
-TIMEOUT = 60.0
-"""Seconds after which an answer that did not come counts as a server that was stopped, also on a busy machine."""
+TIMEOUT = 10.0
+"""Seconds after which an answer that did not come counts as a server that was stopped."""
 FILE_MIB, STORAGE_MIB = 1, 4
 
 Headers = dict[str, str]

@@ -231,6 +231,19 @@ def test_a_removal_without_an_answer_is_anothers_where_that_one_starts_the_task(
     assert jobs.run().claim() is None
 
 
+def test_run_that_is_stamped_before_the_first_look_is_anothers(jobs: Jobs) -> None:
+    """The server was away until then, and the pause between two tries can be long."""
+
+    def another_wins() -> None:
+        jobs.server("queues.remove_task", queue=jobs.server.queue, task=jobs.task)
+        jobs.stamp(ANOTHER_RUN)
+        raise ServerUnreachableError("no answer", uncertain=True)
+
+    jobs.at_removal(another_wins)
+    assert lost(jobs.claim(jobs.agent())) == "another agent took it off its queue"
+    assert jobs.run().claim() is None
+
+
 def test_a_removal_that_did_not_reach_the_server_decides_nothing(jobs: Jobs) -> None:
     jobs.at_removal(raises(ServerUnreachableError("no connection", uncertain=False)))
     with pytest.raises(ServerUnreachableError):
