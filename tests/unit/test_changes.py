@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -141,6 +143,23 @@ def test_files_that_come_and_go_keep_their_folder_without_prefixes(
     assert (tmp_path / "x/run.py").exists() is (diff is not GONE)
     assert (tmp_path / "x/old.py").exists() is (diff is not GONE)
     assert (tmp_path / "old.py").exists()
+
+
+@pytest.mark.parametrize("prefixes", [("", ""), ("a/", "b/"), ("i/", "w/")])
+def test_renamed_file_with_a_name_in_utf_8_keeps_its_folder_without_prefixes(
+    prefixes: tuple[str, str], tmp_path: Path
+) -> None:
+    """In Python's UTF-8 mode, in which this program runs whatever the locale."""
+    program = (
+        "import sys; from pathlib import Path; from hpc_agent.sources.changes import apply, read_patch\n"
+        "root = Path(sys.argv[1]); (root / 'x').mkdir(); (root / 'x/k\\u00fc.py').write_text('1\\n2\\n')\n"
+        "apply(read_patch(sys.stdin.read()), root, shown='the commit')\n"
+        "assert [path.name for path in (root / 'x').iterdir()] == ['run.py']\n"
+    )
+    diff = MOVED.replace('\\"i.py', "\\303\\274.py").format(*prefixes)
+    argv = [sys.executable, "-X", "utf8", "-c", program, str(tmp_path)]
+    done = subprocess.run(argv, input=diff.encode(), capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("end", ["\n", "\n\\ No newline at end of file\n"])
