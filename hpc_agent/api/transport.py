@@ -68,7 +68,7 @@ class _Response(http.client.HTTPResponse):
         self.fp = io.BufferedReader(_TimedReader(self.fp.detach(), sock))
 
 
-class _Connection(HTTPConnection):
+class _TimedConnection(HTTPConnection):
     response_class = _Response
 
 
@@ -77,7 +77,7 @@ class _TlsConnection(HTTPSConnection):
 
 
 class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Connection
+    ConnectionCls = _TimedConnection
 
 
 class _TlsPool(HTTPSConnectionPool):

@@ -17,7 +17,7 @@ from hpc_agent.server.store import query as q
 from hpc_agent.server.store import queue_rows
 from hpc_agent.server.store.documents import Document, queues, tasks
 from hpc_agent.server.store.query import Query
-from hpc_agent.server.store.queue_rows import QueueRow
+from hpc_agent.server.store.queue_rows import EntryRow
 from hpc_agent.wire.error_kinds import (
     INVALID_QUEUE_ID,
     MULTIPLE_DEFAULT_QUEUES,
@@ -141,7 +141,7 @@ def default_queue(call: Call) -> Document:
     return found[0]
 
 
-def _shown(queue: Document, waiting: Sequence[QueueRow]) -> Document:
+def _shown(queue: Document, waiting: Sequence[EntryRow]) -> Document:
     return {**queue, "entries": [{"task": entry.task, "added": entry.added} for entry in waiting]}
 
 

@@ -12,29 +12,29 @@ from hpc_agent.server.store.connection import StoreSession
 
 
 @dataclass(frozen=True)
-class QueueRow:
+class EntryRow:
     task: str
     added: str
 
 
-def of_queue(db: StoreSession, queue: str, limit: int | None = None) -> list[QueueRow]:
+def of_queue(db: StoreSession, queue: str, limit: int | None = None) -> list[EntryRow]:
     rows = db.rows(
         "SELECT task, added FROM queue_entries WHERE queue = ? ORDER BY position LIMIT ?",
         (queue, -1 if limit is None else limit),
     )
-    return [QueueRow(*row) for row in rows]
+    return [EntryRow(*row) for row in rows]
 
 
-def of_queues(db: StoreSession, queues: Iterable[str]) -> dict[str, list[QueueRow]]:
+def of_queues(db: StoreSession, queues: Iterable[str]) -> dict[str, list[EntryRow]]:
     """All entries of several queues in one question."""
-    found: dict[str, list[QueueRow]] = defaultdict(list)
+    found: dict[str, list[EntryRow]] = defaultdict(list)
     listed = msgspec.json.encode(list(queues)).decode()
     for queue, task, added in db.rows(
         "SELECT queue, task, added FROM queue_entries WHERE queue IN (SELECT value FROM json_each(?)) "
         "ORDER BY queue, position",
         (listed,),
     ):
-        found[queue].append(QueueRow(task, added))
+        found[queue].append(EntryRow(task, added))
     return found
 
 
