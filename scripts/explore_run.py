@@ -1,6 +1,6 @@
 """Property tests on new examples: the state machine of the daemon, the decision table, the tables of Slurm.
 
-    scripts/explore --minutes 1                                       # as continuous integration does
+    scripts/explore --minutes 1 --seed 1                              # as continuous integration does
     scripts/explore                                                   # until it fails, or is interrupted
     scripts/explore --seed 7 --rounds 1                               # the same examples again
     scripts/explore --minutes 5 -- tests/property/test_courses.py -x  # other tests; the rest goes to pytest

@@ -188,3 +188,17 @@ def test_an_abort_of_what_another_agent_runs_is_left_to_that_agent(site: Simulat
     site.step_other_agent(ends=False)
     look(site)
     assert (site.server.status, site.other_agent_runs) == (TaskStatus.STOPPED, False)
+
+
+def test_a_run_that_ended_before_a_reset_is_no_end_of_the_next_run(site: SimulatedSite) -> None:
+    """It writes its exit report only when the task is in its queue again."""
+    _, before = running(site)
+    before.step()
+    site.reset_task()
+    site.enqueue()
+    before.finish()
+    assert (site.server.status, site.finished) == (TaskStatus.QUEUED, 0)
+    look(site)
+    _, after = running(site)
+    after.finish()
+    assert (site.server.status, site.server.finals, site.finished) == (TaskStatus.COMPLETED, 1, 1)

@@ -58,6 +58,7 @@ class SimulatedExecutor:
         self.unreachable = False
         """Whether its node lost contact: Slurm takes the job for dead, and its processes go on."""
         self._site = site
+        self._generation = 0
         self._client = site.server.client
         self._worker = WorkerId(f"node:slurm:{job.id}")
         self._seen = TaskStatus.UNKNOWN
@@ -196,6 +197,7 @@ class SimulatedExecutor:
             return
         self.run.write_claim(msgspec.structs.replace(self.won.claim, begun=True))
         self.has_process = True
+        self._generation = self._site.generation
         self._site.processes_started += 1
         self._site.count_processes()
         self.stage = Stage.FINISH
@@ -218,7 +220,9 @@ class SimulatedExecutor:
             self.exit(1)
             return
         self.run.write_exit_report(self._report)
-        self._site.finished += self._report.status == "completed"
+        # What ended before its user reset the task is no second end, however late it is on record.
+        if self._generation == self._site.generation:
+            self._site.finished += self._report.status == "completed"
         self.stage = Stage.PUBLISH
 
     def _publish(self) -> None:

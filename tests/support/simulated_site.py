@@ -44,10 +44,12 @@ class SimulatedSite:
         self.settings = AllSettings(hpc=HpcSettings(root=folder, envs=envs, keep_runs_days=0, queues=queues))
         self.runs = RunsFolder(self.settings.hpc.runs)
         self.executors: list[SimulatedExecutor] = []
+        self.generation = 0
+        """How often its user enqueued or reset the task."""
         self.processes_started = 0
-        """Processes of the user that jobs started since the user last enqueued the task."""
+        """Processes of the user that jobs started since the user last enqueued or reset the task."""
         self.finished = 0
-        """Processes on record to have ended by themselves since the user last enqueued the task."""
+        """Those of them that are on record to have ended by themselves."""
         self.most_processes = 0
         """The most processes of the task that ever ran at once."""
         self.other_agent_runs = False
@@ -151,13 +153,17 @@ class SimulatedSite:
 
     def enqueue(self) -> None:
         """Its user enqueues the task."""
-        self.processes_started = self.finished = 0
+        self._begin_generation()
         self.server.enqueue()
 
     def reset_task(self) -> None:
         """Its user resets the task, which each agent that runs it sees within seconds."""
         self.server.reset()
-        self.processes_started = self.finished = 0
+        self._begin_generation()
         for executor in self.live_executors():
             executor.check_task()
         self.step_other_agent(ends=False)
+
+    def _begin_generation(self) -> None:
+        self.generation += 1
+        self.processes_started = self.finished = 0
