@@ -199,7 +199,7 @@ class Claimer:
         except ServerUnreachableError as error:
             if not error.uncertain:
                 raise
-            log.warning("no answer to the claim, looking again", task=task.id, error=error)
+            log.warning("claim.unclear", task=task.id, error=error)
         return self._removed_in_doubt(task)
 
     def _removed_in_doubt(self, task: Task) -> bool:

@@ -61,7 +61,7 @@ class Execution:
             task, require_queue=self._options.require_queue
         )
         if isinstance(claimed, Lost):
-            log.info("leaving the task alone", task=task_id, why=claimed.why)
+            log.info("task.not_claimed", task=task_id, reason=claimed.why)
             return 0
         run = TaskRun(self._client, self._configuration, self._me, self._wishes, self._clock, task, directory, claimed)
         return run.run_to_end(echoes=self._options.echoes, report=self._options.report)

@@ -28,7 +28,7 @@ class FileServer:
         running.thread.join(_IMPATIENCE_S if self._stalls else _PATIENCE_S)
         self._stalls = running.thread.is_alive()
         if self._stalls:
-            log.warning("the file system of hpc.root does not answer, going on without")
+            log.warning("file_system.stalled", setting="hpc.root")
             return otherwise
         if running.error is not None:
             raise running.error

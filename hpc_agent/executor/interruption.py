@@ -56,7 +56,7 @@ class Interruption:
         assert self._question is not None
         job = self._question.wait(wait)
         cause = termination_cause(job, self._restarts)
-        log.info("told to end", cause=cause.value, says=job)
+        log.info("job.termination_cause", cause=cause.value, job_state=job)
         return cause
 
     @property

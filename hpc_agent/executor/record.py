@@ -51,7 +51,7 @@ class Recorder:
             if used.image is not None:
                 self._client.tasks.set_container(task.id, used.image)
         except HpcAgentError as error:
-            log.warning("not recorded", task=task.id, error=error)
+            log.warning("task.not_updated", task=task.id, error=error)
 
 
 def _requirements(task: Task, packages: Sequence[str]) -> dict[str, str]:

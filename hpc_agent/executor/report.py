@@ -73,7 +73,7 @@ class Reporter:
         """
         report = self.note(claim, outcome)
         if report is None:
-            log.warning("somebody else has the task now, leaving without a word", task=task)
+            log.warning("task.reassigned", task=task)
             console.drop()
             return
         console.say(outcome.last_line)
@@ -82,11 +82,11 @@ class Reporter:
             console.say(self._requeue(task, restart))
         sent = console.finish(INTERRUPTED if outcome.cause else WATCHED)
         if outcome.cause is not None:
-            log.info("told to end", task=task, job=self._me.job, cause=outcome.cause.value)
+            log.info("job.interrupted", task=task, job=self._me.job, cause=outcome.cause.value)
             self._leave()
             return
         if not sent and not self._answers(task):
-            log.warning("the server does not answer, its daemon says how it ended", task=task)
+            log.warning("status.left_to_daemon", task=task)
             return
         # Who waits for a final status reads the console then: it comes first where the whole server was away.
         sent = sent or console.finish(INTERRUPTED)
@@ -108,7 +108,7 @@ class Reporter:
                 again=lambda _error: True,
             )
         except HpcAgentError as error:
-            log.warning("no answer", task=task, error=error)
+            log.warning("server.unreachable", task=task, error=error)
             return False
         return True
 
@@ -125,13 +125,13 @@ class Reporter:
                 directory.write_claim(claim)
             directory.write_exit_report(report)
         except (OSError, HpcAgentError) as error:
-            log.error("exit report not written", directory=directory.path, error=error)
+            log.error("exit_report.not_written", directory=directory.path, error=error)
 
     def _requeue(self, task: TaskId, restart: str) -> str:
         said = self._own.requeue()
         if not said:
             return f"Job {self._me.job} is started again ({restart})"
-        log.warning("not requeued, the daemon puts the task back", task=task, said=said)
+        log.warning("job.not_requeued", task=task, job=self._me.job, reason=said)
         return f"Job {self._me.job} cannot be started again ({said}): its daemon puts the task back into its queue"
 
     def _post(self, task: TaskId, outcome: TaskOutcome, budget: Budget) -> bool:
@@ -146,13 +146,13 @@ class Reporter:
                 again=lambda error: isinstance(error, AuthError),
             )
         except HpcAgentError as error:
-            log.error("final status not posted", task=task, status=outcome.status, error=error)
+            log.error("status.not_posted", task=task, status=outcome.status, error=error)
             return False
         return True
 
     def _conclude(self, task: TaskId, outcome: TaskOutcome, budget: Budget) -> None:
         if self._runs_anew(task):
-            log.warning("another run has the task now, its status stays", task=task)
+            log.warning("task.reassigned", task=task)
             return
         tasks, status = self._client.tasks, TaskStatus(outcome.status)
         done = tasks.conclude(task, status, outcome.reason, self._me.worker, budget=budget)
@@ -175,4 +175,4 @@ class Reporter:
         try:
             self._client.workers.unregister(self._me.worker)
         except HpcAgentError as error:
-            log.debug("not unregistered", error=error)
+            log.debug("worker.not_unregistered", worker=self._me.worker, error=error)

@@ -121,7 +121,7 @@ class TaskRun:
         try:
             submission = self._directory.submission()
         except CorruptFileError as error:
-            log.warning("no queue settings", error=error)
+            log.warning("queue_settings.unreadable", error=error)
             submission = None
         return self._settings.hpc.queue(submission.queue_name if submission else "")
 
@@ -151,7 +151,7 @@ class TaskRun:
             console.say(str(error))
             return never_started(str(error))
         except Exception as error:  # noqa: BLE001 - whatever it was, the task gets its final status
-            log.error("execution failed", task=self._task.id, error=error, trace=True)
+            log.error("task.run_failed", task=self._task.id, error=error, trace=True)
             words = f"the task could not be run: {type(error).__name__}: {error}"
             console.say(words)
             return never_started(words)
@@ -192,7 +192,7 @@ class TaskRun:
         try:
             self._client.workers.report(me.worker, task=task.id, tags=self._settings.agent.tags)
         except HpcAgentError as error:
-            log.warning("not introduced", task=task.id, error=error)
+            log.warning("worker.not_registered", task=task.id, error=error)
         return None
 
     def _changed(self, before: TaskStatus) -> TaskOutcome | None:
@@ -212,7 +212,7 @@ class TaskRun:
         Raises:
             ServerUnreachableError: the task still waits for its start, and its daemon puts it back.
         """
-        log.warning("not started", task=self._task.id, error=error)
+        log.warning("task.not_started", task=self._task.id, error=error)
         try:
             changed = self._changed(self._task.status)
         except ApiError:
@@ -291,7 +291,7 @@ class TaskRun:
         try:
             self._directory.write_claim(msgspec.structs.replace(self._claimed.claim, begun=True))
         except OSError as error:
-            log.error("claim not written", directory=self._directory.path, error=error)
+            log.error("claim.not_written", directory=self._directory.path, error=error)
         return True
 
     def _supervisor(self, child: Supervised, console: Console) -> ProcessSupervisor:

@@ -122,7 +122,7 @@ class Watch:
         try:
             call()
         except Exception as error:  # noqa: BLE001 - this thread is all that hears an abort
-            log.warning("no answer", task=self._run.task, error=error)
+            log.warning("watch.failed", task=self._run.task, error=error)
 
     def _look(self) -> None:
         if self._stop.why is not None and self._stop.why is not StopReason.ABORT:
@@ -163,7 +163,7 @@ class Watch:
     def _end(self, why: StopReason, words: str) -> None:
         if self._done.is_set():
             return
-        log.info("stopping", task=self._run.task, why=why.value, said=words)
+        log.info("task.stopping", task=self._run.task, reason=why.value, detail=words)
         self._stop.ask(why)
         self._wake()
 

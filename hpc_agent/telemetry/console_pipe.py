@@ -71,7 +71,7 @@ class ConsolePipe:
                 os.close(self._own)
                 self._own = -1
         if not self._ended.wait(seconds):
-            log.error("the console's file takes no lines, going on without", file=self._file, error=self.trouble)
+            log.error("console.not_written", file=self._file, error=self.trouble)
         return self._complete
 
     @property
@@ -100,12 +100,12 @@ class ConsolePipe:
             code = self._writer.wait()
             if code == 0 or (self._finishing.is_set() and code == 1):
                 break
-            log.error("the console's writer ended, starting another", file=self._file, code=code)
+            log.error("console.writer_ended", file=self._file, code=code)
             self._ended.wait(_AGAIN_S)
             try:
                 self._writer = self._start()
             except ProcessError as error:
-                log.error("the console's writer could not be started", error=error)
+                log.error("console.writer_not_started", error=error)
         self._complete = code == 0
         self._ended.set()
         os.close(self._output)

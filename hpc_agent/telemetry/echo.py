@@ -53,5 +53,5 @@ class Echo:
             target.write(data)
             target.flush()
         except OSError as error:
-            log.warning("console no longer echoed", error=error)
+            log.warning("console.echo_ended", error=error)
             self._targets.remove(target)

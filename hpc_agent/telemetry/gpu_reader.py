@@ -29,7 +29,7 @@ class GpuReader:
             return self._read(self._open())
         except self._errors() as error:
             self._failures += 1
-            log.debug("no GPU reading", error=error, failures=self._failures)
+            log.debug("gpu.not_read", error=error, failures=self._failures)
             return {}
 
     def _errors(self) -> tuple[type[BaseException], ...]:

@@ -107,7 +107,7 @@ class Shipper:
             self._thread.join(timeout=budget.seconds)
             if self._thread.is_alive():
                 # It waits for an answer. A second sender beside it would double lines.
-                log.warning("console not sent, its last request has no answer", task=self._source.task)
+                log.warning("console.unacknowledged", task=self._source.task)
                 return False
         left = max(budget.seconds - (self._clock.monotonic() - begun), 0.0)
         return self.drain(replace(budget, seconds=left))
@@ -124,7 +124,7 @@ class Shipper:
                 return self._ours()
             except (HpcAgentError, OSError) as error:
                 if self._clock.monotonic() + pause > deadline:
-                    log.warning("console not sent", task=self._source.task, error=error)
+                    log.warning("console.not_sent", task=self._source.task, error=error)
                     return False
             self._clock.sleep(pause)
             pause = min(pause * 2, budget.longest_pause)
@@ -136,7 +136,7 @@ class Shipper:
                     if self._stop.is_set():
                         return
             except (HpcAgentError, OSError) as error:
-                log.warning("console not sent, will try again", task=self._source.task, error=error)
+                log.warning("console.send_failed", task=self._source.task, error=error)
                 self._clock.wait(self._stop, 5.0)
 
     def _ship(self, *, final: bool) -> bool:
@@ -146,7 +146,7 @@ class Shipper:
             HpcAgentError: it may or may not have been taken.
         """
         if self._rewritable and not self._spool.continues(self._mark):
-            log.warning("the output file was begun again, and so is sending it", task=self._source.task)
+            log.warning("console.truncated", task=self._source.task)
             self._mark = Checkpoint(0, self._mark.sending.last_ms if self._mark.sending else self._mark.timestamp_ms)
         if self._mark.sending is None and not self._next(final or self._spool is not self._spools[-1]):
             return self._open_next()
@@ -269,7 +269,7 @@ class Shipper:
                 raise
             size = sum(sent_bytes(text) for _, text in texts)
             self._most = max(min(self._most, size) // 2, SMALLEST_BYTES)
-            log.warning("too large for the server or what stands before it", task=task, bytes=size, now=self._most)
+            log.warning("console.request_too_large", task=task, bytes=size, now=self._most)
             return False
         if 0 < stored < len(texts):
             self._doubtful_since = self._clock.monotonic()

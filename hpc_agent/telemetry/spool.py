@@ -83,7 +83,7 @@ class Spool:
                 view = view[os.write(self.open(), view) :]
         except OSError as error:
             if not self._full:
-                log.error("console output is lost", file=self._path, error=error.strerror)
+                log.error("console.output_lost", file=self._path, error=error.strerror)
             self._full = True
         else:
             self._full = False
@@ -119,7 +119,7 @@ class Spool:
             write_atomic(self._mark_path, msgspec.json.encode(mark), mode=0o600)
         except OSError as error:
             if not self._unmarked:
-                log.error("the console's mark cannot be written", file=self._mark_path, error=error.strerror)
+                log.error("console.mark_not_written", file=self._mark_path, error=error.strerror)
             self._unmarked = True
 
     def read(self, offset: int, limit: int) -> bytes:
