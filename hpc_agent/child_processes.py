@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import threading
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 import psutil
 
-_SET_PARENT_DEATH_SIGNAL = 1
 _SET_CHILD_SUBREAPER = 36
 try:
     import ctypes
@@ -52,13 +50,6 @@ def reaped(pid: int) -> None:
 def become_subreaper() -> None:
     """From now on orphans among our descendants become our children, not those of process 1."""
     _prctl(_SET_CHILD_SUBREAPER, 1)
-
-
-def set_parent_death_signal(parent: int) -> None:
-    """In a child before it runs its program: be killed when ``parent`` dies, whatever it dies of."""
-    _prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def _prctl(option: int, value: int) -> None:

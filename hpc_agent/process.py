@@ -19,7 +19,6 @@ from hpc_agent.child_processes import (
     become_subreaper,
     reap_orphans,
     reaped,
-    set_parent_death_signal,
     start_tracked,
     surviving_descendants,
 )
@@ -210,25 +209,9 @@ class Supervised:
         Raises:
             ProcessError: it could not be started.
         """
-        us = os.getpid()
-        self._hands_on = forwards_signals
+        self._forwards_signals = forwards_signals
         become_subreaper()
-        try:
-            self._child = start_tracked(
-                lambda: subprocess.Popen(
-                    list(argv),
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    env=dict(env),
-                    cwd=cwd,
-                    start_new_session=True,
-                    # Killed without a chance to end it, we must not leave it behind to run beside its successor.
-                    preexec_fn=lambda: set_parent_death_signal(us),
-                )
-            )
-        except OSError as error:
-            raise ProcessError(f"could not start {argv[0]}: {error.strerror or error}") from error
+        self._child = _start_bound(argv, env=env, cwd=cwd, output=output)
 
     @property
     def pid(self) -> int:
@@ -249,7 +232,7 @@ class Supervised:
         """Signal the child and all that descends from it, whatever session it moved to; False when all are gone."""
         kill_group(self.pid, number)
         reap_orphans()
-        if self._hands_on:
+        if self._forwards_signals:
             return self.poll() is None
         found = surviving_descendants(self.pid)
         for pid in found:
@@ -272,6 +255,43 @@ class Supervised:
 
 
 _SWEEPS = 20
+_LAUNCHER = Path(__file__).with_name("exec_launcher.py")
+
+
+def _start_bound(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: int) -> subprocess.Popen[bytes]:
+    """Start a program that the kernel kills when the calling thread ends, whatever it ends of: a task must not run on
+    beside its next start when this agent was killed.
+
+    Raises:
+        ProcessError: it could not be started.
+    """
+    reads, writes = os.pipe()
+    launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid()), str(writes)]
+    try:
+        with os.fdopen(reads, "rb") as errors:
+            try:
+                child = start_tracked(
+                    lambda: subprocess.Popen(
+                        [*launcher, *argv],
+                        stdin=subprocess.DEVNULL,
+                        stdout=output,
+                        stderr=subprocess.STDOUT,
+                        env=dict(env),
+                        cwd=cwd,
+                        start_new_session=True,
+                        pass_fds=(writes,),
+                    )
+                )
+            finally:
+                os.close(writes)
+            refused = errors.read()  # until the launcher became the program, or said why it could not
+    except OSError as error:
+        raise ProcessError(f"could not start {argv[0]}: {error.strerror or error}") from error
+    if refused:
+        child.wait()
+        reaped(child.pid)
+        raise ProcessError(f"could not start {argv[0]}: {os.strerror(int(refused))}")
+    return child
 
 
 class Helper:
