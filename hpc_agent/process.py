@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
+from hpc_agent import cancellation
 from hpc_agent.child_processes import (
     become_subreaper,
     reap_orphans,
@@ -22,7 +23,10 @@ from hpc_agent.child_processes import (
     start_tracked,
     surviving_descendants,
 )
+from hpc_agent.clock import SYSTEM
 from hpc_agent.errors import ProcessError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -59,38 +63,61 @@ def run(
 
     Raises:
         ProcessError: it could not be started, or was still running after ``timeout`` seconds.
+        Cancelled: see ``hpc_agent.cancellation``; the program was killed.
     """
     try:
-        child = start_tracked(
-            lambda: subprocess.Popen(
-                list(argv),
-                stdin=subprocess.PIPE if input is not None else subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=dict(env) if env is not None else None,
-                cwd=cwd,
-                start_new_session=True,
+        with _as_file(input.encode() if input is not None else None) as stdin:
+            child = start_tracked(
+                lambda: subprocess.Popen(
+                    list(argv),
+                    stdin=subprocess.DEVNULL if stdin is None else stdin,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    env=dict(env) if env is not None else None,
+                    cwd=cwd,
+                    start_new_session=True,
+                )
             )
-        )
     except OSError as error:
         raise ProcessError(f"could not start {argv[0]}: {error.strerror or error}") from error
     try:
-        out, err = child.communicate(input.encode() if input is not None else None, timeout=timeout)
-    except subprocess.TimeoutExpired as error:
-        kill_group(child.pid, signal.SIGKILL)
-        try:
-            child.communicate(timeout=5)
-        except subprocess.TimeoutExpired:
-            # Something outside the group holds the pipes: we have waited enough for its words.
-            _close_pipes(child)
-        raise ProcessError(f"{argv[0]} gave no answer within {timeout:g} s") from error
-    except BaseException:
-        kill_group(child.pid, signal.SIGKILL)
+        out, err = _cancellable(lambda seconds: child.communicate(timeout=seconds), timeout)
+    except BaseException as error:
+        _kill(child)
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise ProcessError(f"{argv[0]} gave no answer within {timeout:g} s") from error
         raise
     finally:
         reaped(child.pid)
     texts = (out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
     return CompletedProcess(tuple(argv), child.returncode, *texts, out)
+
+
+def _cancellable(wait: Callable[[float], T], timeout: float) -> T:
+    """Wait with ``wait(seconds)``, looking for a cancellation where this thread's work can be cancelled.
+
+    Raises:
+        subprocess.TimeoutExpired: it took longer than ``timeout`` seconds.
+        Cancelled
+    """
+    end = SYSTEM.monotonic() + timeout
+    while cancellation.is_cancellable():
+        try:
+            return wait(max(min(cancellation.POLL_S, end - SYSTEM.monotonic()), 0.0))
+        except subprocess.TimeoutExpired:
+            cancellation.check()
+            if SYSTEM.monotonic() >= end:
+                raise
+    return wait(timeout)
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    kill_group(child.pid, signal.SIGKILL)
+    try:
+        child.communicate(timeout=5)
+    except subprocess.TimeoutExpired:
+        # A process outside the group holds the pipes: what it may still print is not waited for.
+        _close_pipes(child)
 
 
 def _close_pipes(child: subprocess.Popen[bytes]) -> None:
@@ -144,7 +171,7 @@ def _streaming(argv: Sequence[str], timeout: float, *, stdin: int, stdout: int) 
         _widen(child.stdin or child.stdout)
         try:
             yield child
-            code = child.wait(timeout)
+            code = _cancellable(child.wait, timeout)
         except BaseException as error:
             kill_group(child.pid, signal.SIGKILL)
             child.wait()

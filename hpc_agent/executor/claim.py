@@ -41,9 +41,9 @@ class Won:
 
 @dataclass(frozen=True)
 class Lost:
-    """Not ours to run; the job leaves quietly."""
+    """Result of a claim that failed: the task is not ours to run, and the job ends quietly."""
 
-    why: str
+    reason: str
 
 
 class Claimer:
@@ -107,7 +107,7 @@ class Claimer:
 
     def _is_over(self, before: ClaimRecord) -> bool:
         """Whether this very start of our job has run it to its end before."""
-        same = (before.state, before.owner, before.start) == ("won", self._me.owner, self._me.restarts)
+        same = (before.state, before.owner, before.start) == ("won", self._me.owner, self._me.restart_count)
         report = self._run.exit_report() if same else None
         return report is not None and report.cause is None
 
@@ -117,9 +117,9 @@ class Claimer:
             return f"{before.owner} on {before.host or 'another host'} has claimed it"
         if before.state == "over":
             return "its daemon has taken the task from this job"
-        if before.start > self._me.restarts:
+        if before.start > self._me.restart_count:
             return "a later start of this job has it"
-        if before.start == self._me.restarts and not self._is_dead(before):
+        if before.start == self._me.restart_count and not self._is_dead(before):
             return f"another process of this job, on {before.host}, has claimed it"
         return ""
 
@@ -174,7 +174,7 @@ class Claimer:
             state="won" if state == "won" else "intent",
             at=self._clock.now(),
             owner=self._me.owner,
-            start=self._me.restarts,
+            start=self._me.restart_count,
             queue=task.queue or "",
             cluster=self._me.cluster,
             host=self._me.host,

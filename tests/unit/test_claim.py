@@ -54,7 +54,7 @@ class Jobs:
             host=host,
             owner=f"job:{job}",
             job=JobId(job),
-            restarts=start,
+            restart_count=start,
             run_dir=self.run(cluster).path,
             cluster=cluster,
             pid=pid or os.getpid(),
@@ -97,7 +97,7 @@ class Jobs:
         """As after a claim that was won, with the task running."""
         claimed = self.claim(me)
         assert isinstance(claimed, Won)
-        self.stamp(f"{self.run(me.cluster).attempt.id}.{me.restarts}")
+        self.stamp(f"{self.run(me.cluster).attempt.id}.{me.restart_count}")
         self.start()
         return claimed.claim
 
@@ -137,7 +137,7 @@ def jobs(tmp_path: Path) -> Iterator[Jobs]:
 
 def lost(claimed: Won | Lost) -> str:
     assert isinstance(claimed, Lost), claimed
-    return claimed.why
+    return claimed.reason
 
 
 def raises(error: BaseException) -> Callable[[], None]:

@@ -22,7 +22,7 @@ LAYERS = [
         "lease",
         "git_credentials",
     }
-    | {"child_processes", "exec_launcher", "utf8_mode", "heartbeat", "access", "user_name"},
+    | {"cancellation", "child_processes", "exec_launcher", "utf8_mode", "heartbeat", "access", "user_name"},
     {"wire", "api", "schedulers", "submission", "containers", "envs", "sources", "telemetry", "runs"},
     {"image_resolver"},
     {"staging"},
