@@ -19,6 +19,7 @@ from pathlib import Path
 from hpc_agent import file_records
 from hpc_agent.clock import Clock
 from hpc_agent.heartbeat import HeartbeatTiming, Silence, age, read_text, write_in_place
+from hpc_agent.process_id import start_ticks
 
 __all__ = ["HeartbeatTiming", "Lease", "lately_held", "only_one"]
 
@@ -32,7 +33,7 @@ class Lease:
         self._path = path
         self._clock = clock
         self._pace = pace
-        self._me = f"{socket.gethostname()} {os.getpid()} {_created(os.getpid())} {secrets.token_hex(8)}"
+        self._me = f"{socket.gethostname()} {os.getpid()} {start_ticks(os.getpid())} {secrets.token_hex(8)}"
         self._stopped = threading.Event()
         self._beating = threading.Thread(target=self._beat, name="lease", daemon=True)
         self._silence = Silence(self._read, clock, pace)
@@ -115,20 +116,12 @@ def lately_held(path: Path, clock: Clock, pace: HeartbeatTiming = HeartbeatTimin
 
 
 def _process_is_gone(owner: str) -> bool:
-    """Whether the holder was a process of this host that no longer runs: no need to watch its beat then."""
+    """Whether the holder was a process of this host that no longer runs: no need to watch its heartbeat then."""
     try:
-        host, pid, created, _, _ = owner.split()
-        return host == socket.gethostname() and _created(int(pid)) != created
+        host, pid, ticks, _, _ = owner.split()
+        return host == socket.gethostname() and str(start_ticks(int(pid))) != ticks
     except ValueError:
         return False
-
-
-def _created(pid: int) -> str:
-    """When a process of this host began, in clock ticks since boot; ``gone`` if there is none: pids come again."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
-    except OSError:
-        return "gone"
 
 
 def _remove(path: Path) -> None:

@@ -15,6 +15,7 @@ from hpc_agent.errors import InputError, ServerUnreachableError
 from hpc_agent.executor.agent_identity import AgentIdentity
 from hpc_agent.file_records import CorruptFileError
 from hpc_agent.logs import EventLog
+from hpc_agent.process_id import process_id
 from hpc_agent.runs.attempt_records import ClaimRecord, ExitReport
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
 
@@ -124,7 +125,8 @@ class Claimer:
         return ""
 
     def _is_dead(self, before: ClaimRecord) -> bool:
-        return before.host == self._me.host and not psutil.pid_exists(before.pid)
+        runs = before.process.is_running() if before.process else psutil.pid_exists(before.pid)
+        return before.host == self._me.host and not runs
 
     def _resume(self, task: Task, before: ClaimRecord) -> Won | Lost:
         report = self._run.exit_report()
@@ -179,6 +181,7 @@ class Claimer:
             cluster=self._me.cluster,
             host=self._me.host,
             pid=self._me.pid,
+            process=process_id(self._me.pid),
             worker=self._me.worker,
             predecessors=self._predecessors(task),
         )

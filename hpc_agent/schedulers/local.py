@@ -26,6 +26,7 @@ from hpc_agent.domain.job import Accepted, JobRecord, JobState, LiveJob, Outcome
 from hpc_agent.errors import ProcessError, SchedulerUnavailableError
 from hpc_agent.file_records import CorruptFileError
 from hpc_agent.logs import EventLog
+from hpc_agent.process_id import process_id
 from hpc_agent.schedulers import gpu_inventory
 from hpc_agent.schedulers.base import JobOrigin, SubmitRequest
 from hpc_agent.schedulers.job_environment import scrubbed
@@ -37,7 +38,6 @@ from hpc_agent.schedulers.local_jobs import (
     LocalExit,
     Share,
     Spec,
-    process_id,
 )
 
 log = EventLog("schedulers.local")

@@ -314,6 +314,24 @@ def test_a_second_process_of_the_same_start_goes_on_where_the_first_died(jobs: J
     assert claimed.resumed
 
 
+def test_process_that_got_the_number_of_the_claimant_is_not_taken_for_it(jobs: Jobs) -> None:
+    jobs.won(jobs.agent(pid=1))
+    claim = jobs.run().claim()
+    assert claim is not None and claim.process is not None
+    earlier = replace(claim.process, ticks=claim.process.ticks - 1)
+    jobs.run().write_claim(msgspec.structs.replace(claim, process=earlier))
+    claimed = jobs.claim(jobs.agent())
+    assert isinstance(claimed, Won) and claimed.resumed
+
+
+def test_claim_of_an_older_version_is_known_by_its_number_alone(jobs: Jobs) -> None:
+    jobs.won(jobs.agent(pid=1))
+    claim = jobs.run().claim()
+    assert claim is not None
+    jobs.run().write_claim(msgspec.structs.replace(claim, process=None))
+    assert "another process of this job" in lost(jobs.claim(jobs.agent()))
+
+
 def test_of_a_process_on_another_host_nobody_can_say_that_it_died(jobs: Jobs) -> None:
     jobs.won(jobs.agent(host="n9", pid=dead_process()))
     assert "has claimed it" in lost(jobs.claim(jobs.agent()))
