@@ -121,6 +121,25 @@ def read_record(path: Path, type: Callable[..., T]) -> T | None:
         raise CorruptFileError(f"{path} cannot be read: {error}") from error
 
 
+def write_first(path: Path, record: object) -> bool:
+    """Write a record unless one is there; False if there is. Of all that try at once, on any machine, one succeeds.
+
+    By a hard link to a finished file: atomic on NFS too, and never half written.
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    write_record(draft, record)
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        # On NFS a link that was made may be answered so, when the first answer got lost.
+        if draft.stat().st_nlink < 2:
+            return False
+    finally:
+        draft.unlink(missing_ok=True)
+    fsync_directory(path.parent)
+    return True
+
+
 def share_like_parent(path: Path) -> None:
     """Give a new file or folder the access that its folder grants: a group's cache stays readable to the group
     whatever the umask of whoever adds to it, and a private one stays private."""

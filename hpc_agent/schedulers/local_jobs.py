@@ -116,17 +116,8 @@ class JobFolder:
         file_records.write_record(self.path / "ending.json", ending)
 
     def take(self, claim: DeviceClaim) -> bool:
-        """Make the claim, whole or not at all; False if somebody else has made it. A link never replaces a file."""
-        draft = self.path / f".claim.{os.getpid()}.{secrets.token_hex(4)}"
-        file_records.write_record(draft, claim)
-        try:
-            os.link(draft, self.path / "claim.json")
-        except FileExistsError:
-            return False
-        finally:
-            draft.unlink()
-        file_records.fsync_directory(self.path)
-        return True
+        """Make the claim, whole or not at all; False if there is one."""
+        return file_records.write_first(self.path / "claim.json", claim)
 
     def ending(self) -> LocalExit | None:
         """How the job ended, or None if it waits or runs."""

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[2] / "hpc_agent"
 LAYERS = [
     {"errors", "domain"},
     {"clock", "cancellation", "retry", "process", "process_id", "child_processes", "exec_launcher", "file_records"}
+    | {"file_lock"}
     | {"redact", "secret_values", "logs", "config", "lease", "heartbeat", "git_credentials", "utf8_mode", "access"}
     | {"user_name"},
     {"wire", "api", "schedulers", "submission", "containers", "envs", "sources", "telemetry", "runs"},
