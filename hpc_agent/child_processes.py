@@ -1,6 +1,6 @@
-"""All processes that descend from ours, those too that forked away: the kernel hands them to us when their parents end.
+"""Child processes and all their descendants, those too that forked away: the kernel makes orphans our children.
 
-A script may start a server with ``setsid``, or a daemon that forks twice. Nobody would count their time, or end them.
+A script may start a server with ``setsid``, or a daemon that forks twice, which would run on after the task.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ C = TypeVar("C", bound=TrackedChild)
 
 _lock = threading.Lock()
 _waited_for: set[int] = set()
-"""Children that somebody in this program waits for: theirs is the exit code."""
+"""Children that a part of this program waits for, to get their exit code."""
 
 
 def start_tracked(start: Callable[[], C]) -> C:
@@ -43,7 +43,7 @@ def start_tracked(start: Callable[[], C]) -> C:
 
 
 def reaped(pid: int) -> None:
-    """Its end has been waited for: the number may come again, as somebody else's."""
+    """Its end has been waited for: the number may come again, as another process's."""
     _waited_for.discard(pid)
 
 

@@ -1,4 +1,4 @@
-"""Where images and environments meet: what a task runs in, and whose Python runs it there."""
+"""Resolution of a task's image: the container that it runs in, and whether its Python is the image's or ours."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ class ImageResolver:
                 return known
         progress(f"Looking into the image {room.image.reference}")
         facts = _look(room)
-        # A folder of images that we may only read saves us nothing, and is no reason to fail.
+        # A folder of images that we may only read saves nothing, which is not a reason to fail.
         with contextlib.suppress(OSError):
             file_records.ensure_shared_directory(path.parent)
             file_records.write_record(path, facts)

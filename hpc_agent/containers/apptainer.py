@@ -1,4 +1,4 @@
-"""Apptainer, and Singularity, of which it is the continuation."""
+"""Apptainer, and Singularity, its predecessor."""
 
 from __future__ import annotations
 

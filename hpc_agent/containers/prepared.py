@@ -108,7 +108,7 @@ class PreparedContainer:
             except OSError as error:
                 raise ContainerError(
                     f"the image {self.image.reference} has no folder {mount.target} to mount at, and none can be made "
-                    f"in it ({error.strerror}): `mkdir -p {point}`, as whoever owns it"
+                    f"in it ({error.strerror}): `mkdir -p {point}`, as its owner"
                 ) from error
 
 

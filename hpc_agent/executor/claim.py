@@ -1,4 +1,4 @@
-"""Taking a task: exactly one of all that try may run it (docs/architecture.md#claim)."""
+"""Claim of a task: exactly one of all that try may run it (docs/architecture.md#claim)."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from hpc_agent.runs.directory import RunDirectory, RunsFolder
 log = EventLog("claim")
 
 UNCERTAIN_WAIT_S = 45.0
-"""Of looks that were answered. Whoever has won stamps and starts the task within a second of an answer, or finds that
-we did: it looks before either (``claimed``), and the later stamp counts."""
+"""Seconds of answered looks. Another winner writes its token and starts the task within a second of an answer, or finds
+ours: it looks before either (``Reporter.start``), and the later token counts."""
 
 
 JUST_TAKEN_OVER_S = 60.0
@@ -32,11 +32,13 @@ JUST_TAKEN_OVER_S = 60.0
 
 @dataclass(frozen=True)
 class Won:
+    """Result of a claim that succeeded."""
+
     claim: ClaimRecord
     resumed: bool = False
     """The scheduler started the same job again."""
     silent: bool = False
-    """The run before left no word, or was taken from its executor a moment ago: it may still live on a node that the
+    """The run before left no report, or was taken from its executor a moment ago: it may still live on a node that the
     scheduler takes for dead."""
 
 
@@ -48,6 +50,8 @@ class Lost:
 
 
 class Claimer:
+    """Claims a task for one executor, with its intent on disk before each step."""
+
     def __init__(self, client: Client, run: RunDirectory, me: AgentIdentity, clock: Clock) -> None:
         self._client = client
         self._run = run
@@ -59,12 +63,12 @@ class Claimer:
 
         Raises:
             InputError: it cannot be run as asked (running already, published) and no queue is involved.
-            ServerUnreachableError: nothing is decided; the claim's intent stands and the daemon or the next
+            ServerUnreachableError: nothing is decided; the claim's intent stays on disk, and the daemon or the next
                 start of this job goes on from it.
         """
         before = self._run.claim()
         if before is not None and self._is_over(before):
-            # The same job or terminal runs it anew.
+            # The same job or terminal runs it again.
             self._run.drop_claim()
             self._run.drop_exit_report()
             before = None
@@ -82,9 +86,9 @@ class Claimer:
 
     def _was_started_late(self, task: Task) -> bool:
         """Whether it shows as running though it was put back to its queue: by a start of a job that was taken for dead,
-        and that was just about to say so. It has ended since; the queue is the truth.
+        and that was just about to set it started. It has ended since; the queue is the truth.
 
-        Not one that runs elsewhere and stands in a queue by mistake.
+        Not one that runs elsewhere and is in a queue by mistake.
         """
         if task.status is not TaskStatus.IN_PROGRESS:
             return False
@@ -95,7 +99,7 @@ class Claimer:
         return seen.last_worker in ("", *ours) and self._client.queues.queue_of(task.id) is not None
 
     def _is_anothers(self, seen: TaskState) -> bool:
-        """Whether it shows as the run of another attempt, which nobody has taken the task from."""
+        """Whether the server shows the run of another attempt, which still has the task."""
         attempt = seen.stamp.partition(".")[0]
         if attempt in ("", self._run.attempt.id):
             return False
@@ -208,8 +212,8 @@ class Claimer:
     def _removed_in_doubt(self, task: Task) -> bool:
         """Our removal may have happened: the answer was lost, or we died before it came.
 
-        Still in its queue: it did not. Otherwise whoever else has it stamps it, or shows as ``in_progress``, soon;
-        nobody does: it was us.
+        Still in its queue: it did not. Otherwise another run that has it writes its token, or sets it ``in_progress``,
+        within seconds; if none does, it was us.
         """
         queues = self._client.queues
         before: TaskState | None = None
@@ -252,7 +256,7 @@ def _report_in(run: RunDirectory) -> ExitReport | None:
 
 
 def still_ours(run: RunDirectory, claim: ClaimRecord) -> bool:
-    """Whether nobody has taken the task from this process since. What cannot be read says nothing."""
+    """Whether the task is still this process's. A claim that cannot be read is not taken for a loss."""
     try:
         now = run.claim()
     except (CorruptFileError, OSError):

@@ -1,4 +1,4 @@
-"""The console of one run: on disk first, then to the server, and to whoever looks at the terminal or a log file."""
+"""Console of one run: on disk first, then to the server, and to the terminal or a log file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ STORED_WITHIN_S = 5.0
 
 
 class Console:
-    """``echoes`` get every byte too (standard output, a log file); ``ship`` is false with ``--disable-monitoring``."""
+    """Console of one run. ``echoes`` get every byte too (standard output, a log file); ``ship`` is false with
+    ``--disable-monitoring``."""
 
     def __init__(
         self,
@@ -44,7 +45,7 @@ class Console:
     def start(self) -> None:
         """
         Raises:
-            ProcessError: what writes it could not be started.
+            ProcessError: its writer could not be started.
         """
         self._spool.open()
         self._pipe = ConsolePipe(self._spool.path)
@@ -61,7 +62,7 @@ class Console:
 
     @property
     def trouble(self) -> str:
-        """What the file system refused output with, if it did; the task noticed nothing of it."""
+        """Error with which the file system refused output, unnoticed by the task's process; empty if it did not."""
         return self._pipe.trouble if self._pipe else ""
 
     def say(self, line: str) -> None:
@@ -73,7 +74,7 @@ class Console:
             self._spool.write(data)
 
     def drop(self) -> None:
-        """Send nothing more: the console is somebody else's now."""
+        """Send nothing more: another run has the console now."""
         if self._shipper:
             self._shipper.drop()
         if self._pipe:
@@ -84,8 +85,8 @@ class Console:
         """Send the rest; False if the server did not take all of it within the budget, and may be asked again, or if
         the file system does not take it."""
         if self._pipe:
-            patience = budget.seconds if self._pipe.closed else min(budget.seconds, STORED_WITHIN_S)
-            if not self._pipe.close(patience):
+            seconds = budget.seconds if self._pipe.closed else min(budget.seconds, STORED_WITHIN_S)
+            if not self._pipe.close(seconds):
                 return False
         if self._echo:
             self._echo.finish()

@@ -54,7 +54,7 @@ _KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 
 @dataclass(frozen=True)
 class ExecutionOptions:
-    """The flags of ``execute``, beside those that shape the process."""
+    """Flags of ``execute`` besides those that shape the process."""
 
     require_queue: bool = False
     report: bool = True
@@ -64,7 +64,7 @@ class ExecutionOptions:
 
 @dataclass(frozen=True)
 class Executor:
-    """What runs tasks on this node; ``execute`` once."""
+    """Executor of one task on this node; ``execute`` once."""
 
     client: Client
     configuration: Configuration
@@ -207,7 +207,7 @@ class TaskRun:
             signal.Signals[f"SIG{self._policy.signal}"],
         )
         code = supervisor.run()
-        # A task that completed by itself is not run again because its job was told to end just then.
+        # A task that completed by itself is not run again because its job got SIGTERM just then.
         completed = code == 0 and supervisor.ended_by_itself and self._files.call(self._still_ours, True)
         outcome = ended(code, ExitContext() if completed else self._exit_context(code, console.trouble))
         self._reporter.note(outcome)

@@ -25,7 +25,7 @@ T = TypeVar("T")
 LIMIT_WARNING = signal.SIGUSR1
 """What ``--signal=B:USR1@…`` sends ahead of the time limit."""
 _ASK_AGAIN_S = 10.0
-"""So long before the task is told, the scheduler is asked once more: a limit may have been extended since."""
+"""The scheduler is asked again this long before the task is signalled: the limit may have been extended since."""
 
 
 _QUERY = "scheduler query"
@@ -150,14 +150,14 @@ class TerminationQuery:
 
 
 def _answer_of(future: Future[CurrentJob | None] | None) -> CurrentJob | None:
-    """What was answered; an error, as while the scheduler is away, is no answer."""
+    """The answer; None for an error, as while the scheduler is away."""
     if future is None or not future.done() or future.exception() is not None:
         return None
     return future.result()
 
 
 class Deadline:
-    """The job's time limit. Slurm warns up to a minute early; the task is told ``ahead`` seconds before the limit.
+    """The job's time limit. Slurm warns up to a minute early; the task is signalled ``ahead`` seconds before the limit.
 
     ``warned`` is set by a signal handler, ``is_due`` polled.
     """
@@ -176,7 +176,7 @@ class Deadline:
         """The scheduler's last answer."""
 
     def is_due(self) -> bool:
-        """Whether the task is to be told now."""
+        """Whether the task is to be signalled now."""
         if not (self.warned or self.may_have_missed_warning):
             return False
         now = self._clock.monotonic()
@@ -220,7 +220,7 @@ class Deadline:
 
     @property
     def ahead(self) -> float:
-        """Seconds; a quarter of a short limit: a job of a minute is not told to end before it began."""
+        """Seconds; a quarter of a short limit: a job of a minute is not ended before it began."""
         limit = self.job.time_limit if self.job else None
         return min(self._ahead, limit / 4) if limit else self._ahead
 
@@ -235,7 +235,7 @@ class StopConditions:
     """All that can end a run early, and what is known about it."""
 
     def __init__(self, current_job: CurrentJobClient, restart_count: int, ahead: float, clock: Clock) -> None:
-        """``ahead``: seconds before the job's time limit at which the task is told."""
+        """``ahead``: seconds before the job's time limit at which the task is signalled."""
         self.request = StopRequest()
         self.termination = TerminationQuery(current_job, restart_count)
         self.deadline = Deadline(current_job, ahead, clock)
@@ -246,13 +246,13 @@ class StopConditions:
 
     @property
     def time_limit(self) -> float | None:
-        """Seconds that the job may run, as far as the scheduler told."""
+        """Seconds that the job may run, as far as the scheduler answered."""
         job = self.deadline.job or self.termination.job
         return job.time_limit if job else None
 
     @property
     def ran_for(self) -> float | None:
-        """Seconds that the job has run, as far as the scheduler told."""
+        """Seconds that the job has run, as far as the scheduler answered."""
         job = self.termination.job
         return self.deadline.ran_for() if self.deadline.job else job.ran_for if job else None
 

@@ -38,7 +38,7 @@ class ProcessSupervisor:
         self._timeouts = timeouts
         self._at_limit = at_limit
         self._kill_after: float | None = None
-        """Monotonic time of the SIGKILL, once the process was told to end."""
+        """Monotonic time of the SIGKILL, once the process was signalled."""
         self._killed_at: float | None = None
         self._shortened = False
         self.ended_by_itself = False
@@ -47,7 +47,7 @@ class ProcessSupervisor:
     def run(self) -> int:
         """Until the process ended and all it started is gone; returns its exit code (negative: the signal).
 
-        One that outlives SIGKILL has it for its end: it was told to end for a reason, and that is how the task ends.
+        One that outlives SIGKILL counts as ended by it: the task ends for the reason of its stop request.
         """
         while (code := self._child.wait(_TICK_S)) is None:
             if self._stop.deadline.is_due():

@@ -1,4 +1,4 @@
-"""The pipe that a task prints to, and the process behind it that writes the console's file."""
+"""Pipe that a task prints to, and the process at its other end that writes the console file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _AGAIN_S = 1.0
 
 
 class ConsolePipe:
-    """``close`` when the task's process has ended. Nothing else here waits for the file system."""
+    """Pipe of one run; ``close`` when the task's process has ended. Nothing else here waits for the file system."""
 
     def __init__(self, file: Path) -> None:
         """
@@ -80,10 +80,12 @@ class ConsolePipe:
 
     @property
     def trouble(self) -> str:
-        """What the file system has refused with, in its own words; empty if it did not."""
+        """Errors with which the file system refused output; empty if it did not."""
         lines = os.pread(self._troubles, 4096, 0).split(b"\n")
-        words = [line.removeprefix(console_writer.REFUSED) for line in lines if line.startswith(console_writer.REFUSED)]
-        return ", ".join(dict.fromkeys(word.decode("utf-8", "replace") for word in words))
+        errors = [
+            line.removeprefix(console_writer.REFUSED) for line in lines if line.startswith(console_writer.REFUSED)
+        ]
+        return ", ".join(dict.fromkeys(error.decode("utf-8", "replace") for error in errors))
 
     @property
     def writer(self) -> int:

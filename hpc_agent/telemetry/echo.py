@@ -1,4 +1,4 @@
-"""Copies the spooled console to a terminal or a log file while it grows."""
+"""Echo of the spooled console on a terminal or in a log file while it grows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BLOCK = 256 * 1024
 
 
 class Echo:
-    """``start`` and ``finish`` around a running process. What stood in the spool before is not repeated."""
+    """Echo of a running process: ``start`` before it, ``finish`` after it. Earlier lines are not repeated."""
 
     def __init__(self, spool: Spool, targets: Sequence[IO[bytes]], clock: Clock) -> None:
         self._spool = spool

@@ -1,4 +1,4 @@
-"""NVIDIA GPUs through the driver's own library. A machine without one is no error."""
+"""Reader of NVIDIA GPUs through the driver's own library. A machine without one is not an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sends the spooled console to the server: in order, each line once, whatever the server does meanwhile.
+"""Shipper of the spooled console to the server: in order, each line once, whatever the server does meanwhile.
 
 A batch is written down before it is sent. When its answer is lost, or its sender dies, the server is asked which of its
 events it has, and gets the others: sending again blindly would double lines, as the server knows no two events as one.
@@ -29,7 +29,7 @@ INTERVAL_S = 0.5
 PARTIAL_INTERVAL_S = 10.0
 """How often a progress bar that ends no line is shown."""
 BATCH_BYTES = 256 * 1024
-"""One request as it is sent. Proxies before servers refuse 1 MiB (nginx, unless told otherwise), some much less."""
+"""One request as it is sent. Proxies before servers refuse 1 MiB (nginx's default), some much less."""
 SMALLEST_BYTES = 2048
 """What a request is cut down to where more is refused."""
 DOUBT_S = 3.0
@@ -38,7 +38,7 @@ DOUBT_S = 3.0
 
 @dataclass(frozen=True)
 class ConsoleSource:
-    """Whose console it is."""
+    """Source of console lines: task and worker that they are stored under."""
 
     task: TaskId
     worker: WorkerId
@@ -52,7 +52,7 @@ def _always() -> bool:
 class Shipper:
     """``start`` and ``finish`` around a running process; ``drain`` alone ships what a dead executor left.
 
-    ``ours`` is asked before each request: once it says no, somebody else has the console, and nothing more is sent.
+    ``ours`` is asked before each request: once it is false, another run has the console, and nothing more is sent.
     ``earlier`` are consoles of the same run, to be sent first. ``rewritable``: the file is a person's own, which may be
     emptied and begun again; then it is sent from its new beginning.
     """
@@ -100,13 +100,13 @@ class Shipper:
         self._stop.set()
 
     def finish(self, budget: Budget) -> bool:
-        """Send the rest. False if the server did not take it within the budget: the mark says where to go on."""
+        """Send the rest. False if the server did not take it within the budget: the checkpoint has where to go on."""
         begun = self._clock.monotonic()
         self._stop.set()
         if self._thread is not None:
             self._thread.join(timeout=budget.seconds)
             if self._thread.is_alive():
-                # It waits for an answer. A second sender beside it would double lines.
+                # It waits for an answer. A second sender would double lines.
                 log.warning("console.unacknowledged", task=self._source.task)
                 return False
         left = max(budget.seconds - (self._clock.monotonic() - begun), 0.0)
@@ -252,7 +252,7 @@ class Shipper:
         return [(stamp, text) for stamp, text in texts if stamp not in stored]
 
     def _is_taken(self, texts: Sequence[tuple[int, str]], worker: WorkerId) -> bool:
-        """Send these; False if they are too large for one request: nothing was taken, and they are to be cut anew.
+        """Send these; False if they are too large for one request: nothing was taken, and they are to be cut again.
 
         Raises:
             HpcAgentError: they may or may not have been taken.

@@ -1,4 +1,4 @@
-"""CPU, memory, disk, network and GPU use of this machine, as ClearML's ``machine_stats``.
+"""Usage of CPU, memory, disk, network and GPUs of this machine, as ClearML's ``machine_stats``.
 
 See docs/internals/clearml-protocol.md#status-reports.
 """
