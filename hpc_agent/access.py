@@ -128,6 +128,14 @@ def _is_own_group(gid: int) -> bool:
     return me.pw_gid == gid and group.gr_name == me.pw_name and set(group.gr_mem) <= {me.pw_name}
 
 
+def user_name() -> str:
+    """Name of the user that runs this process; the number where it has no name, as in some containers."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
 def _name(uid: int) -> str:
     try:
         return f"the user {pwd.getpwuid(uid).pw_name}"

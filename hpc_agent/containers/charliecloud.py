@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpc_agent.access import user_name
 from hpc_agent.containers.runtime_api import Argv, ContainerSpec
-from hpc_agent.user_name import user_name
 
 _PATH = "--set-env=PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Unless the image says better: without any, a shell makes up its own, with the current folder in it."""

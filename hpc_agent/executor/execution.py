@@ -38,10 +38,9 @@ from hpc_agent.process import StopTimeouts, Supervised
 from hpc_agent.runs.attempt_records import MemoryRecord, RequeueBudget
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
 from hpc_agent.schedulers.current_job import own_job
-from hpc_agent.telemetry.gpu_reader import GpuReader
 from hpc_agent.telemetry.memory import JobMemory
 from hpc_agent.telemetry.shipper import ConsoleSource
-from hpc_agent.telemetry.usage import UsageReader
+from hpc_agent.telemetry.usage import GpuReader, UsageReader
 
 log = EventLog("executor")
 

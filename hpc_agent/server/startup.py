@@ -14,7 +14,7 @@ from pathlib import Path
 
 import uvicorn
 
-from hpc_agent.access import check_private
+from hpc_agent.access import check_private, user_name
 from hpc_agent.clock import Clock
 from hpc_agent.errors import ConfigError
 from hpc_agent.file_lock import try_lock
@@ -36,7 +36,6 @@ from hpc_agent.server.store.connection import DocumentStore
 from hpc_agent.server.tls import CertificateFiles
 from hpc_agent.server.uploads import Uploads
 from hpc_agent.server.watchdog import Watchdog
-from hpc_agent.user_name import user_name
 
 _ANY_ADDRESS = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - recognised, not bound to
 

@@ -29,10 +29,9 @@ from hpc_agent.executor.stop import StopReason, StopRequest
 from hpc_agent.executor.watch import Meters, Watch, WatchedRun
 from hpc_agent.logs import EventLog
 from hpc_agent.retry import Budget
-from hpc_agent.telemetry.gpu_reader import GpuReader
 from hpc_agent.telemetry.shipper import ConsoleSource, Shipper
 from hpc_agent.telemetry.spool import Checkpoint, Spool
-from hpc_agent.telemetry.usage import UsageReader
+from hpc_agent.telemetry.usage import GpuReader, UsageReader
 from hpc_agent.tracking.elements import job_id
 from hpc_agent.tracking.start import StartReport, start_task
 from hpc_agent.tracking.tracked_records import (

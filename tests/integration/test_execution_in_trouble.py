@@ -37,9 +37,8 @@ from hpc_agent.retry import ONCE
 from hpc_agent.runs.attempt_records import ClaimRecord
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
 from hpc_agent.schedulers.current_job import NullCurrentJob
-from hpc_agent.telemetry.gpu_reader import GpuReader
 from hpc_agent.telemetry.shipper import ConsoleSource
-from hpc_agent.telemetry.usage import UsageReader
+from hpc_agent.telemetry.usage import GpuReader, UsageReader
 
 OURS, ANOTHER = AttemptId("0000000a"), AttemptId("0000000b")
 

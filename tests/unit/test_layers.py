@@ -11,9 +11,8 @@ PACKAGE = Path(__file__).parents[2] / "hpc_agent"
 LAYERS = [
     {"errors", "domain"},
     {"clock", "cancellation", "retry", "process", "process_id", "child_processes", "exec_launcher", "file_records"}
-    | {"file_lock"}
-    | {"redact", "secret_values", "logs", "config", "lease", "heartbeat", "git_credentials", "utf8_mode", "access"}
-    | {"user_name"},
+    | {"file_lock", "lease", "heartbeat", "access"}
+    | {"redact", "secret_values", "logs", "config", "git_credentials", "utf8_mode"},
     {"wire", "api", "schedulers", "submission", "containers", "envs", "sources", "telemetry", "runs"},
     {"image_resolver"},
     {"staging"},
