@@ -71,15 +71,15 @@ class Images:
             return present
         return self._loaded(self._store, reference, file, progress) if file else present
 
-    def stage(self, reference: str, progress: Progress, *, share: bool, anew: bool = False) -> Image:
-        """The image, fetched if it is nowhere, or in any case with ``anew``. Uses the network.
+    def stage(self, reference: str, progress: Progress, *, share: bool, force: bool = False) -> Image:
+        """The image, fetched if it is nowhere, or in any case with ``force``. Uses the network.
 
         ``share``: for jobs on other nodes, so that it must be in the shared folder.
 
         Raises:
             ContainerError: it is not available; the message has the reason.
         """
-        found = None if anew and not _is_path(reference) else self.find(reference, progress)
+        found = None if force and not _is_path(reference) else self.find(reference, progress)
         if found and (self._store is None or not share or self._file(reference)):
             return found
         if _is_path(reference):

@@ -62,8 +62,8 @@ class Runtime(Protocol):
         """As docker does it: the container's first process is alone with its children, sees the GPUs that it is lent
         numbered from 0, and understands docker's arguments."""
 
-    def wrap(self, box: ContainerSpec) -> Argv:
-        """The command that runs ``box`` in the foreground, its output on stdout and its exit code as its own."""
+    def wrap(self, spec: ContainerSpec) -> Argv:
+        """The command that runs ``spec`` in the foreground, its output on stdout and its exit code as its own."""
 
     def remove(self, name: str) -> Argv | None:
         """Ends the container whatever it does, and is content if there is none. None where it ends with the

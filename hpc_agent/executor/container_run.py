@@ -60,9 +60,9 @@ class ContainerRun:
     """Container of one run. ``workdir`` is the run's own folder; its ``code`` is mounted in the container."""
 
     def __init__(self, resolved: ResolvedContainer, workdir: Path, name: str, configuration: Configuration) -> None:
-        room = resolved.room
+        prepared = resolved.prepared
         self._choice = resolved.choice
-        self._room = PreparedContainer(room.runtime, room.image, workdir / "start")
+        self._container = PreparedContainer(prepared.runtime, prepared.image, workdir / "start")
         self._workdir = workdir
         self._name = name
         self._configuration = configuration
@@ -77,7 +77,7 @@ class ContainerRun:
         Raises:
             ContainerError: the image does not fit.
         """
-        runtime = self._room.runtime
+        runtime = self._container.runtime
         remove(runtime, self._name)  # of an earlier start of the job that was killed
         mounts = [*self._mounts(run.env)]
         arguments: Sequence[str] = self._choice.merged.words
@@ -97,7 +97,7 @@ class ContainerRun:
             mounts.append(Mount(root, CODE, writable=True))
         start = self._start_script(run, {**forwarded_environment(os.environ), **dict(variables)}, gpus)
         self._announce(run.task, arguments, say)
-        return self._room.command(
+        return self._container.command(
             self._name, start, mounts, gpus=gpus, arguments=arguments, labels=self._labels(run.worker)
         )
 
@@ -105,15 +105,15 @@ class ContainerRun:
         """Remove the container and its files from this machine, also when its client was killed."""
         if self._alive is not None:
             os.close(self._alive)
-        remove(self._room.runtime, self._name)
+        remove(self._container.runtime, self._name)
         shutil.rmtree(self.code, ignore_errors=True)
-        if self._room.runtime.isolated and self.code.exists():
+        if self._container.runtime.isolated and self.code.exists():
             self._sweep()
 
     def _open_alive_pipe(self) -> None:
         """Pipe whose end ends the container: one of a container daemon does not end with the job by itself."""
-        if self._room.runtime.isolated:
-            pipe = ensure_directory(self._room.folder, mode=0o700) / _ALIVE
+        if self._container.runtime.isolated:
+            pipe = ensure_directory(self._container.folder, mode=0o700) / _ALIVE
             pipe.unlink(missing_ok=True)
             os.mkfifo(pipe, 0o600)
             self._alive = os.open(pipe, os.O_RDWR)  # does not wait for a reader
@@ -123,14 +123,14 @@ class ContainerRun:
         argv = ["/bin/sh", "-c", f"rm -rf {WORK}/* {WORK}/.[!.]*"]
         mounts = [Mount(self.code, WORK, writable=True)]
         try:
-            self._room.run(argv, timeout=_SWEEP_S, mounts=mounts, arguments=["--user=0:0"])
+            self._container.run(argv, timeout=_SWEEP_S, mounts=mounts, arguments=["--user=0:0"])
         except HpcAgentError:
             return  # what is left is in the run's own folder, under its name
 
     def _mounts(self, env: UsableEnv | None) -> list[Mount]:
         write_job_config(
             self._configuration,
-            ensure_directory(self._room.folder, mode=0o700) / _CONFIG,
+            ensure_directory(self._container.folder, mode=0o700) / _CONFIG,
             {"sdk.storage.cache.default_base_dir": CACHE},
         )
         cache = Path(str(get(self._configuration.tree, "sdk.storage.cache.default_base_dir") or "~/.clearml/cache"))
@@ -161,7 +161,7 @@ class ContainerRun:
             ),
             self._settings.agent,
         )
-        if self._room.runtime.isolated:
+        if self._container.runtime.isolated:
             set_gpus(exports, gpus, skip_flag=self._settings.hpc.container.skip_gpus_flag)
         git = self._settings.git
         if git.password:
@@ -176,9 +176,9 @@ class ContainerRun:
             path_first=f"{ENVIRONMENT}/bin" if run.env else "",
             setup=self._choice.setup,
             python=str(python) if run.env else "",
-            first=self._room.runtime.isolated,
+            first=self._container.runtime.isolated,
             home=HOME,
-            alive=f"{START}/{_ALIVE}" if self._room.runtime.isolated else "",
+            alive=f"{START}/{_ALIVE}" if self._container.runtime.isolated else "",
         )
 
     def _inside(self, path: Path) -> Path:
@@ -197,7 +197,8 @@ class ContainerRun:
         default = "" if self._choice.by_task else "default "
         shown = without_credentials(" ".join(arguments))
         say(
-            f"Running Task {task.id} inside {default}{self._room.runtime.name}: {self._choice.image} arguments: {shown}"
+            f"Running Task {task.id} inside {default}{self._container.runtime.name}: {self._choice.image} "
+            f"arguments: {shown}"
         )
         if self._choice.setup:
             say(f"custom_setup_bash_script: {len(self._choice.setup)} lines")

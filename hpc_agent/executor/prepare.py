@@ -175,7 +175,7 @@ class Preparer:
             workspace.cwd,
             container.clean_up,
             RunInputs(env.packages if env else (), commit, default),
-            forwards_signals=resolved.room.runtime.isolated,
+            forwards_signals=resolved.prepared.runtime.isolated,
         )
 
     def _staged(self, task: Task, directory: RunDirectory) -> StagedTask:
@@ -204,7 +204,7 @@ def _check_image(env: UsableEnv, resolved: ResolvedContainer | None) -> None:
     Raises:
         EnvironmentBuildError: the environment was built in another image that had this image's name then.
     """
-    if env.image and (resolved is None or resolved.room.image.identity != env.image):
+    if env.image and (resolved is None or resolved.prepared.image.identity != env.image):
         raise EnvironmentBuildError(
             f"environment {env.key} was built in another image than the one on this node: fetch the same image on all "
             "nodes, or stage the task again"
