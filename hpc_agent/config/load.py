@@ -23,7 +23,7 @@ from hpc_agent.config.settings import (
     PackageSettings,
 )
 from hpc_agent.config.tree import Tree, flatten, get, merge, put
-from hpc_agent.config.types import SettingsGroup
+from hpc_agent.config.types import SettingsGroup, parse_truth
 from hpc_agent.errors import ConfigError
 from hpc_agent.secret_values import holds_credential
 
@@ -143,7 +143,7 @@ def _said(suffix: str, text: str) -> Mapping[str, object]:
     """The key that a variable sets, and its value."""
     if suffix in names.SWITCHES:
         key, value = names.SWITCHES[suffix]
-        return {key: value} if text.strip().lower() in ("1", "true", "yes", "on") else {}
+        return {key: value} if parse_truth(text) else {}
     return {names.ENVIRONMENT[suffix]: shlex.split(text) if suffix in names.LISTS else text}
 
 

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta, field
 
 from hpc_agent.config.resource_settings import QueueSettings, ResourceSettings
-from hpc_agent.config.types import Count, Interval, Positive, Seconds, SettingsGroup
+from hpc_agent.config.types import Count, Interval, Positive, Seconds, SettingsGroup, parse_truth
 from hpc_agent.domain.container_options import PROTECTED
 from hpc_agent.redact import Secret
 
@@ -379,9 +379,9 @@ class AllSettings(SettingsGroup, frozen=True, kw_only=True):
     @property
     def python_packages(self) -> PackageSettings:
         """``packages`` with what ``agent.skip_pip_venv_install`` says of the interpreter."""
-        said = self.agent.skip_pip_venv_install.strip()
-        if said.lower() in ("", "0", "false", "no", "off"):
+        value = self.agent.skip_pip_venv_install.strip()
+        truth = parse_truth(value)
+        if not value or truth is False:
             return self.packages
-        own = said.lower() in ("1", "true", "yes", "on")
-        binary = (self.packages.python_binary or sys.executable) if own else said
+        binary = (self.packages.python_binary or sys.executable) if truth else value
         return msgspec.structs.replace(self.packages, python_binary=binary, system_site_packages=True)

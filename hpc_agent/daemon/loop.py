@@ -51,8 +51,7 @@ from hpc_agent.runs.directory import RunDirectory, RunsFolder
 from hpc_agent.schedulers.base import Scheduler
 from hpc_agent.staging import TaskStager
 from hpc_agent.submission.render import Renderer
-from hpc_agent.telemetry.gpu_reader import GpuReader
-from hpc_agent.telemetry.usage import UsageReader
+from hpc_agent.telemetry.usage import GpuReader, UsageReader
 
 log = EventLog("daemon")
 

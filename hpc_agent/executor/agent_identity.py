@@ -1,4 +1,4 @@
-"""Who this executor is: its job, its worker id, its run directory."""
+"""Identity of an executor: its job, worker id and run directory."""
 
 from __future__ import annotations
 
@@ -25,21 +25,22 @@ class AgentIdentity:
     owner: str
     """As in ``runs.records.Claim``: ``job:<id>`` or ``agent:<host>:<pid>``."""
     job: JobId | None
-    restarts: int
+    restart_count: int
+    """Of the job, as the scheduler counts; 0 at its first start."""
     run_dir: Path | None
     cluster: str
     pid: int
 
     @property
-    def watched(self) -> bool:
-        """Whether a daemon reads our reports and finishes what we cannot."""
+    def daemon_managed(self) -> bool:
+        """Whether a daemon submitted this job: it reads our reports and finishes what we cannot."""
         return self.run_dir is not None
 
     def directory(self, runs: RunsFolder, task: TaskId, queue: Queue | None) -> RunDirectory:
         """Our run directory: the daemon's, or the same that a daemon would take for this queue entry."""
         if self.run_dir is not None:
             return RunDirectory(self.run_dir)
-        if self.restarts and (before := self._claimed_before(runs, task)):
+        if self.restart_count and (before := self._claimed_before(runs, task)):
             return before
         entry = next((entry for entry in queue.entries if entry.task == task), None) if queue else None
         if queue is not None and entry is not None:
@@ -72,7 +73,7 @@ def identify(settings: AllSettings, environ: Mapping[str, str] = os.environ) -> 
         host=host,
         owner=f"job:{job}" if job else f"agent:{host}:{os.getpid()}",
         job=job,
-        restarts=int(environ.get("SLURM_RESTART_COUNT") or 0),
+        restart_count=int(environ.get("SLURM_RESTART_COUNT") or 0),
         run_dir=Path(run_dir) if run_dir else None,
         cluster=settings.hpc.cluster or environ.get("SLURM_CLUSTER_NAME", "") or host,
         pid=os.getpid(),

@@ -16,7 +16,8 @@ from hpc_agent import process
 from hpc_agent.clock import SYSTEM, Clock
 from hpc_agent.domain.job import JobState
 from hpc_agent.errors import ProcessError
-from hpc_agent.schedulers.local_jobs import DeviceClaim, JobFolder, LocalExit, Spec, process_id
+from hpc_agent.process_id import process_id
+from hpc_agent.schedulers.local_jobs import DeviceClaim, JobFolder, LocalExit, Spec
 from hpc_agent.utf8_mode import ensure_utf8_mode
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hpc_agent import process
+from hpc_agent.access import user_name
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.config.dump import write_job_config
@@ -35,7 +36,6 @@ from hpc_agent.tracking.tracked_records import (
     UnclearSubmissionRecord,
 )
 from hpc_agent.tracking.unclear import show_doubt, show_job
-from hpc_agent.user_name import user_name
 from hpc_agent.wire.draft_fields import draft_to_wire
 
 log = EventLog("sbatch")

@@ -26,7 +26,7 @@ time.sleep(300)
 
 READ = """
 import json, sys
-from hpc_agent.telemetry.gpu_reader import GpuReader
+from hpc_agent.telemetry.usage import GpuReader
 print(json.dumps(GpuReader(json.loads(sys.argv[1])).read()))
 """
 

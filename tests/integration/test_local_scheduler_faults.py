@@ -22,10 +22,11 @@ from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import Accepted, JobRecord, JobState, OutcomeUnknown, Refused
 from hpc_agent.domain.resources import Resources
 from hpc_agent.errors import SchedulerUnavailableError
+from hpc_agent.process_id import ProcessId, process_id
 from hpc_agent.schedulers import backends
 from hpc_agent.schedulers.base import SubmitRequest
 from hpc_agent.schedulers.local import LocalScheduler
-from hpc_agent.schedulers.local_jobs import DeviceClaim, JobFolder, JobsFolder, ProcessId, Share, Spec, process_id
+from hpc_agent.schedulers.local_jobs import DeviceClaim, JobFolder, JobsFolder, Share, Spec
 from hpc_agent.schedulers.slurm_driver import SlurmScheduler
 
 EARLIER = datetime.fromisoformat("2026-01-01T00:00:00+00:00")

@@ -36,10 +36,10 @@ from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.domain.task import Task
 from hpc_agent.errors import ServerUnreachableError
+from hpc_agent.process_id import ProcessId, process_id
 from hpc_agent.runs.attempt_records import ClaimRecord, ExitReport, SubmissionRecord
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
 from hpc_agent.schedulers.base import Scheduler, SubmitRequest
-from hpc_agent.schedulers.local_jobs import ProcessId, process_id
 from hpc_agent.submission.render import Renderer
 
 QUEUE = Queue(QueueId("q" * 32), "gpu")

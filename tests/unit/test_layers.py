@@ -10,19 +10,9 @@ PACKAGE = Path(__file__).parents[2] / "hpc_agent"
 
 LAYERS = [
     {"errors", "domain"},
-    {
-        "clock",
-        "retry",
-        "process",
-        "file_records",
-        "redact",
-        "secret_values",
-        "logs",
-        "config",
-        "lease",
-        "git_credentials",
-    }
-    | {"child_processes", "utf8_mode", "heartbeat", "access", "user_name"},
+    {"clock", "cancellation", "retry", "process", "process_id", "child_processes", "exec_launcher", "file_records"}
+    | {"file_lock", "lease", "heartbeat", "access"}
+    | {"redact", "secret_values", "logs", "config", "git_credentials", "utf8_mode"},
     {"wire", "api", "schedulers", "submission", "containers", "envs", "sources", "telemetry", "runs"},
     {"image_resolver"},
     {"staging"},
