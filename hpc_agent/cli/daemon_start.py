@@ -39,9 +39,10 @@ from hpc_agent.file_records import ensure_directory
 from hpc_agent.logs import EventLog
 from hpc_agent.process import detach, send_output_to
 from hpc_agent.retry import INTERACTIVE
-from hpc_agent.schedulers import backends, gpu_inventory
+from hpc_agent.schedulers import backends
 from hpc_agent.schedulers.base import Scheduler
-from hpc_agent.schedulers.local_jobs import Share
+from hpc_agent.schedulers.local import gpu_inventory
+from hpc_agent.schedulers.local.jobs import Share
 
 log = EventLog("daemon")
 

@@ -42,7 +42,7 @@ def command(shared: Shared, once: bool, inside: Path | None, pid: int, element: 
         client = shared.client(configuration, Budget(10))
         click.echo(task_of_element(client, TrackedDirectory(element), os.environ, SYSTEM))
         return
-    from hpc_agent.schedulers.slurm_driver import SlurmScheduler
+    from hpc_agent.schedulers.slurm.driver import SlurmScheduler
     from hpc_agent.tracking.follower import Follower
     from hpc_agent.tracking.follower_lock import acquire_follower
 

@@ -92,7 +92,7 @@ def _prepare(
     from hpc_agent.api.client import Client
     from hpc_agent.clock import SYSTEM
     from hpc_agent.retry import Budget
-    from hpc_agent.schedulers.slurm_driver import SlurmScheduler
+    from hpc_agent.schedulers.slurm.driver import SlurmScheduler
     from hpc_agent.tracking.submission_request import parse_request
     from hpc_agent.tracking.tracked_records import TrackedRoot
     from hpc_agent.tracking.tracked_submission import TrackedSubmission

@@ -23,7 +23,7 @@ from hpc_agent.errors import HpcAgentError
 from hpc_agent.file_records import CorruptFileError
 from hpc_agent.heartbeat import Heartbeat, HeartbeatTiming, Silence, age, read_text
 from hpc_agent.logs import EventLog
-from hpc_agent.schedulers.local_jobs import ProcessId, process_id
+from hpc_agent.schedulers.local.jobs import ProcessId, process_id
 
 log = EventLog("presence")
 

@@ -38,7 +38,7 @@ from hpc_agent.process import StopTimeouts, Supervised
 from hpc_agent.retry import FINAL, ROUTINE
 from hpc_agent.runs.attempt_records import MemoryRecord, RequeueBudget
 from hpc_agent.runs.directory import RunDirectory
-from hpc_agent.schedulers.current_job import own_job
+from hpc_agent.schedulers.slurm.current_job import own_job
 from hpc_agent.telemetry.gpu_reader import GpuReader
 from hpc_agent.telemetry.memory import JobMemory
 from hpc_agent.telemetry.shipper import ConsoleSource

@@ -10,9 +10,9 @@ from hpc_agent.clock import Clock
 from hpc_agent.config.settings import HpcSettings
 from hpc_agent.errors import SchedulerUnavailableError
 from hpc_agent.schedulers.base import JobOrigin, Scheduler
-from hpc_agent.schedulers.local import LocalScheduler
-from hpc_agent.schedulers.local_jobs import Share
-from hpc_agent.schedulers.slurm_driver import SlurmScheduler
+from hpc_agent.schedulers.local.jobs import Share
+from hpc_agent.schedulers.local.scheduler import LocalScheduler
+from hpc_agent.schedulers.slurm.driver import SlurmScheduler
 
 
 def kind(settings: HpcSettings) -> Literal["slurm", "local"]:

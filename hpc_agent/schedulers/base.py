@@ -44,7 +44,7 @@ class JobOrigin:
 
 
 class Scheduler(Protocol):
-    """Implementations: ``schedulers.slurm_driver.SlurmScheduler``, ``schedulers.local.LocalScheduler``."""
+    """Implementations: ``slurm.driver.SlurmScheduler``, ``local.scheduler.LocalScheduler``."""
 
     @property
     def name(self) -> str:

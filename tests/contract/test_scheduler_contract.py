@@ -25,8 +25,8 @@ from hpc_agent.domain.job import Accepted, JobRecord, JobState, LiveJob, Refused
 from hpc_agent.domain.resources import Resources
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.schedulers.base import Scheduler, SubmitRequest
-from hpc_agent.schedulers.local import LocalScheduler
-from hpc_agent.schedulers.slurm_driver import SlurmScheduler
+from hpc_agent.schedulers.local.scheduler import LocalScheduler
+from hpc_agent.schedulers.slurm.driver import SlurmScheduler
 
 FOREIGN = {"SLURM_CPU_BIND": "quiet,mask_cpu:0x1", "SBATCH_PARTITION": "nope", "CLEARML_API_SECRET_KEY": "hidden"}
 """In the environment that every scheduler here is started with; no job may see any of it."""

@@ -34,7 +34,7 @@ from hpc_agent.executor.watch import Meters, Watch, WatchResult
 from hpc_agent.retry import ONCE
 from hpc_agent.runs.attempt_records import ClaimRecord
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
-from hpc_agent.schedulers.current_job import NullCurrentJob
+from hpc_agent.schedulers.slurm.current_job import NullCurrentJob
 from hpc_agent.telemetry.gpu_reader import GpuReader
 from hpc_agent.telemetry.shipper import ConsoleSource
 from hpc_agent.telemetry.usage import UsageReader

@@ -24,9 +24,9 @@ from hpc_agent.domain.resources import Resources
 from hpc_agent.errors import SchedulerUnavailableError
 from hpc_agent.schedulers import backends
 from hpc_agent.schedulers.base import SubmitRequest
-from hpc_agent.schedulers.local import LocalScheduler
-from hpc_agent.schedulers.local_jobs import DeviceClaim, JobFolder, JobsFolder, ProcessId, Share, Spec, process_id
-from hpc_agent.schedulers.slurm_driver import SlurmScheduler
+from hpc_agent.schedulers.local.jobs import DeviceClaim, JobFolder, JobsFolder, ProcessId, Share, Spec, process_id
+from hpc_agent.schedulers.local.scheduler import LocalScheduler
+from hpc_agent.schedulers.slurm.driver import SlurmScheduler
 
 EARLIER = datetime.fromisoformat("2026-01-01T00:00:00+00:00")
 
@@ -57,7 +57,7 @@ class Machine:
         return self.jobs.get(job)
 
     def supervisor(self, job: JobId) -> subprocess.Popen[bytes]:
-        argv = [sys.executable, "-m", "hpc_agent.schedulers.local_supervisor", str(self.job(job).path), "1"]
+        argv = [sys.executable, "-m", "hpc_agent.schedulers.local.supervisor", str(self.job(job).path), "1"]
         return subprocess.Popen(argv, start_new_session=True)
 
     def live(self) -> list[tuple[str, JobState]]:
@@ -137,7 +137,8 @@ def test_jobs_outlive_the_daemon(machine: Machine) -> None:
     machine.submit("until [ -e go ]; do sleep 0.05; done; exit 5")
     daemon = (
         "import os, sys; from pathlib import Path; from hpc_agent.clock import SYSTEM;"
-        "from hpc_agent.config.settings import LocalSettings; from hpc_agent.schedulers.local import LocalScheduler;"
+        "from hpc_agent.config.settings import LocalSettings;"
+        "from hpc_agent.schedulers.local.scheduler import LocalScheduler;"
         f"LocalScheduler(LocalSettings(gpus=0), Path({str(machine.state)!r}), SYSTEM).live_jobs(); os.abort()"
     )
     assert subprocess.run([sys.executable, "-c", daemon], check=False, timeout=60).returncode == -signal.SIGABRT

@@ -23,7 +23,7 @@ from hpc_agent.errors import SchedulerUnavailableError
 from hpc_agent.runs.attempt_records import SubmissionRecord
 from hpc_agent.runs.directory import RunsFolder
 from hpc_agent.schedulers.base import SubmitRequest
-from hpc_agent.schedulers.slurm_driver import SlurmScheduler
+from hpc_agent.schedulers.slurm.driver import SlurmScheduler
 
 NOW = SUBMITTED
 JOBS = {JobId("7"): NOW, JobId("8"): NOW}

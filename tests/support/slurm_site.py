@@ -14,7 +14,7 @@ from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import Accepted, JobRecord, JobState, LiveJob
 from hpc_agent.domain.resources import Resources
 from hpc_agent.schedulers.base import SubmitRequest
-from hpc_agent.schedulers.slurm_driver import SlurmScheduler
+from hpc_agent.schedulers.slurm.driver import SlurmScheduler
 
 
 class SlurmSite:

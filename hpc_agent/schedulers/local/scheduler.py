@@ -26,10 +26,10 @@ from hpc_agent.domain.job import Accepted, JobRecord, JobState, LiveJob, Outcome
 from hpc_agent.errors import ProcessError, SchedulerUnavailableError
 from hpc_agent.file_records import CorruptFileError
 from hpc_agent.logs import EventLog
-from hpc_agent.schedulers import gpu_inventory
 from hpc_agent.schedulers.base import JobOrigin, SubmitRequest
 from hpc_agent.schedulers.job_environment import scrubbed
-from hpc_agent.schedulers.local_jobs import (
+from hpc_agent.schedulers.local import gpu_inventory
+from hpc_agent.schedulers.local.jobs import (
     CancelRequest,
     DeviceClaim,
     JobFolder,
@@ -205,7 +205,7 @@ class LocalScheduler:
 
         Whoever holds the lock next may start another supervisor: only one of them gets the claim.
         """
-        argv = [sys.executable, "-m", "hpc_agent.schedulers.local_supervisor", str(job.path), str(self._grace), *gpus]
+        argv = [sys.executable, "-m", "hpc_agent.schedulers.local.supervisor", str(job.path), str(self._grace), *gpus]
         output = job.path / "supervisor.log"
         try:
             pid = process.spawn_detached(argv, env=self._environ, cwd=job.path, output=output)

@@ -1,4 +1,4 @@
-"""Slurm's commands as argument lists, and what they print as types. Pure; ``slurm_driver`` runs them.
+"""Slurm's commands as argument lists, and what they print as types. Pure; ``driver`` runs them.
 
 Checked on Slurm 20.11, 22.05, 24.11 and 26.05 (docs/internals/slurm.md#versions). Text, not JSON:
 squeue ignores filters with ``--json`` until 24.05, and it is a hundred times longer (docs/internals/slurm.md#answers).
@@ -17,8 +17,8 @@ from hpc_agent.domain import duration
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import CurrentJob, JobRecord, JobState, LiveJob, unconfirmed_record
 from hpc_agent.schedulers.base import CLOCK_SKEW, SubmitRequest
-from hpc_agent.schedulers.slurm_table import read_table
-from hpc_agent.schedulers.slurm_versions import STATES_SHOWN_FOR_OTHERS, exit_status
+from hpc_agent.schedulers.slurm.tables import read_table
+from hpc_agent.schedulers.slurm.versions import STATES_SHOWN_FOR_OTHERS, exit_status
 
 
 def state(word: str) -> JobState:

@@ -10,10 +10,10 @@ from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import CurrentJob
 from hpc_agent.errors import ProcessError
 from hpc_agent.logs import EventLog
-from hpc_agent.schedulers import slurm
 from hpc_agent.schedulers.base import CurrentJobClient
 from hpc_agent.schedulers.job_environment import for_queries
-from hpc_agent.schedulers.slurm_table import new_delimiter
+from hpc_agent.schedulers.slurm import commands
+from hpc_agent.schedulers.slurm.tables import new_delimiter
 
 log = EventLog("schedulers.own_job")
 
@@ -29,9 +29,9 @@ class SlurmCurrentJob:
     def look(self) -> CurrentJob | None:
         delimiter = new_delimiter()
         try:
-            answer = process.run(slurm.squeue_own(self._job, delimiter), timeout=_TIMEOUT_S, env=self._environ)
+            answer = process.run(commands.squeue_own(self._job, delimiter), timeout=_TIMEOUT_S, env=self._environ)
             if answer.ok:
-                return slurm.parse_own_job(answer.stdout, delimiter)
+                return commands.parse_own_job(answer.stdout, delimiter)
             log.warning("no answer about this job", job=self._job, said=answer.last_words)
         except (ProcessError, ValueError) as error:
             log.warning("no answer about this job", job=self._job, error=error)
@@ -39,7 +39,7 @@ class SlurmCurrentJob:
 
     def requeue(self) -> str:
         try:
-            answer = process.run(slurm.requeue(self._job), timeout=_TIMEOUT_S, env=self._environ)
+            answer = process.run(commands.requeue(self._job), timeout=_TIMEOUT_S, env=self._environ)
         except ProcessError as error:
             return str(error)
         return "" if answer.ok else answer.last_words

@@ -1,4 +1,4 @@
-"""Runs one job of the local scheduler: ``python -m hpc_agent.schedulers.local_supervisor FOLDER GRACE [GPU …]``.
+"""Runs one job of the local scheduler: ``python -m hpc_agent.schedulers.local.supervisor FOLDER GRACE [GPU …]``.
 
 It outlives the daemon, starts the job if nobody else has, and writes down how it ended.
 """
@@ -16,7 +16,7 @@ from hpc_agent import process
 from hpc_agent.clock import SYSTEM, Clock
 from hpc_agent.domain.job import JobState
 from hpc_agent.errors import ProcessError
-from hpc_agent.schedulers.local_jobs import DeviceClaim, JobFolder, LocalExit, Spec, process_id
+from hpc_agent.schedulers.local.jobs import DeviceClaim, JobFolder, LocalExit, Spec, process_id
 from hpc_agent.utf8_mode import ensure_utf8_mode
 
 
