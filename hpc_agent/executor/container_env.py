@@ -11,7 +11,7 @@ from hpc_agent.containers.gpu_share import GpuShare
 from hpc_agent.containers.runtime_api import Mount
 
 FORWARDED_PREFIXES = (
-    *("CLEARML_", "TRAINS_", "SLURM_", "CUDA_", "NVIDIA_"),
+    *("CLEARML_", "TRAINS_", "CUDA_", "NVIDIA_"),
     *("PMI", "OMPI_MCA_", "UCX_", "NCCL_", "OMP_", "MKL_", "OPENBLAS_"),
     *("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK", "LOCAL_RANK", "NODE_RANK"),
     *("AWS_", "AZURE_", "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
@@ -24,13 +24,13 @@ BLOCKED_PREFIXES = ("CLEARML_CONFIG_FILE", "TRAINS_CONFIG_FILE", "CLEARML_AGENT_
 _TRAVEL_ALL_THE_SAME = ("CLEARML_AGENT_GIT_USER", "CLEARML_AGENT_GIT_PASS", "CLEARML_AGENT_GIT_HOST")
 
 
-def travelling(environ: Mapping[str, str]) -> dict[str, str]:
-    """What of this process's environment a container gets."""
+def travelling(environ: Mapping[str, str], job_prefixes: tuple[str, ...] = ()) -> dict[str, str]:
+    """What a container gets of this environment. ``job_prefixes``: what the scheduler's variables begin with."""
     return {
         name: value
         for name, value in environ.items()
         if name in _TRAVEL_ALL_THE_SAME
-        or (name.startswith(FORWARDED_PREFIXES) and not name.startswith(BLOCKED_PREFIXES))
+        or (name.startswith(FORWARDED_PREFIXES + job_prefixes) and not name.startswith(BLOCKED_PREFIXES))
     }
 
 

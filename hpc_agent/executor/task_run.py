@@ -38,7 +38,7 @@ from hpc_agent.process import StopTimeouts, Supervised
 from hpc_agent.retry import FINAL, ROUTINE
 from hpc_agent.runs.attempt_records import MemoryRecord, RequeueBudget
 from hpc_agent.runs.directory import RunDirectory
-from hpc_agent.schedulers.slurm.current_job import own_job
+from hpc_agent.schedulers import backends
 from hpc_agent.telemetry.gpu_reader import GpuReader
 from hpc_agent.telemetry.memory import JobMemory
 from hpc_agent.telemetry.shipper import ConsoleSource
@@ -76,13 +76,14 @@ class TaskRun:
         self._task = task
         self._directory = directory
         self._claimed = claimed
-        self._own = own_job(me.job)
+        self._own = backends.current_job()
         self._policy = self._queue_settings()
         self._stop = StopRequest()
         self._interruption = Interruption(self._own, me.restarts)
         self._deadline = Deadline(self._own, self._policy.signal_ahead, clock)
         self._signals = Signals(self._stop, self._deadline)
-        self._memory = JobMemory()
+        job = backends.job_variables()
+        self._memory = JobMemory(job.memory_mb if job else None)
         self._remembered_mb = 0.0
         self._files = FileServer()
         self._reporter = Reporter(client, me, directory, self._own, clock, self._files)
@@ -141,7 +142,7 @@ class TaskRun:
                     self._clock.sleep(FENCE_S)
             console.start()
             if self._claimed.resumed:
-                console.say(f"Attempt {self._me.restarts + 1}: Slurm started job {self._me.job} again")
+                console.say(f"Restart {self._me.restarts} of job {self._me.job}")
             return self._run_process(console)
         except PreparationInterrupted:
             return ended(-signal.SIGTERM, self._met())

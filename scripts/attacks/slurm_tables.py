@@ -9,6 +9,7 @@ from pathlib import Path
 from attacks.case import Case
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import JobState, LiveJob
+from hpc_agent.schedulers.records import newest
 from hpc_agent.schedulers.slurm import commands
 from hpc_agent.schedulers.slurm.tables import new_delimiter
 
@@ -190,7 +191,7 @@ def _newest_is_not_forged(text: str, folder: Path) -> str:
     answer, _ = _records(name=text)
     at = commands.time(_AT)
     assert at is not None
-    found = commands.newest(answer.records, {JobId(_VICTIM): at})
+    found = newest(answer.records, {JobId(_VICTIM): at})
     right = list(found) == [_VICTIM] and found[JobId(_VICTIM)].state is JobState.RUNNING
     return "" if right else f"records: {found}"
 

@@ -17,8 +17,9 @@ from hpc_agent import process
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.resources import Resources
 from hpc_agent.schedulers.base import SubmitRequest
-from hpc_agent.schedulers.job_environment import for_queries, scrubbed
+from hpc_agent.schedulers.job_environment import scrubbed
 from hpc_agent.schedulers.slurm import commands
+from hpc_agent.schedulers.slurm.commands import for_queries
 
 DELIMITER = "|captured|"
 USER = "0"

@@ -15,8 +15,8 @@ from types import FrameType
 
 from hpc_agent import process
 from hpc_agent.domain.ids import JobId
-from hpc_agent.schedulers.job_environment import for_queries
 from hpc_agent.schedulers.slurm import commands
+from hpc_agent.schedulers.slurm.commands import for_queries
 
 
 def ask(moment: str) -> None:

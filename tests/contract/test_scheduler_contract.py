@@ -18,7 +18,6 @@ from simulated_faults import Faults
 from waiting import contains, empty, equals, wait_until
 
 from hpc_agent.clock import SYSTEM
-from hpc_agent.config.settings import LocalSettings, SlurmSettings
 from hpc_agent.domain.capacity import Capacity
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import Accepted, JobRecord, JobState, LiveJob, Refused
@@ -26,7 +25,9 @@ from hpc_agent.domain.resources import Resources
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.schedulers.base import Scheduler, SubmitRequest
 from hpc_agent.schedulers.local.scheduler import LocalScheduler
+from hpc_agent.schedulers.local.settings import LocalSettings
 from hpc_agent.schedulers.slurm.driver import SlurmScheduler
+from hpc_agent.schedulers.slurm.settings import SlurmSettings
 
 FOREIGN = {"SLURM_CPU_BIND": "quiet,mask_cpu:0x1", "SBATCH_PARTITION": "nope", "CLEARML_API_SECRET_KEY": "hidden"}
 """In the environment that every scheduler here is started with; no job may see any of it."""

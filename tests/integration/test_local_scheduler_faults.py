@@ -16,17 +16,19 @@ from waiting import contains, empty, wait_until
 
 from hpc_agent import file_records
 from hpc_agent.clock import SYSTEM
-from hpc_agent.config.settings import HpcSettings, LocalSettings
+from hpc_agent.config.settings import HpcSettings
 from hpc_agent.domain.capacity import Capacity
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import Accepted, JobRecord, JobState, OutcomeUnknown, Refused
 from hpc_agent.domain.resources import Resources
 from hpc_agent.errors import SchedulerUnavailableError
 from hpc_agent.schedulers import backends
-from hpc_agent.schedulers.base import SubmitRequest
-from hpc_agent.schedulers.local.jobs import DeviceClaim, JobFolder, JobsFolder, ProcessId, Share, Spec, process_id
+from hpc_agent.schedulers.base import Share, SubmitRequest
+from hpc_agent.schedulers.local.jobs import DeviceClaim, JobFolder, JobsFolder, ProcessId, Spec, process_id
 from hpc_agent.schedulers.local.scheduler import LocalScheduler
+from hpc_agent.schedulers.local.settings import LocalSettings
 from hpc_agent.schedulers.slurm.driver import SlurmScheduler
+from hpc_agent.schedulers.slurm.settings import SlurmSettings
 
 EARLIER = datetime.fromisoformat("2026-01-01T00:00:00+00:00")
 
@@ -137,7 +139,7 @@ def test_jobs_outlive_the_daemon(machine: Machine) -> None:
     machine.submit("until [ -e go ]; do sleep 0.05; done; exit 5")
     daemon = (
         "import os, sys; from pathlib import Path; from hpc_agent.clock import SYSTEM;"
-        "from hpc_agent.config.settings import LocalSettings;"
+        "from hpc_agent.schedulers.local.settings import LocalSettings;"
         "from hpc_agent.schedulers.local.scheduler import LocalScheduler;"
         f"LocalScheduler(LocalSettings(gpus=0), Path({str(machine.state)!r}), SYSTEM).live_jobs(); os.abort()"
     )
@@ -297,7 +299,7 @@ def test_a_submission_cut_short_leaves_no_job(machine: Machine) -> None:
 
 def test_the_registry_follows_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def created(kind: str) -> str:
-        return backends.create(HpcSettings(scheduler=kind, root=tmp_path, cluster="c"), SYSTEM).name  # type: ignore[arg-type]
+        return backends.create(HpcSettings(scheduler=kind, root=tmp_path, cluster="c"), SYSTEM).name
 
     assert (created("slurm"), created("local")) == ("slurm", "local")
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -305,7 +307,7 @@ def test_the_registry_follows_the_settings(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "sbatch").write_text("#!/bin/sh\n")
     (tmp_path / "sbatch").chmod(0o755)
     assert created("auto") == "slurm"
-    assert SlurmScheduler(HpcSettings().slurm, cluster="mine").cluster() == "mine"
+    assert SlurmScheduler(SlurmSettings(), cluster="mine").cluster() == "mine"
 
 
 def test_daemons_share_a_machine_and_never_a_gpu(machine: Machine) -> None:

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import JobState
+from hpc_agent.schedulers.records import newest
 from hpc_agent.schedulers.slurm import commands
 from hpc_agent.schedulers.slurm.tables import new_delimiter
 
@@ -172,5 +173,5 @@ def test_a_job_that_asks_about_itself_is_told_the_truth(notice: str, reason: str
 def test_a_record_is_only_found_for_the_job_whose_it_is(jobs: list[Job]) -> None:
     answer = commands.parse_sacct(printed(ACCOUNTING_HEADER + "".join(accounting_rows(jobs)), DELIMITER), DELIMITER)
     wanted = {JobId(job.id): SUBMITTED for job in jobs} | {JobId("1001"): SUBMITTED}
-    found = commands.newest(answer.records, wanted)
+    found = newest(answer.records, wanted)
     assert {job: record.raw_state for job, record in found.items()} == {job.id: job.state for job in jobs}

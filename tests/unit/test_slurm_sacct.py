@@ -11,6 +11,7 @@ from fake_slurm import ACCOUNTING_HEADER, SUBMITTED, accounting_row, printed
 
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import JobRecord, JobState
+from hpc_agent.schedulers.records import newest
 from hpc_agent.schedulers.slurm import commands
 
 of_each_version = pytest.mark.parametrize("version", VERSIONS)
@@ -101,8 +102,8 @@ def test_elements_that_wait_are_one_row_and_no_job_of_their_own(version: str) ->
     assert record.state is JobState.PENDING
     since = record.submitted
     assert since is not None
-    assert commands.newest(read.records, {JobId(f"{raw}_2"): since}) == {}
-    assert commands.newest(read.records, {raw: since}).keys() == {raw}
+    assert newest(read.records, {JobId(f"{raw}_2"): since}) == {}
+    assert newest(read.records, {raw: since}).keys() == {raw}
 
 
 @of_each_version
@@ -148,7 +149,7 @@ def test_a_job_is_found_by_its_name(version: str) -> None:
 def test_only_final_records_are_verdicts(version: str) -> None:
     read = answer(version, "sacct_ended").records
     submitted = {raw: record.submitted for raw, record in read if record.submitted}
-    final = {record.name for record in commands.newest(read, submitted).values() if record.state.is_final}
+    final = {record.name for record in newest(read, submitted).values() if record.state.is_final}
     assert {"completed", "exit code 3", "cancelled_running", "node_failed", "preempted", "time_limit"} <= final
     assert not {"requeued", "preempted_requeued"} & final
 
@@ -174,7 +175,7 @@ def row(job: str, state: str, after: timedelta = timedelta(), raw: str = "", nam
 
 
 def verdict(*rows: str, job: str = "7") -> JobRecord | None:
-    found = commands.newest(parsed(*rows), {JobId(job): SUBMITTED}).get(JobId(job))
+    found = newest(parsed(*rows), {JobId(job): SUBMITTED}).get(JobId(job))
     return found if found and found.state.is_final else None
 
 

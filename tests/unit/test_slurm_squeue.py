@@ -9,6 +9,7 @@ import pytest
 from captured_slurm import DELIMITER, HOSTILE_NAMES, OUR_JOB, VERSIONS, captured, names
 
 from hpc_agent.domain.job import JobRecord, JobState, LiveJob
+from hpc_agent.schedulers.records import newest
 from hpc_agent.schedulers.slurm import commands
 
 pytestmark = pytest.mark.parametrize("version", VERSIONS)
@@ -146,7 +147,7 @@ def test_a_requeued_job_has_no_verdict(version: str) -> None:
     for name in ("requeued", "preempted_requeued"):
         record = ended(version, name)
         assert record.submitted is not None
-        found = commands.newest([(record.id, record)], {record.id: record.submitted})
+        found = newest([(record.id, record)], {record.id: record.submitted})
         assert not found[record.id].state.is_final
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from hpc_agent import file_records
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import JobState
+from hpc_agent.schedulers.base import Share
 
 
 @dataclass(frozen=True)
@@ -63,16 +64,6 @@ def _stat(pid: int) -> list[str] | None:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
         return None
-
-
-@dataclass(frozen=True)
-class Share:
-    """One daemon's part of the machine. It travels with each job, so that any daemon can start it rightly."""
-
-    owner: str
-    max_jobs: int
-    gpus: tuple[str, ...]
-    """Names as in CUDA_VISIBLE_DEVICES. Another's share may have the same ones: they are lent to one job at a time."""
 
 
 @dataclass(frozen=True)

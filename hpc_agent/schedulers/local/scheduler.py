@@ -19,14 +19,13 @@ from pathlib import Path
 
 from hpc_agent import file_records, process
 from hpc_agent.clock import Clock
-from hpc_agent.config.settings import LocalSettings
 from hpc_agent.domain.capacity import Capacity
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import Accepted, JobRecord, JobState, LiveJob, OutcomeUnknown, Refused, SubmitResult
 from hpc_agent.errors import ProcessError, SchedulerUnavailableError
 from hpc_agent.file_records import CorruptFileError
 from hpc_agent.logs import EventLog
-from hpc_agent.schedulers.base import JobOrigin, SubmitRequest
+from hpc_agent.schedulers.base import JobOrigin, Share, SubmitRequest
 from hpc_agent.schedulers.job_environment import scrubbed
 from hpc_agent.schedulers.local import gpu_inventory
 from hpc_agent.schedulers.local.jobs import (
@@ -35,10 +34,10 @@ from hpc_agent.schedulers.local.jobs import (
     JobFolder,
     JobsFolder,
     LocalExit,
-    Share,
     Spec,
     process_id,
 )
+from hpc_agent.schedulers.local.settings import LocalSettings
 
 log = EventLog("schedulers.local")
 

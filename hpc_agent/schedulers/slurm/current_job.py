@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 
 from hpc_agent import process
@@ -10,18 +9,19 @@ from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import CurrentJob
 from hpc_agent.errors import ProcessError
 from hpc_agent.logs import EventLog
-from hpc_agent.schedulers.base import CurrentJobClient
-from hpc_agent.schedulers.job_environment import for_queries
 from hpc_agent.schedulers.slurm import commands
+from hpc_agent.schedulers.slurm.commands import for_queries
 from hpc_agent.schedulers.slurm.tables import new_delimiter
 
-log = EventLog("schedulers.own_job")
+log = EventLog("schedulers.slurm.current_job")
 
 _TIMEOUT_S = 8.0
 """Between SIGTERM and SIGKILL lie 30 s (KillWait), and most of them are the task's."""
 
 
 class SlurmCurrentJob:
+    """See ``schedulers.base.CurrentJobClient``."""
+
     def __init__(self, job: JobId, environ: Mapping[str, str]) -> None:
         self._job = job
         self._environ = for_queries(environ)
@@ -43,17 +43,3 @@ class SlurmCurrentJob:
         except ProcessError as error:
             return str(error)
         return "" if answer.ok else answer.last_words
-
-
-class NullCurrentJob:
-    """Outside Slurm nobody can be asked."""
-
-    def look(self) -> CurrentJob | None:
-        return None
-
-    def requeue(self) -> str:
-        return "this is no Slurm job"
-
-
-def own_job(job: JobId | None, environ: Mapping[str, str] = os.environ) -> CurrentJobClient:
-    return SlurmCurrentJob(job, environ) if job is not None and "SLURM_JOB_ID" in environ else NullCurrentJob()

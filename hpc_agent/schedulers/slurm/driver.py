@@ -11,7 +11,6 @@ from datetime import datetime, timedelta
 
 from hpc_agent import process
 from hpc_agent.clock import SYSTEM
-from hpc_agent.config.settings import SlurmSettings
 from hpc_agent.domain.capacity import Capacity
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import (
@@ -28,9 +27,12 @@ from hpc_agent.domain.job import (
 from hpc_agent.errors import ProcessError, SchedulerUnavailableError
 from hpc_agent.logs import EventLog
 from hpc_agent.schedulers.base import JobOrigin, SubmitRequest
-from hpc_agent.schedulers.job_environment import for_queries, scrubbed
+from hpc_agent.schedulers.job_environment import scrubbed
+from hpc_agent.schedulers.records import newest, newest_of_name
 from hpc_agent.schedulers.slurm import commands
+from hpc_agent.schedulers.slurm.commands import for_queries
 from hpc_agent.schedulers.slurm.sbatch_answers import named_jobs, parse_sbatch, refuses_parsable
+from hpc_agent.schedulers.slurm.settings import SlurmSettings
 from hpc_agent.schedulers.slurm.tables import new_delimiter
 from hpc_agent.schedulers.slurm.versions import notes, parse_version
 
@@ -164,13 +166,13 @@ class SlurmScheduler:
     def find(self, job_name: str, since: datetime) -> JobId | None:
         answer = self._squeue(ended=True, name=job_name)
         records = [commands.ended_job(row) for row in answer.rows]
-        found = commands.newest_of_name(records, job_name, since)
+        found = newest_of_name(records, job_name, since)
         if found is not None:
             return found
         unreadable = answer.unreadable
         if self._has_sacct:
             accounting = self._sacct(since - _BEFORE, name=job_name, user=self._user)
-            found = commands.newest_of_name((record for _, record in accounting.records), job_name, since)
+            found = newest_of_name((record for _, record in accounting.records), job_name, since)
             records += [record for _, record in accounting.records]
             unreadable += accounting.unreadable
         unreadable += sum(record.name == job_name and record.submitted is None for record in records)
@@ -191,7 +193,7 @@ class SlurmScheduler:
         if self._has_sacct:
             try:
                 accounting = self._sacct(min(jobs.values()) - _BEFORE, jobs=jobs)
-                found = commands.newest(accounting.records, jobs)
+                found = newest(accounting.records, jobs)
                 unreadable += accounting.unreadable
             except SchedulerUnavailableError as error:
                 silence = error
@@ -204,7 +206,7 @@ class SlurmScheduler:
                     raise silence from error
                 silence = error
             else:
-                found |= commands.newest(((row.id, commands.ended_job(row)) for row in queue.rows), unclear)
+                found |= newest(((row.id, commands.ended_job(row)) for row in queue.rows), unclear)
                 unreadable += queue.unreadable
         if silence is not None:
             log.warning("a source of records gave no answer", jobs=len(unclear), error=silence)
