@@ -14,6 +14,7 @@ from hpc_agent.config.types import BackendSettings
 
 BACKENDS = (
     "slurm",
+    "gridengine",
     "local",
 )
 """In the order in which ``hpc.scheduler: auto`` looks for them; the last one is always there."""

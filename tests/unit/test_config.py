@@ -144,3 +144,10 @@ def test_new_name_of_a_setting_beats_the_old_one(tmp_path: Path) -> None:
     assert configuration.settings.hpc.lost_after == 40
     later = read(tmp_path, "hpc.lost_after: 40", {"CLEARML_AGENT__hpc__slurm__lost_after": "5"})
     assert later.settings.hpc.lost_after == 5
+
+
+def test_section_of_a_backend_is_checked(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r'hpc\.gridengine\.gpu_resorce; did you mean "gpu_resource"\?'):
+        read(tmp_path, "hpc.gridengine.gpu_resorce: gpus")
+    with pytest.raises(ConfigError, match=r"hpc\.scheduler is 'pbs', expected one of: auto, slurm, gridengine, local"):
+        read(tmp_path, "hpc.scheduler: pbs")
