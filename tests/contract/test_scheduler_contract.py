@@ -24,7 +24,7 @@ from hpc_agent.domain.job import Accepted, JobRecord, JobState, LiveJob, Refused
 from hpc_agent.domain.resources import Resources
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.schedulers.base import Scheduler, SubmitRequest
-from hpc_agent.schedulers.gridengine.driver import GridEngineScheduler
+from hpc_agent.schedulers.gridengine.scheduler import GridEngineScheduler
 from hpc_agent.schedulers.gridengine.settings import GridEngineSettings
 from hpc_agent.schedulers.local.scheduler import LocalScheduler
 from hpc_agent.schedulers.local.settings import LocalSettings

@@ -16,7 +16,7 @@ from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.resources import Resources
 from hpc_agent.errors import TemplateError
 from hpc_agent.schedulers.base import Backend, JobVariables, Scheduler, ScriptLanguage, Share
-from hpc_agent.schedulers.gridengine.driver import GridEngineScheduler
+from hpc_agent.schedulers.gridengine.scheduler import GridEngineScheduler
 from hpc_agent.schedulers.gridengine.settings import GridEngineSettings
 
 _OF_A_JOB = re.compile(
@@ -79,8 +79,7 @@ class GridEngineBackend(Backend):
     ) -> Scheduler:
         own = settings.of(GridEngineSettings)
         own = msgspec.structs.replace(own, command_timeout=min(timeout or own.command_timeout, own.command_timeout))
-        grace = settings.term_grace + 10
-        return GridEngineScheduler(own, clock, cluster=settings.cluster, grace=grace, environ=os.environ)
+        return GridEngineScheduler(own, clock, settings.cluster, settings.term_grace + 10, os.environ)
 
     def script(self, settings: HpcSettings) -> ScriptLanguage:
         return GridEngineScript(settings.of(GridEngineSettings))

@@ -28,6 +28,7 @@ from hpc_agent.errors import ProcessError, SchedulerUnavailableError
 from hpc_agent.logs import EventLog
 from hpc_agent.schedulers.base import JobOrigin, SubmitRequest
 from hpc_agent.schedulers.job_environment import scrubbed
+from hpc_agent.schedulers.queries import printed, run
 from hpc_agent.schedulers.records import newest, newest_of_name
 from hpc_agent.schedulers.slurm import commands
 from hpc_agent.schedulers.slurm.commands import for_queries
@@ -248,7 +249,7 @@ class SlurmScheduler:
         if _DISABLED in answer.stderr and self._settings.accounting == "auto":
             return self._without_accounting(_DISABLED)
         try:
-            said = commands.parse_sacct(_usable(answer), delimiter)
+            said = commands.parse_sacct(printed(answer), delimiter)
         except ValueError as error:
             raise SchedulerUnavailableError(f"sacct printed no table of records: {error}") from error
         if said.unreadable:
@@ -261,13 +262,10 @@ class SlurmScheduler:
         return commands.AccountingAnswer((), 0)
 
     def _ask(self, argv: Sequence[str]) -> str:
-        return _usable(self._run(argv))
+        return printed(self._run(argv))
 
     def _run(self, argv: Sequence[str]) -> process.CompletedProcess:
-        try:
-            return process.run(argv, timeout=self._settings.command_timeout, env=self._query_environ)
-        except ProcessError as error:
-            raise SchedulerUnavailableError(f"Slurm gave no information: {error}") from error
+        return run(argv, self._query_environ, self._settings.command_timeout)
 
     def _report_unreadable(self, answer: commands.QueueAnswer) -> None:
         """What this version of Slurm says that is not understood: once for each kind, for the log."""
@@ -297,12 +295,3 @@ def _with_name(record: JobRecord) -> JobRecord:
         return replace(record, cancelled_by=pwd.getpwuid(int(record.cancelled_by)).pw_name)
     except (KeyError, OverflowError):
         return replace(record, cancelled_by=f"user {record.cancelled_by}")
-
-
-def _usable(answer: process.CompletedProcess) -> str:
-    """What a query printed. Exit code ≠ 0, or nothing but words on stderr, is no information."""
-    if not answer.ok or (not answer.stdout.strip() and answer.stderr.strip()):
-        raise SchedulerUnavailableError(
-            f"{answer.argv[0]} ended with exit code {answer.returncode}: {answer.last_words or 'it said nothing'}"
-        )
-    return answer.stdout
