@@ -34,7 +34,7 @@ KNOWN = {
         # Names of files in a run directory.
         *("runs/directory.py", "daemon/job_staging.py"),
         # Sentences on a task that still name sbatch or scontrol, whatever ran it.
-        *("domain/decide.py", "domain/wait_reason.py", "domain/job.py", "domain/resources.py", "envs/materialize.py"),
+        *("domain/decide.py", "domain/job.py", "domain/resources.py", "envs/materialize.py"),
         # Jobs of this machine run Slurm's scripts, whose directives are comments here.
         *("schedulers/local/backend.py", "schedulers/local/scheduler.py"),
         "submission/render.py",

@@ -20,6 +20,7 @@ from hpc_agent.schedulers.base import SubmitRequest
 from hpc_agent.schedulers.job_environment import scrubbed
 from hpc_agent.schedulers.slurm.tables import read_table
 from hpc_agent.schedulers.slurm.versions import STATES_SHOWN_FOR_OTHERS, exit_status
+from hpc_agent.schedulers.slurm.wait_reasons import meaning, readable
 
 
 def state(word: str) -> JobState:
@@ -196,16 +197,18 @@ def _queue_row(cells: Sequence[str]) -> QueueRow:
 def live_job(row: QueueRow) -> LiveJob:
     """A row of squeue as a job that is still there."""
     waits = state(row.word) in (JobState.PENDING, JobState.REQUEUED)
+    reason = readable(row.reason) if waits and row.reason != "None" else ""
     return LiveJob(
         id=row.id,
         name=row.name,
         state=state(row.word),
         raw_state=row.word,
-        reason=row.reason if waits and row.reason != "None" else "",
+        reason=reason,
         expected_start=row.start if waits else None,
         nodes=row.nodes,
         restarts=row.restarts or 0,
         submitted=row.submitted,
+        waits=meaning(reason, row.id),
     )
 
 
