@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import msgspec
 from msgspec import Meta
@@ -28,3 +28,10 @@ def parse_truth(text: str) -> bool | None:
 
 class SettingsGroup(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Base of all settings groups."""
+
+
+class BackendSettings(SettingsGroup, frozen=True, kw_only=True):
+    """Base of the sections of scheduler backends, ``hpc.<backend>``."""
+
+    scratch_variables: ClassVar[tuple[str, ...]] = ()
+    """Variables in which the backend's jobs find a folder of their node for themselves."""

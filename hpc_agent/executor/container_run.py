@@ -30,6 +30,7 @@ from hpc_agent.executor.process_environment import (
 from hpc_agent.file_records import ensure_directory
 from hpc_agent.image_resolver import ResolvedContainer
 from hpc_agent.redact import without_credentials
+from hpc_agent.schedulers import backends
 from hpc_agent.sources.workspace import Workspace
 
 WORK = "/hpc-agent/work"
@@ -88,14 +89,22 @@ class ContainerRun:
             mounts += [Mount(ensure_directory(self._workdir / "home"), HOME, writable=True), *translated.mounts]
             for note in translated.notes:
                 say(note)
-        gpus = share(run.gpus, os.environ, present=Path("/dev/nvidiactl").exists())
+        job = backends.job_variables()
+        gpus = share(
+            run.gpus,
+            os.environ,
+            present=Path("/dev/nvidiactl").exists(),
+            job_variables=job.gpu_variables if job else (),
+        )
         self._open_alive_pipe()
         root = run.workspace.root
         if self.code not in (root, *root.parents):
             # The site's own folder of code (agent.force_code_dir).
             self._outside_code = root
             mounts.append(Mount(root, CODE, writable=True))
-        start = self._start_script(run, {**forwarded_environment(os.environ), **dict(variables)}, gpus)
+        start = self._start_script(
+            run, {**forwarded_environment(os.environ, backends.job_prefixes()), **dict(variables)}, gpus
+        )
         self._announce(run.task, arguments, say)
         return self._container.command(
             self._name, start, mounts, gpus=gpus, arguments=arguments, labels=self._labels(run.worker)

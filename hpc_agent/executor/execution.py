@@ -37,7 +37,7 @@ from hpc_agent.logs import EventLog
 from hpc_agent.process import StopTimeouts, Supervised
 from hpc_agent.runs.attempt_records import MemoryRecord, RequeueBudget
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
-from hpc_agent.schedulers.current_job import own_job
+from hpc_agent.schedulers import backends
 from hpc_agent.telemetry.memory import JobMemory
 from hpc_agent.telemetry.shipper import ConsoleSource
 from hpc_agent.telemetry.usage import GpuReader, UsageReader
@@ -102,14 +102,14 @@ class TaskRun:
 
     def __init__(self, executor: Executor, task: Task, directory: RunDirectory, claimed: Won) -> None:
         identity = executor.identity
-        current_job = own_job(identity.job)
+        current_job, variables = backends.current_job(), backends.job_variables()
         self._executor = executor
         self._task = task
         self._directory = directory
         self._claimed = claimed
         self._policy = self._queue_settings()
         self._stop = StopConditions(current_job, identity.restart_count, self._policy.signal_ahead, executor.clock)
-        self._memory = MemoryMonitor(directory)
+        self._memory = MemoryMonitor(directory, variables.memory_mb if variables else None)
         self._files = StallGuard()
         self._reporter = Reporter(
             executor.client, identity, directory, claimed.claim, current_job, executor.clock, self._files
@@ -300,9 +300,9 @@ class TaskRun:
 class MemoryMonitor:
     """Memory of the job, written down for the daemon in case this agent is killed along with the task."""
 
-    def __init__(self, directory: RunDirectory) -> None:
+    def __init__(self, directory: RunDirectory, granted_mb: float | None) -> None:
         self._directory = directory
-        self._memory = JobMemory()
+        self._memory = JobMemory(granted_mb)
         self._written_mb = 0.0
 
     def update(self) -> None:

@@ -24,7 +24,7 @@ _LONGEST_VALUE = 128 * 1024 - 1024
 """Of a variable with its name (MAX_ARG_STRLEN), less a kilobyte for the name."""
 
 FORWARDED_PREFIXES = (
-    *("CLEARML_", "TRAINS_", "SLURM_", "CUDA_", "NVIDIA_"),
+    *("CLEARML_", "TRAINS_", "CUDA_", "NVIDIA_"),
     *("PMI", "OMPI_MCA_", "UCX_", "NCCL_", "OMP_", "MKL_", "OPENBLAS_"),
     *("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK", "LOCAL_RANK", "NODE_RANK"),
     *("AWS_", "AZURE_", "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
@@ -52,7 +52,7 @@ class ProcessContext:
     auth_token: Secret = _NO_TOKEN
     """In place of keys: the SDK reads keys from the configuration, a token from a variable only."""
     gpus: str | None = None
-    """``--gpus``: indexes or ``all``; ``none`` for ``--cpu-only``; None leaves Slurm's choice."""
+    """``--gpus``: indexes or ``all``; ``none`` for ``--cpu-only``; None leaves the scheduler's choice."""
 
 
 def process_environment(inherited: Mapping[str, str], context: ProcessContext, agent: AgentSettings) -> dict[str, str]:
@@ -132,12 +132,13 @@ def _set_gpus(environ: dict[str, str], gpus: str | None) -> None:
         environ.setdefault("NVIDIA_VISIBLE_DEVICES", environ["CUDA_VISIBLE_DEVICES"])
 
 
-def forwarded_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Variables of this process that a container gets too."""
+def forwarded_environment(environ: Mapping[str, str], job_prefixes: tuple[str, ...] = ()) -> dict[str, str]:
+    """Variables of this process that a container gets too. ``job_prefixes``: of the scheduler's own variables."""
+    prefixes = FORWARDED_PREFIXES + job_prefixes
     return {
         name: value
         for name, value in environ.items()
-        if name in FORWARDED_NAMES or (name.startswith(FORWARDED_PREFIXES) and not name.startswith(BLOCKED_PREFIXES))
+        if name in FORWARDED_NAMES or (name.startswith(prefixes) and not name.startswith(BLOCKED_PREFIXES))
     }
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from hpc_agent import process
 from hpc_agent.access import user_name
 from hpc_agent.errors import ProcessError, SchedulerUnavailableError
-from hpc_agent.schedulers.job_environment import for_queries
+from hpc_agent.schedulers.slurm.commands import for_queries
 from hpc_agent.telemetry.spool import Spool
 from hpc_agent.tracking.tracked_records import OutputStream, TrackedDirectory
 

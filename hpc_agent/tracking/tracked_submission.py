@@ -22,7 +22,7 @@ from hpc_agent.errors import ApiError, HpcAgentError, InputError, ProcessError, 
 from hpc_agent.file_records import write_atomic
 from hpc_agent.logs import EventLog
 from hpc_agent.schedulers.base import Scheduler
-from hpc_agent.schedulers.slurm_answers import parse_sbatch
+from hpc_agent.schedulers.slurm.sbatch_answers import parse_sbatch
 from hpc_agent.tracking import hook, sbatch_options
 from hpc_agent.tracking.describe import SubmittedScript, comment, reads_bash_env
 from hpc_agent.tracking.identify import AmbiguousJobError, Identifier

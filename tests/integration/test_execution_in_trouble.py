@@ -36,7 +36,7 @@ from hpc_agent.executor.watch import Meters, Watch, WatchedRun
 from hpc_agent.retry import ONCE
 from hpc_agent.runs.attempt_records import ClaimRecord
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
-from hpc_agent.schedulers.current_job import NullCurrentJob
+from hpc_agent.schedulers.base import NullCurrentJob
 from hpc_agent.telemetry.shipper import ConsoleSource
 from hpc_agent.telemetry.usage import GpuReader, UsageReader
 
@@ -124,9 +124,7 @@ class Bench:
     def execute_as_job(self, restarts: int = 0) -> subprocess.CompletedProcess[str]:
         """As the job that a daemon watches."""
         run_dir = self.run_of().create().path
-        return self.execute(
-            HPC_AGENT_RUN_DIR=str(run_dir), HPC_AGENT_JOB_ID="7", SLURM_RESTART_COUNT=str(restarts or "")
-        )
+        return self.execute(HPC_AGENT_RUN_DIR=str(run_dir), SLURM_JOB_ID="7", SLURM_RESTART_COUNT=str(restarts or ""))
 
 
 @pytest.fixture

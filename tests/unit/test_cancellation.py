@@ -20,7 +20,7 @@ from hpc_agent.clock import SYSTEM
 from hpc_agent.errors import ProcessError
 from hpc_agent.executor import stop as stop_module
 from hpc_agent.executor.stop import StopConditions, StopReason, StopRequest, handled_signals
-from hpc_agent.schedulers.current_job import NullCurrentJob
+from hpc_agent.schedulers.base import NullCurrentJob
 
 
 def cancelled(stop: StopRequest, work: Callable[[], object]) -> None:

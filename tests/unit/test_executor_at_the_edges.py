@@ -33,7 +33,7 @@ from hpc_agent.executor.task_outcome import ExitContext, ended
 from hpc_agent.executor.watch import Meters, Watch, WatchedRun
 from hpc_agent.runs.attempt_records import ClaimRecord
 from hpc_agent.runs.directory import RunsFolder
-from hpc_agent.schedulers.current_job import NullCurrentJob
+from hpc_agent.schedulers.base import NullCurrentJob
 from hpc_agent.sources.workspace import EntryKind, EntryPoint, Workspace
 from hpc_agent.telemetry.shipper import ConsoleSource
 from hpc_agent.telemetry.usage import UsageReader

@@ -23,16 +23,7 @@ from hpc_agent import file_records
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import JobState
 from hpc_agent.process_id import ProcessId, boot_id
-
-
-@dataclass(frozen=True)
-class Share:
-    """One daemon's part of the machine. It travels with each job, so that any daemon can start it rightly."""
-
-    owner: str
-    max_jobs: int
-    gpus: tuple[str, ...]
-    """Names as in CUDA_VISIBLE_DEVICES. Another's share may have the same ones: they are lent to one job at a time."""
+from hpc_agent.schedulers.base import Share
 
 
 @dataclass(frozen=True)

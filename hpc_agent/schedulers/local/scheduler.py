@@ -18,7 +18,6 @@ from pathlib import Path
 
 from hpc_agent import file_records, process
 from hpc_agent.clock import Clock
-from hpc_agent.config.settings import LocalSettings
 from hpc_agent.domain.capacity import Capacity
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import Accepted, JobRecord, JobState, LiveJob, OutcomeUnknown, Refused, SubmitResult
@@ -27,18 +26,18 @@ from hpc_agent.file_lock import try_lock
 from hpc_agent.file_records import CorruptFileError
 from hpc_agent.logs import EventLog
 from hpc_agent.process_id import process_id
-from hpc_agent.schedulers import gpu_inventory
-from hpc_agent.schedulers.base import JobOrigin, SubmitRequest
+from hpc_agent.schedulers.base import JobOrigin, Share, SubmitRequest
 from hpc_agent.schedulers.job_environment import scrubbed
-from hpc_agent.schedulers.local_jobs import (
+from hpc_agent.schedulers.local import gpu_inventory
+from hpc_agent.schedulers.local.jobs import (
     CancelRequest,
     DeviceClaim,
     JobFolder,
     JobsFolder,
     LocalExit,
-    Share,
     Spec,
 )
+from hpc_agent.schedulers.local.settings import LocalSettings
 
 log = EventLog("schedulers.local")
 
@@ -205,7 +204,7 @@ class LocalScheduler:
 
         Whoever holds the lock next may start another supervisor: only one of them gets the claim.
         """
-        argv = [sys.executable, "-m", "hpc_agent.schedulers.local_supervisor", str(job.path), str(self._grace), *gpus]
+        argv = [sys.executable, "-m", "hpc_agent.schedulers.local.supervisor", str(job.path), str(self._grace), *gpus]
         output = job.path / "supervisor.log"
         try:
             pid = process.spawn_detached(argv, env=self._environ, cwd=job.path, output=output)
