@@ -1,7 +1,7 @@
-"""Who can change a folder of ours: what we run and believe from it must not be another user's doing.
+"""Access to our folders: what we run and believe from them must not be another user's doing.
 
 A folder that its group may write to is open to others unless the group is the user's own. A folder is as safe as those
-above it: whoever may write to one of them can put something else in its place, except where a sticky bit keeps names.
+above it: who may write to one of them can put something else in its place, except where a sticky bit keeps names.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _LINKS = 40
 
 @dataclass(frozen=True)
 class Weakness:
-    """What is wrong with a path, and the command that mends it, or what to do instead."""
+    """What is wrong with a path, and the command that repairs it, or what to do instead."""
 
     what: str
     remedy: str
@@ -37,7 +37,7 @@ def check_private(path: Path, setting: str) -> None:
     found = weakness_of(path)
     if found is not None:
         raise ConfigError(
-            f"{setting} is {path}, and {found.what}: whoever can write there can run code as "
+            f"{setting} is {path}, and {found.what}: a user who can write there can run code as "
             f"{_name(os.getuid())} and read the keys of the server; {found.remedy}"
         )
 
@@ -81,7 +81,7 @@ def _of_link(link: Path, status: os.stat_result) -> Weakness | None:
 
 def _of_folder(folder: Path, status: os.stat_result) -> Weakness | None:
     if not stat.S_ISDIR(status.st_mode):
-        return None  # whoever wants to use it is told
+        return None  # its user gets the error
     if status.st_uid != os.getuid():
         return Weakness(
             f"{folder} belongs to {_name(status.st_uid)}",
@@ -99,9 +99,9 @@ def _of_parent(folder: Path, status: os.stat_result) -> Weakness | None:
         if own or status.st_uid == 0:
             return None
     elif who := _others_who_write(status):
-        mend = f"`chmod go-w {shlex.quote(str(folder))}` or `chmod +t {shlex.quote(str(folder))}` ends that"
+        remedy = f"`chmod go-w {shlex.quote(str(folder))}` or `chmod +t {shlex.quote(str(folder))}` ends that"
         if own:
-            return Weakness(f"{who} can put another folder in its place, in {folder}", mend)
+            return Weakness(f"{who} can put another folder in its place, in {folder}", remedy)
         if status.st_mode & stat.S_IWOTH:
             return Weakness(
                 f"{who} can put another folder in its place, in {folder}",
@@ -120,12 +120,20 @@ def _others_who_write(status: os.stat_result) -> str:
 
 
 def _is_own_group(gid: int) -> bool:
-    """Whether nobody else is in it, as where each user has a group of that name."""
+    """Whether the group has no other member, as where each user has a group of that name."""
     try:
         me, group = pwd.getpwuid(os.getuid()), grp.getgrgid(gid)
     except KeyError:
         return False
     return me.pw_gid == gid and group.gr_name == me.pw_name and set(group.gr_mem) <= {me.pw_name}
+
+
+def user_name() -> str:
+    """Name of the user that runs this process; the number where it has no name, as in some containers."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
 
 
 def _name(uid: int) -> str:

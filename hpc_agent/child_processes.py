@@ -1,20 +1,18 @@
-"""All processes that descend from ours, those too that forked away: the kernel hands them to us when their parents end.
+"""Child processes and all their descendants, those too that forked away: the kernel makes orphans our children.
 
-A script may start a server with ``setsid``, or a daemon that forks twice. Nobody would count their time, or end them.
+A script may start a server with ``setsid``, or a daemon that forks twice, which would run on after the task.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import threading
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 import psutil
 
-_SET_PARENT_DEATH_SIGNAL = 1
 _SET_CHILD_SUBREAPER = 36
 try:
     import ctypes
@@ -33,7 +31,7 @@ C = TypeVar("C", bound=TrackedChild)
 
 _lock = threading.Lock()
 _waited_for: set[int] = set()
-"""Children that somebody in this program waits for: theirs is the exit code."""
+"""Children that a part of this program waits for, to get their exit code."""
 
 
 def start_tracked(start: Callable[[], C]) -> C:
@@ -45,20 +43,13 @@ def start_tracked(start: Callable[[], C]) -> C:
 
 
 def reaped(pid: int) -> None:
-    """Its end has been waited for: the number may come again, as somebody else's."""
+    """Its end has been waited for: the number may come again, as another process's."""
     _waited_for.discard(pid)
 
 
 def become_subreaper() -> None:
     """From now on orphans among our descendants become our children, not those of process 1."""
     _prctl(_SET_CHILD_SUBREAPER, 1)
-
-
-def set_parent_death_signal(parent: int) -> None:
-    """In a child before it runs its program: be killed when ``parent`` dies, whatever it dies of."""
-    _prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def _prctl(option: int, value: int) -> None:

@@ -1,4 +1,4 @@
-"""The only place that asks what time it is or sleeps; passed in, so that tests own time."""
+"""Clock: the only module that reads the time or sleeps; passed in, so that tests own time."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""One tree of errors; each message says what was tried, what came back and what to do.
+"""Tree of errors; each message has what was tried, what came back and what to do.
 
 HpcAgentError
-├── ConfigError            a setting, flag or file is wrong: mend it and start again
+├── ConfigError            a setting, flag or file is wrong: correct it and start again
 ├── InputError             what a person asked for cannot be done as asked
 ├── ApiError               the ClearML server answered with an error
 │   ├── AuthError          … because of the credentials
@@ -21,10 +21,10 @@ from __future__ import annotations
 
 
 class HpcAgentError(Exception):
-    """Anything this package raises on purpose. ``str()`` of it is one sentence for the person at the terminal."""
+    """Anything this package raises on purpose. ``str()`` of it is one sentence for the user at the terminal."""
 
     retryable = False
-    """Whether the same call may succeed later without anybody changing anything."""
+    """Whether the same call may succeed later without a change."""
 
 
 class ConfigError(HpcAgentError):

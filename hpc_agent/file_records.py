@@ -54,7 +54,7 @@ def fsync_directory(path: Path) -> None:
 def rename_new(source: Path, target: Path) -> bool:
     """Give a finished folder its final name, at once and whole; False if the name is taken, which leaves both alone.
 
-    rename(2) replaces an empty folder only, and says ENOTEMPTY or EEXIST of any other.
+    rename(2) replaces an empty folder only, and gives ENOTEMPTY or EEXIST for any other.
     """
     try:
         source.rename(target)
@@ -121,9 +121,28 @@ def read_record(path: Path, type: Callable[..., T]) -> T | None:
         raise CorruptFileError(f"{path} cannot be read: {error}") from error
 
 
+def write_first(path: Path, record: object) -> bool:
+    """Write a record unless one is there; False if there is. Of all that try at once, on any machine, one succeeds.
+
+    By a hard link to a finished file: atomic on NFS too, and never half written.
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    write_record(draft, record)
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        # On NFS a link that was made may be answered so, when the first answer got lost.
+        if draft.stat().st_nlink < 2:
+            return False
+    finally:
+        draft.unlink(missing_ok=True)
+    fsync_directory(path.parent)
+    return True
+
+
 def share_like_parent(path: Path) -> None:
     """Give a new file or folder the access that its folder grants: a group's cache stays readable to the group
-    whatever the umask of whoever adds to it, and a private one stays private."""
+    whatever the umask of the user who adds to it, and a private one stays private."""
     mode = stat.S_IMODE(path.parent.stat().st_mode)
     path.chmod(mode | 0o700 if path.is_dir() else (mode & 0o666) | 0o600)
 
@@ -152,9 +171,9 @@ def ensure_directory(path: Path, *, mode: int = 0o755) -> Path:
 
 
 def user_scratch_dir(scratch: Path) -> Path | None:
-    """A folder of this user's in ``scratch``, or None if there can be none that nobody else writes to.
+    """A folder of this user's in ``scratch``, or None if there can be none that no other user can write to.
 
-    In a shared /tmp anybody may have made the name first: what runs from it must be our own.
+    In a shared /tmp another user may have made the name first: what runs from it must be our own.
     """
     folder = scratch / f"hpc-agent-{os.getuid()}"
     try:
@@ -169,7 +188,7 @@ def user_scratch_dir(scratch: Path) -> Path | None:
 
 
 def _keeps_names(folder: Path) -> bool:
-    """Whether nobody can put something else in the place of what another user has there."""
+    """Whether no user can put something else in the place of what another one has there."""
     mode = folder.stat().st_mode
     return not mode & stat.S_IWOTH or bool(mode & stat.S_ISVTX)
 
@@ -183,7 +202,7 @@ def private_folder(scratch: Path) -> Path:
     folder = user_scratch_dir(scratch)
     if folder is None:
         raise ConfigError(
-            f"there is no folder of our own in {scratch}: it is not writable, or everybody may rename what is in it "
+            f"there is no folder of our own in {scratch}: it is not writable, or every user may rename what is in it "
             f"(`chmod +t {scratch}` ends that), or another user has taken the name hpc-agent-{os.getuid()} there; "
             "name another local folder with hpc.scratch_dir"
         )

@@ -1,4 +1,4 @@
-"""Credentials for git that stand in no argument, no file and no address: a helper made of variable names only."""
+"""Credentials for git, in variables of its environment: not in an argument, a file or an address."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _USER = "hpc_agent_git_user"
 _PASSWORD = "hpc_agent_git_password"  # noqa: S105 (the name of a variable)
 
 SILENCE_S = 60
-"""A remote that says nothing for so long is given up: an hour's fetch is none that stands still."""
+"""Seconds without data after which a remote is given up; a fetch may take an hour as long as data comes."""
 
 PROTOCOLS = "file:http:https:ssh"
-"""What git may speak: no ``ext::``, which runs programs, and no ``git://``, which proves nothing and waits for ever."""
+"""What git may speak: no ``ext::``, which runs programs, and no ``git://``, which proves nothing and waits forever."""
 
 CAREFUL_GIT: tuple[tuple[str, str], ...] = (
     # A server that counts objects sends five bytes each five seconds (uploadpack.keepAlive).
@@ -48,7 +48,7 @@ def settings_and_variables(credentials: Sequence[GitCredential]) -> tuple[list[t
         user, password = f"{_USER}_{number}", f"{_PASSWORD}_{number}"
         scope = f"credential.{credential.origin}.helper" if credential.origin else "credential.helper"
         answer = f'!f() {{ test "$1" = get && printf "username=%s\\npassword=%s\\n" "${user}" "${password}"; }}; f'
-        # The empty value first: whatever helper the user has set up must not answer instead.
+        # The empty value first: a helper that the user has set up must not answer instead.
         settings += [(scope, ""), (scope, answer)]
         variables |= {user: credential.user, password: credential.password.reveal()}
     return settings, variables
@@ -57,7 +57,7 @@ def settings_and_variables(credentials: Sequence[GitCredential]) -> tuple[list[t
 def environment(
     credentials: Sequence[GitCredential], further: Sequence[tuple[str, str]], inherited: Mapping[str, str]
 ) -> dict[str, str]:
-    """Variables for a git that somebody else starts (an installer), with ``further`` settings and those that stand in
+    """Variables for a git that an installer starts, with ``further`` settings and those in
     ``inherited``. git 2.31 or newer; older ones see no settings."""
     settings, variables = settings_and_variables(credentials)
     settings = [*further, *_inherited_settings(inherited), *settings]

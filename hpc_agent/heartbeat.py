@@ -1,6 +1,6 @@
-"""Signs of life on a shared file system: a file that a living process rewrites, and how long one has stood still.
+"""Heartbeats on a shared file system: a file that a living process rewrites, and how long one has been silent.
 
-An outage of the file server silences everybody who writes to it, and clocks of machines differ. So time counts only
+An outage of the file server silences all that write to it, and clocks of machines differ. So time counts only
 between two reads that were answered at once, on the watcher's own clock.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from hpc_agent.clock import Clock
 
 QUICK_S = 1.0
-"""A read that takes longer was held up: whoever writes may be so too."""
+"""A read that takes longer was held up: the writer may be so too."""
 _CONFIRM_BEATS = 3
 
 
@@ -36,7 +36,10 @@ class HeartbeatTiming:
 
 
 class Silence:
-    """Watches a text that changes while its writer lives. ``read`` gives it, None where it cannot be read now."""
+    """Silence of a writer: watches a text that changes while the writer lives.
+
+    ``read`` returns the text, None where it cannot be read now.
+    """
 
     def __init__(self, read: Callable[[], str | None], clock: Clock, pace: HeartbeatTiming = HeartbeatTiming()) -> None:
         self._read = read
@@ -58,8 +61,8 @@ class Silence:
         return now - self._since
 
     def is_dead(self) -> bool:
-        """Whether the writer is dead as far as can be seen. Before that is said, a few beats are waited for: an outage
-        between two looks goes unseen, and the writer beats again as soon as it is over."""
+        """Whether the writer is dead as far as can be seen. A few more intervals are waited for first: an
+        outage between two looks goes unseen, and the writer goes on as soon as it is over."""
         if self.look() <= self._pace.dead_after:
             return False
         self._clock.sleep(_CONFIRM_BEATS * self._pace.beat)
@@ -72,7 +75,7 @@ class Silence:
 
 
 class Heartbeat:
-    """A file that is rewritten by a thread until ``stop``; it goes then."""
+    """Heartbeat file that a thread rewrites until ``stop``, which removes it."""
 
     def __init__(self, path: Path, clock: Clock, pace: HeartbeatTiming = HeartbeatTiming()) -> None:
         self._path = path
@@ -111,7 +114,7 @@ class Heartbeat:
 
 
 def read_text(path: Path) -> str | None:
-    """What the file holds; nothing if it is not there, None if that cannot be said now."""
+    """Content of the file; empty if it does not exist, None if that is not known now."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, NotADirectoryError):
@@ -122,7 +125,7 @@ def read_text(path: Path) -> str | None:
 
 def write_in_place(path: Path, text: str, *, mode: int = 0o644) -> None:
     """Not renamed: close-to-open shows other NFS clients the new content of the same file at once. And not emptied
-    first: whoever reads between the two, be it ourselves, would find nothing."""
+    first: a reader between the two, be it ourselves, would find nothing."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, mode)
     try:
         os.write(descriptor, text.encode())

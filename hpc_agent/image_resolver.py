@@ -1,4 +1,4 @@
-"""Where images and environments meet: what a task runs in, and whose Python runs it there."""
+"""Resolution of a task's image: the container that it runs in, and whether its Python is the image's or ours."""
 
 from __future__ import annotations
 
@@ -74,19 +74,19 @@ class ImageFacts:
 class ImagePython:
     """The image's own Python, as ``envs.foreign.Foreign`` wants it."""
 
-    room: PreparedContainer
+    prepared: PreparedContainer
     interpreter: Interpreter
     packages: Mapping[str, str]
     site: tuple[str, ...]
 
     @property
     def identity(self) -> str:
-        return self.room.image.identity
+        return self.prepared.image.identity
 
     def run(
         self, argv: list[str], *, timeout: float, env: Mapping[str, str], cwd: Path, folders: Mapping[Path, bool]
     ) -> CompletedProcess:
-        return self.room.run(argv, timeout=timeout, env=env, cwd=str(cwd), mounts=_mounts(folders))
+        return self.prepared.run(argv, timeout=timeout, env=env, cwd=str(cwd), mounts=_mounts(folders))
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class ResolvedContainer:
     """``python``: what runs the task; None where that is this site's own Python."""
 
     choice: Choice
-    room: PreparedContainer
+    prepared: PreparedContainer
     python: ImagePython | None
 
 
@@ -118,7 +118,7 @@ class ImageResolver:
         Raises:
             ContainerError: it cannot be had, or does not fit.
         """
-        image = self._images.stage(choice.image, progress, share=share, anew=self._settings.docker.force_pull)
+        image = self._images.stage(choice.image, progress, share=share, force=self._settings.docker.force_pull)
         return self._contained(choice, image, progress)
 
     def find(self, choice: Choice, progress: Progress, *, task: str) -> ResolvedContainer:
@@ -152,43 +152,43 @@ class ImageResolver:
 
     def _contained(self, choice: Choice, image: Image, progress: Progress) -> ResolvedContainer:
         folder = file_records.private_folder(self._settings.hpc.scratch) / "rooms"
-        room = PreparedContainer(self.runtime, image, folder)
+        prepared = PreparedContainer(self.runtime, image, folder)
         return ResolvedContainer(
-            choice, room, None if self._container.python == "shared" else self._own_python(room, progress)
+            choice, prepared, None if self._container.python == "shared" else self._own_python(prepared, progress)
         )
 
-    def _own_python(self, room: PreparedContainer, progress: Progress) -> ImagePython | None:
-        facts = self._facts(room, progress)
+    def _own_python(self, prepared: PreparedContainer, progress: Progress) -> ImagePython | None:
+        facts = self._facts(prepared, progress)
         python = facts.python
         if python is not None and python.version >= _OLDEST:
-            return ImagePython(room, python, facts.seen.packages, facts.seen.site)
+            return ImagePython(prepared, python, facts.seen.packages, facts.seen.site)
         if self._container.python == "image":
             found = f"only {python.shown}" if python else "no Python"
             raise ContainerError(
-                f"the image {room.image.reference} has {found}, and hpc.container.python is image: choose an image "
+                f"the image {prepared.image.reference} has {found}, and hpc.container.python is image: choose an image "
                 "with Python, or let tasks use this site's own (hpc.container.python = auto)"
             )
         return None
 
-    def _facts(self, room: PreparedContainer, progress: Progress) -> ImageFacts:
-        path = self._settings.hpc.images / ".facts" / f"{room.image.identity.replace(':', '-')}.json"
+    def _facts(self, prepared: PreparedContainer, progress: Progress) -> ImageFacts:
+        path = self._settings.hpc.images / ".facts" / f"{prepared.image.identity.replace(':', '-')}.json"
         with contextlib.suppress(file_records.CorruptFileError):
             if known := file_records.read_record(path, ImageFacts):
                 return known
-        progress(f"Looking into the image {room.image.reference}")
-        facts = _look(room)
-        # A folder of images that we may only read saves us nothing, and is no reason to fail.
+        progress(f"Looking into the image {prepared.image.reference}")
+        facts = _look(prepared)
+        # A folder of images that we may only read saves nothing, which is not a reason to fail.
         with contextlib.suppress(OSError):
             file_records.ensure_shared_directory(path.parent)
             file_records.write_record(path, facts)
         return facts
 
 
-def _look(room: PreparedContainer) -> ImageFacts:
+def _look(prepared: PreparedContainer) -> ImageFacts:
     try:
-        answer = room.run(["/bin/sh", "-c", _LOOK, "look", f"{QUESTION}{_PACKAGES}"], timeout=_LOOK_S)
+        answer = prepared.run(["/bin/sh", "-c", _LOOK, "look", f"{QUESTION}{_PACKAGES}"], timeout=_LOOK_S)
     except ProcessError as error:
-        raise ContainerError(f"the image {room.image.reference} does not start: {error}") from error
+        raise ContainerError(f"the image {prepared.image.reference} does not start: {error}") from error
     if answer.returncode == _NO_PYTHON:
         return ImageFacts()
     lines = answer.stdout.strip().splitlines()
@@ -197,7 +197,8 @@ def _look(room: PreparedContainer) -> ImageFacts:
         seen = msgspec.json.decode(lines[-1], type=ImagePackages)
     except (msgspec.DecodeError, IndexError) as error:
         raise ContainerError(
-            f"the image {room.image.reference} does not run: {answer.last_words or f'exit code {answer.returncode}'}"
+            f"the image {prepared.image.reference} does not run: "
+            f"{answer.last_words or f'exit code {answer.returncode}'}"
         ) from error
     return ImageFacts(python, seen)
 

@@ -1,8 +1,8 @@
-"""A lease on a piece of work, held in a folder on a shared file system. It saves duplicate work and nothing else.
+"""Lease on a piece of work, held in a folder on a shared file system. It saves duplicate work and nothing else.
 
-Whoever makes the folder holds the lease, and rewrites a beat in it while working. A lease whose beat stands still is
-taken over. Two holders at once are possible (a machine that was suspended wakes up); what they make must therefore be
-published in a way that is right without any lease, by an atomic rename.
+The process that makes the folder holds the lease, and rewrites a heartbeat in it while working. A lease without a
+heartbeat is taken over. Two holders at once are possible (a machine that was suspended wakes up); what they make must
+therefore be published in a way that is right without any lease, by an atomic rename.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from hpc_agent import file_records
 from hpc_agent.clock import Clock
 from hpc_agent.heartbeat import HeartbeatTiming, Silence, age, read_text, write_in_place
+from hpc_agent.process_id import start_ticks
 
 __all__ = ["HeartbeatTiming", "Lease", "lately_held", "only_one"]
 
@@ -32,13 +33,13 @@ class Lease:
         self._path = path
         self._clock = clock
         self._pace = pace
-        self._me = f"{socket.gethostname()} {os.getpid()} {_created(os.getpid())} {secrets.token_hex(8)}"
+        self._me = f"{socket.gethostname()} {os.getpid()} {start_ticks(os.getpid())} {secrets.token_hex(8)}"
         self._stopped = threading.Event()
         self._beating = threading.Thread(target=self._beat, name="lease", daemon=True)
         self._silence = Silence(self._read, clock, pace)
 
     def acquire(self) -> bool:
-        """Take the lease if nobody living holds it. Ask again later if not: deadness is seen by watching."""
+        """Take the lease unless a living process holds it. Ask again later if not: a death is seen by watching."""
         if self._read() != "":
             if not self._holder_is_dead():
                 return False
@@ -49,7 +50,7 @@ class Lease:
         return True
 
     def _make(self) -> bool:
-        """With its owner's name in it from the first moment: of a nameless one nobody knows that its maker died."""
+        """With its owner's name in it from the first moment: the death of an unnamed maker could not be noticed."""
         file_records.ensure_shared_directory(self._path.parent)
         draft = self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}.new")
         draft.mkdir()
@@ -64,7 +65,7 @@ class Lease:
 
     def is_held(self) -> bool:
         """Whether it is still ours: a holder that was suspended for long is taken for dead. A file server that does not
-        answer has given it to nobody else."""
+        answer has not given it to another process."""
         return self._is_ours(self._read())
 
     def _is_ours(self, content: str | None) -> bool:
@@ -108,27 +109,19 @@ class Lease:
 
 
 def lately_held(path: Path, clock: Clock, pace: HeartbeatTiming = HeartbeatTiming()) -> bool:
-    """Whether somebody living seems to hold the lease, from one look: it may be wrong for as long as a beat lasts."""
+    """Whether a living process seems to hold the lease, from one look, which may be wrong for one interval."""
     owner = path / _OWNER
     silent = age(owner, path.parent, clock)
     return silent is not None and abs(silent) < pace.dead_after and not _process_is_gone(read_text(owner) or "")
 
 
 def _process_is_gone(owner: str) -> bool:
-    """Whether the holder was a process of this host that no longer runs: no need to watch its beat then."""
+    """Whether the holder was a process of this host that no longer runs: no need to watch its heartbeat then."""
     try:
-        host, pid, created, _, _ = owner.split()
-        return host == socket.gethostname() and _created(int(pid)) != created
+        host, pid, ticks, _, _ = owner.split()
+        return host == socket.gethostname() and str(start_ticks(int(pid))) != ticks
     except ValueError:
         return False
-
-
-def _created(pid: int) -> str:
-    """When a process of this host began, in clock ticks since boot; ``gone`` if there is none: pids come again."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()[19]
-    except OSError:
-        return "gone"
 
 
 def _remove(path: Path) -> None:
@@ -148,18 +141,18 @@ def only_one(
 ) -> Iterator[bool]:
     """Enter with True as the one who does the work, or with False once ``done`` says that another has done it.
 
-    ``waiting`` is called once when somebody else is at work. A holder that fails or dies lets the next one try.
+    ``waiting`` is called once when another process is at work. A holder that fails or dies lets the next one try.
     """
     lease = Lease(path, clock, pace)
     began = clock.monotonic()
-    told = False
+    announced = False
     while not lease.acquire():
         if done():
             yield False
             return
-        if not told:
+        if not announced:
             waiting()
-            told = True
+            announced = True
         shortest, longest = pace.poll
         clock.sleep(min(longest, max(shortest, (clock.monotonic() - began) / 30)))
     try:

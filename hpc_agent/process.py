@@ -13,17 +13,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
+from hpc_agent import cancellation
 from hpc_agent.child_processes import (
     become_subreaper,
     reap_orphans,
     reaped,
-    set_parent_death_signal,
     start_tracked,
     surviving_descendants,
 )
+from hpc_agent.clock import SYSTEM
 from hpc_agent.errors import ProcessError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -60,38 +63,61 @@ def run(
 
     Raises:
         ProcessError: it could not be started, or was still running after ``timeout`` seconds.
+        Cancelled: see ``hpc_agent.cancellation``; the program was killed.
     """
     try:
-        child = start_tracked(
-            lambda: subprocess.Popen(
-                list(argv),
-                stdin=subprocess.PIPE if input is not None else subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=dict(env) if env is not None else None,
-                cwd=cwd,
-                start_new_session=True,
+        with _as_file(input.encode() if input is not None else None) as stdin:
+            child = start_tracked(
+                lambda: subprocess.Popen(
+                    list(argv),
+                    stdin=subprocess.DEVNULL if stdin is None else stdin,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    env=dict(env) if env is not None else None,
+                    cwd=cwd,
+                    start_new_session=True,
+                )
             )
-        )
     except OSError as error:
         raise ProcessError(f"could not start {argv[0]}: {error.strerror or error}") from error
     try:
-        out, err = child.communicate(input.encode() if input is not None else None, timeout=timeout)
-    except subprocess.TimeoutExpired as error:
-        kill_group(child.pid, signal.SIGKILL)
-        try:
-            child.communicate(timeout=5)
-        except subprocess.TimeoutExpired:
-            # Something outside the group holds the pipes: we have waited enough for its words.
-            _close_pipes(child)
-        raise ProcessError(f"{argv[0]} gave no answer within {timeout:g} s") from error
-    except BaseException:
-        kill_group(child.pid, signal.SIGKILL)
+        out, err = _cancellable(lambda seconds: child.communicate(timeout=seconds), timeout)
+    except BaseException as error:
+        _kill(child)
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise ProcessError(f"{argv[0]} gave no answer within {timeout:g} s") from error
         raise
     finally:
         reaped(child.pid)
     texts = (out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
     return CompletedProcess(tuple(argv), child.returncode, *texts, out)
+
+
+def _cancellable(wait: Callable[[float], T], timeout: float) -> T:
+    """Wait with ``wait(seconds)``, looking for a cancellation where this thread's work can be cancelled.
+
+    Raises:
+        subprocess.TimeoutExpired: it took longer than ``timeout`` seconds.
+        Cancelled
+    """
+    end = SYSTEM.monotonic() + timeout
+    while cancellation.is_cancellable():
+        try:
+            return wait(max(min(cancellation.POLL_S, end - SYSTEM.monotonic()), 0.0))
+        except subprocess.TimeoutExpired:
+            cancellation.check()
+            if SYSTEM.monotonic() >= end:
+                raise
+    return wait(timeout)
+
+
+def _kill(child: subprocess.Popen[bytes]) -> None:
+    kill_group(child.pid, signal.SIGKILL)
+    try:
+        child.communicate(timeout=5)
+    except subprocess.TimeoutExpired:
+        # A process outside the group holds the pipes: what it may still print is not waited for.
+        _close_pipes(child)
 
 
 def _close_pipes(child: subprocess.Popen[bytes]) -> None:
@@ -108,7 +134,7 @@ def writing_to(argv: Sequence[str], *, timeout: float) -> Iterator[IO[bytes]]:
     ``timeout``: seconds that it may take after its stdin is closed.
 
     Raises:
-        ProcessError: it could not be started, failed (its last words), or did not end in time.
+        ProcessError: it could not be started, failed (with its last lines), or did not end in time.
     """
     with _streaming(argv, timeout, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as child:
         assert child.stdin is not None
@@ -116,7 +142,7 @@ def writing_to(argv: Sequence[str], *, timeout: float) -> Iterator[IO[bytes]]:
             yield child.stdin
             child.stdin.close()
         except BrokenPipeError:
-            pass  # it ended early: its exit code and words say why
+            pass  # it ended early: its exit code and stderr have the reason
 
 
 @contextmanager
@@ -133,19 +159,19 @@ def reading_from(argv: Sequence[str], *, timeout: float) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def _streaming(argv: Sequence[str], timeout: float, *, stdin: int, stdout: int) -> Iterator[subprocess.Popen[bytes]]:
-    # In memory: a pipe that nobody drains could block it, and a file could meet the full disk it complains of.
-    words = os.memfd_create("stderr")
+    # In memory: a pipe that is not drained could block it, and a file could meet the full disk that it reports.
+    stderr = os.memfd_create("stderr")
     try:
         try:
             child = start_tracked(
-                lambda: subprocess.Popen(list(argv), stdin=stdin, stdout=stdout, stderr=words, start_new_session=True)
+                lambda: subprocess.Popen(list(argv), stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True)
             )
         except OSError as error:
             raise ProcessError(f"could not start {argv[0]}: {error.strerror or error}") from error
         _widen(child.stdin or child.stdout)
         try:
             yield child
-            code = child.wait(timeout)
+            code = _cancellable(child.wait, timeout)
         except BaseException as error:
             kill_group(child.pid, signal.SIGKILL)
             child.wait()
@@ -156,12 +182,12 @@ def _streaming(argv: Sequence[str], timeout: float, *, stdin: int, stdout: int) 
             reaped(child.pid)
             _close_pipes(child)
         if code != 0:
-            said = os.pread(words, 4000, 0).decode("utf-8", "replace").strip().splitlines()
-            failure = ProcessError(f"{argv[0]} failed: {said[0] if said else f'exit code {code}'}")
+            lines = os.pread(stderr, 4000, 0).decode("utf-8", "replace").strip().splitlines()
+            failure = ProcessError(f"{argv[0]} failed: {lines[0] if lines else f'exit code {code}'}")
             failure.exit_code = code
             raise failure
     finally:
-        os.close(words)
+        os.close(stderr)
 
 
 def _widen(pipe: IO[bytes] | None) -> None:
@@ -194,8 +220,8 @@ class StopTimeouts:
 class Supervised:
     """A long-running child in a session and process group of its own.
 
-    Its output goes straight to a file: nothing is lost that it printed, whoever dies, and nobody waits for a pipe that
-    some grandchild holds open.
+    Its output goes straight to a file: what it printed is not lost with us, and no wait depends on a pipe that
+    a grandchild holds open.
     """
 
     def __init__(
@@ -203,32 +229,15 @@ class Supervised:
     ) -> None:
         """``output`` is an open file descriptor for stdout and stderr; it stays the caller's.
 
-        ``forwards_signals``: the child hands signals on to what it started and sees to its end, as podman does. Its
-        helpers
-        would take a signal as their own.
+        ``forwards_signals``: the child forwards signals to what it started and waits for its end, as podman does. Its
+        helpers would take a signal as their own.
 
         Raises:
             ProcessError: it could not be started.
         """
-        us = os.getpid()
-        self._hands_on = forwards_signals
+        self._forwards_signals = forwards_signals
         become_subreaper()
-        try:
-            self._child = start_tracked(
-                lambda: subprocess.Popen(
-                    list(argv),
-                    stdin=subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=subprocess.STDOUT,
-                    env=dict(env),
-                    cwd=cwd,
-                    start_new_session=True,
-                    # Killed without a chance to end it, we must not leave it behind to run beside its successor.
-                    preexec_fn=lambda: set_parent_death_signal(us),
-                )
-            )
-        except OSError as error:
-            raise ProcessError(f"could not start {argv[0]}: {error.strerror or error}") from error
+        self._child = _start_bound(argv, env=env, cwd=cwd, output=output)
 
     @property
     def pid(self) -> int:
@@ -249,7 +258,7 @@ class Supervised:
         """Signal the child and all that descends from it, whatever session it moved to; False when all are gone."""
         kill_group(self.pid, number)
         reap_orphans()
-        if self._hands_on:
+        if self._forwards_signals:
             return self.poll() is None
         found = surviving_descendants(self.pid)
         for pid in found:
@@ -272,10 +281,47 @@ class Supervised:
 
 
 _SWEEPS = 20
+_LAUNCHER = Path(__file__).with_name("exec_launcher.py")
+
+
+def _start_bound(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: int) -> subprocess.Popen[bytes]:
+    """Start a program that the kernel kills when the calling thread ends, whatever it ends of: a task must not run on
+    beside its next start when this agent was killed.
+
+    Raises:
+        ProcessError: it could not be started.
+    """
+    reads, writes = os.pipe()
+    launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid()), str(writes)]
+    try:
+        with os.fdopen(reads, "rb") as errors:
+            try:
+                child = start_tracked(
+                    lambda: subprocess.Popen(
+                        [*launcher, *argv],
+                        stdin=subprocess.DEVNULL,
+                        stdout=output,
+                        stderr=subprocess.STDOUT,
+                        env=dict(env),
+                        cwd=cwd,
+                        start_new_session=True,
+                        pass_fds=(writes,),
+                    )
+                )
+            finally:
+                os.close(writes)
+            refused = errors.read()  # until the launcher became the program, or wrote the error
+    except OSError as error:
+        raise ProcessError(f"could not start {argv[0]}: {error.strerror or error}") from error
+    if refused:
+        child.wait()
+        reaped(child.pid)
+        raise ProcessError(f"could not start {argv[0]}: {os.strerror(int(refused))}")
+    return child
 
 
 class Helper:
-    """A program of ours that works for as long as it gets input, beside the task; it outlives us if it must."""
+    """Helper program of ours that works for as long as it gets input; it may outlive this process."""
 
     def __init__(self, argv: Sequence[str], *, stdin: int, stderr: int) -> None:
         """
@@ -316,7 +362,7 @@ def pass_through(
     on stdout and stderr goes on to ours as it comes. Signals that would end us reach it instead.
 
     ``on_output`` gets each piece of its stdout. Returns its exit code (negative: the signal that ended it) and the
-    first of what it said on stderr.
+    beginning of its stderr.
 
     Raises:
         ProcessError: it could not be started.
@@ -328,8 +374,8 @@ def pass_through(
             )
     except OSError as error:
         raise ProcessError(f"could not start {argv[0]}: {error.strerror or error}") from error
-    said = bytearray()
-    with child, _handing_on_signals(child), selectors.DefaultSelector() as selector:
+    errors = bytearray()
+    with child, _forwarding_signals(child), selectors.DefaultSelector() as selector:
         assert child.stdout is not None and child.stderr is not None
         selector.register(child.stdout, selectors.EVENT_READ, sys.stdout.fileno())
         selector.register(child.stderr, selectors.EVENT_READ, sys.stderr.fileno())
@@ -342,14 +388,14 @@ def pass_through(
                 _write_all(key.data, piece)
                 if key.fileobj is child.stdout:
                     on_output(piece)
-                elif len(said) < 65536:
-                    said += piece
-        return child.wait(), bytes(said)
+                elif len(errors) < 65536:
+                    errors += piece
+        return child.wait(), bytes(errors)
 
 
 @contextmanager
 def _as_file(data: bytes | None) -> Iterator[int | None]:
-    """A descriptor from which a child can read ``data``, without anybody who must feed it."""
+    """A descriptor from which a child can read ``data``, without a process that must feed it."""
     if data is None:
         yield None
         return
@@ -364,15 +410,15 @@ def _as_file(data: bytes | None) -> Iterator[int | None]:
 
 
 @contextmanager
-def _handing_on_signals(child: subprocess.Popen[bytes]) -> Iterator[None]:
+def _forwarding_signals(child: subprocess.Popen[bytes]) -> Iterator[None]:
     """What is sent to us is for the child; Ctrl-C in a terminal reaches both, so that we need only stay."""
 
-    def hand_on(number: int, _frame: object) -> None:
+    def forward(number: int, _frame: object) -> None:
         if number in (signal.SIGTERM, signal.SIGHUP):
             child.send_signal(number)
 
     numbers = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
-    before = {number: signal.signal(number, hand_on) for number in numbers}
+    before = {number: signal.signal(number, forward) for number in numbers}
     try:
         yield
     finally:
@@ -382,7 +428,7 @@ def _handing_on_signals(child: subprocess.Popen[bytes]) -> Iterator[None]:
 
 def _write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
-    with contextlib.suppress(BrokenPipeError):  # nobody reads on; the child's work is done all the same
+    with contextlib.suppress(BrokenPipeError):  # the reader has left; the child's work is done all the same
         while view:
             view = view[os.write(descriptor, view) :]
 
@@ -423,7 +469,7 @@ def spawn_detached(
 
 def detach() -> tuple[bool, int]:
     """Split in two: one process goes on in the background, without terminal and output, in a session of its own; the
-    other one is to tell its person how that went.
+    other one reports to its user how that went.
 
     Returns (True, descriptor to write to) in the background, (False, descriptor to read from) in the foreground. The
     reader sees the end when the background has closed its end, or died.
@@ -436,7 +482,7 @@ def detach() -> tuple[bool, int]:
         return False, reads
     os.setsid()
     if os.fork():
-        # Its child is no session leader: no terminal that it opens becomes its own.
+        # Its child does not lead a session: a terminal that it opens does not become its own.
         os._exit(0)
     os.close(reads)
     nothing = os.open(os.devnull, os.O_RDWR)
@@ -447,7 +493,7 @@ def detach() -> tuple[bool, int]:
 
 
 def send_output_to(path: Path) -> None:
-    """Append what this process prints from now on, and what its last words are, to a file."""
+    """Append what this process prints from now on, and its last traceback, to a file."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for target in (1, 2):
         os.dup2(descriptor, target)

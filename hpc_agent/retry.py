@@ -1,4 +1,4 @@
-"""What may be tried again, for how long and how often. The sleep is injected."""
+"""Retries: what may be tried again, for how long and how often. The sleep is injected."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Budget:
 ONCE = Budget(0)
 """Heartbeats and other calls whose next turn comes soon anyway."""
 INTERACTIVE = Budget(20)
-"""A person waits at a terminal."""
+"""A user waits at a terminal."""
 ROUTINE = Budget(120)
 """Claims, starts, reads of a job: a restart of the server is waited for."""
 FINAL = Budget(6 * 3600)
-"""Where no daemon goes on from what is on disk: the last words of a run that nobody else can say."""
+"""Where no daemon goes on from what is on disk: the end of a run that no other process can report."""
 NETWORK = Budget(300, first_pause=5, longest_pause=60)
 """Git remotes and package indexes: one that is away for some minutes fails no task."""
 NETWORK_BRIEFLY = Budget(60, first_pause=5)
@@ -46,21 +46,21 @@ _AWAY = re.compile(
     r"|timed out|operation too slow|i/o timeout|early eof|unexpected disconnect|hung up unexpectedly"
     # answers
     r"|returned error: (?:429|5\d\d)|status server error \(5|429 too many requests|50[0234] server error"
-    # uv has told errors that pass from others itself
+    # uv itself has found that the error may pass
     r"|request failed after \d+ retries",
     re.IGNORECASE,
 )
 
 _REFUSES = "remote error:"
-"""How git tells a remote's own words, after which the remote hangs up."""
+"""Prefix of what a remote itself printed, after which it hangs up."""
 
 
-def is_away(words: str) -> bool:
-    """Whether git or an installer says with these words that another machine gives no answer, or none for now.
+def is_away(message: str) -> bool:
+    """Whether this message of git or an installer means that another machine gives no answer, or none for now.
 
-    A repository or package that is not there, or not for us, is said in other words.
+    Not if the repository or package does not exist, or is not accessible.
     """
-    return _REFUSES not in words and _AWAY.search(words) is not None
+    return _REFUSES not in message and _AWAY.search(message) is not None
 
 
 def _retryable(error: HpcAgentError) -> bool:
@@ -72,7 +72,7 @@ def retry(
 ) -> T:
     """Call ``action`` until it succeeds, fails for good, or the budget is spent.
 
-    ``again`` says which errors are worth it; ``retry_after`` seconds on one, if any, are respected.
+    ``again`` selects the errors that are worth it; ``retry_after`` seconds on one, if any, are respected.
 
     Raises:
         HpcAgentError: the last error.

@@ -1,4 +1,4 @@
-"""Credentials where no name gives them away: in the values of variables, and in the words of a command line. Pure."""
+"""Detection of credentials by value: in variables, and on command lines. Pure."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def masked_words(words: Sequence[str]) -> list[str]:
 
 
 def _is_hidden(word: str, before: str) -> bool:
-    """Whether it is the value of what stands before it."""
+    """Whether it is the value of the option before it."""
     if before.endswith(":") and _is_secret_option(before[:-1]):
         return True
     if before == "login" and len(word) >= _LONG and not re.search(r"[./]", word):

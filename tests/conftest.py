@@ -17,6 +17,7 @@ from clearml_server import ClearmlServer
 from slurm_cluster.releases import VERSION_VARIABLE, slurm_release
 
 SLURM_CLUSTER = Path(__file__).parent.parent / "scripts" / "slurm-cluster"
+GRIDENGINE_CLUSTER = SLURM_CLUSTER.with_name("gridengine-cluster")
 NOT_INSTALLED = 4
 FOREIGN = ("SLURM_", "SBATCH_", "SALLOC_", "SRUN_", "SQUEUE_", "SACCT_", "SINFO_", "CLEARML_", "TRAINS_")
 """Variables of the shell that runs the tests, which the programs under test would obey."""
@@ -93,6 +94,35 @@ def slurm_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmClu
         yield SlurmCluster(directory, {**own, **described["env"]})
     finally:
         _slurm_cluster("stop", directory=directory)
+
+
+@dataclass(frozen=True)
+class GridEngine:
+    """A running Grid Engine of the tests' own; see scripts/gridengine-cluster for its queue and resources."""
+
+    env: Mapping[str, str]
+    """The whole environment for programs that shall see it."""
+
+    def run(self, *argv: str, timeout: float = 60) -> str:
+        """Run a command (``qsub``, ``qstat`` …); returns what it printed."""
+        return subprocess.run(argv, env=self.env, text=True, check=True, capture_output=True, timeout=timeout).stdout
+
+
+@pytest.fixture(scope="session")
+def gridengine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GridEngine]:
+    """A real Grid Engine, started for this session; tests that use it are skipped where it cannot be had."""
+    script = [sys.executable, str(GRIDENGINE_CLUSTER)]
+    directory = ["--dir", str(tmp_path_factory.mktemp("gridengine"))]
+    answer = subprocess.run([*script, "start", "--json", *directory], text=True, capture_output=True, check=False)
+    if answer.returncode == NOT_INSTALLED:
+        missing("gridengine", answer.stderr.strip())
+    try:
+        assert answer.returncode == 0, answer.stderr
+        described = json.loads(answer.stdout)
+        path = os.pathsep.join((described["bin"], os.environ["PATH"]))
+        yield GridEngine({**os.environ, **described["env"], "PATH": path})
+    finally:
+        subprocess.run([*script, "stop", *directory], check=False)
 
 
 @pytest.fixture(scope="session")

@@ -31,6 +31,8 @@ log = EventLog("tasks")
 
 _PAGE = 500
 """What the reference server gives at most in one answer."""
+_RUNTIME_WRITES = 3
+"""An SDK writes runtime properties a few times in a run: one that undoes ours three times in a row is a fault."""
 _FIELDS = (
     "id",
     "status",
@@ -204,10 +206,30 @@ class TasksApi:
         self.add_runtime(task, {**values, RUN_STAMP: run}, budget=budget)
 
     def add_runtime(self, task: TaskId, values: Mapping[str, Any], *, budget: Budget | None = None) -> None:
-        """Lay ``values`` over the task's runtime section, which the server replaces as a whole."""
-        seen = _section(self._session.call("tasks.get_by_id", {"task": task}, budget=budget), "task")
-        runtime = {**_section(seen, "runtime"), **values}
-        self._session.call("tasks.edit", {"task": task, "runtime": runtime, "force": True}, budget=budget)
+        """Set keys of the task's runtime section and keep the others.
+
+        The API has no call for a single key: the section is read, merged and replaced, here as in the SDK
+        (docs/internals/clearml-protocol.md#edits). Two writers at once can therefore drop each other's keys. This one
+        writes only what differs, at once after it was read, and looks afterwards: where a key shows its old value
+        again, an SDK has put an older section over ours, and the write is repeated. A key with a third value belongs
+        to another run, which came later: it stays.
+        """
+        before = self._runtime(task, budget)
+        wanted = {key: value for key, value in values.items() if before.get(key) != value}
+        for _ in range(_RUNTIME_WRITES):
+            if not wanted:
+                return
+            self._session.call(
+                "tasks.edit", {"task": task, "runtime": {**before, **wanted}, "force": True}, budget=budget
+            )
+            after = self._runtime(task, budget)
+            wanted = {key: value for key, value in wanted.items() if after.get(key) == before.get(key)}
+            before = after
+        log.warning("runtime.overwritten", task=task, keys=",".join(wanted))
+
+    def _runtime(self, task: TaskId, budget: Budget | None) -> dict[str, Any]:
+        answer = self._session.call("tasks.get_by_id", {"task": task}, budget=budget)
+        return _section(_section(answer, "task"), "runtime")
 
     def names(self, project: str, pattern: str) -> list[str]:
         """The names of a project's tasks that match a regular expression."""

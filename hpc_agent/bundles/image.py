@@ -84,7 +84,7 @@ class ImageBuilder:
             context = Path(made) / "context"
             context.mkdir()
             self._put_together(task, contained, wishes, context)
-            if contained.room.runtime.name == "apptainer":
+            if contained.prepared.runtime.name == "apptainer":
                 return self._apptainer(contained, wishes, context)
             return self._commit(task, contained, wishes, context)
 
@@ -133,8 +133,8 @@ class ImageBuilder:
         (context / "entry").write_text(entry_script(entry), encoding="utf-8")
 
     def _commit(self, task: Task, contained: ResolvedContainer, wishes: ImageOptions, context: Path) -> str:
-        docker = cast(Committing, contained.room.runtime)
-        room = PreparedContainer(contained.room.runtime, contained.room.image, context.parent / "start")
+        docker = cast(Committing, contained.prepared.runtime)
+        prepared = PreparedContainer(contained.prepared.runtime, contained.prepared.image, context.parent / "start")
         name = f"hpc-agent-build-{task.id}-{os.getpid()}"
         config = self._config(docker, contained)
         mounts = [Mount(context, CONTEXT), *_package_folders()]
@@ -146,14 +146,16 @@ class ImageBuilder:
             first=True,
         )
         self._progress(f"Building in a container of {contained.choice.image}")
-        argv = room.command(name, start, mounts, gpus=wishes.gpus, arguments=contained.choice.merged.words, keep=True)
+        argv = prepared.command(
+            name, start, mounts, gpus=wishes.gpus, arguments=contained.choice.merged.words, keep=True
+        )
         try:
             self._run(argv, _BUILD_S, "the image cannot be built")
             self._progress(f"Committing it as {wishes.target}")
             changes = _changes(config, task, has_entry=bool(wishes.entry))
             self._run(docker.commit(name, wishes.target, changes), _COMMIT_S, f"{wishes.target} cannot be stored")
         finally:
-            remove(contained.room.runtime, name)
+            remove(contained.prepared.runtime, name)
         return wishes.target
 
     def _apptainer(self, contained: ResolvedContainer, wishes: ImageOptions, context: Path) -> str:
@@ -166,7 +168,7 @@ class ImageBuilder:
         recipe = context.parent / "image.def"
         recipe.write_text(
             definition(
-                contained.room.image.location,
+                contained.prepared.image.location,
                 str(archive),
                 contained.choice.setup,
                 has_entry=bool(wishes.entry),
@@ -175,13 +177,15 @@ class ImageBuilder:
             encoding="utf-8",
         )
         binds = [word for folder in folders for word in ("--bind", folder)]
-        argv = [contained.room.runtime.program, "build", "--force", *binds, str(target), str(recipe)]
+        argv = [contained.prepared.runtime.program, "build", "--force", *binds, str(target), str(recipe)]
         self._progress(f"Building {target}")
         self._run(argv, _BUILD_S, f"{target} cannot be built")
         return str(target)
 
     def _config(self, docker: Committing, contained: ResolvedContainer) -> _ImageConfig:
-        text = self._run(docker.inspect_config(contained.room.image.location), 60.0, "the base image cannot be read")
+        text = self._run(
+            docker.inspect_config(contained.prepared.image.location), 60.0, "the base image cannot be read"
+        )
         return msgspec.json.decode(text, type=_ImageConfig)
 
     def _run(self, argv: Argv, timeout: float, what: str) -> str:

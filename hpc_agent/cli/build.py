@@ -180,9 +180,11 @@ def _image(
     from hpc_agent.clock import SYSTEM
     from hpc_agent.containers.gpu_share import share
     from hpc_agent.file_records import private_folder
+    from hpc_agent.schedulers.backends import job_variables
     from hpc_agent.staging import TaskStager
 
     settings = configuration.settings
+    job = job_variables()
     stager = TaskStager(settings, SYSTEM, share=False)
     try:
         contained = stager.stage_image(task, _say)
@@ -207,7 +209,9 @@ def _image(
         entry=entry,
         arguments=arguments,
         servers=servers,
-        gpus=share(gpus, os.environ, present=Path("/dev/nvidiactl").exists()),
+        gpus=share(
+            gpus, os.environ, present=Path("/dev/nvidiactl").exists(), job_variables=job.gpu_variables if job else ()
+        ),
     )
     made = ImageBuilder(stager, private_folder(settings.hpc.scratch), _say).build(task, contained, wishes)
     click.echo(f"Built {made} from {contained.choice.image} for task {task.id}")

@@ -31,6 +31,8 @@ def command(shared: Shared, defaults: bool, as_json: bool) -> None:
         if reason := why_not(variable):
             click.echo(f"{variable} is set and does nothing here. {reason}", err=True)
     configuration = shared.configuration()
+    for note in configuration.notes:
+        click.echo(note, err=True)
     found = rows(configuration, defaults=defaults)
     about = _scheduler(configuration.settings.hpc)
     if as_json:
@@ -48,11 +50,8 @@ def command(shared: Shared, defaults: bool, as_json: bool) -> None:
 
 
 def _scheduler(settings: HpcSettings) -> JobOrigin:
-    import msgspec
-
     from hpc_agent.clock import SYSTEM
     from hpc_agent.schedulers import backends
 
-    # A person waits: where Slurm is not set up, its commands try for a minute.
-    quick = msgspec.structs.replace(settings.slurm, command_timeout=min(_TIMEOUT_S, settings.slurm.command_timeout))
-    return backends.about(backends.create(msgspec.structs.replace(settings, slurm=quick), SYSTEM))
+    # A person waits: where a scheduler is not set up, its commands try for a minute.
+    return backends.describe(backends.create(settings, SYSTEM, timeout=_TIMEOUT_S))

@@ -91,12 +91,12 @@ class DaemonFlags:
         )
 
     def terms(
-        self, settings: AllSettings, *, slurm: bool, dynamic: Mapping[str, GpuRange] | None = None
+        self, settings: AllSettings, *, batch_system: str, dynamic: Mapping[str, GpuRange] | None = None
     ) -> DaemonOptions:
-        """``dynamic``: by the queues' names on the server."""
+        """``batch_system``: as in ``DaemonOptions``; ``dynamic``: by the queues' names on the server."""
         hidden = self.cpu_only or settings.agent.cpu_only or self.services is not None
         return DaemonOptions(
-            slurm=slurm,
+            batch_system=batch_system,
             gpus=NONE if hidden else self.gpus,
             dynamic=dynamic,
             services=self.services,

@@ -39,9 +39,10 @@ from hpc_agent.file_records import ensure_directory
 from hpc_agent.logs import EventLog
 from hpc_agent.process import detach, send_output_to
 from hpc_agent.retry import INTERACTIVE
-from hpc_agent.schedulers import backends, gpu_inventory
-from hpc_agent.schedulers.base import Scheduler
-from hpc_agent.schedulers.local_jobs import Share
+from hpc_agent.schedulers import backends
+from hpc_agent.schedulers.base import Scheduler, Share
+from hpc_agent.schedulers.local import gpu_inventory
+from hpc_agent.schedulers.local.settings import LocalSettings
 
 log = EventLog("daemon")
 
@@ -57,8 +58,9 @@ class DaemonPlan:
     terms: DaemonOptions
     schedule: Schedule
     pool: tuple[str, ...]
-    """GPUs of this machine that its jobs may have; none with Slurm, which has its own."""
-    slurm: Scheduler | None
+    """GPUs of this machine that its jobs may have; none with a batch system, which has its own."""
+    batch_system: Scheduler | None
+    """None: jobs run on this machine."""
 
     @property
     def settings(self) -> AllSettings:
@@ -71,8 +73,8 @@ class DaemonPlan:
             self.terms,
             agent.worker_id or agent.name,
             given=bool(agent.worker_id),
-            visible=None if self.slurm else visible_gpus(os.environ),
-            cluster=self.slurm.cluster() if self.slurm else "",
+            visible=None if self.batch_system else visible_gpus(os.environ),
+            cluster=self.batch_system.cluster() if self.batch_system else "",
         )
 
 
@@ -124,19 +126,21 @@ def make_plan(shared: Shared, flags: DaemonFlags) -> DaemonPlan:
     flags.check()
     configuration = flags.configuration(shared)
     shared.apply(configuration)
+    for note in configuration.notes:
+        click.echo(note, err=True)
     settings = configuration.settings
     plan = schedule(settings.agent.uptime, settings.agent.downtime)
     client = shared.client(configuration, INTERACTIVE)
     if flags.use_owner_token:
         client.owners.check()
-    slurm = backends.kind(settings.hpc) == "slurm"
+    backend = backends.choose(settings.hpc)
+    batch_system = backend.create(settings.hpc, SYSTEM) if backend.is_batch_system else None
     queues, dynamic = _queues(client, flags)
-    terms = flags.terms(settings, slurm=slurm, dynamic=dynamic)
-    pool = () if slurm else gpu_inventory.names(settings.hpc.local.gpus, os.environ, terms.gpus)
-    if terms.dynamic is not None and not slurm:
+    terms = flags.terms(settings, batch_system=backend.name if batch_system else "", dynamic=dynamic)
+    pool = () if batch_system else gpu_inventory.names(settings.hpc.of(LocalSettings).gpus, os.environ, terms.gpus)
+    if terms.dynamic is not None and not batch_system:
         _check_pool(terms.dynamic, pool)
-    scheduler = backends.create(settings.hpc, SYSTEM) if slurm else None
-    return DaemonPlan(flags, configuration, client, queues, terms, plan, pool, scheduler)
+    return DaemonPlan(flags, configuration, client, queues, terms, plan, pool, batch_system)
 
 
 def _queues(client: Client, flags: DaemonFlags) -> tuple[list[Queue], dict[str, GpuRange] | None]:
@@ -190,8 +194,8 @@ def _daemon(plan: DaemonPlan, worker: WorkerId, daemons: DaemonRegistry) -> Daem
     own_configs = job_configs(plan.client, plan.configuration, owner_tokens=plan.flags.use_owner_token)
     agent = settings.hpc.agent_command or (sys.executable, "-m", "hpc_agent")
     launch = JobLaunchConfig(job_config, agent, plan.terms, naming, own_configs)
-    scheduler = plan.slurm or _local(plan, worker)
-    about = backends.about(scheduler)
+    scheduler = plan.batch_system or _local(plan, worker)
+    about = backends.describe(scheduler)
     log.info("started", scheduler=about.name, follows="; ".join(about.notes), worker=worker)
     options = LoopOptions(
         tuple(queue.id for queue in plan.queues),
@@ -199,7 +203,7 @@ def _daemon(plan: DaemonPlan, worker: WorkerId, daemons: DaemonRegistry) -> Daem
         plan.flags.order_fairness,
         plan.schedule,
         settings.agent.tags,
-        None if plan.slurm else plan.pool,
+        None if plan.batch_system else plan.pool,
     )
     names = [queue.name for queue in plan.queues]
     # The folder we were started in may vanish; ours stays.
@@ -210,7 +214,7 @@ def _daemon(plan: DaemonPlan, worker: WorkerId, daemons: DaemonRegistry) -> Daem
 
 def _local(plan: DaemonPlan, worker: WorkerId) -> Scheduler:
     share = Share(worker, slots(plan.settings, plan.terms, len(plan.pool)), plan.pool)
-    return backends.create(plan.settings.hpc, SYSTEM, share)
+    return backends.create(plan.settings.hpc, SYSTEM, share=share)
 
 
 def _stop_on_signals(stop: Callable[[], None]) -> None:
@@ -232,7 +236,8 @@ def _announcer(plan: DaemonPlan) -> Callable[[DaemonRecord, Path], None]:
 
 def _serving(plan: DaemonPlan, presence: DaemonRecord) -> str:
     names = ", ".join(queue.name for queue in plan.queues)
-    return f"Serving {names} through {'slurm' if plan.slurm else 'this machine'} as {presence.worker}"
+    through = plan.batch_system.name if plan.batch_system else "this machine"
+    return f"Serving {names} through {through} as {presence.worker}"
 
 
 def _in_background(shared: Shared, plan: DaemonPlan, descriptor: int) -> None:

@@ -56,7 +56,7 @@ def command(
     """
     from hpc_agent.clock import SYSTEM
     from hpc_agent.executor.agent_identity import identify
-    from hpc_agent.executor.execution import Execution, ExecutionOptions
+    from hpc_agent.executor.execution import ExecutionOptions, Executor
     from hpc_agent.executor.prepare import ExecuteOptions
     from hpc_agent.retry import ROUTINE
 
@@ -65,14 +65,14 @@ def command(
     shared.apply(configuration, in_job=True)
     client = shared.client(configuration, ROUTINE)
     me = identify(configuration.settings)
-    if not me.watched:
+    if not me.daemon_managed:
         check_folders(configuration.settings)
     task_id = client.tasks.resolve(task)
     if clone:
         task_id = client.tasks.clone(task_id, f"Clone of {client.tasks.get(task_id).name}")
         click.echo(f"Running the clone {task_id}", err=True)
     with ExitStack() as stack:
-        echoes: list[IO[bytes]] = [] if me.watched else [sys.stdout.buffer]
+        echoes: list[IO[bytes]] = [] if me.daemon_managed else [sys.stdout.buffer]
         if log_file is not None:
             echoes.append(stack.enter_context(_open(log_file)))
         wishes = ExecuteOptions(
@@ -83,7 +83,7 @@ def command(
             docker=docker is not None,
         )
         options = ExecutionOptions(require_queue and not clone, not disable_monitoring, tuple(echoes))
-        code = Execution(client, configuration, me, wishes, options, SYSTEM).run(task_id)
+        code = Executor(client, configuration, me, wishes, SYSTEM).execute(task_id, options)
     sys.exit(code)
 
 

@@ -42,12 +42,13 @@ def command(shared: Shared, once: bool, inside: Path | None, pid: int, element: 
         client = shared.client(configuration, Budget(10))
         click.echo(task_of_element(client, TrackedDirectory(element), os.environ, SYSTEM))
         return
-    from hpc_agent.schedulers.slurm_driver import SlurmScheduler
+    from hpc_agent.schedulers.slurm.driver import SlurmScheduler
+    from hpc_agent.schedulers.slurm.settings import SlurmSettings
     from hpc_agent.tracking.follower import Follower
     from hpc_agent.tracking.follower_lock import acquire_follower
 
     check_folders(settings)
     folders = TrackedRoot(settings.hpc.root.expanduser().absolute() / "sbatch")
-    scheduler = SlurmScheduler(settings.hpc.slurm, cluster=settings.hpc.cluster)
+    scheduler = SlurmScheduler(settings.hpc.of(SlurmSettings), cluster=settings.hpc.cluster)
     follower = Follower(shared.client(configuration, INTERACTIVE), scheduler, settings, folders, SYSTEM)
     acquire_follower(follower, folders, SYSTEM, once=once)

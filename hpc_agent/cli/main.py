@@ -6,6 +6,7 @@ import importlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +14,9 @@ from hpc_agent import __version__
 from hpc_agent.cli.shared_options import Shared, fail, from_system
 from hpc_agent.errors import HpcAgentError
 from hpc_agent.utf8_mode import ensure_utf8_mode
+
+if TYPE_CHECKING:
+    from hpc_agent.logs import LogFormat
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "daemon": ("daemon", "Serve queues: submit their tasks to Slurm and watch the jobs."),
@@ -66,10 +70,17 @@ class LazyGroup(click.Group):
     help="Read this clearml.conf only (also CLEARML_CONFIG_FILE; default ~/clearml.conf).",
 )
 @click.option("-d", "--debug", is_flag=True, help="Log every step.")
+@click.option(
+    "--log-format",
+    type=click.Choice(("text", "json")),
+    default="text",
+    envvar="HPC_AGENT_LOG_FORMAT",
+    help="Form of the log's lines (also HPC_AGENT_LOG_FORMAT).",
+)
 @click.pass_context
-def group(ctx: click.Context, config_file: Path | None, debug: bool) -> None:
+def group(ctx: click.Context, config_file: Path | None, debug: bool, log_format: LogFormat) -> None:
     """The open bridge between ClearML queues and Slurm clusters."""
-    ctx.obj = Shared(config_file, debug)
+    ctx.obj = Shared(config_file, debug, log_format)
     if debug:
         ctx.obj.start_log()
 

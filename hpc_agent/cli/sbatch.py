@@ -92,7 +92,8 @@ def _prepare(
     from hpc_agent.api.client import Client
     from hpc_agent.clock import SYSTEM
     from hpc_agent.retry import Budget
-    from hpc_agent.schedulers.slurm_driver import SlurmScheduler
+    from hpc_agent.schedulers.slurm.driver import SlurmScheduler
+    from hpc_agent.schedulers.slurm.settings import SlurmSettings
     from hpc_agent.tracking.submission_request import parse_request
     from hpc_agent.tracking.tracked_records import TrackedRoot
     from hpc_agent.tracking.tracked_submission import TrackedSubmission
@@ -106,7 +107,7 @@ def _prepare(
     client = Client(configuration.settings.api, budget=Budget(3), patience=(5, 10))
     wanted = parse_request(line, script.submitted, os.environ)
     folders = TrackedRoot(hpc.root.expanduser().absolute() / "sbatch")
-    scheduler = SlurmScheduler(hpc.slurm, cluster=hpc.cluster)
+    scheduler = SlurmScheduler(hpc.of(SlurmSettings), cluster=hpc.cluster)
     submission = TrackedSubmission(configuration, client, scheduler, folders, os.environ, SYSTEM)
     prepared = submission.prepare(wanted, hpc.agent_command or (sys.executable, "-m", "hpc_agent"))
     return submission, prepared, folders

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hpc_agent.api.client import Client
     from hpc_agent.config.load import Configuration
     from hpc_agent.config.settings import AllSettings
+    from hpc_agent.logs import LogFormat
     from hpc_agent.retry import Budget
 
 LEVELS = ("DEBUG", "INFO", "WARN", "WARNING", "ERROR", "CRITICAL")
@@ -71,9 +72,10 @@ def check_folders(settings: AllSettings) -> None:
 class Shared:
     """Made by the group from its own flags, passed to each command."""
 
-    def __init__(self, config_file: Path | None, debug: bool) -> None:
+    def __init__(self, config_file: Path | None, debug: bool, log_format: LogFormat = "text") -> None:
         self.config_file = config_file
         self.debug = debug
+        self.log_format = log_format
 
     def configuration(self, flags: Mapping[str, object] | None = None) -> Configuration:
         """Everything configured, ``flags`` (dotted keys) on top; a value of None is a flag that was not given."""
@@ -106,7 +108,7 @@ class Shared:
         """Log to stderr, or append to ``file``."""
         from hpc_agent import logs
 
-        logs.configure("DEBUG" if self.debug else level, file)
+        logs.configure("DEBUG" if self.debug else level, file, self.log_format)
 
 
 pass_shared = click.make_pass_decorator(Shared)

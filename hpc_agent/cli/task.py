@@ -164,7 +164,7 @@ def _client(budget: Budget | None = None) -> Client:
 def _comment(now: datetime) -> str:
     import socket
 
-    from hpc_agent.user_name import user_name
+    from hpc_agent.access import user_name
 
     return f"Created with hpc-task at {now:%Y-%m-%d %H:%M:%S} UTC by {user_name()}@{socket.gethostname()}"
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from hpc_agent.config.load import Configuration
+from hpc_agent.config.types import parse_truth
 from hpc_agent.errors import ConfigError
 from hpc_agent.file_records import ensure_directory, write_atomic
 
@@ -85,7 +86,7 @@ def _file(name: str, described: Any) -> _File:
         return _File(
             path=Path(os.path.expandvars(str(described["path"]))).expanduser(),
             content=_content(described),
-            overwrite=described.get("overwrite", True) in (True, "true", "yes", 1),
+            overwrite=bool(parse_truth(str(described.get("overwrite", True)))),
             mode=_mode(name, mode),
         )
     except (ValueError, binascii.Error) as error:

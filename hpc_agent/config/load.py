@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ from hpc_agent.config.settings import (
     HpcSettings,
     PackageSettings,
 )
-from hpc_agent.config.tree import Tree, flatten, get, merge, put
-from hpc_agent.config.types import SettingsGroup
+from hpc_agent.config.tree import Tree, flatten, get, merge, put, remove
+from hpc_agent.config.types import SettingsGroup, parse_truth
 from hpc_agent.errors import ConfigError
 from hpc_agent.secret_values import holds_credential
 
@@ -47,6 +47,8 @@ class Configuration:
     origins: Mapping[str, str]
     """Dotted key → the file, variable or flag that set it."""
     files: tuple[Path, ...]
+    notes: tuple[str, ...] = ()
+    """What its author should change, a sentence each."""
 
 
 def load(
@@ -70,10 +72,22 @@ def load(
         layers.append(Layer("the command line", _nested(flags)))
     tree: Tree = {}
     origins: dict[str, str] = {}
+    notes = [note for layer in layers for note in _rename_keys(layer)]
     for layer in layers:
         merge(tree, layer.tree)
         origins.update(dict.fromkeys(flatten(layer.tree), layer.name))
-    return Configuration(_settings(tree, origins), tree, origins, tuple(files))
+    return Configuration(_settings(tree, origins), tree, origins, tuple(files), tuple(notes))
+
+
+def _rename_keys(layer: Layer) -> Iterator[str]:
+    """Move the values of old keys to today's, unless the same layer has both; a note for each."""
+    for old, new in names.RENAMED.items():
+        value = remove(layer.tree, old)
+        if value is None:
+            continue
+        if get(layer.tree, new) is None:
+            put(layer.tree, new, value)
+        yield f"{old} is now {new}: rename it in {layer.name}"
 
 
 def _check_home() -> None:
@@ -143,7 +157,7 @@ def _said(suffix: str, text: str) -> Mapping[str, object]:
     """The key that a variable sets, and its value."""
     if suffix in names.SWITCHES:
         key, value = names.SWITCHES[suffix]
-        return {key: value} if text.strip().lower() in ("1", "true", "yes", "on") else {}
+        return {key: value} if parse_truth(text) else {}
     return {names.ENVIRONMENT[suffix]: shlex.split(text) if suffix in names.LISTS else text}
 
 

@@ -109,6 +109,10 @@ DOTTED_PREFIXES = ("CLEARML_AGENT__",)
 """``CLEARML_AGENT__a__b=value`` sets ``a.b``; the value is HOCON."""
 
 
+RENAMED: Mapping[str, str] = {"hpc.slurm.lost_after": "hpc.lost_after"}
+"""Old key → the key that it is today. Old ones are still read, and ``Configuration.notes`` say so."""
+
+
 def is_setting(variable: str) -> bool:
     """Whether a variable only sets a key of the configuration."""
     return variable.startswith(DOTTED_PREFIXES) or any(

@@ -12,16 +12,12 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from hpc_agent.config.types import SettingsGroup
+from hpc_agent.config.types import SettingsGroup, parse_truth
 from hpc_agent.errors import ConfigError, ResourceError
 from hpc_agent.redact import HIDDEN, Secret, is_secret
 
 G = TypeVar("G", bound=SettingsGroup)
 
-_TRUTHS: Mapping[str, bool] = {
-    **dict.fromkeys(("true", "yes", "on", "1"), True),
-    **dict.fromkeys(("false", "no", "off", "0"), False),
-}
 _WORDS = {
     "int": "a whole number",
     "float": "a number",
@@ -111,7 +107,8 @@ def _as_written(kind: Any, value: Any) -> Any:
     """
     kinds = typing.get_args(kind) or (kind,)
     if bool in kinds and isinstance(value, str):
-        return _TRUTHS.get(value.strip().lower(), value)
+        truth = parse_truth(value)
+        return value if truth is None else truth
     if isinstance(value, list) and any(typing.get_origin(each) is tuple for each in (kind, *kinds)):
         return [_as_written(str, item) for item in value]
     is_text = isinstance(value, int) and not isinstance(value, bool)

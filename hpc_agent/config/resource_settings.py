@@ -31,9 +31,9 @@ class ResourceSettings(SettingsGroup, frozen=True, kw_only=True):
     gpu_type: Annotated[str | None, Meta(description="GPU type, as the site's GRES names it (`a100`).")] = None
     num_cpus: Annotated[Positive | None, Meta(description="CPUs per task.")] = None
     memory_gb: Annotated[Annotated[float, Meta(gt=0)] | None, Meta(description="Memory per node in GiB.")] = None
-    time_limit: Annotated[
-        str | int | None, Meta(description="Time limit: minutes or Slurm's `D-HH:MM:SS`; 0 is no limit.")
-    ] = None
+    time_limit: Annotated[str | int | None, Meta(description="Time limit: minutes or `D-HH:MM:SS`; 0 is no limit.")] = (
+        None
+    )
     partition: Annotated[str | None, Meta(description="Partition, or several with commas.")] = None
     account: Annotated[str | None, Meta(description="Account to charge.")] = None
     qos: Annotated[str | None, Meta(description="Quality of service.")] = None
@@ -49,7 +49,7 @@ class ResourceSettings(SettingsGroup, frozen=True, kw_only=True):
         for name in ("gpu_type", "partition", "account", "qos", "constraint", "reservation", "exclude"):
             text = getattr(self, name) or ""
             if re.search(r"[\s'\"]", text):
-                raise ResourceError(f'{name} is "{text}", expected a Slurm name without spaces or quotes')
+                raise ResourceError(f'{name} is "{text}", expected a name without spaces or quotes')
 
     def over(self, base: Resources) -> Resources:
         """``base`` with the fields that are set here."""
@@ -76,7 +76,7 @@ class OverrideSettings(SettingsGroup, frozen=True, kw_only=True):
     min: Annotated[
         float | None,
         Meta(
-            description="Smallest amount (GiB for memory, minutes for time). What Slurm reads as no limit, such as "
+            description="Smallest amount (GiB for memory, minutes for time). What schedulers read as no limit, such as "
             "0 GiB or 0 minutes, is refused in any case, unless it is among `choices`."
         ),
     ] = None
@@ -109,7 +109,9 @@ def _amount(name: str, text: str) -> float:
 class QueueSettings(SettingsGroup, frozen=True, kw_only=True):
     """``hpc.queues.<name>``: how tasks of one queue become jobs."""
 
-    template: Annotated[str, Meta(description="sbatch template: a name, or a path.")] = "gpu.sbatch.j2"
+    template: Annotated[
+        str, Meta(description="Job template: a name, or a path; the scheduler's own for GPUs when empty.")
+    ] = ""
     resources: Annotated[ResourceSettings, Meta(description="What a job of this queue asks for.")] = ResourceSettings()
     overrides: Annotated[
         dict[str, OverrideSettings] | None,
@@ -118,7 +120,7 @@ class QueueSettings(SettingsGroup, frozen=True, kw_only=True):
             extra={"keys": tuple(PROPERTY_FIELDS)},
         ),
     ] = None
-    max_jobs: Annotated[Positive | None, Meta(description="Jobs of this queue in Slurm at once.")] = None
+    max_jobs: Annotated[Positive | None, Meta(description="Jobs of this queue in the scheduler at once.")] = None
     signal_ahead: Annotated[
         Seconds,
         Meta(
@@ -138,7 +140,7 @@ class QueueSettings(SettingsGroup, frozen=True, kw_only=True):
         Count,
         Meta(
             description="How often a task is started again after a time limit, a failed node, a failed launch, or a "
-            "preemption that Slurm itself does not make good."
+            "preemption after which the scheduler does not start it again itself."
         ),
     ] = 3
 

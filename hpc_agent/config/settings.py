@@ -1,4 +1,4 @@
-"""Every setting: its type, its default, one sentence. ``config.load`` fills them, the README's table is made of them.
+"""Every setting: its type, its default, one sentence. ``config.load`` fills them, docs/settings.md is made of them.
 
 The section ``hpc`` of clearml.conf is ours; the others are ClearML's own, of which we read these keys only.
 """
@@ -10,15 +10,16 @@ import shlex
 import socket
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta, field
 
 from hpc_agent.config.resource_settings import QueueSettings, ResourceSettings
-from hpc_agent.config.types import Count, Interval, Positive, Seconds, SettingsGroup
+from hpc_agent.config.types import BackendSettings, Count, Interval, Positive, Seconds, SettingsGroup, parse_truth
 from hpc_agent.domain.container_options import PROTECTED
 from hpc_agent.redact import Secret
+from hpc_agent.schedulers.registry import BACKENDS, settings_of
 
 
 class ApiSettings(SettingsGroup, frozen=True, kw_only=True):
@@ -197,28 +198,6 @@ class DockerSettings(SettingsGroup, frozen=True, kw_only=True):
     )
 
 
-class SlurmSettings(SettingsGroup, frozen=True, kw_only=True):
-    """``hpc.slurm``: the site's dialect."""
-
-    gpu_flag: Annotated[
-        Literal["gres", "gpus", "gpus-per-node"], Meta(description="How this site wants GPUs requested.")
-    ] = "gres"
-    memory_flag: Annotated[Literal["mem", "mem-per-cpu"], Meta(description="How this site wants memory requested.")] = (
-        "mem"
-    )
-    accounting: Annotated[
-        Literal["auto", "sacct", "none"], Meta(description="Whether `sacct` can be asked how a job ended.")
-    ] = "auto"
-    sbatch_timeout: Annotated[
-        Interval, Meta(description="How long one `sbatch` may take; it retries inside for up to 120 s.")
-    ] = 150
-    command_timeout: Annotated[Interval, Meta(description="How long one `squeue`, `sacct` or `scancel` may take.")] = 60
-    sbatch_args: Annotated[tuple[str, ...], Meta(description="Further sbatch arguments for every job.")] = ()
-    lost_after: Annotated[
-        Seconds, Meta(description="A job that left without a trace is called lost after this many seconds.")
-    ] = 600
-
-
 class EnvsSettings(SettingsGroup, frozen=True, kw_only=True):
     """``hpc.envs``: where environments are built, and how nodes get them."""
 
@@ -236,13 +215,6 @@ class EnvsSettings(SettingsGroup, frozen=True, kw_only=True):
         bool,
         Meta(description="Mount environments (squashfs) instead of unpacking them, on nodes that have squashfuse."),
     ] = False
-
-
-class LocalSettings(SettingsGroup, frozen=True, kw_only=True):
-    """``hpc.local``: the scheduler for a machine without Slurm."""
-
-    max_jobs: Annotated[Positive, Meta(description="Jobs at once.")] = 1
-    gpus: Annotated[Count | None, Meta(description="GPUs to hand out; those of the machine when not set.")] = None
 
 
 class ContainerSettings(SettingsGroup, frozen=True, kw_only=True):
@@ -287,13 +259,15 @@ class ServerSettings(SettingsGroup, frozen=True, kw_only=True):
     ] = 200
 
 
-class HpcSettings(SettingsGroup, frozen=True, kw_only=True):
-    """``hpc``: everything that is ours."""
+B = TypeVar("B", bound=BackendSettings)
+_SCHEDULER = f"What runs the jobs: {', '.join(BACKENDS)}; auto: the first of these whose commands are found."
 
-    scheduler: Annotated[
-        Literal["auto", "slurm", "local"], Meta(description="Where jobs run; auto: Slurm where `sbatch` is found.")
-    ] = "auto"
-    cluster: Annotated[str, Meta(description="The cluster's name; asked from Slurm when empty.")] = ""
+
+class _HpcSettings(SettingsGroup, frozen=True, kw_only=True):
+    """``hpc``: everything that is ours. Each scheduler backend has a section of its own in it, by its name."""
+
+    scheduler: Annotated[str, Meta(description=_SCHEDULER)] = "auto"
+    cluster: Annotated[str, Meta(description="The cluster's name; asked from the scheduler when empty.")] = ""
     root: Annotated[Path, Meta(description="Folder on the shared file system that holds all of the following.")] = Path(
         "~/.clearml/hpc"
     )
@@ -302,16 +276,19 @@ class HpcSettings(SettingsGroup, frozen=True, kw_only=True):
         Path | None, Meta(description="Environments and repositories; `<root>/cache` when not set.")
     ] = None
     scratch_dir: Annotated[
-        Path | None, Meta(description="Node-local folder; SLURM_TMPDIR, TMPDIR or /tmp when not set.")
+        Path | None, Meta(description="Node-local folder; the job's own, TMPDIR or /tmp when not set.")
     ] = None
     template_dirs: Annotated[tuple[Path, ...], Meta(description="Folders searched for templates before our own.")] = ()
     agent_command: Annotated[
         tuple[str, ...], Meta(description="How a job calls this program; our own interpreter when empty.")
     ] = ()
     poll_interval: Annotated[Interval, Meta(description="Seconds between two passes of the daemon.")] = 5
-    max_jobs: Annotated[Positive, Meta(description="Jobs in Slurm at once, all queues together.")] = 100
+    max_jobs: Annotated[Positive, Meta(description="Jobs in the scheduler at once, all queues together.")] = 100
+    lost_after: Annotated[
+        Seconds, Meta(description="A job that left without a trace is called lost after this many seconds.")
+    ] = 600
     keep_runs_days: Annotated[
-        Count, Meta(description="Run directories of settled tasks are kept for so many days; 0 keeps them for ever.")
+        Count, Meta(description="Days for which run directories of ended tasks are kept; 0 keeps them forever.")
     ] = 30
     term_grace: Annotated[Seconds, Meta(description="Seconds a task has to end after SIGTERM before SIGKILL.")] = 20
     resources: Annotated[
@@ -331,8 +308,6 @@ class HpcSettings(SettingsGroup, frozen=True, kw_only=True):
     envs: Annotated[EnvsSettings, Meta(description="Where environments are built, how nodes get them.")] = (
         EnvsSettings()
     )
-    slurm: Annotated[SlurmSettings, Meta(description="The site's dialect of Slurm.")] = SlurmSettings()
-    local: Annotated[LocalSettings, Meta(description="The scheduler for a machine without Slurm.")] = LocalSettings()
     server: Annotated[ServerSettings, Meta(description="The embedded server.")] = ServerSettings()
     container: Annotated[ContainerSettings, Meta(description="What runs the containers of tasks.")] = (
         ContainerSettings()
@@ -359,11 +334,37 @@ class HpcSettings(SettingsGroup, frozen=True, kw_only=True):
         """The node's own folder for files that need not outlive the job."""
         if self.scratch_dir:
             return self.scratch_dir.expanduser()
-        return Path(os.environ.get("SLURM_TMPDIR") or os.environ.get("TMPDIR") or "/tmp")  # noqa: S108
+        names = [name for backend in BACKENDS for name in settings_of(backend).scratch_variables]
+        found = (os.environ.get(name) for name in (*names, "TMPDIR"))
+        return Path(next(filter(None, found), "/tmp"))  # noqa: S108
 
     def queue(self, name: str) -> QueueSettings:
         """The block of a queue, or the defaults for one without a block."""
         return self.queues.get(name, QueueSettings())
+
+    def of(self, kind: type[B]) -> B:
+        """The section of the scheduler backend whose settings are of this class."""
+        return next(section for name in BACKENDS if isinstance(section := getattr(self, name), kind))
+
+
+if TYPE_CHECKING:
+    # To mypy no backend has a name here: only its own package knows its section, by ``of``.
+    HpcSettings = _HpcSettings
+else:
+    _CHOICES = ("auto", *BACKENDS)
+    HpcSettings = msgspec.defstruct(
+        "HpcSettings",
+        [
+            ("scheduler", Annotated[Literal[_CHOICES], Meta(description=_SCHEDULER)], "auto"),
+            *((name, settings_of(name), settings_of(name)()) for name in BACKENDS),
+        ],
+        bases=(_HpcSettings,),
+        namespace={"__doc__": _HpcSettings.__doc__},
+        module=__name__,
+        frozen=True,
+        kw_only=True,
+        forbid_unknown_fields=True,
+    )
 
 
 class AllSettings(SettingsGroup, frozen=True, kw_only=True):
@@ -379,9 +380,9 @@ class AllSettings(SettingsGroup, frozen=True, kw_only=True):
     @property
     def python_packages(self) -> PackageSettings:
         """``packages`` with what ``agent.skip_pip_venv_install`` says of the interpreter."""
-        said = self.agent.skip_pip_venv_install.strip()
-        if said.lower() in ("", "0", "false", "no", "off"):
+        value = self.agent.skip_pip_venv_install.strip()
+        truth = parse_truth(value)
+        if not value or truth is False:
             return self.packages
-        own = said.lower() in ("1", "true", "yes", "on")
-        binary = (self.packages.python_binary or sys.executable) if own else said
+        binary = (self.packages.python_binary or sys.executable) if truth else value
         return msgspec.structs.replace(self.packages, python_binary=binary, system_site_packages=True)

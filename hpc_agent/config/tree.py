@@ -42,6 +42,13 @@ def put(tree: Tree, path: str, value: object) -> None:
     tree[last] = value
 
 
+def remove(tree: Tree, path: str) -> Any:
+    """Take the value at a dotted path out; returns it, or None where there is none."""
+    section, _, last = path.rpartition(".")
+    node = get(tree, section) if section else tree
+    return node.pop(last, None) if isinstance(node, dict) else None
+
+
 def flatten(tree: Tree, prefix: str = "") -> Iterator[str]:
     """The dotted keys of all leaves."""
     for key, value in tree.items():

@@ -1,14 +1,14 @@
-"""Containers of tasks. The agent stays outside: what runs inside is the user's process.
+"""Containers of tasks. The agent stays outside: only the user's process runs inside.
 
-    choice.py      which image a task gets, and with which arguments
-    arguments.py   docker's command line: taken apart, the site's rules applied
-    gpus.py        which GPUs a container may see
-    launch.py      the script that a container starts with
-    base.py        Runtime, which turns a Box into an argument list; one file for each that there is
-    registry.py    … and the setting that picks it
-    images.py      images on this machine and in the shared folder
-    room.py        short commands in an image
+    choice.py          which image a task gets, and with which arguments
+    docker_options.py  docker's command line: parsed, the site's rules applied
+    gpu_share.py       which GPUs a container may see
+    start_script.py    the script that a container starts with
+    runtime_api.py     Runtime, which turns a ContainerSpec into an argument list; one module for each runtime
+    runtimes.py        … and the setting that selects it
+    images.py          images on this machine and in the shared folder
+    prepared.py        short commands in an image
 
-A new runtime is one file with a ``Runtime`` and one line in ``registry``; tests/unit/test_container_runtimes.py holds
-it to what all of them promise.
+A new runtime is one module with a ``Runtime`` and one line in ``runtimes``. What all of them promise is checked by
+tests/unit/test_container_runtimes.py.
 """

@@ -1,4 +1,4 @@
-"""Apptainer, and Singularity, of which it is the continuation."""
+"""Apptainer, and Singularity, its predecessor."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ class Apptainer:
     suffix = ".sif"
     isolated = False
 
-    def wrap(self, box: ContainerSpec) -> Argv:
+    def wrap(self, spec: ContainerSpec) -> Argv:
         # Nothing of the node's variables: its PYTHONPATH and library paths mean other files in there.
         argv = [self.program, "exec", "--cleanenv"]
         # The driver's libraries come from the node; the job's own limits say which devices it may open.
-        argv += ["--nv"] if box.gpus else []
-        argv += [word for mount in box.mounts for word in ("--bind", _bind(mount))]
-        return [*argv, *box.arguments, box.image, *box.command]
+        argv += ["--nv"] if spec.gpus else []
+        argv += [word for mount in spec.mounts for word in ("--bind", _bind(mount))]
+        return [*argv, *spec.arguments, spec.image, *spec.command]
 
     def remove(self, name: str) -> None:
         """Its processes are ours, in our group and in the job's cgroup."""

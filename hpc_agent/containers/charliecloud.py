@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpc_agent.access import user_name
 from hpc_agent.containers.runtime_api import Argv, ContainerSpec
-from hpc_agent.user_name import user_name
 
 _PATH = "--set-env=PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """Unless the image says better: without any, a shell makes up its own, with the current folder in it."""
@@ -20,14 +20,14 @@ class Charliecloud:
     suffix = ""
     isolated = False
 
-    def wrap(self, box: ContainerSpec) -> Argv:
+    def wrap(self, spec: ContainerSpec) -> Argv:
         # Variables of the node mean nothing in there; those that the image wants stand in its /ch/environment.
         # The machine's /tmp is shared under that name, not the job's TMPDIR under it. It wants to know its user.
         argv = ["env", "--unset=TMPDIR", f"USER={user_name()}", self.program, "--unset-env=*", _PATH]
-        argv += ["--set-env"] if (Path(box.image) / "ch" / "environment").is_file() else []
+        argv += ["--set-env"] if (Path(spec.image) / "ch" / "environment").is_file() else []
         # It has no read-only mounts: what must not be changed is read-only by its files' modes.
-        argv += [f"--bind={mount.source}:{mount.target}" for mount in box.mounts]
-        return [*argv, *box.arguments, box.image, "--", *box.command]
+        argv += [f"--bind={mount.source}:{mount.target}" for mount in spec.mounts]
+        return [*argv, *spec.arguments, spec.image, "--", *spec.command]
 
     def remove(self, name: str) -> None:
         """Its processes are ours, in our group and in the job's cgroup."""

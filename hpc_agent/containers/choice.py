@@ -14,8 +14,8 @@ _REFERENCE = re.compile(r"(?:[a-z][a-z0-9+-]{0,20}://)?[A-Za-z0-9][\w./:@#%+~-]{
 _PATH = re.compile(r"(?:/|~|\.{1,2}/)[^\x00-\x1f\x7f,]{0,4000}")
 DEFAULTS = ("--network=host", "--ipc=host", "--user=0:0")
 """What site and task may replace. A container brings software along and locks nothing in: the process must reach the
-ClearML server wherever the node does, torch's loaders want more shared memory than docker's 64 MB, and whoever owns
-the mounted files is root inside (a daemon's root, or ourselves where podman runs without one)."""
+ClearML server wherever the node does, torch's loaders want more shared memory than docker's 64 MB, and the owner
+of the mounted files is root inside (a daemon's root, or ourselves where podman runs without one)."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ def _image(text: str) -> tuple[str, tuple[str, ...]]:
         return "", ()
     _, _, location = words[0].rpartition("://")
     if words[0].startswith("-") or location.startswith("-"):
-        raise ContainerError(f"{words[0]!r} is no container image: name one such as python:3.11")
+        raise ContainerError(f"{words[0]!r} is not a container image: name one such as python:3.11")
     if not (_REFERENCE.fullmatch(words[0]) or _PATH.fullmatch(words[0])):
         raise ContainerError(
-            f"{words[0]!r} is no container image: it holds characters that no name of one has; name one such as "
+            f"{words[0]!r} is not a container image: it contains characters that no image name has; name one such as "
             "python:3.11, or a file by its whole path"
         )
     return words[0], words[1:]

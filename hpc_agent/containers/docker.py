@@ -20,18 +20,18 @@ class Docker:
     suffix = ".tar"
     isolated = True
 
-    def wrap(self, box: ContainerSpec) -> Argv:
+    def wrap(self, spec: ContainerSpec) -> Argv:
         # Never pull here: what is missing has been fetched before, under a message of its own.
         # podman's `rm --force` would else wait for as long; our own grace is over by then.
-        argv = [self.program, "run", *([] if box.keep else ["--rm"])]
-        argv += ["--pull=never", "--stop-timeout=0", f"--name={box.name}"]
-        argv += [] if self.skip_gpus_flag else self.gpu_words(box.gpus)
-        argv += box.arguments
-        argv += [word for label in box.labels for word in ("--label", label)]
-        argv += [word for mount in box.mounts for word in ("--mount", _mount(mount))]
+        argv = [self.program, "run", *([] if spec.keep else ["--rm"])]
+        argv += ["--pull=never", "--stop-timeout=0", f"--name={spec.name}"]
+        argv += [] if self.skip_gpus_flag else self.gpu_words(spec.gpus)
+        argv += spec.arguments
+        argv += [word for label in spec.labels for word in ("--label", label)]
+        argv += [word for mount in spec.mounts for word in ("--mount", _mount(mount))]
         # The image's own start-up would come before ours, and may end in a server or a shell.
-        program, *arguments = box.command
-        return [*argv, f"--entrypoint={program}", box.image, *arguments]
+        program, *arguments = spec.command
+        return [*argv, f"--entrypoint={program}", spec.image, *arguments]
 
     def gpu_words(self, gpus: GpuShare) -> Argv:
         if not gpus:

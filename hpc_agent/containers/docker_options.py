@@ -108,7 +108,7 @@ def parse(words: Sequence[str]) -> tuple[DockerOption, ...]:
     """A word without a dash belongs to the option before it, as the reference agent reads them.
 
     Raises:
-        ContainerError: it begins with a word that is no option.
+        ContainerError: it does not begin with an option.
     """
     options: list[DockerOption] = []
     for word in words:
@@ -132,7 +132,7 @@ def merge(ours: Sequence[str], site: Sequence[str], task: Sequence[str], rules: 
     """Everything that a container is started with. ``ours`` are defaults that site and task may replace by name.
 
     Raises:
-        ContainerError: the task gives a protected argument that the site does not give in the same words.
+        ContainerError: the task gives a protected argument that the site does not give in the same form.
     """
     notes: list[str] = []
     site_options = _allowed(parse(site), rules, notes)
@@ -171,7 +171,9 @@ def _filtered(options: Sequence[DockerOption], rules: ArgumentRules, notes: list
         if any(pattern.match(option.words[0].partition("=")[0]) for pattern in patterns):
             kept.append(option)
         else:
-            notes.append(f"The container argument {option.words[0]} is left out: agent.docker_args_filters has it not")
+            notes.append(
+                f"The container argument {option.words[0]} is left out: agent.docker_args_filters does not list it"
+            )
     return kept
 
 
@@ -180,7 +182,7 @@ def _pattern(text: str) -> re.Pattern[str]:
         return re.compile(text)
     except re.error as error:
         raise ContainerError(
-            f"agent.docker_args_filters has {text!r}, which is no regular expression: {error}"
+            f"agent.docker_args_filters has {text!r}, which is not a regular expression: {error}"
         ) from error
 
 

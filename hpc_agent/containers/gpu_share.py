@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -20,25 +20,22 @@ class GpuShare:
 NO_GPUS = GpuShare()
 ALL_GPUS = GpuShare(all=True)
 
+_USUAL = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
 
-def share(flag: str | None, environ: Mapping[str, str], *, present: bool) -> GpuShare:
-    """From ``--gpus`` (``none`` with ``--cpu-only``), else from what Slurm or whoever started us allows.
 
-    ``present``: whether the machine has any, which decides where nobody says anything.
+def share(
+    flag: str | None, environ: Mapping[str, str], *, present: bool, job_variables: Sequence[str] = ()
+) -> GpuShare:
+    """From ``--gpus`` (``none`` with ``--cpu-only``), else from the variables of the job or of the shell.
+
+    Args:
+        present: whether the machine has any, which decides where nothing else does.
+        job_variables: where the scheduler names the GPUs of the job, as the node counts them.
     """
-    for text in (flag, *(environ.get(name) for name in _variables(environ))):
+    for text in (flag, *(environ.get(name) for name in job_variables or _USUAL)):
         if text is not None:
             return _parsed(text)
     return ALL_GPUS if present else NO_GPUS
-
-
-def _variables(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """In the order of trust. Where Slurm confines a job to its GPUs by cgroup it counts CUDA_VISIBLE_DEVICES from 0,
-    which is true for the job's own processes; a container daemon is outside and needs the machine's own numbers."""
-    uuids = environ.get("CUDA_VISIBLE_DEVICES", "").startswith(("GPU-", "MIG-"))
-    if "SLURM_JOB_GPUS" in environ and not uuids:
-        return ("SLURM_STEP_GPUS", "SLURM_JOB_GPUS")
-    return ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
 
 
 def _parsed(text: str) -> GpuShare:

@@ -71,15 +71,15 @@ class Images:
             return present
         return self._loaded(self._store, reference, file, progress) if file else present
 
-    def stage(self, reference: str, progress: Progress, *, share: bool, anew: bool = False) -> Image:
-        """The image, fetched if it is nowhere, or in any case with ``anew``. Uses the network.
+    def stage(self, reference: str, progress: Progress, *, share: bool, force: bool = False) -> Image:
+        """The image, fetched if it is nowhere, or in any case with ``force``. Uses the network.
 
         ``share``: for jobs on other nodes, so that it must be in the shared folder.
 
         Raises:
-            ContainerError: it cannot be had; the sentence says why.
+            ContainerError: it is not available; the message has the reason.
         """
-        found = None if anew and not _is_path(reference) else self.find(reference, progress)
+        found = None if force and not _is_path(reference) else self.find(reference, progress)
         if found and (self._store is None or not share or self._file(reference)):
             return found
         if _is_path(reference):
@@ -125,16 +125,16 @@ class Images:
         if answer.ok:
             identity = answer.stdout.strip()
             return Image(reference, identity, identity)
-        words = answer.last_words.lower()
-        if "no such image" in words or "image not known" in words or "not found" in words:
+        message = answer.last_words.lower()
+        if "no such image" in message or "image not known" in message or "not found" in message:
             return None
         raise ContainerError(f"{self._runtime.program} cannot say whether it has {reference}: {answer.last_words}")
 
     def _loaded(self, store: ImageStore, reference: str, file: Path, progress: Progress) -> Image:
         progress(f"Loading the image {file}")
-        said = self._run(store.load(file), f"the image file {file} cannot be loaded")
+        printed = self._run(store.load(file), f"the image file {file} cannot be loaded")
         # "Loaded image: docker.io/library/x:1" or "Loaded image ID: sha256:…"
-        name = next((line.partition(": ")[2].strip() for line in said.splitlines() if line.startswith("Loaded")), "")
+        name = next((line.partition(": ")[2].strip() for line in printed.splitlines() if line.startswith("Loaded")), "")
         present = self._inspect(store, name or reference)
         if present is None:
             raise ContainerError(
@@ -173,10 +173,10 @@ def _file_name(reference: str) -> str:
 
 
 def _of_file(reference: str, path: Path) -> Image:
-    """Of what a runtime runs from where it lies. Its content is told by its times: hashing 10 GB takes a minute."""
+    """Of what a runtime runs from where it lies. Its content is known by its times: hashing 10 GB takes a minute."""
     places = [path / name for name in _TELLING] if path.is_dir() else [path]
-    told = [(str(place), s.st_size, s.st_mtime_ns) for place in places if place.exists() and (s := place.stat())]
-    digest = hashlib.sha256(repr((str(path), told)).encode()).hexdigest()
+    times = [(str(place), s.st_size, s.st_mtime_ns) for place in places if place.exists() and (s := place.stat())]
+    digest = hashlib.sha256(repr((str(path), times)).encode()).hexdigest()
     return Image(reference, str(path), digest)
 
 

@@ -56,8 +56,8 @@ class PreparedContainer:
         mounts = [Mount(self.folder, START), *mounts]
         self._make_mount_points(mounts)
         command = start_script.command(f"{START}/start")
-        box = ContainerSpec(self.image.location, name, command, mounts, gpus, arguments, labels, keep)
-        return self.runtime.wrap(box)
+        spec = ContainerSpec(self.image.location, name, command, mounts, gpus, arguments, labels, keep)
+        return self.runtime.wrap(spec)
 
     def run(
         self,
@@ -75,10 +75,10 @@ class PreparedContainer:
             ProcessError: it could not be started, or was still running after ``timeout`` seconds.
             ContainerError: as ``command``.
         """
-        with self._own_folder() as room:
+        with self._own_folder() as prepared:
             start = StartScript(cwd, argv, env or {}, first=self.runtime.isolated)
-            name = f"hpc-agent-{os.getpid()}-{room.folder.name}"
-            command = room.command(name, start, mounts, arguments=arguments)
+            name = f"hpc-agent-{os.getpid()}-{prepared.folder.name}"
+            command = prepared.command(name, start, mounts, arguments=arguments)
             try:
                 return process.run(command, timeout=timeout)
             except BaseException:
@@ -108,7 +108,7 @@ class PreparedContainer:
             except OSError as error:
                 raise ContainerError(
                     f"the image {self.image.reference} has no folder {mount.target} to mount at, and none can be made "
-                    f"in it ({error.strerror}): `mkdir -p {point}`, as whoever owns it"
+                    f"in it ({error.strerror}): `mkdir -p {point}`, as its owner"
                 ) from error
 
 

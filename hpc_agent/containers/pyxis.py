@@ -18,13 +18,13 @@ class Pyxis:
     suffix = ".sqsh"
     isolated = False
 
-    def wrap(self, box: ContainerSpec) -> Argv:
+    def wrap(self, spec: ContainerSpec) -> Argv:
         # One process with all that the job has on this node, GPUs included; the batch script holds no part of it.
-        argv = [self.program, "--nodes=1", "--ntasks=1", "--overlap", "--unbuffered", f"--job-name={box.name}"]
-        argv += [f"--container-image={_image(box.image)}", "--no-container-mount-home", "--no-container-entrypoint"]
-        if box.mounts:
-            argv.append(f"--container-mounts={','.join(map(_mount, box.mounts))}")
-        return [*argv, *box.arguments, *box.command]
+        argv = [self.program, "--nodes=1", "--ntasks=1", "--overlap", "--unbuffered", f"--job-name={spec.name}"]
+        argv += [f"--container-image={_image(spec.image)}", "--no-container-mount-home", "--no-container-entrypoint"]
+        if spec.mounts:
+            argv.append(f"--container-mounts={','.join(map(_mount, spec.mounts))}")
+        return [*argv, *spec.arguments, *spec.command]
 
     def remove(self, name: str) -> None:
         """srun takes signals to its step, and Slurm ends the steps of a job with it."""

@@ -22,12 +22,12 @@ class Mount:
 
     def __post_init__(self) -> None:
         if not self.target.startswith("/"):
-            raise ValueError(f"{self.target!r} is no absolute path")
+            raise ValueError(f"{self.target!r} is not an absolute path")
 
 
 @dataclass(frozen=True)
 class ContainerSpec:
-    """One container. Holds no secret: what it says stands on a command line."""
+    """One container. Contains no secret: all of it goes on a command line."""
 
     image: str
     """``Image.location``."""
@@ -37,7 +37,7 @@ class ContainerSpec:
     mounts: Sequence[Mount] = ()
     gpus: GpuShare = NO_GPUS
     arguments: Sequence[str] = ()
-    """Further arguments in the runtime's own words."""
+    """Further arguments in the runtime's own syntax."""
     labels: Sequence[str] = ()
     keep: bool = False
     """Leave it there when it has ended; for runtimes whose containers can be stored."""
@@ -62,19 +62,19 @@ class Runtime(Protocol):
         """As docker does it: the container's first process is alone with its children, sees the GPUs that it is lent
         numbered from 0, and understands docker's arguments."""
 
-    def wrap(self, box: ContainerSpec) -> Argv:
-        """The command that runs ``box`` in the foreground, its output on stdout and its exit code as its own."""
+    def wrap(self, spec: ContainerSpec) -> Argv:
+        """The command that runs ``spec`` in the foreground, its output on stdout and its exit code as its own."""
 
     def remove(self, name: str) -> Argv | None:
         """Ends the container whatever it does, and is content if there is none. None where it ends with the
-        process group of whoever started it."""
+        process group of the process that started it."""
 
     def fetch(self, reference: str, into: Path) -> Sequence[Argv]:
         """Bring an image from its registry into the shared folder's new file ``into``. Uses the network."""
 
 
 class ImageStore(Protocol):
-    """What a runtime that keeps images of its own on each machine offers beside ``Runtime``."""
+    """What a runtime that keeps images of its own on each machine offers besides ``Runtime``."""
 
     def inspect(self, reference: str) -> Argv:
         """Prints the image's id on stdout; fails if the machine does not have it."""

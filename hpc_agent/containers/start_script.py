@@ -25,7 +25,7 @@ while :; do
     signalled=
     wait "$child"
     code=$?
-    # A wait that a signal broke off says nothing about the process.
+    # A wait that a signal interrupted does not mean that the process has ended.
     [ -n "$signalled" ] || exit "$code"
 done
 """
@@ -68,17 +68,17 @@ def script(launch: StartScript, image: str) -> str:
         lines.append("trap 'exit 143' TERM INT")
     if launch.alive:
         lines.append(_WATCH.format(alive=shlex.quote(launch.alive)))
-    # Outside of the folder of the task: what its set-up leaves behind is no part of the code.
+    # Outside of the folder of the task: what its set-up leaves behind is not part of the code.
     lines += ["cd /", *launch.setup]
     if launch.path_first:
         lines.append(f'export PATH={shlex.quote(launch.path_first)}:"$PATH"')
     lines.append(f"cd {shlex.quote(launch.cwd)} || exit 126")
     if launch.python:
-        words = shlex.quote(
+        message = shlex.quote(
             f"hpc-agent: {launch.python} does not start in the image {image}, which seems to have another C library; "
             "let the task use the image's own Python (hpc.container.python = image)"
         )
-        lines.append(f"{shlex.quote(launch.python)} -I -S -c '' || {{ echo {words}; exit 126; }}")
+        lines.append(f"{shlex.quote(launch.python)} -I -S -c '' || {{ echo {message}; exit 126; }}")
     if not launch.first:
         return "\n".join([*lines, f"exec {shlex.join(launch.command)} </dev/null", ""])
     return "\n".join([*lines, f"set -- {shlex.join(launch.command)}", _FORWARD])

@@ -26,7 +26,6 @@ from hpc_agent.submission.render import JobContext, Renderer
 
 log = EventLog("stage")
 
-TEMPLATE = "stage.sbatch.j2"
 _ASK_EVERY_S = 5.0
 _LOOK_UP_S = 60.0
 """So long after an unclear answer of sbatch the job is looked for; then another is submitted. The two cost little: the
@@ -128,7 +127,6 @@ class StagingJobs:
             attempt=directory.attempt,
             queue_name="",
             resources=resources,
-            site=self._settings.hpc.slurm,
             run_dir=directory.path,
             output=directory.path / "stage.out",
             config_file=directory.owner_config if job_configs else self._launch.config_file,
@@ -136,7 +134,9 @@ class StagingJobs:
             job_name=name,
         )
         script = directory.path / "stage.sbatch"
-        write_atomic(script, self._renderer.render(TEMPLATE, context).encode(), mode=0o700)
+        write_atomic(
+            script, self._renderer.render(self._renderer.language.staging_template, context).encode(), mode=0o700
+        )
         return SubmitRequest(script, name, directory.path, context.output, resources)
 
     def _look_up(self, directory: RunDirectory, record: StagingJobRecord) -> int:
@@ -180,7 +180,7 @@ class StagingJobs:
             directory.write_stage_job(msgspec.structs.replace(record, gone_since=now))
             return 0
         missing_seconds = abs((now - record.gone_since).total_seconds())
-        if missing_seconds < (self._settings.hpc.slurm.lost_after if found is None else _RESULT_S):
+        if missing_seconds < (self._settings.hpc.lost_after if found is None else _RESULT_S):
             return 0
         return self._after(record, found, missing_seconds)
 

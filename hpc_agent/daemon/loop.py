@@ -48,11 +48,11 @@ from hpc_agent.errors import (
 )
 from hpc_agent.logs import EventLog
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
+from hpc_agent.schedulers import backends
 from hpc_agent.schedulers.base import Scheduler
 from hpc_agent.staging import TaskStager
 from hpc_agent.submission.render import Renderer
-from hpc_agent.telemetry.gpu_reader import GpuReader
-from hpc_agent.telemetry.usage import UsageReader
+from hpc_agent.telemetry.usage import GpuReader, UsageReader
 
 log = EventLog("daemon")
 
@@ -101,10 +101,11 @@ class Daemon:
         self._runs = runs
         self._wake = threading.Event()
         """Set when there is something to do before the next turn."""
-        renderer = Renderer([path.expanduser() for path in settings.hpc.template_dirs])
+        language = backends.choose(settings.hpc).script(settings.hpc)
+        renderer = Renderer(language, [path.expanduser() for path in settings.hpc.template_dirs])
         self._stages: StagingBackend | None = None
         # Without a batch system all jobs are on this machine, with its images.
-        stager = TaskStager(settings, clock, share=launch.terms.slurm)
+        stager = TaskStager(settings, clock, share=bool(launch.terms.batch_system))
         for remark in stager.remarks:
             log.warning("settings", remark=remark)
         if launch.terms.standalone:

@@ -1,7 +1,7 @@
 """What the flags of ``daemon`` mean for its jobs: as settings, as flags of ``execute``, as variables of the job. Pure.
 
-With Slurm the scheduler owns the GPUs: ``--gpus 0,1`` asks for two of them, ``--dynamic-gpus`` for as many as the queue
-says. Without it they are this machine's, and the local scheduler hands them out.
+A batch system owns the GPUs of its cluster: ``--gpus 0,1`` asks for two of them, ``--dynamic-gpus`` for as many as the
+queue says. Without one they are this machine's, and the local scheduler hands them out.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ from hpc_agent.domain.capacity import GpuRange
 from hpc_agent.domain.gpu_ids import ALL, NONE
 from hpc_agent.domain.ids import TaskId, WorkerId
 from hpc_agent.domain.resources import DEFAULT_OVERRIDES, Override
+from hpc_agent.schedulers.local.settings import LocalSettings
 
 
 @dataclass(frozen=True)
 class DaemonOptions:
-    """Flags that reach the jobs. ``slurm``: whether there is a batch system."""
+    """Flags that reach the jobs."""
 
-    slurm: bool
+    batch_system: str = ""
+    """Name of the batch system's backend; empty: jobs run on this machine."""
     gpus: str | None = None
     """``domain.gpus.parse_gpus`` of ``--gpus``; ``none`` for ``--cpu-only``, and in services mode."""
     dynamic: Mapping[str, GpuRange] | None = None
@@ -73,8 +75,8 @@ def name(
     """
     if given:
         return WorkerIdTemplate(base, numbered=False)
-    if terms.slurm:
-        return WorkerIdTemplate(f"{base}:slurm:{cluster}:", numbered=True)
+    if terms.batch_system:
+        return WorkerIdTemplate(f"{base}:{terms.batch_system}:{cluster}:", numbered=True)
     gpus = terms.gpus or (None if visible is None else ",".join(visible) or NONE)
     if gpus == NONE:
         return WorkerIdTemplate(f"{base}:cpu:", numbered=True)
@@ -108,11 +110,11 @@ def _job_worker(terms: DaemonOptions, naming: JobNaming, task: TaskId) -> str:
     """Each task is a worker of its own on the server's list, so that several at once can be told apart."""
     if terms.services is not None:
         return shlex.quote(f"{naming.worker}:service:{task}")
-    if terms.dynamic is not None and not terms.slurm:
+    if terms.dynamic is not None and not terms.batch_system:
         # Which ones it got is known when it starts.
         return shlex.quote(f"{naming.base}:gpu") + '"$CUDA_VISIBLE_DEVICES"'
-    if terms.slurm and not naming.given:
-        return ""  # <node>:slurm:<job>, which says more
+    if terms.batch_system and not naming.given:
+        return ""  # <node>:<backend>:<job>, which says more
     return shlex.quote(f"{naming.worker}:{task}")
 
 
@@ -147,12 +149,12 @@ def _gpus(settings: AllSettings, terms: DaemonOptions, queue: str, pool: int) ->
     if terms.dynamic is not None:
         wanted = terms.dynamic[queue]
         return _Asked(wanted.least, wanted.most)
-    if terms.slurm:
+    if terms.batch_system:
         return _Asked(len(terms.gpus.split(","))) if terms.gpus not in (None, ALL) and terms.gpus else None
     configured = settings.hpc.queue(queue).resources.num_gpus, settings.hpc.resources.num_gpus
     if pool and configured == (None, None):
         # As any ClearML agent: a task that says nothing gets all, or its part where several run at once.
-        return _Asked(max(pool // settings.hpc.local.max_jobs, 1))
+        return _Asked(max(pool // settings.hpc.of(LocalSettings).max_jobs, 1))
     return None
 
 
@@ -185,4 +187,4 @@ def slots(settings: AllSettings, terms: DaemonOptions, pool: int) -> int:
     if terms.services is not None:
         return terms.services or settings.hpc.max_jobs
     # Each has a GPU at least: they run out before any other number does.
-    return max(pool, 1) if terms.dynamic is not None else settings.hpc.local.max_jobs
+    return max(pool, 1) if terms.dynamic is not None else settings.hpc.of(LocalSettings).max_jobs

@@ -11,7 +11,7 @@ _PATIENCE_S = 60.0
 def rules(hpc: HpcSettings, queue: str) -> AttemptPolicy:
     """``queue`` by name. A site that calls jobs lost sooner is less patient with all else too."""
     settings = hpc.queue(queue)
-    lost_after = hpc.slurm.lost_after
+    lost_after = hpc.lost_after
     return AttemptPolicy(
         look_up_seconds=min(_PATIENCE_S, lost_after),
         requeue_after=min(_PATIENCE_S, lost_after),

@@ -6,7 +6,6 @@ runs on another machine is named, and its name is free again when its heartbeat 
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import signal
@@ -20,10 +19,11 @@ from hpc_agent import file_records
 from hpc_agent.clock import Clock
 from hpc_agent.domain.ids import WorkerId
 from hpc_agent.errors import HpcAgentError
+from hpc_agent.file_lock import try_lock
 from hpc_agent.file_records import CorruptFileError
 from hpc_agent.heartbeat import Heartbeat, HeartbeatTiming, Silence, age, read_text
 from hpc_agent.logs import EventLog
-from hpc_agent.schedulers.local_jobs import ProcessId, process_id
+from hpc_agent.process_id import ProcessId, process_id
 
 log = EventLog("presence")
 
@@ -239,13 +239,11 @@ class DaemonRegistry:
 
 def _locked(descriptor: int) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return try_lock(descriptor)
     except OSError as error:
         # A file system without locks: two daemons that start in the same millisecond may not see each other.
         log.debug("no lock", error=error)
-    return True
+        return True
 
 
 def _signal(presence: DaemonRecord, number: int) -> bool:

@@ -13,12 +13,12 @@ from hpc_agent.domain.snapshot import ClaimView, ExitView, RunOwner, SubmissionS
 from hpc_agent.file_records import CorruptFileError
 from hpc_agent.runs.attempt_records import ClaimRecord, ExitReport, StagingJobRecord, SubmissionRecord
 from hpc_agent.runs.directory import RunDirectory
+from hpc_agent.schedulers.backends import launch_failure
 
 _TAIL = 4096
 _MB = 1024 * 1024
 _OVER_LIMIT = re.compile(r"exceeded memory limit \((\d+) > (\d+)\)")
 _OOM_KILL = re.compile(r"oom[-_ ]kill", re.IGNORECASE)
-_NOT_LAUNCHED = re.compile(r"Error running slurm prolog.*|.*couldn't (?:open|create).*batch script.*")
 
 
 @dataclass(frozen=True)
@@ -131,14 +131,14 @@ def clues(directory: RunDirectory) -> ExitEvidence:
         over = _OVER_LIMIT.search(text)
         if over:
             used, limit = int(over[1]) / _MB, int(over[2]) / _MB
-        prolog = _NOT_LAUNCHED.search(text)
+        failure = launch_failure(text)
         lines = text.strip().splitlines()
         return ExitEvidence(
             used_mb=used,
             limit_mb=limit,
             out_of_memory=bool(over or _OOM_KILL.search(text)),
-            not_launched=bool(prolog),
-            last_words=(prolog[0] if prolog else lines[-1] if lines else "")[:300],
+            not_launched=bool(failure),
+            last_words=(failure or (lines[-1] if lines else ""))[:300],
         )
     return ExitEvidence()
 

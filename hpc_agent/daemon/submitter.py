@@ -86,7 +86,6 @@ class Submitter:
             attempt=attempt,
             queue_name=queue.name,
             resources=replace(resources, gpus=gpus),
-            site=self._settings.hpc.slurm,
             run_dir=directory.path,
             output=directory.job_output,
             config_file=directory.owner_config if job_configs else self._launch.config_file,

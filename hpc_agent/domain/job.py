@@ -63,6 +63,20 @@ _MAY_COME_BACK = frozenset({JobState.NODE_FAIL, JobState.PREEMPTED, JobState.BOO
 
 
 @dataclass(frozen=True)
+class WaitMeaning:
+    """What the scheduler's reason for a job's waiting means to its user."""
+
+    advice: str = ""
+    """What the user can do, or what will happen; empty where nothing is known."""
+    stuck: bool = False
+    """It goes on only if a person acts."""
+    hopeless: bool = False
+    """It never goes on."""
+    not_launched: bool = False
+    """The scheduler failed to start it, and holds it for that reason only."""
+
+
+@dataclass(frozen=True)
 class LiveJob:
     """A job that the scheduler still lists."""
 
@@ -79,6 +93,7 @@ class LiveJob:
     submitted: datetime | None = None
     """When it was submitted, or requeued; None where the scheduler does not say."""
     scheduler: str = "Slurm"
+    waits: WaitMeaning = WaitMeaning()
 
     @property
     def title(self) -> str:

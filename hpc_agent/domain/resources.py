@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from hpc_agent.domain.duration import format_duration
 from hpc_agent.errors import ResourceError
 
 
@@ -197,6 +198,4 @@ def parse_time_limit(text: str) -> int:
 
 def format_time_limit(minutes: int) -> str:
     """``D-HH:MM:SS``, or ``HH:MM:SS`` below a day."""
-    days, rest = divmod(minutes, 24 * 60)
-    clock = f"{rest // 60:02d}:{rest % 60:02d}:00"
-    return f"{days}-{clock}" if days else clock
+    return format_duration(minutes * 60)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpc_agent import file_records
+from hpc_agent.access import user_name
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey
@@ -32,7 +33,6 @@ from hpc_agent.envs.uv_installer import UvInstaller
 from hpc_agent.errors import EnvironmentBuildError, ProcessError
 from hpc_agent.git_credentials import GitCredential
 from hpc_agent.lease import only_one
-from hpc_agent.user_name import user_name
 
 Progress = Callable[[str], None]
 

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hpc_agent.config.types import parse_truth
+
 _OPTIONS = ("index-url", "extra-index-url", "find-links", "no-index")
 
 
@@ -41,7 +43,7 @@ def as_indexes(values: Mapping[str, str]) -> SiteIndexes:
     for name in _OPTIONS:
         value = values.get(name, "")
         if name == "no-index":
-            lines += ["--no-index"] if value.lower() in ("1", "true", "yes", "on") else []
+            lines += ["--no-index"] if parse_truth(value) else []
         else:
             lines += [f"--{name} {item}" for item in value.split()]
     extra = {}

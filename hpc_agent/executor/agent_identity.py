@@ -1,4 +1,4 @@
-"""Who this executor is: its job, its worker id, its run directory."""
+"""Identity of an executor: its job, worker id and run directory."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from hpc_agent.domain.attempt import Attempt, attempt_for
 from hpc_agent.domain.ids import AttemptId, JobId, QueueId, TaskId, WorkerId
 from hpc_agent.domain.queue import Queue
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
+from hpc_agent.schedulers.backends import job_variables
 
 RUN_DIR = "HPC_AGENT_RUN_DIR"
 """Set by the script that the daemon submitted: the daemon watches this run."""
@@ -25,21 +26,22 @@ class AgentIdentity:
     owner: str
     """As in ``runs.records.Claim``: ``job:<id>`` or ``agent:<host>:<pid>``."""
     job: JobId | None
-    restarts: int
+    restart_count: int
+    """Of the job, as the scheduler counts; 0 at its first start."""
     run_dir: Path | None
     cluster: str
     pid: int
 
     @property
-    def watched(self) -> bool:
-        """Whether a daemon reads our reports and finishes what we cannot."""
+    def daemon_managed(self) -> bool:
+        """Whether a daemon submitted this job: it reads our reports and finishes what we cannot."""
         return self.run_dir is not None
 
     def directory(self, runs: RunsFolder, task: TaskId, queue: Queue | None) -> RunDirectory:
         """Our run directory: the daemon's, or the same that a daemon would take for this queue entry."""
         if self.run_dir is not None:
             return RunDirectory(self.run_dir)
-        if self.restarts and (before := self._claimed_before(runs, task)):
+        if self.restart_count and (before := self._claimed_before(runs, task)):
             return before
         entry = next((entry for entry in queue.entries if entry.task == task), None) if queue else None
         if queue is not None and entry is not None:
@@ -61,27 +63,18 @@ def _unqueued(owner: str) -> AttemptId:
 
 
 def identify(settings: AllSettings, environ: Mapping[str, str] = os.environ) -> AgentIdentity:
-    """From the environment that Slurm, the local scheduler or a terminal gives us."""
+    """From the environment that a scheduler or a terminal gives us."""
     host = socket.gethostname()
-    job = _job(environ)
-    name = settings.agent.name
-    suffix = f"slurm:{job}" if job and "SLURM_JOB_ID" in environ else f"job:{job}" if job else str(os.getpid())
+    found = job_variables(environ)
     run_dir = environ.get(RUN_DIR)
+    pid = os.getpid()
     return AgentIdentity(
-        worker=WorkerId(settings.agent.worker_id or f"{name}:{suffix}"),
+        worker=WorkerId(settings.agent.worker_id or f"{settings.agent.name}:{found.worker if found else pid}"),
         host=host,
-        owner=f"job:{job}" if job else f"agent:{host}:{os.getpid()}",
-        job=job,
-        restarts=int(environ.get("SLURM_RESTART_COUNT") or 0),
+        owner=f"job:{found.job}" if found else f"agent:{host}:{pid}",
+        job=found.job if found else None,
+        restart_count=found.restart_count if found else 0,
         run_dir=Path(run_dir) if run_dir else None,
-        cluster=settings.hpc.cluster or environ.get("SLURM_CLUSTER_NAME", "") or host,
-        pid=os.getpid(),
+        cluster=settings.hpc.cluster or (found.cluster if found else "") or host,
+        pid=pid,
     )
-
-
-def _job(environ: Mapping[str, str]) -> JobId | None:
-    array, index = environ.get("SLURM_ARRAY_JOB_ID"), environ.get("SLURM_ARRAY_TASK_ID")
-    if array and index:
-        return JobId(f"{array}_{index}")
-    job = environ.get("SLURM_JOB_ID") or environ.get("HPC_AGENT_JOB_ID")
-    return JobId(job) if job else None

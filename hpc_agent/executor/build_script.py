@@ -1,4 +1,4 @@
-"""What a site may do with a task's code once it is on the node: give it an SDK init call, choose how it is run."""
+"""Site's changes to a task's code on the node: an added SDK init call, and the custom build script."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def add_init(workspace: Workspace) -> str:
 
 @dataclass(frozen=True)
 class ScriptResult:
-    """What a build script chose. All three are there."""
+    """Choice of a build script. All three paths exist."""
 
     binary: Path
     entry_point: Path
@@ -67,7 +67,7 @@ class BuildScript:
     """Node-local, of this run."""
 
     def run(self, environ: Mapping[str, str], say: Callable[[str], None]) -> ScriptResult | None:
-        """What it chose; None when it is not there or chose nothing, and the usual way goes on.
+        """Its choice; None when the script does not exist or chose nothing: then the usual way goes on.
 
         Raises:
             EnvironmentBuildError: it failed.
@@ -76,7 +76,7 @@ class BuildScript:
         own = self._variables(output)
         script = Path(expand(self.setting, {**environ, **own})).expanduser()
         if not script.is_file():
-            say(f"The custom build script {script} is not there: going on without it")
+            say(f"The custom build script {script} does not exist: going on without it")
             return None
         say(f"Running the custom build script {script}")
         done = run([str(script)], timeout=_BUILD_TIMEOUT_S, env={**environ, **own}, cwd=self.workspace.cwd)
@@ -84,7 +84,7 @@ class BuildScript:
             say(line)
         if not done.ok:
             raise EnvironmentBuildError(f"the custom build script {script} ended with exit code {done.returncode}")
-        return _chosen(output, say)
+        return _read_choice(output, say)
 
     def _variables(self, output: Path) -> dict[str, str]:
         script = self.task.get("script") or {}
@@ -107,18 +107,18 @@ def _text(task: Mapping[str, Any]) -> str:
     return json.dumps(short, separators=(",", ":"), default=str)[:_LARGEST_TEXT]
 
 
-def _chosen(output: Path, say: Callable[[str], None]) -> ScriptResult | None:
+def _read_choice(output: Path, say: Callable[[str], None]) -> ScriptResult | None:
     try:
-        said = msgspec.json.decode(output.read_bytes(), type=_ScriptOutput)
+        chosen = msgspec.json.decode(output.read_bytes(), type=_ScriptOutput)
     except FileNotFoundError:
         say("The custom build script chose nothing: going on without it")
         return None
     except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
-        say(f"What the custom build script chose cannot be read ({error}): going on without it")
+        say(f"The choice of the custom build script cannot be read ({error}): going on without it")
         return None
-    built = ScriptResult(Path(said.binary), Path(said.entry_point), Path(said.working_dir))
+    built = ScriptResult(Path(chosen.binary), Path(chosen.entry_point), Path(chosen.working_dir))
     missing = [path for path in (built.binary, built.entry_point, built.working_dir) if not path.exists()]
     if missing:
-        say(f"The custom build script chose {missing[0]}, which is not there: going on without it")
+        say(f"The custom build script chose {missing[0]}, which does not exist: going on without it")
         return None
     return built

@@ -1,4 +1,4 @@
-"""Taking a task: exactly one of all that try may run it (docs/architecture.md#claim)."""
+"""Claim of a task: exactly one of all that try may run it (docs/architecture.md#claim)."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from hpc_agent.errors import InputError, ServerUnreachableError
 from hpc_agent.executor.agent_identity import AgentIdentity
 from hpc_agent.file_records import CorruptFileError
 from hpc_agent.logs import EventLog
+from hpc_agent.process_id import process_id
 from hpc_agent.runs.attempt_records import ClaimRecord, ExitReport
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
 from hpc_agent.wire.task_fields import RUN_STAMP
@@ -22,8 +23,8 @@ from hpc_agent.wire.task_fields import RUN_STAMP
 log = EventLog("claim")
 
 UNCERTAIN_WAIT_S = 45.0
-"""Of looks that were answered. Whoever has won stamps and starts the task within a second of an answer, or finds that
-we did: it looks before either (``claimed``), and the later stamp counts."""
+"""Seconds of answered looks. Another winner writes its token and starts the task within a second of an answer, or finds
+ours: it looks before either (``Reporter.start``), and the later token counts."""
 
 
 JUST_TAKEN_OVER_S = 60.0
@@ -32,22 +33,26 @@ JUST_TAKEN_OVER_S = 60.0
 
 @dataclass(frozen=True)
 class Won:
+    """Result of a claim that succeeded."""
+
     claim: ClaimRecord
     resumed: bool = False
     """The scheduler started the same job again."""
     silent: bool = False
-    """The run before left no word, or was taken from its executor a moment ago: it may still live on a node that the
+    """The run before left no report, or was taken from its executor a moment ago: it may still live on a node that the
     scheduler takes for dead."""
 
 
 @dataclass(frozen=True)
 class Lost:
-    """Not ours to run; the job leaves quietly."""
+    """Result of a claim that failed: the task is not ours to run, and the job ends quietly."""
 
-    why: str
+    reason: str
 
 
 class Claimer:
+    """Claims a task for one executor, with its intent on disk before each step."""
+
     def __init__(self, client: Client, run: RunDirectory, me: AgentIdentity, clock: Clock) -> None:
         self._client = client
         self._run = run
@@ -59,12 +64,12 @@ class Claimer:
 
         Raises:
             InputError: it cannot be run as asked (running already, published) and no queue is involved.
-            ServerUnreachableError: nothing is decided; the claim's intent stands and the daemon or the next
+            ServerUnreachableError: nothing is decided; the claim's intent stays on disk, and the daemon or the next
                 start of this job goes on from it.
         """
         before = self._run.claim()
         if before is not None and self._is_over(before):
-            # The same job or terminal runs it anew.
+            # The same job or terminal runs it again.
             self._run.drop_claim()
             self._run.drop_exit_report()
             before = None
@@ -82,9 +87,9 @@ class Claimer:
 
     def _was_started_late(self, task: Task) -> bool:
         """Whether it shows as running though it was put back to its queue: by a start of a job that was taken for dead,
-        and that was just about to say so. It has ended since; the queue is the truth.
+        and that was just about to set it started. It has ended since; the queue is the truth.
 
-        Not one that runs elsewhere and stands in a queue by mistake.
+        Not one that runs elsewhere and is in a queue by mistake.
         """
         if task.status is not TaskStatus.IN_PROGRESS:
             return False
@@ -95,7 +100,7 @@ class Claimer:
         return seen.last_worker in ("", *ours) and self._client.queues.queue_of(task.id) is not None
 
     def _is_anothers(self, seen: TaskState) -> bool:
-        """Whether it shows as the run of another attempt, which nobody has taken the task from."""
+        """Whether the server shows the run of another attempt, which still has the task."""
         attempt = seen.stamp.partition(".")[0]
         if attempt in ("", self._run.attempt.id):
             return False
@@ -108,7 +113,7 @@ class Claimer:
 
     def _is_over(self, before: ClaimRecord) -> bool:
         """Whether this very start of our job has run it to its end before."""
-        same = (before.state, before.owner, before.start) == ("won", self._me.owner, self._me.restarts)
+        same = (before.state, before.owner, before.start) == ("won", self._me.owner, self._me.restart_count)
         report = self._run.exit_report() if same else None
         return report is not None and report.cause is None
 
@@ -118,14 +123,15 @@ class Claimer:
             return f"{before.owner} on {before.host or 'another host'} has claimed it"
         if before.state == "over":
             return "its daemon has taken the task from this job"
-        if before.start > self._me.restarts:
+        if before.start > self._me.restart_count:
             return "a later start of this job has it"
-        if before.start == self._me.restarts and not self._is_dead(before):
+        if before.start == self._me.restart_count and not self._is_dead(before):
             return f"another process of this job, on {before.host}, has claimed it"
         return ""
 
     def _is_dead(self, before: ClaimRecord) -> bool:
-        return before.host == self._me.host and not psutil.pid_exists(before.pid)
+        runs = before.process.is_running() if before.process else psutil.pid_exists(before.pid)
+        return before.host == self._me.host and not runs
 
     def _resume(self, task: Task, before: ClaimRecord) -> Won | Lost:
         report = self._run.exit_report()
@@ -175,11 +181,12 @@ class Claimer:
             state="won" if state == "won" else "intent",
             at=self._clock.now(),
             owner=self._me.owner,
-            start=self._me.restarts,
+            start=self._me.restart_count,
             queue=task.queue or "",
             cluster=self._me.cluster,
             host=self._me.host,
             pid=self._me.pid,
+            process=process_id(self._me.pid),
             worker=self._me.worker,
             predecessors=self._predecessors(task),
         )
@@ -200,14 +207,14 @@ class Claimer:
         except ServerUnreachableError as error:
             if not error.uncertain:
                 raise
-            log.warning("no answer to the claim, looking again", task=task.id, error=error)
+            log.warning("claim.unclear", task=task.id, error=error)
         return self._removed_in_doubt(task)
 
     def _removed_in_doubt(self, task: Task) -> bool:
         """Our removal may have happened: the answer was lost, or we died before it came.
 
-        Still in its queue: it did not. Otherwise whoever else has it stamps it, or shows as ``in_progress``, soon;
-        nobody does: it was us.
+        Still in its queue: it did not. Otherwise another run that has it writes its token, or sets it ``in_progress``,
+        within seconds; if none does, it was us.
         """
         queues = self._client.queues
         # As read before the removal: whoever won may have stamped the task before the first look, which can be late.
@@ -250,7 +257,7 @@ def _report_in(run: RunDirectory) -> ExitReport | None:
 
 
 def still_ours(run: RunDirectory, claim: ClaimRecord) -> bool:
-    """Whether nobody has taken the task from this process since. What cannot be read says nothing."""
+    """Whether the task is still this process's. A claim that cannot be read is not taken for a loss."""
     try:
         now = run.claim()
     except (CorruptFileError, OSError):

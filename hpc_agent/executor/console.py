@@ -1,25 +1,31 @@
-"""The console of one run: on disk first, then to the server, and to whoever looks at the terminal or a log file."""
+"""Console of one run: on disk first, then to the server, and to the terminal or a log file."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from typing import IO
 
 from hpc_agent.api.events import EventsApi
 from hpc_agent.clock import Clock
+from hpc_agent.logs import EventLog
 from hpc_agent.retry import Budget
 from hpc_agent.runs.directory import RunDirectory
 from hpc_agent.telemetry.console_pipe import ConsolePipe
-from hpc_agent.telemetry.echo import Echo
 from hpc_agent.telemetry.shipper import ConsoleSource, Shipper
 from hpc_agent.telemetry.spool import Spool
 
+log = EventLog("console")
+
 STORED_WITHIN_S = 5.0
 """How long the last lines may take to the disk; a file server that needs longer holds up no final status."""
+_ECHO_INTERVAL_S = 0.1
+_ECHO_BLOCK = 256 * 1024
 
 
 class Console:
-    """``echoes`` get every byte too (standard output, a log file); ``ship`` is false with ``--disable-monitoring``."""
+    """Console of one run. ``echoes`` get every byte too (standard output, a log file); ``ship`` is false with
+    ``--disable-monitoring``."""
 
     def __init__(
         self,
@@ -44,7 +50,7 @@ class Console:
     def start(self) -> None:
         """
         Raises:
-            ProcessError: what writes it could not be started.
+            ProcessError: its writer could not be started.
         """
         self._spool.open()
         self._pipe = ConsolePipe(self._spool.path)
@@ -61,7 +67,7 @@ class Console:
 
     @property
     def trouble(self) -> str:
-        """What the file system refused output with, if it did; the task noticed nothing of it."""
+        """Error with which the file system refused output, unnoticed by the task's process; empty if it did not."""
         return self._pipe.trouble if self._pipe else ""
 
     def say(self, line: str) -> None:
@@ -73,7 +79,7 @@ class Console:
             self._spool.write(data)
 
     def drop(self) -> None:
-        """Send nothing more: the console is somebody else's now."""
+        """Send nothing more: another run has the console now."""
         if self._shipper:
             self._shipper.drop()
         if self._pipe:
@@ -84,11 +90,52 @@ class Console:
         """Send the rest; False if the server did not take all of it within the budget, and may be asked again, or if
         the file system does not take it."""
         if self._pipe:
-            patience = budget.seconds if self._pipe.closed else min(budget.seconds, STORED_WITHIN_S)
-            if not self._pipe.close(patience):
+            seconds = budget.seconds if self._pipe.closed else min(budget.seconds, STORED_WITHIN_S)
+            if not self._pipe.close(seconds):
                 return False
         if self._echo:
             self._echo.finish()
         sent = self._shipper.finish(budget) if self._shipper else True
         self._spool.close()
         return sent
+
+
+class Echo:
+    """Echo of a running process: ``start`` before it, ``finish`` after it. Earlier lines are not repeated."""
+
+    def __init__(self, spool: Spool, targets: Sequence[IO[bytes]], clock: Clock) -> None:
+        self._spool = spool
+        self._targets = list(targets)
+        self._clock = clock
+        self._offset = spool.size()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="echo", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def finish(self) -> None:
+        """Copy the rest."""
+        self._done.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._copy()
+
+    def _loop(self) -> None:
+        while not self._clock.wait(self._done, _ECHO_INTERVAL_S):
+            self._copy()
+
+    def _copy(self) -> None:
+        while data := self._spool.read(self._offset, _ECHO_BLOCK):
+            self._offset += len(data)
+            for target in list(self._targets):
+                self._write(target, data)
+
+    def _write(self, target: IO[bytes], data: bytes) -> None:
+        """A reader that left, or a full disk, ends this echo and not the task."""
+        try:
+            target.write(data)
+            target.flush()
+        except OSError as error:
+            log.warning("console.echo_ended", error=error)
+            self._targets.remove(target)

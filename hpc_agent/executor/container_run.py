@@ -1,4 +1,4 @@
-"""A task's process in a container: its folders as they are called inside, its variables, its start script."""
+"""Container of a task's process: mounts, variables, start script, and clean-up."""
 
 from __future__ import annotations
 
@@ -20,11 +20,17 @@ from hpc_agent.domain.ids import WorkerId
 from hpc_agent.domain.task import Task
 from hpc_agent.envs.env_store import UsableEnv
 from hpc_agent.errors import ContainerError, HpcAgentError
-from hpc_agent.executor import process_environment
-from hpc_agent.executor.container_env import set_gpus, translate, travelling
+from hpc_agent.executor.process_environment import (
+    ProcessContext,
+    forwarded_environment,
+    process_environment,
+    set_gpus,
+    translate,
+)
 from hpc_agent.file_records import ensure_directory
 from hpc_agent.image_resolver import ResolvedContainer
 from hpc_agent.redact import without_credentials
+from hpc_agent.schedulers import backends
 from hpc_agent.sources.workspace import Workspace
 
 WORK = "/hpc-agent/work"
@@ -40,7 +46,7 @@ _SYSTEM_FOLDERS = ("/", "/usr", "/usr/local", "/bin")
 
 @dataclass(frozen=True)
 class ContainerProcess:
-    """What is to run in the container. ``options`` are the interpreter's; ``gpus`` the flag of ``execute``."""
+    """Process to run in a container. ``options`` are the interpreter's; ``gpus`` the flag of ``execute``."""
 
     task: Task
     worker: WorkerId
@@ -52,18 +58,18 @@ class ContainerProcess:
 
 
 class ContainerRun:
-    """One for each run. ``workdir`` is the run's own folder, of which ``code`` is seen inside."""
+    """Container of one run. ``workdir`` is the run's own folder; its ``code`` is mounted in the container."""
 
-    def __init__(self, contained: ResolvedContainer, workdir: Path, name: str, configuration: Configuration) -> None:
-        room = contained.room
-        self._choice = contained.choice
-        self._room = PreparedContainer(room.runtime, room.image, workdir / "start")
+    def __init__(self, resolved: ResolvedContainer, workdir: Path, name: str, configuration: Configuration) -> None:
+        prepared = resolved.prepared
+        self._choice = resolved.choice
+        self._container = PreparedContainer(prepared.runtime, prepared.image, workdir / "start")
         self._workdir = workdir
         self._name = name
         self._configuration = configuration
         self._settings = configuration.settings
         self._alive: int | None = None
-        self._elsewhere: Path | None = None
+        self._outside_code: Path | None = None
         self.code = ensure_directory(workdir / "code").resolve()
 
     def command(self, run: ContainerProcess, say: Callable[[str], None]) -> list[str]:
@@ -72,8 +78,8 @@ class ContainerRun:
         Raises:
             ContainerError: the image does not fit.
         """
-        runtime = self._room.runtime
-        remove(runtime, self._name)  # of an attempt of the same job that was killed
+        runtime = self._container.runtime
+        remove(runtime, self._name)  # of an earlier start of the job that was killed
         mounts = [*self._mounts(run.env)]
         arguments: Sequence[str] = self._choice.merged.words
         variables = self._choice.merged.environment
@@ -83,32 +89,40 @@ class ContainerRun:
             mounts += [Mount(ensure_directory(self._workdir / "home"), HOME, writable=True), *translated.mounts]
             for note in translated.notes:
                 say(note)
-        gpus = share(run.gpus, os.environ, present=Path("/dev/nvidiactl").exists())
-        self._hold_on()
+        job = backends.job_variables()
+        gpus = share(
+            run.gpus,
+            os.environ,
+            present=Path("/dev/nvidiactl").exists(),
+            job_variables=job.gpu_variables if job else (),
+        )
+        self._open_alive_pipe()
         root = run.workspace.root
         if self.code not in (root, *root.parents):
             # The site's own folder of code (agent.force_code_dir).
-            self._elsewhere = root
+            self._outside_code = root
             mounts.append(Mount(root, CODE, writable=True))
-        start = self._launch(run, {**travelling(os.environ), **dict(variables)}, gpus)
+        start = self._start_script(
+            run, {**forwarded_environment(os.environ, backends.job_prefixes()), **dict(variables)}, gpus
+        )
         self._announce(run.task, arguments, say)
-        return self._room.command(
+        return self._container.command(
             self._name, start, mounts, gpus=gpus, arguments=arguments, labels=self._labels(run.worker)
         )
 
-    def end(self) -> None:
-        """Nothing of it is left on this machine, also when its client was killed."""
+    def clean_up(self) -> None:
+        """Remove the container and its files from this machine, also when its client was killed."""
         if self._alive is not None:
             os.close(self._alive)
-        remove(self._room.runtime, self._name)
+        remove(self._container.runtime, self._name)
         shutil.rmtree(self.code, ignore_errors=True)
-        if self._room.runtime.isolated and self.code.exists():
+        if self._container.runtime.isolated and self.code.exists():
             self._sweep()
 
-    def _hold_on(self) -> None:
-        """A daemon's container knows nothing of the job that it belongs to: it ends when this pipe does."""
-        if self._room.runtime.isolated:
-            pipe = ensure_directory(self._room.folder, mode=0o700) / _ALIVE
+    def _open_alive_pipe(self) -> None:
+        """Pipe whose end ends the container: one of a container daemon does not end with the job by itself."""
+        if self._container.runtime.isolated:
+            pipe = ensure_directory(self._container.folder, mode=0o700) / _ALIVE
             pipe.unlink(missing_ok=True)
             os.mkfifo(pipe, 0o600)
             self._alive = os.open(pipe, os.O_RDWR)  # does not wait for a reader
@@ -118,14 +132,14 @@ class ContainerRun:
         argv = ["/bin/sh", "-c", f"rm -rf {WORK}/* {WORK}/.[!.]*"]
         mounts = [Mount(self.code, WORK, writable=True)]
         try:
-            self._room.run(argv, timeout=_SWEEP_S, mounts=mounts, arguments=["--user=0:0"])
+            self._container.run(argv, timeout=_SWEEP_S, mounts=mounts, arguments=["--user=0:0"])
         except HpcAgentError:
             return  # what is left is in the run's own folder, under its name
 
     def _mounts(self, env: UsableEnv | None) -> list[Mount]:
         write_job_config(
             self._configuration,
-            ensure_directory(self._room.folder, mode=0o700) / _CONFIG,
+            ensure_directory(self._container.folder, mode=0o700) / _CONFIG,
             {"sdk.storage.cache.default_base_dir": CACHE},
         )
         cache = Path(str(get(self._configuration.tree, "sdk.storage.cache.default_base_dir") or "~/.clearml/cache"))
@@ -138,12 +152,12 @@ class ContainerRun:
             mounts += [] if env.image else [_interpreter(env)]
         return mounts
 
-    def _launch(self, run: ContainerProcess, inherited: Mapping[str, str], gpus: GpuShare) -> StartScript:
+    def _start_script(self, run: ContainerProcess, inherited: Mapping[str, str], gpus: GpuShare) -> StartScript:
         space = Workspace(self._inside(run.workspace.root), self._inside(run.workspace.cwd), run.workspace.entry)
         python = Path(f"{ENVIRONMENT}/bin/python") if run.env else Path("python3")
-        exports = process_environment.process_environment(
+        exports = process_environment(
             inherited,
-            process_environment.ProcessContext(
+            ProcessContext(
                 task=run.task,
                 worker=run.worker,
                 log_level=run.log_level,
@@ -156,7 +170,7 @@ class ContainerRun:
             ),
             self._settings.agent,
         )
-        if self._room.runtime.isolated:
+        if self._container.runtime.isolated:
             set_gpus(exports, gpus, skip_flag=self._settings.hpc.container.skip_gpus_flag)
         git = self._settings.git
         if git.password:
@@ -171,14 +185,14 @@ class ContainerRun:
             path_first=f"{ENVIRONMENT}/bin" if run.env else "",
             setup=self._choice.setup,
             python=str(python) if run.env else "",
-            first=self._room.runtime.isolated,
+            first=self._container.runtime.isolated,
             home=HOME,
-            alive=f"{START}/{_ALIVE}" if self._room.runtime.isolated else "",
+            alive=f"{START}/{_ALIVE}" if self._container.runtime.isolated else "",
         )
 
     def _inside(self, path: Path) -> Path:
-        if self._elsewhere:
-            return Path(CODE) / path.relative_to(self._elsewhere)
+        if self._outside_code:
+            return Path(CODE) / path.relative_to(self._outside_code)
         return Path(WORK) / path.resolve().relative_to(self.code)
 
     def _labels(self, worker: WorkerId) -> list[str]:
@@ -190,15 +204,19 @@ class ContainerRun:
         for note in self._choice.merged.notes:
             say(note)
         default = "" if self._choice.by_task else "default "
-        words = without_credentials(" ".join(arguments))
+        shown = without_credentials(" ".join(arguments))
         say(
-            f"Running Task {task.id} inside {default}{self._room.runtime.name}: {self._choice.image} arguments: {words}"
+            f"Running Task {task.id} inside {default}{self._container.runtime.name}: {self._choice.image} "
+            f"arguments: {shown}"
         )
         if self._choice.setup:
             say(f"custom_setup_bash_script: {len(self._choice.setup)} lines")
         outside = [name for name in task.environment if not is_exportable(name)]
         if outside and self._settings.agent.enable_task_env:
-            say(f"No variables of a shell, so not set in the container: {', '.join(map(repr, outside))} (Environment)")
+            say(
+                f"Not set in the container, because a shell cannot export these names: {', '.join(map(repr, outside))} "
+                "(section Environment)"
+            )
 
 
 def _interpreter(env: UsableEnv) -> Mount:

@@ -1,28 +1,57 @@
-"""One task on one node: claim it, and run it if it is ours."""
+"""Execution of one task on one node: claim it, start it, prepare it, run its process, report how it ended."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
 from dataclasses import dataclass
+from functools import partial
 from typing import IO
 
+import msgspec
+
 from hpc_agent.api.client import Client
+from hpc_agent.cancellation import Cancelled
 from hpc_agent.clock import Clock
 from hpc_agent.config.load import Configuration
+from hpc_agent.config.resource_settings import QueueSettings
+from hpc_agent.config.settings import AllSettings
+from hpc_agent.domain.gpu_ids import visible_gpus
 from hpc_agent.domain.ids import TaskId
+from hpc_agent.domain.outcome import out_of_memory
 from hpc_agent.domain.task import Task
+from hpc_agent.errors import AuthError, HpcAgentError, ServerUnreachableError
 from hpc_agent.executor.agent_identity import AgentIdentity
-from hpc_agent.executor.claim import Claimer, Lost
-from hpc_agent.executor.prepare import ExecuteOptions
-from hpc_agent.executor.task_run import TaskRun
+from hpc_agent.executor.claim import Claimer, Lost, Won, still_ours
+from hpc_agent.executor.console import Console
+from hpc_agent.executor.prepare import ExecuteOptions, PreparedTask, Preparer
+from hpc_agent.executor.report import InputRecorder, Reporter, run_token
+from hpc_agent.executor.stall_guard import StallGuard
+from hpc_agent.executor.stop import CAUSE_S, StopConditions, StopReason, handled_signals
+from hpc_agent.executor.supervise import ProcessSupervisor
+from hpc_agent.executor.task_outcome import ExitContext, TaskOutcome, ended, never_started
+from hpc_agent.executor.watch import Meters, Watch, WatchedRun
+from hpc_agent.file_records import CorruptFileError, ensure_directory, private_folder
 from hpc_agent.logs import EventLog
+from hpc_agent.process import StopTimeouts, Supervised
+from hpc_agent.runs.attempt_records import MemoryRecord, RequeueBudget
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
+from hpc_agent.schedulers import backends
+from hpc_agent.telemetry.memory import JobMemory
+from hpc_agent.telemetry.shipper import ConsoleSource
+from hpc_agent.telemetry.usage import GpuReader, UsageReader
 
 log = EventLog("executor")
+
+FENCE_S = 6.0
+"""Four looks of a start that the scheduler took for dead and that still lives: it has ended by then."""
+_KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 
 
 @dataclass(frozen=True)
 class ExecutionOptions:
-    """The flags of ``execute``, beside those that shape the process."""
+    """Flags of ``execute`` besides those that shape the process."""
 
     require_queue: bool = False
     report: bool = True
@@ -30,42 +59,262 @@ class ExecutionOptions:
     echoes: tuple[IO[bytes], ...] = ()
 
 
-class Execution:
-    """``run`` once."""
+@dataclass(frozen=True)
+class Executor:
+    """Executor of one task on this node; ``execute`` once."""
 
-    def __init__(
-        self,
-        client: Client,
-        configuration: Configuration,
-        me: AgentIdentity,
-        wishes: ExecuteOptions,
-        options: ExecutionOptions,
-        clock: Clock,
-    ) -> None:
-        self._client = client
-        self._configuration = configuration
-        self._me = me
-        self._wishes = wishes
-        self._options = options
-        self._clock = clock
+    client: Client
+    configuration: Configuration
+    identity: AgentIdentity
+    options: ExecuteOptions
+    clock: Clock
 
-    def run(self, task_id: TaskId) -> int:
-        """Claim and run the task; returns the exit code to end with (0 if it is not ours to run).
+    @property
+    def settings(self) -> AllSettings:
+        return self.configuration.settings
+
+    def execute(self, task_id: TaskId, options: ExecutionOptions) -> int:
+        """Claim and run the task; returns the exit code to end with (0 if another one runs it).
 
         Raises:
-            NotFoundError, InputError, ServerUnreachableError: nothing was started.
+            NotFoundError, InputError: it cannot be run as asked; nothing was started.
+            ServerUnreachableError, AuthError: the server did not let it start; nothing has run, and the daemon puts
+                the task back.
         """
-        task = self._client.tasks.get(task_id)
+        task = self.client.tasks.get(task_id)
         directory = self._directory(task)
-        claimed = Claimer(self._client, directory, self._me, self._clock).claim(
-            task, require_queue=self._options.require_queue
+        claimed = Claimer(self.client, directory, self.identity, self.clock).claim(
+            task, require_queue=options.require_queue
         )
         if isinstance(claimed, Lost):
-            log.info("leaving the task alone", task=task_id, why=claimed.why)
+            log.info("task.not_claimed", task=task_id, reason=claimed.reason)
             return 0
-        run = TaskRun(self._client, self._configuration, self._me, self._wishes, self._clock, task, directory, claimed)
-        return run.run_to_end(echoes=self._options.echoes, report=self._options.report)
+        log.info("task.claimed", task=task_id, attempt=directory.attempt.id, job=self.identity.job)
+        return TaskRun(self, task, directory, claimed).run(options)
 
     def _directory(self, task: Task) -> RunDirectory:
-        queue = None if self._me.watched else self._client.queues.queue_of(task.id)
-        return self._me.directory(RunsFolder(self._configuration.settings.hpc.runs), task.id, queue)
+        queue = None if self.identity.daemon_managed else self.client.queues.queue_of(task.id)
+        return self.identity.directory(RunsFolder(self.settings.hpc.runs), task.id, queue)
+
+
+class TaskRun:
+    """Run of a claimed task, from its start on the server to its report; ``run`` once."""
+
+    def __init__(self, executor: Executor, task: Task, directory: RunDirectory, claimed: Won) -> None:
+        identity = executor.identity
+        current_job, variables = backends.current_job(), backends.job_variables()
+        self._executor = executor
+        self._task = task
+        self._directory = directory
+        self._claimed = claimed
+        self._policy = self._queue_settings()
+        self._stop = StopConditions(current_job, identity.restart_count, self._policy.signal_ahead, executor.clock)
+        self._memory = MemoryMonitor(directory, variables.memory_mb if variables else None)
+        self._files = StallGuard()
+        self._reporter = Reporter(
+            executor.client, identity, directory, claimed.claim, current_job, executor.clock, self._files
+        )
+
+    def run(self, options: ExecutionOptions) -> int:
+        """Returns the exit code to end with.
+
+        Raises:
+            ServerUnreachableError, AuthError: as ``Executor.execute``.
+        """
+        console = self._console(options)
+        with handled_signals(self._stop.request, self._stop.deadline):
+            outcome = self._outcome(console)
+            self._reporter.report(console, outcome, self._restart(outcome))
+        log.info("task.ended", task=self._task.id, status=outcome.status, exit_code=outcome.exit_code)
+        return outcome.exit_code
+
+    def _outcome(self, console: Console) -> TaskOutcome:
+        """Start, prepare and run; whatever happens becomes an outcome."""
+        watch = self._watch(console)
+        try:
+            taken_back = self._reporter.start(self._task, self._executor.settings.agent.tags)
+            if taken_back:
+                return taken_back
+            watch.start()
+            if self._claimed.silent:
+                # The last lines of the run before come before our first.
+                self._stop.request.sleep(FENCE_S, self._executor.clock)
+            console.start()
+            if self._claimed.resumed:
+                console.say(f"Restart {self._identity.restart_count} of job {self._identity.job}")
+            return self._run_process(console)
+        except Cancelled:
+            return ended(-signal.SIGTERM, self._exit_context())
+        except (ServerUnreachableError, AuthError):
+            raise
+        except HpcAgentError as error:
+            console.say(str(error))
+            return never_started(str(error))
+        except Exception as error:  # noqa: BLE001 - whatever it was, the task gets its final status
+            log.error("task.run_failed", task=self._task.id, error=error, trace=True)
+            message = f"the task could not be run: {type(error).__name__}: {error}"
+            console.say(message)
+            return never_started(message)
+        finally:
+            watch.finish()
+
+    def _run_process(self, console: Console) -> TaskOutcome:
+        name = f"{self._directory.attempt.job_name}.{self._identity.restart_count}"
+        workdir = private_folder(self._executor.settings.hpc.scratch) / "work" / name
+        ensure_directory(workdir, mode=0o700)
+        preparer = Preparer(
+            self._executor.configuration,
+            self._identity.worker,
+            self._executor.options,
+            self._executor.clock,
+            console.say,
+            self._executor.client.tasks.raw,
+        )
+        try:
+            prepared = self._stop.request.run_cancellable(
+                lambda: preparer.prepare(self._task, self._directory, workdir), "prepare"
+            )
+            try:
+                return self._supervise(prepared, console)
+            finally:
+                prepared.clean_up()
+        finally:
+            shutil.rmtree(workdir, ignore_errors=True)
+
+    def _supervise(self, prepared: PreparedTask, console: Console) -> TaskOutcome:
+        if not self._still_ours():
+            return ended(0, ExitContext(StopReason.FENCED))
+        self._write_process_started()
+        child = Supervised(
+            prepared.argv,
+            env=prepared.environ,
+            cwd=prepared.cwd,
+            output=console.sink,
+            forwards_signals=prepared.forwards_signals,
+        )
+        log.info("process.started", task=self._task.id, pid=child.pid)
+        recorder = InputRecorder(self._executor.client, self._task, prepared.inputs)
+        recorder.start()
+        supervisor = ProcessSupervisor(
+            child,
+            console.say,
+            self._stop,
+            self._executor.clock,
+            StopTimeouts(term=self._executor.settings.hpc.term_grace),
+            signal.Signals[f"SIG{self._policy.signal}"],
+        )
+        code = supervisor.run()
+        # A task that completed by itself is not run again because its job got SIGTERM just then.
+        completed = code == 0 and supervisor.ended_by_itself and self._files.call(self._still_ours, True)
+        outcome = ended(code, ExitContext() if completed else self._exit_context(code, console.trouble))
+        self._reporter.note(outcome)
+        recorder.finish()
+        return outcome
+
+    def _write_process_started(self) -> None:
+        """From here on the user's process may have run."""
+        try:
+            self._directory.write_claim(msgspec.structs.replace(self._claimed.claim, begun=True))
+        except OSError as error:
+            log.error("claim.not_written", directory=self._directory.path, error=error)
+
+    def _exit_context(self, code: int | None = None, file_trouble: str = "") -> ExitContext:
+        """What is known about an end besides ``code``, the exit code if the process ran."""
+        stop, policy = self._stop, self._policy
+        cause = stop.termination.cause(CAUSE_S) if stop.reason is StopReason.SIGNAL else None
+        requeues = self._identity.daemon_managed and policy.on_time_limit == "requeue"
+        used = self._requeues_used() if requeues else 0
+        return ExitContext(
+            reason=stop.reason,
+            cause=cause,
+            daemon_managed=self._identity.daemon_managed,
+            limit=stop.time_limit,
+            ran_for=stop.ran_for,
+            may_requeue=requeues and used < policy.max_restarts,
+            requeues_used=used,
+            out_of_memory=self._memory.explain(code) if stop.reason is None and code else "",
+            file_trouble=file_trouble,
+        )
+
+    def _requeues_used(self) -> int:
+        return len(self._files.call(self._directory.restarts, RequeueBudget()).of)
+
+    def _restart(self, outcome: TaskOutcome) -> str:
+        """``restart 1 of 3`` where the job is to be started again, and counted in the task's budget."""
+        if not outcome.requeue:
+            return ""
+        add = partial(self._directory.add_restart, self._identity.restart_count)
+        used = len(self._files.call(add, RequeueBudget()).of) or "more"
+        return f"restart {used} of {self._policy.max_restarts}"
+
+    def _console(self, options: ExecutionOptions) -> Console:
+        executor = self._executor
+        return Console(
+            self._directory,
+            ConsoleSource(self._task.id, self._identity.worker, executor.settings.agent.suppress_carriage_return),
+            executor.client.events,
+            executor.clock,
+            start=self._identity.restart_count,
+            ours=self._still_ours,
+            echoes=options.echoes,
+            ship=options.report,
+        )
+
+    def _watch(self, console: Console) -> Watch:
+        task, agent = self._task, self._executor.settings.agent
+        return Watch(
+            self._executor.client,
+            WatchedRun(
+                task.id,
+                self._identity.worker,
+                run_token(self._directory, self._identity),
+                [task.queue] if task.queue else [],
+                self._still_ours,
+                agent.tags,
+            ),
+            self._stop.request,
+            self._executor.clock,
+            ping_interval=agent.task_ping_interval_sec,
+            callback_limit=agent.abort_callback_max_timeout,
+            meters=Meters(UsageReader(self._executor.clock, GpuReader(visible_gpus(os.environ))), self._memory.update),
+            say=console.say,
+        )
+
+    def _queue_settings(self) -> QueueSettings:
+        """Of the queue that the daemon submitted this job for."""
+        try:
+            submission = self._directory.submission()
+        except CorruptFileError as error:
+            log.warning("queue_settings.unreadable", error=error)
+            submission = None
+        return self._executor.settings.hpc.queue(submission.queue_name if submission else "")
+
+    def _still_ours(self) -> bool:
+        return still_ours(self._directory, self._claimed.claim)
+
+    @property
+    def _identity(self) -> AgentIdentity:
+        return self._executor.identity
+
+
+class MemoryMonitor:
+    """Memory of the job, written down for the daemon in case this agent is killed along with the task."""
+
+    def __init__(self, directory: RunDirectory, granted_mb: float | None) -> None:
+        self._directory = directory
+        self._memory = JobMemory(granted_mb)
+        self._written_mb = 0.0
+
+    def update(self) -> None:
+        self._memory.look()
+        peak = self._memory.peak_mb
+        if peak > 1.05 * self._written_mb:
+            self._written_mb = peak
+            self._directory.write_memory(MemoryRecord(used_mb=peak, limit_mb=self._memory.limit_mb))
+
+    def explain(self, code: int) -> str:
+        """Sentence for an exit code that means that memory ran out; empty for any other."""
+        memory = self._memory
+        if memory.has_run_out() or (code in _KILLED and memory.is_short):
+            return out_of_memory(memory.peak_mb, memory.limit_mb)
+        return ""

@@ -1,4 +1,4 @@
-"""Source and environment on this node, and the command that runs the task."""
+"""Preparation of a task on its node: source, environment, container, and the command that runs it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hpc_agent.cancellation import CancellableClock
 from hpc_agent.clock import Clock
 from hpc_agent.config.load import Configuration
 from hpc_agent.containers.docker_options import split
@@ -18,7 +19,7 @@ from hpc_agent.envs.env_store import UsableEnv
 from hpc_agent.errors import ContainerError, EnvironmentBuildError
 from hpc_agent.executor import build_script, container_run
 from hpc_agent.executor.process_environment import ProcessContext, process_environment
-from hpc_agent.executor.record import MemoryUse
+from hpc_agent.executor.report import RunInputs
 from hpc_agent.file_records import read_record
 from hpc_agent.image_resolver import ResolvedContainer
 from hpc_agent.runs.directory import RunDirectory
@@ -27,10 +28,9 @@ from hpc_agent.sources.workspace import Workspace
 from hpc_agent.staging import StagedTask, TaskStager, patiently
 
 IMAGE_VARIABLE = "CLEARML_DOCKER_IMAGE"
-"""Set in containers to the image they are made from."""
+"""Set in containers to the image that they are made from."""
 
-
-_NOTHING = MemoryUse()
+_NOTHING = RunInputs()
 
 
 @dataclass(frozen=True)
@@ -42,56 +42,59 @@ class ExecuteOptions:
     log_level: str = "INFO"
     gpus: str | None = None
     docker: bool = False
-    """``--docker``: in a container or not at all."""
+    """``--docker``: run in a container or fail."""
 
 
 @dataclass(frozen=True)
 class PreparedTask:
-    """Ready to start. ``end`` is to be called afterwards, however it went."""
+    """Task that is ready to start. ``clean_up`` must be called when it has ended, in whatever way."""
 
     argv: Sequence[str]
     environ: Mapping[str, str]
     cwd: Path
-    end: Callable[[], None] = lambda: None
-    used: MemoryUse = _NOTHING
+    clean_up: Callable[[], None] = lambda: None
+    inputs: RunInputs = _NOTHING
     forwards_signals: bool = False
     """As in ``process.Supervised``."""
 
 
 class Preparer:
-    """``say`` takes lines for the task's console; ``raw`` gives the server's own object of a task."""
+    """Preparer of one task. Its waits can be cancelled.
+
+    ``say`` takes lines for the task's console; ``raw`` returns the server's own object of a task.
+    """
 
     def __init__(
         self,
         configuration: Configuration,
         worker: WorkerId,
-        wishes: ExecuteOptions,
+        options: ExecuteOptions,
         clock: Clock,
         say: Callable[[str], None],
         raw: Callable[[TaskId], Mapping[str, Any]],
     ) -> None:
         self._configuration = configuration
         self._settings = configuration.settings
-        self._stager = TaskStager(configuration.settings, clock, share=False)
+        self._clock = CancellableClock(clock)
+        self._stager = TaskStager(configuration.settings, self._clock, share=False)
         self._worker = worker
-        self._wishes = wishes
-        self._clock = clock
+        self._flags = options
         self._say = say
         self._raw = raw
 
     def prepare(self, task: Task, directory: RunDirectory, workdir: Path) -> PreparedTask:
-        """Everything that stands between the claim and the user's first line.
+        """Prepare everything that the user's process needs.
 
         Raises:
-            SourceError, EnvironmentBuildError, ContainerError: it cannot be had.
+            SourceError, EnvironmentBuildError, ContainerError: it is not available, or cannot be built.
         """
         begun = self._clock.monotonic()
         self._check_docker(task)
         staged = self._staged(task, directory)
-        contained = self._contain(task)
+        resolved = self._resolve_container(task)
         container = None
-        if contained is not None:
-            container = container_run.ContainerRun(contained, workdir, directory.attempt.job_name, self._configuration)
+        if resolved is not None:
+            container = container_run.ContainerRun(resolved, workdir, directory.attempt.job_name, self._configuration)
         workspace = self._stager.check_out(task, staged, container.code if container else workdir, self._say)
         for note in workspace.notes:
             self._say(note)
@@ -100,21 +103,21 @@ class Preparer:
         env = self._stager.open(task, staged, self._say)
         if env is not None:
             self._say(f"Environment {env.key} ready ({env.how}) after {self._clock.monotonic() - begun:.1f} s")
-            _check_image(env, contained)
-        if contained and container:
-            return self._prepared_container(task, contained, container, workspace, env, staged.source.commit)
+            _check_image(env, resolved)
+        if resolved and container:
+            return self._prepared_container(task, resolved, container, workspace, env, staged.source.commit)
         python = env.python if env else Path("python3")
-        if (built := self._built(task, workspace, workdir)) is not None:
-            workspace, python, env = built.workspace(workspace), built.binary, None
+        if (chosen := self._run_build_script(task, workspace, workdir)) is not None:
+            workspace, python, env = chosen.workspace(workspace), chosen.binary, None
         environ = process_environment(
-            os.environ, self._launch(task, workspace, env.python if env else None), self._settings.agent
+            os.environ, self._process_context(task, workspace, env.python if env else None), self._settings.agent
         )
-        used = MemoryUse(env.packages if env else (), staged.source.commit)
+        inputs = RunInputs(env.packages if env else (), staged.source.commit)
         return PreparedTask(
-            workspace.command(python, environ, options=self._options), environ, workspace.cwd, used=used
+            workspace.command(python, environ, options=self._python_options), environ, workspace.cwd, inputs=inputs
         )
 
-    def _built(self, task: Task, workspace: Workspace, workdir: Path) -> build_script.ScriptResult | None:
+    def _run_build_script(self, task: Task, workspace: Workspace, workdir: Path) -> build_script.ScriptResult | None:
         setting = self._settings.agent.custom_build_script
         if not setting:
             return None
@@ -123,86 +126,86 @@ class Preparer:
         )
 
     @property
-    def _options(self) -> list[str]:
-        return ["-" + "O" * self._wishes.optimize] if self._wishes.optimize else []
+    def _python_options(self) -> list[str]:
+        return ["-" + "O" * self._flags.optimize] if self._flags.optimize else []
 
     def _check_docker(self, task: Task) -> None:
         """
         Raises:
-            ContainerError: a container is wanted, and nobody says which.
+            ContainerError: a container is asked for, and neither flag, task nor configuration names an image.
         """
-        if self._wishes.docker and not self._stager.names_image(task):
+        if self._flags.docker and not self._stager.names_image(task):
             raise ContainerError(
                 "--docker names no image, nor does the task or agent.default_docker.image: give one, as in "
                 "--docker python:3.11"
             )
 
-    def _contain(self, task: Task) -> ResolvedContainer | None:
-        contained = self._stager.contain(task, self._say)
+    def _resolve_container(self, task: Task) -> ResolvedContainer | None:
+        resolved = self._stager.contain(task, self._say)
         # In an image that `hpc-agent build` made, the task is where it wants to be.
-        if contained is None and task.container.image and task.container.image != os.environ.get(IMAGE_VARIABLE):
+        if resolved is None and task.container.image and task.container.image != os.environ.get(IMAGE_VARIABLE):
             self._say(
                 f"The task names the image {task.container.image}; this agent runs tasks without containers "
                 "(hpc.container.runtime is none), so it runs on the node itself"
             )
-        return contained
+        return resolved
 
     def _prepared_container(
         self,
         task: Task,
-        contained: ResolvedContainer,
+        resolved: ResolvedContainer,
         container: container_run.ContainerRun,
         workspace: Workspace,
         env: UsableEnv | None,
         commit: str,
     ) -> PreparedTask:
-        wishes = self._wishes
+        flags = self._flags
         run = container_run.ContainerProcess(
-            task, self._worker, workspace, env, wishes.log_level, self._options, wishes.gpus
+            task, self._worker, workspace, env, flags.log_level, self._python_options, flags.gpus
         )
-        choice = contained.choice
+        choice = resolved.choice
         default = None
         if not choice.by_task and not task.container.image:
-            words = shlex.join(split(self._settings.docker.default_arguments))
-            default = replace(task.container, image=choice.image, arguments=words)
+            arguments = shlex.join(split(self._settings.docker.default_arguments))
+            default = replace(task.container, image=choice.image, arguments=arguments)
         argv = container.command(run, self._say)
         return PreparedTask(
             argv,
             dict(os.environ),
             workspace.cwd,
-            container.end,
-            MemoryUse(env.packages if env else (), commit, default),
-            forwards_signals=contained.room.runtime.isolated,
+            container.clean_up,
+            RunInputs(env.packages if env else (), commit, default),
+            forwards_signals=resolved.prepared.runtime.isolated,
         )
 
     def _staged(self, task: Task, directory: RunDirectory) -> StagedTask:
-        """Offline: what the daemon staged for this attempt, else what the cache has. Online: a stage of our own."""
-        if not self._wishes.standalone:
+        """Offline: what the daemon staged for this attempt, else what is in the cache. Online: staged here and now."""
+        if not self._flags.standalone:
             return patiently(lambda: self._stager.stage(task, self._say), self._say, self._clock)
         return read_record(directory.stage, StagedTask) or self._stager.find(task, self._say)
 
-    def _launch(self, task: Task, workspace: Workspace, python: Path | None) -> ProcessContext:
+    def _process_context(self, task: Task, workspace: Workspace, python: Path | None) -> ProcessContext:
         files = self._configuration.files
         return ProcessContext(
             task=task,
             worker=self._worker,
-            log_level=self._wishes.log_level,
+            log_level=self._flags.log_level,
             config_file=files[-1] if files else None,
             script_dir=workspace.script_dir,
             root=workspace.root,
             bin_dir=python.parent if python else None,
             auth_token=self._settings.api.token_in_place_of_keys,
-            gpus=self._wishes.gpus,
+            gpus=self._flags.gpus,
         )
 
 
-def _check_image(env: UsableEnv, contained: ResolvedContainer | None) -> None:
+def _check_image(env: UsableEnv, resolved: ResolvedContainer | None) -> None:
     """
     Raises:
-        EnvironmentBuildError: the image's name has come to mean another one since the environment was built in it.
+        EnvironmentBuildError: the environment was built in another image that had this image's name then.
     """
-    if env.image and (contained is None or contained.room.image.identity != env.image):
+    if env.image and (resolved is None or resolved.prepared.image.identity != env.image):
         raise EnvironmentBuildError(
             f"environment {env.key} was built in another image than the one on this node: fetch the same image on all "
-            "nodes, or stage the task anew"
+            "nodes, or stage the task again"
         )

@@ -1,4 +1,7 @@
-"""The environment variables of the user's process (docs/internals/clearml-protocol.md#process-environment). Pure."""
+"""Environment of the user's process, on the node and in a container. Pure.
+
+See docs/internals/clearml-protocol.md#process-environment.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,9 @@ from pathlib import Path
 
 from hpc_agent import utf8_mode
 from hpc_agent.config.settings import AgentSettings
+from hpc_agent.containers.docker_options import DockerOption, Merged
+from hpc_agent.containers.gpu_share import GpuShare
+from hpc_agent.containers.runtime_api import Mount
 from hpc_agent.domain.ids import WorkerId
 from hpc_agent.domain.task import Task
 from hpc_agent.errors import InputError
@@ -17,10 +23,23 @@ _NO_TOKEN = Secret("")
 _LONGEST_VALUE = 128 * 1024 - 1024
 """Of a variable with its name (MAX_ARG_STRLEN), less a kilobyte for the name."""
 
+FORWARDED_PREFIXES = (
+    *("CLEARML_", "TRAINS_", "CUDA_", "NVIDIA_"),
+    *("PMI", "OMPI_MCA_", "UCX_", "NCCL_", "OMP_", "MKL_", "OPENBLAS_"),
+    *("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE", "RANK", "LOCAL_RANK", "NODE_RANK"),
+    *("AWS_", "AZURE_", "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"),
+    *("TZ", "LANG", "LC_"),
+)
+"""Prefixes of names that containers get: the task's identity, where it runs, how its processes find each other and
+their storage. Paths of this node mean nothing inside, and its libraries must not be loaded there."""
+
+BLOCKED_PREFIXES = ("CLEARML_CONFIG_FILE", "TRAINS_CONFIG_FILE", "CLEARML_AGENT_", "AWS_CA_BUNDLE", "AWS_CONFIG_FILE")
+FORWARDED_NAMES = ("CLEARML_AGENT_GIT_USER", "CLEARML_AGENT_GIT_PASS", "CLEARML_AGENT_GIT_HOST")
+
 
 @dataclass(frozen=True)
 class ProcessContext:
-    """What the environment depends on besides the one we inherited."""
+    """What the environment depends on besides the one that this process inherited."""
 
     task: Task
     worker: WorkerId
@@ -33,40 +52,40 @@ class ProcessContext:
     auth_token: Secret = _NO_TOKEN
     """In place of keys: the SDK reads keys from the configuration, a token from a variable only."""
     gpus: str | None = None
-    """``--gpus``: indexes or ``all``; ``none`` for ``--cpu-only``; None leaves Slurm's choice."""
+    """``--gpus``: indexes or ``all``; ``none`` for ``--cpu-only``; None leaves the scheduler's choice."""
 
 
-def process_environment(inherited: Mapping[str, str], launch: ProcessContext, agent: AgentSettings) -> dict[str, str]:
+def process_environment(inherited: Mapping[str, str], context: ProcessContext, agent: AgentSettings) -> dict[str, str]:
     """``inherited`` with what the SDK in the process and the task expect.
 
     Raises:
         InputError: a variable that the task wants cannot be one.
     """
     environ = {name: value for name, value in inherited.items() if not name.startswith("HPC_AGENT_")}
-    for name, value in _for_sdk(launch).items():
+    for name, value in _for_sdk(context).items():
         environ[f"CLEARML_{name}"] = environ[f"TRAINS_{name}"] = value
-    environ["CLEARML_WORKER_ID"] = launch.worker
-    if len(launch.auth_token):
-        environ["CLEARML_AUTH_TOKEN"] = launch.auth_token.reveal()
-    environ["PYTHONPATH"] = _python_path(environ.get("PYTHONPATH", ""), launch, agent)
+    environ["CLEARML_WORKER_ID"] = context.worker
+    if len(context.auth_token):
+        environ["CLEARML_AUTH_TOKEN"] = context.auth_token.reveal()
+    environ["PYTHONPATH"] = _python_path(environ.get("PYTHONPATH", ""), context, agent)
     environ["PYTHONUNBUFFERED"] = "1"
-    # As where the task was written, mostly: its source and its console are UTF-8, whatever the node's locale.
+    # Source and console are UTF-8 where most tasks are written, and so they are here, whatever the node's locale.
     environ.setdefault(utf8_mode.VARIABLE, "1")
-    if launch.bin_dir is not None:
-        environ["VIRTUAL_ENV"] = str(launch.bin_dir.parent)
-        environ["PATH"] = ":".join([str(launch.bin_dir), *filter(None, [environ.get("PATH", "")])])
+    if context.bin_dir is not None:
+        environ["VIRTUAL_ENV"] = str(context.bin_dir.parent)
+        environ["PATH"] = ":".join([str(context.bin_dir), *filter(None, [environ.get("PATH", "")])])
         environ.pop("PYTHONHOME", None)
-    _set_gpus(environ, launch.gpus)
+    _set_gpus(environ, context.gpus)
     if agent.enable_task_env:
-        environ.update(_wanted(launch.task))
+        environ.update(_task_variables(context.task))
     return environ
 
 
-def _wanted(task: Task) -> Mapping[str, str]:
-    """What the task's section ``Environment`` sets.
+def _task_variables(task: Task) -> Mapping[str, str]:
+    """Variables of the task's section ``Environment``.
 
     Raises:
-        InputError: no process can have it.
+        InputError: a variable is not possible.
     """
     for name, value in task.environment.items():
         if not name or "=" in name or "\0" in name + value:
@@ -82,21 +101,21 @@ def _wanted(task: Task) -> Mapping[str, str]:
     return task.environment
 
 
-def _for_sdk(launch: ProcessContext) -> dict[str, str]:
+def _for_sdk(context: ProcessContext) -> dict[str, str]:
     values = {
         # This alone makes the SDK run as a task of an agent.
-        "TASK_ID": launch.task.id,
-        "LOG_LEVEL": launch.log_level,
+        "TASK_ID": context.task.id,
+        "LOG_LEVEL": context.log_level,
         # The console is ours to send.
         "LOG_TASK_TO_BACKEND": "0",
     }
-    if launch.config_file is not None:
-        values["CONFIG_FILE"] = str(launch.config_file)
+    if context.config_file is not None:
+        values["CONFIG_FILE"] = str(context.config_file)
     return values
 
 
-def _python_path(inherited: str, launch: ProcessContext, agent: AgentSettings) -> str:
-    own = launch.root if agent.force_git_root_python_path else launch.script_dir
+def _python_path(inherited: str, context: ProcessContext, agent: AgentSettings) -> str:
+    own = context.root if agent.force_git_root_python_path else context.script_dir
     parts: Sequence[str] = [*inherited.split(":"), str(own), *agent.extra_python_path.split(":")]
     return ":".join(dict.fromkeys(part for part in parts if part))
 
@@ -111,3 +130,70 @@ def _set_gpus(environ: dict[str, str], gpus: str | None) -> None:
         environ["NVIDIA_VISIBLE_DEVICES"] = environ["CUDA_VISIBLE_DEVICES"] = gpus.replace(".", ":")
     elif "CUDA_VISIBLE_DEVICES" in environ:
         environ.setdefault("NVIDIA_VISIBLE_DEVICES", environ["CUDA_VISIBLE_DEVICES"])
+
+
+def forwarded_environment(environ: Mapping[str, str], job_prefixes: tuple[str, ...] = ()) -> dict[str, str]:
+    """Variables of this process that a container gets too. ``job_prefixes``: of the scheduler's own variables."""
+    prefixes = FORWARDED_PREFIXES + job_prefixes
+    return {
+        name: value
+        for name, value in environ.items()
+        if name in FORWARDED_NAMES or (name.startswith(prefixes) and not name.startswith(BLOCKED_PREFIXES))
+    }
+
+
+def set_gpus(environ: dict[str, str], gpus: GpuShare, *, skip_flag: bool) -> None:
+    """Set the variables for a runtime that passes GPUs in and numbers them from 0 again.
+
+    ``skip_flag``: the runtime got no argument about GPUs, and its own set-up reads the variable instead.
+    """
+    environ.pop("CUDA_VISIBLE_DEVICES", None)
+    environ.pop("NVIDIA_VISIBLE_DEVICES", None)
+    if not gpus:
+        environ["NVIDIA_VISIBLE_DEVICES"] = "none"
+    elif skip_flag:
+        environ["NVIDIA_VISIBLE_DEVICES"] = "all" if gpus.all else ",".join(gpus.devices)
+
+
+@dataclass(frozen=True)
+class ForwardedEnvironment:
+    """docker's arguments, translated for a runtime that has its own."""
+
+    mounts: tuple[Mount, ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def translate(merged: Merged, environ: Mapping[str, str], *, ours: frozenset[str]) -> ForwardedEnvironment:
+    """Translate mounts and variables; other arguments are left out, with a note each unless they are in ``ours``."""
+    mounts: list[Mount] = []
+    variables = list(merged.environment)
+    notes: list[str] = []
+    for option in merged.options:
+        mount = _mount(option)
+        if mount is not None:
+            mounts.append(mount)
+        elif option.name == "env":
+            variables += [(option.value, environ[option.value])] if option.value in environ else []
+        elif " ".join(option.words) not in ours:
+            notes.append(f"The container argument {' '.join(option.words)} means nothing to this runtime: left out")
+    return ForwardedEnvironment(tuple(mounts), tuple(variables), tuple(notes))
+
+
+def _mount(option: DockerOption) -> Mount | None:
+    """``-v /a:/b:ro`` and ``--mount type=bind,source=/a,target=/b,readonly``; None for named volumes and the rest."""
+    if option.name == "volume":
+        source, _, rest = option.value.partition(":")
+        target, _, mode = rest.partition(":")
+        target = target or source
+        writable = "ro" not in mode.split(",")
+    elif option.name == "mount":
+        words = {word.partition("=")[0]: word.partition("=")[2] for word in option.value.split(",")}
+        source = words.get("source") or words.get("src") or ""
+        target = words.get("target") or words.get("destination") or words.get("dst") or ""
+        writable = not {"readonly", "ro"} & set(words)
+    else:
+        return None
+    if not source.startswith("/") or not target.startswith("/"):
+        return None
+    return Mount(Path(source), target, writable)

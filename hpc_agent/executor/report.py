@@ -1,57 +1,144 @@
-"""The last words of a run: exit report, rest of the console, final status; in this order, so that whoever comes after
-us can finish."""
+"""Reports of a run to the server: that it started, what it ran with, how it ended.
+
+The end is reported in this order: exit report on disk, rest of the console, final status. The daemon, or the job's next
+start, can go on from any point of it.
+"""
 
 from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import msgspec
 
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
-from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.errors import AuthError, HpcAgentError
+from hpc_agent.domain.task import Task, TaskContainer
+from hpc_agent.errors import ApiError, AuthError, HpcAgentError, ServerUnreachableError
 from hpc_agent.executor.agent_identity import AgentIdentity
 from hpc_agent.executor.claim import still_ours
 from hpc_agent.executor.console import Console
-from hpc_agent.executor.file_server import FileServer
-from hpc_agent.executor.task_outcome import TaskOutcome
+from hpc_agent.executor.stall_guard import StallGuard
+from hpc_agent.executor.stop import StopReason
+from hpc_agent.executor.task_outcome import ExitContext, TaskOutcome, ended, never_started
 from hpc_agent.logs import EventLog
-from hpc_agent.retry import FINAL, ONCE, Budget, retry
+from hpc_agent.retry import FINAL, ONCE, ROUTINE, Budget, retry
 from hpc_agent.runs.attempt_records import ClaimRecord, ExitReport
 from hpc_agent.runs.directory import RunDirectory
 from hpc_agent.schedulers.base import CurrentJobClient
 
 log = EventLog("report")
 
-WATCHED = Budget(60)
+DAEMON_MANAGED = Budget(60)
 """A server that is away holds no node for longer: the daemon finishes what is left."""
 INTERRUPTED = Budget(5)
-"""The scheduler's patience has begun to run."""
+"""The scheduler kills the job soon."""
+
+
+def run_token(directory: RunDirectory, identity: AgentIdentity) -> str:
+    """Fencing token of a run, which its task shows on the server: ``<attempt>.<restart>``."""
+    return f"{directory.attempt.id}.{identity.restart_count}"
 
 
 class Reporter:
+    """Reports of one run: ``start`` before its process, ``note`` and ``report`` after it."""
+
     def __init__(
         self,
         client: Client,
-        me: AgentIdentity,
+        identity: AgentIdentity,
         directory: RunDirectory,
-        own: CurrentJobClient,
+        claim: ClaimRecord,
+        current_job: CurrentJobClient,
         clock: Clock,
-        files: FileServer | None = None,
+        files: StallGuard | None = None,
     ) -> None:
         self._client = client
-        self._me = me
+        self._identity = identity
         self._directory = directory
-        self._own = own
+        self._claim = claim
+        self._current_job = current_job
         self._clock = clock
-        self._files = files or FileServer()
+        self._files = files or StallGuard()
+        self._task = directory.attempt.task
 
-    def note(self, claim: ClaimRecord, outcome: TaskOutcome) -> ExitReport | None:
-        """Keep on disk how it ended, whatever becomes of us from here on; None where somebody else has the task.
+    # ---------------------------------------------------------------- start
+
+    def start(self, task: Task, tags: Sequence[str] = ()) -> TaskOutcome | None:
+        """Set the task started, with our run token; an outcome if its user took it back meanwhile.
+
+        The token comes first: from it others tell whose run a running task is.
+
+        Raises:
+            ServerUnreachableError, AuthError: the server did not let it start; the task is unchanged.
+        """
+        if not still_ours(self._directory, self._claim):
+            return ended(0, ExitContext(StopReason.FENCED))
+        identity, tasks = self._identity, self._client.tasks
+        values = {"_exec_agent_hostname": identity.host, **({"_slurm_job_id": identity.job} if identity.job else {})}
+        budget = ROUTINE if identity.daemon_managed else FINAL
+        try:
+            if changed := self._changed(task.status):
+                return changed
+            tasks.stamp(task.id, self._token, values, budget=budget)
+            # Once more: ``tasks.started`` undoes an abort that it does not see, and each call may have waited long.
+            if changed := self._changed(task.status):
+                return changed
+            message = f"Changed by hpc-agent {identity.worker}"
+            tasks.started(task.id, "worker started execution", message, force=not task.queue, budget=budget)
+        except AuthError:
+            raise
+        except ApiError as error:
+            return self._start_refused(task, error)
+        log.info("task.started", task=task.id, run=self._token)
+        try:
+            self._client.workers.report(identity.worker, task=task.id, tags=tags)
+        except HpcAgentError as error:
+            log.warning("worker.not_registered", task=task.id, error=error)
+        return None
+
+    def _changed(self, before: TaskStatus) -> TaskOutcome | None:
+        """Outcome of a task whose status on the server no longer is the one that we claimed it with."""
+        state = self._client.tasks.get_states([self._task]).get(self._task)
+        if state is None:
+            return ended(0, ExitContext(StopReason.TAKEN_BACK))
+        if state.abort_requested:
+            return ended(0, ExitContext(StopReason.ABORT))
+        started = state.status is TaskStatus.IN_PROGRESS and state.stamp == self._token
+        if started or state.status in (before, TaskStatus.UNKNOWN):
+            return None
+        return ended(0, ExitContext(StopReason.TAKEN_BACK))
+
+    def _start_refused(self, task: Task, error: ApiError) -> TaskOutcome:
+        """
+        Raises:
+            ServerUnreachableError: the task still waits for its start, and its daemon puts it back.
+        """
+        log.warning("task.not_started", task=task.id, error=error)
+        try:
+            changed = self._changed(task.status)
+        except ApiError:
+            changed = None
+        if changed is not None:
+            return changed
+        if self._identity.daemon_managed:
+            raise ServerUnreachableError(f"the server did not let it start: {error}", uncertain=False) from error
+        return never_started(f"the server did not let it start: {error}")
+
+    @property
+    def _token(self) -> str:
+        return run_token(self._directory, self._identity)
+
+    # ---------------------------------------------------------------- end
+
+    def note(self, outcome: TaskOutcome) -> ExitReport | None:
+        """Write the exit report, from which others can go on; None where another run has the task.
 
         A file server that stalls gets it later: the final status does not wait for that.
         """
-        if outcome.fenced or not self._files.ask(lambda: still_ours(self._directory, claim), True):
+        if outcome.fenced or not self._files.call(lambda: still_ours(self._directory, self._claim), True):
             return None
         report = ExitReport(
             status=outcome.status,
@@ -61,118 +148,168 @@ class Reporter:
             last_line=outcome.last_line,
             cause=outcome.cause,
         )
-        self._files.ask(lambda: self._write(claim, report), None)
+        self._files.call(lambda: self._write(report), None)
         return report
 
-    def report(
-        self, task: TaskId, claim: ClaimRecord, console: Console, outcome: TaskOutcome, restart: str = ""
-    ) -> None:
-        """Say how it ended, wherever somebody listens. Nothing here fails the run any more.
+    def report(self, console: Console, outcome: TaskOutcome, restart: str = "") -> None:
+        """Report how the run ended, to disk, console and server. An error here no longer fails the run.
 
         ``restart`` counts the job's next start, if it gets one: "restart 1 of 3".
         """
-        report = self.note(claim, outcome)
+        report = self.note(outcome)
         if report is None:
-            log.warning("somebody else has the task now, leaving without a word", task=task)
+            log.warning("task.reassigned", task=self._task)
             console.drop()
             return
         console.say(outcome.last_line)
         if outcome.requeue:
             # First: a server that does not answer must not cost the task its next start.
-            console.say(self._requeue(task, restart))
-        sent = console.finish(INTERRUPTED if outcome.cause else WATCHED)
+            console.say(self._requeue(restart))
+        sent = console.finish(INTERRUPTED if outcome.cause else DAEMON_MANAGED)
         if outcome.cause is not None:
-            log.info("told to end", task=task, job=self._me.job, cause=outcome.cause.value)
-            self._leave()
+            log.info("job.interrupted", task=self._task, job=self._identity.job, cause=outcome.cause.value)
+            self._unregister()
             return
-        if not sent and not self._answers(task):
-            log.warning("the server does not answer, its daemon says how it ended", task=task)
+        if not sent and not self._answers():
+            log.warning("status.left_to_daemon", task=self._task)
             return
-        # Who waits for a final status reads the console then: it comes first where the whole server was away.
+        # Programs that wait for a final status read the console then: it comes first where the whole server was away.
         sent = sent or console.finish(INTERRUPTED)
-        budget = WATCHED if self._me.watched else FINAL
-        if self._post(task, outcome, budget) and (sent or self._sends_late(console)):
+        budget = DAEMON_MANAGED if self._identity.daemon_managed else FINAL
+        if self._post(outcome, budget) and (sent or self._sends_late(console)):
             posted = msgspec.structs.replace(report, posted=True)
-            self._files.ask(lambda: self._write(claim, posted), None)
-        self._leave()
+            self._files.call(lambda: self._write(posted), None)
+        self._unregister()
 
-    def _answers(self, task: TaskId) -> bool:
+    def _answers(self) -> bool:
         """Whether the server answers: at once where a daemon goes on from here, else within the longest budget. One
         that takes no console and answers all else does."""
         try:
             # A proxy's 401 passes like its 502.
             retry(
-                lambda: self._client.tasks.get_states([task], budget=ONCE),
-                ONCE if self._me.watched else FINAL,
+                lambda: self._client.tasks.get_states([self._task], budget=ONCE),
+                ONCE if self._identity.daemon_managed else FINAL,
                 self._clock,
                 again=lambda _error: True,
             )
         except HpcAgentError as error:
-            log.warning("no answer", task=task, error=error)
+            log.warning("server.unreachable", task=self._task, error=error)
             return False
         return True
 
     def _sends_late(self, console: Console) -> bool:
         """A status does not wait for a console that the server would not take; without a daemon only we send that."""
-        return not self._me.watched and console.finish(FINAL)
+        return not self._identity.daemon_managed and console.finish(FINAL)
 
-    def _write(self, claim: ClaimRecord, report: ExitReport) -> None:
+    def _write(self, report: ExitReport) -> None:
         """Where the run directory was deleted meanwhile it is made again, so that the daemon finds the task's end."""
         directory = self._directory
         try:
             directory.create()
             if directory.claim() is None:
-                directory.write_claim(claim)
+                directory.write_claim(self._claim)
             directory.write_exit_report(report)
         except (OSError, HpcAgentError) as error:
-            log.error("exit report not written", directory=directory.path, error=error)
+            log.error("exit_report.not_written", directory=directory.path, error=error)
 
-    def _requeue(self, task: TaskId, restart: str) -> str:
-        said = self._own.requeue()
-        if not said:
-            return f"Job {self._me.job} is started again ({restart})"
-        log.warning("not requeued, the daemon puts the task back", task=task, said=said)
-        return f"Job {self._me.job} cannot be started again ({said}): its daemon puts the task back into its queue"
+    def _requeue(self, restart: str) -> str:
+        job, refusal = self._identity.job, self._current_job.requeue()
+        if not refusal:
+            return f"Job {job} is started again ({restart})"
+        log.warning("job.not_requeued", task=self._task, job=job, reason=refusal)
+        return f"Job {job} cannot be started again ({refusal}): its daemon puts the task back into its queue"
 
-    def _post(self, task: TaskId, outcome: TaskOutcome, budget: Budget) -> bool:
+    def _post(self, outcome: TaskOutcome, budget: Budget) -> bool:
         if outcome.status == "none":
             return True
         try:
             # A proxy's 401 passes like its 502: of all calls this one must not be lost to it.
             retry(
-                lambda: self._conclude(task, outcome, budget),
+                lambda: self._conclude(outcome, budget),
                 budget,
                 self._clock,
                 again=lambda error: isinstance(error, AuthError),
             )
         except HpcAgentError as error:
-            log.error("final status not posted", task=task, status=outcome.status, error=error)
+            log.error("status.not_posted", task=self._task, status=outcome.status, error=error)
             return False
         return True
 
-    def _conclude(self, task: TaskId, outcome: TaskOutcome, budget: Budget) -> None:
-        if self._runs_anew(task):
-            log.warning("another run has the task now, its status stays", task=task)
+    def _conclude(self, outcome: TaskOutcome, budget: Budget) -> None:
+        if self._runs_again():
+            log.warning("task.reassigned", task=self._task)
             return
-        tasks, status = self._client.tasks, TaskStatus(outcome.status)
-        done = tasks.conclude(task, status, outcome.reason, self._me.worker, budget=budget)
-        if not done and not outcome.started and self._waits_for_us(task):
+        tasks, task, status = self._client.tasks, self._task, TaskStatus(outcome.status)
+        worker = self._identity.worker
+        done = tasks.conclude(task, status, outcome.reason, worker, budget=budget)
+        if not done and not outcome.started and self._waits_for_us():
             # It failed before the server showed it as running, and the usual steps lead through that.
-            tasks.conclude(task, status, outcome.reason, self._me.worker, budget=budget, force=True)
+            tasks.conclude(task, status, outcome.reason, worker, budget=budget, force=True)
 
-    def _runs_anew(self, task: TaskId) -> bool:
+    def _runs_again(self) -> bool:
         """Whether it was reset and started again, while we waited for a server or wound down."""
-        seen = self._client.tasks.get_states([task]).get(task)
-        return seen is not None and seen.stamp.partition(".")[0] not in ("", self._directory.attempt.id)
+        state = self._client.tasks.get_states([self._task]).get(self._task)
+        return state is not None and state.stamp.partition(".")[0] not in ("", self._directory.attempt.id)
 
-    def _waits_for_us(self, task: TaskId) -> bool:
-        """Whether it is still queued, and in no queue: nobody but us would ever start it."""
-        seen = self._client.tasks.get_states([task]).get(task)
-        queued = seen is not None and seen.status is TaskStatus.QUEUED
-        return queued and self._client.queues.queue_of(task) is None
+    def _waits_for_us(self) -> bool:
+        """Whether its status is queued while no queue has it: no other agent would ever start it."""
+        state = self._client.tasks.get_states([self._task]).get(self._task)
+        queued = state is not None and state.status is TaskStatus.QUEUED
+        return queued and self._client.queues.queue_of(self._task) is None
 
-    def _leave(self) -> None:
+    def _unregister(self) -> None:
         try:
-            self._client.workers.unregister(self._me.worker)
+            self._client.workers.unregister(self._identity.worker)
         except HpcAgentError as error:
-            log.debug("not unregistered", error=error)
+            log.debug("worker.not_unregistered", worker=self._identity.worker, error=error)
+
+
+@dataclass(frozen=True)
+class RunInputs:
+    """What a task ran with, for a clone to reproduce it. Empty or None: nothing to record."""
+
+    packages: Sequence[str] = ()
+    """As ``pip freeze`` prints them."""
+    commit: str = ""
+    image: TaskContainer | None = None
+    """The default that it ran in, where the task names none itself."""
+
+
+class InputRecorder:
+    """Recorder of a run's inputs in its task, in a thread: ``start`` with the process, ``finish`` after it."""
+
+    def __init__(self, client: Client, task: Task, inputs: RunInputs) -> None:
+        self._client = client
+        self._task = task
+        self._inputs = inputs
+        self._thread = threading.Thread(target=self._record, name="record", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def finish(self) -> None:
+        """Wait for a little: a server that does not answer must not hold the node."""
+        self._thread.join(timeout=10)
+
+    def _record(self) -> None:
+        task, inputs = self._task, self._inputs
+        try:
+            if inputs.packages and list(inputs.packages) != list(task.script.requirements.pip or ()):
+                self._client.tasks.set_requirements(task.id, _requirements(task, inputs.packages))
+            if inputs.commit and not task.script.commit:
+                self._client.tasks.set_commit(task.id, inputs.commit)
+            if inputs.image is not None:
+                self._client.tasks.set_container(task.id, inputs.image)
+        except HpcAgentError as error:
+            log.warning("task.not_updated", task=task.id, error=error)
+
+
+def _requirements(task: Task, packages: Sequence[str]) -> dict[str, str]:
+    """The frozen list as ``pip``, what was asked for as ``org_pip``, kept from the first run on.
+
+    See docs/internals/clearml-protocol.md#requirements.
+    """
+    asked = task.script.requirements
+    frozen = {"pip": "\n".join(packages)}
+    original = asked.org_pip if asked.org_pip is not None else asked.pip
+    return frozen if original is None else {"org_pip": "\n".join(original), **frozen}

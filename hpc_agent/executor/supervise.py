@@ -1,4 +1,4 @@
-"""Waits for the user's process, and climbs the ladder TERM → KILL when it has to end."""
+"""Supervision of the user's process: waits for its end, and ends it by TERM → KILL when a stop is requested."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Callable
 
 from hpc_agent.clock import Clock
 from hpc_agent.domain.termination import TerminationCause
-from hpc_agent.executor.interruption import CAUSE_S, Deadline, Interruption
-from hpc_agent.executor.stop import StopReason, StopRequest
+from hpc_agent.executor.stop import CAUSE_S, StopConditions, StopReason
 from hpc_agent.process import StopTimeouts, Supervised
 
 _TICK_S = 0.2
@@ -22,50 +21,50 @@ _REPORT_S = 10.0
 
 
 class ProcessSupervisor:
-    """``run`` once. ``say`` takes lines for the task's console; ``at_limit`` is what the process gets then."""
+    """Supervisor of one process; ``run`` once.
+
+    ``say`` takes lines for the task's console; ``at_limit`` is the signal ahead of the time limit.
+    """
 
     def __init__(
         self,
         child: Supervised,
         say: Callable[[str], None],
-        stop: StopRequest,
-        interruption: Interruption,
-        deadline: Deadline,
+        stop: StopConditions,
         clock: Clock,
-        grace: StopTimeouts,
+        timeouts: StopTimeouts,
         at_limit: signal.Signals = signal.SIGTERM,
     ) -> None:
         self._child = child
         self._say = say
         self._stop = stop
-        self._interruption = interruption
-        self._deadline = deadline
+        self._request = stop.request
         self._clock = clock
-        self._grace = grace
+        self._timeouts = timeouts
         self._at_limit = at_limit
         self._kill_after: float | None = None
-        """Set once the process was told to end."""
-        self._kill_at: float | None = None
-        self._hurried = False
-        self.by_itself = False
+        """Monotonic time of the SIGKILL, once the process was signalled."""
+        self._killed_at: float | None = None
+        self._shortened = False
+        self.ended_by_itself = False
         """Whether the process ended before anything asked it to."""
 
     def run(self) -> int:
         """Until the process ended and all it started is gone; returns its exit code (negative: the signal).
 
-        One that outlives SIGKILL has it for its end: it was told to end for a reason, and that is how the task ends.
+        One that outlives SIGKILL counts as ended by it: the task ends for the reason of its stop request.
         """
         while (code := self._child.wait(_TICK_S)) is None:
-            if self._deadline.is_due():
-                self._stop.ask(StopReason.TIME_LIMIT)
-            if self._stop.signalled:
-                self._interruption.ask()
-            self._ladder(self._clock.monotonic())
+            if self._stop.deadline.is_due():
+                self._request.request(StopReason.TIME_LIMIT)
+            if self._request.sigterm_received:
+                self._stop.termination.start()
+            self._escalate(self._clock.monotonic())
             self._child.reap_orphans()
             if self._hangs(self._clock.monotonic()):
                 return -signal.SIGKILL
-        self.by_itself = self._stop.why is None
-        # Whatever it left behind must not outlive it: nobody would count its time or read its output.
+        self.ended_by_itself = self._request.reason is None
+        # What it left behind must not outlive it: its time would not be counted, nor its output read.
         self._child.sweep(lambda: self._clock.sleep(0.05))
         if code:
             self._await_signal(terminated=code in _TERMINATED)
@@ -78,46 +77,46 @@ class ProcessSupervisor:
         machine some time after the process has ended. ``terminated``: it ended by SIGTERM, so the scheduler is asked.
         """
         until = self._clock.monotonic() + _SIGNAL_LAG_S
-        while self._stop.why is None and self._clock.monotonic() < until:
+        while self._request.reason is None and self._clock.monotonic() < until:
             self._clock.sleep(_SIGNAL_LAG_S / 10)
-        if self._stop.why is None and terminated and self._interruption.cause(CAUSE_S) in _BY_SCHEDULER:
-            self._stop.ask(StopReason.SIGNAL)
+        if self._request.reason is None and terminated and self._stop.termination.cause(CAUSE_S) in _BY_SCHEDULER:
+            self._request.request(StopReason.SIGNAL)
 
-    def _ladder(self, now: float) -> None:
-        if self._stop.why is None or self._stop.is_held(now):
+    def _escalate(self, now: float) -> None:
+        if self._request.reason is None or self._request.is_held(now):
             return
         if self._kill_after is None:
-            self._kill_after = now + self._begin(self._stop.why)
-        if self._stop.signalled and not self._hurried:
-            # Whatever it was promised before: Slurm's own patience (KillWait) runs now.
-            self._hurried = True
-            self._kill_after = min(self._kill_after, now + self._grace.term)
+            self._kill_after = now + self._terminate(self._request.reason)
+        if self._request.sigterm_received and not self._shortened:
+            # The scheduler kills soon (Slurm: after KillWait), however long the process was given before.
+            self._shortened = True
+            self._kill_after = min(self._kill_after, now + self._timeouts.term)
         if now >= self._kill_after:
             self._kill(now)
 
-    def _begin(self, why: StopReason) -> float:
-        """Tell the process; returns the seconds that it has."""
-        if why is StopReason.FENCED:
+    def _terminate(self, reason: StopReason) -> float:
+        """Signal the process; returns the seconds that it has to end."""
+        if reason is StopReason.FENCED:
             return 0.0
-        number, grace = signal.SIGTERM, self._grace.term
-        if why is StopReason.TIME_LIMIT:
+        number, grace = signal.SIGTERM, self._timeouts.term
+        if reason is StopReason.TIME_LIMIT:
             number = self._at_limit
-            grace = max(self._deadline.ahead - _REPORT_S, self._deadline.ahead / 2)
+            grace = max(self._stop.deadline.ahead - _REPORT_S, self._stop.deadline.ahead / 2)
         self._child.signal(number)
-        self._say(f"Stopping: {why.value}; {number.name} is sent, and it has {grace:g} s to end")
+        self._say(f"Stopping: {reason.value}; {number.name} is sent, and it has {grace:g} s to end")
         return grace
 
     def _kill(self, now: float) -> None:
         self._child.signal(signal.SIGKILL)
-        if self._kill_at is None:
-            self._kill_at = now
+        if self._killed_at is None:
+            self._killed_at = now
             self._say("Still running when its time was over: killing it")
 
     def _hangs(self, now: float) -> bool:
-        if self._kill_at is None or now - self._kill_at <= self._grace.kill:
+        if self._killed_at is None or now - self._killed_at <= self._timeouts.kill:
             return False
         self._say(
-            f"Process {self._child.pid} is still there {self._grace.kill:g} s after SIGKILL: it hangs in the kernel, "
-            "usually on a file system"
+            f"Process {self._child.pid} is still there {self._timeouts.kill:g} s after SIGKILL: it hangs in the "
+            "kernel, usually on a file system"
         )
         return True

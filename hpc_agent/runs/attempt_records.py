@@ -13,6 +13,7 @@ import msgspec
 
 from hpc_agent.domain.job import JobRecord, UnclearAnswer
 from hpc_agent.domain.termination import TerminationCause
+from hpc_agent.process_id import ProcessId
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +84,8 @@ class ClaimRecord(Record, frozen=True, kw_only=True):
     cluster: str = ""
     host: str = ""
     pid: int = 0
+    process: ProcessId | None = None
+    """The claiming process; None in records of older versions, which have ``pid`` only."""
     worker: str = ""
     predecessors: tuple[str, ...] = ()
     """Workers of ours that had the task before: of earlier starts of this job, and of earlier attempts."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import secrets
 from collections.abc import Iterator
@@ -12,14 +11,13 @@ from pathlib import Path
 
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.ids import AttemptId, TaskId
-from hpc_agent.file_records import ensure_directory, fsync_directory, read_record, write_record
+from hpc_agent.file_records import ensure_directory, fsync_directory, read_record, write_first, write_record
 from hpc_agent.runs.attempt_records import (
     ClaimRecord,
     DoneRecord,
     ExitReport,
     MemoryRecord,
     ObservationRecord,
-    Record,
     RequeueBudget,
     StagingJobRecord,
     SubmissionRecord,
@@ -100,12 +98,12 @@ class RunDirectory:
 
     def first_submission(self, record: SubmissionRecord) -> bool:
         """Write the submission unless there is one: True for exactly one writer."""
-        return self._first("submit.json", record)
+        return write_first(self.path / "submit.json", record)
 
     def first_try(self, record: SubmissionRecord) -> SubmissionRecord:
         """The record of try number ``record.tries``: this one, or the one of whoever was first."""
         name = f"try.{record.tries}.json"
-        if self._first(name, record):
+        if write_first(self.path / name, record):
             return record
         return read_record(self.path / name, SubmissionRecord) or record
 
@@ -125,7 +123,7 @@ class RunDirectory:
 
     def first_claim(self, record: ClaimRecord) -> bool:
         """Write the claim unless there is one: True for exactly one writer."""
-        return self._first("claim.json", record)
+        return write_first(self.path / "claim.json", record)
 
     def drop_claim(self) -> None:
         """Put a claim aside whose owner is certainly gone; it stays readable under another name."""
@@ -210,21 +208,6 @@ class RunDirectory:
 
     def write_settled(self, record: DoneRecord) -> None:
         write_record(self.path / "settled.json", record)
-
-    def _first(self, name: str, record: Record) -> bool:
-        """A hard link to a finished file: atomic on NFS too, and never half written."""
-        temporary = self.path / f".{name}.{os.getpid()}.{secrets.token_hex(4)}.tmp"
-        write_record(temporary, record)
-        try:
-            os.link(temporary, self.path / name)
-        except FileExistsError:
-            # On NFS a link that was made may be answered so, when the first answer got lost.
-            if temporary.stat().st_nlink < 2:
-                return False
-        finally:
-            temporary.unlink(missing_ok=True)
-        fsync_directory(self.path)
-        return True
 
     def names(self) -> frozenset[str]:
         """The files that are here, asked in the way that NFS answers truly at once.

@@ -1,41 +1,72 @@
-"""Which scheduler serves this machine. A new one is a module beside this and a line here."""
+"""Which backend serves this machine, and which one the current process is a job of."""
 
 from __future__ import annotations
 
-import shutil
-import socket
-from typing import Literal
+import os
+from collections.abc import Iterator, Mapping
 
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import HpcSettings
 from hpc_agent.errors import SchedulerUnavailableError
-from hpc_agent.schedulers.base import JobOrigin, Scheduler
-from hpc_agent.schedulers.local import LocalScheduler
-from hpc_agent.schedulers.local_jobs import Share
-from hpc_agent.schedulers.slurm_driver import SlurmScheduler
+from hpc_agent.schedulers import registry
+from hpc_agent.schedulers.base import (
+    Backend,
+    CurrentJobClient,
+    JobOrigin,
+    JobVariables,
+    NullCurrentJob,
+    Scheduler,
+    Share,
+)
 
 
-def kind(settings: HpcSettings) -> Literal["slurm", "local"]:
-    """The scheduler that the settings name; ``auto`` is Slurm where ``sbatch`` is on PATH, else the local one."""
+def every() -> Iterator[Backend]:
+    """In the order of the registry."""
+    yield from map(registry.load, registry.BACKENDS)
+
+
+def choose(settings: HpcSettings) -> Backend:
+    """The backend that the settings name; ``auto``: the first one that is installed."""
     if settings.scheduler == "auto":
-        return "slurm" if shutil.which("sbatch") else "local"
-    return settings.scheduler
+        return next(backend for backend in every() if backend.is_installed())
+    backend: Backend = registry.load(settings.scheduler)
+    return backend
 
 
-def create(settings: HpcSettings, clock: Clock, share: Share | None = None) -> Scheduler:
-    """``share``: the part of this machine that is ours, for the local scheduler."""
-    if kind(settings) == "slurm":
-        return SlurmScheduler(settings.slurm, cluster=settings.cluster)
-    # The root may be shared by several machines; processes are not.
-    folder = settings.root.expanduser() / "local" / socket.gethostname()
-    # A task gets term_grace to end; its agent needs a moment more to report.
-    grace = settings.term_grace + 10
-    return LocalScheduler(settings.local, folder, clock, cluster=settings.cluster, grace=grace, share=share)
+def create(
+    settings: HpcSettings, clock: Clock, *, share: Share | None = None, timeout: float | None = None
+) -> Scheduler:
+    """As ``Backend.create``."""
+    return choose(settings).create(settings, clock, share=share, timeout=timeout)
 
 
-def about(scheduler: Scheduler) -> JobOrigin:
-    """What serves the jobs, also where it gives no answer now."""
+def describe(scheduler: Scheduler) -> JobOrigin:
+    """What serves the jobs, also where it does not answer now."""
     try:
         return scheduler.about()
     except SchedulerUnavailableError as error:
         return JobOrigin(f"{scheduler.name}, which does not answer", (str(error),))
+
+
+def job_variables(environ: Mapping[str, str] = os.environ) -> JobVariables | None:
+    """What the environment says of the job that a process is in; None outside of jobs."""
+    return next(filter(None, (backend.job_variables(environ) for backend in every())), None)
+
+
+def current_job(environ: Mapping[str, str] = os.environ) -> CurrentJobClient:
+    """The job that this process is in, to ask the scheduler about it."""
+    found = job_variables(environ)
+    if found is None:
+        return NullCurrentJob()
+    client: CurrentJobClient = registry.load(found.backend).current_job(found.job, environ)
+    return client
+
+
+def job_prefixes() -> tuple[str, ...]:
+    """What the names of variables begin with that a job's own programs may read, of all backends."""
+    return tuple(prefix for backend in every() for prefix in backend.job_prefixes)
+
+
+def launch_failure(output: str) -> str:
+    """As ``Backend.launch_failure``, of any backend: a run directory does not say which one ran it."""
+    return next(filter(None, (backend.launch_failure(output) for backend in every())), "")

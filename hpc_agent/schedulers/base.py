@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
+from hpc_agent.clock import Clock
+from hpc_agent.config.settings import HpcSettings
 from hpc_agent.domain.capacity import Capacity
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import CurrentJob, JobRecord, LiveJob, SubmitResult
@@ -44,7 +47,7 @@ class JobOrigin:
 
 
 class Scheduler(Protocol):
-    """Implementations: ``schedulers.slurm_driver.SlurmScheduler``, ``schedulers.local.LocalScheduler``."""
+    """Implementations: ``slurm.driver.SlurmScheduler``, ``local.scheduler.LocalScheduler``."""
 
     @property
     def name(self) -> str:
@@ -114,10 +117,129 @@ class Scheduler(Protocol):
 
 
 class CurrentJobClient(Protocol):
-    """What a job can do about itself. Implementations: ``schedulers.own_job``."""
+    """What a job can do about itself."""
 
     def look(self) -> CurrentJob | None:
         """What the scheduler says of it; None where it gives no answer."""
 
     def requeue(self) -> str:
         """Have it started again from its first line; empty, or why that cannot be."""
+
+
+class NullCurrentJob:
+    """For a process in no job of a batch system, and for backends whose jobs cannot be asked about."""
+
+    def look(self) -> CurrentJob | None:
+        return None
+
+    def requeue(self) -> str:
+        return "this process is not in a job that can be requeued"
+
+
+@dataclass(frozen=True)
+class JobVariables:
+    """What a process finds in its environment about the job that it runs in."""
+
+    backend: str
+    """The backend's name in the registry."""
+    job: JobId
+    worker: str
+    """Last part of the worker id of the job's agent: ``slurm:123``."""
+    restart_count: int = 0
+    """How often the scheduler has started this job again."""
+    cluster: str = ""
+    memory_mb: float | None = None
+    """Memory granted on this node; None: not known, or all of it."""
+    gpu_variables: Sequence[str] = ()
+    """Variables that name the job's GPUs as the node counts them, the most reliable first; empty: the usual ones."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """One daemon's part of a machine without a batch system. It is kept with each job, so that any daemon can start
+    the job with the right part."""
+
+    owner: str
+    max_jobs: int
+    gpus: tuple[str, ...]
+    """Names as in CUDA_VISIBLE_DEVICES. Shares may overlap: a GPU is lent to one job at a time."""
+
+
+class ScriptLanguage(Protocol):
+    """How job scripts of a backend ask for resources, and the templates that they are rendered from."""
+
+    @property
+    def prefix(self) -> str:
+        """What a line with options begins with: ``#SBATCH``."""
+
+    @property
+    def templates(self) -> Path:
+        """Folder of the backend's own templates."""
+
+    @property
+    def default_template(self) -> str:
+        """For queues that name none."""
+
+    @property
+    def staging_template(self) -> str:
+        """For the job that builds an environment."""
+
+    def directive(self, text: str) -> str:
+        """One word of a line with options, quoted as the scheduler reads it. ``text`` has no control characters.
+
+        Raises:
+            TemplateError: it cannot be quoted.
+        """
+
+    def variables(self, resources: Resources, signal_ahead: float, requeue: bool) -> Mapping[str, object]:
+        """What templates know besides the task: the requests in the scheduler's own options, as text.
+
+        ``signal_ahead``: seconds before the time limit at which the agent is warned by SIGUSR1; 0: not at all.
+        """
+
+
+class Backend(ABC):
+    """All that the program knows of a kind of scheduler. ``schedulers.registry`` lists them."""
+
+    name: ClassVar[str]
+    """In the registry, in ``hpc.scheduler``, and of its section of the settings."""
+    is_batch_system: ClassVar[bool]
+    """Whether jobs run on other machines, whose GPUs the scheduler hands out; else they run here, and the daemon hands
+    out those of this machine."""
+    job_prefixes: ClassVar[Sequence[str]] = ()
+    """What the names of the variables begin with that the scheduler gives to a job's programs."""
+
+    @abstractmethod
+    def is_installed(self) -> bool:
+        """Whether its commands are found here."""
+
+    @abstractmethod
+    def create(
+        self, settings: HpcSettings, clock: Clock, *, share: Share | None = None, timeout: float | None = None
+    ) -> Scheduler:
+        """
+        Args:
+            share: the daemon's part of this machine, where there is no batch system.
+            timeout: the longest that a query may take, in seconds; the settings' own when not given.
+        """
+
+    @abstractmethod
+    def script(self, settings: HpcSettings) -> ScriptLanguage:
+        """How its job scripts are written."""
+
+    @abstractmethod
+    def job_variables(self, environ: Mapping[str, str]) -> JobVariables | None:
+        """None: ``environ`` is not that of a job of this backend."""
+
+    def current_job(self, job: JobId, environ: Mapping[str, str]) -> CurrentJobClient:
+        """For the job itself, to ask about itself; by default nothing can be asked."""
+        return NullCurrentJob()
+
+    @abstractmethod
+    def foreign(self, environ: Mapping[str, str]) -> Iterable[str]:
+        """The variables of ``environ`` that belong to one job of this scheduler, or change what its commands do, so
+        that neither its commands nor other jobs may inherit them."""
+
+    def launch_failure(self, output: str) -> str:
+        """The line of a job's own output in which the scheduler says that it could not start the script; else empty."""
+        return ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import ipaddress
 import os
 import signal
@@ -15,9 +14,10 @@ from pathlib import Path
 
 import uvicorn
 
-from hpc_agent.access import check_private
+from hpc_agent.access import check_private, user_name
 from hpc_agent.clock import Clock
 from hpc_agent.errors import ConfigError
+from hpc_agent.file_lock import try_lock
 from hpc_agent.file_records import ensure_directory
 from hpc_agent.server import owner_credentials
 from hpc_agent.server.action import Moment
@@ -36,7 +36,6 @@ from hpc_agent.server.store.connection import DocumentStore
 from hpc_agent.server.tls import CertificateFiles
 from hpc_agent.server.uploads import Uploads
 from hpc_agent.server.watchdog import Watchdog
-from hpc_agent.user_name import user_name
 
 _ANY_ADDRESS = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - recognised, not bound to
 
@@ -144,13 +143,13 @@ def _sole_use(folder: Path) -> Iterator[None]:
     descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_ours = try_lock(descriptor)
         except OSError as error:
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                raise ConfigError(f"the data folder {folder} cannot be locked: {error.strerror}") from error
+            raise ConfigError(f"the data folder {folder} cannot be locked: {error.strerror}") from error
+        if not is_ours:
             raise ConfigError(
                 f"another hpc-agent server is using the data folder {folder}: stop it, or name another with --data-dir"
-            ) from None
+            )
         yield
     finally:
         os.close(descriptor)

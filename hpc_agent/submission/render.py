@@ -1,4 +1,4 @@
-"""Task and resources → the text of an sbatch script. Strict: what a template names must exist."""
+"""Task and resources → the text of a job script. Strict: what a template names must exist."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from typing import Any
 
 import jinja2
 
-from hpc_agent.config.settings import SlurmSettings
 from hpc_agent.domain.attempt import Attempt
-from hpc_agent.domain.resources import Resources, format_time_limit
+from hpc_agent.domain.resources import Resources
 from hpc_agent.domain.task import Task
 from hpc_agent.errors import TemplateError
-from hpc_agent.submission.dialect import gpu_flag, memory_flag
+from hpc_agent.schedulers.base import ScriptLanguage
 from hpc_agent.submission.task_text import (
     TEXT_FILTERS,
     TaskText,
@@ -36,7 +35,6 @@ class JobContext:
     attempt: Attempt
     queue_name: str
     resources: Resources
-    site: SlurmSettings
     run_dir: Path
     output: Path
     config_file: Path
@@ -51,7 +49,8 @@ class JobContext:
     signal_ahead: float = 0.0
     """Seconds before its time limit at which the agent is told of it; 0: not at all."""
     requeue: bool = True
-    """Whether Slurm may start the job again after a preemption or a node's failure, and the agent may ask for it."""
+    """Whether the scheduler may start the job again after a preemption or a node's failure, and the agent may ask for
+    it."""
 
     def variables(self) -> dict[str, Any]:
         """The names that templates know; ``sbatch_templates/README.md`` describes each."""
@@ -65,12 +64,6 @@ class JobContext:
             "flags": shlex.join(self.flags),
             "exports": self.exports,
             "resources": _resources(self.resources),
-            "gpu_flag": gpu_flag(self.resources, self.site),
-            "memory_flag": memory_flag(self.resources, self.site),
-            "time_limit": _time_limit(self.resources),
-            # The agent takes the warning, and tells its task at the right moment.
-            "signal": f"B:USR1@{round(self.signal_ahead)}" if self.signal_ahead else "",
-            "requeue": self.requeue,
             "queue": {"name": TaskText(self.queue_name, "queue.name")},
             "task": _task(self.task),
         }
@@ -94,18 +87,9 @@ def _resources(resources: Resources) -> dict[str, object]:
     }
 
 
-def _time_limit(resources: Resources) -> str:
-    return "" if resources.time_minutes is None else format_time_limit(resources.time_minutes)
-
-
 def _quote(value: object) -> object:
     """One shell word; what a user wrote is quoted where it stands in any case."""
     return value if isinstance(value, TaskText) else shlex.quote(str(value))
-
-
-def _directive(value: object) -> object:
-    """A value on an ``#SBATCH`` line; as ``_quote``."""
-    return value if isinstance(value, TaskText) else directive(value)
 
 
 class _Environment(jinja2.Environment):
@@ -113,10 +97,11 @@ class _Environment(jinja2.Environment):
 
 
 class Renderer:
-    """Finds templates in the site's folders first, then in ours."""
+    """Renders the scripts of one backend. Finds templates in the site's folders first, then among the backend's."""
 
-    def __init__(self, folders: Sequence[Path] = ()) -> None:
-        self._folders = [*folders, own_templates()]
+    def __init__(self, language: ScriptLanguage, folders: Sequence[Path] = ()) -> None:
+        self.language = language
+        self._folders = [*folders, language.templates]
         self._jinja = _Environment(
             loader=jinja2.FileSystemLoader([str(folder) for folder in self._folders]),
             undefined=jinja2.StrictUndefined,
@@ -125,35 +110,43 @@ class Renderer:
             autoescape=False,  # shell, not HTML: see task_text
         )
         self._jinja.filters.update({name: keeping(self._jinja.filters[name]) for name in TEXT_FILTERS})
-        self._jinja.filters.update(quote=_quote, directive=_directive)
+        self._jinja.filters.update(quote=_quote, directive=self._directive)
+
+    def _directive(self, value: object) -> object:
+        """A value on a line of options. What a user wrote is quoted later, for the place where it is."""
+        return value if isinstance(value, TaskText) else directive(value, self.language)
 
     def render(self, template: str, context: JobContext) -> str:
-        """The script's text.
+        """The script's text. ``template``: a name or a path; the backend's default where it is empty.
 
         Raises:
             TemplateError: the template is missing, broken, or names a variable that does not exist; the message
                 names the file and line.
         """
+        template = template or self.language.default_template
+        requests = self.language.variables(context.resources, context.signal_ahead, context.requeue)
         try:
-            text = written(self._load(template).render(context.variables()))
+            text = written(self._load(template).render({**context.variables(), **requests}), self.language)
         except jinja2.UndefinedError as error:
             raise TemplateError(
-                f"the sbatch template {template} names something that does not exist: {error.message}; "
+                f"the job template {template} names something that does not exist: {error.message}; "
                 "sbatch_templates/README.md lists the variables"
             ) from error
         except jinja2.TemplateSyntaxError as error:
             raise TemplateError(
-                f"the sbatch template {error.filename or template} is broken at line {error.lineno}: {error.message}"
+                f"the job template {error.filename or template} is broken at line {error.lineno}: {error.message}"
             ) from error
         except jinja2.TemplateNotFound as error:
             searched = ", ".join(str(folder) for folder in self._folders)
-            raise TemplateError(f"there is no sbatch template {error.name}; searched: {searched}") from error
+            raise TemplateError(f"there is no job template {error.name}; searched: {searched}") from error
         except TemplateError as error:
-            raise TemplateError(f"the sbatch template {template} cannot be used for this task: {error}") from error
+            raise TemplateError(f"the job template {template} cannot be used for this task: {error}") from error
         except Exception as error:  # a template is code of the site: whatever it raises is its error
-            raise TemplateError(f"the sbatch template {template} failed: {type(error).__name__}: {error}") from error
+            raise TemplateError(f"the job template {template} failed: {type(error).__name__}: {error}") from error
         if not text.startswith("#!"):
-            raise TemplateError(f"the sbatch template {template} does not begin with #!, which sbatch demands")
+            raise TemplateError(
+                f"the job template {template} does not begin with #! and an interpreter, which a job script needs"
+            )
         return text
 
     def _load(self, template: str) -> jinja2.Template:
@@ -164,10 +157,3 @@ class Renderer:
             return self._jinja.from_string(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise TemplateError(f"it cannot be read: {error.strerror}") from error
-
-
-def own_templates() -> Path:
-    """The folder of the templates that travel with this package: in the wheel, or beside it in a checkout."""
-    package = Path(__file__).resolve().parent.parent
-    inside = package / "sbatch_templates"
-    return inside if inside.is_dir() else package.parent / "sbatch_templates"

@@ -11,7 +11,6 @@ import re
 from dataclasses import dataclass
 from enum import Enum, auto
 
-_DIRECTIVE = "#SBATCH"
 _HEREDOC = re.compile(r"(-?)[ \t]*(?:'([^']+)'|\"([^\"]+)\"|(\\?)([A-Za-z_][\w.-]*))(?=[\s;&|<>()]|$)")
 _CASE = re.compile(r"\bcase$")
 _TEST = re.compile(r"(?:^|[\s;&|(!])\[$")
@@ -24,7 +23,7 @@ class QuotingContext(Enum):
     CODE = auto()
     """Where a word may begin or go on; comments too."""
     DIRECTIVE = auto()
-    """A line of options for sbatch, which has rules of its own."""
+    """A line of options for the scheduler, which has rules of its own."""
     QUOTED = auto()
     """Inside quotes, a here-document, ``${}``, ``$(())``, an index in ``[]`` or back-ticks, or behind ``\\`` or ``$``:
     quotes of its own would be none there."""
@@ -62,8 +61,10 @@ class _Heredoc:
 class Position:
     """``advance`` over the script piece by piece; ``place`` is where the next one stands, ``line`` counts from 1."""
 
-    def __init__(self) -> None:
+    def __init__(self, directive: str) -> None:
+        """``directive``: what a line of options begins with."""
         self.line = 1
+        self._directive = directive
         self._frames = [_Frame.CODE]
         self._text = ""
         """The line so far."""
@@ -131,7 +132,7 @@ class Position:
     def _in_plain_text(self, top: _Frame, character: str) -> None:
         if top is _Frame.SINGLE:
             self._pop_on("'", character)
-        elif self._text + character == _DIRECTIVE:
+        elif self._text + character == self._directive:
             self._frames[-1] = _Frame.DIRECTIVE
 
     def _in_directive(self, character: str) -> None:

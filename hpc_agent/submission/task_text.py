@@ -13,6 +13,7 @@ from functools import wraps
 from typing import Any, NoReturn
 
 from hpc_agent.errors import TemplateError
+from hpc_agent.schedulers.base import ScriptLanguage
 from hpc_agent.submission.shell_position import Position, QuotingContext
 
 TEXT_FILTERS = ("capitalize", "center", "format", "lower", "replace", "string", "title", "trim", "truncate", "upper")
@@ -145,28 +146,28 @@ def keeping(text_filter: Callable[..., Any]) -> Callable[..., Any]:
     return keeps
 
 
-def written(script: str | ScriptText) -> str:
-    """The script's text, each piece of a user's quoted for the place where it stands.
+def written(script: str | ScriptText, language: ScriptLanguage) -> str:
+    """The script's text, each piece of a user's quoted for its place.
 
     Raises:
         TemplateError: it cannot be quoted there.
     """
     if isinstance(script, str):
         return script
-    position = Position()
+    position = Position(language.prefix)
     pieces: list[str] = []
     for piece in script.pieces:
-        text = piece if isinstance(piece, str) else _quoted(piece, position)
+        text = piece if isinstance(piece, str) else _quoted(piece, position, language)
         position.advance(text)
         pieces.append(text)
     return "".join(pieces)
 
 
-def _quoted(value: TaskText, position: Position) -> str:
+def _quoted(value: TaskText, position: Position, language: ScriptLanguage) -> str:
     _refuse_control_characters(value.text, f"{value.name} on line {position.line} of the script")
     word = shlex.quote(value.text)
     if position.place is QuotingContext.DIRECTIVE:
-        return directive(value.text)
+        return directive(value.text, language)
     if position.place is QuotingContext.QUOTED and word != value.text:
         raise TemplateError(
             f"{value.name} on line {position.line} of the script stands inside quotes, a here-document, ${{}}, $(()), "
@@ -181,17 +182,16 @@ def _quoted(value: TaskText, position: Position) -> str:
     return word
 
 
-def directive(value: object) -> str:
-    """A value on an ``#SBATCH`` line, which sbatch splits at white space and a line break ends.
+def directive(value: object, language: ScriptLanguage) -> str:
+    """A value on a line with the scheduler's options, which a line break ends.
 
     Raises:
-        TemplateError: it holds a control character, which no option needs and which could add a line of its own.
+        TemplateError: it has a control character, which no option needs and which could add a line of its own; or the
+            scheduler knows no quoting for it.
     """
     text = str(value)
-    _refuse_control_characters(text, "a value on an #SBATCH line")
-    return (
-        '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"' if set(text) & set(" \"'\\#") or not text else text
-    )
+    _refuse_control_characters(text, f"a value on an {language.prefix} line")
+    return language.directive(text)
 
 
 def _refuse_control_characters(text: str, what: str) -> None:

@@ -1,4 +1,4 @@
-"""The pipe that a task prints to, and the process behind it that writes the console's file."""
+"""Pipe that a task prints to, and the process at its other end that writes the console file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _AGAIN_S = 1.0
 
 
 class ConsolePipe:
-    """``close`` when the task's process has ended. Nothing else here waits for the file system."""
+    """Pipe of one run; ``close`` when the task's process has ended. Nothing else here waits for the file system."""
 
     def __init__(self, file: Path) -> None:
         """
@@ -71,7 +71,7 @@ class ConsolePipe:
                 os.close(self._own)
                 self._own = -1
         if not self._ended.wait(seconds):
-            log.error("the console's file takes no lines, going on without", file=self._file, error=self.trouble)
+            log.error("console.not_written", file=self._file, error=self.trouble)
         return self._complete
 
     @property
@@ -80,10 +80,12 @@ class ConsolePipe:
 
     @property
     def trouble(self) -> str:
-        """What the file system has refused with, in its own words; empty if it did not."""
+        """Errors with which the file system refused output; empty if it did not."""
         lines = os.pread(self._troubles, 4096, 0).split(b"\n")
-        words = [line.removeprefix(console_writer.REFUSED) for line in lines if line.startswith(console_writer.REFUSED)]
-        return ", ".join(dict.fromkeys(word.decode("utf-8", "replace") for word in words))
+        errors = [
+            line.removeprefix(console_writer.REFUSED) for line in lines if line.startswith(console_writer.REFUSED)
+        ]
+        return ", ".join(dict.fromkeys(error.decode("utf-8", "replace") for error in errors))
 
     @property
     def writer(self) -> int:
@@ -100,12 +102,12 @@ class ConsolePipe:
             code = self._writer.wait()
             if code == 0 or (self._finishing.is_set() and code == 1):
                 break
-            log.error("the console's writer ended, starting another", file=self._file, code=code)
+            log.error("console.writer_ended", file=self._file, code=code)
             self._ended.wait(_AGAIN_S)
             try:
                 self._writer = self._start()
             except ProcessError as error:
-                log.error("the console's writer could not be started", error=error)
+                log.error("console.writer_not_started", error=error)
         self._complete = code == 0
         self._ended.set()
         os.close(self._output)

@@ -7,8 +7,8 @@ of the file system (an appending write on NFS fails for good after its client's 
 stalls: up to ``LIMIT`` bytes wait here. It outlives the agent: what a task printed before its agent was killed is on
 disk all the same. Stderr is a file in memory that takes what the file system refused with.
 
-The agent writes its own lines into the same pipe, each after ``MARK``, so that they stand where they were said. It ends
-when nobody can print any more, or when the agent says so (``FINISH``).
+The agent writes its own lines into the same pipe, each after ``MARK``, so that they are in order with the output. The
+program ends when no process can print any more, or at the agent's ``FINISH``.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ import threading
 from collections import deque
 
 FINISH = b"\x04"
-"""Said by the agent, after a mark, when its task's process has ended."""
+"""Sent by the agent, after a mark, when its task's process has ended."""
 REFUSED = b"refused: "
-"""Begins a line on stderr: what the file system says follows."""
+"""Begins a line on stderr; the file system's error follows."""
 LIMIT = 64 << 20
 _BLOCK = 1 << 20
 _LONGEST_PAUSE_S = 5.0
@@ -130,11 +130,11 @@ class Storage:
 
     def _wait(self, error: OSError, tries: int) -> bool:
         """Before the next try, with the file opened again; False to give up."""
-        words = error.strerror or str(error)
+        message = error.strerror or str(error)
         with self._changed:
-            if words != self._error:
-                self._error = words
-                _report(words)
+            if message != self._error:
+                self._error = message
+                _report(message)
             self._fails = True
             self._changed.notify_all()
             if self._closed and tries >= _TRIES_AT_THE_END:
@@ -151,15 +151,15 @@ class Storage:
 
 
 def _open(path: str, *, create: bool = True) -> int:
-    """At its end. Without O_APPEND: the appending write is the one that NFS refuses after a lost lease, and nobody else
-    writes here."""
+    """Open at the end. Without O_APPEND: the appending write is the one that NFS refuses after a lost lease, and no
+    other process writes here."""
     file = os.open(path, os.O_RDWR | (os.O_CREAT if create else 0), 0o600)
     os.lseek(file, 0, os.SEEK_END)
     return file
 
 
 def _close(file: int) -> None:
-    with contextlib.suppress(OSError):  # NFS says here again what it said before
+    with contextlib.suppress(OSError):  # NFS reports the same error again
         os.close(file)
 
 
@@ -178,13 +178,13 @@ def _ends_a_line(path: str) -> bool:
         _close(file)
 
 
-def _report(words: str) -> None:
+def _report(message: str) -> None:
     with contextlib.suppress(OSError):
-        os.write(2, REFUSED + words.encode() + b"\n")
+        os.write(2, REFUSED + message.encode() + b"\n")
 
 
 class Splitter:
-    """Tells the agent's own lines from what the task prints: a mark stands before each, and it may come in pieces."""
+    """Splits the agent's own lines from the task's output: a mark is before each, and it may come in pieces."""
 
     def __init__(self, mark: bytes) -> None:
         self._mark = mark
@@ -209,7 +209,7 @@ class Splitter:
 
 
 def copy(pipe: int, splitter: Splitter, storage: Storage) -> None:
-    """Until nobody can print any more, or the agent says that it is over."""
+    """Copy until no process can print any more, or the agent's ``FINISH``."""
     while piece := os.read(pipe, 65536):
         output, *ours = splitter.split(piece)
         storage.put(output)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -15,17 +14,17 @@ _UNLIMITED = 1 << 60
 
 
 class JobMemory:
-    """From the control group that Slurm puts a job in; elsewhere what Slurm granted, and the sum over our processes."""
+    """From the control group of the job; elsewhere what the scheduler granted, and the sum over our processes."""
 
     def __init__(
         self,
-        environ: Mapping[str, str] = os.environ,
+        granted_mb: float | None = None,
         *,
         own_groups: Path = Path("/proc/self/cgroup"),
         groups: Path = Path("/sys/fs/cgroup"),
     ) -> None:
         self._group = next((group for group in _groups(own_groups, groups) if _limit(group)), None)
-        self.limit_mb = _limit(self._group) / _MB if self._group else _granted(environ)
+        self.limit_mb = _limit(self._group) / _MB if self._group else granted_mb
         """None: nothing is known of a limit."""
         self.peak_mb = 0.0
         """The most that was ever found in use."""
@@ -81,16 +80,6 @@ def _number(group: Path, *names: str) -> int:
         with contextlib.suppress(OSError, ValueError):
             return int((group / name).read_text(encoding="utf-8"))
     return 0
-
-
-def _granted(environ: Mapping[str, str]) -> float | None:
-    """MB that Slurm granted on this node; 0 means all of it."""
-    with contextlib.suppress(ValueError):
-        if node := environ.get("SLURM_MEM_PER_NODE"):
-            return float(node) or None
-        if cpu := environ.get("SLURM_MEM_PER_CPU"):
-            return float(cpu) * int(environ.get("SLURM_CPUS_ON_NODE") or 1) or None
-    return None
 
 
 def _resident() -> int:

@@ -1,4 +1,4 @@
-"""Sends the spooled console to the server: in order, each line once, whatever the server does meanwhile.
+"""Shipper of the spooled console to the server: in order, each line once, whatever the server does meanwhile.
 
 A batch is written down before it is sent. When its answer is lost, or its sender dies, the server is asked which of its
 events it has, and gets the others: sending again blindly would double lines, as the server knows no two events as one.
@@ -29,7 +29,7 @@ INTERVAL_S = 0.5
 PARTIAL_INTERVAL_S = 10.0
 """How often a progress bar that ends no line is shown."""
 BATCH_BYTES = 256 * 1024
-"""One request as it is sent. Proxies before servers refuse 1 MiB (nginx, unless told otherwise), some much less."""
+"""One request as it is sent. Proxies before servers refuse 1 MiB (nginx's default), some much less."""
 SMALLEST_BYTES = 2048
 """What a request is cut down to where more is refused."""
 DOUBT_S = 3.0
@@ -38,7 +38,7 @@ DOUBT_S = 3.0
 
 @dataclass(frozen=True)
 class ConsoleSource:
-    """Whose console it is."""
+    """Source of console lines: task and worker that they are stored under."""
 
     task: TaskId
     worker: WorkerId
@@ -52,7 +52,7 @@ def _always() -> bool:
 class Shipper:
     """``start`` and ``finish`` around a running process; ``drain`` alone ships what a dead executor left.
 
-    ``ours`` is asked before each request: once it says no, somebody else has the console, and nothing more is sent.
+    ``ours`` is asked before each request: once it is false, another run has the console, and nothing more is sent.
     ``earlier`` are consoles of the same run, to be sent first. ``rewritable``: the file is a person's own, which may be
     emptied and begun again; then it is sent from its new beginning.
     """
@@ -100,14 +100,14 @@ class Shipper:
         self._stop.set()
 
     def finish(self, budget: Budget) -> bool:
-        """Send the rest. False if the server did not take it within the budget: the mark says where to go on."""
+        """Send the rest. False if the server did not take it within the budget: the checkpoint has where to go on."""
         begun = self._clock.monotonic()
         self._stop.set()
         if self._thread is not None:
             self._thread.join(timeout=budget.seconds)
             if self._thread.is_alive():
-                # It waits for an answer. A second sender beside it would double lines.
-                log.warning("console not sent, its last request has no answer", task=self._source.task)
+                # It waits for an answer. A second sender would double lines.
+                log.warning("console.unacknowledged", task=self._source.task)
                 return False
         left = max(budget.seconds - (self._clock.monotonic() - begun), 0.0)
         return self.drain(replace(budget, seconds=left))
@@ -124,7 +124,7 @@ class Shipper:
                 return self._ours()
             except (HpcAgentError, OSError) as error:
                 if self._clock.monotonic() + pause > deadline:
-                    log.warning("console not sent", task=self._source.task, error=error)
+                    log.warning("console.not_sent", task=self._source.task, error=error)
                     return False
             self._clock.sleep(pause)
             pause = min(pause * 2, budget.longest_pause)
@@ -136,7 +136,7 @@ class Shipper:
                     if self._stop.is_set():
                         return
             except (HpcAgentError, OSError) as error:
-                log.warning("console not sent, will try again", task=self._source.task, error=error)
+                log.warning("console.send_failed", task=self._source.task, error=error)
                 self._clock.wait(self._stop, 5.0)
 
     def _ship(self, *, final: bool) -> bool:
@@ -146,7 +146,7 @@ class Shipper:
             HpcAgentError: it may or may not have been taken.
         """
         if self._rewritable and not self._spool.continues(self._mark):
-            log.warning("the output file was begun again, and so is sending it", task=self._source.task)
+            log.warning("console.truncated", task=self._source.task)
             self._mark = Checkpoint(0, self._mark.sending.last_ms if self._mark.sending else self._mark.timestamp_ms)
         if self._mark.sending is None and not self._next(final or self._spool is not self._spools[-1]):
             return self._open_next()
@@ -252,7 +252,7 @@ class Shipper:
         return [(stamp, text) for stamp, text in texts if stamp not in stored]
 
     def _is_taken(self, texts: Sequence[tuple[int, str]], worker: WorkerId) -> bool:
-        """Send these; False if they are too large for one request: nothing was taken, and they are to be cut anew.
+        """Send these; False if they are too large for one request: nothing was taken, and they are to be cut again.
 
         Raises:
             HpcAgentError: they may or may not have been taken.
@@ -269,7 +269,7 @@ class Shipper:
                 raise
             size = sum(sent_bytes(text) for _, text in texts)
             self._most = max(min(self._most, size) // 2, SMALLEST_BYTES)
-            log.warning("too large for the server or what stands before it", task=task, bytes=size, now=self._most)
+            log.warning("console.request_too_large", task=task, bytes=size, now=self._most)
             return False
         if 0 < stored < len(texts):
             self._doubtful_since = self._clock.monotonic()

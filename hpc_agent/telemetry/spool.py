@@ -1,4 +1,4 @@
-"""The console on disk: output goes here first, and a mark says how much of it the server has acknowledged."""
+"""Spool of the console: a file that output goes to first, and a checkpoint of what the server has acknowledged."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CHECKED_BYTES = 64
 class Batch(msgspec.Struct, frozen=True):
     """Events that are being sent: they end at these offsets, and are stamped ``first_ms``, ``first_ms + 1`` …
 
-    ``worker`` says whose they are on the server, whoever sends them again; empty in marks of older versions.
+    ``worker`` is theirs on the server, whichever process sends them again; empty in checkpoints of older versions.
     """
 
     ends: tuple[int, ...]
@@ -44,7 +44,7 @@ class Checkpoint(msgspec.Struct, frozen=True):
     timestamp_ms: int = 0
     sending: Batch | None = None
     before: str = ""
-    """Checksum of the last bytes before ``offset``, where the file may be written anew; see ``Spool.continues``."""
+    """Checksum of the last bytes before ``offset``, where the file may be emptied; see ``Spool.continues``."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class ConsoleChunk:
 
 
 class Spool:
-    """Console text of a run directory, and its mark. Writers append; the reader may be another process."""
+    """Console file of a run directory, and its checkpoint. Writers append; the reader may be another process."""
 
     def __init__(self, console: Path, mark: Path) -> None:
         self._path = console
@@ -76,14 +76,14 @@ class Spool:
         return self._file
 
     def write(self, data: bytes) -> None:
-        """Append lines of our own. A full disk costs these lines, never the task: it is said once."""
+        """Append lines of our own. A full disk costs these lines, never the task; it is logged once."""
         view = memoryview(data)
         try:
             while view:
                 view = view[os.write(self.open(), view) :]
         except OSError as error:
             if not self._full:
-                log.error("console output is lost", file=self._path, error=error.strerror)
+                log.error("console.output_lost", file=self._path, error=error.strerror)
             self._full = True
         else:
             self._full = False
@@ -114,12 +114,12 @@ class Spool:
             return Checkpoint()
 
     def remember(self, mark: Checkpoint) -> None:
-        """Write the mark down. Where that cannot be done, it is said once, and whoever comes later sends again."""
+        """Write the checkpoint. Where that fails, it is logged once, and the next sender sends again."""
         try:
             write_atomic(self._mark_path, msgspec.json.encode(mark), mode=0o600)
         except OSError as error:
             if not self._unmarked:
-                log.error("the console's mark cannot be written", file=self._mark_path, error=error.strerror)
+                log.error("console.mark_not_written", file=self._mark_path, error=error.strerror)
             self._unmarked = True
 
     def read(self, offset: int, limit: int) -> bytes:
@@ -167,7 +167,7 @@ class Spool:
 def cut(data: bytes, offset: int, limit: int, *, final: bool, collapse: bool) -> ConsoleChunk | None:
     """The next chunk of ``data`` (which begins at ``offset``): whole lines, at most ``limit`` bytes.
 
-    A line without its end waits for it, unless it alone fills the limit, ``final`` says that no more will come, or
+    A line without its end waits for it, unless it alone fills the limit, ``final`` is true, or
     it is a progress bar (``\\r``), of which the last complete state is a line. ``collapse`` keeps only that state.
     """
     piece = data[:limit]

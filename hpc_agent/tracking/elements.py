@@ -13,6 +13,7 @@ from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.errors import InputError
+from hpc_agent.schedulers.slurm.backend import own_job_id
 from hpc_agent.tracking.describe import INDEX
 from hpc_agent.tracking.start import start_task
 from hpc_agent.tracking.tracked_records import ElementRecord, TrackedDirectory, TrackedJobRecord, TrackingPlan
@@ -24,9 +25,8 @@ def job_id(environ: Mapping[str, str]) -> str:
     Raises:
         InputError: this is no Slurm job.
     """
-    array, index = environ.get("SLURM_ARRAY_JOB_ID"), environ.get("SLURM_ARRAY_TASK_ID")
-    job = f"{array}_{index}" if array and index else environ.get("SLURM_JOB_ID", "")
-    if not job:
+    job = own_job_id(environ)
+    if job is None:
         raise InputError("this is for the inside of a Slurm job, and SLURM_JOB_ID is not set")
     return job
 

@@ -44,7 +44,7 @@ class Follower:
         self._settings = settings
         self._observer = TrackedJobsObserver(client, scheduler, folders, clock)
         # A site that calls jobs lost sooner is less patient with this too.
-        look_up_seconds = min(_LOOK_UP_S, settings.hpc.slurm.lost_after)
+        look_up_seconds = min(_LOOK_UP_S, settings.hpc.lost_after)
         self._unclear = UnclearSubmissions(client, scheduler, folders, clock, look_up_seconds)
         self._clock = clock
         self._last: dict[tuple[str, TaskId], float] = {}
@@ -79,7 +79,7 @@ class Follower:
         return bool(self._observer.followed() or self._unclear.left())
 
     def _act_on(self, tracked: TrackedJob, sight: decide.TrackedJobSnapshot) -> None:
-        for action in decide.decide(sight, self._settings.hpc.slurm.lost_after):
+        for action in decide.decide(sight, self._settings.hpc.lost_after):
             self._guarded(tracked, partial(self._act, tracked, action))
 
     def _guarded(self, tracked: TrackedJob, act: Callable[[], None]) -> None:

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc_agent import process
+from hpc_agent.access import user_name
 from hpc_agent.errors import ProcessError, SchedulerUnavailableError
-from hpc_agent.schedulers.job_environment import for_queries
+from hpc_agent.schedulers.slurm.commands import for_queries
 from hpc_agent.telemetry.spool import Spool
 from hpc_agent.tracking.tracked_records import OutputStream, TrackedDirectory
-from hpc_agent.user_name import user_name
 
 _FIELD = re.compile(r"^\s+(StdOut|StdErr)=(/.*)$", re.MULTILINE)
 _TIMEOUT_S = 60.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hpc_agent.domain.ids import JobId
-from hpc_agent.schedulers.slurm_answers import named_jobs
+from hpc_agent.schedulers.slurm.sbatch_answers import named_jobs
 
 _KEPT = 65536
 """Bytes of it, for an error message; and of a line, which is no answer if it is longer."""

@@ -26,13 +26,12 @@ from hpc_agent.domain.gpu_ids import visible_gpus
 from hpc_agent.domain.ids import WorkerId
 from hpc_agent.errors import HpcAgentError, InputError, ProcessError
 from hpc_agent.executor.stop import StopReason, StopRequest
-from hpc_agent.executor.watch import Meters, Watch, WatchResult
+from hpc_agent.executor.watch import Meters, Watch, WatchedRun
 from hpc_agent.logs import EventLog
 from hpc_agent.retry import Budget
-from hpc_agent.telemetry.gpu_reader import GpuReader
 from hpc_agent.telemetry.shipper import ConsoleSource, Shipper
 from hpc_agent.telemetry.spool import Checkpoint, Spool
-from hpc_agent.telemetry.usage import UsageReader
+from hpc_agent.telemetry.usage import GpuReader, UsageReader
 from hpc_agent.tracking.elements import job_id
 from hpc_agent.tracking.start import StartReport, start_task
 from hpc_agent.tracking.tracked_records import (
@@ -144,13 +143,12 @@ class Sidecar:
     def _watch(self) -> Watch:
         return Watch(
             self._client,
-            WatchResult(self._folder.task, self._worker),
+            WatchedRun(self._folder.task, self._worker),
             self._stop,
             self._clock,
             ping_interval=self._settings.agent.task_ping_interval_sec,
             callback_limit=self._settings.agent.abort_callback_max_timeout,
             meters=Meters(UsageReader(self._clock, GpuReader(visible_gpus(dict(self._environ))))),
-            wake=lambda: None,
         )
 
     def _started(self, plan: TrackingPlan, script: psutil.Process | None) -> bool:
@@ -181,7 +179,7 @@ class Sidecar:
         cancelled = False
         while _is_alive(script):
             held = self._stop.is_held(self._clock.monotonic())
-            if self._stop.why is StopReason.ABORT and not held and not cancelled:
+            if self._stop.reason is StopReason.ABORT and not held and not cancelled:
                 self._cancel("its task was aborted")
                 cancelled = True
             self._clock.sleep(_LOOK_S)

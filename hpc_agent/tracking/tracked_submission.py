@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hpc_agent import process
+from hpc_agent.access import user_name
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.config.dump import write_job_config
@@ -21,7 +22,7 @@ from hpc_agent.errors import ApiError, HpcAgentError, InputError, ProcessError, 
 from hpc_agent.file_records import write_atomic
 from hpc_agent.logs import EventLog
 from hpc_agent.schedulers.base import Scheduler
-from hpc_agent.schedulers.slurm_answers import parse_sbatch
+from hpc_agent.schedulers.slurm.sbatch_answers import parse_sbatch
 from hpc_agent.tracking import hook, sbatch_options
 from hpc_agent.tracking.describe import SubmittedScript, comment, reads_bash_env
 from hpc_agent.tracking.identify import AmbiguousJobError, Identifier
@@ -35,7 +36,6 @@ from hpc_agent.tracking.tracked_records import (
     UnclearSubmissionRecord,
 )
 from hpc_agent.tracking.unclear import show_doubt, show_job
-from hpc_agent.user_name import user_name
 from hpc_agent.wire.draft_fields import draft_to_wire
 
 log = EventLog("sbatch")

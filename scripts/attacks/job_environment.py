@@ -8,7 +8,8 @@ from pathlib import Path
 from attacks.case import Case
 from hpc_agent.config.dump import share_job_config
 from hpc_agent.config.load import load
-from hpc_agent.schedulers.job_environment import for_queries, scrubbed
+from hpc_agent.schedulers.job_environment import scrubbed
+from hpc_agent.schedulers.slurm.commands import for_queries
 
 DOOR = "variables of jobs"
 

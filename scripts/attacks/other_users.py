@@ -26,9 +26,10 @@ from hpc_agent.domain.ids import AttemptId, QueueId, TaskId, WorkerId
 from hpc_agent.errors import HpcAgentError
 from hpc_agent.file_records import ensure_directory, user_scratch_dir
 from hpc_agent.lease import Lease
+from hpc_agent.process_id import process_id
 from hpc_agent.runs.attempt_records import ClaimRecord, SubmissionRecord
 from hpc_agent.runs.directory import RunsFolder
-from hpc_agent.schedulers.local_jobs import JobsFolder, Spec, process_id
+from hpc_agent.schedulers.local.jobs import JobsFolder, Spec
 from hpc_agent.telemetry.console_writer import Storage
 from hpc_agent.telemetry.spool import Spool
 from hpc_agent.tracking.tracked_records import TrackedRoot, TrackingPlan

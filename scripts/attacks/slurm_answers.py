@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 
 from attacks.case import Case
-from hpc_agent.config.settings import SlurmSettings
 from hpc_agent.domain.ids import JobId, TaskId
 from hpc_agent.domain.job import (
     Accepted,
@@ -27,8 +26,9 @@ from hpc_agent.domain.job import (
 )
 from hpc_agent.domain.resources import Resources
 from hpc_agent.schedulers.base import SubmitRequest
-from hpc_agent.schedulers.slurm_answers import parse_sbatch
-from hpc_agent.schedulers.slurm_driver import SlurmScheduler
+from hpc_agent.schedulers.slurm.driver import SlurmScheduler
+from hpc_agent.schedulers.slurm.sbatch_answers import parse_sbatch
+from hpc_agent.schedulers.slurm.settings import SlurmSettings
 from hpc_agent.tracking.identify import AmbiguousJobError, Identifier, fits
 from hpc_agent.tracking.sbatch_output import SbatchOutput
 from hpc_agent.tracking.tracked_records import TrackedDirectory, TrackedJobRecord, TrackedRoot, TrackingPlan

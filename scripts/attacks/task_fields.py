@@ -7,12 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from attacks.case import Case
-from hpc_agent.config.settings import SlurmSettings
 from hpc_agent.domain.attempt import attempt_for
 from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.resources import Resources
 from hpc_agent.domain.task import Task, TaskContainer
 from hpc_agent.errors import TemplateError
+from hpc_agent.schedulers.slurm.script import SbatchScript
+from hpc_agent.schedulers.slurm.settings import SlurmSettings
 from hpc_agent.submission.render import JobContext, Renderer
 from hpc_agent.tracking.directives import directives
 
@@ -76,7 +77,7 @@ def _attempt(template: str, text: str) -> Callable[[Path], str]:
     def attempt(folder: Path) -> str:
         (folder / "site.j2").write_text(f"#!/bin/bash\n#SBATCH --time=1\n{template}\n", encoding="utf-8")
         try:
-            script = Renderer([folder]).render("site.j2", _context(folder, text))
+            script = Renderer(SbatchScript(SlurmSettings()), [folder]).render("site.j2", _context(folder, text))
         except TemplateError:
             return ""
         options = directives(script)
@@ -103,7 +104,6 @@ def _context(folder: Path, text: str) -> JobContext:
         attempt=attempt_for("cluster", QueueId("q"), task.id, "added"),
         queue_name=text,
         resources=Resources(constraint=text),
-        site=SlurmSettings(),
         run_dir=folder,
         output=folder / "job.out",
         config_file=folder / "job.conf",

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from attacks.case import Case
 from hpc_agent.config.resource_settings import OverrideSettings, QueueSettings, ResourceSettings
-from hpc_agent.config.settings import SlurmSettings
 from hpc_agent.domain.attempt import attempt_for
 from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.task import Task
 from hpc_agent.errors import ResourceError, TemplateError
+from hpc_agent.schedulers.slurm.script import SbatchScript
+from hpc_agent.schedulers.slurm.settings import SlurmSettings
 from hpc_agent.submission.render import JobContext, Renderer
 
 DOOR = "user properties"
@@ -60,7 +61,9 @@ def _attempt(properties: dict[str, str]) -> Callable[[Path], str]:
     def attempt(folder: Path) -> str:
         try:
             resources = _QUEUE.policy("gpu", ResourceSettings()).resources(properties)
-            script = Renderer().render("gpu.sbatch.j2", _context(folder, resources, properties))
+            script = Renderer(SbatchScript(SlurmSettings())).render(
+                "gpu.sbatch.j2", _context(folder, resources, properties)
+            )
         except (ResourceError, TemplateError) as error:
             return f"a message of {len(str(error))} characters" if len(str(error)) > 1000 else ""
         return _beyond(script)
@@ -75,7 +78,6 @@ def _context(folder: Path, resources: object, properties: dict[str, str]) -> Job
         attempt=attempt_for("cluster", QueueId("q"), task.id, "added"),
         queue_name="gpu",
         resources=resources,  # type: ignore[arg-type]
-        site=SlurmSettings(),
         run_dir=folder,
         output=folder / "job.out",
         config_file=folder / "job.conf",

@@ -46,7 +46,7 @@ hpc {{
     template_dirs: ["{folder}/templates"]
     term_grace: 3
     max_jobs: {max_jobs}
-    slurm {{ lost_after: 120 }}
+    lost_after: 120
     resources {{ num_cpus: 1, memory_gb: 1, time_limit: "01:00:00" }}
     queues {{ {queues} }}
 }}

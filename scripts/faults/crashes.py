@@ -30,7 +30,7 @@ hpc {{
     scratch_dir: "{root}/scratch"
     agent_command: ["{python}", "-m", "faults.crash_point"]
     term_grace: 2
-    slurm {{ lost_after: 3 }}
+    lost_after: 3
 }}
 """
 _TRIES = 3

@@ -16,9 +16,10 @@ from slurm_cluster.lifecycle import wait_until
 from hpc_agent import process
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.resources import Resources
-from hpc_agent.schedulers import slurm
 from hpc_agent.schedulers.base import SubmitRequest
-from hpc_agent.schedulers.job_environment import for_queries, scrubbed
+from hpc_agent.schedulers.job_environment import scrubbed
+from hpc_agent.schedulers.slurm import commands
+from hpc_agent.schedulers.slurm.commands import for_queries
 
 DELIMITER = "|captured|"
 USER = "0"
@@ -53,7 +54,7 @@ class Bench:
         Raises:
             ClusterError: sbatch refused it.
         """
-        argv = slurm.sbatch(self.script(name, *options, body=body))
+        argv = commands.sbatch(self.script(name, *options, body=body))
         answer = process.run(argv, timeout=150, env=self.job_environ, cwd=self.work)
         if not answer.ok:
             raise ClusterError(f"job {name!r} was refused: {answer.last_words}")
@@ -104,7 +105,7 @@ class Bench:
         return answer
 
     def ask_sbatch(self, name: str, request: SubmitRequest, *options: str) -> process.CompletedProcess:
-        argv = slurm.sbatch(request, options)
+        argv = commands.sbatch(request, options)
         answer = process.run(argv, timeout=300, env=self.job_environ, cwd=self.work)
         self.keep(name, answer)
         return answer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from hpc_agent.schedulers import slurm
+from hpc_agent.schedulers.slurm import commands
 from slurm_captures.bench import DELIMITER, OUR_JOB, UNKNOWN_JOBS, USER, Bench
 
 _EATS_MEMORY = "x = bytearray(2 ** 30)\nfor i in range(0, len(x), 4096): x[i] = 1\nimport time; time.sleep(60)"
@@ -103,12 +103,12 @@ def _wait_for_accounting(bench: Bench) -> None:
 
 def _ask(bench: Bench) -> None:
     ask, jobs, since = bench.ask, bench.jobs, bench.since
-    ask("squeue_ended", slurm.squeue(USER, DELIMITER, ended=True))
-    ask("squeue_by_name", slurm.squeue(USER, DELIMITER, ended=True, name=OUR_JOB))
-    ask("squeue_unknown_name", slurm.squeue(USER, DELIMITER, ended=True, name="unheard_of"))
-    ask("sacct_ended", slurm.sacct(since, DELIMITER, jobs=jobs.values()))
-    ask("sacct_by_name", slurm.sacct(since, DELIMITER, name=OUR_JOB, user=USER))
-    ask("sacct_unknown", slurm.sacct(since, DELIMITER, jobs=UNKNOWN_JOBS))
-    ask("sacct_unknown_name", slurm.sacct(since, DELIMITER, name="unheard_of", user=USER))
-    ask("sacct_requeued", slurm.sacct(since, DELIMITER, jobs=[jobs["requeued"]]))
+    ask("squeue_ended", commands.squeue(USER, DELIMITER, ended=True))
+    ask("squeue_by_name", commands.squeue(USER, DELIMITER, ended=True, name=OUR_JOB))
+    ask("squeue_unknown_name", commands.squeue(USER, DELIMITER, ended=True, name="unheard_of"))
+    ask("sacct_ended", commands.sacct(since, DELIMITER, jobs=jobs.values()))
+    ask("sacct_by_name", commands.sacct(since, DELIMITER, name=OUR_JOB, user=USER))
+    ask("sacct_unknown", commands.sacct(since, DELIMITER, jobs=UNKNOWN_JOBS))
+    ask("sacct_unknown_name", commands.sacct(since, DELIMITER, name="unheard_of", user=USER))
+    ask("sacct_requeued", commands.sacct(since, DELIMITER, jobs=[jobs["requeued"]]))
     bench.cluster.checked("scancel", jobs["requeued"], jobs["preempted_requeued"])

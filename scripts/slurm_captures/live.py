@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hpc_agent.schedulers import slurm
+from hpc_agent.schedulers.slurm import commands
 from slurm_captures.bench import DELIMITER, UNKNOWN_JOBS, USER, Bench
 
 HOSTILE_NAMES = {
@@ -67,12 +67,12 @@ def _reason(bench: Bench, name: str) -> str:
 
 
 def _ask(bench: Bench) -> None:
-    bench.ask("squeue_live", slurm.squeue(USER, DELIMITER))
-    bench.ask("squeue_hostile_name", slurm.squeue(USER, DELIMITER, ended=True, name="re\nnamed"))
+    bench.ask("squeue_live", commands.squeue(USER, DELIMITER))
+    bench.ask("squeue_hostile_name", commands.squeue(USER, DELIMITER, ended=True, name="re\nnamed"))
     hostile = [bench.jobs[name] for name in HOSTILE_NAMES.values()]
     bench.wait_for(lambda: len(_known(bench, hostile)) == len(hostile), "accounting has the names")
-    bench.ask("sacct_live", slurm.sacct(bench.since, DELIMITER, jobs=bench.jobs.values()))
-    bench.ask("scontrol_config", slurm.show_config())
+    bench.ask("sacct_live", commands.sacct(bench.since, DELIMITER, jobs=bench.jobs.values()))
+    bench.ask("scontrol_config", commands.show_config())
 
 
 def _known(bench: Bench, jobs: Sequence[str]) -> list[str]:
@@ -83,13 +83,13 @@ def _known(bench: Bench, jobs: Sequence[str]) -> list[str]:
 def _cancel(bench: Bench) -> None:
     running, held, ended = bench.jobs["running"], bench.jobs["held"], bench.jobs["completed"]
     unknown = UNKNOWN_JOBS[0]
-    bench.ask("scancel_pending_of_running", slurm.scancel([running], only_pending=True))
-    bench.ask("scancel_pending_of_ended", slurm.scancel([ended, bench.jobs["exit code 3"]], only_pending=True))
-    bench.ask("scancel_pending_of_unknown", slurm.scancel([unknown, held], only_pending=True))
-    bench.ask("scancel_running", slurm.scancel([running, held]))
-    bench.ask("scancel_ended", slurm.scancel([ended]))
-    bench.ask("scancel_unknown", slurm.scancel([unknown]))
-    bench.ask("scontrol_release", slurm.release([bench.jobs["held array"]]))
-    bench.ask("scontrol_release_unknown", slurm.release([unknown]))
-    bench.ask("scontrol_requeue_unknown", slurm.requeue(unknown))
+    bench.ask("scancel_pending_of_running", commands.scancel([running], only_pending=True))
+    bench.ask("scancel_pending_of_ended", commands.scancel([ended, bench.jobs["exit code 3"]], only_pending=True))
+    bench.ask("scancel_pending_of_unknown", commands.scancel([unknown, held], only_pending=True))
+    bench.ask("scancel_running", commands.scancel([running, held]))
+    bench.ask("scancel_ended", commands.scancel([ended]))
+    bench.ask("scancel_unknown", commands.scancel([unknown]))
+    bench.ask("scontrol_release", commands.release([bench.jobs["held array"]]))
+    bench.ask("scontrol_release_unknown", commands.release([unknown]))
+    bench.ask("scontrol_requeue_unknown", commands.requeue(unknown))
     bench.cluster.checked("scancel", f"--user={bench.cluster.user}")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from slurm_cluster.lifecycle import start, stop
 
 from hpc_agent.domain.ids import JobId
-from hpc_agent.schedulers import slurm
+from hpc_agent.schedulers.slurm import commands
 from slurm_captures.bench import DELIMITER, USER, Bench
 
 _JOB = JobId("1")
@@ -36,18 +36,18 @@ def _ask_controller(bench: Bench, daemon: str) -> None:
     """All at once: some commands try again for half a minute."""
     request = bench.script("down")
     _at_once(
-        lambda: bench.ask(f"squeue_{daemon}_down", slurm.squeue(USER, DELIMITER)),
-        lambda: bench.ask(f"own_{daemon}_down", slurm.squeue_own(_JOB, DELIMITER)),
-        lambda: bench.ask(f"scontrol_config_{daemon}_down", slurm.show_config()),
-        lambda: bench.ask(f"scancel_{daemon}_down", slurm.scancel([_JOB])),
-        lambda: bench.ask(f"scancel_pending_{daemon}_down", slurm.scancel([_JOB], only_pending=True)),
+        lambda: bench.ask(f"squeue_{daemon}_down", commands.squeue(USER, DELIMITER)),
+        lambda: bench.ask(f"own_{daemon}_down", commands.squeue_own(_JOB, DELIMITER)),
+        lambda: bench.ask(f"scontrol_config_{daemon}_down", commands.show_config()),
+        lambda: bench.ask(f"scancel_{daemon}_down", commands.scancel([_JOB])),
+        lambda: bench.ask(f"scancel_pending_{daemon}_down", commands.scancel([_JOB], only_pending=True)),
         lambda: _ask_sacct(bench, f"sacct_{daemon}_down"),
         lambda: bench.ask_sbatch(f"sbatch_uncertain_{daemon}_down", request),
     )
 
 
 def _ask_sacct(bench: Bench, name: str) -> None:
-    bench.ask(name, slurm.sacct(bench.since, DELIMITER, jobs=[_JOB]))
+    bench.ask(name, commands.sacct(bench.since, DELIMITER, jobs=[_JOB]))
 
 
 def _at_once(*asks: Callable[[], object]) -> None:
@@ -67,7 +67,7 @@ def _frozen(bench: Bench) -> None:
     try:
         _at_once(
             lambda: bench.ask_sbatch("sbatch_uncertain_slurmctld_frozen", request),
-            lambda: bench.ask("squeue_slurmctld_frozen", slurm.squeue(USER, DELIMITER)),
+            lambda: bench.ask("squeue_slurmctld_frozen", commands.squeue(USER, DELIMITER)),
         )
     finally:
         os.kill(pid, signal.SIGCONT)
@@ -88,8 +88,8 @@ def _configuration(bench: Bench) -> None:
     disabled = {**bench.cluster.env, "SLURM_CONF": str(conf)}
     nowhere = {**bench.cluster.env, "SLURM_CONF": "/nowhere/slurm.conf"}
     _at_once(
-        lambda: bench.ask("sacct_disabled", slurm.sacct(bench.since, DELIMITER, jobs=[_JOB]), disabled),
-        lambda: bench.ask("squeue_no_configuration", slurm.squeue(USER, DELIMITER), nowhere),
+        lambda: bench.ask("sacct_disabled", commands.sacct(bench.since, DELIMITER, jobs=[_JOB]), disabled),
+        lambda: bench.ask("squeue_no_configuration", commands.squeue(USER, DELIMITER), nowhere),
     )
 
 

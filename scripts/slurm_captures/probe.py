@@ -15,12 +15,12 @@ from types import FrameType
 
 from hpc_agent import process
 from hpc_agent.domain.ids import JobId
-from hpc_agent.schedulers import slurm
-from hpc_agent.schedulers.job_environment import for_queries
+from hpc_agent.schedulers.slurm import commands
+from hpc_agent.schedulers.slurm.commands import for_queries
 
 
 def ask(moment: str) -> None:
-    argv = slurm.squeue_own(JobId(os.environ["SLURM_JOB_ID"]), sys.argv[2])
+    argv = commands.squeue_own(JobId(os.environ["SLURM_JOB_ID"]), sys.argv[2])
     answer = process.run(argv, timeout=20, env=for_queries(os.environ))
     write(moment, answer)
 

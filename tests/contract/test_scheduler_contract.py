@@ -18,15 +18,19 @@ from simulated_faults import Faults
 from waiting import contains, empty, equals, wait_until
 
 from hpc_agent.clock import SYSTEM
-from hpc_agent.config.settings import LocalSettings, SlurmSettings
 from hpc_agent.domain.capacity import Capacity
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import Accepted, JobRecord, JobState, LiveJob, Refused
 from hpc_agent.domain.resources import Resources
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.schedulers.base import Scheduler, SubmitRequest
-from hpc_agent.schedulers.local import LocalScheduler
-from hpc_agent.schedulers.slurm_driver import SlurmScheduler
+from hpc_agent.schedulers.gridengine.scheduler import GridEngineScheduler
+from hpc_agent.schedulers.gridengine.settings import GridEngineSettings
+from hpc_agent.schedulers.local.scheduler import LocalScheduler
+from hpc_agent.schedulers.local.settings import LocalSettings
+from hpc_agent.schedulers.registry import BACKENDS
+from hpc_agent.schedulers.slurm.driver import SlurmScheduler
+from hpc_agent.schedulers.slurm.settings import SlurmSettings
 
 FOREIGN = {"SLURM_CPU_BIND": "quiet,mask_cpu:0x1", "SBATCH_PARTITION": "nope", "CLEARML_API_SECRET_KEY": "hidden"}
 """In the environment that every scheduler here is started with; no job may see any of it."""
@@ -111,6 +115,25 @@ class SlurmSchedulerSite(SchedulerSite):
         return self.submit("sleep 60", head="#SBATCH --begin=now+1hour\n")
 
 
+class GridEngineSite(SchedulerSite):
+    directives = "#$ -l gpu=2\n"
+
+    def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
+        # As in a shell inside one of its jobs.
+        own_job = {"JOB_ID": "4711", "SGE_JOB_SPOOL_DIR": "/", "SGE_TASK_ID": "undefined"}
+        scheduler = GridEngineScheduler(
+            GridEngineSettings(accounting_delay=3),
+            SYSTEM,
+            cluster="",
+            grace=5,
+            environ={**environ, **FOREIGN, **own_job},
+        )
+        super().__init__(folder, scheduler)
+
+    def submit_waiting(self) -> JobId:
+        return self.submit("sleep 60", head="#$ -h\n")
+
+
 class SimulatedSchedulerSite(SchedulerSite):
     """The scheduler of the property tests: a job here ends as its script does."""
 
@@ -145,7 +168,11 @@ class SimulatedSchedulerSite(SchedulerSite):
             script.wait()
 
 
-SCHEDULERS = ["local", pytest.param("slurm", marks=pytest.mark.slurm)]
+SCHEDULERS = [
+    "local",
+    pytest.param("slurm", marks=pytest.mark.slurm),
+    pytest.param("gridengine", marks=pytest.mark.gridengine),
+]
 
 
 @pytest.fixture(params=["simulated", *SCHEDULERS])
@@ -168,6 +195,8 @@ def _real_site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Sched
     built: SchedulerSite
     if request.param == "slurm":
         built = SlurmSchedulerSite(tmp_path, request.getfixturevalue("slurm_cluster").env)
+    elif request.param == "gridengine":
+        built = GridEngineSite(tmp_path, request.getfixturevalue("gridengine").env)
     else:
         built = LocalSite(
             tmp_path, {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
@@ -184,7 +213,8 @@ def test_a_job_is_listed_until_it_ended_and_recorded_after(any_site: SchedulerSi
     any_site.wait_for_start(job)
     live = any_site.live(job)
     assert live is not None
-    assert (live.name, live.raw_state, live.restarts) == ("listed", "RUNNING", 0)
+    assert (live.name, live.restarts) == ("listed", 0)
+    assert live.raw_state
     assert live.nodes
     assert not any(record.state.is_final for record in any_site.scheduler.records({job: before}).values())
 
@@ -204,7 +234,7 @@ def test_the_exit_code_of_a_failed_job_is_in_its_record(any_site: SchedulerSite)
 
 
 def test_a_job_starts_in_its_folder_and_appends_to_its_output(site: SchedulerSite) -> None:
-    request = site.request("pwd; echo on stderr >&2", name="100%")
+    request = site.request("pwd; echo on stderr >&2", name="full_100%")
     request.output.write_text("from an earlier attempt\n")
     answer = site.scheduler.submit(request)
     assert isinstance(answer, Accepted)
@@ -218,7 +248,7 @@ def test_a_job_is_found_by_name_while_it_waits_and_after_it_ended(any_site: Sche
     waiting = any_site.submit_waiting()
     name = next(job.name for job in any_site.scheduler.live_jobs() if job.id == waiting)
     assert any_site.scheduler.find(name, before) == waiting
-    any_site.scheduler.cancel([waiting])
+    any_site.scheduler.cancel([waiting], only_pending=True)
     any_site.wait_for_record(waiting)
     assert any_site.scheduler.find(name, before) == waiting
 
@@ -241,7 +271,7 @@ def test_cancelling_only_what_waits_leaves_running_jobs_alone(any_site: Schedule
     running = any_site.submit("sleep 60")
     any_site.wait_for_start(running)
     waiting = any_site.submit_waiting()
-    ended = any_site.submit("true") if any_site.scheduler.name == "slurm" else JobId("4711")
+    ended = any_site.submit("true") if any_site.scheduler.name != "local" else JobId("4711")
 
     any_site.scheduler.cancel([running, waiting, ended], only_pending=True)
 
@@ -296,7 +326,7 @@ def test_jobs_see_the_gpus_they_asked_for_and_no_others(site: SchedulerSite) -> 
 
 def test_more_gpus_than_there_are_is_refused_in_words(site: SchedulerSite) -> None:
     request = site.request("true", gpus=9)
-    request.script.write_text(request.script.read_text().replace("gpu:2", "gpu:9"))
+    request.script.write_text(request.script.read_text().replace("gpu:2", "gpu:9").replace("gpu=2", "gpu=9"))
     answer = site.scheduler.submit(request)
     assert isinstance(answer, Refused)
     assert len(answer.message) > 20
@@ -320,7 +350,7 @@ def test_jobs_inherit_no_secret_and_nothing_of_another_job(site: SchedulerSite) 
 
 def test_a_cluster_has_a_name(any_site: SchedulerSite) -> None:
     assert any_site.scheduler.cluster()
-    assert any_site.scheduler.name in ("slurm", "local")
+    assert any_site.scheduler.name in BACKENDS
 
 
 def test_room_counts_what_runs(tmp_path: Path) -> None:

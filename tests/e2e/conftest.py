@@ -35,7 +35,7 @@ hpc {{
     cache_dir: "{cache}"
     scratch_dir: "{root}/scratch"
     term_grace: 5
-    slurm {{ lost_after: 20 }}
+    lost_after: 20
     resources {{ num_cpus: 1, memory_gb: 1, time_limit: "00:10:00" }}
     queues {{ "{queue}" {{ overrides {{
         num_gpus {{ max: 4 }}, partition {{ choices: [main, none] }}, num_cpus {{}}, time_limit {{}}

@@ -24,7 +24,7 @@ from hpc_agent.domain.schedule import DAYS
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.errors import AuthError
 from hpc_agent.redact import Secret
-from hpc_agent.schedulers.local_jobs import JobsFolder
+from hpc_agent.schedulers.local.jobs import JobsFolder
 
 SEEN = """
 import os

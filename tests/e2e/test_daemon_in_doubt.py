@@ -34,7 +34,7 @@ def commands(site: Site) -> Path:
     """A folder that comes first on PATH; the site has a state folder of its own."""
     folder = site.folder / "bin"
     folder.mkdir()
-    site.configure(f'hpc {{ root: "{site.folder}/state", slurm {{ lost_after: 5, sbatch_timeout: 2 }} }}')
+    site.configure(f'hpc {{ root: "{site.folder}/state", lost_after: 5, slurm {{ sbatch_timeout: 2 }} }}')
     return folder
 
 

@@ -65,7 +65,7 @@ def root(site: Site) -> Path:
     """A state folder of the test's own."""
     folder = site.folder / "state"
     folder.mkdir()
-    lines = f'hpc {{ root: "{folder}", slurm {{ lost_after: 30 }} }}\n'
+    lines = f'hpc {{ root: "{folder}", lost_after: 30 }}\n'
     site.conf.write_text(site.conf.read_text() + lines)
     return folder
 

@@ -26,13 +26,13 @@ time.sleep(300)
 
 READ = """
 import json, sys
-from hpc_agent.telemetry.gpu_reader import GpuReader
+from hpc_agent.telemetry.usage import GpuReader
 print(json.dumps(GpuReader(json.loads(sys.argv[1])).read()))
 """
 
 NAMES = """
 import json, os, sys
-from hpc_agent.schedulers.gpu_inventory import names
+from hpc_agent.schedulers.local.gpu_inventory import names
 print(json.dumps(names(json.loads(sys.argv[1]), os.environ, json.loads(sys.argv[2]))))
 """
 

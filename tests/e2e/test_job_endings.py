@@ -89,7 +89,7 @@ def test_a_time_limit_is_announced_and_told_or_the_task_goes_on(site: Site, slur
     seen = site.lines(goes_on)
     order = ["start 0", "saving checkpoint after SIGUSR1", "start 1", "trained"]
     assert [line for line in seen if line in order] == order
-    assert any(line.startswith("Attempt 2: Slurm started job") for line in seen)
+    assert any(line.startswith("Restart 1 of job") for line in seen)
     assert any("is started again (restart 1 of 3)" in line for line in seen)
 
     assert site.wait_for_end(late) is TaskStatus.FAILED
@@ -122,7 +122,7 @@ def test_a_preempted_task_waits_and_goes_on_in_the_same_job_or_in_a_new_one(site
     assert site.status(first) is TaskStatus.IN_PROGRESS
     wait_until("a line of it", lambda: site.console(first), contains(f"job {job} was requeued (start 2) and waits"))
     assert site.wait_for_end(first) is TaskStatus.COMPLETED
-    assert f"Attempt 2: Slurm started job {job} again" in site.console(first)
+    assert f"Restart 1 of job {job}" in site.console(first)
 
     second = leaves.task("leaves", text["leaves"], constraint="h100", **scavenge)
     other = site.begun(second, "start 0")
@@ -269,7 +269,7 @@ def test_sigterm_past_slurm_is_no_cancellation(site: Site) -> None:
     task = served.task("term", SLEEP)
     site.slurm("scancel", "--batch", "--signal=TERM", site.begun(task))
     assert site.wait_for_end(task) is TaskStatus.STOPPED
-    assert site.reason(task) == "somebody sent SIGTERM to the job; the scheduler knows of no reason"
+    assert site.reason(task) == "the job received SIGTERM from outside the scheduler, which has no reason for it"
 
 
 @pytest.fixture(autouse=True)

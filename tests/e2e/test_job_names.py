@@ -43,7 +43,7 @@ def rename(site: Site, job: str, name: str) -> None:
 @pytest.mark.parametrize("name", ["a\nb", "a\u2028\fb", "renamed"])
 def test_a_job_that_renames_itself_is_there_and_ends_well(site: Site, name: str) -> None:
     go = site.folder / "go"
-    site.configure(f'hpc {{ root: "{site.folder}/state", slurm {{ lost_after: 1 }} }}')
+    site.configure(f'hpc {{ root: "{site.folder}/state", lost_after: 1 }}')
     task = site.bare_task(UNTIL_TOLD.format(go=str(go)))
     site.daemon()
     rename(site, site.begun(task), name)
@@ -61,7 +61,7 @@ def test_a_waiting_job_that_was_renamed_is_not_submitted_again(site: Site) -> No
     queue = f"{site.queue}-waits"
     waits = site.client.queues.resolve(queue, create=True)
     site.configure(
-        f'hpc {{ root: "{site.folder}/state", slurm {{ lost_after: 1 }}, template_dirs: ["{templates}"], '
+        f'hpc {{ root: "{site.folder}/state", lost_after: 1, template_dirs: ["{templates}"], '
         f'queues {{ "{queue}" {{ template: waits.sbatch.j2 }} }} }}',
     )
     task = site.bare_task("", enqueue=False)

@@ -196,7 +196,7 @@ print("over", flush=True)
 
 
 def test_a_task_that_renames_its_job_is_not_lost(site: Site) -> None:
-    site.conf.write_text(f'{site.conf.read_text()}\nhpc {{ root: "{site.folder}/state", slurm {{ lost_after: 5 }} }}\n')
+    site.conf.write_text(f'{site.conf.read_text()}\nhpc {{ root: "{site.folder}/state", lost_after: 5 }}\n')
     site.daemon()
     task = site.bare_task(RENAMES.replace("SECONDS", "20"))
     assert site.wait_for_end(task) is TaskStatus.COMPLETED, site.reason(task)

@@ -60,7 +60,7 @@ def test_a_requeued_task_goes_on_where_the_sdk_says_that_it_was(site: Site) -> N
     # Slurm lets a job that its owner requeued wait for two minutes.
     assert site.wait_for_end(task) is TaskStatus.COMPLETED
     seen = site.lines(task)
-    assert f"Attempt 2: Slurm started job {job} again" in seen
+    assert f"Restart 1 of job {job}" in seen
     starts = [line for line in seen if line.startswith("from step")]
     assert starts[0] == "from step 0"
     assert len(starts) == 2 and starts[1] != "from step 0"

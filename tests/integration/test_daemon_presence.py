@@ -19,7 +19,7 @@ from hpc_agent.daemon.registration import DaemonRecord, DaemonRegistry, Registra
 from hpc_agent.domain.ids import WorkerId
 from hpc_agent.file_records import write_record
 from hpc_agent.heartbeat import HeartbeatTiming
-from hpc_agent.schedulers.local_jobs import process_id
+from hpc_agent.process_id import process_id
 
 DAEMON = """
 import signal, sys, threading

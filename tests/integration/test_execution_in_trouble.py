@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 from faults.troubled import Trouble, Troubled, troubled
 from manual_clock import ManualClock
+from waiting import wait_until
 
 from hpc_agent.api.client import Client
 from hpc_agent.clock import SYSTEM
@@ -26,18 +28,17 @@ from hpc_agent.domain.status import TaskStatus
 from hpc_agent.executor.agent_identity import AgentIdentity
 from hpc_agent.executor.claim import Claimer, Lost, Won
 from hpc_agent.executor.console import Console
+from hpc_agent.executor.execution import FENCE_S
 from hpc_agent.executor.report import Reporter
 from hpc_agent.executor.stop import StopReason, StopRequest
 from hpc_agent.executor.task_outcome import ExitContext, ended
-from hpc_agent.executor.task_run import FENCE_S
-from hpc_agent.executor.watch import Meters, Watch, WatchResult
+from hpc_agent.executor.watch import Meters, Watch, WatchedRun
 from hpc_agent.retry import ONCE
 from hpc_agent.runs.attempt_records import ClaimRecord
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
-from hpc_agent.schedulers.current_job import NullCurrentJob
-from hpc_agent.telemetry.gpu_reader import GpuReader
+from hpc_agent.schedulers.base import NullCurrentJob
 from hpc_agent.telemetry.shipper import ConsoleSource
-from hpc_agent.telemetry.usage import UsageReader
+from hpc_agent.telemetry.usage import GpuReader, UsageReader
 
 OURS, ANOTHER = AttemptId("0000000a"), AttemptId("0000000b")
 
@@ -82,7 +83,7 @@ class Bench:
             host="here",
             owner="job:7",
             job=JobId("7"),
-            restarts=restarts,
+            restart_count=restarts,
             run_dir=self.run_of().path,
             cluster="c",
             pid=os.getpid(),
@@ -123,9 +124,7 @@ class Bench:
     def execute_as_job(self, restarts: int = 0) -> subprocess.CompletedProcess[str]:
         """As the job that a daemon watches."""
         run_dir = self.run_of().create().path
-        return self.execute(
-            HPC_AGENT_RUN_DIR=str(run_dir), HPC_AGENT_JOB_ID="7", SLURM_RESTART_COUNT=str(restarts or "")
-        )
+        return self.execute(HPC_AGENT_RUN_DIR=str(run_dir), SLURM_JOB_ID="7", SLURM_RESTART_COUNT=str(restarts or ""))
 
 
 @pytest.fixture
@@ -156,7 +155,7 @@ def test_a_requeued_job_leaves_a_task_alone_that_its_user_enqueued_anew(bench: B
     bench.call("tasks.reset", force=True)
     bench.enqueue()
     lost = bench.claim(restarts=1)
-    assert isinstance(lost, Lost) and "again" in lost.why
+    assert isinstance(lost, Lost) and "again" in lost.reason
     assert bench.is_queued()
 
 
@@ -165,7 +164,7 @@ def test_a_requeued_job_leaves_a_task_alone_that_another_run_has(bench: Bench) -
     bench.call("tasks.started")
     bench.stamp(ANOTHER)
     lost = bench.claim(restarts=1)
-    assert isinstance(lost, Lost) and str(ANOTHER) in lost.why
+    assert isinstance(lost, Lost) and str(ANOTHER) in lost.reason
     bench.stamp(OURS)
     assert isinstance(bench.claim(restarts=1), Won)
 
@@ -280,7 +279,7 @@ def test_a_start_that_the_server_refuses_is_told_where_no_daemon_is(bench: Bench
 # ---------------------------------------------------------------- the end
 
 
-def reporting(bench: Bench) -> tuple[Reporter, ClaimRecord, Console]:
+def reporting(bench: Bench) -> tuple[Reporter, Console]:
     """Of a run that has just ended."""
     run = bench.run_of().create()
     bench.direct.queues.remove_task(bench.queue, bench.task)
@@ -291,21 +290,21 @@ def reporting(bench: Bench) -> tuple[Reporter, ClaimRecord, Console]:
     client = Client(bench.settings, clock=bench.clock)
     me = AgentIdentity(WorkerId("node:1"), "here", claim.owner, None, 0, None, "c", os.getpid())
     console = Console(run, ConsoleSource(bench.task, me.worker), client.events, bench.clock, ours=lambda: True)
-    return Reporter(client, me, run, NullCurrentJob(), bench.clock), claim, console
+    return Reporter(client, me, run, claim, NullCurrentJob(), bench.clock), console
 
 
 def test_a_status_is_not_set_on_a_run_that_began_meanwhile(bench: Bench) -> None:
     """Its user reset the task, and another attempt has it, while this one waited to tell how it ended."""
-    reporter, claim, console = reporting(bench)
+    reporter, console = reporting(bench)
     bench.direct.tasks.stamp(bench.task, f"{ANOTHER}.0", {}, budget=ONCE)
-    reporter.report(bench.task, claim, console, ended(3, ExitContext()))
+    reporter.report(console, ended(3, ExitContext()))
     assert bench.status is TaskStatus.IN_PROGRESS
 
 
 def test_a_status_does_not_wait_for_a_console_that_is_not_taken(bench: Bench) -> None:
     """The events of the server alone fail, and no daemon goes on where this agent ends."""
     run, clock = bench.run_of(), bench.clock
-    reporter, claim, console = reporting(bench)
+    reporter, console = reporting(bench)
     console.say("what it printed")
     bench.proxy.choose = lambda endpoint: Trouble.UNAVAILABLE if endpoint == "events.add_batch" else None
     seen: list[TaskStatus] = []
@@ -315,7 +314,7 @@ def test_a_status_does_not_wait_for_a_console_that_is_not_taken(bench: Bench) ->
         bench.proxy.choose = lambda _endpoint: None
 
     clock.at(600, back)
-    reporter.report(bench.task, claim, console, ended(0, ExitContext()))
+    reporter.report(console, ended(0, ExitContext()))
     assert seen == [TaskStatus.COMPLETED]
     assert "what it printed" in bench.console
     report = run.exit_report()
@@ -324,13 +323,13 @@ def test_a_status_does_not_wait_for_a_console_that_is_not_taken(bench: Bench) ->
 
 def test_after_an_outage_the_console_comes_before_the_status(bench: Bench) -> None:
     """Who waits for the status reads the console then."""
-    reporter, claim, console = reporting(bench)
+    reporter, console = reporting(bench)
     console.say("what it printed")
     bench.proxy.choose = lambda _endpoint: Trouble.UNAVAILABLE
     order: list[str] = []
     bench.proxy.on_answer = lambda endpoint, _request, status: order.append(endpoint) if status == 200 else None
     bench.clock.at(300, lambda: setattr(bench.proxy, "choose", lambda _endpoint: None))
-    reporter.report(bench.task, claim, console, ended(0, ExitContext()))
+    reporter.report(console, ended(0, ExitContext()))
     assert bench.status is TaskStatus.COMPLETED
     assert order.index("events.add_batch") < order.index("tasks.completed")
     assert "what it printed" in bench.console
@@ -349,21 +348,20 @@ def test_a_server_that_does_not_answer_hides_no_later_start(bench: Bench) -> Non
             access_key="a",
             secret_key=bench.settings.secret_key,
         )
-        ours, noticed, stop = threading.Event(), threading.Event(), StopRequest()
+        ours, stop = threading.Event(), StopRequest()
         ours.set()
         watch = Watch(
             Client(settings, patience=(5, 60)),
-            WatchResult(TaskId(bench.task), WorkerId("w"), still_ours=ours.is_set),
+            WatchedRun(TaskId(bench.task), WorkerId("w"), still_ours=ours.is_set),
             stop,
             SYSTEM,
             ping_interval=60,
             callback_limit=0,
             meters=Meters(UsageReader(SYSTEM, GpuReader([]))),
-            wake=noticed.set,
         )
         watch.start()
-        assert not noticed.wait(4)  # it waits for its first answer
+        time.sleep(4)  # it waits for its first answer
+        assert not stop.is_made()
         ours.clear()
-        assert noticed.wait(FENCE_S)
-        assert stop.why is StopReason.FENCED
+        wait_until("the run to be fenced", lambda: stop.reason is StopReason.FENCED, timeout=FENCE_S)
     watch.finish()

@@ -16,17 +16,20 @@ from waiting import contains, empty, wait_until
 
 from hpc_agent import file_records
 from hpc_agent.clock import SYSTEM
-from hpc_agent.config.settings import HpcSettings, LocalSettings
+from hpc_agent.config.settings import HpcSettings
 from hpc_agent.domain.capacity import Capacity
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import Accepted, JobRecord, JobState, OutcomeUnknown, Refused
 from hpc_agent.domain.resources import Resources
 from hpc_agent.errors import SchedulerUnavailableError
+from hpc_agent.process_id import ProcessId, process_id
 from hpc_agent.schedulers import backends
-from hpc_agent.schedulers.base import SubmitRequest
-from hpc_agent.schedulers.local import LocalScheduler
-from hpc_agent.schedulers.local_jobs import DeviceClaim, JobFolder, JobsFolder, ProcessId, Share, Spec, process_id
-from hpc_agent.schedulers.slurm_driver import SlurmScheduler
+from hpc_agent.schedulers.base import Share, SubmitRequest
+from hpc_agent.schedulers.local.jobs import DeviceClaim, JobFolder, JobsFolder, Spec
+from hpc_agent.schedulers.local.scheduler import LocalScheduler
+from hpc_agent.schedulers.local.settings import LocalSettings
+from hpc_agent.schedulers.slurm.driver import SlurmScheduler
+from hpc_agent.schedulers.slurm.settings import SlurmSettings
 
 EARLIER = datetime.fromisoformat("2026-01-01T00:00:00+00:00")
 
@@ -57,7 +60,7 @@ class Machine:
         return self.jobs.get(job)
 
     def supervisor(self, job: JobId) -> subprocess.Popen[bytes]:
-        argv = [sys.executable, "-m", "hpc_agent.schedulers.local_supervisor", str(self.job(job).path), "1"]
+        argv = [sys.executable, "-m", "hpc_agent.schedulers.local.supervisor", str(self.job(job).path), "1"]
         return subprocess.Popen(argv, start_new_session=True)
 
     def live(self) -> list[tuple[str, JobState]]:
@@ -137,7 +140,8 @@ def test_jobs_outlive_the_daemon(machine: Machine) -> None:
     machine.submit("until [ -e go ]; do sleep 0.05; done; exit 5")
     daemon = (
         "import os, sys; from pathlib import Path; from hpc_agent.clock import SYSTEM;"
-        "from hpc_agent.config.settings import LocalSettings; from hpc_agent.schedulers.local import LocalScheduler;"
+        "from hpc_agent.schedulers.local.settings import LocalSettings;"
+        "from hpc_agent.schedulers.local.scheduler import LocalScheduler;"
         f"LocalScheduler(LocalSettings(gpus=0), Path({str(machine.state)!r}), SYSTEM).live_jobs(); os.abort()"
     )
     assert subprocess.run([sys.executable, "-c", daemon], check=False, timeout=60).returncode == -signal.SIGABRT
@@ -296,7 +300,7 @@ def test_a_submission_cut_short_leaves_no_job(machine: Machine) -> None:
 
 def test_the_registry_follows_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def created(kind: str) -> str:
-        return backends.create(HpcSettings(scheduler=kind, root=tmp_path, cluster="c"), SYSTEM).name  # type: ignore[arg-type]
+        return backends.create(HpcSettings(scheduler=kind, root=tmp_path, cluster="c"), SYSTEM).name
 
     assert (created("slurm"), created("local")) == ("slurm", "local")
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -304,7 +308,7 @@ def test_the_registry_follows_the_settings(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "sbatch").write_text("#!/bin/sh\n")
     (tmp_path / "sbatch").chmod(0o755)
     assert created("auto") == "slurm"
-    assert SlurmScheduler(HpcSettings().slurm, cluster="mine").cluster() == "mine"
+    assert SlurmScheduler(SlurmSettings(), cluster="mine").cluster() == "mine"
 
 
 def test_daemons_share_a_machine_and_never_a_gpu(machine: Machine) -> None:

@@ -11,7 +11,7 @@ import pytest
 from fake_slurm import ACCOUNTING_HEADER, QUEUE_HEADER, SUBMITTED, FakeSlurm, accounting_row, queue_row
 
 from hpc_agent.clock import SYSTEM
-from hpc_agent.config.settings import AllSettings, HpcSettings, SlurmSettings
+from hpc_agent.config.settings import AllSettings, HpcSettings
 from hpc_agent.daemon.act import Actor
 from hpc_agent.daemon.run_state import read
 from hpc_agent.domain.actions import FindByName
@@ -23,7 +23,8 @@ from hpc_agent.errors import SchedulerUnavailableError
 from hpc_agent.runs.attempt_records import SubmissionRecord
 from hpc_agent.runs.directory import RunsFolder
 from hpc_agent.schedulers.base import SubmitRequest
-from hpc_agent.schedulers.slurm_driver import SlurmScheduler
+from hpc_agent.schedulers.slurm.driver import SlurmScheduler
+from hpc_agent.schedulers.slurm.settings import SlurmSettings
 
 NOW = SUBMITTED
 JOBS = {JobId("7"): NOW, JobId("8"): NOW}

@@ -17,11 +17,11 @@ import pytest
 from slurm_site import SlurmSite, recorded
 from waiting import empty, wait_until
 
-from hpc_agent.config.settings import SlurmSettings
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import JobState, LimitReached, OutcomeUnknown, Refused, unconfirmed_record
 from hpc_agent.errors import SchedulerUnavailableError
-from hpc_agent.schedulers.slurm_driver import SlurmScheduler
+from hpc_agent.schedulers.slurm.driver import SlurmScheduler
+from hpc_agent.schedulers.slurm.settings import SlurmSettings
 
 pytestmark = pytest.mark.slurm
 
@@ -74,8 +74,8 @@ def test_without_slurmdbd_the_controllers_memory_has_the_verdict(site: SlurmSite
 def test_a_job_in_a_hidden_partition_is_seen_by_its_owner(site: SlurmSite) -> None:
     """squeue shows it to root in any case."""
     look = (
-        "from hpc_agent.config.settings import SlurmSettings\n"
-        "from hpc_agent.schedulers.slurm_driver import SlurmScheduler\n"
+        "from hpc_agent.schedulers.slurm.settings import SlurmSettings\n"
+        "from hpc_agent.schedulers.slurm.driver import SlurmScheduler\n"
         "print([job.id for job in SlurmScheduler(SlurmSettings()).live_jobs()])\n"
     )
     # Who may read this test's files all the same.

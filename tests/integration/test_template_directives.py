@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from hpc_agent.config.settings import SlurmSettings
 from hpc_agent.domain.attempt import attempt_for
 from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.resources import Resources
 from hpc_agent.domain.task import Task
+from hpc_agent.schedulers.slurm.script import SbatchScript
+from hpc_agent.schedulers.slurm.settings import SlurmSettings
 from hpc_agent.submission.render import JobContext, Renderer
 
 pytestmark = pytest.mark.slurm
@@ -41,14 +42,13 @@ def script(folder: Path, directive: str, text: str) -> Path:
         attempt=attempt_for("c", QueueId("q"), task.id, "t"),
         queue_name="q",
         resources=Resources(),
-        site=SlurmSettings(),
         run_dir=folder,
         output=folder / "job.out",
         config_file=folder / "job.conf",
         agent=["hpc-agent"],
     )
     path = folder / "job.sbatch"
-    path.write_text(Renderer([folder]).render("site.j2", context), encoding="utf-8")
+    path.write_text(Renderer(SbatchScript(SlurmSettings()), [folder]).render("site.j2", context), encoding="utf-8")
     return path
 
 

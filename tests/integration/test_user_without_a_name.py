@@ -38,7 +38,7 @@ def test_with_a_home_it_has_its_configuration(tmp_path: Path) -> None:
 
 
 def test_its_name_is_its_number() -> None:
-    program = "from hpc_agent.user_name import user_name; print(user_name())"
+    program = "from hpc_agent.access import user_name; print(user_name())"
     argv = [*AS_USER, sys.executable, "-c", program]
     done = subprocess.run(argv, cwd="/", env={}, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == f"{NUMBER}\n"

@@ -54,7 +54,7 @@ def test_it_runs_in_an_empty_environment_and_finds_its_templates(wheel: Path, tm
         argv = [str(python.with_name(command)), "--help"]
         done = subprocess.run(argv, cwd=tmp_path, text=True, capture_output=True, check=True)
         assert done.stdout.startswith(f"Usage: {command}")
-    where = "from hpc_agent.submission.render import own_templates; print(own_templates() / 'gpu.sbatch.j2')"
+    where = "from hpc_agent.schedulers.slurm.script import own_templates; print(own_templates() / 'gpu.sbatch.j2')"
     done = subprocess.run([str(python), "-c", where], cwd=tmp_path, text=True, capture_output=True, check=True)
     template = Path(done.stdout.strip())
     assert template.is_file()

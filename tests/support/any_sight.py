@@ -24,6 +24,7 @@ from hpc_agent.domain.snapshot import (
 )
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.domain.termination import TerminationCause
+from hpc_agent.schedulers.slurm.wait_reasons import meaning
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 TASK = TaskId("a" * 32)
@@ -44,9 +45,14 @@ small = st.integers(0, 5)
 flags = st.booleans()
 
 
+def _live_job(**fields: Any) -> LiveJob:
+    """With what Slurm's reason means."""
+    return LiveJob(**fields, waits=meaning(fields["reason"], fields["id"]))
+
+
 def jobs_in(states: list[JobState], job: JobId | None = None) -> st.SearchStrategy[LiveJob]:
     return st.builds(
-        LiveJob,
+        _live_job,
         id=st.just(job) if job else st.sampled_from([OURS, OTHER]),
         name=st.just(ATTEMPT.job_name),
         state=st.sampled_from(states),

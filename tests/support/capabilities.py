@@ -12,6 +12,7 @@ import pytest
 
 CAPABILITIES = {
     "slurm": "Slurm's commands and daemons, its accounting and munge",
+    "gridengine": "Grid Engine's commands and daemons, as scripts/gridengine-cluster fetches them",
     "peers": "the real clearml and clearml-agent, in an environment of their own",
     "podman": "a podman that runs containers",
     "charliecloud": "a ch-run that runs containers",

@@ -20,7 +20,7 @@ from waiting import HANG_S, contains, wait_until
 from hpc_agent.api.client import Client
 from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.schedulers.local_jobs import JobsFolder
+from hpc_agent.schedulers.local.jobs import JobsFolder
 
 TRAIN = """
 import argparse, os, sys, time

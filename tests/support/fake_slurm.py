@@ -9,8 +9,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from hpc_agent.config.settings import SlurmSettings
-from hpc_agent.schedulers.slurm_driver import SlurmScheduler
+from hpc_agent.schedulers.slurm.driver import SlurmScheduler
+from hpc_agent.schedulers.slurm.settings import SlurmSettings
 
 SUBMITTED = datetime(2026, 11, 20, 12, 0, 7, tzinfo=timezone.utc)
 """When the jobs of these tables were submitted, started and ended."""

@@ -17,6 +17,7 @@ from hpc_agent.domain.job import Accepted, JobRecord, JobState, LiveJob, Outcome
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.errors import SchedulerUnavailableError
 from hpc_agent.schedulers.base import CLOCK_SKEW, JobOrigin, SubmitRequest
+from hpc_agent.schedulers.slurm.wait_reasons import meaning
 
 T = TypeVar("T")
 
@@ -164,4 +165,7 @@ def _is_since(job: SimulatedJob, since: datetime) -> bool:
 
 def _live(job: SimulatedJob) -> LiveJob:
     nodes, reason = ("n1", "") if job.state is JobState.RUNNING else ("", job.held or "Priority")
-    return LiveJob(job.id, job.name, job.state, job.state.value, reason, nodes=nodes, restarts=job.restarts)
+    meant = meaning(reason, job.id)
+    return LiveJob(
+        job.id, job.name, job.state, job.state.value, reason, nodes=nodes, restarts=job.restarts, waits=meant
+    )

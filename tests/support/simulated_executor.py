@@ -135,7 +135,7 @@ class SimulatedExecutor:
             host=f"n{self.restart}",
             owner=f"job:{self.job.id}",
             job=self.job.id,
-            restarts=self.restart,
+            restart_count=self.restart,
             run_dir=self.run.path,
             cluster=self._site.cluster.cluster(),
             pid=1,
@@ -150,7 +150,7 @@ class SimulatedExecutor:
         self.stage = Stage.START
 
     def _start(self) -> None:
-        """As ``executor.claimed.ClaimedRun``: the stamp first, and a look at the task before each change."""
+        """As ``executor.report.Reporter.start``: the run token first, and a look at the task before each change."""
         assert self.won is not None
         task = self._site.server.task
         if not still_ours(self.run, self.won.claim):

@@ -58,7 +58,7 @@ class SimulatedSite:
 
     def _new_daemon(self) -> Daemon:
         launch = JobLaunchConfig(
-            Path("/conf"), ["hpc-agent"], DaemonOptions(slurm=True), JobNaming(WorkerId("login"), "login")
+            Path("/conf"), ["hpc-agent"], DaemonOptions(batch_system="slurm"), JobNaming(WorkerId("login"), "login")
         )
         options = LoopOptions((self.server.queue,), WorkerId("login"))
         return Daemon(self.server.client, self.cluster, self.settings, launch, options, self.clock)

@@ -9,12 +9,12 @@ from typing import Any
 from waiting import equals, wait_until
 
 from hpc_agent.clock import SYSTEM
-from hpc_agent.config.settings import SlurmSettings
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import Accepted, JobRecord, JobState, LiveJob
 from hpc_agent.domain.resources import Resources
 from hpc_agent.schedulers.base import SubmitRequest
-from hpc_agent.schedulers.slurm_driver import SlurmScheduler
+from hpc_agent.schedulers.slurm.driver import SlurmScheduler
+from hpc_agent.schedulers.slurm.settings import SlurmSettings
 
 
 class SlurmSite:

@@ -34,7 +34,9 @@ def shell_scripts() -> list[Path]:
     return [
         path
         for path in files()
-        if path.suffix == ".sh" or b"sh" in first_line(path).partition(b"#!")[2].split(b"/")[-1]
+        if path.suffix == ".sh"
+        # A template is no script yet.
+        or (path.suffix != ".j2" and b"sh" in first_line(path).partition(b"#!")[2].split(b"/")[-1])
     ]
 
 

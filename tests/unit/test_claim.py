@@ -54,7 +54,7 @@ class Jobs:
             host=host,
             owner=f"job:{job}",
             job=JobId(job),
-            restarts=start,
+            restart_count=start,
             run_dir=self.run(cluster).path,
             cluster=cluster,
             pid=pid or os.getpid(),
@@ -97,7 +97,7 @@ class Jobs:
         """As after a claim that was won, with the task running."""
         claimed = self.claim(me)
         assert isinstance(claimed, Won)
-        self.stamp(f"{self.run(me.cluster).attempt.id}.{me.restarts}")
+        self.stamp(f"{self.run(me.cluster).attempt.id}.{me.restart_count}")
         self.start()
         return claimed.claim
 
@@ -137,7 +137,7 @@ def jobs(tmp_path: Path) -> Iterator[Jobs]:
 
 def lost(claimed: Won | Lost) -> str:
     assert isinstance(claimed, Lost), claimed
-    return claimed.why
+    return claimed.reason
 
 
 def raises(error: BaseException) -> Callable[[], None]:
@@ -325,6 +325,24 @@ def test_a_second_process_of_the_same_start_goes_on_where_the_first_died(jobs: J
     claimed = jobs.claim(jobs.agent())
     assert isinstance(claimed, Won)
     assert claimed.resumed
+
+
+def test_process_that_got_the_number_of_the_claimant_is_not_taken_for_it(jobs: Jobs) -> None:
+    jobs.won(jobs.agent(pid=1))
+    claim = jobs.run().claim()
+    assert claim is not None and claim.process is not None
+    earlier = replace(claim.process, ticks=claim.process.ticks - 1)
+    jobs.run().write_claim(msgspec.structs.replace(claim, process=earlier))
+    claimed = jobs.claim(jobs.agent())
+    assert isinstance(claimed, Won) and claimed.resumed
+
+
+def test_claim_of_an_older_version_is_known_by_its_number_alone(jobs: Jobs) -> None:
+    jobs.won(jobs.agent(pid=1))
+    claim = jobs.run().claim()
+    assert claim is not None
+    jobs.run().write_claim(msgspec.structs.replace(claim, process=None))
+    assert "another process of this job" in lost(jobs.claim(jobs.agent()))
 
 
 def test_of_a_process_on_another_host_nobody_can_say_that_it_died(jobs: Jobs) -> None:

@@ -129,3 +129,25 @@ def test_a_waiting_job_keeps_the_configuration_of_its_own_daemon(tmp_path: Path)
     assert first == again != second
     assert load(first, {}).settings.git.password.reveal() == "A-PASS"
     assert stat.S_IMODE(first.stat().st_mode) == 0o600
+
+
+def test_old_name_of_a_setting_is_read_with_a_note(tmp_path: Path) -> None:
+    configuration = read(tmp_path, "hpc.slurm.lost_after: 30")
+    assert configuration.settings.hpc.lost_after == 30
+    assert configuration.origins["hpc.lost_after"].endswith("clearml.conf")
+    [note] = configuration.notes
+    assert note == f"hpc.slurm.lost_after is now hpc.lost_after: rename it in {tmp_path}/clearml.conf"
+
+
+def test_new_name_of_a_setting_beats_the_old_one(tmp_path: Path) -> None:
+    configuration = read(tmp_path, "hpc { lost_after: 40, slurm.lost_after: 30 }")
+    assert configuration.settings.hpc.lost_after == 40
+    later = read(tmp_path, "hpc.lost_after: 40", {"CLEARML_AGENT__hpc__slurm__lost_after": "5"})
+    assert later.settings.hpc.lost_after == 5
+
+
+def test_section_of_a_backend_is_checked(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r'hpc\.gridengine\.gpu_resorce; did you mean "gpu_resource"\?'):
+        read(tmp_path, "hpc.gridengine.gpu_resorce: gpus")
+    with pytest.raises(ConfigError, match=r"hpc\.scheduler is 'pbs', expected one of: auto, slurm, gridengine, local"):
+        read(tmp_path, "hpc.scheduler: pbs")

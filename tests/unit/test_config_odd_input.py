@@ -32,7 +32,7 @@ def read(folder: Path, text: str, **environ: str) -> AllSettings:
         ("hpc.resources.memory_gb: -5", "hpc.resources.memory_gb is -5, expected a number > 0"),
         ("hpc.poll_interval: 0", "hpc.poll_interval is 0, expected a number >= 0.1"),
         ('hpc.root: ""', "hpc.root is '', expected the path of a folder"),
-        ('hpc.resources.partition: "a b"', 'partition is "a b", expected a Slurm name'),
+        ('hpc.resources.partition: "a b"', 'partition is "a b", expected a name without spaces'),
         ("api: 5", "api is 5, expected a section"),
         ("agent: [1, 2]", "agent is a list, expected a section"),
         ("agent.package_manager: pip", "agent.package_manager is 'pip', expected a section"),

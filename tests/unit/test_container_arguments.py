@@ -103,8 +103,8 @@ def test_filters_are_a_list_of_what_tasks_may_say() -> None:
     assert result.environment == (("A", "1"),)
     assert "/:/host" not in result.words
     assert "/data:/data" in result.words
-    assert result.notes == ("The container argument -v is left out: agent.docker_args_filters has it not",)
-    with pytest.raises(ContainerError, match=r"agent.docker_args_filters has '\*', which is no regular expression"):
+    assert result.notes == ("The container argument -v is left out: agent.docker_args_filters does not list it",)
+    with pytest.raises(ContainerError, match=r"agent.docker_args_filters has '\*', which is not a regular expression"):
         merged(task="-e A=1", rules=ArgumentRules(filters=("*",)))
 
 
@@ -138,7 +138,7 @@ def test_older_clients_write_arguments_behind_the_image() -> None:
     assert choice is not None
     assert choice.image == "own:2"
     assert choice.merged.environment == (("A", "1"),)
-    with pytest.raises(ContainerError, match="'--ipc=host' is no container image"):
+    with pytest.raises(ContainerError, match="'--ipc=host' is not a container image"):
         choose(TaskContainer("--ipc=host own:2"), DockerSettings())
 
 
@@ -251,7 +251,7 @@ def test_harmless_arguments_of_a_task_pass_as_they_are() -> None:
     ["-v/:/h", "docker://-v/:/h", "docker://--privileged", "a://b://-v", "'a b'", "a,b", "$(id)", "'a\nb'", "a;b", "é"],
 )
 def test_an_image_is_the_name_of_one(image: str) -> None:
-    with pytest.raises(ContainerError, match="no container image"):
+    with pytest.raises(ContainerError, match="not a container image"):
         choose(TaskContainer(image), DockerSettings())
 
 

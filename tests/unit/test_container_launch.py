@@ -14,7 +14,7 @@ from hpc_agent.containers.docker_options import DockerOption, Merged
 from hpc_agent.containers.gpu_share import ALL_GPUS, NO_GPUS, GpuShare
 from hpc_agent.containers.runtime_api import Mount
 from hpc_agent.containers.start_script import StartScript, command, script
-from hpc_agent.executor.container_env import set_gpus, translate, travelling
+from hpc_agent.executor.process_environment import forwarded_environment, set_gpus, translate
 
 SHELLS = ["bash", "dash"]
 AWKWARD = 'it\'s\n"two" $lines `x` \\n'
@@ -147,7 +147,7 @@ def test_what_travels_into_a_container() -> None:
         "CLEARML_AGENT_EXTRA_DOCKER_ARGS": "-v",
         "CLEARML_AGENT_GIT_USER": "u",
     }
-    assert set(travelling(node)) == {
+    assert set(forwarded_environment(node, ("SLURM_",))) == {
         *("CLEARML_TASK_ID", "SLURM_JOB_ID", "MASTER_ADDR", "LC_ALL", "https_proxy", "CLEARML_AGENT_GIT_USER")
     }
 

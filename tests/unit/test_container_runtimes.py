@@ -15,6 +15,7 @@ from hpc_agent.containers.gpu_share import ALL_GPUS, NO_GPUS, GpuShare, share
 from hpc_agent.containers.pyxis import Pyxis
 from hpc_agent.containers.runtime_api import ContainerSpec, Mount, Runtime
 from hpc_agent.errors import ContainerUnavailableError
+from hpc_agent.schedulers.slurm.backend import BACKEND
 
 RUNTIMES: list[Runtime] = [
     Docker("docker", "docker"),
@@ -146,7 +147,9 @@ def test_gpu_flags(runtime: Docker, gpus: GpuShare, words: list[str]) -> None:
 def test_which_gpus_a_container_is_lent(
     flag: str | None, environ: dict[str, str], present: bool, expected: GpuShare
 ) -> None:
-    assert share(flag, environ, present=present) == expected
+    job = BACKEND.job_variables({**environ, "SLURM_JOB_ID": "7"})
+    assert job is not None
+    assert share(flag, environ, present=present, job_variables=job.gpu_variables) == expected
 
 
 def test_no_runtime_and_one_that_is_not_here(tmp_path: Path) -> None:

@@ -36,10 +36,12 @@ from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.domain.task import Task
 from hpc_agent.errors import ServerUnreachableError
+from hpc_agent.process_id import ProcessId, process_id
 from hpc_agent.runs.attempt_records import ClaimRecord, ExitReport, SubmissionRecord
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
 from hpc_agent.schedulers.base import Scheduler, SubmitRequest
-from hpc_agent.schedulers.local_jobs import ProcessId, process_id
+from hpc_agent.schedulers.slurm.script import SbatchScript
+from hpc_agent.schedulers.slurm.settings import SlurmSettings
 from hpc_agent.submission.render import Renderer
 
 QUEUE = Queue(QueueId("q" * 32), "gpu")
@@ -137,10 +139,16 @@ class Site:
         self.run: RunDirectory = RunsFolder(self.settings.hpc.runs).of(ATTEMPT)
         self.actor = Actor(self.client, cast(Scheduler, self.cluster), self.settings, WORKER, self.clock)
         launch = JobLaunchConfig(
-            folder / "clearml.conf", ["hpc-agent"], DaemonOptions(slurm=True), JobNaming(WORKER, "login")
+            folder / "clearml.conf", ["hpc-agent"], DaemonOptions(batch_system="slurm"), JobNaming(WORKER, "login")
         )
         self.submitter = Submitter(
-            self.client, cast(Scheduler, self.cluster), self.settings, launch, None, Renderer(), self.clock
+            self.client,
+            cast(Scheduler, self.cluster),
+            self.settings,
+            launch,
+            None,
+            Renderer(SbatchScript(SlurmSettings())),
+            self.clock,
         )
 
     def refuse(self) -> None:

@@ -26,6 +26,7 @@ from hpc_agent.domain.snapshot import (
 )
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.domain.termination import TerminationCause
+from hpc_agent.schedulers.slurm.wait_reasons import meaning, readable
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 TASK = TaskId("a" * 32)
@@ -38,7 +39,10 @@ JOB = JobId("7")
 def job(
     state: JobState = JobState.PENDING, number: str = "7", *, reason: str = "Resources", restarts: int = 0
 ) -> LiveJob:
-    return LiveJob(JobId(number), ATTEMPT.job_name, state, state.value, reason=reason, restarts=restarts)
+    meant = meaning(readable(reason), JobId(number))
+    return LiveJob(
+        JobId(number), ATTEMPT.job_name, state, state.value, reason=readable(reason), restarts=restarts, waits=meant
+    )
 
 
 def record(state: JobState) -> JobRecord:

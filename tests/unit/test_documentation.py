@@ -14,7 +14,7 @@ from document_links import anchors, citations, texts, wrong
 
 from hpc_agent import __version__
 from hpc_agent.cli.main import COMMANDS, group
-from hpc_agent.submission.render import own_templates
+from hpc_agent.schedulers.slurm.script import own_templates
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

@@ -9,8 +9,7 @@ import pytest
 from manual_clock import ManualClock
 
 from hpc_agent.domain.job import CurrentJob, JobState
-from hpc_agent.executor.interruption import Deadline, Interruption
-from hpc_agent.executor.stop import StopReason, StopRequest
+from hpc_agent.executor.stop import Deadline, StopConditions, StopReason
 from hpc_agent.executor.supervise import ProcessSupervisor
 from hpc_agent.executor.task_outcome import ExitContext, ended
 from hpc_agent.process import StopTimeouts
@@ -42,7 +41,7 @@ def due_at(deadline: Deadline, clock: ManualClock, until: float) -> float | None
         if deadline.is_due():
             return clock.seconds
         for thread in threading.enumerate():
-            if thread.name == "interruption":
+            if thread.name == "scheduler query":
                 thread.join()  # its question is answered in it, before the next second
         clock.sleep(1)
     return None
@@ -70,7 +69,7 @@ def test_a_limit_that_was_extended_after_the_warning_is_noticed() -> None:
     assert due_at(deadline, clock, 3550) is None
     controller.limit = 7200
     assert due_at(deadline, clock, 8000) == 7170
-    assert deadline.limit == 7200
+    assert deadline.job and deadline.job.time_limit == 7200
 
 
 def test_a_scheduler_that_falls_silent_after_the_warning_leaves_its_first_answer() -> None:
@@ -93,7 +92,7 @@ def test_a_warning_that_came_before_anybody_could_take_it_is_made_up_for() -> No
     """Slurm warns of a limit of a minute or two as soon as the job starts."""
     clock = ManualClock()
     deadline = Deadline(Controller(clock, 120), 30, clock)
-    deadline.may_have_missed = True
+    deadline.may_have_missed_warning = True
     assert due_at(deadline, clock, 200) == 90
 
 
@@ -101,7 +100,7 @@ def test_without_a_warning_a_scheduler_that_does_not_answer_is_not_taken_for_one
     clock = ManualClock()
     controller = Controller(clock, None)
     deadline = Deadline(controller, 30, clock)
-    deadline.may_have_missed = True
+    deadline.may_have_missed_warning = True
     assert due_at(deadline, clock, 100) is None
     controller.limit = 3600
     deadline.warned = True
@@ -131,26 +130,24 @@ class Unkillable:
 
 def test_a_process_that_outlives_sigkill_ends_as_it_was_told_to() -> None:
     clock = ManualClock()
-    child, stop, said = Unkillable(clock), StopRequest(), list[str]()
-    own = Controller(clock, 3600)
+    child, said = Unkillable(clock), list[str]()
+    stop = StopConditions(Controller(clock, 3600), 0, 30, clock)
     grace = StopTimeouts(term=5)
     supervisor = ProcessSupervisor(
         child,  # type: ignore[arg-type]
         said.append,
         stop,
-        Interruption(own, 0),
-        Deadline(own, 30, clock),
         clock,
         grace,
     )
-    stop.ask(StopReason.ABORT)
+    stop.request.request(StopReason.ABORT)
     code = supervisor.run()
     assert code == -signal.SIGKILL
     assert child.got[0] == signal.SIGTERM and signal.SIGKILL in child.got
     assert "hangs in the kernel" in said[-1]
-    assert not supervisor.by_itself
+    assert not supervisor.ended_by_itself
     assert clock.seconds < grace.term + grace.kill + 5
-    outcome = ended(code, ExitContext(stop.why))
+    outcome = ended(code, ExitContext(stop.reason))
     assert (outcome.status, outcome.reason) == ("stopped", "aborted by its user")
 
 
@@ -176,22 +173,20 @@ class Ended:
 
 @pytest.mark.parametrize("told", [False, True])
 def test_a_process_that_ended_before_its_job_was_told_to_end_came_to_its_end_by_itself(told: bool) -> None:
-    clock, stop = ManualClock(), StopRequest()
-    own = Controller(clock, 3600)
+    clock = ManualClock()
+    stop = StopConditions(Controller(clock, 3600), 0, 30, clock)
     supervisor = ProcessSupervisor(
         Ended(when_told=told),  # type: ignore[arg-type]
         lambda _line: None,
         stop,
-        Interruption(own, 0),
-        Deadline(own, 30, clock),
         clock,
         StopTimeouts(),
     )
     if told:
-        stop.ask(StopReason.SIGNAL)
+        stop.request.request(StopReason.SIGNAL)
     assert supervisor.run() == 0
-    stop.ask(StopReason.SIGNAL)
-    assert supervisor.by_itself is not told
+    stop.request.request(StopReason.SIGNAL)
+    assert supervisor.ended_by_itself is not told
 
 
 class Failed(Ended):
@@ -205,16 +200,18 @@ class Failed(Ended):
         return self.code
 
 
-def supervise_failed(code: int, state: JobState | None, clock: ManualClock, stop: StopRequest) -> None:
+def job_in(state: JobState | None, clock: ManualClock) -> StopConditions:
     """``state``: of the job, as the scheduler has it; None: it does not answer."""
-    own = Controller(clock, None if state is None else 3600)
-    own.state = state or JobState.RUNNING
+    controller = Controller(clock, None if state is None else 3600)
+    controller.state = state or JobState.RUNNING
+    return StopConditions(controller, 0, 30, clock)
+
+
+def supervise_failed(code: int, stop: StopConditions, clock: ManualClock) -> None:
     supervisor = ProcessSupervisor(
         Failed(code),  # type: ignore[arg-type]
         lambda _line: None,
         stop,
-        Interruption(own, 0),
-        Deadline(own, 30, clock),
         clock,
         StopTimeouts(),
     )
@@ -224,10 +221,11 @@ def supervise_failed(code: int, state: JobState | None, clock: ManualClock, stop
 @pytest.mark.parametrize("code", [1, -signal.SIGTERM])
 def test_signal_of_the_job_may_arrive_after_the_end_of_the_process(code: int) -> None:
     """Slurm signals the processes of a job one after the other."""
-    clock, stop = ManualClock(), StopRequest()
-    clock.at(0.3, lambda: stop.ask(StopReason.SIGNAL))
-    supervise_failed(code, JobState.RUNNING, clock, stop)
-    assert stop.why is StopReason.SIGNAL
+    clock = ManualClock()
+    stop = job_in(JobState.RUNNING, clock)
+    clock.at(0.3, lambda: stop.request.request(StopReason.SIGNAL))
+    supervise_failed(code, stop, clock)
+    assert stop.reason is StopReason.SIGNAL
 
 
 @pytest.mark.parametrize(
@@ -243,29 +241,28 @@ def test_signal_of_the_job_may_arrive_after_the_end_of_the_process(code: int) ->
 def test_scheduler_is_asked_about_a_process_that_sigterm_ended(
     code: int, state: JobState | None, why: StopReason | None
 ) -> None:
-    clock, stop = ManualClock(), StopRequest()
-    supervise_failed(code, state, clock, stop)
-    assert stop.why is why
+    clock = ManualClock()
+    stop = job_in(state, clock)
+    supervise_failed(code, stop, clock)
+    assert stop.reason is why
     assert clock.seconds <= 1
 
 
 def test_the_process_is_signalled_before_anything_is_said() -> None:
     """What is said may wait for a file server."""
-    clock, stop = ManualClock(), StopRequest()
+    clock = ManualClock()
+    stop = StopConditions(Controller(clock, 3600), 0, 30, clock)
     child = Unkillable(clock)
     order: list[str] = []
     child.got = SignalsInto(order)
-    own = Controller(clock, 3600)
     supervisor = ProcessSupervisor(
         child,  # type: ignore[arg-type]
         lambda _line: order.append("said"),
         stop,
-        Interruption(own, 0),
-        Deadline(own, 30, clock),
         clock,
         StopTimeouts(term=1),
     )
-    stop.ask(StopReason.ABORT)
+    stop.request.request(StopReason.ABORT)
     supervisor.run()
     assert order.index("SIGTERM") < order.index("said")
     assert order.index("SIGKILL") < len(order) - 1 - order[::-1].index("said")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hpc_agent.config.settings import AgentSettings, SlurmSettings
+from hpc_agent.config.settings import AgentSettings
 from hpc_agent.domain.attempt import attempt_for
 from hpc_agent.domain.ids import QueueId, TaskId, WorkerId
 from hpc_agent.domain.resources import Override, Policy, Resources, format_time_limit, parse_time_limit
@@ -20,6 +20,8 @@ from hpc_agent.errors import InputError, ResourceError, TemplateError
 from hpc_agent.executor.process_environment import ProcessContext, process_environment
 from hpc_agent.executor.stop import StopReason
 from hpc_agent.executor.task_outcome import ExitContext, ended
+from hpc_agent.schedulers.slurm.script import SbatchScript
+from hpc_agent.schedulers.slurm.settings import SlurmSettings
 from hpc_agent.submission.render import JobContext, Renderer
 
 TASK = Task(TaskId("a" * 32), name="train", environment={"LEVEL": "7"})
@@ -162,13 +164,16 @@ def test_time_limits_are_read_as_slurm_reads_them(text: str, minutes: int) -> No
 DEFAULT = Resources()
 
 
-def context(task: Task = TASK, resources: Resources = DEFAULT, **site: object) -> JobContext:
+def renderer(*folders: Path, **site: Any) -> Renderer:
+    return Renderer(SbatchScript(SlurmSettings(**site)), folders)
+
+
+def context(task: Task = TASK, resources: Resources = DEFAULT) -> JobContext:
     return JobContext(
         task=task,
         attempt=attempt_for("c", QueueId("q"), task.id, "t"),
         queue_name="gpu",
         resources=resources,
-        site=SlurmSettings(**site),  # type: ignore[arg-type]
         run_dir=Path("/runs/with space"),
         output=Path("/runs/with space/job.out"),
         config_file=Path("/home/u/job.conf"),
@@ -186,7 +191,7 @@ def context(task: Task = TASK, resources: Resources = DEFAULT, **site: object) -
 )
 def test_gpus_and_memory_are_asked_for_in_the_sites_dialect(site: dict[str, Any], lines: list[str]) -> None:
     wanted = Resources(nodes=2, gpus=2, gpu_type="a100", cpus=3, memory_mb=4096, time_minutes=90, account="lab")
-    text = Renderer().render("gpu.sbatch.j2", context(resources=wanted, **site))
+    text = renderer(**site).render("gpu.sbatch.j2", context(resources=wanted))
     for line in [*lines, "--time=01:30:00", "--account=lab", "--nodes=2", "--cpus-per-task=3"]:
         assert f"#SBATCH {line}\n" in text
     assert text.splitlines()[-2].startswith("exec '/opt/py thon' -m hpc_agent execute --id ")
@@ -194,27 +199,27 @@ def test_gpus_and_memory_are_asked_for_in_the_sites_dialect(site: dict[str, Any]
 
 def test_where_output_goes_is_said_once_on_the_command_line() -> None:
     """There "%" is escaped, which stands for a job's fields in a directive too."""
-    assert "--output" not in Renderer().render("gpu.sbatch.j2", context())
+    assert "--output" not in renderer().render("gpu.sbatch.j2", context())
 
 
 def test_the_script_is_good_bash_and_holds_nothing_unquoted(tmp_path: Path) -> None:
     (tmp_path / "echo.j2").write_text("#!/bin/bash\necho {{ task.name }} {{ task.properties.x }}\n")
     task = replace(TASK, name="$(touch hacked); 'x' \"y\"", properties={"x": "`id`"})
-    script = Renderer([tmp_path]).render("echo.j2", context(task))
+    script = renderer(tmp_path).render("echo.j2", context(task))
     done = subprocess.run(["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout == f"{task.name} `id`\n"
     assert not (tmp_path / "hacked").exists()
-    base = Renderer().render("base.sbatch.j2", context(task))
+    base = renderer().render("base.sbatch.j2", context(task))
     subprocess.run(["bash", "-n", "-c", base], check=True)
 
 
 def test_a_warning_of_the_time_limit_does_not_end_a_job_that_has_no_agent_yet() -> None:
     agent = [sys.executable, "-c", "import signal; print(signal.getsignal(signal.SIGUSR1).name)"]
     ahead = replace(context(), agent=agent, signal_ahead=60)
-    script = Renderer().render("base.sbatch.j2", ahead).replace("trap '' USR1\n", "trap '' USR1\nkill -USR1 $$\n")
+    script = renderer().render("base.sbatch.j2", ahead).replace("trap '' USR1\n", "trap '' USR1\nkill -USR1 $$\n")
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "SIG_IGN\n"
-    assert "USR1" not in Renderer().render("base.sbatch.j2", context())
+    assert "USR1" not in renderer().render("base.sbatch.j2", context())
 
 
 @pytest.mark.parametrize(
@@ -231,9 +236,9 @@ def test_a_warning_of_the_time_limit_does_not_end_a_job_that_has_no_agent_yet() 
 def test_a_wrong_template_is_named(tmp_path: Path, template: str, words: str) -> None:
     (tmp_path / "site.j2").write_text(template)
     with pytest.raises(TemplateError, match=words):
-        Renderer([tmp_path]).render("site.j2", context(replace(TASK, name="a\n#SBATCH --uid=0")))
+        renderer(tmp_path).render("site.j2", context(replace(TASK, name="a\n#SBATCH --uid=0")))
 
 
 def test_a_missing_template_names_where_it_was_looked_for() -> None:
     with pytest.raises(TemplateError, match=r"searched: .*sbatch_templates"):
-        Renderer().render("none.j2", context())
+        renderer().render("none.j2", context())

@@ -16,6 +16,8 @@ from manual_clock import ManualClock
 from hpc_agent.api.client import Client
 from hpc_agent.api.events import EventsApi
 from hpc_agent.api.tasks import TaskState
+from hpc_agent.cancellation import CancellableClock, Cancelled
+from hpc_agent.clock import SYSTEM
 from hpc_agent.config.settings import AllSettings
 from hpc_agent.domain.attempt import Attempt, attempt_for
 from hpc_agent.domain.ids import AttemptId, QueueId, TaskId, WorkerId
@@ -25,15 +27,13 @@ from hpc_agent.errors import EnvironmentBuildError
 from hpc_agent.executor.agent_identity import RUN_DIR, AgentIdentity, identify
 from hpc_agent.executor.build_script import BuildScript, add_init
 from hpc_agent.executor.console import Console
-from hpc_agent.executor.file_server import FileServer
-from hpc_agent.executor.interruption import Deadline
-from hpc_agent.executor.signals import PreparationInterrupted, Signals
-from hpc_agent.executor.stop import StopReason, StopRequest
+from hpc_agent.executor.stall_guard import StallGuard
+from hpc_agent.executor.stop import StopConditions, StopReason, StopRequest, handled_signals
 from hpc_agent.executor.task_outcome import ExitContext, ended
-from hpc_agent.executor.watch import Meters, Watch, WatchResult
+from hpc_agent.executor.watch import Meters, Watch, WatchedRun
 from hpc_agent.runs.attempt_records import ClaimRecord
 from hpc_agent.runs.directory import RunsFolder
-from hpc_agent.schedulers.base import CurrentJobClient
+from hpc_agent.schedulers.base import NullCurrentJob
 from hpc_agent.sources.workspace import EntryKind, EntryPoint, Workspace
 from hpc_agent.telemetry.shipper import ConsoleSource
 from hpc_agent.telemetry.usage import UsageReader
@@ -52,7 +52,7 @@ class TestIdentity:
 
     def test_the_daemons_if_it_submitted_the_job(self, tmp_path: Path) -> None:
         me = self.of(**{RUN_DIR: str(tmp_path / "run"), "SLURM_JOB_ID": "7"})
-        assert me.watched
+        assert me.daemon_managed
         assert me.directory(RunsFolder(tmp_path), TASK, None).path == tmp_path / "run"
 
     def test_that_of_the_queue_entry(self, tmp_path: Path) -> None:
@@ -142,12 +142,12 @@ class TestBuildScript:
     @pytest.mark.parametrize(
         ("text", "why"),
         [
-            (None, "is not there"),
+            (None, "does not exist"),
             ("true", "chose nothing"),
             ("echo 5 > $CLEARML_CUSTOM_BUILD_OUTPUT", "cannot be read"),
             (
                 'echo \'{"binary":"/none","entry_point":"/n","working_dir":"/n"}\' > $CLEARML_CUSTOM_BUILD_OUTPUT',
-                "chose /none, which is not there",
+                "chose /none, which does not exist",
             ),
         ],
     )
@@ -167,20 +167,20 @@ class TestBuildScript:
         assert '"diff":""' in said[1] and '"binary":"python"' in said[1]
 
 
-class TestFileServer:
+class TestStallGuard:
     """A shared file system that does not answer."""
 
     def test_an_answer_and_an_error_are_handed_on(self) -> None:
-        server = FileServer()
-        assert server.ask(lambda: 5, 0) == 5
+        guard = StallGuard()
+        assert guard.call(lambda: 5, 0) == 5
         with pytest.raises(OSError, match="stale"):
-            server.ask(lambda: _raise(OSError("stale")), 0)
+            guard.call(lambda: _raise(OSError("stale")), 0)
 
     def test_it_is_waited_for_until_it_answers_again(self) -> None:
-        server, answers = FileServer(), threading.Event()
-        assert server.ask(lambda: answers.wait(60), otherwise=None) is None
+        guard, answers = StallGuard(), threading.Event()
+        assert guard.call(lambda: answers.wait(60), default=None) is None
         answers.set()
-        assert server.ask(lambda: 5, otherwise=0) == 5
+        assert guard.call(lambda: 5, default=0) == 5
 
 
 def _raise(error: BaseException) -> int:
@@ -215,8 +215,8 @@ class TestWatch:
     """What ends a run: its user, another run, or nobody."""
 
     @staticmethod
-    def stopped_by(tasks: Tasks, run: WatchResult, *, at_least: int = 1) -> StopReason | None:
-        stop, woken, looked = StopRequest(), threading.Event(), threading.Event()
+    def stopped_by(tasks: Tasks, run: WatchedRun, *, at_least: int = 1) -> StopReason | None:
+        stop, looked = StopRequest(), threading.Event()
 
         class Clock(ManualClock):
             """No look waits."""
@@ -234,17 +234,16 @@ class TestWatch:
             ping_interval=1e9,
             callback_limit=0,
             meters=Meters(cast(UsageReader, None)),
-            wake=woken.set,
         )
         watch.start()
         try:
-            while not (woken.is_set() or looked.is_set()):
-                woken.wait(0.01)
+            while stop.reason is None and not looked.wait(0.01):
+                pass
         finally:
             watch.finish()
-        return stop.why
+        return stop.reason
 
-    RUN = WatchResult(TASK, WorkerId("n1:7"), "1.7")
+    RUN = WatchedRun(TASK, WorkerId("n1:7"), "1.7")
 
     @pytest.mark.parametrize(
         ("answer", "why"),
@@ -269,7 +268,7 @@ class TestWatch:
         assert tasks.looks > 2
 
     def test_the_run_directory_is_anothers(self) -> None:
-        run = WatchResult(TASK, WorkerId("n1:7"), "1.7", still_ours=lambda: False)
+        run = WatchedRun(TASK, WorkerId("n1:7"), "1.7", still_ours=lambda: False)
         assert self.stopped_by(Tasks(seen()), run) is StopReason.FENCED
 
 
@@ -278,54 +277,46 @@ class TestStopRequest:
 
     def test_the_first_one_says_why(self) -> None:
         stop = StopRequest()
-        stop.ask(StopReason.ABORT, hold_until=30)
-        stop.ask(StopReason.INTERRUPT)
-        assert (stop.why, stop.is_held(29)) == (StopReason.ABORT, True)
+        stop.request(StopReason.ABORT, hold_until=30)
+        stop.request(StopReason.INTERRUPT)
+        assert (stop.reason, stop.is_held(29)) == (StopReason.ABORT, True)
 
     @pytest.mark.parametrize("why", [StopReason.SIGNAL, StopReason.FENCED])
     def test_the_scheduler_and_another_run_do_not_wait(self, why: StopReason) -> None:
         stop = StopRequest()
-        stop.ask(StopReason.ABORT, hold_until=30)
-        stop.ask(why)
-        assert (stop.why, stop.is_held(0)) == (StopReason.ABORT, False)
+        stop.request(StopReason.ABORT, hold_until=30)
+        stop.request(why)
+        assert (stop.reason, stop.is_held(0)) == (StopReason.ABORT, False)
 
 
 class TestSignals:
     """What a signal means to an executor that prepares its task."""
 
     @pytest.fixture
-    def stop(self) -> StopRequest:
-        return StopRequest()
-
-    @pytest.fixture
-    def signals(self, stop: StopRequest) -> Signals:
-        return Signals(stop, Deadline(cast(CurrentJobClient, None), 60, ManualClock()))
+    def stop(self) -> StopConditions:
+        return StopConditions(NullCurrentJob(), 0, 60, ManualClock())
 
     @pytest.mark.parametrize(
-        ("number", "why"), [(signal.SIGINT, StopReason.INTERRUPT), (signal.SIGTERM, StopReason.SIGNAL)]
+        ("number", "reason"), [(signal.SIGINT, StopReason.INTERRUPT), (signal.SIGTERM, StopReason.SIGNAL)]
     )
-    def test_it_ends_the_preparation(
-        self, signals: Signals, stop: StopRequest, number: signal.Signals, why: StopReason
-    ) -> None:
-        with pytest.raises(PreparationInterrupted), signals.handled(), signals.unwinding():
-            signal.raise_signal(number)
-        assert (stop.why, stop.signalled) == (why, number == signal.SIGTERM)
+    def test_it_ends_the_preparation(self, stop: StopConditions, number: signal.Signals, reason: StopReason) -> None:
+        def prepare() -> None:
+            os.kill(os.getpid(), number)
+            CancellableClock(SYSTEM).sleep(300)
 
-    def test_none_begins_after_a_stop(self, signals: Signals, stop: StopRequest) -> None:
-        stop.ask(StopReason.ABORT)
-        begun = []
-        with pytest.raises(PreparationInterrupted), signals.unwinding():
-            begun.append(True)
-        assert begun == []
+        with pytest.raises(Cancelled), handled_signals(stop.request, stop.deadline):
+            stop.request.run_cancellable(prepare, "prepare")
+        assert (stop.reason, stop.request.sigterm_received) == (reason, number == signal.SIGTERM)
 
-    def test_the_warning_of_a_time_limit_ends_nothing(self, signals: Signals, stop: StopRequest) -> None:
-        with signals.handled(), signals.unwinding():
+    def test_the_warning_of_a_time_limit_ends_nothing(self, stop: StopConditions) -> None:
+        with handled_signals(stop.request, stop.deadline):
             signal.raise_signal(signal.SIGUSR1)
-        assert stop.why is None
+            assert stop.request.run_cancellable(lambda: 7, "prepare") == 7
+        assert stop.reason is None
 
 
 @pytest.mark.parametrize(
-    ("code", "met", "status", "reason"),
+    ("code", "context", "status", "reason"),
     [
         (0, ExitContext(out_of_memory="used 4 GB"), "completed", "worker execution done"),
         (-9, ExitContext(out_of_memory="used 4 GB of 4 GB"), "failed", "used 4 GB of 4 GB"),
@@ -334,8 +325,8 @@ class TestSignals:
         (3, ExitContext(), "failed", "worker execution exit code 3"),
     ],
 )
-def test_how_a_process_ended_is_said(code: int, met: ExitContext, status: str, reason: str) -> None:
-    outcome = ended(code, met)
+def test_how_a_process_ended_is_said(code: int, context: ExitContext, status: str, reason: str) -> None:
+    outcome = ended(code, context)
     assert (outcome.status, outcome.reason) == (status, reason)
 
 

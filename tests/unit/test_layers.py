@@ -6,23 +6,15 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+from hpc_agent.schedulers.registry import BACKENDS
+
 PACKAGE = Path(__file__).parents[2] / "hpc_agent"
 
 LAYERS = [
     {"errors", "domain"},
-    {
-        "clock",
-        "retry",
-        "process",
-        "file_records",
-        "redact",
-        "secret_values",
-        "logs",
-        "config",
-        "lease",
-        "git_credentials",
-    }
-    | {"child_processes", "utf8_mode", "heartbeat", "access", "user_name"},
+    {"clock", "cancellation", "retry", "process", "process_id", "child_processes", "exec_launcher", "file_records"}
+    | {"file_lock", "lease", "heartbeat", "access"}
+    | {"redact", "secret_values", "logs", "config", "git_credentials", "utf8_mode"},
     {"wire", "api", "schedulers", "submission", "containers", "envs", "sources", "telemetry", "runs"},
     {"image_resolver"},
     {"staging"},
@@ -33,8 +25,12 @@ LAYERS = [
 """Lowest first. A layer imports lower ones; ``image_resolver`` is where images and environments meet, ``staging`` where
 sources join them; ``tracking`` looks at repositories as drafts do, and watches in a job as the executor does."""
 
-WITHIN = {("api", "wire"), ("telemetry", "api"), ("telemetry", "wire")}
+WITHIN = {("api", "wire"), ("telemetry", "api"), ("telemetry", "wire"), ("submission", "schedulers")}
 """Imports allowed between packages of one layer."""
+
+SECTIONS = "hpc_agent.schedulers.registry"
+"""What ``config`` may import of ``schedulers``: the registry, for the classes of the backends' sections. The modules
+``settings`` of backends are a part of the configuration, and import as little as it does."""
 
 BASICS = {0, 1}
 """Layers whose packages may import each other."""
@@ -84,8 +80,20 @@ def test_a_layer_imports_lower_ones_only() -> None:
                 continue
             other = layer(parts[1])
             allowed = other is None or other < own or (top, parts[1]) in WITHIN or (own == other and own in BASICS)
+            allowed = allowed or (top == "config" and name == SECTIONS)
             if not allowed:
                 wrong.append(f"{path.relative_to(PACKAGE)}:{line} imports {name}")
+    assert wrong == []
+
+
+def test_settings_of_a_backend_import_what_the_configuration_may() -> None:
+    modules = ["registry.py", *(f"{name}/settings.py" for name in BACKENDS)]
+    wrong = [
+        f"{module} imports {name}"
+        for module in modules
+        for _, name in imports(PACKAGE / "schedulers" / module)
+        if name.startswith("hpc_agent.") and layer(name.split(".")[1]) not in BASICS
+    ]
     assert wrong == []
 
 

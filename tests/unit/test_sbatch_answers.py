@@ -6,7 +6,7 @@ import pytest
 
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import Accepted, LimitReached, OutcomeUnknown, Refused, SubmitResult, UnclearAnswer
-from hpc_agent.schedulers.slurm_answers import named_jobs, parse_sbatch, refuses_parsable
+from hpc_agent.schedulers.slurm.sbatch_answers import named_jobs, parse_sbatch, refuses_parsable
 from hpc_agent.tracking.sbatch_output import SbatchOutput
 
 FAILED = "sbatch: error: Batch job submission failed: "

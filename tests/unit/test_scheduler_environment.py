@@ -13,8 +13,9 @@ from hpc_agent.config.dump import share_job_config
 from hpc_agent.config.load import load
 from hpc_agent.config.report import rows
 from hpc_agent.redact import HIDDEN, is_secret
-from hpc_agent.schedulers import gpu_inventory
-from hpc_agent.schedulers.job_environment import for_queries, scrubbed
+from hpc_agent.schedulers.job_environment import scrubbed
+from hpc_agent.schedulers.local import gpu_inventory
+from hpc_agent.schedulers.slurm.commands import for_queries
 
 SECRET = (
     "CLEARML_API_SECRET_KEY CLEARML_API_ACCESS_KEY CLEARML_AUTH_TOKEN CLEARML_AGENT_GIT_PASS HF_TOKEN GITHUB_PAT "

@@ -10,9 +10,9 @@ from captured_slurm import OUR_JOB, VERSIONS, captured, names
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import Accepted, LimitReached, OutcomeUnknown, Refused, SubmitResult
 from hpc_agent.domain.resources import Resources
-from hpc_agent.schedulers import slurm
 from hpc_agent.schedulers.base import SubmitRequest
-from hpc_agent.schedulers.slurm_answers import parse_sbatch
+from hpc_agent.schedulers.slurm import commands
+from hpc_agent.schedulers.slurm.sbatch_answers import parse_sbatch
 
 
 def of_each_version(prefix: str) -> pytest.MarkDecorator:
@@ -117,7 +117,7 @@ def test_other_words_of_sbatch(stderr: str, kind: type[SubmitResult]) -> None:
 
 def test_sbatch_is_told_what_a_template_may_forget() -> None:
     request = SubmitRequest(Path("/r/job.sh"), OUR_JOB, Path("/r"), Path("/r/100%.out"), Resources())
-    assert slurm.sbatch(request, ("--export=ALL",)) == [
+    assert commands.sbatch(request, ("--export=ALL",)) == [
         *("sbatch", "--parsable", f"--job-name={OUR_JOB}", "--chdir=/r", "--output=/r/100%%.out"),
         *("--open-mode=append", "--export=ALL", "/r/job.sh"),
     ]

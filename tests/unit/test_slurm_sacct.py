@@ -11,13 +11,14 @@ from fake_slurm import ACCOUNTING_HEADER, SUBMITTED, accounting_row, printed
 
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import JobRecord, JobState
-from hpc_agent.schedulers import slurm
+from hpc_agent.schedulers.records import newest
+from hpc_agent.schedulers.slurm import commands
 
 of_each_version = pytest.mark.parametrize("version", VERSIONS)
 
 
-def answer(version: str, name: str) -> slurm.AccountingAnswer:
-    return slurm.parse_sacct(captured(version, name).stdout, DELIMITER)
+def answer(version: str, name: str) -> commands.AccountingAnswer:
+    return commands.parse_sacct(captured(version, name).stdout, DELIMITER)
 
 
 def records(version: str, answered: str, name: str) -> list[JobRecord]:
@@ -101,8 +102,8 @@ def test_elements_that_wait_are_one_row_and_no_job_of_their_own(version: str) ->
     assert record.state is JobState.PENDING
     since = record.submitted
     assert since is not None
-    assert slurm.newest(read.records, {JobId(f"{raw}_2"): since}) == {}
-    assert slurm.newest(read.records, {raw: since}).keys() == {raw}
+    assert newest(read.records, {JobId(f"{raw}_2"): since}) == {}
+    assert newest(read.records, {raw: since}).keys() == {raw}
 
 
 @of_each_version
@@ -136,7 +137,7 @@ def test_every_captured_row_is_read(version: str) -> None:
 @of_each_version
 def test_unknown_jobs_give_no_records(version: str) -> None:
     for name in ("sacct_unknown", "sacct_unknown_name"):
-        assert answer(version, name) == slurm.AccountingAnswer((), 0)
+        assert answer(version, name) == commands.AccountingAnswer((), 0)
 
 
 @of_each_version
@@ -148,7 +149,7 @@ def test_a_job_is_found_by_its_name(version: str) -> None:
 def test_only_final_records_are_verdicts(version: str) -> None:
     read = answer(version, "sacct_ended").records
     submitted = {raw: record.submitted for raw, record in read if record.submitted}
-    final = {record.name for record in slurm.newest(read, submitted).values() if record.state.is_final}
+    final = {record.name for record in newest(read, submitted).values() if record.state.is_final}
     assert {"completed", "exit code 3", "cancelled_running", "node_failed", "preempted", "time_limit"} <= final
     assert not {"requeued", "preempted_requeued"} & final
 
@@ -159,14 +160,14 @@ def test_without_an_answer_there_is_no_table(version: str, daemon: str) -> None:
     said = captured(version, f"sacct_{daemon}")
     assert said.returncode != 0
     with pytest.raises(ValueError, match="nothing"):
-        slurm.parse_sacct(said.stdout, DELIMITER)
+        commands.parse_sacct(said.stdout, DELIMITER)
 
 
 # ---------------------------------------------------------------- which record decides
 
 
 def parsed(*rows: str) -> Sequence[tuple[JobId, JobRecord]]:
-    return slurm.parse_sacct(printed(ACCOUNTING_HEADER + "".join(rows), DELIMITER), DELIMITER).records
+    return commands.parse_sacct(printed(ACCOUNTING_HEADER + "".join(rows), DELIMITER), DELIMITER).records
 
 
 def row(job: str, state: str, after: timedelta = timedelta(), raw: str = "", name: str = OUR_JOB) -> str:
@@ -174,7 +175,7 @@ def row(job: str, state: str, after: timedelta = timedelta(), raw: str = "", nam
 
 
 def verdict(*rows: str, job: str = "7") -> JobRecord | None:
-    found = slurm.newest(parsed(*rows), {JobId(job): SUBMITTED}).get(JobId(job))
+    found = newest(parsed(*rows), {JobId(job): SUBMITTED}).get(JobId(job))
     return found if found and found.state.is_final else None
 
 
@@ -230,11 +231,11 @@ def test_a_time_beyond_all_clocks_is_unknown(number: str) -> None:
 
 @pytest.mark.parametrize("job", ["9" * 25, "7_", "_3", "7+", "-7", "7.batch", "seven", "7;8", "٣"])
 def test_what_is_no_job_id_is_a_row_that_cannot_be_read(job: str) -> None:
-    read = slurm.parse_sacct(printed(accounting_row(job, "COMPLETED", raw="7"), DELIMITER), DELIMITER)
+    read = commands.parse_sacct(printed(accounting_row(job, "COMPLETED", raw="7"), DELIMITER), DELIMITER)
     assert (read.records, read.unreadable) == ((), 1)
 
 
 @pytest.mark.parametrize("text", ["JobID|State\n", "sacct: hello\n", "1|1|RUNNING|0:0|1|1|1|1|n1|None|x\n", ""])
 def test_what_is_no_table_is_not_read_as_one(text: str) -> None:
     with pytest.raises(ValueError, match=text.strip()[:5] or "nothing"):
-        slurm.parse_sacct(text, DELIMITER)
+        commands.parse_sacct(text, DELIMITER)

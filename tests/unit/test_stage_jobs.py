@@ -36,6 +36,8 @@ from hpc_agent.errors import EnvironmentBuildError
 from hpc_agent.runs.attempt_records import StagingJobRecord
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
 from hpc_agent.schedulers.base import Scheduler, SubmitRequest
+from hpc_agent.schedulers.slurm.script import SbatchScript
+from hpc_agent.schedulers.slurm.settings import SlurmSettings
 from hpc_agent.staging import StagedTask
 from hpc_agent.submission.render import Renderer
 
@@ -87,9 +89,11 @@ class Site:
         self.attempt = attempt_for("c", QUEUE.id, TASK, "t")
         self.run: RunDirectory = RunsFolder(settings.hpc.runs).of(self.attempt)
         launch = JobLaunchConfig(
-            folder / "clearml.conf", ["hpc-agent"], DaemonOptions(slurm=True), cast(JobNaming, None)
+            folder / "clearml.conf", ["hpc-agent"], DaemonOptions(batch_system="slurm"), cast(JobNaming, None)
         )
-        self.stages = StagingJobs(cast(Scheduler, self.cluster), settings, launch, Renderer(), self.clock)
+        self.stages = StagingJobs(
+            cast(Scheduler, self.cluster), settings, launch, Renderer(SbatchScript(SlurmSettings())), self.clock
+        )
 
     def look(self) -> StagedTask | None:
         return self.stages.get(self.attempt, Task(TASK), QUEUE, wait=False)
@@ -210,7 +214,7 @@ class TestEnd:
         site.submit()
         site.cluster.live, site.cluster.answers = [], [Accepted(JobId("8"))]
         site.look_after(10)
-        lost_after = AllSettings().hpc.slurm.lost_after
+        lost_after = AllSettings().hpc.lost_after
         site.look_after(lost_after - 10)
         assert site.record.job == "7"
         site.look_after(20)

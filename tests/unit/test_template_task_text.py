@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from hpc_agent.config.settings import SlurmSettings
 from hpc_agent.domain.attempt import attempt_for
 from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.resources import Resources
 from hpc_agent.domain.task import Task, TaskContainer
 from hpc_agent.errors import TemplateError
+from hpc_agent.schedulers.slurm.script import SbatchScript
+from hpc_agent.schedulers.slurm.settings import SlurmSettings
 from hpc_agent.submission.render import JobContext, Renderer
 
 HOSTILE = (
@@ -52,13 +53,12 @@ def render(folder: Path, template: str, text: str, resources: Resources | None =
         attempt=attempt_for("c", QueueId("q"), task.id, "t"),
         queue_name=text,
         resources=resources or Resources(),
-        site=SlurmSettings(),
         run_dir=Path("/runs"),
         output=Path("/runs/job.out"),
         config_file=Path("/job.conf"),
         agent=["hpc-agent"],
     )
-    return Renderer([folder]).render("site.j2", context)
+    return Renderer(SbatchScript(SlurmSettings()), [folder]).render("site.j2", context)
 
 
 def run(folder: Path, script: str) -> str:
@@ -176,7 +176,7 @@ def test_what_an_expression_makes_of_it_is_one_word_too(tmp_path: Path, expressi
 )
 def test_what_would_lose_the_quoting_fails_with_a_sentence(tmp_path: Path, expression: str) -> None:
     for text in HOSTILE:
-        with pytest.raises(TemplateError, match=r"the sbatch template site\.j2 .*"):
+        with pytest.raises(TemplateError, match=r"the job template site\.j2 .*"):
             render(tmp_path, f"printf '<%s>' {expression}", text)
     with pytest.raises(TemplateError, match=r"task\.name cannot become part of other text .*: print it by itself"):
         render(tmp_path, "{{ 'n-' ~ task.name }}", "x")
@@ -305,7 +305,7 @@ def test_text_of_the_site_can_be_put_together_as_ever(tmp_path: Path) -> None:
 
 def test_every_filter_of_jinja_keeps_the_quoting_or_fails(tmp_path: Path) -> None:
     text = "'; touch owned; '"
-    for name in Renderer()._jinja.filters:
+    for name in Renderer(SbatchScript(SlurmSettings()))._jinja.filters:
         for arguments in ("", "('a')", "('a', 'b')", "(5)", "(2, 'x')", "(attribute='x')"):
             try:
                 script = render(tmp_path, f"echo {{{{ task.name | {name}{arguments} }}}}", text)

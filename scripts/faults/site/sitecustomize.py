@@ -2,7 +2,7 @@
 
 import sys
 
-if "hpc_agent.schedulers.local_supervisor" in sys.orig_argv:
+if "hpc_agent.schedulers.local.supervisor" in sys.orig_argv:
     from faults.crash_point import SUPERVISOR, prepare
 
     prepare(SUPERVISOR)

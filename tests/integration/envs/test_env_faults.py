@@ -17,6 +17,7 @@ from capabilities import missing
 from env_site import EnvSite, PythonRunner, SmallDisk
 from waiting import empty, wait_until
 
+from hpc_agent.access import user_name
 from hpc_agent.clock import SYSTEM
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey
@@ -25,7 +26,6 @@ from hpc_agent.envs.env_store import EnvStore
 from hpc_agent.envs.materialize import UsableEnv
 from hpc_agent.envs.node import remove_tree
 from hpc_agent.errors import EnvironmentBuildError
-from hpc_agent.user_name import user_name
 
 VERSIONS = "import alpha, beta; print(alpha.VERSION, beta.VERSION)"
 STAGE = "store.stage(request('beta'), say)"

@@ -11,7 +11,6 @@ from datetime import datetime, timedelta
 
 from hpc_agent import process
 from hpc_agent.clock import SYSTEM
-from hpc_agent.config.settings import SlurmSettings
 from hpc_agent.domain.capacity import Capacity
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import (
@@ -27,12 +26,16 @@ from hpc_agent.domain.job import (
 )
 from hpc_agent.errors import ProcessError, SchedulerUnavailableError
 from hpc_agent.logs import EventLog
-from hpc_agent.schedulers import slurm
 from hpc_agent.schedulers.base import JobOrigin, SubmitRequest
-from hpc_agent.schedulers.job_environment import for_queries, scrubbed
-from hpc_agent.schedulers.slurm_answers import named_jobs, parse_sbatch, refuses_parsable
-from hpc_agent.schedulers.slurm_table import new_delimiter
-from hpc_agent.schedulers.slurm_versions import notes, parse_version
+from hpc_agent.schedulers.job_environment import scrubbed
+from hpc_agent.schedulers.queries import printed, run
+from hpc_agent.schedulers.records import newest, newest_of_name
+from hpc_agent.schedulers.slurm import commands
+from hpc_agent.schedulers.slurm.commands import for_queries
+from hpc_agent.schedulers.slurm.sbatch_answers import named_jobs, parse_sbatch, refuses_parsable
+from hpc_agent.schedulers.slurm.settings import SlurmSettings
+from hpc_agent.schedulers.slurm.tables import new_delimiter
+from hpc_agent.schedulers.slurm.versions import notes, parse_version
 
 log = EventLog("schedulers.slurm")
 
@@ -81,7 +84,7 @@ class SlurmScheduler:
 
     def _config(self) -> Mapping[str, str]:
         if not self._known_config:
-            self._known_config = slurm.parse_config(self._ask(slurm.show_config()))
+            self._known_config = commands.parse_config(self._ask(commands.show_config()))
         return self._known_config
 
     def submit(self, request: SubmitRequest) -> SubmitResult:
@@ -93,7 +96,7 @@ class SlurmScheduler:
 
     def _submit_once(self, request: SubmitRequest) -> SubmitResult:
         """sbatch's answer. A job that it did not name clearly is looked up by its name."""
-        argv = slurm.sbatch(request, self._settings.sbatch_args, parsable=self._parsable)
+        argv = commands.sbatch(request, self._settings.sbatch_args, parsable=self._parsable)
         since = SYSTEM.now()
         try:
             answer = process.run(
@@ -137,14 +140,14 @@ class SlurmScheduler:
             own = self._own_name()
             if said.cluster == own:
                 return said
-            names = self._ask(slurm.squeue_name(said.job, said.cluster)).splitlines()
+            names = self._ask(commands.squeue_name(said.job, said.cluster)).splitlines()
             if request.job_name not in (name.strip() for name in names):
                 return OutcomeUnknown(
                     f"sbatch named job {said.job} on cluster {said.cluster}, which is not called {request.job_name}: "
                     "nothing was cancelled",
                     UnclearAnswer.NO_JOB_ID,
                 )
-            self._run(slurm.scancel([said.job], cluster=said.cluster, name=request.job_name))
+            self._run(commands.scancel([said.job], cluster=said.cluster, name=request.job_name))
         except SchedulerUnavailableError as error:
             return OutcomeUnknown(f"job {said.job} went to cluster {said.cluster}: {error}")
         return Refused(
@@ -156,21 +159,21 @@ class SlurmScheduler:
         answer = self._squeue()
         self._listed_all = not answer.unreadable
         self._report_unreadable(answer)
-        return [slurm.live_job(row) for row in answer.rows]
+        return [commands.live_job(row) for row in answer.rows]
 
     def room(self) -> Capacity:
         return Capacity()
 
     def find(self, job_name: str, since: datetime) -> JobId | None:
         answer = self._squeue(ended=True, name=job_name)
-        records = [slurm.ended_job(row) for row in answer.rows]
-        found = slurm.newest_of_name(records, job_name, since)
+        records = [commands.ended_job(row) for row in answer.rows]
+        found = newest_of_name(records, job_name, since)
         if found is not None:
             return found
         unreadable = answer.unreadable
         if self._has_sacct:
             accounting = self._sacct(since - _BEFORE, name=job_name, user=self._user)
-            found = slurm.newest_of_name((record for _, record in accounting.records), job_name, since)
+            found = newest_of_name((record for _, record in accounting.records), job_name, since)
             records += [record for _, record in accounting.records]
             unreadable += accounting.unreadable
         unreadable += sum(record.name == job_name and record.submitted is None for record in records)
@@ -191,7 +194,7 @@ class SlurmScheduler:
         if self._has_sacct:
             try:
                 accounting = self._sacct(min(jobs.values()) - _BEFORE, jobs=jobs)
-                found = slurm.newest(accounting.records, jobs)
+                found = newest(accounting.records, jobs)
                 unreadable += accounting.unreadable
             except SchedulerUnavailableError as error:
                 silence = error
@@ -204,7 +207,7 @@ class SlurmScheduler:
                     raise silence from error
                 silence = error
             else:
-                found |= slurm.newest(((row.id, slurm.ended_job(row)) for row in queue.rows), unclear)
+                found |= newest(((row.id, commands.ended_job(row)) for row in queue.rows), unclear)
                 unreadable += queue.unreadable
         if silence is not None:
             log.warning("a source of records gave no answer", jobs=len(unclear), error=silence)
@@ -218,56 +221,53 @@ class SlurmScheduler:
     def cancel(self, jobs: Sequence[JobId], *, only_pending: bool = False) -> None:
         if not jobs:
             return
-        answer = self._run(slurm.scancel(jobs, only_pending=only_pending))
-        if not slurm.cancelled(answer.returncode, answer.stderr):
+        answer = self._run(commands.scancel(jobs, only_pending=only_pending))
+        if not commands.cancelled(answer.returncode, answer.stderr):
             raise SchedulerUnavailableError(f"scancel ended with exit code {answer.returncode}: {answer.last_words}")
 
     def release(self, jobs: Sequence[JobId]) -> None:
-        answer = self._run(slurm.release(jobs))
+        answer = self._run(commands.release(jobs))
         if not answer.ok:
             raise SchedulerUnavailableError(f"scontrol release failed: {answer.last_words}")
 
-    def _squeue(self, *, ended: bool = False, name: str = "") -> slurm.QueueAnswer:
+    def _squeue(self, *, ended: bool = False, name: str = "") -> commands.QueueAnswer:
         delimiter = new_delimiter()
-        text = self._ask(slurm.squeue(self._user, delimiter, ended=ended, name=name))
+        text = self._ask(commands.squeue(self._user, delimiter, ended=ended, name=name))
         try:
-            return slurm.parse_squeue(text, delimiter)
+            return commands.parse_squeue(text, delimiter)
         except ValueError as error:
             raise SchedulerUnavailableError(f"squeue printed no table of jobs: {error}") from error
 
     def _sacct(
         self, since: datetime, *, jobs: Iterable[JobId] = (), name: str = "", user: str = ""
-    ) -> slurm.AccountingAnswer:
+    ) -> commands.AccountingAnswer:
         """The records that sacct knows; none, from now on, where accounting turns out to be switched off."""
         if self._settings.accounting == "auto" and shutil.which("sacct", path=self._query_environ.get("PATH")) is None:
             return self._without_accounting("there is no sacct")
         delimiter = new_delimiter()
-        answer = self._run(slurm.sacct(since, delimiter, jobs=jobs, name=name, user=user))
+        answer = self._run(commands.sacct(since, delimiter, jobs=jobs, name=name, user=user))
         if _DISABLED in answer.stderr and self._settings.accounting == "auto":
             return self._without_accounting(_DISABLED)
         try:
-            said = slurm.parse_sacct(_usable(answer), delimiter)
+            said = commands.parse_sacct(printed(answer), delimiter)
         except ValueError as error:
             raise SchedulerUnavailableError(f"sacct printed no table of records: {error}") from error
         if said.unreadable:
             self._report_once(f"sacct: rows={said.unreadable}", "rows of sacct cannot be read", rows=said.unreadable)
         return replace(said, records=tuple((raw, _with_name(record)) for raw, record in said.records))
 
-    def _without_accounting(self, why: str) -> slurm.AccountingAnswer:
+    def _without_accounting(self, why: str) -> commands.AccountingAnswer:
         log.info("no accounting here: only jobs of the last minutes can be asked after", why=why)
         self._has_sacct = False
-        return slurm.AccountingAnswer((), 0)
+        return commands.AccountingAnswer((), 0)
 
     def _ask(self, argv: Sequence[str]) -> str:
-        return _usable(self._run(argv))
+        return printed(self._run(argv))
 
     def _run(self, argv: Sequence[str]) -> process.CompletedProcess:
-        try:
-            return process.run(argv, timeout=self._settings.command_timeout, env=self._query_environ)
-        except ProcessError as error:
-            raise SchedulerUnavailableError(f"Slurm gave no information: {error}") from error
+        return run(argv, self._query_environ, self._settings.command_timeout)
 
-    def _report_unreadable(self, answer: slurm.QueueAnswer) -> None:
+    def _report_unreadable(self, answer: commands.QueueAnswer) -> None:
         """What this version of Slurm says that is not understood: once for each kind, for the log."""
         if answer.unreadable:
             self._report_once(
@@ -276,7 +276,7 @@ class SlurmScheduler:
                 rows=answer.unreadable,
             )
         for row in answer.rows:
-            if slurm.state(row.word) is JobState.UNKNOWN:
+            if commands.state(row.word) is JobState.UNKNOWN:
                 self._report_once(row.word, "unknown state, taken as not ended", job=row.id, state=row.word)
             if row.exit_status is None or row.restarts is None or row.submitted is None:
                 self._report_once("squeue: cell", "a row of squeue cannot be read in full", job=row.id)
@@ -295,12 +295,3 @@ def _with_name(record: JobRecord) -> JobRecord:
         return replace(record, cancelled_by=pwd.getpwuid(int(record.cancelled_by)).pw_name)
     except (KeyError, OverflowError):
         return replace(record, cancelled_by=f"user {record.cancelled_by}")
-
-
-def _usable(answer: process.CompletedProcess) -> str:
-    """What a query printed. Exit code ≠ 0, or nothing but words on stderr, is no information."""
-    if not answer.ok or (not answer.stdout.strip() and answer.stderr.strip()):
-        raise SchedulerUnavailableError(
-            f"{answer.argv[0]} ended with exit code {answer.returncode}: {answer.last_words or 'it said nothing'}"
-        )
-    return answer.stdout

@@ -1,4 +1,4 @@
-"""Slurm's commands as argument lists, and what they print as types. Pure; ``slurm_driver`` runs them.
+"""Slurm's commands as argument lists, and what they print as types. Pure; ``driver`` runs them.
 
 Checked on Slurm 20.11, 22.05, 24.11 and 26.05 (docs/internals/slurm.md#versions). Text, not JSON:
 squeue ignores filters with ``--json`` until 24.05, and it is a hundred times longer (docs/internals/slurm.md#answers).
@@ -15,10 +15,12 @@ from datetime import datetime, timezone
 
 from hpc_agent.domain import duration
 from hpc_agent.domain.ids import JobId
-from hpc_agent.domain.job import CurrentJob, JobRecord, JobState, LiveJob, unconfirmed_record
-from hpc_agent.schedulers.base import CLOCK_SKEW, SubmitRequest
-from hpc_agent.schedulers.slurm_table import read_table
-from hpc_agent.schedulers.slurm_versions import STATES_SHOWN_FOR_OTHERS, exit_status
+from hpc_agent.domain.job import CurrentJob, JobRecord, JobState, LiveJob
+from hpc_agent.schedulers.base import SubmitRequest
+from hpc_agent.schedulers.job_environment import scrubbed
+from hpc_agent.schedulers.slurm.tables import read_table
+from hpc_agent.schedulers.slurm.versions import STATES_SHOWN_FOR_OTHERS, exit_status
+from hpc_agent.schedulers.slurm.wait_reasons import meaning, readable
 
 
 def state(word: str) -> JobState:
@@ -30,7 +32,7 @@ def state(word: str) -> JobState:
 
 
 def time(text: str) -> datetime | None:
-    """A time as printed under ``environment.for_queries``; None for ``N/A``, ``Unknown``, ``None``."""
+    """A time as printed under ``for_queries``; None for ``N/A``, ``Unknown``, ``None``."""
     try:
         if re.fullmatch(r"[0-9]+", text):
             return datetime.fromtimestamp(int(text), timezone.utc)
@@ -38,6 +40,11 @@ def time(text: str) -> datetime | None:
         return datetime.fromisoformat(text).replace(tzinfo=timezone.utc)
     except (ValueError, OverflowError, OSError):
         return None
+
+
+def for_queries(environ: Mapping[str, str]) -> dict[str, str]:
+    """``scrubbed``, and times are printed as seconds since 1970; not for sbatch, whose jobs would inherit that."""
+    return {**scrubbed(environ), "SLURM_TIME_FORMAT": "%s", "TZ": "UTC", "LC_ALL": "C.UTF-8"}
 
 
 # ---------------------------------------------------------------- sbatch, scancel, scontrol
@@ -190,16 +197,18 @@ def _queue_row(cells: Sequence[str]) -> QueueRow:
 def live_job(row: QueueRow) -> LiveJob:
     """A row of squeue as a job that is still there."""
     waits = state(row.word) in (JobState.PENDING, JobState.REQUEUED)
+    reason = readable(row.reason) if waits and row.reason != "None" else ""
     return LiveJob(
         id=row.id,
         name=row.name,
         state=state(row.word),
         raw_state=row.word,
-        reason=row.reason if waits and row.reason != "None" else "",
+        reason=reason,
         expected_start=row.start if waits else None,
         nodes=row.nodes,
         restarts=row.restarts or 0,
         submitted=row.submitted,
+        waits=meaning(reason, row.id),
     )
 
 
@@ -327,33 +336,3 @@ def _record(cells: Sequence[str]) -> JobRecord:
 
 def _without_none(text: str) -> str:
     return "" if text == "None" else text
-
-
-def newest_of_name(records: Iterable[JobRecord], name: str, since: datetime) -> JobId | None:
-    """The job last submitted under this name, not before ``since``."""
-    earliest = since - CLOCK_SKEW
-    ours = [(r.submitted, r.id) for r in records if r.name == name and r.submitted and r.submitted >= earliest]
-    return max(ours)[1] if ours else None
-
-
-def newest(records: Iterable[tuple[JobId, JobRecord]], jobs: Mapping[JobId, datetime]) -> dict[JobId, JobRecord]:
-    """For each of our jobs its newest record, if that is ours.
-
-    A record submitted before our own submission is of an earlier job with the same id; one that does not say when it
-    was submitted may be ours or not, so that it is there but no verdict. A newest record that is not final (the job was
-    requeued, or accounting lags) says that there is no verdict yet.
-    """
-    found: dict[JobId, JobRecord] = {}
-    for raw, record in records:
-        job = record.id if record.id in jobs else raw
-        if job not in jobs:
-            continue
-        if record.submitted is None:
-            found.setdefault(job, unconfirmed_record(job))
-            continue
-        if record.submitted < jobs[job] - CLOCK_SKEW:
-            continue
-        known = found.get(job)
-        if known is None or known.submitted is None or record.submitted >= known.submitted:
-            found[job] = record
-    return found

@@ -22,57 +22,8 @@ from pathlib import Path
 from hpc_agent import file_records
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import JobState
-
-
-@dataclass(frozen=True)
-class ProcessId:
-    """A process that cannot be taken for another one with the same number, not even after a reboot."""
-
-    pid: int
-    ticks: int
-    """When it started, in clock ticks since boot (field 22 of /proc/<pid>/stat): no clock change moves it."""
-    boot: str
-
-    def is_running(self) -> bool:
-        if self.boot != boot_id():
-            return False
-        found = _stat(self.pid)
-        if found is None or int(found[19]) != self.ticks:
-            return False
-        if found[0] == "Z":
-            # A child of ours that nobody waited for.
-            with suppress(ChildProcessError):
-                os.waitpid(self.pid, os.WNOHANG)
-            return False
-        return True
-
-
-def process_id(pid: int) -> ProcessId | None:
-    """The identity of a process, or None if there is none with this number."""
-    found = _stat(pid)
-    return ProcessId(pid, int(found[19]), boot_id()) if found else None
-
-
-def boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
-
-
-def _stat(pid: int) -> list[str] | None:
-    """The fields of /proc/<pid>/stat after the command name, which may hold anything: state first, start at 19."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-
-
-@dataclass(frozen=True)
-class Share:
-    """One daemon's part of the machine. It travels with each job, so that any daemon can start it rightly."""
-
-    owner: str
-    max_jobs: int
-    gpus: tuple[str, ...]
-    """Names as in CUDA_VISIBLE_DEVICES. Another's share may have the same ones: they are lent to one job at a time."""
+from hpc_agent.process_id import ProcessId, boot_id
+from hpc_agent.schedulers.base import Share
 
 
 @dataclass(frozen=True)
@@ -156,17 +107,8 @@ class JobFolder:
         file_records.write_record(self.path / "ending.json", ending)
 
     def take(self, claim: DeviceClaim) -> bool:
-        """Make the claim, whole or not at all; False if somebody else has made it. A link never replaces a file."""
-        draft = self.path / f".claim.{os.getpid()}.{secrets.token_hex(4)}"
-        file_records.write_record(draft, claim)
-        try:
-            os.link(draft, self.path / "claim.json")
-        except FileExistsError:
-            return False
-        finally:
-            draft.unlink()
-        file_records.fsync_directory(self.path)
-        return True
+        """Make the claim, whole or not at all; False if there is one."""
+        return file_records.write_first(self.path / "claim.json", claim)
 
     def ending(self) -> LocalExit | None:
         """How the job ended, or None if it waits or runs."""

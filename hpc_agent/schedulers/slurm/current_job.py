@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 
 from hpc_agent import process
@@ -10,18 +9,19 @@ from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import CurrentJob
 from hpc_agent.errors import ProcessError
 from hpc_agent.logs import EventLog
-from hpc_agent.schedulers import slurm
-from hpc_agent.schedulers.base import CurrentJobClient
-from hpc_agent.schedulers.job_environment import for_queries
-from hpc_agent.schedulers.slurm_table import new_delimiter
+from hpc_agent.schedulers.slurm import commands
+from hpc_agent.schedulers.slurm.commands import for_queries
+from hpc_agent.schedulers.slurm.tables import new_delimiter
 
-log = EventLog("schedulers.own_job")
+log = EventLog("schedulers.slurm.current_job")
 
 _TIMEOUT_S = 8.0
 """Between SIGTERM and SIGKILL lie 30 s (KillWait), and most of them are the task's."""
 
 
 class SlurmCurrentJob:
+    """See ``schedulers.base.CurrentJobClient``."""
+
     def __init__(self, job: JobId, environ: Mapping[str, str]) -> None:
         self._job = job
         self._environ = for_queries(environ)
@@ -29,9 +29,9 @@ class SlurmCurrentJob:
     def look(self) -> CurrentJob | None:
         delimiter = new_delimiter()
         try:
-            answer = process.run(slurm.squeue_own(self._job, delimiter), timeout=_TIMEOUT_S, env=self._environ)
+            answer = process.run(commands.squeue_own(self._job, delimiter), timeout=_TIMEOUT_S, env=self._environ)
             if answer.ok:
-                return slurm.parse_own_job(answer.stdout, delimiter)
+                return commands.parse_own_job(answer.stdout, delimiter)
             log.warning("no answer about this job", job=self._job, said=answer.last_words)
         except (ProcessError, ValueError) as error:
             log.warning("no answer about this job", job=self._job, error=error)
@@ -39,21 +39,7 @@ class SlurmCurrentJob:
 
     def requeue(self) -> str:
         try:
-            answer = process.run(slurm.requeue(self._job), timeout=_TIMEOUT_S, env=self._environ)
+            answer = process.run(commands.requeue(self._job), timeout=_TIMEOUT_S, env=self._environ)
         except ProcessError as error:
             return str(error)
         return "" if answer.ok else answer.last_words
-
-
-class NullCurrentJob:
-    """Outside Slurm nobody can be asked."""
-
-    def look(self) -> CurrentJob | None:
-        return None
-
-    def requeue(self) -> str:
-        return "this is no Slurm job"
-
-
-def own_job(job: JobId | None, environ: Mapping[str, str] = os.environ) -> CurrentJobClient:
-    return SlurmCurrentJob(job, environ) if job is not None and "SLURM_JOB_ID" in environ else NullCurrentJob()

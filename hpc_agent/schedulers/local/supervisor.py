@@ -1,4 +1,4 @@
-"""Runs one job of the local scheduler: ``python -m hpc_agent.schedulers.local_supervisor FOLDER GRACE [GPU …]``.
+"""Runs one job of the local scheduler: ``python -m hpc_agent.schedulers.local.supervisor FOLDER GRACE [GPU …]``.
 
 It outlives the daemon, starts the job if nobody else has, and writes down how it ended.
 """
@@ -16,7 +16,9 @@ from hpc_agent import process
 from hpc_agent.clock import SYSTEM, Clock
 from hpc_agent.domain.job import JobState
 from hpc_agent.errors import ProcessError
-from hpc_agent.schedulers.local_jobs import DeviceClaim, JobFolder, LocalExit, Spec, process_id
+from hpc_agent.process_id import process_id
+from hpc_agent.schedulers.local.backend import JOB_ID
+from hpc_agent.schedulers.local.jobs import DeviceClaim, JobFolder, LocalExit, Spec
 from hpc_agent.utf8_mode import ensure_utf8_mode
 
 
@@ -45,8 +47,7 @@ class LocalSupervisor:
         self._folder.write_ending(self._supervise(spec, gpus))
 
     def _supervise(self, spec: Spec, gpus: tuple[str, ...]) -> LocalExit:
-        # As Slurm's jobs have SLURM_JOB_ID.
-        env = {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(gpus), "HPC_AGENT_JOB_ID": self._folder.id}
+        env = {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(gpus), JOB_ID: self._folder.id}
         try:
             pid = process.spawn_detached(
                 [str(self._folder.script)],

@@ -6,7 +6,6 @@ of a job) is an atomic rename or link, so that a death on any line loses nothing
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import socket
@@ -19,26 +18,26 @@ from pathlib import Path
 
 from hpc_agent import file_records, process
 from hpc_agent.clock import Clock
-from hpc_agent.config.settings import LocalSettings
 from hpc_agent.domain.capacity import Capacity
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import Accepted, JobRecord, JobState, LiveJob, OutcomeUnknown, Refused, SubmitResult
 from hpc_agent.errors import ProcessError, SchedulerUnavailableError
+from hpc_agent.file_lock import try_lock
 from hpc_agent.file_records import CorruptFileError
 from hpc_agent.logs import EventLog
-from hpc_agent.schedulers import gpu_inventory
-from hpc_agent.schedulers.base import JobOrigin, SubmitRequest
+from hpc_agent.process_id import process_id
+from hpc_agent.schedulers.base import JobOrigin, Share, SubmitRequest
 from hpc_agent.schedulers.job_environment import scrubbed
-from hpc_agent.schedulers.local_jobs import (
+from hpc_agent.schedulers.local import gpu_inventory
+from hpc_agent.schedulers.local.jobs import (
     CancelRequest,
     DeviceClaim,
     JobFolder,
     JobsFolder,
     LocalExit,
-    Share,
     Spec,
-    process_id,
 )
+from hpc_agent.schedulers.local.settings import LocalSettings
 
 log = EventLog("schedulers.local")
 
@@ -205,7 +204,7 @@ class LocalScheduler:
 
         Whoever holds the lock next may start another supervisor: only one of them gets the claim.
         """
-        argv = [sys.executable, "-m", "hpc_agent.schedulers.local_supervisor", str(job.path), str(self._grace), *gpus]
+        argv = [sys.executable, "-m", "hpc_agent.schedulers.local.supervisor", str(job.path), str(self._grace), *gpus]
         output = job.path / "supervisor.log"
         try:
             pid = process.spawn_detached(argv, env=self._environ, cwd=job.path, output=output)
@@ -228,7 +227,7 @@ class LocalScheduler:
         """One daemon at a time looks for room; the kernel gives the lock back when its holder dies."""
         deadline = self._clock.monotonic() + 2 * _START_TIMEOUT
         with (file_records.ensure_directory(self._folder, mode=0o700) / "lock").open("w", encoding="utf-8") as lock:
-            while not _locked(lock.fileno()):
+            while not try_lock(lock.fileno()):
                 if self._clock.monotonic() > deadline:
                     raise SchedulerUnavailableError(f"another daemon keeps {lock.name} locked")
                 self._clock.sleep(0.05)
@@ -270,14 +269,6 @@ class _ResourceUse:
         if spec.gpus > free:
             return f"waiting for {spec.gpus} GPUs, {free} of {len(share.gpus)} are free"
         return ""
-
-
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _live(job: JobFolder, spec: Spec, state: JobState, *, reason: str = "", nodes: str = "") -> LiveJob:

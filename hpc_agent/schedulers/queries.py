@@ -1,0 +1,35 @@
+"""Runs the commands of a scheduler; no answer is an error of its own, never an empty answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hpc_agent import process
+from hpc_agent.errors import ProcessError, SchedulerUnavailableError
+
+
+def run(
+    argv: Sequence[str], environ: Mapping[str, str], timeout: float, cwd: Path | None = None
+) -> process.CompletedProcess:
+    """
+    Raises:
+        SchedulerUnavailableError: the command could not be started, or gave no answer within ``timeout`` seconds.
+    """
+    try:
+        return process.run(argv, timeout=timeout, env=environ, cwd=cwd)
+    except ProcessError as error:
+        raise SchedulerUnavailableError(f"the scheduler gave no information: {error}") from error
+
+
+def printed(answer: process.CompletedProcess) -> str:
+    """What a query printed.
+
+    Raises:
+        SchedulerUnavailableError: an exit code other than 0, or text on stderr only, which are no information.
+    """
+    if not answer.ok or (not answer.stdout.strip() and answer.stderr.strip()):
+        raise SchedulerUnavailableError(
+            f"{answer.argv[0]} ended with exit code {answer.returncode}: {answer.last_words or 'it printed nothing'}"
+        )
+    return answer.stdout

@@ -1,0 +1,31 @@
+"""The backends, one line each. Adding one is a line here and a package of its name beside this module.
+
+A package has two modules that are found by name: ``settings``, whose class ``Settings`` is its section of the
+configuration, and ``backend``, whose object ``BACKEND`` is a ``schedulers.base.Backend``. Nothing else is imported
+before it is needed: the configuration reads ``settings`` alone.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from hpc_agent.config.types import BackendSettings
+
+BACKENDS = (
+    "slurm",
+    "gridengine",
+    "local",
+)
+"""In the order in which ``hpc.scheduler: auto`` looks for them; the last one is always there."""
+
+
+def settings_of(name: str) -> type[BackendSettings]:
+    """The class of a backend's section, ``hpc.<name>``."""
+    kind: type[BackendSettings] = import_module(f"hpc_agent.schedulers.{name}.settings").Settings
+    return kind
+
+
+def load(name: str) -> Any:
+    """``BACKEND`` of a backend's package, a ``schedulers.base.Backend``."""
+    return import_module(f"hpc_agent.schedulers.{name}.backend").BACKEND

@@ -1,0 +1,107 @@
+"""The event log: stable event names, keys beside them, as text or JSON lines."""
+
+from __future__ import annotations
+
+import ast
+import json
+import logging
+import re
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from hpc_agent import logs
+
+PACKAGE = Path(__file__).parents[2] / "hpc_agent"
+EVENT = re.compile(r"[a-z]+(_[a-z]+)*(\.[a-z]+(_[a-z]+)*)+")
+RESERVED = {"time", "level", "event", "exception"}
+PROSE = frozenset({"api", "cli", "daemon", "envs", "schedulers", "server", "staging", "tracking", "wire"})
+"""Packages whose events are sentences still. None is to be added."""
+
+
+@pytest.fixture
+def log_file(tmp_path: Path) -> Iterator[Path]:
+    logger = logging.getLogger("hpc_agent")
+    before = (logger.handlers[:], logger.level, logger.propagate)
+    yield tmp_path / "log"
+    for handler in logger.handlers:
+        handler.close()
+    logger.handlers[:], logger.level, logger.propagate = before
+
+
+def test_text_line_has_event_then_keys(log_file: Path) -> None:
+    logs.configure("INFO", log_file)
+    logs.EventLog("test").info("task.submitted", task="a1", job=12, reason="no room\nnow")
+    time, line = log_file.read_text(encoding="utf-8").split(" ", 1)
+    assert datetime.strptime(time, "%Y-%m-%dT%H:%M:%S")  # noqa: DTZ007 - local time
+    assert line == "INFO task.submitted task=a1 job=12 reason='no room\\nnow'\n"
+
+
+def test_json_line_is_one_object_in_utc(log_file: Path) -> None:
+    logs.configure("INFO", log_file, "json")
+    logs.EventLog("test").info("task.submitted", task="a1", job=12, path=Path("/x"), name="\udce4")
+    assert log_file.read_text(encoding="utf-8").count("\n") == 1
+    line = json.loads(log_file.read_text(encoding="utf-8"))
+    assert line.pop("time").endswith("Z")
+    assert line == {"level": "INFO", "event": "task.submitted", "task": "a1", "job": 12, "path": "/x", "name": "\udce4"}
+
+
+def test_json_line_contains_the_traceback(log_file: Path) -> None:
+    logs.configure("INFO", log_file, "json")
+    try:
+        raise OSError("disk full")
+    except OSError as error:
+        logs.EventLog("test").error("record.not_written", trace=True, error=error)
+    line = json.loads(log_file.read_text(encoding="utf-8"))
+    assert line["error"] == "disk full"
+    assert line["exception"].startswith("Traceback") and "OSError: disk full" in line["exception"]
+
+
+def test_text_traceback_follows_its_event(log_file: Path) -> None:
+    logs.configure("INFO", log_file)
+    try:
+        raise OSError("disk full")
+    except OSError as error:
+        logs.EventLog("test").error("record.not_written", trace=True, error=error)
+    first, second, *_ = log_file.read_text(encoding="utf-8").splitlines()
+    assert first.endswith("ERROR record.not_written error='disk full'") and second.startswith("Traceback")
+
+
+def test_events_below_the_level_are_not_written(log_file: Path) -> None:
+    logs.configure("WARN", log_file)
+    logs.EventLog("test").info("task.submitted")
+    logs.EventLog("test").warning("server.unreachable")
+    assert [line.split()[2] for line in log_file.read_text(encoding="utf-8").splitlines()] == ["server.unreachable"]
+
+
+def _calls() -> Iterator[tuple[str, str, ast.Call]]:
+    """Package, place and node of each call of an ``EventLog``, which modules name ``log``."""
+    for path in sorted(PACKAGE.rglob("*.py")):
+        top = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            function = node.func if isinstance(node, ast.Call) else None
+            if isinstance(function, ast.Attribute) and function.attr in ("debug", "info", "warning", "error"):
+                owner = function.value
+                name = owner.attr if isinstance(owner, ast.Attribute) else getattr(owner, "id", "")
+                if name in ("log", "_log"):
+                    assert isinstance(node, ast.Call)
+                    yield top, f"{path.relative_to(PACKAGE)}:{node.lineno}", node
+
+
+def test_event_names_are_stable_and_searchable() -> None:
+    wrong = [
+        place
+        for top, place, call in _calls()
+        if top not in PROSE
+        and not (
+            isinstance(call.args[0], ast.Constant) and EVENT.fullmatch(str(call.args[0].value)) and len(call.args) == 1
+        )
+    ]
+    assert wrong == []
+    assert len(list(_calls())) > 100
+
+
+def test_no_key_has_the_name_of_a_json_field() -> None:
+    assert [place for _, place, call in _calls() if RESERVED & {keyword.arg for keyword in call.keywords}] == []
