@@ -7,7 +7,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -128,13 +128,14 @@ def _follow(shared: Shared, folders: TrackedRoot) -> None:
         click.echo(f"hpc-agent: nobody follows the job, run hpc-agent follow: {error}", err=True)
 
 
-def _become_sbatch(line: CommandLine) -> None:
-    from hpc_agent.errors import InputError
+def _become_sbatch(line: CommandLine) -> NoReturn:
+    from hpc_agent.errors import InputError, ProcessError
+    from hpc_agent.process import replace_process
 
     try:
-        os.execvp("sbatch", ["sbatch", *line.words])  # noqa: S606 - it is what the person asked for
-    except OSError as error:
-        raise InputError(f"sbatch cannot be started: {error.strerror}; is Slurm installed here?") from error
+        replace_process(["sbatch", *line.words])
+    except ProcessError as error:
+        raise InputError(f"{error}; is Slurm installed here?") from error
 
 
 def _ended(code: int) -> int:
