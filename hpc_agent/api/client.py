@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from hpc_agent.api.credentials import OwnerTokens, TaskCredentials
 from hpc_agent.api.events import EventsApi
 from hpc_agent.api.files import FilesApi
-from hpc_agent.api.owner_tokens import OwnerTokens
 from hpc_agent.api.projects import ProjectsApi
 from hpc_agent.api.queues import QueuesApi
 from hpc_agent.api.session import PATIENCE, ApiSession
-from hpc_agent.api.task_credentials import TaskCredentials
 from hpc_agent.api.tasks import TasksApi
 from hpc_agent.api.workers import WorkersApi
 from hpc_agent.clock import SYSTEM, Clock
@@ -21,7 +20,7 @@ _PAGES_CALL_THEM_TASKS = (2, 31)
 
 
 class Client:
-    """One attribute a service: ``client.queues.look([…])``."""
+    """One attribute a service: ``client.queues.get_many([…])``."""
 
     def __init__(
         self,

@@ -144,7 +144,7 @@ def _queues(client: Client, flags: DaemonFlags) -> tuple[list[Queue], dict[str, 
     wanted: dict[QueueId, GpuRange | None] = {
         client.queues.resolve(name, create=flags.create_queue): gpus for name, gpus in flags.allocations
     } or {client.queues.default(): None}
-    queues = client.queues.look(list(wanted))
+    queues = client.queues.get_many(list(wanted))
     dynamic = {queue.name: wanted[queue.id] for queue in queues}
     return queues, {name: gpus for name, gpus in dynamic.items() if gpus} if flags.dynamic_gpus else None
 

@@ -11,7 +11,7 @@ import click
 from hpc_agent.cli.shared_options import Shared, pass_shared
 
 if TYPE_CHECKING:
-    from hpc_agent.api.users import User, UsersApi
+    from hpc_agent.api.credentials import User, UsersApi
     from hpc_agent.config.load import Configuration
 
 HELP = {"help_option_names": ["-h", "--help"]}
@@ -100,7 +100,7 @@ def revoke(shared: Shared, name: str, key: str | None) -> None:
 
 
 def _users(shared: Shared) -> tuple[Configuration, UsersApi]:
-    from hpc_agent.api.users import UsersApi
+    from hpc_agent.api.credentials import UsersApi
     from hpc_agent.retry import INTERACTIVE
 
     configuration = shared.configuration()

@@ -12,7 +12,7 @@ import msgspec
 
 from hpc_agent.server.action import Batch, Endpoint, Json
 from hpc_agent.server.api_fault import ApiFault, invalid
-from hpc_agent.wire.json_limits import has_more_values
+from hpc_agent.wire.envelope import has_more_values
 
 _DEEPEST = 100
 """Levels of a request's JSON."""
