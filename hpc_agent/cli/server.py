@@ -12,8 +12,7 @@ from hpc_agent.cli.shared_options import Shared
 
 if TYPE_CHECKING:
     from hpc_agent.config.settings import ServerSettings
-    from hpc_agent.server.startup import Listening
-    from hpc_agent.server.tls import CertificateFiles
+    from hpc_agent.server.startup import CertificateFiles, Listening
 
 FILE = click.Path(dir_okay=False, path_type=Path)
 
@@ -70,7 +69,7 @@ def _serve(shared: Shared, flags: dict[str, object], conf: Path | None) -> None:
 
 def _certificate(server: ServerSettings) -> CertificateFiles | None:
     from hpc_agent.errors import ConfigError
-    from hpc_agent.server.tls import CertificateFiles
+    from hpc_agent.server.startup import CertificateFiles
 
     if server.certfile is None:
         if server.keyfile is not None:

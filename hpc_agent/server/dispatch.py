@@ -18,10 +18,9 @@ from hpc_agent.server import authorization
 from hpc_agent.server.action import Access, Answer, Call, Endpoint
 from hpc_agent.server.api_fault import ApiFault, invalid
 from hpc_agent.server.authentication import API_VERSION, AuthenticatedCaller, Authenticator
-from hpc_agent.server.new_ids import new_id
 from hpc_agent.server.requests import IncomingRequest, typed, validation_fault
 from hpc_agent.server.store.connection import DocumentStore, ReadTooLongError, StoreSession
-from hpc_agent.server.store.documents import FieldTooLargeError
+from hpc_agent.server.store.documents import FieldTooLargeError, new_id
 from hpc_agent.wire.envelope import EndpointInfo, Envelope, Meta
 from hpc_agent.wire.error_kinds import INTERNAL_ERROR, UNKNOWN_ACTION, ErrorKind
 

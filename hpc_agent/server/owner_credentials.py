@@ -12,7 +12,7 @@ from hpc_agent.config.client_conf import client_conf
 from hpc_agent.config.settings import ApiSettings
 from hpc_agent.file_records import read_record, write_atomic, write_record
 from hpc_agent.redact import Secret
-from hpc_agent.server.new_ids import new_id
+from hpc_agent.server.store.documents import new_id
 
 
 class _CredentialRecord(msgspec.Struct, frozen=True):

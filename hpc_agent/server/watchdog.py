@@ -12,7 +12,7 @@ from hpc_agent.clock import Clock
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.logs import EventLog
 from hpc_agent.server.action import Moment, iso
-from hpc_agent.server.services.keys import forget_ended
+from hpc_agent.server.services.auth import forget_ended
 from hpc_agent.server.services.transitions import change_status
 from hpc_agent.server.services.workers import forget_expired
 from hpc_agent.server.store import query as q

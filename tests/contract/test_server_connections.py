@@ -21,8 +21,7 @@ from certificates import make_certificate
 
 from hpc_agent.server.connections import Connection, Connections, Limits, Stage, address_group
 from hpc_agent.server.http_server import HttpServer, limits_for
-from hpc_agent.server.quiet_logs import OncePerMinute
-from hpc_agent.server.tls import CertificateFiles
+from hpc_agent.server.startup import CertificateFiles, OncePerMinute
 
 SHORT = Limits(total=50, per_address=20, head=0.5, silence=0.5, stalled=1.0)
 LONG = Limits(total=50, per_address=20)

@@ -15,7 +15,7 @@ import pytest
 from hpc_agent.api.client import Client
 from hpc_agent.config.load import load
 from hpc_agent.errors import ApiError, AuthError
-from hpc_agent.server.services.keys import SERVERS_OWN
+from hpc_agent.server.services.auth import SERVERS_OWN
 
 
 class Commands:

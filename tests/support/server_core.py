@@ -18,8 +18,7 @@ from hpc_agent.server.authentication import AuthenticatedCaller, Authenticator
 from hpc_agent.server.dispatch import Dispatcher, refusal
 from hpc_agent.server.requests import IncomingRequest
 from hpc_agent.server.services import ENDPOINTS
-from hpc_agent.server.services.auth import remember
-from hpc_agent.server.services.keys import admit_own
+from hpc_agent.server.services.auth import admit_own, remember
 from hpc_agent.server.store.connection import DocumentStore
 from hpc_agent.server.watchdog import sweep
 

@@ -69,12 +69,14 @@ class MixedLockFault(ApiFault):
 
 @service.action(Json, Access.REPORT)
 def add(request: Json, call: Call) -> Answer:
+    """Store one event."""
     _store([request], call)
     return {}
 
 
 @service.action(Batch, Access.REPORT)
 def add_batch(request: Batch, call: Call) -> Answer:
+    """Store events, one JSON object a line."""
     added, problems = _store(request, call)
     return {"added": added, "errors": sum(problems.values()), "errors_info": dict(problems)}
 

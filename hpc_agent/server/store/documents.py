@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -106,3 +107,8 @@ queues = Collection(QUEUES)
 models = Collection(MODELS)
 workers = Collection(WORKERS)
 users = Collection(USERS)
+
+
+def new_id() -> str:
+    """32 hexadecimal digits."""
+    return uuid.uuid4().hex
