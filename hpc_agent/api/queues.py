@@ -77,7 +77,7 @@ class QueuesApi:
         return [by_id[queue] for queue in queues if queue in by_id]
 
     def is_deleted(self, queue: QueueId) -> bool:
-        """Whether the server says that the queue does not exist; its absence from a list does not prove that."""
+        """Whether the server confirms that the queue does not exist; its absence from a list does not prove that."""
         try:
             self._session.call("queues.get_by_id", {"queue": queue, "max_task_entries": 1})
         except ApiError as error:
@@ -98,7 +98,7 @@ class QueuesApi:
         Measured: docs/internals/clearml-protocol.md#claim.
 
         Raises:
-            ServerUnreachableError: no answer; ``uncertain`` says whether the removal may have happened.
+            ServerUnreachableError: no answer; ``uncertain`` if the removal may have happened.
         """
         try:
             answer = self._session.call("queues.remove_task", {"queue": queue, "task": task}, repeatable=False)

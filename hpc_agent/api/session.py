@@ -34,7 +34,7 @@ REFRESH_BEFORE_S = 600
 """A token is renewed when less of its life is left, or when half of a shorter life is over."""
 
 _WRONG_SERVER = "is api.api_server the API server (port 8008, or api.…) and not the web page?"
-PATIENCE = (10.0, 60.0)  # connect, read
+TIMEOUTS = (10.0, 60.0)  # connect, read
 _END_OF_TIME = 1e12
 
 
@@ -47,10 +47,10 @@ class ApiSession:
         *,
         clock: Clock = SYSTEM,
         budget: Budget = ROUTINE,
-        patience: tuple[float, float] = PATIENCE,
+        timeouts: tuple[float, float] = TIMEOUTS,
     ) -> None:
-        """``budget`` holds for calls that name none; ``patience``: seconds for a connection, and for a piece of an
-        answer, which as a whole may take five times as long.
+        """``budget``: for calls that name none; ``timeouts``: seconds for a connection, and for a piece of an answer,
+        which as a whole may take five times as long.
 
         Raises:
             ConfigError: no server or no credentials are configured.
@@ -68,7 +68,7 @@ class ApiSession:
         self.settings = settings
         self._clock = clock
         self._budget = budget
-        self._patience = patience
+        self._timeouts = timeouts
         self._http = requests.Session()
         for scheme in ("http://", "https://"):
             self._http.mount(scheme, BoundedAdapter())
@@ -91,8 +91,8 @@ class ApiSession:
     ) -> dict[str, Any]:
         """Call ``service.action`` and return the answer's ``data``.
 
-        ``repeatable`` says that doing it twice is as good as once; other calls are tried again only where the
-        request certainly did not arrive.
+        ``repeatable``: calling twice has the effect of calling once; other calls are tried again only if the request
+        certainly did not arrive.
 
         Raises:
             ApiError: the server refused (NotFoundError, AuthError where that is why).
@@ -118,7 +118,7 @@ class ApiSession:
         """A token of another user, valid for so many seconds if the server allows it, and its claims.
 
         Raises:
-            ApiError: we are no administrator, there is no such user, or the server does not do this.
+            ApiError: the caller is not an administrator, the user does not exist, or the server does not support this.
             ServerUnreachableError: no usable answer.
         """
         body = json.dumps({"expiration_sec": seconds}).encode()
@@ -149,7 +149,7 @@ class ApiSession:
                 server,
                 data=body,
                 headers=headers,
-                timeout=PATIENCE,
+                timeout=TIMEOUTS,
                 verify=self.settings.verify_certificate,
                 allow_redirects=False,
                 stream=True,
@@ -252,7 +252,7 @@ class ApiSession:
                     "X-ClearML-Client": f"hpc-agent-{__version__}",
                     **headers,
                 },
-                timeout=self._patience,
+                timeout=self._timeouts,
                 # The session's own setting is weaker than REQUESTS_CA_BUNDLE.
                 verify=self.settings.verify_certificate,
                 allow_redirects=False,

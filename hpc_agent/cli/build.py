@@ -118,7 +118,7 @@ def _with_python(task: Task, version: str | None, configuration: Configuration) 
     """The task as it would be had it asked for that Python.
 
     Raises:
-        InputError: it is no version, or not here.
+        InputError: it is not a version, or is not installed here.
     """
     from dataclasses import replace
 

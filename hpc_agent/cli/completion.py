@@ -1,4 +1,4 @@
-"""``hpc-agent completion``: the lines that teach a shell our commands and flags."""
+"""``hpc-agent completion``: shell completion of commands and flags."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ def command(
 ) -> None:
     """Run one task here and exit with its exit code.
 
-    With --require-queue exactly one of all that try runs a queued task; the others exit 0 and leave it alone.
+    With --require-queue exactly one of all agents that try runs a queued task; the others exit 0.
     """
     from hpc_agent.clock import SYSTEM
     from hpc_agent.executor.agent_identity import identify

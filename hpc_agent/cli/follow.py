@@ -1,4 +1,4 @@
-"""``hpc-agent follow``: bring the tasks of submitted jobs to their end. Also what jobs themselves call."""
+"""``hpc-agent follow``: track submitted jobs until their tasks have a final status. Jobs call it too."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hpc_agent.cli.shared_options import Shared, check_folders, pass_shared
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--once", is_flag=True, help="One look, for cron.")
+@click.option("--once", is_flag=True, help="One pass, for cron.")
 @click.option("--inside", type=click.Path(path_type=Path), hidden=True, help="In a job: accompany its script.")
 @click.option("--pid", type=int, default=0, hidden=True, help="In a job: the process id of its script.")
 @click.option("--element", type=click.Path(path_type=Path), hidden=True, help="In an array: print its element's task.")

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 class SbatchCommand(click.Command):
-    """Its own options stand in its help; all words go to sbatch's grammar, which is not click's."""
+    """Command with options for its help only: all arguments go to the parser of sbatch's command line."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args[:1] in (["--help"], ["-h"]):
             return super().parse_args(ctx, ["--help"])
-        ctx.params["words"] = tuple(args)
+        ctx.params["arguments"] = tuple(args)
         return []
 
 
@@ -39,26 +39,26 @@ class SbatchCommand(click.Command):
 @click.argument("script", nargs=1, required=False)
 @click.argument("arguments", nargs=-1)
 @pass_shared
-def command(shared: Shared, /, words: Sequence[str], **_shown_in_help: object) -> None:
+def command(shared: Shared, /, arguments: Sequence[str], **_shown_in_help: object) -> None:
     """Submit an unchanged sbatch script; its job becomes a task with code, console, usage and final status.
 
-    Everything but the options below goes to sbatch as it stands (see sbatch --help), which prints what it always prints
-    and gives the exit code. HPC_AGENT_SBATCH_PROJECT, _NAME and _TAGS in the environment stand for the options.
+    Everything but the options below goes to sbatch unchanged (see sbatch --help); its output and exit code are those of
+    sbatch. HPC_AGENT_SBATCH_PROJECT, _NAME and _TAGS in the environment set the options.
 
-    If the ClearML server cannot be reached the job is submitted all the same, without a task; a line on stderr says so.
+    If the ClearML server cannot be reached, the job is submitted without a task, with a note on stderr.
     """
     from hpc_agent.errors import HpcAgentError
     from hpc_agent.tracking.command_line import parse
     from hpc_agent.tracking.submission_request import is_submission, read_script
 
     shared.start_log("ERROR")
-    line = parse(words, os.path.isfile)
+    line = parse(arguments, os.path.isfile)
     if not is_submission(line):
         _become_sbatch(line)
     try:
         script = read_script(line, Path.cwd(), sys.stdin.buffer.read)
     except HpcAgentError:
-        _become_sbatch(line)  # which knows best what it cannot read
+        _become_sbatch(line)  # it reports what it cannot read
     sys.exit(_submit(shared, line, script))
 
 
@@ -70,9 +70,9 @@ def _submit(shared: Shared, line: CommandLine, script: BatchScript) -> int:
 
     try:
         submission, prepared, folders = _prepare(shared, line, script)
-    except Exception as error:  # noqa: BLE001 - whatever is wrong with the tracking, the job is the person's to submit
-        words = str(error) if isinstance(error, HpcAgentError) else f"{type(error).__name__}: {error}"
-        click.echo(f"hpc-agent: submitted without a task: {' '.join(without_credentials(words).split())}", err=True)
+    except Exception as error:  # noqa: BLE001 - an error in the tracking must not keep the job from its user
+        reason = str(error) if isinstance(error, HpcAgentError) else f"{type(error).__name__}: {error}"
+        click.echo(f"hpc-agent: submitted without a task: {' '.join(without_credentials(reason).split())}", err=True)
         code, _ = process.pass_through(
             ["sbatch", *line.words], env=os.environ, input=script.stdin, on_output=lambda _: None
         )
@@ -102,8 +102,8 @@ def _prepare(
     configuration = shared.configuration()
     check_folders(configuration.settings)
     hpc = configuration.settings.hpc
-    # A person waits, and the job goes out with or without the server.
-    client = Client(configuration.settings.api, budget=Budget(3), patience=(5, 10))
+    # A user waits, and the job is submitted with or without the server.
+    client = Client(configuration.settings.api, budget=Budget(3), timeouts=(5, 10))
     wanted = parse_request(line, script.submitted, os.environ)
     folders = TrackedRoot(hpc.root.expanduser().absolute() / "sbatch")
     scheduler = SlurmScheduler(hpc.slurm, cluster=hpc.cluster)
@@ -113,7 +113,7 @@ def _prepare(
 
 
 def _follow(shared: Shared, folders: TrackedRoot) -> None:
-    """Somebody must bring the task to its end: a process in the background, unless one is there."""
+    """Start the background process that tracks all jobs of this user, unless it runs."""
     from hpc_agent.clock import SYSTEM
     from hpc_agent.errors import ProcessError
     from hpc_agent.process import spawn_detached
@@ -125,7 +125,7 @@ def _follow(shared: Shared, folders: TrackedRoot) -> None:
     try:
         spawn_detached(argv, env=os.environ, cwd=folders.path, output=folders.log)
     except ProcessError as error:
-        click.echo(f"hpc-agent: nobody follows the job, run hpc-agent follow: {error}", err=True)
+        click.echo(f"hpc-agent: the job is not being tracked: {error}; run `hpc-agent follow`", err=True)
 
 
 def _become_sbatch(line: CommandLine) -> NoReturn:
@@ -139,7 +139,7 @@ def _become_sbatch(line: CommandLine) -> NoReturn:
 
 
 def _ended(code: int) -> int:
-    """The exit code to end with; a program that a signal ended is followed by the same signal."""
+    """The exit code to end with; after a program that a signal ended we end by the same signal."""
     if code < 0:
         signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)

@@ -60,7 +60,7 @@ def test_a_member_gets_keys_works_with_them_and_loses_them_at_once(user: Command
     assert (listed["role"], [key["label"] for key in listed["keys"]]) == ("user", ["laptop"])
     assert listed["keys"][0]["access_key"] in user("list").stdout
     revoked = user("revoke", "alice")
-    assert (revoked.returncode, revoked.stdout) == (0, "alice has lost 1 keys\n")
+    assert (revoked.returncode, revoked.stdout) == (0, "Revoked 1 keys of alice\n")
     # With the token that she has, and with her keys.
     for caller in (alice, client(conf)):
         with pytest.raises(AuthError, match="revoked"):
@@ -75,7 +75,7 @@ def test_one_key_of_several_is_revoked_and_a_known_name_gets_another(user: Comma
     users = user.listed()
     assert [name for name in users if name == "bob"] == ["bob"]
     key = client(first).session.settings.access_key
-    assert user("revoke", "bob", "--key", key).stdout == f"bob has lost the key {key}\n"
+    assert user("revoke", "bob", "--key", key).stdout == f"Revoked the key {key} of bob\n"
     with pytest.raises(AuthError):
         client(first).session.login()
     client(second).session.login()

@@ -463,7 +463,7 @@ class TestPresence:
             "",
         ]
         assert "no daemon of this machine was started with these flags; running: box:gpu0" in stops[2].stderr
-        assert "no daemon box:gone is known here" in stops[3].stderr
+        assert "no daemon box:gone is registered here" in stops[3].stderr
         assert "none is running" in stops[4].stderr
 
     def test_a_daemon_that_was_killed_is_followed_by_another(self, machine: Site) -> None:

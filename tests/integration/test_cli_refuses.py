@@ -65,7 +65,7 @@ def test_a_daemon_names_the_root_that_it_cannot_write_to(served: Run, tmp_path: 
     (tmp_path / "file").write_text("")
     queue = ("--queue", "refusals", "--create-queue")
     done = served("daemon", *queue, mode, CLEARML_AGENT__hpc__root=f'"{tmp_path / root}"')
-    assert_told(done, 2, f"hpc.root is {tmp_path / root}, where we cannot write")
+    assert_told(done, 2, f"hpc.root ({tmp_path / root}) is not writable")
 
 
 def test_a_run_under_a_root_that_is_a_file(served: Run, tmp_path: Path, task: str) -> None:

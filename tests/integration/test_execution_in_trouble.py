@@ -352,7 +352,7 @@ def test_a_server_that_does_not_answer_hides_no_later_start(bench: Bench) -> Non
         ours, noticed, stop = threading.Event(), threading.Event(), StopRequest()
         ours.set()
         watch = Watch(
-            Client(settings, patience=(5, 60)),
+            Client(settings, timeouts=(5, 60)),
             WatchResult(TaskId(bench.task), WorkerId("w"), still_ours=ours.is_set),
             stop,
             SYSTEM,
