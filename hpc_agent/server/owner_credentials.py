@@ -1,4 +1,4 @@
-"""The server's secrets and the clearml.conf that lets a client in."""
+"""Secrets of the server, and the clearml.conf with which clients connect."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class _CredentialRecord(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Owner:
-    """The user who started the server, its administrator: his key pair, and a lasting id; and what signs tokens.
+    """Credentials of the server's owner and administrator: key pair and lasting user id; and the key that signs tokens.
 
-    His secret is kept, not only its hash: every start writes the conf file with it.
+    The secret is kept, not only its hash: every start writes the conf file with it.
     """
 
     access_key: str
@@ -44,7 +44,7 @@ def new_secret_key() -> str:
 
 
 def load_or_create(folder: Path) -> Owner:
-    """What stands in ``folder/secrets.json`` (0600); random at the first start.
+    """Credentials from ``folder/secrets.json`` (0600); random at the first start.
 
     Raises:
         CorruptFileError: the file is there but cannot be understood.

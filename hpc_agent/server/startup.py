@@ -22,7 +22,7 @@ from hpc_agent.clock import Clock
 from hpc_agent.errors import ConfigError
 from hpc_agent.file_records import ensure_directory
 from hpc_agent.server import owner_credentials
-from hpc_agent.server.action import Moment
+from hpc_agent.server.action import Transaction
 from hpc_agent.server.app import Parts, build
 from hpc_agent.server.authentication import AuthenticatedCaller, Authenticator
 from hpc_agent.server.dispatch import Dispatcher
@@ -31,7 +31,7 @@ from hpc_agent.server.http_server import LONGEST_HEAD, HttpServer, limits_for, r
 from hpc_agent.server.pages import Pages
 from hpc_agent.server.quota import UploadLimits
 from hpc_agent.server.services import ENDPOINTS
-from hpc_agent.server.services.auth import admit_own, remember
+from hpc_agent.server.services.auth import replace_own_key_pair, store_administrator
 from hpc_agent.server.store.connection import DocumentStore
 from hpc_agent.server.uploads import Uploads
 from hpc_agent.server.watchdog import Watchdog
@@ -53,7 +53,7 @@ class ServerOptions:
     connections_per_address: int
     uploads: UploadLimits
     certificate: CertificateFiles | None = None
-    """For HTTPS; without it the server speaks HTTP."""
+    """For HTTPS; without it the server uses HTTP."""
     conf: Path | None = None
     """Where the clearml.conf goes; ``clearml.conf`` in the data folder by default."""
 
@@ -63,7 +63,7 @@ class Listening:
     url: str
     conf: Path
     private: bool
-    """Whether nobody on the network can listen in: it is encrypted, or only this machine reaches it."""
+    """Whether the traffic is private: encrypted, or on this machine only."""
 
 
 def serve(options: ServerOptions, clock: Clock, announce: Callable[[Listening], None]) -> None:
@@ -91,9 +91,9 @@ def serve(options: ServerOptions, clock: Clock, announce: Callable[[Listening], 
         try:
             identity = AuthenticatedCaller(owner.user, user_name())
             with store.write() as db:
-                moment = Moment(db, clock.now())
-                remember(moment, identity)
-                admit_own(moment, owner.user, owner.access_key, owner.secret_key)
+                moment = Transaction(db, clock.now())
+                store_administrator(moment, identity)
+                replace_own_key_pair(moment, owner.user, owner.access_key, owner.secret_key)
             authenticator = Authenticator(store, owner.signing_key, clock)
             dispatcher = Dispatcher(store, authenticator, ENDPOINTS, clock)
             uploads = Uploads(folder, options.uploads)

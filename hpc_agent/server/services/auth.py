@@ -7,7 +7,7 @@ from typing import Literal
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.redact import Secret
 from hpc_agent.server import listing
-from hpc_agent.server.action import Access, Answer, Call, Json, Moment, Name, RequestBody, Service, iso
+from hpc_agent.server.action import Access, Answer, Call, Json, Name, RequestBody, Service, Transaction, iso
 from hpc_agent.server.api_fault import ApiFault, invalid, refuse_control_characters
 from hpc_agent.server.authentication import ADMIN, API_VERSION, LINGER, SERVER_VERSION, AuthenticatedCaller
 from hpc_agent.server.owner_credentials import new_access_key, new_secret_key
@@ -53,13 +53,13 @@ def create_user(request: CreateUserRequest, call: Call) -> Answer:
     return {"id": id}
 
 
-def remember(moment: Moment, owner: AuthenticatedCaller) -> None:
-    """The administrator is a user as all others, and may change name from start to start."""
+def store_administrator(moment: Transaction, owner: AuthenticatedCaller) -> None:
+    """Add the administrator to the users, or update the name, which may change from start to start."""
     if not documents.users.update(moment.db, owner.user, {"name": owner.user_name, "role": ADMIN}):
         _insert(moment, owner)
 
 
-def _insert(moment: Moment, who: AuthenticatedCaller, email: str = "") -> None:
+def _insert(moment: Transaction, who: AuthenticatedCaller, email: str = "") -> None:
     fields = {"id": who.user, "name": who.user_name, "role": who.role, "company": who.company, "email": email}
     documents.users.insert(moment.db, {**fields, "created": moment.time, "tags": [], "system_tags": []})
 
@@ -67,8 +67,8 @@ def _insert(moment: Moment, who: AuthenticatedCaller, email: str = "") -> None:
 @users.action(Json)
 def get_all(request: Json, call: Call) -> Answer:
     """List users."""
-    found, beside = listing.find(call.db, documents.users, request)
-    return {"users": found, **beside}
+    found, paging = listing.find(call.db, documents.users, request)
+    return {"users": found, **paging}
 
 
 @users.action(RequestBody)
@@ -99,7 +99,7 @@ def info(request: RequestBody, call: Call) -> Answer:
 
 class UserRequest(RequestBody, frozen=True):
     user: str | None = None
-    """Whose; the caller's own where none is named."""
+    """Owner of the keys; the caller if empty."""
 
 
 class CreateCredentialsRequest(UserRequest, frozen=True):
@@ -108,7 +108,7 @@ class CreateCredentialsRequest(UserRequest, frozen=True):
 
 class RevokeRequest(UserRequest, frozen=True):
     access_key: str | None = None
-    """All of the user's, those of running jobs too, where none is named."""
+    """The key to revoke; all of the user, those of running jobs too, if empty."""
 
 
 class TaskRequest(RequestBody, frozen=True):
@@ -158,7 +158,7 @@ def revoke_credentials(request: RevokeRequest, call: Call) -> Answer:
 def _user(request: UserRequest, call: Call) -> str:
     user = request.user or call.identity.user
     if documents.users.get(call.db, user, ("id",)) is None:
-        raise invalid("there is no such user", user=user[:64])
+        raise invalid("unknown user", user=user[:64])
     return user
 
 
@@ -168,14 +168,14 @@ def _made(call: Call, user: str, *, task: str = "", label: str = "") -> Answer:
     return {"credentials": {"access_key": access_key, "secret_key": secret_key, "label": label}}
 
 
-def admit_own(moment: Moment, user: str, access_key: str, secret_key: Secret) -> None:
-    """The key pair of the conf file that the server writes; an earlier one is no longer good."""
+def replace_own_key_pair(moment: Transaction, user: str, access_key: str, secret_key: Secret) -> None:
+    """The key pair of the conf file that the server writes; replaces an earlier one."""
     for earlier in key_store.of_label(moment.db, SERVERS_OWN):
         key_store.remove(moment.db, earlier.access_key)
     own = Credential(access_key, hash_of(secret_key.reveal()), user, "", SERVERS_OWN, moment.time)
     key_store.add(moment.db, own)
 
 
-def forget_ended(moment: Moment) -> int:
+def delete_ended_keys(moment: Transaction) -> int:
     """Drop the key pairs of tasks that ended or are gone."""
     return key_store.remove_ended(moment.db, _FINAL_STATUSES, iso(moment.now - LINGER))

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from hpc_agent.server.action import Access, Answer, Call, Ids, Int64, Json, RequestBody, Service, each_once
+from hpc_agent.server.action import Access, Answer, Call, Ids, Int64, Json, RequestBody, Service, unique
 from hpc_agent.server.api_fault import invalid
 from hpc_agent.server.services.transitions import existing_task
 from hpc_agent.server.store import event_store
@@ -177,7 +177,7 @@ def _iso_time(milliseconds: int) -> str:
 def get_task_single_value_metrics(request: SingleValuesRequest, call: Call) -> Answer:
     """Single-value metrics of tasks."""
     found = []
-    for id in each_once(request.tasks):
+    for id in unique(request.tasks):
         values = [
             {"metric": s.metric, "variant": s.variant, "value": s.value, "timestamp": s.timestamp}
             for s in event_store.single_values(call.db, id)

@@ -12,11 +12,11 @@ from hpc_agent.server.action import (
     Ids,
     Int64,
     Json,
-    Moment,
     RequestBody,
     Service,
-    each_once,
+    Transaction,
     given,
+    unique,
 )
 from hpc_agent.server.api_fault import ApiFault
 from hpc_agent.server.authorization import owns
@@ -113,7 +113,7 @@ _FIELDS = {
 def existing_model(call: Call, model: str) -> Document:
     """
     Raises:
-        Fault: 400/201.
+        ApiFault: 400/201.
     """
     found = models.get(call.db, model)
     if found is None:
@@ -161,8 +161,8 @@ def _insert(call: Call, **fields: Any) -> str:
 @service.action(Json)
 def get_all(request: Json, call: Call) -> Answer:
     """List models."""
-    found, beside = listing.find(call.db, models, request)
-    return {"models": found, **beside}
+    found, paging = listing.find(call.db, models, request)
+    return {"models": found, **paging}
 
 
 @service.action(ModelRequest)
@@ -204,7 +204,7 @@ def update_for_task(request: UpdateForTaskRequest, call: Call) -> Answer:
     changes = given(request, {n: _FIELDS[n] for n in ("name", "uri", "comment", "tags", "system_tags", "iteration")})
     outputs = task.get("models", {}).get("output") or []
     identifier = str(outputs[-1].get("model")) if outputs else ""
-    # A task may name any model among its outputs: whose it is, the model itself says.
+    # A task may name any model among its outputs; the owner is a field of the model.
     if models.get(call.db, identifier, ("name",)) and owns(call, OwnerKind.MODEL, identifier):
         return {**_change(call, identifier, changes), "id": identifier, "created": False}
     fields = {"name": task["name"], "project": task.get("project"), "task": request.task, **changes}
@@ -254,7 +254,7 @@ def _tag(call: Call, model: str, archived: bool) -> None:
 @service.action(ManyModelsRequest, Access.WRITE)
 def archive_many(request: ManyModelsRequest, call: Call) -> Answer:
     """Archive models."""
-    for model in each_once(request.ids):
+    for model in unique(request.ids):
         _tag(call, model, True)
     return {"succeeded": [{"id": model, "archived": True} for model in request.ids], "failed": []}
 
@@ -262,12 +262,12 @@ def archive_many(request: ManyModelsRequest, call: Call) -> Answer:
 @service.action(ManyModelsRequest, Access.WRITE)
 def unarchive_many(request: ManyModelsRequest, call: Call) -> Answer:
     """Bring archived models back."""
-    for model in each_once(request.ids):
+    for model in unique(request.ids):
         _tag(call, model, False)
     return {"succeeded": [{"id": model, "unarchived": True} for model in request.ids], "failed": []}
 
 
-def in_use(at: Moment, model: str, *, besides: str = "") -> bool:
+def in_use(at: Transaction, model: str, *, besides: str = "") -> bool:
     """Whether a task other than ``besides`` names the model among its inputs or outputs."""
     if not model.isalnum():
         return False
@@ -276,7 +276,7 @@ def in_use(at: Moment, model: str, *, besides: str = "") -> bool:
     return bool(tasks.find(at.db, Query((names_it, another), fields=("name",), limit=1)))
 
 
-def drop_models_of(at: Moment, task: str) -> int:
+def drop_models_of(at: Transaction, task: str) -> int:
     """Delete the records of the models that ``task`` made and no other task uses; returns how many."""
     made = models.find(at.db, Query((q.compare(q.field(models.table, "task"), "=", task),), fields=("name",)))
     return sum(models.delete(at.db, model["id"]) for model in made if not in_use(at, model["id"], besides=task))

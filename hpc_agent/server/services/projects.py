@@ -41,7 +41,7 @@ class DeleteProjectRequest(ProjectRequest, frozen=True):
 def existing_project(call: Call, project: str) -> Document:
     """
     Raises:
-        Fault: 400/401.
+        ApiFault: 400/401.
     """
     found = projects.get(call.db, project)
     if found is None:
@@ -96,8 +96,8 @@ def get_all(request: Json, call: Call) -> Answer:
     # ``shallow_search`` looks at the top level only.
     """List projects."""
     extra = [q.is_empty(q.field(projects.table, "parent"))] if request.get("shallow_search") is True else []
-    found, beside = listing.find(call.db, projects, request, extra=extra)
-    return {"projects": found, **beside}
+    found, paging = listing.find(call.db, projects, request, extra=extra)
+    return {"projects": found, **paging}
 
 
 @service.action(ProjectRequest)

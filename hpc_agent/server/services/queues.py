@@ -79,7 +79,7 @@ class MoveRequest(EntryRequest, frozen=True):
 def existing_queue(call: Call, queue: str) -> Document:
     """
     Raises:
-        Fault: 400/701.
+        ApiFault: 400/701.
     """
     found = queues.get(call.db, queue)
     if found is None:
@@ -91,7 +91,7 @@ def create_queue(call: Call, name: str, **fields: object) -> str:
     """The id of a new queue.
 
     Raises:
-        Fault: 400/801, there is a queue of this name.
+        ApiFault: 400/801, a queue has this name.
     """
     if not name.strip():
         raise invalid("a queue needs a name")
@@ -120,7 +120,7 @@ def queue_named(call: Call, name: str) -> str | None:
 def refuse_taken_name(call: Call, name: str) -> None:
     """
     Raises:
-        Fault: 400/801.
+        ApiFault: 400/801.
     """
     if queue_named(call, name):
         raise ApiFault(NAME_TAKEN, name=name)
@@ -129,7 +129,7 @@ def refuse_taken_name(call: Call, name: str) -> None:
 def default_queue(call: Call) -> Document:
     """
     Raises:
-        Fault: 400/707 or 708, there is not exactly one with the system tag ``default``.
+        ApiFault: 400/707 or 708, not exactly one queue has the system tag ``default``.
     """
     condition = q.holds(q.field(queues.table, "system_tags"), "default")
     found = queues.find(call.db, Query((condition,), fields=("name",)))
@@ -148,13 +148,13 @@ def _shown(queue: Document, waiting: Sequence[QueueRow]) -> Document:
 def get_all(request: Json, call: Call) -> Answer:
     """List queues, with their entries."""
     wanted = listing.only_fields(request)
-    # Entries are no column; asked for alone they would look like a request for everything.
+    # Entries are not a column: a request for them alone would look like one for all fields.
     columns = ["id" if name.startswith("entries") else name for name in wanted]
-    found, beside = listing.find(call.db, queues, {**request, "only_fields": columns}, hidden=_GLUE_TAG)
+    found, paging = listing.find(call.db, queues, {**request, "only_fields": columns}, hidden=_GLUE_TAG)
     if not wanted or any(name.startswith("entries") for name in wanted):
         waiting = queue_rows.of_queues(call.db, [queue["id"] for queue in found])
         found = [_shown(queue, waiting.get(queue["id"], [])) for queue in found]
-    return {"queues": found, **beside}
+    return {"queues": found, **paging}
 
 
 @service.action(OneQueueRequest)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.server import listing
-from hpc_agent.server.action import Access, Answer, Call, Ids, Json, RequestBody, Service, each_once
+from hpc_agent.server.action import Access, Answer, Call, Ids, Json, RequestBody, Service, unique
 from hpc_agent.server.api_fault import ApiFault
 from hpc_agent.server.services.models import drop_models_of
 from hpc_agent.server.services.transitions import existing_task
@@ -47,8 +47,8 @@ def get_by_id(request: ByIdRequest, call: Call) -> Answer:
 @service.action(Json)
 def get_all(request: Json, call: Call) -> Answer:
     """List tasks."""
-    found, beside = listing.find(call.db, tasks, request)
-    return {"tasks": found, **beside}
+    found, paging = listing.find(call.db, tasks, request)
+    return {"tasks": found, **paging}
 
 
 @service.action(TasksRequest)
@@ -150,7 +150,7 @@ def _tag(call: Call, task: str, archived: bool, **also: str) -> int:
 @service.action(ArchiveRequest, Access.WRITE)
 def archive(request: ArchiveRequest, call: Call) -> Answer:
     """Archive tasks, and remove them from their queues."""
-    ids = each_once(request.tasks)
+    ids = unique(request.tasks)
     for task in ids:
         queue_rows.remove_everywhere(call.db, task)
     reason = {"status_reason": request.status_reason, "status_message": request.status_message}
@@ -160,7 +160,7 @@ def archive(request: ArchiveRequest, call: Call) -> Answer:
 @service.action(ManyTasksRequest, Access.WRITE)
 def archive_many(request: ManyTasksRequest, call: Call) -> Answer:
     """Archive tasks."""
-    for task in each_once(request.ids):
+    for task in unique(request.ids):
         _tag(call, task, True)
     return {"succeeded": [{"id": task, "archived": True} for task in request.ids], "failed": []}
 
@@ -168,6 +168,6 @@ def archive_many(request: ManyTasksRequest, call: Call) -> Answer:
 @service.action(ManyTasksRequest, Access.WRITE)
 def unarchive_many(request: ManyTasksRequest, call: Call) -> Answer:
     """Bring archived tasks back."""
-    for task in each_once(request.ids):
+    for task in unique(request.ids):
         _tag(call, task, False)
     return {"succeeded": [{"id": task, "unarchived": True} for task in request.ids], "failed": []}

@@ -84,7 +84,7 @@ def ping(request: PingRequest, call: Call) -> Answer:
 
 @service.action(StatusRequest, Access.WRITE)
 def started(request: StatusRequest, call: Call) -> Answer:
-    """Set a task in progress. Allowed again on a running task, as on the reference server: it is no fence."""
+    """Set a task in progress. Allowed again on a running task, as on the reference server: it does not fence."""
     task = existing_task(call, request.task, ("status", "started"))
     first = {} if "started" in task else {"started": call.time}
     return {**_to(request, call, task, TaskStatus.IN_PROGRESS, **first), "started": len(first)}
@@ -180,7 +180,7 @@ def enqueue(request: EnqueueRequest, call: Call) -> Answer:
         system_tags=[tag for tag in task["system_tags"] if tag != _DEVELOPMENT],
     )
     if status.is_final:
-        # It runs anew: what an earlier run of it was let in with must not come to life again.
+        # A new run: key pairs of earlier runs must stay invalid.
         key_store.remove_of_task(call.db, request.task)
     queue_rows.remove_everywhere(call.db, request.task)
     queue_rows.append(call.db, queue, request.task, call.time)
@@ -203,7 +203,7 @@ def _target(request: EnqueueRequest, call: Call) -> str:
         return present
     if not may(call, "queues.create"):
         raise ApiFault(
-            NO_PERMISSION, "there is no such queue, and these credentials make none", name=request.queue_name
+            NO_PERMISSION, "the queue does not exist, and these credentials may not create one", name=request.queue_name
         )
     return create_queue(call, request.queue_name)
 

@@ -175,7 +175,7 @@ def edit(request: EditTaskRequest, call: Call) -> Answer:
     _refuse_running(task, request.force)
     changes = {**_content(request, call), **given(request, ("name", "type"))}
     if "execution" in changes:
-        # The queue is the server's to say: a client that sends back what it read must not undo an enqueue.
+        # Only enqueue and dequeue set the queue: a client that sends back what it read must not undo them.
         queue = task.get("execution", {}).get("queue")
         changes["execution"] = {**changes["execution"], **({"queue": queue} if queue else {})}
     if "output" in changes:

@@ -176,7 +176,7 @@ def _expired(worker: Document, now: datetime) -> bool:
 
 
 def forget_expired(db: StoreSession, now: datetime) -> int:
-    """Drop the records of workers that were silent for longer than they said they would be."""
+    """Delete workers that were silent for longer than their timeout."""
     fields = ("last_activity_time", "register_timeout")
     gone = [worker["id"] for worker in workers.find(db, Query(fields=fields)) if _expired(worker, now)]
     return sum(workers.delete(db, worker) for worker in gone)
