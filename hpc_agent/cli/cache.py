@@ -14,7 +14,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hpc_agent.cli.shared_options import Shared, pass_shared
+from hpc_agent.cli.shared_options import (
+    HELP,
+    Shared,
+    pass_shared,
+    print_progress,
+)
 from hpc_agent.errors import InputError
 
 if TYPE_CHECKING:
@@ -22,7 +27,6 @@ if TYPE_CHECKING:
     from hpc_agent.envs.cache_upkeep import CacheEntry
     from hpc_agent.envs.shared import SharedCache
 
-HELP = {"help_option_names": ["-h", "--help"]}
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _SPANS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
@@ -185,7 +189,7 @@ def _warm_task(shared: Shared, name: str, into: Path | None) -> None:
     run = RunDirectory(into) if into else None
     try:
         stager = TaskStager(configuration.settings, SYSTEM)
-        staged = patiently(lambda: stager.stage(task, _say), _say, SYSTEM)
+        staged = patiently(lambda: stager.stage(task, print_progress), print_progress, SYSTEM)
     except (SourceError, EnvironmentBuildError, ContainerError) as error:
         if run:
             write_atomic(run.stage_failure, str(error).encode())
@@ -211,7 +215,7 @@ def _warm_file(shared: Shared, path: Path, python: str) -> None:
             f"{path} names code next to it ({', '.join(request.lines.local)}), which belongs to a commit: "
             "stage a task of that repository with --id"
         )
-    staged = store.stage(request, _say)
+    staged = store.stage(request, print_progress)
     click.echo(f"{path}: environment {staged.key} with {len(staged.packages)} packages")
 
 
@@ -229,10 +233,6 @@ def _included_files(path: Path) -> RequirementFiles:
             texts[name] = file.read_text(encoding="utf-8")
             pending += included_paths(texts[name], posixpath.dirname(name))
     return RequirementFiles((), texts)
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)
 
 
 @contextmanager

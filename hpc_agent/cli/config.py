@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hpc_agent.cli.shared_options import Shared, pass_shared
+from hpc_agent.cli.shared_options import HELP, Shared, pass_shared
 
 if TYPE_CHECKING:
     from hpc_agent.config.settings import HpcSettings
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _TIMEOUT_S = 5.0
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(context_settings=HELP)
 @click.option("--defaults", is_flag=True, help="Include defaults, of the keys that this program reads.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object: key → value and origin.")
 @pass_shared

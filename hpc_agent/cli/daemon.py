@@ -7,10 +7,10 @@ from typing import Any
 import click
 
 from hpc_agent.cli.options import MultiValueCommand, MultiValueOption
-from hpc_agent.cli.shared_options import Shared, docker_option, pass_shared, worker_flags
+from hpc_agent.cli.shared_options import HELP, Shared, docker_option, pass_shared, worker_flags
 
 
-@click.command(cls=MultiValueCommand, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=MultiValueCommand, context_settings=HELP)
 @click.option(
     "--queue",
     "queues",

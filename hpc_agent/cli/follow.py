@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
-from hpc_agent.cli.shared_options import Shared, check_folders, pass_shared
+from hpc_agent.cli.shared_options import HELP, Shared, check_folders, pass_shared
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(context_settings=HELP)
 @click.option("--once", is_flag=True, help="One pass, for cron.")
 @click.option("--inside", type=click.Path(path_type=Path), hidden=True, help="In a job: accompany its script.")
 @click.option("--pid", type=int, default=0, hidden=True, help="In a job: the process id of its script.")
@@ -47,7 +47,7 @@ def command(shared: Shared, once: bool, inside: Path | None, pid: int, element: 
     from hpc_agent.tracking.follower_lock import acquire_follower
 
     check_folders(settings)
-    folders = TrackedRoot(settings.hpc.root.expanduser().absolute() / "sbatch")
+    root = TrackedRoot(settings.hpc.root.expanduser().absolute() / "sbatch")
     scheduler = SlurmScheduler(settings.hpc.slurm, cluster=settings.hpc.cluster)
-    follower = Follower(shared.client(configuration, INTERACTIVE), scheduler, settings, folders, SYSTEM)
-    acquire_follower(follower, folders, SYSTEM, once=once)
+    follower = Follower(shared.client(configuration, INTERACTIVE), scheduler, settings, root, SYSTEM)
+    acquire_follower(follower, root, SYSTEM, once=once)

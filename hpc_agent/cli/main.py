@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from hpc_agent import __version__
-from hpc_agent.cli.shared_options import Shared, fail, from_system
+from hpc_agent.cli.shared_options import HELP, Shared, fail, from_system
 from hpc_agent.errors import HpcAgentError
 from hpc_agent.utf8_mode import ensure_utf8_mode
 
@@ -58,7 +58,7 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, context_settings=HELP)
 @click.version_option(__version__, prog_name="hpc-agent")
 @click.option(
     "--config-file",

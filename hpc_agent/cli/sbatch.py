@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from hpc_agent.cli.shared_options import Shared, check_folders, pass_shared
+from hpc_agent.cli.shared_options import HELP, Shared, check_folders, pass_shared
 
 if TYPE_CHECKING:
     from hpc_agent.tracking.command_line import CommandLine
@@ -30,9 +30,7 @@ class SbatchCommand(click.Command):
         return []
 
 
-@click.command(
-    cls=SbatchCommand, options_metavar="[SBATCH OPTIONS]", context_settings={"help_option_names": ["-h", "--help"]}
-)
+@click.command(cls=SbatchCommand, options_metavar="[SBATCH OPTIONS]", context_settings=HELP)
 @click.option("--clearml-project", metavar="NAME", help="Project of the task. Default: the repository, or the folder.")
 @click.option("--clearml-name", metavar="NAME", help="Name of the task. Default: the job's name.")
 @click.option("--clearml-tags", metavar="A,B", help="Tags of the task.")
@@ -69,21 +67,21 @@ def _submit(shared: Shared, line: CommandLine, script: BatchScript) -> int:
     from hpc_agent.redact import without_credentials
 
     try:
-        submission, prepared, folders = _prepare(shared, line, script)
+        submission, prepared, root = _prepare(shared, line, script)
     except Exception as error:  # noqa: BLE001 - an error in the tracking must not keep the job from its user
         reason = str(error) if isinstance(error, HpcAgentError) else f"{type(error).__name__}: {error}"
         click.echo(f"hpc-agent: submitted without a task: {' '.join(without_credentials(reason).split())}", err=True)
         code, _ = process.pass_through(
             ["sbatch", *line.words], env=os.environ, input=script.stdin, on_output=lambda _: None
         )
-        return _ended(code)
+        return _exit_code(code)
 
     def follow() -> None:
-        _follow(shared, folders)
+        _follow(shared, root)
         if sys.stderr.isatty():
             click.echo(f"hpc-agent: {prepared.page}", err=True)
 
-    return _ended(submission.run(prepared, script.stdin, follow))
+    return _exit_code(submission.run(prepared, script.stdin, follow))
 
 
 def _prepare(
@@ -105,25 +103,25 @@ def _prepare(
     # A user waits, and the job is submitted with or without the server.
     client = Client(configuration.settings.api, budget=Budget(3), timeouts=(5, 10))
     wanted = parse_request(line, script.submitted, os.environ)
-    folders = TrackedRoot(hpc.root.expanduser().absolute() / "sbatch")
+    root = TrackedRoot(hpc.root.expanduser().absolute() / "sbatch")
     scheduler = SlurmScheduler(hpc.slurm, cluster=hpc.cluster)
-    submission = TrackedSubmission(configuration, client, scheduler, folders, os.environ, SYSTEM)
+    submission = TrackedSubmission(configuration, client, scheduler, root, os.environ, SYSTEM)
     prepared = submission.prepare(wanted, hpc.agent_command or (sys.executable, "-m", "hpc_agent"))
-    return submission, prepared, folders
+    return submission, prepared, root
 
 
-def _follow(shared: Shared, folders: TrackedRoot) -> None:
+def _follow(shared: Shared, root: TrackedRoot) -> None:
     """Start the background process that tracks all jobs of this user, unless it runs."""
     from hpc_agent.clock import SYSTEM
     from hpc_agent.errors import ProcessError
     from hpc_agent.process import spawn_detached
     from hpc_agent.tracking.follower_lock import is_followed
 
-    if is_followed(folders, SYSTEM):
+    if is_followed(root, SYSTEM):
         return
     argv = [sys.executable, "-m", "hpc_agent", *(["--debug"] if shared.debug else []), "follow"]
     try:
-        spawn_detached(argv, env=os.environ, cwd=folders.path, output=folders.log)
+        spawn_detached(argv, env=os.environ, cwd=root.path, output=root.log)
     except ProcessError as error:
         click.echo(f"hpc-agent: the job is not being tracked: {error}; run `hpc-agent follow`", err=True)
 
@@ -138,7 +136,7 @@ def _become_sbatch(line: CommandLine) -> NoReturn:
         raise InputError(f"{error}; is Slurm installed here?") from error
 
 
-def _ended(code: int) -> int:
+def _exit_code(code: int) -> int:
     """The exit code to end with; after a program that a signal ended we end by the same signal."""
     if code < 0:
         signal.signal(-code, signal.SIG_DFL)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hpc_agent.cli.shared_options import Shared, pass_shared
+from hpc_agent.cli.shared_options import HELP, Shared, pass_shared
 
 if TYPE_CHECKING:
     from hpc_agent.api.credentials import User, UsersApi
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from hpc_agent.config.settings import ServerSettings
     from hpc_agent.server.startup import CertificateFiles, Listening
 
-HELP = {"help_option_names": ["-h", "--help"]}
 FILE = click.Path(dir_okay=False, path_type=Path)
 
 

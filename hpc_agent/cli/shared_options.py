@@ -111,6 +111,15 @@ class Shared:
 
 pass_shared = click.make_pass_decorator(Shared)
 
+HELP = {"help_option_names": ["-h", "--help"]}
+"""Context settings of every command."""
+
+
+def print_progress(line: str) -> None:
+    """Print on stderr what a long step does."""
+    click.echo(line, err=True)
+
+
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import click
 
-from hpc_agent.cli.shared_options import Shared, pass_shared
+from hpc_agent.cli.shared_options import HELP, Shared, pass_shared
 
 _HEAD = ("WORKER", "RUNS", "TASK", "FOR", "QUEUES", "TAGS", "LAST SEEN")
 
 
-@click.command(name="list", context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(name="list", context_settings=HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print the server's own answer.")
 @pass_shared
 def command(shared: Shared, as_json: bool) -> None:
