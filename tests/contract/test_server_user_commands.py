@@ -96,13 +96,13 @@ def test_the_conf_of_a_member_is_printed_where_no_file_is_named(user: Commands, 
         (("revoke", "alice", "--key", "ABC"), "alice has no key ABC"),
     ],
 )
-def test_what_does_not_exist_is_told_in_one_sentence(user: Commands, arguments: tuple[str, ...], said: str) -> None:
+def test_missing_user_or_key_is_reported_in_one_sentence(user: Commands, arguments: tuple[str, ...], said: str) -> None:
     user("add", "alice")
     done = user(*arguments)
     assert (done.returncode, said in done.stderr, len(done.stderr.splitlines())) == (2, True, 1)
 
 
-def test_a_member_administers_nobody(user: Commands, tmp_path: Path) -> None:
+def test_user_manages_no_other_users(user: Commands, tmp_path: Path) -> None:
     conf = tmp_path / "eve.conf"
     user("add", "eve", "--conf", str(conf))
     for arguments in (("add", "another"), ("list",), ("revoke", "eve")):
@@ -133,7 +133,7 @@ def test_new_secrets_make_the_old_ones_worthless(start_clearml_server: Any, tmp_
         old.session.call("users.get_all")
 
 
-def test_a_server_that_is_away_is_told(tmp_path: Path, user: Commands, server: Any) -> None:
+def test_unreachable_server_is_reported(tmp_path: Path, user: Commands, server: Any) -> None:
     server.stop()
     done = user("list")
     assert (done.returncode, "cannot be reached" in done.stderr) == (69, True)
