@@ -79,7 +79,7 @@ class Actor:
         """A status message that does not wait for its turn: something is wrong."""
         before, _ = self._said.get(attempt, (SetStatusMessage(""), 0.0))
         if message != before.message:
-            self._client.tasks.say(attempt.task, message, budget=ONCE)
+            self._client.tasks.set_status_message(attempt.task, message, budget=ONCE)
             self._said[attempt] = SetStatusMessage(message), self._clock.monotonic()
 
     def _show(self, attempt: Attempt, action: SetStatusMessage) -> None:
@@ -88,7 +88,7 @@ class Actor:
             seen = self._client.tasks.get_states([attempt.task], budget=ONCE).get(attempt.task)
             if seen is None or seen.abort_requested:
                 return
-        self._client.tasks.say(attempt.task, action.message, budget=ONCE)
+        self._client.tasks.set_status_message(attempt.task, action.message, budget=ONCE)
 
     def adopt(self, files: RunDirectoryState, action: AdoptJob) -> None:
         assert files.submission is not None

@@ -73,7 +73,7 @@ class Concluder:
             # One that was refused never started, and the usual steps lead through the start.
             force = seen is TaskStatus.QUEUED
             by = self._worker if sent else f"{self._worker}; the rest of its console follows when the server takes it"
-            self._client.tasks.conclude(
+            self._client.tasks.set_final_status(
                 attempt.task, TaskStatus(report.status), report.reason, by, budget=INTERACTIVE, force=force
             )
         self._done(files, report, sent)
@@ -109,7 +109,7 @@ class Concluder:
             if self._enqueue(attempt, files, reason):
                 self._done(files, files.report, sent)
         except NotFoundError as error:
-            if error.subcode != INVALID_QUEUE_ID.subcode:
+            if not INVALID_QUEUE_ID.matches(error):
                 raise
             text = f"{reason}; the queue that it came from was deleted: enqueue it on another"
             self.settle(attempt, files, SetFinalStatus(TaskStatus.FAILED, text))
@@ -132,7 +132,7 @@ class Concluder:
         if self._client.queues.queue_of(attempt.task) is None:
             self._client.queues.enqueue_at_head(queue, attempt.task, why)
         else:
-            self._client.queues.to_front(queue, attempt.task)
+            self._client.queues.move_to_front(queue, attempt.task)
         return True
 
     def _goes_on_without(self, attempt: Attempt, files: RunDirectoryState) -> bool:

@@ -10,7 +10,6 @@ from datetime import datetime
 import msgspec
 
 from hpc_agent.api.client import Client
-from hpc_agent.api.tasks import TaskState
 from hpc_agent.clock import Clock
 from hpc_agent.daemon.observation_history import ObservationHistory
 from hpc_agent.daemon.open_attempts import OpenAttemptIndex
@@ -28,6 +27,7 @@ from hpc_agent.retry import ONCE
 from hpc_agent.runs.attempt_records import ClaimRecord
 from hpc_agent.runs.directory import RunsFolder
 from hpc_agent.schedulers.base import ANY_CLOCK, CLOCK_SKEW, Scheduler
+from hpc_agent.wire.task_state import TaskState
 
 log = EventLog("observe")
 
@@ -142,7 +142,7 @@ class ClusterObserver:
 
     def _look_at_queues(self) -> list[Queue]:
         wanted = [queue for queue in self._queues if queue not in self._deleted]
-        queues = self._client.queues.look(wanted)
+        queues = self._client.queues.get_many(wanted)
         for queue in sorted(set(wanted) - {queue.id for queue in queues}):
             if not self._client.queues.is_deleted(queue):
                 # An absence is no information: jobs of its tasks are not cancelled because an answer lacked a queue.

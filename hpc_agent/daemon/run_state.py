@@ -6,13 +6,13 @@ import contextlib
 import re
 from dataclasses import dataclass
 
-from hpc_agent.api.tasks import TaskState
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.outcome import ExitEvidence
 from hpc_agent.domain.snapshot import ClaimView, ExitView, RunOwner, SubmissionState, SubmissionView
 from hpc_agent.file_records import CorruptFileError
 from hpc_agent.runs.attempt_records import ClaimRecord, ExitReport, StagingJobRecord, SubmissionRecord
 from hpc_agent.runs.directory import RunDirectory
+from hpc_agent.wire.task_state import TaskState
 
 _TAIL = 4096
 _MB = 1024 * 1024
@@ -116,9 +116,9 @@ def run_owner(files: RunDirectoryState, seen: TaskState | None) -> RunOwner:
     claim = files.claim
     if claim is not None and claim.worker and seen.last_worker not in ("", claim.worker, *claim.predecessors):
         return RunOwner.ANOTHERS
-    if not seen.stamp:
+    if not seen.run_token:
         return RunOwner.UNKNOWN
-    return RunOwner.OURS if seen.stamp.startswith(f"{files.directory.attempt.id}.") else RunOwner.ANOTHERS
+    return RunOwner.OURS if seen.run_token.startswith(f"{files.directory.attempt.id}.") else RunOwner.ANOTHERS
 
 
 def clues(directory: RunDirectory) -> ExitEvidence:

@@ -13,9 +13,9 @@ from hpc_agent.drafts.draft_plan import PIPELINES, DraftPlan
 from hpc_agent.drafts.draft_request import DraftRequest
 from hpc_agent.drafts.undo import or_undone
 from hpc_agent.errors import ApiError, InputError, NotFoundError
-from hpc_agent.wire.draft_fields import changes_to_wire, copy_to_wire, draft_to_wire
+from hpc_agent.wire.error_kinds import TASK_ALREADY_QUEUED
+from hpc_agent.wire.task_requests import changes_to_wire, copy_to_wire, draft_to_wire
 
-_ALREADY_QUEUED = 706
 _RUN_NUMBER = re.compile(r" #(\d+)$")
 
 
@@ -55,7 +55,7 @@ def _enqueue(client: Client, task: TaskId, queue: QueueId) -> None:
         client.tasks.enqueue(task, queue)
     except ApiError as error:
         # Nobody else queues a task that was just made: the answer to a first try was lost.
-        if error.subcode != _ALREADY_QUEUED:
+        if not TASK_ALREADY_QUEUED.matches(error):
             raise
 
 
@@ -92,7 +92,7 @@ def _copy(client: Client, plan: DraftPlan, base: Task) -> Created:
     draft = plan.draft
     project = client.projects.find_or_create(draft.project) if draft.project else base.project
     tags = dict.fromkeys([*base.tags, *draft.tags])
-    task = client.tasks.clone(base.id, **copy_to_wire(draft, project, base.id, list(tags)))
+    task = client.tasks.create_copy(copy_to_wire(draft, project, base.id, list(tags)))
     page = client.task_page(task, project)
     script = draft.script if plan.has_code else _changed_script(base.script, draft.script)
     container = _changed_container(base.container, draft.container)

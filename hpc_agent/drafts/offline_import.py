@@ -21,9 +21,10 @@ from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.drafts.create import Created
 from hpc_agent.drafts.undo import or_undone
-from hpc_agent.errors import ApiError, InputError
+from hpc_agent.errors import InputError
 from hpc_agent.retry import ROUTINE
 from hpc_agent.wire import offline_run as wire
+from hpc_agent.wire.error_kinds import EVENTS_NOT_ADDED
 
 _REASON = "completed"
 _BATCH = 200
@@ -128,7 +129,7 @@ def import_offline(client: Client, run: OfflineRun) -> Created:
         for batch in run.batches():
             moved = [wire.moved_event(event, task, upload.renamed, upload.moved) for event in batch]
             _send(client, moved)
-        client.tasks.conclude(task, TaskStatus.COMPLETED, _REASON, "with hpc-task", budget=ROUTINE)
+        client.tasks.set_final_status(task, TaskStatus.COMPLETED, _REASON, "with hpc-task", budget=ROUTINE)
     return Created(task, str(fields["name"]), "", page)
 
 
@@ -164,4 +165,4 @@ def _send(client: Client, events: list[dict[str, Any]]) -> None:
     for start in range(0, len(events), _BATCH):
         part = events[start : start + _BATCH]
         if not client.events.add(part, budget=ROUTINE):
-            raise ApiError("events.add_batch", 400, 131, f"none of {len(part)} events was stored")
+            raise EVENTS_NOT_ADDED.error("events.add_batch", f"none of {len(part)} events was stored")

@@ -155,15 +155,15 @@ class Reporter:
             log.warning("another run has the task now, its status stays", task=task)
             return
         tasks, status = self._client.tasks, TaskStatus(outcome.status)
-        done = tasks.conclude(task, status, outcome.reason, self._me.worker, budget=budget)
+        done = tasks.set_final_status(task, status, outcome.reason, self._me.worker, budget=budget)
         if not done and not outcome.started and self._waits_for_us(task):
             # It failed before the server showed it as running, and the usual steps lead through that.
-            tasks.conclude(task, status, outcome.reason, self._me.worker, budget=budget, force=True)
+            tasks.set_final_status(task, status, outcome.reason, self._me.worker, budget=budget, force=True)
 
     def _runs_anew(self, task: TaskId) -> bool:
         """Whether it was reset and started again, while we waited for a server or wound down."""
         seen = self._client.tasks.get_states([task]).get(task)
-        return seen is not None and seen.stamp.partition(".")[0] not in ("", self._directory.attempt.id)
+        return seen is not None and seen.run_token.partition(".")[0] not in ("", self._directory.attempt.id)
 
     def _waits_for_us(self, task: TaskId) -> bool:
         """Whether it is still queued, and in no queue: nobody but us would ever start it."""

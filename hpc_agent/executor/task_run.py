@@ -43,6 +43,7 @@ from hpc_agent.telemetry.gpu_reader import GpuReader
 from hpc_agent.telemetry.memory import JobMemory
 from hpc_agent.telemetry.shipper import ConsoleSource
 from hpc_agent.telemetry.usage import UsageReader
+from hpc_agent.wire.task_requests import job_runtime
 
 log = EventLog("executor")
 
@@ -167,12 +168,12 @@ class TaskRun:
         task, me = self._task, self._me
         if not self._still_ours():
             return ended(0, ExitContext(StopReason.FENCED))
-        values = {"_exec_agent_hostname": me.host, **({"_slurm_job_id": me.job} if me.job else {})}
+        values = job_runtime(me.job or "", me.host)
         budget = ROUTINE if me.watched else FINAL
         try:
             if changed := self._changed(task.status):
                 return changed
-            self._client.tasks.stamp(task.id, self._stamp, values, budget=budget)
+            self._client.tasks.set_run_token(task.id, self._stamp, values, budget=budget)
             # Once more: ``tasks.started`` undoes an abort that it does not see, and each call may have waited long.
             if changed := self._changed(task.status):
                 return changed
@@ -200,7 +201,7 @@ class TaskRun:
             return ended(0, ExitContext(StopReason.TAKEN_BACK))
         if seen.abort_requested:
             return ended(0, ExitContext(StopReason.ABORT))
-        started = seen.status is TaskStatus.IN_PROGRESS and seen.stamp == self._stamp
+        started = seen.status is TaskStatus.IN_PROGRESS and seen.run_token == self._stamp
         if started or seen.status in (before, TaskStatus.UNKNOWN):
             return None
         return ended(0, ExitContext(StopReason.TAKEN_BACK))
@@ -254,7 +255,7 @@ class TaskRun:
         ensure_directory(workdir, mode=0o700)
         try:
             with self._signals.unwinding():
-                me, raw = self._me.worker, self._client.tasks.raw
+                me, raw = self._me.worker, self._client.tasks.get_object
                 preparer = Preparer(self._configuration, me, self._wishes, self._clock, console.say, raw)
                 ready = preparer.prepare(self._task, directory, workdir)
             recorder = Recorder(self._client, self._task, ready.used)

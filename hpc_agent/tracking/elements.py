@@ -16,7 +16,7 @@ from hpc_agent.errors import InputError
 from hpc_agent.tracking.describe import INDEX
 from hpc_agent.tracking.start import start_task
 from hpc_agent.tracking.tracked_records import ElementRecord, TrackedDirectory, TrackedJobRecord, TrackingPlan
-from hpc_agent.wire.draft_fields import script_to_wire
+from hpc_agent.wire.task_requests import job_runtime, script_to_wire
 
 
 def job_id(environ: Mapping[str, str]) -> str:
@@ -64,8 +64,8 @@ def _note(own: TrackedDirectory, array: TrackingPlan, job: str) -> None:
 
 def _clone(client: Client, array: TaskId, plan: TrackingPlan, job: str, index: int) -> TaskId:
     task = client.tasks.get(array)
-    child = client.tasks.clone(array, f"{task.name} [{index}]", new_task_parent=array)
+    child = client.tasks.clone(array, f"{task.name} [{index}]", parent=array)
     script = replace(task.script, entry_point=plan.element.replace(INDEX, str(index)))
-    client.tasks.edit(child, {"script": script_to_wire(script), "runtime": {"_slurm_job_id": job}})
+    client.tasks.edit(child, {"script": script_to_wire(script), "runtime": job_runtime(job)})
     client.tasks.set_properties(child, {"slurm_job_id": job})
     return child

@@ -121,7 +121,7 @@ class Follower:
     def _say(self, tracked: TrackedJob, message: str) -> None:
         # Reasons and expected starts change all the time; that it waits again is news.
         if self._is_time(message.partition(" (")[0], tracked.folder.task):
-            self._client.tasks.say(tracked.folder.task, message, budget=ONCE)
+            self._client.tasks.set_status_message(tracked.folder.task, message, budget=ONCE)
 
     def _ping(self, tracked: TrackedJob) -> None:
         if self._is_time("ping", tracked.folder.task):
@@ -174,7 +174,7 @@ class Follower:
             text += f"{tracked.plan.job_name!r} that was submitted; if it is the right one: scancel {job.id}"
             if self._is_time("not cancelled", tracked.folder.task):
                 log.warning("not cancelled", task=tracked.folder.task, job=job.id, name=tracked.plan.job_name)
-                self._client.tasks.say(tracked.folder.task, text, budget=ONCE)
+                self._client.tasks.set_status_message(tracked.folder.task, text, budget=ONCE)
             return
         log.info("cancelling", task=tracked.folder.task, job=job.id, why=why)
         self._scheduler.cancel([JobId(job.id)])
@@ -187,7 +187,7 @@ class Follower:
             raise ServerUnreachableError("the rest of its console was not sent")
         reason = self._explained(tracked, end)
         by = f"for Slurm job {tracked.job.id}"
-        self._client.tasks.conclude(task, end.status, reason, by, budget=INTERACTIVE)
+        self._client.tasks.set_final_status(task, end.status, reason, by, budget=INTERACTIVE)
         self._leave(tracked, reason)
 
     def _explained(self, tracked: TrackedJob, end: decide.EndTask) -> str:

@@ -42,6 +42,7 @@ from hpc_agent.tracking.tracked_records import (
     TrackedJobRecord,
     TrackingPlan,
 )
+from hpc_agent.wire.task_requests import job_runtime
 
 log = EventLog("inside")
 
@@ -169,9 +170,7 @@ class Sidecar:
 
     def _introduce(self) -> None:
         try:
-            self._client.tasks.add_runtime(
-                self._folder.task, {"_exec_agent_hostname": self._host, "_slurm_job_id": self._job}
-            )
+            self._client.tasks.add_runtime(self._folder.task, job_runtime(self._job, self._host))
             self._client.tasks.set_properties(self._folder.task, {"slurm_job_id": self._job})
             self._client.workers.report(self._worker, task=self._folder.task)
         except HpcAgentError as error:

@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 import msgspec
 
 from hpc_agent.api.client import Client
-from hpc_agent.api.tasks import TaskState
 from hpc_agent.clock import Clock
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import UNCONFIRMED_LIMIT_S, JobRecord, LiveJob, unconfirmed_record
@@ -30,6 +29,7 @@ from hpc_agent.tracking.tracked_records import (
     TrackedRoot,
     TrackingPlan,
 )
+from hpc_agent.wire.task_state import TaskState
 
 log = EventLog("follow")
 

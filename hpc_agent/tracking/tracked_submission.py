@@ -36,7 +36,7 @@ from hpc_agent.tracking.tracked_records import (
 )
 from hpc_agent.tracking.unclear import show_doubt, show_job
 from hpc_agent.user_name import user_name
-from hpc_agent.wire.draft_fields import draft_to_wire
+from hpc_agent.wire.task_requests import draft_to_wire
 
 log = EventLog("sbatch")
 

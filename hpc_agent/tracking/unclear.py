@@ -28,6 +28,7 @@ from hpc_agent.tracking.tracked_records import (
     TrackingPlan,
     UnclearSubmissionRecord,
 )
+from hpc_agent.wire.task_requests import job_runtime
 
 log = EventLog("follow")
 
@@ -142,7 +143,7 @@ class UnclearSubmissions:
         log.info("failed", task=folder.task, reason=reason)
         if found.plan.queue:
             self._client.queues.remove_task(QueueId(found.plan.queue), folder.task)
-        self._client.tasks.conclude(
+        self._client.tasks.set_final_status(
             folder.task, TaskStatus.FAILED, in_one_line(reason), "sbatch", budget=INTERACTIVE, force=True
         )
         folder.remove()
@@ -151,7 +152,7 @@ class UnclearSubmissions:
 def show_job(client: Client, task: TaskId, job: JobId | str) -> None:
     """Say on the task which job it has."""
     client.tasks.set_properties(task, {"slurm_job_id": job})
-    client.tasks.add_runtime(task, {"_slurm_job_id": job})
+    client.tasks.add_runtime(task, job_runtime(job))
 
 
 def show_doubt(client: Client, task: TaskId, unclear: UnclearSubmissionRecord) -> None:
@@ -163,6 +164,6 @@ def show_doubt(client: Client, task: TaskId, unclear: UnclearSubmissionRecord) -
     else:
         text = f"sbatch did not say which job it made, looking for it: {unclear.message}"
     try:
-        client.tasks.say(task, in_one_line(text), budget=ONCE)
+        client.tasks.set_status_message(task, in_one_line(text), budget=ONCE)
     except HpcAgentError as error:
         log.warning("the task does not say so yet", task=task, error=error)

@@ -108,7 +108,7 @@ class Bench:
         first = float(match[1])
         if task is None:
             return first - began, first - began
-        started = datetime.fromisoformat(self.client.tasks.raw(task)["started"])
+        started = datetime.fromisoformat(self.client.tasks.get_object(task)["started"])
         claimed = started if started.tzinfo else started.replace(tzinfo=timezone.utc)
         return first - began, first - claimed.timestamp()
 

@@ -115,7 +115,7 @@ def test_a_lost_answer_to_the_enqueue_is_no_failure(bench: Bench, tmp_path: Path
     arguments = [*bench.argv("--script train.py --packages a --queue {queue}"), "--json"]
     done = through(bench, tmp_path, {"tasks.enqueue": LOST_ONCE}, arguments)
     assert done.returncode == 0, done.stderr
-    assert bench.client.tasks.raw(json.loads(done.stdout)["id"])["status"] == "queued"
+    assert bench.client.tasks.get_object(json.loads(done.stdout)["id"])["status"] == "queued"
 
 
 def test_a_copy_that_fails_in_the_middle_is_deleted(bench: Bench, tmp_path: Path) -> None:

@@ -215,7 +215,7 @@ class TestVariables:
         assert "Added a call of Task.init to plain.py" in console
         assert f"ran {task}" in console
         # What only the SDK stores.
-        assert "cpu_cores" in machine.client.tasks.raw(task)["runtime"]
+        assert "cpu_cores" in machine.client.tasks.get_object(task)["runtime"]
 
     def test_skip_pip_venv_install_sees_the_interpreters_packages(self, machine: Site, tmp_path: Path) -> None:
         own = tmp_path / "own"

@@ -109,7 +109,7 @@ def run(clearml_server: Any, tmp_path: Path) -> Run:
     )
     client.tasks.enqueue(task, queue)
     assert client.queues.remove_task(queue, task)
-    client.tasks.stamp(task, f"{directory.attempt.id}.0", {}, budget=ONCE)
+    client.tasks.set_run_token(task, f"{directory.attempt.id}.0", {}, budget=ONCE)
     client.tasks.started(task, "", "")
     client.workers.report(WORKER, task=task)
     return Run(client, AllSettings(hpc=HpcSettings(root=tmp_path)), queue, task, directory)

@@ -16,7 +16,6 @@ import pytest
 from manual_clock import ManualClock
 
 from hpc_agent.api.client import Client
-from hpc_agent.api.tasks import TaskState
 from hpc_agent.config.settings import AllSettings, HpcSettings
 from hpc_agent.daemon.act import SAY_EVERY_S, Actor
 from hpc_agent.daemon.capacity_allocator import CapacityAllocator
@@ -41,6 +40,7 @@ from hpc_agent.runs.directory import RunDirectory, RunsFolder
 from hpc_agent.schedulers.base import Scheduler, SubmitRequest
 from hpc_agent.schedulers.local_jobs import ProcessId, process_id
 from hpc_agent.submission.render import Renderer
+from hpc_agent.wire.task_state import TaskState
 
 QUEUE = Queue(QueueId("q" * 32), "gpu")
 ATTEMPT = attempt_for("c", QUEUE.id, TaskId("a" * 32), "t")
@@ -65,7 +65,7 @@ class Server:
     def get_states(self, tasks: list[TaskId], **_options: object) -> dict[TaskId, TaskState]:
         return dict.fromkeys(tasks, TaskState(self.status, self.message, "", {})) if self.known else {}
 
-    def say(self, _task: TaskId, message: str, **_options: object) -> None:
+    def set_status_message(self, _task: TaskId, message: str, **_options: object) -> None:
         self.said.append(message)
 
     def ping(self, _task: TaskId, **_options: object) -> None:
@@ -74,11 +74,11 @@ class Server:
     def get(self, task: TaskId, **_options: object) -> Task:
         return Task(task, status=self.status)
 
-    def conclude(self, _task: TaskId, status: TaskStatus, reason: str, _by: str, **_options: object) -> None:
+    def set_final_status(self, _task: TaskId, status: TaskStatus, reason: str, _by: str, **_options: object) -> None:
         self.concluded.append((status, reason))
 
-    def stamps(self, *_arguments: object, **_options: object) -> dict[str, int]:
-        return {}
+    def timestamps(self, *_arguments: object, **_options: object) -> set[int]:
+        return set()
 
     def latest(self, _task: TaskId, **_options: object) -> int:
         return 0

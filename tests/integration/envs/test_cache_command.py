@@ -91,9 +91,9 @@ def test_warm_builds_what_a_requirements_file_asks_for(site: EnvSite, cache_comm
     ("arguments", "words"),
     [
         (["warm"], "nothing to stage"),
-        (["prune"], "nothing says what may go"),
-        (["prune", "--max-size", "much"], "'much' is not understood: write it as 200G"),
-        (["prune", "--older-than", "30"], "'30' is not understood: write it as 30d"),
+        (["prune"], "Give --max-size or --older-than"),
+        (["prune", "--max-size", "much"], "'much' cannot be read: write it as 200G"),
+        (["prune", "--older-than", "30"], "'30' cannot be read: write it as 30d"),
         (["warm", "-r", "/nowhere.txt"], "does not exist"),
     ],
 )
