@@ -228,7 +228,7 @@ class Daemon:
             sight = world.sights[attempt]
             if sight.entry is not None:
                 may_fail = not sight.jobs and sight.claimed is None
-                self._meet(attempt, error, self._queue_of(world, attempt), may_fail=may_fail)
+                self._meet(attempt, error, world.queue_of[attempt], may_fail=may_fail)
         return True
 
     def _meet(self, attempt: Attempt, error: Exception, queue: Queue, *, may_fail: bool) -> None:
@@ -253,11 +253,11 @@ class Daemon:
                     return
                 if refusal:
                     failed = due.RejectTask(TaskStatus.FAILED, refusal)
-                    actor.refuse(attempt, files.directory, self._queue_of(world, attempt), failed)
+                    actor.refuse(attempt, files.directory, world.queue_of[attempt], failed)
                 else:
                     submits[attempt] = number
             case due.RejectTask():
-                actor.refuse(attempt, files.directory, self._queue_of(world, attempt), action)
+                actor.refuse(attempt, files.directory, world.queue_of[attempt], action)
             case due.AdoptJob():
                 actor.adopt(files, action)
             case due.CancelJob():
@@ -282,14 +282,13 @@ class Daemon:
 
     def _rules(self, world: ClusterSnapshot, attempt: Attempt) -> AttemptPolicy:
         submission = world.files[attempt].submission
-        waits = next((queue.name for queue in world.queues if attempt in world.waiting[queue.id]), "")
-        return rules(self._settings.hpc, submission.queue_name if submission else waits)
+        if submission is not None:
+            return rules(self._settings.hpc, submission.queue_name)
+        queue = world.queue_of.get(attempt)
+        return rules(self._settings.hpc, queue.name if queue else "")
 
     def _is_later(self, world: ClusterSnapshot, attempt: Attempt) -> bool:
-        return self._clock.monotonic() < self._later_until.get(self._queue_of(world, attempt).id, 0.0)
-
-    def _queue_of(self, world: ClusterSnapshot, attempt: Attempt) -> Queue:
-        return next(queue for queue in world.queues if attempt in world.waiting[queue.id])
+        return self._clock.monotonic() < self._later_until.get(world.queue_of[attempt].id, 0.0)
 
     def _choose(self, world: ClusterSnapshot, submits: dict[Attempt, int]) -> list[Attempt]:
         if not submits:
@@ -316,7 +315,7 @@ class Daemon:
     def _submit(
         self, world: ClusterSnapshot, attempt: Attempt, number: int, space: CapacityAllocator, wait: bool
     ) -> None:
-        queue = self._queue_of(world, attempt)
+        queue = world.queue_of[attempt]
         directory = self._runs.of(attempt)
         self._observer.remember(attempt)
         try:

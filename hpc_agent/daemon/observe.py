@@ -40,10 +40,12 @@ ABANDONED_AFTER_S = 600.0
 
 @dataclass(frozen=True)
 class ClusterSnapshot:
-    """What one pass sees. ``waiting`` keeps each queue's order."""
+    """What one pass observed. ``waiting`` keeps each queue's order."""
 
     queues: Sequence[Queue]
     waiting: Mapping[QueueId, Sequence[Attempt]]
+    queue_of: Mapping[Attempt, Queue]
+    """Of each waiting attempt."""
     sights: Mapping[Attempt, AttemptSnapshot]
     files: Mapping[Attempt, RunDirectoryState]
     unreadable: Mapping[Attempt, UnreadableAttempt]
@@ -106,7 +108,8 @@ class ClusterObserver:
             ServerUnreachableError, SchedulerUnavailableError: nothing may be concluded; try the next pass.
         """
         queues = [queue for queue in self._look_at_queues() if served is None or queue.id in served]
-        entries = self._entries(queues)
+        places = {self._attempt(queue, entry): (queue, entry) for queue in queues for entry in queue.entries}
+        entries = {attempt: entry for attempt, (_, entry) in places.items()}
         live = self._scheduler.live_jobs()
         jobs = _by_name(live)
         files = self._files(entries, jobs)
@@ -127,18 +130,17 @@ class ClusterObserver:
             except Exception as error:  # noqa: BLE001 - one poisoned task must not hold up all queues
                 log.error("cannot be seen", task=attempt.task, attempt=attempt.id, error=error, trace=True)
                 self._errors[attempt] = error
-        waiting = {queue.id: [a for e in queue.entries if (a := self._attempt(queue, e)) in sights] for queue in queues}
-        return ClusterSnapshot(queues, waiting, sights, files, self._unreadable(queues, jobs))
-
-    def _unreadable(
-        self, queues: Sequence[Queue], jobs: Mapping[Attempt, Sequence[LiveJob]]
-    ) -> dict[Attempt, UnreadableAttempt]:
-        return {
-            attempt: UnreadableAttempt(queue, self._errors[attempt], bool(jobs.get(attempt)))
-            for queue in queues
-            for entry in queue.entries
-            if (attempt := self._attempt(queue, entry)) in self._errors
+        queue_of = {attempt: queue for attempt, (queue, _) in places.items()}
+        waiting: dict[QueueId, list[Attempt]] = {queue.id: [] for queue in queues}
+        for attempt, queue in queue_of.items():
+            if attempt in sights:
+                waiting[queue.id].append(attempt)
+        unreadable = {
+            attempt: UnreadableAttempt(queue_of[attempt], error, bool(jobs.get(attempt)))
+            for attempt, error in self._errors.items()
+            if attempt in queue_of
         }
+        return ClusterSnapshot(queues, waiting, queue_of, sights, files, unreadable)
 
     def _look_at_queues(self) -> list[Queue]:
         wanted = [queue for queue in self._queues if queue not in self._deleted]
@@ -153,9 +155,6 @@ class ClusterObserver:
 
     def _attempt(self, queue: Queue, entry: QueueEntry) -> Attempt:
         return attempt_for(self._scheduler.cluster(), queue.id, entry.task, entry.added)
-
-    def _entries(self, queues: Iterable[Queue]) -> dict[Attempt, QueueEntry]:
-        return {self._attempt(queue, entry): entry for queue in queues for entry in queue.entries}
 
     def _note_known(
         self, files: Mapping[Attempt, RunDirectoryState], jobs: Mapping[Attempt, Sequence[LiveJob]]
