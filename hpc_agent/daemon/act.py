@@ -53,8 +53,8 @@ class Actor:
         self._said: dict[Attempt, tuple[SetStatusMessage, float]] = {}
 
     def cancel(self, attempt: Attempt, action: CancelJob) -> None:
-        """The job is one of the sight's: it is listed under the attempt's name, has claimed the task itself, or has the
-        id that sbatch answered, was submitted then, and is called otherwise now (``observe._is_job``)."""
+        """Cancel a job of the snapshot: it is listed under the attempt's name, has claimed the task itself, or has the
+        id that sbatch answered, was submitted then, and was renamed since (``observe._is_job``)."""
         log.info("cancelling", task=attempt.task, job=action.job, why=action.why)
         self._scheduler.cancel([action.job], only_pending=action.only_pending)
 

@@ -185,11 +185,11 @@ class StagingJobs:
         return self._after(record, found, missing_seconds)
 
     def _after(self, record: StagingJobRecord, found: JobRecord | None, missing_seconds: float) -> int:
-        verdict = classify_exit(found) if found else lost(record.job, missing_seconds)
-        if (found is None or verdict.fault is FailureClass.SITE) and record.tries < _TRIES:
-            log.warning("staging job is tried again", job=record.job, why=verdict.reason)
+        outcome = classify_exit(found) if found else lost(record.job, missing_seconds)
+        if (found is None or outcome.failure_class is FailureClass.INFRASTRUCTURE) and record.tries < _TRIES:
+            log.warning("staging job is tried again", job=record.job, why=outcome.reason)
             return record.tries + 1
-        raise EnvironmentBuildError(f"the job that stages the task left no result: {verdict.reason}")
+        raise EnvironmentBuildError(f"the job that stages the task left no result: {outcome.reason}")
 
     def _lives(self, record: StagingJobRecord) -> bool:
         """One question for all that stage."""

@@ -53,6 +53,7 @@ from hpc_agent.staging import TaskStager
 from hpc_agent.submission.render import Renderer
 from hpc_agent.telemetry.gpu_reader import GpuReader
 from hpc_agent.telemetry.usage import UsageReader
+from hpc_agent.watcher.phase_log import PhaseLog
 
 log = EventLog("daemon")
 
@@ -122,6 +123,7 @@ class Daemon:
         self._observer = ClusterObserver(client, scheduler, runs, options.queues, unsettled, clock)
         self._turns = QueueLeases(root / "turns" / cluster, options.queues, clock)
         self._pruner = Pruner(runs, settings.hpc.keep_runs_days, clock)
+        self._phases = PhaseLog()
         self._last_served: QueueId | None = None
         self._stopping = threading.Event()
         self._later_until: dict[QueueId, float] = {}
@@ -188,7 +190,7 @@ class Daemon:
         for attempt, found in world.unreadable.items():
             self._meet(attempt, found.error, found.queue, may_fail=not found.has_job)
         submits: dict[Attempt, int] = {}
-        for attempt in world.sights:
+        for attempt in world.snapshots:
             if self._stopping.is_set():
                 return
             actions: list[due.Action] = []
@@ -225,9 +227,9 @@ class Daemon:
         except Exception as error:  # noqa: BLE001 - one poisoned task must not hold up all queues
             known = isinstance(error, (HpcAgentError, OSError))
             log.error("action failed", task=attempt.task, attempt=attempt.id, error=error, trace=not known)
-            sight = world.sights[attempt]
-            if sight.entry is not None:
-                may_fail = not sight.jobs and sight.claimed is None
+            snapshot = world.snapshots[attempt]
+            if snapshot.entry is not None:
+                may_fail = not snapshot.jobs and snapshot.claimed is None
                 self._meet(attempt, error, world.queue_of[attempt], may_fail=may_fail)
         return True
 
@@ -240,7 +242,9 @@ class Daemon:
         self._shelved[attempt] = self._clock.monotonic() + self._troubles.pause(attempt)
 
     def _decide(self, world: ClusterSnapshot, attempt: Attempt, actions: list[due.Action]) -> None:
-        actions += decide(world.sights[attempt], self._clock.now(), self._rules(world, attempt))
+        snapshot, policy = world.snapshots[attempt], self._rules(world, attempt)
+        self._phases.note(attempt, attempt.task, snapshot, policy.lost_after)
+        actions += decide(snapshot, self._clock.now(), policy)
 
     def _act(self, world: ClusterSnapshot, attempt: Attempt, action: due.Action, submits: dict[Attempt, int]) -> None:
         files = world.files[attempt]
@@ -279,6 +283,7 @@ class Daemon:
                     self._stages.drop(attempt)
                 if actor.close(attempt, files, action):
                     self._observer.forget(attempt)
+                    self._phases.forget(attempt)
 
     def _rules(self, world: ClusterSnapshot, attempt: Attempt) -> AttemptPolicy:
         submission = world.files[attempt].submission
@@ -297,7 +302,7 @@ class Daemon:
         now = self._clock.monotonic()
         self._shelved = {attempt: until for attempt, until in self._shelved.items() if until > now}
         due_now = submits.keys() - self._shelved.keys()
-        live = {attempt for attempt, sight in world.sights.items() if sight.jobs}
+        live = {attempt for attempt, snapshot in world.snapshots.items() if snapshot.jobs}
         lanes = [
             QueueCandidates(
                 queue.id,

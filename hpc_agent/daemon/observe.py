@@ -12,9 +12,8 @@ import msgspec
 from hpc_agent.api.client import Client
 from hpc_agent.api.tasks import TaskState
 from hpc_agent.clock import Clock
-from hpc_agent.daemon.observation_history import ObservationHistory
 from hpc_agent.daemon.open_attempts import OpenAttemptIndex
-from hpc_agent.daemon.run_state import RunDirectoryState, clues, read, run_owner
+from hpc_agent.daemon.run_state import RunDirectoryState, exit_evidence, read, run_owner
 from hpc_agent.daemon.task_errors import UnreadableAttempt
 from hpc_agent.domain.attempt import Attempt, attempt_for, parse_job_name
 from hpc_agent.domain.ids import JobId, QueueId, TaskId
@@ -28,6 +27,7 @@ from hpc_agent.retry import ONCE
 from hpc_agent.runs.attempt_records import ClaimRecord
 from hpc_agent.runs.directory import RunsFolder
 from hpc_agent.schedulers.base import ANY_CLOCK, CLOCK_SKEW, Scheduler
+from hpc_agent.watcher.history import ObservationHistory
 
 log = EventLog("observe")
 
@@ -46,7 +46,7 @@ class ClusterSnapshot:
     waiting: Mapping[QueueId, Sequence[Attempt]]
     queue_of: Mapping[Attempt, Queue]
     """Of each waiting attempt."""
-    sights: Mapping[Attempt, AttemptSnapshot]
+    snapshots: Mapping[Attempt, AttemptSnapshot]
     files: Mapping[Attempt, RunDirectoryState]
     unreadable: Mapping[Attempt, UnreadableAttempt]
     """Waiting tasks whose records, or whose state on the server, cannot be understood."""
@@ -68,7 +68,7 @@ class ClusterObserver:
         self._queues = queues
         self._unsettled = unsettled
         self._clock = clock
-        self._patience = ObservationHistory(clock)
+        self._history = ObservationHistory(clock)
         self._settled: set[Attempt] = set()
         self._known: set[Attempt] = set()
         self._deleted: set[QueueId] = set()
@@ -83,7 +83,7 @@ class ClusterObserver:
         """It is settled: later passes need not read its folder."""
         self._settled.add(attempt)
         self._known.discard(attempt)
-        self._patience.forget(attempt)
+        self._history.forget(self._runs.of(attempt).observations)
 
     def leave(self) -> None:
         """To be called last: the next process goes on with what is not settled."""
@@ -120,11 +120,11 @@ class ClusterObserver:
         claimed = [attempt for attempt, found in files.items() if found.claimed]
         statuses = self._client.tasks.get_states(sorted({a.task for a in claimed}), budget=ONCE)
         records = self._records(files, jobs)
-        sights = {}
+        snapshots = {}
         for attempt, found in files.items():
             of_it = tuple(jobs.get(attempt, ()))
             try:
-                sights[attempt] = self._sight(attempt, entries.get(attempt), of_it, found, statuses, records)
+                snapshots[attempt] = self._snapshot(attempt, entries.get(attempt), of_it, found, statuses, records)
             except (ServerUnreachableError, SchedulerUnavailableError):
                 raise
             except Exception as error:  # noqa: BLE001 - one poisoned task must not hold up all queues
@@ -133,14 +133,14 @@ class ClusterObserver:
         queue_of = {attempt: queue for attempt, (queue, _) in places.items()}
         waiting: dict[QueueId, list[Attempt]] = {queue.id: [] for queue in queues}
         for attempt, queue in queue_of.items():
-            if attempt in sights:
+            if attempt in snapshots:
                 waiting[queue.id].append(attempt)
         unreadable = {
             attempt: UnreadableAttempt(queue_of[attempt], error, bool(jobs.get(attempt)))
             for attempt, error in self._errors.items()
             if attempt in queue_of
         }
-        return ClusterSnapshot(queues, waiting, queue_of, sights, files, unreadable)
+        return ClusterSnapshot(queues, waiting, queue_of, snapshots, files, unreadable)
 
     def _look_at_queues(self) -> list[Queue]:
         wanted = [queue for queue in self._queues if queue not in self._deleted]
@@ -202,7 +202,7 @@ class ClusterObserver:
     def _is_ours(self, files: RunDirectoryState) -> bool:
         """Whether this daemon submitted it, or another that served the same queue of the same cluster.
 
-        Of anything else the entries are not in sight: its absence from our queues says nothing.
+        Of anything else the entries are not in snapshot: its absence from our queues says nothing.
         """
         claim = files.claim
         if not files.queue or (files.submission is None and claim and not self._is_abandoned(claim)):
@@ -258,7 +258,7 @@ class ClusterObserver:
         at = files.submission.at if files.submission else files.claim.at if files.claim else self._clock.now()
         return min(at, self._clock.now())
 
-    def _sight(
+    def _snapshot(
         self,
         attempt: Attempt,
         entry: QueueEntry | None,
@@ -268,7 +268,7 @@ class ClusterObserver:
         records: Mapping[JobId, JobRecord],
     ) -> AttemptSnapshot:
         get_states = statuses.get(attempt.task)
-        sight = AttemptSnapshot(
+        snapshot = AttemptSnapshot(
             attempt,
             entry=entry,
             submitted=files.submitted,
@@ -276,16 +276,20 @@ class ClusterObserver:
             claimed=files.claimed,
             ended=files.ended,
             status=get_states.status if get_states else None,
-            hold=run_owner(files, get_states),
+            run_owner=run_owner(files, get_states),
             abort_requested=get_states.abort_requested if get_states else False,
-            record=records.get(files.job) if files.job else None,
+            records=(records[files.job],) if files.job and files.job in records else (),
         )
         if not jobs and files.submission:
             # Only of a job that is gone is more to be known, and few of those are not settled yet.
-            sight = replace(sight, clues=clues(files.directory), restarts=self._restarts(files))
-        return self._patience.consider(sight, files.directory)
+            snapshot = replace(
+                snapshot, evidence=exit_evidence(files.directory), requeues_used=self._requeues_used(files)
+            )
+        if snapshot.submitted is None and snapshot.claimed is None and snapshot.entry is not None:
+            return snapshot  # it waits to be submitted
+        return self._history.extend(snapshot, files.directory.observations)
 
-    def _restarts(self, files: RunDirectoryState) -> int:
+    def _requeues_used(self, files: RunDirectoryState) -> int:
         """Without one that was counted for this very end: its executor asked for a requeue in vain, or a daemon died
         right after it decided."""
         directory, start = files.directory, files.claim.start if files.claim else 0

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from hpc_agent.api.tasks import TaskState
 from hpc_agent.domain.ids import JobId
+from hpc_agent.domain.job_phase import SubmissionState, SubmissionView
 from hpc_agent.domain.outcome import ExitEvidence
-from hpc_agent.domain.snapshot import ClaimView, ExitView, RunOwner, SubmissionState, SubmissionView
+from hpc_agent.domain.snapshot import ClaimView, ExitView, RunOwner
 from hpc_agent.file_records import CorruptFileError
 from hpc_agent.runs.attempt_records import ClaimRecord, ExitReport, StagingJobRecord, SubmissionRecord
 from hpc_agent.runs.directory import RunDirectory
@@ -121,7 +122,7 @@ def run_owner(files: RunDirectoryState, seen: TaskState | None) -> RunOwner:
     return RunOwner.OURS if seen.stamp.startswith(f"{files.directory.attempt.id}.") else RunOwner.ANOTHERS
 
 
-def clues(directory: RunDirectory) -> ExitEvidence:
+def exit_evidence(directory: RunDirectory) -> ExitEvidence:
     """What a job that is gone left in its directory, besides its records. What cannot be read is no clue."""
     with contextlib.suppress(OSError, CorruptFileError):
         memory = directory.memory()

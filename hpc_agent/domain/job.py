@@ -87,7 +87,7 @@ class LiveJob:
 
 @dataclass(frozen=True)
 class JobRecord:
-    """What the scheduler, or its accounting, says of a job. The only ground for a verdict, if its state is final."""
+    """What the scheduler, or its accounting, says of a job. The only ground for a outcome, if its state is final."""
 
     id: JobId
     state: JobState

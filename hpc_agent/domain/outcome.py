@@ -11,22 +11,21 @@ from hpc_agent.domain.status import TaskStatus
 
 
 class FailureClass(Enum):
-    """Whose doing an end was: it decides whether the task is tried again."""
+    """Class of causes of an end: it decides whether the task is tried again."""
 
-    TASK = "task"
-    TIME = "time"
-    """It had not enough of it."""
-    SITE = "site"
-    """The machinery's: the same task may well succeed elsewhere, or later."""
-    PERSON = "person"
-    """Somebody wanted it so."""
+    USER_CODE = "user code"
+    TIME_LIMIT = "time limit"
+    INFRASTRUCTURE = "infrastructure"
+    """The same task may well succeed elsewhere, or later."""
+    CANCELLED = "cancelled"
+    """By a person."""
 
 
 @dataclass(frozen=True)
 class JobOutcome:
     status: TaskStatus
     reason: str
-    fault: FailureClass
+    failure_class: FailureClass
 
 
 @dataclass(frozen=True)
@@ -43,16 +42,16 @@ class ExitEvidence:
     """The last line that it printed itself."""
 
 
-_NO_CLUES = ExitEvidence()
+_NO_EVIDENCE = ExitEvidence()
 
 
-def classify_exit(record: JobRecord, clues: ExitEvidence = _NO_CLUES) -> JobOutcome:
+def classify_exit(record: JobRecord, evidence: ExitEvidence = _NO_EVIDENCE) -> JobOutcome:
     """The verdict on a job that left no report of its own: the cause that its record names, else what it left behind,
     which may be of an earlier start (``job.out`` is appended to)."""
-    return named(record, clues) or left_behind(record, clues)
+    return named(record, evidence) or left_behind(record, evidence)
 
 
-def named(record: JobRecord, clues: ExitEvidence = _NO_CLUES) -> JobOutcome | None:
+def named(record: JobRecord, evidence: ExitEvidence = _NO_EVIDENCE) -> JobOutcome | None:
     """The cause that the scheduler's own word for the end names. FAILED and COMPLETED name none."""
     state, job = record.state, record.title
     after, on = _after(record), f" on {record.nodes}" if record.nodes else ""
@@ -60,55 +59,59 @@ def named(record: JobRecord, clues: ExitEvidence = _NO_CLUES) -> JobOutcome | No
         case JobState.CANCELLED:
             by = f" by {record.cancelled_by}" if record.cancelled_by else ""
             at = f" at {record.ended:%Y-%m-%d %H:%M:%S} UTC" if record.ended else ""
-            return JobOutcome(TaskStatus.STOPPED, f"{job} was cancelled{by}{at}{after}{on}", FailureClass.PERSON)
+            return JobOutcome(TaskStatus.STOPPED, f"{job} was cancelled{by}{at}{after}{on}", FailureClass.CANCELLED)
         case JobState.NODE_FAIL:
             text = f"node {record.nodes or 'of the job'} failed{after} ({job}); enqueue the task again"
-            return JobOutcome(TaskStatus.FAILED, text, FailureClass.SITE)
+            return JobOutcome(TaskStatus.FAILED, text, FailureClass.INFRASTRUCTURE)
         case JobState.PREEMPTED:
             text = f"{job} was preempted{after}{on} and not requeued; enqueue the task again"
-            return JobOutcome(TaskStatus.STOPPED, text, FailureClass.SITE)
+            return JobOutcome(TaskStatus.STOPPED, text, FailureClass.INFRASTRUCTURE)
         case JobState.BOOT_FAIL:
             return _not_started(record, "a node failed to boot")
         case JobState.TIMEOUT:
             ran = (record.ended - record.started).total_seconds() if record.ended and record.started else None
-            return JobOutcome(TaskStatus.FAILED, f"{time_limit(record.time_limit, ran)} ({job}{on})", FailureClass.TIME)
+            return JobOutcome(
+                TaskStatus.FAILED, f"{time_limit(record.time_limit, ran)} ({job}{on})", FailureClass.TIME_LIMIT
+            )
         case JobState.OUT_OF_MEMORY:
-            return _out_of_memory(record, clues)
+            return _out_of_memory(record, evidence)
         case JobState.DEADLINE:
-            return JobOutcome(TaskStatus.FAILED, f"the deadline of {job} passed{after}", FailureClass.TASK)
+            return JobOutcome(TaskStatus.FAILED, f"the deadline of {job} passed{after}", FailureClass.USER_CODE)
         case _:
             return None
 
 
-def left_behind(record: JobRecord, clues: ExitEvidence) -> JobOutcome:
+def left_behind(record: JobRecord, evidence: ExitEvidence) -> JobOutcome:
     """Of a job whose record names no cause."""
-    if clues.out_of_memory:
-        return _out_of_memory(record, clues)
-    if clues.not_launched:
-        return _not_started(record, clues.last_words)
+    if evidence.out_of_memory:
+        return _out_of_memory(record, evidence)
+    if evidence.not_launched:
+        return _not_started(record, evidence.last_words)
     if record.output_not_opened:
         return _not_started(record, "its output file in the run directory could not be opened; is hpc.runs_dir there?")
     if record.state is JobState.REVOKED:
-        text = f"{record.title} was given to another cluster of the federation, and nobody here can say how it ended"
-        return JobOutcome(TaskStatus.FAILED, f"{text}; enqueue the task again", FailureClass.TASK)
-    words = f"; its last words: {clues.last_words}" if clues.last_words else ""
+        text = f"{record.title} was given to another cluster of the federation, and how it ended is not known here"
+        return JobOutcome(TaskStatus.FAILED, f"{text}; enqueue the task again", FailureClass.USER_CODE)
+    words = f"; its last line: {evidence.last_words}" if evidence.last_words else ""
     on = f" on {record.nodes}" if record.nodes else ""
     ended = f"{record.title} {record.raw_state} ({record.exit_words}){_after(record)}{on}"
     text = f"{ended} and its agent left no report{words}"
-    return JobOutcome(TaskStatus.FAILED, f"{text}; see job.out in its run directory", FailureClass.TASK)
+    return JobOutcome(TaskStatus.FAILED, f"{text}; see job.out in its run directory", FailureClass.USER_CODE)
 
 
 def _not_started(record: JobRecord, why: str) -> JobOutcome:
     on = f" on {record.nodes}" if record.nodes else ""
     return JobOutcome(
-        TaskStatus.FAILED, f"{record.title} could not be started{on}: {why}; enqueue the task again", FailureClass.SITE
+        TaskStatus.FAILED,
+        f"{record.title} could not be started{on}: {why}; enqueue the task again",
+        FailureClass.INFRASTRUCTURE,
     )
 
 
-def _out_of_memory(record: JobRecord, clues: ExitEvidence) -> JobOutcome:
+def _out_of_memory(record: JobRecord, evidence: ExitEvidence) -> JobOutcome:
     on = f" on {record.nodes}" if record.nodes else ""
-    words = out_of_memory(clues.used_mb, clues.limit_mb)
-    return JobOutcome(TaskStatus.FAILED, f"{words} ({record.title}{on})", FailureClass.TASK)
+    words = out_of_memory(evidence.used_mb, evidence.limit_mb)
+    return JobOutcome(TaskStatus.FAILED, f"{words} ({record.title}{on})", FailureClass.USER_CODE)
 
 
 _EARLY_S = 60.0
@@ -141,11 +144,12 @@ def out_of_memory(used_mb: float | None, limit_mb: float | None) -> str:
 
 
 def agent_never_started(record: JobRecord) -> JobOutcome:
-    """The scheduler started the job again, and ended it before our agent said a word (seen on Slurm 22.05 with a node
-    that had just come back: "Job credential revoked")."""
+    """Outcome of a job that was started again and ended before its agent started.
+
+    Seen on Slurm 22.05 with a node that had just come back ("Job credential revoked")."""
     on = f" on {record.nodes}" if record.nodes else ""
-    text = f"{record.title} was started again{on} and ended {record.raw_state} before its agent came to life"
-    return JobOutcome(TaskStatus.FAILED, f"{text}; enqueue the task again", FailureClass.SITE)
+    text = f"{record.title} was started again{on} and ended {record.raw_state} before the agent started"
+    return JobOutcome(TaskStatus.FAILED, f"{text}; enqueue the task again", FailureClass.INFRASTRUCTURE)
 
 
 def restarted_before(restarts: int) -> str:
@@ -162,7 +166,7 @@ def lost(job: str, seconds: float) -> JobOutcome:
         "how it ended; enqueue the task again"
     )
     # Nobody saw it end: a second run beside it is worse than none.
-    return JobOutcome(TaskStatus.FAILED, text, FailureClass.TASK)
+    return JobOutcome(TaskStatus.FAILED, text, FailureClass.USER_CODE)
 
 
 def _after(record: JobRecord) -> str:

@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from hpc_agent.domain.job import JobRecord, UnclearAnswer
+from hpc_agent.domain.job import UnclearAnswer
 from hpc_agent.domain.termination import TerminationCause
 
 
@@ -127,25 +127,6 @@ class MemoryRecord(Record, frozen=True, kw_only=True):
 
     used_mb: float
     limit_mb: float | None = None
-
-
-class ObservationRecord(Record, frozen=True, kw_only=True):
-    """``seen.json``: what one pass of the daemon must tell the next, in another process or on another host.
-
-    Seconds are added up from pass to pass, none for more than a few minutes: a clock that jumps costs no more.
-    """
-
-    at: datetime
-    missing_seconds: float = 0.0
-    is_gone: bool = False
-    unconfirmed_seconds: float = 0.0
-    """Gone from the list of jobs, but with no verdict because a source has it for alive or gives no answer."""
-    final_seconds: float = 0.0
-    is_final: bool = False
-    starts_seen: int = 0
-    record: JobRecord | None = None
-    record_for: float = 0.0
-    """How long the record has been the same, up to the time that makes it steady."""
 
 
 class RequeueBudget(Record, frozen=True, kw_only=True):

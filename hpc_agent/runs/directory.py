@@ -18,7 +18,6 @@ from hpc_agent.runs.attempt_records import (
     DoneRecord,
     ExitReport,
     MemoryRecord,
-    ObservationRecord,
     Record,
     RequeueBudget,
     StagingJobRecord,
@@ -158,11 +157,10 @@ class RunDirectory:
     def write_memory(self, record: MemoryRecord) -> None:
         write_record(self.path / "memory.json", record)
 
-    def patience(self) -> ObservationRecord | None:
-        return read_record(self.path / "seen.json", ObservationRecord)
-
-    def write_patience(self, record: ObservationRecord) -> None:
-        write_record(self.path / "seen.json", record)
+    @property
+    def observations(self) -> Path:
+        """History of what passes observed of the job."""
+        return self.path / "seen.json"
 
     def trouble(self) -> TaskError | None:
         return read_record(self.path / "trouble.json", TaskError)

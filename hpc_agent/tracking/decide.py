@@ -92,59 +92,63 @@ class Untrack:
 TrackingAction = MarkStarted | ShowMessage | PingTask | SendConsole | CancelTracked | EndTask | Untrack
 
 
-def decide(sight: TrackedJobSnapshot, lost_after: float) -> tuple[TrackingAction, ...]:
+def decide(snapshot: TrackedJobSnapshot, lost_after: float) -> tuple[TrackingAction, ...]:
     """The actions that are due, in order; empty when waiting is right."""
-    if sight.status is None:
+    if snapshot.status is None:
         return (Untrack("its task was deleted"),)
-    if sight.begun and sight.status in _TAKEN_BACK:
+    if snapshot.begun and snapshot.status in _TAKEN_BACK:
         return (Untrack("its task was reset"),)
-    return _live(sight) if sight.live else _over(sight, lost_after)
+    return _live(snapshot) if snapshot.live else _over(snapshot, lost_after)
 
 
-def _live(sight: TrackedJobSnapshot) -> tuple[TrackingAction, ...]:
-    if _aborted(sight):
-        tracked_outcome = all(job.state is JobState.COMPLETING for job in sight.live)
+def _live(snapshot: TrackedJobSnapshot) -> tuple[TrackingAction, ...]:
+    if _aborted(snapshot):
+        tracked_outcome = all(job.state is JobState.COMPLETING for job in snapshot.live)
         return () if tracked_outcome else (CancelTracked("its task was aborted"),)
-    waiting = all(job.state in WAITS for job in sight.live)
-    started = bool(sight.ended) or not waiting
+    waiting = all(job.state in WAITS for job in snapshot.live)
+    started = bool(snapshot.ended) or not waiting
     actions: list[TrackingAction] = []
-    if sight.silenced or (started and not sight.begun):
+    if snapshot.silenced or (started and not snapshot.begun):
         actions.append(MarkStarted())
     if waiting:
-        actions += [ShowMessage(_waits(sight))] if _waits(sight) != sight.message else []
-        actions += [PingTask()] if sight.begun else []
-    elif not sight.inside:
+        actions += [ShowMessage(_waits(snapshot))] if _waits(snapshot) != snapshot.message else []
+        actions += [PingTask()] if snapshot.begun else []
+    elif not snapshot.inside:
         actions += [PingTask(), SendConsole()]
     return tuple(actions)
 
 
-def _aborted(sight: TrackedJobSnapshot) -> bool:
-    if sight.abort_requested or (sight.status is TaskStatus.STOPPED and not sight.silenced):
+def _aborted(snapshot: TrackedJobSnapshot) -> bool:
+    if snapshot.abort_requested or (snapshot.status is TaskStatus.STOPPED and not snapshot.silenced):
         return True
     # Taken off the queue that stands for waiting in Slurm.
-    return sight.status is TaskStatus.CREATED and sight.queued
+    return snapshot.status is TaskStatus.CREATED and snapshot.queued
 
 
-def _waits(sight: TrackedJobSnapshot) -> str:
-    first = sight.live[0]
-    name = f"Slurm array {sight.job}" if sight.is_array else f"Slurm job {sight.job}"
+def _waits(snapshot: TrackedJobSnapshot) -> str:
+    first = snapshot.live[0]
+    name = f"Slurm array {snapshot.job}" if snapshot.is_array else f"Slurm job {snapshot.job}"
     doing = "was requeued and waits" if first.restarts or first.state is JobState.REQUEUED else "is waiting"
     reason = f" ({first.reason})" if first.reason else ""
     start = f", expected to start {first.expected_start:%Y-%m-%d %H:%M} UTC" if first.expected_start else ""
-    done = f"; {len(sight.ended)} of {len(sight.ended) + len(sight.live)} elements have ended" if sight.ended else ""
+    done = (
+        f"; {len(snapshot.ended)} of {len(snapshot.ended) + len(snapshot.live)} elements have ended"
+        if snapshot.ended
+        else ""
+    )
     return f"{name} {doing}{reason}{start}{done}"
 
 
-def _over(sight: TrackedJobSnapshot, lost_after: float) -> tuple[TrackingAction, ...]:
-    if sight.missing:
-        long_gone = sight.missing_seconds > lost_after
-        return (EndTask(TaskStatus.FAILED, lost(sight.job, sight.missing_seconds)),) if long_gone else ()
-    if any(record.state.may_be_requeued for record in sight.ended) and not sight.record_stable:
+def _over(snapshot: TrackedJobSnapshot, lost_after: float) -> tuple[TrackingAction, ...]:
+    if snapshot.missing:
+        long_gone = snapshot.missing_seconds > lost_after
+        return (EndTask(TaskStatus.FAILED, lost(snapshot.job, snapshot.missing_seconds)),) if long_gone else ()
+    if any(record.state.may_be_requeued for record in snapshot.ended) and not snapshot.record_stable:
         return ()
-    if sight.inside and sight.missing_seconds < STILL_SENDING_S:
+    if snapshot.inside and snapshot.missing_seconds < STILL_SENDING_S:
         return ()
-    status, reason = tracked_outcome(sight.job, sight.ended, is_array=sight.is_array)
-    aborted = sight.abort_requested or (sight.status is TaskStatus.STOPPED and not sight.silenced)
+    status, reason = tracked_outcome(snapshot.job, snapshot.ended, is_array=snapshot.is_array)
+    aborted = snapshot.abort_requested or (snapshot.status is TaskStatus.STOPPED and not snapshot.silenced)
     if aborted and status is TaskStatus.STOPPED:
         reason = f"aborted by its user; {reason}"
     return (EndTask(status, reason),)

@@ -70,16 +70,16 @@ class Follower:
             ServerUnreachableError, SchedulerUnavailableError: nothing was seen.
         """
         self._unclear.run_pass()
-        sights = self._observer.look()
-        for tracked, sight in sights:
-            self._guarded(tracked, partial(self._act_on, tracked, sight))
-        return self._unclear.left() + sum(1 for tracked, _ in sights if tracked.folder.path.exists())
+        snapshots = self._observer.look()
+        for tracked, snapshot in snapshots:
+            self._guarded(tracked, partial(self._act_on, tracked, snapshot))
+        return self._unclear.left() + sum(1 for tracked, _ in snapshots if tracked.folder.path.exists())
 
     def has_work(self) -> bool:
         return bool(self._observer.followed() or self._unclear.left())
 
-    def _act_on(self, tracked: TrackedJob, sight: decide.TrackedJobSnapshot) -> None:
-        for action in decide.decide(sight, self._settings.hpc.slurm.lost_after):
+    def _act_on(self, tracked: TrackedJob, snapshot: decide.TrackedJobSnapshot) -> None:
+        for action in decide.decide(snapshot, self._settings.hpc.slurm.lost_after):
             self._guarded(tracked, partial(self._act, tracked, action))
 
     def _guarded(self, tracked: TrackedJob, act: Callable[[], None]) -> None:

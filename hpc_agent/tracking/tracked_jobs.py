@@ -77,7 +77,9 @@ class TrackedJobsObserver:
         records = self._records(followed, live)
         followed = [self._known(tracked, live) for tracked in followed]
         tasks = self._client.tasks.get_states([tracked.folder.task for tracked in followed], budget=ONCE)
-        return [(tracked, self._sight(tracked, live, records, tasks.get(tracked.folder.task))) for tracked in followed]
+        return [
+            (tracked, self._snapshot(tracked, live, records, tasks.get(tracked.folder.task))) for tracked in followed
+        ]
 
     def _known(self, tracked: TrackedJob, live: Mapping[JobId, LiveJob]) -> TrackedJob:
         """Remember that its job was seen under the name that it was submitted with: it may get another one."""
@@ -113,7 +115,7 @@ class TrackedJobsObserver:
                 gone[JobId(tracked.job.id)] = tracked.plan.since
         return self._scheduler.records(gone) if gone else {}
 
-    def _sight(
+    def _snapshot(
         self,
         tracked: TrackedJob,
         live: Mapping[JobId, LiveJob],

@@ -25,7 +25,7 @@ LAYERS = [
     | {"child_processes", "utf8_mode", "heartbeat", "access", "user_name"},
     {"wire", "api", "schedulers", "submission", "containers", "envs", "sources", "telemetry", "runs"},
     {"image_resolver"},
-    {"staging"},
+    {"staging", "watcher"},
     {"daemon", "executor", "server", "drafts", "bundles"},
     {"tracking"},
     {"cli"},

@@ -12,6 +12,7 @@ MUTANTS = Mutants.read(ROOT)
 CORE = {
     "hpc_agent/domain/decide.py",
     "hpc_agent/domain/classify.py",
+    "hpc_agent/domain/job_phase.py",
     "hpc_agent/domain/phase.py",
     "hpc_agent/executor/claim.py",
     "hpc_agent/heartbeat.py",

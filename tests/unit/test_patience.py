@@ -9,20 +9,21 @@ from pathlib import Path
 import pytest
 from manual_clock import ManualClock
 
-from hpc_agent.daemon.observation_history import ObservationHistory
 from hpc_agent.domain.attempt import attempt_for
 from hpc_agent.domain.ids import JobId, QueueId, TaskId
 from hpc_agent.domain.job import JobRecord, JobState, LiveJob, unconfirmed_record
-from hpc_agent.domain.snapshot import AttemptSnapshot, SubmissionState, SubmissionView
+from hpc_agent.domain.job_phase import SubmissionState, SubmissionView
+from hpc_agent.domain.snapshot import AttemptSnapshot
 from hpc_agent.runs.directory import RunsFolder
+from hpc_agent.watcher.history import ObservationHistory
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 JOB = JobId("7")
 ATTEMPT = attempt_for("c", QueueId("q"), TaskId("a" * 32), "t")
 GONE = AttemptSnapshot(ATTEMPT, submitted=SubmissionView(SubmissionState.ACCEPTED, NOW, JOB))
-SILENT = replace(GONE, record=unconfirmed_record(JOB))
-SAID_TO_RUN = replace(GONE, record=JobRecord(JOB, JobState.RUNNING, "RUNNING"))
-FAILED = replace(GONE, record=JobRecord(JOB, JobState.NODE_FAIL, "NODE_FAIL"))
+SILENT = replace(GONE, records=(unconfirmed_record(JOB),))
+SAID_TO_RUN = replace(GONE, records=(JobRecord(JOB, JobState.RUNNING, "RUNNING"),))
+FAILED = replace(GONE, records=(JobRecord(JOB, JobState.NODE_FAIL, "NODE_FAIL"),))
 LIVE = replace(GONE, jobs=(LiveJob(JOB, ATTEMPT.job_name, JobState.RUNNING, "RUNNING"),))
 
 
@@ -33,15 +34,15 @@ class Passes:
         self._directory = RunsFolder(folder).of(ATTEMPT).create()
         self._cron = cron
         self._clock = ManualClock(NOW)
-        self._keeper = ObservationHistory(self._clock)
+        self._history = ObservationHistory(self._clock)
 
-    def see(self, sight: AttemptSnapshot, *, times: int = 1, every: float = 60) -> AttemptSnapshot:
+    def see(self, snapshot: AttemptSnapshot, *, times: int = 1, every: float = 60) -> AttemptSnapshot:
         """The last of so many looks, the first of them after ``every`` seconds."""
         for _ in range(times):
             self._clock.advance(every)
             if self._cron:
-                self._keeper = ObservationHistory(self._clock)
-            seen = self._keeper.consider(sight, self._directory)
+                self._history = ObservationHistory(self._clock)
+            seen = self._history.extend(snapshot, self._directory.observations)
         return seen
 
 

@@ -64,7 +64,7 @@ def test_a_requeued_job_keeps_its_task_alive() -> None:
 
 
 @pytest.mark.parametrize(
-    "sight",
+    "snapshot",
     [
         replace(PENDING, status=TaskStatus.STOPPED),
         replace(PENDING, status=TaskStatus.CREATED),
@@ -72,8 +72,8 @@ def test_a_requeued_job_keeps_its_task_alive() -> None:
         replace(RUNNING, status=TaskStatus.STOPPED),
     ],
 )
-def test_an_aborted_task_cancels_its_job(sight: TrackedJobSnapshot) -> None:
-    assert decide(sight, LOST_AFTER) == (CancelTracked("its task was aborted"),)
+def test_an_aborted_task_cancels_its_job(snapshot: TrackedJobSnapshot) -> None:
+    assert decide(snapshot, LOST_AFTER) == (CancelTracked("its task was aborted"),)
 
 
 def test_a_job_that_is_ending_is_not_cancelled_again() -> None:
@@ -86,9 +86,9 @@ def test_a_task_that_waits_on_no_queue_is_no_reason_to_cancel() -> None:
     )
 
 
-@pytest.mark.parametrize("sight", [RUNNING, PENDING, GONE])
-def test_a_deleted_task_leaves_its_job_alone(sight: TrackedJobSnapshot) -> None:
-    assert decide(replace(sight, status=None), LOST_AFTER) == (Untrack("its task was deleted"),)
+@pytest.mark.parametrize("snapshot", [RUNNING, PENDING, GONE])
+def test_a_deleted_task_leaves_its_job_alone(snapshot: TrackedJobSnapshot) -> None:
+    assert decide(replace(snapshot, status=None), LOST_AFTER) == (Untrack("its task was deleted"),)
 
 
 @pytest.mark.parametrize("status", [TaskStatus.CREATED, TaskStatus.QUEUED])

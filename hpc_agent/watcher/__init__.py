@@ -1,0 +1,4 @@
+"""Watcher of jobs: observes the jobs of tasks from queues, of people's own scripts and of staging jobs in one way.
+
+``history`` keeps what one pass must know of the passes before.
+"""
