@@ -54,7 +54,7 @@ class Actor:
 
     def cancel(self, attempt: Attempt, action: CancelJob) -> None:
         """Cancel a job of the snapshot: it is listed under the attempt's name, has claimed the task itself, or has the
-        id that sbatch answered, was submitted then, and was renamed since (``observe._is_job``)."""
+        id that sbatch answered, was submitted then, and was renamed since (``ExpectedJob.is_renamed``)."""
         log.info("cancelling", task=attempt.task, job=action.job, why=action.why)
         self._scheduler.cancel([action.job], only_pending=action.only_pending)
 

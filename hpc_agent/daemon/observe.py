@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
 
 import msgspec
 
@@ -17,7 +16,7 @@ from hpc_agent.daemon.run_state import RunDirectoryState, exit_evidence, read, r
 from hpc_agent.daemon.task_errors import UnreadableAttempt
 from hpc_agent.domain.attempt import Attempt, attempt_for, parse_job_name
 from hpc_agent.domain.ids import JobId, QueueId, TaskId
-from hpc_agent.domain.job import JobRecord, LiveJob, unconfirmed_record
+from hpc_agent.domain.job import JobRecord, LiveJob
 from hpc_agent.domain.queue import Queue, QueueEntry
 from hpc_agent.domain.snapshot import AttemptSnapshot
 from hpc_agent.errors import SchedulerUnavailableError, ServerUnreachableError
@@ -26,8 +25,9 @@ from hpc_agent.logs import EventLog
 from hpc_agent.retry import ONCE
 from hpc_agent.runs.attempt_records import ClaimRecord
 from hpc_agent.runs.directory import RunsFolder
-from hpc_agent.schedulers.base import ANY_CLOCK, CLOCK_SKEW, Scheduler
+from hpc_agent.schedulers.base import Scheduler
 from hpc_agent.watcher.history import ObservationHistory
+from hpc_agent.watcher.identity import ExpectedJob, own_records
 
 log = EventLog("observe")
 
@@ -169,11 +169,10 @@ class ClusterObserver:
                     found.directory.write_submission(msgspec.structs.replace(submission, known=True))
 
     def _renamed(self, files: Mapping[Attempt, RunDirectoryState], live: Sequence[LiveJob]) -> dict[Attempt, LiveJob]:
-        """Jobs that changed their names since they were known."""
+        """Jobs that changed their names since they were confirmed."""
         listed = {job.id: job for job in live if parse_job_name(job.name) is None}
-        return {
-            a: job for a, found in files.items() if (job := listed.get(found.job or JobId(""))) and _is_job(found, job)
-        }
+        found = {attempt: listed.get(state.job or JobId("")) for attempt, state in files.items() if state.submission}
+        return {a: job for a, job in found.items() if job is not None and self._expected(files[a]).is_renamed(job)}
 
     def _files(self, entries: Collection[Attempt], jobs: Collection[Attempt]) -> dict[Attempt, RunDirectoryState]:
         """The run directories that matter: of entries, of live jobs, and all of ours that are not settled."""
@@ -241,22 +240,18 @@ class ClusterObserver:
     def _records(
         self, files: Mapping[Attempt, RunDirectoryState], jobs: Mapping[Attempt, Sequence[LiveJob]]
     ) -> Mapping[JobId, JobRecord]:
-        """What is known of the jobs that left squeue."""
-        gone = {found.job: a for a, found in files.items() if found.job and not jobs.get(a)}
-        if not gone:
-            return {}
-        since = {job: self._since(files[attempt]) for job, attempt in gone.items()}
-        try:
-            records = self._scheduler.records({job: at - ANY_CLOCK for job, at in since.items()})
-        except SchedulerUnavailableError as error:
-            log.warning("no records, verdicts wait", jobs=len(gone), error=error)
-            return {job: unconfirmed_record(job) for job in gone}
-        known = {job: files[attempt].is_job_known for job, attempt in gone.items()}
-        return {job: r for job, r in records.items() if _is_of(r, gone[job], since[job], known=known[job])}
+        """What is known of the jobs that are listed no more."""
+        gone = {state.job: self._expected(state) for a, state in files.items() if state.job and not jobs.get(a)}
+        return own_records(self._scheduler, gone)
 
-    def _since(self, files: RunDirectoryState) -> datetime:
+    def _expected(self, files: RunDirectoryState) -> ExpectedJob:
         at = files.submission.at if files.submission else files.claim.at if files.claim else self._clock.now()
-        return min(at, self._clock.now())
+        return ExpectedJob(
+            files.directory.attempt.job_name,
+            since=min(at, self._clock.now()),
+            confirmed=files.is_job_known,
+            has_unique_name=True,
+        )
 
     def _snapshot(
         self,
@@ -307,20 +302,3 @@ def _by_name(live: Iterable[LiveJob]) -> dict[Attempt, list[LiveJob]]:
         if attempt is not None:
             found.setdefault(attempt, []).append(job)
     return found
-
-
-def _is_job(files: RunDirectoryState, job: LiveJob) -> bool:
-    """Whether a job of our id, but another name, is ours: ids are used again."""
-    if files.submission is None or job.submitted is None or not files.is_job_known:
-        return False
-    return job.submitted >= files.submission.at - CLOCK_SKEW
-
-
-def _is_of(record: JobRecord, attempt: Attempt, since: datetime, *, known: bool) -> bool:
-    """Whether it is our job's record. Ids are reused; a job that is ``known`` may have been renamed; for its first
-    seconds slurmdbd knows no name."""
-    if record.name == attempt.job_name:
-        return True
-    if record.submitted is None:
-        return not record.state.is_final  # an answer that did not come
-    return (known or not record.name) and record.submitted >= since - CLOCK_SKEW

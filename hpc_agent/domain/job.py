@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
+from hpc_agent.domain.duration import format_duration
 from hpc_agent.domain.ids import JobId
 
 
@@ -117,6 +118,13 @@ class JobRecord:
         if self.signal:
             return f"signal {self.signal}"
         return "exit code unknown" if self.exit_code is None else f"exit code {self.exit_code}"
+
+    @property
+    def duration_words(self) -> str:
+        """`` after 1:00:00``, for a sentence; empty where it is not known."""
+        if self.started is None or self.ended is None:
+            return ""
+        return f" after {format_duration((self.ended - self.started).total_seconds())}"
 
     @property
     def output_not_opened(self) -> bool:

@@ -45,72 +45,90 @@ class ExitEvidence:
 _NO_EVIDENCE = ExitEvidence()
 
 
-def classify_exit(record: JobRecord, evidence: ExitEvidence = _NO_EVIDENCE) -> JobOutcome:
+@dataclass(frozen=True)
+class Advice:
+    """What a user can do, in terms of how he submitted the job."""
+
+    time: str = "ask for more with the user property time_limit"
+    memory: str = "ask for more with the user property memory_gb"
+    again: str = "enqueue the task again"
+    output: str = "its output file in the run directory could not be opened; is hpc.runs_dir there?"
+
+
+TASK_ADVICE = Advice()
+SCRIPT_ADVICE = Advice(
+    time="ask for more with --time",
+    memory="ask for more with --mem",
+    again="submit it again",
+    output="its output file could not be opened",
+)
+
+
+def classify_exit(record: JobRecord, evidence: ExitEvidence = _NO_EVIDENCE, advice: Advice = TASK_ADVICE) -> JobOutcome:
     """The verdict on a job that left no report of its own: the cause that its record names, else what it left behind,
     which may be of an earlier start (``job.out`` is appended to)."""
-    return named(record, evidence) or left_behind(record, evidence)
+    return named(record, evidence, advice) or left_behind(record, evidence, advice)
 
 
-def named(record: JobRecord, evidence: ExitEvidence = _NO_EVIDENCE) -> JobOutcome | None:
+def named(record: JobRecord, evidence: ExitEvidence = _NO_EVIDENCE, advice: Advice = TASK_ADVICE) -> JobOutcome | None:
     """The cause that the scheduler's own word for the end names. FAILED and COMPLETED name none."""
     state, job = record.state, record.title
-    after, on = _after(record), f" on {record.nodes}" if record.nodes else ""
+    after, on = record.duration_words, f" on {record.nodes}" if record.nodes else ""
     match state:
         case JobState.CANCELLED:
             by = f" by {record.cancelled_by}" if record.cancelled_by else ""
             at = f" at {record.ended:%Y-%m-%d %H:%M:%S} UTC" if record.ended else ""
             return JobOutcome(TaskStatus.STOPPED, f"{job} was cancelled{by}{at}{after}{on}", FailureClass.CANCELLED)
         case JobState.NODE_FAIL:
-            text = f"node {record.nodes or 'of the job'} failed{after} ({job}); enqueue the task again"
+            text = f"node {record.nodes or 'of the job'} failed{after} ({job}); {advice.again}"
             return JobOutcome(TaskStatus.FAILED, text, FailureClass.INFRASTRUCTURE)
         case JobState.PREEMPTED:
-            text = f"{job} was preempted{after}{on} and not requeued; enqueue the task again"
+            text = f"{job} was preempted{after}{on} and not requeued; {advice.again}"
             return JobOutcome(TaskStatus.STOPPED, text, FailureClass.INFRASTRUCTURE)
         case JobState.BOOT_FAIL:
-            return _not_started(record, "a node failed to boot")
+            return _not_started(record, "a node failed to boot", advice)
         case JobState.TIMEOUT:
             ran = (record.ended - record.started).total_seconds() if record.ended and record.started else None
-            return JobOutcome(
-                TaskStatus.FAILED, f"{time_limit(record.time_limit, ran)} ({job}{on})", FailureClass.TIME_LIMIT
-            )
+            text = f"{time_limit(record.time_limit, ran, advice=advice)} ({job}{on})"
+            return JobOutcome(TaskStatus.FAILED, text, FailureClass.TIME_LIMIT)
         case JobState.OUT_OF_MEMORY:
-            return _out_of_memory(record, evidence)
+            return _out_of_memory(record, evidence, advice)
         case JobState.DEADLINE:
             return JobOutcome(TaskStatus.FAILED, f"the deadline of {job} passed{after}", FailureClass.USER_CODE)
         case _:
             return None
 
 
-def left_behind(record: JobRecord, evidence: ExitEvidence) -> JobOutcome:
+def left_behind(record: JobRecord, evidence: ExitEvidence, advice: Advice = TASK_ADVICE) -> JobOutcome:
     """Of a job whose record names no cause."""
     if evidence.out_of_memory:
-        return _out_of_memory(record, evidence)
+        return _out_of_memory(record, evidence, advice)
     if evidence.not_launched:
-        return _not_started(record, evidence.last_words)
+        return _not_started(record, evidence.last_words, advice)
     if record.output_not_opened:
-        return _not_started(record, "its output file in the run directory could not be opened; is hpc.runs_dir there?")
+        return _not_started(record, advice.output, advice)
     if record.state is JobState.REVOKED:
         text = f"{record.title} was given to another cluster of the federation, and how it ended is not known here"
-        return JobOutcome(TaskStatus.FAILED, f"{text}; enqueue the task again", FailureClass.USER_CODE)
+        return JobOutcome(TaskStatus.FAILED, f"{text}; {advice.again}", FailureClass.USER_CODE)
     words = f"; its last line: {evidence.last_words}" if evidence.last_words else ""
     on = f" on {record.nodes}" if record.nodes else ""
-    ended = f"{record.title} {record.raw_state} ({record.exit_words}){_after(record)}{on}"
+    ended = f"{record.title} {record.raw_state} ({record.exit_words}){record.duration_words}{on}"
     text = f"{ended} and its agent left no report{words}"
     return JobOutcome(TaskStatus.FAILED, f"{text}; see job.out in its run directory", FailureClass.USER_CODE)
 
 
-def _not_started(record: JobRecord, why: str) -> JobOutcome:
+def _not_started(record: JobRecord, why: str, advice: Advice) -> JobOutcome:
     on = f" on {record.nodes}" if record.nodes else ""
     return JobOutcome(
         TaskStatus.FAILED,
-        f"{record.title} could not be started{on}: {why}; enqueue the task again",
+        f"{record.title} could not be started{on}: {why}; {advice.again}",
         FailureClass.INFRASTRUCTURE,
     )
 
 
-def _out_of_memory(record: JobRecord, evidence: ExitEvidence) -> JobOutcome:
+def _out_of_memory(record: JobRecord, evidence: ExitEvidence, advice: Advice) -> JobOutcome:
     on = f" on {record.nodes}" if record.nodes else ""
-    words = out_of_memory(evidence.used_mb, evidence.limit_mb)
+    words = out_of_memory(evidence.used_mb, evidence.limit_mb, advice)
     return JobOutcome(TaskStatus.FAILED, f"{words} ({record.title}{on})", FailureClass.USER_CODE)
 
 
@@ -118,7 +136,9 @@ _EARLY_S = 60.0
 """Slurm looks at time limits twice a minute, and never ends a job before its own."""
 
 
-def time_limit(limit: float | None, ran: float | None, *, told_ahead: bool = False) -> str:
+def time_limit(
+    limit: float | None, ran: float | None, *, told_ahead: bool = False, advice: Advice = TASK_ADVICE
+) -> str:
     """Seconds each; None where they are not known. ``told_ahead``: by us, some time before it."""
     if limit and ran is not None and ran < limit - _EARLY_S and not told_ahead:
         # Seen on Slurm 22.05: the reason is TimeLimit, when it is the reservation that is over.
@@ -129,10 +149,10 @@ def time_limit(limit: float | None, ran: float | None, *, told_ahead: bool = Fal
         )
     which = f"time limit {duration.format_duration(limit)}" if limit else "the time limit was"
     when = f" after {duration.format_duration(ran)}" if ran is not None else ""
-    return f"{which} reached{when}; ask for more with the user property time_limit"
+    return f"{which} reached{when}; {advice.time}"
 
 
-def out_of_memory(used_mb: float | None, limit_mb: float | None) -> str:
+def out_of_memory(used_mb: float | None, limit_mb: float | None, advice: Advice = TASK_ADVICE) -> str:
     """Also for a process that the kernel ended in a job that went on."""
     if used_mb and limit_mb:
         figures = f": used {used_mb / 1024:.3g} of {limit_mb / 1024:.3g} GiB"
@@ -140,7 +160,7 @@ def out_of_memory(used_mb: float | None, limit_mb: float | None) -> str:
         figures = f": it had {limit_mb / 1024:.3g} GiB"
     else:
         figures = ""
-    return f"out of memory{figures}; ask for more with the user property memory_gb"
+    return f"out of memory{figures}; {advice.memory}"
 
 
 def agent_never_started(record: JobRecord) -> JobOutcome:
@@ -158,21 +178,15 @@ def restarted_before(restarts: int) -> str:
     return f"; it was restarted {times} before (max_restarts)" if restarts else ""
 
 
-def lost(job: str, seconds: float) -> JobOutcome:
+def lost(job: str, seconds: float, advice: Advice = TASK_ADVICE) -> JobOutcome:
     """For a job of which neither squeue nor accounting nor a report says anything any more."""
     minutes = round(max(seconds, 60) / 60)
     text = (
         f"job {job} is lost: for {minutes} minute{'s' * (minutes != 1)} neither the scheduler nor the job itself said "
-        "how it ended; enqueue the task again"
+        f"how it ended; {advice.again}"
     )
     # Nobody saw it end: a second run beside it is worse than none.
     return JobOutcome(TaskStatus.FAILED, text, FailureClass.USER_CODE)
-
-
-def _after(record: JobRecord) -> str:
-    if record.started is None or record.ended is None:
-        return ""
-    return f" after {duration.format_duration((record.ended - record.started).total_seconds())}"
 
 
 def in_one_line(text: str, limit: int = 500) -> str:

@@ -13,6 +13,7 @@ from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
 from hpc_agent.domain.ids import JobId, TaskId, WorkerId
+from hpc_agent.domain.outcome import SCRIPT_ADVICE
 from hpc_agent.errors import HpcAgentError, SchedulerUnavailableError, ServerUnreachableError
 from hpc_agent.logs import EventLog
 from hpc_agent.retry import INTERACTIVE, ONCE
@@ -22,7 +23,6 @@ from hpc_agent.telemetry.spool import Spool
 from hpc_agent.tracking import decide, output_files
 from hpc_agent.tracking.start import StartReport, start_task
 from hpc_agent.tracking.tracked_jobs import TrackedJob, TrackedJobsObserver
-from hpc_agent.tracking.tracked_outcome import UNOPENED
 from hpc_agent.tracking.tracked_records import OutputStream, TrackedRoot
 from hpc_agent.tracking.unclear import UnclearSubmissions
 
@@ -42,7 +42,7 @@ class Follower:
         self._client = client
         self._scheduler = scheduler
         self._settings = settings
-        self._observer = TrackedJobsObserver(client, scheduler, folders, clock)
+        self._observer = TrackedJobsObserver(client, scheduler, folders, clock, settings.hpc.slurm.lost_after)
         # A site that calls jobs lost sooner is less patient with this too.
         look_up_seconds = min(_LOOK_UP_S, settings.hpc.slurm.lost_after)
         self._unclear = UnclearSubmissions(client, scheduler, folders, clock, look_up_seconds)
@@ -95,8 +95,10 @@ class Follower:
         match action:
             case decide.MarkStarted():
                 self._begin(tracked)
-            case decide.ShowMessage(message):
+            case decide.ShowMessage(message, console):
                 self._say(tracked, message)
+                if console:
+                    self._note(tracked, console)
             case decide.PingTask():
                 self._ping(tracked)
             case decide.SendConsole():
@@ -195,9 +197,13 @@ class Follower:
         if tracked.plan.indices or (tracked.inside is not None and tracked.inside.over):
             return end.reason
         streams = self._streams(tracked)
-        if UNOPENED in end.reason:
+        if SCRIPT_ADVICE.output in end.reason:
             unopened = next((stream for stream in streams if not output_files.is_here(stream)), None)
-            return end.reason.replace(UNOPENED, output_files.not_opened(unopened.path)) if unopened else end.reason
+            return (
+                end.reason.replace(SCRIPT_ADVICE.output, output_files.not_opened(unopened.path))
+                if unopened
+                else end.reason
+            )
         if line := output_files.not_found(streams, socket.gethostname()):
             self._note(tracked, line)
         return end.reason

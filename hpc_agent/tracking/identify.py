@@ -1,4 +1,4 @@
-"""Which of a user's jobs was submitted for a task, where sbatch did not say so clearly. By its name, and never guessed.
+"""Search for the job of a tracked submission by its name, where sbatch gave no clear answer. Nothing is guessed.
 
 People give many jobs the same name, so that more must fit: the time of the submission, and that no other task has it.
 """
@@ -13,29 +13,14 @@ from hpc_agent.errors import SchedulerUnavailableError
 from hpc_agent.file_records import CorruptFileError
 from hpc_agent.schedulers.base import CLOCK_SKEW, Scheduler
 from hpc_agent.tracking.tracked_records import TrackedDirectory, TrackedRoot, TrackingPlan
-
-_LONG_NAME = 200
-"""Bytes. sacct keeps 255 of a name, and squeue was asked for 256."""
-
+from hpc_agent.watcher.identity import carries_name
 
 _SAME_CLOCK = timedelta(seconds=2)
 """Between the clocks of two machines that keep time, whole seconds included."""
 
 
 class AmbiguousJobError(Exception):
-    """Jobs may be meant, and none certainly. Which one it is shows when it starts and notes itself down."""
-
-
-def carries_name(seen: str, given: str) -> bool:
-    """Whether a job that the scheduler calls ``seen`` has the name that it was submitted with."""
-    shown, wanted = " ".join(seen.split()), " ".join(given.split())
-    is_cut = len(seen.encode()) >= _LONG_NAME and wanted.startswith(shown.rstrip("\ufffd"))
-    return bool(wanted) and (shown == wanted or is_cut)
-
-
-def fits(seen: str, submitted: datetime | None, plan: TrackingPlan) -> bool:
-    """Name and time are those of the submission that ``plan`` was written for."""
-    return carries_name(seen, plan.job_name) and submitted is not None and submitted >= plan.since - CLOCK_SKEW
+    """Several jobs may be the one. Which one it is shows when it starts and records its id itself."""
 
 
 class Identifier:
@@ -52,7 +37,7 @@ class Identifier:
         """
         free = set(named) - self._taken(folder)
         records = self._scheduler.records(dict.fromkeys(free, plan.since)) if free else {}
-        fitting = [job for job in free if (r := records.get(job)) and fits(r.name, r.submitted, plan)]
+        fitting = [job for job in free if (r := records.get(job)) and plan.expected().carries_name(r.name, r.submitted)]
         if len(fitting) > 1:
             raise AmbiguousJobError(f"it may be one of {', '.join(sorted(fitting))}")
         return fitting[0] if fitting else None
@@ -102,7 +87,7 @@ class Identifier:
 
     def _listed(self, plan: TrackingPlan) -> dict[JobId, datetime]:
         """Jobs that are listed under the name, with the times of their submission."""
-        listed = (job for job in self._scheduler.live_jobs() if fits(job.name, job.submitted, plan))
+        listed = (job for job in self._scheduler.live_jobs() if plan.expected().carries_name(job.name, job.submitted))
         return {array_of(job.id): job.submitted for job in listed if job.submitted}
 
     def _newest(self, plan: TrackingPlan) -> dict[JobId, datetime]:

@@ -177,8 +177,8 @@ DOUBTED = (Phase.UNCLAIMED_END, Phase.UNREPORTED, Phase.TAKEN_OFF, Phase.NEVER_C
 @for_each(
     *(due.SetFinalStatus, due.RejectTask, due.Requeue, due.SubmitJob, due.MarkDone),
     where=is_unconfirmed,
-    at=(*DOUBTED, Phase.UNCLAIMED_END),
-    number=700,
+    at=(*DOUBTED, Phase.UNCLAIMED_END, Phase.NEVER_CLAIMED),
+    number=1000,
     records=doubtful_records,
     unconfirmed_seconds=st.sampled_from([UNCONFIRMED_LIMIT_S, UNCONFIRMED_LIMIT_S + 1]),
     missing_seconds=st.just(1e6),
