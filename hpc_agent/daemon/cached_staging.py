@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from hpc_agent.daemon.login_staging import PREPARING
 from hpc_agent.domain.attempt import Attempt
+from hpc_agent.domain.job_phase import JobSnapshot
 from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.task import Task
 from hpc_agent.staging import StagedTask, TaskStager, foreseen
@@ -17,6 +20,9 @@ class CachedStaging:
 
     def get(self, attempt: Attempt, task: Task, queue: Queue, *, wait: bool) -> StagedTask:
         return foreseen(lambda: self._stager.find(task))
+
+    def update(self, jobs: Mapping[Attempt, JobSnapshot]) -> None:
+        """No job stages."""
 
     def says(self, attempt: Attempt) -> str:
         return PREPARING

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Protocol
 
 from hpc_agent.clock import SYSTEM, Clock
 from hpc_agent.daemon.slots import Slots
 from hpc_agent.domain.attempt import Attempt
+from hpc_agent.domain.job_phase import JobSnapshot
 from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.task import Task
 from hpc_agent.logs import EventLog
@@ -35,8 +36,11 @@ class StagingBackend(Protocol):
             SourceError, EnvironmentBuildError: what the task needs cannot be had.
         """
 
+    def update(self, jobs: Mapping[Attempt, JobSnapshot]) -> None:
+        """Take what this pass observed of the jobs that stage."""
+
     def says(self, attempt: Attempt) -> str:
-        """For the user of a task that waits for it."""
+        """Status message of a task that waits for it."""
 
     def drop(self, attempt: Attempt) -> None:
         """Its task left the queue: nobody waits for what a job of ours stages."""
@@ -73,6 +77,9 @@ class LoginStaging:
         finally:
             del self._running[attempt]
             self._trouble.pop(attempt, None)
+
+    def update(self, jobs: Mapping[Attempt, JobSnapshot]) -> None:
+        """No job stages."""
 
     def says(self, attempt: Attempt) -> str:
         return self._trouble.get(attempt, PREPARING)

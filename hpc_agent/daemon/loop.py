@@ -186,6 +186,8 @@ class Daemon:
         if not served:
             return
         world = self._observer.look(served)
+        if self._stages is not None:
+            self._stages.update(world.staging)
         self._pruner.turn()
         for attempt, found in world.unreadable.items():
             self._meet(attempt, found.error, found.queue, may_fail=not found.has_job)

@@ -17,6 +17,7 @@ from hpc_agent.daemon.task_errors import UnreadableAttempt
 from hpc_agent.domain.attempt import Attempt, attempt_for, parse_job_name
 from hpc_agent.domain.ids import JobId, QueueId, TaskId
 from hpc_agent.domain.job import JobRecord, LiveJob
+from hpc_agent.domain.job_phase import JobSnapshot
 from hpc_agent.domain.queue import Queue, QueueEntry
 from hpc_agent.domain.snapshot import AttemptSnapshot
 from hpc_agent.errors import SchedulerUnavailableError, ServerUnreachableError
@@ -48,6 +49,8 @@ class ClusterSnapshot:
     """Of each waiting attempt."""
     snapshots: Mapping[Attempt, AttemptSnapshot]
     files: Mapping[Attempt, RunDirectoryState]
+    staging: Mapping[Attempt, JobSnapshot]
+    """Jobs that stage for attempts."""
     unreadable: Mapping[Attempt, UnreadableAttempt]
     """Waiting tasks whose records, or whose state on the server, cannot be understood."""
 
@@ -119,7 +122,8 @@ class ClusterObserver:
             files = {a: found for a, found in files.items() if a in entries or found.queue in served}
         claimed = [attempt for attempt, found in files.items() if found.claimed]
         statuses = self._client.tasks.get_states(sorted({a.task for a in claimed}), budget=ONCE)
-        records = self._records(files, jobs)
+        staging = _staging_jobs(files, live)
+        records = self._records(files, jobs, staging)
         snapshots = {}
         for attempt, found in files.items():
             of_it = tuple(jobs.get(attempt, ()))
@@ -140,7 +144,17 @@ class ClusterObserver:
             for attempt, error in self._errors.items()
             if attempt in queue_of
         }
-        return ClusterSnapshot(queues, waiting, queue_of, snapshots, files, unreadable)
+        observed = {attempt: self._staging_snapshot(files[attempt], jobs, records) for attempt, jobs in staging.items()}
+        return ClusterSnapshot(queues, waiting, queue_of, snapshots, files, observed, unreadable)
+
+    def _staging_snapshot(
+        self, files: RunDirectoryState, jobs: tuple[LiveJob, ...], records: Mapping[JobId, JobRecord]
+    ) -> JobSnapshot:
+        assert files.staging is not None
+        submitted = files.staging.submitted
+        own = (records[submitted.job],) if submitted.job and submitted.job in records else ()
+        snapshot = JobSnapshot(submitted=submitted, jobs=jobs, records=own)
+        return self._history.extend(snapshot, files.directory.staging_observations)
 
     def _look_at_queues(self) -> list[Queue]:
         wanted = [queue for queue in self._queues if queue not in self._deleted]
@@ -238,10 +252,18 @@ class ClusterObserver:
             found[attempt] = files
 
     def _records(
-        self, files: Mapping[Attempt, RunDirectoryState], jobs: Mapping[Attempt, Sequence[LiveJob]]
+        self,
+        files: Mapping[Attempt, RunDirectoryState],
+        jobs: Mapping[Attempt, Sequence[LiveJob]],
+        staging: Mapping[Attempt, Sequence[LiveJob]],
     ) -> Mapping[JobId, JobRecord]:
         """What is known of the jobs that are listed no more."""
         gone = {state.job: self._expected(state) for a, state in files.items() if state.job and not jobs.get(a)}
+        for attempt, listed in staging.items():
+            record = files[attempt].staging
+            if record is not None and record.job and not listed:
+                expected = ExpectedJob(attempt.staging_job_name, record.at, confirmed=True, has_unique_name=True)
+                gone[JobId(record.job)] = expected
         return own_records(self._scheduler, gone)
 
     def _expected(self, files: RunDirectoryState) -> ExpectedJob:
@@ -301,4 +323,16 @@ def _by_name(live: Iterable[LiveJob]) -> dict[Attempt, list[LiveJob]]:
         attempt = parse_job_name(job.name)
         if attempt is not None:
             found.setdefault(attempt, []).append(job)
+    return found
+
+
+def _staging_jobs(
+    files: Mapping[Attempt, RunDirectoryState], live: Iterable[LiveJob]
+) -> dict[Attempt, tuple[LiveJob, ...]]:
+    """The listed jobs of each attempt that has a staging job."""
+    by_name = {attempt.staging_job_name: attempt for attempt, state in files.items() if state.staging is not None}
+    found: dict[Attempt, tuple[LiveJob, ...]] = dict.fromkeys(by_name.values(), ())
+    for job in live:
+        if job.name in by_name:
+            found[by_name[job.name]] += (job,)
     return found

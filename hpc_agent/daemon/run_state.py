@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from hpc_agent.api.tasks import TaskState
 from hpc_agent.domain.ids import JobId
-from hpc_agent.domain.job_phase import SubmissionState, SubmissionView
+from hpc_agent.domain.job_phase import SubmissionView
 from hpc_agent.domain.outcome import ExitEvidence
 from hpc_agent.domain.snapshot import ClaimView, ExitView, RunOwner
 from hpc_agent.file_records import CorruptFileError
@@ -32,22 +32,11 @@ class RunDirectoryState:
     report: ExitReport | None = None
     settled: bool = False
     staging: StagingJobRecord | None = None
-    """Only where nothing came after it."""
+    """Only while it matters: before the task's own job was submitted, or before there is a result."""
 
     @property
     def submitted(self) -> SubmissionView | None:
-        record = self.submission
-        if record is None:
-            return None
-        return SubmissionView(
-            SubmissionState(record.state),
-            record.at,
-            JobId(record.job) if record.job else None,
-            record.tries,
-            record.message,
-            record.doubt,
-            record.looked_at,
-        )
+        return self.submission.submitted if self.submission else None
 
     @property
     def claimed(self) -> ClaimView | None:
@@ -100,7 +89,7 @@ def read(directory: RunDirectory) -> RunDirectoryState:
     names = directory.names()
     if "settled.json" in names:
         return RunDirectoryState(directory, settled=True)
-    came_after = {"submit.json", "claim.json"} & names
+    came_after = bool({"submit.json", "claim.json"} & names) and "stage.json" in names
     return RunDirectoryState(
         directory,
         directory.submission() if "submit.json" in names else None,

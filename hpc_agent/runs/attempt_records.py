@@ -11,7 +11,9 @@ from typing import Literal
 
 import msgspec
 
+from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import UnclearAnswer
+from hpc_agent.domain.job_phase import SubmissionState, SubmissionView
 from hpc_agent.domain.termination import TerminationCause
 
 
@@ -38,7 +40,12 @@ class SubmissionRecord(Record, frozen=True, kw_only=True):
     """What sbatch said, if that was not clear."""
     doubt: UnclearAnswer | None = None
     looked_at: datetime | None = None
-    """When the job was first looked for and not found, by a scheduler that answered."""
+    """When the job was first searched for and not found, by a scheduler that answered."""
+
+    @property
+    def submitted(self) -> SubmissionView:
+        state, job = SubmissionState(self.state), JobId(self.job) if self.job else None
+        return SubmissionView(state, self.at, job, self.tries, self.message, self.doubt, self.looked_at)
 
 
 class StagingJobRecord(Record, frozen=True, kw_only=True):
@@ -50,12 +57,17 @@ class StagingJobRecord(Record, frozen=True, kw_only=True):
     job: str = ""
     """Empty: sbatch gave no clear answer."""
     tries: int = 1
-    gone_since: datetime | None = None
-    """When a pass first missed it, while there was no result."""
     error: str = ""
-    """What sbatch said when it failed in words that are not known."""
+    """What sbatch printed when it failed with an error that this version does not know."""
     looked_at: datetime | None = None
-    """When the job was first looked for and not found, by a scheduler that answered."""
+    """When the job was first searched for and not found, by a scheduler that answered."""
+
+    @property
+    def submitted(self) -> SubmissionView:
+        state = SubmissionState.ACCEPTED if self.job else SubmissionState.UNCERTAIN
+        doubt = UnclearAnswer.UNKNOWN_ERROR if self.error else None
+        job = JobId(self.job) if self.job else None
+        return SubmissionView(state, self.at, job, self.tries, self.error, doubt, self.looked_at)
 
 
 class TaskError(Record, frozen=True, kw_only=True):

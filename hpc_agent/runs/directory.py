@@ -162,6 +162,11 @@ class RunDirectory:
         """History of what passes observed of the job."""
         return self.path / "seen.json"
 
+    @property
+    def staging_observations(self) -> Path:
+        """As ``observations``, of the job that stages."""
+        return self.path / "stage-seen.json"
+
     def trouble(self) -> TaskError | None:
         return read_record(self.path / "trouble.json", TaskError)
 
