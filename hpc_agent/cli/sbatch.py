@@ -117,7 +117,7 @@ def _follow(shared: Shared, folders: TrackedRoot) -> None:
     from hpc_agent.clock import SYSTEM
     from hpc_agent.errors import ProcessError
     from hpc_agent.process import spawn_detached
-    from hpc_agent.tracking.follower_lock import is_followed
+    from hpc_agent.tracking.follower import is_followed
 
     if is_followed(folders, SYSTEM):
         return

@@ -10,9 +10,8 @@ import msgspec
 
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
-from hpc_agent.daemon.job_launch import JobLaunchConfig
+from hpc_agent.daemon.job_launch import JobLaunchConfig, rules
 from hpc_agent.daemon.login_staging import PREPARING
-from hpc_agent.daemon.policy import rules
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import Accepted, LimitReached, OutcomeUnknown, Refused, UnclearAnswer

@@ -1,21 +1,25 @@
-"""Staging on the login node, beside the loop: a build that takes minutes holds up its own task only."""
+"""Staging backends without jobs: on the login node beside the loop, and from the shared cache alone.
+
+A build on the login node that takes minutes holds up its own task only.
+"""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Protocol
 
 from hpc_agent.clock import SYSTEM, Clock
-from hpc_agent.daemon.slots import Slots
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.job_phase import JobSnapshot
 from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.task import Task
 from hpc_agent.logs import EventLog
-from hpc_agent.staging import StagedTask, TaskStager, patiently
+from hpc_agent.staging import StagedTask, TaskStager, foreseen, patiently
 
 log = EventLog("stage")
 
@@ -116,3 +120,51 @@ class LoginStaging:
 
 def _told(task: Task) -> Callable[[str], None]:
     return lambda line: log.info("staging", task=task.id, step=line)
+
+
+class CachedStaging:
+    """As ``stage.Stages``: every answer is there at once, and what is missing is an error that names it."""
+
+    def __init__(self, stager: TaskStager) -> None:
+        self._stager = stager
+
+    def get(self, attempt: Attempt, task: Task, queue: Queue, *, wait: bool) -> StagedTask:
+        return foreseen(lambda: self._stager.find(task))
+
+    def update(self, jobs: Mapping[Attempt, JobSnapshot]) -> None:
+        """No job stages."""
+
+    def says(self, attempt: Attempt) -> str:
+        return PREPARING
+
+    def drop(self, attempt: Attempt) -> None:
+        """Nothing is staged."""
+
+    def close(self) -> None:
+        """Nothing runs."""
+
+
+class Slots:
+    """``total`` places, of which one user has at most ``per_user`` at a time; a user without a name is one user."""
+
+    def __init__(self, total: int, per_user: int) -> None:
+        self._total = total
+        self._per_user = per_user
+        self._taken: Counter[str] = Counter()
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def slot(self, user: str) -> Iterator[None]:
+        """Enter once there is a place for ``user``."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_free(user))
+            self._taken[user] += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken[user] -= 1
+                self._changed.notify_all()
+
+    def _is_free(self, user: str) -> bool:
+        return self._taken.total() < self._total and self._taken[user] < self._per_user

@@ -11,23 +11,19 @@ from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
 from hpc_agent.daemon.act import Actor
-from hpc_agent.daemon.activity import Activity
-from hpc_agent.daemon.cached_staging import CachedStaging
-from hpc_agent.daemon.capacity_allocator import CapacityAllocator, NoCapacity
-from hpc_agent.daemon.job_launch import JobLaunchConfig
+from hpc_agent.daemon.job_launch import JobLaunchConfig, rules
 from hpc_agent.daemon.job_staging import StagingJobs
-from hpc_agent.daemon.login_staging import LoginStaging, StagingBackend
+from hpc_agent.daemon.login_staging import CachedStaging, LoginStaging, StagingBackend
 from hpc_agent.daemon.observe import ClusterObserver, ClusterSnapshot
 from hpc_agent.daemon.open_attempts import OpenAttemptIndex
-from hpc_agent.daemon.policy import rules
 from hpc_agent.daemon.prune import Pruner
-from hpc_agent.daemon.queue_leases import QueueLeases
-from hpc_agent.daemon.submitter import Submitter
+from hpc_agent.daemon.served_queues import Activity, QueueLeases
+from hpc_agent.daemon.submitter import CapacityAllocator, NoCapacity, Submitter
 from hpc_agent.daemon.task_errors import TaskErrorReporter
 from hpc_agent.domain import actions as due
 from hpc_agent.domain.attempt import Attempt
+from hpc_agent.domain.capacity import QueueCandidates, choose, rotated
 from hpc_agent.domain.decide import decide, explain_doubt
-from hpc_agent.domain.fair_choice import QueueCandidates, choose, rotated
 from hpc_agent.domain.ids import QueueId, WorkerId
 from hpc_agent.domain.job import LimitReached, OutcomeUnknown, Refused, UnclearAnswer
 from hpc_agent.domain.queue import Queue

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from hpc_agent.api.tasks import TaskState
 from hpc_agent.domain.ids import JobId
+from hpc_agent.domain.job import ExitEvidence
 from hpc_agent.domain.job_phase import SubmissionView
-from hpc_agent.domain.outcome import ExitEvidence
 from hpc_agent.domain.snapshot import ClaimView, ExitView, RunOwner
 from hpc_agent.file_records import CorruptFileError
 from hpc_agent.runs.attempt_records import ClaimRecord, ExitReport, StagingJobRecord, SubmissionRecord

@@ -25,10 +25,9 @@ from hpc_agent.domain.actions import (
     SetStatusMessage,
     SubmitJob,
 )
-from hpc_agent.domain.classify import classify_missing_job
 from hpc_agent.domain.job import JobState, LiveJob, UnclearAnswer
 from hpc_agent.domain.job_phase import WAITING_STATES, JobPhase, SubmissionView, gone_phase
-from hpc_agent.domain.outcome import FailureClass, JobOutcome, classify_exit, restarted_before
+from hpc_agent.domain.outcome import FailureClass, JobOutcome, classify_exit, classify_missing_job, restarted_before
 from hpc_agent.domain.phase import Phase, phase_of
 from hpc_agent.domain.snapshot import AttemptPolicy, AttemptSnapshot, RunOwner
 from hpc_agent.domain.status import TaskStatus

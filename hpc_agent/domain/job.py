@@ -136,6 +136,21 @@ class JobRecord:
 _NOT_OPENED = 53
 _AT_ONCE_S = 5.0
 
+
+@dataclass(frozen=True)
+class ExitEvidence:
+    """What a job left behind besides its record."""
+
+    used_mb: float | None = None
+    """The most memory that was seen in use."""
+    limit_mb: float | None = None
+    out_of_memory: bool = False
+    not_launched: bool = False
+    """The scheduler itself failed to start it."""
+    last_words: str = ""
+    """The last line that it printed itself."""
+
+
 UNCONFIRMED_LIMIT_S = 24 * 3600.0
 """For so long a job counts as gone for no time while accounting gives no answer, or has it for alive: slurmdbd may be
 away for hours. For ever it is not: a record may say RUNNING for ever of a job that slurmctld lost."""

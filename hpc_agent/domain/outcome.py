@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from hpc_agent.domain import duration
-from hpc_agent.domain.job import JobRecord, JobState
+from hpc_agent.domain.job import ExitEvidence, JobRecord, JobState
+from hpc_agent.domain.snapshot import AttemptSnapshot
 from hpc_agent.domain.status import TaskStatus
+from hpc_agent.domain.termination import TerminationCause
 
 
 class FailureClass(Enum):
@@ -26,20 +28,6 @@ class JobOutcome:
     status: TaskStatus
     reason: str
     failure_class: FailureClass
-
-
-@dataclass(frozen=True)
-class ExitEvidence:
-    """What a job left behind besides its record."""
-
-    used_mb: float | None = None
-    """The most memory that was seen in use."""
-    limit_mb: float | None = None
-    out_of_memory: bool = False
-    not_launched: bool = False
-    """The scheduler itself failed to start it."""
-    last_words: str = ""
-    """The last line that it printed itself."""
 
 
 _NO_EVIDENCE = ExitEvidence()
@@ -193,3 +181,75 @@ def in_one_line(text: str, limit: int = 500) -> str:
     """``text`` as a status reason: one line, not longer than a page shows. The console has the whole."""
     line = " ".join(text.split())
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
+
+
+_FAILURE_CLASSES = {
+    TerminationCause.TIME_LIMIT: FailureClass.TIME_LIMIT,
+    TerminationCause.PREEMPTED: FailureClass.INFRASTRUCTURE,
+    TerminationCause.NODE_FAILED: FailureClass.INFRASTRUCTURE,
+}
+
+
+def classify_missing_job(snapshot: AttemptSnapshot) -> JobOutcome:
+    """The outcome of a run whose job is certainly gone, and whose executor reported no final status."""
+    return next(outcome for look in _IN_THIS_ORDER if (outcome := look(snapshot)))
+
+
+def _cancelled(snapshot: AttemptSnapshot) -> JobOutcome | None:
+    """A person wanted it so, whatever happened to the job before."""
+    cancelled = snapshot.record is not None and snapshot.record.state is JobState.CANCELLED
+    return classify_exit(snapshot.record) if cancelled and snapshot.record else None
+
+
+def _of_a_later_start(snapshot: AttemptSnapshot) -> JobOutcome | None:
+    """It was started again, and no agent of ours took the task up in that start."""
+    start = snapshot.claimed.start if snapshot.claimed else 0
+    requeued = snapshot.ended is not None and snapshot.ended.cause is TerminationCause.REQUEUED
+    return (
+        agent_never_started(snapshot.record)
+        if snapshot.record and (requeued or snapshot.restarts_seen > start)
+        else None
+    )
+
+
+def _named_by_the_record(snapshot: AttemptSnapshot) -> JobOutcome | None:
+    return named(snapshot.record, snapshot.evidence) if snapshot.record else None
+
+
+def _told_to_the_executor(snapshot: AttemptSnapshot) -> JobOutcome | None:
+    """What it found out when its job was told to end."""
+    ended = snapshot.ended
+    if ended is None or ended.cause in (None, TerminationCause.REQUEUED):
+        return None
+    fault = _FAILURE_CLASSES.get(ended.cause or TerminationCause.UNKNOWN, FailureClass.CANCELLED)
+    return JobOutcome(
+        TaskStatus.FAILED if fault is FailureClass.TIME_LIMIT else TaskStatus.STOPPED, ended.reason, fault
+    )
+
+
+def _given_up(snapshot: AttemptSnapshot) -> JobOutcome | None:
+    """Its executor took the task for taken back, but it is not: nothing of it runs any more."""
+    if snapshot.ended is None or not snapshot.ended.gave_up:
+        return None
+    text = f"its agent gave the task up: {snapshot.ended.reason}; enqueue the task again"
+    return JobOutcome(TaskStatus.FAILED, text, FailureClass.INFRASTRUCTURE)
+
+
+def _left_behind(snapshot: AttemptSnapshot) -> JobOutcome | None:
+    """An agent had the task in this start: that an earlier one was not launched says nothing of it."""
+    return left_behind(snapshot.record, replace(snapshot.evidence, not_launched=False)) if snapshot.record else None
+
+
+def _nothing_is_known(snapshot: AttemptSnapshot) -> JobOutcome:
+    return lost((snapshot.claimed.job if snapshot.claimed else None) or "?", snapshot.missing_seconds)
+
+
+_IN_THIS_ORDER = (
+    _cancelled,
+    _of_a_later_start,
+    _named_by_the_record,
+    _told_to_the_executor,
+    _given_up,
+    _left_behind,
+    _nothing_is_known,
+)

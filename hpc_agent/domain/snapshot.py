@@ -7,9 +7,8 @@ from enum import Enum
 
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.ids import JobId
-from hpc_agent.domain.job import LiveJob
+from hpc_agent.domain.job import ExitEvidence, LiveJob
 from hpc_agent.domain.job_phase import JobSnapshot, highest_restart_count
-from hpc_agent.domain.outcome import ExitEvidence
 from hpc_agent.domain.queue import QueueEntry
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.domain.termination import TerminationCause

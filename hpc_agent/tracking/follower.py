@@ -1,6 +1,7 @@
-"""Follows tracked jobs from outside until their tasks have a final status: one squeue a pass, whatever their number.
+"""Follower of tracked jobs: observes them from outside until their tasks have a final status, one squeue a pass.
 
-Runs where people submit; it may be killed at any moment, and the next one goes on from the folders.
+It runs where people submit, one for all jobs of a user on whichever login node. It may be killed at any moment: the
+next one goes on from the folders.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ from hpc_agent.config.settings import AllSettings
 from hpc_agent.domain.ids import JobId, TaskId, WorkerId
 from hpc_agent.domain.outcome import SCRIPT_ADVICE
 from hpc_agent.errors import HpcAgentError, SchedulerUnavailableError, ServerUnreachableError
+from hpc_agent.file_records import ensure_directory
+from hpc_agent.lease import HeartbeatTiming, Lease, lately_held
 from hpc_agent.logs import EventLog
 from hpc_agent.retry import INTERACTIVE, ONCE
 from hpc_agent.schedulers.base import Scheduler
 from hpc_agent.telemetry.shipper import ConsoleSource, Shipper
 from hpc_agent.telemetry.spool import Spool
 from hpc_agent.tracking import decide, output_files
-from hpc_agent.tracking.start import StartReport, start_task
+from hpc_agent.tracking.task_start import StartReport, start_task
 from hpc_agent.tracking.tracked_jobs import TrackedJob, TrackedJobsObserver
 from hpc_agent.tracking.tracked_records import OutputStream, TrackedRoot
 from hpc_agent.tracking.unclear import UnclearSubmissions
@@ -216,3 +219,40 @@ class Follower:
             except HpcAgentError as error:
                 log.debug("worker not unregistered", error=error)
         tracked.folder.remove()
+
+
+_PACE = HeartbeatTiming()
+
+
+def is_followed(folders: TrackedRoot, clock: Clock) -> bool:
+    """Ask after the job is noted down: a follower that is about to leave looks once more when it has left."""
+    return lately_held(folders.lease, clock, _PACE)
+
+
+def acquire_follower(follower: Follower, folders: TrackedRoot, clock: Clock, *, once: bool) -> None:
+    """Follow until nothing is left, unless another process does."""
+    ensure_directory(folders.path, mode=0o700)
+    while True:
+        lease = Lease(folders.lease, clock, _PACE)
+        if not _acquired(lease, clock, patience=0 if once else 1.5 * _PACE.dead_after):
+            log.info("another process follows the jobs")
+            return
+        try:
+            if once:
+                follower.run_pass()
+                return
+            follower.run()
+        finally:
+            lease.release()
+        if not follower.has_work():
+            return
+
+
+def _acquired(lease: Lease, clock: Clock, patience: float) -> bool:
+    """A holder on another machine shows that it is dead by standing still while we watch."""
+    deadline = clock.monotonic() + patience
+    while not lease.acquire():
+        if clock.monotonic() >= deadline:
+            return False
+        clock.sleep(_PACE.beat)
+    return True

@@ -33,8 +33,7 @@ from hpc_agent.telemetry.gpu_reader import GpuReader
 from hpc_agent.telemetry.shipper import ConsoleSource, Shipper
 from hpc_agent.telemetry.spool import Checkpoint, Spool
 from hpc_agent.telemetry.usage import UsageReader
-from hpc_agent.tracking.elements import job_id
-from hpc_agent.tracking.start import StartReport, start_task
+from hpc_agent.tracking.task_start import StartReport, job_id, start_task
 from hpc_agent.tracking.tracked_records import (
     OutputStream,
     SidecarRecord,

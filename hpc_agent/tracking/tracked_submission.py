@@ -24,7 +24,6 @@ from hpc_agent.schedulers.base import Scheduler
 from hpc_agent.schedulers.slurm_answers import parse_sbatch
 from hpc_agent.tracking import hook, sbatch_options
 from hpc_agent.tracking.describe import SubmittedScript, comment, reads_bash_env
-from hpc_agent.tracking.identify import AmbiguousJobError, Identifier
 from hpc_agent.tracking.sbatch_output import SbatchOutput
 from hpc_agent.tracking.submission_request import SubmissionRequest
 from hpc_agent.tracking.tracked_records import (
@@ -34,7 +33,7 @@ from hpc_agent.tracking.tracked_records import (
     TrackingPlan,
     UnclearSubmissionRecord,
 )
-from hpc_agent.tracking.unclear import show_doubt, show_job
+from hpc_agent.tracking.unclear import AmbiguousJobError, Identifier, show_doubt, show_job
 from hpc_agent.user_name import user_name
 from hpc_agent.wire.draft_fields import draft_to_wire
 

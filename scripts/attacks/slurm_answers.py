@@ -29,9 +29,9 @@ from hpc_agent.domain.resources import Resources
 from hpc_agent.schedulers.base import SubmitRequest
 from hpc_agent.schedulers.slurm_answers import parse_sbatch
 from hpc_agent.schedulers.slurm_driver import SlurmScheduler
-from hpc_agent.tracking.identify import AmbiguousJobError, Identifier
 from hpc_agent.tracking.sbatch_output import SbatchOutput
 from hpc_agent.tracking.tracked_records import TrackedDirectory, TrackedJobRecord, TrackedRoot, TrackingPlan
+from hpc_agent.tracking.unclear import AmbiguousJobError, Identifier
 
 DOOR = "sbatch's answers"
 

@@ -9,9 +9,8 @@ from hypothesis import strategies as st
 
 from hpc_agent.domain.attempt import attempt_for
 from hpc_agent.domain.ids import JobId, QueueId, TaskId
-from hpc_agent.domain.job import UNCONFIRMED_LIMIT_S, JobRecord, JobState, LiveJob, UnclearAnswer
+from hpc_agent.domain.job import UNCONFIRMED_LIMIT_S, ExitEvidence, JobRecord, JobState, LiveJob, UnclearAnswer
 from hpc_agent.domain.job_phase import WAITING_STATES, SubmissionState, SubmissionView
-from hpc_agent.domain.outcome import ExitEvidence
 from hpc_agent.domain.phase import Phase
 from hpc_agent.domain.queue import QueueEntry
 from hpc_agent.domain.snapshot import (

@@ -11,9 +11,17 @@ from hpc_agent.domain import actions as due
 from hpc_agent.domain.attempt import Attempt, attempt_for, parse_job_name
 from hpc_agent.domain.decide import decide
 from hpc_agent.domain.ids import AttemptId, JobId, QueueId, TaskId
-from hpc_agent.domain.job import UNCONFIRMED_LIMIT_S, JobRecord, JobState, LiveJob, UnclearAnswer, unconfirmed_record
+from hpc_agent.domain.job import (
+    UNCONFIRMED_LIMIT_S,
+    ExitEvidence,
+    JobRecord,
+    JobState,
+    LiveJob,
+    UnclearAnswer,
+    unconfirmed_record,
+)
 from hpc_agent.domain.job_phase import SubmissionState, SubmissionView
-from hpc_agent.domain.outcome import ExitEvidence, classify_exit
+from hpc_agent.domain.outcome import classify_exit
 from hpc_agent.domain.phase import Phase, phase_of
 from hpc_agent.domain.queue import QueueEntry
 from hpc_agent.domain.snapshot import (

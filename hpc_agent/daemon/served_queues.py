@@ -1,7 +1,8 @@
-"""One daemon at a time acts on a queue: two that finish the same task would send its console twice.
+"""Queues that this daemon serves now: leases, schedules, tags of queues, and what the server sets for this worker.
 
-Nothing else depends on it. A lease is no lock: a daemon that was suspended for a minute may come back as the second
-one, and every action of it is still right.
+Two daemons that finish the same task would send its console twice, so that one at a time acts on a queue. Nothing else
+depends on the lease: a daemon that was suspended for a minute may come back as the second one, and every action of it
+is still right.
 """
 
 from __future__ import annotations
@@ -9,8 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
-from hpc_agent.domain.ids import QueueId
+from hpc_agent.domain.ids import QueueId, WorkerId
+from hpc_agent.domain.queue import Queue
+from hpc_agent.domain.schedule import Schedule, served
+from hpc_agent.errors import HpcAgentError
 from hpc_agent.lease import HeartbeatTiming, Lease
 from hpc_agent.logs import EventLog
 
@@ -68,3 +73,38 @@ class QueueLeases:
             self._leases[queue].release()
         self._held.clear()
         self._leases.clear()
+
+
+FORCE = "force"
+"""The runtime property that a server sets to ``on`` or ``off``."""
+
+
+class Activity:
+    def __init__(self, client: Client, worker: WorkerId, schedule: Schedule, clock: Clock) -> None:
+        self._client = client
+        self._worker = worker
+        self._schedule = schedule
+        self._clock = clock
+        self._said: dict[QueueId, bool] = {}
+
+    def of(self, queues: Sequence[Queue]) -> set[QueueId]:
+        """The queues whose tasks may be submitted now. Jobs that are there already go on all the same."""
+        force = self._force()
+        local = self._clock.now().astimezone()
+        active = set()
+        for queue in queues:
+            says = served(queue.tags, force, self._schedule, local)
+            if says.active:
+                active.add(queue.id)
+            if self._said.get(queue.id, True) is not says.active:
+                log.info("queue served" if says.active else "queue not served now", queue=queue.name, why=says.why)
+            self._said[queue.id] = says.active
+        return active
+
+    def _force(self) -> str:
+        try:
+            return str(self._client.workers.runtime_properties(self._worker).get(FORCE) or "")
+        except HpcAgentError as error:
+            # No answer forces nothing.
+            log.debug("no runtime properties", error=error)
+            return ""
