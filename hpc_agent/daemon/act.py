@@ -1,4 +1,4 @@
-"""Carries out what ``domain.decide`` found due. Each action is small and may be repeated after a death in it."""
+"""Actor: carries out the actions of ``domain.decide``. Each is small and may be repeated after a crash in it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SAY_EVERY_S = 20.0
 
 
 class Actor:
-    """Everything but submitting, which ``daemon.submit`` does."""
+    """Carries out all actions but submissions, which ``Submitter`` does."""
 
     def __init__(
         self, client: Client, scheduler: Scheduler, settings: AllSettings, worker: WorkerId, clock: Clock
@@ -55,11 +55,11 @@ class Actor:
     def cancel(self, attempt: Attempt, action: CancelJob) -> None:
         """Cancel a job of the snapshot: it is listed under the attempt's name, has claimed the task itself, or has the
         id that sbatch answered, was submitted then, and was renamed since (``ExpectedJob.is_renamed``)."""
-        log.info("cancelling", task=attempt.task, job=action.job, why=action.why)
+        log.info("job.cancelled", task=attempt.task, job=action.job, why=action.why)
         self._scheduler.cancel([action.job], only_pending=action.only_pending)
 
     def release(self, attempt: Attempt, action: ReleaseJob) -> None:
-        log.warning("could not be started, trying again", task=attempt.task, job=action.job)
+        log.warning("job.released", task=attempt.task, job=action.job)
         self._scheduler.release([action.job])
 
     def say(self, attempt: Attempt, action: SetStatusMessage, directory: RunDirectory) -> None:
@@ -92,7 +92,7 @@ class Actor:
 
     def adopt(self, files: RunDirectoryState, action: AdoptJob) -> None:
         assert files.submission is not None
-        log.info("found the job of an uncertain submission", attempt=files.directory.attempt.id, job=action.job)
+        log.info("job.found", attempt=files.directory.attempt.id, job=action.job)
         files.directory.write_submission(msgspec.structs.replace(files.submission, state="accepted", job=action.job))
 
     def look_up(self, attempt: Attempt, files: RunDirectoryState, action: FindByName) -> bool:
@@ -143,7 +143,7 @@ class Actor:
             return
         claim = msgspec.structs.replace(intent, state="won")
         directory.write_claim(claim)
-        log.warning("refused", task=attempt.task, queue=queue.name, reason=action.reason)
+        log.warning("task.rejected", task=attempt.task, queue=queue.name, reason=action.reason)
         reason = in_one_line(action.reason)
         report = ExitReport(
             status="stopped" if action.status.value == "stopped" else "failed",
@@ -166,5 +166,6 @@ class Actor:
             if not goes_on:
                 directory.forget_restarts()
         self._said.pop(attempt, None)
-        log.info("closed", task=attempt.task, attempt=attempt.id, why=action.why)
+        ended = {"status": files.report.status, "reason": files.report.reason} if files.report else {}
+        log.info("attempt.done", task=attempt.task, attempt=attempt.id, why=action.why, **ended)
         return True

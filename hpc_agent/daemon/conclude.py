@@ -56,7 +56,7 @@ class Concluder:
             at=self._clock.now(),
             last_line=action.reason,
         )
-        log.info("settling", task=attempt.task, status=report.status, reason=action.reason)
+        log.info("task.ended", task=attempt.task, status=report.status, reason=action.reason)
         self.finish(attempt, self._decided(files, report))
 
     def finish(self, attempt: Attempt, files: RunDirectoryState) -> None:
@@ -96,7 +96,7 @@ class Concluder:
             if action.node and self._nodes.blame(action.node, attempt):
                 line += f"; node {action.node} is avoided from now on"
             report = ExitReport(status="again", reason=action.why, exit_code=1, at=self._clock.now(), last_line=line)
-            log.warning("back to the queue", task=attempt.task, why=action.why, restart=used)
+            log.warning("task.requeued", task=attempt.task, why=action.why, restart=used)
             files = self._decided(files, report)
         assert files.report is not None
         if files.report.last_line:

@@ -108,10 +108,10 @@ class LoginStaging:
 
     def _stage(self, attempt: Attempt, task: Task) -> StagedTask:
         with self._fetching.slot(task.user):
-            log.info("fetching", task=task.id, attempt=attempt.id)
+            log.info("staging.source", task=task.id, attempt=attempt.id)
             source = self._stager.fetch(task, _told(task))
         with self._building.slot(task.user):
-            log.info("staging", task=task.id, attempt=attempt.id)
+            log.info("staging.environment", task=task.id, attempt=attempt.id)
             return self._stager.stage_rest(task, source, _told(task))
 
     def close(self) -> None:
@@ -119,7 +119,7 @@ class LoginStaging:
 
 
 def _told(task: Task) -> Callable[[str], None]:
-    return lambda line: log.info("staging", task=task.id, step=line)
+    return lambda line: log.info("staging.environment", task=task.id, step=line)
 
 
 class CachedStaging:

@@ -103,7 +103,7 @@ class Daemon:
         # Without a batch system all jobs are on this machine, with its images.
         stager = TaskStager(settings, clock, share=launch.terms.slurm)
         for remark in stager.remarks:
-            log.warning("settings", remark=remark)
+            log.warning("daemon.settings", remark=remark)
         if launch.terms.standalone:
             self._stages = CachedStaging(stager)
         elif settings.hpc.envs.build_on == "login":
@@ -163,10 +163,10 @@ class Daemon:
         try:
             self.run_pass(wait=wait)
         except (ServerUnreachableError, SchedulerUnavailableError) as error:
-            log.warning("no answer, nothing is concluded", error=error)
+            log.warning("pass.no_answer", error=error)
             return False
         except Exception as error:  # noqa: BLE001 - the top of the loop: the next pass starts from what is true then
-            log.error("pass failed", error=error, trace=not isinstance(error, HpcAgentError))
+            log.error("pass.failed", error=error, trace=not isinstance(error, HpcAgentError))
             return False
         return True
 
@@ -220,11 +220,11 @@ class Daemon:
         try:
             act()
         except (ServerUnreachableError, SchedulerUnavailableError) as error:
-            log.warning("no answer, left for the next pass", task=attempt.task, error=error)
+            log.warning("task.no_answer", task=attempt.task, error=error)
             return False
         except Exception as error:  # noqa: BLE001 - one poisoned task must not hold up all queues
             known = isinstance(error, (HpcAgentError, OSError))
-            log.error("action failed", task=attempt.task, attempt=attempt.id, error=error, trace=not known)
+            log.error("task.action_failed", task=attempt.task, attempt=attempt.id, error=error, trace=not known)
             snapshot = world.snapshots[attempt]
             if snapshot.entry is not None:
                 may_fail = not snapshot.jobs and snapshot.claimed is None
@@ -236,7 +236,7 @@ class Daemon:
         try:
             self._troubles.meet(attempt, error, queue, may_fail=may_fail)
         except Exception as second:  # noqa: BLE001 - the next pass meets it again
-            log.error("trouble not told", task=attempt.task, attempt=attempt.id, error=second)
+            log.error("task.error_not_reported", task=attempt.task, attempt=attempt.id, error=second)
         self._shelved[attempt] = self._clock.monotonic() + self._troubles.pause(attempt)
 
     def _decide(self, world: ClusterSnapshot, attempt: Attempt, actions: list[due.Action]) -> None:
@@ -353,7 +353,7 @@ class Daemon:
         try:
             self._actor.say(attempt, action, directory)
         except ApiError as error:
-            log.warning("its message was refused", task=attempt.task, error=error)
+            log.warning("task.message_refused", task=attempt.task, error=error)
 
     def _heartbeat(self) -> None:
         """Shows us on the server's list of workers; nothing depends on it."""
@@ -369,14 +369,14 @@ class Daemon:
                     options.worker, queues=options.queues, stats=usage.read(), tags=options.tags
                 )
             except HpcAgentError as error:
-                log.debug("no sign of life", error=error)
+                log.debug("daemon.report_failed", error=error)
             self._clock.wait(self._stopping, REPORT_INTERVAL_S)
 
     def _leave(self) -> None:
         try:
             self._client.workers.unregister(self._options.worker)
         except HpcAgentError as error:
-            log.debug("not unregistered", error=error)
+            log.debug("daemon.unregister_failed", error=error)
 
 
 def _queue_id(world: ClusterSnapshot, attempt: Attempt) -> str:

@@ -45,9 +45,9 @@ class BadNodes:
         try:
             write_record(self._path, _NodeFailures(deaths=deaths))
         except OSError as error:
-            log.error("death of a node's job not recorded", node=node, error=error)
+            log.error("node.failure_not_recorded", node=node, error=error)
         avoided = node in _bad(deaths)
-        log.warning("a job died soon after its start", node=node, attempt=attempt.id, avoided=avoided)
+        log.warning("node.failure", node=node, attempt=attempt.id, avoided=avoided)
         return avoided
 
     def avoided(self) -> list[str]:
@@ -57,7 +57,7 @@ class BadNodes:
         try:
             record = read_record(self._path, _NodeFailures) or _NodeFailures()
         except (CorruptFileError, OSError) as error:
-            log.error("bad nodes are not known", file=self._path, error=error)
+            log.error("node.failures_unreadable", file=self._path, error=error)
             return ()
         since = self._clock.now() - _FOR
         return tuple(death for death in record.deaths if death.at > since)

@@ -132,7 +132,7 @@ class ClusterObserver:
             except (ServerUnreachableError, SchedulerUnavailableError):
                 raise
             except Exception as error:  # noqa: BLE001 - one poisoned task must not hold up all queues
-                log.error("cannot be seen", task=attempt.task, attempt=attempt.id, error=error, trace=True)
+                log.error("task.unreadable", task=attempt.task, attempt=attempt.id, error=error, trace=True)
                 self._errors[attempt] = error
         queue_of = {attempt: queue for attempt, (queue, _) in places.items()}
         waiting: dict[QueueId, list[Attempt]] = {queue.id: [] for queue in queues}
@@ -163,7 +163,7 @@ class ClusterObserver:
             if not self._client.queues.is_deleted(queue):
                 # An absence is no information: jobs of its tasks are not cancelled because an answer lacked a queue.
                 raise ServerUnreachableError(f"the server left queue {queue} out of its answer, but has it")
-            log.warning("queue was deleted: its waiting jobs are cancelled, those that run go on", queue=queue)
+            log.warning("queue.deleted", queue=queue)
             self._deleted.add(queue)
         return queues
 
@@ -241,9 +241,7 @@ class ClusterObserver:
         try:
             files = read(self._runs.of(attempt))
         except (CorruptFileError, OSError) as error:
-            log.error(
-                "run directory cannot be read, leaving it alone", task=attempt.task, attempt=attempt.id, error=error
-            )
+            log.error("attempt.unreadable", task=attempt.task, attempt=attempt.id, error=error)
             self._errors[attempt] = error
             return
         if files.settled:
@@ -313,7 +311,7 @@ class ClusterObserver:
         try:
             return len(set(directory.restarts().of) - {directory.restart_key(start)})
         except (CorruptFileError, OSError) as error:
-            log.error("restarts cannot be read", directory=files.directory.path, error=error)
+            log.error("attempt.restarts_unreadable", directory=files.directory.path, error=error)
             return 0
 
 

@@ -36,7 +36,7 @@ class Pruner:
                     removed += 1
             self._runs.drop_if_empty(task)
         if removed:
-            log.info("old run directories removed", count=removed)
+            log.info("runs.pruned", count=removed)
 
     def _is_old(self, directory: RunDirectory) -> bool:
         """Only what a daemon has marked as settled: anything else may still be needed."""

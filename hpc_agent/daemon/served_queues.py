@@ -46,10 +46,10 @@ class QueueLeases:
             has = self._keep(queue)
             if has and not had:
                 self._held.add(queue)
-                log.info("serving", queue=queue)
+                log.info("queue.lease_acquired", queue=queue)
             elif had and not has:
                 self._held.discard(queue)
-                log.warning("another daemon serves this queue now", queue=queue)
+                log.warning("queue.lease_lost", queue=queue)
         return frozenset(self._held)
 
     def _keep(self, queue: QueueId) -> bool:
@@ -97,7 +97,7 @@ class Activity:
             if says.active:
                 active.add(queue.id)
             if self._said.get(queue.id, True) is not says.active:
-                log.info("queue served" if says.active else "queue not served now", queue=queue.name, why=says.why)
+                log.info("queue.active" if says.active else "queue.inactive", queue=queue.name, why=says.why)
             self._said[queue.id] = says.active
         return active
 
@@ -106,5 +106,5 @@ class Activity:
             return str(self._client.workers.runtime_properties(self._worker).get(FORCE) or "")
         except HpcAgentError as error:
             # No answer forces nothing.
-            log.debug("no runtime properties", error=error)
+            log.debug("daemon.properties_unavailable", error=error)
             return ""

@@ -110,7 +110,7 @@ class Submitter:
         request = self._request(settings.template, context, directory, avoided)
         answer = self._hand_over(task, queue, directory, request, number)
         if isinstance(answer, Refused) and avoided:
-            log.warning("refused where bad nodes are avoided, trying with them", task=task.id, said=answer.message)
+            log.warning("job.refused_without_avoided_nodes", task=task.id, answer=answer.message)
             request = self._request(settings.template, context, directory, ())
             answer = self._hand_over(task, queue, directory, request, number)
         return answer
@@ -141,18 +141,18 @@ class Submitter:
             tries=number,
         )
         if not self._is_mine(directory, before, record):
-            log.info("another daemon submits it", task=task.id, attempt=directory.attempt.id)
+            log.info("task.submitted_elsewhere", task=task.id, attempt=directory.attempt.id)
             return None
         answer = self._scheduler.submit(request)
         if isinstance(answer, Accepted):
             record = msgspec.structs.replace(record, state="accepted", job=answer.job)
             directory.write_submission(record)
-            log.info("submitted", task=task.id, job=answer.job, queue=queue.name, attempt=directory.attempt.id)
+            log.info("task.submitted", task=task.id, job=answer.job, queue=queue.name, attempt=directory.attempt.id)
         elif isinstance(answer, OutcomeUnknown):
             directory.write_submission(
                 msgspec.structs.replace(record, state="uncertain", message=answer.message, doubt=answer.doubt)
             )
-            log.warning("uncertain", task=task.id, attempt=directory.attempt.id, said=answer.message)
+            log.warning("task.submission_unclear", task=task.id, attempt=directory.attempt.id, answer=answer.message)
         elif before is not None:
             directory.write_submission(before)
             directory.drop_try(number)

@@ -112,7 +112,7 @@ class TaskErrorReporter:
         self._due[attempt] = self._clock.monotonic() + PAUSES_S[min(tries, len(PAUSES_S)) - 1]
 
     def _fail(self, attempt: Attempt, directory: RunDirectory, queue: Queue, error: Exception, words: str) -> None:
-        log.error("giving up on a task", task=attempt.task, attempt=attempt.id, error=error)
+        log.error("task.given_up", task=attempt.task, attempt=attempt.id, error=error)
         reason = (
             f"hpc-agent could not go on with this task in {TRIES} tries: {words}; the daemon's log has the details: "
             "change what it names, or report it, and enqueue the task again"

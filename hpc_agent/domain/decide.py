@@ -1,8 +1,8 @@
-"""What is due for one attempt: facts and time in, actions out. Pure; ``daemon`` gathers the facts and acts.
+"""Policy of queue tasks: what is due for one attempt, given a snapshot and the time. Pure; ``daemon`` acts.
 
-The decision table: ``domain.phase`` names its rows, ``_DUE`` at the end of this module says what each has due. Absence
-of a fact is never taken for its opposite: what is uncertain waits, is looked up again, or is protected by the claim
-(``queues.remove_task`` has exactly one winner).
+The decision table: ``domain.phase`` names its rows, ``_DUE`` at the end of this module gives the actions of each.
+Absence of a fact is never taken for its opposite: what is uncertain waits, is looked up again, or is protected by the
+claim (``queues.remove_task`` has exactly one winner).
 """
 
 from __future__ import annotations
@@ -75,9 +75,9 @@ def _dequeued(snapshot: AttemptSnapshot, _now: datetime, _rules: AttemptPolicy) 
 
 
 def _is_spare(snapshot: AttemptSnapshot, job: LiveJob) -> bool:
-    """Of a task that left its queue and that nobody is known to have won: whether its waiting job is of no use.
+    """Whether a waiting job has no use: its task left the queue, and no agent is known to have claimed it.
 
-    A job of which an agent wrote down its intent before may have taken the task off: it tells when it starts.
+    A job whose agent recorded a claim intent may already own the task: that shows when it starts.
     """
     if snapshot.claimed is None or snapshot.claimed.job != job.id:
         return True
@@ -111,7 +111,7 @@ def _running(snapshot: AttemptSnapshot, _now: datetime, _rules: AttemptPolicy) -
 
 
 def _ended_requeued(snapshot: AttemptSnapshot, _now: datetime, _rules: AttemptPolicy) -> Due:
-    """That the scheduler would start the job again (RequeueExit) is of no use to a task whose run is over."""
+    """The scheduler would start the job again (RequeueExit), and the task's run is over."""
     assert snapshot.ended is not None
     finish: Due = (PublishExitReport(),) if snapshot.ended.names_status and not snapshot.ended.posted else ()
     return (*_without_duplicates(snapshot), *finish, CancelJob(_owner(snapshot).id, "its task has ended"))
@@ -173,7 +173,7 @@ def _queued(_snapshot: AttemptSnapshot, _now: datetime, _rules: AttemptPolicy) -
 def _unclaimed_end(snapshot: AttemptSnapshot, _now: datetime, rules: AttemptPolicy) -> Due:
     submitted, phase = _submitted(snapshot), gone_phase(snapshot, rules.lost_after)
     if phase is JobPhase.LOST:
-        words = f"{submitted.tries} jobs vanished without a trace before they took the task"
+        words = f"{submitted.tries} jobs disappeared without a record before they claimed the task"
         return _again(snapshot, submitted, words, rules)
     if phase is not JobPhase.ENDED or snapshot.record is None:
         return ()
@@ -181,7 +181,7 @@ def _unclaimed_end(snapshot: AttemptSnapshot, _now: datetime, rules: AttemptPoli
     if outcome.failure_class is FailureClass.CANCELLED:
         reason = f"{outcome.reason} while it waited; enqueue the task again to go on"
         return _after_claim(snapshot, RejectTask(outcome.status, reason))
-    words = f"{submitted.tries} jobs ended without taking the task; the last: {outcome.reason}"
+    words = f"{submitted.tries} jobs ended without claiming the task; the last: {outcome.reason}"
     return _again(snapshot, submitted, words, rules)
 
 
@@ -227,7 +227,7 @@ def _unposted(_snapshot: AttemptSnapshot, _now: datetime, _rules: AttemptPolicy)
 
 
 def _posted(snapshot: AttemptSnapshot, _now: datetime, _rules: AttemptPolicy) -> Due:
-    return (MarkDone("its last word is posted", ship=bool(snapshot.ended and snapshot.ended.unsent)),)
+    return (MarkDone("its exit report is published", ship=bool(snapshot.ended and snapshot.ended.unsent)),)
 
 
 def _returning(snapshot: AttemptSnapshot, _now: datetime, _rules: AttemptPolicy) -> Due:
@@ -238,7 +238,7 @@ def _returning(snapshot: AttemptSnapshot, _now: datetime, _rules: AttemptPolicy)
 
 
 def _enqueued_again(_snapshot: AttemptSnapshot, _now: datetime, _rules: AttemptPolicy) -> Due:
-    return (MarkDone("its user enqueued it anew"),)
+    return (MarkDone("its user enqueued it again"),)
 
 
 def _over(snapshot: AttemptSnapshot, _now: datetime, _rules: AttemptPolicy) -> Due:
@@ -251,7 +251,7 @@ def _lost_race(_snapshot: AttemptSnapshot, _now: datetime, _rules: AttemptPolicy
 
 
 def _taken_off(snapshot: AttemptSnapshot, _now: datetime, rules: AttemptPolicy) -> Due:
-    """By a refusal that is not through, or by an agent that died there."""
+    """Off its queue by a refusal that was not finished, or by an agent that died there."""
     if snapshot.is_unconfirmed or snapshot.missing_seconds <= rules.requeue_after:
         return ()
     if snapshot.claimed is None or snapshot.claimed.job is None:
@@ -298,7 +298,7 @@ def _conclude(snapshot: AttemptSnapshot, outcome: JobOutcome, rules: AttemptPoli
 
 
 def _to_blame(snapshot: AttemptSnapshot, outcome: JobOutcome, rules: AttemptPolicy) -> str:
-    """The node, if it ended a job soon after its start; nothing of a job on several, for nobody knows which it was."""
+    """Node that ended a job soon after its start; empty for a job on several nodes, where the one is not known."""
     record = snapshot.record
     if record is None or outcome.failure_class is not FailureClass.INFRASTRUCTURE or record.state is JobState.PREEMPTED:
         return ""

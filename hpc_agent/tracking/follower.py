@@ -62,7 +62,7 @@ class Follower:
                 pause = self._settings.hpc.poll_interval
             except Exception as error:  # noqa: BLE001 - the top of the loop: the next pass starts from what is true then
                 unexpected = not isinstance(error, (ServerUnreachableError, SchedulerUnavailableError))
-                log.error("nothing is concluded from this pass", error=error, trace=unexpected)
+                log.error("pass.failed", error=error, trace=unexpected)
                 pause = min(max(pause, 1) * 2, _LONGEST_BACKOFF_S)
             self._clock.sleep(pause)
 
@@ -92,7 +92,7 @@ class Follower:
         except Exception as error:  # noqa: BLE001 - nor is an error that nobody foresaw
             known = isinstance(error, (HpcAgentError, OSError))
             job, task = tracked.job.id, tracked.folder.task
-            log.error("left for the next pass", task=task, job=job, error=error, trace=not known)
+            log.error("task.action_failed", task=task, job=job, error=error, trace=not known)
 
     def _act(self, tracked: TrackedJob, action: decide.TrackingAction) -> None:
         match action:
@@ -178,10 +178,10 @@ class Follower:
             text = f"Slurm job {job.id} was not cancelled though {why}: it was never seen under the name "
             text += f"{tracked.plan.job_name!r} that was submitted; if it is the right one: scancel {job.id}"
             if self._is_time("not cancelled", tracked.folder.task):
-                log.warning("not cancelled", task=tracked.folder.task, job=job.id, name=tracked.plan.job_name)
+                log.warning("job.not_cancelled", task=tracked.folder.task, job=job.id, name=tracked.plan.job_name)
                 self._client.tasks.say(tracked.folder.task, text, budget=ONCE)
             return
-        log.info("cancelling", task=tracked.folder.task, job=job.id, why=why)
+        log.info("job.cancelled", task=tracked.folder.task, job=job.id, why=why)
         self._scheduler.cancel([JobId(job.id)])
 
     def _end(self, tracked: TrackedJob, end: decide.EndTask) -> None:
@@ -212,12 +212,12 @@ class Follower:
         return end.reason
 
     def _leave(self, tracked: TrackedJob, why: str) -> None:
-        log.info("followed to the end", task=tracked.folder.task, job=tracked.job.id, why=why)
+        log.info("task.untracked", task=tracked.folder.task, job=tracked.job.id, why=why)
         if tracked.inside is not None:
             try:
                 self._client.workers.unregister(WorkerId(tracked.inside.worker))
             except HpcAgentError as error:
-                log.debug("worker not unregistered", error=error)
+                log.debug("worker.unregister_failed", error=error)
         tracked.folder.remove()
 
 
@@ -235,7 +235,7 @@ def acquire_follower(follower: Follower, folders: TrackedRoot, clock: Clock, *, 
     while True:
         lease = Lease(folders.lease, clock, _PACE)
         if not _acquired(lease, clock, patience=0 if once else 1.5 * _PACE.dead_after):
-            log.info("another process follows the jobs")
+            log.info("follower.lease_held")
             return
         try:
             if once:

@@ -103,7 +103,7 @@ class Sidecar:
         if noted != own:
             self._folder.write_job(own)
             if noted is not None and noted.id != own.id:
-                log.warning("another job was noted down for this task", noted=noted.id, job=own.id)
+                log.warning("job.id_corrected", noted=noted.id, job=own.id)
 
     def _accompany(self, script: psutil.Process | None, shippers: Sequence[Shipper]) -> bool:
         """Until the script is over; True if all that it printed is sent."""
@@ -158,7 +158,7 @@ class Sidecar:
             try:
                 start = start_task(self._client, self._folder, plan, self._job, self._clock)
             except HpcAgentError as error:
-                log.warning("task not started yet", task=self._folder.task, error=error)
+                log.warning("task.start_failed", task=self._folder.task, error=error)
                 self._clock.sleep(_BEGIN_AGAIN_S)
                 continue
             if start is StartReport.WITHDRAWN:
@@ -174,7 +174,7 @@ class Sidecar:
             self._client.tasks.set_properties(self._folder.task, {"slurm_job_id": self._job})
             self._client.workers.report(self._worker, task=self._folder.task)
         except HpcAgentError as error:
-            log.warning("not introduced", task=self._folder.task, error=error)
+            log.warning("task.node_not_shown", task=self._folder.task, error=error)
 
     def _until_over(self, script: psutil.Process | None) -> None:
         cancelled = False
@@ -187,14 +187,14 @@ class Sidecar:
 
     def _cancel(self, why: str) -> None:
         """As its owner would do it: SIGTERM, and SIGKILL when Slurm's KillWait has passed. It is the job we are in."""
-        log.info("cancelling", job=self._job, why=why)
+        log.info("job.cancelled", job=self._job, why=why)
         try:
             answer = process.run(["scancel", self._job], timeout=60)
         except ProcessError as error:
-            log.error("not cancelled", job=self._job, error=error)
+            log.error("job.not_cancelled", job=self._job, error=error)
             return
         if not answer.ok:
-            log.error("not cancelled", job=self._job, error=answer.last_words)
+            log.error("job.not_cancelled", job=self._job, error=answer.last_words)
 
 
 def _stand_back() -> None:

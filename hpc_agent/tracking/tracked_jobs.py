@@ -109,7 +109,7 @@ class TrackedJobsObserver:
             except SchedulerUnavailableError:
                 raise
             except (HpcAgentError, OSError) as error:
-                log.error("its folder cannot be read, leaving it alone", task=folder.task, error=error)
+                log.error("task.folder_unreadable", task=folder.task, error=error)
         return found
 
     def _records(self, followed: Sequence[TrackedJob], live: Mapping[JobId, LiveJob]) -> Mapping[JobId, JobRecord]:

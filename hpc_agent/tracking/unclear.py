@@ -80,12 +80,12 @@ class UnclearSubmissions:
             try:
                 self._settle(found, seen.status if seen else None)
             except (HpcAgentError, OSError) as error:
-                log.warning("left for the next pass", task=found.folder.task, error=error)
+                log.warning("task.action_failed", task=found.folder.task, error=error)
 
     def _settle(self, found: _UnclearSubmission, status: TaskStatus | None) -> None:
         """``status``: None of a task that was deleted."""
         if status is None or (found.unclear.given_up and status.is_final):
-            log.info("looked for no more", task=found.folder.task)
+            log.info("job.search_ended", task=found.folder.task)
             found.folder.remove()
         elif not found.unclear.given_up:
             self._look_up(found, status)
@@ -103,7 +103,7 @@ class UnclearSubmissions:
             except SchedulerUnavailableError:
                 raise
             except (HpcAgentError, OSError) as error:
-                log.error("its folder cannot be read, leaving it alone", task=folder.task, error=error)
+                log.error("task.folder_unreadable", task=folder.task, error=error)
         return found
 
     def _died(self, plan: TrackingPlan) -> UnclearSubmissionRecord | None:
@@ -118,12 +118,12 @@ class UnclearSubmissions:
         try:
             job = self._identifier.by_name(folder, found.plan, unclear.at, exists=unclear.exit_code == 0)
         except AmbiguousJobError as error:
-            log.debug("its job is not known yet", task=folder.task, error=error)
+            log.debug("job.ambiguous", task=folder.task, error=error)
             if (now - unclear.at).total_seconds() > UNCONFIRMED_LIMIT_S:
                 self._give_up(found, status)
             return
         if job is not None:
-            log.info("found the job of an unclear submission", task=folder.task, job=job)
+            log.info("job.found", task=folder.task, job=job)
             folder.write_job(TrackedJobRecord(id=job, known=True))
             show_job(self._client, folder.task, job)
         elif unclear.looked_at is None:
@@ -143,7 +143,7 @@ class UnclearSubmissions:
             return
         ended = "" if unclear.exit_code is None else f"sbatch ended with exit code {unclear.exit_code} and "
         reason = f"{ended}no job is known: {unclear.message}"
-        log.info("failed", task=folder.task, reason=reason)
+        log.info("task.ended", task=folder.task, reason=reason)
         if found.plan.queue:
             self._client.queues.remove_task(QueueId(found.plan.queue), folder.task)
         self._client.tasks.conclude(
@@ -169,7 +169,7 @@ def show_doubt(client: Client, task: TaskId, unclear: UnclearSubmissionRecord) -
     try:
         client.tasks.say(task, in_one_line(text), budget=ONCE)
     except HpcAgentError as error:
-        log.warning("the task does not say so yet", task=task, error=error)
+        log.warning("task.message_not_shown", task=task, error=error)
 
 
 _SAME_CLOCK = timedelta(seconds=2)

@@ -421,7 +421,7 @@ def test_how_often_it_was_restarted_is_said_in_words(restarts: int, words: str) 
 
 def test_what_is_posted_before_its_console_is_followed_by_it() -> None:
     assert decide(replace(gone, ended=ExitView(True, unsent=True)), NOW, RULES) == (
-        due.MarkDone("its last word is posted", ship=True),
+        due.MarkDone("its exit report is published", ship=True),
     )
 
 
