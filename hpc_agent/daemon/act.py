@@ -84,7 +84,7 @@ class Actor:
 
     def _show(self, attempt: Attempt, action: SetStatusMessage) -> None:
         if action.ping:
-            # The message of a task that shows as running is where its user's abort stands until somebody obeys it.
+            # An abort is a status message of the running task until an agent obeys it: it must not be overwritten.
             seen = self._client.tasks.get_states([attempt.task], budget=ONCE).get(attempt.task)
             if seen is None or seen.abort_requested:
                 return

@@ -47,7 +47,7 @@ class StagingBackend(Protocol):
         """Status message of a task that waits for it."""
 
     def drop(self, attempt: Attempt) -> None:
-        """Its task left the queue: nobody waits for what a job of ours stages."""
+        """Stop staging for an attempt whose task left the queue."""
 
     def close(self) -> None:
         """Leave what still builds."""
@@ -99,7 +99,7 @@ class LoginStaging:
         try:
             # While a remote is away, others build.
             future.set_result(patiently(lambda: self._stage(attempt, task), trouble, self._clock))
-        except BaseException as error:  # noqa: BLE001 - raised again by whoever asks for the result
+        except BaseException as error:  # noqa: BLE001 - raised again when the result is asked for
             future.set_exception(error)
         self._done.set()
 

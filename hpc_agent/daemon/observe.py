@@ -1,4 +1,4 @@
-"""One look at everything: queues, one squeue, run directories, server statuses, the records of jobs that are gone."""
+"""Observer of the cluster: queues, live jobs, run directories, server statuses, records of jobs that are gone."""
 
 from __future__ import annotations
 
@@ -62,17 +62,17 @@ class ClusterObserver:
         scheduler: Scheduler,
         runs: RunsFolder,
         queues: Sequence[QueueId],
-        unsettled: OpenAttemptIndex,
+        open_attempts: OpenAttemptIndex,
         clock: Clock,
     ) -> None:
         self._client = client
         self._scheduler = scheduler
         self._runs = runs
         self._queues = queues
-        self._unsettled = unsettled
+        self._open_attempts = open_attempts
         self._clock = clock
         self._history = ObservationHistory(clock)
-        self._settled: set[Attempt] = set()
+        self._done: set[Attempt] = set()
         self._known: set[Attempt] = set()
         self._deleted: set[QueueId] = set()
         """Of our queues."""
@@ -83,26 +83,26 @@ class ClusterObserver:
         """Of this pass: what kept attempts from being seen."""
 
     def forget(self, attempt: Attempt) -> None:
-        """It is settled: later passes need not read its folder."""
-        self._settled.add(attempt)
+        """Leave a done attempt out of later passes."""
+        self._done.add(attempt)
         self._known.discard(attempt)
         self._history.forget(self._runs.of(attempt).observations)
 
     def leave(self) -> None:
-        """To be called last: the next process goes on with what is not settled."""
-        self._unsettled.leave(self._known)
+        """Record the attempts that are not done for the next process; to be called last."""
+        self._open_attempts.leave(self._known)
 
     def remember(self, attempt: Attempt) -> None:
-        """Something of it was begun in this pass: the next one looks at its folder, whatever became of its entry."""
+        """Have the next pass read the attempt's folder, whatever becomes of its entry."""
         self._known.add(attempt)
 
     @property
     def orphaned(self) -> list[QueueId]:
-        """Deleted queues that no daemon can be told to serve any more: whoever finds their attempts concludes them."""
+        """Deleted queues, which no daemon serves: the daemon that finds their attempts concludes them."""
         return [queue for queue, deleted in self._orphaned.items() if deleted]
 
-    def look(self, served: Collection[QueueId] | None = None) -> ClusterSnapshot:
-        """See everything once, of the queues that are ``served`` now (all when None).
+    def observe(self, served: Collection[QueueId] | None = None) -> ClusterSnapshot:
+        """Observe once, for the queues that are ``served`` now (all when None).
 
         The order matters: the queues come first, so that a task which a job claims meanwhile is never seen as gone
         from its queue without that job.
@@ -110,13 +110,13 @@ class ClusterObserver:
         Raises:
             ServerUnreachableError, SchedulerUnavailableError: nothing may be concluded; try the next pass.
         """
-        queues = [queue for queue in self._look_at_queues() if served is None or queue.id in served]
+        queues = [queue for queue in self._read_queues() if served is None or queue.id in served]
         places = {self._attempt(queue, entry): (queue, entry) for queue in queues for entry in queue.entries}
         entries = {attempt: entry for attempt, (_, entry) in places.items()}
         live = self._scheduler.live_jobs()
         jobs = _by_name(live)
         files = self._files(entries, jobs)
-        self._note_known(files, jobs)
+        self._confirm_jobs(files, jobs)
         jobs |= {attempt: [job] for attempt, job in self._renamed(files, live).items() if attempt not in jobs}
         if served is not None:
             files = {a: found for a, found in files.items() if a in entries or found.queue in served}
@@ -156,7 +156,7 @@ class ClusterObserver:
         snapshot = JobSnapshot(submitted=submitted, jobs=jobs, records=own)
         return self._history.extend(snapshot, files.directory.staging_observations)
 
-    def _look_at_queues(self) -> list[Queue]:
+    def _read_queues(self) -> list[Queue]:
         wanted = [queue for queue in self._queues if queue not in self._deleted]
         queues = self._client.queues.look(wanted)
         for queue in sorted(set(wanted) - {queue.id for queue in queues}):
@@ -170,7 +170,7 @@ class ClusterObserver:
     def _attempt(self, queue: Queue, entry: QueueEntry) -> Attempt:
         return attempt_for(self._scheduler.cluster(), queue.id, entry.task, entry.added)
 
-    def _note_known(
+    def _confirm_jobs(
         self, files: Mapping[Attempt, RunDirectoryState], jobs: Mapping[Attempt, Sequence[LiveJob]]
     ) -> None:
         """Write down that a job has our name, while it has it."""
@@ -195,7 +195,7 @@ class ClusterObserver:
         found: dict[Attempt, RunDirectoryState] = {}
         # In an order that can be repeated: the queues' own, then what is known besides.
         for attempt in dict.fromkeys([*entries, *jobs, *sorted(self._known, key=lambda a: (a.task, a.id))]):
-            if attempt not in self._settled:
+            if attempt not in self._done:
                 self._add(found, attempt)
         self._known = {a for a, files in found.items() if files.submission or files.claim or files.staging}
         return {attempt: files for attempt, files in found.items() if attempt in entries or self._is_ours(files)}
@@ -205,12 +205,12 @@ class ClusterObserver:
         if now - self._scanned_at < SCAN_EVERY_S:
             return
         self._scanned_at = now
-        recalled = self._unsettled.recall()
+        recalled = self._open_attempts.recall()
         if recalled is not None:
             self._known |= recalled
             return
         for task in self._runs.tasks():
-            self._known |= {directory.attempt for directory in self._runs.attempts(task)} - self._settled
+            self._known |= {directory.attempt for directory in self._runs.attempts(task)} - self._done
 
     def _is_ours(self, files: RunDirectoryState) -> bool:
         """Whether this daemon submitted it, or another that served the same queue of the same cluster.

@@ -114,7 +114,7 @@ class DaemonRegistry:
         found = DaemonRecord(id, self._host, own, self._clock.now(), slot, flags, beats=True)
         beat = self.file(id, _BEAT)
         with suppress(FileNotFoundError):
-            beat.unlink()  # of whoever had the name before: that one's next beat shows it that the name is ours now
+            beat.unlink()  # of the daemon that had the name before: its next beat finds that the name is taken
         file_records.write_record(self.file(id, "json"), found, mode=0o600)
         self._heartbeats[id] = Heartbeat(beat, self._clock, self._pace)
         self._heartbeats[id].start()

@@ -1,4 +1,4 @@
-"""Records of a run directory → the facts that ``domain.decide`` reads."""
+"""State of a run directory: its records, as the views that ``domain.decide`` reads."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NOT_LAUNCHED = re.compile(r"Error running slurm prolog.*|.*couldn't (?:open|cre
 
 @dataclass(frozen=True)
 class RunDirectoryState:
-    """What stands in one run directory."""
+    """Records of one run directory."""
 
     directory: RunDirectory
     submission: SubmissionRecord | None = None
@@ -100,7 +100,7 @@ def read(directory: RunDirectory) -> RunDirectoryState:
 
 
 def run_owner(files: RunDirectoryState, seen: TaskState | None) -> RunOwner:
-    """Whose run it is that the server shows. An agent of another kind leaves our stamp alone, but says who it is."""
+    """Owner of the run that the server shows. An agent of another kind keeps our run token, but reports itself."""
     if seen is None:
         return RunOwner.UNKNOWN
     claim = files.claim
@@ -112,7 +112,7 @@ def run_owner(files: RunDirectoryState, seen: TaskState | None) -> RunOwner:
 
 
 def exit_evidence(directory: RunDirectory) -> ExitEvidence:
-    """What a job that is gone left in its directory, besides its records. What cannot be read is no clue."""
+    """Evidence that a job left in its directory besides its records; none where it cannot be read."""
     with contextlib.suppress(OSError, CorruptFileError):
         memory = directory.memory()
         text = _tail(directory)

@@ -35,12 +35,12 @@ class QueueLeases:
         self._held: set[QueueId] = set()
 
     def also(self, queue: QueueId) -> None:
-        """From now on take turns with this one too."""
+        """Hold a lease on this queue too from now on."""
         if queue not in self._queues:
             self._queues.append(queue)
 
     def ours(self) -> frozenset[QueueId]:
-        """The queues that are ours in this pass."""
+        """Queues whose leases this daemon holds in this pass."""
         for queue in self._queues:
             had = queue in self._held
             has = self._keep(queue)
@@ -57,7 +57,7 @@ class QueueLeases:
         if lease is not None and queue in self._held:
             if lease.is_held():
                 return True
-            # Its beat must end: where it was only unreadable for a moment, we would wait for ourselves for ever.
+            # Its heartbeat must end: where it was only unreadable for a moment, we would wait for ourselves forever.
             self._leases.pop(queue).release()
         lease = self._leases.setdefault(queue, Lease(self._folder / queue, self._clock))
         return lease.acquire()
@@ -85,7 +85,7 @@ class Activity:
         self._worker = worker
         self._schedule = schedule
         self._clock = clock
-        self._said: dict[QueueId, bool] = {}
+        self._reported: dict[QueueId, bool] = {}
 
     def of(self, queues: Sequence[Queue]) -> set[QueueId]:
         """The queues whose tasks may be submitted now. Jobs that are there already go on all the same."""
@@ -93,12 +93,12 @@ class Activity:
         local = self._clock.now().astimezone()
         active = set()
         for queue in queues:
-            says = served(queue.tags, force, self._schedule, local)
-            if says.active:
+            decision = served(queue.tags, force, self._schedule, local)
+            if decision.active:
                 active.add(queue.id)
-            if self._said.get(queue.id, True) is not says.active:
-                log.info("queue.active" if says.active else "queue.inactive", queue=queue.name, why=says.why)
-            self._said[queue.id] = says.active
+            if self._reported.get(queue.id, True) is not decision.active:
+                log.info("queue.active" if decision.active else "queue.inactive", queue=queue.name, why=decision.why)
+            self._reported[queue.id] = decision.active
         return active
 
     def _force(self) -> str:

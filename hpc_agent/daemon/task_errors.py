@@ -1,4 +1,4 @@
-"""Errors that nobody foresaw, met while one task is prepared, submitted or decided on.
+"""Unforeseen errors of single tasks, met while one is prepared, submitted or decided on.
 
 Its user reads of them at once, in the task's status message. After a few tries the task fails with the sentence, so
 that it does not wait forever. What is wrong with the machine, and not with the task, fails none: a full disk would end
@@ -32,7 +32,7 @@ TRIES = 3
 PAUSES_S = (10.0, 30.0)
 """Between the first try and the second, and before every later one."""
 _FORGOTTEN_AFTER_S = 3600.0
-"""An older error is another trouble, and counted anew."""
+"""Seconds after which an error is counted from one again."""
 _OF_THE_MACHINE = frozenset(
     getattr(errno, name)
     for name in (
@@ -53,6 +53,8 @@ class UnreadableAttempt:
 
 
 class TaskErrorReporter:
+    """Reporter of unforeseen errors to the users of their tasks."""
+
     def __init__(self, actor: Actor, runs: RunsFolder, clock: Clock) -> None:
         self._actor = actor
         self._runs = runs
@@ -61,8 +63,8 @@ class TaskErrorReporter:
         self._due: dict[Attempt, float] = {}
         """When the next error of an attempt counts as another try."""
 
-    def meet(self, attempt: Attempt, error: Exception, queue: Queue, *, may_fail: bool) -> None:
-        """Tell the task's user, and fail the task when it was tried often enough and ``may_fail``.
+    def report(self, attempt: Attempt, error: Exception, queue: Queue, *, may_fail: bool) -> None:
+        """Show the error on the task, and fail the task when it was tried often enough and ``may_fail``.
 
         Raises:
             HpcAgentError, OSError: as whatever this takes; the next pass meets the error again.
@@ -73,7 +75,7 @@ class TaskErrorReporter:
         words = in_one_line(without_secrets(_words(error)))
         if isinstance(error, AuthError) or _is_of_the_machine(error):
             self._pause(attempt, 1)
-            self._actor.say_at_once(attempt, f"Waiting: the daemon is in trouble and tries again: {words}")
+            self._actor.say_at_once(attempt, f"Waiting: the daemon has an error and tries again: {words}")
             return
         trouble = self._count(attempt, directory, words)
         self._pause(attempt, trouble.tries)
@@ -88,7 +90,7 @@ class TaskErrorReporter:
         return max(self._due.get(attempt, 0.0) - self._clock.monotonic(), 0.0)
 
     def forget(self, attempt: Attempt) -> None:
-        """It went well."""
+        """Drop the errors of an attempt that went well."""
         self._due.pop(attempt, None)
         if self._known.pop(attempt, None) is not None:
             self._runs.of(attempt).drop_trouble()

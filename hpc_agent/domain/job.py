@@ -152,12 +152,12 @@ class ExitEvidence:
 
 
 UNCONFIRMED_LIMIT_S = 24 * 3600.0
-"""For so long a job counts as gone for no time while accounting gives no answer, or has it for alive: slurmdbd may be
-away for hours. For ever it is not: a record may say RUNNING for ever of a job that slurmctld lost."""
+"""Seconds for which a job does not count as missing while accounting gives no answer, or has it for alive: slurmdbd may
+be away for hours. Not forever: a record may show RUNNING forever of a job that slurmctld lost."""
 
 
 def unconfirmed_record(job: JobId) -> JobRecord:
-    """In place of a record, where somebody who may know more gave no answer."""
+    """Substitute for a record, where a source that may know more gave no answer."""
     return JobRecord(job, JobState.UNKNOWN, "")
 
 

@@ -1,4 +1,4 @@
-"""Phase of a job: where it is between its submission and its end, whoever wrote its script. Pure.
+"""Phase of a job: where it is between its submission and its end, whether its script is ours or not. Pure.
 
 The three policies that watch jobs (tasks from queues, people's own scripts, staging jobs) make a ``JobSnapshot`` of
 what one pass observed. ``job_phase`` names the phase, and the policy decides by it. A phase is derived and never

@@ -1,7 +1,7 @@
 """Phase of an attempt: which row of the decision table holds for it. Pure; no clock, no settings.
 
 A phase is derived from what one pass sees (``AttemptSnapshot``), never stored: two daemons, or one that was
-restarted, see the same phase. What is due in each phase stands in ``domain.decide``.
+restarted, see the same phase. ``domain.decide`` has what is due in each phase.
 """
 
 from __future__ import annotations

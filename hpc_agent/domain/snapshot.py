@@ -37,7 +37,7 @@ class ExitView:
     again: bool = False
     """It goes back to its queue; perhaps it is there already."""
     gave_up: bool = False
-    """It names no status: the executor took the task for withdrawn by its user, or for somebody else's."""
+    """It names no status: the executor took the task for withdrawn by its user, or for reassigned."""
     unsent: bool = False
     """Posted although the server does not have the whole console yet."""
 
@@ -110,7 +110,7 @@ class AttemptPolicy:
     lost_after: float = 600.0
     stop_grace: float = 60.0
     max_tries: int = 3
-    """Jobs that may end, or fail to start, without taking the task."""
+    """Jobs that may end, or fail to start, without claiming the task."""
     quick_death: float = 600.0
     """Slurm itself takes five minutes to notice that a node is dead (SlurmdTimeout)."""
     requeue_on_time_limit: bool = False

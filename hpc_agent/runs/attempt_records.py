@@ -1,4 +1,4 @@
-"""What stands in a run directory: small JSON files, each written whole or not at all.
+"""Records of a run directory: small JSON files, each written whole or not at all.
 
 ``runs/<task>/<attempt>/`` is the memory of an attempt, on the shared file system: the daemon and the job write it,
 either may die at any line, and the other reads what is there.
@@ -71,7 +71,7 @@ class StagingJobRecord(Record, frozen=True, kw_only=True):
 
 
 class TaskError(Record, frozen=True, kw_only=True):
-    """``trouble.json``: an error that nobody foresaw, met ``tries`` times while the task waited."""
+    """``trouble.json``: an unforeseen error, met ``tries`` times while the task waited."""
 
     at: datetime
     tries: int
@@ -79,8 +79,8 @@ class TaskError(Record, frozen=True, kw_only=True):
 
 
 class ClaimRecord(Record, frozen=True, kw_only=True):
-    """``claim.json``: ``intent`` stands before the task is taken off its queue, ``won`` right after; ``over`` when the
-    daemon has taken the task from its executor, which must end if it still lives."""
+    """``claim.json``: ``intent`` is written before the task is taken off its queue, ``won`` right after;
+    ``over`` when the daemon has taken the task from its executor, which must end if it still lives."""
 
     state: Literal["intent", "won", "over"]
     at: datetime
@@ -110,7 +110,7 @@ class ExitReport(Record, frozen=True, kw_only=True):
     """``exit.json``: how the task ended, written before its final status is posted."""
 
     status: Literal["completed", "failed", "stopped", "none", "again"]
-    """The status to post; ``none`` when somebody else already set one, ``again`` when it goes back to its queue."""
+    """The status to post; ``none`` when another has set one, ``again`` when it goes back to its queue."""
     reason: str
     exit_code: int
     at: datetime

@@ -102,7 +102,7 @@ class RunDirectory:
         return self._first("submit.json", record)
 
     def first_try(self, record: SubmissionRecord) -> SubmissionRecord:
-        """The record of try number ``record.tries``: this one, or the one of whoever was first."""
+        """The record of try number ``record.tries``: this one, or that of the writer that was first."""
         name = f"try.{record.tries}.json"
         if self._first(name, record):
             return record

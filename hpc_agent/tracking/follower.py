@@ -89,7 +89,7 @@ class Follower:
         """One job's trouble is not the others'."""
         try:
             act()
-        except Exception as error:  # noqa: BLE001 - nor is an error that nobody foresaw
+        except Exception as error:  # noqa: BLE001 - nor is an unforeseen error
             known = isinstance(error, (HpcAgentError, OSError))
             job, task = tracked.job.id, tracked.folder.task
             log.error("task.action_failed", task=task, job=job, error=error, trace=not known)

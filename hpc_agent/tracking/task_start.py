@@ -87,7 +87,8 @@ class StartReport(Enum):
 
 
 def start_task(client: Client, folder: TrackedDirectory, plan: TrackingPlan, job: str, clock: Clock) -> StartReport:
-    """Called by whoever sees the job run first, and by others after; once it says STARTED it always does.
+    """Set the task started: called by the process that sees the job run first, and by others after. Once it returns
+    STARTED it always does.
 
     Raises:
         ServerUnreachableError, ApiError: nothing is decided; call again.

@@ -41,7 +41,7 @@ _SILENCED = "non-responsive"
 
 @dataclass(frozen=True)
 class TrackedJob:
-    """What stands in one folder."""
+    """Records of one folder."""
 
     folder: TrackedDirectory
     plan: TrackingPlan
@@ -78,7 +78,7 @@ class TrackedJobsObserver:
             return []
         live: dict[JobId, LiveJob] = {}
         for job in self._scheduler.live_jobs():
-            # The components of a heterogeneous job are 12+0, 12+1 …; the first stands for all.
+            # The components of a heterogeneous job are 12+0, 12+1 …; the first represents all.
             live.setdefault(JobId(job.id.partition("+")[0]), job)
         records = self._records(followed, live)
         followed = [self._known(tracked, live) for tracked in followed]

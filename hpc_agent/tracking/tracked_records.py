@@ -1,4 +1,4 @@
-"""What stands about a tracked job in its folder on the shared file system: ``<root>/sbatch/<task>/``.
+"""Records of a tracked job, in its folder on the shared file system: ``<root>/sbatch/<task>/``.
 
 The folder is there from just before sbatch is called until the task has its final status.
 """

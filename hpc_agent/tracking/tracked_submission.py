@@ -187,8 +187,8 @@ class TrackedSubmission:
             return ""
 
     def run(self, prepared: PreparedSubmission, stdin: bytes | None, follow: Callable[[], None]) -> int:
-        """Run sbatch as it stands. ``follow`` is called as soon as there is a job, or one to look for. Returns sbatch's
-        exit code.
+        """Run sbatch as the user wrote it. ``follow`` is called as soon as there is a job, or one to look for. Returns
+        sbatch's exit code.
 
         Raises:
             ProcessError: there is no sbatch; the task is deleted again.

@@ -88,11 +88,11 @@ class SimulatedSite:
             self._phases[key] = phase
 
     def restart_daemon(self) -> None:
-        self.daemon._turns.give_back()
+        self.daemon._leases.give_back()
         self.daemon = self._new_daemon()
 
     def close(self) -> None:
-        self.daemon._turns.give_back()
+        self.daemon._leases.give_back()
         self.server.close()
 
     # ------------------------------------------------ jobs
