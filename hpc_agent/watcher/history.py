@@ -53,7 +53,7 @@ class ObservationRecord(Record, frozen=True, kw_only=True):
 
 
 class _TrackedHistory(Record, frozen=True, kw_only=True):
-    """``seen.json`` of a tracked job, as versions before 0.2 wrote it."""
+    """``seen.json`` of a tracked job, as earlier versions wrote it."""
 
     gone_since: datetime | None = None
     doubted_since: datetime | None = None

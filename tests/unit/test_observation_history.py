@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -51,16 +52,14 @@ def passes(request: pytest.FixtureRequest, tmp_path: Path) -> Passes:
     return Passes(tmp_path, cron=request.param == "cron")
 
 
-def test_a_job_is_gone_for_as_long_as_every_source_says_that_it_knows_nothing(passes: Passes) -> None:
+def test_missing_seconds_add_up_while_every_source_answers(passes: Passes) -> None:
     passes.see(LIVE)
     assert passes.see(GONE).missing_seconds == 0
     assert passes.see(GONE, times=10).missing_seconds == 600
 
 
 @pytest.mark.parametrize("doubt", [SILENT, SAID_TO_RUN])
-def test_a_silent_source_or_one_that_has_it_for_alive_makes_it_no_longer_gone(
-    passes: Passes, doubt: AttemptSnapshot
-) -> None:
+def test_unconfirmed_record_stops_missing_seconds(passes: Passes, doubt: AttemptSnapshot) -> None:
     passes.see(GONE, times=5)
     seen = passes.see(doubt, times=50)
     assert (seen.missing_seconds, seen.unconfirmed_seconds) == (240, 3000)
@@ -68,14 +67,50 @@ def test_a_silent_source_or_one_that_has_it_for_alive_makes_it_no_longer_gone(
     assert (seen.missing_seconds, seen.unconfirmed_seconds) == (300, 0)
 
 
-def test_not_even_a_source_that_is_silent_for_ever_is_waited_for_without_end(passes: Passes) -> None:
+def test_unconfirmed_record_stops_missing_seconds_for_a_day_only(passes: Passes) -> None:
     assert passes.see(SILENT, times=24 * 12, every=300).missing_seconds == 0
     assert passes.see(SILENT, times=4, every=300).missing_seconds >= 600
 
 
-def test_a_record_is_steady_once_it_stayed_the_same_for_some_seconds(passes: Passes) -> None:
+def test_record_is_stable_once_it_stayed_the_same_for_some_seconds(passes: Passes) -> None:
     """Two passes may follow each other at once."""
     assert not passes.see(FAILED, times=3, every=0.001).record_stable
     assert passes.see(FAILED, times=2, every=5).record_stable
     assert not passes.see(SILENT, every=5).record_stable
     assert not passes.see(FAILED, every=5).record_stable
+
+
+OLD_ATTEMPT = {
+    "at": "2026-01-01T00:00:00Z",
+    "missing_seconds": 240.0,
+    "is_gone": True,
+    "starts_seen": 2,
+    "record": {"id": "7", "state": "NODE_FAIL", "raw_state": "NODE_FAIL"},
+    "record_for": 3.0,
+}
+OLD_TRACKED = {"gone_since": "2025-12-31T23:56:00Z", "records": [["7", "FAILED", ""]]}
+
+
+@pytest.mark.parametrize("old", [OLD_ATTEMPT, OLD_TRACKED], ids=["attempt", "tracked"])
+def test_history_of_earlier_versions_goes_on(tmp_path: Path, old: dict[str, object]) -> None:
+    file = tmp_path / "seen.json"
+    file.write_text(json.dumps(old))
+    clock = ManualClock(NOW)
+    history = ObservationHistory(clock)
+    assert history.extend(GONE, file).missing_seconds == 240
+    clock.advance(60)
+    assert history.extend(GONE, file).missing_seconds == 300
+    assert ObservationHistory(clock).extend(GONE, file).missing_seconds == 300
+
+
+def test_unreadable_history_starts_over(tmp_path: Path) -> None:
+    file = tmp_path / "seen.json"
+    file.write_text("no record")
+    assert ObservationHistory(ManualClock(NOW)).extend(GONE, file).missing_seconds == 0
+
+
+def test_job_that_runs_is_known_to_run_for_as_long(passes: Passes) -> None:
+    assert passes.see(LIVE).running_seconds == 0
+    assert passes.see(LIVE, times=3).running_seconds >= 120
+    assert passes.see(GONE).running_seconds == 0
+    assert passes.see(LIVE).running_seconds == 0
