@@ -19,8 +19,6 @@ from hpc_agent.domain.actions import (
     MarkDone,
     RejectTask,
     ReleaseJob,
-    Requeue,
-    SetFinalStatus,
     SetStatusMessage,
 )
 from hpc_agent.domain.attempt import Attempt
@@ -49,8 +47,8 @@ class Actor:
         self._scheduler = scheduler
         self._worker = worker
         self._clock = clock
-        self._conclude = Concluder(client, settings, worker, clock)
-        self._said: dict[Attempt, tuple[SetStatusMessage, float]] = {}
+        self.concluder = Concluder(client, settings, worker, clock)
+        self._shown: dict[Attempt, tuple[SetStatusMessage, float]] = {}
 
     def cancel(self, attempt: Attempt, action: CancelJob) -> None:
         """Cancel a job of the snapshot: it is listed under the attempt's name, has claimed the task itself, or has the
@@ -62,25 +60,25 @@ class Actor:
         log.warning("job.released", task=attempt.task, job=action.job)
         self._scheduler.release([action.job])
 
-    def say(self, attempt: Attempt, action: SetStatusMessage, directory: RunDirectory) -> None:
-        before, at = self._said.get(attempt, (SetStatusMessage(""), float("-inf")))
+    def set_status_message(self, attempt: Attempt, action: SetStatusMessage, directory: RunDirectory) -> None:
+        before, at = self._shown.get(attempt, (SetStatusMessage(""), float("-inf")))
         now = self._clock.monotonic()
         # A word of another kind, that it was requeued or is stuck, does not wait for its turn.
         is_turn = now - at >= SAY_EVERY_S or (before.ping, before.console) != (action.ping, action.console)
         if action.message != before.message and is_turn:
             self._show(attempt, action)
-            self._said[attempt] = action, now
+            self._shown[attempt] = action, now
         if action.ping:
             self._client.tasks.ping(attempt.task, budget=ONCE)
         if action.console and directory.names():
-            self._conclude.tell(attempt, directory, action.console)
+            self.concluder.add_console_line(attempt, directory, action.console)
 
-    def say_at_once(self, attempt: Attempt, message: str) -> None:
+    def show_error(self, attempt: Attempt, message: str) -> None:
         """A status message that does not wait for its turn: something is wrong."""
-        before, _ = self._said.get(attempt, (SetStatusMessage(""), 0.0))
+        before, _ = self._shown.get(attempt, (SetStatusMessage(""), 0.0))
         if message != before.message:
             self._client.tasks.say(attempt.task, message, budget=ONCE)
-            self._said[attempt] = SetStatusMessage(message), self._clock.monotonic()
+            self._shown[attempt] = SetStatusMessage(message), self._clock.monotonic()
 
     def _show(self, attempt: Attempt, action: SetStatusMessage) -> None:
         if action.ping:
@@ -95,7 +93,7 @@ class Actor:
         log.info("job.found", attempt=files.directory.attempt.id, job=action.job)
         files.directory.write_submission(msgspec.structs.replace(files.submission, state="accepted", job=action.job))
 
-    def look_up(self, attempt: Attempt, files: RunDirectoryState, action: FindByName) -> bool:
+    def find_by_name(self, attempt: Attempt, files: RunDirectoryState, action: FindByName) -> bool:
         """Search for a job that may or may not exist; True if there is none and it is time to act on that."""
         assert files.submission is not None
         # No job had this name before the first submission; before another one there was one that ended.
@@ -109,17 +107,7 @@ class Actor:
             files.directory.write_submission(looked)
         return action.give_up
 
-    def finish(self, attempt: Attempt, files: RunDirectoryState) -> None:
-        """Post what the executor, or a daemon before, could not."""
-        self._conclude.finish(attempt, files)
-
-    def settle(self, attempt: Attempt, files: RunDirectoryState, action: SetFinalStatus) -> None:
-        self._conclude.settle(attempt, files, action)
-
-    def put_back(self, attempt: Attempt, files: RunDirectoryState, action: Requeue) -> None:
-        self._conclude.put_back(attempt, files, action)
-
-    def refuse(self, attempt: Attempt, directory: RunDirectory, queue: Queue, action: RejectTask) -> None:
+    def reject(self, attempt: Attempt, directory: RunDirectory, queue: Queue, action: RejectTask) -> None:
         """Take the task off its queue, as a job would, and give it its final status and the reason."""
         directory.create()
         host = socket.gethostname()
@@ -153,19 +141,19 @@ class Actor:
             last_line=action.reason,
         )
         directory.write_exit_report(report)
-        self._conclude.finish(attempt, RunDirectoryState(directory, directory.submission(), claim, report))
+        self.concluder.publish_exit_report(attempt, RunDirectoryState(directory, directory.submission(), claim, report))
 
-    def close(self, attempt: Attempt, files: RunDirectoryState, action: MarkDone) -> bool:
+    def mark_done(self, attempt: Attempt, files: RunDirectoryState, action: MarkDone) -> bool:
         """Mark it settled; False while the rest of its console is not sent."""
         directory = files.directory
-        if action.ship and not self._conclude.ship(attempt, files):
+        if action.ship and not self.concluder.ship(attempt, files):
             return False
         if directory.names():
             directory.write_settled(DoneRecord(at=self._clock.now(), why=action.why))
             goes_on = files.report.status == "again" if files.report else directory.has_rival()
             if not goes_on:
                 directory.forget_restarts()
-        self._said.pop(attempt, None)
+        self._shown.pop(attempt, None)
         ended = {"status": files.report.status, "reason": files.report.reason} if files.report else {}
         log.info("attempt.done", task=attempt.task, attempt=attempt.id, why=action.why, **ended)
         return True

@@ -43,12 +43,12 @@ class Concluder:
         self._clock = clock
         self._nodes = BadNodes(RunsFolder(settings.hpc.runs).nodes, clock)
 
-    def tell(self, attempt: Attempt, directory: RunDirectory, line: str) -> None:
+    def add_console_line(self, attempt: Attempt, directory: RunDirectory, line: str) -> None:
         """A line of the daemon's own in the task's console, where its user looks first; the same one only once."""
         self._note(directory, line)
         self._send(attempt, directory.notes, self._worker)
 
-    def settle(self, attempt: Attempt, files: RunDirectoryState, action: SetFinalStatus) -> None:
+    def set_final_status(self, attempt: Attempt, files: RunDirectoryState, action: SetFinalStatus) -> None:
         report = ExitReport(
             status="stopped" if action.status is TaskStatus.STOPPED else "failed",
             reason=in_one_line(action.reason),
@@ -57,9 +57,9 @@ class Concluder:
             last_line=action.reason,
         )
         log.info("task.ended", task=attempt.task, status=report.status, reason=action.reason)
-        self.finish(attempt, self._decided(files, report))
+        self.publish_exit_report(attempt, self._decided(files, report))
 
-    def finish(self, attempt: Attempt, files: RunDirectoryState) -> None:
+    def publish_exit_report(self, attempt: Attempt, files: RunDirectoryState) -> None:
         """The rest of the console, then the status of the report."""
         report = files.report
         assert report is not None
@@ -86,7 +86,7 @@ class Concluder:
         sent = all(self._send(attempt, console, worker) for console in _unfinished(directory.consoles()))
         return sent and self._send(attempt, directory.notes, self._worker)
 
-    def put_back(self, attempt: Attempt, files: RunDirectoryState, action: Requeue) -> None:
+    def requeue(self, attempt: Attempt, files: RunDirectoryState, action: Requeue) -> None:
         """To the head of its queue, as the same task with all that it has reported so far."""
         directory = files.directory
         if files.report is None or files.report.status != "again":
@@ -112,7 +112,7 @@ class Concluder:
             if error.subcode != INVALID_QUEUE_ID.subcode:
                 raise
             text = f"{reason}; the queue that it came from was deleted: enqueue it on another"
-            self.settle(attempt, files, SetFinalStatus(TaskStatus.FAILED, text))
+            self.set_final_status(attempt, files, SetFinalStatus(TaskStatus.FAILED, text))
 
     def _enqueue(self, attempt: Attempt, files: RunDirectoryState, why: str) -> bool:
         """Only if it is in no queue and no other agent has it: its user may have enqueued it again, or a daemon before

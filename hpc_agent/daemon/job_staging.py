@@ -163,7 +163,7 @@ class StagingJobs:
         elif give_up:
             self._submit(task, queue, directory, record.tries)
 
-    def says(self, attempt: Attempt) -> str:
+    def status_message(self, attempt: Attempt) -> str:
         job = self._runs.of(attempt).stage_job()
         return f"sbatch failed for the job that prepares it: {job.error}" if job and job.error else PREPARING
 

@@ -43,7 +43,7 @@ class StagingBackend(Protocol):
     def update(self, jobs: Mapping[Attempt, JobSnapshot]) -> None:
         """Take what this pass observed of the jobs that stage."""
 
-    def says(self, attempt: Attempt) -> str:
+    def status_message(self, attempt: Attempt) -> str:
         """Status message of a task that waits for it."""
 
     def drop(self, attempt: Attempt) -> None:
@@ -85,7 +85,7 @@ class LoginStaging:
     def update(self, jobs: Mapping[Attempt, JobSnapshot]) -> None:
         """No job stages."""
 
-    def says(self, attempt: Attempt) -> str:
+    def status_message(self, attempt: Attempt) -> str:
         return self._trouble.get(attempt, PREPARING)
 
     def _work(self, future: Future[StagedTask], attempt: Attempt, task: Task) -> None:
@@ -134,7 +134,7 @@ class CachedStaging:
     def update(self, jobs: Mapping[Attempt, JobSnapshot]) -> None:
         """No job stages."""
 
-    def says(self, attempt: Attempt) -> str:
+    def status_message(self, attempt: Attempt) -> str:
         return PREPARING
 
     def drop(self, attempt: Attempt) -> None:

@@ -251,15 +251,15 @@ class Daemon:
             case due.SubmitJob(number):
                 submits[attempt] = number
             case due.FindByName(number, refusal=refusal):
-                if not actor.look_up(attempt, files, action):
+                if not actor.find_by_name(attempt, files, action):
                     return
                 if refusal:
                     failed = due.RejectTask(TaskStatus.FAILED, refusal)
-                    actor.refuse(attempt, files.directory, world.queue_of[attempt], failed)
+                    actor.reject(attempt, files.directory, world.queue_of[attempt], failed)
                 else:
                     submits[attempt] = number
             case due.RejectTask():
-                actor.refuse(attempt, files.directory, world.queue_of[attempt], action)
+                actor.reject(attempt, files.directory, world.queue_of[attempt], action)
             case due.AdoptJob():
                 actor.adopt(files, action)
             case due.CancelJob():
@@ -269,17 +269,17 @@ class Daemon:
             case due.SetStatusMessage():
                 self._say(attempt, action, files.directory)
             case due.PublishExitReport():
-                actor.finish(attempt, files)
+                actor.concluder.publish_exit_report(attempt, files)
             case due.SetFinalStatus():
-                actor.settle(attempt, files, action)
+                actor.concluder.set_final_status(attempt, files, action)
             case due.Requeue():
-                actor.put_back(attempt, files, action)
+                actor.concluder.requeue(attempt, files, action)
             case due.DropClaim():
                 files.directory.drop_claim()
             case due.MarkDone():
                 if files.staging is not None and self._staging is not None:
                     self._staging.drop(attempt)
-                if actor.close(attempt, files, action):
+                if actor.mark_done(attempt, files, action):
                     self._observer.forget(attempt)
                     self._phases.forget(attempt)
 
@@ -324,7 +324,7 @@ class Daemon:
         try:
             answer = self._submitter.submit(attempt, queue, directory, number, space, wait=wait)
         except _TASK_ERRORS as error:
-            self._actor.refuse(attempt, directory, queue, due.RejectTask(TaskStatus.FAILED, str(error)))
+            self._actor.reject(attempt, directory, queue, due.RejectTask(TaskStatus.FAILED, str(error)))
             return
         self._task_errors.forget(attempt)
         if isinstance(answer, NoCapacity):
@@ -334,24 +334,24 @@ class Daemon:
             self._last_served = queue.id
         if isinstance(answer, Refused):
             reason = f"the scheduler refused the job: {answer.message}"
-            self._actor.refuse(attempt, directory, queue, due.RejectTask(TaskStatus.FAILED, reason))
+            self._actor.reject(attempt, directory, queue, due.RejectTask(TaskStatus.FAILED, reason))
         elif isinstance(answer, OutcomeUnknown):
             if answer.doubt is UnclearAnswer.NO_ANSWER:
                 # A controller that freezes lets each sbatch wait for minutes.
                 self._is_unclear = True
                 self._postponed_until[queue.id] = self._clock.monotonic() + POSTPONED_S
-            self._actor.say(attempt, explain_doubt(answer.doubt, answer.message), directory)
+            self._actor.set_status_message(attempt, explain_doubt(answer.doubt, answer.message), directory)
         elif isinstance(answer, LimitReached):
             self._say(attempt, due.SetStatusMessage(f"Waiting to be submitted: {answer.message}"), directory)
             # Asking for the next of the queue at once would only load the controller. Others may have other limits.
             self._postponed_until[queue.id] = self._clock.monotonic() + POSTPONED_S
         elif answer is None and self._staging is not None:
-            self._say(attempt, due.SetStatusMessage(self._staging.says(attempt)), directory)
+            self._say(attempt, due.SetStatusMessage(self._staging.status_message(attempt)), directory)
 
     def _say(self, attempt: Attempt, action: due.SetStatusMessage, directory: RunDirectory) -> None:
         """A message that the server refuses keeps no task from its job."""
         try:
-            self._actor.say(attempt, action, directory)
+            self._actor.set_status_message(attempt, action, directory)
         except ApiError as error:
             log.warning("task.message_refused", task=attempt.task, error=error)
 

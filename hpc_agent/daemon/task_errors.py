@@ -75,7 +75,7 @@ class TaskErrorReporter:
         words = in_one_line(without_secrets(_words(error)))
         if isinstance(error, AuthError) or _is_of_the_machine(error):
             self._pause(attempt, 1)
-            self._actor.say_at_once(attempt, f"Waiting: the daemon has an error and tries again: {words}")
+            self._actor.show_error(attempt, f"Waiting: the daemon has an error and tries again: {words}")
             return
         trouble = self._count(attempt, directory, words)
         self._pause(attempt, trouble.tries)
@@ -83,7 +83,7 @@ class TaskErrorReporter:
             self._fail(attempt, directory, queue, error, words)
         else:
             tries = f"try {trouble.tries} of {TRIES}" if may_fail else "its job goes on"
-            self._actor.say_at_once(attempt, f"The daemon could not go on with this task ({tries}): {words}")
+            self._actor.show_error(attempt, f"The daemon could not go on with this task ({tries}): {words}")
 
     def pause(self, attempt: Attempt) -> float:
         """Seconds until it is worth another try."""
@@ -121,7 +121,7 @@ class TaskErrorReporter:
         )
         if not _is_readable(directory):
             directory.set_aside()
-        self._actor.refuse(attempt, directory, queue, RejectTask(TaskStatus.FAILED, reason))
+        self._actor.reject(attempt, directory, queue, RejectTask(TaskStatus.FAILED, reason))
         self._due.pop(attempt, None)
         self._known.pop(attempt, None)
 

@@ -58,13 +58,13 @@ class Run:
         return read(self.directory)
 
     def put_back(self) -> None:
-        self.concluder.put_back(self.directory.attempt, self.files, FAILED_NODE)
+        self.concluder.requeue(self.directory.attempt, self.files, FAILED_NODE)
 
     def settle(self) -> None:
-        self.concluder.settle(self.directory.attempt, self.files, TOO_LONG)
+        self.concluder.set_final_status(self.directory.attempt, self.files, TOO_LONG)
 
     def finish(self) -> None:
-        self.concluder.finish(self.directory.attempt, self.files)
+        self.concluder.publish_exit_report(self.directory.attempt, self.files)
 
     def age(self, seconds: float) -> None:
         """As if its report had been written so long ago."""
@@ -169,7 +169,7 @@ def test_an_abort_on_its_way_back_is_obeyed(run: Run) -> None:
     )
     [action] = decide(snapshot, datetime.now(timezone.utc))
     assert isinstance(action, SetFinalStatus)
-    run.concluder.settle(run.directory.attempt, run.files, action)
+    run.concluder.set_final_status(run.directory.attempt, run.files, action)
     assert run.status is TaskStatus.STOPPED
     assert run.report.posted
 

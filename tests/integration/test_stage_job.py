@@ -95,9 +95,9 @@ def test_job_that_came_of_a_failed_sbatch_is_not_called_failed(tmp_path: Path) -
     slurm.squeue(queue_row("7", "PENDING", name=ATTEMPT.staging_job_name))
     stages = StagingJobs(slurm.scheduler(accounting="none"), settings, None, None, SYSTEM)  # type: ignore[arg-type]
     stages.update({ATTEMPT: JobSnapshot(submitted=failed.submitted)})
-    assert "ERROR: gateway" in stages.says(ATTEMPT)
+    assert "ERROR: gateway" in stages.status_message(ATTEMPT)
     assert stages.get(ATTEMPT, None, QUEUE, wait=False) is None  # type: ignore[arg-type]
     record = run.stage_job()
     assert record is not None
     assert record.job == "7"
-    assert stages.says(ATTEMPT) == PREPARING
+    assert stages.status_message(ATTEMPT) == PREPARING
