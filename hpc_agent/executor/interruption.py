@@ -13,6 +13,9 @@ from hpc_agent.schedulers.base import CurrentJobClient
 
 log = EventLog("interruption")
 
+CAUSE_S = 10.0
+"""How long the scheduler may take to say why it tells us to end."""
+
 
 class _Question:
     """Asked once, in a thread: slurmctld may take its time, and the task's process must not wait for it."""

@@ -6,12 +6,17 @@ import signal
 from collections.abc import Callable
 
 from hpc_agent.clock import Clock
-from hpc_agent.executor.interruption import Deadline, Interruption
+from hpc_agent.domain.termination import TerminationCause
+from hpc_agent.executor.interruption import CAUSE_S, Deadline, Interruption
 from hpc_agent.executor.stop import StopReason, StopRequest
 from hpc_agent.process import StopTimeouts, Supervised
 
 _TICK_S = 0.2
 """How long a stop waits to be noticed at most; the process's own end is noticed at once."""
+_SIGNAL_LAG_S = 0.5
+"""How long after the end of the task's process the job's SIGTERM may reach this one."""
+_TERMINATED = (-signal.SIGTERM, 128 + signal.SIGTERM)
+_BY_SCHEDULER = frozenset(TerminationCause) - {TerminationCause.SOMEBODY, TerminationCause.UNKNOWN}
 _REPORT_S = 10.0
 """Of the time ahead of a limit, what is kept for the report."""
 
@@ -62,7 +67,21 @@ class ProcessSupervisor:
         self.by_itself = self._stop.why is None
         # Whatever it left behind must not outlive it: nobody would count its time or read its output.
         self._child.sweep(lambda: self._clock.sleep(0.05))
+        if code:
+            self._await_signal(terminated=code in _TERMINATED)
         return code
+
+    def _await_signal(self, *, terminated: bool) -> None:
+        """Find out whether the process failed because its job is being ended.
+
+        The scheduler signals the processes of a job one after the other, and this one may be the last; on a busy
+        machine some time after the process has ended. ``terminated``: it ended by SIGTERM, so the scheduler is asked.
+        """
+        until = self._clock.monotonic() + _SIGNAL_LAG_S
+        while self._stop.why is None and self._clock.monotonic() < until:
+            self._clock.sleep(_SIGNAL_LAG_S / 10)
+        if self._stop.why is None and terminated and self._interruption.cause(CAUSE_S) in _BY_SCHEDULER:
+            self._stop.ask(StopReason.SIGNAL)
 
     def _ladder(self, now: float) -> None:
         if self._stop.why is None or self._stop.is_held(now):

@@ -23,7 +23,7 @@ from hpc_agent.executor.agent_identity import AgentIdentity
 from hpc_agent.executor.claim import Won, still_ours
 from hpc_agent.executor.console import Console
 from hpc_agent.executor.file_server import FileServer
-from hpc_agent.executor.interruption import Deadline, Interruption
+from hpc_agent.executor.interruption import CAUSE_S, Deadline, Interruption
 from hpc_agent.executor.prepare import ExecuteOptions, Preparer
 from hpc_agent.executor.record import Recorder
 from hpc_agent.executor.report import Reporter
@@ -48,8 +48,6 @@ log = EventLog("executor")
 
 FENCE_S = 6.0
 """Four looks of a start that the scheduler took for dead and that still lives: it has ended by then."""
-_CAUSE_S = 10.0
-"""How long the scheduler may take to say why it tells us to end."""
 _KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 
 
@@ -309,7 +307,7 @@ class TaskRun:
     def _met(self, code: int | None = None, file_trouble: str = "") -> ExitContext:
         """What else is known of an end, with ``code`` if the process ran."""
         why, policy = self._stop.why, self._policy
-        cause = self._interruption.cause(_CAUSE_S) if why is StopReason.SIGNAL else None
+        cause = self._interruption.cause(CAUSE_S) if why is StopReason.SIGNAL else None
         job = self._interruption.job
         limit, ran_for = self._deadline.limit, self._deadline.ran_for()
         restarts = len(self._files.ask(self._directory.restarts, RequeueBudget()).of)

@@ -150,7 +150,8 @@ def start_server(folder: Path, port: int = 0) -> tuple[subprocess.Popen[str], st
 
 def environment(**more: str) -> dict[str, str]:
     """Ours, without anything of another ClearML or Slurm, and with these modules on the path."""
-    foreign = ("CLEARML_", "TRAINS_", "SLURM_", "SBATCH_", "SQUEUE_", "SACCT_", "HPC_AGENT_")
+    # COVERAGE_: each call outside is counted and tried, and what measures coverage would make some of its own.
+    foreign = ("CLEARML_", "TRAINS_", "SLURM_", "SBATCH_", "SQUEUE_", "SACCT_", "HPC_AGENT_", "COVERAGE_")
     own = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     path = os.pathsep.join(filter(None, [str(SCRIPTS), str(SCRIPTS.parent), own.get("PYTHONPATH", "")]))
     return {**own, "PYTHONPATH": path, **more}

@@ -68,7 +68,7 @@ def test_a_third_of_all_answers_may_be_nonsense(site: Site, clearml_server: Any)
         tasks = [site.bare_task(counts(60, 0.1, code)) for code in (0, 0, 3)]
         aborted = site.bare_task(SLEEP)
         site.daemon(**through(site, proxy.url))
-        wait_until("its first line", lambda: site.console(aborted), contains("started"))
+        wait_until("its first line", lambda: site.lines(aborted), contains("started"))
         site.client.session.call("tasks.stop", {"task": aborted})
         ends = [site.wait_for_end(task) for task in tasks]
         assert ends == [TaskStatus.COMPLETED, TaskStatus.COMPLETED, TaskStatus.FAILED]
@@ -94,7 +94,7 @@ def test_a_server_that_dies_and_comes_back_finds_all_that_happened_meanwhile(
     running = (ends_meanwhile, fails_meanwhile, cancelled_meanwhile, goes_on)
     site.daemon()
     for task in running:
-        wait_until("its first line", partial(site.console, task), contains("started"))
+        wait_until("its first line", partial(site.lines, task), contains("started"))
     [job] = site.jobs(cancelled_meanwhile)
     waits = site.bare_task("print('started')\n")
 

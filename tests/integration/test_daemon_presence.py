@@ -25,7 +25,7 @@ DAEMON = """
 import signal, sys, threading
 from pathlib import Path
 from hpc_agent.clock import SYSTEM
-from hpc_agent.daemon.registration import Daemons
+from hpc_agent.daemon.registration import DaemonRegistry
 from hpc_agent.domain.ids import WorkerId
 
 end = threading.Event()
@@ -33,7 +33,7 @@ if sys.argv[3] != "stubborn":
     signal.signal(signal.SIGTERM, lambda *_: end.set())
 else:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-daemons = Daemons(Path(sys.argv[1]), "here", SYSTEM)
+daemons = DaemonRegistry(Path(sys.argv[1]), "here", SYSTEM)
 name = sys.argv[2]
 numbered = name.endswith(":")
 made = lambda slot: WorkerId(f"{name}{slot}" if numbered else name)

@@ -24,12 +24,13 @@ class Controller:
         self.limit = limit
         self.began = began
         self.asked = 0
+        self.state = JobState.RUNNING
 
     def look(self) -> CurrentJob | None:
         self.asked += 1
         if self.limit is None:
             return None
-        return CurrentJob(JobState.RUNNING, ran_for=int(self.clock.seconds - self.began), time_limit=self.limit)
+        return CurrentJob(self.state, ran_for=int(self.clock.seconds - self.began), time_limit=self.limit)
 
     def requeue(self) -> str:
         return ""
@@ -191,6 +192,61 @@ def test_a_process_that_ended_before_its_job_was_told_to_end_came_to_its_end_by_
     assert supervisor.run() == 0
     stop.ask(StopReason.SIGNAL)
     assert supervisor.by_itself is not told
+
+
+class Failed(Ended):
+    """A process that has ended with this code."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(when_told=False)
+        self.code = code
+
+    def wait(self, timeout: float | None = None) -> int | None:
+        return self.code
+
+
+def supervise_failed(code: int, state: JobState | None, clock: ManualClock, stop: StopRequest) -> None:
+    """``state``: of the job, as the scheduler has it; None: it does not answer."""
+    own = Controller(clock, None if state is None else 3600)
+    own.state = state or JobState.RUNNING
+    supervisor = ProcessSupervisor(
+        Failed(code),  # type: ignore[arg-type]
+        lambda _line: None,
+        stop,
+        Interruption(own, 0),
+        Deadline(own, 30, clock),
+        clock,
+        StopTimeouts(),
+    )
+    assert supervisor.run() == code
+
+
+@pytest.mark.parametrize("code", [1, -signal.SIGTERM])
+def test_signal_of_the_job_may_arrive_after_the_end_of_the_process(code: int) -> None:
+    """Slurm signals the processes of a job one after the other."""
+    clock, stop = ManualClock(), StopRequest()
+    clock.at(0.3, lambda: stop.ask(StopReason.SIGNAL))
+    supervise_failed(code, JobState.RUNNING, clock, stop)
+    assert stop.why is StopReason.SIGNAL
+
+
+@pytest.mark.parametrize(
+    ("code", "state", "why"),
+    [
+        (-signal.SIGTERM, JobState.COMPLETING, StopReason.SIGNAL),
+        (128 + signal.SIGTERM, JobState.CANCELLED, StopReason.SIGNAL),
+        (-signal.SIGTERM, JobState.RUNNING, None),
+        (-signal.SIGTERM, None, None),
+        (1, JobState.COMPLETING, None),
+    ],
+)
+def test_scheduler_is_asked_about_a_process_that_sigterm_ended(
+    code: int, state: JobState | None, why: StopReason | None
+) -> None:
+    clock, stop = ManualClock(), StopRequest()
+    supervise_failed(code, state, clock, stop)
+    assert stop.why is why
+    assert clock.seconds <= 1
 
 
 def test_the_process_is_signalled_before_anything_is_said() -> None:

@@ -1,0 +1,196 @@
+"""What a daemon does beside its tasks: old run directories, nodes on which jobs die, queues that another one serves."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from manual_clock import ManualClock
+
+from hpc_agent.daemon.nodes import DEATHS, BadNodes
+from hpc_agent.daemon.open_attempts import OpenAttemptIndex
+from hpc_agent.daemon.prune import Pruner
+from hpc_agent.daemon.served_queues import QueueLeases
+from hpc_agent.domain.attempt import Attempt
+from hpc_agent.domain.ids import AttemptId, QueueId, TaskId
+from hpc_agent.lease import Lease
+from hpc_agent.runs.attempt_records import DoneRecord
+from hpc_agent.runs.directory import RunDirectory, RunsFolder
+
+QUEUE, OTHER = QueueId("a" * 32), QueueId("b" * 32)
+
+
+def attempt(number: int, task: str = "0" * 32) -> Attempt:
+    return Attempt(TaskId(task), AttemptId(f"{number:08}"))
+
+
+class Runs:
+    """A folder of runs, each settled so many days ago or not at all."""
+
+    def __init__(self, folder: Path, clock: ManualClock) -> None:
+        self.folder = RunsFolder(folder)
+        self._clock = clock
+
+    def add(self, number: int, settled_days_ago: float | None) -> RunDirectory:
+        run = self.folder.of(attempt(number)).create()
+        if settled_days_ago is not None:
+            at = self._clock.now() - timedelta(days=settled_days_ago)
+            run.write_settled(DoneRecord(at=at, why="completed"))
+        return run
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def runs(tmp_path: Path, clock: ManualClock) -> Runs:
+    return Runs(tmp_path / "runs", clock)
+
+
+class TestPruner:
+    def test_settled_runs_are_removed_when_they_are_old_enough(self, runs: Runs, clock: ManualClock) -> None:
+        old, young, open_run = runs.add(1, 31), runs.add(2, 29), runs.add(3, None)
+        Pruner(runs.folder, 30, clock).turn()
+        assert [run.path.exists() for run in (old, young, open_run)] == [False, True, True]
+
+    def test_the_folder_of_a_task_goes_with_its_last_run(self, runs: Runs, clock: ManualClock) -> None:
+        old = runs.add(1, 31)
+        Pruner(runs.folder, 30, clock).turn()
+        assert not old.path.parent.exists()
+        assert runs.folder.tasks() == []
+
+    def test_it_looks_a_few_times_a_day(self, runs: Runs, clock: ManualClock) -> None:
+        pruner = Pruner(runs.folder, 30, clock)
+        pruner.turn()
+        late = runs.add(1, 31)
+        clock.advance(hours=5.9)
+        pruner.turn()
+        assert late.path.exists()
+        clock.advance(hours=0.2)
+        pruner.turn()
+        assert not late.path.exists()
+
+    def test_zero_days_keep_them_forever(self, runs: Runs, clock: ManualClock) -> None:
+        old = runs.add(1, 10_000)
+        Pruner(runs.folder, 0, clock).turn()
+        assert old.path.exists()
+
+    def test_a_record_that_cannot_be_read_keeps_its_run(self, runs: Runs, clock: ManualClock) -> None:
+        broken = runs.add(1, 31)
+        (broken.path / "settled.json").write_text("{", encoding="utf-8")
+        Pruner(runs.folder, 30, clock).turn()
+        assert broken.path.exists()
+
+
+class TestBadNodes:
+    def test_a_node_is_avoided_after_several_deaths(self, tmp_path: Path, clock: ManualClock) -> None:
+        nodes = BadNodes(tmp_path / "nodes.json", clock)
+        assert [nodes.blame("n1", attempt(number)) for number in range(DEATHS)] == [False] * (DEATHS - 1) + [True]
+        assert nodes.avoided() == ["n1"]
+
+    def test_one_job_counts_once(self, tmp_path: Path, clock: ManualClock) -> None:
+        nodes = BadNodes(tmp_path / "nodes.json", clock)
+        assert not any(nodes.blame("n1", attempt(1)) for _ in range(DEATHS + 1))
+        assert nodes.avoided() == []
+
+    def test_it_is_used_again_after_a_day(self, tmp_path: Path, clock: ManualClock) -> None:
+        nodes = BadNodes(tmp_path / "nodes.json", clock)
+        for number in range(DEATHS):
+            nodes.blame("n1", attempt(number))
+        clock.advance(hours=24.1)
+        assert nodes.avoided() == []
+
+    def test_a_file_that_cannot_be_read_or_written_avoids_none(self, tmp_path: Path, clock: ManualClock) -> None:
+        path = tmp_path / "nodes.json"
+        path.write_text("{", encoding="utf-8")
+        assert BadNodes(path, clock).avoided() == []
+        (tmp_path / "file").touch()
+        nodes = BadNodes(tmp_path / "file" / "nodes.json", clock)
+        assert not nodes.blame("n1", attempt(1))
+        assert nodes.avoided() == []
+
+
+class TestTurns:
+    def test_a_queue_is_served_by_one_and_passes_on(self, tmp_path: Path, clock: ManualClock) -> None:
+        first, second = (QueueLeases(tmp_path, [QUEUE], clock) for _ in range(2))
+        assert first.ours() == {QUEUE}
+        assert second.ours() == frozenset()
+        first.give_back()
+        assert second.ours() == {QUEUE}
+        second.give_back()
+
+    def test_another_queue_is_added(self, tmp_path: Path, clock: ManualClock) -> None:
+        turns = QueueLeases(tmp_path, [QUEUE], clock)
+        turns.also(OTHER)
+        turns.also(OTHER)
+        assert turns.ours() == {QUEUE, OTHER}
+        turns.give_back()
+
+    def test_a_lease_that_was_lost_ends_the_service_and_does_not_block_it(
+        self, tmp_path: Path, clock: ManualClock
+    ) -> None:
+        turns = QueueLeases(tmp_path, [QUEUE], clock)
+        assert turns.ours() == {QUEUE}
+        # Taken for dead and replaced by another, as after a suspended login node.
+        [owner] = (tmp_path / QUEUE).glob("owner*")
+        owner.unlink()
+        other = Lease(tmp_path / QUEUE, clock)
+        assert other.acquire()
+        assert turns.ours() == frozenset()
+        other.release()
+        assert turns.ours() == {QUEUE}
+        turns.give_back()
+
+    def test_the_queue_of_a_daemon_that_beats_no_more_is_taken_over(self, tmp_path: Path, clock: ManualClock) -> None:
+        # On this clock, nothing in the background beats.
+        silent = QueueLeases(tmp_path, [QUEUE], clock)
+        assert silent.ours() == {QUEUE}
+        turns = QueueLeases(tmp_path, [QUEUE], clock)
+        turns.wait_for_one()
+        assert turns.ours() == {QUEUE}
+        assert 60 <= clock.monotonic() <= 90
+        assert silent.ours() == frozenset()
+        turns.give_back()
+
+    def test_it_does_not_wait_for_a_queue_that_is_free(self, tmp_path: Path, clock: ManualClock) -> None:
+        turns = QueueLeases(tmp_path, [QUEUE], clock)
+        turns.wait_for_one()
+        assert clock.monotonic() == 0
+        turns.give_back()
+
+
+class TestUnsettled:
+    """What one process leaves for the next, which else lists all run directories."""
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        return tmp_path / "unsettled"
+
+    def test_the_next_process_recalls_it_for_some_minutes(self, folder: Path, clock: ManualClock) -> None:
+        first = OpenAttemptIndex(folder, [QUEUE], clock)
+        assert first.recall() is None
+        first.leave([attempt(1)])
+        assert OpenAttemptIndex(folder, [QUEUE], clock).recall() == {attempt(1)}
+        clock.advance(601)
+        assert OpenAttemptIndex(folder, [QUEUE], clock).recall() is None
+
+    def test_each_set_of_queues_has_its_own(self, folder: Path, clock: ManualClock) -> None:
+        first = OpenAttemptIndex(folder, [QUEUE], clock)
+        first.recall()
+        first.leave([attempt(1)])
+        assert OpenAttemptIndex(folder, [QUEUE, OTHER], clock).recall() is None
+
+    def test_a_process_that_has_listed_nothing_leaves_nothing(self, folder: Path, clock: ManualClock) -> None:
+        OpenAttemptIndex(folder, [QUEUE], clock).leave([attempt(1)])
+        assert not folder.exists()
+
+    def test_a_file_that_cannot_be_read_is_none(self, folder: Path, clock: ManualClock) -> None:
+        first = OpenAttemptIndex(folder, [QUEUE], clock)
+        first.recall()
+        first.leave([attempt(1)])
+        [path] = folder.iterdir()
+        path.write_text("{", encoding="utf-8")
+        assert OpenAttemptIndex(folder, [QUEUE], clock).recall() is None
