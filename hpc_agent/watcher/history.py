@@ -37,6 +37,8 @@ class ObservationRecord(Record, frozen=True, kw_only=True):
     """
 
     at: datetime
+    submission: int = 0
+    """Number of the submission that the job is of; 0 in records of earlier versions."""
     missing_seconds: float = 0.0
     is_gone: bool = False
     unconfirmed_seconds: float = 0.0
@@ -135,7 +137,9 @@ def _seconds_since(at: datetime | None, now: datetime) -> float:
 
 
 def _next(before: ObservationRecord | None, snapshot: JobSnapshot, now: datetime) -> ObservationRecord:
-    before = before or ObservationRecord(at=now)
+    submission = snapshot.submitted.tries if snapshot.submitted else 0
+    if before is None or before.submission not in (0, submission):
+        before = ObservationRecord(at=now)  # another job: how long the one before was missing tells nothing of it
     step = min(_seconds_since(before.at, now), _LONGEST_STEP_S)
     is_gone, is_final = not snapshot.jobs, snapshot.is_withdrawn
     is_running = any(job.state not in WAITING_STATES for job in snapshot.jobs)
@@ -146,6 +150,7 @@ def _next(before: ObservationRecord | None, snapshot: JobSnapshot, now: datetime
     records = _digest(snapshot.records)
     return ObservationRecord(
         at=now,
+        submission=submission,
         is_gone=is_gone,
         missing_seconds=before.missing_seconds + (step if counts else 0.0) if stays_gone else 0.0,
         unconfirmed_seconds=unconfirmed_seconds,

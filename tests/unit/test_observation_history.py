@@ -114,3 +114,10 @@ def test_job_that_runs_is_known_to_run_for_as_long(passes: Passes) -> None:
     assert passes.see(LIVE, times=3).running_seconds >= 120
     assert passes.see(GONE).running_seconds == 0
     assert passes.see(LIVE).running_seconds == 0
+
+
+def test_history_of_one_submission_is_not_that_of_the_next(passes: Passes) -> None:
+    passes.see(GONE, times=12)
+    again = replace(GONE, submitted=SubmissionView(SubmissionState.ACCEPTED, NOW, JOB, tries=2))
+    assert passes.see(again).missing_seconds == 0
+    assert passes.see(again).missing_seconds == 60
