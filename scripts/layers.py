@@ -52,7 +52,10 @@ LAYERS = (
         within=(("api", "wire"), ("telemetry", "api"), ("telemetry", "wire")),
     ),
     Layer(("image_resolver",), "lower layers: images meet environments here"),
-    Layer(("staging",), "lower layers: sources join them here"),
+    Layer(
+        ("staging", "watcher"),
+        "lower layers: sources join images in `staging`, records of jobs join run directories in `watcher`",
+    ),
     Layer(("daemon", "executor", "drafts", "bundles"), "lower layers, never each other"),
     Layer(("tracking",), "lower layers: it reads repositories as `drafts` does, and watches as `executor` does"),
     Layer(("server",), "layers 0 and 1, and `wire`; imported by `cli/server.py` only"),

@@ -8,8 +8,8 @@ from hpc_agent.cli.daemon_flags import DaemonFlags
 from hpc_agent.cli.daemon_start import DaemonPlan, daemons_of, make_plan
 from hpc_agent.cli.shared_options import Shared
 from hpc_agent.clock import SYSTEM
-from hpc_agent.daemon.activity import FORCE
 from hpc_agent.daemon.registration import DaemonRecord, DaemonRegistry, RegistrationError, matching
+from hpc_agent.daemon.served_queues import FORCE
 from hpc_agent.domain.ids import WorkerId
 from hpc_agent.domain.schedule import served
 from hpc_agent.errors import HpcAgentError

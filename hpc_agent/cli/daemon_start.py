@@ -24,8 +24,7 @@ from hpc_agent.clock import SYSTEM
 from hpc_agent.config.dump import share_job_config
 from hpc_agent.config.load import Configuration
 from hpc_agent.config.settings import AllSettings
-from hpc_agent.daemon.job_configs import job_configs
-from hpc_agent.daemon.job_launch import JobLaunchConfig
+from hpc_agent.daemon.job_launch import JobLaunchConfig, job_configs
 from hpc_agent.daemon.loop import Daemon, LoopOptions
 from hpc_agent.daemon.options import DaemonOptions, JobNaming, WorkerIdTemplate, job_settings, name, slots
 from hpc_agent.daemon.registration import DaemonRecord, DaemonRegistry

@@ -36,15 +36,14 @@ def command(shared: Shared, once: bool, inside: Path | None, pid: int, element: 
         Sidecar(shared.client(configuration, ROUTINE), settings, TrackedDirectory(inside), os.environ, SYSTEM).run(pid)
         return
     if element is not None:
-        from hpc_agent.tracking.elements import element as task_of_element
+        from hpc_agent.tracking.task_start import element as task_of_element
 
         # The script waits for this.
         client = shared.client(configuration, Budget(10))
         click.echo(task_of_element(client, TrackedDirectory(element), os.environ, SYSTEM))
         return
     from hpc_agent.schedulers.slurm_driver import SlurmScheduler
-    from hpc_agent.tracking.follower import Follower
-    from hpc_agent.tracking.follower_lock import acquire_follower
+    from hpc_agent.tracking.follower import Follower, acquire_follower
 
     check_folders(settings)
     root = TrackedRoot(settings.hpc.root.expanduser().absolute() / "sbatch")

@@ -115,7 +115,7 @@ def _follow(shared: Shared, root: TrackedRoot) -> None:
     from hpc_agent.clock import SYSTEM
     from hpc_agent.errors import ProcessError
     from hpc_agent.process import spawn_detached
-    from hpc_agent.tracking.follower_lock import is_followed
+    from hpc_agent.tracking.follower import is_followed
 
     if is_followed(root, SYSTEM):
         return

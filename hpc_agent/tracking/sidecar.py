@@ -33,8 +33,7 @@ from hpc_agent.telemetry.gpu_reader import GpuReader
 from hpc_agent.telemetry.shipper import ConsoleSource, Shipper
 from hpc_agent.telemetry.spool import Checkpoint, Spool
 from hpc_agent.telemetry.usage import UsageReader
-from hpc_agent.tracking.elements import job_id
-from hpc_agent.tracking.start import StartReport, start_task
+from hpc_agent.tracking.task_start import StartReport, job_id, start_task
 from hpc_agent.tracking.tracked_records import (
     OutputStream,
     SidecarRecord,
@@ -105,7 +104,7 @@ class Sidecar:
         if noted != own:
             self._folder.write_job(own)
             if noted is not None and noted.id != own.id:
-                log.warning("another job was noted down for this task", noted=noted.id, job=own.id)
+                log.warning("job.id_corrected", noted=noted.id, job=own.id)
 
     def _accompany(self, script: psutil.Process | None, shippers: Sequence[Shipper]) -> bool:
         """Until the script is over; True if all that it printed is sent."""
@@ -160,7 +159,7 @@ class Sidecar:
             try:
                 start = start_task(self._client, self._folder, plan, self._job, self._clock)
             except HpcAgentError as error:
-                log.warning("task not started yet", task=self._folder.task, error=error)
+                log.warning("task.start_failed", task=self._folder.task, error=error)
                 self._clock.sleep(_BEGIN_AGAIN_S)
                 continue
             if start is StartReport.WITHDRAWN:
@@ -174,7 +173,7 @@ class Sidecar:
             self._client.tasks.set_properties(self._folder.task, {"slurm_job_id": self._job})
             self._client.workers.report(self._worker, task=self._folder.task)
         except HpcAgentError as error:
-            log.warning("not introduced", task=self._folder.task, error=error)
+            log.warning("task.node_not_shown", task=self._folder.task, error=error)
 
     def _until_over(self, script: psutil.Process | None) -> None:
         cancelled = False
@@ -187,14 +186,14 @@ class Sidecar:
 
     def _cancel(self, why: str) -> None:
         """As its owner would do it: SIGTERM, and SIGKILL when Slurm's KillWait has passed. It is the job we are in."""
-        log.info("cancelling", job=self._job, why=why)
+        log.info("job.cancelled", job=self._job, why=why)
         try:
             answer = process.run(["scancel", self._job], timeout=60)
         except ProcessError as error:
-            log.error("not cancelled", job=self._job, error=error)
+            log.error("job.not_cancelled", job=self._job, error=error)
             return
         if not answer.ok:
-            log.error("not cancelled", job=self._job, error=answer.last_words)
+            log.error("job.not_cancelled", job=self._job, error=answer.last_words)
 
 
 def _stand_back() -> None:

@@ -14,7 +14,7 @@ from hpc_agent.domain.resources import Resources
 from hpc_agent.domain.task import Task, TaskContainer
 from hpc_agent.errors import TemplateError
 from hpc_agent.submission.render import JobContext, Renderer
-from hpc_agent.tracking.directives import directives
+from hpc_agent.tracking.sbatch_options import directives
 
 DOOR = "task fields"
 

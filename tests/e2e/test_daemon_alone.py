@@ -247,7 +247,7 @@ class TestSchedule:
         task = machine.bare_task(SEEN)
         machine.daemon(flag, when())
         log = machine.folder / "daemon.log"
-        wait_until("a look", log.read_text, contains("queue not served now"))
+        wait_until("a look", log.read_text, contains("queue.inactive"))
         assert machine.status(task) is TaskStatus.QUEUED
         machine.client.session.call("queues.update", {"queue": machine.queue_id, "tags": ["force_workers:on"]})
         assert ended(machine, task) is TaskStatus.COMPLETED
@@ -258,7 +258,7 @@ class TestSchedule:
         task = machine.bare_task(SEEN)
         machine.daemon(CLEARML_WORKER_ID="forced")
         log = machine.folder / "daemon.log"
-        wait_until("a look", log.read_text, contains("queue not served now"))
+        wait_until("a look", log.read_text, contains("queue.inactive"))
         assert machine.status(task) is TaskStatus.QUEUED
         force["runtime_properties"] = [{"key": "force", "value": "on"}]
         machine.client.session.call("workers.set_runtime_properties", force)

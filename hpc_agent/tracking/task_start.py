@@ -1,21 +1,28 @@
-"""The elements of an array: each has a task of its own, made in the element's job before its script begins.
+"""Start of a tracked task: the task of a job that Slurm started is set started; elements of an array get theirs.
 
-Made there and not at submission: a thousand tasks would keep a person waiting for minutes, and elements may wait for
-days.
+Elements' tasks are made in their jobs and not at submission: a thousand tasks would keep a person waiting for minutes,
+and elements may wait for days.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from enum import Enum
 
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
-from hpc_agent.domain.ids import TaskId
+from hpc_agent.domain.ids import QueueId, TaskId
+from hpc_agent.domain.status import TaskStatus
 from hpc_agent.errors import InputError
 from hpc_agent.tracking.describe import INDEX
-from hpc_agent.tracking.start import start_task
-from hpc_agent.tracking.tracked_records import ElementRecord, TrackedDirectory, TrackedJobRecord, TrackingPlan
+from hpc_agent.tracking.tracked_records import (
+    ElementRecord,
+    StartRecord,
+    TrackedDirectory,
+    TrackedJobRecord,
+    TrackingPlan,
+)
 from hpc_agent.wire.task_requests import job_runtime, script_to_wire
 
 
@@ -69,3 +76,39 @@ def _clone(client: Client, array: TaskId, plan: TrackingPlan, job: str, index: i
     client.tasks.edit(child, {"script": script_to_wire(script), "runtime": job_runtime(job)})
     client.tasks.set_properties(child, {"slurm_job_id": job})
     return child
+
+
+class StartReport(Enum):
+    STARTED = "started"
+    WITHDRAWN = "withdrawn"
+    """Somebody aborted the task, or took it off its queue, while the job waited."""
+    ELSEWHERE = "elsewhere"
+    """Deleted, or on another queue: this job has no task any more."""
+
+
+def start_task(client: Client, folder: TrackedDirectory, plan: TrackingPlan, job: str, clock: Clock) -> StartReport:
+    """Set the task started: called by the process that sees the job run first, and by others after. Once it returns
+    STARTED it always does.
+
+    Raises:
+        ServerUnreachableError, ApiError: nothing is decided; call again.
+    """
+    if folder.begun():
+        return StartReport.STARTED
+    task = folder.task
+    seen = client.tasks.get_states([task]).get(task)
+    if seen is None:
+        return StartReport.ELSEWHERE
+    if seen.status is TaskStatus.STOPPED or (seen.status is TaskStatus.CREATED and plan.queue):
+        return StartReport.WITHDRAWN
+    if seen.status is TaskStatus.QUEUED:
+        holder = client.queues.queue_of(task)
+        if holder is not None and holder.id != plan.queue:
+            return StartReport.ELSEWHERE
+    if plan.queue:
+        # A script's own Task.init() may have started the task before us, which leaves its entry in the queue.
+        client.queues.remove_task(QueueId(plan.queue), task)
+    if seen.status in (TaskStatus.QUEUED, TaskStatus.CREATED):
+        client.tasks.started(task, "its Slurm job started", f"Slurm job {job} is running")
+    folder.write_begun(StartRecord(at=clock.now()))
+    return StartReport.STARTED

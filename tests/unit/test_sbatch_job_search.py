@@ -11,8 +11,9 @@ import pytest
 
 from hpc_agent.domain.ids import JobId, TaskId
 from hpc_agent.domain.job import JobRecord, JobState, LiveJob
-from hpc_agent.tracking.identify import AmbiguousJobError, Identifier, carries_name
 from hpc_agent.tracking.tracked_records import TrackedJobRecord, TrackedRoot, TrackingPlan
+from hpc_agent.tracking.unclear import AmbiguousJobError, Identifier
+from hpc_agent.watcher.identity import carries_name
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
 PLAN = TrackingPlan(task="a" * 32, since=NOW, job_name="train.sh")

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from hpc_agent.domain.attempt import attempt_for
 from hpc_agent.domain.ids import JobId, QueueId, TaskId
-from hpc_agent.domain.job import UNCONFIRMED_LIMIT_S, JobRecord, JobState, LiveJob, UnclearAnswer
-from hpc_agent.domain.outcome import ExitEvidence
-from hpc_agent.domain.phase import WAITING_STATES, Phase
+from hpc_agent.domain.job import UNCONFIRMED_LIMIT_S, ExitEvidence, JobRecord, JobState, LiveJob, UnclearAnswer
+from hpc_agent.domain.job_phase import WAITING_STATES, SubmissionState, SubmissionView
+from hpc_agent.domain.phase import Phase
 from hpc_agent.domain.queue import QueueEntry
 from hpc_agent.domain.snapshot import (
     AttemptPolicy,
@@ -19,8 +19,6 @@ from hpc_agent.domain.snapshot import (
     ClaimView,
     ExitView,
     RunOwner,
-    SubmissionState,
-    SubmissionView,
 )
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.domain.termination import TerminationCause
@@ -92,9 +90,10 @@ def reports(*what: str | TerminationCause, posted: st.SearchStrategy[bool] = fla
     return st.builds(_report, posted, st.sampled_from(what), flags)
 
 
-final_records = records_in([state for state in JobState if state.is_final])
-doubtful_records = records_in([state for state in JobState if not state.is_final])
-any_record = st.none() | final_records | doubtful_records
+final_records = records_in([state for state in JobState if state.is_final]).map(lambda record: (record,))
+doubtful_records = records_in([state for state in JobState if not state.is_final]).map(lambda record: (record,))
+no_records: st.SearchStrategy[tuple[JobRecord, ...]] = st.just(())
+any_records = no_records | final_records | doubtful_records
 any_report = reports("status", "again", "gave up", *TerminationCause)
 left_to_us = reports("gave up", *TerminationCause, posted=st.just(False))
 any_status = st.none() | st.sampled_from(TaskStatus)
@@ -120,16 +119,16 @@ ANY: dict[str, st.SearchStrategy[Any]] = {
     "claimed": none | by_anybody,
     "ended": none | any_report,
     "status": any_status,
-    "hold": st.sampled_from(RunOwner),
+    "run_owner": st.sampled_from(RunOwner),
     "abort_requested": flags,
-    "record": any_record,
-    "starts_seen": small,
+    "records": any_records,
+    "restarts_seen": small,
     "missing_seconds": waits,
     "unconfirmed_seconds": st.sampled_from([0.0, UNCONFIRMED_LIMIT_S, UNCONFIRMED_LIMIT_S + 1]),
     "record_stable": flags,
     "final_seconds": waits,
-    "clues": st.builds(ExitEvidence, out_of_memory=flags, not_launched=flags),
-    "restarts": st.sampled_from([0, 2, 3, 5]),
+    "evidence": st.builds(ExitEvidence, out_of_memory=flags, not_launched=flags),
+    "requeues_used": st.sampled_from([0, 2, 3, 5]),
 }
 
 
@@ -144,7 +143,7 @@ def _live(claiming: list[JobState]) -> dict[str, st.SearchStrategy[Any]]:
 
 _in_queue = {"entry": st.just(ENTRY), "jobs": nothing_live, "claimed": none | intents, "ended": none}
 _off_queue = {"entry": none, "jobs": nothing_live, "claimed": by_anybody}
-_shown_as_ours = {**_off_queue, "status": in_progress, "hold": not_anothers}
+_shown_as_ours = {**_off_queue, "status": in_progress, "run_owner": not_anothers}
 _waits_again = {**_live([*WAITING_STATES]), "ended": none | reports(*TerminationCause)}
 
 FACTS: dict[Phase, st.SearchStrategy[dict[str, st.SearchStrategy[Any]]]] = {
@@ -181,16 +180,16 @@ FACTS: dict[Phase, st.SearchStrategy[dict[str, st.SearchStrategy[Any]]]] = {
     Phase.NEVER_CLAIMED: st.just({"entry": none, "jobs": nothing_live, "claimed": none}),
     Phase.RUNNING: st.sampled_from(
         [
-            {**_live(STARTED_STATES), "status": in_progress, "hold": not_anothers},
+            {**_live(STARTED_STATES), "status": in_progress, "run_owner": not_anothers},
             {**_live(STARTED_STATES), "status": st.sampled_from([None, TaskStatus.UNKNOWN])},
             {**_waits_again, "status": st.sampled_from([None, TaskStatus.UNKNOWN])},
         ]
     ),
-    Phase.REQUEUED: st.just({**_waits_again, "status": in_progress, "hold": not_anothers}),
+    Phase.REQUEUED: st.just({**_waits_again, "status": in_progress, "run_owner": not_anothers}),
     Phase.ENDED_REQUEUED: st.just({**_live([*WAITING_STATES]), "ended": reports("status", "again", "gave up")}),
     Phase.WITHDRAWN: st.sampled_from(
         [
-            {**started, "status": status, "hold": holder}
+            {**started, "status": status, "run_owner": holder}
             for started in (_live(STARTED_STATES), _waits_again)
             for status, holder in (
                 (st.sampled_from([*FINAL, TaskStatus.CREATED, TaskStatus.QUEUED]), st.sampled_from(RunOwner)),
@@ -206,7 +205,7 @@ FACTS: dict[Phase, st.SearchStrategy[dict[str, st.SearchStrategy[Any]]]] = {
                 **_shown_as_ours,
                 "claimed": wins,
                 "ended": reports("gave up", posted=st.just(False)),
-                "hold": st.just(RunOwner.UNKNOWN),
+                "run_owner": st.just(RunOwner.UNKNOWN),
             },
             {
                 **_off_queue,
@@ -240,14 +239,14 @@ FACTS: dict[Phase, st.SearchStrategy[dict[str, st.SearchStrategy[Any]]]] = {
     Phase.OVER: st.sampled_from(
         [
             {**_off_queue, "ended": none | left_to_us, "status": st.sampled_from([None, TaskStatus.CREATED, *FINAL])},
-            {**_off_queue, "ended": none | left_to_us, "status": in_progress, "hold": st.just(RunOwner.ANOTHERS)},
+            {**_off_queue, "ended": none | left_to_us, "status": in_progress, "run_owner": st.just(RunOwner.ANOTHERS)},
         ]
     ),
     Phase.LOST_RACE: st.just(
         {
             **_shown_as_ours,
             "claimed": intents,
-            "hold": st.just(RunOwner.UNKNOWN),
+            "run_owner": st.just(RunOwner.UNKNOWN),
             "ended": none | left_to_us,
         }
     ),
@@ -265,16 +264,16 @@ FACTS: dict[Phase, st.SearchStrategy[dict[str, st.SearchStrategy[Any]]]] = {
                 **_shown_as_ours,
                 "claimed": wins,
                 "ended": reports("gave up", posted=st.just(False)),
-                "hold": st.just(RunOwner.OURS),
+                "run_owner": st.just(RunOwner.OURS),
             },
-            {**_shown_as_ours, "claimed": intended_by_job, "hold": st.just(RunOwner.OURS), "ended": none},
+            {**_shown_as_ours, "claimed": intended_by_job, "run_owner": st.just(RunOwner.OURS), "ended": none},
         ]
     ),
 }
 """What makes each phase; all other facts are any. Independent of ``domain.phase``, which must tell the same."""
 
 
-def sights_of(*phases: Phase, **facts: st.SearchStrategy[Any]) -> st.SearchStrategy[AttemptSnapshot]:
+def snapshots_of(*phases: Phase, **facts: st.SearchStrategy[Any]) -> st.SearchStrategy[AttemptSnapshot]:
     """In one of these phases; ``facts`` instead of any, where the phase leaves them open."""
 
     def built(made: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[AttemptSnapshot]:
@@ -283,5 +282,5 @@ def sights_of(*phases: Phase, **facts: st.SearchStrategy[Any]) -> st.SearchStrat
     return st.sampled_from(phases).flatmap(lambda phase: FACTS[phase].flatmap(built))
 
 
-any_sight = st.builds(AttemptSnapshot, **ANY)
+any_snapshot = st.builds(AttemptSnapshot, **ANY)
 rules = st.builds(AttemptPolicy, requeue_on_time_limit=flags, max_restarts=st.sampled_from([3, 1, 0, 5]))
