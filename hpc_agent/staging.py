@@ -21,10 +21,10 @@ from hpc_agent.image_resolver import ImageResolver, ResolvedContainer
 from hpc_agent.logs import EventLog
 from hpc_agent.redact import without_credentials, without_secrets
 from hpc_agent.retry import NETWORK, retry
-from hpc_agent.sources import limits
+from hpc_agent.sources import layout
 from hpc_agent.sources.git import configured_credentials, named_hosts
+from hpc_agent.sources.layout import Origin, StagedSource
 from hpc_agent.sources.source_store import SourceStore
-from hpc_agent.sources.staged import Origin, StagedSource
 from hpc_agent.sources.workspace import Workspace, entry_of
 
 log = EventLog("staging")
@@ -196,7 +196,7 @@ class TaskStager:
         Raises:
             SourceError: what it says is too long or no text.
         """
-        limits.check(task.script)
+        layout.check(task.script)
         if not self._agent.force_exec_script:
             return task
         folder, _, file = self._agent.force_exec_script.rpartition(":")

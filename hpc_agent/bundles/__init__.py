@@ -3,5 +3,4 @@
 folder.py      its environment and code in one folder, with a script that runs it
 image.py       the same in a container image, which an agent of its own runs at start
 recipe.py      the texts of both: scripts and a definition file
-ourselves.py   this program, for an image
 """

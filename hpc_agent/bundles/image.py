@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import shutil
 import sys
@@ -13,8 +14,8 @@ from typing import Protocol, cast
 
 import msgspec
 
+import hpc_agent
 from hpc_agent import file_records, process
-from hpc_agent.bundles import self_package
 from hpc_agent.bundles.recipe import (
     CONTEXT,
     HOME,
@@ -120,8 +121,8 @@ class ImageBuilder:
     def _add_agent(
         self, task: Task, contained: ResolvedContainer, wishes: ImageOptions, context: Path, root: str
     ) -> None:
-        _write_lines(context / "agent.txt", [*pip_config.load().lines, *self_package.requirements()])
-        self_package.copy_package(context / "hpc_agent")
+        _write_lines(context / "agent.txt", [*pip_config.load().lines, *program_requirements()])
+        copy_program(context / "hpc_agent")
         entry = ImageEntryPoint(
             task=task.id,
             image=contained.choice.image,
@@ -268,3 +269,36 @@ def _link(source: Path, target: Path) -> None:
 
 def _write_lines(path: Path, lines: Sequence[str]) -> None:
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+_NOT_NEEDED = frozenset({"uv", "virtualenv"})
+"""What builds environments: an image has its own, and 60 MB less without these."""
+
+
+def program_requirements() -> list[str]:
+    """What the program needs, in the versions that run now."""
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    pending = ["hpc-agent"]
+    found: dict[str, str] = {}
+    while pending:
+        for line in importlib.metadata.requires(pending.pop()) or ():
+            wanted = Requirement(line)
+            name = canonicalize_name(wanted.name)
+            if name in found or name in _NOT_NEEDED or "extra" in str(wanted.marker or ""):
+                continue
+            try:
+                version = importlib.metadata.version(name)
+            except importlib.metadata.PackageNotFoundError:
+                found[name] = line  # for another Python than ours; the image's may want it
+                continue
+            found[name] = f"{name}=={version}" + (f"; {wanted.marker}" if wanted.marker else "")
+            pending.append(name)
+    return sorted(found.values())
+
+
+def copy_program(into: Path) -> None:
+    """The package itself to the new folder ``into``."""
+    own = Path(hpc_agent.__file__).parent
+    shutil.copytree(own, into, ignore=shutil.ignore_patterns("__pycache__", "server"))

@@ -20,7 +20,7 @@ from hpc_agent.errors import InputError
 if TYPE_CHECKING:
     from hpc_agent.domain.env import EnvKey, RequirementFiles
     from hpc_agent.envs.cache_upkeep import CacheEntry
-    from hpc_agent.envs.shared import SharedCache
+    from hpc_agent.envs.shared_cache import SharedCache
 
 HELP = {"help_option_names": ["-h", "--help"]}
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -140,7 +140,7 @@ def prune(shared: Shared, max_size: str | None, older_than: str | None, dry_run:
 
 
 def _cache(shared: Shared) -> SharedCache:
-    from hpc_agent.envs.shared import SharedCache
+    from hpc_agent.envs.shared_cache import SharedCache
 
     return SharedCache(shared.configuration().settings.hpc.cache)
 

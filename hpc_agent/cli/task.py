@@ -142,9 +142,8 @@ def _with_queues_problem(problem: Exception, queue: str) -> str:
 def _imported(session: str, given: dict[str, Any]) -> Created:
     from pathlib import Path
 
-    from hpc_agent.drafts.draft_request import WrongUsageError
+    from hpc_agent.drafts.draft_request import WrongUsageError, typed_path
     from hpc_agent.drafts.offline_import import import_offline, opened
-    from hpc_agent.drafts.paths import typed_path
 
     if given:
         name = next(iter(given)).replace("_", "-")

@@ -9,7 +9,7 @@ import posixpath
 from dataclasses import dataclass
 
 from hpc_agent.domain.task import Requirements, TaskScript
-from hpc_agent.sources.inject import INIT, add_lines, first_free_line, text_with_init
+from hpc_agent.sources.changes import INIT, add_lines, first_free_line, text_with_init
 
 SHELL = "/bin/bash"
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from hpc_agent.api.client import Client
@@ -11,8 +13,7 @@ from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.task import Task, TaskContainer, TaskScript
 from hpc_agent.drafts.draft_plan import PIPELINES, DraftPlan
 from hpc_agent.drafts.draft_request import DraftRequest
-from hpc_agent.drafts.undo import or_undone
-from hpc_agent.errors import ApiError, InputError, NotFoundError
+from hpc_agent.errors import ApiError, HpcAgentError, InputError, NotFoundError, ServerUnreachableError
 from hpc_agent.wire.draft_fields import changes_to_wire, copy_to_wire, draft_to_wire
 
 _ALREADY_QUEUED = 706
@@ -129,3 +130,30 @@ def _changed_container(base: TaskContainer, asked: TaskContainer) -> TaskContain
         asked.arguments or base.arguments,
         asked.setup_shell_script or base.setup_shell_script,
     )
+
+
+class DraftError(HpcAgentError):
+    """Something failed when the task existed already; the message says what became of it."""
+
+
+@contextmanager
+def or_undone(client: Client, task: TaskId, page: str) -> Iterator[None]:
+    """
+    Raises:
+        DraftError: a step inside failed.
+    """
+    try:
+        yield
+    except HpcAgentError as error:
+        raise DraftError(f"{error}; {_undo(client, task, page, error)}") from error
+
+
+def _undo(client: Client, task: TaskId, page: str, error: HpcAgentError) -> str:
+    """Delete the task unless the failed step may have happened all the same; returns what became of it."""
+    if isinstance(error, ServerUnreachableError) and error.uncertain:
+        return f"the task {task} was created, and the server may have carried out the rest: look at {page}"
+    try:
+        client.tasks.delete(task)
+    except HpcAgentError:
+        return f"the task {task} was created and is left as it is: {page}"
+    return "the task was created and deleted again"

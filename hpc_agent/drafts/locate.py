@@ -9,8 +9,7 @@ from pathlib import Path
 
 from hpc_agent.drafts import repository as git
 from hpc_agent.drafts.code import Code
-from hpc_agent.drafts.draft_request import DraftRequest
-from hpc_agent.drafts.paths import typed_path
+from hpc_agent.drafts.draft_request import DraftRequest, typed_path
 from hpc_agent.drafts.repository import Repository
 from hpc_agent.errors import InputError
 

@@ -19,8 +19,7 @@ from typing import Any
 from hpc_agent.api.client import Client
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.drafts.create import Created
-from hpc_agent.drafts.undo import or_undone
+from hpc_agent.drafts.create import Created, or_undone
 from hpc_agent.errors import ApiError, InputError
 from hpc_agent.retry import ROUTINE
 from hpc_agent.wire import offline_run as wire

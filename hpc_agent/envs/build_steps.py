@@ -1,22 +1,27 @@
-"""A lock becomes an environment in a private local folder."""
+"""Build steps: a private local folder, and in it the environment that a lock describes."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import re
-from collections.abc import Sequence
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+from hpc_agent import file_records
 from hpc_agent.envs.env_lock import EnvLock
-from hpc_agent.envs.installer_runner import InstallerRunner
-from hpc_agent.envs.installers import InstallContext, Installer
+from hpc_agent.envs.installers import InstallContext, Installer, InstallerRunner
 from hpc_agent.envs.interpreter import Interpreter
+from hpc_agent.envs.node_cache import remove_tree
 
-_TESTS = r"site-packages/.+/tests/"
-_FIRST_LINES = re.compile(
+_TEST_FOLDERS = r"site-packages/.+/tests/"
+_SHEBANG = re.compile(
     rb"\A#!(?:/bin/sh\n'''exec' \"?(?P<long>[^\"\n]+?)\"? \"\$0\" \"\$@\"\n' '''|(?P<short>[^\n]+))\n"
 )
-_FIND_PYTHON = b"""#!/bin/sh
+_RELATIVE_SHEBANG = b"""#!/bin/sh
 '''exec' "$(dirname -- "$(realpath -- "$0")")"/'%s' "$0" "$@"
 ' '''
 """
@@ -59,7 +64,7 @@ def compile_bytecode(root: Path, tools: InstallerRunner) -> None:
     of sources, which need not survive a file system. Files that do not compile (templates, syntax of other versions)
     are for their packages to know.
     """
-    argv = [str(root / "bin" / "python"), "-I", "-m", "compileall", "-qq", "-j", "0", "-x", _TESTS]
+    argv = [str(root / "bin" / "python"), "-I", "-m", "compileall", "-qq", "-j", "0", "-x", _TEST_FOLDERS]
     argv += ["--invalidation-mode", "unchecked-hash"]
     tools.run([*argv, *(str(folder) for folder in site_packages(root))], cwd=root)
 
@@ -75,11 +80,11 @@ def make_movable(root: Path) -> None:
         if path.is_symlink() or not path.is_file():
             continue
         content = path.read_bytes()
-        match = _FIRST_LINES.match(content)
+        match = _SHEBANG.match(content)
         interpreter = (match["long"] or match["short"]).strip() if match else b""
         if match and interpreter.startswith(here):
             name = interpreter.removeprefix(here).split()[0]
-            path.write_bytes(_FIND_PYTHON % name + content[match.end() :])
+            path.write_bytes(_RELATIVE_SHEBANG % name + content[match.end() :])
 
 
 def installed(root: Path) -> tuple[str, ...]:
@@ -90,3 +95,55 @@ def installed(root: Path) -> tuple[str, ...]:
             name, _, version = path.name.removesuffix(".dist-info").rpartition("-")
             found.append(f"{name.replace('_', '-').lower()}=={version}")
     return tuple(sorted(found))
+
+
+_LOCK_SUFFIX = ".building"
+"""Held by the builder with flock(2), which the kernel drops with its process."""
+
+_ABANDONED_SECONDS = 3600.0
+
+
+@contextmanager
+def private_build_folder(parent: Path) -> Iterator[Path]:
+    """Enter with an empty folder of our own in ``parent``, a local folder; on leaving it is gone.
+
+    Raises:
+        OSError: the disk is full or broken.
+    """
+    file_records.ensure_directory(parent)
+    work = parent / secrets.token_hex(8)
+    lock = parent / f"{work.name}{_LOCK_SUFFIX}"
+    # The lock first: a folder without one would be nobody's.
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        _remove_abandoned(parent, os.fstat(descriptor).st_mtime)
+        work.mkdir(mode=0o700)
+        yield work
+    finally:
+        remove_tree(work)
+        lock.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _remove_abandoned(parent: Path, now: float) -> None:
+    for entry in parent.iterdir():
+        lock = entry if entry.name.endswith(_LOCK_SUFFIX) else entry.with_name(f"{entry.name}{_LOCK_SUFFIX}")
+        with contextlib.suppress(FileNotFoundError):  # another one is at it too
+            if lock.exists():
+                _remove_unlocked(lock)
+            elif now - entry.stat().st_mtime > _ABANDONED_SECONDS:
+                # Made again by an installer that outlived its builder.
+                remove_tree(entry)
+
+
+def _remove_unlocked(lock: Path) -> None:
+    descriptor = os.open(lock, os.O_RDWR)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        remove_tree(lock.with_name(lock.name.removesuffix(_LOCK_SUFFIX)))
+        lock.unlink(missing_ok=True)
+    except BlockingIOError:
+        pass
+    finally:
+        os.close(descriptor)

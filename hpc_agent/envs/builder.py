@@ -13,21 +13,18 @@ from hpc_agent import file_records
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey
-from hpc_agent.envs import archive, env_lock, interpreter, inventory, mounted, own_package, pip_config, workplaces
+from hpc_agent.envs import archive, build_steps, env_lock, interpreter, mounted, node_cache, pip_config, project_input
 from hpc_agent.envs.archive import ArchiveError
 from hpc_agent.envs.build_steps import build, installed
-from hpc_agent.envs.env_lock import EnvLock, LockInput
+from hpc_agent.envs.env_lock import EnvLock, LockInput, key_of, key_parts
 from hpc_agent.envs.env_request import EnvRequest
-from hpc_agent.envs.image_python import ImagePythonApi, missing
-from hpc_agent.envs.installer_runner import InstallerRunner
-from hpc_agent.envs.installers import InstallContext, installer_for
-from hpc_agent.envs.interpreter import Interpreter, Site
-from hpc_agent.envs.key import key_of, key_parts
-from hpc_agent.envs.manifest import Manifest
-from hpc_agent.envs.own_package import described
+from hpc_agent.envs.installers import InstallContext, Installer, InstallerRunner
+from hpc_agent.envs.interpreter import ImagePythonApi, Interpreter, Site, missing
+from hpc_agent.envs.pip_installer import PipInstaller
 from hpc_agent.envs.project import Project
+from hpc_agent.envs.project_input import described
 from hpc_agent.envs.requirements import shown
-from hpc_agent.envs.shared import ARCHIVE, LOCK, SharedCache
+from hpc_agent.envs.shared_cache import ARCHIVE, LOCK, Manifest, SharedCache
 from hpc_agent.envs.uv_installer import UvInstaller
 from hpc_agent.errors import EnvironmentBuildError, ProcessError
 from hpc_agent.git_credentials import GitCredential
@@ -188,7 +185,7 @@ class Builder:
         uv = UvInstaller(self._tools)
         found = uv.resolve_project(project, wanted.lines, request.lines.constraints, base, place)
         locked = EnvLock(env_lock.normalise(found.lock, request.lines), wanted.late, found.indexes, notes=found.notes)
-        own = own_package.look(project, request.imports_from, place.cwd, lambda: uv.build(project, base, place))
+        own = project_input.look(project, request.imports_from, place.cwd, lambda: uv.build(project, base, place))
         if not own.digest:
             return replace(locked, notes=(*locked.notes, *([own.note] if own.note else [])))
         line = f"./{project.folder or '.'}"
@@ -232,7 +229,7 @@ class Builder:
             place = self._place(work, request, wanted, source_root)
             place = replace(place, options=tuple(dict.fromkeys((*place.options, *locked.options))))
             root = build(locked, base, self._installer, self._tools, place, self._site(base).folders)
-            content = inventory.record(root)
+            content = node_cache.write_inventory(root)
             progress(f"Packing environment {key}")
             with self._shared.publishing(key) as target:
                 packed = self._pack(key, root, target)
@@ -274,10 +271,27 @@ class Builder:
             EnvironmentBuildError: the local disk is full or broken.
         """
         try:
-            with workplaces.make(self._folder / "build") as work:
+            with build_steps.private_build_folder(self._folder / "build") as work:
                 yield work
         except OSError as error:
             raise EnvironmentBuildError(
                 f"the environment cannot be built in {self._folder}: {error.strerror or error}; "
                 "give it room, or name another local folder with hpc.scratch_dir"
             ) from error
+
+
+def installer_for(tools: InstallerRunner) -> Installer:
+    """The installer that ``agent.package_manager.type`` names.
+
+    Raises:
+        EnvironmentBuildError: this version does not have it.
+    """
+    kind = tools.packages.type
+    if kind in ("uv", "poetry"):  # poetry-core reads the project, uv installs it
+        return UvInstaller(tools)
+    if kind == "pip":
+        return PipInstaller(tools)
+    raise EnvironmentBuildError(
+        f"agent.package_manager.type is {kind!r}: its environments cannot be moved, so the shared cache "
+        "cannot hold them; use uv, pip or poetry"
+    )

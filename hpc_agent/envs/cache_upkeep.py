@@ -12,9 +12,8 @@ from datetime import datetime, timedelta, timezone
 from hpc_agent import file_records
 from hpc_agent.domain.env import EnvKey
 from hpc_agent.envs import archive
-from hpc_agent.envs.manifest import Manifest
-from hpc_agent.envs.node import remove_tree
-from hpc_agent.envs.shared import SharedCache
+from hpc_agent.envs.node_cache import remove_tree
+from hpc_agent.envs.shared_cache import Manifest, SharedCache
 
 _YOUNG = timedelta(hours=1)
 """An environment staged or used so lately may be meant for a job whose run directory does not say so yet."""

@@ -1,16 +1,21 @@
-"""From requirements to a lock: exact versions with hashes, resolved against the package indexes."""
+"""Lock of an environment (exact versions with hashes), and the key: everything that its content depends on."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import msgspec
+
+from hpc_agent.domain.env import EnvKey
+from hpc_agent.envs.env_request import FORMAT
 from hpc_agent.envs.installers import InstallContext, Installer
 from hpc_agent.envs.interpreter import Interpreter
-from hpc_agent.envs.requirements import RequirementLines, ResolutionError, name_of
+from hpc_agent.envs.requirements import RequirementLines, ResolutionError, name_of, shown
 from hpc_agent.git_credentials import GitCredential
 from hpc_agent.redact import Secret
 
@@ -145,3 +150,41 @@ def _subject(line: str) -> str:
 def _canonical(name: re.Match[str]) -> str:
     """The one spelling of a package's name (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name[0]).lower()
+
+
+def key_parts(
+    lock: Sequence[str],
+    interpreter: Interpreter,
+    *,
+    installer: str,
+    flags: tuple[str, ...],
+    system_site: bool,
+    source: str,
+    image: str = "",
+    site: Sequence[str] = (),
+) -> dict[str, object]:
+    """The parts, each with its reason.
+
+    ``lock`` is sorted and in one form; ``flags`` are those handed to the installer; ``source`` identifies local code,
+    ``image`` the container image that the interpreter is in.
+    """
+    return {
+        "format": FORMAT,  # how environments are made and packed
+        "lock": shown(lock),  # which packages, to the byte
+        "executable": interpreter.executable,  # bin/python is a link to it and pyvenv.cfg names its folder
+        "version": interpreter.version,  # byte-code and the standard library differ by it
+        "implementation": interpreter.implementation,  # CPython's extensions do not load into others
+        "abi": interpreter.abi,  # debug and free-threaded builds of one version want other extensions
+        "platform": interpreter.platform,  # processor and system of the wheels
+        "libc": interpreter.libc,  # a newer glibc admits wheels that older nodes cannot load
+        "installer": installer,  # uv and pip pick and build a few packages differently
+        "flags": flags,  # such as --no-binary
+        "system_site": system_site,  # what is importable beside the packages
+        "source": source,  # code of the task's own repository that is installed
+        **({"image": image} if image else {}),  # its libraries and its packages, which the environment sees
+        **({"site": list(site)} if site else {}),  # folders whose packages it sees
+    }
+
+
+def key_of(parts: dict[str, object]) -> EnvKey:
+    return EnvKey(hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()[:32])

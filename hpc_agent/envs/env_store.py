@@ -15,14 +15,13 @@ from hpc_agent import file_records
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey
-from hpc_agent.envs import node
+from hpc_agent.envs import node_cache
 from hpc_agent.envs.archive import ArchiveError
 from hpc_agent.envs.env_request import EnvRequest
-from hpc_agent.envs.image_python import ImagePythonApi
-from hpc_agent.envs.manifest import Failure, Manifest, Resolution
+from hpc_agent.envs.interpreter import ImagePythonApi
 from hpc_agent.envs.materialize import EnvMaterializer, UsableEnv
 from hpc_agent.envs.requirements import ResolutionError, shown
-from hpc_agent.envs.shared import SharedCache
+from hpc_agent.envs.shared_cache import Failure, Manifest, Resolution, SharedCache
 from hpc_agent.errors import EnvironmentBuildError, ProcessError
 from hpc_agent.git_credentials import GitCredential
 from hpc_agent.redact import without_secrets
@@ -192,7 +191,7 @@ class EnvStore:
         if manifest is None:
             raise EnvironmentBuildError(f"environment {key} is not in the cache {self._shared.root}")
         try:
-            node.unpack_to(self._shared.archive(key), into, manifest.sha256)
+            node_cache.unpack_to(self._shared.archive(key), into, manifest.sha256)
         except (ArchiveError, OSError, ProcessError) as error:
             raise EnvironmentBuildError(f"environment {key} cannot be unpacked to {into}: {error}") from error
         for folder, _, names in os.walk(into):

@@ -1,4 +1,4 @@
-"""The base interpreter of an environment: found, and asked what it is."""
+"""The base interpreter of an environment: found on this machine or in an image, and queried for its details."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
 from hpc_agent import process
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.errors import EnvironmentBuildError, ProcessError
+from hpc_agent.process import CompletedProcess
 
 QUESTION = """
 import json, os, platform, sys, sysconfig
@@ -151,3 +153,51 @@ def older_libc(built_with: str) -> bool:
 def _libc(text: str) -> tuple[int, ...] | None:
     match = re.match(r"^glibc[ -](\d+)\.(\d+)", text)
     return (int(match[1]), int(match[2])) if match else None
+
+
+class ImagePythonApi(Protocol):
+    """An image, as far as environments are concerned."""
+
+    @property
+    def identity(self) -> str:
+        """Stands for the image's content."""
+
+    @property
+    def interpreter(self) -> Interpreter:
+        """The image's own."""
+
+    @property
+    def packages(self) -> Mapping[str, str]:
+        """What the image's Python has: normalised name → version."""
+
+    @property
+    def site(self) -> tuple[str, ...]:
+        """Further folders that its packages are in."""
+
+    def run(
+        self, argv: list[str], *, timeout: float, env: Mapping[str, str], cwd: Path, folders: Mapping[Path, bool]
+    ) -> CompletedProcess:
+        """Run a program in the image. ``folders`` of this machine are there under the same path; True: writable.
+
+        Raises:
+            ProcessError: it could not be started, or did not end in time.
+        """
+
+
+def missing(lines: Iterable[str], packages: Mapping[str, str]) -> tuple[str, ...]:
+    """Requirement lines that what is there does not meet, as pip decides where it sees ``packages``."""
+    return tuple(line for line in lines if not _is_met(line, packages))
+
+
+def _is_met(line: str, packages: Mapping[str, str]) -> bool:
+    from packaging.requirements import InvalidRequirement, Requirement
+    from packaging.utils import canonicalize_name
+
+    try:
+        wanted = Requirement(line.partition(" --hash=")[0])
+    except InvalidRequirement:
+        return False
+    version = packages.get(canonicalize_name(wanted.name))
+    if version is None or wanted.url or wanted.extras:
+        return False
+    return wanted.specifier.contains(version, prereleases=True)

@@ -14,10 +14,9 @@ from typing import Literal
 from hpc_agent import file_records
 from hpc_agent.clock import Clock
 from hpc_agent.domain.env import EnvKey
-from hpc_agent.envs import interpreter, mounted, node
-from hpc_agent.envs.manifest import Manifest
-from hpc_agent.envs.node import NodeCache
-from hpc_agent.envs.shared import SharedCache
+from hpc_agent.envs import interpreter, mounted, node_cache
+from hpc_agent.envs.node_cache import NodeCache
+from hpc_agent.envs.shared_cache import Manifest, SharedCache
 from hpc_agent.errors import EnvironmentBuildError, ProcessError
 
 Progress = Callable[[str], None]
@@ -101,7 +100,7 @@ class EnvMaterializer:
                 if not done() and stack.enter_context(only_one(lease, self._clock, done=done)):
                     progress(f"Unpacking environment {manifest.key} to {root}, for there is no room on this node")
                     file_records.ensure_shared_directory(root.parent)
-                    node.unpack_to(self._shared.archive(manifest.key), root, manifest.sha256)
+                    node_cache.unpack_to(self._shared.archive(manifest.key), root, manifest.sha256)
         except (OSError, ProcessError) as error:
             raise EnvironmentBuildError(
                 f"environment {manifest.key} fits neither {self._scratch} nor {root.parent}: {error}; "

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from hpc_agent.envs.installer_runner import InstallerRunner, as_error
-from hpc_agent.envs.installers import InstallContext
+from hpc_agent.envs.installers import InstallContext, InstallerRunner, as_error
 from hpc_agent.envs.interpreter import Interpreter
 from hpc_agent.envs.requirements import ResolutionError
 from hpc_agent.errors import EnvironmentBuildError

@@ -1,14 +1,21 @@
-"""A project's file made ready for ``uv pip compile``, with the versions and hashes of its lock."""
+"""Input for ``uv pip compile`` from a project's file and lock, and whether the project's own package is installed.
+
+``uv sync`` and ``poetry install`` install the project itself. Here it is installed only if the task could not import it
+from its own folder; otherwise each commit would need an environment of its own.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import posixpath
-from collections.abc import Callable, Mapping, Sequence
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hpc_agent.domain.requirement_lines import LineError, decoded, logical_lines, requirement_and_hashes
 from hpc_agent.envs import poetry_project
+from hpc_agent.envs.env_request import EnvRequest
 from hpc_agent.envs.interpreter import Interpreter
 from hpc_agent.envs.project import Project
 from hpc_agent.errors import EnvironmentBuildError
@@ -108,3 +115,55 @@ def from_export(text: str) -> LockedVersions:
     except LineError as error:
         raise EnvironmentBuildError(f"what uv export printed cannot be read: {error}") from error
     return LockedVersions(tuple(constraints), hashes)
+
+
+_DESCRIBED = ("pyproject.toml", "setup.py", "setup.cfg")
+
+
+@dataclass(frozen=True)
+class OwnPackage:
+    """``digest`` of its content, empty where it need not be installed; ``note``: why it could not be looked at."""
+
+    digest: str = ""
+    note: str = ""
+
+
+def look(project: Project, imports_from: str, root: Path, build: Callable[[], Path]) -> OwnPackage:
+    """``build`` makes the project's wheel and raises EnvironmentBuildError where it cannot be built; ``imports_from``:
+    the folder below ``root`` that is on the task's path."""
+    if not project.installs_itself:
+        return OwnPackage()
+    # Building leaves files in the checkout.
+    present = frozenset(_files(root / imports_from))
+    try:
+        return _of_wheel(build(), present)
+    except (EnvironmentBuildError, zipfile.BadZipFile) as error:
+        return OwnPackage(note=f"the package of {project.path} itself is not installed: {error}")
+
+
+def _of_wheel(wheel: Path, present: frozenset[str]) -> OwnPackage:
+    digest = hashlib.sha256()
+    needed = False
+    with zipfile.ZipFile(wheel) as archive:
+        for name in sorted(archive.namelist()):
+            own = name.partition("/")[0].endswith(".dist-info")
+            needed = needed or not (own or name in present)
+            if not name.endswith("/RECORD"):
+                digest.update(f"{name} {hashlib.sha256(archive.read(name)).hexdigest()}\n".encode())
+    return OwnPackage(f"package-{digest.hexdigest()[:32]}" if needed else "")
+
+
+def _files(folder: Path) -> Iterator[str]:
+    for path in folder.rglob("*"):
+        if path.is_file() and ".git" not in path.parts[len(folder.parts) :]:
+            yield path.relative_to(folder).as_posix()
+
+
+def described(root: Path, request: EnvRequest) -> Iterator[str]:
+    """The texts of the project and of the folders that are built from the repository at ``root``."""
+    folders = [*request.lines.local, *([request.project.folder] if request.project else [])]
+    for folder in folders:
+        for name in _DESCRIBED:
+            file = root / folder.partition("[")[0] / name
+            if file.is_file():
+                yield file.read_text(encoding="utf-8", errors="replace")

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc_agent.envs import pip_config, project_input
-from hpc_agent.envs.installer_runner import InstallerRunner, as_error
-from hpc_agent.envs.installers import InstallContext
+from hpc_agent.envs.installers import InstallContext, InstallerRunner, as_error
 from hpc_agent.envs.interpreter import Interpreter
 from hpc_agent.envs.project import Project, parsed
 from hpc_agent.envs.project_input import LockedVersions

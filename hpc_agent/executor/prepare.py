@@ -22,7 +22,7 @@ from hpc_agent.executor.record import MemoryUse
 from hpc_agent.file_records import read_record
 from hpc_agent.image_resolver import ResolvedContainer
 from hpc_agent.runs.directory import RunDirectory
-from hpc_agent.sources.staged import Origin
+from hpc_agent.sources.layout import Origin
 from hpc_agent.sources.workspace import Workspace
 from hpc_agent.staging import StagedTask, TaskStager, patiently
 

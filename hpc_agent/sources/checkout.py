@@ -7,7 +7,7 @@ from pathlib import Path
 from hpc_agent import file_records
 from hpc_agent.errors import SourceError
 from hpc_agent.sources import git, lfs
-from hpc_agent.sources.staged import StagedSource
+from hpc_agent.sources.layout import StagedSource
 
 
 def check_out(staged: StagedSource, mirrors: Path, root: Path) -> tuple[str, ...]:

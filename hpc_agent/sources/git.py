@@ -1,10 +1,19 @@
-"""How git is run: never asking, never showing a password, never trusting a task's words to be no options."""
+"""Runs git: without prompts, without passwords in arguments, with nothing of a task taken for an option.
+
+A mirror's ``config`` and ``hooks`` can name programs, so anyone who may write to a group's cache could run code as
+everyone who fetches. ``private_view`` therefore gives git a directory of our own with links to the mirror's objects
+and references, as git's own ``git-new-workdir`` makes them.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Mapping
+import shutil
+import stat
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from hpc_agent import process
@@ -12,7 +21,6 @@ from hpc_agent.config.settings import GitSettings
 from hpc_agent.errors import ProcessError, SourceError
 from hpc_agent.git_credentials import CAREFUL_GIT, PROTOCOLS, GitCredential, settings_and_variables, ssh_command
 from hpc_agent.redact import without_credentials
-from hpc_agent.sources.private_view import private_view
 from hpc_agent.sources.remote import Remote, host_of
 
 QUICK = 120.0
@@ -140,3 +148,34 @@ def last_line(completed: process.CompletedProcess) -> str:
     telling = [line for line in lines if line and not line.startswith(_EMPTY_WORDS)]
     fatal = [line for line in telling if line.startswith(("fatal:", "error:"))]
     return without_credentials((fatal or telling or lines or [f"exit code {completed.returncode}"])[-1])
+
+
+_SHARED = ("objects", "refs", "packed-refs", "lfs")
+
+
+@contextmanager
+def private_view(mirror: Path) -> Iterator[Path]:
+    """Enter with a git directory for ``mirror``, a bare repository; on leaving it is gone.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    view = Path(tempfile.mkdtemp(prefix="hpc-agent-git-"))
+    try:
+        target = mirror.resolve()
+        for name in _SHARED:
+            # git follows the link of packed-refs when it writes a new one.
+            (view / name).symlink_to(target / name)
+        (view / "HEAD").write_text("ref: refs/heads/main\n", encoding="utf-8")
+        (view / "config").write_text(
+            f"[core]\n\tbare = true\n\trepositoryformatversion = 0\n{_sharing(target)}", encoding="utf-8"
+        )
+        yield view
+    finally:
+        shutil.rmtree(view, ignore_errors=True)
+
+
+def _sharing(mirror: Path) -> str:
+    """What gives new files the access that the mirror grants, whatever anybody's umask."""
+    mode = stat.S_IMODE(mirror.stat().st_mode) & 0o666 | 0o600
+    return f"\tsharedRepository = 0{mode:o}\n" if mode & 0o077 else ""

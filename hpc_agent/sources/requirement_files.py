@@ -12,10 +12,9 @@ from hpc_agent.domain.env import RequirementFiles
 from hpc_agent.domain.requirement_lines import INCLUDES, LineError, decoded, logical_lines, options_of
 from hpc_agent.domain.task import TaskScript
 from hpc_agent.sources import changes
-from hpc_agent.sources.layout import plan
+from hpc_agent.sources.layout import StagedSource, plan
 from hpc_agent.sources.mirror import Mirror
 from hpc_agent.sources.patch_text import Patch
-from hpc_agent.sources.staged import StagedSource
 from hpc_agent.sources.submodules import is_inside
 
 _PROJECT = ("pyproject.toml", "setup.py", "setup.cfg")

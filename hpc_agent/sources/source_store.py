@@ -21,10 +21,9 @@ from hpc_agent.redact import without_credentials
 from hpc_agent.sources import changes, lfs, remote, submodules
 from hpc_agent.sources.changes import inside
 from hpc_agent.sources.checkout import check_out
-from hpc_agent.sources.layout import LayoutPlan, plan
+from hpc_agent.sources.layout import LayoutPlan, Origin, StagedSource, plan
 from hpc_agent.sources.mirror import Mirror, wanted
 from hpc_agent.sources.requirement_files import read_requirement_files
-from hpc_agent.sources.staged import Origin, StagedSource
 from hpc_agent.sources.workspace import EntryKind, EntryPoint, Workspace
 
 Progress = Callable[[str], None]

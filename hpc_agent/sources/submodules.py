@@ -11,8 +11,8 @@ from hpc_agent.clock import Clock
 from hpc_agent.errors import SourceError
 from hpc_agent.retry import NETWORK_BRIEFLY, retry
 from hpc_agent.sources import git, lfs, remote
+from hpc_agent.sources.layout import Submodule
 from hpc_agent.sources.mirror import Mirror, Revision
-from hpc_agent.sources.staged import Submodule
 
 _DEEPEST = 8
 """Submodules within submodules; a repository that names itself would go on for ever."""

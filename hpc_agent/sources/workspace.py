@@ -1,4 +1,4 @@
-"""A task's code on a node, and the command that runs it."""
+"""Workspace: a task's code on a node, and the command that runs it (Python, module, shell, notebook, program)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from enum import Enum
 from pathlib import Path
 
 from hpc_agent.domain.task import TaskScript
-from hpc_agent.sources import notebook
 
 SHELLS = ("bash", "zsh", "sh")
 _SCRIPTS = (".py", ".ipynb", ".sh", ".bash", ".zsh")
@@ -83,7 +82,7 @@ class Workspace:
         if entry.kind is EntryKind.MODULE:
             return [*interpreter, "-m", *shlex.split(expand(entry.text, environ))]
         if entry.kind is EntryKind.NOTEBOOK:
-            return notebook.command(interpreter, entry.text, entry.arguments)
+            return notebook_command(interpreter, entry.text, entry.arguments)
         return [*interpreter, entry.text, *entry.arguments]
 
 
@@ -122,3 +121,56 @@ def parted(text: str) -> tuple[str, tuple[str, ...]]:
     except ValueError:
         return text, ()
     return (file, tuple(arguments)) if arguments and file.endswith(_SCRIPTS) else (text, ())
+
+
+RUNNER = """\
+import json, sys
+
+def main(path):
+    try:
+        with open(path, encoding="utf-8-sig") as file:
+            notebook = json.load(file)
+    except ValueError as error:
+        sys.exit(f"{path} is no notebook: it cannot be read as JSON: {error}")
+    if not isinstance(notebook, dict):
+        sys.exit(f"{path} is no notebook: its JSON has no cells")
+    metadata = notebook.get("metadata") or {}
+    named = (metadata.get("language_info") or {}).get("name") or (metadata.get("kernelspec") or {}).get("language")
+    if named and not named.lower().startswith(("python", "ipython")):
+        sys.exit(f"{path} is a notebook for {named}: only those for Python can be run")
+    cells = notebook.get("cells")
+    if cells is None:  # notebooks before version 4
+        cells = [cell for sheet in notebook.get("worksheets", []) for cell in sheet["cells"]]
+    try:
+        from IPython.core.interactiveshell import InteractiveShell
+        from traitlets.config import Config
+    except ImportError:
+        sys.exit("IPython is not among the packages of the task, and a notebook cannot be run without it")
+    config = Config()
+    config.HistoryManager.enabled = False  # a database in the home folder, which many jobs share
+    shell = InteractiveShell.instance(config=config, colors="NoColor")
+    ended = []
+    shell.ask_exit = lambda: ended.append(True)  # exit() and quit(): as in Jupyter, after their cell
+    for cell in cells:
+        source = cell.get("source", cell.get("input", ""))
+        text = source if isinstance(source, str) else "".join(source)
+        tags = (cell.get("metadata") or {}).get("tags", ())
+        if cell.get("cell_type") != "code" or not text.strip() or "skip-execution" in tags:
+            continue
+        result = shell.run_cell(text, store_history=True)
+        error = result.error_before_exec or result.error_in_exec
+        if isinstance(error, SystemExit):
+            sys.exit(error.code)
+        if error and "raises-exception" not in tags:
+            sys.exit(1)
+        if ended:
+            break
+
+sys.argv = sys.argv[1:]
+main(sys.argv[0])
+"""
+
+
+def notebook_command(python: list[str], notebook: str, arguments: tuple[str, ...]) -> list[str]:
+    """``python``: the interpreter with its options; ``notebook``: the file, relative to where it runs."""
+    return [*python, "-c", RUNNER, notebook, *arguments]

@@ -25,11 +25,11 @@ from hpc_agent.domain.env import EnvKey
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.envs import env_lock, interpreter
 from hpc_agent.envs.build_steps import build
+from hpc_agent.envs.builder import installer_for
 from hpc_agent.envs.env_request import request_for_file
 from hpc_agent.envs.env_store import EnvStore
-from hpc_agent.envs.installer_runner import InstallerRunner
-from hpc_agent.envs.installers import InstallContext, installer_for
-from hpc_agent.envs.node import remove_tree
+from hpc_agent.envs.installers import InstallContext, InstallerRunner
+from hpc_agent.envs.node_cache import remove_tree
 
 PACKAGES = ("numpy", "scipy", "pandas", "scikit-learn", "matplotlib")
 SCRIPT = "import time\nprint('FIRST', time.time(), flush=True)\n"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hpc_agent.bundles.image import copy_program, program_requirements
 from hpc_agent.bundles.recipe import (
     FolderRun,
     ImageEntryPoint,
@@ -16,7 +17,6 @@ from hpc_agent.bundles.recipe import (
     install_script,
     run_script,
 )
-from hpc_agent.bundles.self_package import copy_package, requirements
 
 SHELLS = ["bash", "dash"]
 
@@ -111,9 +111,9 @@ def test_apptainers_definition(reference: str, head: str) -> None:
 
 
 def test_an_image_gets_what_the_agent_needs_and_no_installers(tmp_path: Path) -> None:
-    names = {line.partition("==")[0] for line in requirements()}
+    names = {line.partition("==")[0] for line in program_requirements()}
     assert {"requests", "msgspec", "click", "psutil", "certifi"} <= names
     assert not {"uv", "virtualenv", "starlette", "pytest"} & names
-    copy_package(tmp_path / "hpc_agent")
+    copy_program(tmp_path / "hpc_agent")
     assert (tmp_path / "hpc_agent" / "executor" / "execution.py").exists()
     assert not list(tmp_path.rglob("__pycache__"))

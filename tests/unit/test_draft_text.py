@@ -13,7 +13,7 @@ from hpc_agent.drafts.code import Code, script_section
 from hpc_agent.drafts.draft_requirements import packages_as_lines, read_requirements, what_is_wrong, with_clearml
 from hpc_agent.errors import InputError
 from hpc_agent.sources import changes
-from hpc_agent.sources.inject import INIT, add_lines, first_free_line, text_with_init
+from hpc_agent.sources.changes import INIT, add_lines, first_free_line, text_with_init
 
 DOC = '#!/usr/bin/env python\n"""doc\n\nfrom __future__ import x\n"""\n'
 FUTURE = DOC + "from __future__ import (annotations,\n    division)\n"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpc_agent.envs.installer_environment import for_images, for_installers
+from hpc_agent.envs.installers import for_images, for_installers
 from hpc_agent.git_credentials import GitCredential, environment
 from hpc_agent.redact import Secret
 

@@ -8,7 +8,7 @@ import pytest
 
 from hpc_agent.domain.task import Requirements, TaskScript
 from hpc_agent.errors import SourceError
-from hpc_agent.sources.limits import LARGEST_DIFF, LONGEST_FIELD, check
+from hpc_agent.sources.layout import LARGEST_DIFF, LONGEST_FIELD, check
 
 
 @pytest.mark.parametrize("field", ["repository", "branch", "tag", "commit", "entry_point", "working_dir", "binary"])

@@ -11,10 +11,8 @@ import pytest
 
 from hpc_agent.domain.task import TaskScript
 from hpc_agent.errors import SourceError
-from hpc_agent.sources.layout import plan
-from hpc_agent.sources.notebook import RUNNER
-from hpc_agent.sources.staged import Origin, StagedSource
-from hpc_agent.sources.workspace import EntryKind, EntryPoint, Workspace, entry_of
+from hpc_agent.sources.layout import Origin, StagedSource, plan
+from hpc_agent.sources.workspace import RUNNER, EntryKind, EntryPoint, Workspace, entry_of
 
 REPOSITORY = StagedSource(Origin.REPOSITORY, name="model", commit="c0ffee")
 SCRIPT = StagedSource(Origin.SCRIPT)

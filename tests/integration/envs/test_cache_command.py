@@ -19,10 +19,9 @@ from hpc_agent.clock import SYSTEM
 from hpc_agent.domain.env import EnvKey
 from hpc_agent.envs import cache_upkeep
 from hpc_agent.envs.cache_upkeep import CacheEntry
-from hpc_agent.envs.manifest import Manifest
-from hpc_agent.envs.shared import SharedCache
+from hpc_agent.envs.shared_cache import Manifest, SharedCache
 from hpc_agent.file_records import write_record
-from hpc_agent.sources.staged import Origin, StagedSource
+from hpc_agent.sources.layout import Origin, StagedSource
 from hpc_agent.staging import StagedTask
 
 IN_PLACE = "store._scratch = Path('/proc/nowhere')\nprint(store.use(EnvKey(sys.argv[1]), say).how, flush=True)\n"

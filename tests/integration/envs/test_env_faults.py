@@ -20,10 +20,10 @@ from waiting import empty, wait_until
 from hpc_agent.clock import SYSTEM
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey
-from hpc_agent.envs import archive, inventory, workplaces
+from hpc_agent.envs import archive, build_steps, node_cache
 from hpc_agent.envs.env_store import EnvStore
 from hpc_agent.envs.materialize import UsableEnv
-from hpc_agent.envs.node import remove_tree
+from hpc_agent.envs.node_cache import remove_tree
 from hpc_agent.errors import EnvironmentBuildError
 from hpc_agent.user_name import user_name
 
@@ -74,7 +74,7 @@ def test_builder_killed_at_any_moment_leaves_nothing_wrong(site: EnvSite, run_py
     build = site.scratch / f"hpc-agent-{os.getuid()}" / "build"
 
     def left() -> list[Path]:
-        with workplaces.make(build):
+        with build_steps.private_build_folder(build):
             """A new one clears away what the dead left."""
         return list(build.iterdir())
 
@@ -94,7 +94,7 @@ def test_job_killed_while_unpacking_leaves_nothing_wrong(site: EnvSite, run_pyth
         kill_after(run_python(USE, key), lasts * (number + 1) / moments)
         env = site.store().use(key, site.say)
         assert works(env)
-        assert inventory.missing(env.root) == []
+        assert node_cache.missing_files(env.root) == []
         # tar lives on for a moment when its reader is killed; what it still writes is not where jobs look.
         assert env.root.name == key
 
@@ -206,7 +206,7 @@ def test_disk_that_fills_while_unpacking_leaves_no_half_environment(
     """A disk that had room when asked: a sparse estimate, or another job that writes at the same time."""
     site.wheels.add("alpha", files={f"alpha/data{n}.bin": random.Random(n).randbytes(400_000) for n in range(20)})
     key = site.store().stage(site.request("beta"), site.say).key
-    lie = "import shutil, collections\nfrom hpc_agent.envs import node\nnode._ROOM = -(1 << 30)\n"
+    lie = "import shutil, collections\nfrom hpc_agent.envs import node_cache\nnode_cache._RESERVED_BYTES = -(1 << 30)\n"
     listing = "import os\nprint(sorted(os.listdir(store._scratch / f'hpc-agent-{os.getuid()}' / 'envs')))\n"
     said, _ = run_python(lie + USE + "\n" + listing, key, prefix=small_disk(site.scratch, 4)).communicate()
     assert "cannot be unpacked to" in said
@@ -268,8 +268,8 @@ def test_scratch_that_was_cleaned_up_is_mended(site: EnvSite, victim: str) -> No
         found.unlink()
     env = site.store().use(key, site.say)
     assert works(env)
-    assert inventory.missing(env.root) == []
-    assert inventory.is_untouched(env.root)
+    assert node_cache.missing_files(env.root) == []
+    assert node_cache.is_untouched(env.root)
     assert site.store().use(key, site.say).how == "ready"
 
 

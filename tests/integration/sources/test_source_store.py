@@ -21,7 +21,7 @@ from hpc_agent.config.settings import GitSettings
 from hpc_agent.domain.task import Requirements, TaskScript
 from hpc_agent.errors import SourceError
 from hpc_agent.redact import Secret
-from hpc_agent.sources.staged import Origin, StagedSource
+from hpc_agent.sources.layout import Origin, StagedSource
 from hpc_agent.sources.workspace import EntryKind
 
 EDIT = """diff --git a/train.py b/train.py

@@ -1,4 +1,4 @@
-"""The shared cache of environments: one folder for each, complete from the moment it can be seen.
+"""Shared cache of environments: one folder per key, complete from the moment it is visible; records are JSON.
 
 envs/<key>/env.tar.zst, lock.txt, manifest.json   published by one rename, never changed
 envs/<key>/env.squashfs                           the same to be mounted, where that is configured
@@ -16,12 +16,13 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
 from hpc_agent import file_records
 from hpc_agent.domain.env import EnvKey
-from hpc_agent.envs.manifest import Failure, Manifest, Resolution
 from hpc_agent.errors import EnvironmentBuildError
 
 ARCHIVE = "env.tar.zst"
@@ -187,3 +188,48 @@ class SharedCache:
         remedy = "make room with `hpc-agent cache prune`" if full else "whoever builds must be able to write there"
         words = error.strerror or error
         return EnvironmentBuildError(f"the environment cannot be stored in {self.root}: {words}; {remedy}")
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """``files`` and ``unpacked`` (bytes) count what is in the environment; ``size`` and ``sha256`` are the archive's.
+
+    ``packages`` as ``pip freeze`` prints them. ``parts`` are those of the key, the lock aside. ``executable``: real
+    path of the base interpreter, which must be on every node, or in the container image ``image`` (its identity).
+    ``seconds``: how long building took.
+    """
+
+    key: EnvKey
+    packages: tuple[str, ...]
+    parts: dict[str, object]
+    executable: str
+    version: str
+    libc: str
+    size: int
+    sha256: str
+    files: int
+    unpacked: int
+    built_at: datetime
+    built_by: str
+    seconds: float
+    image: str = ""
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """Which environment a request meant when it was last resolved; ``notes`` for the log of each task that uses it."""
+
+    key: EnvKey
+    resolved_at: datetime
+    requirements: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why the last try to stage a request failed. ``id`` differs for each try."""
+
+    id: str
+    error: str
+    passes: bool = False
+    """The package index was away: the next try may succeed."""
