@@ -127,7 +127,7 @@ from pathlib import Path
 from hpc_agent.clock import SYSTEM
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey, RequirementFiles
-from hpc_agent.domain.task import Requirements, Script
+from hpc_agent.domain.task import Requirements, TaskScript
 from hpc_agent.envs.env_request import request_for
 from hpc_agent.envs.env_store import EnvStore
 from hpc_agent.errors import HpcAgentError
@@ -135,7 +135,7 @@ packages = PackageSettings()
 store = EnvStore(Path({cache!r}), Path({scratch!r}), packages, SYSTEM)
 def request(*lines):
     index = ("--no-index", "--find-links " + {wheels!r})
-    return request_for(Script(requirements=Requirements(pip=(*index, *lines))), RequirementFiles(), packages)
+    return request_for(TaskScript(requirements=Requirements(pip=(*index, *lines))), RequirementFiles(), packages)
 def say(line):
     print(line, flush=True)
 """
