@@ -98,7 +98,7 @@ def verify(shared: Shared, remove: bool) -> None:
     total = sum(entry.manifest.size for entry in found)
     with _progress(total, "Reading") as advance:
         for entry in found:
-            if problem := cache_upkeep.problem(cache, entry.manifest):
+            if problem := cache_upkeep.damage(cache, entry.manifest):
                 bad[entry.manifest.key] = problem
             advance(entry.manifest.size)
     for key, problem in bad.items():
@@ -130,7 +130,7 @@ def prune(shared: Shared, max_size: str | None, older_than: str | None, dry_run:
     cache = _cache(shared)
     kept = {*cache_upkeep.in_use(cache), *_waited_for(shared)}
     age = None if span is None else timedelta(seconds=span)
-    gone = cache_upkeep.superfluous(cache_upkeep.entries(cache), SYSTEM.now(), kept, max_size=limit, older_than=age)
+    gone = cache_upkeep.removable(cache_upkeep.entries(cache), SYSTEM.now(), kept, max_size=limit, older_than=age)
     for entry in gone:
         click.echo(f"{entry.manifest.key}  {_size(entry.size):>8}  {_short(entry.manifest.packages)}")
     if not dry_run:
@@ -150,7 +150,7 @@ def _remove(cache: SharedCache, keys: Sequence[EnvKey]) -> None:
 
     for key in cache_upkeep.remove(cache, keys):
         click.echo(f"Environment {key} could not be removed: it belongs to another user", err=True)
-    cache_upkeep.forget_requests(cache)
+    cache_upkeep.remove_stale_requests(cache)
 
 
 def _waited_for(shared: Shared) -> Iterator[EnvKey]:
@@ -174,7 +174,7 @@ def _warm_task(shared: Shared, name: str, into: Path | None) -> None:
     from hpc_agent.file_records import write_atomic, write_record
     from hpc_agent.retry import INTERACTIVE
     from hpc_agent.runs.directory import RunDirectory
-    from hpc_agent.staging import TaskStager, patiently
+    from hpc_agent.staging import TaskStager, retry_staging
 
     configuration = shared.configuration()
     shared.apply(configuration, in_job=True)
@@ -183,7 +183,7 @@ def _warm_task(shared: Shared, name: str, into: Path | None) -> None:
     run = RunDirectory(into) if into else None
     try:
         stager = TaskStager(configuration.settings, SYSTEM)
-        staged = patiently(lambda: stager.stage(task, _say), _say, SYSTEM)
+        staged = retry_staging(lambda: stager.stage(task, _say), _say, SYSTEM)
     except (SourceError, EnvironmentBuildError, ContainerError) as error:
         if run:
             write_atomic(run.stage_failure, str(error).encode())

@@ -6,7 +6,7 @@ from hpc_agent.daemon.login_staging import PREPARING
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.task import Task
-from hpc_agent.staging import StagedTask, TaskStager, foreseen
+from hpc_agent.staging import StagedTask, TaskStager, wrap_unexpected
 
 
 class CachedStaging:
@@ -16,7 +16,7 @@ class CachedStaging:
         self._stager = stager
 
     def get(self, attempt: Attempt, task: Task, queue: Queue, *, wait: bool) -> StagedTask:
-        return foreseen(lambda: self._stager.find(task))
+        return wrap_unexpected(lambda: self._stager.find(task))
 
     def says(self, attempt: Attempt) -> str:
         return PREPARING

@@ -14,7 +14,7 @@ from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.task import Task
 from hpc_agent.logs import EventLog
-from hpc_agent.staging import StagedTask, TaskStager, patiently
+from hpc_agent.staging import StagedTask, TaskStager, retry_staging
 
 log = EventLog("stage")
 
@@ -87,7 +87,7 @@ class LoginStaging:
 
         try:
             # While a remote is away, others build.
-            future.set_result(patiently(lambda: self._stage(attempt, task), trouble, self._clock))
+            future.set_result(retry_staging(lambda: self._stage(attempt, task), trouble, self._clock))
         except BaseException as error:  # noqa: BLE001 - raised again by whoever asks for the result
             future.set_exception(error)
         self._done.set()
@@ -101,7 +101,7 @@ class LoginStaging:
             source = self._stager.fetch(task, _told(task))
         with self._building.slot(task.user):
             log.info("staging", task=task.id, attempt=attempt.id)
-            return self._stager.stage_rest(task, source, _told(task))
+            return self._stager.stage_environment(task, source, _told(task))
 
     def close(self) -> None:
         """What still builds loses its lease with us, and the next daemon takes it over."""

@@ -105,8 +105,8 @@ class Daemon:
         self._stages: StagingBackend | None = None
         # Without a batch system all jobs are on this machine, with its images.
         stager = TaskStager(settings, clock, share=launch.terms.slurm)
-        for remark in stager.remarks:
-            log.warning("settings", remark=remark)
+        for warning in stager.warnings:
+            log.warning("settings", warning=warning)
         if launch.terms.standalone:
             self._stages = CachedStaging(stager)
         elif settings.hpc.envs.build_on == "login":

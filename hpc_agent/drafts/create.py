@@ -1,4 +1,4 @@
-"""From the plan to the task on the server: what must exist there is looked up first, then the task is created."""
+"""Creates the planned task on the server, after a look-up of everything that must exist there."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _RUN_NUMBER = re.compile(r" #(\d+)$")
 
 @dataclass(frozen=True)
 class Created:
-    """``queue`` is empty for a task that was left a draft; ``page`` is the link of its page."""
+    """Created task. ``queue``: empty for a draft; ``page``: link of its page."""
 
     id: TaskId
     name: str
@@ -46,7 +46,7 @@ def create(client: Client, request: DraftRequest, plan: DraftPlan) -> Created:
         created = _new(client, plan.draft, numbered=not request.pipeline_dont_add_run_number)
     if queue is None:
         return created
-    with or_undone(client, created.id, created.page):
+    with undo_on_failure(client, created.id, created.page):
         _enqueue(client, created.id, queue)
     return replace(created, queue=request.queue)
 
@@ -55,7 +55,7 @@ def _enqueue(client: Client, task: TaskId, queue: QueueId) -> None:
     try:
         client.tasks.enqueue(task, queue)
     except ApiError as error:
-        # Nobody else queues a task that was just made: the answer to a first try was lost.
+        # No other client queues a task that was just created: the reply to the first try was lost.
         if error.subcode != _ALREADY_QUEUED:
             raise
 
@@ -85,7 +85,7 @@ def _base_task(client: Client, id_or_name: str) -> Task:
     try:
         return client.tasks.get(client.tasks.resolve(id_or_name))
     except NotFoundError as error:
-        raise InputError(f"there is no task {id_or_name} to make a copy of (--base-task-id)") from error
+        raise InputError(f"the task {id_or_name} to copy (--base-task-id) does not exist") from error
 
 
 def _copy(client: Client, plan: DraftPlan, base: Task) -> Created:
@@ -104,41 +104,42 @@ def _copy(client: Client, plan: DraftPlan, base: Task) -> Created:
         output_uri=draft.output_uri,
         runtime=draft.runtime,
     )
-    with or_undone(client, task, page):
+    with undo_on_failure(client, task, page):
         client.tasks.edit(task, changes)
         client.tasks.set_arguments(task, draft.arguments)
     return Created(task, draft.name, "", page)
 
 
-def _changed_script(base: TaskScript, asked: TaskScript) -> TaskScript:
+def _changed_script(base: TaskScript, requested: TaskScript) -> TaskScript:
     """The base task's script with the parts that flags name; a commit or branch replaces both."""
-    pinned = bool(asked.commit or asked.branch)
+    pinned = bool(requested.commit or requested.branch)
     return replace(
         base,
-        commit=asked.commit if pinned else base.commit,
-        branch=asked.branch or base.branch,
+        commit=requested.commit if pinned else base.commit,
+        branch=requested.branch or base.branch,
         tag="" if pinned else base.tag,
-        working_dir=asked.working_dir or base.working_dir,
-        binary=asked.binary or base.binary,
-        requirements=base.requirements if asked.requirements.pip is None else asked.requirements,
+        working_dir=requested.working_dir or base.working_dir,
+        binary=requested.binary or base.binary,
+        requirements=base.requirements if requested.requirements.pip is None else requested.requirements,
     )
 
 
-def _changed_container(base: TaskContainer, asked: TaskContainer) -> TaskContainer:
+def _changed_container(base: TaskContainer, requested: TaskContainer) -> TaskContainer:
     return TaskContainer(
-        asked.image or base.image,
-        asked.arguments or base.arguments,
-        asked.setup_shell_script or base.setup_shell_script,
+        requested.image or base.image,
+        requested.arguments or base.arguments,
+        requested.setup_shell_script or base.setup_shell_script,
     )
 
 
 class DraftError(HpcAgentError):
-    """Something failed when the task existed already; the message says what became of it."""
+    """Failure after the task was created; the message has what became of it."""
 
 
 @contextmanager
-def or_undone(client: Client, task: TaskId, page: str) -> Iterator[None]:
-    """
+def undo_on_failure(client: Client, task: TaskId, page: str) -> Iterator[None]:
+    """Context manager that deletes the task if a step inside fails.
+
     Raises:
         DraftError: a step inside failed.
     """

@@ -1,4 +1,4 @@
-"""From the flags to the task that is to be created. Reads this machine, asks no server, creates nothing."""
+"""Plan of a draft: the task that the flags describe. Reads local files only; creates nothing."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ PIPELINES = ".pipelines"
 """ClearML keeps each pipeline's runs in a hidden project of its own below this one."""
 
 DEFAULT_PIPELINE_VERSION = "1.0.0"
-_MARK = {"_CLEARML_TASK": True}
+_CREATED_BY_TASK_COMMAND = {"_CLEARML_TASK": True}
 _SKIP_ENVIRONMENT = "-e CLEARML_AGENT_SKIP_PYTHON_ENV_INSTALL=1"
 
 
 @dataclass(frozen=True)
 class DraftPlan:
-    """``draft.script`` counts only where ``has_code``; else the base task's script stays, but for the list given."""
+    """Task to create. ``draft.script`` is used if ``has_code``; else the base task's script, with the given
+    packages."""
 
     draft: Draft
     has_code: bool = True
@@ -58,8 +59,8 @@ def plan(request: DraftRequest, here: Path, comment: str) -> DraftPlan:
         init = not request.skip_task_init and not request.pipeline
         script = script_section(found.code, requirements, init=init, binary=request.binary)
         warnings += found.warnings
-        if lost := lost_arguments(request, found.code):
-            warnings += (lost,)
+        if warning := unreachable_arguments(request, found.code):
+            warnings += (warning,)
     draft = _draft(request, script, container)
     return DraftPlan(
         replace(draft, comment=comment, output_uri=output_uri), request.has_code, bool(request.task_type), warnings
@@ -67,7 +68,7 @@ def plan(request: DraftRequest, here: Path, comment: str) -> DraftPlan:
 
 
 def _script_parts(request: DraftRequest, requirements: Requirements) -> TaskScript:
-    """What the flags say of the script of a base task."""
+    """The flags that change the script of a base task."""
     return TaskScript(
         branch=request.branch,
         commit=request.commit,
@@ -89,12 +90,12 @@ def _draft(request: DraftRequest, script: TaskScript, container: TaskContainer) 
         properties={"version": request.pipeline_version or DEFAULT_PIPELINE_VERSION} if pipeline else {},
         tags=request.tags,
         system_tags=("pipeline", "development") if pipeline else ("development",),
-        runtime=_MARK,
+        runtime=_CREATED_BY_TASK_COMMAND,
     )
 
 
 def _requirements(request: DraftRequest, here: Path) -> Requirements:
-    """pip None: no list was given. The list that says "install nothing" is empty."""
+    """Requested packages; ``pip`` is None without a list, and empty for "install nothing"."""
     if request.force_no_requirements:
         return Requirements(pip=())
     lines: tuple[str, ...] = ()
@@ -113,13 +114,13 @@ def _check_packages(code: Code, requirements: Requirements, lists_packages: bool
     why = (
         "the repository has neither requirements.txt nor pyproject.toml"
         if code.repository
-        else "without a repository nothing says which packages the code needs"
+        else "without a repository the packages that the code needs are unknown"
     )
     raise InputError(f"{why}: give --packages or --requirements, or --force-no-requirements if it needs none")
 
 
 def _container(request: DraftRequest, here: Path) -> TaskContainer:
-    """``--docker "image arguments"`` is split as ``--docker image --docker_args arguments``."""
+    """Container of the task; ``--docker "image arguments"`` means ``--docker image --docker_args arguments``."""
     image, _, rest = request.docker.strip().partition(" ")
     arguments = request.docker_args.strip() or rest.strip()
     try:
@@ -162,7 +163,7 @@ _BUILT_IN = sys.stdlib_module_names - {"argparse", "importlib", "runpy", "subpro
 """Modules of Python's own that neither parse a command line nor start what might."""
 
 
-def lost_arguments(request: DraftRequest, code: Code) -> str:
+def unreachable_arguments(request: DraftRequest, code: Code) -> str:
     """A sentence on arguments that cannot reach the code; empty where they may."""
     if not request.args:
         return ""
@@ -189,7 +190,7 @@ def lost_arguments(request: DraftRequest, code: Code) -> str:
 
 
 def _imported(text: str) -> Iterator[str]:
-    """The top-level modules that a Python text imports; one that stands for all where it cannot be read."""
+    """The top-level modules that a Python text imports; the name ``unknown`` where it cannot be parsed."""
     try:
         nodes = list(ast.walk(ast.parse(text)))
     except (SyntaxError, ValueError, RecursionError, MemoryError):

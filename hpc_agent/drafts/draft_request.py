@@ -14,7 +14,7 @@ _SCP = re.compile(r"^(?:[^/@:#]+@)?[^/@:#]+:[^/@:#]")
 
 
 class WrongUsageError(InputError):
-    """Flags are missing or contradict each other, whatever the files and the server say."""
+    """Flags are missing or exclude each other, independent of files and server."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ def is_address(repo: str) -> bool:
 
 
 def check_usage(request: DraftRequest) -> None:
-    """
+    """Check the flags themselves.
+
     Raises:
         WrongUsageError: the first thing wrong with the flags themselves.
     """
@@ -109,6 +110,6 @@ def _bad_argument(word: str) -> str:
 
 
 def typed_path(text: str, base: Path) -> Path:
-    """``text`` with ``~`` and ``$VARIABLES`` put in, below ``base`` unless absolute; links and ``..`` followed."""
+    """Path with ``~`` and ``$VARIABLES`` expanded, below ``base`` unless absolute; links and ``..`` followed."""
     # os.path leaves "~nobody" as it is, where Path.expanduser would raise.
     return (base / os.path.expandvars(os.path.expanduser(text))).resolve()  # noqa: PTH111

@@ -31,42 +31,42 @@ def build(
     lock: EnvLock,
     base: Interpreter,
     installer: Installer,
-    tools: InstallerRunner,
-    place: InstallContext,
-    seen: Sequence[str] = (),
+    runner: InstallerRunner,
+    context: InstallContext,
+    visible_folders: Sequence[str] = (),
 ) -> Path:
-    """Build in ``place.work`` and return the environment's folder. It can be moved: no file in it needs its path.
+    """Build in ``context.work`` and return the environment's folder. It can be moved: no file in it needs its path.
 
-    ``seen``: further folders whose packages it sees.
+    ``visible_folders``: further folders whose packages it sees.
 
     Raises:
-        EnvironmentBuildError: with the installer's own last words.
+        EnvironmentBuildError: the installer failed; with the end of its output.
     """
-    root = place.work / "env"
-    # Whoever names an image means the packages in it too.
-    tools.virtualenv(base, root, system_site=tools.packages.system_site_packages or tools.foreign is not None)
+    root = context.work / "env"
+    # A task that names an image expects the image's packages too.
+    runner.virtualenv(base, root, system_site=runner.packages.system_site_packages or runner.image_python is not None)
     if lock.lines:
-        installer.install(lock.lines, root, base, place)
-    if lock.late:
-        installer.install_late(lock.late, lock.lines, root, base, place)
-    compile_bytecode(root, tools)
-    if seen:
+        installer.install(lock.lines, root, base, context)
+    if lock.post_packages:
+        installer.install_post_packages(lock.post_packages, lock.lines, root, base, context)
+    compile_bytecode(root, runner)
+    if visible_folders:
         for folder in site_packages(root):
-            (folder / "_seen.pth").write_text("".join(f"{path}\n" for path in seen), encoding="utf-8")
+            (folder / "_seen.pth").write_text("".join(f"{path}\n" for path in visible_folders), encoding="utf-8")
     make_movable(root)
     return root
 
 
-def compile_bytecode(root: Path, tools: InstallerRunner) -> None:
+def compile_bytecode(root: Path, runner: InstallerRunner) -> None:
     """Compile what jobs import, so that none compiles at its start (1.6 s for numpy, pandas and scikit-learn).
 
-    The packages' own tests are left out: half of all files, and nobody's job runs them. Not bound to the time stamps
+    The packages' own tests are left out: half of all files, and no job runs them. Not bound to the time stamps
     of sources, which need not survive a file system. Files that do not compile (templates, syntax of other versions)
-    are for their packages to know.
+    are left to their packages.
     """
     argv = [str(root / "bin" / "python"), "-I", "-m", "compileall", "-qq", "-j", "0", "-x", _TEST_FOLDERS]
     argv += ["--invalidation-mode", "unchecked-hash"]
-    tools.run([*argv, *(str(folder) for folder in site_packages(root))], cwd=root)
+    runner.run([*argv, *(str(folder) for folder in site_packages(root))], cwd=root)
 
 
 def site_packages(root: Path) -> list[Path]:
@@ -74,7 +74,7 @@ def site_packages(root: Path) -> list[Path]:
 
 
 def make_movable(root: Path) -> None:
-    """Let programs in ``bin`` find the interpreter beside themselves, where an installer wrote its path of today."""
+    """Replace absolute interpreter paths in the first lines of ``bin``'s programs by relative ones."""
     here = os.fsencode(root / "bin") + b"/"
     for path in (root / "bin").iterdir():
         if path.is_symlink() or not path.is_file():
@@ -88,7 +88,7 @@ def make_movable(root: Path) -> None:
 
 
 def installed(root: Path) -> tuple[str, ...]:
-    """What is in the environment, as ``pip freeze`` prints it: metadata folders are named ``name-version``."""
+    """Installed packages as ``pip freeze`` prints them: metadata folders are named ``name-version``."""
     found = []
     for folder in site_packages(root):
         for path in folder.glob("*.dist-info"):
@@ -105,7 +105,7 @@ _ABANDONED_SECONDS = 3600.0
 
 @contextmanager
 def private_build_folder(parent: Path) -> Iterator[Path]:
-    """Enter with an empty folder of our own in ``parent``, a local folder; on leaving it is gone.
+    """Context manager of an empty private folder in ``parent``, which is on a local disk.
 
     Raises:
         OSError: the disk is full or broken.
@@ -113,7 +113,7 @@ def private_build_folder(parent: Path) -> Iterator[Path]:
     file_records.ensure_directory(parent)
     work = parent / secrets.token_hex(8)
     lock = parent / f"{work.name}{_LOCK_SUFFIX}"
-    # The lock first: a folder without one would be nobody's.
+    # The lock first: a folder without one would look abandoned.
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -129,7 +129,7 @@ def private_build_folder(parent: Path) -> Iterator[Path]:
 def _remove_abandoned(parent: Path, now: float) -> None:
     for entry in parent.iterdir():
         lock = entry if entry.name.endswith(_LOCK_SUFFIX) else entry.with_name(f"{entry.name}{_LOCK_SUFFIX}")
-        with contextlib.suppress(FileNotFoundError):  # another one is at it too
+        with contextlib.suppress(FileNotFoundError):  # another process removes it too
             if lock.exists():
                 _remove_unlocked(lock)
             elif now - entry.stat().st_mtime > _ABANDONED_SECONDS:

@@ -27,9 +27,12 @@ from hpc_agent.retry import is_away
 
 @dataclass(frozen=True)
 class InstallContext:
-    """``work``: a private folder for files of the installer's; ``cwd``: what relative paths in lines start from;
-    ``options``: lines that say where packages are found; ``credentials`` were taken out of the lines; ``needs_git``:
-    whether some line names a repository."""
+    """Folders, options and credentials of one installation.
+
+    ``work``: a private folder for the installer's files. ``cwd``: base of relative paths in lines. ``options``: lines
+    that name package indexes. ``credentials``: those that the lines had. ``needs_git``: whether a line names a
+    repository.
+    """
 
     work: Path
     cwd: Path
@@ -38,37 +41,40 @@ class InstallContext:
     needs_git: bool = False
 
     def write(self, name: str, lines: Sequence[str]) -> str:
-        """A file of lines; returns its path."""
+        """Write lines to a file in ``work``; returns its path."""
         path = self.work / name
         path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
         return str(path)
 
 
 class Installer(Protocol):
-    """Lines are requirement lines; a lock is text in pip's format. All raise EnvironmentBuildError."""
+    """Installer of packages. Lines are requirement lines; a lock is text in pip's format.
+
+    All methods raise EnvironmentBuildError.
+    """
 
     def resolve(
-        self, lines: Sequence[str], constraints: Sequence[str], base: Interpreter, place: InstallContext
+        self, lines: Sequence[str], constraints: Sequence[str], base: Interpreter, context: InstallContext
     ) -> str:
         """The lock for ``lines``: every package with its version, and hashes where there are any."""
 
-    def install(self, lock: Sequence[str], root: Path, base: Interpreter, place: InstallContext) -> None:
+    def install(self, lock: Sequence[str], root: Path, base: Interpreter, context: InstallContext) -> None:
         """Install exactly the lock into the environment at ``root``, without byte-code."""
 
-    def install_late(
-        self, lines: Sequence[str], lock: Sequence[str], root: Path, base: Interpreter, place: InstallContext
+    def install_post_packages(
+        self, lines: Sequence[str], lock: Sequence[str], root: Path, base: Interpreter, context: InstallContext
     ) -> None:
-        """Install what can only be built where everything else is there already, without changing the rest."""
+        """Install requirements whose build needs the other packages, without changing those."""
 
 
-_LONGEST = 7200.0
+_TIMEOUT_SECONDS = 7200.0
 """Seconds: a package built from source on a login node may take an hour."""
 
 
 class InstallerRunner:
     """Runs programs with their caches in ``folder``, a node-local folder of the user's own.
 
-    ``environ`` is what they inherit; ``credentials`` are for the git that they start. With ``foreign`` they run in
+    ``environ`` is what they inherit; ``credentials`` are for the git that they start. With ``image_python`` they run in
     that image.
     """
 
@@ -78,18 +84,18 @@ class InstallerRunner:
         folder: Path,
         environ: Mapping[str, str],
         credentials: Sequence[GitCredential] = (),
-        foreign: ImagePythonApi | None = None,
+        image_python: ImagePythonApi | None = None,
     ) -> None:
         self.packages = packages
-        self.foreign = foreign
+        self.image_python = image_python
         self._folder = folder
         self._credentials = tuple(credentials)
         self._environ = environ
-        self._env = for_installers(environ, pip=packages.type == "pip")
+        self._env = installer_environment(environ, pip=packages.type == "pip")
         self._env.setdefault("UV_CACHE_DIR", str(_uv_cache(folder)))
         self._env["VIRTUALENV_OVERRIDE_APP_DATA"] = str(folder / "virtualenv")
-        # Shared blocks where the file system has them, hard links elsewhere: 332 MB in 1 s, of which copies take 4 to
-        # 16 s. A hard link changes whenever another build adds one: ``archive.pack`` knows.
+        # Shared blocks where the file system has them, hard links elsewhere: 332 MB in 1 s, as copies in 4 to 16 s.
+        # A hard link changes whenever another build adds one: ``archive.pack`` knows.
         self._env["UV_LINK_MODE"] = "clone"
 
     @property
@@ -105,15 +111,15 @@ class InstallerRunner:
         """
         options = ["--quiet", "--python", interpreter.executable]
         options += ["--system-site-packages"] if system_site else []
-        if self.foreign:
-            # Our virtualenv is not in the image, and needs a Python; uv is one file that needs nothing.
+        if self.image_python:
+            # Our virtualenv is not in the image and needs a Python; uv is one file without dependencies.
             maker = [self.uv_program(), "venv", "--no-project", *(["--seed"] if pip else [])]
         else:
             seed = ["--no-setuptools"] if pip else ["--no-seed"]
             maker = [sys.executable, "-m", "virtualenv", "--activators", "", *seed]
-        answer = self.run([*maker, *options, str(root)], cwd=root.parent)
-        if not answer.ok:
-            raise as_error(f"no environment can be made with {interpreter.shown}", answer)
+        completed = self.run([*maker, *options, str(root)], cwd=root.parent)
+        if not completed.ok:
+            raise installer_error(f"no environment can be made with {interpreter.description}", completed)
 
     def run(
         self,
@@ -124,9 +130,9 @@ class InstallerRunner:
         credentials: Sequence[GitCredential] = (),
         needs_git: bool = False,
     ) -> CompletedProcess:
-        """Run at low priority, for login nodes belong to everybody; ``environ`` and ``credentials`` are added.
+        """Run at low priority, since login nodes are shared; ``environ`` and ``credentials`` are added.
 
-        Those of the settings too where it ``needs_git``: what is built sees the environment of its installer.
+        With ``needs_git`` also the credentials of the settings: what is built sees its installer's environment.
 
         Raises:
             EnvironmentBuildError: it could not be run.
@@ -135,22 +141,24 @@ class InstallerRunner:
             [*(self._credentials if needs_git else ()), *credentials], CAREFUL_GIT, self._environ if needs_git else {}
         )
         try:
-            if self.foreign:
-                added = {**for_images(self._env), **git, **environ}
-                return self.foreign.run(
-                    list(argv), timeout=_LONGEST, env=added, cwd=cwd, folders=self._folders(cwd, added)
+            if self.image_python:
+                added = {**image_environment(self._env), **git, **environ}
+                return self.image_python.run(
+                    list(argv), timeout=_TIMEOUT_SECONDS, env=added, cwd=cwd, folders=self._image_mounts(cwd, added)
                 )
-            return process.run([*_manners(), *argv], timeout=_LONGEST, env={**self._env, **git, **environ}, cwd=cwd)
+            return process.run(
+                [*_low_priority_prefix(), *argv], timeout=_TIMEOUT_SECONDS, env={**self._env, **git, **environ}, cwd=cwd
+            )
         except ProcessError as error:
             raise EnvironmentBuildError(f"the environment cannot be built: {error}") from error
 
     def uv_program(self) -> str:
-        import uv  # the wheel's module: it knows where its program lies
+        import uv  # the wheel's module has the path of its program
 
         return uv.find_uv_bin()
 
-    def _folders(self, cwd: Path, environ: Mapping[str, str]) -> dict[Path, bool]:
-        """What installers in an image need of this machine, and whether they write to it."""
+    def _image_mounts(self, cwd: Path, environ: Mapping[str, str]) -> dict[Path, bool]:
+        """Folders of this machine that installers in an image need → whether they are writable."""
         read = [Path(self.uv_program()).parent, *(Path(path) for path in pip_config.load().folders)]
         if certificate := environ.get("SSL_CERT_FILE"):
             read.append(Path(certificate).parent)
@@ -160,14 +168,14 @@ class InstallerRunner:
         return {**dict.fromkeys(read, False), **dict.fromkeys(written, True)}
 
 
-def _manners() -> list[str]:
-    """What stands before an installer: it yields to others, and ends with us should we be killed."""
+def _low_priority_prefix() -> list[str]:
+    """Command prefix by which an installer runs at low priority and is killed if this process dies."""
     nice = ["nice"] if shutil.which("nice") else []
     return nice + (["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else [])
 
 
 def _uv_cache(folder: Path) -> Path:
-    """The user's own uv cache if environments can be linked from it, else one beside where they are built."""
+    """The user's own uv cache if environments can be linked from it, else one in the folder of builds."""
     usual = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "uv"
     try:
         if usual.stat().st_dev == folder.stat().st_dev:
@@ -177,23 +185,23 @@ def _uv_cache(folder: Path) -> Path:
     return folder / "uv-cache"
 
 
-def as_error(
-    what: str, answer: CompletedProcess, kind: type[EnvironmentBuildError] = EnvironmentBuildError
+def installer_error(
+    what: str, completed: CompletedProcess, kind: type[EnvironmentBuildError] = EnvironmentBuildError
 ) -> EnvironmentBuildError:
-    """An installer's failure in its own last words."""
-    words = without_secrets(_without_warnings(answer.last_words)).strip() or f"exit code {answer.returncode}"
-    error = kind(f"{what}: {words}")
-    error.retryable = is_away(answer.stderr)
+    """Error for a failed installer, with the end of its output."""
+    message = without_secrets(_without_warnings(completed.last_words)).strip() or f"exit code {completed.returncode}"
+    error = kind(f"{what}: {message}")
+    error.retryable = is_away(completed.stderr)
     return error
 
 
-def _without_warnings(words: str) -> str:
-    """What a program said last, without remarks on what is no trouble; all of it if there is nothing else."""
-    telling = [line for line in words.splitlines() if not line.lstrip().lower().startswith("warning:")]
-    return "\n".join(telling) if any(line.strip() for line in telling) else words
+def _without_warnings(message: str) -> str:
+    """The end of a program's output without its warnings; all of it if there is nothing else."""
+    informative = [line for line in message.splitlines() if not line.lstrip().lower().startswith("warning:")]
+    return "\n".join(informative) if any(line.strip() for line in informative) else message
 
 
-_NAMES = frozenset(
+_FORWARDED_NAMES = frozenset(
     {
         *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TERM", "TMPDIR", "TEMP", "TMP"),
         # where a network is reached and who is trusted
@@ -225,7 +233,7 @@ _NAMES = frozenset(
         *("MKLROOT", "OPENBLAS", "BLAS", "LAPACK", "FFTW_DIR", "HDF5_DIR", "NETCDF4_DIR", "GDAL_CONFIG", "PROJ_DIR"),
     }
 )
-_BEGINNINGS = (
+_FORWARDED_PREFIXES = (
     *("LC_", "XDG_", "UV_", "CMAKE_", "TORCH_CUDA_", "EBROOT", "EBVERSION"),
     *(
         "GIT_SSH",
@@ -238,26 +246,35 @@ _BEGINNINGS = (
     ),
 )
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
-_ELSEWHERE = ("PIP_TARGET", "PIP_PREFIX", "PIP_USER", "PIP_ROOT", "UV_PROJECT", "UV_TARGET", "UV_PREFIX", "UV_PUBLISH_")
-"""Beginnings of variables that would turn an installer to another environment, or are for sending packages away."""
+_BLOCKED_PREFIXES = (
+    "PIP_TARGET",
+    "PIP_PREFIX",
+    "PIP_USER",
+    "PIP_ROOT",
+    "UV_PROJECT",
+    "UV_TARGET",
+    "UV_PREFIX",
+    "UV_PUBLISH_",
+)
+"""Prefixes of variables that would redirect an installer to another environment, or are for publishing packages."""
 
-_IN_IMAGES = ("UV_", "PIP_", "SSL_CERT_FILE", *_PROXIES)
-"""Beginnings of what installers in an image obey; everything else there is the image's own."""
+_IMAGE_PREFIXES = ("UV_", "PIP_", "SSL_CERT_FILE", *_PROXIES)
+"""Prefixes of variables that installers in an image get; everything else there is the image's own."""
 
 
-def for_installers(environ: Mapping[str, str], *, pip: bool = False) -> dict[str, str]:
+def installer_environment(environ: Mapping[str, str], *, pip: bool = False) -> dict[str, str]:
     """The part of ``environ`` that installers get; that for pip only where ``pip`` is one of them."""
-    beginnings = (*_BEGINNINGS, "PIP_") if pip else _BEGINNINGS
+    prefixes = (*_FORWARDED_PREFIXES, "PIP_") if pip else _FORWARDED_PREFIXES
     kept = {
         name: value
         for name, value in environ.items()
-        if (name in _NAMES or name.startswith(beginnings)) and not name.startswith(_ELSEWHERE)
+        if (name in _FORWARDED_NAMES or name.startswith(prefixes)) and not name.startswith(_BLOCKED_PREFIXES)
     }
-    # Proxies may hold a password. All programs know the lower-case names, which no address stands for.
+    # Proxies may contain a password. All programs know the lower-case names, and uv expands only upper-case ones.
     proxies = {name.lower(): value for name, value in sorted(environ.items()) if name.lower() in _PROXIES}
     return {**kept, **proxies}
 
 
-def for_images(environ: Mapping[str, str]) -> dict[str, str]:
+def image_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """The part of what installers get that they take along into an image."""
-    return {name: value for name, value in environ.items() if name.startswith(_IN_IMAGES)}
+    return {name: value for name, value in environ.items() if name.startswith(_IMAGE_PREFIXES)}

@@ -25,7 +25,7 @@ from hpc_agent.envs import archive
 from hpc_agent.envs.shared_cache import Manifest
 
 _RESERVED_BYTES = 64 << 20
-"""Bytes to leave free beside an unpacked environment: the job wants to write something too."""
+"""Bytes to leave free for the job besides an unpacked environment."""
 _OVERHEAD_PER_FILE = 2048
 """Bytes that a file takes beyond its content, on average."""
 
@@ -42,7 +42,7 @@ class NodeCache:
         self._locks = folder / "locks"
 
     def obtain(self, manifest: Manifest, source: Path, progress: Callable[[str], None]) -> tuple[Path, bool] | None:
-        """The environment's folder, and whether it had to be unpacked now; None if there is no room for it.
+        """The environment's folder, and whether this call unpacked it; None if the disk has too little space.
 
         One job unpacks, others wait for it. The environment is kept on the node until this process ends.
 
@@ -87,8 +87,8 @@ class NodeCache:
         """Bring back what is missing. In place: other jobs may be running from the rest."""
         gone = missing_files(target)
         if gone != []:
-            progress(f"Environment {manifest.key} on this node is incomplete, probably cleaned up: mending it")
-            # Before anything of it stands among files that other jobs use.
+            progress(f"Environment {manifest.key} on this node lacks files (a cleaner of /tmp?): repairing it")
+            # Before any of it is written among files that other jobs use.
             if archive.sha256_of(source) != manifest.sha256:
                 raise archive.ArchiveError(f"{source} is not the archive that its manifest describes")
             for folder, _, _ in os.walk(target):
@@ -101,39 +101,39 @@ class NodeCache:
     def _free_space(self, manifest: Manifest, progress: Callable[[str], None]) -> bool:
         """Whether the environment fits, if need be after removing others that no job uses, the oldest first."""
         needed = manifest.unpacked + manifest.files * _OVERHEAD_PER_FILE + _RESERVED_BYTES
-        others = sorted(self._envs.iterdir(), key=lambda path: path.lstat().st_ctime)
+        candidates = sorted(self._envs.iterdir(), key=lambda path: path.lstat().st_ctime)
         while shutil.disk_usage(self._envs).free < needed:
-            if not others:
+            if not candidates:
                 return False
-            victim = others.pop(0)
-            if victim.name != manifest.key and not victim.name.startswith(".") and self._remove_unused(victim):
-                progress(f"Removed environment {victim.name} from this node to make room")
+            candidate = candidates.pop(0)
+            if candidate.name != manifest.key and not candidate.name.startswith(".") and self._remove_unused(candidate):
+                progress(f"Removed environment {candidate.name} from this node to make room")
         return True
 
-    def _remove_unused(self, victim: Path) -> bool:
-        descriptor = os.open(self._locks / f"{victim.name}.used", os.O_RDWR | os.O_CREAT, 0o600)
+    def _remove_unused(self, candidate: Path) -> bool:
+        descriptor = os.open(self._locks / f"{candidate.name}.used", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         else:
-            # Out of sight first: a job that comes now must not find half of it.
-            removed = victim.with_name(f".{victim.name}.{secrets.token_hex(4)}.old")
-            victim.rename(removed)
+            # Renamed first: a job that starts now must not find a part of it.
+            removed = candidate.with_name(f".{candidate.name}.{secrets.token_hex(4)}.old")
+            candidate.rename(removed)
             remove_tree(removed)
             return True
         finally:
             os.close(descriptor)
 
     def _remove_leftovers(self, key: str) -> None:
-        """What jobs left that were killed while unpacking; we hold the lock, so nobody is at it."""
+        """Remove folders of jobs that were killed while unpacking; the lock is ours, so none is in use."""
         for entry in self._envs.iterdir():
             if entry.name.startswith(f".{key}."):
                 remove_tree(entry)
 
 
 def unpack_to(source: Path, target: Path, sha256: str) -> None:
-    """Unpack next to ``target``, then rename: nobody sees half an environment, or another than that with ``sha256``.
+    """Unpack next to ``target``, then rename: no job sees a partial environment, or one with another ``sha256``.
 
     Raises:
         ArchiveError, OSError, ProcessError: as ``archive.unpack``.
@@ -163,7 +163,7 @@ _NANOSECONDS = 1_000_000_000
 
 @dataclass(frozen=True)
 class ContentSize:
-    """``files`` of all kinds but folders, and the bytes in them."""
+    """Number of files of all kinds but folders, and their bytes."""
 
     files: int
     bytes: int
@@ -195,7 +195,7 @@ def write_inventory(root: Path) -> ContentSize:
 
 
 def is_untouched(root: Path) -> bool:
-    """Whether no name was added to or taken from any folder of ``root``. False says nothing yet."""
+    """Whether no name was added to or taken from any folder of ``root``. False is not yet a proof of damage."""
     folders = _read(root / _FOLDER_TIMES)
     return folders is not None and all(
         _time(os.path.join(root, folder)) == seconds * _NANOSECONDS  # noqa: PTH118

@@ -98,7 +98,7 @@ def _stage(folder: Path, script: TaskScript, settings: GitSettings) -> str:
     said: list[str] = []
     store = SourceStore(folder / "cache", settings, SYSTEM)
     try:
-        layout.check(script)
+        layout.check_limits(script)
         staged = store.stage(script, said.append)
         store.requirement_files(script, staged)
         store.checkout(script, staged, folder / "runs", said.append)

@@ -177,7 +177,7 @@ def cold_build(bench: Bench, rounds: int) -> dict[str, object]:
         tools = InstallerRunner(bench.settings, work, bench.env)
         installer = installer_for(tools)
         place = InstallContext(work, work)
-        locked = env_lock.resolve(request.lines, env_lock.prepare(request.lines, (), say), installer, base, place)
+        locked = env_lock.resolve(request.lines, env_lock.prepare_input(request.lines, (), say), installer, base, place)
         if compiled:
             build(locked, base, installer, tools, place)
         else:
@@ -237,7 +237,7 @@ def many_at_once(bench: Bench) -> dict[str, object]:
             with (together / f"job{number}").open("w", buffering=1) as said:
                 store = bench.store(together / "cache", together / "node")
                 store.stage(request, lambda line: print(line, file=said))
-                print(store.use(request, lambda line: print(line, file=said)).how, file=said)
+                print(store.use(request, lambda line: print(line, file=said)).access, file=said)
             os._exit(0)
         children.append(pid)
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]

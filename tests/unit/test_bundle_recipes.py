@@ -53,7 +53,7 @@ def test_a_folder_runs_from_wherever_it_lies(tmp_path: Path, shell: str) -> None
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_an_images_entry_asks_for_the_servers_only_if_nobody_says_otherwise(tmp_path: Path, shell: str) -> None:
+def test_image_entry_sets_servers_only_without_a_configuration(tmp_path: Path, shell: str) -> None:
     entry = ImageEntryPoint(
         "t1", "img:1", "/opt/hpc-agent/source/r", True, ["-O"], {"CLEARML_API_HOST": "http://s:8008"}
     )
