@@ -25,7 +25,7 @@ from hpc_agent.errors import InputError
 if TYPE_CHECKING:
     from hpc_agent.domain.env import EnvKey, RequirementFiles
     from hpc_agent.envs.cache_upkeep import CacheEntry
-    from hpc_agent.envs.shared import SharedCache
+    from hpc_agent.envs.shared_cache import SharedCache
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _SPANS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
@@ -102,7 +102,7 @@ def verify(shared: Shared, remove: bool) -> None:
     total = sum(entry.manifest.size for entry in found)
     with _progress(total, "Reading") as advance:
         for entry in found:
-            if problem := cache_upkeep.problem(cache, entry.manifest):
+            if problem := cache_upkeep.damage(cache, entry.manifest):
                 bad[entry.manifest.key] = problem
             advance(entry.manifest.size)
     for key, problem in bad.items():
@@ -136,7 +136,7 @@ def prune(shared: Shared, max_size: str | None, older_than: str | None, dry_run:
     cache = _cache(shared)
     kept = {*cache_upkeep.in_use(cache), *_waited_for(shared)}
     age = None if span is None else timedelta(seconds=span)
-    gone = cache_upkeep.superfluous(cache_upkeep.entries(cache), SYSTEM.now(), kept, max_size=limit, older_than=age)
+    gone = cache_upkeep.removable(cache_upkeep.entries(cache), SYSTEM.now(), kept, max_size=limit, older_than=age)
     for entry in gone:
         click.echo(f"{entry.manifest.key}  {_size(entry.size):>8}  {_short(entry.manifest.packages)}")
     if not dry_run:
@@ -146,7 +146,7 @@ def prune(shared: Shared, max_size: str | None, older_than: str | None, dry_run:
 
 
 def _cache(shared: Shared) -> SharedCache:
-    from hpc_agent.envs.shared import SharedCache
+    from hpc_agent.envs.shared_cache import SharedCache
 
     return SharedCache(shared.configuration().settings.hpc.cache)
 
@@ -156,7 +156,7 @@ def _remove(cache: SharedCache, keys: Sequence[EnvKey]) -> None:
 
     for key in cache_upkeep.remove(cache, keys):
         click.echo(f"Environment {key} could not be removed: it belongs to another user", err=True)
-    cache_upkeep.forget_requests(cache)
+    cache_upkeep.remove_stale_requests(cache)
 
 
 def _waited_for(shared: Shared) -> Iterator[EnvKey]:
@@ -180,7 +180,7 @@ def _warm_task(shared: Shared, name: str, into: Path | None) -> None:
     from hpc_agent.file_records import write_atomic, write_record
     from hpc_agent.retry import INTERACTIVE
     from hpc_agent.runs.directory import RunDirectory
-    from hpc_agent.staging import TaskStager, patiently
+    from hpc_agent.staging import TaskStager, retry_staging
 
     configuration = shared.configuration()
     shared.apply(configuration, in_job=True)
@@ -189,7 +189,7 @@ def _warm_task(shared: Shared, name: str, into: Path | None) -> None:
     run = RunDirectory(into) if into else None
     try:
         stager = TaskStager(configuration.settings, SYSTEM)
-        staged = patiently(lambda: stager.stage(task, print_progress), print_progress, SYSTEM)
+        staged = retry_staging(lambda: stager.stage(task, print_progress), print_progress, SYSTEM)
     except (SourceError, EnvironmentBuildError, ContainerError) as error:
         if run:
             write_atomic(run.stage_failure, str(error).encode())

@@ -144,14 +144,13 @@ def _with_queues_problem(problem: Exception, queue: str) -> str:
 def _imported(session: str, given: dict[str, Any]) -> Created:
     from pathlib import Path
 
-    from hpc_agent.drafts.draft_request import WrongUsageError
-    from hpc_agent.drafts.offline_import import import_offline, opened
-    from hpc_agent.drafts.paths import typed_path
+    from hpc_agent.drafts.draft_request import WrongUsageError, typed_path
+    from hpc_agent.drafts.offline_import import import_offline, open_session
 
     if given:
         name = next(iter(given)).replace("_", "-")
         raise WrongUsageError(f"--import-offline-session imports a run as it was: it does not go with --{name}")
-    with opened(typed_path(session, Path.cwd())) as run:
+    with open_session(typed_path(session, Path.cwd())) as run:
         _warn(run.warnings)
         return import_offline(_client(), run)
 

@@ -19,7 +19,7 @@ from hpc_agent.domain.job_phase import JobSnapshot
 from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.task import Task
 from hpc_agent.logs import EventLog
-from hpc_agent.staging import StagedTask, TaskStager, foreseen, patiently
+from hpc_agent.staging import StagedTask, TaskStager, retry_staging, wrap_unexpected
 
 log = EventLog("stage")
 
@@ -98,7 +98,7 @@ class LoginStaging:
 
         try:
             # While a remote is away, others build.
-            future.set_result(patiently(lambda: self._stage(attempt, task), trouble, self._clock))
+            future.set_result(retry_staging(lambda: self._stage(attempt, task), trouble, self._clock))
         except BaseException as error:  # noqa: BLE001 - raised again when the result is asked for
             future.set_exception(error)
         self._done.set()
@@ -112,7 +112,7 @@ class LoginStaging:
             source = self._stager.fetch(task, _told(task))
         with self._building.slot(task.user):
             log.info("staging.environment", task=task.id, attempt=attempt.id)
-            return self._stager.stage_rest(task, source, _told(task))
+            return self._stager.stage_environment(task, source, _told(task))
 
     def close(self) -> None:
         """What still builds loses its lease with us, and the next daemon takes it over."""
@@ -129,7 +129,7 @@ class CachedStaging:
         self._stager = stager
 
     def get(self, attempt: Attempt, task: Task, queue: Queue, *, wait: bool) -> StagedTask:
-        return foreseen(lambda: self._stager.find(task))
+        return wrap_unexpected(lambda: self._stager.find(task))
 
     def update(self, jobs: Mapping[Attempt, JobSnapshot]) -> None:
         """No job stages."""

@@ -102,8 +102,8 @@ class Daemon:
         self._staging: StagingBackend | None = None
         # Without a batch system all jobs are on this machine, with its images.
         stager = TaskStager(settings, clock, share=launch.terms.slurm)
-        for remark in stager.remarks:
-            log.warning("daemon.settings", remark=remark)
+        for warning in stager.warnings:
+            log.warning("daemon.settings", warning=warning)
         if launch.terms.standalone:
             self._staging = CachedStaging(stager)
         elif settings.hpc.envs.build_on == "login":

@@ -22,9 +22,9 @@ from hpc_agent.executor.record import MemoryUse
 from hpc_agent.file_records import read_record
 from hpc_agent.image_resolver import ResolvedContainer
 from hpc_agent.runs.directory import RunDirectory
-from hpc_agent.sources.staged import Origin
+from hpc_agent.sources.layout import Origin
 from hpc_agent.sources.workspace import Workspace
-from hpc_agent.staging import StagedTask, TaskStager, patiently
+from hpc_agent.staging import StagedTask, TaskStager, retry_staging
 
 IMAGE_VARIABLE = "CLEARML_DOCKER_IMAGE"
 """Set in containers to the image they are made from."""
@@ -99,7 +99,7 @@ class Preparer:
             self._say(build_script.add_init(workspace))
         env = self._stager.open(task, staged, self._say)
         if env is not None:
-            self._say(f"Environment {env.key} ready ({env.how}) after {self._clock.monotonic() - begun:.1f} s")
+            self._say(f"Environment {env.key} ready ({env.access}) after {self._clock.monotonic() - begun:.1f} s")
             _check_image(env, contained)
         if contained and container:
             return self._prepared_container(task, contained, container, workspace, env, staged.source.commit)
@@ -131,14 +131,14 @@ class Preparer:
         Raises:
             ContainerError: a container is wanted, and nobody says which.
         """
-        if self._wishes.docker and not self._stager.names_image(task):
+        if self._wishes.docker and not self._stager.uses_container(task):
             raise ContainerError(
                 "--docker names no image, nor does the task or agent.default_docker.image: give one, as in "
                 "--docker python:3.11"
             )
 
     def _contain(self, task: Task) -> ResolvedContainer | None:
-        contained = self._stager.contain(task, self._say)
+        contained = self._stager.find_container(task, self._say)
         # In an image that `hpc-agent build` made, the task is where it wants to be.
         if contained is None and task.container.image and task.container.image != os.environ.get(IMAGE_VARIABLE):
             self._say(
@@ -178,7 +178,7 @@ class Preparer:
     def _staged(self, task: Task, directory: RunDirectory) -> StagedTask:
         """Offline: what the daemon staged for this attempt, else what the cache has. Online: a stage of our own."""
         if not self._wishes.standalone:
-            return patiently(lambda: self._stager.stage(task, self._say), self._say, self._clock)
+            return retry_staging(lambda: self._stager.stage(task, self._say), self._say, self._clock)
         return read_record(directory.stage, StagedTask) or self._stager.find(task, self._say)
 
     def _launch(self, task: Task, workspace: Workspace, python: Path | None) -> ProcessContext:

@@ -13,7 +13,7 @@ import pytest
 from task_bench import Bench, make_bench
 
 from hpc_agent.domain.ids import TaskId
-from hpc_agent.sources.inject import INIT
+from hpc_agent.sources.changes import INIT
 
 pytestmark = pytest.mark.peers
 
