@@ -19,7 +19,7 @@ from hpc_agent.containers.images import Image, Images
 from hpc_agent.containers.prepared import PreparedContainer
 from hpc_agent.containers.runtime_api import Mount, Runtime
 from hpc_agent.domain.task import TaskContainer
-from hpc_agent.envs.interpreter import QUESTION, Interpreter
+from hpc_agent.envs.interpreter import QUERY, Interpreter
 from hpc_agent.errors import ContainerError, ProcessError
 from hpc_agent.process import CompletedProcess
 
@@ -72,7 +72,7 @@ class ImageFacts:
 
 @dataclass(frozen=True)
 class ImagePython:
-    """The image's own Python, as ``envs.foreign.Foreign`` wants it."""
+    """The image's own Python, as ``envs.interpreter.ImagePythonApi`` requires it."""
 
     prepared: PreparedContainer
     interpreter: Interpreter
@@ -163,7 +163,7 @@ class ImageResolver:
         if python is not None and python.version >= _OLDEST:
             return ImagePython(prepared, python, facts.seen.packages, facts.seen.site)
         if self._container.python == "image":
-            found = f"only {python.shown}" if python else "no Python"
+            found = f"only {python.description}" if python else "no Python"
             raise ContainerError(
                 f"the image {prepared.image.reference} has {found}, and hpc.container.python is image: choose an image "
                 "with Python, or let tasks use this site's own (hpc.container.python = auto)"
@@ -186,7 +186,7 @@ class ImageResolver:
 
 def _look(prepared: PreparedContainer) -> ImageFacts:
     try:
-        answer = prepared.run(["/bin/sh", "-c", _LOOK, "look", f"{QUESTION}{_PACKAGES}"], timeout=_LOOK_S)
+        answer = prepared.run(["/bin/sh", "-c", _LOOK, "look", f"{QUERY}{_PACKAGES}"], timeout=_LOOK_S)
     except ProcessError as error:
         raise ContainerError(f"the image {prepared.image.reference} does not start: {error}") from error
     if answer.returncode == _NO_PYTHON:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, NoReturn, TypeVar
 
 from hpc_agent import cancellation
 from hpc_agent.child_processes import (
@@ -465,6 +465,18 @@ def spawn_detached(
     # Not ours to wait for: Popen would warn about it when collected.
     child.returncode = 0
     return child.pid
+
+
+def replace_process(argv: Sequence[str]) -> NoReturn:
+    """Become another program, found on ``PATH``: process id, open files and environment stay.
+
+    Raises:
+        ProcessError: it could not be started.
+    """
+    try:
+        os.execvp(argv[0], list(argv))  # noqa: S606 - a list of arguments, no shell
+    except OSError as error:
+        raise ProcessError(f"{argv[0]} cannot be started: {error.strerror or error}") from error
 
 
 def detach() -> tuple[bool, int]:

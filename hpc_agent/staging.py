@@ -1,4 +1,4 @@
-"""A task's source and environment together: staged where there is a network, opened where there is none."""
+"""Staging of a task's source and environment (with a network), and their use on a node (without one)."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from hpc_agent.image_resolver import ImageResolver, ResolvedContainer
 from hpc_agent.logs import EventLog
 from hpc_agent.redact import without_credentials, without_secrets
 from hpc_agent.retry import NETWORK, retry
-from hpc_agent.sources import limits
+from hpc_agent.sources import layout
 from hpc_agent.sources.git import configured_credentials, named_hosts
+from hpc_agent.sources.layout import Origin, StagedSource
 from hpc_agent.sources.source_store import SourceStore
-from hpc_agent.sources.staged import Origin, StagedSource
-from hpc_agent.sources.workspace import Workspace, entry_of
+from hpc_agent.sources.workspace import Workspace, entry_point_of
 
 log = EventLog("staging")
 Progress = Callable[[str], None]
@@ -37,80 +37,83 @@ _SKIP = "CLEARML_AGENT_SKIP_PYTHON_ENV_INSTALL"
 
 @dataclass(frozen=True)
 class StagedTask:
-    """What a job needs to find in the shared cache; travels as ``stage.json`` in the run directory."""
+    """Keys of a task's source and environment in the shared cache; written as ``stage.json`` in the run directory."""
 
     source: StagedSource
     env: EnvKey | None
     """None for tasks that run without Python."""
     env_sha256: str = ""
-    """Of the environment's archive as it was staged; empty where that is not known."""
+    """Checksum of the environment's archive when it was staged; empty if unknown."""
     notes: tuple[str, ...] = ()
-    """Sentences for the task's log on what it says about packages and is not used."""
+    """Sentences for the task's log on packages that it requests and that are ignored."""
 
 
-def patiently(action: Callable[[], T], progress: Progress, clock: Clock) -> T:
-    """Try again while a git remote or a package index is away, and a few times after what nobody foresaw.
+def retry_staging(action: Callable[[], T], progress: Progress, clock: Clock) -> T:
+    """Retry while a git remote or a package index is unreachable, and a few times after an unexpected error.
 
     Raises:
-        SourceError, EnvironmentBuildError: it stayed away for long, or the trouble is of another kind. No other error:
-            whatever is wrong, the task ends with a sentence.
+        SourceError, EnvironmentBuildError: it stayed unreachable, or the error is of another kind. No other error is
+            raised, so that the task always gets a message.
     """
-    surprises = 0
+    unexpected = 0
 
-    def told() -> T:
-        nonlocal surprises
+    def tried() -> T:
+        nonlocal unexpected
         try:
-            return foreseen(action)
-        except UnforeseenError as error:
-            surprises += 1
-            error.retryable = surprises < _SURPRISES
+            return wrap_unexpected(action)
+        except UnexpectedStagingError as error:
+            unexpected += 1
+            error.retryable = unexpected < _UNEXPECTED_TRIES
             progress(str(error))
             raise
         except HpcAgentError as error:
             if error.retryable:
-                progress(f"Trying again for up to {NETWORK.seconds / 60:.0f} minutes: {error}")
+                progress(f"Retrying for up to {NETWORK.seconds / 60:.0f} minutes: {error}")
             raise
 
-    return retry(told, NETWORK, clock)
+    return retry(tried, NETWORK, clock)
 
 
-_SURPRISES = 3
-"""So often is tried what fails in a way that no part of this program expects."""
+_UNEXPECTED_TRIES = 3
+"""Tries after errors that no part of this program expects."""
 
 
-class UnforeseenError(SourceError):
-    """The task cannot be prepared, for a reason that no part of this program expects."""
+class UnexpectedStagingError(SourceError):
+    """Error in staging that no part of this program expects."""
 
 
-def foreseen(action: Callable[[], T]) -> T:
-    """What ``action`` returns.
+def wrap_unexpected(action: Callable[[], T]) -> T:
+    """Call ``action`` and return its result.
 
     Raises:
-        HpcAgentError: what it raised, or an ``UnforeseenError`` in place of anything else.
+        HpcAgentError: the action's own, or an ``UnexpectedStagingError`` in place of any other exception.
     """
     try:
         return action()
     except HpcAgentError:
         raise
     except Exception as error:
-        log.error("staging failed unexpectedly", trace=True)
-        raise _unforeseen(error) from error
+        log.error("staging.unexpected_error", trace=True)
+        raise _unexpected(error) from error
 
 
-def _unforeseen(error: Exception) -> UnforeseenError:
-    words = without_secrets(str(error)).strip()[:500]
-    said = f"{type(error).__name__}: {words}" if words else type(error).__name__
-    return UnforeseenError(
-        f"the task cannot be prepared: {said}; this is either something in the task that hpc-agent does not expect, or "
-        "a fault of hpc-agent, whose log has more"
+def _unexpected(error: Exception) -> UnexpectedStagingError:
+    text = without_secrets(str(error)).strip()[:500]
+    description = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return UnexpectedStagingError(
+        f"the task cannot be prepared: {description}; this is either something in the task that hpc-agent does not "
+        "expect, or a bug in hpc-agent, whose log has the details"
     )
 
 
 class TaskStager:
-    """One for each daemon or job. ``share``: what is staged is for other nodes, which have no network."""
+    """Stages and opens tasks' sources and environments; one per daemon or job.
+
+    ``share``: what is staged is for other nodes, without a network.
+    """
 
     def __init__(self, settings: AllSettings, clock: Clock, *, share: bool = True) -> None:
-        # Without git_host the hosts count that the account's own git knows: a task may name any.
+        # A task may name any host; without git_host only hosts in the account's own git configuration get the password.
         known = named_hosts() if settings.git.password and not settings.git.host else frozenset()
         self._sources = SourceStore(settings.hpc.cache, settings.git, clock, known)
         self._envs = EnvStore(
@@ -122,102 +125,104 @@ class TaskStager:
             mount=settings.hpc.envs.mount,
         )
         self._packages = settings.python_packages
-        self._containment = ImageResolver(settings, clock)
+        self._images = ImageResolver(settings, clock)
         self._share = share
         self._agent = settings.agent
-        self.remarks = _remarks(settings.git, known)
-        """Sentences on settings that may not do what they seem to, for who starts a daemon."""
+        self.warnings = _credential_warnings(settings.git, known)
+        """Warnings about settings, for the user who starts a daemon."""
 
     def stage(self, task: Task, progress: Progress) -> StagedTask:
         """Bring everything the task needs into the shared cache. Uses the network where something is missing.
 
         Raises:
-            SourceError, EnvironmentBuildError, ContainerError: it cannot be had; the sentence says why.
+            SourceError, EnvironmentBuildError, ContainerError: it cannot be staged.
         """
-        return self.stage_rest(task, self.fetch(task, progress), progress)
+        return self.stage_environment(task, self.fetch(task, progress), progress)
 
     def fetch(self, task: Task, progress: Progress) -> StagedSource:
-        """The first part of ``stage``, which waits for other machines: the task's source.
+        """Stage the task's source: the part of ``stage`` that waits for other machines.
 
         Raises:
             SourceError: it cannot be had.
         """
-        task = self._as_wanted(task)
-        return self._forced() or self._sources.stage(task.script, progress)
+        task = self._with_forced_entry(task)
+        return self._forced_source() or self._sources.stage(task.script, progress)
 
-    def stage_rest(self, task: Task, source: StagedSource, progress: Progress) -> StagedTask:
-        """The second part, which keeps this machine busy: image and environment.
+    def stage_environment(self, task: Task, source: StagedSource, progress: Progress) -> StagedTask:
+        """Stage image and environment: the part of ``stage`` that keeps this machine busy.
 
         Raises:
             SourceError, EnvironmentBuildError, ContainerError: they cannot be had.
         """
-        task = self._as_wanted(task)
-        contained = self._unless_unavailable(lambda: self.stage_image(task, progress), progress)
-        image = contained.python if contained else None
-        request = self._request(task, source, contained)
+        task = self._with_forced_entry(task)
+        container = self._unless_unavailable(lambda: self.stage_image(task, progress), progress)
+        image = container.python if container else None
+        request = self._request(task, source, container)
         if request is None:
             return StagedTask(source, None)
         for note in request.notes:
             progress(note)
         if not request.needs_source:
-            return _staged(source, self._envs.stage(request, progress, foreign=image), request)
+            return _staged_task(source, self._envs.stage(request, progress, image_python=image), request)
         with tempfile.TemporaryDirectory(prefix="hpc-agent-stage-") as folder:
             root = self._sources.checkout(task.script, source, Path(folder), progress).root
-            return _staged(source, self._envs.stage(request, progress, source_root=root, foreign=image), request)
+            return _staged_task(
+                source, self._envs.stage(request, progress, source_root=root, image_python=image), request
+            )
 
     def find(self, task: Task, progress: Progress = lambda _: None) -> StagedTask:
-        """What an earlier ``stage`` left in the shared cache. No network.
+        """The result of an earlier ``stage`` in the shared cache. No network.
 
         Raises:
             SourceError, EnvironmentBuildError, ContainerError: something is missing; the sentence names it and the
                 command that stages it.
         """
-        task = self._as_wanted(task)
-        source = self._forced() or self._sources.find(task.script)
+        task = self._with_forced_entry(task)
+        source = self._forced_source() or self._sources.find(task.script)
         if source is None:
             repository = without_credentials(task.script.repository)
             raise SourceError(
                 f"the repository {repository} is not in the shared cache at the commit that this task wants: "
                 f"stage it where there is a network with `hpc-agent cache warm --id {task.id}`"
             )
-        contained = self._unless_unavailable(lambda: self.contain(task, progress), progress)
-        request = self._request(task, source, contained)
+        container = self._unless_unavailable(lambda: self.find_container(task, progress), progress)
+        request = self._request(task, source, container)
         if request is None:
             return StagedTask(source, None)
         return StagedTask(source, self._envs.find(request, task=task.id), notes=request.notes)
 
-    def _forced(self) -> StagedSource | None:
+    def _forced_source(self) -> StagedSource | None:
         folder = self._agent.force_code_dir
         return StagedSource(Origin.FOLDER, name=str(folder.expanduser())) if folder else None
 
-    def _as_wanted(self, task: Task) -> Task:
-        """The task with the entry point that this site's settings force on it.
+    def _with_forced_entry(self, task: Task) -> Task:
+        """The task with the entry point that this site's settings prescribe.
 
         Raises:
-            SourceError: what it says is too long or no text.
+            SourceError: a field of it is too long or cannot be encoded.
         """
-        limits.check(task.script)
+        layout.check_limits(task.script)
         if not self._agent.force_exec_script:
             return task
         folder, _, file = self._agent.force_exec_script.rpartition(":")
         return replace(task, script=replace(task.script, entry_point=file, working_dir=folder or "."))
 
-    def names_image(self, task: Task) -> bool:
+    def uses_container(self, task: Task) -> bool:
         """Whether the task runs in a container here.
 
         Raises:
             ContainerError: with arguments that are not the task's to give.
         """
-        return self._containment.choose(task.container) is not None
+        return self._images.choose(task.container) is not None
 
-    def contain(self, task: Task, progress: Progress) -> ResolvedContainer | None:
-        """What the task runs in on this node; None where that is the node itself. No network.
+    def find_container(self, task: Task, progress: Progress) -> ResolvedContainer | None:
+        """The container that the task runs in; None if it runs on the node itself. No network.
 
         Raises:
             ContainerError: the image is not here, or its container not allowed.
         """
-        choice = self._containment.choose(task.container)
-        return self._containment.find(choice, progress, task=task.id) if choice else None
+        choice = self._images.choose(task.container)
+        return self._images.find(choice, progress, task=task.id) if choice else None
 
     def check_out(self, task: Task, staged: StagedTask, into: Path, progress: Progress) -> Workspace:
         """The task's code below ``into``. No network.
@@ -225,7 +230,7 @@ class TaskStager:
         Raises:
             SourceError: it cannot be had.
         """
-        workspace = self._sources.checkout(self._as_wanted(task).script, staged.source, into, progress)
+        workspace = self._sources.checkout(self._with_forced_entry(task).script, staged.source, into, progress)
         return replace(workspace, notes=(*workspace.notes, *staged.notes))
 
     def open(self, task: Task, staged: StagedTask, progress: Progress) -> UsableEnv | None:
@@ -239,7 +244,7 @@ class TaskStager:
         return self._envs.use(staged.env, progress, task=task.id, sha256=staged.env_sha256)
 
     def stage_source(self, task: Task, progress: Progress) -> StagedTask:
-        """As ``stage``, without an environment.
+        """Stage the source alone, without an environment.
 
         Raises:
             SourceError: it cannot be had.
@@ -247,82 +252,84 @@ class TaskStager:
         return StagedTask(self.fetch(task, progress), None)
 
     def lock(
-        self, task: Task, staged: StagedTask, progress: Progress, contained: ResolvedContainer | None = None
+        self, task: Task, staged: StagedTask, progress: Progress, container: ResolvedContainer | None = None
     ) -> tuple[str, tuple[str, ...]]:
         """The Python that the task wants, and exact requirement lines for it. Uses the network.
 
         Raises:
             SourceError, EnvironmentBuildError: they cannot be resolved.
         """
-        task = self._as_wanted(task)
-        request = self._request(task, staged.source, contained)
-        foreign = contained.python if contained else None
+        task = self._with_forced_entry(task)
+        request = self._request(task, staged.source, container)
+        image_python = container.python if container else None
         if request is None:
             return "", ()
-        python = foreign.interpreter if foreign else interpreter.find(request.python, self._packages, progress)
+        python = (
+            image_python.interpreter if image_python else interpreter.find(request.python, self._packages, progress)
+        )
         with tempfile.TemporaryDirectory(prefix="hpc-agent-stage-") as folder:
             root = None
             if request.needs_source:
                 root = self._sources.checkout(task.script, staged.source, Path(folder), progress).root
-            return python.executable, self._envs.lock(request, progress, source_root=root, foreign=foreign)
+            return python.executable, self._envs.lock(request, progress, source_root=root, image_python=image_python)
 
     def copy_env(self, staged: StagedTask, into: Path) -> tuple[str, ...]:
         """A copy of the environment in the new folder ``into``, which may be changed; returns its packages.
 
         Raises:
-            EnvironmentBuildError: it is not in the shared cache, or there is no room.
+            EnvironmentBuildError: it is not in the shared cache, or the disk is full.
         """
         return self._envs.copy(staged.env, into) if staged.env else ()
 
     def stage_image(self, task: Task, progress: Progress) -> ResolvedContainer | None:
-        """What the task runs in, fetched where it is missing. Uses the network.
+        """The container that the task runs in, its image fetched if missing. Uses the network.
 
         Raises:
             ContainerError: it cannot be had.
         """
-        choice = self._containment.choose(task.container)
-        return self._containment.stage(choice, progress, share=self._share) if choice else None
+        choice = self._images.choose(task.container)
+        return self._images.stage(choice, progress, share=self._share) if choice else None
 
     def _unless_unavailable(
         self, get: Callable[[], ResolvedContainer | None], progress: Progress
     ) -> ResolvedContainer | None:
-        """A login node need not run containers; its compute nodes then have the image, and use our Python in it."""
+        """None if this node cannot run containers: compute nodes then have the image, and use our Python in it."""
         try:
             return get()
         except ContainerUnavailableError as error:
             if not self._share:
                 raise
-            progress(f"Nothing is known about the task's image here: {error}")
+            progress(f"The task's image cannot be inspected here: {error}")
             return None
 
-    def _request(self, task: Task, source: StagedSource, contained: ResolvedContainer | None) -> EnvRequest | None:
+    def _request(self, task: Task, source: StagedSource, container: ResolvedContainer | None) -> EnvRequest | None:
         script = task.script
-        if not entry_of(script).kind.needs_python and not script.requirements.pip:
+        if not entry_point_of(script).kind.needs_python and not script.requirements.pip:
             return None
-        if self._packages.skip_install or (contained and _SKIP in dict(contained.choice.merged.environment)):
+        if self._packages.skip_install or (container and _SKIP in dict(container.choice.merged.environment)):
             return None
         files = self._sources.requirement_files(script, source)
-        # A line of the task's own that pins it counts more.
-        also = ("clearml",) if self._agent.force_task_init else ()
-        request = request_for(script, files, self._packages, source=_identity(script, source), also=also)
-        return replace(request, image=contained.python.identity) if contained and contained.python else request
+        # A line of the task's own that pins it has precedence.
+        extra = ("clearml",) if self._agent.force_task_init else ()
+        request = request_for(script, files, self._packages, source=_source_identity(script, source), extra=extra)
+        return replace(request, image=container.python.identity) if container and container.python else request
 
 
-def _remarks(git: GitSettings, known: Collection[str]) -> tuple[str, ...]:
+def _credential_warnings(git: GitSettings, known: Collection[str]) -> tuple[str, ...]:
     if not git.password or git.host:
         return ()
     hosts = ", ".join(sorted(known))
     where = f"only to {hosts}, which this account's git configuration names" if hosts else "to no host"
     return (
-        f"agent.git_pass is set without agent.git_host: tasks may name any host, so it goes {where}; name the host "
+        f"agent.git_pass is set without agent.git_host: tasks may name any host, so it is sent {where}; set the host "
         "that it is for in agent.git_host (CLEARML_AGENT_GIT_HOST)",
     )
 
 
-def _staged(source: StagedSource, env: StagedEnv, request: EnvRequest) -> StagedTask:
+def _staged_task(source: StagedSource, env: StagedEnv, request: EnvRequest) -> StagedTask:
     return StagedTask(source, env.key, env.sha256, tuple(dict.fromkeys((*request.notes, *env.notes))))
 
 
-def _identity(script: TaskScript, source: StagedSource) -> str:
-    """Stands for the repository's content, uncommitted changes included."""
+def _source_identity(script: TaskScript, source: StagedSource) -> str:
+    """Identity of the repository's content, uncommitted changes included."""
     return f"{source.commit}-{hashlib.sha256(script.diff.encode()).hexdigest()[:16]}"

@@ -19,7 +19,9 @@ def ensure_utf8_mode() -> None:
     if not sys.flags.utf8_mode and sys.getfilesystemencoding() != "utf-8":
         os.environ[VARIABLE] = "1"
         # By option too: ``-I`` and ``-E`` in the original arguments would have the variable ignored.
-        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])  # noqa: S606 - this very program
+        from hpc_agent.process import replace_process  # only here: most starts do not need it
+
+        replace_process([sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
     if isinstance(sys.stdout, io.TextIOWrapper):
         # The name of a file need not be UTF-8, and PYTHONIOENCODING may ask for something smaller.
         sys.stdout.reconfigure(errors="backslashreplace")

@@ -1,14 +1,13 @@
-"""All services of one ClearML server."""
+"""Client of one ClearML server: all services, one attribute each."""
 
 from __future__ import annotations
 
+from hpc_agent.api.credentials import OwnerTokens, TaskCredentials
 from hpc_agent.api.events import EventsApi
 from hpc_agent.api.files import FilesApi
-from hpc_agent.api.owner_tokens import OwnerTokens
 from hpc_agent.api.projects import ProjectsApi
 from hpc_agent.api.queues import QueuesApi
-from hpc_agent.api.session import PATIENCE, ApiSession
-from hpc_agent.api.task_credentials import TaskCredentials
+from hpc_agent.api.session import TIMEOUTS, ApiSession
 from hpc_agent.api.tasks import TasksApi
 from hpc_agent.api.workers import WorkersApi
 from hpc_agent.clock import SYSTEM, Clock
@@ -16,12 +15,12 @@ from hpc_agent.config.settings import ApiSettings
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.retry import ROUTINE, Budget
 
-_PAGES_CALL_THEM_TASKS = (2, 31)
-"""From this API version on; before, web pages had them under ``experiments``."""
+_TASKS_IN_LINKS = (2, 31)
+"""API version from which links of the web page have ``tasks`` in place of ``experiments``."""
 
 
 class Client:
-    """One attribute a service: ``client.queues.look([…])``."""
+    """One attribute a service: ``client.queues.get_many([…])``."""
 
     def __init__(
         self,
@@ -29,14 +28,14 @@ class Client:
         *,
         clock: Clock = SYSTEM,
         budget: Budget = ROUTINE,
-        patience: tuple[float, float] = PATIENCE,
+        timeouts: tuple[float, float] = TIMEOUTS,
     ) -> None:
-        """``patience``: seconds that a connection may take, and an answer.
+        """``timeouts``: seconds for a connection, and for a piece of an answer.
 
         Raises:
             ConfigError: no server or credentials are configured.
         """
-        self.session = ApiSession(settings, clock=clock, budget=budget, patience=patience)
+        self.session = ApiSession(settings, clock=clock, budget=budget, timeouts=timeouts)
         self.tasks = TasksApi(self.session)
         self.queues = QueuesApi(self.session)
         self.events = EventsApi(self.session)
@@ -48,5 +47,5 @@ class Client:
 
     def task_page(self, task: TaskId, project: str) -> str:
         """The link of a task's page, in the form that ``clearml-task`` prints for this server."""
-        word = "tasks" if self.session.server_version >= _PAGES_CALL_THEM_TASKS else "experiments"
-        return f"{self.session.settings.web_server}/projects/{project or '*'}/{word}/{task}/output/log"
+        section = "tasks" if self.session.server_version >= _TASKS_IN_LINKS else "experiments"
+        return f"{self.session.settings.web_server}/projects/{project or '*'}/{section}/{task}/output/log"

@@ -9,11 +9,11 @@ from hpc_agent.api.answer import rows, whole
 from hpc_agent.api.session import ApiSession
 from hpc_agent.domain.ids import TaskId, WorkerId
 from hpc_agent.errors import ApiError, NotFoundError, ServerUnreachableError
-from hpc_agent.logs import EventLog as Log
+from hpc_agent.logs import EventLog
 from hpc_agent.retry import Budget
 from hpc_agent.wire.error_kinds import EVENTS_NOT_ADDED
 
-log = Log("events")
+log = EventLog("events")
 
 _PAGE = 500
 """Log events in one answer."""
@@ -26,13 +26,13 @@ class EventsApi:
         self._session = session
 
     def add(self, events: Sequence[Mapping[str, Any]], *, budget: Budget) -> int:
-        """Send events; returns how many were stored. 0 means that the server wants none of them (a deleted or published
-        task); its reason is logged.
+        """Send events; returns how many were stored. 0 means that the server refused them all for good (a deleted or
+        published task); its reason is logged.
 
         Raises:
             ApiError: it was refused (413: the request is too large).
-            ServerUnreachableError: no usable answer; where that is uncertain, ask for their ``stamps`` before sending
-                them again, or they may be there twice.
+            ServerUnreachableError: no usable answer; if that is uncertain, ask for their ``timestamps`` before sending
+                them again, or they may be stored twice.
         """
         if not events:
             return 0
@@ -41,14 +41,14 @@ class EventsApi:
         except ApiError as error:
             if error.code != 400:
                 raise
-            if error.subcode == EVENTS_NOT_ADDED.subcode and _STORE_TROUBLE in str(error).lower():
+            if EVENTS_NOT_ADDED.matches(error) and _STORE_TROUBLE in str(error).lower():
                 raise ServerUnreachableError(f"{error}; its store may be full", uncertain=False) from error
-            log.warning("the server wants none of these events", events=len(events), error=error)
+            log.warning("events.refused", events=len(events), error=error)
             return 0
         return whole(answer.get("added"))
 
-    def stamps(self, task: TaskId, worker: WorkerId, first_ms: int, last_ms: int, *, budget: Budget) -> set[int]:
-        """The time stamps in this range of the worker's log events that the server has; none of a deleted task."""
+    def timestamps(self, task: TaskId, worker: WorkerId, first_ms: int, last_ms: int, *, budget: Budget) -> set[int]:
+        """Timestamps in this range of the worker's log events that the server has; none of a deleted task."""
         found: set[int] = set()
         after = first_ms - 1
         while after < last_ms:
@@ -61,10 +61,10 @@ class EventsApi:
             if len(events) < _PAGE or latest <= after:
                 break
             after = latest
-        return {stamp for stamp in found if first_ms <= stamp <= last_ms}
+        return {timestamp for timestamp in found if first_ms <= timestamp <= last_ms}
 
     def latest(self, task: TaskId, *, budget: Budget) -> int:
-        """The time stamp of the task's last log event, whoever sent it; 0 without any."""
+        """Timestamp of the task's last log event from any sender; 0 without any."""
         query = {"task": task, "batch_size": 1, "order": "desc", "navigate_earlier": True}
         try:
             events = rows(self._session.call("events.get_task_log", query, budget=budget), "events", optional=True)

@@ -10,8 +10,6 @@ from hpc_agent.api.session import ApiSession
 from hpc_agent.errors import ApiError
 from hpc_agent.wire.error_kinds import NAME_TAKEN
 
-_NAME_TAKEN = (NAME_TAKEN.code, NAME_TAKEN.subcode)
-
 
 class ProjectsApi:
     def __init__(self, session: ApiSession) -> None:
@@ -28,8 +26,8 @@ class ProjectsApi:
         try:
             return str(self._session.call("projects.create", project)["id"])
         except ApiError as error:
-            # Another made it in the same moment, or our own first try did, whose answer was lost.
-            if (error.code, error.subcode) != _NAME_TAKEN or not (found := self._named(name)):
+            # Another client has just made it, or our own first try, whose answer was lost.
+            if not NAME_TAKEN.matches(error) or not (found := self._named(name)):
                 raise
             return found
 

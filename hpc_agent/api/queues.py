@@ -1,4 +1,4 @@
-"""``queues.*``: looking, and the removal that is the claim."""
+"""``queues.*``: reading queues, and removing a task, which is its claim."""
 
 from __future__ import annotations
 
@@ -11,12 +11,9 @@ from hpc_agent.api.session import ApiSession
 from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.queue import Queue
 from hpc_agent.errors import ApiError, InputError, NotFoundError
-from hpc_agent.wire.error_kinds import NAME_TAKEN
+from hpc_agent.wire.error_kinds import INVALID_QUEUE_ID, NAME_TAKEN, TASK_ALREADY_QUEUED, TASK_NOT_IN_QUEUE
 from hpc_agent.wire.queue_fields import queue_from_wire
-
-_NO_QUEUE = frozenset({701})
-_NOT_QUEUED = frozenset({*_NO_QUEUE, 703})
-_NAME_TAKEN = (NAME_TAKEN.code, NAME_TAKEN.subcode)
+from hpc_agent.wire.task_requests import enqueue_request
 
 
 class QueuesApi:
@@ -24,10 +21,10 @@ class QueuesApi:
         self._session = session
 
     def resolve(self, id_or_name: str, *, create: bool = False) -> QueueId:
-        """The queue of that id or name (any case); with ``create`` it is made if it does not exist.
+        """The queue of that id or name (in any case); ``create`` makes it if it does not exist.
 
         Raises:
-            InputError: there is none, or several.
+            InputError: no queue has that name, or several have it.
         """
         if named := self._named(id_or_name):
             return named
@@ -50,11 +47,11 @@ class QueuesApi:
         return QueueId(id_in(exact[0])) if exact else None
 
     def _create(self, name: str) -> QueueId:
-        """Made by us, or in the same moment by another; or by our own first try, whose answer was lost."""
+        """A new queue, or the one that another client, or our own first try whose answer was lost, has just made."""
         try:
             return QueueId(id_in(self._session.call("queues.create", {"name": name})))
         except ApiError as error:
-            if (error.code, error.subcode) != _NAME_TAKEN or not (named := self._named(name)):
+            if not NAME_TAKEN.matches(error) or not (named := self._named(name)):
                 raise
             return named
 
@@ -73,22 +70,22 @@ class QueuesApi:
                 raise
         return self.resolve("default")
 
-    def look(self, queues: Sequence[QueueId]) -> list[Queue]:
-        """These queues with their entries, in this order, in one call; nothing is taken. Deleted ones are left out."""
+    def get_many(self, queues: Sequence[QueueId]) -> list[Queue]:
+        """These queues with their entries, in this order, in one call. Deleted ones are left out."""
         answer = self._session.call("queues.get_all", {"id": list(queues), "search_hidden": True})
         by_id = {queue.id: queue for data in rows(answer, "queues") if (queue := queue_from_wire(data))}
         return [by_id[queue] for queue in queues if queue in by_id]
 
     def is_deleted(self, queue: QueueId) -> bool:
-        """Whether the server says that there is no such queue, which more than its absence from a list is."""
+        """Whether the server confirms that the queue does not exist; its absence from a list does not prove that."""
         try:
             self._session.call("queues.get_by_id", {"queue": queue, "max_task_entries": 1})
         except ApiError as error:
-            return error.code == 400 and error.subcode in _NO_QUEUE
+            return INVALID_QUEUE_ID.matches(error)
         return False
 
     def queue_of(self, task: TaskId) -> Queue | None:
-        """The queue whose entries hold the task, whatever the task says of itself."""
+        """The queue that has an entry of the task, whatever the task's own fields are."""
         for data in rows(self._session.call("queues.get_all", {"search_hidden": True}), "queues"):
             queue = queue_from_wire(data)
             if queue is not None and any(entry.task == task for entry in queue.entries):
@@ -96,17 +93,17 @@ class QueuesApi:
         return None
 
     def remove_task(self, queue: QueueId, task: TaskId) -> bool:
-        """Take the task off the queue: True for exactly one of all that try.
+        """Remove the task from the queue: True for exactly one of all callers.
 
         Measured: docs/internals/clearml-protocol.md#claim.
 
         Raises:
-            ServerUnreachableError: no answer; ``uncertain`` says whether the removal may have happened.
+            ServerUnreachableError: no answer; ``uncertain`` if the removal may have happened.
         """
         try:
             answer = self._session.call("queues.remove_task", {"queue": queue, "task": task}, repeatable=False)
         except ApiError as error:
-            if error.code == 400 and error.subcode in _NOT_QUEUED:
+            if _is_not_queued(error):
                 return False
             raise
         return whole(answer.get("removed")) == 1
@@ -114,18 +111,22 @@ class QueuesApi:
     def enqueue_at_head(self, queue: QueueId, task: TaskId, reason: str) -> None:
         """Put a task that is in no queue back at the head of ``queue``."""
         try:
-            self._session.call("tasks.enqueue", {"queue": queue, "task": task, "status_reason": reason, "force": True})
+            self._session.call("tasks.enqueue", enqueue_request(task, queue, reason, force=True))
         except ApiError as error:
-            if error.subcode != 706:  # it is there already
+            if not TASK_ALREADY_QUEUED.matches(error):
                 raise
-        self.to_front(queue, task)
+        self.move_to_front(queue, task)
 
-    def to_front(self, queue: QueueId, task: TaskId) -> None:
+    def move_to_front(self, queue: QueueId, task: TaskId) -> None:
         """To the head of this queue, if it is in it."""
         try:
             self._session.call("queues.move_task_to_front", {"queue": queue, "task": task})
         except NotFoundError:
             pass
         except ApiError as error:
-            if error.subcode not in _NOT_QUEUED:
+            if not _is_not_queued(error):
                 raise
+
+
+def _is_not_queued(error: ApiError) -> bool:
+    return TASK_NOT_IN_QUEUE.matches(error) or INVALID_QUEUE_ID.matches(error)

@@ -1,4 +1,4 @@
-"""One conversation with a ClearML API server: login, token, envelope, retries.
+"""HTTP session with a ClearML API server: login, token, retries.
 
 See docs/internals/clearml-protocol.md#login.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import math
 import re
 import socket
 import threading
@@ -17,17 +16,16 @@ from typing import Any
 
 import requests
 import urllib3
-from urllib3.exceptions import InsecureRequestWarning, MaxRetryError, NewConnectionError, ReadTimeoutError
+from urllib3.exceptions import InsecureRequestWarning
 
 from hpc_agent import __version__
-from hpc_agent.api.answer import LARGEST_BYTES, TooLargeError, body_of, encoded, object_in, whole
+from hpc_agent.api.answer import TooLargeError, body_of, cause_of, data_of, encoded, no_answer
 from hpc_agent.api.transport import BoundedAdapter
 from hpc_agent.clock import SYSTEM, Clock
 from hpc_agent.config.settings import ApiSettings
-from hpc_agent.errors import ApiError, AuthError, ConfigError, NotFoundError, ServerUnreachableError
+from hpc_agent.errors import ApiError, AuthError, ConfigError, ServerUnreachableError
 from hpc_agent.redact import Secret, without_credentials
 from hpc_agent.retry import ROUTINE, Budget, retry
-from hpc_agent.wire.error_kinds import BODY_TOO_LARGE
 
 API_VERSION = "2.14"
 """Asked for in every call: old enough for every server in use, new enough for all that we send."""
@@ -35,11 +33,8 @@ API_VERSION = "2.14"
 REFRESH_BEFORE_S = 600
 """A token is renewed when less of its life is left, or when half of a shorter life is over."""
 
-_TEMPORARY = frozenset({429, 500, 502, 503, 504, 509})
-_NOT_FOUND = frozenset({101, 201, 401, 701})
 _WRONG_SERVER = "is api.api_server the API server (port 8008, or api.…) and not the web page?"
-PATIENCE = (10.0, 60.0)  # connect, read
-_LONGEST_WORDS = 4000
+TIMEOUTS = (10.0, 60.0)  # connect, read
 _END_OF_TIME = 1e12
 
 
@@ -52,10 +47,10 @@ class ApiSession:
         *,
         clock: Clock = SYSTEM,
         budget: Budget = ROUTINE,
-        patience: tuple[float, float] = PATIENCE,
+        timeouts: tuple[float, float] = TIMEOUTS,
     ) -> None:
-        """``budget`` holds for calls that name none; ``patience``: seconds for a connection, and for a piece of an
-        answer, which as a whole may take five times as long.
+        """``budget``: for calls that name none; ``timeouts``: seconds for a connection, and for a piece of an answer,
+        which as a whole may take five times as long.
 
         Raises:
             ConfigError: no server or no credentials are configured.
@@ -73,7 +68,7 @@ class ApiSession:
         self.settings = settings
         self._clock = clock
         self._budget = budget
-        self._patience = patience
+        self._timeouts = timeouts
         self._http = requests.Session()
         for scheme in ("http://", "https://"):
             self._http.mount(scheme, BoundedAdapter())
@@ -93,24 +88,23 @@ class ApiSession:
         *,
         budget: Budget | None = None,
         repeatable: bool = True,
-        version: str = API_VERSION,
     ) -> dict[str, Any]:
         """Call ``service.action`` and return the answer's ``data``.
 
-        ``repeatable`` says that doing it twice is as good as once; other calls are tried again only where the
-        request certainly did not arrive.
+        ``repeatable``: calling twice has the effect of calling once; other calls are tried again only if the request
+        certainly did not arrive.
 
         Raises:
             ApiError: the server refused (NotFoundError, AuthError where that is why).
             ServerUnreachableError: no usable answer within the budget.
         """
         body = encoded(payload or {})
-        return self._call(endpoint, body, "application/json", budget or self._budget, repeatable, version)
+        return self._call(endpoint, body, "application/json", budget or self._budget, repeatable)
 
     def call_lines(self, endpoint: str, items: Iterable[Mapping[str, Any]], *, budget: Budget) -> dict[str, Any]:
         """As ``call`` with a body of one JSON object a line (``events.add_batch``), which is not repeatable."""
         body = b"\n".join(encoded(item) for item in items)
-        return self._call(endpoint, body, "application/json-lines", budget, False, API_VERSION)
+        return self._call(endpoint, body, "application/json-lines", budget, repeatable=False)
 
     def login(self) -> None:
         """Get a token now, so that wrong credentials show at the start.
@@ -121,10 +115,10 @@ class ApiSession:
         retry(lambda: self._login(""), self._budget, self._clock)
 
     def token_of(self, user: str, seconds: int) -> tuple[Secret, Mapping[str, Any]]:
-        """A token of another user, valid for so many seconds where the server allows it, and what it says of itself.
+        """A token of another user, valid for so many seconds if the server allows it, and its claims.
 
         Raises:
-            ApiError: we are no administrator, there is no such user, or the server does not do this.
+            ApiError: the caller is not an administrator, the user does not exist, or the server does not support this.
             ServerUnreachableError: no usable answer.
         """
         body = json.dumps({"expiration_sec": seconds}).encode()
@@ -138,7 +132,7 @@ class ApiSession:
 
     @property
     def claims(self) -> Mapping[str, Any]:
-        """What our own token says of us and of the server."""
+        """Claims of our own token: our role, and what the server can do."""
         return _claims(self._current_token())
 
     def post_file(self, body: io.RawIOBase, content_type: str) -> None:
@@ -155,30 +149,28 @@ class ApiSession:
                 server,
                 data=body,
                 headers=headers,
-                timeout=PATIENCE,
+                timeout=TIMEOUTS,
                 verify=self.settings.verify_certificate,
                 allow_redirects=False,
                 stream=True,
             )
-            said = body_of(response)
+            answer = body_of(response)
         except (requests.RequestException, TooLargeError) as error:
             raise ServerUnreachableError(
-                f"the file server at {without_credentials(server)} took no file: {_cause(error)}; "
+                f"the file server at {without_credentials(server)} took no file: {cause_of(error)}; "
                 "check api.files_server"
             ) from error
         if response.status_code != 200:
-            raise ApiError("the upload", response.status_code, 0, said[:200].decode("utf-8", "replace").strip())
+            raise ApiError("the upload", response.status_code, 0, answer[:200].decode("utf-8", "replace").strip())
 
     @property
     def server_version(self) -> tuple[int, ...]:
-        """The newest API version that the server speaks (``(2, 31)``), as its token says; empty when it says none."""
+        """Newest API version of the server (``(2, 31)``), from its token; empty if that names none."""
         self._current_token()
         return self._server_version
 
-    def _call(
-        self, endpoint: str, body: bytes, content_type: str, budget: Budget, repeatable: bool, version: str
-    ) -> dict[str, Any]:
-        path = f"v{version}/{endpoint}"
+    def _call(self, endpoint: str, body: bytes, content_type: str, budget: Budget, repeatable: bool) -> dict[str, Any]:
+        path = f"v{API_VERSION}/{endpoint}"
 
         def once() -> dict[str, Any]:
             token = self._current_token()
@@ -221,7 +213,7 @@ class ApiSession:
             except ApiError as error:
                 if error.code != 404:
                     raise
-                raise ConfigError(f"{settings.api_server} knows no login; {_WRONG_SERVER}") from error
+                raise ConfigError(f"{settings.api_server} has no login endpoint; {_WRONG_SERVER}") from error
             token = data.get("token")
             if not isinstance(token, str):
                 raise ConfigError(f"{settings.api_server} answered the login without a token; {_WRONG_SERVER}")
@@ -231,7 +223,7 @@ class ApiSession:
             self._server_version = version_tuple(str(claims.get("api_version") or ""))
 
     def _credentials(self) -> str:
-        """The header that logs us in."""
+        """``Authorization`` header of the login."""
         settings = self.settings
         if not settings.access_key:
             return f"Bearer {settings.auth_token.reveal()}"
@@ -260,118 +252,24 @@ class ApiSession:
                     "X-ClearML-Client": f"hpc-agent-{__version__}",
                     **headers,
                 },
-                timeout=self._patience,
+                timeout=self._timeouts,
                 # The session's own setting is weaker than REQUESTS_CA_BUNDLE.
                 verify=self.settings.verify_certificate,
                 allow_redirects=False,
                 stream=True,
             )
             answer = body_of(response)
-        except TooLargeError as error:
-            raise ServerUnreachableError(
-                f"the answer of {where} to {endpoint} is larger than {LARGEST_BYTES >> 20} MiB and was not read; is it "
-                "the API server?"
-            ) from error
-        except requests.exceptions.SSLError as error:
-            raise ConfigError(
-                f"the certificate of {where} was not accepted ({_cause(error)}); "
-                "set api.verify_certificate to your CA bundle"
-            ) from error
-        except (requests.ConnectTimeout, requests.ConnectionError) as error:
-            if _is_slow(error):
-                raise ServerUnreachableError(
-                    f"the ClearML server at {where} began to answer {endpoint} and did not come to an end in time; "
-                    "check what stands between it and us"
-                ) from error
-            raise ServerUnreachableError(
-                f"the ClearML server at {where} cannot be reached for {endpoint}: {_cause(error)}; "
-                "check api.api_server and the network",
-                uncertain=not _never_connected(error),
-            ) from error
-        except requests.RequestException as error:
-            raise ServerUnreachableError(
-                f"the ClearML server at {where} gave no answer to {endpoint}: {_cause(error)}"
-            ) from error
-        return _data(response, answer, endpoint, where)
-
-
-def _data(response: requests.Response, body: bytes, endpoint: str, where: str) -> dict[str, Any]:
-    """The ``data`` of a good answer; everything else is an error."""
-    meta, data = _envelope(body)
-    if response.status_code == BODY_TOO_LARGE.code:
-        # Mostly a proxy's own page: whoever says so has read no more of it.
-        raise ApiError(
-            endpoint, response.status_code, 0, "the request is too large for it or for what stands before it"
-        )
-    if meta is None or response.status_code in _TEMPORARY:
-        said = _words(meta) if meta else "something that is not ClearML's envelope"
-        raise ServerUnreachableError(
-            f"the ClearML server at {where} answered {endpoint} with HTTP {response.status_code}: {said}; "
-            "is it the API server, and up?",
-            # Too many requests: this one was turned away.
-            uncertain=response.status_code != 429,
-            retry_after=_retry_after(response),
-        )
-    if response.status_code == 200:
-        return data
-    code, subcode = response.status_code, whole(meta.get("result_subcode"))
-    kind = AuthError if code in (401, 403) else NotFoundError if code == 400 and subcode in _NOT_FOUND else ApiError
-    message = _words(meta)
-    if kind is AuthError:
-        message += f"; check the access key and secret for {where}"
-    raise kind(endpoint, code, subcode, message)
-
-
-def _envelope(body: bytes) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    answer = object_in(body)
-    if answer is None or not isinstance(answer.get("meta"), dict):
-        return None, {}
-    data = answer.get("data")
-    return answer["meta"], data if isinstance(data, dict) else {}
-
-
-def _words(meta: Mapping[str, Any]) -> str:
-    """The server's own, as part of a sentence of ours."""
-    return str(meta.get("result_msg") or "no reason given")[:_LONGEST_WORDS]
-
-
-def _retry_after(response: requests.Response) -> float:
-    try:
-        seconds = float(response.headers.get("Retry-After", 0))
-    except ValueError:
-        return 0.0
-    return min(max(seconds, 0.0), 300.0) if math.isfinite(seconds) else 0.0
+        except (TooLargeError, requests.RequestException) as error:
+            raise no_answer(error, endpoint, where) from error
+        return data_of(response, answer, endpoint, where)
 
 
 def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
 
-def _never_connected(error: requests.RequestException) -> bool:
-    """Whether the request cannot have reached a server: no connection was made for it."""
-    reason = error.args[0] if error.args else None
-    if isinstance(reason, MaxRetryError):
-        reason = reason.reason
-    return isinstance(error, requests.ConnectTimeout) or isinstance(reason, NewConnectionError)
-
-
-def _is_slow(error: requests.RequestException) -> bool:
-    """Whether the body of an answer did not come in time."""
-    return bool(error.args) and isinstance(error.args[0], ReadTimeoutError)
-
-
-def _cause(error: BaseException) -> str:
-    """The innermost reason, without urllib3's wrapping."""
-    text = str(error)
-    for mark in ("[Errno", "Read timed out", "Remote end closed", "Name or service"):
-        if mark in text:
-            found = text[text.index(mark) :].rstrip(")'\"")
-            return found.split("] ", 1)[-1] if mark == "[Errno" else found
-    return text.split(": ", 1)[-1] if len(text) > 200 else text
-
-
 def _claims(token: str) -> dict[str, Any]:
-    """What a token says of itself; nothing for one that is no JWT."""
+    """Claims of a JSON web token; empty for any other token."""
     try:
         payload = token.split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
@@ -381,7 +279,7 @@ def _claims(token: str) -> dict[str, Any]:
 
 
 def _renew_at(claims: Mapping[str, Any], now: float) -> float:
-    """When a token that was given out now is to be renewed, by our own clock, which may differ from the server's."""
+    """When to renew a token that was issued now, by our own clock, which may differ from the server's."""
     end, issued = _time(claims.get("exp")), _time(claims.get("iat"))
     if end is None:
         return float("inf")

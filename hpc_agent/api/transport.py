@@ -1,7 +1,7 @@
-"""Connections whose answers have an end in time: a server that sends a byte a minute is left, not waited for.
+"""HTTP adapter that bounds the time of a whole answer, so that a server that sends a byte a minute holds no caller.
 
 The read timeout of requests holds between two pieces of an answer, so that a hostile server, or a proxy that keeps
-connections alive with a space now and then, could hold a caller for ever.
+connections alive with a space now and then, could hold a caller forever.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from hpc_agent.clock import SYSTEM
 
-PATIENCES = 5
-"""An answer with its head may take so many times as long as a piece of it may be waited for: 64 MiB in 5 minutes."""
+READ_TIMEOUTS = 5
+"""A whole answer may take this many read timeouts: 64 MiB in 5 minutes."""
 
 
 class BoundedAdapter(HTTPAdapter):
-    """An answer that is not complete in time raises requests' ``ReadTimeout``, within its body ``ConnectionError``."""
+    """Adapter that fails if an answer is not complete in time: ``ReadTimeout`` of requests in its head,
+    ``ConnectionError`` in its body."""
 
     def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
         super().init_poolmanager(*arguments, **options)
@@ -38,23 +39,23 @@ def _bound(manager: PoolManager) -> PoolManager:
 
 
 class _TimedReader(io.RawIOBase):
-    """What a socket's own reader gives, until the time for the whole is over."""
+    """Reader of a socket that fails when the time for the whole answer is over."""
 
     def __init__(self, inner: io.RawIOBase, connection: socket.socket) -> None:
         self._inner = inner
         self._socket = connection
-        self._silence = connection.gettimeout()
-        self._end = None if self._silence is None else SYSTEM.monotonic() + PATIENCES * self._silence
+        self._read_timeout = connection.gettimeout()
+        self._end = None if self._read_timeout is None else SYSTEM.monotonic() + READ_TIMEOUTS * self._read_timeout
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        if self._end is not None and self._silence is not None:
+        if self._end is not None and self._read_timeout is not None:
             left = self._end - SYSTEM.monotonic()
             if left <= 0:
                 raise TimeoutError("timed out")
-            self._socket.settimeout(min(left, self._silence))
+            self._socket.settimeout(min(left, self._read_timeout))
         return self._inner.readinto(buffer)
 
     def close(self) -> None:

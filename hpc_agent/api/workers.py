@@ -1,4 +1,4 @@
-"""``workers.*``: being seen on the server's list of workers. None of it is needed to run a task."""
+"""``workers.*``: an entry in the server's list of workers. A task runs without it too."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ class WorkersApi:
         self._session.call("workers.status_report", payload, budget=ONCE)
 
     def runtime_properties(self, worker: WorkerId) -> dict[str, Any]:
-        """What the server, or somebody through it, has set for this worker; nothing on servers that know no such."""
+        """Runtime properties that users have set for this worker; empty on servers without such properties."""
         if self._no_properties:
             return {}
         try:
             answer = self._session.call("workers.get_runtime_properties", {"worker": worker}, budget=ONCE)
         except ApiError as error:
-            # 404: an unknown action (docs/internals/clearml-protocol.md#error-codes). It stays so.
+            # 404: an unknown action (docs/internals/clearml-protocol.md#error-codes), for as long as the server runs.
             self._no_properties = error.code == 404
             if error.code in (400, 404):
                 return {}
@@ -63,5 +63,5 @@ class WorkersApi:
         return {str(entry["key"]): entry.get("value") for entry in listed if "key" in entry}
 
     def all(self) -> list[dict[str, Any]]:
-        """Every worker the server knows, as it describes them."""
+        """Every worker of the server, in its own fields."""
         return rows(self._session.call("workers.get_all", {"last_seen": 0}), "workers")

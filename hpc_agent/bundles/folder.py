@@ -13,28 +13,30 @@ from hpc_agent import file_records, process
 from hpc_agent.bundles.recipe import FolderRun, run_script
 from hpc_agent.domain.task import Requirements, Task
 from hpc_agent.errors import EnvironmentBuildError, InputError, ProcessError
-from hpc_agent.sources.checkout import own_objects
+from hpc_agent.sources.checkout import detach_from_mirror
 from hpc_agent.sources.workspace import Workspace
 from hpc_agent.staging import StagedTask, TaskStager
 
 Progress = Callable[[str], None]
 
-_MARK = ".hpc-agent-build.json"
-_GLOBALLY_S = 7200.0
+_MARKER_FILE = ".hpc-agent-build.json"
+_INSTALL_SECONDS = 7200.0
 
 
 @dataclass(frozen=True)
 class FolderOptions:
-    """Flags of ``build``. ``exports``: variables that the folder's script sets."""
+    """Flags of ``build``. ``python_options``: of the interpreter; ``exports``: variables that the folder's script sets;
+    ``globally``: install the packages into the interpreter itself."""
 
-    options: Sequence[str] = ()
+    python_options: Sequence[str] = ()
     exports: Mapping[str, str] = field(default_factory=dict)
     globally: bool = False
 
 
 @dataclass(frozen=True)
 class BuiltFolder:
-    """``packages`` as ``pip freeze`` prints them; ``entry`` is the entry point's file or the words that are run."""
+    """Built folder. ``packages`` as ``pip freeze`` prints them; ``entry``: the entry point's file or the command
+    line."""
 
     folder: Path
     packages: tuple[str, ...]
@@ -47,7 +49,7 @@ class BuiltFolder:
 
 
 @dataclass(frozen=True)
-class _Mark:
+class _BuildMarker:
     task: str
 
 
@@ -56,38 +58,38 @@ class FolderBuilder:
         self._stager = stager
         self._progress = progress
 
-    def build(self, task: Task, target: Path, wishes: FolderOptions) -> BuiltFolder:
-        """Make ``target``, or make it anew if it is an earlier build.
+    def build(self, task: Task, target: Path, options: FolderOptions) -> BuiltFolder:
+        """Build ``target``, or replace it if it is an earlier build.
 
         Raises:
             InputError: ``target`` holds something else.
-            SourceError, EnvironmentBuildError: code or environment cannot be had.
+            SourceError, EnvironmentBuildError: code or environment cannot be staged.
         """
-        _check_free(target)
-        staged = self._stage(task, wishes)
+        _check_target(target)
+        staged = self._stage(task, options)
         file_records.ensure_directory(target.parent)
-        making = target.with_name(f".{target.name}.{secrets.token_hex(4)}.new")
-        making.mkdir()
+        partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.new")
+        partial.mkdir()
         try:
-            workspace = self._stager.check_out(task, staged, making / "source", self._progress)
+            workspace = self._stager.check_out(task, staged, partial / "source", self._progress)
             for note in workspace.notes:
                 self._progress(note)
-            own_objects(staged.source, workspace.root)
-            packages = self._environment(task, staged, making / "environment")
-            script = making / "run"
-            script.write_text(run_script(_run(task, workspace, making.resolve(), wishes)), encoding="utf-8")
+            detach_from_mirror(staged.source, workspace.root)
+            packages = self._environment(task, staged, partial / "environment")
+            script = partial / "run"
+            script.write_text(run_script(_run(task, workspace, partial.resolve(), options)), encoding="utf-8")
             script.chmod(0o755)
-            file_records.write_record(making / _MARK, _Mark(task.id))
-            _replace(making, target)
+            file_records.write_record(partial / _MARKER_FILE, _BuildMarker(task.id))
+            _swap_in(partial, target)
         finally:
-            shutil.rmtree(making, ignore_errors=True)
-        root = target / workspace.root.relative_to(making.resolve())
+            shutil.rmtree(partial, ignore_errors=True)
+        root = target / workspace.root.relative_to(partial.resolve())
         return BuiltFolder(
-            target, packages, root, _entry(workspace, target / workspace.cwd.relative_to(making.resolve()))
+            target, packages, root, _entry(workspace, target / workspace.cwd.relative_to(partial.resolve()))
         )
 
-    def _stage(self, task: Task, wishes: FolderOptions) -> StagedTask:
-        if not wishes.globally:
+    def _stage(self, task: Task, options: FolderOptions) -> StagedTask:
+        if not options.globally:
             return self._stager.stage(task, self._progress)
         staged = self._stager.stage_source(task, self._progress)
         python, lines = self._stager.lock(task, staged, self._progress)
@@ -98,7 +100,7 @@ class FolderBuilder:
 
     def _environment(self, task: Task, staged: StagedTask, into: Path) -> tuple[str, ...]:
         if staged.env is None:
-            # Nothing but the folder: what runs is no Python.
+            # Only the folder: the task does not run Python.
             file_records.ensure_directory(into / "bin")
             return ()
         self._progress(f"Unpacking environment {staged.env} for task {task.id}")
@@ -109,37 +111,37 @@ def install_globally(python: str, lines: Sequence[str], progress: Progress) -> N
     """Put exact requirement lines into the interpreter ``python`` itself.
 
     Raises:
-        EnvironmentBuildError: in the installer's own words; a distribution's Python often refuses.
+        EnvironmentBuildError: with the installer's message; a distribution's Python often refuses.
     """
     import uv
 
     progress(f"Installing into {python} itself")
     argv = [uv.find_uv_bin(), "pip", "install", "--quiet", "--no-deps", "--python", python, "--requirements", "-"]
     try:
-        answer = process.run(argv, timeout=_GLOBALLY_S, input="".join(f"{line}\n" for line in lines))
+        answer = process.run(argv, timeout=_INSTALL_SECONDS, input="".join(f"{line}\n" for line in lines))
     except ProcessError as error:
-        raise EnvironmentBuildError(f"nothing could be installed into {python}: {error}") from error
+        raise EnvironmentBuildError(f"packages cannot be installed into {python}: {error}") from error
     if not answer.ok:
-        raise EnvironmentBuildError(f"nothing could be installed into {python}: {answer.last_words}")
+        raise EnvironmentBuildError(f"packages cannot be installed into {python}: {answer.last_words}")
 
 
-def _check_free(target: Path) -> None:
-    if not target.exists() or (target / _MARK).exists():
+def _check_target(target: Path) -> None:
+    if not target.exists() or (target / _MARKER_FILE).exists():
         return
     if not target.is_dir() or any(target.iterdir()):
-        raise InputError(f"{target} is there already and is no earlier build: name another folder with --target")
+        raise InputError(f"{target} exists and is not an earlier build: choose another folder with --target")
 
 
-def _replace(making: Path, target: Path) -> None:
-    """Put the new folder in the place of the old, which is moved away first: nobody finds half of either."""
+def _swap_in(partial: Path, target: Path) -> None:
+    """Put the new folder in the place of the old, which is moved away first: no reader sees a partial one."""
     old = target.with_name(f".{target.name}.{secrets.token_hex(4)}.old")
     if target.exists():
         target.rename(old)
-    making.rename(target)
+    partial.rename(target)
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _run(task: Task, workspace: Workspace, folder: Path, wishes: FolderOptions) -> FolderRun:
+def _run(task: Task, workspace: Workspace, folder: Path, options: FolderOptions) -> FolderRun:
     def inside(path: Path) -> str:
         return path.resolve().relative_to(folder).as_posix()
 
@@ -149,13 +151,13 @@ def _run(task: Task, workspace: Workspace, folder: Path, wishes: FolderOptions) 
         title=f"ClearML task {task.id}: {task.name}",
         cwd=inside(workspace.cwd),
         python_path=inside(workspace.script_dir),
-        command=workspace.command(python, {}, options=wishes.options),
-        exports=wishes.exports,
+        command=workspace.command(python, {}, options=options.python_options),
+        exports=options.exports,
     )
 
 
 def _entry(workspace: Workspace, cwd: Path) -> str:
-    """The entry point's file below ``cwd``; of a module or a command the words that are run."""
+    """The entry point's file below ``cwd``; for a module or a command its command line."""
     if not workspace.entry.names_file:
         return shlex.join(workspace.command(Path("python"), {}))
     return str(cwd / workspace.entry.text)

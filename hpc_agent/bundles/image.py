@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import shutil
 import sys
@@ -13,8 +14,8 @@ from typing import Protocol, cast
 
 import msgspec
 
+import hpc_agent
 from hpc_agent import file_records, process
-from hpc_agent.bundles import self_package
 from hpc_agent.bundles.recipe import (
     CONTEXT,
     HOME,
@@ -38,14 +39,23 @@ from hpc_agent.staging import TaskStager
 
 Progress = Callable[[str], None]
 
-_BUILD_S = 7200.0
-_COMMIT_S = 1800.0
-_AGENT_NEEDS = (3, 10)
-_SHIPPED_PYTHON = ("test", "tests", "site-packages", "idlelib", "lib2to3", "turtledemo", "__pycache__", "config-*")
+_BUILD_SECONDS = 7200.0
+_COMMIT_SECONDS = 1800.0
+_MIN_AGENT_PYTHON = (3, 10)
+_NOT_COPIED = (
+    "test",
+    "tests",
+    "site-packages",
+    "idlelib",
+    "lib2to3",
+    "turtledemo",
+    "__pycache__",
+    "config-*",
+)
 
 
-class Committing(Protocol):
-    """What ``containers.docker`` has, and other runtimes have not."""
+class CommittingRuntime(Protocol):
+    """Runtime that can commit a container as an image: only ``containers.docker``."""
 
     @property
     def program(self) -> str: ...
@@ -66,15 +76,15 @@ class ImageOptions:
 
 
 class ImageBuilder:
-    """``folder``: a local folder of the user's own, in which files are put together."""
+    """Builder of images. ``folder``: a local folder of the user's own for the build context."""
 
     def __init__(self, stager: TaskStager, folder: Path, progress: Progress) -> None:
         self._stager = stager
         self._folder = folder
         self._progress = progress
 
-    def build(self, task: Task, contained: ResolvedContainer, wishes: ImageOptions) -> str:
-        """Make the image ``wishes.target`` and return its name or path.
+    def build(self, task: Task, container: ResolvedContainer, options: ImageOptions) -> str:
+        """Make the image ``options.target`` and return its name or path.
 
         Raises:
             ContainerError, EnvironmentBuildError, SourceError: it cannot be made.
@@ -83,108 +93,110 @@ class ImageBuilder:
         with tempfile.TemporaryDirectory(prefix="image-", dir=self._folder) as made:
             context = Path(made) / "context"
             context.mkdir()
-            self._put_together(task, contained, wishes, context)
-            if contained.prepared.runtime.name == "apptainer":
-                return self._apptainer(contained, wishes, context)
-            return self._commit(task, contained, wishes, context)
+            self._fill_context(task, container, options, context)
+            if container.prepared.runtime.name == "apptainer":
+                return self._apptainer(container, options, context)
+            return self._commit(task, container, options, context)
 
-    def _put_together(self, task: Task, contained: ResolvedContainer, wishes: ImageOptions, context: Path) -> None:
+    def _fill_context(self, task: Task, container: ResolvedContainer, options: ImageOptions, context: Path) -> None:
         """Everything that goes into the image, in one folder that it will see."""
         staged = self._stager.stage_source(task, self._progress)
         workspace = self._stager.check_out(task, staged, context / "source", self._progress)
         for git_dir in (context / "source").rglob(".git"):
             # Its objects are the cache's; what runs in the image needs no history.
             shutil.rmtree(git_dir) if git_dir.is_dir() else git_dir.unlink()
-        task_python, lines = self._stager.lock(task, staged, self._progress, contained)
+        task_python, lines = self._stager.lock(task, staged, self._progress, container)
         _write_lines(context / "lock.txt", lines)
         _add_tools(context)
-        install = ImageInstall(packages=bool(lines), agent_python=_image_python(contained) if wishes.entry else "")
-        if contained.python is None or (wishes.entry and not install.agent_python):
-            base = interpreter.ask(task_python if contained.python is None and task_python else sys.executable)
+        install = ImageInstall(packages=bool(lines), agent_python=_image_python(container) if options.entry else "")
+        if container.python is None or (options.entry and not install.agent_python):
+            base = interpreter.query(task_python if container.python is None and task_python else sys.executable)
             self._copy_python(base, context / "python")
             install = replace(
                 install,
                 base=str(_prefix(base)),
                 base_python=base.executable,
-                for_task=contained.python is None,
-                agent_python=base.executable if wishes.entry else "",
+                for_task=container.python is None,
+                agent_python=base.executable if options.entry else "",
             )
         (context / "install").write_text(install_script(install), encoding="utf-8")
-        if wishes.entry:
-            self._add_agent(task, contained, wishes, context, workspace.root.name)
+        if options.entry:
+            self._add_agent(task, container, options, context, workspace.root.name)
 
     def _copy_python(self, base: Interpreter, into: Path) -> None:
-        self._progress(f"Copying {base.shown}, for the image needs it")
-        shutil.copytree(_prefix(base), into, symlinks=True, ignore=shutil.ignore_patterns(*_SHIPPED_PYTHON))
+        self._progress(f"Copying {base.description}, which the image needs")
+        shutil.copytree(_prefix(base), into, symlinks=True, ignore=shutil.ignore_patterns(*_NOT_COPIED))
 
     def _add_agent(
-        self, task: Task, contained: ResolvedContainer, wishes: ImageOptions, context: Path, root: str
+        self, task: Task, container: ResolvedContainer, options: ImageOptions, context: Path, root: str
     ) -> None:
-        _write_lines(context / "agent.txt", [*pip_config.load().lines, *self_package.requirements()])
-        self_package.copy_package(context / "hpc_agent")
+        _write_lines(context / "agent.txt", [*pip_config.load().lines, *program_requirements()])
+        copy_program(context / "hpc_agent")
         entry = ImageEntryPoint(
             task=task.id,
-            image=contained.choice.image,
+            image=container.choice.image,
             code=f"{HOME}/source/{root}",
-            clone=wishes.entry == "clone_task",
-            arguments=wishes.arguments,
-            servers=wishes.servers,
+            clone=options.entry == "clone_task",
+            arguments=options.arguments,
+            servers=options.servers,
         )
         (context / "entry").write_text(entry_script(entry), encoding="utf-8")
 
-    def _commit(self, task: Task, contained: ResolvedContainer, wishes: ImageOptions, context: Path) -> str:
-        docker = cast(Committing, contained.prepared.runtime)
-        prepared = PreparedContainer(contained.prepared.runtime, contained.prepared.image, context.parent / "start")
+    def _commit(self, task: Task, container: ResolvedContainer, options: ImageOptions, context: Path) -> str:
+        docker = cast(CommittingRuntime, container.prepared.runtime)
+        prepared = PreparedContainer(container.prepared.runtime, container.prepared.image, context.parent / "start")
         name = f"hpc-agent-build-{task.id}-{os.getpid()}"
-        config = self._config(docker, contained)
+        config = self._config(docker, container)
         mounts = [Mount(context, CONTEXT), *_package_folders()]
         start = StartScript(
             "/",
             ["/bin/sh", f"{CONTEXT}/install"],
-            {**_for_installer(), **dict(contained.choice.merged.environment)},
-            setup=contained.choice.setup,
+            {**_for_installer(), **dict(container.choice.merged.environment)},
+            setup=container.choice.setup,
             first=True,
         )
-        self._progress(f"Building in a container of {contained.choice.image}")
+        self._progress(f"Building in a container of {container.choice.image}")
         argv = prepared.command(
-            name, start, mounts, gpus=wishes.gpus, arguments=contained.choice.merged.words, keep=True
+            name, start, mounts, gpus=options.gpus, arguments=container.choice.merged.words, keep=True
         )
         try:
-            self._run(argv, _BUILD_S, "the image cannot be built")
-            self._progress(f"Committing it as {wishes.target}")
-            changes = _changes(config, task, has_entry=bool(wishes.entry))
-            self._run(docker.commit(name, wishes.target, changes), _COMMIT_S, f"{wishes.target} cannot be stored")
+            self._run(argv, _BUILD_SECONDS, "the image cannot be built")
+            self._progress(f"Committing it as {options.target}")
+            changes = _changes(config, task, has_entry=bool(options.entry))
+            self._run(
+                docker.commit(name, options.target, changes), _COMMIT_SECONDS, f"{options.target} cannot be stored"
+            )
         finally:
-            remove(contained.prepared.runtime, name)
-        return wishes.target
+            remove(container.prepared.runtime, name)
+        return options.target
 
-    def _apptainer(self, contained: ResolvedContainer, wishes: ImageOptions, context: Path) -> str:
-        target = Path(wishes.target).absolute()
+    def _apptainer(self, container: ResolvedContainer, options: ImageOptions, context: Path) -> str:
+        target = Path(options.target).absolute()
         archive = context.parent / "context.tar"
         self._run(
-            ["tar", f"--directory={context}", "--create", f"--file={archive}", "."], _COMMIT_S, "nothing is built"
+            ["tar", f"--directory={context}", "--create", f"--file={archive}", "."], _COMMIT_SECONDS, "nothing is built"
         )
         folders = [mount.target for mount in _package_folders()]
         recipe = context.parent / "image.def"
         recipe.write_text(
             definition(
-                contained.prepared.image.location,
+                container.prepared.image.location,
                 str(archive),
-                contained.choice.setup,
-                has_entry=bool(wishes.entry),
+                container.choice.setup,
+                has_entry=bool(options.entry),
                 folders=folders,
             ),
             encoding="utf-8",
         )
         binds = [word for folder in folders for word in ("--bind", folder)]
-        argv = [contained.prepared.runtime.program, "build", "--force", *binds, str(target), str(recipe)]
+        argv = [container.prepared.runtime.program, "build", "--force", *binds, str(target), str(recipe)]
         self._progress(f"Building {target}")
-        self._run(argv, _BUILD_S, f"{target} cannot be built")
+        self._run(argv, _BUILD_SECONDS, f"{target} cannot be built")
         return str(target)
 
-    def _config(self, docker: Committing, contained: ResolvedContainer) -> _ImageConfig:
+    def _config(self, docker: CommittingRuntime, container: ResolvedContainer) -> _ImageConfig:
         text = self._run(
-            docker.inspect_config(contained.prepared.image.location), 60.0, "the base image cannot be read"
+            docker.inspect_config(container.prepared.image.location), 60.0, "the base image cannot be read"
         )
         return msgspec.json.decode(text, type=_ImageConfig)
 
@@ -202,7 +214,7 @@ class ImageBuilder:
 
 @dataclass(frozen=True)
 class _ImageConfig:
-    """Of the base image, as docker and podman print it: what the build's own start must not replace."""
+    """Start settings of the base image, as docker and podman print them; the build must keep them."""
 
     Cmd: list[str] | None = None
     Entrypoint: list[str] | None = None
@@ -212,30 +224,31 @@ class _ImageConfig:
 def _changes(config: _ImageConfig, task: Task, *, has_entry: bool) -> list[str]:
     entrypoint = [f"{HOME}/entry"] if has_entry else config.Entrypoint or []
     command = [] if has_entry else config.Cmd or ["/bin/sh"]
-    changes = [f"ENTRYPOINT {_words(entrypoint)}", f"CMD {_words(command)}", f"LABEL hpc-agent.task={task.id}"]
+    changes = [f"ENTRYPOINT {_json_list(entrypoint)}", f"CMD {_json_list(command)}", f"LABEL hpc-agent.task={task.id}"]
     # An agent in it writes where its files are; without one everything is as the base had it.
     return changes if has_entry else [*changes, f"USER {config.User or 'root'}"]
 
 
-def _words(words: Sequence[str]) -> str:
+def _json_list(words: Sequence[str]) -> str:
     return msgspec.json.encode(list(words)).decode()
 
 
-def _image_python(contained: ResolvedContainer) -> str:
+def _image_python(container: ResolvedContainer) -> str:
     """The image's Python if the agent can run with it, else nothing."""
-    python = contained.python.interpreter if contained.python else None
-    return python.executable if python and python.version >= _AGENT_NEEDS else ""
+    python = container.python.interpreter if container.python else None
+    return python.executable if python and python.version >= _MIN_AGENT_PYTHON else ""
 
 
 def _prefix(base: Interpreter) -> Path:
-    """
+    """Folder of an interpreter that can be copied.
+
     Raises:
         ContainerError: the interpreter is part of the system.
     """
     prefix = Path(base.executable).parent.parent
     if str(prefix) in ("/", "/usr", "/usr/local"):
         raise ContainerError(
-            f"the image has no Python that will do, and {base.shown} is among this system's files: choose an image "
+            f"the image has no suitable Python, and {base.description} is among this system's files: choose an image "
             "with Python 3.10 or newer, or run hpc-agent with an interpreter in a folder of its own"
         )
     return prefix
@@ -259,8 +272,8 @@ def _package_folders() -> list[Mount]:
 
 def _for_installer() -> dict[str, str]:
     names = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
-    told = {name: value for name, value in os.environ.items() if name in names or name.startswith("UV_")}
-    return {**told, **{k: v for k, v in pip_config.load().environ.items() if k != "SSL_CERT_FILE"}}
+    forwarded = {name: value for name, value in os.environ.items() if name in names or name.startswith("UV_")}
+    return {**forwarded, **{k: v for k, v in pip_config.load().environ.items() if k != "SSL_CERT_FILE"}}
 
 
 def _link(source: Path, target: Path) -> None:
@@ -272,3 +285,36 @@ def _link(source: Path, target: Path) -> None:
 
 def _write_lines(path: Path, lines: Sequence[str]) -> None:
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+_BUILD_TOOLS = frozenset({"uv", "virtualenv"})
+"""Packages that build environments: not needed in an image, which is 60 MB smaller without them."""
+
+
+def program_requirements() -> list[str]:
+    """This program's dependencies in the versions that are installed here."""
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    pending = ["hpc-agent"]
+    found: dict[str, str] = {}
+    while pending:
+        for line in importlib.metadata.requires(pending.pop()) or ():
+            requirement = Requirement(line)
+            name = canonicalize_name(requirement.name)
+            if name in found or name in _BUILD_TOOLS or "extra" in str(requirement.marker or ""):
+                continue
+            try:
+                version = importlib.metadata.version(name)
+            except importlib.metadata.PackageNotFoundError:
+                found[name] = line  # for another Python than ours; the image's may need it
+                continue
+            found[name] = f"{name}=={version}" + (f"; {requirement.marker}" if requirement.marker else "")
+            pending.append(name)
+    return sorted(found.values())
+
+
+def copy_program(into: Path) -> None:
+    """Copy this program's package to the new folder ``into``."""
+    own = Path(hpc_agent.__file__).parent
+    shutil.copytree(own, into, ignore=shutil.ignore_patterns("__pycache__", "server"))

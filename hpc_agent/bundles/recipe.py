@@ -8,15 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 HOME = "/opt/hpc-agent"
-"""Where an image keeps what we put in it."""
+"""Folder of our files in an image."""
 CONTEXT = "/hpc-agent/context"
-"""Where it sees what it is made from, while it is made."""
+"""Folder of the build context in a container, during the build."""
 CERTIFICATES = f"{CONTEXT}/certificates.pem"
 
 
 @dataclass(frozen=True)
 class FolderRun:
-    """What a folder's script runs. Paths are relative to the folder; ``command`` begins with the program."""
+    """Command of a folder's script. Paths are relative to the folder; ``command`` begins with the program."""
 
     title: str
     cwd: str
@@ -28,7 +28,7 @@ class FolderRun:
 _RUN = """\
 #!/bin/sh
 # {title}
-# Runs it with the environment and the code beside this script; needs no network. Arguments go to the task's script.
+# Runs it with the environment and the code next to this script; needs no network. Arguments go to the task's script.
 # Its code may talk to a ClearML server; with CLEARML_OFFLINE_MODE=1 it keeps its results on this machine.
 here=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd) || exit
 {exports}export VIRTUAL_ENV="$here/environment"
@@ -53,7 +53,7 @@ def run_script(run: FolderRun) -> str:
 
 @dataclass(frozen=True)
 class ImageInstall:
-    """What is done inside an image that is being made. ``base``: the folder of an interpreter of ours that it needs,
+    """Steps inside an image during its build. ``base``: the folder of an interpreter of ours that it needs,
     ``base_python`` the interpreter in it, ``for_task``: also the task runs with it. ``agent_python``: runs the agent,
     if the image starts with one."""
 
@@ -96,8 +96,8 @@ def install_script(install: ImageInstall) -> str:
 
 @dataclass(frozen=True)
 class ImageEntryPoint:
-    """``clone``: each start runs a clone. ``code``: folder of the code in the image. ``servers``: addresses, by name of
-    their variables, for whoever brings no configuration."""
+    """Start of an image. ``clone``: each start runs a clone. ``code``: folder of the code in the image. ``servers``:
+    addresses by name of their variables, for a start without configuration."""
 
     task: str
     image: str
@@ -110,7 +110,7 @@ class ImageEntryPoint:
 _ENTRY = """\
 #!/bin/sh
 # Runs {what} with what this image holds.
-# It wants credentials: a clearml.conf at ~/clearml.conf or where CLEARML_CONFIG_FILE says, or two variables, as in
+# It needs credentials: a clearml.conf at ~/clearml.conf or at CLEARML_CONFIG_FILE, or two variables, as in
 #   docker run --rm -e CLEARML_API_ACCESS_KEY -e CLEARML_API_SECRET_KEY --network=host <this image>
 if [ -z "${{CLEARML_CONFIG_FILE:-}}" ] && [ ! -s "$HOME/clearml.conf" ]; then
 {servers}fi

@@ -10,12 +10,14 @@ import click
 
 from hpc_agent.cli.options import MultiValueCommand
 from hpc_agent.cli.shared_options import (
+    HELP,
     Shared,
     docker_configuration,
     docker_option,
     git_flags,
     not_empty,
     pass_shared,
+    print_progress,
     worker_flags,
 )
 from hpc_agent.errors import ContainerUnavailableError, InputError
@@ -30,7 +32,7 @@ _SHORT = {"reuse": "reuse_task"}
 _PYTHON = re.compile(r"^(?:python)?(?P<version>\d+(?:\.\d+){0,2})$")
 
 
-@click.command(cls=MultiValueCommand, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=MultiValueCommand, context_settings=HELP)
 @click.option(
     "--id", "--task-id", "task_name", required=True, callback=not_empty, metavar="TASK", help="Id or name of the task."
 )
@@ -118,7 +120,7 @@ def _with_python(task: Task, version: str | None, configuration: Configuration) 
     """The task as it would be had it asked for that Python.
 
     Raises:
-        InputError: it is no version, or not here.
+        InputError: it is not a version, or is not installed here.
     """
     from dataclasses import replace
 
@@ -157,7 +159,7 @@ def _folder(
     if gpus is not None:
         exports |= {"NVIDIA_VISIBLE_DEVICES": gpus}
         exports |= {} if gpus == "all" else {"CUDA_VISIBLE_DEVICES": gpus.replace(".", ":")}
-    builder = FolderBuilder(TaskStager(settings, SYSTEM, share=False), _say)
+    builder = FolderBuilder(TaskStager(settings, SYSTEM, share=False), print_progress)
     built = builder.build(task, folder.absolute(), FolderOptions(options, exports, globally))
     click.echo(f"Restoring running environment of task id [{task.id}]:")
     if built.packages:
@@ -187,13 +189,13 @@ def _image(
     job = job_variables()
     stager = TaskStager(settings, SYSTEM, share=False)
     try:
-        contained = stager.stage_image(task, _say)
+        image = stager.stage_image(task, print_progress)
     except ContainerUnavailableError as error:
         remedy = (
             "" if settings.hpc.container.runtime != "apptainer" else "; without .sif, docker or podman make an image"
         )
         raise InputError(f"{error}{remedy}") from error
-    if contained is None:
+    if image is None:
         raise InputError(
             "--docker names no image, nor does the task or agent.default_docker.image: give one, as in "
             "--docker python:3.11"
@@ -204,7 +206,7 @@ def _image(
         "CLEARML_WEB_HOST": api.web_server,
         "CLEARML_FILES_HOST": api.files_server,
     }
-    wishes = ImageOptions(
+    image_options = ImageOptions(
         target=target or f"task_id_{task.id}",
         entry=entry,
         arguments=arguments,
@@ -213,12 +215,10 @@ def _image(
             gpus, os.environ, present=Path("/dev/nvidiactl").exists(), job_variables=job.gpu_variables if job else ()
         ),
     )
-    made = ImageBuilder(stager, private_folder(settings.hpc.scratch), _say).build(task, contained, wishes)
-    click.echo(f"Built {made} from {contained.choice.image} for task {task.id}")
+    result = ImageBuilder(stager, private_folder(settings.hpc.scratch), print_progress).build(
+        task, image, image_options
+    )
+    click.echo(f"Built {result} from {image.choice.image} for task {task.id}")
     if entry:
         what = "a clone of the task" if entry == "clone_task" else "the task"
         click.echo(f"Started, it runs {what}; it wants credentials, as its /opt/hpc-agent/entry describes")
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)

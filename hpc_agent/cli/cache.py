@@ -14,22 +14,26 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hpc_agent.cli.shared_options import Shared, pass_shared
+from hpc_agent.cli.shared_options import (
+    HELP,
+    Shared,
+    pass_shared,
+    print_progress,
+)
 from hpc_agent.errors import InputError
 
 if TYPE_CHECKING:
     from hpc_agent.domain.env import EnvKey, RequirementFiles
     from hpc_agent.envs.cache_upkeep import CacheEntry
-    from hpc_agent.envs.shared import SharedCache
+    from hpc_agent.envs.shared_cache import SharedCache
 
-HELP = {"help_option_names": ["-h", "--help"]}
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _SPANS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 @click.group(name="cache", context_settings=HELP)
 def command() -> None:
-    """Look after the shared cache of environments and repositories."""
+    """List, warm, verify and prune the shared cache of environments."""
 
 
 @command.command(name="list", context_settings=HELP)
@@ -86,7 +90,7 @@ def warm(shared: Shared, tasks: Sequence[str], requirements: Sequence[Path], pyt
 
 
 @command.command(context_settings=HELP)
-@click.option("--remove", is_flag=True, help="Remove what is damaged, so that the next staging builds it anew.")
+@click.option("--remove", is_flag=True, help="Remove what is damaged, so that the next staging builds it again.")
 @pass_shared
 def verify(shared: Shared, remove: bool) -> None:
     """Read every archive and compare it with its checksum. Exits 1 if anything is damaged."""
@@ -98,7 +102,7 @@ def verify(shared: Shared, remove: bool) -> None:
     total = sum(entry.manifest.size for entry in found)
     with _progress(total, "Reading") as advance:
         for entry in found:
-            if problem := cache_upkeep.problem(cache, entry.manifest):
+            if problem := cache_upkeep.damage(cache, entry.manifest):
                 bad[entry.manifest.key] = problem
             advance(entry.manifest.size)
     for key, problem in bad.items():
@@ -111,9 +115,11 @@ def verify(shared: Shared, remove: bool) -> None:
 
 
 @command.command(context_settings=HELP)
-@click.option("--max-size", metavar="SIZE", help="Keep at most this much, as 200G; the longest unused go first.")
-@click.option("--older-than", metavar="TIME", help="Remove what nobody used for this long, as 30d.")
-@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option(
+    "--max-size", metavar="SIZE", help="Keep at most this much, as 200G; the longest unused are removed first."
+)
+@click.option("--older-than", metavar="TIME", help="Remove entries unused for this long, as 30d.")
+@click.option("--dry-run", is_flag=True, help="List the entries only.")
 @pass_shared
 def prune(shared: Shared, max_size: str | None, older_than: str | None, dry_run: bool) -> None:
     """Remove environments that are no longer used, never one that a job of yours waits for or runs from.
@@ -124,23 +130,23 @@ def prune(shared: Shared, max_size: str | None, older_than: str | None, dry_run:
     from hpc_agent.envs import cache_upkeep
 
     if max_size is None and older_than is None:
-        raise click.UsageError("Give --max-size or --older-than: nothing says what may go.")
+        raise click.UsageError("Give --max-size or --older-than.")
     limit = None if max_size is None else _parse(max_size, r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", _UNITS, "200G")
     span = None if older_than is None else _parse(older_than, r"(\d+(?:\.\d+)?)\s*([mhdw])", _SPANS, "30d")
     cache = _cache(shared)
     kept = {*cache_upkeep.in_use(cache), *_waited_for(shared)}
     age = None if span is None else timedelta(seconds=span)
-    gone = cache_upkeep.superfluous(cache_upkeep.entries(cache), SYSTEM.now(), kept, max_size=limit, older_than=age)
+    gone = cache_upkeep.removable(cache_upkeep.entries(cache), SYSTEM.now(), kept, max_size=limit, older_than=age)
     for entry in gone:
         click.echo(f"{entry.manifest.key}  {_size(entry.size):>8}  {_short(entry.manifest.packages)}")
     if not dry_run:
         _remove(cache, [entry.manifest.key for entry in gone])
-    word = "would be freed" if dry_run else "freed"
-    click.echo(f"{len(gone)} environments, {_size(sum(entry.size for entry in gone))} {word}")
+    verb = "would be freed" if dry_run else "freed"
+    click.echo(f"{len(gone)} environments, {_size(sum(entry.size for entry in gone))} {verb}")
 
 
 def _cache(shared: Shared) -> SharedCache:
-    from hpc_agent.envs.shared import SharedCache
+    from hpc_agent.envs.shared_cache import SharedCache
 
     return SharedCache(shared.configuration().settings.hpc.cache)
 
@@ -150,7 +156,7 @@ def _remove(cache: SharedCache, keys: Sequence[EnvKey]) -> None:
 
     for key in cache_upkeep.remove(cache, keys):
         click.echo(f"Environment {key} could not be removed: it belongs to another user", err=True)
-    cache_upkeep.forget_requests(cache)
+    cache_upkeep.remove_stale_requests(cache)
 
 
 def _waited_for(shared: Shared) -> Iterator[EnvKey]:
@@ -174,7 +180,7 @@ def _warm_task(shared: Shared, name: str, into: Path | None) -> None:
     from hpc_agent.file_records import write_atomic, write_record
     from hpc_agent.retry import INTERACTIVE
     from hpc_agent.runs.directory import RunDirectory
-    from hpc_agent.staging import TaskStager, patiently
+    from hpc_agent.staging import TaskStager, retry_staging
 
     configuration = shared.configuration()
     shared.apply(configuration, in_job=True)
@@ -183,7 +189,7 @@ def _warm_task(shared: Shared, name: str, into: Path | None) -> None:
     run = RunDirectory(into) if into else None
     try:
         stager = TaskStager(configuration.settings, SYSTEM)
-        staged = patiently(lambda: stager.stage(task, _say), _say, SYSTEM)
+        staged = retry_staging(lambda: stager.stage(task, print_progress), print_progress, SYSTEM)
     except (SourceError, EnvironmentBuildError, ContainerError) as error:
         if run:
             write_atomic(run.stage_failure, str(error).encode())
@@ -206,10 +212,10 @@ def _warm_file(shared: Shared, path: Path, python: str) -> None:
     request = request_for_file(path.read_text(encoding="utf-8"), _included_files(path), python=python)
     if request.needs_source:
         raise InputError(
-            f"{path} asks for code beside it ({', '.join(request.lines.local)}), which belongs to a commit: "
+            f"{path} names code next to it ({', '.join(request.lines.local)}), which belongs to a commit: "
             "stage a task of that repository with --id"
         )
-    staged = store.stage(request, _say)
+    staged = store.stage(request, print_progress)
     click.echo(f"{path}: environment {staged.key} with {len(staged.packages)} packages")
 
 
@@ -229,13 +235,9 @@ def _included_files(path: Path) -> RequirementFiles:
     return RequirementFiles((), texts)
 
 
-def _say(line: str) -> None:
-    click.echo(line, err=True)
-
-
 @contextmanager
 def _progress(total: int, label: str) -> Iterator[Callable[[int], None]]:
-    """A bar where a person looks on, silence elsewhere."""
+    """Progress bar on a terminal, nothing elsewhere."""
     with click.progressbar(length=total, label=label, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
         yield bar.update
 
@@ -243,7 +245,7 @@ def _progress(total: int, label: str) -> Iterator[Callable[[int], None]]:
 def _parse(text: str, pattern: str, units: dict[str, int], example: str) -> int:
     match = re.fullmatch(pattern, text.strip().lower())
     if not match:
-        raise InputError(f"{text!r} is not understood: write it as {example}")
+        raise InputError(f"{text!r} cannot be read: write it as {example}")
     return int(float(match[1]) * units[match[2]])
 
 

@@ -1,13 +1,15 @@
-"""``hpc-agent completion``: the lines that teach a shell our commands and flags."""
+"""``hpc-agent completion``: shell completion of commands and flags."""
 
 from __future__ import annotations
 
 import click
 
+from hpc_agent.cli.shared_options import HELP
+
 PROGRAMS = ("hpc-agent", "hpc-task")
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(context_settings=HELP)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def command(shell: str) -> None:
     """Print the completion of hpc-agent and hpc-task for a shell.

@@ -1,4 +1,4 @@
-"""``hpc-agent config``: what holds, and who said so."""
+"""``hpc-agent config``: every setting with its value and origin."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hpc_agent.cli.shared_options import Shared, pass_shared
+from hpc_agent.cli.shared_options import HELP, Shared, pass_shared
 
 if TYPE_CHECKING:
     from hpc_agent.config.settings import HpcSettings
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 _TIMEOUT_S = 5.0
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--defaults", is_flag=True, help="Show what nobody has set too, of what this program reads.")
+@click.command(context_settings=HELP)
+@click.option("--defaults", is_flag=True, help="Include defaults, of the keys that this program reads.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object: key → value and origin.")
 @pass_shared
 def command(shared: Shared, defaults: bool, as_json: bool) -> None:
@@ -29,7 +29,7 @@ def command(shared: Shared, defaults: bool, as_json: bool) -> None:
 
     for variable in sorted(os.environ):
         if reason := why_not(variable):
-            click.echo(f"{variable} is set and does nothing here. {reason}", err=True)
+            click.echo(f"{variable} is set and has no effect here. {reason}", err=True)
     configuration = shared.configuration()
     for note in configuration.notes:
         click.echo(note, err=True)
@@ -53,5 +53,5 @@ def _scheduler(settings: HpcSettings) -> JobOrigin:
     from hpc_agent.clock import SYSTEM
     from hpc_agent.schedulers import backends
 
-    # A person waits: where a scheduler is not set up, its commands try for a minute.
+    # A user waits: where a scheduler is not set up, its commands try for a minute.
     return backends.describe(backends.create(settings, SYSTEM, timeout=_TIMEOUT_S))

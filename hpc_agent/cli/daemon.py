@@ -7,21 +7,21 @@ from typing import Any
 import click
 
 from hpc_agent.cli.options import MultiValueCommand, MultiValueOption
-from hpc_agent.cli.shared_options import Shared, docker_option, pass_shared, worker_flags
+from hpc_agent.cli.shared_options import HELP, Shared, docker_option, pass_shared, worker_flags
 
 
-@click.command(cls=MultiValueCommand, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=MultiValueCommand, context_settings=HELP)
 @click.option(
     "--queue",
     "queues",
     cls=MultiValueOption,
     at_least=1,
     metavar="QUEUE",
-    help="Names or ids, first first; with --dynamic-gpus each with =N or =N-M.",
+    help="Names or ids in order of priority; with --dynamic-gpus each with =N or =N-M.",
 )
 @click.option("--create-queue", is_flag=True, help="Create a queue that does not exist.")
 @click.option("--order-fairness", is_flag=True, help="Serve the queues in turn, not in order of priority.")
-@click.option("--polling-interval", type=click.FloatRange(min=0.1), help="Seconds between two looks at the queues.")
+@click.option("--polling-interval", type=click.FloatRange(min=0.1), help="Seconds between two passes over the queues.")
 @click.option("--foreground", is_flag=True, help="Log to the terminal, not to a file in <hpc.root>/daemons.")
 @click.option("-d", "--detached", is_flag=True, help="Go on in the background; the command returns at once.")
 @click.option("--once", is_flag=True, help="One pass, for cron, scrontab and tests; waits for its environment builds.")
@@ -33,7 +33,9 @@ from hpc_agent.cli.shared_options import Shared, docker_option, pass_shared, wor
 )
 @click.option("--status", is_flag=True, help="Show the daemons of this machine, their queues and when they serve them.")
 @click.option("--services-mode", type=int, is_flag=False, flag_value=-1, metavar="[N]", help="Run many long CPU tasks.")
-@click.option("--dynamic-gpus", is_flag=True, help="Give each task the GPUs its queue says: --queue two=2 any=1-4.")
+@click.option(
+    "--dynamic-gpus", is_flag=True, help="Give each task the number of GPUs of its queue: --queue two=2 any=1-4."
+)
 @click.option(
     "--uptime", cls=MultiValueOption, at_least=1, metavar="'HOURS DAYS'", help="Take tasks only then: '17-20 TUE'."
 )
@@ -50,8 +52,8 @@ from hpc_agent.cli.shared_options import Shared, docker_option, pass_shared, wor
 def command(shared: Shared, /, **flags: Any) -> None:
     """Serve queues: each waiting task becomes a job that claims and runs it.
 
-    Jobs go to Slurm where there is one, else they run on this machine. Nothing is taken off a queue here: the daemon
-    may die and come back anywhere, jobs go on, tasks stay where they are.
+    Jobs go to Slurm if it is installed, else they run on this machine. The daemon removes no task from a queue: it may
+    stop and start again anywhere, jobs go on, tasks stay in their queues.
     """
     from hpc_agent.cli.daemon_flags import DaemonFlags
 

@@ -8,8 +8,8 @@ from hpc_agent.cli.daemon_flags import DaemonFlags
 from hpc_agent.cli.daemon_start import DaemonPlan, daemons_of, make_plan
 from hpc_agent.cli.shared_options import Shared
 from hpc_agent.clock import SYSTEM
-from hpc_agent.daemon.activity import FORCE
 from hpc_agent.daemon.registration import DaemonRecord, DaemonRegistry, RegistrationError, matching
+from hpc_agent.daemon.served_queues import FORCE
 from hpc_agent.domain.ids import WorkerId
 from hpc_agent.domain.schedule import served
 from hpc_agent.errors import HpcAgentError
@@ -19,7 +19,7 @@ def stop(shared: Shared, flags: DaemonFlags) -> None:
     """Stop the daemons that were named, else the first of this machine that was started with the flags given.
 
     Raises:
-        PresenceError: there is none, or it is not ours to stop; what could be stopped is.
+        RegistrationError: none is found, or it belongs to another user; the others are stopped.
     """
     settings = flags.configuration(shared).settings
     daemons = daemons_of(settings)
@@ -36,7 +36,7 @@ def stop(shared: Shared, flags: DaemonFlags) -> None:
 def _named(daemons: DaemonRegistry, id: str) -> DaemonRecord | RegistrationError:
     found = [daemon for daemon in daemons.all() if daemon.worker == id]
     if not found:
-        return RegistrationError(f"no daemon {id} is known here; {_those(daemons)}")
+        return RegistrationError(f"no daemon {id} is registered here; {_those(daemons)}")
     return found[0] if daemons.runs(found[0]) is not False else RegistrationError(f"the daemon {id} is not running")
 
 
@@ -91,7 +91,7 @@ def _show(daemons: DaemonRegistry, daemon: DaemonRecord) -> None:
 
 def _last_seen(daemons: DaemonRegistry, daemon: DaemonRecord) -> str:
     silent = daemons.last_beat(daemon)
-    return "if it is still there" if silent is None else f"last sign of life {max(silent, 0):.0f} s ago"
+    return "heartbeat unknown" if silent is None else f"last heartbeat {max(silent, 0):.0f} s ago"
 
 
 def _show_plan(plan: DaemonPlan, worker: WorkerId | None) -> None:
@@ -102,18 +102,18 @@ def _show_plan(plan: DaemonPlan, worker: WorkerId | None) -> None:
     for key, value in properties.items():
         click.echo(f"  runtime property on the server: {key}: {value}")
     for queue in plan.queues:
-        says = served(queue.tags, str(properties.get(FORCE) or ""), plan.schedule, local)
+        decision = served(queue.tags, str(properties.get(FORCE) or ""), plan.schedule, local)
         gpus = (plan.terms.dynamic or {}).get(queue.name)
         share = (
             f", {gpus.least if gpus.least == gpus.most else f'{gpus.least}-{gpus.most}'} GPUs a task" if gpus else ""
         )
-        state = "served now" if says.active else "not served now"
-        click.echo(f"  queue {queue.name}: {len(queue.entries)} waiting{share}, {state} ({says.why})")
+        state = "served now" if decision.active else "not served now"
+        click.echo(f"  queue {queue.name}: {len(queue.entries)} waiting{share}, {state} ({decision.why})")
 
 
 def _properties(plan: DaemonPlan, worker: WorkerId) -> dict[str, object]:
     try:
         return plan.client.workers.runtime_properties(worker)
     except HpcAgentError as error:
-        click.echo(f"The server tells no runtime properties: {error}", err=True)
+        click.echo(f"Runtime properties cannot be read from the server: {error}", err=True)
         return {}

@@ -1,4 +1,4 @@
-"""The flags of ``daemon`` as values: checked against each other, and what two daemons are told apart by."""
+"""Flags of ``daemon`` as values: checked against each other, and which of them identify a daemon."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from hpc_agent.domain.capacity import GpuRange, parse_allocation
 from hpc_agent.domain.gpu_ids import NONE
 from hpc_agent.errors import InputError
 
-_NO_MATTER = frozenset(
+_NOT_IDENTIFYING = frozenset(
     {"foreground", "detached", "once", "stop", "status", "create_queue", "git_pass", "force_current_version"}
 )
-"""Flags that do not tell one daemon from another, or are secret."""
+"""Flags that do not distinguish daemons, or are secret."""
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,9 @@ class DaemonFlags:
         if self.services is not None and self.dynamic_gpus:
             raise InputError("--services-mode runs tasks without GPUs, --dynamic-gpus with them: give one of the two")
         if self.dynamic_gpus and self.cpu_only:
-            raise InputError("--dynamic-gpus hands GPUs out, --cpu-only hides them: give one of the two")
+            raise InputError("--dynamic-gpus assigns GPUs, --cpu-only hides them: give one of the two")
         if self.detached and (self.foreground or self.once):
-            raise InputError("--detached goes into the background: it cannot stay with --foreground or --once")
+            raise InputError("--detached runs in the background: it excludes --foreground and --once")
         if self.dynamic_gpus and not self.queues:
             raise InputError("--dynamic-gpus needs --queue, with the GPUs of each queue's tasks: --queue two=2 one=1")
 
@@ -109,7 +109,7 @@ class DaemonFlags:
 
     def given(self) -> dict[str, object]:
         """The flags that were given, as JSON has them: a daemon's record keeps them, ``--stop`` looks for them."""
-        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _NO_MATTER}
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _NOT_IDENTIFYING}
         if values["log_level"] == "INFO":
             del values["log_level"]
         return {

@@ -24,8 +24,7 @@ from hpc_agent.clock import SYSTEM
 from hpc_agent.config.dump import share_job_config
 from hpc_agent.config.load import Configuration
 from hpc_agent.config.settings import AllSettings
-from hpc_agent.daemon.job_configs import job_configs
-from hpc_agent.daemon.job_launch import JobLaunchConfig
+from hpc_agent.daemon.job_launch import JobLaunchConfig, job_configs
 from hpc_agent.daemon.loop import Daemon, LoopOptions
 from hpc_agent.daemon.options import DaemonOptions, JobNaming, WorkerIdTemplate, job_settings, name, slots
 from hpc_agent.daemon.registration import DaemonRecord, DaemonRegistry
@@ -49,7 +48,7 @@ log = EventLog("daemon")
 
 @dataclass(frozen=True)
 class DaemonPlan:
-    """All that is known before the daemon has a name."""
+    """Configuration of a daemon before it has its worker id."""
 
     flags: DaemonFlags
     configuration: Configuration
@@ -88,7 +87,7 @@ def start(shared: Shared, flags: DaemonFlags) -> None:
     _check_root(plan.settings)
     if flags.once:
         shared.start_log("INFO")
-        # Nobody needs to find it: it is gone in a moment.
+        # Not registered: one pass is over in a moment.
         daemons = daemons_of(plan.settings)
         ensure_directory(daemons.folder, mode=0o700)
         sys.exit(0 if _daemon(plan, plan.name.id(0), daemons).once() else 69)
@@ -101,7 +100,7 @@ def start(shared: Shared, flags: DaemonFlags) -> None:
     if background:
         _in_background(shared, plan, descriptor)
     else:
-        _tell_how_it_went(descriptor)
+        _report_start(descriptor)
 
 
 def _check_root(settings: AllSettings) -> None:
@@ -112,8 +111,8 @@ def _check_root(settings: AllSettings) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise ConfigError(
-            f"hpc.root is {root}, where we cannot write ({error.strerror}); let it name a folder of yours on the "
-            "shared file system"
+            f"hpc.root ({root}) is not writable ({error.strerror}); set it to a folder of yours on the shared file "
+            "system"
         ) from error
     check_folders(settings)
 
@@ -121,7 +120,7 @@ def _check_root(settings: AllSettings) -> None:
 def make_plan(shared: Shared, flags: DaemonFlags) -> DaemonPlan:
     """
     Raises:
-        HpcAgentError: the flags contradict each other, or the server, or this machine.
+        HpcAgentError: the flags do not fit each other, the server or this machine.
     """
     flags.check()
     configuration = flags.configuration(shared)
@@ -144,11 +143,11 @@ def make_plan(shared: Shared, flags: DaemonFlags) -> DaemonPlan:
 
 
 def _queues(client: Client, flags: DaemonFlags) -> tuple[list[Queue], dict[str, GpuRange] | None]:
-    """The queues in order of priority, and by name what ``--dynamic-gpus`` says of them."""
+    """The queues in order of priority, and by name the GPUs of their tasks (``--dynamic-gpus``)."""
     wanted: dict[QueueId, GpuRange | None] = {
         client.queues.resolve(name, create=flags.create_queue): gpus for name, gpus in flags.allocations
     } or {client.queues.default(): None}
-    queues = client.queues.look(list(wanted))
+    queues = client.queues.get_many(list(wanted))
     dynamic = {queue.name: wanted[queue.id] for queue in queues}
     return queues, {name: gpus for name, gpus in dynamic.items() if gpus} if flags.dynamic_gpus else None
 
@@ -157,7 +156,7 @@ def _check_pool(dynamic: Mapping[str, GpuRange], pool: Sequence[str]) -> None:
     for queue, wanted in dynamic.items():
         if wanted.least > len(pool):
             raise InputError(
-                f"tasks of queue {queue} are to get {wanted.least} GPUs, but this machine has {len(pool)} to hand out"
+                f"tasks of queue {queue} need {wanted.least} GPUs each, but this machine has {len(pool)} for them"
             )
 
 
@@ -167,7 +166,7 @@ def daemons_of(settings: AllSettings) -> DaemonRegistry:
 
 
 def _serve(shared: Shared, plan: DaemonPlan, announce: Callable[[DaemonRecord, Path], None]) -> None:
-    """Until somebody stops us. ``announce`` is called with our log file as soon as we serve."""
+    """Serve until stopped. ``announce`` is called with the log file at the start."""
     daemons = daemons_of(plan.settings)
     presence = daemons.enter(
         plan.name.id,
@@ -206,7 +205,7 @@ def _daemon(plan: DaemonPlan, worker: WorkerId, daemons: DaemonRegistry) -> Daem
         None if plan.batch_system else plan.pool,
     )
     names = [queue.name for queue in plan.queues]
-    # The folder we were started in may vanish; ours stays.
+    # The folder that the daemon was started in may be deleted.
     os.chdir(settings.hpc.root.expanduser())
     jobs = job_settings(settings, plan.terms, names, len(plan.pool))
     return Daemon(plan.client, scheduler, jobs, launch, options, SYSTEM)
@@ -241,28 +240,28 @@ def _serving(plan: DaemonPlan, presence: DaemonRecord) -> str:
 
 
 def _in_background(shared: Shared, plan: DaemonPlan, descriptor: int) -> None:
-    """Serve; the process at the terminal waits for one line that says how the start went."""
+    """Serve; the process at the terminal waits for one message about the start."""
 
     def announce(presence: DaemonRecord, log: Path) -> None:
         send_output_to(log)
-        words = f"{_serving(plan, presence)} in the background, process {presence.process.pid}\nThe log is {log}"
-        os.write(descriptor, json.dumps({"started": words}).encode())
+        message = f"{_serving(plan, presence)} in the background, process {presence.process.pid}\nThe log is {log}"
+        os.write(descriptor, json.dumps({"started": message}).encode())
         os.close(descriptor)
 
     try:
         _serve(shared, plan, announce)
     except HpcAgentError as error:
-        with suppress(OSError):  # told already, and closed
+        with suppress(OSError):  # closed after "started"
             os.write(descriptor, json.dumps({"error": str(error), "code": exit_code(error)}).encode())
         raise
 
 
-def _tell_how_it_went(descriptor: int) -> None:
+def _report_start(descriptor: int) -> None:
     with os.fdopen(descriptor, "rb") as background:
-        said = background.read()
-    if not said:
-        raise HpcAgentError("the daemon ended at its start and said nothing; try again with --foreground")
-    answer = json.loads(said)
-    if "error" in answer:
-        fail(HpcAgentError(answer["error"]), answer["code"])
-    click.echo(answer["started"])
+        message = background.read()
+    if not message:
+        raise HpcAgentError("the daemon ended at its start without a message; try again with --foreground")
+    start = json.loads(message)
+    if "error" in start:
+        fail(HpcAgentError(start["error"]), start["code"])
+    click.echo(start["started"])

@@ -11,6 +11,7 @@ import click
 
 from hpc_agent.cli.options import MultiValueCommand
 from hpc_agent.cli.shared_options import (
+    HELP,
     Shared,
     check_folders,
     docker_configuration,
@@ -22,7 +23,7 @@ from hpc_agent.cli.shared_options import (
 )
 
 
-@click.command(cls=MultiValueCommand, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=MultiValueCommand, context_settings=HELP)
 @click.option("--id", "task", required=True, callback=not_empty, metavar="TASK", help="Id or name of the task.")
 @click.option("--log-file", type=click.Path(dir_okay=False, path_type=Path), help="Keep the console in this file too.")
 @click.option("--disable-monitoring", is_flag=True, help="Send no console to the server; print it only.")
@@ -52,7 +53,7 @@ def command(
 ) -> None:
     """Run one task here and exit with its exit code.
 
-    With --require-queue exactly one of all that try runs a queued task; the others exit 0 and leave it alone.
+    With --require-queue exactly one of all agents that try runs a queued task; the others exit 0.
     """
     from hpc_agent.clock import SYSTEM
     from hpc_agent.executor.agent_identity import identify
@@ -64,18 +65,18 @@ def command(
     configuration = docker_configuration(shared, docker, git_flags(git_user, git_pass))
     shared.apply(configuration, in_job=True)
     client = shared.client(configuration, ROUTINE)
-    me = identify(configuration.settings)
-    if not me.daemon_managed:
+    identity = identify(configuration.settings)
+    if not identity.daemon_managed:
         check_folders(configuration.settings)
     task_id = client.tasks.resolve(task)
     if clone:
         task_id = client.tasks.clone(task_id, f"Clone of {client.tasks.get(task_id).name}")
         click.echo(f"Running the clone {task_id}", err=True)
     with ExitStack() as stack:
-        echoes: list[IO[bytes]] = [] if me.daemon_managed else [sys.stdout.buffer]
+        echoes: list[IO[bytes]] = [] if identity.daemon_managed else [sys.stdout.buffer]
         if log_file is not None:
             echoes.append(stack.enter_context(_open(log_file)))
-        wishes = ExecuteOptions(
+        execute_options = ExecuteOptions(
             standalone_mode,
             optimize,
             log_level,
@@ -83,7 +84,7 @@ def command(
             docker=docker is not None,
         )
         options = ExecutionOptions(require_queue and not clone, not disable_monitoring, tuple(echoes))
-        code = Executor(client, configuration, me, wishes, SYSTEM).execute(task_id, options)
+        code = Executor(client, configuration, identity, execute_options, SYSTEM).execute(task_id, options)
     sys.exit(code)
 
 

@@ -1,4 +1,4 @@
-"""``hpc-agent follow``: bring the tasks of submitted jobs to their end. Also what jobs themselves call."""
+"""``hpc-agent follow``: track submitted jobs until their tasks have a final status. Jobs call it too."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 import click
 
-from hpc_agent.cli.shared_options import Shared, check_folders, pass_shared
+from hpc_agent.cli.shared_options import HELP, Shared, check_folders, pass_shared
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--once", is_flag=True, help="One look, for cron.")
+@click.command(context_settings=HELP)
+@click.option("--once", is_flag=True, help="One pass, for cron.")
 @click.option("--inside", type=click.Path(path_type=Path), hidden=True, help="In a job: accompany its script.")
 @click.option("--pid", type=int, default=0, hidden=True, help="In a job: the process id of its script.")
 @click.option("--element", type=click.Path(path_type=Path), hidden=True, help="In an array: print its element's task.")
@@ -36,7 +36,7 @@ def command(shared: Shared, once: bool, inside: Path | None, pid: int, element: 
         Sidecar(shared.client(configuration, ROUTINE), settings, TrackedDirectory(inside), os.environ, SYSTEM).run(pid)
         return
     if element is not None:
-        from hpc_agent.tracking.elements import element as task_of_element
+        from hpc_agent.tracking.task_start import element as task_of_element
 
         # The script waits for this.
         client = shared.client(configuration, Budget(10))
@@ -44,11 +44,10 @@ def command(shared: Shared, once: bool, inside: Path | None, pid: int, element: 
         return
     from hpc_agent.schedulers.slurm.driver import SlurmScheduler
     from hpc_agent.schedulers.slurm.settings import SlurmSettings
-    from hpc_agent.tracking.follower import Follower
-    from hpc_agent.tracking.follower_lock import acquire_follower
+    from hpc_agent.tracking.follower import Follower, acquire_follower
 
     check_folders(settings)
-    folders = TrackedRoot(settings.hpc.root.expanduser().absolute() / "sbatch")
+    root = TrackedRoot(settings.hpc.root.expanduser().absolute() / "sbatch")
     scheduler = SlurmScheduler(settings.hpc.of(SlurmSettings), cluster=settings.hpc.cluster)
-    follower = Follower(shared.client(configuration, INTERACTIVE), scheduler, settings, folders, SYSTEM)
-    acquire_follower(follower, folders, SYSTEM, once=once)
+    follower = Follower(shared.client(configuration, INTERACTIVE), scheduler, settings, root, SYSTEM)
+    acquire_follower(follower, root, SYSTEM, once=once)

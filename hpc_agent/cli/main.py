@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hpc_agent import __version__
-from hpc_agent.cli.shared_options import Shared, fail, from_system
+from hpc_agent.cli.shared_options import HELP, Shared, fail, from_system
 from hpc_agent.errors import HpcAgentError
 from hpc_agent.utf8_mode import ensure_utf8_mode
 
@@ -25,7 +25,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "follow": ("follow", "Follow the jobs of hpc-agent sbatch until they end."),
     "build": ("build", "Make a task ready to run later: a folder or a container image."),
     "server": ("server", "Start the embedded ClearML server."),
-    "cache": ("cache", "Look after the shared cache of environments and repositories."),
+    "cache": ("cache", "List, warm, verify and prune the shared cache of environments."),
     "config": ("config", "Show the configuration and where each value comes from."),
     "list": ("workers", "List the workers that the server knows."),
     "completion": ("completion", "Print the completion of both commands for bash, zsh or fish."),
@@ -54,7 +54,7 @@ class LazyGroup(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] in COMMANDS:
             return super().resolve_command(ctx, args)
-        import difflib  # 10 ms that only a slip of the fingers pays
+        import difflib  # 10 ms, only after a misspelt command
 
         near = difflib.get_close_matches(args[0], COMMANDS, n=1)
         if near:
@@ -62,7 +62,7 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=LazyGroup, context_settings=HELP)
 @click.version_option(__version__, prog_name="hpc-agent")
 @click.option(
     "--config-file",
@@ -86,15 +86,15 @@ def group(ctx: click.Context, config_file: Path | None, debug: bool, log_format:
 
 
 def main() -> None:
-    """Entry point; exit codes are decided in ``cli.context.exit_code``."""
+    """Entry point; exit codes are decided in ``cli.shared_options.exit_code``."""
     ensure_utf8_mode()
     try:
         group()
     except HpcAgentError as error:
         fail(error)
     except BrokenPipeError:
-        # Somebody closed the pipe we print to (| head): nobody reads on, which is no error.
+        # The reader has closed our pipe (| head), which is not an error.
         sys.stderr.close()
         sys.exit(0)
     except OSError as error:
-        fail(from_system(error, "; hpc.root, hpc.cache_dir and hpc.runs_dir say where our files go"))
+        fail(from_system(error, "; hpc.root, hpc.cache_dir and hpc.runs_dir name the folders of our files"))

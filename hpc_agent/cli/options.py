@@ -8,7 +8,7 @@
     @click.option("--docker", cls=MultiValueOption, metavar="IMAGE [ARG", unknown_options=True, help="…")
     def daemon(queues: tuple[str, ...] | None, docker: tuple[str, ...] | None) -> None: ...
 
-The value is None when the flag is absent, ``()`` when it stands alone (``--docker``), else the values in order.
+The value is None when the flag is absent, ``()`` when it has no value (``--docker``), else the values in order.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ _GIVEN = f"{__name__}.given"
 
 
 class MultiValueOption(click.Option):
-    """An option of a ``MultiValueCommand`` that takes all words up to the next option.
+    """An option of a ``MultiValueCommand`` that takes all arguments up to the next option.
 
     - ``--args a=1 b=2``, ``--args a=1 --args b=2`` and ``--args=a=1 --args b=2`` are the same: repeating the flag adds
       (argparse would forget the first). A flag with ``=`` takes that one value only.
-    - A word that starts with ``-`` ends the values, unless it is ``-``, a negative number or has a blank in it
+    - An argument that starts with ``-`` ends the values, unless it is ``-``, a negative number or has a blank in it
       (``--docker image "--ipc=host -v /a:/b"``), as argparse decides it. ``--`` ends them too.
     - ``at_least``: how many values the flag wants; fewer are a usage error.
-    - ``unknown_options``: words that look like an option but are none of this command's are values too, so that
-      ``--docker image --ipc=host -v /a:/b --foreground`` means what it says.
+    - ``unknown_options``: arguments that look like an option but are not one of this command are values too, as in
+      ``--docker image --ipc=host -v /a:/b --foreground``.
     - ``type`` converts each value; ``callback`` gets None or the tuple.
     """
 

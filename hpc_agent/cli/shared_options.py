@@ -29,14 +29,14 @@ LEVELS = ("DEBUG", "INFO", "WARN", "WARNING", "ERROR", "CRITICAL")
 
 
 def exit_code(error: HpcAgentError) -> int:
-    """2: mend the command or the configuration; 69: a service did not answer, try again; 1: everything else."""
+    """2: correct the command or the configuration; 69: a service did not answer, try again; 1: everything else."""
     if isinstance(error, (ConfigError, InputError)):
         return 2
     return 69 if isinstance(error, (ServerUnreachableError, SchedulerUnavailableError)) else 1
 
 
 def fail(error: HpcAgentError, code: int | None = None) -> NoReturn:
-    """One sentence on stderr, and out, with ``exit_code`` unless ``code`` is given."""
+    """Print one sentence on stderr and exit, with ``exit_code`` unless ``code`` is given."""
     from hpc_agent.redact import without_credentials
 
     prefix = click.style("error:", fg="red", bold=True) if sys.stderr.isatty() else "error:"
@@ -45,7 +45,7 @@ def fail(error: HpcAgentError, code: int | None = None) -> NoReturn:
 
 
 def from_system(error: OSError, advice: str = "") -> HpcAgentError:
-    """What the operating system refused, in one sentence; the traceback goes to the log, for --debug."""
+    """Error of the operating system as one sentence; the traceback goes to the log, for --debug."""
     import logging
 
     logging.getLogger(__name__).debug("refused by the operating system", exc_info=error)
@@ -58,7 +58,7 @@ def from_system(error: OSError, advice: str = "") -> HpcAgentError:
 def check_folders(settings: AllSettings) -> None:
     """
     Raises:
-        ConfigError: another user can change what we run, or believe.
+        ConfigError: another user can change the programs or records in them.
     """
     from hpc_agent.access import check_private
 
@@ -70,7 +70,7 @@ def check_folders(settings: AllSettings) -> None:
 
 
 class Shared:
-    """Made by the group from its own flags, passed to each command."""
+    """Flags of the whole program, passed to each command."""
 
     def __init__(self, config_file: Path | None, debug: bool, log_format: LogFormat = "text") -> None:
         self.config_file = config_file
@@ -85,12 +85,12 @@ class Shared:
         return load(self.config_file, flags=given)
 
     def apply(self, configuration: Configuration, *, in_job: bool = False) -> None:
-        """Export and write what the sections ``environment`` and ``files`` say, for us and for all that we start.
+        """Apply the sections ``environment`` and ``files``, for this process and all that it starts.
 
-        ``in_job``: what is meant for jobs alone too; a daemon must not have it, for its jobs inherit what it exports.
+        ``in_job``: apply what is meant for jobs only too; not in a daemon, whose jobs inherit its environment.
 
         Raises:
-            ConfigError: they cannot be understood.
+            ConfigError: their values are invalid.
         """
         from hpc_agent.config.apply import apply_environment, apply_files
 
@@ -112,6 +112,15 @@ class Shared:
 
 
 pass_shared = click.make_pass_decorator(Shared)
+
+HELP = {"help_option_names": ["-h", "--help"]}
+"""Context settings of every command."""
+
+
+def print_progress(line: str) -> None:
+    """Print on stderr what a long step does."""
+    click.echo(line, err=True)
+
 
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
@@ -140,8 +149,8 @@ def worker_flags(command: Callable[..., None]) -> Callable[..., None]:
             click.option("--git-user", help="User for HTTPS git remotes."),
             click.option(
                 "--git-pass",
-                help="Password or token for HTTPS git remotes. It stands in `ps` for everybody on this machine: "
-                "CLEARML_AGENT_GIT_PASS or agent.git_pass does not.",
+                help="Password or token for HTTPS git remotes. All users of this machine see it in `ps`, but not "
+                "CLEARML_AGENT_GIT_PASS or agent.git_pass.",
             ),
             click.option(
                 "--log-level", type=click.Choice(LEVELS), default="INFO", show_default=True, help="SDK log level."
@@ -176,10 +185,10 @@ def docker_configuration(shared: Shared, docker: tuple[str, ...] | None, flags: 
     """The configuration with ``--docker`` in it: None leaves it as it is, ``()`` takes the configured image.
 
     Raises:
-        InputError: its first word is no image.
+        InputError: its first value is not an image.
     """
     if docker and docker[0].startswith("-"):
-        raise InputError(f"--docker wants an image before its arguments, as in --docker python:3.11 {docker[0]}")
+        raise InputError(f"--docker needs an image before its arguments, as in --docker python:3.11 {docker[0]}")
     image: dict[str, object] = {}
     if docker:
         image = {"agent.default_docker.image": docker[0], "agent.default_docker.arguments": list(docker[1:])}

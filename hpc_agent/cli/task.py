@@ -71,7 +71,9 @@ Examples:
 @click.option("--output-uri", metavar="URI", help="Where models and artifacts go: a URL or an absolute path.")
 @click.option("--task-type", type=click.Choice(TASK_TYPES), help="Type of the task. Ignored with --pipeline.")
 @click.option("--skip-task-init", is_flag=True, help="Do not add a Task.init() call: the script has one.")
-@click.option("--base-task-id", metavar="TASK", help="Copy this task (id or name) and change what the flags say.")
+@click.option(
+    "--base-task-id", metavar="TASK", help="Copy this task (id or name) and apply the other flags to the copy."
+)
 @click.option("--import-offline-session", metavar="ZIP", help="Import a run that the SDK recorded offline.")
 @click.option("--force-no-requirements", is_flag=True, help="Install no packages, and ask for no list of them.")
 @click.option("--skip-repo-detection", is_flag=True, help="Send the script alone though it is in a repository.")
@@ -125,7 +127,7 @@ def _created(given: dict[str, Any]) -> Created:
 
 
 def _with_queues_problem(problem: Exception, queue: str) -> str:
-    """What is wrong on this machine, and with the queue too: one run tells both."""
+    """The problem on this machine, and one with the queue too: one run reports both."""
     from hpc_agent.errors import HpcAgentError, InputError
     from hpc_agent.retry import ONCE
 
@@ -135,21 +137,20 @@ def _with_queues_problem(problem: Exception, queue: str) -> str:
         except InputError as error:
             return f"{error}; and {problem}"
         except HpcAgentError:
-            pass  # no server is configured or up: that is told when it is needed
+            pass  # no server is configured or up: reported when it is needed
     return str(problem)
 
 
 def _imported(session: str, given: dict[str, Any]) -> Created:
     from pathlib import Path
 
-    from hpc_agent.drafts.draft_request import WrongUsageError
-    from hpc_agent.drafts.offline_import import import_offline, opened
-    from hpc_agent.drafts.paths import typed_path
+    from hpc_agent.drafts.draft_request import WrongUsageError, typed_path
+    from hpc_agent.drafts.offline_import import import_offline, open_session
 
     if given:
         name = next(iter(given)).replace("_", "-")
         raise WrongUsageError(f"--import-offline-session imports a run as it was: it does not go with --{name}")
-    with opened(typed_path(session, Path.cwd())) as run:
+    with open_session(typed_path(session, Path.cwd())) as run:
         _warn(run.warnings)
         return import_offline(_client(), run)
 
@@ -176,7 +177,7 @@ def _warn(warnings: Sequence[str]) -> None:
 
 @contextmanager
 def _errors() -> Iterator[None]:
-    """Errors in one sentence on stderr; exit codes as ``clearml-task`` has them: 2 for wrong usage, else 1."""
+    """Report errors in one sentence on stderr; exit codes as ``clearml-task``: 2 for wrong usage, else 1."""
     from hpc_agent.drafts.draft_request import WrongUsageError
     from hpc_agent.errors import HpcAgentError
 

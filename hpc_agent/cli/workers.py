@@ -1,4 +1,4 @@
-"""``hpc-agent list``: who works for this server, and on what."""
+"""``hpc-agent list``: workers of the server and their current tasks."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 import click
 
-from hpc_agent.cli.shared_options import Shared, pass_shared
+from hpc_agent.cli.shared_options import HELP, Shared, pass_shared
 
 _HEAD = ("WORKER", "RUNS", "TASK", "FOR", "QUEUES", "TAGS", "LAST SEEN")
 
 
-@click.command(name="list", context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(name="list", context_settings=HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print the server's own answer.")
 @pass_shared
 def command(shared: Shared, as_json: bool) -> None:
-    """List the workers that the server knows and what each runs."""
+    """List the workers of the server and their current tasks."""
     from hpc_agent.retry import INTERACTIVE
 
     workers = shared.client(shared.configuration(), INTERACTIVE).workers.all()
@@ -45,7 +45,7 @@ def _row(worker: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _local(text: str) -> str:
-    """A server's time as the clock on this wall shows it."""
+    """A time of the server in the local time zone."""
     try:
         moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
     except ValueError:
@@ -54,7 +54,7 @@ def _local(text: str) -> str:
 
 
 def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Columns that are empty throughout are left out."""
+    """Print a table without its empty columns."""
     columns = [index for index in range(len(head)) if any(row[index] for row in rows)]
     widths = [max(len(row[index]) for row in (head, *rows)) for index in columns]
     for row in (head, *rows):

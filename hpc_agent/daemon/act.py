@@ -1,4 +1,4 @@
-"""Carries out what ``domain.decide`` found due. Each action is small and may be repeated after a death in it."""
+"""Actor: carries out the actions of ``domain.decide``. Each is small and may be repeated after a crash in it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,6 @@ from hpc_agent.domain.actions import (
     MarkDone,
     RejectTask,
     ReleaseJob,
-    Requeue,
-    SetFinalStatus,
     SetStatusMessage,
 )
 from hpc_agent.domain.attempt import Attempt
@@ -40,7 +38,7 @@ SAY_EVERY_S = 20.0
 
 
 class Actor:
-    """Everything but submitting, which ``daemon.submit`` does."""
+    """Carries out all actions but submissions, which ``Submitter`` does."""
 
     def __init__(
         self, client: Client, scheduler: Scheduler, settings: AllSettings, worker: WorkerId, clock: Clock
@@ -49,53 +47,53 @@ class Actor:
         self._scheduler = scheduler
         self._worker = worker
         self._clock = clock
-        self._conclude = Concluder(client, settings, worker, clock)
-        self._said: dict[Attempt, tuple[SetStatusMessage, float]] = {}
+        self.concluder = Concluder(client, settings, worker, clock)
+        self._shown: dict[Attempt, tuple[SetStatusMessage, float]] = {}
 
     def cancel(self, attempt: Attempt, action: CancelJob) -> None:
-        """The job is one of the sight's: it is listed under the attempt's name, has claimed the task itself, or has the
-        id that sbatch answered, was submitted then, and is called otherwise now (``observe._is_job``)."""
-        log.info("cancelling", task=attempt.task, job=action.job, why=action.why)
+        """Cancel a job of the snapshot: it is listed under the attempt's name, has claimed the task itself, or has the
+        id that sbatch answered, was submitted then, and was renamed since (``ExpectedJob.is_renamed``)."""
+        log.info("job.cancelled", task=attempt.task, job=action.job, why=action.why)
         self._scheduler.cancel([action.job], only_pending=action.only_pending)
 
     def release(self, attempt: Attempt, action: ReleaseJob) -> None:
-        log.warning("could not be started, trying again", task=attempt.task, job=action.job)
+        log.warning("job.released", task=attempt.task, job=action.job)
         self._scheduler.release([action.job])
 
-    def say(self, attempt: Attempt, action: SetStatusMessage, directory: RunDirectory) -> None:
-        before, at = self._said.get(attempt, (SetStatusMessage(""), float("-inf")))
+    def set_status_message(self, attempt: Attempt, action: SetStatusMessage, directory: RunDirectory) -> None:
+        before, at = self._shown.get(attempt, (SetStatusMessage(""), float("-inf")))
         now = self._clock.monotonic()
         # A word of another kind, that it was requeued or is stuck, does not wait for its turn.
         is_turn = now - at >= SAY_EVERY_S or (before.ping, before.console) != (action.ping, action.console)
         if action.message != before.message and is_turn:
             self._show(attempt, action)
-            self._said[attempt] = action, now
+            self._shown[attempt] = action, now
         if action.ping:
             self._client.tasks.ping(attempt.task, budget=ONCE)
         if action.console and directory.names():
-            self._conclude.tell(attempt, directory, action.console)
+            self.concluder.add_console_line(attempt, directory, action.console)
 
-    def say_at_once(self, attempt: Attempt, message: str) -> None:
+    def show_error(self, attempt: Attempt, message: str) -> None:
         """A status message that does not wait for its turn: something is wrong."""
-        before, _ = self._said.get(attempt, (SetStatusMessage(""), 0.0))
+        before, _ = self._shown.get(attempt, (SetStatusMessage(""), 0.0))
         if message != before.message:
-            self._client.tasks.say(attempt.task, message, budget=ONCE)
-            self._said[attempt] = SetStatusMessage(message), self._clock.monotonic()
+            self._client.tasks.set_status_message(attempt.task, message, budget=ONCE)
+            self._shown[attempt] = SetStatusMessage(message), self._clock.monotonic()
 
     def _show(self, attempt: Attempt, action: SetStatusMessage) -> None:
         if action.ping:
-            # The message of a task that shows as running is where its user's abort stands until somebody obeys it.
+            # An abort is a status message of the running task until an agent obeys it: it must not be overwritten.
             seen = self._client.tasks.get_states([attempt.task], budget=ONCE).get(attempt.task)
             if seen is None or seen.abort_requested:
                 return
-        self._client.tasks.say(attempt.task, action.message, budget=ONCE)
+        self._client.tasks.set_status_message(attempt.task, action.message, budget=ONCE)
 
     def adopt(self, files: RunDirectoryState, action: AdoptJob) -> None:
         assert files.submission is not None
-        log.info("found the job of an uncertain submission", attempt=files.directory.attempt.id, job=action.job)
+        log.info("job.found", attempt=files.directory.attempt.id, job=action.job)
         files.directory.write_submission(msgspec.structs.replace(files.submission, state="accepted", job=action.job))
 
-    def look_up(self, attempt: Attempt, files: RunDirectoryState, action: FindByName) -> bool:
+    def find_by_name(self, attempt: Attempt, files: RunDirectoryState, action: FindByName) -> bool:
         """Search for a job that may or may not exist; True if there is none and it is time to act on that."""
         assert files.submission is not None
         # No job had this name before the first submission; before another one there was one that ended.
@@ -109,17 +107,7 @@ class Actor:
             files.directory.write_submission(looked)
         return action.give_up
 
-    def finish(self, attempt: Attempt, files: RunDirectoryState) -> None:
-        """Post what the executor, or a daemon before, could not."""
-        self._conclude.finish(attempt, files)
-
-    def settle(self, attempt: Attempt, files: RunDirectoryState, action: SetFinalStatus) -> None:
-        self._conclude.settle(attempt, files, action)
-
-    def put_back(self, attempt: Attempt, files: RunDirectoryState, action: Requeue) -> None:
-        self._conclude.put_back(attempt, files, action)
-
-    def refuse(self, attempt: Attempt, directory: RunDirectory, queue: Queue, action: RejectTask) -> None:
+    def reject(self, attempt: Attempt, directory: RunDirectory, queue: Queue, action: RejectTask) -> None:
         """Take the task off its queue, as a job would, and give it its final status and the reason."""
         directory.create()
         host = socket.gethostname()
@@ -143,7 +131,7 @@ class Actor:
             return
         claim = msgspec.structs.replace(intent, state="won")
         directory.write_claim(claim)
-        log.warning("refused", task=attempt.task, queue=queue.name, reason=action.reason)
+        log.warning("task.rejected", task=attempt.task, queue=queue.name, reason=action.reason)
         reason = in_one_line(action.reason)
         report = ExitReport(
             status="stopped" if action.status.value == "stopped" else "failed",
@@ -153,18 +141,19 @@ class Actor:
             last_line=action.reason,
         )
         directory.write_exit_report(report)
-        self._conclude.finish(attempt, RunDirectoryState(directory, directory.submission(), claim, report))
+        self.concluder.publish_exit_report(attempt, RunDirectoryState(directory, directory.submission(), claim, report))
 
-    def close(self, attempt: Attempt, files: RunDirectoryState, action: MarkDone) -> bool:
+    def mark_done(self, attempt: Attempt, files: RunDirectoryState, action: MarkDone) -> bool:
         """Mark it settled; False while the rest of its console is not sent."""
         directory = files.directory
-        if action.ship and not self._conclude.ship(attempt, files):
+        if action.ship and not self.concluder.ship(attempt, files):
             return False
         if directory.names():
             directory.write_settled(DoneRecord(at=self._clock.now(), why=action.why))
             goes_on = files.report.status == "again" if files.report else directory.has_rival()
             if not goes_on:
                 directory.forget_restarts()
-        self._said.pop(attempt, None)
-        log.info("closed", task=attempt.task, attempt=attempt.id, why=action.why)
+        self._shown.pop(attempt, None)
+        ended = {"status": files.report.status, "reason": files.report.reason} if files.report else {}
+        log.info("attempt.done", task=attempt.task, attempt=attempt.id, why=action.why, **ended)
         return True

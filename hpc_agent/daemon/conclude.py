@@ -1,4 +1,4 @@
-"""The end of a run, where its executor left it to the daemon: last lines, a final status, or its queue again."""
+"""Conclusion of a run that its executor left to the daemon: rest of the console, final status, or requeue."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from hpc_agent.wire.error_kinds import INVALID_QUEUE_ID
 log = EventLog("conclude")
 
 CONSOLE_PATIENCE_S = 300.0
-"""How long a status, or the way back to the queue, waits for a server that does not take the rest of the console."""
+"""How long a final status, or a requeue, waits for a server that does not accept the rest of the console."""
 
 
 class Concluder:
-    """What is decided is written down first, so that a death on any line is mended by the next pass."""
+    """Concluder of runs. A decision is recorded before it is carried out, so that a crash loses nothing."""
 
     def __init__(self, client: Client, settings: AllSettings, worker: WorkerId, clock: Clock) -> None:
         self._client = client
@@ -43,12 +43,12 @@ class Concluder:
         self._clock = clock
         self._nodes = BadNodes(RunsFolder(settings.hpc.runs).nodes, clock)
 
-    def tell(self, attempt: Attempt, directory: RunDirectory, line: str) -> None:
+    def add_console_line(self, attempt: Attempt, directory: RunDirectory, line: str) -> None:
         """A line of the daemon's own in the task's console, where its user looks first; the same one only once."""
         self._note(directory, line)
         self._send(attempt, directory.notes, self._worker)
 
-    def settle(self, attempt: Attempt, files: RunDirectoryState, action: SetFinalStatus) -> None:
+    def set_final_status(self, attempt: Attempt, files: RunDirectoryState, action: SetFinalStatus) -> None:
         report = ExitReport(
             status="stopped" if action.status is TaskStatus.STOPPED else "failed",
             reason=in_one_line(action.reason),
@@ -56,10 +56,10 @@ class Concluder:
             at=self._clock.now(),
             last_line=action.reason,
         )
-        log.info("settling", task=attempt.task, status=report.status, reason=action.reason)
-        self.finish(attempt, self._decided(files, report))
+        log.info("task.ended", task=attempt.task, status=report.status, reason=action.reason)
+        self.publish_exit_report(attempt, self._decided(files, report))
 
-    def finish(self, attempt: Attempt, files: RunDirectoryState) -> None:
+    def publish_exit_report(self, attempt: Attempt, files: RunDirectoryState) -> None:
         """The rest of the console, then the status of the report."""
         report = files.report
         assert report is not None
@@ -73,7 +73,7 @@ class Concluder:
             # One that was refused never started, and the usual steps lead through the start.
             force = seen is TaskStatus.QUEUED
             by = self._worker if sent else f"{self._worker}; the rest of its console follows when the server takes it"
-            self._client.tasks.conclude(
+            self._client.tasks.set_final_status(
                 attempt.task, TaskStatus(report.status), report.reason, by, budget=INTERACTIVE, force=force
             )
         self._done(files, report, sent)
@@ -86,7 +86,7 @@ class Concluder:
         sent = all(self._send(attempt, console, worker) for console in _unfinished(directory.consoles()))
         return sent and self._send(attempt, directory.notes, self._worker)
 
-    def put_back(self, attempt: Attempt, files: RunDirectoryState, action: Requeue) -> None:
+    def requeue(self, attempt: Attempt, files: RunDirectoryState, action: Requeue) -> None:
         """To the head of its queue, as the same task with all that it has reported so far."""
         directory = files.directory
         if files.report is None or files.report.status != "again":
@@ -96,7 +96,7 @@ class Concluder:
             if action.node and self._nodes.blame(action.node, attempt):
                 line += f"; node {action.node} is avoided from now on"
             report = ExitReport(status="again", reason=action.why, exit_code=1, at=self._clock.now(), last_line=line)
-            log.warning("back to the queue", task=attempt.task, why=action.why, restart=used)
+            log.warning("task.requeued", task=attempt.task, why=action.why, restart=used)
             files = self._decided(files, report)
         assert files.report is not None
         if files.report.last_line:
@@ -109,14 +109,16 @@ class Concluder:
             if self._enqueue(attempt, files, reason):
                 self._done(files, files.report, sent)
         except NotFoundError as error:
-            if error.subcode != INVALID_QUEUE_ID.subcode:
+            if not INVALID_QUEUE_ID.matches(error):
                 raise
             text = f"{reason}; the queue that it came from was deleted: enqueue it on another"
-            self.settle(attempt, files, SetFinalStatus(TaskStatus.FAILED, text))
+            self.set_final_status(attempt, files, SetFinalStatus(TaskStatus.FAILED, text))
 
     def _enqueue(self, attempt: Attempt, files: RunDirectoryState, why: str) -> bool:
-        """Only if it is in no queue, and nobody else has it: its user may have enqueued it anew, or a daemon before us
-        died right after it did. False if that is not certain, or if its user wants it stopped: the next pass decides.
+        """Only if it is in no queue and no other agent has it: its user may have enqueued it again, or a daemon before
+        may have died right after it did.
+
+        False if that is not certain, or if its user wants it stopped: the next pass decides.
 
         Raises:
             NotFoundError: the queue was deleted.
@@ -132,7 +134,7 @@ class Concluder:
         if self._client.queues.queue_of(attempt.task) is None:
             self._client.queues.enqueue_at_head(queue, attempt.task, why)
         else:
-            self._client.queues.to_front(queue, attempt.task)
+            self._client.queues.move_to_front(queue, attempt.task)
         return True
 
     def _goes_on_without(self, attempt: Attempt, files: RunDirectoryState) -> bool:
@@ -171,14 +173,14 @@ class Concluder:
         """The task's status, if it still waits for a final one of ours.
 
         Raises:
-            ServerUnreachableError: nobody can say.
+            ServerUnreachableError: the status is not known.
         """
         seen = self._client.tasks.get_states([attempt.task], budget=ONCE).get(attempt.task)
         if seen is None:
             return None
         if seen.status is TaskStatus.UNKNOWN:
             raise ServerUnreachableError(f"the server does not say what became of task {attempt.task}")
-        # One that is in a queue was enqueued anew; one that is queued nowhere is a refusal of ours.
+        # A task in a queue was enqueued again; one that is queued nowhere was rejected by a daemon.
         queued = seen.status is TaskStatus.QUEUED and self._client.queues.queue_of(attempt.task) is None
         runs = seen.status is TaskStatus.IN_PROGRESS and run_owner(files, seen) is not RunOwner.ANOTHERS
         return seen.status if queued or runs else None
@@ -199,8 +201,8 @@ class Concluder:
 
 
 def _unfinished(consoles: Sequence[ConsoleFiles]) -> Sequence[ConsoleFiles]:
-    """From the last start on that something was sent of. It sent first what those before it had left: what stands there
-    now was written by one that the scheduler took for dead, after its task was another's."""
+    """Consoles from the last restart of which anything was sent. That restart first sent what those before it had left:
+    what they hold now was written by executors that the scheduler took for dead, when they did not own the task."""
     marks = [Spool(console.text, console.mark).mark() for console in consoles]
     begun = [number for number, mark in enumerate(marks) if mark.offset or mark.sending]
     return consoles[begun[-1] :] if begun else consoles

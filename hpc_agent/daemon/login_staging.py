@@ -1,20 +1,25 @@
-"""Staging on the login node, beside the loop: a build that takes minutes holds up its own task only."""
+"""Staging backends without jobs: on the login node beside the loop, and from the shared cache alone.
+
+A build on the login node that takes minutes holds up its own task only.
+"""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Protocol
 
 from hpc_agent.clock import SYSTEM, Clock
-from hpc_agent.daemon.slots import Slots
 from hpc_agent.domain.attempt import Attempt
+from hpc_agent.domain.job_phase import JobSnapshot
 from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.task import Task
 from hpc_agent.logs import EventLog
-from hpc_agent.staging import StagedTask, TaskStager, patiently
+from hpc_agent.staging import StagedTask, TaskStager, retry_staging, wrap_unexpected
 
 log = EventLog("stage")
 
@@ -35,11 +40,14 @@ class StagingBackend(Protocol):
             SourceError, EnvironmentBuildError: what the task needs cannot be had.
         """
 
-    def says(self, attempt: Attempt) -> str:
-        """For the user of a task that waits for it."""
+    def update(self, jobs: Mapping[Attempt, JobSnapshot]) -> None:
+        """Take what this pass observed of the jobs that stage."""
+
+    def status_message(self, attempt: Attempt) -> str:
+        """Status message of a task that waits for it."""
 
     def drop(self, attempt: Attempt) -> None:
-        """Its task left the queue: nobody waits for what a job of ours stages."""
+        """Stop staging for an attempt whose task left the queue."""
 
     def close(self) -> None:
         """Leave what still builds."""
@@ -74,7 +82,10 @@ class LoginStaging:
             del self._running[attempt]
             self._trouble.pop(attempt, None)
 
-    def says(self, attempt: Attempt) -> str:
+    def update(self, jobs: Mapping[Attempt, JobSnapshot]) -> None:
+        """No job stages."""
+
+    def status_message(self, attempt: Attempt) -> str:
         return self._trouble.get(attempt, PREPARING)
 
     def _work(self, future: Future[StagedTask], attempt: Attempt, task: Task) -> None:
@@ -87,8 +98,8 @@ class LoginStaging:
 
         try:
             # While a remote is away, others build.
-            future.set_result(patiently(lambda: self._stage(attempt, task), trouble, self._clock))
-        except BaseException as error:  # noqa: BLE001 - raised again by whoever asks for the result
+            future.set_result(retry_staging(lambda: self._stage(attempt, task), trouble, self._clock))
+        except BaseException as error:  # noqa: BLE001 - raised again when the result is asked for
             future.set_exception(error)
         self._done.set()
 
@@ -97,15 +108,63 @@ class LoginStaging:
 
     def _stage(self, attempt: Attempt, task: Task) -> StagedTask:
         with self._fetching.slot(task.user):
-            log.info("fetching", task=task.id, attempt=attempt.id)
+            log.info("staging.source", task=task.id, attempt=attempt.id)
             source = self._stager.fetch(task, _told(task))
         with self._building.slot(task.user):
-            log.info("staging", task=task.id, attempt=attempt.id)
-            return self._stager.stage_rest(task, source, _told(task))
+            log.info("staging.environment", task=task.id, attempt=attempt.id)
+            return self._stager.stage_environment(task, source, _told(task))
 
     def close(self) -> None:
         """What still builds loses its lease with us, and the next daemon takes it over."""
 
 
 def _told(task: Task) -> Callable[[str], None]:
-    return lambda line: log.info("staging", task=task.id, step=line)
+    return lambda line: log.info("staging.environment", task=task.id, step=line)
+
+
+class CachedStaging:
+    """As ``stage.Stages``: every answer is there at once, and what is missing is an error that names it."""
+
+    def __init__(self, stager: TaskStager) -> None:
+        self._stager = stager
+
+    def get(self, attempt: Attempt, task: Task, queue: Queue, *, wait: bool) -> StagedTask:
+        return wrap_unexpected(lambda: self._stager.find(task))
+
+    def update(self, jobs: Mapping[Attempt, JobSnapshot]) -> None:
+        """No job stages."""
+
+    def status_message(self, attempt: Attempt) -> str:
+        return PREPARING
+
+    def drop(self, attempt: Attempt) -> None:
+        """Nothing is staged."""
+
+    def close(self) -> None:
+        """Nothing runs."""
+
+
+class Slots:
+    """``total`` places, of which one user has at most ``per_user`` at a time; a user without a name is one user."""
+
+    def __init__(self, total: int, per_user: int) -> None:
+        self._total = total
+        self._per_user = per_user
+        self._taken: Counter[str] = Counter()
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def slot(self, user: str) -> Iterator[None]:
+        """Enter once there is a place for ``user``."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._is_free(user))
+            self._taken[user] += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._taken[user] -= 1
+                self._changed.notify_all()
+
+    def _is_free(self, user: str) -> bool:
+        return self._taken.total() < self._total and self._taken[user] < self._per_user

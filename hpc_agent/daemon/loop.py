@@ -1,4 +1,4 @@
-"""The daemon: the same pass again and again, and a sign of life."""
+"""Daemon: runs passes (observe, decide, act) at the poll interval, and reports itself as a worker."""
 
 from __future__ import annotations
 
@@ -11,23 +11,19 @@ from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
 from hpc_agent.daemon.act import Actor
-from hpc_agent.daemon.activity import Activity
-from hpc_agent.daemon.cached_staging import CachedStaging
-from hpc_agent.daemon.capacity_allocator import CapacityAllocator, NoCapacity
-from hpc_agent.daemon.job_launch import JobLaunchConfig
+from hpc_agent.daemon.job_launch import JobLaunchConfig, rules
 from hpc_agent.daemon.job_staging import StagingJobs
-from hpc_agent.daemon.login_staging import LoginStaging, StagingBackend
+from hpc_agent.daemon.login_staging import CachedStaging, LoginStaging, StagingBackend
 from hpc_agent.daemon.observe import ClusterObserver, ClusterSnapshot
 from hpc_agent.daemon.open_attempts import OpenAttemptIndex
-from hpc_agent.daemon.policy import rules
 from hpc_agent.daemon.prune import Pruner
-from hpc_agent.daemon.queue_leases import QueueLeases
-from hpc_agent.daemon.submitter import Submitter
+from hpc_agent.daemon.served_queues import Activity, QueueLeases
+from hpc_agent.daemon.submitter import CapacityAllocator, NoCapacity, Submitter
 from hpc_agent.daemon.task_errors import TaskErrorReporter
 from hpc_agent.domain import actions as due
 from hpc_agent.domain.attempt import Attempt
+from hpc_agent.domain.capacity import QueueCandidates, choose, rotated
 from hpc_agent.domain.decide import decide, explain_doubt
-from hpc_agent.domain.fair_choice import QueueCandidates, choose, rotated
 from hpc_agent.domain.ids import QueueId, WorkerId
 from hpc_agent.domain.job import LimitReached, OutcomeUnknown, Refused, UnclearAnswer
 from hpc_agent.domain.queue import Queue
@@ -53,16 +49,17 @@ from hpc_agent.schedulers.base import Scheduler
 from hpc_agent.staging import TaskStager
 from hpc_agent.submission.render import Renderer
 from hpc_agent.telemetry.usage import GpuReader, UsageReader
+from hpc_agent.watcher.phase_log import PhaseLog
 
 log = EventLog("daemon")
 
 REPORT_INTERVAL_S = 30.0
-LATER_S = 30.0
+POSTPONED_S = 30.0
 """How long a queue's tasks wait after the scheduler said that a limit is met, or gave no answer."""
 _FAILURES = 2
 """So many calls without an answer in one pass, and it is not the task but the server or the scheduler."""
 _LONGEST_BACKOFF_S = 120.0
-_USERS_FAULT = (ResourceError, TemplateError, SourceError, EnvironmentBuildError, ContainerError, InputError)
+_TASK_ERRORS = (ResourceError, TemplateError, SourceError, EnvironmentBuildError, ContainerError, InputError)
 """Errors that make a task impossible as it is: it is failed with the sentence, and others go on."""
 
 
@@ -100,32 +97,33 @@ class Daemon:
         self._clock = clock
         self._runs = runs
         self._wake = threading.Event()
-        """Set when there is something to do before the next turn."""
+        """Set when there is something to do before the next pass."""
         language = backends.choose(settings.hpc).script(settings.hpc)
         renderer = Renderer(language, [path.expanduser() for path in settings.hpc.template_dirs])
-        self._stages: StagingBackend | None = None
+        self._staging: StagingBackend | None = None
         # Without a batch system all jobs are on this machine, with its images.
         stager = TaskStager(settings, clock, share=bool(launch.terms.batch_system))
-        for remark in stager.remarks:
-            log.warning("settings", remark=remark)
+        for warning in stager.warnings:
+            log.warning("daemon.settings", warning=warning)
         if launch.terms.standalone:
-            self._stages = CachedStaging(stager)
+            self._staging = CachedStaging(stager)
         elif settings.hpc.envs.build_on == "login":
-            self._stages = LoginStaging(stager, self._wake)
+            self._staging = LoginStaging(stager, self._wake)
         elif settings.hpc.envs.build_on == "job":
-            self._stages = StagingJobs(scheduler, settings, launch, renderer, clock)
+            self._staging = StagingJobs(scheduler, settings, launch, renderer, clock)
         self._activity = Activity(client, options.worker, options.schedule, clock)
         self._actor = Actor(client, scheduler, settings, options.worker, clock)
-        self._troubles = TaskErrorReporter(self._actor, runs, clock)
-        self._submitter = Submitter(client, scheduler, settings, launch, self._stages, renderer, clock)
+        self._task_errors = TaskErrorReporter(self._actor, runs, clock)
+        self._submitter = Submitter(client, scheduler, settings, launch, self._staging, renderer, clock)
         root, cluster = settings.hpc.root.expanduser(), scheduler.cluster()
-        unsettled = OpenAttemptIndex(root / "unsettled" / cluster, options.queues, clock)
-        self._observer = ClusterObserver(client, scheduler, runs, options.queues, unsettled, clock)
-        self._turns = QueueLeases(root / "turns" / cluster, options.queues, clock)
+        open_attempts = OpenAttemptIndex(root / "unsettled" / cluster, options.queues, clock)
+        self._observer = ClusterObserver(client, scheduler, runs, options.queues, open_attempts, clock)
+        self._leases = QueueLeases(root / "turns" / cluster, options.queues, clock)
         self._pruner = Pruner(runs, settings.hpc.keep_runs_days, clock)
+        self._phases = PhaseLog()
         self._last_served: QueueId | None = None
         self._stopping = threading.Event()
-        self._later_until: dict[QueueId, float] = {}
+        self._postponed_until: dict[QueueId, float] = {}
         self._shelved: dict[Attempt, float] = {}
         """Until when those wait whose submission the server or the scheduler gave no answer to."""
         self._is_unclear = False
@@ -142,34 +140,34 @@ class Daemon:
         heartbeat.start()
         pause = self._settings.hpc.poll_interval
         while not self._stopping.is_set():
-            pause = self._settings.hpc.poll_interval if self._safely() else min(pause * 2, _LONGEST_BACKOFF_S)
+            pause = self._settings.hpc.poll_interval if self._try_pass() else min(pause * 2, _LONGEST_BACKOFF_S)
             self._clock.wait(self._wake, pause)
             self._wake.clear()
-        self._close_stages()
-        self._turns.give_back()
-        self._leave()
+        self._close_staging()
+        self._leases.give_back()
+        self._unregister()
 
     def once(self) -> bool:
         """One pass that waits for its stages; False if the server or the scheduler did not answer."""
-        self._turns.wait_for_one()
-        done = self._safely(wait=True)
+        self._leases.wait_for_one()
+        done = self._try_pass(wait=True)
         self._observer.leave()
-        self._close_stages()
-        self._turns.give_back()
+        self._close_staging()
+        self._leases.give_back()
         return done
 
-    def _close_stages(self) -> None:
-        if self._stages is not None:
-            self._stages.close()
+    def _close_staging(self) -> None:
+        if self._staging is not None:
+            self._staging.close()
 
-    def _safely(self, *, wait: bool = False) -> bool:
+    def _try_pass(self, *, wait: bool = False) -> bool:
         try:
             self.run_pass(wait=wait)
         except (ServerUnreachableError, SchedulerUnavailableError) as error:
-            log.warning("no answer, nothing is concluded", error=error)
+            log.warning("pass.no_answer", error=error)
             return False
         except Exception as error:  # noqa: BLE001 - the top of the loop: the next pass starts from what is true then
-            log.error("pass failed", error=error, trace=not isinstance(error, HpcAgentError))
+            log.error("pass.failed", error=error, trace=not isinstance(error, HpcAgentError))
             return False
         return True
 
@@ -180,16 +178,18 @@ class Daemon:
             ServerUnreachableError, SchedulerUnavailableError: nothing was seen.
         """
         for queue in self._observer.orphaned:
-            self._turns.also(queue)
-        served = self._turns.ours()
+            self._leases.also(queue)
+        served = self._leases.ours()
         if not served:
             return
-        world = self._observer.look(served)
+        world = self._observer.observe(served)
+        if self._staging is not None:
+            self._staging.update(world.staging)
         self._pruner.turn()
         for attempt, found in world.unreadable.items():
-            self._meet(attempt, found.error, found.queue, may_fail=not found.has_job)
+            self._report_error(attempt, found.error, found.queue, may_fail=not found.has_job)
         submits: dict[Attempt, int] = {}
-        for attempt in world.sights:
+        for attempt in world.snapshots:
             if self._stopping.is_set():
                 return
             actions: list[due.Action] = []
@@ -207,41 +207,43 @@ class Daemon:
         for attempt in self._choose(world, submits):
             if self._stopping.is_set() or space.full or self._is_unclear:
                 break
-            if self._is_later(world, attempt):
+            if self._is_postponed(world, attempt):
                 continue
             if not self._guarded(world, attempt, partial(self._submit, world, attempt, submits[attempt], space, wait)):
-                # One task's trouble, perhaps: the next passes try others first.
-                self._shelved[attempt] = self._clock.monotonic() + LATER_S
+                # Perhaps only this task fails so: the next passes try others first.
+                self._shelved[attempt] = self._clock.monotonic() + POSTPONED_S
                 failures += 1
                 if failures == _FAILURES:
                     break
 
     def _guarded(self, world: ClusterSnapshot, attempt: Attempt, act: Callable[[], None]) -> bool:
-        """One attempt's trouble is not the others'; False if the server or scheduler gave it no answer."""
+        """Keep one attempt's error from the others; False if the server or scheduler gave no answer."""
         try:
             act()
         except (ServerUnreachableError, SchedulerUnavailableError) as error:
-            log.warning("no answer, left for the next pass", task=attempt.task, error=error)
+            log.warning("task.no_answer", task=attempt.task, error=error)
             return False
         except Exception as error:  # noqa: BLE001 - one poisoned task must not hold up all queues
             known = isinstance(error, (HpcAgentError, OSError))
-            log.error("action failed", task=attempt.task, attempt=attempt.id, error=error, trace=not known)
-            sight = world.sights[attempt]
-            if sight.entry is not None:
-                may_fail = not sight.jobs and sight.claimed is None
-                self._meet(attempt, error, self._queue_of(world, attempt), may_fail=may_fail)
+            log.error("task.action_failed", task=attempt.task, attempt=attempt.id, error=error, trace=not known)
+            snapshot = world.snapshots[attempt]
+            if snapshot.entry is not None:
+                may_fail = not snapshot.jobs and snapshot.claimed is None
+                self._report_error(attempt, error, world.queue_of[attempt], may_fail=may_fail)
         return True
 
-    def _meet(self, attempt: Attempt, error: Exception, queue: Queue, *, may_fail: bool) -> None:
-        """The task's user reads of it; the queue goes on."""
+    def _report_error(self, attempt: Attempt, error: Exception, queue: Queue, *, may_fail: bool) -> None:
+        """Show the error on the task; the queue goes on."""
         try:
-            self._troubles.meet(attempt, error, queue, may_fail=may_fail)
+            self._task_errors.report(attempt, error, queue, may_fail=may_fail)
         except Exception as second:  # noqa: BLE001 - the next pass meets it again
-            log.error("trouble not told", task=attempt.task, attempt=attempt.id, error=second)
-        self._shelved[attempt] = self._clock.monotonic() + self._troubles.pause(attempt)
+            log.error("task.error_not_reported", task=attempt.task, attempt=attempt.id, error=second)
+        self._shelved[attempt] = self._clock.monotonic() + self._task_errors.pause(attempt)
 
     def _decide(self, world: ClusterSnapshot, attempt: Attempt, actions: list[due.Action]) -> None:
-        actions += decide(world.sights[attempt], self._clock.now(), self._rules(world, attempt))
+        snapshot, policy = world.snapshots[attempt], self._rules(world, attempt)
+        self._phases.note(attempt, attempt.task, snapshot, policy.lost_after)
+        actions += decide(snapshot, self._clock.now(), policy)
 
     def _act(self, world: ClusterSnapshot, attempt: Attempt, action: due.Action, submits: dict[Attempt, int]) -> None:
         files = world.files[attempt]
@@ -250,15 +252,15 @@ class Daemon:
             case due.SubmitJob(number):
                 submits[attempt] = number
             case due.FindByName(number, refusal=refusal):
-                if not actor.look_up(attempt, files, action):
+                if not actor.find_by_name(attempt, files, action):
                     return
                 if refusal:
                     failed = due.RejectTask(TaskStatus.FAILED, refusal)
-                    actor.refuse(attempt, files.directory, self._queue_of(world, attempt), failed)
+                    actor.reject(attempt, files.directory, world.queue_of[attempt], failed)
                 else:
                     submits[attempt] = number
             case due.RejectTask():
-                actor.refuse(attempt, files.directory, self._queue_of(world, attempt), action)
+                actor.reject(attempt, files.directory, world.queue_of[attempt], action)
             case due.AdoptJob():
                 actor.adopt(files, action)
             case due.CancelJob():
@@ -268,29 +270,29 @@ class Daemon:
             case due.SetStatusMessage():
                 self._say(attempt, action, files.directory)
             case due.PublishExitReport():
-                actor.finish(attempt, files)
+                actor.concluder.publish_exit_report(attempt, files)
             case due.SetFinalStatus():
-                actor.settle(attempt, files, action)
+                actor.concluder.set_final_status(attempt, files, action)
             case due.Requeue():
-                actor.put_back(attempt, files, action)
+                actor.concluder.requeue(attempt, files, action)
             case due.DropClaim():
                 files.directory.drop_claim()
             case due.MarkDone():
-                if files.staging is not None and self._stages is not None:
-                    self._stages.drop(attempt)
-                if actor.close(attempt, files, action):
+                if files.staging is not None and self._staging is not None:
+                    self._staging.drop(attempt)
+                if actor.mark_done(attempt, files, action):
                     self._observer.forget(attempt)
+                    self._phases.forget(attempt)
 
     def _rules(self, world: ClusterSnapshot, attempt: Attempt) -> AttemptPolicy:
         submission = world.files[attempt].submission
-        waits = next((queue.name for queue in world.queues if attempt in world.waiting[queue.id]), "")
-        return rules(self._settings.hpc, submission.queue_name if submission else waits)
+        if submission is not None:
+            return rules(self._settings.hpc, submission.queue_name)
+        queue = world.queue_of.get(attempt)
+        return rules(self._settings.hpc, queue.name if queue else "")
 
-    def _is_later(self, world: ClusterSnapshot, attempt: Attempt) -> bool:
-        return self._clock.monotonic() < self._later_until.get(self._queue_of(world, attempt).id, 0.0)
-
-    def _queue_of(self, world: ClusterSnapshot, attempt: Attempt) -> Queue:
-        return next(queue for queue in world.queues if attempt in world.waiting[queue.id])
+    def _is_postponed(self, world: ClusterSnapshot, attempt: Attempt) -> bool:
+        return self._clock.monotonic() < self._postponed_until.get(world.queue_of[attempt].id, 0.0)
 
     def _choose(self, world: ClusterSnapshot, submits: dict[Attempt, int]) -> list[Attempt]:
         if not submits:
@@ -299,7 +301,7 @@ class Daemon:
         now = self._clock.monotonic()
         self._shelved = {attempt: until for attempt, until in self._shelved.items() if until > now}
         due_now = submits.keys() - self._shelved.keys()
-        live = {attempt for attempt, sight in world.sights.items() if sight.jobs}
+        live = {attempt for attempt, snapshot in world.snapshots.items() if snapshot.jobs}
         lanes = [
             QueueCandidates(
                 queue.id,
@@ -308,7 +310,7 @@ class Daemon:
                 self._settings.hpc.queue(queue.name).max_jobs,
             )
             for queue in world.queues
-            if queue.id in active and now >= self._later_until.get(queue.id, now)
+            if queue.id in active and now >= self._postponed_until.get(queue.id, now)
         ]
         if self._options.fair:
             lanes = rotated(lanes, self._last_served)
@@ -317,15 +319,15 @@ class Daemon:
     def _submit(
         self, world: ClusterSnapshot, attempt: Attempt, number: int, space: CapacityAllocator, wait: bool
     ) -> None:
-        queue = self._queue_of(world, attempt)
+        queue = world.queue_of[attempt]
         directory = self._runs.of(attempt)
         self._observer.remember(attempt)
         try:
             answer = self._submitter.submit(attempt, queue, directory, number, space, wait=wait)
-        except _USERS_FAULT as error:
-            self._actor.refuse(attempt, directory, queue, due.RejectTask(TaskStatus.FAILED, str(error)))
+        except _TASK_ERRORS as error:
+            self._actor.reject(attempt, directory, queue, due.RejectTask(TaskStatus.FAILED, str(error)))
             return
-        self._troubles.forget(attempt)
+        self._task_errors.forget(attempt)
         if isinstance(answer, NoCapacity):
             self._say(attempt, due.SetStatusMessage(answer.message), directory)
             return
@@ -333,29 +335,29 @@ class Daemon:
             self._last_served = queue.id
         if isinstance(answer, Refused):
             reason = f"the scheduler refused the job: {answer.message}"
-            self._actor.refuse(attempt, directory, queue, due.RejectTask(TaskStatus.FAILED, reason))
+            self._actor.reject(attempt, directory, queue, due.RejectTask(TaskStatus.FAILED, reason))
         elif isinstance(answer, OutcomeUnknown):
             if answer.doubt is UnclearAnswer.NO_ANSWER:
                 # A controller that freezes lets each sbatch wait for minutes.
                 self._is_unclear = True
-                self._later_until[queue.id] = self._clock.monotonic() + LATER_S
-            self._actor.say(attempt, explain_doubt(answer.doubt, answer.message), directory)
+                self._postponed_until[queue.id] = self._clock.monotonic() + POSTPONED_S
+            self._actor.set_status_message(attempt, explain_doubt(answer.doubt, answer.message), directory)
         elif isinstance(answer, LimitReached):
             self._say(attempt, due.SetStatusMessage(f"Waiting to be submitted: {answer.message}"), directory)
             # Asking for the next of the queue at once would only load the controller. Others may have other limits.
-            self._later_until[queue.id] = self._clock.monotonic() + LATER_S
-        elif answer is None and self._stages is not None:
-            self._say(attempt, due.SetStatusMessage(self._stages.says(attempt)), directory)
+            self._postponed_until[queue.id] = self._clock.monotonic() + POSTPONED_S
+        elif answer is None and self._staging is not None:
+            self._say(attempt, due.SetStatusMessage(self._staging.status_message(attempt)), directory)
 
     def _say(self, attempt: Attempt, action: due.SetStatusMessage, directory: RunDirectory) -> None:
         """A message that the server refuses keeps no task from its job."""
         try:
-            self._actor.say(attempt, action, directory)
+            self._actor.set_status_message(attempt, action, directory)
         except ApiError as error:
-            log.warning("its message was refused", task=attempt.task, error=error)
+            log.warning("task.message_refused", task=attempt.task, error=error)
 
     def _heartbeat(self) -> None:
-        """Shows us on the server's list of workers; nothing depends on it."""
+        """Report the daemon to the server's list of workers; nothing depends on it."""
         usage = UsageReader(self._clock, GpuReader(self._options.gpus))
         options = self._options
         registered = False
@@ -368,14 +370,14 @@ class Daemon:
                     options.worker, queues=options.queues, stats=usage.read(), tags=options.tags
                 )
             except HpcAgentError as error:
-                log.debug("no sign of life", error=error)
+                log.debug("daemon.report_failed", error=error)
             self._clock.wait(self._stopping, REPORT_INTERVAL_S)
 
-    def _leave(self) -> None:
+    def _unregister(self) -> None:
         try:
             self._client.workers.unregister(self._options.worker)
         except HpcAgentError as error:
-            log.debug("not unregistered", error=error)
+            log.debug("daemon.unregister_failed", error=error)
 
 
 def _queue_id(world: ClusterSnapshot, attempt: Attempt) -> str:

@@ -1,4 +1,4 @@
-"""Nodes on which jobs die soon after their start: a broken one is always free, and would take every task that waits."""
+"""Nodes on which jobs failed soon after their start: a broken node is always free and would get every waiting task."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from hpc_agent.runs.attempt_records import Record
 log = EventLog("nodes")
 
 DEATHS = 2
-"""So many jobs, and a node is avoided."""
+"""Number of failed jobs after which a node is avoided."""
 _FOR = timedelta(hours=24)
-"""By then somebody has mended it, or Slurm has set it down."""
+"""How long a node is avoided: by then it is repaired, or Slurm has drained it."""
 
 
 class NodeFailure(Record, frozen=True, kw_only=True):
@@ -30,14 +30,14 @@ class _NodeFailures(Record, frozen=True, kw_only=True):
 
 
 class BadNodes:
-    """One file for all daemons of a site. Two that write at once lose a death, which costs one job more."""
+    """Failures of nodes, in one file for all daemons of a site. Two that write at once lose one of them."""
 
     def __init__(self, path: Path, clock: Clock) -> None:
         self._path = path
         self._clock = clock
 
     def blame(self, node: str, attempt: Attempt) -> bool:
-        """Count a death; True if the node is avoided from now on."""
+        """Count a failure; True if the node is avoided from now on."""
         before = self._read()
         if any((death.node, death.attempt) == (node, attempt.id) for death in before):
             return node in self.avoided()
@@ -45,9 +45,9 @@ class BadNodes:
         try:
             write_record(self._path, _NodeFailures(deaths=deaths))
         except OSError as error:
-            log.error("death of a node's job not recorded", node=node, error=error)
+            log.error("node.failure_not_recorded", node=node, error=error)
         avoided = node in _bad(deaths)
-        log.warning("a job died soon after its start", node=node, attempt=attempt.id, avoided=avoided)
+        log.warning("node.failure", node=node, attempt=attempt.id, avoided=avoided)
         return avoided
 
     def avoided(self) -> list[str]:
@@ -57,7 +57,7 @@ class BadNodes:
         try:
             record = read_record(self._path, _NodeFailures) or _NodeFailures()
         except (CorruptFileError, OSError) as error:
-            log.error("bad nodes are not known", file=self._path, error=error)
+            log.error("node.failures_unreadable", file=self._path, error=error)
             return ()
         since = self._clock.now() - _FOR
         return tuple(death for death in record.deaths if death.at > since)

@@ -1,24 +1,22 @@
-"""One look at everything: queues, one squeue, run directories, server statuses, the records of jobs that are gone."""
+"""Observer of the cluster: queues, live jobs, run directories, server statuses, records of jobs that are gone."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
 
 import msgspec
 
 from hpc_agent.api.client import Client
-from hpc_agent.api.tasks import TaskState
 from hpc_agent.clock import Clock
-from hpc_agent.daemon.observation_history import ObservationHistory
 from hpc_agent.daemon.open_attempts import OpenAttemptIndex
-from hpc_agent.daemon.run_state import RunDirectoryState, clues, read, run_owner
+from hpc_agent.daemon.run_state import RunDirectoryState, exit_evidence, read, run_owner
 from hpc_agent.daemon.task_errors import UnreadableAttempt
 from hpc_agent.domain.attempt import Attempt, attempt_for, parse_job_name
 from hpc_agent.domain.ids import JobId, QueueId, TaskId
-from hpc_agent.domain.job import JobRecord, LiveJob, unconfirmed_record
+from hpc_agent.domain.job import JobRecord, LiveJob
+from hpc_agent.domain.job_phase import JobSnapshot
 from hpc_agent.domain.queue import Queue, QueueEntry
 from hpc_agent.domain.snapshot import AttemptSnapshot
 from hpc_agent.errors import SchedulerUnavailableError, ServerUnreachableError
@@ -27,7 +25,10 @@ from hpc_agent.logs import EventLog
 from hpc_agent.retry import ONCE
 from hpc_agent.runs.attempt_records import ClaimRecord
 from hpc_agent.runs.directory import RunsFolder
-from hpc_agent.schedulers.base import ANY_CLOCK, CLOCK_SKEW, Scheduler
+from hpc_agent.schedulers.base import Scheduler
+from hpc_agent.watcher.history import ObservationHistory
+from hpc_agent.watcher.identity import ExpectedJob, own_records
+from hpc_agent.wire.task_state import TaskState
 
 log = EventLog("observe")
 
@@ -40,12 +41,16 @@ ABANDONED_AFTER_S = 600.0
 
 @dataclass(frozen=True)
 class ClusterSnapshot:
-    """What one pass sees. ``waiting`` keeps each queue's order."""
+    """What one pass observed. ``waiting`` keeps each queue's order."""
 
     queues: Sequence[Queue]
     waiting: Mapping[QueueId, Sequence[Attempt]]
-    sights: Mapping[Attempt, AttemptSnapshot]
+    queue_of: Mapping[Attempt, Queue]
+    """Of each waiting attempt."""
+    snapshots: Mapping[Attempt, AttemptSnapshot]
     files: Mapping[Attempt, RunDirectoryState]
+    staging: Mapping[Attempt, JobSnapshot]
+    """Jobs that stage for attempts."""
     unreadable: Mapping[Attempt, UnreadableAttempt]
     """Waiting tasks whose records, or whose state on the server, cannot be understood."""
 
@@ -57,17 +62,17 @@ class ClusterObserver:
         scheduler: Scheduler,
         runs: RunsFolder,
         queues: Sequence[QueueId],
-        unsettled: OpenAttemptIndex,
+        open_attempts: OpenAttemptIndex,
         clock: Clock,
     ) -> None:
         self._client = client
         self._scheduler = scheduler
         self._runs = runs
         self._queues = queues
-        self._unsettled = unsettled
+        self._open_attempts = open_attempts
         self._clock = clock
-        self._patience = ObservationHistory(clock)
-        self._settled: set[Attempt] = set()
+        self._history = ObservationHistory(clock)
+        self._done: set[Attempt] = set()
         self._known: set[Attempt] = set()
         self._deleted: set[QueueId] = set()
         """Of our queues."""
@@ -78,26 +83,26 @@ class ClusterObserver:
         """Of this pass: what kept attempts from being seen."""
 
     def forget(self, attempt: Attempt) -> None:
-        """It is settled: later passes need not read its folder."""
-        self._settled.add(attempt)
+        """Leave a done attempt out of later passes."""
+        self._done.add(attempt)
         self._known.discard(attempt)
-        self._patience.forget(attempt)
+        self._history.forget(self._runs.of(attempt).observations)
 
     def leave(self) -> None:
-        """To be called last: the next process goes on with what is not settled."""
-        self._unsettled.leave(self._known)
+        """Record the attempts that are not done for the next process; to be called last."""
+        self._open_attempts.leave(self._known)
 
     def remember(self, attempt: Attempt) -> None:
-        """Something of it was begun in this pass: the next one looks at its folder, whatever became of its entry."""
+        """Have the next pass read the attempt's folder, whatever becomes of its entry."""
         self._known.add(attempt)
 
     @property
     def orphaned(self) -> list[QueueId]:
-        """Deleted queues that no daemon can be told to serve any more: whoever finds their attempts concludes them."""
+        """Deleted queues, which no daemon serves: the daemon that finds their attempts concludes them."""
         return [queue for queue, deleted in self._orphaned.items() if deleted]
 
-    def look(self, served: Collection[QueueId] | None = None) -> ClusterSnapshot:
-        """See everything once, of the queues that are ``served`` now (all when None).
+    def observe(self, served: Collection[QueueId] | None = None) -> ClusterSnapshot:
+        """Observe once, for the queues that are ``served`` now (all when None).
 
         The order matters: the queues come first, so that a task which a job claims meanwhile is never seen as gone
         from its queue without that job.
@@ -105,59 +110,67 @@ class ClusterObserver:
         Raises:
             ServerUnreachableError, SchedulerUnavailableError: nothing may be concluded; try the next pass.
         """
-        queues = [queue for queue in self._look_at_queues() if served is None or queue.id in served]
-        entries = self._entries(queues)
+        queues = [queue for queue in self._read_queues() if served is None or queue.id in served]
+        places = {self._attempt(queue, entry): (queue, entry) for queue in queues for entry in queue.entries}
+        entries = {attempt: entry for attempt, (_, entry) in places.items()}
         live = self._scheduler.live_jobs()
         jobs = _by_name(live)
         files = self._files(entries, jobs)
-        self._note_known(files, jobs)
+        self._confirm_jobs(files, jobs)
         jobs |= {attempt: [job] for attempt, job in self._renamed(files, live).items() if attempt not in jobs}
         if served is not None:
             files = {a: found for a, found in files.items() if a in entries or found.queue in served}
         claimed = [attempt for attempt, found in files.items() if found.claimed]
         statuses = self._client.tasks.get_states(sorted({a.task for a in claimed}), budget=ONCE)
-        records = self._records(files, jobs)
-        sights = {}
+        staging = _staging_jobs(files, live)
+        records = self._records(files, jobs, staging)
+        snapshots = {}
         for attempt, found in files.items():
             of_it = tuple(jobs.get(attempt, ()))
             try:
-                sights[attempt] = self._sight(attempt, entries.get(attempt), of_it, found, statuses, records)
+                snapshots[attempt] = self._snapshot(attempt, entries.get(attempt), of_it, found, statuses, records)
             except (ServerUnreachableError, SchedulerUnavailableError):
                 raise
             except Exception as error:  # noqa: BLE001 - one poisoned task must not hold up all queues
-                log.error("cannot be seen", task=attempt.task, attempt=attempt.id, error=error, trace=True)
+                log.error("task.unreadable", task=attempt.task, attempt=attempt.id, error=error, trace=True)
                 self._errors[attempt] = error
-        waiting = {queue.id: [a for e in queue.entries if (a := self._attempt(queue, e)) in sights] for queue in queues}
-        return ClusterSnapshot(queues, waiting, sights, files, self._unreadable(queues, jobs))
-
-    def _unreadable(
-        self, queues: Sequence[Queue], jobs: Mapping[Attempt, Sequence[LiveJob]]
-    ) -> dict[Attempt, UnreadableAttempt]:
-        return {
-            attempt: UnreadableAttempt(queue, self._errors[attempt], bool(jobs.get(attempt)))
-            for queue in queues
-            for entry in queue.entries
-            if (attempt := self._attempt(queue, entry)) in self._errors
+        queue_of = {attempt: queue for attempt, (queue, _) in places.items()}
+        waiting: dict[QueueId, list[Attempt]] = {queue.id: [] for queue in queues}
+        for attempt, queue in queue_of.items():
+            if attempt in snapshots:
+                waiting[queue.id].append(attempt)
+        unreadable = {
+            attempt: UnreadableAttempt(queue_of[attempt], error, bool(jobs.get(attempt)))
+            for attempt, error in self._errors.items()
+            if attempt in queue_of
         }
+        observed = {attempt: self._staging_snapshot(files[attempt], jobs, records) for attempt, jobs in staging.items()}
+        return ClusterSnapshot(queues, waiting, queue_of, snapshots, files, observed, unreadable)
 
-    def _look_at_queues(self) -> list[Queue]:
+    def _staging_snapshot(
+        self, files: RunDirectoryState, jobs: tuple[LiveJob, ...], records: Mapping[JobId, JobRecord]
+    ) -> JobSnapshot:
+        assert files.staging is not None
+        submitted = files.staging.submitted
+        own = (records[submitted.job],) if submitted.job and submitted.job in records else ()
+        snapshot = JobSnapshot(submitted=submitted, jobs=jobs, records=own)
+        return self._history.extend(snapshot, files.directory.staging_observations)
+
+    def _read_queues(self) -> list[Queue]:
         wanted = [queue for queue in self._queues if queue not in self._deleted]
-        queues = self._client.queues.look(wanted)
+        queues = self._client.queues.get_many(wanted)
         for queue in sorted(set(wanted) - {queue.id for queue in queues}):
             if not self._client.queues.is_deleted(queue):
                 # An absence is no information: jobs of its tasks are not cancelled because an answer lacked a queue.
                 raise ServerUnreachableError(f"the server left queue {queue} out of its answer, but has it")
-            log.warning("queue was deleted: its waiting jobs are cancelled, those that run go on", queue=queue)
+            log.warning("queue.deleted", queue=queue)
             self._deleted.add(queue)
         return queues
 
     def _attempt(self, queue: Queue, entry: QueueEntry) -> Attempt:
         return attempt_for(self._scheduler.cluster(), queue.id, entry.task, entry.added)
 
-    def _entries(self, queues: Iterable[Queue]) -> dict[Attempt, QueueEntry]:
-        return {self._attempt(queue, entry): entry for queue in queues for entry in queue.entries}
-
-    def _note_known(
+    def _confirm_jobs(
         self, files: Mapping[Attempt, RunDirectoryState], jobs: Mapping[Attempt, Sequence[LiveJob]]
     ) -> None:
         """Write down that a job has our name, while it has it."""
@@ -170,11 +183,10 @@ class ClusterObserver:
                     found.directory.write_submission(msgspec.structs.replace(submission, known=True))
 
     def _renamed(self, files: Mapping[Attempt, RunDirectoryState], live: Sequence[LiveJob]) -> dict[Attempt, LiveJob]:
-        """Jobs that changed their names since they were known."""
+        """Jobs that changed their names since they were confirmed."""
         listed = {job.id: job for job in live if parse_job_name(job.name) is None}
-        return {
-            a: job for a, found in files.items() if (job := listed.get(found.job or JobId(""))) and _is_job(found, job)
-        }
+        found = {attempt: listed.get(state.job or JobId("")) for attempt, state in files.items() if state.submission}
+        return {a: job for a, job in found.items() if job is not None and self._expected(files[a]).is_renamed(job)}
 
     def _files(self, entries: Collection[Attempt], jobs: Collection[Attempt]) -> dict[Attempt, RunDirectoryState]:
         """The run directories that matter: of entries, of live jobs, and all of ours that are not settled."""
@@ -183,7 +195,7 @@ class ClusterObserver:
         found: dict[Attempt, RunDirectoryState] = {}
         # In an order that can be repeated: the queues' own, then what is known besides.
         for attempt in dict.fromkeys([*entries, *jobs, *sorted(self._known, key=lambda a: (a.task, a.id))]):
-            if attempt not in self._settled:
+            if attempt not in self._done:
                 self._add(found, attempt)
         self._known = {a for a, files in found.items() if files.submission or files.claim or files.staging}
         return {attempt: files for attempt, files in found.items() if attempt in entries or self._is_ours(files)}
@@ -193,17 +205,17 @@ class ClusterObserver:
         if now - self._scanned_at < SCAN_EVERY_S:
             return
         self._scanned_at = now
-        recalled = self._unsettled.recall()
+        recalled = self._open_attempts.recall()
         if recalled is not None:
             self._known |= recalled
             return
         for task in self._runs.tasks():
-            self._known |= {directory.attempt for directory in self._runs.attempts(task)} - self._settled
+            self._known |= {directory.attempt for directory in self._runs.attempts(task)} - self._done
 
     def _is_ours(self, files: RunDirectoryState) -> bool:
         """Whether this daemon submitted it, or another that served the same queue of the same cluster.
 
-        Of anything else the entries are not in sight: its absence from our queues says nothing.
+        Of anything else the entries are not in snapshot: its absence from our queues says nothing.
         """
         claim = files.claim
         if not files.queue or (files.submission is None and claim and not self._is_abandoned(claim)):
@@ -229,9 +241,7 @@ class ClusterObserver:
         try:
             files = read(self._runs.of(attempt))
         except (CorruptFileError, OSError) as error:
-            log.error(
-                "run directory cannot be read, leaving it alone", task=attempt.task, attempt=attempt.id, error=error
-            )
+            log.error("attempt.unreadable", task=attempt.task, attempt=attempt.id, error=error)
             self._errors[attempt] = error
             return
         if files.settled:
@@ -240,26 +250,30 @@ class ClusterObserver:
             found[attempt] = files
 
     def _records(
-        self, files: Mapping[Attempt, RunDirectoryState], jobs: Mapping[Attempt, Sequence[LiveJob]]
+        self,
+        files: Mapping[Attempt, RunDirectoryState],
+        jobs: Mapping[Attempt, Sequence[LiveJob]],
+        staging: Mapping[Attempt, Sequence[LiveJob]],
     ) -> Mapping[JobId, JobRecord]:
-        """What is known of the jobs that left squeue."""
-        gone = {found.job: a for a, found in files.items() if found.job and not jobs.get(a)}
-        if not gone:
-            return {}
-        since = {job: self._since(files[attempt]) for job, attempt in gone.items()}
-        try:
-            records = self._scheduler.records({job: at - ANY_CLOCK for job, at in since.items()})
-        except SchedulerUnavailableError as error:
-            log.warning("no records, verdicts wait", jobs=len(gone), error=error)
-            return {job: unconfirmed_record(job) for job in gone}
-        known = {job: files[attempt].is_job_known for job, attempt in gone.items()}
-        return {job: r for job, r in records.items() if _is_of(r, gone[job], since[job], known=known[job])}
+        """What is known of the jobs that are listed no more."""
+        gone = {state.job: self._expected(state) for a, state in files.items() if state.job and not jobs.get(a)}
+        for attempt, listed in staging.items():
+            record = files[attempt].staging
+            if record is not None and record.job and not listed:
+                expected = ExpectedJob(attempt.staging_job_name, record.at, confirmed=True, has_unique_name=True)
+                gone[JobId(record.job)] = expected
+        return own_records(self._scheduler, gone)
 
-    def _since(self, files: RunDirectoryState) -> datetime:
+    def _expected(self, files: RunDirectoryState) -> ExpectedJob:
         at = files.submission.at if files.submission else files.claim.at if files.claim else self._clock.now()
-        return min(at, self._clock.now())
+        return ExpectedJob(
+            files.directory.attempt.job_name,
+            since=min(at, self._clock.now()),
+            confirmed=files.is_job_known,
+            has_unique_name=True,
+        )
 
-    def _sight(
+    def _snapshot(
         self,
         attempt: Attempt,
         entry: QueueEntry | None,
@@ -269,7 +283,7 @@ class ClusterObserver:
         records: Mapping[JobId, JobRecord],
     ) -> AttemptSnapshot:
         get_states = statuses.get(attempt.task)
-        sight = AttemptSnapshot(
+        snapshot = AttemptSnapshot(
             attempt,
             entry=entry,
             submitted=files.submitted,
@@ -277,23 +291,27 @@ class ClusterObserver:
             claimed=files.claimed,
             ended=files.ended,
             status=get_states.status if get_states else None,
-            hold=run_owner(files, get_states),
+            run_owner=run_owner(files, get_states),
             abort_requested=get_states.abort_requested if get_states else False,
-            record=records.get(files.job) if files.job else None,
+            records=(records[files.job],) if files.job and files.job in records else (),
         )
         if not jobs and files.submission:
             # Only of a job that is gone is more to be known, and few of those are not settled yet.
-            sight = replace(sight, clues=clues(files.directory), restarts=self._restarts(files))
-        return self._patience.consider(sight, files.directory)
+            snapshot = replace(
+                snapshot, evidence=exit_evidence(files.directory), requeues_used=self._requeues_used(files)
+            )
+        if snapshot.submitted is None and snapshot.claimed is None and snapshot.entry is not None:
+            return snapshot  # it waits to be submitted
+        return self._history.extend(snapshot, files.directory.observations)
 
-    def _restarts(self, files: RunDirectoryState) -> int:
+    def _requeues_used(self, files: RunDirectoryState) -> int:
         """Without one that was counted for this very end: its executor asked for a requeue in vain, or a daemon died
         right after it decided."""
         directory, start = files.directory, files.claim.start if files.claim else 0
         try:
             return len(set(directory.restarts().of) - {directory.restart_key(start)})
         except (CorruptFileError, OSError) as error:
-            log.error("restarts cannot be read", directory=files.directory.path, error=error)
+            log.error("attempt.restarts_unreadable", directory=files.directory.path, error=error)
             return 0
 
 
@@ -306,18 +324,13 @@ def _by_name(live: Iterable[LiveJob]) -> dict[Attempt, list[LiveJob]]:
     return found
 
 
-def _is_job(files: RunDirectoryState, job: LiveJob) -> bool:
-    """Whether a job of our id, but another name, is ours: ids are used again."""
-    if files.submission is None or job.submitted is None or not files.is_job_known:
-        return False
-    return job.submitted >= files.submission.at - CLOCK_SKEW
-
-
-def _is_of(record: JobRecord, attempt: Attempt, since: datetime, *, known: bool) -> bool:
-    """Whether it is our job's record. Ids are reused; a job that is ``known`` may have been renamed; for its first
-    seconds slurmdbd knows no name."""
-    if record.name == attempt.job_name:
-        return True
-    if record.submitted is None:
-        return not record.state.is_final  # an answer that did not come
-    return (known or not record.name) and record.submitted >= since - CLOCK_SKEW
+def _staging_jobs(
+    files: Mapping[Attempt, RunDirectoryState], live: Iterable[LiveJob]
+) -> dict[Attempt, tuple[LiveJob, ...]]:
+    """The listed jobs of each attempt that has a staging job."""
+    by_name = {attempt.staging_job_name: attempt for attempt, state in files.items() if state.staging is not None}
+    found: dict[Attempt, tuple[LiveJob, ...]] = dict.fromkeys(by_name.values(), ())
+    for job in live:
+        if job.name in by_name:
+            found[by_name[job.name]] += (job,)
+    return found

@@ -71,7 +71,7 @@ def name(
     """The id of a daemon with these flags (docs/internals/clearml-protocol.md#worker-ids).
 
     ``base``: a worker id that was ``given``, else the machine's name. ``visible``: the GPUs that a variable leaves it,
-    where --gpus says nothing; None: nobody says.
+    where --gpus says nothing; None: not given.
     """
     if given:
         return WorkerIdTemplate(base, numbered=False)
@@ -128,7 +128,7 @@ def job_settings(settings: AllSettings, terms: DaemonOptions, queues: Sequence[s
             changed[queue] = _asking(hpc.queue(queue), asked)
     changes: dict[str, object] = {"queues": changed}
     if terms.services is not None:
-        # A service runs until somebody stops it: what limits it is the partition, or its own queue's block.
+        # A service runs until it is stopped: what limits it is the partition, or its own queue's block.
         changes["resources"] = msgspec.structs.replace(hpc.resources, time_limit=None)
         changes["max_jobs"] = terms.services or hpc.max_jobs
     return msgspec.structs.replace(settings, hpc=msgspec.structs.replace(hpc, **changes))

@@ -1,4 +1,4 @@
-"""Run directories of settled tasks do not stay for ever."""
+"""Pruner of old run directories of tasks that are done."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class Pruner:
                     removed += 1
             self._runs.drop_if_empty(task)
         if removed:
-            log.info("old run directories removed", count=removed)
+            log.info("runs.pruned", count=removed)
 
     def _is_old(self, directory: RunDirectory) -> bool:
-        """Only what a daemon has marked as settled: anything else may still be needed."""
+        """Whether a daemon marked it as done long ago; anything else may still be needed."""
         try:
             settled = directory.settled()
         except (CorruptFileError, OSError):

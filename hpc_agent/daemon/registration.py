@@ -114,7 +114,7 @@ class DaemonRegistry:
         found = DaemonRecord(id, self._host, own, self._clock.now(), slot, flags, beats=True)
         beat = self.file(id, _BEAT)
         with suppress(FileNotFoundError):
-            beat.unlink()  # of whoever had the name before: that one's next beat shows it that the name is ours now
+            beat.unlink()  # of the daemon that had the name before: its next beat finds that the name is taken
         file_records.write_record(self.file(id, "json"), found, mode=0o600)
         self._heartbeats[id] = Heartbeat(beat, self._clock, self._pace)
         self._heartbeats[id].start()
@@ -138,7 +138,7 @@ class DaemonRegistry:
             if silence.text != before or self._clock.monotonic() > deadline:
                 raise self._elsewhere(other)
             self._clock.sleep(self._pace.beat / 2)
-        log.warning("a daemon of another machine is dead, taking its name", worker=other.worker, host=other.host)
+        log.warning("daemon.name_taken_over", worker=other.worker, host=other.host)
 
     def last_beat(self, presence: DaemonRecord) -> float | None:
         """Seconds since its last sign of life, by the file server's clock; None where it gives none."""
@@ -162,7 +162,7 @@ class DaemonRegistry:
             try:
                 record = file_records.read_record(path, DaemonRecord)
             except CorruptFileError as error:
-                log.warning("a daemon's record cannot be read, taken for none", error=error)
+                log.warning("daemon.record_unreadable", error=error)
                 continue
             if record is not None:
                 found.append(record)
@@ -231,7 +231,7 @@ class DaemonRegistry:
             deadline = self._clock.monotonic() + _LOCK_S
             while not _locked(lock.fileno()):
                 if self._clock.monotonic() > deadline:
-                    log.warning("another daemon keeps the lock, going on without", file=lock.name)
+                    log.warning("daemon.lock_held", file=lock.name)
                     break
                 self._clock.sleep(0.05)
             yield
@@ -242,7 +242,7 @@ def _locked(descriptor: int) -> bool:
         return try_lock(descriptor)
     except OSError as error:
         # A file system without locks: two daemons that start in the same millisecond may not see each other.
-        log.debug("no lock", error=error)
+        log.debug("daemon.lock_unavailable", error=error)
         return True
 
 

@@ -1,4 +1,4 @@
-"""Records of a run directory → the facts that ``domain.decide`` reads."""
+"""State of a run directory: its records, as the views that ``domain.decide`` reads."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import contextlib
 import re
 from dataclasses import dataclass
 
-from hpc_agent.api.tasks import TaskState
 from hpc_agent.domain.ids import JobId
-from hpc_agent.domain.outcome import ExitEvidence
-from hpc_agent.domain.snapshot import ClaimView, ExitView, RunOwner, SubmissionState, SubmissionView
+from hpc_agent.domain.job import ExitEvidence
+from hpc_agent.domain.job_phase import SubmissionView
+from hpc_agent.domain.snapshot import ClaimView, ExitView, RunOwner
 from hpc_agent.file_records import CorruptFileError
 from hpc_agent.runs.attempt_records import ClaimRecord, ExitReport, StagingJobRecord, SubmissionRecord
 from hpc_agent.runs.directory import RunDirectory
 from hpc_agent.schedulers.backends import launch_failure
+from hpc_agent.wire.task_state import TaskState
 
 _TAIL = 4096
 _MB = 1024 * 1024
@@ -23,7 +24,7 @@ _OOM_KILL = re.compile(r"oom[-_ ]kill", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class RunDirectoryState:
-    """What stands in one run directory."""
+    """Records of one run directory."""
 
     directory: RunDirectory
     submission: SubmissionRecord | None = None
@@ -31,22 +32,11 @@ class RunDirectoryState:
     report: ExitReport | None = None
     settled: bool = False
     staging: StagingJobRecord | None = None
-    """Only where nothing came after it."""
+    """Only while it matters: before the task's own job was submitted, or before there is a result."""
 
     @property
     def submitted(self) -> SubmissionView | None:
-        record = self.submission
-        if record is None:
-            return None
-        return SubmissionView(
-            SubmissionState(record.state),
-            record.at,
-            JobId(record.job) if record.job else None,
-            record.tries,
-            record.message,
-            record.doubt,
-            record.looked_at,
-        )
+        return self.submission.submitted if self.submission else None
 
     @property
     def claimed(self) -> ClaimView | None:
@@ -99,7 +89,7 @@ def read(directory: RunDirectory) -> RunDirectoryState:
     names = directory.names()
     if "settled.json" in names:
         return RunDirectoryState(directory, settled=True)
-    came_after = {"submit.json", "claim.json"} & names
+    came_after = bool({"submit.json", "claim.json"} & names) and "stage.json" in names
     return RunDirectoryState(
         directory,
         directory.submission() if "submit.json" in names else None,
@@ -110,19 +100,19 @@ def read(directory: RunDirectory) -> RunDirectoryState:
 
 
 def run_owner(files: RunDirectoryState, seen: TaskState | None) -> RunOwner:
-    """Whose run it is that the server shows. An agent of another kind leaves our stamp alone, but says who it is."""
+    """Owner of the run that the server shows. An agent of another kind keeps our run token, but reports itself."""
     if seen is None:
         return RunOwner.UNKNOWN
     claim = files.claim
     if claim is not None and claim.worker and seen.last_worker not in ("", claim.worker, *claim.predecessors):
         return RunOwner.ANOTHERS
-    if not seen.stamp:
+    if not seen.run_token:
         return RunOwner.UNKNOWN
-    return RunOwner.OURS if seen.stamp.startswith(f"{files.directory.attempt.id}.") else RunOwner.ANOTHERS
+    return RunOwner.OURS if seen.run_token.startswith(f"{files.directory.attempt.id}.") else RunOwner.ANOTHERS
 
 
-def clues(directory: RunDirectory) -> ExitEvidence:
-    """What a job that is gone left in its directory, besides its records. What cannot be read is no clue."""
+def exit_evidence(directory: RunDirectory) -> ExitEvidence:
+    """Evidence that a job left in its directory besides its records; none where it cannot be read."""
     with contextlib.suppress(OSError, CorruptFileError):
         memory = directory.memory()
         text = _tail(directory)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import msgspec
 
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
-from hpc_agent.daemon.capacity_allocator import CapacityAllocator, NoCapacity
 from hpc_agent.daemon.job_launch import JobLaunchConfig
 from hpc_agent.daemon.login_staging import StagingBackend
 from hpc_agent.daemon.nodes import BadNodes
 from hpc_agent.daemon.options import exports, gpu_range
 from hpc_agent.domain.attempt import Attempt
+from hpc_agent.domain.capacity import Capacity, GpuRange
+from hpc_agent.domain.ids import QueueId
 from hpc_agent.domain.job import Accepted, OutcomeUnknown, Refused
 from hpc_agent.domain.job import SubmitResult as Answer
 from hpc_agent.domain.queue import Queue
@@ -108,7 +109,7 @@ class Submitter:
         request = self._request(settings.template, context, directory, avoided)
         answer = self._hand_over(task, queue, directory, request, number)
         if isinstance(answer, Refused) and avoided:
-            log.warning("refused where bad nodes are avoided, trying with them", task=task.id, said=answer.message)
+            log.warning("job.refused_without_avoided_nodes", task=task.id, answer=answer.message)
             request = self._request(settings.template, context, directory, ())
             answer = self._hand_over(task, queue, directory, request, number)
         return answer
@@ -139,18 +140,18 @@ class Submitter:
             tries=number,
         )
         if not self._is_mine(directory, before, record):
-            log.info("another daemon submits it", task=task.id, attempt=directory.attempt.id)
+            log.info("task.submitted_elsewhere", task=task.id, attempt=directory.attempt.id)
             return None
         answer = self._scheduler.submit(request)
         if isinstance(answer, Accepted):
             record = msgspec.structs.replace(record, state="accepted", job=answer.job)
             directory.write_submission(record)
-            log.info("submitted", task=task.id, job=answer.job, queue=queue.name, attempt=directory.attempt.id)
+            log.info("task.submitted", task=task.id, job=answer.job, queue=queue.name, attempt=directory.attempt.id)
         elif isinstance(answer, OutcomeUnknown):
             directory.write_submission(
                 msgspec.structs.replace(record, state="uncertain", message=answer.message, doubt=answer.doubt)
             )
-            log.warning("uncertain", task=task.id, attempt=directory.attempt.id, said=answer.message)
+            log.warning("task.submission_unclear", task=task.id, attempt=directory.attempt.id, answer=answer.message)
         elif before is not None:
             directory.write_submission(before)
             directory.drop_try(number)
@@ -169,3 +170,33 @@ class Submitter:
             return False
         directory.write_submission(record)
         return True
+
+
+@dataclass(frozen=True)
+class NoCapacity:
+    """The task waits in its queue until others have ended."""
+
+    message: str
+
+
+class CapacityAllocator:
+    """Nobody overtakes within a queue; a queue whose next task does not fit lets others by."""
+
+    def __init__(self, room: Capacity) -> None:
+        self._room = room
+        self._blocked: set[QueueId] = set()
+
+    @property
+    def full(self) -> bool:
+        return self._room.full
+
+    def take(self, queue: QueueId, wanted: GpuRange) -> int | NoCapacity:
+        """The GPUs that a job of this queue gets, or why it has to wait for a later pass."""
+        if queue in self._blocked:
+            return NoCapacity("Waiting behind another task of its queue")
+        granted = self._room.grant(wanted)
+        if granted is None:
+            self._blocked.add(queue)
+            return NoCapacity(f"Waiting for {wanted.least} GPUs, {self._room.gpus} are free")
+        self._room = self._room.without(granted)
+        return granted

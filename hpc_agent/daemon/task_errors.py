@@ -1,4 +1,4 @@
-"""Errors that nobody foresaw, met while one task is prepared, submitted or decided on.
+"""Unforeseen errors of single tasks, met while one is prepared, submitted or decided on.
 
 Its user reads of them at once, in the task's status message. After a few tries the task fails with the sentence, so
 that it does not wait forever. What is wrong with the machine, and not with the task, fails none: a full disk would end
@@ -32,7 +32,7 @@ TRIES = 3
 PAUSES_S = (10.0, 30.0)
 """Between the first try and the second, and before every later one."""
 _FORGOTTEN_AFTER_S = 3600.0
-"""An older error is another trouble, and counted anew."""
+"""Seconds after which an error is counted from one again."""
 _OF_THE_MACHINE = frozenset(
     getattr(errno, name)
     for name in (
@@ -53,6 +53,8 @@ class UnreadableAttempt:
 
 
 class TaskErrorReporter:
+    """Reporter of unforeseen errors to the users of their tasks."""
+
     def __init__(self, actor: Actor, runs: RunsFolder, clock: Clock) -> None:
         self._actor = actor
         self._runs = runs
@@ -61,8 +63,8 @@ class TaskErrorReporter:
         self._due: dict[Attempt, float] = {}
         """When the next error of an attempt counts as another try."""
 
-    def meet(self, attempt: Attempt, error: Exception, queue: Queue, *, may_fail: bool) -> None:
-        """Tell the task's user, and fail the task when it was tried often enough and ``may_fail``.
+    def report(self, attempt: Attempt, error: Exception, queue: Queue, *, may_fail: bool) -> None:
+        """Show the error on the task, and fail the task when it was tried often enough and ``may_fail``.
 
         Raises:
             HpcAgentError, OSError: as whatever this takes; the next pass meets the error again.
@@ -73,7 +75,7 @@ class TaskErrorReporter:
         words = in_one_line(without_secrets(_words(error)))
         if isinstance(error, AuthError) or _is_of_the_machine(error):
             self._pause(attempt, 1)
-            self._actor.say_at_once(attempt, f"Waiting: the daemon is in trouble and tries again: {words}")
+            self._actor.show_error(attempt, f"Waiting: the daemon has an error and tries again: {words}")
             return
         trouble = self._count(attempt, directory, words)
         self._pause(attempt, trouble.tries)
@@ -81,14 +83,14 @@ class TaskErrorReporter:
             self._fail(attempt, directory, queue, error, words)
         else:
             tries = f"try {trouble.tries} of {TRIES}" if may_fail else "its job goes on"
-            self._actor.say_at_once(attempt, f"The daemon could not go on with this task ({tries}): {words}")
+            self._actor.show_error(attempt, f"The daemon could not go on with this task ({tries}): {words}")
 
     def pause(self, attempt: Attempt) -> float:
         """Seconds until it is worth another try."""
         return max(self._due.get(attempt, 0.0) - self._clock.monotonic(), 0.0)
 
     def forget(self, attempt: Attempt) -> None:
-        """It went well."""
+        """Drop the errors of an attempt that went well."""
         self._due.pop(attempt, None)
         if self._known.pop(attempt, None) is not None:
             self._runs.of(attempt).drop_trouble()
@@ -112,14 +114,14 @@ class TaskErrorReporter:
         self._due[attempt] = self._clock.monotonic() + PAUSES_S[min(tries, len(PAUSES_S)) - 1]
 
     def _fail(self, attempt: Attempt, directory: RunDirectory, queue: Queue, error: Exception, words: str) -> None:
-        log.error("giving up on a task", task=attempt.task, attempt=attempt.id, error=error)
+        log.error("task.given_up", task=attempt.task, attempt=attempt.id, error=error)
         reason = (
             f"hpc-agent could not go on with this task in {TRIES} tries: {words}; the daemon's log has the details: "
             "change what it names, or report it, and enqueue the task again"
         )
         if not _is_readable(directory):
             directory.set_aside()
-        self._actor.refuse(attempt, directory, queue, RejectTask(TaskStatus.FAILED, reason))
+        self._actor.reject(attempt, directory, queue, RejectTask(TaskStatus.FAILED, reason))
         self._due.pop(attempt, None)
         self._known.pop(attempt, None)
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from hpc_agent.domain.ids import AttemptId, QueueId, TaskId
 
 _PREFIX = "clearml_task_"
+_STAGING_PREFIX = "clearml_stage_"
 _NAME = re.compile(rf"{_PREFIX}(?P<task>[0-9A-Za-z][0-9A-Za-z_-]*)_(?P<attempt>[0-9a-f]{{8}})")
 
 
@@ -22,6 +23,11 @@ class Attempt:
         """The one key that squeue and sacct both always have. 54 characters for a 32-digit task id."""
         return f"{_PREFIX}{self.task}_{self.id}"
 
+    @property
+    def staging_job_name(self) -> str:
+        """Name of the job that stages for the attempt."""
+        return f"{_STAGING_PREFIX}{self.task}_{self.id}"
+
 
 def attempt_for(cluster: str, queue: QueueId, task: TaskId, added: str) -> Attempt:
     """The attempt of a queue entry: the same entry always gives the same id, on whatever login node."""
@@ -30,6 +36,6 @@ def attempt_for(cluster: str, queue: QueueId, task: TaskId, added: str) -> Attem
 
 
 def parse_job_name(name: str) -> Attempt | None:
-    """The attempt that a job name stands for, or None if the job is not one of ours."""
+    """The attempt that a job name means, or None if the job is not one of ours."""
     match = _NAME.fullmatch(name)
     return Attempt(TaskId(match["task"]), AttemptId(match["attempt"])) if match else None

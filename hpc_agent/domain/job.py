@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
+from hpc_agent.domain.duration import format_duration
 from hpc_agent.domain.ids import JobId
 
 
@@ -102,7 +103,7 @@ class LiveJob:
 
 @dataclass(frozen=True)
 class JobRecord:
-    """What the scheduler, or its accounting, says of a job. The only ground for a verdict, if its state is final."""
+    """What the scheduler, or its accounting, says of a job. The only ground for a outcome, if its state is final."""
 
     id: JobId
     state: JobState
@@ -134,6 +135,13 @@ class JobRecord:
         return "exit code unknown" if self.exit_code is None else f"exit code {self.exit_code}"
 
     @property
+    def duration_words(self) -> str:
+        """`` after 1:00:00``, for a sentence; empty where it is not known."""
+        if self.started is None or self.ended is None:
+            return ""
+        return f" after {format_duration((self.ended - self.started).total_seconds())}"
+
+    @property
     def output_not_opened(self) -> bool:
         """Whether it never ran because Slurm could not open its output file, which Slurm shows as signal 53 at once."""
         ran = (self.ended - self.started).total_seconds() if self.ended and self.started else 0.0
@@ -143,13 +151,28 @@ class JobRecord:
 _NOT_OPENED = 53
 _AT_ONCE_S = 5.0
 
+
+@dataclass(frozen=True)
+class ExitEvidence:
+    """What a job left behind besides its record."""
+
+    used_mb: float | None = None
+    """The most memory that was seen in use."""
+    limit_mb: float | None = None
+    out_of_memory: bool = False
+    not_launched: bool = False
+    """The scheduler itself failed to start it."""
+    last_words: str = ""
+    """The last line that it printed itself."""
+
+
 UNCONFIRMED_LIMIT_S = 24 * 3600.0
-"""For so long a job counts as gone for no time while accounting gives no answer, or has it for alive: slurmdbd may be
-away for hours. For ever it is not: a record may say RUNNING for ever of a job that slurmctld lost."""
+"""Seconds for which a job does not count as missing while accounting gives no answer, or has it for alive: slurmdbd may
+be away for hours. Not forever: a record may show RUNNING forever of a job that slurmctld lost."""
 
 
 def unconfirmed_record(job: JobId) -> JobRecord:
-    """In place of a record, where somebody who may know more gave no answer."""
+    """Substitute for a record, where a source that may know more gave no answer."""
     return JobRecord(job, JobState.UNKNOWN, "")
 
 

@@ -1,19 +1,16 @@
 """Phase of an attempt: which row of the decision table holds for it. Pure; no clock, no settings.
 
 A phase is derived from what one pass sees (``AttemptSnapshot``), never stored: two daemons, or one that was
-restarted, see the same phase. What is due in each phase stands in ``domain.decide``.
+restarted, see the same phase. ``domain.decide`` has what is due in each phase.
 """
 
 from __future__ import annotations
 
 from enum import Enum
 
-from hpc_agent.domain.job import JobState
-from hpc_agent.domain.snapshot import AttemptSnapshot, RunOwner, SubmissionState
+from hpc_agent.domain.job_phase import WAITING_STATES, SubmissionState
+from hpc_agent.domain.snapshot import AttemptSnapshot, RunOwner
 from hpc_agent.domain.status import TaskStatus
-
-WAITING_STATES = (JobState.PENDING, JobState.REQUEUED)
-"""Of a job that has not started, or has not started again."""
 
 
 class Phase(Enum):
@@ -74,66 +71,66 @@ class Phase(Enum):
     """The claiming job is gone, no report names a status, and the server shows the task as running."""
 
 
-def phase_of(sight: AttemptSnapshot) -> Phase:
+def phase_of(snapshot: AttemptSnapshot) -> Phase:
     """The one phase that holds for these facts."""
-    won = sight.claimed is not None and sight.claimed.won
-    if sight.jobs:
-        return _with_claiming_job(sight) if won else _with_jobs(sight)
-    if sight.entry is not None:
-        return Phase.STALE_ENTRY if won or sight.ended else _queued(sight)
-    return _off_its_queue(sight)
+    won = snapshot.claimed is not None and snapshot.claimed.won
+    if snapshot.jobs:
+        return _with_claiming_job(snapshot) if won else _with_jobs(snapshot)
+    if snapshot.entry is not None:
+        return Phase.STALE_ENTRY if won or snapshot.ended else _queued(snapshot)
+    return _off_its_queue(snapshot)
 
 
-def _with_jobs(sight: AttemptSnapshot) -> Phase:
-    if sight.entry is None:
+def _with_jobs(snapshot: AttemptSnapshot) -> Phase:
+    if snapshot.entry is None:
         return Phase.DEQUEUED
-    return Phase.PENDING if sight.jobs[0].state in WAITING_STATES else Phase.STARTED
+    return Phase.PENDING if snapshot.jobs[0].state in WAITING_STATES else Phase.STARTED
 
 
-def _with_claiming_job(sight: AttemptSnapshot) -> Phase:
-    job = sight.owner
+def _with_claiming_job(snapshot: AttemptSnapshot) -> Phase:
+    job = snapshot.owner
     if job is None:
         return Phase.DUPLICATE
     if job.state in WAITING_STATES:
-        if sight.ended is not None and sight.ended.cause is None:
+        if snapshot.ended is not None and snapshot.ended.cause is None:
             return Phase.ENDED_REQUEUED
-        if sight.runs:
+        if snapshot.runs:
             return Phase.REQUEUED
-    return Phase.WITHDRAWN if sight.taken_back else Phase.RUNNING
+    return Phase.WITHDRAWN if snapshot.is_withdrawn else Phase.RUNNING
 
 
-def _queued(sight: AttemptSnapshot) -> Phase:
-    if sight.submitted is None:
+def _queued(snapshot: AttemptSnapshot) -> Phase:
+    if snapshot.submitted is None:
         return Phase.QUEUED
-    return Phase.UNCLAIMED_END if sight.submitted.state is SubmissionState.ACCEPTED else Phase.UNCONFIRMED
+    return Phase.UNCLAIMED_END if snapshot.submitted.state is SubmissionState.ACCEPTED else Phase.UNCONFIRMED
 
 
-def _off_its_queue(sight: AttemptSnapshot) -> Phase:
-    claimed, ended = sight.claimed, sight.ended
+def _off_its_queue(snapshot: AttemptSnapshot) -> Phase:
+    claimed, ended = snapshot.claimed, snapshot.ended
     if claimed is None:
         return Phase.NEVER_CLAIMED
     if ended is not None and ended.posted:
         return Phase.POSTED
     if ended is not None and ended.again:
         return Phase.RETURNING
-    if sight.status is TaskStatus.QUEUED:
+    if snapshot.status is TaskStatus.QUEUED:
         if claimed.begun:
             return Phase.ENQUEUED_AGAIN
         return Phase.UNPOSTED if ended is not None and ended.names_status else Phase.TAKEN_OFF
-    if sight.status is TaskStatus.UNKNOWN:
+    if snapshot.status is TaskStatus.UNKNOWN:
         return Phase.UNCLEAR
-    if not sight.runs:
+    if not snapshot.runs:
         return Phase.OVER
-    if not claimed.won and sight.hold is not RunOwner.OURS:
+    if not claimed.won and snapshot.run_owner is not RunOwner.OURS:
         return Phase.LOST_RACE
-    return _not_running_any_more(sight)
+    return _not_running_any_more(snapshot)
 
 
-def _not_running_any_more(sight: AttemptSnapshot) -> Phase:
+def _not_running_any_more(snapshot: AttemptSnapshot) -> Phase:
     """The server shows the task as our running one."""
-    ended = sight.ended
+    ended = snapshot.ended
     if ended is None:
-        return Phase.BY_HAND if sight.claimed and sight.claimed.job is None else Phase.UNREPORTED
-    if ended.names_status or (ended.gave_up and sight.hold is not RunOwner.OURS):
+        return Phase.BY_HAND if snapshot.claimed and snapshot.claimed.job is None else Phase.UNREPORTED
+    if ended.names_status or (ended.gave_up and snapshot.run_owner is not RunOwner.OURS):
         return Phase.UNPOSTED
     return Phase.UNREPORTED

@@ -92,7 +92,7 @@ class Policy:
     def resources(self, properties: Mapping[str, str]) -> Resources:
         """The resources of a task with these user properties.
 
-        Properties that name no resource are somebody else's and ignored.
+        Properties that name no resource have other uses and are ignored.
 
         Raises:
             ResourceError: a value is no number, out of bounds, not among the choices, or may not be set here.

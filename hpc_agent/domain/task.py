@@ -1,4 +1,4 @@
-"""A task: what to run, as the server describes it. Everything a user may have written stands here as text."""
+"""Task: what to run, as the server describes it. Everything that a user may have written is text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a job waits, as a sentence for its user. What a reason means is the backend's to say (``LiveJob.waits``)."""
+"""Reason why a job waits, as a sentence for its user. A backend tells what it means (``LiveJob.waits``)."""
 
 from __future__ import annotations
 
@@ -20,15 +20,30 @@ class WaitReason:
     """The scheduler failed to start it, and holds it for that reason only."""
 
 
-def explain_wait(job: LiveJob) -> WaitReason:
-    """For a job that waits for its start, or its next start."""
+@dataclass(frozen=True)
+class RequestTerms:
+    """How the user asked for what the job needs; an advice of a backend names ``{time}`` and ``{nodes}``."""
+
+    time: str = "time_limit"
+    nodes: str = "num_nodes"
+
+    def fill(self, advice: str) -> str:
+        return advice.replace("{time}", self.time).replace("{nodes}", self.nodes)
+
+
+SCRIPT_TERMS = RequestTerms("--time", "--nodes")
+
+
+def explain_wait(job: LiveJob, terms: RequestTerms = RequestTerms(), title: str = "") -> WaitReason:
+    """For a job that waits for its start, or its next start. ``title``: what to call it, ``Slurm job 12`` if empty."""
+    title = title or job.title
     shown = f" ({job.reason})" if job.reason else ""
     meaning = job.waits
-    advice = f": {meaning.advice}" if meaning.advice else ""
+    advice = f": {terms.fill(meaning.advice)}" if meaning.advice else ""
     if meaning.not_launched:
-        return WaitReason(f"{job.title} could not be started on its node{shown}", stuck=True, not_launched=True)
+        return WaitReason(f"{title} could not be started on its node{shown}", stuck=True, not_launched=True)
     if meaning.hopeless:
-        return WaitReason(f"{job.title} can never start{shown}{advice}", stuck=True, hopeless=True)
+        return WaitReason(f"{title} can never start{shown}{advice}", stuck=True, hopeless=True)
     start = f", expected to start {job.expected_start:%Y-%m-%d %H:%M} UTC" if job.expected_start else ""
     again = " again" if job.restarts or job.state is JobState.REQUEUED else ""
-    return WaitReason(f"{job.title} is waiting{again}{shown}{advice}{start}", stuck=meaning.stuck)
+    return WaitReason(f"{title} is waiting{again}{shown}{advice}{start}", stuck=meaning.stuck)

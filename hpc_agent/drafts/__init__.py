@@ -1,1 +1,1 @@
-"""From a command line to a task on the server: ``request`` → ``plan`` (nothing is created) → ``create``."""
+"""Drafts of ``hpc-task``: command line → request → plan (nothing is created) → task on the server."""

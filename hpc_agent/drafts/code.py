@@ -1,4 +1,4 @@
-"""Where a task's code is, and the ``script`` section that follows from it. Pure.
+"""Code of a draft, and the ``script`` section that follows from it. Pure.
 
 See docs/internals/clearml-protocol.md#drafts.
 """
@@ -9,7 +9,7 @@ import posixpath
 from dataclasses import dataclass
 
 from hpc_agent.domain.task import Requirements, TaskScript
-from hpc_agent.sources.inject import INIT, add_lines, first_free_line, text_with_init
+from hpc_agent.sources.changes import INIT, add_lines, first_free_line, text_with_init
 
 SHELL = "/bin/bash"
 
@@ -66,13 +66,13 @@ def script_section(code: Code, requirements: Requirements, *, init: bool, binary
 
 def _literal(code: Code, init: bool) -> str:
     text = code.text or ""
-    return _ended(text_with_init(text)) if init and code.suffix == ".py" else text
+    return _with_final_newline(text_with_init(text)) if init and code.suffix == ".py" else text
 
 
 def _patch(code: Code, init: bool, requirements: Requirements) -> str:
     if not init or not code.repository:
         return code.diff
-    patch = _ended(code.diff)
+    patch = _with_final_newline(code.diff)
     if requirements.pip is None:
         # At the top of the repository's own list; agents make the file where there is none.
         patch = add_lines(patch, "requirements.txt", 0, ["clearml\n"])
@@ -83,5 +83,5 @@ def _patch(code: Code, init: bool, requirements: Requirements) -> str:
     return patch
 
 
-def _ended(text: str) -> str:
+def _with_final_newline(text: str) -> str:
     return text if not text or text.endswith("\n") else text + "\n"

@@ -1,8 +1,10 @@
-"""From the plan to the task on the server: what must exist there is looked up first, then the task is created."""
+"""Creates the planned task on the server, after a look-up of everything that must exist there."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from hpc_agent.api.client import Client
@@ -11,17 +13,16 @@ from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.task import Task, TaskContainer, TaskScript
 from hpc_agent.drafts.draft_plan import PIPELINES, DraftPlan
 from hpc_agent.drafts.draft_request import DraftRequest
-from hpc_agent.drafts.undo import or_undone
-from hpc_agent.errors import ApiError, InputError, NotFoundError
-from hpc_agent.wire.draft_fields import changes_to_wire, copy_to_wire, draft_to_wire
+from hpc_agent.errors import ApiError, HpcAgentError, InputError, NotFoundError, ServerUnreachableError
+from hpc_agent.wire.error_kinds import TASK_ALREADY_QUEUED
+from hpc_agent.wire.task_requests import changes_to_wire, copy_to_wire, draft_to_wire
 
-_ALREADY_QUEUED = 706
 _RUN_NUMBER = re.compile(r" #(\d+)$")
 
 
 @dataclass(frozen=True)
 class Created:
-    """``queue`` is empty for a task that was left a draft; ``page`` is the link of its page."""
+    """Created task. ``queue``: empty for a draft; ``page``: link of its page."""
 
     id: TaskId
     name: str
@@ -45,7 +46,7 @@ def create(client: Client, request: DraftRequest, plan: DraftPlan) -> Created:
         created = _new(client, plan.draft, numbered=not request.pipeline_dont_add_run_number)
     if queue is None:
         return created
-    with or_undone(client, created.id, created.page):
+    with undo_on_failure(client, created.id, created.page):
         _enqueue(client, created.id, queue)
     return replace(created, queue=request.queue)
 
@@ -54,8 +55,8 @@ def _enqueue(client: Client, task: TaskId, queue: QueueId) -> None:
     try:
         client.tasks.enqueue(task, queue)
     except ApiError as error:
-        # Nobody else queues a task that was just made: the answer to a first try was lost.
-        if error.subcode != _ALREADY_QUEUED:
+        # No other client queues a task that was just created: the reply to the first try was lost.
+        if not TASK_ALREADY_QUEUED.matches(error):
             raise
 
 
@@ -84,7 +85,7 @@ def _base_task(client: Client, id_or_name: str) -> Task:
     try:
         return client.tasks.get(client.tasks.resolve(id_or_name))
     except NotFoundError as error:
-        raise InputError(f"there is no task {id_or_name} to make a copy of (--base-task-id)") from error
+        raise InputError(f"the task {id_or_name} to copy (--base-task-id) does not exist") from error
 
 
 def _copy(client: Client, plan: DraftPlan, base: Task) -> Created:
@@ -92,7 +93,7 @@ def _copy(client: Client, plan: DraftPlan, base: Task) -> Created:
     draft = plan.draft
     project = client.projects.find_or_create(draft.project) if draft.project else base.project
     tags = dict.fromkeys([*base.tags, *draft.tags])
-    task = client.tasks.clone(base.id, **copy_to_wire(draft, project, base.id, list(tags)))
+    task = client.tasks.create_copy(copy_to_wire(draft, project, base.id, list(tags)))
     page = client.task_page(task, project)
     script = draft.script if plan.has_code else _changed_script(base.script, draft.script)
     container = _changed_container(base.container, draft.container)
@@ -103,29 +104,57 @@ def _copy(client: Client, plan: DraftPlan, base: Task) -> Created:
         output_uri=draft.output_uri,
         runtime=draft.runtime,
     )
-    with or_undone(client, task, page):
+    with undo_on_failure(client, task, page):
         client.tasks.edit(task, changes)
         client.tasks.set_arguments(task, draft.arguments)
     return Created(task, draft.name, "", page)
 
 
-def _changed_script(base: TaskScript, asked: TaskScript) -> TaskScript:
+def _changed_script(base: TaskScript, requested: TaskScript) -> TaskScript:
     """The base task's script with the parts that flags name; a commit or branch replaces both."""
-    pinned = bool(asked.commit or asked.branch)
+    pinned = bool(requested.commit or requested.branch)
     return replace(
         base,
-        commit=asked.commit if pinned else base.commit,
-        branch=asked.branch or base.branch,
+        commit=requested.commit if pinned else base.commit,
+        branch=requested.branch or base.branch,
         tag="" if pinned else base.tag,
-        working_dir=asked.working_dir or base.working_dir,
-        binary=asked.binary or base.binary,
-        requirements=base.requirements if asked.requirements.pip is None else asked.requirements,
+        working_dir=requested.working_dir or base.working_dir,
+        binary=requested.binary or base.binary,
+        requirements=base.requirements if requested.requirements.pip is None else requested.requirements,
     )
 
 
-def _changed_container(base: TaskContainer, asked: TaskContainer) -> TaskContainer:
+def _changed_container(base: TaskContainer, requested: TaskContainer) -> TaskContainer:
     return TaskContainer(
-        asked.image or base.image,
-        asked.arguments or base.arguments,
-        asked.setup_shell_script or base.setup_shell_script,
+        requested.image or base.image,
+        requested.arguments or base.arguments,
+        requested.setup_shell_script or base.setup_shell_script,
     )
+
+
+class DraftError(HpcAgentError):
+    """Failure after the task was created; the message has what became of it."""
+
+
+@contextmanager
+def undo_on_failure(client: Client, task: TaskId, page: str) -> Iterator[None]:
+    """Context manager that deletes the task if a step inside fails.
+
+    Raises:
+        DraftError: a step inside failed.
+    """
+    try:
+        yield
+    except HpcAgentError as error:
+        raise DraftError(f"{error}; {_undo(client, task, page, error)}") from error
+
+
+def _undo(client: Client, task: TaskId, page: str, error: HpcAgentError) -> str:
+    """Delete the task unless the failed step may have happened all the same; returns what became of it."""
+    if isinstance(error, ServerUnreachableError) and error.uncertain:
+        return f"the task {task} was created, and the server may have carried out the rest: look at {page}"
+    try:
+        client.tasks.delete(task)
+    except HpcAgentError:
+        return f"the task {task} was created and is left as it is: {page}"
+    return "the task was created and deleted again"

@@ -1,33 +1,36 @@
-"""From the flags to the task that is to be created. Reads this machine, asks no server, creates nothing."""
+"""Plan of a draft: the task that the flags describe. Reads local files only; creates nothing."""
 
 from __future__ import annotations
 
+import ast
+import posixpath
 import re
 import shlex
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpc_agent.domain.draft import Draft
 from hpc_agent.domain.task import Requirements, TaskContainer, TaskScript
 from hpc_agent.drafts.code import Code, script_section
-from hpc_agent.drafts.draft_request import DraftRequest, check_usage
+from hpc_agent.drafts.draft_request import DraftRequest, check_usage, typed_path
 from hpc_agent.drafts.draft_requirements import packages_as_lines, read_requirements, with_clearml
 from hpc_agent.drafts.locate import locate
-from hpc_agent.drafts.paths import typed_path
-from hpc_agent.drafts.script_arguments import lost_arguments
 from hpc_agent.errors import InputError
 
 PIPELINES = ".pipelines"
 """ClearML keeps each pipeline's runs in a hidden project of its own below this one."""
 
 DEFAULT_PIPELINE_VERSION = "1.0.0"
-_MARK = {"_CLEARML_TASK": True}
+_CREATED_BY_TASK_COMMAND = {"_CLEARML_TASK": True}
 _SKIP_ENVIRONMENT = "-e CLEARML_AGENT_SKIP_PYTHON_ENV_INSTALL=1"
 
 
 @dataclass(frozen=True)
 class DraftPlan:
-    """``draft.script`` counts only where ``has_code``; else the base task's script stays, but for the list given."""
+    """Task to create. ``draft.script`` is used if ``has_code``; else the base task's script, with the given
+    packages."""
 
     draft: Draft
     has_code: bool = True
@@ -56,8 +59,8 @@ def plan(request: DraftRequest, here: Path, comment: str) -> DraftPlan:
         init = not request.skip_task_init and not request.pipeline
         script = script_section(found.code, requirements, init=init, binary=request.binary)
         warnings += found.warnings
-        if lost := lost_arguments(request, found.code):
-            warnings += (lost,)
+        if warning := unreachable_arguments(request, found.code):
+            warnings += (warning,)
     draft = _draft(request, script, container)
     return DraftPlan(
         replace(draft, comment=comment, output_uri=output_uri), request.has_code, bool(request.task_type), warnings
@@ -65,7 +68,7 @@ def plan(request: DraftRequest, here: Path, comment: str) -> DraftPlan:
 
 
 def _script_parts(request: DraftRequest, requirements: Requirements) -> TaskScript:
-    """What the flags say of the script of a base task."""
+    """The flags that change the script of a base task."""
     return TaskScript(
         branch=request.branch,
         commit=request.commit,
@@ -87,12 +90,12 @@ def _draft(request: DraftRequest, script: TaskScript, container: TaskContainer) 
         properties={"version": request.pipeline_version or DEFAULT_PIPELINE_VERSION} if pipeline else {},
         tags=request.tags,
         system_tags=("pipeline", "development") if pipeline else ("development",),
-        runtime=_MARK,
+        runtime=_CREATED_BY_TASK_COMMAND,
     )
 
 
 def _requirements(request: DraftRequest, here: Path) -> Requirements:
-    """pip None: no list was given. The list that says "install nothing" is empty."""
+    """Requested packages; ``pip`` is None without a list, and empty for "install nothing"."""
     if request.force_no_requirements:
         return Requirements(pip=())
     lines: tuple[str, ...] = ()
@@ -111,13 +114,13 @@ def _check_packages(code: Code, requirements: Requirements, lists_packages: bool
     why = (
         "the repository has neither requirements.txt nor pyproject.toml"
         if code.repository
-        else "without a repository nothing says which packages the code needs"
+        else "without a repository the packages that the code needs are unknown"
     )
     raise InputError(f"{why}: give --packages or --requirements, or --force-no-requirements if it needs none")
 
 
 def _container(request: DraftRequest, here: Path) -> TaskContainer:
-    """``--docker "image arguments"`` is split as ``--docker image --docker_args arguments``."""
+    """Container of the task; ``--docker "image arguments"`` means ``--docker image --docker_args arguments``."""
     image, _, rest = request.docker.strip().partition(" ")
     arguments = request.docker_args.strip() or rest.strip()
     try:
@@ -154,3 +157,47 @@ def _output_uri(value: str) -> str:
             f"--output-uri {value} must be a URL (s3://…, https://…) or an absolute path on a shared file system"
         )
     return f"file://{typed_path(value, Path('/'))}"
+
+
+_BUILT_IN = sys.stdlib_module_names - {"argparse", "importlib", "runpy", "subprocess"}
+"""Modules of Python's own that neither parse a command line nor start what might."""
+
+
+def unreachable_arguments(request: DraftRequest, code: Code) -> str:
+    """A sentence on arguments that cannot reach the code; empty where they may."""
+    if not request.args:
+        return ""
+    program = posixpath.basename(request.binary)
+    if code.is_shell or (program and not program.startswith("python")):
+        return (
+            f"--args do not reach {code.entry_point}, for {program or 'a shell'} runs it: only Python code gets them, "
+            "through a call of Task.init"
+        )
+    if code.text is None or "clearml" in code.text:
+        return ""
+    if code.suffix == ".ipynb":
+        return (
+            f"--args do not reach {code.entry_point}: a notebook gets them through Task.init, and no cell names clearml"
+        )
+    if request.skip_task_init:
+        return (
+            f"--args do not reach {code.entry_point}: they come through a call of Task.init, which --skip-task-init "
+            "leaves out, and the script itself does not name clearml"
+        )
+    if _BUILT_IN.issuperset(_imported(code.text)):
+        return f"--args do not reach {code.entry_point}: it imports nothing that could read them, such as argparse"
+    return ""
+
+
+def _imported(text: str) -> Iterator[str]:
+    """The top-level modules that a Python text imports; the name ``unknown`` where it cannot be parsed."""
+    try:
+        nodes = list(ast.walk(ast.parse(text)))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        yield "unknown"
+        return
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield "unknown" if node.level else str(node.module).partition(".")[0]

@@ -1,9 +1,11 @@
-"""What a person asked ``hpc-task`` for, flag by flag, and which flags cannot stand together."""
+"""Flags of ``hpc-task``, the paths in them, and which flags exclude each other."""
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from hpc_agent.errors import InputError
@@ -12,7 +14,7 @@ _SCP = re.compile(r"^(?:[^/@:#]+@)?[^/@:#]+:[^/@:#]")
 
 
 class WrongUsageError(InputError):
-    """Flags are missing or contradict each other, whatever the files and the server say."""
+    """Flags are missing or exclude each other, independent of files and server."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,8 @@ def is_address(repo: str) -> bool:
 
 
 def check_usage(request: DraftRequest) -> None:
-    """
+    """Check the flags themselves.
+
     Raises:
         WrongUsageError: the first thing wrong with the flags themselves.
     """
@@ -104,3 +107,9 @@ def _is_argument(word: str) -> bool:
 
 def _bad_argument(word: str) -> str:
     return f"--args takes name=value pairs such as lr=0.003, not {word!r}"
+
+
+def typed_path(text: str, base: Path) -> Path:
+    """Path with ``~`` and ``$VARIABLES`` expanded, below ``base`` unless absolute; links and ``..`` followed."""
+    # os.path leaves "~nobody" as it is, where Path.expanduser would raise.
+    return (base / os.path.expandvars(os.path.expanduser(text))).resolve()  # noqa: PTH111

@@ -24,7 +24,7 @@ _PATH = re.compile(r"^[./~]|\.(?:whl|zip|tar\.gz)$")
 
 
 def read_requirements(path: Path) -> tuple[str, ...]:
-    """The lines of a requirements file as they stand, files that it includes in the place of their ``-r`` line.
+    """The lines of a requirements file, with the content of included files in place of their ``-r`` lines.
 
     A file that stays on this machine is of no use to the machine that runs the task.
 
@@ -44,14 +44,14 @@ def _lines(path: Path, above: tuple[Path, ...]) -> Iterable[str]:
             continued = whole[:-1].rstrip() + " "
             yield line
             continue
-        if reason := what_is_wrong(whole):
-            raise InputError(f"{path}, line {number}: {whole!r} is no requirement: {reason}")
+        if reason := requirement_problem(whole):
+            raise InputError(f"{path}, line {number}: {whole!r} is not a requirement: {reason}")
         options = options_of(without_comment(whole))
-        if whole != line or not any(map(_is_file, options)):
+        if whole != line or not any(map(_includes_file, options)):
             yield line
             continue
         for option in options:
-            if not _is_file(option):
+            if not _includes_file(option):
                 yield option.line
                 continue
             inner = path.parent / option.value
@@ -60,7 +60,7 @@ def _lines(path: Path, above: tuple[Path, ...]) -> Iterable[str]:
             yield from _lines(inner, (*above, path))
 
 
-def _is_file(option: RequirementOption) -> bool:
+def _includes_file(option: RequirementOption) -> bool:
     """Whether a file of this machine takes the place of the option."""
     return option.name == "--requirement" and "://" not in option.value
 
@@ -78,22 +78,22 @@ def packages_as_lines(packages: Iterable[str]) -> tuple[str, ...]:
     """The values of ``--packages``, one requirement a line; ``"tqdm>=2.1 scikit-learn"`` in one value are two.
 
     Raises:
-        InputError: a value is no requirement.
+        InputError: a value is not a requirement.
     """
     lines: list[str] = []
     for value in packages:
-        reason = what_is_wrong(value) if value.strip() else "it is empty"
+        reason = requirement_problem(value) if value.strip() else "it is empty"
         if not reason:
             lines.append(value.strip())
             continue
-        words = value.split()
-        if len(words) < 2 or any(map(what_is_wrong, words)):
-            raise InputError(f"--packages: {value!r} is no requirement: {reason}")
-        lines += words
+        parts = value.split()
+        if len(parts) < 2 or any(map(requirement_problem, parts)):
+            raise InputError(f"--packages: {value!r} is not a requirement: {reason}")
+        lines += parts
     return tuple(lines)
 
 
-def what_is_wrong(line: str) -> str:
+def requirement_problem(line: str) -> str:
     """Why pip would not understand this line of a requirements file; empty when it would."""
     try:
         text = without_comment(line)

@@ -1,4 +1,4 @@
-"""From the flags to the code that they mean. Reads files and git state on this machine, changes nothing."""
+"""Locates the code that the flags name. Reads files and git state on this machine, changes nothing."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from pathlib import Path
 
 from hpc_agent.drafts import repository as git
 from hpc_agent.drafts.code import Code
-from hpc_agent.drafts.draft_request import DraftRequest
-from hpc_agent.drafts.paths import typed_path
+from hpc_agent.drafts.draft_request import DraftRequest, typed_path
 from hpc_agent.drafts.repository import Repository
 from hpc_agent.errors import InputError
 
@@ -20,7 +19,7 @@ _OWN_LISTS = ("requirements.txt", "pyproject.toml")
 
 @dataclass(frozen=True)
 class Located:
-    """``lists_packages``: the code comes with a package list of its own, or cannot be asked for it from here."""
+    """Code with warnings. ``lists_packages``: it has a package list of its own, or is not on this machine."""
 
     code: Code
     lists_packages: bool
@@ -46,7 +45,7 @@ def locate(request: DraftRequest, here: Path) -> Located:
     if root is None:
         return _without_repository(request, folder or here, script)
     if script is not None and not _inside(script, root):
-        return _beside_repository(request, root, script)
+        return _script_outside_repository(request, root, script)
     return _checkout(request, here, folder, root, script)
 
 
@@ -60,7 +59,7 @@ def _folder(request: DraftRequest, here: Path) -> Path | None:
     folder = typed_path(request.local, here)
     if not folder.is_dir():
         flag = "--folder" if request.folder else "--repo"
-        raise InputError(f"{flag} {request.local} is no folder on this machine" + _or_address(request))
+        raise InputError(f"{flag} {request.local} is not a folder on this machine" + _or_address(request))
     return folder
 
 
@@ -93,31 +92,31 @@ def _read(script: Path) -> str:
 
 def _remote(request: DraftRequest, here: Path) -> Located:
     url = git.without_password(request.remote)
-    warnings = () if url == request.remote else (_CREDENTIALS,)
-    working_dir = _clean(request.cwd) or "."
+    warnings = () if url == request.remote else (_CREDENTIALS_DROPPED,)
+    working_dir = _normal_path(request.cwd) or "."
     code = Code("", working_dir, url, request.branch, request.commit)
     if request.module:
         return Located(replace(code, entry_point=f"-m {request.module}"), True, warnings)
     script = typed_path(request.script, here)
     if Path(request.script).is_absolute() and script.is_file():
         # A script of this machine that runs in the repository: its text travels.
-        return Located(_whole(replace(code, python=PYTHON), script), True, warnings)
-    entry = _clean(request.script)
+        return Located(_with_script_text(replace(code, python=PYTHON), script), True, warnings)
+    entry = _normal_path(request.script)
     return Located(replace(code, entry_point=entry.removeprefix(f"{working_dir}/")), True, warnings)
 
 
-_CREDENTIALS = (
+_CREDENTIALS_DROPPED = (
     "the user name and password in --repo were left out of the task, where everybody could read them; "
     "the agent uses agent.git_user and agent.git_pass of its own configuration"
 )
 
 
-def _clean(path: str) -> str:
+def _normal_path(path: str) -> str:
     """``./src//a.py`` → ``src/a.py``."""
     return "/".join(part for part in path.split("/") if part not in ("", "."))
 
 
-def _whole(code: Code, script: Path) -> Code:
+def _with_script_text(code: Code, script: Path) -> Code:
     return replace(code, entry_point=script.name, text=_read(script), literal=True)
 
 
@@ -129,26 +128,26 @@ def _without_repository(request: DraftRequest, start: Path, script: Path | None)
         )
     if request.branch or request.commit:
         raise InputError(f"--branch and --commit need a git repository, and {start} is in none")
-    working_dir = _clean(request.cwd) or "."
-    no_effect = f"--cwd {request.cwd} has no effect: without a repository the script runs in an empty folder"
+    working_dir = _normal_path(request.cwd) or "."
+    ignored_cwd = f"--cwd {request.cwd} has no effect: without a repository the script runs in an empty folder"
     # With --skip-repo-detection the reference leaves the choice of interpreter to the agent.
     code = Code("", working_dir, python="" if request.skip_repo_detection else PYTHON)
-    return Located(_whole(code, script), False, () if working_dir == "." else (no_effect,))
+    return Located(_with_script_text(code, script), False, () if working_dir == "." else (ignored_cwd,))
 
 
-def _beside_repository(request: DraftRequest, root: Path, script: Path) -> Located:
+def _script_outside_repository(request: DraftRequest, root: Path, script: Path) -> Located:
     """A script from elsewhere that runs in a repository: its text travels instead of the uncommitted changes."""
-    state = _state(request, root)
+    state = _repository_state(request, root)
     warnings = state.warnings
     if not state.at and git.uncommitted(state.repository):
         warnings += (f"the uncommitted changes in {root} do not travel: the text of {script} goes in their place",)
     code = _in_repository(state.repository, _working_dir(request, root, root, root))
-    return Located(_whole(code, script), _lists_packages(root), warnings)
+    return Located(_with_script_text(code, script), _lists_packages(root), warnings)
 
 
 def _checkout(request: DraftRequest, here: Path, folder: Path | None, root: Path, script: Path | None) -> Located:
-    state = _state(request, root)
-    # Where the person stands is the working folder, unless they speak of another folder.
+    state = _repository_state(request, root)
+    # The current folder is the working folder, unless the flags name another one.
     default = here.resolve() if folder is None and _inside(here.resolve(), root) else root
     working_dir = _working_dir(request, root, folder or root, default)
     code = _in_repository(state.repository, working_dir)
@@ -167,34 +166,34 @@ def _in_repository(repository: Repository, working_dir: str) -> Code:
 
 
 @dataclass(frozen=True)
-class _State:
-    """What of a repository the task gets: the files as they are, or those of the commit ``at``."""
+class _RepositoryState:
+    """State of a repository that the task gets: the files as they are, or those of the commit ``at``."""
 
     repository: Repository
     at: str = ""
     warnings: tuple[str, ...] = ()
 
 
-def _state(request: DraftRequest, root: Path) -> _State:
-    seen = git.read_repository(root)
+def _repository_state(request: DraftRequest, root: Path) -> _RepositoryState:
+    current = git.read_repository(root)
     if request.commit or request.branch:
         left_out = f"{request.commit or request.branch} runs as it is: what differs from it in {root} does not travel"
         if request.commit:
             at = git.resolve_commit(root, request.commit)
-            return _State(replace(seen, commit=at), at, (left_out,))
+            return _RepositoryState(replace(current, commit=at), at, (left_out,))
         at = git.resolve_branch(root, request.branch)
         # Without a commit the branch's newest one is taken when the task runs.
-        return _State(replace(seen, branch=request.branch, commit=""), at, (left_out,))
-    if seen.pushed:
-        return _State(seen)
+        return _RepositoryState(replace(current, branch=request.branch, commit=""), at, (left_out,))
+    if current.pushed:
+        return _RepositoryState(current)
     unpushed = (
-        f"commit {seen.commit[:8]} of {root} is on no branch of its remote: push it before the task runs, "
+        f"commit {current.commit[:8]} of {root} is on no branch of its remote: push it before the task runs, "
         "else it cannot be checked out"
     )
-    return _State(seen, warnings=(unpushed,))
+    return _RepositoryState(current, warnings=(unpushed,))
 
 
-def _text_in(state: _State, script: Path) -> str:
+def _text_in(state: _RepositoryState, script: Path) -> str:
     root = state.repository.root
     path = script.relative_to(root).as_posix()
     if not state.at:
@@ -211,14 +210,14 @@ def _working_dir(request: DraftRequest, root: Path, folder: Path, default: Path)
     """The working folder relative to the root.
 
     Raises:
-        InputError: --cwd is no folder of the repository.
+        InputError: --cwd is not a folder of the repository.
     """
     chosen = default
     if request.cwd:
         candidates = [typed_path(request.cwd, root), typed_path(request.cwd, folder)]
         chosen = next((candidate for candidate in candidates if candidate.is_dir()), candidates[0])
     if not chosen.is_dir() or not _inside(chosen, root):
-        raise InputError(f"--cwd {request.cwd} is no folder of the repository {root}")
+        raise InputError(f"--cwd {request.cwd} is not a folder of the repository {root}")
     return chosen.relative_to(root).as_posix()
 
 

@@ -1,4 +1,4 @@
-"""``--import-offline-session``: a run that ClearML's SDK recorded without a server becomes a task on one.
+"""Import of an offline session: a run that ClearML's SDK recorded without a server becomes a task on one.
 
 Done without the SDK: its folder is a task object, event batches as the server takes them, and files. Only what the
 SDK would upload as *output models* is left out, with a warning: the newest SDK cannot record any
@@ -19,11 +19,11 @@ from typing import Any
 from hpc_agent.api.client import Client
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.drafts.create import Created
-from hpc_agent.drafts.undo import or_undone
-from hpc_agent.errors import ApiError, InputError
+from hpc_agent.drafts.create import Created, undo_on_failure
+from hpc_agent.errors import InputError
 from hpc_agent.retry import ROUTINE
 from hpc_agent.wire import offline_run as wire
+from hpc_agent.wire.error_kinds import EVENTS_NOT_ADDED
 
 _REASON = "completed"
 _BATCH = 200
@@ -31,7 +31,7 @@ _BATCH = 200
 
 @dataclass(frozen=True)
 class OfflineRun:
-    """``folder`` holds the run's files; ``data`` is its task object."""
+    """Recorded run. ``folder``: its files; ``data``: its task object."""
 
     folder: Path
     data: dict[str, Any]
@@ -53,7 +53,7 @@ class OfflineRun:
         """All events in their files' order.
 
         Raises:
-            InputError: a line is no list of events.
+            InputError: a line is not a list of events.
         """
         for name in wire.EVENT_FILES:
             file = self.folder / name
@@ -71,12 +71,12 @@ def _events(line: str, name: str, number: int) -> list[dict[str, Any]]:
     except ValueError as error:
         raise InputError(f"{name} of the offline session, line {number}, is damaged: {error}") from error
     if not isinstance(events, list) or not all(isinstance(event, dict) for event in events):
-        raise InputError(f"{name} of the offline session, line {number}, is no list of events")
+        raise InputError(f"{name} of the offline session, line {number}, is not a list of events")
     return events
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[OfflineRun]:
+def open_session(path: Path) -> Iterator[OfflineRun]:
     """Read an offline session: a zip file, or the folder itself. It is read to its end, so that damage shows here.
 
     Raises:
@@ -93,17 +93,17 @@ def opened(path: Path) -> Iterator[OfflineRun]:
                 # Names that would leave the folder are made harmless by extractall itself.
                 archive.extractall(folder)
         except (zipfile.BadZipFile, OSError, EOFError) as error:
-            raise InputError(f"the offline session {path} is no readable zip file: {error}") from error
+            raise InputError(f"the offline session {path} is not a readable zip file: {error}") from error
         yield _read(Path(folder), path)
 
 
-def _read(folder: Path, shown: Path) -> OfflineRun:
+def _read(folder: Path, source: Path) -> OfflineRun:
     try:
         data = json.loads((folder / wire.TASK_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{shown} is no offline session: its {wire.TASK_FILE} cannot be read") from error
+        raise InputError(f"{source} is not an offline session: its {wire.TASK_FILE} cannot be read") from error
     if not isinstance(data, dict) or not data.get("project_name"):
-        raise InputError(f"{shown} is no offline session: its {wire.TASK_FILE} names no project")
+        raise InputError(f"{source} is not an offline session: its {wire.TASK_FILE} names no project")
     run = OfflineRun(folder, data)
     for _ in run.batches():
         pass
@@ -120,19 +120,19 @@ def import_offline(client: Client, run: OfflineRun) -> Created:
     fields = wire.new_task_fields(run.data, project)
     task = client.tasks.create(fields)
     page = client.task_page(task, project)
-    with or_undone(client, task, page):
+    with undo_on_failure(client, task, page):
         client.tasks.started(task, "offline session", "imported with hpc-task")
-        upload = _Upload(client, run, task)
+        upload = _Uploader(client, run, task)
         if changes := wire.artifact_fields(run.data, upload.moved):
             client.tasks.edit(task, changes)
         for batch in run.batches():
             moved = [wire.moved_event(event, task, upload.renamed, upload.moved) for event in batch]
             _send(client, moved)
-        client.tasks.conclude(task, TaskStatus.COMPLETED, _REASON, "with hpc-task", budget=ROUTINE)
+        client.tasks.set_final_status(task, TaskStatus.COMPLETED, _REASON, "with hpc-task", budget=ROUTINE)
     return Created(task, str(fields["name"]), "", page)
 
 
-class _Upload:
+class _Uploader:
     """Files of the run → files on the server, each uploaded once."""
 
     def __init__(self, client: Client, run: OfflineRun, task: TaskId) -> None:
@@ -164,4 +164,4 @@ def _send(client: Client, events: list[dict[str, Any]]) -> None:
     for start in range(0, len(events), _BATCH):
         part = events[start : start + _BATCH]
         if not client.events.add(part, budget=ROUTINE):
-            raise ApiError("events.add_batch", 400, 131, f"none of {len(part)} events was stored")
+            raise EVENTS_NOT_ADDED.error("events.add_batch", f"none of {len(part)} events was stored")

@@ -19,14 +19,15 @@ LIMIT_BYTES = 5_000_000
 
 _TIMEOUT_S = 120.0
 # The user's own settings shape what `git diff` prints; a patch for others must not depend on them.
-_PLAIN = ("--no-color", "--no-ext-diff", "--no-textconv", "--no-renames", "--src-prefix=a/", "--dst-prefix=b/")
+_DIFF_OPTIONS = ("--no-color", "--no-ext-diff", "--no-textconv", "--no-renames", "--src-prefix=a/", "--dst-prefix=b/")
 _BINARY = re.compile(r"^Binary files .+ differ$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Repository:
-    """``commit`` is the newest one of the upstream branch where there is one, so that others can fetch it; then the
-    commits that were not pushed are part of the uncommitted changes. ``pushed``: some remote branch has it."""
+    """Local repository. ``commit``: the newest one of the upstream branch where there is one, so that others can fetch
+    it; then the commits that were not pushed are part of the uncommitted changes. ``pushed``: some remote branch has
+    it."""
 
     root: Path
     url: str
@@ -57,7 +58,8 @@ def find_root(folder: Path) -> Path | None:
 
 
 def read_repository(root: Path) -> Repository:
-    """
+    """Read the state of the repository at ``root``.
+
     Raises:
         SourceError: it has no commit or no remote, so that no other machine could get the code.
     """
@@ -65,23 +67,23 @@ def read_repository(root: Path) -> Repository:
         raise SourceError(f"the repository {root} has no commit yet: commit and push, then try again")
     url = _url(root)
     remote, upstream = _upstream(root)
-    branch = _line(root, "rev-parse", "--abbrev-ref", "HEAD")
+    branch = _git_line(root, "rev-parse", "--abbrev-ref", "HEAD")
     if upstream:
         branch = upstream.removeprefix(f"{remote}/")
     elif branch == "HEAD":
-        # A detached head says nothing; the remote's main branch is the best guess.
-        branch = _line(root, "rev-parse", "--abbrev-ref", "origin").removeprefix("origin/") or branch
-    commit = _line(root, "rev-parse", upstream or "HEAD")
-    pushed = bool(_line(root, "branch", "--remotes", "--contains", commit))
+        # A detached head has no branch; the remote's main branch is the best guess.
+        branch = _git_line(root, "rev-parse", "--abbrev-ref", "origin").removeprefix("origin/") or branch
+    commit = _git_line(root, "rev-parse", upstream or "HEAD")
+    pushed = bool(_git_line(root, "branch", "--remotes", "--contains", commit))
     return Repository(root, url, branch, commit, pushed)
 
 
 def _url(root: Path) -> str:
     # Without a remote git answers with the name that it would have asked for.
-    url = _line(root, "ls-remote", "--get-url")
-    if url in ("", "origin", ".") and not _line(root, "remote", "get-url", url or "origin"):
-        others = _line(root, "remote").split()
-        url = _line(root, "remote", "get-url", others[0]) if others else ""
+    url = _git_line(root, "ls-remote", "--get-url")
+    if url in ("", "origin", ".") and not _git_line(root, "remote", "get-url", url or "origin"):
+        others = _git_line(root, "remote").split()
+        url = _git_line(root, "remote", "get-url", others[0]) if others else ""
     if not url:
         raise SourceError(
             f"the repository {root} has no remote, so no other machine can get its code: push it somewhere, "
@@ -103,8 +105,8 @@ def without_password(url: str) -> str:
 def _upstream(root: Path) -> tuple[str, str]:
     """The remote and the remote-tracking branch (``origin/main``) of the current branch, or two empty texts."""
     answer = _git(root, "rev-parse", "--abbrev-ref", "--symbolic-full-name", "@{upstream}")
-    branch = _line(root, "rev-parse", "--abbrev-ref", "HEAD")
-    remote = _line(root, "config", f"branch.{branch}.remote")
+    branch = _git_line(root, "rev-parse", "--abbrev-ref", "HEAD")
+    remote = _git_line(root, "config", f"branch.{branch}.remote")
     # A branch may follow another local one (remote "."), which is not elsewhere.
     return (remote, answer.stdout.strip()) if answer.ok and remote not in ("", ".") else ("", "")
 
@@ -115,11 +117,11 @@ def uncommitted(repository: Repository) -> str:
     Raises:
         SourceError: it is too large, or not UTF-8 text.
     """
-    arguments = ["-c", "core.quotePath=false", "diff", *_PLAIN, "--submodule=diff"]
-    diff = _output(repository.root, *arguments, repository.commit, "--")
+    arguments = ["-c", "core.quotePath=false", "diff", *_DIFF_OPTIONS, "--submodule=diff"]
+    diff = _git_output(repository.root, *arguments, repository.commit, "--")
     if _BINARY.search(diff):
         # "Binary files differ" is nothing that git apply could do.
-        diff = _output(repository.root, *arguments, "--binary", repository.commit, "--")
+        diff = _git_output(repository.root, *arguments, "--binary", repository.commit, "--")
     if len(diff.encode()) > LIMIT_BYTES:
         raise SourceError(
             f"the uncommitted changes in {repository.root} are {len(diff.encode()) / 1e6:.1f} MB, "
@@ -141,7 +143,9 @@ def resolve_commit(root: Path, name: str) -> str:
     """
     answer = _git(root, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
     if not answer.ok:
-        raise SourceError(f"the repository {root} knows no {name!r}: is it spelled so, and fetched (git fetch)?")
+        raise SourceError(
+            f"the repository {root} does not have {name!r}: is it spelled right, and fetched (git fetch)?"
+        )
     return answer.stdout.strip()
 
 
@@ -151,15 +155,15 @@ def resolve_branch(root: Path, name: str) -> str:
     Raises:
         SourceError: it knows no such branch.
     """
-    remotes = _line(root, "remote").split()
+    remotes = _git_line(root, "remote").split()
     for reference in (*(f"refs/remotes/{remote}/{name}" for remote in remotes), f"refs/tags/{name}"):
         if _git(root, "rev-parse", "--verify", "--quiet", reference).ok:
             return resolve_commit(root, reference)
-    raise SourceError(f"the remote of {root} has no branch or tag {name!r}: is it spelled so, pushed, and fetched?")
+    raise SourceError(f"the remote of {root} has no branch or tag {name!r}: is it spelled right, pushed and fetched?")
 
 
 def text_at(root: Path, commit: str, path: str) -> str | None:
-    """What a file (relative to the root) holds at a commit; None when the commit does not have it."""
+    """Text of a file (relative to the root) at a commit; None if the commit does not have it."""
     answer = _git(root, "show", "--no-textconv", f"{commit}:{path}")
     return answer.stdout if answer.ok else None
 
@@ -169,15 +173,15 @@ def is_tracked(root: Path, path: str) -> bool:
     return _git(root, "ls-files", "--error-unmatch", "--", f":(literal){path}").ok
 
 
-def _output(folder: Path, *arguments: str) -> str:
+def _git_output(folder: Path, *arguments: str) -> str:
     answer = _git(folder, *arguments)
     if not answer.ok:
         raise SourceError(f"git {' '.join(arguments)} failed in {folder}: {last_line(answer)}")
     return answer.stdout
 
 
-def _line(folder: Path, *arguments: str) -> str:
-    """What git prints, or empty text when it has nothing to say on the matter."""
+def _git_line(folder: Path, *arguments: str) -> str:
+    """Output of git, empty if it failed."""
     answer = _git(folder, *arguments)
     return answer.stdout.strip() if answer.ok else ""
 

@@ -31,18 +31,18 @@ BLOCK = 1 << 20
 
 See docs/internals/performance.md#shared-file-systems.
 """
-_PIECE = 1 << 18
+_CHUNK = 1 << 18
 """Bytes handed to tar at a time: small enough for it to work while the next piece is made."""
 _LEVEL = 3
 """125 MB in 1.2 s on two cores; level 9 makes 108 MB in 4 s. Reading takes the same time for both."""
 _WORKERS = 4
-_SOMETHING_CHANGED = 1
+_TAR_FILES_CHANGED = 1
 """tar's exit code where it read all, and some file was not the same before and after (``tar --help``, exit status)."""
 
 
 @dataclass(frozen=True)
-class Packed:
-    """Of an archive: bytes, and SHA-256 in hexadecimal digits."""
+class PackedArchive:
+    """Size of an archive in bytes, and its SHA-256 in hexadecimal digits."""
 
     size: int
     sha256: str
@@ -52,29 +52,29 @@ class ArchiveError(Exception):
     """The archive cannot be read to its end: cut off or damaged."""
 
 
-def pack(folder: Path, archive: Path) -> Packed:
+def pack(folder: Path, archive: Path) -> PackedArchive:
     """Write ``folder``'s content to the new file ``archive``, down to the disk.
 
     Raises:
         OSError: the disk is full.
         ProcessError: tar failed, or a file was written to while it was packed.
     """
-    # Nobody may write to an unpacked environment: several jobs share it.
+    # An unpacked environment is read-only: several jobs share it.
     argv = ["tar", "--create", "--file=-", f"--directory={folder}", "--mode=u=rwX,go=rX,a-w", "--sort=name"]
     argv += ["--format=gnu", "--owner=0", "--group=0", "--numeric-owner", "--blocking-factor=2048", "."]
     with archive.open("xb") as target:
         writer = _Writer(target)
-        doubt = _fill(writer, argv)
+        changed = _compress_from_tar(writer, argv)
         packed = writer.finish()
         os.fsync(target.fileno())
     # Another build that links a file of the installer's cache changes its number of links, and nothing else.
-    if doubt and not holds(archive, folder):
-        raise doubt
+    if changed and not has_content_of(archive, folder):
+        raise changed
     return packed
 
 
 class _Writer:
-    """Compresses to a file, and knows what it wrote."""
+    """Compressing writer with the size and SHA-256 of what it wrote."""
 
     def __init__(self, target: BinaryIO) -> None:
         self._target = target
@@ -83,20 +83,20 @@ class _Writer:
         self._size = 0
 
     def write(self, data: bytes) -> None:
-        self._put(self._compressor.compress(data))
+        self._emit(self._compressor.compress(data))
 
-    def finish(self) -> Packed:
-        self._put(self._compressor.flush())
+    def finish(self) -> PackedArchive:
+        self._emit(self._compressor.flush())
         self._target.flush()
-        return Packed(self._size, self._digest.hexdigest())
+        return PackedArchive(self._size, self._digest.hexdigest())
 
-    def _put(self, data: bytes) -> None:
+    def _emit(self, data: bytes) -> None:
         self._digest.update(data)
         self._size += self._target.write(data)
 
 
-def _fill(writer: _Writer, argv: Sequence[str]) -> ProcessError | None:
-    """Write what tar prints; returns its complaint where it read all, but found some file changed meanwhile.
+def _compress_from_tar(writer: _Writer, argv: Sequence[str]) -> ProcessError | None:
+    """Compress tar's output; returns its error if it read everything but some file changed meanwhile.
 
     Raises:
         OSError, ProcessError: as ``pack``.
@@ -106,28 +106,28 @@ def _fill(writer: _Writer, argv: Sequence[str]) -> ProcessError | None:
             while block := tar.read(BLOCK):
                 writer.write(block)
     except ProcessError as error:
-        if error.exit_code == _SOMETHING_CHANGED:
+        if error.exit_code == _TAR_FILES_CHANGED:
             return error
         raise
     return None
 
 
-def holds(archive: Path, folder: Path) -> bool:
+def has_content_of(archive: Path, folder: Path) -> bool:
     """Whether ``archive`` has all that is in ``folder``, byte for byte, and nothing else."""
-    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+    expected = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
     try:
         with (
-            closing(read(archive, None)) as pieces,
-            tarfile.open(fileobj=_Stream(pieces), mode="r|", bufsize=BLOCK) as tar,
+            closing(read(archive, None)) as chunks,
+            tarfile.open(fileobj=_Stream(chunks), mode="r|", bufsize=BLOCK) as tar,
         ):
             for member in tar:
                 name = os.path.normpath(member.name)
                 if not _is_same(tar, member, folder, folder / name):
                     return False
-                there.discard(name)
+                expected.discard(name)
     except (tarfile.TarError, ArchiveError, OSError):
         return False
-    return not there
+    return not expected
 
 
 def _is_same(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path, path: Path) -> bool:
@@ -170,28 +170,28 @@ def unpack(archive: Path, folder: Path, sha256: str | None = None, *, only_missi
         return
     argv = ["tar", "--extract", "--file=-", f"--directory={folder}", "--preserve-permissions", "--no-same-owner"]
     argv += ["--blocking-factor=2048", *(["--skip-old-files"] if only_missing else [])]
-    with closing(read(archive, sha256)) as pieces, process.writing_to(argv, timeout=600) as tar:
-        for piece in pieces:
-            tar.write(piece)
+    with closing(read(archive, sha256)) as chunks, process.writing_to(argv, timeout=600) as tar:
+        for chunk in chunks:
+            tar.write(chunk)
 
 
 def _unpack_without_tar(archive: Path, folder: Path, sha256: str | None, only_missing: bool) -> None:
     if not hasattr(tarfile, "tar_filter"):
-        raise ArchiveError(f"{archive} cannot be unpacked: there is no tar on this machine, and Python is too old")
+        raise ArchiveError(f"{archive} cannot be unpacked: this machine has no tar program, and its Python is too old")
     try:
         with (
-            closing(read(archive, sha256)) as pieces,
-            tarfile.open(fileobj=_Stream(pieces), mode="r|", bufsize=BLOCK) as tar,
+            closing(read(archive, sha256)) as chunks,
+            tarfile.open(fileobj=_Stream(chunks), mode="r|", bufsize=BLOCK) as tar,
         ):
             members = (m for m in tar if not (only_missing and not m.isdir() and os.path.lexists(folder / m.name)))
-            tar.extractall(folder, members, filter=_Guard())  # noqa: S202 - the guard checks each member
-            for _ in pieces:
-                pass  # the rest too is part of the sum
+            tar.extractall(folder, members, filter=_MemberFilter())  # noqa: S202 - the guard checks each member
+            for _ in chunks:
+                pass  # the checksum covers the rest too
     except (tarfile.TarError, KeyError) as error:
         raise ArchiveError(f"{archive} is damaged: {error}") from error
 
 
-class _Guard:
+class _MemberFilter:
     """Python's own rules for archives, and hard links to nothing but files of the same archive: those tarfile follows
     out of the folder in some versions."""
 
@@ -208,18 +208,18 @@ class _Guard:
 
 
 class _Stream(RawIOBase):
-    """Pieces as a file, of which tarfile only wants ``read``."""
+    """Chunks as a file with ``read``, which is all that tarfile needs."""
 
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._pieces = chunks
         self._rest = b""
 
     def read(self, size: int = -1) -> bytes:
         parts = [self._rest]
         length = len(self._rest)
-        while length < size and (piece := next(self._pieces, b"")):
-            parts.append(piece)
-            length += len(piece)
+        while length < size and (chunk := next(self._pieces, b"")):
+            parts.append(chunk)
+            length += len(chunk)
         data = b"".join(parts)
         self._rest = data[size:]
         return data[:size]
@@ -241,11 +241,11 @@ def read(archive: Path, sha256: str | None) -> Generator[bytes, None, None]:
             if decompressor.needs_input and not data:
                 raise ArchiveError(f"{archive} ends too early")
             try:
-                piece = decompressor.decompress(data, _PIECE)
+                chunk = decompressor.decompress(data, _CHUNK)
             except zstd.ZstdError as error:
                 raise ArchiveError(f"{archive} is damaged: {error}") from error
-            if piece:
-                yield piece
+            if chunk:
+                yield chunk
         while data := source.read(BLOCK):
             digest.update(data)
     if sha256 is not None and digest.hexdigest() != sha256:

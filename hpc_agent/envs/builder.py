@@ -1,4 +1,4 @@
-"""The online half: resolve, build in a private local folder, pack, publish."""
+"""Builder of environments: resolve, build in a private local folder, pack, publish. Uses the network."""
 
 from __future__ import annotations
 
@@ -14,21 +14,18 @@ from hpc_agent.access import user_name
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey
-from hpc_agent.envs import archive, env_lock, interpreter, inventory, mounted, own_package, pip_config, workplaces
+from hpc_agent.envs import archive, build_steps, env_lock, interpreter, mounted, node_cache, pip_config, project_input
 from hpc_agent.envs.archive import ArchiveError
 from hpc_agent.envs.build_steps import build, installed
-from hpc_agent.envs.env_lock import EnvLock, LockInput
+from hpc_agent.envs.env_lock import EnvLock, LockInput, key_of, key_parts
 from hpc_agent.envs.env_request import EnvRequest
-from hpc_agent.envs.image_python import ImagePythonApi, missing
-from hpc_agent.envs.installer_runner import InstallerRunner
-from hpc_agent.envs.installers import InstallContext, installer_for
-from hpc_agent.envs.interpreter import Interpreter, Site
-from hpc_agent.envs.key import key_of, key_parts
-from hpc_agent.envs.manifest import Manifest
-from hpc_agent.envs.own_package import described
+from hpc_agent.envs.installers import InstallContext, Installer, InstallerRunner
+from hpc_agent.envs.interpreter import ImagePythonApi, Interpreter, Site, unmet
+from hpc_agent.envs.pip_installer import PipInstaller
 from hpc_agent.envs.project import Project
-from hpc_agent.envs.requirements import shown
-from hpc_agent.envs.shared import ARCHIVE, LOCK, SharedCache
+from hpc_agent.envs.project_input import project_texts
+from hpc_agent.envs.requirements import redacted
+from hpc_agent.envs.shared_cache import ARCHIVE, LOCK, Manifest, SharedCache
 from hpc_agent.envs.uv_installer import UvInstaller
 from hpc_agent.errors import EnvironmentBuildError, ProcessError
 from hpc_agent.git_credentials import GitCredential
@@ -38,8 +35,8 @@ Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Ensured:
-    """A published environment; ``built``: now, by us. ``notes``: on what the task says and is not used."""
+class EnsuredEnv:
+    """A published environment. ``built``: by this call. ``notes``: what the task requests and is ignored."""
 
     manifest: Manifest
     built: bool
@@ -50,7 +47,7 @@ class Builder:
     """Builds in ``folder``, a local folder of the user's own, and publishes in ``shared``.
 
     Raises:
-        EnvironmentBuildError: there is no installer as configured.
+        EnvironmentBuildError: the configured installer does not exist.
     """
 
     def __init__(
@@ -60,16 +57,16 @@ class Builder:
         packages: PackageSettings,
         clock: Clock,
         credentials: Sequence[GitCredential],
-        foreign: ImagePythonApi | None = None,
+        image_python: ImagePythonApi | None = None,
     ) -> None:
         self._shared = shared
         self._folder = folder
         self._packages = packages
         self._clock = clock
-        self._foreign = foreign
+        self._image_python = image_python
         self._sites: dict[Interpreter, Site] = {}
-        self._tools = InstallerRunner(packages, folder, os.environ, credentials, foreign)
-        self._installer = installer_for(self._tools)
+        self._runner = InstallerRunner(packages, folder, os.environ, credentials, image_python)
+        self._installer = installer_for(self._runner)
 
     def ensure(
         self,
@@ -78,43 +75,43 @@ class Builder:
         progress: Progress,
         *,
         published: Callable[[EnvKey], Manifest | None],
-    ) -> Ensured:
-        """Resolve, and build unless that is published.
+    ) -> EnsuredEnv:
+        """Resolve, and build unless the result is published already.
 
         Raises:
             EnvironmentBuildError: it cannot be resolved, built or stored.
         """
-        base, wanted, locked = self._lock(request, source_root, progress)
-        # A project of which no code is installed has the same environment at each commit.
+        base, lock_input, locked = self._lock(request, source_root, progress)
+        # Without installed code of its own, a project has the same environment at each commit.
         source = request.source if locked.is_built_here or request.lines.local else ""
         parts = key_parts(
-            [*locked.lines, *locked.late],
+            [*locked.lines, *locked.post_packages],
             base,
             installer=self._packages.type,
-            flags=shown(self._packages.extra_pip_install_flags),
+            flags=redacted(self._packages.extra_pip_install_flags),
             system_site=self._packages.system_site_packages,
             source=locked.own_code or source,
             image=request.image,
-            site=self._site(base).folders,
+            site=self._visible_site(base).folders,
         )
         key = key_of(parts)
         if manifest := published(key):
-            return Ensured(manifest, False, locked.notes)
+            return EnsuredEnv(manifest, False, locked.notes)
         with only_one(
             self._shared.leases / f"build-{key}",
             self._clock,
             done=lambda: published(key) is not None,
             waiting=lambda: progress(f"Waiting for another process that builds environment {key}"),
-        ) as mine:
-            if mine:
-                progress(f"Building environment {key}: {len(locked.lines) + len(locked.late)} packages")
-                self._build(key, parts, locked, base, request, wanted, source_root, progress)
+        ) as acquired:
+            if acquired:
+                progress(f"Building environment {key}: {len(locked.lines) + len(locked.post_packages)} packages")
+                self._build(key, parts, locked, base, request, lock_input, source_root, progress)
         manifest = published(key)
         if manifest is None:
             raise EnvironmentBuildError(
-                f"environment {key} was built and is gone again: is somebody pruning the cache?"
+                f"environment {key} was built and has been removed since: does another process prune the cache?"
             )
-        return Ensured(manifest, mine, locked.notes)
+        return EnsuredEnv(manifest, acquired, locked.notes)
 
     def ensure_image(self, manifest: Manifest, progress: Progress) -> None:
         """Make sure that a published environment can be mounted too, where this machine can make images.
@@ -130,8 +127,11 @@ class Builder:
 
         if done() or not mounted.can_make():
             return
-        with only_one(self._shared.leases / f"image-{key}", self._clock, done=done) as mine, self._workplace() as work:
-            if mine:
+        with (
+            only_one(self._shared.leases / f"image-{key}", self._clock, done=done) as acquired,
+            self._build_folder() as work,
+        ):
+            if acquired:
                 progress(f"Making an image of environment {key}")
                 try:
                     archive.unpack(self._shared.archive(key), work, manifest.sha256)
@@ -140,55 +140,65 @@ class Builder:
                     raise EnvironmentBuildError(f"no image of environment {key} can be made: {error}") from error
 
     def lock(self, request: EnvRequest, source_root: Path | None, progress: Progress) -> tuple[str, ...]:
-        """Lines that make an installer elsewhere install what the environment would hold, the indexes first.
+        """Requirement lines with the environment's exact content, for an installation elsewhere; indexes first.
 
         Raises:
             EnvironmentBuildError: it cannot be resolved.
         """
-        _, wanted, locked = self._lock(request, source_root, progress)
-        options = dict.fromkeys((*pip_config.load().lines, *self._tools.index_lines, *wanted.options, *locked.options))
-        return (*options, *locked.lines, *locked.late)
+        _, lock_input, locked = self._lock(request, source_root, progress)
+        options = dict.fromkeys(
+            (*pip_config.load().lines, *self._runner.index_lines, *lock_input.options, *locked.options)
+        )
+        return (*options, *locked.lines, *locked.post_packages)
 
     def _lock(
         self, request: EnvRequest, source_root: Path | None, progress: Progress
     ) -> tuple[Interpreter, LockInput, EnvLock]:
-        base = self._base(request, progress)
-        wanted = env_lock.prepare(request.lines, self._packages.post_packages, progress)
-        present = self._site(base).packages
-        wanted = replace(wanted, lines=missing(wanted.lines, present))
-        if wanted.lines:
-            progress(f"Resolving {len(wanted.lines)} requirements for {base.shown}")
-        with self._workplace() as work:
-            place = self._place(work, request, wanted, source_root)
+        base = self._interpreter(request, progress)
+        lock_input = env_lock.prepare_input(request.lines, self._packages.post_packages, progress)
+        present = self._visible_site(base).packages
+        lock_input = replace(lock_input, lines=unmet(lock_input.lines, present))
+        if lock_input.lines:
+            progress(f"Resolving {len(lock_input.lines)} requirements for {base.description}")
+        with self._build_folder() as work:
+            context = self._install_context(work, request, lock_input, source_root)
             if request.project is None:
-                locked = env_lock.resolve(request.lines, wanted, self._installer, base, place)
+                locked = env_lock.resolve(request.lines, lock_input, self._installer, base, context)
             else:
-                locked = self._lock_project(request.project, request, wanted, base, place, progress)
+                locked = self._lock_project(request.project, request, lock_input, base, context, progress)
         for note in locked.notes:
             progress(note)
-        return base, wanted, replace(locked, lines=missing(locked.lines, present))
+        return base, lock_input, replace(locked, lines=unmet(locked.lines, present))
 
-    def _place(self, work: Path, request: EnvRequest, wanted: LockInput, source_root: Path | None) -> InstallContext:
+    def _install_context(
+        self, work: Path, request: EnvRequest, lock_input: LockInput, source_root: Path | None
+    ) -> InstallContext:
         root = source_root or work
-        texts = described(root, request) if source_root else ()
-        needs_git = env_lock.needs_git([*wanted.lines, *wanted.late, *request.lines.constraints], texts)
-        return InstallContext(work, root, wanted.options, wanted.credentials, needs_git)
+        texts = project_texts(root, request) if source_root else ()
+        needs_git = env_lock.needs_git(
+            [*lock_input.lines, *lock_input.post_packages, *request.lines.constraints], texts
+        )
+        return InstallContext(work, root, lock_input.options, lock_input.credentials, needs_git)
 
     def _lock_project(
         self,
         project: Project,
         request: EnvRequest,
-        wanted: LockInput,
+        lock_input: LockInput,
         base: Interpreter,
-        place: InstallContext,
+        context: InstallContext,
         progress: Progress,
     ) -> EnvLock:
-        """Always by uv, whatever installs it: nothing else reads what uv projects say."""
-        progress(f"Resolving what {project.path} asks for, for {base.shown}")
-        uv = UvInstaller(self._tools)
-        found = uv.resolve_project(project, wanted.lines, request.lines.constraints, base, place)
-        locked = EnvLock(env_lock.normalise(found.lock, request.lines), wanted.late, found.indexes, notes=found.notes)
-        own = own_package.look(project, request.imports_from, place.cwd, lambda: uv.build(project, base, place))
+        """Resolve a project with uv, whichever installer is configured: only uv reads its tables."""
+        progress(f"Resolving what {project.path} asks for, for {base.description}")
+        uv = UvInstaller(self._runner)
+        found = uv.resolve_project(project, lock_input.lines, request.lines.constraints, base, context)
+        locked = EnvLock(
+            env_lock.normalise(found.lock, request.lines), lock_input.post_packages, found.indexes, notes=found.notes
+        )
+        own = project_input.own_package_of(
+            project, request.imports_from, context.cwd, lambda: uv.build(project, base, context)
+        )
         if not own.digest:
             return replace(locked, notes=(*locked.notes, *([own.note] if own.note else [])))
         line = f"./{project.folder or '.'}"
@@ -199,21 +209,21 @@ class Builder:
             own_code="" if any(other.startswith("./") for other in others) else own.digest,
         )
 
-    def _site(self, base: Interpreter) -> Site:
-        """What the environment sees without having it: what that satisfies is not installed again."""
-        if self._foreign:
-            return Site(self._foreign.packages, self._foreign.site)
+    def _visible_site(self, base: Interpreter) -> Site:
+        """Packages that the environment sees from outside; what they satisfy is not installed again."""
+        if self._image_python:
+            return Site(self._image_python.packages, self._image_python.site)
         if base not in self._sites:
-            wanted = self._packages.system_site_packages
-            self._sites[base] = interpreter.site_of(self._packages, base) if wanted else Site()
+            lock_input = self._packages.system_site_packages
+            self._sites[base] = interpreter.site_of(self._packages, base) if lock_input else Site()
         return self._sites[base]
 
-    def _base(self, request: EnvRequest, progress: Progress) -> Interpreter:
-        if self._foreign is None:
+    def _interpreter(self, request: EnvRequest, progress: Progress) -> Interpreter:
+        if self._image_python is None:
             return interpreter.find(request.python, self._packages, progress)
-        base = self._foreign.interpreter
+        base = self._image_python.interpreter
         if request.python and request.python != base.minor:
-            progress(f"The task asks for Python {request.python}, the image has {base.shown}: using that")
+            progress(f"The task asks for Python {request.python}, the image has {base.description}: using that")
         return base
 
     def _build(
@@ -223,25 +233,25 @@ class Builder:
         locked: EnvLock,
         base: Interpreter,
         request: EnvRequest,
-        wanted: LockInput,
+        lock_input: LockInput,
         source_root: Path | None,
         progress: Progress,
     ) -> None:
         started = self._clock.monotonic()
-        with self._workplace() as work:
-            place = self._place(work, request, wanted, source_root)
-            place = replace(place, options=tuple(dict.fromkeys((*place.options, *locked.options))))
-            root = build(locked, base, self._installer, self._tools, place, self._site(base).folders)
-            content = inventory.record(root)
+        with self._build_folder() as work:
+            context = self._install_context(work, request, lock_input, source_root)
+            context = replace(context, options=tuple(dict.fromkeys((*context.options, *locked.options))))
+            root = build(locked, base, self._installer, self._runner, context, self._visible_site(base).folders)
+            content = node_cache.write_inventory(root)
             progress(f"Packing environment {key}")
             with self._shared.publishing(key) as target:
                 packed = self._pack(key, root, target)
                 (target / LOCK).write_text(
-                    "".join(f"{line}\n" for line in shown([*locked.lines, *locked.late])), encoding="utf-8"
+                    "".join(f"{line}\n" for line in redacted([*locked.lines, *locked.post_packages])), encoding="utf-8"
                 )
                 manifest = Manifest(
                     key=key,
-                    packages=installed(root) if locked.late else locked.packages,
+                    packages=installed(root) if locked.post_packages else locked.packages,
                     parts={name: part for name, part in parts.items() if name != "lock"},
                     executable=base.executable,
                     version=".".join(map(str, base.version)),
@@ -253,31 +263,48 @@ class Builder:
                     built_at=self._clock.now(),
                     built_by=f"{user_name()}@{socket.gethostname()}",
                     seconds=round(self._clock.monotonic() - started, 3),
-                    image=self._foreign.identity if self._foreign else "",
+                    image=self._image_python.identity if self._image_python else "",
                 )
                 self._shared.write_manifest(target, manifest)
         progress(f"Environment {key} is in the cache: {packed.size / 1e6:.0f} MB")
 
-    def _pack(self, key: EnvKey, root: Path, target: Path) -> archive.Packed:
+    def _pack(self, key: EnvKey, root: Path, target: Path) -> archive.PackedArchive:
         try:
             return archive.pack(root, target / ARCHIVE)
         except ProcessError as error:
             failure = EnvironmentBuildError(f"environment {key} cannot be packed: {error}")
-            failure.retryable = True  # nothing that the task asks for
+            failure.retryable = True  # not caused by the task
             raise failure from error
 
     @contextmanager
-    def _workplace(self) -> Iterator[Path]:
-        """A private empty folder on the local disk, gone afterwards.
+    def _build_folder(self) -> Iterator[Path]:
+        """Context manager of a private empty folder on the local disk.
 
         Raises:
             EnvironmentBuildError: the local disk is full or broken.
         """
         try:
-            with workplaces.make(self._folder / "build") as work:
+            with build_steps.private_build_folder(self._folder / "build") as work:
                 yield work
         except OSError as error:
             raise EnvironmentBuildError(
                 f"the environment cannot be built in {self._folder}: {error.strerror or error}; "
-                "give it room, or name another local folder with hpc.scratch_dir"
+                "free space there, or set hpc.scratch_dir to another local folder"
             ) from error
+
+
+def installer_for(runner: InstallerRunner) -> Installer:
+    """The installer that ``agent.package_manager.type`` names.
+
+    Raises:
+        EnvironmentBuildError: this version does not have it.
+    """
+    kind = runner.packages.type
+    if kind in ("uv", "poetry"):  # poetry-core reads the project, uv installs it
+        return UvInstaller(runner)
+    if kind == "pip":
+        return PipInstaller(runner)
+    raise EnvironmentBuildError(
+        f"agent.package_manager.type is {kind!r}: its environments cannot be moved, so the shared cache "
+        "cannot hold them; use uv, pip or poetry"
+    )

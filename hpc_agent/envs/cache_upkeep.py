@@ -1,4 +1,4 @@
-"""Looking after the shared cache: what is in it, whether it is whole, and what may go."""
+"""Maintenance of the shared cache: list, verify, prune."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from datetime import datetime, timedelta, timezone
 from hpc_agent import file_records
 from hpc_agent.domain.env import EnvKey
 from hpc_agent.envs import archive
-from hpc_agent.envs.manifest import Manifest
-from hpc_agent.envs.node import remove_tree
-from hpc_agent.envs.shared import SharedCache
+from hpc_agent.envs.node_cache import remove_tree
+from hpc_agent.envs.shared_cache import Manifest, SharedCache
 
-_YOUNG = timedelta(hours=1)
-"""An environment staged or used so lately may be meant for a job whose run directory does not say so yet."""
-_SILENT = timedelta(minutes=10)
-"""Without a beat for so long, a job that ran in place is gone (they beat every minute)."""
+_MIN_AGE = timedelta(hours=1)
+"""An environment staged or used more recently may belong to a job whose run directory does not name it yet."""
+_LEASE_EXPIRY = timedelta(minutes=10)
+"""A job that ran in place has ended if its lease was not renewed for this long (renewed every minute)."""
 
 
 @dataclass(frozen=True)
@@ -48,61 +47,61 @@ def unreadable(shared: SharedCache) -> list[EnvKey]:
     return sorted(key for key in _keys(shared) if key not in known)
 
 
-def problem(shared: SharedCache, manifest: Manifest) -> str:
-    """What is wrong with an archive, every byte of it read; empty if nothing is."""
+def damage(shared: SharedCache, manifest: Manifest) -> str:
+    """Damage of an archive in a sentence, empty if it is intact. Reads every byte."""
     try:
-        if not shared.is_whole(manifest):
+        if not shared.is_complete(manifest):
             return "its archive is missing or cut off"
         return "" if archive.sha256_of(shared.archive(manifest.key)) == manifest.sha256 else "its archive is damaged"
     except OSError as error:
         return f"its archive cannot be read: {error.strerror or error}"
 
 
-def superfluous(
-    found: Iterable[CacheEntry],
+def removable(
+    present: Iterable[CacheEntry],
     now: datetime,
     kept: Collection[EnvKey],
     *,
     max_size: int | None = None,
     older_than: timedelta | None = None,
 ) -> list[CacheEntry]:
-    """Which may go: those unused for ``older_than``, and the longest unused until all take no more than ``max_size``.
+    """Entries to remove: unused for ``older_than``, and the longest unused until the rest has ``max_size`` bytes.
 
     Never those in ``kept``, and none that was staged or used within the last hour. Pure.
     """
-    by_age = sorted(found, key=lambda entry: entry.last_used)
+    by_age = sorted(present, key=lambda entry: entry.last_used)
     total = sum(entry.size for entry in by_age)
-    chosen = []
+    removable_entries = []
     for entry in by_age:
         age = now - entry.last_used
-        if entry.manifest.key in kept or age < _YOUNG:
+        if entry.manifest.key in kept or age < _MIN_AGE:
             continue
         too_old = older_than is not None and age > older_than
         too_much = max_size is not None and total > max_size
         if too_old or too_much:
-            chosen.append(entry)
+            removable_entries.append(entry)
             total -= entry.size
-    return chosen
+    return removable_entries
 
 
 def remove(shared: SharedCache, keys: Sequence[EnvKey]) -> list[EnvKey]:
-    """Take environments out of the cache; returns those that could not be, for they are another user's."""
+    """Remove environments from the cache; returns those that could not be removed (another user's)."""
     failed = []
     for key in keys:
-        shared.set_aside(key)
+        shared.discard(key)
         if file_records.exists_uncached(shared.envs / key):
             failed.append(key)
             continue
-        grave = shared.unpacked / f".{key}.old"
+        removed = shared.unpacked / f".{key}.old"
         with contextlib.suppress(OSError):
-            (shared.unpacked / key).rename(grave)
-        remove_tree(grave)
+            (shared.unpacked / key).rename(removed)
+        remove_tree(removed)
         (shared.uses / key).unlink(missing_ok=True)
     return failed
 
 
-def forget_requests(shared: SharedCache) -> None:
-    """Remove what tasks' words meant where that is no longer there, so that lookups stay quick."""
+def remove_stale_requests(shared: SharedCache) -> None:
+    """Remove resolutions whose environment is gone, so that lookups stay quick."""
     try:
         names = [path.name for path in shared.requests.iterdir()]
     except FileNotFoundError:
@@ -117,18 +116,18 @@ def forget_requests(shared: SharedCache) -> None:
 
 def in_use(shared: SharedCache) -> set[EnvKey]:
     """Environments that jobs run in place now. Forgets the jobs that are gone."""
-    found = set()
+    present = set()
     with contextlib.suppress(OSError):
         probe = shared.leases / f".now-{os.getpid()}"
         probe.touch()
         now = probe.stat().st_mtime  # the file server's own time
         probe.unlink()
         for lease in shared.leases.glob("use-*"):
-            if now - (lease / "owner").stat().st_mtime < _SILENT.total_seconds():
-                found.add(EnvKey(lease.name.split("-")[1]))
+            if now - (lease / "owner").stat().st_mtime < _LEASE_EXPIRY.total_seconds():
+                present.add(EnvKey(lease.name.split("-")[1]))
             else:
                 shutil.rmtree(lease, ignore_errors=True)
-    return found
+    return present
 
 
 def _keys(shared: SharedCache) -> list[EnvKey]:

@@ -1,16 +1,21 @@
-"""From requirements to a lock: exact versions with hashes, resolved against the package indexes."""
+"""Lock of an environment (exact versions with hashes), and the key: everything that its content depends on."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import msgspec
+
+from hpc_agent.domain.env import EnvKey
+from hpc_agent.envs.env_request import FORMAT
 from hpc_agent.envs.installers import InstallContext, Installer
 from hpc_agent.envs.interpreter import Interpreter
-from hpc_agent.envs.requirements import RequirementLines, ResolutionError, name_of
+from hpc_agent.envs.requirements import RequirementLines, ResolutionError, name_of, redacted
 from hpc_agent.git_credentials import GitCredential
 from hpc_agent.redact import Secret
 
@@ -24,14 +29,16 @@ _REPOSITORY = re.compile(r"git\+(?P<scheme>https?)://(?P<user>[^/\s@:]+)(?::(?P<
 
 @dataclass(frozen=True)
 class EnvLock:
-    """``lines``: one for each package, sorted, hashes included. ``late``: requirements that are installed after
-    these and built with them (``post_packages``); their versions are the installer's choice. ``options``: further lines
-    that say where packages are found. ``own_code``: digest of the project's own package, where that is among ``lines``.
-    ``notes``: on what a project asks for and is not used.
+    """Exact requirements of an environment.
+
+    ``lines``: one per package, sorted, with hashes. ``post_packages``: requirements that are installed after these and
+    built with them; the installer chooses their versions. ``options``: further lines that name package indexes.
+    ``own_code``: digest of the project's own package if ``lines`` has it. ``notes``: parts of a project that are
+    ignored.
     """
 
     lines: tuple[str, ...] = ()
-    late: tuple[str, ...] = ()
+    post_packages: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     own_code: str = ""
     notes: tuple[str, ...] = ()
@@ -39,68 +46,71 @@ class EnvLock:
     @property
     def is_built_here(self) -> bool:
         """Whether something of the task's repository is installed."""
-        return any(line.startswith("./") for line in (*self.lines, *self.late))
+        return any(line.startswith("./") for line in (*self.lines, *self.post_packages))
 
     @property
     def packages(self) -> tuple[str, ...]:
-        """As ``pip freeze`` prints them."""
+        """Packages as ``pip freeze`` prints them."""
         return tuple(line.partition(" --hash=")[0] for line in self.lines)
 
 
 @dataclass(frozen=True)
 class LockInput:
-    """Requirement lines made ready for an installer: no passwords in them, no files of somebody else's machine."""
+    """Requirement lines for an installer, without passwords and without files of other machines."""
 
     lines: tuple[str, ...]
-    late: tuple[str, ...]
+    post_packages: tuple[str, ...]
     options: tuple[str, ...]
     credentials: tuple[GitCredential, ...]
 
 
 def resolve(
-    asked: RequirementLines, wanted: LockInput, installer: Installer, base: Interpreter, place: InstallContext
+    requested: RequirementLines, lock_input: LockInput, installer: Installer, base: Interpreter, context: InstallContext
 ) -> EnvLock:
-    """Uses the network, if there is anything to resolve.
+    """Resolve requirements to a lock. Uses the network unless there is nothing to resolve.
 
     Raises:
-        EnvironmentBuildError: no such package or version, or no index; with the resolver's own words.
+        EnvironmentBuildError: no such package or version, or no index; with the resolver's message.
     """
-    if not wanted.lines:
-        return EnvLock((), wanted.late)
-    text = installer.resolve(wanted.lines, asked.constraints, base, place)
-    return EnvLock(normalise(text, asked), wanted.late)
+    if not lock_input.lines:
+        return EnvLock((), lock_input.post_packages)
+    text = installer.resolve(lock_input.lines, requested.constraints, base, context)
+    return EnvLock(normalise(text, requested), lock_input.post_packages)
 
 
-def prepare(asked: RequirementLines, post_packages: Sequence[str], progress: Callable[[str], None]) -> LockInput:
+def prepare_input(
+    requested: RequirementLines, post_packages: Sequence[str], progress: Callable[[str], None]
+) -> LockInput:
+    """Split requirement lines into those to lock and ``post_packages`` (names), and take passwords out."""
     lines: list[str] = []
     late: list[str] = []
     credentials: list[GitCredential] = []
-    for line in asked.requirements:
-        clean, found = without_password(_known(line, progress))
+    for line in requested.requirements:
+        clean, found = without_password(_without_missing_file(line, progress))
         credentials += found
         (late if name_of(clean) in post_packages else lines).append(clean)
-    return LockInput(tuple(lines), tuple(late), asked.options, tuple(credentials))
+    return LockInput(tuple(lines), tuple(late), requested.options, tuple(credentials))
 
 
 def needs_git(lines: Sequence[str], texts: Iterable[str] = ()) -> bool:
-    """Whether an installer will fetch repositories for these requirement lines, or for projects with these ``texts``.
+    """Whether an installer will fetch git repositories for these requirement lines, or for projects with these texts.
 
-    Only then it gets credentials for that: what it builds sees its whole environment.
+    Only then does it get credentials for git: everything that it builds sees its whole environment.
     """
     return any("git+" in line for line in lines) or any(_GIT.search(text) for text in texts)
 
 
-def _known(line: str, progress: Callable[[str], None]) -> str:
-    """A line that names a file of somebody else's machine (conda's ``pip freeze`` does) is asked for by name."""
+def _without_missing_file(line: str, progress: Callable[[str], None]) -> str:
+    """The line, or only its package name if it names a file that is not on this machine (conda's ``pip freeze``)."""
     match = _FILE.search(line)
     if not match or Path(unquote(urlsplit(match["url"]).path)).exists():
         return line
-    progress(f"{line!r} names a file that is not here: taking {name_of(line)} from the package index")
+    progress(f"{line!r} names a file that does not exist here: taking {name_of(line)} from the package index")
     return name_of(line)
 
 
 def without_password(line: str) -> tuple[str, list[GitCredential]]:
-    """A line with a repository's address, and what stood in the address: git gets it another way."""
+    """The line without the user name and password of a repository's address, and those as credentials for git."""
     match = _REPOSITORY.search(line)
     if not match:
         return line, []
@@ -109,26 +119,30 @@ def without_password(line: str) -> tuple[str, list[GitCredential]]:
     return line.replace(match[0], f"git+{origin}"), [credential]
 
 
-def normalise(lock: str, asked: RequirementLines = _NO_LINES) -> tuple[str, ...]:
-    """One package a line, hashes sorted, comments gone: the same lock is the same text.
+def normalise(lock: str, requested: RequirementLines = _NO_LINES) -> tuple[str, ...]:
+    """Lock lines in one form (one package per line, hashes sorted, no comments): equal locks are equal texts.
 
-    Of a package for which ``asked`` has hashes no other file will do: resolvers write down those of all files.
+    Resolvers list the hashes of all files of a package; where ``requested`` has hashes, only those are kept.
 
     Raises:
-        ResolutionError: all packages must have hashes in ``asked``, and one has none.
+        ResolutionError: ``requested`` has --require-hashes, and a package has no hash there.
     """
-    given: dict[str, set[str]] = {}
-    for line in (*asked.requirements, *asked.constraints):
-        given.setdefault(_subject(line), set()).update(word for word in line.split() if word.startswith(_HASH))
+    requested_hashes: dict[str, set[str]] = {}
+    for line in (*requested.requirements, *requested.constraints):
+        requested_hashes.setdefault(_subject_of(line), set()).update(
+            word for word in line.split() if word.startswith(_HASH)
+        )
     lines = []
     for line in re.sub(r"\\\n", " ", lock).splitlines():
         words = line.split()
         if words and not words[0].startswith("#"):
             hashes = {word for word in words if word.startswith(_HASH)}
             line = _NAME.sub(_canonical, " ".join(word for word in words if not word.startswith(_HASH)))
-            if allowed := given.get(_subject(line)) or given.get(words[2] if " @ " in line else ""):
+            if allowed := requested_hashes.get(_subject_of(line)) or requested_hashes.get(
+                words[2] if " @ " in line else ""
+            ):
                 hashes = hashes & allowed or allowed
-            elif "--require-hashes" in asked.options:
+            elif "--require-hashes" in requested.options:
                 raise ResolutionError(
                     f"the task's requirements cannot be resolved: --require-hashes is among them, and {line} has no "
                     "--hash there"
@@ -137,11 +151,49 @@ def normalise(lock: str, asked: RequirementLines = _NO_LINES) -> tuple[str, ...]
     return tuple(sorted(lines))
 
 
-def _subject(line: str) -> str:
-    """What a requirement line is about: a package's name, or an address or path without one."""
+def _subject_of(line: str) -> str:
+    """The package name of a requirement line, or its address or path if it has no name."""
     return name_of(line) or line.partition(" ")[0]
 
 
 def _canonical(name: re.Match[str]) -> str:
-    """The one spelling of a package's name (PEP 503)."""
+    """The normalised name of a package (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name[0]).lower()
+
+
+def key_parts(
+    lock: Sequence[str],
+    interpreter: Interpreter,
+    *,
+    installer: str,
+    flags: tuple[str, ...],
+    system_site: bool,
+    source: str,
+    image: str = "",
+    site: Sequence[str] = (),
+) -> dict[str, object]:
+    """Parts of the key, each with its reason.
+
+    ``lock``: normalised lines. ``flags``: those of the installer. ``source``: identity of local code. ``image``: of the
+    container image that has the interpreter.
+    """
+    return {
+        "format": FORMAT,  # how environments are made and packed
+        "lock": redacted(lock),  # which packages, to the byte
+        "executable": interpreter.executable,  # bin/python is a link to it and pyvenv.cfg names its folder
+        "version": interpreter.version,  # byte-code and the standard library differ by it
+        "implementation": interpreter.implementation,  # CPython's extensions do not load into others
+        "abi": interpreter.abi,  # debug and free-threaded builds of one version want other extensions
+        "platform": interpreter.platform,  # processor and system of the wheels
+        "libc": interpreter.libc,  # a newer glibc admits wheels that older nodes cannot load
+        "installer": installer,  # uv and pip pick and build a few packages differently
+        "flags": flags,  # such as --no-binary
+        "system_site": system_site,  # what is importable besides the packages
+        "source": source,  # code of the task's own repository that is installed
+        **({"image": image} if image else {}),  # its libraries and its packages, which the environment sees
+        **({"site": list(site)} if site else {}),  # folders whose packages it sees
+    }
+
+
+def key_of(parts: dict[str, object]) -> EnvKey:
+    return EnvKey(hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()[:32])

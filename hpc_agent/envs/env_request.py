@@ -1,4 +1,4 @@
-"""What a task asks of its Python environment: a value that is the same on the login node and on the compute node."""
+"""Request for a task's Python environment: a value that is the same on the login node and on the compute node."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hpc_agent.envs.requirements import RequirementLines
 from hpc_agent.errors import EnvironmentBuildError
 
 FORMAT = 1
-"""Part of every digest and key: raise it when what is built from the same words changes."""
+"""Part of every digest and key: raise it when the result of the same request changes."""
 
 _NO_LINES = RequirementLines()
 _NO_FILES = RequirementFiles()
@@ -30,11 +30,14 @@ _PYTHON = re.compile(r"^python(?P<version>\d+\.\d+)(?:\.\d+)?$")
 
 @dataclass(frozen=True)
 class EnvRequest:
-    """``python``: ``3.11``, or empty for whatever is there. ``source``: identity of the code that local requirement
-    lines (``./lib``) and ``project`` are built from, empty where there are none. ``image``: identity of the container
-    image whose Python is meant, empty for this site's own. ``project``: what is asked for besides ``lines``;
-    ``imports_from``: the folder of the repository from which the task imports anyway. ``notes``: sentences on what the
-    repository says about packages and is not used."""
+    """Requested environment of a task, independent of the machine.
+
+    ``python``: ``3.11``, or empty for any version. ``source``: identity of the code that local requirement lines
+    (``./lib``) and ``project`` are built from, empty if there are none. ``image``: identity of the container image
+    whose Python is meant, empty for this site's own. ``project``: requested besides ``lines``. ``imports_from``: the
+    folder of the repository that is on the task's path. ``notes``: what the repository requests and is ignored, in
+    sentences.
+    """
 
     lines: RequirementLines = _NO_LINES
     python: str = ""
@@ -50,18 +53,18 @@ class EnvRequest:
         return bool(self.lines.local or self.project)
 
     def digest(self, packages: PackageSettings) -> str:
-        """32 hexadecimal digits that stand for this request under these settings."""
+        """32 hexadecimal digits that identify this request under these settings."""
         parts = [
             FORMAT,
-            [*map(requirements.shown, (self.lines.requirements, self.lines.constraints, self.lines.options))],
+            [*map(requirements.redacted, (self.lines.requirements, self.lines.constraints, self.lines.options))],
             self.python,
             self.source,
             packages.type,
             packages.post_packages,
             packages.python_binary,
             packages.system_site_packages,
-            requirements.shown(packages.extra_index_url),
-            requirements.shown(packages.extra_pip_install_flags),
+            requirements.redacted(packages.extra_index_url),
+            requirements.redacted(packages.extra_pip_install_flags),
             *([self.image] if self.image else []),
             *([self.project.path, self.project.tool, self.imports_from] if self.project else []),
         ]
@@ -74,68 +77,67 @@ def request_for(
     packages: PackageSettings,
     *,
     source: str = "",
-    also: Sequence[str] = (),
+    extra: Sequence[str] = (),
 ) -> EnvRequest:
-    """The environment that ``script`` asks for, and ``also`` lines besides.
+    """The environment that ``script`` requests, plus ``extra`` requirement lines.
 
     ``files`` are those of its repository; ``source`` identifies the repository's content (commit and changes).
 
     Raises:
         EnvironmentBuildError: a requirement line includes a file that is not there.
     """
-    also = [*also, *_implied(script)]
+    extra = [*extra, *_notebook_packages(script)]
     python = _requested_python(script, packages)
-    listed = _listed(script, files, packages)
+    listed = _explicit_list(script, files, packages)
     if listed is not None:
-        lines = requirements.collect([*also, *listed], files, files.working_dir)
+        lines = requirements.collect([*extra, *listed], files, files.working_dir)
         return EnvRequest(lines, python, source if lines.local else "")
     by_poetry = packages.type == "poetry" and bool(files.projects)
     project, notes = projects.find(files) if by_poetry or not files.listed else (None, ())
     lists = () if by_poetry and files.listed and project else files.roots
-    lines = requirements.collect([*also, *(f"-r {path}" for path in lists)], files, "")
+    lines = requirements.collect([*extra, *(f"-r {path}" for path in lists)], files, "")
     return EnvRequest(
         lines,
         python,
         source if lines.local or project else "",
         project=project,
         imports_from=_imports_from(script, files) if project else "",
-        notes=(*notes, *_unread(script, files, project, lines)),
+        notes=(*notes, *_unread_notes(script, files, project, lines)),
     )
 
 
 def request_for_file(text: str, files: RequirementFiles = _NO_FILES, *, python: str = "") -> EnvRequest:
-    """The environment that the text of a requirements.txt asks for."""
+    """The environment that the text of a requirements.txt requests."""
     return EnvRequest(requirements.collect([text], files, ""), python)
 
 
-def _listed(script: TaskScript, files: RequirementFiles, packages: PackageSettings) -> Sequence[str] | None:
-    """The task's own list, if one counts (docs/internals/clearml-protocol.md#requirements).
+def _explicit_list(script: TaskScript, files: RequirementFiles, packages: PackageSettings) -> Sequence[str] | None:
+    """The task's own list if it is used, else None (docs/internals/clearml-protocol.md#requirements).
 
-    One that is there but empty asks for nothing, and means it.
-
-    Where a site says poetry, a repository's project counts before any list, as with the reference.
+    An empty list requests no packages. With the package manager poetry, a repository's project has precedence over any
+    list, as in clearml-agent.
     """
-    wanted = script.requirements
-    chosen = wanted.pip
+    given = script.requirements
+    lines = given.pip
     if packages.force_repo_requirements_txt and files.roots:
-        chosen = None
-    elif packages.force_original_requirements and wanted.org_pip is not None:
-        chosen = wanted.org_pip
+        lines = None
+    elif packages.force_original_requirements and given.org_pip is not None:
+        lines = given.org_pip
     if packages.type == "poetry" and files.projects:
         return None
-    return chosen
+    return lines
 
 
-def _unread(
+def _unread_notes(
     script: TaskScript, files: RequirementFiles, project: Project | None, lines: RequirementLines
 ) -> tuple[str, ...]:
-    """What says something about packages and is not read, each in a sentence."""
+    """Package lists of the repository that are ignored, one sentence each."""
     used = "requirements.txt" if files.listed else project.path if project else ""
     notes = [
         f"{path} of the repository is not read: "
         + (f"the packages are those of {used}" if used else "give the task a list of packages, or a requirements.txt")
         for path in files.unread
-        # Many repositories have lists for development beside the one that counts.
+        # Many repositories have lists for development besides the one that is used.
         if not used or not any(part.startswith("requirements") for part in path.split("/"))
     ]
     if files.listed and project is None and not lines.local:
@@ -158,15 +160,15 @@ def _imports_from(script: TaskScript, files: RequirementFiles) -> str:
     )
 
 
-def _implied(script: TaskScript) -> Sequence[str]:
-    """A notebook is run by IPython, and some ask for what Jupyter has beside it."""
+def _notebook_packages(script: TaskScript) -> Sequence[str]:
+    """Packages that a notebook needs: IPython runs it, and some import nbconvert, which Jupyter brings."""
     if re.search(r"\.ipynb(\s|$)", script.entry_point):
         return ("nbconvert", "ipython")
     return ()
 
 
 def _requested_python(script: TaskScript, packages: PackageSettings) -> str:
-    """``python3.11`` and ``/usr/bin/python3.11`` ask for 3.11; ``python3`` asks for nothing.
+    """Requested version: 3.11 for ``python3.11`` and ``/usr/bin/python3.11``, empty for ``python3``.
 
     See docs/internals/clearml-protocol.md#interpreter.
     """

@@ -1,4 +1,4 @@
-"""The base interpreter of an environment: found, and asked what it is."""
+"""The base interpreter of an environment: found on this machine or in an image, and queried for its details."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 
 from hpc_agent import process
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.errors import EnvironmentBuildError, ProcessError
+from hpc_agent.process import CompletedProcess
 
-QUESTION = """
+QUERY = """
 import json, os, platform, sys, sysconfig
 base = getattr(sys, "_base_executable", None) or sys.executable
 print(json.dumps({
@@ -28,9 +30,9 @@ print(json.dumps({
     "libc": "-".join(platform.libc_ver()),
 }))
 """
-"""Makes any Python print an ``Interpreter``."""
+"""Program that makes any Python print an ``Interpreter``."""
 
-_SITE = """
+_SITE_QUERY = """
 import json, re, sys, sysconfig
 from importlib.metadata import distributions
 found = {d.metadata["Name"]: d.version for d in distributions() if d.metadata["Name"]}
@@ -42,7 +44,7 @@ print(json.dumps({"packages": packages, "folders": sorted(own)}))
 
 @dataclass(frozen=True)
 class Interpreter:
-    """``executable``: real path of the base interpreter. ``libc``: e.g. ``glibc-2.36``."""
+    """Base interpreter. ``executable``: its real path. ``libc``: e.g. ``glibc-2.36``."""
 
     executable: str
     version: tuple[int, int, int]
@@ -56,14 +58,14 @@ class Interpreter:
         return f"{self.version[0]}.{self.version[1]}"
 
     @property
-    def shown(self) -> str:
+    def description(self) -> str:
         return f"Python {'.'.join(map(str, self.version))} ({self.executable})"
 
 
 @dataclass(frozen=True)
 class Site:
-    """What an environment sees without having it. ``packages``: normalised name → version; ``folders``: where they are,
-    besides the base interpreter's own."""
+    """Packages that an environment sees from outside. ``packages``: normalised name → version; ``folders``: where they
+    are, besides the base interpreter's own."""
 
     packages: Mapping[str, str] = field(default_factory=dict)
     folders: tuple[str, ...] = ()
@@ -80,22 +82,22 @@ def find(requested: str, packages: PackageSettings, progress: Callable[[str], No
     if packages.python_binary:
         path = shutil.which(packages.python_binary)
         if path is None:
-            raise EnvironmentBuildError(f"agent.python_binary is {packages.python_binary!r}, which is not there")
-        return ask(path)
-    running = ask(sys.executable)
+            raise EnvironmentBuildError(f"agent.python_binary is {packages.python_binary!r}, which does not exist")
+        return query(path)
+    running = query(sys.executable)
     if not requested or requested == running.minor:
         return running
     first: Interpreter | None = None
     for path in _candidates(requested):
         try:
-            found = ask(path)
+            found = query(path)
         except EnvironmentBuildError:
-            continue  # a name on PATH that is no working Python
+            continue  # a name on PATH that is not a working Python
         if found.minor == requested:
             return found
         first = first or found
     chosen = first or running
-    progress(f"Python {requested} is not on this machine: using {chosen.shown} instead")
+    progress(f"Python {requested} is not on this machine: using {chosen.description} instead")
     return chosen
 
 
@@ -105,41 +107,42 @@ def _candidates(requested: str) -> list[str]:
     return [path for name in names if (path := shutil.which(name))]
 
 
-def ask(path: str) -> Interpreter:
-    """
+def query(path: str) -> Interpreter:
+    """The details that the program at ``path`` reports of itself.
+
     Raises:
-        EnvironmentBuildError: it does not run, or is no Python.
+        EnvironmentBuildError: it does not run, or is not Python.
     """
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     try:
-        answer = process.run([path, "-I", "-S", "-c", QUESTION], timeout=60, env=env)
+        answer = process.run([path, "-I", "-S", "-c", QUERY], timeout=60, env=env)
         if answer.ok:
             return msgspec.json.decode(answer.stdout, type=Interpreter)
-        raise EnvironmentBuildError(f"{path} is no working Python: {answer.last_words}")
+        raise EnvironmentBuildError(f"{path} is not a working Python: {answer.last_words}")
     except (ProcessError, msgspec.DecodeError) as error:
-        raise EnvironmentBuildError(f"{path} is no working Python: {error}") from error
+        raise EnvironmentBuildError(f"{path} is not a working Python: {error}") from error
 
 
 def site_of(packages: PackageSettings, base: Interpreter) -> Site:
-    """What the interpreter that the settings name sees, else ``base``; it may be that of an environment.
+    """Packages that the interpreter of the settings (else ``base``) sees; it may be that of an environment.
 
     Raises:
         EnvironmentBuildError: it does not run.
     """
     path = shutil.which(packages.python_binary or base.executable) or base.executable
     try:
-        answer = process.run([path, "-I", "-c", _SITE], timeout=60)
+        answer = process.run([path, "-I", "-c", _SITE_QUERY], timeout=60)
         return msgspec.json.decode(answer.stdout, type=Site)
     except (ProcessError, msgspec.DecodeError) as error:
-        raise EnvironmentBuildError(f"{path} does not say what packages it has: {error}") from error
+        raise EnvironmentBuildError(f"{path} does not list its packages: {error}") from error
 
 
-def is_there(executable: str) -> bool:
+def exists(executable: str) -> bool:
     """Whether this machine has the base interpreter of an environment."""
     return os.access(Path(executable), os.X_OK)
 
 
-def older_libc(built_with: str) -> bool:
+def has_older_libc(built_with: str) -> bool:
     """Whether this machine's C library is older than the one named, e.g. ``glibc-2.36``."""
     try:
         here = os.confstr("CS_GNU_LIBC_VERSION") or ""  # "glibc 2.36"
@@ -151,3 +154,51 @@ def older_libc(built_with: str) -> bool:
 def _libc(text: str) -> tuple[int, ...] | None:
     match = re.match(r"^glibc[ -](\d+)\.(\d+)", text)
     return (int(match[1]), int(match[2])) if match else None
+
+
+class ImagePythonApi(Protocol):
+    """Python of a container image: environments for the image are built in it and see its packages."""
+
+    @property
+    def identity(self) -> str:
+        """Digest or path that identifies the image's content."""
+
+    @property
+    def interpreter(self) -> Interpreter:
+        """The image's own."""
+
+    @property
+    def packages(self) -> Mapping[str, str]:
+        """Packages of the image's Python: normalised name → version."""
+
+    @property
+    def site(self) -> tuple[str, ...]:
+        """Further folders that its packages are in."""
+
+    def run(
+        self, argv: list[str], *, timeout: float, env: Mapping[str, str], cwd: Path, folders: Mapping[Path, bool]
+    ) -> CompletedProcess:
+        """Run a program in the image. ``folders`` of this machine are there under the same path; True: writable.
+
+        Raises:
+            ProcessError: it could not be started, or did not end in time.
+        """
+
+
+def unmet(lines: Iterable[str], packages: Mapping[str, str]) -> tuple[str, ...]:
+    """Requirement lines that ``packages`` do not satisfy, as pip would decide."""
+    return tuple(line for line in lines if not _is_met(line, packages))
+
+
+def _is_met(line: str, packages: Mapping[str, str]) -> bool:
+    from packaging.requirements import InvalidRequirement, Requirement
+    from packaging.utils import canonicalize_name
+
+    try:
+        requirement = Requirement(line.partition(" --hash=")[0])
+    except InvalidRequirement:
+        return False
+    version = packages.get(canonicalize_name(requirement.name))
+    if version is None or requirement.url or requirement.extras:
+        return False
+    return requirement.specifier.contains(version, prereleases=True)

@@ -1,7 +1,7 @@
 """An environment as a squashfs image, mounted where it lies instead of unpacked (``hpc.envs.mount``).
 
-Nothing is copied to the node: good for very large environments, of which a job reads little, and for nodes without
-room. Each job mounts for itself: the mount's own process ends with the job that started it.
+Nothing is copied to the node: good for very large environments that a job reads little of, and for nodes without
+space. Each job mounts for itself: the mount's own process ends with the job that started it.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ def make(folder: Path, image: Path) -> None:
         ProcessError: mksquashfs failed, as on a full disk.
     """
     argv = ["mksquashfs", str(folder), str(image), "-comp", "zstd", "-all-root", "-noappend", "-no-progress", "-quiet"]
-    answer = process.run(argv, timeout=3600)
-    if not answer.ok:
-        raise ProcessError(f"mksquashfs failed: {answer.last_words}")
+    completed = process.run(argv, timeout=3600)
+    if not completed.ok:
+        raise ProcessError(f"mksquashfs failed: {completed.last_words}")
     descriptor = os.open(image, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -42,8 +42,8 @@ def make(folder: Path, image: Path) -> None:
         os.close(descriptor)
 
 
-def is_whole(image: Path) -> bool:
-    """Whether the image is as long as its superblock says; squashfs checks its blocks itself."""
+def is_complete(image: Path) -> bool:
+    """Whether the image is as long as its superblock requires; squashfs checks its blocks itself."""
     try:
         with image.open("rb") as file:
             head = file.read(48)
@@ -58,26 +58,26 @@ def mount(image: Path, folder: Path) -> Path | None:
     Call ``unmount`` at the end.
     """
     program = next(filter(None, map(shutil.which, _MOUNT)), None)
-    if program is None or not is_whole(image):
+    if program is None or not is_complete(image):
         return None
-    _remove_dead(folder)
+    _remove_stale(folder)
     point = file_records.ensure_directory(folder / f"{image.parent.name}.{os.getpid()}")
     try:
-        answer = process.run([program, "-o", "ro,nosuid,nodev", str(image), str(point)], timeout=60)
+        completed = process.run([program, "-o", "ro,nosuid,nodev", str(image), str(point)], timeout=60)
     except ProcessError:
-        answer = None
-    if answer is None or not answer.ok or not os.path.ismount(point):
+        completed = None
+    if completed is None or not completed.ok or not os.path.ismount(point):
         unmount(point)
         return None
     return point
 
 
 def unmount(point: Path) -> None:
-    """Undo ``mount``, at once or as soon as nobody uses it any more."""
+    """Undo ``mount``, at once or as soon as it is no longer in use."""
     if os.path.ismount(point) or not _is_reachable(point):
-        for words in _UNMOUNT:
+        for argv in _UNMOUNT:
             with contextlib.suppress(ProcessError):
-                if process.run([*words, str(point)], timeout=30).ok:
+                if process.run([*argv, str(point)], timeout=30).ok:
                     break
     with contextlib.suppress(OSError):
         point.rmdir()
@@ -92,7 +92,7 @@ def _is_reachable(point: Path) -> bool:
     return True
 
 
-def _remove_dead(folder: Path) -> None:
+def _remove_stale(folder: Path) -> None:
     """Mounts of jobs that were killed."""
     with contextlib.suppress(FileNotFoundError):
         for point in folder.iterdir():

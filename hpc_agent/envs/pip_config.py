@@ -18,7 +18,8 @@ _OPTIONS = ("index-url", "extra-index-url", "find-links", "no-index")
 
 @dataclass(frozen=True)
 class SiteIndexes:
-    """``lines``: requirement lines such as ``--extra-index-url URL``; ``environ``: variables for uv."""
+    """Indexes of a site. ``lines``: requirement lines such as ``--extra-index-url URL``; ``environ``: variables for
+    uv."""
 
     lines: tuple[str, ...] = ()
     environ: Mapping[str, str] = field(default_factory=dict)
@@ -31,14 +32,14 @@ class SiteIndexes:
 
 
 def load(environ: Mapping[str, str] = os.environ) -> SiteIndexes:
-    """What pip would use in this environment; nothing where uv has been told of indexes itself."""
+    """The indexes that pip would use in this environment; none where uv's own variables name indexes."""
     if any(environ.get(name) for name in ("UV_INDEX", "UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_CONFIG_FILE")):
         return SiteIndexes()
     return as_indexes(_values(environ))
 
 
 def as_indexes(values: Mapping[str, str]) -> SiteIndexes:
-    """``values`` by pip's names for them; several values in one are separated by white space."""
+    """Indexes from ``values`` by pip's option names; white space separates several values of one option."""
     lines = []
     for name in _OPTIONS:
         value = values.get(name, "")
@@ -83,7 +84,7 @@ def _read(path: Path) -> dict[str, str]:
     try:
         parser.read(path, encoding="utf-8")
     except (configparser.Error, UnicodeDecodeError):
-        return {}  # pip itself will say what is wrong with it
+        return {}  # pip itself reports what is wrong with it
     return {
         name: value
         for section in ("global", "install")

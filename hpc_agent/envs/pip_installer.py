@@ -1,6 +1,6 @@
 """pip, for sites that want it (``agent.package_manager.type: pip``), and for flags that uv does not know.
 
-It runs from an environment of its own beside the task's, so that the task's holds only what was asked for.
+It runs from an environment of its own, so that the task's has only the requested packages.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from hpc_agent.envs.installer_runner import InstallerRunner, as_error
-from hpc_agent.envs.installers import InstallContext
+from hpc_agent.envs.installers import InstallContext, InstallerRunner, installer_error
 from hpc_agent.envs.interpreter import Interpreter
 from hpc_agent.envs.requirements import ResolutionError
 from hpc_agent.errors import EnvironmentBuildError
@@ -71,60 +70,71 @@ class _Report:
 
 
 class PipInstaller:
-    def __init__(self, tools: InstallerRunner) -> None:
-        self._tools = tools
+    def __init__(self, runner: InstallerRunner) -> None:
+        self._runner = runner
 
     def resolve(
-        self, lines: Sequence[str], constraints: Sequence[str], base: Interpreter, place: InstallContext
+        self, lines: Sequence[str], constraints: Sequence[str], base: Interpreter, context: InstallContext
     ) -> str:
-        asked = place.write("requirements.in", [*self._tools.index_lines, *place.options, *lines])
-        limits = place.write("constraints.txt", constraints)
-        report = place.work / "report.json"
-        arguments = ["--dry-run", "--ignore-installed", "--report", str(report), "-r", asked, "-c", limits]
-        self._pip(["install", *arguments], base, place, "the task's requirements cannot be resolved", ResolutionError)
+        requested = context.write("requirements.in", [*self._runner.index_lines, *context.options, *lines])
+        constraint_lines = context.write("constraints.txt", constraints)
+        report = context.work / "report.json"
+        arguments = [
+            "--dry-run",
+            "--ignore-installed",
+            "--report",
+            str(report),
+            "-r",
+            requested,
+            "-c",
+            constraint_lines,
+        ]
+        self._pip(["install", *arguments], base, context, "the task's requirements cannot be resolved", ResolutionError)
         try:
             items = msgspec.json.decode(report.read_bytes(), type=_Report).install
         except (OSError, msgspec.DecodeError) as error:
             raise EnvironmentBuildError(f"pip's report of what it resolved cannot be read: {error}") from error
         return "\n".join(item.line for item in items)
 
-    def install(self, lock: Sequence[str], root: Path, base: Interpreter, place: InstallContext) -> None:
+    def install(self, lock: Sequence[str], root: Path, base: Interpreter, context: InstallContext) -> None:
         # pip wants hashes for all lines of a file or for none; repositories and folders have none.
         hashed = [line for line in lock if "--hash=" in line]
         others = [line for line in lock if "--hash=" not in line]
         for name, lines in (("hashed.txt", hashed), ("others.txt", others)):
             if lines:
-                file = place.write(name, [*self._tools.index_lines, *place.options, *lines])
-                self._install(root, ["--no-deps", "-r", file], base, place)
+                file = context.write(name, [*self._runner.index_lines, *context.options, *lines])
+                self._install(root, ["--no-deps", "-r", file], base, context)
 
-    def install_late(
-        self, lines: Sequence[str], lock: Sequence[str], root: Path, base: Interpreter, place: InstallContext
+    def install_post_packages(
+        self, lines: Sequence[str], lock: Sequence[str], root: Path, base: Interpreter, context: InstallContext
     ) -> None:
-        late = place.write("late.txt", [*self._tools.index_lines, *place.options, *lines])
-        limits = place.write("installed.txt", [line.partition(" --hash=")[0] for line in lock if "==" in line])
-        tools = place.write("tools.txt", [*self._tools.index_lines, *place.options, "setuptools", "wheel"])
-        self._install(root, ["-r", tools], base, place)
-        self._install(root, ["--no-build-isolation", "-r", late, "-c", limits], base, place)
+        post_packages = context.write("late.txt", [*self._runner.index_lines, *context.options, *lines])
+        constraint_lines = context.write(
+            "installed.txt", [line.partition(" --hash=")[0] for line in lock if "==" in line]
+        )
+        runner = context.write("tools.txt", [*self._runner.index_lines, *context.options, "setuptools", "wheel"])
+        self._install(root, ["-r", runner], base, context)
+        self._install(root, ["--no-build-isolation", "-r", post_packages, "-c", constraint_lines], base, context)
 
-    def _install(self, root: Path, arguments: Sequence[str], base: Interpreter, place: InstallContext) -> None:
+    def _install(self, root: Path, arguments: Sequence[str], base: Interpreter, context: InstallContext) -> None:
         inside = ["--python", str(root / "bin" / "python"), "install", "--no-compile"]
-        self._pip([*inside, *arguments], base, place, "the task's packages cannot be installed")
+        self._pip([*inside, *arguments], base, context, "the task's packages cannot be installed")
 
     def _pip(
         self,
         arguments: Sequence[str],
         base: Interpreter,
-        place: InstallContext,
+        context: InstallContext,
         failed: str,
         kind: type[EnvironmentBuildError] = EnvironmentBuildError,
     ) -> None:
-        own = place.work / "pip"
+        own = context.work / "pip"
         if not own.exists():
-            self._tools.virtualenv(base, own, pip=True)
-        flags = self._tools.packages.extra_pip_install_flags
+            self._runner.virtualenv(base, own, pip=True)
+        flags = self._runner.packages.extra_pip_install_flags
         argv = [str(own / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--no-input", "--quiet"]
-        answer = self._tools.run(
-            [*argv, *arguments, *flags], cwd=place.cwd, credentials=place.credentials, needs_git=place.needs_git
+        completed = self._runner.run(
+            [*argv, *arguments, *flags], cwd=context.cwd, credentials=context.credentials, needs_git=context.needs_git
         )
-        if not answer.ok:
-            raise as_error(failed, answer, kind)
+        if not completed.ok:
+            raise installer_error(failed, completed, kind)

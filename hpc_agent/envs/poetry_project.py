@@ -1,4 +1,4 @@
-"""A project in poetry's words as one in uv's: read by poetry-core, written for ``uv pip compile``.
+"""Conversion of a poetry project for uv: read by poetry-core, written for ``uv pip compile``.
 
 The versions, hashes and commits of ``poetry.lock`` hold, each under its markers.
 """
@@ -26,7 +26,7 @@ _PYPI = "https://pypi.org/simple"
 
 @dataclass(frozen=True)
 class UvProject:
-    """``file``: a pyproject.toml; the rest as in ``project_input.ProjectInput``."""
+    """Project in uv's format. ``file``: its pyproject.toml; the rest as in ``project_input.ProjectInput``."""
 
     file: Path
     constraints: tuple[str, ...] = ()
@@ -48,7 +48,7 @@ def as_uv_project(folder: Path, into: Path, base: Interpreter) -> UvProject:
     """Write the project in ``folder`` to the new folder ``into``.
 
     Raises:
-        EnvironmentBuildError: poetry-core cannot read it, with its words.
+        EnvironmentBuildError: poetry-core cannot read it; with its message.
     """
     locked = _Locked(folder, base)
     found = _Lines()
@@ -101,13 +101,13 @@ def _add(dependency: Dependency, locked: _Locked, found: _Lines) -> None:
 
 
 def _specifier(dependency: Dependency, locked: _Locked, found: _Lines) -> str:
-    """The versions in pip's words, which have no "or": then the lock decides, or else the newest of the ranges."""
-    text = _in_pips_words(dependency)
+    """The versions in pip's syntax, which has no "or": the lock decides, or else the newest of the ranges is used."""
+    text = _pip_specifier(dependency)
     if "||" not in text:
         return text
     if dependency.name in locked.versions:
         return ""
-    newest = _in_pips_words(dependency.with_constraint(_ranges(dependency.constraint)[-1]))
+    newest = _pip_specifier(dependency.with_constraint(_ranges(dependency.constraint)[-1]))
     found.notes.append(
         f"of the versions {dependency.pretty_constraint} of {dependency.name} those {newest} are asked for: "
         "requirements of pip have no 'or'"
@@ -115,19 +115,19 @@ def _specifier(dependency: Dependency, locked: _Locked, found: _Lines) -> str:
     return newest
 
 
-def _in_pips_words(dependency: Dependency) -> str:
+def _pip_specifier(dependency: Dependency) -> str:
     return dependency.base_pep_508_name.removeprefix(dependency.complete_name).strip(" ()")
 
 
 def _ranges(constraint: VersionConstraint) -> Sequence[VersionConstraint]:
-    """Of a union, the lowest first."""
+    """Ranges of a union, the lowest first."""
     from poetry.core.constraints.version import VersionUnion
 
     return constraint.ranges if isinstance(constraint, VersionUnion) else [constraint]
 
 
 class _Locked:
-    """What ``poetry.lock`` says, as far as one environment needs it."""
+    """Content of ``poetry.lock`` that one environment needs."""
 
     def __init__(self, folder: Path, base: Interpreter) -> None:
         self.constraints: list[str] = []
@@ -154,8 +154,8 @@ class _Locked:
         markers = [_marker(entry) for entry in usable]
         if len(usable) > 1 and not all(markers):
             self.notes.append(
-                f"{_LOCK} has {len(usable)} versions of {name} and does not say which is for what: "
-                "`poetry lock` of poetry 2 writes that down"
+                f"{_LOCK} has {len(usable)} versions of {name} without markers that tell them apart: "
+                "`poetry lock` of poetry 2 adds them"
             )
             return
         for entry, marker in zip(usable, markers, strict=True):

@@ -1,4 +1,4 @@
-"""The file by which a repository describes itself as a Python project, and who reads it. Pure.
+"""The file by which a repository describes itself as a Python project, and the tool that reads it. Pure.
 
 What it asks for is read by the tool that owns the format: uv for ``[project]`` and its own tables, poetry-core for
 ``[tool.poetry]``, the project's build backend for ``setup.py`` and dynamic dependencies. Only which of them, and
@@ -31,8 +31,8 @@ Tool = Literal["uv", "poetry", "setuptools"]
 
 @dataclass(frozen=True)
 class Project:
-    """``path``: the file, relative to the repository's root. ``groups``: dependency groups that its tool installs
-    unasked. ``installs_itself``: whether its tool would install the project's own code too."""
+    """Python project of a repository. ``path``: its file, relative to the root. ``groups``: dependency groups that its
+    tool installs by default. ``installs_itself``: whether its tool would install the project's own code too."""
 
     path: str
     tool: Tool = "uv"
@@ -43,7 +43,7 @@ class Project:
     has_indexes: bool = False
     """Whether it names package indexes that are for all its packages."""
     indexes: tuple[str, ...] = ()
-    """Addresses of those that its tool's words name, where another reads its dependencies."""
+    """Addresses of indexes in a tool's own table, if uv reads the dependencies instead of that tool."""
 
     @property
     def folder(self) -> str:
@@ -55,7 +55,7 @@ def find(files: RequirementFiles) -> tuple[Project | None, tuple[str, ...]]:
     """The project nearest to the working folder, and notes on what it has that is not used.
 
     Raises:
-        EnvironmentBuildError: a file is no TOML, or has an address that is not allowed.
+        EnvironmentBuildError: a file is not TOML, or has an address that is not allowed.
     """
     unused: list[str] = []
     for folder in files.projects:
@@ -67,9 +67,10 @@ def find(files: RequirementFiles) -> tuple[Project | None, tuple[str, ...]]:
 
 
 def parsed(path: str, text: str) -> dict[str, Any]:
-    """
+    """Parse TOML text; ``path`` is for the message.
+
     Raises:
-        EnvironmentBuildError: it is no TOML.
+        EnvironmentBuildError: it is not TOML.
     """
     try:
         content: dict[str, Any] = tomllib.loads(text)
@@ -122,7 +123,7 @@ def _table(content: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _of_poetry(poetry: Mapping[str, Any], content: Mapping[str, Any]) -> bool:
-    """Whether it names packages in poetry's own words; some projects have only settings there."""
+    """Whether it names packages in poetry's own tables; some projects have only settings there."""
     if "project" not in content:
         return bool(poetry)
     return any(name in poetry for name in ("dependencies", "group", "dev-dependencies", "source"))
@@ -210,7 +211,8 @@ _OF_PACKAGES = ("dependencies", "optional-dependencies", "group", "dev-dependenc
 
 
 def _refuse_variables(path: str, *tables: Mapping[str, Any]) -> None:
-    """
+    """Refuse ``${NAME}`` in the tables that request packages.
+
     Raises:
         EnvironmentBuildError: uv would put a variable of the daemon's environment into an address.
     """

@@ -1,4 +1,4 @@
-"""Requirement lines as people, SDKs and ``pip freeze`` write them, brought into one form. Pure."""
+"""Requirement lines of users, SDKs and ``pip freeze``, in one normal form. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hpc_agent.redact import without_credentials, without_user_info
 
 _LOCAL = re.compile(r"^(?:\.{1,2}(?:/|\[|$)|file:(?!/)|[^\s@:/]+/)")
 _COLLAPSED = ("clearml", "trains", "nbconvert", "ipython")
-"""Injected by SDKs and agents beside the user's own line: the last one counts.
+"""Injected by SDKs and agents in addition to the user's own line: the last one is used.
 
 See docs/internals/clearml-protocol.md#requirements.
 """
@@ -33,7 +33,7 @@ class ResolutionError(EnvironmentBuildError):
 
 @dataclass(frozen=True)
 class RequirementLines:
-    """``requirements`` and ``constraints``: one each, in a form that differs only where the meaning does.
+    """Requirements of a task in normal form: ``requirements`` and ``constraints``, one per line.
 
     ``options``: such as ``--extra-index-url URL``. ``local``: folders or files relative to the repository's root,
     which are part of ``requirements`` too, written ``./path``.
@@ -48,7 +48,7 @@ class RequirementLines:
 def collect(
     texts: Iterable[str], files: RequirementFiles, folder: str, *, constraints: Iterable[str] = ()
 ) -> RequirementLines:
-    """All that ``texts`` ask for, included files followed; paths in them are relative to ``folder``.
+    """The requirements in ``texts`` and in the files that they include; paths are relative to ``folder``.
 
     Raises:
         EnvironmentBuildError: an included file is not in the repository, or a line is not allowed.
@@ -63,11 +63,11 @@ class _Collector:
         self._files = files
         self._seen: set[tuple[str, bool]] = set()
         self._requirements: list[str] = []
-        self._limits: list[str] = []
+        self._constraints: list[str] = []
         self._options: list[str] = []
 
     def collect(self, text: str, folder: str, constraints: Iterable[str]) -> RequirementLines:
-        self._limits += [canonical(line, folder) for line in constraints]
+        self._constraints += [canonical(line, folder) for line in constraints]
         pending = [(line, folder, False) for line in _lines_of(text, "the task's list of packages")]
         while pending:
             line, at, constraining = pending.pop(0)
@@ -75,13 +75,13 @@ class _Collector:
         unique = _collapse(self._requirements)
         return RequirementLines(
             tuple(unique),
-            tuple(sorted(set(self._limits))),
+            tuple(sorted(set(self._constraints))),
             tuple(sorted(set(self._options))),
             tuple(sorted(line.partition(" --hash=")[0] for line in unique if line.startswith("./"))),
         )
 
     def _take(self, line: str, folder: str, constraining: bool) -> list[tuple[str, str, bool]]:
-        """Keep what a line says; returns the lines that stand for it, each with its folder."""
+        """Record a line; returns the lines that replace it (an include), each with its folder."""
         if "${" in line:
             # Installers would put variables of the daemon's environment there, and show or send what they hold.
             raise _not_usable(line, "variables such as ${NAME} are not expanded in it: write the value itself")
@@ -94,7 +94,7 @@ class _Collector:
             raise _not_usable(line, str(error)) from error
 
     def _keep(self, line: str, constraining: bool) -> None:
-        (self._limits if constraining else self._requirements).append(line)
+        (self._constraints if constraining else self._requirements).append(line)
 
     def _follow(
         self, option: RequirementOption, line: str, folder: str, constraining: bool
@@ -124,7 +124,7 @@ def _lines_of(text: str, where: str) -> list[str]:
 
 
 def _not_usable(line: str, why: str) -> EnvironmentBuildError:
-    """The line itself stands in the message, as far as that tells anything."""
+    """Error that quotes the line, shortened and without credentials."""
     text = without_credentials(line)
     return EnvironmentBuildError(
         f"the requirement line {text[:200] + ' …' if len(text) > 200 else text!r} cannot be used: {why}"
@@ -160,7 +160,7 @@ _DEEPEST_MARKER = 100
 
 
 def canonical(line: str, folder: str) -> str:
-    """One spelling for one meaning; what is no plain requirement (an address, a path) is kept as it is.
+    """Normal form of a requirement line; an address or a path is kept as it is.
 
     Raises:
         LineError: it is too long, or has options that are not used here.
@@ -172,7 +172,7 @@ def canonical(line: str, folder: str) -> str:
     bare, values = requirement_and_hashes(line)
     hashes = "".join(f" --hash={value}" for value in values)
     if bare.count("(") > _DEEPEST_MARKER:
-        # packaging says so in one way or another, depending on its version.
+        # The error that packaging raises for it depends on its version.
         raise LineError("its marker is nested too deeply")
     try:
         parsed = Requirement(bare)
@@ -181,7 +181,7 @@ def canonical(line: str, folder: str) -> str:
             return "./" + posixpath.normpath(posixpath.join(folder, bare.removeprefix("file:"))) + hashes
         return bare + hashes
     if parsed.url and _LOCAL.match(parsed.url):
-        # As uv reads it; pip has no words for a name with a path of the repository.
+        # As uv reads it; pip has no syntax for a name with a path of the repository.
         wanted = f"[{','.join(sorted(parsed.extras))}]" if parsed.extras else ""
         path = posixpath.normpath(posixpath.join(folder, parsed.url.removeprefix("file:")))
         return f"./{path}{wanted}" + (f" ; {parsed.marker}" if parsed.marker else "")
@@ -195,7 +195,7 @@ def canonical(line: str, folder: str) -> str:
 
 
 def name_of(line: str) -> str:
-    """The canonical name of the package that a canonical line asks for, or an empty word if it does not say."""
+    """The normalised package name of a normalised line, or an empty string if it has none."""
     match = re.match(r"^([a-z0-9][a-z0-9-]*)(?=$|[\s\[<>=!~;@])", line)
     return match[1] if match else ""
 
@@ -214,6 +214,6 @@ def _collapse(lines: Iterable[str]) -> list[str]:
     return sorted({*others, *chosen.values()})
 
 
-def shown(lines: Iterable[str]) -> tuple[str, ...]:
-    """Lines without passwords in their addresses; lines that mean different packages stay different."""
+def redacted(lines: Iterable[str]) -> tuple[str, ...]:
+    """Lines without passwords in their addresses; different requirements stay different."""
     return tuple(without_user_info(line) for line in lines)

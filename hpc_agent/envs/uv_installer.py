@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpc_agent.envs import pip_config, project_input
-from hpc_agent.envs.installer_runner import InstallerRunner, as_error
-from hpc_agent.envs.installers import InstallContext
+from hpc_agent.envs.installers import InstallContext, InstallerRunner, installer_error
 from hpc_agent.envs.interpreter import Interpreter
 from hpc_agent.envs.project import Project, parsed
 from hpc_agent.envs.project_input import LockedVersions
@@ -20,12 +19,12 @@ _MAIN_INDEX = "--index-url "
 _EXTRA_INDEX = "--extra-index-url "
 _FROM = "# from "
 _ENVIRON = {"UV_NO_PROGRESS": "1", "UV_PYTHON_DOWNLOADS": "never"}
-_BEST_OF_ALL = {
+_BEST_MATCH = {
     # What pip does: the best version of all indexes. uv's own default stops at the first that has the name,
     # which for download.pytorch.org is often an old copy of something else.
     "UV_INDEX_STRATEGY": "unsafe-best-match",
 }
-_FIRST_THAT_FITS = {
+_FIRST_MATCH = {
     # A project that names indexes means the first of them that has a package: a public one of the same name and a
     # higher version is another package. Those of the site may still have what the first has too old.
     "UV_INDEX_STRATEGY": "unsafe-first-match",
@@ -38,7 +37,8 @@ _IGNORED = ("--prefer-binary", "--use-feature")
 
 @dataclass(frozen=True)
 class ResolvedProject:
-    """``lock``: requirement lines in pip's format; folders of the repository as ``./path``. ``indexes``: option lines
+    """Resolution of a project. ``lock``: requirement lines in pip's format, folders of the repository as ``./path``.
+    ``indexes``: option lines
     for the indexes that the project names and its packages come from."""
 
     lock: str
@@ -47,17 +47,17 @@ class ResolvedProject:
 
 
 class UvInstaller:
-    def __init__(self, tools: InstallerRunner) -> None:
-        self._tools = tools
+    def __init__(self, runner: InstallerRunner) -> None:
+        self._runner = runner
         # A site describes its indexes to pip, and uv does not read that.
         self._site = pip_config.load()
-        self._index_lines = [*self._site.lines, *tools.index_lines]
+        self._index_lines = [*self._site.lines, *runner.index_lines]
 
     def resolve(
-        self, lines: Sequence[str], constraints: Sequence[str], base: Interpreter, place: InstallContext
+        self, lines: Sequence[str], constraints: Sequence[str], base: Interpreter, context: InstallContext
     ) -> str:
-        asked = place.write("requirements.in", [*self._options(place), *lines])
-        return self._compile([asked], constraints, base, place, _BEST_OF_ALL)
+        requested = context.write("requirements.in", [*self._options(context), *lines])
+        return self._compile([requested], constraints, base, context, _BEST_MATCH)
 
     def resolve_project(
         self,
@@ -65,135 +65,142 @@ class UvInstaller:
         lines: Sequence[str],
         constraints: Sequence[str],
         base: Interpreter,
-        place: InstallContext,
+        context: InstallContext,
     ) -> ResolvedProject:
-        """As ``resolve``, for a project in the checkout at ``place.cwd`` and ``lines`` besides.
+        """As ``resolve``, for a project in the checkout at ``context.cwd`` plus ``lines``.
 
         Raises:
             EnvironmentBuildError: it cannot be read or resolved.
         """
-        given = project_input.read(project, place.cwd, place.work, base, lambda words: self._uv(words, place))
-        asked = [*(f"{_EXTRA_INDEX}{url}" for url in project.indexes), *self._options(place), *lines]
-        limits = [*constraints, *given.locked.constraints]
-        sources = ["--project", str(given.folder), *given.arguments]
-        sources += [place.write("requirements.in", asked)] if asked else []
-        environ = _FIRST_THAT_FITS if project.has_indexes else _BEST_OF_ALL
-        text = self._compile([*sources, "--emit-index-annotation"], limits, base, place, environ)
-        pinned = place.write("pinned.txt", _with_version(text))
-        local = self._local_packages([*sources, "--constraints", pinned], base, place, environ)
-        found = [*_as_locked(_named_lines(text), given.locked), *local]
-        return ResolvedProject("\n".join(found), _indexes_of(text), given.notes)
+        source = project_input.read_project(
+            project, context.cwd, context.work, base, lambda arguments: self._uv(arguments, context)
+        )
+        requested = [*(f"{_EXTRA_INDEX}{url}" for url in project.indexes), *self._options(context), *lines]
+        constraint_lines = [*constraints, *source.locked.constraints]
+        sources = ["--project", str(source.folder), *source.arguments]
+        sources += [context.write("requirements.in", requested)] if requested else []
+        environ = _FIRST_MATCH if project.has_indexes else _BEST_MATCH
+        text = self._compile([*sources, "--emit-index-annotation"], constraint_lines, base, context, environ)
+        pinned = context.write("pinned.txt", _with_version(text))
+        local = self._local_packages([*sources, "--constraints", pinned], base, context, environ)
+        found = [*_as_locked(_named_lines(text), source.locked), *local]
+        return ResolvedProject("\n".join(found), _indexes_of(text), source.notes)
 
     def _compile(
         self,
         sources: Sequence[str],
-        limits: Sequence[str],
+        constraint_lines: Sequence[str],
         base: Interpreter,
-        place: InstallContext,
+        context: InstallContext,
         environ: dict[str, str],
     ) -> str:
-        lock = place.work / "resolved.txt"
-        if limits:
-            sources = [*sources, "--constraints", place.write("constraints.txt", limits)]
-        answer = self._uv(
+        lock = context.work / "resolved.txt"
+        if constraint_lines:
+            sources = [*sources, "--constraints", context.write("constraints.txt", constraint_lines)]
+        completed = self._uv(
             [
-                *("pip", "compile", *sources, "--python", base.executable, *self._flags(place)),
+                *("pip", "compile", *sources, "--python", base.executable, *self._flags(context)),
                 *("--generate-hashes", "--no-header", "--no-annotate", "--output-file", str(lock)),
             ],
-            place,
+            context,
             environ,
         )
-        if not answer.ok:
-            raise as_error("the task's requirements cannot be resolved", answer, ResolutionError)
+        if not completed.ok:
+            raise installer_error("the task's requirements cannot be resolved", completed, ResolutionError)
         return lock.read_text(encoding="utf-8")
 
     def _local_packages(
-        self, sources: Sequence[str], base: Interpreter, place: InstallContext, environ: dict[str, str]
+        self, sources: Sequence[str], base: Interpreter, context: InstallContext, environ: dict[str, str]
     ) -> list[str]:
         """The folders and files of the repository among what was resolved, as ``./path``.
 
-        In requirement lines uv leaves their paths as whoever named them wrote them; PEP 751's lock has them relative to
-        itself.
+        In requirement lines uv leaves their paths as they were written; PEP 751's lock has them relative to itself.
         """
-        lock = place.cwd / "pylock.hpc-agent.toml"
+        lock = context.cwd / "pylock.hpc-agent.toml"
         argv = ["pip", "compile", *sources, "--python", base.executable, "--format", "pylock.toml", "--quiet"]
-        answer = self._uv([*argv, *self._flags(place), "--no-header", "--output-file", str(lock)], place, environ)
-        if not answer.ok:
-            raise as_error("the task's requirements cannot be resolved", answer, ResolutionError)
+        completed = self._uv(
+            [*argv, *self._flags(context), "--no-header", "--output-file", str(lock)], context, environ
+        )
+        if not completed.ok:
+            raise installer_error("the task's requirements cannot be resolved", completed, ResolutionError)
         packages = parsed(lock.name, lock.read_text(encoding="utf-8")).get("packages", [])
         lock.unlink()
         places = [package[kind].get("path", "") for package in packages for kind in _LOCAL if kind in package]
-        return [_from_root(path, place.cwd) for path in places if path]
+        return [_from_root(path, context.cwd) for path in places if path]
 
-    def build(self, project: Project, base: Interpreter, place: InstallContext) -> Path:
+    def build(self, project: Project, base: Interpreter, context: InstallContext) -> Path:
         """The wheel of a project's own package.
 
         Raises:
-            EnvironmentBuildError: it cannot be built, in its backend's last words.
+            EnvironmentBuildError: it cannot be built; with the end of its backend's output.
         """
-        into = place.work / "wheel"
+        into = context.work / "wheel"
         argv = ["build", "--wheel", "--quiet", "--python", base.executable, "--out-dir", str(into)]
-        answer = self._uv([*argv, str(place.cwd / project.folder)], place, _BEST_OF_ALL)
+        completed = self._uv([*argv, str(context.cwd / project.folder)], context, _BEST_MATCH)
         wheels = sorted(into.glob("*.whl"))
-        if not answer.ok or not wheels:
-            raise as_error("its wheel cannot be built", answer)
+        if not completed.ok or not wheels:
+            raise installer_error("its wheel cannot be built", completed)
         return wheels[0]
 
-    def install(self, lock: Sequence[str], root: Path, base: Interpreter, place: InstallContext) -> None:
+    def install(self, lock: Sequence[str], root: Path, base: Interpreter, context: InstallContext) -> None:
         # uv reads this line and writes entry points that find the interpreter next to themselves.
         with (root / "pyvenv.cfg").open("a", encoding="utf-8") as config:
             config.write("relocatable = true\n")
-        locked = place.write("lock.txt", [*self._options(place), *_absolute(lock, place.cwd)])
-        self._install(root, ["--no-deps", "--requirements", locked], place)
+        locked = context.write("lock.txt", [*self._options(context), *_absolute(lock, context.cwd)])
+        self._install(root, ["--no-deps", "--requirements", locked], context)
 
-    def install_late(
-        self, lines: Sequence[str], lock: Sequence[str], root: Path, base: Interpreter, place: InstallContext
+    def install_post_packages(
+        self, lines: Sequence[str], lock: Sequence[str], root: Path, base: Interpreter, context: InstallContext
     ) -> None:
-        late = place.write("late.txt", [*self._options(place), *_absolute(lines, place.cwd)])
+        post_packages = context.write("late.txt", [*self._options(context), *_absolute(lines, context.cwd)])
         # Constraints may not have hashes.
-        limits = place.write("installed.txt", [line.partition(" --hash=")[0] for line in lock if "==" in line])
-        tools = place.write("tools.txt", [*self._options(place), "setuptools", "wheel"])
-        self._install(root, ["--requirements", tools], place)
-        self._install(root, ["--no-build-isolation", "--requirements", late, "--constraints", limits], place)
+        constraint_lines = context.write(
+            "installed.txt", [line.partition(" --hash=")[0] for line in lock if "==" in line]
+        )
+        runner = context.write("tools.txt", [*self._options(context), "setuptools", "wheel"])
+        self._install(root, ["--requirements", runner], context)
+        self._install(
+            root, ["--no-build-isolation", "--requirements", post_packages, "--constraints", constraint_lines], context
+        )
 
-    def _options(self, place: InstallContext) -> list[str]:
-        """Where packages are found, by the site and the task; of several main indexes the task's: uv takes only one."""
+    def _options(self, context: InstallContext) -> list[str]:
+        """Index options of the site and the task; of several main indexes the task's, since uv accepts only one."""
         lines = [
-            line for line in [*self._index_lines, *place.options] if not line.startswith((*_FLAGS, *_NOT_IN_FILES))
+            line for line in [*self._index_lines, *context.options] if not line.startswith((*_FLAGS, *_NOT_IN_FILES))
         ]
         main = [line for line in lines if line.startswith(_MAIN_INDEX)][:-1]
         return [line for line in lines if line not in main]
 
-    def _flags(self, place: InstallContext) -> list[str]:
+    def _flags(self, context: InstallContext) -> list[str]:
         """The task's options that uv takes on its command line only."""
-        hosts = [line.removeprefix(_TRUSTED) for line in place.options if line.startswith(_TRUSTED)]
-        flags = [_FLAGS[line] for line in place.options if _FLAGS.get(line)]
+        hosts = [line.removeprefix(_TRUSTED) for line in context.options if line.startswith(_TRUSTED)]
+        flags = [_FLAGS[line] for line in context.options if _FLAGS.get(line)]
         return [*flags, *(word for host in hosts for word in ("--allow-insecure-host", host))]
 
-    def _install(self, root: Path, arguments: Sequence[str], place: InstallContext) -> None:
+    def _install(self, root: Path, arguments: Sequence[str], context: InstallContext) -> None:
         python = str(root / "bin" / "python")
-        argv = ["pip", "install", "--quiet", "--no-editable", "--python", python, *arguments, *self._flags(place)]
+        argv = ["pip", "install", "--quiet", "--no-editable", "--python", python, *arguments, *self._flags(context)]
         # Not in the checkout: settings of uv in a repository could name another place to install to.
-        answer = self._uv(argv, place, _BEST_OF_ALL, cwd=place.work)
-        if not answer.ok:
-            raise as_error("the task's packages cannot be installed", answer)
+        completed = self._uv(argv, context, _BEST_MATCH, cwd=context.work)
+        if not completed.ok:
+            raise installer_error("the task's packages cannot be installed", completed)
 
     def _uv(
         self,
         arguments: Sequence[str],
-        place: InstallContext,
+        context: InstallContext,
         environ: dict[str, str] | None = None,
         cwd: Path | None = None,
     ) -> CompletedProcess:
-        argv = [self._tools.uv_program(), *arguments]
+        argv = [self._runner.uv_program(), *arguments]
         if arguments[0] == "pip":
-            argv += self._tools.packages.extra_pip_install_flags
-        return self._tools.run(
+            argv += self._runner.packages.extra_pip_install_flags
+        return self._runner.run(
             argv,
-            cwd=cwd or place.cwd,
+            cwd=cwd or context.cwd,
             environ={**self._site.environ, **_ENVIRON, **(environ or {})},
-            credentials=place.credentials,
-            needs_git=place.needs_git,
+            credentials=context.credentials,
+            needs_git=context.needs_git,
         )
 
 
@@ -202,7 +209,7 @@ _NOT_IN_FILES = (_TRUSTED, *_IGNORED)
 
 
 def _named_lines(lock: str) -> list[str]:
-    """The packages with a name and where they come from; paths stand in lines of their own."""
+    """The lines of packages with a name; those of paths are left out."""
     logical = lock.replace("\\\n", " ").splitlines()
     return [
         line.strip() for line in logical if "==" in line.partition("#")[0] or (" @ " in line and "file:" not in line)
@@ -214,7 +221,7 @@ def _with_version(lock: str) -> list[str]:
 
 
 def _as_locked(lines: Iterable[str], locked: LockedVersions) -> list[str]:
-    """``lines`` with the hashes of the project's lock where it has them: what it saw is what is installed."""
+    """``lines`` with the hashes of the project's lock where it has them."""
     found = []
     for line in lines:
         hashes = locked.hashes.get(line.partition(" ")[0].lower())
@@ -237,5 +244,5 @@ def _from_root(path: str, root: Path) -> str:
 
 
 def _absolute(lines: Iterable[str], root: Path) -> list[str]:
-    """``./path`` from wherever the installer runs."""
+    """Lines with ``./path`` as absolute paths, for an installer in another folder."""
     return [f"{root}/{line.removeprefix('./')}" if line.startswith("./") else line for line in lines]

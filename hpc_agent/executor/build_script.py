@@ -13,8 +13,8 @@ import msgspec
 from hpc_agent.errors import EnvironmentBuildError
 from hpc_agent.file_records import ensure_directory
 from hpc_agent.process import run
-from hpc_agent.sources.inject import text_with_init
-from hpc_agent.sources.workspace import EntryKind, EntryPoint, Workspace, expand
+from hpc_agent.sources.changes import text_with_init
+from hpc_agent.sources.workspace import EntryKind, EntryPoint, Workspace, expand_variables
 
 _BUILD_TIMEOUT_S = 3600
 _LARGEST_TEXT = 100_000
@@ -74,7 +74,7 @@ class BuildScript:
         """
         output = ensure_directory(self.folder) / "custom-build.json"
         own = self._variables(output)
-        script = Path(expand(self.setting, {**environ, **own})).expanduser()
+        script = Path(expand_variables(self.setting, {**environ, **own})).expanduser()
         if not script.is_file():
             say(f"The custom build script {script} does not exist: going on without it")
             return None

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import psutil
 
 from hpc_agent.api.client import Client
-from hpc_agent.api.tasks import TaskState
 from hpc_agent.clock import Clock
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.domain.task import Task
@@ -18,7 +17,7 @@ from hpc_agent.logs import EventLog
 from hpc_agent.process_id import process_id
 from hpc_agent.runs.attempt_records import ClaimRecord, ExitReport
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
-from hpc_agent.wire.task_fields import RUN_STAMP
+from hpc_agent.wire.task_state import RUN_TOKEN, TaskState
 
 log = EventLog("claim")
 
@@ -94,14 +93,14 @@ class Claimer:
         if task.status is not TaskStatus.IN_PROGRESS:
             return False
         seen = self._client.tasks.get_states([task.id]).get(task.id)
-        if seen is None or not seen.stamp or self._is_anothers(seen):
+        if seen is None or not seen.run_token or self._is_anothers(seen):
             return False
         ours = {claim.worker for claim in self._claims_of(task) if claim}
         return seen.last_worker in ("", *ours) and self._client.queues.queue_of(task.id) is not None
 
     def _is_anothers(self, seen: TaskState) -> bool:
         """Whether the server shows the run of another attempt, which still has the task."""
-        attempt = seen.stamp.partition(".")[0]
+        attempt = seen.run_token.partition(".")[0]
         if attempt in ("", self._run.attempt.id):
             return False
         claim = _claim_in(RunDirectory(self._run.path.with_name(attempt)))
@@ -150,7 +149,7 @@ class Claimer:
         """What has become of a task that its user reset and enqueued while our job waited for its next start."""
         seen = self._client.tasks.get_states([task.id]).get(task.id)
         if seen is not None and seen.status is TaskStatus.IN_PROGRESS and self._is_anothers(seen):
-            return f"run {seen.stamp} has the task now"
+            return f"run {seen.run_token} has the task now"
         holder = self._client.queues.queue_of(task.id)
         return f"it is in queue {holder.name} again" if holder else ""
 
@@ -218,14 +217,14 @@ class Claimer:
         """
         queues = self._client.queues
         # As read before the removal: whoever won may have stamped the task before the first look, which can be late.
-        before = str(task.runtime.get(RUN_STAMP) or "")
+        before = str(task.runtime.get(RUN_TOKEN) or "")
         waited = 0.0
         while waited <= UNCERTAIN_WAIT_S:
             holder = queues.queue_of(task.id)
             if holder is not None:
                 return queues.remove_task(holder.id, task.id)
             seen = self._client.tasks.get_states([task.id]).get(task.id)
-            if seen is None or (seen.status, seen.stamp) != (task.status, before):
+            if seen is None or (seen.status, seen.run_token) != (task.status, before):
                 return False
             self._clock.sleep(1.0)
             waited += 1.0

@@ -168,7 +168,7 @@ class TaskRun:
             self._executor.options,
             self._executor.clock,
             console.say,
-            self._executor.client.tasks.raw,
+            self._executor.client.tasks.get_object,
         )
         try:
             prepared = self._stop.request.run_cancellable(

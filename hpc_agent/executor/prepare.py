@@ -23,9 +23,9 @@ from hpc_agent.executor.report import RunInputs
 from hpc_agent.file_records import read_record
 from hpc_agent.image_resolver import ResolvedContainer
 from hpc_agent.runs.directory import RunDirectory
-from hpc_agent.sources.staged import Origin
+from hpc_agent.sources.layout import Origin
 from hpc_agent.sources.workspace import Workspace
-from hpc_agent.staging import StagedTask, TaskStager, patiently
+from hpc_agent.staging import StagedTask, TaskStager, retry_staging
 
 IMAGE_VARIABLE = "CLEARML_DOCKER_IMAGE"
 """Set in containers to the image that they are made from."""
@@ -102,7 +102,7 @@ class Preparer:
             self._say(build_script.add_init(workspace))
         env = self._stager.open(task, staged, self._say)
         if env is not None:
-            self._say(f"Environment {env.key} ready ({env.how}) after {self._clock.monotonic() - begun:.1f} s")
+            self._say(f"Environment {env.key} ready ({env.access}) after {self._clock.monotonic() - begun:.1f} s")
             _check_image(env, resolved)
         if resolved and container:
             return self._prepared_container(task, resolved, container, workspace, env, staged.source.commit)
@@ -134,14 +134,14 @@ class Preparer:
         Raises:
             ContainerError: a container is asked for, and neither flag, task nor configuration names an image.
         """
-        if self._flags.docker and not self._stager.names_image(task):
+        if self._flags.docker and not self._stager.uses_container(task):
             raise ContainerError(
                 "--docker names no image, nor does the task or agent.default_docker.image: give one, as in "
                 "--docker python:3.11"
             )
 
     def _resolve_container(self, task: Task) -> ResolvedContainer | None:
-        resolved = self._stager.contain(task, self._say)
+        resolved = self._stager.find_container(task, self._say)
         # In an image that `hpc-agent build` made, the task is where it wants to be.
         if resolved is None and task.container.image and task.container.image != os.environ.get(IMAGE_VARIABLE):
             self._say(
@@ -181,7 +181,7 @@ class Preparer:
     def _staged(self, task: Task, directory: RunDirectory) -> StagedTask:
         """Offline: what the daemon staged for this attempt, else what is in the cache. Online: staged here and now."""
         if not self._flags.standalone:
-            return patiently(lambda: self._stager.stage(task, self._say), self._say, self._clock)
+            return retry_staging(lambda: self._stager.stage(task, self._say), self._say, self._clock)
         return read_record(directory.stage, StagedTask) or self._stager.find(task, self._say)
 
     def _process_context(self, task: Task, workspace: Workspace, python: Path | None) -> ProcessContext:

@@ -28,6 +28,7 @@ from hpc_agent.retry import FINAL, ONCE, ROUTINE, Budget, retry
 from hpc_agent.runs.attempt_records import ClaimRecord, ExitReport
 from hpc_agent.runs.directory import RunDirectory
 from hpc_agent.schedulers.base import CurrentJobClient
+from hpc_agent.wire.task_requests import job_runtime
 
 log = EventLog("report")
 
@@ -77,12 +78,12 @@ class Reporter:
         if not still_ours(self._directory, self._claim):
             return ended(0, ExitContext(StopReason.FENCED))
         identity, tasks = self._identity, self._client.tasks
-        values = {"_exec_agent_hostname": identity.host, **({"_slurm_job_id": identity.job} if identity.job else {})}
+        values = job_runtime(identity.job or "", identity.host)
         budget = ROUTINE if identity.daemon_managed else FINAL
         try:
             if changed := self._changed(task.status):
                 return changed
-            tasks.stamp(task.id, self._token, values, budget=budget)
+            tasks.set_run_token(task.id, self._token, values, budget=budget)
             # Once more: ``tasks.started`` undoes an abort that it does not see, and each call may have waited long.
             if changed := self._changed(task.status):
                 return changed
@@ -106,7 +107,7 @@ class Reporter:
             return ended(0, ExitContext(StopReason.TAKEN_BACK))
         if state.abort_requested:
             return ended(0, ExitContext(StopReason.ABORT))
-        started = state.status is TaskStatus.IN_PROGRESS and state.stamp == self._token
+        started = state.status is TaskStatus.IN_PROGRESS and state.run_token == self._token
         if started or state.status in (before, TaskStatus.UNKNOWN):
             return None
         return ended(0, ExitContext(StopReason.TAKEN_BACK))
@@ -241,15 +242,15 @@ class Reporter:
             return
         tasks, task, status = self._client.tasks, self._task, TaskStatus(outcome.status)
         worker = self._identity.worker
-        done = tasks.conclude(task, status, outcome.reason, worker, budget=budget)
+        done = tasks.set_final_status(task, status, outcome.reason, worker, budget=budget)
         if not done and not outcome.started and self._waits_for_us():
             # It failed before the server showed it as running, and the usual steps lead through that.
-            tasks.conclude(task, status, outcome.reason, worker, budget=budget, force=True)
+            tasks.set_final_status(task, status, outcome.reason, worker, budget=budget, force=True)
 
     def _runs_again(self) -> bool:
         """Whether it was reset and started again, while we waited for a server or wound down."""
         state = self._client.tasks.get_states([self._task]).get(self._task)
-        return state is not None and state.stamp.partition(".")[0] not in ("", self._directory.attempt.id)
+        return state is not None and state.run_token.partition(".")[0] not in ("", self._directory.attempt.id)
 
     def _waits_for_us(self) -> bool:
         """Whether its status is queued while no queue has it: no other agent would ever start it."""

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hpc_agent.api.client import Client
-from hpc_agent.api.tasks import TaskState
 from hpc_agent.clock import Clock
 from hpc_agent.domain.ids import QueueId, TaskId, WorkerId
 from hpc_agent.domain.status import TaskStatus
@@ -15,6 +14,7 @@ from hpc_agent.executor.stop import StopReason, StopRequest
 from hpc_agent.logs import EventLog
 from hpc_agent.retry import ONCE
 from hpc_agent.telemetry.usage import UsageReader
+from hpc_agent.wire.task_state import TaskState
 
 log = EventLog("watch")
 
@@ -129,9 +129,9 @@ class Watch:
         state = self._client.tasks.get_states([run.task], budget=ONCE).get(run.task)
         if state is None:
             self._end(StopReason.TAKEN_BACK, "the task was deleted")
-        elif run.token and state.stamp not in ("", run.token):
-            self._end(StopReason.FENCED, f"run {state.stamp} on the server")
-        elif run.token and not state.stamp and state.last_worker not in ("", run.worker):
+        elif run.token and state.run_token not in ("", run.token):
+            self._end(StopReason.FENCED, f"run {state.run_token} on the server")
+        elif run.token and not state.run_token and state.last_worker not in ("", run.worker):
             # A reset takes the stamp away, and agents of other kinds set none.
             self._end(StopReason.FENCED, f"worker {state.last_worker} on the server")
         elif state.abort_requested:

@@ -1,4 +1,4 @@
-"""What stands in a run directory: small JSON files, each written whole or not at all.
+"""Records of a run directory: small JSON files, each written whole or not at all.
 
 ``runs/<task>/<attempt>/`` is the memory of an attempt, on the shared file system: the daemon and the job write it,
 either may die at any line, and the other reads what is there.
@@ -11,7 +11,9 @@ from typing import Literal
 
 import msgspec
 
-from hpc_agent.domain.job import JobRecord, UnclearAnswer
+from hpc_agent.domain.ids import JobId
+from hpc_agent.domain.job import UnclearAnswer
+from hpc_agent.domain.job_phase import SubmissionState, SubmissionView
 from hpc_agent.domain.termination import TerminationCause
 from hpc_agent.process_id import ProcessId
 
@@ -39,7 +41,12 @@ class SubmissionRecord(Record, frozen=True, kw_only=True):
     """What sbatch said, if that was not clear."""
     doubt: UnclearAnswer | None = None
     looked_at: datetime | None = None
-    """When the job was first looked for and not found, by a scheduler that answered."""
+    """When the job was first searched for and not found, by a scheduler that answered."""
+
+    @property
+    def submitted(self) -> SubmissionView:
+        state, job = SubmissionState(self.state), JobId(self.job) if self.job else None
+        return SubmissionView(state, self.at, job, self.tries, self.message, self.doubt, self.looked_at)
 
 
 class StagingJobRecord(Record, frozen=True, kw_only=True):
@@ -51,16 +58,21 @@ class StagingJobRecord(Record, frozen=True, kw_only=True):
     job: str = ""
     """Empty: sbatch gave no clear answer."""
     tries: int = 1
-    gone_since: datetime | None = None
-    """When a pass first missed it, while there was no result."""
     error: str = ""
-    """What sbatch said when it failed in words that are not known."""
+    """What sbatch printed when it failed with an error that this version does not know."""
     looked_at: datetime | None = None
-    """When the job was first looked for and not found, by a scheduler that answered."""
+    """When the job was first searched for and not found, by a scheduler that answered."""
+
+    @property
+    def submitted(self) -> SubmissionView:
+        state = SubmissionState.ACCEPTED if self.job else SubmissionState.UNCERTAIN
+        doubt = UnclearAnswer.UNKNOWN_ERROR if self.error else None
+        job = JobId(self.job) if self.job else None
+        return SubmissionView(state, self.at, job, self.tries, self.error, doubt, self.looked_at)
 
 
 class TaskError(Record, frozen=True, kw_only=True):
-    """``trouble.json``: an error that nobody foresaw, met ``tries`` times while the task waited."""
+    """``trouble.json``: an unforeseen error, met ``tries`` times while the task waited."""
 
     at: datetime
     tries: int
@@ -68,8 +80,8 @@ class TaskError(Record, frozen=True, kw_only=True):
 
 
 class ClaimRecord(Record, frozen=True, kw_only=True):
-    """``claim.json``: ``intent`` stands before the task is taken off its queue, ``won`` right after; ``over`` when the
-    daemon has taken the task from its executor, which must end if it still lives."""
+    """``claim.json``: ``intent`` is written before the task is taken off its queue, ``won`` right after;
+    ``over`` when the daemon has taken the task from its executor, which must end if it still lives."""
 
     state: Literal["intent", "won", "over"]
     at: datetime
@@ -101,7 +113,7 @@ class ExitReport(Record, frozen=True, kw_only=True):
     """``exit.json``: how the task ended, written before its final status is posted."""
 
     status: Literal["completed", "failed", "stopped", "none", "again"]
-    """The status to post; ``none`` when somebody else already set one, ``again`` when it goes back to its queue."""
+    """The status to post; ``none`` when another has set one, ``again`` when it goes back to its queue."""
     reason: str
     exit_code: int
     at: datetime
@@ -130,25 +142,6 @@ class MemoryRecord(Record, frozen=True, kw_only=True):
 
     used_mb: float
     limit_mb: float | None = None
-
-
-class ObservationRecord(Record, frozen=True, kw_only=True):
-    """``seen.json``: what one pass of the daemon must tell the next, in another process or on another host.
-
-    Seconds are added up from pass to pass, none for more than a few minutes: a clock that jumps costs no more.
-    """
-
-    at: datetime
-    missing_seconds: float = 0.0
-    is_gone: bool = False
-    unconfirmed_seconds: float = 0.0
-    """Gone from the list of jobs, but with no verdict because a source has it for alive or gives no answer."""
-    final_seconds: float = 0.0
-    is_final: bool = False
-    starts_seen: int = 0
-    record: JobRecord | None = None
-    record_for: float = 0.0
-    """How long the record has been the same, up to the time that makes it steady."""
 
 
 class RequeueBudget(Record, frozen=True, kw_only=True):

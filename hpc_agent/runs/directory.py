@@ -17,7 +17,6 @@ from hpc_agent.runs.attempt_records import (
     DoneRecord,
     ExitReport,
     MemoryRecord,
-    ObservationRecord,
     RequeueBudget,
     StagingJobRecord,
     SubmissionRecord,
@@ -101,7 +100,7 @@ class RunDirectory:
         return write_first(self.path / "submit.json", record)
 
     def first_try(self, record: SubmissionRecord) -> SubmissionRecord:
-        """The record of try number ``record.tries``: this one, or the one of whoever was first."""
+        """The record of try number ``record.tries``: this one, or that of the writer that was first."""
         name = f"try.{record.tries}.json"
         if write_first(self.path / name, record):
             return record
@@ -156,11 +155,15 @@ class RunDirectory:
     def write_memory(self, record: MemoryRecord) -> None:
         write_record(self.path / "memory.json", record)
 
-    def patience(self) -> ObservationRecord | None:
-        return read_record(self.path / "seen.json", ObservationRecord)
+    @property
+    def observations(self) -> Path:
+        """History of what passes observed of the job."""
+        return self.path / "seen.json"
 
-    def write_patience(self, record: ObservationRecord) -> None:
-        write_record(self.path / "seen.json", record)
+    @property
+    def staging_observations(self) -> Path:
+        """As ``observations``, of the job that stages."""
+        return self.path / "stage-seen.json"
 
     def trouble(self) -> TaskError | None:
         return read_record(self.path / "trouble.json", TaskError)

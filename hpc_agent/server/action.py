@@ -1,4 +1,4 @@
-"""How an action of the API is declared, and what it is given."""
+"""Declaration of an API action, and what it receives."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ Ids = Annotated[list[Annotated[str, msgspec.Meta(max_length=256)]], msgspec.Meta
 """Things that one call is about; each costs a look-up or more."""
 
 
-def each_once(ids: list[str]) -> list[str]:
-    """In their order: to name a task 10,000 times is no way to have it written 10,000 times."""
+def unique(ids: list[str]) -> list[str]:
+    """Without duplicates, in their order: a task named 10,000 times is written once."""
     return list(dict.fromkeys(ids))
 
 
@@ -50,8 +50,8 @@ class Access(Enum):
 
 
 @dataclass(frozen=True)
-class Moment:
-    """A transaction and the time it is done at."""
+class Transaction:
+    """An open transaction and its time."""
 
     db: StoreSession
     now: datetime
@@ -62,7 +62,7 @@ class Moment:
 
 
 @dataclass(frozen=True)
-class Call(Moment):
+class Call(Transaction):
     """One call in its transaction."""
 
     identity: AuthenticatedCaller
@@ -73,7 +73,7 @@ class Call(Moment):
 
     @property
     def owner(self) -> Json:
-        """The fields that say whose a new document is."""
+        """Owner fields of a new document."""
         who = self.identity
         return {"user": who.user, "company": who.company, "made_by": who.task or None}
 

@@ -1,4 +1,4 @@
-"""What an action raises to answer with an error."""
+"""``ApiFault``: what an action raises to answer with an error."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def invalid(detail: str, **data: Any) -> ApiFault:
 def refuse_control_characters(text: str, field: str) -> None:
     """
     Raises:
-        Fault: 400/12, the text, which others see on their terminals, holds line breaks or escape sequences.
+        ApiFault: 400/12, the text has line breaks or escape sequences, which would reach the terminals of others.
     """
     if _CONTROLS.search(text):
-        raise invalid("it may have no line breaks and no control characters", field=field)
+        raise invalid("line breaks and control characters are not allowed", field=field)

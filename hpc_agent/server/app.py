@@ -1,4 +1,4 @@
-"""HTTP: which path leads where, what a body may be, which headers every answer carries."""
+"""HTTP application: routes, limits of bodies, headers of answers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LARGEST_BODY = 32 * 1024 * 1024
 _DRAINED = 4 * LARGEST_BODY
 
 _FILE_HEADERS = {
-    # What a task uploaded may be a hostile page: it is shown, but runs no script and is nobody of this origin.
+    # A task may have uploaded a hostile page: it is shown, but runs no script and does not belong to this origin.
     "Content-Security-Policy": "sandbox; default-src 'none'; img-src data:; style-src 'unsafe-inline'",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "private, no-cache",
@@ -79,7 +79,7 @@ async def _no_route(request: Request, error: Exception) -> Response:
 
 
 async def _gone(request: Request, error: Exception) -> Response:
-    return PlainTextResponse("the client left before its request was complete\n", 400)
+    return PlainTextResponse("the client closed the connection before its request was complete\n", 400)
 
 
 async def _body(request: Request) -> bytes:

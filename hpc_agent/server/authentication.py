@@ -49,7 +49,7 @@ _NO_HASH = hash_of("")
 
 @dataclass(frozen=True)
 class AuthenticatedCaller:
-    """``delegated``: an administrator's key speaks for another user. ``expires``: of the token that was shown."""
+    """``delegated``: an administrator's key acts for another user. ``expires``: of the token in use."""
 
     user: str
     user_name: str
@@ -90,7 +90,7 @@ class Authenticator:
         """Basic with a key pair, or Bearer with a token of ours: to log in, and to read pages and files.
 
         Raises:
-            Fault: 401 with the subcode that says what is wrong with the header.
+            ApiFault: 401 with the subcode for the header's defect.
         """
         scheme, value = _parted(header)
         return self._by_key_pair(value) if scheme == "basic" else self._by_token(scheme, value)
@@ -100,7 +100,7 @@ class Authenticator:
         it, a token it does not.
 
         Raises:
-            Fault: 401 with the subcode that says what is wrong with the header.
+            ApiFault: 401 with the subcode for the header's defect.
         """
         return self._by_token(*_parted(header))
 
@@ -108,7 +108,7 @@ class Authenticator:
         """The same caller with the rights of this moment, where a request has taken long.
 
         Raises:
-            Fault: 401, the key pair was revoked, or its task ended long ago.
+            ApiFault: 401, the key pair was revoked, or its task ended long ago.
         """
         with self._store.read() as db:
             return replace(self._identity(db, self._known(db, who.access_key), who.user), expires=who.expires)
@@ -144,7 +144,7 @@ class Authenticator:
     def in_the_name_of(self, caller: AuthenticatedCaller, user: str) -> AuthenticatedCaller:
         """
         Raises:
-            Fault: 400/6, the caller may not be another, or there is no such user.
+            ApiFault: 400/6, the caller may not act for others, or the user does not exist.
         """
         if not caller.is_admin:
             raise ApiFault(
@@ -160,10 +160,10 @@ class Authenticator:
         access, secret = _pair(encoded)
         with self._store.read() as db:
             credential = key_store.get(db, access)
-            # Compared in any case: the time taken tells nothing of which half was wrong.
+            # Compared in any case: the time does not show which half was wrong.
             good = hmac.compare_digest(credential.secret_hash if credential else _NO_HASH, hash_of(secret))
             if credential is None or not good:
-                raise ApiFault(INVALID_CREDENTIALS, "there is no such key pair, or it was revoked")
+                raise ApiFault(INVALID_CREDENTIALS, "the key pair does not exist or was revoked")
             return self._identity(db, credential, credential.user)
 
     def _by_token(self, scheme: str, token: str) -> AuthenticatedCaller:
@@ -217,7 +217,7 @@ class Authenticator:
     def _ended(self, db: StoreSession, credential: Credential) -> bool:
         """
         Raises:
-            Fault: 401, its task ended, or was deleted, some time ago.
+            ApiFault: 401, its task ended, or was deleted, some time ago.
         """
         found = tasks.get(db, credential.task, ("status", "status_changed"))
         if found is not None and not TaskStatus(found["status"]).is_final:

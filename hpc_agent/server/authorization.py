@@ -28,14 +28,16 @@ _COLLECTIONS: Mapping[OwnerKind, Collection] = {
 def check(call: Call, endpoint: Endpoint, request: object) -> None:
     """
     Raises:
-        Fault: 403/20, the caller's role may not do this, or not to these objects.
+        ApiFault: 403/20, the caller's role may not do this, or not to these objects.
     """
     who = call.identity
     if who.task_ended and endpoint.access is Access.WRITE:
         raise ApiFault(NO_PERMISSION, "the task that these credentials were made for has ended", task=who.task)
     permission = PERMISSIONS.get(endpoint.name, _NOBODY)
     if who.delegated and not permission.delegated:
-        raise ApiFault(NO_PERMISSION, f"{endpoint.name} needs the user's own key, not an administrator's in his name")
+        raise ApiFault(
+            NO_PERMISSION, f"{endpoint.name} needs the user's own key, not one that an administrator has for the user"
+        )
     if who.is_admin:
         return
     scope = scope_of(who, permission)
@@ -67,7 +69,7 @@ def owns(call: Call, kind: OwnerKind, id: str) -> bool:
 
 
 def _described(who: AuthenticatedCaller) -> str:
-    return "the credentials of a task" if who.task else "users who are no administrators"
+    return "the credentials of a task" if who.task else "users who are not administrators"
 
 
 def _check_own(call: Call, name: str, permission: Permission, request: object) -> None:
@@ -98,7 +100,7 @@ def _named(target: Target, request: object) -> Iterable[tuple[OwnerKind, Sequenc
     if target.kind is OwnerKind.EVENTS:
         batch = [event for event in (request if isinstance(request, list) else [request]) if isinstance(event, dict)]
         ids = sorted({str(event["task"]) for event in batch if event.get("task")})
-        # Asked as both: an event says itself which of them it means, in more than one spelling.
+        # Looked up as both: an event names its kind itself, in more than one spelling.
         yield from ((OwnerKind.TASK, ids), (OwnerKind.MODEL, ids))
         return
     value: Any = request.get(target.field) if isinstance(request, dict) else getattr(request, target.field)

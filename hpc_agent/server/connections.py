@@ -1,4 +1,4 @@
-"""Who may hold a connection, and for how long: idle clients keep nobody else out.
+"""Connection limits: how many and for how long, so that idle clients do not keep others out.
 
 A connection whose request is not complete gives way when its address, or the whole server, has no room for another
 one; and it is closed when it stays silent for too long.
@@ -59,7 +59,7 @@ class Connection:
         return allowed is not None and now - self.since > allowed
 
     def end(self) -> None:
-        """Close it without a word; its protocol, if it has one by now, hears of it."""
+        """Close it without an answer; its protocol, if it has one, is notified."""
         if self.transport is not None:
             self.transport.abort()
             return
@@ -77,7 +77,7 @@ class Connections:
         self._ended: Counter[str] = Counter()
 
     def admit(self, accepted: socket.socket, peer: tuple[object, ...], now: float) -> Connection | None:
-        """The new connection; None when nobody gives way to it, and it must be closed."""
+        """The new connection; None if no other one can be closed for it, so that it must be closed."""
         address = address_group(str(peer[0])) if peer else ""
         full = self._by_address[address] >= self._limits.per_address
         if full and not self.make_room(address):

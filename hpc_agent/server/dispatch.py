@@ -1,4 +1,4 @@
-"""From a request to an answer: who calls, which action, one transaction, the envelope.
+"""Dispatcher of API calls: authentication, the action in one transaction, the envelope.
 
 See docs/internals/clearml-protocol.md#envelope.
 """
@@ -18,10 +18,9 @@ from hpc_agent.server import authorization
 from hpc_agent.server.action import Access, Answer, Call, Endpoint
 from hpc_agent.server.api_fault import ApiFault, invalid
 from hpc_agent.server.authentication import API_VERSION, AuthenticatedCaller, Authenticator
-from hpc_agent.server.new_ids import new_id
 from hpc_agent.server.requests import IncomingRequest, typed, validation_fault
 from hpc_agent.server.store.connection import DocumentStore, ReadTooLongError, StoreSession
-from hpc_agent.server.store.documents import FieldTooLargeError
+from hpc_agent.server.store.documents import FieldTooLargeError, new_id
 from hpc_agent.wire.envelope import EndpointInfo, Envelope, Meta
 from hpc_agent.wire.error_kinds import INTERNAL_ERROR, UNKNOWN_ACTION, ErrorKind
 
@@ -32,7 +31,7 @@ log = EventLog("server")
 
 @dataclass(frozen=True)
 class Admitted:
-    """A call that may be made: what it asks for and who asks."""
+    """A call that is allowed: its endpoint and its caller."""
 
     endpoint: Endpoint
     identity: AuthenticatedCaller
@@ -59,7 +58,7 @@ class Dispatcher:
         """``impersonate``: the user in whose name an administrator calls.
 
         Raises:
-            Fault: 404 for an unknown action, 401 for a caller who may not, 400/6 for one who may not be another.
+            ApiFault: 404 unknown action, 401 wrong credentials, 400/6 the caller may not act for this user.
         """
         endpoint = self._endpoints.get(action)
         if endpoint is None:
@@ -71,7 +70,7 @@ class Dispatcher:
         return Admitted(endpoint, caller)
 
     def answer(self, incoming: IncomingRequest, admitted: Admitted) -> Outgoing:
-        """Never raises: whatever goes wrong is in the envelope."""
+        """Never raises: every error is answered in an envelope."""
         try:
             return _outgoing(incoming, self._act(incoming, admitted))
         except ApiFault as fault:
@@ -84,7 +83,7 @@ class Dispatcher:
         except FieldTooLargeError as error:
             return refusal(incoming, invalid(str(error)))
         except Exception as error:  # noqa: BLE001 - the top of the loop: the client gets an envelope, the log the trace
-            log.error("call failed", trace=True, action=incoming.action)
+            log.error("call.failed", trace=True, action=incoming.action)
             return refusal(
                 incoming, ApiFault(INTERNAL_ERROR, f"{type(error).__name__} (the server's log has the trace)")
             )
@@ -104,7 +103,7 @@ class Dispatcher:
 
 
 def parse_path(path: str) -> tuple[str, str] | None:
-    """(action, version) of ``/v2.5/tasks.get_by_id``; None when the path is no API path."""
+    """(action, version) of ``/v2.5/tasks.get_by_id``; None for any other path."""
     match = _PATH.match(path)
     return None if match is None else (match["action"], match["version"] or "")
 

@@ -1,7 +1,7 @@
-"""Who may store, replace and delete which file: new names are free, a file that is there is its uploader's.
+"""File permissions: any client may store a new name; an existing file belongs to its uploader.
 
 Clients put what belongs to a task into a folder whose name ends in its id (``project/name.<id>/artifacts/…``): what is
-in there is also the task's, whoever uploaded it.
+in it belongs to the task too, with any uploader.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ class FileAccess:
     def __init__(self, store: DocumentStore, uploads: Uploads) -> None:
         self._store = store
         self._uploads = uploads
-        self._turn = threading.Lock()
+        self._lock = threading.Lock()
         """Held from the look at who may to the change: two uploads of one new name are not both its first."""
 
     def of(self, identify: Callable[[], AuthenticatedCaller]) -> ClientAccess:
-        """What one client may store; ``identify`` says who that is at the moment, or raises a Fault."""
+        """Permissions of one client; ``identify`` returns its present identity, or raises an ApiFault."""
         return ClientAccess(self, identify)
 
     def check_may_change(self, who: AuthenticatedCaller, name: str) -> None:
         """
         Raises:
-            Fault: 403/20, there is such a file, and it is another's; or the caller's task has ended.
+            ApiFault: 403/20, the file exists and is another user's, or the caller's task has ended.
         """
         if who.task_ended:
             raise ApiFault(NO_PERMISSION, "the task that these credentials were made for has ended", task=who.task)
@@ -49,7 +49,9 @@ class FileAccess:
             if any(is_own(who, OwnerKind.TASK, task) for task in _tasks(db, name)):
                 return
         raise ApiFault(
-            NO_PERMISSION, "the file is another's; only who uploaded it or an administrator may", path=name[:200]
+            NO_PERMISSION,
+            "only the uploader of the file or an administrator may change it",
+            path=name[:200],
         )
 
     @contextmanager
@@ -57,9 +59,9 @@ class FileAccess:
         """Around the moment in which a complete file gets its name.
 
         Raises:
-            Fault: 403/20 as above.
+            ApiFault: 403/20 as above.
         """
-        with self._turn:
+        with self._lock:
             self.check_may_change(who, name)
             with self._store.write() as db:
                 # Before it is there: a file without an uploader could be replaced by administrators only.
@@ -69,10 +71,10 @@ class FileAccess:
     def delete(self, who: AuthenticatedCaller, name: str) -> None:
         """
         Raises:
-            Fault: 403/20 as above; 404, or 400/12 for a name that no file can have.
+            ApiFault: 403/20 as above; 404, or 400/12 for a name that no file can have.
         """
         name = name.strip("/")
-        with self._turn:
+        with self._lock:
             self.check_may_change(who, name)
             self._uploads.delete(name)
             with self._store.write() as db:

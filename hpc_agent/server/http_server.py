@@ -1,4 +1,4 @@
-"""uvicorn behind a door of our own: connections are accepted here, counted, and closed when they stay silent.
+"""HTTP server: uvicorn with connections that are accepted here, counted, and closed when they stay silent.
 
 uvicorn has no time limit for a request's head, and no limit of connections by address.
 """
@@ -78,14 +78,14 @@ class HttpServer(uvicorn.Server):
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            # Accepting does not wait where many stand in line: those who are in must get to speak.
+            # While many connections wait, accepting never suspends: let the accepted ones run.
             await asyncio.sleep(0)
             try:
                 accepted, peer = await loop.sock_accept(self._listener)
             except OSError as error:
                 # Out of descriptors or memory, or a connection that ended before it was accepted.
                 self._connections.make_room()
-                log.debug("not accepted", reason=error.strerror)
+                log.debug("connection.not_accepted", reason=error.strerror)
                 await asyncio.sleep(_PAUSE)
                 continue
             connection = self._connections.admit(accepted, peer, loop.time())
@@ -105,7 +105,7 @@ class HttpServer(uvicorn.Server):
                 ssl_handshake_timeout=self._limits.head if self._tls else None,
             )
         except OSError:
-            # No TLS, or gone already: nobody to tell.
+            # Not TLS, or closed already.
             self._connections.forget(connection)
             connection.socket.close()
 
@@ -127,12 +127,12 @@ class HttpServer(uvicorn.Server):
             if loop.time() - reported > _REPORT:
                 reported = loop.time()
                 if ended := self._connections.ended_since_last_asked():
-                    log.warning("closed connections that sent no complete request", **ended)
+                    log.warning("connections.closed", **ended)
 
 
 class FrugalParser(h11.Connection):
-    """Refuses a body in tiny chunks: each costs as much time as a large one, and a few strangers who send one byte a
-    chunk would keep the server from everything else."""
+    """HTTP parser that refuses a body in tiny chunks: each costs as much time as a large one, and a few clients that
+    send one byte a chunk would keep the server busy."""
 
     def __init__(self, longest_head: int) -> None:
         super().__init__(h11.SERVER, longest_head)
@@ -142,7 +142,7 @@ class FrugalParser(h11.Connection):
     def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
         """
         Raises:
-            h11.RemoteProtocolError: it is no HTTP, or too finely chopped.
+            h11.RemoteProtocolError: not HTTP, or a body in too small chunks.
         """
         event = super().next_event()
         if isinstance(event, h11.Request):
@@ -157,7 +157,7 @@ class FrugalParser(h11.Connection):
 
 
 class WatchedProtocol(H11Protocol):
-    """Tells its connection how far the request has come."""
+    """HTTP protocol that records in its connection which part of the request has come."""
 
     def __init__(self, connections: Connections, connection: Connection, **options: Any) -> None:
         super().__init__(**options)
@@ -175,7 +175,7 @@ class WatchedProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
-        """What is no HTTP is told so, with the headers of every answer; what is answered already, nothing more."""
+        """Answer to what is not HTTP, with the headers of every answer; nothing if an answer has begun."""
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.close()
             return

@@ -40,7 +40,7 @@ class _Pattern(RequestBody, frozen=True):
 
 
 class _Listing(RequestBody, frozen=True):
-    """The fields that are no filters."""
+    """The fields of a ``get_all`` that are not filters."""
 
     only_fields: list[str] | str = []
     order_by: list[str] | str = []
@@ -62,7 +62,7 @@ def only_fields(request: Json) -> list[str]:
 def names_of(only_fields: list[str] | str) -> list[str]:
     """
     Raises:
-        Fault: 400/12, there are too many of them.
+        ApiFault: 400/12, there are too many of them.
     """
     return _names(only_fields, "only_fields", _MOST_FIELDS)
 
@@ -70,16 +70,16 @@ def names_of(only_fields: list[str] | str) -> list[str]:
 def find(
     db: StoreSession, collection: Collection, request: Json, *, extra: Iterable[Condition] = (), hidden: str = HIDDEN
 ) -> tuple[list[Document], dict[str, Any]]:
-    """The documents a ``get_all`` asks for, each with the fields it asks for, and what goes beside them in the answer.
+    """The documents a ``get_all`` asks for, each with the fields it asks for, and the paging fields of the answer.
 
     ``hidden`` is the system tag of documents that only ``search_hidden`` or a request by id shows.
 
     Raises:
-        Fault: 400/12, a filter, field name or page number that makes no sense.
+        ApiFault: 400/12, an invalid filter, field name or page number.
     """
     listing = msgspec.convert(request, _Listing, strict=False)
     only = names_of(listing.only_fields)
-    offset, limit, beside = _window(listing)
+    offset, limit, paging = _window(listing)
     conditions = [*extra, *_filters(collection.table, request), *_searches(collection.table, listing)]
     if not listing.search_hidden and not request.get("id"):
         conditions.append(q.negate(q.holds(q.field(collection.table, "system_tags"), hidden)))
@@ -91,9 +91,9 @@ def find(
         offset=offset,
     )
     documents = collection.find(db, query)
-    if limit is not None and "scroll_id" in beside:
-        beside["scroll_id"] = str(offset + len(documents))
-    return [project(document, only) for document in documents], beside
+    if limit is not None and "scroll_id" in paging:
+        paging["scroll_id"] = str(offset + len(documents))
+    return [project(document, only) for document in documents], paging
 
 
 def project(document: Document, only: Iterable[str]) -> Document:
@@ -164,7 +164,7 @@ def _field(table: TableSchema, name: str) -> Condition:
     try:
         return q.field(table, name)
     except UnknownFieldError:
-        raise invalid("there is no such field", field=name[:100]) from None
+        raise invalid("unknown field", field=name[:100]) from None
 
 
 def _searches(table: TableSchema, listing: _Listing) -> Iterable[Condition]:
@@ -183,7 +183,7 @@ def match(table: TableSchema, name: str, pattern: str) -> Condition:
     """The field matches the pattern.
 
     Raises:
-        Fault: 400/12, there is no such field, or the server cannot search with the pattern.
+        ApiFault: 400/12, the field is unknown, or the server cannot search with the pattern.
     """
     try:
         compiled(pattern)

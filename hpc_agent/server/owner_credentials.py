@@ -1,4 +1,4 @@
-"""The server's secrets and the clearml.conf that lets a client in."""
+"""Secrets of the server, and the clearml.conf with which clients connect."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hpc_agent.config.client_conf import client_conf
 from hpc_agent.config.settings import ApiSettings
 from hpc_agent.file_records import read_record, write_atomic, write_record
 from hpc_agent.redact import Secret
-from hpc_agent.server.new_ids import new_id
+from hpc_agent.server.store.documents import new_id
 
 
 class _CredentialRecord(msgspec.Struct, frozen=True):
@@ -24,9 +24,9 @@ class _CredentialRecord(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True)
 class Owner:
-    """The user who started the server, its administrator: his key pair, and a lasting id; and what signs tokens.
+    """Credentials of the server's owner and administrator: key pair and lasting user id; and the key that signs tokens.
 
-    His secret is kept, not only its hash: every start writes the conf file with it.
+    The secret is kept, not only its hash: every start writes the conf file with it.
     """
 
     access_key: str
@@ -44,7 +44,7 @@ def new_secret_key() -> str:
 
 
 def load_or_create(folder: Path) -> Owner:
-    """What stands in ``folder/secrets.json`` (0600); random at the first start.
+    """Credentials from ``folder/secrets.json`` (0600); random at the first start.
 
     Raises:
         CorruptFileError: the file is there but cannot be understood.

@@ -1,4 +1,4 @@
-"""Two plain pages: all tasks, and one task at the link that ``clearml-task`` and the SDK print."""
+"""HTML pages: the list of tasks, and one task at the link that ``clearml-task`` and the SDK print."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Pages:
         """The newest tasks and all queues.
 
         Raises:
-            Fault: 400/12, ``page`` is no number.
+            ApiFault: 400/12, ``page`` is not a number.
         """
         if not page.isdecimal() or len(page) > 9:
             raise invalid("page must be a number")
@@ -108,7 +108,7 @@ class Pages:
         """One task with the newest of its console, or what was there before a place in it.
 
         Raises:
-            Fault: 404, or 400/12, ``before`` is no place.
+            ApiFault: 404, or 400/12, ``before`` is not a place in a console.
         """
         place = _place(before)
         with self._store.read() as db:
@@ -163,7 +163,7 @@ def _parameters(task: Document) -> Iterator[tuple[str, str, str]]:
 
 
 def console_text(messages: list[str]) -> str:
-    """Chunks as lines for reading: no terminal control, of a line that was rewritten only what it said last."""
+    """Console chunks as plain lines: without terminal control codes, and only the last state of a rewritten line."""
     text = "".join(message if message.endswith("\n") else message + "\n" for message in messages)
     lines = (line.rstrip("\r").rpartition("\r")[2] for line in _ESCAPES.sub("", text).split("\n"))
     return _CONTROLS.sub("", "\n".join(lines))

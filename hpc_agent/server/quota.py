@@ -1,4 +1,4 @@
-"""How much the files of the server may take: one of them, and all together."""
+"""Size limits of uploaded files: one file, and all together."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ class Quota:
 
     @contextmanager
     def incoming(self) -> Iterator[UploadStream]:
-        """A file on its way: what it took is given back unless it is kept."""
+        """Count a file while it is received; its size is released unless it is kept."""
         incoming = UploadStream(self, self._limits)
         try:
             yield incoming
         finally:
-            self.give_back(incoming.size)
+            self.release(incoming.size)
 
     def take(self, size: int) -> None:
         """
         Raises:
-            Fault: 507, all files together would be larger than they may be.
+            ApiFault: 507, all files together would exceed their limit.
         """
         most = self._limits.storage
         with self._lock:
@@ -58,14 +58,14 @@ class Quota:
                 )
             self._used += size
 
-    def give_back(self, size: int) -> None:
+    def release(self, size: int) -> None:
         with self._lock:
             self._used -= size
 
     def check_disk(self) -> None:
         """
         Raises:
-            Fault: 507, the disk is nearly full.
+            ApiFault: 507, the disk is nearly full.
         """
         if shutil.disk_usage(self._folder).free < _KEPT_FREE:
             raise ApiFault(
@@ -85,7 +85,7 @@ class UploadStream:
     def grow(self, size: int) -> None:
         """
         Raises:
-            Fault: 413 or 507, it may not be so large.
+            ApiFault: 413 or 507, a limit is exceeded.
         """
         if self.size + size > self._limits.file * MIB:
             raise ApiFault(FILE_TOO_LARGE, f"a file may have {self._limits.file} MiB (hpc.server.max_upload_mb)")
@@ -96,5 +96,5 @@ class UploadStream:
             self._looked = self.size
 
     def keep(self, replaced: int) -> None:
-        """It is stored, in place of a file of so many bytes."""
+        """The file is stored, in place of one of this many bytes."""
         self.size = replaced

@@ -1,4 +1,4 @@
-"""What a client sent → the typed request of an action. Anything it may have sent ends here in a value or a Fault."""
+"""Request parsing: the bytes of a client → the typed request of an action, or an ApiFault."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import msgspec
 
 from hpc_agent.server.action import Batch, Endpoint, Json
 from hpc_agent.server.api_fault import ApiFault, invalid
-from hpc_agent.wire.json_limits import has_more_values
+from hpc_agent.wire.envelope import has_more_values
 
 _DEEPEST = 100
 """Levels of a request's JSON."""
@@ -34,7 +34,7 @@ class IncomingRequest:
     query: str = ""
     body: bytes = b""
     encoded_form: bool = False
-    """The body says that it is ``a=b&c=d``."""
+    """The body has the content type of ``a=b&c=d``."""
     form: Mapping[str, str] = field(default_factory=dict)
     worker: str = ""
     ip: str = ""
@@ -46,7 +46,7 @@ def typed(incoming: IncomingRequest, endpoint: Endpoint) -> Any:
     """The request as the type that the action declares.
 
     Raises:
-        Fault: 400/12 with a sentence.
+        ApiFault: 400/12 with a sentence.
     """
     if endpoint.request is Batch:
         return _lines(incoming.body)
@@ -60,7 +60,7 @@ def typed(incoming: IncomingRequest, endpoint: Endpoint) -> Any:
 
 
 def validation_fault(error: msgspec.ValidationError) -> ApiFault:
-    """msgspec's words without its notation: ``Expected str, got int, in field task``."""
+    """msgspec's message without its notation: ``Expected str, got int, in field task``."""
     return invalid(str(error).replace("`", "").replace(" - at $.", ", in field ").replace("Object missing", "Missing"))
 
 
@@ -114,7 +114,7 @@ def decode(body: bytes, most: int = _MOST_VALUES) -> Any:
     """JSON as clients really send it: also with NaN and with halves of surrogate pairs (Python's json writes both).
 
     Raises:
-        Fault: it is no JSON, holds too many values, or is nested so deeply that it could be stored but not read again.
+        ApiFault: not JSON, too many values, or nested so deeply that it could be stored but not read again.
     """
     if has_more_values(body, most):
         raise invalid(f"the JSON has more than {most} values")

@@ -1,8 +1,8 @@
 """What users, administrators and the credentials of tasks may do: one row for every endpoint.
 
 An administrator may do everything. A *user* is a member of the group whose server this is: reads all, makes new things,
-and changes what is her own. A *task* is the credential that a job gets in place of a person's keys: it reads what a
-user reads, and changes its own task and what that task made (child tasks, models), nothing else of its owner's.
+and changes its own things. A *task* is the credential that a job gets in place of a user's keys: it reads what a user
+reads, and changes its own task and what that task made (child tasks, models), nothing else of its owner's.
 """
 
 from __future__ import annotations

@@ -1,12 +1,14 @@
-"""The server as a process: its folder, its socket, its end."""
+"""Server process: its data folder, certificate and socket, from start to stop."""
 
 from __future__ import annotations
 
 import errno
 import ipaddress
+import logging
 import os
 import signal
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,24 +22,25 @@ from hpc_agent.errors import ConfigError
 from hpc_agent.file_lock import try_lock
 from hpc_agent.file_records import ensure_directory
 from hpc_agent.server import owner_credentials
-from hpc_agent.server.action import Moment
+from hpc_agent.server.action import Transaction
 from hpc_agent.server.app import Parts, build
 from hpc_agent.server.authentication import AuthenticatedCaller, Authenticator
 from hpc_agent.server.dispatch import Dispatcher
 from hpc_agent.server.file_access import FileAccess
 from hpc_agent.server.http_server import LONGEST_HEAD, HttpServer, limits_for, raise_descriptor_limit
 from hpc_agent.server.pages import Pages
-from hpc_agent.server.quiet_logs import quieten
 from hpc_agent.server.quota import UploadLimits
 from hpc_agent.server.services import ENDPOINTS
-from hpc_agent.server.services.auth import remember
-from hpc_agent.server.services.keys import admit_own
+from hpc_agent.server.services.auth import replace_own_key_pair, store_administrator
 from hpc_agent.server.store.connection import DocumentStore
-from hpc_agent.server.tls import CertificateFiles
 from hpc_agent.server.uploads import Uploads
 from hpc_agent.server.watchdog import Watchdog
 
 _ANY_ADDRESS = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - recognised, not bound to
+_CLIENT_LOGGERS = ("asyncio", "uvicorn.error", "python_multipart.multipart")
+"""Of libraries that read what clients send."""
+_LOG_INTERVAL_S = 60.0
+_MOST_LOG_KINDS = 1000
 
 
 @dataclass(frozen=True)
@@ -49,7 +52,7 @@ class ServerOptions:
     connections_per_address: int
     uploads: UploadLimits
     certificate: CertificateFiles | None = None
-    """For HTTPS; without it the server speaks HTTP."""
+    """For HTTPS; without it the server uses HTTP."""
     conf: Path | None = None
     """Where the clearml.conf goes; ``clearml.conf`` in the data folder by default."""
 
@@ -59,7 +62,7 @@ class Listening:
     url: str
     conf: Path
     private: bool
-    """Whether nobody on the network can listen in: it is encrypted, or only this machine reaches it."""
+    """Whether the traffic is private: encrypted, or on this machine only."""
 
 
 def serve(options: ServerOptions, clock: Clock, announce: Callable[[Listening], None]) -> None:
@@ -68,7 +71,7 @@ def serve(options: ServerOptions, clock: Clock, announce: Callable[[Listening], 
     Raises:
         ConfigError: the port or the data folder cannot be used.
     """
-    quieten()
+    limit_client_logs()
     tls = options.certificate.load() if options.certificate else None
     try:
         folder = ensure_directory(options.data_dir, mode=0o700).resolve()
@@ -87,9 +90,9 @@ def serve(options: ServerOptions, clock: Clock, announce: Callable[[Listening], 
         try:
             identity = AuthenticatedCaller(owner.user, user_name())
             with store.write() as db:
-                moment = Moment(db, clock.now())
-                remember(moment, identity)
-                admit_own(moment, owner.user, owner.access_key, owner.secret_key)
+                moment = Transaction(db, clock.now())
+                store_administrator(moment, identity)
+                replace_own_key_pair(moment, owner.user, owner.access_key, owner.secret_key)
             authenticator = Authenticator(store, owner.signing_key, clock)
             dispatcher = Dispatcher(store, authenticator, ENDPOINTS, clock)
             uploads = Uploads(folder, options.uploads)
@@ -191,3 +194,54 @@ def _url(scheme: str, host: str, listener: socket.socket) -> str:
     port = listener.getsockname()[1]
     name = socket.gethostname() if host in _ANY_ADDRESS else host
     return f"{scheme}://[{name}]:{port}" if ":" in name else f"{scheme}://{name}:{port}"
+
+
+class OncePerMinute(logging.Filter):
+    """Log filter that drops a line if the same place has written one with the same beginning in the last minute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._written: dict[tuple[str, int, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        kind = (record.pathname, record.lineno, record.getMessage()[:40])
+        if record.created - self._written.get(kind, -_LOG_INTERVAL_S) < _LOG_INTERVAL_S:
+            return False
+        if len(self._written) >= _MOST_LOG_KINDS:
+            self._written.clear()
+        self._written[kind] = record.created
+        return True
+
+
+def limit_client_logs() -> None:
+    """Write log lines that clients can cause once a minute, however often they cause them."""
+    for name in _CLIENT_LOGGERS:
+        logging.getLogger(name).addFilter(OncePerMinute())
+
+
+@dataclass(frozen=True)
+class CertificateFiles:
+    """PEM files; the key may be in the certificate's own."""
+
+    certificate: Path
+    key: Path | None = None
+
+    def load(self) -> ssl.SSLContext:
+        """
+        Raises:
+            ConfigError: they cannot be read, or do not belong together.
+        """
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        names = str(self.certificate) if self.key is None else f"{self.certificate} with the key {self.key}"
+        try:
+            # Without a password at hand OpenSSL would ask the terminal for one.
+            context.load_cert_chain(self.certificate, self.key, password=lambda: "")
+        except ssl.SSLError as error:
+            raise ConfigError(
+                f"the certificate {names} cannot be used ({error.reason or error}); "
+                "give PEM files that belong together, the key without a password"
+            ) from error
+        except OSError as error:
+            raise ConfigError(f"the certificate {names} cannot be read: {error.strerror}") from error
+        return context

@@ -38,14 +38,14 @@ class Uploads:
         """Where the file called ``name`` (parts between slashes, decoded) is or would be.
 
         Raises:
-            Fault: 400/12, the name leads out of the folder or cannot be a file's name.
+            ApiFault: 400/12, the name leads out of the folder or cannot be a file's name.
         """
         parts = name.strip("/").split("/")
         if any(part in ("", ".", "..") or "\0" in part or len(os.fsencode(part)) > 255 for part in parts):
             raise invalid("this cannot be a file's name", path=name[:200])
         path = self._files.joinpath(*parts)
         try:
-            # Links are followed only as far as they stay inside; nobody but the user could have made one.
+            # Links are followed only inside of the folder; only the user can have made one.
             if path.resolve().is_relative_to(self._files):
                 return path
         except (OSError, RuntimeError) as error:
@@ -55,7 +55,7 @@ class Uploads:
     def existing(self, name: str) -> Path:
         """
         Raises:
-            Fault: 404, or 400/12 as in ``locate``.
+            ApiFault: 404, or 400/12 as in ``locate``.
         """
         path = self.locate(name)
         if not path.is_file():
@@ -66,12 +66,12 @@ class Uploads:
         """Remove the file and the folders that are empty without it.
 
         Raises:
-            Fault: 404, or 400/12 as in ``locate``.
+            ApiFault: 404, or 400/12 as in ``locate``.
         """
         path = self.existing(name)
         size = path.stat().st_size
         path.unlink()
-        self.quota.give_back(size)
+        self.quota.release(size)
         for folder in path.parents:
             if folder == self._files:
                 break
@@ -88,7 +88,7 @@ class Uploads:
         """Give a complete file its name, replacing an older one.
 
         Raises:
-            Fault: 400/12 as in ``locate``, or a part of the name is a file already.
+            ApiFault: 400/12 as in ``locate``, or a part of the name is a file already.
         """
         path = self.locate(name)
         try:
@@ -115,7 +115,7 @@ class Storing(Protocol):
     def check(self, name: str) -> None:
         """
         Raises:
-            Fault: this client may not store a file under this name.
+            ApiFault: this client may not store a file under this name.
         """
 
     def storing(self, name: str) -> AbstractContextManager[None]:
@@ -123,7 +123,7 @@ class Storing(Protocol):
         key have gone.
 
         Raises:
-            Fault: as for ``check``.
+            ApiFault: as for ``check``.
         """
 
 
@@ -136,7 +136,7 @@ class Receiver:
     def __init__(self, uploads: Uploads, content_type: str, access: Storing) -> None:
         """
         Raises:
-            Fault: 400/12, the content type is not multipart with a boundary.
+            ApiFault: 400/12, the content type is not multipart with a boundary.
         """
         kind, options = parse_options_header(content_type)
         boundary = options.get(b"boundary")
@@ -179,7 +179,7 @@ class Receiver:
     def write(self, data: bytes) -> None:
         """
         Raises:
-            Fault: 400/12, not a multipart body, or a part with an impossible name.
+            ApiFault: 400/12, not a multipart body, or a part with an impossible name.
         """
         try:
             self._parser.write(data)
@@ -193,7 +193,7 @@ class Receiver:
         """The names stored, once the whole body was written.
 
         Raises:
-            Fault: 400/12, the body ended too early, or held no file.
+            ApiFault: 400/12, the body ended too early, or held no file.
         """
         try:
             self._parser.finalize()

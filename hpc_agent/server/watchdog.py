@@ -1,4 +1,4 @@
-"""What happens without anybody calling: silent tasks are stopped, silent workers forgotten.
+"""Watchdog thread: stops silent tasks, removes silent workers and keys of ended tasks.
 
 See docs/internals/clearml-protocol.md#watchdog.
 """
@@ -11,8 +11,8 @@ from datetime import datetime, timedelta
 from hpc_agent.clock import Clock
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.logs import EventLog
-from hpc_agent.server.action import Moment, iso
-from hpc_agent.server.services.keys import forget_ended
+from hpc_agent.server.action import Transaction, iso
+from hpc_agent.server.services.auth import delete_ended_keys
 from hpc_agent.server.services.transitions import change_status
 from hpc_agent.server.services.workers import forget_expired
 from hpc_agent.server.store import query as q
@@ -28,9 +28,9 @@ log = EventLog("server.watchdog")
 
 
 def sweep(store: DocumentStore, now: datetime) -> list[str]:
-    """One look at everything; returns the ids of the tasks it stopped."""
+    """One pass; returns the ids of the tasks that it stopped."""
     with store.write() as db:
-        at = Moment(db, now)
+        at = Transaction(db, now)
         silent = Query(
             (
                 q.compare(q.field(tasks.table, "status"), "=", TaskStatus.IN_PROGRESS.value),
@@ -49,7 +49,7 @@ def sweep(store: DocumentStore, now: datetime) -> list[str]:
                 also={"completed": at.time},
             )
         forget_expired(db, now)
-        forget_ended(at)
+        delete_ended_keys(at)
     return stopped
 
 
@@ -74,7 +74,7 @@ class Watchdog:
         while not self._clock.wait(self._over, _INTERVAL):
             try:
                 for task in sweep(self._store, self._clock.now()):
-                    log.warning("stopped a silent task", task=task)
+                    log.warning("task.stopped_as_silent", task=task)
                 self._store.fold()
             except Exception:  # noqa: BLE001 - the top of a loop that must go on
-                log.error("sweep failed", trace=True)
+                log.error("watchdog.failed", trace=True)

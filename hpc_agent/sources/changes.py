@@ -1,4 +1,4 @@
-"""``script.diff``: uncommitted changes to a commit, or the whole text of a script.
+"""``script.diff``: uncommitted changes to a commit, or the whole text of a script; the init call that is added to it.
 
 See docs/internals/clearml-protocol.md#uncommitted-changes.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import posixpath
 import re
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -16,8 +17,8 @@ from hpc_agent.sources import git, patch_text
 from hpc_agent.sources.patch_text import FilePatch, Patch, PatchError
 
 _FUTURE = re.compile(r"^\s*(?:from\s+__future__\s+import|import\s+__future__)\b")
-_LONGEST_PROGRAM = 300_000
-"""Characters. Python takes 6 s to parse a megabyte that is made for it, and nobody else runs meanwhile."""
+_MAX_PROGRAM_LENGTH = 300_000
+"""Characters. Python takes 6 s to parse a megabyte that is made for it, and no other thread runs meanwhile."""
 _INJECTED = re.compile(
     r"^(?:from clearml import|try: from \w+ import Task|except ImportError: from clearml|.*\bTask\.init\()"
 )
@@ -26,17 +27,18 @@ _INJECTED = re.compile(
 def is_patch(diff: str, *, of_repository: bool = True) -> bool:
     """Whether ``diff`` is a patch; any other text is the script itself.
 
-    Where a repository is named, whatever has a patch in it is one: people's settings put colours and warnings before
-    it. A script without a repository may quote patches.
+    Where a repository is named, whatever has a patch in it is one: users' git settings may put colours and warnings
+    before it. A script without a repository may quote patches.
     """
-    text = patch_text.plain(diff)
+    text = patch_text.normalised(diff)
     return patch_text.begins_like_patch(text) or (of_repository and patch_text.looks_like_patch(text))
 
 
 def read_patch(diff: str) -> Patch:
-    """
+    """Parse uncommitted changes.
+
     Raises:
-        SourceError: it is nothing that git can apply.
+        SourceError: git cannot apply it.
     """
     try:
         return patch_text.parse(diff)
@@ -44,9 +46,9 @@ def read_patch(diff: str) -> Patch:
         raise SourceError(f"the task's uncommitted changes cannot be applied: {error}") from error
 
 
-def located(patch: Patch, folders: Iterable[str], exists: Callable[[str], bool]) -> Patch:
-    """``patch`` with its names relative to the root: with ``diff.relative`` they start from one of ``folders``, that
-    from which the task was made. ``exists`` tells of a path relative to the root whether the commit has it."""
+def relative_to_root(patch: Patch, folders: Iterable[str], exists: Callable[[str], bool]) -> Patch:
+    """``patch`` with names relative to the root: with git's ``diff.relative`` they start from the one of ``folders``
+    from which the task was made. ``exists``: whether the commit has a path (relative to the root)."""
     changed = [path for path in patch.old if path not in patch.created]
     if changed and not any(map(exists, changed)):
         for folder in folders:
@@ -55,19 +57,19 @@ def located(patch: Patch, folders: Iterable[str], exists: Callable[[str], bool])
     return patch
 
 
-def apply(patch: Patch, root: Path, *, shown: str, only: Sequence[str] = ()) -> tuple[str, ...]:
+def apply(patch: Patch, root: Path, *, label: str, only: Sequence[str] = ()) -> tuple[str, ...]:
     """Apply a patch to the files below ``root``, all of them or those named in ``only``; context is not needed.
 
-    ``shown`` names the commit in the error. Returns notes on what of the changes could not be part of it.
+    ``label``: the commit's name in messages. Returns notes on changes that were left out.
 
     Raises:
         SourceError: it does not fit, or names a file outside of ``root``.
     """
-    text = "".join(_as_the_file_ends_lines(part, root).text for part in patch.parts)
+    text = "".join(_with_line_ends_of_file(part, root).text for part in patch.parts)
     if not text:
         if patch.notes:
             return patch.notes
-        raise SourceError(f"the task's uncommitted changes cannot be applied to {shown}: they hold no change of a file")
+        raise SourceError(f"the task's uncommitted changes cannot be applied to {label}: no file is changed")
     for path in patch.old:
         # A patch may create a file and change it further down (clearml-task's own, for a script that is new to git).
         if path not in patch.created and (not only or path in only):
@@ -79,18 +81,18 @@ def apply(patch: Patch, root: Path, *, shown: str, only: Sequence[str] = ()) -> 
     answer = git.run(["apply", "--unidiff-zero", "--whitespace=nowarn", *options, "-"], cwd=root, input=text)
     if not answer.ok:
         raise SourceError(
-            f"the task's uncommitted changes do not fit {shown}: {git.last_line(answer)}; "
+            f"the task's uncommitted changes do not fit {label}: {git.last_line(answer)}; "
             "were they made on a commit that was not pushed, or on files that were never added?"
         )
     return patch.notes
 
 
-def _as_the_file_ends_lines(part: FilePatch, root: Path) -> FilePatch:
+def _with_line_ends_of_file(part: FilePatch, root: Path) -> FilePatch:
     """Web forms turn CR LF in a text into line feeds: a patch of a file that has CR LF does not fit then."""
     if not part.content or not part.old:
         return part
     try:
-        data = inside(root, part.old, "the task's uncommitted changes name").read_bytes()
+        data = resolve_inside(root, part.old, "the task's uncommitted changes name").read_bytes()
     except OSError:
         return part
     return part.with_crlf() if data.count(b"\r\n") == data.count(b"\n") > 0 else part
@@ -98,17 +100,17 @@ def _as_the_file_ends_lines(part: FilePatch, root: Path) -> FilePatch:
 
 def _create_missing(root: Path, path: str) -> None:
     """An empty file where a patch changes one that the commit does not have, as the reference does."""
-    file = inside(root, path, "the task's uncommitted changes name")
+    file = resolve_inside(root, path, "the task's uncommitted changes name")
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         file.touch()
 
 
-def inside(root: Path, path: str, what: str) -> Path:
+def resolve_inside(root: Path, path: str, what: str) -> Path:
     """``root / path`` with links followed.
 
     Raises:
-        SourceError: it leaves ``root``, or is git's own.
+        SourceError: it is outside ``root``, or in its ``.git``.
     """
     top = root.resolve()
     file = (top / path).resolve()
@@ -118,8 +120,8 @@ def inside(root: Path, path: str, what: str) -> Path:
 
 
 def is_python(text: str) -> bool:
-    """Whether ``text`` is a program in Python that does anything; a very long text is taken for one."""
-    if len(text) > _LONGEST_PROGRAM:
+    """Whether ``text`` is a Python program with at least one statement; a very long text counts as one."""
+    if len(text) > _MAX_PROGRAM_LENGTH:
         return True
     try:
         return bool(ast.parse(text).body)
@@ -127,12 +129,12 @@ def is_python(text: str) -> bool:
         return False
 
 
-def mend_future_imports(text: str) -> str:
+def fix_future_imports(text: str) -> str:
     """Move an init call that an SDK put at the very top to below the ``__future__`` imports, which must come first.
 
     Text that compiles, or that does not begin with such a call, stays as it is.
     """
-    if "__future__" not in text or not _INJECTED.match(text) or len(text) > _LONGEST_PROGRAM:
+    if "__future__" not in text or not _INJECTED.match(text) or len(text) > _MAX_PROGRAM_LENGTH:
         return text
     try:
         compile(text, "script", "exec", dont_inherit=True)
@@ -158,11 +160,83 @@ def _last_future(lines: Sequence[str]) -> int | None:
         if _FUTURE.match(line):
             last = index
             while last + 1 < len(lines) and (
-                lines[last].rstrip().endswith("\\") or ("(" in line and not _closed(lines[index : last + 1]))
+                lines[last].rstrip().endswith("\\") or ("(" in line and not _is_closed(lines[index : last + 1]))
             ):
                 last += 1
     return last
 
 
-def _closed(lines: Sequence[str]) -> bool:
+def _is_closed(lines: Sequence[str]) -> bool:
     return any(")" in line for line in lines)
+
+
+INIT = (
+    "try: from allegroai import Task  # this import and the call were added by hpc-task\n",
+    "except ImportError: from clearml import Task\n",
+    'if __name__ == "__main__": Task.init()\n',
+    "\n",
+)
+"""Four lines, as other tools expect; the name comes from the paid edition's package where that is installed."""
+
+
+def text_with_init(text: str) -> str:
+    """A whole script with the call in its place."""
+    lines = text.splitlines(keepends=True)
+    line = first_free_line(text)
+    if line and not lines[line - 1].endswith("\n"):
+        lines[line - 1] += "\n"
+    return "".join([*lines[:line], *INIT, *lines[line:]])
+
+
+def add_lines(patch: str, path: str, after: int, lines: Sequence[str]) -> str:
+    """``patch``, and ``lines`` put into the file ``path`` below its line ``after`` (0: at the top).
+
+    Both numbers are those of the file as ``patch`` leaves it. ``path`` is relative to the repository's root.
+    """
+    path = posixpath.normpath(path)
+    if patch and not patch.endswith("\n"):
+        patch += "\n"
+    if created := _creation(path).search(patch):
+        # Agents make a file that a later part of the patch names, so that creating it fails: one part does both.
+        body = [line for line in (created["body"] or "").splitlines(keepends=True) if line.startswith("+")]
+        unended = (created["body"] or "").endswith(_NO_NEWLINE) and after < len(body)
+        body[after:after] = [f"+{line}" for line in lines]
+        hunk = _hunk("/dev/null", f"b/{path}", f"-0,0 +1,{len(body)}", body) + (_NO_NEWLINE if unended else "")
+        return patch[: created.start("hunk")] + hunk + patch[created.end("hunk") :]
+    added = [f"+{line}" for line in lines]
+    return f"{patch}diff --git a/{path} b/{path}\n" + _hunk(
+        f"a/{path}", f"b/{path}", f"-{after},0 +{after + 1},{len(lines)}", added
+    )
+
+
+_NO_NEWLINE = "\\ No newline at end of file\n"
+
+
+def _hunk(old: str, new: str, place: str, body: Sequence[str]) -> str:
+    return f"--- {old}\n+++ {new}\n@@ {place} @@\n{''.join(body)}"
+
+
+def _creation(path: str) -> re.Pattern[str]:
+    """The part of a patch that creates ``path``; an empty file has no hunk."""
+    name = re.escape(path)
+    return re.compile(
+        rf"^diff --git a/{name} b/{name}\nnew file mode .*\n(?:index .*\n)?"
+        r"(?P<hunk>(?:--- .*\n\+\+\+ .*\n@@ .*\n(?P<body>(?:[+\\].*\n)*))?)",
+        re.MULTILINE,
+    )
+
+
+def first_free_line(text: str) -> int:
+    """Number of lines that must stay at the top: those up to the last ``__future__`` import, 0 without one.
+
+    A script that Python cannot parse (of another version, or broken) has none as far as we know.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Warnings about string escapes of the user's code must not be printed here.
+            warnings.simplefilter("ignore")
+            body = ast.parse(text).body
+    except (SyntaxError, ValueError):
+        return 0
+    futures = [node for node in body if isinstance(node, ast.ImportFrom) and node.module == "__future__"]
+    return max((node.end_lineno or node.lineno for node in futures), default=0)

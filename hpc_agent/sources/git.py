@@ -1,10 +1,19 @@
-"""How git is run: never asking, never showing a password, never trusting a task's words to be no options."""
+"""Runs git: without prompts, without passwords in arguments, with nothing of a task taken for an option.
+
+A mirror's ``config`` and ``hooks`` can name programs, so anyone who may write to a group's cache could run code as
+everyone who fetches. ``private_view`` therefore gives git a directory of our own with links to the mirror's objects
+and references, as git's own ``git-new-workdir`` makes them.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Mapping
+import shutil
+import stat
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from hpc_agent import process
@@ -12,15 +21,14 @@ from hpc_agent.config.settings import GitSettings
 from hpc_agent.errors import ProcessError, SourceError
 from hpc_agent.git_credentials import CAREFUL_GIT, PROTOCOLS, GitCredential, settings_and_variables, ssh_command
 from hpc_agent.redact import without_credentials
-from hpc_agent.sources.private_view import private_view
 from hpc_agent.sources.remote import Remote, host_of
 
-QUICK = 120.0
+QUICK_SECONDS = 120.0
 """Seconds for what reads and writes files only."""
-TRANSFER = 3600.0
+TRANSFER_SECONDS = 3600.0
 """Seconds for what moves a repository over the network: a first fetch may be many gigabytes."""
 
-_OURS = {
+_CONFIG = {
     "gc.auto": "0",  # a mirror is read while others fetch: nothing may tidy it up meanwhile
     "maintenance.auto": "false",
     "fetch.unpackLimit": "1",  # one pack a fetch, not thousands of small files on a shared file system
@@ -35,19 +43,19 @@ _OURS = {
     "filter.lfs.process": "",
     "filter.lfs.required": "false",
 }
-_EMPTY_WORDS = (
+_UNINFORMATIVE = (
     "hint:",
     "fatal: Could not read from remote repository",
     "Please make sure you have the correct access rights",
     "and the repository exists.",
 )
 _ADDRESSED = r"^(credential|url|http)\..+\."
-_KEPT = ("GIT_SSH", "GIT_SSL", "GIT_PROXY", "GIT_HTTP", "GIT_EXEC_PATH", "GIT_CONFIG")
+_FORWARDED_PREFIXES = ("GIT_SSH", "GIT_SSL", "GIT_PROXY", "GIT_HTTP", "GIT_EXEC_PATH", "GIT_CONFIG")
 
 
 def environment(base: Mapping[str, str]) -> dict[str, str]:
-    """``base`` such that git asks no questions and obeys no repository variables of whoever started us."""
-    env = {k: v for k, v in base.items() if not k.startswith("GIT_") or k.startswith(_KEPT)}
+    """``base`` for git without prompts and without repository variables of our parent process."""
+    env = {k: v for k, v in base.items() if not k.startswith("GIT_") or k.startswith(_FORWARDED_PREFIXES)}
     env.update(
         GIT_TERMINAL_PROMPT="0",
         GIT_ASKPASS="",  # empty: nor a window of some editor
@@ -77,7 +85,7 @@ def named_hosts(environ: Mapping[str, str] = os.environ) -> frozenset[str]:
     for scope in ("--global", "--system"):
         with contextlib.suppress(ProcessError):
             argv = ["git", "config", scope, "--null", "--name-only", "--includes", "--get-regexp", _ADDRESSED]
-            answer = process.run(argv, timeout=QUICK, env=environment(environ))
+            answer = process.run(argv, timeout=QUICK_SECONDS, env=environment(environ))
             names.update(answer.stdout.split("\0") if answer.ok else ())
     addresses = (name.partition(".")[2].rpartition(".")[0] for name in names)
     return frozenset(host for address in addresses if (host := host_of(address)))
@@ -92,7 +100,7 @@ def run(
     cwd: Path | None = None,
     remote: Remote | None = None,
     input: str | None = None,
-    timeout: float = QUICK,
+    timeout: float = QUICK_SECONDS,
     settings: Mapping[str, str] = {},
 ) -> process.CompletedProcess:
     """Run git; ``remote`` lends its credentials to this one command, for its own host only.
@@ -104,11 +112,13 @@ def run(
     Raises:
         SourceError: git is not installed, or did not end in time.
     """
-    chosen = [*_OURS.items(), *settings.items()]
+    chosen = [*_CONFIG.items(), *settings.items()]
     env = environment(os.environ)
     if remote and remote.user:
-        ours, variables = settings_and_variables([GitCredential(remote.origin, remote.user, remote.password)])
-        chosen += ours
+        credential_settings, variables = settings_and_variables(
+            [GitCredential(remote.origin, remote.user, remote.password)]
+        )
+        chosen += credential_settings
         env |= variables
     argv = ["git"]
     for key, value in chosen:
@@ -135,8 +145,41 @@ def _not_run(what: str, error: ProcessError) -> SourceError:
 
 
 def last_line(completed: process.CompletedProcess) -> str:
-    """What git itself said last that tells anything, fit for people: without hints and credentials."""
+    """The last informative line of git's output, without hints and credentials."""
     lines = [line.strip() for line in completed.last_words.splitlines()]
-    telling = [line for line in lines if line and not line.startswith(_EMPTY_WORDS)]
-    fatal = [line for line in telling if line.startswith(("fatal:", "error:"))]
-    return without_credentials((fatal or telling or lines or [f"exit code {completed.returncode}"])[-1])
+    informative = [line for line in lines if line and not line.startswith(_UNINFORMATIVE)]
+    fatal = [line for line in informative if line.startswith(("fatal:", "error:"))]
+    return without_credentials((fatal or informative or lines or [f"exit code {completed.returncode}"])[-1])
+
+
+_LINKED = ("objects", "refs", "packed-refs", "lfs")
+
+
+@contextmanager
+def private_view(mirror: Path) -> Iterator[Path]:
+    """Context manager of a temporary git directory for ``mirror``, a bare repository.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    view = Path(tempfile.mkdtemp(prefix="hpc-agent-git-"))
+    try:
+        target = mirror.resolve()
+        for name in _LINKED:
+            # git follows the link of packed-refs when it writes a new one.
+            (view / name).symlink_to(target / name)
+        (view / "HEAD").write_text("ref: refs/heads/main\n", encoding="utf-8")
+        mode = shared_mode(target)
+        sharing = f"\tsharedRepository = 0{mode:o}\n" if mode else ""
+        (view / "config").write_text(
+            f"[core]\n\tbare = true\n\trepositoryformatversion = 0\n{sharing}", encoding="utf-8"
+        )
+        yield view
+    finally:
+        shutil.rmtree(view, ignore_errors=True)
+
+
+def shared_mode(folder: Path) -> int | None:
+    """Access of new files that ``folder`` grants to others, independent of the umask; None for a private folder."""
+    mode = stat.S_IMODE(folder.stat().st_mode) & 0o666 | 0o600
+    return mode if mode & 0o077 else None

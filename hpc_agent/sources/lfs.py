@@ -1,6 +1,6 @@
-"""Git Large File Storage: content fetched beside the mirror, put in place of its pointers without git-lfs on the node.
+"""Git Large File Storage: content fetched next to the mirror, put in place of pointers without git-lfs on the node.
 
-git-lfs is needed where the mirror is fetched only. Whatever cannot be had stays a pointer, and a note says so.
+git-lfs is needed only where the mirror is fetched. A file without content stays a pointer, with a note.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from hpc_agent.sources import git
 from hpc_agent.sources.mirror import Mirror
 
 _POINTER = re.compile(rb"\Aversion https://git-lfs\.github\.com/spec/v1\n(?:.*\n)*?oid sha256:(?P<oid>[0-9a-f]{64})\n")
-_LARGEST_POINTER = 1024
+_MAX_POINTER_SIZE = 1024
 
 
-def used_by(mirror: Path, commit: str) -> bool:
+def uses_lfs(mirror: Path, commit: str) -> bool:
     """Whether any folder of the commit keeps files there."""
     pattern = ["-e", "filter=lfs", commit, "--", ".gitattributes", "*/.gitattributes"]
     return git.run(["grep", "--quiet", "--full-name", *pattern], mirror=mirror).ok
 
 
 def fetch(mirror: Mirror, commit: str, clock: Clock) -> str | None:
-    """Bring the content for ``commit`` into the cache. Uses the network. Returns why not, or None."""
-    if not used_by(mirror.path, commit):
+    """Fetch the content for ``commit`` into the cache. Uses the network. Returns the reason if that failed, or None."""
+    if not uses_lfs(mirror.path, commit):
         return None
     try:
         retry(lambda: _fetch(mirror, commit), NETWORK_BRIEFLY, clock)
@@ -38,16 +38,17 @@ def fetch(mirror: Mirror, commit: str, clock: Clock) -> str | None:
 
 
 def _fetch(mirror: Mirror, commit: str) -> None:
-    """
+    """Fetch the content of one commit with git-lfs.
+
     Raises:
-        SourceError: why not, in few words.
+        SourceError: with a short reason.
     """
     file_records.ensure_shared_directory(mirror.path / "lfs")
     answer = git.run(
         ["lfs", "fetch", "origin", commit],
         mirror=mirror.path,
         remote=mirror.remote,
-        timeout=git.TRANSFER,
+        timeout=git.TRANSFER_SECONDS,
         settings={"remote.origin.url": mirror.remote.url},
     )
     if answer.ok:
@@ -58,11 +59,11 @@ def _fetch(mirror: Mirror, commit: str) -> None:
     raise error
 
 
-def fill(mirror: Path, git_dir: Path, root: Path, commit: str) -> tuple[str, ...]:
+def fill_pointers(mirror: Path, git_dir: Path, root: Path, commit: str) -> tuple[str, ...]:
     """Put content in place of the pointers below ``root``; returns notes about those that stay."""
-    if not used_by(mirror, commit):
+    if not uses_lfs(mirror, commit):
         return ()
-    left = [path for path in _tracked(git_dir, root) if not _filled(mirror, root / path)]
+    left = [path for path in _tracked(git_dir, root) if not _is_filled(mirror, root / path)]
     if not left:
         return ()
     names = ", ".join(left[:5]) + (" …" if len(left) > 5 else "")
@@ -77,9 +78,9 @@ def _tracked(git_dir: Path, root: Path) -> list[str]:
     return [path for path, value in zip(fields[0::3], fields[2::3], strict=False) if value == "lfs"]
 
 
-def _filled(mirror: Path, file: Path) -> bool:
+def _is_filled(mirror: Path, file: Path) -> bool:
     """Whether the file holds its content, copied now if need be."""
-    if file.is_symlink() or not file.is_file() or file.stat().st_size > _LARGEST_POINTER:
+    if file.is_symlink() or not file.is_file() or file.stat().st_size > _MAX_POINTER_SIZE:
         return True
     pointer = _POINTER.match(file.read_bytes())
     if not pointer:

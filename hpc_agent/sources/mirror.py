@@ -6,7 +6,6 @@ import contextlib
 import re
 import secrets
 import shutil
-import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ _HASH = re.compile(r"^[0-9a-fA-F]{4,64}$")
 _FULL_HASH = re.compile(r"^([0-9a-fA-F]{40}|[0-9a-fA-F]{64})$")
 _FORBIDDEN_IN_NAMES = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|^[-/.]|[/.]$|\.lock$")
 _FETCH = ("--quiet", "--no-tags", "--upload-pack=git-upload-pack")
-"""The program on the other side is never what a configuration says."""
+"""The remote program is fixed: a configuration could name any."""
 _REMOTE_HEAD = "refs/hpc-agent/remote-head"
 _REFS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
 
@@ -41,15 +40,15 @@ _WITHHELD = (
 
 @dataclass(frozen=True)
 class Revision:
-    """What a task wants of a repository: ``names`` are tried in order. ``moves``: the same name may mean another
-    commit tomorrow, so that only the remote can say."""
+    """Revision that a task requests. ``names`` are tried in order. ``moves``: the same name may mean another commit
+    tomorrow, so the remote must be asked. ``label``: for messages."""
 
     names: tuple[str, ...]
     moves: bool
-    shown: str
+    label: str
 
 
-def wanted(script: TaskScript) -> Revision:
+def revision_of(script: TaskScript) -> Revision:
     """Commit beats tag beats branch; without any, master or main, or what the remote has checked out.
 
     See docs/internals/clearml-protocol.md#script-section.
@@ -78,7 +77,7 @@ def _branches(name: str) -> tuple[str, ...]:
 
 
 class Mirror:
-    """The mirror of ``remote`` at ``path``; offline unless a method says otherwise."""
+    """The mirror of ``remote`` at ``path``; offline unless a method documents otherwise."""
 
     def __init__(self, path: Path, remote: Remote, clock: Clock) -> None:
         self.path = path
@@ -107,15 +106,15 @@ class Mirror:
         """
         commit = None if revision.moves else self.commit_of(revision)
         if commit is None:
-            with self._alone(progress):
-                # Whoever held the lease before may have fetched it.
+            with self._locked(progress):
+                # The previous holder of the lease may have fetched it.
                 commit = None if revision.moves else self.commit_of(revision)
                 commit = commit or self._fetch(revision, progress)
-        self._keep(commit)
+        self._pin(commit)
         return commit
 
     @contextlib.contextmanager
-    def _alone(self, progress: Callable[[str], None]) -> Iterator[None]:
+    def _locked(self, progress: Callable[[str], None]) -> Iterator[None]:
         lease = self.path.with_name(f".{self.path.name}.lease")
         with only_one(
             lease,
@@ -138,7 +137,7 @@ class Mirror:
         commit = self.commit_of(revision) or self._fetch_other(revision)
         if commit is None:
             raise SourceError(
-                f"{revision.shown} is not in repository {self.remote.url}: was it pushed, and is the name right?"
+                f"{revision.label} is not in repository {self.remote.url}: was it pushed, and is the name right?"
             )
         return commit
 
@@ -148,9 +147,9 @@ class Mirror:
         if _FULL_HASH.match(name):
             self._fetch_one(revision, name)
             return self.commit_of(revision)
-        if revision.shown == wanted(TaskScript()).shown:
+        if revision.label == revision_of(TaskScript()).label:
             self._fetch_one(revision, f"+HEAD:{_REMOTE_HEAD}")
-            return self.commit_of(Revision((_REMOTE_HEAD,), True, revision.shown))
+            return self.commit_of(Revision((_REMOTE_HEAD,), True, revision.label))
         return None
 
     def _fetch_one(self, revision: Revision, name: str) -> None:
@@ -159,39 +158,41 @@ class Mirror:
             raise self._failure(revision, answer)
 
     def _create(self) -> None:
-        """Make the bare repository; under another name first, so that nobody meets half of one."""
+        """Make the bare repository; under another name first, so that no process sees a partial one."""
         if self.exists:
             return
         file_records.ensure_shared_directory(self.path.parent)
-        making = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.new")
+        partial = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.new")
+        mode = git.shared_mode(self.path.parent)
+        sharing = [f"--shared=0{mode:o}"] if mode else []
         try:
             for arguments in (
-                ["init", "--quiet", "--bare", "--template=", *_sharing(self.path.parent), str(making)],
-                [f"--git-dir={making}", "config", "remote.origin.url", self.remote.url],
-                [f"--git-dir={making}", "config", "gc.auto", "0"],
+                ["init", "--quiet", "--bare", "--template=", *sharing, str(partial)],
+                [f"--git-dir={partial}", "config", "remote.origin.url", self.remote.url],
+                [f"--git-dir={partial}", "config", "gc.auto", "0"],
             ):
                 answer = git.run(arguments)
                 if not answer.ok:
                     raise SourceError(f"no mirror can be made in {self.path.parent}: {git.last_line(answer)}")
-            file_records.rename_new(making, self.path)
+            file_records.rename_new(partial, self.path)
         except OSError as error:
             raise SourceError(f"no mirror can be made in {self.path.parent}: {error.strerror}") from error
         finally:
-            shutil.rmtree(making, ignore_errors=True)
+            shutil.rmtree(partial, ignore_errors=True)
 
     def _remove_locks(self) -> None:
-        """A git that was killed leaves lock files for ever; we hold the lease, so none is in use."""
+        """Remove lock files of killed git processes; we hold the lease, so none is in use."""
         for lock in (*self.path.glob("*.lock"), *self.path.glob("refs/**/*.lock")):
             lock.unlink(missing_ok=True)
 
-    def _keep(self, commit: str) -> None:
-        """A reference of our own: neither a pruned branch nor somebody's ``git gc`` loses a staged commit."""
+    def _pin(self, commit: str) -> None:
+        """Add a reference of our own: a pruned branch or a ``git gc`` must not remove a staged commit."""
         reference = f"refs/hpc-agent/{commit}"
         if not (self.path / reference).exists():
             self._git(["update-ref", reference, commit])
 
     def read(self, commit: str, path: str) -> bytes | None:
-        """The content of a file at a commit, links followed within it, or None if there is no such file."""
+        """The content of a file at a commit, links followed within it, or None if the file does not exist."""
         if "\n" in path:
             return None
         answer = git.run(
@@ -213,19 +214,13 @@ class Mirror:
             arguments,
             mirror=self.path,
             remote=self.remote if network else None,
-            timeout=git.TRANSFER if network else git.QUICK,
+            timeout=git.TRANSFER_SECONDS if network else git.QUICK_SECONDS,
         )
 
     def _failure(self, revision: Revision, answer: CompletedProcess) -> SourceError:
         error = SourceError(
-            f"repository {self.remote.url} cannot be fetched for {revision.shown}: {git.last_line(answer)}; "
+            f"repository {self.remote.url} cannot be fetched for {revision.label}: {git.last_line(answer)}; "
             f"{_WITHHELD if self.remote.withheld else _WHAT_TO_CHECK}"
         )
         error.retryable = is_away(answer.stderr)
         return error
-
-
-def _sharing(folder: Path) -> list[str]:
-    """The option that gives a repository's files the access that ``folder`` grants, whatever anybody's umask."""
-    mode = stat.S_IMODE(folder.stat().st_mode) & 0o666 | 0o600
-    return [f"--shared=0{mode:o}"] if mode & 0o077 else []

@@ -1,7 +1,7 @@
 """The text of ``git diff`` taken apart, in one pass over its lines. Pure; git itself decides what can be applied.
 
 People's git settings shape what their SDK recorded: colours, prefixes, submodules, binary files without content. What
-``git apply`` would pass over without a word is named in ``Patch.notes`` here, or refused.
+``git apply`` would silently skip is named in ``Patch.notes`` here, or refused.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _INSIDE = {
 
 
 class PatchError(ValueError):
-    """Why a text cannot be applied, in a few words."""
+    """Patch that cannot be applied, with a short reason."""
 
 
 @dataclass
@@ -73,19 +73,19 @@ class FilePatch:
         if any(self.lines[index].endswith("\r\n") for index in self.content):
             return self
         changed = [
-            f"{line.rstrip(_LF) or ' '}\r\n" if index in self.content and not self._is_cut(index) else line
+            f"{line.rstrip(_LF) or ' '}\r\n" if index in self.content and not self._lacks_line_end(index) else line
             for index, line in enumerate(self.lines)
         ]
         return replace(self, lines=tuple(changed))
 
-    def _is_cut(self, index: int) -> bool:
+    def _lacks_line_end(self, index: int) -> bool:
         """Whether the file ends with this line, and the line without a line end."""
         return any(line.startswith("\\") for line in self.lines[index : index + 2])
 
 
 @dataclass(frozen=True)
 class Patch:
-    """``text`` is for ``git apply -p<strip>``; empty where nothing of it can be applied.
+    """Patch by files. ``text``: for ``git apply -p<strip>``, empty if nothing can be applied.
 
     ``old``: files named on its old side; ``new``: on its new side; ``created``: those of them that it makes.
     ``folder``: what the names start from, below the root. ``notes``: sentences on what of the changes is not in
@@ -127,11 +127,11 @@ class Patch:
         return replace(self, parts=tuple(parts), folder=folder)
 
 
-def plain(text: str) -> str:
+def normalised(text: str) -> str:
     """``text`` without a byte order mark, without the colours of a terminal where its header lines have them, and with
     line feeds alone where its header lines end with CR LF: git ends them so itself."""
     text = text.removeprefix("\ufeff")
-    if "\x1b[" in text and not _begins_line(text, _HEADER):
+    if "\x1b[" in text and not _has_line_starting(text, _HEADER):
         bare = _COLOUR.sub("", text)
         text = bare if looks_like_patch(bare) else text
     return text.replace("\r\n", _LF) if _CRLF_HEADER.search(text) else text
@@ -139,11 +139,15 @@ def plain(text: str) -> str:
 
 def looks_like_patch(text: str) -> bool:
     """Whether some line of ``text`` is one that only patches have."""
-    return _begins_line(text, _HEADER) or any(_begins_line(text, mark) for mark in _MERGE) or _has_plain_header(text)
+    return (
+        _has_line_starting(text, _HEADER)
+        or any(_has_line_starting(text, mark) for mark in _MERGE)
+        or _has_plain_header(text)
+    )
 
 
 def begins_like_patch(text: str) -> bool:
-    """Whether the first line that says anything is one that only patches have."""
+    """Whether the first line that is not blank is one that only patches have."""
     first, _, rest = text.lstrip().partition("\n")
     lowered = first.lower()
     if lowered.startswith("submodule ") and (_ON_SUBMODULE.match(first) or looks_like_patch(rest)):
@@ -151,12 +155,12 @@ def begins_like_patch(text: str) -> bool:
     return lowered.startswith(("diff -", *_MERGE))
 
 
-def _begins_line(text: str, words: str) -> bool:
-    return text.startswith(words) or f"\n{words}" in text
+def _has_line_starting(text: str, prefix: str) -> bool:
+    return text.startswith(prefix) or f"\n{prefix}" in text
 
 
 def _has_plain_header(text: str) -> bool:
-    """``---``, ``+++`` and ``@@`` on three lines, as diff(1) prints them."""
+    """Whether ``---``, ``+++`` and ``@@`` start three consecutive lines, as diff(1) prints them."""
     lines = text.split("\n")
     return any(
         old.startswith("--- ") and new.startswith("+++ ") and _HUNK.match(hunk)
@@ -165,11 +169,12 @@ def _has_plain_header(text: str) -> bool:
 
 
 def parse(text: str) -> Patch:
-    """
+    """Parse the text of ``git diff`` or ``diff -u``.
+
     Raises:
-        PatchError: it holds what git cannot apply, such as the conflicts of a merge.
+        PatchError: it has parts that git cannot apply, such as the conflicts of a merge.
     """
-    sections, submodules = _sections(plain(text))
+    sections, submodules = _sections(normalised(text))
     strip = _strip(sections)
     for section in sections:
         if not section.moved:
@@ -209,7 +214,7 @@ def _sections(text: str) -> tuple[list[_Section], list[str]]:
         if line.startswith(_MERGE):
             raise PatchError(f"they hold the conflicts of a merge ({line.strip()[:200]}): resolve and commit them")
         if line.startswith(_HEADER):
-            sections.append(_begin(line))
+            sections.append(_section_of(line))
         elif line.startswith("--- ") and lines[number + 1 : number + 2] and lines[number + 1].startswith("+++ "):
             if not sections or sections[-1].lines[-1].startswith(("+", "-", " ", "\\", "@")):
                 sections.append(_Section())  # diff(1) prints no other header
@@ -220,7 +225,7 @@ def _sections(text: str) -> tuple[list[_Section], list[str]]:
             continue
         elif not sections:
             continue  # a warning, a mail's head
-        _look_at(line, sections[-1])
+        _read_header_line(line, sections[-1])
         sections[-1].lines.append(line)
         if hunk := _HUNK.match(line):
             old_left, new_left = (int(count) if count else 1 for count in hunk.groups())
@@ -234,7 +239,7 @@ def _split(text: str) -> list[str]:
     return lines if lines[-1] else lines[:-1]
 
 
-def _begin(line: str) -> _Section:
+def _section_of(line: str) -> _Section:
     old, new = _names_of_header(line)
     return _Section(header=line.strip(), old=old, new=new, printed=(old, new))
 
@@ -256,15 +261,15 @@ def _base(name: str) -> str:
 
 
 def _quote_end(text: str) -> int:
-    """The index behind the quoted word that ``text`` begins with."""
+    """The index after the quoted name that ``text`` begins with."""
     index = 1
     while index < len(text) and text[index] != '"':
         index += 2 if text[index] == "\\" else 1
     return index + 1
 
 
-def _look_at(line: str, section: _Section) -> None:
-    """Take what a header line says of its file."""
+def _read_header_line(line: str, section: _Section) -> None:
+    """Read a header line into its section."""
     if line.startswith("+++ ") and not section.moved:
         section.new = _name(line)
     elif line.startswith("new file mode "):
@@ -272,16 +277,16 @@ def _look_at(line: str, section: _Section) -> None:
     elif line.startswith("deleted file mode "):
         section.new = ""
     elif line.startswith(("rename from ", "copy from ")):
-        section.old = _moved(line.split(" from ", 1)[1], section)
+        section.old = _moved_name(line.split(" from ", 1)[1], section)
     elif line.startswith(("rename to ", "copy to ")):
-        section.new = _moved(line.split(" to ", 1)[1], section)
+        section.new = _moved_name(line.split(" to ", 1)[1], section)
     elif line.startswith("Binary files ") and line.rstrip().endswith(" differ"):
         section.why_left_out = _BINARY
     if _GITLINK.match(line):
         section.why_left_out = _SUBMODULE
 
 
-def _moved(name: str, section: _Section) -> str:
+def _moved_name(name: str, section: _Section) -> str:
     section.moved.append(name.rstrip())
     return _name(f"+++ {name}")
 
@@ -295,8 +300,8 @@ def _name(line: str) -> str:
 
 
 def _strip(sections: list[_Section]) -> int:
-    """How many components ``git apply`` takes off the names: none where ``diff.noprefix`` left the prefixes out, or
-    where diff(1) compared files of one folder."""
+    """Number of components that ``git apply`` removes from names: none where ``diff.noprefix`` left the prefixes out,
+    or where diff(1) compared files of one folder."""
     known = [prefixed for section in sections if (prefixed := _is_prefixed(section)) is not None]
     return 0 if known and not any(known) else 1
 

@@ -1,4 +1,4 @@
-"""Where a repository is fetched from: the address a task names, rewritten as configured, its credentials set apart.
+"""Remote of a repository: the address that a task names, rewritten as configured, without its credentials.
 
 Pure. The rules are those of docs/internals/clearml-protocol.md#repository-addresses. An address never keeps a password:
 git gets it another way (``git.py``).
@@ -23,7 +23,7 @@ _SCHEMES = (*_HTTP, *_SSH, "file")
 _SSH_WITH_COLON = re.compile(
     r"(?:ssh|git\+ssh|ssh\+git)://(?P<user>[^@/:\s]+@)?(?P<host>[^@/:\s]+):(?P<path>[A-Za-z_~].*)"
 )
-LONGEST = 4096
+MAX_LENGTH = 4096
 """Characters of an address: those of real repositories have a hundred or two."""
 _SCP = re.compile(r"^(?:(?P<user>[^@/:\s]+)@)?(?P<host>[^@/:\s]+):(?P<path>[^:].*)$")
 _TRANSPORT = re.compile(r"^[A-Za-z0-9]+::")
@@ -33,14 +33,14 @@ _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f]")
 
 @dataclass(frozen=True)
 class Remote:
-    """``url`` is free of passwords; ``user`` and ``password`` are for http and https only. Without a password the
+    """Remote repository. ``url`` has no password; ``user`` and ``password``: for http and https only. Without one the
     user may be a token, which is a secret too."""
 
     url: str
     user: str = ""
     password: Secret = _NOTHING
     withheld: bool = False
-    """There is a configured password, which is not for this address."""
+    """The configured password is not sent to this address."""
 
     @property
     def name(self) -> str:
@@ -51,40 +51,40 @@ class Remote:
 
     @property
     def folder(self) -> str:
-        """Name of its mirror: one for each address, whoever asks and with whatever credentials."""
+        """Name of its mirror: one per address, independent of user and credentials."""
         return f"{self.name}.{hashlib.sha256(self.url.encode()).hexdigest()[:12]}"
 
     @property
     def origin(self) -> str:
-        """``https://host:port``: the only place that may see the credentials."""
+        """Origin (``https://host:port``), the only one that may get the credentials."""
         parts = urlsplit(self.url)
         return f"{parts.scheme}://{parts.netloc}"
 
 
 def resolve(repository: str, git: GitSettings, known: Collection[str] = ()) -> Remote:
-    """The remote that a task's ``script.repository`` stands for under these settings.
+    """The remote for a task's ``script.repository`` under these settings.
 
-    ``known``: hosts that may see the configured password where ``git_host`` does not say which one may.
+    ``known``: hosts that may get the configured password if ``git_host`` is not set.
 
     Raises:
-        SourceError: it is no address of a repository, or one that git could take for an option or a program to run.
+        SourceError: it is not the address of a repository, or git could take it for an option or a program to run.
     """
     text = repository.strip()
-    if len(text) > LONGEST:
-        raise SourceError(f"the repository's address has {len(text)} characters; {LONGEST} are allowed")
-    shown = _shortened(without_credentials(text))
+    if len(text) > MAX_LENGTH:
+        raise SourceError(f"the repository's address has {len(text)} characters; {MAX_LENGTH} are allowed")
+    redacted = _shortened(without_credentials(text))
     if text.startswith("-") or _TRANSPORT.match(text) or _UNPRINTABLE.search(text):
-        raise SourceError(f"repository {shown!r} is refused: it is not a plain address of a git repository")
+        raise SourceError(f"repository {redacted!r} is refused: it is not a plain address of a git repository")
     if "://" in text:
-        return _from_text(_as_ssh_path(text), shown, _PasswordRules(git, frozenset(known)))
+        return _from_text(_as_ssh_path(text), redacted, _PasswordRules(git, frozenset(known)))
     if scp := _SCP.match(text):
         if scp["host"].startswith("-"):
-            raise SourceError(f"repository {shown!r} is refused: it is not a plain address of a git repository")
+            raise SourceError(f"repository {redacted!r} is refused: it is not a plain address of a git repository")
         return _from_ssh(scp["user"] or "", scp["host"], None, scp["path"], text, _PasswordRules(git, frozenset(known)))
     if text.startswith("/"):
         return Remote(posixpath.normpath(text))
     raise SourceError(
-        f"repository {shown!r} is neither an address nor an absolute path: nothing can be fetched from it"
+        f"repository {redacted!r} is neither an address nor an absolute path: nothing can be fetched from it"
     )
 
 
@@ -94,7 +94,7 @@ def _shortened(text: str) -> str:
 
 @dataclass(frozen=True)
 class _PasswordRules:
-    """Who may see the configured credentials."""
+    """Hosts that may get the configured credentials."""
 
     git: GitSettings
     known: frozenset[str]
@@ -114,28 +114,29 @@ class _PasswordRules:
         return scheme == "https" and host.lower() in self.known
 
 
-def _from_text(text: str, shown: str, rules: _PasswordRules) -> Remote:
+def _from_text(text: str, redacted: str, rules: _PasswordRules) -> Remote:
     try:
         parts = urlsplit(text)
         scheme, host, _ = parts.scheme.lower(), parts.hostname or "", parts.port
     except ValueError as error:
-        # Python's own words repeat what may be half of a password.
+        # Python's own message may quote a part of a password.
         raise SourceError(
-            f"repository {shown!r} is refused: it is no address; what stands between host and path must be a port, as "
-            "in ssh://git@host:22/group/repository.git"
+            f"repository {redacted!r} is refused: it is not an address; between host and path only a port is allowed, "
+            "as in ssh://git@host:22/group/repository.git"
         ) from error
     if scheme == "git":
         raise SourceError(
-            f"repository {shown!r} is refused: git:// has neither encryption nor proof of who answers; set the task's "
+            f"repository {redacted!r} is refused: git:// is neither encrypted nor authenticated; set the task's "
             "repository to the https or ssh address of the same repository"
         )
     if scheme not in _SCHEMES or host.startswith("-"):
-        raise SourceError(f"repository {shown!r} is refused: use an https, http, ssh or file address")
+        raise SourceError(f"repository {redacted!r} is refused: use an https, http, ssh or file address")
     return _from_url(parts, rules)
 
 
 def _as_ssh_path(text: str) -> str:
-    """``ssh://git@host:group/repository``, as GitLab's users paste it, means ``git@host:group/repository``."""
+    """Address with ``ssh://git@host:group/repository`` (as pasted from GitLab) read as
+    ``git@host:group/repository``."""
     match = _SSH_WITH_COLON.fullmatch(text)
     return f"ssh://{match['user'] or ''}{match['host']}/{match['path']}" if match else text
 
@@ -174,7 +175,7 @@ def _from_ssh(user: str, host: str, port: int | None, path: str, text: str, rule
             return Remote(_ssh_url(git.ssh_user or user or "git", host, git.ssh_port or port, path))
         return Remote(text)
     if git.translate_ssh and git.user and git.password and rules.may_see_password("https", host, None):
-        # An ssh port says nothing about where https is served.
+        # The port of ssh is not that of https.
         return _with_credentials(f"https://{host}/{path.lstrip('/')}", rules, trusted=True)
     return Remote(text)
 

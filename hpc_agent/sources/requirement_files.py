@@ -1,4 +1,4 @@
-"""The files of a repository that say which packages it needs, at a commit, without a checkout."""
+"""Requirement files of a repository at a commit, read without a checkout."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from hpc_agent.domain.env import RequirementFiles
 from hpc_agent.domain.requirement_lines import INCLUDES, LineError, decoded, logical_lines, options_of
 from hpc_agent.domain.task import TaskScript
 from hpc_agent.sources import changes
-from hpc_agent.sources.layout import plan
+from hpc_agent.sources.layout import StagedSource, plan_layout
 from hpc_agent.sources.mirror import Mirror
 from hpc_agent.sources.patch_text import Patch
-from hpc_agent.sources.staged import StagedSource
 from hpc_agent.sources.submodules import is_inside
 
 _PROJECT = ("pyproject.toml", "setup.py", "setup.cfg")
@@ -25,7 +24,7 @@ _UNREAD = re.compile(
     r"(?:conda-?)?env(?:ironment)?[\w.-]*\.ya?ml|conda[\w.-]*\.ya?ml|Pipfile(?:\.lock)?|pixi\.(?:toml|lock)|pdm\.lock"
     r"|pylock[\w.-]*\.toml|requirements(?:-dev)?\.lock|requirements[\w.-]+\.(?:txt|in)|requirements\.(?:in|ya?ml)"
 )
-"""Names of files that other tools read. What such a file asks for will be missing, which is said."""
+"""Names of files that other tools read. They are ignored, with a note."""
 
 
 def read_requirement_files(mirror: Mirror, staged: StagedSource, script: TaskScript) -> RequirementFiles:
@@ -44,10 +43,10 @@ class _CommitReader:
         self._mirror = mirror
         self._staged = staged
         self._script = script
-        self._layout = plan(script, staged)
+        self._layout = plan_layout(script, staged)
         self._patch = Patch()
         if changes.is_patch(script.diff):
-            self._patch = changes.located(
+            self._patch = changes.relative_to_root(
                 changes.read_patch(script.diff), self._layout.folders, lambda path: self._committed(path) is not None
             )
         self._texts: dict[str, str] = {}
@@ -123,8 +122,8 @@ class _CommitReader:
             file.parent.mkdir(parents=True, exist_ok=True)
             if data is not None:
                 file.write_bytes(data)
-            shown = f"commit {self._staged.commit} of {self._staged.repository}"
-            changes.apply(self._patch, Path(folder), shown=shown, only=(path,))
+            label = f"commit {self._staged.commit} of {self._staged.repository}"
+            changes.apply(self._patch, Path(folder), label=label, only=(path,))
             return file.read_bytes() if file.exists() else None
 
 
@@ -137,7 +136,7 @@ def _up_to(working_dir: str) -> list[str]:
 def _included(text: str, folder: str) -> list[str]:
     """The files that the lines of ``text`` include, relative to the root, as far as they are inside the repository.
 
-    What is wrong with a line is for who installs what it asks for to say.
+    Errors in a line are reported when it is installed.
     """
     found: list[str] = []
     try:

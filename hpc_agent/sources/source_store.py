@@ -1,4 +1,4 @@
-"""The source of a task: brought to the shared cache where there is a network, and from there to a node."""
+"""Store of task sources: staged in the shared cache where there is a network, checked out on a node."""
 
 from __future__ import annotations
 
@@ -19,12 +19,11 @@ from hpc_agent.domain.task import TaskScript
 from hpc_agent.errors import SourceError
 from hpc_agent.redact import without_credentials
 from hpc_agent.sources import changes, lfs, remote, submodules
-from hpc_agent.sources.changes import inside
+from hpc_agent.sources.changes import resolve_inside
 from hpc_agent.sources.checkout import check_out
-from hpc_agent.sources.layout import LayoutPlan, plan
-from hpc_agent.sources.mirror import Mirror, wanted
+from hpc_agent.sources.layout import LayoutPlan, Origin, StagedSource, plan_layout
+from hpc_agent.sources.mirror import Mirror, revision_of
 from hpc_agent.sources.requirement_files import read_requirement_files
-from hpc_agent.sources.staged import Origin, StagedSource
 from hpc_agent.sources.workspace import EntryKind, EntryPoint, Workspace
 
 Progress = Callable[[str], None]
@@ -34,7 +33,7 @@ class SourceStore:
     """Mirrors under ``cache_dir/vcs``, shared by all nodes and, where the folder's mode allows, by a group."""
 
     def __init__(self, cache_dir: Path, git: GitSettings, clock: Clock, known_hosts: Collection[str] = ()) -> None:
-        """``known_hosts``: those that may see ``git``'s password where it names no host itself."""
+        """Create a store. ``known_hosts``: those that may get ``git``'s password if it names no host itself."""
         self._known_hosts = known_hosts
         self._mirrors = cache_dir / "vcs"
         self._git = git
@@ -44,15 +43,15 @@ class SourceStore:
         """Bring what ``script`` names into the cache. Uses the network where something is missing.
 
         Raises:
-            SourceError: it cannot be had; the sentence says why.
+            SourceError: it cannot be fetched.
         """
         if not script.repository.strip():
             return _without_repository(script)
         mirror = self._mirror(script)
-        commit = mirror.obtain(wanted(script), progress)
-        large = lfs.fetch(mirror, commit, self._clock)
+        commit = mirror.obtain(revision_of(script), progress)
+        lfs_note = lfs.fetch(mirror, commit, self._clock)
         modules, notes = submodules.stage(mirror, commit, self._resolve, self._clock, progress)
-        notes = (*([large] if large else []), *notes)
+        notes = (*([lfs_note] if lfs_note else []), *notes)
         for note in notes:
             progress(note)
         return StagedSource(
@@ -60,14 +59,14 @@ class SourceStore:
         )
 
     def find(self, script: TaskScript) -> StagedSource | None:
-        """As ``stage``, from what the cache holds already; None if that is not enough. Never uses the network.
+        """Source as by ``stage``, from the cache only; None if something is missing. Never uses the network.
 
         A branch means the commit that it had when it was last fetched.
         """
         if not script.repository.strip():
             return _without_repository(script)
         mirror = self._mirror(script)
-        commit = mirror.commit_of(wanted(script))
+        commit = mirror.commit_of(revision_of(script))
         if commit is None:
             return None
         modules, notes = submodules.find(mirror, commit, self._resolve, self._clock)
@@ -91,7 +90,7 @@ class SourceStore:
         Raises:
             SourceError: something is missing, does not fit, or points out of the task's own folder.
         """
-        layout = plan(script, staged)
+        layout = plan_layout(script, staged)
         if staged.origin is Origin.FOLDER:
             return in_folder(layout, Path(staged.name))
         root = into / layout.folder
@@ -103,7 +102,7 @@ class SourceStore:
         if staged.origin is Origin.REPOSITORY:
             progress(f"Checking out {staged.commit} of {staged.repository}")
             notes = check_out(staged, self._mirrors, root)
-        return _finish(script, staged, layout, root, notes)
+        return _open_workspace(script, staged, layout, root, notes)
 
     def _mirror(self, script: TaskScript) -> Mirror:
         where = self._resolve(script.repository)
@@ -121,11 +120,11 @@ def in_folder(layout: LayoutPlan, folder: Path) -> Workspace:
     """
     root = folder.resolve()
     if not root.is_dir():
-        raise SourceError(f"the code is to be in {folder} (agent.force_code_dir), which is no folder here")
-    cwd = inside(root, layout.working_dir, "the task's working folder is")
+        raise SourceError(f"the code should be in {folder} (agent.force_code_dir), which is not a folder here")
+    cwd = resolve_inside(root, layout.working_dir, "the task's working folder is")
     if not cwd.is_dir():
         raise SourceError(f"the working folder {layout.working_dir!r} does not exist in {folder}")
-    entry = _found_entry(layout, root, cwd, str(folder))
+    entry = _resolve_entry(layout, root, cwd, str(folder))
     return Workspace(root, cwd, entry, layout.notes)
 
 
@@ -133,35 +132,35 @@ def _without_repository(script: TaskScript) -> StagedSource:
     return StagedSource(Origin.SCRIPT if script.diff.strip() else Origin.NOTHING)
 
 
-def _finish(
+def _open_workspace(
     script: TaskScript, staged: StagedSource, layout: LayoutPlan, root: Path, notes: tuple[str, ...]
 ) -> Workspace:
-    shown = f"commit {staged.commit} of {staged.repository}" if staged.commit else "the task"
-    cwd = inside(root, layout.working_dir, "the task's working folder is")
+    label = f"commit {staged.commit} of {staged.repository}" if staged.commit else "the task"
+    cwd = resolve_inside(root, layout.working_dir, "the task's working folder is")
     if layout.script_file:
         cwd.mkdir(parents=True, exist_ok=True)
-        file = inside(root, posixpath.join(layout.working_dir, layout.script_file), "the task's script is")
-        notes += _write_script(script.diff, file, shown)
+        file = resolve_inside(root, posixpath.join(layout.working_dir, layout.script_file), "the task's script is")
+        notes += _write_script(script.diff, file, label)
     elif changes.is_patch(script.diff, of_repository=bool(script.repository.strip())):
-        patch = changes.located(
+        patch = changes.relative_to_root(
             changes.read_patch(script.diff), layout.folders, lambda path: os.path.lexists(root / path)
         )
-        notes += changes.apply(patch, root, shown=shown)
+        notes += changes.apply(patch, root, label=label)
     if staged.origin is Origin.NOTHING:
         cwd.mkdir(parents=True, exist_ok=True)
     if not cwd.is_dir():
-        raise SourceError(f"the working folder {layout.working_dir!r} does not exist in {shown}")
-    entry = _found_entry(layout, root, cwd, shown)
+        raise SourceError(f"the working folder {layout.working_dir!r} does not exist in {label}")
+    entry = _resolve_entry(layout, root, cwd, label)
     return Workspace(root, cwd, entry, (*staged.notes, *notes, *layout.notes))
 
 
-def _write_script(text: str, file: Path, shown: str) -> tuple[str, ...]:
-    """Write a task's own text, unless the commit has the file: then that stays, and a note says so.
+def _write_script(text: str, file: Path, label: str) -> tuple[str, ...]:
+    """Write a task's own text, unless the commit has the file: then that is kept, with a note.
 
     See docs/internals/clearml-protocol.md#uncommitted-changes.
 
     Raises:
-        SourceError: the commit has the file, and the text is no script either: changes that nobody can apply.
+        SourceError: the commit has the file, and the text is not a script either: changes that cannot be applied.
     """
     if not file.exists():
         file.write_text(text, encoding="utf-8", errors="surrogateescape")
@@ -171,36 +170,36 @@ def _write_script(text: str, file: Path, shown: str) -> tuple[str, ...]:
     if file.suffix == ".py" and not changes.is_python(text):
         first = text.strip().partition("\n")[0][:120]
         raise SourceError(
-            f"the task's uncommitted changes cannot be applied to {shown}: they are neither a patch nor a script, and "
+            f"the task's uncommitted changes cannot be applied to {label}: they are neither a patch nor a script, and "
             f"begin with {first!r}; record them again with `git diff`, or clear them to run the commit as it is"
         )
-    return (f"the task's own text for {file.name} is not used: {shown} has a file of that name, which runs instead",)
+    return (f"the task's own text for {file.name} is not used: {label} has a file of that name, which runs instead",)
 
 
-def _found_entry(layout: LayoutPlan, root: Path, cwd: Path, shown: str) -> EntryPoint:
-    """The entry, its file told from its arguments; it is there, inside, and can begin with its __future__ imports.
+def _resolve_entry(layout: LayoutPlan, root: Path, cwd: Path, label: str) -> EntryPoint:
+    """The entry point with file and arguments separated; its file exists in the task's folder.
 
     Raises:
-        SourceError: it is not.
+        SourceError: it does not exist, or is outside.
     """
     entry = layout.entry
     if not entry.names_file:
         return entry
     folder = cwd.relative_to(root.resolve()).as_posix()
     for candidate in (entry, *_with_arguments(entry)):
-        file = inside(root, posixpath.join(folder, candidate.text), "the task's entry point is")
+        file = resolve_inside(root, posixpath.join(folder, candidate.text), "the task's entry point is")
         if candidate.text and file.is_file():
             break
     else:
         raise SourceError(
             f"the entry point {without_credentials(entry.text)!r} does not exist in folder "
-            f"{PurePosixPath(layout.working_dir)} of {shown}: was it committed and pushed?"
+            f"{PurePosixPath(layout.working_dir)} of {label}: was it committed and pushed?"
         )
     if entry.kind is EntryKind.PYTHON:
         text = file.read_text(encoding="utf-8", errors="surrogateescape")
-        mended = changes.mend_future_imports(text)
-        if mended != text:
-            file.write_text(mended, encoding="utf-8", errors="surrogateescape")
+        fixed = changes.fix_future_imports(text)
+        if fixed != text:
+            file.write_text(fixed, encoding="utf-8", errors="surrogateescape")
     return candidate
 
 

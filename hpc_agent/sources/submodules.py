@@ -1,4 +1,4 @@
-"""Submodules: which a commit names, and where they come from."""
+"""Submodules of a commit: their addresses, commits and mirrors."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from hpc_agent.clock import Clock
 from hpc_agent.errors import SourceError
 from hpc_agent.retry import NETWORK_BRIEFLY, retry
 from hpc_agent.sources import git, lfs, remote
+from hpc_agent.sources.layout import Submodule
 from hpc_agent.sources.mirror import Mirror, Revision
-from hpc_agent.sources.staged import Submodule
 
-_DEEPEST = 8
-"""Submodules within submodules; a repository that names itself would go on for ever."""
+_MAX_DEPTH = 8
+"""Submodules within submodules; a repository that names itself would never end."""
 
 Resolve = Callable[[str], remote.Remote]
-"""From an address to the remote that it stands for under a site's settings; raises SourceError."""
+"""Function from an address to its remote under a site's settings; raises SourceError."""
 
 
 @dataclass(frozen=True)
-class _Entry:
+class _SubmoduleEntry:
     path: str
     address: str
     commit: str
@@ -31,28 +31,28 @@ class _Entry:
 def stage(
     mirror: Mirror, commit: str, resolve: Resolve, clock: Clock, progress: Callable[[str], None]
 ) -> tuple[tuple[Submodule, ...], tuple[str, ...]]:
-    """Mirror every submodule that ``commit`` names, theirs included; what cannot be had becomes a note.
+    """Mirror every submodule that ``commit`` names, theirs included; one that cannot be fetched becomes a note.
 
-    Not an error: the reference ignores a submodule that fails, and many tasks do not need all of theirs.
+    Not an error: clearml-agent ignores a submodule that fails, and many tasks do not need all of theirs.
     """
 
-    large: list[str] = []
+    lfs_notes: list[str] = []
 
     def fetched(child: Mirror, revision: Revision) -> None:
         at = retry(lambda: child.obtain(revision, progress), NETWORK_BRIEFLY, clock)
         if note := lfs.fetch(child, at, clock):
-            large.append(note)
+            lfs_notes.append(note)
 
     found, notes = _walk(mirror, commit, resolve, clock, fetched)
-    return found, (*notes, *large)
+    return found, (*notes, *lfs_notes)
 
 
 def find(mirror: Mirror, commit: str, resolve: Resolve, clock: Clock) -> tuple[tuple[Submodule, ...], tuple[str, ...]]:
-    """As ``stage``, from what is mirrored already."""
+    """Submodules as by ``stage``, from existing mirrors only."""
 
     def present(child: Mirror, revision: Revision) -> None:
         if child.commit_of(revision) is None:
-            raise SourceError(f"{revision.shown} of {child.remote.url} is not in the cache")
+            raise SourceError(f"{revision.label} of {child.remote.url} is not in the cache")
 
     return _walk(mirror, commit, resolve, clock, present)
 
@@ -68,8 +68,8 @@ def _walk(
         for entry in _entries(parent, at):
             path = posixpath.join(prefix, entry.path)
             try:
-                if depth >= _DEEPEST:
-                    raise SourceError(f"it is nested more than {_DEEPEST} deep")
+                if depth >= _MAX_DEPTH:
+                    raise SourceError(f"it is nested more than {_MAX_DEPTH} deep")
                 where = resolve(remote.submodule_address(parent.remote.url, entry.address))
                 child = Mirror(mirror.path.with_name(where.folder), where, clock)
                 get(child, Revision((entry.commit,), False, f"commit {entry.commit}"))
@@ -81,7 +81,7 @@ def _walk(
     return tuple(found), tuple(notes)
 
 
-def _entries(mirror: Mirror, commit: str) -> Iterator[_Entry]:
+def _entries(mirror: Mirror, commit: str) -> Iterator[_SubmoduleEntry]:
     """Submodules that have both an address in .gitmodules and a commit in the tree, at a path inside."""
     listed = git.run(["config", "--null", "--blob", f"{commit}:.gitmodules", "--list"], mirror=mirror.path)
     if not listed.ok:
@@ -96,7 +96,7 @@ def _entries(mirror: Mirror, commit: str) -> Iterator[_Entry]:
     for values in fields.values():
         path, address = values.get("path", ""), values.get("url", "")
         if address and path and is_inside(path) and (at := _commit_at(mirror, commit, path)):
-            yield _Entry(path, address, at)
+            yield _SubmoduleEntry(path, address, at)
 
 
 def _commit_at(mirror: Mirror, commit: str, path: str) -> str | None:

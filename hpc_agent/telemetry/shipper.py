@@ -248,7 +248,7 @@ class Shipper:
             return texts
         self._clock.sleep(min(max(self._doubtful_since + DOUBT_S - self._clock.monotonic(), 0), DOUBT_S))
         worker = WorkerId(batch.worker) if batch.worker else self._source.worker
-        stored = self._events.stamps(self._source.task, worker, batch.first_ms, batch.last_ms, budget=ONCE)
+        stored = self._events.timestamps(self._source.task, worker, batch.first_ms, batch.last_ms, budget=ONCE)
         return [(stamp, text) for stamp, text in texts if stamp not in stored]
 
     def _is_taken(self, texts: Sequence[tuple[int, str]], worker: WorkerId) -> bool:

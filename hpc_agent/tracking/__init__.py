@@ -1,5 +1,6 @@
-"""Jobs that researchers submit with sbatch themselves, as tracked tasks. Slurm gets their script untouched.
+"""Tracked jobs: jobs that researchers submit with sbatch themselves, shown as tasks. Slurm gets their script untouched.
 
-``command_line`` and ``directives`` read what was asked, ``describe`` makes the task of it, ``submit`` hands it to
-sbatch; ``hook`` and ``inside`` run beside the script in the job, ``follow`` and ``due`` bring the task to its end.
+``command_line`` and ``sbatch_options`` read the submission, ``describe`` makes the task of it, ``tracked_submission``
+runs sbatch; ``hook`` and ``sidecar`` run beside the script in the job; ``tracked_jobs`` observes, ``decide`` says what
+is due, ``follower`` brings the task to its end.
 """

@@ -99,7 +99,7 @@ class CommandLine:
 
 
 def parse(words: Sequence[str], is_file: Callable[[str], bool] = lambda _: False) -> CommandLine:
-    """Read the words after ``sbatch``. ``is_file`` tells a script from the value of an option that nobody knows.
+    """Read the words after ``sbatch``. ``is_file`` tells a script from the value of an unknown option.
 
     Raises:
         InputError: one of our own options lacks its value.

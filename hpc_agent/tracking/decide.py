@@ -1,37 +1,37 @@
-"""What is due for one tracked job: what is known in, actions out. Pure; ``follow`` looks and acts.
+"""Policy of tracked jobs: what is due for a user's own job, given a snapshot. Pure; ``follower`` acts.
 
-The job is the person's own: it is cancelled when its task is aborted, and for no other reason. What is not certain
-waits.
+The job is the user's: it is cancelled when its task is aborted, and for no other reason. What is not certain waits.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hpc_agent.domain.job import JobRecord, JobState, LiveJob
+from hpc_agent.domain.job import JobRecord, JobState
+from hpc_agent.domain.job_phase import WAITING_STATES, JobPhase, JobSnapshot, job_phase
+from hpc_agent.domain.outcome import SCRIPT_ADVICE, lost, named
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.tracking.tracked_outcome import lost, tracked_outcome
+from hpc_agent.domain.wait_reason import SCRIPT_TERMS, WaitReason, explain_wait
 
 STILL_SENDING_S = 10.0
-"""So long after the job's end its own process may still be sending the rest of the console."""
+"""Seconds after the job's end in which its sidecar may still send the rest of the console."""
+_NAMED_ELEMENTS = 10
+"""How many elements of an array a sentence names."""
 
-WAITS = frozenset({JobState.PENDING, JobState.REQUEUED})
 _TAKEN_BACK = frozenset({TaskStatus.CREATED, TaskStatus.QUEUED})
 
 
 @dataclass(frozen=True)
-class TrackedJobSnapshot:
-    """All that one pass knows. An array has several jobs, of which each is live, ended or missing."""
+class TrackedJobSnapshot(JobSnapshot):
+    """Everything that one pass observed of one tracked job and its task."""
 
     job: str
     status: TaskStatus | None
     """None when the server says that the task does not exist."""
     message: str = ""
     """Its status message."""
-    live: tuple[LiveJob, ...] = ()
-    ended: tuple[JobRecord, ...] = ()
-    missing: int = 0
-    """Jobs of which nothing is known now."""
     is_array: bool = False
     queued: bool = True
     """The task was put on a queue when it was submitted; else it waits as ``created``."""
@@ -39,12 +39,21 @@ class TrackedJobSnapshot:
     abort_requested: bool = False
     silenced: bool = False
     """The server stopped the task because it heard nothing for long."""
-    inside: bool = False
-    """A process of ours in the job sends console and usage."""
-    missing_seconds: float = 0.0
-    """Seconds since a pass first found none of its jobs live."""
-    record_stable: bool = False
-    """Whether the records were the same in the pass before."""
+    has_sidecar: bool = False
+    """A sidecar in the job sends console and usage."""
+
+    @property
+    def is_aborted(self) -> bool:
+        return self.abort_requested or (self.status is TaskStatus.STOPPED and not self.silenced)
+
+    @property
+    def ended(self) -> tuple[JobRecord, ...]:
+        """Records of its jobs that have certainly ended."""
+        return tuple(record for record in self.records if record.state.is_final)
+
+    @property
+    def title(self) -> str:
+        return f"Slurm {'array' if self.is_array else 'job'} {self.job}"
 
 
 @dataclass(frozen=True)
@@ -54,9 +63,10 @@ class MarkStarted:
 
 @dataclass(frozen=True)
 class ShowMessage:
-    """Show this as the task's status message."""
+    """Show ``message`` as the task's status message, and ``console``, if any, as a line of its console, once."""
 
     message: str
+    console: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,7 +94,7 @@ class EndTask:
 
 @dataclass(frozen=True)
 class Untrack:
-    """Follow it no more; the job goes on."""
+    """Track it no more; the job goes on."""
 
     why: str
 
@@ -92,59 +102,87 @@ class Untrack:
 TrackingAction = MarkStarted | ShowMessage | PingTask | SendConsole | CancelTracked | EndTask | Untrack
 
 
-def decide(sight: TrackedJobSnapshot, lost_after: float) -> tuple[TrackingAction, ...]:
+def decide(snapshot: TrackedJobSnapshot, lost_after: float) -> tuple[TrackingAction, ...]:
     """The actions that are due, in order; empty when waiting is right."""
-    if sight.status is None:
+    if snapshot.status is None:
         return (Untrack("its task was deleted"),)
-    if sight.begun and sight.status in _TAKEN_BACK:
+    if snapshot.begun and snapshot.status in _TAKEN_BACK:
         return (Untrack("its task was reset"),)
-    return _live(sight) if sight.live else _over(sight, lost_after)
+    phase = job_phase(snapshot, lost_after)
+    if snapshot.jobs:
+        return _listed(snapshot, phase)
+    if phase is JobPhase.LOST:
+        return (EndTask(TaskStatus.FAILED, lost(snapshot.job, snapshot.missing_seconds, SCRIPT_ADVICE).reason),)
+    return _ended(snapshot) if phase is JobPhase.ENDED else ()
 
 
-def _live(sight: TrackedJobSnapshot) -> tuple[TrackingAction, ...]:
-    if _aborted(sight):
-        tracked_outcome = all(job.state is JobState.COMPLETING for job in sight.live)
-        return () if tracked_outcome else (CancelTracked("its task was aborted"),)
-    waiting = all(job.state in WAITS for job in sight.live)
-    started = bool(sight.ended) or not waiting
+def _listed(snapshot: TrackedJobSnapshot, phase: JobPhase) -> tuple[TrackingAction, ...]:
+    # Taken off the queue that shows that it waits in Slurm.
+    is_dequeued = snapshot.status is TaskStatus.CREATED and snapshot.queued
+    if snapshot.is_aborted or is_dequeued:
+        return () if phase is JobPhase.ENDING else (CancelTracked("its task was aborted"),)
+    waits = all(job.state in WAITING_STATES for job in snapshot.jobs)
+    has_started = bool(snapshot.ended) or not waits
     actions: list[TrackingAction] = []
-    if sight.silenced or (started and not sight.begun):
+    if snapshot.silenced or (has_started and not snapshot.begun):
         actions.append(MarkStarted())
-    if waiting:
-        actions += [ShowMessage(_waits(sight))] if _waits(sight) != sight.message else []
-        actions += [PingTask()] if sight.begun else []
-    elif not sight.inside:
+    if waits:
+        wait = _wait(snapshot)
+        actions += [ShowMessage(wait.text, wait.text if wait.stuck else "")] if wait.text != snapshot.message else []
+        actions += [PingTask()] if snapshot.begun else []
+    elif not snapshot.has_sidecar:
         actions += [PingTask(), SendConsole()]
     return tuple(actions)
 
 
-def _aborted(sight: TrackedJobSnapshot) -> bool:
-    if sight.abort_requested or (sight.status is TaskStatus.STOPPED and not sight.silenced):
-        return True
-    # Taken off the queue that stands for waiting in Slurm.
-    return sight.status is TaskStatus.CREATED and sight.queued
+def _wait(snapshot: TrackedJobSnapshot) -> WaitReason:
+    wait = explain_wait(snapshot.jobs[0], SCRIPT_TERMS, snapshot.title)
+    ended, elements = len(snapshot.ended), len(snapshot.ended) + len(snapshot.jobs)
+    done = f"; {ended} of {elements} elements have ended" if ended else ""
+    return WaitReason(f"{wait.text}{done}", wait.stuck)
 
 
-def _waits(sight: TrackedJobSnapshot) -> str:
-    first = sight.live[0]
-    name = f"Slurm array {sight.job}" if sight.is_array else f"Slurm job {sight.job}"
-    doing = "was requeued and waits" if first.restarts or first.state is JobState.REQUEUED else "is waiting"
-    reason = f" ({first.reason})" if first.reason else ""
-    start = f", expected to start {first.expected_start:%Y-%m-%d %H:%M} UTC" if first.expected_start else ""
-    done = f"; {len(sight.ended)} of {len(sight.ended) + len(sight.live)} elements have ended" if sight.ended else ""
-    return f"{name} {doing}{reason}{start}{done}"
-
-
-def _over(sight: TrackedJobSnapshot, lost_after: float) -> tuple[TrackingAction, ...]:
-    if sight.missing:
-        long_gone = sight.missing_seconds > lost_after
-        return (EndTask(TaskStatus.FAILED, lost(sight.job, sight.missing_seconds)),) if long_gone else ()
-    if any(record.state.may_be_requeued for record in sight.ended) and not sight.record_stable:
+def _ended(snapshot: TrackedJobSnapshot) -> tuple[TrackingAction, ...]:
+    if snapshot.has_sidecar and snapshot.missing_seconds < STILL_SENDING_S:
         return ()
-    if sight.inside and sight.missing_seconds < STILL_SENDING_S:
-        return ()
-    status, reason = tracked_outcome(sight.job, sight.ended, is_array=sight.is_array)
-    aborted = sight.abort_requested or (sight.status is TaskStatus.STOPPED and not sight.silenced)
-    if aborted and status is TaskStatus.STOPPED:
+    status, reason = tracked_outcome(snapshot.title, snapshot.counted_records, is_array=snapshot.is_array)
+    if snapshot.is_aborted and status is TaskStatus.STOPPED:
         reason = f"aborted by its user; {reason}"
     return (EndTask(status, reason),)
+
+
+def tracked_outcome(title: str, records: Sequence[JobRecord], *, is_array: bool) -> tuple[TaskStatus, str]:
+    """The final status and its reason, from the records of all jobs of one submission."""
+    ends = [_outcome(title, record) for record in records]
+    if not is_array:
+        return ends[0]
+    statuses = [status for status, _ in ends]
+    worst = next((s for s in (TaskStatus.FAILED, TaskStatus.STOPPED) if s in statuses), TaskStatus.COMPLETED)
+    return worst, f"{title}: {_counted(records)}"
+
+
+def _outcome(title: str, record: JobRecord) -> tuple[TaskStatus, str]:
+    outcome = named(record, advice=SCRIPT_ADVICE)
+    if outcome is not None:
+        return outcome.status, outcome.reason
+    text = f"{title} {record.raw_state.split(' ')[0]}{record.duration_words}"
+    text += f" on {record.nodes}" if record.nodes else ""
+    if record.state is JobState.COMPLETED:
+        return TaskStatus.COMPLETED, text
+    if record.state is JobState.REVOKED:
+        return TaskStatus.STOPPED, f"{text}: it runs on another cluster of the federation"
+    if record.output_not_opened:
+        return TaskStatus.FAILED, f"{text}: {SCRIPT_ADVICE.output}"
+    return TaskStatus.FAILED, f"{text}: {'ended by ' if record.signal else ''}{record.exit_words}"
+
+
+def _counted(records: Sequence[JobRecord]) -> str:
+    """``8 COMPLETED, 2 FAILED (12_3, 12_7)``."""
+    counts = Counter(record.state for record in records)
+    parts = []
+    for state, count in counts.most_common():
+        names = [record.id for record in records if record.state is state]
+        more = ", …" if len(names) > _NAMED_ELEMENTS else ""
+        listed = f" ({', '.join(names[:_NAMED_ELEMENTS])}{more})" if state is not JobState.COMPLETED else ""
+        parts.append(f"{count} {state.value}{listed}")
+    return ", ".join(parts)

@@ -1,6 +1,7 @@
-"""Follows tracked jobs from outside until their tasks have a final status: one squeue a pass, whatever their number.
+"""Follower of tracked jobs: observes them from outside until their tasks have a final status, one squeue a pass.
 
-Runs where people submit; it may be killed at any moment, and the next one goes on from the folders.
+It runs where people submit, one for all jobs of a user on whichever login node. It may be killed at any moment: the
+next one goes on from the folders.
 """
 
 from __future__ import annotations
@@ -13,16 +14,18 @@ from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
 from hpc_agent.domain.ids import JobId, TaskId, WorkerId
+from hpc_agent.domain.outcome import SCRIPT_ADVICE
 from hpc_agent.errors import HpcAgentError, SchedulerUnavailableError, ServerUnreachableError
+from hpc_agent.file_records import ensure_directory
+from hpc_agent.lease import HeartbeatTiming, Lease, lately_held
 from hpc_agent.logs import EventLog
 from hpc_agent.retry import INTERACTIVE, ONCE
 from hpc_agent.schedulers.base import Scheduler
 from hpc_agent.telemetry.shipper import ConsoleSource, Shipper
 from hpc_agent.telemetry.spool import Spool
 from hpc_agent.tracking import decide, output_files
-from hpc_agent.tracking.start import StartReport, start_task
+from hpc_agent.tracking.task_start import StartReport, start_task
 from hpc_agent.tracking.tracked_jobs import TrackedJob, TrackedJobsObserver
-from hpc_agent.tracking.tracked_outcome import UNOPENED
 from hpc_agent.tracking.tracked_records import OutputStream, TrackedRoot
 from hpc_agent.tracking.unclear import UnclearSubmissions
 
@@ -42,7 +45,7 @@ class Follower:
         self._client = client
         self._scheduler = scheduler
         self._settings = settings
-        self._observer = TrackedJobsObserver(client, scheduler, folders, clock)
+        self._observer = TrackedJobsObserver(client, scheduler, folders, clock, settings.hpc.lost_after)
         # A site that calls jobs lost sooner is less patient with this too.
         look_up_seconds = min(_LOOK_UP_S, settings.hpc.lost_after)
         self._unclear = UnclearSubmissions(client, scheduler, folders, clock, look_up_seconds)
@@ -59,7 +62,7 @@ class Follower:
                 pause = self._settings.hpc.poll_interval
             except Exception as error:  # noqa: BLE001 - the top of the loop: the next pass starts from what is true then
                 unexpected = not isinstance(error, (ServerUnreachableError, SchedulerUnavailableError))
-                log.error("nothing is concluded from this pass", error=error, trace=unexpected)
+                log.error("pass.failed", error=error, trace=unexpected)
                 pause = min(max(pause, 1) * 2, _LONGEST_BACKOFF_S)
             self._clock.sleep(pause)
 
@@ -70,33 +73,35 @@ class Follower:
             ServerUnreachableError, SchedulerUnavailableError: nothing was seen.
         """
         self._unclear.run_pass()
-        sights = self._observer.look()
-        for tracked, sight in sights:
-            self._guarded(tracked, partial(self._act_on, tracked, sight))
-        return self._unclear.left() + sum(1 for tracked, _ in sights if tracked.folder.path.exists())
+        snapshots = self._observer.look()
+        for tracked, snapshot in snapshots:
+            self._guarded(tracked, partial(self._act_on, tracked, snapshot))
+        return self._unclear.left() + sum(1 for tracked, _ in snapshots if tracked.folder.path.exists())
 
     def has_work(self) -> bool:
         return bool(self._observer.followed() or self._unclear.left())
 
-    def _act_on(self, tracked: TrackedJob, sight: decide.TrackedJobSnapshot) -> None:
-        for action in decide.decide(sight, self._settings.hpc.lost_after):
+    def _act_on(self, tracked: TrackedJob, snapshot: decide.TrackedJobSnapshot) -> None:
+        for action in decide.decide(snapshot, self._settings.hpc.lost_after):
             self._guarded(tracked, partial(self._act, tracked, action))
 
     def _guarded(self, tracked: TrackedJob, act: Callable[[], None]) -> None:
         """One job's trouble is not the others'."""
         try:
             act()
-        except Exception as error:  # noqa: BLE001 - nor is an error that nobody foresaw
+        except Exception as error:  # noqa: BLE001 - nor is an unforeseen error
             known = isinstance(error, (HpcAgentError, OSError))
             job, task = tracked.job.id, tracked.folder.task
-            log.error("left for the next pass", task=task, job=job, error=error, trace=not known)
+            log.error("task.action_failed", task=task, job=job, error=error, trace=not known)
 
     def _act(self, tracked: TrackedJob, action: decide.TrackingAction) -> None:
         match action:
             case decide.MarkStarted():
                 self._begin(tracked)
-            case decide.ShowMessage(message):
+            case decide.ShowMessage(message, console):
                 self._say(tracked, message)
+                if console:
+                    self._note(tracked, console)
             case decide.PingTask():
                 self._ping(tracked)
             case decide.SendConsole():
@@ -121,7 +126,7 @@ class Follower:
     def _say(self, tracked: TrackedJob, message: str) -> None:
         # Reasons and expected starts change all the time; that it waits again is news.
         if self._is_time(message.partition(" (")[0], tracked.folder.task):
-            self._client.tasks.say(tracked.folder.task, message, budget=ONCE)
+            self._client.tasks.set_status_message(tracked.folder.task, message, budget=ONCE)
 
     def _ping(self, tracked: TrackedJob) -> None:
         if self._is_time("ping", tracked.folder.task):
@@ -173,10 +178,10 @@ class Follower:
             text = f"Slurm job {job.id} was not cancelled though {why}: it was never seen under the name "
             text += f"{tracked.plan.job_name!r} that was submitted; if it is the right one: scancel {job.id}"
             if self._is_time("not cancelled", tracked.folder.task):
-                log.warning("not cancelled", task=tracked.folder.task, job=job.id, name=tracked.plan.job_name)
-                self._client.tasks.say(tracked.folder.task, text, budget=ONCE)
+                log.warning("job.not_cancelled", task=tracked.folder.task, job=job.id, name=tracked.plan.job_name)
+                self._client.tasks.set_status_message(tracked.folder.task, text, budget=ONCE)
             return
-        log.info("cancelling", task=tracked.folder.task, job=job.id, why=why)
+        log.info("job.cancelled", task=tracked.folder.task, job=job.id, why=why)
         self._scheduler.cancel([JobId(job.id)])
 
     def _end(self, tracked: TrackedJob, end: decide.EndTask) -> None:
@@ -187,7 +192,7 @@ class Follower:
             raise ServerUnreachableError("the rest of its console was not sent")
         reason = self._explained(tracked, end)
         by = f"for Slurm job {tracked.job.id}"
-        self._client.tasks.conclude(task, end.status, reason, by, budget=INTERACTIVE)
+        self._client.tasks.set_final_status(task, end.status, reason, by, budget=INTERACTIVE)
         self._leave(tracked, reason)
 
     def _explained(self, tracked: TrackedJob, end: decide.EndTask) -> str:
@@ -195,18 +200,59 @@ class Follower:
         if tracked.plan.indices or (tracked.inside is not None and tracked.inside.over):
             return end.reason
         streams = self._streams(tracked)
-        if UNOPENED in end.reason:
+        if SCRIPT_ADVICE.output in end.reason:
             unopened = next((stream for stream in streams if not output_files.is_here(stream)), None)
-            return end.reason.replace(UNOPENED, output_files.not_opened(unopened.path)) if unopened else end.reason
+            return (
+                end.reason.replace(SCRIPT_ADVICE.output, output_files.not_opened(unopened.path))
+                if unopened
+                else end.reason
+            )
         if line := output_files.not_found(streams, socket.gethostname()):
             self._note(tracked, line)
         return end.reason
 
     def _leave(self, tracked: TrackedJob, why: str) -> None:
-        log.info("followed to the end", task=tracked.folder.task, job=tracked.job.id, why=why)
+        log.info("task.untracked", task=tracked.folder.task, job=tracked.job.id, why=why)
         if tracked.inside is not None:
             try:
                 self._client.workers.unregister(WorkerId(tracked.inside.worker))
             except HpcAgentError as error:
-                log.debug("worker not unregistered", error=error)
+                log.debug("worker.unregister_failed", error=error)
         tracked.folder.remove()
+
+
+_PACE = HeartbeatTiming()
+
+
+def is_followed(folders: TrackedRoot, clock: Clock) -> bool:
+    """Ask after the job is noted down: a follower that is about to leave looks once more when it has left."""
+    return lately_held(folders.lease, clock, _PACE)
+
+
+def acquire_follower(follower: Follower, folders: TrackedRoot, clock: Clock, *, once: bool) -> None:
+    """Follow until nothing is left, unless another process does."""
+    ensure_directory(folders.path, mode=0o700)
+    while True:
+        lease = Lease(folders.lease, clock, _PACE)
+        if not _acquired(lease, clock, patience=0 if once else 1.5 * _PACE.dead_after):
+            log.info("follower.lease_held")
+            return
+        try:
+            if once:
+                follower.run_pass()
+                return
+            follower.run()
+        finally:
+            lease.release()
+        if not follower.has_work():
+            return
+
+
+def _acquired(lease: Lease, clock: Clock, patience: float) -> bool:
+    """A holder on another machine shows that it is dead by standing still while we watch."""
+    deadline = clock.monotonic() + patience
+    while not lease.acquire():
+        if clock.monotonic() >= deadline:
+            return False
+        clock.sleep(_PACE.beat)
+    return True

@@ -32,8 +32,7 @@ from hpc_agent.retry import Budget
 from hpc_agent.telemetry.shipper import ConsoleSource, Shipper
 from hpc_agent.telemetry.spool import Checkpoint, Spool
 from hpc_agent.telemetry.usage import GpuReader, UsageReader
-from hpc_agent.tracking.elements import job_id
-from hpc_agent.tracking.start import StartReport, start_task
+from hpc_agent.tracking.task_start import StartReport, job_id, start_task
 from hpc_agent.tracking.tracked_records import (
     OutputStream,
     SidecarRecord,
@@ -41,6 +40,7 @@ from hpc_agent.tracking.tracked_records import (
     TrackedJobRecord,
     TrackingPlan,
 )
+from hpc_agent.wire.task_requests import job_runtime
 
 log = EventLog("inside")
 
@@ -103,7 +103,7 @@ class Sidecar:
         if noted != own:
             self._folder.write_job(own)
             if noted is not None and noted.id != own.id:
-                log.warning("another job was noted down for this task", noted=noted.id, job=own.id)
+                log.warning("job.id_corrected", noted=noted.id, job=own.id)
 
     def _accompany(self, script: psutil.Process | None, shippers: Sequence[Shipper]) -> bool:
         """Until the script is over; True if all that it printed is sent."""
@@ -157,7 +157,7 @@ class Sidecar:
             try:
                 start = start_task(self._client, self._folder, plan, self._job, self._clock)
             except HpcAgentError as error:
-                log.warning("task not started yet", task=self._folder.task, error=error)
+                log.warning("task.start_failed", task=self._folder.task, error=error)
                 self._clock.sleep(_BEGIN_AGAIN_S)
                 continue
             if start is StartReport.WITHDRAWN:
@@ -167,13 +167,11 @@ class Sidecar:
 
     def _introduce(self) -> None:
         try:
-            self._client.tasks.add_runtime(
-                self._folder.task, {"_exec_agent_hostname": self._host, "_slurm_job_id": self._job}
-            )
+            self._client.tasks.add_runtime(self._folder.task, job_runtime(self._job, self._host))
             self._client.tasks.set_properties(self._folder.task, {"slurm_job_id": self._job})
             self._client.workers.report(self._worker, task=self._folder.task)
         except HpcAgentError as error:
-            log.warning("not introduced", task=self._folder.task, error=error)
+            log.warning("task.node_not_shown", task=self._folder.task, error=error)
 
     def _until_over(self, script: psutil.Process | None) -> None:
         cancelled = False
@@ -186,14 +184,14 @@ class Sidecar:
 
     def _cancel(self, why: str) -> None:
         """As its owner would do it: SIGTERM, and SIGKILL when Slurm's KillWait has passed. It is the job we are in."""
-        log.info("cancelling", job=self._job, why=why)
+        log.info("job.cancelled", job=self._job, why=why)
         try:
             answer = process.run(["scancel", self._job], timeout=60)
         except ProcessError as error:
-            log.error("not cancelled", job=self._job, error=error)
+            log.error("job.not_cancelled", job=self._job, error=error)
             return
         if not answer.ok:
-            log.error("not cancelled", job=self._job, error=answer.last_words)
+            log.error("job.not_cancelled", job=self._job, error=answer.last_words)
 
 
 def _stand_back() -> None:

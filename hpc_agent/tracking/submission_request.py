@@ -13,7 +13,7 @@ from hpc_agent.secret_values import masked_text
 from hpc_agent.tracking import sbatch_options
 from hpc_agent.tracking.command_line import CommandLine
 from hpc_agent.tracking.describe import SubmittedScript, TaskDescription, describe
-from hpc_agent.tracking.directives import effective
+from hpc_agent.tracking.sbatch_options import effective
 
 _PLAIN = frozenset({"help", "usage", "version", "test-only"})
 """With these sbatch submits nothing."""

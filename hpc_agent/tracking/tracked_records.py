@@ -1,4 +1,4 @@
-"""What stands about a tracked job in its folder on the shared file system: ``<root>/sbatch/<task>/``.
+"""Records of a tracked job, in its folder on the shared file system: ``<root>/sbatch/<task>/``.
 
 The folder is there from just before sbatch is called until the task has its final status.
 """
@@ -14,6 +14,7 @@ from pathlib import Path
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.file_records import ensure_directory, read_record, write_record
 from hpc_agent.runs.attempt_records import Record
+from hpc_agent.watcher.identity import ExpectedJob
 
 
 class TrackingPlan(Record, frozen=True, kw_only=True):
@@ -35,6 +36,10 @@ class TrackingPlan(Record, frozen=True, kw_only=True):
     """Entry point of an array's element, see ``describe.Described``."""
     outputs: tuple[str, ...] = ()
     """Names of the output files as asked for, absolute, with Slurm's ``%`` patterns; standard output first."""
+
+    def expected(self, *, confirmed: bool = False) -> ExpectedJob:
+        """What is known of the job before it is observed. Plans of early versions have no name to compare with."""
+        return ExpectedJob(self.job_name, self.since, confirmed=confirmed or not self.job_name)
 
 
 class TrackedJobRecord(Record, frozen=True, kw_only=True):
@@ -81,18 +86,6 @@ class StartRecord(Record, frozen=True, kw_only=True):
     """``begun.json``: the task was set started for this job."""
 
     at: datetime
-
-
-class TrackedHistory(Record, frozen=True, kw_only=True):
-    """``seen.json``: what a pass must know of the passes before, which may have been another process."""
-
-    gone_since: datetime | None = None
-    """Since when none is listed, and every source that was asked says no more of some than that it does not know."""
-    doubted_since: datetime | None = None
-    """Since when none is listed, but a source has one for alive or gives no answer."""
-    running_since: datetime | None = None
-    records: tuple[tuple[str, str, str], ...] = ()
-    """Of each job that ended its id, state and end."""
 
 
 class ElementRecord(Record, frozen=True, kw_only=True):
@@ -174,11 +167,10 @@ class TrackedDirectory:
     def write_inside(self, inside: SidecarRecord) -> None:
         write_record(self.path / "inside.json", inside)
 
-    def seen(self) -> TrackedHistory:
-        return read_record(self.path / "seen.json", TrackedHistory) or TrackedHistory()
-
-    def write_seen(self, seen: TrackedHistory) -> None:
-        write_record(self.path / "seen.json", seen)
+    @property
+    def observations(self) -> Path:
+        """History of what passes observed of the job."""
+        return self.path / "seen.json"
 
     def begun(self) -> StartRecord | None:
         return read_record(self.path / "begun.json", StartRecord)

@@ -25,7 +25,6 @@ from hpc_agent.schedulers.base import Scheduler
 from hpc_agent.schedulers.slurm.sbatch_answers import parse_sbatch
 from hpc_agent.tracking import hook, sbatch_options
 from hpc_agent.tracking.describe import SubmittedScript, comment, reads_bash_env
-from hpc_agent.tracking.identify import AmbiguousJobError, Identifier
 from hpc_agent.tracking.sbatch_output import SbatchOutput
 from hpc_agent.tracking.submission_request import SubmissionRequest
 from hpc_agent.tracking.tracked_records import (
@@ -35,8 +34,8 @@ from hpc_agent.tracking.tracked_records import (
     TrackingPlan,
     UnclearSubmissionRecord,
 )
-from hpc_agent.tracking.unclear import show_doubt, show_job
-from hpc_agent.wire.draft_fields import draft_to_wire
+from hpc_agent.tracking.unclear import AmbiguousJobError, Identifier, show_doubt, show_job
+from hpc_agent.wire.task_requests import draft_to_wire
 
 log = EventLog("sbatch")
 
@@ -125,7 +124,7 @@ class TrackedSubmission:
             queue = self._client.queues.resolve(WAITING, create=True)
             self._client.tasks.enqueue(task, queue, "submitted with sbatch")
         except (ApiError, InputError) as error:
-            log.warning("not queued", task=task, error=error)
+            log.warning("task.not_queued", task=task, error=error)
             return ""
         return queue
 
@@ -184,12 +183,12 @@ class TrackedSubmission:
         try:
             return self._scheduler.cluster()
         except SchedulerUnavailableError as error:
-            log.warning("the cluster's name is not known", error=error)
+            log.warning("cluster.unknown", error=error)
             return ""
 
     def run(self, prepared: PreparedSubmission, stdin: bytes | None, follow: Callable[[], None]) -> int:
-        """Run sbatch as it stands. ``follow`` is called as soon as there is a job, or one to look for. Returns sbatch's
-        exit code.
+        """Run sbatch as the user wrote it. ``follow`` is called as soon as there is a job, or one to look for. Returns
+        sbatch's exit code.
 
         Raises:
             ProcessError: there is no sbatch; the task is deleted again.
@@ -234,7 +233,7 @@ class TrackedSubmission:
         try:
             return self._identifier.among(named, prepared.folder, prepared.plan) or ""
         except (SchedulerUnavailableError, AmbiguousJobError) as error:
-            log.warning("the job's id is not known", numbers=",".join(named), error=error)
+            log.warning("job.id_unknown", numbers=",".join(named), error=error)
             return ""
 
     def _found_by_name(self, prepared: PreparedSubmission) -> str:
@@ -243,7 +242,7 @@ class TrackedSubmission:
         try:
             return identify(prepared.folder, plan, self._clock.now(), exists=True, before=prepared.before) or ""
         except (SchedulerUnavailableError, AmbiguousJobError) as error:
-            log.warning("the job's id is not known", error=error)
+            log.warning("job.id_unknown", error=error)
             return ""
 
     def _without_job(
@@ -262,9 +261,9 @@ class TrackedSubmission:
             prepared.folder.write_unclear(unclear)
             follow()
         except Exception as error:  # noqa: BLE001 - sbatch's exit code must reach the person
-            log.error("its job is not looked for", page=prepared.page, error=error)
+            log.error("job.search_failed", page=prepared.page, error=error)
         show_doubt(self._client, prepared.folder.task, unclear)
-        log.error("sbatch gave no clear answer; a job that comes of it reports here", page=prepared.page)
+        log.error("job.submission_unclear", page=prepared.page)
 
     def _note(self, prepared: PreparedSubmission, job: str, follow: Callable[[], None]) -> None:
         folder = prepared.folder
@@ -275,7 +274,7 @@ class TrackedSubmission:
             follow()
             show_job(self._client, folder.task, job)
         except Exception as error:  # noqa: BLE001 - sbatch has done its work, and its exit code must reach the person
-            log.error("the job was submitted; its task does not say so yet", job=job, page=prepared.page, error=error)
+            log.error("task.job_not_shown", job=job, page=prepared.page, error=error)
 
     def _discard(self, folder: TrackedDirectory) -> None:
         """No job has this task."""
@@ -284,4 +283,4 @@ class TrackedSubmission:
             self._client.tasks.dequeue(folder.task)
             self._client.tasks.delete(folder.task)
         except HpcAgentError as error:
-            log.warning("a task without a job is left on the server", task=folder.task, error=error)
+            log.warning("task.not_deleted", task=folder.task, error=error)

@@ -1,12 +1,15 @@
-"""Submissions that sbatch gave no clear answer to: their jobs are found by name, or their tasks get an end.
+"""Submissions to which sbatch gave no clear answer: their jobs are found by name, or their tasks end.
 
-An error in whatever words was a refusal if two looks, some time apart, find no job while the scheduler answers.
+An error that this version does not know was a refusal if two searches, some time apart, find no job while the scheduler
+answers. People give many jobs the same name, so that more must fit: the time of the submission, and that no other task
+has the job.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import msgspec
 
@@ -17,10 +20,10 @@ from hpc_agent.domain.job import UNCONFIRMED_LIMIT_S
 from hpc_agent.domain.outcome import in_one_line
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.errors import HpcAgentError, SchedulerUnavailableError
+from hpc_agent.file_records import CorruptFileError
 from hpc_agent.logs import EventLog
 from hpc_agent.retry import INTERACTIVE, ONCE
-from hpc_agent.schedulers.base import Scheduler
-from hpc_agent.tracking.identify import AmbiguousJobError, Identifier
+from hpc_agent.schedulers.base import CLOCK_SKEW, Scheduler
 from hpc_agent.tracking.tracked_records import (
     TrackedDirectory,
     TrackedJobRecord,
@@ -28,6 +31,8 @@ from hpc_agent.tracking.tracked_records import (
     TrackingPlan,
     UnclearSubmissionRecord,
 )
+from hpc_agent.watcher.identity import carries_name
+from hpc_agent.wire.task_requests import job_runtime
 
 log = EventLog("follow")
 
@@ -76,12 +81,12 @@ class UnclearSubmissions:
             try:
                 self._settle(found, seen.status if seen else None)
             except (HpcAgentError, OSError) as error:
-                log.warning("left for the next pass", task=found.folder.task, error=error)
+                log.warning("task.action_failed", task=found.folder.task, error=error)
 
     def _settle(self, found: _UnclearSubmission, status: TaskStatus | None) -> None:
         """``status``: None of a task that was deleted."""
         if status is None or (found.unclear.given_up and status.is_final):
-            log.info("looked for no more", task=found.folder.task)
+            log.info("job.search_ended", task=found.folder.task)
             found.folder.remove()
         elif not found.unclear.given_up:
             self._look_up(found, status)
@@ -99,7 +104,7 @@ class UnclearSubmissions:
             except SchedulerUnavailableError:
                 raise
             except (HpcAgentError, OSError) as error:
-                log.error("its folder cannot be read, leaving it alone", task=folder.task, error=error)
+                log.error("task.folder_unreadable", task=folder.task, error=error)
         return found
 
     def _died(self, plan: TrackingPlan) -> UnclearSubmissionRecord | None:
@@ -114,12 +119,12 @@ class UnclearSubmissions:
         try:
             job = self._identifier.by_name(folder, found.plan, unclear.at, exists=unclear.exit_code == 0)
         except AmbiguousJobError as error:
-            log.debug("its job is not known yet", task=folder.task, error=error)
+            log.debug("job.ambiguous", task=folder.task, error=error)
             if (now - unclear.at).total_seconds() > UNCONFIRMED_LIMIT_S:
                 self._give_up(found, status)
             return
         if job is not None:
-            log.info("found the job of an unclear submission", task=folder.task, job=job)
+            log.info("job.found", task=folder.task, job=job)
             folder.write_job(TrackedJobRecord(id=job, known=True))
             show_job(self._client, folder.task, job)
         elif unclear.looked_at is None:
@@ -139,10 +144,10 @@ class UnclearSubmissions:
             return
         ended = "" if unclear.exit_code is None else f"sbatch ended with exit code {unclear.exit_code} and "
         reason = f"{ended}no job is known: {unclear.message}"
-        log.info("failed", task=folder.task, reason=reason)
+        log.info("task.ended", task=folder.task, reason=reason)
         if found.plan.queue:
             self._client.queues.remove_task(QueueId(found.plan.queue), folder.task)
-        self._client.tasks.conclude(
+        self._client.tasks.set_final_status(
             folder.task, TaskStatus.FAILED, in_one_line(reason), "sbatch", budget=INTERACTIVE, force=True
         )
         folder.remove()
@@ -151,7 +156,7 @@ class UnclearSubmissions:
 def show_job(client: Client, task: TaskId, job: JobId | str) -> None:
     """Say on the task which job it has."""
     client.tasks.set_properties(task, {"slurm_job_id": job})
-    client.tasks.add_runtime(task, {"_slurm_job_id": job})
+    client.tasks.add_runtime(task, job_runtime(job))
 
 
 def show_doubt(client: Client, task: TaskId, unclear: UnclearSubmissionRecord) -> None:
@@ -163,6 +168,113 @@ def show_doubt(client: Client, task: TaskId, unclear: UnclearSubmissionRecord) -
     else:
         text = f"sbatch did not say which job it made, looking for it: {unclear.message}"
     try:
-        client.tasks.say(task, in_one_line(text), budget=ONCE)
+        client.tasks.set_status_message(task, in_one_line(text), budget=ONCE)
     except HpcAgentError as error:
-        log.warning("the task does not say so yet", task=task, error=error)
+        log.warning("task.message_not_shown", task=task, error=error)
+
+
+_SAME_CLOCK = timedelta(seconds=2)
+"""Between the clocks of two machines that keep time, whole seconds included."""
+
+
+class AmbiguousJobError(Exception):
+    """Several jobs may be the one. Which one it is shows when it starts and records its id itself."""
+
+
+class Identifier:
+    def __init__(self, scheduler: Scheduler, folders: TrackedRoot) -> None:
+        self._scheduler = scheduler
+        self._folders = folders
+
+    def among(self, named: Collection[JobId], folder: TrackedDirectory, plan: TrackingPlan) -> JobId | None:
+        """The one of several numbers that is the submitted job's; None if none is.
+
+        Raises:
+            SchedulerUnavailableError: nothing is known.
+            AmbiguousJobError: more than one may be.
+        """
+        free = set(named) - self._taken(folder)
+        records = self._scheduler.records(dict.fromkeys(free, plan.since)) if free else {}
+        fitting = [job for job in free if (r := records.get(job)) and plan.expected().carries_name(r.name, r.submitted)]
+        if len(fitting) > 1:
+            raise AmbiguousJobError(f"it may be one of {', '.join(sorted(fitting))}")
+        return fitting[0] if fitting else None
+
+    def listed(self, plan: TrackingPlan) -> frozenset[JobId]:
+        """Jobs that carry the name before sbatch is called; as far as that is known."""
+        try:
+            return frozenset(
+                array_of(job.id) for job in self._scheduler.live_jobs() if carries_name(job.name, plan.job_name)
+            )
+        except SchedulerUnavailableError:
+            return frozenset()
+
+    def by_name(
+        self,
+        folder: TrackedDirectory,
+        plan: TrackingPlan,
+        until: datetime,
+        *,
+        exists: bool,
+        before: Collection[JobId] = (),
+    ) -> JobId | None:
+        """The job that carries the name; None if there is certainly none.
+
+        ``until``: when sbatch had ended. ``exists``: it had ended well, so that there is a job. ``before``: as
+        ``listed`` gave them.
+
+        Raises:
+            SchedulerUnavailableError: nothing is known.
+            AmbiguousJobError: more than one may be meant, or one that was submitted a little before or after.
+        """
+        others = self._taken(folder).union(before)
+        found = {job: at for job, at in self._listed(plan).items() if job not in others}
+        during = _within(found, plan.since - _SAME_CLOCK, until + _SAME_CLOCK)
+        if not during:
+            # It may have ended, while one of the name that was submitted a little before is still listed.
+            found |= {job: at for job, at in self._newest(plan).items() if job not in others}
+            during = _within(found, plan.since - _SAME_CLOCK, until + _SAME_CLOCK)
+        if len(during) == 1:
+            return during[0]
+        about = _within(found, plan.since - CLOCK_SKEW, until + CLOCK_SKEW)
+        if exists and not during and len(about) == 1:
+            return about[0]
+        if found:
+            raise AmbiguousJobError(f"it may be one of {', '.join(sorted(found))}")
+        return None
+
+    def _listed(self, plan: TrackingPlan) -> dict[JobId, datetime]:
+        """Jobs that are listed under the name, with the times of their submission."""
+        listed = (job for job in self._scheduler.live_jobs() if plan.expected().carries_name(job.name, job.submitted))
+        return {array_of(job.id): job.submitted for job in listed if job.submitted}
+
+    def _newest(self, plan: TrackingPlan) -> dict[JobId, datetime]:
+        """The job that was last submitted under the name, whether it has ended or not; none where none is known."""
+        job = self._scheduler.find(plan.job_name, plan.since)
+        record = self._scheduler.records({job: plan.since}).get(job) if job is not None else None
+        if job is None or record is None or record.submitted is None:
+            return {}
+        return {array_of(job): record.submitted}
+
+    def _taken(self, folder: TrackedDirectory) -> set[JobId]:
+        """Jobs that other tasks have."""
+        taken = set()
+        for other in self._folders.all():
+            if other.path == folder.path:
+                continue
+            try:
+                job = other.job()
+            except (CorruptFileError, OSError):
+                continue
+            if job is not None:
+                taken.add(JobId(job.id))
+        return taken
+
+
+def array_of(job: JobId) -> JobId:
+    """The id that sbatch gives: 12 for 12_3 of an array and for 12+1 of a heterogeneous job."""
+    return JobId(job.partition("_")[0].partition("+")[0])
+
+
+def _within(found: Mapping[JobId, datetime], earliest: datetime, latest: datetime) -> list[JobId]:
+    return [job for job, at in found.items() if earliest <= at <= latest]

@@ -1,4 +1,4 @@
-"""The errors a ClearML server answers with, by their numbers. Shared by the client and our server.
+"""Errors of a ClearML server by their numbers, shared by the client and the embedded server.
 
 See docs/internals/clearml-protocol.md#error-codes.
 """
@@ -6,6 +6,8 @@ See docs/internals/clearml-protocol.md#error-codes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+from hpc_agent.errors import ApiError
 
 
 @dataclass(frozen=True)
@@ -15,6 +17,18 @@ class ErrorKind:
     code: int
     subcode: int
     text: str
+
+    @property
+    def numbers(self) -> tuple[int, int]:
+        return self.code, self.subcode
+
+    def matches(self, error: ApiError) -> bool:
+        """Whether a server's refusal is of this kind."""
+        return (error.code, error.subcode) == self.numbers
+
+    def error(self, endpoint: str, message: str) -> ApiError:
+        """An error of this kind, as if the server had refused."""
+        return ApiError(endpoint, self.code, self.subcode, message)
 
 
 IMPERSONATION_ERROR = ErrorKind(400, 6, "Impersonation error")

@@ -8,14 +8,14 @@ from typing import Any
 from hpc_agent.domain.ids import TaskId, WorkerId
 
 MAX_MESSAGE_BYTES = 64 * 1024
-"""The reference packs up to this much text into one event; servers and pages cope with it."""
+"""Text in one event: the reference agent sends up to this much, which servers and web pages accept."""
 
-_AROUND_TEXT = 200
-"""Bytes of an event's other fields."""
+_OTHER_FIELDS_BYTES = 200
+"""Size of an event's other fields."""
 
 
 def log_event(task: TaskId, worker: WorkerId, text: str, timestamp_ms: int, *, level: str = "DEBUG") -> dict[str, Any]:
-    """One event holding any number of lines. Events of a task are shown in the order of their time stamps."""
+    """Event with any number of lines. Events of a task are shown in the order of their timestamps."""
     return {
         "type": "log",
         "level": level,
@@ -27,5 +27,5 @@ def log_event(task: TaskId, worker: WorkerId, text: str, timestamp_ms: int, *, l
 
 
 def sent_bytes(text: str) -> int:
-    """About how much of a request an event with this text takes."""
-    return len(json.dumps(text)) + _AROUND_TEXT
+    """Approximate size of an event with this text in a request."""
+    return len(json.dumps(text)) + _OTHER_FIELDS_BYTES

@@ -1,8 +1,8 @@
-"""What ClearML's SDK leaves in the folder of an offline run, as fields and events of a task on a server.
+"""Offline run of ClearML's SDK (the folder it leaves) → fields and events of a task on a server.
 
 ``task.json`` is a task object without a server's own fields. ``log.jsonl`` and ``metrics.jsonl`` hold one JSON list of
 events a line, in the form of ``events.add_batch``. ``data/`` holds the files that would have been uploaded, under the
-paths that they would have there; the run's own made-up id is part of the paths (measured with SDK 2.1.12).
+paths that they would have there; the run's own local id is part of the paths (measured with SDK 2.1.12).
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ DATA = "data"
 
 _COPIED = ("name", "type", "tags", "comment", "script", "execution", "hyperparams", "configuration", "container")
 Moved = Callable[[str], str]
-"""An address of a file in the offline run → its address on the server, or the same for any other text."""
+"""URL of a file in the offline run → its URL on the server; any other text stays as it is."""
 
 
 def new_task_fields(data: Mapping[str, Any], project_id: str) -> dict[str, Any]:
-    """``tasks.create`` of the run; its artifacts come later, when they have addresses."""
+    """``tasks.create`` of the run; its artifacts are added later, when they have URLs."""
     fields = {name: data[name] for name in _COPIED if data.get(name)}
     fields.setdefault("name", "offline run")
     fields.setdefault("type", "training")

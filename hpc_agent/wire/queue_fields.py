@@ -13,10 +13,10 @@ log = EventLog("queues")
 
 
 def queue_from_wire(data: object) -> Queue | None:
-    """The queue in a ``queues.get_all`` or ``queues.get_by_id`` answer, entries in running order; None for what is no
-    queue. An entry without the id of a task is passed over: the others are served."""
+    """The queue in a ``queues.get_all`` or ``queues.get_by_id`` answer, entries in running order; None if it is not a
+    queue. An entry without a task's id is ignored: the others are served."""
     if not isinstance(data, Mapping) or not is_id(data.get("id")):
-        log.warning("not a queue, passed over", answer=repr(data)[:200])
+        log.warning("queue.invalid", answer=repr(data)[:200])
         return None
     entries = [made for entry in _list(data.get("entries")) if (made := _entry(entry, str(data["id"])))]
     tags = tuple(str(tag) for tag in _list(data.get("tags")))
@@ -30,7 +30,7 @@ def _entry(entry: object, queue: str) -> QueueEntry | None:
     # queues.get_all_ex answers with task objects where get_all has ids.
     identifier = task.get("id") if isinstance(task, Mapping) else task
     if not is_id(identifier):
-        log.warning("an entry without a task's id, passed over", queue=queue, id=repr(identifier)[:100])
+        log.warning("queue.entry_invalid", queue=queue, id=repr(identifier)[:100])
         return None
     return QueueEntry(TaskId(str(identifier)), str(entry.get("added") or ""))
 

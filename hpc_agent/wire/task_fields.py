@@ -1,6 +1,7 @@
-"""ClearML's task object → ``domain.task.Task``. The only place that knows its field names.
+"""ClearML's task object → ``domain.task.Task``. See docs/internals/clearml-protocol.md#task-object.
 
-See docs/internals/clearml-protocol.md#task-object.
+``wire`` is the only client-side package that knows ClearML's field names: what is read of a running task is in
+``task_state``, what is written in ``task_requests``. tests/unit/test_wire_names.py checks it.
 """
 
 from __future__ import annotations
@@ -16,16 +17,6 @@ from hpc_agent.domain.task import Requirements, Task, TaskContainer, TaskScript
 from hpc_agent.errors import InputError
 
 _List = str | list[str] | None
-
-RUN_STAMP = "_hpc_agent_run"
-"""Runtime property of ours: ``<attempt>.<start>`` of the run that has the task."""
-ABORT_TIMEOUT = "_abort_callback_timeout"
-ABORT_POLL = "_abort_poll_freq"
-ABORT_DONE = "_abort_callback_completed"
-"""Runtime properties with which the SDK asks for time after an abort.
-
-See docs/internals/clearml-protocol.md#abort-callback.
-"""
 
 
 class _WireScript(msgspec.Struct):
@@ -73,14 +64,14 @@ class _WireTask(msgspec.Struct):
 
 
 class CorruptTaskError(InputError):
-    """The server's task object cannot be understood."""
+    """A task object from the server that does not have ClearML's types."""
 
 
 def task_from_wire(data: object) -> Task:
     """The task that a ``tasks.get_by_id`` or ``tasks.get_all`` answer holds. Missing and null fields are empty.
 
     Raises:
-        CorruptTaskError: a field has a type that it cannot have, or its id is none.
+        CorruptTaskError: a field has a wrong type, or the id is invalid.
     """
     try:
         raw = msgspec.convert(data, _WireTask, strict=False)
@@ -88,12 +79,12 @@ def task_from_wire(data: object) -> Task:
         name = data.get("id") if isinstance(data, Mapping) else None
         reason = str(error).replace("`", "").replace(" - at $.", ", in its field ")
         raise CorruptTaskError(
-            f"task {name} on the server cannot be read: {reason}; clone it or create it anew"
+            f"task {name} on the server cannot be read: {reason}; clone it or create it again"
         ) from error
     if not is_id(raw.id):
         raise CorruptTaskError(
-            f"the server gave a task the id {raw.id[:100]!r}, which is none (letters, digits, - and _, at most 64): "
-            "it is not run; is api.api_server the right server?"
+            f"the server gave a task the invalid id {raw.id[:100]!r} (not letters, digits, - and _, at most 64): "
+            "the task is not run; is api.api_server the right server?"
         )
     parameters = raw.hyperparams or {}
     return Task(
@@ -121,8 +112,14 @@ def _queue(execution: _WireExecution | None) -> QueueId | None:
     return QueueId(execution.queue)
 
 
+def section(task: object, name: str) -> dict[str, Any]:
+    """A section (``script``, ``runtime``, …) of an object from the server; empty where it is missing or not one."""
+    found = task.get(name) if isinstance(task, Mapping) else None
+    return found if isinstance(found, dict) else {}
+
+
 def status_from_wire(text: str | None) -> TaskStatus:
-    """The status of that name; ``UNKNOWN`` for a word this version does not know."""
+    """The status of that name; ``UNKNOWN`` for one that this version does not know."""
     try:
         return TaskStatus(text)
     except ValueError:
@@ -154,7 +151,7 @@ def _script(raw: _WireScript) -> TaskScript:
 
 
 def _lines(value: _List) -> tuple[str, ...] | None:
-    """A multi-line text or a list of lines, both of which clients send."""
+    """Lines of a multi-line text or a list of lines: clients send both."""
     if value is None:
         return None
     lines: Iterable[str] = value.splitlines() if isinstance(value, str) else value

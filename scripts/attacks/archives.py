@@ -19,11 +19,10 @@ from attacks.case import Case
 from hpc_agent.clock import SYSTEM
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey
-from hpc_agent.envs import node
+from hpc_agent.envs import node_cache
 from hpc_agent.envs.archive import ArchiveError
 from hpc_agent.envs.env_store import EnvStore
-from hpc_agent.envs.manifest import Manifest
-from hpc_agent.envs.shared import SharedCache
+from hpc_agent.envs.shared_cache import Manifest, SharedCache
 from hpc_agent.errors import HpcAgentError, ProcessError
 
 if sys.version_info >= (3, 14):
@@ -84,7 +83,7 @@ def _unpacked(folder: Path, members: tuple[Member, ...], without_tar: bool) -> s
     if without_tar:
         os.environ["PATH"] = "/nonexistent"
     try:
-        node.unpack_to(packed, target, digest)
+        node_cache.unpack_to(packed, target, digest)
     except (ArchiveError, ProcessError, OSError, tarfile.TarError):
         pass
     finally:
@@ -203,7 +202,7 @@ def _mended(folder: Path) -> str:
     (shared.envs / _KEY).mkdir(parents=True)
     digest = _write(shared.archive(_KEY), [_file("good", b"good\n")], folder)
     manifest = _manifest(shared.archive(_KEY).stat().st_size, digest)
-    cache = node.NodeCache(folder / "node")
+    cache = node_cache.NodeCache(folder / "node")
     cache.obtain(manifest, shared.archive(_KEY), lambda _: None)
     exchanged = _exchanged(shared.archive(_KEY), manifest)
     try:
@@ -219,7 +218,7 @@ def _bomb(folder: Path) -> str:
     _write(packed, [_file("zeros", bytes(50_000_000))], folder)
     (folder / "envs").mkdir()
     try:
-        node.unpack_to(packed, folder / "envs" / _KEY, "0" * 64)
+        node_cache.unpack_to(packed, folder / "envs" / _KEY, "0" * 64)
     except ArchiveError:
         left = sum(path.stat().st_size for path in (folder / "envs").rglob("*"))
         return f"{left} bytes are left" if left > 1_000_000 else ""

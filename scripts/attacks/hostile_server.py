@@ -61,7 +61,7 @@ class HostileServer:
         settings = ApiSettings(
             api_server=self.url, files_server=self.url, access_key="KEY", secret_key=Secret("SECRET")
         )
-        return Client(settings, budget=ONCE, patience=(patience, patience))
+        return Client(settings, budget=ONCE, timeouts=(patience, patience))
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from hpc_agent.config.settings import GitSettings
 from hpc_agent.domain.task import TaskScript
 from hpc_agent.errors import HpcAgentError
 from hpc_agent.redact import Secret
-from hpc_agent.sources import limits
+from hpc_agent.sources import layout
 from hpc_agent.sources.source_store import SourceStore
 
 DOOR = "repositories"
@@ -98,7 +98,7 @@ def _stage(folder: Path, script: TaskScript, settings: GitSettings) -> str:
     said: list[str] = []
     store = SourceStore(folder / "cache", settings, SYSTEM)
     try:
-        limits.check(script)
+        layout.check_limits(script)
         staged = store.stage(script, said.append)
         store.requirement_files(script, staged)
         store.checkout(script, staged, folder / "runs", said.append)

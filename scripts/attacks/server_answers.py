@@ -80,7 +80,7 @@ def _entry(identifier: object, folder: Path) -> str:
     """A bad entry is passed over; the good one behind it is served."""
     entries = [{"task": identifier, "added": "x"}, {"task": TASK, "added": "y"}]
     _server.say(queues__get_all=data({"queues": [{"id": QUEUE, "name": "q", "entries": entries}]}))
-    queues = _server.client().queues.look([QUEUE])
+    queues = _server.client().queues.get_many([QUEUE])
     found = [entry.task for queue in queues for entry in queue.entries]
     if found == [TASK]:
         return ""
@@ -238,14 +238,14 @@ READERS: dict[str, tuple[str, tuple[str, ...], Callable[[Client, Path], object]]
         "tasks",
         ("id", "status", "status_message", "runtime", "last_worker", "last_worker_report"),
         lambda client, _: [
-            (seen.abort_requested, seen.stamp, seen.abort_callback_seconds)
+            (seen.abort_requested, seen.run_token, seen.abort_callback_seconds)
             for seen in client.tasks.get_states([TASK]).values()
         ],
     ),
     "queues.get_all": (
         "queues",
         ("id", "name", "entries", "tags"),
-        lambda client, _: (client.queues.look([QUEUE]), client.queues.queue_of(TASK)),
+        lambda client, _: (client.queues.get_many([QUEUE]), client.queues.queue_of(TASK)),
     ),
     "events.get_task_log": (
         "events",

@@ -29,9 +29,9 @@ from hpc_agent.schedulers.base import SubmitRequest
 from hpc_agent.schedulers.slurm.driver import SlurmScheduler
 from hpc_agent.schedulers.slurm.sbatch_answers import parse_sbatch
 from hpc_agent.schedulers.slurm.settings import SlurmSettings
-from hpc_agent.tracking.identify import AmbiguousJobError, Identifier, fits
 from hpc_agent.tracking.sbatch_output import SbatchOutput
 from hpc_agent.tracking.tracked_records import TrackedDirectory, TrackedJobRecord, TrackedRoot, TrackingPlan
+from hpc_agent.tracking.unclear import AmbiguousJobError, Identifier
 
 DOOR = "sbatch's answers"
 
@@ -333,7 +333,7 @@ _FOUND = (
 
 def _confused(seen: str, given: str, _: Path) -> str:
     plan = TrackingPlan(task="a" * 32, since=NOW, job_name=given)
-    return f"{seen[:40]!r} passes for {given[:40]!r}" if fits(seen, NOW, plan) else ""
+    return f"{seen[:40]!r} passes for {given[:40]!r}" if plan.expected().carries_name(seen, NOW) else ""
 
 
 _NAMES = tuple(

@@ -15,7 +15,7 @@ from hpc_agent.errors import TemplateError
 from hpc_agent.schedulers.slurm.script import SbatchScript
 from hpc_agent.schedulers.slurm.settings import SlurmSettings
 from hpc_agent.submission.render import JobContext, Renderer
-from hpc_agent.tracking.directives import directives
+from hpc_agent.tracking.sbatch_options import directives
 
 DOOR = "task fields"
 

@@ -25,11 +25,11 @@ from hpc_agent.domain.env import EnvKey
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.envs import env_lock, interpreter
 from hpc_agent.envs.build_steps import build
+from hpc_agent.envs.builder import installer_for
 from hpc_agent.envs.env_request import request_for_file
 from hpc_agent.envs.env_store import EnvStore
-from hpc_agent.envs.installer_runner import InstallerRunner
-from hpc_agent.envs.installers import InstallContext, installer_for
-from hpc_agent.envs.node import remove_tree
+from hpc_agent.envs.installers import InstallContext, InstallerRunner
+from hpc_agent.envs.node_cache import remove_tree
 
 PACKAGES = ("numpy", "scipy", "pandas", "scikit-learn", "matplotlib")
 SCRIPT = "import time\nprint('FIRST', time.time(), flush=True)\n"
@@ -108,7 +108,7 @@ class Bench:
         first = float(match[1])
         if task is None:
             return first - began, first - began
-        started = datetime.fromisoformat(self.client.tasks.raw(task)["started"])
+        started = datetime.fromisoformat(self.client.tasks.get_object(task)["started"])
         claimed = started if started.tzinfo else started.replace(tzinfo=timezone.utc)
         return first - began, first - claimed.timestamp()
 
@@ -177,7 +177,7 @@ def cold_build(bench: Bench, rounds: int) -> dict[str, object]:
         tools = InstallerRunner(bench.settings, work, bench.env)
         installer = installer_for(tools)
         place = InstallContext(work, work)
-        locked = env_lock.resolve(request.lines, env_lock.prepare(request.lines, (), say), installer, base, place)
+        locked = env_lock.resolve(request.lines, env_lock.prepare_input(request.lines, (), say), installer, base, place)
         if compiled:
             build(locked, base, installer, tools, place)
         else:
@@ -237,7 +237,7 @@ def many_at_once(bench: Bench) -> dict[str, object]:
             with (together / f"job{number}").open("w", buffering=1) as said:
                 store = bench.store(together / "cache", together / "node")
                 store.stage(request, lambda line: print(line, file=said))
-                print(store.use(request, lambda line: print(line, file=said)).how, file=said)
+                print(store.use(request, lambda line: print(line, file=said)).access, file=said)
             os._exit(0)
         children.append(pid)
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]

@@ -244,7 +244,7 @@ class Run:
         direct = self._site.bench.direct
         glimpses = direct.tasks.get_states(list(self._tasks))
         queued = {
-            entry.task for queue in direct.queues.look(list(self._site.queues.values())) for entry in queue.entries
+            entry.task for queue in direct.queues.get_many(list(self._site.queues.values())) for entry in queue.entries
         }
         records = []
         for task, number in self._tasks.items():

@@ -129,7 +129,7 @@ class Serving:
 
 def post(server: Client, task: TaskId, status: str, reason: str) -> None:
     try:
-        if not server.tasks.conclude(task, TaskStatus(status), reason, "like its peers", budget=ROUTINE):
+        if not server.tasks.set_final_status(task, TaskStatus(status), reason, "like its peers", budget=ROUTINE):
             print(f"{task} is not {status}: it has another status", flush=True)
     except HpcAgentError as error:
         print(f"{task} is not {status}: {error}", flush=True)

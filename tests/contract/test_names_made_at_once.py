@@ -44,7 +44,7 @@ def test_a_project_whose_creation_was_not_answered_is_taken(client: Client) -> N
     assert client.projects.find_or_create("project/answer lost") == made
 
 
-def test_other_refusals_are_told(client: Client) -> None:
+def test_other_refusals_are_raised(client: Client) -> None:
     with pytest.raises(ApiError, match="made of non-empty parts"):
         client.projects.find_or_create("a//b")
 

@@ -21,8 +21,7 @@ from certificates import make_certificate
 
 from hpc_agent.server.connections import Connection, Connections, Limits, Stage, address_group
 from hpc_agent.server.http_server import HttpServer, limits_for
-from hpc_agent.server.quiet_logs import OncePerMinute
-from hpc_agent.server.tls import CertificateFiles
+from hpc_agent.server.startup import CertificateFiles, OncePerMinute
 
 SHORT = Limits(total=50, per_address=20, head=0.5, silence=0.5, stalled=1.0)
 LONG = Limits(total=50, per_address=20)
@@ -86,7 +85,7 @@ def many_descriptors() -> Iterator[None]:
     "head", [b"", b"GET / HTTP/1.1\r\nX-a:", b"POST /tasks.get_all HTTP/1.1\r\nContent-Length: 9\r\n\r\n"]
 )
 @pytest.mark.usefixtures("many_descriptors")
-def test_thousands_of_idle_connections_keep_nobody_out(start_clearml_server: Any, api: Any, head: bytes) -> None:
+def test_thousands_of_idle_connections_do_not_block_others(start_clearml_server: Any, api: Any, head: bytes) -> None:
     # The server gets what a login shell gives, and raises it by itself.
     resource.setrlimit(resource.RLIMIT_NOFILE, (1024, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     server = start_clearml_server()
@@ -126,7 +125,7 @@ def test_a_head_that_drips_is_closed_too() -> None:
         assert closed.is_set()
 
 
-def test_a_body_that_stops_coming_is_given_up_and_one_that_comes_slowly_is_not() -> None:
+def test_stalled_body_is_closed_and_slow_body_is_not() -> None:
     head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 30\r\n\r\n"
     with serving(SHORT) as address, ExitStack() as open_:
         silent, slow = (open_.enter_context(socket.create_connection(address)) for _ in range(2))
@@ -157,7 +156,7 @@ def test_a_client_that_takes_nothing_of_its_answer_is_closed() -> None:
         assert taken < ANSWER
 
 
-def test_an_unfinished_request_gives_way_and_a_running_upload_does_not() -> None:
+def test_incomplete_request_is_closed_before_running_upload() -> None:
     head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n"
     with serving(LONG) as address, ExitStack() as idle, socket.create_connection(address) as upload:
         upload.sendall(head + b"first")
@@ -173,7 +172,7 @@ def test_an_unfinished_request_gives_way_and_a_running_upload_does_not() -> None
 CHUNKED = b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
-def test_a_body_in_chunks_of_one_byte_is_refused_and_one_in_useful_chunks_is_not() -> None:
+def test_body_in_one_byte_chunks_is_refused() -> None:
     with serving(LONG) as address, ExitStack() as stack:
         tiny, useful = (stack.enter_context(socket.create_connection(address)) for _ in range(2))
         tiny.sendall(CHUNKED + b"1\r\na\r\n" * 5000)
@@ -182,7 +181,7 @@ def test_a_body_in_chunks_of_one_byte_is_refused_and_one_in_useful_chunks_is_not
         assert useful.recv(12) == b"HTTP/1.1 200"
 
 
-def test_strangers_who_chop_their_bodies_finely_keep_nobody_waiting(clearml_server: Any, api: Any) -> None:
+def test_bodies_in_tiny_chunks_do_not_delay_other_clients(clearml_server: Any, api: Any) -> None:
     """Ten of them kept the server from every other request for as long as they sent."""
     where = urlsplit(clearml_server.url)
     over = threading.Event()
@@ -272,7 +271,7 @@ def test_the_address_with_most_connections_pays_for_a_full_server(connect: Any) 
     assert not other_socket.ended
 
 
-def test_a_crowd_of_complete_requests_does_not_keep_unfinished_ones_of_others_in(connect: Any) -> None:
+def test_complete_requests_of_one_address_do_not_protect_incomplete_ones_of_others(connect: Any) -> None:
     connections = Connections(Limits(total=5, per_address=4))
     for second in range(3):
         connect(connections, "10.0.0.1", second)[0].stage = Stage.ANSWER
@@ -281,7 +280,7 @@ def test_a_crowd_of_complete_requests_does_not_keep_unfinished_ones_of_others_in
     assert [accepted.ended for accepted in idle] == [True, False]
 
 
-def test_an_address_whose_requests_are_all_complete_gets_no_further_connection(connect: Any) -> None:
+def test_address_with_only_complete_requests_gets_no_further_connection(connect: Any) -> None:
     connections = Connections(Limits(total=9, per_address=2))
     for second in range(2):
         connection, _ = connect(connections, "10.0.0.1", second)

@@ -56,7 +56,7 @@ def test_console_is_read_in_both_directions_and_orders(api: Api, written: str) -
     assert (answer["returned"], answer["total"]) == (11, 11)
 
 
-def test_lines_of_one_moment_are_never_torn_apart_between_pages(api: Api, written: str) -> None:
+def test_lines_with_one_timestamp_are_on_one_page(api: Api, written: str) -> None:
     seen, since = [], None
     while page := api("events.get_task_log", task=written, batch_size=1, from_timestamp=since)["events"]:
         seen += [event["msg"] for event in page]
@@ -93,7 +93,7 @@ def test_one_bad_event_costs_itself_only(api: Api) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b'{"type": "log", "task": "none", "msg": "x"}', b'{"type": "nonsense"}'])
-def test_a_batch_of_which_nothing_is_stored_is_refused(api: Api, body: bytes) -> None:
+def test_batch_without_any_stored_event_is_refused(api: Api, body: bytes) -> None:
     assert api.ask("events.add_batch", body).code == "400/131"
 
 
@@ -152,7 +152,7 @@ def test_the_task_shows_its_latest_figures(api: Api) -> None:
     assert [t["id"] for t in api("tasks.get_all", id=[task, other], order_by=[order])["tasks"]] == [other, task]
 
 
-def test_single_values_are_no_curve(api: Api) -> None:
+def test_single_values_are_not_in_the_histogram(api: Api) -> None:
     task = api.task("with values")
     send(api, scalar(task, -(2**31), 0.5, "Summary", "auc"))
     (found,) = api("events.get_task_single_value_metrics", tasks=[task])["tasks"]

@@ -137,7 +137,7 @@ def test_broken_uploads_leave_nothing_behind(api: Api, clearml_server: ClearmlSe
 @pytest.mark.parametrize(
     "content_type", ["", "text/plain", "multipart/form-data", "multipart/form-data; boundary=" + "b" * 5000]
 )
-def test_uploads_that_are_no_multipart_are_told_so(api: Api, content_type: str) -> None:
+def test_upload_that_is_not_multipart_is_refused_with_reason(api: Api, content_type: str) -> None:
     assert raw_upload(api, part(b"x") + END, content_type).status_code == 400
 
 
@@ -161,7 +161,7 @@ def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(api: Api, clea
 @pytest.mark.parametrize(
     ("method", "headers"), [("GET", {}), ("DELETE", {}), ("POST", {}), ("GET", {"Authorization": "Bearer x"})]
 )
-def test_strangers_neither_read_nor_write(api: Api, method: str, headers: dict[str, str]) -> None:
+def test_client_without_credentials_neither_reads_nor_writes(api: Api, method: str, headers: dict[str, str]) -> None:
     upload(api, "private/file")
     answer = api.raw("/files" if method == "POST" else "/files/private/file", method, headers=headers)
     assert answer.status_code == 401
@@ -302,7 +302,7 @@ def test_a_job_whose_task_has_ended_uploads_nothing(api: Api, members: Members) 
     assert (answer.status_code, "has ended" in answer.text) == (403, True)
 
 
-def test_every_answer_says_what_it_is(api: Api) -> None:
+def test_every_answer_forbids_content_sniffing(api: Api) -> None:
     upload(api, "some/file")
     with socket.create_connection(address_of(api.url), timeout=10) as connection:
         connection.sendall(b"no HTTP at all\r\n\r\n")

@@ -65,7 +65,7 @@ def test_a_page_shows_what_a_user_wants_to_know(api: Api, browser: Browser, queu
     assert "epoch 1" not in page
 
 
-def test_nothing_a_task_says_becomes_part_of_the_page(api: Api, browser: Browser) -> None:
+def test_content_of_a_task_is_escaped_in_the_page(api: Api, browser: Browser) -> None:
     evil = "<script>alert(1)</script>"
     task = api.task(
         evil,
@@ -85,13 +85,13 @@ def test_nothing_a_task_says_becomes_part_of_the_page(api: Api, browser: Browser
 
 
 @pytest.mark.parametrize("path", ["/projects/*/experiments/none", "/projects/a/b/c/d/e"])
-def test_unknown_tasks_are_told_so(browser: Browser, path: str) -> None:
+def test_unknown_task_is_answered_with_404(browser: Browser, path: str) -> None:
     answer = browser(path)
     assert (answer.status_code, answer.text[:21]) == (404, "There is no such task")
 
 
 @pytest.mark.parametrize("query", ["?page=x", "?page=-1", "?page=" + "9" * 400])
-def test_bad_page_numbers_are_told_so(browser: Browser, query: str) -> None:
+def test_invalid_page_number_is_refused_with_reason(browser: Browser, query: str) -> None:
     assert browser("/" + query).status_code == 400
 
 
@@ -147,7 +147,7 @@ def test_a_console_of_a_hundred_thousand_chunks_of_one_moment_is_paged_in_order(
     assert re.findall(r"\[(\d+)\]", before) == [str(number) for number in range(90_000, 95_000)]
 
 
-def test_a_page_is_bounded_whatever_its_task_holds(api: Api, browser: Browser) -> None:
+def test_page_size_is_bounded_for_any_task(api: Api, browser: Browser) -> None:
     huge = "x" * 3_000_000
     task = api.task(
         "h" * 1_000,

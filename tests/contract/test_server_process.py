@@ -110,7 +110,7 @@ def test_a_signal_ends_it_cleanly(start_clearml_server: StartServer, number: sig
     assert not (server.data_dir / "server.db-wal").exists()
 
 
-def test_a_taken_port_is_told_in_one_sentence(tmp_path: Path) -> None:
+def test_taken_port_is_reported_in_one_sentence(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         ended = run_server(tmp_path, "--port", str(taken.getsockname()[1]))
     assert ended.returncode == 2
@@ -119,7 +119,7 @@ def test_a_taken_port_is_told_in_one_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("flags", [("--host", "203.0.113.7"), ("--host", "no.such.host.invalid"), ("--port", "99999")])
-def test_addresses_that_cannot_be_used_are_told_in_one_sentence(tmp_path: Path, flags: tuple[str, ...]) -> None:
+def test_unusable_address_is_reported_in_one_sentence(tmp_path: Path, flags: tuple[str, ...]) -> None:
     ended = run_server(tmp_path, *(("--port", "0") if "--host" in flags else ()), *flags)
     assert ended.returncode == 2
     assert "Traceback" not in ended.stderr
@@ -132,7 +132,7 @@ def test_a_second_server_on_the_same_folder_is_refused(start_clearml_server: Sta
     assert "another hpc-agent server is using" in ended.stderr
 
 
-def test_a_database_that_is_none_is_told_in_one_sentence(tmp_path: Path) -> None:
+def test_invalid_database_is_reported_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "server.db").write_bytes(b"this is no database" * 100)
     ended = run_server(tmp_path, "--port", "0")
     assert ended.returncode == 2
@@ -154,7 +154,7 @@ def test_a_database_of_an_older_version_gets_the_columns_it_lacks(
     assert later("tasks.get_by_id", task=task)["task"]["active_duration"] == 0
 
 
-def test_a_missing_extra_is_told_in_one_sentence(tmp_path: Path) -> None:
+def test_missing_extra_is_reported_in_one_sentence(tmp_path: Path) -> None:
     program = "import sys; sys.modules['uvicorn'] = None; from hpc_agent.cli.main import main; main()"
     ended = subprocess.run(
         [sys.executable, "-c", program, "server", "--data-dir", str(tmp_path)],

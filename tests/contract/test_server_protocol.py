@@ -48,7 +48,7 @@ def test_login_renews_a_token_and_respects_the_lifetime_asked_for(api: Api) -> N
         ("Bearer eyJhbGciOiJub25lIn0.eyJleHAiOjk5OTk5OTk5OTl9.", "401/30"),
     ],
 )
-def test_bad_credentials_are_told_apart(api: Api, header: str | None, code: str) -> None:
+def test_kinds_of_bad_credentials_have_their_own_subcodes(api: Api, header: str | None, code: str) -> None:
     headers = {} if header is None else {"Authorization": header}
     assert api.parsed(api.raw("/auth.login", headers=headers)).code == code
 
@@ -122,7 +122,7 @@ def test_compressed_bodies_are_refused(api: Api) -> None:
     assert api.parsed(api.raw("/tasks.get_all", "POST", headers=headers, data=b"x")).status == 415
 
 
-def test_strangers_are_refused_with_a_sentence_however_much_they_send(api: Api) -> None:
+def test_client_without_credentials_gets_a_reason_after_any_amount_of_data(api: Api) -> None:
     answer = api.raw("/tasks.get_all", "POST", headers={"Authorization": "Bearer x"}, data=b"x" * 40 * 1024 * 1024)
     assert api.parsed(answer).code == "401/30"
 
@@ -137,7 +137,7 @@ def test_every_answer_closes_its_connection(api: Api, path: str) -> None:
     assert api.raw(path).headers["connection"] == "close"
 
 
-def test_a_request_that_is_no_http_gets_a_plain_400(clearml_server: ClearmlServer) -> None:
+def test_request_that_is_not_http_gets_a_plain_400(clearml_server: ClearmlServer) -> None:
     with socket.create_connection(address_of(clearml_server.url), timeout=10) as connection:
         connection.sendall(b"\x16\x03\x01 nonsense\r\n\r\n")
         assert connection.recv(100).startswith(b"HTTP/1.1 400")
@@ -212,7 +212,7 @@ def endpoints() -> list[Any]:
 
 
 @pytest.mark.parametrize(("action", "request_type"), endpoints())
-def test_malformed_input_is_answered_with_a_sentence_never_an_accident(
+def test_malformed_input_is_refused_with_reason_never_500(
     api: Api, queue: str, action: str, request_type: type[RequestBody]
 ) -> None:
     good = {"task": api.task(), "name": "fine", "type": "training", "queue": queue, "worker": "w"}
@@ -230,7 +230,7 @@ EVENTS = [
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event["type"])
-def test_malformed_events_are_counted_never_an_accident(api: Api, event: dict[str, Any]) -> None:
+def test_malformed_events_are_counted_never_500(api: Api, event: dict[str, Any]) -> None:
     good = {**event, "task": api.task(), "worker": "w"}
     for field in good:
         for value in VALUES:

@@ -91,7 +91,7 @@ def test_a_name_is_one_queues_only(api: Api) -> None:
     assert api("queues.update", queue=first, name="taken", tags=["t"])["updated"] == 1
 
 
-def test_queues_that_do_not_exist_are_told_apart(api: Api) -> None:
+def test_missing_queue_has_its_own_subcode_in_each_call(api: Api) -> None:
     task = api.task()
     assert api.ask("queues.get_by_id", {"queue": "by-name"}).code == "400/701"
     assert api.ask("queues.get_next_task", {"queue": "none"}).code == "400/701"

@@ -29,7 +29,7 @@ def new_task(caller: Any, **fields: Any) -> str:
     return str(caller("tasks.create", **{"name": "t", "type": "training", **fields})["id"])
 
 
-def test_every_endpoint_stands_in_the_table() -> None:
+def test_every_endpoint_has_a_permission() -> None:
     assert set(PERMISSIONS) == set(ENDPOINTS)
 
 
@@ -205,7 +205,7 @@ def test_a_user_has_several_keys_and_loses_one_at_a_time(server: ServerCore, ali
     assert alice("users.get_current_user")["user"]["name"] == "alice"
 
 
-def test_nobody_but_an_administrator_handles_anothers_keys(server: ServerCore, alice: Caller, bob: Caller) -> None:
+def test_only_an_administrator_manages_keys_of_other_users(server: ServerCore, alice: Caller, bob: Caller) -> None:
     user = alice("users.get_current_user")["user"]["id"]
     assert bob.ask("auth.create_credentials", {"user": user}).code == FORBIDDEN
     assert bob.ask("auth.get_credentials", {"user": user}).code == FORBIDDEN
@@ -369,7 +369,7 @@ def test_credentials_of_an_ended_run_do_not_come_back_with_the_next(
     assert job.ask("tasks.get_all").code == "401/22"
 
 
-def test_a_task_that_is_enqueued_again_lets_the_earlier_job_in_no_more(server: ServerCore, alice: Caller) -> None:
+def test_enqueuing_again_invalidates_credentials_of_the_earlier_job(server: ServerCore, alice: Caller) -> None:
     task = new_task(alice)
     earlier = server.job(task)
     alice("tasks.started", task=task)

@@ -276,7 +276,7 @@ def test_scrolling_visits_each_task_once(api: Api, five: str) -> None:
     ],
     ids=str,
 )
-def test_filters_that_make_no_sense_are_told_so(api: Api, filters: dict[str, Any]) -> None:
+def test_invalid_filter_is_refused_with_reason(api: Api, filters: dict[str, Any]) -> None:
     assert api.ask("tasks.get_all", filters).code == "400/12"
 
 

@@ -54,7 +54,7 @@ def test_nothing_but_tls_is_answered(start_clearml_server: Any, certificate: tup
 
 
 @pytest.mark.parametrize("kind", ["missing", "no certificate", "another's key", "encrypted key", "key alone"])
-def test_a_certificate_that_cannot_be_used_is_told_in_one_sentence(
+def test_unusable_certificate_is_reported_in_one_sentence(
     tmp_path: Path, certificate: tuple[Path, Path], kind: str
 ) -> None:
     _, other_key = make_certificate(tmp_path, "other")

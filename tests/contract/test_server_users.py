@@ -50,7 +50,7 @@ def test_an_administrator_calls_in_anothers_name(api: Any, alice: str) -> None:
     assert as_user(api, alice, "users.get_current_user").data["user"]["name"] == "alice"
 
 
-def test_a_token_got_in_anothers_name_is_that_users(api: Any, alice: str) -> None:
+def test_token_obtained_for_a_user_is_that_users(api: Any, alice: str) -> None:
     token = as_user(api, alice, "auth.login", expiration_sec=600).data["token"]
     assert claims(token)["identity"]["user"] == alice
     assert claims(token)["identity"]["role"] == "user"
@@ -60,7 +60,7 @@ def test_a_token_got_in_anothers_name_is_that_users(api: Any, alice: str) -> Non
     assert claims(renewed)["identity"]["user"] == alice
 
 
-def test_a_user_is_nobody_else(api: Any, alice: str) -> None:
+def test_user_cannot_act_for_others(api: Any, alice: str) -> None:
     token = as_user(api, alice, "auth.login").data["token"]
     admin = api("users.get_current_user")["user"]["id"]
     headers = {"Authorization": f"Bearer {token}", "X-Clearml-Impersonate-As": admin}
@@ -80,18 +80,18 @@ def test_the_client_gets_an_owners_token(client: Client, api: Any, alice: str) -
     hers = client_of(client, client.owners.token(alice))
     task = hers.tasks.create({"name": "by alice", "type": "training"})
     assert client.tasks.get(task).user == alice
-    with pytest.raises(InputError, match=r"needs an administrator's credentials, but .* our role is user"):
+    with pytest.raises(InputError, match=r"needs an administrator's credentials; those in use have the role user"):
         hers.owners.check()
 
 
-def test_the_client_says_why_there_is_no_token(client: Client) -> None:
+def test_client_reports_why_it_gets_no_token(client: Client) -> None:
     with pytest.raises(InputError, match=r"no token of the task's owner nobody: .*unknown user"):
         client.owners.token("nobody")
-    with pytest.raises(InputError, match="names no owner"):
+    with pytest.raises(InputError, match="has no owner"):
         client.owners.token("")
 
 
-def test_a_server_that_does_not_know_the_header_is_told_apart(client: Client) -> None:
+def test_server_that_ignores_the_header_is_recognised(client: Client) -> None:
     # The server in between passes no other header on than it must.
     with faulty_server(client.session.settings.api_server, {}) as url:
         ignorant = Client(msgspec.structs.replace(client.session.settings, api_server=url))

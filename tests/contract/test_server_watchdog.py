@@ -29,7 +29,7 @@ def test_a_running_task_that_is_silent_for_two_hours_is_stopped(server: ServerCo
         ("tasks.edit", {"comment": "still here", "force": True}),
     ],
 )
-def test_every_sign_of_life_starts_the_two_hours_anew(server: ServerCore, action: str, fields: dict[str, Any]) -> None:
+def test_every_heartbeat_restarts_the_two_hours(server: ServerCore, action: str, fields: dict[str, Any]) -> None:
     task = server("tasks.create", name="t", type="training")["id"]
     server("tasks.started", task=task)
     server.sweep(minutes=100)

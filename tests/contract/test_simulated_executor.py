@@ -76,7 +76,7 @@ class RealRun:
         client, task = self._client, self.task
         queue = client.queues.resolve(f"queue of {self.folder.name}", create=True)
         client.tasks.enqueue(task, queue)
-        [waiting] = client.queues.look([queue])
+        [waiting] = client.queues.get_many([queue])
         run = RunsFolder(self.folder / "runs").of(attempt_for("c", queue, task, waiting.entries[0].added)).create()
         with troubled(self.server.url) as proxy:
 

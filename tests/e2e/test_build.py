@@ -56,7 +56,7 @@ def without_network(*argv: str, **env: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_a_folder_says_where_everything_is(site: ContainerSite, task: TaskId, tmp_path: Path) -> None:
+def test_built_folder_reports_its_paths(site: ContainerSite, task: TaskId, tmp_path: Path) -> None:
     target = tmp_path / "built"
     done = site.agent("build", "--id", task, "--target", str(target))
     assert done.returncode == 0, done.stderr
@@ -108,7 +108,7 @@ def test_a_second_build_replaces_the_first_and_nothing_else(site: ContainerSite,
     (own / "thesis.tex").touch()
     refused = site.agent("build", "--id", task, "--target", str(own))
     assert refused.returncode == 2
-    assert f"{own} is there already and is no earlier build: name another folder with --target" in refused.stderr
+    assert f"{own} exists and is not an earlier build: choose another folder with --target" in refused.stderr
     assert list(tmp_path.glob(".built*")) == []
 
 

@@ -79,7 +79,7 @@ def workers(site: Site) -> dict[str, dict[str, Any]]:
 
 
 def started(site: Site, task: TaskId) -> str:
-    return str(site.client.tasks.raw(task)["started"])
+    return str(site.client.tasks.get_object(task)["started"])
 
 
 def now_and_in_an_hour() -> str:
@@ -247,7 +247,7 @@ class TestSchedule:
         task = machine.bare_task(SEEN)
         machine.daemon(flag, when())
         log = machine.folder / "daemon.log"
-        wait_until("a look", log.read_text, contains("queue not served now"))
+        wait_until("a look", log.read_text, contains("queue.inactive"))
         assert machine.status(task) is TaskStatus.QUEUED
         machine.client.session.call("queues.update", {"queue": machine.queue_id, "tags": ["force_workers:on"]})
         assert ended(machine, task) is TaskStatus.COMPLETED
@@ -258,7 +258,7 @@ class TestSchedule:
         task = machine.bare_task(SEEN)
         machine.daemon(CLEARML_WORKER_ID="forced")
         log = machine.folder / "daemon.log"
-        wait_until("a look", log.read_text, contains("queue not served now"))
+        wait_until("a look", log.read_text, contains("queue.inactive"))
         assert machine.status(task) is TaskStatus.QUEUED
         force["runtime_properties"] = [{"key": "force", "value": "on"}]
         machine.client.session.call("workers.set_runtime_properties", force)
@@ -391,7 +391,7 @@ print("begun", flush=True)
 def _made_by(machine: Site, token: Secret, text: str) -> TaskId:
     """A task of whoever the token is of."""
     client = Client(ApiSettings(api_server=machine.client.session.settings.api_server, auth_token=token))
-    script = machine.client.tasks.raw(machine.bare_task(text, enqueue=False))["script"]
+    script = machine.client.tasks.get_object(machine.bare_task(text, enqueue=False))["script"]
     return client.tasks.create({"name": "hers", "type": "training", "script": script})
 
 
@@ -463,7 +463,7 @@ class TestPresence:
             "",
         ]
         assert "no daemon of this machine was started with these flags; running: box:gpu0" in stops[2].stderr
-        assert "no daemon box:gone is known here" in stops[3].stderr
+        assert "no daemon box:gone is registered here" in stops[3].stderr
         assert "none is running" in stops[4].stderr
 
     def test_a_daemon_that_was_killed_is_followed_by_another(self, machine: Site) -> None:

@@ -86,7 +86,7 @@ def test_uptime_is_when_to_submit(site: Site) -> None:
     now = datetime.now().astimezone()
     far = (now + timedelta(hours=12)).hour
     daemon(site, "--queue", site.queue, "--uptime", f"{far}-{far + 1} {DAYS[now.isoweekday() % 7]}")
-    wait_until("a look", lambda: (site.folder / "daemon.log").read_text(), contains("queue not served now"))
+    wait_until("a look", lambda: (site.folder / "daemon.log").read_text(), contains("queue.inactive"))
     assert site.jobs(task) == []
     site.client.session.call("queues.update", {"queue": site.queue_id, "tags": ["force_workers:on"]})
     assert completed(site, task)

@@ -13,7 +13,7 @@ import pytest
 from task_bench import Bench, make_bench
 
 from hpc_agent.domain.ids import TaskId
-from hpc_agent.sources.inject import INIT
+from hpc_agent.sources.changes import INIT
 
 pytestmark = pytest.mark.peers
 
@@ -221,7 +221,7 @@ def test_a_copy_keeps_what_the_flags_do_not_name(bench: Bench) -> None:
     """The real tool empties the script of a copy and resets its container (measured with 2.1.12), so no comparison."""
     line = "--script train.py --packages a --args x=1 y=2 --tags t --docker image --output-uri {folder}/out"
     base = json.loads(bench.ours([*bench.argv(line), "--json"], "plain").stdout)["id"]
-    script = bench.client.tasks.raw(base)["script"]
+    script = bench.client.tasks.get_object(base)["script"]
     copy = bench.our_task(["--name", "copy", "--base-task-id", base, "--args", "y=3", "z=4", "--tags", "u"], ".")
     assert (copy["name"], copy["parent"], copy["status"]) == ("copy", base, "created")
     assert {name: item["value"] for name, item in copy["hyperparams"]["Args"].items()} == {"x": "1", "y": "3", "z": "4"}
@@ -318,7 +318,7 @@ def test_an_offline_session_is_imported_as_the_real_tool_does(bench: Bench) -> N
     results = [json.loads(done.stdout.partition("RESULT")[2]) for done in read]
     assert results[0]["console"] and results[0]["file"] == "weights" and results[0]["samples"] == 1
     assert results[0] == results[1] == results[2]
-    their_task, *our_tasks = (offline_fields(bench.client.tasks.raw(TaskId(i))) for i in identifiers)
+    their_task, *our_tasks = (offline_fields(bench.client.tasks.get_object(TaskId(i))) for i in identifiers)
     assert their_task == our_tasks[0] == our_tasks[1]
 
 

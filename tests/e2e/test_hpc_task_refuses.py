@@ -32,23 +32,23 @@ BAD = [
     ("--project p --name n --script none.py", 1, "the script none.py does not exist"),
     ("--project p --name n --script train.py", 1, "give --packages or --requirements"),
     ("--project p --name n --script train.py --packages", 1, "give --packages or --requirements"),
-    ("--project p --name n --script train.py --packages a=1", 1, "'a=1' is no requirement"),
+    ("--project p --name n --script train.py --packages a=1", 1, "'a=1' is not a requirement"),
     ("--project p --name n --script train.py --requirements none.txt", 1, "none.txt does not exist"),
     ("--project p --name n --script train.py --requirements wrong.txt", 1, "wrong.txt, line 2: 'b=1'"),
     ("--project p --name n --script train.py --packages a --queue none", 1, 'there is no queue "none"'),
-    ("--project p --name n --folder none --script train.py", 1, "--folder none is no folder"),
+    ("--project p --name n --folder none --script train.py", 1, "--folder none is not a folder"),
     ("--project p --name n --script train.py --packages a --docker_bash_setup_script none.sh", 1, "none.sh"),
     ("--project p --name n --script train.py --packages a --output-uri out", 1, "--output-uri out"),
-    ("--name n --base-task-id 0123456789abcdef0123456789abcdef", 1, "there is no task 0123456789abcdef"),
+    ("--name n --base-task-id 0123456789abcdef0123456789abcdef", 1, "the task 0123456789abcdef"),
     ("--name n --base-task-id nobody", 1, 'no task has the id or name "nobody"'),
     ("--import-offline-session none.zip", 1, "none.zip does not exist"),
-    ("--import-offline-session run.sh", 1, "no readable zip file"),
-    ("--import-offline-session sub", 1, "no offline session"),
+    ("--import-offline-session run.sh", 1, "not a readable zip file"),
+    ("--import-offline-session sub", 1, "not an offline session"),
 ]
 
 
 @pytest.mark.parametrize(("line", "code", "words"), BAD, ids=[line for line, _, _ in BAD])
-def test_bad_input_is_told_in_one_sentence_and_creates_nothing(bench: Bench, line: str, code: int, words: str) -> None:
+def test_bad_input_is_one_sentence_and_creates_nothing(bench: Bench, line: str, code: int, words: str) -> None:
     (bench.folder / "plain" / "wrong.txt").write_text("a\nb=1\n")
     before = bench.count()
     done = bench.ours(shlex.split(line), "plain")
@@ -111,11 +111,11 @@ def test_a_server_that_fails_in_the_middle(
     assert bench.count() == before + left
 
 
-def test_a_lost_answer_to_the_enqueue_is_no_failure(bench: Bench, tmp_path: Path) -> None:
+def test_lost_reply_to_enqueue_is_not_an_error(bench: Bench, tmp_path: Path) -> None:
     arguments = [*bench.argv("--script train.py --packages a --queue {queue}"), "--json"]
     done = through(bench, tmp_path, {"tasks.enqueue": LOST_ONCE}, arguments)
     assert done.returncode == 0, done.stderr
-    assert bench.client.tasks.raw(json.loads(done.stdout)["id"])["status"] == "queued"
+    assert bench.client.tasks.get_object(json.loads(done.stdout)["id"])["status"] == "queued"
 
 
 def test_a_copy_that_fails_in_the_middle_is_deleted(bench: Bench, tmp_path: Path) -> None:

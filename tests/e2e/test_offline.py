@@ -59,7 +59,7 @@ def alone() -> list[str]:
 
 
 @pytest.mark.namespaces
-def test_staged_task_runs_and_an_unstaged_one_is_named_without_a_network(tmp_path: Path, alone: list[str]) -> None:
+def test_staged_task_runs_offline_and_an_unstaged_one_is_reported(tmp_path: Path, alone: list[str]) -> None:
     data = tmp_path / "server"
     conf = tmp_path / "client.conf"
     conf.write_text(

@@ -247,7 +247,7 @@ def test_two_daemons_on_one_queue_submit_each_task_once(site: Site) -> None:
 def test_a_refusal_that_dies_in_the_middle_is_mended(site: Site) -> None:
     """As if the daemon had died between taking the task off its queue and failing it."""
     task = site.bare_task("print('after all')\n", enqueue=True)
-    [queue] = site.client.queues.look([site.queue_id])
+    [queue] = site.client.queues.get_many([site.queue_id])
     attempt = attempt_for("hpcagent", queue.id, task, queue.entries[0].added)
     run = RunsFolder(site.root / "runs").of(attempt).create()
     long_ago = datetime.now(timezone.utc) - timedelta(hours=1)

@@ -43,7 +43,7 @@ def test_a_script_that_completed_its_own_task_goes_on(site: Site) -> None:
     served = serve(site, {"completes": ""})
     task = served.task("completes", SLEEP.format(seconds=90))
     job = begun(site, task)
-    assert site.client.tasks.conclude(task, TaskStatus.COMPLETED, "by its script", "", budget=ONCE)
+    assert site.client.tasks.set_final_status(task, TaskStatus.COMPLETED, "by its script", "", budget=ONCE)
     assert accounted_after(site, job) == "COMPLETED"
     settled(site, task)
     assert site.status(task) is TaskStatus.COMPLETED

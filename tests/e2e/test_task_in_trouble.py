@@ -22,7 +22,9 @@ def test_a_run_directory_that_cannot_be_made_ends_its_task_and_the_others_go_on(
     folder.write_text("in the way")
     serve(machine)
     wait_until(
-        "its message", lambda: machine.client.tasks.raw(poisoned)["status_message"], contains("NotADirectoryError")
+        "its message",
+        lambda: machine.client.tasks.get_object(poisoned)["status_message"],
+        contains("NotADirectoryError"),
     )
     wait_until("the other task", lambda: machine.status(good).is_final)
     wait_until("its end", lambda: machine.status(poisoned).is_final)

@@ -159,7 +159,7 @@ def test_a_notebook_may_end_itself_and_leave_cells_out(machine: Site) -> None:
 @pytest.mark.parametrize("text", ['{"cells": [', "<<<<<<< HEAD\n{}\n", "[]"])
 def test_a_file_that_is_no_notebook_is_named(machine: Site, text: str) -> None:
     console = executed(machine, task_of(machine, diff=text, entry_point="note.ipynb"), status=TaskStatus.FAILED)
-    assert "note.ipynb is no notebook" in console
+    assert "note.ipynb is not a notebook" in console
     assert "Traceback" not in console
 
 
@@ -215,7 +215,7 @@ class TestVariables:
         assert "Added a call of Task.init to plain.py" in console
         assert f"ran {task}" in console
         # What only the SDK stores.
-        assert "cpu_cores" in machine.client.tasks.raw(task)["runtime"]
+        assert "cpu_cores" in machine.client.tasks.get_object(task)["runtime"]
 
     def test_skip_pip_venv_install_sees_the_interpreters_packages(self, machine: Site, tmp_path: Path) -> None:
         own = tmp_path / "own"

@@ -65,7 +65,7 @@ def test_a_daemon_names_the_root_that_it_cannot_write_to(served: Run, tmp_path: 
     (tmp_path / "file").write_text("")
     queue = ("--queue", "refusals", "--create-queue")
     done = served("daemon", *queue, mode, CLEARML_AGENT__hpc__root=f'"{tmp_path / root}"')
-    assert_told(done, 2, f"hpc.root is {tmp_path / root}, where we cannot write")
+    assert_told(done, 2, f"hpc.root ({tmp_path / root}) is not writable")
 
 
 def test_a_run_under_a_root_that_is_a_file(served: Run, tmp_path: Path, task: str) -> None:
@@ -98,13 +98,13 @@ def test_the_help_says_what_a_password_on_the_command_line_costs(run: Run, comma
     assert "`ps`" in text and "CLEARML_AGENT_GIT_PASS" in text
 
 
-def test_a_server_that_is_away_does_not_hide_what_is_wrong_here(run: Run, tmp_path: Path) -> None:
+def test_unreachable_server_does_not_hide_local_errors(run: Run, tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text("print(1)")
     done = run("--project", "p", "--name", "n", "--script", "train.py", "--queue", "none", program="task")
     assert_told(done, 1, "give --packages or --requirements")
 
 
-def test_a_missing_queue_and_a_missing_list_are_told_at_once(served: Run, tmp_path: Path) -> None:
+def test_missing_queue_and_missing_list_are_reported_together(served: Run, tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text("print(1)")
     done = served("--project", "p", "--name", "n", "--script", "train.py", "--queue", "none", program="task")
     assert_told(done, 1, 'there is no queue "none"', "; and ", "give --packages or --requirements")

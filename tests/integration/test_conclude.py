@@ -58,13 +58,13 @@ class Run:
         return read(self.directory)
 
     def put_back(self) -> None:
-        self.concluder.put_back(self.directory.attempt, self.files, FAILED_NODE)
+        self.concluder.requeue(self.directory.attempt, self.files, FAILED_NODE)
 
     def settle(self) -> None:
-        self.concluder.settle(self.directory.attempt, self.files, TOO_LONG)
+        self.concluder.set_final_status(self.directory.attempt, self.files, TOO_LONG)
 
     def finish(self) -> None:
-        self.concluder.finish(self.directory.attempt, self.files)
+        self.concluder.publish_exit_report(self.directory.attempt, self.files)
 
     def age(self, seconds: float) -> None:
         """As if its report had been written so long ago."""
@@ -109,7 +109,7 @@ def run(clearml_server: Any, tmp_path: Path) -> Run:
     )
     client.tasks.enqueue(task, queue)
     assert client.queues.remove_task(queue, task)
-    client.tasks.stamp(task, f"{directory.attempt.id}.0", {}, budget=ONCE)
+    client.tasks.set_run_token(task, f"{directory.attempt.id}.0", {}, budget=ONCE)
     client.tasks.started(task, "", "")
     client.workers.report(WORKER, task=task)
     return Run(client, AllSettings(hpc=HpcSettings(root=tmp_path)), queue, task, directory)
@@ -160,16 +160,16 @@ def test_an_abort_on_its_way_back_is_obeyed(run: Run) -> None:
     assert not run.is_queued
     assert not run.report.posted
     seen = run.client.tasks.get_states([run.task])[run.task]
-    sight = AttemptSnapshot(
+    snapshot = AttemptSnapshot(
         run.directory.attempt,
         claimed=run.files.claimed,
         ended=run.files.ended,
         status=seen.status,
         abort_requested=seen.abort_requested,
     )
-    [action] = decide(sight, datetime.now(timezone.utc))
+    [action] = decide(snapshot, datetime.now(timezone.utc))
     assert isinstance(action, SetFinalStatus)
-    run.concluder.settle(run.directory.attempt, run.files, action)
+    run.concluder.set_final_status(run.directory.attempt, run.files, action)
     assert run.status is TaskStatus.STOPPED
     assert run.report.posted
 
@@ -198,8 +198,10 @@ def test_neither_status_nor_queue_waits_for_ever_for_the_console(run: Run, how: 
     assert (run.report.posted, run.report.unsent, run.console()) == (True, True, "")
     if not queued:
         assert "the rest of its console follows" in run.client.tasks.get_states([run.task])[run.task].message
-    sight = AttemptSnapshot(run.directory.attempt, claimed=run.files.claimed, ended=run.files.ended, status=run.status)
-    [action] = decide(sight, datetime.now(timezone.utc))
+    snapshot = AttemptSnapshot(
+        run.directory.attempt, claimed=run.files.claimed, ended=run.files.ended, status=run.status
+    )
+    [action] = decide(snapshot, datetime.now(timezone.utc))
     assert isinstance(action, MarkDone)
     assert action.ship
     assert run.concluder.ship(run.directory.attempt, run.files)

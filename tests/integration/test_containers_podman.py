@@ -198,7 +198,7 @@ def test_an_abort_on_the_server_ends_the_container(site: ContainerSite, runtime:
     task = site.task(POLITE, runtime.image("bare"))
     with site.executing(task) as agent:
         # As the page does it: a task whose worker lives gets the word "stopping" in its message.
-        site.client.tasks.say(task, "stopping", budget=ONCE)
+        site.client.tasks.set_status_message(task, "stopping", budget=ONCE)
         assert agent.wait(60) == 1
     assert site.status(task) is TaskStatus.STOPPED
     assert "aborted by its user" in site.reason(task)

@@ -52,6 +52,7 @@ def test_a_staging_job_alone_says_of_which_queue_and_cluster_it_is(tmp_path: Pat
     found = read(run)
     assert (found.queue, found.cluster, found.job) == ("q", "c", None)
     run.first_submission(tried(1))
+    run.stage.write_text("{}")
     assert read(run).staging is None
 
 

@@ -69,7 +69,7 @@ def test_all_uncommitted_changes_travel_and_apply(clone: Clone, tmp_path: Path) 
     clone.write("untracked.txt", "stays")
     script = planned(clone.root, script="new.py").draft.script
     clone.git("clone", "--quiet", str(clone.remote), str(tmp_path / "job"), cwd=tmp_path)
-    changes.apply(changes.read_patch(script.diff), tmp_path / "job", shown="the test")
+    changes.apply(changes.read_patch(script.diff), tmp_path / "job", label="the test")
     assert (tmp_path / "job" / "train.py").read_text() == "print(1)\nprint('ünstaged')\n"
     assert (tmp_path / "job" / "new.py").read_text().endswith("print('staged')\n")
     assert (tmp_path / "job" / "data.bin").read_bytes() == bytes(range(256))
@@ -155,13 +155,13 @@ def test_the_user_of_an_ssh_address_stays_but_no_password_does() -> None:
     [
         ({"script": "none.py"}, "does not exist"),
         ({"script": "src"}, "does not exist"),
-        ({"folder": "none", "script": "train.py"}, "--folder none is no folder"),
+        ({"folder": "none", "script": "train.py"}, "--folder none is not a folder"),
         ({"repo": "none", "script": "train.py"}, "nor the address of a repository"),
-        ({"script": "train.py", "cwd": "none"}, "--cwd none is no folder"),
-        ({"script": "train.py", "cwd": "../.."}, "--cwd ../.. is no folder"),
+        ({"script": "train.py", "cwd": "none"}, "--cwd none is not a folder"),
+        ({"script": "train.py", "cwd": "../.."}, "--cwd ../.. is not a folder"),
         ({"script": "untracked.py"}, "git add"),
         ({"script": "latin.py"}, "not UTF-8"),
-        ({"script": "train.py", "commit": "beef"}, "knows no 'beef'"),
+        ({"script": "train.py", "commit": "beef"}, "does not have 'beef'"),
         ({"script": "train.py", "branch": "none"}, "no branch or tag 'none'"),
         ({"script": "train.py", "requirements": "none.txt"}, "none.txt does not exist"),
         ({"script": "train.py", "docker_args": "-e 'A"}, "no closing quotation"),
@@ -178,7 +178,7 @@ def test_what_cannot_be_is_refused(clone: Clone, flags: dict[str, str], words: s
         planned(clone.root, **flags)
 
 
-def test_repositories_nobody_else_could_read_are_refused(clone: Clone, tmp_path: Path) -> None:
+def test_repositories_that_others_cannot_fetch_are_refused(clone: Clone, tmp_path: Path) -> None:
     fresh = tmp_path / "fresh"
     clone.git("init", "--quiet", str(fresh), cwd=tmp_path)
     (fresh / "a.py").write_text("")
@@ -258,7 +258,7 @@ def test_container_and_the_rest(tmp_path: Path) -> None:
         ("a.py", "no python\n", {}, ""),
     ],
 )
-def test_arguments_that_cannot_reach_the_code_are_said(
+def test_arguments_that_cannot_reach_the_code_cause_a_warning(
     tmp_path: Path, name: str, text: str, flags: dict[str, object], words: str
 ) -> None:
     (tmp_path / name).write_text(text)

@@ -75,7 +75,7 @@ class Bench:
         self.run_of(attempt).create().write_claim(claim)
 
     def stamp(self, attempt: AttemptId) -> None:
-        self.direct.tasks.stamp(self.task, f"{attempt}.0", {}, budget=ONCE)
+        self.direct.tasks.set_run_token(self.task, f"{attempt}.0", {}, budget=ONCE)
 
     def claim(self, restarts: int = 0) -> Won | Lost:
         me = AgentIdentity(
@@ -296,7 +296,7 @@ def reporting(bench: Bench) -> tuple[Reporter, Console]:
 def test_a_status_is_not_set_on_a_run_that_began_meanwhile(bench: Bench) -> None:
     """Its user reset the task, and another attempt has it, while this one waited to tell how it ended."""
     reporter, console = reporting(bench)
-    bench.direct.tasks.stamp(bench.task, f"{ANOTHER}.0", {}, budget=ONCE)
+    bench.direct.tasks.set_run_token(bench.task, f"{ANOTHER}.0", {}, budget=ONCE)
     reporter.report(console, ended(3, ExitContext()))
     assert bench.status is TaskStatus.IN_PROGRESS
 
@@ -351,7 +351,7 @@ def test_a_server_that_does_not_answer_hides_no_later_start(bench: Bench) -> Non
         ours, stop = threading.Event(), StopRequest()
         ours.set()
         watch = Watch(
-            Client(settings, patience=(5, 60)),
+            Client(settings, timeouts=(5, 60)),
             WatchedRun(TaskId(bench.task), WorkerId("w"), still_ours=ours.is_set),
             stop,
             SYSTEM,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hpc_agent.domain.ids import TaskId
-from hpc_agent.drafts.offline_import import opened
+from hpc_agent.drafts.offline_import import open_session
 from hpc_agent.errors import InputError
 from hpc_agent.wire import offline_run as wire
 
@@ -28,12 +28,12 @@ def session(folder: Path, **files: str) -> Path:
 
 def test_a_session_is_read_from_zip_and_folder(tmp_path: Path) -> None:
     path = session(tmp_path, log__jsonl='[{"task": "offline-1", "msg": "a"}]\n\n[]\n', metrics__jsonl='[{"iter": 1}]')
-    with opened(path) as run:
+    with open_session(path) as run:
         assert (run.id, run.project, run.warnings) == ("offline-1", "p", ())
         assert list(run.batches()) == [[{"task": "offline-1", "msg": "a"}], [], [{"iter": 1}]]
     with zipfile.ZipFile(path) as archive:
         archive.extractall(tmp_path / "folder")
-    with opened(tmp_path / "folder") as run:
+    with open_session(tmp_path / "folder") as run:
         assert len(list(run.batches())) == 3
     assert not run.warnings
 
@@ -45,25 +45,25 @@ def test_a_session_is_read_from_zip_and_folder(tmp_path: Path) -> None:
         ({"task__json": "[]"}, "names no project"),
         ({"task__json": "{}"}, "names no project"),
         ({"log__jsonl": "[]\n[{"}, r"log\.jsonl of the offline session, line 2, is damaged"),
-        ({"metrics__jsonl": '{"a": 1}'}, r"metrics\.jsonl of the offline session, line 1, is no list"),
-        ({"metrics__jsonl": "[1]"}, "is no list"),
+        ({"metrics__jsonl": '{"a": 1}'}, r"metrics\.jsonl of the offline session, line 1, is not a list"),
+        ({"metrics__jsonl": "[1]"}, "is not a list"),
     ],
 )
 def test_damage_is_named(tmp_path: Path, files: dict[str, str], words: str) -> None:
-    with pytest.raises(InputError, match=words), opened(session(tmp_path, **files)):
+    with pytest.raises(InputError, match=words), open_session(session(tmp_path, **files)):
         pass
 
 
 def test_a_cut_zip_file_is_refused(tmp_path: Path) -> None:
     path = session(tmp_path, log__jsonl="[]" * 1000)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(InputError, match="no readable zip file"), opened(path):
+    with pytest.raises(InputError, match="not a readable zip file"), open_session(path):
         pass
 
 
-def test_models_that_are_left_out_are_told(tmp_path: Path) -> None:
+def test_models_that_are_left_out_cause_a_warning(tmp_path: Path) -> None:
     task = json.dumps({**TASK, "offline_output_models": [{}, {}]})
-    with opened(session(tmp_path, task__json=task)) as run:
+    with open_session(session(tmp_path, task__json=task)) as run:
         assert run.warnings == ("2 output models of the offline run are not imported",)
 
 
@@ -91,7 +91,7 @@ def test_events_move_to_the_new_task(event: dict[str, Any], changed: dict[str, A
     assert wire.moved_event(event, TaskId("t"), str.capitalize, moved) == {**changed, "task": "t"}
 
 
-def test_the_task_object_loses_what_is_not_its_own() -> None:
+def test_task_object_is_imported_without_foreign_fields() -> None:
     data = {**TASK, "output": {"destination": "s3://b"}, "execution": {"artifacts": [{"uri": "u"}], "model": ""}}
     assert wire.new_task_fields(data, "project id") == {
         "name": "n",

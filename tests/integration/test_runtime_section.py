@@ -13,7 +13,7 @@ from hpc_agent.api.client import Client
 from hpc_agent.config.load import load
 from hpc_agent.config.settings import ApiSettings
 from hpc_agent.retry import ONCE
-from hpc_agent.wire.task_fields import RUN_STAMP
+from hpc_agent.wire.task_state import RUN_TOKEN
 
 
 class Section:
@@ -39,7 +39,7 @@ class Section:
         self.other.call("tasks.edit", {"task": self.task, "runtime": section, "force": True})
 
     def stamp(self, run: str) -> None:
-        self.tasks.stamp(self.task, run, {}, budget=ONCE)
+        self.tasks.set_run_token(self.task, run, {}, budget=ONCE)
 
     @property
     def content(self) -> Any:
@@ -55,12 +55,12 @@ def section(clearml_server: Any) -> Iterator[Section]:
 def test_other_keys_are_kept(section: Section) -> None:
     section.replace(progress="10")
     section.stamp("a.0")
-    assert section.content == {"progress": "10", RUN_STAMP: "a.0"}
+    assert section.content == {"progress": "10", RUN_TOKEN: "a.0"}
     assert section.writes == 1
 
 
 def test_section_that_holds_the_values_is_not_written(section: Section) -> None:
-    section.replace(**{RUN_STAMP: "a.0"})
+    section.replace(**{RUN_TOKEN: "a.0"})
     section.stamp("a.0")
     assert section.writes == 0
 
@@ -73,7 +73,7 @@ def test_write_that_an_older_section_replaced_is_repeated(section: Section) -> N
     section.replace(progress="10")
     section.after_write = sdk_writes
     section.stamp("a.0")
-    assert section.content == {"progress": "11", RUN_STAMP: "a.0"}
+    assert section.content == {"progress": "11", RUN_TOKEN: "a.0"}
     assert section.writes == 2
 
 
@@ -84,8 +84,8 @@ def test_writer_that_replaces_the_section_each_time_ends_the_repeats(section: Se
 
 
 def test_token_of_a_later_run_stays(section: Section) -> None:
-    section.replace(**{RUN_STAMP: "a.0"})
-    section.after_write = lambda: section.replace(**{RUN_STAMP: "a.2"})
+    section.replace(**{RUN_TOKEN: "a.0"})
+    section.after_write = lambda: section.replace(**{RUN_TOKEN: "a.2"})
     section.stamp("a.1")
-    assert section.content == {RUN_STAMP: "a.2"}
+    assert section.content == {RUN_TOKEN: "a.2"}
     assert section.writes == 1

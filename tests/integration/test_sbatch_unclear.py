@@ -63,7 +63,7 @@ def test_without_a_job_its_task_fails_and_does_not_wait_for_ever(bench: Bench) -
     bench.slurm.squeue()
     assert bench.run_pass(timedelta(hours=2)) == 1
     assert bench.run_pass(timedelta(hours=2, minutes=2)) == 0
-    task, status, reason, *_ = bench.client.tasks.conclude.call_args.args
+    task, status, reason, *_ = bench.client.tasks.set_final_status.call_args.args
     assert (task, status) == (TASK, TaskStatus.FAILED)
     assert reason == "no job is known: hpc-agent sbatch died before it had an answer"
     assert not bench.folder.path.exists()

@@ -76,7 +76,7 @@ def test_a_controller_whose_clock_is_behind_does_not_hide_the_first_job_of_its_n
     fake.squeue(queue_row("7", "COMPLETED", name=run.attempt.job_name))
     settings = AllSettings(hpc=HpcSettings(root=tmp_path))
     actor = Actor(None, fake.scheduler(accounting="none"), settings, WorkerId("login"), SYSTEM)  # type: ignore[arg-type]
-    assert actor.look_up(run.attempt, read(run), FindByName(tries + 1, give_up=True)) is not bool(found)
+    assert actor.find_by_name(run.attempt, read(run), FindByName(tries + 1, give_up=True)) is not bool(found)
     assert read(run).job == (found or None)
 
 

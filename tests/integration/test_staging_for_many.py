@@ -20,7 +20,7 @@ from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.task import Requirements, Task, TaskScript
 from hpc_agent.errors import SourceError
-from hpc_agent.staging import StagedTask, TaskStager, UnforeseenError, patiently
+from hpc_agent.staging import StagedTask, TaskStager, UnexpectedStagingError, retry_staging
 
 QUEUE = Queue(QueueId("q"), "gpu")
 
@@ -93,7 +93,7 @@ def test_task_with_a_value_that_nothing_can_use_fails_with_a_sentence(settings: 
     pool = Pool(settings)
     with pytest.raises(SourceError, match=r"repository|task's") as error:
         pool.wait(pool.start(task), task)
-    assert not isinstance(error.value, UnforeseenError)
+    assert not isinstance(error.value, UnexpectedStagingError)
     assert len(str(error.value)) < 1000
 
 
@@ -107,6 +107,6 @@ def test_what_nobody_foresaw_is_tried_a_few_times_and_ends_with_a_sentence(error
         raise error
 
     with pytest.raises(SourceError, match=type(error).__name__):
-        patiently(fail, said.append, ManualClock())
+        retry_staging(fail, said.append, ManualClock())
     assert len(tries) == len(said) == 3
     assert "cannot be prepared" in said[0]

@@ -54,7 +54,7 @@ class ContainerSite(Site):
         yield child
 
     def container(self, task: TaskId) -> dict[str, str]:
-        section: dict[str, str] = self.client.tasks.raw(task)["container"]
+        section: dict[str, str] = self.client.tasks.get_object(task)["container"]
         return section
 
 

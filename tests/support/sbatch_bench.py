@@ -88,7 +88,7 @@ class Person:
         return wait_until(f"the task of job {job}", look)[0]
 
     def raw(self, task: TaskId) -> dict[str, Any]:
-        return self.site.client.tasks.raw(task)
+        return self.site.client.tasks.get_object(task)
 
     def state(self, job: str) -> str:
         """Slurm's final word on a job with its exit code, ``COMPLETED 0:0``; empty while there is none."""

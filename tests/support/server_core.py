@@ -12,14 +12,13 @@ import msgspec
 from manual_clock import ManualClock
 
 from hpc_agent.redact import Secret
-from hpc_agent.server.action import Moment
+from hpc_agent.server.action import Transaction
 from hpc_agent.server.api_fault import ApiFault
 from hpc_agent.server.authentication import AuthenticatedCaller, Authenticator
 from hpc_agent.server.dispatch import Dispatcher, refusal
 from hpc_agent.server.requests import IncomingRequest
 from hpc_agent.server.services import ENDPOINTS
-from hpc_agent.server.services.auth import remember
-from hpc_agent.server.services.keys import admit_own
+from hpc_agent.server.services.auth import replace_own_key_pair, store_administrator
 from hpc_agent.server.store.connection import DocumentStore
 from hpc_agent.server.watchdog import sweep
 
@@ -65,9 +64,9 @@ class ServerCore:
         self.clock = clock or ManualClock(datetime(2030, 1, 1, tzinfo=timezone.utc))
         self.store = DocumentStore(folder / "server.db")
         with self.store.write() as db:
-            moment = Moment(db, self.clock.now())
-            remember(moment, AuthenticatedCaller(ADMINISTRATOR, "administrator"))
-            admit_own(moment, ADMINISTRATOR, "OWN", Secret("own secret"))
+            moment = Transaction(db, self.clock.now())
+            store_administrator(moment, AuthenticatedCaller(ADMINISTRATOR, "administrator"))
+            replace_own_key_pair(moment, ADMINISTRATOR, "OWN", Secret("own secret"))
         authenticator = Authenticator(self.store, Secret("k" * 32), self.clock)
         self._dispatcher = Dispatcher(self.store, authenticator, ENDPOINTS, self.clock)
         self.administrator = Caller(self, "OWN", "own secret")

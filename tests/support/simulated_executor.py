@@ -159,7 +159,7 @@ class SimulatedExecutor:
         if self._was_taken_back():
             return
         try:
-            self._client.tasks.stamp(task, self.stamp, {}, budget=ONCE)
+            self._client.tasks.set_run_token(task, self.stamp, {}, budget=ONCE)
             if self._was_taken_back():
                 return
             self._client.tasks.started(task, "worker started execution", "", budget=ONCE)
@@ -178,7 +178,7 @@ class SimulatedExecutor:
             self._end_process("stopped", "aborted by its user")
         elif seen is None or not (
             seen.status in (self._seen, TaskStatus.UNKNOWN)
-            or (seen.status is TaskStatus.IN_PROGRESS and seen.stamp == self.stamp)
+            or (seen.status is TaskStatus.IN_PROGRESS and seen.run_token == self.stamp)
         ):
             self._end_process("none", "taken back")
         else:
@@ -232,15 +232,17 @@ class SimulatedExecutor:
         if report.cause is None:
             if report.status != "none" and not self._another_run_has_it():
                 task = self._site.server.task
-                self._client.tasks.conclude(task, TaskStatus(report.status), report.reason, "its job", budget=ONCE)
+                self._client.tasks.set_final_status(
+                    task, TaskStatus(report.status), report.reason, "its job", budget=ONCE
+                )
             self.run.write_exit_report(msgspec.structs.replace(report, posted=True))
         self.exit(0 if report.status == "completed" else 1)
 
     def _another_run_has_it(self) -> bool:
         task = self._site.server.task
         seen = self._client.tasks.get_states([task]).get(task)
-        return seen is not None and seen.stamp.partition(".")[0] not in ("", self.run.attempt.id)
+        return seen is not None and seen.run_token.partition(".")[0] not in ("", self.run.attempt.id)
 
     def _is_ours(self) -> bool:
         assert self.won is not None
-        return self._site.server.seen.stamp == self.stamp and still_ours(self.run, self.won.claim)
+        return self._site.server.seen.run_token == self.stamp and still_ours(self.run, self.won.claim)

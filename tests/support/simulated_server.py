@@ -15,7 +15,7 @@ from hpc_agent.api.client import Client
 from hpc_agent.api.events import EventsApi
 from hpc_agent.api.queues import QueuesApi
 from hpc_agent.api.session import ApiSession
-from hpc_agent.api.tasks import TasksApi, TaskState
+from hpc_agent.api.tasks import TasksApi
 from hpc_agent.api.workers import WorkersApi
 from hpc_agent.config.settings import ApiSettings
 from hpc_agent.domain.ids import QueueId, TaskId, WorkerId
@@ -26,6 +26,7 @@ from hpc_agent.redact import Secret
 from hpc_agent.retry import ONCE, Budget
 from hpc_agent.server.store.documents import Collection, queues, tasks
 from hpc_agent.wire.error_kinds import INVALID_QUEUE_ID, INVALID_TASK_ID
+from hpc_agent.wire.task_state import TaskState
 
 _MISSING = {(kind.code, kind.subcode) for kind in (INVALID_TASK_ID, INVALID_QUEUE_ID)}
 _OTHER_AGENT = WorkerId("other:gpu0")

@@ -23,6 +23,7 @@ from hpc_agent.daemon.loop import Daemon, LoopOptions
 from hpc_agent.daemon.options import DaemonOptions, JobNaming
 from hpc_agent.domain.ids import WorkerId
 from hpc_agent.domain.job import JobState
+from hpc_agent.domain.job_phase import TRANSITIONS, JobPhase
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.domain.termination import TerminationCause
 from hpc_agent.errors import SchedulerUnavailableError, ServerUnreachableError
@@ -54,6 +55,9 @@ class SimulatedSite:
         """The most processes of the task that ever ran at once."""
         self.other_agent_runs = False
         """Whether an agent of another kind runs a process of the task."""
+        self._phases: dict[object, JobPhase] = {}
+        self.phase_changes: set[tuple[JobPhase, JobPhase]] = set()
+        """Changes of a job's phase from one pass to the next."""
         self.daemon = self._new_daemon()
 
     def _new_daemon(self) -> Daemon:
@@ -74,13 +78,23 @@ class SimulatedSite:
             self.restart_daemon()
         except (ServerUnreachableError, SchedulerUnavailableError):
             pass
+        self._check_phases()
+
+    def _check_phases(self) -> None:
+        """Each job's phase may follow the one that the pass before found, also where another daemon found that."""
+        for key, phase in self.daemon._phases.phases.items():
+            before = self._phases.get(key, phase)
+            if phase is not before:
+                assert phase in TRANSITIONS[before], f"{before.name} → {phase.name} is not in TRANSITIONS"
+                self.phase_changes.add((before, phase))
+            self._phases[key] = phase
 
     def restart_daemon(self) -> None:
-        self.daemon._turns.give_back()
+        self.daemon._leases.give_back()
         self.daemon = self._new_daemon()
 
     def close(self) -> None:
-        self.daemon._turns.give_back()
+        self.daemon._leases.give_back()
         self.server.close()
 
     # ------------------------------------------------ jobs

@@ -67,7 +67,7 @@ class Bench:
 
     def taken(self, task: TaskId) -> dict[str, Any]:
         """The server's object of a task, which is then deleted: runs of a pipeline are numbered."""
-        data = self.client.tasks.raw(task)
+        data = self.client.tasks.get_object(task)
         self.client.tasks.delete(task)
         return data
 

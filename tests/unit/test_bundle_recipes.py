@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hpc_agent.bundles.image import copy_program, program_requirements
 from hpc_agent.bundles.recipe import (
     FolderRun,
     ImageEntryPoint,
@@ -16,7 +17,6 @@ from hpc_agent.bundles.recipe import (
     install_script,
     run_script,
 )
-from hpc_agent.bundles.self_package import copy_package, requirements
 
 SHELLS = ["bash", "dash"]
 
@@ -53,7 +53,7 @@ def test_a_folder_runs_from_wherever_it_lies(tmp_path: Path, shell: str) -> None
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_an_images_entry_asks_for_the_servers_only_if_nobody_says_otherwise(tmp_path: Path, shell: str) -> None:
+def test_image_entry_sets_servers_only_without_a_configuration(tmp_path: Path, shell: str) -> None:
     entry = ImageEntryPoint(
         "t1", "img:1", "/opt/hpc-agent/source/r", True, ["-O"], {"CLEARML_API_HOST": "http://s:8008"}
     )
@@ -111,9 +111,9 @@ def test_apptainers_definition(reference: str, head: str) -> None:
 
 
 def test_an_image_gets_what_the_agent_needs_and_no_installers(tmp_path: Path) -> None:
-    names = {line.partition("==")[0] for line in requirements()}
+    names = {line.partition("==")[0] for line in program_requirements()}
     assert {"requests", "msgspec", "click", "psutil", "certifi"} <= names
     assert not {"uv", "virtualenv", "starlette", "pytest"} & names
-    copy_package(tmp_path / "hpc_agent")
+    copy_program(tmp_path / "hpc_agent")
     assert (tmp_path / "hpc_agent" / "executor" / "execution.py").exists()
     assert not list(tmp_path.rglob("__pycache__"))

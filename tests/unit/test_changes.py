@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hpc_agent.errors import SourceError
-from hpc_agent.sources.changes import apply, is_patch, located, mend_future_imports, read_patch
+from hpc_agent.sources.changes import apply, fix_future_imports, is_patch, read_patch, relative_to_root
 
 PATCH = """diff --git a/old.py b/old.py
 --- a/old.py
@@ -86,10 +86,10 @@ SUBMODULE = "Submodule libs/foo contains modified content\nSubmodule libs/foo 11
         "diff --git a/m.bin b/m.bin\nindex a..b 100644\nBinary files a/m.bin and b/m.bin differ\n" + HEADER + BODY,
     ],
 )
-def test_changes_are_applied_however_git_was_told_to_print_them(diff: str, tmp_path: Path) -> None:
+def test_changes_are_applied_with_any_git_diff_settings(diff: str, tmp_path: Path) -> None:
     (tmp_path / "run.py").write_text('print("X 1")\n')
     assert is_patch(diff)
-    apply(read_patch(diff), tmp_path, shown="the commit")
+    apply(read_patch(diff), tmp_path, label="the commit")
     assert 'print("X 2")' in (tmp_path / "run.py").read_text()
 
 
@@ -113,7 +113,7 @@ def test_changes_are_applied_however_git_was_told_to_print_them(diff: str, tmp_p
 )
 def test_changes_that_git_leaves_out_are_named(diff: str, note: str, tmp_path: Path) -> None:
     (tmp_path / "run.py").write_text('print("X 1")\n')
-    said = "\n".join(apply(read_patch(diff), tmp_path, shown="the commit"))
+    said = "\n".join(apply(read_patch(diff), tmp_path, label="the commit"))
     assert note in said
     assert not (tmp_path / "n.bin").exists()
 
@@ -138,7 +138,7 @@ def test_files_that_come_and_go_keep_their_folder_without_prefixes(
     for name in ("old.py", "x/old.py", 'x/k"i.py'):
         (tmp_path / name).write_text("1\n2\n" if name == 'x/k"i.py' else "1\n")
     patch = read_patch(diff.format(*prefixes))
-    apply(patch, tmp_path, shown="the commit")
+    apply(patch, tmp_path, label="the commit")
     assert patch.files <= {"x/run.py", "x/old.py", 'x/k"i.py'}
     assert (tmp_path / "x/run.py").exists() is (diff is not GONE)
     assert (tmp_path / "x/old.py").exists() is (diff is not GONE)
@@ -153,7 +153,7 @@ def test_renamed_file_with_a_name_in_utf_8_keeps_its_folder_without_prefixes(
     program = (
         "import sys; from pathlib import Path; from hpc_agent.sources.changes import apply, read_patch\n"
         "root = Path(sys.argv[1]); (root / 'x').mkdir(); (root / 'x/k\\u00fc.py').write_text('1\\n2\\n')\n"
-        "apply(read_patch(sys.stdin.read()), root, shown='the commit')\n"
+        "apply(read_patch(sys.stdin.read()), root, label='the commit')\n"
         "assert [path.name for path in (root / 'x').iterdir()] == ['run.py']\n"
     )
     diff = MOVED.replace('\\"i.py', "\\303\\274.py").format(*prefixes)
@@ -166,23 +166,23 @@ def test_renamed_file_with_a_name_in_utf_8_keeps_its_folder_without_prefixes(
 def test_line_feeds_alone_fit_a_file_of_cr_lf(end: str, tmp_path: Path) -> None:
     (tmp_path / "run.py").write_bytes(b"import os\r\n\r\nprint(1)\r\n")
     diff = HEADER + "--- a/run.py\n+++ b/run.py\n@@ -1,3 +1,3 @@\n import os\n\n-print(1)\n+print(2)" + end
-    apply(read_patch(diff), tmp_path, shown="the commit")
+    apply(read_patch(diff), tmp_path, label="the commit")
     assert (tmp_path / "run.py").read_bytes() == b"import os\r\n\r\nprint(2)" + (b"\r\n" if end == "\n" else b"")
 
 
 def test_names_that_start_from_the_scripts_folder_are_found_there(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub/run.py").write_text('print("X 1")\n')
-    patch = located(read_patch(HEADER + BODY), (".", "sub"), lambda path: (tmp_path / path).exists())
+    patch = relative_to_root(read_patch(HEADER + BODY), (".", "sub"), lambda path: (tmp_path / path).exists())
     assert patch.files == {"sub/run.py"}
-    apply(patch, tmp_path, shown="the commit")
+    apply(patch, tmp_path, label="the commit")
     assert (tmp_path / "sub/run.py").read_text() == 'print("X 2")\n'
     assert not (tmp_path / "run.py").exists()
 
 
 def test_names_that_the_root_has_are_the_roots() -> None:
     patch = read_patch(HEADER + BODY)
-    assert located(patch, ("sub",), {"run.py", "sub/run.py"}.__contains__) is patch
+    assert relative_to_root(patch, ("sub",), {"run.py", "sub/run.py"}.__contains__) is patch
 
 
 @pytest.mark.parametrize(
@@ -194,14 +194,14 @@ def test_names_that_the_root_has_are_the_roots() -> None:
         ("Submodule my libs/foo 0000000...5d6e7f8 (new submodule)\n", "another commit is left out"),
     ],
 )
-def test_changes_of_submodules_alone_are_no_script(diff: str, note: str, tmp_path: Path) -> None:
+def test_changes_of_submodules_alone_are_not_a_script(diff: str, note: str, tmp_path: Path) -> None:
     assert is_patch(diff)
-    [said] = apply(read_patch(diff), tmp_path, shown="the commit")
+    [said] = apply(read_patch(diff), tmp_path, label="the commit")
     assert note in said
     assert said.endswith("libs/foo")
 
 
-def test_submodule_whose_changes_are_in_the_patch_is_no_loss() -> None:
+def test_submodule_whose_changes_are_in_the_patch_has_no_note() -> None:
     inner = (HEADER + BODY).replace("run.py", "libs/foo/run.py")
     assert read_patch("Submodule libs/foo 1111111..2222222:\n" + inner).notes == ()
 
@@ -216,14 +216,14 @@ def test_submodule_whose_changes_are_in_the_patch_is_no_loss() -> None:
         (HEADER + BODY + "diff --cc x.py\n", "conflicts of a merge"),
         ("* Unmerged path run.py\n" + HEADER + BODY, "conflicts of a merge"),
         ("diff --git a/run.py b/run.py\n", "do not fit"),
-        ("DIFF --git a/x b/x\n", "no change of a file"),
+        ("DIFF --git a/x b/x\n", "no file is changed"),
     ],
 )
-def test_changes_that_nobody_can_apply_fail_with_a_sentence(diff: str, words: str, tmp_path: Path) -> None:
+def test_changes_that_cannot_be_applied_fail_with_a_message(diff: str, words: str, tmp_path: Path) -> None:
     (tmp_path / "run.py").write_text('print("X 1")\n')
     assert is_patch(diff)
     with pytest.raises(SourceError, match=words):
-        apply(read_patch(diff), tmp_path, shown="the commit")
+        apply(read_patch(diff), tmp_path, label="the commit")
 
 
 def test_renames_and_content_like_headers_are_understood() -> None:
@@ -264,9 +264,9 @@ OLD_INIT = 'from clearml import Task\n(__name__ != "__main__") or Task.init()\n'
 @pytest.mark.parametrize("init", [INIT, OLD_INIT])
 def test_injected_call_moves_below_future_imports(init: str) -> None:
     body = '"""About."""\n# a comment\nfrom __future__ import (\n    annotations,\n    division,\n)\nimport os\n'
-    mended = mend_future_imports(init + body)
-    compile(mended, "x", "exec")
-    assert mended == body.replace("import os\n", "") + init + "import os\n"
+    fixed = fix_future_imports(init + body)
+    compile(fixed, "x", "exec")
+    assert fixed == body.replace("import os\n", "") + init + "import os\n"
 
 
 @pytest.mark.parametrize(
@@ -282,4 +282,4 @@ def test_injected_call_moves_below_future_imports(init: str) -> None:
     ],
 )
 def test_other_text_stays_as_it_is(text: str) -> None:
-    assert mend_future_imports(text) == text
+    assert fix_future_imports(text) == text

@@ -102,7 +102,7 @@ class Jobs:
         return claimed.claim
 
     def stamp(self, stamp: str) -> None:
-        self.client.tasks.stamp(self.task, stamp, {}, budget=ONCE)
+        self.client.tasks.set_run_token(self.task, stamp, {}, budget=ONCE)
 
     def start(self) -> None:
         self.client.tasks.started(self.task, "worker started execution", "", budget=ONCE)

@@ -16,16 +16,14 @@ import pytest
 from manual_clock import ManualClock
 
 from hpc_agent.api.client import Client
-from hpc_agent.api.tasks import TaskState
 from hpc_agent.config.settings import AllSettings, HpcSettings
 from hpc_agent.daemon.act import SAY_EVERY_S, Actor
-from hpc_agent.daemon.capacity_allocator import CapacityAllocator
 from hpc_agent.daemon.job_launch import JobLaunchConfig
 from hpc_agent.daemon.nodes import BadNodes
 from hpc_agent.daemon.options import DaemonOptions, JobNaming
 from hpc_agent.daemon.registration import DaemonRecord, DaemonRegistry, RegistrationError
 from hpc_agent.daemon.run_state import RunDirectoryState
-from hpc_agent.daemon.submitter import TRY_TIMEOUT_S, Submitter
+from hpc_agent.daemon.submitter import TRY_TIMEOUT_S, CapacityAllocator, Submitter
 from hpc_agent.domain.actions import FindByName, MarkDone, RejectTask, Requeue, SetStatusMessage
 from hpc_agent.domain.attempt import attempt_for
 from hpc_agent.domain.capacity import Capacity
@@ -43,6 +41,7 @@ from hpc_agent.schedulers.base import Scheduler, SubmitRequest
 from hpc_agent.schedulers.slurm.script import SbatchScript
 from hpc_agent.schedulers.slurm.settings import SlurmSettings
 from hpc_agent.submission.render import Renderer
+from hpc_agent.wire.task_state import TaskState
 
 QUEUE = Queue(QueueId("q" * 32), "gpu")
 ATTEMPT = attempt_for("c", QUEUE.id, TaskId("a" * 32), "t")
@@ -67,7 +66,7 @@ class Server:
     def get_states(self, tasks: list[TaskId], **_options: object) -> dict[TaskId, TaskState]:
         return dict.fromkeys(tasks, TaskState(self.status, self.message, "", {})) if self.known else {}
 
-    def say(self, _task: TaskId, message: str, **_options: object) -> None:
+    def set_status_message(self, _task: TaskId, message: str, **_options: object) -> None:
         self.said.append(message)
 
     def ping(self, _task: TaskId, **_options: object) -> None:
@@ -76,11 +75,11 @@ class Server:
     def get(self, task: TaskId, **_options: object) -> Task:
         return Task(task, status=self.status)
 
-    def conclude(self, _task: TaskId, status: TaskStatus, reason: str, _by: str, **_options: object) -> None:
+    def set_final_status(self, _task: TaskId, status: TaskStatus, reason: str, _by: str, **_options: object) -> None:
         self.concluded.append((status, reason))
 
-    def stamps(self, *_arguments: object, **_options: object) -> dict[str, int]:
-        return {}
+    def timestamps(self, *_arguments: object, **_options: object) -> set[int]:
+        return set()
 
     def latest(self, _task: TaskId, **_options: object) -> int:
         return 0
@@ -152,7 +151,7 @@ class Site:
         )
 
     def refuse(self) -> None:
-        self.actor.refuse(ATTEMPT, self.run, QUEUE, RejectTask(TaskStatus.FAILED, "no such partition"))
+        self.actor.reject(ATTEMPT, self.run, QUEUE, RejectTask(TaskStatus.FAILED, "no such partition"))
 
     def claim(self, owner: str, state: str = "intent") -> ClaimRecord:
         claim = ClaimRecord(state=state, at=self.clock.now(), owner=owner)  # type: ignore[arg-type]
@@ -206,7 +205,7 @@ class TestPutBack:
         report = ExitReport(status="again", reason="preempted", exit_code=1, at=site.clock.now(), last_line="")
         site.run.create().write_exit_report(report)
         files = RunDirectoryState(site.run, site.submission(), site.claim("job:7", "won"), report)
-        site.actor.put_back(ATTEMPT, files, Requeue("another reason"))
+        site.actor.concluder.requeue(ATTEMPT, files, Requeue("another reason"))
         assert site.server.put_first_with == ["preempted"]
         found = site.run.exit_report()
         assert found is not None and found.posted
@@ -218,20 +217,20 @@ class TestLookUp:
     def test_a_job_that_is_found_is_the_submission(self, site: Site) -> None:
         site.cluster.found = JobId("7")
         files = RunDirectoryState(site.run, site.submission())
-        assert not site.actor.look_up(ATTEMPT, files, FindByName(2, give_up=True))
+        assert not site.actor.find_by_name(ATTEMPT, files, FindByName(2, give_up=True))
         found = site.run.submission()
         assert found is not None and (found.state, found.job) == ("accepted", "7")
 
     def test_the_first_look_that_found_none_is_noted(self, site: Site) -> None:
         files = RunDirectoryState(site.run, site.submission())
-        assert site.actor.look_up(ATTEMPT, files, FindByName(2, give_up=True))
+        assert site.actor.find_by_name(ATTEMPT, files, FindByName(2, give_up=True))
         found = site.run.submission()
         assert found is not None and found.looked_at == site.clock.now()
 
     def test_a_job_of_the_try_before_is_not_taken_for_this_one(self, site: Site) -> None:
         for tries, since in ((1, 24 * 3600), (2, 0)):
             files = RunDirectoryState(site.run, site.submission(tries))
-            site.actor.look_up(ATTEMPT, files, FindByName(3, give_up=False))
+            site.actor.find_by_name(ATTEMPT, files, FindByName(3, give_up=False))
             assert site.cluster.searched_since is not None
             assert (site.clock.now() - site.cluster.searched_since).total_seconds() == since
 
@@ -239,18 +238,18 @@ class TestLookUp:
 class TestMessages:
     def test_they_change_so_often(self, site: Site) -> None:
         for message in ("Waiting", "Priority", "Resources"):
-            site.actor.say(ATTEMPT, SetStatusMessage(message), site.run)
+            site.actor.set_status_message(ATTEMPT, SetStatusMessage(message), site.run)
         assert site.server.said == ["Waiting"]
         site.clock.advance(SAY_EVERY_S)
-        site.actor.say(ATTEMPT, SetStatusMessage("Resources"), site.run)
-        site.actor.say_at_once(ATTEMPT, "broken")
-        site.actor.say_at_once(ATTEMPT, "broken")
+        site.actor.set_status_message(ATTEMPT, SetStatusMessage("Resources"), site.run)
+        site.actor.show_error(ATTEMPT, "broken")
+        site.actor.show_error(ATTEMPT, "broken")
         assert site.server.said == ["Waiting", "Resources", "broken"]
 
     @pytest.mark.parametrize(("known", "message"), [(False, ""), (True, "Stopping by its user")])
     def test_none_takes_the_place_of_an_abort(self, site: Site, known: bool, message: str) -> None:
         site.server.status, site.server.known, site.server.message = TaskStatus.IN_PROGRESS, known, message
-        site.actor.say(ATTEMPT, SetStatusMessage("requeued", ping=True), site.run)
+        site.actor.set_status_message(ATTEMPT, SetStatusMessage("requeued", ping=True), site.run)
         assert (site.server.said, site.server.pings) == ([], 1)
 
 
@@ -266,7 +265,7 @@ class TestClose:
             last_line="",
         )
         site.run.write_exit_report(report)
-        assert site.actor.close(ATTEMPT, RunDirectoryState(site.run, report=report), MarkDone("done"))
+        assert site.actor.mark_done(ATTEMPT, RunDirectoryState(site.run, report=report), MarkDone("done"))
         assert site.run.settled() is not None
         assert len(site.run.restarts().of) == left
 
@@ -274,14 +273,14 @@ class TestClose:
         site.run.create().notes.text.write_bytes(b"a line\n")
         site.server.refuses_events = True
         action = MarkDone("done", ship=True)
-        assert not site.actor.close(ATTEMPT, RunDirectoryState(site.run), action)
+        assert not site.actor.mark_done(ATTEMPT, RunDirectoryState(site.run), action)
         assert site.run.settled() is None
         site.server.refuses_events = False
-        assert site.actor.close(ATTEMPT, RunDirectoryState(site.run), action)
+        assert site.actor.mark_done(ATTEMPT, RunDirectoryState(site.run), action)
         assert site.run.settled() is not None
 
     def test_without_a_run_directory_nothing_is_written(self, site: Site) -> None:
-        assert site.actor.close(ATTEMPT, RunDirectoryState(site.run), MarkDone("left its queue"))
+        assert site.actor.mark_done(ATTEMPT, RunDirectoryState(site.run), MarkDone("left its queue"))
         assert not site.run.path.exists()
 
 

@@ -11,7 +11,7 @@ from manual_clock import ManualClock
 from hpc_agent.daemon.nodes import DEATHS, BadNodes
 from hpc_agent.daemon.open_attempts import OpenAttemptIndex
 from hpc_agent.daemon.prune import Pruner
-from hpc_agent.daemon.queue_leases import QueueLeases
+from hpc_agent.daemon.served_queues import QueueLeases
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.ids import AttemptId, QueueId, TaskId
 from hpc_agent.lease import Lease

@@ -9,8 +9,8 @@ import pytest
 
 from hpc_agent.config.load import load
 from hpc_agent.config.settings import AllSettings
-from hpc_agent.daemon.capacity_allocator import CapacityAllocator, NoCapacity
 from hpc_agent.daemon.options import DaemonOptions, JobNaming, exports, gpu_range, job_settings, name, slots
+from hpc_agent.daemon.submitter import CapacityAllocator, NoCapacity
 from hpc_agent.domain.capacity import Capacity, GpuRange
 from hpc_agent.domain.ids import QueueId, TaskId, WorkerId
 from hpc_agent.errors import ResourceError

@@ -11,8 +11,17 @@ from hpc_agent.domain import actions as due
 from hpc_agent.domain.attempt import Attempt, attempt_for, parse_job_name
 from hpc_agent.domain.decide import decide
 from hpc_agent.domain.ids import AttemptId, JobId, QueueId, TaskId
-from hpc_agent.domain.job import UNCONFIRMED_LIMIT_S, JobRecord, JobState, LiveJob, UnclearAnswer, unconfirmed_record
-from hpc_agent.domain.outcome import ExitEvidence, classify_exit
+from hpc_agent.domain.job import (
+    UNCONFIRMED_LIMIT_S,
+    ExitEvidence,
+    JobRecord,
+    JobState,
+    LiveJob,
+    UnclearAnswer,
+    unconfirmed_record,
+)
+from hpc_agent.domain.job_phase import SubmissionState, SubmissionView
+from hpc_agent.domain.outcome import classify_exit
 from hpc_agent.domain.phase import Phase, phase_of
 from hpc_agent.domain.queue import QueueEntry
 from hpc_agent.domain.snapshot import (
@@ -21,8 +30,6 @@ from hpc_agent.domain.snapshot import (
     ClaimView,
     ExitView,
     RunOwner,
-    SubmissionState,
-    SubmissionView,
 )
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.domain.termination import TerminationCause
@@ -49,6 +56,10 @@ def record(state: JobState) -> JobRecord:
     return JobRecord(JOB, state, state.value, exit_code=1, nodes="n1")
 
 
+def ended(state: JobState) -> tuple[JobRecord]:
+    return (record(state),)
+
+
 ACCEPTED = SubmissionView(SubmissionState.ACCEPTED, NOW - timedelta(hours=1), JOB)
 FRESH_DOUBT = SubmissionView(SubmissionState.UNCERTAIN, NOW - timedelta(seconds=5))
 OLD_DOUBT = SubmissionView(SubmissionState.UNCERTAIN, NOW - timedelta(minutes=5))
@@ -71,12 +82,12 @@ gone = replace(running, jobs=(), missing_seconds=30)
 intended = AttemptSnapshot(ATTEMPT, submitted=ACCEPTED, jobs=(job(),), claimed=INTENT, status=TaskStatus.QUEUED)
 
 
-def kinds(sight: AttemptSnapshot) -> list[str]:
-    return [type(action).__name__ for action in decide(sight, NOW, RULES)]
+def kinds(snapshot: AttemptSnapshot) -> list[str]:
+    return [type(action).__name__ for action in decide(snapshot, NOW, RULES)]
 
 
-SAID_TO_RUN = replace(gone, record=record(JobState.RUNNING), missing_seconds=3000)
-SILENT = replace(waiting, submitted=ACCEPTED, record=unconfirmed_record(JOB), missing_seconds=3000)
+SAID_TO_RUN = replace(gone, records=ended(JobState.RUNNING), missing_seconds=3000)
+SILENT = replace(waiting, submitted=ACCEPTED, records=(unconfirmed_record(JOB),), missing_seconds=3000)
 A_DAY = UNCONFIRMED_LIMIT_S + 1
 
 ROWS: list[tuple[AttemptSnapshot, list[str]]] = [
@@ -86,14 +97,20 @@ ROWS: list[tuple[AttemptSnapshot, list[str]]] = [
     (replace(waiting, submitted=OLD_DOUBT), ["FindByName"]),
     (replace(waiting, submitted=ACCEPTED, missing_seconds=30), []),
     (replace(waiting, submitted=ACCEPTED, missing_seconds=3000), ["SubmitJob"]),
-    (replace(waiting, submitted=ACCEPTED, record=record(JobState.FAILED)), ["SubmitJob"]),
-    (replace(waiting, submitted=replace(ACCEPTED, tries=3), record=record(JobState.FAILED)), ["RejectTask"]),
-    (replace(waiting, submitted=ACCEPTED, record=record(JobState.CANCELLED)), ["RejectTask"]),
-    (replace(waiting, submitted=ACCEPTED, record=record(JobState.NODE_FAIL)), []),
-    (replace(waiting, submitted=ACCEPTED, record=record(JobState.NODE_FAIL), record_stable=True), ["SubmitJob"]),
-    (replace(waiting, submitted=ACCEPTED, record=record(JobState.FAILED), claimed=INTENT), ["DropClaim", "SubmitJob"]),
+    (replace(waiting, submitted=ACCEPTED, records=ended(JobState.FAILED)), ["SubmitJob"]),
+    (replace(waiting, submitted=replace(ACCEPTED, tries=3), records=ended(JobState.FAILED)), ["RejectTask"]),
+    (replace(waiting, submitted=ACCEPTED, records=ended(JobState.CANCELLED)), ["RejectTask"]),
+    (replace(waiting, submitted=ACCEPTED, records=ended(JobState.NODE_FAIL)), []),
+    (replace(waiting, submitted=ACCEPTED, records=ended(JobState.NODE_FAIL), record_stable=True), ["SubmitJob"]),
+    (
+        replace(waiting, submitted=ACCEPTED, records=ended(JobState.FAILED), claimed=INTENT),
+        ["DropClaim", "SubmitJob"],
+    ),
     # … but the entry was seen before a job took it
-    (replace(waiting, submitted=ACCEPTED, claimed=WON, ended=ExitView(False), record=record(JobState.COMPLETED)), []),
+    (
+        replace(waiting, submitted=ACCEPTED, claimed=WON, ended=ExitView(False), records=ended(JobState.COMPLETED)),
+        [],
+    ),
     # in queue, job there
     (replace(waiting, submitted=ACCEPTED, jobs=(job(),)), ["SetStatusMessage"]),
     (replace(waiting, submitted=ACCEPTED, jobs=(job(JobState.RUNNING),)), []),
@@ -108,7 +125,7 @@ ROWS: list[tuple[AttemptSnapshot, list[str]]] = [
     # off the queue, and a job of ours may have taken it
     (intended, []),
     (replace(intended, status=TaskStatus.UNKNOWN), []),
-    (replace(intended, status=TaskStatus.IN_PROGRESS, hold=RunOwner.OURS), []),
+    (replace(intended, status=TaskStatus.IN_PROGRESS, run_owner=RunOwner.OURS), []),
     (replace(intended, status=TaskStatus.IN_PROGRESS), ["CancelJob"]),
     (replace(intended, status=TaskStatus.STOPPED), ["CancelJob"]),
     (replace(intended, jobs=(HOPELESS,)), ["CancelJob"]),
@@ -165,8 +182,8 @@ ROWS: list[tuple[AttemptSnapshot, list[str]]] = [
     (replace(running, status=TaskStatus.QUEUED, final_seconds=600), []),
     (replace(running, status=TaskStatus.UNKNOWN, final_seconds=600), []),
     (replace(running, status=TaskStatus.STOPPED, jobs=(job(JobState.REQUEUED),)), ["CancelJob"]),
-    (replace(running, hold=RunOwner.ANOTHERS, final_seconds=600), ["CancelJob"]),
-    (replace(running, hold=RunOwner.ANOTHERS, jobs=(job(JobState.PENDING),)), ["CancelJob"]),
+    (replace(running, run_owner=RunOwner.ANOTHERS, final_seconds=600), ["CancelJob"]),
+    (replace(running, run_owner=RunOwner.ANOTHERS, jobs=(job(JobState.PENDING),)), ["CancelJob"]),
     (replace(running, jobs=(job(JobState.UNKNOWN),)), []),
     # claimed, job gone
     (replace(gone, ended=ExitView(False)), ["PublishExitReport"]),
@@ -174,29 +191,38 @@ ROWS: list[tuple[AttemptSnapshot, list[str]]] = [
     (gone, []),
     (replace(gone, missing_seconds=3000), ["SetFinalStatus"]),
     (replace(gone, missing_seconds=3000, claimed=HARMLESS), ["Requeue"]),
-    (replace(gone, record=record(JobState.TIMEOUT)), ["SetFinalStatus"]),
-    (replace(gone, record=record(JobState.FAILED)), ["SetFinalStatus"]),
-    (replace(gone, record=record(JobState.FAILED), claimed=HARMLESS), ["Requeue"]),
-    (replace(gone, record=record(JobState.FAILED), claimed=HARMLESS, restarts=USED_UP), ["SetFinalStatus"]),
-    (replace(gone, record=record(JobState.CANCELLED), claimed=HARMLESS), ["SetFinalStatus"]),
-    (replace(gone, record=record(JobState.REVOKED)), []),
-    (replace(gone, record=record(JobState.REVOKED), missing_seconds=3000), ["SetFinalStatus"]),
-    (replace(gone, record=record(JobState.RUNNING)), []),
-    (replace(gone, record=record(JobState.NODE_FAIL)), []),
-    (replace(gone, record=record(JobState.NODE_FAIL), record_stable=True), ["Requeue"]),
-    (replace(gone, record=record(JobState.NODE_FAIL), record_stable=True, restarts=USED_UP), ["SetFinalStatus"]),
-    (replace(gone, record=record(JobState.NODE_FAIL), record_stable=True, abort_requested=True), ["SetFinalStatus"]),
-    (replace(gone, record=record(JobState.PREEMPTED), record_stable=True), ["Requeue"]),
-    (replace(gone, record=record(JobState.REVOKED), record_stable=True), []),
-    (replace(gone, record=record(JobState.FAILED), starts_seen=1), ["Requeue"]),
-    (replace(gone, record=record(JobState.CANCELLED), starts_seen=1), ["SetFinalStatus"]),
+    (replace(gone, records=ended(JobState.TIMEOUT)), ["SetFinalStatus"]),
+    (replace(gone, records=ended(JobState.FAILED)), ["SetFinalStatus"]),
+    (replace(gone, records=ended(JobState.FAILED), claimed=HARMLESS), ["Requeue"]),
+    (replace(gone, records=ended(JobState.FAILED), claimed=HARMLESS, requeues_used=USED_UP), ["SetFinalStatus"]),
+    (replace(gone, records=ended(JobState.CANCELLED), claimed=HARMLESS), ["SetFinalStatus"]),
+    (replace(gone, records=ended(JobState.REVOKED)), []),
+    (replace(gone, records=ended(JobState.REVOKED), missing_seconds=3000), ["SetFinalStatus"]),
+    (replace(gone, records=ended(JobState.RUNNING)), []),
+    (replace(gone, records=ended(JobState.NODE_FAIL)), []),
+    (replace(gone, records=ended(JobState.NODE_FAIL), record_stable=True), ["Requeue"]),
+    (
+        replace(gone, records=ended(JobState.NODE_FAIL), record_stable=True, requeues_used=USED_UP),
+        ["SetFinalStatus"],
+    ),
+    (
+        replace(gone, records=ended(JobState.NODE_FAIL), record_stable=True, abort_requested=True),
+        ["SetFinalStatus"],
+    ),
+    (replace(gone, records=ended(JobState.PREEMPTED), record_stable=True), ["Requeue"]),
+    (replace(gone, records=ended(JobState.REVOKED), record_stable=True), []),
+    (replace(gone, records=ended(JobState.FAILED), restarts_seen=1), ["Requeue"]),
+    (replace(gone, records=ended(JobState.CANCELLED), restarts_seen=1), ["SetFinalStatus"]),
     (replace(gone, ended=TOLD), []),
-    (replace(gone, ended=TOLD, record=record(JobState.CANCELLED)), []),
-    (replace(gone, ended=TOLD, record=record(JobState.CANCELLED), record_stable=True), ["SetFinalStatus"]),
+    (replace(gone, ended=TOLD, records=ended(JobState.CANCELLED)), []),
+    (replace(gone, ended=TOLD, records=ended(JobState.CANCELLED), record_stable=True), ["SetFinalStatus"]),
     (replace(gone, ended=TOLD, missing_seconds=3000), ["SetFinalStatus"]),
     (
         replace(
-            gone, ended=ExitView(False, TerminationCause.PREEMPTED), record=record(JobState.FAILED), record_stable=True
+            gone,
+            ended=ExitView(False, TerminationCause.PREEMPTED),
+            records=ended(JobState.FAILED),
+            record_stable=True,
         ),
         ["Requeue"],
     ),
@@ -210,17 +236,20 @@ ROWS: list[tuple[AttemptSnapshot, list[str]]] = [
     (replace(gone, status=TaskStatus.QUEUED, claimed=HARMLESS, ended=ExitView(False)), ["PublishExitReport"]),
     (replace(gone, status=TaskStatus.QUEUED, claimed=HARMLESS, ended=GAVE_UP, missing_seconds=90), ["Requeue"]),
     (
-        replace(gone, status=TaskStatus.QUEUED, claimed=HARMLESS, missing_seconds=90, restarts=USED_UP),
+        replace(gone, status=TaskStatus.QUEUED, claimed=HARMLESS, missing_seconds=90, requeues_used=USED_UP),
         ["SetFinalStatus"],
     ),
     (replace(gone, claimed=INTENT, status=TaskStatus.QUEUED, missing_seconds=90), ["Requeue"]),
-    (replace(gone, claimed=INTENT, record=record(JobState.FAILED)), ["MarkDone"]),
-    (replace(gone, claimed=INTENT, record=record(JobState.FAILED), hold=RunOwner.OURS), ["Requeue"]),
-    (replace(gone, ended=GAVE_UP, record=record(JobState.FAILED), record_stable=True), ["PublishExitReport"]),
-    (replace(gone, ended=GAVE_UP, record=record(JobState.FAILED), record_stable=True, hold=RunOwner.OURS), ["Requeue"]),
+    (replace(gone, claimed=INTENT, records=ended(JobState.FAILED)), ["MarkDone"]),
+    (replace(gone, claimed=INTENT, records=ended(JobState.FAILED), run_owner=RunOwner.OURS), ["Requeue"]),
+    (replace(gone, ended=GAVE_UP, records=ended(JobState.FAILED), record_stable=True), ["PublishExitReport"]),
+    (
+        replace(gone, ended=GAVE_UP, records=ended(JobState.FAILED), record_stable=True, run_owner=RunOwner.OURS),
+        ["Requeue"],
+    ),
     (replace(gone, status=TaskStatus.STOPPED), ["MarkDone"]),
     (replace(gone, status=TaskStatus.UNKNOWN), []),
-    (replace(gone, hold=RunOwner.ANOTHERS, record=record(JobState.FAILED)), ["MarkDone"]),
+    (replace(gone, run_owner=RunOwner.ANOTHERS, records=ended(JobState.FAILED)), ["MarkDone"]),
     (replace(gone, status=None), ["MarkDone"]),
     (replace(gone, claimed=ClaimView(True, None), missing_seconds=3000), []),
     # a source has the job for alive, or gives no answer: nothing rests on that, but for a day of it
@@ -246,13 +275,13 @@ ROWS: list[tuple[AttemptSnapshot, list[str]]] = [
 ]
 
 
-@pytest.mark.parametrize(("sight", "expected"), ROWS)
-def test_each_row_of_the_table(sight: AttemptSnapshot, expected: list[str]) -> None:
-    assert kinds(sight) == expected
+@pytest.mark.parametrize(("snapshot", "expected"), ROWS)
+def test_each_row_of_the_table(snapshot: AttemptSnapshot, expected: list[str]) -> None:
+    assert kinds(snapshot) == expected
 
 
 def test_the_rows_visit_each_phase() -> None:
-    assert {phase_of(sight) for sight, _ in ROWS} == set(Phase)
+    assert {phase_of(snapshot) for snapshot, _ in ROWS} == set(Phase)
 
 
 def test_a_lost_job_that_accounting_shows_as_running_is_called_lost_and_not_failed() -> None:
@@ -310,7 +339,7 @@ def test_a_job_that_shows_up_after_an_error_is_adopted() -> None:
 
 
 def test_the_verdict_is_a_sentence_with_job_state_and_advice() -> None:
-    [action] = decide(replace(gone, record=record(JobState.TIMEOUT)), NOW, RULES)
+    [action] = decide(replace(gone, records=ended(JobState.TIMEOUT)), NOW, RULES)
     assert isinstance(action, due.SetFinalStatus)
     assert action.status is TaskStatus.FAILED
     assert action.reason.startswith("the time limit was reached")
@@ -319,18 +348,18 @@ def test_the_verdict_is_a_sentence_with_job_state_and_advice() -> None:
 
 
 def test_a_time_limit_is_not_the_end_where_the_queue_says_so() -> None:
-    sight = replace(gone, record=record(JobState.TIMEOUT))
+    snapshot = replace(gone, records=ended(JobState.TIMEOUT))
     requeue = replace(RULES, requeue_on_time_limit=True)
-    [action] = decide(sight, NOW, requeue)
+    [action] = decide(snapshot, NOW, requeue)
     assert isinstance(action, due.Requeue)
     assert action.restart
-    [action] = decide(replace(sight, restarts=USED_UP), NOW, requeue)
+    [action] = decide(replace(snapshot, requeues_used=USED_UP), NOW, requeue)
     assert isinstance(action, due.SetFinalStatus)
     assert "restarted 3 times before (max_restarts)" in action.reason
 
 
-def verdict(sight: AttemptSnapshot) -> due.SetFinalStatus | due.Requeue:
-    [action] = decide(sight, NOW, RULES)
+def verdict(snapshot: AttemptSnapshot) -> due.SetFinalStatus | due.Requeue:
+    [action] = decide(snapshot, NOW, RULES)
     assert isinstance(action, (due.SetFinalStatus, due.Requeue))
     return action
 
@@ -339,35 +368,37 @@ OLD_PROLOG = ExitEvidence(not_launched=True, last_words="Error running slurm pro
 OLD_KILL = ExitEvidence(out_of_memory=True)
 
 
-@pytest.mark.parametrize("clues", [OLD_PROLOG, OLD_KILL])
-def test_what_an_earlier_start_left_behind_explains_no_end_that_the_scheduler_explains(clues: ExitEvidence) -> None:
-    cancelled = replace(gone, record=record(JobState.CANCELLED), ended=TOLD, record_stable=True, clues=clues)
+@pytest.mark.parametrize("evidence", [OLD_PROLOG, OLD_KILL])
+def test_what_an_earlier_start_left_behind_explains_no_end_that_the_scheduler_explains(evidence: ExitEvidence) -> None:
+    cancelled = replace(gone, records=ended(JobState.CANCELLED), ended=TOLD, record_stable=True, evidence=evidence)
     by_hand = verdict(cancelled)
     assert isinstance(by_hand, due.SetFinalStatus)
     assert (by_hand.status, "was cancelled" in by_hand.reason) == (TaskStatus.STOPPED, True)
-    preempted = verdict(replace(gone, record=record(JobState.PREEMPTED), record_stable=True, clues=clues))
+    preempted = verdict(replace(gone, records=ended(JobState.PREEMPTED), record_stable=True, evidence=evidence))
     assert isinstance(preempted, due.Requeue)
     assert "was preempted" in preempted.why
-    [refused] = decide(replace(waiting, submitted=ACCEPTED, record=record(JobState.CANCELLED), clues=clues), NOW, RULES)
+    [refused] = decide(
+        replace(waiting, submitted=ACCEPTED, records=ended(JobState.CANCELLED), evidence=evidence), NOW, RULES
+    )
     assert isinstance(refused, due.RejectTask)
     assert "was cancelled" in refused.reason
 
 
 def test_a_job_whose_agent_has_the_task_was_launched() -> None:
-    action = verdict(replace(gone, record=record(JobState.FAILED), clues=OLD_PROLOG))
+    action = verdict(replace(gone, records=ended(JobState.FAILED), evidence=OLD_PROLOG))
     assert isinstance(action, due.SetFinalStatus)
     assert "left no report" in action.reason
 
 
 def test_a_job_that_was_to_start_again_and_is_gone_is_no_abort() -> None:
     told = replace(gone, ended=ExitView(False, TerminationCause.REQUEUED, "requeued, waiting"), record_stable=True)
-    again = verdict(replace(told, record=record(JobState.FAILED)))
+    again = verdict(replace(told, records=ended(JobState.FAILED)))
     assert isinstance(again, due.Requeue)
-    assert "before its agent came to life" in again.why
+    assert "before the agent started" in again.why
     nowhere = verdict(replace(told, missing_seconds=3000))
     assert isinstance(nowhere, due.SetFinalStatus)
     assert (nowhere.status, "is lost" in nowhere.reason) == (TaskStatus.FAILED, True)
-    by_hand = verdict(replace(told, record=record(JobState.CANCELLED)))
+    by_hand = verdict(replace(told, records=ended(JobState.CANCELLED)))
     assert isinstance(by_hand, due.SetFinalStatus)
     assert by_hand.status is TaskStatus.STOPPED
 
@@ -386,15 +417,15 @@ def test_put_back_after_a_death_before_the_start_is_counted() -> None:
     [(1, "restarted once before"), (2, "restarted twice before"), (4, "restarted 4 times before")],
 )
 def test_how_often_it_was_restarted_is_said_in_words(restarts: int, words: str) -> None:
-    sight = replace(gone, record=record(JobState.NODE_FAIL), record_stable=True, restarts=restarts)
-    [action] = decide(sight, NOW, replace(RULES, max_restarts=restarts))
+    snapshot = replace(gone, records=ended(JobState.NODE_FAIL), record_stable=True, requeues_used=restarts)
+    [action] = decide(snapshot, NOW, replace(RULES, max_restarts=restarts))
     assert isinstance(action, due.SetFinalStatus)
     assert words in action.reason
 
 
 def test_what_is_posted_before_its_console_is_followed_by_it() -> None:
     assert decide(replace(gone, ended=ExitView(True, unsent=True)), NOW, RULES) == (
-        due.MarkDone("its last word is posted", ship=True),
+        due.MarkDone("its exit report is published", ship=True),
     )
 
 
@@ -426,7 +457,7 @@ def test_a_node_is_blamed_for_a_quick_death_only() -> None:
     def node(seconds: float, nodes: str = "n1") -> str:
         times = {"started": NOW, "ended": NOW + timedelta(seconds=seconds)}
         end = replace(record(JobState.NODE_FAIL), nodes=nodes, **times)  # type: ignore[arg-type]
-        [action] = decide(replace(gone, record=end, record_stable=True), NOW, RULES)
+        [action] = decide(replace(gone, records=(end,), record_stable=True), NOW, RULES)
         assert isinstance(action, due.Requeue)
         return action.node
 

@@ -15,6 +15,7 @@ from document_links import anchors, citations, texts, wrong
 from hpc_agent import __version__
 from hpc_agent.cli.main import COMMANDS, group
 from hpc_agent.schedulers.slurm.script import own_templates
+from hpc_agent.server.services import ENDPOINTS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -56,6 +57,15 @@ def test_the_settings_page_is_up_to_date_and_complete() -> None:
     page = (ROOT / "docs" / "settings.md").read_text()
     empty = [line for line in page.splitlines() if line.startswith("| `") and line.endswith("|  |")]
     assert empty == []
+
+
+def test_the_endpoints_page_lists_and_describes_every_endpoint() -> None:
+
+    rows = [
+        line.split(" | ") for line in (ROOT / "docs" / "endpoints.md").read_text().splitlines() if line[:3] == "| `"
+    ]
+    assert {cells[0].strip("| `") for cells in rows} == set(ENDPOINTS)
+    assert [cells[0] for cells in rows if not cells[1].strip()] == []
 
 
 def test_every_document_and_heading_that_is_cited_is_in_the_repository() -> None:

@@ -10,10 +10,10 @@ import pytest
 
 from hpc_agent.domain.task import Requirements
 from hpc_agent.drafts.code import Code, script_section
-from hpc_agent.drafts.draft_requirements import packages_as_lines, read_requirements, what_is_wrong, with_clearml
+from hpc_agent.drafts.draft_requirements import packages_as_lines, read_requirements, requirement_problem, with_clearml
 from hpc_agent.errors import InputError
 from hpc_agent.sources import changes
-from hpc_agent.sources.inject import INIT, add_lines, first_free_line, text_with_init
+from hpc_agent.sources.changes import INIT, add_lines, first_free_line, text_with_init
 
 DOC = '#!/usr/bin/env python\n"""doc\n\nfrom __future__ import x\n"""\n'
 FUTURE = DOC + "from __future__ import (annotations,\n    division)\n"
@@ -55,7 +55,7 @@ def test_the_hunk_makes_the_same_file_as_the_text(tmp_path: Path, text: str) -> 
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "train.py").write_text(text)
     changes.apply(
-        changes.read_patch(add_lines("", "a/../a/train.py", first_free_line(text), INIT)), tmp_path, shown="the test"
+        changes.read_patch(add_lines("", "a/../a/train.py", first_free_line(text), INIT)), tmp_path, label="the test"
     )
     assert (tmp_path / "a" / "train.py").read_text() == text_with_init(text)
     assert len(INIT) == 4
@@ -75,7 +75,7 @@ def test_a_script_that_the_patch_itself_creates(tmp_path: Path, text: str) -> No
     subprocess.run(["git", "add", "."], cwd=origin, check=True)
     patch = subprocess.run(["git", "diff", "--cached"], cwd=origin, text=True, capture_output=True, check=True).stdout
     patch = add_lines(patch, "new.py", first_free_line(text), INIT)
-    changes.apply(changes.read_patch(patch), job, shown="the test")
+    changes.apply(changes.read_patch(patch), job, label="the test")
     assert (job / "new.py").read_text() == text_with_init(text.replace("\r\n", "\n"))
     assert (job / "other.txt").read_text() == "other"
 
@@ -85,7 +85,7 @@ def test_the_reference_tools_patch_for_a_new_script_applies_too(tmp_path: Path) 
     creation = (
         "diff --git a/new.py b/new.py\nnew file mode 100644\n--- /dev/null\n+++ b/new.py\n@@ -0,0 +1 @@\n+print(1)\n"
     )
-    changes.apply(changes.read_patch(creation + add_lines("", "new.py", 0, INIT)), tmp_path, shown="the test")
+    changes.apply(changes.read_patch(creation + add_lines("", "new.py", 0, INIT)), tmp_path, label="the test")
     assert (tmp_path / "new.py").read_text() == text_with_init("print(1)\n")
 
 
@@ -149,7 +149,7 @@ def test_which_program_runs_it(code: Code, asked: str, binary: str) -> None:
     ],
 )
 def test_lines_that_pip_understands(line: str) -> None:
-    assert what_is_wrong(line) == ""
+    assert requirement_problem(line) == ""
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_lines_that_pip_understands(line: str) -> None:
     ],
 )
 def test_lines_that_pip_would_refuse(line: str, words: str) -> None:
-    assert words in what_is_wrong(line)
+    assert words in requirement_problem(line)
 
 
 def test_a_requirements_file_with_its_includes_in_place(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_a_requirements_file_with_its_includes_in_place(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("numpy\n\ntorch=2\n", "all.txt, line 3: 'torch=2' is no requirement"),
+        ("numpy\n\ntorch=2\n", "all.txt, line 3: 'torch=2' is not a requirement"),
         ("numpy\n--requirement none.txt\n", "line 2: the file"),
         ("-r all.txt\n", "includes itself"),
     ],
@@ -210,7 +210,7 @@ def test_a_file_with_blanks_in_its_name_is_included_and_other_options_of_its_lin
     assert read_requirements(tmp_path / "all.txt") == ("scipy", "--pre")
 
 
-def test_packages_may_stand_in_one_value_as_the_help_shows() -> None:
+def test_packages_can_be_given_in_one_value() -> None:
     assert packages_as_lines(["keras", "tqdm>=2.1 scikit-learn", "a > 1"]) == (
         "keras",
         "tqdm>=2.1",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpc_agent.envs.installer_environment import for_images, for_installers
+from hpc_agent.envs.installers import image_environment, installer_environment
 from hpc_agent.git_credentials import GitCredential, environment
 from hpc_agent.redact import Secret
 
@@ -24,7 +24,7 @@ ELSEWHERE = (
 
 
 def test_nothing_secret_and_nothing_that_leads_elsewhere_is_handed_on() -> None:
-    given = for_installers({**SECRETS, **dict.fromkeys(ELSEWHERE, "/x"), "PATH": "/bin"})
+    given = installer_environment({**SECRETS, **dict.fromkeys(ELSEWHERE, "/x"), "PATH": "/bin"})
     assert given == {"PATH": "/bin"}
 
 
@@ -51,14 +51,14 @@ def test_what_building_and_fetching_need_is_handed_on() -> None:
             "CMAKE_PREFIX_PATH",
         ),
     }
-    assert set(for_installers(dict.fromkeys([*needed, "PIP_INDEX_URL"], "x"))) == needed
-    assert for_installers({"PIP_INDEX_URL": "x", "PIP_TARGET": "x"}, pip=True) == {"PIP_INDEX_URL": "x"}
+    assert set(installer_environment(dict.fromkeys([*needed, "PIP_INDEX_URL"], "x"))) == needed
+    assert installer_environment({"PIP_INDEX_URL": "x", "PIP_TARGET": "x"}, pip=True) == {"PIP_INDEX_URL": "x"}
 
 
-def test_proxies_have_names_that_no_address_of_a_package_can_stand_for() -> None:
-    given = for_installers({"HTTPS_PROXY": "http://me:SECRET@proxy", "NO_PROXY": "localhost"})
+def test_proxies_have_lower_case_names_that_uv_does_not_expand() -> None:
+    given = installer_environment({"HTTPS_PROXY": "http://me:SECRET@proxy", "NO_PROXY": "localhost"})
     assert given == {"https_proxy": "http://me:SECRET@proxy", "no_proxy": "localhost"}
-    assert for_images(given) == given
+    assert image_environment(given) == given
 
 
 def test_git_credentials_have_such_names_too() -> None:

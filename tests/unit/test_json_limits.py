@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from hpc_agent.wire.json_limits import has_more_values
+from hpc_agent.wire.envelope import has_more_values
 
 
 def values(count: int) -> bytes:

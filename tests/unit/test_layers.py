@@ -1,4 +1,4 @@
-"""The layers of the design hold: who imports whom, and who alone may import what."""
+"""The packages import as ``scripts/layers.py`` allows, and each interface to the outside has its owner."""
 
 from __future__ import annotations
 
@@ -6,46 +6,16 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+from layers import BASICS, IMPORTED_BY, LAYERS, OWNERS, PROCESS_CALLS, RESTRICTED, SETTINGS_OF_BACKENDS
+
 from hpc_agent.schedulers.registry import BACKENDS
 
 PACKAGE = Path(__file__).parents[2] / "hpc_agent"
 
-LAYERS = [
-    {"errors", "domain"},
-    {"clock", "cancellation", "retry", "process", "process_id", "child_processes", "exec_launcher", "file_records"}
-    | {"file_lock", "lease", "heartbeat", "access"}
-    | {"redact", "secret_values", "logs", "config", "git_credentials", "utf8_mode"},
-    {"wire", "api", "schedulers", "submission", "containers", "envs", "sources", "telemetry", "runs"},
-    {"image_resolver"},
-    {"staging"},
-    {"daemon", "executor", "server", "drafts", "bundles"},
-    {"tracking"},
-    {"cli"},
-]
-"""Lowest first. A layer imports lower ones; ``image_resolver`` is where images and environments meet, ``staging`` where
-sources join them; ``tracking`` looks at repositories as drafts do, and watches in a job as the executor does."""
-
-WITHIN = {("api", "wire"), ("telemetry", "api"), ("telemetry", "wire"), ("submission", "schedulers")}
-"""Imports allowed between packages of one layer."""
-
-SECTIONS = "hpc_agent.schedulers.registry"
-"""What ``config`` may import of ``schedulers``: the registry, for the classes of the backends' sections. The modules
-``settings`` of backends are a part of the configuration, and import as little as it does."""
-
-BASICS = {0, 1}
-"""Layers whose packages may import each other."""
-
-SOLE_OWNERS = {
-    "subprocess": {"process"},
-    "requests": {"api"},
-    "sqlite3": {"server"},
-    "time": {"clock"},
-    "jinja2": {"submission", "server"},
-}
-
 
 def layer(name: str) -> int | None:
-    return next((number for number, names in enumerate(LAYERS) if name in names), None)
+    return next((number for number, layer in enumerate(LAYERS) if name in layer.packages), None)
 
 
 def modules() -> Iterator[tuple[str, Path]]:
@@ -55,8 +25,8 @@ def modules() -> Iterator[tuple[str, Path]]:
             yield top, path
 
 
-def imports(path: Path) -> Iterator[tuple[int, str]]:
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -65,24 +35,46 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
                 yield from ((node.lineno, f"hpc_agent.{alias.name}") for alias in node.names)
 
 
-def test_every_package_has_a_layer() -> None:
-    assert {top for top, _ in modules() if layer(top) is None} == set()
+def process_calls(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Functions of ``os`` that start or replace a process, called, passed on or imported by name."""
+    for node in ast.walk(tree):
+        found: list[tuple[int, str]] = []
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "os":
+            found = [(node.lineno, node.attr)]
+        elif isinstance(node, ast.ImportFrom) and node.module == "os":
+            found = [(node.lineno, alias.name) for alias in node.names]
+        yield from ((line, f"os.{name}") for line, name in found if name.startswith(PROCESS_CALLS))
 
 
-def test_a_layer_imports_lower_ones_only() -> None:
+def is_allowed(importer: str, file: str, imported: str) -> bool:
+    own, other = layer(importer), layer(imported)
+    assert own is not None
+    if other is None or importer == imported:
+        return True
+    if imported in IMPORTED_BY and file not in IMPORTED_BY[imported]:
+        return False
+    if own == other:
+        return LAYERS[own].mutual or (importer, imported) in LAYERS[own].within
+    if importer in RESTRICTED:
+        return other < BASICS or imported in RESTRICTED[importer]
+    return other < own
+
+
+def test_every_package_has_one_layer() -> None:
+    listed = [name for layer in LAYERS for name in layer.packages]
+    assert sorted(listed) == sorted({top for top, _ in modules()})
+
+
+def test_packages_import_only_what_their_layer_allows() -> None:
     wrong = []
     for top, path in modules():
-        own = layer(top)
-        assert own is not None
-        for line, name in imports(path):
+        file = path.relative_to(PACKAGE).as_posix()
+        for line, name in imports(ast.parse(path.read_text(encoding="utf-8"))):
             parts = name.split(".")
-            if parts[0] != "hpc_agent" or len(parts) < 2 or parts[1] == top:
+            if parts[0] != "hpc_agent" or len(parts) < 2:
                 continue
-            other = layer(parts[1])
-            allowed = other is None or other < own or (top, parts[1]) in WITHIN or (own == other and own in BASICS)
-            allowed = allowed or (top == "config" and name == SECTIONS)
-            if not allowed:
-                wrong.append(f"{path.relative_to(PACKAGE)}:{line} imports {name}")
+            if not (is_allowed(top, file, parts[1]) or (top == "config" and name == SETTINGS_OF_BACKENDS)):
+                wrong.append(f"{file}:{line} imports {name}")
     assert wrong == []
 
 
@@ -91,20 +83,46 @@ def test_settings_of_a_backend_import_what_the_configuration_may() -> None:
     wrong = [
         f"{module} imports {name}"
         for module in modules
-        for _, name in imports(PACKAGE / "schedulers" / module)
-        if name.startswith("hpc_agent.") and layer(name.split(".")[1]) not in BASICS
+        for _, name in imports(ast.parse((PACKAGE / "schedulers" / module).read_text(encoding="utf-8")))
+        if name.startswith("hpc_agent.") and (layer(name.split(".")[1]) or 0) >= BASICS
     ]
     assert wrong == []
 
 
-def test_each_outside_world_has_one_door() -> None:
+@pytest.mark.parametrize(
+    ("file", "imported"),
+    [
+        ("server/app.py", "api"),
+        ("server/app.py", "runs"),
+        ("cli/daemon.py", "server"),
+        ("daemon/loop.py", "server"),
+        ("wire/event.py", "api"),
+        ("executor/claim.py", "daemon"),
+    ],
+)
+def test_import_across_a_boundary_is_refused(file: str, imported: str) -> None:
+    assert not is_allowed(file.split("/")[0], file, imported)
+
+
+def test_each_outside_interface_has_its_owner() -> None:
+    owners = {module: owner for owner in OWNERS for module in owner.modules}
     wrong = [
         f"{path.relative_to(PACKAGE)}:{line} imports {name}"
         for top, path in modules()
-        for line, name in imports(path)
-        if name.split(".")[0] in SOLE_OWNERS and top not in SOLE_OWNERS[name.split(".")[0]]
+        for line, name in imports(ast.parse(path.read_text(encoding="utf-8")))
+        if (owner := owners.get(name.split(".")[0])) and top not in owner.packages
     ]
     assert wrong == []
+
+
+def test_only_process_starts_or_replaces_processes() -> None:
+    found = {
+        f"{path.relative_to(PACKAGE)}:{line} {name}": top
+        for top, path in modules()
+        for line, name in process_calls(ast.parse(path.read_text(encoding="utf-8")))
+    }
+    assert [place for place, top in found.items() if top != "process"] == []
+    assert {place.split()[1] for place in found} == {"os.fork", "os.execvp"}  # the search does find them
 
 
 def test_only_the_command_line_prints() -> None:
@@ -112,7 +130,7 @@ def test_only_the_command_line_prints() -> None:
         f"{path.relative_to(PACKAGE)}:{node.lineno}"
         for top, path in modules()
         if top != "cli"
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     ]
     assert wrong == []

@@ -11,7 +11,8 @@ ROOT = Path(__file__).parents[2]
 MUTANTS = Mutants.read(ROOT)
 CORE = {
     "hpc_agent/domain/decide.py",
-    "hpc_agent/domain/classify.py",
+    "hpc_agent/domain/outcome.py",
+    "hpc_agent/domain/job_phase.py",
     "hpc_agent/domain/phase.py",
     "hpc_agent/executor/claim.py",
     "hpc_agent/heartbeat.py",

@@ -54,7 +54,7 @@ def test_the_nearest_file_that_names_packages_counts(texts: dict[str, str], path
 @pytest.mark.parametrize(
     "texts", [{}, {"pyproject.toml": "[tool.black]\n"}, {"setup.cfg": "[flake8]\nx = 1\n"}, {"setup.cfg": "no ini"}]
 )
-def test_settings_of_other_tools_are_no_project(texts: dict[str, str]) -> None:
+def test_settings_of_other_tools_are_not_a_project(texts: dict[str, str]) -> None:
     assert find(files(texts)) == (None, ())
 
 
@@ -80,7 +80,7 @@ def test_lock_tells_whose_project_it_is(locks: list[str], tool: str) -> None:
     ],
 )
 @pytest.mark.parametrize("rest", ["", UV])
-def test_packages_in_words_of_other_tools_are_named(text: str, named: str, rest: str) -> None:
+def test_ignored_packages_in_tables_of_other_tools_are_reported(text: str, named: str, rest: str) -> None:
     _, [note] = find(files({"pyproject.toml": rest + text}))
     assert note.startswith(f"{named} of pyproject.toml is not read")
 
@@ -93,7 +93,7 @@ def test_settings_that_ask_for_no_packages_are_not_named(text: str) -> None:
 
 
 @pytest.mark.parametrize(("tool", "key"), [("pdm", "source"), ("rye", "sources")])
-def test_indexes_in_words_of_other_tools_are_asked_first(tool: str, key: str) -> None:
+def test_indexes_in_tables_of_other_tools_are_asked_first(tool: str, key: str) -> None:
     """Else a public package of the same name is installed."""
     text = f"[[tool.{tool}.{key}]]\nname = 'lab'\nurl = '{{}}'\n"
     project, _ = find(files({"pyproject.toml": UV + text.format("https://lab.example/simple")}))
@@ -189,13 +189,13 @@ def test_project_or_list(
         (UV + "[tool.uv]\nindex = 3\n", False),
     ],
 )
-def test_indexes_for_all_packages_are_told_from_those_for_some(text: str, has: bool) -> None:
+def test_indexes_for_all_packages_differ_from_explicit_ones(text: str, has: bool) -> None:
     project, _ = find(files({"pyproject.toml": text}))
     assert project is not None
     assert project.has_indexes is has
 
 
-def test_what_says_something_about_packages_and_is_not_read_is_named() -> None:
+def test_ignored_package_lists_are_reported() -> None:
     beside = ("environment.yml", "requirements-gpu.txt")
     notes = request(files({}, unread=beside)).notes
     assert [note.split()[0] for note in notes] == list(beside)
@@ -208,7 +208,7 @@ def test_what_says_something_about_packages_and_is_not_read_is_named() -> None:
     assert request(files({}, unread=beside), requirements=Requirements(pip=())).notes == ()
 
 
-def test_request_stands_for_the_commit_that_its_project_is_of() -> None:
+def test_request_depends_on_the_commit_of_its_project() -> None:
     found = files({"pyproject.toml": UV})
     settings = PackageSettings()
     assert request(found, source="1").digest(settings) != request(found, source="2").digest(settings)

@@ -83,10 +83,10 @@ def test_ssh_address_with_a_colon_before_the_group_is_taken_as_it_is_meant() -> 
 @pytest.mark.parametrize(
     ("repository", "words"),
     [
-        ("ssh://git@host:99999/x.git", "must be a port"),
-        ("ssh://127.0.0.1:-1/x", "must be a port"),
-        ("http://[::1/x.git", "no address"),
-        ("https://host:port/x.git", "must be a port"),
+        ("ssh://git@host:99999/x.git", "only a port is allowed"),
+        ("ssh://127.0.0.1:-1/x", "only a port is allowed"),
+        ("http://[::1/x.git", "not an address"),
+        ("https://host:port/x.git", "only a port is allowed"),
         ("git://host/x.git", "set the task's repository to the https or ssh address"),
         ("https://host/" + "x" * 5000, "characters"),
     ],

@@ -123,7 +123,7 @@ def test_password_in_a_refused_line_is_not_shown() -> None:
     assert "SECRET" not in str(error.value)
 
 
-def test_many_hashes_make_no_line_too_long() -> None:
+def test_line_with_many_hashes_is_not_too_long() -> None:
     hashes = " \\\n".join(f"--hash=sha256:{number:064}" for number in range(200))
     [line] = collected(f"torch==2.0 \\\n{hashes}").requirements
     assert line.count("--hash=") == 200

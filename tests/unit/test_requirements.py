@@ -13,7 +13,7 @@ from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import RequirementFiles
 from hpc_agent.domain.task import Requirements, TaskScript
 from hpc_agent.envs import pip_config
-from hpc_agent.envs.env_lock import normalise, prepare, without_password
+from hpc_agent.envs.env_lock import normalise, prepare_input, without_password
 from hpc_agent.envs.env_request import request_for
 from hpc_agent.envs.requirements import collect, name_of
 from hpc_agent.errors import EnvironmentBuildError
@@ -43,7 +43,7 @@ SETTINGS = PackageSettings()
         ("six==1.16.0 --hash=sha256:b --hash=sha256:a", "six==1.16.0 --hash=sha256:a --hash=sha256:b"),
     ],
 )
-def test_one_meaning_has_one_spelling(line: str, canonical: str) -> None:
+def test_equal_requirements_have_one_normal_form(line: str, canonical: str) -> None:
     assert collect([line], NO_FILES, "").requirements == (canonical,)
 
 
@@ -58,7 +58,7 @@ def test_options_are_kept_apart() -> None:
     assert lines.requirements == ("six",)
 
 
-def test_injected_packages_are_collapsed_to_the_last_that_says_anything() -> None:
+def test_injected_packages_are_collapsed_to_the_last_pinned_line() -> None:
     assert collect(["clearml==1.0", "six", "clearml==2.0", "clearml"], NO_FILES, "").requirements == (
         "clearml==2.0",
         "six",
@@ -150,13 +150,13 @@ def test_files_of_another_machine_are_asked_for_by_name(tmp_path: Path) -> None:
     here.touch()
     lines = collect([f"six @ file://{here}", "numpy @ file:///home/conda/work/numpy"], NO_FILES, "")
     said: list[str] = []
-    assert prepare(lines, (), said.append).lines == ("numpy", f"six @ file://{here}")
+    assert prepare_input(lines, (), said.append).lines == ("numpy", f"six @ file://{here}")
     assert "taking numpy from the package index" in said[0]
 
 
-def test_post_packages_are_kept_for_later() -> None:
-    made = prepare(collect(["torch", "horovod==0.28"], NO_FILES, ""), ("horovod",), print)
-    assert (made.lines, made.late) == (("torch",), ("horovod==0.28",))
+def test_post_packages_are_separated() -> None:
+    made = prepare_input(collect(["torch", "horovod==0.28"], NO_FILES, ""), ("horovod",), print)
+    assert (made.lines, made.post_packages) == (("torch",), ("horovod==0.28",))
 
 
 def test_password_in_a_repository_line_goes_another_way() -> None:

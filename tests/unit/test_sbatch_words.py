@@ -7,7 +7,7 @@ import pytest
 from hpc_agent.errors import InputError
 from hpc_agent.tracking import sbatch_options
 from hpc_agent.tracking.command_line import parse
-from hpc_agent.tracking.directives import directives, effective
+from hpc_agent.tracking.sbatch_options import directives, effective
 
 
 @pytest.mark.parametrize(

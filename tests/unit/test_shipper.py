@@ -45,7 +45,7 @@ class EventsInMemory:
         self.after()
         return len(events[: self.taken])
 
-    def stamps(self, _task: TaskId, worker: WorkerId, first: int, last: int, **_: object) -> set[int]:
+    def timestamps(self, _task: TaskId, worker: WorkerId, first: int, last: int, **_: object) -> set[int]:
         return {e["timestamp"] for e in self.stored if e["worker"] == worker and first <= e["timestamp"] <= last}
 
     def latest(self, _task: TaskId, **_: object) -> int:

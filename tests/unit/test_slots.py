@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from hpc_agent.daemon.slots import Slots
+from hpc_agent.daemon.login_staging import Slots
 
 
 def holder(slots: Slots, user: str, end: threading.Event) -> tuple[threading.Thread, threading.Event]:

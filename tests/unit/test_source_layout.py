@@ -11,10 +11,8 @@ import pytest
 
 from hpc_agent.domain.task import TaskScript
 from hpc_agent.errors import SourceError
-from hpc_agent.sources.layout import plan
-from hpc_agent.sources.notebook import RUNNER
-from hpc_agent.sources.staged import Origin, StagedSource
-from hpc_agent.sources.workspace import EntryKind, EntryPoint, Workspace, entry_of
+from hpc_agent.sources.layout import Origin, StagedSource, plan_layout
+from hpc_agent.sources.workspace import RUNNER, EntryKind, EntryPoint, Workspace, entry_point_of
 
 REPOSITORY = StagedSource(Origin.REPOSITORY, name="model", commit="c0ffee")
 SCRIPT = StagedSource(Origin.SCRIPT)
@@ -23,31 +21,33 @@ PATCH = "diff --git a/x b/x\n--- a/x\n+++ b/x\n@@ -1 +1 @@\n-a\n+b\n"
 
 
 def test_script_alone_is_one_file_in_one_folder() -> None:
-    made = plan(TaskScript(entry_point="deep/down/train.py", working_dir="deep", diff=TEXT), SCRIPT)
+    made = plan_layout(TaskScript(entry_point="deep/down/train.py", working_dir="deep", diff=TEXT), SCRIPT)
     assert (made.folder, made.working_dir, made.script_file, made.entry.text) == ("code", ".", "train.py", "train.py")
     assert any("not used" in note for note in made.notes)
 
 
 def test_script_without_a_name_is_untitled() -> None:
-    assert plan(TaskScript(diff=TEXT), SCRIPT).script_file == "untitled.py"
-    assert plan(TaskScript(diff=TEXT, entry_point="-m torch.run x.py"), SCRIPT).script_file == "untitled.py"
-    assert plan(TaskScript(diff="ls", binary="/bin/bash", entry_point="-c ls"), SCRIPT).script_file == "untitled.sh"
-    assert plan(TaskScript(diff=TEXT, entry_point="-m a", working_dir=".:b.py"), SCRIPT).script_file == "b.py"
+    assert plan_layout(TaskScript(diff=TEXT), SCRIPT).script_file == "untitled.py"
+    assert plan_layout(TaskScript(diff=TEXT, entry_point="-m torch.run x.py"), SCRIPT).script_file == "untitled.py"
+    assert (
+        plan_layout(TaskScript(diff="ls", binary="/bin/bash", entry_point="-c ls"), SCRIPT).script_file == "untitled.sh"
+    )
+    assert plan_layout(TaskScript(diff=TEXT, entry_point="-m a", working_dir=".:b.py"), SCRIPT).script_file == "b.py"
 
 
 def test_script_beside_a_repository_goes_to_the_working_folder() -> None:
-    made = plan(TaskScript(repository="r", entry_point="x.py", working_dir="src", diff=TEXT), REPOSITORY)
+    made = plan_layout(TaskScript(repository="r", entry_point="x.py", working_dir="src", diff=TEXT), REPOSITORY)
     assert (made.folder, made.working_dir, made.script_file) == ("model", "src", "x.py")
 
 
 def test_patch_is_not_taken_for_a_script() -> None:
-    assert plan(TaskScript(repository="r", entry_point="x.py", diff=PATCH), REPOSITORY).script_file == ""
+    assert plan_layout(TaskScript(repository="r", entry_point="x.py", diff=PATCH), REPOSITORY).script_file == ""
     submodule = f"Submodule lib 123..456:\n{PATCH}"
-    assert plan(TaskScript(repository="r", entry_point="x.py", diff=submodule), REPOSITORY).script_file == ""
+    assert plan_layout(TaskScript(repository="r", entry_point="x.py", diff=submodule), REPOSITORY).script_file == ""
 
 
 def test_entry_point_may_name_its_folder() -> None:
-    made = plan(TaskScript(repository="r", entry_point="x.py:src", diff=""), REPOSITORY)
+    made = plan_layout(TaskScript(repository="r", entry_point="x.py:src", diff=""), REPOSITORY)
     assert (made.working_dir, made.entry.text) == ("src", "x.py")
 
 
@@ -63,12 +63,12 @@ def test_entry_point_may_name_its_folder() -> None:
 )
 def test_path_out_of_the_repository_is_refused(script: TaskScript) -> None:
     with pytest.raises(SourceError, match="outside"):
-        plan(script, REPOSITORY)
+        plan_layout(script, REPOSITORY)
 
 
 def test_name_of_a_script_cannot_leave_its_folder() -> None:
-    assert plan(TaskScript(diff=TEXT, entry_point="../../etc/passwd"), SCRIPT).script_file == "passwd"
-    assert plan(TaskScript(diff=TEXT, entry_point="a/.."), SCRIPT).script_file == "untitled.py"
+    assert plan_layout(TaskScript(diff=TEXT, entry_point="../../etc/passwd"), SCRIPT).script_file == "passwd"
+    assert plan_layout(TaskScript(diff=TEXT, entry_point="a/.."), SCRIPT).script_file == "untitled.py"
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_name_of_a_script_cannot_leave_its_folder() -> None:
     ],
 )
 def test_kind_of_the_entry(script: TaskScript, entry: EntryPoint) -> None:
-    assert entry_of(script) == entry
+    assert entry_point_of(script) == entry
 
 
 @pytest.mark.parametrize(
@@ -134,8 +134,8 @@ def test_command_of_the_task(entry: EntryPoint, command: list[str]) -> None:
         ("train.py", "train.py", ()),
     ],
 )
-def test_arguments_of_a_script_are_told_from_its_name(entry_point: str, file: str, arguments: tuple[str, ...]) -> None:
-    made = plan(TaskScript(entry_point=entry_point, diff=TEXT), SCRIPT)
+def test_arguments_are_separated_from_the_script_name(entry_point: str, file: str, arguments: tuple[str, ...]) -> None:
+    made = plan_layout(TaskScript(entry_point=entry_point, diff=TEXT), SCRIPT)
     assert (made.script_file, made.entry.text, made.entry.arguments) == (file, file, arguments)
 
 

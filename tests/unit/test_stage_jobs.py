@@ -30,6 +30,7 @@ from hpc_agent.domain.job import (
     UnclearAnswer,
     unconfirmed_record,
 )
+from hpc_agent.domain.job_phase import JobSnapshot
 from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.task import Task
 from hpc_agent.errors import EnvironmentBuildError
@@ -40,6 +41,8 @@ from hpc_agent.schedulers.slurm.script import SbatchScript
 from hpc_agent.schedulers.slurm.settings import SlurmSettings
 from hpc_agent.staging import StagedTask
 from hpc_agent.submission.render import Renderer
+from hpc_agent.watcher.history import ObservationHistory
+from hpc_agent.watcher.identity import ExpectedJob, own_records
 
 TASK = TaskId("a" * 32)
 QUEUE = Queue(QueueId("q"), "gpu")
@@ -87,6 +90,7 @@ class Site:
         self.cluster = Cluster()
         self.clock = ManualClock()
         self.attempt = attempt_for("c", QUEUE.id, TASK, "t")
+        self._history = ObservationHistory(self.clock)
         self.run: RunDirectory = RunsFolder(settings.hpc.runs).of(self.attempt)
         launch = JobLaunchConfig(
             folder / "clearml.conf", ["hpc-agent"], DaemonOptions(batch_system="slurm"), cast(JobNaming, None)
@@ -96,7 +100,19 @@ class Site:
         )
 
     def look(self) -> StagedTask | None:
+        """As in a pass: the jobs are observed, then what is due is done."""
+        if self.run.stage_job() is not None:
+            self.stages.update({self.attempt: self.observe()})
         return self.stages.get(self.attempt, Task(TASK), QUEUE, wait=False)
+
+    def observe(self) -> JobSnapshot:
+        name, missing = self.attempt.staging_job_name, {}
+        jobs = tuple(job for job in self.cluster.live_jobs() if job.name == name)
+        if self.record.job and not jobs:
+            missing[JobId(self.record.job)] = ExpectedJob(name, self.record.at, True, True)
+        records = own_records(cast(Scheduler, self.cluster), missing)
+        snapshot = JobSnapshot(submitted=self.record.submitted, jobs=jobs, records=tuple(records.values()))
+        return self._history.extend(snapshot, self.run.staging_observations)
 
     def look_after(self, seconds: float) -> StagedTask | None:
         self.clock.advance(seconds)
@@ -121,7 +137,7 @@ def site(tmp_path: Path) -> Site:
 
 
 def ended(state: JobState, exit_code: int = 0) -> JobRecord:
-    return JobRecord(JobId("7"), state, state.value, exit_code=exit_code)
+    return JobRecord(JobId("7"), state, state.value, exit_code=exit_code, submitted=ManualClock().now())
 
 
 def test_one_job_is_submitted_and_waited_for(site: Site) -> None:
@@ -177,7 +193,7 @@ class TestSubmission:
     def test_an_error_that_nobody_knows_is_a_refusal_if_no_job_comes_of_it(self, site: Site) -> None:
         site.cluster.answers = [OutcomeUnknown("gateway closed", UnclearAnswer.UNKNOWN_ERROR)]
         site.look()
-        assert "gateway closed" in site.stages.says(site.attempt)
+        assert "gateway closed" in site.stages.status_message(site.attempt)
         # The time counts from the first look that was answered.
         site.look_after(3600)
         site.look_after(50)
@@ -214,10 +230,10 @@ class TestEnd:
         site.submit()
         site.cluster.live, site.cluster.answers = [], [Accepted(JobId("8"))]
         site.look_after(10)
-        lost_after = AllSettings().hpc.lost_after
-        site.look_after(lost_after - 10)
+        for _ in range(int(AllSettings().hpc.lost_after) // 60):
+            site.look_after(60)
         assert site.record.job == "7"
-        site.look_after(20)
+        site.look_after(60)
         assert (site.record.job, site.record.tries) == ("8", 2)
 
     def test_silence_is_no_end(self, site: Site) -> None:
@@ -225,25 +241,28 @@ class TestEnd:
         site.cluster.live, site.cluster.known = [], {JobId("7"): unconfirmed_record(JobId("7"))}
         site.look_after(10)
         site.look_after(24 * 3600)
-        assert site.record.job == "7" and site.record.gone_since is None
+        assert site.record.job == "7"
+        assert site.observe().missing_seconds == 0
 
     def test_it_is_there_again(self, site: Site) -> None:
         site.submit()
         site.cluster.live = []
         site.look_after(10)
-        assert site.record.gone_since is not None
+        site.look_after(10)
+        assert site.observe().missing_seconds == 10
         site.cluster.live = [JobId("7")]
         site.look_after(10)
-        assert site.record.gone_since is None
+        assert site.observe().missing_seconds == 0
 
 
 class TestTaskThatLeft:
     def test_its_job_is_cancelled(self, site: Site) -> None:
         site.submit()
+        site.look_after(10)
         site.stages.drop(site.attempt)
         assert site.cluster.cancelled == ["7"]
 
     def test_there_is_none(self, site: Site) -> None:
         site.stages.drop(site.attempt)
         assert site.cluster.cancelled == []
-        assert site.stages.says(site.attempt) == PREPARING
+        assert site.stages.status_message(site.attempt) == PREPARING

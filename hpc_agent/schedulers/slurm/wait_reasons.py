@@ -14,8 +14,8 @@ _HOPELESS = (
 _STUCK = (
     (r"^JobHeldAdmin", "an administrator holds it: ask them, or take the task off its queue"),
     (r"^JobHeldUser|requeued in held state", "it is held: `scontrol release {job}` lets it go on"),
-    (r"^PartitionTimeLimit", "it asks for more time than its partition allows: ask for less with time_limit"),
-    (r"^PartitionNodeLimit", "it asks for more nodes than its partition allows: ask for less with num_nodes"),
+    (r"^PartitionTimeLimit", "it asks for more time than its partition allows: ask for less with {time}"),
+    (r"^PartitionNodeLimit", "it asks for more nodes than its partition allows: ask for less with {nodes}"),
     (r"^PartitionDown|^PartitionInactive", "its partition is closed: ask the administrators for how long"),
     (r"^BadConstraints|^NodesNotAvailable", "no node has what it asks for: ask for less"),
     (r"^InvalidAccount|^InvalidQOS|^QOSNotAllowed|^AccountNotAllowed", "its account or QOS is not allowed here"),
@@ -27,7 +27,7 @@ _STUCK = (
     ),
 )
 _GOES_ON = (
-    (r"Reserved for maintenance", "a maintenance is ahead: with a shorter time_limit it may run before"),
+    (r"Reserved for maintenance", "a maintenance is ahead: with a shorter {time} it may run before"),
     (
         r"^(Assoc|QOS)((Grp|Max)\w+|\w*Limit)$",
         "a limit of your account is met: it starts when others of its jobs have ended",
@@ -43,12 +43,15 @@ def readable(reason: str) -> str:
 
 
 def meaning(reason: str, job: JobId) -> WaitMeaning:
-    """What follows from a reason of ``readable``; nothing for one that is not known."""
+    """What follows from a reason of ``readable``; nothing for one that is not known. See ``domain.wait_reason`` for the
+    placeholders that are left in the advice."""
     if reason == _LAUNCH_FAILED:
         return WaitMeaning(stuck=True, not_launched=True)
     for patterns in (_HOPELESS, _STUCK, _GOES_ON):
         for pattern, advice in patterns:
             if re.search(pattern, reason):
                 hopeless = patterns is _HOPELESS
-                return WaitMeaning(advice.format(job=job), stuck=hopeless or patterns is _STUCK, hopeless=hopeless)
+                return WaitMeaning(
+                    advice.replace("{job}", job), stuck=hopeless or patterns is _STUCK, hopeless=hopeless
+                )
     return WaitMeaning()

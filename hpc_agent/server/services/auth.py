@@ -1,20 +1,30 @@
-"""Log in, who am I, who else is there, what server is this."""
+"""``auth.*``, ``users.*`` and ``server.*``: logins, users, and key pairs of users and tasks."""
 
 from __future__ import annotations
 
 from typing import Literal
 
+from hpc_agent.domain.status import TaskStatus
+from hpc_agent.redact import Secret
 from hpc_agent.server import listing
-from hpc_agent.server.action import Access, Answer, Call, Json, Moment, Name, RequestBody, Service
-from hpc_agent.server.api_fault import refuse_control_characters
-from hpc_agent.server.authentication import ADMIN, API_VERSION, SERVER_VERSION, AuthenticatedCaller
-from hpc_agent.server.new_ids import new_id
-from hpc_agent.server.store import documents
+from hpc_agent.server.action import Access, Answer, Call, Json, Name, RequestBody, Service, Transaction, iso
+from hpc_agent.server.api_fault import ApiFault, invalid, refuse_control_characters
+from hpc_agent.server.authentication import ADMIN, API_VERSION, LINGER, SERVER_VERSION, AuthenticatedCaller
+from hpc_agent.server.owner_credentials import new_access_key, new_secret_key
+from hpc_agent.server.services.transitions import existing_task
+from hpc_agent.server.store import documents, key_store
+from hpc_agent.server.store.documents import new_id
+from hpc_agent.server.store.key_store import Credential, hash_of
+from hpc_agent.wire.error_kinds import INVALID_TASK_STATUS
 
 auth = Service("auth")
 users = Service("users")
 server = Service("server")
 services = (auth, users, server)
+
+SERVERS_OWN = "of this server's conf file"
+"""Label of the key pair that the server writes into its conf file."""
+_FINAL_STATUSES = [status.value for status in TaskStatus if status.is_final]
 
 
 class LoginRequest(RequestBody, frozen=True):
@@ -23,7 +33,7 @@ class LoginRequest(RequestBody, frozen=True):
 
 @auth.action(LoginRequest, login=True)
 def login(request: LoginRequest, call: Call) -> Answer:
-    """A token for whoever the Authorization header already proved to be."""
+    """A token for the user or task whose key pair or token the Authorization header has."""
     return {"token": call.authenticator.issue(call.identity, request.expiration_sec)}
 
 
@@ -35,7 +45,7 @@ class CreateUserRequest(RequestBody, frozen=True):
 
 @auth.action(CreateUserRequest, Access.WRITE)
 def create_user(request: CreateUserRequest, call: Call) -> Answer:
-    """A member of the group; has no keys until ``create_credentials`` makes some."""
+    """Add a user, who has no keys until ``auth.create_credentials`` makes some."""
     refuse_control_characters(request.name, "name")
     refuse_control_characters(request.email, "email")
     id = new_id()
@@ -43,25 +53,27 @@ def create_user(request: CreateUserRequest, call: Call) -> Answer:
     return {"id": id}
 
 
-def remember(moment: Moment, owner: AuthenticatedCaller) -> None:
-    """The administrator is a user as all others, and may change name from start to start."""
+def store_administrator(moment: Transaction, owner: AuthenticatedCaller) -> None:
+    """Add the administrator to the users, or update the name, which may change from start to start."""
     if not documents.users.update(moment.db, owner.user, {"name": owner.user_name, "role": ADMIN}):
         _insert(moment, owner)
 
 
-def _insert(moment: Moment, who: AuthenticatedCaller, email: str = "") -> None:
+def _insert(moment: Transaction, who: AuthenticatedCaller, email: str = "") -> None:
     fields = {"id": who.user, "name": who.user_name, "role": who.role, "company": who.company, "email": email}
     documents.users.insert(moment.db, {**fields, "created": moment.time, "tags": [], "system_tags": []})
 
 
 @users.action(Json)
 def get_all(request: Json, call: Call) -> Answer:
-    found, beside = listing.find(call.db, documents.users, request)
-    return {"users": found, **beside}
+    """List users."""
+    found, paging = listing.find(call.db, documents.users, request)
+    return {"users": found, **paging}
 
 
 @users.action(RequestBody)
 def get_current_user(request: RequestBody, call: Call) -> Answer:
+    """The calling user, with role and company."""
     who = call.identity
     return {
         "user": {
@@ -75,9 +87,95 @@ def get_current_user(request: RequestBody, call: Call) -> Answer:
 
 @users.action(RequestBody)
 def get_vaults(request: RequestBody, call: Call) -> Answer:
+    """Always empty: this server has no vaults."""
     return {"vaults": []}
 
 
 @server.action(RequestBody)
 def info(request: RequestBody, call: Call) -> Answer:
+    """Versions of the server and of its API."""
     return {"version": SERVER_VERSION, "build": "hpc-agent", "api_version": API_VERSION, "feature_set": "basic"}
+
+
+class UserRequest(RequestBody, frozen=True):
+    user: str | None = None
+    """Owner of the keys; the caller if empty."""
+
+
+class CreateCredentialsRequest(UserRequest, frozen=True):
+    label: str = ""
+
+
+class RevokeRequest(UserRequest, frozen=True):
+    access_key: str | None = None
+    """The key to revoke; all of the user, those of running jobs too, if empty."""
+
+
+class TaskRequest(RequestBody, frozen=True):
+    task: str
+
+
+@auth.action(CreateCredentialsRequest, Access.WRITE)
+def create_credentials(request: CreateCredentialsRequest, call: Call) -> Answer:
+    """Make a key pair for a user. The secret is in this answer only: the server keeps its hash."""
+    refuse_control_characters(request.label, "label")
+    if request.label == SERVERS_OWN:
+        raise invalid("this label is the server's own: its key cannot be revoked", field="label")
+    return _made(call, _user(request, call), label=request.label[:200])
+
+
+@auth.action(TaskRequest, Access.WRITE)
+def create_task_credentials(request: TaskRequest, call: Call) -> Answer:
+    """Make the key pair with which a job runs this task; it acts for the owner and ends with the task."""
+    task = existing_task(call, request.task, ("status", "user"))
+    if TaskStatus(task["status"]).is_final:
+        raise ApiFault(INVALID_TASK_STATUS, "it has ended", task=request.task, status=task["status"])
+    return _made(call, task["user"], task=request.task)
+
+
+@auth.action(UserRequest)
+def get_credentials(request: UserRequest, call: Call) -> Answer:
+    """The access keys of a user, with their labels."""
+    found = key_store.of_user(call.db, _user(request, call))
+    return {"credentials": [{"access_key": c.access_key, "label": c.label, "created": c.created} for c in found]}
+
+
+@auth.action(RevokeRequest, Access.WRITE)
+def revoke_credentials(request: RevokeRequest, call: Call) -> Answer:
+    """Revoke one key pair or all of a user, with all tokens that were issued for them."""
+    if request.access_key is None:
+        kept = [c for c in key_store.of_user(call.db, _user(request, call)) if c.label == SERVERS_OWN]
+        revoked = key_store.remove_of_user(call.db, _user(request, call))
+        for credential in kept:
+            key_store.add(call.db, credential)
+        return {"revoked": revoked - len(kept)}
+    found = key_store.get(call.db, request.access_key)
+    if found is not None and found.label == SERVERS_OWN:
+        raise invalid("this key is the server's own: stop it and delete secrets.json in its data folder for a new one")
+    return {"revoked": key_store.remove(call.db, request.access_key)}
+
+
+def _user(request: UserRequest, call: Call) -> str:
+    user = request.user or call.identity.user
+    if documents.users.get(call.db, user, ("id",)) is None:
+        raise invalid("unknown user", user=user[:64])
+    return user
+
+
+def _made(call: Call, user: str, *, task: str = "", label: str = "") -> Answer:
+    access_key, secret_key = new_access_key(), new_secret_key()
+    key_store.add(call.db, Credential(access_key, hash_of(secret_key), user, task, label, call.time))
+    return {"credentials": {"access_key": access_key, "secret_key": secret_key, "label": label}}
+
+
+def replace_own_key_pair(moment: Transaction, user: str, access_key: str, secret_key: Secret) -> None:
+    """The key pair of the conf file that the server writes; replaces an earlier one."""
+    for earlier in key_store.of_label(moment.db, SERVERS_OWN):
+        key_store.remove(moment.db, earlier.access_key)
+    own = Credential(access_key, hash_of(secret_key.reveal()), user, "", SERVERS_OWN, moment.time)
+    key_store.add(moment.db, own)
+
+
+def delete_ended_keys(moment: Transaction) -> int:
+    """Drop the key pairs of tasks that ended or are gone."""
+    return key_store.remove_ended(moment.db, _FINAL_STATUSES, iso(moment.now - LINGER))

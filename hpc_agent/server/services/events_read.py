@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from hpc_agent.server.action import Access, Answer, Call, Ids, Int64, Json, RequestBody, Service, each_once
+from hpc_agent.server.action import Access, Answer, Call, Ids, Int64, Json, RequestBody, Service, unique
 from hpc_agent.server.api_fault import invalid
 from hpc_agent.server.services.transitions import existing_task
 from hpc_agent.server.store import event_store
@@ -93,7 +93,7 @@ def _check(request: OwnerRequest, call: Call) -> None:
 
 @service.action(LogRequest)
 def get_task_log(request: LogRequest, call: Call) -> Answer:
-    """Chunks nearest to ``from_timestamp`` (the newest, or oldest without it), in the order asked for."""
+    """Console chunks nearest to ``from_timestamp`` (without it the newest, or oldest), in the order asked for."""
     _check(request, call)
     start = None if request.from_timestamp is None else _milliseconds(request.from_timestamp)
     earlier = request.navigate_earlier
@@ -126,6 +126,7 @@ def _fields(chunk: event_store.StoredChunk) -> Json:
 
 @service.action(EventsRequest)
 def get_task_events(request: EventsRequest, call: Call) -> Answer:
+    """Events of a task."""
     _check(request, call)
     offset = _offset(request.scroll_id)
     kind = request.event_type.replace(" ", "_") if request.event_type else None
@@ -150,7 +151,7 @@ def _offset(scroll: str | None) -> int:
 
 @service.action(HistogramRequest)
 def scalar_metrics_iter_histogram(request: HistogramRequest, call: Call) -> Answer:
-    """``{metric: {variant: {name, x, y}}}``."""
+    """Scalars of a task, sampled: ``{metric: {variant: {name, x, y}}}``."""
     _check(request, call)
     curves: dict[str, dict[str, Any]] = defaultdict(dict)
     for curve in event_store.series(
@@ -174,8 +175,9 @@ def _iso_time(milliseconds: int) -> str:
 
 @service.action(SingleValuesRequest)
 def get_task_single_value_metrics(request: SingleValuesRequest, call: Call) -> Answer:
+    """Single-value metrics of tasks."""
     found = []
-    for id in each_once(request.tasks):
+    for id in unique(request.tasks):
         values = [
             {"metric": s.metric, "variant": s.variant, "value": s.value, "timestamp": s.timestamp}
             for s in event_store.single_values(call.db, id)
@@ -188,6 +190,7 @@ def get_task_single_value_metrics(request: SingleValuesRequest, call: Call) -> A
 
 @service.action(PlotsRequest)
 def get_task_plots(request: PlotsRequest, call: Call) -> Answer:
+    """Plots of a task."""
     _check(request, call)
     wanted = {item.metric: set(item.variants) for item in request.metrics}
     found = [
@@ -213,7 +216,7 @@ def _event(report: Report) -> Json:
 
 @service.action(ImagesRequest)
 def debug_images(request: ImagesRequest, call: Call) -> Answer:
-    """Per task the images of ``iters`` iterations; ``scroll_id`` remembers the last iteration of each."""
+    """Debug images of ``iters`` iterations a task; ``scroll_id`` continues after the last iteration of each."""
     place = {} if request.refresh else _place(request.scroll_id)
     shown = []
     for wanted in request.metrics:
@@ -249,5 +252,6 @@ def _place(scroll: str | None) -> dict[str, int]:
 
 @service.action(DeleteEventsRequest, Access.WRITE)
 def delete_for_task(request: DeleteEventsRequest, call: Call) -> Answer:
+    """Delete all events of a task."""
     existing_task(call, request.task, ("status",))
     return {"deleted": bool(event_store.delete_for_task(call.db, request.task))}

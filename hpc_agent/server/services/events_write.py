@@ -25,7 +25,7 @@ service = Service("events")
 _LOCKED = frozenset({TaskStatus.PUBLISHED.value, TaskStatus.PUBLISHING.value})
 _LATEST_MOMENT = 2.0**53
 _MOST_LATEST = 5000
-"""Metrics and variants whose latest figures stand on a task, which is read and written as a whole; all are stored."""
+"""Metrics and variants whose latest values are kept in the task, which is read and written as a whole."""
 
 
 class _Event(RequestBody, frozen=True):
@@ -69,12 +69,14 @@ class MixedLockFault(ApiFault):
 
 @service.action(Json, Access.REPORT)
 def add(request: Json, call: Call) -> Answer:
+    """Store one event."""
     _store([request], call)
     return {}
 
 
 @service.action(Batch, Access.REPORT)
 def add_batch(request: Batch, call: Call) -> Answer:
+    """Store events, one JSON object a line."""
     added, problems = _store(request, call)
     return {"added": added, "errors": sum(problems.values()), "errors_info": dict(problems)}
 
@@ -83,7 +85,7 @@ def _store(batch: Batch, call: Call) -> tuple[int, Counter[str]]:
     """How many were stored, and what was wrong with the others.
 
     Raises:
-        Fault: 400/131, none was stored.
+        ApiFault: 400/131, no event was stored.
     """
     problems: Counter[str] = Counter()
     chunks: list[StoredChunk] = []
@@ -139,7 +141,7 @@ def _stored(kind: str, event: _Event, raw: Json, call: Call) -> StoredChunk | Sc
 
 
 class _Owners:
-    """The tasks and models that a batch speaks of, each looked up once."""
+    """The tasks and models that a batch names, each looked up once."""
 
     def __init__(self, call: Call) -> None:
         self._call = call
@@ -153,7 +155,7 @@ class _Owners:
     def check(self, event: _Event) -> None:
         """
         Raises:
-            Fault: there is no such task or model, or it is published.
+            ApiFault: the task or model does not exist, or is published.
         """
         key = (event.task, event.model_event)
         if key not in self._seen:

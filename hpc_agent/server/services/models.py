@@ -5,15 +5,27 @@ from __future__ import annotations
 from typing import Any
 
 from hpc_agent.server import listing
-from hpc_agent.server.action import Access, Answer, Call, Ids, Int64, Json, RequestBody, Service, each_once, given
+from hpc_agent.server.action import (
+    Access,
+    Answer,
+    Call,
+    Ids,
+    Int64,
+    Json,
+    RequestBody,
+    Service,
+    Transaction,
+    given,
+    unique,
+)
 from hpc_agent.server.api_fault import ApiFault
 from hpc_agent.server.authorization import owns
-from hpc_agent.server.new_ids import new_id
 from hpc_agent.server.roles import OwnerKind
 from hpc_agent.server.services.projects import existing_project
-from hpc_agent.server.services.run_outputs import in_use
 from hpc_agent.server.services.transitions import existing_task
-from hpc_agent.server.store.documents import Document, models, tasks
+from hpc_agent.server.store import query as q
+from hpc_agent.server.store.documents import Document, models, new_id, tasks
+from hpc_agent.server.store.query import Query
 from hpc_agent.wire.error_kinds import INVALID_MODEL_ID, MODEL_IN_USE
 
 service = Service("models")
@@ -101,7 +113,7 @@ _FIELDS = {
 def existing_model(call: Call, model: str) -> Document:
     """
     Raises:
-        Fault: 400/201.
+        ApiFault: 400/201.
     """
     found = models.get(call.db, model)
     if found is None:
@@ -148,27 +160,32 @@ def _insert(call: Call, **fields: Any) -> str:
 
 @service.action(Json)
 def get_all(request: Json, call: Call) -> Answer:
-    found, beside = listing.find(call.db, models, request)
-    return {"models": found, **beside}
+    """List models."""
+    found, paging = listing.find(call.db, models, request)
+    return {"models": found, **paging}
 
 
 @service.action(ModelRequest)
 def get_by_id(request: ModelRequest, call: Call) -> Answer:
+    """One model."""
     return {"model": existing_model(call, request.model)}
 
 
 @service.action(CreateModelRequest, Access.WRITE)
 def create(request: CreateModelRequest, call: Call) -> Answer:
+    """Create a model."""
     return {"id": _insert(call, **_content(request, call)), "created": True}
 
 
 @service.action(EditModelRequest, Access.WRITE)
 def edit(request: EditModelRequest, call: Call) -> Answer:
+    """Change fields of a model."""
     return _change(call, request.model, _content(request, call))
 
 
 @service.action(EditModelRequest, Access.WRITE)
 def update(request: EditModelRequest, call: Call) -> Answer:
+    """The same as ``models.edit``."""
     return _change(call, request.model, _content(request, call))
 
 
@@ -179,7 +196,7 @@ def _change(call: Call, model: str, changes: dict[str, Any]) -> Answer:
 
 @service.action(UpdateForTaskRequest, Access.WRITE)
 def update_for_task(request: UpdateForTaskRequest, call: Call) -> Answer:
-    """The task's last output model, or a new one, under a new address."""
+    """Set the URL of the task's last output model, or create a new one."""
     task = existing_task(call, request.task, ("models", "name", "project"))
     if request.override_model_id:
         existing_model(call, request.override_model_id)
@@ -187,7 +204,7 @@ def update_for_task(request: UpdateForTaskRequest, call: Call) -> Answer:
     changes = given(request, {n: _FIELDS[n] for n in ("name", "uri", "comment", "tags", "system_tags", "iteration")})
     outputs = task.get("models", {}).get("output") or []
     identifier = str(outputs[-1].get("model")) if outputs else ""
-    # A task may name any model among its outputs: whose it is, the model itself says.
+    # A task may name any model among its outputs; the owner is a field of the model.
     if models.get(call.db, identifier, ("name",)) and owns(call, OwnerKind.MODEL, identifier):
         return {**_change(call, identifier, changes), "id": identifier, "created": False}
     fields = {"name": task["name"], "project": task.get("project"), "task": request.task, **changes}
@@ -200,17 +217,20 @@ def update_for_task(request: UpdateForTaskRequest, call: Call) -> Answer:
 
 @service.action(ModelRequest, Access.WRITE)
 def set_ready(request: ModelRequest, call: Call) -> Answer:
+    """Mark a model as ready (published)."""
     return {"updated": _change(call, request.model, {"ready": True})["updated"]}
 
 
 @service.action(MetadataRequest, Access.WRITE)
 def add_or_update_metadata(request: MetadataRequest, call: Call) -> Answer:
+    """Merge metadata of a model."""
     kept = {} if request.replace_metadata else existing_model(call, request.model).get("metadata", {})
     return {"updated": _change(call, request.model, {"metadata": {**kept, **_by_key(request.metadata)}})["updated"]}
 
 
 @service.action(DeleteMetadataRequest, Access.WRITE)
 def delete_metadata(request: DeleteMetadataRequest, call: Call) -> Answer:
+    """Delete metadata of a model."""
     present = existing_model(call, request.model).get("metadata", {})
     gone = set(request.keys)
     kept = {key: item for key, item in present.items() if key not in gone}
@@ -219,6 +239,7 @@ def delete_metadata(request: DeleteMetadataRequest, call: Call) -> Answer:
 
 @service.action(DeleteModelRequest, Access.WRITE)
 def delete(request: DeleteModelRequest, call: Call) -> Answer:
+    """Delete a model; refused while a task uses it, without force."""
     model = existing_model(call, request.model)
     if not request.force and in_use(call, request.model):
         raise ApiFault(MODEL_IN_USE, "use force=true", id=request.model)
@@ -232,13 +253,30 @@ def _tag(call: Call, model: str, archived: bool) -> None:
 
 @service.action(ManyModelsRequest, Access.WRITE)
 def archive_many(request: ManyModelsRequest, call: Call) -> Answer:
-    for model in each_once(request.ids):
+    """Archive models."""
+    for model in unique(request.ids):
         _tag(call, model, True)
     return {"succeeded": [{"id": model, "archived": True} for model in request.ids], "failed": []}
 
 
 @service.action(ManyModelsRequest, Access.WRITE)
 def unarchive_many(request: ManyModelsRequest, call: Call) -> Answer:
-    for model in each_once(request.ids):
+    """Bring archived models back."""
+    for model in unique(request.ids):
         _tag(call, model, False)
     return {"succeeded": [{"id": model, "unarchived": True} for model in request.ids], "failed": []}
+
+
+def in_use(at: Transaction, model: str, *, besides: str = "") -> bool:
+    """Whether a task other than ``besides`` names the model among its inputs or outputs."""
+    if not model.isalnum():
+        return False
+    names_it = q.matches(q.field(tasks.table, "models"), f'"{model}"')
+    another = q.negate(q.compare(q.field(tasks.table, "id"), "=", besides))
+    return bool(tasks.find(at.db, Query((names_it, another), fields=("name",), limit=1)))
+
+
+def drop_models_of(at: Transaction, task: str) -> int:
+    """Delete the records of the models that ``task`` made and no other task uses; returns how many."""
+    made = models.find(at.db, Query((q.compare(q.field(models.table, "task"), "=", task),), fields=("name",)))
+    return sum(models.delete(at.db, model["id"]) for model in made if not in_use(at, model["id"], besides=task))

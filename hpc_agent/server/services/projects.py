@@ -5,9 +5,8 @@ from __future__ import annotations
 from hpc_agent.server import listing
 from hpc_agent.server.action import Access, Answer, Call, Json, RequestBody, Service, given
 from hpc_agent.server.api_fault import ApiFault, invalid
-from hpc_agent.server.new_ids import new_id
 from hpc_agent.server.store import query as q
-from hpc_agent.server.store.documents import Document, models, projects, tasks
+from hpc_agent.server.store.documents import Document, models, new_id, projects, tasks
 from hpc_agent.server.store.query import Query
 from hpc_agent.wire.error_kinds import INVALID_PROJECT_ID, NAME_TAKEN, PROJECT_HAS_TASKS
 
@@ -42,7 +41,7 @@ class DeleteProjectRequest(ProjectRequest, frozen=True):
 def existing_project(call: Call, project: str) -> Document:
     """
     Raises:
-        Fault: 400/401.
+        ApiFault: 400/401.
     """
     found = projects.get(call.db, project)
     if found is None:
@@ -95,18 +94,21 @@ def _insert(call: Call, parts: list[str], **fields: object) -> str:
 @service.action(Json)
 def get_all(request: Json, call: Call) -> Answer:
     # ``shallow_search`` looks at the top level only.
+    """List projects."""
     extra = [q.is_empty(q.field(projects.table, "parent"))] if request.get("shallow_search") is True else []
-    found, beside = listing.find(call.db, projects, request, extra=extra)
-    return {"projects": found, **beside}
+    found, paging = listing.find(call.db, projects, request, extra=extra)
+    return {"projects": found, **paging}
 
 
 @service.action(ProjectRequest)
 def get_by_id(request: ProjectRequest, call: Call) -> Answer:
+    """One project."""
     return {"project": existing_project(call, request.project)}
 
 
 @service.action(CreateProjectRequest, Access.WRITE)
 def create(request: CreateProjectRequest, call: Call) -> Answer:
+    """Create a project."""
     parts = _parts(request.name)
     if _present(call, parts):
         raise ApiFault(NAME_TAKEN, name=request.name)
@@ -116,6 +118,7 @@ def create(request: CreateProjectRequest, call: Call) -> Answer:
 
 @service.action(UpdateProjectRequest, Access.WRITE)
 def update(request: UpdateProjectRequest, call: Call) -> Answer:
+    """Rename a project, or change its description and tags."""
     project = existing_project(call, request.project)
     changes = given(request, ("description", "tags", "system_tags", "default_output_destination"))
     if request.name is not None:
@@ -139,7 +142,7 @@ def _renamed(call: Call, project: Document, name: str) -> Json:
 
 @service.action(DeleteProjectRequest, Access.WRITE)
 def delete(request: DeleteProjectRequest, call: Call) -> Answer:
-    """Refused while tasks are in it; with force they stay, without a project."""
+    """Delete a project. Refused while it has tasks; with force they stay, without a project."""
     existing_project(call, request.project)
     within = {
         collection: collection.find(

@@ -11,11 +11,10 @@ from hpc_agent.domain.status import TaskStatus
 from hpc_agent.server import listing
 from hpc_agent.server.action import Access, Answer, Call, Int64, Json, RequestBody, Service, given
 from hpc_agent.server.api_fault import ApiFault, invalid
-from hpc_agent.server.new_ids import new_id
 from hpc_agent.server.services.transitions import change_status, existing_task
 from hpc_agent.server.store import query as q
 from hpc_agent.server.store import queue_rows
-from hpc_agent.server.store.documents import Document, queues, tasks
+from hpc_agent.server.store.documents import Document, new_id, queues, tasks
 from hpc_agent.server.store.query import Query
 from hpc_agent.server.store.queue_rows import EntryRow
 from hpc_agent.wire.error_kinds import (
@@ -80,7 +79,7 @@ class MoveRequest(EntryRequest, frozen=True):
 def existing_queue(call: Call, queue: str) -> Document:
     """
     Raises:
-        Fault: 400/701.
+        ApiFault: 400/701.
     """
     found = queues.get(call.db, queue)
     if found is None:
@@ -92,7 +91,7 @@ def create_queue(call: Call, name: str, **fields: object) -> str:
     """The id of a new queue.
 
     Raises:
-        Fault: 400/801, there is a queue of this name.
+        ApiFault: 400/801, a queue has this name.
     """
     if not name.strip():
         raise invalid("a queue needs a name")
@@ -121,7 +120,7 @@ def queue_named(call: Call, name: str) -> str | None:
 def refuse_taken_name(call: Call, name: str) -> None:
     """
     Raises:
-        Fault: 400/801.
+        ApiFault: 400/801.
     """
     if queue_named(call, name):
         raise ApiFault(NAME_TAKEN, name=name)
@@ -130,7 +129,7 @@ def refuse_taken_name(call: Call, name: str) -> None:
 def default_queue(call: Call) -> Document:
     """
     Raises:
-        Fault: 400/707 or 708, there is not exactly one with the system tag ``default``.
+        ApiFault: 400/707 or 708, not exactly one queue has the system tag ``default``.
     """
     condition = q.holds(q.field(queues.table, "system_tags"), "default")
     found = queues.find(call.db, Query((condition,), fields=("name",)))
@@ -147,35 +146,40 @@ def _shown(queue: Document, waiting: Sequence[EntryRow]) -> Document:
 
 @service.action(Json)
 def get_all(request: Json, call: Call) -> Answer:
+    """List queues, with their entries."""
     wanted = listing.only_fields(request)
-    # Entries are no column; asked for alone they would look like a request for everything.
+    # Entries are not a column: a request for them alone would look like one for all fields.
     columns = ["id" if name.startswith("entries") else name for name in wanted]
-    found, beside = listing.find(call.db, queues, {**request, "only_fields": columns}, hidden=_GLUE_TAG)
+    found, paging = listing.find(call.db, queues, {**request, "only_fields": columns}, hidden=_GLUE_TAG)
     if not wanted or any(name.startswith("entries") for name in wanted):
         waiting = queue_rows.of_queues(call.db, [queue["id"] for queue in found])
         found = [_shown(queue, waiting.get(queue["id"], [])) for queue in found]
-    return {"queues": found, **beside}
+    return {"queues": found, **paging}
 
 
 @service.action(OneQueueRequest)
 def get_by_id(request: OneQueueRequest, call: Call) -> Answer:
+    """One queue, with its entries."""
     queue = existing_queue(call, request.queue)
     return {"queue": _shown(queue, queue_rows.of_queue(call.db, request.queue, request.max_task_entries))}
 
 
 @service.action(RequestBody)
 def get_default(request: RequestBody, call: Call) -> Answer:
+    """The default queue."""
     return dict(default_queue(call))
 
 
 @service.action(QueueRequest)
 def get_num_entries(request: QueueRequest, call: Call) -> Answer:
+    """Number of entries of a queue."""
     existing_queue(call, request.queue)
     return {"num": queue_rows.count(call.db, request.queue)}
 
 
 @service.action(QueueRequest)
 def peek_task(request: QueueRequest, call: Call) -> Answer:
+    """The first entry of a queue, which stays in it."""
     existing_queue(call, request.queue)
     first = queue_rows.of_queue(call.db, request.queue, 1)
     return {"task": first[0].task} if first else {}
@@ -183,12 +187,14 @@ def peek_task(request: QueueRequest, call: Call) -> Answer:
 
 @service.action(CreateQueueRequest, Access.WRITE)
 def create(request: CreateQueueRequest, call: Call) -> Answer:
+    """Create a queue."""
     fields = given(request, ("display_name", "tags", "system_tags", "metadata"))
     return {"id": create_queue(call, request.name, **fields)}
 
 
 @service.action(UpdateQueueRequest, Access.WRITE)
 def update(request: UpdateQueueRequest, call: Call) -> Answer:
+    """Rename a queue, or change its tags."""
     queue = existing_queue(call, request.queue)
     if request.name is not None and request.name != queue["name"]:
         refuse_taken_name(call, request.name)
@@ -199,6 +205,7 @@ def update(request: UpdateQueueRequest, call: Call) -> Answer:
 
 @service.action(DeleteQueueRequest, Access.WRITE)
 def delete(request: DeleteQueueRequest, call: Call) -> Answer:
+    """Delete a queue; refused while it has entries, without force."""
     existing_queue(call, request.queue)
     waiting = queue_rows.of_queue(call.db, request.queue)
     if waiting and not request.force:
@@ -240,7 +247,7 @@ def get_next_task(request: NextTaskRequest, call: Call) -> Answer:
 
 @service.action(RemoveRequest, Access.WRITE)
 def remove_task(request: RemoveRequest, call: Call) -> Answer:
-    """``removed: 1`` to exactly one of any number of callers. The task's status stays ``queued``."""
+    """Remove a task: ``removed: 1`` for exactly one of all callers. The task's status stays ``queued``."""
     if not queue_rows.remove(call.db, request.queue, request.task):
         raise ApiFault(TASK_NOT_IN_QUEUE, task=request.task, id=request.queue)
     queues.update(call.db, request.queue, {"last_update": call.time})
@@ -251,6 +258,7 @@ def remove_task(request: RemoveRequest, call: Call) -> Answer:
 
 @service.action(EntryRequest, Access.WRITE)
 def add_task(request: EntryRequest, call: Call) -> Answer:
+    """Add a task to a queue, without changing its status."""
     existing_queue(call, request.queue)
     existing_task(call, request.task, ("status",))
     if queue_rows.holds(call.db, request.queue, request.task):
@@ -274,19 +282,23 @@ def _move(request: EntryRequest, call: Call, by: int | None, *, to: int = 0) -> 
 
 @service.action(MoveRequest, Access.WRITE)
 def move_task_forward(request: MoveRequest, call: Call) -> Answer:
+    """Move an entry towards the head of its queue."""
     return _move(request, call, -request.count)
 
 
 @service.action(MoveRequest, Access.WRITE)
 def move_task_backward(request: MoveRequest, call: Call) -> Answer:
+    """Move an entry towards the end of its queue."""
     return _move(request, call, request.count)
 
 
 @service.action(EntryRequest, Access.WRITE)
 def move_task_to_front(request: EntryRequest, call: Call) -> Answer:
+    """Move an entry to the head of its queue."""
     return _move(request, call, None)
 
 
 @service.action(EntryRequest, Access.WRITE)
 def move_task_to_back(request: EntryRequest, call: Call) -> Answer:
+    """Move an entry to the end of its queue."""
     return _move(request, call, None, to=-1)

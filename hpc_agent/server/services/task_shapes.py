@@ -1,4 +1,4 @@
-"""Parameters and configuration as tasks hold them: each item knows its own name and section.
+"""Checked forms of a task's sections; parameters and configuration items carry their own name and section.
 
 See docs/internals/clearml-protocol.md#task-object.
 """
@@ -59,7 +59,7 @@ class _Shapes(RequestBody, frozen=True):
 def check_shapes(content: Mapping[str, object]) -> None:
     """
     Raises:
-        msgspec.ValidationError: a field that somebody will read has a type that nobody could; answered with 400/12.
+        msgspec.ValidationError: a field that is read later has a wrong type; answered with 400/12.
     """
     msgspec.convert(content, _Shapes)
 
@@ -80,7 +80,7 @@ def keyed_configuration(items: Mapping[str, Json]) -> dict[str, Json]:
 
 
 def as_text(value: Any) -> str:
-    """Values are texts on the wire; clients that send something else get it back as JSON."""
+    """Text of a value; anything else that a client sends becomes JSON."""
     if value is None or isinstance(value, str):
         return value or ""
     return msgspec.json.encode(value).decode()

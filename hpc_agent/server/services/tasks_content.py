@@ -86,7 +86,7 @@ def _text(item: Json, field: str) -> str:
 
 @service.action(EditHyperParamsRequest, Access.WRITE)
 def edit_hyper_params(request: EditHyperParamsRequest, call: Call) -> Answer:
-    """Merged key by key, or replacing the sections that are named, or all of them."""
+    """Merge hyper-parameters, or replace named sections, or all."""
     task = _open(request, call, "hyperparams")
     sections: dict[str, dict[str, Json]] = {}
     for item in request.hyperparams:
@@ -101,6 +101,7 @@ def edit_hyper_params(request: EditHyperParamsRequest, call: Call) -> Answer:
 
 @service.action(DeleteHyperParamsRequest, Access.WRITE)
 def delete_hyper_params(request: DeleteHyperParamsRequest, call: Call) -> Answer:
+    """Delete hyper-parameters or sections."""
     task = _open(request, call, "hyperparams")
     whole = {item.section for item in request.hyperparams if item.name is None}
     named = {(item.section, item.name) for item in request.hyperparams}
@@ -115,6 +116,7 @@ def delete_hyper_params(request: DeleteHyperParamsRequest, call: Call) -> Answer
 
 @service.action(EditConfigurationRequest, Access.WRITE)
 def edit_configuration(request: EditConfigurationRequest, call: Call) -> Answer:
+    """Merge configuration objects, or replace all."""
     task = _open(request, call, "configuration")
     items = {} if request.replace_configuration else dict(task.get("configuration", {}))
     items |= {_text(item, "name"): item for item in request.configuration}
@@ -123,6 +125,7 @@ def edit_configuration(request: EditConfigurationRequest, call: Call) -> Answer:
 
 @service.action(DeleteConfigurationRequest, Access.WRITE)
 def delete_configuration(request: DeleteConfigurationRequest, call: Call) -> Answer:
+    """Delete configuration objects."""
     task = _open(request, call, "configuration")
     gone = set(request.configuration)
     items = {name: item for name, item in task.get("configuration", {}).items() if name not in gone}
@@ -135,6 +138,7 @@ def _artifact_key(artifact: Json) -> tuple[str, str]:
 
 @service.action(ArtifactsRequest, Access.WRITE)
 def add_or_update_artifacts(request: ArtifactsRequest, call: Call) -> Answer:
+    """Register artifacts of a task."""
     task = _open(request, call, "execution")
     execution = task.get("execution", {})
     present = {_artifact_key(artifact): artifact for artifact in execution.get("artifacts") or []}
@@ -146,6 +150,7 @@ def add_or_update_artifacts(request: ArtifactsRequest, call: Call) -> Answer:
 
 @service.action(ArtifactsRequest, Access.WRITE)
 def delete_artifacts(request: ArtifactsRequest, call: Call) -> Answer:
+    """Remove artifacts from a task; files are kept."""
     task = _open(request, call, "execution")
     gone = {_artifact_key(artifact) for artifact in request.artifacts}
     execution = task.get("execution", {})
@@ -155,7 +160,7 @@ def delete_artifacts(request: ArtifactsRequest, call: Call) -> Answer:
 
 @service.action(TaskModelRequest, Access.WRITE)
 def add_or_update_model(request: TaskModelRequest, call: Call) -> Answer:
-    """A task has one model under each name on each side."""
+    """Register an input or output model of a task; one for each name and side."""
     task = _open(request, call, "models", "last_iteration")
     models = _models(task)
     reference = {"name": request.name, "model": request.model}
@@ -170,6 +175,7 @@ def add_or_update_model(request: TaskModelRequest, call: Call) -> Answer:
 
 @service.action(DeleteModelsRequest, Access.WRITE)
 def delete_models(request: DeleteModelsRequest, call: Call) -> Answer:
+    """Remove models from a task; the models stay."""
     task = _open(request, call, "models")
     gone = {(reference.type, reference.name) for reference in request.models}
     models = {

@@ -10,8 +10,8 @@ from hpc_agent.server.action import Access, Answer, Call, RequestBody, Service
 from hpc_agent.server.api_fault import ApiFault, invalid
 from hpc_agent.server.authorization import may, owns
 from hpc_agent.server.roles import OwnerKind
+from hpc_agent.server.services.models import drop_models_of
 from hpc_agent.server.services.queues import create_queue, default_queue, existing_queue, queue_named
-from hpc_agent.server.services.run_outputs import drop_models_of
 from hpc_agent.server.services.transitions import change_status, existing_task
 from hpc_agent.server.services.workers import watched
 from hpc_agent.server.store import event_store, key_store, queue_rows
@@ -77,13 +77,14 @@ def _to(request: StatusRequest, call: Call, task: Document, new: TaskStatus, **a
 
 @service.action(PingRequest, Access.REPORT)
 def ping(request: PingRequest, call: Call) -> Answer:
+    """Heartbeat of a running task, so that it is not stopped as silent."""
     tasks.update(call.db, request.task, {"last_update": call.time})
     return {}
 
 
 @service.action(StatusRequest, Access.WRITE)
 def started(request: StatusRequest, call: Call) -> Answer:
-    """Allowed again on a running task, like on the reference server: it is no fence."""
+    """Set a task in progress. Allowed again on a running task, as on the reference server: it does not fence."""
     task = existing_task(call, request.task, ("status", "started"))
     first = {} if "started" in task else {"started": call.time}
     return {**_to(request, call, task, TaskStatus.IN_PROGRESS, **first), "started": len(first)}
@@ -99,6 +100,7 @@ def _ended(request: StatusRequest, call: Call, new: TaskStatus) -> Answer:
 
 @service.action(CompletedRequest, Access.WRITE)
 def completed(request: CompletedRequest, call: Call) -> Answer:
+    """Set a task completed."""
     answer = _ended(request, call, TaskStatus.COMPLETED)
     if request.publish:
         task = existing_task(call, request.task, ("status",))
@@ -108,21 +110,25 @@ def completed(request: CompletedRequest, call: Call) -> Answer:
 
 @service.action(StatusRequest, Access.WRITE)
 def failed(request: StatusRequest, call: Call) -> Answer:
+    """Set a task failed."""
     return _ended(request, call, TaskStatus.FAILED)
 
 
 @service.action(StatusRequest, Access.WRITE)
 def stopped(request: StatusRequest, call: Call) -> Answer:
+    """Set a task stopped."""
     return _ended(request, call, TaskStatus.STOPPED)
 
 
 @service.action(StatusRequest, Access.WRITE)
 def close(request: StatusRequest, call: Call) -> Answer:
+    """Set a task closed."""
     return _to(request, call, existing_task(call, request.task, ("status",)), TaskStatus.CLOSED)
 
 
 @service.action(PublishRequest, Access.WRITE)
 def publish(request: PublishRequest, call: Call) -> Answer:
+    """Set a task published."""
     task = existing_task(call, request.task, ("status", "models"))
     outputs = task.get("models", {}).get("output") or []
     if request.publish_model and outputs:
@@ -138,7 +144,7 @@ def _publish(request: StatusRequest, call: Call, task: Document) -> Answer:
 
 @service.action(StatusRequest, Access.WRITE)
 def stop(request: StatusRequest, call: Call) -> Answer:
-    """Ask a live worker to stop the task; without one, in a queue, or for a script at somebody's desk: stop it."""
+    """Ask the agent that runs the task to stop it; without a live agent stop it at once."""
     task = existing_task(call, request.task, ("status", "system_tags", "last_worker", "last_update"))
     status = TaskStatus(task["status"])
     live = "last_worker" in task and call.now - datetime.fromisoformat(task["last_update"]) < _LIVE
@@ -153,7 +159,7 @@ def stop(request: StatusRequest, call: Call) -> Answer:
 
 @service.action(EnqueueRequest, Access.WRITE)
 def enqueue(request: EnqueueRequest, call: Call) -> Answer:
-    """Into one queue and out of all others. Refused for a task that waits there already."""
+    """Put a task into one queue and remove it from all others. Refused if it is in that queue."""
     task = existing_task(call, request.task, ("status", "enqueue_status", "execution", "system_tags"))
     queue = _target(request, call)
     status = TaskStatus(task["status"])
@@ -174,7 +180,7 @@ def enqueue(request: EnqueueRequest, call: Call) -> Answer:
         system_tags=[tag for tag in task["system_tags"] if tag != _DEVELOPMENT],
     )
     if status.is_final:
-        # It runs anew: what an earlier run of it was let in with must not come to life again.
+        # A new run: key pairs of earlier runs must stay invalid.
         key_store.remove_of_task(call.db, request.task)
     queue_rows.remove_everywhere(call.db, request.task)
     queue_rows.append(call.db, queue, request.task, call.time)
@@ -197,14 +203,14 @@ def _target(request: EnqueueRequest, call: Call) -> str:
         return present
     if not may(call, "queues.create"):
         raise ApiFault(
-            NO_PERMISSION, "there is no such queue, and these credentials make none", name=request.queue_name
+            NO_PERMISSION, "the queue does not exist, and these credentials may not create one", name=request.queue_name
         )
     return create_queue(call, request.queue_name)
 
 
 @service.action(DequeueRequest, Access.WRITE)
 def dequeue(request: DequeueRequest, call: Call) -> Answer:
-    """Out of the queue and back to what it was, or to ``new_status``.
+    """Remove a task from its queue; its status becomes the one before, or ``new_status``.
 
     A task that is neither queued nor (with ``new_status``) running is left alone and answered ``updated: 0``, as is one
     that does not exist (docs/internals/clearml-protocol.md#dequeue).
@@ -230,7 +236,7 @@ def dequeue(request: DequeueRequest, call: Call) -> Answer:
 
 @service.action(ResetRequest, Access.WRITE)
 def reset(request: ResetRequest, call: Call) -> Answer:
-    """Back to a draft: the run's traces go, script, parameters and container stay (unless ``clear_all``)."""
+    """Make a task a draft again. Outputs of its run go; script, parameters, container stay (unless ``clear_all``)."""
     task = existing_task(call, request.task, ("status", "execution", "models", "output"))
     if not request.force and task["status"] == TaskStatus.PUBLISHED.value:
         raise ApiFault(INVALID_TASK_STATUS, "a published task cannot be reset", task=request.task)

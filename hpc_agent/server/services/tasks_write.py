@@ -1,21 +1,29 @@
-"""Creating and editing tasks."""
+"""``tasks.*``: create, clone and edit a task."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from hpc_agent.domain.draft import TaskType
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.server.action import Access, Answer, Call, Json, RequestBody, Service, given
-from hpc_agent.server.api_fault import ApiFault
-from hpc_agent.server.services.drafts import insert_task
-from hpc_agent.server.services.projects import existing_project
+from hpc_agent.server.api_fault import ApiFault, invalid
+from hpc_agent.server.services.projects import existing_project, project_named
 from hpc_agent.server.services.task_shapes import check_shapes, keyed_configuration, keyed_hyperparams
 from hpc_agent.server.services.transitions import existing_task
-from hpc_agent.server.store.documents import Document, tasks
+from hpc_agent.server.store.documents import Document, new_id, projects, tasks
 from hpc_agent.wire.error_kinds import INVALID_TASK_STATUS
 
 service = Service("tasks")
+
+_DEVELOPMENT = "development"
+_INHERITED = ("type", "comment", "tags", "system_tags", "parent", "script")
+_RENAMED = {
+    "new_task_comment": "comment",
+    "new_task_tags": "tags",
+    "new_task_system_tags": "system_tags",
+    "new_task_parent": "parent",
+}
 
 
 class TaskContent(RequestBody, frozen=True):
@@ -59,6 +67,22 @@ class UpdateTaskRequest(RequestBody, frozen=True):
     status_reason: str | None = None
 
 
+class CloneRequest(RequestBody, frozen=True):
+    task: str
+    new_task_name: str | None = None
+    new_task_comment: str | None = None
+    new_task_tags: list[str] | None = None
+    new_task_system_tags: list[str] | None = None
+    new_task_parent: str | None = None
+    new_task_project: str | None = None
+    new_project_name: str | None = None
+    new_task_hyperparams: dict[str, dict[str, Json]] | None = None
+    new_task_configuration: dict[str, Json] | None = None
+    new_task_container: Json | None = None
+    new_task_input_models: list[Json] | None = None
+    execution_overrides: Json | None = None
+
+
 class RequirementsRequest(RequestBody, frozen=True):
     task: str
     requirements: dict[str, str | list[str] | None]
@@ -97,14 +121,53 @@ def _content(request: TaskContent, call: Call) -> Json:
     return changes
 
 
+def insert_task(call: Call, **fields: Any) -> str:
+    """Add a draft with every field that clients expect to find; returns its id.
+
+    See docs/internals/clearml-protocol.md#task-object.
+    """
+    if not str(fields["name"]).strip():
+        raise invalid("a task needs a name")
+    task: Document = {
+        "id": new_id(),
+        **call.owner,
+        "created": call.time,
+        "last_update": call.time,
+        "last_change": call.time,
+        "status": TaskStatus.CREATED.value,
+        "status_changed": call.time,
+        "status_reason": "",
+        "status_message": "",
+        "comment": "",
+        "last_iteration": 0,
+        "last_metrics": {},
+        "tags": [],
+        "system_tags": [],
+        "output": {},
+        "execution": {},
+        "container": {},
+        "models": {"input": [], "output": []},
+        "script": {},
+        "hyperparams": {},
+        "configuration": {},
+        "runtime": {},
+        **fields,
+    }
+    tasks.insert(call.db, task)
+    if task.get("project"):
+        projects.update(call.db, task["project"], {"last_update": call.time})
+    return str(task["id"])
+
+
 @service.action(CreateTaskRequest, Access.WRITE)
 def create(request: CreateTaskRequest, call: Call) -> Answer:
+    """Create a draft."""
     return {"id": insert_task(call, name=request.name, type=request.type, **_content(request, call))}
 
 
 @service.action(EditTaskRequest, Access.WRITE)
 def edit(request: EditTaskRequest, call: Call) -> Answer:
-    """Top-level fields are replaced as a whole: clients read first and send everything back.
+    """Change a draft, with force any task. Each given field is replaced as a whole.
 
     See docs/internals/clearml-protocol.md#edits.
     """
@@ -112,7 +175,7 @@ def edit(request: EditTaskRequest, call: Call) -> Answer:
     _refuse_running(task, request.force)
     changes = {**_content(request, call), **given(request, ("name", "type"))}
     if "execution" in changes:
-        # The queue is the server's to say: a client that sends back what it read must not undo an enqueue.
+        # Only enqueue and dequeue set the queue: a client that sends back what it read must not undo them.
         queue = task.get("execution", {}).get("queue")
         changes["execution"] = {**changes["execution"], **({"queue": queue} if queue else {})}
     if "output" in changes:
@@ -138,7 +201,7 @@ def _changed(call: Call, task: str, changes: Json) -> Answer:
 
 @service.action(UpdateTaskRequest, Access.WRITE)
 def update(request: UpdateTaskRequest, call: Call) -> Answer:
-    """The few fields that may change in any status."""
+    """Change the few fields that may change in any status."""
     existing_task(call, request.task, ("status",))
     if request.project:
         existing_project(call, request.project)
@@ -148,5 +211,50 @@ def update(request: UpdateTaskRequest, call: Call) -> Answer:
 
 @service.action(RequirementsRequest, Access.WRITE)
 def set_requirements(request: RequirementsRequest, call: Call) -> Answer:
+    """Replace the packages of a task."""
     task = existing_task(call, request.task, ("script",))
     return _changed(call, request.task, {"script": {**task.get("script", {}), "requirements": request.requirements}})
+
+
+@service.action(CloneRequest, Access.WRITE)
+def clone(request: CloneRequest, call: Call) -> Answer:
+    """A draft with the same code, parameters and inputs, and without outputs of the original's run."""
+    source = existing_task(call, request.task)
+    inputs = request.new_task_input_models
+    check_shapes(
+        {
+            "execution": request.execution_overrides,
+            "container": request.new_task_container,
+            "models": {"input": inputs or []},
+        }
+    )
+    if request.new_task_system_tags is None:
+        source["system_tags"] = [tag for tag in source.get("system_tags", []) if tag != _DEVELOPMENT]
+    inherited = {name: source[name] for name in _INHERITED if name in source}
+    identifier = insert_task(
+        call,
+        **{**inherited, **given(request, _RENAMED)},
+        name=request.new_task_name or f"Clone Of {source['name']}",
+        project=_project(request, call) or source.get("project"),
+        output={k: v for k, v in source.get("output", {}).items() if k == "destination"},
+        execution=_execution(source, request),
+        models={"input": source.get("models", {}).get("input", []) if inputs is None else inputs, "output": []},
+        container=request.new_task_container or source.get("container", {}),
+        hyperparams=keyed_hyperparams({**source.get("hyperparams", {}), **(request.new_task_hyperparams or {})}),
+        configuration=keyed_configuration(
+            {**source.get("configuration", {}), **(request.new_task_configuration or {})}
+        ),
+    )
+    return {"id": identifier}
+
+
+def _project(request: CloneRequest, call: Call) -> str | None:
+    if request.new_task_project:
+        return str(existing_project(call, request.new_task_project)["id"])
+    return project_named(call, request.new_project_name) if request.new_project_name else None
+
+
+def _execution(source: Document, request: CloneRequest) -> Json:
+    execution = {**source.get("execution", {}), **(request.execution_overrides or {})}
+    execution.pop("queue", None)
+    return {**execution, "artifacts": [a for a in execution.get("artifacts") or [] if a.get("mode") == "input"]}

@@ -9,16 +9,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hpc_agent.domain.status import TaskStatus, may_follow
-from hpc_agent.server.action import Answer, Moment
+from hpc_agent.server.action import Answer, Transaction
 from hpc_agent.server.api_fault import ApiFault
 from hpc_agent.server.store.documents import Document, tasks
 from hpc_agent.wire.error_kinds import INVALID_TASK_ID, INVALID_TASK_STATUS
 
 
-def existing_task(at: Moment, task: str, fields: Iterable[str] = ()) -> Document:
+def existing_task(at: Transaction, task: str, fields: Iterable[str] = ()) -> Document:
     """
     Raises:
-        Fault: 400/101.
+        ApiFault: 400/101.
     """
     found = tasks.get(at.db, task, fields)
     if found is None:
@@ -27,7 +27,7 @@ def existing_task(at: Moment, task: str, fields: Iterable[str] = ()) -> Document
 
 
 def change_status(
-    at: Moment,
+    at: Transaction,
     task: Document,
     new: TaskStatus,
     *,
@@ -41,7 +41,7 @@ def change_status(
     Reason and message are overwritten even when none are given, as on the reference server.
 
     Raises:
-        Fault: 400/110, the status may not follow the present one.
+        ApiFault: 400/110, the status may not follow the present one.
     """
     old = TaskStatus(task["status"])
     if not force and not may_follow(old, new):

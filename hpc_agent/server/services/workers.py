@@ -82,6 +82,7 @@ def _save(call: Call, worker: str, **fields: Any) -> None:
 
 @service.action(RegisterRequest, Access.REPORT)
 def register(request: RegisterRequest, call: Call) -> Answer:
+    """Register a worker."""
     _save(
         call,
         request.worker,
@@ -96,6 +97,7 @@ def register(request: RegisterRequest, call: Call) -> Answer:
 
 @service.action(WorkerRequest, Access.REPORT)
 def unregister(request: WorkerRequest, call: Call) -> Answer:
+    """Remove a worker from the list."""
     if not workers.delete(call.db, request.worker):
         raise ApiFault(INVALID_WORKER_ID, "no such worker is registered", worker=request.worker)
     return {}
@@ -103,7 +105,7 @@ def unregister(request: WorkerRequest, call: Call) -> Answer:
 
 @service.action(ReportRequest, Access.REPORT)
 def status_report(request: ReportRequest, call: Call) -> Answer:
-    """Unknown workers become known by it. A report without a task frees the worker."""
+    """Report a worker's task and usage. Registers an unknown worker; a report without a task frees the worker."""
     fields: dict[str, Any] = {"task": request.task, "queue": request.queue, "last_report_time": call.time}
     for name in ("queues", "tags", "system_tags", "machine_stats"):
         if (value := getattr(request, name)) is not None:
@@ -117,6 +119,7 @@ def status_report(request: ReportRequest, call: Call) -> Answer:
 
 @service.action(GetAllRequest)
 def get_all(request: GetAllRequest, call: Call) -> Answer:
+    """List workers, with their tasks and queues."""
     wanted = {"tags": request.tags, "system_tags": request.system_tags}
     conditions = [q.holds_all(q.field(workers.table, name), tags) for name, tags in wanted.items() if tags]
     if 0 < request.last_seen < 10**9:
@@ -173,7 +176,7 @@ def _expired(worker: Document, now: datetime) -> bool:
 
 
 def forget_expired(db: StoreSession, now: datetime) -> int:
-    """Drop the records of workers that were silent for longer than they said they would be."""
+    """Delete workers that were silent for longer than their timeout."""
     fields = ("last_activity_time", "register_timeout")
     gone = [worker["id"] for worker in workers.find(db, Query(fields=fields)) if _expired(worker, now)]
     return sum(workers.delete(db, worker) for worker in gone)
@@ -188,6 +191,7 @@ def watched(call: Call, queue: str) -> bool:
 
 @service.action(WorkerRequest)
 def get_runtime_properties(request: WorkerRequest, call: Call) -> Answer:
+    """Runtime properties set for a worker."""
     worker = workers.get(call.db, request.worker, ("runtime_properties",))
     kept = (worker or {}).get("runtime_properties", [])
     now = call.now.timestamp()
@@ -196,6 +200,7 @@ def get_runtime_properties(request: WorkerRequest, call: Call) -> Answer:
 
 @service.action(SetPropertiesRequest, Access.REPORT)
 def set_runtime_properties(request: SetPropertiesRequest, call: Call) -> Answer:
+    """Set runtime properties of a worker."""
     worker = workers.get(call.db, request.worker, ("runtime_properties",))
     properties = {p["key"]: p for p in (worker or {}).get("runtime_properties", [])}
     for item in request.runtime_properties:

@@ -1,1 +1,1 @@
-"""All that the server keeps, in SQLite; nothing outside this package speaks SQL or imports sqlite3."""
+"""Storage of the server in SQLite; only this package contains SQL or imports sqlite3."""

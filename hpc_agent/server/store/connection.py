@@ -94,7 +94,7 @@ class _Connection(sqlite3.Connection):
 
         See docs/internals/clearml-protocol.md#lists.
         """
-        # The progress handler is asked after so many steps of SQLite's, each of which may be a search.
+        # SQLite calls the progress handler after this many steps, each of which may be a search.
         if self._is_late():
             raise TimeoutError
         return text is not None and search(pattern, str(text))
@@ -107,7 +107,7 @@ class DocumentStore:
         """``read_seconds``: how long a reading transaction may take; readers are few, and others wait for them.
 
         Raises:
-            ConfigError: the file cannot be opened or is no database of ours.
+            ConfigError: the file cannot be opened or is not a database of this server.
         """
         self._path = path
         self._read_seconds = read_seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ LARGEST_FIELD = 16 * 1024 * 1024
 
 
 class FieldTooLargeError(ValueError):
-    """A document would get a field that is too large; the text says which."""
+    """A field that is too large for a document, named in the message."""
 
 
 class Collection:
@@ -57,7 +58,7 @@ class Collection:
         )
 
     def update(self, db: StoreSession, id: str, changes: Mapping[str, object]) -> int:
-        """Replace top-level fields; None removes one. Returns 1, or 0 when there is no such document."""
+        """Replace top-level fields; None removes one. Returns 1, or 0 if the document does not exist."""
         names = [name for name in changes if name in self.table.fields]
         if not names:
             return 0
@@ -106,3 +107,8 @@ queues = Collection(QUEUES)
 models = Collection(MODELS)
 workers = Collection(WORKERS)
 users = Collection(USERS)
+
+
+def new_id() -> str:
+    """32 hexadecimal digits."""
+    return uuid.uuid4().hex

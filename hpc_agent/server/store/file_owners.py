@@ -1,4 +1,4 @@
-"""Who uploaded which file. The files themselves are in a folder beside the database."""
+"""Uploaders of files. The files themselves are in a folder next to the database."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hpc_agent.server.store.connection import StoreSession
 class Uploader:
     user: str
     task: str
-    """Whose credentials it came with; empty for a person."""
+    """The task whose credentials were used; empty for a user's."""
 
 
 def uploader(db: StoreSession, name: str) -> Uploader | None:

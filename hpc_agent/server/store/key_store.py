@@ -66,7 +66,7 @@ def remove(db: StoreSession, access_key: str) -> int:
 
 
 def remove_of_user(db: StoreSession, user: str) -> int:
-    """All that speak for the user, those of tasks too."""
+    """All key pairs that act for the user, those of tasks too."""
     return db.run("DELETE FROM credentials WHERE user = ?", (user,))
 
 

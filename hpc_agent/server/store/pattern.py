@@ -30,14 +30,14 @@ class _Compiled(Protocol):
 
 
 class PatternError(ValueError):
-    """The pattern is not one that this server can search with; the text says why."""
+    """A pattern that this server cannot search with, and why."""
 
 
 @lru_cache(maxsize=256)
 def compiled(pattern: str) -> _Compiled:
     """
     Raises:
-        PatternError: it is no regular expression, is too long, or needs what RE2 does not have.
+        PatternError: not a regular expression, too long, or in need of what RE2 does not have.
     """
     if len(pattern) > LONGEST_PATTERN:
         raise PatternError(f"a pattern may have {LONGEST_PATTERN} characters, this one has {len(pattern)}")

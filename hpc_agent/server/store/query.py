@@ -1,4 +1,4 @@
-"""Which documents, in which order, which part of them: conditions as SQL with all values bound."""
+"""Queries: conditions, order and fields as SQL, with all values bound."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Query:
     offset: int = 0
 
     def sql(self, table: TableSchema) -> tuple[str, list[object]]:
-        """What stands behind ``SELECT … FROM table``."""
+        """The SQL after ``SELECT … FROM table``, and its parameters."""
         combined = all_of(self.conditions)
         parts = [f"WHERE {combined.sql}"]
         parameters = list(combined.parameters)
@@ -60,7 +60,7 @@ def field(table: TableSchema, name: str) -> Condition:
     """The value of a field; ``a.b.c`` looks inside the JSON of ``a``.
 
     Raises:
-        UnknownFieldError: there is no top-level field of that name, it is no object, or no path of SQLite can say it.
+        UnknownFieldError: the top-level field does not exist or is not an object, or SQLite has no such path.
     """
     top, _, rest = name.partition(".")
     kind = table.fields.get(top)
@@ -140,11 +140,11 @@ def any_of(conditions: Iterable[Condition]) -> Condition:
     return _joined(conditions, " OR ", "0")
 
 
-def _joined(conditions: Iterable[Condition], word: str, empty: str) -> Condition:
+def _joined(conditions: Iterable[Condition], operator: str, empty: str) -> Condition:
     items = list(conditions)
     if not items:
         return Condition(empty)
     return Condition(
-        "(" + word.join(item.sql for item in items) + ")",
+        "(" + operator.join(item.sql for item in items) + ")",
         tuple(parameter for item in items for parameter in item.parameters),
     )

@@ -19,13 +19,12 @@ from hpc_agent.clock import SYSTEM
 from hpc_agent.domain.env import EnvKey
 from hpc_agent.envs import cache_upkeep
 from hpc_agent.envs.cache_upkeep import CacheEntry
-from hpc_agent.envs.manifest import Manifest
-from hpc_agent.envs.shared import SharedCache
+from hpc_agent.envs.shared_cache import Manifest, SharedCache
 from hpc_agent.file_records import write_record
-from hpc_agent.sources.staged import Origin, StagedSource
+from hpc_agent.sources.layout import Origin, StagedSource
 from hpc_agent.staging import StagedTask
 
-IN_PLACE = "store._scratch = Path('/proc/nowhere')\nprint(store.use(EnvKey(sys.argv[1]), say).how, flush=True)\n"
+IN_PLACE = "store._scratch = Path('/proc/nowhere')\nprint(store.use(EnvKey(sys.argv[1]), say).access, flush=True)\n"
 NOW = datetime(2026, 1, 31, tzinfo=timezone.utc)
 
 CacheCommand = Callable[..., subprocess.CompletedProcess[str]]
@@ -57,7 +56,7 @@ def age(site: EnvSite, key: str, **span: float) -> None:
     manifest.write_text(json.dumps(record))
 
 
-def test_list_says_what_is_there(site: EnvSite, cache_command: CacheCommand) -> None:
+def test_list_shows_the_environments(site: EnvSite, cache_command: CacheCommand) -> None:
     assert "No environments yet" in cache_command("list").stdout
     key = site.store().stage(site.request("beta"), site.say).key
     assert "not used yet" in cache_command("list").stdout
@@ -91,9 +90,9 @@ def test_warm_builds_what_a_requirements_file_asks_for(site: EnvSite, cache_comm
     ("arguments", "words"),
     [
         (["warm"], "nothing to stage"),
-        (["prune"], "nothing says what may go"),
-        (["prune", "--max-size", "much"], "'much' is not understood: write it as 200G"),
-        (["prune", "--older-than", "30"], "'30' is not understood: write it as 30d"),
+        (["prune"], "Give --max-size or --older-than"),
+        (["prune", "--max-size", "much"], "'much' cannot be read: write it as 200G"),
+        (["prune", "--older-than", "30"], "'30' cannot be read: write it as 30d"),
         (["warm", "-r", "/nowhere.txt"], "does not exist"),
     ],
 )
@@ -195,7 +194,7 @@ def test_longest_unused_goes_first_and_the_last_hour_stays(
     limits: dict[str, Any], kept: set[EnvKey], gone: list[str]
 ) -> None:
     found = [entry("c", 20, hours=2), entry("a", 40, days=5), entry("new", 10, minutes=59), entry("b", 30, days=1)]
-    assert [e.manifest.key for e in cache_upkeep.superfluous(found, NOW, kept, **limits)] == gone
+    assert [e.manifest.key for e in cache_upkeep.removable(found, NOW, kept, **limits)] == gone
 
 
 def test_dead_jobs_are_forgotten(tmp_path: Path) -> None:

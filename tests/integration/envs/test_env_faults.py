@@ -21,15 +21,15 @@ from hpc_agent.access import user_name
 from hpc_agent.clock import SYSTEM
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.domain.env import EnvKey
-from hpc_agent.envs import archive, inventory, workplaces
+from hpc_agent.envs import archive, build_steps, node_cache
 from hpc_agent.envs.env_store import EnvStore
 from hpc_agent.envs.materialize import UsableEnv
-from hpc_agent.envs.node import remove_tree
+from hpc_agent.envs.node_cache import remove_tree
 from hpc_agent.errors import EnvironmentBuildError
 
 VERSIONS = "import alpha, beta; print(alpha.VERSION, beta.VERSION)"
 STAGE = "store.stage(request('beta'), say)"
-USE = "print(store.use(EnvKey(sys.argv[1]), say).how)"
+USE = "print(store.use(EnvKey(sys.argv[1]), say).access)"
 
 
 def works(env: UsableEnv) -> bool:
@@ -74,7 +74,7 @@ def test_builder_killed_at_any_moment_leaves_nothing_wrong(site: EnvSite, run_py
     build = site.scratch / f"hpc-agent-{os.getuid()}" / "build"
 
     def left() -> list[Path]:
-        with workplaces.make(build):
+        with build_steps.private_build_folder(build):
             """A new one clears away what the dead left."""
         return list(build.iterdir())
 
@@ -94,13 +94,13 @@ def test_job_killed_while_unpacking_leaves_nothing_wrong(site: EnvSite, run_pyth
         kill_after(run_python(USE, key), lasts * (number + 1) / moments)
         env = site.store().use(key, site.say)
         assert works(env)
-        assert inventory.missing(env.root) == []
+        assert node_cache.missing_files(env.root) == []
         # tar lives on for a moment when its reader is killed; what it still writes is not where jobs look.
         assert env.root.name == key
 
 
 @pytest.mark.parametrize("length", [0, 100, 0.5, 0.99])
-def test_truncated_archive_is_named_and_healed_by_the_next_staging(site: EnvSite, length: float) -> None:
+def test_truncated_archive_is_reported_and_built_again(site: EnvSite, length: float) -> None:
     request = site.request("beta")
     key = site.store().stage(request, site.say).key
     path = site.cache / "envs" / key / "env.tar.zst"
@@ -129,7 +129,7 @@ def test_damaged_archive_of_the_right_length_is_never_unpacked_wrongly(site: Env
         remove_tree(site.scratch)
 
 
-def test_unreadable_manifest_is_built_anew(site: EnvSite) -> None:
+def test_environment_with_unreadable_manifest_is_built_again(site: EnvSite) -> None:
     request = site.request("beta")
     key = site.store().stage(request, site.say).key
     (site.cache / "envs" / key / "manifest.json").write_text('{"key": "half')
@@ -138,7 +138,7 @@ def test_unreadable_manifest_is_built_anew(site: EnvSite) -> None:
     assert site.store().stage(request, site.say).built
 
 
-def test_corrupt_record_of_a_request_is_no_obstacle(site: EnvSite) -> None:
+def test_corrupt_record_of_a_request_is_replaced(site: EnvSite) -> None:
     request = site.request("beta")
     key = site.store().stage(request, site.say).key
     [record] = (site.cache / "requests").glob("*.json")
@@ -147,7 +147,7 @@ def test_corrupt_record_of_a_request_is_no_obstacle(site: EnvSite) -> None:
     assert (staged.key, staged.built) == (key, False)
 
 
-def test_full_shared_folder_is_said_and_the_next_try_heals(site: EnvSite, run_python: PythonRunner) -> None:
+def test_full_shared_folder_is_reported_and_the_next_try_succeeds(site: EnvSite, run_python: PythonRunner) -> None:
     """The archive meets the limit on the size of files; nothing else here is as large."""
     site.wheels.add("alpha", files={f"alpha/data{n}.bin": random.Random(n).randbytes(100_000) for n in range(30)})
     limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))\n"
@@ -161,7 +161,7 @@ def test_full_shared_folder_is_said_and_the_next_try_heals(site: EnvSite, run_py
 
 
 @pytest.mark.namespaces
-def test_full_build_folder_is_said(site: EnvSite, run_python: PythonRunner, small_disk: SmallDisk) -> None:
+def test_full_build_folder_is_reported(site: EnvSite, run_python: PythonRunner, small_disk: SmallDisk) -> None:
     site.wheels.add("alpha", files={f"alpha/data{n}.bin": random.Random(n).randbytes(400_000) for n in range(20)})
     catch = "try:\n    store.stage(request('beta'), say)\nexcept HpcAgentError as error:\n    print('ERROR', error)\n"
     said, _ = run_python(catch, prefix=small_disk(site.scratch, 4)).communicate()
@@ -179,16 +179,18 @@ def test_node_without_room_runs_in_place(site: EnvSite, run_python: PythonRunner
         said, _ = run_python(USE, key, prefix=small_disk(site.scratch, 4)).communicate()
         assert said.endswith("in place\n"), said
     env = site.store(scratch=Path("/proc/nowhere")).use(key, site.say)
-    assert env.how == "in place"
+    assert env.access == "in place"
     assert works(env)
     assert [p.name for p in (site.cache / "unpacked").iterdir()] == [key]
 
 
-def test_twenty_nodes_without_room_unpack_one_copy_in_place(site: EnvSite) -> None:
+def test_twenty_nodes_without_space_unpack_one_copy_in_place(site: EnvSite) -> None:
     key = site.store().stage(site.request("beta"), site.say).key
     used: list[str] = []
     threads = [
-        threading.Thread(target=lambda: used.append(site.store(scratch=Path("/proc/nowhere")).use(key, site.say).how))
+        threading.Thread(
+            target=lambda: used.append(site.store(scratch=Path("/proc/nowhere")).use(key, site.say).access)
+        )
         for _ in range(20)
     ]
     for thread in threads:
@@ -196,17 +198,17 @@ def test_twenty_nodes_without_room_unpack_one_copy_in_place(site: EnvSite) -> No
     for thread in threads:
         thread.join()
     assert used == ["in place"] * 20
-    assert sum("there is no room on this node" in line for line in site.said) == 1
+    assert sum("this node has too little free space" in line for line in site.said) == 1
 
 
 @pytest.mark.namespaces
-def test_disk_that_fills_while_unpacking_leaves_no_half_environment(
+def test_full_disk_while_unpacking_leaves_no_partial_environment(
     site: EnvSite, run_python: PythonRunner, small_disk: SmallDisk
 ) -> None:
     """A disk that had room when asked: a sparse estimate, or another job that writes at the same time."""
     site.wheels.add("alpha", files={f"alpha/data{n}.bin": random.Random(n).randbytes(400_000) for n in range(20)})
     key = site.store().stage(site.request("beta"), site.say).key
-    lie = "import shutil, collections\nfrom hpc_agent.envs import node\nnode._ROOM = -(1 << 30)\n"
+    lie = "import shutil, collections\nfrom hpc_agent.envs import node_cache\nnode_cache._RESERVED_BYTES = -(1 << 30)\n"
     listing = "import os\nprint(sorted(os.listdir(store._scratch / f'hpc-agent-{os.getuid()}' / 'envs')))\n"
     said, _ = run_python(lie + USE + "\n" + listing, key, prefix=small_disk(site.scratch, 4)).communicate()
     assert "cannot be unpacked to" in said
@@ -224,7 +226,7 @@ def test_unused_environments_make_room_for_new_ones(
         keys.append(site.store().stage(site.request(name), site.say).key)
     # One process after the other on one small disk of 64 MB in reserve and 12 more.
     both = "import subprocess\nsubprocess.run([sys.executable, '-c', sys.argv[1], sys.argv[2]], check=True)\n"
-    both += "print(store.use(EnvKey(sys.argv[3]), say).how)\n"
+    both += "print(store.use(EnvKey(sys.argv[3]), say).access)\n"
     program = run_python.prelude + USE
     said, _ = run_python(both, program, *keys, prefix=small_disk(site.scratch, 64 + 12)).communicate()
     assert f"Removed environment {keys[0]} from this node to make room" in said
@@ -239,7 +241,7 @@ def test_environment_in_use_is_not_removed_for_another(
     for name in ("gamma", "delta"):
         site.wheels.add(name, files={f"{name}/data{n}.bin": random.Random(n).randbytes(400_000) for n in range(20)})
         keys.append(site.store().stage(site.request(name), site.say).key)
-    both = "for key in sys.argv[1:]:\n    print(store.use(EnvKey(key), say).how)\n"
+    both = "for key in sys.argv[1:]:\n    print(store.use(EnvKey(key), say).access)\n"
     said, _ = run_python(both, *keys, prefix=small_disk(site.scratch, 64 + 12)).communicate()
     assert "unpacked\n" in said
     assert said.endswith("in place\n"), said
@@ -249,7 +251,7 @@ VICTIMS = ["beta/__init__.py", ".hpc-agent/folders.json", ".hpc-agent/files.json
 
 
 @pytest.mark.parametrize("victim", [*VICTIMS, "all of .hpc-agent", "every module", "everything"])
-def test_scratch_that_was_cleaned_up_is_mended(site: EnvSite, victim: str) -> None:
+def test_scratch_that_was_cleaned_up_is_repaired(site: EnvSite, victim: str) -> None:
     """A cleaner of /tmp takes what looks old: single files, a folder, or all of it."""
     key = site.store().stage(site.request("beta"), site.say).key
     root = site.store().use(key, site.say).root
@@ -268,12 +270,12 @@ def test_scratch_that_was_cleaned_up_is_mended(site: EnvSite, victim: str) -> No
         found.unlink()
     env = site.store().use(key, site.say)
     assert works(env)
-    assert inventory.missing(env.root) == []
-    assert inventory.is_untouched(env.root)
-    assert site.store().use(key, site.say).how == "ready"
+    assert node_cache.missing_files(env.root) == []
+    assert node_cache.is_untouched(env.root)
+    assert site.store().use(key, site.say).access == "ready"
 
 
-def test_file_cut_short_is_mended_once_its_folder_is_looked_at(site: EnvSite) -> None:
+def test_truncated_file_is_repaired_once_its_folder_is_checked(site: EnvSite) -> None:
     key = site.store().stage(site.request("beta"), site.say).key
     root = site.store().use(key, site.say).root
     [module] = root.glob("lib/python*/site-packages/beta")
@@ -285,14 +287,14 @@ def test_file_cut_short_is_mended_once_its_folder_is_looked_at(site: EnvSite) ->
     assert works(env)
 
 
-def test_folder_that_somebody_else_made_in_tmp_is_not_trusted(site: EnvSite) -> None:
+def test_scratch_folder_of_another_user_is_not_used(site: EnvSite) -> None:
     key = site.store().stage(site.request("beta"), site.say).key
     shared_tmp = site.folder / "tmp"
     taken = shared_tmp / f"hpc-agent-{os.getuid()}"
     taken.mkdir(parents=True)
     taken.chmod(0o777)
     env = site.store(scratch=shared_tmp).use(key, site.say)
-    assert env.how == "in place"
+    assert env.access == "in place"
     assert list(taken.iterdir()) == []
 
 
@@ -364,13 +366,13 @@ def test_second_user_runs_what_the_first_has_built(site: EnvSite, public_site: P
         env = store.use(key, said.append)
         assert store.stage(request, said.append).key == key
         ran = subprocess.run([env.python, "-c", VERSIONS], capture_output=True, text=True)
-        return f"{env.how} {env.root.parent.parent.name} {ran.stdout}{ran.stderr}"
+        return f"{env.access} {env.root.parent.parent.name} {ran.stdout}{ran.stderr}"
 
     assert as_nobody(use) == "unpacked hpc-agent-65534 1.0 1.0\n"
 
 
 @pytest.mark.root
-def test_second_user_who_may_only_read_is_told_what_cannot_be_built(site: EnvSite, public_site: Path) -> None:
+def test_second_user_without_write_access_gets_a_message(site: EnvSite, public_site: Path) -> None:
     cache, scratch = public_site / "cache", public_site / "tmp"
     public_site.chmod(0o755)
     scratch.mkdir()

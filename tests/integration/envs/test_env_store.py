@@ -43,17 +43,17 @@ def test_built_once_then_ready_everywhere(site: EnvSite) -> None:
     assert staged.packages == ("alpha==1.0", "beta==1.0")
     assert not site.store().stage(request, site.say).built
     first = site.store().use(staged.key, site.say)
-    assert first.how == "unpacked"
-    assert site.store().use(request, site.say).how == "ready"
+    assert first.access == "unpacked"
+    assert site.store().use(request, site.say).access == "ready"
     assert python_says(first, VERSIONS) == "1.0 1.0"
     assert first.packages == staged.packages
     # Another node: another scratch folder.
     other = site.store(scratch=site.folder / "node2").use(staged.key, site.say)
-    assert (other.how, python_says(other, VERSIONS)) == ("unpacked", "1.0 1.0")
+    assert (other.access, python_says(other, VERSIONS)) == ("unpacked", "1.0 1.0")
     assert site.builds == 1
 
 
-def test_same_wish_in_other_words_is_the_same_environment(site: EnvSite) -> None:
+def test_equal_requirements_give_the_same_environment(site: EnvSite) -> None:
     one = site.store().stage(site.request("beta", "alpha"), site.say)
     two = site.store().stage(site.request("Alpha >= 0.5", "BETA", "alpha"), site.say)
     assert one.key == two.key
@@ -130,7 +130,7 @@ def test_index_that_is_down_does_not_stop_what_worked_yesterday(site: EnvSite) -
     site.wheels.folder.rename(site.folder / "away")
     staged = site.store(clock=clock).stage(request, site.say)
     assert (staged.key, staged.built) == (key, False)
-    assert "taking the environment that they meant on" in site.said[-1]
+    assert "using the environment that was resolved on" in site.said[-1]
 
 
 def test_of_several_main_indexes_the_tasks_counts(site: EnvSite, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +145,7 @@ def test_of_several_main_indexes_the_tasks_counts(site: EnvSite, monkeypatch: py
     assert staged.packages == ("alpha==1.0",)
 
 
-def test_package_that_does_not_exist_is_told_in_the_resolvers_words(site: EnvSite) -> None:
+def test_missing_package_shows_the_resolvers_message(site: EnvSite) -> None:
     with pytest.raises(EnvironmentBuildError) as error:
         site.store().stage(site.request("nosuchpackage==1"), site.say)
     assert "cannot be resolved" in str(error.value)
@@ -153,7 +153,7 @@ def test_package_that_does_not_exist_is_told_in_the_resolvers_words(site: EnvSit
     assert site.published == []
 
 
-def test_package_that_does_not_build_is_told_in_its_own_words(site: EnvSite) -> None:
+def test_failed_build_of_a_package_shows_its_message(site: EnvSite) -> None:
     broken = site.folder / "broken"
     broken.mkdir()
     (broken / "setup.py").write_text("raise RuntimeError('needs a compiler that is not here')\n")
@@ -193,7 +193,7 @@ def test_folder_of_the_tasks_own_repository_is_installed(site: EnvSite, installe
     files = RequirementFiles(("requirements.txt",), {"requirements.txt": "-e ./lib\nalpha\n"})
     request = site.request("-r requirements.txt", files=files, diff="commit 1")
     assert request.needs_source
-    with pytest.raises(EnvironmentBuildError, match="no checkout"):
+    with pytest.raises(EnvironmentBuildError, match="not checked out here"):
         site.store().stage(request, site.say)
     staged = site.store().stage(request, site.say, source_root=code)
     shutil.rmtree(code)
@@ -270,7 +270,7 @@ def test_requirement_from_a_private_repository_uses_the_configured_password(site
     assert "pa55" not in Path(f"{seen}.args").read_text(encoding="utf-8")
 
 
-def test_interpreter_is_the_requested_one_or_it_is_said(site: EnvSite) -> None:
+def test_interpreter_is_the_requested_one_or_the_difference_is_reported(site: EnvSite) -> None:
     staged = site.store().stage(site.request("alpha", binary="python3.99"), site.say)
     assert any("Python 3.99 is not on this machine" in line for line in site.said)
     assert staged.key
@@ -314,7 +314,7 @@ MOUNTED = """
 store._mount = True
 env = store.use(EnvKey(sys.argv[1]), say)
 import subprocess
-print(env.how, subprocess.run([env.python, "-c", "import alpha, beta; print(alpha.VERSION, beta.VERSION)"],
+print(env.access, subprocess.run([env.python, "-c", "import alpha, beta; print(alpha.VERSION, beta.VERSION)"],
                               capture_output=True, text=True).stdout.strip(), flush=True)
 sys.stdin.read()
 """
@@ -394,7 +394,7 @@ def test_fifty_at_once_make_one_build(site: EnvSite) -> None:
         try:
             store = site.store()
             store.stage(request, site.say)
-            used.append(store.use(request, site.say).how)
+            used.append(store.use(request, site.say).access)
         except EnvironmentBuildError as error:
             errors.append(error)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import threading
 from collections.abc import Iterator
@@ -14,8 +15,9 @@ from env_site import EnvSite
 from manual_clock import ManualClock
 
 from hpc_agent.envs.env_request import EnvRequest, request_for_file
+from hpc_agent.envs.shared_cache import Failure, SharedCache
 from hpc_agent.errors import EnvironmentBuildError
-from hpc_agent.staging import patiently
+from hpc_agent.staging import retry_staging
 
 
 @dataclass
@@ -71,10 +73,10 @@ def test_an_index_that_is_away_is_waited_for(site: EnvSite, index: Index) -> Non
     index.away = True
     clock = ManualClock()
     clock.at(8, lambda: setattr(index, "away", False))  # the first pause is of 3.5 to 6.5 s, the second twice as long
-    staged = patiently(lambda: site.store().stage(index.request("beta"), site.say), site.say, clock)
+    staged = retry_staging(lambda: site.store().stage(index.request("beta"), site.say), site.say, clock)
     assert staged.packages == ("alpha==1.0", "beta==1.0")
     assert len(clock.sleeps) == 2
-    told = [line for line in site.said if line.startswith("Trying again")]
+    told = [line for line in site.said if line.startswith("Retrying")]
     assert len(told) == 2 and "503" in told[0]
 
 
@@ -105,3 +107,11 @@ def test_who_waits_for_the_same_shares_that_it_is_away(site: EnvSite, index: Ind
     assert [error.retryable for error in errors] == [True] * 8
     index.away = False
     assert site.store().stage(request, site.say).built
+
+
+def test_record_of_a_failure_keeps_its_field_names(site: EnvSite) -> None:
+    cache = SharedCache(site.folder / "cache")
+    cache.write_outcome("0" * 32, Failure("f1", "the index is away", transient=True))
+    record = cache.requests / f"{'0' * 32}.failed"
+    assert json.loads(record.read_text()) == {"id": "f1", "error": "the index is away", "passes": True}
+    assert cache.failure("0" * 32) == Failure("f1", "the index is away", transient=True)

@@ -203,7 +203,7 @@ def test_lock_of_uv_decides_the_versions(repository: Project, monkeypatch: pytes
         assert repository.stage("2").packages == ("alpha==2.0", "beta==1.0")
 
 
-def test_package_that_is_not_the_one_of_the_lock_is_not_installed(repository: Project) -> None:
+def test_package_with_another_hash_than_the_lock_is_not_installed(repository: Project) -> None:
     """An index that was taken over may serve other bytes under the version that a lock names."""
     repository.write("pyproject.toml", project(dependencies='["alpha"]'))
     locked(repository)
@@ -268,7 +268,7 @@ def test_prereleases_that_poetry_allows_are_taken_for_that_package_only(reposito
         assert repository.stage().packages == ("early==2.0rc1", "ready==1.0")
 
 
-def test_lock_of_poetry_decides_for_a_project_in_standard_words(
+def test_poetry_lock_decides_for_a_project_with_a_project_table(
     repository: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for version in ("1.1", "1.2"):
@@ -372,7 +372,7 @@ def test_project_whose_code_is_beside_the_script_is_not_installed(repository: Pr
     assert repository.stage("2").key == staged.key
 
 
-def test_project_whose_package_cannot_be_built_is_said(repository: Project) -> None:
+def test_project_whose_package_cannot_be_built_is_reported(repository: Project) -> None:
     repository.write("backend.py", "def build_wheel(*a, **k):\n    raise RuntimeError('flat layout')\n")
     repository.write("pyproject.toml", BUILD_SYSTEM + project(dependencies='["alpha"]'))
     staged = repository.stage()

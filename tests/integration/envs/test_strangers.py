@@ -255,7 +255,7 @@ def exchanged(site: EnvSite, request: EnvRequest, folder: Path) -> EnvKey:
     return staged.key
 
 
-def test_archive_that_is_not_the_one_of_its_manifest_is_not_used(site: EnvSite, tmp_path: Path) -> None:
+def test_archive_with_another_checksum_than_its_manifest_is_not_used(site: EnvSite, tmp_path: Path) -> None:
     key = exchanged(site, site.request("alpha"), tmp_path)
     with pytest.raises(EnvironmentBuildError, match="checksum"):
         site.store().use(key, site.say)
@@ -285,9 +285,7 @@ def test_hard_link_in_an_archive_leads_to_no_file_outside(
     assert outside.read_text() == "untouched"
 
 
-def test_environment_of_which_files_were_cleaned_is_not_mended_from_another_archive(
-    site: EnvSite, tmp_path: Path
-) -> None:
+def test_incomplete_environment_is_not_repaired_from_another_archive(site: EnvSite, tmp_path: Path) -> None:
     request = site.request("alpha")
     env = site.store().use(site.store().stage(request, site.say).key, site.say)
     exchanged(site, request, tmp_path)
@@ -300,7 +298,7 @@ def test_environment_of_which_files_were_cleaned_is_not_mended_from_another_arch
 
 def test_environment_that_was_replaced_since_it_was_staged_is_not_used(site: EnvSite) -> None:
     staged = site.store().stage(site.request("alpha"), site.say)
-    assert site.store().use(staged.key, site.say, sha256=staged.sha256).how == "unpacked"
+    assert site.store().use(staged.key, site.say, sha256=staged.sha256).access == "unpacked"
     with pytest.raises(EnvironmentBuildError, match="another archive than the one that was staged"):
         site.store().use(staged.key, site.say, sha256="0" * 64)
 

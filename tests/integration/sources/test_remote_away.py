@@ -13,7 +13,7 @@ from hpc_agent.config.settings import GitSettings
 from hpc_agent.domain.task import TaskScript
 from hpc_agent.errors import SourceError
 from hpc_agent.redact import Secret
-from hpc_agent.staging import patiently
+from hpc_agent.staging import retry_staging
 
 
 def refused(world: SourceSite, script: TaskScript, **settings: Any) -> SourceError:
@@ -29,17 +29,17 @@ def test_a_remote_that_is_away_for_a_minute_is_waited_for(world: SourceSite, htt
     remote.unavailable = True
     clock = ManualClock()
     clock.at(60, lambda: setattr(remote, "unavailable", False))
-    staged = patiently(lambda: store.stage(script, world.say), world.say, clock)
+    staged = retry_staging(lambda: store.stage(script, world.say), world.say, clock)
     assert staged.commit == repository.git("rev-parse", "HEAD")
     assert 60 <= clock.seconds < 200
-    assert any("Trying again" in line and "503" in line for line in world.said)
+    assert any("Retrying" in line and "503" in line for line in world.said)
 
 
-def test_a_remote_that_stays_away_fails_the_task_with_its_own_words(world: SourceSite) -> None:
+def test_unreachable_remote_fails_the_task_with_the_remotes_message(world: SourceSite) -> None:
     script = TaskScript(repository="http://127.0.0.1:9/x.git", branch="main", entry_point="train.py")
     clock = ManualClock()
     with pytest.raises(SourceError, match=r"Failed to connect|Connection refused"):
-        patiently(lambda: world.store().stage(script, world.say), world.say, clock)
+        retry_staging(lambda: world.store().stage(script, world.say), world.say, clock)
     assert 200 < clock.seconds <= 300
 
 
@@ -57,9 +57,7 @@ def test_what_is_not_there_is_not_waited_for(world: SourceSite, http_remote: Htt
         assert not refused(world, script, **settings).retryable, script
 
 
-def test_a_commit_that_could_not_be_asked_for_is_not_said_to_be_missing(
-    world: SourceSite, http_remote: HttpRemote
-) -> None:
+def test_commit_is_not_reported_missing_when_the_remote_is_away(world: SourceSite, http_remote: HttpRemote) -> None:
     """The branches were fetched, and the remote went away before the commit that none of them holds."""
     remote, repository = http_remote, world.repository("model", {"train.py": "print('here')\n"})
     settings = {"user": remote.user, "password": Secret(remote.password), "host": "127.0.0.1"}

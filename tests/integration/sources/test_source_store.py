@@ -21,7 +21,7 @@ from hpc_agent.config.settings import GitSettings
 from hpc_agent.domain.task import Requirements, TaskScript
 from hpc_agent.errors import SourceError
 from hpc_agent.redact import Secret
-from hpc_agent.sources.staged import Origin, StagedSource
+from hpc_agent.sources.layout import Origin, StagedSource
 from hpc_agent.sources.workspace import EntryKind
 
 EDIT = """diff --git a/train.py b/train.py
@@ -75,7 +75,7 @@ def test_mirror_is_fetched_only_when_something_is_missing(world: SourceSite) -> 
         world.store().stage(replace(script, commit="", branch="main"), world.say)
 
 
-def test_branch_means_what_the_remote_says_today(world: SourceSite) -> None:
+def test_branch_is_resolved_at_the_remote_each_time(world: SourceSite) -> None:
     repository = world.repository("model", {"train.py": "1"})
     script = TaskScript(repository.url, branch="origin/main", entry_point="train.py")
     world.store().stage(script, world.say)
@@ -129,7 +129,7 @@ def test_commit_that_was_never_pushed_is_named(world: SourceSite) -> None:
 
 
 @pytest.mark.parametrize("name", ["--upload-pack=touch x", "-b", "a..b", "a b", "x^{tree}", "HEAD@{1}", "a:b", "/x"])
-def test_name_that_is_no_revision_is_refused(world: SourceSite, name: str) -> None:
+def test_name_that_is_not_a_revision_is_refused(world: SourceSite, name: str) -> None:
     repository = world.repository("model", {"train.py": "1"})
     for script in (TaskScript(branch=name), TaskScript(tag=name), TaskScript(commit=name)):
         with pytest.raises(SourceError, match="refused"):
@@ -202,7 +202,7 @@ def test_credentials_of_one_host_are_not_offered_to_another(world: SourceSite, h
         world.store(git).stage(TaskScript(f"{http_remote.url}/model", branch="main"), world.say)
 
 
-def test_ssh_is_told_to_ask_nothing(world: SourceSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ssh_runs_without_prompts(world: SourceSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world.repository("model", {"train.py": "1"})
     seen = tmp_path / "arguments"
     spy = tmp_path / "bin"
@@ -249,7 +249,7 @@ def test_uncommitted_changes_inside_a_submodule_apply(world: SourceSite) -> None
     assert (workspace.root / "lib/outer/sub.py").read_text() == "sub = 2\n"
 
 
-def test_missing_submodule_is_said_and_does_not_fail_the_task(world: SourceSite) -> None:
+def test_missing_submodule_is_reported_and_does_not_fail_the_task(world: SourceSite) -> None:
     outer = world.repository("outer", {"sub.py": ""})
     top = world.repository("top", {"train.py": "1"})
     top.git("submodule", "--quiet", "add", outer.url, "lib/outer")

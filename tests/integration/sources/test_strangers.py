@@ -30,16 +30,14 @@ def hurried_git(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return told
 
 
-def test_http_remote_that_says_nothing_is_given_up(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_http_remote_times_out(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hurried_git(tmp_path / "bin", monkeypatch)
     with silent_server() as address, pytest.raises(SourceError, match="too slow") as error:
         world.store().stage(TaskScript(f"http://{address}/x.git", branch="main"), world.say)
     assert error.value.retryable
 
 
-def test_ssh_is_told_to_give_up_a_server_that_says_nothing(
-    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ssh_times_out_on_a_silent_server(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told = hurried_git(tmp_path / "bin", monkeypatch)
     with pytest.raises(SourceError):
         world.store().stage(TaskScript("ssh://127.0.0.1:9/x.git", branch="main"), world.say)

@@ -1,0 +1,171 @@
+"""Users, their key pairs, key pairs of single tasks, and tokens of other users (``users.*``, ``auth.*``).
+
+Users and key pairs are managed on the embedded server only (docs/server.md#users); tokens of task owners are given by
+servers that allow an administrator to act for a user (docs/internals/clearml-protocol.md#owner-tokens).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hpc_agent.api.session import ApiSession
+from hpc_agent.domain.ids import TaskId
+from hpc_agent.errors import ApiError, InputError
+from hpc_agent.redact import Secret, without_credentials
+
+_ADMINISTRATORS = frozenset({"admin", "root", "system"})
+_UNKNOWN_USER = "hpc-agent-unknown-user"
+_OWNER_TOKEN_S = 30 * 24 * 3600
+"""Validity of an owner's token, the servers' own default: a job may wait for weeks."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """The public half of a key pair."""
+
+    access_key: str
+    label: str
+    created: str
+
+
+@dataclass(frozen=True)
+class KeyPair:
+    access_key: str
+    secret_key: Secret
+
+
+@dataclass(frozen=True)
+class User:
+    id: str
+    name: str
+    role: str
+    keys: tuple[Key, ...]
+
+
+class UsersApi:
+    """Users of the embedded server and their keys, for its administrators."""
+
+    def __init__(self, session: ApiSession) -> None:
+        self._session = session
+
+    def all(self) -> list[User]:
+        """All users in the order of their names, with their keys.
+
+        Raises:
+            ApiError: the caller is not an administrator, or the server does not support this.
+        """
+        found = self._session.call("users.get_all", {"order_by": ["name"], "only_fields": ["id", "name", "role"]})
+        return [self._user(data) for data in found["users"]]
+
+    def _user(self, data: Mapping[str, Any]) -> User:
+        keys = self._session.call("auth.get_credentials", {"user": data["id"]})["credentials"]
+        listed = (Key(key["access_key"], str(key.get("label") or ""), str(key.get("created") or "")) for key in keys)
+        return User(data["id"], str(data.get("name") or ""), str(data.get("role") or ""), tuple(listed))
+
+    def named(self, name: str) -> User | None:
+        """The user of exactly this name or id.
+
+        Raises:
+            InputError: several have this name.
+        """
+        found = [user for user in self.all() if name in (user.name, user.id)]
+        if len(found) > 1:
+            ids = ", ".join(user.id for user in found)
+            raise InputError(f'{len(found)} users are named "{name}"; give the id of one: {ids}')
+        return found[0] if found else None
+
+    def create(self, name: str, role: str) -> str:
+        """Create a user; returns the id."""
+        return str(self._session.call("auth.create_user", {"name": name, "role": role}, repeatable=False)["id"])
+
+    def new_keys(self, user: str, label: str) -> KeyPair:
+        answer = self._session.call("auth.create_credentials", {"user": user, "label": label}, repeatable=False)
+        pair = answer["credentials"]
+        return KeyPair(pair["access_key"], Secret(pair["secret_key"]))
+
+    def revoke(self, user: str) -> int:
+        """Revoke all keys of the user, and the credentials of the user's running jobs; returns how many."""
+        return int(self._session.call("auth.revoke_credentials", {"user": user})["revoked"])
+
+    def revoke_key(self, access_key: str) -> int:
+        return int(self._session.call("auth.revoke_credentials", {"access_key": access_key})["revoked"])
+
+
+class TaskCredentials:
+    """Key pairs of single tasks, which the embedded server makes and which end with the task."""
+
+    def __init__(self, session: ApiSession) -> None:
+        self._session = session
+
+    def offered(self) -> bool:
+        """Whether this server makes them, by a claim of its tokens."""
+        return self._session.claims.get("task_credentials") is True
+
+    def create(self, task: TaskId) -> KeyPair:
+        """A new key pair for the task.
+
+        Raises:
+            InputError: the server refuses: the task has ended, or is another user's.
+            ServerUnreachableError: no usable answer.
+        """
+        try:
+            # Repeatable: every pair ends with the task.
+            pair = self._session.call("auth.create_task_credentials", {"task": task})["credentials"]
+        except ApiError as error:
+            raise InputError(f"the server gives no credentials for a job of task {task}: {error}") from error
+        return KeyPair(str(pair["access_key"]), Secret(str(pair["secret_key"])))
+
+
+class OwnerTokens:
+    """Tokens of task owners, for administrators (``--use-owner-token``)."""
+
+    def __init__(self, session: ApiSession) -> None:
+        self._session = session
+
+    def check(self) -> None:
+        """Check that this server gives such tokens, before the first task needs one.
+
+        A server that supports the header refuses an unknown user; other servers ignore the header.
+
+        Raises:
+            InputError: the server gives none, and why.
+        """
+        where = without_credentials(self._session.settings.api_server)
+        role = str(_identity(self._session.claims).get("role") or "unknown")
+        if role not in _ADMINISTRATORS:
+            raise InputError(
+                f"--use-owner-token needs an administrator's credentials; those in use have the role {role} at {where}"
+            )
+        try:
+            self._session.token_of(_UNKNOWN_USER, _OWNER_TOKEN_S)
+        except ApiError:
+            return
+        raise InputError(
+            f"--use-owner-token needs a server that gives administrators the tokens of task owners, which {where} does "
+            "not; leave the flag out, or use hpc-agent's own server or an Enterprise one"
+        )
+
+    def token(self, user: str) -> Secret:
+        """A token of this user.
+
+        Raises:
+            InputError: the server refuses, or gives the token of another user.
+            ServerUnreachableError: no usable answer.
+        """
+        if not user:
+            raise InputError("the task has no owner whose token it could run with")
+        try:
+            token, claims = self._session.token_of(user, _OWNER_TOKEN_S)
+        except ApiError as error:
+            raise InputError(f"the server gives no token of the task's owner {user}: {error}") from error
+        found = _identity(claims).get("user")
+        if found != user:
+            raise InputError(f"asked for a token of the task's owner {user}, the server gave one of user {found}")
+        return token
+
+
+def _identity(claims: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = claims.get("identity")
+    return found if isinstance(found, dict) else {}
