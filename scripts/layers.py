@@ -93,7 +93,9 @@ OWNERS = (
     Owner("render templates", ("jinja2",), frozenset({"submission", "server"})),
 )
 PROCESS_CALLS = ("exec", "fork", "forkpty", "spawn", "posix_spawn", "system", "popen", "startfile")
-"""Beginnings of functions of ``os`` that start or replace a process: for ``process`` only."""
+"""Beginnings of functions of ``os`` that start or replace a process."""
+MAY_CALL = frozenset({"process", "exec_launcher"})
+"""Modules that may call them: ``exec_launcher`` runs by path, in the process that ``process`` started for it."""
 
 
 def table() -> str:

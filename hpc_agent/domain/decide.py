@@ -230,6 +230,20 @@ def _posted(snapshot: AttemptSnapshot, _now: datetime, _rules: AttemptPolicy) ->
     return (MarkDone("its exit report is published", ship=bool(snapshot.ended and snapshot.ended.unsent)),)
 
 
+def _put_back(snapshot: AttemptSnapshot, _now: datetime, rules: AttemptPolicy) -> Due:
+    """The next attempt has the task from its start on; until then its user may take it off the queue."""
+    ended = snapshot.ended
+    if ended is not None and ended.unsent:
+        return (MarkDone("it is back in its queue", ship=True),)
+    if snapshot.status in (TaskStatus.QUEUED, TaskStatus.UNKNOWN):
+        return ()
+    if not snapshot.is_dequeued:
+        return (MarkDone("it was put back to its queue and has left it"),)
+    if snapshot.abort_requested or snapshot.dequeued_seconds > rules.requeue_after:
+        return (SetFinalStatus(TaskStatus.STOPPED, "taken off its queue, to which it had been put back, by its user"),)
+    return ()
+
+
 def _returning(snapshot: AttemptSnapshot, _now: datetime, _rules: AttemptPolicy) -> Due:
     reason = snapshot.ended.reason if snapshot.ended else ""
     if snapshot.runs and snapshot.abort_requested:
@@ -322,6 +336,7 @@ _DUE: Mapping[Phase, Callable[[AttemptSnapshot, datetime, AttemptPolicy], Due]] 
     Phase.DUPLICATE: _duplicate,
     Phase.UNPOSTED: _unposted,
     Phase.POSTED: _posted,
+    Phase.PUT_BACK: _put_back,
     Phase.RETURNING: _returning,
     Phase.TAKEN_OFF: _taken_off,
     Phase.ENQUEUED_AGAIN: _enqueued_again,

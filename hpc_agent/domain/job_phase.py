@@ -82,6 +82,8 @@ class JobSnapshot:
     """Seconds for which, pass after pass, a job ran."""
     final_seconds: float = 0.0
     """Seconds since a pass first found the task's status final or taken back."""
+    dequeued_seconds: float = 0.0
+    """Seconds since a pass first found the task taken off the queue that it was put back to."""
     restarts_seen: int = 0
     """Highest restart count that the job was seen with."""
 
@@ -107,6 +109,11 @@ class JobSnapshot:
     @property
     def is_withdrawn(self) -> bool:
         """Whether the job's task is certainly no longer ours to run; without a task it never is."""
+        return False
+
+    @property
+    def is_dequeued(self) -> bool:
+        """Whether the job's task was put back to its queue and seems to have been taken off it by its user."""
         return False
 
     @property

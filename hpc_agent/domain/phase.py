@@ -53,6 +53,8 @@ class Phase(Enum):
     """A report names the final status, which the server may not have yet."""
     POSTED = "posted"
     """The server has the final status, or the queue has the task again."""
+    PUT_BACK = "put back"
+    """Back in its queue, where the next attempt has not started it yet; or taken off it by its user."""
     RETURNING = "returning"
     """On its way back to the head of its queue."""
     TAKEN_OFF = "taken off"
@@ -110,7 +112,7 @@ def _off_its_queue(snapshot: AttemptSnapshot) -> Phase:
     if claimed is None:
         return Phase.NEVER_CLAIMED
     if ended is not None and ended.posted:
-        return Phase.POSTED
+        return Phase.PUT_BACK if ended.again else Phase.POSTED
     if ended is not None and ended.again:
         return Phase.RETURNING
     if snapshot.status is TaskStatus.QUEUED:

@@ -90,6 +90,13 @@ class AttemptSnapshot(JobSnapshot):
         return self.status is TaskStatus.IN_PROGRESS and self.run_owner is not RunOwner.ANOTHERS
 
     @property
+    def is_dequeued(self) -> bool:
+        """The server then gives the task the status from before, in progress, and no agent runs it. An agent of another
+        kind that has just taken it looks the same until its first report."""
+        is_put_back = self.ended is not None and self.ended.again and self.ended.posted
+        return is_put_back and self.runs and self.run_owner is RunOwner.OURS
+
+    @property
     def restart_count(self) -> int:
         return highest_restart_count(() if self.owner is None else (self.owner,))
 

@@ -47,6 +47,8 @@ class ObservationRecord(Record, frozen=True, kw_only=True):
     is_running: bool = False
     final_seconds: float = 0.0
     is_final: bool = False
+    dequeued_seconds: float = 0.0
+    is_dequeued: bool = False
     restarts_seen: int = msgspec.field(name="starts_seen", default=0)
     records: str = ""
     """Digest of the records; empty for none."""
@@ -98,6 +100,7 @@ class ObservationHistory:
             unconfirmed_seconds=now.unconfirmed_seconds,
             running_seconds=now.running_seconds,
             final_seconds=now.final_seconds,
+            dequeued_seconds=now.dequeued_seconds,
             restarts_seen=now.restarts_seen,
             record_stable=bool(now.records) and now.record_for >= _STABLE_S,
         )
@@ -141,7 +144,7 @@ def _next(before: ObservationRecord | None, snapshot: JobSnapshot, now: datetime
     if before is None or before.submission not in (0, submission):
         before = ObservationRecord(at=now)  # another job: how long the one before was missing tells nothing of it
     step = min(_seconds_since(before.at, now), _LONGEST_STEP_S)
-    is_gone, is_final = not snapshot.jobs, snapshot.is_withdrawn
+    is_gone, is_final, is_dequeued = not snapshot.jobs, snapshot.is_withdrawn, snapshot.is_dequeued
     is_running = any(job.state not in WAITING_STATES for job in snapshot.jobs)
     is_unconfirmed = any(not record.state.is_final for record in snapshot.records)
     stays_gone = before.is_gone and is_gone
@@ -158,6 +161,8 @@ def _next(before: ObservationRecord | None, snapshot: JobSnapshot, now: datetime
         running_seconds=before.running_seconds + step if before.is_running and is_running else 0.0,
         is_final=is_final,
         final_seconds=before.final_seconds + step if before.is_final and is_final else 0.0,
+        is_dequeued=is_dequeued,
+        dequeued_seconds=before.dequeued_seconds + step if before.is_dequeued and is_dequeued else 0.0,
         restarts_seen=max(before.restarts_seen, snapshot.restart_count),
         records=records,
         record_for=min(before.record_for + step, _STABLE_S) if records == before.records else 0.0,
@@ -181,6 +186,7 @@ def _rounded(record: ObservationRecord, at: datetime) -> ObservationRecord:
         unconfirmed_seconds=record.unconfirmed_seconds // _WORTH_WRITING_S,
         running_seconds=min(record.running_seconds, _RUNNING_WORTH_KNOWING_S) // _WORTH_WRITING_S,
         final_seconds=record.final_seconds // _WORTH_WRITING_S,
+        dequeued_seconds=record.dequeued_seconds // _WORTH_WRITING_S,
     )
 
 

@@ -202,3 +202,29 @@ def test_a_run_that_ended_before_a_reset_is_no_end_of_the_next_run(site: Simulat
     _, after = running(site)
     after.finish()
     assert (site.server.status, site.server.finals, site.finished) == (TaskStatus.COMPLETED, 1, 1)
+
+
+def test_a_task_taken_off_the_queue_that_it_was_put_back_to_is_stopped(site: SimulatedSite) -> None:
+    """The server then gives it the status from before, and no agent runs it."""
+    job, _ = running(site)
+    site.end_job(job, JobState.NODE_FAIL, TerminationCause.NODE_FAILED, kill=True)
+    look(site, passes=6)
+    assert site.server.is_in_queue
+    site.server.dequeue()
+    assert site.server.status is TaskStatus.IN_PROGRESS
+    look(site, passes=1)
+    assert site.server.status is TaskStatus.IN_PROGRESS  # an agent of another kind may have taken it
+    look(site, passes=3)
+    assert (site.server.status, site.server.added) == (TaskStatus.STOPPED, None)
+    assert site.server.reason == "taken off its queue, to which it had been put back, by its user"
+    look(site)
+    assert not site.cluster.pending_jobs()
+
+
+def test_a_task_that_was_put_back_is_left_to_the_agent_of_another_kind_that_took_it(site: SimulatedSite) -> None:
+    job, _ = running(site)
+    site.end_job(job, JobState.NODE_FAIL, TerminationCause.NODE_FAILED, kill=True)
+    look(site, passes=6)
+    site.start_other_agent()
+    look(site, passes=9)
+    assert site.server.status is TaskStatus.IN_PROGRESS

@@ -222,8 +222,9 @@ FACTS: dict[Phase, st.SearchStrategy[dict[str, st.SearchStrategy[Any]]]] = {
         ]
     ),
     Phase.POSTED: st.just(
-        {**_off_queue, "ended": reports("status", "again", "gave up", *TerminationCause, posted=st.just(True))}
+        {**_off_queue, "ended": reports("status", "gave up", *TerminationCause, posted=st.just(True))}
     ),
+    Phase.PUT_BACK: st.just({**_off_queue, "ended": reports("again", posted=st.just(True))}),
     Phase.RETURNING: st.just({**_off_queue, "ended": reports("again", posted=st.just(False))}),
     Phase.TAKEN_OFF: st.just(
         {

@@ -30,7 +30,7 @@ KNOWN = {
         # The old name of a setting.
         "config/names.py",
         # The property and the runtime key by which a task names its job: they are on tasks of years.
-        "executor/report.py",
+        "wire/task_state.py",
         # Names of files in a run directory.
         *("runs/directory.py", "daemon/job_staging.py"),
         # Sentences on a task that still name sbatch or scontrol, whatever ran it.
