@@ -31,7 +31,7 @@ _BUILDS, _BUILDS_OF_ONE = 3, 2
 
 
 class StagingBackend(Protocol):
-    """Implementations: ``LoginStaging`` (in this process) and ``stage_job.StageJobs``."""
+    """Implementations: ``LoginStaging`` (in this process) and ``job_staging.StagingJobs``."""
 
     def get(self, attempt: Attempt, task: Task, queue: Queue, *, wait: bool) -> StagedTask | None:
         """Start staging, or ask how it went: None while it works; ``wait`` waits for it where that is possible.
@@ -123,7 +123,7 @@ def _told(task: Task) -> Callable[[str], None]:
 
 
 class CachedStaging:
-    """As ``stage.Stages``: every answer is there at once, and what is missing is an error that names it."""
+    """Staging from the shared cache alone: the answer comes at once, and what is missing is an error that names it."""
 
     def __init__(self, stager: TaskStager) -> None:
         self._stager = stager

@@ -37,7 +37,7 @@ class SubmissionRequest:
     elements: sbatch_options.ArrayElements
     described: TaskDescription
     outputs: tuple[str, ...] = ()
-    """See ``records.Plan``."""
+    """See ``tracked_records.TrackingPlan``."""
 
     @property
     def parsable(self) -> bool:

@@ -33,7 +33,7 @@ class TrackingPlan(Record, frozen=True, kw_only=True):
     indices: tuple[int, ...] = ()
     """Of an array."""
     element: str = ""
-    """Entry point of an array's element, see ``describe.Described``."""
+    """Entry point of an array's element, see ``describe.TaskDescription``."""
     outputs: tuple[str, ...] = ()
     """Names of the output files as asked for, absolute, with Slurm's ``%`` patterns; standard output first."""
 

@@ -51,7 +51,8 @@ def test_a_job_that_renames_itself_is_there_and_ends_well(site: Site, name: str)
     assert site.status(task) is TaskStatus.IN_PROGRESS
     go.touch()
     assert site.wait_for_end(task) is TaskStatus.COMPLETED
-    assert "cannot be" not in (site.folder / "daemon.log").read_text()
+    log = (site.folder / "daemon.log").read_text()
+    assert "task.unreadable" not in log and "task.action_failed" not in log
 
 
 def test_a_waiting_job_that_was_renamed_is_not_submitted_again(site: Site) -> None:

@@ -24,7 +24,7 @@ LINES = "".join(f"line {number}\n" for number in range(10))
 
 
 class EventsInMemory:
-    """The calls of ``api.events.Events`` that a shipper makes; it may raise ``before`` and ``after`` it stores."""
+    """The calls of ``api.events.EventsApi`` that a shipper makes; it may raise ``before`` and ``after`` it stores."""
 
     def __init__(self) -> None:
         self.stored: list[dict[str, Any]] = []
