@@ -141,7 +141,7 @@ def test_an_unknown_state_is_logged_once_and_the_job_lives(
         (job,) = scheduler.live_jobs()
         assert job.state is JobState.UNKNOWN
         assert job.raw_state == "HIBERNATING"
-    assert sum("HIBERNATING" in record.getMessage() for record in caplog.records) == 1
+    assert sum("HIBERNATING" in str(vars(record)) for record in caplog.records) == 1
 
 
 def test_where_accounting_is_off_the_controllers_memory_answers_and_sacct_is_left_alone(fake: FakeSlurm) -> None:
