@@ -19,6 +19,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "execute": ("execute", "Run one task here, as a compute job does."),
     "sbatch": ("sbatch", "Submit your own sbatch script; its job becomes a tracked task."),
     "follow": ("follow", "Follow the jobs of hpc-agent sbatch until they end."),
+    "free": ("free", "Show what is free in the cluster, and when a job of some size would start."),
     "build": ("build", "Make a task ready to run later: a folder or a container image."),
     "server": ("server", "Start the embedded ClearML server."),
     "cache": ("cache", "Look after the shared cache of environments and repositories."),
