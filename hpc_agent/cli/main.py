@@ -15,6 +15,7 @@ from hpc_agent.errors import HpcAgentError
 from hpc_agent.utf8_mode import ensure_utf8_mode
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
+    "init": ("init", "Find out what this cluster is like, and write the configuration that suits it."),
     "daemon": ("daemon", "Serve queues: submit their tasks to Slurm and watch the jobs."),
     "execute": ("execute", "Run one task here, as a compute job does."),
     "sbatch": ("sbatch", "Submit your own sbatch script; its job becomes a tracked task."),

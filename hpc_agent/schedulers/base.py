@@ -210,6 +210,9 @@ class Backend(ABC):
     job_prefixes: ClassVar[Sequence[str]] = ()
     """What the names of the variables begin with that the scheduler gives to a job's programs."""
 
+    command_variables: ClassVar[Sequence[str]] = ()
+    """Variables of a person's shell by which its commands find the scheduler."""
+
     @abstractmethod
     def is_installed(self) -> bool:
         """Whether its commands are found here."""

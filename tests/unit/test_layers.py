@@ -28,7 +28,7 @@ LAYERS = [
     {"wire", "api", "schedulers", "submission", "containers", "envs", "sources", "telemetry", "runs"},
     {"image_resolver"},
     {"staging"},
-    {"daemon", "executor", "server", "drafts", "bundles"},
+    {"daemon", "executor", "server", "drafts", "bundles", "setup"},
     {"tracking"},
     {"cli"},
 ]

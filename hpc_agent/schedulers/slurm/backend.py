@@ -29,6 +29,7 @@ class SlurmBackend(Backend):
     name = "slurm"
     is_batch_system = True
     job_prefixes = ("SLURM_",)
+    command_variables = ("SLURM_CONF",)
 
     def is_installed(self) -> bool:
         return shutil.which("sbatch") is not None
