@@ -62,9 +62,11 @@ def _run(shared: Shared, flags: InitFlags) -> None:
     present = init_file.present(path, flags)
     report = Report(quiet=flags.as_json)
     facts = _survey(present, flags, report)
+    choices = _checked_choices(path, facts, flags)
     report.facts(facts)
     server = _server(present, flags)
-    choices = _choose(path, facts, flags)
+    if flags.asks:
+        choices = _asked(choices, facts, flags)
     change = in_section(path, render(facts, choices, init_file.elsewhere(path, flags)))
     if server:
         change = replace(change, after=f"{server}\n{change.after}")
@@ -101,28 +103,33 @@ def _survey(present: Configuration, flags: InitFlags, report: Report) -> SiteFac
             f"hpc.scheduler is {backend.name}, whose commands are not on PATH: run this command on a login node, or "
             "load the site's module first"
         )
-    return survey(
-        hpc, os.environ, report.step, partition=(flags.partition or "").split(",")[0], account=flags.account or ""
-    )
+    where = (flags.partition or "").split(",")[0]
+    facts = survey(hpc, os.environ, report.step, partition=where, account=flags.account or "")
+    # Those of an administrator concern nobody else.
+    return replace(facts, folders=()) if flags.site else facts
 
 
-def _choose(path: Path, facts: SiteFacts, flags: InitFlags) -> Choices:
-    """The flags, else what was chosen the last time, else what suits the site; a person is asked.
+_CHOICES = ("queues", "partition", "account", "qos", "root", "cache_dir")
+
+
+def _checked_choices(path: Path, facts: SiteFacts, flags: InitFlags) -> Choices:
+    """The flags, else what was chosen the last time, else what suits the site.
 
     Raises:
         InputError: there is no such partition, account or QOS, or the folder will not do.
     """
-    from hpc_agent.cli.init_choices import ask, check, earlier, suggested
+    from hpc_agent.cli.init_choices import check, earlier, suggested
 
-    choices = earlier(path) or suggested(facts)
-    given = {
-        name: value
-        for name, value in asdict(flags).items()
-        if name in ("queues", "partition", "account", "qos", "root", "cache_dir") and value is not None
-    }
-    choices = replace(choices, **given)
+    given = {name: getattr(flags, name) for name in _CHOICES if getattr(flags, name) is not None}
+    choices = replace(earlier(path) or suggested(facts), **given)
     check(choices, facts)
-    return ask(choices, facts, set(given)) if flags.asks else choices
+    return choices
+
+
+def _asked(choices: Choices, facts: SiteFacts, flags: InitFlags) -> Choices:
+    from hpc_agent.cli.init_choices import ask
+
+    return ask(choices, facts, {name for name in _CHOICES if getattr(flags, name) is not None})
 
 
 def _has_server(present: Configuration) -> bool:

@@ -79,8 +79,10 @@ def check(choices: Choices, facts: SiteFacts) -> None:
 
 def _check_queues(queues: Sequence[str]) -> None:
     for queue in queues:
-        if not queue.strip() or not queue.isprintable():
-            raise InputError(f'"{queue}" cannot be the name of a queue')
+        if not queue.strip() or not queue.isprintable() or set(queue) & set('"\\'):
+            raise InputError(
+                f"{queue!r} cannot be the name of a queue here: no quotes, backslashes or control characters"
+            )
 
 
 def _check_one_of(what: str, name: str, known: Sequence[str]) -> None:

@@ -56,10 +56,17 @@ def present(path: Path, flags: InitFlags) -> Configuration:
     """
     Raises:
         ConfigError: the file that is there cannot be understood.
+        InputError: it has a form to which nothing can be added.
     """
+    from hpc_agent.errors import InputError
     from hpc_agent.setup.checked_configuration import load_text
 
     text = path.read_text("utf-8", "surrogateescape") if path.exists() else ""
+    if text.lstrip().startswith("{"):
+        raise InputError(
+            f"{path} is one {{ … }}, to which no section can be added: take the outermost braces away, or name "
+            "another file with --file"
+        )
     given = {"hpc.scheduler": flags.scheduler} if flags.scheduler else {}
     return load_text(text, path, _environ(flags), given)
 

@@ -75,7 +75,10 @@ class Report:
 
     def next_steps(self, facts: SiteFacts, choices: Choices, service: Service, *, has_server: bool, site: bool) -> None:
         click.echo("\n" + styled("Next", bold=True))
-        if not has_server and not site:
+        if site:
+            click.echo("  hpc-agent init      # each user, for what is their own: keys, queues, folders")
+            return
+        if not has_server:
             click.echo(
                 "  There is no ClearML server in the configuration: run this command on a terminal, which asks for it, "
                 "or add a section api"

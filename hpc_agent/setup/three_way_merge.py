@@ -51,11 +51,17 @@ _Lines = tuple[str, ...]
 
 
 def _pieces(before: _Lines, own: _Lines, proposed: _Lines) -> Iterator[tuple[_Lines, _Lines, _Lines]]:
-    """As many lines in all three are changes within lines: each is a piece of its own."""
-    if len(before) == len(own) == len(proposed):
-        yield from (((a,), (b,), (c,)) for a, b, c in zip(before, own, proposed, strict=True))
-    else:
+    """Where the program changes lines without adding or removing any, each edit of the person is a piece of its own,
+    and so is each line that they left alone."""
+    if len(before) != len(proposed):
         yield before, own, proposed
+        return
+    for _, start, end, own_start, own_end in SequenceMatcher(None, before, own, autojunk=False).get_opcodes():
+        if end - start == own_end - own_start:
+            for line in range(end - start):
+                yield (before[start + line],), (own[own_start + line],), (proposed[start + line],)
+        else:
+            yield before[start:end], own[own_start:own_end], proposed[start:end]
 
 
 def _common_runs(base: Sequence[str], mine: Sequence[str], new: Sequence[str]) -> Iterator[_Common]:

@@ -25,6 +25,7 @@ _HELP_S = 10.0
 _GPU_SPELLINGS = ("gres", "gpus-per-node", "gpus")
 """In the order of preference: the oldest is accepted by most sites."""
 _MEMORY_SPELLINGS = ("mem", "mem-per-cpu")
+_MEANING = {"gpu_flag": "how GPUs are asked for", "memory_flag": "how memory is asked for"}
 
 
 def discover(
@@ -63,6 +64,11 @@ def discover(
             Partition(name) for name in dict.fromkeys(p for node in facts.nodes for p in node.partitions)
         )
     facts = replace(facts, partitions=tuple(_with_permission(each, facts.accounts) for each in partitions))
+    # Names that are not known here would only be refused.
+    if partition not in {each.name for each in facts.partitions}:
+        partition = ""
+    if account not in {each.name for each in facts.accounts}:
+        account = ""
     found, unanswered = _Spellings(client, facts, report, partition, account).find()
     accounting = Finding(
         "sacct" if facts.accounting else "none", f"AccountingStorageType is {config.get('AccountingStorageType')}"
@@ -141,12 +147,12 @@ class _Spellings:
             try:
                 finding, refusal = self._first_accepted(attempts)
             except SchedulerUnavailableError as error:
-                unanswered.append(f"{key} was not found out: {error}")
+                unanswered.append(f"{_MEANING[key]}: {error}")
                 continue
             if finding is not None:
                 found[key] = finding
             else:
-                unanswered.append(f"{key} was not found out, sbatch --test-only refuses every spelling: {refusal}")
+                unanswered.append(f"{_MEANING[key]}: sbatch --test-only refuses every spelling ({refusal})")
         return found, tuple(unanswered)
 
     def _first_accepted(self, attempts: Iterator[tuple[str, list[str], str]]) -> tuple[Finding | None, str]:
