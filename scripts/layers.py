@@ -59,7 +59,7 @@ LAYERS = (
         ("staging", "watcher"),
         "lower layers: sources join images in `staging`, records of jobs join run directories in `watcher`",
     ),
-    Layer(("daemon", "executor", "drafts", "bundles"), "lower layers, never each other"),
+    Layer(("daemon", "executor", "drafts", "bundles", "setup"), "lower layers, never each other"),
     Layer(("tracking",), "lower layers: it reads repositories as `drafts` does, and watches as `executor` does"),
     Layer(("server",), "layers 0 and 1, and `wire`; imported by `cli/server.py` only"),
     Layer(("cli",), "everything"),

@@ -19,7 +19,18 @@ from slurm_cluster.releases import VERSION_VARIABLE, slurm_release
 SLURM_CLUSTER = Path(__file__).parent.parent / "scripts" / "slurm-cluster"
 GRIDENGINE_CLUSTER = SLURM_CLUSTER.with_name("gridengine-cluster")
 NOT_INSTALLED = 4
-FOREIGN = ("SLURM_", "SBATCH_", "SALLOC_", "SRUN_", "SQUEUE_", "SACCT_", "SINFO_", "CLEARML_", "TRAINS_")
+FOREIGN = (
+    "SLURM_",
+    "SBATCH_",
+    "SALLOC_",
+    "SRUN_",
+    "SQUEUE_",
+    "SACCT_",
+    "SINFO_",
+    "CLEARML_",
+    "TRAINS_",
+    "HPC_AGENT_SITE",
+)
 """Variables of the shell that runs the tests, which the programs under test would obey."""
 
 pytest_plugins = ["capability_plugin"]

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from hpc_agent.logs import LogFormat
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
+    "init": ("init", "Find out what this cluster is like, and write the configuration that suits it."),
     "daemon": ("daemon", "Serve queues: submit their tasks to Slurm and watch the jobs."),
     "execute": ("execute", "Run one task here, as a compute job does."),
     "sbatch": ("sbatch", "Submit your own sbatch script; its job becomes a tracked task."),
     "follow": ("follow", "Follow the jobs of hpc-agent sbatch until they end."),
+    "free": ("free", "Show what is free in the cluster, and when a job of some size would start."),
     "build": ("build", "Make a task ready to run later: a folder or a container image."),
     "server": ("server", "Start the embedded ClearML server."),
     "cache": ("cache", "List, warm, verify and prune the shared cache of environments."),

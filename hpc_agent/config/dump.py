@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from hpc_agent.config.load import Configuration
+from hpc_agent.config.names import RESOLVED
 from hpc_agent.config.tree import Tree, merge, put
 from hpc_agent.file_records import write_atomic
 
@@ -43,6 +44,7 @@ def _text(configuration: Configuration, changes: Mapping[str, object]) -> bytes:
 def _resolved(configuration: Configuration) -> Mapping[str, object]:
     settings = configuration.settings
     return {
+        RESOLVED: True,
         "api.api_server": settings.api.api_server,
         "api.web_server": settings.api.web_server,
         "api.files_server": settings.api.files_server,

@@ -1,4 +1,4 @@
-"""Settings from their places: defaults ← clearml.conf ← environment ← flags; each value remembers its origin."""
+"""Settings from their places: defaults ← site file ← clearml.conf ← environment ← flags, each with its origin."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ from hpc_agent.errors import ConfigError
 from hpc_agent.secret_values import holds_credential
 
 DEFAULT_FILES = ("~/trains.conf", "~/clearml.conf")
+SITE_FILE = Path("/etc/hpc-agent.conf")
+"""What the administrators of a machine or a lab set for all its users; may be missing."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +65,13 @@ def load(
             ``hpc`` is unknown. The message names file, key and what was expected. Or there is no home folder.
     """
     _check_home()
-    files = _files(config_file, environ)
+    own = [Layer(str(path), _parse_file(path)) for path in _files(config_file, environ)]
+    # What a daemon wrote for its jobs holds the site's values as the daemon read them.
+    resolved = any(get(layer.tree, names.RESOLVED) for layer in own)
+    site = [] if resolved else [Layer(str(path), _parse_file(path)) for path in _site_files(environ)]
+    files = [Path(layer.name) for layer in (*site, *own)]
     # A list is one value: that of the variables would take the place of all that a file has.
-    layers = _azure_layers(environ)
-    layers += [Layer(str(path), _parse_file(path)) for path in files]
+    layers = [*_azure_layers(environ), *site, *own]
     layers += _environment_layers(environ)
     if flags:
         layers.append(Layer("the command line", _nested(flags)))
@@ -99,6 +104,17 @@ def _check_home() -> None:
             f"HOME is not set, and the password file has no line for user {os.getuid()}: where is the home folder? "
             "Set HOME"
         ) from None
+
+
+def _site_files(environ: Mapping[str, str]) -> list[Path]:
+    named = _path(environ.get(names.SITE_VARIABLE))
+    if named is None:
+        return [SITE_FILE] if SITE_FILE.is_file() else []
+    named = named.expanduser()
+    if named.is_dir() or not named.exists():
+        what = "is a folder" if named.is_dir() else "does not exist"
+        raise ConfigError(f"the site's configuration file {named} {what}; check {names.SITE_VARIABLE}")
+    return [named]
 
 
 def _files(config_file: Path | None, environ: Mapping[str, str]) -> list[Path]:

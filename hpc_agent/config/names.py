@@ -109,13 +109,19 @@ DOTTED_PREFIXES = ("CLEARML_AGENT__",)
 """``CLEARML_AGENT__a__b=value`` sets ``a.b``; the value is HOCON."""
 
 
+SITE_VARIABLE = "HPC_AGENT_SITE_CONFIG"
+"""Names the site's file, in place of the one in /etc."""
+
+RESOLVED = "hpc_agent_resolved"
+"""Key of a file that a daemon wrote: everything that was read is in it."""
+
 RENAMED: Mapping[str, str] = {"hpc.slurm.lost_after": "hpc.lost_after"}
 """Old key → the key that it is today. Old ones are still read, and ``Configuration.notes`` say so."""
 
 
 def is_setting(variable: str) -> bool:
     """Whether a variable only sets a key of the configuration."""
-    return variable.startswith(DOTTED_PREFIXES) or any(
+    return variable.startswith((*DOTTED_PREFIXES, SITE_VARIABLE)) or any(
         variable.removeprefix(prefix) in (*ENVIRONMENT, *SWITCHES) for prefix in PREFIXES if variable.startswith(prefix)
     )
 

@@ -18,6 +18,7 @@ from hpc_agent.config.names import (
 
 BY_CODE: Mapping[str, str] = {
     "CLEARML_CONFIG_FILE": "The clearml.conf to read, and only that; a daemon's jobs get theirs by it.",
+    "HPC_AGENT_SITE_CONFIG": "The site's file, in place of /etc/hpc-agent.conf; `/dev/null` for none.",
     "CLEARML_AGENT_PROPAGATE_EXITCODE": "Always so: `execute` ends with the task's exit code.",
     "CLEARML_AGENT_FORCE_SYSTEM_SITE_PACKAGES": "Always so where an image has a Python: tasks see its packages.",
     "CLEARML_AGENT_DOCKER_ARGS_HIDE_ENV": "Always so: no value of `-e` is printed.",

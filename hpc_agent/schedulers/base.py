@@ -15,6 +15,7 @@ from hpc_agent.domain.capacity import Capacity
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import CurrentJob, JobRecord, LiveJob, SubmitResult
 from hpc_agent.domain.resources import Resources
+from hpc_agent.schedulers.cluster import ClusterClient
 
 CLOCK_SKEW = timedelta(seconds=60)
 """How far the controller's clock may be behind ours; ids are reused after days, not minutes."""
@@ -209,6 +210,9 @@ class Backend(ABC):
     job_prefixes: ClassVar[Sequence[str]] = ()
     """What the names of the variables begin with that the scheduler gives to a job's programs."""
 
+    command_variables: ClassVar[Sequence[str]] = ()
+    """Variables of a person's shell by which its commands find the scheduler."""
+
     @abstractmethod
     def is_installed(self) -> bool:
         """Whether its commands are found here."""
@@ -222,6 +226,10 @@ class Backend(ABC):
             share: the daemon's part of this machine, where there is no batch system.
             timeout: the longest that a query may take, in seconds; the settings' own when not given.
         """
+
+    def cluster_client(self, settings: HpcSettings) -> ClusterClient | None:
+        """For questions about the cluster as a whole; None where nothing but jobs can be asked about."""
+        return None
 
     @abstractmethod
     def script(self, settings: HpcSettings) -> ScriptLanguage:

@@ -106,6 +106,61 @@ def test_a_missing_named_file_is_an_error(tmp_path: Path) -> None:
         load(tmp_path / "none.conf", {})
 
 
+def site_file(tmp_path: Path, text: str) -> dict[str, str]:
+    file = tmp_path / "site.conf"
+    file.write_text(text)
+    return {"HPC_AGENT_SITE_CONFIG": str(file)}
+
+
+def test_the_users_file_lies_over_the_sites(tmp_path: Path) -> None:
+    environ = site_file(tmp_path, "hpc { max_jobs: 20, resources { partition: gpu, account: lab } }")
+    configuration = read(
+        tmp_path, "hpc.resources.partition: main", {**environ, "CLEARML_AGENT__hpc__poll_interval": "9"}
+    )
+    hpc = configuration.settings.hpc
+    assert (hpc.max_jobs, hpc.resources.partition, hpc.resources.account, hpc.poll_interval) == (20, "main", "lab", 9)
+    assert configuration.origins["hpc.resources.account"] == str(tmp_path / "site.conf")
+    assert configuration.origins["hpc.resources.partition"] == str(tmp_path / "clearml.conf")
+    assert configuration.files == (tmp_path / "site.conf", tmp_path / "clearml.conf")
+
+
+def test_the_sites_file_is_the_one_in_etc_unless_the_variable_names_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = tmp_path / "etc.conf"
+    usual.write_text("hpc.max_jobs: 3")
+    monkeypatch.setattr("hpc_agent.config.load.SITE_FILE", usual)
+    assert read(tmp_path, "").settings.hpc.max_jobs == 3
+    assert read(tmp_path, "", {"HPC_AGENT_SITE_CONFIG": "/dev/null"}).settings.hpc.max_jobs == 100
+    usual.unlink()
+    assert read(tmp_path, "").settings.hpc.max_jobs == 100
+
+
+@pytest.mark.parametrize(
+    ("named", "words"),
+    [
+        ("{folder}/missing.conf", ["the site's configuration file", "does not exist", "HPC_AGENT_SITE_CONFIG"]),
+        ("{folder}", ["is a folder"]),
+        ("{folder}/wrong.conf", ["wrong.conf: unknown key hpc.max_job;"]),
+    ],
+)
+def test_a_wrong_site_file_is_named(tmp_path: Path, named: str, words: list[str]) -> None:
+    (tmp_path / "wrong.conf").write_text("hpc.max_job: 3")
+    with pytest.raises(ConfigError) as error:
+        read(tmp_path, "", {"HPC_AGENT_SITE_CONFIG": named.format(folder=tmp_path)})
+    assert [word for word in words if word not in str(error.value)] == []
+
+
+def test_a_job_has_the_sites_values_as_its_daemon_read_them(tmp_path: Path) -> None:
+    environ = site_file(tmp_path, "hpc { max_jobs: 20 }")
+    target = tmp_path / "job.conf"
+    write_job_config(read(tmp_path, "", environ), target)
+    site_file(tmp_path, "hpc { max_jobs: 30, key_of_a_later_version: 1 }")
+    configuration = load(target, environ)
+    assert configuration.settings.hpc.max_jobs == 20
+    assert configuration.files == (target,)
+
+
 def test_the_job_file_is_private_complete_and_read_back(tmp_path: Path) -> None:
     configuration = read(tmp_path, CONF, {"CLEARML_API_SECRET_KEY": "FROM-ENV"})
     target = tmp_path / "job.conf"

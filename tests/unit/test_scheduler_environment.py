@@ -77,6 +77,7 @@ def test_gpus_are_those_that_we_may_use() -> None:
         "CLEARML_WORKER_ID",
         "CLEARML_AGENT__HPC__MAX_JOBS",
         "CLEARML_DOCKER_IMAGE",
+        "HPC_AGENT_SITE_CONFIG",
     ],
 )
 def test_settings_travel_in_the_jobs_configuration_only(name: str) -> None:

@@ -69,6 +69,7 @@ class GridEngineBackend(Backend):
     name = "gridengine"
     is_batch_system = True
     job_prefixes = ("SGE_", "JOB_ID", "NSLOTS", "PE_HOSTFILE")
+    command_variables = ("SGE_ROOT", "SGE_CELL")
 
     def is_installed(self) -> bool:
         # Other batch systems have a qsub too.

@@ -13,6 +13,7 @@ from hpc_agent.clock import Clock
 from hpc_agent.config.settings import HpcSettings
 from hpc_agent.domain.ids import JobId
 from hpc_agent.schedulers.base import Backend, CurrentJobClient, JobVariables, Scheduler, ScriptLanguage, Share
+from hpc_agent.schedulers.cluster import ClusterClient
 from hpc_agent.schedulers.slurm.settings import SlurmSettings
 
 _FOREIGN = re.compile(
@@ -28,6 +29,7 @@ class SlurmBackend(Backend):
     name = "slurm"
     is_batch_system = True
     job_prefixes = ("SLURM_",)
+    command_variables = ("SLURM_CONF",)
 
     def is_installed(self) -> bool:
         return shutil.which("sbatch") is not None
@@ -41,6 +43,11 @@ class SlurmBackend(Backend):
         if timeout is not None:
             own = msgspec.structs.replace(own, command_timeout=min(timeout, own.command_timeout))
         return SlurmScheduler(own, cluster=settings.cluster)
+
+    def cluster_client(self, settings: HpcSettings) -> ClusterClient:
+        from hpc_agent.schedulers.slurm.cluster_client import SlurmClusterClient
+
+        return SlurmClusterClient(settings.of(SlurmSettings), cluster=settings.cluster)
 
     def script(self, settings: HpcSettings) -> ScriptLanguage:
         from hpc_agent.schedulers.slurm.script import SbatchScript

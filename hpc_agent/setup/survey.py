@@ -1,0 +1,65 @@
+"""What a site is like: its cluster, the user's folders, the container runtimes of this machine."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hpc_agent.access import user_name
+from hpc_agent.config.settings import HpcSettings
+from hpc_agent.containers.runtimes import PROGRAMS
+from hpc_agent.schedulers import backends
+from hpc_agent.schedulers.cluster import ClusterFacts
+from hpc_agent.setup.folders import Folder, find
+
+_PREFERRED = ("pyxis", "apptainer", "charliecloud", "podman", "docker")
+"""Those made for clusters first."""
+_OF_A_SCHEDULER = ("pyxis",)
+"""Runtimes that are a part of a scheduler, which knows whether it has them."""
+
+
+@dataclass(frozen=True)
+class SiteFacts:
+    """All that was found out."""
+
+    scheduler: str
+    """Name of the backend, as ``hpc.scheduler`` takes it."""
+    cluster: ClusterFacts | None
+    """None: jobs run on this machine, or the backend has no such questions."""
+    folders: tuple[Folder, ...]
+    container_runtimes: tuple[str, ...]
+    """By the names of ``hpc.container.runtime``. What compute nodes have may differ."""
+
+
+def survey(
+    settings: HpcSettings,
+    environ: Mapping[str, str],
+    report: Callable[[str], None],
+    *,
+    partition: str = "",
+    account: str = "",
+) -> SiteFacts:
+    """As ``ClusterClient.discover``.
+
+    Raises:
+        SchedulerUnavailableError: the scheduler does not answer.
+    """
+    backend = backends.choose(settings)
+    client = backend.cluster_client(settings)
+    cluster = client.discover(report, partition, account) if client is not None else None
+    report("folders and container runtimes")
+    found = {name for name, programs in PROGRAMS.items() if name not in _OF_A_SCHEDULER and _is_here(name, programs)}
+    found.update(cluster.container_runtimes if cluster else ())
+    return SiteFacts(
+        scheduler=backend.name,
+        cluster=cluster,
+        folders=find(environ, Path.home(), user_name()),
+        container_runtimes=tuple(sorted(found, key=_PREFERRED.index)),
+    )
+
+
+def _is_here(name: str, programs: Sequence[str]) -> bool:
+    """podman, which can stand for docker, is named as itself."""
+    return any(map(shutil.which, programs[:1] if name == "docker" else programs))
