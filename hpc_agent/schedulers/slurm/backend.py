@@ -13,6 +13,7 @@ from hpc_agent.clock import Clock
 from hpc_agent.config.settings import HpcSettings
 from hpc_agent.domain.ids import JobId
 from hpc_agent.schedulers.base import Backend, CurrentJobClient, JobVariables, Scheduler, ScriptLanguage, Share
+from hpc_agent.schedulers.inspector import JobInspector
 from hpc_agent.schedulers.slurm.settings import SlurmSettings
 
 _FOREIGN = re.compile(
@@ -41,6 +42,12 @@ class SlurmBackend(Backend):
         if timeout is not None:
             own = msgspec.structs.replace(own, command_timeout=min(timeout, own.command_timeout))
         return SlurmScheduler(own, cluster=settings.cluster)
+
+    def inspector(self, settings: HpcSettings, clock: Clock) -> JobInspector:
+        from hpc_agent.schedulers.slurm.driver import SlurmScheduler
+        from hpc_agent.schedulers.slurm.inspector import SlurmInspector
+
+        return SlurmInspector(SlurmScheduler(settings.of(SlurmSettings), cluster=settings.cluster))
 
     def script(self, settings: HpcSettings) -> ScriptLanguage:
         from hpc_agent.schedulers.slurm.script import SbatchScript
