@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from hpc_agent.cli.shared_options import Shared, check_folders
 from hpc_agent.clock import SYSTEM
+from hpc_agent.errors import InputError
 
 if TYPE_CHECKING:
     from hpc_agent.api.client import Client
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from hpc_agent.config.load import Configuration
     from hpc_agent.daemon.registration import DaemonRecord
     from hpc_agent.domain.ids import TaskId
+    from hpc_agent.inspection.cancel_task import TaskCanceller
     from hpc_agent.inspection.jobs_observer import JobsObserver
+    from hpc_agent.inspection.task_facts import FactsReader
     from hpc_agent.runs.directory import RunsFolder
     from hpc_agent.schedulers.inspector import JobInspector
     from hpc_agent.tracking.tracked_records import TrackedRoot
@@ -51,6 +54,33 @@ class InspectedSite:
         served = {*self.served(), *self.configuration.settings.hpc.queues, *queues}
         return JobsObserver(self.views, self.inspector, self.runs, self.tracked, served, SYSTEM)
 
+    def facts_reader(self) -> FactsReader:
+        from hpc_agent.inspection.task_facts import FactsReader
+
+        return FactsReader(self.client, self.views, self.inspector, self.runs, self.tracked, self.served(), SYSTEM)
+
+    def canceller(self) -> TaskCanceller:
+        from hpc_agent.inspection.cancel_task import TaskCanceller
+
+        grace = self.configuration.settings.hpc.term_grace
+        return TaskCanceller(self.client, self.views, self.inspector, self.runs, self.tracked, grace)
+
+    def job_output(self, task: TaskId) -> str:
+        """What the job of the task's last attempt printed itself.
+
+        Raises:
+            InputError: there is no such file here.
+        """
+        from hpc_agent.inspection.task_facts import newest_run
+
+        run = newest_run(self.runs, task)
+        if run is None:
+            raise InputError(f"there is no run directory of task {task} in {self.runs.path}")
+        try:
+            return run.directory.job_output.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            raise InputError(f"the job of task {task} has printed nothing yet ({run.directory.job_output})") from None
+
     def find(self, word: str) -> TaskId:
         """The task that a person means by an id, the beginning of one, a job's number, or a name.
 
@@ -59,7 +89,7 @@ class InspectedSite:
         """
         from hpc_agent.inspection.find_task import TaskFinder
 
-        return TaskFinder(self.client, self.runs, self.tracked).find(word)
+        return TaskFinder(self.client, self.views, self.runs, self.tracked).find(word)
 
 
 def queues_of(daemon: DaemonRecord) -> list[str]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from contextlib import suppress
 
 from hpc_agent.api.client import Client
+from hpc_agent.api.task_views import TaskViews
 from hpc_agent.domain.ids import TaskId
-from hpc_agent.errors import InputError
+from hpc_agent.errors import ApiError, InputError
 from hpc_agent.file_records import CorruptFileError
 from hpc_agent.inspection.jobs_observer import read_tracked
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
@@ -22,8 +25,9 @@ _SHOWN = 8
 class TaskFinder:
     """The beginnings of ids and the numbers of jobs are looked up among the records here, names on the server."""
 
-    def __init__(self, client: Client, runs: RunsFolder, tracked: TrackedRoot) -> None:
+    def __init__(self, client: Client, views: TaskViews, runs: RunsFolder, tracked: TrackedRoot) -> None:
         self._client = client
+        self._views = views
         self._runs = runs
         self._tracked = tracked
 
@@ -38,9 +42,12 @@ class TaskFinder:
             raise InputError("the task is empty: give its id, the beginning of its id, its job's number, or its name")
         if _ID.fullmatch(plain):
             return TaskId(plain)
-        found = self._of_job(word) if _JOB.fullmatch(word) else set()
+        is_job = _JOB.fullmatch(word) is not None
+        found = self._of_job(word) if is_job else set()
         if not found and _PREFIX.fullmatch(plain):
-            found = {task for task in self._known() if task.startswith(plain)}
+            found = _beginning(plain, self._known()) or _beginning(plain, self._queued())
+        if not found and is_job:
+            found = self._of_job_on_server(word)
         if len(found) > 1:
             ids = ", ".join(sorted(found)[:_SHOWN])
             raise InputError(f'"{word}" may mean {len(found)} tasks: {ids}; give more of the id')
@@ -58,6 +65,15 @@ class TaskFinder:
     def _known(self) -> set[TaskId]:
         return {*self._runs.tasks(), *(folder.task for folder in self._tracked.all())}
 
+    def _queued(self) -> set[TaskId]:
+        return {entry.task for queue in self._views.queues() for entry in queue.entries}
+
+    def _of_job_on_server(self, job: str) -> set[TaskId]:
+        """The jobs of ``hpc-agent sbatch`` that have ended have no records here any more."""
+        with suppress(ApiError):  # a server that cannot search for it
+            return {*self._views.of_job(job), *self._views.of_job(job.partition("_")[0])}
+        return set()
+
     def _of_job(self, job: str) -> set[TaskId]:
         """An element of an array means the task of the whole array."""
         array = job.partition("_")[0]
@@ -68,6 +84,10 @@ class TaskFinder:
             if any(job == _job_of(directory) for directory in self._runs.attempts(task)):
                 found.add(task)
         return found
+
+
+def _beginning(prefix: str, tasks: Iterable[TaskId]) -> set[TaskId]:
+    return {task for task in tasks if task.startswith(prefix)}
 
 
 def _job_of(directory: RunDirectory) -> str:
