@@ -12,7 +12,7 @@ from hpc_agent.api.client import Client
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.queue import Queue
 from hpc_agent.wire.queue_fields import queue_from_wire
-from hpc_agent.wire.task_requests import PAGE_SIZE
+from hpc_agent.wire.task_requests import PAGE_SIZE, stop_request
 from hpc_agent.wire.task_state import JOB_ID
 from hpc_agent.wire.task_summary import TaskSummary, summary_from_wire, summary_query
 
@@ -71,4 +71,4 @@ class TaskViews:
 
     def request_stop(self, task: TaskId, reason: str) -> None:
         """As the web page's Abort: a running task is asked to stop, a queued one leaves its queue and is stopped."""
-        self._session.call("tasks.stop", {"task": task, "status_reason": reason})
+        self._session.call("tasks.stop", stop_request(task, reason))

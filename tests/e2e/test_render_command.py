@@ -44,7 +44,7 @@ def test_the_script_is_the_one_that_the_daemon_submits(site: Site) -> None:
 
 
 def test_each_request_says_where_it_comes_from(site: Site) -> None:
-    site.configure(f'hpc.queues."{site.queue}".resources {{ num_cpus: 2 }}')
+    site.configure(f'hpc {{ queues {{ "{site.queue}" {{ resources {{ num_cpus: 2 }} }} }} }}')
     task = site.bare_task("print(1)")
     site.properties(task, num_gpus="1")
     found = origins(rendered(site, "--id", task))
