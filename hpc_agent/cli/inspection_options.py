@@ -122,5 +122,5 @@ def inspect_site(shared: Shared) -> InspectedSite:
         TaskViews(client),
         backends.choose(settings.hpc).inspector(settings.hpc, SYSTEM),
         RunsFolder(settings.hpc.runs.expanduser()),
-        TrackedRoot(settings.hpc.root.expanduser().absolute() / "sbatch"),
+        TrackedRoot.under(settings.hpc.root),
     )

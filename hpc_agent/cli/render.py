@@ -153,7 +153,7 @@ def daemon_flags(daemon: DaemonRecord | None) -> DaemonFlags:
 
 def _test(site: InspectedSite, preview: ScriptPreview) -> SubmitTest:
     with tempfile.TemporaryDirectory() as folder:
-        script = Path(folder) / "job.sbatch"
+        script = Path(folder) / "job.sh"
         script.write_text(preview.script, encoding="utf-8")
         return site.inspector.test(script, Path(folder))
 

@@ -73,7 +73,7 @@ _NODE_NETWORK = (
     "compute nodes often have no way out: fetch it beforehand, or set the site's proxy in hpc.job_environment"
 )
 _OTHER_RANKS = "look at what the other processes printed last: one of them died, hangs or lags behind"
-RUN_IN_IMAGE = "run the task in a container image that has it, or load the site's module in the sbatch template"
+RUN_IN_IMAGE = "run the task in a container image that has it, or load the site's module in the job template"
 
 _TABLE = (
     # GPU memory: PyTorch 1 and 2 (with its "capacty"), JAX, TensorFlow, CuPy, CUDA itself.

@@ -107,16 +107,17 @@ def _waiting_in_scheduler(facts: TaskFacts) -> _Verdict:
             facts, "cancel"
         )
     elif job.expected_start is None:
-        step = "wait: the scheduler has not computed a start for it yet; " + _preview(facts)
+        step = "wait: the scheduler has not computed a start for it yet" + _preview(facts)
     else:
-        step = "wait; with a shorter time limit or less of what is scarce it may fit into a gap; " + _preview(facts)
+        step = "wait; with a shorter time limit or less of what is scarce it may fit into a gap" + _preview(facts)
     return _Verdict("waiting", text, step)
 
 
 def _preview(facts: TaskFacts) -> str:
+    """How to see when it would start; nothing for a script, which is not ours to render."""
     if facts.is_script:
-        return "`sbatch --test-only` tells when other requests would start"
-    return f"`hpc-agent render --id {facts.task.id[:_SHORT_ID]} --check` tells when it would start as it is now"
+        return ""
+    return f"; `hpc-agent render --id {facts.task.id[:_SHORT_ID]} --check` tells when it would start as it is now"
 
 
 def _waiting_in_queue(facts: TaskFacts) -> _Verdict:
@@ -168,7 +169,7 @@ def _missing(facts: TaskFacts) -> _Verdict:
         return _Verdict("missing", f"{outcome.reason}; {who} has not set the task's status yet", f"see that {who} runs")
     files = facts.run.files if facts.run else None
     if files is not None and files.submission is not None and files.submission.submitted.is_unclear:
-        said = files.submission.message or "sbatch was about to be called"
+        said = files.submission.message or "it was about to be submitted"
         return _Verdict("missing", f"it is not known whether there is a job of it: {said}", f"wait: {who} looks it up")
     if files is not None and files.submission is None and files.claim is None:
         message = facts.task.status_message.strip() or "code and environment are being made ready"

@@ -107,7 +107,7 @@ class JobsObserver:
             if tracked is not None:
                 yield _tracked_row(tracked, [by_id[id] for id in tracked.jobs if id in by_id])
             elif folder.path.is_dir():
-                yield TaskRow(folder.task, kind=task_row.SBATCH, queue=task_row.SBATCH, state=task_row.SUBMITTING)
+                yield TaskRow(folder.task, kind=task_row.SCRIPT, state=task_row.SUBMITTING)
 
     def _unlisted(
         self,
@@ -200,8 +200,8 @@ def _queue_rows(listed: Sequence[ListedJob]) -> Iterable[TaskRow]:
 def _tracked_row(tracked: TrackedJob, jobs: Sequence[ListedJob]) -> TaskRow:
     task, id = tracked.folder.task, tracked.job.id
     if not jobs:
-        return TaskRow(task, kind=task_row.SBATCH, queue=task_row.SBATCH, job=id, state=task_row.MISSING)
-    return replace(row_of_jobs(task, jobs, kind=task_row.SBATCH, job=id), queue=task_row.SBATCH)
+        return TaskRow(task, kind=task_row.SCRIPT, job=id, state=task_row.MISSING)
+    return row_of_jobs(task, jobs, kind=task_row.SCRIPT, job=id)
 
 
 def _unlisted_row(task: TaskId, run: ObservedRun) -> TaskRow:

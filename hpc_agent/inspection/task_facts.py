@@ -23,7 +23,7 @@ from hpc_agent.telemetry.spool import Spool
 from hpc_agent.tracking.tracked_jobs import TrackedJob
 from hpc_agent.tracking.tracked_records import TrackedRoot
 from hpc_agent.watcher.identity import ExpectedJob, own_records
-from hpc_agent.wire.task_state import JOB_ID
+from hpc_agent.wire.task_state import JOB_ID, JOB_PROPERTY
 
 _TAIL_BYTES = 128 * 1024
 _LONG_AGO = timedelta(days=365)
@@ -74,7 +74,7 @@ class TaskFacts:
     @property
     def is_script(self) -> bool:
         """Whether it is a person's own script, submitted with ``hpc-agent sbatch``."""
-        return self.tracked is not None or (self.run is None and "slurm_job_id" in self.task.properties)
+        return self.tracked is not None or (self.run is None and JOB_PROPERTY in self.task.properties)
 
 
 class FactsReader:

@@ -21,7 +21,7 @@ STATES: Mapping[str, str] = {
     COMPLETING: "its job is ending",
     REQUEUED: "its job waits to be started again",
     PENDING: "its job waits in the scheduler",
-    SUBMITTING: "sbatch has not answered clearly yet",
+    SUBMITTING: "whether it has a job is not clear yet",
     STAGING: "code and environment are being made ready",
     QUEUED: "it waits in its queue and has no job yet",
     MISSING: "the scheduler lists its job no more, and how it ended is not known yet",
@@ -33,8 +33,8 @@ STATES: Mapping[str, str] = {
 }
 """State of a row → what it means; in the order of the table."""
 ENDED = ("completed", "failed", "stopped", "closed", "published")
-SBATCH = "sbatch"
-"""Shown as the queue of a job of ``hpc-agent sbatch`` that waits on none."""
+SCRIPT = "script"
+"""Kind of a row: a person's own script, submitted with ``hpc-agent sbatch``."""
 
 TASK_TERMS = RequestTerms()
 _STATES_OF_JOBS = {
@@ -55,7 +55,7 @@ class TaskRow:
     queue: str = ""
     """Name of the queue."""
     kind: str = "queue"
-    """``queue``: a task from a queue; ``sbatch``: a job of ``hpc-agent sbatch``."""
+    """``queue``: a task from a queue; ``script``: a person's own script."""
     job: str = ""
     state: str = ""
     reason: str = ""
@@ -101,7 +101,7 @@ def row_of_jobs(task: TaskId, jobs: Sequence[ListedJob], *, kind: str = "queue",
     """Of a task with one job, or with the listed elements of an array. ``job``: the array's own id."""
     shown = min(jobs, key=lambda listed: _rank(state_of(listed.job)))
     live = shown.job
-    terms = SCRIPT_TERMS if kind == SBATCH else TASK_TERMS
+    terms = SCRIPT_TERMS if kind == SCRIPT else TASK_TERMS
     why = wait_words(live, terms)
     if len(jobs) > 1:
         why = "; ".join(filter(None, [count_states(jobs), why]))

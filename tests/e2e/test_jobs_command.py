@@ -81,7 +81,7 @@ def test_jobs_of_sbatch_stand_beside_tasks_from_queues(person: Person) -> None:
 
     wait_until("its elements to run", row, lambda row: row.get("state") == "running")
     found = row()
-    assert (found["kind"], found["job"], found["name"]) == ("sbatch", job, "mine")
+    assert (found["kind"], found["job"], found["name"]) == ("script", job, "mine")
     assert found["why"].endswith("running"), found
 
 

@@ -29,7 +29,7 @@ def test_a_waiting_job_shows_the_reason_in_words_of_how_it_was_submitted() -> No
     row = row_of_jobs(TASK, [waits])
     assert (row.state, row.reason) == ("pending", "PartitionTimeLimit")
     assert row.why.endswith("ask for less with time_limit")
-    assert row_of_jobs(TASK, [waits], kind="sbatch").why.endswith("ask for less with --time")
+    assert row_of_jobs(TASK, [waits], kind="script").why.endswith("ask for less with --time")
     unknown = row_of_jobs(TASK, [listed(JobState.PENDING, reason="SomethingNew")])
     assert unknown.why == "SomethingNew"
 
@@ -40,7 +40,7 @@ def test_an_array_shows_what_runs_and_counts_the_rest() -> None:
         listed(JobState.RUNNING, "7_0"),
         listed(JobState.RUNNING, "7_2"),
     ]
-    row = row_of_jobs(TASK, jobs, kind="sbatch", job="7")
+    row = row_of_jobs(TASK, jobs, kind="script", job="7")
     assert (row.job, row.state, row.used_seconds, row.why) == ("7", "running", 60, "2 running, 1 pending")
 
 
