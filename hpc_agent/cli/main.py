@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +26,11 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "sbatch": ("sbatch", "Submit your own sbatch script; its job becomes a tracked task."),
     "follow": ("follow", "Follow the jobs of hpc-agent sbatch until they end."),
     "free": ("free", "Show what is free in the cluster, and when a job of some size would start."),
+    "jobs": ("jobs", "Show your tasks and their jobs, and why they wait."),
+    "why": ("why", "Say why a task waits, or how it died."),
+    "logs": ("logs", "Print a task's console, or follow it."),
+    "cancel": ("cancel", "Cancel tasks: queued, waiting or running."),
+    "render": ("render", "Show a task's job script and where each request comes from."),
     "build": ("build", "Make a task ready to run later: a folder or a container image."),
     "server": ("server", "Start the embedded ClearML server."),
     "cache": ("cache", "List, warm, verify and prune the shared cache of environments."),
@@ -82,6 +88,8 @@ class LazyGroup(click.Group):
 @click.pass_context
 def group(ctx: click.Context, config_file: Path | None, debug: bool, log_format: LogFormat) -> None:
     """The open bridge between ClearML queues and Slurm clusters."""
+    if os.environ.get("NO_COLOR"):
+        ctx.color = False
     ctx.obj = Shared(config_file, debug, log_format)
     if debug:
         ctx.obj.start_log()

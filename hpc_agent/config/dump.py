@@ -27,10 +27,14 @@ def share_job_config(configuration: Configuration, folder: Path, changes: Mappin
 
     A job that waits keeps what its own daemon wrote, whoever serves the queue by the time it starts.
     """
-    text = _text(configuration, changes)
-    path = folder / f"job.{hashlib.sha256(text).hexdigest()[:12]}.conf"
-    write_atomic(path, text, mode=0o600)
+    path = shared_config_path(configuration, folder, changes)
+    write_atomic(path, _text(configuration, changes), mode=0o600)
     return path
+
+
+def shared_config_path(configuration: Configuration, folder: Path, changes: Mapping[str, object] = {}) -> Path:
+    """Where ``share_job_config`` writes it."""
+    return folder / f"job.{hashlib.sha256(_text(configuration, changes)).hexdigest()[:12]}.conf"
 
 
 def _text(configuration: Configuration, changes: Mapping[str, object]) -> bytes:

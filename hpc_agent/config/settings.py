@@ -283,6 +283,13 @@ class _HpcSettings(SettingsGroup, frozen=True, kw_only=True):
         tuple[str, ...], Meta(description="How a job calls this program; our own interpreter when empty.")
     ] = ()
     poll_interval: Annotated[Interval, Meta(description="Seconds between two passes of the daemon.")] = 5
+    wait_message_interval: Annotated[
+        Seconds,
+        Meta(
+            description="Least number of seconds between two changes of a waiting task's status message (why its job "
+            "waits, its expected start); both come with each pass's one query of the scheduler."
+        ),
+    ] = 20
     max_jobs: Annotated[Positive, Meta(description="Jobs in the scheduler at once, all queues together.")] = 100
     lost_after: Annotated[
         Seconds, Meta(description="A job that left without a trace is called lost after this many seconds.")

@@ -33,9 +33,6 @@ from hpc_agent.schedulers.base import ANY_CLOCK, Scheduler
 
 log = EventLog("act")
 
-SAY_EVERY_S = 20.0
-"""How often a waiting task's status message may change; its first one comes at once."""
-
 
 class Actor:
     """Carries out all actions but submissions, which ``Submitter`` does."""
@@ -48,6 +45,7 @@ class Actor:
         self._worker = worker
         self._clock = clock
         self.concluder = Concluder(client, settings, worker, clock)
+        self._message_interval = settings.hpc.wait_message_interval
         self._shown: dict[Attempt, tuple[SetStatusMessage, float]] = {}
 
     def cancel(self, attempt: Attempt, action: CancelJob) -> None:
@@ -64,7 +62,7 @@ class Actor:
         before, at = self._shown.get(attempt, (SetStatusMessage(""), float("-inf")))
         now = self._clock.monotonic()
         # A word of another kind, that it was requeued or is stuck, does not wait for its turn.
-        is_turn = now - at >= SAY_EVERY_S or (before.ping, before.console) != (action.ping, action.console)
+        is_turn = now - at >= self._message_interval or (before.ping, before.console) != (action.ping, action.console)
         if action.message != before.message and is_turn:
             self._show(attempt, action)
             self._shown[attempt] = action, now

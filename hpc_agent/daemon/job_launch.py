@@ -14,11 +14,15 @@ from typing import Protocol
 from hpc_agent.api.client import Client
 from hpc_agent.config.dump import write_job_config
 from hpc_agent.config.load import Configuration
+from hpc_agent.config.resource_settings import QueueSettings
 from hpc_agent.config.settings import HpcSettings
-from hpc_agent.daemon.options import DaemonOptions, JobNaming
+from hpc_agent.daemon.options import DaemonOptions, JobNaming, exports
+from hpc_agent.domain.attempt import Attempt
+from hpc_agent.domain.resources import Resources
 from hpc_agent.domain.snapshot import AttemptPolicy
 from hpc_agent.domain.task import Task
 from hpc_agent.runs.directory import RunDirectory
+from hpc_agent.submission.render import JobContext
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,33 @@ class JobLaunchConfig:
     naming: JobNaming
     job_configs: JobConfigs | None = None
     """Where jobs call the server with credentials of their own."""
+
+    def context(
+        self, task: Task, attempt: Attempt, queue: QueueSettings, resources: Resources, job: JobPlace, *, staged: bool
+    ) -> JobContext:
+        """What the task's script is made from. ``staged``: code and environment are ready when the job starts."""
+        return JobContext(
+            task=task,
+            attempt=attempt,
+            queue_name=job.queue_name,
+            resources=resources,
+            run_dir=job.directory.path,
+            output=job.directory.job_output,
+            config_file=job.directory.owner_config if self.job_configs else self.config_file,
+            agent=self.agent,
+            flags=[*(["--standalone-mode"] if staged else []), *self.terms.flags()],
+            exports=exports(self.terms, self.naming, task.id),
+            signal_ahead=queue.signal_ahead,
+            requeue=queue.max_restarts > 0,
+        )
+
+
+@dataclass(frozen=True)
+class JobPlace:
+    """Where a job comes from, and where its files are."""
+
+    queue_name: str
+    directory: RunDirectory
 
 
 class JobConfigs(Protocol):

@@ -10,10 +10,10 @@ import msgspec
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
-from hpc_agent.daemon.job_launch import JobLaunchConfig
+from hpc_agent.daemon.job_launch import JobLaunchConfig, JobPlace
 from hpc_agent.daemon.login_staging import StagingBackend
 from hpc_agent.daemon.nodes import BadNodes
-from hpc_agent.daemon.options import exports, gpu_range
+from hpc_agent.daemon.options import gpu_range
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.capacity import Capacity, GpuRange
 from hpc_agent.domain.ids import QueueId
@@ -82,19 +82,13 @@ class Submitter:
             return gpus
         job_configs = self._launch.job_configs
         directory.create()
-        context = JobContext(
-            task=task,
-            attempt=attempt,
-            queue_name=queue.name,
-            resources=replace(resources, gpus=gpus),
-            run_dir=directory.path,
-            output=directory.job_output,
-            config_file=directory.owner_config if job_configs else self._launch.config_file,
-            agent=self._launch.agent,
-            flags=[*(["--standalone-mode"] if self._stages else []), *self._launch.terms.flags()],
-            exports=exports(self._launch.terms, self._launch.naming, task.id),
-            signal_ahead=settings.signal_ahead,
-            requeue=settings.max_restarts > 0,
+        context = self._launch.context(
+            task,
+            attempt,
+            settings,
+            replace(resources, gpus=gpus),
+            JobPlace(queue.name, directory),
+            staged=self._stages is not None,
         )
         # Rendered before it is staged: a broken template is known at once.
         self._renderer.render(settings.template, context)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import HpcSettings
@@ -16,6 +16,9 @@ from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import CurrentJob, JobRecord, LiveJob, SubmitResult
 from hpc_agent.domain.resources import Resources
 from hpc_agent.schedulers.cluster import ClusterClient
+
+if TYPE_CHECKING:
+    from hpc_agent.schedulers.inspector import JobInspector
 
 CLOCK_SKEW = timedelta(seconds=60)
 """How far the controller's clock may be behind ours; ids are reused after days, not minutes."""
@@ -230,6 +233,12 @@ class Backend(ABC):
     def cluster_client(self, settings: HpcSettings) -> ClusterClient | None:
         """For questions about the cluster as a whole; None where nothing but jobs can be asked about."""
         return None
+
+    def inspector(self, settings: HpcSettings, clock: Clock) -> JobInspector:
+        """For commands that show jobs to a person."""
+        from hpc_agent.schedulers.inspector import JobInspector
+
+        return JobInspector(self.create(settings, clock))
 
     @abstractmethod
     def script(self, settings: HpcSettings) -> ScriptLanguage:

@@ -125,16 +125,17 @@ class Follower:
 
     def _say(self, tracked: TrackedJob, message: str) -> None:
         # Reasons and expected starts change all the time; that it waits again is news.
-        if self._is_time(message.partition(" (")[0], tracked.folder.task):
+        every = self._settings.hpc.wait_message_interval
+        if self._is_time(message.partition(" (")[0], tracked.folder.task, every):
             self._client.tasks.set_status_message(tracked.folder.task, message, budget=ONCE)
 
     def _ping(self, tracked: TrackedJob) -> None:
         if self._is_time("ping", tracked.folder.task):
             self._client.tasks.ping(tracked.folder.task, budget=ONCE)
 
-    def _is_time(self, what: str, task: TaskId) -> bool:
+    def _is_time(self, what: str, task: TaskId, every: float = _EVERY_S) -> bool:
         now = self._clock.monotonic()
-        if now - self._last.get((what, task), float("-inf")) < _EVERY_S:
+        if now - self._last.get((what, task), float("-inf")) < every:
             return False
         self._last[what, task] = now
         return True

@@ -191,6 +191,11 @@ class TrackedRoot:
 
     path: Path
 
+    @classmethod
+    def under(cls, root: Path) -> TrackedRoot:
+        """``root``: ``hpc.root``."""
+        return cls(root.expanduser().absolute() / "sbatch")
+
     @property
     def config(self) -> Path:
         """Server and keys for the processes inside of jobs."""

@@ -39,6 +39,11 @@ def status_change(task: TaskId, reason: str, message: str, *, force: bool) -> di
     return {"task": task, "status_reason": reason, "status_message": message, "force": force}
 
 
+def stop_request(task: TaskId, reason: str) -> dict[str, Any]:
+    """``tasks.stop``."""
+    return {"task": task, "status_reason": reason}
+
+
 def status_message(task: TaskId, message: str) -> dict[str, Any]:
     """``tasks.update``, which works on a queued task too (``tasks.edit`` would change nothing)."""
     return {"task": task, "status_message": message}

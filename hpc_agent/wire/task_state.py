@@ -13,6 +13,8 @@ from hpc_agent.wire.task_fields import section, status_from_wire
 RUN_TOKEN = "_hpc_agent_run"  # noqa: S105 - the name of a field
 """Runtime property of ours: ``<attempt>.<start>`` of the run that owns the task, a fencing token."""
 JOB_ID = "_slurm_job_id"
+JOB_PROPERTY = "slurm_job_id"
+"""User property of a person's own script: the number of its job."""
 HOST = "_exec_agent_hostname"
 """Runtime properties that ClearML's web page shows: the job that runs the task, and its machine."""
 _ABORT_TIMEOUT = "_abort_callback_timeout"

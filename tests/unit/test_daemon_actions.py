@@ -17,7 +17,7 @@ from manual_clock import ManualClock
 
 from hpc_agent.api.client import Client
 from hpc_agent.config.settings import AllSettings, HpcSettings
-from hpc_agent.daemon.act import SAY_EVERY_S, Actor
+from hpc_agent.daemon.act import Actor
 from hpc_agent.daemon.job_launch import JobLaunchConfig
 from hpc_agent.daemon.nodes import BadNodes
 from hpc_agent.daemon.options import DaemonOptions, JobNaming
@@ -240,7 +240,7 @@ class TestMessages:
         for message in ("Waiting", "Priority", "Resources"):
             site.actor.set_status_message(ATTEMPT, SetStatusMessage(message), site.run)
         assert site.server.said == ["Waiting"]
-        site.clock.advance(SAY_EVERY_S)
+        site.clock.advance(HpcSettings().wait_message_interval)
         site.actor.set_status_message(ATTEMPT, SetStatusMessage("Resources"), site.run)
         site.actor.show_error(ATTEMPT, "broken")
         site.actor.show_error(ATTEMPT, "broken")

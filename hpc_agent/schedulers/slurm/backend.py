@@ -14,6 +14,7 @@ from hpc_agent.config.settings import HpcSettings
 from hpc_agent.domain.ids import JobId
 from hpc_agent.schedulers.base import Backend, CurrentJobClient, JobVariables, Scheduler, ScriptLanguage, Share
 from hpc_agent.schedulers.cluster import ClusterClient
+from hpc_agent.schedulers.inspector import JobInspector
 from hpc_agent.schedulers.slurm.settings import SlurmSettings
 
 _FOREIGN = re.compile(
@@ -48,6 +49,12 @@ class SlurmBackend(Backend):
         from hpc_agent.schedulers.slurm.cluster_client import SlurmClusterClient
 
         return SlurmClusterClient(settings.of(SlurmSettings), cluster=settings.cluster)
+
+    def inspector(self, settings: HpcSettings, clock: Clock) -> JobInspector:
+        from hpc_agent.schedulers.slurm.driver import SlurmScheduler
+        from hpc_agent.schedulers.slurm.inspector import SlurmInspector
+
+        return SlurmInspector(SlurmScheduler(settings.of(SlurmSettings), cluster=settings.cluster))
 
     def script(self, settings: HpcSettings) -> ScriptLanguage:
         from hpc_agent.schedulers.slurm.script import SbatchScript

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from pathlib import Path
 
 from hpc_agent.domain import duration
 from hpc_agent.domain.ids import JobId
@@ -89,6 +90,11 @@ def cancelled(returncode: int, stderr: str) -> bool:
     """Whether scancel did what can be done: exit code 1 where it only complains of jobs that are gone."""
     complaints = [line for line in stderr.splitlines() if line.strip()]
     return returncode == 0 or (bool(complaints) and all(_GONE.search(line) for line in complaints))
+
+
+def sbatch_test(script: Path, partition: str, extra: Sequence[str] = ()) -> list[str]:
+    """Nothing is submitted. ``partition``: in place of the script's own."""
+    return ["sbatch", "--test-only", *extra, *([f"--partition={partition}"] if partition else []), str(script)]
 
 
 def release(jobs: Iterable[JobId]) -> list[str]:
@@ -172,11 +178,11 @@ def parse_squeue(text: str, delimiter: str) -> QueueAnswer:
     table = read_table(text, len(_COLUMNS), delimiter)
     if table is None:
         raise ValueError(_in_short(text))
-    rows = tuple(_queue_row(cells) for cells in table.rows if _JOB_ID.fullmatch(cells[0]))
+    rows = tuple(_queue_row(cells) for cells in table.rows if JOB_ID.fullmatch(cells[0]))
     return QueueAnswer(rows, len(table.rows) - len(rows) + table.broken)
 
 
-_JOB_ID = re.compile(
+JOB_ID = re.compile(
     r"[0-9]{1,19}([_+][0-9]{1,19})?"
     # sacct has one row for all elements of an array that wait: 7_[2-3%1], 7_[1,3,5,...].
     r"|[0-9]{1,19}_\[[0-9,%:.-]*\]"
@@ -308,7 +314,7 @@ def parse_sacct(text: str, delimiter: str) -> AccountingAnswer:
     records = tuple(
         (JobId(cells[1]), _record(cells))
         for cells in table.rows
-        if _JOB_ID.fullmatch(cells[0]) and _JOB_ID.fullmatch(cells[1])
+        if JOB_ID.fullmatch(cells[0]) and JOB_ID.fullmatch(cells[1])
     )
     return AccountingAnswer(records, len(table.rows) - len(records) + table.broken)
 

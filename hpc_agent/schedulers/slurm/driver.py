@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from hpc_agent import process
 from hpc_agent.clock import SYSTEM
@@ -229,6 +230,29 @@ class SlurmScheduler:
         answer = self._run(commands.release(jobs))
         if not answer.ok:
             raise SchedulerUnavailableError(f"scontrol release failed: {answer.last_words}")
+
+    @property
+    def user(self) -> str:
+        """Number of the user whose jobs are meant."""
+        return self._user
+
+    def ask(self, argv: Sequence[str]) -> str:
+        """What a query prints.
+
+        Raises:
+            SchedulerUnavailableError: no usable answer.
+        """
+        return self._ask(argv)
+
+    def test_submission(self, script: Path, workdir: Path, partition: str) -> tuple[int, str]:
+        """Exit code and words of ``sbatch --test-only``; its times are UTC.
+
+        Raises:
+            SchedulerUnavailableError: it could not be run.
+        """
+        argv = commands.sbatch_test(script, partition, self._settings.sbatch_args)
+        answer = run(argv, {**self._job_environ, "TZ": "UTC"}, self._settings.sbatch_timeout, workdir)
+        return answer.returncode, f"{answer.stderr}\n{answer.stdout}"
 
     def _squeue(self, *, ended: bool = False, name: str = "") -> commands.QueueAnswer:
         delimiter = new_delimiter()

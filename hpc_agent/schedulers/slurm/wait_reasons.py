@@ -33,6 +33,13 @@ _GOES_ON = (
         "a limit of your account is met: it starts when others of its jobs have ended",
     ),
     (r"^ReqNodeNotAvail", "its nodes are down or reserved"),
+    (r"^Priority$", "jobs with a higher priority are ahead of it"),
+    (r"^Resources$", "it is next, once enough is free"),
+    (r"^Dependency$", "the jobs that it depends on have not ended"),
+    (r"^BeginTime$", "its begin time is still to come"),
+    (r"^JobArrayTaskLimit$", "as many elements of its array run as may run at once"),
+    (r"^Licenses$", "the licences that it asks for are in use"),
+    (r"^Reservation$", "its reservation has not begun"),
 )
 _LAUNCH_FAILED = "launch failed requeued held"
 

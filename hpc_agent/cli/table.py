@@ -1,0 +1,94 @@
+"""Tables for a terminal: columns as wide as they need, cut where it is narrower; whole where they are piped."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import click
+
+_GAP = "  "
+_LEAST = 6
+"""Characters that stay of a column that is cut."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """``shrinks``: may be cut where the terminal is too narrow; numbers may not. ``style``: of a cell's text."""
+
+    title: str
+    right: bool = False
+    shrinks: bool = False
+    style: Callable[[str], str] | None = None
+
+
+def number(title: str) -> Column:
+    return Column(title, right=True)
+
+
+def text(title: str) -> Column:
+    return Column(title, shrinks=True)
+
+
+def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> None:
+    """Columns that are empty throughout are left out. ``notes``: a line below each row, where it is not empty."""
+    for line in table_lines(columns, rows, notes):
+        click.echo(line)
+
+
+def table_lines(columns: Sequence[Column], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> list[str]:
+    """As ``print_table`` prints it."""
+    shown = [index for index in range(len(columns)) if any(row[index] for row in rows)]
+    widths = {index: max(len(columns[index].title), *(len(row[index]) for row in rows)) for index in shown}
+    _shrink(widths, [index for index in shown if columns[index].shrinks], room())
+    heads = [replace(columns[index], style=None) for index in shown]
+    titles = _line([column.title for column in heads], heads, [widths[index] for index in shown])
+    lines = [click.style(titles, bold=True)]
+    for position, row in enumerate(rows):
+        lines.append(_line([row[i] for i in shown], [columns[i] for i in shown], [widths[i] for i in shown]))
+        if position < len(notes) and notes[position]:
+            lines.append(click.style(_wrapped(notes[position]), dim=True))
+    return lines
+
+
+def room() -> int | None:
+    """Columns of the terminal; None where there is none, and nothing is to be cut."""
+    if not sys.stdout.isatty() and "COLUMNS" not in os.environ:
+        return None
+    return shutil.get_terminal_size().columns
+
+
+def _shrink(widths: dict[int, int], shrinkable: Sequence[int], width: int | None) -> None:
+    """Take from the widest first."""
+    while width is not None and sum(widths.values()) + len(_GAP) * (len(widths) - 1) > width:
+        widest = max((index for index in shrinkable if widths[index] > _LEAST), key=widths.__getitem__, default=None)
+        if widest is None:
+            return
+        widths[widest] -= 1
+
+
+def _line(cells: Sequence[str], columns: Sequence[Column], widths: Sequence[int]) -> str:
+    shown = []
+    for cell, column, width in zip(cells, columns, widths, strict=True):
+        text = _cut(cell, width)
+        padding = " " * (width - len(text))
+        text = column.style(text) if column.style and text else text
+        shown.append(padding + text if column.right else text + padding)
+    return _GAP.join(shown).rstrip()
+
+
+def _cut(cell: str, width: int) -> str:
+    line = one_line(cell)
+    return line if len(line) <= width else f"{line[: width - 1]}…"
+
+
+def one_line(text: str) -> str:
+    """Without what would move the cursor or colour the terminal: names and messages may be anybody's."""
+    return "".join(letter if letter.isprintable() else " " for letter in " ".join(text.split()))
+
+
+def _wrapped(note: str) -> str:
+    return click.wrap_text(note, (room() or 1000) - 1, initial_indent="  ", subsequent_indent="  ")

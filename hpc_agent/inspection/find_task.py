@@ -1,0 +1,98 @@
+"""Finder of the task that a person means: by its id or the beginning of it, by its job's number, by its name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from contextlib import suppress
+
+from hpc_agent.api.client import Client
+from hpc_agent.api.task_views import TaskViews
+from hpc_agent.domain.ids import TaskId
+from hpc_agent.errors import ApiError, InputError
+from hpc_agent.file_records import CorruptFileError
+from hpc_agent.inspection.jobs_observer import read_tracked
+from hpc_agent.runs.directory import RunDirectory, RunsFolder
+from hpc_agent.tracking.tracked_records import TrackedRoot
+
+_ID = re.compile(r"[0-9a-f]{32}")
+_PREFIX = re.compile(r"[0-9a-f]{4,31}")
+_JOB = re.compile(r"[0-9]{1,19}(_[0-9]{1,19})?")
+_SHOWN = 8
+"""Tasks that a sentence names."""
+
+
+class TaskFinder:
+    """The beginnings of ids and the numbers of jobs are looked up among the records here, names on the server."""
+
+    def __init__(self, client: Client, views: TaskViews, runs: RunsFolder, tracked: TrackedRoot) -> None:
+        self._client = client
+        self._views = views
+        self._runs = runs
+        self._tracked = tracked
+
+    def find(self, word: str) -> TaskId:
+        """
+        Raises:
+            InputError: no task is meant, or several.
+        """
+        word = word.strip()
+        plain = word.lower().replace("-", "")
+        if not word:
+            raise InputError("the task is empty: give its id, the beginning of its id, its job's number, or its name")
+        if _ID.fullmatch(plain):
+            return TaskId(plain)
+        is_job = _JOB.fullmatch(word) is not None
+        found = self._of_job(word) if is_job else set()
+        if not found and _PREFIX.fullmatch(plain):
+            found = _beginning(plain, self._known()) or _beginning(plain, self._queued())
+        if not found and is_job:
+            found = self._of_job_on_server(word)
+        if len(found) > 1:
+            ids = ", ".join(sorted(found)[:_SHOWN])
+            raise InputError(f'"{word}" may mean {len(found)} tasks: {ids}; give more of the id')
+        if found:
+            return found.pop()
+        try:
+            return self._client.tasks.resolve(word)
+        except InputError as error:
+            if _JOB.fullmatch(word):
+                raise InputError(
+                    f"no task here has a job {word}, nor is it a task's id or name; `hpc-agent jobs` lists your tasks"
+                ) from error
+            raise InputError(f"{error}; `hpc-agent jobs` lists your tasks") from error
+
+    def _known(self) -> set[TaskId]:
+        return {*self._runs.tasks(), *(folder.task for folder in self._tracked.all())}
+
+    def _queued(self) -> set[TaskId]:
+        return {entry.task for queue in self._views.queues() for entry in queue.entries}
+
+    def _of_job_on_server(self, job: str) -> set[TaskId]:
+        """The jobs of ``hpc-agent sbatch`` that have ended have no records here any more."""
+        with suppress(ApiError):  # a server that cannot search for it
+            return {*self._views.of_job(job), *self._views.of_job(job.partition("_")[0])}
+        return set()
+
+    def _of_job(self, job: str) -> set[TaskId]:
+        """An element of an array means the task of the whole array."""
+        array = job.partition("_")[0]
+        found = {
+            folder.task for folder in self._tracked.all() if (t := read_tracked(folder)) and t.job.id in (job, array)
+        }
+        for task in self._runs.tasks():
+            if any(job == _job_of(directory) for directory in self._runs.attempts(task)):
+                found.add(task)
+        return found
+
+
+def _beginning(prefix: str, tasks: Iterable[TaskId]) -> set[TaskId]:
+    return {task for task in tasks if task.startswith(prefix)}
+
+
+def _job_of(directory: RunDirectory) -> str:
+    try:
+        submission = directory.submission()
+    except (CorruptFileError, OSError):
+        return ""
+    return submission.job if submission else ""

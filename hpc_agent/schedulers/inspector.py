@@ -1,0 +1,65 @@
+"""Inspector of jobs: what a person asks a scheduler about jobs, beyond what the daemon needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from hpc_agent.domain.ids import JobId
+from hpc_agent.domain.job import JobRecord, LiveJob
+from hpc_agent.errors import InputError
+from hpc_agent.schedulers.base import Scheduler
+
+
+@dataclass(frozen=True)
+class ListedJob:
+    """A job that the scheduler lists, with what a table of jobs shows of it. None, empty: it does not tell."""
+
+    job: LiveJob
+    partition: str = ""
+    used_seconds: int | None = None
+    limit_seconds: int | None = None
+    started: datetime | None = None
+
+
+@dataclass(frozen=True)
+class SubmitTest:
+    """What the scheduler says to a submission that is only tried."""
+
+    accepted: bool
+    message: str
+    """Its own words."""
+    start: datetime | None = None
+    """When it expects that the job would start."""
+    nodes: str = ""
+    partition: str = ""
+
+
+class JobInspector:
+    """Inspector that knows no more than the scheduler tells the daemon; backends that can tell more have their own."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.scheduler = scheduler
+
+    def listed(self) -> Sequence[ListedJob]:
+        """All jobs of this user that the scheduler lists, in one query.
+
+        Raises:
+            SchedulerUnavailableError: no usable answer.
+        """
+        return [ListedJob(job) for job in self.scheduler.live_jobs()]
+
+    def records(self, jobs: Mapping[JobId, datetime]) -> Mapping[JobId, JobRecord]:
+        """As ``Scheduler.records``."""
+        return self.scheduler.records(jobs)
+
+    def test(self, script: Path, workdir: Path, *, partition: str = "") -> SubmitTest:
+        """Have the scheduler check a script without submitting it. ``partition``: in place of the script's.
+
+        Raises:
+            InputError: this scheduler cannot do that.
+            SchedulerUnavailableError: no usable answer.
+        """
+        raise InputError(f"the scheduler {self.scheduler.name} cannot test a script without submitting it")

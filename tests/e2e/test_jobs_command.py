@@ -1,0 +1,113 @@
+"""``hpc-agent jobs`` on real Slurm: tasks from queues and people's own scripts in one table."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from e2e_site import UNTIL_TOLD, Site
+from sbatch_bench import Person
+from waiting import wait_until
+
+from hpc_agent.domain.status import TaskStatus
+
+pytestmark = pytest.mark.slurm
+
+
+def jobs(site: Site, *arguments: str) -> list[dict[str, Any]]:
+    answer = site.agent("jobs", "--json", *arguments)
+    assert answer.returncode == 0, answer.stderr
+    rows: list[dict[str, Any]] = json.loads(answer.stdout)["jobs"]
+    return rows
+
+
+def states(site: Site, *arguments: str) -> dict[str, str]:
+    return {row["task"]: row["state"] for row in jobs(site, *arguments)}
+
+
+def test_a_task_is_shown_from_its_queue_to_its_end(site: Site) -> None:
+    go = site.folder / "go"
+    task = site.bare_task(UNTIL_TOLD.format(go=str(go)))
+    later = site.bare_task("print(1)")
+    site.properties(later, num_gpus="4", partition="none")
+    [first, second] = jobs(site, "--queue", site.queue)
+    assert (first["task"], first["state"], first["queue"]) == (task, "queued", site.queue)
+    assert (first["why"], second["why"]) == ("number 1 of 2 in its queue", "number 2 of 2 in its queue")
+    assert (first["job"], first["name"], first["kind"]) == ("", "bare", "queue")
+    site.daemon()
+    job = site.begun(task)
+    [row] = [row for row in jobs(site, "--queue", site.queue) if row["task"] == task]
+    assert (row["state"], row["job"], row["limit_seconds"]) == ("running", job, 600)
+    assert row["nodes"].startswith("n") and row["used_seconds"] >= 0 and row["partition"] == "main"
+    plain = site.agent("jobs", "--queue", site.queue, COLUMNS="200").stdout.splitlines()
+    assert plain[0].split()[:5] == ["TASK", "NAME", "QUEUE", "JOB", "STATE"]
+    assert plain[1].split()[:5] == [task[:8], "bare", site.queue, job, "running"]
+    go.touch()
+    site.wait_for_end(task)
+    wait_until("it to be left out", lambda: task not in states(site, "--queue", site.queue))
+    [ended] = jobs(site, "--queue", site.queue, "--state", "completed")
+    assert (ended["task"], ended["state"]) == (task, "completed")
+
+
+def test_a_job_that_waits_shows_why_and_since_when(site: Site) -> None:
+    task = site.bare_task("print(1)")
+    site.slurm("scontrol", "update", "partitionname=main", "state=down")
+    try:
+        site.daemon()
+        wait_until("it to wait", lambda: states(site, "--queue", site.queue).get(task) == "pending")
+        [row] = jobs(site, "--queue", site.queue, "--state", "pending,running")
+        assert row["reason"] == "PartitionDown"
+        assert row["why"] == "PartitionDown: its partition is closed: ask the administrators for how long"
+        assert jobs(site, "--queue", site.queue, "--state", "running") == []
+        assert jobs(site, "--queue", site.queue, "--name", "BAR")[0]["task"] == task
+        assert jobs(site, "--queue", site.queue, "--name", "other") == []
+        narrow = site.agent("jobs", "--queue", site.queue, COLUMNS="60").stdout.splitlines()
+        assert all(len(line) <= 60 for line in narrow), narrow
+        assert "PartitionDown" in narrow[1] and site.queue not in narrow[1]
+    finally:
+        site.slurm("scontrol", "update", "partitionname=main", "state=up")
+    assert site.wait_for_end(task) is TaskStatus.COMPLETED
+
+
+def test_jobs_of_sbatch_stand_beside_tasks_from_queues(person: Person) -> None:
+    person.script("#!/bin/bash\nsleep 300\n")
+    job = person.sbatch("--array=1-3", "-J", "mine", "train.sh").job
+    task = person.task(job)
+
+    def row() -> dict[str, Any]:
+        answer = person.site.agent("jobs", "--json", CLEARML_AGENT__hpc__root=f'"{person.root}"')
+        return next((row for row in json.loads(answer.stdout)["jobs"] if row["task"] == task), {})
+
+    wait_until("its elements to run", row, lambda row: row.get("state") == "running")
+    found = row()
+    assert (found["kind"], found["job"], found["name"]) == ("script", job, "mine")
+    assert found["why"].endswith("running"), found
+
+
+def test_what_does_not_answer_is_said_and_the_rest_is_shown(site: Site) -> None:
+    task = site.bare_task("print(1)")
+    broken = site.folder / "bin"
+    broken.mkdir()
+    (broken / "squeue").write_text("#!/bin/sh\necho 'Unable to contact slurm controller' >&2\nexit 1\n")
+    (broken / "squeue").chmod(0o755)
+    answer = site.agent("jobs", "--queue", site.queue, PATH=f"{broken}:{site.env['PATH']}")
+    assert answer.returncode == 0 and task[:8] in answer.stdout
+    assert "The scheduler did not answer: states of jobs are missing" in answer.stderr
+    away = site.agent("jobs", CLEARML_API_HOST="http://127.0.0.1:9", timeout=200)
+    assert away.returncode == 0 and "The server did not answer" in away.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--state", "sleeping"), "'sleeping' is none of running,"),
+        (("--ended", "soon"), "'soon' is not a length of time such as 30m, 12h, 7d or 2w"),
+        (("--watch", "0.1"), "0.1 is not in the range x>=2"),
+        (("--watch", "--json"), "--json prints one object and --watch never ends: give one of the two"),
+    ],
+)
+def test_wrong_input_is_a_sentence(site: Site, arguments: tuple[str, ...], sentence: str) -> None:
+    answer = site.agent("jobs", *arguments)
+    assert answer.returncode == 2
+    assert sentence in answer.stderr
