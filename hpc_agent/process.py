@@ -211,9 +211,11 @@ def kill_group(pgid: int, number: int) -> bool:
 
 @dataclass(frozen=True)
 class StopTimeouts:
-    """How long each step of the ladder TERM → KILL may take, in seconds."""
+    """How long each step of the ladder TERM → (INT →) KILL may take, in seconds."""
 
     term: float = 10.0
+    interrupt: float = 2.0
+    """From SIGTERM to SIGINT for programs that do not end at SIGTERM by themselves; 0: no SIGINT."""
     kill: float = 5.0
 
 
@@ -267,6 +269,14 @@ class Supervised:
                 if os.getpgid(pid) != self.pid:
                     os.kill(pid, number)
         return bool(found)
+
+    def signal_chosen(self, number: int, chosen: Callable[[int], bool]) -> list[int]:
+        """Signal those of the child and its descendants whose pid is ``chosen``; returns them."""
+        found = [pid for pid in surviving_descendants(self.pid) if chosen(pid)]
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, number)
+        return found
 
     def reap_orphans(self) -> None:
         """Reap what was adopted and has ended."""

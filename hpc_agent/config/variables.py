@@ -73,7 +73,8 @@ NOT_HONOURED: Mapping[str, str] = {
     "CLEARML_MULTI_NODE_SINGLE_TASK": "A job's first node runs the task, and starts what it needs on the others.",
     "CLEARML_AGENT_CRASH_ON_EXCEPTION": "A pass that fails is logged, and the next begins from what is true then.",
     "CLEARML_AGENT_STATUS_REPORT_FREQ_SEC": "Every 30 s, as by default; usage is sampled as often.",
-    "CLEARML_AGENT_ABORT_CALLBACK_CMD": "An abort is SIGTERM first and SIGKILL after `hpc.term_grace` seconds.",
+    "CLEARML_AGENT_ABORT_CALLBACK_CMD": "An abort is SIGTERM, SIGINT where the SDK keeps SIGTERM from a program, and "
+    "SIGKILL after `hpc.term_grace` seconds.",
     "CLEARML_AGENT_ABORT_CALLBACK_TIMEOUT": "See CLEARML_AGENT_ABORT_CALLBACK_CMD.",
     "CLEARML_BOOTSTRAP_UV_EXEC": _BOOTSTRAP,
     "CLEARML_BOOTSTRAP_CACHE_DIR": _BOOTSTRAP,

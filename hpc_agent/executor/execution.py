@@ -197,12 +197,13 @@ class TaskRun:
         log.info("process.started", task=self._task.id, pid=child.pid)
         recorder = InputRecorder(self._executor.client, self._task, prepared.inputs)
         recorder.start()
+        settings = self._executor.settings.hpc
         supervisor = ProcessSupervisor(
             child,
             console.say,
             self._stop,
             self._executor.clock,
-            StopTimeouts(term=self._executor.settings.hpc.term_grace),
+            StopTimeouts(settings.term_grace, interrupt=settings.interrupt_after),
             signal.Signals[f"SIG{self._policy.signal}"],
         )
         code = supervisor.run()

@@ -123,6 +123,10 @@ class Unkillable:
         self.got.append(number)
         return True
 
+    def signal_chosen(self, number: int, chosen: object) -> list[int]:
+        """It catches no signals."""
+        return []
+
     def reap_orphans(self) -> None:
         """Nothing has ended."""
 
