@@ -92,7 +92,7 @@ NOT_HONOURED: Mapping[str, str] = {
     "CLEARML_CONDA_ENV_PACKAGE": "Environments are made by uv or pip.",
     "CLEARML_USE_CONDA_BASE_ENV": "`CLEARML_AGENT_SKIP_PIP_VENV_INSTALL` takes any interpreter, conda's too.",
     "RANK": "One job is one task; who starts several processes in it gives each its rank.",
-    "SLURM_PROCID": "As RANK: with `--require-queue` one of all processes of a step runs the task, the others leave.",
+    "SLURM_PROCID": "As RANK: with `--require-queue` one process of a step runs the task, the others leave with 0.",
 }
 
 

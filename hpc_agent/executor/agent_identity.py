@@ -30,6 +30,8 @@ class AgentIdentity:
     run_dir: Path | None
     cluster: str
     pid: int
+    step_processes: int = 1
+    """Processes of our Slurm step, all of which may run the same command."""
 
     @property
     def daemon_managed(self) -> bool:
@@ -77,6 +79,7 @@ def identify(settings: AllSettings, environ: Mapping[str, str] = os.environ) -> 
         run_dir=Path(run_dir) if run_dir else None,
         cluster=settings.hpc.cluster or environ.get("SLURM_CLUSTER_NAME", "") or host,
         pid=os.getpid(),
+        step_processes=int(environ.get("SLURM_STEP_NUM_TASKS") or 1),
     )
 
 
