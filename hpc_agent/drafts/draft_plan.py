@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hpc_agent.domain.task import Requirements, TaskContainer, TaskScript
 from hpc_agent.drafts.code import Code, script_section
 from hpc_agent.drafts.draft_request import DraftRequest, check_usage
 from hpc_agent.drafts.draft_requirements import packages_as_lines, read_requirements, with_clearml
+from hpc_agent.drafts.draft_resources import check_values
 from hpc_agent.drafts.locate import locate
 from hpc_agent.drafts.paths import typed_path
 from hpc_agent.drafts.script_arguments import lost_arguments
@@ -43,6 +45,7 @@ def plan(request: DraftRequest, here: Path, comment: str) -> DraftPlan:
         InputError, SourceError: files or the repository are not as they must be.
     """
     check_usage(request)
+    check_values(request.resources)
     output_uri = _output_uri(request.output_uri)
     container = _container(request, here)
     requirements = _requirements(request, here)
@@ -84,11 +87,15 @@ def _draft(request: DraftRequest, script: TaskScript, container: TaskContainer) 
         type="controller" if pipeline else request.task_type or "training",
         container=container,
         arguments=dict(word.split("=", 1) for word in request.args),
-        properties={"version": request.pipeline_version or DEFAULT_PIPELINE_VERSION} if pipeline else {},
+        properties={**_version(request), **request.resources},
         tags=request.tags,
         system_tags=("pipeline", "development") if pipeline else ("development",),
         runtime=_MARK,
     )
+
+
+def _version(request: DraftRequest) -> Mapping[str, str]:
+    return {"version": request.pipeline_version or DEFAULT_PIPELINE_VERSION} if request.pipeline else {}
 
 
 def _requirements(request: DraftRequest, here: Path) -> Requirements:
