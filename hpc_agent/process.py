@@ -286,6 +286,10 @@ class Supervised:
                 os.kill(pid, number)
         return found
 
+    def has_left_processes(self) -> bool:
+        """Whether something that the child started lives on after its end."""
+        return not self._forwards_signals and bool(surviving_descendants(self.pid))
+
     def reap_orphans(self) -> None:
         """Reap what was adopted and has ended."""
         reap_orphans()

@@ -49,7 +49,7 @@ def _first(daemons: DaemonRegistry, name: str, flags: DaemonFlags) -> DaemonReco
     if found:
         return found[0]
     if not running:
-        return RegistrationError("no daemon is running on this machine: there is none to stop")
+        return RegistrationError("there is no daemon to stop: none is running on this machine")
     return RegistrationError(f"no daemon of this machine was started with these flags; {_those(daemons)}")
 
 

@@ -22,6 +22,8 @@ _CAUGHT = (
     signal.SIGQUIT,
 )
 _CAUGHT_MASK = sum(1 << (number - 1) for number in _CAUGHT)
+_GO_MASK = 1 << (signal.SIGURG - 1)
+"""Programs in Go, such as podman and docker, catch all that, and SIGURG, by which Go switches between its threads."""
 _LINE = re.compile(r"^SigCgt:\s*([0-9a-f]+)$", re.MULTILINE)
 
 
@@ -39,4 +41,5 @@ def has_sdk_handlers(pid: int) -> bool:
 def catches_as_sdk(status: str) -> bool:
     """The same from the text of ``/proc/<pid>/status``."""
     found = _LINE.search(status)
-    return found is not None and int(found[1], 16) & _CAUGHT_MASK == _CAUGHT_MASK
+    caught = int(found[1], 16) if found else 0
+    return caught & _CAUGHT_MASK == _CAUGHT_MASK and not caught & _GO_MASK

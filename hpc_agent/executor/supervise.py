@@ -71,9 +71,17 @@ class ProcessSupervisor:
             if self._hangs(self._clock.monotonic()):
                 return -signal.SIGKILL
         self.ended_by_itself = self._request.reason is None
+        self._wait_for_descendants()
         # What it left behind must not outlive it: its time would not be counted, nor its output read.
         self._child.sweep(lambda: self._clock.sleep(0.05))
         return code
+
+    def _wait_for_descendants(self) -> None:
+        """Let what the process started end as well, if it was signalled: a shell ends at once, its program saves."""
+        while self._kill_after is not None and self._killed_at is None and self._child.has_left_processes():
+            self._escalate(self._clock.monotonic())
+            self._clock.sleep(_TICK_S)
+            self._child.reap_orphans()
 
     def _escalate(self, now: float) -> None:
         if self._request.reason is None or self._request.is_held(now):

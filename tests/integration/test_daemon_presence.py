@@ -249,7 +249,7 @@ def test_status_without_a_daemon_says_so_and_ends_well(tmp_path: Path) -> None:
 def test_stop_without_a_daemon_says_so_and_ends_with_1(tmp_path: Path) -> None:
     stop = hpc_agent(tmp_path, "daemon", "--stop")
     assert (stop.returncode, stop.stdout) == (1, "")
-    assert stop.stderr == "error: no daemon is running on this machine: there is none to stop\n"
+    assert stop.stderr == "error: there is no daemon to stop: none is running on this machine\n"
 
 
 def test_status_of_a_queue_needs_its_server(tmp_path: Path) -> None:

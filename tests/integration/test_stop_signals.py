@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -51,10 +52,12 @@ if os.fork() == 0:
 class Run:
     """A supervised program, and what was said about it."""
 
-    def __init__(self, text: str, folder: Path, timeouts: StopTimeouts) -> None:
+    def __init__(self, text: str, folder: Path, timeouts: StopTimeouts, *, in_shell: bool = False) -> None:
         self.output = folder / "output"
         with self.output.open("wb") as file:
             argv = [sys.executable, "-c", text]
+            if in_shell:
+                argv = ["bash", "-c", f"{shlex.join(argv)}\necho the shell goes on"]
             self.child = Supervised(argv, env=os.environ, cwd=folder, output=file.fileno())
         self.said: list[str] = []
         self.stop = StopConditions(NullCurrentJob(), 0, 30, SYSTEM)
@@ -109,3 +112,25 @@ def test_a_finally_block_is_not_interrupted_again(tmp_path: Path) -> None:
     run = Run(SWALLOWS + slow, tmp_path, StopTimeouts(term=60, interrupt=0.3))
     assert run.end(StopReason.ABORT) == -signal.SIGINT
     assert "finally ran" in run.text
+
+
+@pytest.mark.parametrize("text", [SAVES + WAITS, SWALLOWS + WAITS])
+@pytest.mark.parametrize("reason", [StopReason.ABORT, StopReason.SIGNAL])
+def test_a_program_in_a_shell_has_its_grace_period_though_the_shell_ends_at_once(
+    text: str, reason: StopReason, tmp_path: Path
+) -> None:
+    grace = 60 if reason is StopReason.ABORT or text.startswith(SAVES) else 1.5
+    run = Run(text, tmp_path, StopTimeouts(term=grace, interrupt=2.5), in_shell=True)
+    assert run.end(reason) == -signal.SIGTERM
+    is_let_end = text.startswith(SAVES) or reason is StopReason.ABORT
+    assert ("finally ran" in run.text) is is_let_end
+    assert "the shell goes on" not in run.text
+
+
+def test_what_a_program_that_ended_by_itself_left_behind_is_killed_at_once(tmp_path: Path) -> None:
+    left = "import subprocess, sys\nprint('begun', flush=True)\nsubprocess.Popen(['sleep', '600'])\n"
+    run = Run(left, tmp_path, StopTimeouts(term=60))
+    begun = SYSTEM.monotonic()
+    assert run.supervisor.run() == 0
+    assert SYSTEM.monotonic() - begun < 30
+    assert not run.child.has_left_processes()

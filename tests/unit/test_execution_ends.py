@@ -170,6 +170,9 @@ class Ended:
     def reap_orphans(self) -> None:
         """Nothing else has ended."""
 
+    def has_left_processes(self) -> bool:
+        return False
+
     def sweep(self, pause: object) -> None:
         """It left nothing behind."""
 
