@@ -6,9 +6,7 @@ above it: who may write to one of them can put something else in its place, exce
 
 from __future__ import annotations
 
-import grp
 import os
-import pwd
 import shlex
 import stat
 from dataclasses import dataclass
@@ -121,6 +119,9 @@ def _others_who_write(status: os.stat_result) -> str:
 
 def _is_own_group(gid: int) -> bool:
     """Whether the group has no other member, as where each user has a group of that name."""
+    import grp
+    import pwd
+
     try:
         me, group = pwd.getpwuid(os.getuid()), grp.getgrgid(gid)
     except KeyError:
@@ -131,12 +132,18 @@ def _is_own_group(gid: int) -> bool:
 def user_name() -> str:
     """Name of the user that runs this process; the number where it has no name, as in some containers."""
     try:
+        import pwd
+    except ImportError:  # hpc-task is typed on laptops of all kinds
+        return os.environ.get("USERNAME", "unknown")
+    try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         return str(os.getuid())
 
 
 def _name(uid: int) -> str:
+    import pwd
+
     try:
         return f"the user {pwd.getpwuid(uid).pw_name}"
     except KeyError:
@@ -144,6 +151,8 @@ def _name(uid: int) -> str:
 
 
 def _group_name(gid: int) -> str:
+    import grp
+
     try:
         return grp.getgrgid(gid).gr_name
     except KeyError:

@@ -9,17 +9,12 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-import psutil
+if TYPE_CHECKING:
+    import psutil
 
 _SET_CHILD_SUBREAPER = 36
-try:
-    import ctypes
-except ImportError:  # a Python without libffi, as in small images: orphans then go to process 1 of the container
-    _libc = None
-else:
-    _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class TrackedChild(Protocol):
@@ -53,8 +48,11 @@ def become_subreaper() -> None:
 
 
 def _prctl(option: int, value: int) -> None:
-    if _libc is not None:
-        _libc.prctl(option, value, 0, 0, 0)
+    try:
+        import ctypes
+    except ImportError:  # a Python without libffi, as in small images: orphans then go to process 1 of the container
+        return
+    ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0)
 
 
 def reap_orphans() -> None:
@@ -73,6 +71,8 @@ def reap_orphans() -> None:
 
 def surviving_descendants(family: int) -> list[int]:
     """Living descendants of ours but for helpers: the process ``family`` and what it started, wherever it went."""
+    import psutil  # not for hpc-task, which starts git and looks at no process
+
     found: list[int] = []
     for child in psutil.Process().children():
         if child.pid in _waited_for and child.pid != family:
@@ -83,6 +83,8 @@ def surviving_descendants(family: int) -> list[int]:
 
 
 def _lives(process: psutil.Process) -> bool:
+    import psutil
+
     with contextlib.suppress(psutil.NoSuchProcess):
         return bool(process.status() != psutil.STATUS_ZOMBIE)
     return False

@@ -3,6 +3,8 @@
 HpcAgentError
 ├── ConfigError            a setting, flag or file is wrong: correct it and start again
 ├── InputError             what a person asked for cannot be done as asked
+│   └── UnknownTaskError   … because no task has that id or name
+├── NotQueuedError         ``execute --require-queue`` ran nothing: the task is not, or no longer, queued
 ├── ApiError               the ClearML server answered with an error
 │   ├── AuthError          … because of the credentials
 │   └── NotFoundError      … because the object does not exist
@@ -33,6 +35,14 @@ class ConfigError(HpcAgentError):
 
 class InputError(HpcAgentError):
     """What a person asked for on the command line cannot be done as asked."""
+
+
+class UnknownTaskError(InputError):
+    """No task has the id or name that a person gave."""
+
+
+class NotQueuedError(HpcAgentError):
+    """A task that had to be queued is not, or another agent took it off its queue first. Nothing was run."""
 
 
 class ApiError(HpcAgentError):

@@ -1,14 +1,17 @@
-"""The only module that starts programs. Commands are lists; every wait has a bound."""
+"""The only module that starts programs. Commands are lists; every wait has a bound.
+
+Only ``run`` is called on the laptops where ``hpc-task`` is typed: it uses nothing that Linux alone has.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import selectors
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -112,7 +115,10 @@ def _cancellable(wait: Callable[[float], T], timeout: float) -> T:
 
 
 def _kill(child: subprocess.Popen[bytes]) -> None:
-    kill_group(child.pid, signal.SIGKILL)
+    if hasattr(os, "killpg"):
+        kill_group(child.pid, signal.SIGKILL)
+    else:
+        child.kill()
     try:
         child.communicate(timeout=5)
     except subprocess.TimeoutExpired:
@@ -192,6 +198,8 @@ def _streaming(argv: Sequence[str], timeout: float, *, stdin: int, stdout: int) 
 
 def _widen(pipe: IO[bytes] | None) -> None:
     """A pipe of 1 MiB lets both ends work at once: 0.57 s where the usual 64 KiB take 1.1 s for 449 MB to tar."""
+    import fcntl  # hpc-task runs where it is not
+
     if pipe is not None:
         with contextlib.suppress(OSError):  # beyond the user's share of pipe memory: slower, and right
             fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, 1 << 20)
@@ -211,9 +219,11 @@ def kill_group(pgid: int, number: int) -> bool:
 
 @dataclass(frozen=True)
 class StopTimeouts:
-    """How long each step of the ladder TERM → KILL may take, in seconds."""
+    """How long each step of the ladder TERM → (INT →) KILL may take, in seconds."""
 
     term: float = 10.0
+    interrupt: float = 2.0
+    """From SIGTERM to SIGINT for programs that do not end at SIGTERM by themselves; 0: no SIGINT."""
     kill: float = 5.0
 
 
@@ -267,6 +277,18 @@ class Supervised:
                 if os.getpgid(pid) != self.pid:
                     os.kill(pid, number)
         return bool(found)
+
+    def signal_chosen(self, number: int, chosen: Callable[[int], bool]) -> list[int]:
+        """Signal those of the child and its descendants whose pid is ``chosen``; returns them."""
+        found = [pid for pid in surviving_descendants(self.pid) if chosen(pid)]
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, number)
+        return found
+
+    def has_left_processes(self) -> bool:
+        """Whether something that the child started lives on after its end."""
+        return not self._forwards_signals and bool(surviving_descendants(self.pid))
 
     def reap_orphans(self) -> None:
         """Reap what was adopted and has ended."""
@@ -399,14 +421,17 @@ def _as_file(data: bytes | None) -> Iterator[int | None]:
     if data is None:
         yield None
         return
-    descriptor = os.memfd_create("stdin")
-    try:
-        with os.fdopen(os.dup(descriptor), "wb") as file:
-            file.write(data)
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        yield descriptor
-    finally:
-        os.close(descriptor)
+    with _memory_file("stdin") as file:
+        file.write(data)
+        file.seek(0)
+        yield file.fileno()
+
+
+def _memory_file(name: str) -> IO[bytes]:
+    """A file in memory; in the temporary folder where the system has no such thing."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create(name), "w+b")
+    return tempfile.TemporaryFile()
 
 
 @contextmanager

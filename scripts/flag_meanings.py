@@ -71,7 +71,8 @@ EXECUTE: dict[str, Meaning] = {
     "--log-file": "The console is appended to this file too, which is kept.",
     "--disable-monitoring": "The console goes to standard output only; status and abort stay with the server.",
     "--full-monitoring": "Always so: the set-up, the task and the usage of the machine are all sent.",
-    "--require-queue": "Runs the task only if it is queued and this process wins it; all others leave it alone with 0.",
+    "--require-queue": "Runs the task only if it is queued and this process wins it. All others leave it alone with "
+    "exit code 66, those in a daemon's jobs with 0.",
     "--standalone-mode": "No package index, no git remote, no registry: all comes from the shared cache, and what is "
     "missing is named.",
     "--clone": "Clones the task and runs the clone.",

@@ -10,7 +10,7 @@ from hpc_agent.api.session import ApiSession
 from hpc_agent.domain.ids import QueueId, TaskId, is_id
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.domain.task import Task, TaskContainer
-from hpc_agent.errors import ApiError, InputError, NotFoundError, ServerUnreachableError
+from hpc_agent.errors import ApiError, InputError, NotFoundError, ServerUnreachableError, UnknownTaskError
 from hpc_agent.logs import EventLog
 from hpc_agent.retry import Budget
 from hpc_agent.wire import task_requests as requests
@@ -47,7 +47,8 @@ class TasksApi:
         """The task of that id, or of exactly that name (docs/internals/clearml-protocol.md#task-ids-and-names).
 
         Raises:
-            InputError: no task, or several, have that name.
+            UnknownTaskError: no task has that name.
+            InputError: several have it.
         """
         if len(id_or_name) >= 30 and set(id_or_name.lower()) <= set("0123456789abcdef-"):
             return TaskId(id_or_name.replace("-", ""))
@@ -59,7 +60,9 @@ class TasksApi:
             ids = ", ".join(id_in(task) for task in exact[:10])
             raise InputError(f'{len(exact)} tasks are named "{id_or_name}"; give the id of one: {ids}')
         near = ", ".join(str(task.get("name")) for task in found[:10])
-        raise InputError(f'no task has the id or name "{id_or_name}"' + (f"; similar names: {near}" if near else ""))
+        raise UnknownTaskError(
+            f'no task has the id or name "{id_or_name}"' + (f"; similar names: {near}" if near else "")
+        )
 
     def get_states(self, tasks: Sequence[TaskId], *, budget: Budget | None = None) -> dict[TaskId, TaskState]:
         """Status, message and runtime of these tasks in few calls; a task that does not exist is left out.

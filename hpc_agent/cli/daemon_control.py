@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import click
 
 from hpc_agent.cli.daemon_flags import DaemonFlags
@@ -46,6 +48,8 @@ def _first(daemons: DaemonRegistry, name: str, flags: DaemonFlags) -> DaemonReco
     found = [daemon for daemon in running if daemon.worker == name] if name else matching(running, flags.given())
     if found:
         return found[0]
+    if not running:
+        return RegistrationError("there is no daemon to stop: none is running on this machine")
     return RegistrationError(f"no daemon of this machine was started with these flags; {_those(daemons)}")
 
 
@@ -55,20 +59,29 @@ def _those(daemons: DaemonRegistry) -> str:
 
 
 def status(shared: Shared, flags: DaemonFlags) -> None:
-    """Print the daemons of this machine that were started with the flags given, then what these flags mean now."""
+    """Print the daemons that were started with the flags given, each with its queues and when it serves them.
+
+    Without one, and with ``--queue``, what a daemon with these flags would serve now; else no server is asked.
+    """
     daemons = daemons_of(flags.configuration(shared).settings)
     given = flags.given()
     found = matching([daemon for daemon in daemons.all() if daemons.runs(daemon) is not False], given)
     for daemon in found:
         _show(daemons, daemon)
     if not found:
-        click.echo("No daemon is running" + (" with these flags" if given else ""))
-    if flags.queues or not found:
+        click.echo(_without(daemons, given))
+    if flags.queues:
         _show_plan(make_plan(shared, flags), None)
         return
     for daemon in found:
         click.echo()
         _show_plan(make_plan(shared, _restored(flags, daemon)), daemon.worker)
+
+
+def _without(daemons: DaemonRegistry, given: Mapping[str, object]) -> str:
+    if given and daemons.running():
+        return f"No daemon is running with these flags; {_those(daemons)}"
+    return "No daemon is running on this machine; `hpc-agent daemon --queue QUEUE` starts one"
 
 
 def _restored(flags: DaemonFlags, daemon: DaemonRecord) -> DaemonFlags:

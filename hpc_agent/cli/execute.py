@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import click
 
@@ -22,13 +22,17 @@ from hpc_agent.cli.shared_options import (
     worker_flags,
 )
 
+if TYPE_CHECKING:
+    from hpc_agent.api.client import Client
+    from hpc_agent.domain.ids import TaskId
+
 
 @click.command(cls=MultiValueCommand, context_settings=HELP)
 @click.option("--id", "task", required=True, callback=not_empty, metavar="TASK", help="Id or name of the task.")
 @click.option("--log-file", type=click.Path(dir_okay=False, path_type=Path), help="Keep the console in this file too.")
 @click.option("--disable-monitoring", is_flag=True, help="Send no console to the server; print it only.")
 @click.option("--full-monitoring", is_flag=True, help="Send the set-up's log too (we always do).")
-@click.option("--require-queue", is_flag=True, help="Run the task only if it is queued and we win it; else exit 0.")
+@click.option("--require-queue", is_flag=True, help="Take the task off its queue, or fail with 66 if it is not queued.")
 @click.option("--standalone-mode", is_flag=True, help="No package index, no git remote: all from the shared cache.")
 @click.option("--clone", is_flag=True, help="Clone the task and run the clone.")
 @docker_option
@@ -53,7 +57,8 @@ def command(
 ) -> None:
     """Run one task here and exit with its exit code.
 
-    With --require-queue exactly one of all agents that try runs a queued task; the others exit 0.
+    With --require-queue exactly one of all that try runs a queued task. The others leave it alone and exit with 66, as
+    they do for a task that is not queued; only a job that the daemon submitted ends with 0 then.
     """
     from hpc_agent.clock import SYSTEM
     from hpc_agent.executor.agent_identity import identify
@@ -68,7 +73,7 @@ def command(
     identity = identify(configuration.settings)
     if not identity.daemon_managed:
         check_folders(configuration.settings)
-    task_id = client.tasks.resolve(task)
+    task_id = _resolve(client, task, require_queue=require_queue and not clone and not identity.daemon_managed)
     if clone:
         task_id = client.tasks.clone(task_id, f"Clone of {client.tasks.get(task_id).name}")
         click.echo(f"Running the clone {task_id}", err=True)
@@ -86,6 +91,17 @@ def command(
         options = ExecutionOptions(require_queue and not clone, not disable_monitoring, tuple(echoes))
         code = Executor(client, configuration, identity, execute_options, SYSTEM).execute(task_id, options)
     sys.exit(code)
+
+
+def _resolve(client: Client, task: str, *, require_queue: bool) -> TaskId:
+    from hpc_agent.errors import NotQueuedError, UnknownTaskError
+
+    try:
+        return client.tasks.resolve(task)
+    except UnknownTaskError as error:
+        if require_queue:
+            raise NotQueuedError(str(error)) from error
+        raise
 
 
 def _open(path: Path) -> IO[bytes]:

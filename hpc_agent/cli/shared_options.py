@@ -14,6 +14,7 @@ from hpc_agent.errors import (
     ConfigError,
     HpcAgentError,
     InputError,
+    NotQueuedError,
     SchedulerUnavailableError,
     ServerUnreachableError,
 )
@@ -29,9 +30,12 @@ LEVELS = ("DEBUG", "INFO", "WARN", "WARNING", "ERROR", "CRITICAL")
 
 
 def exit_code(error: HpcAgentError) -> int:
-    """2: correct the command or the configuration; 69: a service did not answer, try again; 1: everything else."""
+    """2: correct the command or the configuration; 66: the task is not queued; 69: a service did not answer, try again;
+    1: everything else. 66 and 69 as ``sysexits.h`` has them: no input, and unavailable."""
     if isinstance(error, (ConfigError, InputError)):
         return 2
+    if isinstance(error, NotQueuedError):
+        return 66
     return 69 if isinstance(error, (ServerUnreachableError, SchedulerUnavailableError)) else 1
 
 

@@ -14,12 +14,14 @@ import click
 from hpc_agent import __version__
 from hpc_agent.cli.options import MultiValueCommand, MultiValueOption
 from hpc_agent.cli.shared_options import Shared, fail, from_system
+from hpc_agent.cli.task_resources import RESOURCES, resource_flags
 from hpc_agent.utf8_mode import ensure_utf8_mode
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from hpc_agent.api.client import Client
+    from hpc_agent.config.settings import HpcSettings
     from hpc_agent.drafts.create import Created
     from hpc_agent.retry import Budget
 
@@ -35,7 +37,7 @@ Examples:
   hpc-task --project lab --name first --script train.py --packages torch "numpy>2" --queue gpu
   hpc-task --project lab --name sweep --script train.py --args lr=0.1 epochs=3 --queue gpu
   hpc-task --project lab --name big --repo https://host/lab/code.git --branch main --script src/train.py --queue gpu
-  hpc-task --name again --base-task-id 1a2b… --args lr=0.2 --queue gpu
+  hpc-task --name again --base-task-id 1a2b… --args lr=0.2 --queue gpu --num-gpus 2 --time-limit 4:00:00 --follow
 """
 
 
@@ -58,6 +60,7 @@ Examples:
 @click.option("--binary", help="Program that runs the script: python3.12, /bin/bash. Found out when not given.")
 @click.option("--args", cls=MultiValueOption, metavar="NAME=VALUE", help="Arguments of the script: --args lr=0.003.")
 @click.option("--queue", help="Queue to put the task on, by name or id. Without it the task is left a draft.")
+@resource_flags
 @click.option("--requirements", metavar="FILE", help="File of packages to install instead of the repository's own.")
 @click.option("--packages", cls=MultiValueOption, metavar="PACKAGE", help='Packages: --packages keras "tqdm>=2.1".')
 @click.option("--docker", metavar="IMAGE", help="Container image to run in.")
@@ -85,15 +88,20 @@ Examples:
 @click.option("--pipeline", is_flag=True, help="The script is a pipeline's controller.")
 @click.option("--pipeline-version", metavar="VERSION", help="Version of the pipeline. Only with --pipeline.")
 @click.option("--pipeline-dont-add-run-number", is_flag=True, help="Do not number the pipeline's runs.")
+@click.option(
+    "--follow", is_flag=True, help="Show its way and its console, and end with its exit code. Ctrl-C leaves it running."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one line of JSON.")
 @click.help_option("-h", "--help")
-def task(import_offline_session: str | None, as_json: bool, **flags: Any) -> None:
+def task(import_offline_session: str | None, follow: bool, as_json: bool, **flags: Any) -> None:
     """Create a ClearML task from a script, a repository or another task, and put it on a queue.
 
     Everything is checked before anything is created.
     """
     given = {name: value for name, value in flags.items() if value}
     with _errors():
+        if follow:
+            _check_followable(given, import_offline_session, as_json=as_json)
         created = _imported(import_offline_session, given) if import_offline_session else _created(given)
     if as_json:
         click.echo(json.dumps(asdict(created)))
@@ -104,6 +112,20 @@ def task(import_offline_session: str | None, as_json: bool, **flags: Any) -> Non
     else:
         click.echo(f"queued on {created.queue}" if created.queue else "left as a draft: --queue would have queued it")
     click.echo(created.page)
+    if follow:
+        from hpc_agent.cli.task_follow import follow as follow_task
+
+        with _errors():
+            follow_task(_client(), created)
+
+
+def _check_followable(given: dict[str, Any], session: str | None, *, as_json: bool) -> None:
+    from hpc_agent.drafts.draft_request import WrongUsageError
+
+    if session or not given.get("queue"):
+        raise WrongUsageError("--follow shows how a task runs: give --queue, a draft does not run")
+    if as_json:
+        raise WrongUsageError("--json prints one line for a program, --follow the console: give one of the two")
 
 
 def _created(given: dict[str, Any]) -> Created:
@@ -113,9 +135,11 @@ def _created(given: dict[str, Any]) -> Created:
     from hpc_agent.drafts.create import create
     from hpc_agent.drafts.draft_plan import plan
     from hpc_agent.drafts.draft_request import DraftRequest, WrongUsageError
+    from hpc_agent.drafts.draft_resources import check_for_queue
     from hpc_agent.errors import InputError, SourceError
 
-    request = DraftRequest(**given)
+    resources = {name: given.pop(name) for name in RESOURCES if name in given}
+    request = DraftRequest(**given, resources=resources)
     try:
         planned = plan(request, Path.cwd(), _comment(SYSTEM.now()))
     except WrongUsageError:
@@ -123,7 +147,9 @@ def _created(given: dict[str, Any]) -> Created:
     except (InputError, SourceError) as error:
         raise InputError(_with_queues_problem(error, request.queue)) from error
     _warn(planned.warnings)
-    return create(_client(), request, planned)
+    client, hpc = _client_and_settings()
+    _warn(check_for_queue(client, hpc, request))
+    return create(client, request, planned)
 
 
 def _with_queues_problem(problem: Exception, queue: str) -> str:
@@ -156,10 +182,15 @@ def _imported(session: str, given: dict[str, Any]) -> Created:
 
 
 def _client(budget: Budget | None = None) -> Client:
+    return _client_and_settings(budget)[0]
+
+
+def _client_and_settings(budget: Budget | None = None) -> tuple[Client, HpcSettings]:
     from hpc_agent.retry import INTERACTIVE
 
     shared = Shared(None, False)
-    return shared.client(shared.configuration(), budget or INTERACTIVE)
+    configuration = shared.configuration()
+    return shared.client(configuration, budget or INTERACTIVE), configuration.settings.hpc
 
 
 def _comment(now: datetime) -> str:

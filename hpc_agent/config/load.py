@@ -100,9 +100,9 @@ def _check_home() -> None:
     try:
         Path.home()
     except RuntimeError:
+        user = f"user {os.getuid()}" if hasattr(os, "getuid") else "this user"
         raise ConfigError(
-            f"HOME is not set, and the password file has no line for user {os.getuid()}: where is the home folder? "
-            "Set HOME"
+            f"HOME is not set, and the password file has no line for {user}: where is the home folder? Set HOME"
         ) from None
 
 

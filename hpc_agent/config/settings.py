@@ -298,6 +298,13 @@ class _HpcSettings(SettingsGroup, frozen=True, kw_only=True):
         Count, Meta(description="Days for which run directories of ended tasks are kept; 0 keeps them forever.")
     ] = 30
     term_grace: Annotated[Seconds, Meta(description="Seconds a task has to end after SIGTERM before SIGKILL.")] = 20
+    interrupt_after: Annotated[
+        Seconds,
+        Meta(
+            description="Seconds after the SIGTERM of an abort at which a program that uses ClearML's SDK gets SIGINT: "
+            "the SDK keeps SIGTERM from it. 0: never."
+        ),
+    ] = 2
     resources: Annotated[
         ResourceSettings, Meta(description="What a job asks for unless its queue or task says otherwise.")
     ] = ResourceSettings()

@@ -74,7 +74,8 @@ NOT_HONOURED: Mapping[str, str] = {
     "CLEARML_MULTI_NODE_SINGLE_TASK": "A job's first node runs the task, and starts what it needs on the others.",
     "CLEARML_AGENT_CRASH_ON_EXCEPTION": "A pass that fails is logged, and the next begins from what is true then.",
     "CLEARML_AGENT_STATUS_REPORT_FREQ_SEC": "Every 30 s, as by default; usage is sampled as often.",
-    "CLEARML_AGENT_ABORT_CALLBACK_CMD": "An abort is SIGTERM first and SIGKILL after `hpc.term_grace` seconds.",
+    "CLEARML_AGENT_ABORT_CALLBACK_CMD": "An abort is SIGTERM, SIGINT where the SDK keeps SIGTERM from a program, and "
+    "SIGKILL after `hpc.term_grace` seconds.",
     "CLEARML_AGENT_ABORT_CALLBACK_TIMEOUT": "See CLEARML_AGENT_ABORT_CALLBACK_CMD.",
     "CLEARML_BOOTSTRAP_UV_EXEC": _BOOTSTRAP,
     "CLEARML_BOOTSTRAP_CACHE_DIR": _BOOTSTRAP,
@@ -92,7 +93,7 @@ NOT_HONOURED: Mapping[str, str] = {
     "CLEARML_CONDA_ENV_PACKAGE": "Environments are made by uv or pip.",
     "CLEARML_USE_CONDA_BASE_ENV": "`CLEARML_AGENT_SKIP_PIP_VENV_INSTALL` takes any interpreter, conda's too.",
     "RANK": "One job is one task; who starts several processes in it gives each its rank.",
-    "SLURM_PROCID": "As RANK: with `--require-queue` one of all processes of a step runs the task, the others leave.",
+    "SLURM_PROCID": "As RANK: with `--require-queue` one process of a step runs the task, the others leave with 0.",
 }
 
 

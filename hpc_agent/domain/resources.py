@@ -86,8 +86,13 @@ class Policy:
     """The resources of a queue and what its tasks may change."""
 
     queue: str
+    """Its name; empty for what holds in every queue."""
     defaults: Resources = Resources()
     overrides: Mapping[str, Override] = field(default_factory=lambda: DEFAULT_OVERRIDES)
+
+    @property
+    def _name(self) -> str:
+        return f'queue "{self.queue}"' if self.queue else "every queue"
 
     def resources(self, properties: Mapping[str, str]) -> Resources:
         """The resources of a task with these user properties.
@@ -108,14 +113,12 @@ class Policy:
         if name not in self.overrides:
             allowed = ", ".join(sorted(self.overrides)) or "none"
             raise ResourceError(
-                f'queue "{self.queue}" does not let a task set {name} (it is "{_shown(text)}" in the task\'s user '
+                f'{self._name} does not let a task set {name} (it is "{_shown(text)}" in the task\'s user '
                 f"properties); it lets it set: {allowed}"
             )
         rule = self.overrides[name]
         if rule.choices is not None and text not in rule.choices:
-            raise ResourceError(
-                f'{name} is "{_shown(text)}", but queue "{self.queue}" allows: {", ".join(rule.choices)}'
-            )
+            raise ResourceError(f'{name} is "{_shown(text)}", but {self._name} allows: {", ".join(rule.choices)}')
         value = _parse(name, text)
         if isinstance(value, int):
             self._check_bounds(name, text, value, rule)
@@ -129,13 +132,9 @@ class Policy:
         maximum = LARGEST.get(name) if rule.maximum is None else rule.maximum
         unit = " minutes" if name == "time_limit" else ""
         if minimum is not None and value < _in_slurms_unit(name, minimum):
-            raise ResourceError(
-                f'{name} is {_shown(text)}, but queue "{self.queue}" allows no less than {minimum:.3g}{unit}'
-            )
+            raise ResourceError(f"{name} is {_shown(text)}, but {self._name} allows no less than {minimum:.3g}{unit}")
         if maximum is not None and value > _in_slurms_unit(name, maximum):
-            raise ResourceError(
-                f'{name} is {_shown(text)}, but queue "{self.queue}" allows at most {maximum:.9g}{unit}'
-            )
+            raise ResourceError(f"{name} is {_shown(text)}, but {self._name} allows at most {maximum:.9g}{unit}")
 
 
 def _in_slurms_unit(name: str, bound: float) -> float:

@@ -107,6 +107,7 @@ def _copy(client: Client, plan: DraftPlan, base: Task) -> Created:
     with undo_on_failure(client, task, page):
         client.tasks.edit(task, changes)
         client.tasks.set_arguments(task, draft.arguments)
+        client.tasks.set_properties(task, draft.properties)
     return Created(task, draft.name, "", page)
 
 

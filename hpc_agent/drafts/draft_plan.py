@@ -7,7 +7,7 @@ import posixpath
 import re
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from hpc_agent.domain.task import Requirements, TaskContainer, TaskScript
 from hpc_agent.drafts.code import Code, script_section
 from hpc_agent.drafts.draft_request import DraftRequest, check_usage, typed_path
 from hpc_agent.drafts.draft_requirements import packages_as_lines, read_requirements, with_clearml
+from hpc_agent.drafts.draft_resources import check_values
 from hpc_agent.drafts.locate import locate
 from hpc_agent.errors import InputError
 
@@ -46,6 +47,7 @@ def plan(request: DraftRequest, here: Path, comment: str) -> DraftPlan:
         InputError, SourceError: files or the repository are not as they must be.
     """
     check_usage(request)
+    check_values(request.resources)
     output_uri = _output_uri(request.output_uri)
     container = _container(request, here)
     requirements = _requirements(request, here)
@@ -87,11 +89,15 @@ def _draft(request: DraftRequest, script: TaskScript, container: TaskContainer) 
         type="controller" if pipeline else request.task_type or "training",
         container=container,
         arguments=dict(word.split("=", 1) for word in request.args),
-        properties={"version": request.pipeline_version or DEFAULT_PIPELINE_VERSION} if pipeline else {},
+        properties={**_version(request), **request.resources},
         tags=request.tags,
         system_tags=("pipeline", "development") if pipeline else ("development",),
         runtime=_CREATED_BY_TASK_COMMAND,
     )
+
+
+def _version(request: DraftRequest) -> Mapping[str, str]:
+    return {"version": request.pipeline_version or DEFAULT_PIPELINE_VERSION} if request.pipeline else {}
 
 
 def _requirements(request: DraftRequest, here: Path) -> Requirements:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -49,6 +50,8 @@ class DraftRequest:
     pipeline: bool = False
     pipeline_version: str = ""
     pipeline_dont_add_run_number: bool = False
+    resources: Mapping[str, str] = field(default_factory=dict)
+    """User properties such as ``num_gpus`` (see ``domain.resources.PROPERTY_FIELDS``), as texts."""
 
     @property
     def remote(self) -> str:

@@ -31,6 +31,8 @@ class AgentIdentity:
     run_dir: Path | None
     cluster: str
     pid: int
+    step_processes: int = 1
+    """Processes of our step of the job, all of which may run the same command."""
 
     @property
     def daemon_managed(self) -> bool:
@@ -77,4 +79,5 @@ def identify(settings: AllSettings, environ: Mapping[str, str] = os.environ) -> 
         run_dir=Path(run_dir) if run_dir else None,
         cluster=settings.hpc.cluster or (found.cluster if found else "") or host,
         pid=pid,
+        step_processes=found.step_processes if found else 1,
     )

@@ -44,9 +44,12 @@ class Won:
 
 @dataclass(frozen=True)
 class Lost:
-    """Result of a claim that failed: the task is not ours to run, and the job ends quietly."""
+    """Result of a claim that failed: the task is not ours to run."""
 
     reason: str
+    """What is known of the task, to go on after "the task was not run: "."""
+    by_this_job: bool = False
+    """Another process or start of this very job runs the task, or ran it to its end."""
 
 
 class Claimer:
@@ -75,14 +78,21 @@ class Claimer:
         if before is not None:
             taken = self._taken(before)
             if taken:
-                return Lost(taken)
+                return Lost(taken, by_this_job=before.owner == self._me.owner)
             if before.state == "won":
                 return self._resume(task, before)
         if task.status is TaskStatus.QUEUED or self._was_started_late(task):
             return self._from_queue(task, before)
         if require_queue:
-            return Lost(f"the task is {task.status.value}, not queued")
+            return Lost(_not_queued(task.status), by_this_job=self._is_this_jobs(task))
         return self._unqueued(task)
+
+    def _is_this_jobs(self, task: Task) -> bool:
+        """Whether another process of this job runs it, or in a step of several processes has run it: not an earlier
+        command of the same allocation."""
+        if task.status is not TaskStatus.IN_PROGRESS and self._me.step_processes == 1:
+            return False
+        return any(claim.owner == self._me.owner and claim.state == "won" for claim in self._claims_of(task) if claim)
 
     def _was_started_late(self, task: Task) -> bool:
         """Whether it shows as running though it was put back to its queue: by a start of a job that was taken for dead,
@@ -135,9 +145,9 @@ class Claimer:
     def _resume(self, task: Task, before: ClaimRecord) -> Won | Lost:
         report = self._run.exit_report()
         if report is not None and report.cause is None:
-            return Lost(f"this job already ran it to its end: {report.reason}")
+            return Lost(f"this job already ran it to its end: {report.reason}", by_this_job=True)
         if task.status not in (TaskStatus.IN_PROGRESS, TaskStatus.QUEUED):
-            return Lost(f"the task is {task.status.value}")
+            return Lost(f"it is {task.status.value}")
         if why := self._has_gone_on(task):
             return Lost(why)
         claim = self._record("won", task)
@@ -156,7 +166,7 @@ class Claimer:
     def _from_queue(self, task: Task, before: ClaimRecord | None) -> Won | Lost:
         intent = self._record("intent", task)
         if before is None and not self._run.create().first_claim(intent):
-            return Lost("another job has claimed it")
+            return self._lost_to(_claim_in(self._run), "another job has claimed it")
         # With an intent of our own from before, an entry that is gone was most probably taken by ourselves.
         if not self._remove(task) and (before is None or not self._removed_in_doubt(task)):
             self._run.drop_claim()
@@ -237,8 +247,22 @@ class Claimer:
             raise InputError(f"task {task.id} is published and cannot run again; clone it")
         won = self._record("won", task)
         if not self._run.create().first_claim(won):
-            return Lost("another process has claimed it")
+            return self._lost_to(_claim_in(self._run), "another process has claimed it")
         return Won(won)
+
+    def _lost_to(self, winner: ClaimRecord | None, reason: str) -> Lost:
+        return Lost(reason, by_this_job=winner is not None and winner.owner == self._me.owner)
+
+
+def _not_queued(status: TaskStatus) -> str:
+    """Why a task in this status cannot be taken off a queue, and what to do about it."""
+    if status is TaskStatus.CREATED:
+        return "it is a draft, not queued; enqueue it first"
+    if status is TaskStatus.IN_PROGRESS:
+        return "it is running, not queued: another agent has it"
+    if status in (TaskStatus.PUBLISHED, TaskStatus.PUBLISHING):
+        return f"it is {status.value}, not queued; clone it and enqueue the clone"
+    return f"it is {status.value}, not queued; enqueue it to run it again"
 
 
 def _claim_in(run: RunDirectory) -> ClaimRecord | None:

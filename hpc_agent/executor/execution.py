@@ -22,7 +22,7 @@ from hpc_agent.domain.gpu_ids import visible_gpus
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.outcome import out_of_memory
 from hpc_agent.domain.task import Task
-from hpc_agent.errors import AuthError, HpcAgentError, ServerUnreachableError
+from hpc_agent.errors import AuthError, HpcAgentError, NotFoundError, NotQueuedError, ServerUnreachableError
 from hpc_agent.executor.agent_identity import AgentIdentity
 from hpc_agent.executor.claim import Claimer, Lost, Won, still_ours
 from hpc_agent.executor.console import Console
@@ -76,23 +76,37 @@ class Executor:
         return self.configuration.settings
 
     def execute(self, task_id: TaskId, options: ExecutionOptions) -> int:
-        """Claim and run the task; returns the exit code to end with (0 if another one runs it).
+        """Claim and run the task; returns the exit code to end with: 0 in a daemon's job whose task another one runs.
 
         Raises:
             NotFoundError, InputError: it cannot be run as asked; nothing was started.
+            NotQueuedError: it was to be taken off its queue and is not queued, or another one took it. Not in a
+                daemon's job, nor in one of whose processes another one runs it.
             ServerUnreachableError, AuthError: the server did not let it start; nothing has run, and the daemon puts
                 the task back.
         """
-        task = self.client.tasks.get(task_id)
+        task = self._task(task_id, options)
         directory = self._directory(task)
         claimed = Claimer(self.client, directory, self.identity, self.clock).claim(
             task, require_queue=options.require_queue
         )
         if isinstance(claimed, Lost):
             log.info("task.not_claimed", task=task_id, reason=claimed.reason)
-            return 0
+            if self.identity.daemon_managed or claimed.by_this_job:
+                return 0
+            raise NotQueuedError(f"task {task_id} was not run: {claimed.reason}")
         log.info("task.claimed", task=task_id, attempt=directory.attempt.id, job=self.identity.job)
         return TaskRun(self, task, directory, claimed).run(options)
+
+    def _task(self, task_id: TaskId, options: ExecutionOptions) -> Task:
+        try:
+            return self.client.tasks.get(task_id)
+        except NotFoundError as error:
+            if not options.require_queue or self.identity.daemon_managed:
+                raise
+            raise NotQueuedError(
+                f"task {task_id} was not run: the server has no such task, or does not show it to this account"
+            ) from error
 
     def _directory(self, task: Task) -> RunDirectory:
         queue = None if self.identity.daemon_managed else self.client.queues.queue_of(task.id)
@@ -197,12 +211,13 @@ class TaskRun:
         log.info("process.started", task=self._task.id, pid=child.pid)
         recorder = InputRecorder(self._executor.client, self._task, prepared.inputs)
         recorder.start()
+        settings = self._executor.settings.hpc
         supervisor = ProcessSupervisor(
             child,
             console.say,
             self._stop,
             self._executor.clock,
-            StopTimeouts(term=self._executor.settings.hpc.term_grace),
+            StopTimeouts(settings.term_grace, interrupt=settings.interrupt_after),
             signal.Signals[f"SIG{self._policy.signal}"],
         )
         code = supervisor.run()

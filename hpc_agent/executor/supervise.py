@@ -1,4 +1,8 @@
-"""Supervision of the user's process: waits for its end, and ends it by TERM → KILL when a stop is requested."""
+"""Supervision of the user's process: waits for its end, and ends it when a stop is requested.
+
+The signals: SIGTERM; for a person's abort SIGINT to programs whose SDK keeps SIGTERM from them (``sdk_signals``);
+SIGKILL when the grace period is over.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from collections.abc import Callable
 
 from hpc_agent.clock import Clock
 from hpc_agent.domain.termination import TerminationCause
+from hpc_agent.executor.sdk_signals import has_sdk_handlers
 from hpc_agent.executor.stop import CAUSE_S, StopConditions, StopReason
 from hpc_agent.process import StopTimeouts, Supervised
 
@@ -18,6 +23,9 @@ _TERMINATED = (-signal.SIGTERM, 128 + signal.SIGTERM)
 _BY_SCHEDULER = frozenset(TerminationCause) - {TerminationCause.SOMEBODY, TerminationCause.UNKNOWN}
 _REPORT_S = 10.0
 """Of the time ahead of a limit, what is kept for the report."""
+_BY_PERSON = frozenset({StopReason.ABORT, StopReason.TAKEN_BACK, StopReason.INTERRUPT})
+"""Reasons for which SIGINT follows. At a time limit or a preemption a program may need all of its grace period for a
+SIGTERM handler of its own, which SIGINT would interrupt; for an abort it can register an abort callback."""
 
 
 class ProcessSupervisor:
@@ -44,6 +52,10 @@ class ProcessSupervisor:
         self._at_limit = at_limit
         self._kill_after: float | None = None
         """Monotonic time of the SIGKILL, once the process was signalled."""
+        self._interrupt_after: float | None = None
+        """Monotonic time from which programs with the SDK's handlers get SIGINT."""
+        self._interrupted: set[int] = set()
+        self._had_handlers: set[int] = set()
         self._killed_at: float | None = None
         self._shortened = False
         self.ended_by_itself = False
@@ -64,6 +76,7 @@ class ProcessSupervisor:
             if self._hangs(self._clock.monotonic()):
                 return -signal.SIGKILL
         self.ended_by_itself = self._request.reason is None
+        self._wait_for_descendants()
         # What it left behind must not outlive it: its time would not be counted, nor its output read.
         self._child.sweep(lambda: self._clock.sleep(0.05))
         if code:
@@ -82,17 +95,29 @@ class ProcessSupervisor:
         if self._request.reason is None and terminated and self._stop.termination.cause(CAUSE_S) in _BY_SCHEDULER:
             self._request.request(StopReason.SIGNAL)
 
+    def _wait_for_descendants(self) -> None:
+        """Let what the process started end as well, if it was signalled: a shell ends at once, its program saves."""
+        while self._kill_after is not None and self._killed_at is None and self._child.has_left_processes():
+            self._escalate(self._clock.monotonic())
+            self._clock.sleep(_TICK_S)
+            self._child.reap_orphans()
+
     def _escalate(self, now: float) -> None:
         if self._request.reason is None or self._request.is_held(now):
             return
         if self._kill_after is None:
-            self._kill_after = now + self._terminate(self._request.reason)
+            grace = self._terminate(self._request.reason)
+            self._kill_after = now + grace
+            if self._request.reason in _BY_PERSON and self._timeouts.interrupt:
+                self._interrupt_after = now + min(self._timeouts.interrupt, grace / 2)
         if self._request.sigterm_received and not self._shortened:
             # The scheduler kills soon (Slurm: after KillWait), however long the process was given before.
             self._shortened = True
             self._kill_after = min(self._kill_after, now + self._timeouts.term)
         if now >= self._kill_after:
             self._kill(now)
+        elif self._interrupt_after is not None and now >= self._interrupt_after:
+            self._interrupt()
 
     def _terminate(self, reason: StopReason) -> float:
         """Signal the process; returns the seconds that it has to end."""
@@ -105,6 +130,21 @@ class ProcessSupervisor:
         self._child.signal(number)
         self._say(f"Stopping: {reason.value}; {number.name} is sent, and it has {grace:g} s to end")
         return grace
+
+    def _interrupt(self) -> None:
+        """Send SIGINT once to each program with the SDK's handlers, also to those that a pool starts meanwhile."""
+        found = self._child.signal_chosen(signal.SIGINT, self._is_to_be_interrupted)
+        if found and not self._interrupted:
+            self._say("Still running after SIGTERM, which ClearML's SDK may have kept from it: SIGINT is sent")
+        self._interrupted |= set(found)
+
+    def _is_to_be_interrupted(self, pid: int) -> bool:
+        if pid in self._interrupted or not has_sdk_handlers(pid):
+            return False
+        # At its first look it may be about to become another program, which would not catch the signal.
+        seen_before = pid in self._had_handlers
+        self._had_handlers.add(pid)
+        return seen_before
 
     def _kill(self, now: float) -> None:
         self._child.signal(signal.SIGKILL)

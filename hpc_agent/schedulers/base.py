@@ -151,6 +151,8 @@ class JobVariables:
     """Last part of the worker id of the job's agent: ``slurm:123``."""
     restart_count: int = 0
     """How often the scheduler has started this job again."""
+    step_processes: int = 1
+    """Processes that the scheduler starts in this step of the job, each with the same command."""
     cluster: str = ""
     memory_mb: float | None = None
     """Memory granted on this node; None: not known, or all of it."""

@@ -73,11 +73,11 @@ SBATCH = "#!/bin/sh\necho Submitted batch job 1\n"
 class Site:
     """One machine with a daemon that serves a queue."""
 
-    def __init__(self, bench: Bench, folder: Path, number: int) -> None:
+    def __init__(self, bench: Bench, folder: Path, number: int, grace: float = GRACE_S) -> None:
         self.folder = folder / f"run-{number}"
         self.folder.mkdir()
         self.conf = self.folder / "clearml.conf"
-        words = {"server": bench.conf, "root": self.folder / "hpc", "cache": folder / "cache", "grace": GRACE_S}
+        words = {"server": bench.conf, "root": self.folder / "hpc", "cache": folder / "cache", "grace": grace}
         self.conf.write_text(CONF.format(**words))
         self.env = environment(CLEARML_CONFIG_FILE=str(self.conf), HOME=str(self.folder))
         self.client = bench.direct

@@ -52,6 +52,16 @@ left = subprocess.Popen([sys.executable, "-c", code])
 print("pids", left.pid, flush=True)
 time.sleep(0.5)
 """
+SDK_PROGRAM = """
+import time
+from clearml import Task
+Task.init()
+try:
+    print("begun", flush=True)
+    time.sleep(600)
+finally:
+    print("finally ran", flush=True)
+"""
 BUILDS_SLOWLY = """
 import os, time, setuptools
 open({mark!r}, "w").write(f"pids {{os.getpid()}}")
@@ -138,3 +148,14 @@ def test_an_abort_of_a_requeued_task_that_waits_cancels_its_job(site: Site) -> N
     assert site.wait_for_end(task) is TaskStatus.STOPPED
     assert site.reason(task) == "aborted by its user while it waited to go on"
     wait_until("its job to be cancelled", lambda: site.jobs(task), empty)
+
+
+def test_a_program_with_the_sdk_ends_at_sigint_and_runs_its_finally_blocks(site: Site) -> None:
+    """The SDK keeps SIGTERM from a program: see ``hpc_agent.executor.sdk_signals``."""
+    task = site.script_task(SDK_PROGRAM)
+    site.daemon(CLEARML_AGENT__hpc__term_grace=str(HANG_S))
+    wait_until("its first line", lambda: site.console(task), contains("begun"))
+    abort(site, task)
+    assert site.wait_for_end(task) is TaskStatus.STOPPED
+    assert "finally ran" in site.console(task)
+    assert "SIGINT is sent" in site.console(task)

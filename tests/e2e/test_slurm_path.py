@@ -96,17 +96,17 @@ def test_a_task_taken_off_the_queue_has_its_job_cancelled(site: Site) -> None:
     assert site.status(task) is TaskStatus.CREATED
 
 
-def test_of_two_jobs_that_race_one_runs_and_the_other_leaves_quietly(site: Site) -> None:
+def test_of_two_jobs_that_race_one_runs_and_the_other_fails_with_the_reason(site: Site) -> None:
     task = site.bare_task("import time\nprint('ran', flush=True)\ntime.sleep(3)\n")
     script = site.folder / "race.sh"
     script.write_text(f"#!/bin/bash\nexec {sys.executable} -m hpc_agent execute --id {task} --require-queue\n")
     jobs = [site.slurm("sbatch", "--parsable", "-o", str(site.folder / "%j.out"), str(script)).strip() for _ in "ab"]
     assert site.wait_for_end(task) is TaskStatus.COMPLETED
     wait_until("both jobs to end", lambda: all(_ended(site, job) for job in jobs))
-    assert [_ended(site, job) for job in jobs] == ["COMPLETED|0:0", "COMPLETED|0:0"]
+    assert sorted(_ended(site, job) for job in jobs) == ["COMPLETED|0:0", "FAILED|66:0"]
     assert site.console(task).splitlines().count("ran") == 1
     texts = [(site.folder / f"{job}.out").read_text() for job in jobs]
-    assert sum("leaving the task alone" in text for text in texts) == 1
+    assert sum(f"error: task {task} was not run: " in text for text in texts) == 1
 
 
 def test_a_dead_daemon_loses_nothing_and_the_next_one_goes_on(site: Site) -> None:

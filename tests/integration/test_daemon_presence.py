@@ -223,3 +223,37 @@ def test_a_zombie_is_gone() -> None:
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
     assert not found.is_running()
     child.wait()
+
+
+def hpc_agent(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run the command as a user who has configured nothing: no server can be asked."""
+    hidden = ("CLEARML_", "TRAINS_")
+    env = {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
+    return subprocess.run(
+        [sys.executable, "-m", "hpc_agent", *words],
+        env={**env, "HOME": str(folder)},
+        cwd=folder,
+        text=True,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_status_without_a_daemon_says_so_and_ends_well(tmp_path: Path) -> None:
+    status = hpc_agent(tmp_path, "daemon", "--status")
+    assert (status.returncode, status.stderr) == (0, "")
+    assert status.stdout == "No daemon is running on this machine; `hpc-agent daemon --queue QUEUE` starts one\n"
+
+
+def test_stop_without_a_daemon_says_so_and_ends_with_1(tmp_path: Path) -> None:
+    stop = hpc_agent(tmp_path, "daemon", "--stop")
+    assert (stop.returncode, stop.stdout) == (1, "")
+    assert stop.stderr == "error: there is no daemon to stop: none is running on this machine\n"
+
+
+def test_status_of_a_queue_needs_its_server(tmp_path: Path) -> None:
+    status = hpc_agent(tmp_path, "daemon", "--status", "--queue", "gpu")
+    assert status.returncode == 2
+    assert status.stdout.startswith("No daemon is running on this machine")
+    assert "no ClearML server is configured" in status.stderr

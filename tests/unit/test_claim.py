@@ -380,7 +380,7 @@ def test_a_run_that_was_told_to_end_is_not_over(jobs: Jobs) -> None:
 def test_a_task_that_was_taken_back_is_not_gone_on_with(jobs: Jobs, call: str, status: str) -> None:
     jobs.won(jobs.agent())
     jobs.server(call, task=jobs.task, force=True)
-    assert lost(jobs.claim(jobs.agent(start=1))) == f"the task is {status}"
+    assert lost(jobs.claim(jobs.agent(start=1))) == f"it is {status}"
 
 
 def test_a_task_that_was_enqueued_again_is_left_in_its_queue(jobs: Jobs) -> None:
@@ -416,8 +416,34 @@ def test_a_task_that_another_attempt_runs_is_left_to_it(jobs: Jobs) -> None:
 
 def test_a_task_that_is_not_queued_is_left_alone(jobs: Jobs) -> None:
     jobs.server.dequeue()
-    assert lost(jobs.claim(jobs.agent())) == "the task is created, not queued"
+    assert lost(jobs.claim(jobs.agent())) == "it is a draft, not queued; enqueue it first"
     assert isinstance(jobs.claim(jobs.agent(), require_queue=False), Won)
+
+
+def test_a_process_of_the_same_job_that_comes_second_knows_that_its_job_runs_the_task(jobs: Jobs) -> None:
+    jobs.won(jobs.agent())
+    jobs.server.set_status(TaskStatus.IN_PROGRESS)
+    second = jobs.claimer(jobs.agent(), jobs.run("elsewhere")).claim(
+        jobs.client.tasks.get(jobs.task), require_queue=True
+    )
+    assert isinstance(second, Lost) and second.by_this_job
+
+
+@pytest.mark.parametrize("processes", [1, 4])
+def test_a_task_that_its_own_job_ran_before_is_left_quietly_in_a_step_of_several_only(
+    jobs: Jobs, processes: int
+) -> None:
+    jobs.won(jobs.agent())
+    jobs.server.set_status(TaskStatus.COMPLETED)
+    me = replace(jobs.agent(), step_processes=processes)
+    later = jobs.claimer(me, jobs.run("elsewhere")).claim(jobs.client.tasks.get(jobs.task), require_queue=True)
+    assert isinstance(later, Lost) and later.by_this_job is (processes > 1)
+
+
+def test_another_job_that_comes_second_has_lost_the_task(jobs: Jobs) -> None:
+    jobs.won(jobs.agent())
+    second = jobs.claim(jobs.agent("8"))
+    assert isinstance(second, Lost) and not second.by_this_job
 
 
 @pytest.mark.parametrize("status", [TaskStatus.IN_PROGRESS, TaskStatus.PUBLISHED, TaskStatus.PUBLISHING])

@@ -124,6 +124,10 @@ class Unkillable:
         self.got.append(number)
         return True
 
+    def signal_chosen(self, number: int, chosen: object) -> list[int]:
+        """It catches no signals."""
+        return []
+
     def reap_orphans(self) -> None:
         """Nothing has ended."""
 
@@ -166,6 +170,9 @@ class Ended:
 
     def reap_orphans(self) -> None:
         """Nothing else has ended."""
+
+    def has_left_processes(self) -> bool:
+        return False
 
     def sweep(self, pause: object) -> None:
         """It left nothing behind."""

@@ -74,6 +74,7 @@ class SlurmBackend(Backend):
             job=job,
             worker=f"slurm:{job}",
             restart_count=int(environ.get("SLURM_RESTART_COUNT") or 0),
+            step_processes=int(environ.get("SLURM_STEP_NUM_TASKS") or 1),
             cluster=environ.get("SLURM_CLUSTER_NAME", ""),
             memory_mb=_granted_mb(environ),
             gpu_variables=node_numbers,

@@ -1,0 +1,33 @@
+"""Flags of ``hpc-task`` for what a task asks of Slurm; each writes the user property of its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+# Importing the properties would import the domain; a test holds the names equal to resources.PROPERTY_FIELDS.
+RESOURCES = {
+    "num_gpus": ("N", "GPUs per node."),
+    "gpu_type": ("TYPE", "GPU type, as the cluster names it: a100."),
+    "num_cpus": ("N", "CPUs."),
+    "memory_gb": ("GIB", "Memory per node in GiB."),
+    "time_limit": ("TIME", "Time limit: minutes, or Slurm's D-HH:MM:SS, as in 4:00:00."),
+    "num_nodes": ("N", "Nodes."),
+    "partition": ("NAME", "Partition, or several with commas."),
+    "account": ("NAME", "Account to charge."),
+    "qos": ("NAME", "Quality of service."),
+    "constraint": ("FEATURES", "Features that the nodes must have."),
+    "reservation": ("NAME", "Reservation."),
+}
+"""User property → what its value is called, and its help. The flag is ``--num-gpus`` for ``num_gpus``."""
+
+Command = Callable[..., Any]
+
+
+def resource_flags(command: Command) -> Command:
+    for name, (metavar, text) in reversed(RESOURCES.items()):
+        flag = f"--{name.replace('_', '-')}"
+        command = click.option(flag, name, metavar=metavar, help=f"{text} Sets the user property {name}.")(command)
+    return command

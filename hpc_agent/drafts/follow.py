@@ -1,0 +1,142 @@
+"""Following a task from the machine on which it was enqueued: its way, its console, its end."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from hpc_agent.api.answer import whole
+from hpc_agent.api.client import Client
+from hpc_agent.clock import Clock
+from hpc_agent.domain.ids import TaskId
+from hpc_agent.domain.status import TaskStatus
+from hpc_agent.errors import ServerUnreachableError
+from hpc_agent.wire.task_state import TaskState
+
+INTERVAL_S = 2.0
+"""Between two looks. A person waits for the lines; each look is two requests to the server."""
+_LONGEST_INTERVAL_S = 30.0
+"""While the server does not answer."""
+_EXIT_CODE = re.compile(r"\bexit code (\d{1,3})\b")
+_SIGNAL = re.compile(r"\bended by (SIG[A-Z0-9]+)\b")
+"""In a status reason, as executors write it (``executor.task_outcome``), clearml-agent's among them."""
+_ENDS_WELL = frozenset({TaskStatus.COMPLETED, TaskStatus.PUBLISHED, TaskStatus.PUBLISHING, TaskStatus.CLOSED})
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step on the task's way, in one sentence."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Output:
+    """Text of the console as it came; it may end within a line."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class End:
+    """``exit_code``: of the task's process as far as the server knows it, else 0 for a good end and 1 for any other."""
+
+    text: str
+    exit_code: int
+
+
+class TaskFollower:
+    """Follower of one task; ``events`` once."""
+
+    def __init__(self, client: Client, task: TaskId, clock: Clock, interval: float = INTERVAL_S) -> None:
+        self._client = client
+        self._task = task
+        self._clock = clock
+        self._interval = interval
+        self._shown = ""
+        self._after = 0
+        self._seen: list[dict[str, Any]] = []
+        """Events at the last time stamp: others may come with the same."""
+        self._silent = False
+
+    def events(self) -> Iterator[Step | Output | End]:
+        """What happens, as it happens, until the task's end. Goes on while the server does not answer.
+
+        Raises:
+            HpcAgentError: the server refuses to show the task.
+        """
+        pause = self._interval
+        while True:
+            try:
+                state = self._client.tasks.get_states([self._task]).get(self._task)
+                yield from self._steps(state)
+                yield from self._console()
+                if end := end_of(state):
+                    # An agent of another kind may send its last lines after the final status.
+                    self._clock.sleep(self._interval)
+                    yield from self._console()
+                    yield end
+                    return
+                pause = self._interval
+            except ServerUnreachableError as error:
+                if not self._silent:
+                    yield Step(f"the server does not answer, trying again: {error}")
+                self._silent = True
+                pause = min(2 * pause, _LONGEST_INTERVAL_S)
+            self._clock.sleep(pause)
+
+    def _steps(self, state: TaskState | None) -> Iterator[Step]:
+        if self._silent:
+            self._silent = False
+            yield Step("the server answers again")
+        text = step_of(state) if state else ""
+        if text and text != self._shown:
+            self._shown = text
+            yield Step(text)
+
+    def _console(self) -> Iterator[Output]:
+        while True:
+            page = self._client.events.console_after(self._task, max(self._after - 1, 0))
+            events = [event for event in page if event not in self._seen]
+            if not events:
+                return
+            last = whole(events[-1].get("timestamp"))
+            self._seen = [event for event in page if whole(event.get("timestamp")) == last]
+            self._after = last
+            yield Output("".join(str(event.get("msg") or "") for event in events))
+
+
+def step_of(state: TaskState) -> str:
+    """The sentence for a state that is no end; empty if there is nothing to say."""
+    if state.status is TaskStatus.QUEUED:
+        return f"waiting: {state.message}" if state.message else "waiting"
+    if state.status is TaskStatus.IN_PROGRESS:
+        if state.abort_requested:
+            return "is being aborted"
+        return f"running on {state.last_worker}" if state.last_worker else "running"
+    return ""
+
+
+def end_of(state: TaskState | None) -> End | None:
+    """The end that a state means; None if the task goes on. A task that is in no queue any more does not."""
+    if state is None:
+        return End("deleted from the server", 1)
+    if state.status is TaskStatus.CREATED:
+        return End("reset, or taken off its queue: it is a draft now", 1)
+    if not state.status.is_final:
+        return None
+    reason = f": {state.reason}" if state.reason else ""
+    return End(f"{state.status.value}{reason}", exit_code_of(state))
+
+
+def exit_code_of(state: TaskState) -> int:
+    if state.status in _ENDS_WELL:
+        return 0
+    if match := _EXIT_CODE.search(state.reason):
+        return int(match[1]) % 256 or 1
+    if (match := _SIGNAL.search(state.reason)) and match[1] in signal.Signals.__members__:
+        return 128 + signal.Signals[match[1]]
+    return 1

@@ -1,0 +1,136 @@
+"""The signals that end a task's process: which programs get SIGINT after SIGTERM, and for which reasons."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from waiting import wait_until
+
+from hpc_agent.clock import SYSTEM
+from hpc_agent.executor.stop import StopConditions, StopReason
+from hpc_agent.executor.supervise import ProcessSupervisor
+from hpc_agent.process import StopTimeouts, Supervised
+from hpc_agent.schedulers.base import NullCurrentJob
+
+# As the SDK does it; the real one is in tests/e2e/test_abort.py.
+SWALLOWS = """
+import signal, time
+def swallow(number, frame):
+    return signal.SIG_DFL
+for name in ("TERM", "SEGV", "ABRT", "ILL", "FPE", "QUIT"):
+    signal.signal(getattr(signal, "SIG" + name), swallow)
+"""
+WAITS = """
+try:
+    print("begun", flush=True)
+    while True:
+        time.sleep(600)
+finally:
+    print("finally ran", flush=True)
+"""
+SAVES = """
+import signal, sys, time
+def save(number, frame):
+    time.sleep(1.5)
+    print("saved", flush=True)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, save)
+"""
+FORKS = """
+import os
+if os.fork() == 0:
+    while True:
+        time.sleep(600)
+"""
+
+
+class Run:
+    """A supervised program, and what was said about it."""
+
+    def __init__(self, text: str, folder: Path, timeouts: StopTimeouts, *, in_shell: bool = False) -> None:
+        self.output = folder / "output"
+        with self.output.open("wb") as file:
+            argv = [sys.executable, "-c", text]
+            if in_shell:
+                argv = ["bash", "-c", f"{shlex.join(argv)}\necho the shell goes on"]
+            self.child = Supervised(argv, env=os.environ, cwd=folder, output=file.fileno())
+        self.said: list[str] = []
+        self.stop = StopConditions(NullCurrentJob(), 0, 30, SYSTEM)
+        self.supervisor = ProcessSupervisor(self.child, self.said.append, self.stop, SYSTEM, timeouts)
+        wait_until("its first line", lambda: "begun" in self.text)
+
+    @property
+    def text(self) -> str:
+        return self.output.read_text(encoding="utf-8")
+
+    def end(self, reason: StopReason) -> int:
+        self.stop.request.request(reason)
+        return self.supervisor.run()
+
+
+@pytest.mark.parametrize("reason", [StopReason.ABORT, StopReason.TAKEN_BACK, StopReason.INTERRUPT])
+def test_a_program_that_swallows_sigterm_as_the_sdk_does_gets_sigint(reason: StopReason, tmp_path: Path) -> None:
+    run = Run(SWALLOWS + WAITS, tmp_path, StopTimeouts(term=60, interrupt=0.5))
+    assert run.end(reason) == -signal.SIGINT
+    assert run.text.splitlines()[:2] == ["begun", "finally ran"]
+    assert "SIGINT is sent" in run.said[-1]
+
+
+def test_its_forked_processes_get_sigint_too(tmp_path: Path) -> None:
+    run = Run(SWALLOWS + FORKS + WAITS.replace("time.sleep(600)", "os.wait()"), tmp_path, StopTimeouts(60, interrupt=1))
+    assert run.end(StopReason.ABORT) == -signal.SIGINT
+    assert run.text.count("KeyboardInterrupt") == 2
+
+
+@pytest.mark.parametrize("reason", [StopReason.SIGNAL, StopReason.TIME_LIMIT])
+def test_at_the_schedulers_word_a_program_has_its_whole_grace_period(reason: StopReason, tmp_path: Path) -> None:
+    run = Run(SWALLOWS + WAITS, tmp_path, StopTimeouts(term=1.5, interrupt=0.3))
+    run.stop.deadline.warned = True
+    assert run.end(reason) == -signal.SIGKILL
+    assert "finally ran" not in run.text
+
+
+def test_a_program_without_the_sdk_is_not_interrupted_while_it_saves(tmp_path: Path) -> None:
+    run = Run(SAVES + WAITS, tmp_path, StopTimeouts(term=60, interrupt=0.3))
+    assert run.end(StopReason.ABORT) == 0
+    assert "saved\n" in run.text and "KeyboardInterrupt" not in run.text
+
+
+def test_with_zero_seconds_nothing_is_interrupted(tmp_path: Path) -> None:
+    run = Run(SWALLOWS + WAITS, tmp_path, StopTimeouts(term=1, interrupt=0))
+    assert run.end(StopReason.ABORT) == -signal.SIGKILL
+    assert "finally ran" not in run.text
+
+
+def test_a_finally_block_is_not_interrupted_again(tmp_path: Path) -> None:
+    slow = WAITS.replace("finally:\n", "finally:\n    time.sleep(2)\n")
+    run = Run(SWALLOWS + slow, tmp_path, StopTimeouts(term=60, interrupt=0.3))
+    assert run.end(StopReason.ABORT) == -signal.SIGINT
+    assert "finally ran" in run.text
+
+
+@pytest.mark.parametrize("text", [SAVES + WAITS, SWALLOWS + WAITS])
+@pytest.mark.parametrize("reason", [StopReason.ABORT, StopReason.SIGNAL])
+def test_a_program_in_a_shell_has_its_grace_period_though_the_shell_ends_at_once(
+    text: str, reason: StopReason, tmp_path: Path
+) -> None:
+    grace = 60 if reason is StopReason.ABORT or text.startswith(SAVES) else 1.5
+    run = Run(text, tmp_path, StopTimeouts(term=grace, interrupt=2.5), in_shell=True)
+    assert run.end(reason) == -signal.SIGTERM
+    is_let_end = text.startswith(SAVES) or reason is StopReason.ABORT
+    assert ("finally ran" in run.text) is is_let_end
+    assert "the shell goes on" not in run.text
+
+
+def test_what_a_program_that_ended_by_itself_left_behind_is_killed_at_once(tmp_path: Path) -> None:
+    left = "import subprocess, sys\nprint('begun', flush=True)\nsubprocess.Popen(['sleep', '600'])\n"
+    run = Run(left, tmp_path, StopTimeouts(term=60))
+    begun = SYSTEM.monotonic()
+    assert run.supervisor.run() == 0
+    assert SYSTEM.monotonic() - begun < 30
+    assert not run.child.has_left_processes()
