@@ -19,6 +19,9 @@ log = EventLog("console")
 
 STORED_WITHIN_S = 5.0
 """How long the last lines may take to the disk; a file server that needs longer holds up no final status."""
+_TAIL_BYTES = 128 * 1024
+_TAIL_LOOKS = 20
+_TAIL_INTERVAL_S = 0.05
 _ECHO_INTERVAL_S = 0.1
 _ECHO_BLOCK = 256 * 1024
 
@@ -42,6 +45,7 @@ class Console:
         """``start``: of the job; what its earlier starts left is sent first. ``ours``: asked before each request."""
         own = directory.console(start)
         self._spool = Spool(own.text, own.mark)
+        self._clock = clock
         earlier = [Spool(files.text, files.mark) for files in map(directory.console, range(start))]
         self._shipper = Shipper(self._spool, source, events, clock, ours=ours, earlier=earlier) if ship else None
         self._echo = Echo(self._spool, echoes, clock) if echoes else None
@@ -77,6 +81,17 @@ class Console:
             self._pipe.say(data)
         else:
             self._spool.write(data)
+
+    def tail(self) -> str:
+        """The end of what the process printed, once all of it is in the file, or after a second."""
+        assert self._pipe is not None
+        size = -1
+        for _ in range(_TAIL_LOOKS):
+            if self._pipe.empty and self._spool.size() == size:
+                break
+            size = self._spool.size()
+            self._clock.sleep(_TAIL_INTERVAL_S)
+        return self._spool.read(max(self._spool.size() - _TAIL_BYTES, 0), _TAIL_BYTES).decode("utf-8", "replace")
 
     def drop(self) -> None:
         """Send nothing more: another run has the console now."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import IO
 
@@ -17,6 +17,7 @@ from hpc_agent.clock import Clock
 from hpc_agent.config.load import Configuration
 from hpc_agent.config.resource_settings import QueueSettings
 from hpc_agent.config.settings import AllSettings
+from hpc_agent.domain.failure_cause import failure_cause
 from hpc_agent.domain.gpu_ids import visible_gpus
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.outcome import out_of_memory
@@ -35,6 +36,7 @@ from hpc_agent.executor.watch import Meters, Watch, WatchedRun
 from hpc_agent.file_records import CorruptFileError, ensure_directory, private_folder
 from hpc_agent.logs import EventLog
 from hpc_agent.process import StopTimeouts, Supervised
+from hpc_agent.redact import without_secrets
 from hpc_agent.runs.attempt_records import MemoryRecord, RequeueBudget
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
 from hpc_agent.schedulers.current_job import own_job
@@ -208,7 +210,10 @@ class TaskRun:
         code = supervisor.run()
         # A task that completed by itself is not run again because its job got SIGTERM just then.
         completed = code == 0 and supervisor.ended_by_itself and self._files.call(self._still_ours, True)
-        outcome = ended(code, ExitContext() if completed else self._exit_context(code, console.trouble))
+        context = ExitContext() if completed else self._exit_context(code, console.trouble)
+        if context.reason is None and code and not context.out_of_memory:
+            context = replace(context, console_cause=self._console_cause(console, code))
+        outcome = ended(code, context)
         self._reporter.note(outcome)
         recorder.finish()
         return outcome
@@ -237,6 +242,13 @@ class TaskRun:
             out_of_memory=self._memory.explain(code) if stop.reason is None and code else "",
             file_trouble=file_trouble,
         )
+
+    def _console_cause(self, console: Console, code: int) -> str:
+        cause = failure_cause(self._files.call(console.tail, ""), code)
+        if cause is None:
+            return ""
+        log.info("task.failure_cause", task=self._task.id, kind=cause.kind.value, cause=cause.sentence)
+        return without_secrets(str(cause))
 
     def _requeues_used(self) -> int:
         return len(self._files.call(self._directory.restarts, RequeueBudget()).of)

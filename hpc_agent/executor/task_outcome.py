@@ -58,6 +58,8 @@ class ExitContext:
     requeues_used: int = 0
     out_of_memory: str = ""
     """The sentence, if memory ran out."""
+    console_cause: str = ""
+    """What the process died of and the next step, where its last lines show it."""
     file_trouble: str = ""
     """Error of the shared file system meanwhile."""
 
@@ -80,7 +82,8 @@ def ended(code: int, context: ExitContext) -> TaskOutcome:
     if context.out_of_memory:
         return TaskOutcome("failed", context.out_of_memory, exit_code)
     how = f"was ended by {_signal(-code)}" if code < 0 else f"exit code {code}"
-    return TaskOutcome("failed", f"worker execution {how}{_meanwhile(context)}", exit_code)
+    cause = f": {context.console_cause}" if context.console_cause else ""
+    return TaskOutcome("failed", in_one_line(f"worker execution {how}{cause}{_meanwhile(context)}"), exit_code)
 
 
 def _meanwhile(context: ExitContext) -> str:

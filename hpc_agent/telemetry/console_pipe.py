@@ -7,7 +7,9 @@ import fcntl
 import os
 import secrets
 import select
+import struct
 import sys
+import termios
 import threading
 from collections import deque
 from pathlib import Path
@@ -73,6 +75,11 @@ class ConsolePipe:
         if not self._ended.wait(seconds):
             log.error("console.not_written", file=self._file, error=self.trouble)
         return self._complete
+
+    @property
+    def empty(self) -> bool:
+        """Whether the writer has read all that was printed so far."""
+        return struct.unpack("i", fcntl.ioctl(self._output, termios.FIONREAD, bytes(4))) == (0,)
 
     @property
     def closed(self) -> bool:
