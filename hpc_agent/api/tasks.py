@@ -247,17 +247,18 @@ class TasksApi:
         """Add or replace what the script's argument parser gets (hyper-parameter section ``Args``)."""
         self._set_hyperparams(task, "Args", values)
 
-    def set_properties(self, task: TaskId, values: Mapping[str, str]) -> None:
+    def set_properties(self, task: TaskId, values: Mapping[str, str], *, budget: Budget | None = None) -> None:
         """Add or replace user properties (what the web page shows under "user properties")."""
-        self._set_hyperparams(task, "properties", values)
+        self._set_hyperparams(task, "properties", values, budget)
 
-    def _set_hyperparams(self, task: TaskId, section: str, values: Mapping[str, str]) -> None:
+    def _set_hyperparams(
+        self, task: TaskId, section: str, values: Mapping[str, str], budget: Budget | None = None
+    ) -> None:
         if not values:
             return
         params = [{"section": section, "name": name, "value": value, "type": "str"} for name, value in values.items()]
-        self._session.call(
-            "tasks.edit_hyper_params", {"task": task, "hyperparams": params, "replace_hyperparams": "none"}
-        )
+        payload = {"task": task, "hyperparams": params, "replace_hyperparams": "none"}
+        self._session.call("tasks.edit_hyper_params", payload, budget=budget)
 
     def set_requirements(self, task: TaskId, requirements: Mapping[str, str]) -> None:
         self._session.call("tasks.set_requirements", {"task": task, "requirements": dict(requirements)})
