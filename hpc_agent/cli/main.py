@@ -25,6 +25,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "follow": ("follow", "Follow the jobs of hpc-agent sbatch until they end."),
     "build": ("build", "Make a task ready to run later: a folder or a container image."),
     "server": ("server", "Start the embedded ClearML server."),
+    "efficiency": ("efficiency", "Show what tasks used of what they asked for, by queue, user and name."),
     "cache": ("cache", "Look after the shared cache of environments and repositories."),
     "config": ("config", "Show the configuration and where each value comes from."),
     "list": ("workers", "List the workers that the server knows."),

@@ -93,8 +93,10 @@ def time_amount(share: Share | None) -> str:
 
 
 def _short(number: float) -> str:
-    """Three digits at least: ``0.00372``, ``9.1``, ``4096``."""
-    return f"{number:.3g}" if 0.01 <= number < 1000 else f"{number:.0f}" if number >= 1000 else f"{number:.4f}"
+    """``0.0042``, ``0.35``, ``9.1``, ``12.5``, ``4096``."""
+    if number >= 1000:
+        return f"{number:.0f}"
+    return f"{number:.3g}" if number >= 1 else f"{number:.2g}" if number >= 0.01 else f"{number:.4f}"
 
 
 def _percent(share: Share) -> str:

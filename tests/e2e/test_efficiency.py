@@ -12,6 +12,7 @@ import fake_nvml
 import pytest
 from e2e_site import Site
 from served_queues import serve
+from waiting import wait_until
 
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
@@ -90,3 +91,46 @@ def test_nothing_is_reported_where_monitoring_is_off(machine: Site) -> None:
     task = machine.bare_task("print('quiet')", enqueue=False)
     assert machine.agent("execute", "--id", task, "--disable-monitoring").returncode == 0
     assert not [name for name in properties(machine, task) if name.startswith("hpc_")]
+
+
+@pytest.mark.slurm
+def test_the_command_sums_up_what_tasks_reported_and_what_accounting_knows(site: Site) -> None:
+    served = serve(site, {"q": ""})
+    asked = {"memory_gb": "4", "num_cpus": "2"}
+    reported = served.task("q", HOLDS, **asked)
+    accounted = served.task("q", HOLDS, **asked)
+    clone_of_a_run = served.task("q", "print(1)", **asked, hpc_used_memory="3 of 4 GiB (75%)", hpc_job="1 on n1")
+    for task in (reported, accounted, clone_of_a_run):
+        assert site.wait_for_end(task) is TaskStatus.COMPLETED
+    # As where its agent was killed with it.
+    gone = [{"section": "properties", "name": name} for name in properties(site, accounted) if name.startswith("hpc_")]
+    site.client.session.call("tasks.delete_hyper_params", {"task": accounted, "hyperparams": gone})
+    wait_until("sacct to have its record", lambda: site.slurm("sacct", "-n", "-X", "-S", "now-1hours", "-o", "State"))
+
+    queue = site.client.queues.look([served.ids["q"]])[0].name
+    done = site.agent("efficiency", "--queue", queue, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    [found] = json.loads(done.stdout)
+    assert (found["queue"], found["name"], found["tasks"]) == (queue, "bare", 3)
+    assert 0.07 < found["memory"] < 0.09 and 0.1 < found["cpus"] < 0.7 and found["gpus"] is None
+    assert "memory_gb 1 would have been enough" in found["advice"]
+
+    narrow = site.agent("efficiency", "--queue", queue, COLUMNS="60").stdout
+    print(narrow)
+    assert max(map(len, narrow.splitlines())) <= 60
+    assert site.agent("efficiency", "--by", "user").stdout.split()[:3] == ["USER", "TASKS", "HOURS"]
+    assert "No task" in site.agent("efficiency", "--queue", site.queue).stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--last", "week"], '--last is "week", expected a number with m, h, d or w, such as 7d or 12h'),
+        (["--last", "0d"], '--last is "0d"'),
+        (["--by", "colour"], '--by is "colour", expected one or more of queue, user, name with commas'),
+        (["--queue", "nowhere"], 'there is no queue "nowhere"'),
+    ],
+)
+def test_wrong_input_to_efficiency_is_a_sentence(machine: Site, arguments: list[str], sentence: str) -> None:
+    done = machine.agent("efficiency", *arguments)
+    assert (done.returncode, sentence in done.stderr, done.stdout) == (2, True, "")
