@@ -26,6 +26,7 @@ from hpc_agent.clock import SYSTEM, Clock
 from hpc_agent.config.settings import ApiSettings
 from hpc_agent.errors import ApiError, AuthError, ConfigError, NotFoundError, ServerUnreachableError
 from hpc_agent.redact import Secret, without_credentials
+from hpc_agent.request_counts import COUNTS
 from hpc_agent.retry import ROUTINE, Budget, retry
 from hpc_agent.wire.error_kinds import BODY_TOO_LARGE
 
@@ -249,6 +250,7 @@ class ApiSession:
     ) -> dict[str, Any]:
         server = self.settings.api_server
         where = without_credentials(server)
+        COUNTS.add("server", endpoint)
         try:
             response = self._http.post(
                 f"{server}/{path}",

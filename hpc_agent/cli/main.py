@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "build": ("build", "Make a task ready to run later: a folder or a container image."),
     "server": ("server", "Start the embedded ClearML server."),
     "efficiency": ("efficiency", "Show what tasks used of what they asked for, by queue, user and name."),
+    "stats": ("stats", "Show how many requests to Slurm and the server each day made."),
     "cache": ("cache", "Look after the shared cache of environments and repositories."),
     "config": ("config", "Show the configuration and where each value comes from."),
     "list": ("workers", "List the workers that the server knows."),
@@ -82,6 +83,8 @@ class LazyGroup(click.Group):
 def group(ctx: click.Context, config_file: Path | None, debug: bool, log_format: LogFormat) -> None:
     """The open bridge between ClearML queues and Slurm clusters."""
     ctx.obj = Shared(config_file, debug, log_format)
+    ctx.obj.program = ctx.invoked_subcommand or ""
+    ctx.call_on_close(ctx.obj.save_request_counts)
     if debug:
         ctx.obj.start_log()
 

@@ -134,3 +134,25 @@ def test_the_command_sums_up_what_tasks_reported_and_what_accounting_knows(site:
 def test_wrong_input_to_efficiency_is_a_sentence(machine: Site, arguments: list[str], sentence: str) -> None:
     done = machine.agent("efficiency", *arguments)
     assert (done.returncode, sentence in done.stderr, done.stdout) == (2, True, "")
+
+
+@pytest.mark.slurm
+def test_the_requests_of_a_day_are_counted(site: Site) -> None:
+    site.configure(f'hpc {{ root: "{site.folder}/hpc" }}')
+    task = site.bare_task("print('done')")
+    daemon = site.daemon()
+    assert site.wait_for_end(task) is TaskStatus.COMPLETED
+    site.cancel_all_jobs()
+    daemon.terminate()
+    daemon.wait(30)
+    found = {row["program"]: row for row in json.loads(site.agent("stats", "--json").stdout)}
+    assert found["daemon"]["slurm"]["sbatch"] == 1 and found["daemon"]["slurm"]["squeue"] > 0
+    assert found["daemon"]["server"]["queues.get_all"] > 0
+    assert found["execute"]["server"]["tasks.started"] == 1 and "sbatch" not in found["execute"]["slurm"]
+    shown = site.agent("stats", COLUMNS="60").stdout
+    print(shown, site.agent("stats", "--by-program").stdout)
+    assert shown.splitlines()[0].split() == ["DAY", "SLURM", "OF", "THESE", "SERVER", "OF", "THESE"]
+    assert max(map(len, shown.splitlines())) <= 60
+    assert "daemon" in site.agent("stats", "--by-program").stdout
+    wrong = site.agent("stats", "--last", "x")
+    assert (wrong.returncode, "--last is" in wrong.stderr) == (2, True)

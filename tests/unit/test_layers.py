@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[2] / "hpc_agent"
 LAYERS = [
     {"errors", "domain"},
     {"clock", "cancellation", "retry", "process", "process_id", "child_processes", "exec_launcher", "file_records"}
-    | {"file_lock", "lease", "heartbeat", "access"}
+    | {"file_lock", "lease", "heartbeat", "access", "request_counts"}
     | {"redact", "secret_values", "logs", "config", "git_credentials", "utf8_mode"},
     {"wire", "api", "schedulers", "submission", "containers", "envs", "sources", "telemetry", "runs"},
     {"image_resolver"},
