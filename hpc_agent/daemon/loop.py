@@ -17,6 +17,7 @@ from hpc_agent.daemon.capacity_allocator import CapacityAllocator, NoCapacity
 from hpc_agent.daemon.job_launch import JobLaunchConfig
 from hpc_agent.daemon.job_staging import StagingJobs
 from hpc_agent.daemon.login_staging import LoginStaging, StagingBackend
+from hpc_agent.daemon.notifier import Notifier
 from hpc_agent.daemon.observe import ClusterObserver, ClusterSnapshot
 from hpc_agent.daemon.open_attempts import OpenAttemptIndex
 from hpc_agent.daemon.policy import rules
@@ -56,6 +57,9 @@ from hpc_agent.telemetry.usage import GpuReader, UsageReader
 log = EventLog("daemon")
 
 REPORT_INTERVAL_S = 30.0
+NOTIFY_S = 15.0
+"""How long a single pass stays for its notifications."""
+NOTIFY_AT_STOP_S = 2.0
 LATER_S = 30.0
 """How long a queue's tasks wait after the scheduler said that a limit is met, or gave no answer."""
 _FAILURES = 2
@@ -120,6 +124,7 @@ class Daemon:
         unsettled = OpenAttemptIndex(root / "unsettled" / cluster, options.queues, clock)
         self._observer = ClusterObserver(client, scheduler, runs, options.queues, unsettled, clock)
         self._turns = QueueLeases(root / "turns" / cluster, options.queues, clock)
+        self._notifier = Notifier(client, settings.hpc.notify, cluster, clock)
         self._pruner = Pruner(runs, settings.hpc.keep_runs_days, clock)
         self._last_served: QueueId | None = None
         self._stopping = threading.Event()
@@ -146,6 +151,7 @@ class Daemon:
         self._close_stages()
         self._turns.give_back()
         self._leave()
+        self._notifier.finish(NOTIFY_AT_STOP_S)
 
     def once(self) -> bool:
         """One pass that waits for its stages; False if the server or the scheduler did not answer."""
@@ -153,6 +159,7 @@ class Daemon:
         done = self._safely(wait=True)
         self._observer.leave()
         self._close_stages()
+        self._notifier.finish(NOTIFY_S)
         self._turns.give_back()
         return done
 
@@ -183,6 +190,7 @@ class Daemon:
         if not served:
             return
         world = self._observer.look(served)
+        self._notifier.update(world)
         self._pruner.turn()
         for attempt, found in world.unreadable.items():
             self._meet(attempt, found.error, found.queue, may_fail=not found.has_job)

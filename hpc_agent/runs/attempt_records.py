@@ -132,6 +132,13 @@ class MemoryRecord(Record, frozen=True, kw_only=True):
     limit_mb: float | None = None
 
 
+class NotifiedRecord(Record, frozen=True, kw_only=True):
+    """``notified.json``: events of the task that its people were told of."""
+
+    at: datetime | None = None
+    events: tuple[str, ...] = ()
+
+
 class ObservationRecord(Record, frozen=True, kw_only=True):
     """``seen.json``: what one pass of the daemon must tell the next, in another process or on another host.
 

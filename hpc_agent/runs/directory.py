@@ -17,6 +17,7 @@ from hpc_agent.runs.attempt_records import (
     DoneRecord,
     ExitReport,
     MemoryRecord,
+    NotifiedRecord,
     ObservationRecord,
     RequeueBudget,
     StagingJobRecord,
@@ -161,6 +162,12 @@ class RunDirectory:
 
     def write_patience(self, record: ObservationRecord) -> None:
         write_record(self.path / "seen.json", record)
+
+    def notified(self) -> NotifiedRecord:
+        return read_record(self.path / "notified.json", NotifiedRecord) or NotifiedRecord()
+
+    def write_notified(self, record: NotifiedRecord) -> None:
+        write_record(self.path / "notified.json", record)
 
     def trouble(self) -> TaskError | None:
         return read_record(self.path / "trouble.json", TaskError)
