@@ -34,6 +34,7 @@ def text(title: str) -> Column:
 
 def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> None:
     """Columns that are empty throughout are left out. ``notes``: a line below each row, where it is not empty."""
+    rows = [[_printable(cell) for cell in row] for row in rows]
     shown = [index for index in range(len(columns)) if any(row[index] for row in rows)]
     widths = {index: max(len(columns[index].title), *(len(row[index]) for row in rows)) for index in shown}
     _shrink(widths, [index for index in shown if columns[index].shrinks], _room())
@@ -70,8 +71,12 @@ def _line(cells: Sequence[str], columns: Sequence[Column], widths: Sequence[int]
 
 
 def _cut(cell: str, width: int) -> str:
-    line = " ".join(cell.split())
-    return line if len(line) <= width else f"{line[: width - 1]}…"
+    return cell if len(cell) <= width else f"{cell[: width - 1]}…"
+
+
+def _printable(cell: str) -> str:
+    """In one line, without what would move the cursor or set colours: names are other people's."""
+    return "".join(character for character in " ".join(cell.split()) if character.isprintable())
 
 
 def _wrapped(note: str) -> str:

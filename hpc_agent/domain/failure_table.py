@@ -154,13 +154,13 @@ _TABLE = (
     _rule(
         FailureKind.MISSING_MODULE,
         r"(?:ModuleNotFoundError|ImportError): No module named '?(?P<name>[\w.]+)'?",
-        "the Python module {name} is not installed in the task's environment",
+        "the Python module {name} is not installed",
         _ADD_PACKAGE,
     ),
     _rule(
         FailureKind.MISSING_MODULE,
         r"importlib\.metadata\.PackageNotFoundError: No package metadata was found for (?P<name>\S+)",
-        "the Python package {name} is not installed in the task's environment",
+        "the Python package {name} is not installed",
         _ADD_PACKAGE,
     ),
     _rule(

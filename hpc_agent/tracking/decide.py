@@ -80,6 +80,8 @@ class EndTask:
 
     status: TaskStatus
     reason: str
+    exit_code: int = 0
+    """Of a script that failed by itself, negative for a signal; 0 where the scheduler names another cause."""
 
 
 @dataclass(frozen=True)
@@ -147,4 +149,11 @@ def _over(sight: TrackedJobSnapshot, lost_after: float) -> tuple[TrackingAction,
     aborted = sight.abort_requested or (sight.status is TaskStatus.STOPPED and not sight.silenced)
     if aborted and status is TaskStatus.STOPPED:
         reason = f"aborted by its user; {reason}"
-    return (EndTask(status, reason),)
+    return (EndTask(status, reason, _exit_code(sight)),)
+
+
+def _exit_code(sight: TrackedJobSnapshot) -> int:
+    record = sight.ended[0]
+    if sight.is_array or record.state is not JobState.FAILED:
+        return 0
+    return -record.signal if record.signal else record.exit_code or 0

@@ -36,8 +36,8 @@ DIES = {
     "module": (
         "import nothing_there.deep\n",
         FailureKind.MISSING_MODULE,
-        "the Python module nothing_there is not installed in the task's environment; add its package to the task's "
-        "requirements and enqueue the task again",
+        "the Python module nothing_there is not installed; add its package to the task's requirements and enqueue the "
+        "task again",
     ),
     "module behind another exception": (
         "try:\n    import nothing_there\nexcept ImportError as e:\n    raise RuntimeError('pip install it') from e\n",
