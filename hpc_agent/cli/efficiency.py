@@ -195,7 +195,7 @@ def _print(by: Sequence[str], totals: Sequence[tuple[Group, Total]], everything:
 
     columns = [
         *(text(key.upper()) for key in by),
-        *(number(title) for title in ("TASKS", "HOURS", "GPU-H", "CPU", "MEM", "GPU", "GPU-MEM", "TIME")),
+        *(number(title) for title in ("TASKS", "HOURS", "GPU-H", "CPU", "MEM", "GPU", "VRAM", "TIME")),
     ]
     rows = [[*group, *_cells(found)] for group, found in totals]
     if len(rows) > 1:

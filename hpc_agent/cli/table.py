@@ -39,11 +39,16 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], notes:
     widths = {index: max(len(columns[index].title), *(len(row[index]) for row in rows)) for index in shown}
     _shrink(widths, [index for index in shown if columns[index].shrinks], _room())
     titles = _line([columns[index].title for index in shown], [columns[i] for i in shown], [widths[i] for i in shown])
-    click.echo(click.style(titles, bold=True))
+    click.echo(_styled(titles, bold=True))
     for position, row in enumerate(rows):
         click.echo(_line([row[i] for i in shown], [columns[i] for i in shown], [widths[i] for i in shown]))
         if position < len(notes) and notes[position]:
-            click.echo(click.style(_wrapped(notes[position]), dim=True))
+            click.echo(_styled(_wrapped(notes[position]), dim=True))
+
+
+def _styled(line: str, **style: bool) -> str:
+    """click leaves styles out where nothing is a terminal, and does not know of NO_COLOR."""
+    return line if os.environ.get("NO_COLOR") else click.style(line, **style)
 
 
 def _room() -> int | None:
