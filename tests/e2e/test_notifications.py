@@ -148,6 +148,8 @@ def test_targets_that_hang_or_fail_hold_up_neither_pass_nor_task(machine: Site) 
         assert daemon.wait(15) == 0
     log = (machine.folder / "daemon.log").read_text()
     assert "secret-path" not in log
+    configurations = list(machine.root.rglob("*.conf"))
+    assert configurations and not [path for path in configurations if "secret-path" in path.read_text()]
 
 
 @pytest.mark.parametrize(
