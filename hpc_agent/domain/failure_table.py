@@ -165,7 +165,7 @@ _TABLE = (
     ),
     _rule(
         FailureKind.MISSING_LIBRARY,
-        r"(?P<name>[\w.+-]+\.so[\w.]*): cannot open shared object file",
+        r"(?<![\w.+-])(?P<name>[\w.+-]+\.so[\w.]*): cannot open shared object file",
         "the library {name} is not on this node",
         RUN_IN_IMAGE,
     ),
