@@ -45,6 +45,7 @@ LAYERS = (
             "heartbeat",
             "git_credentials",
             "utf8_mode",
+            "request_counts",
         ),
         "lower layers, each other; `config → schedulers.registry`",
         mutual=True,

@@ -25,6 +25,7 @@ from hpc_agent.clock import SYSTEM, Clock
 from hpc_agent.config.settings import ApiSettings
 from hpc_agent.errors import ApiError, AuthError, ConfigError, ServerUnreachableError
 from hpc_agent.redact import Secret, without_credentials
+from hpc_agent.request_counts import COUNTS
 from hpc_agent.retry import ROUTINE, Budget, retry
 
 API_VERSION = "2.14"
@@ -241,6 +242,7 @@ class ApiSession:
     ) -> dict[str, Any]:
         server = self.settings.api_server
         where = without_credentials(server)
+        COUNTS.add("server", endpoint)
         try:
             response = self._http.post(
                 f"{server}/{path}",

@@ -155,13 +155,16 @@ class TasksApi:
         """Add or replace arguments of the script's argument parser (hyper-parameter section ``Args``)."""
         self._set_hyperparams(task, "Args", values)
 
-    def set_properties(self, task: TaskId, values: Mapping[str, str]) -> None:
+    def set_properties(self, task: TaskId, values: Mapping[str, str], *, budget: Budget | None = None) -> None:
         """Add or replace user properties."""
-        self._set_hyperparams(task, "properties", values)
+        self._set_hyperparams(task, "properties", values, budget)
 
-    def _set_hyperparams(self, task: TaskId, group: str, values: Mapping[str, str]) -> None:
+    def _set_hyperparams(
+        self, task: TaskId, group: str, values: Mapping[str, str], budget: Budget | None = None
+    ) -> None:
         if values:
-            self._session.call("tasks.edit_hyper_params", requests.hyperparams_request(task, group, values))
+            request = requests.hyperparams_request(task, group, values)
+            self._session.call("tasks.edit_hyper_params", request, budget=budget)
 
     def set_requirements(self, task: TaskId, requirements: Mapping[str, str]) -> None:
         self._session.call("tasks.set_requirements", {"task": task, "requirements": dict(requirements)})

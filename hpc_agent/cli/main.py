@@ -34,6 +34,8 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "build": ("build", "Make a task ready to run later: a folder or a container image."),
     "server": ("server", "Start the embedded ClearML server."),
     "cache": ("cache", "List, warm, verify and prune the shared cache of environments."),
+    "efficiency": ("efficiency", "Show what tasks used of what they asked for, by queue, user and name."),
+    "stats": ("stats", "Show how many requests to Slurm and the server each day made."),
     "config": ("config", "Show the configuration and where each value comes from."),
     "list": ("workers", "List the workers that the server knows."),
     "completion": ("completion", "Print the completion of both commands for bash, zsh or fish."),
@@ -91,6 +93,8 @@ def group(ctx: click.Context, config_file: Path | None, debug: bool, log_format:
     if os.environ.get("NO_COLOR"):
         ctx.color = False
     ctx.obj = Shared(config_file, debug, log_format)
+    ctx.obj.program = ctx.invoked_subcommand or ""
+    ctx.call_on_close(ctx.obj.save_request_counts)
     if debug:
         ctx.obj.start_log()
 

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 LEVELS = ("DEBUG", "INFO", "WARN", "WARNING", "ERROR", "CRITICAL")
 
 
+_GO_ON = frozenset({"daemon", "follow"})
+"""Commands that end after days: their requests are counted meanwhile."""
+
+
 def exit_code(error: HpcAgentError) -> int:
     """2: correct the command or the configuration; 66: the task is not queued; 69: a service did not answer, try again;
     1: everything else. 66 and 69 as ``sysexits.h`` has them: no input, and unavailable."""
@@ -80,13 +84,33 @@ class Shared:
         self.config_file = config_file
         self.debug = debug
         self.log_format = log_format
+        self.program = ""
+        """The command that is called, once that is known."""
 
     def configuration(self, flags: Mapping[str, object] | None = None) -> Configuration:
         """Everything configured, ``flags`` (dotted keys) on top; a value of None is a flag that was not given."""
         from hpc_agent.config.load import load
 
         given = {key: value for key, value in (flags or {}).items() if value is not None}
-        return load(self.config_file, flags=given)
+        configuration = load(self.config_file, flags=given)
+        self._count_requests(configuration)
+        return configuration
+
+    def stats_folder(self, configuration: Configuration) -> Path:
+        """Where requests are counted."""
+        return configuration.settings.hpc.root.expanduser() / "stats"
+
+    def _count_requests(self, configuration: Configuration) -> None:
+        from hpc_agent.request_counts import COUNTS
+
+        if self.program:
+            COUNTS.keep(self.stats_folder(configuration), self.program, saves_between=self.program in _GO_ON)
+
+    def save_request_counts(self) -> None:
+        """At the end of a command that made any."""
+        # Not imported: a command that never read its configuration made none.
+        if module := sys.modules.get("hpc_agent.request_counts"):
+            module.COUNTS.save_within(2.0)
 
     def apply(self, configuration: Configuration, *, in_job: bool = False) -> None:
         """Apply the sections ``environment`` and ``files``, for this process and all that it starts.

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 import msgspec
 from msgspec import Meta, field
 
+from hpc_agent.config.notify_settings import NotifySettings
 from hpc_agent.config.resource_settings import QueueSettings, ResourceSettings
 from hpc_agent.config.types import BackendSettings, Count, Interval, Positive, Seconds, SettingsGroup, parse_truth
 from hpc_agent.domain.container_options import PROTECTED
@@ -318,6 +319,9 @@ class _HpcSettings(SettingsGroup, frozen=True, kw_only=True):
     ] = field(default_factory=dict)
     queues: Annotated[dict[str, QueueSettings], Meta(description="One block for each queue, by name.")] = field(
         default_factory=dict
+    )
+    notify: Annotated[NotifySettings, Meta(description="Who is told when tasks start, end or wait too long.")] = (
+        NotifySettings()
     )
     envs: Annotated[EnvsSettings, Meta(description="Where environments are built, how nodes get them.")] = (
         EnvsSettings()

@@ -14,6 +14,7 @@ from hpc_agent.daemon.act import Actor
 from hpc_agent.daemon.job_launch import JobLaunchConfig, rules
 from hpc_agent.daemon.job_staging import StagingJobs
 from hpc_agent.daemon.login_staging import CachedStaging, LoginStaging, StagingBackend
+from hpc_agent.daemon.notifier import Notifier
 from hpc_agent.daemon.observe import ClusterObserver, ClusterSnapshot
 from hpc_agent.daemon.open_attempts import OpenAttemptIndex
 from hpc_agent.daemon.prune import Pruner
@@ -54,6 +55,9 @@ from hpc_agent.watcher.phase_log import PhaseLog
 log = EventLog("daemon")
 
 REPORT_INTERVAL_S = 30.0
+NOTIFY_S = 15.0
+"""How long a single pass stays for its notifications."""
+NOTIFY_AT_STOP_S = 2.0
 POSTPONED_S = 30.0
 """How long a queue's tasks wait after the scheduler said that a limit is met, or gave no answer."""
 _FAILURES = 2
@@ -119,6 +123,7 @@ class Daemon:
         open_attempts = OpenAttemptIndex(root / "unsettled" / cluster, options.queues, clock)
         self._observer = ClusterObserver(client, scheduler, runs, options.queues, open_attempts, clock)
         self._leases = QueueLeases(root / "turns" / cluster, options.queues, clock)
+        self._notifier = Notifier(client, settings.hpc.notify, cluster, clock)
         self._pruner = Pruner(runs, settings.hpc.keep_runs_days, clock)
         self._phases = PhaseLog()
         self._last_served: QueueId | None = None
@@ -146,6 +151,7 @@ class Daemon:
         self._close_staging()
         self._leases.give_back()
         self._unregister()
+        self._notifier.finish(NOTIFY_AT_STOP_S)
 
     def once(self) -> bool:
         """One pass that waits for its stages; False if the server or the scheduler did not answer."""
@@ -153,6 +159,7 @@ class Daemon:
         done = self._try_pass(wait=True)
         self._observer.leave()
         self._close_staging()
+        self._notifier.finish(NOTIFY_S)
         self._leases.give_back()
         return done
 
@@ -185,6 +192,7 @@ class Daemon:
         world = self._observer.observe(served)
         if self._staging is not None:
             self._staging.update(world.staging)
+        self._notifier.update(world)
         self._pruner.turn()
         for attempt, found in world.unreadable.items():
             self._report_error(attempt, found.error, found.queue, may_fail=not found.has_job)

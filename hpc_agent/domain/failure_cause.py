@@ -53,9 +53,13 @@ _GROUP = re.compile(r"^\s*(?:\| |\+(?=[ -]))")
 """The margin of an exception group."""
 
 
+_LINE_LENGTH = 2000
+"""What programs say of their end stands at the beginning of a line."""
+
+
 def _plain_lines(console: str) -> list[str]:
     """The lines that are not empty, without colours and without whose line it is."""
-    lines = (_ESCAPES.sub("", line).rstrip() for line in console.splitlines())
+    lines = (_ESCAPES.sub("", line[:_LINE_LENGTH]).rstrip() for line in console.splitlines())
     return [plain for line in lines if (plain := _WHO.sub("", _GROUP.sub("", line), count=1))]
 
 

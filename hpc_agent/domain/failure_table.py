@@ -154,18 +154,18 @@ _TABLE = (
     _rule(
         FailureKind.MISSING_MODULE,
         r"(?:ModuleNotFoundError|ImportError): No module named '?(?P<name>[\w.]+)'?",
-        "the Python module {name} is not installed in the task's environment",
+        "the Python module {name} is not installed",
         _ADD_PACKAGE,
     ),
     _rule(
         FailureKind.MISSING_MODULE,
         r"importlib\.metadata\.PackageNotFoundError: No package metadata was found for (?P<name>\S+)",
-        "the Python package {name} is not installed in the task's environment",
+        "the Python package {name} is not installed",
         _ADD_PACKAGE,
     ),
     _rule(
         FailureKind.MISSING_LIBRARY,
-        r"(?P<name>[\w.+-]+\.so[\w.]*): cannot open shared object file",
+        r"(?<![\w.+-])(?P<name>[\w.+-]+\.so[\w.]*): cannot open shared object file",
         "the library {name} is not on this node",
         RUN_IN_IMAGE,
     ),

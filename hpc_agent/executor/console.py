@@ -51,6 +51,11 @@ class Console:
         self._echo = Echo(self._spool, echoes, clock) if echoes else None
         self._pipe: ConsolePipe | None = None
 
+    @property
+    def ships(self) -> bool:
+        """Whether the server is to have it; False with ``--disable-monitoring``."""
+        return self._shipper is not None
+
     def start(self) -> None:
         """
         Raises:

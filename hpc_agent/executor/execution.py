@@ -32,6 +32,7 @@ from hpc_agent.executor.stall_guard import StallGuard
 from hpc_agent.executor.stop import CAUSE_S, StopConditions, StopReason, handled_signals
 from hpc_agent.executor.supervise import ProcessSupervisor
 from hpc_agent.executor.task_outcome import ExitContext, TaskOutcome, ended, never_started
+from hpc_agent.executor.usage_recorder import UsageRecorder
 from hpc_agent.executor.watch import Meters, Watch, WatchedRun
 from hpc_agent.file_records import CorruptFileError, ensure_directory, private_folder
 from hpc_agent.logs import EventLog
@@ -126,6 +127,7 @@ class TaskRun:
         self._policy = self._queue_settings()
         self._stop = StopConditions(current_job, identity.restart_count, self._policy.signal_ahead, executor.clock)
         self._memory = MemoryMonitor(directory, variables.memory_mb if variables else None)
+        self._usage = UsageRecorder(executor.client, task.id, identity, directory, executor.clock)
         self._files = StallGuard()
         self._reporter = Reporter(
             executor.client, identity, directory, claimed.claim, current_job, executor.clock, self._files
@@ -211,6 +213,7 @@ class TaskRun:
         log.info("process.started", task=self._task.id, pid=child.pid)
         recorder = InputRecorder(self._executor.client, self._task, prepared.inputs)
         recorder.start()
+        self._usage.start()
         settings = self._executor.settings.hpc
         supervisor = ProcessSupervisor(
             child,
@@ -221,6 +224,7 @@ class TaskRun:
             signal.Signals[f"SIG{self._policy.signal}"],
         )
         code = supervisor.run()
+        self._usage.stop()
         # A task that completed by itself is not run again because its job got SIGTERM just then.
         completed = code == 0 and supervisor.ended_by_itself and self._files.call(self._still_ours, True)
         context = ExitContext() if completed else self._exit_context(code, console.trouble)
@@ -229,6 +233,8 @@ class TaskRun:
         outcome = ended(code, context)
         self._reporter.note(outcome)
         recorder.finish()
+        if console.ships and outcome.status != "none":
+            self._usage.report(completed=outcome.status == "completed", time_limit=self._stop.time_limit)
         return outcome
 
     def _write_process_started(self) -> None:

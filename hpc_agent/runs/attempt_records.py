@@ -144,6 +144,13 @@ class MemoryRecord(Record, frozen=True, kw_only=True):
     limit_mb: float | None = None
 
 
+class NotifiedRecord(Record, frozen=True, kw_only=True):
+    """``notified.json``: events of the task that its people were told of."""
+
+    at: datetime | None = None
+    events: tuple[str, ...] = ()
+
+
 class RequeueBudget(Record, frozen=True, kw_only=True):
     """``runs/<task>/restarts.json``: why the task did not end with the attempts it had since a person last enqueued it.
     ``<attempt>.<start>`` of each."""

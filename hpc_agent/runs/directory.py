@@ -17,6 +17,7 @@ from hpc_agent.runs.attempt_records import (
     DoneRecord,
     ExitReport,
     MemoryRecord,
+    NotifiedRecord,
     RequeueBudget,
     StagingJobRecord,
     SubmissionRecord,
@@ -164,6 +165,12 @@ class RunDirectory:
     def staging_observations(self) -> Path:
         """As ``observations``, of the job that stages."""
         return self.path / "stage-seen.json"
+
+    def notified(self) -> NotifiedRecord:
+        return read_record(self.path / "notified.json", NotifiedRecord) or NotifiedRecord()
+
+    def write_notified(self, record: NotifiedRecord) -> None:
+        write_record(self.path / "notified.json", record)
 
     def trouble(self) -> TaskError | None:
         return read_record(self.path / "trouble.json", TaskError)

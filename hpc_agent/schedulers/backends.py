@@ -62,6 +62,13 @@ def current_job(environ: Mapping[str, str] = os.environ) -> CurrentJobClient:
     return client
 
 
+def time_limit_in(script: str) -> float | None:
+    """Seconds that the script of the job that this process is in asks for, as ``Backend.time_limit_in``."""
+    found = job_variables()
+    limit: float | None = registry.load(found.backend).time_limit_in(script) if found else None
+    return limit
+
+
 def job_prefixes() -> tuple[str, ...]:
     """What the names of variables begin with that a job's own programs may read, of all backends."""
     return tuple(prefix for backend in every() for prefix in backend.job_prefixes)

@@ -154,6 +154,9 @@ class JobVariables:
     step_processes: int = 1
     """Processes that the scheduler starts in this step of the job, each with the same command."""
     cluster: str = ""
+    nodes: int = 1
+    cpus: float | None = None
+    """CPUs granted on this node; None: not known, or all of them."""
     memory_mb: float | None = None
     """Memory granted on this node; None: not known, or all of it."""
     gpu_variables: Sequence[str] = ()
@@ -258,6 +261,10 @@ class Backend(ABC):
     def foreign(self, environ: Mapping[str, str]) -> Iterable[str]:
         """The variables of ``environ`` that belong to one job of this scheduler, or change what its commands do, so
         that neither its commands nor other jobs may inherit them."""
+
+    def time_limit_in(self, script: str) -> float | None:
+        """Seconds that a job script of ours asks for; None: it does not say, or this backend cannot tell."""
+        return None
 
     def launch_failure(self, output: str) -> str:
         """The line of a job's own output in which the scheduler says that it could not start the script; else empty."""

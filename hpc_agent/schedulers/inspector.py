@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from hpc_agent.domain.efficiency import Efficiency
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import JobRecord, LiveJob
 from hpc_agent.errors import InputError
@@ -37,6 +38,15 @@ class SubmitTest:
     partition: str = ""
 
 
+@dataclass(frozen=True)
+class AccountedUsage:
+    """What one job used, as accounting knows it."""
+
+    name: str
+    """The job's: ids are used again, and mean nothing on another cluster."""
+    efficiency: Efficiency
+
+
 class JobInspector:
     """Inspector that knows no more than the scheduler tells the daemon; backends that can tell more have their own."""
 
@@ -54,6 +64,14 @@ class JobInspector:
     def records(self, jobs: Mapping[JobId, datetime]) -> Mapping[JobId, JobRecord]:
         """As ``Scheduler.records``."""
         return self.scheduler.records(jobs)
+
+    def usage(self, jobs: Sequence[str], since: datetime) -> Mapping[str, AccountedUsage]:
+        """What these jobs used, by id; without those that accounting does not know. ``since``: before they began.
+
+        Raises:
+            SchedulerUnavailableError: no usable answer.
+        """
+        return {}
 
     def test(self, script: Path, workdir: Path, *, partition: str = "") -> SubmitTest:
         """Have the scheduler check a script without submitting it. ``partition``: in place of the script's.

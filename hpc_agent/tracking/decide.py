@@ -90,6 +90,8 @@ class EndTask:
 
     status: TaskStatus
     reason: str
+    exit_code: int = 0
+    """Of a script that failed by itself, negative for a signal; 0 where the scheduler names another cause."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,14 @@ def _ended(snapshot: TrackedJobSnapshot) -> tuple[TrackingAction, ...]:
     status, reason = tracked_outcome(snapshot.title, snapshot.counted_records, is_array=snapshot.is_array)
     if snapshot.is_aborted and status is TaskStatus.STOPPED:
         reason = f"aborted by its user; {reason}"
-    return (EndTask(status, reason),)
+    return (EndTask(status, reason, _exit_code(snapshot)),)
+
+
+def _exit_code(snapshot: TrackedJobSnapshot) -> int:
+    record = snapshot.counted_records[0]
+    if snapshot.is_array or record.state is not JobState.FAILED:
+        return 0
+    return -record.signal if record.signal else record.exit_code or 0
 
 
 def tracked_outcome(title: str, records: Sequence[JobRecord], *, is_array: bool) -> tuple[TaskStatus, str]:

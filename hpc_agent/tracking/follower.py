@@ -13,12 +13,15 @@ from functools import partial
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
+from hpc_agent.domain.failure_cause import failure_cause
+from hpc_agent.domain.failure_table import FailureKind
 from hpc_agent.domain.ids import JobId, TaskId, WorkerId
 from hpc_agent.domain.outcome import SCRIPT_ADVICE
 from hpc_agent.errors import HpcAgentError, SchedulerUnavailableError, ServerUnreachableError
 from hpc_agent.file_records import ensure_directory
 from hpc_agent.lease import HeartbeatTiming, Lease, lately_held
 from hpc_agent.logs import EventLog
+from hpc_agent.redact import without_secrets
 from hpc_agent.retry import INTERACTIVE, ONCE
 from hpc_agent.schedulers.base import Scheduler
 from hpc_agent.telemetry.shipper import ConsoleSource, Shipper
@@ -34,6 +37,7 @@ log = EventLog("follow")
 _LONGEST_BACKOFF_S = 120.0
 _LOOK_UP_S = 60.0
 """Between two looks for a job of which sbatch said nothing clear."""
+_TAIL_BYTES = 128 * 1024
 _EVERY_S = 60.0
 """How often a task's message may change, and how often the server hears that a task is alive."""
 
@@ -198,7 +202,11 @@ class Follower:
 
     def _explained(self, tracked: TrackedJob, end: decide.EndTask) -> str:
         """The reason, with what became of the job's output; a line in the console where that is not here."""
-        if tracked.plan.indices or (tracked.inside is not None and tracked.inside.over):
+        if tracked.plan.indices:
+            return end.reason
+        if end.exit_code and (cause := self._cause(tracked, end.exit_code)):
+            return f"{end.reason}: {cause}"
+        if tracked.inside is not None and tracked.inside.over:
             return end.reason
         streams = self._streams(tracked)
         if SCRIPT_ADVICE.output in end.reason:
@@ -211,6 +219,15 @@ class Follower:
         if line := output_files.not_found(streams, socket.gethostname()):
             self._note(tracked, line)
         return end.reason
+
+    def _cause(self, tracked: TrackedJob, exit_code: int) -> str:
+        """What the script died of, if its last lines show it. Advice is about user properties, which it has none of."""
+        for spool in output_files.readable(tracked.folder, self._streams(tracked)):
+            text = spool.read(max(spool.size() - _TAIL_BYTES, 0), _TAIL_BYTES).decode("utf-8", "replace")
+            cause = failure_cause(text, exit_code)
+            if cause is not None and cause.kind is not FailureKind.SIGNAL:
+                return without_secrets(cause.sentence)
+        return ""
 
     def _leave(self, tracked: TrackedJob, why: str) -> None:
         log.info("task.untracked", task=tracked.folder.task, job=tracked.job.id, why=why)

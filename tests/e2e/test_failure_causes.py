@@ -10,8 +10,8 @@ from hpc_agent.domain.status import TaskStatus
 pytestmark = [pytest.mark.slurm, pytest.mark.peers]
 
 DIES = {
-    "import nothing_there": "worker execution exit code 1: the Python module nothing_there is not installed in the "
-    "task's environment; add its package to the task's requirements and enqueue the task again",
+    "import nothing_there": "worker execution exit code 1: the Python module nothing_there is not installed; "
+    "add its package to the task's requirements and enqueue the task again",
     "for step in range(20000): print('step', step)\nraise ValueError('loss is nan')": "worker execution exit code 1: "
     "ValueError: loss is nan (bare.py, line 2)",
     "open('/dev/full', 'wb', buffering=0).write(b'x')": "worker execution exit code 1: no space left on the device; "

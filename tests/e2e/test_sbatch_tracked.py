@@ -78,6 +78,7 @@ def properties(raw: dict[str, object]) -> dict[str, str]:
         ("exit 7", TaskStatus.FAILED, "exit code 7"),
         ("kill -9 $$", TaskStatus.FAILED, "ended by signal 9"),
         ("scancel $SLURM_JOB_ID; sleep 60", TaskStatus.STOPPED, "was cancelled by"),
+        ("python3 -c 'import nothing_there'", TaskStatus.FAILED, "exit code 1: the Python module nothing_there is not"),
     ],
 )
 def test_the_final_status_and_its_reason_come_from_slurm(

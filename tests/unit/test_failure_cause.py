@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hpc_agent.clock import SYSTEM
 from hpc_agent.domain.failure_cause import failure_cause
 from hpc_agent.domain.failure_table import FailureKind
 
@@ -36,8 +37,8 @@ DIES = {
     "module": (
         "import nothing_there.deep\n",
         FailureKind.MISSING_MODULE,
-        "the Python module nothing_there is not installed in the task's environment; add its package to the task's "
-        "requirements and enqueue the task again",
+        "the Python module nothing_there is not installed; add its package to the task's requirements and enqueue the "
+        "task again",
     ),
     "module behind another exception": (
         "try:\n    import nothing_there\nexcept ImportError as e:\n    raise RuntimeError('pip install it') from e\n",
@@ -329,3 +330,29 @@ def test_a_console_that_shows_nothing(console: str) -> None:
 def test_a_cause_is_one_short_line() -> None:
     cause = failure_cause("Traceback (most recent call last):\nValueError: " + "very " * 1000 + "\nlong", 1)
     assert cause is not None and len(str(cause)) < 300 and "\n" not in str(cause)
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "a",
+        "a.so",
+        "a.b",
+        "word ",
+        "Watchdog caught collective operation timeout: WorkNCCL(OpType=",
+        "CUDA out of memory. Tried to allocate 1 GiB",
+        "\x1b[",
+        "[rank0]: ",
+        "Traceback (most recent call last):\n",
+        'File "a", line 1\n',
+        "A.B: c\n",
+        "NCCL error in: a, ",
+    ],
+)
+def test_long_consoles_are_read_in_one_pass(piece: str) -> None:
+    console = piece * ((128 << 10) // len(piece))
+    began = SYSTEM.monotonic()
+    failure_cause(console, 1)
+    failure_cause("Traceback (most recent call last):\n" + console, 1)
+    # Milliseconds, on a machine that is not busy; a pattern that is tried at each place anew takes minutes.
+    assert SYSTEM.monotonic() - began < 20

@@ -11,6 +11,7 @@ import msgspec
 
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import HpcSettings
+from hpc_agent.domain import duration
 from hpc_agent.domain.ids import JobId
 from hpc_agent.schedulers.base import Backend, CurrentJobClient, JobVariables, Scheduler, ScriptLanguage, Share
 from hpc_agent.schedulers.cluster import ClusterClient
@@ -21,6 +22,7 @@ _FOREIGN = re.compile(
     # docs/internals/slurm.md#command-environment
     r"(SLURM_(?!CONF$)|SBATCH_|SALLOC_|SRUN_|SQUEUE_|SACCT_|SCANCEL_|SINFO_|SCONTROL_|PMIX?_)"
 )
+_TIME_OPTION = re.compile(r"^#SBATCH\s+(?:--time[= ]|-t\s*)(\S+)", re.MULTILINE)
 _LAUNCH_FAILURE = re.compile(r"Error running slurm prolog.*|.*couldn't (?:open|create).*batch script.*")
 
 
@@ -76,6 +78,9 @@ class SlurmBackend(Backend):
             restart_count=int(environ.get("SLURM_RESTART_COUNT") or 0),
             step_processes=int(environ.get("SLURM_STEP_NUM_TASKS") or 1),
             cluster=environ.get("SLURM_CLUSTER_NAME", ""),
+            nodes=int(_number(environ, "SLURM_JOB_NUM_NODES") or 1),
+            # What was asked for, where that is known.
+            cpus=_number(environ, "SLURM_CPUS_PER_TASK") or _number(environ, "SLURM_CPUS_ON_NODE"),
             memory_mb=_granted_mb(environ),
             gpu_variables=node_numbers,
         )
@@ -87,6 +92,13 @@ class SlurmBackend(Backend):
 
     def foreign(self, environ: Mapping[str, str]) -> Iterable[str]:
         return filter(_FOREIGN.match, environ)
+
+    def time_limit_in(self, script: str) -> float | None:
+        match = _TIME_OPTION.search(script)
+        if match is None:
+            return None
+        text = match[1]
+        return float(text) * 60 if re.fullmatch(r"[0-9]{1,9}", text) else duration.seconds(text)
 
     def launch_failure(self, output: str) -> str:
         match = _LAUNCH_FAILURE.search(output)
@@ -100,6 +112,13 @@ def own_job_id(environ: Mapping[str, str]) -> JobId | None:
         return JobId(f"{array}_{index}")
     job = environ.get("SLURM_JOB_ID")
     return JobId(job) if job else None
+
+
+def _number(environ: Mapping[str, str], name: str) -> float | None:
+    """None for 0, which means all of the node's, and for what is no number."""
+    with suppress(ValueError):
+        return float(environ.get(name, "")) or None
+    return None
 
 
 def _granted_mb(environ: Mapping[str, str]) -> float | None:

@@ -266,24 +266,38 @@ class SlurmScheduler:
         self, since: datetime, *, jobs: Iterable[JobId] = (), name: str = "", user: str = ""
     ) -> commands.AccountingAnswer:
         """The records that sacct knows; none, from now on, where accounting turns out to be switched off."""
-        if self._settings.accounting == "auto" and shutil.which("sacct", path=self._query_environ.get("PATH")) is None:
-            return self._without_accounting("there is no sacct")
         delimiter = new_delimiter()
-        answer = self._run(commands.sacct(since, delimiter, jobs=jobs, name=name, user=user))
-        if _DISABLED in answer.stderr and self._settings.accounting == "auto":
-            return self._without_accounting(_DISABLED)
+        text = self.ask_accounting(commands.sacct(since, delimiter, jobs=jobs, name=name, user=user))
+        if text is None:
+            return commands.AccountingAnswer((), 0)
         try:
-            said = commands.parse_sacct(printed(answer), delimiter)
+            said = commands.parse_sacct(text, delimiter)
         except ValueError as error:
             raise SchedulerUnavailableError(f"sacct printed no table of records: {error}") from error
         if said.unreadable:
             self._report_once(f"sacct: rows={said.unreadable}", "rows of sacct cannot be read", rows=said.unreadable)
         return replace(said, records=tuple((raw, _with_name(record)) for raw, record in said.records))
 
-    def _without_accounting(self, why: str) -> commands.AccountingAnswer:
+    def ask_accounting(self, argv: Sequence[str]) -> str | None:
+        """What a query of sacct prints; None, from now on, where there is no accounting.
+
+        Raises:
+            SchedulerUnavailableError: no usable answer.
+        """
+        if not self._has_sacct:
+            return None
+        if self._settings.accounting == "auto" and shutil.which("sacct", path=self._query_environ.get("PATH")) is None:
+            self._note_without_accounting("there is no sacct")
+            return None
+        answer = self._run(argv)
+        if _DISABLED in answer.stderr and self._settings.accounting == "auto":
+            self._note_without_accounting(_DISABLED)
+            return None
+        return printed(answer)
+
+    def _note_without_accounting(self, why: str) -> None:
         log.info("no accounting here: only jobs of the last minutes can be asked after", why=why)
         self._has_sacct = False
-        return commands.AccountingAnswer((), 0)
 
     def _ask(self, argv: Sequence[str]) -> str:
         return printed(self._run(argv))

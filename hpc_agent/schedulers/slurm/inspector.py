@@ -11,10 +11,11 @@ from hpc_agent.domain import duration
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import JobState, LiveJob
 from hpc_agent.errors import SchedulerUnavailableError
-from hpc_agent.schedulers.inspector import JobInspector, ListedJob, SubmitTest
+from hpc_agent.schedulers.inspector import AccountedUsage, JobInspector, ListedJob, SubmitTest
 from hpc_agent.schedulers.slurm.commands import JOB_ID, state, time
 from hpc_agent.schedulers.slurm.driver import SlurmScheduler
 from hpc_agent.schedulers.slurm.tables import new_delimiter, read_table
+from hpc_agent.schedulers.slurm.usage_answers import parse_usage, sacct_usage
 from hpc_agent.schedulers.slurm.wait_reasons import meaning, readable
 
 _COLUMNS: Mapping[str, int] = {
@@ -31,6 +32,8 @@ _COLUMNS: Mapping[str, int] = {
     "Name": 256,
 }
 """Each with the width at which squeue cuts it."""
+_JOBS_AT_ONCE = 1000
+"""A command line of 20 kB."""
 _WAITING = (JobState.PENDING, JobState.REQUEUED)
 
 
@@ -44,6 +47,16 @@ class SlurmInspector(JobInspector):
     def listed(self) -> Sequence[ListedJob]:
         delimiter = new_delimiter()
         return parse_listed(self._slurm.ask(squeue_listed(self._slurm.user, delimiter)), delimiter)
+
+    def usage(self, jobs: Sequence[str], since: datetime) -> Mapping[str, AccountedUsage]:
+        found: dict[str, AccountedUsage] = {}
+        for start in range(0, len(jobs), _JOBS_AT_ONCE):
+            delimiter = new_delimiter()
+            text = self._slurm.ask_accounting(sacct_usage(jobs[start : start + _JOBS_AT_ONCE], since, delimiter))
+            if text is None:
+                return {}
+            found |= parse_usage(text, delimiter)
+        return found
 
     def test(self, script: Path, workdir: Path, *, partition: str = "") -> SubmitTest:
         returncode, text = self._slurm.test_submission(script, workdir, partition)

@@ -1,0 +1,73 @@
+"""``hpc-agent stats``: how many requests a day made to Slurm and to the ClearML server."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import click
+
+from hpc_agent.cli.efficiency import parse_period
+from hpc_agent.cli.shared_options import Shared, pass_shared
+
+if TYPE_CHECKING:
+    from hpc_agent.request_counts import DayCounts
+
+_SHOWN = 4
+"""Kinds of requests in a row of the table."""
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--last",
+    default="7d",
+    show_default=True,
+    metavar="PERIOD",
+    callback=parse_period,
+    help="24h, 7d or 2w; whole days.",
+)
+@click.option("--by-program", is_flag=True, help="A row for each command that made them (daemon, execute …).")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per day and command.")
+@pass_shared
+def command(shared: Shared, last: timedelta, by_program: bool, as_json: bool) -> None:
+    """Show how many requests to Slurm and to the server each day made.
+
+    All hpc-agent commands of this hpc.root are counted, on login and compute nodes; what tasks do themselves is not.
+    """
+    import msgspec
+
+    from hpc_agent.clock import SYSTEM
+    from hpc_agent.request_counts import KEPT_DAYS, read_counts
+
+    today = SYSTEM.now().astimezone().date()
+    days = min(max(last.days, 1), KEPT_DAYS)
+    found = read_counts(shared.stats_folder(shared.configuration()), today - timedelta(days=days - 1))
+    if as_json:
+        click.echo(json.dumps(msgspec.to_builtins(found), indent=2))
+    elif not found:
+        click.echo(f"No requests were counted in the last {days} day{'s' * (days != 1)}", err=True)
+    else:
+        _print(found, by_program)
+
+
+def _print(found: Sequence[DayCounts], by_program: bool) -> None:
+    from hpc_agent.cli.table import Column, number, print_table, text
+
+    sums: dict[tuple[str, str], tuple[Counter[str], Counter[str]]] = {}
+    for row in found:
+        slurm, server = sums.setdefault((row.day, row.program if by_program else ""), (Counter(), Counter()))
+        slurm.update(row.slurm)
+        server.update(row.server)
+    columns = [Column("DAY"), Column("COMMAND"), number("SLURM"), text("OF THESE"), number("SERVER"), text("OF THESE ")]
+    print_table(columns, [[day, program, *_cells(*both)] for (day, program), both in sums.items()])
+
+
+def _cells(slurm: Counter[str], server: Counter[str]) -> list[str]:
+    return [str(slurm.total()), _most(slurm), str(server.total()), _most(server)]
+
+
+def _most(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in counts.most_common(_SHOWN))

@@ -1,0 +1,169 @@
+"""What a task used of what it asked for: sampled while its process runs, reported when it has ended."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hpc_agent.api.client import Client
+from hpc_agent.clock import Clock
+from hpc_agent.domain import efficiency as eff
+from hpc_agent.domain.efficiency import Efficiency, Share, UsageDetails
+from hpc_agent.domain.ids import TaskId
+from hpc_agent.errors import HpcAgentError
+from hpc_agent.executor.agent_identity import AgentIdentity
+from hpc_agent.logs import EventLog
+from hpc_agent.retry import ONCE
+from hpc_agent.runs.directory import RunDirectory
+from hpc_agent.schedulers import backends
+from hpc_agent.schedulers.base import JobVariables
+from hpc_agent.telemetry.job_usage import JobUsage, UsageSummary
+from hpc_agent.wire.plot import Line, plot_event
+
+log = EventLog("usage")
+
+PLOT = ("Resources", "used of asked")
+"""Metric and variant of the chart."""
+_DENSE_S, _DENSE_INTERVAL_S, _INTERVAL_S = 60.0, 1.0, 5.0
+"""A sample per second in the first minute, for short tasks; later one in five seconds."""
+_REPORT_S = 3.0
+"""How long the final status waits for these figures at most."""
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """What the job was given. None: it is not known, or there is no limit."""
+
+    cpus: float | None = None
+    memory_mb: float | None = None
+    nodes: int = 1
+
+    @classmethod
+    def of(cls, job: JobVariables | None) -> Allocation:
+        """``job`` as the scheduler says it; else what the machine lets this process use."""
+        cpus = job.cpus if job and job.cpus else float(len(os.sched_getaffinity(0)))
+        return cls(cpus, job.memory_mb, job.nodes) if job else cls(cpus)
+
+
+class UsageRecorder:
+    """Recorder of one run: ``start`` with its process, ``stop`` after it, ``report``."""
+
+    def __init__(
+        self, client: Client, task: TaskId, identity: AgentIdentity, directory: RunDirectory, clock: Clock
+    ) -> None:
+        self._client = client
+        self._task = task
+        self._identity = identity
+        self._directory = directory
+        self._clock = clock
+        self._agent_began = clock.monotonic()
+        self._usage: JobUsage | None = None
+        self._summary: UsageSummary | None = None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._sample, name="usage", daemon=True)
+
+    def start(self) -> None:
+        self._usage = JobUsage(os.environ, self._clock)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """The process has ended, and was waited for."""
+        self._ended.set()
+        self._thread.join(timeout=1)
+        if self._usage is not None:
+            self._summary = self._usage.summary()
+
+    def report(self, *, completed: bool, time_limit: float | None) -> None:
+        """Set user properties and the chart; a server that does not answer costs the figures and a few seconds.
+
+        ``time_limit``: seconds, as the scheduler said; where it was not asked the job's script says it.
+        """
+        thread = threading.Thread(target=self._report, args=(completed, time_limit), name="efficiency", daemon=True)
+        thread.start()
+        thread.join(timeout=_REPORT_S)
+        if thread.is_alive():
+            log.warning("efficiency.slow", task=self._task, seconds=_REPORT_S)
+
+    def _sample(self) -> None:
+        assert self._usage is not None
+        began = self._clock.monotonic()
+        while True:
+            dense = self._clock.monotonic() - began < _DENSE_S
+            if self._clock.wait(self._ended, _DENSE_INTERVAL_S if dense else _INTERVAL_S):
+                return
+            try:
+                self._usage.sample()
+            except Exception as error:  # noqa: BLE001 - figures that are missing must not cost the task anything
+                log.warning("usage.not_sampled", task=self._task, error=error)
+
+    def _report(self, completed: bool, time_limit: float | None) -> None:
+        if self._summary is None:
+            return
+        try:
+            given = Allocation.of(backends.job_variables())
+            limit = time_limit or self._limit_of_script()
+            seconds = Share(self._clock.monotonic() - self._agent_began, limit)
+            found = efficiency_of(self._summary, given, seconds)
+            details = UsageDetails(self._summary.busiest_cpus, self._summary.idle_gpus, completed)
+            properties = {**eff.as_properties(found), eff.ADVICE: "; ".join(eff.advice(found, details))}
+            if self._identity.job:
+                properties[eff.JOB] = _job(self._identity, given)
+            self._client.tasks.set_properties(self._task, properties, budget=ONCE)
+            self._report_chart(self._summary, found)
+        except (HpcAgentError, OSError) as error:
+            log.warning("efficiency.not_reported", task=self._task, error=error)
+            return
+        log.info("efficiency.reported", task=self._task, **{k: v for k, v in properties.items() if v})
+
+    def _limit_of_script(self) -> float | None:
+        if not self._identity.daemon_managed:
+            return None
+        return backends.time_limit_in(self._directory.script.read_text(encoding="utf-8", errors="replace"))
+
+    def _report_chart(self, summary: UsageSummary, found: Efficiency) -> None:
+        lines = chart(summary, found)
+        if not lines:
+            return
+        axes = ("minutes", "% of what was asked for")
+        at = int(self._clock.now().timestamp() * 1000)
+        event = plot_event(self._task, self._identity.worker, PLOT, lines, axes, at)
+        self._client.events.add([event], budget=ONCE)
+
+
+def efficiency_of(summary: UsageSummary, given: Allocation, seconds: Share) -> Efficiency:
+    """The use of a run, of what the job was given."""
+    has_gpus = bool(summary.gpus)
+    return Efficiency(
+        cpus=Share(summary.cpus, given.cpus),
+        memory=Share(summary.memory, given.memory_mb / 1024 if given.memory_mb else None),
+        gpus=Share(summary.busy_gpus, float(summary.gpus)) if has_gpus else None,
+        gpu_memory=Share(summary.gpu_memory, summary.gpu_capacity or None) if has_gpus else None,
+        seconds=seconds,
+    )
+
+
+def chart(summary: UsageSummary, found: Efficiency) -> list[Line]:
+    """One line for each kind that a limit is known of, in percent of it; none for a run without two samples."""
+    samples = summary.samples
+    if len(samples) < 2:
+        return []
+    minutes = [sample.seconds / 60 for sample in samples]
+    lines = []
+
+    def add(name: str, share: Share | None, unit: str, used: Sequence[float]) -> None:
+        if share is not None and share.asked:
+            asked = f"{share.asked:.3g}"
+            lines.append(Line(f"{name} (of {asked} {unit})", minutes, [100 * value / share.asked for value in used]))
+
+    add("CPU", found.cpus, "CPUs", [sample.cpus for sample in samples])
+    add("memory", found.memory, "GiB", [sample.memory for sample in samples])
+    add("GPU", found.gpus, "GPUs", [sum(sample.gpu_busy) / 100 for sample in samples])
+    add("GPU memory", found.gpu_memory, "GiB", [max(sample.gpu_memory, default=0.0) for sample in samples])
+    return lines
+
+
+def _job(identity: AgentIdentity, given: Allocation) -> str:
+    more = f", the first of {given.nodes} nodes" if given.nodes > 1 else ""
+    return f"{identity.job} on {identity.host}{more}"

@@ -1,0 +1,171 @@
+"""Counts of the requests that this program makes to Slurm and to the ClearML server, kept by day under ``hpc.root``.
+
+Each host has a file a day, which its programs add to: ``stats/2026-01-31.login1.json``. Counts are no evidence of
+anything: where they cannot be kept they are lost, and nothing waits for them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from hpc_agent.clock import SYSTEM, Clock
+from hpc_agent.file_records import CorruptFileError, ensure_directory, read_record, write_record
+from hpc_agent.logs import EventLog
+
+log = EventLog("stats")
+
+Service = Literal["slurm", "server"]
+
+SLURM_COMMANDS = frozenset({"sbatch", "squeue", "sacct", "scancel", "scontrol", "sinfo", "sstat", "srun", "sprio"})
+"""Commands that ask slurmctld or slurmdbd."""
+KEPT_DAYS = 31
+_SAVED_EVERY_S = 60.0
+_FILE = re.compile(r"(\d{4}-\d{2}-\d{2})\.(.+)\.json")
+
+
+class _Record(msgspec.Struct):
+    """``stats/<day>.<host>.json``: program → service → request → how often."""
+
+    programs: dict[str, dict[str, dict[str, int]]] = msgspec.field(default_factory=dict)
+
+
+class RequestCounts:
+    """Counter of one process. Safe to share between threads."""
+
+    def __init__(self, clock: Clock = SYSTEM) -> None:
+        self._clock = clock
+        self._counts: Counter[tuple[Service, str]] = Counter()
+        self._lock = threading.Lock()
+        self._folder: Path | None = None
+        self._program = ""
+        self._saves_between = False
+        self._saved_at = 0.0
+
+    def add(self, service: Service, request: str) -> None:
+        with self._lock:
+            self._counts[service, request] += 1
+            is_due = self._saves_between and self._clock.monotonic() - self._saved_at > _SAVED_EVERY_S
+            if is_due:
+                self._saved_at = self._clock.monotonic()
+        if is_due:
+            self.save()
+
+    def keep(self, folder: Path, program: str, *, saves_between: bool = False) -> None:
+        """``folder``: where ``save`` writes. ``saves_between``: now and then in ``add`` too, for a program that goes on
+        and may wait for a file system."""
+        with self._lock:
+            self._folder, self._program, self._saves_between = folder, program, saves_between
+            self._saved_at = self._clock.monotonic()
+
+    def so_far(self) -> int:
+        """Requests since the last time they were saved."""
+        with self._lock:
+            return sum(self._counts.values())
+
+    def forget(self) -> None:
+        """In a forked process: its parent keeps what was counted so far."""
+        self._lock = threading.Lock()
+        self._counts.clear()
+
+    def save(self) -> None:
+        """Add what was counted since the last time to the host's file of today."""
+        with self._lock:
+            counts, self._counts = self._counts, Counter()
+            folder = self._folder
+        if folder is None or not counts:
+            return
+        try:
+            _add(folder, self._clock.now().astimezone().date(), self._program, counts)
+        except (OSError, CorruptFileError) as error:
+            log.debug("stats.not_saved", folder=folder, error=error)
+
+    def save_within(self, seconds: float) -> None:
+        """``save``, in a thread: a file system that stalls holds up no end of a program."""
+        thread = threading.Thread(target=self.save, name="stats", daemon=True)
+        thread.start()
+        thread.join(seconds)
+
+
+COUNTS = RequestCounts()
+"""Of this process. Global, as meters are: what makes requests has nothing to do with who reads the counts."""
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=COUNTS.forget)
+
+
+def count_command(argv: Sequence[str]) -> None:
+    """Count a program that is started, if it is one of Slurm's."""
+    name = Path(argv[0]).name
+    if name in SLURM_COMMANDS:
+        COUNTS.add("slurm", name)
+
+
+def _add(folder: Path, day: date, program: str, counts: Mapping[tuple[Service, str], int]) -> None:
+    from hpc_agent.file_lock import lock  # not on every laptop
+
+    if not folder.parent.is_dir():
+        return  # no daemon or job has made hpc.root yet, and this is no reason to
+    ensure_directory(folder, mode=0o700)
+    host = re.sub(r"[^\w.-]", "_", socket.gethostname())
+    path = folder / f"{day.isoformat()}.{host}.json"
+    descriptor = os.open(folder / f".{host}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        lock(descriptor)
+        is_new = not path.exists()
+        record = read_record(path, _Record) or _Record()
+        services = record.programs.setdefault(program, {})
+        for (service, request), number in counts.items():
+            requests = services.setdefault(service, {})
+            requests[request] = requests.get(request, 0) + number
+        write_record(path, record, mode=0o600)
+    finally:
+        os.close(descriptor)
+    if is_new:
+        _prune(folder, day - timedelta(days=KEPT_DAYS))
+
+
+def _prune(folder: Path, first: date) -> None:
+    for path in folder.iterdir():
+        match = _FILE.fullmatch(path.name)
+        if match and match[1] < first.isoformat():
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+class DayCounts(msgspec.Struct, frozen=True):
+    """Requests of one program on one day, on all hosts."""
+
+    day: str
+    program: str
+    slurm: dict[str, int]
+    server: dict[str, int]
+
+
+def read_counts(folder: Path, since: date) -> list[DayCounts]:
+    """What was kept, in the order of days and programs; files that cannot be read are passed over."""
+    found: dict[tuple[str, str], dict[str, Counter[str]]] = {}
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        for path in sorted(folder.iterdir()):
+            match = _FILE.fullmatch(path.name)
+            if match is None or match[1] < since.isoformat():
+                continue
+            with contextlib.suppress(CorruptFileError, OSError):
+                record = read_record(path, _Record) or _Record()
+                for program, services in record.programs.items():
+                    sums = found.setdefault((match[1], program), {"slurm": Counter(), "server": Counter()})
+                    for service in sums:
+                        sums[service].update(services.get(service, {}))
+    return [
+        DayCounts(day, program, dict(sums["slurm"]), dict(sums["server"]))
+        for (day, program), sums in sorted(found.items())
+    ]

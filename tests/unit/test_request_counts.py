@@ -1,0 +1,120 @@
+"""Requests are counted by day, host and command; a folder that cannot be written costs nothing but the counts."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+from manual_clock import ManualClock
+
+from hpc_agent.clock import SYSTEM
+from hpc_agent.request_counts import COUNTS, RequestCounts, count_command, read_counts
+
+TODAY = SYSTEM.now().astimezone().date()
+
+
+def counts(folder: Path, program: str, **how: bool) -> RequestCounts:
+    found = RequestCounts(ManualClock()) if how else RequestCounts()
+    found.keep(folder, program, **how)
+    return found
+
+
+def test_what_several_programs_count_is_added_up(tmp_path: Path) -> None:
+    for _ in range(2):
+        daemon = counts(tmp_path / "stats", "daemon")
+        for _ in range(3):
+            daemon.add("slurm", "squeue")
+        daemon.add("server", "tasks.get_all")
+        daemon.save()
+    job = counts(tmp_path / "stats", "execute")
+    job.add("server", "tasks.ping")
+    job.save()
+    job.save()
+    found = read_counts(tmp_path / "stats", TODAY)
+    assert [(row.program, row.slurm, row.server) for row in found] == [
+        ("daemon", {"squeue": 6}, {"tasks.get_all": 2}),
+        ("execute", {}, {"tasks.ping": 1}),
+    ]
+
+
+def test_threads_and_processes_lose_none(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from hpc_agent.request_counts import COUNTS\n"
+        "COUNTS.keep(Path(sys.argv[1]), 'p')\n"
+        "for _ in range(20): COUNTS.add('server', 'x'); COUNTS.save()\n"
+    )
+    argv = [sys.executable, "-c", program, str(tmp_path / "stats")]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: subprocess.run(argv, check=True, timeout=60), range(4)))
+    [row] = read_counts(tmp_path / "stats", TODAY)
+    assert row.server == {"x": 80}
+
+
+def test_a_program_that_goes_on_saves_meanwhile(tmp_path: Path) -> None:
+    clock = ManualClock()
+    daemon = RequestCounts(clock)
+    daemon.keep(tmp_path / "stats", "daemon", saves_between=True)
+    daemon.add("slurm", "squeue")
+    assert not (tmp_path / "stats").exists()
+    clock.advance(61)
+    daemon.add("slurm", "squeue")
+    [file] = (tmp_path / "stats").glob("*.json")
+    assert json.loads(file.read_text())["programs"] == {"daemon": {"slurm": {"squeue": 2}}}
+
+
+def test_old_days_are_removed_and_left_out(tmp_path: Path) -> None:
+    folder = tmp_path / "stats"
+    folder.mkdir()
+    text = '{"programs": {"daemon": {"slurm": {"squeue": 1}}}}'
+    for days in (60, 5):
+        (folder / f"{TODAY - timedelta(days=days)}.other.json").write_text(text)
+    (folder / f"{TODAY}.broken.json").write_text("{")
+    (folder / "notes.txt").write_text("mine")
+    daemon = counts(folder, "daemon")
+    daemon.add("slurm", "squeue")
+    daemon.save()
+    assert [row.day for row in read_counts(folder, date.min)] == [str(TODAY - timedelta(days=5)), str(TODAY)]
+    assert [row.day for row in read_counts(folder, TODAY)] == [str(TODAY)]
+    assert (folder / "notes.txt").exists()
+
+
+def test_a_folder_that_cannot_be_written_costs_the_counts_only(tmp_path: Path) -> None:
+    (tmp_path / "stats").write_text("a file")
+    lost = counts(tmp_path / "stats", "daemon")
+    lost.add("slurm", "squeue")
+    lost.save()
+    nowhere = counts(tmp_path / "hpc" / "stats", "list")
+    nowhere.add("server", "workers.get_all")
+    nowhere.save()
+    assert not (tmp_path / "hpc").exists()
+    assert read_counts(tmp_path / "stats", TODAY) == read_counts(tmp_path / "hpc", TODAY) == []
+
+
+@pytest.mark.parametrize(("argv", "counted"), [(["squeue", "-h"], 1), (["/opt/slurm/bin/sinfo"], 1), (["git"], 0)])
+def test_slurms_commands_are_counted_however_they_are_called(argv: list[str], counted: int) -> None:
+    before = COUNTS.so_far()
+    count_command(argv)
+    assert COUNTS.so_far() - before == counted
+
+
+def test_a_forked_process_begins_at_nothing() -> None:
+    COUNTS.add("slurm", "squeue")
+    child = os.fork()
+    if not child:
+        os._exit(COUNTS.so_far())
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_the_file_names_its_host(tmp_path: Path) -> None:
+    one = counts(tmp_path / "stats", "daemon")
+    one.add("slurm", "squeue")
+    one.save()
+    [file] = (tmp_path / "stats").glob("*.json")
+    assert file.name == f"{TODAY}.{socket.gethostname()}.json"
