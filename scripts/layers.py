@@ -62,7 +62,9 @@ LAYERS = (
     ),
     Layer(("daemon", "executor", "drafts", "bundles", "setup"), "lower layers, never each other"),
     Layer(("tracking",), "lower layers: it reads repositories as `drafts` does, and watches as `executor` does"),
-    Layer(("inspection",), "lower layers: it shows what `daemon` and `tracking` keep"),
+    Layer(
+        ("inspection", "doctor"), "lower layers, not each other: they show what `daemon`, `tracking` and `setup` know"
+    ),
     Layer(("server",), "layers 0 and 1, and `wire`; imported by `cli/server.py` only"),
     Layer(("cli",), "everything"),
 )

@@ -6,12 +6,14 @@ See docs/internals/clearml-protocol.md#login.
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import re
 import socket
 import threading
 from collections.abc import Iterable, Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import requests
@@ -81,6 +83,9 @@ class ApiSession:
         self._renew_at = 0.0
         self._server_version: tuple[int, ...] = ()
         self._lock = threading.Lock()
+        self.server_ahead: float | None = None
+        """Seconds by which the server's clock was ahead of ours at its last answer, to a second or two; None: no answer
+        had a date."""
 
     def call(
         self,
@@ -263,7 +268,13 @@ class ApiSession:
             answer = body_of(response)
         except (TooLargeError, requests.RequestException) as error:
             raise no_answer(error, endpoint, where) from error
+        self._note_date(response.headers.get("Date", ""))
         return data_of(response, answer, endpoint, where)
+
+    def _note_date(self, text: str) -> None:
+        with contextlib.suppress(ValueError, OverflowError):
+            # The header leaves out the parts of a second.
+            self.server_ahead = parsedate_to_datetime(text).timestamp() + 0.5 - self._clock.now().timestamp()
 
 
 def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 COMMANDS: Mapping[str, tuple[str, str]] = {
     "init": ("init", "Find out what this cluster is like, and write the configuration that suits it."),
+    "doctor": ("doctor", "Check everything that tasks need, and say what mends what is wrong."),
     "daemon": ("daemon", "Serve queues: submit their tasks to Slurm and watch the jobs."),
     "execute": ("execute", "Run one task here, as a compute job does."),
     "sbatch": ("sbatch", "Submit your own sbatch script; its job becomes a tracked task."),

@@ -86,6 +86,15 @@ class Account:
 
 
 @dataclass(frozen=True)
+class UserLimits:
+    """What this user may charge and ask for, with the limits; empty where there is no accounting."""
+
+    accounts: tuple[Account, ...] = ()
+    qos: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """QOS that this user may ask for → its limits, in the scheduler's words."""
+
+
+@dataclass(frozen=True)
 class Finding:
     """A setting that suits this cluster, and the evidence for it in a sentence."""
 
@@ -154,6 +163,13 @@ class ClusterClient(Protocol):
 
     def expected_start(self, resources: Resources) -> ExpectedStart:
         """One request; nothing is submitted. An empty partition is the site's default one.
+
+        Raises:
+            SchedulerUnavailableError: no usable answer.
+        """
+
+    def user_limits(self) -> UserLimits:
+        """Some requests: to the controller, and to accounting where there is one.
 
         Raises:
             SchedulerUnavailableError: no usable answer.

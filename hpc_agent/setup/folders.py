@@ -57,6 +57,12 @@ def find(environ: Mapping[str, str], home: Path, user: str, mounts: str | None =
     return tuple(found.values())
 
 
+def file_system_of(path: Path) -> str:
+    """Type of the file system that holds ``path``, as the kernel names it; ``unknown`` where it does not tell."""
+    text = Path("/proc/self/mountinfo").read_text("utf-8", "replace")
+    return _type_of(path.resolve(), dict(_mounted(text)))
+
+
 def _candidates(environ: Mapping[str, str], home: Path, user: str) -> Iterator[tuple[str, Path]]:
     yield "home", home
     for name in (*LONG_LIVED, *SHORT_LIVED):

@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 from hpc_agent.domain.resources import Resources
 from hpc_agent.errors import SchedulerUnavailableError
-from hpc_agent.schedulers.cluster import ClusterFacts, ClusterState, ExpectedStart
+from hpc_agent.schedulers.cluster import ClusterFacts, ClusterState, ExpectedStart, UserLimits
 from hpc_agent.schedulers.queries import printed, run
 from hpc_agent.schedulers.slurm import cluster_answers as answers
-from hpc_agent.schedulers.slurm.commands import for_queries
+from hpc_agent.schedulers.slurm.commands import for_queries, parse_config, show_config
 from hpc_agent.schedulers.slurm.settings import SlurmSettings
 from hpc_agent.schedulers.slurm.tables import new_delimiter
 
@@ -59,6 +59,14 @@ class SlurmClusterClient:
         argv = answers.test_submission(options, self._settings.sbatch_args)
         answer = run(argv, self._environ, self._settings.command_timeout)
         return answers.parse_test_only(answer.returncode, answer.stdout, answer.stderr)
+
+    def user_limits(self) -> UserLimits:
+        from hpc_agent.schedulers.slurm.discovery import user_limits
+
+        config = parse_config(self.ask(show_config()))
+        if not config.get("AccountingStorageType", "").endswith("slurmdbd"):
+            return UserLimits()
+        return user_limits(self, self._cluster or config.get("ClusterName", ""))
 
     def periodic_job(self, command: str, resources: Resources) -> str:
         named = {"partition": resources.partition, "account": resources.account, "qos": resources.qos}

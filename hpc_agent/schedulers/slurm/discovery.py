@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from hpc_agent import process
 from hpc_agent.access import user_name
 from hpc_agent.errors import ProcessError, SchedulerUnavailableError
-from hpc_agent.schedulers.cluster import Account, ClusterFacts, Finding, Partition
+from hpc_agent.schedulers.cluster import Account, ClusterFacts, Finding, Partition, UserLimits
 from hpc_agent.schedulers.slurm import cluster_answers as answers
 from hpc_agent.schedulers.slurm.cluster_client import SlurmClusterClient
 from hpc_agent.schedulers.slurm.commands import parse_config, show_config
@@ -89,14 +89,19 @@ def _with_accounts(client: SlurmClusterClient, facts: ClusterFacts, report: Call
         return facts
     report("accounts and QOS (sacctmgr)")
     try:
-        accounts = answers.parse_associations(client.ask(answers.show_associations(user_name())), facts.cluster)
-        names = tuple(dict.fromkeys(qos for account in accounts for qos in account.qos))
-        qos = answers.parse_qos(client.ask(answers.show_qos(names))) if names else {}
+        limits = user_limits(client, facts.cluster)
     except SchedulerUnavailableError as error:
         return _unanswered(facts, f"your accounts and QOS are not known: {error}")
-    if not accounts:
+    if not limits.accounts:
         facts = _unanswered(facts, f"accounting knows no account of {user_name()} on this cluster")
-    return replace(facts, accounts=accounts, qos=qos)
+    return replace(facts, accounts=limits.accounts, qos=limits.qos)
+
+
+def user_limits(client: SlurmClusterClient, cluster: str) -> UserLimits:
+    """See ``schedulers.cluster.ClusterClient.user_limits``; the site must have accounting."""
+    accounts = answers.parse_associations(client.ask(answers.show_associations(user_name())), cluster)
+    names = tuple(dict.fromkeys(qos for account in accounts for qos in account.qos))
+    return UserLimits(accounts, answers.parse_qos(client.ask(answers.show_qos(names))) if names else {})
 
 
 def _with_permission(partition: Partition, accounts: Sequence[Account]) -> Partition:

@@ -1,0 +1,201 @@
+"""``hpc-agent doctor``: is everything here that tasks need, and if not, which command mends it?"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hpc_agent.cli.options import MultiValueCommand, MultiValueOption
+from hpc_agent.cli.shared_options import HELP, Shared, pass_shared
+from hpc_agent.cli.tables import styled
+from hpc_agent.doctor.check import Line, Status
+
+if TYPE_CHECKING:
+    from hpc_agent.config.load import Configuration
+    from hpc_agent.doctor.check import Check
+
+_WORDS = {Status.OK: "ok", Status.WARNING: "warn", Status.FAILED: "FAIL", Status.SKIPPED: "skip"}
+_STYLES: Mapping[Status, Mapping[str, Any]] = {
+    Status.OK: {"fg": "green"},
+    Status.WARNING: {"fg": "yellow"},
+    Status.FAILED: {"fg": "red", "bold": True},
+    Status.SKIPPED: {"dim": True},
+}
+_NAME = 21
+_NARROWEST = 40
+_WIDEST = 140
+
+
+@click.command(cls=MultiValueCommand, context_settings=HELP)
+@click.option(
+    "--queue",
+    "queues",
+    cls=MultiValueOption,
+    at_least=1,
+    metavar="QUEUE",
+    help="Check these queues (default: hpc.queues).",
+)
+@click.option(
+    "--repository", "repositories", multiple=True, metavar="ADDRESS", help="Try git with this repository; repeatable."
+)
+@click.option(
+    "--jobs/--no-jobs",
+    default=None,
+    help="Submit a job of seconds to each partition of the queues, which checks its node; on a terminal it is asked.",
+)
+@click.option(
+    "--wait",
+    type=click.FloatRange(1, 86400),
+    default=120.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long these jobs may wait and run.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Ask nothing; print one JSON object: ok, and checks.")
+@click.option("--report-to", type=click.Path(path_type=Path), hidden=True, help="In such a job: check this node only.")
+@pass_shared
+def command(
+    shared: Shared,
+    queues: tuple[str, ...] | None,
+    repositories: tuple[str, ...],
+    jobs: bool | None,
+    wait: float,
+    as_json: bool,
+    report_to: Path | None,
+) -> None:
+    """Check everything that tasks need: server, scheduler, folders, this machine, and with --jobs the nodes.
+
+    Each line is ok, or tells what is wrong and the command that mends it. Exit code 1 if a check failed; warnings do
+    not count.
+    """
+    configuration = shared.configuration()
+    shared.apply(configuration)
+    settings = configuration.settings
+    names = tuple(queues or settings.hpc.queues)
+    checks = _checks(configuration, names, repositories)
+    lines = _run(checks, as_json=as_json)
+    if as_json:
+        click.echo(json.dumps(_as_json(lines), indent=2))
+    else:
+        click.echo(f"\n{_summary(lines)}")
+    sys.exit(1 if _count(lines, Status.FAILED) else 0)
+
+
+def _checks(configuration: Configuration, queues: Sequence[str], repositories: Sequence[str]) -> list[Check]:
+    from hpc_agent.clock import SYSTEM
+    from hpc_agent.doctor import folder_checks, machine_checks
+    from hpc_agent.doctor.scheduler_checks import SchedulerChecks
+    from hpc_agent.doctor.server_checks import ServerChecks
+
+    settings = configuration.settings
+    scheduler = SchedulerChecks(settings.hpc, queues, SYSTEM)
+    return [
+        *ServerChecks(settings.api, queues, SYSTEM).all(),
+        *scheduler.all(),
+        *folder_checks.checks(configuration, batch_system=scheduler.is_batch_system),
+        *machine_checks.checks(settings, SYSTEM, repositories),
+    ]
+
+
+def _run(checks: Sequence[Check], *, as_json: bool) -> list[Line]:
+    """Each line is printed as soon as it is its turn."""
+    from hpc_agent.clock import SYSTEM
+    from hpc_agent.doctor.check import run_checks
+
+    found: list[Line] = []
+    progress = _Progress(total=len(checks))
+    for lines in run_checks(checks, SYSTEM, progress.show):
+        progress.clear()
+        for line in lines:
+            if not as_json:
+                if not found or found[-1].subject != line.subject:
+                    click.echo(("\n" if found else "") + styled(line.subject, bold=True))
+                click.echo(_shown(line))
+            found.append(line)
+    progress.clear()
+    return found
+
+
+class _Progress:
+    """One line on stderr that is written over, where that is a terminal."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._shown = False
+
+    def show(self, waiting: Sequence[str]) -> None:
+        if not sys.stderr.isatty() or not waiting:
+            return
+        text = f"{self._total - len(waiting)} of {self._total} checks done, waiting for {', '.join(waiting)}"
+        width = shutil.get_terminal_size().columns - 1
+        click.echo("\r" + text[:width].ljust(width), err=True, nl=False)
+        self._shown = True
+
+    def clear(self) -> None:
+        if self._shown:
+            click.echo("\r" + " " * (shutil.get_terminal_size().columns - 1) + "\r", err=True, nl=False)
+            self._shown = False
+
+
+def _shown(line: Line) -> str:
+    """Wrapped on a terminal, in one piece in a pipe, so that it can be searched."""
+    finding = line.finding
+    status = styled(f"{_WORDS[finding.status]:<4}", **_STYLES[finding.status])
+    before = 8 + _NAME
+    texts = _wrapped(finding.message, before)
+    head = f"  {status}  {line.name:<{_NAME - 1}} "
+    if len(line.name) >= _NAME:
+        head = f"  {status}  {line.name}\n{' ' * before}"
+    rows = [head + texts[0], *(" " * before + text for text in texts[1:])]
+    if finding.remedy:
+        # In one piece: a command is copied.
+        rows.append(" " * before + styled(f"→ {finding.remedy}", bold=True))
+    return "\n".join(rows)
+
+
+def _wrapped(text: str, before: int) -> list[str]:
+    from hpc_agent.cli.table import one_line
+
+    text = one_line(text)
+    if not sys.stdout.isatty() and "COLUMNS" not in os.environ:
+        return [text]
+    width = max(min(shutil.get_terminal_size().columns, _WIDEST) - before, _NARROWEST - before // 2)
+    return textwrap.wrap(text, width, break_on_hyphens=False) or [""]
+
+
+def _count(lines: Sequence[Line], status: Status) -> int:
+    return sum(line.finding.status is status for line in lines)
+
+
+def _summary(lines: Sequence[Line]) -> str:
+    failed, warnings = _count(lines, Status.FAILED), _count(lines, Status.WARNING)
+    skipped = _count(lines, Status.SKIPPED)
+    counts = [f"{len(lines) - failed - warnings - skipped} ok"]
+    for number, word in ((failed, "failed"), (warnings, "warnings"), (skipped, "skipped")):
+        counts += [f"{number} {word}"] if number else []
+    text = ", ".join(counts)
+    return styled(text, fg="red" if failed else "yellow" if warnings else "green", bold=True)
+
+
+def _as_json(lines: Sequence[Line]) -> dict[str, object]:
+    return {
+        "ok": not _count(lines, Status.FAILED),
+        "checks": [
+            {
+                "subject": line.subject,
+                "name": line.name,
+                "status": line.finding.status.value,
+                "message": line.finding.message,
+                "remedy": line.finding.remedy,
+            }
+            for line in lines
+        ],
+    }
