@@ -78,9 +78,11 @@ def command(
     """
     configuration = shared.configuration()
     shared.apply(configuration)
-    settings = configuration.settings
-    names = tuple(queues or settings.hpc.queues)
-    checks = _checks(configuration, names, repositories)
+    if report_to is not None:
+        _report(configuration, report_to, repositories)
+        return
+    names = tuple(queues or configuration.settings.hpc.queues)
+    checks = [*_checks(configuration, names, repositories), *_node_checks(configuration, names, jobs, wait, as_json)]
     lines = _run(checks, as_json=as_json)
     if as_json:
         click.echo(json.dumps(_as_json(lines), indent=2))
@@ -103,6 +105,37 @@ def _checks(configuration: Configuration, queues: Sequence[str], repositories: S
         *folder_checks.checks(configuration, batch_system=scheduler.is_batch_system),
         *machine_checks.checks(settings, SYSTEM, repositories),
     ]
+
+
+def _node_checks(
+    configuration: Configuration, queues: Sequence[str], jobs: bool | None, wait: float, as_json: bool
+) -> list[Check]:
+    """
+    Raises:
+        InputError: there are no nodes.
+    """
+    from hpc_agent.clock import SYSTEM
+    from hpc_agent.doctor import node_checks
+    from hpc_agent.errors import InputError
+    from hpc_agent.schedulers import backends
+
+    backend = backends.choose(configuration.settings.hpc)
+    if not backend.is_batch_system or not backend.is_installed():
+        if jobs:
+            raise InputError(f"--jobs: the scheduler of this machine is {backend.name}, there are no nodes to look at")
+        return []
+    targets = node_checks.targets(configuration, queues)
+    if jobs is None and not as_json and sys.stdin.isatty() and sys.stdout.isatty():
+        where = ", ".join(target.title[0].lower() + target.title[1:] for target in targets)
+        jobs = click.confirm(f"Submit a job of seconds that checks its node to: {where}?", default=False)
+    return node_checks.checks(configuration, targets, wait, SYSTEM) if jobs else node_checks.no_jobs()
+
+
+def _report(configuration: Configuration, folder: Path, repositories: Sequence[str]) -> None:
+    from hpc_agent.clock import SYSTEM
+    from hpc_agent.doctor.node_report import report
+
+    report(configuration.settings, folder, repositories, SYSTEM)
 
 
 def _run(checks: Sequence[Check], *, as_json: bool) -> list[Line]:

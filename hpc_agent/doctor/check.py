@@ -21,8 +21,8 @@ T = TypeVar("T")
 
 TIMEOUT_S = 30.0
 _TURN_S = 0.2
-_TIDY_UP_S = 2.0
-"""How long programs of checks that ran out of time are given to end."""
+_TIDY_UP_S = 5.0
+"""How long a check that ran out of time is given to end its programs and jobs."""
 
 
 class Status(Enum):
@@ -162,12 +162,15 @@ def run_checks(
     running = [_Running(check, clock.monotonic() + check.timeout) for check in checks]
     for each in running:
         each.start()
-    for each in running:
-        while not each.is_over(clock.monotonic()):
-            progress([other.check.name for other in running if not other.is_over(clock.monotonic())])
-            each.thread.join(_TURN_S)
-        yield each.lines()
-    progress(())
-    for each in running:
-        if each.late.is_set():
+    try:
+        for each in running:
+            while not each.is_over(clock.monotonic()):
+                progress([other.check.name for other in running if not other.is_over(clock.monotonic())])
+                each.thread.join(_TURN_S)
+            yield each.lines()
+    finally:
+        # What is not over has run out of time, or somebody pressed Ctrl-C: jobs that were submitted are cancelled.
+        for each in running:
+            each.late.set()
+        for each in running:
             each.thread.join(_TIDY_UP_S)

@@ -193,6 +193,10 @@ class ScriptLanguage(Protocol):
     def staging_template(self) -> str:
         """For the job that builds an environment."""
 
+    @property
+    def probe_template(self) -> str:
+        """For the job that tells what its node can do."""
+
     def directive(self, text: str) -> str:
         """One word of a line with options, quoted as the scheduler reads it. ``text`` has no control characters.
 

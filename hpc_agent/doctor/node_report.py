@@ -1,0 +1,94 @@
+"""What a job of ``hpc-agent doctor --jobs`` finds out about its node, and the files by which it tells so."""
+
+from __future__ import annotations
+
+import platform
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from hpc_agent import __version__
+from hpc_agent.clock import Clock
+from hpc_agent.config.settings import AllSettings
+from hpc_agent.doctor import folder_checks, machine_checks
+from hpc_agent.doctor.check import Check, Finding, Status, failed, ok, run_checks
+from hpc_agent.doctor.server_checks import ServerChecks
+from hpc_agent.file_records import exists_uncached, write_record
+
+SUBJECT = "node"
+STARTED, READY, PING, PONG, REPORT = "started", "ready", "ping", "pong", "report.json"
+"""In this order: by the job's shell, by the agent in it, by the login node, by the agent again. The first holds the
+node's name."""
+_PING_S = 90.0
+_POLL_S = 0.05
+
+
+@dataclass(frozen=True)
+class ReportedLine:
+    """As ``check.Line``, on disk."""
+
+    name: str
+    status: Status
+    message: str
+    remedy: str = ""
+
+    def finding(self) -> Finding:
+        return Finding(self.status, self.message, self.remedy, self.name)
+
+
+@dataclass(frozen=True)
+class NodeReport:
+    """Everything that was found out on a node."""
+
+    node: str
+    lines: list[ReportedLine]
+
+
+def report(settings: AllSettings, folder: Path, repositories: Sequence[str], clock: Clock) -> None:
+    """Check this node, and write the report into ``folder``."""
+    found = [
+        ReportedLine(line.name, line.finding.status, line.finding.message, line.finding.remedy)
+        for lines in run_checks(_checks(settings, folder, repositories, clock), clock)
+        for line in lines
+        # Told by the login node, which sees how late it comes.
+        if line.finding.message
+    ]
+    write_record(folder / REPORT, NodeReport(socket.gethostname(), found), mode=0o600)
+
+
+def _checks(settings: AllSettings, folder: Path, repositories: Sequence[str], clock: Clock) -> list[Check]:
+    checks = [
+        Check(SUBJECT, "files", partial(_answer_ping, folder, clock), timeout=_PING_S + 10),
+        Check(SUBJECT, "python", _python),
+        *ServerChecks(settings.api, (), clock).all(SUBJECT, queues=False),
+        Check(SUBJECT, "scratch", partial(folder_checks.scratch, settings.hpc)),
+    ]
+    build_on = settings.hpc.envs.build_on
+    if build_on != "login":
+        checks += [
+            machine_checks.package_index(SUBJECT, settings),
+            *machine_checks.git_access(SUBJECT, settings, repositories),
+        ]
+    return checks
+
+
+def _python() -> Iterator[Finding]:
+    yield ok(f"Python {platform.python_version()} at {sys.executable}, hpc-agent {__version__}")
+
+
+def _answer_ping(folder: Path, clock: Clock) -> Iterator[Finding]:
+    (folder / READY).touch()
+    deadline = clock.monotonic() + _PING_S
+    while not exists_uncached(folder / PING):
+        if clock.monotonic() > deadline:
+            yield failed(
+                f"a file that was written elsewhere was not seen here within {_PING_S:.0f} s",
+                "ask the administrators how this folder is mounted on the node",
+            )
+            return
+        clock.sleep(_POLL_S)
+    (folder / PONG).touch()
+    yield ok("")
