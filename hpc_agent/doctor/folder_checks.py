@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import shlex
 import shutil
 import stat
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from secrets import token_hex
 
 from hpc_agent.access import weakness_of
 from hpc_agent.config.load import Configuration
@@ -71,7 +71,7 @@ def _try_out(path: Path) -> None:
     Raises:
         OSError: one of them fails.
     """
-    draft = path / f".doctor-{secrets.token_hex(4)}"
+    draft = path / f".doctor-{token_hex(4)}"
     final = draft.with_name(f"{draft.name}.new")
     draft.mkdir(mode=0o700)
     try:
@@ -111,7 +111,7 @@ def room(name: str, path: Path, free_up: str) -> Iterator[Finding]:
 
 def _locks(root: Path) -> Iterator[Finding]:
     """A daemon must see that another one serves the same root."""
-    file = root / f".doctor-{secrets.token_hex(4)}.lock"
+    file = root / f".doctor-{token_hex(4)}.lock"
     remedy = "ask the administrators to mount it with locks (Lustre: -o flock), or name another folder: hpc.root"
     try:
         first = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
@@ -142,16 +142,16 @@ def scratch(hpc: HpcSettings) -> Iterator[Finding]:
 
 
 def _keys(configuration: Configuration) -> Iterator[Finding]:
-    """Files that hold the server's keys, which no other user should read."""
-    held = {
-        Path(origin)
-        for key, origin in configuration.origins.items()
-        if key in ("api.credentials.secret_key", "api.auth_token", "agent.git_pass") and Path(origin).is_file()
-    }
-    open_files = [file for file in sorted(held) if stat.S_IMODE(file.stat().st_mode) & 0o077]
+    """Files that hold the keys of server and git, which no other user should read."""
+    settings = configuration.settings
+    secrets = [settings.api.secret_key, settings.api.auth_token, settings.git.password]
+    values = [secret.reveal() for secret in secrets if len(secret)]
+    texts = {file: file.read_text("utf-8", "replace") for file in configuration.files}
+    held = [file for file, text in texts.items() if any(value in text for value in values)]
+    open_files = [file for file in held if stat.S_IMODE(file.stat().st_mode) & 0o077]
     for file in open_files:
         yield warning(f"{file} holds keys, and other users may read it", f"chmod 600 {shlex.quote(str(file))}")
     if held and not open_files:
-        yield ok(f"only you can read {', '.join(map(str, sorted(held)))}")
+        yield ok(f"only you can read {', '.join(map(str, held))}")
     if not held:
-        yield ok("no file of the configuration holds keys")
+        yield ok("no file of the configuration holds any")

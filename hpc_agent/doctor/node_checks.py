@@ -19,6 +19,7 @@ from hpc_agent.config.load import Configuration
 from hpc_agent.doctor import node_report
 from hpc_agent.doctor.check import Check, Finding, failed, ok, skipped, warning
 from hpc_agent.doctor.node_report import NodeReport
+from hpc_agent.doctor.scheduler_checks import remedy_for
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.ids import AttemptId, JobId, TaskId
 from hpc_agent.domain.job import Accepted, LiveJob, SubmitResult
@@ -99,9 +100,7 @@ class _Probe:
         with self._folder() as folder:
             answer = self._submit(folder)
             if not isinstance(answer, Accepted):
-                yield failed(
-                    f"no job was submitted: {answer.message}", "hpc-agent config     # what the queue asks for"
-                )
+                yield failed(f"no job was submitted: {answer.message}", remedy_for(answer.message))
                 return
             job = answer.job
             try:

@@ -30,6 +30,11 @@ _REMEDIES = (
 _OTHER = "hpc-agent config     # what each queue asks for and where it comes from; hpc-agent init writes it again"
 
 
+def remedy_for(refusal: str) -> str:
+    """``refusal``: the scheduler's words."""
+    return next((remedy for word, remedy in _REMEDIES if word in refusal.lower()), _OTHER)
+
+
 class SchedulerChecks:
     """``queues``: names of those whose jobs are tried."""
 
@@ -89,9 +94,7 @@ class SchedulerChecks:
         answer = client.expected_start(resources)
         where = f"partition {resources.partition}" if resources.partition else "the default partition"
         if answer.refused:
-            words = answer.refused.lower()
-            remedy = next((remedy for word, remedy in _REMEDIES if word in words), _OTHER)
-            yield failed(f"a job would be refused in {where}: {answer.refused}", remedy)
+            yield failed(f"a job would be refused in {where}: {answer.refused}", remedy_for(answer.refused))
         else:
             yield ok(f"a job would be taken in {where}{_when(answer, self._clock.now())}")
 
