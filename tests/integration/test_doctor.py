@@ -1,0 +1,440 @@
+"""``hpc-agent doctor`` on a real Slurm and a real server: each line made to fail, and what it advises."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import shlex
+import socket
+import subprocess
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from silent_server import silent_server
+from slurm_site import SlurmSite
+from waiting import HANG_S, equals, wait_until
+
+from hpc_agent.api.client import Client
+from hpc_agent.config.load import load
+
+CONF = """
+include "{server}"
+hpc {{
+    root: "{root}"
+    scratch_dir: "{scratch}"
+    resources {{ num_cpus: 1, memory_gb: 1, time_limit: 5 }}
+    queues {{ "{queue}" {{ resources {{ partition: "main,short" }} }} }}
+}}
+"""
+
+
+@dataclass
+class Ward:
+    """A user's account: a configuration, and the doctor on it."""
+
+    env: Mapping[str, str]
+    folder: Path
+    queue: str
+
+    @property
+    def conf(self) -> Path:
+        return self.folder / "clearml.conf"
+
+    @property
+    def root(self) -> Path:
+        return self.folder / "hpc"
+
+    def configure(self, lines: str) -> None:
+        self.conf.write_text(f"{self.conf.read_text()}\n{lines}\n")
+
+    def ask_for(self, resources: str) -> None:
+        """Resources of the queue, over those that it has."""
+        self.configure(f'hpc {{ queues {{ "{self.queue}" {{ resources {{ {resources} }} }} }} }}')
+
+    def run(self, *flags: str, under: Sequence[str] = (), **environ: str) -> subprocess.CompletedProcess[str]:
+        argv = [*under, sys.executable, "-m", "hpc_agent", "doctor", *flags]
+        env = {**self.env, **environ}
+        return subprocess.run(argv, env=env, text=True, capture_output=True, timeout=2 * HANG_S, check=False, input="")
+
+    def doctor(self, *flags: str, under: Sequence[str] = (), **environ: str) -> Report:
+        done = self.run("--json", *flags, under=under, **environ)
+        assert done.returncode in (0, 1), done.stderr
+        answer = json.loads(done.stdout)
+        assert answer["ok"] == (done.returncode == 0)
+        return Report(answer["checks"])
+
+
+@dataclass
+class Report:
+    checks: list[dict[str, str]]
+
+    def of(self, name: str, subject: str = "") -> dict[str, str]:
+        """The last line of this name: where it failed half-way that is the failure."""
+        return [line for line in self.checks if line["name"] == name and subject in ("", line["subject"])][-1]
+
+    def status(self, name: str, subject: str = "") -> str:
+        return self.of(name, subject)["status"]
+
+    def failed(self) -> list[str]:
+        return [line["name"] for line in self.checks if line["status"] == "failed"]
+
+    def warned(self) -> list[str]:
+        return [line["name"] for line in self.checks if line["status"] == "warning"]
+
+
+@pytest.fixture
+def ward(clearml_server: Any, slurm_cluster: Any, tmp_path: Path) -> Ward:
+    queue = f"q-{uuid.uuid4().hex[:8]}"
+    account = Ward({**slurm_cluster.env, "HOME": str(tmp_path), "LC_ALL": "C.UTF-8"}, tmp_path, queue)
+    account.conf.write_text(
+        CONF.format(server=clearml_server.conf, root=account.root, scratch=tmp_path / "scratch", queue=queue)
+    )
+    Client(load(account.conf, {}).settings.api).queues.resolve(queue, create=True)
+    return account
+
+
+# ---------------------------------------------------------------- all is well
+
+
+def test_a_site_that_works_passes_with_a_job_on_each_partition(ward: Ward, slurm_cluster: Any) -> None:
+    report = ward.doctor("--jobs")
+    assert report.failed() == [], report.checks
+    assert report.warned() in ([], ["hpc.root shared"])
+    assert {line["subject"] for line in report.checks} == {
+        *("Server", "Scheduler", "Folders", "This machine", "Partition main", "Partition short"),
+    }
+    for partition in ("Partition main", "Partition short"):
+        names = [line["name"] for line in report.checks if line["subject"] == partition]
+        assert names == [*("job", "files", "python", "server", "credentials", "clock", "scratch", "scratch space")]
+    assert re.search(r"is seen on the node, .* within [0-9.]+ s", report.of("files")["message"])
+    assert f"submit {ward.queue}" in [line["name"] for line in report.checks]
+    # Nothing is left of it.
+    assert slurm_cluster.run("squeue", "-h", "--name=hpc-agent-doctor") == ""
+    assert list((ward.root / "doctor").iterdir()) == []
+    assert list(ward.root.rglob(".doctor-*")) == []
+
+
+def test_without_being_asked_it_submits_nothing(ward: Ward, slurm_cluster: Any) -> None:
+    report = ward.doctor()
+    assert report.status("nodes") == "skipped" and "--jobs" in report.of("nodes")["remedy"]
+    assert not (ward.root / "doctor").exists()
+
+
+# ---------------------------------------------------------------- the server
+
+
+def test_a_server_that_is_down_costs_the_lines_that_need_it(
+    ward: Ward, start_clearml_server: Callable[..., Any]
+) -> None:
+    server = start_clearml_server()
+    ward.configure(f'include "{server.conf}"')
+    server.kill()
+    report = ward.doctor()
+    assert report.failed() == ["server"]
+    assert "refused" in report.of("server")["message"].lower()
+    assert "hpc-agent server" in report.of("server")["remedy"]
+    for name in ("credentials", "clock", f"queue {ward.queue}"):
+        assert (report.status(name), report.of(name)["message"]) == ("skipped", "the server does not answer")
+    assert report.status("scheduler") == "ok"
+
+
+def test_a_server_that_says_nothing_holds_up_nothing_else(ward: Ward) -> None:
+    with silent_server() as address:
+        ward.configure(f'api.api_server: "http://{address}"')
+        report = ward.doctor()
+    assert report.failed() == ["server"]
+    assert report.status(f"submit {ward.queue}") == "ok"
+
+
+def test_wrong_keys_are_not_a_server_that_is_down(ward: Ward) -> None:
+    ward.configure('api.credentials { access_key: "WRONG", secret_key: "WRONG" }')
+    report = ward.doctor()
+    assert report.failed() == ["credentials"]
+    assert "check the access key and secret" in report.of("credentials")["message"]
+    assert (report.status("server"), report.status("clock")) == ("ok", "ok")
+    assert report.status(f"queue {ward.queue}") == "skipped"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "status", "words"), [(3600, "failed", "ahead of"), (-20, "warning", "behind"), (0, "ok", "in step")]
+)
+def test_a_clock_that_is_off_is_told(ward: Ward, clearml_server: Any, seconds: int, status: str, words: str) -> None:
+    with other_clock(clearml_server.url, seconds) as url:
+        ward.configure(f'api.api_server: "{url}"')
+        line = ward.doctor().of("clock")
+    assert line["status"] == status and words in line["message"]
+    if seconds:
+        [told] = map(int, re.findall(r"[0-9]+", line["message"]))
+        assert abs(told - abs(seconds)) < 3
+        assert "chronyc" in line["remedy"]
+
+
+@contextmanager
+def other_clock(url: str, ahead: int) -> Iterator[str]:
+    """A proxy before the server whose clock is ``ahead`` seconds ahead."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            headers = {name: self.headers[name] for name in ("Authorization", "Content-Type")}
+            answer = requests.post(url + self.path, data=body, headers=headers, timeout=30)
+            self.send_response(answer.status_code)
+            self.send_header("Content-Length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        def date_time_string(self, timestamp: float | None = None) -> str:
+            from hpc_agent.clock import SYSTEM
+
+            return super().date_time_string(SYSTEM.now().timestamp() + ahead)
+
+        def log_message(self, *_: Any) -> None:
+            """Nothing: a test's output is for its failures."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_a_queue_that_is_not_there_has_the_command_that_makes_it(ward: Ward) -> None:
+    report = ward.doctor("--queue", "nowhere")
+    assert report.failed() == ["queue nowhere"]
+    assert report.of("queue nowhere")["remedy"] == "hpc-agent daemon --queue nowhere --create-queue"
+
+
+def test_without_a_server_in_the_configuration_init_is_named(ward: Ward) -> None:
+    ward.conf.write_text(f'hpc.root: "{ward.root}"')
+    report = ward.doctor()
+    assert report.failed() == ["server"]
+    assert report.of("server")["remedy"].startswith("hpc-agent init")
+
+
+# ---------------------------------------------------------------- the scheduler
+
+
+@pytest.mark.parametrize(
+    ("resources", "words", "remedy"),
+    [
+        ("account: nobody", "Invalid account", "sacctmgr show user"),
+        ("partition: nowhere", "invalid partition", "sinfo"),
+        ("partition: short, time_limit: 60", "time limit is invalid", "hpc-agent free"),
+        ("num_gpus: 9", "node configuration is not available", "hpc-agent free --all"),
+    ],
+)
+def test_what_slurm_would_refuse_is_told_with_where_to_look(
+    ward: Ward, resources: str, words: str, remedy: str
+) -> None:
+    ward.ask_for(resources)
+    report = ward.doctor()
+    assert report.failed() == [f"submit {ward.queue}"]
+    assert words in report.of(f"submit {ward.queue}")["message"]
+    assert report.of(f"submit {ward.queue}")["remedy"].startswith(remedy)
+
+
+def test_a_controller_that_is_away_costs_the_lines_that_need_it(ward: Ward) -> None:
+    (ward.folder / "slurm.conf").write_text("ClusterName=away\nSlurmctldHost=localhost(127.0.0.1)\nSlurmctldPort=9\n")
+    ward.configure("hpc.slurm.command_timeout: 2")
+    report = ward.doctor(SLURM_CONF=str(ward.folder / "slurm.conf"))
+    assert report.failed() == ["scheduler"]
+    assert report.status(f"submit {ward.queue}") == report.status("limits") == "skipped"
+
+
+def test_limits_that_are_used_up_are_told(ward: Ward, slurm_cluster: Any, tmp_path: Path) -> None:
+    site = SlurmSite(slurm_cluster, tmp_path)
+    try:
+        site.wait_for_start(site.submit("sleep 600", "--qos=single", "--mem=1G", "--time=5"))
+        ward.configure("hpc.max_jobs: 1")
+        ward.ask_for("qos: single, account: lab")
+        report = ward.doctor()
+    finally:
+        slurm_cluster.run("scancel", *site.jobs)
+    message = report.of("limits")["message"]
+    assert report.status("limits") == "warning"
+    assert "1 jobs of yours, 1 of them running" in message
+    assert "QOS single MaxSubmitPU 1" in message and "hpc.max_jobs is nearly" in message
+
+
+# ---------------------------------------------------------------- the nodes
+
+
+def test_a_job_that_waits_too_long_is_cancelled_and_its_reason_told(ward: Ward, slurm_cluster: Any) -> None:
+    slurm_cluster.run("scontrol", "update", "nodename=n[1-3]", "state=drain", "reason=test")
+    try:
+        ward.ask_for("partition: main")
+        report = ward.doctor("--jobs", "--wait", "3")
+        left = wait_until(
+            "no job left", lambda: slurm_cluster.run("squeue", "-h", "--name=hpc-agent-doctor"), equals("")
+        )
+    finally:
+        slurm_cluster.run("scontrol", "update", "nodename=n[1-3]", "state=resume")
+    line = report.of("job", "Partition main")
+    assert line["status"] == "warning" and left == ""
+    assert re.match(r"job [0-9]+ did not start within 3 s \(.+\) and was cancelled", line["message"])
+    assert "--wait 15" in line["remedy"]
+
+
+def test_a_program_that_is_not_on_the_node_is_told(ward: Ward) -> None:
+    ward.configure('hpc.agent_command: ["/nowhere/hpc-agent"]')
+    ward.ask_for("partition: main")
+    report = ward.doctor("--jobs")
+    assert report.failed() == ["python"]
+    assert report.status("job") == "ok"
+    line = report.of("python")
+    assert "/nowhere/hpc-agent" in line["message"] and "No such file" in line["message"]
+    assert "hpc.agent_command" in line["remedy"]
+
+
+@pytest.mark.root
+def test_a_root_that_nodes_do_not_see_is_told(ward: Ward) -> None:
+    """The doctor alone sees what is mounted at hpc.root, as with a folder of the login node."""
+    mount = f'mount -t tmpfs -o mode=700 none "{ward.root}" && exec "$@"'
+    ward.root.mkdir()
+    ward.ask_for("partition: main")
+    report = ward.doctor("--jobs", under=("unshare", "--mount", "sh", "-c", mount, "sh"))
+    assert report.failed() == ["job"], report.checks
+    assert "no file of it is seen" in report.of("job")["message"] or "before its script" in report.of("job")["message"]
+    assert "hpc.root" in report.of("job")["remedy"]
+    assert report.status("hpc.root shared") == "warning"
+
+
+# ---------------------------------------------------------------- folders
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("options", "words", "remedy"),
+    [
+        ("ro", "Read-only file system", "name another folder"),
+        ("size=16k,mode=700", "No space left on device", "df -h"),
+    ],
+)
+def test_a_folder_that_takes_no_files_is_told(ward: Ward, options: str, words: str, remedy: str) -> None:
+    ward.root.mkdir()
+    mount = f'mount -t tmpfs -o {options} none "{ward.root}" && exec "$@"'
+    report = ward.doctor(under=("unshare", "--mount", "sh", "-c", mount, "sh"))
+    line = report.of("hpc.root")
+    assert line["status"] == "failed" and words in line["message"]
+    assert line["remedy"].startswith(remedy)
+    assert report.status("server") == report.status("scheduler") == "ok"
+
+
+@pytest.mark.root
+def test_a_disk_that_is_nearly_full_is_told(ward: Ward) -> None:
+    ward.root.mkdir()
+    mount = f'mount -t tmpfs -o size=200m,mode=700 none "{ward.root}" && exec "$@"'
+    report = ward.doctor(under=("unshare", "--mount", "sh", "-c", mount, "sh"))
+    assert report.status("hpc.root") == "ok"
+    assert report.of("hpc.root space")["message"] == "0.2 GiB free"
+    assert report.status("hpc.root space") == "failed"
+
+
+@pytest.mark.parametrize("name", ["hpc.root access", "keys"])
+def test_the_command_that_is_printed_mends_it(ward: Ward, name: str) -> None:
+    ward.root.mkdir()
+    ward.root.chmod(0o777)
+    ward.configure('agent.git_pass: "a-token"')
+    ward.conf.chmod(0o644)
+    line = ward.doctor().of(name)
+    assert line["status"] == ("failed" if name == "hpc.root access" else "warning")
+    command = re.search(r"chmod [^`]+", line["remedy"])
+    assert command
+    subprocess.run(shlex.split(command[0]), check=True)
+    assert ward.doctor().status(name) == "ok"
+
+
+# ---------------------------------------------------------------- this machine
+
+
+def test_limits_of_processes_are_told(ward: Ward) -> None:
+    report = ward.doctor(under=("prlimit", "--cpu=3600", "--nofile=200:4000"))
+    told = [line for line in report.checks if line["name"] == "process limits"]
+    assert [line["status"] for line in told] == ["warning", "warning", "ok"]
+    assert "60 minutes of CPU time" in told[0]["message"] and "--service cron" in told[0]["remedy"]
+    assert (told[1]["message"], told[1]["remedy"]) == ("only 200 open files are allowed", "ulimit -Sn 4000")
+
+
+def test_a_package_index_that_is_away_is_told(ward: Ward) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    report = ward.doctor(UV_DEFAULT_INDEX=f"http://127.0.0.1:{port}/simple", UV_INDEX_URL=f"http://127.0.0.1:{port}/s")
+    assert report.failed() == ["package index"]
+    assert "extra_index_url" in report.of("package index")["remedy"]
+
+
+def test_git_is_tried_with_the_repositories_that_are_named(ward: Ward) -> None:
+    good = ward.folder / "good.git"
+    subprocess.run(["git", "init", "--quiet", "--bare", str(good)], check=True)
+    report = ward.doctor("--repository", str(good), "--repository", str(ward.folder / "nowhere.git"))
+    told = [line for line in report.checks if line["name"] == "git access"]
+    assert [line["status"] for line in told] == ["ok", "failed"]
+    assert "does not appear to be a git repository" in told[1]["message"] or "does not exist" in told[1]["message"]
+    assert f"git ls-remote {ward.folder}/nowhere.git" in told[1]["remedy"]
+
+
+# ---------------------------------------------------------------- the command
+
+
+def test_wrong_use_is_exit_code_2(ward: Ward) -> None:
+    assert ward.run("--wait", "soon").returncode == 2
+    ward.configure("hpc.scheduler: local")
+    done = ward.run("--jobs")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "there are no nodes to look at" in done.stderr
+    ward.configure("hpc.no_such_key: 1")
+    assert ward.run().returncode == 2
+
+
+def test_text_has_a_summary_and_fits_a_narrow_terminal(ward: Ward) -> None:
+    done = ward.run("--queue", "nowhere", COLUMNS="60")
+    assert done.returncode == 1
+    texts = [line for line in done.stdout.splitlines() if "→" not in line]
+    assert max(map(len, texts)) <= 60
+    assert "\x1b" not in done.stdout
+    assert "  FAIL  queue nowhere" in done.stdout
+    assert re.search(r"^[0-9]+ ok, 1 failed", texts[-1])
+
+
+def test_a_terminal_is_asked_before_jobs_are_submitted_and_sees_progress(ward: Ward) -> None:
+    master, slave = pty.openpty()
+    child = subprocess.Popen(
+        [sys.executable, "-m", "hpc_agent", "doctor"],
+        env={**ward.env, "TERM": "xterm"},
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+    )
+    os.close(slave)
+    os.write(master, b"n\n")
+    seen = b""
+    while True:
+        try:
+            piece = os.read(master, 65536)
+        except OSError:
+            break
+        if not piece:
+            break
+        seen += piece
+    assert child.wait(HANG_S) == 0, seen.decode()
+    os.close(master)
+    text = seen.decode()
+    assert "Submit a job of seconds that checks its node to: partition main, partition short? [y/N]" in text
+    assert "checks done, waiting for" in text
+    assert "\x1b[" in text
+    assert not (ward.root / "doctor").exists()
