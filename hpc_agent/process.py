@@ -28,7 +28,7 @@ from hpc_agent.child_processes import (
 )
 from hpc_agent.clock import SYSTEM
 from hpc_agent.errors import ProcessError
-from hpc_agent.request_counts import count_command
+from hpc_agent.request_counts import COUNTS
 
 T = TypeVar("T")
 
@@ -69,7 +69,7 @@ def run(
         ProcessError: it could not be started, or was still running after ``timeout`` seconds.
         Cancelled: see ``hpc_agent.cancellation``; the program was killed.
     """
-    count_command(argv)
+    COUNTS.count_command(argv)
     try:
         with _as_file(input.encode() if input is not None else None) as stdin:
             child = start_tracked(
@@ -391,7 +391,7 @@ def pass_through(
     Raises:
         ProcessError: it could not be started.
     """
-    count_command(argv)
+    COUNTS.count_command(argv)
     try:
         with _as_file(input) as stdin:
             child = subprocess.Popen(

@@ -12,13 +12,14 @@ from hpc_agent.api.session import ApiSession
 from hpc_agent.domain.ids import QueueId, TaskId, is_id
 from hpc_agent.errors import ApiError
 from hpc_agent.logs import EventLog
+from hpc_agent.wire.task_state import JOB_ID
 
 log = EventLog("history")
 
 _PAGE = 500
 """What the reference server gives at most in one answer."""
 _FIELDS = (
-    *("id", "name", "user", "status", "started", "completed", "execution.queue", "runtime._slurm_job_id"),
+    *("id", "name", "user", "status", "started", "completed", "execution.queue", f"runtime.{JOB_ID}"),
     "hyperparams.properties",
 )
 
@@ -73,7 +74,7 @@ def _task(row: Mapping[str, Any]) -> EndedTask:
         user=str(row.get("user") or ""),
         queue=str(_part(row, "execution").get("queue") or ""),
         status=str(row.get("status") or ""),
-        job=str(_part(row, "runtime").get("_slurm_job_id") or ""),
+        job=str(_part(row, "runtime").get(JOB_ID) or ""),
         started=_time(row.get("started")),
         completed=_time(row.get("completed")),
         properties={name: str(_part(parameters, name).get("value") or "") for name in parameters},

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hpc_agent.cli.shared_options import Shared, pass_shared
+from hpc_agent.cli.shared_options import HELP, Shared, pass_shared
 
 if TYPE_CHECKING:
     from hpc_agent.api.client import Client
@@ -54,7 +54,7 @@ def parse_keys(_context: click.Context, option: click.Parameter, value: str) -> 
     return keys
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(context_settings=HELP)
 @click.option(
     "--last", default="7d", show_default=True, metavar="PERIOD", callback=parse_period, help="30m, 12h, 7d or 2w."
 )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hpc_agent.cli.shared_options import Shared, pass_shared
+from hpc_agent.cli.shared_options import HELP, Shared, pass_shared
 from hpc_agent.cli.tables import styled, table
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _SOON_S = 60
 """A start within these seconds is one now."""
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(context_settings=HELP)
 @click.option("--gpus", "--num-gpus", "num_gpus", help="A job with so many GPUs on each node.")
 @click.option("--type", "--gpu-type", "gpu_type", help="GPUs of this type only.")
 @click.option("--cpus", "--num-cpus", "num_cpus", help="A job with so many CPUs on each node.")

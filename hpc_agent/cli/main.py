@@ -35,7 +35,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "server": ("server", "Start the embedded ClearML server."),
     "cache": ("cache", "List, warm, verify and prune the shared cache of environments."),
     "efficiency": ("efficiency", "Show what tasks used of what they asked for, by queue, user and name."),
-    "stats": ("stats", "Show how many requests to Slurm and the server each day made."),
+    "stats": ("stats", "Show how many requests to the scheduler and the server each day made."),
     "config": ("config", "Show the configuration and where each value comes from."),
     "list": ("workers", "List the workers that the server knows."),
     "completion": ("completion", "Print the completion of both commands for bash, zsh or fish."),

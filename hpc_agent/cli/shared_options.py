@@ -102,9 +102,11 @@ class Shared:
 
     def _count_requests(self, configuration: Configuration) -> None:
         from hpc_agent.request_counts import COUNTS
+        from hpc_agent.schedulers.registry import QUERY_COMMANDS
 
         if self.program:
-            COUNTS.keep(self.stats_folder(configuration), self.program, saves_between=self.program in _GO_ON)
+            goes_on = self.program in _GO_ON
+            COUNTS.keep(self.stats_folder(configuration), self.program, QUERY_COMMANDS, saves_between=goes_on)
 
     def save_request_counts(self) -> None:
         """At the end of a command that made any."""

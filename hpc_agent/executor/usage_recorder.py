@@ -58,6 +58,7 @@ class UsageRecorder:
         self._identity = identity
         self._directory = directory
         self._clock = clock
+        self._job = backends.job_variables()
         self._agent_began = clock.monotonic()
         self._usage: JobUsage | None = None
         self._summary: UsageSummary | None = None
@@ -65,7 +66,7 @@ class UsageRecorder:
         self._thread = threading.Thread(target=self._sample, name="usage", daemon=True)
 
     def start(self) -> None:
-        self._usage = JobUsage(os.environ, self._clock)
+        self._usage = JobUsage(os.environ, self._clock, self._job.control_group if self._job else "")
         self._thread.start()
 
     def stop(self) -> None:
@@ -102,7 +103,7 @@ class UsageRecorder:
         if self._summary is None:
             return
         try:
-            given = Allocation.of(backends.job_variables())
+            given = Allocation.of(self._job)
             limit = time_limit or self._limit_of_script()
             seconds = Share(self._clock.monotonic() - self._agent_began, limit)
             found = efficiency_of(self._summary, given, seconds)

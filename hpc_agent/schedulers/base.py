@@ -159,6 +159,8 @@ class JobVariables:
     """CPUs granted on this node; None: not known, or all of them."""
     memory_mb: float | None = None
     """Memory granted on this node; None: not known, or all of it."""
+    control_group: str = ""
+    """Name of the control group that the scheduler makes for the job on each node; empty: it makes none."""
     gpu_variables: Sequence[str] = ()
     """Variables that name the job's GPUs as the node counts them, the most reliable first; empty: the usual ones."""
 

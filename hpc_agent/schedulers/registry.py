@@ -20,6 +20,15 @@ BACKENDS = (
 """In the order in which ``hpc.scheduler: auto`` looks for them; the last one is always there."""
 
 
+QUERY_COMMANDS = frozenset(
+    {
+        *("sbatch", "squeue", "sacct", "scancel", "scontrol", "sinfo", "sacctmgr", "sprio", "sstat", "srun"),
+        *("qsub", "qstat", "qacct", "qdel", "qhost", "qconf"),
+    }
+)
+"""Commands that cost a scheduler's controller or its accounting a request; ``hpc-agent stats`` counts them."""
+
+
 def settings_of(name: str) -> type[BackendSettings]:
     """The class of a backend's section, ``hpc.<name>``."""
     kind: type[BackendSettings] = import_module(f"hpc_agent.schedulers.{name}.settings").Settings

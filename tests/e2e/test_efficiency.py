@@ -146,12 +146,12 @@ def test_the_requests_of_a_day_are_counted(site: Site) -> None:
     daemon.terminate()
     daemon.wait(30)
     found = {row["program"]: row for row in json.loads(site.agent("stats", "--json").stdout)}
-    assert found["daemon"]["slurm"]["sbatch"] == 1 and found["daemon"]["slurm"]["squeue"] > 0
+    assert found["daemon"]["scheduler"]["sbatch"] == 1 and found["daemon"]["scheduler"]["squeue"] > 0
     assert found["daemon"]["server"]["queues.get_all"] > 0
-    assert found["execute"]["server"]["tasks.started"] == 1 and "sbatch" not in found["execute"]["slurm"]
+    assert found["execute"]["server"]["tasks.started"] == 1 and "sbatch" not in found["execute"]["scheduler"]
     shown = site.agent("stats", COLUMNS="60").stdout
     print(shown, site.agent("stats", "--by-program").stdout)
-    assert shown.splitlines()[0].split() == ["DAY", "SLURM", "OF", "THESE", "SERVER", "OF", "THESE"]
+    assert shown.splitlines()[0].split() == ["DAY", "SCHEDULER", "OF", "THESE", "SERVER", "OF", "THESE"]
     assert max(map(len, shown.splitlines())) <= 60
     assert "daemon" in site.agent("stats", "--by-program").stdout
     wrong = site.agent("stats", "--last", "x")

@@ -82,6 +82,7 @@ class SlurmBackend(Backend):
             # What was asked for, where that is known.
             cpus=_number(environ, "SLURM_CPUS_PER_TASK") or _number(environ, "SLURM_CPUS_ON_NODE"),
             memory_mb=_granted_mb(environ),
+            control_group=f"job_{environ.get('SLURM_JOB_ID', '')}",
             gpu_variables=node_numbers,
         )
 
