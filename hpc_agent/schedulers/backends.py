@@ -21,7 +21,7 @@ from hpc_agent.schedulers.base import (
 
 
 def every() -> Iterator[Backend]:
-    """In the order of the registry."""
+    """The batch systems in the order of the registry, then this machine."""
     yield from map(registry.load, registry.BACKENDS)
 
 

@@ -47,11 +47,11 @@ class JobOrigin:
 
 
 class Scheduler(Protocol):
-    """Implementations: ``slurm.driver.SlurmScheduler``, ``local.scheduler.LocalScheduler``."""
+    """A batch scheduler, or this machine: one class in the package of each backend (``schedulers.registry``)."""
 
     @property
     def name(self) -> str:
-        """``slurm`` or ``local``."""
+        """The backend's name in the registry."""
 
     def cluster(self) -> str:
         """The cluster's name, part of every attempt's identity."""

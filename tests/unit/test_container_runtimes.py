@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import typing
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,36 @@ BOX = ContainerSpec(
     [Mount(Path("/scratch/w"), "/hpc-agent/work", writable=True), Mount(Path("/envs/k"), "/hpc-agent/environment")],
     arguments=["--own=1"],
 )
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_runtime_of_the_setting_has_a_program_and_is_tested() -> None:
+    hints = typing.get_type_hints(ContainerSettings)
+    names = set(typing.get_args(hints["runtime"])) - {"none"}
+    assert set(runtimes.PROGRAMS) == set(runtimes._MAKERS) == {runtime.name for runtime in RUNTIMES} == names
+
+
+@pytest.mark.parametrize(
+    ("page", "start"),
+    [
+        ("README.md", "| containers |"),
+        ("docs/README.md", "- [Containers and images]"),
+        ("docs/containers.md", "hpc.container.runtime:"),
+        ("docs/architecture.md", "| `containers` |"),
+        ("docs/glossary.md", "| runtime (container) |"),
+    ],
+)
+def test_pages_name_every_runtime(page: str, start: str) -> None:
+    [line] = [line for line in (ROOT / page).read_text("utf-8").splitlines() if line.startswith(start)]
+    assert [name for name in runtimes.PROGRAMS if name not in line] == []
+
+
+def test_page_says_which_runtimes_have_no_isolation() -> None:
+    page = (ROOT / "docs" / "containers.md").read_text("utf-8")
+    [listed] = re.findall(r"rootless runtime \((.+?)\)", page, re.DOTALL)
+    assert [runtime.name for runtime in RUNTIMES if not runtime.isolated and runtime.name not in listed] == []
 
 
 def by_name(runtime: Runtime) -> str:

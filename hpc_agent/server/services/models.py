@@ -158,14 +158,14 @@ def _insert(call: Call, **fields: Any) -> str:
     return str(model["id"])
 
 
-@service.action(Json)
+@service.action(Json, Access.READ)
 def get_all(request: Json, call: Call) -> Answer:
     """List models."""
     found, paging = listing.find(call.db, models, request)
     return {"models": found, **paging}
 
 
-@service.action(ModelRequest)
+@service.action(ModelRequest, Access.READ)
 def get_by_id(request: ModelRequest, call: Call) -> Answer:
     """One model."""
     return {"model": existing_model(call, request.model)}
