@@ -16,12 +16,10 @@ from hpc_agent.domain.env import RequirementFiles
 from hpc_agent.domain.task import TaskScript
 from hpc_agent.envs import project as projects
 from hpc_agent.envs import requirements
+from hpc_agent.envs.env_key import FORMAT
 from hpc_agent.envs.project import Project
 from hpc_agent.envs.requirements import RequirementLines
 from hpc_agent.errors import EnvironmentBuildError
-
-FORMAT = 1
-"""Part of every digest and key: raise it when the result of the same request changes."""
 
 _NO_LINES = RequirementLines()
 _NO_FILES = RequirementFiles()

@@ -8,17 +8,17 @@ from fake_slurm import OWN_HEADER, own_row, printed
 
 from hpc_agent.domain.job import CurrentJob, JobState
 from hpc_agent.domain.termination import TerminationCause, termination_cause
-from hpc_agent.schedulers.slurm import commands
+from hpc_agent.schedulers.slurm import answers
 
 of_each_version = pytest.mark.parametrize("version", VERSIONS)
 
 
 def told(version: str, moment: str) -> CurrentJob:
-    return commands.parse_own_job(captured(version, f"own_{moment}").stdout, DELIMITER)
+    return answers.parse_own_job(captured(version, f"own_{moment}").stdout, DELIMITER)
 
 
 def parsed(*rows: str, before: str = "") -> CurrentJob:
-    return commands.parse_own_job(printed(before + OWN_HEADER + "".join(rows), DELIMITER), DELIMITER)
+    return answers.parse_own_job(printed(before + OWN_HEADER + "".join(rows), DELIMITER), DELIMITER)
 
 
 @of_each_version
@@ -63,7 +63,7 @@ def test_without_an_answer_nothing_is_known(version: str, daemon: str) -> None:
     said = captured(version, f"own_{daemon}_down")
     assert said.returncode != 0
     with pytest.raises(ValueError, match="not one job of squeue: nothing"):
-        commands.parse_own_job(said.stdout, DELIMITER)
+        answers.parse_own_job(said.stdout, DELIMITER)
 
 
 def test_without_an_answer_the_cause_is_unknown() -> None:

@@ -9,9 +9,9 @@ from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import CurrentJob
 from hpc_agent.errors import ProcessError
 from hpc_agent.logs import EventLog
-from hpc_agent.schedulers.slurm import commands
+from hpc_agent.schedulers.slurm import answers, commands
 from hpc_agent.schedulers.slurm.commands import for_queries
-from hpc_agent.schedulers.slurm.tables import new_delimiter
+from hpc_agent.schedulers.slurm.delimited_table import new_delimiter
 
 log = EventLog("schedulers.slurm.current_job")
 
@@ -31,7 +31,7 @@ class SlurmCurrentJob:
         try:
             answer = process.run(commands.squeue_own(self._job, delimiter), timeout=_TIMEOUT_S, env=self._environ)
             if answer.ok:
-                return commands.parse_own_job(answer.stdout, delimiter)
+                return answers.parse_own_job(answer.stdout, delimiter)
             log.warning("no answer about this job", job=self._job, said=answer.last_words)
         except (ProcessError, ValueError) as error:
             log.warning("no answer about this job", job=self._job, error=error)

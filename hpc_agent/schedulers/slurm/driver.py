@@ -30,11 +30,11 @@ from hpc_agent.schedulers.base import JobOrigin, SubmitRequest
 from hpc_agent.schedulers.job_environment import scrubbed
 from hpc_agent.schedulers.queries import printed, run
 from hpc_agent.schedulers.records import newest, newest_of_name
-from hpc_agent.schedulers.slurm import commands
+from hpc_agent.schedulers.slurm import answers, commands
 from hpc_agent.schedulers.slurm.commands import for_queries
+from hpc_agent.schedulers.slurm.delimited_table import new_delimiter
 from hpc_agent.schedulers.slurm.sbatch_answers import named_jobs, parse_sbatch, refuses_parsable
 from hpc_agent.schedulers.slurm.settings import SlurmSettings
-from hpc_agent.schedulers.slurm.tables import new_delimiter
 from hpc_agent.schedulers.slurm.versions import notes, parse_version
 
 log = EventLog("schedulers.slurm")
@@ -84,7 +84,7 @@ class SlurmScheduler:
 
     def _config(self) -> Mapping[str, str]:
         if not self._known_config:
-            self._known_config = commands.parse_config(self._ask(commands.show_config()))
+            self._known_config = answers.parse_config(self._ask(commands.show_config()))
         return self._known_config
 
     def submit(self, request: SubmitRequest) -> SubmitResult:
@@ -159,14 +159,14 @@ class SlurmScheduler:
         answer = self._squeue()
         self._listed_all = not answer.unreadable
         self._report_unreadable(answer)
-        return [commands.live_job(row) for row in answer.rows]
+        return [answers.live_job(row) for row in answer.rows]
 
     def room(self) -> Capacity:
         return Capacity()
 
     def find(self, job_name: str, since: datetime) -> JobId | None:
         answer = self._squeue(ended=True, name=job_name)
-        records = [commands.ended_job(row) for row in answer.rows]
+        records = [answers.ended_job(row) for row in answer.rows]
         found = newest_of_name(records, job_name, since)
         if found is not None:
             return found
@@ -207,7 +207,7 @@ class SlurmScheduler:
                     raise silence from error
                 silence = error
             else:
-                found |= newest(((row.id, commands.ended_job(row)) for row in queue.rows), unclear)
+                found |= newest(((row.id, answers.ended_job(row)) for row in queue.rows), unclear)
                 unreadable += queue.unreadable
         if silence is not None:
             log.warning("a source of records gave no answer", jobs=len(unclear), error=silence)
@@ -222,7 +222,7 @@ class SlurmScheduler:
         if not jobs:
             return
         answer = self._run(commands.scancel(jobs, only_pending=only_pending))
-        if not commands.cancelled(answer.returncode, answer.stderr):
+        if not answers.cancelled(answer.returncode, answer.stderr):
             raise SchedulerUnavailableError(f"scancel ended with exit code {answer.returncode}: {answer.last_words}")
 
     def release(self, jobs: Sequence[JobId]) -> None:
@@ -230,17 +230,17 @@ class SlurmScheduler:
         if not answer.ok:
             raise SchedulerUnavailableError(f"scontrol release failed: {answer.last_words}")
 
-    def _squeue(self, *, ended: bool = False, name: str = "") -> commands.QueueAnswer:
+    def _squeue(self, *, ended: bool = False, name: str = "") -> answers.QueueAnswer:
         delimiter = new_delimiter()
         text = self._ask(commands.squeue(self._user, delimiter, ended=ended, name=name))
         try:
-            return commands.parse_squeue(text, delimiter)
+            return answers.parse_squeue(text, delimiter)
         except ValueError as error:
             raise SchedulerUnavailableError(f"squeue printed no table of jobs: {error}") from error
 
     def _sacct(
         self, since: datetime, *, jobs: Iterable[JobId] = (), name: str = "", user: str = ""
-    ) -> commands.AccountingAnswer:
+    ) -> answers.AccountingAnswer:
         """The records that sacct knows; none, from now on, where accounting turns out to be switched off."""
         if self._settings.accounting == "auto" and shutil.which("sacct", path=self._query_environ.get("PATH")) is None:
             return self._without_accounting("there is no sacct")
@@ -249,17 +249,17 @@ class SlurmScheduler:
         if _DISABLED in answer.stderr and self._settings.accounting == "auto":
             return self._without_accounting(_DISABLED)
         try:
-            said = commands.parse_sacct(printed(answer), delimiter)
+            said = answers.parse_sacct(printed(answer), delimiter)
         except ValueError as error:
             raise SchedulerUnavailableError(f"sacct printed no table of records: {error}") from error
         if said.unreadable:
             self._report_once(f"sacct: rows={said.unreadable}", "rows of sacct cannot be read", rows=said.unreadable)
         return replace(said, records=tuple((raw, _with_name(record)) for raw, record in said.records))
 
-    def _without_accounting(self, why: str) -> commands.AccountingAnswer:
+    def _without_accounting(self, why: str) -> answers.AccountingAnswer:
         log.info("no accounting here: only jobs of the last minutes can be asked after", why=why)
         self._has_sacct = False
-        return commands.AccountingAnswer((), 0)
+        return answers.AccountingAnswer((), 0)
 
     def _ask(self, argv: Sequence[str]) -> str:
         return printed(self._run(argv))
@@ -267,7 +267,7 @@ class SlurmScheduler:
     def _run(self, argv: Sequence[str]) -> process.CompletedProcess:
         return run(argv, self._query_environ, self._settings.command_timeout)
 
-    def _report_unreadable(self, answer: commands.QueueAnswer) -> None:
+    def _report_unreadable(self, answer: answers.QueueAnswer) -> None:
         """What this version of Slurm says that is not understood: once for each kind, for the log."""
         if answer.unreadable:
             self._report_once(
@@ -276,7 +276,7 @@ class SlurmScheduler:
                 rows=answer.unreadable,
             )
         for row in answer.rows:
-            if commands.state(row.word) is JobState.UNKNOWN:
+            if answers.state(row.word) is JobState.UNKNOWN:
                 self._report_once(row.word, "unknown state, taken as not ended", job=row.id, state=row.word)
             if row.exit_status is None or row.restarts is None or row.submitted is None:
                 self._report_once("squeue: cell", "a row of squeue cannot be read in full", job=row.id)
