@@ -195,7 +195,7 @@ def _daemon(plan: DaemonPlan, worker: WorkerId, daemons: DaemonRegistry) -> Daem
     launch = JobLaunchConfig(job_config, agent, plan.terms, naming, own_configs)
     scheduler = plan.batch_system or _local(plan, worker)
     about = backends.describe(scheduler)
-    log.info("started", scheduler=about.name, follows="; ".join(about.notes), worker=worker)
+    log.info("daemon.started", scheduler=about.name, follows="; ".join(about.notes), worker=worker)
     options = LoopOptions(
         tuple(queue.id for queue in plan.queues),
         worker,

@@ -73,7 +73,7 @@ def test_while_accounting_is_away_no_job_is_lost_however_long_that_takes(site: S
     first = float(os.stat(commands / "sacct.calls").st_mtime)
     wait_until("looks for longer than lost_after", lambda: os.stat(commands / "sacct.calls").st_mtime - first > 10)
     assert site.status(task) is TaskStatus.IN_PROGRESS
-    assert "a source of records gave no answer" in log.read_text()
+    assert "records.source_unavailable" in log.read_text()
     away.unlink()
     assert site.wait_for_end(task) is TaskStatus.FAILED
     assert "left no report" in site.reason(task)

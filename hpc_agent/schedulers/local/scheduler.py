@@ -219,7 +219,7 @@ class LocalScheduler:
         return ""
 
     def _not_started(self, job: JobFolder, reason: str) -> str:
-        log.error("could not start a job", job=job.id, reason=reason)
+        log.error("job.start_failed", job=job.id, reason=reason)
         return reason
 
     @contextmanager

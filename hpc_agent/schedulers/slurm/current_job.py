@@ -32,9 +32,9 @@ class SlurmCurrentJob:
             answer = process.run(commands.squeue_own(self._job, delimiter), timeout=_TIMEOUT_S, env=self._environ)
             if answer.ok:
                 return answers.parse_own_job(answer.stdout, delimiter)
-            log.warning("no answer about this job", job=self._job, said=answer.last_words)
+            log.warning("job.state_unavailable", job=self._job, answer=answer.last_words)
         except (ProcessError, ValueError) as error:
-            log.warning("no answer about this job", job=self._job, error=error)
+            log.warning("job.state_unavailable", job=self._job, error=error)
         return None
 
     def requeue(self) -> str:

@@ -1,4 +1,7 @@
-"""Runs Slurm's commands. What they say is understood in ``slurm``; what they fail to say is never a verdict."""
+"""Scheduler of Slurm: runs the argument lists of ``commands`` and reads what they print by ``answers``.
+
+A command that gives no answer is never evidence of what became of a job.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +62,7 @@ class SlurmScheduler:
         self._user = str(os.getuid())
         self._has_sacct = settings.accounting != "none"
         self._known_config: Mapping[str, str] = {}
-        self._reported: set[str] = set()
+        self._reported: set[tuple[str, str]] = set()
         self._listed_all = True
         """Whether each row of the last ``live_jobs`` could be read."""
         self._parsable = True
@@ -114,7 +117,7 @@ class SlurmScheduler:
         try:
             found = self.find(job_name, since)
         except SchedulerUnavailableError as error:
-            log.warning("sbatch named no job clearly, and none can be looked up", name=job_name, error=error)
+            log.warning("sbatch.job_unidentified", name=job_name, error=error)
             return None
         return Accepted(found) if found else None
 
@@ -131,7 +134,7 @@ class SlurmScheduler:
         # Any other answer is no evidence that it was the option.
         self._parsable = not isinstance(answer, Accepted)
         if not self._parsable:
-            log.info("sbatch is called without --parsable from now on: it was refused here")
+            log.info("sbatch.parsable_refused")
         return answer
 
     def _unless_elsewhere(self, request: SubmitRequest, said: Accepted) -> SubmitResult:
@@ -210,7 +213,7 @@ class SlurmScheduler:
                 found |= newest(((row.id, answers.ended_job(row)) for row in queue.rows), unclear)
                 unreadable += queue.unreadable
         if silence is not None:
-            log.warning("a source of records gave no answer", jobs=len(unclear), error=silence)
+            log.warning("records.source_unavailable", jobs=len(unclear), error=silence)
         if silence is not None or unreadable or not self._listed_all:
             found |= {job: unconfirmed_record(job) for job in unclear if job not in found}
         if not self._listed_all:
@@ -253,11 +256,11 @@ class SlurmScheduler:
         except ValueError as error:
             raise SchedulerUnavailableError(f"sacct printed no table of records: {error}") from error
         if said.unreadable:
-            self._report_once(f"sacct: rows={said.unreadable}", "rows of sacct cannot be read", rows=said.unreadable)
+            self._report_once("sacct.rows_unreadable", kind=str(said.unreadable), rows=said.unreadable)
         return replace(said, records=tuple((raw, _with_name(record)) for raw, record in said.records))
 
     def _without_accounting(self, why: str) -> answers.AccountingAnswer:
-        log.info("no accounting here: only jobs of the last minutes can be asked after", why=why)
+        log.info("sacct.disabled", why=why)
         self._has_sacct = False
         return answers.AccountingAnswer((), 0)
 
@@ -270,21 +273,20 @@ class SlurmScheduler:
     def _report_unreadable(self, answer: answers.QueueAnswer) -> None:
         """What this version of Slurm says that is not understood: once for each kind, for the log."""
         if answer.unreadable:
-            self._report_once(
-                f"squeue: rows={answer.unreadable}",
-                "rows of squeue cannot be read, jobs that are in no other row count as there",
-                rows=answer.unreadable,
-            )
+            # Jobs that are in no other row count as there.
+            self._report_once("squeue.rows_unreadable", kind=str(answer.unreadable), rows=answer.unreadable)
         for row in answer.rows:
             if answers.state(row.word) is JobState.UNKNOWN:
-                self._report_once(row.word, "unknown state, taken as not ended", job=row.id, state=row.word)
+                # Taken as not ended.
+                self._report_once("squeue.state_unknown", kind=row.word, job=row.id, state=row.word)
             if row.exit_status is None or row.restarts is None or row.submitted is None:
-                self._report_once("squeue: cell", "a row of squeue cannot be read in full", job=row.id)
+                self._report_once("squeue.cell_unreadable", job=row.id)
 
-    def _report_once(self, key: str, event: str, **fields: object) -> None:
-        if key not in self._reported:
-            self._reported.add(key)
-            log.warning(event, **fields)
+    def _report_once(self, event: str, *, kind: str = "", **keys: object) -> None:
+        """A warning for the log, once for each event and ``kind``."""
+        if (event, kind) not in self._reported:
+            self._reported.add((event, kind))
+            log.warning(event, **keys)
 
 
 def _with_name(record: JobRecord) -> JobRecord:
