@@ -21,7 +21,7 @@ from hpc_agent.api.client import Client
 from hpc_agent.cli.daemon_flags import DaemonFlags
 from hpc_agent.cli.shared_options import Shared, check_folders, exit_code, fail
 from hpc_agent.clock import SYSTEM
-from hpc_agent.config.dump import share_job_config
+from hpc_agent.config.job_config import share_job_config
 from hpc_agent.config.load import Configuration
 from hpc_agent.config.settings import AllSettings
 from hpc_agent.daemon.job_launch import JobLaunchConfig, job_configs

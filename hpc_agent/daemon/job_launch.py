@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from hpc_agent.api.client import Client
-from hpc_agent.config.dump import write_job_config
+from hpc_agent.config.job_config import write_job_config
 from hpc_agent.config.load import Configuration
 from hpc_agent.config.settings import HpcSettings
 from hpc_agent.daemon.options import DaemonOptions, JobNaming

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc_agent.config.dump import write_job_config
+from hpc_agent.config.job_config import write_job_config
 from hpc_agent.config.load import Configuration
 from hpc_agent.config.tree import get
 from hpc_agent.containers.choice import DEFAULTS

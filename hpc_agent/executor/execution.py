@@ -28,7 +28,7 @@ from hpc_agent.executor.console import Console
 from hpc_agent.executor.prepare import ExecuteOptions, PreparedTask, Preparer
 from hpc_agent.executor.report import InputRecorder, Reporter, run_token
 from hpc_agent.executor.stall_guard import StallGuard
-from hpc_agent.executor.stop import CAUSE_S, StopConditions, StopReason, handled_signals
+from hpc_agent.executor.stop_conditions import CAUSE_S, StopConditions, StopReason, handled_signals
 from hpc_agent.executor.supervise import ProcessSupervisor
 from hpc_agent.executor.task_outcome import ExitContext, TaskOutcome, ended, never_started
 from hpc_agent.executor.watch import Meters, Watch, WatchedRun

@@ -21,7 +21,7 @@ from hpc_agent.executor.agent_identity import AgentIdentity
 from hpc_agent.executor.claim import still_ours
 from hpc_agent.executor.console import Console
 from hpc_agent.executor.stall_guard import StallGuard
-from hpc_agent.executor.stop import StopReason
+from hpc_agent.executor.stop_conditions import StopReason
 from hpc_agent.executor.task_outcome import ExitContext, TaskOutcome, ended, never_started
 from hpc_agent.logs import EventLog
 from hpc_agent.retry import FINAL, ONCE, ROUTINE, Budget, retry

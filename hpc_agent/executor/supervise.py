@@ -1,4 +1,6 @@
-"""Supervision of the user's process: waits for its end, and ends it by TERM → KILL when a stop is requested."""
+"""Supervision of the user's process: waits for its end; when a stop is requested, ends it by SIGTERM, then SIGKILL
+after ``hpc.term_grace``.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,7 @@ from collections.abc import Callable
 
 from hpc_agent.clock import Clock
 from hpc_agent.domain.termination import TerminationCause
-from hpc_agent.executor.stop import CAUSE_S, StopConditions, StopReason
+from hpc_agent.executor.stop_conditions import CAUSE_S, StopConditions, StopReason
 from hpc_agent.process import StopTimeouts, Supervised
 
 _TICK_S = 0.2

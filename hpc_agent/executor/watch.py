@@ -10,7 +10,7 @@ from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.domain.ids import QueueId, TaskId, WorkerId
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.executor.stop import StopReason, StopRequest
+from hpc_agent.executor.stop_conditions import StopReason, StopRequest
 from hpc_agent.logs import EventLog
 from hpc_agent.retry import ONCE
 from hpc_agent.telemetry.usage import UsageReader

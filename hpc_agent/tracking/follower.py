@@ -23,11 +23,11 @@ from hpc_agent.retry import INTERACTIVE, ONCE
 from hpc_agent.schedulers.base import Scheduler
 from hpc_agent.telemetry.shipper import ConsoleSource, Shipper
 from hpc_agent.telemetry.spool import Spool
-from hpc_agent.tracking import decide, output_files
+from hpc_agent.tracking import output_files, tracking_policy
 from hpc_agent.tracking.task_start import StartReport, start_task
 from hpc_agent.tracking.tracked_jobs import TrackedJob, TrackedJobsObserver
 from hpc_agent.tracking.tracked_records import OutputStream, TrackedRoot
-from hpc_agent.tracking.unclear import UnclearSubmissions
+from hpc_agent.tracking.unclear_submissions import UnclearSubmissions
 
 log = EventLog("follow")
 
@@ -39,6 +39,8 @@ _EVERY_S = 60.0
 
 
 class Follower:
+    """Follower of all tracked jobs of a user: ``run`` until none is left, or ``run_pass`` once."""
+
     def __init__(
         self, client: Client, scheduler: Scheduler, settings: AllSettings, folders: TrackedRoot, clock: Clock
     ) -> None:
@@ -81,8 +83,8 @@ class Follower:
     def has_work(self) -> bool:
         return bool(self._observer.followed() or self._unclear.left())
 
-    def _act_on(self, tracked: TrackedJob, snapshot: decide.TrackedJobSnapshot) -> None:
-        for action in decide.decide(snapshot, self._settings.hpc.lost_after):
+    def _act_on(self, tracked: TrackedJob, snapshot: tracking_policy.TrackedJobSnapshot) -> None:
+        for action in tracking_policy.decide(snapshot, self._settings.hpc.lost_after):
             self._guarded(tracked, partial(self._act, tracked, action))
 
     def _guarded(self, tracked: TrackedJob, act: Callable[[], None]) -> None:
@@ -94,23 +96,23 @@ class Follower:
             job, task = tracked.job.id, tracked.folder.task
             log.error("task.action_failed", task=task, job=job, error=error, trace=not known)
 
-    def _act(self, tracked: TrackedJob, action: decide.TrackingAction) -> None:
+    def _act(self, tracked: TrackedJob, action: tracking_policy.TrackingAction) -> None:
         match action:
-            case decide.MarkStarted():
+            case tracking_policy.MarkStarted():
                 self._begin(tracked)
-            case decide.ShowMessage(message, console):
+            case tracking_policy.ShowMessage(message, console):
                 self._say(tracked, message)
                 if console:
                     self._note(tracked, console)
-            case decide.PingTask():
+            case tracking_policy.PingTask():
                 self._ping(tracked)
-            case decide.SendConsole():
+            case tracking_policy.SendConsole():
                 self._ship(tracked)
-            case decide.CancelTracked(why):
+            case tracking_policy.CancelTracked(why):
                 self._cancel(tracked, why)
-            case decide.EndTask():
+            case tracking_policy.EndTask():
                 self._end(tracked, action)
-            case decide.Untrack(why):
+            case tracking_policy.Untrack(why):
                 self._leave(tracked, why)
 
     def _begin(self, tracked: TrackedJob) -> None:
@@ -184,7 +186,7 @@ class Follower:
         log.info("job.cancelled", task=tracked.folder.task, job=job.id, why=why)
         self._scheduler.cancel([JobId(job.id)])
 
-    def _end(self, tracked: TrackedJob, end: decide.EndTask) -> None:
+    def _end(self, tracked: TrackedJob, end: tracking_policy.EndTask) -> None:
         task = tracked.folder.task
         if not tracked.begun:
             start_task(self._client, tracked.folder, tracked.plan, tracked.job.id, self._clock)
@@ -195,7 +197,7 @@ class Follower:
         self._client.tasks.set_final_status(task, end.status, reason, by, budget=INTERACTIVE)
         self._leave(tracked, reason)
 
-    def _explained(self, tracked: TrackedJob, end: decide.EndTask) -> str:
+    def _explained(self, tracked: TrackedJob, end: tracking_policy.EndTask) -> str:
         """The reason, with what became of the job's output; a line in the console where that is not here."""
         if tracked.plan.indices or (tracked.inside is not None and tracked.inside.over):
             return end.reason

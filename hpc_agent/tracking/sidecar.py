@@ -25,7 +25,7 @@ from hpc_agent.config.settings import AllSettings
 from hpc_agent.domain.gpu_ids import visible_gpus
 from hpc_agent.domain.ids import WorkerId
 from hpc_agent.errors import HpcAgentError, InputError, ProcessError
-from hpc_agent.executor.stop import StopReason, StopRequest
+from hpc_agent.executor.stop_conditions import StopReason, StopRequest
 from hpc_agent.executor.watch import Meters, Watch, WatchedRun
 from hpc_agent.logs import EventLog
 from hpc_agent.retry import Budget

@@ -18,7 +18,6 @@ from hpc_agent.errors import HpcAgentError, SchedulerUnavailableError
 from hpc_agent.logs import EventLog
 from hpc_agent.retry import ONCE
 from hpc_agent.schedulers.base import Scheduler
-from hpc_agent.tracking.decide import TrackedJobSnapshot
 from hpc_agent.tracking.tracked_records import (
     SidecarRecord,
     TrackedDirectory,
@@ -26,6 +25,7 @@ from hpc_agent.tracking.tracked_records import (
     TrackedRoot,
     TrackingPlan,
 )
+from hpc_agent.tracking.tracking_policy import TrackedJobSnapshot
 from hpc_agent.watcher.history import ObservationHistory
 from hpc_agent.watcher.identity import ExpectedJob, own_records
 from hpc_agent.watcher.phase_log import PhaseLog

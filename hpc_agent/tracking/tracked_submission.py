@@ -13,7 +13,7 @@ from hpc_agent import process
 from hpc_agent.access import user_name
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
-from hpc_agent.config.dump import write_job_config
+from hpc_agent.config.job_config import write_job_config
 from hpc_agent.config.load import Configuration
 from hpc_agent.domain.draft import Draft
 from hpc_agent.domain.ids import JobId, TaskId
@@ -25,6 +25,7 @@ from hpc_agent.schedulers.base import Scheduler
 from hpc_agent.schedulers.slurm.sbatch_answers import parse_sbatch
 from hpc_agent.tracking import hook, sbatch_options
 from hpc_agent.tracking.describe import SubmittedScript, comment, reads_bash_env
+from hpc_agent.tracking.job_search import AmbiguousJobError, JobSearch
 from hpc_agent.tracking.sbatch_output import SbatchOutput
 from hpc_agent.tracking.submission_request import SubmissionRequest
 from hpc_agent.tracking.tracked_records import (
@@ -34,7 +35,7 @@ from hpc_agent.tracking.tracked_records import (
     TrackingPlan,
     UnclearSubmissionRecord,
 )
-from hpc_agent.tracking.unclear import AmbiguousJobError, Identifier, show_doubt, show_job
+from hpc_agent.tracking.unclear_submissions import show_doubt, show_job
 from hpc_agent.wire.task_requests import draft_to_wire
 
 log = EventLog("sbatch")
@@ -79,7 +80,7 @@ class TrackedSubmission:
         self._client = client
         self._scheduler = scheduler
         self._folders = folders
-        self._identifier = Identifier(scheduler, folders)
+        self._job_search = JobSearch(scheduler, folders)
         self._environ = environ
         self._clock = clock
 
@@ -164,7 +165,7 @@ class TrackedSubmission:
             parsable=wanted.parsable,
             quiet=quiet,
             waits="wait" in wanted.options or "SBATCH_WAIT" in self._environ,
-            before=self._identifier.listed(plan) if quiet else frozenset(),
+            before=self._job_search.listed(plan) if quiet else frozenset(),
         )
 
     def _variables(self, folder: TrackedDirectory, wanted: SubmissionRequest) -> dict[str, str]:
@@ -231,14 +232,14 @@ class TrackedSubmission:
 
     def _confirmed(self, prepared: PreparedSubmission, named: Sequence[JobId]) -> str:
         try:
-            return self._identifier.among(named, prepared.folder, prepared.plan) or ""
+            return self._job_search.among(named, prepared.folder, prepared.plan) or ""
         except (SchedulerUnavailableError, AmbiguousJobError) as error:
             log.warning("job.id_unknown", numbers=",".join(named), error=error)
             return ""
 
     def _found_by_name(self, prepared: PreparedSubmission) -> str:
         """The id of a job of which sbatch said nothing, as with --quiet."""
-        identify, plan = self._identifier.by_name, prepared.plan
+        identify, plan = self._job_search.by_name, prepared.plan
         try:
             return identify(prepared.folder, plan, self._clock.now(), exists=True, before=prepared.before) or ""
         except (SchedulerUnavailableError, AmbiguousJobError) as error:

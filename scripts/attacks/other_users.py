@@ -16,7 +16,7 @@ from attacks.case import Case
 from attacks.users import COLLEAGUE, LAB, OWNER, STRANGER, User, as_user, ground
 from hpc_agent.cli.shared_options import check_folders
 from hpc_agent.clock import SYSTEM
-from hpc_agent.config.dump import share_job_config
+from hpc_agent.config.job_config import share_job_config
 from hpc_agent.config.load import Configuration, load
 from hpc_agent.config.settings import AllSettings, HpcSettings
 from hpc_agent.daemon.open_attempts import OpenAttemptIndex

@@ -29,9 +29,9 @@ from hpc_agent.schedulers.base import SubmitRequest
 from hpc_agent.schedulers.slurm.driver import SlurmScheduler
 from hpc_agent.schedulers.slurm.sbatch_answers import parse_sbatch
 from hpc_agent.schedulers.slurm.settings import SlurmSettings
+from hpc_agent.tracking.job_search import AmbiguousJobError, JobSearch
 from hpc_agent.tracking.sbatch_output import SbatchOutput
 from hpc_agent.tracking.tracked_records import TrackedDirectory, TrackedJobRecord, TrackedRoot, TrackingPlan
-from hpc_agent.tracking.unclear import AmbiguousJobError, Identifier
 
 DOOR = "sbatch's answers"
 
@@ -282,16 +282,16 @@ def _job(number: str, name: str, seconds: float) -> LiveJob:
     return LiveJob(JobId(number), name, JobState.PENDING, "PENDING", submitted=NOW + timedelta(seconds=seconds))
 
 
-def _identifier(live: Sequence[LiveJob], folder: Path) -> tuple[Identifier, TrackedDirectory]:
+def _job_search(live: Sequence[LiveJob], folder: Path) -> tuple[JobSearch, TrackedDirectory]:
     """Another task has job 98."""
     folders = TrackedRoot(folder)
     folders.of(TaskId("b" * 32)).create(PLAN).write_job(TrackedJobRecord(id="98", known=True))
     own = folders.of(TaskId("a" * 32)).create(PLAN)
-    return Identifier(_Listed(live), folders), own  # type: ignore[arg-type]
+    return JobSearch(_Listed(live), folders), own  # type: ignore[arg-type]
 
 
 def _found_by_name(live: Sequence[LiveJob], folder: Path) -> str:
-    identifier, own = _identifier(live, folder)
+    identifier, own = _job_search(live, folder)
     try:
         found = identifier.by_name(own, PLAN, NOW + timedelta(seconds=1), exists=False)
     except AmbiguousJobError:
@@ -300,7 +300,7 @@ def _found_by_name(live: Sequence[LiveJob], folder: Path) -> str:
 
 
 def _confirmed(live: Sequence[LiveJob], folder: Path) -> str:
-    identifier, own = _identifier(live, folder)
+    identifier, own = _job_search(live, folder)
     try:
         found = identifier.among([job.id for job in live], own, PLAN)
     except AmbiguousJobError:

@@ -14,7 +14,7 @@ from manual_clock import ManualClock
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.tracking.tracked_records import TrackedDirectory, TrackedRoot, TrackingPlan
-from hpc_agent.tracking.unclear import UnclearSubmissions
+from hpc_agent.tracking.unclear_submissions import UnclearSubmissions
 
 TASK = TaskId("a" * 32)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from hpc_agent.config.dump import share_job_config, write_job_config
+from hpc_agent.config.job_config import share_job_config, write_job_config
 from hpc_agent.config.load import Configuration, load
 from hpc_agent.config.names import RENAMED, conf_path
 from hpc_agent.config.settings import AllSettings

@@ -9,7 +9,7 @@ import pytest
 from manual_clock import ManualClock
 
 from hpc_agent.domain.job import CurrentJob, JobState
-from hpc_agent.executor.stop import Deadline, StopConditions, StopReason
+from hpc_agent.executor.stop_conditions import Deadline, StopConditions, StopReason
 from hpc_agent.executor.supervise import ProcessSupervisor
 from hpc_agent.executor.task_outcome import ExitContext, ended
 from hpc_agent.process import StopTimeouts

@@ -18,7 +18,7 @@ from hpc_agent.domain.resources import Override, Policy, Resources, format_time_
 from hpc_agent.domain.task import Task
 from hpc_agent.errors import InputError, ResourceError, TemplateError
 from hpc_agent.executor.process_environment import ProcessContext, process_environment
-from hpc_agent.executor.stop import StopReason
+from hpc_agent.executor.stop_conditions import StopReason
 from hpc_agent.executor.task_outcome import ExitContext, ended
 from hpc_agent.schedulers.slurm.script import SbatchScript
 from hpc_agent.schedulers.slurm.settings import SlurmSettings

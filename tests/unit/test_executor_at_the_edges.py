@@ -27,7 +27,7 @@ from hpc_agent.executor.agent_identity import RUN_DIR, AgentIdentity, identify
 from hpc_agent.executor.build_script import BuildScript, add_init
 from hpc_agent.executor.console import Console
 from hpc_agent.executor.stall_guard import StallGuard
-from hpc_agent.executor.stop import StopConditions, StopReason, StopRequest, handled_signals
+from hpc_agent.executor.stop_conditions import StopConditions, StopReason, StopRequest, handled_signals
 from hpc_agent.executor.task_outcome import ExitContext, ended
 from hpc_agent.executor.watch import Meters, Watch, WatchedRun
 from hpc_agent.runs.attempt_records import ClaimRecord

@@ -11,7 +11,7 @@ from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import JobRecord, JobState, LiveJob
 from hpc_agent.domain.job_phase import SubmissionState, SubmissionView
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.tracking.decide import (
+from hpc_agent.tracking.tracking_policy import (
     CancelTracked,
     EndTask,
     MarkStarted,

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from hpc_agent.config.dump import share_job_config
+from hpc_agent.config.job_config import share_job_config
 from hpc_agent.config.load import load
-from hpc_agent.config.report import rows
+from hpc_agent.config.shown_config import rows
 from hpc_agent.redact import HIDDEN, is_secret
 from hpc_agent.schedulers.job_environment import scrubbed
 from hpc_agent.schedulers.local import gpu_inventory

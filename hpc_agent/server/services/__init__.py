@@ -14,7 +14,7 @@ from hpc_agent.server.services import (
     queues,
     tasks,
     tasks_content,
-    tasks_life,
+    tasks_status,
     tasks_write,
     workers,
 )
@@ -25,7 +25,7 @@ _SERVICES = (
     workers.service,
     tasks.service,
     tasks_write.service,
-    tasks_life.service,
+    tasks_status.service,
     tasks_content.service,
     projects.service,
     models.service,
