@@ -193,7 +193,7 @@ class TaskStager:
 
     def _forced_source(self) -> StagedSource | None:
         folder = self._agent.force_code_dir
-        return StagedSource(Origin.FOLDER, name=str(folder.expanduser())) if folder else None
+        return StagedSource(Origin.FOLDER, name=str(folder)) if folder else None
 
     def _with_forced_entry(self, task: Task) -> Task:
         """The task with the entry point that this site's settings prescribe.

@@ -154,7 +154,7 @@ def _folder(
     from hpc_agent.staging import TaskStager
 
     settings = configuration.settings
-    folder = Path(target).expanduser() if target else settings.hpc.root.expanduser() / "builds" / task.id
+    folder = Path(target).expanduser() if target else settings.hpc.root / "builds" / task.id
     exports = {"CLEARML_LOG_LEVEL": log_level, "TRAINS_LOG_LEVEL": log_level, "PYTHONUNBUFFERED": "1"}
     if gpus is not None:
         exports |= {"NVIDIA_VISIBLE_DEVICES": gpus}

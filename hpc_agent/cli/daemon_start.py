@@ -104,7 +104,7 @@ def start(shared: Shared, flags: DaemonFlags) -> None:
 
 
 def _check_root(settings: AllSettings) -> None:
-    root = settings.hpc.root.expanduser()
+    root = settings.hpc.root
     try:
         ensure_directory(root)
         if not os.access(root, os.W_OK | os.X_OK):
@@ -136,7 +136,11 @@ def make_plan(shared: Shared, flags: DaemonFlags) -> DaemonPlan:
     batch_system = backend.create(settings.hpc, SYSTEM) if backend.is_batch_system else None
     queues, dynamic = _queues(client, flags)
     terms = flags.terms(settings, batch_system=backend.name if batch_system else "", dynamic=dynamic)
-    pool = () if batch_system else gpu_inventory.names(settings.hpc.of(LocalSettings).gpus, os.environ, terms.gpus)
+    pool = (
+        ()
+        if batch_system
+        else gpu_inventory.names(settings.hpc.backend_settings(LocalSettings).gpus, os.environ, terms.gpus)
+    )
     if terms.dynamic is not None and not batch_system:
         _check_pool(terms.dynamic, pool)
     return DaemonPlan(flags, configuration, client, queues, terms, plan, pool, batch_system)
@@ -162,7 +166,7 @@ def _check_pool(dynamic: Mapping[str, GpuRange], pool: Sequence[str]) -> None:
 
 def daemons_of(settings: AllSettings) -> DaemonRegistry:
     """The records of the daemons that share our root."""
-    return DaemonRegistry(settings.hpc.root.expanduser() / "daemons", socket.gethostname(), SYSTEM)
+    return DaemonRegistry(settings.hpc.root / "daemons", socket.gethostname(), SYSTEM)
 
 
 def _serve(shared: Shared, plan: DaemonPlan, announce: Callable[[DaemonRecord, Path], None]) -> None:
@@ -206,7 +210,7 @@ def _daemon(plan: DaemonPlan, worker: WorkerId, daemons: DaemonRegistry) -> Daem
     )
     names = [queue.name for queue in plan.queues]
     # The folder that the daemon was started in may be deleted.
-    os.chdir(settings.hpc.root.expanduser())
+    os.chdir(settings.hpc.root)
     jobs = job_settings(settings, plan.terms, names, len(plan.pool))
     return Daemon(plan.client, scheduler, jobs, launch, options, SYSTEM)
 

@@ -62,11 +62,11 @@ def check_folders(settings: AllSettings) -> None:
     """
     from hpc_agent.access import check_private
 
-    root = settings.hpc.root.expanduser()
+    root = settings.hpc.root
     check_private(root, "hpc.root")
     for name in ("daemons", "unsettled", "sbatch", "local"):
         check_private(root / name, f"{name} in hpc.root")
-    check_private(settings.hpc.runs.expanduser(), "hpc.runs_dir")
+    check_private(settings.hpc.runs, "hpc.runs_dir")
 
 
 class Shared:

@@ -48,5 +48,5 @@ def _resolved(configuration: Configuration) -> Mapping[str, object]:
         "api.files_server": settings.api.files_server,
         "hpc.runs_dir": str(settings.hpc.runs.absolute()),
         "hpc.cache_dir": str(settings.hpc.cache.absolute()),
-        "hpc.root": str(settings.hpc.root.expanduser().absolute()),
+        "hpc.root": str(settings.hpc.root.absolute()),
     }

@@ -42,6 +42,7 @@ class ResourceSettings(SettingsGroup, frozen=True, kw_only=True):
     exclude: Annotated[str | None, Meta(description="Nodes not to use.")] = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.time_limit is not None:
             parse_time_limit(str(self.time_limit))
         if self.memory_gb is not None and not (math.isfinite(self.memory_gb) and memory_mb(self.memory_gb)):
@@ -145,6 +146,7 @@ class QueueSettings(SettingsGroup, frozen=True, kw_only=True):
     ] = 3
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._rules()
 
     def policy(self, queue: str, site: ResourceSettings) -> Policy:

@@ -315,25 +315,25 @@ class _HpcSettings(SettingsGroup, frozen=True, kw_only=True):
 
     @property
     def images(self) -> Path:
-        return (self.container.images_dir or self.root / "images").expanduser()
+        return self.container.images_dir or self.root / "images"
 
     @property
     def runs(self) -> Path:
-        return (self.runs_dir or self.root / "runs").expanduser()
+        return self.runs_dir or self.root / "runs"
 
     @property
     def cache(self) -> Path:
-        return (self.cache_dir or self.root / "cache").expanduser()
+        return self.cache_dir or self.root / "cache"
 
     @property
     def server_data(self) -> Path:
-        return (self.server.data_dir or self.root / "server").expanduser()
+        return self.server.data_dir or self.root / "server"
 
     @property
     def scratch(self) -> Path:
         """The node's own folder for files that need not outlive the job."""
         if self.scratch_dir:
-            return self.scratch_dir.expanduser()
+            return self.scratch_dir
         names = [name for backend in BACKENDS for name in settings_of(backend).scratch_variables]
         found = (os.environ.get(name) for name in (*names, "TMPDIR"))
         return Path(next(filter(None, found), "/tmp"))  # noqa: S108
@@ -342,13 +342,14 @@ class _HpcSettings(SettingsGroup, frozen=True, kw_only=True):
         """The block of a queue, or the defaults for one without a block."""
         return self.queues.get(name, QueueSettings())
 
-    def of(self, kind: type[B]) -> B:
+    def backend_settings(self, kind: type[B]) -> B:
         """The section of the scheduler backend whose settings are of this class."""
         return next(section for name in BACKENDS if isinstance(section := getattr(self, name), kind))
 
 
 if TYPE_CHECKING:
-    # To mypy no backend has a name here: only its own package knows its section, by ``of``.
+    # To mypy no backend has a name here: only its own package knows its section, by
+    # ``backend_settings``.
     HpcSettings = _HpcSettings
 else:
     _CHOICES = ("auto", *BACKENDS)

@@ -99,7 +99,7 @@ class Daemon:
         self._wake = threading.Event()
         """Set when there is something to do before the next pass."""
         language = backends.choose(settings.hpc).script(settings.hpc)
-        renderer = Renderer(language, [path.expanduser() for path in settings.hpc.template_dirs])
+        renderer = Renderer(language, settings.hpc.template_dirs)
         self._staging: StagingBackend | None = None
         # Without a batch system all jobs are on this machine, with its images.
         stager = TaskStager(settings, clock, share=bool(launch.terms.batch_system))
@@ -115,7 +115,7 @@ class Daemon:
         self._actor = Actor(client, scheduler, settings, options.worker, clock)
         self._task_errors = TaskErrorReporter(self._actor, runs, clock)
         self._submitter = Submitter(client, scheduler, settings, launch, self._staging, renderer, clock)
-        root, cluster = settings.hpc.root.expanduser(), scheduler.cluster()
+        root, cluster = settings.hpc.root, scheduler.cluster()
         open_attempts = OpenAttemptIndex(root / "unsettled" / cluster, options.queues, clock)
         self._observer = ClusterObserver(client, scheduler, runs, options.queues, open_attempts, clock)
         self._leases = QueueLeases(root / "turns" / cluster, options.queues, clock)

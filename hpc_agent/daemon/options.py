@@ -154,7 +154,7 @@ def _gpus(settings: AllSettings, terms: DaemonOptions, queue: str, pool: int) ->
     configured = settings.hpc.queue(queue).resources.num_gpus, settings.hpc.resources.num_gpus
     if pool and configured == (None, None):
         # As any ClearML agent: a task that says nothing gets all, or its part where several run at once.
-        return _Asked(max(pool // settings.hpc.of(LocalSettings).max_jobs, 1))
+        return _Asked(max(pool // settings.hpc.backend_settings(LocalSettings).max_jobs, 1))
     return None
 
 
@@ -187,4 +187,4 @@ def slots(settings: AllSettings, terms: DaemonOptions, pool: int) -> int:
     if terms.services is not None:
         return terms.services or settings.hpc.max_jobs
     # Each has a GPU at least: they run out before any other number does.
-    return max(pool, 1) if terms.dynamic is not None else settings.hpc.of(LocalSettings).max_jobs
+    return max(pool, 1) if terms.dynamic is not None else settings.hpc.backend_settings(LocalSettings).max_jobs

@@ -78,9 +78,24 @@ def test_text_may_be_written_without_quotes(tmp_path: Path) -> None:
     settings = read(tmp_path, text)
     assert (settings.git.user, settings.git.password.reveal()) == ("123", "456")
     assert settings.agent.tags == ("1", "b") and settings.agent.enable_task_env
-    assert settings.hpc.runs == settings.hpc.root.expanduser() / "runs"
+    assert settings.hpc.runs == settings.hpc.root / "runs"
     rule = settings.hpc.queue("gpu").policy("gpu", settings.hpc.resources).overrides["num_gpus"]
     assert (rule.maximum, rule.choices) == (8, ("1", "8"))
+
+
+def test_paths_of_all_groups_begin_at_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    text = """
+    agent.force_code_dir: "~/code"
+    hpc { template_dirs: ["~/sbatch", "/site"], cache_dir: "~/cache", server.certfile: "~/c.pem" }
+    """
+    settings = read(tmp_path, text)
+    assert settings.agent.force_code_dir == tmp_path / "code"
+    assert settings.hpc.template_dirs == (tmp_path / "sbatch", Path("/site"))
+    assert (settings.hpc.cache, settings.hpc.server.certfile) == (tmp_path / "cache", tmp_path / "c.pem")
+    assert settings.hpc.root == tmp_path / ".clearml" / "hpc"
+    with pytest.raises(ConfigError, match=r"~nobody-x/runs .* of a user that does not exist"):
+        read(tmp_path, 'hpc.runs_dir: "~nobody-x/runs"')
 
 
 def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
