@@ -18,17 +18,17 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from hpc_agent import process
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
 from hpc_agent.domain.gpu_ids import visible_gpus
-from hpc_agent.domain.ids import WorkerId
-from hpc_agent.errors import HpcAgentError, InputError, ProcessError
+from hpc_agent.domain.ids import JobId, WorkerId
+from hpc_agent.errors import HpcAgentError, InputError
 from hpc_agent.executor.stop_conditions import StopReason, StopRequest
 from hpc_agent.executor.watch import Meters, Watch, WatchedRun
 from hpc_agent.logs import EventLog
 from hpc_agent.retry import Budget
+from hpc_agent.schedulers.slurm.current_job import SlurmCurrentJob
 from hpc_agent.telemetry.shipper import ConsoleSource, Shipper
 from hpc_agent.telemetry.spool import Checkpoint, Spool
 from hpc_agent.telemetry.usage import GpuReader, UsageReader
@@ -183,15 +183,9 @@ class Sidecar:
             self._clock.sleep(_LOOK_S)
 
     def _cancel(self, why: str) -> None:
-        """As its owner would do it: SIGTERM, and SIGKILL when Slurm's KillWait has passed. It is the job we are in."""
         log.info("job.cancelled", job=self._job, why=why)
-        try:
-            answer = process.run(["scancel", self._job], timeout=60)
-        except ProcessError as error:
-            log.error("job.not_cancelled", job=self._job, error=error)
-            return
-        if not answer.ok:
-            log.error("job.not_cancelled", job=self._job, error=answer.last_words)
+        if failure := SlurmCurrentJob(JobId(self._job), self._environ).cancel():
+            log.error("job.not_cancelled", job=self._job, error=failure)
 
 
 def _stand_back() -> None:

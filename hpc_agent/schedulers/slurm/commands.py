@@ -62,6 +62,10 @@ def requeue(job: JobId) -> list[str]:
     return ["scontrol", "requeue", job]
 
 
+def show_job(job: str) -> list[str]:
+    return ["scontrol", "show", "job", job]
+
+
 def show_config() -> list[str]:
     return ["scontrol", "show", "config"]
 

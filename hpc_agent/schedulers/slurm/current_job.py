@@ -17,6 +17,7 @@ log = EventLog("schedulers.slurm.current_job")
 
 _TIMEOUT_S = 8.0
 """Between SIGTERM and SIGKILL lie 30 s (KillWait), and most of them are the task's."""
+_CANCEL_TIMEOUT_S = 60.0
 
 
 class SlurmCurrentJob:
@@ -36,6 +37,14 @@ class SlurmCurrentJob:
         except (ProcessError, ValueError) as error:
             log.warning("job.state_unavailable", job=self._job, error=error)
         return None
+
+    def cancel(self) -> str:
+        """Cancel it, as its owner would: SIGTERM, and SIGKILL after Slurm's KillWait. Empty, or why that cannot be."""
+        try:
+            answer = process.run(commands.scancel([self._job]), timeout=_CANCEL_TIMEOUT_S, env=self._environ)
+        except ProcessError as error:
+            return str(error)
+        return "" if answer.ok else answer.last_words
 
     def requeue(self) -> str:
         try:
