@@ -40,6 +40,7 @@ LAYERS = (
             "redact",
             "secret_values",
             "logs",
+            "progress",
             "config",
             "lease",
             "heartbeat",

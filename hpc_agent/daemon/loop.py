@@ -43,6 +43,7 @@ from hpc_agent.errors import (
     TemplateError,
 )
 from hpc_agent.logs import EventLog
+from hpc_agent.retry import next_pause
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
 from hpc_agent.schedulers import backends
 from hpc_agent.schedulers.base import Scheduler
@@ -58,7 +59,6 @@ POSTPONED_S = 30.0
 """How long a queue's tasks wait after the scheduler said that a limit is met, or gave no answer."""
 _FAILURES = 2
 """So many calls without an answer in one pass, and it is not the task but the server or the scheduler."""
-_LONGEST_BACKOFF_S = 120.0
 _TASK_ERRORS = (ResourceError, TemplateError, SourceError, EnvironmentBuildError, ContainerError, InputError)
 """Errors that make a task impossible as it is: it is failed with the sentence, and others go on."""
 
@@ -78,7 +78,7 @@ class LoopOptions:
 
 
 class Daemon:
-    """``run`` until told to stop; jobs go on without it."""
+    """Daemon that serves queues: ``run`` until it is asked to stop; jobs go on without it."""
 
     def __init__(
         self,
@@ -140,7 +140,7 @@ class Daemon:
         heartbeat.start()
         pause = self._settings.hpc.poll_interval
         while not self._stopping.is_set():
-            pause = self._settings.hpc.poll_interval if self._try_pass() else min(pause * 2, _LONGEST_BACKOFF_S)
+            pause = self._settings.hpc.poll_interval if self._try_pass() else next_pause(pause)
             self._clock.wait(self._wake, pause)
             self._wake.clear()
         self._close_staging()

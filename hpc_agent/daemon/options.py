@@ -28,7 +28,7 @@ class DaemonOptions:
     batch_system: str = ""
     """Name of the batch system's backend; empty: jobs run on this machine."""
     gpus: str | None = None
-    """``domain.gpus.parse_gpus`` of ``--gpus``; ``none`` for ``--cpu-only``, and in services mode."""
+    """``domain.gpu_ids.parse_gpus`` of ``--gpus``; ``none`` for ``--cpu-only``, and in services mode."""
     dynamic: Mapping[str, GpuRange] | None = None
     """``--dynamic-gpus``: queue name → GPUs of each of its jobs."""
     services: int | None = None

@@ -36,7 +36,7 @@ TRY_TIMEOUT_S = 300.0
 
 
 class Submitter:
-    """Without ``stages`` the jobs stage for themselves."""
+    """Submitter of tasks as jobs. Without ``stages`` the jobs build their environments themselves."""
 
     def __init__(
         self,

@@ -21,6 +21,8 @@ class FailureClass(Enum):
     """The same task may well succeed elsewhere, or later."""
     CANCELLED = "cancelled"
     """By a person."""
+    UNKNOWN = "unknown"
+    """No source has seen the end: the run may go on, and a second one at the same time is worse than none."""
 
 
 @dataclass(frozen=True)
@@ -173,8 +175,7 @@ def lost(job: str, seconds: float, advice: Advice = TASK_ADVICE) -> JobOutcome:
         f"job {job} is lost: for {minutes} minute{'s' * (minutes != 1)} neither the scheduler nor the job itself said "
         f"how it ended; {advice.again}"
     )
-    # Nobody saw it end: a second run beside it is worse than none.
-    return JobOutcome(TaskStatus.FAILED, text, FailureClass.USER_CODE)
+    return JobOutcome(TaskStatus.FAILED, text, FailureClass.UNKNOWN)
 
 
 def in_one_line(text: str, limit: int = 500) -> str:

@@ -31,8 +31,7 @@ from hpc_agent.envs.uv_installer import UvInstaller
 from hpc_agent.errors import EnvironmentBuildError, ProcessError
 from hpc_agent.git_credentials import GitCredential
 from hpc_agent.lease import only_one
-
-Progress = Callable[[str], None]
+from hpc_agent.progress import Progress
 
 
 @dataclass(frozen=True)

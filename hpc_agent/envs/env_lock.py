@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -12,6 +12,7 @@ from hpc_agent.envs.installers import InstallContext, Installer
 from hpc_agent.envs.interpreter import Interpreter
 from hpc_agent.envs.requirements import RequirementLines, ResolutionError, name_of
 from hpc_agent.git_credentials import GitCredential
+from hpc_agent.progress import Progress
 from hpc_agent.redact import Secret
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*(?===| @ |\[)")
@@ -73,9 +74,7 @@ def resolve(
     return EnvLock(normalise(text, requested), lock_input.post_packages)
 
 
-def prepare_input(
-    requested: RequirementLines, post_packages: Sequence[str], progress: Callable[[str], None]
-) -> LockInput:
+def prepare_input(requested: RequirementLines, post_packages: Sequence[str], progress: Progress) -> LockInput:
     """Split requirement lines into those to lock and ``post_packages`` (names), and take passwords out."""
     lines: list[str] = []
     postponed: list[str] = []
@@ -95,7 +94,7 @@ def needs_git(lines: Sequence[str], texts: Iterable[str] = ()) -> bool:
     return any("git+" in line for line in lines) or any(_GIT.search(text) for text in texts)
 
 
-def _without_missing_file(line: str, progress: Callable[[str], None]) -> str:
+def _without_missing_file(line: str, progress: Progress) -> str:
     """The line, or only its package name if it names a file that is not on this machine (conda's ``pip freeze``)."""
     match = _FILE.search(line)
     if not match or Path(unquote(urlsplit(match["url"]).path)).exists():

@@ -110,9 +110,9 @@ class TaskRun:
         self._policy = self._queue_settings()
         self._stop = StopConditions(current_job, identity.restart_count, self._policy.signal_ahead, executor.clock)
         self._memory = MemoryMonitor(directory, variables.memory_mb if variables else None)
-        self._files = StallGuard()
+        self._stall_guard = StallGuard()
         self._reporter = Reporter(
-            executor.client, identity, directory, claimed.claim, current_job, executor.clock, self._files
+            executor.client, identity, directory, claimed.claim, current_job, executor.clock, self._stall_guard
         )
 
     def run(self, options: ExecutionOptions) -> int:
@@ -124,7 +124,7 @@ class TaskRun:
         console = self._console(options)
         with handled_signals(self._stop.request, self._stop.deadline):
             outcome = self._outcome(console)
-            self._reporter.report(console, outcome, self._restart(outcome))
+            self._reporter.report(console, outcome, self._count_restart(outcome))
         log.info("task.ended", task=self._task.id, status=outcome.status, exit_code=outcome.exit_code)
         return outcome.exit_code
 
@@ -205,7 +205,7 @@ class TaskRun:
         )
         code = supervisor.run()
         # A task that completed by itself is not run again because its job got SIGTERM just then.
-        completed = code == 0 and supervisor.ended_by_itself and self._files.call(self._still_ours, True)
+        completed = code == 0 and supervisor.ended_by_itself and self._stall_guard.call(self._still_ours, True)
         outcome = ended(code, ExitContext() if completed else self._exit_context(code, console.trouble))
         self._reporter.note(outcome)
         recorder.finish()
@@ -237,14 +237,14 @@ class TaskRun:
         )
 
     def _requeues_used(self) -> int:
-        return len(self._files.call(self._directory.restarts, RequeueBudget()).of)
+        return len(self._stall_guard.call(self._directory.restarts, RequeueBudget()).of)
 
-    def _restart(self, outcome: TaskOutcome) -> str:
-        """``restart 1 of 3`` where the job is to be started again, and counted in the task's budget."""
+    def _count_restart(self, outcome: TaskOutcome) -> str:
+        """Count a restart in the task's budget where the job is to be started again: ``restart 1 of 3``, else empty."""
         if not outcome.requeue:
             return ""
         add = partial(self._directory.add_restart, self._identity.restart_count)
-        used = len(self._files.call(add, RequeueBudget()).of) or "more"
+        used = len(self._stall_guard.call(add, RequeueBudget()).of) or "more"
         return f"restart {used} of {self._policy.max_restarts}"
 
     def _console(self, options: ExecutionOptions) -> Console:

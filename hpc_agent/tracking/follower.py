@@ -14,12 +14,13 @@ from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
 from hpc_agent.domain.ids import JobId, TaskId, WorkerId
+from hpc_agent.domain.job_phase import doubt_seconds
 from hpc_agent.domain.outcome import SCRIPT_ADVICE
 from hpc_agent.errors import HpcAgentError, SchedulerUnavailableError, ServerUnreachableError
 from hpc_agent.file_records import ensure_directory
 from hpc_agent.lease import HeartbeatTiming, Lease, lately_held
 from hpc_agent.logs import EventLog
-from hpc_agent.retry import INTERACTIVE, ONCE
+from hpc_agent.retry import INTERACTIVE, ONCE, next_pause
 from hpc_agent.schedulers.base import Scheduler
 from hpc_agent.telemetry.shipper import ConsoleSource, Shipper
 from hpc_agent.telemetry.spool import Spool
@@ -31,9 +32,6 @@ from hpc_agent.tracking.unclear_submissions import UnclearSubmissions
 
 log = EventLog("follow")
 
-_LONGEST_BACKOFF_S = 120.0
-_LOOK_UP_S = 60.0
-"""Between two looks for a job of which sbatch said nothing clear."""
 _EVERY_S = 60.0
 """How often a task's message may change, and how often the server hears that a task is alive."""
 
@@ -48,9 +46,7 @@ class Follower:
         self._scheduler = scheduler
         self._settings = settings
         self._observer = TrackedJobsObserver(client, scheduler, folders, clock, settings.hpc.lost_after)
-        # A site that calls jobs lost sooner is less patient with this too.
-        look_up_seconds = min(_LOOK_UP_S, settings.hpc.lost_after)
-        self._unclear = UnclearSubmissions(client, scheduler, folders, clock, look_up_seconds)
+        self._unclear = UnclearSubmissions(client, scheduler, folders, clock, doubt_seconds(settings.hpc.lost_after))
         self._clock = clock
         self._last: dict[tuple[str, TaskId], float] = {}
 
@@ -65,7 +61,7 @@ class Follower:
             except Exception as error:  # noqa: BLE001 - the top of the loop: the next pass starts from what is true then
                 unexpected = not isinstance(error, (ServerUnreachableError, SchedulerUnavailableError))
                 log.error("pass.failed", error=error, trace=unexpected)
-                pause = min(max(pause, 1) * 2, _LONGEST_BACKOFF_S)
+                pause = next_pause(pause)
             self._clock.sleep(pause)
 
     def run_pass(self) -> int:
@@ -202,7 +198,7 @@ class Follower:
         if tracked.plan.indices or (tracked.inside is not None and tracked.inside.over):
             return end.reason
         streams = self._streams(tracked)
-        if SCRIPT_ADVICE.output in end.reason:
+        if end.output_not_opened:
             unopened = next((stream for stream in streams if not output_files.is_here(stream)), None)
             return (
                 end.reason.replace(SCRIPT_ADVICE.output, output_files.not_opened(unopened.path))

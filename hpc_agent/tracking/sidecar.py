@@ -63,7 +63,7 @@ _IGNORED = (
 
 
 class Sidecar:
-    """``run`` once, until the script is over."""
+    """Sidecar of one script in its job: ``run`` once; it returns when the script is over."""
 
     def __init__(
         self, client: Client, settings: AllSettings, folder: TrackedDirectory, environ: Mapping[str, str], clock: Clock

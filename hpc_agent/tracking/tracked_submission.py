@@ -65,7 +65,7 @@ class PreparedSubmission:
 
 
 class TrackedSubmission:
-    """``prepare``, then ``run``."""
+    """Submission of a user's script as a tracked task: ``prepare`` makes the task, ``run`` calls sbatch."""
 
     def __init__(
         self,

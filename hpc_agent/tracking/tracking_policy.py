@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hpc_agent.domain.job import JobRecord, JobState
 from hpc_agent.domain.job_phase import WAITING_STATES, JobPhase, JobSnapshot, job_phase
@@ -90,6 +90,8 @@ class EndTask:
 
     status: TaskStatus
     reason: str
+    output_not_opened: bool = False
+    """The reason is ``SCRIPT_ADVICE.output``: Slurm could not open the job's output file."""
 
 
 @dataclass(frozen=True)
@@ -145,35 +147,35 @@ def _wait(snapshot: TrackedJobSnapshot) -> WaitReason:
 def _ended(snapshot: TrackedJobSnapshot) -> tuple[TrackingAction, ...]:
     if snapshot.has_sidecar and snapshot.missing_seconds < STILL_SENDING_S:
         return ()
-    status, reason = tracked_outcome(snapshot.title, snapshot.counted_records, is_array=snapshot.is_array)
-    if snapshot.is_aborted and status is TaskStatus.STOPPED:
-        reason = f"aborted by its user; {reason}"
-    return (EndTask(status, reason),)
+    end = tracked_outcome(snapshot.title, snapshot.counted_records, is_array=snapshot.is_array)
+    if snapshot.is_aborted and end.status is TaskStatus.STOPPED:
+        end = replace(end, reason=f"aborted by its user; {end.reason}")
+    return (end,)
 
 
-def tracked_outcome(title: str, records: Sequence[JobRecord], *, is_array: bool) -> tuple[TaskStatus, str]:
+def tracked_outcome(title: str, records: Sequence[JobRecord], *, is_array: bool) -> EndTask:
     """The final status and its reason, from the records of all jobs of one submission."""
     ends = [_outcome(title, record) for record in records]
     if not is_array:
         return ends[0]
-    statuses = [status for status, _ in ends]
+    statuses = [end.status for end in ends]
     worst = next((s for s in (TaskStatus.FAILED, TaskStatus.STOPPED) if s in statuses), TaskStatus.COMPLETED)
-    return worst, f"{title}: {_counted(records)}"
+    return EndTask(worst, f"{title}: {_counted(records)}")
 
 
-def _outcome(title: str, record: JobRecord) -> tuple[TaskStatus, str]:
+def _outcome(title: str, record: JobRecord) -> EndTask:
     outcome = named(record, advice=SCRIPT_ADVICE)
     if outcome is not None:
-        return outcome.status, outcome.reason
+        return EndTask(outcome.status, outcome.reason)
     text = f"{title} {record.raw_state.split(' ')[0]}{record.duration_words}"
     text += f" on {record.nodes}" if record.nodes else ""
     if record.state is JobState.COMPLETED:
-        return TaskStatus.COMPLETED, text
+        return EndTask(TaskStatus.COMPLETED, text)
     if record.state is JobState.REVOKED:
-        return TaskStatus.STOPPED, f"{text}: it runs on another cluster of the federation"
+        return EndTask(TaskStatus.STOPPED, f"{text}: it runs on another cluster of the federation")
     if record.output_not_opened:
-        return TaskStatus.FAILED, f"{text}: {SCRIPT_ADVICE.output}"
-    return TaskStatus.FAILED, f"{text}: {'ended by ' if record.signal else ''}{record.exit_words}"
+        return EndTask(TaskStatus.FAILED, f"{text}: {SCRIPT_ADVICE.output}", output_not_opened=True)
+    return EndTask(TaskStatus.FAILED, f"{text}: {'ended by ' if record.signal else ''}{record.exit_words}")
 
 
 def _counted(records: Sequence[JobRecord]) -> str:

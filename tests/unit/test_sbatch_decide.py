@@ -10,6 +10,7 @@ import pytest
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import JobRecord, JobState, LiveJob
 from hpc_agent.domain.job_phase import SubmissionState, SubmissionView
+from hpc_agent.domain.outcome import SCRIPT_ADVICE
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.tracking.tracking_policy import (
     CancelTracked,
@@ -177,6 +178,6 @@ def test_array_ends_when_all_its_elements_have() -> None:
     ],
 )
 def test_reason_of_each_end(ended: JobRecord, status: TaskStatus, reason: str) -> None:
-    seen, words = tracked_outcome("Slurm job 12", [ended], is_array=False)
-    assert seen is status
-    assert words == reason
+    end = tracked_outcome("Slurm job 12", [ended], is_array=False)
+    assert (end.status, end.reason) == (status, reason)
+    assert end.output_not_opened is reason.endswith(SCRIPT_ADVICE.output)
