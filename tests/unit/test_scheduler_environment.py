@@ -44,7 +44,7 @@ def test_credentials_do_not_travel(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", HARMLESS.split())
-def test_what_is_no_credential_stays(name: str) -> None:
+def test_what_is_not_a_credential_stays(name: str) -> None:
     assert scrubbed({name: "x"}) == {name: "x"}
 
 

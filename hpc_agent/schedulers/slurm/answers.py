@@ -1,6 +1,6 @@
 """Answers of squeue, sacct, scancel and scontrol as types; ``sbatch_answers`` has those of sbatch. Pure.
 
-A cell that cannot be read is unknown (None, empty, ``JobState.UNKNOWN``), and costs nothing but itself. Checked on
+A cell that cannot be read is unknown (None, empty, ``JobState.UNKNOWN``), and affects only itself. Checked on
 Slurm 20.11, 22.05, 24.11 and 26.05 (docs/internals/slurm.md#versions).
 """
 
@@ -71,7 +71,7 @@ class QueueRow:
 
 @dataclass(frozen=True)
 class QueueAnswer:
-    """What squeue printed."""
+    """Answer of squeue."""
 
     rows: tuple[QueueRow, ...]
     unreadable: int
@@ -154,7 +154,7 @@ def parse_own_job(text: str, delimiter: str) -> CurrentJob:
 
 @dataclass(frozen=True)
 class AccountingAnswer:
-    """What sacct printed: each record with its raw id; the record's own id is ``123_4`` for an array element."""
+    """Answer of sacct: each record with its raw id; the record's own id is ``123_4`` for an array element."""
 
     records: tuple[tuple[JobId, JobRecord], ...]
     unreadable: int

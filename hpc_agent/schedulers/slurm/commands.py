@@ -37,7 +37,7 @@ def sbatch(request: SubmitRequest, extra: Sequence[str] = (), *, parsable: bool 
 
 
 def _literally(path: str) -> str:
-    """A path in which nothing stands for anything else: ``%`` begins a job field, and a backslash turns that off for
+    """A path without replacements: ``%`` begins a job field, and a backslash turns that off for
     the whole path (22.05)."""
     return path.replace("\\", "\\\\") if "\\" in path else path.replace("%", "%%")
 
@@ -97,7 +97,7 @@ def squeue(user: str, delimiter: str, *, ended: bool = False, name: str = "") ->
 
 
 def _only_named(name: str) -> list[str]:
-    """To squeue and sacct a comma separates names: jobs with one in theirs are told apart by who reads the answer."""
+    """To squeue and sacct a comma separates names: the reader of the answer has to pick out jobs with one in theirs."""
     return [f"--name={name}"] if name and "," not in name else []
 
 

@@ -19,12 +19,12 @@ _TIMEOUT_S = 60.0
 _PATTERN = re.compile(r"%(\d*)([A-Za-z%])")
 _WIDEST = 10
 _NO_ARRAY = "4294967294"
-"""What Slurm writes for ``%a`` in a job that is no element of an array."""
+"""What Slurm writes for ``%a`` in a job that is not an element of an array."""
 
 
 @dataclass(frozen=True)
 class OutputNameValues:
-    """What the patterns in a file's name stand for. Empty: not known."""
+    """Values of the patterns in a file's name. Empty: not known."""
 
     job: str
     """Its own number; of an array's element not the array's."""
@@ -86,14 +86,14 @@ def glob_patterns(name: str, values: OutputNameValues) -> Iterator[str]:
 
 
 def file_name(name: str, values: OutputNameValues) -> str:
-    """What the file is called most likely, for a person."""
+    """What the file is called most likely, for a user."""
     return "".join("%N" if piece is None else piece for piece in next(_fillings(name, values)))
 
 
 def _fillings(name: str, values: OutputNameValues) -> Iterator[list[str | None]]:
     """The name with its patterns filled in; None for a node's own host name, which is not known here."""
     if "\\" in name:
-        # It turns all patterns off, and stands for the character after it.
+        # It turns all patterns off, and quotes the character after it.
         yield [re.sub(r"\\(.?)", r"\1", name)]
         return
     yield _filling(name, values, knows_b=True)
