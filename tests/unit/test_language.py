@@ -26,7 +26,6 @@ SAME_BASENAME = {
     "queues": {"api", "server/services"},
     "tasks": {"api", "server/services"},
     "workers": {"api", "server/services"},
-    # What is due for a job, by the policy of tasks from queues and by the policy of users' own jobs.
 }
 """Modules of one name, which means the same in each of these folders."""
 
