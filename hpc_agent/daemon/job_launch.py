@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Protocol
 
 from hpc_agent.api.client import Client
-from hpc_agent.config.dump import write_job_config
+from hpc_agent.config.job_config import write_job_config
 from hpc_agent.config.load import Configuration
 from hpc_agent.config.settings import HpcSettings
 from hpc_agent.daemon.options import DaemonOptions, JobNaming
+from hpc_agent.domain.job_phase import doubt_seconds
 from hpc_agent.domain.snapshot import AttemptPolicy
 from hpc_agent.domain.task import Task
 from hpc_agent.runs.directory import RunDirectory
@@ -23,11 +24,11 @@ from hpc_agent.runs.directory import RunDirectory
 
 @dataclass(frozen=True)
 class JobLaunchConfig:
-    """Server and keys stand in ``config_file``, readable by its owner only; ``agent`` is the program as a list."""
+    """Server and keys are in ``config_file``, readable by its owner only; ``agent`` is the program as a list."""
 
     config_file: Path
     agent: Sequence[str]
-    terms: DaemonOptions
+    options: DaemonOptions
     naming: JobNaming
     job_configs: JobConfigs | None = None
     """Where jobs call the server with credentials of their own."""
@@ -79,16 +80,13 @@ def job_configs(client: Client, configuration: Configuration, *, owner_tokens: b
     return TaskConfigs(client, configuration) if client.task_credentials.offered() else None
 
 
-_PATIENCE_S = 60.0
-
-
 def rules(hpc: HpcSettings, queue: str) -> AttemptPolicy:
-    """``queue`` by name. A site that calls jobs lost sooner is less patient with all else too."""
+    """The policy for attempts of a queue, given by name."""
     settings = hpc.queue(queue)
     lost_after = hpc.lost_after
     return AttemptPolicy(
-        look_up_seconds=min(_PATIENCE_S, lost_after),
-        requeue_after=min(_PATIENCE_S, lost_after),
+        look_up_seconds=doubt_seconds(lost_after),
+        requeue_after=doubt_seconds(lost_after),
         lost_after=lost_after,
         stop_grace=hpc.term_grace + 40,
         requeue_on_time_limit=settings.on_time_limit == "requeue",

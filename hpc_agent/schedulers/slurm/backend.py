@@ -37,7 +37,7 @@ class SlurmBackend(Backend):
     ) -> Scheduler:
         from hpc_agent.schedulers.slurm.driver import SlurmScheduler
 
-        own = settings.of(SlurmSettings)
+        own = settings.backend_settings(SlurmSettings)
         if timeout is not None:
             own = msgspec.structs.replace(own, command_timeout=min(timeout, own.command_timeout))
         return SlurmScheduler(own, cluster=settings.cluster)
@@ -45,7 +45,7 @@ class SlurmBackend(Backend):
     def script(self, settings: HpcSettings) -> ScriptLanguage:
         from hpc_agent.schedulers.slurm.script import SbatchScript
 
-        return SbatchScript(settings.of(SlurmSettings))
+        return SbatchScript(settings.backend_settings(SlurmSettings))
 
     def job_variables(self, environ: Mapping[str, str]) -> JobVariables | None:
         job = own_job_id(environ)
