@@ -35,7 +35,7 @@ hpc {{
 """
 _TRIES = 3
 _CANDIDATES = 8
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0
 """A task that has not come to its end by then is stuck."""
 COMMANDS = ("daemon", "execute", SUPERVISOR)
 NOWHERE = Point("none", "", 0, "")

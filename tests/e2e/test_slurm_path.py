@@ -106,7 +106,7 @@ def test_of_two_jobs_that_race_one_runs_and_the_other_leaves_quietly(site: Site)
     assert [_ended(site, job) for job in jobs] == ["COMPLETED|0:0", "COMPLETED|0:0"]
     assert site.console(task).splitlines().count("ran") == 1
     texts = [(site.folder / f"{job}.out").read_text() for job in jobs]
-    assert sum("leaving the task alone" in text for text in texts) == 1
+    assert sum("task.not_claimed" in text for text in texts) == 1
 
 
 def test_a_dead_daemon_loses_nothing_and_the_next_one_goes_on(site: Site) -> None:

@@ -243,7 +243,7 @@ ACTIVE = (Phase.PENDING, Phase.UNCLAIMED_END, Phase.UNREPORTED, Phase.TAKEN_OFF)
         *ACTIVE,
         *ACTIVE,
         *(Phase.UNREPORTED,) * 3,
-        Phase.UNCLAIMED_END,
+        *(Phase.UNCLAIMED_END, Phase.PENDING) * 2,
         Phase.QUEUED,
         Phase.UNCONFIRMED,
         Phase.UNPOSTED,

@@ -68,6 +68,7 @@ HARMLESS = ClaimView(True, JOB)
 INTENT = ClaimView(False, JOB)
 REFUSING = ClaimView(True, None)
 GAVE_UP = ExitView(False, reason="taken back", gave_up=True)
+PUT_BACK = ExitView(True, again=True)
 SIGNALLED = ExitView(False, TerminationCause.CANCELLED, "the job was cancelled")
 USED_UP = RULES.max_restarts
 HELD = job(reason="launch failed requeued held", restarts=1)
@@ -229,8 +230,13 @@ ROWS: list[tuple[AttemptSnapshot, list[str]]] = [
     (replace(gone, ended=ExitView(False, again=True)), ["Requeue"]),
     (replace(gone, ended=ExitView(False, again=True), abort_requested=True), ["SetFinalStatus"]),
     (replace(gone, ended=ExitView(False, again=True), status=TaskStatus.QUEUED), ["Requeue"]),
-    (replace(gone, ended=ExitView(True, again=True), status=TaskStatus.QUEUED), []),
-    (replace(gone, ended=ExitView(True, again=True), status=TaskStatus.STOPPED), ["MarkDone"]),
+    (replace(gone, ended=PUT_BACK, status=TaskStatus.QUEUED), []),
+    (replace(gone, ended=replace(PUT_BACK, unsent=True), status=TaskStatus.QUEUED), ["MarkDone"]),
+    (replace(gone, ended=PUT_BACK, status=TaskStatus.STOPPED), ["MarkDone"]),
+    (replace(gone, ended=PUT_BACK, run_owner=RunOwner.ANOTHERS), ["MarkDone"]),
+    (replace(gone, ended=PUT_BACK, run_owner=RunOwner.OURS, missing_seconds=3000), []),
+    (replace(gone, ended=PUT_BACK, run_owner=RunOwner.OURS, dequeued_seconds=90), ["SetFinalStatus"]),
+    (replace(gone, ended=PUT_BACK, run_owner=RunOwner.OURS, abort_requested=True), ["SetFinalStatus"]),
     (replace(gone, status=TaskStatus.QUEUED, claimed=HARMLESS), []),
     (replace(gone, status=TaskStatus.QUEUED, claimed=HARMLESS, missing_seconds=90), ["Requeue"]),
     (replace(gone, status=TaskStatus.QUEUED, missing_seconds=90), ["MarkDone"]),
