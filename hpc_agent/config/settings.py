@@ -311,23 +311,27 @@ class _HpcSettings(SettingsGroup, frozen=True, kw_only=True):
 
     @property
     def images(self) -> Path:
+        """Folder with image files: ``container.images_dir``, or ``<root>/images``."""
         return self.container.images_dir or self.root / "images"
 
     @property
     def runs(self) -> Path:
+        """Folder of the run directories: ``runs_dir``, or ``<root>/runs``."""
         return self.runs_dir or self.root / "runs"
 
     @property
     def cache(self) -> Path:
+        """Folder of the shared cache: ``cache_dir``, or ``<root>/cache``."""
         return self.cache_dir or self.root / "cache"
 
     @property
     def server_data(self) -> Path:
+        """Folder of the embedded server: ``server.data_dir``, or ``<root>/server``."""
         return self.server.data_dir or self.root / "server"
 
     @property
     def scratch(self) -> Path:
-        """The node's own folder for files that need not outlive the job."""
+        """The node's own folder for files that need not outlive the job: ``scratch_dir``, or the job's own."""
         if self.scratch_dir:
             return self.scratch_dir
         names = [name for backend in BACKENDS for name in settings_of(backend).scratch_variables]
