@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hpc_agent.cli.init_flags import SERVICES, InitFlags
-from hpc_agent.cli.options import MultiValueCommand, MultiValueOption
+from hpc_agent.cli.multi_value_options import MultiValueCommand, MultiValueOption
 from hpc_agent.cli.shared_options import Shared, pass_shared
 
 if TYPE_CHECKING:

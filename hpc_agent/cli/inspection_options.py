@@ -40,9 +40,9 @@ class InspectedSite:
         """Daemons that share our root and may be running."""
         from hpc_agent.daemon.registration import DaemonRegistry
 
-        folder = self.configuration.settings.hpc.root.expanduser() / "daemons"
+        folder = self.configuration.settings.hpc.root / "daemons"
         registry = DaemonRegistry(folder, socket.gethostname(), SYSTEM)
-        return [daemon for daemon in registry.all() if registry.runs(daemon) is not False]
+        return [daemon for daemon in registry.all() if registry.is_running(daemon) is not False]
 
     def served(self) -> set[str]:
         """Names or ids of the queues that running daemons were started with."""
@@ -121,6 +121,6 @@ def inspect_site(shared: Shared) -> InspectedSite:
         client,
         TaskViews(client),
         backends.choose(settings.hpc).inspector(settings.hpc, SYSTEM),
-        RunsFolder(settings.hpc.runs.expanduser()),
+        RunsFolder(settings.hpc.runs),
         TrackedRoot.under(settings.hpc.root),
     )

@@ -1,4 +1,4 @@
-"""What all commands share: the global flags, the configuration, how an error ends the program."""
+"""Common part of all commands: the global flags, the configuration, how an error ends the program."""
 
 from __future__ import annotations
 
@@ -70,11 +70,11 @@ def check_folders(settings: AllSettings) -> None:
     """
     from hpc_agent.access import check_private
 
-    root = settings.hpc.root.expanduser()
+    root = settings.hpc.root
     check_private(root, "hpc.root")
     for name in ("daemons", "unsettled", "sbatch", "local"):
         check_private(root / name, f"{name} in hpc.root")
-    check_private(settings.hpc.runs.expanduser(), "hpc.runs_dir")
+    check_private(settings.hpc.runs, "hpc.runs_dir")
 
 
 class Shared:
@@ -98,7 +98,7 @@ class Shared:
 
     def stats_folder(self, configuration: Configuration) -> Path:
         """Where requests are counted."""
-        return configuration.settings.hpc.root.expanduser() / "stats"
+        return configuration.settings.hpc.root / "stats"
 
     def _count_requests(self, configuration: Configuration) -> None:
         from hpc_agent.request_counts import COUNTS
@@ -198,7 +198,7 @@ def worker_flags(command: Callable[..., None]) -> Callable[..., None]:
 
 def docker_option(command: Callable[..., None]) -> Callable[..., None]:
     """``--docker [IMAGE ARGS…]`` of a ``MultiValueCommand``."""
-    from hpc_agent.cli.options import MultiValueOption
+    from hpc_agent.cli.multi_value_options import MultiValueOption
 
     option = click.option(
         "--docker",

@@ -76,7 +76,7 @@ class Notifier:
         waited = _seconds_since(added, now)
         if waited > self._settings.waiting_after and claim is None:
             yield event(TaskEvent.WAITING, now, waiting=waited)
-        if claim is not None and claim.state == "won" and claim.begun and now - claim.at < _NEWS_FOR:
+        if claim is not None and claim.state == "won" and claim.user_process_started and now - claim.at < _NEWS_FOR:
             yield event(TaskEvent.STARTED, claim.at)
         if report is not None and report.cause is None and report.status in _ENDS:
             yield event(_ENDS[report.status], report.at, report.reason)

@@ -303,7 +303,7 @@ def _listed_words(listed: ListedJob) -> str:
 
 def record_words(record: JobRecord) -> str:
     """A record in one line."""
-    words = [f"job {record.id} {record.raw_state}", record.exit_words]
+    words = [f"job {record.id} {record.raw_state}", record.exit_text]
     if record.started and record.ended:
         ran = format_duration((record.ended - record.started).total_seconds())
         of = f" of {format_duration(record.time_limit)}" if record.time_limit else ""

@@ -154,7 +154,7 @@ def read_tracked(folder: TrackedDirectory) -> TrackedJob | None:
         plan, job = folder.plan(), folder.job()
         if plan is None or job is None:
             return None
-        return TrackedJob(folder, plan, job, folder.inside(), folder.begun() is not None)
+        return TrackedJob(folder, plan, job, folder.sidecar(), folder.start() is not None)
     except (CorruptFileError, OSError):
         return None
 

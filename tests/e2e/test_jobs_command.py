@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from e2e_site import UNTIL_TOLD, Site
+from e2e_site import UNTIL_GO, Site
 from sbatch_bench import Person
 from waiting import wait_until
 
@@ -28,7 +28,7 @@ def states(site: Site, *arguments: str) -> dict[str, str]:
 
 def test_a_task_is_shown_from_its_queue_to_its_end(site: Site) -> None:
     go = site.folder / "go"
-    task = site.bare_task(UNTIL_TOLD.format(go=str(go)))
+    task = site.bare_task(UNTIL_GO.format(go=str(go)))
     later = site.bare_task("print(1)")
     site.properties(later, num_gpus="4", partition="none")
     [first, second] = jobs(site, "--queue", site.queue)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from e2e_site import UNTIL_TOLD, Site
+from e2e_site import UNTIL_GO, Site
 from sbatch_bench import Person
 from waiting import HANG_S, contains, empty, wait_until
 
@@ -54,7 +54,7 @@ def test_a_console_is_printed_whole_or_its_end(site: Site) -> None:
 
 def test_follow_tells_why_it_waits_prints_what_comes_and_ends_with_the_task(site: Site) -> None:
     go = site.folder / "go"
-    task = site.bare_task(UNTIL_TOLD.format(go=str(go)))
+    task = site.bare_task(UNTIL_GO.format(go=str(go)))
     site.slurm("scontrol", "update", "partitionname=main", "state=down")
     out, err = site.folder / "logs.out", site.folder / "logs.err"
     try:
@@ -74,7 +74,7 @@ def test_follow_tells_why_it_waits_prints_what_comes_and_ends_with_the_task(site
 
 
 def test_ctrl_c_leaves_the_task_running(site: Site) -> None:
-    task = site.bare_task(UNTIL_TOLD.format(go=str(site.folder / "go")))
+    task = site.bare_task(UNTIL_GO.format(go=str(site.folder / "go")))
     site.daemon()
     site.begun(task)
     with following(site, task) as child:
@@ -88,7 +88,7 @@ def test_ctrl_c_leaves_the_task_running(site: Site) -> None:
 
 
 def test_a_queued_a_waiting_and_a_running_task_are_cancelled(site: Site) -> None:
-    running = site.bare_task(UNTIL_TOLD.format(go=str(site.folder / "never")))
+    running = site.bare_task(UNTIL_GO.format(go=str(site.folder / "never")))
     site.daemon()
     job = site.begun(running)
     site.slurm("scontrol", "update", "partitionname=main", "state=down")

@@ -21,9 +21,9 @@ from hpc_agent.schedulers.registry import QUERY_COMMANDS
 TODAY = SYSTEM.now().astimezone().date()
 
 
-def counts(folder: Path, program: str, **how: bool) -> RequestCounts:
-    found = RequestCounts(ManualClock()) if how else RequestCounts()
-    found.keep(folder, program, **how)
+def counts(folder: Path, program: str) -> RequestCounts:
+    found = RequestCounts()
+    found.keep(folder, program)
     return found
 
 

@@ -78,12 +78,12 @@ class GridEngineBackend(Backend):
     def create(
         self, settings: HpcSettings, clock: Clock, *, share: Share | None = None, timeout: float | None = None
     ) -> Scheduler:
-        own = settings.of(GridEngineSettings)
+        own = settings.backend_settings(GridEngineSettings)
         own = msgspec.structs.replace(own, command_timeout=min(timeout or own.command_timeout, own.command_timeout))
         return GridEngineScheduler(own, clock, settings.cluster, settings.term_grace + 10, os.environ)
 
     def script(self, settings: HpcSettings) -> ScriptLanguage:
-        return GridEngineScript(settings.of(GridEngineSettings))
+        return GridEngineScript(settings.backend_settings(GridEngineSettings))
 
     def job_variables(self, environ: Mapping[str, str]) -> JobVariables | None:
         job = environ.get("JOB_ID")

@@ -42,7 +42,7 @@ class SlurmBackend(Backend):
     ) -> Scheduler:
         from hpc_agent.schedulers.slurm.driver import SlurmScheduler
 
-        own = settings.of(SlurmSettings)
+        own = settings.backend_settings(SlurmSettings)
         if timeout is not None:
             own = msgspec.structs.replace(own, command_timeout=min(timeout, own.command_timeout))
         return SlurmScheduler(own, cluster=settings.cluster)
@@ -50,18 +50,18 @@ class SlurmBackend(Backend):
     def cluster_client(self, settings: HpcSettings) -> ClusterClient:
         from hpc_agent.schedulers.slurm.cluster_client import SlurmClusterClient
 
-        return SlurmClusterClient(settings.of(SlurmSettings), cluster=settings.cluster)
+        return SlurmClusterClient(settings.backend_settings(SlurmSettings), cluster=settings.cluster)
 
     def inspector(self, settings: HpcSettings, clock: Clock) -> JobInspector:
         from hpc_agent.schedulers.slurm.driver import SlurmScheduler
         from hpc_agent.schedulers.slurm.inspector import SlurmInspector
 
-        return SlurmInspector(SlurmScheduler(settings.of(SlurmSettings), cluster=settings.cluster))
+        return SlurmInspector(SlurmScheduler(settings.backend_settings(SlurmSettings), cluster=settings.cluster))
 
     def script(self, settings: HpcSettings) -> ScriptLanguage:
         from hpc_agent.schedulers.slurm.script import SbatchScript
 
-        return SbatchScript(settings.of(SlurmSettings))
+        return SbatchScript(settings.backend_settings(SlurmSettings))
 
     def job_variables(self, environ: Mapping[str, str]) -> JobVariables | None:
         job = own_job_id(environ)

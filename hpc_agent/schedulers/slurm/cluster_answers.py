@@ -16,11 +16,11 @@ from hpc_agent.domain.job import LimitReached, OutcomeUnknown, Refused, UnclearA
 from hpc_agent.domain.resources import Resources, format_time_limit
 from hpc_agent.errors import SchedulerUnavailableError
 from hpc_agent.schedulers.cluster import Account, ClusterState, ExpectedStart, GpuCount, NodeStatus, Partition
-from hpc_agent.schedulers.slurm.commands import time
+from hpc_agent.schedulers.slurm.answers import time
+from hpc_agent.schedulers.slurm.delimited_table import read_table
 from hpc_agent.schedulers.slurm.sbatch_answers import parse_sbatch
 from hpc_agent.schedulers.slurm.script import gpu_flag, memory_flag
 from hpc_agent.schedulers.slurm.settings import SlurmSettings
-from hpc_agent.schedulers.slurm.tables import read_table
 
 # ---------------------------------------------------------------- sinfo
 

@@ -12,8 +12,8 @@ from hpc_agent.schedulers.cluster import ClusterFacts, ClusterState, ExpectedSta
 from hpc_agent.schedulers.queries import printed, run
 from hpc_agent.schedulers.slurm import cluster_answers as answers
 from hpc_agent.schedulers.slurm.commands import for_queries
+from hpc_agent.schedulers.slurm.delimited_table import new_delimiter
 from hpc_agent.schedulers.slurm.settings import SlurmSettings
-from hpc_agent.schedulers.slurm.tables import new_delimiter
 
 
 class SlurmClusterClient:

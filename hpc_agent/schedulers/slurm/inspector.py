@@ -12,9 +12,9 @@ from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import JobState, LiveJob
 from hpc_agent.errors import SchedulerUnavailableError
 from hpc_agent.schedulers.inspector import AccountedUsage, JobInspector, ListedJob, SubmitTest
-from hpc_agent.schedulers.slurm.commands import JOB_ID, state, time
+from hpc_agent.schedulers.slurm.answers import JOB_ID, state, time
+from hpc_agent.schedulers.slurm.delimited_table import new_delimiter, read_table
 from hpc_agent.schedulers.slurm.driver import SlurmScheduler
-from hpc_agent.schedulers.slurm.tables import new_delimiter, read_table
 from hpc_agent.schedulers.slurm.usage_answers import parse_usage, sacct_usage
 from hpc_agent.schedulers.slurm.wait_reasons import meaning, readable
 

@@ -9,7 +9,7 @@ from datetime import datetime, timezone
 from hpc_agent.domain import duration
 from hpc_agent.domain.efficiency import Efficiency, Share
 from hpc_agent.schedulers.inspector import AccountedUsage
-from hpc_agent.schedulers.slurm.tables import read_table
+from hpc_agent.schedulers.slurm.delimited_table import read_table
 
 _FIELDS = ("JobID", "ElapsedRaw", "TimelimitRaw", "TotalCPU", "MaxRSS", "AllocTRES", "JobName")
 _KIB = {"": 1 / 1024, "K": 1, "M": 1024, "G": 1024**2, "T": 1024**3}
