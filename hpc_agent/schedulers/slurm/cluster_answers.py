@@ -173,7 +173,7 @@ def show_associations(user: str) -> list[str]:
 
 
 def parse_associations(text: str, cluster: str) -> tuple[Account, ...]:
-    """Of this cluster only; a slurmdbd serves several."""
+    """Of this cluster only, for a slurmdbd serves several; the default account first."""
     found = []
     for cells in _cells(text, len(_ASSOCIATION) + len(_OWN_LIMITS)):
         default, where, account, partition, qos, default_qos = cells[: len(_ASSOCIATION)]
@@ -181,7 +181,7 @@ def parse_associations(text: str, cluster: str) -> tuple[Account, ...]:
             limits = _set(_OWN_LIMITS, cells[len(_ASSOCIATION) :])
             names = tuple(filter(None, qos.split(",")))
             found.append(Account(account, account == default, partition, names, default_qos, limits))
-    return tuple(found)
+    return tuple(sorted(found, key=lambda each: (not each.default, each.name, each.partition)))
 
 
 def show_qos(names: Sequence[str]) -> list[str]:
