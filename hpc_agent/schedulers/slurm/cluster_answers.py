@@ -68,8 +68,10 @@ def parse_sinfo(text: str, delimiter: str) -> ClusterState:
         if cells[0].upper() != "NODELIST":
             name = cells[1].removesuffix("*")
             members[cells[0]].append(name)
-            nodes.setdefault(cells[0], _node(cells))
-            partitions.setdefault(name, _seen_partition(cells))
+            if cells[0] not in nodes:
+                nodes[cells[0]] = _node(cells)
+            if name not in partitions:
+                partitions[name] = _seen_partition(cells)
     return ClusterState(
         tuple(partitions[name] for name in sorted(partitions)),
         tuple(replace(node, partitions=tuple(sorted(members[name]))) for name, node in nodes.items()),
