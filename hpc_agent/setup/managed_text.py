@@ -118,7 +118,7 @@ def _with_text(change: Change, after: str) -> Change:
 def _read(path: Path) -> str | None:
     """Bytes that are not UTF-8 are kept as they are."""
     try:
-        return path.read_text("utf-8", "surrogateescape")
+        return path.read_text(encoding="utf-8", errors="surrogateescape")
     except FileNotFoundError:
         return None
 
