@@ -73,7 +73,8 @@ def _run(shared: Shared, flags: InitFlags) -> None:
     init_file.check(change, path, flags)
     service = chosen_service(present, facts, choices, flags, path)
     if not flags.dry_run:
-        for each in (change, *service.changes):
+        write(change, mode=0o644 if flags.site else 0o600)
+        for each in service.changes:
             write(each)
     if flags.as_json:
         click.echo(json.dumps(_as_json(facts, choices, change, service), indent=2, default=str))

@@ -41,7 +41,7 @@ class Report:
         if self._quiet:
             return
         if facts.cluster is None:
-            click.echo("No batch system was found here: jobs will run on this machine")
+            click.echo(facts.without_cluster)
         else:
             click.echo(styled(f"{facts.cluster.scheduler}, cluster {facts.cluster.cluster}", bold=True))
             for name, text in _of_the_cluster(facts.cluster):

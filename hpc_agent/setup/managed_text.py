@@ -89,9 +89,8 @@ def without_section(path: Path) -> str:
     return f"{head}{tail}"
 
 
-def write(change: Change) -> None:
-    """A file that was there keeps its mode; a new one is its owner's alone to read."""
-    mode = 0o600
+def write(change: Change, *, mode: int = 0o600) -> None:
+    """A file that was there keeps its mode; ``mode``: of a new one."""
     with contextlib.suppress(FileNotFoundError):
         mode = stat.S_IMODE(change.path.stat().st_mode)
     ensure_directory(change.path.parent)
@@ -119,7 +118,7 @@ def _with_text(change: Change, after: str) -> Change:
 def _read(path: Path) -> str | None:
     """Bytes that are not UTF-8 are kept as they are."""
     try:
-        return path.read_text("utf-8", "surrogateescape")
+        return path.read_text(encoding="utf-8", errors="surrogateescape")
     except FileNotFoundError:
         return None
 

@@ -118,7 +118,7 @@ def render(facts: SiteFacts, choices: Choices, elsewhere: SetElsewhere) -> list[
 def _head(facts: SiteFacts) -> list[str]:
     cluster = facts.cluster
     if cluster is None:
-        return ["# No batch system was found: jobs run on this machine."]
+        return [f"# {facts.without_cluster}."]
     lines = [f"# {cluster.scheduler}, cluster {cluster.cluster}", "#", *_partition_table(cluster)]
     described = [
         *(f"Account {account}" for account in _accounts(cluster)),

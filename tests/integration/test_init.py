@@ -9,7 +9,7 @@ import select
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +126,28 @@ def test_a_cluster_without_an_answer_from_accounting_is_described_all_the_same(
     assert sentence.startswith("your accounts and QOS are not known: ") and "Connection refused" in sentence
 
 
+@pytest.fixture
+def without_accounting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment of a cluster that has no slurmdbd."""
+    folder = ("--dir", str(tmp_path_factory.mktemp("bare")))
+    script = [sys.executable, str(Path(__file__).parents[2] / "scripts" / "slurm-cluster")]
+    argv = [*script, "start", "--no-accounting", "--json", *folder]
+    started = subprocess.run(argv, text=True, capture_output=True, timeout=HANG_S, check=False)
+    try:
+        assert started.returncode == 0, started.stderr
+        yield json.loads(started.stdout)["env"]
+    finally:
+        subprocess.run([*script, "stop", *folder], capture_output=True, check=False)
+
+
+def test_a_cluster_without_accounting(init: Run, conf: Path, without_accounting: dict[str, str]) -> None:
+    told = written(init("--yes", **without_accounting))
+    assert "no accounting: how jobs ended is known to the controller only, for 300 s" in " ".join(told.split())
+    assert "accounts" not in told
+    slurm = load(conf, {}).tree["hpc"]["slurm"]
+    assert slurm == {"accounting": "none", "gpu_flag": "gres", "memory_flag": "mem"}
+
+
 def test_a_controller_that_is_away_is_told_and_nothing_is_written(init: Run, conf: Path, tmp_path: Path) -> None:
     (tmp_path / "slurm.conf").write_text("ClusterName=away\nSlurmctldHost=localhost(127.0.0.1)\nSlurmctldPort=9\n")
     conf.write_text(SERVER + "hpc { slurm { command_timeout: 2 } }\n", encoding="utf-8")
@@ -176,6 +198,7 @@ def test_what_the_sites_file_sets_is_a_comment_in_the_users(init: Run, conf: Pat
     site = str(tmp_path / "site.conf")
     told = written(init("--site", "--yes", "--queue", "lab", HPC_AGENT_SITE_CONFIG=site))
     assert "each user" in told
+    assert stat.S_IMODE(Path(site).stat().st_mode) == 0o644
     assert conf.read_text(encoding="utf-8") == SERVER
     assert str(tmp_path) not in Path(site).read_text(encoding="utf-8")
     written(init("--yes", HPC_AGENT_SITE_CONFIG=site))

@@ -68,8 +68,10 @@ def parse_sinfo(text: str, delimiter: str) -> ClusterState:
         if cells[0].upper() != "NODELIST":
             name = cells[1].removesuffix("*")
             members[cells[0]].append(name)
-            nodes.setdefault(cells[0], _node(cells))
-            partitions.setdefault(name, _seen_partition(cells))
+            if cells[0] not in nodes:
+                nodes[cells[0]] = _node(cells)
+            if name not in partitions:
+                partitions[name] = _seen_partition(cells)
     return ClusterState(
         tuple(partitions[name] for name in sorted(partitions)),
         tuple(replace(node, partitions=tuple(sorted(members[name]))) for name, node in nodes.items()),
@@ -173,7 +175,7 @@ def show_associations(user: str) -> list[str]:
 
 
 def parse_associations(text: str, cluster: str) -> tuple[Account, ...]:
-    """Of this cluster only; a slurmdbd serves several."""
+    """Of this cluster only, for a slurmdbd serves several; the default account first."""
     found = []
     for cells in _cells(text, len(_ASSOCIATION) + len(_OWN_LIMITS)):
         default, where, account, partition, qos, default_qos = cells[: len(_ASSOCIATION)]
@@ -181,7 +183,7 @@ def parse_associations(text: str, cluster: str) -> tuple[Account, ...]:
             limits = _set(_OWN_LIMITS, cells[len(_ASSOCIATION) :])
             names = tuple(filter(None, qos.split(",")))
             found.append(Account(account, account == default, partition, names, default_qos, limits))
-    return tuple(found)
+    return tuple(sorted(found, key=lambda each: (not each.default, each.name, each.partition)))
 
 
 def show_qos(names: Sequence[str]) -> list[str]:
