@@ -65,7 +65,7 @@ class _Verdict:
 
 def explain(facts: TaskFacts) -> Explanation:
     verdict = _verdict(facts)
-    shows_lines = verdict.word in ("failed", "stopped", "running", "missing")
+    shows_lines = verdict.word in ("failed", "stopped", "running", "missing") and not facts.is_rejected
     return Explanation(
         facts.task.id,
         facts.task.name,
@@ -200,13 +200,17 @@ def _ended(facts: TaskFacts) -> _Verdict:
     task, advice = facts.task, _advice(facts)
     reason = " ".join((task.status_reason or task.status_message).split())
     if task.status in (TaskStatus.COMPLETED, TaskStatus.PUBLISHED, TaskStatus.CLOSED, TaskStatus.PUBLISHING):
-        return _Verdict(task.status.value, reason or "it ended well", "nothing is wrong")
+        return _Verdict(task.status.value, reason or "it ended well")
     if not reason and facts.record is not None:
         reason = classify_exit(facts.record, facts.evidence, advice).reason
     if task.status is TaskStatus.STOPPED:
         step = _known_step(reason, facts)
         said = reason.replace(f"; {step}", "", 1)
         return _Verdict("stopped", said or "its user stopped it, and gave no reason", step)
+    if facts.is_rejected:
+        id = task.id[:_SHORT_ID]
+        step = f"change that and enqueue it again; `hpc-agent render --id {id}` shows what it asks for"
+        return _Verdict("failed", reason or "the daemon took it off its queue and gave no reason", step)
     cause = cause_of(facts)
     if cause is not None and cause.sentence not in reason and not _says_cause(reason):
         reason = f"{reason or 'no reason was given'}; its console shows: {cause.sentence}"

@@ -72,6 +72,12 @@ class TaskFacts:
         return own or str(self.task.runtime.get(JOB_ID) or "")
 
     @property
+    def is_rejected(self) -> bool:
+        """Whether the daemon itself took it off its queue: it has had no job."""
+        claim = self.run.files.claim if self.run else None
+        return claim is not None and claim.owner.startswith("daemon:")
+
+    @property
     def is_script(self) -> bool:
         """Whether it is a person's own script, submitted with ``hpc-agent sbatch``."""
         return self.tracked is not None or (self.run is None and JOB_PROPERTY in self.task.properties)
