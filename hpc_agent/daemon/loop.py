@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from hpc_agent.api.client import Client
@@ -16,6 +16,7 @@ from hpc_agent.daemon.job_staging import StagingJobs
 from hpc_agent.daemon.login_staging import CachedStaging, LoginStaging, StagingBackend
 from hpc_agent.daemon.observe import ClusterObserver, ClusterSnapshot
 from hpc_agent.daemon.open_attempts import OpenAttemptIndex
+from hpc_agent.daemon.partition_hints import PartitionHints
 from hpc_agent.daemon.prune import Pruner
 from hpc_agent.daemon.served_queues import Activity, QueueLeases
 from hpc_agent.daemon.submitter import CapacityAllocator, NoCapacity, Submitter
@@ -121,6 +122,8 @@ class Daemon:
         self._leases = QueueLeases(root / "turns" / cluster, options.queues, clock)
         self._pruner = Pruner(runs, settings.hpc.keep_runs_days, clock)
         self._phases = PhaseLog()
+        inspector = partial(backends.choose(settings.hpc).inspector, settings.hpc, clock)
+        self._hints = PartitionHints(inspector, settings.hpc, clock)
         self._last_served: QueueId | None = None
         self._stopping = threading.Event()
         self._postponed_until: dict[QueueId, float] = {}
@@ -183,6 +186,7 @@ class Daemon:
         if not served:
             return
         world = self._observer.observe(served)
+        self._hints.begin_pass()
         if self._staging is not None:
             self._staging.update(world.staging)
         self._pruner.turn()
@@ -268,7 +272,7 @@ class Daemon:
             case due.ReleaseJob():
                 actor.release(attempt, action)
             case due.SetStatusMessage():
-                self._say(attempt, action, files.directory)
+                self._say(attempt, self._with_hint(world, attempt, action), files.directory)
             case due.PublishExitReport():
                 actor.concluder.publish_exit_report(attempt, files)
             case due.SetFinalStatus():
@@ -283,6 +287,7 @@ class Daemon:
                 if actor.mark_done(attempt, files, action):
                     self._observer.forget(attempt)
                     self._phases.forget(attempt)
+                    self._hints.forget(attempt)
 
     def _rules(self, world: ClusterSnapshot, attempt: Attempt) -> AttemptPolicy:
         submission = world.files[attempt].submission
@@ -348,6 +353,16 @@ class Daemon:
             self._postponed_until[queue.id] = self._clock.monotonic() + POSTPONED_S
         elif answer is None and self._staging is not None:
             self._say(attempt, due.SetStatusMessage(self._staging.status_message(attempt)), directory)
+
+    def _with_hint(
+        self, world: ClusterSnapshot, attempt: Attempt, action: due.SetStatusMessage
+    ) -> due.SetStatusMessage:
+        """The message of a job that waits for resources, with the partition on which it would start sooner."""
+        jobs, submission = world.snapshots[attempt].jobs, world.files[attempt].submission
+        if not jobs or submission is None or action.ping or action.console:
+            return action
+        hint = self._hints.hint(attempt, submission.queue_name, jobs[0], world.files[attempt].directory)
+        return replace(action, message=f"{action.message}{hint}")
 
     def _say(self, attempt: Attempt, action: due.SetStatusMessage, directory: RunDirectory) -> None:
         """A message that the server refuses keeps no task from its job."""

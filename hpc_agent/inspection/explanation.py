@@ -15,7 +15,7 @@ from hpc_agent.domain.job import ExitEvidence, JobRecord
 from hpc_agent.domain.outcome import SCRIPT_ADVICE, TASK_ADVICE, Advice, classify_exit
 from hpc_agent.domain.printed_errors import printed_errors
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.domain.wait_reason import SCRIPT_TERMS, RequestTerms, explain_wait
+from hpc_agent.domain.wait_reason import SCRIPT_TERMS, SOONER, RequestTerms, explain_wait
 from hpc_agent.inspection.task_facts import TaskFacts
 from hpc_agent.inspection.task_row import COMPLETING, PENDING, REQUEUED, RUNNING, SUSPENDED, count_states, state_of
 from hpc_agent.schedulers.inspector import ListedJob
@@ -100,12 +100,16 @@ def _waiting_in_scheduler(facts: TaskFacts) -> _Verdict:
     job = facts.jobs[0].job
     wait = explain_wait(job, SCRIPT_TERMS if facts.is_script else RequestTerms())
     text = wait.text
+    _, sooner, partition = facts.task.status_message.partition(SOONER)
+    text += sooner + partition
     if len(facts.jobs) > 1:
         text = f"{text}; of its elements {count_states(facts.jobs)}"
     if wait.stuck:
         step = "it goes on only if somebody acts: do what the reason names, or take it off with " + _command(
             facts, "cancel"
         )
+    elif sooner:
+        step = "wait, or do that"
     elif job.expected_start is None:
         step = "wait: the scheduler has not computed a start for it yet" + _preview(facts)
     else:

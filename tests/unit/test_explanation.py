@@ -62,6 +62,14 @@ def test_waiting_for_resources_with_an_expected_start() -> None:
     assert "reason Resources" in sources(found)["scheduler"]
 
 
+def test_a_partition_on_which_it_would_start_sooner() -> None:
+    message = "Slurm job 7 is waiting (Priority); it would start sooner on partition short (2026-01-31 12:10 UTC): …"
+    jobs = (job(JobState.PENDING, "Priority", NOW),)
+    found = explain(facts(TaskStatus.QUEUED, message=message, jobs=jobs, run=RUN))
+    assert "sooner on partition short (2026-01-31 12:10 UTC)" in found.sentence
+    assert found.next_step == "wait, or do that"
+
+
 def test_a_dead_dependency_needs_a_person() -> None:
     found = explain(facts(TaskStatus.QUEUED, jobs=(job(JobState.PENDING, "DependencyNeverSatisfied"),), run=RUN))
     assert "can never start" in found.sentence and "hpc-agent cancel 3f2a91c4" in found.next_step
