@@ -164,6 +164,19 @@ def measured(site: JobsSite, folder: Path, times: int) -> dict[str, object]:
     }
 
 
+def add_all(site: JobsSite, count: int) -> None:
+    """Four at once; the first error, or Ctrl-C, ends it."""
+    told = time.monotonic()
+    adding = ThreadPoolExecutor(4)
+    try:
+        for done, _ in enumerate(adding.map(site.add, range(1, count)), start=1):
+            if time.monotonic() - told > 5:
+                told = time.monotonic()
+                print(f"  {done} of {count} jobs submitted", file=sys.stderr, flush=True)
+    finally:
+        adding.shutdown(cancel_futures=True)
+
+
 def run(folder: Path, count: int, times: int) -> list[dict[str, object]]:
     with slurm(folder / "slurm") as variables, server(folder / "server") as (_, server_conf):
         conf = folder / "clearml.conf"
@@ -172,12 +185,7 @@ def run(folder: Path, count: int, times: int) -> list[dict[str, object]]:
         site = JobsSite(folder, server_conf, env)
         site.add(0)
         few = measured(site, folder / "few", times)
-        begun = time.monotonic()
-        with ThreadPoolExecutor(4) as adding:
-            for done, _ in enumerate(adding.map(site.add, range(1, count)), start=1):
-                if time.monotonic() - begun > 5:
-                    begun = time.monotonic()
-                    print(f"  {done} of {count} jobs submitted", file=sys.stderr, flush=True)
+        add_all(site, count)
         return [few, measured(site, folder / "many", times)]
 
 
