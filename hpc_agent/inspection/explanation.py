@@ -84,6 +84,8 @@ def _verdict(facts: TaskFacts) -> _Verdict:
     if facts.jobs:
         waits = all(state_of(listed.job) in (PENDING, REQUEUED) for listed in facts.jobs)
         return _waiting_in_scheduler(facts) if waits else _running(facts)
+    if facts.job_is_missing:
+        return _missing(facts)
     if facts.place is not None:
         return _waiting_in_queue(facts)
     if facts.run is not None and not facts.run.files.settled:
@@ -171,6 +173,10 @@ def _missing(facts: TaskFacts) -> _Verdict:
     if facts.record is not None:
         outcome = classify_exit(facts.record, facts.evidence, _advice(facts))
         return _Verdict("missing", f"{outcome.reason}; {who} has not set the task's status yet", f"see that {who} runs")
+    if facts.scheduler_is_silent:
+        return _Verdict(
+            "missing", f"the scheduler does not answer now: nothing is known of job {facts.job}", "try again"
+        )
     files = facts.run.files if facts.run else None
     if files is not None and files.submission is not None and files.submission.submitted.is_unclear:
         said = files.submission.message or "it was about to be submitted"
