@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hpc_agent.cli.shared_options import Shared, check_folders
 from hpc_agent.clock import SYSTEM
-from hpc_agent.errors import InputError
+from hpc_agent.errors import InputError, ServerUnreachableError
 
 if TYPE_CHECKING:
     from hpc_agent.api.client import Client
@@ -47,6 +47,18 @@ class InspectedSite:
     def served(self) -> set[str]:
         """Names or ids of the queues that running daemons were started with."""
         return {queue for daemon in self.daemons() for queue in queues_of(daemon)}
+
+    def queue_names(self, words: Sequence[str]) -> list[str]:
+        """Names of the queues that a person means by these names or ids; as they are where the server is away.
+
+        Raises:
+            InputError: there is no such queue.
+        """
+        try:
+            queues = [self.client.queues.resolve(word) for word in words]
+            return [queue.name for queue in self.client.queues.get_many(queues)] if queues else []
+        except ServerUnreachableError:
+            return list(words)
 
     def observer(self, queues: Sequence[str] = ()) -> JobsObserver:
         from hpc_agent.inspection.jobs_observer import JobsObserver

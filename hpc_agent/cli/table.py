@@ -41,6 +41,7 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], notes:
 
 def table_lines(columns: Sequence[Column], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> list[str]:
     """As ``print_table`` prints it."""
+    rows = [[one_line(cell) for cell in row] for row in rows]
     shown = [index for index in range(len(columns)) if any(row[index] for row in rows)]
     widths = {index: max(len(columns[index].title), *(len(row[index]) for row in rows)) for index in shown}
     _shrink(widths, [index for index in shown if columns[index].shrinks], room())
@@ -81,13 +82,12 @@ def _line(cells: Sequence[str], columns: Sequence[Column], widths: Sequence[int]
 
 
 def _cut(cell: str, width: int) -> str:
-    line = one_line(cell)
-    return line if len(line) <= width else f"{line[: width - 1]}…"
+    return cell if len(cell) <= width else f"{cell[: width - 1]}…"
 
 
 def one_line(text: str) -> str:
     """Without what would move the cursor or colour the terminal: names and messages may be anybody's."""
-    return "".join(letter if letter.isprintable() else " " for letter in " ".join(text.split()))
+    return "".join(letter for letter in " ".join(text.split()) if letter.isprintable())
 
 
 def _wrapped(note: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from hpc_agent.api.client import Client
@@ -17,6 +17,7 @@ from hpc_agent.daemon.login_staging import CachedStaging, LoginStaging, StagingB
 from hpc_agent.daemon.notifier import Notifier
 from hpc_agent.daemon.observe import ClusterObserver, ClusterSnapshot
 from hpc_agent.daemon.open_attempts import OpenAttemptIndex
+from hpc_agent.daemon.partition_hints import PartitionHints
 from hpc_agent.daemon.prune import Pruner
 from hpc_agent.daemon.served_queues import Activity, QueueLeases
 from hpc_agent.daemon.submitter import CapacityAllocator, NoCapacity, Submitter
@@ -126,6 +127,8 @@ class Daemon:
         self._notifier = Notifier(client, settings.hpc.notify, cluster, clock)
         self._pruner = Pruner(runs, settings.hpc.keep_runs_days, clock)
         self._phases = PhaseLog()
+        inspector = partial(backends.choose(settings.hpc).inspector, settings.hpc, clock)
+        self._hints = PartitionHints(inspector, settings.hpc, clock)
         self._last_served: QueueId | None = None
         self._stopping = threading.Event()
         self._postponed_until: dict[QueueId, float] = {}
@@ -190,6 +193,7 @@ class Daemon:
         if not served:
             return
         cluster = self._observer.observe(served)
+        self._hints.begin_pass()
         if self._staging is not None:
             self._staging.update(cluster.staging)
         self._notifier.update(cluster)
@@ -280,7 +284,7 @@ class Daemon:
             case actions.ReleaseJob():
                 actor.release(attempt, action)
             case actions.SetStatusMessage():
-                self._say(attempt, action, files.directory)
+                self._say(attempt, self._with_hint(cluster, attempt, action), files.directory)
             case actions.PublishExitReport():
                 actor.concluder.publish_exit_report(attempt, files)
             case actions.SetFinalStatus():
@@ -295,6 +299,7 @@ class Daemon:
                 if actor.mark_done(attempt, files, action):
                     self._observer.forget(attempt)
                     self._phases.forget(attempt)
+                    self._hints.forget(attempt)
 
     def _rules(self, cluster: ClusterSnapshot, attempt: Attempt) -> AttemptPolicy:
         submission = cluster.files[attempt].submission
@@ -360,6 +365,16 @@ class Daemon:
             self._postponed_until[queue.id] = self._clock.monotonic() + POSTPONED_S
         elif answer is None and self._staging is not None:
             self._say(attempt, actions.SetStatusMessage(self._staging.status_message(attempt)), directory)
+
+    def _with_hint(
+        self, cluster: ClusterSnapshot, attempt: Attempt, action: actions.SetStatusMessage
+    ) -> actions.SetStatusMessage:
+        """The message of a job that waits for resources, with the partition on which it would start sooner."""
+        jobs, submission = cluster.snapshots[attempt].jobs, cluster.files[attempt].submission
+        if not jobs or submission is None or action.ping or action.console:
+            return action
+        hint = self._hints.hint(attempt, submission.queue_name, jobs[0], cluster.files[attempt].directory)
+        return replace(action, message=f"{action.message}{hint}")
 
     def _say(self, attempt: Attempt, action: actions.SetStatusMessage, directory: RunDirectory) -> None:
         """A message that the server refuses keeps no task from its job."""

@@ -31,6 +31,8 @@ class RequestTerms:
         return advice.replace("{time}", self.time).replace("{nodes}", self.nodes)
 
 
+SOONER = "; it would start sooner on partition "
+"""What the daemon adds to the status message of a job that waits, where another partition is better."""
 SCRIPT_TERMS = RequestTerms("--time", "--nodes")
 
 

@@ -102,6 +102,7 @@ def test_what_does_not_answer_is_said_and_the_rest_is_shown(site: Site) -> None:
     ("arguments", "sentence"),
     [
         (("--state", "sleeping"), "'sleeping' is none of running,"),
+        (("--queue", "no-such-queue"), 'there is no queue "no-such-queue"'),
         (("--ended", "soon"), "'soon' is not a length of time such as 30m, 12h, 7d or 2w"),
         (("--watch", "0.1"), "0.1 is not in the range x>=2"),
         (("--watch", "--json"), "--json prints one object and --watch never ends: give one of the two"),

@@ -40,8 +40,10 @@ def following(site: Site, *words: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_a_console_is_printed_whole_or_its_end(site: Site) -> None:
-    site.daemon()
     task = site.bare_task(COUNTS)
+    nothing = site.agent("logs", task[:8])
+    assert (nothing.returncode, nothing.stdout) == (0, "") and "has printed nothing yet" in nothing.stderr
+    site.daemon()
     site.wait_for_end(task)
     whole = site.agent("logs", task[:8]).stdout.splitlines()
     assert [line for line in whole if line.startswith("line ")] == [f"line {number}" for number in range(250)]

@@ -91,6 +91,18 @@ def test_a_script_over_its_time_limit_is_found_by_the_number_of_its_job(person: 
     assert f"job {job} TIMEOUT" in found["sources"]["accounting"]
 
 
+def test_a_task_that_the_daemon_refused(site: Site) -> None:
+    site.daemon()
+    task = site.bare_task("print(1)", enqueue=False)
+    site.properties(task, num_gpus="9")
+    site.client.tasks.enqueue(task, site.queue_id)
+    site.wait_for_end(task)
+    found = why(site, task)
+    assert found["sentence"] == f'num_gpus is 9, but queue "{site.queue}" allows at most 4'
+    assert found["next_step"].startswith("change that and enqueue it again; `hpc-agent render --id")
+    assert found["last_lines"] == []
+
+
 @pytest.mark.parametrize(
     ("word", "sentence"),
     [

@@ -121,4 +121,4 @@ def test_no_line_is_longer_than_the_terminal(monkeypatch: pytest.MonkeyPatch, wi
 
 
 def test_a_name_cannot_steer_the_terminal() -> None:
-    assert one_line("a\x1b[2Jb\nc\x07") == "a [2Jb c "
+    assert one_line("a\x1b[2Jb\nc\x07") == "a[2Jb c"
