@@ -29,5 +29,5 @@ Command = Callable[..., Any]
 def resource_flags(command: Command) -> Command:
     for name, (metavar, text) in reversed(RESOURCES.items()):
         flag = f"--{name.replace('_', '-')}"
-        command = click.option(flag, name, metavar=metavar, help=f"{text} Sets the user property {name}.")(command)
+        command = click.option(flag, name, metavar=metavar, help=text)(command)
     return command
