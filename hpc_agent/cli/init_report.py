@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import click
 
 from hpc_agent.access import user_name
-from hpc_agent.cli.tables import styled
 from hpc_agent.setup.managed_text import Change
 from hpc_agent.setup.section import Choices
 from hpc_agent.setup.survey import SiteFacts
@@ -35,7 +34,7 @@ class Report:
 
     def step(self, what: str) -> None:
         if self._shows_steps:
-            click.echo(styled(f"Looking at {what} …", dim=True), err=True)
+            click.echo(click.style(f"Looking at {what} …", dim=True), err=True)
 
     def facts(self, facts: SiteFacts) -> None:
         if self._quiet:
@@ -43,7 +42,7 @@ class Report:
         if facts.cluster is None:
             click.echo(facts.without_cluster)
         else:
-            click.echo(styled(f"{facts.cluster.scheduler}, cluster {facts.cluster.cluster}", bold=True))
+            click.echo(click.style(f"{facts.cluster.scheduler}, cluster {facts.cluster.cluster}", bold=True))
             for name, text in _of_the_cluster(facts.cluster):
                 _row(name, text)
         if facts.container_runtimes:
@@ -74,7 +73,7 @@ class Report:
                 click.echo("\n".join(f"  | {line.strip()}" for line in lines))
 
     def next_steps(self, facts: SiteFacts, choices: Choices, service: Service, *, has_server: bool, site: bool) -> None:
-        click.echo("\n" + styled("Next", bold=True))
+        click.echo("\n" + click.style("Next", bold=True))
         if site:
             click.echo("  hpc-agent init      # each user, for what is their own: keys, queues, folders")
             return
@@ -138,4 +137,4 @@ def _of_the_cluster(cluster: ClusterFacts) -> list[tuple[str, str]]:
 def _coloured(difference: str) -> str:
     colours = {"+": "green", "-": "red"}
     lines = difference.splitlines()[2:]
-    return "\n".join(styled(line, fg=colours[line[0]]) if line[:1] in colours else line for line in lines)
+    return "\n".join(click.style(line, fg=colours[line[0]]) if line[:1] in colours else line for line in lines)

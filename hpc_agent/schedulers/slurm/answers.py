@@ -205,6 +205,14 @@ JOB_ID = re.compile(
 )
 
 
+WOULD_START = re.compile(
+    r"to start at (?P<start>\S+)(?: a)?(?: using \S+ processors)?"
+    r"(?: on (?:nodes )?(?P<nodes>\S+))?(?: in partition (?P<partition>\S+))?"
+)
+"""What ``sbatch --test-only`` says: ``Job 7 to start at 2026-01-31T12:00:00 using 1 processors on nodes n1 in partition
+main``. 20.11 has no partition and no ``nodes``; from 26.05 on an ``a`` follows the time."""
+
+
 def _in_short(text: str) -> str:
     return text.strip()[:200] or "nothing"
 

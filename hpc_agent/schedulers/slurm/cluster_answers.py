@@ -16,7 +16,7 @@ from hpc_agent.domain.job import LimitReached, OutcomeUnknown, Refused, UnclearA
 from hpc_agent.domain.resources import Resources, format_time_limit
 from hpc_agent.errors import SchedulerUnavailableError
 from hpc_agent.schedulers.cluster import Account, ClusterState, ExpectedStart, GpuCount, NodeStatus, Partition
-from hpc_agent.schedulers.slurm.answers import time
+from hpc_agent.schedulers.slurm.answers import WOULD_START, time
 from hpc_agent.schedulers.slurm.delimited_table import read_table
 from hpc_agent.schedulers.slurm.sbatch_answers import parse_sbatch
 from hpc_agent.schedulers.slurm.script import gpu_flag, memory_flag
@@ -207,11 +207,6 @@ def _set(names: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
 
 # ---------------------------------------------------------------- sbatch --test-only
 
-_WOULD_START = re.compile(
-    # From 26.05 on an "a" stands behind the time.
-    r"to start at (?P<time>\S+)(?: a)? using \d+ processors on nodes (?P<nodes>\S+) in partition (?P<partition>\S+)"
-)
-
 
 def resource_options(resources: Resources, site: SlurmSettings) -> list[str]:
     """As ``base.sbatch.j2`` and ``gpu.sbatch.j2`` ask, on the command line."""
@@ -232,19 +227,14 @@ def resource_options(resources: Resources, site: SlurmSettings) -> list[str]:
     return [*(f"--{name}={value}" for name, value in named.items() if value), *filter(None, flags)]
 
 
-def test_submission(options: Sequence[str], extra: Sequence[str] = ()) -> list[str]:
-    """Whether such a job would be accepted, and when it would start. Nothing is submitted."""
-    return ["sbatch", "--test-only", "--job-name=hpc-agent-test", "--output=/dev/null", *extra, *options, "--wrap=true"]
-
-
 def parse_test_only(returncode: int, stdout: str, stderr: str) -> ExpectedStart:
     """
     Raises:
         SchedulerUnavailableError: the controller gave no answer.
     """
-    match = _WOULD_START.search(stderr) or _WOULD_START.search(stdout)
+    match = WOULD_START.search(stderr) or WOULD_START.search(stdout)
     if returncode == 0:
-        return ExpectedStart(time(match["time"]), match["nodes"]) if match else ExpectedStart()
+        return ExpectedStart(time(match["start"]), match["nodes"] or "") if match else ExpectedStart()
     answer = parse_sbatch(returncode, stdout, stderr)
     silent = not (stdout + stderr).strip()
     no_answer = silent or (isinstance(answer, OutcomeUnknown) and answer.doubt is UnclearAnswer.NO_ANSWER)

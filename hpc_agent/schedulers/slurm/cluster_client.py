@@ -11,7 +11,7 @@ from hpc_agent.errors import SchedulerUnavailableError
 from hpc_agent.schedulers.cluster import ClusterFacts, ClusterState, ExpectedStart
 from hpc_agent.schedulers.queries import printed, run
 from hpc_agent.schedulers.slurm import cluster_answers as answers
-from hpc_agent.schedulers.slurm.commands import for_queries
+from hpc_agent.schedulers.slurm.commands import for_queries, sbatch_test
 from hpc_agent.schedulers.slurm.delimited_table import new_delimiter
 from hpc_agent.schedulers.slurm.settings import SlurmSettings
 
@@ -56,7 +56,8 @@ class SlurmClusterClient:
         Raises:
             SchedulerUnavailableError: no usable answer.
         """
-        argv = answers.test_submission(options, self._settings.sbatch_args)
+        words = ["--job-name=hpc-agent-test", "--output=/dev/null", *options, "--wrap=true"]
+        argv = sbatch_test(words, self._settings.sbatch_args)
         answer = run(argv, self._environ, self._settings.command_timeout)
         return answers.parse_test_only(answer.returncode, answer.stdout, answer.stderr)
 

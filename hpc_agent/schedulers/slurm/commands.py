@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
-from pathlib import Path
 
 from hpc_agent.domain.ids import JobId
 from hpc_agent.schedulers.base import SubmitRequest
@@ -55,9 +54,9 @@ def squeue_name(job: JobId, cluster: str) -> list[str]:
     return ["squeue", f"--clusters={cluster}", "--noheader", "--all", "--states=all", f"--jobs={job}", "--format=%j"]
 
 
-def sbatch_test(script: Path, partition: str, extra: Sequence[str] = ()) -> list[str]:
-    """Nothing is submitted. ``partition``: in place of the script's own."""
-    return ["sbatch", "--test-only", *extra, *([f"--partition={partition}"] if partition else []), str(script)]
+def sbatch_test(words: Sequence[str], extra: Sequence[str] = ()) -> list[str]:
+    """Whether sbatch would accept these words, and when such a job would start. Nothing is submitted."""
+    return ["sbatch", "--test-only", *extra, *words]
 
 
 def release(jobs: Iterable[JobId]) -> list[str]:

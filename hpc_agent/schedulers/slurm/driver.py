@@ -253,7 +253,8 @@ class SlurmScheduler:
         Raises:
             SchedulerUnavailableError: it could not be run.
         """
-        argv = commands.sbatch_test(script, partition, self._settings.sbatch_args)
+        words = [*([f"--partition={partition}"] if partition else []), str(script)]
+        argv = commands.sbatch_test(words, self._settings.sbatch_args)
         answer = run(argv, {**self._job_environ, "TZ": "UTC"}, self._settings.sbatch_timeout, workdir)
         return answer.returncode, f"{answer.stderr}\n{answer.stdout}"
 
