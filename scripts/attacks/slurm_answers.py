@@ -1,4 +1,4 @@
-"""Answers of sbatch, made by a site's wrapper, a job's own text, or somebody who wants another job cancelled.
+"""Answers of sbatch, made by a site's wrapper, a job's own text, or a user who wants another job cancelled.
 
 None may make another job the submitted one, have it cancelled, stop a queue, or bring control characters to a task.
 """
@@ -62,7 +62,7 @@ def _taken(output: str, parsable: bool, _: Path) -> str:
     return f"job {answer.job}" if isinstance(answer, Accepted) and answer.job != OWN else ""
 
 
-_BESIDE = tuple(
+_NEAR = tuple(
     Case(
         f"{what} {place} sbatch's own answer, {kind}",
         partial(_taken, order.format(line=line, answer=answer), parsable),
@@ -248,7 +248,7 @@ _PIECES = tuple(
         ("with a long line that ends in a number", [b"x" * 65536] * 64 + [b"\r", b"99\n"]),
         ("as a line of megabytes of digits", [b"9" * 65536] * 64),
         ("with a number in the middle of a word", [b"job-", b"99", b"-x\n"]),
-        ("in bytes that are no text", [b"\xff\xfe", b"99\xff\n"]),
+        ("in bytes that are not text", [b"\xff\xfe", b"99\xff\n"]),
     )
 )
 
@@ -259,7 +259,7 @@ PLAN = TrackingPlan(task="a" * 32, since=NOW, job_name="train.sh")
 
 @dataclass
 class _Listed:
-    """A scheduler of which only what identifies jobs is asked."""
+    """Scheduler that only answers what identifies jobs."""
 
     live: Sequence[LiveJob] = ()
 
@@ -351,6 +351,6 @@ _NAMES = tuple(
 )
 
 CASES: tuple[Case, ...] = (
-    *_BESIDE, *_UNANSWERED, *_WRAPPED, *_ELSEWHERE, *_AGAIN, *_IN_ERRORS, *_UNKNOWN_WORDS, *_SHOWN, *_PIECES, *_FOUND,
+    *_NEAR, *_UNANSWERED, *_WRAPPED, *_ELSEWHERE, *_AGAIN, *_IN_ERRORS, *_UNKNOWN_WORDS, *_SHOWN, *_PIECES, *_FOUND,
     *_NAMES,
 )  # fmt: skip

@@ -134,12 +134,12 @@ def _greeting_in_sacct(text: str, folder: Path) -> str:
 
 
 def _reason_of_own_job(text: str, folder: Path) -> str:
-    """A job is not told that it ran out of time, or that it is requeued, by what somebody wrote beside it."""
+    """A job does not learn that it ran out of time, or that it is requeued, from text that another user wrote."""
     delimiter = new_delimiter()
     row = (_ATTACKER, "RUNNING", "0", "0:01", "1:00:00", "N/A", text)
     job = commands.parse_own_job(_printed([_header(7), row], delimiter), delimiter)
     right = (job.state, job.restarts, job.left, job.preempted) == (JobState.RUNNING, 0, 3599, False)
-    return "" if right else f"the job is told {job}"
+    return "" if right else f"the job learns {job}"
 
 
 def _wrong(
@@ -204,7 +204,7 @@ _PLACES: dict[str, Callable[[str, Path], str]] = {
     "as a greeting between rows of squeue": _greeting_in_squeue,
     "as a greeting between rows of sacct": _greeting_in_sacct,
     "in place of a table": _not_a_table,
-    "beside a record that is asked for": _newest_is_not_forged,
+    "next to a record that is asked for": _newest_is_not_forged,
 }
 _PARTS = 24
 CASES = (
