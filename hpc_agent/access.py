@@ -22,7 +22,7 @@ _LINKS = 40
 
 @dataclass(frozen=True)
 class Weakness:
-    """What is wrong with a path, and the command that repairs it, or what to do instead."""
+    """Weakness of a path's access, and the command that repairs it, or what to do instead."""
 
     what: str
     remedy: str
@@ -51,7 +51,7 @@ def weakness_of(path: Path) -> Weakness | None:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            return Weakness(f"it cannot be looked at ({error.strerror})", "name another folder")
+            return Weakness(f"its access cannot be read ({error.strerror})", "name another folder")
         if link is None or found is not None:
             return found
         path = Path(os.path.normpath(link.parent / link.readlink())) / path.relative_to(link)
@@ -113,7 +113,7 @@ def _of_parent(folder: Path, status: os.stat_result) -> Weakness | None:
 
 def _others_who_write(status: os.stat_result) -> str:
     if status.st_mode & stat.S_IWOTH:
-        return "everybody"
+        return "all users"
     if status.st_mode & stat.S_IWGRP and not _is_own_group(status.st_gid):
         return f"the group {_group_name(status.st_gid)}"
     return ""
@@ -122,10 +122,10 @@ def _others_who_write(status: os.stat_result) -> str:
 def _is_own_group(gid: int) -> bool:
     """Whether the group has no other member, as where each user has a group of that name."""
     try:
-        me, group = pwd.getpwuid(os.getuid()), grp.getgrgid(gid)
+        user, group = pwd.getpwuid(os.getuid()), grp.getgrgid(gid)
     except KeyError:
         return False
-    return me.pw_gid == gid and group.gr_name == me.pw_name and set(group.gr_mem) <= {me.pw_name}
+    return user.pw_gid == gid and group.gr_name == user.pw_name and set(group.gr_mem) <= {user.pw_name}
 
 
 def user_name() -> str:

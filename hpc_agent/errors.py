@@ -2,7 +2,7 @@
 
 HpcAgentError
 ├── ConfigError            a setting, flag or file is wrong: correct it and start again
-├── InputError             what a person asked for cannot be done as asked
+├── InputError             what a user asked for cannot be done as asked
 ├── ApiError               the ClearML server answered with an error
 │   ├── AuthError          … because of the credentials
 │   └── NotFoundError      … because the object does not exist
@@ -32,7 +32,7 @@ class ConfigError(HpcAgentError):
 
 
 class InputError(HpcAgentError):
-    """What a person asked for on the command line cannot be done as asked."""
+    """Invalid input: what the command line asks for cannot be done."""
 
 
 class ApiError(HpcAgentError):
@@ -59,7 +59,7 @@ class NotFoundError(ApiError):
 class ServerUnreachableError(HpcAgentError):
     """No usable answer came from the ClearML server within the budget of the call.
 
-    ``uncertain``: the request may have been carried out all the same (its answer was lost).
+    ``uncertain``: the request may have been carried out anyway (its answer was lost).
     ``retry_after``: seconds that the server asked for.
     """
 

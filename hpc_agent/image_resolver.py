@@ -64,7 +64,7 @@ class ImagePackages:
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What an image has; kept beside the images, for looking takes a container."""
+    """Facts about an image; kept next to the images, for looking takes a container."""
 
     python: Interpreter | None = None
     seen: ImagePackages = ImagePackages()

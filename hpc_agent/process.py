@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class CompletedProcess:
-    """How a short program ended. Texts are decoded as UTF-8, undecodable bytes replaced; ``output`` is stdout as it
+    """Result of a short program. Texts are decoded as UTF-8, undecodable bytes replaced; ``output`` is stdout as it
     came."""
 
     argv: tuple[str, ...]
@@ -211,7 +211,7 @@ def kill_group(pgid: int, number: int) -> bool:
 
 @dataclass(frozen=True)
 class StopTimeouts:
-    """How long each step of the ladder TERM → KILL may take, in seconds."""
+    """Timeouts of the steps TERM → KILL, in seconds."""
 
     term: float = 10.0
     kill: float = 5.0
@@ -286,7 +286,7 @@ _LAUNCHER = Path(__file__).with_name("exec_launcher.py")
 
 def _start_bound(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: int) -> subprocess.Popen[bytes]:
     """Start a program that the kernel kills when the calling thread ends, whatever it ends of: a task must not run on
-    beside its next start when this agent was killed.
+    at the same time as its next start when this agent was killed.
 
     Raises:
         ProcessError: it could not be started.
@@ -358,7 +358,7 @@ class Helper:
 def pass_through(
     argv: Sequence[str], *, env: Mapping[str, str], input: bytes | None, on_output: Callable[[bytes], None]
 ) -> tuple[int, bytes]:
-    """Run a program in our place, for the person at the terminal: it reads our stdin (or ``input``), and what it prints
+    """Run a program in our place, for the user at the terminal: it reads our stdin (or ``input``), and what it prints
     on stdout and stderr goes on to ours as it comes. Signals that would end us reach it instead.
 
     ``on_output`` gets each piece of its stdout. Returns its exit code (negative: the signal that ended it) and the
@@ -428,7 +428,7 @@ def _forwarding_signals(child: subprocess.Popen[bytes]) -> Iterator[None]:
 
 def _write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
-    with contextlib.suppress(BrokenPipeError):  # the reader has left; the child's work is done all the same
+    with contextlib.suppress(BrokenPipeError):  # the reader has left; the child's work is done anyway
         while view:
             view = view[os.write(descriptor, view) :]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hpc_agent.cli.options import MultiValueCommand
+from hpc_agent.cli.multi_value_options import MultiValueCommand
 from hpc_agent.cli.shared_options import (
     HELP,
     Shared,

@@ -1,4 +1,4 @@
-"""What all commands share: the global flags, the configuration, how an error ends the program."""
+"""Common part of all commands: the global flags, the configuration, how an error ends the program."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def worker_flags(command: Callable[..., None]) -> Callable[..., None]:
 
 def docker_option(command: Callable[..., None]) -> Callable[..., None]:
     """``--docker [IMAGE ARGS…]`` of a ``MultiValueCommand``."""
-    from hpc_agent.cli.options import MultiValueOption
+    from hpc_agent.cli.multi_value_options import MultiValueOption
 
     option = click.option(
         "--docker",

@@ -24,7 +24,7 @@ def write_job_config(configuration: Configuration, path: Path, changes: Mapping[
 def share_job_config(configuration: Configuration, folder: Path, changes: Mapping[str, object] = {}) -> Path:
     """As ``write_job_config``, for many jobs: the file's name comes from its content.
 
-    A job that waits keeps what its own daemon wrote, whoever serves the queue by the time it starts.
+    A job that waits keeps what its own daemon wrote, even if another one serves the queue when it starts.
     """
     text = _text(configuration, changes)
     path = folder / f"job.{hashlib.sha256(text).hexdigest()[:12]}.conf"

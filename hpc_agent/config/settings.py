@@ -1,6 +1,6 @@
 """Every setting: its type, its default, one sentence. ``config.load`` fills them, docs/settings.md is made of them.
 
-The section ``hpc`` of clearml.conf is ours; the others are ClearML's own, of which we read these keys only.
+The section ``hpc`` of clearml.conf is ours; the others are ClearML's own; only these keys of them are read.
 """
 
 from __future__ import annotations
@@ -48,9 +48,7 @@ class GitSettings(SettingsGroup, frozen=True, kw_only=True):
     password: Annotated[Secret, Meta(description="Password or token for HTTPS git remotes.")] = Secret("")
     host: Annotated[
         str,
-        Meta(
-            description="The one host that git_user and git_pass are for; without it those that git itself is told of."
-        ),
+        Meta(description="The one host that git_user and git_pass are for; default: those in git's own configuration."),
     ] = ""
     force_ssh: Annotated[bool, Meta(description="Rewrite https remotes to ssh.")] = False
     ssh_user: Annotated[str, Meta(description="User in rewritten ssh remotes.")] = ""
@@ -182,18 +180,16 @@ class DockerSettings(SettingsGroup, frozen=True, kw_only=True):
     ] = PROTECTED
     allowed: Annotated[
         tuple[str, ...],
-        Meta(
-            description="Arguments that tasks may give besides the harmless ones, protected or not: `volume`, `device`."
-        ),
+        Meta(description="Arguments that tasks may give, protected or not, and the harmless ones: `volume`, `device`."),
     ] = ()
     forbidden: Annotated[
-        tuple[str, ...], Meta(description="Arguments that are left out whoever gives them; the console says so.")
+        tuple[str, ...], Meta(description="Arguments that are always dropped; the console names them.")
     ] = ("entrypoint",)
     filters: Annotated[
         str | tuple[str, ...],
         Meta(description="Regular expressions; a task's arguments that match none are left out. None: all may pass."),
     ] = ()
-    force_pull: Annotated[bool, Meta(description="Fetch the image anew for each task, where there is a network.")] = (
+    force_pull: Annotated[bool, Meta(description="Always pull the image for each task, where there is a network.")] = (
         False
     )
 
@@ -204,7 +200,7 @@ class EnvsSettings(SettingsGroup, frozen=True, kw_only=True):
     build_on: Annotated[
         Literal["login", "job", "compute"],
         Meta(
-            description="login: beside the daemon, at low priority; job: in a small job of its own before the GPU job; "
+            description="login: on the login node, at low priority; job: in a small job of its own before the GPU job; "
             "compute: in the GPU job itself, where compute nodes reach package index and git."
         ),
     ] = "login"

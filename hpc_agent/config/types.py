@@ -1,4 +1,4 @@
-"""What settings are made of: the base of their groups, and amounts with bounds."""
+"""Types of settings: the base of their groups, and amounts with bounds."""
 
 from __future__ import annotations
 

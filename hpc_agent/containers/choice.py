@@ -1,4 +1,4 @@
-"""Which image a task runs in, and with which arguments. Pure."""
+"""Choice of a task's container image and of its arguments. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PATH = re.compile(r"(?:/|~|\.{1,2}/)[^\x00-\x1f\x7f,]{0,4000}")
 DEFAULTS = ("--network=host", "--ipc=host", "--user=0:0")
 """What site and task may replace. A container brings software along and locks nothing in: the process must reach the
 ClearML server wherever the node does, torch's loaders want more shared memory than docker's 64 MB, and the owner
-of the mounted files is root inside (a daemon's root, or ourselves where podman runs without one)."""
+of the mounted files is root inside (a daemon's root, or the user where podman runs without one)."""
 
 
 @dataclass(frozen=True)

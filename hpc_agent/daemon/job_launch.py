@@ -23,11 +23,11 @@ from hpc_agent.runs.directory import RunDirectory
 
 @dataclass(frozen=True)
 class JobLaunchConfig:
-    """Server and keys stand in ``config_file``, readable by its owner only; ``agent`` is the program as a list."""
+    """Server and keys are in ``config_file``, readable by its owner only; ``agent`` is the program as a list."""
 
     config_file: Path
     agent: Sequence[str]
-    terms: DaemonOptions
+    options: DaemonOptions
     naming: JobNaming
     job_configs: JobConfigs | None = None
     """Where jobs call the server with credentials of their own."""

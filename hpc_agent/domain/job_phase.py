@@ -21,7 +21,7 @@ WAITING_STATES = (JobState.PENDING, JobState.REQUEUED)
 
 
 class SubmissionState(Enum):
-    """How far a submission got."""
+    """Progress of a submission."""
 
     INTENDED = "intended"
     """sbatch was about to be called; the process may have died there."""
@@ -32,12 +32,12 @@ class SubmissionState(Enum):
 
 @dataclass(frozen=True)
 class SubmissionView:
-    """A submission as its record describes it. ``tries`` counts the submissions of the same attempt."""
+    """A submission as its record describes it. ``submit_count`` counts the submissions of the same attempt."""
 
     state: SubmissionState
     at: datetime
     job: JobId | None = None
-    tries: int = 1
+    submit_count: int = 1
     message: str = ""
     """What sbatch printed, if that was not clear."""
     doubt: UnclearAnswer | None = None
@@ -131,7 +131,7 @@ def highest_restart_count(jobs: Iterable[LiveJob]) -> int:
 
 
 class JobPhase(Enum):
-    """Where a job is between its submission and its end."""
+    """Phase of a job between its submission and its end."""
 
     NOT_SUBMITTED = "not submitted"
     SUBMIT_INTENDED = "submission intended"

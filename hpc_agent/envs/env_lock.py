@@ -188,7 +188,7 @@ def key_parts(
         "libc": interpreter.libc,  # a newer glibc admits wheels that older nodes cannot load
         "installer": installer,  # uv and pip pick and build a few packages differently
         "flags": flags,  # such as --no-binary
-        "system_site": system_site,  # what is importable besides the packages
+        "system_site": system_site,  # what is importable in addition to the packages
         "source": source,  # code of the task's own repository that is installed
         **({"image": image} if image else {}),  # its libraries and its packages, which the environment sees
         **({"site": list(site)} if site else {}),  # folders whose packages it sees

@@ -34,8 +34,8 @@ class EnvRequest:
 
     ``python``: ``3.11``, or empty for any version. ``source``: identity of the code that local requirement lines
     (``./lib``) and ``project`` are built from, empty if there are none. ``image``: identity of the container image
-    whose Python is meant, empty for this site's own. ``project``: requested besides ``lines``. ``imports_from``: the
-    folder of the repository that is on the task's path. ``notes``: what the repository requests and is ignored, in
+    whose Python is meant, empty for this site's own. ``project``: requested in addition to ``lines``. ``imports_from``:
+    the folder of the repository that is on the task's path. ``notes``: what the repository requests and is ignored, in
     sentences.
     """
 
@@ -137,7 +137,7 @@ def _unread_notes(
         f"{path} of the repository is not read: "
         + (f"the packages are those of {used}" if used else "give the task a list of packages, or a requirements.txt")
         for path in files.unread
-        # Many repositories have lists for development besides the one that is used.
+        # Many repositories have lists for development in addition to the one that is used.
         if not used or not any(part.startswith("requirements") for part in path.split("/"))
     ]
     if files.listed and project is None and not lines.local:

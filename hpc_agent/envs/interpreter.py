@@ -65,7 +65,7 @@ class Interpreter:
 @dataclass(frozen=True)
 class Site:
     """Packages that an environment sees from outside. ``packages``: normalised name → version; ``folders``: where they
-    are, besides the base interpreter's own."""
+    are, in addition to the base interpreter's own."""
 
     packages: Mapping[str, str] = field(default_factory=dict)
     folders: tuple[str, ...] = ()

@@ -25,7 +25,7 @@ from hpc_agent.envs import archive
 from hpc_agent.envs.shared_cache import Manifest
 
 _RESERVED_BYTES = 64 << 20
-"""Bytes to leave free for the job besides an unpacked environment."""
+"""Bytes to leave free for the job, in addition to an unpacked environment's."""
 _OVERHEAD_PER_FILE = 2048
 """Bytes that a file takes beyond its content, on average."""
 

@@ -51,7 +51,7 @@ _KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 
 @dataclass(frozen=True)
 class ExecutionOptions:
-    """Flags of ``execute`` besides those that shape the process."""
+    """Flags of ``execute``, without those that shape the process."""
 
     require_queue: bool = False
     report: bool = True
@@ -141,19 +141,19 @@ class TaskRun:
                 self._stop.request.sleep(FENCE_S, self._executor.clock)
             console.start()
             if self._claimed.resumed:
-                console.say(f"Restart {self._identity.restart_count} of job {self._identity.job}")
+                console.write_line(f"Restart {self._identity.restart_count} of job {self._identity.job}")
             return self._run_process(console)
         except Cancelled:
             return ended(-signal.SIGTERM, self._exit_context())
         except (ServerUnreachableError, AuthError):
             raise
         except HpcAgentError as error:
-            console.say(str(error))
+            console.write_line(str(error))
             return never_started(str(error))
         except Exception as error:  # noqa: BLE001 - whatever it was, the task gets its final status
             log.error("task.run_failed", task=self._task.id, error=error, trace=True)
             message = f"the task could not be run: {type(error).__name__}: {error}"
-            console.say(message)
+            console.write_line(message)
             return never_started(message)
         finally:
             watch.finish()
@@ -167,7 +167,7 @@ class TaskRun:
             self._identity.worker,
             self._executor.options,
             self._executor.clock,
-            console.say,
+            console.write_line,
             self._executor.client.tasks.get_object,
         )
         try:
@@ -197,7 +197,7 @@ class TaskRun:
         recorder.start()
         supervisor = ProcessSupervisor(
             child,
-            console.say,
+            console.write_line,
             self._stop,
             self._executor.clock,
             StopTimeouts(term=self._executor.settings.hpc.term_grace),
@@ -206,7 +206,7 @@ class TaskRun:
         code = supervisor.run()
         # A task that completed by itself is not run again because its job got SIGTERM just then.
         completed = code == 0 and supervisor.ended_by_itself and self._files.call(self._still_ours, True)
-        outcome = ended(code, ExitContext() if completed else self._exit_context(code, console.trouble))
+        outcome = ended(code, ExitContext() if completed else self._exit_context(code, console.write_error))
         self._reporter.note(outcome)
         recorder.finish()
         return outcome
@@ -214,12 +214,12 @@ class TaskRun:
     def _write_process_started(self) -> None:
         """From here on the user's process may have run."""
         try:
-            self._directory.write_claim(msgspec.structs.replace(self._claimed.claim, begun=True))
+            self._directory.write_claim(msgspec.structs.replace(self._claimed.claim, user_process_started=True))
         except OSError as error:
             log.error("claim.not_written", directory=self._directory.path, error=error)
 
     def _exit_context(self, code: int | None = None, file_trouble: str = "") -> ExitContext:
-        """What is known about an end besides ``code``, the exit code if the process ran."""
+        """Facts about an end; ``code`` is the exit code if the process ran."""
         stop, policy = self._stop, self._policy
         cause = stop.termination.cause(CAUSE_S) if stop.reason is StopReason.SIGNAL else None
         requeues = self._identity.daemon_managed and policy.on_time_limit == "requeue"
@@ -237,14 +237,14 @@ class TaskRun:
         )
 
     def _requeues_used(self) -> int:
-        return len(self._files.call(self._directory.restarts, RequeueBudget()).of)
+        return len(self._files.call(self._directory.requeue_budget, RequeueBudget()).requeues)
 
     def _restart(self, outcome: TaskOutcome) -> str:
         """``restart 1 of 3`` where the job is to be started again, and counted in the task's budget."""
         if not outcome.requeue:
             return ""
-        add = partial(self._directory.add_restart, self._identity.restart_count)
-        used = len(self._files.call(add, RequeueBudget()).of) or "more"
+        add = partial(self._directory.count_requeue, self._identity.restart_count)
+        used = len(self._files.call(add, RequeueBudget()).requeues) or "more"
         return f"restart {used} of {self._policy.max_restarts}"
 
     def _console(self, options: ExecutionOptions) -> Console:
@@ -277,7 +277,7 @@ class TaskRun:
             ping_interval=agent.task_ping_interval_sec,
             callback_limit=agent.abort_callback_max_timeout,
             meters=Meters(UsageReader(self._executor.clock, GpuReader(visible_gpus(os.environ))), self._memory.update),
-            say=console.say,
+            write_line=console.write_line,
         )
 
     def _queue_settings(self) -> QueueSettings:

@@ -15,7 +15,7 @@ _TICK_S = 0.2
 _SIGNAL_LAG_S = 0.5
 """How long after the end of the task's process the job's SIGTERM may reach this one."""
 _TERMINATED = (-signal.SIGTERM, 128 + signal.SIGTERM)
-_BY_SCHEDULER = frozenset(TerminationCause) - {TerminationCause.SOMEBODY, TerminationCause.UNKNOWN}
+_BY_SCHEDULER = frozenset(TerminationCause) - {TerminationCause.EXTERNAL_SIGNAL, TerminationCause.UNKNOWN}
 _REPORT_S = 10.0
 """Of the time ahead of a limit, what is kept for the report."""
 
@@ -23,20 +23,20 @@ _REPORT_S = 10.0
 class ProcessSupervisor:
     """Supervisor of one process; ``run`` once.
 
-    ``say`` takes lines for the task's console; ``at_limit`` is the signal ahead of the time limit.
+    ``write_line`` takes lines for the task's console; ``at_limit`` is the signal ahead of the time limit.
     """
 
     def __init__(
         self,
         child: Supervised,
-        say: Callable[[str], None],
+        write_line: Callable[[str], None],
         stop: StopConditions,
         clock: Clock,
         timeouts: StopTimeouts,
         at_limit: signal.Signals = signal.SIGTERM,
     ) -> None:
         self._child = child
-        self._say = say
+        self._write_line = write_line
         self._stop = stop
         self._request = stop.request
         self._clock = clock
@@ -103,19 +103,19 @@ class ProcessSupervisor:
             number = self._at_limit
             grace = max(self._stop.deadline.ahead - _REPORT_S, self._stop.deadline.ahead / 2)
         self._child.signal(number)
-        self._say(f"Stopping: {reason.value}; {number.name} is sent, and it has {grace:g} s to end")
+        self._write_line(f"Stopping: {reason.value}; {number.name} is sent, and it has {grace:g} s to end")
         return grace
 
     def _kill(self, now: float) -> None:
         self._child.signal(signal.SIGKILL)
         if self._killed_at is None:
             self._killed_at = now
-            self._say("Still running when its time was over: killing it")
+            self._write_line("Still running when its time was over: killing it")
 
     def _hangs(self, now: float) -> bool:
         if self._killed_at is None or now - self._killed_at <= self._timeouts.kill:
             return False
-        self._say(
+        self._write_line(
             f"Process {self._child.pid} is still there {self._timeouts.kill:g} s after SIGKILL: it hangs in the "
             "kernel, usually on a file system"
         )

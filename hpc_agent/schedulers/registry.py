@@ -1,4 +1,4 @@
-"""The backends, one line each. Adding one is a line here and a package of its name beside this module.
+"""The backends, one line each. Adding one is a line here and a package of its name next to this module.
 
 A package has two modules that are found by name: ``settings``, whose class ``Settings`` is its section of the
 configuration, and ``backend``, whose object ``BACKEND`` is a ``schedulers.base.Backend``. Nothing else is imported

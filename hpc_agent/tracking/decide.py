@@ -35,7 +35,7 @@ class TrackedJobSnapshot(JobSnapshot):
     is_array: bool = False
     queued: bool = True
     """The task was put on a queue when it was submitted; else it waits as ``created``."""
-    begun: bool = False
+    task_started: bool = False
     abort_requested: bool = False
     silenced: bool = False
     """The server stopped the task because it heard nothing for long."""
@@ -106,7 +106,7 @@ def decide(snapshot: TrackedJobSnapshot, lost_after: float) -> tuple[TrackingAct
     """The actions that are due, in order; empty when waiting is right."""
     if snapshot.status is None:
         return (Untrack("its task was deleted"),)
-    if snapshot.begun and snapshot.status in _TAKEN_BACK:
+    if snapshot.task_started and snapshot.status in _TAKEN_BACK:
         return (Untrack("its task was reset"),)
     phase = job_phase(snapshot, lost_after)
     if snapshot.jobs:
@@ -124,12 +124,12 @@ def _listed(snapshot: TrackedJobSnapshot, phase: JobPhase) -> tuple[TrackingActi
     waits = all(job.state in WAITING_STATES for job in snapshot.jobs)
     has_started = bool(snapshot.ended) or not waits
     actions: list[TrackingAction] = []
-    if snapshot.silenced or (has_started and not snapshot.begun):
+    if snapshot.silenced or (has_started and not snapshot.task_started):
         actions.append(MarkStarted())
     if waits:
         wait = _wait(snapshot)
         actions += [ShowMessage(wait.text, wait.text if wait.stuck else "")] if wait.text != snapshot.message else []
-        actions += [PingTask()] if snapshot.begun else []
+        actions += [PingTask()] if snapshot.task_started else []
     elif not snapshot.has_sidecar:
         actions += [PingTask(), SendConsole()]
     return tuple(actions)
@@ -165,7 +165,7 @@ def _outcome(title: str, record: JobRecord) -> tuple[TaskStatus, str]:
     outcome = named(record, advice=SCRIPT_ADVICE)
     if outcome is not None:
         return outcome.status, outcome.reason
-    text = f"{title} {record.raw_state.split(' ')[0]}{record.duration_words}"
+    text = f"{title} {record.raw_state.split(' ')[0]}{record.duration_text}"
     text += f" on {record.nodes}" if record.nodes else ""
     if record.state is JobState.COMPLETED:
         return TaskStatus.COMPLETED, text
@@ -173,7 +173,7 @@ def _outcome(title: str, record: JobRecord) -> tuple[TaskStatus, str]:
         return TaskStatus.STOPPED, f"{text}: it runs on another cluster of the federation"
     if record.output_not_opened:
         return TaskStatus.FAILED, f"{text}: {SCRIPT_ADVICE.output}"
-    return TaskStatus.FAILED, f"{text}: {'ended by ' if record.signal else ''}{record.exit_words}"
+    return TaskStatus.FAILED, f"{text}: {'ended by ' if record.signal else ''}{record.exit_text}"
 
 
 def _counted(records: Sequence[JobRecord]) -> str:

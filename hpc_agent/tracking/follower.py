@@ -33,7 +33,7 @@ log = EventLog("follow")
 
 _LONGEST_BACKOFF_S = 120.0
 _LOOK_UP_S = 60.0
-"""Between two looks for a job of which sbatch said nothing clear."""
+"""Seconds between two searches for a job for which sbatch printed no clear answer."""
 _EVERY_S = 60.0
 """How often a task's message may change, and how often the server hears that a task is alive."""
 
@@ -114,7 +114,7 @@ class Follower:
                 self._leave(tracked, why)
 
     def _begin(self, tracked: TrackedJob) -> None:
-        if tracked.begun:
+        if tracked.task_started:
             self._client.tasks.started(tracked.folder.task, "its Slurm job runs", f"Slurm job {tracked.job.id} runs")
             return
         start = start_task(self._client, tracked.folder, tracked.plan, tracked.job.id, self._clock)
@@ -150,13 +150,13 @@ class Follower:
         return complete
 
     def _streams(self, tracked: TrackedJob) -> tuple[OutputStream, ...]:
-        if tracked.inside:
-            return tracked.inside.streams
+        if tracked.sidecar:
+            return tracked.sidecar.streams
         return output_files.find(tracked.job.id, tracked.plan.outputs)
 
     def _source(self, tracked: TrackedJob) -> ConsoleSource:
-        inside = tracked.inside
-        worker = WorkerId(inside.worker if inside else f"{self._settings.agent.name}:slurm:{tracked.job.id}")
+        sidecar = tracked.sidecar
+        worker = WorkerId(sidecar.worker if sidecar else f"{self._settings.agent.name}:slurm:{tracked.job.id}")
         return ConsoleSource(tracked.folder.task, worker, self._settings.agent.suppress_carriage_return)
 
     def _note(self, tracked: TrackedJob, line: str) -> None:
@@ -186,7 +186,7 @@ class Follower:
 
     def _end(self, tracked: TrackedJob, end: decide.EndTask) -> None:
         task = tracked.folder.task
-        if not tracked.begun:
+        if not tracked.task_started:
             start_task(self._client, tracked.folder, tracked.plan, tracked.job.id, self._clock)
         if not self._ship(tracked):
             raise ServerUnreachableError("the rest of its console was not sent")
@@ -197,7 +197,7 @@ class Follower:
 
     def _explained(self, tracked: TrackedJob, end: decide.EndTask) -> str:
         """The reason, with what became of the job's output; a line in the console where that is not here."""
-        if tracked.plan.indices or (tracked.inside is not None and tracked.inside.over):
+        if tracked.plan.indices or (tracked.sidecar is not None and tracked.sidecar.over):
             return end.reason
         streams = self._streams(tracked)
         if SCRIPT_ADVICE.output in end.reason:
@@ -213,9 +213,9 @@ class Follower:
 
     def _leave(self, tracked: TrackedJob, why: str) -> None:
         log.info("task.untracked", task=tracked.folder.task, job=tracked.job.id, why=why)
-        if tracked.inside is not None:
+        if tracked.sidecar is not None:
             try:
-                self._client.workers.unregister(WorkerId(tracked.inside.worker))
+                self._client.workers.unregister(WorkerId(tracked.sidecar.worker))
             except HpcAgentError as error:
                 log.debug("worker.unregister_failed", error=error)
         tracked.folder.remove()
@@ -225,7 +225,7 @@ _PACE = HeartbeatTiming()
 
 
 def is_followed(folders: TrackedRoot, clock: Clock) -> bool:
-    """Ask after the job is noted down: a follower that is about to leave looks once more when it has left."""
+    """Ask after the job is recorded: a follower that is about to leave looks once more when it has left."""
     return lately_held(folders.lease, clock, _PACE)
 
 
@@ -234,7 +234,7 @@ def acquire_follower(follower: Follower, folders: TrackedRoot, clock: Clock, *, 
     ensure_directory(folders.path, mode=0o700)
     while True:
         lease = Lease(folders.lease, clock, _PACE)
-        if not _acquired(lease, clock, patience=0 if once else 1.5 * _PACE.dead_after):
+        if not _acquired(lease, clock, timeout=0 if once else 1.5 * _PACE.expires_after):
             log.info("follower.lease_held")
             return
         try:
@@ -248,11 +248,11 @@ def acquire_follower(follower: Follower, folders: TrackedRoot, clock: Clock, *, 
             return
 
 
-def _acquired(lease: Lease, clock: Clock, patience: float) -> bool:
+def _acquired(lease: Lease, clock: Clock, timeout: float) -> bool:
     """A holder on another machine shows that it is dead by standing still while we watch."""
-    deadline = clock.monotonic() + patience
+    deadline = clock.monotonic() + timeout
     while not lease.acquire():
         if clock.monotonic() >= deadline:
             return False
-        clock.sleep(_PACE.beat)
+        clock.sleep(_PACE.interval)
     return True

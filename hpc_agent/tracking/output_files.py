@@ -23,12 +23,12 @@ _WIDEST = 10
 _CLOCKS_S = 60.0
 """By so much clocks of the controller and of file servers may differ."""
 _NO_ARRAY = "4294967294"
-"""What Slurm writes for ``%a`` in a job that is no element of an array."""
+"""What Slurm writes for ``%a`` in a job that is not an element of an array."""
 
 
 @dataclass(frozen=True)
 class OutputNameValues:
-    """What the patterns in a file's name stand for. Empty: not known."""
+    """Values of the patterns in a file's name. Empty: not known."""
 
     job: str
     """Its own number; of an array's element not the array's."""
@@ -55,9 +55,9 @@ def find(job: str, names: Sequence[str]) -> tuple[OutputStream, ...]:
 def locate(names: Sequence[str], shown: str, job: str) -> tuple[OutputStream, ...]:
     """As ``find``, with what ``scontrol show job`` says."""
     facts = facts_of(shown, job)
-    told = [stream.path for stream in parse(shown)]
+    from_slurm = [stream.path for stream in parse(shown)]
     # What Slurm shows has some of the patterns filled in, and others in the wrong way ("%%x", 22.05).
-    return tuple(_stream(name, [name, *told[at : at + 1]], facts) for at, name in enumerate(names or told))
+    return tuple(_stream(name, [name, *from_slurm[at : at + 1]], facts) for at, name in enumerate(names or from_slurm))
 
 
 def _shown(job: str) -> str:
@@ -113,14 +113,14 @@ def patterns(name: str, facts: OutputNameValues) -> Iterator[str]:
 
 
 def filled_in(name: str, facts: OutputNameValues) -> str:
-    """What the file is called most likely, for a person."""
+    """What the file is called most likely, for a user."""
     return "".join("%N" if piece is None else piece for piece in next(_fillings(name, facts)))
 
 
 def _fillings(name: str, facts: OutputNameValues) -> Iterator[list[str | None]]:
     """The name with its patterns filled in; None for a node's own host name, which is not known here."""
     if "\\" in name:
-        # It turns all patterns off, and stands for the character after it.
+        # It turns all patterns off, and quotes the character after it.
         yield [re.sub(r"\\(.?)", r"\1", name)]
         return
     yield _filling(name, facts, knows_b=True)

@@ -1,6 +1,6 @@
-"""What runs beside a person's script in its job: it sends console and usage, and obeys an abort of the task.
+"""Sidecar process of a user's own script in its job: it sends console and usage, and obeys an abort of the task.
 
-It is started by the lines of ``hook`` before the script's first line, is no child of the script, and gets killed by
+It is started by the lines of ``hook`` before the script's first line, is not a child of the script, and gets killed by
 Slurm when the script ends; ``follow`` sends what it could not. Whatever happens to it, the script goes on.
 """
 
@@ -42,7 +42,7 @@ from hpc_agent.tracking.tracked_records import (
 )
 from hpc_agent.wire.task_requests import job_runtime
 
-log = EventLog("inside")
+log = EventLog("sidecar")
 
 STREAMS = (3, 4)
 """The descriptors under which the hook passes on the script's stdout and stderr."""
@@ -88,16 +88,16 @@ class Sidecar:
         if plan is None:
             raise InputError(f"{self._folder.path} is gone, there is nothing to report to")
         shell = _process(script)
-        _stand_back()
-        self._note_down()
+        _detach()
+        self._record_process()
         streams, shippers = self._shippers()
-        inside = SidecarRecord(host=self._host, worker=self._worker, streams=streams)
-        self._folder.write_inside(inside)
+        record = SidecarRecord(host=self._host, worker=self._worker, streams=streams)
+        self._folder.write_sidecar(record)
         if self._started(plan, shell):
             complete = self._accompany(shell, shippers)
-            self._folder.write_inside(msgspec.structs.replace(inside, over=complete))
+            self._folder.write_sidecar(msgspec.structs.replace(record, over=complete))
 
-    def _note_down(self) -> None:
+    def _record_process(self) -> None:
         """Who called sbatch may have died, got no clear answer, or read another number out of it."""
         noted, own = self._folder.job(), TrackedJobRecord(id=self._job, known=True)
         if noted != own:
@@ -126,7 +126,7 @@ class Sidecar:
             if stream is None or stream in streams:
                 continue
             number = len(streams)
-            # Through the descriptor: the script may rename the file, or stand in a file system of its own.
+            # Through the descriptor: the script may rename the file, or be in a file system of its own.
             spool = Spool(Path(f"/proc/self/fd/{descriptor}"), self._folder.mark(number))
             _set_mark(spool, self._size_before(descriptor), appends=_appends(descriptor))
             streams.append(stream)
@@ -194,7 +194,7 @@ class Sidecar:
             log.error("job.not_cancelled", job=self._job, error=answer.last_words)
 
 
-def _stand_back() -> None:
+def _detach() -> None:
     """Out of the script's process group (it may say ``kill 0``), deaf to what is meant for it, and behind it."""
     with contextlib.suppress(OSError):
         os.setsid()

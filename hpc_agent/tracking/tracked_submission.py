@@ -1,4 +1,4 @@
-"""``hpc-agent sbatch``: the task is made, sbatch is run as the person wrote it, the job is noted down.
+"""Submission of a tracked job (``hpc-agent sbatch``): the task is made, sbatch run as given, the job recorded.
 
 Nothing here may keep a job from Slurm: what goes wrong with the task costs the task.
 """
@@ -40,7 +40,7 @@ from hpc_agent.wire.task_requests import draft_to_wire
 log = EventLog("sbatch")
 
 WAITING = "hpc-agent sbatch"
-"""The queue on which tasks stand while their jobs wait in Slurm. Nobody serves it: to take a task off it, or to abort
+"""Queue that holds tasks while their jobs wait in Slurm. No agent serves it: to take a task off it, or to abort
 the task, cancels the job."""
 
 
@@ -168,7 +168,7 @@ class TrackedSubmission:
         )
 
     def _variables(self, folder: TrackedDirectory, wanted: SubmissionRequest) -> dict[str, str]:
-        """What the job gets beside the person's own environment."""
+        """What the job gets in addition to the user's own environment."""
         added = {}
         if not wanted.elements.indices:
             added = {"CLEARML_TASK_ID": folder.task, "CLEARML_LOG_TASK_TO_BACKEND": "0"}
@@ -237,7 +237,7 @@ class TrackedSubmission:
             return ""
 
     def _found_by_name(self, prepared: PreparedSubmission) -> str:
-        """The id of a job of which sbatch said nothing, as with --quiet."""
+        """The id of a job that sbatch did not print, as with --quiet."""
         identify, plan = self._identifier.by_name, prepared.plan
         try:
             return identify(prepared.folder, plan, self._clock.now(), exists=True, before=prepared.before) or ""
@@ -260,7 +260,7 @@ class TrackedSubmission:
             prepared.folder.drop_job()
             prepared.folder.write_unclear(unclear)
             follow()
-        except Exception as error:  # noqa: BLE001 - sbatch's exit code must reach the person
+        except Exception as error:  # noqa: BLE001 - sbatch's exit code must reach the user
             log.error("job.search_failed", page=prepared.page, error=error)
         show_doubt(self._client, prepared.folder.task, unclear)
         log.error("job.submission_unclear", page=prepared.page)
@@ -273,7 +273,7 @@ class TrackedSubmission:
                 folder.write_job(TrackedJobRecord(id=job))
             follow()
             show_job(self._client, folder.task, job)
-        except Exception as error:  # noqa: BLE001 - sbatch has done its work, and its exit code must reach the person
+        except Exception as error:  # noqa: BLE001 - sbatch has done its work, and its exit code must reach the user
             log.error("task.job_not_shown", job=job, page=prepared.page, error=error)
 
     def _discard(self, folder: TrackedDirectory) -> None:

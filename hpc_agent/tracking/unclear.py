@@ -64,7 +64,7 @@ class UnclearSubmissions:
         self._look_up_for = look_up_seconds
 
     def left(self) -> int:
-        """How many are to be looked up. One whose sbatch ended well waits for its job to note itself down."""
+        """How many are to be looked up. One whose sbatch ended well waits for its job to record itself."""
         return sum(1 for found in self._all() if not found.unclear.given_up)
 
     def run_pass(self) -> None:
@@ -109,7 +109,7 @@ class UnclearSubmissions:
 
     def _died(self, plan: TrackingPlan) -> UnclearSubmissionRecord | None:
         if not plan.job_name or self._clock.now() - plan.since < _DIED_AFTER:
-            return None  # an element of an array is noted down by its own job
+            return None  # an element of an array is recorded by its own job
         return UnclearSubmissionRecord(
             at=plan.since + _SBATCH, exit_code=None, message="hpc-agent sbatch died before it had an answer"
         )

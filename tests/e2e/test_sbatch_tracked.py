@@ -273,7 +273,7 @@ def test_signals_and_the_time_limit_reach_the_script_as_without_us(person: Perso
     states = [person.wait_for_job(job) for job in jobs]
     assert states == ["TIMEOUT 0:0", "TIMEOUT 0:0"]
     for job in jobs:
-        # Accounting knows of the time limit as soon as it is met, KillWait before the script is over.
+        # Accounting shows the time limit as soon as it is met, KillWait before the script is over.
         gone = partial(person.site.slurm, "squeue", "--noheader", "--jobs", job)
         wait_until(f"job {job}'s processes to be gone", gone, lambda seen: not seen.strip())
     # Slurm's own lines, without the program's name from 26.05 on; and bash's, where SIGKILL met its child before it.

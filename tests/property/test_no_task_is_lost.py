@@ -143,7 +143,7 @@ class NoTaskIsLost(RuleBasedStateMachine):
     @precondition(lambda self: self.site.cluster.startable_jobs())
     @rule(data=st.data(), why=st.sampled_from([HELD, *NEVER]))
     def a_job_does_not_start(self, data: st.DataObject, why: str) -> None:
-        """Until somebody releases it, or never."""
+        """Until it is released, or never."""
         data.draw(st.sampled_from(self.site.cluster.startable_jobs()), "job").held = why
 
     @precondition(lambda self: self.site.cluster.running_jobs())
@@ -295,13 +295,13 @@ class NoTaskIsLost(RuleBasedStateMachine):
 
     def _what_happened(self) -> set[str]:
         site = self.site
-        told = {
+        reported = {
             SEVERAL_PROCESSES: self._processes > 1,
             SEVERAL_JOBS: len(site.cluster.jobs) > 1,
             REQUEUED: any(job.restarts for job in site.cluster.jobs.values()),
             CANCELLED: bool(site.cluster.cancelled),
         }
-        return self._happened | {what for what, so in told.items() if so}
+        return self._happened | {what for what, so in reported.items() if so}
 
     def _runs(self) -> bool:
         return any(executor.has_process for executor in self.site.executors)

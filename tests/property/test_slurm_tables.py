@@ -162,7 +162,7 @@ def test_no_notice_is_taken_for_a_table(notice: str) -> None:
 
 @examples(100)
 @given(notices, names)
-def test_a_job_that_asks_about_itself_is_told_the_truth(notice: str, reason: str) -> None:
+def test_a_job_that_asks_about_itself_gets_the_truth(notice: str, reason: str) -> None:
     table = printed(notice, DELIMITER) + printed(OWN_HEADER + own_row("7", "RUNNING", reason=reason), DELIMITER)
     job = commands.parse_own_job(table, DELIMITER)
     assert (job.state, job.left, job.restarts, job.preempted) == (JobState.RUNNING, 3599, 0, False)

@@ -96,7 +96,7 @@ class SimulatedExecutor:
             self.step()
 
     def exit(self, code: int = 0) -> None:
-        """Its process is gone, and so is the job, if Slurm knows of this start and of no later one."""
+        """Its process is gone, and so is the job, if Slurm has this start and no later one."""
         self.vanish()
         if not self.unreachable and self.job.record is None and self.job.restarts == self.restart:
             self._site.cluster.end(self.job, JobState.FAILED if code else JobState.COMPLETED, code)
@@ -195,7 +195,7 @@ class SimulatedExecutor:
         if not self._is_ours():
             self.exit(1)
             return
-        self.run.write_claim(msgspec.structs.replace(self.won.claim, begun=True))
+        self.run.write_claim(msgspec.structs.replace(self.won.claim, user_process_started=True))
         self.has_process = True
         self._generation = self._site.generation
         self._site.processes_started += 1
@@ -220,7 +220,7 @@ class SimulatedExecutor:
             self.exit(1)
             return
         self.run.write_exit_report(self._report)
-        # What ended before its user reset the task is no second end, however late it is on record.
+        # What ended before its user reset the task is not a second end, however late it is on record.
         if self._generation == self._site.generation:
             self._site.finished += self._report.status == "completed"
         self.stage = Stage.PUBLISH

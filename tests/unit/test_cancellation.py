@@ -85,7 +85,7 @@ def test_work_that_looks_for_no_request_is_left_behind() -> None:
 
 
 def test_work_that_failed_by_the_same_signal_is_cancelled() -> None:
-    """Slurm signals all processes of a job: a git that SIGTERM ended is no error of the task's source."""
+    """Slurm signals all processes of a job: a git that SIGTERM ended is not an error of the task's source."""
     stop = StopRequest()
 
     def work() -> None:

@@ -85,7 +85,7 @@ def test_the_named_file_is_the_only_one(tmp_path: Path) -> None:
         ("hpc.queues.gpu.resources.time_limit = soon", ["hpc.queues.gpu.resources", "soon"]),
         ("hpc.queues = 3", ["hpc.queues", "3", "expected"]),
         ("hpc = 3", ["hpc", "expected a section"]),
-        # Of an address it is told where it comes from, which may be the environment.
+        # An error about an address names its origin, which may be the environment.
         ("api { api_server: localhost:8008 }", ["api.api_server", "expected a URL"]),
         ("api { api_server ", ["not valid HOCON"]),
         ("api { credentials { secret_key: [1] } }", ["api.credentials.secret_key", "********"]),

@@ -50,7 +50,7 @@ def test_every_runtime_runs_the_command_in_the_image_with_the_mounts(runtime: Ru
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES, ids=by_name)
-def test_every_runtime_fetches_into_the_file_it_is_told(runtime: Runtime) -> None:
+def test_every_runtime_fetches_into_the_file_it_is_given(runtime: Runtime) -> None:
     commands = runtime.fetch("docker://debian:12", Path("/images/debian+12.x"))
     assert any("/images/debian+12.x" in word for word in commands[-1])
     assert any("debian" in word for argv in commands for word in argv)
@@ -88,7 +88,7 @@ def test_apptainer_in_full() -> None:
     ]
 
 
-def test_apptainer_means_docker_images_unless_told_otherwise() -> None:
+def test_apptainer_means_docker_images_unless_set_otherwise() -> None:
     apptainer = Apptainer("apptainer")
     assert apptainer.fetch("ubuntu:22.04", Path("/i/u.sif"))[0][-1] == "docker://ubuntu:22.04"
     assert apptainer.fetch("library://u/c/i", Path("/i/u.sif"))[0][-1] == "library://u/c/i"

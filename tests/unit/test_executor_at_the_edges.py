@@ -211,7 +211,7 @@ def seen(status: TaskStatus = TaskStatus.IN_PROGRESS, stamp: str = "1.7", worker
 
 
 class TestWatch:
-    """What ends a run: its user, another run, or nobody."""
+    """What ends a run: its user, another run, or nothing."""
 
     @staticmethod
     def stopped_by(tasks: Tasks, run: WatchedRun, *, at_least: int = 1) -> StopReason | None:
@@ -336,4 +336,4 @@ def test_a_console_that_is_anothers_now_is_left_before_it_began(tmp_path: Path) 
     source = ConsoleSource(TASK, WorkerId("n1:7"), False)
     console = Console(run, source, cast(EventsApi, None), ManualClock(), ours=lambda: False, ship=False)
     console.drop()
-    assert console.trouble == ""
+    assert console.write_error == ""

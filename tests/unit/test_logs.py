@@ -1,4 +1,4 @@
-"""The event log: stable event names, keys beside them, as text or JSON lines."""
+"""The event log: stable event names, keys, as text or JSON lines."""
 
 from __future__ import annotations
 

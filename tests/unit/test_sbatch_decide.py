@@ -49,11 +49,15 @@ RUNNING = TrackedJobSnapshot(
     submitted=SUBMITTED,
     status=TaskStatus.IN_PROGRESS,
     jobs=(live(JobState.RUNNING),),
-    begun=True,
+    task_started=True,
     has_sidecar=True,
 )
 GONE = TrackedJobSnapshot(
-    job="12", submitted=SUBMITTED, status=TaskStatus.IN_PROGRESS, records=(record(JobState.COMPLETED),), begun=True
+    job="12",
+    submitted=SUBMITTED,
+    status=TaskStatus.IN_PROGRESS,
+    records=(record(JobState.COMPLETED),),
+    task_started=True,
 )
 
 
@@ -147,7 +151,7 @@ def test_array_ends_when_all_its_elements_have() -> None:
         expected=3,
         status=TaskStatus.IN_PROGRESS,
         is_array=True,
-        begun=True,
+        task_started=True,
         jobs=(live(JobState.PENDING, "12_3", reason="JobArrayTaskLimit"),),
         records=(record(JobState.COMPLETED, "12_1"), record(JobState.FAILED, "12_2")),
     )

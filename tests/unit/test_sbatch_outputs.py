@@ -95,11 +95,13 @@ def test_a_file_is_found_under_the_name_that_slurm_gave_it(
     assert stream.inode == (tmp_path / written).stat().st_ino
 
 
-TOLD = [(shown, written) for asked, shown, written in WRITTEN if asked not in ("o-%%x", "o-%%%j", "o-\\%j")]
-"""Of the others scontrol has filled in what is no pattern."""
+FROM_SLURM = [(shown, written) for asked, shown, written in WRITTEN if asked not in ("o-%%x", "o-%%%j", "o-\\%j")]
+"""In the others scontrol has filled in what is not a pattern."""
 
 
-@pytest.mark.parametrize(("shown", "written"), TOLD, ids=[f"{shown} as {written}" for shown, written in TOLD])
+@pytest.mark.parametrize(
+    ("shown", "written"), FROM_SLURM, ids=[f"{shown} as {written}" for shown, written in FROM_SLURM]
+)
 def test_of_a_job_whose_wish_is_not_known_it_is_found_by_what_scontrol_shows(
     shown: str, written: str, tmp_path: Path
 ) -> None:

@@ -38,7 +38,7 @@ def test_every_final_state_is_final(word: str) -> None:
 
 
 @pytest.mark.parametrize("word", ["HIBERNATING", "", "completed?", "_name_", "mro"])
-def test_a_state_that_nobody_knows_is_not_final(word: str) -> None:
+def test_an_unknown_state_is_not_final(word: str) -> None:
     assert commands.state(word) is JobState.UNKNOWN
     assert not commands.state(word).is_final
 
@@ -57,7 +57,7 @@ def test_times_are_read_as_utc() -> None:
 @pytest.mark.parametrize(
     ("version", "name"), [(version, name) for version in VERSIONS for name in names(version, "scancel_")]
 )
-def test_scancel_fails_only_when_nobody_took_the_request(version: str, name: str) -> None:
+def test_scancel_fails_only_when_no_cluster_took_the_request(version: str, name: str) -> None:
     said = captured(version, name)
     assert commands.cancelled(said.returncode, said.stderr) == (not name.endswith("_down"))
 

@@ -211,9 +211,9 @@ def test_a_name_that_slurmdbd_does_not_know_yet_is_empty() -> None:
     assert found.name == ""
 
 
-def test_a_record_without_a_time_is_no_verdict() -> None:
+def test_a_record_without_a_time_is_not_evidence() -> None:
     """It may be of an earlier job with this id."""
-    assert verdict(accounting_row("7", "COMPLETED", submitted="once upon a time")) is None
+    assert verdict(accounting_row("7", "COMPLETED", submitted="long ago")) is None
 
 
 @pytest.mark.parametrize("exit_code", ["", "?", "0", "0:0:0", ":", "9" * 400 + ":0", "-1:0"])
@@ -230,12 +230,12 @@ def test_a_time_beyond_all_clocks_is_unknown(number: str) -> None:
 
 
 @pytest.mark.parametrize("job", ["9" * 25, "7_", "_3", "7+", "-7", "7.batch", "seven", "7;8", "٣"])
-def test_what_is_no_job_id_is_a_row_that_cannot_be_read(job: str) -> None:
+def test_what_is_not_a_job_id_is_a_row_that_cannot_be_read(job: str) -> None:
     read = commands.parse_sacct(printed(accounting_row(job, "COMPLETED", raw="7"), DELIMITER), DELIMITER)
     assert (read.records, read.unreadable) == ((), 1)
 
 
 @pytest.mark.parametrize("text", ["JobID|State\n", "sacct: hello\n", "1|1|RUNNING|0:0|1|1|1|1|n1|None|x\n", ""])
-def test_what_is_no_table_is_not_read_as_one(text: str) -> None:
+def test_what_is_not_a_table_is_not_read_as_one(text: str) -> None:
     with pytest.raises(ValueError, match=text.strip()[:5] or "nothing"):
         commands.parse_sacct(text, DELIMITER)

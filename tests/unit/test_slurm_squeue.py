@@ -107,7 +107,7 @@ def test_a_job_is_found_by_its_name(version: str) -> None:
     assert row.name == OUR_JOB
 
 
-def test_no_jobs_are_no_error(version: str) -> None:
+def test_no_jobs_are_not_an_error(version: str) -> None:
     assert answer(version, "squeue_unknown_name") == commands.QueueAnswer((), 0)
 
 

@@ -1,4 +1,4 @@
-"""Rows and cells of squeue and sacct, whatever stands in them and around them."""
+"""Rows and cells of squeue and sacct, whatever is in them and around them."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_no_jobs_are_a_header_and_nothing_else() -> None:
 @pytest.mark.parametrize(
     "answer", ["", "\n", NOTICE, "<html>502 Bad Gateway</html>", HEADER[:-4], "JOBID STATE NAME\n"]
 )
-def test_without_header_and_rows_it_is_no_table(answer: str) -> None:
+def test_without_header_and_rows_it_is_not_a_table(answer: str) -> None:
     assert read_table(answer, 3, D) is None
 
 
@@ -74,7 +74,7 @@ def test_a_name_cannot_look_like_a_row(name: str) -> None:
     assert rows(answer) == ((*CELLS[:2], name.strip()), OTHERS_CELLS)
 
 
-def test_a_job_id_that_is_glued_to_a_notice_is_a_row_all_the_same() -> None:
+def test_a_job_id_that_is_glued_to_a_notice_is_a_row_anyway() -> None:
     """So that its job is known to be there, whatever its id."""
     assert rows("Welcome!" + ROW + OTHER) == (("Welcome!7", *CELLS[1:]), OTHERS_CELLS)
 

@@ -3,7 +3,7 @@
 Checked on Slurm 20.11, 22.05, 24.11 and 26.05 (docs/internals/slurm.md#versions). Text, not JSON:
 squeue ignores filters with ``--json`` until 24.05, and it is a hundred times longer (docs/internals/slurm.md#answers).
 
-A cell that cannot be read is unknown (None, empty, ``JobState.UNKNOWN``), and costs nothing but itself.
+A cell that cannot be read is unknown (None, empty, ``JobState.UNKNOWN``), and affects only itself.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def sbatch(request: SubmitRequest, extra: Sequence[str] = (), *, parsable: bool 
 
 
 def _literally(path: str) -> str:
-    """A path in which nothing stands for anything else: ``%`` begins a job field, and a backslash turns that off for
+    """A path without replacements: ``%`` begins a job field, and a backslash turns that off for
     the whole path (22.05)."""
     return path.replace("\\", "\\\\") if "\\" in path else path.replace("%", "%%")
 
@@ -151,13 +151,13 @@ def squeue(user: str, delimiter: str, *, ended: bool = False, name: str = "") ->
 
 
 def _only_named(name: str) -> list[str]:
-    """To squeue and sacct a comma separates names: jobs with one in theirs are told apart by who reads the answer."""
+    """To squeue and sacct a comma separates names: the reader of the answer has to pick out jobs with one in theirs."""
     return [f"--name={name}"] if name and "," not in name else []
 
 
 @dataclass(frozen=True)
 class QueueAnswer:
-    """What squeue printed."""
+    """Answer of squeue."""
 
     rows: tuple[QueueRow, ...]
     unreadable: int
@@ -290,7 +290,7 @@ def sacct(since: datetime, delimiter: str, *, jobs: Iterable[JobId] = (), name: 
 
 @dataclass(frozen=True)
 class AccountingAnswer:
-    """What sacct printed: each record with its raw id; the record's own id is ``123_4`` for an array element."""
+    """Answer of sacct: each record with its raw id; the record's own id is ``123_4`` for an array element."""
 
     records: tuple[tuple[JobId, JobRecord], ...]
     unreadable: int

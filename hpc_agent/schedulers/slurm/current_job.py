@@ -1,4 +1,4 @@
-"""What a job asks the scheduler about itself, from inside: why it is told to end, how much time is left, to go on."""
+"""Current job: how a job asks Slurm why it gets SIGTERM, how much time is left, and to be requeued."""
 
 from __future__ import annotations
 

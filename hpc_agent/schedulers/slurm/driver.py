@@ -1,4 +1,4 @@
-"""Runs Slurm's commands. What they say is understood in ``slurm``; what they fail to say is never a verdict."""
+"""Driver of Slurm's commands; ``commands`` parses what they print. Missing output never implies a job state."""
 
 from __future__ import annotations
 
@@ -89,10 +89,10 @@ class SlurmScheduler:
 
     def submit(self, request: SubmitRequest) -> SubmitResult:
         since = SYSTEM.now()
-        said = self._submit_once(request)
-        if self._parsable and refuses_parsable(said):
-            said = self._without_parsable(request, said, since)
-        return self._unless_elsewhere(request, said) if isinstance(said, Accepted) and said.cluster else said
+        result = self._submit_once(request)
+        if self._parsable and refuses_parsable(result):
+            result = self._without_parsable(request, result, since)
+        return self._unless_elsewhere(request, result) if isinstance(result, Accepted) and result.cluster else result
 
     def _submit_once(self, request: SubmitRequest) -> SubmitResult:
         """sbatch's answer. A job that it did not name clearly is looked up by its name."""
@@ -104,11 +104,11 @@ class SlurmScheduler:
             )
         except ProcessError as error:
             return OutcomeUnknown(str(error))
-        said = parse_sbatch(answer.returncode, answer.stdout, answer.stderr, parsable=self._parsable)
-        if not isinstance(said, OutcomeUnknown) or said.doubt is UnclearAnswer.NO_ANSWER:
-            return said
-        named = said.doubt is UnclearAnswer.NO_JOB_ID or named_jobs(answer.stdout, parsable=self._parsable)
-        return self._by_name(request.job_name, since) or said if named else said
+        result = parse_sbatch(answer.returncode, answer.stdout, answer.stderr, parsable=self._parsable)
+        if not isinstance(result, OutcomeUnknown) or result.doubt is UnclearAnswer.NO_ANSWER:
+            return result
+        named = result.doubt is UnclearAnswer.NO_JOB_ID or named_jobs(answer.stdout, parsable=self._parsable)
+        return self._by_name(request.job_name, since) or result if named else result
 
     def _by_name(self, job_name: str, since: datetime) -> Accepted | None:
         try:
@@ -118,41 +118,41 @@ class SlurmScheduler:
             return None
         return Accepted(found) if found else None
 
-    def _without_parsable(self, request: SubmitRequest, said: SubmitResult, since: datetime) -> SubmitResult:
+    def _without_parsable(self, request: SubmitRequest, result: SubmitResult, since: datetime) -> SubmitResult:
         """Once more without an option that a site's wrapper of sbatch may refuse; not where a job may exist."""
         try:
             found = self.find(request.job_name, since)
         except SchedulerUnavailableError:
-            return said
+            return result
         if found is not None:
             return Accepted(found)
         self._parsable = False
         answer = self._submit_once(request)
-        # Any other answer is no evidence that it was the option.
+        # Any other answer is not evidence that it was the option.
         self._parsable = not isinstance(answer, Accepted)
         if not self._parsable:
             log.info("sbatch is called without --parsable from now on: it was refused here")
         return answer
 
-    def _unless_elsewhere(self, request: SubmitRequest, said: Accepted) -> SubmitResult:
+    def _unless_elsewhere(self, request: SubmitRequest, result: Accepted) -> SubmitResult:
         """A job on another cluster shows in no answer to us: it would be called lost while it runs."""
         try:
             own = self._own_name()
-            if said.cluster == own:
-                return said
-            names = self._ask(commands.squeue_name(said.job, said.cluster)).splitlines()
+            if result.cluster == own:
+                return result
+            names = self._ask(commands.squeue_name(result.job, result.cluster)).splitlines()
             if request.job_name not in (name.strip() for name in names):
                 return OutcomeUnknown(
-                    f"sbatch named job {said.job} on cluster {said.cluster}, which is not called {request.job_name}: "
-                    "nothing was cancelled",
+                    f"sbatch named job {result.job} on cluster {result.cluster}, which is not called "
+                    f"{request.job_name}: nothing was cancelled",
                     UnclearAnswer.NO_JOB_ID,
                 )
-            self._run(commands.scancel([said.job], cluster=said.cluster, name=request.job_name))
+            self._run(commands.scancel([result.job], cluster=result.cluster, name=request.job_name))
         except SchedulerUnavailableError as error:
-            return OutcomeUnknown(f"job {said.job} went to cluster {said.cluster}: {error}")
+            return OutcomeUnknown(f"job {result.job} went to cluster {result.cluster}: {error}")
         return Refused(
-            f"job {said.job} went to cluster {said.cluster} and was cancelled; only jobs of {own} are followed here: "
-            "take --clusters out of hpc.slurm.sbatch_args or the template"
+            f"job {result.job} went to cluster {result.cluster} and was cancelled; only jobs of {own} are followed "
+            "here: take --clusters out of hpc.slurm.sbatch_args or the template"
         )
 
     def live_jobs(self) -> Sequence[LiveJob]:
@@ -249,12 +249,14 @@ class SlurmScheduler:
         if _DISABLED in answer.stderr and self._settings.accounting == "auto":
             return self._without_accounting(_DISABLED)
         try:
-            said = commands.parse_sacct(printed(answer), delimiter)
+            result = commands.parse_sacct(printed(answer), delimiter)
         except ValueError as error:
             raise SchedulerUnavailableError(f"sacct printed no table of records: {error}") from error
-        if said.unreadable:
-            self._report_once(f"sacct: rows={said.unreadable}", "rows of sacct cannot be read", rows=said.unreadable)
-        return replace(said, records=tuple((raw, _with_name(record)) for raw, record in said.records))
+        if result.unreadable:
+            self._report_once(
+                f"sacct: rows={result.unreadable}", "rows of sacct cannot be read", rows=result.unreadable
+            )
+        return replace(result, records=tuple((raw, _with_name(record)) for raw, record in result.records))
 
     def _without_accounting(self, why: str) -> commands.AccountingAnswer:
         log.info("no accounting here: only jobs of the last minutes can be asked after", why=why)

@@ -1,4 +1,4 @@
-"""What Slurm's reasons for waiting mean to the user of a job."""
+"""Slurm's wait reasons, explained to the user of a job."""
 
 from __future__ import annotations
 

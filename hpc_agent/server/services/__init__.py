@@ -1,4 +1,5 @@
-"""What the API can do: a file a service, several where one has many actions. A new one is a file and a line here."""
+"""Services of the API: one file per service, several where one has many actions. A new one is a file and a line
+here."""
 
 from __future__ import annotations
 
