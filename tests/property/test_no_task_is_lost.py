@@ -244,7 +244,7 @@ class NoTaskIsLost(RuleBasedStateMachine):
     @rule()
     def its_user_aborts_it(self) -> None:
         self.interferences -= 1
-        self.site.server.abort()
+        self.site.abort_task()
         self.gave_up = True
 
     @precondition(lambda self: self.interferences and self._may_be_enqueued())

@@ -113,6 +113,11 @@ class SimulatedExecutor:
         elif self.has_process:
             self._end_process("stopped", cause.value, cause)
 
+    def report(self) -> None:
+        """What it does every few seconds from the start of the task to its end, however long no step is asked for."""
+        if self.stage in (Stage.RUN, Stage.FINISH, Stage.REPORT, Stage.PUBLISH) and self._is_ours():
+            self._site.server.report(self._worker)
+
     def check_task(self) -> None:
         """What its watcher does every few seconds: report to the server, and see what became of the task."""
         if not self.has_process:

@@ -170,6 +170,13 @@ class SimulatedSite:
         self._begin_generation()
         self.server.enqueue()
 
+    def abort_task(self) -> None:
+        """Its user aborts the task; to the server, agents that live have reported a moment ago."""
+        for executor in self.live_executors():
+            executor.report()
+        self.step_other_agent(ends=False)
+        self.server.abort()
+
     def reset_task(self) -> None:
         """Its user resets the task, which each agent that runs it sees within seconds."""
         self.server.reset()
