@@ -60,7 +60,9 @@ def ended_tasks(session: ApiSession, since: datetime, queue: QueueId | None = No
     page = 0
     while True:
         found = rows(session.call("tasks.get_all", {**query, "page": page}), "tasks")
-        yield [_task(row) for row in found if is_id(row.get("id"))]
+        tasks = [_task(row) for row in found if is_id(row.get("id"))]
+        # A server that does not know the filter gives tasks of all queues.
+        yield [task for task in tasks if queue is None or task.queue == queue]
         if len(found) < _PAGE:
             return
         page += 1
