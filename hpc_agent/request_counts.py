@@ -1,6 +1,6 @@
 """Counts of the requests that this program makes to scheduler and ClearML server, kept by day under ``hpc.root``.
 
-Each host has a file a day, which its programs add to: ``stats/2026-01-31.login1.json``. Counts are no evidence of
+Each host has a file a day, which its programs add to: ``stats/2026-01-31.login1.json``. Counts are not evidence of
 anything: where they cannot be kept they are lost, and nothing waits for them.
 """
 

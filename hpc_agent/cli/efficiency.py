@@ -43,7 +43,7 @@ def parse_period(_context: click.Context, option: click.Parameter, value: str) -
 def parse_keys(_context: click.Context, option: click.Parameter, value: str) -> tuple[str, ...]:
     """
     Raises:
-        InputError: one of them is no key.
+        InputError: one of them is not a key.
     """
     from hpc_agent.errors import InputError
 

@@ -18,14 +18,14 @@ from hpc_agent.setup.section import Choices
 from hpc_agent.setup.survey import SiteFacts
 
 if TYPE_CHECKING:
-    from hpc_agent.cli.init_service import Service
+    from hpc_agent.cli.init_service import DaemonService
     from hpc_agent.schedulers.cluster import ClusterFacts
 
 _LINGER = Path("/var/lib/systemd/linger")
 """One file for each user whose services go on when they log out."""
 
 
-class Report:
+class InitReport:
     """Prints to stdout; progress goes to stderr, where that is a terminal."""
 
     def __init__(self, *, quiet: bool) -> None:
@@ -72,7 +72,9 @@ class Report:
                 click.echo("  Your edit was kept. These lines would have come in its place:")
                 click.echo("\n".join(f"  | {line.strip()}" for line in lines))
 
-    def next_steps(self, facts: SiteFacts, choices: Choices, service: Service, *, has_server: bool, site: bool) -> None:
+    def next_steps(
+        self, facts: SiteFacts, choices: Choices, service: DaemonService, *, has_server: bool, site: bool
+    ) -> None:
         click.echo("\n" + click.style("Next", bold=True))
         if site:
             click.echo("  hpc-agent init      # each user, for what is their own: keys, queues, folders")

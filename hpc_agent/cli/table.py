@@ -87,7 +87,7 @@ def _cut(cell: str, width: int) -> str:
 
 
 def one_line(text: str) -> str:
-    """Without what would move the cursor or colour the terminal: names and messages may be anybody's."""
+    """Without what would move the cursor or colour the terminal: names and messages may be other users'."""
     return "".join(letter for letter in " ".join(text.split()) if letter.isprintable())
 
 

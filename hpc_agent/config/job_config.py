@@ -55,6 +55,6 @@ def _resolved(configuration: Configuration) -> Mapping[str, object]:
         "hpc.runs_dir": str(settings.hpc.runs.absolute()),
         "hpc.cache_dir": str(settings.hpc.cache.absolute()),
         "hpc.root": str(settings.hpc.root.absolute()),
-        # The daemon alone tells people of tasks; addresses of webhooks are no task's business.
+        # Only the daemon sends notifications; tasks do not need the addresses of webhooks.
         "hpc.notify": {},
     }

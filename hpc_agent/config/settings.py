@@ -316,9 +316,9 @@ class _HpcSettings(SettingsGroup, frozen=True, kw_only=True):
     queues: Annotated[dict[str, QueueSettings], Meta(description="One block for each queue, by name.")] = field(
         default_factory=dict
     )
-    notify: Annotated[NotifySettings, Meta(description="Who is told when tasks start, end or wait too long.")] = (
-        NotifySettings()
-    )
+    notify: Annotated[
+        NotifySettings, Meta(description="Who gets a notification when tasks start, end or wait too long.")
+    ] = NotifySettings()
     envs: Annotated[EnvsSettings, Meta(description="Where environments are built, how nodes get them.")] = (
         EnvsSettings()
     )

@@ -29,7 +29,7 @@ WORTH_IT = timedelta(minutes=10)
 
 
 @dataclass
-class _Asked:
+class _AskedPartitions:
     """What is known of one attempt's other partitions. ``left``: those not asked about yet in this round."""
 
     at: float
@@ -45,7 +45,7 @@ class PartitionHints:
         self._inspector: JobInspector | None = None
         self._settings = settings
         self._clock = clock
-        self._asked: dict[Attempt, _Asked] = {}
+        self._asked: dict[Attempt, _AskedPartitions] = {}
         self._may_ask = True
 
     def begin_pass(self) -> None:
@@ -65,7 +65,7 @@ class PartitionHints:
             return ""
         asked = self._asked.get(attempt)
         if asked is None or self._clock.monotonic() - asked.at >= EVERY_S:
-            asked = self._asked[attempt] = _Asked(self._clock.monotonic(), list(others))
+            asked = self._asked[attempt] = _AskedPartitions(self._clock.monotonic(), list(others))
         if asked.left and self._may_ask:
             self._ask(attempt, asked, directory)
         if asked.best is None or asked.best[0] > job.expected_start - WORTH_IT or asked.best[0] < now:
@@ -80,7 +80,7 @@ class PartitionHints:
         choices = (rule.choices or ()) if rule is not None else ()
         return choices if len(choices) > 1 else ()
 
-    def _ask(self, attempt: Attempt, asked: _Asked, directory: RunDirectory) -> None:
+    def _ask(self, attempt: Attempt, asked: _AskedPartitions, directory: RunDirectory) -> None:
         self._may_ask = False
         if self._inspector is None:
             self._inspector = self._create_inspector()

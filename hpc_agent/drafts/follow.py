@@ -99,7 +99,7 @@ class TaskFollower:
 
 
 def step_of(state: TaskState) -> str:
-    """The sentence for a state that is no end; empty if there is nothing to say."""
+    """The sentence for a state before the end; empty if there is nothing to say."""
     if state.status is TaskStatus.QUEUED:
         return f"waiting: {state.message}" if state.message else "waiting"
     if state.status is TaskStatus.IN_PROGRESS:

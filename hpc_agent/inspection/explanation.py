@@ -107,7 +107,7 @@ def _waiting_in_scheduler(facts: TaskFacts) -> _Verdict:
     if len(facts.jobs) > 1:
         text = f"{text}; of its elements {count_states(facts.jobs)}"
     if wait.stuck:
-        step = "it goes on only if somebody acts: do what the reason names, or take it off with " + _command(
+        step = "it goes on only after a change: do what the reason names, or take it off with " + _command(
             facts, "cancel"
         )
     elif sooner:
@@ -341,7 +341,7 @@ def local(moment: datetime) -> str:
 
 
 def last_lines(console: str, count: int = _LAST_LINES) -> tuple[str, ...]:
-    """The last lines that are not empty, each as it stands after its last carriage return, without colours."""
+    """The last lines that are not empty, each as it is after its last carriage return, without colours."""
     lines: Sequence[str] = [
         _ESCAPES.sub("", line.rstrip("\r").rpartition("\r")[2]).rstrip() for line in console.split("\n")
     ]

@@ -137,7 +137,7 @@ class JobsObserver:
         summaries = self._views.summaries([*rows, *(task for task in waiting if task not in rows)])
         found: list[TaskRow] = []
         for task, row in rows.items():
-            shown = _told(row, runs.get(task), waiting, summaries.get(task), names)
+            shown = _explained(row, runs.get(task), waiting, summaries.get(task), names)
             if ended or shown.state not in task_row.ENDED:
                 found.append(shown)
         for task, row in waiting.items():
@@ -230,7 +230,7 @@ def _waiting(queues: Iterable[Queue]) -> dict[TaskId, TaskRow]:
     }
 
 
-def _told(
+def _explained(
     row: TaskRow,
     run: ObservedRun | None,
     waiting: Mapping[TaskId, TaskRow],

@@ -145,7 +145,7 @@ class MemoryRecord(Record, frozen=True, kw_only=True):
 
 
 class NotifiedRecord(Record, frozen=True, kw_only=True):
-    """``notified.json``: events of the task that its people were told of."""
+    """``notified.json``: events of the task that notifications were sent for."""
 
     at: datetime | None = None
     events: tuple[str, ...] = ()

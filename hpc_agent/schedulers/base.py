@@ -239,7 +239,7 @@ class Backend(ABC):
         """
 
     def cluster_client(self, settings: HpcSettings) -> ClusterClient | None:
-        """For questions about the cluster as a whole; None where nothing but jobs can be asked about."""
+        """For questions about the cluster as a whole; None where only jobs can be asked about."""
         return None
 
     def inspector(self, settings: HpcSettings, clock: Clock) -> JobInspector:

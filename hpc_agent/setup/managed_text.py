@@ -1,6 +1,6 @@
 """Text that a program keeps in a person's file: written again without losing the person's edits.
 
-What the program wrote last is kept beside the file, so that the next time it can tell its own lines from edits.
+What the program wrote last is kept next to the file, so that the next time it can tell its own lines from edits.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def _parts(path: Path, text: str) -> tuple[str, tuple[str, ...] | None, str]:
     if len(begins) != 1 or len(ends) != 1 or begins[0] > ends[0]:
         raise ConfigError(
             f'{path} has {len(begins)} lines "{BEGIN}" and {len(ends)} lines "{END}", expected one of each, in this '
-            "order: mend them, or delete the section to have it written anew"
+            "order: correct them, or delete the section to have it written again"
         )
     inner = tuple(line.rstrip("\r\n") for line in lines[begins[0] + 1 : ends[0]])
     return "".join(lines[: begins[0]]), inner, "".join(lines[ends[0] + 1 :])

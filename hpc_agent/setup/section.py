@@ -89,7 +89,7 @@ class _Text:
 
 
 def suggested_partition(facts: ClusterFacts) -> Partition | None:
-    """Where jobs should go unless somebody says otherwise: the default partition, or in a cluster with GPUs of which
+    """Where jobs should go unless a user chooses otherwise: the default partition, or in a cluster with GPUs of which
     it has none, the one with the most."""
     usable = [partition for partition in facts.partitions if partition.allowed and partition.takes_jobs]
     state = ClusterState(tuple(usable), facts.nodes)

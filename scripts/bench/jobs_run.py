@@ -1,7 +1,7 @@
 """Benchmark of ``scripts/bench/jobs``: ``hpc-agent jobs`` with many jobs in a real Slurm, tasks on a real server.
 
 Tasks, queue entries, jobs (held, under our names) and run directories are real. A first look has one job only: what it
-takes is the start of the program and the way to the server and back. Slurm's commands are counted by scripts that stand
+takes is the start of the program and the way to the server and back. Slurm's commands are counted by scripts that are
 before them on PATH. Only an otherwise idle machine gives figures.
 """
 
@@ -166,12 +166,12 @@ def measured(site: JobsSite, folder: Path, times: int) -> dict[str, object]:
 
 def add_all(site: JobsSite, count: int) -> None:
     """Four at once; the first error, or Ctrl-C, ends it."""
-    told = time.monotonic()
+    reported = time.monotonic()
     adding = ThreadPoolExecutor(4)
     try:
         for done, _ in enumerate(adding.map(site.add, range(1, count)), start=1):
-            if time.monotonic() - told > 5:
-                told = time.monotonic()
+            if time.monotonic() - reported > 5:
+                reported = time.monotonic()
                 print(f"  {done} of {count} jobs submitted", file=sys.stderr, flush=True)
     finally:
         adding.shutdown(cancel_futures=True)

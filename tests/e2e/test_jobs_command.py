@@ -70,7 +70,7 @@ def test_a_job_that_waits_shows_why_and_since_when(site: Site) -> None:
     assert site.wait_for_end(task) is TaskStatus.COMPLETED
 
 
-def test_jobs_of_sbatch_stand_beside_tasks_from_queues(person: Person) -> None:
+def test_jobs_of_sbatch_are_listed_with_tasks_from_queues(person: Person) -> None:
     person.script("#!/bin/bash\nsleep 300\n")
     job = person.sbatch("--array=1-3", "-J", "mine", "train.sh").job
     task = person.task(job)

@@ -23,7 +23,7 @@ def why(site: Site, word: str, **env: Any) -> dict[str, Any]:
     return explanation
 
 
-def test_a_task_in_a_queue_that_nobody_serves(site: Site) -> None:
+def test_a_task_in_a_queue_without_a_daemon(site: Site) -> None:
     task = site.bare_task("print(1)")
     found = why(site, task[:8])
     assert found["verdict"] == "waiting"
@@ -46,7 +46,7 @@ def test_a_job_that_waits(site: Site) -> None:
         site.slurm("scontrol", "update", "partitionname=main", "state=up")
     assert found["verdict"] == "waiting"
     assert "is waiting (PartitionDown): its partition is closed" in found["sentence"]
-    assert found["next_step"].startswith("it goes on only if somebody acts")
+    assert found["next_step"].startswith("it goes on only after a change")
     assert "PENDING, reason PartitionDown, submitted" in found["sources"]["scheduler"]
 
 
@@ -112,6 +112,6 @@ def test_a_task_that_the_daemon_refused(site: Site) -> None:
         ("ffff", 'no task has the id or name "ffff"'),
     ],
 )
-def test_what_is_no_task_is_a_sentence(site: Site, word: str, sentence: str) -> None:
+def test_what_is_not_a_task_is_a_sentence(site: Site, word: str, sentence: str) -> None:
     answer = site.agent("why", word)
     assert answer.returncode == 2 and sentence in answer.stderr, answer.stderr

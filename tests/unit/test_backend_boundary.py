@@ -39,6 +39,8 @@ KNOWN = {
         "config/names.py",
         # The property and the runtime key by which a task names its job: they are on tasks of years.
         "wire/task_state.py",
+        # The folder of what `hpc-agent sbatch` submitted.
+        "tracking/tracked_records.py",
         # Names of files in a run directory.
         *("runs/directory.py", "daemon/job_staging.py"),
         # Sentences on a task that still name sbatch or scontrol, whatever ran it.

@@ -134,7 +134,7 @@ def test_a_job_that_is_gone_before_its_verdict() -> None:
     assert "node n1 failed" in ended.sentence and "the daemon has not set the task's status yet" in ended.sentence
 
 
-def test_a_submitted_task_that_still_stands_in_its_queue_has_no_verdict_yet() -> None:
+def test_a_submitted_task_that_is_still_in_its_queue_has_no_verdict_yet() -> None:
     place = QueuePlace("gpu", 1, 1, served=True)
     gone = explain(facts(TaskStatus.QUEUED, place=place, run=RUN))
     assert gone.sentence == "the scheduler lists job 7 no more, and nothing tells yet how it ended"
@@ -146,5 +146,5 @@ def test_a_submitted_task_that_still_stands_in_its_queue_has_no_verdict_yet() ->
     assert "number 1 of 1" in explain(facts(TaskStatus.QUEUED, place=place, run=back)).sentence
 
 
-def test_last_lines_are_as_they_stood_on_the_screen() -> None:
+def test_last_lines_are_as_they_were_on_the_screen() -> None:
     assert last_lines("a\n\n10%\r20%\r\x1b[31m30%\x1b[0m\r\nend\n", 2) == ("30%", "end")

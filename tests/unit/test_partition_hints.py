@@ -93,6 +93,6 @@ def test_nothing_is_asked_where_nothing_can_be_gained(partitions: tuple[str, ...
     assert bench.a_pass(hours) == "" and bench.inspector.asked == []
 
 
-def test_a_scheduler_without_an_answer_and_a_small_gain_are_no_hint() -> None:
+def test_a_scheduler_without_an_answer_and_a_small_gain_give_no_hint() -> None:
     bench = Bench(Answers(main=None, short=after(5.9)), "main", "short")
     assert [bench.a_pass(6), bench.a_pass(6)] == ["", ""]

@@ -1,4 +1,4 @@
-"""Requests are counted by day, host and command; a folder that cannot be written costs nothing but the counts."""
+"""Requests are counted by day, host and command; a folder that cannot be written costs only the counts."""
 
 from __future__ import annotations
 

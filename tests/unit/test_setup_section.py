@@ -90,7 +90,7 @@ def test_a_partition_without_gpus_has_no_rules_for_them(tmp_path: Path) -> None:
     assert {"num_gpus", "gpu_type"} & set(queue.overrides or {}) == set()
 
 
-def test_what_was_found_out_is_set_with_the_evidence_beside_it(tmp_path: Path) -> None:
+def test_what_was_found_out_is_set_with_the_evidence_next_to_it(tmp_path: Path) -> None:
     assert loaded(tmp_path).scheduler == "slurm"
     lines = [line.strip() for line in text().splitlines()]
     assert lines[lines.index("gpu_flag: gpus") - 1] == "# sbatch --test-only accepts --gpus=1."

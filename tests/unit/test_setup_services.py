@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from capabilities import missing
 
-from hpc_agent.setup.services import (
+from hpc_agent.setup.daemon_service import (
     cron_line,
     daemon_command,
     periodic_command,

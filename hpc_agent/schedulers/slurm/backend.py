@@ -54,7 +54,7 @@ class SlurmBackend(Backend):
 
     def inspector(self, settings: HpcSettings, clock: Clock) -> JobInspector:
         from hpc_agent.schedulers.slurm.driver import SlurmScheduler
-        from hpc_agent.schedulers.slurm.inspector import SlurmInspector
+        from hpc_agent.schedulers.slurm.job_inspector import SlurmInspector
 
         return SlurmInspector(SlurmScheduler(settings.backend_settings(SlurmSettings), cluster=settings.cluster))
 
@@ -116,7 +116,7 @@ def own_job_id(environ: Mapping[str, str]) -> JobId | None:
 
 
 def _number(environ: Mapping[str, str], name: str) -> float | None:
-    """None for 0, which means all of the node's, and for what is no number."""
+    """None for 0, which means all of the node's, and for what is not a number."""
     with suppress(ValueError):
         return float(environ.get(name, "")) or None
     return None

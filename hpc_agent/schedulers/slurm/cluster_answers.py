@@ -110,7 +110,7 @@ def _number(text: str) -> int:
 
 
 _GRES = re.compile(r"(?:^|,)gpu(?::(?P<kind>[^:,]*)(?=:))?:(?P<count>[0-9]{1,6})(?P<thousands>[kK]?)(?=,|$)")
-"""``gpu:4``, ``gpu:a100:4(S:0-1)``, ``gpu:a100:2(IDX:0,3)``. Other kinds of GRES (shard, mps) stand beside it."""
+"""``gpu:4``, ``gpu:a100:4(S:0-1)``, ``gpu:a100:2(IDX:0,3)``. Other kinds (shard, mps) may be in the same list."""
 
 
 def _gpus(gres: str, used: str) -> tuple[GpuCount, ...]:
