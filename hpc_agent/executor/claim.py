@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
 import psutil
 
 from hpc_agent.api.client import Client
@@ -156,10 +157,11 @@ class Claimer:
             return Lost(f"it is {task.status.value}")
         if why := self._has_gone_on(task):
             return Lost(why)
-        claim = self._record("won", task)
+        silent = report is None and before.process_may_run
+        claim = msgspec.structs.replace(self._record("won", task), predecessor_may_run=silent)
         self._run.write_claim(claim)
         self._run.drop_exit_report()
-        return Won(claim, resumed=True, silent=report is None and before.user_process_started)
+        return Won(claim, resumed=True, silent=silent)
 
     def _has_gone_on(self, task: Task) -> str:
         """What has become of a task that its user reset and enqueued while our job waited for its next start."""
@@ -190,7 +192,7 @@ class Claimer:
             for run in RunsFolder(self._run.path.parent.parent).attempts(task.id)
             if (claim := _claim_in(run))
             and claim.state == "over"
-            and claim.user_process_started
+            and claim.process_may_run
             and (report := _report_in(run))
         )
 

@@ -101,6 +101,13 @@ class ClaimRecord(Record, frozen=True, kw_only=True):
     worker: str = ""
     predecessors: tuple[str, ...] = ()
     """Workers of ours that had the task before: of earlier starts of this job, and of earlier attempts."""
+    predecessor_may_run: bool = False
+    """A process of an earlier start may still run on a node that the scheduler takes for dead."""
+
+    @property
+    def process_may_run(self) -> bool:
+        """Whether a process of this start, or of an earlier one, may run."""
+        return self.user_process_started or self.predecessor_may_run
 
     @property
     def job(self) -> str:

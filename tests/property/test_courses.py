@@ -228,3 +228,16 @@ def test_a_task_that_was_put_back_is_left_to_the_agent_of_another_kind_that_took
     site.start_other_agent()
     look(site, passes=9)
     assert site.server.status is TaskStatus.IN_PROGRESS
+
+
+def test_a_process_of_the_start_before_last_has_ended_before_the_next_one_begins(site: SimulatedSite) -> None:
+    """Slurm takes two nodes for dead, one after the other; the second start claimed the task and started nothing."""
+    job, first = running(site)
+    starts = []
+    for _ in range(2):
+        site.requeue(job, unreachable=True)
+        starts.append(site.start_job(job))
+        starts[-1].step()
+    while not starts[-1].has_process:
+        starts[-1].step()
+    assert (first.has_process, site.most_processes) == (False, 1)
