@@ -222,7 +222,7 @@ class StopTimeouts:
     """How long each step of the ladder TERM → (INT →) KILL may take, in seconds."""
 
     term: float = 10.0
-    interrupt: float = 2.0
+    interrupt: float = 1.5
     """From SIGTERM to SIGINT for programs that do not end at SIGTERM by themselves; 0: no SIGINT."""
     kill: float = 5.0
 
