@@ -224,7 +224,7 @@ class StopTimeouts:
     """Timeouts of the steps TERM → (INT →) KILL, in seconds."""
 
     term: float = 10.0
-    interrupt: float = 2.0
+    interrupt: float = 1.5
     """From SIGTERM to SIGINT for programs that do not end at SIGTERM by themselves; 0: no SIGINT."""
     kill: float = 5.0
 

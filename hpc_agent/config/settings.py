@@ -301,7 +301,7 @@ class _HpcSettings(SettingsGroup, frozen=True, kw_only=True):
             description="Seconds after the SIGTERM of an abort at which a program that uses ClearML's SDK gets SIGINT: "
             "the SDK keeps SIGTERM from it. 0: never."
         ),
-    ] = 2
+    ] = 1.5
     resources: Annotated[
         ResourceSettings, Meta(description="What a job asks for unless its queue or task says otherwise.")
     ] = ResourceSettings()
