@@ -20,7 +20,7 @@ from hpc_agent.errors import ServerUnreachableError
 def look(site: SimulatedSite, passes: int = 2, seconds: float = 30) -> None:
     """Accounting knows all by then."""
     for _ in range(passes):
-        site.clock.advance(seconds)
+        site.advance(seconds)
         site.cluster.update_accounting()
         site.run_pass()
 

@@ -102,7 +102,7 @@ class NoTaskIsLost(RuleBasedStateMachine):
         """What takes many rules one by one: a job of a task that waits is submitted, started, and goes on."""
         self.accounting_catches_up()
         for _ in range(2):
-            self.site.clock.advance(30)
+            self.site.advance(30)
             self.site.run_pass()
         for job in self.site.cluster.startable_jobs():
             self.site.start_job(job)
@@ -116,12 +116,12 @@ class NoTaskIsLost(RuleBasedStateMachine):
     @rule(passes=st.integers(1, 3), seconds=st.sampled_from([1, 10, 70, 700]))
     def the_daemon_looks(self, passes: int, seconds: int) -> None:
         for _ in range(passes):
-            self.site.clock.advance(seconds)
+            self.site.advance(seconds)
             self.site.run_pass()
 
     @rule(calls=st.integers(0, 12), after=st.booleans(), seconds=st.sampled_from([1, 70]))
     def the_daemon_dies_in_a_pass(self, calls: int, after: bool, seconds: int) -> None:
-        self.site.clock.advance(seconds)
+        self.site.advance(seconds)
         self._with_fault("kill_in", calls, after, self.site.run_pass)
 
     @rule(calls=st.integers(0, 12), after=st.booleans())
@@ -310,7 +310,7 @@ class NoTaskIsLost(RuleBasedStateMachine):
         self.site.cluster.accounting_answers = True
         for _ in range(60):
             self.accounting_catches_up()
-            self.site.clock.advance(30)
+            self.site.advance(30)
             self.site.run_pass()
             self.site.step_other_agent(ends=True)
             for job in self.site.cluster.pending_jobs():

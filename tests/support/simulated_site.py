@@ -27,6 +27,7 @@ from hpc_agent.domain.job_phase import TRANSITIONS, JobPhase
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.domain.termination import TerminationCause
 from hpc_agent.errors import SchedulerUnavailableError, ServerUnreachableError
+from hpc_agent.executor.execution import FENCE_S
 from hpc_agent.runs.directory import RunsFolder
 
 
@@ -66,6 +67,13 @@ class SimulatedSite:
         )
         options = LoopOptions((self.server.queue,), WorkerId("login"))
         return Daemon(self.server.client, self.cluster, self.settings, launch, options, self.clock)
+
+    def advance(self, seconds: float) -> None:
+        """Time passes, in which each agent looks at its task every few seconds."""
+        self.clock.advance(seconds)
+        if seconds >= FENCE_S:
+            for executor in self.live_executors():
+                executor.check_task()
 
     # ------------------------------------------------ the daemon
 
