@@ -15,9 +15,9 @@ from hpc_agent.cli.shared_options import HELP, Shared, pass_shared
 
 if TYPE_CHECKING:
     from hpc_agent.api.client import Client
-    from hpc_agent.api.task_history import EndedTask
     from hpc_agent.config.settings import AllSettings
     from hpc_agent.domain.efficiency import Efficiency, Total
+    from hpc_agent.wire.ended_task import EndedTask
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _KEYS = ("queue", "user", "name")

@@ -79,7 +79,7 @@ def _resources(settings: HpcSettings, given: Mapping[str, str]) -> Resources:
     try:
         return policy.resources(given)
     except ResourceError as error:
-        raise InputError(str(error).replace(', but queue "" allows', ", expected")) from error
+        raise InputError(str(error).replace(", but every queue allows", ", expected")) from error
 
 
 def _client(settings: HpcSettings) -> ClusterClient:
