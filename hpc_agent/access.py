@@ -20,7 +20,7 @@ _LINKS = 40
 
 @dataclass(frozen=True)
 class Weakness:
-    """What is wrong with a path, and the command that repairs it, or what to do instead."""
+    """Weakness of a path's access, and the command that repairs it, or what to do instead."""
 
     what: str
     remedy: str
@@ -49,7 +49,7 @@ def weakness_of(path: Path) -> Weakness | None:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            return Weakness(f"it cannot be looked at ({error.strerror})", "name another folder")
+            return Weakness(f"its access cannot be read ({error.strerror})", "name another folder")
         if link is None or found is not None:
             return found
         path = Path(os.path.normpath(link.parent / link.readlink())) / path.relative_to(link)
@@ -111,7 +111,7 @@ def _of_parent(folder: Path, status: os.stat_result) -> Weakness | None:
 
 def _others_who_write(status: os.stat_result) -> str:
     if status.st_mode & stat.S_IWOTH:
-        return "everybody"
+        return "all users"
     if status.st_mode & stat.S_IWGRP and not _is_own_group(status.st_gid):
         return f"the group {_group_name(status.st_gid)}"
     return ""
@@ -123,10 +123,10 @@ def _is_own_group(gid: int) -> bool:
     import pwd
 
     try:
-        me, group = pwd.getpwuid(os.getuid()), grp.getgrgid(gid)
+        user, group = pwd.getpwuid(os.getuid()), grp.getgrgid(gid)
     except KeyError:
         return False
-    return me.pw_gid == gid and group.gr_name == me.pw_name and set(group.gr_mem) <= {me.pw_name}
+    return user.pw_gid == gid and group.gr_name == user.pw_name and set(group.gr_mem) <= {user.pw_name}
 
 
 def user_name() -> str:

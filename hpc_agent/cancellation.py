@@ -54,7 +54,7 @@ def is_cancellable() -> bool:
 def check() -> None:
     """
     Raises:
-        Cancelled: this thread's work is to end, and was not told so yet.
+        Cancelled: this thread's work is to end, and has not seen that yet.
     """
     request = _request.get()
     if request is not None and not request.delivered and request.is_requested():
@@ -82,7 +82,7 @@ class CancellableClock:
             check()
 
     def wait(self, event: threading.Event, seconds: float) -> bool:
-        """As the clock that it wraps: threads beside the work wait here, e.g. heartbeats."""
+        """As the clock that it wraps: other threads than the work's wait here, e.g. heartbeats."""
         return self._clock.wait(event, seconds)
 
 

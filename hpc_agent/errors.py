@@ -2,7 +2,7 @@
 
 HpcAgentError
 ├── ConfigError            a setting, flag or file is wrong: correct it and start again
-├── InputError             what a person asked for cannot be done as asked
+├── InputError             what a user asked for cannot be done as asked
 │   └── UnknownTaskError   … because no task has that id or name
 ├── NotQueuedError         ``execute --require-queue`` ran nothing: the task is not, or no longer, queued
 ├── ApiError               the ClearML server answered with an error
@@ -34,7 +34,7 @@ class ConfigError(HpcAgentError):
 
 
 class InputError(HpcAgentError):
-    """What a person asked for on the command line cannot be done as asked."""
+    """Invalid input: what the command line asks for cannot be done."""
 
 
 class UnknownTaskError(InputError):
@@ -69,7 +69,7 @@ class NotFoundError(ApiError):
 class ServerUnreachableError(HpcAgentError):
     """No usable answer came from the ClearML server within the budget of the call.
 
-    ``uncertain``: the request may have been carried out all the same (its answer was lost).
+    ``uncertain``: the request may have been carried out anyway (its answer was lost).
     ``retry_after``: seconds that the server asked for.
     """
 

@@ -85,7 +85,7 @@ def write_record(path: Path, record: object, *, mode: int = 0o644) -> None:
 
 
 def _encoded(record: object) -> bytes:
-    """As JSON. The bytes of a path that is no UTF-8 are lone surrogates in Python, which only ``json`` writes (and
+    """As JSON. The bytes of a path that is not UTF-8 are lone surrogates in Python, which only ``json`` writes (and
     reads) as they are."""
     try:
         return msgspec.json.format(msgspec.json.encode(record), indent=2)
@@ -202,7 +202,7 @@ def private_folder(scratch: Path) -> Path:
     folder = user_scratch_dir(scratch)
     if folder is None:
         raise ConfigError(
-            f"there is no folder of our own in {scratch}: it is not writable, or every user may rename what is in it "
+            f"cannot create a private folder in {scratch}: it is not writable, or every user may rename what is in it "
             f"(`chmod +t {scratch}` ends that), or another user has taken the name hpc-agent-{os.getuid()} there; "
             "name another local folder with hpc.scratch_dir"
         )

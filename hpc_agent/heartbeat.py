@@ -30,8 +30,8 @@ class HeartbeatTiming:
     60 s: an NFS client may show the old content of a file for as long (``acregmax``), and a busy login node stalls.
     """
 
-    beat: float = 5.0
-    dead_after: float = 60.0
+    interval: float = 5.0
+    expires_after: float = 60.0
     poll: tuple[float, float] = (0.1, 2.0)
 
 
@@ -48,8 +48,8 @@ class Silence:
         self._seen: str | None = None
         self._since: float | None = None
 
-    def look(self) -> float:
-        """For how many seconds of ours it has stood still, with answers at once all the time."""
+    def seconds(self) -> float:
+        """Seconds, by this process's clock, for which it has not changed while all reads were fast."""
         began = self._clock.monotonic()
         content = self._read()
         now = self._clock.monotonic()
@@ -63,10 +63,10 @@ class Silence:
     def is_dead(self) -> bool:
         """Whether the writer is dead as far as can be seen. A few more intervals are waited for first: an
         outage between two looks goes unseen, and the writer goes on as soon as it is over."""
-        if self.look() <= self._pace.dead_after:
+        if self.seconds() <= self._pace.expires_after:
             return False
-        self._clock.sleep(_CONFIRM_BEATS * self._pace.beat)
-        return self.look() > self._pace.dead_after
+        self._clock.sleep(_CONFIRM_BEATS * self._pace.interval)
+        return self.seconds() > self._pace.expires_after
 
     @property
     def text(self) -> str | None:
@@ -81,7 +81,7 @@ class Heartbeat:
         self._path = path
         self._clock = clock
         self._pace = pace
-        self._me = f"{socket.gethostname()} {os.getpid()} {secrets.token_hex(8)}"
+        self._identity = f"{socket.gethostname()} {os.getpid()} {secrets.token_hex(8)}"
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
@@ -94,23 +94,23 @@ class Heartbeat:
         self._stopped.set()
         if self._thread.is_alive():
             self._thread.join(timeout=5)
-        if (read_text(self._path) or "").startswith(self._me):
+        if (read_text(self._path) or "").startswith(self._identity):
             with contextlib.suppress(OSError):
                 self._path.unlink()
 
     def _run(self) -> None:
         count = 0
-        while not self._clock.wait(self._stopped, self._pace.beat):
+        while not self._clock.wait(self._stopped, self._pace.interval):
             count += 1
             text = read_text(self._path)
-            if text and not text.startswith(self._me):
+            if text and not text.startswith(self._identity):
                 return  # another one has the name now
             self._write(count)
 
     def _write(self, count: int) -> None:
         # A missed beat is made up by the next one.
         with contextlib.suppress(OSError):
-            write_in_place(self._path, f"{self._me} {count}\n", mode=0o600)
+            write_in_place(self._path, f"{self._identity} {count}\n", mode=0o600)
 
 
 def read_text(path: Path) -> str | None:
@@ -125,7 +125,7 @@ def read_text(path: Path) -> str | None:
 
 def write_in_place(path: Path, text: str, *, mode: int = 0o644) -> None:
     """Not renamed: close-to-open shows other NFS clients the new content of the same file at once. And not emptied
-    first: a reader between the two, be it ourselves, would find nothing."""
+    first: a reader between the two, even this process, would find nothing."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, mode)
     try:
         os.write(descriptor, text.encode())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,8 +22,7 @@ from hpc_agent.domain.task import TaskContainer
 from hpc_agent.envs.interpreter import QUERY, Interpreter
 from hpc_agent.errors import ContainerError, ProcessError
 from hpc_agent.process import CompletedProcess
-
-Progress = Callable[[str], None]
+from hpc_agent.progress import Progress
 
 _LOOK_S = 300.0
 """A first start of a large image from a shared file system takes its time."""
@@ -64,7 +63,7 @@ class ImagePackages:
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What an image has; kept beside the images, for looking takes a container."""
+    """Facts about an image; kept next to the images, for looking takes a container."""
 
     python: Interpreter | None = None
     seen: ImagePackages = ImagePackages()

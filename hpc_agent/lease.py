@@ -33,7 +33,7 @@ class Lease:
         self._path = path
         self._clock = clock
         self._pace = pace
-        self._me = f"{socket.gethostname()} {os.getpid()} {start_ticks(os.getpid())} {secrets.token_hex(8)}"
+        self._identity = f"{socket.gethostname()} {os.getpid()} {start_ticks(os.getpid())} {secrets.token_hex(8)}"
         self._stopped = threading.Event()
         self._beating = threading.Thread(target=self._beat, name="lease", daemon=True)
         self._silence = Silence(self._read, clock, pace)
@@ -69,18 +69,18 @@ class Lease:
         return self._is_ours(self._read())
 
     def _is_ours(self, content: str | None) -> bool:
-        return content is None or content.startswith(self._me)
+        return content is None or content.startswith(self._identity)
 
     def release(self) -> None:
         """Give the lease back; one that was taken over meanwhile is left to its new holder."""
         self._stopped.set()
         self._beating.join()
-        if (self._read() or "").startswith(self._me):
+        if (self._read() or "").startswith(self._identity):
             _remove(self._path)
 
     def _beat(self) -> None:
         count = 0
-        while not self._clock.wait(self._stopped, self._pace.beat):
+        while not self._clock.wait(self._stopped, self._pace.interval):
             count += 1
             if not self._is_ours(self._read()):
                 return
@@ -90,7 +90,7 @@ class Lease:
 
     def _write(self, count: int, folder: Path | None = None) -> None:
         with contextlib.suppress(FileNotFoundError):
-            write_in_place((folder or self._path) / _OWNER, f"{self._me} {count}\n")
+            write_in_place((folder or self._path) / _OWNER, f"{self._identity} {count}\n")
 
     def _read(self) -> str | None:
         return read_text(self._path / _OWNER)
@@ -112,7 +112,7 @@ def lately_held(path: Path, clock: Clock, pace: HeartbeatTiming = HeartbeatTimin
     """Whether a living process seems to hold the lease, from one look, which may be wrong for one interval."""
     owner = path / _OWNER
     silent = age(owner, path.parent, clock)
-    return silent is not None and abs(silent) < pace.dead_after and not _process_is_gone(read_text(owner) or "")
+    return silent is not None and abs(silent) < pace.expires_after and not _process_is_gone(read_text(owner) or "")
 
 
 def _process_is_gone(owner: str) -> bool:

@@ -56,7 +56,8 @@ class _TextFormatter(logging.Formatter):
 
 
 class _JsonFormatter(logging.Formatter):
-    """``{"time": "…Z", "level": "INFO", "event": "task.submitted", "task": "…"}``: UTC; keys beside the event."""
+    """``{"time": "…Z", "level": "INFO", "event": "task.submitted", "task": "…"}``: UTC; keys on the level of the
+    event."""
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")

@@ -28,14 +28,14 @@ from hpc_agent.child_processes import (
 )
 from hpc_agent.clock import SYSTEM
 from hpc_agent.errors import ProcessError
-from hpc_agent.request_counts import count_command
+from hpc_agent.request_counts import COUNTS
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class CompletedProcess:
-    """How a short program ended. Texts are decoded as UTF-8, undecodable bytes replaced; ``output`` is stdout as it
+    """Result of a short program. Texts are decoded as UTF-8, undecodable bytes replaced; ``output`` is stdout as it
     came."""
 
     argv: tuple[str, ...]
@@ -69,7 +69,7 @@ def run(
         ProcessError: it could not be started, or was still running after ``timeout`` seconds.
         Cancelled: see ``hpc_agent.cancellation``; the program was killed.
     """
-    count_command(argv)
+    COUNTS.count_command(argv)
     try:
         with _as_file(input.encode() if input is not None else None) as stdin:
             child = start_tracked(
@@ -221,10 +221,10 @@ def kill_group(pgid: int, number: int) -> bool:
 
 @dataclass(frozen=True)
 class StopTimeouts:
-    """How long each step of the ladder TERM → (INT →) KILL may take, in seconds."""
+    """Timeouts of the steps TERM → (INT →) KILL, in seconds."""
 
     term: float = 10.0
-    interrupt: float = 2.0
+    interrupt: float = 1.5
     """From SIGTERM to SIGINT for programs that do not end at SIGTERM by themselves; 0: no SIGINT."""
     kill: float = 5.0
 
@@ -310,7 +310,7 @@ _LAUNCHER = Path(__file__).with_name("exec_launcher.py")
 
 def _start_bound(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: int) -> subprocess.Popen[bytes]:
     """Start a program that the kernel kills when the calling thread ends, whatever it ends of: a task must not run on
-    beside its next start when this agent was killed.
+    at the same time as its next start when this agent was killed.
 
     Raises:
         ProcessError: it could not be started.
@@ -382,7 +382,7 @@ class Helper:
 def pass_through(
     argv: Sequence[str], *, env: Mapping[str, str], input: bytes | None, on_output: Callable[[bytes], None]
 ) -> tuple[int, bytes]:
-    """Run a program in our place, for the person at the terminal: it reads our stdin (or ``input``), and what it prints
+    """Run a program in our place, for the user at the terminal: it reads our stdin (or ``input``), and what it prints
     on stdout and stderr goes on to ours as it comes. Signals that would end us reach it instead.
 
     ``on_output`` gets each piece of its stdout. Returns its exit code (negative: the signal that ended it) and the
@@ -391,7 +391,7 @@ def pass_through(
     Raises:
         ProcessError: it could not be started.
     """
-    count_command(argv)
+    COUNTS.count_command(argv)
     try:
         with _as_file(input) as stdin:
             child = subprocess.Popen(
@@ -456,7 +456,7 @@ def _forwarding_signals(child: subprocess.Popen[bytes]) -> Iterator[None]:
 
 def _write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
-    with contextlib.suppress(BrokenPipeError):  # the reader has left; the child's work is done all the same
+    with contextlib.suppress(BrokenPipeError):  # the reader has left; the child's work is done anyway
         while view:
             view = view[os.write(descriptor, view) :]
 

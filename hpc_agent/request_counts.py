@@ -1,6 +1,6 @@
-"""Counts of the requests that this program makes to Slurm and to the ClearML server, kept by day under ``hpc.root``.
+"""Counts of the requests that this program makes to scheduler and ClearML server, kept by day under ``hpc.root``.
 
-Each host has a file a day, which its programs add to: ``stats/2026-01-31.login1.json``. Counts are no evidence of
+Each host has a file a day, which its programs add to: ``stats/2026-01-31.login1.json``. Counts are not evidence of
 anything: where they cannot be kept they are lost, and nothing waits for them.
 """
 
@@ -25,10 +25,8 @@ from hpc_agent.logs import EventLog
 
 log = EventLog("stats")
 
-Service = Literal["slurm", "server"]
+Service = Literal["scheduler", "server"]
 
-SLURM_COMMANDS = frozenset({"sbatch", "squeue", "sacct", "scancel", "scontrol", "sinfo", "sstat", "srun", "sprio"})
-"""Commands that ask slurmctld or slurmdbd."""
 KEPT_DAYS = 31
 _SAVED_EVERY_S = 60.0
 _FILE = re.compile(r"(\d{4}-\d{2}-\d{2})\.(.+)\.json")
@@ -49,8 +47,15 @@ class RequestCounts:
         self._lock = threading.Lock()
         self._folder: Path | None = None
         self._program = ""
+        self._commands: frozenset[str] = frozenset()
         self._saves_between = False
         self._saved_at = 0.0
+
+    def count_command(self, argv: Sequence[str]) -> None:
+        """Count a program that is started, if it is one of the scheduler's."""
+        name = Path(argv[0]).name
+        if name in self._commands:
+            self.add("scheduler", name)
 
     def add(self, service: Service, request: str) -> None:
         with self._lock:
@@ -61,10 +66,13 @@ class RequestCounts:
         if is_due:
             self.save()
 
-    def keep(self, folder: Path, program: str, *, saves_between: bool = False) -> None:
-        """``folder``: where ``save`` writes. ``saves_between``: now and then in ``add`` too, for a program that goes on
-        and may wait for a file system."""
+    def keep(
+        self, folder: Path, program: str, commands: frozenset[str] = frozenset(), *, saves_between: bool = False
+    ) -> None:
+        """``folder``: where ``save`` writes. ``commands``: those that ask a scheduler. ``saves_between``: save now and
+        then in ``add`` too, for a program that goes on and may wait for a file system."""
         with self._lock:
+            self._commands = commands
             self._folder, self._program, self._saves_between = folder, program, saves_between
             self._saved_at = self._clock.monotonic()
 
@@ -101,13 +109,6 @@ COUNTS = RequestCounts()
 """Of this process. Global, as meters are: what makes requests has nothing to do with who reads the counts."""
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=COUNTS.forget)
-
-
-def count_command(argv: Sequence[str]) -> None:
-    """Count a program that is started, if it is one of Slurm's."""
-    name = Path(argv[0]).name
-    if name in SLURM_COMMANDS:
-        COUNTS.add("slurm", name)
 
 
 def _add(folder: Path, day: date, program: str, counts: Mapping[tuple[Service, str], int]) -> None:
@@ -147,7 +148,7 @@ class DayCounts(msgspec.Struct, frozen=True):
 
     day: str
     program: str
-    slurm: dict[str, int]
+    scheduler: dict[str, int]
     server: dict[str, int]
 
 
@@ -162,10 +163,10 @@ def read_counts(folder: Path, since: date) -> list[DayCounts]:
             with contextlib.suppress(CorruptFileError, OSError):
                 record = read_record(path, _Record) or _Record()
                 for program, services in record.programs.items():
-                    sums = found.setdefault((match[1], program), {"slurm": Counter(), "server": Counter()})
+                    sums = found.setdefault((match[1], program), {"scheduler": Counter(), "server": Counter()})
                     for service in sums:
                         sums[service].update(services.get(service, {}))
     return [
-        DayCounts(day, program, dict(sums["slurm"]), dict(sums["server"]))
+        DayCounts(day, program, dict(sums["scheduler"]), dict(sums["server"]))
         for (day, program), sums in sorted(found.items())
     ]

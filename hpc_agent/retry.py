@@ -36,6 +36,14 @@ NETWORK = Budget(300, first_pause=5, longest_pause=60)
 NETWORK_BRIEFLY = Budget(60, first_pause=5)
 """The same, for what a task may do without."""
 
+_LONGEST_PASS_PAUSE_S = 120.0
+
+
+def next_pause(pause: float) -> float:
+    """Seconds until the next pass after one that failed, where the last pause was ``pause``: twice that, up to 120."""
+    return min(2 * pause, _LONGEST_PASS_PAUSE_S)
+
+
 _AWAY = re.compile(
     # names
     r"could not resolve host|failed to lookup address|name or service not known|temporary failure in name resolution"

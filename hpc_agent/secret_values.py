@@ -18,7 +18,7 @@ _IN_A_VALUE = re.compile(
 _USER_AT_HOST = re.compile(r"[^\s:/@=]+:[^\s/@]+@(?!sha[0-9]+:)[\w.-]+(?:[:/]\S*)?")
 """``name:password@host``: an address without a scheme, and no image with its digest."""
 _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]{0,20})://(?P<rest>\S*)")
-_HOST_AND_PORT = re.compile(r"[^/@:]*(?::[0-9]{1,5})?/")
+_HOST_BEFORE_PATH = re.compile(r"[^/@:]*(?::[0-9]{1,5})?/")
 _NAMED_VALUE = re.compile(r"(?P<name>[-/]{0,2}[A-Za-z][\w-]*)(?P<between>\s*:\s*)\S")
 """``PRIVATE-TOKEN: x``, a header; ``/password:x``."""
 _USER_OPTIONS = ("-u", "--user", "--proxy-user", "--login")
@@ -43,7 +43,7 @@ def holds_credential(value: str) -> bool:
 def _has_password(scheme: str, rest: str) -> bool:
     """``ssh://git@host`` has none; a user alone, over HTTP, is a token."""
     user, at, _ = rest.rpartition("@")
-    if not at or _HOST_AND_PORT.match(rest):
+    if not at or _HOST_BEFORE_PATH.match(rest):
         return False
     return ":" in user or scheme.lower().endswith(("http", "https"))
 

@@ -19,6 +19,7 @@ from hpc_agent.envs.env_store import EnvStore, StagedEnv, UsableEnv
 from hpc_agent.errors import ContainerUnavailableError, HpcAgentError, SourceError
 from hpc_agent.image_resolver import ImageResolver, ResolvedContainer
 from hpc_agent.logs import EventLog
+from hpc_agent.progress import Progress
 from hpc_agent.redact import without_credentials, without_secrets
 from hpc_agent.retry import NETWORK, retry
 from hpc_agent.sources import layout
@@ -28,7 +29,6 @@ from hpc_agent.sources.source_store import SourceStore
 from hpc_agent.sources.workspace import Workspace, entry_point_of
 
 log = EventLog("staging")
-Progress = Callable[[str], None]
 T = TypeVar("T")
 
 _SKIP = "CLEARML_AGENT_SKIP_PYTHON_ENV_INSTALL"
@@ -193,7 +193,7 @@ class TaskStager:
 
     def _forced_source(self) -> StagedSource | None:
         folder = self._agent.force_code_dir
-        return StagedSource(Origin.FOLDER, name=str(folder.expanduser())) if folder else None
+        return StagedSource(Origin.FOLDER, name=str(folder)) if folder else None
 
     def _with_forced_entry(self, task: Task) -> Task:
         """The task with the entry point that this site's settings prescribe.

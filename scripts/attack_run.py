@@ -4,7 +4,7 @@
     scripts/attack task_fields "user properties"    # some, by module or by name
     scripts/attack --json figures.json
 
-Each case is one input that somebody may send on purpose; scripts/attacks/ has a table of them for each door. The
+Each case is one input that an attacker may send on purpose; scripts/attacks/ has a table of them for each door. The
 product itself is run with it, and what got in is printed. Exit code 1 if anything got in or a case could not tell, 2
 for a door that does not exist.
 """

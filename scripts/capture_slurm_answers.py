@@ -3,7 +3,7 @@
     scripts/capture-slurm-answers 22.05 24.11      # some five minutes each, side by side
 
 For each version a cluster is started in a temporary folder, jobs of every kind are submitted, and Slurm's commands are
-asked with the argument lists and the environment that the product uses. The folder of each version is written anew.
+asked with the argument lists and the environment that the product uses. The folder of each version is written again.
 Exit code 1 where a version's cluster or one of its jobs did not do what it should.
 """
 

@@ -47,7 +47,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="which tasks and faults (1)")
     parser.add_argument("--peers", action="store_true", help="pop, started, sbatch, remember: how others do it")
     parser.add_argument(
-        "--load", action="store_true", help="beside busy loops on all processors; calls of server and Slurm are slow"
+        "--load", action="store_true", help="with busy loops on all processors; calls of server and Slurm are slow"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="work in this folder, and leave it whatever happens")
@@ -60,7 +60,7 @@ class Teller:
 
     def __init__(self) -> None:
         self._terminal = sys.stdout.isatty()
-        self._told_at = 0.0
+        self._shown_at = 0.0
 
     def show(self, progress: Progress) -> None:
         line = (
@@ -69,8 +69,8 @@ class Teller:
         )
         if self._terminal:
             print(f"\r\033[K{line[:150]}", end="", flush=True)
-        elif time.monotonic() - self._told_at > _EVERY_S:
-            self._told_at = time.monotonic()
+        elif time.monotonic() - self._shown_at > _EVERY_S:
+            self._shown_at = time.monotonic()
             print(line, flush=True)
 
     def end(self) -> None:
@@ -131,7 +131,7 @@ def run(options: argparse.Namespace, folder: Path) -> int:
         with contextlib.redirect_stderr(io.StringIO()):
             stop(cluster, [])
     teller.end()
-    return told(options, result, teller)
+    return show_result(options, result, teller)
 
 
 def replay(options: argparse.Namespace) -> int:
@@ -140,10 +140,10 @@ def replay(options: argparse.Namespace) -> int:
     except OSError as error:
         print(f"chaos: {options.replay} holds no evidence of a run that came to its end: {error}", file=sys.stderr)
         return USAGE
-    return told(options, result, Teller())
+    return show_result(options, result, Teller())
 
 
-def told(options: argparse.Namespace, result: Result, teller: Teller) -> int:
+def show_result(options: argparse.Namespace, result: Result, teller: Teller) -> int:
     report(result, teller)
     if options.json:
         options.json.write_text(json.dumps(result.figures(), indent=2) + "\n")

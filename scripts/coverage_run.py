@@ -1,4 +1,5 @@
-"""Which lines and branches of hpc_agent the tests reach, package by package, in the programs that they start too.
+"""Coverage of the lines and branches of hpc_agent by the tests, package by package, in the programs that they start
+too.
 
     scripts/coverage                          # runs every test, as scripts/test does
     scripts/coverage --quick                  # arguments go to scripts/test
@@ -77,7 +78,7 @@ def measure(tests: Sequence[str]) -> int:
     coverage = [sys.executable, "-m", "coverage"]
     run = [*coverage, "run", *settings, str(ROOT / "scripts" / "test_run.py"), *tests]
     exit_code = subprocess.run(run, cwd=ROOT, check=False).returncode
-    # Processes that are killed while they write leave half a file: that it cannot be read is no error of the tests.
+    # Processes that are killed while they write leave half a file: that it cannot be read is not an error of the tests.
     subprocess.run([*coverage, "combine", "--quiet", *settings, str(DATA)], cwd=ROOT, check=True)
     return exit_code
 
@@ -102,7 +103,7 @@ def _report() -> Mapping[str, Mapping[str, int]]:
 
 
 def by_package(files: Mapping[str, Mapping[str, int]]) -> dict[str, Reached]:
-    """The modules beside the packages are one row, ``(modules)``."""
+    """The modules outside the packages are one row, ``(modules)``."""
     found: dict[str, Reached] = defaultdict(Reached)
     for name, summary in files.items():
         package = Path(name).parts[0] if "/" in name else "(modules)"

@@ -58,7 +58,7 @@ def run(options: argparse.Namespace, folder: Path) -> int:
         parts = each(found) if options.all else sample(found, options.sample, options.seed)
         results = enumerate_crashes(site, parts, at_once=options.at_once, show=show)
     Findings(len(found), results, every=options.all).save(folder)
-    code = told(options, Findings.load(folder))
+    code = show_result(options, Findings.load(folder))
     print(f"{time.monotonic() - begun:.0f} s")
     return code
 
@@ -69,10 +69,10 @@ def replay(options: argparse.Namespace) -> int:
     except OSError as error:
         print(f"crashes: {options.replay} holds no evidence of a run that came to its end: {error}", file=sys.stderr)
         return USAGE
-    return told(options, findings)
+    return show_result(options, findings)
 
 
-def told(options: argparse.Namespace, findings: Findings) -> int:
+def show_result(options: argparse.Namespace, findings: Findings) -> int:
     figures = findings.figures()
     if options.json:
         options.json.write_text(json.dumps(figures, indent=2) + "\n")

@@ -1,8 +1,8 @@
 """Programs of any Debian release on this machine: packages unpacked into a folder and made to run from there.
 
 Nothing is installed and no root is needed. Packages and all they depend on, the C library included, are unpacked into
-``files/``; each program is then told (patchelf) to use the loader and the libraries of that folder. So programs of
-several releases run beside the machine's own, and what they start sees the machine as it is.
+``files/``; each program is then made (patchelf) to use the loader and the libraries of that folder. So programs of
+several releases run on one machine with its own, and what they start sees the machine as it is.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What each flag does here, in a sentence; docs/flags.md is made of it. A pair is: with Slurm, and without."""
+"""Meaning of each flag here, in a sentence; docs/flags.md is made of it. A pair is: with Slurm, and without."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ BUILD: dict[str, Meaning] = {
 }
 
 CONFIG: dict[str, Meaning] = {
-    "--defaults": "Shows what nobody has set too, of what this program reads.",
+    "--defaults": "Includes the defaults of all settings that this program reads.",
     "--json": "Prints one JSON object: key → value and origin.",
     "--help": "Shows the help.",
 }

@@ -28,7 +28,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 QUICK = [sys.executable, str(ROOT / "scripts" / "test_run.py"), "--quick"]
-NOBODY_KNOWN = 54321
+UNKNOWN_USER = 54321
 """A user id without a line in /etc/passwd."""
 ENOUGH = ("PATH", "LD_LIBRARY_PATH")
 
@@ -120,8 +120,8 @@ INHERITED = {
     "NVIDIA_VISIBLE_DEVICES": "void",
     "POSIXLY_CORRECT": "1",
     "EDITOR": "false",
-    "USER": "nobody else",
-    "LOGNAME": "nobody else",
+    "USER": "another user",
+    "LOGNAME": "another user",
     "TZ": "America/St_Johns",
 }
 """What a shell inside a job, or a site's profile, may have exported."""
@@ -132,7 +132,7 @@ def inherited(folder: Path) -> Hostile:
 
 
 def terminal(folder: Path) -> Hostile:
-    home = folder / "home of nobody"
+    home = folder / "home of no user"
     home.mkdir()
     environ = {
         **{name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "USER", "LOGNAME")},
@@ -148,9 +148,9 @@ def terminal(folder: Path) -> Hostile:
     if os.geteuid() == 0:
         # The checkout and the interpreter may lie in root's home: it may read everything, and write what is its own.
         may = ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
-        prefix = ("setpriv", f"--reuid={NOBODY_KNOWN}", f"--regid={NOBODY_KNOWN}", "--clear-groups", *may)
+        prefix = ("setpriv", f"--reuid={UNKNOWN_USER}", f"--regid={UNKNOWN_USER}", "--clear-groups", *may)
         for path in (folder, home):
-            os.chown(path, NOBODY_KNOWN, NOBODY_KNOWN)
+            os.chown(path, UNKNOWN_USER, UNKNOWN_USER)
     return Hostile(environ, terminal=True, prefix=prefix, arguments=("-p", "no:cacheprovider"))
 
 

@@ -40,6 +40,7 @@ LAYERS = (
             "redact",
             "secret_values",
             "logs",
+            "progress",
             "config",
             "lease",
             "heartbeat",
@@ -71,7 +72,7 @@ LAYERS = (
 """Lowest first."""
 
 RESTRICTED: Mapping[str, frozenset[str]] = {"server": frozenset({"wire"})}
-"""Package → the packages that it may import besides the basics, where lower layers are not all open to it."""
+"""Package → the packages that it may import in addition to the basics, where lower layers are not all open to it."""
 SETTINGS_OF_BACKENDS = "hpc_agent.schedulers.registry"
 """The one module of a higher layer that ``config`` imports, for the settings of the scheduler backends. It and the
 backends' modules ``settings`` import no more than ``config`` may."""

@@ -57,9 +57,9 @@ def main() -> int:
 
 
 def line(trial: Trial) -> str:
-    told = trial.mutant.survives if trial.outcome is Outcome.SURVIVED else trial.by
+    evidence = trial.mutant.survives if trial.outcome is Outcome.SURVIVED else trial.by
     mark = "" if trial.is_as_listed else "  <-- not as listed"
-    return f"{trial.outcome.value:9} {trial.mutant.name}  {trial.seconds:.1f} s  {told}{mark}"
+    return f"{trial.outcome.value:9} {trial.mutant.name}  {trial.seconds:.1f} s  {evidence}{mark}"
 
 
 def summary(trials: Sequence[Trial]) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""How tests are shared out among workers: a file stays together, and what needs podman runs one after the other."""
+"""Scheduling of tests among workers: a file stays together, and what needs podman runs one after the other."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def _forget_what_was_inherited() -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Where a test that failed has left its files is told with its failure."""
+    """A failure names the folder where its test has left its files."""
     report = yield
     folder = getattr(item, "funcargs", {}).get("tmp_path")
     if report.failed and folder:

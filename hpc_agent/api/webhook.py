@@ -1,4 +1,4 @@
-"""Webhooks: JSON posted to a URL that is no ClearML server."""
+"""Webhooks: JSON posted to a URL other than the ClearML server's."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import shlex
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,11 +13,10 @@ from hpc_agent import file_records, process
 from hpc_agent.bundles.recipe import FolderRun, run_script
 from hpc_agent.domain.task import Requirements, Task
 from hpc_agent.errors import EnvironmentBuildError, InputError, ProcessError
+from hpc_agent.progress import Progress
 from hpc_agent.sources.checkout import detach_from_mirror
 from hpc_agent.sources.workspace import Workspace
 from hpc_agent.staging import StagedTask, TaskStager
-
-Progress = Callable[[str], None]
 
 _MARKER_FILE = ".hpc-agent-build.json"
 _INSTALL_SECONDS = 7200.0

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, cast
@@ -34,10 +34,9 @@ from hpc_agent.envs import interpreter, pip_config
 from hpc_agent.envs.interpreter import Interpreter
 from hpc_agent.errors import ContainerError, ProcessError
 from hpc_agent.image_resolver import ResolvedContainer
+from hpc_agent.progress import Progress
 from hpc_agent.redact import without_credentials
 from hpc_agent.staging import TaskStager
-
-Progress = Callable[[str], None]
 
 _BUILD_SECONDS = 7200.0
 _COMMIT_SECONDS = 1800.0

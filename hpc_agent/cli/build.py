@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hpc_agent.cli.options import MultiValueCommand
+from hpc_agent.cli.multi_value_options import MultiValueCommand
 from hpc_agent.cli.shared_options import (
     HELP,
     Shared,
@@ -154,7 +154,7 @@ def _folder(
     from hpc_agent.staging import TaskStager
 
     settings = configuration.settings
-    folder = Path(target).expanduser() if target else settings.hpc.root.expanduser() / "builds" / task.id
+    folder = Path(target).expanduser() if target else settings.hpc.root / "builds" / task.id
     exports = {"CLEARML_LOG_LEVEL": log_level, "TRAINS_LOG_LEVEL": log_level, "PYTHONUNBUFFERED": "1"}
     if gpus is not None:
         exports |= {"NVIDIA_VISIBLE_DEVICES": gpus}

@@ -24,7 +24,7 @@ _TIMEOUT_S = 5.0
 @pass_shared
 def command(shared: Shared, defaults: bool, as_json: bool) -> None:
     """Show every value that is set, where it was set, secrets masked."""
-    from hpc_agent.config.report import rows
+    from hpc_agent.config.shown_config import rows
     from hpc_agent.config.variables import why_not
 
     for variable in sorted(os.environ):

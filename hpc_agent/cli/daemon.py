@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from hpc_agent.cli.options import MultiValueCommand, MultiValueOption
+from hpc_agent.cli.multi_value_options import MultiValueCommand, MultiValueOption
 from hpc_agent.cli.shared_options import HELP, Shared, docker_option, pass_shared, worker_flags
 
 

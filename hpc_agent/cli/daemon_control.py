@@ -39,7 +39,9 @@ def _named(daemons: DaemonRegistry, id: str) -> DaemonRecord | RegistrationError
     found = [daemon for daemon in daemons.all() if daemon.worker == id]
     if not found:
         return RegistrationError(f"no daemon {id} is registered here; {_those(daemons)}")
-    return found[0] if daemons.runs(found[0]) is not False else RegistrationError(f"the daemon {id} is not running")
+    return (
+        found[0] if daemons.is_running(found[0]) is not False else RegistrationError(f"the daemon {id} is not running")
+    )
 
 
 def _first(daemons: DaemonRegistry, name: str, flags: DaemonFlags) -> DaemonRecord | RegistrationError:
@@ -65,7 +67,7 @@ def status(shared: Shared, flags: DaemonFlags) -> None:
     """
     daemons = daemons_of(flags.configuration(shared).settings)
     given = flags.given()
-    found = matching([daemon for daemon in daemons.all() if daemons.runs(daemon) is not False], given)
+    found = matching([daemon for daemon in daemons.all() if daemons.is_running(daemon) is not False], given)
     for daemon in found:
         _show(daemons, daemon)
     if not found:
@@ -93,7 +95,7 @@ def _restored(flags: DaemonFlags, daemon: DaemonRecord) -> DaemonFlags:
 
 
 def _show(daemons: DaemonRegistry, daemon: DaemonRecord) -> None:
-    where = "" if daemons.runs(daemon) else f" on {daemon.host}, {_last_seen(daemons, daemon)}"
+    where = "" if daemons.is_running(daemon) else f" on {daemon.host}, {_last_seen(daemons, daemon)}"
     click.echo(
         f"{daemon.worker}: process {daemon.process.pid}{where}, since {daemon.since.astimezone():%Y-%m-%d %H:%M}"
     )
@@ -116,7 +118,7 @@ def _show_plan(plan: DaemonPlan, worker: WorkerId | None) -> None:
         click.echo(f"  runtime property on the server: {key}: {value}")
     for queue in plan.queues:
         decision = served(queue.tags, str(properties.get(FORCE) or ""), plan.schedule, local)
-        gpus = (plan.terms.dynamic or {}).get(queue.name)
+        gpus = (plan.options.dynamic or {}).get(queue.name)
         share = (
             f", {gpus.least if gpus.least == gpus.most else f'{gpus.least}-{gpus.most}'} GPUs a task" if gpus else ""
         )

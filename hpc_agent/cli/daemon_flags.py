@@ -90,7 +90,7 @@ class DaemonFlags:
             },
         )
 
-    def terms(
+    def options(
         self, settings: AllSettings, *, batch_system: str, dynamic: Mapping[str, GpuRange] | None = None
     ) -> DaemonOptions:
         """``batch_system``: as in ``DaemonOptions``; ``dynamic``: by the queues' names on the server."""

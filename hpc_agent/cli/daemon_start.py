@@ -21,7 +21,7 @@ from hpc_agent.api.client import Client
 from hpc_agent.cli.daemon_flags import DaemonFlags
 from hpc_agent.cli.shared_options import Shared, check_folders, exit_code, fail
 from hpc_agent.clock import SYSTEM
-from hpc_agent.config.dump import share_job_config
+from hpc_agent.config.job_config import share_job_config
 from hpc_agent.config.load import Configuration
 from hpc_agent.config.settings import AllSettings
 from hpc_agent.daemon.job_launch import JobLaunchConfig, job_configs
@@ -54,7 +54,7 @@ class DaemonPlan:
     configuration: Configuration
     client: Client
     queues: Sequence[Queue]
-    terms: DaemonOptions
+    options: DaemonOptions
     schedule: Schedule
     pool: tuple[str, ...]
     """GPUs of this machine that its jobs may have; none with a batch system, which has its own."""
@@ -69,7 +69,7 @@ class DaemonPlan:
     def name(self) -> WorkerIdTemplate:
         agent = self.settings.agent
         return name(
-            self.terms,
+            self.options,
             agent.worker_id or agent.name,
             given=bool(agent.worker_id),
             visible=None if self.batch_system else visible_gpus(os.environ),
@@ -104,7 +104,7 @@ def start(shared: Shared, flags: DaemonFlags) -> None:
 
 
 def _check_root(settings: AllSettings) -> None:
-    root = settings.hpc.root.expanduser()
+    root = settings.hpc.root
     try:
         ensure_directory(root)
         if not os.access(root, os.W_OK | os.X_OK):
@@ -135,11 +135,15 @@ def make_plan(shared: Shared, flags: DaemonFlags) -> DaemonPlan:
     backend = backends.choose(settings.hpc)
     batch_system = backend.create(settings.hpc, SYSTEM) if backend.is_batch_system else None
     queues, dynamic = _queues(client, flags)
-    terms = flags.terms(settings, batch_system=backend.name if batch_system else "", dynamic=dynamic)
-    pool = () if batch_system else gpu_inventory.names(settings.hpc.of(LocalSettings).gpus, os.environ, terms.gpus)
-    if terms.dynamic is not None and not batch_system:
-        _check_pool(terms.dynamic, pool)
-    return DaemonPlan(flags, configuration, client, queues, terms, plan, pool, batch_system)
+    options = flags.options(settings, batch_system=backend.name if batch_system else "", dynamic=dynamic)
+    pool = (
+        ()
+        if batch_system
+        else gpu_inventory.names(settings.hpc.backend_settings(LocalSettings).gpus, os.environ, options.gpus)
+    )
+    if options.dynamic is not None and not batch_system:
+        _check_pool(options.dynamic, pool)
+    return DaemonPlan(flags, configuration, client, queues, options, plan, pool, batch_system)
 
 
 def _queues(client: Client, flags: DaemonFlags) -> tuple[list[Queue], dict[str, GpuRange] | None]:
@@ -162,27 +166,27 @@ def _check_pool(dynamic: Mapping[str, GpuRange], pool: Sequence[str]) -> None:
 
 def daemons_of(settings: AllSettings) -> DaemonRegistry:
     """The records of the daemons that share our root."""
-    return DaemonRegistry(settings.hpc.root.expanduser() / "daemons", socket.gethostname(), SYSTEM)
+    return DaemonRegistry(settings.hpc.root / "daemons", socket.gethostname(), SYSTEM)
 
 
 def _serve(shared: Shared, plan: DaemonPlan, announce: Callable[[DaemonRecord, Path], None]) -> None:
     """Serve until stopped. ``announce`` is called with the log file at the start."""
     daemons = daemons_of(plan.settings)
-    presence = daemons.enter(
+    record = daemons.register(
         plan.name.id,
         numbered=plan.name.numbered,
         flags=plan.flags.given(),
         waiting=lambda line: click.echo(line, err=True),
     )
     try:
-        log_file = daemons.file(presence.worker, "log")
+        log_file = daemons.file(record.worker, "log")
         shared.start_log("INFO", None if plan.flags.foreground else log_file)
-        daemon = _daemon(plan, presence.worker, daemons)
+        daemon = _daemon(plan, record.worker, daemons)
         _stop_on_signals(daemon.stop)
-        announce(presence, log_file)
+        announce(record, log_file)
         daemon.run()
     finally:
-        daemons.leave(presence)
+        daemons.unregister(record)
 
 
 def _daemon(plan: DaemonPlan, worker: WorkerId, daemons: DaemonRegistry) -> Daemon:
@@ -192,10 +196,10 @@ def _daemon(plan: DaemonPlan, worker: WorkerId, daemons: DaemonRegistry) -> Daem
     naming = JobNaming(worker, settings.agent.worker_id or settings.agent.name, given=bool(settings.agent.worker_id))
     own_configs = job_configs(plan.client, plan.configuration, owner_tokens=plan.flags.use_owner_token)
     agent = settings.hpc.agent_command or (sys.executable, "-m", "hpc_agent")
-    launch = JobLaunchConfig(job_config, agent, plan.terms, naming, own_configs)
+    launch = JobLaunchConfig(job_config, agent, plan.options, naming, own_configs)
     scheduler = plan.batch_system or _local(plan, worker)
     about = backends.describe(scheduler)
-    log.info("started", scheduler=about.name, follows="; ".join(about.notes), worker=worker)
+    log.info("daemon.started", scheduler=about.name, follows="; ".join(about.notes), worker=worker)
     options = LoopOptions(
         tuple(queue.id for queue in plan.queues),
         worker,
@@ -206,13 +210,13 @@ def _daemon(plan: DaemonPlan, worker: WorkerId, daemons: DaemonRegistry) -> Daem
     )
     names = [queue.name for queue in plan.queues]
     # The folder that the daemon was started in may be deleted.
-    os.chdir(settings.hpc.root.expanduser())
-    jobs = job_settings(settings, plan.terms, names, len(plan.pool))
+    os.chdir(settings.hpc.root)
+    jobs = job_settings(settings, plan.options, names, len(plan.pool))
     return Daemon(plan.client, scheduler, jobs, launch, options, SYSTEM)
 
 
 def _local(plan: DaemonPlan, worker: WorkerId) -> Scheduler:
-    share = Share(worker, slots(plan.settings, plan.terms, len(plan.pool)), plan.pool)
+    share = Share(worker, slots(plan.settings, plan.options, len(plan.pool)), plan.pool)
     return backends.create(plan.settings.hpc, SYSTEM, share=share)
 
 
@@ -225,26 +229,26 @@ def _stop_on_signals(stop: Callable[[], None]) -> None:
 
 
 def _announcer(plan: DaemonPlan) -> Callable[[DaemonRecord, Path], None]:
-    def announce(presence: DaemonRecord, log: Path) -> None:
-        click.echo(f"{_serving(plan, presence)}; Ctrl-C or SIGTERM stops, jobs go on", err=True)
+    def announce(record: DaemonRecord, log: Path) -> None:
+        click.echo(f"{_serving(plan, record)}; Ctrl-C or SIGTERM stops, jobs go on", err=True)
         if not plan.flags.foreground:
             click.echo(f"The log is {log}", err=True)
 
     return announce
 
 
-def _serving(plan: DaemonPlan, presence: DaemonRecord) -> str:
+def _serving(plan: DaemonPlan, record: DaemonRecord) -> str:
     names = ", ".join(queue.name for queue in plan.queues)
     through = plan.batch_system.name if plan.batch_system else "this machine"
-    return f"Serving {names} through {through} as {presence.worker}"
+    return f"Serving {names} through {through} as {record.worker}"
 
 
 def _in_background(shared: Shared, plan: DaemonPlan, descriptor: int) -> None:
     """Serve; the process at the terminal waits for one message about the start."""
 
-    def announce(presence: DaemonRecord, log: Path) -> None:
+    def announce(record: DaemonRecord, log: Path) -> None:
         send_output_to(log)
-        message = f"{_serving(plan, presence)} in the background, process {presence.process.pid}\nThe log is {log}"
+        message = f"{_serving(plan, record)} in the background, process {record.process.pid}\nThe log is {log}"
         os.write(descriptor, json.dumps({"started": message}).encode())
         os.close(descriptor)
 

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hpc_agent.cli.options import MultiValueCommand, MultiValueOption
+from hpc_agent.cli.multi_value_options import MultiValueCommand, MultiValueOption
 from hpc_agent.cli.shared_options import HELP, Shared, pass_shared
-from hpc_agent.cli.tables import styled
 from hpc_agent.doctor.check import Line, Status
 
 if TYPE_CHECKING:
@@ -150,7 +149,7 @@ def _run(checks: Sequence[Check], *, as_json: bool) -> list[Line]:
         for line in lines:
             if not as_json:
                 if not found or found[-1].subject != line.subject:
-                    click.echo(("\n" if found else "") + styled(line.subject, bold=True))
+                    click.echo(("\n" if found else "") + click.style(line.subject, bold=True))
                 click.echo(_shown(line))
             found.append(line)
     progress.clear()
@@ -181,7 +180,7 @@ class _Progress:
 def _shown(line: Line) -> str:
     """Wrapped on a terminal, in one piece in a pipe, so that it can be searched."""
     finding = line.finding
-    status = styled(f"{_WORDS[finding.status]:<4}", **_STYLES[finding.status])
+    status = click.style(f"{_WORDS[finding.status]:<4}", **_STYLES[finding.status])
     before = 8 + _NAME
     texts = _wrapped(finding.message, before)
     head = f"  {status}  {line.name:<{_NAME - 1}} "
@@ -190,7 +189,7 @@ def _shown(line: Line) -> str:
     rows = [head + texts[0], *(" " * before + text for text in texts[1:])]
     if finding.remedy:
         # In one piece: a command is copied.
-        rows.append(" " * before + styled(f"→ {finding.remedy}", bold=True))
+        rows.append(" " * before + click.style(f"→ {finding.remedy}", bold=True))
     return "\n".join(rows)
 
 
@@ -215,7 +214,7 @@ def _summary(lines: Sequence[Line]) -> str:
     for number, word in ((failed, "failed"), (warnings, "warnings"), (skipped, "skipped")):
         counts += [f"{number} {word}"] if number else []
     text = ", ".join(counts)
-    return styled(text, fg="red" if failed else "yellow" if warnings else "green", bold=True)
+    return click.style(text, fg="red" if failed else "yellow" if warnings else "green", bold=True)
 
 
 def _as_json(lines: Sequence[Line]) -> dict[str, object]:

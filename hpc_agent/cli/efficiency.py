@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hpc_agent.cli.shared_options import Shared, pass_shared
+from hpc_agent.cli.shared_options import HELP, Shared, pass_shared
 
 if TYPE_CHECKING:
     from hpc_agent.api.client import Client
-    from hpc_agent.api.task_history import EndedTask
     from hpc_agent.config.settings import AllSettings
     from hpc_agent.domain.efficiency import Efficiency, Total
+    from hpc_agent.wire.ended_task import EndedTask
 
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _KEYS = ("queue", "user", "name")
@@ -43,7 +43,7 @@ def parse_period(_context: click.Context, option: click.Parameter, value: str) -
 def parse_keys(_context: click.Context, option: click.Parameter, value: str) -> tuple[str, ...]:
     """
     Raises:
-        InputError: one of them is no key.
+        InputError: one of them is not a key.
     """
     from hpc_agent.errors import InputError
 
@@ -54,7 +54,7 @@ def parse_keys(_context: click.Context, option: click.Parameter, value: str) -> 
     return keys
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(context_settings=HELP)
 @click.option(
     "--last", default="7d", show_default=True, metavar="PERIOD", callback=parse_period, help="30m, 12h, 7d or 2w."
 )

@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
-from hpc_agent.cli.options import MultiValueCommand
+from hpc_agent.cli.multi_value_options import MultiValueCommand
 from hpc_agent.cli.shared_options import (
     HELP,
     Shared,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.option("--id", "task", required=True, callback=not_empty, metavar="TASK", help="Id or name of the task.")
 @click.option("--log-file", type=click.Path(dir_okay=False, path_type=Path), help="Keep the console in this file too.")
 @click.option("--disable-monitoring", is_flag=True, help="Send no console to the server; print it only.")
-@click.option("--full-monitoring", is_flag=True, help="Send the set-up's log too (we always do).")
+@click.option("--full-monitoring", is_flag=True, help="Send the set-up's log too (always done).")
 @click.option("--require-queue", is_flag=True, help="Take the task off its queue, or fail with 66 if it is not queued.")
 @click.option("--standalone-mode", is_flag=True, help="No package index, no git remote: all from the shared cache.")
 @click.option("--clone", is_flag=True, help="Clone the task and run the clone.")

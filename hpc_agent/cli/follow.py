@@ -47,7 +47,7 @@ def command(shared: Shared, once: bool, inside: Path | None, pid: int, element: 
     from hpc_agent.tracking.follower import Follower, acquire_follower
 
     check_folders(settings)
-    root = TrackedRoot(settings.hpc.root.expanduser().absolute() / "sbatch")
-    scheduler = SlurmScheduler(settings.hpc.of(SlurmSettings), cluster=settings.hpc.cluster)
+    root = TrackedRoot.under(settings.hpc.root)
+    scheduler = SlurmScheduler(settings.hpc.backend_settings(SlurmSettings), cluster=settings.hpc.cluster)
     follower = Follower(shared.client(configuration, INTERACTIVE), scheduler, settings, root, SYSTEM)
     acquire_follower(follower, root, SYSTEM, once=once)

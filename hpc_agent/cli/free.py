@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hpc_agent.cli.shared_options import Shared, pass_shared
-from hpc_agent.cli.tables import styled, table
+from hpc_agent.cli.shared_options import HELP, Shared, pass_shared
+from hpc_agent.cli.table import number, table_lines, text
 
 if TYPE_CHECKING:
     from hpc_agent.config.settings import HpcSettings
@@ -27,7 +27,7 @@ _SOON_S = 60
 """A start within these seconds is one now."""
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(context_settings=HELP)
 @click.option("--gpus", "--num-gpus", "num_gpus", help="A job with so many GPUs on each node.")
 @click.option("--type", "--gpu-type", "gpu_type", help="GPUs of this type only.")
 @click.option("--cpus", "--num-cpus", "num_cpus", help="A job with so many CPUs on each node.")
@@ -57,7 +57,7 @@ def command(shared: Shared, /, every_node: bool, as_json: bool, **request: str |
     if as_json:
         click.echo(json.dumps(_as_json(state, starts), indent=2))
         return
-    click.echo(styled("Free now", bold=True) + "\n\n" + _overview(state))
+    click.echo(click.style("Free now", bold=True) + "\n\n" + _overview(state))
     click.echo("\n" + _nodes(state, wanted if sized else None, every_node))
     if sized:
         click.echo("\n" + _expected(starts, wanted))
@@ -79,7 +79,7 @@ def _resources(settings: HpcSettings, given: Mapping[str, str]) -> Resources:
     try:
         return policy.resources(given)
     except ResourceError as error:
-        raise InputError(str(error).replace(', but queue "" allows', ", expected")) from error
+        raise InputError(str(error).replace(", but every queue allows", ", expected")) from error
 
 
 def _client(settings: HpcSettings) -> ClusterClient:
@@ -167,13 +167,12 @@ def _overview(state: ClusterState) -> str:
     from hpc_agent.schedulers.availability import by_gpu_type, by_partition
 
     types = by_gpu_type(state)
-    gpus = table(
-        ("GPU TYPE", "FREE", "OF", "LARGEST FREE", "PARTITIONS"),
+    gpus = table_lines(
+        [text("GPU TYPE"), number("FREE"), number("OF"), text("LARGEST FREE"), text("PARTITIONS")],
         [(g.kind or "any", str(g.free), str(g.total), _largest(g), ", ".join(g.partitions)) for g in types],
-        right=("FREE", "OF"),
     )
-    partitions = table(
-        ("PARTITION", "GPUS", "CPUS", "IDLE NODES", "TIME LIMIT", ""),
+    partitions = table_lines(
+        [text(title) for title in ("PARTITION", "GPUS", "CPUS", "IDLE NODES", "TIME LIMIT", "")],
         [
             (
                 p.partition.name + (" *" if p.partition.default else ""),
@@ -186,7 +185,7 @@ def _overview(state: ClusterState) -> str:
             for p in by_partition(state)
         ],
     )
-    return f"{gpus if types else 'No GPUs in the partitions that you may see'}\n\n{partitions}"
+    return "\n".join([*(gpus if types else ["No GPUs in the partitions that you may see"]), "", *partitions])
 
 
 def _largest(gpus: GpuAvailability) -> str:
@@ -211,9 +210,10 @@ def _nodes(state: ClusterState, wanted: Resources | None, every: bool) -> str:
     if not shown:
         return "No node has room for that now" if wanted else "Nothing is free now; --all lists the nodes"
     cut = shown if every else shown[:_MOST_NODES]
-    text = table(("NODE", "STATE", "GPUS", "CPUS", "MEMORY", "PARTITIONS"), [_node(node) for node in cut])
+    columns = [text(title) for title in ("NODE", "STATE", "GPUS", "CPUS", "MEMORY", "PARTITIONS")]
     rest = len(shown) - len(cut)
-    return text + (f"\n… and {rest} more nodes; --all lists them" if rest else "")
+    more = [f"… and {rest} more nodes; --all lists them"] if rest else []
+    return "\n".join([*table_lines(columns, [_node(node) for node in cut]), *more])
 
 
 def _has_free(node: NodeStatus, gpus: bool) -> bool:
@@ -257,7 +257,8 @@ def _expected(starts: Mapping[str, ExpectedStart], wanted: Resources) -> str:
         for name, found in ordered
     ]
     title = f"{_size(wanted)[0].upper()}{_size(wanted)[1:]} would start (an estimate; other jobs change it)"
-    return f"{styled(title, bold=True)}\n{table(('PARTITION', 'START', 'WHERE, OR WHY NOT'), rows)}"
+    columns = [text("PARTITION"), text("START"), text("WHERE, OR WHY NOT")]
+    return "\n".join([click.style(title, bold=True), *table_lines(columns, rows)])
 
 
 def _when(found: ExpectedStart, now: datetime) -> str:

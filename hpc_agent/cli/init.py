@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import click
 
 from hpc_agent.cli.init_flags import SERVICES, InitFlags
-from hpc_agent.cli.options import MultiValueCommand, MultiValueOption
+from hpc_agent.cli.multi_value_options import MultiValueCommand, MultiValueOption
 from hpc_agent.cli.shared_options import Shared, pass_shared
 
 if TYPE_CHECKING:
-    from hpc_agent.cli.init_report import Report
-    from hpc_agent.cli.init_service import Service
+    from hpc_agent.cli.init_report import InitReport
+    from hpc_agent.cli.init_service import DaemonService
     from hpc_agent.config.load import Configuration
     from hpc_agent.setup.managed_text import Change
     from hpc_agent.setup.section import Choices
@@ -53,14 +53,14 @@ def command(shared: Shared, /, **flags: object) -> None:
 
 def _run(shared: Shared, flags: InitFlags) -> None:
     from hpc_agent.cli import init_file
-    from hpc_agent.cli.init_report import Report
+    from hpc_agent.cli.init_report import InitReport
     from hpc_agent.cli.init_service import chosen_service
     from hpc_agent.setup.managed_text import in_section, write
     from hpc_agent.setup.section import render
 
     path = init_file.target(shared, flags)
     present = init_file.present(path, flags)
-    report = Report(quiet=flags.as_json)
+    report = InitReport(quiet=flags.as_json)
     facts = _survey(present, flags, report)
     choices = _checked_choices(path, facts, flags)
     report.facts(facts)
@@ -73,7 +73,8 @@ def _run(shared: Shared, flags: InitFlags) -> None:
     init_file.check(change, path, flags)
     service = chosen_service(present, facts, choices, flags, path)
     if not flags.dry_run:
-        for each in (change, *service.changes):
+        write(change, mode=0o644 if flags.site else 0o600)
+        for each in service.changes:
             write(each)
     if flags.as_json:
         click.echo(json.dumps(_as_json(facts, choices, change, service), indent=2, default=str))
@@ -86,7 +87,7 @@ def _run(shared: Shared, flags: InitFlags) -> None:
 # ---------------------------------------------------------------- the site, and what was chosen
 
 
-def _survey(present: Configuration, flags: InitFlags, report: Report) -> SiteFacts:
+def _survey(present: Configuration, flags: InitFlags, report: InitReport) -> SiteFacts:
     """
     Raises:
         InputError: the scheduler's commands are not here.
@@ -105,7 +106,7 @@ def _survey(present: Configuration, flags: InitFlags, report: Report) -> SiteFac
         )
     where = (flags.partition or "").split(",")[0]
     facts = survey(hpc, os.environ, report.step, partition=where, account=flags.account or "")
-    # Those of an administrator concern nobody else.
+    # Those of an administrator concern no other user.
     return replace(facts, folders=()) if flags.site else facts
 
 
@@ -146,7 +147,7 @@ def _server(present: Configuration, flags: InitFlags) -> str:
     return ask_for_server(present.settings.api)
 
 
-def _as_json(facts: SiteFacts, choices: Choices, change: Change, service: Service) -> dict[str, object]:
+def _as_json(facts: SiteFacts, choices: Choices, change: Change, service: DaemonService) -> dict[str, object]:
     return {
         "site": asdict(facts),
         "choices": asdict(choices),

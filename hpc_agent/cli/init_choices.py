@@ -111,7 +111,7 @@ def _check_folder(name: str, folder: str) -> None:
 def ask(choices: Choices, facts: SiteFacts, given: set[str]) -> Choices:
     """Each question with what would be taken as its default; ``given``: what flags have answered."""
     cluster = facts.cluster
-    click.echo("\nEnter takes what stands in brackets.")
+    click.echo("\nEnter takes the value in brackets.")
     if "queues" not in given:
         answer = _prompt("ClearML queues to serve, with blanks between", shlex.join(choices.queues), _queues)
         choices = replace(choices, queues=tuple(shlex.split(answer)))

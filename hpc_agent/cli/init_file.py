@@ -61,7 +61,7 @@ def present(path: Path, flags: InitFlags) -> Configuration:
     from hpc_agent.errors import InputError
     from hpc_agent.setup.checked_configuration import load_text
 
-    text = path.read_text("utf-8", "surrogateescape") if path.exists() else ""
+    text = path.read_text(encoding="utf-8", errors="surrogateescape") if path.exists() else ""
     if text.lstrip().startswith("{"):
         raise InputError(
             f"{path} is one {{ … }}, to which no section can be added: take the outermost braces away, or name "

@@ -13,20 +13,19 @@ from typing import TYPE_CHECKING
 import click
 
 from hpc_agent.access import user_name
-from hpc_agent.cli.tables import styled
 from hpc_agent.setup.managed_text import Change
 from hpc_agent.setup.section import Choices
 from hpc_agent.setup.survey import SiteFacts
 
 if TYPE_CHECKING:
-    from hpc_agent.cli.init_service import Service
+    from hpc_agent.cli.init_service import DaemonService
     from hpc_agent.schedulers.cluster import ClusterFacts
 
 _LINGER = Path("/var/lib/systemd/linger")
 """One file for each user whose services go on when they log out."""
 
 
-class Report:
+class InitReport:
     """Prints to stdout; progress goes to stderr, where that is a terminal."""
 
     def __init__(self, *, quiet: bool) -> None:
@@ -35,15 +34,15 @@ class Report:
 
     def step(self, what: str) -> None:
         if self._shows_steps:
-            click.echo(styled(f"Looking at {what} …", dim=True), err=True)
+            click.echo(click.style(f"Looking at {what} …", dim=True), err=True)
 
     def facts(self, facts: SiteFacts) -> None:
         if self._quiet:
             return
         if facts.cluster is None:
-            click.echo("No batch system was found here: jobs will run on this machine")
+            click.echo(facts.without_cluster)
         else:
-            click.echo(styled(f"{facts.cluster.scheduler}, cluster {facts.cluster.cluster}", bold=True))
+            click.echo(click.style(f"{facts.cluster.scheduler}, cluster {facts.cluster.cluster}", bold=True))
             for name, text in _of_the_cluster(facts.cluster):
                 _row(name, text)
         if facts.container_runtimes:
@@ -73,8 +72,10 @@ class Report:
                 click.echo("  Your edit was kept. These lines would have come in its place:")
                 click.echo("\n".join(f"  | {line.strip()}" for line in lines))
 
-    def next_steps(self, facts: SiteFacts, choices: Choices, service: Service, *, has_server: bool, site: bool) -> None:
-        click.echo("\n" + styled("Next", bold=True))
+    def next_steps(
+        self, facts: SiteFacts, choices: Choices, service: DaemonService, *, has_server: bool, site: bool
+    ) -> None:
+        click.echo("\n" + click.style("Next", bold=True))
         if site:
             click.echo("  hpc-agent init      # each user, for what is their own: keys, queues, folders")
             return
@@ -138,4 +139,4 @@ def _of_the_cluster(cluster: ClusterFacts) -> list[tuple[str, str]]:
 def _coloured(difference: str) -> str:
     colours = {"+": "green", "-": "red"}
     lines = difference.splitlines()[2:]
-    return "\n".join(styled(line, fg=colours[line[0]]) if line[:1] in colours else line for line in lines)
+    return "\n".join(click.style(line, fg=colours[line[0]]) if line[:1] in colours else line for line in lines)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Service:
+class DaemonService:
     """How the daemon is to be kept running."""
 
     kind: str
@@ -30,46 +30,48 @@ class Service:
     """For a crontab."""
 
 
-def chosen_service(present: Configuration, facts: SiteFacts, choices: Choices, flags: InitFlags, path: Path) -> Service:
+def chosen_service(
+    present: Configuration, facts: SiteFacts, choices: Choices, flags: InitFlags, path: Path
+) -> DaemonService:
     """
     Raises:
         InputError: the site has no such crontab.
     """
     from hpc_agent.config.load import DEFAULT_FILES
-    from hpc_agent.setup import services
+    from hpc_agent.setup import daemon_service
 
     usual = flags.site or path in [Path(name).expanduser() for name in DEFAULT_FILES]
     program = _program()
-    line = tuple(services.daemon_command(program, "" if usual else str(path), choices.queues))
+    line = tuple(daemon_service.daemon_command(program, "" if usual else str(path), choices.queues))
     kind = flags.service or "none"
     if flags.service is None and flags.asks:
         from hpc_agent.cli.init_choices import ask_for_service
 
         kind = ask_for_service(SERVICES, facts)
     if kind == "none":
-        return Service(kind, line)
+        return DaemonService(kind, line)
     return _kept_running(kind, line, present, facts, choices)
 
 
 def _kept_running(
     kind: str, line: tuple[str, ...], present: Configuration, facts: SiteFacts, choices: Choices
-) -> Service:
+) -> DaemonService:
     from hpc_agent.domain.resources import Resources
     from hpc_agent.errors import InputError
     from hpc_agent.schedulers import backends
-    from hpc_agent.setup import services
+    from hpc_agent.setup import daemon_service
     from hpc_agent.setup.managed_text import whole_file
 
     backend = backends.choose(present.settings.hpc)
-    variables = services.service_environment(os.environ, backend.command_variables)
+    variables = daemon_service.service_environment(os.environ, backend.command_variables)
     if kind == "systemd":
         folder = Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config").expanduser() / "systemd" / "user"
-        unit = services.systemd_unit(line, {"PATH": os.environ["PATH"], **variables})
-        return Service(kind, line, changes=(whole_file(folder / "hpc-agent.service", unit),))
+        unit = daemon_service.systemd_unit(line, {"PATH": os.environ["PATH"], **variables})
+        return DaemonService(kind, line, changes=(whole_file(folder / "hpc-agent.service", unit),))
     log = str(Path.home() / "hpc-agent-daemon.log")
-    once = services.periodic_command(line, variables, log)
+    once = daemon_service.periodic_command(line, variables, log)
     if kind == "cron":
-        return Service(kind, line, lines=(services.cron_line(once),))
+        return DaemonService(kind, line, lines=(daemon_service.cron_line(once),))
     client = backend.cluster_client(present.settings.hpc)
     if client is None or facts.cluster is None or not facts.cluster.periodic_jobs:
         raise InputError(
@@ -77,7 +79,7 @@ def _kept_running(
             "administrators have not switched it on; choose --service cron or systemd"
         )
     resources = Resources(partition=choices.partition.split(",")[0], account=choices.account, qos=choices.qos)
-    return Service(kind, line, lines=tuple(client.periodic_job(once, resources).splitlines()))
+    return DaemonService(kind, line, lines=tuple(client.periodic_job(once, resources).splitlines()))
 
 
 def _program() -> Sequence[str]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hpc_agent.cli.shared_options import Shared, check_folders
 from hpc_agent.clock import SYSTEM
-from hpc_agent.errors import InputError
+from hpc_agent.errors import InputError, ServerUnreachableError
 
 if TYPE_CHECKING:
     from hpc_agent.api.client import Client
@@ -40,13 +40,25 @@ class InspectedSite:
         """Daemons that share our root and may be running."""
         from hpc_agent.daemon.registration import DaemonRegistry
 
-        folder = self.configuration.settings.hpc.root.expanduser() / "daemons"
+        folder = self.configuration.settings.hpc.root / "daemons"
         registry = DaemonRegistry(folder, socket.gethostname(), SYSTEM)
-        return [daemon for daemon in registry.all() if registry.runs(daemon) is not False]
+        return [daemon for daemon in registry.all() if registry.is_running(daemon) is not False]
 
     def served(self) -> set[str]:
         """Names or ids of the queues that running daemons were started with."""
         return {queue for daemon in self.daemons() for queue in queues_of(daemon)}
+
+    def queue_names(self, words: Sequence[str]) -> list[str]:
+        """Names of the queues that a person means by these names or ids; as they are where the server is away.
+
+        Raises:
+            InputError: there is no such queue.
+        """
+        try:
+            queues = [self.client.queues.resolve(word) for word in words]
+            return [queue.name for queue in self.client.queues.get_many(queues)] if queues else []
+        except ServerUnreachableError:
+            return list(words)
 
     def observer(self, queues: Sequence[str] = ()) -> JobsObserver:
         from hpc_agent.inspection.jobs_observer import JobsObserver
@@ -121,6 +133,6 @@ def inspect_site(shared: Shared) -> InspectedSite:
         client,
         TaskViews(client),
         backends.choose(settings.hpc).inspector(settings.hpc, SYSTEM),
-        RunsFolder(settings.hpc.runs.expanduser()),
+        RunsFolder(settings.hpc.runs),
         TrackedRoot.under(settings.hpc.root),
     )

@@ -107,8 +107,10 @@ def command(
         raise click.UsageError("--json prints one object and --watch never ends: give one of the two")
     if ended is None and set(states) & set(task_row.ENDED):
         ended = timedelta(days=1)
-    observer = inspect_site(shared).observer(queues)
-    wanted = RowFilter(queues, states, name)
+    site = inspect_site(shared)
+    names = site.queue_names(queues)
+    observer = site.observer(names)
+    wanted = RowFilter(names, states, name)
 
     def look() -> tuple[JobsTable, list[TaskRow]]:
         table = observer.observe(ended_within=ended)

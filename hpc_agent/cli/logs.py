@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from hpc_agent.cli.shared_options import HELP, Shared, pass_shared
 from hpc_agent.cli.table import one_line
+
+if TYPE_CHECKING:
+    from hpc_agent.inspection.console_reader import ConsoleReader
 
 _INTERRUPTED = 130
 
@@ -42,8 +46,7 @@ def command(shared: Shared, task: str, follow: bool, lines: int | None, job: boo
             _write(reader.skip_to_last(lines))
         if not follow:
             if lines is None:
-                for text in reader.rest():
-                    _write(text)
+                _print_all(reader, id)
             return
         for part in reader.follow():
             if isinstance(part, ConsoleText):
@@ -53,6 +56,15 @@ def command(shared: Shared, task: str, follow: bool, lines: int | None, job: boo
     except KeyboardInterrupt:
         click.echo(f"\nThe task goes on; `hpc-agent cancel {id[:8]}` ends it", err=True)
         sys.exit(_INTERRUPTED)
+
+
+def _print_all(reader: ConsoleReader, task: str) -> None:
+    printed = False
+    for text in reader.rest():
+        printed = True
+        _write(text)
+    if not printed:
+        click.echo(f"The task has printed nothing yet; `hpc-agent why {task[:8]}` tells where it is", err=True)
 
 
 def _write(text: str) -> None:

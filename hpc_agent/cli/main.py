@@ -19,29 +19,40 @@ from hpc_agent.utf8_mode import ensure_utf8_mode
 if TYPE_CHECKING:
     from hpc_agent.logs import LogFormat
 
-COMMANDS: Mapping[str, tuple[str, str]] = {
-    "init": ("init", "Find out what this cluster is like, and write the configuration that suits it."),
-    "doctor": ("doctor", "Check everything that tasks need, and say what mends what is wrong."),
-    "daemon": ("daemon", "Serve queues: submit their tasks to Slurm and watch the jobs."),
-    "execute": ("execute", "Run one task here, as a compute job does."),
-    "sbatch": ("sbatch", "Submit your own sbatch script; its job becomes a tracked task."),
-    "follow": ("follow", "Follow the jobs of hpc-agent sbatch until they end."),
-    "free": ("free", "Show what is free in the cluster, and when a job of some size would start."),
-    "jobs": ("jobs", "Show your tasks and their jobs, and why they wait."),
-    "why": ("why", "Say why a task waits, or how it died."),
-    "logs": ("logs", "Print a task's console, or follow it."),
-    "cancel": ("cancel", "Cancel tasks: queued, waiting or running."),
-    "render": ("render", "Show a task's job script and where each request comes from."),
-    "build": ("build", "Make a task ready to run later: a folder or a container image."),
-    "server": ("server", "Start the embedded ClearML server."),
-    "cache": ("cache", "List, warm, verify and prune the shared cache of environments."),
-    "efficiency": ("efficiency", "Show what tasks used of what they asked for, by queue, user and name."),
-    "stats": ("stats", "Show how many requests to Slurm and the server each day made."),
-    "config": ("config", "Show the configuration and where each value comes from."),
-    "list": ("workers", "List the workers that the server knows."),
-    "completion": ("completion", "Print the completion of both commands for bash, zsh or fish."),
+SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
+    "Set up": {
+        "init": ("init", "Find out what the cluster is like and write its configuration."),
+        "doctor": ("doctor", "Check everything that tasks need, and how to mend what is wrong."),
+        "config": ("config", "Show the configuration and where each value comes from."),
+        "completion": ("completion", "Print the completion of both commands for bash, zsh or fish."),
+    },
+    "Run tasks and scripts": {
+        "daemon": ("daemon", "Serve queues: submit their tasks as jobs and watch them."),
+        "sbatch": ("sbatch", "Submit your own sbatch script; its job becomes a tracked task."),
+        "follow": ("follow", "Watch the jobs of hpc-agent sbatch until they end."),
+        "execute": ("execute", "Run one task here, as a compute job does."),
+    },
+    "Watch and steer them": {
+        "jobs": ("jobs", "Show your tasks and their jobs, and why they wait."),
+        "why": ("why", "Say why a task waits, or how it died."),
+        "logs": ("logs", "Print a task's console, or follow it."),
+        "cancel": ("cancel", "Cancel tasks: queued, waiting or running."),
+        "render": ("render", "Show a task's job script and where each request comes from."),
+        "list": ("workers", "List the workers that the server knows."),
+    },
+    "Use the cluster well": {
+        "free": ("free", "Show what is free, and when a job of some size would start."),
+        "efficiency": ("efficiency", "Show how much of what tasks asked for they used."),
+        "stats": ("stats", "Show how many requests to scheduler and server each day made."),
+    },
+    "Prepare and serve": {
+        "build": ("build", "Make a task ready to run later: a folder or a container image."),
+        "cache": ("cache", "List, warm, verify and prune the shared cache of environments."),
+        "server": ("server", "Start the embedded ClearML server."),
+    },
 }
-"""Command → its module in ``hpc_agent.cli``, and its line in the help, which needs no import."""
+"""Heading of the help → command → its module in ``hpc_agent.cli``, and its line in the help, which needs no import."""
+COMMANDS = {name: command for section in SECTIONS.values() for name, command in section.items()}
 
 
 class LazyGroup(click.Group):
@@ -57,8 +68,10 @@ class LazyGroup(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+        width = max(map(len, COMMANDS))
+        for heading, commands in SECTIONS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name.ljust(width), text) for name, (_, text) in commands.items()])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -91,7 +104,7 @@ class LazyGroup(click.Group):
 @click.pass_context
 def group(ctx: click.Context, config_file: Path | None, debug: bool, log_format: LogFormat) -> None:
     """The open bridge between ClearML queues and Slurm clusters."""
-    if os.environ.get("NO_COLOR"):
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         ctx.color = False
     ctx.obj = Shared(config_file, debug, log_format)
     ctx.obj.program = ctx.invoked_subcommand or ""

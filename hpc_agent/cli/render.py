@@ -105,7 +105,7 @@ def _attempt(site: InspectedSite, task: Task, queue: Queue, *, submitted: bool) 
 def _previewer(shared: Shared, site: InspectedSite, queue: Queue) -> ScriptPreviewer:
     from hpc_agent.cli.inspection_options import queues_of
     from hpc_agent.clock import SYSTEM
-    from hpc_agent.config.dump import shared_config_path
+    from hpc_agent.config.job_config import shared_config_path
     from hpc_agent.daemon.job_launch import JobLaunchConfig, job_configs
     from hpc_agent.daemon.options import JobNaming, job_settings
     from hpc_agent.domain.ids import WorkerId
@@ -119,7 +119,7 @@ def _previewer(shared: Shared, site: InspectedSite, queue: Queue) -> ScriptPrevi
     own = site.configuration.settings
     backend = backends.choose(own.hpc)
     dynamic = {name: gpus for name, gpus in flags.allocations if gpus} if flags.dynamic_gpus else None
-    terms = flags.terms(
+    options = flags.options(
         configuration.settings, batch_system=backend.name if backend.is_batch_system else "", dynamic=dynamic
     )
     agent = own.agent
@@ -127,14 +127,14 @@ def _previewer(shared: Shared, site: InspectedSite, queue: Queue) -> ScriptPrevi
         daemon.worker if daemon else WorkerId("hpc-agent"), agent.worker_id or agent.name, given=bool(agent.worker_id)
     )
     launch = JobLaunchConfig(
-        shared_config_path(configuration, own.hpc.root.expanduser() / "daemons", {"agent.worker_id": ""}),
+        shared_config_path(configuration, own.hpc.root / "daemons", {"agent.worker_id": ""}),
         own.hpc.agent_command or (sys.executable, "-m", "hpc_agent"),
-        terms,
+        options,
         naming,
         job_configs(site.client, configuration, owner_tokens=flags.use_owner_token),
     )
     renderer = Renderer(backend.script(own.hpc), [path.expanduser() for path in own.hpc.template_dirs])
-    settings = job_settings(configuration.settings, terms, [queue.name], 0)
+    settings = job_settings(configuration.settings, options, [queue.name], 0)
     return ScriptPreviewer(own, settings, launch, renderer, SYSTEM)
 
 

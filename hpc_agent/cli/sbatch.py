@@ -104,8 +104,8 @@ def _prepare(
     # A user waits, and the job is submitted with or without the server.
     client = Client(configuration.settings.api, budget=Budget(3), timeouts=(5, 10))
     wanted = parse_request(line, script.submitted, os.environ)
-    root = TrackedRoot(hpc.root.expanduser().absolute() / "sbatch")
-    scheduler = SlurmScheduler(hpc.of(SlurmSettings), cluster=hpc.cluster)
+    root = TrackedRoot.under(hpc.root)
+    scheduler = SlurmScheduler(hpc.backend_settings(SlurmSettings), cluster=hpc.cluster)
     submission = TrackedSubmission(configuration, client, scheduler, root, os.environ, SYSTEM)
     prepared = submission.prepare(wanted, hpc.agent_command or (sys.executable, "-m", "hpc_agent"))
     return submission, prepared, root

@@ -74,7 +74,7 @@ def _certificate(server: ServerSettings) -> CertificateFiles | None:
         if server.keyfile is not None:
             raise ConfigError("--keyfile needs the certificate too: --certfile (hpc.server.certfile)")
         return None
-    return CertificateFiles(server.certfile.expanduser(), server.keyfile and server.keyfile.expanduser())
+    return CertificateFiles(server.certfile, server.keyfile)
 
 
 def _announce(listening: Listening) -> None:

@@ -1,4 +1,4 @@
-"""What all commands share: the global flags, the configuration, how an error ends the program."""
+"""Common part of all commands: the global flags, the configuration, how an error ends the program."""
 
 from __future__ import annotations
 
@@ -70,11 +70,11 @@ def check_folders(settings: AllSettings) -> None:
     """
     from hpc_agent.access import check_private
 
-    root = settings.hpc.root.expanduser()
+    root = settings.hpc.root
     check_private(root, "hpc.root")
     for name in ("daemons", "unsettled", "sbatch", "local"):
         check_private(root / name, f"{name} in hpc.root")
-    check_private(settings.hpc.runs.expanduser(), "hpc.runs_dir")
+    check_private(settings.hpc.runs, "hpc.runs_dir")
 
 
 class Shared:
@@ -98,13 +98,15 @@ class Shared:
 
     def stats_folder(self, configuration: Configuration) -> Path:
         """Where requests are counted."""
-        return configuration.settings.hpc.root.expanduser() / "stats"
+        return configuration.settings.hpc.root / "stats"
 
     def _count_requests(self, configuration: Configuration) -> None:
         from hpc_agent.request_counts import COUNTS
+        from hpc_agent.schedulers.registry import QUERY_COMMANDS
 
         if self.program:
-            COUNTS.keep(self.stats_folder(configuration), self.program, saves_between=self.program in _GO_ON)
+            goes_on = self.program in _GO_ON
+            COUNTS.keep(self.stats_folder(configuration), self.program, QUERY_COMMANDS, saves_between=goes_on)
 
     def save_request_counts(self) -> None:
         """At the end of a command that made any."""
@@ -196,7 +198,7 @@ def worker_flags(command: Callable[..., None]) -> Callable[..., None]:
 
 def docker_option(command: Callable[..., None]) -> Callable[..., None]:
     """``--docker [IMAGE ARGS…]`` of a ``MultiValueCommand``."""
-    from hpc_agent.cli.options import MultiValueOption
+    from hpc_agent.cli.multi_value_options import MultiValueOption
 
     option = click.option(
         "--docker",

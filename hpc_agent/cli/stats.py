@@ -1,4 +1,4 @@
-"""``hpc-agent stats``: how many requests a day made to Slurm and to the ClearML server."""
+"""``hpc-agent stats``: how many requests a day made to the scheduler and to the ClearML server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hpc_agent.cli.efficiency import parse_period
-from hpc_agent.cli.shared_options import Shared, pass_shared
+from hpc_agent.cli.shared_options import HELP, Shared, pass_shared
 
 if TYPE_CHECKING:
     from hpc_agent.request_counts import DayCounts
@@ -20,7 +20,7 @@ _SHOWN = 4
 """Kinds of requests in a row of the table."""
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(context_settings=HELP)
 @click.option(
     "--last",
     default="7d",
@@ -33,7 +33,7 @@ _SHOWN = 4
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per day and command.")
 @pass_shared
 def command(shared: Shared, last: timedelta, by_program: bool, as_json: bool) -> None:
-    """Show how many requests to Slurm and to the server each day made.
+    """Show how many requests to the scheduler and to the server each day made.
 
     All hpc-agent commands of this hpc.root are counted, on login and compute nodes; what tasks do themselves is not.
     """
@@ -58,15 +58,22 @@ def _print(found: Sequence[DayCounts], by_program: bool) -> None:
 
     sums: dict[tuple[str, str], tuple[Counter[str], Counter[str]]] = {}
     for row in found:
-        slurm, server = sums.setdefault((row.day, row.program if by_program else ""), (Counter(), Counter()))
-        slurm.update(row.slurm)
+        scheduler, server = sums.setdefault((row.day, row.program if by_program else ""), (Counter(), Counter()))
+        scheduler.update(row.scheduler)
         server.update(row.server)
-    columns = [Column("DAY"), Column("COMMAND"), number("SLURM"), text("OF THESE"), number("SERVER"), text("OF THESE ")]
+    columns = [
+        Column("DAY"),
+        Column("COMMAND"),
+        number("SCHEDULER"),
+        text("OF THESE"),
+        number("SERVER"),
+        text("OF THESE "),
+    ]
     print_table(columns, [[day, program, *_cells(*both)] for (day, program), both in sums.items()])
 
 
-def _cells(slurm: Counter[str], server: Counter[str]) -> list[str]:
-    return [str(slurm.total()), _most(slurm), str(server.total()), _most(server)]
+def _cells(scheduler: Counter[str], server: Counter[str]) -> list[str]:
+    return [str(scheduler.total()), _most(scheduler), str(server.total()), _most(server)]
 
 
 def _most(counts: Counter[str]) -> str:

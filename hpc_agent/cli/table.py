@@ -41,12 +41,14 @@ def print_table(columns: Sequence[Column], rows: Sequence[Sequence[str]], notes:
 
 def table_lines(columns: Sequence[Column], rows: Sequence[Sequence[str]], notes: Sequence[str] = ()) -> list[str]:
     """As ``print_table`` prints it."""
+    titles = [column.title for column in columns]
+    rows = [[one_line(cell) for cell in row] for row in rows]
     shown = [index for index in range(len(columns)) if any(row[index] for row in rows)]
-    widths = {index: max(len(columns[index].title), *(len(row[index]) for row in rows)) for index in shown}
+    widths = {index: max(len(row[index]) for row in (titles, *rows)) for index in shown}
     _shrink(widths, [index for index in shown if columns[index].shrinks], room())
     heads = [replace(columns[index], style=None) for index in shown]
-    titles = _line([column.title for column in heads], heads, [widths[index] for index in shown])
-    lines = [click.style(titles, bold=True)]
+    head = _line([titles[index] for index in shown], heads, [widths[index] for index in shown])
+    lines = [click.style(head, bold=True)]
     for position, row in enumerate(rows):
         lines.append(_line([row[i] for i in shown], [columns[i] for i in shown], [widths[i] for i in shown]))
         if position < len(notes) and notes[position]:
@@ -81,13 +83,12 @@ def _line(cells: Sequence[str], columns: Sequence[Column], widths: Sequence[int]
 
 
 def _cut(cell: str, width: int) -> str:
-    line = one_line(cell)
-    return line if len(line) <= width else f"{line[: width - 1]}…"
+    return cell if len(cell) <= width else f"{cell[: width - 1]}…"
 
 
 def one_line(text: str) -> str:
-    """Without what would move the cursor or colour the terminal: names and messages may be anybody's."""
-    return "".join(letter if letter.isprintable() else " " for letter in " ".join(text.split()))
+    """Without what would move the cursor or colour the terminal: names and messages may be other users'."""
+    return "".join(letter for letter in " ".join(text.split()) if letter.isprintable())
 
 
 def _wrapped(note: str) -> str:

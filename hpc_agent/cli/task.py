@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hpc_agent import __version__
-from hpc_agent.cli.options import MultiValueCommand, MultiValueOption
+from hpc_agent.cli.multi_value_options import MultiValueCommand, MultiValueOption
 from hpc_agent.cli.shared_options import Shared, fail, from_system
 from hpc_agent.cli.task_resources import RESOURCES, resource_flags
 from hpc_agent.utf8_mode import ensure_utf8_mode

@@ -61,7 +61,5 @@ class _Display:
 
 
 def _how_to_cancel(created: Created) -> str:
-    from hpc_agent.cli.main import COMMANDS
-
     page = f"abort it on its page, {created.page}" if created.page else "abort it on its page"
-    return f"to cancel it, run `hpc-agent cancel {created.id}` or {page}" if "cancel" in COMMANDS else page
+    return f"to cancel it, run `hpc-agent cancel {created.id}` or {page}"

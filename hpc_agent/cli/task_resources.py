@@ -13,7 +13,7 @@ RESOURCES = {
     "gpu_type": ("TYPE", "GPU type, as the cluster names it: a100."),
     "num_cpus": ("N", "CPUs."),
     "memory_gb": ("GIB", "Memory per node in GiB."),
-    "time_limit": ("TIME", "Time limit: minutes, or Slurm's D-HH:MM:SS, as in 4:00:00."),
+    "time_limit": ("TIME", "Time limit: minutes, or D-HH:MM:SS, as in 4:00:00."),
     "num_nodes": ("N", "Nodes."),
     "partition": ("NAME", "Partition, or several with commas."),
     "account": ("NAME", "Account to charge."),
@@ -29,5 +29,5 @@ Command = Callable[..., Any]
 def resource_flags(command: Command) -> Command:
     for name, (metavar, text) in reversed(RESOURCES.items()):
         flag = f"--{name.replace('_', '-')}"
-        command = click.option(flag, name, metavar=metavar, help=f"{text} Sets the user property {name}.")(command)
+        command = click.option(flag, name, metavar=metavar, help=text)(command)
     return command

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
 import click
 
 from hpc_agent.cli.shared_options import HELP, Shared, pass_shared
+from hpc_agent.cli.table import print_table, text
 
 _HEAD = ("WORKER", "RUNS", "TASK", "FOR", "QUEUES", "TAGS", "LAST SEEN")
 
@@ -27,7 +28,7 @@ def command(shared: Shared, as_json: bool) -> None:
     elif not workers:
         click.echo("No workers")
     else:
-        _print_table(_HEAD, sorted(map(_row, workers)))
+        print_table([text(title) for title in _HEAD], sorted(map(_row, workers)))
 
 
 def _row(worker: Mapping[str, Any]) -> tuple[str, ...]:
@@ -51,12 +52,3 @@ def _local(text: str) -> str:
     except ValueError:
         return text
     return f"{moment.astimezone() if moment.tzinfo else moment:%Y-%m-%d %H:%M:%S}"
-
-
-def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table without its empty columns."""
-    columns = [index for index in range(len(head)) if any(row[index] for row in rows)]
-    widths = [max(len(row[index]) for row in (head, *rows)) for index in columns]
-    for row in (head, *rows):
-        cells = [row[index].ljust(width) for index, width in zip(columns, widths, strict=True)]
-        click.echo("  ".join(cells).rstrip())

@@ -23,7 +23,7 @@ from hpc_agent.errors import ConfigError
 from hpc_agent.file_records import ensure_directory, write_atomic
 
 _PRIVATE = 0o600
-"""What stands in a configuration may be a secret."""
+"""Contents of a configuration object are hidden: they may be a secret."""
 
 
 def apply_environment(configuration: Configuration, environ: MutableMapping[str, str]) -> None:
@@ -90,7 +90,7 @@ def _file(name: str, described: Any) -> _File:
             mode=_mode(name, mode),
         )
     except (ValueError, binascii.Error) as error:
-        raise ConfigError(f"files.{name} cannot be understood: its contents are no base64 of UTF-8 text") from error
+        raise ConfigError(f"files.{name} cannot be understood: its contents are not base64 of UTF-8 text") from error
 
 
 def _mode(name: str, mode: object) -> int | None:

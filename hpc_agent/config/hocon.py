@@ -20,7 +20,7 @@ def parse(text: str, source: str, base: Path | None = None) -> Tree:
     ``source`` is what a message calls the text, ``base`` the folder that its includes are relative to.
 
     Raises:
-        ConfigError: it is no HOCON, is no section, or includes a file that is not there.
+        ConfigError: it is not HOCON, not a section, or includes a file that is not there.
     """
     if text.lstrip().startswith("{"):
         try:
@@ -45,7 +45,7 @@ def _parse(text: str, source: str, base: Path | None) -> Any:
     except ParseBaseException as error:
         raise ConfigError(
             f"{source} is not valid HOCON: line {error.lineno}, column {error.column} cannot be understood (it is not "
-            "shown: it may hold a secret); a text with quotes, # or brackets in it stands in double quotes, where "
+            "shown: it may hold a secret); a text with quotes, # or brackets in it needs double quotes, in which "
             '" is written \\" and a backslash \\\\'
         ) from None
     except RecursionError as error:
@@ -60,7 +60,7 @@ def _without_values(error: Exception) -> str:
     """What pyhocon says, without the values that it says it of: any of them may be a secret."""
     text = str(error)
     variable = re.match(r"Cannot resolve variable \$\{[\w.?-]*\}", text)
-    what = variable[0] if variable else "values that do not go together, such as a text and a list, stand side by side"
+    what = variable[0] if variable else "values that do not go together, such as a text and a list, are joined"
     place = re.search(r"\(line: (\d+), col: (\d+)\)", text)
     return f"{what} (line {place[1]}, column {place[2]})" if place else what
 

@@ -1,4 +1,4 @@
-"""Where each setting lives in clearml.conf, and which environment variables stand for which key.
+"""Names of settings: each one's key in clearml.conf, and the environment variables that set a key.
 
 See docs/internals/clearml-protocol.md#configuration-variables.
 """

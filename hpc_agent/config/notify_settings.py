@@ -1,4 +1,4 @@
-"""Who is told what of tasks: the block ``notify`` of the section ``hpc``. Nobody is told anything by default."""
+"""Targets of notifications about tasks: the block ``notify`` of the section ``hpc``. None are set by default."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class TargetSettings(SettingsGroup, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if self.webhook and not re.match(r"https?://[^/\s]", self.webhook.reveal()):
-            raise ResourceError("webhook is no URL, expected one that starts with https:// or http://")
+            raise ResourceError("webhook is not a URL, expected one that starts with https:// or http://")
         if self.command and not self.command[0].strip():
             raise ResourceError('command begins with an empty word, expected a program such as ["notify-send"]')
         if self.mail and not re.fullmatch(r"[^\s@,;<>]+(@[^\s@,;<>]+)?", self.mail):

@@ -56,7 +56,7 @@ def build_group(cls: type[G], values: object, path_of: Callable[[str], str], ori
 def check_section(value: object, key: str, origins: Mapping[str, str]) -> dict[Any, Any]:
     """
     Raises:
-        ConfigError: ``value`` is no section.
+        ConfigError: ``value`` is not a section.
     """
     if isinstance(value, dict):
         return value

@@ -1,4 +1,5 @@
-"""What jobs ask for, and what tasks may ask for: the blocks ``resources`` and ``queues`` of the section ``hpc``."""
+"""Resource requests of jobs, and limits of tasks' own requests: the blocks ``resources`` and ``queues`` of the section
+``hpc``."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ class ResourceSettings(SettingsGroup, frozen=True, kw_only=True):
     gpu_type: Annotated[str | None, Meta(description="GPU type, as the site's GRES names it (`a100`).")] = None
     num_cpus: Annotated[Positive | None, Meta(description="CPUs per task.")] = None
     memory_gb: Annotated[Annotated[float, Meta(gt=0)] | None, Meta(description="Memory per node in GiB.")] = None
-    time_limit: Annotated[str | int | None, Meta(description="Time limit: minutes or `D-HH:MM:SS`; 0 is no limit.")] = (
+    time_limit: Annotated[str | int | None, Meta(description="Time limit: minutes or `D-HH:MM:SS`; 0: unlimited.")] = (
         None
     )
     partition: Annotated[str | None, Meta(description="Partition, or several with commas.")] = None
@@ -42,6 +43,7 @@ class ResourceSettings(SettingsGroup, frozen=True, kw_only=True):
     exclude: Annotated[str | None, Meta(description="Nodes not to use.")] = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.time_limit is not None:
             parse_time_limit(str(self.time_limit))
         if self.memory_gb is not None and not (math.isfinite(self.memory_gb) and memory_mb(self.memory_gb)):
@@ -71,7 +73,7 @@ class ResourceSettings(SettingsGroup, frozen=True, kw_only=True):
 
 
 class OverrideSettings(SettingsGroup, frozen=True, kw_only=True):
-    """What a task may set one of its resource properties to."""
+    """Bounds and choices for one resource property of tasks."""
 
     min: Annotated[
         float | None,
@@ -86,7 +88,7 @@ class OverrideSettings(SettingsGroup, frozen=True, kw_only=True):
     def rule(self, name: str) -> Override:
         """
         Raises:
-            ResourceError: a bound of property ``name`` is no amount, or the two leave nothing between them.
+            ResourceError: a bound of property ``name`` is not an amount, or the two leave nothing between them.
         """
         most = _amount(name, self.max) if isinstance(self.max, str) else self.max
         for word, bound in (("min", self.min), ("max", most)):
@@ -124,7 +126,7 @@ class QueueSettings(SettingsGroup, frozen=True, kw_only=True):
     signal_ahead: Annotated[
         Seconds,
         Meta(
-            description="How long before its job's time limit a task is told to end (a quarter of the limit at most); "
+            description="How long before its job's time limit a task gets SIGTERM (a quarter of the limit at most); "
             "0: only at the limit itself."
         ),
     ] = 60
@@ -145,6 +147,7 @@ class QueueSettings(SettingsGroup, frozen=True, kw_only=True):
     ] = 3
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self._rules()
 
     def policy(self, queue: str, site: ResourceSettings) -> Policy:

@@ -19,7 +19,7 @@ def completed(api: ApiSettings, origins: Mapping[str, str]) -> ApiSettings:
     See docs/internals/clearml-protocol.md#server-addresses.
 
     Raises:
-        ConfigError: an address is no URL, or the CA bundle is not there.
+        ConfigError: an address is not a URL, or the CA bundle is not there.
     """
     api = msgspec.structs.replace(api, verify_certificate=_bundle(api.verify_certificate, origins))
     if not api.api_server:
@@ -37,7 +37,7 @@ def _split(key: str, url: str, origins: Mapping[str, str]) -> SplitResult:
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is no number, a bracket without its other half
+    except ValueError:  # a port that is not a number, a bracket without its other half
         usable = False
     if not usable:
         raise ConfigError(f'{origin(key, origins)}: {key} is "{url}", expected a URL such as https://api.clear.ml')

@@ -1,6 +1,6 @@
 """Every setting: its type, its default, one sentence. ``config.load`` fills them, docs/settings.md is made of them.
 
-The section ``hpc`` of clearml.conf is ours; the others are ClearML's own, of which we read these keys only.
+The section ``hpc`` of clearml.conf is ours; the others are ClearML's own; only these keys of them are read.
 """
 
 from __future__ import annotations
@@ -49,9 +49,7 @@ class GitSettings(SettingsGroup, frozen=True, kw_only=True):
     password: Annotated[Secret, Meta(description="Password or token for HTTPS git remotes.")] = Secret("")
     host: Annotated[
         str,
-        Meta(
-            description="The one host that git_user and git_pass are for; without it those that git itself is told of."
-        ),
+        Meta(description="The one host that git_user and git_pass are for; default: those in git's own configuration."),
     ] = ""
     force_ssh: Annotated[bool, Meta(description="Rewrite https remotes to ssh.")] = False
     ssh_user: Annotated[str, Meta(description="User in rewritten ssh remotes.")] = ""
@@ -183,18 +181,16 @@ class DockerSettings(SettingsGroup, frozen=True, kw_only=True):
     ] = PROTECTED
     allowed: Annotated[
         tuple[str, ...],
-        Meta(
-            description="Arguments that tasks may give besides the harmless ones, protected or not: `volume`, `device`."
-        ),
+        Meta(description="Arguments that tasks may give, protected or not, and the harmless ones: `volume`, `device`."),
     ] = ()
     forbidden: Annotated[
-        tuple[str, ...], Meta(description="Arguments that are left out whoever gives them; the console says so.")
+        tuple[str, ...], Meta(description="Arguments that are always dropped; the console names them.")
     ] = ("entrypoint",)
     filters: Annotated[
         str | tuple[str, ...],
         Meta(description="Regular expressions; a task's arguments that match none are left out. None: all may pass."),
     ] = ()
-    force_pull: Annotated[bool, Meta(description="Fetch the image anew for each task, where there is a network.")] = (
+    force_pull: Annotated[bool, Meta(description="Always pull the image for each task, where there is a network.")] = (
         False
     )
 
@@ -205,7 +201,7 @@ class EnvsSettings(SettingsGroup, frozen=True, kw_only=True):
     build_on: Annotated[
         Literal["login", "job", "compute"],
         Meta(
-            description="login: beside the daemon, at low priority; job: in a small job of its own before the GPU job; "
+            description="login: on the login node, at low priority; job: in a small job of its own before the GPU job; "
             "compute: in the GPU job itself, where compute nodes reach package index and git."
         ),
     ] = "login"
@@ -305,7 +301,7 @@ class _HpcSettings(SettingsGroup, frozen=True, kw_only=True):
             description="Seconds after the SIGTERM of an abort at which a program that uses ClearML's SDK gets SIGINT: "
             "the SDK keeps SIGTERM from it. 0: never."
         ),
-    ] = 2
+    ] = 1.5
     resources: Annotated[
         ResourceSettings, Meta(description="What a job asks for unless its queue or task says otherwise.")
     ] = ResourceSettings()
@@ -320,9 +316,9 @@ class _HpcSettings(SettingsGroup, frozen=True, kw_only=True):
     queues: Annotated[dict[str, QueueSettings], Meta(description="One block for each queue, by name.")] = field(
         default_factory=dict
     )
-    notify: Annotated[NotifySettings, Meta(description="Who is told when tasks start, end or wait too long.")] = (
-        NotifySettings()
-    )
+    notify: Annotated[
+        NotifySettings, Meta(description="Who gets a notification when tasks start, end or wait too long.")
+    ] = NotifySettings()
     envs: Annotated[EnvsSettings, Meta(description="Where environments are built, how nodes get them.")] = (
         EnvsSettings()
     )
@@ -333,25 +329,29 @@ class _HpcSettings(SettingsGroup, frozen=True, kw_only=True):
 
     @property
     def images(self) -> Path:
-        return (self.container.images_dir or self.root / "images").expanduser()
+        """Folder with image files: ``container.images_dir``, or ``<root>/images``."""
+        return self.container.images_dir or self.root / "images"
 
     @property
     def runs(self) -> Path:
-        return (self.runs_dir or self.root / "runs").expanduser()
+        """Folder of the run directories: ``runs_dir``, or ``<root>/runs``."""
+        return self.runs_dir or self.root / "runs"
 
     @property
     def cache(self) -> Path:
-        return (self.cache_dir or self.root / "cache").expanduser()
+        """Folder of the shared cache: ``cache_dir``, or ``<root>/cache``."""
+        return self.cache_dir or self.root / "cache"
 
     @property
     def server_data(self) -> Path:
-        return (self.server.data_dir or self.root / "server").expanduser()
+        """Folder of the embedded server: ``server.data_dir``, or ``<root>/server``."""
+        return self.server.data_dir or self.root / "server"
 
     @property
     def scratch(self) -> Path:
-        """The node's own folder for files that need not outlive the job."""
+        """The node's own folder for files that need not outlive the job: ``scratch_dir``, or the job's own."""
         if self.scratch_dir:
-            return self.scratch_dir.expanduser()
+            return self.scratch_dir
         names = [name for backend in BACKENDS for name in settings_of(backend).scratch_variables]
         found = (os.environ.get(name) for name in (*names, "TMPDIR"))
         return Path(next(filter(None, found), "/tmp"))  # noqa: S108
@@ -360,13 +360,14 @@ class _HpcSettings(SettingsGroup, frozen=True, kw_only=True):
         """The block of a queue, or the defaults for one without a block."""
         return self.queues.get(name, QueueSettings())
 
-    def of(self, kind: type[B]) -> B:
+    def backend_settings(self, kind: type[B]) -> B:
         """The section of the scheduler backend whose settings are of this class."""
         return next(section for name in BACKENDS if isinstance(section := getattr(self, name), kind))
 
 
 if TYPE_CHECKING:
-    # To mypy no backend has a name here: only its own package knows its section, by ``of``.
+    # To mypy no backend has a name here: only its own package knows its section, by
+    # ``backend_settings``.
     HpcSettings = _HpcSettings
 else:
     _CHOICES = ("auto", *BACKENDS)

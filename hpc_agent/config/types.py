@@ -1,12 +1,16 @@
-"""What settings are made of: the base of their groups, and amounts with bounds."""
+"""Types of settings: the base of their groups, and amounts with bounds."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, ClassVar
 
 import msgspec
 from msgspec import Meta
+
+from hpc_agent.errors import ConfigError
 
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
@@ -27,7 +31,14 @@ def parse_truth(text: str) -> bool | None:
 
 
 class SettingsGroup(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Base of all settings groups."""
+    """Base of all settings groups. A ``~`` at the beginning of a path is the home folder from the start."""
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            expanded = expand_home(value)
+            if expanded is not value:
+                msgspec.structs.force_setattr(self, name, expanded)
 
 
 class BackendSettings(SettingsGroup, frozen=True, kw_only=True):
@@ -35,3 +46,21 @@ class BackendSettings(SettingsGroup, frozen=True, kw_only=True):
 
     scratch_variables: ClassVar[tuple[str, ...]] = ()
     """Variables in which the backend's jobs find a folder of their node for themselves."""
+
+
+def expand_home(value: object) -> object:
+    """A path, or paths in a tuple, with the home folder for ``~``; anything else as it is.
+
+    Raises:
+        ConfigError: ``~name`` of a user that does not exist.
+    """
+    if isinstance(value, tuple) and any(isinstance(item, Path) for item in value):
+        return tuple(expand_home(item) for item in value)
+    first = value.parts[0] if isinstance(value, Path) and value.parts else ""
+    if not first.startswith("~"):
+        return value
+    # Not Path.expanduser, which raises where the user has no home folder: defaults are made when this is imported.
+    expanded = os.path.expanduser(str(value))  # noqa: PTH111
+    if expanded.startswith("~") and first != "~":
+        raise ConfigError(f"the path {value} in the configuration names the home folder of a user that does not exist")
+    return Path(expanded)

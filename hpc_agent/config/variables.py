@@ -37,7 +37,7 @@ BY_CODE: Mapping[str, str] = {
     "NVIDIA_VISIBLE_DEVICES": "As CUDA_VISIBLE_DEVICES, where that is not set.",
     "CLEARML_AGENT__<section>__<key>": "Sets any key of clearml.conf: `CLEARML_AGENT__hpc__max_jobs=5`.",
 }
-"""Read, or set for others, by the code itself. What ``names`` maps to a key stands there."""
+"""Read, or set for other programs, by the code itself; ``names`` has the variables that set a key."""
 
 _CUDA = "Package indexes decide, not a version: name that of your CUDA in `agent.package_manager.extra_index_url`."
 _CACHE = "The cache has another layout: `hpc.root`, `hpc.cache_dir` and `hpc.scratch_dir` say where things lie."
@@ -89,7 +89,7 @@ NOT_HONOURED: Mapping[str, str] = {
     "CLEARML_API_DEFAULT_REQ_METHOD": "Calls are POST, which every server takes.",
     "CLEARML_AGENT_FORCE_MAX_API_VERSION": "One API version is asked for that all servers in use know.",
     "CLEARML_AGENT_USE_POWERSHELL": "Linux only.",
-    "CLEARML_AGENT_ALG_ENV": "Old names with TRAINS_ are read beside the new ones.",
+    "CLEARML_AGENT_ALG_ENV": "Old names with TRAINS_ are read as well as the new ones.",
     "CLEARML_CONDA_ENV_PACKAGE": "Environments are made by uv or pip.",
     "CLEARML_USE_CONDA_BASE_ENV": "`CLEARML_AGENT_SKIP_PIP_VENV_INSTALL` takes any interpreter, conda's too.",
     "RANK": "One job is one task; who starts several processes in it gives each its rank.",
@@ -111,7 +111,7 @@ def honoured() -> dict[str, str]:
 
 
 def why_not(variable: str) -> str:
-    """Why a variable that is set does nothing; empty for one that does something, or is nobody's we know."""
+    """Why a variable that is set does nothing; empty for one that has an effect, or is not known here."""
     for prefix in PREFIXES:
         if variable.startswith(prefix):
             variable = f"CLEARML_{variable.removeprefix(prefix)}"

@@ -21,7 +21,7 @@ class Charliecloud:
     isolated = False
 
     def wrap(self, spec: ContainerSpec) -> Argv:
-        # Variables of the node mean nothing in there; those that the image wants stand in its /ch/environment.
+        # Variables of the node mean nothing in there; those that the image sets are in its /ch/environment.
         # The machine's /tmp is shared under that name, not the job's TMPDIR under it. It wants to know its user.
         argv = ["env", "--unset=TMPDIR", f"USER={user_name()}", self.program, "--unset-env=*", _PATH]
         argv += ["--set-env"] if (Path(spec.image) / "ch" / "environment").is_file() else []

@@ -1,4 +1,4 @@
-"""Which image a task runs in, and with which arguments. Pure."""
+"""Choice of a task's container image and of its arguments. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PATH = re.compile(r"(?:/|~|\.{1,2}/)[^\x00-\x1f\x7f,]{0,4000}")
 DEFAULTS = ("--network=host", "--ipc=host", "--user=0:0")
 """What site and task may replace. A container brings software along and locks nothing in: the process must reach the
 ClearML server wherever the node does, torch's loaders want more shared memory than docker's 64 MB, and the owner
-of the mounted files is root inside (a daemon's root, or ourselves where podman runs without one)."""
+of the mounted files is root inside (a daemon's root, or the user where podman runs without one)."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,13 @@ def choose(container: TaskContainer, docker: DockerSettings) -> Choice | None:
     image, arguments = _image(container.image if by_task else docker.default_image)
     if not image:
         return None
-    task = (*arguments, *split(container.arguments)) if by_task else ()
-    site = split(docker.extra_arguments)
+    task_arguments = (*arguments, *split(container.arguments)) if by_task else ()
+    site_arguments = split(docker.extra_arguments)
     default = split(docker.default_arguments)
     if not by_task:
-        site = (*site, *arguments, *default)
+        site_arguments = (*site_arguments, *arguments, *default)
     rules = ArgumentRules(docker.protected, default, docker.forbidden, split(docker.filters), docker.allowed)
-    return Choice(image, merge(DEFAULTS, site, task, rules), _setup(container, docker), by_task)
+    return Choice(image, merge(DEFAULTS, site_arguments, task_arguments, rules), _setup(container, docker), by_task)
 
 
 def _image(text: str) -> tuple[str, tuple[str, ...]]:
@@ -70,5 +70,5 @@ def _image(text: str) -> tuple[str, tuple[str, ...]]:
 
 def _setup(container: TaskContainer, docker: DockerSettings) -> tuple[str, ...]:
     extra = docker.extra_shell_script
-    site = extra.splitlines() if isinstance(extra, str) else extra
-    return tuple(line for line in (*site, *container.setup_shell_script.splitlines()) if line.strip())
+    site_lines = extra.splitlines() if isinstance(extra, str) else extra
+    return tuple(line for line in (*site_lines, *container.setup_shell_script.splitlines()) if line.strip())

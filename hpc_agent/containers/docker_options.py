@@ -84,7 +84,7 @@ class Merged:
 
 
 def split(arguments: str | Iterable[str]) -> tuple[str, ...]:
-    """Words of a text, or of a list of which each item may hold several (``"-v /a:/b"``).
+    """Words of a text, or of a list, where each item may hold several (``"-v /a:/b"``).
 
     Raises:
         ContainerError: a quote is not closed, or it holds a NUL, which no argument can.
@@ -201,7 +201,7 @@ def _check(option: DockerOption, rules: ArgumentRules) -> None:
         )
     if not is_allowed and option.name not in KNOWN:
         raise ContainerError(
-            f"the task's container argument {shown} is not known here, so it is not allowed; short flags must stand "
+            f"the task's container argument {shown} is not known here, so it is not allowed; short flags must be "
             f"alone (-i -t); the site may let tasks give it: add {option.name!r} to agent.allowed_docker_extra_args"
         )
     # What is left over would be taken for the image and its command.
@@ -214,7 +214,7 @@ def _check(option: DockerOption, rules: ArgumentRules) -> None:
     if surplus:
         raise ContainerError(
             f"the task's container argument {shown} has words that belong to no option: {' '.join(surplus)}; an "
-            "image stands in the task's field for it, a value with spaces in quotes"
+            "image belongs in the task's field for it, a value with spaces in quotes"
         )
 
 

@@ -1,4 +1,4 @@
-"""Which GPUs a container is lent. Pure."""
+"""GPU share of a container: the devices that it may use. Pure."""
 
 from __future__ import annotations
 

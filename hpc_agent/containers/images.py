@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import secrets
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -19,9 +18,8 @@ from hpc_agent.clock import Clock
 from hpc_agent.containers.runtime_api import Argv, ImageStore, Runtime
 from hpc_agent.errors import ContainerError, ProcessError
 from hpc_agent.lease import only_one
+from hpc_agent.progress import Progress
 from hpc_agent.redact import without_credentials
-
-Progress = Callable[[str], None]
 
 _QUICK_S = 60.0
 _TRANSFER_S = 7200.0

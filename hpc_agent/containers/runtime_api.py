@@ -1,4 +1,4 @@
-"""What every container runtime offers: argument lists, built here and run elsewhere."""
+"""Interface of container runtimes: argument lists, built here and run elsewhere."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Runtime(Protocol):
 
 
 class ImageStore(Protocol):
-    """What a runtime that keeps images of its own on each machine offers besides ``Runtime``."""
+    """Runtime that keeps images of its own on each machine: what it has in addition to ``Runtime``."""
 
     def inspect(self, reference: str) -> Argv:
         """Prints the image's id on stdout; fails if the machine does not have it."""

@@ -1,4 +1,4 @@
-"""The setting ``hpc.container.runtime`` → the runtime. A new one is a line here."""
+"""The setting ``hpc.container.runtime`` → the runtime. A new one is an import and an entry in both tables here."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The script that a container starts with. Pure.
 
-Variables come by this file, which only its owner may read, and not by a command line, which everybody sees; the image's
+Variables come by this file, which only its owner may read, and not by a command line, which all users see; the image's
 own PATH and variables are there already; the task's set-up script runs in the same shell as the process after it.
 """
 
@@ -32,7 +32,7 @@ done
 
 
 _WATCH = """\
-# Whoever started us holds the other end of this: it closes when that process dies, in whatever way.
+# The process that started us holds the other end of this: it closes when that process dies, in whatever way.
 ( read -r _ <{alive}; kill -TERM $$; sleep 5; [ $$ -ne 1 ] || kill -KILL -1 ) 2>/dev/null &
 """
 

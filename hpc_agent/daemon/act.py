@@ -96,7 +96,7 @@ class Actor:
         assert files.submission is not None
         # No job had this name before the first submission; before another one there was one that ended.
         record = files.submission
-        job = self._scheduler.find(attempt.job_name, record.at - ANY_CLOCK if record.tries == 1 else record.at)
+        job = self._scheduler.find(attempt.job_name, record.at - ANY_CLOCK if record.submit_count == 1 else record.at)
         if job is not None:
             self.adopt(files, AdoptJob(job))
             return False
@@ -150,7 +150,7 @@ class Actor:
             directory.write_settled(DoneRecord(at=self._clock.now(), why=action.why))
             goes_on = files.report.status == "again" if files.report else directory.has_rival()
             if not goes_on:
-                directory.forget_restarts()
+                directory.reset_requeue_budget()
         self._shown.pop(attempt, None)
         ended = {"status": files.report.status, "reason": files.report.reason} if files.report else {}
         log.info("attempt.done", task=attempt.task, attempt=attempt.id, why=action.why, **ended)

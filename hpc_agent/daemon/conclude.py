@@ -90,8 +90,8 @@ class Concluder:
         """To the head of its queue, as the same task with all that it has reported so far."""
         directory = files.directory
         if files.report is None or files.report.status != "again":
-            start = files.claim.start if files.claim else 0
-            used = len(directory.add_restart(start).of) if action.restart else 0
+            start = files.claim.restart_count if files.claim else 0
+            used = len(directory.count_requeue(start).requeues) if action.restart else 0
             line = f"{action.why}: back to the head of its queue" + (f" (restart {used})" if used else "")
             if action.node and self._nodes.blame(action.node, attempt):
                 line += f"; node {action.node} is avoided from now on"
@@ -186,8 +186,8 @@ class Concluder:
         return seen.status if queued or runs else None
 
     def _note(self, directory: RunDirectory, line: str, *, unless_said: bool = False) -> None:
-        said = directory.consoles()
-        if unless_said and said and Spool(said[-1].text, said[-1].mark).ends_with(line):
+        consoles = directory.consoles()
+        if unless_said and consoles and Spool(consoles[-1].text, consoles[-1].mark).ends_with(line):
             return
         spool = Spool(directory.notes.text, directory.notes.mark)
         if not spool.holds(line):
@@ -201,8 +201,8 @@ class Concluder:
 
 
 def _unfinished(consoles: Sequence[ConsoleFiles]) -> Sequence[ConsoleFiles]:
-    """Consoles from the last restart of which anything was sent. That restart first sent what those before it had left:
+    """Consoles from the last restart that sent anything. That restart first sent what those before it had left:
     what they hold now was written by executors that the scheduler took for dead, when they did not own the task."""
     marks = [Spool(console.text, console.mark).mark() for console in consoles]
-    begun = [number for number, mark in enumerate(marks) if mark.offset or mark.sending]
-    return consoles[begun[-1] :] if begun else consoles
+    sent = [number for number, mark in enumerate(marks) if mark.offset or mark.sending]
+    return consoles[sent[-1] :] if sent else consoles

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Protocol
 
 from hpc_agent.api.client import Client
-from hpc_agent.config.dump import write_job_config
+from hpc_agent.config.job_config import write_job_config
 from hpc_agent.config.load import Configuration
 from hpc_agent.config.resource_settings import QueueSettings
 from hpc_agent.config.settings import HpcSettings
 from hpc_agent.daemon.options import DaemonOptions, JobNaming, exports
 from hpc_agent.domain.attempt import Attempt
+from hpc_agent.domain.job_phase import doubt_seconds
 from hpc_agent.domain.resources import Resources
 from hpc_agent.domain.snapshot import AttemptPolicy
 from hpc_agent.domain.task import Task
@@ -27,11 +28,11 @@ from hpc_agent.submission.render import JobContext
 
 @dataclass(frozen=True)
 class JobLaunchConfig:
-    """Server and keys stand in ``config_file``, readable by its owner only; ``agent`` is the program as a list."""
+    """Server and keys are in ``config_file``, readable by its owner only; ``agent`` is the program as a list."""
 
     config_file: Path
     agent: Sequence[str]
-    terms: DaemonOptions
+    options: DaemonOptions
     naming: JobNaming
     job_configs: JobConfigs | None = None
     """Where jobs call the server with credentials of their own."""
@@ -49,8 +50,8 @@ class JobLaunchConfig:
             output=job.directory.job_output,
             config_file=job.directory.owner_config if self.job_configs else self.config_file,
             agent=self.agent,
-            flags=[*(["--standalone-mode"] if staged else []), *self.terms.flags()],
-            exports=exports(self.terms, self.naming, task.id),
+            flags=[*(["--standalone-mode"] if staged else []), *self.options.flags()],
+            exports=exports(self.options, self.naming, task.id),
             signal_ahead=queue.signal_ahead,
             requeue=queue.max_restarts > 0,
         )
@@ -110,16 +111,13 @@ def job_configs(client: Client, configuration: Configuration, *, owner_tokens: b
     return TaskConfigs(client, configuration) if client.task_credentials.offered() else None
 
 
-_PATIENCE_S = 60.0
-
-
 def rules(hpc: HpcSettings, queue: str) -> AttemptPolicy:
-    """``queue`` by name. A site that calls jobs lost sooner is less patient with all else too."""
+    """The policy for attempts of a queue, given by name."""
     settings = hpc.queue(queue)
     lost_after = hpc.lost_after
     return AttemptPolicy(
-        look_up_seconds=min(_PATIENCE_S, lost_after),
-        requeue_after=min(_PATIENCE_S, lost_after),
+        look_up_seconds=doubt_seconds(lost_after),
+        requeue_after=doubt_seconds(lost_after),
         lost_after=lost_after,
         stop_grace=hpc.term_grace + 40,
         requeue_on_time_limit=settings.on_time_limit == "requeue",

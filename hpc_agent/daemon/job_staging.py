@@ -36,7 +36,7 @@ _PAUSE_S = 30.0
 """Seconds between an answer that gives no job and the next submission of any."""
 _RESULT_S = 10.0
 """Seconds after its job that the result may take to reach this node."""
-_TRIES = 3
+_MAX_SUBMISSIONS = 3
 """Staging jobs that may be lost, or ended by the infrastructure."""
 
 
@@ -87,8 +87,8 @@ def decide(snapshot: JobSnapshot, now: datetime, policy: AttemptPolicy) -> Stagi
 
 
 def _after(submitted: SubmissionView, outcome: JobOutcome, *, may_repeat: bool) -> StagingAction:
-    if may_repeat and submitted.tries < _TRIES:
-        return SubmitStagingJob(submitted.tries + 1)
+    if may_repeat and submitted.submit_count < _MAX_SUBMISSIONS:
+        return SubmitStagingJob(submitted.submit_count + 1)
     return FailStaging(f"the job that stages the task left no result: {outcome.reason}")
 
 
@@ -160,7 +160,7 @@ class StagingJobs:
         elif give_up and record.error:
             raise EnvironmentBuildError(f"the scheduler refused the staging job: {record.error}")
         elif give_up:
-            self._submit(task, queue, directory, record.tries)
+            self._submit(task, queue, directory, record.submit_count)
 
     def status_message(self, attempt: Attempt) -> str:
         job = self._runs.of(attempt).stage_job()
@@ -176,18 +176,20 @@ class StagingJobs:
     def close(self) -> None:
         """The jobs go on; their results lie in the run directories."""
 
-    def _submit(self, task: Task, queue: Queue, directory: RunDirectory, tries: int) -> None:
+    def _submit(self, task: Task, queue: Queue, directory: RunDirectory, submit_count: int) -> None:
         if self._clock.monotonic() < self._paused_until:
             return
         name = directory.attempt.staging_job_name
         request = self._request(task, directory, name)
-        record = StagingJobRecord(at=self._clock.now(), queue=queue.id, cluster=self._scheduler.cluster(), tries=tries)
+        record = StagingJobRecord(
+            at=self._clock.now(), queue=queue.id, cluster=self._scheduler.cluster(), submit_count=submit_count
+        )
         answer = self._scheduler.submit(request)
         if isinstance(answer, Refused):
             raise EnvironmentBuildError(f"the scheduler refused the staging job: {answer.message}")
         if isinstance(answer, Accepted):
             directory.write_stage_job(msgspec.structs.replace(record, job=answer.job))
-            log.info("staging.submitted", task=task.id, job=answer.job, tries=tries)
+            log.info("staging.submitted", task=task.id, job=answer.job, tries=submit_count)
             return
         log.warning("staging.not_submitted", task=task.id, answer=answer.message)
         failed = isinstance(answer, OutcomeUnknown) and answer.doubt is UnclearAnswer.UNKNOWN_ERROR

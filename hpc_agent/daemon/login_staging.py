@@ -1,4 +1,4 @@
-"""Staging backends without jobs: on the login node beside the loop, and from the shared cache alone.
+"""Staging backends without jobs: in threads of the daemon on the login node, and from the shared cache alone.
 
 A build on the login node that takes minutes holds up its own task only.
 """
@@ -56,7 +56,7 @@ class StagingBackend(Protocol):
 class LoginStaging:
     """Threads of this process. ``done`` is set whenever one of them is: the loop need not wait for its next turn.
 
-    They end with the process, and their installers with them: a daemon told to stop waits for no build.
+    They end with the process, and their installers with them: a daemon that is stopped waits for no build.
     """
 
     def __init__(self, stager: TaskStager, done: threading.Event, clock: Clock = SYSTEM) -> None:
@@ -93,7 +93,7 @@ class LoginStaging:
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
         def trouble(line: str) -> None:
-            _told(task)(line)
+            _log_step(task)(line)
             self._trouble[attempt] = line
 
         try:
@@ -109,16 +109,16 @@ class LoginStaging:
     def _stage(self, attempt: Attempt, task: Task) -> StagedTask:
         with self._fetching.slot(task.user):
             log.info("staging.source", task=task.id, attempt=attempt.id)
-            source = self._stager.fetch(task, _told(task))
+            source = self._stager.fetch(task, _log_step(task))
         with self._building.slot(task.user):
             log.info("staging.environment", task=task.id, attempt=attempt.id)
-            return self._stager.stage_environment(task, source, _told(task))
+            return self._stager.stage_environment(task, source, _log_step(task))
 
     def close(self) -> None:
         """What still builds loses its lease with us, and the next daemon takes it over."""
 
 
-def _told(task: Task) -> Callable[[str], None]:
+def _log_step(task: Task) -> Callable[[str], None]:
     return lambda line: log.info("staging.environment", task=task.id, step=line)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from hpc_agent.api.client import Client
@@ -17,11 +17,12 @@ from hpc_agent.daemon.login_staging import CachedStaging, LoginStaging, StagingB
 from hpc_agent.daemon.notifier import Notifier
 from hpc_agent.daemon.observe import ClusterObserver, ClusterSnapshot
 from hpc_agent.daemon.open_attempts import OpenAttemptIndex
+from hpc_agent.daemon.partition_hints import PartitionHints
 from hpc_agent.daemon.prune import Pruner
 from hpc_agent.daemon.served_queues import Activity, QueueLeases
 from hpc_agent.daemon.submitter import CapacityAllocator, NoCapacity, Submitter
 from hpc_agent.daemon.task_errors import TaskErrorReporter
-from hpc_agent.domain import actions as due
+from hpc_agent.domain import actions
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.capacity import QueueCandidates, choose, rotated
 from hpc_agent.domain.decide import decide, explain_doubt
@@ -44,6 +45,7 @@ from hpc_agent.errors import (
     TemplateError,
 )
 from hpc_agent.logs import EventLog
+from hpc_agent.retry import next_pause
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
 from hpc_agent.schedulers import backends
 from hpc_agent.schedulers.base import Scheduler
@@ -62,7 +64,6 @@ POSTPONED_S = 30.0
 """How long a queue's tasks wait after the scheduler said that a limit is met, or gave no answer."""
 _FAILURES = 2
 """So many calls without an answer in one pass, and it is not the task but the server or the scheduler."""
-_LONGEST_BACKOFF_S = 120.0
 _TASK_ERRORS = (ResourceError, TemplateError, SourceError, EnvironmentBuildError, ContainerError, InputError)
 """Errors that make a task impossible as it is: it is failed with the sentence, and others go on."""
 
@@ -82,7 +83,7 @@ class LoopOptions:
 
 
 class Daemon:
-    """``run`` until told to stop; jobs go on without it."""
+    """Daemon that serves queues: ``run`` until it is asked to stop; jobs go on without it."""
 
     def __init__(
         self,
@@ -103,13 +104,13 @@ class Daemon:
         self._wake = threading.Event()
         """Set when there is something to do before the next pass."""
         language = backends.choose(settings.hpc).script(settings.hpc)
-        renderer = Renderer(language, [path.expanduser() for path in settings.hpc.template_dirs])
+        renderer = Renderer(language, settings.hpc.template_dirs)
         self._staging: StagingBackend | None = None
         # Without a batch system all jobs are on this machine, with its images.
-        stager = TaskStager(settings, clock, share=bool(launch.terms.batch_system))
+        stager = TaskStager(settings, clock, share=bool(launch.options.batch_system))
         for warning in stager.warnings:
             log.warning("daemon.settings", warning=warning)
-        if launch.terms.standalone:
+        if launch.options.standalone:
             self._staging = CachedStaging(stager)
         elif settings.hpc.envs.build_on == "login":
             self._staging = LoginStaging(stager, self._wake)
@@ -119,13 +120,15 @@ class Daemon:
         self._actor = Actor(client, scheduler, settings, options.worker, clock)
         self._task_errors = TaskErrorReporter(self._actor, runs, clock)
         self._submitter = Submitter(client, scheduler, settings, launch, self._staging, renderer, clock)
-        root, cluster = settings.hpc.root.expanduser(), scheduler.cluster()
+        root, cluster = settings.hpc.root, scheduler.cluster()
         open_attempts = OpenAttemptIndex(root / "unsettled" / cluster, options.queues, clock)
         self._observer = ClusterObserver(client, scheduler, runs, options.queues, open_attempts, clock)
         self._leases = QueueLeases(root / "turns" / cluster, options.queues, clock)
         self._notifier = Notifier(client, settings.hpc.notify, cluster, clock)
         self._pruner = Pruner(runs, settings.hpc.keep_runs_days, clock)
         self._phases = PhaseLog()
+        inspector = partial(backends.choose(settings.hpc).inspector, settings.hpc, clock)
+        self._hints = PartitionHints(inspector, settings.hpc, clock)
         self._last_served: QueueId | None = None
         self._stopping = threading.Event()
         self._postponed_until: dict[QueueId, float] = {}
@@ -145,7 +148,7 @@ class Daemon:
         heartbeat.start()
         pause = self._settings.hpc.poll_interval
         while not self._stopping.is_set():
-            pause = self._settings.hpc.poll_interval if self._try_pass() else min(pause * 2, _LONGEST_BACKOFF_S)
+            pause = self._settings.hpc.poll_interval if self._try_pass() else next_pause(pause)
             self._clock.wait(self._wake, pause)
             self._wake.clear()
         self._close_staging()
@@ -157,7 +160,7 @@ class Daemon:
         """One pass that waits for its stages; False if the server or the scheduler did not answer."""
         self._leases.wait_for_one()
         done = self._try_pass(wait=True)
-        self._observer.leave()
+        self._observer.close()
         self._close_staging()
         self._notifier.finish(NOTIFY_S)
         self._leases.give_back()
@@ -189,42 +192,45 @@ class Daemon:
         served = self._leases.ours()
         if not served:
             return
-        world = self._observer.observe(served)
+        cluster = self._observer.observe(served)
+        self._hints.begin_pass()
         if self._staging is not None:
-            self._staging.update(world.staging)
-        self._notifier.update(world)
+            self._staging.update(cluster.staging)
+        self._notifier.update(cluster)
         self._pruner.turn()
-        for attempt, found in world.unreadable.items():
+        for attempt, found in cluster.unreadable.items():
             self._report_error(attempt, found.error, found.queue, may_fail=not found.has_job)
         submits: dict[Attempt, int] = {}
-        for attempt in world.snapshots:
+        for attempt in cluster.snapshots:
             if self._stopping.is_set():
                 return
-            actions: list[due.Action] = []
-            self._guarded(world, attempt, partial(self._decide, world, attempt, actions))
-            for action in actions:
-                if not self._guarded(world, attempt, partial(self._act, world, attempt, action, submits)):
+            decided: list[actions.Action] = []
+            self._guarded(cluster, attempt, partial(self._decide, cluster, attempt, decided))
+            for action in decided:
+                if not self._guarded(cluster, attempt, partial(self._act, cluster, attempt, action, submits)):
                     break
-        self._submit_all(world, submits, wait)
+        self._submit_all(cluster, submits, wait)
 
-    def _submit_all(self, world: ClusterSnapshot, submits: dict[Attempt, int], wait: bool) -> None:
+    def _submit_all(self, cluster: ClusterSnapshot, submits: dict[Attempt, int], wait: bool) -> None:
         """In turn, while server and scheduler answer."""
         space = CapacityAllocator(self._scheduler.room())
         failures = 0
         self._is_unclear = False
-        for attempt in self._choose(world, submits):
+        for attempt in self._choose(cluster, submits):
             if self._stopping.is_set() or space.full or self._is_unclear:
                 break
-            if self._is_postponed(world, attempt):
+            if self._is_postponed(cluster, attempt):
                 continue
-            if not self._guarded(world, attempt, partial(self._submit, world, attempt, submits[attempt], space, wait)):
+            if not self._guarded(
+                cluster, attempt, partial(self._submit, cluster, attempt, submits[attempt], space, wait)
+            ):
                 # Perhaps only this task fails so: the next passes try others first.
                 self._shelved[attempt] = self._clock.monotonic() + POSTPONED_S
                 failures += 1
                 if failures == _FAILURES:
                     break
 
-    def _guarded(self, world: ClusterSnapshot, attempt: Attempt, act: Callable[[], None]) -> bool:
+    def _guarded(self, cluster: ClusterSnapshot, attempt: Attempt, act: Callable[[], None]) -> bool:
         """Keep one attempt's error from the others; False if the server or scheduler gave no answer."""
         try:
             act()
@@ -234,10 +240,10 @@ class Daemon:
         except Exception as error:  # noqa: BLE001 - one poisoned task must not hold up all queues
             known = isinstance(error, (HpcAgentError, OSError))
             log.error("task.action_failed", task=attempt.task, attempt=attempt.id, error=error, trace=not known)
-            snapshot = world.snapshots[attempt]
+            snapshot = cluster.snapshots[attempt]
             if snapshot.entry is not None:
                 may_fail = not snapshot.jobs and snapshot.claimed is None
-                self._report_error(attempt, error, world.queue_of[attempt], may_fail=may_fail)
+                self._report_error(attempt, error, cluster.queue_of[attempt], may_fail=may_fail)
         return True
 
     def _report_error(self, attempt: Attempt, error: Exception, queue: Queue, *, may_fail: bool) -> None:
@@ -248,76 +254,79 @@ class Daemon:
             log.error("task.error_not_reported", task=attempt.task, attempt=attempt.id, error=second)
         self._shelved[attempt] = self._clock.monotonic() + self._task_errors.pause(attempt)
 
-    def _decide(self, world: ClusterSnapshot, attempt: Attempt, actions: list[due.Action]) -> None:
-        snapshot, policy = world.snapshots[attempt], self._rules(world, attempt)
+    def _decide(self, cluster: ClusterSnapshot, attempt: Attempt, decided: list[actions.Action]) -> None:
+        snapshot, policy = cluster.snapshots[attempt], self._rules(cluster, attempt)
         self._phases.note(attempt, attempt.task, snapshot, policy.lost_after)
-        actions += decide(snapshot, self._clock.now(), policy)
+        decided += decide(snapshot, self._clock.now(), policy)
 
-    def _act(self, world: ClusterSnapshot, attempt: Attempt, action: due.Action, submits: dict[Attempt, int]) -> None:
-        files = world.files[attempt]
+    def _act(
+        self, cluster: ClusterSnapshot, attempt: Attempt, action: actions.Action, submits: dict[Attempt, int]
+    ) -> None:
+        files = cluster.files[attempt]
         actor = self._actor
         match action:
-            case due.SubmitJob(number):
+            case actions.SubmitJob(number):
                 submits[attempt] = number
-            case due.FindByName(number, refusal=refusal):
+            case actions.FindByName(number, refusal=refusal):
                 if not actor.find_by_name(attempt, files, action):
                     return
                 if refusal:
-                    failed = due.RejectTask(TaskStatus.FAILED, refusal)
-                    actor.reject(attempt, files.directory, world.queue_of[attempt], failed)
+                    failed = actions.RejectTask(TaskStatus.FAILED, refusal)
+                    actor.reject(attempt, files.directory, cluster.queue_of[attempt], failed)
                 else:
                     submits[attempt] = number
-            case due.RejectTask():
-                actor.reject(attempt, files.directory, world.queue_of[attempt], action)
-            case due.AdoptJob():
+            case actions.RejectTask():
+                actor.reject(attempt, files.directory, cluster.queue_of[attempt], action)
+            case actions.AdoptJob():
                 actor.adopt(files, action)
-            case due.CancelJob():
+            case actions.CancelJob():
                 actor.cancel(attempt, action)
-            case due.ReleaseJob():
+            case actions.ReleaseJob():
                 actor.release(attempt, action)
-            case due.SetStatusMessage():
-                self._say(attempt, action, files.directory)
-            case due.PublishExitReport():
+            case actions.SetStatusMessage():
+                self._say(attempt, self._with_hint(cluster, attempt, action), files.directory)
+            case actions.PublishExitReport():
                 actor.concluder.publish_exit_report(attempt, files)
-            case due.SetFinalStatus():
+            case actions.SetFinalStatus():
                 actor.concluder.set_final_status(attempt, files, action)
-            case due.Requeue():
+            case actions.Requeue():
                 actor.concluder.requeue(attempt, files, action)
-            case due.DropClaim():
+            case actions.DropClaim():
                 files.directory.drop_claim()
-            case due.MarkDone():
+            case actions.MarkDone():
                 if files.staging is not None and self._staging is not None:
                     self._staging.drop(attempt)
                 if actor.mark_done(attempt, files, action):
                     self._observer.forget(attempt)
                     self._phases.forget(attempt)
+                    self._hints.forget(attempt)
 
-    def _rules(self, world: ClusterSnapshot, attempt: Attempt) -> AttemptPolicy:
-        submission = world.files[attempt].submission
+    def _rules(self, cluster: ClusterSnapshot, attempt: Attempt) -> AttemptPolicy:
+        submission = cluster.files[attempt].submission
         if submission is not None:
             return rules(self._settings.hpc, submission.queue_name)
-        queue = world.queue_of.get(attempt)
+        queue = cluster.queue_of.get(attempt)
         return rules(self._settings.hpc, queue.name if queue else "")
 
-    def _is_postponed(self, world: ClusterSnapshot, attempt: Attempt) -> bool:
-        return self._clock.monotonic() < self._postponed_until.get(world.queue_of[attempt].id, 0.0)
+    def _is_postponed(self, cluster: ClusterSnapshot, attempt: Attempt) -> bool:
+        return self._clock.monotonic() < self._postponed_until.get(cluster.queue_of[attempt].id, 0.0)
 
-    def _choose(self, world: ClusterSnapshot, submits: dict[Attempt, int]) -> list[Attempt]:
+    def _choose(self, cluster: ClusterSnapshot, submits: dict[Attempt, int]) -> list[Attempt]:
         if not submits:
             return []
-        active = self._activity.of(world.queues)
+        active = self._activity.of(cluster.queues)
         now = self._clock.monotonic()
         self._shelved = {attempt: until for attempt, until in self._shelved.items() if until > now}
         due_now = submits.keys() - self._shelved.keys()
-        live = {attempt for attempt, snapshot in world.snapshots.items() if snapshot.jobs}
+        live = {attempt for attempt, snapshot in cluster.snapshots.items() if snapshot.jobs}
         lanes = [
             QueueCandidates(
                 queue.id,
-                tuple(attempt for attempt in world.waiting[queue.id] if attempt in due_now),
-                sum(1 for attempt in live if _queue_id(world, attempt) == queue.id),
+                tuple(attempt for attempt in cluster.waiting[queue.id] if attempt in due_now),
+                sum(1 for attempt in live if _queue_id(cluster, attempt) == queue.id),
                 self._settings.hpc.queue(queue.name).max_jobs,
             )
-            for queue in world.queues
+            for queue in cluster.queues
             if queue.id in active and now >= self._postponed_until.get(queue.id, now)
         ]
         if self._options.fair:
@@ -325,25 +334,25 @@ class Daemon:
         return choose(lanes, len(live), self._settings.hpc.max_jobs, fair=self._options.fair)
 
     def _submit(
-        self, world: ClusterSnapshot, attempt: Attempt, number: int, space: CapacityAllocator, wait: bool
+        self, cluster: ClusterSnapshot, attempt: Attempt, number: int, space: CapacityAllocator, wait: bool
     ) -> None:
-        queue = world.queue_of[attempt]
+        queue = cluster.queue_of[attempt]
         directory = self._runs.of(attempt)
         self._observer.remember(attempt)
         try:
             answer = self._submitter.submit(attempt, queue, directory, number, space, wait=wait)
         except _TASK_ERRORS as error:
-            self._actor.reject(attempt, directory, queue, due.RejectTask(TaskStatus.FAILED, str(error)))
+            self._actor.reject(attempt, directory, queue, actions.RejectTask(TaskStatus.FAILED, str(error)))
             return
         self._task_errors.forget(attempt)
         if isinstance(answer, NoCapacity):
-            self._say(attempt, due.SetStatusMessage(answer.message), directory)
+            self._say(attempt, actions.SetStatusMessage(answer.message), directory)
             return
         if answer is not None:
             self._last_served = queue.id
         if isinstance(answer, Refused):
             reason = f"the scheduler refused the job: {answer.message}"
-            self._actor.reject(attempt, directory, queue, due.RejectTask(TaskStatus.FAILED, reason))
+            self._actor.reject(attempt, directory, queue, actions.RejectTask(TaskStatus.FAILED, reason))
         elif isinstance(answer, OutcomeUnknown):
             if answer.doubt is UnclearAnswer.NO_ANSWER:
                 # A controller that freezes lets each sbatch wait for minutes.
@@ -351,13 +360,23 @@ class Daemon:
                 self._postponed_until[queue.id] = self._clock.monotonic() + POSTPONED_S
             self._actor.set_status_message(attempt, explain_doubt(answer.doubt, answer.message), directory)
         elif isinstance(answer, LimitReached):
-            self._say(attempt, due.SetStatusMessage(f"Waiting to be submitted: {answer.message}"), directory)
+            self._say(attempt, actions.SetStatusMessage(f"Waiting to be submitted: {answer.message}"), directory)
             # Asking for the next of the queue at once would only load the controller. Others may have other limits.
             self._postponed_until[queue.id] = self._clock.monotonic() + POSTPONED_S
         elif answer is None and self._staging is not None:
-            self._say(attempt, due.SetStatusMessage(self._staging.status_message(attempt)), directory)
+            self._say(attempt, actions.SetStatusMessage(self._staging.status_message(attempt)), directory)
 
-    def _say(self, attempt: Attempt, action: due.SetStatusMessage, directory: RunDirectory) -> None:
+    def _with_hint(
+        self, cluster: ClusterSnapshot, attempt: Attempt, action: actions.SetStatusMessage
+    ) -> actions.SetStatusMessage:
+        """The message of a job that waits for resources, with the partition on which it would start sooner."""
+        jobs, submission = cluster.snapshots[attempt].jobs, cluster.files[attempt].submission
+        if not jobs or submission is None or action.ping or action.console:
+            return action
+        hint = self._hints.hint(attempt, submission.queue_name, jobs[0], cluster.files[attempt].directory)
+        return replace(action, message=f"{action.message}{hint}")
+
+    def _say(self, attempt: Attempt, action: actions.SetStatusMessage, directory: RunDirectory) -> None:
         """A message that the server refuses keeps no task from its job."""
         try:
             self._actor.set_status_message(attempt, action, directory)
@@ -388,6 +407,6 @@ class Daemon:
             log.debug("daemon.unregister_failed", error=error)
 
 
-def _queue_id(world: ClusterSnapshot, attempt: Attempt) -> str:
-    record = world.files[attempt].submission
+def _queue_id(cluster: ClusterSnapshot, attempt: Attempt) -> str:
+    record = cluster.files[attempt].submission
     return record.queue if record else ""

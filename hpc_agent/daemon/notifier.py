@@ -1,6 +1,6 @@
-"""Events of tasks, found by comparing what each pass of the daemon sees with what was told before.
+"""Events of tasks, found by comparing what each pass of the daemon sees with what was sent before.
 
-An event is written down before it is sent: a daemon that dies in between loses it, and nobody is told twice.
+An event is written down before it is sent: a daemon that dies in between loses it, and it is not sent twice.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from hpc_agent.runs.attempt_records import NotifiedRecord
 log = EventLog("notify")
 
 _NEWS_FOR = timedelta(hours=1)
-"""A start that was longer ago is no news: the daemon was away, or has just been told to tell of starts."""
+"""A start that was longer ago is not reported: the daemon was away, or reports starts only since now."""
 _ENDS = {"completed": TaskEvent.COMPLETED, "failed": TaskEvent.FAILED, "stopped": TaskEvent.STOPPED}
 
 
@@ -36,7 +36,7 @@ class Notifier:
         self._cluster = cluster
         self._clock = clock
         self._wanted = frozenset(event for event in TaskEvent if getattr(settings, event.setting).is_set)
-        self._told: set[tuple[Attempt, TaskEvent]] = set()
+        self._sent: set[tuple[Attempt, TaskEvent]] = set()
         self._delivery = NotificationDelivery(client, settings, clock)
 
     def update(self, world: ClusterSnapshot) -> None:
@@ -45,7 +45,7 @@ class Notifier:
             return
         try:
             self._compare(world)
-        except Exception as error:  # noqa: BLE001 - what people are told must not cost a pass
+        except Exception as error:  # noqa: BLE001 - notifications must not cost a pass
             log.error("notification.not_found", error=error, trace=True)
 
     def _compare(self, world: ClusterSnapshot) -> None:
@@ -59,7 +59,7 @@ class Notifier:
                 if notification.event in self._wanted and self._is_first(attempt, files, notification.event):
                     self._delivery.send(notification)
         seen = world.snapshots.keys()
-        self._told = {(attempt, event) for attempt, event in self._told if attempt in seen}
+        self._sent = {(attempt, event) for attempt, event in self._sent if attempt in seen}
 
     def finish(self, seconds: float) -> None:
         """Wait for deliveries, for so long at most."""
@@ -76,17 +76,17 @@ class Notifier:
         waited = _seconds_since(added, now)
         if waited > self._settings.waiting_after and claim is None:
             yield event(TaskEvent.WAITING, now, waiting=waited)
-        if claim is not None and claim.state == "won" and claim.begun and now - claim.at < _NEWS_FOR:
+        if claim is not None and claim.state == "won" and claim.user_process_started and now - claim.at < _NEWS_FOR:
             yield event(TaskEvent.STARTED, claim.at)
         if report is not None and report.cause is None and report.status in _ENDS:
             yield event(_ENDS[report.status], report.at, report.reason)
 
     def _is_first(self, attempt: Attempt, files: RunDirectoryState, event: TaskEvent) -> bool:
-        """Whether it was not told before, also by a daemon before us; from now on it counts as told."""
-        if (attempt, event) in self._told:
+        """Whether it was not sent before, also by an earlier daemon; from now on it counts as sent."""
+        if (attempt, event) in self._sent:
             return False
-        self._told.add((attempt, event))
-        with suppress(HpcAgentError, OSError):  # told twice after a restart is better than never
+        self._sent.add((attempt, event))
+        with suppress(HpcAgentError, OSError):  # twice after a restart is better than never
             record = files.directory.notified()
             if event.value in record.events:
                 return False

@@ -33,15 +33,15 @@ from hpc_agent.wire.task_state import TaskState
 log = EventLog("observe")
 
 SCAN_EVERY_S = 60.0
-"""How often all run directories are listed: only another daemon, or an agent run by hand, makes some that we do not
-know of."""
+"""How often all run directories are listed: only another daemon, or an agent run by hand, makes some that are not
+known here."""
 ABANDONED_AFTER_S = 600.0
 """Longer than an agent outside the scheduler may take from its claim to the start of the task."""
 
 
 @dataclass(frozen=True)
 class ClusterSnapshot:
-    """What one pass observed. ``waiting`` keeps each queue's order."""
+    """Everything that one pass observed. ``waiting`` keeps each queue's order."""
 
     queues: Sequence[Queue]
     waiting: Mapping[QueueId, Sequence[Attempt]]
@@ -77,7 +77,7 @@ class ClusterObserver:
         self._deleted: set[QueueId] = set()
         """Of our queues."""
         self._orphaned: dict[QueueId, bool] = {}
-        """Queues that are not ours, but of which attempts were found: whether they are deleted."""
+        """Queues that are not ours and have attempts here: whether they are deleted."""
         self._scanned_at = float("-inf")
         self._errors: dict[Attempt, Exception] = {}
         """Of this pass: what kept attempts from being seen."""
@@ -88,9 +88,9 @@ class ClusterObserver:
         self._known.discard(attempt)
         self._history.forget(self._runs.of(attempt).observations)
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """Record the attempts that are not done for the next process; to be called last."""
-        self._open_attempts.leave(self._known)
+        self._open_attempts.save(self._known)
 
     def remember(self, attempt: Attempt) -> None:
         """Have the next pass read the attempt's folder, whatever becomes of its entry."""
@@ -161,7 +161,7 @@ class ClusterObserver:
         queues = self._client.queues.get_many(wanted)
         for queue in sorted(set(wanted) - {queue.id for queue in queues}):
             if not self._client.queues.is_deleted(queue):
-                # An absence is no information: jobs of its tasks are not cancelled because an answer lacked a queue.
+                # An absence is not information: jobs of its tasks are not cancelled because an answer lacked a queue.
                 raise ServerUnreachableError(f"the server left queue {queue} out of its answer, but has it")
             log.warning("queue.deleted", queue=queue)
             self._deleted.add(queue)
@@ -193,7 +193,7 @@ class ClusterObserver:
         self._errors = {}
         self._scan()
         found: dict[Attempt, RunDirectoryState] = {}
-        # In an order that can be repeated: the queues' own, then what is known besides.
+        # In an order that can be repeated: the queues' own, then the other known attempts.
         for attempt in dict.fromkeys([*entries, *jobs, *sorted(self._known, key=lambda a: (a.task, a.id))]):
             if attempt not in self._done:
                 self._add(found, attempt)
@@ -205,9 +205,9 @@ class ClusterObserver:
         if now - self._scanned_at < SCAN_EVERY_S:
             return
         self._scanned_at = now
-        recalled = self._open_attempts.recall()
-        if recalled is not None:
-            self._known |= recalled
+        loaded = self._open_attempts.load()
+        if loaded is not None:
+            self._known |= loaded
             return
         for task in self._runs.tasks():
             self._known |= {directory.attempt for directory in self._runs.attempts(task)} - self._done
@@ -305,11 +305,11 @@ class ClusterObserver:
         return self._history.extend(snapshot, files.directory.observations)
 
     def _requeues_used(self, files: RunDirectoryState) -> int:
-        """Without one that was counted for this very end: its executor asked for a requeue in vain, or a daemon died
-        right after it decided."""
-        directory, start = files.directory, files.claim.start if files.claim else 0
+        """Without one that was counted for this very end: its executor asked for a requeue without success, or a daemon
+        died right after it decided."""
+        directory, start = files.directory, files.claim.restart_count if files.claim else 0
         try:
-            return len(set(directory.restarts().of) - {directory.restart_key(start)})
+            return len(set(directory.requeue_budget().requeues) - {directory.requeue_key(start)})
         except (CorruptFileError, OSError) as error:
             log.error("attempt.restarts_unreadable", directory=files.directory.path, error=error)
             return 0

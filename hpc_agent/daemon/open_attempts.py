@@ -33,7 +33,7 @@ class OpenAttemptIndex:
         self._clock = clock
         self._listed_at: datetime | None = None
 
-    def recall(self) -> set[Attempt] | None:
+    def load(self) -> set[Attempt] | None:
         """What the process before us left; None if all folders must be listed, which counts as done from now on."""
         if self._listed_at is None:
             with contextlib.suppress(CorruptFileError, OSError):
@@ -44,7 +44,7 @@ class OpenAttemptIndex:
         self._listed_at = self._clock.now()
         return None
 
-    def leave(self, attempts: Collection[Attempt]) -> None:
+    def save(self, attempts: Collection[Attempt]) -> None:
         if self._listed_at is None:
             return
         record = _OpenAttempt(

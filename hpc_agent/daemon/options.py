@@ -1,4 +1,4 @@
-"""What the flags of ``daemon`` mean for its jobs: as settings, as flags of ``execute``, as variables of the job. Pure.
+"""Options of a daemon, as its flags set them for its jobs: settings, flags of ``execute``, variables of the job. Pure.
 
 A batch system owns the GPUs of its cluster: ``--gpus 0,1`` asks for two of them, ``--dynamic-gpus`` for as many as the
 queue says. Without one they are this machine's, and the local scheduler hands them out.
@@ -28,7 +28,7 @@ class DaemonOptions:
     batch_system: str = ""
     """Name of the batch system's backend; empty: jobs run on this machine."""
     gpus: str | None = None
-    """``domain.gpus.parse_gpus`` of ``--gpus``; ``none`` for ``--cpu-only``, and in services mode."""
+    """``domain.gpu_ids.parse_gpus`` of ``--gpus``; ``none`` for ``--cpu-only``, and in services mode."""
     dynamic: Mapping[str, GpuRange] | None = None
     """``--dynamic-gpus``: queue name → GPUs of each of its jobs."""
     services: int | None = None
@@ -45,7 +45,7 @@ class DaemonOptions:
         return self.gpus == NONE
 
     def flags(self) -> list[str]:
-        """What ``execute`` in a job is called with besides."""
+        """Further flags of ``execute`` in a job."""
         return [
             *(["--docker"] if self.docker else []),
             *(["--cpu-only"] if self.cpu_only else []),
@@ -66,7 +66,7 @@ class WorkerIdTemplate:
 
 
 def name(
-    terms: DaemonOptions, base: str, *, given: bool, visible: Sequence[str] | None, cluster: str
+    options: DaemonOptions, base: str, *, given: bool, visible: Sequence[str] | None, cluster: str
 ) -> WorkerIdTemplate:
     """The id of a daemon with these flags (docs/internals/clearml-protocol.md#worker-ids).
 
@@ -75,12 +75,12 @@ def name(
     """
     if given:
         return WorkerIdTemplate(base, numbered=False)
-    if terms.batch_system:
-        return WorkerIdTemplate(f"{base}:{terms.batch_system}:{cluster}:", numbered=True)
-    gpus = terms.gpus or (None if visible is None else ",".join(visible) or NONE)
+    if options.batch_system:
+        return WorkerIdTemplate(f"{base}:{options.batch_system}:{cluster}:", numbered=True)
+    gpus = options.gpus or (None if visible is None else ",".join(visible) or NONE)
     if gpus == NONE:
         return WorkerIdTemplate(f"{base}:cpu:", numbered=True)
-    if terms.dynamic is not None:
+    if options.dynamic is not None:
         return WorkerIdTemplate(f"{base}:dgpu{gpus or ALL}", numbered=False)
     return (
         WorkerIdTemplate(f"{base}:gpu{gpus}", numbered=False) if gpus else WorkerIdTemplate(f"{base}:", numbered=True)
@@ -89,48 +89,48 @@ def name(
 
 @dataclass(frozen=True)
 class JobNaming:
-    """Whose jobs they are. ``base``: a worker id that was ``given``, else the machine's name."""
+    """Naming of a daemon's jobs. ``base``: a worker id that was ``given``, else the machine's name."""
 
     worker: WorkerId
     base: str
     given: bool = False
 
 
-def exports(terms: DaemonOptions, naming: JobNaming, task: TaskId) -> dict[str, str]:
+def exports(options: DaemonOptions, naming: JobNaming, task: TaskId) -> dict[str, str]:
     """Variables of a job, each a shell word."""
-    words = {"CLEARML_WORKER_ID": _job_worker(terms, naming, task)}
-    if terms.tags:
-        words["CLEARML_WORKER_TAGS"] = shlex.quote(shlex.join(terms.tags))
-    if terms.services is not None:
+    words = {"CLEARML_WORKER_ID": _job_worker(options, naming, task)}
+    if options.tags:
+        words["CLEARML_WORKER_TAGS"] = shlex.quote(shlex.join(options.tags))
+    if options.services is not None:
         words["CLEARML_AGENT_SERVICE_TASK"] = "1"
     return {name: word for name, word in words.items() if word}
 
 
-def _job_worker(terms: DaemonOptions, naming: JobNaming, task: TaskId) -> str:
-    """Each task is a worker of its own on the server's list, so that several at once can be told apart."""
-    if terms.services is not None:
+def _job_worker(options: DaemonOptions, naming: JobNaming, task: TaskId) -> str:
+    """Each task is a worker of its own on the server's list, so that several at once can be distinguished."""
+    if options.services is not None:
         return shlex.quote(f"{naming.worker}:service:{task}")
-    if terms.dynamic is not None and not terms.batch_system:
+    if options.dynamic is not None and not options.batch_system:
         # Which ones it got is known when it starts.
         return shlex.quote(f"{naming.base}:gpu") + '"$CUDA_VISIBLE_DEVICES"'
-    if terms.batch_system and not naming.given:
+    if options.batch_system and not naming.given:
         return ""  # <node>:<backend>:<job>, which says more
     return shlex.quote(f"{naming.worker}:{task}")
 
 
-def job_settings(settings: AllSettings, terms: DaemonOptions, queues: Sequence[str], pool: int) -> AllSettings:
+def job_settings(settings: AllSettings, options: DaemonOptions, queues: Sequence[str], pool: int) -> AllSettings:
     """``settings`` as the flags change them for these queues. ``pool``: GPUs of this machine that may be handed out."""
     hpc = settings.hpc
     changed = dict(hpc.queues)
     for queue in queues:
-        asked = _gpus(settings, terms, queue, pool)
+        asked = _gpus(settings, options, queue, pool)
         if asked is not None:
             changed[queue] = _asking(hpc.queue(queue), asked)
     changes: dict[str, object] = {"queues": changed}
-    if terms.services is not None:
+    if options.services is not None:
         # A service runs until it is stopped: what limits it is the partition, or its own queue's block.
         changes["resources"] = msgspec.structs.replace(hpc.resources, time_limit=None)
-        changes["max_jobs"] = terms.services or hpc.max_jobs
+        changes["max_jobs"] = options.services or hpc.max_jobs
     return msgspec.structs.replace(settings, hpc=msgspec.structs.replace(hpc, **changes))
 
 
@@ -142,19 +142,19 @@ class _Asked:
     most: int | None = None
 
 
-def _gpus(settings: AllSettings, terms: DaemonOptions, queue: str, pool: int) -> _Asked | None:
+def _gpus(settings: AllSettings, options: DaemonOptions, queue: str, pool: int) -> _Asked | None:
     """None: what the configuration says holds."""
-    if terms.cpu_only:
+    if options.cpu_only:
         return _Asked(0, 0)
-    if terms.dynamic is not None:
-        wanted = terms.dynamic[queue]
+    if options.dynamic is not None:
+        wanted = options.dynamic[queue]
         return _Asked(wanted.least, wanted.most)
-    if terms.batch_system:
-        return _Asked(len(terms.gpus.split(","))) if terms.gpus not in (None, ALL) and terms.gpus else None
+    if options.batch_system:
+        return _Asked(len(options.gpus.split(","))) if options.gpus not in (None, ALL) and options.gpus else None
     configured = settings.hpc.queue(queue).resources.num_gpus, settings.hpc.resources.num_gpus
     if pool and configured == (None, None):
         # As any ClearML agent: a task that says nothing gets all, or its part where several run at once.
-        return _Asked(max(pool // settings.hpc.of(LocalSettings).max_jobs, 1))
+        return _Asked(max(pool // settings.hpc.backend_settings(LocalSettings).max_jobs, 1))
     return None
 
 
@@ -174,17 +174,17 @@ def _defaults(rules: Mapping[str, Override]) -> dict[str, OverrideSettings]:
     }
 
 
-def gpu_range(terms: DaemonOptions, queue: str, gpus: int, properties: Mapping[str, str]) -> GpuRange:
+def gpu_range(options: DaemonOptions, queue: str, gpus: int, properties: Mapping[str, str]) -> GpuRange:
     """The GPUs of one job: ``gpus``, or more of what is free where its queue says so and the task itself does not."""
-    wanted = (terms.dynamic or {}).get(queue)
+    wanted = (options.dynamic or {}).get(queue)
     if wanted is None or properties.get("num_gpus", "").strip():
         return GpuRange(gpus, gpus)
     return GpuRange(gpus, wanted.most)
 
 
-def slots(settings: AllSettings, terms: DaemonOptions, pool: int) -> int:
+def slots(settings: AllSettings, options: DaemonOptions, pool: int) -> int:
     """Jobs at once on this machine, when there is no batch system."""
-    if terms.services is not None:
-        return terms.services or settings.hpc.max_jobs
+    if options.services is not None:
+        return options.services or settings.hpc.max_jobs
     # Each has a GPU at least: they run out before any other number does.
-    return max(pool, 1) if terms.dynamic is not None else settings.hpc.of(LocalSettings).max_jobs
+    return max(pool, 1) if options.dynamic is not None else settings.hpc.backend_settings(LocalSettings).max_jobs

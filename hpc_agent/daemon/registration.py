@@ -1,7 +1,7 @@
-"""Which daemons run: a record of each, in a folder that all machines of a cluster may share.
+"""Registry of daemons: a record of each, in a folder that all machines of a cluster may share.
 
 A record outlives its daemon's death, a process number comes back: nothing is signalled that is not certainly ours. What
-runs on another machine is named, and its name is free again when its heartbeat has stood still for long enough.
+runs on another machine is named, and its name is free again when its heartbeat has not changed for long enough.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from hpc_agent.heartbeat import Heartbeat, HeartbeatTiming, Silence, age, read_t
 from hpc_agent.logs import EventLog
 from hpc_agent.process_id import ProcessId, process_id
 
-log = EventLog("presence")
+log = EventLog("registration")
 
 _LOCK_S = 10.0
 _BEAT = "beat"
@@ -73,10 +73,10 @@ class DaemonRegistry:
         self._heartbeats: dict[WorkerId, Heartbeat] = {}
 
     def file(self, worker: WorkerId, suffix: str) -> Path:
-        """A file of a daemon's own beside its record."""
+        """A file of a daemon's own next to its record."""
         return self.folder / f"{re.sub(r'[^0-9A-Za-z_.:,@=+-]', '_', worker)}.{suffix}"
 
-    def enter(
+    def register(
         self,
         worker: Callable[[int], WorkerId],
         *,
@@ -85,10 +85,11 @@ class DaemonRegistry:
         waiting: Callable[[str], None] = lambda _line: None,
     ) -> DaemonRecord:
         """Record this process as a daemon. ``worker`` makes its id from a slot, the smallest that is free, where
-        ``numbered`` says that it does. ``waiting`` is told, once, if another machine's daemon has to be watched first.
+        ``numbered`` says that it does. ``waiting`` is called, once, if another machine's daemon has to be watched
+        first.
 
         Raises:
-            PresenceError: a daemon of that id is running, or may be, on another machine.
+            RegistrationError: a daemon of that id is running, or may be, on another machine.
         """
         file_records.ensure_directory(self.folder, mode=0o700)
         silent: list[DaemonRecord] = []
@@ -96,7 +97,7 @@ class DaemonRegistry:
             with self._lock():
                 id, slot = self._choose(worker, numbered)
                 other = next((found for found in self.all() if found.worker == id), None)
-                if other is None or other in silent or self.runs(other) is False:
+                if other is None or other in silent or self.is_running(other) is False:
                     return self._record(id, slot, flags)
                 self._refuse_second(other)
             self._watch(other, waiting)
@@ -104,7 +105,7 @@ class DaemonRegistry:
 
     def _choose(self, worker: Callable[[int], WorkerId], numbered: bool) -> tuple[WorkerId, int | None]:
         recorded = self.all()
-        taken = {other.slot for other in recorded if self.runs(other) is not False}
+        taken = {other.slot for other in recorded if self.is_running(other) is not False}
         slot = next(number for number in range(len(recorded) + 1) if number not in taken) if numbered else None
         return worker(slot or 0), slot
 
@@ -124,36 +125,36 @@ class DaemonRegistry:
         """Return once a daemon of another machine is certainly silent.
 
         Raises:
-            PresenceError: it gave a sign of life, or nothing can be read.
+            RegistrationError: it gave a sign of life, or nothing can be read.
         """
         silence = Silence(lambda: read_text(self.file(other.worker, _BEAT)), self._clock, self._pace)
-        silence.look()
+        silence.seconds()
         before = silence.text
         waiting(
             f"A daemon {other.worker} was on {other.host} and gives no sign of life: watching for "
-            f"{self._pace.dead_after:g} s whether it is dead"
+            f"{self._pace.expires_after:g} s whether it is dead"
         )
-        deadline = self._clock.monotonic() + 5 * self._pace.dead_after
+        deadline = self._clock.monotonic() + 5 * self._pace.expires_after
         while not silence.is_dead():
             if silence.text != before or self._clock.monotonic() > deadline:
                 raise self._elsewhere(other)
-            self._clock.sleep(self._pace.beat / 2)
+            self._clock.sleep(self._pace.interval / 2)
         log.warning("daemon.name_taken_over", worker=other.worker, host=other.host)
 
-    def last_beat(self, presence: DaemonRecord) -> float | None:
+    def last_beat(self, daemon: DaemonRecord) -> float | None:
         """Seconds since its last sign of life, by the file server's clock; None where it gives none."""
-        return age(self.file(presence.worker, _BEAT), self.folder, self._clock) if presence.beats else None
+        return age(self.file(daemon.worker, _BEAT), self.folder, self._clock) if daemon.beats else None
 
-    def leave(self, presence: DaemonRecord) -> None:
+    def unregister(self, daemon: DaemonRecord) -> None:
         """Forget this daemon, unless another has its name by now."""
-        heartbeat = self._heartbeats.pop(presence.worker, None)
+        heartbeat = self._heartbeats.pop(daemon.worker, None)
         if heartbeat is not None:
             heartbeat.stop()
-        path = self.file(presence.worker, "json")
+        path = self.file(daemon.worker, "json")
         with suppress(CorruptFileError):
-            if file_records.read_record(path, DaemonRecord) == presence:
+            if file_records.read_record(path, DaemonRecord) == daemon:
                 path.unlink(missing_ok=True)
-                self.file(presence.worker, _BEAT).unlink(missing_ok=True)
+                self.file(daemon.worker, _BEAT).unlink(missing_ok=True)
 
     def all(self) -> list[DaemonRecord]:
         """Every record, by worker id; those of dead daemons too."""
@@ -166,33 +167,31 @@ class DaemonRegistry:
                 continue
             if record is not None:
                 found.append(record)
-        return sorted(found, key=lambda presence: presence.worker)
+        return sorted(found, key=lambda record: record.worker)
 
-    def runs(self, presence: DaemonRecord) -> bool | None:
-        """Whether the daemon runs; None if it is on another machine, of which we cannot know."""
-        return presence.process.is_running() if presence.host == self._host else None
+    def is_running(self, daemon: DaemonRecord) -> bool | None:
+        """Whether the daemon runs; None if it is on another machine, where that cannot be seen."""
+        return daemon.process.is_running() if daemon.host == self._host else None
 
     def running(self) -> list[DaemonRecord]:
         """Those of this machine that run, by worker id."""
-        return [presence for presence in self.all() if self.runs(presence)]
+        return [daemon for daemon in self.all() if self.is_running(daemon)]
 
-    def stop(self, presence: DaemonRecord) -> None:
+    def stop(self, daemon: DaemonRecord) -> None:
         """End a daemon of this machine, and wait until it is gone.
 
         Raises:
-            PresenceError: it is on another machine, or another user's, or did not end.
+            RegistrationError: it is on another machine, or another user's, or did not end.
         """
-        if presence.host != self._host:
+        if daemon.host != self._host:
             raise RegistrationError(
-                f"the daemon {presence.worker} runs on {presence.host}: stop it there; this is {self._host}"
+                f"the daemon {daemon.worker} runs on {daemon.host}: stop it there; this is {self._host}"
             )
-        for number, patience in self._ladder:
-            if not _signal(presence, number) or self._gone_within(presence.process, patience):
-                self.leave(presence)  # one that was killed could not do it
+        for number, timeout in self._ladder:
+            if not _signal(daemon, number) or self._gone_within(daemon.process, timeout):
+                self.unregister(daemon)  # one that was killed could not do it
                 return
-        raise RegistrationError(
-            f"the daemon {presence.worker} (process {presence.process.pid}) did not end, even killed"
-        )
+        raise RegistrationError(f"the daemon {daemon.worker} (process {daemon.process.pid}) did not end, even killed")
 
     def _gone_within(self, process: ProcessId, seconds: float) -> bool:
         deadline = self._clock.monotonic() + seconds
@@ -205,23 +204,23 @@ class DaemonRegistry:
     def _refuse_second(self, other: DaemonRecord) -> None:
         """
         Raises:
-            PresenceError: it runs, or lately did on another machine.
+            RegistrationError: it runs, or lately did on another machine.
         """
-        if self.runs(other):
+        if self.is_running(other):
             raise RegistrationError(
                 f"a daemon {other.worker} is running already (process {other.process.pid}, since "
                 f"{other.since:%Y-%m-%d %H:%M} UTC): stop it with --stop, or give this one a name of its own with "
                 "agent.worker_id or CLEARML_WORKER_ID"
             )
         silent = self.last_beat(other)
-        if not other.beats or (silent is not None and silent < self._pace.dead_after):
+        if not other.beats or (silent is not None and silent < self._pace.expires_after):
             raise self._elsewhere(other)
 
     def _elsewhere(self, other: DaemonRecord) -> RegistrationError:
         return RegistrationError(
             f"a daemon {other.worker} is running on {other.host}, or died there: stop it there with --stop, give "
             f"this one a name of its own, or, if it is certainly gone, remove {self.file(other.worker, 'json')}"
-            + (f"; one that is silent for {self._pace.dead_after:g} s leaves its name" if other.beats else "")
+            + (f"; one that is silent for {self._pace.expires_after:g} s leaves its name" if other.beats else "")
         )
 
     @contextmanager
@@ -246,9 +245,9 @@ def _locked(descriptor: int) -> bool:
         return True
 
 
-def _signal(presence: DaemonRecord, number: int) -> bool:
+def _signal(daemon: DaemonRecord, number: int) -> bool:
     """Signal the very process that the record names; False when it is gone."""
-    process = presence.process
+    process = daemon.process
     try:
         with _held(process.pid) as handle:
             # Only now: while it is held its number cannot go to another process.
@@ -261,7 +260,7 @@ def _signal(presence: DaemonRecord, number: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        raise RegistrationError(f"the daemon {presence.worker} is another user's: only its owner can stop it") from None
+        raise RegistrationError(f"the daemon {daemon.worker} is another user's: only its owner can stop it") from None
     return True
 
 

@@ -44,7 +44,7 @@ class RunDirectoryState:
         if record is None:
             return None
         job = JobId(record.job) if record.job else None
-        return ClaimView(record.state != "intent", job, record.start, record.begun)
+        return ClaimView(record.state != "intent", job, record.restart_count, record.user_process_started)
 
     @property
     def ended(self) -> ExitView | None:
@@ -112,7 +112,7 @@ def run_owner(files: RunDirectoryState, seen: TaskState | None) -> RunOwner:
 
 
 def exit_evidence(directory: RunDirectory) -> ExitEvidence:
-    """Evidence that a job left in its directory besides its records; none where it cannot be read."""
+    """Evidence that a job left in its directory in addition to its records; none where it cannot be read."""
     with contextlib.suppress(OSError, CorruptFileError):
         memory = directory.memory()
         text = _tail(directory)

@@ -21,7 +21,7 @@ from hpc_agent.logs import EventLog
 
 log = EventLog("turns")
 
-_DEAD_AFTER_S = HeartbeatTiming().dead_after + 5
+_DEAD_AFTER_S = HeartbeatTiming().expires_after + 5
 
 
 class QueueLeases:
@@ -57,7 +57,8 @@ class QueueLeases:
         if lease is not None and queue in self._held:
             if lease.is_held():
                 return True
-            # Its heartbeat must end: where it was only unreadable for a moment, we would wait for ourselves forever.
+            # Its heartbeat must end: where it was only unreadable for a moment, this process would wait for itself
+            # forever.
             self._leases.pop(queue).release()
         lease = self._leases.setdefault(queue, Lease(self._folder / queue, self._clock))
         return lease.acquire()
@@ -88,7 +89,7 @@ class Activity:
         self._reported: dict[QueueId, bool] = {}
 
     def of(self, queues: Sequence[Queue]) -> set[QueueId]:
-        """The queues whose tasks may be submitted now. Jobs that are there already go on all the same."""
+        """The queues whose tasks may be submitted now. Jobs that are there already go on anyway."""
         force = self._force()
         local = self._clock.now().astimezone()
         active = set()

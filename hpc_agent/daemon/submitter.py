@@ -36,7 +36,7 @@ TRY_TIMEOUT_S = 300.0
 
 
 class Submitter:
-    """Without ``stages`` the jobs stage for themselves."""
+    """Submitter of tasks as jobs. Without ``stages`` the jobs build their environments themselves."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class Submitter:
         task = self._client.tasks.get(attempt.task, budget=ONCE)
         settings = self._settings.hpc.queue(queue.name)
         resources = settings.policy(queue.name, self._settings.hpc.resources).resources(task.properties)
-        gpus = space.take(queue.id, gpu_range(self._launch.terms, queue.name, resources.gpus, task.properties))
+        gpus = space.take(queue.id, gpu_range(self._launch.options, queue.name, resources.gpus, task.properties))
         if isinstance(gpus, NoCapacity):
             return gpus
         job_configs = self._launch.job_configs
@@ -131,7 +131,7 @@ class Submitter:
             queue=queue.id,
             queue_name=queue.name,
             cluster=self._scheduler.cluster(),
-            tries=number,
+            submit_count=number,
         )
         if not self._is_mine(directory, before, record):
             log.info("task.submitted_elsewhere", task=task.id, attempt=directory.attempt.id)
@@ -156,8 +156,8 @@ class Submitter:
     def _is_mine(self, directory: RunDirectory, before: SubmissionRecord | None, record: SubmissionRecord) -> bool:
         """Whether this try is ours: of several daemons that see the same entry exactly one submits it."""
         if before is None:
-            return record.tries == 1 and directory.first_submission(record)
-        if before.tries != record.tries - 1:
+            return record.submit_count == 1 and directory.first_submission(record)
+        if before.submit_count != record.submit_count - 1:
             return False
         first = directory.first_try(record)
         if first is not record and abs((record.at - first.at).total_seconds()) < TRY_TIMEOUT_S:
@@ -174,7 +174,7 @@ class NoCapacity:
 
 
 class CapacityAllocator:
-    """Nobody overtakes within a queue; a queue whose next task does not fit lets others by."""
+    """Tasks of one queue keep their order; a queue whose next task does not fit lets others by."""
 
     def __init__(self, room: Capacity) -> None:
         self._room = room

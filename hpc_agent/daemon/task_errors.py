@@ -26,7 +26,7 @@ from hpc_agent.redact import without_secrets
 from hpc_agent.runs.attempt_records import TaskError
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
 
-log = EventLog("trouble")
+log = EventLog("task_errors")
 
 TRIES = 3
 PAUSES_S = (10.0, 30.0)
@@ -45,7 +45,7 @@ _OF_THE_MACHINE = frozenset(
 
 @dataclass(frozen=True)
 class UnreadableAttempt:
-    """A waiting task of which a pass cannot tell what was done before. ``has_job``: the scheduler knows a job of it."""
+    """Waiting task whose records do not show what was done before. ``has_job``: the scheduler knows a job of it."""
 
     queue: Queue
     error: Exception
@@ -72,18 +72,18 @@ class TaskErrorReporter:
         if self._clock.monotonic() < self._due.get(attempt, 0.0):
             return
         directory = self._runs.of(attempt)
-        words = in_one_line(without_secrets(_words(error)))
+        message = in_one_line(without_secrets(_describe(error)))
         if isinstance(error, AuthError) or _is_of_the_machine(error):
             self._pause(attempt, 1)
-            self._actor.show_error(attempt, f"Waiting: the daemon has an error and tries again: {words}")
+            self._actor.show_error(attempt, f"Waiting: the daemon has an error and tries again: {message}")
             return
-        trouble = self._count(attempt, directory, words)
-        self._pause(attempt, trouble.tries)
-        if trouble.tries >= TRIES and may_fail:
-            self._fail(attempt, directory, queue, error, words)
+        counted = self._count(attempt, directory, message)
+        self._pause(attempt, counted.tries)
+        if counted.tries >= TRIES and may_fail:
+            self._fail(attempt, directory, queue, error, message)
         else:
-            tries = f"try {trouble.tries} of {TRIES}" if may_fail else "its job goes on"
-            self._actor.show_error(attempt, f"The daemon could not go on with this task ({tries}): {words}")
+            tries = f"try {counted.tries} of {TRIES}" if may_fail else "its job goes on"
+            self._actor.show_error(attempt, f"The daemon could not go on with this task ({tries}): {message}")
 
     def pause(self, attempt: Attempt) -> float:
         """Seconds until it is worth another try."""
@@ -93,30 +93,30 @@ class TaskErrorReporter:
         """Drop the errors of an attempt that went well."""
         self._due.pop(attempt, None)
         if self._known.pop(attempt, None) is not None:
-            self._runs.of(attempt).drop_trouble()
+            self._runs.of(attempt).drop_task_error()
 
-    def _count(self, attempt: Attempt, directory: RunDirectory, words: str) -> TaskError:
+    def _count(self, attempt: Attempt, directory: RunDirectory, message: str) -> TaskError:
         before = self._known.get(attempt)
         if before is None:
             # Of a process before: `daemon --once` is a new one each time.
             with contextlib.suppress(OSError, CorruptFileError):
-                before = directory.trouble()
+                before = directory.task_error()
         now = self._clock.now()
         is_old = before is None or (now - before.at).total_seconds() > _FORGOTTEN_AFTER_S
-        trouble = TaskError(at=now, tries=1 if before is None or is_old else before.tries + 1, message=words)
-        self._known[attempt] = trouble
+        counted = TaskError(at=now, tries=1 if before is None or is_old else before.tries + 1, message=message)
+        self._known[attempt] = counted
         # Where it cannot be written this process counts alone.
         with contextlib.suppress(OSError):
-            directory.create().write_trouble(trouble)
-        return trouble
+            directory.create().write_task_error(counted)
+        return counted
 
     def _pause(self, attempt: Attempt, tries: int) -> None:
         self._due[attempt] = self._clock.monotonic() + PAUSES_S[min(tries, len(PAUSES_S)) - 1]
 
-    def _fail(self, attempt: Attempt, directory: RunDirectory, queue: Queue, error: Exception, words: str) -> None:
+    def _fail(self, attempt: Attempt, directory: RunDirectory, queue: Queue, error: Exception, message: str) -> None:
         log.error("task.given_up", task=attempt.task, attempt=attempt.id, error=error)
         reason = (
-            f"hpc-agent could not go on with this task in {TRIES} tries: {words}; the daemon's log has the details: "
+            f"hpc-agent could not go on with this task in {TRIES} tries: {message}; the daemon's log has the details: "
             "change what it names, or report it, and enqueue the task again"
         )
         if not _is_readable(directory):
@@ -126,7 +126,7 @@ class TaskErrorReporter:
         self._known.pop(attempt, None)
 
 
-def _words(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     """A sentence of ours, or the name of what happened with whatever it says."""
     if isinstance(error, HpcAgentError):
         return str(error)

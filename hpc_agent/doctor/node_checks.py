@@ -14,7 +14,7 @@ from pathlib import Path
 
 from hpc_agent.cancellation import CancellableClock
 from hpc_agent.clock import Clock
-from hpc_agent.config.dump import write_job_config
+from hpc_agent.config.job_config import write_job_config
 from hpc_agent.config.load import Configuration
 from hpc_agent.doctor import node_report
 from hpc_agent.doctor.check import Check, Finding, failed, ok, skipped, warning
@@ -75,7 +75,7 @@ def checks(configuration: Configuration, targets: Sequence[Target], wait: float,
             target.title,
             "job",
             partial(_Probe(configuration, target, wait, clock).run),
-            "squeue --me",
+            backends.choose(configuration.settings.hpc).user_commands.own_jobs,
             timeout=wait + _ANSWER_S + _LATE_FILE_S + 10,
         )
         for target in targets
@@ -100,7 +100,9 @@ class _Probe:
         with self._folder() as folder:
             answer = self._submit(folder)
             if not isinstance(answer, Accepted):
-                yield failed(f"no job was submitted: {answer.message}", remedy_for(answer.message))
+                yield failed(
+                    f"no job was submitted: {answer.message}", remedy_for(answer.message, self._backend.user_commands)
+                )
                 return
             job = answer.job
             try:
@@ -214,7 +216,9 @@ class _Probe:
             sentence = f"job {job} runs{where}, but no file of it is seen in {folder.parent}"
             return failed(sentence, "name a folder that all nodes see: hpc.root")
         if output := _last_line(folder / _OUTPUT):
-            return failed(f"job {job} ended before its script began: {output}", f"scontrol show job {job}")
+            return failed(
+                f"job {job} ended before its script began: {output}", "name a folder that all nodes see: hpc.root"
+            )
         sentence = (
             f"job {job} ended, and no file of it is seen in {folder.parent}: nodes do not see it, or cannot write"
         )

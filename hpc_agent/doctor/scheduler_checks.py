@@ -14,25 +14,25 @@ from hpc_agent.domain.job import JobState
 from hpc_agent.domain.resources import Resources
 from hpc_agent.errors import SchedulerUnavailableError
 from hpc_agent.schedulers import backends
+from hpc_agent.schedulers.base import UserCommands
 from hpc_agent.schedulers.cluster import ClusterClient, ExpectedStart, UserLimits
 
 SUBJECT = "Scheduler"
 _NEAR = 0.9
 _SOON_S = 60
-_REMEDIES = (
-    ("account", "sacctmgr show user $USER withassoc     # your accounts; hpc.resources.account names one"),
-    ("partition", "sinfo --summarize     # the partitions; hpc.queues.<queue>.resources.partition names one"),
-    ("qos", "sacctmgr show user $USER withassoc     # your QOS; hpc.resources.qos names one"),
-    ("time limit", "hpc-agent free     # the partitions' time limits; hpc.resources.time_limit sets one"),
-    ("node configuration", "hpc-agent free --all     # what the nodes have; hpc.resources asks for more"),
-)
-"""By a word of the scheduler's refusal."""
 _OTHER = "hpc-agent config     # what each queue asks for and where it comes from; hpc-agent init writes it again"
 
 
-def remedy_for(refusal: str) -> str:
-    """``refusal``: the scheduler's words."""
-    return next((remedy for word, remedy in _REMEDIES if word in refusal.lower()), _OTHER)
+def remedy_for(refusal: str, commands: UserCommands) -> str:
+    """What to look at, by a word of the scheduler's ``refusal``."""
+    remedies = {
+        "account": f"{commands.accounts}     # your accounts; hpc.resources.account names one",
+        "partition": f"{commands.partitions}     # the partitions; hpc.queues.<queue>.resources.partition names one",
+        "qos": f"{commands.accounts}     # your QOS; hpc.resources.qos names one",
+        "time limit": "hpc-agent free     # the partitions' time limits; hpc.resources.time_limit sets one",
+        "node configuration": "hpc-agent free --all     # what the nodes have; hpc.resources asks for more",
+    }
+    return next((remedy for word, remedy in remedies.items() if word in refusal.lower()), _OTHER)
 
 
 class SchedulerChecks:
@@ -43,6 +43,7 @@ class SchedulerChecks:
         self._queues = queues
         self._clock = clock
         self._backend = backends.choose(hpc)
+        self._commands = self._backend.user_commands
         self._about = Once(lambda: self._backend.create(hpc, clock).about())
 
     @property
@@ -50,13 +51,13 @@ class SchedulerChecks:
         return self._backend.is_batch_system
 
     def all(self) -> list[Check]:
-        checks = [Check(SUBJECT, "scheduler", self._answers, "scontrol ping")]
+        checks = [Check(SUBJECT, "scheduler", self._answers, self._commands.is_up)]
         if not self._backend.is_batch_system:
             return checks
         for queue in self._queues or ("",):
             name = f"submit {queue}".rstrip()
             checks.append(Check(SUBJECT, name, partial(self._would_take, queue), _OTHER))
-        return [*checks, Check(SUBJECT, "limits", self._limits, "squeue --me")]
+        return [*checks, Check(SUBJECT, "limits", self._limits, self._commands.own_jobs)]
 
     def _need_scheduler(self) -> None:
         if not self._backend.is_installed():
@@ -94,7 +95,9 @@ class SchedulerChecks:
         answer = client.expected_start(resources)
         where = f"partition {resources.partition}" if resources.partition else "the default partition"
         if answer.refused:
-            yield failed(f"a job would be refused in {where}: {answer.refused}", remedy_for(answer.refused))
+            yield failed(
+                f"a job would be refused in {where}: {answer.refused}", remedy_for(answer.refused, self._commands)
+            )
         else:
             yield ok(f"a job would be taken in {where}{_when(answer, self._clock.now())}")
 
@@ -117,7 +120,7 @@ class SchedulerChecks:
         near += ["hpc.max_jobs"] if len(jobs) >= self._hpc.max_jobs * _NEAR else []
         if near:
             yield warning(
-                f"{sentence}: {' and '.join(near)} is nearly or wholly used, further jobs wait", "squeue --me"
+                f"{sentence}: {' and '.join(near)} is nearly or wholly used, further jobs wait", self._commands.own_jobs
             )
         else:
             yield ok(sentence)

@@ -1,4 +1,4 @@
-"""What ``decide`` finds due; ``daemon.act`` carries it out. Each can be repeated after a death in it."""
+"""Actions that ``decide`` finds due; ``daemon.act`` carries them out. Each can be repeated after a death in it."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class GpuRange:
 
 @dataclass(frozen=True)
 class Capacity:
-    """What a scheduler can start at once; None: as many as one likes, it keeps a line of its own."""
+    """Capacity of a scheduler for jobs that start at once; None: unlimited, it has a queue of its own."""
 
     jobs: int | None = None
     gpus: int | None = None

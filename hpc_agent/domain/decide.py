@@ -145,7 +145,7 @@ def _requeued_job(snapshot: AttemptSnapshot, job: LiveJob, rules: AttemptPolicy)
     if wait.hopeless:
         return (SetFinalStatus(TaskStatus.FAILED, f"{wait.text}; fix this and enqueue the task again"),)
     if wait.not_launched:
-        if job.restarts >= rules.max_tries + (snapshot.claimed.start if snapshot.claimed else 0):
+        if job.restarts >= rules.max_tries + (snapshot.claimed.restart_count if snapshot.claimed else 0):
             return (SetFinalStatus(TaskStatus.FAILED, f"{wait.text}, {job.restarts} times; enqueue the task again"),)
         return (ReleaseJob(job.id), _tried_again(wait, job, ping=True))
     line = wait.text if wait.stuck else f"{job.title} was requeued (start {job.restarts + 1}) and waits"
@@ -173,16 +173,16 @@ def _queued(_snapshot: AttemptSnapshot, _now: datetime, _rules: AttemptPolicy) -
 def _unclaimed_end(snapshot: AttemptSnapshot, _now: datetime, rules: AttemptPolicy) -> Due:
     submitted, phase = _submitted(snapshot), gone_phase(snapshot, rules.lost_after)
     if phase is JobPhase.LOST:
-        words = f"{submitted.tries} jobs disappeared without a record before they claimed the task"
-        return _again(snapshot, submitted, words, rules)
+        message = f"{submitted.submit_count} jobs disappeared without a record before they claimed the task"
+        return _again(snapshot, submitted, message, rules)
     if phase is not JobPhase.ENDED or snapshot.record is None:
         return ()
     outcome = classify_exit(snapshot.record, snapshot.evidence)
     if outcome.failure_class is FailureClass.CANCELLED:
         reason = f"{outcome.reason} while it waited; enqueue the task again to go on"
         return _after_claim(snapshot, RejectTask(outcome.status, reason))
-    words = f"{submitted.tries} jobs ended without claiming the task; the last: {outcome.reason}"
-    return _again(snapshot, submitted, words, rules)
+    message = f"{submitted.submit_count} jobs ended without claiming the task; the last: {outcome.reason}"
+    return _again(snapshot, submitted, message, rules)
 
 
 def _submitted(snapshot: AttemptSnapshot) -> SubmissionView:
@@ -197,8 +197,8 @@ def _unconfirmed(snapshot: AttemptSnapshot, now: datetime, rules: AttemptPolicy)
     failed = submitted.doubt is UnclearAnswer.UNKNOWN_ERROR
     late = submitted.is_search_over(now, rules.look_up_seconds)
     refusal = f"the scheduler refused the job: {submitted.message}" if failed else ""
-    said = (explain_doubt(submitted.doubt, submitted.message),) if submitted.doubt else ()
-    return (*said, FindByName(submitted.tries + 1, give_up=late, refusal=refusal))
+    message = (explain_doubt(submitted.doubt, submitted.message),) if submitted.doubt else ()
+    return (*message, FindByName(submitted.submit_count + 1, give_up=late, refusal=refusal))
 
 
 def explain_doubt(doubt: UnclearAnswer, message: str) -> SetStatusMessage:
@@ -209,10 +209,10 @@ def explain_doubt(doubt: UnclearAnswer, message: str) -> SetStatusMessage:
     return SetStatusMessage(f"sbatch gave no clear answer, looking for its job: {message}")
 
 
-def _again(snapshot: AttemptSnapshot, submitted: SubmissionView, words: str, rules: AttemptPolicy) -> Due:
-    if submitted.tries >= rules.max_tries:
-        return _after_claim(snapshot, RejectTask(TaskStatus.FAILED, words))
-    return _after_claim(snapshot, SubmitJob(submitted.tries + 1))
+def _again(snapshot: AttemptSnapshot, submitted: SubmissionView, message: str, rules: AttemptPolicy) -> Due:
+    if submitted.submit_count >= rules.max_tries:
+        return _after_claim(snapshot, RejectTask(TaskStatus.FAILED, message))
+    return _after_claim(snapshot, SubmitJob(submitted.submit_count + 1))
 
 
 def _after_claim(snapshot: AttemptSnapshot, action: Action) -> Due:
@@ -300,7 +300,7 @@ def _conclude(snapshot: AttemptSnapshot, outcome: JobOutcome, rules: AttemptPoli
     assert snapshot.claimed is not None
     if snapshot.abort_requested:
         return (SetFinalStatus(TaskStatus.STOPPED, f"aborted by its user; {outcome.reason}"),)
-    harmless = not snapshot.claimed.begun and outcome.failure_class is not FailureClass.CANCELLED
+    harmless = not snapshot.claimed.user_process_started and outcome.failure_class is not FailureClass.CANCELLED
     again = harmless or outcome.failure_class is FailureClass.INFRASTRUCTURE
     again = again or (outcome.failure_class is FailureClass.TIME_LIMIT and rules.requeue_on_time_limit)
     if not again:

@@ -1,4 +1,4 @@
-"""A task that is to be created: everything about it, before the server knows of it."""
+"""Draft: everything about a task that is to be created, before the server has it."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from hpc_agent.domain import duration
 
 
 @dataclass(frozen=True)
-class Share:
+class Used:
     """An amount that was used, and the one that was asked for; None where that is not known, or has no limit."""
 
     used: float
@@ -26,21 +26,21 @@ class Share:
 class Efficiency:
     """Use of one run on its first node. None: it was not measured."""
 
-    cpus: Share | None = None
+    cpus: Used | None = None
     """CPUs, the mean in use."""
-    memory: Share | None = None
+    memory: Used | None = None
     """GiB, the most in use."""
-    gpus: Share | None = None
+    gpus: Used | None = None
     """GPUs, the mean that was busy: two GPUs at 50 % are one."""
-    gpu_memory: Share | None = None
+    gpu_memory: Used | None = None
     """GiB, the most in use on one GPU, of what that has."""
-    seconds: Share | None = None
+    seconds: Used | None = None
     """How long the job ran, of its time limit."""
 
 
 @dataclass(frozen=True)
 class UsageDetails:
-    """What advice needs besides the amounts."""
+    """What advice needs in addition to the amounts."""
 
     busiest_cpus: float | None = None
     """CPUs in use, of which 95 % of the samples were below."""
@@ -76,7 +76,7 @@ def from_properties(properties: Mapping[str, str]) -> Efficiency | None:
     return Efficiency(**shares, seconds=seconds)
 
 
-def amount(share: Share | None, unit: str) -> str:
+def amount(share: Used | None, unit: str) -> str:
     """``9.1 of 64 GiB (14%)``; empty where it was not measured."""
     if share is None:
         return ""
@@ -84,7 +84,7 @@ def amount(share: Share | None, unit: str) -> str:
     return f"{_short(share.used)}{of} {unit}{_percent(share)}"
 
 
-def time_amount(share: Share | None) -> str:
+def time_amount(share: Used | None) -> str:
     """``01:12:00 of 04:00:00 (30%)``."""
     if share is None:
         return ""
@@ -99,19 +99,19 @@ def _short(number: float) -> str:
     return f"{number:.3g}" if number >= 1 else f"{number:.2g}" if number >= 0.01 else f"{number:.4f}"
 
 
-def _percent(share: Share) -> str:
+def _percent(share: Used) -> str:
     return "" if share.ratio is None else f" ({share.ratio:.0%})"
 
 
-def _share(text: str) -> Share | None:
+def _share(text: str) -> Used | None:
     match = _AMOUNT.fullmatch(text.strip())
-    return Share(float(match[1]), float(match[2]) if match[2] else None) if match else None
+    return Used(float(match[1]), float(match[2]) if match[2] else None) if match else None
 
 
-def _time_share(text: str) -> Share | None:
+def _time_share(text: str) -> Used | None:
     used, _, rest = text.partition(" of ")
     seconds, limit = duration.seconds(used), duration.seconds(rest.partition(" (")[0])
-    return None if seconds is None else Share(seconds, limit)
+    return None if seconds is None else Used(seconds, limit)
 
 
 # ---------------------------------------------------------------- advice
@@ -136,7 +136,7 @@ def advice(efficiency: Efficiency, details: UsageDetails) -> tuple[str, ...]:
     return tuple(sentence for sentence in found if sentence)
 
 
-def _memory_advice(memory: Share | None) -> str:
+def _memory_advice(memory: Used | None) -> str:
     if memory is None or not memory.asked:
         return ""
     enough = max(math.ceil(memory.used * _HEADROOM), 1)
@@ -148,7 +148,7 @@ def _memory_advice(memory: Share | None) -> str:
     )
 
 
-def _cpu_advice(cpus: Share | None, busiest: float | None) -> str:
+def _cpu_advice(cpus: Used | None, busiest: float | None) -> str:
     if cpus is None or not cpus.asked or busiest is None:
         return ""
     enough = max(math.ceil(busiest - 0.25), 1)
@@ -175,7 +175,7 @@ def _gpu_advice(efficiency: Efficiency, details: UsageDetails) -> str:
     return ""
 
 
-def _time_advice(seconds: Share | None) -> str:
+def _time_advice(seconds: Used | None) -> str:
     if seconds is None or not seconds.asked:
         return ""
     enough = math.ceil(seconds.used * _HEADROOM / 300) * 300
@@ -226,14 +226,14 @@ def _seconds(run: Efficiency) -> float:
     return run.seconds.used if run.seconds else 0.0
 
 
-def _weighted(shares: Iterable[tuple[float, Share | None]]) -> float | None:
+def _weighted(shares: Iterable[tuple[float, Used | None]]) -> float | None:
     known = [(weight * share.used, weight * share.asked) for weight, share in shares if share and share.asked]
     asked = sum(amount for _, amount in known)
     return sum(amount for amount, _ in known) / asked if asked else None
 
 
-def _largest(shares: Iterable[Share | None]) -> Share | None:
+def _largest(shares: Iterable[Used | None]) -> Used | None:
     known = [share for share in shares if share is not None]
     if not known:
         return None
-    return Share(max(share.used for share in known), min((share.asked for share in known if share.asked), default=None))
+    return Used(max(share.used for share in known), min((share.asked for share in known if share.asked), default=None))

@@ -1,4 +1,4 @@
-"""What the Python environment of a task is made from, before anything is resolved."""
+"""Inputs of a task's Python environment, before anything is resolved."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NewType
 
 EnvKey = NewType("EnvKey", str)
-"""32 hexadecimal digits that stand for everything that an environment's content depends on."""
+"""32 hexadecimal digits, the hash of everything that an environment's content depends on."""
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ _GROUP = re.compile(r"^\s*(?:\| |\+(?=[ -]))")
 
 
 _LINE_LENGTH = 2000
-"""What programs say of their end stands at the beginning of a line."""
+"""What programs say of their end is at the beginning of a line."""
 
 
 def _plain_lines(console: str) -> list[str]:
@@ -94,7 +94,7 @@ _UNANNOUNCED = frozenset({signal.SIGKILL, signal.SIGSEGV, signal.SIGBUS, signal.
 _SIGNALS: Mapping[int, tuple[str, str]] = {
     signal.SIGKILL: (
         "killed by SIGKILL",
-        "most often memory ran out: ask for more with the user property memory_gb; else somebody on the node killed it",
+        "most often memory ran out: ask for more with the user property memory_gb; else another user killed it",
     ),
     signal.SIGSEGV: (
         "crashed with a segmentation fault (SIGSEGV), in compiled code",

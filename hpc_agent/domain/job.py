@@ -65,12 +65,12 @@ _MAY_COME_BACK = frozenset({JobState.NODE_FAIL, JobState.PREEMPTED, JobState.BOO
 
 @dataclass(frozen=True)
 class WaitMeaning:
-    """What the scheduler's reason for a job's waiting means to its user."""
+    """Meaning of a scheduler's wait reason for the job's user."""
 
     advice: str = ""
     """What the user can do, or what will happen; empty where nothing is known."""
     stuck: bool = False
-    """It goes on only if a person acts."""
+    """It goes on only if a user acts."""
     hopeless: bool = False
     """It never goes on."""
     not_launched: bool = False
@@ -103,7 +103,7 @@ class LiveJob:
 
 @dataclass(frozen=True)
 class JobRecord:
-    """What the scheduler, or its accounting, says of a job. The only ground for a outcome, if its state is final."""
+    """Record of a job in the scheduler or its accounting: the only ground for an outcome, if its state is final."""
 
     id: JobId
     state: JobState
@@ -128,14 +128,14 @@ class JobRecord:
         return f"{self.scheduler} job {self.id}"
 
     @property
-    def exit_words(self) -> str:
+    def exit_text(self) -> str:
         """How its process ended, for a sentence."""
         if self.signal:
             return f"signal {self.signal}"
         return "exit code unknown" if self.exit_code is None else f"exit code {self.exit_code}"
 
     @property
-    def duration_words(self) -> str:
+    def duration_text(self) -> str:
         """`` after 1:00:00``, for a sentence; empty where it is not known."""
         if self.started is None or self.ended is None:
             return ""
@@ -154,7 +154,7 @@ _AT_ONCE_S = 5.0
 
 @dataclass(frozen=True)
 class ExitEvidence:
-    """What a job left behind besides its record."""
+    """Evidence that a job left behind in addition to its record."""
 
     used_mb: float | None = None
     """The most memory that was seen in use."""
@@ -178,7 +178,7 @@ def unconfirmed_record(job: JobId) -> JobRecord:
 
 @dataclass(frozen=True)
 class CurrentJob:
-    """What the scheduler says of the job that asks, while it runs. Seconds are the scheduler's, by its own clock."""
+    """State of the running job that asks, from the scheduler. Seconds are the scheduler's, by its own clock."""
 
     state: JobState
     reason: str = ""
@@ -200,7 +200,7 @@ class Accepted:
 
     job: JobId
     cluster: str = ""
-    """Where it went, if sbatch was told where (``--clusters``)."""
+    """The cluster that it went to, if sbatch was given one (``--clusters``)."""
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ class LimitReached:
 
 
 class UnclearAnswer(Enum):
-    """Why it is not known whether a submission made a job."""
+    """Reason why it is not known whether a submission made a job."""
 
     NO_ANSWER = "no answer"
     """Nothing came back, or words about the way to the controller: other submissions would meet the same."""

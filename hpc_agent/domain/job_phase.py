@@ -20,8 +20,11 @@ WAITING_STATES = (JobState.PENDING, JobState.REQUEUED)
 """States of a job that has not started, or has not started again."""
 
 
+_DOUBT_S = 60.0
+
+
 class SubmissionState(Enum):
-    """How far a submission got."""
+    """Progress of a submission."""
 
     INTENDED = "intended"
     """sbatch was about to be called; the process may have died there."""
@@ -32,12 +35,12 @@ class SubmissionState(Enum):
 
 @dataclass(frozen=True)
 class SubmissionView:
-    """A submission as its record describes it. ``tries`` counts the submissions of the same attempt."""
+    """A submission as its record describes it. ``submit_count`` counts the submissions of the same attempt."""
 
     state: SubmissionState
     at: datetime
     job: JobId | None = None
-    tries: int = 1
+    submit_count: int = 1
     message: str = ""
     """What sbatch printed, if that was not clear."""
     doubt: UnclearAnswer | None = None
@@ -131,7 +134,7 @@ def highest_restart_count(jobs: Iterable[LiveJob]) -> int:
 
 
 class JobPhase(Enum):
-    """Where a job is between its submission and its end."""
+    """Phase of a job between its submission and its end."""
 
     NOT_SUBMITTED = "not submitted"
     SUBMIT_INTENDED = "submission intended"
@@ -181,18 +184,23 @@ def _has_started(job: LiveJob) -> bool:
     return job.restarts > 0 or job.state is JobState.REQUEUED
 
 
+def doubt_seconds(lost_after: float) -> float:
+    """Seconds for which what is not seen may still show up: a minute, or less where jobs are called lost sooner."""
+    return min(_DOUBT_S, lost_after)
+
+
 def gone_phase(snapshot: JobSnapshot, lost_after: float) -> JobPhase:
     """As ``job_phase``, of a job that is known to have existed and is not listed."""
     if snapshot.is_unconfirmed:
         return JobPhase.UNCONFIRMED
     records = snapshot.counted_records
-    is_over_due = snapshot.missing_seconds > lost_after
+    is_overdue = snapshot.missing_seconds > lost_after
     if len(records) < snapshot.expected:
-        return JobPhase.LOST if is_over_due else JobPhase.MISSING
+        return JobPhase.LOST if is_overdue else JobPhase.MISSING
     if any(record.state.may_be_requeued for record in records) and not snapshot.record_stable:
         return JobPhase.MAY_RETURN
     # In a federation another cluster has the job: its end here tells nothing, but nothing waits forever.
-    if any(record.state is JobState.REVOKED for record in records) and not is_over_due:
+    if any(record.state is JobState.REVOKED for record in records) and not is_overdue:
         return JobPhase.MAY_RETURN
     return JobPhase.ENDED
 

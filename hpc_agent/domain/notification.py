@@ -11,7 +11,7 @@ from hpc_agent.domain.ids import TaskId
 
 
 class TaskEvent(str, Enum):
-    """Events that people may be told of; the values are stable, for programs that read them."""
+    """Events that may be reported; the values are stable, for programs that read them."""
 
     STARTED = "task.started"
     COMPLETED = "task.completed"

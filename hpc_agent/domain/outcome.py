@@ -1,4 +1,4 @@
-"""How a job ended, as a status and a sentence that a user can act on."""
+"""Outcome of a job: a status, and a sentence that its user can act on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,9 @@ class FailureClass(Enum):
     INFRASTRUCTURE = "infrastructure"
     """The same task may well succeed elsewhere, or later."""
     CANCELLED = "cancelled"
-    """By a person."""
+    """By a user."""
+    UNKNOWN = "unknown"
+    """No source has seen the end: the run may go on, and a second one at the same time is worse than none."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ _NO_EVIDENCE = ExitEvidence()
 
 @dataclass(frozen=True)
 class Advice:
-    """What a user can do, in terms of how he submitted the job."""
+    """Advice to a user, in terms of how the job was submitted."""
 
     time: str = "ask for more with the user property time_limit"
     memory: str = "ask for more with the user property memory_gb"
@@ -61,7 +63,7 @@ def classify_exit(record: JobRecord, evidence: ExitEvidence = _NO_EVIDENCE, advi
 def named(record: JobRecord, evidence: ExitEvidence = _NO_EVIDENCE, advice: Advice = TASK_ADVICE) -> JobOutcome | None:
     """The cause that the scheduler's own word for the end names. FAILED and COMPLETED name none."""
     state, job = record.state, record.title
-    after, on = record.duration_words, f" on {record.nodes}" if record.nodes else ""
+    after, on = record.duration_text, f" on {record.nodes}" if record.nodes else ""
     match state:
         case JobState.CANCELLED:
             by = f" by {record.cancelled_by}" if record.cancelled_by else ""
@@ -98,10 +100,10 @@ def left_behind(record: JobRecord, evidence: ExitEvidence, advice: Advice = TASK
     if record.state is JobState.REVOKED:
         text = f"{record.title} was given to another cluster of the federation, and how it ended is not known here"
         return JobOutcome(TaskStatus.FAILED, f"{text}; {advice.again}", FailureClass.USER_CODE)
-    words = f"; its last line: {evidence.last_words}" if evidence.last_words else ""
+    last_line = f"; its last line: {evidence.last_words}" if evidence.last_words else ""
     on = f" on {record.nodes}" if record.nodes else ""
-    ended = f"{record.title} {record.raw_state} ({record.exit_words}){record.duration_words}{on}"
-    text = f"{ended} and its agent left no report{words}"
+    ended = f"{record.title} {record.raw_state} ({record.exit_text}){record.duration_text}{on}"
+    text = f"{ended} and its agent left no report{last_line}"
     return JobOutcome(TaskStatus.FAILED, f"{text}; see job.out in its run directory", FailureClass.USER_CODE)
 
 
@@ -116,8 +118,8 @@ def _not_started(record: JobRecord, why: str, advice: Advice) -> JobOutcome:
 
 def _out_of_memory(record: JobRecord, evidence: ExitEvidence, advice: Advice) -> JobOutcome:
     on = f" on {record.nodes}" if record.nodes else ""
-    words = out_of_memory(evidence.used_mb, evidence.limit_mb, advice)
-    return JobOutcome(TaskStatus.FAILED, f"{words} ({record.title}{on})", FailureClass.USER_CODE)
+    message = out_of_memory(evidence.used_mb, evidence.limit_mb, advice)
+    return JobOutcome(TaskStatus.FAILED, f"{message} ({record.title}{on})", FailureClass.USER_CODE)
 
 
 _EARLY_S = 60.0
@@ -125,10 +127,10 @@ _EARLY_S = 60.0
 
 
 def time_limit(
-    limit: float | None, ran: float | None, *, told_ahead: bool = False, advice: Advice = TASK_ADVICE
+    limit: float | None, ran: float | None, *, warned_before: bool = False, advice: Advice = TASK_ADVICE
 ) -> str:
-    """Seconds each; None where they are not known. ``told_ahead``: by us, some time before it."""
-    if limit and ran is not None and ran < limit - _EARLY_S and not told_ahead:
+    """Seconds each; None where they are not known. ``warned_before``: by us, some time before it."""
+    if limit and ran is not None and ran < limit - _EARLY_S and not warned_before:
         # Seen on Slurm 22.05: the reason is TimeLimit, when it is the reservation that is over.
         return (
             f"the job's time was up after {duration.format_duration(ran)}, "
@@ -167,14 +169,13 @@ def restarted_before(restarts: int) -> str:
 
 
 def lost(job: str, seconds: float, advice: Advice = TASK_ADVICE) -> JobOutcome:
-    """For a job of which neither squeue nor accounting nor a report says anything any more."""
+    """For a job that neither squeue nor accounting nor a report mentions any more."""
     minutes = round(max(seconds, 60) / 60)
     text = (
-        f"job {job} is lost: for {minutes} minute{'s' * (minutes != 1)} neither the scheduler nor the job itself said "
-        f"how it ended; {advice.again}"
+        f"job {job} is lost: for {minutes} minute{'' if minutes == 1 else 's'} neither the scheduler nor the job "
+        f"itself said how it ended; {advice.again}"
     )
-    # Nobody saw it end: a second run beside it is worse than none.
-    return JobOutcome(TaskStatus.FAILED, text, FailureClass.USER_CODE)
+    return JobOutcome(TaskStatus.FAILED, text, FailureClass.UNKNOWN)
 
 
 def in_one_line(text: str, limit: int = 500) -> str:
@@ -196,14 +197,14 @@ def classify_missing_job(snapshot: AttemptSnapshot) -> JobOutcome:
 
 
 def _cancelled(snapshot: AttemptSnapshot) -> JobOutcome | None:
-    """A person wanted it so, whatever happened to the job before."""
+    """A user wanted it so, whatever happened to the job before."""
     cancelled = snapshot.record is not None and snapshot.record.state is JobState.CANCELLED
     return classify_exit(snapshot.record) if cancelled and snapshot.record else None
 
 
 def _of_a_later_start(snapshot: AttemptSnapshot) -> JobOutcome | None:
     """It was started again, and no agent of ours took the task up in that start."""
-    start = snapshot.claimed.start if snapshot.claimed else 0
+    start = snapshot.claimed.restart_count if snapshot.claimed else 0
     requeued = snapshot.ended is not None and snapshot.ended.cause is TerminationCause.REQUEUED
     return (
         agent_never_started(snapshot.record)
@@ -216,8 +217,8 @@ def _named_by_the_record(snapshot: AttemptSnapshot) -> JobOutcome | None:
     return named(snapshot.record, snapshot.evidence) if snapshot.record else None
 
 
-def _told_to_the_executor(snapshot: AttemptSnapshot) -> JobOutcome | None:
-    """What it found out when its job was told to end."""
+def _from_the_executors_report(snapshot: AttemptSnapshot) -> JobOutcome | None:
+    """What it found out when its job got SIGTERM."""
     ended = snapshot.ended
     if ended is None or ended.cause in (None, TerminationCause.REQUEUED):
         return None
@@ -248,7 +249,7 @@ _IN_THIS_ORDER = (
     _cancelled,
     _of_a_later_start,
     _named_by_the_record,
-    _told_to_the_executor,
+    _from_the_executors_report,
     _given_up,
     _left_behind,
     _nothing_is_known,

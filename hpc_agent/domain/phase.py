@@ -14,7 +14,7 @@ from hpc_agent.domain.status import TaskStatus
 
 
 class Phase(Enum):
-    """Where an attempt is on its way from the queue to a final status."""
+    """Phase of an attempt between the queue and a final status."""
 
     # The task is in its queue.
     QUEUED = "queued"
@@ -116,7 +116,7 @@ def _off_its_queue(snapshot: AttemptSnapshot) -> Phase:
     if ended is not None and ended.again:
         return Phase.RETURNING
     if snapshot.status is TaskStatus.QUEUED:
-        if claimed.begun:
+        if claimed.user_process_started:
             return Phase.ENQUEUED_AGAIN
         return Phase.UNPOSTED if ended is not None and ended.names_status else Phase.TAKEN_OFF
     if snapshot.status is TaskStatus.UNKNOWN:

@@ -1,4 +1,4 @@
-"""A ClearML queue as one look at it shows it."""
+"""ClearML queue, as one request shows it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class QueueEntry:
 
 @dataclass(frozen=True)
 class Queue:
-    """``entries`` stand in the order in which they are to run."""
+    """``entries`` are in the order in which they are to run."""
 
     id: QueueId
     name: str

@@ -155,7 +155,7 @@ def requirement_and_hashes(line: str) -> tuple[str, tuple[str, ...]]:
             requirement.append(word)
     bare = " ".join(requirement)
     if bare.startswith("-"):
-        raise LineError(f"{requirement[0]!r} stands where a requirement is expected")
+        raise LineError(f"{requirement[0]!r} is where a requirement is expected")
     if len(bare) > LONGEST_LINE:
         raise LineError(f"it has {len(bare)} characters, and {LONGEST_LINE} are allowed")
     return bare, tuple(sorted(hashes))

@@ -1,4 +1,4 @@
-"""What a job asks Slurm for: site defaults ← queue ← task, each task override checked against the queue's policy."""
+"""Resource request of a job: site defaults ← queue ← task, each task override checked against the queue's policy."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Resources:
 
 @dataclass(frozen=True)
 class Override:
-    """What a queue lets a task set for one property. None means no bound but that of ``SMALLEST`` and ``LARGEST``."""
+    """Limits of a queue for one property of its tasks. None means no bound but that of ``SMALLEST`` and ``LARGEST``."""
 
     minimum: float | None = None
     maximum: float | None = None
@@ -78,7 +78,7 @@ _WHOLE = re.compile(r"-?[0-9]{1,9}")
 _DECIMAL = re.compile(r"-?(?:[0-9]{1,9}(?:\.[0-9]{0,20})?|\.[0-9]{1,20})(?:e-[0-9]{1,2})?")
 _TIME_LIMIT = re.compile(r"(?:([0-9]{1,9})-)?([0-9]{1,9})(?::([0-9]{1,9}))?(?::([0-9]{1,9}))?")
 _SHOWN = 60
-"""Characters of a value that stand in a message."""
+"""Characters of a value that a message shows."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Policy:
         Properties that name no resource have other uses and are ignored.
 
         Raises:
-            ResourceError: a value is no number, out of bounds, not among the choices, or may not be set here.
+            ResourceError: a value is not a number, out of bounds, not among the choices, or may not be set here.
         """
         changes: dict[str, object] = {}
         for name in PROPERTY_FIELDS:

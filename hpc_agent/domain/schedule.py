@@ -1,4 +1,4 @@
-"""When a daemon takes new tasks: ``--uptime`` and ``--downtime``, and what queues and the server force. Pure.
+"""Serving schedule of a daemon: ``--uptime`` and ``--downtime``, and what queues and the server force. Pure.
 
 Hours are those of a wall clock: on the day it is put forward an hour is missing, on the day it is put back one comes
 twice, and both mean what the clock shows.
@@ -123,7 +123,7 @@ def _ranges(hours: Collection[int]) -> str:
 
 @dataclass(frozen=True)
 class ServingDecision:
-    """Whether a queue is served now, and who says so."""
+    """Decision whether a queue is served now, with its origin."""
 
     active: bool
     why: str

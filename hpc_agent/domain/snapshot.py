@@ -16,13 +16,14 @@ from hpc_agent.domain.termination import TerminationCause
 
 @dataclass(frozen=True)
 class ClaimView:
-    """Who took, or was about to take, the task off its queue. ``job`` is None for an agent outside the scheduler."""
+    """Claim of the task: the job that took, or was about to take, it off its queue. ``job`` is None for an agent
+    outside the scheduler."""
 
     won: bool
     job: JobId | None = None
-    start: int = 0
+    restart_count: int = 0
     """Of the job's starts, the one whose agent has the task: 0 for its first."""
-    begun: bool = False
+    user_process_started: bool = False
     """The user's process may have run."""
 
 
@@ -32,7 +33,7 @@ class ExitView:
 
     posted: bool
     cause: TerminationCause | None = None
-    """Set where the verdict is left to the daemon: the job was told to end."""
+    """Set where the daemon decides the final status: the job got SIGTERM."""
     reason: str = ""
     again: bool = False
     """It goes back to its queue; perhaps it is there already."""
@@ -43,12 +44,12 @@ class ExitView:
 
     @property
     def names_status(self) -> bool:
-        """Whether it says all that is to be said: no verdict is left to anybody."""
+        """Whether the executor itself decided the final status."""
         return self.cause is None and not self.again and not self.gave_up
 
 
 class RunOwner(Enum):
-    """Whose run it is that the server shows as going on."""
+    """Owner of the run that the server shows as going on."""
 
     OURS = "ours"
     ANOTHERS = "another's"

@@ -1,4 +1,4 @@
-"""Why the scheduler tells a job to end: asked of the scheduler, never guessed from the signal.
+"""Cause of a job's termination: asked of the scheduler, never guessed from the signal.
 
 See docs/internals/slurm.md#signals.
 """
@@ -18,8 +18,8 @@ class TerminationCause(str, Enum):
     """For good: the scheduler does not start it again."""
     NODE_FAILED = "node failed"
     CANCELLED = "cancelled"
-    SOMEBODY = "somebody"
-    """The scheduler knows of nothing: somebody sent the signal past it."""
+    EXTERNAL_SIGNAL = "external signal"
+    """Not from the scheduler: another process sent the signal."""
     UNKNOWN = "unknown"
     """The scheduler gave no answer."""
 
@@ -42,4 +42,4 @@ def termination_cause(job: CurrentJob | None, restarts: int) -> TerminationCause
         return TerminationCause.NODE_FAILED
     if job.state in (JobState.COMPLETING, JobState.CANCELLED):
         return TerminationCause.CANCELLED
-    return TerminationCause.SOMEBODY if job.state is JobState.RUNNING else TerminationCause.UNKNOWN
+    return TerminationCause.EXTERNAL_SIGNAL if job.state is JobState.RUNNING else TerminationCause.UNKNOWN

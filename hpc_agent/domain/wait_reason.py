@@ -13,7 +13,7 @@ class WaitReason:
 
     text: str
     stuck: bool = False
-    """It goes on only if a person acts: worth a line in the console too."""
+    """It goes on only if a user acts: worth a line in the console too."""
     hopeless: bool = False
     """It never goes on: the scheduler says so."""
     not_launched: bool = False
@@ -22,7 +22,7 @@ class WaitReason:
 
 @dataclass(frozen=True)
 class RequestTerms:
-    """How the user asked for what the job needs; an advice of a backend names ``{time}`` and ``{nodes}``."""
+    """Terms in which the user requested resources; advice of a backend names ``{time}`` and ``{nodes}``."""
 
     time: str = "time_limit"
     nodes: str = "num_nodes"
@@ -31,6 +31,8 @@ class RequestTerms:
         return advice.replace("{time}", self.time).replace("{nodes}", self.nodes)
 
 
+SOONER = "; it would start sooner on partition "
+"""What the daemon adds to the status message of a job that waits, where another partition is better."""
 SCRIPT_TERMS = RequestTerms("--time", "--nodes")
 
 

@@ -16,7 +16,7 @@ SHELL = "/bin/bash"
 
 @dataclass(frozen=True)
 class Code:
-    """The code that a person pointed at.
+    """The code that a user pointed at.
 
     ``entry_point`` is a path relative to ``working_dir``, which is relative to the repository's root, or ``-m …``.
     ``text`` is the entry point's text where it is known. With ``literal`` it travels whole, else only what ``diff``

@@ -151,7 +151,7 @@ def undo_on_failure(client: Client, task: TaskId, page: str) -> Iterator[None]:
 
 
 def _undo(client: Client, task: TaskId, page: str, error: HpcAgentError) -> str:
-    """Delete the task unless the failed step may have happened all the same; returns what became of it."""
+    """Delete the task unless the failed step may have happened anyway; returns what became of it."""
     if isinstance(error, ServerUnreachableError) and error.uncertain:
         return f"the task {task} was created, and the server may have carried out the rest: look at {page}"
     try:

@@ -14,7 +14,7 @@ _ANY_QUEUE = Policy("", overrides={name: Override() for name in PROPERTY_FIELDS}
 
 
 def check_values(properties: Mapping[str, str]) -> None:
-    """Check what no queue allows: texts that are no numbers, times or names, and amounts that mean "no limit".
+    """Check what no queue allows: texts that are not numbers, times or names, and amounts that mean "no limit".
 
     Raises:
         WrongUsageError: with the daemon's sentence.

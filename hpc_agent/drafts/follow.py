@@ -6,10 +6,9 @@ import re
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
-from hpc_agent.api.answer import whole
 from hpc_agent.api.client import Client
+from hpc_agent.api.console_pages import ConsolePages
 from hpc_agent.clock import Clock
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
@@ -57,9 +56,7 @@ class TaskFollower:
         self._clock = clock
         self._interval = interval
         self._shown = ""
-        self._after = 0
-        self._seen: list[dict[str, Any]] = []
-        """Events at the last time stamp: others may come with the same."""
+        self._pages = ConsolePages(client.events, task)
         self._silent = False
 
     def events(self) -> Iterator[Step | Output | End]:
@@ -98,19 +95,11 @@ class TaskFollower:
             yield Step(text)
 
     def _console(self) -> Iterator[Output]:
-        while True:
-            page = self._client.events.console_after(self._task, max(self._after - 1, 0))
-            events = [event for event in page if event not in self._seen]
-            if not events:
-                return
-            last = whole(events[-1].get("timestamp"))
-            self._seen = [event for event in page if whole(event.get("timestamp")) == last]
-            self._after = last
-            yield Output("".join(str(event.get("msg") or "") for event in events))
+        yield from map(Output, self._pages.rest())
 
 
 def step_of(state: TaskState) -> str:
-    """The sentence for a state that is no end; empty if there is nothing to say."""
+    """The sentence for a state before the end; empty if there is nothing to say."""
     if state.status is TaskStatus.QUEUED:
         return f"waiting: {state.message}" if state.message else "waiting"
     if state.status is TaskStatus.IN_PROGRESS:

@@ -68,7 +68,7 @@ def _or_address(request: DraftRequest) -> str:
 
 
 def _script(request: DraftRequest, here: Path, folder: Path | None) -> Path:
-    """The script's file: in the folder named, below its --cwd, or relative to where the person is."""
+    """The script's file: in the folder named, below its --cwd, or relative to where the user is."""
     bases = [folder, typed_path(request.cwd or ".", folder), here] if folder else [here]
     for base in bases:
         if (script := typed_path(request.script, base)).is_file():
@@ -106,7 +106,7 @@ def _remote(request: DraftRequest, here: Path) -> Located:
 
 
 _CREDENTIALS_DROPPED = (
-    "the user name and password in --repo were left out of the task, where everybody could read them; "
+    "the user name and password in --repo were left out of the task, where all users could read them; "
     "the agent uses agent.git_user and agent.git_pass of its own configuration"
 )
 

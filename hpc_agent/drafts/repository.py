@@ -150,7 +150,7 @@ def resolve_commit(root: Path, name: str) -> str:
 
 
 def resolve_branch(root: Path, name: str) -> str:
-    """The newest commit that this clone knows of a branch (or tag) of its remote.
+    """Newest commit of a branch (or tag) of the remote, as this clone has it.
 
     Raises:
         SourceError: it knows no such branch.

@@ -192,7 +192,7 @@ def _unpack_without_tar(archive: Path, folder: Path, sha256: str | None, only_mi
 
 
 class _MemberFilter:
-    """Python's own rules for archives, and hard links to nothing but files of the same archive: those tarfile follows
+    """Python's own rules for archives, and hard links only to files of the same archive: those tarfile follows
     out of the folder in some versions."""
 
     def __init__(self) -> None:

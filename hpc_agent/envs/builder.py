@@ -17,7 +17,8 @@ from hpc_agent.domain.env import EnvKey
 from hpc_agent.envs import archive, build_steps, env_lock, interpreter, mounted, node_cache, pip_config, project_input
 from hpc_agent.envs.archive import ArchiveError
 from hpc_agent.envs.build_steps import build, installed
-from hpc_agent.envs.env_lock import EnvLock, LockInput, key_of, key_parts
+from hpc_agent.envs.env_key import key_of, key_parts
+from hpc_agent.envs.env_lock import EnvLock, LockInput
 from hpc_agent.envs.env_request import EnvRequest
 from hpc_agent.envs.installers import InstallContext, Installer, InstallerRunner
 from hpc_agent.envs.interpreter import ImagePythonApi, Interpreter, Site, unmet
@@ -30,8 +31,7 @@ from hpc_agent.envs.uv_installer import UvInstaller
 from hpc_agent.errors import EnvironmentBuildError, ProcessError
 from hpc_agent.git_credentials import GitCredential
 from hpc_agent.lease import only_one
-
-Progress = Callable[[str], None]
+from hpc_agent.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -214,8 +214,8 @@ class Builder:
         if self._image_python:
             return Site(self._image_python.packages, self._image_python.site)
         if base not in self._sites:
-            lock_input = self._packages.system_site_packages
-            self._sites[base] = interpreter.site_of(self._packages, base) if lock_input else Site()
+            sees_system_packages = self._packages.system_site_packages
+            self._sites[base] = interpreter.site_of(self._packages, base) if sees_system_packages else Site()
         return self._sites[base]
 
     def _interpreter(self, request: EnvRequest, progress: Progress) -> Interpreter:

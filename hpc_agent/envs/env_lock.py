@@ -1,22 +1,18 @@
-"""Lock of an environment (exact versions with hashes), and the key: everything that its content depends on."""
+"""Lock of an environment: exact versions with hashes."""
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import msgspec
-
-from hpc_agent.domain.env import EnvKey
-from hpc_agent.envs.env_request import FORMAT
 from hpc_agent.envs.installers import InstallContext, Installer
 from hpc_agent.envs.interpreter import Interpreter
-from hpc_agent.envs.requirements import RequirementLines, ResolutionError, name_of, redacted
+from hpc_agent.envs.requirements import RequirementLines, ResolutionError, name_of
 from hpc_agent.git_credentials import GitCredential
+from hpc_agent.progress import Progress
 from hpc_agent.redact import Secret
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*(?===| @ |\[)")
@@ -78,18 +74,16 @@ def resolve(
     return EnvLock(normalise(text, requested), lock_input.post_packages)
 
 
-def prepare_input(
-    requested: RequirementLines, post_packages: Sequence[str], progress: Callable[[str], None]
-) -> LockInput:
+def prepare_input(requested: RequirementLines, post_packages: Sequence[str], progress: Progress) -> LockInput:
     """Split requirement lines into those to lock and ``post_packages`` (names), and take passwords out."""
     lines: list[str] = []
-    late: list[str] = []
+    postponed: list[str] = []
     credentials: list[GitCredential] = []
     for line in requested.requirements:
         clean, found = without_password(_without_missing_file(line, progress))
         credentials += found
-        (late if name_of(clean) in post_packages else lines).append(clean)
-    return LockInput(tuple(lines), tuple(late), requested.options, tuple(credentials))
+        (postponed if name_of(clean) in post_packages else lines).append(clean)
+    return LockInput(tuple(lines), tuple(postponed), requested.options, tuple(credentials))
 
 
 def needs_git(lines: Sequence[str], texts: Iterable[str] = ()) -> bool:
@@ -100,7 +94,7 @@ def needs_git(lines: Sequence[str], texts: Iterable[str] = ()) -> bool:
     return any("git+" in line for line in lines) or any(_GIT.search(text) for text in texts)
 
 
-def _without_missing_file(line: str, progress: Callable[[str], None]) -> str:
+def _without_missing_file(line: str, progress: Progress) -> str:
     """The line, or only its package name if it names a file that is not on this machine (conda's ``pip freeze``)."""
     match = _FILE.search(line)
     if not match or Path(unquote(urlsplit(match["url"]).path)).exists():
@@ -159,41 +153,3 @@ def _subject_of(line: str) -> str:
 def _canonical(name: re.Match[str]) -> str:
     """The normalised name of a package (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name[0]).lower()
-
-
-def key_parts(
-    lock: Sequence[str],
-    interpreter: Interpreter,
-    *,
-    installer: str,
-    flags: tuple[str, ...],
-    system_site: bool,
-    source: str,
-    image: str = "",
-    site: Sequence[str] = (),
-) -> dict[str, object]:
-    """Parts of the key, each with its reason.
-
-    ``lock``: normalised lines. ``flags``: those of the installer. ``source``: identity of local code. ``image``: of the
-    container image that has the interpreter.
-    """
-    return {
-        "format": FORMAT,  # how environments are made and packed
-        "lock": redacted(lock),  # which packages, to the byte
-        "executable": interpreter.executable,  # bin/python is a link to it and pyvenv.cfg names its folder
-        "version": interpreter.version,  # byte-code and the standard library differ by it
-        "implementation": interpreter.implementation,  # CPython's extensions do not load into others
-        "abi": interpreter.abi,  # debug and free-threaded builds of one version want other extensions
-        "platform": interpreter.platform,  # processor and system of the wheels
-        "libc": interpreter.libc,  # a newer glibc admits wheels that older nodes cannot load
-        "installer": installer,  # uv and pip pick and build a few packages differently
-        "flags": flags,  # such as --no-binary
-        "system_site": system_site,  # what is importable besides the packages
-        "source": source,  # code of the task's own repository that is installed
-        **({"image": image} if image else {}),  # its libraries and its packages, which the environment sees
-        **({"site": list(site)} if site else {}),  # folders whose packages it sees
-    }
-
-
-def key_of(parts: dict[str, object]) -> EnvKey:
-    return EnvKey(hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()[:32])

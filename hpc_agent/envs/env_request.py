@@ -16,12 +16,10 @@ from hpc_agent.domain.env import RequirementFiles
 from hpc_agent.domain.task import TaskScript
 from hpc_agent.envs import project as projects
 from hpc_agent.envs import requirements
+from hpc_agent.envs.env_key import FORMAT
 from hpc_agent.envs.project import Project
 from hpc_agent.envs.requirements import RequirementLines
 from hpc_agent.errors import EnvironmentBuildError
-
-FORMAT = 1
-"""Part of every digest and key: raise it when the result of the same request changes."""
 
 _NO_LINES = RequirementLines()
 _NO_FILES = RequirementFiles()
@@ -34,8 +32,8 @@ class EnvRequest:
 
     ``python``: ``3.11``, or empty for any version. ``source``: identity of the code that local requirement lines
     (``./lib``) and ``project`` are built from, empty if there are none. ``image``: identity of the container image
-    whose Python is meant, empty for this site's own. ``project``: requested besides ``lines``. ``imports_from``: the
-    folder of the repository that is on the task's path. ``notes``: what the repository requests and is ignored, in
+    whose Python is meant, empty for this site's own. ``project``: requested in addition to ``lines``. ``imports_from``:
+    the folder of the repository that is on the task's path. ``notes``: what the repository requests and is ignored, in
     sentences.
     """
 
@@ -137,7 +135,7 @@ def _unread_notes(
         f"{path} of the repository is not read: "
         + (f"the packages are those of {used}" if used else "give the task a list of packages, or a requirements.txt")
         for path in files.unread
-        # Many repositories have lists for development besides the one that is used.
+        # Many repositories have lists for development in addition to the one that is used.
         if not used or not any(part.startswith("requirements") for part in path.split("/"))
     ]
     if files.listed and project is None and not lines.local:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import secrets
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -24,9 +24,8 @@ from hpc_agent.envs.requirements import ResolutionError, redacted
 from hpc_agent.envs.shared_cache import Failure, Manifest, Resolution, SharedCache
 from hpc_agent.errors import EnvironmentBuildError, ProcessError
 from hpc_agent.git_credentials import GitCredential
+from hpc_agent.progress import Progress
 from hpc_agent.redact import without_secrets
-
-Progress = Callable[[str], None]
 
 FRESH = timedelta(minutes=10)
 """How long a resolution is current. With a network, requirements are resolved again, so that an unpinned package gets
@@ -94,7 +93,7 @@ class EnvStore:
             )
         digest = request.digest(self._packages)
         if staged := self._fresh(digest):
-            self._shared.record_use(staged.key, use=False)
+            self._shared.record_staged(staged.key)
             return staged
         before = self._shared.failure(digest)
 
@@ -254,7 +253,7 @@ class EnvStore:
             if ensured.built:
                 raise
             progress(str(error))  # not needed for this task
-        self._shared.record_use(resolution.key, use=False)
+        self._shared.record_staged(resolution.key)
         return _staged_env(ensured.manifest, resolution.notes, built=ensured.built)
 
     def _previous(self, digest: str, error: ResolutionError, progress: Progress) -> StagedEnv | None:

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -17,6 +17,7 @@ from hpc_agent import process
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.errors import EnvironmentBuildError, ProcessError
 from hpc_agent.process import CompletedProcess
+from hpc_agent.progress import Progress
 
 QUERY = """
 import json, os, platform, sys, sysconfig
@@ -65,13 +66,13 @@ class Interpreter:
 @dataclass(frozen=True)
 class Site:
     """Packages that an environment sees from outside. ``packages``: normalised name → version; ``folders``: where they
-    are, besides the base interpreter's own."""
+    are, in addition to the base interpreter's own."""
 
     packages: Mapping[str, str] = field(default_factory=dict)
     folders: tuple[str, ...] = ()
 
 
-def find(requested: str, packages: PackageSettings, progress: Callable[[str], None]) -> Interpreter:
+def find(requested: str, packages: PackageSettings, progress: Progress) -> Interpreter:
     """The interpreter for a request such as ``3.11``; the settings' own beats it.
 
     See docs/internals/clearml-protocol.md#interpreter.

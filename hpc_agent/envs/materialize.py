@@ -6,7 +6,6 @@ import atexit
 import contextlib
 import os
 import socket
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,8 +17,8 @@ from hpc_agent.envs import interpreter, mounted, node_cache
 from hpc_agent.envs.node_cache import NodeCache
 from hpc_agent.envs.shared_cache import Manifest, SharedCache
 from hpc_agent.errors import EnvironmentBuildError, ProcessError
+from hpc_agent.progress import Progress
 
-Progress = Callable[[str], None]
 Access = Literal["ready", "unpacked", "mounted", "in place"]
 
 
@@ -61,7 +60,7 @@ class EnvMaterializer:
             EnvironmentBuildError: this machine cannot run it, or has no room for it.
         """
         _check_node(manifest, progress)
-        self._shared.record_use(manifest.key, use=True)
+        self._shared.record_used(manifest.key)
         folder = file_records.user_scratch_dir(self._scratch)
         if folder:
             found = self._mounted(manifest, folder, progress) or self._unpacked(manifest, folder, progress)

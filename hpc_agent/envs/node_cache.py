@@ -13,7 +13,7 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +23,10 @@ import msgspec
 from hpc_agent import file_records
 from hpc_agent.envs import archive
 from hpc_agent.envs.shared_cache import Manifest
+from hpc_agent.progress import Progress
 
 _RESERVED_BYTES = 64 << 20
-"""Bytes to leave free for the job besides an unpacked environment."""
+"""Bytes to leave free for the job, in addition to an unpacked environment's."""
 _OVERHEAD_PER_FILE = 2048
 """Bytes that a file takes beyond its content, on average."""
 
@@ -41,7 +42,7 @@ class NodeCache:
         self._envs = folder / "envs"
         self._locks = folder / "locks"
 
-    def obtain(self, manifest: Manifest, source: Path, progress: Callable[[str], None]) -> tuple[Path, bool] | None:
+    def obtain(self, manifest: Manifest, source: Path, progress: Progress) -> tuple[Path, bool] | None:
         """The environment's folder, and whether this call unpacked it; None if the disk has too little space.
 
         One job unpacks, others wait for it. The environment is kept on the node until this process ends.
@@ -83,7 +84,7 @@ class NodeCache:
         finally:
             os.close(descriptor)
 
-    def _repair(self, manifest: Manifest, source: Path, target: Path, progress: Callable[[str], None]) -> None:
+    def _repair(self, manifest: Manifest, source: Path, target: Path, progress: Progress) -> None:
         """Bring back what is missing. In place: other jobs may be running from the rest."""
         gone = missing_files(target)
         if gone != []:
@@ -98,7 +99,7 @@ class NodeCache:
             archive.unpack(source, target, manifest.sha256, only_missing=True)
         restore_folder_times(target)
 
-    def _free_space(self, manifest: Manifest, progress: Callable[[str], None]) -> bool:
+    def _free_space(self, manifest: Manifest, progress: Progress) -> bool:
         """Whether the environment fits, if need be after removing others that no job uses, the oldest first."""
         needed = manifest.unpacked + manifest.files * _OVERHEAD_PER_FILE + _RESERVED_BYTES
         candidates = sorted(self._envs.iterdir(), key=lambda path: path.lstat().st_ctime)

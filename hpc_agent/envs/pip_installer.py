@@ -70,14 +70,16 @@ class _Report:
 
 
 class PipInstaller:
+    """Installer that resolves and installs with pip; see ``installers.Installer``."""
+
     def __init__(self, runner: InstallerRunner) -> None:
         self._runner = runner
 
     def resolve(
         self, lines: Sequence[str], constraints: Sequence[str], base: Interpreter, context: InstallContext
     ) -> str:
-        requested = context.write("requirements.in", [*self._runner.index_lines, *context.options, *lines])
-        constraint_lines = context.write("constraints.txt", constraints)
+        requested_file = context.write("requirements.in", [*self._runner.index_lines, *context.options, *lines])
+        constraints_file = context.write("constraints.txt", constraints)
         report = context.work / "report.json"
         arguments = [
             "--dry-run",
@@ -85,9 +87,9 @@ class PipInstaller:
             "--report",
             str(report),
             "-r",
-            requested,
+            requested_file,
             "-c",
-            constraint_lines,
+            constraints_file,
         ]
         self._pip(["install", *arguments], base, context, "the task's requirements cannot be resolved", ResolutionError)
         try:
@@ -108,13 +110,13 @@ class PipInstaller:
     def install_post_packages(
         self, lines: Sequence[str], lock: Sequence[str], root: Path, base: Interpreter, context: InstallContext
     ) -> None:
-        post_packages = context.write("late.txt", [*self._runner.index_lines, *context.options, *lines])
-        constraint_lines = context.write(
+        post_packages_file = context.write("post-packages.txt", [*self._runner.index_lines, *context.options, *lines])
+        constraints_file = context.write(
             "installed.txt", [line.partition(" --hash=")[0] for line in lock if "==" in line]
         )
-        runner = context.write("tools.txt", [*self._runner.index_lines, *context.options, "setuptools", "wheel"])
-        self._install(root, ["-r", runner], base, context)
-        self._install(root, ["--no-build-isolation", "-r", post_packages, "-c", constraint_lines], base, context)
+        tools_file = context.write("tools.txt", [*self._runner.index_lines, *context.options, "setuptools", "wheel"])
+        self._install(root, ["-r", tools_file], base, context)
+        self._install(root, ["--no-build-isolation", "-r", post_packages_file, "-c", constraints_file], base, context)
 
     def _install(self, root: Path, arguments: Sequence[str], base: Interpreter, context: InstallContext) -> None:
         inside = ["--python", str(root / "bin" / "python"), "install", "--no-compile"]

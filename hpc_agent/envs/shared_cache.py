@@ -168,22 +168,26 @@ class SharedCache:
         except OSError as error:
             raise self.storage_error(error) from error
 
-    def record_use(self, key: EnvKey, *, use: bool) -> None:
-        """Record that the environment was staged for a job (``use`` False) or used by one, for ``hpc-agent cache``.
+    def record_staged(self, key: EnvKey) -> None:
+        """Note the time at which the environment was staged for a job, for ``hpc-agent cache``; as ``record_used``."""
+        with contextlib.suppress(OSError):
+            self._use_counter(key).touch()
+
+    def record_used(self, key: EnvKey) -> None:
+        """Count a use of the environment by a job, for ``hpc-agent cache``.
 
         Best effort: without write access the use is not counted.
         """
+        with contextlib.suppress(OSError), self._use_counter(key).open("ab") as counter:
+            counter.write(b".")
+
+    def _use_counter(self, key: EnvKey) -> Path:
         path = self.uses / key
-        with contextlib.suppress(OSError):
-            if not path.exists():
-                file_records.ensure_shared_directory(self.uses)
-                path.touch()
-                file_records.share_like_parent(path)
-            if use:
-                with path.open("ab") as counter:
-                    counter.write(b".")
-            else:
-                path.touch()
+        if not path.exists():
+            file_records.ensure_shared_directory(self.uses)
+            path.touch()
+            file_records.share_like_parent(path)
+        return path
 
     def storage_error(self, error: OSError) -> EnvironmentBuildError:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -47,6 +47,8 @@ class ResolvedProject:
 
 
 class UvInstaller:
+    """Installer that resolves and installs with uv; see ``installers.Installer``."""
+
     def __init__(self, runner: InstallerRunner) -> None:
         self._runner = runner
         # A site describes its indexes to pip, and uv does not read that.
@@ -56,8 +58,8 @@ class UvInstaller:
     def resolve(
         self, lines: Sequence[str], constraints: Sequence[str], base: Interpreter, context: InstallContext
     ) -> str:
-        requested = context.write("requirements.in", [*self._options(context), *lines])
-        return self._compile([requested], constraints, base, context, _BEST_MATCH)
+        requested_file = context.write("requirements.in", [*self._options(context), *lines])
+        return self._compile([requested_file], constraints, base, context, _BEST_MATCH)
 
     def resolve_project(
         self,
@@ -81,8 +83,8 @@ class UvInstaller:
         sources += [context.write("requirements.in", requested)] if requested else []
         environ = _FIRST_MATCH if project.has_indexes else _BEST_MATCH
         text = self._compile([*sources, "--emit-index-annotation"], constraint_lines, base, context, environ)
-        pinned = context.write("pinned.txt", _with_version(text))
-        local = self._local_packages([*sources, "--constraints", pinned], base, context, environ)
+        pinned_file = context.write("pinned.txt", _with_version(text))
+        local = self._local_packages([*sources, "--constraints", pinned_file], base, context, environ)
         found = [*_as_locked(_named_lines(text), source.locked), *local]
         return ResolvedProject("\n".join(found), _indexes_of(text), source.notes)
 
@@ -146,22 +148,22 @@ class UvInstaller:
         # uv reads this line and writes entry points that find the interpreter next to themselves.
         with (root / "pyvenv.cfg").open("a", encoding="utf-8") as config:
             config.write("relocatable = true\n")
-        locked = context.write("lock.txt", [*self._options(context), *_absolute(lock, context.cwd)])
-        self._install(root, ["--no-deps", "--requirements", locked], context)
+        lock_file = context.write("lock.txt", [*self._options(context), *_absolute(lock, context.cwd)])
+        self._install(root, ["--no-deps", "--requirements", lock_file], context)
 
     def install_post_packages(
         self, lines: Sequence[str], lock: Sequence[str], root: Path, base: Interpreter, context: InstallContext
     ) -> None:
-        post_packages = context.write("late.txt", [*self._options(context), *_absolute(lines, context.cwd)])
+        options = self._options(context)
+        post_packages_file = context.write("post-packages.txt", [*options, *_absolute(lines, context.cwd)])
         # Constraints may not have hashes.
-        constraint_lines = context.write(
+        constraints_file = context.write(
             "installed.txt", [line.partition(" --hash=")[0] for line in lock if "==" in line]
         )
-        runner = context.write("tools.txt", [*self._options(context), "setuptools", "wheel"])
-        self._install(root, ["--requirements", runner], context)
-        self._install(
-            root, ["--no-build-isolation", "--requirements", post_packages, "--constraints", constraint_lines], context
-        )
+        tools_file = context.write("tools.txt", [*options, "setuptools", "wheel"])
+        self._install(root, ["--requirements", tools_file], context)
+        files = ["--requirements", post_packages_file, "--constraints", constraints_file]
+        self._install(root, ["--no-build-isolation", *files], context)
 
     def _options(self, context: InstallContext) -> list[str]:
         """Index options of the site and the task; of several main indexes the task's, since uv accepts only one."""

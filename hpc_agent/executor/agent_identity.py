@@ -24,7 +24,7 @@ class AgentIdentity:
     worker: WorkerId
     host: str
     owner: str
-    """As in ``runs.records.Claim``: ``job:<id>`` or ``agent:<host>:<pid>``."""
+    """As in ``runs.attempt_records.ClaimRecord``: ``job:<id>`` or ``agent:<host>:<pid>``."""
     job: JobId | None
     restart_count: int
     """Of the job, as the scheduler counts; 0 at its first start."""

@@ -66,7 +66,7 @@ class BuildScript:
     folder: Path
     """Node-local, of this run."""
 
-    def run(self, environ: Mapping[str, str], say: Callable[[str], None]) -> ScriptResult | None:
+    def run(self, environ: Mapping[str, str], write_line: Callable[[str], None]) -> ScriptResult | None:
         """Its choice; None when the script does not exist or chose nothing: then the usual way goes on.
 
         Raises:
@@ -76,15 +76,15 @@ class BuildScript:
         own = self._variables(output)
         script = Path(expand_variables(self.setting, {**environ, **own})).expanduser()
         if not script.is_file():
-            say(f"The custom build script {script} does not exist: going on without it")
+            write_line(f"The custom build script {script} does not exist: going on without it")
             return None
-        say(f"Running the custom build script {script}")
+        write_line(f"Running the custom build script {script}")
         done = run([str(script)], timeout=_BUILD_TIMEOUT_S, env={**environ, **own}, cwd=self.workspace.cwd)
         for line in (*done.stdout.splitlines(), *done.stderr.splitlines()):
-            say(line)
+            write_line(line)
         if not done.ok:
             raise EnvironmentBuildError(f"the custom build script {script} ended with exit code {done.returncode}")
-        return _read_choice(output, say)
+        return _read_choice(output, write_line)
 
     def _variables(self, output: Path) -> dict[str, str]:
         script = self.task.get("script") or {}
@@ -107,18 +107,18 @@ def _text(task: Mapping[str, Any]) -> str:
     return json.dumps(short, separators=(",", ":"), default=str)[:_LARGEST_TEXT]
 
 
-def _read_choice(output: Path, say: Callable[[str], None]) -> ScriptResult | None:
+def _read_choice(output: Path, write_line: Callable[[str], None]) -> ScriptResult | None:
     try:
         chosen = msgspec.json.decode(output.read_bytes(), type=_ScriptOutput)
     except FileNotFoundError:
-        say("The custom build script chose nothing: going on without it")
+        write_line("The custom build script chose nothing: going on without it")
         return None
     except (OSError, msgspec.DecodeError, msgspec.ValidationError) as error:
-        say(f"The choice of the custom build script cannot be read ({error}): going on without it")
+        write_line(f"The choice of the custom build script cannot be read ({error}): going on without it")
         return None
     built = ScriptResult(Path(chosen.binary), Path(chosen.entry_point), Path(chosen.working_dir))
     missing = [path for path in (built.binary, built.entry_point, built.working_dir) if not path.exists()]
     if missing:
-        say(f"The custom build script chose {missing[0]}, which does not exist: going on without it")
+        write_line(f"The custom build script chose {missing[0]}, which does not exist: going on without it")
         return None
     return built

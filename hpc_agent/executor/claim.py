@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
 import psutil
 
 from hpc_agent.api.client import Client
@@ -55,10 +56,10 @@ class Lost:
 class Claimer:
     """Claims a task for one executor, with its intent on disk before each step."""
 
-    def __init__(self, client: Client, run: RunDirectory, me: AgentIdentity, clock: Clock) -> None:
+    def __init__(self, client: Client, run: RunDirectory, identity: AgentIdentity, clock: Clock) -> None:
         self._client = client
         self._run = run
-        self._me = me
+        self._identity = identity
         self._clock = clock
 
     def claim(self, task: Task, *, require_queue: bool) -> Won | Lost:
@@ -78,7 +79,7 @@ class Claimer:
         if before is not None:
             taken = self._taken(before)
             if taken:
-                return Lost(taken, by_this_job=before.owner == self._me.owner)
+                return Lost(taken, by_this_job=before.owner == self._identity.owner)
             if before.state == "won":
                 return self._resume(task, before)
         if task.status is TaskStatus.QUEUED or self._was_started_late(task):
@@ -90,13 +91,15 @@ class Claimer:
     def _is_this_jobs(self, task: Task) -> bool:
         """Whether another process of this job runs it, or in a step of several processes has run it: not an earlier
         command of the same allocation."""
-        if task.status is not TaskStatus.IN_PROGRESS and self._me.step_processes == 1:
+        if task.status is not TaskStatus.IN_PROGRESS and self._identity.step_processes == 1:
             return False
-        return any(claim.owner == self._me.owner and claim.state == "won" for claim in self._claims_of(task) if claim)
+        return any(
+            claim.owner == self._identity.owner and claim.state == "won" for claim in self._claims_of(task) if claim
+        )
 
     def _was_started_late(self, task: Task) -> bool:
         """Whether it shows as running though it was put back to its queue: by a start of a job that was taken for dead,
-        and that was just about to set it started. It has ended since; the queue is the truth.
+        and that was just about to set it started. It has ended since; the queue is the source of truth.
 
         Not one that runs elsewhere and is in a queue by mistake.
         """
@@ -122,25 +125,29 @@ class Claimer:
 
     def _is_over(self, before: ClaimRecord) -> bool:
         """Whether this very start of our job has run it to its end before."""
-        same = (before.state, before.owner, before.start) == ("won", self._me.owner, self._me.restart_count)
+        same = (before.state, before.owner, before.restart_count) == (
+            "won",
+            self._identity.owner,
+            self._identity.restart_count,
+        )
         report = self._run.exit_report() if same else None
         return report is not None and report.cause is None
 
     def _taken(self, before: ClaimRecord) -> str:
         """Why a claim that is there keeps us out, or nothing."""
-        if before.owner != self._me.owner:
+        if before.owner != self._identity.owner:
             return f"{before.owner} on {before.host or 'another host'} has claimed it"
         if before.state == "over":
             return "its daemon has taken the task from this job"
-        if before.start > self._me.restart_count:
+        if before.restart_count > self._identity.restart_count:
             return "a later start of this job has it"
-        if before.start == self._me.restart_count and not self._is_dead(before):
+        if before.restart_count == self._identity.restart_count and not self._is_dead(before):
             return f"another process of this job, on {before.host}, has claimed it"
         return ""
 
     def _is_dead(self, before: ClaimRecord) -> bool:
         runs = before.process.is_running() if before.process else psutil.pid_exists(before.pid)
-        return before.host == self._me.host and not runs
+        return before.host == self._identity.host and not runs
 
     def _resume(self, task: Task, before: ClaimRecord) -> Won | Lost:
         report = self._run.exit_report()
@@ -150,10 +157,11 @@ class Claimer:
             return Lost(f"it is {task.status.value}")
         if why := self._has_gone_on(task):
             return Lost(why)
-        claim = self._record("won", task)
+        silent = report is None and before.process_may_run
+        claim = msgspec.structs.replace(self._record("won", task), predecessor_may_run=silent)
         self._run.write_claim(claim)
         self._run.drop_exit_report()
-        return Won(claim, resumed=True, silent=report is None and before.begun)
+        return Won(claim, resumed=True, silent=silent)
 
     def _has_gone_on(self, task: Task) -> str:
         """What has become of a task that its user reset and enqueued while our job waited for its next start."""
@@ -167,7 +175,7 @@ class Claimer:
         intent = self._record("intent", task)
         if before is None and not self._run.create().first_claim(intent):
             return self._lost_to(_claim_in(self._run), "another job has claimed it")
-        # With an intent of our own from before, an entry that is gone was most probably taken by ourselves.
+        # With an intent of our own from before, a missing entry was most probably taken by this job.
         if not self._remove(task) and (before is None or not self._removed_in_doubt(task)):
             self._run.drop_claim()
             return Lost("another agent took it off its queue")
@@ -182,28 +190,31 @@ class Claimer:
         return any(
             abs((now - report.at).total_seconds()) <= JUST_TAKEN_OVER_S
             for run in RunsFolder(self._run.path.parent.parent).attempts(task.id)
-            if (claim := _claim_in(run)) and claim.state == "over" and claim.begun and (report := _report_in(run))
+            if (claim := _claim_in(run))
+            and claim.state == "over"
+            and claim.process_may_run
+            and (report := _report_in(run))
         )
 
     def _record(self, state: str, task: Task) -> ClaimRecord:
         return ClaimRecord(
             state="won" if state == "won" else "intent",
             at=self._clock.now(),
-            owner=self._me.owner,
-            start=self._me.restart_count,
+            owner=self._identity.owner,
+            restart_count=self._identity.restart_count,
             queue=task.queue or "",
-            cluster=self._me.cluster,
-            host=self._me.host,
-            pid=self._me.pid,
-            process=process_id(self._me.pid),
-            worker=self._me.worker,
+            cluster=self._identity.cluster,
+            host=self._identity.host,
+            pid=self._identity.pid,
+            process=process_id(self._identity.pid),
+            worker=self._identity.worker,
             predecessors=self._predecessors(task),
         )
 
     def _predecessors(self, task: Task) -> tuple[str, ...]:
         claims = [claim for claim in self._claims_of(task) if claim]
         names = {name for claim in claims for name in (claim.worker, *claim.predecessors)}
-        return tuple(sorted(names - {"", self._me.worker}))
+        return tuple(sorted(names - {"", self._identity.worker}))
 
     def _remove(self, task: Task) -> bool:
         """The compare-and-set, on the queue the task names, else on the one that holds it."""
@@ -226,7 +237,7 @@ class Claimer:
         within seconds; if none does, it was us.
         """
         queues = self._client.queues
-        # As read before the removal: whoever won may have stamped the task before the first look, which can be late.
+        # As read before the removal: the winner may have set its run token before the first look, which can be late.
         before = str(task.runtime.get(RUN_TOKEN) or "")
         waited = 0.0
         while waited <= UNCERTAIN_WAIT_S:
@@ -251,7 +262,7 @@ class Claimer:
         return Won(won)
 
     def _lost_to(self, winner: ClaimRecord | None, reason: str) -> Lost:
-        return Lost(reason, by_this_job=winner is not None and winner.owner == self._me.owner)
+        return Lost(reason, by_this_job=winner is not None and winner.owner == self._identity.owner)
 
 
 def _not_queued(status: TaskStatus) -> str:
@@ -285,4 +296,4 @@ def still_ours(run: RunDirectory, claim: ClaimRecord) -> bool:
         now = run.claim()
     except (CorruptFileError, OSError):
         return True
-    return now is None or (now.state, now.owner, now.start) == ("won", claim.owner, claim.start)
+    return now is None or (now.state, now.owner, now.restart_count) == ("won", claim.owner, claim.restart_count)

@@ -75,15 +75,15 @@ class Console:
         return self._pipe.sink
 
     @property
-    def trouble(self) -> str:
+    def write_error(self) -> str:
         """Error with which the file system refused output, unnoticed by the task's process; empty if it did not."""
-        return self._pipe.trouble if self._pipe else ""
+        return self._pipe.write_error if self._pipe else ""
 
-    def say(self, line: str) -> None:
+    def write_line(self, line: str) -> None:
         """A line of our own among the task's. While its process runs, this waits for no file system."""
         data = f"{line}\n".encode("utf-8", "backslashreplace")
         if self._pipe and not self._pipe.closed:
-            self._pipe.say(data)
+            self._pipe.write(data)
         else:
             self._spool.write(data)
 

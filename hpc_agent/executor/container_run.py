@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc_agent.config.dump import write_job_config
+from hpc_agent.config.job_config import write_job_config
 from hpc_agent.config.load import Configuration
 from hpc_agent.config.tree import get
 from hpc_agent.containers.choice import DEFAULTS
@@ -72,7 +72,7 @@ class ContainerRun:
         self._outside_code: Path | None = None
         self.code = ensure_directory(workdir / "code").resolve()
 
-    def command(self, run: ContainerProcess, say: Callable[[str], None]) -> list[str]:
+    def command(self, run: ContainerProcess, write_line: Callable[[str], None]) -> list[str]:
         """The command that runs the task in its container.
 
         Raises:
@@ -88,7 +88,7 @@ class ContainerRun:
             arguments, variables = (), translated.environment
             mounts += [Mount(ensure_directory(self._workdir / "home"), HOME, writable=True), *translated.mounts]
             for note in translated.notes:
-                say(note)
+                write_line(note)
         job = backends.job_variables()
         gpus = share(
             run.gpus,
@@ -105,7 +105,7 @@ class ContainerRun:
         start = self._start_script(
             run, {**forwarded_environment(os.environ, backends.job_prefixes()), **dict(variables)}, gpus
         )
-        self._announce(run.task, arguments, say)
+        self._announce(run.task, arguments, write_line)
         return self._container.command(
             self._name, start, mounts, gpus=gpus, arguments=arguments, labels=self._labels(run.worker)
         )
@@ -200,20 +200,20 @@ class ContainerRun:
         extra = docker.extra_labels.split() if isinstance(docker.extra_labels, str) else docker.extra_labels
         return [f"clearml-worker-id={worker}", f"clearml-parent-worker-id={worker}", *extra]
 
-    def _announce(self, task: Task, arguments: Sequence[str], say: Callable[[str], None]) -> None:
+    def _announce(self, task: Task, arguments: Sequence[str], write_line: Callable[[str], None]) -> None:
         for note in self._choice.merged.notes:
-            say(note)
+            write_line(note)
         default = "" if self._choice.by_task else "default "
         shown = without_credentials(" ".join(arguments))
-        say(
+        write_line(
             f"Running Task {task.id} inside {default}{self._container.runtime.name}: {self._choice.image} "
             f"arguments: {shown}"
         )
         if self._choice.setup:
-            say(f"custom_setup_bash_script: {len(self._choice.setup)} lines")
+            write_line(f"custom_setup_bash_script: {len(self._choice.setup)} lines")
         outside = [name for name in task.environment if not is_exportable(name)]
         if outside and self._settings.agent.enable_task_env:
-            say(
+            write_line(
                 f"Not set in the container, because a shell cannot export these names: {', '.join(map(repr, outside))} "
                 "(section Environment)"
             )

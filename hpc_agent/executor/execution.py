@@ -29,7 +29,7 @@ from hpc_agent.executor.console import Console
 from hpc_agent.executor.prepare import ExecuteOptions, PreparedTask, Preparer
 from hpc_agent.executor.report import InputRecorder, Reporter, run_token
 from hpc_agent.executor.stall_guard import StallGuard
-from hpc_agent.executor.stop import CAUSE_S, StopConditions, StopReason, handled_signals
+from hpc_agent.executor.stop_conditions import CAUSE_S, StopConditions, StopReason, handled_signals
 from hpc_agent.executor.supervise import ProcessSupervisor
 from hpc_agent.executor.task_outcome import ExitContext, TaskOutcome, ended, never_started
 from hpc_agent.executor.usage_recorder import UsageRecorder
@@ -54,7 +54,7 @@ _KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 
 @dataclass(frozen=True)
 class ExecutionOptions:
-    """Flags of ``execute`` besides those that shape the process."""
+    """Flags of ``execute``, without those that shape the process."""
 
     require_queue: bool = False
     report: bool = True
@@ -128,9 +128,9 @@ class TaskRun:
         self._stop = StopConditions(current_job, identity.restart_count, self._policy.signal_ahead, executor.clock)
         self._memory = MemoryMonitor(directory, variables.memory_mb if variables else None)
         self._usage = UsageRecorder(executor.client, task.id, identity, directory, executor.clock)
-        self._files = StallGuard()
+        self._stall_guard = StallGuard()
         self._reporter = Reporter(
-            executor.client, identity, directory, claimed.claim, current_job, executor.clock, self._files
+            executor.client, identity, directory, claimed.claim, current_job, executor.clock, self._stall_guard
         )
 
     def run(self, options: ExecutionOptions) -> int:
@@ -142,7 +142,7 @@ class TaskRun:
         console = self._console(options)
         with handled_signals(self._stop.request, self._stop.deadline):
             outcome = self._outcome(console)
-            self._reporter.report(console, outcome, self._restart(outcome))
+            self._reporter.report(console, outcome, self._count_restart(outcome))
         log.info("task.ended", task=self._task.id, status=outcome.status, exit_code=outcome.exit_code)
         return outcome.exit_code
 
@@ -159,19 +159,19 @@ class TaskRun:
                 self._stop.request.sleep(FENCE_S, self._executor.clock)
             console.start()
             if self._claimed.resumed:
-                console.say(f"Restart {self._identity.restart_count} of job {self._identity.job}")
+                console.write_line(f"Restart {self._identity.restart_count} of job {self._identity.job}")
             return self._run_process(console)
         except Cancelled:
             return ended(-signal.SIGTERM, self._exit_context())
         except (ServerUnreachableError, AuthError):
             raise
         except HpcAgentError as error:
-            console.say(str(error))
+            console.write_line(str(error))
             return never_started(str(error))
         except Exception as error:  # noqa: BLE001 - whatever it was, the task gets its final status
             log.error("task.run_failed", task=self._task.id, error=error, trace=True)
             message = f"the task could not be run: {type(error).__name__}: {error}"
-            console.say(message)
+            console.write_line(message)
             return never_started(message)
         finally:
             watch.finish()
@@ -185,7 +185,7 @@ class TaskRun:
             self._identity.worker,
             self._executor.options,
             self._executor.clock,
-            console.say,
+            console.write_line,
             self._executor.client.tasks.get_object,
         )
         try:
@@ -217,7 +217,7 @@ class TaskRun:
         settings = self._executor.settings.hpc
         supervisor = ProcessSupervisor(
             child,
-            console.say,
+            console.write_line,
             self._stop,
             self._executor.clock,
             StopTimeouts(settings.term_grace, interrupt=settings.interrupt_after),
@@ -226,8 +226,8 @@ class TaskRun:
         code = supervisor.run()
         self._usage.stop()
         # A task that completed by itself is not run again because its job got SIGTERM just then.
-        completed = code == 0 and supervisor.ended_by_itself and self._files.call(self._still_ours, True)
-        context = ExitContext() if completed else self._exit_context(code, console.trouble)
+        completed = code == 0 and supervisor.ended_by_itself and self._stall_guard.call(self._still_ours, True)
+        context = ExitContext() if completed else self._exit_context(code, console.write_error)
         if context.reason is None and code and not context.out_of_memory:
             context = replace(context, console_cause=self._console_cause(console, code))
         outcome = ended(code, context)
@@ -240,12 +240,12 @@ class TaskRun:
     def _write_process_started(self) -> None:
         """From here on the user's process may have run."""
         try:
-            self._directory.write_claim(msgspec.structs.replace(self._claimed.claim, begun=True))
+            self._directory.write_claim(msgspec.structs.replace(self._claimed.claim, user_process_started=True))
         except OSError as error:
             log.error("claim.not_written", directory=self._directory.path, error=error)
 
     def _exit_context(self, code: int | None = None, file_trouble: str = "") -> ExitContext:
-        """What is known about an end besides ``code``, the exit code if the process ran."""
+        """Facts about an end; ``code`` is the exit code if the process ran."""
         stop, policy = self._stop, self._policy
         cause = stop.termination.cause(CAUSE_S) if stop.reason is StopReason.SIGNAL else None
         requeues = self._identity.daemon_managed and policy.on_time_limit == "requeue"
@@ -263,21 +263,21 @@ class TaskRun:
         )
 
     def _console_cause(self, console: Console, code: int) -> str:
-        cause = failure_cause(self._files.call(console.tail, ""), code)
+        cause = failure_cause(self._stall_guard.call(console.tail, ""), code)
         if cause is None:
             return ""
         log.info("task.failure_cause", task=self._task.id, kind=cause.kind.value, cause=cause.sentence)
         return without_secrets(str(cause))
 
     def _requeues_used(self) -> int:
-        return len(self._files.call(self._directory.restarts, RequeueBudget()).of)
+        return len(self._stall_guard.call(self._directory.requeue_budget, RequeueBudget()).requeues)
 
-    def _restart(self, outcome: TaskOutcome) -> str:
-        """``restart 1 of 3`` where the job is to be started again, and counted in the task's budget."""
+    def _count_restart(self, outcome: TaskOutcome) -> str:
+        """Count a restart in the task's budget where the job is to be started again: ``restart 1 of 3``, else empty."""
         if not outcome.requeue:
             return ""
-        add = partial(self._directory.add_restart, self._identity.restart_count)
-        used = len(self._files.call(add, RequeueBudget()).of) or "more"
+        add = partial(self._directory.count_requeue, self._identity.restart_count)
+        used = len(self._stall_guard.call(add, RequeueBudget()).requeues) or "more"
         return f"restart {used} of {self._policy.max_restarts}"
 
     def _console(self, options: ExecutionOptions) -> Console:
@@ -310,7 +310,7 @@ class TaskRun:
             ping_interval=agent.task_ping_interval_sec,
             callback_limit=agent.abort_callback_max_timeout,
             meters=Meters(UsageReader(self._executor.clock, GpuReader(visible_gpus(os.environ))), self._memory.update),
-            say=console.say,
+            write_line=console.write_line,
         )
 
     def _queue_settings(self) -> QueueSettings:

@@ -61,7 +61,7 @@ class PreparedTask:
 class Preparer:
     """Preparer of one task. Its waits can be cancelled.
 
-    ``say`` takes lines for the task's console; ``raw`` returns the server's own object of a task.
+    ``write_line`` takes lines for the task's console; ``raw`` returns the server's own object of a task.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Preparer:
         worker: WorkerId,
         options: ExecuteOptions,
         clock: Clock,
-        say: Callable[[str], None],
+        write_line: Callable[[str], None],
         raw: Callable[[TaskId], Mapping[str, Any]],
     ) -> None:
         self._configuration = configuration
@@ -79,7 +79,7 @@ class Preparer:
         self._stager = TaskStager(configuration.settings, self._clock, share=False)
         self._worker = worker
         self._flags = options
-        self._say = say
+        self._write_line = write_line
         self._raw = raw
 
     def prepare(self, task: Task, directory: RunDirectory, workdir: Path) -> PreparedTask:
@@ -88,21 +88,23 @@ class Preparer:
         Raises:
             SourceError, EnvironmentBuildError, ContainerError: it is not available, or cannot be built.
         """
-        begun = self._clock.monotonic()
+        started = self._clock.monotonic()
         self._check_docker(task)
         staged = self._staged(task, directory)
         resolved = self._resolve_container(task)
         container = None
         if resolved is not None:
             container = container_run.ContainerRun(resolved, workdir, directory.attempt.job_name, self._configuration)
-        workspace = self._stager.check_out(task, staged, container.code if container else workdir, self._say)
+        workspace = self._stager.check_out(task, staged, container.code if container else workdir, self._write_line)
         for note in workspace.notes:
-            self._say(note)
+            self._write_line(note)
         if self._settings.agent.force_task_init and staged.source.origin is not Origin.FOLDER:
-            self._say(build_script.add_init(workspace))
-        env = self._stager.open(task, staged, self._say)
+            self._write_line(build_script.add_init(workspace))
+        env = self._stager.open(task, staged, self._write_line)
         if env is not None:
-            self._say(f"Environment {env.key} ready ({env.access}) after {self._clock.monotonic() - begun:.1f} s")
+            self._write_line(
+                f"Environment {env.key} ready ({env.access}) after {self._clock.monotonic() - started:.1f} s"
+            )
             _check_image(env, resolved)
         if resolved and container:
             return self._prepared_container(task, resolved, container, workspace, env, staged.source.commit)
@@ -122,7 +124,7 @@ class Preparer:
         if not setting:
             return None
         return build_script.BuildScript(setting, self._raw(task.id), workspace, workdir / "build").run(
-            os.environ, self._say
+            os.environ, self._write_line
         )
 
     @property
@@ -141,10 +143,10 @@ class Preparer:
             )
 
     def _resolve_container(self, task: Task) -> ResolvedContainer | None:
-        resolved = self._stager.find_container(task, self._say)
+        resolved = self._stager.find_container(task, self._write_line)
         # In an image that `hpc-agent build` made, the task is where it wants to be.
         if resolved is None and task.container.image and task.container.image != os.environ.get(IMAGE_VARIABLE):
-            self._say(
+            self._write_line(
                 f"The task names the image {task.container.image}; this agent runs tasks without containers "
                 "(hpc.container.runtime is none), so it runs on the node itself"
             )
@@ -168,7 +170,7 @@ class Preparer:
         if not choice.by_task and not task.container.image:
             arguments = shlex.join(split(self._settings.docker.default_arguments))
             default = replace(task.container, image=choice.image, arguments=arguments)
-        argv = container.command(run, self._say)
+        argv = container.command(run, self._write_line)
         return PreparedTask(
             argv,
             dict(os.environ),
@@ -181,8 +183,8 @@ class Preparer:
     def _staged(self, task: Task, directory: RunDirectory) -> StagedTask:
         """Offline: what the daemon staged for this attempt, else what is in the cache. Online: staged here and now."""
         if not self._flags.standalone:
-            return retry_staging(lambda: self._stager.stage(task, self._say), self._say, self._clock)
-        return read_record(directory.stage, StagedTask) or self._stager.find(task, self._say)
+            return retry_staging(lambda: self._stager.stage(task, self._write_line), self._write_line, self._clock)
+        return read_record(directory.stage, StagedTask) or self._stager.find(task, self._write_line)
 
     def _process_context(self, task: Task, workspace: Workspace, python: Path | None) -> ProcessContext:
         files = self._configuration.files

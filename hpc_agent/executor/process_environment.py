@@ -39,7 +39,7 @@ FORWARDED_NAMES = ("CLEARML_AGENT_GIT_USER", "CLEARML_AGENT_GIT_PASS", "CLEARML_
 
 @dataclass(frozen=True)
 class ProcessContext:
-    """What the environment depends on besides the one that this process inherited."""
+    """Inputs that the environment depends on, apart from the one that this process inherited."""
 
     task: Task
     worker: WorkerId

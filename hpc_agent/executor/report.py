@@ -21,7 +21,7 @@ from hpc_agent.executor.agent_identity import AgentIdentity
 from hpc_agent.executor.claim import still_ours
 from hpc_agent.executor.console import Console
 from hpc_agent.executor.stall_guard import StallGuard
-from hpc_agent.executor.stop import StopReason
+from hpc_agent.executor.stop_conditions import StopReason
 from hpc_agent.executor.task_outcome import ExitContext, TaskOutcome, ended, never_started
 from hpc_agent.logs import EventLog
 from hpc_agent.retry import FINAL, ONCE, ROUTINE, Budget, retry
@@ -162,10 +162,10 @@ class Reporter:
             log.warning("task.reassigned", task=self._task)
             console.drop()
             return
-        console.say(outcome.last_line)
+        console.write_line(outcome.last_line)
         if outcome.requeue:
             # First: a server that does not answer must not cost the task its next start.
-            console.say(self._requeue(restart))
+            console.write_line(self._requeue(restart))
         sent = console.finish(INTERRUPTED if outcome.cause else DAEMON_MANAGED)
         if outcome.cause is not None:
             log.info("job.interrupted", task=self._task, job=self._identity.job, cause=outcome.cause.value)
@@ -267,7 +267,7 @@ class Reporter:
 
 @dataclass(frozen=True)
 class RunInputs:
-    """What a task ran with, for a clone to reproduce it. Empty or None: nothing to record."""
+    """Inputs of a run, for a clone to reproduce it. Empty or None: nothing to record."""
 
     packages: Sequence[str] = ()
     """As ``pip freeze`` prints them."""

@@ -30,7 +30,7 @@ _LINE = re.compile(r"^SigCgt:\s*([0-9a-f]+)$", re.MULTILINE)
 def has_sdk_handlers(pid: int) -> bool:
     """Whether a process catches all signals that the SDK catches. False for one that is gone.
 
-    A handler of its own that the program set for one of them is not told apart.
+    A handler of its own that the program set for one of them is not distinguished.
     """
     try:
         return catches_as_sdk(Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace"))

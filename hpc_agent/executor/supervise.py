@@ -1,7 +1,7 @@
 """Supervision of the user's process: waits for its end, and ends it when a stop is requested.
 
 The signals: SIGTERM; for a person's abort SIGINT to programs whose SDK keeps SIGTERM from them (``sdk_signals``);
-SIGKILL when the grace period is over.
+SIGKILL after ``hpc.term_grace``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable
 from hpc_agent.clock import Clock
 from hpc_agent.domain.termination import TerminationCause
 from hpc_agent.executor.sdk_signals import has_sdk_handlers
-from hpc_agent.executor.stop import CAUSE_S, StopConditions, StopReason
+from hpc_agent.executor.stop_conditions import CAUSE_S, StopConditions, StopReason
 from hpc_agent.process import StopTimeouts, Supervised
 
 _TICK_S = 0.2
@@ -20,7 +20,7 @@ _TICK_S = 0.2
 _SIGNAL_LAG_S = 0.5
 """How long after the end of the task's process the job's SIGTERM may reach this one."""
 _TERMINATED = (-signal.SIGTERM, 128 + signal.SIGTERM)
-_BY_SCHEDULER = frozenset(TerminationCause) - {TerminationCause.SOMEBODY, TerminationCause.UNKNOWN}
+_BY_SCHEDULER = frozenset(TerminationCause) - {TerminationCause.EXTERNAL_SIGNAL, TerminationCause.UNKNOWN}
 _REPORT_S = 10.0
 """Of the time ahead of a limit, what is kept for the report."""
 _BY_PERSON = frozenset({StopReason.ABORT, StopReason.TAKEN_BACK, StopReason.INTERRUPT})
@@ -31,20 +31,20 @@ SIGTERM handler of its own, which SIGINT would interrupt; for an abort it can re
 class ProcessSupervisor:
     """Supervisor of one process; ``run`` once.
 
-    ``say`` takes lines for the task's console; ``at_limit`` is the signal ahead of the time limit.
+    ``write_line`` takes lines for the task's console; ``at_limit`` is the signal ahead of the time limit.
     """
 
     def __init__(
         self,
         child: Supervised,
-        say: Callable[[str], None],
+        write_line: Callable[[str], None],
         stop: StopConditions,
         clock: Clock,
         timeouts: StopTimeouts,
         at_limit: signal.Signals = signal.SIGTERM,
     ) -> None:
         self._child = child
-        self._say = say
+        self._write_line = write_line
         self._stop = stop
         self._request = stop.request
         self._clock = clock
@@ -128,14 +128,14 @@ class ProcessSupervisor:
             number = self._at_limit
             grace = max(self._stop.deadline.ahead - _REPORT_S, self._stop.deadline.ahead / 2)
         self._child.signal(number)
-        self._say(f"Stopping: {reason.value}; {number.name} is sent, and it has {grace:g} s to end")
+        self._write_line(f"Stopping: {reason.value}; {number.name} is sent, and it has {grace:g} s to end")
         return grace
 
     def _interrupt(self) -> None:
         """Send SIGINT once to each program with the SDK's handlers, also to those that a pool starts meanwhile."""
         found = self._child.signal_chosen(signal.SIGINT, self._is_to_be_interrupted)
         if found and not self._interrupted:
-            self._say("Still running after SIGTERM, which ClearML's SDK may have kept from it: SIGINT is sent")
+            self._write_line("Still running after SIGTERM, which ClearML's SDK may have kept from it: SIGINT is sent")
         self._interrupted |= set(found)
 
     def _is_to_be_interrupted(self, pid: int) -> bool:
@@ -150,12 +150,12 @@ class ProcessSupervisor:
         self._child.signal(signal.SIGKILL)
         if self._killed_at is None:
             self._killed_at = now
-            self._say("Still running when its time was over: killing it")
+            self._write_line("Still running when its time was over: killing it")
 
     def _hangs(self, now: float) -> bool:
         if self._killed_at is None or now - self._killed_at <= self._timeouts.kill:
             return False
-        self._say(
+        self._write_line(
             f"Process {self._child.pid} is still there {self._timeouts.kill:g} s after SIGKILL: it hangs in the "
             "kernel, usually on a file system"
         )

@@ -9,7 +9,7 @@ from typing import Literal
 from hpc_agent.domain import outcome
 from hpc_agent.domain.outcome import in_one_line
 from hpc_agent.domain.termination import TerminationCause
-from hpc_agent.executor.stop import StopReason
+from hpc_agent.executor.stop_conditions import StopReason
 
 Final = Literal["completed", "failed", "stopped", "none"]
 
@@ -43,7 +43,7 @@ class TaskOutcome:
 
 @dataclass(frozen=True)
 class ExitContext:
-    """Facts about an end besides the exit code."""
+    """Facts about an end in addition to the exit code."""
 
     reason: StopReason | None = None
     cause: TerminationCause | None = None
@@ -74,7 +74,7 @@ def ended(code: int, context: ExitContext) -> TaskOutcome:
     if reason is StopReason.TIME_LIMIT or (by_scheduler and context.cause is TerminationCause.TIME_LIMIT):
         return _out_of_time(exit_code or 1, context)
     if by_scheduler:
-        return _told_to_end(exit_code or 1, context)
+        return _terminated(exit_code or 1, context)
     if reason is not None:
         return TaskOutcome("stopped", reason.value, exit_code or 1)
     if code == 0:
@@ -96,7 +96,7 @@ def _meanwhile(context: ExitContext) -> str:
 
 
 def _out_of_time(exit_code: int, context: ExitContext) -> TaskOutcome:
-    reason = outcome.time_limit(context.limit, context.ran_for, told_ahead=context.reason is StopReason.TIME_LIMIT)
+    reason = outcome.time_limit(context.limit, context.ran_for, warned_before=context.reason is StopReason.TIME_LIMIT)
     if not context.may_requeue:
         return TaskOutcome("failed", f"{reason}{outcome.restarted_before(context.requeues_used)}", exit_code)
     # After the warning there is time to ask for another start; at the limit itself the daemon puts the task back.
@@ -110,14 +110,14 @@ _REASONS = {
     TerminationCause.PREEMPTED: "the job was preempted",
     TerminationCause.NODE_FAILED: "the scheduler takes the node for dead",
     TerminationCause.CANCELLED: "the job was cancelled",
-    TerminationCause.SOMEBODY: "the job received SIGTERM from outside the scheduler, which has no reason for it",
+    TerminationCause.EXTERNAL_SIGNAL: "the job received SIGTERM from outside the scheduler, which has no reason for it",
 }
 
 
-def _told_to_end(exit_code: int, context: ExitContext) -> TaskOutcome:
+def _terminated(exit_code: int, context: ExitContext) -> TaskOutcome:
     cause = context.cause or TerminationCause.UNKNOWN
-    reason = _REASONS.get(cause, "the job was told to end")
-    by_daemon = context.daemon_managed and cause is not TerminationCause.SOMEBODY
+    reason = _REASONS.get(cause, "the job received SIGTERM")
+    by_daemon = context.daemon_managed and cause is not TerminationCause.EXTERNAL_SIGNAL
     goes_on = cause is TerminationCause.REQUEUED or by_daemon
     return TaskOutcome("stopped", reason, exit_code, cause=cause if goes_on else None)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.domain import efficiency as eff
-from hpc_agent.domain.efficiency import Efficiency, Share, UsageDetails
+from hpc_agent.domain.efficiency import Efficiency, UsageDetails, Used
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.errors import HpcAgentError
 from hpc_agent.executor.agent_identity import AgentIdentity
@@ -58,6 +58,7 @@ class UsageRecorder:
         self._identity = identity
         self._directory = directory
         self._clock = clock
+        self._job = backends.job_variables()
         self._agent_began = clock.monotonic()
         self._usage: JobUsage | None = None
         self._summary: UsageSummary | None = None
@@ -65,7 +66,7 @@ class UsageRecorder:
         self._thread = threading.Thread(target=self._sample, name="usage", daemon=True)
 
     def start(self) -> None:
-        self._usage = JobUsage(os.environ, self._clock)
+        self._usage = JobUsage(os.environ, self._clock, self._job.control_group if self._job else "")
         self._thread.start()
 
     def stop(self) -> None:
@@ -102,9 +103,9 @@ class UsageRecorder:
         if self._summary is None:
             return
         try:
-            given = Allocation.of(backends.job_variables())
+            given = Allocation.of(self._job)
             limit = time_limit or self._limit_of_script()
-            seconds = Share(self._clock.monotonic() - self._agent_began, limit)
+            seconds = Used(self._clock.monotonic() - self._agent_began, limit)
             found = efficiency_of(self._summary, given, seconds)
             details = UsageDetails(self._summary.busiest_cpus, self._summary.idle_gpus, completed)
             properties = {**eff.as_properties(found), eff.ADVICE: "; ".join(eff.advice(found, details))}
@@ -132,14 +133,14 @@ class UsageRecorder:
         self._client.events.add([event], budget=ONCE)
 
 
-def efficiency_of(summary: UsageSummary, given: Allocation, seconds: Share) -> Efficiency:
+def efficiency_of(summary: UsageSummary, given: Allocation, seconds: Used) -> Efficiency:
     """The use of a run, of what the job was given."""
     has_gpus = bool(summary.gpus)
     return Efficiency(
-        cpus=Share(summary.cpus, given.cpus),
-        memory=Share(summary.memory, given.memory_mb / 1024 if given.memory_mb else None),
-        gpus=Share(summary.busy_gpus, float(summary.gpus)) if has_gpus else None,
-        gpu_memory=Share(summary.gpu_memory, summary.gpu_capacity or None) if has_gpus else None,
+        cpus=Used(summary.cpus, given.cpus),
+        memory=Used(summary.memory, given.memory_mb / 1024 if given.memory_mb else None),
+        gpus=Used(summary.busy_gpus, float(summary.gpus)) if has_gpus else None,
+        gpu_memory=Used(summary.gpu_memory, summary.gpu_capacity or None) if has_gpus else None,
         seconds=seconds,
     )
 
@@ -152,7 +153,7 @@ def chart(summary: UsageSummary, found: Efficiency) -> list[Line]:
     minutes = [sample.seconds / 60 for sample in samples]
     lines = []
 
-    def add(name: str, share: Share | None, unit: str, used: Sequence[float]) -> None:
+    def add(name: str, share: Used | None, unit: str, used: Sequence[float]) -> None:
         if share is not None and share.asked:
             asked = f"{share.asked:.3g}"
             lines.append(Line(f"{name} (of {asked} {unit})", minutes, [100 * value / share.asked for value in used]))

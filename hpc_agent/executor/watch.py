@@ -10,7 +10,7 @@ from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.domain.ids import QueueId, TaskId, WorkerId
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.executor.stop import StopReason, StopRequest
+from hpc_agent.executor.stop_conditions import StopReason, StopRequest
 from hpc_agent.logs import EventLog
 from hpc_agent.retry import ONCE
 from hpc_agent.telemetry.usage import UsageReader
@@ -60,7 +60,7 @@ class Watch:
         ping_interval: float,
         callback_limit: float,
         meters: Meters,
-        say: Callable[[str], None] = lambda _line: None,
+        write_line: Callable[[str], None] = lambda _line: None,
     ) -> None:
         """``callback_limit``: the most seconds that a task's own abort callback gets."""
         self._client = client
@@ -70,13 +70,13 @@ class Watch:
         self._ping_interval = ping_interval
         self._callback_limit = callback_limit
         self._meters = meters
-        self._say = say
+        self._write_line = write_line
         self._done = threading.Event()
         self._threads = [
             threading.Thread(target=self._loop, name="watch", daemon=True),
             # A server that does not answer holds up the first one for a minute, and a later start waits for less.
             threading.Thread(target=self._watch_claim, name="fence", daemon=True),
-            # It writes to the shared file system, which may stall; an abort is noticed all the same.
+            # It writes to the shared file system, which may stall; an abort is noticed anyway.
             threading.Thread(target=self._watch_memory, name="memory", daemon=True),
         ]
 
@@ -101,11 +101,11 @@ class Watch:
             self._try(self._meters.memory)
 
     def _loop(self) -> None:
-        begun = self._clock.monotonic()
+        start = self._clock.monotonic()
         # The first sign of life and the first figures come soon, for short tasks too.
         turns = {
-            self._ping: [self._ping_interval, begun - self._ping_interval + 3],
-            self._report: [USAGE_INTERVAL_S, begun - USAGE_INTERVAL_S + 3],
+            self._ping: [self._ping_interval, start - self._ping_interval + 3],
+            self._report: [USAGE_INTERVAL_S, start - USAGE_INTERVAL_S + 3],
         }
         while not self._clock.wait(self._done, STATUS_INTERVAL_S):
             self._try(self._check_status)
@@ -156,7 +156,7 @@ class Watch:
             self._end(StopReason.ABORT, state.message)
             return
         self._stop.request(StopReason.ABORT, hold_until=self._clock.monotonic() + seconds)
-        self._say(f"Aborted by its user; its abort callback has {seconds:g} s")
+        self._write_line(f"Aborted by its user; its abort callback has {seconds:g} s")
 
     def _end(self, reason: StopReason, detail: str) -> None:
         if self._done.is_set():

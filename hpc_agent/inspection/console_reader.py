@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hpc_agent.api.answer import whole
 from hpc_agent.api.client import Client
+from hpc_agent.api.console_pages import ConsolePages
 from hpc_agent.api.task_views import TaskViews
 from hpc_agent.clock import Clock
 from hpc_agent.domain.ids import TaskId
@@ -38,7 +38,7 @@ class ConsoleReader:
         self._views = views
         self._task = task
         self._clock = clock
-        self._last_ms = 0
+        self._pages = ConsolePages(client.events, task)
 
     def skip_to_last(self, lines: int) -> str:
         """The last so many lines; what comes next is what was printed after them."""
@@ -47,19 +47,12 @@ class ConsoleReader:
         if len(kept) <= lines and end.is_cut:
             kept = "".join(self.rest()).splitlines(keepends=True)
         else:
-            self._last_ms = end.last_ms
+            self._pages.skip_to(end.last_ms)
         return "".join(kept[-lines:]) if lines else ""
 
     def rest(self) -> Iterator[str]:
-        """All that the server has and that was not read yet, a page at a time.
-
-        Raises:
-            NotFoundError: there is no such task.
-            ServerUnreachableError: no answer; what was read before counts as read.
-        """
-        while events := self._client.events.console_after(self._task, self._last_ms):
-            yield "".join(str(event.get("msg") or "") for event in events)
-            self._last_ms = max(whole(event.get("timestamp")) for event in events)
+        """As ``ConsolePages.rest``."""
+        return self._pages.rest()
 
     def follow(self) -> Iterator[ConsoleText | ConsoleNote]:
         """Until the task has a final status and its console has come; a server that is away is waited for.

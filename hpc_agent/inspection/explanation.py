@@ -15,7 +15,7 @@ from hpc_agent.domain.job import ExitEvidence, JobRecord
 from hpc_agent.domain.outcome import SCRIPT_ADVICE, TASK_ADVICE, Advice, classify_exit
 from hpc_agent.domain.printed_errors import printed_errors
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.domain.wait_reason import SCRIPT_TERMS, RequestTerms, explain_wait
+from hpc_agent.domain.wait_reason import SCRIPT_TERMS, SOONER, RequestTerms, explain_wait
 from hpc_agent.inspection.task_facts import TaskFacts
 from hpc_agent.inspection.task_row import COMPLETING, PENDING, REQUEUED, RUNNING, SUSPENDED, count_states, state_of
 from hpc_agent.schedulers.inspector import ListedJob
@@ -65,7 +65,7 @@ class _Verdict:
 
 def explain(facts: TaskFacts) -> Explanation:
     verdict = _verdict(facts)
-    shows_lines = verdict.word in ("failed", "stopped", "running", "missing")
+    shows_lines = verdict.word in ("failed", "stopped", "running", "missing") and not facts.is_rejected
     return Explanation(
         facts.task.id,
         facts.task.name,
@@ -84,6 +84,8 @@ def _verdict(facts: TaskFacts) -> _Verdict:
     if facts.jobs:
         waits = all(state_of(listed.job) in (PENDING, REQUEUED) for listed in facts.jobs)
         return _waiting_in_scheduler(facts) if waits else _running(facts)
+    if facts.job_is_missing:
+        return _missing(facts)
     if facts.place is not None:
         return _waiting_in_queue(facts)
     if facts.run is not None and not facts.run.files.settled:
@@ -100,12 +102,16 @@ def _waiting_in_scheduler(facts: TaskFacts) -> _Verdict:
     job = facts.jobs[0].job
     wait = explain_wait(job, SCRIPT_TERMS if facts.is_script else RequestTerms())
     text = wait.text
+    _, sooner, partition = facts.task.status_message.partition(SOONER)
+    text += sooner + partition
     if len(facts.jobs) > 1:
         text = f"{text}; of its elements {count_states(facts.jobs)}"
     if wait.stuck:
-        step = "it goes on only if somebody acts: do what the reason names, or take it off with " + _command(
+        step = "it goes on only after a change: do what the reason names, or take it off with " + _command(
             facts, "cancel"
         )
+    elif sooner:
+        step = "wait, or do that"
     elif job.expected_start is None:
         step = "wait: the scheduler has not computed a start for it yet" + _preview(facts)
     else:
@@ -167,6 +173,10 @@ def _missing(facts: TaskFacts) -> _Verdict:
     if facts.record is not None:
         outcome = classify_exit(facts.record, facts.evidence, _advice(facts))
         return _Verdict("missing", f"{outcome.reason}; {who} has not set the task's status yet", f"see that {who} runs")
+    if facts.scheduler_is_silent:
+        return _Verdict(
+            "missing", f"the scheduler does not answer now: nothing is known of job {facts.job}", "try again"
+        )
     files = facts.run.files if facts.run else None
     if files is not None and files.submission is not None and files.submission.submitted.is_unclear:
         said = files.submission.message or "it was about to be submitted"
@@ -200,13 +210,17 @@ def _ended(facts: TaskFacts) -> _Verdict:
     task, advice = facts.task, _advice(facts)
     reason = " ".join((task.status_reason or task.status_message).split())
     if task.status in (TaskStatus.COMPLETED, TaskStatus.PUBLISHED, TaskStatus.CLOSED, TaskStatus.PUBLISHING):
-        return _Verdict(task.status.value, reason or "it ended well", "nothing is wrong")
+        return _Verdict(task.status.value, reason or "it ended well")
     if not reason and facts.record is not None:
         reason = classify_exit(facts.record, facts.evidence, advice).reason
     if task.status is TaskStatus.STOPPED:
         step = _known_step(reason, facts)
         said = reason.replace(f"; {step}", "", 1)
         return _Verdict("stopped", said or "its user stopped it, and gave no reason", step)
+    if facts.is_rejected:
+        id = task.id[:_SHORT_ID]
+        step = f"change that and enqueue it again; `hpc-agent render --id {id}` shows what it asks for"
+        return _Verdict("failed", reason or "the daemon took it off its queue and gave no reason", step)
     cause = cause_of(facts)
     if cause is not None and cause.sentence not in reason and not _says_cause(reason):
         reason = f"{reason or 'no reason was given'}; its console shows: {cause.sentence}"
@@ -303,7 +317,7 @@ def _listed_words(listed: ListedJob) -> str:
 
 def record_words(record: JobRecord) -> str:
     """A record in one line."""
-    words = [f"job {record.id} {record.raw_state}", record.exit_words]
+    words = [f"job {record.id} {record.raw_state}", record.exit_text]
     if record.started and record.ended:
         ran = format_duration((record.ended - record.started).total_seconds())
         of = f" of {format_duration(record.time_limit)}" if record.time_limit else ""
@@ -327,7 +341,7 @@ def local(moment: datetime) -> str:
 
 
 def last_lines(console: str, count: int = _LAST_LINES) -> tuple[str, ...]:
-    """The last lines that are not empty, each as it stands after its last carriage return, without colours."""
+    """The last lines that are not empty, each as it is after its last carriage return, without colours."""
     lines: Sequence[str] = [
         _ESCAPES.sub("", line.rstrip("\r").rpartition("\r")[2]).rstrip() for line in console.split("\n")
     ]

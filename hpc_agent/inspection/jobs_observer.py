@@ -137,7 +137,7 @@ class JobsObserver:
         summaries = self._views.summaries([*rows, *(task for task in waiting if task not in rows)])
         found: list[TaskRow] = []
         for task, row in rows.items():
-            shown = _told(row, runs.get(task), waiting, summaries.get(task), names)
+            shown = _explained(row, runs.get(task), waiting, summaries.get(task), names)
             if ended or shown.state not in task_row.ENDED:
                 found.append(shown)
         for task, row in waiting.items():
@@ -154,7 +154,7 @@ def read_tracked(folder: TrackedDirectory) -> TrackedJob | None:
         plan, job = folder.plan(), folder.job()
         if plan is None or job is None:
             return None
-        return TrackedJob(folder, plan, job, folder.inside(), folder.begun() is not None)
+        return TrackedJob(folder, plan, job, folder.sidecar(), folder.start() is not None)
     except (CorruptFileError, OSError):
         return None
 
@@ -230,7 +230,7 @@ def _waiting(queues: Iterable[Queue]) -> dict[TaskId, TaskRow]:
     }
 
 
-def _told(
+def _explained(
     row: TaskRow,
     run: ObservedRun | None,
     waiting: Mapping[TaskId, TaskRow],

@@ -53,12 +53,12 @@ class ScriptPreviewer:
         queue = hpc.queue(queue_name)
         runs = RunsFolder(hpc.runs)
         resources = queue.policy(queue_name, hpc.resources).resources(task.properties)
-        gpus = gpu_range(self._launch.terms, queue_name, resources.gpus, task.properties).least
+        gpus = gpu_range(self._launch.options, queue_name, resources.gpus, task.properties).least
         avoided = BadNodes(runs.nodes, self._clock).avoided()
         exclude = ",".join([*filter(None, [resources.exclude]), *avoided])
         resources = replace(resources, gpus=gpus, exclude=exclude)
         place = JobPlace(queue_name, runs.of(attempt))
-        staged = self._launch.terms.standalone or hpc.envs.build_on in ("login", "job")
+        staged = self._launch.options.standalone or hpc.envs.build_on in ("login", "job")
         context = self._launch.context(task, attempt, queue, resources, place, staged=staged)
         origins = resource_origins(
             resources,

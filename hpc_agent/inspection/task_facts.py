@@ -60,6 +60,8 @@ class TaskFacts:
     console: str = ""
     """Its end."""
     page: str = ""
+    scheduler_is_silent: bool = False
+    """It was asked for its jobs, and did not answer."""
     notes: tuple[str, ...] = ()
     """Who did not answer, a sentence each."""
 
@@ -70,6 +72,21 @@ class TaskFacts:
             return self.tracked.job.id if self.tracked else self.jobs[0].job.id
         own = self.tracked.job.id if self.tracked else (self.run.files.job if self.run else None)
         return own or str(self.task.runtime.get(JOB_ID) or "")
+
+    @property
+    def job_is_missing(self) -> bool:
+        """Whether it was submitted in an attempt that is not over, and the scheduler lists no job of it."""
+        files = self.run.files if self.run else None
+        if files is None or files.settled or self.jobs:
+            return False
+        is_back = files.report is not None and files.report.status == "again"
+        return (files.submission is not None or files.claim is not None) and not is_back
+
+    @property
+    def is_rejected(self) -> bool:
+        """Whether the daemon itself took it off its queue: it has had no job."""
+        claim = self.run.files.claim if self.run else None
+        return claim is not None and claim.owner.startswith("daemon:")
 
     @property
     def is_script(self) -> bool:
@@ -109,6 +126,7 @@ class FactsReader:
         run = newest_run(self._runs, id)
         tracked = read_tracked(self._tracked.of(id))
         facts = TaskFacts(task, self._place(id), run, tracked, self._jobs(id, run, tracked, notes))
+        is_silent = bool(notes)
         record = None if facts.jobs or not facts.job else self._record(facts, notes)
         return TaskFacts(
             task=task,
@@ -120,6 +138,7 @@ class FactsReader:
             evidence=exit_evidence(run.directory) if run else NO_EVIDENCE,
             console=self._console(id, run),
             page=self._client.task_page(id, task.project),
+            scheduler_is_silent=is_silent,
             notes=tuple(notes),
         )
 

@@ -35,7 +35,7 @@ class SubmissionRecord(Record, frozen=True, kw_only=True):
     job: str = ""
     known: bool = False
     """Whether the scheduler was seen to list the job under the attempt's name. It may be renamed later."""
-    tries: int = 1
+    submit_count: int = msgspec.field(default=1, name="tries")
     """How often this attempt was handed to the scheduler."""
     message: str = ""
     """What sbatch said, if that was not clear."""
@@ -46,7 +46,7 @@ class SubmissionRecord(Record, frozen=True, kw_only=True):
     @property
     def submitted(self) -> SubmissionView:
         state, job = SubmissionState(self.state), JobId(self.job) if self.job else None
-        return SubmissionView(state, self.at, job, self.tries, self.message, self.doubt, self.looked_at)
+        return SubmissionView(state, self.at, job, self.submit_count, self.message, self.doubt, self.looked_at)
 
 
 class StagingJobRecord(Record, frozen=True, kw_only=True):
@@ -57,7 +57,7 @@ class StagingJobRecord(Record, frozen=True, kw_only=True):
     cluster: str = ""
     job: str = ""
     """Empty: sbatch gave no clear answer."""
-    tries: int = 1
+    submit_count: int = msgspec.field(default=1, name="tries")
     error: str = ""
     """What sbatch printed when it failed with an error that this version does not know."""
     looked_at: datetime | None = None
@@ -68,7 +68,7 @@ class StagingJobRecord(Record, frozen=True, kw_only=True):
         state = SubmissionState.ACCEPTED if self.job else SubmissionState.UNCERTAIN
         doubt = UnclearAnswer.UNKNOWN_ERROR if self.error else None
         job = JobId(self.job) if self.job else None
-        return SubmissionView(state, self.at, job, self.tries, self.error, doubt, self.looked_at)
+        return SubmissionView(state, self.at, job, self.submit_count, self.error, doubt, self.looked_at)
 
 
 class TaskError(Record, frozen=True, kw_only=True):
@@ -88,9 +88,9 @@ class ClaimRecord(Record, frozen=True, kw_only=True):
     owner: str
     """Who claims: ``job:<id>`` for a job, ``daemon:<host>:<pid>`` for a daemon that refuses the task,
     ``agent:<host>:<pid>`` for an agent that runs it by hand."""
-    start: int = 0
+    restart_count: int = msgspec.field(default=0, name="start")
     """Which of the job's starts has the task; 0 is its first."""
-    begun: bool = False
+    user_process_started: bool = msgspec.field(default=False, name="begun")
     """The user's process was about to be started: from here on it may have run."""
     queue: str = ""
     cluster: str = ""
@@ -101,6 +101,13 @@ class ClaimRecord(Record, frozen=True, kw_only=True):
     worker: str = ""
     predecessors: tuple[str, ...] = ()
     """Workers of ours that had the task before: of earlier starts of this job, and of earlier attempts."""
+    predecessor_may_run: bool = False
+    """A process of an earlier start may still run on a node that the scheduler takes for dead."""
+
+    @property
+    def process_may_run(self) -> bool:
+        """Whether a process of this start, or of an earlier one, may run."""
+        return self.user_process_started or self.predecessor_may_run
 
     @property
     def job(self) -> str:
@@ -126,7 +133,7 @@ class ExitReport(Record, frozen=True, kw_only=True):
     refused_at: datetime | None = None
     """When a server that answers all else first did not take the log."""
     cause: TerminationCause | None = None
-    """Set when the job was told to end and the verdict is left to the daemon: if the same job starts again, the task
+    """Set when the job got SIGTERM and the daemon decides the final status: if the same job starts again, the task
     goes on."""
 
 
@@ -145,14 +152,14 @@ class MemoryRecord(Record, frozen=True, kw_only=True):
 
 
 class NotifiedRecord(Record, frozen=True, kw_only=True):
-    """``notified.json``: events of the task that its people were told of."""
+    """``notified.json``: events of the task that notifications were sent for."""
 
     at: datetime | None = None
     events: tuple[str, ...] = ()
 
 
 class RequeueBudget(Record, frozen=True, kw_only=True):
-    """``runs/<task>/restarts.json``: why the task did not end with the attempts it had since a person last enqueued it.
+    """``runs/<task>/restarts.json``: why the task did not end with the attempts it had since a user last enqueued it.
     ``<attempt>.<start>`` of each."""
 
-    of: tuple[str, ...] = ()
+    requeues: tuple[str, ...] = msgspec.field(default=(), name="of")

@@ -101,8 +101,8 @@ class RunDirectory:
         return write_first(self.path / "submit.json", record)
 
     def first_try(self, record: SubmissionRecord) -> SubmissionRecord:
-        """The record of try number ``record.tries``: this one, or that of the writer that was first."""
-        name = f"try.{record.tries}.json"
+        """The record of submission number ``record.submit_count``: this one, or that of the writer that was first."""
+        name = f"try.{record.submit_count}.json"
         if write_first(self.path / name, record):
             return record
         return read_record(self.path / name, SubmissionRecord) or record
@@ -172,13 +172,13 @@ class RunDirectory:
     def write_notified(self, record: NotifiedRecord) -> None:
         write_record(self.path / "notified.json", record)
 
-    def trouble(self) -> TaskError | None:
+    def task_error(self) -> TaskError | None:
         return read_record(self.path / "trouble.json", TaskError)
 
-    def write_trouble(self, record: TaskError) -> None:
+    def write_task_error(self, record: TaskError) -> None:
         write_record(self.path / "trouble.json", record)
 
-    def drop_trouble(self) -> None:
+    def drop_task_error(self) -> None:
         (self.path / "trouble.json").unlink(missing_ok=True)
 
     def set_aside(self) -> None:
@@ -187,20 +187,20 @@ class RunDirectory:
         if path.exists() or path.is_symlink():
             path.rename(path.with_name(f".{path.name}.{secrets.token_hex(4)}.unreadable"))
 
-    def restarts(self) -> RequeueBudget:
+    def requeue_budget(self) -> RequeueBudget:
         """Of the task, over all its attempts."""
         return read_record(self.path.parent / _RESTARTS, RequeueBudget) or RequeueBudget()
 
-    def restart_key(self, start: int) -> str:
+    def requeue_key(self, start: int) -> str:
         return f"{self.path.name}.{start}"
 
-    def add_restart(self, start: int) -> RequeueBudget:
+    def count_requeue(self, start: int) -> RequeueBudget:
         """Count a restart after this start of this attempt, once."""
-        before = self.restarts()
-        key = self.restart_key(start)
-        if key in before.of:
+        before = self.requeue_budget()
+        key = self.requeue_key(start)
+        if key in before.requeues:
             return before
-        after = RequeueBudget(of=(*before.of, key))
+        after = RequeueBudget(requeues=(*before.requeues, key))
         write_record(self.path.parent / _RESTARTS, after)
         return after
 
@@ -210,7 +210,7 @@ class RunDirectory:
         names = (other.names() for other in others if other != self)
         return any("claim.json" in found and "settled.json" not in found for found in names)
 
-    def forget_restarts(self) -> None:
+    def reset_requeue_budget(self) -> None:
         (self.path.parent / _RESTARTS).unlink(missing_ok=True)
 
     def settled(self) -> DoneRecord | None:

@@ -37,7 +37,7 @@ class PartitionAvailability:
 
 
 def free_gpus(node: NodeStatus, kind: str = "") -> int:
-    """GPUs of a type, or of all types, that a job could have now: with a CPU and memory beside them."""
+    """GPUs of a type, or of all types, that a job could have now: with a free CPU and memory on their node."""
     if not (node.usable and node.cpus_free and node.memory_mb_free):
         return 0
     return sum(gpu.free for gpu in node.gpus if kind in ("", gpu.kind))

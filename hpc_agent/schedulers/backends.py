@@ -1,4 +1,4 @@
-"""Which backend serves this machine, and which one the current process is a job of."""
+"""Selection of a backend: the one that serves this machine, and the one that runs the current process as a job."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from hpc_agent.schedulers.base import (
 
 
 def every() -> Iterator[Backend]:
-    """In the order of the registry."""
+    """The batch systems in the order of the registry, then this machine."""
     yield from map(registry.load, registry.BACKENDS)
 
 

@@ -1,4 +1,5 @@
-"""What the daemon needs of a batch scheduler. Silence is never a verdict: see each method's errors."""
+"""Interface of backends: all that the daemon needs of a batch scheduler. A missing answer is never evidence of an
+end."""
 
 from __future__ import annotations
 
@@ -42,7 +43,7 @@ class SubmitRequest:
 
 @dataclass(frozen=True)
 class JobOrigin:
-    """What serves the jobs, for a person."""
+    """Description of the system that runs the jobs, for users."""
 
     name: str
     """With its version where it has one: ``Slurm 24.11.5``."""
@@ -51,11 +52,11 @@ class JobOrigin:
 
 
 class Scheduler(Protocol):
-    """Implementations: ``slurm.driver.SlurmScheduler``, ``local.scheduler.LocalScheduler``."""
+    """A batch scheduler, or this machine: one class in the package of each backend (``schedulers.registry``)."""
 
     @property
     def name(self) -> str:
-        """``slurm`` or ``local``."""
+        """The backend's name in the registry."""
 
     def cluster(self) -> str:
         """The cluster's name, part of every attempt's identity."""
@@ -78,7 +79,7 @@ class Scheduler(Protocol):
 
     def room(self) -> Capacity:
         """What may be submitted now, as the last ``live_jobs`` saw it. More than that would only wait here, where
-        nobody can put it into another order, and not in its queue."""
+        its order cannot be changed, and not in its queue."""
 
     def find(self, job_name: str, since: datetime) -> JobId | None:
         """The job submitted under this name at or after ``since``, live or ended; None if certainly none is known.
@@ -102,11 +103,11 @@ class Scheduler(Protocol):
     def cancel(self, jobs: Sequence[JobId], *, only_pending: bool = False) -> None:
         """Cancel these jobs; with ``only_pending`` those that started meanwhile are left alone.
 
-        Each must be known for the one that is meant. Its id alone is no evidence: it may have been read out of a site's
-        greeting, or be used again. A job is known when the scheduler lists it, or did so before, under the name that it
-        was submitted with and not submitted before that; or when it wrote its id down itself, from within. What was
-        known once stays so: people rename their jobs, and so do the jobs. Any other job is left alone, and the log says
-        so, and the task where there is one.
+        Each must be known for the one that is meant. Its id alone is not evidence: it may have been read out of a
+        site's greeting, or be used again. A job is known when the scheduler lists it, or did so before, under the name
+        that it was submitted with and not submitted before that; or when it wrote its id down itself, from within. What
+        was known once stays so: people rename their jobs, and so do the jobs. Any other job is left alone, and the log
+        says so, and the task where there is one.
 
         Raises:
             SchedulerUnavailableError: it is not known whether the request arrived.
@@ -121,7 +122,7 @@ class Scheduler(Protocol):
 
 
 class CurrentJobClient(Protocol):
-    """What a job can do about itself."""
+    """Client with which a job asks about itself and requeues itself."""
 
     def look(self) -> CurrentJob | None:
         """What the scheduler says of it; None where it gives no answer."""
@@ -142,7 +143,7 @@ class NullCurrentJob:
 
 @dataclass(frozen=True)
 class JobVariables:
-    """What a process finds in its environment about the job that it runs in."""
+    """Variables of the environment that describe the current job."""
 
     backend: str
     """The backend's name in the registry."""
@@ -159,6 +160,8 @@ class JobVariables:
     """CPUs granted on this node; None: not known, or all of them."""
     memory_mb: float | None = None
     """Memory granted on this node; None: not known, or all of it."""
+    control_group: str = ""
+    """Name of the control group that the scheduler makes for the job on each node; empty: it makes none."""
     gpu_variables: Sequence[str] = ()
     """Variables that name the job's GPUs as the node counts them, the most reliable first; empty: the usual ones."""
 
@@ -175,7 +178,7 @@ class Share:
 
 
 class ScriptLanguage(Protocol):
-    """How job scripts of a backend ask for resources, and the templates that they are rendered from."""
+    """Language of a backend's job scripts: how they ask for resources, and the templates that render them."""
 
     @property
     def prefix(self) -> str:
@@ -205,14 +208,24 @@ class ScriptLanguage(Protocol):
         """
 
     def variables(self, resources: Resources, signal_ahead: float, requeue: bool) -> Mapping[str, object]:
-        """What templates know besides the task: the requests in the scheduler's own options, as text.
+        """Variables of templates in addition to the task: the requests in the scheduler's own options, as text.
 
         ``signal_ahead``: seconds before the time limit at which the agent is warned by SIGUSR1; 0: not at all.
         """
 
 
+@dataclass(frozen=True)
+class UserCommands:
+    """The scheduler's own commands by which a person looks for what is wrong; by default ours, where there is one."""
+
+    is_up: str = "hpc-agent free"
+    own_jobs: str = "hpc-agent jobs"
+    accounts: str = "hpc-agent init --dry-run"
+    partitions: str = "hpc-agent free"
+
+
 class Backend(ABC):
-    """All that the program knows of a kind of scheduler. ``schedulers.registry`` lists them."""
+    """Backend: everything about one kind of scheduler. ``schedulers.registry`` lists them."""
 
     name: ClassVar[str]
     """In the registry, in ``hpc.scheduler``, and of its section of the settings."""
@@ -224,6 +237,8 @@ class Backend(ABC):
 
     command_variables: ClassVar[Sequence[str]] = ()
     """Variables of a person's shell by which its commands find the scheduler."""
+
+    user_commands: ClassVar[UserCommands] = UserCommands()
 
     @abstractmethod
     def is_installed(self) -> bool:
@@ -240,7 +255,7 @@ class Backend(ABC):
         """
 
     def cluster_client(self, settings: HpcSettings) -> ClusterClient | None:
-        """For questions about the cluster as a whole; None where nothing but jobs can be asked about."""
+        """For questions about the cluster as a whole; None where only jobs can be asked about."""
         return None
 
     def inspector(self, settings: HpcSettings, clock: Clock) -> JobInspector:

@@ -136,7 +136,7 @@ class ExpectedStart:
     """When a job of some size would start, if it were submitted now; or why it never would."""
 
     start: datetime | None = None
-    """None: it is refused, or no time can be told yet."""
+    """None: it is refused, or the time is not known yet."""
     nodes: str = ""
     refused: str = ""
     """The scheduler's words."""
@@ -148,7 +148,7 @@ class ClusterClient(Protocol):
     def discover(self, report: Callable[[str], None], partition: str = "", account: str = "") -> ClusterFacts:
         """Everything that matters for a configuration.
 
-        ``report`` is told each step. ``partition``, ``account``: where to try out how resources are asked for.
+        ``report`` gets each step. ``partition``, ``account``: where to try out how resources are asked for.
 
         Raises:
             SchedulerUnavailableError: the controller does not answer.

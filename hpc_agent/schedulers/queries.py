@@ -26,7 +26,7 @@ def printed(answer: process.CompletedProcess) -> str:
     """What a query printed.
 
     Raises:
-        SchedulerUnavailableError: an exit code other than 0, or text on stderr only, which are no information.
+        SchedulerUnavailableError: an exit code other than 0, or text on stderr only, which are not information.
     """
     if not answer.ok or (not answer.stdout.strip() and answer.stderr.strip()):
         raise SchedulerUnavailableError(

@@ -1,4 +1,4 @@
-"""Which records are of the jobs that are meant: ids and names are used again. Pure."""
+"""Selection of the records that belong to our jobs: ids and names are used again. Pure."""
 
 from __future__ import annotations
 

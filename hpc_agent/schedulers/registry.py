@@ -1,4 +1,4 @@
-"""The backends, one line each. Adding one is a line here and a package of its name beside this module.
+"""The backends. Adding a batch system is a line here and a package of its name next to this module.
 
 A package has two modules that are found by name: ``settings``, whose class ``Settings`` is its section of the
 configuration, and ``backend``, whose object ``BACKEND`` is a ``schedulers.base.Backend``. Nothing else is imported
@@ -12,12 +12,25 @@ from typing import Any
 
 from hpc_agent.config.types import BackendSettings
 
-BACKENDS = (
+BATCH_SYSTEMS = (
     "slurm",
     "gridengine",
-    "local",
 )
-"""In the order in which ``hpc.scheduler: auto`` looks for them; the last one is always there."""
+"""``hpc.scheduler: auto`` takes the first of them whose commands are found."""
+
+LOCAL = "local"
+"""Jobs as processes of this machine: always installed, so ``auto`` takes it where no batch system is."""
+
+BACKENDS = (*BATCH_SYSTEMS, LOCAL)
+
+
+QUERY_COMMANDS = frozenset(
+    {
+        *("sbatch", "squeue", "sacct", "scancel", "scontrol", "sinfo", "sacctmgr", "sprio", "sstat", "srun"),
+        *("qsub", "qstat", "qacct", "qdel", "qhost", "qconf"),
+    }
+)
+"""Commands that cost a scheduler's controller or its accounting a request; ``hpc-agent stats`` counts them."""
 
 
 def settings_of(name: str) -> type[BackendSettings]:

@@ -100,9 +100,12 @@ class Service:
         self.endpoints: dict[str, Endpoint] = {}
 
     def action(
-        self, request: type[R], access: Access = Access.READ, *, login: bool = False
+        self, request: type[R], access: Access, *, login: bool = False
     ) -> Callable[[Callable[[R, Call], Answer]], Callable[[R, Call], Answer]]:
-        """Declare a function as ``<service>.<its name>``."""
+        """Declare a function as ``<service>.<its name>``.
+
+        ``access``: with ``READ`` the database refuses every change.
+        """
 
         def declare(handler: Callable[[R, Call], Answer]) -> Callable[[R, Call], Answer]:
             name = f"{self.name}.{handler.__name__}"

@@ -45,7 +45,7 @@ _TASK_LINKS = tuple(
 
 @dataclass(frozen=True)
 class Parts:
-    """What the routes lead to."""
+    """Parts of the server that the routes lead to."""
 
     dispatcher: Dispatcher
     authenticator: Authenticator

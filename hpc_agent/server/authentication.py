@@ -1,4 +1,4 @@
-"""Who calls: key pairs and tokens (docs/internals/clearml-protocol.md#login).
+"""Authentication of callers by key pairs and tokens (docs/internals/clearml-protocol.md#login).
 
 Every token names the key pair that it was got with, and is looked up with it at each call: it ends with its key, and
 with its own time. A key pair belongs to a user; or to a task, whose job it lets in as the task's owner with the rights

@@ -1,4 +1,4 @@
-"""Whether a caller may make a call: the row of ``roles`` for the endpoint, applied to what the request names."""
+"""Authorization of a call: the row of ``roles`` for the endpoint, applied to what the request names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hpc_agent.server.store.documents import Collection, Document, models, proje
 from hpc_agent.server.store.query import Query
 from hpc_agent.wire.error_kinds import NO_PERMISSION
 
-_NOBODY = Permission(Scope.NONE, Scope.NONE)
+_NO_ACCESS = Permission(Scope.NONE, Scope.NONE)
 _COLLECTIONS: Mapping[OwnerKind, Collection] = {
     OwnerKind.TASK: tasks,
     OwnerKind.MODEL: models,
@@ -33,7 +33,7 @@ def check(call: Call, endpoint: Endpoint, request: object) -> None:
     who = call.identity
     if who.task_ended and endpoint.access is Access.WRITE:
         raise ApiFault(NO_PERMISSION, "the task that these credentials were made for has ended", task=who.task)
-    permission = PERMISSIONS.get(endpoint.name, _NOBODY)
+    permission = PERMISSIONS.get(endpoint.name, _NO_ACCESS)
     if who.delegated and not permission.delegated:
         raise ApiFault(
             NO_PERMISSION, f"{endpoint.name} needs the user's own key, not one that an administrator has for the user"
@@ -50,7 +50,7 @@ def check(call: Call, endpoint: Endpoint, request: object) -> None:
 def may(call: Call, name: str) -> bool:
     """Whether the caller may call this endpoint at all."""
     who = call.identity
-    return who.is_admin or scope_of(who, PERMISSIONS.get(name, _NOBODY)) is not Scope.NONE
+    return who.is_admin or scope_of(who, PERMISSIONS.get(name, _NO_ACCESS)) is not Scope.NONE
 
 
 def scope_of(who: AuthenticatedCaller, permission: Permission) -> Scope:

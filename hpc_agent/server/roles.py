@@ -1,4 +1,4 @@
-"""What users, administrators and the credentials of tasks may do: one row for every endpoint.
+"""Permissions of users, administrators and tasks' credentials: one row for every endpoint.
 
 An administrator may do everything. A *user* is a member of the group whose server this is: reads all, makes new things,
 and changes its own things. A *task* is the credential that a job gets in place of a user's keys: it reads what a user
@@ -21,7 +21,7 @@ class Scope(Enum):
 
 
 class OwnerKind(str, Enum):
-    """What a field of a request names."""
+    """Kind of object that a field of a request names."""
 
     TASK = "task"
     MODEL = "model"

@@ -110,7 +110,7 @@ class Uploads:
 
 
 class Storing(Protocol):
-    """Who may store what, of one client."""
+    """Permission of one client to store files."""
 
     def check(self, name: str) -> None:
         """

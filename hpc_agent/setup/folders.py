@@ -42,7 +42,7 @@ class Folder:
 
 def find(environ: Mapping[str, str], home: Path, user: str, mounts: str | None = None) -> tuple[Folder, ...]:
     """The home folder first. ``mounts``: text of /proc/self/mountinfo, read when not given."""
-    text = Path("/proc/self/mountinfo").read_text("utf-8", "replace") if mounts is None else mounts
+    text = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace") if mounts is None else mounts
     types = dict(_mounted(text))
     found: dict[Path, Folder] = {}
     for source, path in _candidates(environ, home, user):

@@ -1,6 +1,6 @@
 """Text that a program keeps in a person's file: written again without losing the person's edits.
 
-What the program wrote last is kept beside the file, so that the next time it can tell its own lines from edits.
+What the program wrote last is kept next to the file, so that the next time it can tell its own lines from edits.
 """
 
 from __future__ import annotations
@@ -89,9 +89,8 @@ def without_section(path: Path) -> str:
     return f"{head}{tail}"
 
 
-def write(change: Change) -> None:
-    """A file that was there keeps its mode; a new one is its owner's alone to read."""
-    mode = 0o600
+def write(change: Change, *, mode: int = 0o600) -> None:
+    """A file that was there keeps its mode; ``mode``: of a new one."""
     with contextlib.suppress(FileNotFoundError):
         mode = stat.S_IMODE(change.path.stat().st_mode)
     ensure_directory(change.path.parent)
@@ -119,7 +118,7 @@ def _with_text(change: Change, after: str) -> Change:
 def _read(path: Path) -> str | None:
     """Bytes that are not UTF-8 are kept as they are."""
     try:
-        return path.read_text("utf-8", "surrogateescape")
+        return path.read_text(encoding="utf-8", errors="surrogateescape")
     except FileNotFoundError:
         return None
 
@@ -138,7 +137,7 @@ def _parts(path: Path, text: str) -> tuple[str, tuple[str, ...] | None, str]:
     if len(begins) != 1 or len(ends) != 1 or begins[0] > ends[0]:
         raise ConfigError(
             f'{path} has {len(begins)} lines "{BEGIN}" and {len(ends)} lines "{END}", expected one of each, in this '
-            "order: mend them, or delete the section to have it written anew"
+            "order: correct them, or delete the section to have it written again"
         )
     inner = tuple(line.rstrip("\r\n") for line in lines[begins[0] + 1 : ends[0]])
     return "".join(lines[: begins[0]]), inner, "".join(lines[ends[0] + 1 :])

@@ -89,7 +89,7 @@ class _Text:
 
 
 def suggested_partition(facts: ClusterFacts) -> Partition | None:
-    """Where jobs should go unless somebody says otherwise: the default partition, or in a cluster with GPUs of which
+    """Where jobs should go unless a user chooses otherwise: the default partition, or in a cluster with GPUs of which
     it has none, the one with the most."""
     usable = [partition for partition in facts.partitions if partition.allowed and partition.takes_jobs]
     state = ClusterState(tuple(usable), facts.nodes)
@@ -118,7 +118,7 @@ def render(facts: SiteFacts, choices: Choices, elsewhere: SetElsewhere) -> list[
 def _head(facts: SiteFacts) -> list[str]:
     cluster = facts.cluster
     if cluster is None:
-        return ["# No batch system was found: jobs run on this machine."]
+        return [f"# {facts.without_cluster}."]
     lines = [f"# {cluster.scheduler}, cluster {cluster.cluster}", "#", *_partition_table(cluster)]
     described = [
         *(f"Account {account}" for account in _accounts(cluster)),

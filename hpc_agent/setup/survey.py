@@ -26,11 +26,19 @@ class SiteFacts:
 
     scheduler: str
     """Name of the backend, as ``hpc.scheduler`` takes it."""
+    is_batch_system: bool
     cluster: ClusterFacts | None
-    """None: jobs run on this machine, or the backend has no such questions."""
+    """None: jobs run on this machine, or the backend cannot be asked."""
     folders: tuple[Folder, ...]
     container_runtimes: tuple[str, ...]
     """By the names of ``hpc.container.runtime``. What compute nodes have may differ."""
+
+    @property
+    def without_cluster(self) -> str:
+        """What there is to say where ``cluster`` is None."""
+        if self.is_batch_system:
+            return f"Jobs go to the scheduler {self.scheduler}; what its cluster has was not asked"
+        return "No batch system was found: jobs run on this machine"
 
 
 def survey(
@@ -54,6 +62,7 @@ def survey(
     found.update(cluster.container_runtimes if cluster else ())
     return SiteFacts(
         scheduler=backend.name,
+        is_batch_system=backend.is_batch_system,
         cluster=cluster,
         folders=find(environ, Path.home(), user_name()),
         container_runtimes=tuple(sorted(found, key=_PREFERRED.index)),

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 
 @dataclass(frozen=True)
-class Merged:
+class MergedLines:
     """``lines`` of the result. ``set_aside``: new lines where both made changes, and the person's hold."""
 
     lines: tuple[str, ...]
@@ -28,7 +28,7 @@ class _Common(NamedTuple):
     length: int
 
 
-def merge(base: Sequence[str], mine: Sequence[str], new: Sequence[str]) -> Merged:
+def merge(base: Sequence[str], mine: Sequence[str], new: Sequence[str]) -> MergedLines:
     """``mine`` with the changes from ``base`` to ``new``."""
     result: list[str] = []
     set_aside = []
@@ -44,7 +44,7 @@ def merge(base: Sequence[str], mine: Sequence[str], new: Sequence[str]) -> Merge
                     set_aside.append(proposed)
         result += base[common.base : common.base + common.length]
         at = _Common(common.base + common.length, common.mine + common.length, common.new + common.length, 0)
-    return Merged(tuple(result), tuple(set_aside))
+    return MergedLines(tuple(result), tuple(set_aside))
 
 
 _Lines = tuple[str, ...]

@@ -129,6 +129,20 @@ def is_python(text: str) -> bool:
         return False
 
 
+def refuse_unrecognised(text: str, label: str) -> None:
+    """Refuse uncommitted changes that are not a patch if they are not a Python program either. ``label``: the commit.
+
+    Raises:
+        SourceError: they are neither.
+    """
+    if not is_python(text):
+        first = text.strip().partition("\n")[0][:120]
+        raise SourceError(
+            f"the task's uncommitted changes cannot be applied to {label}: they are neither a patch nor a script, and "
+            f"begin with {first!r}; record them again with `git diff`, or clear them to run the commit as it is"
+        )
+
+
 def fix_future_imports(text: str) -> str:
     """Move an init call that an SDK put at the very top to below the ``__future__`` imports, which must come first.
 

@@ -40,8 +40,8 @@ def plan_layout(script: TaskScript, staged: StagedSource) -> LayoutPlan:
         SourceError: a path leaves the task's folder.
     """
     script, named = _split_script(script)
-    patch = changes.is_patch(script.diff, of_repository=bool(script.repository.strip()))
-    literal = bool(script.diff.strip()) and not patch
+    is_patch = changes.is_patch(script.diff, of_repository=bool(script.repository.strip()))
+    literal = bool(script.diff.strip()) and not is_patch
     entry = entry_point_of(script)
     written = literal and not script.repository.strip()
     if staged.origin is Origin.REPOSITORY or (staged.origin is Origin.FOLDER and not written):
@@ -55,7 +55,7 @@ def plan_layout(script: TaskScript, staged: StagedSource) -> LayoutPlan:
         notes = (f"the working folder {script.working_dir!r} is not used: the task has no repository",)
     if staged.origin is Origin.NOTHING:
         return LayoutPlan("code", ".", entry, notes=(*notes, "the task has neither a repository nor a script"))
-    if patch:
+    if is_patch:
         raise SourceError("the task has uncommitted changes but names no repository that they belong to")
     file = _script_file(entry, named)
     return LayoutPlan("code", ".", _with_file(entry, file), file, notes)

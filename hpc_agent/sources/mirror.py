@@ -6,7 +6,7 @@ import contextlib
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from hpc_agent.domain.task import TaskScript
 from hpc_agent.errors import SourceError
 from hpc_agent.lease import only_one
 from hpc_agent.process import CompletedProcess
+from hpc_agent.progress import Progress
 from hpc_agent.retry import is_away
 from hpc_agent.sources import git
 from hpc_agent.sources.remote import Remote
@@ -98,7 +99,7 @@ class Mirror:
                 return answer.stdout.strip()
         return None
 
-    def obtain(self, revision: Revision, progress: Callable[[str], None]) -> str:
+    def obtain(self, revision: Revision, progress: Progress) -> str:
         """The commit that ``revision`` means, fetched where missing. Uses the network only if it must.
 
         Raises:
@@ -114,7 +115,7 @@ class Mirror:
         return commit
 
     @contextlib.contextmanager
-    def _locked(self, progress: Callable[[str], None]) -> Iterator[None]:
+    def _locked(self, progress: Progress) -> Iterator[None]:
         lease = self.path.with_name(f".{self.path.name}.lease")
         with only_one(
             lease,
@@ -124,7 +125,7 @@ class Mirror:
         ):
             yield
 
-    def _fetch(self, revision: Revision, progress: Callable[[str], None]) -> str:
+    def _fetch(self, revision: Revision, progress: Progress) -> str:
         progress(f"Fetching {self.remote.url}")
         self._create()
         self._remove_locks()

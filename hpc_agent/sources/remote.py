@@ -108,7 +108,7 @@ class _PasswordRules:
 
     def may_see_password(self, scheme: str, host: str, port: int | None) -> bool:
         """A task may name any host: without ``git_host`` only those count that the account's own git knows, and a
-        password goes unencrypted only to the host that a person named for it."""
+        password goes unencrypted only to the host that a user named for it."""
         if self.git.host:
             return self.names(host, port)
         return scheme == "https" and host.lower() in self.known

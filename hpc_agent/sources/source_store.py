@@ -6,7 +6,7 @@ import os
 import posixpath
 import shlex
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -17,6 +17,7 @@ from hpc_agent.config.settings import GitSettings
 from hpc_agent.domain.env import RequirementFiles
 from hpc_agent.domain.task import TaskScript
 from hpc_agent.errors import SourceError
+from hpc_agent.progress import Progress
 from hpc_agent.redact import without_credentials
 from hpc_agent.sources import changes, lfs, remote, submodules
 from hpc_agent.sources.changes import resolve_inside
@@ -25,8 +26,6 @@ from hpc_agent.sources.layout import LayoutPlan, Origin, StagedSource, plan_layo
 from hpc_agent.sources.mirror import Mirror, revision_of
 from hpc_agent.sources.requirement_files import read_requirement_files
 from hpc_agent.sources.workspace import EntryKind, EntryPoint, Workspace
-
-Progress = Callable[[str], None]
 
 
 class SourceStore:
@@ -167,12 +166,8 @@ def _write_script(text: str, file: Path, label: str) -> tuple[str, ...]:
         return ()
     if file.read_text(encoding="utf-8", errors="replace").strip() == text.strip():
         return ()
-    if file.suffix == ".py" and not changes.is_python(text):
-        first = text.strip().partition("\n")[0][:120]
-        raise SourceError(
-            f"the task's uncommitted changes cannot be applied to {label}: they are neither a patch nor a script, and "
-            f"begin with {first!r}; record them again with `git diff`, or clear them to run the commit as it is"
-        )
+    if file.suffix == ".py":
+        changes.refuse_unrecognised(text, label)
     return (f"the task's own text for {file.name} is not used: {label} has a file of that name, which runs instead",)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hpc_agent.clock import Clock
 from hpc_agent.errors import SourceError
+from hpc_agent.progress import Progress
 from hpc_agent.retry import NETWORK_BRIEFLY, retry
 from hpc_agent.sources import git, lfs, remote
 from hpc_agent.sources.layout import Submodule
@@ -29,7 +30,7 @@ class _SubmoduleEntry:
 
 
 def stage(
-    mirror: Mirror, commit: str, resolve: Resolve, clock: Clock, progress: Callable[[str], None]
+    mirror: Mirror, commit: str, resolve: Resolve, clock: Clock, progress: Progress
 ) -> tuple[tuple[Submodule, ...], tuple[str, ...]]:
     """Mirror every submodule that ``commit`` names, theirs included; one that cannot be fetched becomes a note.
 

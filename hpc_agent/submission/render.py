@@ -47,7 +47,7 @@ class JobContext:
     job_name: str = ""
     """The attempt's when empty."""
     signal_ahead: float = 0.0
-    """Seconds before its time limit at which the agent is told of it; 0: not at all."""
+    """Seconds before its time limit at which the agent gets the signal; 0: not at all."""
     requeue: bool = True
     """Whether the scheduler may start the job again after a preemption or a node's failure, and the agent may ask for
     it."""
@@ -88,7 +88,7 @@ def _resources(resources: Resources) -> dict[str, object]:
 
 
 def _quote(value: object) -> object:
-    """One shell word; what a user wrote is quoted where it stands in any case."""
+    """One shell word; what a user wrote is quoted by its position in any case."""
     return value if isinstance(value, TaskText) else shlex.quote(str(value))
 
 

@@ -1,8 +1,8 @@
-"""Where in a bash script a piece of text stands, and so how it must be quoted there. Pure.
+"""Position of a piece of text in a bash script, and so how it must be quoted there. Pure.
 
 Follows the script up to that place as bash reads it, and errs on the side of
 ``QuotingContext.QUOTED``: where it does not know
-better, text that is no plain word is refused there, never let through.
+better, text that is not a plain word is refused there, never let through.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class _Frame(Enum):
     BRACE = auto()
     ARITHMETIC = auto()
     INDEX = auto()
-    """``name[…]``, where bash expands again what stood in quotes."""
+    """``name[…]``, where bash expands again what was in quotes."""
     COMMENT = auto()
     DIRECTIVE = auto()
     DIRECTIVE_QUOTE = auto()
@@ -51,7 +51,7 @@ _OPAQUE = frozenset({_Frame.BACKTICK, _Frame.BRACE, _Frame.ARITHMETIC, _Frame.IN
 
 @dataclass(frozen=True)
 class _Heredoc:
-    """``delimiter``: None where it cannot be told; then it never ends. ``joins_lines``: those that end in ``\\``."""
+    """``delimiter``: None where it is not known; then it never ends. ``joins_lines``: those that end in ``\\``."""
 
     delimiter: str | None
     strips_tabs: bool = False
@@ -59,7 +59,7 @@ class _Heredoc:
 
 
 class Position:
-    """``advance`` over the script piece by piece; ``place`` is where the next one stands, ``line`` counts from 1."""
+    """``advance`` over the script piece by piece; ``place`` is the position of the next one, ``line`` counts from 1."""
 
     def __init__(self, directive: str) -> None:
         """``directive``: what a line of options begins with."""
@@ -80,7 +80,7 @@ class Position:
         self._heredocs: list[_Heredoc] = []
         """Those whose bodies come now, the first one first."""
         self._has_case = False
-        """Whether a ``case`` stands inside of parentheses: those of its patterns close nothing."""
+        """Whether a ``case`` is inside parentheses: those of its patterns close nothing."""
         self._is_lost = False
 
     @property
@@ -93,7 +93,7 @@ class Position:
         return QuotingContext.CODE if top in (_Frame.CODE, _Frame.COMMENT) else QuotingContext.QUOTED
 
     def may_end_heredoc(self, text: str) -> bool:
-        """Whether the here-document could end on this line if ``text`` stood here."""
+        """Whether the here-document could end on this line if ``text`` were here."""
         heredoc = self._heredocs[0] if self._heredocs else None
         return heredoc is not None and (heredoc.delimiter or "").startswith(_body_line(heredoc, self._text + text))
 

@@ -1,7 +1,7 @@
 """Text that a user wrote, on its way through a template of the site.
 
-It is no ``str``: what would make it one (``~``, ``%``, ``join``, most filters) fails, so that it cannot get into a
-script unquoted. Printing it is put off to the end, when it is known where in the script it stands.
+It is not a ``str``: what would make it one (``~``, ``%``, ``join``, most filters) fails, so that it cannot get into a
+script unquoted. Printing it is put off to the end, when it is known where in the script it is.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class ScriptText(_NoText):
 
 
 class Printed(str):
-    """What Jinja's buffers hold of text that is quoted later. Its own characters are never used."""
+    """Placeholder in Jinja's buffers of text that is quoted later. Its own characters are never used."""
 
     __slots__ = ("pieces",)
     pieces: Sequence[str | TaskText]
@@ -170,14 +170,14 @@ def _quoted(value: TaskText, position: Position, language: ScriptLanguage) -> st
         return directive(value.text, language)
     if position.place is QuotingContext.QUOTED and word != value.text:
         raise TemplateError(
-            f"{value.name} on line {position.line} of the script stands inside quotes, a here-document, ${{}}, $(()), "
-            "[] or back-ticks, behind $ or \\, or after what hides where it stands, where it cannot be quoted safely: "
-            "let it stand alone, earlier in the script, it is quoted by itself"
+            f"{value.name} on line {position.line} of the script is inside quotes, a here-document, ${{}}, $(()), "
+            "[] or back-ticks, behind $ or \\, or after what hides its position, where it cannot be quoted safely: "
+            "put it alone, earlier in the script, it is quoted by itself"
         )
     if position.may_end_heredoc(word):
         raise TemplateError(
-            f"{value.name} on line {position.line} of the script stands where the here-document around it could end: "
-            "let other text stand before it on that line"
+            f"{value.name} on line {position.line} of the script is where the here-document around it could end: "
+            "put other text before it on that line"
         )
     return word
 
@@ -205,5 +205,5 @@ def _refuse_control_characters(text: str, what: str) -> None:
 
 
 def task_texts(values: Mapping[str, str], name: str) -> dict[TaskText, TaskText]:
-    """Names that users chose are their text too; a template finds them by plain ones all the same."""
+    """Names that users chose are their text too; a template finds them by plain ones anyway."""
     return {TaskText(key, f"a name in {name}"): TaskText(value, f"{name}.{key}") for key, value in values.items()}

@@ -34,7 +34,8 @@ class ConsolePipe:
             ProcessError: the writer could not be started.
         """
         self._file = file
-        # Kept open on both sides: the death of the writer is no SIGPIPE for the task, another one goes on from there.
+        # Kept open on both sides: the death of the writer causes no SIGPIPE for the task, another one goes on from
+        # there.
         self._output, self.sink = _pipe()
         """``sink``: the descriptor for the stdout and stderr of the task's process."""
         # Opened again: only we do not wait where the pipe is full, the task does.
@@ -49,7 +50,7 @@ class ConsolePipe:
         self._writer = self._start()
         threading.Thread(target=self._keep, name="console", daemon=True).start()
 
-    def say(self, data: bytes) -> None:
+    def write(self, data: bytes) -> None:
         """Whole lines of our own, which begin on a line of their own."""
         data = self._mark.encode() + data
         with self._lock:
@@ -67,13 +68,13 @@ class ConsolePipe:
         and may be asked again."""
         if not self.closed:
             self._finishing.set()
-            self.say(console_writer.FINISH)
+            self.write(console_writer.FINISH)
             os.close(self.sink)
             with self._lock:  # its number is another file's at once, which others would write into
                 os.close(self._own)
                 self._own = -1
         if not self._ended.wait(seconds):
-            log.error("console.not_written", file=self._file, error=self.trouble)
+            log.error("console.not_written", file=self._file, error=self.write_error)
         return self._complete
 
     @property
@@ -86,7 +87,7 @@ class ConsolePipe:
         return self._finishing.is_set()
 
     @property
-    def trouble(self) -> str:
+    def write_error(self) -> str:
         """Errors with which the file system refused output; empty if it did not."""
         lines = os.pread(self._troubles, 4096, 0).split(b"\n")
         errors = [

@@ -5,7 +5,7 @@
 Standard input is the pipe that the task's process prints to. With this process in between the task never meets an error
 of the file system (an appending write on NFS fails for good after its client's lease was lost), nor waits for one that
 stalls: up to ``LIMIT`` bytes wait here. It outlives the agent: what a task printed before its agent was killed is on
-disk all the same. Stderr is a file in memory that takes what the file system refused with.
+disk anyway. Stderr is a file in memory that takes what the file system refused with.
 
 The agent writes its own lines into the same pipe, each after ``MARK``, so that they are in order with the output. The
 program ends when no process can print any more, or at the agent's ``FINISH``.
@@ -198,7 +198,7 @@ class Splitter:
         return data[: len(data) - keep].split(self._mark)
 
     def rest(self) -> bytes:
-        """What was held back, and was no mark."""
+        """What was held back, and was not a mark."""
         held, self._held = self._held, b""
         return held
 

@@ -64,12 +64,14 @@ class JobUsage:
         self,
         environ: Mapping[str, str],
         clock: Clock,
+        control_group: str = "",
         *,
         own_groups: Path = Path("/proc/self/cgroup"),
         groups: Path = Path("/sys/fs/cgroup"),
     ) -> None:
+        """``control_group``: name of the one that the scheduler made for the job, if it does so."""
         self._clock = clock
-        self._counters = _counters(environ.get("SLURM_JOB_ID", ""), own_groups, groups)
+        self._counters = _counters(control_group, own_groups, groups)
         self._gpus = GpuReader(visible_gpus(environ))
         self._began = self._at = clock.monotonic()
         self._first_cpu = self._last_cpu = self._counters.cpu_seconds()
@@ -175,15 +177,15 @@ class _GroupCounters(_ProcessCounters):
         return super().memory()
 
 
-def _counters(job: str, own_groups: Path, groups: Path) -> _ProcessCounters:
-    """Of the control group that Slurm made for the job: any other one is shared with what is not ours."""
+def _counters(name: str, own_groups: Path, groups: Path) -> _ProcessCounters:
+    """Of the control group of this name above ours: any other one is shared with what is not ours."""
     memory: Path | None = None
     cpu: Path | None = None
     with contextlib.suppress(OSError):
-        for line in own_groups.read_text(encoding="utf-8").splitlines() if job else ():
+        for line in own_groups.read_text(encoding="utf-8").splitlines() if name else ():
             _, controllers, path = line.split(":", 2)
             inner = (groups / (controllers if controllers else ".")) / path.strip("/")
-            found = next((group for group in (inner, *inner.parents) if group.name == f"job_{job}"), None)
+            found = next((group for group in (inner, *inner.parents) if group.name == name), None)
             if found is None:
                 continue
             named = controllers.split(",")

@@ -1,4 +1,4 @@
-"""How much memory this job uses and may use, and whether the kernel has ended a process of it for that reason."""
+"""Memory of this job: how much it uses and may use, and whether the kernel killed a process of it for lack of it."""
 
 from __future__ import annotations
 

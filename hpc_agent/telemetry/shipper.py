@@ -53,7 +53,7 @@ class Shipper:
     """``start`` and ``finish`` around a running process; ``drain`` alone ships what a dead executor left.
 
     ``ours`` is asked before each request: once it is false, another run has the console, and nothing more is sent.
-    ``earlier`` are consoles of the same run, to be sent first. ``rewritable``: the file is a person's own, which may be
+    ``earlier`` are consoles of the same run, to be sent first. ``rewritable``: the file is a user's own, which may be
     emptied and begun again; then it is sent from its new beginning.
     """
 
@@ -87,7 +87,7 @@ class Shipper:
         self._mark = self._written = spool.mark()
         self._doubtful_since: float | None = None
         if self._mark.sending is not None:
-            # Whoever wrote it may have died before or after it was sent, at about the time of its stamps.
+            # Its writer may have died before or after it was sent, at about the time of its timestamps.
             age = self._clock.now().timestamp() - self._mark.sending.first_ms / 1000
             self._doubtful_since = self._clock.monotonic() - max(age, 0)
 
@@ -101,7 +101,7 @@ class Shipper:
 
     def finish(self, budget: Budget) -> bool:
         """Send the rest. False if the server did not take it within the budget: the checkpoint has where to go on."""
-        begun = self._clock.monotonic()
+        start = self._clock.monotonic()
         self._stop.set()
         if self._thread is not None:
             self._thread.join(timeout=budget.seconds)
@@ -109,7 +109,7 @@ class Shipper:
                 # It waits for an answer. A second sender would double lines.
                 log.warning("console.unacknowledged", task=self._source.task)
                 return False
-        left = max(budget.seconds - (self._clock.monotonic() - begun), 0.0)
+        left = max(budget.seconds - (self._clock.monotonic() - start), 0.0)
         return self.drain(replace(budget, seconds=left))
 
     def drain(self, budget: Budget) -> bool:

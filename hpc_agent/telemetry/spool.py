@@ -34,7 +34,7 @@ class Batch(msgspec.Struct, frozen=True):
 
 
 class Checkpoint(msgspec.Struct, frozen=True):
-    """How far the console has been sent: ``offset`` bytes, the last event stamped ``timestamp_ms``.
+    """Checkpoint of what the server has of the console: ``offset`` bytes, the last event stamped ``timestamp_ms``.
 
     ``sending`` is written before it is sent. Found later, it may or may not have arrived; sent again it is the same
     events with the same stamps, so that the server can be asked for them.
@@ -168,7 +168,7 @@ def cut(data: bytes, offset: int, limit: int, *, final: bool, collapse: bool) ->
     """The next chunk of ``data`` (which begins at ``offset``): whole lines, at most ``limit`` bytes.
 
     A line without its end waits for it, unless it alone fills the limit, ``final`` is true, or
-    it is a progress bar (``\\r``), of which the last complete state is a line. ``collapse`` keeps only that state.
+    it is a progress bar (``\\r``), whose last complete state is a line. ``collapse`` keeps only that state.
     """
     piece = data[:limit]
     end = piece.rfind(b"\n") + 1

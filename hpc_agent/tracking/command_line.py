@@ -92,7 +92,7 @@ class CommandLine:
     parsable: bool = False
     """Of any component of a heterogeneous job; checked on 22.05."""
     insert_at: int = 0
-    """Where in ``words`` a further option may stand so that it beats those before it."""
+    """Where in ``words`` a further option may be put so that it beats those before it."""
 
     def with_options(self, options: Sequence[str]) -> list[str]:
         return [*self.words[: self.insert_at], *options, *self.words[self.insert_at :]]

@@ -1,4 +1,4 @@
-"""The task of a submission: where the script comes from, and how a clone of the task runs it again.
+"""Description of a submission as a task: where the script comes from, and how a clone runs it again.
 
 A clone is run by an agent, in a checkout of the repository or in an empty folder. The entry point is therefore a line
 for bash that makes the script find what it found: the folder that it was submitted from, as the working folder and in
@@ -28,12 +28,12 @@ _EXPORTED = re.compile(r"""(?:[^,"']|"[^"]*"|'[^']*'|["'])+""")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _CONSTANT = re.compile(r"[A-Z_][A-Z0-9_]*")
 INDEX = "@INDEX@"
-"""Stands for an element's index in ``TaskDescription.element``."""
+"""Placeholder of an element's index in ``TaskDescription.element``."""
 
 
 @dataclass(frozen=True)
 class SubmittedScript:
-    """What a person handed over. ``path``: the script's file, None for standard input and ``--wrap``; ``name``: what
+    """Script of a submission. ``path``: the script's file, None for standard input and ``--wrap``; ``name``: what
     its text is called where it has to travel; ``workdir``: where the job starts."""
 
     text: str
@@ -68,7 +68,7 @@ def _base(word: str) -> str:
 
 @dataclass(frozen=True)
 class TaskDescription:
-    """``project``: its name unless the person gave one; ``element``: the entry point of one element of an array;
+    """``project``: its name unless the user gave one; ``element``: the entry point of one element of an array;
     ``notes``: sentences for the task's comment."""
 
     script: TaskScript
@@ -86,7 +86,7 @@ def describe(submitted: SubmittedScript, elements: ArrayElements) -> TaskDescrip
         state, notes = None, (f"No repository is recorded: {error}.",)
     if state is None:
         launch = _EntryPointBuilder(submitted, submitted.name, elements, cd=True)
-        # After the colon stands the name under which an agent writes the text.
+        # After the colon comes the name under which an agent writes the text.
         script = TaskScript(working_dir=f".:{submitted.name}", binary=_SHELL, diff=submitted.text)
         return _described(script, launch, submitted.workdir.name or "sbatch", notes)
     repository, diff = state
@@ -181,7 +181,7 @@ class _EntryPointBuilder:
     @property
     def _words(self) -> str:
         file = f'"$OLDPWD"/{shlex.quote(self.script)}' if self.cd else shlex.quote(self.script)
-        # Everybody who sees the task sees them.
+        # All who see the task see them.
         arguments = map(shlex.quote, masked_words(self.submitted.arguments))
         return " ".join([shlex.join(interpreter(self.submitted.text)), file, *arguments])
 
@@ -201,7 +201,7 @@ def comment(command: CommandLine, notes: Sequence[str], when: str) -> str:
     options, rest = command.words[: command.insert_at], command.words[command.insert_at :]
     shown = [*masked_words(_names_only(options)), *masked_words(rest)]
     if HIDDEN in "".join(shown):
-        notes = (*notes, f"{HIDDEN} stands for what looked like a secret: give it to a clone by other means.")
+        notes = (*notes, f"{HIDDEN} replaces what looked like a secret: give it to a clone by other means.")
     return "\n".join([f"{when}:", f"sbatch {shlex.join(shown)}", *notes])
 
 

@@ -16,33 +16,33 @@ from hpc_agent.config.settings import AllSettings
 from hpc_agent.domain.failure_cause import failure_cause
 from hpc_agent.domain.failure_table import FailureKind
 from hpc_agent.domain.ids import JobId, TaskId, WorkerId
+from hpc_agent.domain.job_phase import doubt_seconds
 from hpc_agent.domain.outcome import SCRIPT_ADVICE
 from hpc_agent.errors import HpcAgentError, SchedulerUnavailableError, ServerUnreachableError
 from hpc_agent.file_records import ensure_directory
 from hpc_agent.lease import HeartbeatTiming, Lease, lately_held
 from hpc_agent.logs import EventLog
 from hpc_agent.redact import without_secrets
-from hpc_agent.retry import INTERACTIVE, ONCE
+from hpc_agent.retry import INTERACTIVE, ONCE, next_pause
 from hpc_agent.schedulers.base import Scheduler
 from hpc_agent.telemetry.shipper import ConsoleSource, Shipper
 from hpc_agent.telemetry.spool import Spool
-from hpc_agent.tracking import decide, output_files
+from hpc_agent.tracking import output_files, tracking_policy
 from hpc_agent.tracking.task_start import StartReport, start_task
 from hpc_agent.tracking.tracked_jobs import TrackedJob, TrackedJobsObserver
 from hpc_agent.tracking.tracked_records import OutputStream, TrackedRoot
-from hpc_agent.tracking.unclear import UnclearSubmissions
+from hpc_agent.tracking.unclear_submissions import UnclearSubmissions
 
 log = EventLog("follow")
 
-_LONGEST_BACKOFF_S = 120.0
-_LOOK_UP_S = 60.0
-"""Between two looks for a job of which sbatch said nothing clear."""
 _TAIL_BYTES = 128 * 1024
 _EVERY_S = 60.0
 """How often a task's message may change, and how often the server hears that a task is alive."""
 
 
 class Follower:
+    """Follower of all tracked jobs of a user: ``run`` until none is left, or ``run_pass`` once."""
+
     def __init__(
         self, client: Client, scheduler: Scheduler, settings: AllSettings, folders: TrackedRoot, clock: Clock
     ) -> None:
@@ -50,9 +50,7 @@ class Follower:
         self._scheduler = scheduler
         self._settings = settings
         self._observer = TrackedJobsObserver(client, scheduler, folders, clock, settings.hpc.lost_after)
-        # A site that calls jobs lost sooner is less patient with this too.
-        look_up_seconds = min(_LOOK_UP_S, settings.hpc.lost_after)
-        self._unclear = UnclearSubmissions(client, scheduler, folders, clock, look_up_seconds)
+        self._unclear = UnclearSubmissions(client, scheduler, folders, clock, doubt_seconds(settings.hpc.lost_after))
         self._clock = clock
         self._last: dict[tuple[str, TaskId], float] = {}
 
@@ -67,7 +65,7 @@ class Follower:
             except Exception as error:  # noqa: BLE001 - the top of the loop: the next pass starts from what is true then
                 unexpected = not isinstance(error, (ServerUnreachableError, SchedulerUnavailableError))
                 log.error("pass.failed", error=error, trace=unexpected)
-                pause = min(max(pause, 1) * 2, _LONGEST_BACKOFF_S)
+                pause = next_pause(pause)
             self._clock.sleep(pause)
 
     def run_pass(self) -> int:
@@ -85,8 +83,8 @@ class Follower:
     def has_work(self) -> bool:
         return bool(self._observer.followed() or self._unclear.left())
 
-    def _act_on(self, tracked: TrackedJob, snapshot: decide.TrackedJobSnapshot) -> None:
-        for action in decide.decide(snapshot, self._settings.hpc.lost_after):
+    def _act_on(self, tracked: TrackedJob, snapshot: tracking_policy.TrackedJobSnapshot) -> None:
+        for action in tracking_policy.decide(snapshot, self._settings.hpc.lost_after):
             self._guarded(tracked, partial(self._act, tracked, action))
 
     def _guarded(self, tracked: TrackedJob, act: Callable[[], None]) -> None:
@@ -98,27 +96,27 @@ class Follower:
             job, task = tracked.job.id, tracked.folder.task
             log.error("task.action_failed", task=task, job=job, error=error, trace=not known)
 
-    def _act(self, tracked: TrackedJob, action: decide.TrackingAction) -> None:
+    def _act(self, tracked: TrackedJob, action: tracking_policy.TrackingAction) -> None:
         match action:
-            case decide.MarkStarted():
+            case tracking_policy.MarkStarted():
                 self._begin(tracked)
-            case decide.ShowMessage(message, console):
+            case tracking_policy.ShowMessage(message, console):
                 self._say(tracked, message)
                 if console:
                     self._note(tracked, console)
-            case decide.PingTask():
+            case tracking_policy.PingTask():
                 self._ping(tracked)
-            case decide.SendConsole():
+            case tracking_policy.SendConsole():
                 self._ship(tracked)
-            case decide.CancelTracked(why):
+            case tracking_policy.CancelTracked(why):
                 self._cancel(tracked, why)
-            case decide.EndTask():
+            case tracking_policy.EndTask():
                 self._end(tracked, action)
-            case decide.Untrack(why):
+            case tracking_policy.Untrack(why):
                 self._leave(tracked, why)
 
     def _begin(self, tracked: TrackedJob) -> None:
-        if tracked.begun:
+        if tracked.task_started:
             self._client.tasks.started(tracked.folder.task, "its Slurm job runs", f"Slurm job {tracked.job.id} runs")
             return
         start = start_task(self._client, tracked.folder, tracked.plan, tracked.job.id, self._clock)
@@ -155,13 +153,13 @@ class Follower:
         return complete
 
     def _streams(self, tracked: TrackedJob) -> tuple[OutputStream, ...]:
-        if tracked.inside:
-            return tracked.inside.streams
+        if tracked.sidecar:
+            return tracked.sidecar.streams
         return output_files.find(tracked.job.id, tracked.plan.outputs)
 
     def _source(self, tracked: TrackedJob) -> ConsoleSource:
-        inside = tracked.inside
-        worker = WorkerId(inside.worker if inside else f"{self._settings.agent.name}:slurm:{tracked.job.id}")
+        sidecar = tracked.sidecar
+        worker = WorkerId(sidecar.worker if sidecar else f"{self._settings.agent.name}:slurm:{tracked.job.id}")
         return ConsoleSource(tracked.folder.task, worker, self._settings.agent.suppress_carriage_return)
 
     def _note(self, tracked: TrackedJob, line: str) -> None:
@@ -189,9 +187,9 @@ class Follower:
         log.info("job.cancelled", task=tracked.folder.task, job=job.id, why=why)
         self._scheduler.cancel([JobId(job.id)])
 
-    def _end(self, tracked: TrackedJob, end: decide.EndTask) -> None:
+    def _end(self, tracked: TrackedJob, end: tracking_policy.EndTask) -> None:
         task = tracked.folder.task
-        if not tracked.begun:
+        if not tracked.task_started:
             start_task(self._client, tracked.folder, tracked.plan, tracked.job.id, self._clock)
         if not self._ship(tracked):
             raise ServerUnreachableError("the rest of its console was not sent")
@@ -200,16 +198,16 @@ class Follower:
         self._client.tasks.set_final_status(task, end.status, reason, by, budget=INTERACTIVE)
         self._leave(tracked, reason)
 
-    def _explained(self, tracked: TrackedJob, end: decide.EndTask) -> str:
+    def _explained(self, tracked: TrackedJob, end: tracking_policy.EndTask) -> str:
         """The reason, with what became of the job's output; a line in the console where that is not here."""
         if tracked.plan.indices:
             return end.reason
         if end.exit_code and (cause := self._cause(tracked, end.exit_code)):
             return f"{end.reason}: {cause}"
-        if tracked.inside is not None and tracked.inside.over:
+        if tracked.sidecar is not None and tracked.sidecar.over:
             return end.reason
         streams = self._streams(tracked)
-        if SCRIPT_ADVICE.output in end.reason:
+        if end.output_not_opened:
             unopened = next((stream for stream in streams if not output_files.is_here(stream)), None)
             return (
                 end.reason.replace(SCRIPT_ADVICE.output, output_files.not_opened(unopened.path))
@@ -231,9 +229,9 @@ class Follower:
 
     def _leave(self, tracked: TrackedJob, why: str) -> None:
         log.info("task.untracked", task=tracked.folder.task, job=tracked.job.id, why=why)
-        if tracked.inside is not None:
+        if tracked.sidecar is not None:
             try:
-                self._client.workers.unregister(WorkerId(tracked.inside.worker))
+                self._client.workers.unregister(WorkerId(tracked.sidecar.worker))
             except HpcAgentError as error:
                 log.debug("worker.unregister_failed", error=error)
         tracked.folder.remove()
@@ -243,7 +241,7 @@ _PACE = HeartbeatTiming()
 
 
 def is_followed(folders: TrackedRoot, clock: Clock) -> bool:
-    """Ask after the job is noted down: a follower that is about to leave looks once more when it has left."""
+    """Ask after the job is recorded: a follower that is about to leave looks once more when it has left."""
     return lately_held(folders.lease, clock, _PACE)
 
 
@@ -252,7 +250,7 @@ def acquire_follower(follower: Follower, folders: TrackedRoot, clock: Clock, *, 
     ensure_directory(folders.path, mode=0o700)
     while True:
         lease = Lease(folders.lease, clock, _PACE)
-        if not _acquired(lease, clock, patience=0 if once else 1.5 * _PACE.dead_after):
+        if not _acquired(lease, clock, timeout=0 if once else 1.5 * _PACE.expires_after):
             log.info("follower.lease_held")
             return
         try:
@@ -266,11 +264,11 @@ def acquire_follower(follower: Follower, folders: TrackedRoot, clock: Clock, *, 
             return
 
 
-def _acquired(lease: Lease, clock: Clock, patience: float) -> bool:
+def _acquired(lease: Lease, clock: Clock, timeout: float) -> bool:
     """A holder on another machine shows that it is dead by standing still while we watch."""
-    deadline = clock.monotonic() + patience
+    deadline = clock.monotonic() + timeout
     while not lease.acquire():
         if clock.monotonic() >= deadline:
             return False
-        clock.sleep(_PACE.beat)
+        clock.sleep(_PACE.interval)
     return True

@@ -2,7 +2,7 @@
 
 Other shells read them too, such as a site's own sbatch written for bash; only in the shell of the batch script they do
 anything. They leave that shell as it was: no variable, function, option, trap or job of theirs stays, and what they
-start is no child of it. If anything in them fails the script runs all the same, also under ``bash -eux``.
+start is not a child of it. If anything in them fails the script runs anyway, also under ``bash -eux``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ esac
 _ONE = """\
 : "$(
 {once}
-    then {beside}
+    then {sidecar}
     fi
 )\""""
 _ARRAY = """\
@@ -49,7 +49,7 @@ case $CLEARML_TASK_ID in
         ;;
     *)
         export CLEARML_TASK_ID CLEARML_LOG_TASK_TO_BACKEND=0
-        : "$( {beside} )"
+        : "$( {sidecar} )"
         ;;
 esac"""
 _ONCE = """\
@@ -57,7 +57,7 @@ _ONCE = """\
     then stat -L -c %s /dev/fd/8 /dev/fd/9 >{sizes}
     fi
     if {enough} && mkdir {folder}/"ran-${{SLURM_JOB_ID-}}-${{SLURM_RESTART_COUNT:-0}}\""""
-_BESIDE = """\
+_SIDECAR = """\
 ( cd {folder} && CLEARML_CONFIG_FILE={config} exec {agent} follow --inside {of} --pid $$ \
 3>&8 4>&9 8>&- 9>&- >>{log} 2>&1 </dev/null & )"""
 _ENOUGH = """\
@@ -79,7 +79,7 @@ def text(
     enough = _ENOUGH.format(least=LEAST_MEMORY_MB)
     start = (_ARRAY if array else _ONE).format(
         once=_ONCE.format(sizes=_quoted(folder.sizes), enough=enough, **names),
-        beside=_BESIDE.format(of=of, **names),
+        sidecar=_SIDECAR.format(of=of, **names),
         timeout=_ELEMENT_TIMEOUT_S,
         **names,
     )

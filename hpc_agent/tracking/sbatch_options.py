@@ -132,7 +132,7 @@ class ArrayElements:
 
 
 def elements(options: Mapping[str, str]) -> ArrayElements:
-    """``--array=1-5:2%3,9`` → 1, 3, 5, 9; none for a job that is no array, or whose indices cannot be read."""
+    """``--array=1-5:2%3,9`` → 1, 3, 5, 9; none for a job that is not an array, or whose indices cannot be read."""
     spec = options.get("array", "").partition("%")[0]
     found: list[int] = []
     for part in spec.split(",") if spec else []:
@@ -149,7 +149,7 @@ def elements(options: Mapping[str, str]) -> ArrayElements:
 
 @dataclass(frozen=True)
 class Export:
-    """How the job gets our variables. ``value`` is what SLURM_EXPORT_ENV has in the job without us."""
+    """Export of our variables to the job. ``value`` is what SLURM_EXPORT_ENV has in the job without us."""
 
     reaches: bool = True
     option: str = ""
@@ -202,7 +202,7 @@ _ONE_OF = ({"mem", "mem-per-cpu", "mem-per-gpu"},)
 
 
 def directives(text: str) -> dict[str, str]:
-    """The options on ``#SBATCH`` lines, which stand before the first command; of a heterogeneous job's first part."""
+    """The options on ``#SBATCH`` lines, which come before the first command; of a heterogeneous job's first part."""
     words: list[str] = []
     for line in text.splitlines():
         if line.startswith("#SBATCH"):

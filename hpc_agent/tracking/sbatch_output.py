@@ -1,4 +1,4 @@
-"""What sbatch prints for the person at the terminal, read along for the job's id as it comes. Pure."""
+"""Output of sbatch on its way to the terminal, searched for the job's id. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from hpc_agent.domain.ids import JobId
 from hpc_agent.schedulers.slurm.sbatch_answers import named_jobs
 
 _KEPT = 65536
-"""Bytes of it, for an error message; and of a line, which is no answer if it is longer."""
+"""Bytes of it, for an error message; and of a line; a longer one is not an answer."""
 
 
 class SbatchOutput:

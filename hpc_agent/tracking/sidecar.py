@@ -1,6 +1,6 @@
-"""What runs beside a person's script in its job: it sends console and usage, and obeys an abort of the task.
+"""Sidecar process of a user's own script in its job: it sends console and usage, and obeys an abort of the task.
 
-It is started by the lines of ``hook`` before the script's first line, is no child of the script, and gets killed by
+It is started by the lines of ``hook`` before the script's first line, is not a child of the script, and gets killed by
 Slurm when the script ends; ``follow`` sends what it could not. Whatever happens to it, the script goes on.
 """
 
@@ -18,17 +18,17 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from hpc_agent import process
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
 from hpc_agent.domain.gpu_ids import visible_gpus
-from hpc_agent.domain.ids import WorkerId
-from hpc_agent.errors import HpcAgentError, InputError, ProcessError
-from hpc_agent.executor.stop import StopReason, StopRequest
+from hpc_agent.domain.ids import JobId, WorkerId
+from hpc_agent.errors import HpcAgentError, InputError
+from hpc_agent.executor.stop_conditions import StopReason, StopRequest
 from hpc_agent.executor.watch import Meters, Watch, WatchedRun
 from hpc_agent.logs import EventLog
 from hpc_agent.retry import Budget
+from hpc_agent.schedulers.slurm.current_job import SlurmCurrentJob
 from hpc_agent.telemetry.shipper import ConsoleSource, Shipper
 from hpc_agent.telemetry.spool import Checkpoint, Spool
 from hpc_agent.telemetry.usage import GpuReader, UsageReader
@@ -42,7 +42,7 @@ from hpc_agent.tracking.tracked_records import (
 )
 from hpc_agent.wire.task_requests import job_runtime
 
-log = EventLog("inside")
+log = EventLog("sidecar")
 
 STREAMS = (3, 4)
 """The descriptors under which the hook passes on the script's stdout and stderr."""
@@ -63,7 +63,7 @@ _IGNORED = (
 
 
 class Sidecar:
-    """``run`` once, until the script is over."""
+    """Sidecar of one script in its job: ``run`` once; it returns when the script is over."""
 
     def __init__(
         self, client: Client, settings: AllSettings, folder: TrackedDirectory, environ: Mapping[str, str], clock: Clock
@@ -88,16 +88,16 @@ class Sidecar:
         if plan is None:
             raise InputError(f"{self._folder.path} is gone, there is nothing to report to")
         shell = _process(script)
-        _stand_back()
-        self._note_down()
+        _detach()
+        self._record_process()
         streams, shippers = self._shippers()
-        inside = SidecarRecord(host=self._host, worker=self._worker, streams=streams)
-        self._folder.write_inside(inside)
+        record = SidecarRecord(host=self._host, worker=self._worker, streams=streams)
+        self._folder.write_sidecar(record)
         if self._started(plan, shell):
             complete = self._accompany(shell, shippers)
-            self._folder.write_inside(msgspec.structs.replace(inside, over=complete))
+            self._folder.write_sidecar(msgspec.structs.replace(record, over=complete))
 
-    def _note_down(self) -> None:
+    def _record_process(self) -> None:
         """Who called sbatch may have died, got no clear answer, or read another number out of it."""
         noted, own = self._folder.job(), TrackedJobRecord(id=self._job, known=True)
         if noted != own:
@@ -126,7 +126,7 @@ class Sidecar:
             if stream is None or stream in streams:
                 continue
             number = len(streams)
-            # Through the descriptor: the script may rename the file, or stand in a file system of its own.
+            # Through the descriptor: the script may rename the file, or be in a file system of its own.
             spool = Spool(Path(f"/proc/self/fd/{descriptor}"), self._folder.mark(number))
             _set_mark(spool, self._size_before(descriptor), appends=_appends(descriptor))
             streams.append(stream)
@@ -183,18 +183,12 @@ class Sidecar:
             self._clock.sleep(_LOOK_S)
 
     def _cancel(self, why: str) -> None:
-        """As its owner would do it: SIGTERM, and SIGKILL when Slurm's KillWait has passed. It is the job we are in."""
         log.info("job.cancelled", job=self._job, why=why)
-        try:
-            answer = process.run(["scancel", self._job], timeout=60)
-        except ProcessError as error:
-            log.error("job.not_cancelled", job=self._job, error=error)
-            return
-        if not answer.ok:
-            log.error("job.not_cancelled", job=self._job, error=answer.last_words)
+        if failure := SlurmCurrentJob(JobId(self._job), self._environ).cancel():
+            log.error("job.not_cancelled", job=self._job, error=failure)
 
 
-def _stand_back() -> None:
+def _detach() -> None:
     """Out of the script's process group (it may say ``kill 0``), deaf to what is meant for it, and behind it."""
     with contextlib.suppress(OSError):
         os.setsid()

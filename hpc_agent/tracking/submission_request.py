@@ -1,4 +1,4 @@
-"""What a person wants submitted: the words after ``hpc-agent sbatch`` and the script that they mean."""
+"""Request of a submission: the arguments of ``hpc-agent sbatch`` and the script that they name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PLAIN = frozenset({"help", "usage", "version", "test-only"})
 
 @dataclass(frozen=True)
 class BatchScript:
-    """What sbatch will read. ``stdin``: its bytes if they came from there."""
+    """Script that sbatch will read. ``stdin``: its bytes if they came from there."""
 
     submitted: SubmittedScript
     stdin: bytes | None = None

@@ -1,6 +1,6 @@
 """Start of a tracked task: the task of a job that Slurm started is set started; elements of an array get theirs.
 
-Elements' tasks are made in their jobs and not at submission: a thousand tasks would keep a person waiting for minutes,
+Elements' tasks are made in their jobs and not at submission: a thousand tasks would keep a user waiting for minutes,
 and elements may wait for days.
 """
 
@@ -30,7 +30,7 @@ from hpc_agent.wire.task_requests import job_runtime, script_to_wire
 def job_id(environ: Mapping[str, str]) -> str:
     """
     Raises:
-        InputError: this is no Slurm job.
+        InputError: this is not a Slurm job.
     """
     job = own_job_id(environ)
     if job is None:
@@ -42,7 +42,7 @@ def element(client: Client, folder: TrackedDirectory, environ: Mapping[str, str]
     """The task of this element of the array whose folder this is; made at the element's first start.
 
     Raises:
-        InputError: this is no element of a tracked array.
+        InputError: this is not an element of a tracked array.
         ApiError, ServerUnreachableError: the server cannot make it.
     """
     job = job_id(environ)
@@ -81,7 +81,7 @@ def _clone(client: Client, array: TaskId, plan: TrackingPlan, job: str, index: i
 class StartReport(Enum):
     STARTED = "started"
     WITHDRAWN = "withdrawn"
-    """Somebody aborted the task, or took it off its queue, while the job waited."""
+    """A user aborted the task, or took it off its queue, while the job waited."""
     ELSEWHERE = "elsewhere"
     """Deleted, or on another queue: this job has no task any more."""
 
@@ -93,7 +93,7 @@ def start_task(client: Client, folder: TrackedDirectory, plan: TrackingPlan, job
     Raises:
         ServerUnreachableError, ApiError: nothing is decided; call again.
     """
-    if folder.begun():
+    if folder.start():
         return StartReport.STARTED
     task = folder.task
     seen = client.tasks.get_states([task]).get(task)
@@ -110,5 +110,5 @@ def start_task(client: Client, folder: TrackedDirectory, plan: TrackingPlan, job
         client.queues.remove_task(QueueId(plan.queue), task)
     if seen.status in (TaskStatus.QUEUED, TaskStatus.CREATED):
         client.tasks.started(task, "its Slurm job started", f"Slurm job {job} is running")
-    folder.write_begun(StartRecord(at=clock.now()))
+    folder.write_start(StartRecord(at=clock.now()))
     return StartReport.STARTED

@@ -1,4 +1,4 @@
-"""What one pass sees of the tracked jobs: their folders, one squeue, the records of those that left it, their tasks."""
+"""Observer of tracked jobs: their folders, one squeue, the records of those that left it, their tasks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from hpc_agent.errors import HpcAgentError, SchedulerUnavailableError
 from hpc_agent.logs import EventLog
 from hpc_agent.retry import ONCE
 from hpc_agent.schedulers.base import Scheduler
-from hpc_agent.tracking.decide import TrackedJobSnapshot
 from hpc_agent.tracking.tracked_records import (
     SidecarRecord,
     TrackedDirectory,
@@ -26,6 +25,7 @@ from hpc_agent.tracking.tracked_records import (
     TrackedRoot,
     TrackingPlan,
 )
+from hpc_agent.tracking.tracking_policy import TrackedJobSnapshot
 from hpc_agent.watcher.history import ObservationHistory
 from hpc_agent.watcher.identity import ExpectedJob, own_records
 from hpc_agent.watcher.phase_log import PhaseLog
@@ -36,7 +36,7 @@ log = EventLog("follow")
 _SIDECAR_AFTER_S = 60.0
 """Seconds after a job's start in which its sidecar may still be about to start."""
 _SILENCED = "non-responsive"
-"""The server's own words for stopping a task that it heard nothing of for long."""
+"""The server's own text for stopping a task that it heard nothing of for long."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class TrackedJob:
     folder: TrackedDirectory
     plan: TrackingPlan
     job: TrackedJobRecord
-    inside: SidecarRecord | None
-    begun: bool
+    sidecar: SidecarRecord | None
+    task_started: bool
 
     @property
     def jobs(self) -> list[JobId]:
@@ -105,7 +105,7 @@ class TrackedJobsObserver:
             try:
                 plan, job = folder.plan(), folder.job()
                 if plan is not None and job is not None and plan.cluster in ("", self._scheduler.cluster()):
-                    found.append(TrackedJob(folder, plan, job, folder.inside(), folder.begun() is not None))
+                    found.append(TrackedJob(folder, plan, job, folder.sidecar(), folder.start() is not None))
             except SchedulerUnavailableError:
                 raise
             except (HpcAgentError, OSError) as error:
@@ -132,7 +132,7 @@ class TrackedJobsObserver:
         absent = [job for job in tracked.jobs if job not in live]
         rest = records.get(JobId(tracked.job.id))
         known = (records.get(job, rest) for job in absent)
-        words = f"{task.reason} {task.message}" if task else ""
+        text = f"{task.reason} {task.message}" if task else ""
         snapshot = TrackedJobSnapshot(
             job=tracked.job.id,
             submitted=SubmissionView(SubmissionState.ACCEPTED, tracked.plan.since, JobId(tracked.job.id)),
@@ -143,9 +143,9 @@ class TrackedJobsObserver:
             message=task.message if task else "",
             is_array=bool(tracked.plan.indices),
             queued=bool(tracked.plan.queue),
-            begun=tracked.begun,
+            task_started=tracked.task_started,
             abort_requested=bool(task and task.abort_requested),
-            silenced=bool(task and task.status is TaskStatus.STOPPED and _SILENCED in words),
+            silenced=bool(task and task.status is TaskStatus.STOPPED and _SILENCED in text),
         )
         snapshot = self._history.extend(snapshot, tracked.folder.observations)
         snapshot = replace(snapshot, has_sidecar=_has_sidecar(tracked, snapshot))
@@ -157,8 +157,8 @@ def _has_sidecar(tracked: TrackedJob, snapshot: TrackedJobSnapshot) -> bool:
     """Whether a sidecar sends the console, or may: two senders at once would send lines twice."""
     if not tracked.plan.hooked:
         return False
-    if tracked.inside is not None and not tracked.inside.over:
+    if tracked.sidecar is not None and not tracked.sidecar.over:
         return True
     if all(job.state in WAITING_STATES for job in snapshot.jobs):
-        return tracked.inside is None
+        return tracked.sidecar is None
     return snapshot.running_seconds < _SIDECAR_AFTER_S

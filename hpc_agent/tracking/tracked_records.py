@@ -29,7 +29,7 @@ class TrackingPlan(Record, frozen=True, kw_only=True):
     job_name: str = ""
     """That the job was submitted with."""
     hooked: bool = False
-    """The job's bash starts a process of ours beside the script."""
+    """The job's bash starts the sidecar."""
     indices: tuple[int, ...] = ()
     """Of an array."""
     element: str = ""
@@ -62,7 +62,7 @@ class UnclearSubmissionRecord(Record, frozen=True, kw_only=True):
     looked_at: datetime | None = None
     """When a job was first looked for and not found, by a scheduler that answered."""
     given_up: bool = False
-    """It is looked for no more: it notes itself down when it starts, if ever."""
+    """It is looked for no more: it records itself when it starts, if ever."""
 
 
 class OutputStream(Record, frozen=True, kw_only=True):
@@ -104,11 +104,11 @@ class TrackedDirectory:
 
     @property
     def hook(self) -> Path:
-        return self.path / "beside.bash"
+        return self.path / "hook.bash"
 
     @property
     def log(self) -> Path:
-        return self.path / "beside.log"
+        return self.path / "sidecar.log"
 
     @property
     def sizes(self) -> Path:
@@ -121,7 +121,7 @@ class TrackedDirectory:
 
     @property
     def notes(self) -> Path:
-        """Console lines of our own, and beside it how far they have been sent."""
+        """Console lines of our own, and next to it how far they have been sent."""
         return self.path / "notes.log"
 
     @property
@@ -156,27 +156,27 @@ class TrackedDirectory:
         write_record(self.path / "unclear.json", unclear)
 
     def drop_job(self) -> None:
-        """Unless it was found to be the one: a number that was noted down is not the job's."""
+        """Unless it was found to be the one: a number that was recorded is not the job's."""
         job = self.job()
         if job is not None and not job.known:
             (self.path / "job.json").unlink(missing_ok=True)
 
-    def inside(self) -> SidecarRecord | None:
+    def sidecar(self) -> SidecarRecord | None:
         return read_record(self.path / "inside.json", SidecarRecord)
 
-    def write_inside(self, inside: SidecarRecord) -> None:
-        write_record(self.path / "inside.json", inside)
+    def write_sidecar(self, sidecar: SidecarRecord) -> None:
+        write_record(self.path / "inside.json", sidecar)
 
     @property
     def observations(self) -> Path:
         """History of what passes observed of the job."""
         return self.path / "seen.json"
 
-    def begun(self) -> StartRecord | None:
+    def start(self) -> StartRecord | None:
         return read_record(self.path / "begun.json", StartRecord)
 
-    def write_begun(self, begun: StartRecord) -> None:
-        write_record(self.path / "begun.json", begun)
+    def write_start(self, start: StartRecord) -> None:
+        write_record(self.path / "begun.json", start)
 
     def child(self, index: int) -> ElementRecord | None:
         return read_record(self.path / f"element-{index}.json", ElementRecord)
@@ -194,7 +194,7 @@ class TrackedRoot:
     @classmethod
     def under(cls, root: Path) -> TrackedRoot:
         """``root``: ``hpc.root``."""
-        return cls(root.expanduser().absolute() / "sbatch")
+        return cls(root.absolute() / "sbatch")
 
     @property
     def config(self) -> Path:

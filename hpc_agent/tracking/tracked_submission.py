@@ -1,4 +1,4 @@
-"""``hpc-agent sbatch``: the task is made, sbatch is run as the person wrote it, the job is noted down.
+"""Submission of a tracked job (``hpc-agent sbatch``): the task is made, sbatch run as given, the job recorded.
 
 Nothing here may keep a job from Slurm: what goes wrong with the task costs the task.
 """
@@ -13,7 +13,7 @@ from hpc_agent import process
 from hpc_agent.access import user_name
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
-from hpc_agent.config.dump import write_job_config
+from hpc_agent.config.job_config import write_job_config
 from hpc_agent.config.load import Configuration
 from hpc_agent.domain.draft import Draft
 from hpc_agent.domain.ids import JobId, TaskId
@@ -25,6 +25,7 @@ from hpc_agent.schedulers.base import Scheduler
 from hpc_agent.schedulers.slurm.sbatch_answers import parse_sbatch
 from hpc_agent.tracking import hook, sbatch_options
 from hpc_agent.tracking.describe import SubmittedScript, comment, reads_bash_env
+from hpc_agent.tracking.job_search import AmbiguousJobError, JobSearch
 from hpc_agent.tracking.sbatch_output import SbatchOutput
 from hpc_agent.tracking.submission_request import SubmissionRequest
 from hpc_agent.tracking.tracked_records import (
@@ -34,13 +35,13 @@ from hpc_agent.tracking.tracked_records import (
     TrackingPlan,
     UnclearSubmissionRecord,
 )
-from hpc_agent.tracking.unclear import AmbiguousJobError, Identifier, show_doubt, show_job
+from hpc_agent.tracking.unclear_submissions import show_doubt, show_job
 from hpc_agent.wire.task_requests import draft_to_wire
 
 log = EventLog("sbatch")
 
 WAITING = "hpc-agent sbatch"
-"""The queue on which tasks stand while their jobs wait in Slurm. Nobody serves it: to take a task off it, or to abort
+"""Queue that holds tasks while their jobs wait in Slurm. No agent serves it: to take a task off it, or to abort
 the task, cancels the job."""
 
 
@@ -64,7 +65,7 @@ class PreparedSubmission:
 
 
 class TrackedSubmission:
-    """``prepare``, then ``run``."""
+    """Submission of a user's script as a tracked task: ``prepare`` makes the task, ``run`` calls sbatch."""
 
     def __init__(
         self,
@@ -79,7 +80,7 @@ class TrackedSubmission:
         self._client = client
         self._scheduler = scheduler
         self._folders = folders
-        self._identifier = Identifier(scheduler, folders)
+        self._job_search = JobSearch(scheduler, folders)
         self._environ = environ
         self._clock = clock
 
@@ -164,11 +165,11 @@ class TrackedSubmission:
             parsable=wanted.parsable,
             quiet=quiet,
             waits="wait" in wanted.options or "SBATCH_WAIT" in self._environ,
-            before=self._identifier.listed(plan) if quiet else frozenset(),
+            before=self._job_search.listed(plan) if quiet else frozenset(),
         )
 
     def _variables(self, folder: TrackedDirectory, wanted: SubmissionRequest) -> dict[str, str]:
-        """What the job gets beside the person's own environment."""
+        """What the job gets in addition to the user's own environment."""
         added = {}
         if not wanted.elements.indices:
             added = {"CLEARML_TASK_ID": folder.task, "CLEARML_LOG_TASK_TO_BACKEND": "0"}
@@ -231,14 +232,14 @@ class TrackedSubmission:
 
     def _confirmed(self, prepared: PreparedSubmission, named: Sequence[JobId]) -> str:
         try:
-            return self._identifier.among(named, prepared.folder, prepared.plan) or ""
+            return self._job_search.among(named, prepared.folder, prepared.plan) or ""
         except (SchedulerUnavailableError, AmbiguousJobError) as error:
             log.warning("job.id_unknown", numbers=",".join(named), error=error)
             return ""
 
     def _found_by_name(self, prepared: PreparedSubmission) -> str:
-        """The id of a job of which sbatch said nothing, as with --quiet."""
-        identify, plan = self._identifier.by_name, prepared.plan
+        """The id of a job that sbatch did not print, as with --quiet."""
+        identify, plan = self._job_search.by_name, prepared.plan
         try:
             return identify(prepared.folder, plan, self._clock.now(), exists=True, before=prepared.before) or ""
         except (SchedulerUnavailableError, AmbiguousJobError) as error:
@@ -260,7 +261,7 @@ class TrackedSubmission:
             prepared.folder.drop_job()
             prepared.folder.write_unclear(unclear)
             follow()
-        except Exception as error:  # noqa: BLE001 - sbatch's exit code must reach the person
+        except Exception as error:  # noqa: BLE001 - sbatch's exit code must reach the user
             log.error("job.search_failed", page=prepared.page, error=error)
         show_doubt(self._client, prepared.folder.task, unclear)
         log.error("job.submission_unclear", page=prepared.page)
@@ -273,7 +274,7 @@ class TrackedSubmission:
                 folder.write_job(TrackedJobRecord(id=job))
             follow()
             show_job(self._client, folder.task, job)
-        except Exception as error:  # noqa: BLE001 - sbatch has done its work, and its exit code must reach the person
+        except Exception as error:  # noqa: BLE001 - sbatch has done its work, and its exit code must reach the user
             log.error("task.job_not_shown", job=job, page=prepared.page, error=error)
 
     def _discard(self, folder: TrackedDirectory) -> None:

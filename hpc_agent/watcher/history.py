@@ -140,7 +140,7 @@ def _seconds_since(at: datetime | None, now: datetime) -> float:
 
 
 def _next(before: ObservationRecord | None, snapshot: JobSnapshot, now: datetime) -> ObservationRecord:
-    submission = snapshot.submitted.tries if snapshot.submitted else 0
+    submission = snapshot.submitted.submit_count if snapshot.submitted else 0
     if before is None or before.submission not in (0, submission):
         before = ObservationRecord(at=now)  # another job: how long the one before was missing tells nothing of it
     step = min(_seconds_since(before.at, now), _LONGEST_STEP_S)

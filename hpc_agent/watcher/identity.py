@@ -1,4 +1,4 @@
-"""Identity of a job: whether a job, or a record, is of a certain submission. Its id alone is no evidence: ids are used
+"""Identity of a job: whether a job, or a record, is of a certain submission. Its id alone is not evidence: ids are used
 again, and one may have been read out of a site's greeting."""
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LONG_NAME = 200
 
 @dataclass(frozen=True)
 class ExpectedJob:
-    """What is known of a job before it is observed.
+    """Expected job: what is known of it before it is observed.
 
     ``since``: time of the submission, by our clock. ``confirmed``: the job was seen under its name, or wrote its id
     down itself; people rename their jobs, and so do the jobs. ``has_unique_name``: no other job has the name.

@@ -61,7 +61,7 @@ def _details(snapshot: JobSnapshot, phase: JobPhase) -> dict[str, object]:
         return {"nodes": snapshot.jobs[0].nodes, "restart": snapshot.restart_count}
     if phase in (JobPhase.ENDED, JobPhase.MAY_RETURN) and snapshot.record:
         record = snapshot.record
-        return {"state": record.raw_state, "exit": record.exit_words, "nodes": record.nodes}
+        return {"state": record.raw_state, "exit": record.exit_text, "nodes": record.nodes}
     if phase in (JobPhase.MISSING, JobPhase.LOST):
         return {"seconds": round(snapshot.missing_seconds)}
     return {}

@@ -46,7 +46,7 @@ def artifact_fields(data: Mapping[str, Any], moved: Moved) -> dict[str, Any]:
 
 
 def moved_event(event: Mapping[str, Any], task: TaskId, key: Moved, moved: Moved) -> dict[str, Any]:
-    """The event as one of ``task``. ``key`` renames the storage path that debug samples carry beside their URL."""
+    """The event as one of ``task``. ``key`` renames the storage path that debug samples carry next to their URL."""
     result = {name: value for name, value in event.items() if name != "method"}
     result["task"] = task
     if result.get("key") and result.get("url"):

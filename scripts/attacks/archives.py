@@ -102,7 +102,7 @@ def _outside(folder: Path, outside: Path, target: Path) -> str:
     if others := [path.name for path in folder.iterdir() if path.name not in known]:
         return f"{others} was made outside"
     if others := [path.name for path in target.parent.iterdir() if path != target]:
-        return f"{others} is left beside"
+        return f"{others} is left next to it"
     return ""
 
 
@@ -125,7 +125,7 @@ def _manifest(size: int, digest: str) -> Manifest:
 
 
 def _published(folder: Path, exchange: Callable[[Path, Manifest], Manifest], staged: bool = False) -> str:
-    """Publish an environment, let somebody change it, and use it; whether the changed one is used."""
+    """Publish an environment, let another user change it, and use it; whether the changed one is used."""
     shared = SharedCache(folder / "cache")
     place = shared.envs / _KEY
     place.mkdir(parents=True)
@@ -196,7 +196,7 @@ def _other_key(path: Path, manifest: Manifest) -> Manifest:
     return replace(_exchanged(path, manifest), key=EnvKey("../../evil"))
 
 
-def _mended(folder: Path) -> str:
+def _repaired(folder: Path) -> str:
     """A node that lost a file of an environment, and an archive that was exchanged meanwhile."""
     shared = SharedCache(folder / "cache")
     (shared.envs / _KEY).mkdir(parents=True)
@@ -306,7 +306,7 @@ CASES: tuple[Case, ...] = (
         for change in (_exchanged, _without_sum, _appended, _prepended, _cut, _flipped, _linked, _other_key)
     ),
     Case("exchanged with its sum since it was staged", partial(_published, exchange=_exchanged_with_sum, staged=True)),
-    Case("exchanged before a node mends", _mended),
+    Case("exchanged before a node repairs it", _repaired),
     Case("a bomb under another's sum", _bomb),
     *(Case(f"a manifest {text[:30]!r}", partial(_record, text=text)) for text in _RECORDS),
 )

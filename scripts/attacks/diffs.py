@@ -36,7 +36,7 @@ def _repository(folder: Path) -> Path:
 
 
 def _checked_out(folder: Path, diff: str) -> tuple[Path | None, str]:
-    """The code of a task with these changes, None where they are refused, and what its user is told."""
+    """The code of a task with these changes, None where they are refused, and the message to its user."""
     (folder / "outside.txt").write_text("untouched\n")
     script = TaskScript(f"file://{_repository(folder)}", branch="main", entry_point="run.py", diff=diff)
     store = SourceStore(folder / "cache", GitSettings(), SYSTEM)
@@ -62,7 +62,7 @@ def _escapes(folder: Path, diff: str) -> str:
 
 
 def _is_dropped(folder: Path, diff: str) -> str:
-    """Whether the committed code would run though the changes were not applied, and nobody is told."""
+    """Whether the committed code would run though the changes were not applied, without a message."""
     root, said = _checked_out(folder, diff)
     if root is None or said or 'print("X 2")' in (root / "run.py").read_text():
         return ""

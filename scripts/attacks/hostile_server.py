@@ -1,4 +1,4 @@
-"""A ClearML server whose every word can be chosen, on loopback: it logs clients in and answers what it is told to."""
+"""Hostile ClearML server on loopback: it logs clients in and gives any answer that is chosen."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from hpc_agent.retry import ONCE
 
 
 def token(**claims: object) -> str:
-    """A token that says this of itself; nobody checks its signature."""
+    """A token with these claims; its signature is not checked."""
     body = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip("=")
     return f"e30.{body}.x"
 
@@ -29,7 +29,7 @@ LOGIN = {"token": token(api_version="2.31")}
 
 @dataclass(frozen=True)
 class Answer:
-    """A status, headers, and a body that may go on for ever. ``raw``: what is sent instead of all that."""
+    """A status, headers, and a body that may go on forever. ``raw``: what is sent instead of all that."""
 
     body: bytes | Callable[[], Iterable[bytes]]
     status: int = 200
@@ -122,7 +122,7 @@ def _handler(server: HostileServer) -> type[BaseHTTPRequestHandler]:
                     self.wfile.flush()
 
         def finish(self) -> None:
-            # What was still to be sent has nobody to go to.
+            # The receiver of what was still to be sent is gone.
             with suppress(OSError):
                 super().finish()
 

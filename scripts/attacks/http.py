@@ -323,7 +323,7 @@ def _held_upload(server: Server) -> str:
 
 
 def _unrevocable(server: Server) -> str:
-    """The server's own key, told by its label, is not revoked."""
+    """The server's own key, known by its label, is not revoked."""
     fields = {"label": "of this server's conf file"}
     return _admitted(server.call("auth.create_credentials", fields, server.login(server.member("careful"))))
 
@@ -518,7 +518,7 @@ def _idle(sent: bytes) -> Callable[[Server], str]:
         with ExitStack() as idle:
             for _ in range(700):
                 idle.enter_context(server.connect()).sendall(sent)
-            return "" if server.is_alive() else "nobody else is answered"
+            return "" if server.is_alive() else "other clients are not answered"
 
     return attempt
 
@@ -538,7 +538,7 @@ def _chopped(server: Server) -> str:
     alive = server.is_alive()
     for stranger in strangers:
         stranger.join()
-    return "" if alive else "nobody else is answered"
+    return "" if alive else "other clients are not answered"
 
 
 def _too_large(server: Server) -> str:

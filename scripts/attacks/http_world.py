@@ -103,7 +103,7 @@ class Server:
             return False
 
     def outside(self) -> set[Path]:
-        """Every file of the data folder and beside it that no upload may make."""
+        """Every file in and next to the data folder that no upload may make."""
         return {path for path in self.data.parent.rglob("*") if self.data / "files" not in (path, *path.parents)}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from attacks.case import Case
-from hpc_agent.config.dump import share_job_config
+from hpc_agent.config.job_config import share_job_config
 from hpc_agent.config.load import load
 from hpc_agent.schedulers.job_environment import scrubbed
 from hpc_agent.schedulers.slurm.commands import for_queries

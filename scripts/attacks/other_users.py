@@ -1,4 +1,4 @@
-"""Files of other users: who can change, replace or read what we make, and what is taken that somebody else has made."""
+"""Files of other users: who can change, replace or read what we make, and what is used that another user has made."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from attacks.case import Case
 from attacks.users import COLLEAGUE, LAB, OWNER, STRANGER, User, as_user, ground
 from hpc_agent.cli.shared_options import check_folders
 from hpc_agent.clock import SYSTEM
-from hpc_agent.config.dump import share_job_config
+from hpc_agent.config.job_config import share_job_config
 from hpc_agent.config.load import Configuration, load
 from hpc_agent.config.settings import AllSettings, HpcSettings
 from hpc_agent.daemon.open_attempts import OpenAttemptIndex
@@ -73,7 +73,7 @@ def _run_directory(root: Path) -> None:
     run = RunsFolder(root / "hpc" / "runs").of(ATTEMPT).create()
     run.write_submission(SubmissionRecord(state="intended", at=NOW, queue="b" * 32))
     run.first_claim(ClaimRecord(state="intent", at=NOW, owner="job:1"))
-    run.add_restart(0)
+    run.count_requeue(0)
 
 
 def _console(root: Path) -> None:
@@ -93,7 +93,7 @@ def _notes(root: Path) -> None:
 
 def _daemon(root: Path) -> None:
     daemons = DaemonRegistry(root / "hpc" / "daemons", "host", SYSTEM)
-    daemons.enter(lambda _slot: WorkerId("host:0"), numbered=False, flags={})
+    daemons.register(lambda _slot: WorkerId("host:0"), numbered=False, flags={})
 
 
 @cache
@@ -110,8 +110,8 @@ def _job_config(root: Path) -> None:
 
 def _unsettled(root: Path) -> None:
     unsettled = OpenAttemptIndex(root / "hpc" / "unsettled", [QueueId("b" * 32)], SYSTEM)
-    unsettled.recall()
-    unsettled.leave([ATTEMPT])
+    unsettled.load()
+    unsettled.save([ATTEMPT])
 
 
 def _tracked_job(root: Path) -> None:
@@ -204,7 +204,7 @@ def _spy(path: Path) -> None:
 _ATTEMPTS = {"renamed": _replace, "filled": _fill, "written to": _overwrite, "read": _spy}
 
 
-# ---------------------------------------------------------------- what somebody else has made first
+# ---------------------------------------------------------------- what another user has made first
 
 PARTS = ("", "runs", "daemons", "unsettled", "sbatch", "local")
 MODES = (0o777, 0o775, 0o755, 0o1777, 0o2775)
@@ -237,7 +237,7 @@ def _foreign(part: str, mode: int, _folder: Path) -> str:
 
 
 def _open(part: str, mode: int, _folder: Path) -> str:
-    """A folder of ours that an earlier version left open to the group or to everybody."""
+    """A folder of ours that an earlier version left open to the group or to all users."""
     root = _place(0o755) / "hpc"
     _own(root, 0o755, OWNER.uid)
     target = root / part if part else root
@@ -280,7 +280,7 @@ def _link(part: str, target: str, _folder: Path) -> str:
     return as_user(OWNER, partial(_start, root))
 
 
-# ---------------------------------------------------------------- scratch, which everybody shares
+# ---------------------------------------------------------------- scratch, which all users share
 
 
 def _taken_name(kind: str, _folder: Path) -> str:
@@ -322,7 +322,7 @@ TAKEN_NAMES = (
 
 
 def _scratch_without_sticky(mode: int, _folder: Path) -> str:
-    """Anybody may rename what is in it, our folder too, at any time."""
+    """Any user may rename what is in it, our folder too, at any time."""
     scratch = _place(mode, 0)
     if not as_user(OWNER, lambda: str(user_scratch_dir(scratch) or "")):
         return ""
@@ -333,7 +333,7 @@ def _scratch_without_sticky(mode: int, _folder: Path) -> str:
 
 
 def _signalled(pid: int, _folder: Path) -> str:
-    """A record names a process of somebody else's: it may not get a signal, and the person gets a sentence."""
+    """A record names a process of another user: it may not get a signal, and there is an error message."""
     place = _place(0o700)
 
     def stop() -> str:

@@ -1,4 +1,5 @@
-"""Repositories that a task names: they run no program here, see no password that is not theirs, and hold up nobody."""
+"""Repositories that a task names: they run no program here, see no password that is not theirs, and hold up no other
+task."""
 
 from __future__ import annotations
 
@@ -94,7 +95,7 @@ def _git(root: Path, *words: str) -> None:
 
 
 def _stage(folder: Path, script: TaskScript, settings: GitSettings) -> str:
-    """Fetch and check out as the daemon and the node do; what its user is told."""
+    """Fetch and check out as the daemon and the node do; the message to its user."""
     said: list[str] = []
     store = SourceStore(folder / "cache", settings, SYSTEM)
     try:
@@ -127,7 +128,7 @@ def _hears(folder: Path, repository: str, settings: GitSettings) -> str:
 
 
 def _shows(folder: Path, password: str) -> str:
-    """Whether a password that stands in the address is written down or shown."""
+    """Whether a password in the address is written down or shown."""
     assert _host is not None
     said = _stage(folder, TaskScript(f"http://me:{password}@{_host.address}/x.git", branch="main"), GitSettings())
     written = [
@@ -143,7 +144,7 @@ def _sentence(fields: Mapping[str, str], folder: Path) -> str:
         said = _stage(folder, TaskScript(**given), GitSettings())
     except Exception as error:  # noqa: BLE001 - that is what is looked for
         return f"{type(error).__name__} reached the daemon"
-    return "" if 0 < len(said) < 2000 else f"it was told in {len(said)} characters"
+    return "" if 0 < len(said) < 2000 else f"the message has {len(said)} characters"
 
 
 def _submodule(folder: Path, address: str, path: str = "lib") -> str:
@@ -309,7 +310,7 @@ _CONFIGS = (
     '[filter "x"]\n\tsmudge = PROGRAM\n\tclean = PROGRAM\n[diff "x"]\n\ttextconv = PROGRAM\n',
     "[gpg]\n\tprogram = PROGRAM\n[transfer]\n\tfsckObjects = false\n[uploadpack]\n\tpackObjectsHook = PROGRAM\n",
     "[include]\n\tpath = /nowhere\n[core]\n\trepositoryformatversion = 99\n",
-    "this is no configuration\n",
+    "this is not a configuration\n",
 )
 _ENTRIES = (
     *(

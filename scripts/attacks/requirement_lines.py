@@ -29,7 +29,7 @@ _SETTINGS = PackageSettings()
 
 
 class _Listener:
-    """A host of the attacker's; ``heard`` is what it was told."""
+    """A host of the attacker's; ``heard`` is what it received."""
 
     def __init__(self) -> None:
         self.heard: list[str] = []
@@ -54,7 +54,7 @@ _listener: _Listener | None = None
 
 @contextmanager
 def world() -> Iterator[None]:
-    """The attacker's host, and secrets in the environment of whoever stages."""
+    """The attacker's host, and secrets in the environment of the process that stages."""
     global _listener
     _listener = _Listener()
     thread = threading.Thread(target=_listener.server.serve_forever, kwargs={"poll_interval": 0.05})
@@ -75,7 +75,7 @@ def world() -> Iterator[None]:
 
 
 def _staged(folder: Path, lines: tuple[str, ...], texts: Mapping[str, str], git: bool) -> str:
-    """Stage an environment for ``lines``; what came out of it for the task's author, and who else was told."""
+    """Stage an environment for ``lines``; what came out of it for the task's author, and what other readers got."""
     assert _listener is not None
     (folder / "private.txt").write_text(f"{_MARK}\n")
     code = folder / "code"

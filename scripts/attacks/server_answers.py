@@ -187,7 +187,7 @@ _LONG = 10.0
 
 
 def _drip(first: bytes, piece: bytes) -> Callable[[], Iterable[bytes]]:
-    """A piece now and then, for much longer than anybody should wait."""
+    """A piece now and then, for much longer than a client should wait."""
 
     def pieces() -> Iterator[bytes]:
         yield first
@@ -226,7 +226,7 @@ def _dripped(endpoint: str, pieces: Callable[[], Iterable[bytes]], folder: Path)
 # ---------------------------------------------------------------- types
 
 VALUES: tuple[object, ...] = (None, 7, -1, 1e300, "text", [], ["x"], [None], [[]], {}, {"a": 1}, True)
-"""What may stand where something else is expected."""
+"""Values for a place where something else is expected."""
 
 READERS: dict[str, tuple[str, tuple[str, ...], Callable[[Client, Path], object]]] = {
     "tasks.get_by_id": (
@@ -262,7 +262,7 @@ _SANE: dict[str, object] = {"id": TASK, "name": "n", "status": "queued", "timest
 
 
 def _reads(endpoint: str, answer: object, folder: Path) -> str:
-    """Anything but an answer that is used, or an error of ours, stops whoever asked."""
+    """Anything but an answer that is used, or an error of ours, stops the caller."""
     name, _, read = READERS[endpoint]
     _server.say(**{endpoint.replace(".", "__"): data({name: answer})})
     return _stopped(lambda: read(_server.client(), folder))
@@ -303,7 +303,7 @@ def _claims(claims: dict[str, object], folder: Path) -> str:
 
 CLAIMS: dict[str, dict[str, object]] = {
     "an end of 400 digits": {"exp": 10**400},
-    "an end that is no number": {"exp": float("nan")},
+    "an end that is not a number": {"exp": float("nan")},
     "an end without end": {"exp": float("inf"), "iat": float("-inf")},
     "an end as text": {"exp": "tomorrow", "iat": []},
     "a version of a million parts": {"api_version": ".".join("1" * 100_000)},
@@ -323,7 +323,7 @@ def _token(value: object, folder: Path) -> str:
 
 
 def _half_pairs(folder: Path) -> str:
-    """Half of a surrogate pair is no character: it can be written nowhere."""
+    """Half of a surrogate pair is not a character: it can be written nowhere."""
     body = b'{"meta": {}, "data": {"task": {"id": "%s", "name": "x\\ud83d", "status": "queued"}}}' % TASK.encode()
     _server.say(tasks__get_by_id=Answer(body))
     task = _server.client().tasks.get(TASK)
@@ -345,7 +345,7 @@ def _wait(seconds: str, folder: Path) -> str:
 
 
 def _console_numbers(value: object, folder: Path) -> str:
-    """What the console's sender is told about what is stored: it may not lose lines, nor stop."""
+    """Answers to the console's sender about what is stored: it may not lose lines, nor stop."""
     _server.say(events__add_batch=data({"added": value}), events__get_task_log=data({"events": []}))
     spool = Spool(folder / "console.log", folder / "console.offset")
     spool.write(b"line\n")

@@ -1,4 +1,4 @@
-"""Answers of sbatch, made by a site's wrapper, a job's own text, or somebody who wants another job cancelled.
+"""Answers of sbatch, made by a site's wrapper, a job's own text, or a user who wants another job cancelled.
 
 None may make another job the submitted one, have it cancelled, stop a queue, or bring control characters to a task.
 """
@@ -29,9 +29,9 @@ from hpc_agent.schedulers.base import SubmitRequest
 from hpc_agent.schedulers.slurm.driver import SlurmScheduler
 from hpc_agent.schedulers.slurm.sbatch_answers import parse_sbatch
 from hpc_agent.schedulers.slurm.settings import SlurmSettings
+from hpc_agent.tracking.job_search import AmbiguousJobError, JobSearch
 from hpc_agent.tracking.sbatch_output import SbatchOutput
 from hpc_agent.tracking.tracked_records import TrackedDirectory, TrackedJobRecord, TrackedRoot, TrackingPlan
-from hpc_agent.tracking.unclear import AmbiguousJobError, Identifier
 
 DOOR = "sbatch's answers"
 
@@ -62,7 +62,7 @@ def _taken(output: str, parsable: bool, _: Path) -> str:
     return f"job {answer.job}" if isinstance(answer, Accepted) and answer.job != OWN else ""
 
 
-_BESIDE = tuple(
+_NEAR = tuple(
     Case(
         f"{what} {place} sbatch's own answer, {kind}",
         partial(_taken, order.format(line=line, answer=answer), parsable),
@@ -248,7 +248,7 @@ _PIECES = tuple(
         ("with a long line that ends in a number", [b"x" * 65536] * 64 + [b"\r", b"99\n"]),
         ("as a line of megabytes of digits", [b"9" * 65536] * 64),
         ("with a number in the middle of a word", [b"job-", b"99", b"-x\n"]),
-        ("in bytes that are no text", [b"\xff\xfe", b"99\xff\n"]),
+        ("in bytes that are not text", [b"\xff\xfe", b"99\xff\n"]),
     )
 )
 
@@ -259,7 +259,7 @@ PLAN = TrackingPlan(task="a" * 32, since=NOW, job_name="train.sh")
 
 @dataclass
 class _Listed:
-    """A scheduler of which only what identifies jobs is asked."""
+    """Scheduler that only answers what identifies jobs."""
 
     live: Sequence[LiveJob] = ()
 
@@ -282,16 +282,16 @@ def _job(number: str, name: str, seconds: float) -> LiveJob:
     return LiveJob(JobId(number), name, JobState.PENDING, "PENDING", submitted=NOW + timedelta(seconds=seconds))
 
 
-def _identifier(live: Sequence[LiveJob], folder: Path) -> tuple[Identifier, TrackedDirectory]:
+def _job_search(live: Sequence[LiveJob], folder: Path) -> tuple[JobSearch, TrackedDirectory]:
     """Another task has job 98."""
     folders = TrackedRoot(folder)
     folders.of(TaskId("b" * 32)).create(PLAN).write_job(TrackedJobRecord(id="98", known=True))
     own = folders.of(TaskId("a" * 32)).create(PLAN)
-    return Identifier(_Listed(live), folders), own  # type: ignore[arg-type]
+    return JobSearch(_Listed(live), folders), own  # type: ignore[arg-type]
 
 
 def _found_by_name(live: Sequence[LiveJob], folder: Path) -> str:
-    identifier, own = _identifier(live, folder)
+    identifier, own = _job_search(live, folder)
     try:
         found = identifier.by_name(own, PLAN, NOW + timedelta(seconds=1), exists=False)
     except AmbiguousJobError:
@@ -300,7 +300,7 @@ def _found_by_name(live: Sequence[LiveJob], folder: Path) -> str:
 
 
 def _confirmed(live: Sequence[LiveJob], folder: Path) -> str:
-    identifier, own = _identifier(live, folder)
+    identifier, own = _job_search(live, folder)
     try:
         found = identifier.among([job.id for job in live], own, PLAN)
     except AmbiguousJobError:
@@ -351,6 +351,6 @@ _NAMES = tuple(
 )
 
 CASES: tuple[Case, ...] = (
-    *_BESIDE, *_UNANSWERED, *_WRAPPED, *_ELSEWHERE, *_AGAIN, *_IN_ERRORS, *_UNKNOWN_WORDS, *_SHOWN, *_PIECES, *_FOUND,
+    *_NEAR, *_UNANSWERED, *_WRAPPED, *_ELSEWHERE, *_AGAIN, *_IN_ERRORS, *_UNKNOWN_WORDS, *_SHOWN, *_PIECES, *_FOUND,
     *_NAMES,
 )  # fmt: skip

@@ -10,8 +10,8 @@ from attacks.case import Case
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import JobState, LiveJob
 from hpc_agent.schedulers.records import newest
-from hpc_agent.schedulers.slurm import commands
-from hpc_agent.schedulers.slurm.tables import new_delimiter
+from hpc_agent.schedulers.slurm import answers
+from hpc_agent.schedulers.slurm.delimited_table import new_delimiter
 
 DOOR = "Slurm's answers"
 
@@ -87,8 +87,8 @@ def _expected(text: str = "") -> list[tuple[str, str]]:
 def _live(name: str = "name", between: str = "", reason: str = "None") -> tuple[list[LiveJob], int]:
     delimiter = new_delimiter()
     rows = [_queue_cells(_VICTIM, _VICTIMS_NAME), _queue_cells(_ATTACKER, name, reason), _queue_cells(_OTHER)]
-    answer = commands.parse_squeue(_printed([_header(10), *rows], delimiter, between), delimiter)
-    return [commands.live_job(row) for row in answer.rows], answer.unreadable
+    answer = answers.parse_squeue(_printed([_header(10), *rows], delimiter, between), delimiter)
+    return [answers.live_job(row) for row in answer.rows], answer.unreadable
 
 
 def _name_in_squeue(text: str, folder: Path) -> str:
@@ -115,10 +115,10 @@ def _greeting_in_squeue(text: str, folder: Path) -> str:
     return _wrong(found, _expected("name"), [job.state for job in jobs])
 
 
-def _records(name: str = "name", between: str = "") -> tuple[commands.AccountingAnswer, str]:
+def _records(name: str = "name", between: str = "") -> tuple[answers.AccountingAnswer, str]:
     delimiter = new_delimiter()
     rows = [_record_cells(_VICTIM, _VICTIMS_NAME), _record_cells(_ATTACKER, name), _record_cells(_OTHER)]
-    answer = commands.parse_sacct(_printed([_header(11), *rows], delimiter, between), delimiter)
+    answer = answers.parse_sacct(_printed([_header(11), *rows], delimiter, between), delimiter)
     states = [record.state for _, record in answer.records]
     found = [(str(job), record.name) for job, record in answer.records]
     return answer, _wrong(found, _expected(name), states)
@@ -134,12 +134,12 @@ def _greeting_in_sacct(text: str, folder: Path) -> str:
 
 
 def _reason_of_own_job(text: str, folder: Path) -> str:
-    """A job is not told that it ran out of time, or that it is requeued, by what somebody wrote beside it."""
+    """A job does not learn that it ran out of time, or that it is requeued, from text that another user wrote."""
     delimiter = new_delimiter()
     row = (_ATTACKER, "RUNNING", "0", "0:01", "1:00:00", "N/A", text)
-    job = commands.parse_own_job(_printed([_header(7), row], delimiter), delimiter)
+    job = answers.parse_own_job(_printed([_header(7), row], delimiter), delimiter)
     right = (job.state, job.restarts, job.left, job.preempted) == (JobState.RUNNING, 0, 3599, False)
-    return "" if right else f"the job is told {job}"
+    return "" if right else f"the job learns {job}"
 
 
 def _wrong(
@@ -162,7 +162,7 @@ def _cut_off(parts: int, part: int, folder: Path) -> str:
     whole = _printed([_header(10), *rows], delimiter)
     text = whole[: len(whole) * part // parts]
     try:
-        answer = commands.parse_squeue(text, delimiter)
+        answer = answers.parse_squeue(text, delimiter)
     except ValueError:
         return ""
     missing = {_VICTIM, _ATTACKER, _OTHER} - {row.id for row in answer.rows}
@@ -173,7 +173,7 @@ def _cut_off(parts: int, part: int, folder: Path) -> str:
 def _not_a_table(text: str, folder: Path) -> str:
     """In place of a table: no information, so that no job counts as gone."""
     delimiter = new_delimiter()
-    parsers: dict[str, Callable[[str, str], object]] = {"squeue": commands.parse_squeue, "sacct": commands.parse_sacct}
+    parsers: dict[str, Callable[[str, str], object]] = {"squeue": answers.parse_squeue, "sacct": answers.parse_sacct}
     taken = [name for name, parse in parsers.items() if _is_taken(parse, text, delimiter)]
     return f"taken for an answer of {', '.join(taken)}" if taken else ""
 
@@ -189,7 +189,7 @@ def _is_taken(parse: Callable[[str, str], object], text: str, delimiter: str) ->
 def _newest_is_not_forged(text: str, folder: Path) -> str:
     """A record under another's name does not decide about the job that is asked after."""
     answer, _ = _records(name=text)
-    at = commands.time(_AT)
+    at = answers.time(_AT)
     assert at is not None
     found = newest(answer.records, {JobId(_VICTIM): at})
     right = list(found) == [_VICTIM] and found[JobId(_VICTIM)].state is JobState.RUNNING
@@ -204,7 +204,7 @@ _PLACES: dict[str, Callable[[str, Path], str]] = {
     "as a greeting between rows of squeue": _greeting_in_squeue,
     "as a greeting between rows of sacct": _greeting_in_sacct,
     "in place of a table": _not_a_table,
-    "beside a record that is asked for": _newest_is_not_forged,
+    "next to a record that is asked for": _newest_is_not_forged,
 }
 _PARTS = 24
 CASES = (

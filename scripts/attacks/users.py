@@ -1,4 +1,4 @@
-"""Two Unix users beside root, who share a group: what one of them does, in a process of its own."""
+"""Two Unix users in addition to root, who share a group: what one of them does, in a process of its own."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def as_user(user: User, call: Callable[[], str], *, umask: int = 0o022, group: i
             os.umask(umask)
             os.environ["HOME"] = "/nonexistent"
             answer = {"said": call()}
-        except BaseException:  # noqa: BLE001 - told to the parent
+        except BaseException:  # noqa: BLE001 - reported to the parent
             answer = {"raised": traceback.format_exc()}
         os.write(writes, json.dumps(answer).encode()[:60_000])
         os._exit(0)
@@ -60,7 +60,7 @@ def as_user(user: User, call: Callable[[], str], *, umask: int = 0o022, group: i
 
 @contextmanager
 def ground() -> Iterator[Path]:
-    """A folder where all of them meet, as a shared file system's: nobody's home, sticky."""
+    """A folder where all of them meet, as a shared file system's: no user's home, sticky."""
     folder = Path(tempfile.mkdtemp(prefix="hpc-agent-users-", dir="/tmp"))
     folder.chmod(0o1777)
     try:

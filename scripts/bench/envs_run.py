@@ -163,7 +163,7 @@ def start_up(bench: Bench, rounds: int) -> dict[str, object]:
 
 
 def cold_build(bench: Bench, rounds: int) -> dict[str, object]:
-    """From nothing but cached wheels: venv and pip against what we do, with and without byte-code."""
+    """From cached wheels only: venv and pip against what we do, with and without byte-code."""
     base = interpreter.find("", bench.settings, say)
     request = request_for_file("\n".join(bench.packages))
     work = bench.folder / "build"
@@ -214,7 +214,7 @@ def cold_build(bench: Bench, rounds: int) -> dict[str, object]:
 
 
 def many_at_once(bench: Bench) -> dict[str, object]:
-    """Fifty jobs want one environment that nobody has; forked, for fifty interpreters would measure two cores."""
+    """Fifty jobs want one environment that is not built yet; forked, for fifty interpreters would measure two cores."""
     request = request_for_file("\n".join(bench.packages))
     alone = bench.folder / "alone"
     say("Filling the caches of wheels")
@@ -242,14 +242,14 @@ def many_at_once(bench: Bench) -> dict[str, object]:
         children.append(pid)
     codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children]
     slowest = time.monotonic() - began
-    told = "".join((together / f"job{number}").read_text() for number in range(JOBS))
+    console = "".join((together / f"job{number}").read_text() for number in range(JOBS))
     for folder in (alone, together):
         remove_tree(folder)
     return {
         "jobs": JOBS,
         "failed": sum(code != 0 for code in codes),
-        "builds": told.count("Building environment"),
-        "unpacked": told.count("unpacked\n"),
+        "builds": console.count("Building environment"),
+        "unpacked": console.count("unpacked\n"),
         "one build and one unpack": round(one, 3),
         "slowest": round(slowest, 3),
         "ratio": round(slowest / one, 2),

@@ -1,7 +1,7 @@
 """Benchmark of ``scripts/bench/jobs``: ``hpc-agent jobs`` with many jobs in a real Slurm, tasks on a real server.
 
 Tasks, queue entries, jobs (held, under our names) and run directories are real. A first look has one job only: what it
-takes is the start of the program and the way to the server and back. Slurm's commands are counted by scripts that stand
+takes is the start of the program and the way to the server and back. Slurm's commands are counted by scripts that are
 before them on PATH. Only an otherwise idle machine gives figures.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import shutil
 import statistics
 import subprocess
@@ -19,6 +20,7 @@ import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -36,7 +38,7 @@ from hpc_agent.runs.directory import RunsFolder
 
 SLURM_CLUSTER = Path(__file__).parents[1] / "slurm-cluster"
 BOUND_S = 2.0
-"""With all jobs, at most."""
+"""Of the median, at most."""
 COMMANDS = ("squeue", "sacct", "scontrol", "sinfo", "sbatch", "scancel")
 COUNTER = """#!/bin/sh
 echo {name} >> {ledger}
@@ -115,9 +117,10 @@ class JobsSite:
         )
         self.runs.of(attempt).create().write_submission(record)
 
-    def listed(self, path: str) -> tuple[float, list[dict[str, object]]]:
-        """Seconds that ``hpc-agent jobs --json`` takes, and its rows."""
+    def listed(self, path: str) -> Look:
+        """Runs ``hpc-agent jobs --json``."""
         env = {**self.env, "PATH": path}
+        used = _processor_seconds()
         begun = time.monotonic()
         done = subprocess.run(
             [sys.executable, "-m", "hpc_agent", "jobs", "--json"],
@@ -128,20 +131,50 @@ class JobsSite:
             check=True,
         )
         took = time.monotonic() - begun
-        rows: list[dict[str, object]] = json.loads(done.stdout)["jobs"]
-        return took, rows
+        return Look(took, _processor_seconds() - used, len(json.loads(done.stdout)["jobs"]))
+
+
+@dataclass(frozen=True)
+class Look:
+    """One run of the command."""
+
+    seconds: float
+    processor_seconds: float
+    """Its own and those of the commands that it starts: what a busy machine changes less."""
+    rows: int
+
+
+def _processor_seconds() -> float:
+    """Of all children that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def measured(site: JobsSite, folder: Path, times: int) -> dict[str, object]:
     ledger = counters(folder, site.env["PATH"])
     path = f"{folder}{os.pathsep}{site.env['PATH']}"
-    took, rows = zip(*(site.listed(path) for _ in range(times)), strict=True)
+    looks = [site.listed(path) for _ in range(times)]
+    took = [look.seconds for look in looks]
     calls = ledger.read_text(encoding="utf-8").split()
     return {
-        "jobs": len(rows[-1]),
+        "jobs": looks[-1].rows,
         "seconds": {"median": round(statistics.median(took), 3), "slowest": round(max(took), 3)},
+        "processor_seconds": round(statistics.median(look.processor_seconds for look in looks), 3),
         "requests_to_slurm": len(calls) / times,
     }
+
+
+def add_all(site: JobsSite, count: int) -> None:
+    """Four at once; the first error, or Ctrl-C, ends it."""
+    reported = time.monotonic()
+    adding = ThreadPoolExecutor(4)
+    try:
+        for done, _ in enumerate(adding.map(site.add, range(1, count)), start=1):
+            if time.monotonic() - reported > 5:
+                reported = time.monotonic()
+                print(f"  {done} of {count} jobs submitted", file=sys.stderr, flush=True)
+    finally:
+        adding.shutdown(cancel_futures=True)
 
 
 def run(folder: Path, count: int, times: int) -> list[dict[str, object]]:
@@ -152,12 +185,7 @@ def run(folder: Path, count: int, times: int) -> list[dict[str, object]]:
         site = JobsSite(folder, server_conf, env)
         site.add(0)
         few = measured(site, folder / "few", times)
-        begun = time.monotonic()
-        with ThreadPoolExecutor(4) as adding:
-            for done, _ in enumerate(adding.map(site.add, range(1, count)), start=1):
-                if time.monotonic() - begun > 5:
-                    begun = time.monotonic()
-                    print(f"  {done} of {count} jobs submitted", file=sys.stderr, flush=True)
+        add_all(site, count)
         return [few, measured(site, folder / "many", times)]
 
 
@@ -169,17 +197,18 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="jobs-") as folder:
         found = run(Path(folder), arguments.jobs, arguments.times)
-    print(f"{'jobs':>6}  {'median':>8}  {'slowest':>8}  requests to Slurm")
+    print(f"{'jobs':>6}  {'median':>8}  {'slowest':>8}  {'processor':>9}  requests to Slurm")
     wrong = []
     for row in found:
         seconds = row["seconds"]
         assert isinstance(seconds, dict)
         requests = row["requests_to_slurm"]
-        print(f"{row['jobs']:>6}  {seconds['median']:>6.2f} s  {seconds['slowest']:>6.2f} s  {requests:g}")
+        figures = f"{seconds['median']:>6.2f} s  {seconds['slowest']:>6.2f} s  {row['processor_seconds']:>7.2f} s"
+        print(f"{row['jobs']:>6}  {figures}  {requests:g}")
         if requests != 1:
             wrong.append(f"{requests:g} requests to Slurm, expected 1")
-        if seconds["slowest"] > BOUND_S:
-            wrong.append(f"{row['jobs']} jobs took {seconds['slowest']:.2f} s, expected {BOUND_S:g} s at most")
+        if seconds["median"] > BOUND_S:
+            wrong.append(f"{row['jobs']} jobs took {seconds['median']:.2f} s, expected {BOUND_S:g} s at most")
     if arguments.json:
         arguments.json.write_text(json.dumps({"bound_s": BOUND_S, "looks": found}, indent=2), encoding="utf-8")
     if wrong:

@@ -1,4 +1,4 @@
-"""What both command lines take."""
+"""Arguments that both command lines take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One chaos run: tasks come, faults are made beside them, and when all is quiet the ledger is looked at."""
+"""One chaos run: tasks come, faults are made meanwhile, and when all is quiet the ledger is looked at."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from hpc_agent.domain.ids import TaskId
 _AHEAD = 6
 """Tasks that are enqueued before the first fault; the others come along with the faults."""
 _OPEN = 3
-"""So many are always under way, as long as there are more: a fault needs somebody to hit."""
+"""So many are always under way, as long as there are more: a fault needs a task to hit."""
 _AT_ONCE = 12
 """Jobs; the three nodes have four processors each."""
 _FAULTS_AT_ONCE = 3
@@ -54,7 +54,7 @@ POLICIES = {policy.name: policy for policy in (Policy("hpc-agent", OURS, True, 2
 
 @dataclass(frozen=True)
 class Progress:
-    """For whoever waits."""
+    """For those who wait."""
 
     seconds: float
     enqueued: int
@@ -92,7 +92,7 @@ class Run:
         wanted: Sequence[Job],
         show: Callable[[Progress], None],
     ) -> None:
-        """``wanted`` come for certain, and more like them as long as faults have nobody to hit."""
+        """``wanted`` come for certain, and more like them as long as faults have no task to hit."""
         self._site = built
         self._policy = policy
         self._seed = seed
@@ -112,7 +112,7 @@ class Run:
         self._enqueue(_AHEAD)
         begun = time.monotonic()
         while not self._site.rows() and time.monotonic() - begun < 60:
-            self._wait(0.5)  # a fault that nobody is there for shows nothing
+            self._wait(0.5)  # a fault that hits no task shows nothing
         for number, fault in enumerate(faults, 1):
             self._wait(fault.pause)
             held = time.monotonic()
@@ -333,8 +333,8 @@ def chaos(
     show: Callable[[Progress], None],
     load: bool = False,
 ) -> Result:
-    """A run with ``tasks`` tasks or more on a cluster that is up. ``load``: beside processes that keep all processors
-    busy, and with calls of server and Slurm that take their time."""
+    """A run with ``tasks`` tasks or more on a cluster that is up. ``load``: together with processes that keep all
+    processors busy, and with calls of server and Slurm that take their time."""
     faults = plan(max(len(KINDS), tasks // 4), seed)
     folder.mkdir(parents=True, exist_ok=True)
     who = POLICIES[policy]

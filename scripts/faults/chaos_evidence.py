@@ -1,4 +1,4 @@
-"""What is kept of a chaos run, so that its judge can be asked again: one JSON file beside ledgers and logs."""
+"""Evidence of a chaos run, kept so that its judge can be asked again: one JSON file next to ledgers and logs."""
 
 from __future__ import annotations
 

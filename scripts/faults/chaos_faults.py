@@ -125,7 +125,7 @@ class Troublemaker:
         return self._hit(fault, since, tasks)
 
     def two_daemons(self, fault: Fault) -> bool:
-        """As if somebody had started one on the other login node; then the first one dies."""
+        """As if one had been started on the other login node; then the first one dies."""
         tasks, since = self._in_flight(), time.time()
         self._site.start_daemon()
         time.sleep(fault.seconds)
@@ -152,7 +152,7 @@ class Troublemaker:
         return self._lose(fault, processes=True)
 
     def _lose(self, fault: Fault, *, processes: bool) -> bool:
-        # Processes that nobody kills shall still be there when Slurm gives them up.
+        # Processes that were not killed shall still be there when Slurm gives them up.
         node = self._node(fault, 1.0 if processes else 1.5 * SLURMD_TIMEOUT_S)
         tasks, since = self._tasks_on(node), time.time()
         self._site.stop_part(node, kill=True)

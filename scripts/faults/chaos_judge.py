@@ -10,10 +10,10 @@ from enum import Enum
 from faults.chaos_ledger import LINES_A_START, Job, Start
 
 AT_ITS_END_S = 1.5
-"""A process that wrote "end" this shortly before its node or job was hit may not have been seen to end by anybody."""
+"""A process that wrote "end" this shortly before its node or job was hit may have ended unseen."""
 _GHOST_S = 4.0
 """A process on a node that Slurm has given up notices within two looks of its agent that its task is no longer its own.
-What it prints meanwhile is nobody's."""
+What it prints meanwhile belongs to no task."""
 _FINALS = ("completed", "failed", "stopped")
 
 
@@ -37,7 +37,7 @@ class Hit:
     partition: str = ""
     """Of the node, only jobs of this partition."""
     cancels: bool = False
-    """Somebody's wish that the job ends for good."""
+    """A request that the job ends for good."""
     sure: bool = True
     """Whether that wish was met: scancel may come too late, and does not tell."""
     ghosts: bool = False
@@ -61,7 +61,7 @@ class Hit:
 
 _SIGNAL_S = 10.0
 """From a slurmctld that has noted a scancel over slurmd and the agent to the process, on a busy machine, while none of
-them is away. One that was told never ends by itself afterwards."""
+them is away. One that got the signal never ends by itself afterwards."""
 _ENDED_BY_SLURM = frozenset({"NODE_FAIL", "PREEMPTED", "REQUEUED"})
 """What accounting calls a start of a job that Slurm ended and may follow by another."""
 _STARTING_S = 2.0
@@ -102,7 +102,7 @@ class Story:
 
     @property
     def cut_at_its_end(self) -> int:
-        """Starts that went on after an end which nobody but the ledger can have seen: its node went down with it."""
+        """Starts that went on after an end which only the ledger can have seen: its node went down with it."""
         return sum(before.ended_at is not None and self._cut(before) for before in self.starts[: len(self.starts) - 1])
 
     def touched_by(self, hit: Hit) -> bool:
@@ -117,8 +117,8 @@ class Story:
     def _twice(self) -> list[str]:
         found = []
         for number, (before, after) in enumerate(zip(self.starts, self.starts[1:], strict=False), 1):
-            if after.beside:
-                found.append(f"start {number + 1} began while process {after.beside[0]} still lived")
+            if after.still_alive:
+                found.append(f"start {number + 1} began while process {after.still_alive[0]} still lived")
             if before.ended_at is not None and not self._cut(before):
                 found.append(f"started again {after.at - before.ended_at:.1f} s after it ended with {before.code}")
             elif not [hit for hit in self._enders(before) if not hit.cancels]:
@@ -134,7 +134,7 @@ class Story:
             found.append(f"{len(doubled)} lines are doubled on the server, the first: {doubled[0]}")
         if lines != sorted(lines):
             at = next(i for i in range(1, len(lines)) if lines[i] < lines[i - 1])
-            found.append(f"line {lines[at]} stands after line {lines[at - 1]}")
+            found.append(f"line {lines[at]} is after line {lines[at - 1]}")
         if strange := [line for line in lines if line // LINES_A_START >= max(len(self.starts), 1)]:
             found.append(f"line {strange[0]} is on the server, and no start has printed it")
         return found
@@ -163,7 +163,7 @@ class Story:
             by_code = ("completed", "") if last.code == 0 else ("failed", f"exit code {last.code}$")
             if not any(self._must_have_stopped(hit, last) for hit in cancelled):
                 expected.append(by_code)
-            # Hit while it ended: its end was not seen by anybody, or not told any more.
+            # Hit while it ended: its end was not seen, or not reported any more.
             return expected + (self._given_up() if self._cut(last) else [])
         return expected or self._given_up()
 
@@ -174,7 +174,10 @@ class Story:
         if self.job.queue != "once" or not enders:
             return []
         # Slurm itself may call a job that it preempts on a node that dies either.
-        return [("failed", r"node \S+ failed|came to life|ended before it started"), ("stopped", r"was preempted")]
+        return [
+            ("failed", r"node \S+ failed|before the agent started|ended before it started"),
+            ("stopped", r"was preempted"),
+        ]
 
     def _is_hit(self, hit: Hit) -> bool:
         return self.task in hit.tasks and bool(hit.node or hit.job)
@@ -206,7 +209,7 @@ def confirmed(hits: Sequence[Hit], table: str) -> list[Hit]:
 
 def ended_by_slurm(table: str) -> list[Hit]:
     """The starts that Slurm itself ended, as ``sacct -D -X -P -n -o JobIDRaw,State,End`` tells them with
-    ``SLURM_TIME_FORMAT=%s``: a machine that is slow for a moment makes faults that nobody has planned."""
+    ``SLURM_TIME_FORMAT=%s``: a machine that is slow for a moment makes faults that are not planned."""
     hits = []
     for line in table.splitlines():
         job, state, end = line.split("|")[:3]

@@ -1,4 +1,4 @@
-"""What a task of the chaos run does, and what it writes down of itself: the truth that verdicts are compared with."""
+"""Task of a chaos run, and the ledger that it writes of itself: the truth that verdicts are compared with."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def note(*words):
     line = " ".join(str(word) for word in (f"{{time.time():.3f}}", os.getpid(), *words))
     os.write(ledger, line.encode() + b"\\n")
 
-def told(number, frame):
-    note("told", number)
+def on_signal(number, frame):
+    note("signal", number)
     signal.signal(number, signal.SIG_DFL)
     os.kill(os.getpid(), number)
 
-signal.signal(signal.SIGTERM, told)
+signal.signal(signal.SIGTERM, on_signal)
 with open({ledger!r}) as file:
     before = [words for words in map(str.split, file) if words[2] == "start"]
-beside = [words[1] for words in before if ticks(words[1]) == words[3]]
+still_alive = [words[1] for words in before if ticks(words[1]) == words[3]]
 job = os.environ.get("SLURM_JOB_ID", "?")
-note("start", ticks(os.getpid()), job, os.environ.get("SLURMD_NODENAME", "?"), *beside)
+note("start", ticks(os.getpid()), job, os.environ.get("SLURMD_NODENAME", "?"), *still_alive)
 first = {lines_a_start} * len(before)
 for number in range(first, first + {lines}):
     print("line", number, flush=True)
@@ -71,14 +71,14 @@ class Start:
     at: float
     job: str
     node: str
-    beside: Sequence[int] = ()
+    still_alive: Sequence[int] = ()
     """Processes of the same task that lived at that time."""
     lines: list[int] = field(default_factory=list)
     """Certainly printed."""
     printed_at: list[float] = field(default_factory=list)
     last_at: float = 0.0
     """The last sign of life."""
-    told_at: float | None = None
+    signalled_at: float | None = None
     """SIGTERM came."""
     ended_at: float | None = None
     code: int | None = None
@@ -98,8 +98,8 @@ def read(ledger: Path) -> list[Start]:
         if word == "line":
             start.lines.append(int(rest[0]))
             start.printed_at.append(float(at))
-        elif word == "told":
-            start.told_at = float(at)
+        elif word == "signal":
+            start.signalled_at = float(at)
         elif word == "end":
             start.ended_at, start.code = float(at), int(rest[0])
     return list(starts.values())

@@ -1,4 +1,5 @@
-"""The site of a chaos run: a real Slurm cluster, a real server behind a proxy, and whoever brings tasks to jobs."""
+"""The site of a chaos run: a real Slurm cluster, a real server behind a proxy, and the daemon or agent that brings
+tasks to jobs."""
 
 from __future__ import annotations
 
@@ -58,7 +59,7 @@ _BACK = (
 )
 
 _SBATCH = """#!/bin/sh
-# In front of the real sbatch: a file `accepted` or `refused` beside this one spoils the next call.
+# In front of the real sbatch: a file `accepted` or `refused` next to this one spoils the next call.
 if mv {folder}/accepted {folder}/accepted.$$ 2>/dev/null; then
     {sbatch} "$@" >{folder}/spoilt.$$ 2>&1 || {{ cat {folder}/spoilt.$$ >&2; exit 1; }}
     echo "accepted $*" >>{folder}/log
@@ -194,7 +195,7 @@ class Site:
             time.sleep(2)
 
     def tune(self) -> None:
-        """Nodes count as dead after half the time; and only urgent jobs preempt, of which the ledger knows."""
+        """Nodes count as dead after half the time; and only urgent jobs preempt, which the ledger has."""
         text = self.cluster.conf.read_text()
         text = re.sub(r"SlurmdTimeout=\d+", f"SlurmdTimeout={SLURMD_TIMEOUT_S}", text)
         text = re.sub(r"(PartitionName=main .*PriorityTier=)\d+", r"\g<1>1", text)
@@ -221,7 +222,7 @@ class Site:
             pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
             jobs = [pid for pid in pids if self._runs_on(pid, node)]
             above = {step for pid in jobs if (step := step_above(pid))}
-            # All at once: one that sees another die would still tell somebody, which no dead node does.
+            # All at once: one that sees another die would still report it, which no dead node does.
             for number in (signal.SIGSTOP, signal.SIGKILL):
                 for pid in (*above, *jobs):
                     with suppress(ProcessLookupError):

@@ -43,7 +43,7 @@ class Result:
     stuck: bool
     """The task had not come to its end when its time was over."""
     aborted: bool
-    """The task was aborted while somebody was there to hear it."""
+    """The task was aborted while a process was there to see it."""
     status: str
     reason: str
     seconds: float
@@ -69,7 +69,7 @@ class Result:
         if self.stuck:
             return "stuck"
         expected = ENDS[self.variant]
-        # Killed while it had the task's process: it cannot say how that would have ended, and nobody else can.
+        # Killed while it had the task's process: how that would have ended is not known.
         # An abort that came after it ended has no reason of its own, and the server forgets the one that was there.
         said = any(words in self.reason for words in DIED) or (self.variant == "abort" and not self.reason)
         died = self.point.command in ("execute", SUPERVISOR) and said
@@ -84,7 +84,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Findings:
-    """All runs of an enumeration, by the parts of all boundaries that they stand for."""
+    """All runs of an enumeration, by the parts of all boundaries that they represent."""
 
     boundaries: int
     parts: Sequence[Sequence[Result]]

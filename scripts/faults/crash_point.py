@@ -10,7 +10,7 @@ Every door that is passed goes as a line into ``log``.
 
 That no door is missing is watched by an audit hook of the interpreter: what it sees outside of a door goes into ``log``
 as an escape, and the enumeration refuses to go on. What is written into a file that was opened in a door, and its
-fsync, are no doors of their own: our records are written under temporary names that nobody reads.
+fsync, are not doors of their own: our records are written under temporary names that are not read.
 """
 
 from __future__ import annotations

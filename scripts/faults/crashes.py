@@ -35,7 +35,7 @@ hpc {{
 """
 _TRIES = 3
 _CANDIDATES = 8
-PATIENCE_S = 120.0
+PATIENCE_S = 300.0
 """A task that has not come to its end by then is stuck."""
 COMMANDS = ("daemon", "execute", SUPERVISOR)
 NOWHERE = Point("none", "", 0, "")
@@ -73,7 +73,7 @@ class Run:
                 if daemon.poll() is not None:
                     daemon = self._daemon()
                 if self._variant == "abort" and not asked and self._bench.lines(task):
-                    # Whoever was to hear it may be dead by now, and its daemon about to say so.
+                    # The process that should see it may be dead by now, and its daemon about to say so.
                     aborted = self._point.command == "daemon" or not self._mark.exists()
                     self._bench.direct.session.call("tasks.stop", {"task": task})
                     asked = True

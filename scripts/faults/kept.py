@@ -1,4 +1,4 @@
-"""Where a run with faults works: a folder that is left, and named, unless all went well."""
+"""Folder of a run with faults: one that is left, and named, unless all went well."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How other programs bring tasks from a queue to jobs, as one small policy, so that it can meet the same faults.
+"""Policies of other programs that bring tasks from a queue to jobs, one small class each, to meet the same faults.
 
     python -m faults.peers serve QUEUE …     # on the login node
     python -m faults.peers execute TASK      # in the job
@@ -8,7 +8,7 @@ Nothing here is a caricature; each step is what widely used programs do, with ge
 - ``queues.get_next_task`` pops the task, ``tasks.started`` marks it, then sbatch is called: the order of agents that
   ClearML's queues are made for. A death in between leaves the task marked, in no queue and in no job.
 - sbatch that fails is called again, three times in all (toil, sisyphus, autosubmit); then the task is failed.
-- The job id is kept in memory only (ClearML's agent keeps what it runs in memory; a started program begins anew).
+- The job id is kept in memory only (ClearML's agent keeps what it runs in memory; a started program begins again).
 - One squeue for all jobs. A job that is missing has ended: COMPLETED, unless it said otherwise itself (PSI/J, Parsl).
   The third bad poll in a row fails every job (PSI/J). PSI/J polls every 30 s; here every 5 s, because the outages that
   are made here last seconds where real ones last minutes.

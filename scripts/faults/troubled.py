@@ -27,7 +27,7 @@ class Trouble(Enum):
     RESET = "connection reset"
     LOST = "answer lost"
     CUT = "answer cut"
-    GARBLED = "answer is no JSON"
+    GARBLED = "answer is not JSON"
 
 
 _PAGE = b"<!DOCTYPE html><html><body><h1>Sign in to continue</h1></body></html>"
@@ -122,7 +122,7 @@ def _handler(proxy: Troubled) -> type[BaseHTTPRequestHandler]:
 
         def _answer(self, status: int, content: bytes, length: int | None = None) -> None:
             self.close_connection = True
-            with suppress(ConnectionError):  # whoever asked was killed meanwhile
+            with suppress(ConnectionError):  # the client was killed meanwhile
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(content) if length is None else length))

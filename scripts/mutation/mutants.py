@@ -1,4 +1,4 @@
-"""Mutants as they stand in ``tests/mutants.toml``, and what a mutant makes of a file."""
+"""Mutants as they are in ``tests/mutants.toml``, and what a mutant makes of a file."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ FILE = Path("tests/mutants.toml")
 
 
 class MutantError(Exception):
-    """The list of mutants cannot be used: one does not apply, is no Python, or is badly written."""
+    """The list of mutants cannot be used: one does not apply, is not Python, or is badly written."""
 
 
 class Mutant(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``old`` must stand in ``file`` exactly once; the mutant has ``new`` in its place."""
+    """``old`` must be in ``file`` exactly once; the mutant has ``new`` in its place."""
 
     name: str
     file: str
     old: str
     new: str
     tests: tuple[str, ...] = ()
-    """Besides those of its file."""
+    """In addition to those of its file."""
     survives: str = ""
     """Why no test can, or need, notice it; empty for one that must be killed."""
 
@@ -84,12 +84,12 @@ def mutated(source: str, mutant: Mutant) -> str:
     """
     found = source.count(mutant.old)
     if found != 1:
-        raise MutantError(f"{mutant.name}: its old text stands in {mutant.file} {found} times, not once")
+        raise MutantError(f"{mutant.name}: its old text is in {mutant.file} {found} times, not once")
     after = source.replace(mutant.old, mutant.new)
     if after == source:
         raise MutantError(f"{mutant.name}: it changes nothing")
     try:
         compile(after, mutant.file, "exec")
     except SyntaxError as error:
-        raise MutantError(f"{mutant.name}: {mutant.file} is no Python with it: {error}") from error
+        raise MutantError(f"{mutant.name}: {mutant.file} is not Python with it: {error}") from error
     return after

@@ -82,8 +82,8 @@ class Tree:
     def imports_itself(self) -> bool:
         """Whether tests in it see its own package and not the one that is installed."""
         argv = [sys.executable, "-c", f"import {PACKAGE}; print({PACKAGE}.__file__)"]
-        told = subprocess.run(argv, cwd=self.folder, env=self._environ(), text=True, capture_output=True, check=True)
-        return Path(told.stdout.strip()).is_relative_to(self.folder)
+        found = subprocess.run(argv, cwd=self.folder, env=self._environ(), text=True, capture_output=True, check=True)
+        return Path(found.stdout.strip()).is_relative_to(self.folder)
 
     def test(self, tests: Sequence[str], seconds: float) -> tuple[int | None, str]:
         """pytest's exit code, None if it was ended after ``seconds``, and its output."""

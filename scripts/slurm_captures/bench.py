@@ -62,13 +62,13 @@ class Bench:
         return self.jobs[name]
 
     def submit_probe(self, name: str, *options: str) -> JobId:
-        """A job that asks Slurm about itself when it starts and when it is told to end, see ``probe``."""
+        """A job that asks Slurm about itself when it starts and when it gets SIGTERM, see ``probe``."""
         argv = (sys.executable, str(_PROBE), str(self.work / f"probe-{name}"), DELIMITER)
         command = f"PYTHONPATH={shlex.quote(str(_ROOT))} exec {shlex.join(argv)}"
         return self.submit(name, *options, body=command)
 
     def own_answer(self, probe: str, moment: str, name: str) -> None:
-        """Keep what a probe was told, at its ``start`` or ``end`` or after a ``restart``."""
+        """Keep what a probe was answered, at its ``start`` or ``end`` or after a ``restart``."""
         path = self.work / f"probe-{probe}.{moment}.json"
         self.wait_for(path.exists, f"{path.name} is there")
         self.keep(name, process.CompletedProcess(**json.loads(path.read_text())))
@@ -118,10 +118,10 @@ class Bench:
             "stderr": answer.stderr,
         }
         text = json.dumps(fields, indent=2, ensure_ascii=True)
-        for place, told in self._places().items():
-            text = text.replace(place, told)
+        for place, name in self._places().items():
+            text = text.replace(place, name)
         (self._answers / f"{name}.json").write_text(text + "\n")
 
     def _places(self) -> dict[str, str]:
-        """Of this machine, and what stands for it in the data."""
+        """Names of this machine, each with its replacement in the data."""
         return {str(self.cluster.dir): "/cluster", str(self.work): "/work", self.cluster.host: "localhost"}

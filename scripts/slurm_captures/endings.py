@@ -1,4 +1,4 @@
-"""Jobs that end in every way there is: what squeue and sacct say of them, and what each was told at its end."""
+"""Jobs that end in every way there is: what squeue and sacct say of them, and what each was answered at its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What commands say while one of Slurm's daemons is down, or has no room."""
+"""Output of commands while one of Slurm's daemons is down, or has no space."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def _at_once(*asks: Callable[[], object]) -> None:
 
 
 def _frozen(bench: Bench) -> None:
-    """sbatch gives up on a job that the controller queues all the same."""
+    """sbatch gives up on a job that the controller queues anyway."""
     pid = bench.cluster.pid("slurmctld")
     assert pid is not None
     request = bench.script("frozen")

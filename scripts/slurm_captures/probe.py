@@ -1,4 +1,4 @@
-"""What Slurm tells a job about itself: run inside one, as ``probe.py FILE DELIMITER``.
+"""Probe of what Slurm tells a job about itself: run inside one, as ``probe.py FILE DELIMITER``.
 
 Writes FILE.start.json when it starts (FILE.restart.json where that is not for the first time), FILE.end.json when it
 gets SIGTERM, and its environment as FILE.environment.json. It goes on until it is killed.

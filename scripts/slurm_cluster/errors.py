@@ -1,4 +1,4 @@
-"""What can go wrong, for the person at the terminal."""
+"""Errors of a cluster, for the user at the terminal."""
 
 from __future__ import annotations
 

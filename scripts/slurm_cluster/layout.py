@@ -1,4 +1,4 @@
-"""What belongs to a cluster: its folder, its daemons, and how its processes are told from others."""
+"""Layout of a cluster: its folder, its daemons, and how its processes are distinguished from others."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ class Cluster:
         return pid if is_ours(pid, self.dir, Path(self.parts()[part][0]).name) else None
 
     def mark(self, part: str) -> Path:
-        """Our own pid file of a daemon, beside the one that it may write itself."""
+        """Our own pid file of a daemon, next to the one that it may write itself."""
         return self.dir / "run" / f"{part}.mark"
 
     def node_states(self) -> dict[str, str]:

@@ -46,7 +46,7 @@ def start(cluster: Cluster) -> None:
 
 
 def start_accounting(cluster: Cluster, ports: dict[str, int]) -> None:
-    """MariaDB, slurmdbd, and what they know of users.
+    """MariaDB, slurmdbd, and their table of users.
 
     Raises:
         ClusterError: one of them does not start.
@@ -117,7 +117,7 @@ def _logs(cluster: Cluster, name: str, lines: int = 15) -> str:
 
 
 def accepts(address: Path | int) -> bool:
-    """Whether somebody listens on this Unix socket, or on this port of 127.0.0.1."""
+    """Whether a process listens on this Unix socket, or on this port of 127.0.0.1."""
     with socket.socket(socket.AF_UNIX if isinstance(address, Path) else socket.AF_INET) as probe:
         try:
             probe.connect(str(address) if isinstance(address, Path) else ("127.0.0.1", address))

@@ -1,4 +1,4 @@
-"""What a start or a stop is doing, for the person who waits."""
+"""Progress of a start or a stop, for the user who waits."""
 
 from __future__ import annotations
 

@@ -295,7 +295,7 @@ def test_a_job_that_ignores_sigterm_is_killed(site: SchedulerSite) -> None:
     assert record.state is JobState.CANCELLED
 
 
-def test_cancelling_jobs_that_are_gone_is_no_error(any_site: SchedulerSite) -> None:
+def test_cancelling_jobs_that_are_gone_is_not_an_error(any_site: SchedulerSite) -> None:
     job = any_site.submit("true")
     any_site.wait_for_record(job)
     for only_pending in (False, True):
@@ -332,7 +332,7 @@ def test_more_gpus_than_there_are_is_refused_in_words(site: SchedulerSite) -> No
     assert len(answer.message) > 20
 
 
-def test_what_is_no_script_is_refused_in_words(site: SchedulerSite) -> None:
+def test_what_is_not_a_script_is_refused_with_a_message(site: SchedulerSite) -> None:
     request = site.request("true")
     request.script.write_text("echo without an interpreter\n")
     answer = site.scheduler.submit(request)

@@ -144,7 +144,7 @@ def test_a_client_that_takes_nothing_of_its_answer_is_closed() -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.connect(address)
         connection.sendall(b"GET /much HTTP/1.1\r\nHost: x\r\n\r\n")
-        # Seen from the server's side: what it holds for us is dropped, so that what comes later is no whole answer.
+        # Seen from the server's side: what it holds for us is dropped, so that what comes later is not a whole answer.
         threading.Event().wait(5)
         taken = 0
         with pytest.raises((ConnectionResetError, EOFError)):
@@ -244,7 +244,7 @@ def test_a_connection_that_begins_no_tls_is_closed_and_counted(certificate: tupl
 
 
 class Accepted:
-    """Stands for a socket whose end is asked for."""
+    """Replaces a socket whose end is asked for."""
 
     def __init__(self) -> None:
         self.ended = False

@@ -86,7 +86,7 @@ def test_one_bad_event_costs_itself_only(api: Api) -> None:
         log("0" * 32, "of no task", 1),
         {"type": "surprise", "task": task},
         scalar(task, 1, "no number"),
-        {"type": "log", "msg": "of nobody"},
+        {"type": "log", "msg": "of no task"},
     )
     assert (answer.data["added"], answer.data["errors"]) == (1, 4)
     assert sum(answer.data["errors_info"].values()) == 4

@@ -1,4 +1,4 @@
-"""Requests that nobody foresaw, to every endpoint: each is answered in time and with a sentence, never a 5xx."""
+"""Unforeseen requests to every endpoint: each is answered in time and with a message, never a 5xx."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def test_a_server_for_other_machines_is_named_after_this_one_and_says_that_it_is
     assert urlsplit(server.url).hostname == socket.gethostname().lower()
     server.process.terminate()
     assert server.process.stdout is not None
-    # Not communicate(): what the first readline() read ahead stands in this very object.
+    # Not communicate(): what the first readline() read ahead is in this very object.
     said = server.process.stdout.read()
     assert server.process.wait(15) == 0
     assert "without encryption" in said
@@ -133,7 +133,7 @@ def test_a_second_server_on_the_same_folder_is_refused(start_clearml_server: Sta
 
 
 def test_invalid_database_is_reported_in_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / "server.db").write_bytes(b"this is no database" * 100)
+    (tmp_path / "server.db").write_bytes(b"not a database" * 100)
     ended = run_server(tmp_path, "--port", "0")
     assert ended.returncode == 2
     assert "server.db cannot be opened" in ended.stderr
@@ -231,7 +231,7 @@ def test_a_killed_server_loses_nothing_that_it_acknowledged(
 
 
 def test_a_data_folder_that_others_can_change_is_not_used(tmp_path: Path) -> None:
-    """Whoever writes there exchanges the keys, and the database that says who is an administrator."""
+    """Who can write there can exchange the keys, and the database that says who is an administrator."""
     folder = tmp_path / "open"
     folder.mkdir()
     folder.chmod(0o777)

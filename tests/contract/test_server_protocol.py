@@ -58,7 +58,7 @@ def test_right_access_key_with_wrong_secret_is_refused(api: Api) -> None:
     assert answer.code == "401/22"
 
 
-def test_the_key_pair_alone_opens_nothing_but_login(api: Api) -> None:
+def test_the_key_pair_alone_opens_only_login(api: Api) -> None:
     # A browser that knows the pair sends it wherever a hostile page points it.
     headers = {"Authorization": api.basic(api.access, api.secret)}
     assert api.parsed(api.raw("/tasks.get_all", headers=headers)).code == "401/10"

@@ -169,7 +169,7 @@ def test_entries_are_moved(
 
 
 def test_a_task_is_put_back_at_the_head(api: Api, queue: str, three: list[str]) -> None:
-    # How the daemon mends a claim whose owner died before it started the task.
+    # How the daemon repairs a claim whose owner died before it started the task.
     api("queues.remove_task", queue=queue, task=three[1])
     api("queues.add_task", queue=queue, task=three[1])
     api("queues.move_task_to_front", queue=queue, task=three[1])

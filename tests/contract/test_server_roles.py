@@ -33,7 +33,7 @@ def test_every_endpoint_has_a_permission() -> None:
     assert set(PERMISSIONS) == set(ENDPOINTS)
 
 
-def test_only_reading_endpoints_are_for_everybody_on_everything() -> None:
+def test_only_reading_endpoints_are_for_all_users_on_everything() -> None:
     open_to_tasks = {name for name, row in PERMISSIONS.items() if row.task is Scope.ALL}
     changing = {name for name in open_to_tasks if ENDPOINTS[name].access.value != "read"}
     assert changing == {"tasks.create", "tasks.clone", "projects.create"}
@@ -175,7 +175,7 @@ def test_a_model_that_a_task_only_names_is_not_published_with_it(alice: Caller, 
     assert alice("models.get_by_id", model=model)["model"]["ready"] is False
 
 
-def test_everybody_reads_and_makes_things(server: ServerCore, alice: Caller, bob: Caller) -> None:
+def test_all_users_read_and_make_things(server: ServerCore, alice: Caller, bob: Caller) -> None:
     task = new_task(alice)
     assert bob("tasks.get_by_id", task=task)["task"]["id"] == task
     copy = bob("tasks.clone", task=task)["id"]
@@ -325,7 +325,7 @@ def test_credentials_end_with_their_task(server: ServerCore, alice: Caller) -> N
     token = job.token()
     job("tasks.started", task=task)
     job("tasks.completed", task=task)
-    # The last lines are still on their way, and whoever waits for the end looks at it.
+    # The last lines are still on their way, and those who wait for the end look at it.
     job("events.add", type="log", task=task, msg="the last line")
     assert job("tasks.get_by_id", task=task)["task"]["status"] == "completed"
     for action, fields in (

@@ -211,7 +211,7 @@ def test_only_fields_reach_into_objects(api: Api) -> None:
 
 @pytest.fixture(scope="module")
 def five(api: Api) -> str:
-    """A project with five tasks named n0 to n4, of which n3 is completed and n4 archived."""
+    """A project with five tasks named n0 to n4; n3 is completed and n4 archived."""
     project = str(api("projects.create", name="five")["id"])
     ids = [api.task(f"n{i}", project=project, tags=[f"t{i}", "all"], comment=f"c{9 - i}") for i in range(5)]
     api("tasks.completed", task=ids[3], force=True)

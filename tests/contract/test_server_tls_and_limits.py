@@ -45,7 +45,7 @@ def test_clients_verify_the_certificate_with_their_ordinary_setting(
         client(server.conf).session.login()
 
 
-def test_nothing_but_tls_is_answered(start_clearml_server: Any, certificate: tuple[Path, Path]) -> None:
+def test_only_tls_is_answered(start_clearml_server: Any, certificate: tuple[Path, Path]) -> None:
     server = start_clearml_server(None, "--certfile", str(certificate[0]), "--keyfile", str(certificate[1]))
     with pytest.raises(requests.ConnectionError):
         requests.get(server.url.replace("https", "http") + "/files", timeout=10)

@@ -85,8 +85,8 @@ def test_the_client_gets_an_owners_token(client: Client, api: Any, alice: str) -
 
 
 def test_client_reports_why_it_gets_no_token(client: Client) -> None:
-    with pytest.raises(InputError, match=r"no token of the task's owner nobody: .*unknown user"):
-        client.owners.token("nobody")
+    with pytest.raises(InputError, match=r"no token of the task's owner unknown-user: .*unknown user"):
+        client.owners.token("unknown-user")
     with pytest.raises(InputError, match="has no owner"):
         client.owners.token("")
 

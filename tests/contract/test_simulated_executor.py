@@ -49,7 +49,7 @@ def trace(calls: list[str], status: TaskStatus, run: RunDirectory) -> Trace:
     return Trace(
         [call for call in dict.fromkeys(calls) if call in CHANGES],
         status,
-        (claim.state, claim.begun) if claim else None,
+        (claim.state, claim.user_process_started) if claim else None,
         (report.status, report.posted, report.cause) if report else None,
     )
 

@@ -85,7 +85,7 @@ hpc {{
 
 @pytest.fixture
 def machine(clearml_server: Any, hpc_root: Path, hpc_cache: Path, tmp_path: Path) -> Iterator[Site]:
-    """A machine without Slurm and with four GPUs, as far as anybody counts them."""
+    """A machine without Slurm and with four GPUs, as far as they are counted."""
     queue = f"q-{uuid.uuid4().hex[:8]}"
     conf = tmp_path / "clearml.conf"
     conf.write_text(MACHINE.format(server=clearml_server.conf, root=hpc_root, cache=hpc_cache, queue=queue))
@@ -115,7 +115,7 @@ def machine(clearml_server: Any, hpc_root: Path, hpc_cache: Path, tmp_path: Path
 
 @pytest.fixture
 def person(site: Site) -> Iterator[Person]:
-    """A researcher with scripts of their own; nobody serves a queue for them."""
+    """A researcher with scripts of their own; no agent serves a queue for them."""
     root = site.folder / "hpc"
     env = {**site.env, "CLEARML_AGENT__hpc__root": f'"{root}"', "CLEARML_AGENT__hpc__poll_interval": "0.5"}
     person = Person(site, root, env)

@@ -142,7 +142,7 @@ def test_the_python_that_runs_us_in_every_spelling(
 
 @pytest.mark.namespaces
 def test_packages_in_the_interpreter_itself(site: ContainerSite, task: TaskId, tmp_path: Path) -> None:
-    # An interpreter of the test's own: nobody else's may be changed.
+    # An interpreter of the test's own: no other one may be changed.
     prefix = tmp_path / "python"
     shutil.copytree(tree("python") / "usr" / "local", prefix, symlinks=True)
     python = prefix / "bin" / "python3"

@@ -106,7 +106,7 @@ def test_an_image_that_runs_a_clone_each_time(site: ContainerSite, runtime: Podm
 
 
 def test_an_image_for_other_tasks(site: ContainerSite, runtime: Podman, task: TaskId) -> None:
-    """Without an entry point it starts as its base does, and holds the packages for whoever uses it."""
+    """Without an entry point it starts as its base does, and holds the packages for its users."""
     image = build(site, task, "--docker", runtime.image("python"), "--force-docker")
     assert runtime.run("run", "--rm", image, "python3", "-c", "import alpha; print(alpha.VERSION)") == "1.0\n"
     assert "main.py" in runtime.run("run", "--rm", image, "ls", "/opt/hpc-agent/source/lab/src")

@@ -381,7 +381,7 @@ print("begun", flush=True)
             left.session.call("tasks.update", {"task": task, "comment": "afterwards"})
 
     def test_a_server_without_owners_tokens_is_refused_at_the_start(self, machine: Site) -> None:
-        # What stands in between drops the header that asks for them.
+        # The proxy in between drops the header that asks for them.
         with faulty_server(machine.client.session.settings.api_server, {}) as url:
             done = machine.agent("daemon", "--queue", machine.queue, "--use-owner-token", CLEARML_API_HOST=url)
         assert done.returncode == 2
@@ -389,7 +389,7 @@ print("begun", flush=True)
 
 
 def _made_by(machine: Site, token: Secret, text: str) -> TaskId:
-    """A task of whoever the token is of."""
+    """A task of the token's owner."""
     client = Client(ApiSettings(api_server=machine.client.session.settings.api_server, auth_token=token))
     script = machine.client.tasks.get_object(machine.bare_task(text, enqueue=False))["script"]
     return client.tasks.create({"name": "hers", "type": "training", "script": script})
@@ -439,7 +439,7 @@ class TestPresence:
         assert machine.agent("daemon", "--status").stdout.startswith("No daemon is running")
         assert "submitted" in (machine.root / "daemons" / "box:0.log").read_text()
 
-    def test_its_error_at_the_start_is_told_at_the_terminal(self, machine: Site) -> None:
+    def test_its_error_at_the_start_is_shown_at_the_terminal(self, machine: Site) -> None:
         machine.daemon("--gpus", "0")
         wait_until("it", lambda: (machine.root / "daemons" / "box:gpu0.json").exists())
         second = machine.agent("daemon", "--queue", machine.queue, "--gpus", "0", "-d", timeout=30)

@@ -45,7 +45,7 @@ def test_the_flags_image_and_arguments_are_for_tasks_that_name_none(machine: Sit
         assert f"variable {given}" in lines
         assert "inside True" in lines and "gpus none" in lines
         assert f"worker box:cpu:0:{task}" in lines
-    # Whoever clones it gets the container that it ran in.
+    # A clone of it gets the container that it ran in.
     wait_until("the image", lambda: machine.client.tasks.get_object(bare)["container"].get("image"), equals(image))
     [script] = (machine.root / "runs" / bare).glob("*/job.sbatch")
     assert "--standalone-mode --docker --cpu-only\n" in script.read_text()

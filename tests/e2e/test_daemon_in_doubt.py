@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from e2e_site import UNTIL_TOLD, Site
+from e2e_site import UNTIL_GO, Site
 from faulty_server import AWAY, faulty_server
 from waiting import contains, empty, equals, wait_until
 
@@ -73,7 +73,7 @@ def test_while_accounting_is_away_no_job_is_lost_however_long_that_takes(site: S
     first = float(os.stat(commands / "sacct.calls").st_mtime)
     wait_until("looks for longer than lost_after", lambda: os.stat(commands / "sacct.calls").st_mtime - first > 10)
     assert site.status(task) is TaskStatus.IN_PROGRESS
-    assert "a source of records gave no answer" in log.read_text()
+    assert "records.source_unavailable" in log.read_text()
     away.unlink()
     assert site.wait_for_end(task) is TaskStatus.FAILED
     assert "left no report" in site.reason(task)
@@ -117,8 +117,8 @@ def test_a_deleted_queue_stops_no_other(site: Site, commands: Path) -> None:
     held, dies, never = (
         enqueued(site, queue, text)
         for queue, text in (
-            (runs, UNTIL_TOLD.format(go=str(go))),
-            (runs, UNTIL_TOLD.format(go=str(go)) + ORPHAN),
+            (runs, UNTIL_GO.format(go=str(go))),
+            (runs, UNTIL_GO.format(go=str(go)) + ORPHAN),
             (waits, ""),
         )
     )
@@ -132,7 +132,7 @@ def test_a_deleted_queue_stops_no_other(site: Site, commands: Path) -> None:
     wait_until("its job to be cancelled", lambda: site.jobs(never), empty)
     other = site.bare_task("print('served')\n")
     assert site.wait_for_end(other) is TaskStatus.COMPLETED
-    # A daemon that starts now cannot be told of the queue; it concludes what came from it all the same.
+    # A daemon that starts now does not know the queue; it concludes what came from it anyway.
     daemon.kill()
     daemon.wait()
     go.touch()
@@ -166,7 +166,7 @@ def stages(site: Site, task: TaskId) -> list[str]:
     return [row.split()[0] for row in rows if f"clearml_stage_{task}_" in row]
 
 
-def test_a_staging_job_that_nobody_waits_for_is_cancelled(site: Site, slow: TaskId) -> None:
+def test_a_staging_job_that_no_task_waits_for_is_cancelled(site: Site, slow: TaskId) -> None:
     site.daemon()
     [job] = wait_until("its staging job", lambda: stages(site, slow))
     wait_until("it to run", lambda: site.slurm("squeue", "-h", "-j", job, "-o", "%T").strip(), equals("RUNNING"))

@@ -42,7 +42,7 @@ def test_by_name_and_with_the_tasks_exit_code(machine: Site) -> None:
     assert "no task has the id or name" in execute(machine, TaskId("nothing of this name"), code=2).stderr
 
 
-def test_two_tasks_of_a_name_are_told_apart_by_id(machine: Site) -> None:
+def test_two_tasks_of_a_name_are_distinguished_by_id(machine: Site) -> None:
     name = f"twice {uuid.uuid4().hex}"
     for task in (draft(machine), draft(machine)):
         machine.client.tasks.edit(task, {"name": name})

@@ -22,7 +22,7 @@ DIES = {
 }
 
 
-def test_what_a_task_died_of_stands_in_its_console_and_its_reason(site: Site) -> None:
+def test_what_a_task_died_of_is_in_its_console_and_its_reason(site: Site) -> None:
     tasks = {site.bare_task(text): reason for text, reason in DIES.items()}
     site.daemon()
     for task, reason in tasks.items():

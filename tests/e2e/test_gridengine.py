@@ -37,7 +37,7 @@ print("gpus", os.environ["CUDA_VISIBLE_DEVICES"], "slots", os.environ["NSLOTS"],
 """
 WAITS = """
 import signal, time
-signal.signal(signal.SIGTERM, lambda *_: print("told to end", flush=True))
+signal.signal(signal.SIGTERM, lambda *_: print("signalled", flush=True))
 print("begun", flush=True)
 signal.pause()
 """

@@ -88,12 +88,12 @@ DIFFERENT = [
     Case(
         "--repo https://user:password@host.invalid/a.git --script train.py",
         differs={"script.repository": "https://host.invalid/a.git"},
-        why="everybody who sees the task would read the password",
+        why="all who see the task would read the password",
     ),
     Case(
         "--script sub/future.py --skip-repo-detection --packages a",
         differs={"script.entry_point": "future.py"},
-        why="agents use the last part only, and it is what stands there without the flag",
+        why="agents use the last part only, and it is what is there without the flag",
     ),
     Case(
         "--repo https://host.invalid/a.git --script {folder}/plain/sub/future.py --packages a",
@@ -108,7 +108,7 @@ DIFFERENT = [
     Case(
         "--script train.py --requirements include.txt",
         differs={"script.requirements.pip": "torch\nnumpy\nscipy\nclearml"},
-        why="the included file stays on this machine: its lines stand in its place",
+        why="the included file stays on this machine: its lines replace it",
     ),
     Case(
         "--script train.py --packages 'tqdm>=2.1 scikit-learn'",

@@ -75,7 +75,7 @@ def test_a_server_that_does_not_let_us_in(bench: Bench, tmp_path: Path, conf: st
     assert done.returncode == 1 and words in done.stderr and len(done.stderr.splitlines()) == 1
 
 
-def test_help_imports_nothing_but_click(bench: Bench) -> None:
+def test_help_imports_only_click(bench: Bench) -> None:
     code = (
         "import sys\nfrom hpc_agent.cli.task import task\n"
         "task(['--help'], standalone_mode=False)\n"

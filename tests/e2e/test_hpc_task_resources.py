@@ -61,7 +61,7 @@ def test_the_job_asks_slurm_for_what_the_flags_say(site: Site) -> None:
     ("flag", "name", "value"),
     [("--num-gpus", "num_gpus", "5"), ("--partition", "partition", "huge"), ("--memory-gb", "memory_gb", "64")],
 )
-def test_a_resource_that_the_queue_refuses_is_told_as_its_daemon_would(
+def test_a_resource_that_the_queue_refuses_gets_the_sentence_of_its_daemon(
     site: Site, flag: str, name: str, value: str
 ) -> None:
     done = hpc_task(site, flag, value, "--queue", site.queue)

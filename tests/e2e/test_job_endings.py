@@ -54,7 +54,7 @@ def node(site: Site, job: str) -> str:
     return site.slurm("squeue", "-h", "-j", job, "-o", "%N").strip()
 
 
-def test_a_time_limit_is_announced_and_told_or_the_task_goes_on(site: Site, slurm_cluster: Any) -> None:
+def test_a_time_limit_is_announced_and_reported_or_the_task_goes_on(site: Site, slurm_cluster: Any) -> None:
     """Slurm's time limits are minutes: all that has to do with one shares this one."""
     slurm_cluster.run(
         *("scontrol", "create", "reservation", "ReservationName=short", "StartTime=now", "Duration=1"),
@@ -70,7 +70,7 @@ def test_a_time_limit_is_announced_and_told_or_the_task_goes_on(site: Site, slur
         },
     )
     minute = {"time_limit": "1"}
-    told = served.task("plain", checkpoint(site, "told"), **minute)
+    stopped = served.task("plain", checkpoint(site, "stopped"), **minute)
     goes_on = served.task("again", checkpoint(site, "goes_on", signal="SIGUSR1", starts=1), **minute)
     gives_up = served.task("once", checkpoint(site, "gives_up"), **minute)
     late = served.task("late", STUBBORN, **minute)
@@ -79,9 +79,9 @@ def test_a_time_limit_is_announced_and_told_or_the_task_goes_on(site: Site, slur
     site.begun(reserved)
     too_late = served.task("plain", SLEEP, **in_reservation)
 
-    assert site.wait_for_end(told) is TaskStatus.FAILED
-    assert re.match(r"time limit 00:01:00 reached after 00:00:(4|5)\d; ask for more with", site.reason(told))
-    console = site.console(told)
+    assert site.wait_for_end(stopped) is TaskStatus.FAILED
+    assert re.match(r"time limit 00:01:00 reached after 00:00:(4|5)\d; ask for more with", site.reason(stopped))
+    console = site.console(stopped)
     # In this order or the other: the signal waits for no line.
     assert "Stopping: its time limit is near; SIGTERM" in console and "saving checkpoint after SIGTERM" in console
 
@@ -150,7 +150,7 @@ def test_after_two_deaths_on_a_node_the_third_job_goes_elsewhere(site: Site) -> 
     (site.root / "runs" / ".nodes.json").unlink()
 
 
-def test_where_every_node_has_failed_tasks_run_all_the_same(site: Site) -> None:
+def test_where_every_node_has_failed_tasks_run_anyway(site: Site) -> None:
     runs = RunsFolder(site.root / "runs")
     for name in ("n1", "n2", "n3"):
         for number in range(DEATHS):
@@ -187,7 +187,7 @@ def test_a_process_on_a_node_that_slurm_takes_for_dead_makes_room_for_the_next_s
     assert still[-1] < seen.index("start 1")
 
 
-def test_memory_that_runs_out_is_told_with_figures(site: Site) -> None:
+def test_memory_that_runs_out_is_reported_with_figures(site: Site) -> None:
     served = serve(site, {"memory": ""})
     eat = "import time\nx = bytearray(700 * 1024 * 1024)\nprint('full', flush=True)\ntime.sleep(60)\n"
     task = served.task("memory", eat, memory_gb="0.25")
@@ -202,7 +202,7 @@ def test_a_job_that_cannot_be_launched_is_tried_again_and_then_given_up(site: Si
     served = serve(site, {"launch": ""})
     fails = slurm_cluster.dir / "prolog-fails"
 
-    def mend() -> None:
+    def repair() -> None:
         for name in site.drained():
             site.slurm("scontrol", "update", f"nodename={name}", "state=resume")
 
@@ -213,24 +213,24 @@ def test_a_job_that_cannot_be_launched_is_tried_again_and_then_given_up(site: Si
         fails.unlink()
         assert site.wait_for_end(task) is TaskStatus.COMPLETED
         assert "could not be started on its node (launch failed requeued held); it is tried again" in site.console(task)
-        mend()
+        repair()
         fails.touch()
         hopeless = served.task("launch", "print('ran')\n", constraint="a100")
 
-        def mended_status() -> TaskStatus:
-            # Slurm drains a node whose prolog fails: somebody mends them, but not the cause.
-            mend()
+        def status_after_repair() -> TaskStatus:
+            # Slurm drains a node whose prolog fails: they are repaired here, but not the cause.
+            repair()
             return site.status(hopeless)
 
-        wait_until("its end", mended_status, equals(TaskStatus.FAILED))
+        wait_until("its end", status_after_repair, equals(TaskStatus.FAILED))
         assert "could not be started on its node (launch failed requeued held), 3 times" in site.reason(hopeless)
         assert site.reason(hopeless) in site.console(hopeless)
     finally:
         fails.unlink(missing_ok=True)
-        mend()
+        repair()
 
 
-def test_what_holds_a_waiting_job_is_told_and_what_never_starts_is_failed(site: Site) -> None:
+def test_what_holds_a_waiting_job_is_reported_and_what_never_starts_is_failed(site: Site) -> None:
     served = serve(site, {"held": ""}, slurm='sbatch_args: ["--hold"]')
     held = served.task("held", "print('ran')\n")
     wait_until("the reason in its message", lambda: site.message(held), contains("scontrol release"))
@@ -264,7 +264,7 @@ def test_a_cancelled_job_says_who_and_when(site: Site) -> None:
         assert re.search(by_whom_and_when, site.console(task))
 
 
-def test_sigterm_past_slurm_is_no_cancellation(site: Site) -> None:
+def test_sigterm_past_slurm_is_not_a_cancellation(site: Site) -> None:
     served = serve(site, {"term": ""})
     task = served.task("term", SLEEP)
     site.slurm("scancel", "--batch", "--signal=TERM", site.begun(task))

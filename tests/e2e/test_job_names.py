@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from e2e_site import UNTIL_TOLD, Site
+from e2e_site import UNTIL_GO, Site
 from waiting import wait_until
 
 from hpc_agent.domain.status import TaskStatus
@@ -44,7 +44,7 @@ def rename(site: Site, job: str, name: str) -> None:
 def test_a_job_that_renames_itself_is_there_and_ends_well(site: Site, name: str) -> None:
     go = site.folder / "go"
     site.configure(f'hpc {{ root: "{site.folder}/state", lost_after: 1 }}')
-    task = site.bare_task(UNTIL_TOLD.format(go=str(go)))
+    task = site.bare_task(UNTIL_GO.format(go=str(go)))
     site.daemon()
     rename(site, site.begun(task), name)
     wait_for_passes(site, 2)

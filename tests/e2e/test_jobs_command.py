@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from e2e_site import UNTIL_TOLD, Site
+from e2e_site import UNTIL_GO, Site
 from sbatch_bench import Person
 from waiting import wait_until
 
@@ -28,7 +28,7 @@ def states(site: Site, *arguments: str) -> dict[str, str]:
 
 def test_a_task_is_shown_from_its_queue_to_its_end(site: Site) -> None:
     go = site.folder / "go"
-    task = site.bare_task(UNTIL_TOLD.format(go=str(go)))
+    task = site.bare_task(UNTIL_GO.format(go=str(go)))
     later = site.bare_task("print(1)")
     site.properties(later, num_gpus="4", partition="none")
     [first, second] = jobs(site, "--queue", site.queue)
@@ -70,7 +70,7 @@ def test_a_job_that_waits_shows_why_and_since_when(site: Site) -> None:
     assert site.wait_for_end(task) is TaskStatus.COMPLETED
 
 
-def test_jobs_of_sbatch_stand_beside_tasks_from_queues(person: Person) -> None:
+def test_jobs_of_sbatch_are_listed_with_tasks_from_queues(person: Person) -> None:
     person.script("#!/bin/bash\nsleep 300\n")
     job = person.sbatch("--array=1-3", "-J", "mine", "train.sh").job
     task = person.task(job)
@@ -102,6 +102,7 @@ def test_what_does_not_answer_is_said_and_the_rest_is_shown(site: Site) -> None:
     ("arguments", "sentence"),
     [
         (("--state", "sleeping"), "'sleeping' is none of running,"),
+        (("--queue", "no-such-queue"), 'there is no queue "no-such-queue"'),
         (("--ended", "soon"), "'soon' is not a length of time such as 30m, 12h, 7d or 2w"),
         (("--watch", "0.1"), "0.1 is not in the range x>=2"),
         (("--watch", "--json"), "--json prints one object and --watch never ends: give one of the two"),

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from e2e_site import UNTIL_TOLD, Site
+from e2e_site import UNTIL_GO, Site
 from sbatch_bench import Person
 from waiting import HANG_S, contains, empty, wait_until
 
@@ -40,8 +40,10 @@ def following(site: Site, *words: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_a_console_is_printed_whole_or_its_end(site: Site) -> None:
-    site.daemon()
     task = site.bare_task(COUNTS)
+    nothing = site.agent("logs", task[:8])
+    assert (nothing.returncode, nothing.stdout) == (0, "") and "has printed nothing yet" in nothing.stderr
+    site.daemon()
     site.wait_for_end(task)
     whole = site.agent("logs", task[:8]).stdout.splitlines()
     assert [line for line in whole if line.startswith("line ")] == [f"line {number}" for number in range(250)]
@@ -54,7 +56,7 @@ def test_a_console_is_printed_whole_or_its_end(site: Site) -> None:
 
 def test_follow_tells_why_it_waits_prints_what_comes_and_ends_with_the_task(site: Site) -> None:
     go = site.folder / "go"
-    task = site.bare_task(UNTIL_TOLD.format(go=str(go)))
+    task = site.bare_task(UNTIL_GO.format(go=str(go)))
     site.slurm("scontrol", "update", "partitionname=main", "state=down")
     out, err = site.folder / "logs.out", site.folder / "logs.err"
     try:
@@ -74,7 +76,7 @@ def test_follow_tells_why_it_waits_prints_what_comes_and_ends_with_the_task(site
 
 
 def test_ctrl_c_leaves_the_task_running(site: Site) -> None:
-    task = site.bare_task(UNTIL_TOLD.format(go=str(site.folder / "go")))
+    task = site.bare_task(UNTIL_GO.format(go=str(site.folder / "go")))
     site.daemon()
     site.begun(task)
     with following(site, task) as child:
@@ -88,7 +90,7 @@ def test_ctrl_c_leaves_the_task_running(site: Site) -> None:
 
 
 def test_a_queued_a_waiting_and_a_running_task_are_cancelled(site: Site) -> None:
-    running = site.bare_task(UNTIL_TOLD.format(go=str(site.folder / "never")))
+    running = site.bare_task(UNTIL_GO.format(go=str(site.folder / "never")))
     site.daemon()
     job = site.begun(running)
     site.slurm("scontrol", "update", "partitionname=main", "state=down")

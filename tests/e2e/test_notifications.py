@@ -64,7 +64,7 @@ def notify(site: Site, **events: str) -> None:
 
 
 @pytest.mark.slurm
-def test_a_webhook_is_told_of_a_tasks_life(site: Site, hook: Hook) -> None:
+def test_a_webhook_gets_the_events_of_a_task(site: Site, hook: Hook) -> None:
     hook.refusals = 1
     notify(site, **dict.fromkeys(("started", "completed", "failed", "waiting"), f'webhook: "{hook.url}"'))
     completes, fails = site.bare_task("print('fine')"), site.bare_task("raise ValueError('loss is nan')")
@@ -75,11 +75,11 @@ def test_a_webhook_is_told_of_a_tasks_life(site: Site, hook: Hook) -> None:
     wait_until("the other's end", lambda: hook.events(fails)[-1:] == ["task.failed"])
     # One that ends between two passes has started all the same.
     assert hook.events(completes) == ["task.started", "task.completed"]
-    [told] = [body for body in hook.bodies if body["event"] == "task.failed"]
-    assert told.items() >= {"task": fails, "name": "bare", "queue": site.queue, "waiting_seconds": 0}.items()
-    assert told["reason"] == site.reason(fails) and "ValueError: loss is nan (bare.py, line 1)" in told["reason"]
-    assert told["text"].startswith(f'task "bare" ({fails}) failed on ') and told["url"].endswith(f"{fails}/output/log")
-    assert told["job"].isdecimal() and told["host"] and told["cluster"] and told["at"].endswith("Z")
+    [sent] = [body for body in hook.bodies if body["event"] == "task.failed"]
+    assert sent.items() >= {"task": fails, "name": "bare", "queue": site.queue, "waiting_seconds": 0}.items()
+    assert sent["reason"] == site.reason(fails) and "ValueError: loss is nan (bare.py, line 1)" in sent["reason"]
+    assert sent["text"].startswith(f'task "bare" ({fails}) failed on ') and sent["url"].endswith(f"{fails}/output/log")
+    assert sent["job"].isdecimal() and sent["host"] and sent["cluster"] and sent["at"].endswith("Z")
 
 
 @pytest.mark.slurm
@@ -100,15 +100,15 @@ def test_a_daemon_that_starts_again_tells_nothing_twice(site: Site, hook: Hook, 
     assert hook.events(task) == ["task.started", "task.completed"]
 
 
-def test_one_that_waits_too_long_is_told_once(machine: Site, hook: Hook) -> None:
+def test_one_that_waits_too_long_is_reported_once(machine: Site, hook: Hook) -> None:
     notify(machine, waiting=f'webhook: "{hook.url}"', waiting_after="1")
     machine.bare_task("import time; time.sleep(300)")
     waits = machine.bare_task("print('later')")
     machine.daemon()
     wait_until("the word", lambda: hook.events(waits))
-    [told] = [body for body in hook.bodies if body["task"] == waits]
-    assert told["waiting_seconds"] >= 1
-    assert f"has been waiting in queue {machine.queue} for 00:00:0" in told["text"]
+    [sent] = [body for body in hook.bodies if body["task"] == waits]
+    assert sent["waiting_seconds"] >= 1
+    assert f"has been waiting in queue {machine.queue} for 00:00:0" in sent["text"]
 
 
 def test_a_command_gets_json_and_a_mail_goes_through_sendmail(machine: Site, tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_targets_that_hang_or_fail_hold_up_neither_pass_nor_task(machine: Site) 
 @pytest.mark.parametrize(
     ("lines", "sentence"),
     [
-        ('failed { webhook: "hooks.example.org" }', "webhook is no URL, expected one that starts with https:// or"),
+        ('failed { webhook: "hooks.example.org" }', "webhook is not a URL, expected one that starts with https:// or"),
         ('failed { mail: "anna, ben" }', 'mail is "anna, ben", expected one address such as anna@example.org'),
         ('fails { mail: "anna" }', 'unknown key hpc.notify.fails; did you mean "failed"?'),
         ("failed { command: [] , webhok: x }", 'unknown key hpc.notify.failed.webhok; did you mean "webhook"?'),

@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.peers]
 
 HELLO = "#!/bin/bash\necho hello $CLEARML_TASK_ID\n"
 SLOW = "#!/bin/bash\necho begun\nsleep 4\necho end\n"
-NOBODY = "http://127.0.0.1:9"
+NO_SERVER = "http://127.0.0.1:9"
 
 
 def untracked(person: Person, job: str) -> str:
@@ -37,7 +37,7 @@ def untracked(person: Person, job: str) -> str:
 @pytest.mark.parametrize(
     "environment",
     [
-        {"CLEARML_API_HOST": NOBODY},
+        {"CLEARML_API_HOST": NO_SERVER},
         {"CLEARML_API_SECRET_KEY": "wrong"},
         {"CLEARML_CONFIG_FILE": "/nowhere/clearml.conf"},
         {"CLEARML_AGENT__hpc__root": '"/proc/nowhere"'},
@@ -45,9 +45,7 @@ def untracked(person: Person, job: str) -> str:
         {"PATH": "{folder}/bin"},
     ],
 )
-def test_without_a_server_or_a_place_the_job_is_submitted_all_the_same(
-    person: Person, environment: dict[str, str]
-) -> None:
+def test_without_a_server_or_a_place_the_job_is_submitted_anyway(person: Person, environment: dict[str, str]) -> None:
     bin_dir = person.site.folder / "bin"
     bin_dir.mkdir()
     for program in ("sbatch", "bash"):  # and no git
@@ -81,7 +79,7 @@ def test_a_server_that_hangs_does_not_keep_a_submission(
 
 
 def test_a_script_from_standard_input_is_submitted_without_a_server_too(person: Person) -> None:
-    answer = person.sbatch("--parsable", input=HELLO, CLEARML_API_HOST=NOBODY)
+    answer = person.sbatch("--parsable", input=HELLO, CLEARML_API_HOST=NO_SERVER)
     assert answer.stdout == f"{answer.job}\n"
     assert untracked(person, answer.job) == "hello\n"
 
@@ -151,7 +149,7 @@ def test_a_job_in_which_nothing_of_ours_can_start_is_followed_from_outside(perso
 def test_a_killed_follower_is_replaced_by_the_next_submission_or_by_cron(person: Person) -> None:
     person.script(SLOW)
     first = person.sbatch("train.sh").job
-    pid = wait_until("somebody to follow it", person.follower)
+    pid = wait_until("a process to follow it", person.follower)
     wait_until("its task to be started", lambda: person.site.status(person.task(first)), equals(TaskStatus.IN_PROGRESS))
     os.kill(pid, signal.SIGKILL)
     os.kill(inside(person, first), signal.SIGKILL)  # as Slurm does at the end of the script
@@ -161,14 +159,14 @@ def test_a_killed_follower_is_replaced_by_the_next_submission_or_by_cron(person:
     assert person.site.status(person.task(first)) is TaskStatus.COMPLETED
     assert person.site.console(person.task(first)) == "begun\nend\n"
     second = person.sbatch("train.sh").job
-    assert wait_until("somebody to follow it", person.follower) != pid
+    assert wait_until("a process to follow it", person.follower) != pid
     assert person.wait_for_end(second)[0] is TaskStatus.COMPLETED
 
 
 def test_one_follower_serves_all_jobs_and_leaves_when_nothing_is_left(person: Person) -> None:
     person.script(SLOW)
     jobs = [person.sbatch("train.sh").job for _ in range(3)]
-    pid = wait_until("somebody to follow them", person.follower)
+    pid = wait_until("a process to follow them", person.follower)
     for job in jobs:
         assert person.wait_for_end(job)[0] is TaskStatus.COMPLETED
         assert person.follower() in (pid, None)
@@ -176,11 +174,11 @@ def test_one_follower_serves_all_jobs_and_leaves_when_nothing_is_left(person: Pe
     assert {path.name for path in (person.root / "sbatch").iterdir()} == {"agent.conf", "follow.log"}
 
 
-def test_a_job_whose_task_was_aborted_while_nobody_followed_cancels_itself(person: Person) -> None:
+def test_a_job_whose_task_was_aborted_while_no_process_followed_cancels_itself(person: Person) -> None:
     person.script("#!/bin/bash\necho begun\nsleep 300\n")
     job = person.sbatch("--begin=now+1hour", "train.sh").job
     task = person.task(job)
-    os.kill(wait_until("somebody to follow it", person.follower), signal.SIGKILL)
+    os.kill(wait_until("a process to follow it", person.follower), signal.SIGKILL)
     person.site.client.session.call("tasks.stop", {"task": task})
     person.site.slurm("scontrol", "update", f"JobId={job}", "StartTime=now")
     assert person.wait_for_job(job) == "CANCELLED 0:0"
@@ -194,7 +192,7 @@ exit 1
 """
 
 
-def test_a_job_of_which_sbatch_knew_nothing_notes_itself_down(person: Person) -> None:
+def test_a_job_that_sbatch_does_not_name_records_itself(person: Person) -> None:
     fake = person.site.folder / "bin" / "sbatch"
     fake.parent.mkdir()
     fake.write_text(FAKE_SBATCH.format(real=shutil.which("sbatch")))
@@ -205,7 +203,7 @@ def test_a_job_of_which_sbatch_knew_nothing_notes_itself_down(person: Person) ->
     out = person.site.folder / "job.out"
     job = wait_until("the job", lambda: out.exists() and out.read_text().strip())
     person.jobs.append(str(job))
-    wait_until("it to be noted down", lambda: list(person.root.glob("sbatch/*/job.json")))
+    wait_until("it to be recorded", lambda: list(person.root.glob("sbatch/*/job.json")))
     wait_until("cron to end it", lambda: person.follow("--once") and not list(person.root.glob("sbatch/*/plan.json")))
     assert person.wait_for_end(str(job))[0] is TaskStatus.COMPLETED
 

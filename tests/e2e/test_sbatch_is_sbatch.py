@@ -45,7 +45,7 @@ PLAIN = "#!/bin/bash\nFIRST=$?" + BASH
 
 @dataclass(frozen=True)
 class Case:
-    """One submission. ``words`` stand before the script, ``differs`` are patterns of lines that only ours may add."""
+    """One submission. ``words`` come before the script, ``differs`` are patterns of lines that only ours may add."""
 
     name: str
     words: tuple[str, ...] = ()

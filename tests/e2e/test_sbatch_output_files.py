@@ -34,11 +34,12 @@ def test_a_file_that_cannot_be_opened_is_named_with_what_is_missing(person: Pers
 
 
 def test_a_script_that_empties_its_own_output_loses_nothing_that_it_prints_later(person: Person) -> None:
-    script = PYTHON + "import os\nos.truncate(1, 0)\nfor n in range(20): print('after', n)\n"
-    person.script(script)
+    wait = "import os, time\nprint('begun', flush=True)\nwhile not os.path.exists('go'): time.sleep(0.1)\n"
+    person.script(f"#!/usr/bin/env python3\n{wait}os.truncate(1, 0)\nfor n in range(20): print('after', n)\n")
     job = person.sbatch("-o", "own.log", "train.sh").job
     task = person.task(job)
     wait_until("its console while it runs", lambda: person.site.console(task), contains("begun"))
+    (person.site.folder / "go").touch()
     assert person.wait_for_end(job)[0] is TaskStatus.COMPLETED
     assert [f"after {n}" for n in range(20)] == person.site.console(task).splitlines()[-20:]
 

@@ -1,4 +1,4 @@
-"""The server is away, restarts, or stands behind something that answers nonsense: nothing is lost, nothing doubled."""
+"""The server is away, restarts, or is behind a proxy that answers nonsense: nothing is lost, nothing doubled."""
 
 from __future__ import annotations
 

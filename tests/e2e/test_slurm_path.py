@@ -139,7 +139,7 @@ def test_once_submits_and_leaves(site: Site) -> None:
     assert site.wait_for_end(task) is TaskStatus.COMPLETED
 
 
-def test_scancel_by_hand_is_told_to_the_user(site: Site) -> None:
+def test_scancel_by_hand_is_reported_to_the_user(site: Site) -> None:
     task = site.bare_task(SLEEP)
     site.daemon()
     wait_until("its first line", lambda: site.console(task), contains("begun"))
@@ -244,7 +244,7 @@ def test_two_daemons_on_one_queue_submit_each_task_once(site: Site) -> None:
     assert [daemon.poll() for daemon in daemons] == [None, None]
 
 
-def test_a_refusal_that_dies_in_the_middle_is_mended(site: Site) -> None:
+def test_a_refusal_that_dies_in_the_middle_is_repaired(site: Site) -> None:
     """As if the daemon had died between taking the task off its queue and failing it."""
     task = site.bare_task("print('after all')\n", enqueue=True)
     [queue] = site.client.queues.get_many([site.queue_id])

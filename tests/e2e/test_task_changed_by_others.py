@@ -39,7 +39,7 @@ def accounted(site: Site, job: str) -> str:
 
 
 def test_a_script_that_completed_its_own_task_goes_on(site: Site) -> None:
-    """For longer than a job may outlive a task that somebody else ended: term_grace (5 s here) and 40 s."""
+    """For longer than a job may outlive a task that another user ended: term_grace (5 s here) and 40 s."""
     served = serve(site, {"completes": ""})
     task = served.task("completes", SLEEP.format(seconds=90))
     job = begun(site, task)

@@ -1,4 +1,4 @@
-"""A task that the daemon cannot understand hears of it, and holds up nobody."""
+"""A task that the daemon cannot understand gets a message, and holds up no other task."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_a_run_directory_that_cannot_be_made_ends_its_task_and_the_others_go_on(
         ("num_nodes", "2", "does not let a task set num_nodes"),
     ],
 )
-def test_a_property_that_is_no_amount_ends_its_task_with_the_rule(
+def test_a_property_that_is_not_an_amount_ends_its_task_with_the_rule(
     machine: Site, name: str, value: str, words: str
 ) -> None:
     task = machine.bare_task(QUICK, enqueue=False)

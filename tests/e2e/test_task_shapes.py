@@ -32,8 +32,8 @@ def repository(machine: Site) -> str:
     git(work, "init", "-q", "-b", "main")
     files = {
         "train.py": WHERE,
-        "sub/deep.py": f"import beside\n{WHERE}",
-        "sub/beside.py": "",
+        "sub/deep.py": f"import neighbour\n{WHERE}",
+        "sub/neighbour.py": "",
         "pkg/__init__.py": "",
         "pkg/mod.py": WHERE,
         "run.sh": 'echo ran "$0" "$@" in $(basename $PWD); python -c "import sys; print(sys.prefix)"\n',
@@ -103,8 +103,8 @@ def test_a_script_of_its_own(machine: Site, script: dict[str, str], expected: st
     assert expected in executed(machine, task_of(machine, diff=WHERE, **script))
 
 
-def test_a_script_of_its_own_beside_a_repository(machine: Site, repository: str) -> None:
-    task = task_of(machine, repository, diff=f"import beside\n{WHERE}", entry_point="own.py", working_dir="sub")
+def test_a_script_of_its_own_in_a_repository(machine: Site, repository: str) -> None:
+    task = task_of(machine, repository, diff=f"import neighbour\n{WHERE}", entry_point="own.py", working_dir="sub")
     assert "ran own.py [] sub" in executed(machine, task)
 
 
@@ -116,7 +116,7 @@ def test_a_shell_script_of_its_own_sees_the_tasks_python(machine: Site) -> None:
     assert "ran go.sh" in console and "1.16.0" in console
 
 
-def test_nothing_but_a_command(machine: Site) -> None:
+def test_only_a_command(machine: Site) -> None:
     task = task_of(machine, entry_point="-m platform", working_dir="")
     assert "the task has neither a repository nor a script" in executed(machine, task)
 
@@ -127,7 +127,7 @@ def notebook(*sources: str) -> str:
         {"cell_type": "code", "source": source.splitlines(keepends=True), "metadata": {}, "outputs": []}
         for source in sources
     ]
-    raw = {"cell_type": "raw", "source": ["this is no {program\n"], "metadata": {}}
+    raw = {"cell_type": "raw", "source": ["this is not a {program\n"], "metadata": {}}
     return json.dumps({"cells": [raw, *cells], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
 
 
@@ -157,7 +157,7 @@ def test_a_notebook_may_end_itself_and_leave_cells_out(machine: Site) -> None:
 
 
 @pytest.mark.parametrize("text", ['{"cells": [', "<<<<<<< HEAD\n{}\n", "[]"])
-def test_a_file_that_is_no_notebook_is_named(machine: Site, text: str) -> None:
+def test_a_file_that_is_not_a_notebook_is_named(machine: Site, text: str) -> None:
     console = executed(machine, task_of(machine, diff=text, entry_point="note.ipynb"), status=TaskStatus.FAILED)
     assert "note.ipynb is not a notebook" in console
     assert "Traceback" not in console

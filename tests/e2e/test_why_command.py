@@ -23,7 +23,7 @@ def why(site: Site, word: str, **env: Any) -> dict[str, Any]:
     return explanation
 
 
-def test_a_task_in_a_queue_that_nobody_serves(site: Site) -> None:
+def test_a_task_in_a_queue_without_a_daemon(site: Site) -> None:
     task = site.bare_task("print(1)")
     found = why(site, task[:8])
     assert found["verdict"] == "waiting"
@@ -46,7 +46,7 @@ def test_a_job_that_waits(site: Site) -> None:
         site.slurm("scontrol", "update", "partitionname=main", "state=up")
     assert found["verdict"] == "waiting"
     assert "is waiting (PartitionDown): its partition is closed" in found["sentence"]
-    assert found["next_step"].startswith("it goes on only if somebody acts")
+    assert found["next_step"].startswith("it goes on only after a change")
     assert "PENDING, reason PartitionDown, submitted" in found["sources"]["scheduler"]
 
 
@@ -91,6 +91,18 @@ def test_a_script_over_its_time_limit_is_found_by_the_number_of_its_job(person: 
     assert f"job {job} TIMEOUT" in found["sources"]["accounting"]
 
 
+def test_a_task_that_the_daemon_refused(site: Site) -> None:
+    site.daemon()
+    task = site.bare_task("print(1)", enqueue=False)
+    site.properties(task, num_gpus="9")
+    site.client.tasks.enqueue(task, site.queue_id)
+    site.wait_for_end(task)
+    found = why(site, task)
+    assert found["sentence"] == f'num_gpus is 9, but queue "{site.queue}" allows at most 4'
+    assert found["next_step"].startswith("change that and enqueue it again; `hpc-agent render --id")
+    assert found["last_lines"] == []
+
+
 @pytest.mark.parametrize(
     ("word", "sentence"),
     [
@@ -100,6 +112,6 @@ def test_a_script_over_its_time_limit_is_found_by_the_number_of_its_job(person: 
         ("ffff", 'no task has the id or name "ffff"'),
     ],
 )
-def test_what_is_no_task_is_a_sentence(site: Site, word: str, sentence: str) -> None:
+def test_what_is_not_a_task_is_a_sentence(site: Site, word: str, sentence: str) -> None:
     answer = site.agent("why", word)
     assert answer.returncode == 2 and sentence in answer.stderr, answer.stderr

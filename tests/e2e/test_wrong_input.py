@@ -122,7 +122,7 @@ def test_a_server_that_is_not_there(site: Site) -> None:
         assert "Traceback" not in done.stderr
 
 
-def test_a_page_that_is_no_api_server(site: Site) -> None:
+def test_a_page_that_is_not_an_api_server(site: Site) -> None:
     url = site.client.session.settings.files_server
     done = site.agent("list", CLEARML_API_HOST=url)
     assert done.returncode == 2
@@ -158,4 +158,4 @@ def test_slurm_that_does_not_answer_costs_no_task(site: Site) -> None:
     assert done.returncode == 69
     assert site.status(task) is TaskStatus.QUEUED
     site.daemon()
-    wait_until("the task to run all the same", lambda: site.status(task), equals(TaskStatus.COMPLETED))
+    wait_until("the task to run anyway", lambda: site.status(task), equals(TaskStatus.COMPLETED))

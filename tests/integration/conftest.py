@@ -11,6 +11,6 @@ from faulty_share import Share, mounted
 
 @pytest.fixture
 def share(tmp_path: Path) -> Iterator[Share]:
-    """A file system that stalls, fills up, or loses what is open, when it is told to."""
+    """A file system that stalls, fills up, or loses what is open, when it is asked to."""
     with mounted(tmp_path / "fuse") as made:
         yield made

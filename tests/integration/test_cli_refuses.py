@@ -19,7 +19,7 @@ Run = Callable[..., "CompletedProcess[str]"]
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """``hpc-agent`` with a root of its own; its server is one that nobody answers for."""
+    """``hpc-agent`` with a root of its own; its server does not answer."""
 
     def run(*words: str, program: str = "main", **env: str) -> CompletedProcess[str]:
         conf = tmp_path / "clearml.conf"
@@ -38,7 +38,7 @@ def run(tmp_path: Path) -> Run:
     return run
 
 
-def assert_told(done: CompletedProcess[str], code: int, *words: str) -> None:
+def assert_fails(done: CompletedProcess[str], code: int, *words: str) -> None:
     assert done.returncode == code, done.stderr
     assert len(done.stderr.splitlines()) == 1 and done.stderr.startswith("error: ")
     for word in words:
@@ -65,19 +65,19 @@ def test_a_daemon_names_the_root_that_it_cannot_write_to(served: Run, tmp_path: 
     (tmp_path / "file").write_text("")
     queue = ("--queue", "refusals", "--create-queue")
     done = served("daemon", *queue, mode, CLEARML_AGENT__hpc__root=f'"{tmp_path / root}"')
-    assert_told(done, 2, f"hpc.root ({tmp_path / root}) is not writable")
+    assert_fails(done, 2, f"hpc.root ({tmp_path / root}) is not writable")
 
 
 def test_a_run_under_a_root_that_is_a_file(served: Run, tmp_path: Path, task: str) -> None:
     (tmp_path / "file").write_text("")
     done = served("execute", "--id", task, CLEARML_AGENT__hpc__root=f'"{tmp_path / "file"}"')
-    assert_told(done, 1, str(tmp_path / "file"), "Not a directory", "hpc.root")
+    assert_fails(done, 1, str(tmp_path / "file"), "Not a directory", "hpc.root")
 
 
 def test_the_cache_of_a_root_that_is_a_file(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     root = {"CLEARML_AGENT__hpc__root": f'"{tmp_path / "file"}"'}
-    assert_told(run("cache", "list", **root), 1, str(tmp_path / "file"), "Not a directory", "hpc.root")
+    assert_fails(run("cache", "list", **root), 1, str(tmp_path / "file"), "Not a directory", "hpc.root")
     logged = run("--debug", "cache", "list", **root)
     assert "Traceback" in logged.stderr and logged.stderr.splitlines()[-1].startswith("error: ")
 
@@ -85,11 +85,11 @@ def test_the_cache_of_a_root_that_is_a_file(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize("identity", ["", "  "])
 @pytest.mark.parametrize("command", ["execute", "build"])
 def test_an_empty_id(run: Run, command: str, identity: str) -> None:
-    assert_told(run(command, "--id", identity), 2, "--id is empty")
+    assert_fails(run(command, "--id", identity), 2, "--id is empty")
 
 
 def test_gpus_that_are_none(run: Run) -> None:
-    assert_told(run("execute", "--id", "x", "--gpus", "zz;rm"), 2, '--gpus "zz;rm" names no GPUs')
+    assert_fails(run("execute", "--id", "x", "--gpus", "zz;rm"), 2, '--gpus "zz;rm" names no GPUs')
 
 
 @pytest.mark.parametrize("command", ["daemon", "execute", "build"])
@@ -101,10 +101,10 @@ def test_the_help_says_what_a_password_on_the_command_line_costs(run: Run, comma
 def test_unreachable_server_does_not_hide_local_errors(run: Run, tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text("print(1)")
     done = run("--project", "p", "--name", "n", "--script", "train.py", "--queue", "none", program="task")
-    assert_told(done, 1, "give --packages or --requirements")
+    assert_fails(done, 1, "give --packages or --requirements")
 
 
 def test_missing_queue_and_missing_list_are_reported_together(served: Run, tmp_path: Path) -> None:
     (tmp_path / "train.py").write_text("print(1)")
     done = served("--project", "p", "--name", "n", "--script", "train.py", "--queue", "none", program="task")
-    assert_told(done, 1, 'there is no queue "none"', "; and ", "give --packages or --requirements")
+    assert_fails(done, 1, 'there is no queue "none"', "; and ", "give --packages or --requirements")

@@ -90,7 +90,7 @@ class Run:
         return "".join(event["msg"] for event in self.client.events.console_after(self.task, 0))
 
     def through(self, url: str) -> Run:
-        """The same, with a server that stands before the real one."""
+        """The same, with a proxy before the real server."""
         api = msgspec.structs.replace(self.client.session.settings, api_server=url)
         return replace(self, client=Client(api, budget=Budget(2)))
 
@@ -105,7 +105,9 @@ def run(clearml_server: Any, tmp_path: Path) -> Run:
     now = datetime.now(timezone.utc)
     directory.write_submission(SubmissionRecord(state="accepted", at=now, queue=queue, cluster="c", job="7"))
     directory.write_claim(
-        ClaimRecord(state="won", at=now, owner="job:7", queue=queue, cluster="c", worker=WORKER, begun=True)
+        ClaimRecord(
+            state="won", at=now, owner="job:7", queue=queue, cluster="c", worker=WORKER, user_process_started=True
+        )
     )
     client.tasks.enqueue(task, queue)
     assert client.queues.remove_task(queue, task)
@@ -122,7 +124,7 @@ def troubled(run: Run, faults: dict[str, str]) -> Iterator[Run]:
 
 
 def taken_by_another_agent(run: Run, *, reset: bool) -> None:
-    """Its user enqueued it anew, and an agent of another kind, which knows nothing of stamps, runs it."""
+    """Its user enqueued it again, and an agent of another kind, which knows nothing of stamps, runs it."""
     run.client.session.call("tasks.reset" if reset else "tasks.stopped", {"task": run.task, "force": True})
     run.client.tasks.enqueue(run.task, run.queue)
     assert run.client.queues.remove_task(run.queue, run.task)
@@ -151,7 +153,7 @@ def test_the_worker_of_a_run_before_says_nothing_of_this_one(run: Run) -> None:
 def test_a_run_goes_back_once_and_is_counted_once(run: Run) -> None:
     run.put_back()
     assert (run.status, run.is_queued) == (TaskStatus.QUEUED, True)
-    assert len(run.directory.restarts().of) == 1
+    assert len(run.directory.requeue_budget().requeues) == 1
 
 
 def test_an_abort_on_its_way_back_is_obeyed(run: Run) -> None:
@@ -184,7 +186,7 @@ def test_a_task_whose_queue_was_deleted_is_failed(run: Run) -> None:
 
 
 @pytest.mark.parametrize("how", ["put_back", "settle"])
-def test_neither_status_nor_queue_waits_for_ever_for_the_console(run: Run, how: str) -> None:
+def test_neither_status_nor_queue_waits_forever_for_the_console(run: Run, how: str) -> None:
     spool = Spool(run.directory.console().text, run.directory.console().mark)
     spool.write(b"its last line\n")
     spool.close()
@@ -233,7 +235,7 @@ def test_a_list_that_lacks_a_task_does_not_delete_it(run: Run) -> None:
     assert run.status is TaskStatus.FAILED
 
 
-def test_where_nobody_can_say_what_became_of_a_task_nothing_is_concluded(run: Run) -> None:
+def test_nothing_is_concluded_where_the_state_of_the_task_is_unknown(run: Run) -> None:
     with troubled(run, {"tasks.get_all": EMPTY, "tasks.get_by_id": AWAY}) as there:
         assert there.client.tasks.get_states([run.task], budget=ONCE)[run.task].status is TaskStatus.UNKNOWN
         there.put_back()

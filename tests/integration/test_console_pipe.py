@@ -46,16 +46,16 @@ def lines(console: Path) -> list[str]:
 def test_a_task_that_prints_does_not_notice_a_file_system_that_refuses(console: Path) -> None:
     pipe = ConsolePipe(console)
     before, hard = resource.prlimit(pipe.writer, _FSIZE)
-    pipe.say(b"started\n")
+    pipe.write(b"started\n")
     wait_until("the console", console.exists)
     resource.prlimit(pipe.writer, _FSIZE, (100, hard))
     child = prints(pipe, "for n in range(1000): print('line', n)")
     assert child.wait(LONG) == 0
-    wait_until("the trouble to be seen", lambda: pipe.trouble)
+    wait_until("the trouble to be seen", lambda: pipe.write_error)
     resource.prlimit(pipe.writer, _FSIZE, (before, hard))
     assert pipe.close(LONG)
     assert lines(console) == ["started", *(f"line {n}" for n in range(1000))]
-    assert pipe.trouble == "File too large"
+    assert pipe.write_error == "File too large"
 
 
 @pytest.mark.fuse
@@ -78,13 +78,13 @@ def test_output_after_the_loss_of_an_nfs_lease_is_kept_and_the_task_goes_on(shar
 def test_a_file_system_that_stalls_holds_up_neither_the_task_nor_our_own_lines(share: Share) -> None:
     console = share.path / "console.log"
     pipe = ConsolePipe(console)
-    pipe.say(b"first\n")
+    pipe.write(b"first\n")
     wait_until("its lines", lambda: lines(console), equals(["first"]))
     share.stall()
     # More than fits into a pipe.
     child = prints(pipe, "for n in range(50_000): print('a line of forty characters, or so', n)")
     assert child.wait(LONG) == 0
-    pipe.say(b"last\n")
+    pipe.write(b"last\n")
     assert not pipe.close(0.2)
     share.answer_again()
     assert pipe.close(LONG)
@@ -98,7 +98,7 @@ def test_what_was_printed_before_the_agent_was_killed_is_on_disk(console: Path) 
         "from pathlib import Path\n"
         "from hpc_agent.telemetry.console_pipe import ConsolePipe\n"
         f"pipe = ConsolePipe(Path({str(console)!r}))\n"
-        "pipe.say(b'started\\n')\n"
+        "pipe.write(b'started\\n')\n"
         "subprocess.run(['seq', '20000'], stdout=pipe.sink)\n"
         "subprocess.Popen(['sh', '-c', 'sleep 0.3; echo left behind'], stdout=pipe.sink)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -110,7 +110,7 @@ def test_what_was_printed_before_the_agent_was_killed_is_on_disk(console: Path) 
 
 def test_the_death_of_the_writer_is_none_of_the_tasks_business(console: Path) -> None:
     pipe = ConsolePipe(console)
-    pipe.say(b"before\n")
+    pipe.write(b"before\n")
     wait_until("its lines", lambda: lines(console), equals(["before"]))
     first = pipe.writer
     os.kill(first, signal.SIGKILL)
@@ -138,7 +138,7 @@ REOPENED = [
 @pytest.mark.parametrize(("program", "text"), REOPENED, ids=["shell", "python"])
 def test_a_task_that_opens_its_own_output_again_loses_nothing(program: str, text: str, console: Path) -> None:
     pipe = ConsolePipe(console)
-    pipe.say(b"zero\n")
+    pipe.write(b"zero\n")
     wait_until("its lines", lambda: lines(console), equals(["zero"]))
     done = subprocess.run([program, "-c", text], stdout=pipe.sink, stderr=pipe.sink, check=False, timeout=LONG)
     assert done.returncode == 0
@@ -148,10 +148,10 @@ def test_a_task_that_opens_its_own_output_again_loses_nothing(program: str, text
 
 def test_a_console_that_is_emptied_goes_on_from_its_beginning(console: Path) -> None:
     pipe = ConsolePipe(console)
-    pipe.say(b"before\n")
+    pipe.write(b"before\n")
     wait_until("the first line", lambda: console.exists() and console.read_text(encoding="utf-8") == "before\n")
     os.truncate(console, 0)
-    pipe.say(b"after\n")
+    pipe.write(b"after\n")
     assert pipe.close(LONG)
     assert console.read_bytes() == b"after\n"
 
@@ -162,32 +162,32 @@ def test_a_line_that_is_late_gets_into_no_other_file(console: Path, tmp_path: Pa
     assert pipe.close(LONG)
     with ExitStack() as stack:
         others = [stack.enter_context((tmp_path / str(number)).open("wb", buffering=0)) for number in range(8)]
-        pipe.say(b"late\n")
+        pipe.write(b"late\n")
         assert [Path(other.name).read_bytes() for other in others] == [b""] * 8
 
 
 def test_our_own_line_begins_on_a_line_of_its_own(console: Path) -> None:
     pipe = ConsolePipe(console)
     prints(pipe, "print('loss=0.5', end='')").wait(LONG)
-    pipe.say(b"Process completed successfully\n")
+    pipe.write(b"Process completed successfully\n")
     assert pipe.close(LONG)
     assert lines(console) == ["loss=0.5", "Process completed successfully"]
     again = ConsolePipe(console)
     prints(again, "print('again', end='')").wait(LONG)
-    again.say(b"done\n")
+    again.write(b"done\n")
     assert again.close(LONG)
     assert lines(console) == ["loss=0.5", "Process completed successfully", "again", "done"]
 
 
-def test_our_lines_stand_where_they_were_said(console: Path) -> None:
+def test_our_lines_are_where_they_were_printed(console: Path) -> None:
     pipe = ConsolePipe(console)
     expected = []
     for number in range(200):
-        pipe.say(f"ours {number}\n".encode())
+        pipe.write(f"ours {number}\n".encode())
         os.write(pipe.sink, f"theirs {number}\n".encode())
         expected += [f"ours {number}", f"theirs {number}"]
     long = "x" * 20_000
-    pipe.say(f"{long}\n".encode())
+    pipe.write(f"{long}\n".encode())
     assert pipe.close(LONG)
     assert lines(console) == [*expected, long]
 
@@ -213,7 +213,7 @@ def test_a_full_disk_costs_lines_and_says_so_but_never_the_task(console: Path) -
     assert child.wait(LONG) == 0
     resource.prlimit(pipe.writer, _FSIZE, (before, hard))
     wait_until("60 blocks", lambda: console.stat().st_size, lambda size: size > 60 * block)
-    pipe.say(b"last\n")
+    pipe.write(b"last\n")
     assert pipe.close(LONG)
     found = lines(console)
     assert found[-1] == "last"

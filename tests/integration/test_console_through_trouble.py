@@ -1,4 +1,4 @@
-"""The console and the final status reach the server whatever it, or what stands before it, answers meanwhile."""
+"""The console and the final status reach the server whatever it, or a proxy before it, answers meanwhile."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_a_sender_that_dies_after_trouble_leaves_what_its_successor_needs(troubl
 
 
 def test_of_a_batch_that_was_stored_in_part_the_rest_is_sent(bench: Bench) -> None:
-    """Chunks of 64 KiB: some stand, as if their server had died between two of them."""
+    """Chunks of 64 KiB: some are stored, as if their server had died between two of them."""
     text = "".join(f"{number:08d} {'x' * 991}\n" for number in range(300))
     spool = bench.spool()
     spool.write(text.encode())
@@ -124,7 +124,7 @@ def test_of_a_batch_that_was_stored_in_part_the_rest_is_sent(bench: Bench) -> No
     assert "".join(line + "\n" for line in bench.lines()) == text
 
 
-def test_an_hour_without_a_server_costs_nothing_but_delay(bench: Bench) -> None:
+def test_an_hour_without_a_server_costs_only_delay(bench: Bench) -> None:
     bench.write(0, 10)
     bench.proxy.choose = lambda _endpoint: Trouble.RESET
     clock = ManualClock(LONG_AGO)
@@ -173,7 +173,7 @@ def test_a_console_whose_folder_was_deleted_is_sent_to_its_end(bench: Bench) -> 
     bench.expect(3)
 
 
-def test_nothing_is_sent_once_somebody_else_has_the_console(bench: Bench) -> None:
+def test_nothing_is_sent_once_another_run_has_the_console(bench: Bench) -> None:
     bench.write(0, 10)
     ours = True
     client = Client(bench.settings)
@@ -189,7 +189,7 @@ def test_nothing_is_sent_once_somebody_else_has_the_console(bench: Bench) -> Non
 
 
 @pytest.mark.parametrize("trouble", [Trouble.LOST, Trouble.RESET])
-def test_whoever_sends_again_asks_for_the_lines_of_whoever_sent_first(trouble: Trouble, bench: Bench) -> None:
+def test_a_sender_that_repeats_asks_for_the_lines_of_the_first_sender(trouble: Trouble, bench: Bench) -> None:
     """A requeued job goes on on another node, a daemon from another host: their worker ids are others."""
     bench.write(0, 10)
     bench.proxy.choose = first(1, trouble)
@@ -199,7 +199,7 @@ def test_whoever_sends_again_asks_for_the_lines_of_whoever_sent_first(trouble: T
     bench.expect(20)
 
 
-def test_a_line_that_somebody_else_reported_in_the_same_millisecond_hides_none(bench: Bench) -> None:
+def test_a_line_that_another_sender_reported_in_the_same_millisecond_hides_none(bench: Bench) -> None:
     """The SDK's ``report_text`` makes log events too."""
     bench.write(0, 1)
     spool = bench.spool()
@@ -244,7 +244,7 @@ COLOURS = "".join(f"\x1b[1m{number:06d}\x1b[0m {chr(27) * 40} äöü\n" for numb
 
 
 @pytest.mark.parametrize("largest", [300_000, 100_000, 3_000])
-def test_no_request_is_larger_than_what_stands_before_the_server_takes(largest: int, bench: Bench) -> None:
+def test_no_request_is_larger_than_a_proxy_before_the_server_takes(largest: int, bench: Bench) -> None:
     lines = COLOURS if largest > 10_000 else COLOURS[:40_000]
     bench.proxy.largest = largest
     spool = bench.spool()
@@ -270,7 +270,7 @@ def all_events(bench: Bench) -> list[dict[str, Any]]:
     return found
 
 
-def test_of_a_batch_of_which_the_server_says_that_it_stored_a_part_the_rest_is_sent(bench: Bench) -> None:
+def test_the_rest_of_a_batch_that_the_server_stored_in_part_is_sent(bench: Bench) -> None:
     """As the reference server says when its store refuses some: the first time it takes but one event of three."""
     bench.spool().write("".join(f"{number:08d} {'x' * 991}\n" for number in range(150)).encode())
     client = Client(bench.settings)

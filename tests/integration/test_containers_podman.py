@@ -148,7 +148,7 @@ def test_a_shell_task_runs_in_the_image_too(site: ContainerSite, runtime: Podman
     assert "/run/.containerenv\ngo.sh\n" in done.stdout
 
 
-def test_secrets_stand_on_no_command_line(site: ContainerSite, runtime: Podman) -> None:
+def test_no_command_line_has_secrets(site: ContainerSite, runtime: Podman) -> None:
     task = site.task(POLITE, runtime.image("bare"), "-e TOKEN=hunter2")
     with site.executing(task, CLEARML_AGENT_GIT_USER="me", CLEARML_AGENT_GIT_PASS="hunter3"):
         lines = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
@@ -247,7 +247,7 @@ def test_docker_flag_without_any_image(site: ContainerSite) -> None:
     assert site.execute(task, "--docker", "--ipc=host").returncode == 2
 
 
-def test_without_a_runtime_the_task_is_told_that_its_image_is_not_used(site: ContainerSite, runtime: Podman) -> None:
+def test_without_a_runtime_the_console_says_that_its_image_is_not_used(site: ContainerSite, runtime: Podman) -> None:
     task = site.task(WHERE, runtime.image("bare"))
     done = site.execute(task, CLEARML_AGENT__HPC__CONTAINER__RUNTIME="none")
     assert done.returncode == 0
@@ -348,7 +348,7 @@ def test_a_container_left_by_the_same_attempt_is_replaced(site: ContainerSite, r
 def test_a_login_node_without_containers_stages_our_own_python(
     site: ContainerSite, runtime: Podman, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The nodes have the image; whose Python it brings nobody knew, so the task gets the one that was staged."""
+    """The nodes have the image; its Python was not known, so the task gets the one that was staged."""
     task = site.task(WHERE, runtime.image("python"))
     elsewhere = {
         "CLEARML_AGENT__HPC__CONTAINER__RUNTIME": "podman",

@@ -22,7 +22,7 @@ def directory(folder: Path) -> RunDirectory:
 
 
 def tried(number: int, at: datetime = NOW) -> SubmissionRecord:
-    return SubmissionRecord(state="intended", at=at, queue="q", cluster="c", tries=number)
+    return SubmissionRecord(state="intended", at=at, queue="q", cluster="c", submit_count=number)
 
 
 def test_of_two_daemons_one_submits_first_and_one_tries_again(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_the_count_of_restarts_is_not_forgotten_for_an_attempt_of_another_cluste
     assert not elsewhere.has_rival()
 
 
-def test_a_staging_job_alone_says_of_which_queue_and_cluster_it_is(tmp_path: Path) -> None:
+def test_a_staging_job_alone_names_its_queue_and_cluster(tmp_path: Path) -> None:
     run = directory(tmp_path)
     run.write_stage_job(StagingJobRecord(at=NOW, queue="q", cluster="c", job="8"))
     found = read(run)
@@ -62,17 +62,17 @@ def test_a_process_goes_on_with_what_the_one_before_left_and_lists_all_folders_n
 
     attempt = attempt_for("c", QueueId("q"), TaskId("a" * 32), "t")
     first = process(0)
-    assert first.recall() is None
-    first.leave([attempt])
+    assert first.load() is None
+    first.save([attempt])
     second = process(9)
-    assert second.recall() == {attempt}
-    second.leave([])
-    assert process(9).recall() == set()
-    assert process(9, "another").recall() is None
-    assert process(11).recall() is None
+    assert second.load() == {attempt}
+    second.save([])
+    assert process(9).load() == set()
+    assert process(9, "another").load() is None
+    assert process(11).load() is None
 
 
-def test_a_claim_alone_says_of_which_queue_and_cluster_its_job_is(tmp_path: Path) -> None:
+def test_a_claim_alone_names_its_queue_and_cluster(tmp_path: Path) -> None:
     """Where the other records were deleted: a job's number means nothing on another cluster."""
     run = directory(tmp_path)
     assert run.first_claim(ClaimRecord(state="won", at=NOW, owner="job:7", queue="q", cluster="c"))

@@ -37,10 +37,10 @@ daemons = DaemonRegistry(Path(sys.argv[1]), "here", SYSTEM)
 name = sys.argv[2]
 numbered = name.endswith(":")
 made = lambda slot: WorkerId(f"{name}{slot}" if numbered else name)
-presence = daemons.enter(made, numbered=numbered, flags={"queue": sys.argv[3]})
+presence = daemons.register(made, numbered=numbered, flags={"queue": sys.argv[3]})
 print(presence.worker, flush=True)
 end.wait()
-daemons.leave(presence)
+daemons.unregister(presence)
 """
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -71,7 +71,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
 
 def enter(daemons: DaemonRegistry, worker: str) -> DaemonRecord:
-    return daemons.enter(lambda slot: WorkerId(worker), numbered=False, flags={})
+    return daemons.register(lambda slot: WorkerId(worker), numbered=False, flags={})
 
 
 def test_each_gets_the_smallest_free_number(daemons: DaemonRegistry, start: Start) -> None:
@@ -134,7 +134,7 @@ def test_a_daemon_of_another_machine_is_named_not_guessed_at(
     child = start("name")
     elsewhere = DaemonRegistry(tmp_path / "daemons", "there", SYSTEM)
     [seen] = elsewhere.all()
-    assert elsewhere.runs(seen) is None
+    assert elsewhere.is_running(seen) is None
     with pytest.raises(RegistrationError, match="runs on here: stop it there; this is there"):
         elsewhere.stop(seen)
     with pytest.raises(RegistrationError, match=r"running on here, or died there: .* remove .*name\.json"):
@@ -148,28 +148,32 @@ def test_the_name_of_a_daemon_that_died_with_its_machine_is_free_after_some_sile
     child = start("name")
     child.kill()
     child.wait()
-    elsewhere = DaemonRegistry(tmp_path / "daemons", "there", SYSTEM, pace=HeartbeatTiming(beat=0.05, dead_after=0.3))
-    told: list[str] = []
+    elsewhere = DaemonRegistry(
+        tmp_path / "daemons", "there", SYSTEM, pace=HeartbeatTiming(interval=0.05, expires_after=0.3)
+    )
+    messages: list[str] = []
 
     def enter() -> DaemonRecord | RegistrationError:
         try:
-            return elsewhere.enter(lambda slot: WorkerId("name"), numbered=False, flags={}, waiting=told.append)
+            return elsewhere.register(lambda slot: WorkerId("name"), numbered=False, flags={}, waiting=messages.append)
         except RegistrationError as error:  # its last beat was just now
             return error
 
     entered = wait_until("the name to be free", enter, lambda answer: not isinstance(answer, RegistrationError))
     assert not isinstance(entered, RegistrationError)
     assert entered.host == "there"
-    assert "was on here and gives no sign of life" in told[0]
+    assert "was on here and gives no sign of life" in messages[0]
     assert [seen.host for seen in elsewhere.all()] == ["there"]
-    elsewhere.leave(entered)
+    elsewhere.unregister(entered)
     assert [path.name for path in (tmp_path / "daemons").iterdir()] == ["lock"]
 
 
 def test_a_daemon_of_another_machine_that_lives_keeps_its_name(start: Start, tmp_path: Path) -> None:
     """Though its last beat is long ago by the clock, as after an outage: it beats again while it is watched."""
     child = start("name")
-    elsewhere = DaemonRegistry(tmp_path / "daemons", "there", SYSTEM, pace=HeartbeatTiming(beat=0.1, dead_after=20))
+    elsewhere = DaemonRegistry(
+        tmp_path / "daemons", "there", SYSTEM, pace=HeartbeatTiming(interval=0.1, expires_after=20)
+    )
     beat = elsewhere.file(WorkerId("name"), "beat")
     os.utime(beat, (1, 1))
     with pytest.raises(RegistrationError, match="running on here"):
@@ -179,14 +183,16 @@ def test_a_daemon_of_another_machine_that_lives_keeps_its_name(start: Start, tmp
 
 def test_a_daemon_of_an_older_version_gives_no_sign_of_life_and_keeps_its_name(start: Start, tmp_path: Path) -> None:
     start("name")
-    elsewhere = DaemonRegistry(tmp_path / "daemons", "there", SYSTEM, pace=HeartbeatTiming(beat=0.01, dead_after=0.02))
+    elsewhere = DaemonRegistry(
+        tmp_path / "daemons", "there", SYSTEM, pace=HeartbeatTiming(interval=0.01, expires_after=0.02)
+    )
     [seen] = elsewhere.all()
     write_record(elsewhere.file(seen.worker, "json"), replace(seen, beats=False))
     with pytest.raises(RegistrationError, match="if it is certainly gone, remove"):
         enter(elsewhere, "name")
 
 
-def test_a_record_that_cannot_be_read_stops_nobody(daemons: DaemonRegistry) -> None:
+def test_a_record_that_cannot_be_read_stops_no_daemon(daemons: DaemonRegistry) -> None:
     enter(daemons, "host:gpu0")
     daemons.file(WorkerId("host:gpu0"), "json").write_text("{ half")
     assert daemons.all() == []

@@ -30,7 +30,7 @@ from hpc_agent.executor.claim import Claimer, Lost, Won
 from hpc_agent.executor.console import Console
 from hpc_agent.executor.execution import FENCE_S
 from hpc_agent.executor.report import Reporter
-from hpc_agent.executor.stop import StopReason, StopRequest
+from hpc_agent.executor.stop_conditions import StopReason, StopRequest
 from hpc_agent.executor.task_outcome import ExitContext, ended
 from hpc_agent.executor.watch import Meters, Watch, WatchedRun
 from hpc_agent.retry import ONCE
@@ -149,7 +149,7 @@ def once_at(endpoint: str, act: Callable[[], Trouble | None]) -> Callable[[str],
 # ---------------------------------------------------------------- a job that the scheduler starts again
 
 
-def test_a_requeued_job_leaves_a_task_alone_that_its_user_enqueued_anew(bench: Bench) -> None:
+def test_a_requeued_job_leaves_a_task_alone_that_its_user_enqueued_again(bench: Bench) -> None:
     assert isinstance(bench.claim(), Won)
     bench.call("tasks.started")
     bench.call("tasks.reset", force=True)
@@ -180,10 +180,10 @@ def test_a_start_that_came_too_late_to_say_so_does_not_keep_the_next_one_out(ben
     assert isinstance(bench.claim(), Won)
 
 
-@pytest.mark.parametrize("case", ["no run of ours", "a run that nobody took it from", "an agent of another kind"])
+@pytest.mark.parametrize("case", ["no run of ours", "a run that it was not taken from", "an agent of another kind"])
 def test_a_task_that_runs_elsewhere_and_was_enqueued_by_mistake_is_left_alone(case: str, bench: Bench) -> None:
     if case != "no run of ours":
-        bench.claimed_by(ANOTHER, "won" if case == "a run that nobody took it from" else "over")
+        bench.claimed_by(ANOTHER, "won" if case == "a run that it was not taken from" else "over")
         bench.stamp(ANOTHER)
     bench.call("tasks.started")
     if case == "an agent of another kind":
@@ -195,7 +195,7 @@ def test_a_task_that_runs_elsewhere_and_was_enqueued_by_mistake_is_left_alone(ca
 # ---------------------------------------------------------------- a removal whose answer was lost
 
 
-def test_a_removal_whose_answer_was_lost_is_ours_if_nobody_else_turns_up(bench: Bench) -> None:
+def test_a_removal_whose_answer_was_lost_is_ours_if_no_other_run_turns_up(bench: Bench) -> None:
     bench.proxy.choose = once_at("queues.remove_task", lambda: Trouble.LOST)
     assert isinstance(bench.claim(), Won)
     assert not bench.is_queued()
@@ -257,11 +257,11 @@ def test_a_start_that_the_server_refuses_leaves_the_task_to_the_daemon(bench: Be
     assert done.returncode
     assert bench.status is TaskStatus.QUEUED
     claim = bench.run_of().claim()
-    assert claim is not None and (claim.state, claim.begun) == ("won", False)
+    assert claim is not None and (claim.state, claim.user_process_started) == ("won", False)
     assert bench.run_of().exit_report() is None  # the daemon finds nothing posted, and puts it back
 
 
-def test_a_start_that_the_server_refuses_is_told_where_no_daemon_is(bench: Bench) -> None:
+def test_a_start_that_the_server_refuses_is_reported_where_no_daemon_is(bench: Bench) -> None:
     def refuse() -> None:
         bench.proxy.largest = 0
 
@@ -305,7 +305,7 @@ def test_a_status_does_not_wait_for_a_console_that_is_not_taken(bench: Bench) ->
     """The events of the server alone fail, and no daemon goes on where this agent ends."""
     run, clock = bench.run_of(), bench.clock
     reporter, console = reporting(bench)
-    console.say("what it printed")
+    console.write_line("what it printed")
     bench.proxy.choose = lambda endpoint: Trouble.UNAVAILABLE if endpoint == "events.add_batch" else None
     seen: list[TaskStatus] = []
 
@@ -324,7 +324,7 @@ def test_a_status_does_not_wait_for_a_console_that_is_not_taken(bench: Bench) ->
 def test_after_an_outage_the_console_comes_before_the_status(bench: Bench) -> None:
     """Who waits for the status reads the console then."""
     reporter, console = reporting(bench)
-    console.say("what it printed")
+    console.write_line("what it printed")
     bench.proxy.choose = lambda _endpoint: Trouble.UNAVAILABLE
     order: list[str] = []
     bench.proxy.on_answer = lambda endpoint, _request, status: order.append(endpoint) if status == 200 else None

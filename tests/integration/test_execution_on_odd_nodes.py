@@ -139,10 +139,10 @@ def test_a_training_survives_a_file_server_that_was_away_for_longer_than_its_lea
 
 @pytest.mark.fuse
 def test_an_abort_waits_for_no_file_server(bench: Bench, share: Share) -> None:
-    told = bench.folder / "told"
+    signalled = bench.folder / "signalled"
     text = (
         "import pathlib, signal, sys, time\n"
-        f"signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path({str(told)!r}).touch(), sys.exit(1)))\n"
+        f"signal.signal(signal.SIGTERM, lambda *_: (pathlib.Path({str(signalled)!r}).touch(), sys.exit(1)))\n"
         "print('running')\ntime.sleep(600)\n"
     )
     task = bench.enqueue(diff=text)
@@ -150,14 +150,14 @@ def test_an_abort_waits_for_no_file_server(bench: Bench, share: Share) -> None:
         wait_until("its first line", lambda: bench.console(task), contains("running"))
         share.stall()
         bench.client.session.call("tasks.stop", {"task": task})
-        wait_until("the script to be told", told.exists)
+        wait_until("the script to be signalled", signalled.exists)
         wait_until("it to be stopped", lambda: bench.status(task), equals(TaskStatus.STOPPED))
         share.answer_again()
         agent.communicate(timeout=LONG)
 
 
 @pytest.mark.fuse
-def test_a_failure_beside_a_file_system_that_failed_names_it(bench: Bench, share: Share) -> None:
+def test_a_failure_together_with_a_file_system_that_failed_names_it(bench: Bench, share: Share) -> None:
     go = bench.folder / "go"
     text = f"import os, sys, time\nprint('x')\nwhile not os.path.exists({str(go)!r}): time.sleep(0.05)\nsys.exit(3)\n"
     task = bench.enqueue(diff=text)

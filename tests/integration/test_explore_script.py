@@ -19,7 +19,7 @@ def explore(*arguments: str, script: Path = ROOT / "scripts" / "explore_run.py")
 
 @pytest.fixture
 def test_file(tmp_path: Path) -> Path:
-    """Passes with an even seed only, and only where it is told to look at three times as many examples."""
+    """Passes with an even seed only, and only where it is asked to look at three times as many examples."""
     path = tmp_path / "test_example.py"
     path.write_text(
         "import os\n\ndef test_example():\n    assert os.environ['EXPLORE'] == '3'\n"
@@ -77,12 +77,12 @@ def test_no_round_begins_after_the_time_is_up(test_file: Path) -> None:
     assert (done.returncode, done.stdout.count("round 1"), done.stdout.count("round 2")) == (0, 1, 0)
 
 
-def test_tests_that_cannot_run_are_no_success(tmp_path: Path) -> None:
+def test_tests_that_cannot_run_are_not_a_success(tmp_path: Path) -> None:
     assert explore("--rounds", "1", "--", str(tmp_path / "nonesuch.py")).returncode == 3
 
 
 @pytest.mark.parametrize("arguments", [["--times", "0"], ["--minutes", "-1"], ["--nonesuch"]])
-def test_a_wrong_argument_is_told(arguments: list[str]) -> None:
+def test_a_wrong_argument_is_reported(arguments: list[str]) -> None:
     done = explore(*arguments)
     assert done.returncode == 2
     assert "error" in done.stderr

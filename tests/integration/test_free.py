@@ -72,10 +72,10 @@ def test_when_a_job_would_start_in_each_partition_that_could_hold_it(jobs: Slurm
     # Not short, whose time limit is five minutes.
     assert starts.keys() == {"main", "scavenge", "urgent"}
     assert starts["main"]["nodes"] == "n3" and starts["main"]["start"] and not starts["main"]["refused"]
-    told = free("--gpus", "2", "--type", "h100", "--time", "1:00:00").stdout
-    assert "A job with 2 × h100 for 01:00:00 would start" in told
-    assert "in 00:" in told
-    assert "No node has room for that now" in told
+    printed = free("--gpus", "2", "--type", "h100", "--time", "1:00:00").stdout
+    assert "A job with 2 × h100 for 01:00:00 would start" in printed
+    assert "in 00:" in printed
+    assert "No node has room for that now" in printed
     assert "now" in free("--gpus", "2", "--type", "a100").stdout.split("would start")[1]
 
 
@@ -87,7 +87,7 @@ def test_a_partition_that_is_named_is_asked_and_its_refusal_shown(free: Free) ->
 
 
 def test_resources_of_the_configuration_hold_where_no_flag_says_otherwise(free: Free, tmp_path: Path) -> None:
-    (tmp_path / "clearml.conf").write_text('hpc { resources { account: nobody, time_limit: "00:30:00" } }')
+    (tmp_path / "clearml.conf").write_text('hpc { resources { account: unknown, time_limit: "00:30:00" } }')
     [start] = found(free("--gpus", "1", "--partition", "main", "--json"))["starts"]
     assert "Invalid account" in start["refused"]
     [start] = found(free("--gpus", "1", "--partition", "main", "--account", "lab", "--json"))["starts"]
@@ -106,7 +106,7 @@ def test_resources_of_the_configuration_hold_where_no_flag_says_otherwise(free: 
         (("--gpus", "1", "--time", "366-00:00:00"), "time_limit is 366-00:00:00, expected at most"),
     ],
 )
-def test_a_request_that_cannot_be_is_told_in_a_sentence(free: Free, flags: tuple[str, ...], words: str) -> None:
+def test_a_request_that_cannot_be_is_refused_in_a_sentence(free: Free, flags: tuple[str, ...], words: str) -> None:
     done = free(*flags)
     assert (done.returncode, done.stdout) == (2, "")
     assert words in done.stderr

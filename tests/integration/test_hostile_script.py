@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hostile_run import ENVIRONMENTS, NOBODY_KNOWN, main, run
+from hostile_run import ENVIRONMENTS, UNKNOWN_USER, main, run
 
 PROBE = """
 import os, signal, sys, time
@@ -37,7 +37,7 @@ def seen_in(name: str, folder: Path) -> str:
             marks=pytest.mark.locales,
         ),
         ("inherited", "18 [] False utf-8 12600 0"),
-        ("terminal", f"18 [] True utf-8 {{timezone}} {NOBODY_KNOWN}"),
+        ("terminal", f"18 [] True utf-8 {{timezone}} {UNKNOWN_USER}"),
     ],
 )
 @pytest.mark.root
@@ -47,7 +47,7 @@ def test_it_is_what_it_is_called(name: str, expected: str, tmp_path: Path, monke
     assert seen_in(name, tmp_path) == expected.format(timezone=0)
 
 
-def test_what_fails_in_one_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_fails_in_one_is_reported(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     test = tmp_path / "test_home.py"
     test.write_text(
         "import os\nimport pytest\n\n@pytest.mark.quick\ndef test_home():\n    assert 'HOME' in os.environ\n"

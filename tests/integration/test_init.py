@@ -9,7 +9,7 @@ import select
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +126,29 @@ def test_a_cluster_without_an_answer_from_accounting_is_described_all_the_same(
     assert sentence.startswith("your accounts and QOS are not known: ") and "Connection refused" in sentence
 
 
-def test_a_controller_that_is_away_is_told_and_nothing_is_written(init: Run, conf: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def without_accounting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment of a cluster that has no slurmdbd."""
+    folder = ("--dir", str(tmp_path_factory.mktemp("bare")))
+    script = [sys.executable, str(Path(__file__).parents[2] / "scripts" / "slurm-cluster")]
+    argv = [*script, "start", "--no-accounting", "--json", *folder]
+    started = subprocess.run(argv, text=True, capture_output=True, timeout=HANG_S, check=False)
+    try:
+        assert started.returncode == 0, started.stderr
+        yield json.loads(started.stdout)["env"]
+    finally:
+        subprocess.run([*script, "stop", *folder], capture_output=True, check=False)
+
+
+def test_a_cluster_without_accounting(init: Run, conf: Path, without_accounting: dict[str, str]) -> None:
+    printed = written(init("--yes", **without_accounting))
+    assert "no accounting: how jobs ended is known to the controller only, for 300 s" in " ".join(printed.split())
+    assert "accounts" not in printed
+    slurm = load(conf, {}).tree["hpc"]["slurm"]
+    assert slurm == {"accounting": "none", "gpu_flag": "gres", "memory_flag": "mem"}
+
+
+def test_a_controller_that_is_away_is_reported_and_nothing_is_written(init: Run, conf: Path, tmp_path: Path) -> None:
     (tmp_path / "slurm.conf").write_text("ClusterName=away\nSlurmctldHost=localhost(127.0.0.1)\nSlurmctldPort=9\n")
     conf.write_text(SERVER + "hpc { slurm { command_timeout: 2 } }\n", encoding="utf-8")
     done = init("--yes", SLURM_CONF=str(tmp_path / "slurm.conf"))
@@ -138,8 +160,8 @@ def test_a_controller_that_is_away_is_told_and_nothing_is_written(init: Run, con
 
 
 def test_the_section_suits_the_cluster_and_the_choices(init: Run, conf: Path) -> None:
-    told = written(init("--yes", "--queue", "gpu", "cpu", "--partition", "short", "--account", "lab"))
-    assert f"{conf}: changed" in told and "daemon --queue gpu cpu --once" in told
+    printed = written(init("--yes", "--queue", "gpu", "cpu", "--partition", "short", "--account", "lab"))
+    assert f"{conf}: changed" in printed and "daemon --queue gpu cpu --once" in printed
     hpc = settings(conf)
     assert set(hpc.queues) == {"gpu", "cpu"}
     resources = hpc.queue("gpu").policy("gpu", hpc.resources).resources({"num_gpus": "4", "gpu_type": "h100"})
@@ -174,8 +196,9 @@ def test_edits_survive_while_the_rest_follows(init: Run, conf: Path) -> None:
 
 def test_what_the_sites_file_sets_is_a_comment_in_the_users(init: Run, conf: Path, tmp_path: Path) -> None:
     site = str(tmp_path / "site.conf")
-    told = written(init("--site", "--yes", "--queue", "lab", HPC_AGENT_SITE_CONFIG=site))
-    assert "each user" in told
+    printed = written(init("--site", "--yes", "--queue", "lab", HPC_AGENT_SITE_CONFIG=site))
+    assert "each user" in printed
+    assert stat.S_IMODE(Path(site).stat().st_mode) == 0o644
     assert conf.read_text(encoding="utf-8") == SERVER
     assert str(tmp_path) not in Path(site).read_text(encoding="utf-8")
     written(init("--yes", HPC_AGENT_SITE_CONFIG=site))
@@ -209,8 +232,8 @@ def test_a_new_file_is_private(init: Run, tmp_path: Path) -> None:
 
 def test_a_systemd_unit_is_written_and_edits_of_it_stay(init: Run, conf: Path, tmp_path: Path) -> None:
     unit = tmp_path / ".config" / "systemd" / "user" / "hpc-agent.service"
-    told = written(init("--yes", "--queue", "a b", "--service", "systemd"))
-    assert f"{unit}: written" in told and "systemctl --user enable --now hpc-agent" in told
+    printed = written(init("--yes", "--queue", "a b", "--service", "systemd"))
+    assert f"{unit}: written" in printed and "systemctl --user enable --now hpc-agent" in printed
     assert 'daemon --queue "a b" --foreground' in unit.read_text()
     assert "Environment=SLURM_CONF=" in unit.read_text()
     unit.write_text(unit.read_text().replace("RestartSec=30", "RestartSec=5"))
@@ -219,10 +242,10 @@ def test_a_systemd_unit_is_written_and_edits_of_it_stay(init: Run, conf: Path, t
 
 
 def test_a_line_for_cron_is_printed(init: Run, conf: Path, tmp_path: Path) -> None:
-    told = written(init("--yes", "--service", "cron", "--file", str(tmp_path / "my.conf")))
-    [line] = [line.strip() for line in told.splitlines() if line.strip().startswith("*/5 ")]
+    printed = written(init("--yes", "--service", "cron", "--file", str(tmp_path / "my.conf")))
+    [line] = [line.strip() for line in printed.splitlines() if line.strip().startswith("*/5 ")]
     assert "SLURM_CONF=" in line and f"--config-file {tmp_path}/my.conf daemon --queue default --once" in line
-    assert "crontab -e" in told
+    assert "crontab -e" in printed
 
 
 def test_scrontab_is_offered_where_the_site_has_it(init: Run, slurm_cluster: Any, conf: Path, tmp_path: Path) -> None:
@@ -236,8 +259,8 @@ def test_scrontab_is_offered_where_the_site_has_it(init: Run, slurm_cluster: Any
     scontrol.write_text(f"#!/bin/sh\n{real.stdout.strip()} \"$@\" | sed -E '{changed}'\n")
     scontrol.chmod(0o755)
     path = f"{scontrol.parent}:{slurm_cluster.env['PATH']}"
-    told = written(init("--yes", "--service", "scrontab", "--partition", "short", "--account", "lab", PATH=path))
-    lines = [line.strip() for line in told.splitlines()]
+    printed = written(init("--yes", "--service", "scrontab", "--partition", "short", "--account", "lab", PATH=path))
+    lines = [line.strip() for line in printed.splitlines()]
     assert "#SCRON --partition=short" in lines and "#SCRON --account=lab" in lines
     assert [line for line in lines if line.startswith("*/5 * * * * ") and "--once" in line]
 
@@ -263,7 +286,7 @@ def test_scrontab_is_offered_where_the_site_has_it(init: Run, slurm_cluster: Any
         (("--site", "--file", "x"), "--site and --file name two files"),
     ],
 )
-def test_wrong_flags_are_told_in_a_sentence_and_nothing_is_written(
+def test_wrong_flags_are_refused_in_a_sentence_and_nothing_is_written(
     init: Run, conf: Path, flags: Sequence[str], words: str
 ) -> None:
     done = init("--yes", *flags)
@@ -290,7 +313,7 @@ def test_a_file_that_cannot_take_the_section_stays_as_it_is(init: Run, conf: Pat
     assert conf.read_text(encoding="utf-8") == text and list(conf.parent.iterdir()) == [conf]
 
 
-def test_an_edit_that_breaks_the_file_is_told_before_anything_is_written(init: Run, conf: Path) -> None:
+def test_an_edit_that_breaks_the_file_is_reported_before_anything_is_written(init: Run, conf: Path) -> None:
     written(init("--yes"))
     broken = conf.read_text(encoding="utf-8").replace("scheduler: slurm", "scheduler: slrum")
     conf.write_text(broken, encoding="utf-8")

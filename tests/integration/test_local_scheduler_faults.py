@@ -269,7 +269,7 @@ def test_a_job_that_cannot_be_executed_fails_with_the_reason(machine: Machine) -
     assert "could not start" in record.reason
 
 
-def test_a_corrupt_record_is_no_information(machine: Machine) -> None:
+def test_a_corrupt_record_is_not_information(machine: Machine) -> None:
     job = machine.submit("true")
     spec = (machine.job(job).path / "spec.json").read_bytes()
     (machine.job(job).path / "spec.json").write_text("{")

@@ -108,13 +108,13 @@ def test_one_that_is_listed_with_its_reason_may_survive(check: Check) -> None:
 
 
 def test_one_that_is_listed_as_surviving_and_does_not_is_a_failure(check: Check) -> None:
-    code, figures, _ = check('old = "cake // guests"\nnew = "cake"\nsurvives = "nobody counts"\n')
+    code, figures, _ = check('old = "cake // guests"\nnew = "cake"\nsurvives = "not counted"\n')
     assert (code, counts(figures)) == (1, (1, 0, 0))
 
 
 def test_tests_that_come_to_no_end_have_noticed(check: Check) -> None:
     code, figures, _ = check('old = "return cake // guests"\nnew = "return shares(cake, guests) while True else 0"\n')
-    assert (code, figures) == (2, {}), "it is no Python"
+    assert (code, figures) == (2, {}), "it is not Python"
     code, figures, _ = check('old = "        return 0"\nnew = "        while True: pass"\n', seconds=5)
     assert (code, counts(figures)) == (0, (1, 0, 0))
     assert figures["trials"][0]["outcome"] == Outcome.TIMED_OUT.value
@@ -128,7 +128,7 @@ def test_one_with_which_no_test_runs_shows_nothing(check: Check) -> None:
 def test_one_that_no_longer_applies_is_a_failure(check: Check) -> None:
     code, _, error = check('old = "cake / guests"\nnew = "cake"\n')
     assert code == 2
-    assert "stands in hpc_agent/shares.py 0 times" in error
+    assert "its old text is in hpc_agent/shares.py 0 times" in error
 
 
 def test_tests_that_fail_anyway_show_nothing(check: Check) -> None:

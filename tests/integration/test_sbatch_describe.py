@@ -130,14 +130,14 @@ def test_an_array_fails_with_its_last_failure_and_runs_all(tmp_path: Path) -> No
     assert (tmp_path / "ran").read_text().split() == ["1", "2", "3"]
 
 
-def test_a_repository_that_nobody_else_can_get_is_none(tmp_path: Path) -> None:
+def test_a_repository_that_others_cannot_get_is_none(tmp_path: Path) -> None:
     git(tmp_path, "init", "-q", ".")
     found = describe(submitted(tmp_path / "run.sh", tmp_path), NO_ARRAY)
     assert found.script.repository == ""
     assert found.notes[0].startswith("No repository is recorded: ")
 
 
-def test_unpushed_commits_travel_where_the_branch_has_an_upstream_and_are_told_of_where_not(code: Path) -> None:
+def test_unpushed_commits_travel_where_the_branch_has_an_upstream_and_are_mentioned_where_not(code: Path) -> None:
     (code / "more.txt").write_text("more\n")
     git(code, "add", ".")
     git(code, "commit", "-q", "-m", "second")

@@ -18,17 +18,17 @@ from hpc_agent.tracking.tracked_records import TrackedDirectory, TrackedRoot
 
 AGENT = """#!/bin/bash
 if [ "$2" = --element ]; then echo "{answer}"; exit {code}; fi
-echo "$PWD|$CLEARML_CONFIG_FILE|$*|$(readlink /proc/self/fd/3)|$(readlink /proc/self/fd/4)" >{told}.part
-mv {told}.part {told}
+echo "$PWD|$CLEARML_CONFIG_FILE|$*|$(readlink /proc/self/fd/3)|$(readlink /proc/self/fd/4)" >{called_with}.part
+mv {called_with}.part {called_with}
 """
 
 
 @dataclass
 class Job:
-    """A job's bash. ``told`` is what the agent was started with."""
+    """A job's bash. ``called_with`` is what the agent was started with."""
 
     folder: TrackedDirectory
-    told: Path
+    called_with: Path
     environ: Mapping[str, str]
 
     def run(
@@ -44,23 +44,23 @@ class Job:
         return subprocess.CompletedProcess(done.args, done.returncode, output.read_text())
 
     def started(self) -> list[str]:
-        wait_until("the agent to be called", self.told.exists)
-        return self.told.read_text().strip().split("|")
+        wait_until("the agent to be called", self.called_with.exists)
+        return self.called_with.read_text().strip().split("|")
 
 
 def job(tmp_path: Path, *, answer: str = "", code: int = 0, array: bool = False, **restore: str) -> Job:
     folder = TrackedRoot(tmp_path / "it's a folder").of(TaskId("f00d"))
     folder.path.mkdir(parents=True)
-    agent, told = tmp_path / "agent", tmp_path / "told"
-    agent.write_text(AGENT.format(told=told, answer=answer, code=code))
+    agent, called_with = tmp_path / "agent", tmp_path / "called_with"
+    agent.write_text(AGENT.format(called_with=called_with, answer=answer, code=code))
     agent.chmod(0o755)
     text = hook.text(folder, tmp_path / "the conf", [str(agent)], {"BASH_ENV": "", **restore}, array=array)
     folder.hook.write_text(text)
     environ = {"PATH": os.environ["PATH"], "BASH_ENV": str(folder.hook), "SLURM_JOB_ID": "7"}
-    return Job(folder, told, environ)
+    return Job(folder, called_with, environ)
 
 
-def test_the_agent_is_started_beside_the_script(tmp_path: Path) -> None:
+def test_the_sidecar_is_started_with_the_script(tmp_path: Path) -> None:
     it = job(tmp_path)
     done = it.run("echo $$; jobs; echo ${BASH_ENV-unset}\n")
     pid, *rest = done.stdout.split()
@@ -91,7 +91,7 @@ def test_a_script_runs_whatever_becomes_of_the_agent(tmp_path: Path, how: str) -
     elif how == "folder gone":
         kept = it.folder.hook.rename(it.folder.path.parent / "hook")
         it.folder.path.rmdir()
-        it = Job(it.folder, it.told, {**it.environ, "BASH_ENV": str(kept)})
+        it = Job(it.folder, it.called_with, {**it.environ, "BASH_ENV": str(kept)})
     else:
         (tmp_path / "agent").chmod(0o600)
     done = it.run("echo fine; exit 4\n", "-eux")
@@ -106,7 +106,7 @@ def test_what_the_person_exported_is_set_back_and_their_own_file_read(tmp_path: 
     assert done.stdout == f"loaded\n{own} NONE\nloaded\n"
 
 
-def test_a_missing_file_of_their_own_is_no_error(tmp_path: Path) -> None:
+def test_a_missing_file_of_their_own_is_not_an_error(tmp_path: Path) -> None:
     assert job(tmp_path, BASH_ENV="/nowhere").run("echo $? $BASH_ENV\n", "-e").stdout == "0 /nowhere\n"
 
 
@@ -162,7 +162,7 @@ def test_an_element_without_a_task_runs_without(tmp_path: Path, answer: str, cod
     it = job(tmp_path, array=True, answer=answer, code=code)
     done = it.run("echo <${CLEARML_TASK_ID-none}>; exit 2\n".replace("<", "'<'").replace(">", "'>'"), "-eu")
     assert (done.returncode, done.stdout) == (2, "<none>\n")
-    assert not it.told.exists()
+    assert not it.called_with.exists()
 
 
 def test_the_text_can_be_read_by_a_person(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Submissions whose ``hpc-agent sbatch`` died before it could note down what sbatch said."""
+"""Submissions whose ``hpc-agent sbatch`` died before it could record what sbatch printed."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from manual_clock import ManualClock
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.tracking.tracked_records import TrackedDirectory, TrackedRoot, TrackingPlan
-from hpc_agent.tracking.unclear import UnclearSubmissions
+from hpc_agent.tracking.unclear_submissions import UnclearSubmissions
 
 TASK = TaskId("a" * 32)
 
 
 class Bench:
-    """A task that waits, and its folder with nothing but the plan."""
+    """A task that waits, and its folder with only the plan."""
 
     def __init__(self, folder: Path) -> None:
         self.slurm = FakeSlurm(folder)
@@ -59,7 +59,7 @@ def test_its_job_is_found_by_name(bench: Bench) -> None:
     assert (job.id, job.known) == ("7", True)
 
 
-def test_without_a_job_its_task_fails_and_does_not_wait_for_ever(bench: Bench) -> None:
+def test_without_a_job_its_task_fails_and_does_not_wait_forever(bench: Bench) -> None:
     bench.slurm.squeue()
     assert bench.run_pass(timedelta(hours=2)) == 1
     assert bench.run_pass(timedelta(hours=2, minutes=2)) == 0

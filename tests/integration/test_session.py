@@ -85,7 +85,7 @@ def test_a_token_serves_until_half_its_life_or_ten_minutes_before_its_end(
 
 @pytest.fixture
 def certificate(tmp_path: Path) -> tuple[Path, ssl.SSLContext]:
-    """A certificate that nobody has signed."""
+    """A certificate that is not signed."""
     certificate, key = make_certificate(tmp_path, "127.0.0.1")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)

@@ -21,7 +21,9 @@ def call(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slurm
-def test_a_second_cluster_lives_beside_the_first_and_stops_without_it(slurm_cluster: Any, tmp_path: Path) -> None:
+def test_a_second_cluster_runs_at_the_same_time_as_the_first_and_stops_without_it(
+    slurm_cluster: Any, tmp_path: Path
+) -> None:
     folder = ("--dir", str(tmp_path / "c"))
     try:
         started = call("start", *folder)
@@ -61,7 +63,7 @@ def test_a_daemon_that_cannot_start_is_named_with_the_end_of_its_log(slurm_clust
 
 @pytest.mark.parametrize("version", [*SUITES])
 @pytest.mark.slurm
-def test_another_version_is_fetched_and_runs_beside_the_machines_own(
+def test_another_version_is_fetched_and_runs_together_with_the_machines_own(
     slurm_cluster: Any, tmp_path: Path, version: str
 ) -> None:
     folder = ("--dir", str(tmp_path / "c"))

@@ -65,22 +65,24 @@ def test_a_socket_timeout_is_uncertain_and_the_job_is_found_by_name(fake: FakeSl
     assert fake.calls("sbatch") == 1
 
 
-@pytest.mark.parametrize(("tries", "found"), [(1, "7"), (2, "")])
+@pytest.mark.parametrize(("submit_count", "found"), [(1, "7"), (2, "")])
 def test_a_controller_whose_clock_is_behind_does_not_hide_the_first_job_of_its_name(
-    fake: FakeSlurm, tmp_path: Path, tries: int, found: str
+    fake: FakeSlurm, tmp_path: Path, submit_count: int, found: str
 ) -> None:
     """Before a second try there was a job of this name, which is not meant."""
     run = RunsFolder(tmp_path).of(attempt_for("c", QueueId("q"), TaskId("a" * 32), "t")).create()
     ahead = NOW + timedelta(minutes=20)
-    run.write_submission(SubmissionRecord(state="uncertain", at=ahead, queue="q", cluster="c", tries=tries))
+    run.write_submission(
+        SubmissionRecord(state="uncertain", at=ahead, queue="q", cluster="c", submit_count=submit_count)
+    )
     fake.squeue(queue_row("7", "COMPLETED", name=run.attempt.job_name))
     settings = AllSettings(hpc=HpcSettings(root=tmp_path))
     actor = Actor(None, fake.scheduler(accounting="none"), settings, WorkerId("login"), SYSTEM)  # type: ignore[arg-type]
-    assert actor.find_by_name(run.attempt, read(run), FindByName(tries + 1, give_up=True)) is not bool(found)
+    assert actor.find_by_name(run.attempt, read(run), FindByName(submit_count + 1, give_up=True)) is not bool(found)
     assert read(run).job == (found or None)
 
 
-def test_words_on_stderr_are_no_failure(fake: FakeSlurm, request_: SubmitRequest) -> None:
+def test_text_on_stderr_is_not_a_failure(fake: FakeSlurm, request_: SubmitRequest) -> None:
     fake.command("sbatch", "echo 'sbatch: warning: please use less' >&2; echo 123")
     assert fake.scheduler().submit(request_) == Accepted(JobId("123"))
 
@@ -116,7 +118,7 @@ SILENCES = {
 
 @pytest.mark.parametrize("query", QUERIES)
 @pytest.mark.parametrize("silence", SILENCES)
-def test_silence_is_no_information(fake: FakeSlurm, query: str, silence: str) -> None:
+def test_silence_is_not_information(fake: FakeSlurm, query: str, silence: str) -> None:
     for command in ("squeue", "sacct", "scontrol"):
         fake.command(command, SILENCES[silence])
     with pytest.raises(SchedulerUnavailableError) as raised:
@@ -141,7 +143,7 @@ def test_an_unknown_state_is_logged_once_and_the_job_lives(
         (job,) = scheduler.live_jobs()
         assert job.state is JobState.UNKNOWN
         assert job.raw_state == "HIBERNATING"
-    assert sum("HIBERNATING" in str(vars(record)) for record in caplog.records) == 1
+    assert [record.getMessage() for record in caplog.records] == ["squeue.state_unknown"]
 
 
 def test_where_accounting_is_off_the_controllers_memory_answers_and_sacct_is_left_alone(fake: FakeSlurm) -> None:
@@ -223,7 +225,9 @@ def test_of_several_numbers_the_job_with_the_name_is_the_submitted_one(
 
 
 @pytest.mark.parametrize("answers", [True, False], ids=["no job", "no answer"])
-def test_numbers_without_a_job_of_the_name_are_no_job(fake: FakeSlurm, request_: SubmitRequest, answers: bool) -> None:
+def test_numbers_without_a_job_of_the_name_are_not_a_job(
+    fake: FakeSlurm, request_: SubmitRequest, answers: bool
+) -> None:
     fake.command("sbatch", "echo 99; echo 123")
     fake.squeue() if answers else fake.command("squeue", "exit 1")
     answer = fake.scheduler(accounting="none").submit(request_)
@@ -306,7 +310,7 @@ def test_a_sacct_that_greets_is_understood(fake: FakeSlurm) -> None:
 
 
 def cut(fake: FakeSlurm, name: str, table: str, characters: int) -> None:
-    """A command whose answer lacks its last characters, and that ends well all the same."""
+    """A command whose answer lacks its last characters, and that ends well anyway."""
     fake.answer(name, table[: len(table) - characters])
 
 
@@ -334,7 +338,7 @@ def test_half_an_answer_of_sacct_makes_no_job_gone(fake: FakeSlurm) -> None:
         scheduler.find("other", NOW)
 
 
-def test_while_a_row_cannot_be_read_a_lost_node_is_no_verdict(fake: FakeSlurm) -> None:
+def test_while_a_row_cannot_be_read_a_lost_node_is_not_evidence(fake: FakeSlurm) -> None:
     """Its job may have been requeued, and be in that row."""
     fake.sacct(accounting_row("7", "NODE_FAIL"), accounting_row("8", "FAILED"))
     fake.squeue(queue_row("?", "PENDING"))
@@ -372,11 +376,11 @@ def test_a_cell_that_cannot_be_read_is_logged_once_and_its_job_is_seen(
             ("7", JobState.FAILED),
             ("8", JobState.RUNNING),
         ]
-    assert sum("cannot be read in full" in record.getMessage() for record in caplog.records) == 1
+    assert sum(record.getMessage() == "squeue.cell_unreadable" for record in caplog.records) == 1
 
 
 def test_a_job_whose_time_of_submission_cannot_be_read_is_there(fake: FakeSlurm) -> None:
-    """It may be ours: it is no verdict, but neither is it gone, nor is there certainly none of its name."""
+    """It may be ours: it is not evidence, but neither is it gone, nor is there certainly none of its name."""
     fake.sacct(accounting_row("7", "COMPLETED", submitted="5 min ago"))
     fake.squeue(queue_row("8", "COMPLETED", submitted="5 min ago"))
     scheduler = fake.scheduler()

@@ -78,9 +78,9 @@ def test_a_job_in_a_hidden_partition_is_seen_by_its_owner(site: SlurmSite) -> No
         "from hpc_agent.schedulers.slurm.driver import SlurmScheduler\n"
         "print([job.id for job in SlurmScheduler(SlurmSettings()).live_jobs()])\n"
     )
-    # Who may read this test's files all the same.
+    # Who may read this test's files anyway.
     may = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
-    # Not "nobody": the accounting of 26.05 takes nobody for no user.
+    # Not "nobody": the accounting of 26.05 takes that for no user.
     as_another = ["setpriv", "--reuid=games", "--regid=games", "--clear-groups", *may]
     site.cluster.run("sacctmgr", "-i", "add", "user", "games", "account=lab")
     site.cluster.run("scontrol", "update", "partition=main", "hidden=yes")

@@ -42,8 +42,8 @@ def listed(state: JobState) -> tuple[LiveJob]:
     return (LiveJob(JOB, ATTEMPT.staging_job_name, state, state.value),)
 
 
-def ended(state: JobState, *, seconds: float = 11, tries: int = 1) -> JobSnapshot:
-    submitted = SubmissionView(SubmissionState.ACCEPTED, SUBMITTED, JOB, tries)
+def ended(state: JobState, *, seconds: float = 11, submit_count: int = 1) -> JobSnapshot:
+    submitted = SubmissionView(SubmissionState.ACCEPTED, SUBMITTED, JOB, submit_count)
     records = (JobRecord(JOB, state, state.value),)
     return replace(ACCEPTED, submitted=submitted, records=records, record_stable=True, missing_seconds=seconds)
 
@@ -75,8 +75,8 @@ def test_what_is_due_for_a_staging_job(snapshot: JobSnapshot, action: object) ->
     [
         (ended(JobState.TIMEOUT), "the time limit was reached"),
         (ended(JobState.FAILED), "Slurm job 7 FAILED"),
-        (ended(JobState.NODE_FAIL, tries=3), "node of the job failed"),
-        (replace(ended(JobState.FAILED, tries=3, seconds=601), records=()), "job 7 is lost"),
+        (ended(JobState.NODE_FAIL, submit_count=3), "node of the job failed"),
+        (replace(ended(JobState.FAILED, submit_count=3, seconds=601), records=()), "job 7 is lost"),
     ],
 )
 def test_staging_fails_with_the_reason_of_its_job(snapshot: JobSnapshot, words: str) -> None:

@@ -1,4 +1,4 @@
-"""The daemon's staging beside its loop: one user's tasks do not hold up another's, and each ends with a sentence."""
+"""The daemon's staging in threads: one user's tasks do not hold up another's, and each ends with a sentence."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_task_with_a_value_that_nothing_can_use_fails_with_a_sentence(settings: 
 
 
 @pytest.mark.parametrize("error", [ValueError("no int"), IndexError("3"), RecursionError(), OSError(5, "I/O error")])
-def test_what_nobody_foresaw_is_tried_a_few_times_and_ends_with_a_sentence(error: Exception) -> None:
+def test_an_unforeseen_error_is_tried_a_few_times_and_ends_with_a_message(error: Exception) -> None:
     said: list[str] = []
     tries = []
 

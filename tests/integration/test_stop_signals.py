@@ -12,7 +12,7 @@ import pytest
 from waiting import wait_until
 
 from hpc_agent.clock import SYSTEM
-from hpc_agent.executor.stop import StopConditions, StopReason
+from hpc_agent.executor.stop_conditions import StopConditions, StopReason
 from hpc_agent.executor.supervise import ProcessSupervisor
 from hpc_agent.process import StopTimeouts, Supervised
 from hpc_agent.schedulers.base import NullCurrentJob

@@ -68,7 +68,7 @@ def test_process_inherits_no_descriptor_but_the_standard_three(tmp_path: Path) -
 
 
 def test_process_ignores_the_signals_that_it_would_ignore_anywhere(tmp_path: Path) -> None:
-    """Python ignores SIGPIPE for itself: a task's ``yes | head`` must end all the same."""
+    """Python ignores SIGPIPE for itself: a task's ``yes | head`` must end anyway."""
     line = output_of(["grep", "SigIgn", "/proc/self/status"], tmp_path)
     ignored = int(line.split()[1], 16)
     assert not ignored & (1 << (signal.SIGPIPE - 1)) and not ignored & (1 << (signal.SIGXFSZ - 1))

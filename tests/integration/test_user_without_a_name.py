@@ -25,7 +25,7 @@ def agent(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     "arguments", [("config",), ("list",), ("daemon", "--queue", "q"), ("execute", "--id", "a" * 32)]
 )
-def test_without_a_home_it_is_told_to_set_one(arguments: tuple[str, ...]) -> None:
+def test_without_a_home_the_message_asks_for_one(arguments: tuple[str, ...]) -> None:
     done = agent(*arguments)
     assert done.returncode == 2
     assert f"HOME is not set, and the password file has no line for user {NUMBER}" in done.stderr

@@ -1,4 +1,4 @@
-"""Single courses of events, told from the daemon's side: each was once answered wrongly."""
+"""Single courses of events, from the daemon's side: each was once answered wrongly."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hpc_agent.errors import ServerUnreachableError
 def look(site: SimulatedSite, passes: int = 2, seconds: float = 30) -> None:
     """Accounting knows all by then."""
     for _ in range(passes):
-        site.clock.advance(seconds)
+        site.advance(seconds)
         site.cluster.update_accounting()
         site.run_pass()
 
@@ -47,7 +47,7 @@ def test_a_requeue_that_is_not_permitted_costs_one_restart_and_not_two(site: Sim
     """The executor counts it, asks for it in vain, and leaves it to the daemon."""
     for _ in range(2):
         job, executor = running(site)
-        executor.run.add_restart(0)
+        executor.run.count_requeue(0)
         site.end_job(job, JobState.FAILED, TerminationCause.TIME_LIMIT)
         look(site, passes=6)
     assert site.server.status is TaskStatus.FAILED
@@ -80,7 +80,7 @@ def test_a_daemon_that_died_while_it_refused_a_job_that_never_starts_leaves_no_t
             break
     site.faults.kill_in = None
     assert (site.server.added, site.server.status) == (None, TaskStatus.QUEUED)
-    job.held = "JobHeldUser"  # somebody mended it halfway
+    job.held = "JobHeldUser"  # its cause was removed halfway
     for _ in range(20):
         look(site)
         for other in site.cluster.pending_jobs():
@@ -116,7 +116,7 @@ def test_an_abort_on_the_way_back_to_the_queue_is_obeyed(site: SimulatedSite) ->
 
 
 def test_what_an_agent_of_another_kind_runs_is_left_to_it(site: SimulatedSite) -> None:
-    """Its user resets and enqueues it while our job runs it on a node that nobody can reach."""
+    """Its user resets and enqueues it while our job runs it on a node that cannot be reached."""
     job, executor = running(site)
     site.end_job(job, JobState.NODE_FAIL, TerminationCause.NODE_FAILED, unreachable=True)
     site.reset_task()
@@ -190,7 +190,7 @@ def test_an_abort_of_what_another_agent_runs_is_left_to_that_agent(site: Simulat
     assert (site.server.status, site.other_agent_runs) == (TaskStatus.STOPPED, False)
 
 
-def test_a_run_that_ended_before_a_reset_is_no_end_of_the_next_run(site: SimulatedSite) -> None:
+def test_a_run_that_ended_before_a_reset_is_not_the_end_of_the_next_run(site: SimulatedSite) -> None:
     """It writes its exit report only when the task is in its queue again."""
     _, before = running(site)
     before.step()
@@ -228,3 +228,16 @@ def test_a_task_that_was_put_back_is_left_to_the_agent_of_another_kind_that_took
     site.start_other_agent()
     look(site, passes=9)
     assert site.server.status is TaskStatus.IN_PROGRESS
+
+
+def test_a_process_of_the_start_before_last_has_ended_before_the_next_one_begins(site: SimulatedSite) -> None:
+    """Slurm takes two nodes for dead, one after the other; the second start claimed the task and started nothing."""
+    job, first = running(site)
+    starts = []
+    for _ in range(2):
+        site.requeue(job, unreachable=True)
+        starts.append(site.start_job(job))
+        starts[-1].step()
+    while not starts[-1].has_process:
+        starts[-1].step()
+    assert (first.has_process, site.most_processes) == (False, 1)

@@ -102,7 +102,7 @@ def is_unconfirmed(snapshot: AttemptSnapshot, _action: due.Action) -> bool:
 
 
 @for_each(due.SubmitJob, due.FindByName, at=(Phase.QUEUED, Phase.UNCONFIRMED))
-def test_no_second_job_beside_a_live_one_or_for_a_claimed_task(
+def test_no_second_job_next_to_a_live_one_or_for_a_claimed_task(
     snapshot: AttemptSnapshot, rules: AttemptPolicy, action: due.Action
 ) -> None:
     assert snapshot.entry is not None
@@ -197,7 +197,7 @@ def test_a_task_that_is_not_ours_gets_no_verdict(
     assert snapshot.claimed is not None
     used_up = (
         snapshot.status is TaskStatus.QUEUED
-        and not snapshot.claimed.begun
+        and not snapshot.claimed.user_process_started
         and snapshot.requeues_used >= rules.max_restarts
     )
     assert used_up or snapshot.runs
@@ -243,7 +243,7 @@ ACTIVE = (Phase.PENDING, Phase.UNCLAIMED_END, Phase.UNREPORTED, Phase.TAKEN_OFF)
         *ACTIVE,
         *ACTIVE,
         *(Phase.UNREPORTED,) * 3,
-        Phase.UNCLAIMED_END,
+        *(Phase.UNCLAIMED_END, Phase.PENDING) * 2,
         Phase.QUEUED,
         Phase.UNCONFIRMED,
         Phase.UNPOSTED,

@@ -102,7 +102,7 @@ class NoTaskIsLost(RuleBasedStateMachine):
         """What takes many rules one by one: a job of a task that waits is submitted, started, and goes on."""
         self.accounting_catches_up()
         for _ in range(2):
-            self.site.clock.advance(30)
+            self.site.advance(30)
             self.site.run_pass()
         for job in self.site.cluster.startable_jobs():
             self.site.start_job(job)
@@ -116,12 +116,12 @@ class NoTaskIsLost(RuleBasedStateMachine):
     @rule(passes=st.integers(1, 3), seconds=st.sampled_from([1, 10, 70, 700]))
     def the_daemon_looks(self, passes: int, seconds: int) -> None:
         for _ in range(passes):
-            self.site.clock.advance(seconds)
+            self.site.advance(seconds)
             self.site.run_pass()
 
     @rule(calls=st.integers(0, 12), after=st.booleans(), seconds=st.sampled_from([1, 70]))
     def the_daemon_dies_in_a_pass(self, calls: int, after: bool, seconds: int) -> None:
-        self.site.clock.advance(seconds)
+        self.site.advance(seconds)
         self._with_fault("kill_in", calls, after, self.site.run_pass)
 
     @rule(calls=st.integers(0, 12), after=st.booleans())
@@ -143,7 +143,7 @@ class NoTaskIsLost(RuleBasedStateMachine):
     @precondition(lambda self: self.site.cluster.startable_jobs())
     @rule(data=st.data(), why=st.sampled_from([HELD, *NEVER]))
     def a_job_does_not_start(self, data: st.DataObject, why: str) -> None:
-        """Until somebody releases it, or never."""
+        """Until it is released, or never."""
         data.draw(st.sampled_from(self.site.cluster.startable_jobs()), "job").held = why
 
     @precondition(lambda self: self.site.cluster.running_jobs())
@@ -244,7 +244,7 @@ class NoTaskIsLost(RuleBasedStateMachine):
     @rule()
     def its_user_aborts_it(self) -> None:
         self.interferences -= 1
-        self.site.server.abort()
+        self.site.abort_task()
         self.gave_up = True
 
     @precondition(lambda self: self.interferences and self._may_be_enqueued())
@@ -295,13 +295,13 @@ class NoTaskIsLost(RuleBasedStateMachine):
 
     def _what_happened(self) -> set[str]:
         site = self.site
-        told = {
+        reported = {
             SEVERAL_PROCESSES: self._processes > 1,
             SEVERAL_JOBS: len(site.cluster.jobs) > 1,
             REQUEUED: any(job.restarts for job in site.cluster.jobs.values()),
             CANCELLED: bool(site.cluster.cancelled),
         }
-        return self._happened | {what for what, so in told.items() if so}
+        return self._happened | {what for what, so in reported.items() if so}
 
     def _runs(self) -> bool:
         return any(executor.has_process for executor in self.site.executors)
@@ -310,7 +310,7 @@ class NoTaskIsLost(RuleBasedStateMachine):
         self.site.cluster.accounting_answers = True
         for _ in range(60):
             self.accounting_catches_up()
-            self.site.clock.advance(30)
+            self.site.advance(30)
             self.site.run_pass()
             self.site.step_other_agent(ends=True)
             for job in self.site.cluster.pending_jobs():

@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import JobState
 from hpc_agent.schedulers.records import newest
-from hpc_agent.schedulers.slurm import commands
-from hpc_agent.schedulers.slurm.tables import new_delimiter
+from hpc_agent.schedulers.slurm import answers
+from hpc_agent.schedulers.slurm.delimited_table import new_delimiter
 
 DELIMITER = new_delimiter()
 LINE_ENDS = "\n\r\f\v\x1c\x1d\x1e\x85\u2028\u2029"
@@ -75,7 +75,7 @@ def seen(job: Job) -> tuple[str, str, str, str]:
     return job.id, job.state, job.name.strip(), job.reason.strip()
 
 
-def queued(answer: commands.QueueAnswer) -> list[tuple[str, str, str, str]]:
+def queued(answer: answers.QueueAnswer) -> list[tuple[str, str, str, str]]:
     return [(row.id, row.word, row.name, row.reason) for row in answer.rows]
 
 
@@ -83,7 +83,7 @@ def queued(answer: commands.QueueAnswer) -> list[tuple[str, str, str, str]]:
 @given(st.data(), jobs())
 def test_squeue_is_read_whatever_is_in_it_and_around_it(data: st.DataObject, jobs: list[Job]) -> None:
     table = data.draw(surrounded(QUEUE_HEADER, queue_rows(jobs)))
-    answer = commands.parse_squeue(printed(table, DELIMITER), DELIMITER)
+    answer = answers.parse_squeue(printed(table, DELIMITER), DELIMITER)
     assert queued(answer) == [seen(job) for job in jobs]
     assert all(row.submitted == SUBMITTED and row.exit_status == (0, 0) and row.nodes == "n1" for row in answer.rows)
     assert answer.unreadable == 0
@@ -93,7 +93,7 @@ def test_squeue_is_read_whatever_is_in_it_and_around_it(data: st.DataObject, job
 @given(st.data(), jobs())
 def test_sacct_is_read_whatever_is_in_it_and_around_it(data: st.DataObject, jobs: list[Job]) -> None:
     table = data.draw(surrounded(ACCOUNTING_HEADER, accounting_rows(jobs)))
-    answer = commands.parse_sacct(printed(table, DELIMITER), DELIMITER)
+    answer = answers.parse_sacct(printed(table, DELIMITER), DELIMITER)
     assert [(raw, record.raw_state) for raw, record in answer.records] == [(job.id, job.state) for job in jobs]
     known_names = [job.name.strip() if job.name.strip() != "allocation" else "" for job in jobs]
     assert [record.name for _, record in answer.records] == known_names
@@ -109,7 +109,7 @@ def test_an_answer_that_is_cut_off_has_no_wrong_row_and_says_so(
     table = printed(data.draw(surrounded(QUEUE_HEADER, queue_rows(jobs))), DELIMITER)
     text = table[: int(len(table) * part)]
     try:
-        answer = commands.parse_squeue(text, DELIMITER)
+        answer = answers.parse_squeue(text, DELIMITER)
     except ValueError:
         return
     assert queued(answer) == [seen(job) for job in jobs][: len(answer.rows)]
@@ -128,7 +128,7 @@ def test_a_line_that_lost_some_of_its_cells_hides_no_other_job(jobs: list[Job], 
     victim = data.draw(st.integers(0, len(rows) - 1))
     cells = rows[victim].split(CELL_END)
     rows[victim] = CELL_END.join(cells[: data.draw(st.integers(1, 8))]) + f"{CELL_END}\n"
-    answer = commands.parse_squeue(printed(QUEUE_HEADER + "".join(rows), DELIMITER), DELIMITER)
+    answer = answers.parse_squeue(printed(QUEUE_HEADER + "".join(rows), DELIMITER), DELIMITER)
     assert queued(answer) == [seen(job) for job in jobs if job is not jobs[victim]]
     assert answer.unreadable
 
@@ -144,7 +144,7 @@ def test_a_job_id_that_cannot_be_read_never_makes_a_job_count_as_gone(
         row if job is not victim else row.replace(job.id, f"{job.id}{foreign.strip()}x", 1)
         for job, row in zip(jobs, queue_rows(jobs), strict=True)
     ]
-    answer = commands.parse_squeue(printed(QUEUE_HEADER + "".join(rows), DELIMITER), DELIMITER)
+    answer = answers.parse_squeue(printed(QUEUE_HEADER + "".join(rows), DELIMITER), DELIMITER)
     assert queued(answer) == [seen(job) for job in jobs if job is not victim]
     assert answer.unreadable == 1
 
@@ -152,7 +152,7 @@ def test_a_job_id_that_cannot_be_read_never_makes_a_job_count_as_gone(
 @examples(100)
 @given(texts)
 def test_no_notice_is_taken_for_a_table(notice: str) -> None:
-    for parse in (commands.parse_squeue, commands.parse_sacct, commands.parse_own_job):
+    for parse in (answers.parse_squeue, answers.parse_sacct, answers.parse_own_job):
         try:
             parse(notice, DELIMITER)
         except ValueError:
@@ -162,16 +162,16 @@ def test_no_notice_is_taken_for_a_table(notice: str) -> None:
 
 @examples(100)
 @given(notices, names)
-def test_a_job_that_asks_about_itself_is_told_the_truth(notice: str, reason: str) -> None:
+def test_a_job_that_asks_about_itself_gets_the_truth(notice: str, reason: str) -> None:
     table = printed(notice, DELIMITER) + printed(OWN_HEADER + own_row("7", "RUNNING", reason=reason), DELIMITER)
-    job = commands.parse_own_job(table, DELIMITER)
+    job = answers.parse_own_job(table, DELIMITER)
     assert (job.state, job.left, job.restarts, job.preempted) == (JobState.RUNNING, 3599, 0, False)
 
 
 @examples(100)
 @given(jobs())
 def test_a_record_is_only_found_for_the_job_whose_it_is(jobs: list[Job]) -> None:
-    answer = commands.parse_sacct(printed(ACCOUNTING_HEADER + "".join(accounting_rows(jobs)), DELIMITER), DELIMITER)
+    answer = answers.parse_sacct(printed(ACCOUNTING_HEADER + "".join(accounting_rows(jobs)), DELIMITER), DELIMITER)
     wanted = {JobId(job.id): SUBMITTED for job in jobs} | {JobId("1001"): SUBMITTED}
     found = newest(answer.records, wanted)
     assert {job: record.raw_state for job, record in found.items()} == {job.id: job.state for job in jobs}

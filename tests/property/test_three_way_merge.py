@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hpc_agent.setup.three_way_merge import Merged, merge
+from hpc_agent.setup.three_way_merge import MergedLines, merge
 
 LINES = st.lists(st.sampled_from("abcde"), max_size=8).map(tuple)
 """Few different lines: repeated ones are what such merges trip over."""
@@ -13,17 +13,17 @@ LINES = st.lists(st.sampled_from("abcde"), max_size=8).map(tuple)
 
 @given(LINES, LINES)
 def test_without_edits_the_new_text_holds(base: tuple[str, ...], new: tuple[str, ...]) -> None:
-    assert merge(base, base, new) == Merged(new)
+    assert merge(base, base, new) == MergedLines(new)
 
 
 @given(LINES, LINES)
 def test_without_news_the_edited_text_holds(base: tuple[str, ...], mine: tuple[str, ...]) -> None:
-    assert merge(base, mine, base) == Merged(mine)
+    assert merge(base, mine, base) == MergedLines(mine)
 
 
 @given(LINES, LINES)
 def test_what_both_changed_alike_is_taken_once(base: tuple[str, ...], new: tuple[str, ...]) -> None:
-    assert merge(base, new, new) == Merged(new)
+    assert merge(base, new, new) == MergedLines(new)
 
 
 @settings(max_examples=400)
@@ -57,12 +57,12 @@ def test_edits_and_news_in_different_places_are_both_taken() -> None:
     )
 
 
-def test_neighbouring_lines_are_told_apart() -> None:
+def test_neighbouring_lines_are_distinguished() -> None:
     merged = merge(("a", "x: 1", "y: 1", "b"), ("a", "x: 1", "y: 2", "b"), ("a", "x: 3", "y: 1", "b"))
-    assert merged == Merged(("a", "x: 3", "y: 2", "b"))
+    assert merged == MergedLines(("a", "x: 3", "y: 2", "b"))
 
 
 def test_where_both_changed_a_line_the_persons_holds_and_the_other_is_set_aside() -> None:
     merged = merge(("a", "x: 1", "b"), ("a", "x: 2", "b"), ("a", "x: 3", "b"))
-    assert merged == Merged(("a", "x: 2", "b"), (("x: 3",),))
-    assert merge(("a", "x: 1", "b"), ("a", "b"), ("a", "x: 3", "b")) == Merged(("a", "b"), (("x: 3",),))
+    assert merged == MergedLines(("a", "x: 2", "b"), (("x: 3",),))
+    assert merge(("a", "x: 1", "b"), ("a", "b"), ("a", "x: 3", "b")) == MergedLines(("a", "b"), (("x: 3",),))

@@ -1,4 +1,4 @@
-"""Errors that nobody foresaw, at every step of a pass: the task's user hears of them, and the daemon goes on."""
+"""Unforeseen errors at every step of a pass: the task's user gets a message, and the daemon goes on."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ def attempt_of(site: SimulatedSite) -> Attempt:
 
 
 @pytest.mark.parametrize("step", range(1, STEPS + 1))
-def test_an_error_at_any_step_is_told_at_once_and_ends_the_task_or_passes(site: SimulatedSite, step: int) -> None:
+def test_an_error_at_any_step_is_reported_at_once_and_ends_the_task_or_passes(site: SimulatedSite, step: int) -> None:
     site.enqueue()
     site.faults.raise_at = step
     passes(site, 1)
-    told, submitted = site.server.message, bool(site.cluster.jobs)
+    message, submitted = site.server.message, bool(site.cluster.jobs)
     passes(site, TRIES + 1)
     if site.server.status is TaskStatus.FAILED:
         assert "LookupError: of a kind that no code foresees" in site.server.reason
         assert f"in {TRIES} tries" in site.server.reason
-        assert "LookupError: of a kind that no code foresees" in told
+        assert "LookupError: of a kind that no code foresees" in message
         assert not site.server.is_in_queue
         return
     site.faults.raise_at = None
@@ -105,7 +105,7 @@ def test_an_upgrade_under_a_running_daemon_fails_no_task(site: SimulatedSite) ->
     assert site.cluster.jobs
 
 
-def test_a_secret_in_an_unforeseen_error_is_not_told(site: SimulatedSite) -> None:
+def test_a_secret_in_an_unforeseen_error_is_not_reported(site: SimulatedSite) -> None:
     site.enqueue()
     site.faults.errors[READ] = ValueError("MY_TOKEN=hunter2 at https://u:hunter2@h/x\nmore")
     passes(site, 1)
@@ -134,7 +134,7 @@ def test_records_that_cannot_be_read_end_the_task_and_stay(
     assert site.server.status is TaskStatus.FAILED
     assert name in site.server.reason
     kept = [path for path in directory.path.parent.rglob(name) if path != record]
-    assert kept, "set aside for whoever looks"
+    assert kept, "set aside for inspection"
 
 
 def test_a_file_where_its_run_directory_should_be_ends_the_task(site: SimulatedSite) -> None:

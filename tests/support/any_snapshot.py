@@ -1,4 +1,4 @@
-"""Sights for the decision table: of each phase, with all else as it comes, and of any facts whatsoever."""
+"""Snapshots for the decision table: of each phase, with random other facts, and of any facts at all."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TASK = TaskId("a" * 32)
 ATTEMPT = attempt_for("cluster", QueueId("q"), TASK, "1")
 ENTRY = QueueEntry(TASK, "1")
 OURS, OTHER = JobId("1"), JobId("2")
-"""The job that claimed the task, where one did, and one besides."""
+"""The job that claimed the task, where one did, and a further one."""
 
 HOPELESS, NOT_LAUNCHED = "DependencyNeverSatisfied", "launch failed requeued held"
 REASONS = ["", "None", "Priority", "JobHeldUser", HOPELESS, HOPELESS, NOT_LAUNCHED, NOT_LAUNCHED, "odd word"]
@@ -109,7 +109,7 @@ unclear = submissions(SubmissionState.INTENDED, SubmissionState.UNCERTAIN)
 intents = st.builds(ClaimView, st.just(False), st.none() | st.just(OURS), small, flags)
 intended_by_job = st.builds(ClaimView, st.just(False), st.just(OURS), small, flags)
 wins = st.builds(ClaimView, st.just(True), st.just(OURS), small, flags)
-by_anybody = st.builds(ClaimView, flags, st.none() | st.just(OURS), small, flags)
+by_any_job = st.builds(ClaimView, flags, st.none() | st.just(OURS), small, flags)
 never_started = st.builds(ClaimView, flags, st.none() | st.just(OURS), small, st.just(False))
 
 none = st.none()
@@ -122,7 +122,7 @@ ANY: dict[str, st.SearchStrategy[Any]] = {
     "entry": st.sampled_from([None, ENTRY]),
     "submitted": none | accepted | unclear,
     "jobs": st.lists(any_job, max_size=2, unique_by=lambda job: job.id).map(tuple),
-    "claimed": none | by_anybody,
+    "claimed": none | by_any_job,
     "ended": none | any_report,
     "status": any_status,
     "run_owner": st.sampled_from(RunOwner),
@@ -139,7 +139,7 @@ ANY: dict[str, st.SearchStrategy[Any]] = {
 
 
 def _live(claiming: list[JobState]) -> dict[str, st.SearchStrategy[Any]]:
-    """The claiming job is in one of these states; there may be another one besides."""
+    """The claiming job is in one of these states; there may be another one."""
     spare = st.lists(jobs_in([*WAITING_STATES, *STARTED_STATES], OTHER), max_size=1)
     jobs = st.tuples(jobs_in(claiming, OURS), spare, flags).map(
         lambda drawn: (drawn[0], *drawn[1]) if drawn[2] else (*drawn[1], drawn[0])
@@ -148,7 +148,7 @@ def _live(claiming: list[JobState]) -> dict[str, st.SearchStrategy[Any]]:
 
 
 _in_queue = {"entry": st.just(ENTRY), "jobs": nothing_live, "claimed": none | intents, "ended": none}
-_off_queue = {"entry": none, "jobs": nothing_live, "claimed": by_anybody}
+_off_queue = {"entry": none, "jobs": nothing_live, "claimed": by_any_job}
 _shown_as_ours = {**_off_queue, "status": in_progress, "run_owner": not_anothers}
 _waits_again = {**_live([*WAITING_STATES]), "ended": none | reports(*TerminationCause)}
 

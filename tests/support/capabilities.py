@@ -26,6 +26,7 @@ CAPABILITIES = {
     "compiler": "gcc",
     "perl": "perl",
     "shells": "zsh and fish",
+    "systemd": "systemd-analyze",
 }
 """Name → what has to be there."""
 

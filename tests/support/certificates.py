@@ -1,4 +1,4 @@
-"""Certificates that nobody has signed."""
+"""Certificates that no authority has signed."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class ClearmlServer:
         data_dir.mkdir(parents=True, exist_ok=True)
         process = subprocess.Popen(
             [sys.executable, "-m", "hpc_agent", "server", "--port", str(port), "--data-dir", str(data_dir), *flags],
-            # Nobody's own clearml.conf may reach the server under test.
+            # No user's clearml.conf may reach the server under test.
             env={**_without_clearml(), "HOME": str(data_dir)},
             stdout=subprocess.PIPE,
             text=True,

@@ -44,7 +44,7 @@ def cache() -> Path:
 
 
 def tree(kind: str) -> Path:
-    """The root folder of an image; nobody may change it."""
+    """The root folder of an image; it may not be changed."""
     recipe = hashlib.sha256(Path(__file__).read_bytes() + sys.version.encode()).hexdigest()[:12]
     target = cache() / f"{kind}-{recipe}"
     if not target.exists():

@@ -25,7 +25,7 @@ sdk.storage.cache.default_base_dir: "{folder}/sdk-cache"
 
 
 class ContainerSite(Site):
-    """``container`` is the task's; whatever else is given stands in its script section."""
+    """``container`` is the task's; whatever else is given is in its script section."""
 
     def task(self, text: str, image: str = "", arguments: str = "", setup: str = "", **script: Any) -> TaskId:
         task = self.bare_task(text, enqueue=False, **script)

@@ -48,7 +48,7 @@ def texts(root: Path) -> Iterator[Path]:
 
 
 def citations(file: Path, text: str) -> Iterator[Citation]:
-    """What ``text``, which stands in ``file``, cites."""
+    """What ``text``, the content of ``file``, cites."""
     for number, line in enumerate(text.splitlines(), 1):
         links = list(_LINK.finditer(line)) if file.suffix == ".md" else []
         for match in links:

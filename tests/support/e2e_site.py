@@ -38,7 +38,7 @@ for step in range(arguments.steps):
 sys.exit(arguments.exit_code)
 """
 
-UNTIL_TOLD = """
+UNTIL_GO = """
 import os, time
 print("begun", flush=True)
 while not os.path.exists({go!r}):

@@ -64,7 +64,7 @@ def _digest(data: bytes) -> str:
 
 @dataclass
 class EnvSite:
-    """``said`` collects what users were told."""
+    """``said`` collects the messages to users."""
 
     folder: Path
     wheels: Wheelhouse

@@ -19,7 +19,7 @@ LOST = "lost"
 LOST_ONCE = "lost once"
 """As LOST for the first call."""
 AWAY = "away"
-"""A proxy says that nobody is there."""
+"""A proxy says that no server is there."""
 EMPTY = "empty"
 """The list in the answer is empty."""
 EMPTY_ONCE = "empty once"
@@ -28,7 +28,7 @@ EMPTY_ONCE = "empty once"
 
 @contextmanager
 def faulty_server(url: str, faults: dict[str, str]) -> Iterator[str]:
-    """The address of a server that stands before ``url``. ``faults``: action → one of these words; after
+    """The address of a proxy before ``url``. ``faults``: action → one of these words; after
     ``action <task>`` only where that task is asked for."""
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""Requests that nobody foresaw, for any endpoint: made from the types that it declares, and from what those are not."""
+"""Unforeseen requests for any endpoint: made from the types that it declares, and from what those are not."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ ODD: tuple[Callable[[random.Random], Any], ...] = (
 
 
 class Raw(str):
-    """JSON text that stands for a value which Python's own encoder refuses."""
+    """JSON text of a value which Python's own encoder refuses."""
 
 
 def nested(depth: int) -> Raw:

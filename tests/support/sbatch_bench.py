@@ -114,7 +114,7 @@ class Person:
         return "\n".join(f"--- {log}\n{log.read_text()}" for log in self.root.rglob("*.log"))
 
     def folder(self, job: str) -> Path:
-        """Where the job is noted down while its task has no final status."""
+        """Where the job is recorded while its task has no final status."""
         return self.root / "sbatch" / self.task(job)
 
     def follower(self) -> int | None:

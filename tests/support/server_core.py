@@ -35,7 +35,7 @@ class Outcome:
 
 
 class Caller:
-    """Calls with one key pair; logs in at each call, unless it is told to keep a token."""
+    """Calls with one key pair; logs in at each call, unless it is asked to keep a token."""
 
     def __init__(self, server: ServerCore, access_key: str, secret_key: str) -> None:
         self._server = server

@@ -36,7 +36,7 @@ class SimulatedJob:
     state: JobState = JobState.PENDING
     restarts: int = 0
     held: str = ""
-    """Why it does not start, in Slurm's words, until somebody changes that; empty for one that waits for its turn."""
+    """Why it does not start, in Slurm's words, until that is changed; empty for one that waits for its turn."""
     record: JobRecord | None = None
     """How it ended."""
     recorded: bool = False

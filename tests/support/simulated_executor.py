@@ -96,7 +96,7 @@ class SimulatedExecutor:
             self.step()
 
     def exit(self, code: int = 0) -> None:
-        """Its process is gone, and so is the job, if Slurm knows of this start and of no later one."""
+        """Its process is gone, and so is the job, if Slurm has this start and no later one."""
         self.vanish()
         if not self.unreachable and self.job.record is None and self.job.restarts == self.restart:
             self._site.cluster.end(self.job, JobState.FAILED if code else JobState.COMPLETED, code)
@@ -112,6 +112,11 @@ class SimulatedExecutor:
             self.vanish()
         elif self.has_process:
             self._end_process("stopped", cause.value, cause)
+
+    def report(self) -> None:
+        """What it does every few seconds from the start of the task to its end, however long no step is asked for."""
+        if self.stage in (Stage.RUN, Stage.FINISH, Stage.REPORT, Stage.PUBLISH) and self._is_ours():
+            self._site.server.report(self._worker)
 
     def check_task(self) -> None:
         """What its watcher does every few seconds: report to the server, and see what became of the task."""
@@ -195,7 +200,7 @@ class SimulatedExecutor:
         if not self._is_ours():
             self.exit(1)
             return
-        self.run.write_claim(msgspec.structs.replace(self.won.claim, begun=True))
+        self.run.write_claim(msgspec.structs.replace(self.won.claim, user_process_started=True))
         self.has_process = True
         self._generation = self._site.generation
         self._site.processes_started += 1
@@ -220,7 +225,7 @@ class SimulatedExecutor:
             self.exit(1)
             return
         self.run.write_exit_report(self._report)
-        # What ended before its user reset the task is no second end, however late it is on record.
+        # What ended before its user reset the task is not a second end, however late it is on record.
         if self._generation == self._site.generation:
             self._site.finished += self._report.status == "completed"
         self.stage = Stage.PUBLISH

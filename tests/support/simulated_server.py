@@ -150,7 +150,7 @@ class SimulatedServer:
     # ------------------------------------------------ an agent of another kind
 
     def start_elsewhere(self) -> None:
-        """One that pops the queue, and knows of no claims and no stamps."""
+        """One that pops the queue, and has neither claims nor run tokens."""
         self("queues.get_next_task", queue=self.queue)
         self("tasks.started", task=self.task)
         self.report_elsewhere()

@@ -27,6 +27,7 @@ from hpc_agent.domain.job_phase import TRANSITIONS, JobPhase
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.domain.termination import TerminationCause
 from hpc_agent.errors import SchedulerUnavailableError, ServerUnreachableError
+from hpc_agent.executor.execution import FENCE_S
 from hpc_agent.runs.directory import RunsFolder
 
 
@@ -66,6 +67,13 @@ class SimulatedSite:
         )
         options = LoopOptions((self.server.queue,), WorkerId("login"))
         return Daemon(self.server.client, self.cluster, self.settings, launch, options, self.clock)
+
+    def advance(self, seconds: float) -> None:
+        """Time passes, in which each agent looks at its task every few seconds."""
+        self.clock.advance(seconds)
+        if seconds >= FENCE_S:
+            for executor in self.live_executors():
+                executor.check_task()
 
     # ------------------------------------------------ the daemon
 
@@ -169,6 +177,13 @@ class SimulatedSite:
         """Its user enqueues the task."""
         self._begin_generation()
         self.server.enqueue()
+
+    def abort_task(self) -> None:
+        """Its user aborts the task; to the server, agents that live have reported a moment ago."""
+        for executor in self.live_executors():
+            executor.report()
+        self.step_other_agent(ends=False)
+        self.server.abort()
 
     def reset_task(self) -> None:
         """Its user resets the task, which each agent that runs it sees within seconds."""

@@ -39,7 +39,7 @@ class Repository:
 
 @dataclass
 class SourceSite:
-    """``said`` collects what the store told the user."""
+    """``said`` collects the store's messages to the user."""
 
     folder: Path
     said: list[str] = field(default_factory=list)

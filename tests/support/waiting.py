@@ -38,7 +38,7 @@ def wait_until(
         what: names the state that is awaited, for the failure: ``job 7 to run``.
         look: returns the present state, best as it is: a failure shows what was seen last.
         accept: whether a state is the awaited one, see ``contains``, ``equals`` and ``empty``.
-        timeout: seconds until the test fails. It is there to end what hangs; how long something may take is no
+        timeout: seconds until the test fails. It is there to end what hangs; how long something may take is not a
             question for a test.
     """
     deadline = time.monotonic() + timeout

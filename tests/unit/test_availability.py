@@ -25,7 +25,7 @@ GPU = Partition("gpu", default=True, time_limit=60)
 CPU = Partition("cpu")
 
 
-def test_gpus_without_a_free_cpu_or_memory_beside_them_are_not_free() -> None:
+def test_gpus_without_a_free_cpu_or_memory_on_their_node_are_not_free() -> None:
     assert free_gpus(node("n1", free=3)) == 3
     assert free_gpus(node("n1", free=3, cpus_free=0)) == 0
     assert free_gpus(node("n1", free=3, memory_free=0)) == 0

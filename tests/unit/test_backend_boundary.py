@@ -23,6 +23,14 @@ KNOWN = {
     "slurm": {
         # Commands that are Slurm's by name: `hpc-agent sbatch`, and `follow` for what it submitted.
         *("cli/sbatch.py", "cli/follow.py", "cli/main.py", "cli/shared_options.py"),
+        # What these commands do: a user's sbatch command and its output, and sentences on its task.
+        *(
+            f"tracking/{name}.py"
+            for name in (
+                *("describe", "follower", "hook", "output_files", "sbatch_options", "sbatch_output", "sidecar"),
+                *("submission_request", "task_start", "tracked_submission", "tracking_policy", "unclear_submissions"),
+            )
+        ),
         # A container as a step of a job.
         "containers/runtimes.py",
         # What ClearML's variables do here, in sentences.
@@ -31,6 +39,8 @@ KNOWN = {
         "config/names.py",
         # The property and the runtime key by which a task names its job: they are on tasks of years.
         "wire/task_state.py",
+        # The folder of what `hpc-agent sbatch` submitted.
+        "tracking/tracked_records.py",
         # Names of files in a run directory.
         *("runs/directory.py", "daemon/job_staging.py"),
         # Sentences on a task that still name sbatch or scontrol, whatever ran it.
@@ -64,11 +74,10 @@ def known(path: Path, names: re.Pattern[str]) -> Iterator[str]:
 
 @pytest.mark.parametrize("backend", sorted(NAMES))
 def test_only_listed_files_know_a_backend_by_name(backend: str) -> None:
-    folders = ("schedulers/" + backend, "tracking") if backend == "slurm" else ("schedulers/" + backend,)
     found = {
         str(path.relative_to(PACKAGE))
         for path in PACKAGE.rglob("*.py")
-        if not str(path.relative_to(PACKAGE)).startswith(folders) and any(known(path, NAMES[backend]))
+        if not str(path.relative_to(PACKAGE)).startswith(f"schedulers/{backend}") and any(known(path, NAMES[backend]))
     }
     assert found == KNOWN[backend]
 

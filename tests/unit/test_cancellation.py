@@ -18,8 +18,8 @@ from hpc_agent import process
 from hpc_agent.cancellation import CancellableClock, Cancelled, cancelled_when
 from hpc_agent.clock import SYSTEM
 from hpc_agent.errors import ProcessError
-from hpc_agent.executor import stop as stop_module
-from hpc_agent.executor.stop import StopConditions, StopReason, StopRequest, handled_signals
+from hpc_agent.executor import stop_conditions
+from hpc_agent.executor.stop_conditions import StopConditions, StopReason, StopRequest, handled_signals
 from hpc_agent.schedulers.base import NullCurrentJob
 
 
@@ -85,7 +85,7 @@ def test_work_that_looks_for_no_request_is_left_behind() -> None:
 
 
 def test_work_that_failed_by_the_same_signal_is_cancelled() -> None:
-    """Slurm signals all processes of a job: a git that SIGTERM ended is no error of the task's source."""
+    """Slurm signals all processes of a job: a git that SIGTERM ended is not an error of the task's source."""
     stop = StopRequest()
 
     def work() -> None:
@@ -151,7 +151,7 @@ def test_signal_sets_flags(number: signal.Signals, reason: StopReason) -> None:
 
 def test_no_signal_handler_of_the_executor_raises_or_waits() -> None:
     """Each statement of a handler is a flag that is set, or a call of ``request``, which sets flags."""
-    tree = ast.parse(Path(stop_module.__file__).read_text(encoding="utf-8"))
+    tree = ast.parse(Path(stop_conditions.__file__).read_text(encoding="utf-8"))
     handlers = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "on_signal"]
     assert len(handlers) == 1
     calls = [node.func for node in ast.walk(handlers[0]) if isinstance(node, ast.Call)]

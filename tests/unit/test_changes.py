@@ -74,7 +74,7 @@ SUBMODULE = "Submodule libs/foo contains modified content\nSubmodule libs/foo 11
         "\ufeff" + HEADER + BODY,
         "\ufeff" + COLOURED,
         "warning: LF will be replaced by CRLF in run.py\n" + HEADER + BODY,
-        "\n\nFrom: somebody\nSubject: a mail\n\n" + HEADER + BODY,
+        "\n\nFrom: a user\nSubject: a mail\n\n" + HEADER + BODY,
         BODY,
         HEADER.replace("a/", "").replace("b/", "") + BODY.replace("a/", "").replace("b/", ""),
         HEADER.replace("a/", "i/").replace("b/", "w/") + BODY.replace("a/", "i/").replace("b/", "w/"),
@@ -272,7 +272,7 @@ def test_injected_call_moves_below_future_imports(init: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        INIT + "import os\n",  # nothing to mend
+        INIT + "import os\n",  # nothing to repair
         "from __future__ import annotations\n" + INIT,
         "import os\nfrom __future__ import annotations\n",  # wrong, and the user's own doing
         "def broken(:\n",

@@ -31,7 +31,7 @@ def troublemaker(**site: Any) -> Troublemaker:
 
 
 def test_a_node_counts_as_given_up_from_when_it_was_last_known_to_be_up(clock: SimpleNamespace) -> None:
-    """slurmctld may take it for dead and be away before anybody can ask: its jobs end in between."""
+    """slurmctld may take it for dead and be away before it can be asked: its jobs end in between."""
     states = iter([{"n1": "idle*"}, {"n1": "mixed*"}, {}, {}, {}, {"n1": "down*"}])
     trouble = troublemaker(cluster=SimpleNamespace(node_states=lambda: next(states)))
     assert trouble._until_down("n1", since=100.0) == 101.0

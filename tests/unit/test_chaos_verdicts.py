@@ -63,11 +63,11 @@ def test_a_start_after_an_end_is_twice_unless_the_node_went_down_with_it() -> No
 
 def test_two_at_once_are_twice_whatever_happened() -> None:
     starts = [start(), start(3, ended=5, number=1)]
-    starts[1].beside = [10]
+    starts[1].still_alive = [10]
     assert kinds(Story("t", JOB, starts, seen("completed", "", 0, 1, 1000, 1001), [REQUEUE])) == [Wrong.TWICE]
 
 
-@pytest.mark.parametrize(("lines", "words"), [((0,), "missing"), ((0, 1, 1), "doubled"), ((1, 0), "stands after")])
+@pytest.mark.parametrize(("lines", "words"), [((0,), "missing"), ((0, 1, 1), "doubled"), ((1, 0), "is after")])
 def test_lines_that_miss_come_twice_or_out_of_order_are_lost(lines: tuple[int, ...], words: str) -> None:
     [(kind, text)] = Story("t", JOB, [start(ended=2)], seen("completed", "", *lines)).wrong()
     assert kind is Wrong.LOST
@@ -87,7 +87,7 @@ def test_a_task_without_an_end_is_lost_unless_it_is_in_a_queue() -> None:
     assert kinds(Story("t", JOB, [start()], seen("queued", in_queue=True))) == []
 
 
-def test_the_verdict_is_the_exit_code_or_what_somebody_did() -> None:
+def test_the_verdict_is_the_exit_code_or_what_was_done_to_it() -> None:
     failed = seen("failed", "worker execution exit code 3")
     assert kinds(Story("t", JOB, [start(ended=2)], failed)) == [Wrong.VERDICT]
     assert kinds(Story("t", JOB, [start(ended=2, code=3)], failed)) == []
@@ -221,7 +221,7 @@ def test_a_task_writes_its_ledger_and_the_judge_reads_it(tmp_path: Path) -> None
         assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 3
     first, second = read(ledger)
     assert (first.lines, second.lines) == ([0, 1, 2], [1000, 1001, 1002])
-    assert (first.code, second.code, second.beside) == (3, 3, [])
+    assert (first.code, second.code, second.still_alive) == (3, 3, [])
 
 
 def test_a_seed_chooses_the_same_faults_and_each_kind_comes() -> None:

@@ -35,7 +35,7 @@ def shell_scripts() -> list[Path]:
         path
         for path in files()
         if path.suffix == ".sh"
-        # A template is no script yet.
+        # A template is not a script yet.
         or (path.suffix != ".j2" and b"sh" in first_line(path).partition(b"#!")[2].split(b"/")[-1])
     ]
 
@@ -70,7 +70,7 @@ def test_shell_scripts_are_found_by_what_check_looks_for() -> None:
 
 
 def test_a_wrong_type_and_an_untyped_test_are_noticed(tmp_path: Path) -> None:
-    """With the settings of this project: a file beside the tests is one of them."""
+    """With the settings of this project: a file next to the tests is one of them."""
     sample = tmp_path / "test_sample.py"
     sample.write_text("def test_untyped(tmp_path):\n    assert tmp_path\n\n\ndef half(n: int) -> str:\n    return n\n")
     mypy = [sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml")]

@@ -1,4 +1,4 @@
-"""Exactly one of all that try to run a task takes it, whatever answers get lost and whoever died before."""
+"""Exactly one of all that try to run a task takes it, whatever answers get lost and whichever runs died before."""
 
 from __future__ import annotations
 
@@ -154,7 +154,12 @@ def test_the_winner_has_taken_the_task_off_its_queue_and_says_who_it_is(jobs: Jo
     assert not jobs.is_queued
     written = jobs.run().claim()
     assert written == claimed.claim
-    assert (written.state, written.owner, written.start, written.begun) == ("won", "job:7", 2, False)
+    assert (written.state, written.owner, written.restart_count, written.user_process_started) == (
+        "won",
+        "job:7",
+        2,
+        False,
+    )
     assert (written.queue, written.cluster, written.host, written.pid) == (jobs.server.queue, "c1", HOST, os.getpid())
 
 
@@ -206,7 +211,7 @@ def test_an_intent_that_is_written_first_keeps_others_out(jobs: Jobs) -> None:
 
 
 @pytest.mark.parametrize("carried_out", [True, False])
-def test_a_removal_without_an_answer_is_ours_where_nobody_else_starts_the_task(jobs: Jobs, carried_out: bool) -> None:
+def test_a_removal_without_an_answer_is_ours_where_no_other_job_starts_the_task(jobs: Jobs, carried_out: bool) -> None:
     unanswered = raises(ServerUnreachableError("no answer", uncertain=True))
     jobs.at_removal(jobs.lose_answer if carried_out else unanswered)
     claimed = jobs.claim(jobs.agent())
@@ -272,10 +277,10 @@ def test_after_a_death_between_removal_and_win_the_next_start_goes_on(jobs: Jobs
 
 
 @pytest.mark.parametrize(
-    ("begun", "reported", "silent"), [(True, False, True), (True, True, False), (False, False, False)]
+    ("user_process_started", "reported", "silent"), [(True, False, True), (True, True, False), (False, False, False)]
 )
-def test_a_later_start_of_the_job_goes_on(jobs: Jobs, begun: bool, reported: bool, silent: bool) -> None:
-    jobs.write(jobs.won(jobs.agent()), begun=begun)
+def test_a_later_start_of_the_job_goes_on(jobs: Jobs, user_process_started: bool, reported: bool, silent: bool) -> None:
+    jobs.write(jobs.won(jobs.agent()), user_process_started=user_process_started)
     if reported:
         jobs.report(TerminationCause.REQUEUED)
     claimed = jobs.claim(jobs.agent(start=1, host="n2"))
@@ -283,7 +288,7 @@ def test_a_later_start_of_the_job_goes_on(jobs: Jobs, begun: bool, reported: boo
     assert (claimed.resumed, claimed.silent) == (True, silent)
     assert jobs.run().exit_report() is None
     assert jobs.run().claim() == claimed.claim
-    assert (claimed.claim.start, claimed.claim.host, claimed.claim.begun) == (1, "n2", False)
+    assert (claimed.claim.restart_count, claimed.claim.host, claimed.claim.user_process_started) == (1, "n2", False)
 
 
 def test_a_claim_names_the_workers_that_had_the_task_before(jobs: Jobs) -> None:
@@ -345,7 +350,7 @@ def test_claim_of_an_older_version_is_known_by_its_number_alone(jobs: Jobs) -> N
     assert "another process of this job" in lost(jobs.claim(jobs.agent()))
 
 
-def test_of_a_process_on_another_host_nobody_can_say_that_it_died(jobs: Jobs) -> None:
+def test_a_process_on_another_host_is_never_taken_for_dead(jobs: Jobs) -> None:
     jobs.won(jobs.agent(host="n9", pid=dead_process()))
     assert "has claimed it" in lost(jobs.claim(jobs.agent()))
 
@@ -356,7 +361,7 @@ def test_what_a_job_ran_to_its_end_does_not_run_in_its_next_start(jobs: Jobs) ->
     assert lost(jobs.claim(jobs.agent(start=1))) == "this job already ran it to its end: its end"
 
 
-def test_the_same_terminal_runs_it_anew_after_its_end(jobs: Jobs) -> None:
+def test_the_same_terminal_runs_it_again_after_its_end(jobs: Jobs) -> None:
     jobs.won(jobs.agent())
     jobs.report()
     jobs.server.complete()
@@ -367,7 +372,7 @@ def test_the_same_terminal_runs_it_anew_after_its_end(jobs: Jobs) -> None:
     assert jobs.run().exit_report() is None
 
 
-def test_a_run_that_was_told_to_end_is_not_over(jobs: Jobs) -> None:
+def test_a_run_that_was_terminated_is_not_over(jobs: Jobs) -> None:
     jobs.won(jobs.agent())
     jobs.report(TerminationCause.CANCELLED)
     assert "has claimed it" in lost(jobs.claim(jobs.agent()))
@@ -391,15 +396,15 @@ def test_a_task_that_was_enqueued_again_is_left_in_its_queue(jobs: Jobs) -> None
 
 
 @pytest.mark.parametrize(
-    ("begun", "state", "seconds", "silent"),
+    ("user_process_started", "state", "seconds", "silent"),
     [(True, "over", 30, True), (True, "over", 90, False), (False, "over", 30, False), (True, "won", 30, False)],
 )
 def test_a_run_that_was_taken_over_a_moment_ago_may_still_live(
-    jobs: Jobs, begun: bool, state: str, seconds: float, silent: bool
+    jobs: Jobs, user_process_started: bool, state: str, seconds: float, silent: bool
 ) -> None:
     """On a node that Slurm takes for dead, and the task is in its queue again: the next run waits before it begins."""
     claim = jobs.won(jobs.agent())
-    jobs.write(claim, state=state, begun=begun)
+    jobs.write(claim, state=state, user_process_started=user_process_started)
     jobs.report()
     jobs.site.clock.advance(seconds)
     jobs.put_back()
@@ -485,8 +490,8 @@ def test_a_queued_task_that_a_dead_start_showed_as_running_is_taken(
         ({}, True),
         ({"state": "over"}, False),
         ({"owner": "job:8"}, False),
-        ({"start": 1}, False),
-        ({"begun": True}, True),
+        ({"restart_count": 1}, False),
+        ({"user_process_started": True}, True),
     ],
 )
 def test_a_run_is_ours_until_the_claim_says_otherwise(jobs: Jobs, changes: dict[str, object], ours: bool) -> None:
@@ -495,7 +500,7 @@ def test_a_run_is_ours_until_the_claim_says_otherwise(jobs: Jobs, changes: dict[
     assert still_ours(jobs.run(), claim) is ours
 
 
-def test_a_claim_that_cannot_be_read_takes_the_run_from_nobody(jobs: Jobs) -> None:
+def test_a_claim_that_cannot_be_read_takes_the_run_from_no_job(jobs: Jobs) -> None:
     claim = jobs.won(jobs.agent())
     (jobs.run().path / "claim.json").write_text("{half")
     assert still_ours(jobs.run(), claim)

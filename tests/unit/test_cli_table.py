@@ -18,7 +18,7 @@ def no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
 
 
-def test_piped_it_is_whole_and_numbers_stand_right(capsys: pytest.CaptureFixture[str]) -> None:
+def test_piped_it_is_whole_and_numbers_are_aligned_right(capsys: pytest.CaptureFixture[str]) -> None:
     print_table(COLUMNS, ROWS)
     assert capsys.readouterr().out.splitlines() == [
         "QUEUE  NAME                                    TASKS  DAY",

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import stat
+import typing
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from hpc_agent.config.dump import share_job_config, write_job_config
+from hpc_agent.config.job_config import share_job_config, write_job_config
 from hpc_agent.config.load import Configuration, load
+from hpc_agent.config.names import RENAMED, conf_path
+from hpc_agent.config.settings import AllSettings
+from hpc_agent.config.types import SettingsGroup
 from hpc_agent.errors import ConfigError
+from hpc_agent.schedulers.registry import BACKENDS
 
 CONF = """
 api {
@@ -85,7 +91,7 @@ def test_the_named_file_is_the_only_one(tmp_path: Path) -> None:
         ("hpc.queues.gpu.resources.time_limit = soon", ["hpc.queues.gpu.resources", "soon"]),
         ("hpc.queues = 3", ["hpc.queues", "3", "expected"]),
         ("hpc = 3", ["hpc", "expected a section"]),
-        # Of an address it is told where it comes from, which may be the environment.
+        # An error about an address names its origin, which may be the environment.
         ("api { api_server: localhost:8008 }", ["api.api_server", "expected a URL"]),
         ("api { api_server ", ["not valid HOCON"]),
         ("api { credentials { secret_key: [1] } }", ["api.credentials.secret_key", "********"]),
@@ -204,5 +210,41 @@ def test_new_name_of_a_setting_beats_the_old_one(tmp_path: Path) -> None:
 def test_section_of_a_backend_is_checked(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r'hpc\.gridengine\.gpu_resorce; did you mean "gpu_resource"\?'):
         read(tmp_path, "hpc.gridengine.gpu_resorce: gpus")
-    with pytest.raises(ConfigError, match=r"hpc\.scheduler is 'pbs', expected one of: auto, slurm, gridengine, local"):
-        read(tmp_path, "hpc.scheduler: pbs")
+    names = ", ".join(("auto", *BACKENDS))
+    with pytest.raises(ConfigError, match=rf"hpc\.scheduler is 'pbs-x', expected one of: {names}"):
+        read(tmp_path, "hpc.scheduler: pbs-x")
+
+
+def test_every_key_is_in_a_section_of_clearml_conf() -> None:
+    """A field that ``config.names`` does not place would be read from a section that ClearML does not have."""
+    keys = [conf_path(group, name) for group, kind in groups() for name in kind.__struct_fields__]
+    assert len(keys) > 70 and len(set(keys)) == len(keys)
+    assert [key for key in keys if not key.startswith(("api.", "agent.", "hpc."))] == []
+
+
+def test_old_key_of_a_setting_leads_to_one_that_is_read() -> None:
+    keys = {conf_path(group, name) for group, kind in groups() for name in kind.__struct_fields__}
+    assert [key for key in RENAMED if key in keys] == []
+    assert [key for key in RENAMED.values() if not any(key == at or key.startswith(f"{at}.") for at in keys)] == []
+
+
+def groups() -> list[tuple[str, type[SettingsGroup]]]:
+    return list(typing.get_type_hints(AllSettings).items())
+
+
+SWITCHES = [
+    (group, field.name, field.default)
+    for group, kind in groups()
+    for field in msgspec.structs.fields(kind)
+    if isinstance(field.default, bool)
+]
+
+
+@pytest.mark.parametrize(("group", "name", "default"), SWITCHES)
+def test_value_of_every_group_comes_from_its_key(tmp_path: Path, group: str, name: str, default: bool) -> None:
+    settings = read(tmp_path, f"{conf_path(group, name)} = {str(not default).lower()}").settings
+    assert getattr(getattr(settings, group), name) is not default
+
+
+def test_every_group_has_a_switch_to_test_it_by_or_is_tested_here() -> None:
+    assert {group for group, _, _ in SWITCHES} | {"hpc"} == {group for group, _ in groups()}

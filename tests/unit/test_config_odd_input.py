@@ -1,4 +1,5 @@
-"""Odd content of clearml.conf and of variables: understood where its meaning is certain, else told in one sentence."""
+"""Odd content of clearml.conf and of variables: understood where its meaning is certain, else reported in one
+sentence."""
 
 from __future__ import annotations
 
@@ -45,7 +46,7 @@ def read(folder: Path, text: str, **environ: str) -> AllSettings:
         ('include "clearml.conf"', "does it include itself?"),
     ],
 )
-def test_what_cannot_be_meant_is_told_in_one_sentence(tmp_path: Path, text: str, words: str) -> None:
+def test_what_cannot_be_meant_is_reported_in_one_sentence(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(ConfigError) as error:
         read(tmp_path, text)
     assert str(error.value).startswith(str(tmp_path / "clearml.conf"))
@@ -54,7 +55,7 @@ def test_what_cannot_be_meant_is_told_in_one_sentence(tmp_path: Path, text: str,
 
 
 @pytest.mark.parametrize("word", ["0", "false", "no", "off", "False"])
-def test_certificates_are_not_checked_where_somebody_says_so(tmp_path: Path, word: str) -> None:
+def test_certificates_are_not_checked_where_the_user_says_so(tmp_path: Path, word: str) -> None:
     assert read(tmp_path, f"api.verify_certificate: {word}").api.verify_certificate is False
     assert read(tmp_path, "", CLEARML_API_HOST_VERIFY_CERT=word).api.verify_certificate is False
 
@@ -78,12 +79,27 @@ def test_text_may_be_written_without_quotes(tmp_path: Path) -> None:
     settings = read(tmp_path, text)
     assert (settings.git.user, settings.git.password.reveal()) == ("123", "456")
     assert settings.agent.tags == ("1", "b") and settings.agent.enable_task_env
-    assert settings.hpc.runs == settings.hpc.root.expanduser() / "runs"
+    assert settings.hpc.runs == settings.hpc.root / "runs"
     rule = settings.hpc.queue("gpu").policy("gpu", settings.hpc.resources).overrides["num_gpus"]
     assert (rule.maximum, rule.choices) == (8, ("1", "8"))
 
 
-def test_a_byte_order_mark_is_no_part_of_the_text(tmp_path: Path) -> None:
+def test_paths_of_all_groups_begin_at_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    text = """
+    agent.force_code_dir: "~/code"
+    hpc { template_dirs: ["~/sbatch", "/site"], cache_dir: "~/cache", server.certfile: "~/c.pem" }
+    """
+    settings = read(tmp_path, text)
+    assert settings.agent.force_code_dir == tmp_path / "code"
+    assert settings.hpc.template_dirs == (tmp_path / "sbatch", Path("/site"))
+    assert (settings.hpc.cache, settings.hpc.server.certfile) == (tmp_path / "cache", tmp_path / "c.pem")
+    assert settings.hpc.root == tmp_path / ".clearml" / "hpc"
+    with pytest.raises(ConfigError, match=r"~nobody-x/runs .* of a user that does not exist"):
+        read(tmp_path, 'hpc.runs_dir: "~nobody-x/runs"')
+
+
+def test_a_byte_order_mark_is_not_part_of_the_text(tmp_path: Path) -> None:
     for text in ("hpc.max_jobs: 3", '{"hpc": {"max_jobs": 3}}'):
         assert read(tmp_path, "\ufeff" + text).hpc.max_jobs == 3
 
@@ -128,15 +144,15 @@ BROKEN = [
 def test_no_message_about_a_broken_configuration_shows_what_it_holds(text: str, tmp_path: Path) -> None:
     conf = tmp_path / "clearml.conf"
     conf.write_text(text, encoding="utf-8")
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError) as raised:
         configuration = load(conf, {})
         apply_environment(configuration, {})
         apply_files(configuration, lambda _line: None)
-    assert SECRET not in str(told.value)
+    assert SECRET not in str(raised.value)
 
 
 def test_a_broken_line_is_named_by_its_place(tmp_path: Path) -> None:
     conf = tmp_path / "clearml.conf"
     conf.write_text('agent.git_user: me\nagent.git_pass: pa"ss#w0rd\n', encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"clearml\.conf is not valid HOCON: line 2, column 19 .* in double quotes"):
+    with pytest.raises(ConfigError, match=r"clearml\.conf is not valid HOCON: line 2, column 19 .* double quotes"):
         load(conf, {})

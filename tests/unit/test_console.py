@@ -41,7 +41,7 @@ def test_a_chunk_ends_where_a_line_ends(data: bytes, final: bool, expected: Cons
     assert cut(data, 0, LIMIT, final=final, collapse=True) == expected
 
 
-def test_progress_is_kept_where_nobody_wants_it_collapsed() -> None:
+def test_progress_is_kept_where_it_is_not_to_be_collapsed() -> None:
     assert cut(b"10%\r20%\nok\n", 100, LIMIT, final=False, collapse=False) == ConsoleChunk("10%\r20%\nok\n", 111)
 
 
@@ -120,7 +120,7 @@ BEGUN = b"line 1\nline 2\n"
     ("content", "continues"),
     [(BEGUN, True), (BEGUN + b"more\n", True), (b"", False), (b"line 1\n", False), (b"LINE 1\nline 2\nmore\n", False)],
 )
-def test_a_file_that_was_begun_again_is_told_from_one_that_grew(
+def test_a_file_that_was_begun_again_is_distinguished_from_one_that_grew(
     content: bytes, continues: bool, tmp_path: Path
 ) -> None:
     path = tmp_path / "console.log"
@@ -162,7 +162,7 @@ def test_a_full_disk_costs_lines_and_not_the_task(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 100])
-def test_our_own_lines_are_told_from_the_tasks_in_whatever_pieces_they_come(size: int) -> None:
+def test_our_own_lines_are_distinguished_from_the_tasks_in_whatever_pieces_they_come(size: int) -> None:
     splitter = Splitter(b"<mark>")
     text = b"theirs <<mark>ours\n<m<mark>ours too\n<mar"
     output = b""
@@ -212,7 +212,7 @@ class Piped:
 
 
 @pytest.mark.parametrize("end", [b"<mark>\x04", b""])
-def test_a_copy_ends_when_the_agent_says_so_or_nobody_can_print_any_more(end: bytes, tmp_path: Path) -> None:
+def test_a_copy_ends_when_the_agent_says_so_or_no_process_can_print_any_more(end: bytes, tmp_path: Path) -> None:
     storage = stored(tmp_path / "console.log")
     pipe = Piped(b"theirs\nhalf<mark>ours\n<mar" + end)
     copy(pipe.reads, Splitter(b"<mark>"), storage)

@@ -56,7 +56,7 @@ def test_arguments_that_are_none_are_refused() -> None:
         split("-e 'A=1")
 
 
-def test_variables_never_stand_on_the_command_line() -> None:
+def test_variables_are_never_on_the_command_line() -> None:
     result = merged(task="-e TOKEN=hunter2 --env=B=2 -e INHERITED")
     assert result.environment == (("TOKEN", "hunter2"), ("B", "2"))
     assert "hunter2" not in " ".join(result.words)
@@ -75,7 +75,7 @@ def test_the_site_may_and_a_task_may_then_say_it_too() -> None:
     assert "--privileged" in merged(task="--privileged", rules=ArgumentRules(protected=("ipc",))).words
 
 
-def test_what_every_container_gets_anyway_is_no_demand() -> None:
+def test_what_every_container_gets_anyway_is_not_a_demand() -> None:
     assert merged(task="--network host --ipc=host").words == DEFAULTS
 
 
@@ -89,7 +89,7 @@ def test_own_shared_memory_instead_of_the_nodes() -> None:
 
 
 @pytest.mark.parametrize("argument", ["--rm", "-d", "-it", "--name x", "--restart=always", "--entrypoint /bin/bash"])
-def test_what_takes_the_container_from_its_agent_is_left_out_and_told(argument: str) -> None:
+def test_what_takes_the_container_from_its_agent_is_left_out_and_reported(argument: str) -> None:
     result = merged(task=argument, site=argument)
     assert result.words == DEFAULTS
     assert [note.split(" is left out")[0] for note in result.notes] == [
@@ -128,7 +128,7 @@ def test_a_site_can_ignore_what_tasks_name() -> None:
     assert (choice.image, choice.setup) == ("default:1", ("echo site", "echo task"))
 
 
-def test_nobody_names_an_image() -> None:
+def test_no_argument_names_an_image() -> None:
     assert choose(TaskContainer(), DockerSettings()) is None
     assert choose(TaskContainer("own:2"), DockerSettings(ignore_task=True)) is None
 

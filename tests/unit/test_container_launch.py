@@ -68,7 +68,7 @@ def test_the_environments_programs_come_before_the_images(tmp_path: Path) -> Non
     assert run(tmp_path, launch)[0] == 127  # /image has no sh
 
 
-def test_a_python_that_does_not_start_is_told_with_its_remedy(tmp_path: Path) -> None:
+def test_a_python_that_does_not_start_is_reported_with_its_remedy(tmp_path: Path) -> None:
     code, out = run(tmp_path, StartScript("/", ["true"], python="/no/such/python"))
     assert code == 126
     assert "/no/such/python does not start in the image img" in out
@@ -112,7 +112,7 @@ def test_sigint_means_something_to_the_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_it_ends_when_nobody_holds_the_pipe_any_more(tmp_path: Path, shell: str) -> None:
+def test_it_ends_when_no_process_holds_the_pipe_any_more(tmp_path: Path, shell: str) -> None:
     pipe = tmp_path / "alive"
     os.mkfifo(pipe)
     held = os.open(pipe, os.O_RDWR)

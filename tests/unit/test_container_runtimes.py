@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import typing
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,36 @@ BOX = ContainerSpec(
 )
 
 
+ROOT = Path(__file__).parents[2]
+
+
+def test_every_runtime_of_the_setting_has_a_program_and_is_tested() -> None:
+    hints = typing.get_type_hints(ContainerSettings)
+    names = set(typing.get_args(hints["runtime"])) - {"none"}
+    assert set(runtimes.PROGRAMS) == set(runtimes._MAKERS) == {runtime.name for runtime in RUNTIMES} == names
+
+
+@pytest.mark.parametrize(
+    ("page", "start"),
+    [
+        ("README.md", "| containers |"),
+        ("docs/README.md", "- [Containers and images]"),
+        ("docs/containers.md", "hpc.container.runtime:"),
+        ("docs/architecture.md", "| `containers` |"),
+        ("docs/glossary.md", "| runtime (container) |"),
+    ],
+)
+def test_pages_name_every_runtime(page: str, start: str) -> None:
+    [line] = [line for line in (ROOT / page).read_text("utf-8").splitlines() if line.startswith(start)]
+    assert [name for name in runtimes.PROGRAMS if name not in line] == []
+
+
+def test_page_says_which_runtimes_have_no_isolation() -> None:
+    page = (ROOT / "docs" / "containers.md").read_text("utf-8")
+    [listed] = re.findall(r"rootless runtime \((.+?)\)", page, re.DOTALL)
+    assert [runtime.name for runtime in RUNTIMES if not runtime.isolated and runtime.name not in listed] == []
+
+
 def by_name(runtime: Runtime) -> str:
     return runtime.name
 
@@ -50,7 +82,7 @@ def test_every_runtime_runs_the_command_in_the_image_with_the_mounts(runtime: Ru
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES, ids=by_name)
-def test_every_runtime_fetches_into_the_file_it_is_told(runtime: Runtime) -> None:
+def test_every_runtime_fetches_into_the_file_it_is_given(runtime: Runtime) -> None:
     commands = runtime.fetch("docker://debian:12", Path("/images/debian+12.x"))
     assert any("/images/debian+12.x" in word for word in commands[-1])
     assert any("debian" in word for argv in commands for word in argv)
@@ -88,7 +120,7 @@ def test_apptainer_in_full() -> None:
     ]
 
 
-def test_apptainer_means_docker_images_unless_told_otherwise() -> None:
+def test_apptainer_means_docker_images_unless_set_otherwise() -> None:
     apptainer = Apptainer("apptainer")
     assert apptainer.fetch("ubuntu:22.04", Path("/i/u.sif"))[0][-1] == "docker://ubuntu:22.04"
     assert apptainer.fetch("library://u/c/i", Path("/i/u.sif"))[0][-1] == "library://u/c/i"

@@ -48,7 +48,7 @@ DEAD = replace(RIGHT, point=EXECUTE, status="failed", reason="the agent left no 
         (replace(RIGHT, status="failed", reason="exit code 3"), "status failed (exit code 3), expected completed"),
         (replace(RIGHT, variant="failure", status="failed"), ""),
         (replace(RIGHT, variant="failure"), "status completed (), expected failed"),
-        # Only whoever had the task's process takes it along.
+        # Only the process that had the task's process takes it along.
         (DEAD, ""),
         (replace(DEAD, started=0), ""),
         (replace(DEAD, point=SUPERVISED), ""),

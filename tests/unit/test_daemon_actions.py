@@ -50,7 +50,7 @@ WORKER = WorkerId("login:daemon")
 
 @dataclass
 class Server:
-    """A ClearML server whose task is ended, or goes on, as it is told."""
+    """A ClearML server whose task is ended, or goes on, as is set."""
 
     status: TaskStatus = TaskStatus.QUEUED
     message: str = ""
@@ -109,7 +109,7 @@ class _Services:
 
 @dataclass
 class Cluster:
-    """A scheduler that answers as it is told."""
+    """A scheduler that answers as is set."""
 
     answers: list[Answer] = field(default_factory=list)
     found: JobId | None = None
@@ -158,8 +158,10 @@ class Site:
         self.run.create().write_claim(claim)
         return claim
 
-    def submission(self, tries: int = 1) -> SubmissionRecord:
-        record = SubmissionRecord(state="intended", at=self.clock.now(), queue=QUEUE.id, cluster="c", tries=tries)
+    def submission(self, submit_count: int = 1) -> SubmissionRecord:
+        record = SubmissionRecord(
+            state="intended", at=self.clock.now(), queue=QUEUE.id, cluster="c", submit_count=submit_count
+        )
         self.run.create().write_submission(record)
         return record
 
@@ -228,8 +230,8 @@ class TestLookUp:
         assert found is not None and found.looked_at == site.clock.now()
 
     def test_a_job_of_the_try_before_is_not_taken_for_this_one(self, site: Site) -> None:
-        for tries, since in ((1, 24 * 3600), (2, 0)):
-            files = RunDirectoryState(site.run, site.submission(tries))
+        for submit_count, since in ((1, 24 * 3600), (2, 0)):
+            files = RunDirectoryState(site.run, site.submission(submit_count))
             site.actor.find_by_name(ATTEMPT, files, FindByName(3, give_up=False))
             assert site.cluster.searched_since is not None
             assert (site.clock.now() - site.cluster.searched_since).total_seconds() == since
@@ -256,7 +258,7 @@ class TestMessages:
 class TestClose:
     @pytest.mark.parametrize(("status", "left"), [("completed", 0), ("again", 1)])
     def test_restarts_are_counted_until_the_task_is_over(self, site: Site, status: str, left: int) -> None:
-        site.run.create().add_restart(0)
+        site.run.create().count_requeue(0)
         report = ExitReport(
             status=status,  # type: ignore[arg-type]
             reason="",
@@ -267,7 +269,7 @@ class TestClose:
         site.run.write_exit_report(report)
         assert site.actor.mark_done(ATTEMPT, RunDirectoryState(site.run, report=report), MarkDone("done"))
         assert site.run.settled() is not None
-        assert len(site.run.restarts().of) == left
+        assert len(site.run.requeue_budget().requeues) == left
 
     def test_not_before_the_rest_of_its_console_is_sent(self, site: Site) -> None:
         site.run.create().notes.text.write_bytes(b"a line\n")
@@ -295,7 +297,7 @@ class TestSubmission:
     def test_a_second_try_that_another_daemon_has_begun(self, site: Site) -> None:
         before = site.submission()
         site.run.first_try(
-            SubmissionRecord(state="intended", at=site.clock.now(), queue=QUEUE.id, cluster="c", tries=2)
+            SubmissionRecord(state="intended", at=site.clock.now(), queue=QUEUE.id, cluster="c", submit_count=2)
         )
         assert site.submit(2) is None
         # That one died, or its try would have ended.
@@ -305,7 +307,7 @@ class TestSubmission:
         assert site.submit(2) == Accepted(JobId("7"))
 
     def test_a_try_that_is_not_the_next_one(self, site: Site) -> None:
-        site.submission(tries=3)
+        site.submission(submit_count=3)
         assert site.submit(2) is None
 
     @pytest.mark.parametrize("answer", [LimitReached("limit"), Refused("no")])
@@ -349,9 +351,9 @@ class TestPresence:
     def test_a_lock_that_another_keeps_holds_up_no_start_forever(self, daemons: DaemonRegistry) -> None:
         with (daemons.folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            entered = daemons.enter(lambda _slot: WORKER, numbered=False, flags={})
+            entered = daemons.register(lambda _slot: WORKER, numbered=False, flags={})
         assert daemons.running() == [entered]
-        daemons.leave(entered)
+        daemons.unregister(entered)
         assert daemons.all() == []
 
     def test_one_of_another_machine_is_not_ended_here(self, daemons: DaemonRegistry) -> None:

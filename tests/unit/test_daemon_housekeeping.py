@@ -1,4 +1,4 @@
-"""What a daemon does beside its tasks: old run directories, nodes on which jobs die, queues that another one serves."""
+"""Housekeeping of a daemon: old run directories, nodes on which jobs die, queues that another one serves."""
 
 from __future__ import annotations
 
@@ -171,26 +171,26 @@ class TestUnsettled:
 
     def test_the_next_process_recalls_it_for_some_minutes(self, folder: Path, clock: ManualClock) -> None:
         first = OpenAttemptIndex(folder, [QUEUE], clock)
-        assert first.recall() is None
-        first.leave([attempt(1)])
-        assert OpenAttemptIndex(folder, [QUEUE], clock).recall() == {attempt(1)}
+        assert first.load() is None
+        first.save([attempt(1)])
+        assert OpenAttemptIndex(folder, [QUEUE], clock).load() == {attempt(1)}
         clock.advance(601)
-        assert OpenAttemptIndex(folder, [QUEUE], clock).recall() is None
+        assert OpenAttemptIndex(folder, [QUEUE], clock).load() is None
 
     def test_each_set_of_queues_has_its_own(self, folder: Path, clock: ManualClock) -> None:
         first = OpenAttemptIndex(folder, [QUEUE], clock)
-        first.recall()
-        first.leave([attempt(1)])
-        assert OpenAttemptIndex(folder, [QUEUE, OTHER], clock).recall() is None
+        first.load()
+        first.save([attempt(1)])
+        assert OpenAttemptIndex(folder, [QUEUE, OTHER], clock).load() is None
 
     def test_a_process_that_has_listed_nothing_leaves_nothing(self, folder: Path, clock: ManualClock) -> None:
-        OpenAttemptIndex(folder, [QUEUE], clock).leave([attempt(1)])
+        OpenAttemptIndex(folder, [QUEUE], clock).save([attempt(1)])
         assert not folder.exists()
 
     def test_a_file_that_cannot_be_read_is_none(self, folder: Path, clock: ManualClock) -> None:
         first = OpenAttemptIndex(folder, [QUEUE], clock)
-        first.recall()
-        first.leave([attempt(1)])
+        first.load()
+        first.save([attempt(1)])
         [path] = folder.iterdir()
         path.write_text("{", encoding="utf-8")
-        assert OpenAttemptIndex(folder, [QUEUE], clock).recall() is None
+        assert OpenAttemptIndex(folder, [QUEUE], clock).load() is None

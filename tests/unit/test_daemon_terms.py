@@ -169,7 +169,7 @@ def test_slots_of_a_machine(tmp_path: Path) -> None:
     assert slots(configured, DaemonOptions(batch_system="", services=2), 0) == 2
 
 
-def test_within_a_queue_nobody_overtakes() -> None:
+def test_tasks_of_a_queue_keep_their_order() -> None:
     space = CapacityAllocator(Capacity(jobs=5, gpus=2, all_gpus=4))
     wide, narrow = QueueId("wide"), QueueId("narrow")
     assert isinstance(space.take(wide, GpuRange(3, 3)), NoCapacity)

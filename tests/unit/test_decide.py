@@ -63,12 +63,13 @@ def ended(state: JobState) -> tuple[JobRecord]:
 ACCEPTED = SubmissionView(SubmissionState.ACCEPTED, NOW - timedelta(hours=1), JOB)
 FRESH_DOUBT = SubmissionView(SubmissionState.UNCERTAIN, NOW - timedelta(seconds=5))
 OLD_DOUBT = SubmissionView(SubmissionState.UNCERTAIN, NOW - timedelta(minutes=5))
-WON = ClaimView(True, JOB, begun=True)
+WON = ClaimView(True, JOB, user_process_started=True)
 HARMLESS = ClaimView(True, JOB)
 INTENT = ClaimView(False, JOB)
 REFUSING = ClaimView(True, None)
 GAVE_UP = ExitView(False, reason="taken back", gave_up=True)
-TOLD = ExitView(False, TerminationCause.CANCELLED, "the job was cancelled")
+PUT_BACK = ExitView(True, again=True)
+SIGNALLED = ExitView(False, TerminationCause.CANCELLED, "the job was cancelled")
 USED_UP = RULES.max_restarts
 HELD = job(reason="launch failed requeued held", restarts=1)
 HOPELESS = job(reason="DependencyNeverSatisfied")
@@ -98,7 +99,7 @@ ROWS: list[tuple[AttemptSnapshot, list[str]]] = [
     (replace(waiting, submitted=ACCEPTED, missing_seconds=30), []),
     (replace(waiting, submitted=ACCEPTED, missing_seconds=3000), ["SubmitJob"]),
     (replace(waiting, submitted=ACCEPTED, records=ended(JobState.FAILED)), ["SubmitJob"]),
-    (replace(waiting, submitted=replace(ACCEPTED, tries=3), records=ended(JobState.FAILED)), ["RejectTask"]),
+    (replace(waiting, submitted=replace(ACCEPTED, submit_count=3), records=ended(JobState.FAILED)), ["RejectTask"]),
     (replace(waiting, submitted=ACCEPTED, records=ended(JobState.CANCELLED)), ["RejectTask"]),
     (replace(waiting, submitted=ACCEPTED, records=ended(JobState.NODE_FAIL)), []),
     (replace(waiting, submitted=ACCEPTED, records=ended(JobState.NODE_FAIL), record_stable=True), ["SubmitJob"]),
@@ -161,10 +162,10 @@ ROWS: list[tuple[AttemptSnapshot, list[str]]] = [
     (replace(running, jobs=(HELD,)), ["ReleaseJob", "SetStatusMessage"]),
     (replace(running, jobs=(replace(HELD, restarts=4),)), ["SetFinalStatus"]),
     (
-        replace(running, jobs=(replace(HELD, restarts=4),), claimed=replace(WON, start=2)),
+        replace(running, jobs=(replace(HELD, restarts=4),), claimed=replace(WON, restart_count=2)),
         ["ReleaseJob", "SetStatusMessage"],
     ),
-    (replace(running, jobs=(replace(HELD, restarts=5),), claimed=replace(WON, start=2)), ["SetFinalStatus"]),
+    (replace(running, jobs=(replace(HELD, restarts=5),), claimed=replace(WON, restart_count=2)), ["SetFinalStatus"]),
     (replace(running, jobs=(HOPELESS,)), ["SetFinalStatus"]),
     (replace(running, jobs=(job(JobState.RUNNING), job(number="8"))), ["CancelJob"]),
     (replace(running, status=TaskStatus.COMPLETED, final_seconds=600), []),
@@ -213,10 +214,10 @@ ROWS: list[tuple[AttemptSnapshot, list[str]]] = [
     (replace(gone, records=ended(JobState.REVOKED), record_stable=True), []),
     (replace(gone, records=ended(JobState.FAILED), restarts_seen=1), ["Requeue"]),
     (replace(gone, records=ended(JobState.CANCELLED), restarts_seen=1), ["SetFinalStatus"]),
-    (replace(gone, ended=TOLD), []),
-    (replace(gone, ended=TOLD, records=ended(JobState.CANCELLED)), []),
-    (replace(gone, ended=TOLD, records=ended(JobState.CANCELLED), record_stable=True), ["SetFinalStatus"]),
-    (replace(gone, ended=TOLD, missing_seconds=3000), ["SetFinalStatus"]),
+    (replace(gone, ended=SIGNALLED), []),
+    (replace(gone, ended=SIGNALLED, records=ended(JobState.CANCELLED)), []),
+    (replace(gone, ended=SIGNALLED, records=ended(JobState.CANCELLED), record_stable=True), ["SetFinalStatus"]),
+    (replace(gone, ended=SIGNALLED, missing_seconds=3000), ["SetFinalStatus"]),
     (
         replace(
             gone,
@@ -229,7 +230,13 @@ ROWS: list[tuple[AttemptSnapshot, list[str]]] = [
     (replace(gone, ended=ExitView(False, again=True)), ["Requeue"]),
     (replace(gone, ended=ExitView(False, again=True), abort_requested=True), ["SetFinalStatus"]),
     (replace(gone, ended=ExitView(False, again=True), status=TaskStatus.QUEUED), ["Requeue"]),
-    (replace(gone, ended=ExitView(True, again=True), status=TaskStatus.QUEUED), ["MarkDone"]),
+    (replace(gone, ended=PUT_BACK, status=TaskStatus.QUEUED), []),
+    (replace(gone, ended=replace(PUT_BACK, unsent=True), status=TaskStatus.QUEUED), ["MarkDone"]),
+    (replace(gone, ended=PUT_BACK, status=TaskStatus.STOPPED), ["MarkDone"]),
+    (replace(gone, ended=PUT_BACK, run_owner=RunOwner.ANOTHERS), ["MarkDone"]),
+    (replace(gone, ended=PUT_BACK, run_owner=RunOwner.OURS, missing_seconds=3000), []),
+    (replace(gone, ended=PUT_BACK, run_owner=RunOwner.OURS, dequeued_seconds=90), ["SetFinalStatus"]),
+    (replace(gone, ended=PUT_BACK, run_owner=RunOwner.OURS, abort_requested=True), ["SetFinalStatus"]),
     (replace(gone, status=TaskStatus.QUEUED, claimed=HARMLESS), []),
     (replace(gone, status=TaskStatus.QUEUED, claimed=HARMLESS, missing_seconds=90), ["Requeue"]),
     (replace(gone, status=TaskStatus.QUEUED, missing_seconds=90), ["MarkDone"]),
@@ -255,18 +262,18 @@ ROWS: list[tuple[AttemptSnapshot, list[str]]] = [
     # a source has the job for alive, or gives no answer: nothing rests on that, but for a day of it
     (SAID_TO_RUN, []),
     (replace(SAID_TO_RUN, claimed=HARMLESS), []),
-    (replace(SAID_TO_RUN, ended=TOLD), []),
+    (replace(SAID_TO_RUN, ended=SIGNALLED), []),
     (replace(SAID_TO_RUN, claimed=HARMLESS, status=TaskStatus.QUEUED), []),
     (replace(SAID_TO_RUN, claimed=None), []),
     (SILENT, []),
-    (replace(SILENT, submitted=replace(ACCEPTED, tries=3)), []),
+    (replace(SILENT, submitted=replace(ACCEPTED, submit_count=3)), []),
     (replace(SAID_TO_RUN, unconfirmed_seconds=A_DAY), ["SetFinalStatus"]),
     (replace(SAID_TO_RUN, unconfirmed_seconds=A_DAY, missing_seconds=30), []),
     (replace(SAID_TO_RUN, unconfirmed_seconds=A_DAY, claimed=HARMLESS), ["Requeue"]),
     (replace(SAID_TO_RUN, unconfirmed_seconds=A_DAY, claimed=HARMLESS, status=TaskStatus.QUEUED), ["Requeue"]),
     (replace(SAID_TO_RUN, unconfirmed_seconds=A_DAY, claimed=None), ["MarkDone"]),
     (replace(SILENT, unconfirmed_seconds=A_DAY), ["SubmitJob"]),
-    (replace(SILENT, unconfirmed_seconds=A_DAY, submitted=replace(ACCEPTED, tries=3)), ["RejectTask"]),
+    (replace(SILENT, unconfirmed_seconds=A_DAY, submitted=replace(ACCEPTED, submit_count=3)), ["RejectTask"]),
     # … but what the job's executor, or the server, says does not wait for it
     (replace(SAID_TO_RUN, ended=ExitView(False)), ["PublishExitReport"]),
     (replace(SAID_TO_RUN, ended=ExitView(True)), ["MarkDone"]),
@@ -370,7 +377,7 @@ OLD_KILL = ExitEvidence(out_of_memory=True)
 
 @pytest.mark.parametrize("evidence", [OLD_PROLOG, OLD_KILL])
 def test_what_an_earlier_start_left_behind_explains_no_end_that_the_scheduler_explains(evidence: ExitEvidence) -> None:
-    cancelled = replace(gone, records=ended(JobState.CANCELLED), ended=TOLD, record_stable=True, evidence=evidence)
+    cancelled = replace(gone, records=ended(JobState.CANCELLED), ended=SIGNALLED, record_stable=True, evidence=evidence)
     by_hand = verdict(cancelled)
     assert isinstance(by_hand, due.SetFinalStatus)
     assert (by_hand.status, "was cancelled" in by_hand.reason) == (TaskStatus.STOPPED, True)
@@ -390,15 +397,15 @@ def test_a_job_whose_agent_has_the_task_was_launched() -> None:
     assert "left no report" in action.reason
 
 
-def test_a_job_that_was_to_start_again_and_is_gone_is_no_abort() -> None:
-    told = replace(gone, ended=ExitView(False, TerminationCause.REQUEUED, "requeued, waiting"), record_stable=True)
-    again = verdict(replace(told, records=ended(JobState.FAILED)))
+def test_a_job_that_was_to_start_again_and_is_gone_is_not_an_abort() -> None:
+    requeued = replace(gone, ended=ExitView(False, TerminationCause.REQUEUED, "requeued, waiting"), record_stable=True)
+    again = verdict(replace(requeued, records=ended(JobState.FAILED)))
     assert isinstance(again, due.Requeue)
     assert "before the agent started" in again.why
-    nowhere = verdict(replace(told, missing_seconds=3000))
+    nowhere = verdict(replace(requeued, missing_seconds=3000))
     assert isinstance(nowhere, due.SetFinalStatus)
     assert (nowhere.status, "is lost" in nowhere.reason) == (TaskStatus.FAILED, True)
-    by_hand = verdict(replace(told, records=ended(JobState.CANCELLED)))
+    by_hand = verdict(replace(requeued, records=ended(JobState.CANCELLED)))
     assert isinstance(by_hand, due.SetFinalStatus)
     assert by_hand.status is TaskStatus.STOPPED
 
@@ -447,7 +454,7 @@ def test_what_is_posted_before_its_console_is_followed_by_it() -> None:
         ("QOSMaxWallDurationPerJobLimit", "ask for less"),
     ],
 )
-def test_a_limit_is_told_for_what_it_is(reason: str, words: str) -> None:
+def test_a_limit_is_reported_as_what_it_is(reason: str, words: str) -> None:
     [action] = decide(replace(waiting, submitted=ACCEPTED, jobs=(job(reason=reason),)), NOW, RULES)
     assert isinstance(action, due.SetStatusMessage)
     assert words in action.message
@@ -468,13 +475,13 @@ def test_the_job_name_tells_the_attempt_again() -> None:
     attempt = attempt_for("cluster", QueueId("q" * 32), TASK, ENTRY.added)
     assert parse_job_name(attempt.job_name) == attempt
     assert len(attempt.job_name) == 54
-    assert parse_job_name("somebody-elses-job") is None
+    assert parse_job_name("another-users-job") is None
     assert attempt_for("cluster", QueueId("q" * 32), TASK, "later") != attempt
 
 
 def test_a_job_whose_output_file_could_not_be_opened_never_started() -> None:
     unopened = JobRecord(JOB, JobState.FAILED, "FAILED", signal=53, nodes="n1")
-    told = classify_exit(unopened)
-    assert "could not be started on n1: its output file in the run directory could not be opened" in told.reason
+    outcome = classify_exit(unopened)
+    assert "could not be started on n1: its output file in the run directory could not be opened" in outcome.reason
     ran = replace(unopened, started=NOW, ended=NOW + timedelta(minutes=1))
     assert "signal 53" in classify_exit(ran).reason

@@ -113,6 +113,20 @@ def test_the_recipes_name_files_that_are_there() -> None:
     assert [name for name in sorted(named) if not (ROOT / name).exists() and "NAME" not in name] == []
 
 
+def test_names_in_the_recipes_are_defined_in_the_code() -> None:
+    """Classes, constants and private functions, with the attribute that follows: ``Things.request``."""
+    code = "\n".join(
+        path.read_text("utf-8")
+        for path in (*ROOT.glob("hpc_agent/**/*.py"), *ROOT.glob("tests/**/*.py"), *ROOT.glob("scripts/*.py"))
+    )
+    defined = set(re.findall(r"^\s*(?:class|def) (\w+)|^\s*(\w+)(?=: | = )", code, re.MULTILINE))
+    names = {name for pair in defined for name in pair}
+    quoted = re.findall(r"`((?:_?[A-Z]|_[a-z])\w+(?:\.\w+)*)", RECIPES)
+    named = {part for text in quoted for part in text.split(".") if not text.endswith(".md") and text != "NAME"}
+    assert named >= {"Backend", "ImageStore", "SCHEDULERS", "_real_site", "Things", "request"}
+    assert named - names == set()
+
+
 def test_every_recipe_has_a_command_that_says_done() -> None:
     recipes = re.split(r"^### ", RECIPES.partition("## Recipes")[2].partition("\n## ")[0], flags=re.MULTILINE)[1:]
     assert len(recipes) == 6

@@ -6,8 +6,8 @@ import pytest
 
 from hpc_agent.domain.efficiency import (
     Efficiency,
-    Share,
     UsageDetails,
+    Used,
     advice,
     as_properties,
     from_properties,
@@ -17,11 +17,11 @@ from hpc_agent.executor.usage_recorder import Allocation
 from hpc_agent.schedulers.slurm.backend import BACKEND as SLURM
 
 RUN = Efficiency(
-    cpus=Share(3.1, 8),
-    memory=Share(9.1, 64),
-    gpus=Share(0.7, 2),
-    gpu_memory=Share(12.5, 80),
-    seconds=Share(4320, 14400),
+    cpus=Used(3.1, 8),
+    memory=Used(9.1, 64),
+    gpus=Used(0.7, 2),
+    gpu_memory=Used(12.5, 80),
+    seconds=Used(4320, 14400),
 )
 
 
@@ -39,9 +39,9 @@ def test_amounts_become_properties_that_a_person_reads() -> None:
     "run",
     [
         RUN,
-        Efficiency(memory=Share(0.0042), seconds=Share(3)),
-        Efficiency(cpus=Share(1024, 2048), seconds=Share(200_000)),
-        Efficiency(cpus=Share(0, 1), seconds=Share(90061, 172800)),
+        Efficiency(memory=Used(0.0042), seconds=Used(3)),
+        Efficiency(cpus=Used(1024, 2048), seconds=Used(200_000)),
+        Efficiency(cpus=Used(0, 1), seconds=Used(90061, 172800)),
     ],
 )
 def test_and_are_read_back(run: Efficiency) -> None:
@@ -52,66 +52,81 @@ def test_and_are_read_back(run: Efficiency) -> None:
     "properties",
     [{}, {"num_gpus": "2"}, {"hpc_used_memory": "a lot"}, {"hpc_used_time": "UNLIMITED of 1"}, {"hpc_used_cpus": ""}],
 )
-def test_what_is_no_amount_is_not_measured(properties: dict[str, str]) -> None:
+def test_what_is_not_an_amount_is_not_measured(properties: dict[str, str]) -> None:
     assert from_properties(properties) is None
 
 
-def told(run: Efficiency, **details: object) -> tuple[str, ...]:
+def advised(run: Efficiency, **details: object) -> tuple[str, ...]:
     return advice(run, UsageDetails(**details))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("memory", "sentence"),
     [
-        (Share(9, 64), "asked 64 GiB, used 9 at most: memory_gb 12 would have been enough"),
-        (Share(50, 64), ""),
-        (Share(0.2, 2), "asked 2 GiB, used 0.2 at most: memory_gb 1 would have been enough"),
-        (Share(0.2, 1), ""),
-        (Share(9), ""),
+        (Used(9, 64), "asked 64 GiB, used 9 at most: memory_gb 12 would have been enough"),
+        (Used(50, 64), ""),
+        (Used(0.2, 2), "asked 2 GiB, used 0.2 at most: memory_gb 1 would have been enough"),
+        (Used(0.2, 1), ""),
+        (Used(9), ""),
     ],
 )
-def test_memory_is_advised_with_headroom(memory: Share, sentence: str) -> None:
-    assert "; ".join(told(Efficiency(memory=memory, seconds=Share(5)))) == sentence
+def test_memory_is_advised_with_headroom(memory: Used, sentence: str) -> None:
+    assert "; ".join(advised(Efficiency(memory=memory, seconds=Used(5)))) == sentence
 
 
 @pytest.mark.parametrize(
     ("cpus", "gpus", "details", "sentence"),
     [
-        (Share(2, 8), None, {"busiest_cpus": 3.2}, "asked 8 CPUs, used 3.2 at most: num_cpus 3 would have been enough"),
-        (Share(2, 8), None, {"busiest_cpus": 7.0}, ""),
-        (Share(1, 1), None, {"busiest_cpus": 1.0}, ""),
-        (None, Share(0, 1), {"idle_gpus": 1}, "its GPU was never busy: look whether the program uses CUDA, or"),
-        (None, Share(0.9, 4), {"idle_gpus": 3}, "asked 4 GPUs, used 1: num_gpus 1 would have been enough"),
-        (Share(7.8, 8), Share(0.4, 1), {}, "its GPUs waited (40% busy) for CPUs that were all busy: more num_cpus"),
-        (Share(2, 4), Share(0.2, 1), {}, "its GPUs were 20% busy: a larger batch or more workers of the data loader"),
-        (Share(2, 4), Share(0.9, 1), {}, ""),
+        (
+            Used(2, 8),
+            None,
+            {"busiest_cpus": 3.2},
+            "asked 8 CPUs, used 3.2 at most: num_cpus 3 would have been enough",
+        ),
+        (Used(2, 8), None, {"busiest_cpus": 7.0}, ""),
+        (Used(1, 1), None, {"busiest_cpus": 1.0}, ""),
+        (None, Used(0, 1), {"idle_gpus": 1}, "its GPU was never busy: look whether the program uses CUDA, or"),
+        (None, Used(0.9, 4), {"idle_gpus": 3}, "asked 4 GPUs, used 1: num_gpus 1 would have been enough"),
+        (
+            Used(7.8, 8),
+            Used(0.4, 1),
+            {},
+            "its GPUs waited (40% busy) for CPUs that were all busy: more num_cpus",
+        ),
+        (
+            Used(2, 4),
+            Used(0.2, 1),
+            {},
+            "its GPUs were 20% busy: a larger batch or more workers of the data loader",
+        ),
+        (Used(2, 4), Used(0.9, 1), {}, ""),
     ],
 )
 def test_cpus_and_gpus_are_advised(
-    cpus: Share | None, gpus: Share | None, details: dict[str, object], sentence: str
+    cpus: Used | None, gpus: Used | None, details: dict[str, object], sentence: str
 ) -> None:
-    found = "; ".join(told(Efficiency(cpus=cpus, gpus=gpus, seconds=Share(3600)), **details))
+    found = "; ".join(advised(Efficiency(cpus=cpus, gpus=gpus, seconds=Used(3600)), **details))
     assert found.startswith(sentence) and bool(found) == bool(sentence)
 
 
 def test_a_time_limit_is_advised_for_what_came_to_its_end() -> None:
-    run = Efficiency(seconds=Share(4320, 14400))
+    run = Efficiency(seconds=Used(4320, 14400))
     sentence = "asked 04:00:00, ran 01:12:00: time_limit 01:30:00 would have been enough, and shorter jobs start sooner"
-    assert told(run) == (sentence,)
-    assert told(run, completed=False) == ()
+    assert advised(run) == (sentence,)
+    assert advised(run, completed=False) == ()
 
 
 def test_a_run_that_failed_early_tells_nothing() -> None:
-    early = Efficiency(memory=Share(1, 64), seconds=Share(20))
-    assert told(early, completed=False) == ()
-    assert told(early) != ()
+    early = Efficiency(memory=Used(1, 64), seconds=Used(20))
+    assert advised(early, completed=False) == ()
+    assert advised(early) != ()
 
 
 def test_sums_weigh_long_runs_more() -> None:
     found = total(
         [
-            Efficiency(cpus=Share(1, 4), gpus=Share(1, 2), memory=Share(4, 64), seconds=Share(3600, 7200)),
-            Efficiency(cpus=Share(4, 4), seconds=Share(10800)),
+            Efficiency(cpus=Used(1, 4), gpus=Used(1, 2), memory=Used(4, 64), seconds=Used(3600, 7200)),
+            Efficiency(cpus=Used(4, 4), seconds=Used(10800)),
             Efficiency(),
         ]
     )

@@ -1,4 +1,4 @@
-"""When a run is told to end: limits that move, and processes that do not go."""
+"""End of a run by a signal: limits that move, and processes that do not go."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from manual_clock import ManualClock
 
 from hpc_agent.domain.job import CurrentJob, JobState
-from hpc_agent.executor.stop import Deadline, StopConditions, StopReason
+from hpc_agent.executor.stop_conditions import Deadline, StopConditions, StopReason
 from hpc_agent.executor.supervise import ProcessSupervisor
 from hpc_agent.executor.task_outcome import ExitContext, ended
 from hpc_agent.process import StopTimeouts
@@ -53,7 +53,7 @@ def warned(controller: Controller, clock: ManualClock, ahead: float = 30) -> Dea
     return deadline
 
 
-def test_the_task_is_told_so_long_before_its_limit() -> None:
+def test_the_task_is_warned_so_long_before_its_limit() -> None:
     clock = ManualClock()
     clock.advance(3500)
     controller = Controller(clock, 3600)
@@ -88,7 +88,7 @@ def test_a_scheduler_that_never_answers_leaves_no_time() -> None:
     assert due_at(deadline, clock, 100) == 0
 
 
-def test_a_warning_that_came_before_anybody_could_take_it_is_made_up_for() -> None:
+def test_a_warning_that_came_before_it_could_be_taken_is_made_up_for() -> None:
     """Slurm warns of a limit of a minute or two as soon as the job starts."""
     clock = ManualClock()
     deadline = Deadline(Controller(clock, 120), 30, clock)
@@ -132,7 +132,7 @@ class Unkillable:
         """Nothing has ended."""
 
 
-def test_a_process_that_outlives_sigkill_ends_as_it_was_told_to() -> None:
+def test_a_process_that_outlives_sigkill_ends_for_the_reason_of_its_signal() -> None:
     clock = ManualClock()
     child, said = Unkillable(clock), list[str]()
     stop = StopConditions(Controller(clock, 3600), 0, 30, clock)
@@ -156,16 +156,16 @@ def test_a_process_that_outlives_sigkill_ends_as_it_was_told_to() -> None:
 
 
 class Ended:
-    """A process that ends well at once, or once it is told to."""
+    """A process that ends well at once, or once it gets a signal."""
 
-    def __init__(self, *, when_told: bool) -> None:
-        self.told = not when_told
+    def __init__(self, *, when_signalled: bool) -> None:
+        self.signalled = not when_signalled
 
     def wait(self, timeout: float | None = None) -> int | None:
-        return 0 if self.told else None
+        return 0 if self.signalled else None
 
     def signal(self, number: int) -> bool:
-        self.told = True
+        self.signalled = True
         return True
 
     def reap_orphans(self) -> None:
@@ -178,29 +178,29 @@ class Ended:
         """It left nothing behind."""
 
 
-@pytest.mark.parametrize("told", [False, True])
-def test_a_process_that_ended_before_its_job_was_told_to_end_came_to_its_end_by_itself(told: bool) -> None:
+@pytest.mark.parametrize("signalled", [False, True])
+def test_a_process_that_ended_before_its_job_was_terminated_came_to_its_end_by_itself(signalled: bool) -> None:
     clock = ManualClock()
     stop = StopConditions(Controller(clock, 3600), 0, 30, clock)
     supervisor = ProcessSupervisor(
-        Ended(when_told=told),  # type: ignore[arg-type]
+        Ended(when_signalled=signalled),  # type: ignore[arg-type]
         lambda _line: None,
         stop,
         clock,
         StopTimeouts(),
     )
-    if told:
+    if signalled:
         stop.request.request(StopReason.SIGNAL)
     assert supervisor.run() == 0
     stop.request.request(StopReason.SIGNAL)
-    assert supervisor.ended_by_itself is not told
+    assert supervisor.ended_by_itself is not signalled
 
 
 class Failed(Ended):
     """A process that has ended with this code."""
 
     def __init__(self, code: int) -> None:
-        super().__init__(when_told=False)
+        super().__init__(when_signalled=False)
         self.code = code
 
     def wait(self, timeout: float | None = None) -> int | None:

@@ -18,7 +18,7 @@ from hpc_agent.domain.resources import Override, Policy, Resources, format_time_
 from hpc_agent.domain.task import Task
 from hpc_agent.errors import InputError, ResourceError, TemplateError
 from hpc_agent.executor.process_environment import ProcessContext, process_environment
-from hpc_agent.executor.stop import StopReason
+from hpc_agent.executor.stop_conditions import StopReason
 from hpc_agent.executor.task_outcome import ExitContext, ended
 from hpc_agent.schedulers.slurm.script import SbatchScript
 from hpc_agent.schedulers.slurm.settings import SlurmSettings
@@ -89,7 +89,7 @@ def test_an_environment_parameter_of_an_impossible_value_is_named(value: str) ->
         process_environment({}, launch(task=task), AgentSettings(enable_task_env=True))
 
 
-def test_the_process_is_in_utf8_mode_unless_somebody_chose_otherwise() -> None:
+def test_the_process_is_in_utf8_mode_unless_set_otherwise() -> None:
     assert process_environment({}, launch(), AgentSettings())["PYTHONUTF8"] == "1"
     assert process_environment({"PYTHONUTF8": "0"}, launch(), AgentSettings())["PYTHONUTF8"] == "0"
 
@@ -102,7 +102,7 @@ def test_the_process_is_in_utf8_mode_unless_somebody_chose_otherwise() -> None:
         (-9, None, "failed", 137, "SIGKILL"),
         (-15, StopReason.ABORT, "stopped", 143, "aborted"),
         (0, StopReason.ABORT, "stopped", 1, "aborted"),
-        (-15, StopReason.SIGNAL, "stopped", 143, "told to end"),
+        (-15, StopReason.SIGNAL, "stopped", 143, "received SIGTERM"),
         (-15, StopReason.TAKEN_BACK, "none", 143, "status"),
     ],
 )
@@ -198,7 +198,7 @@ def test_gpus_and_memory_are_asked_for_in_the_sites_dialect(site: dict[str, Any]
 
 
 def test_where_output_goes_is_said_once_on_the_command_line() -> None:
-    """There "%" is escaped, which stands for a job's fields in a directive too."""
+    """There "%" is escaped, which begins a job's fields in a directive too."""
     assert "--output" not in renderer().render("gpu.sbatch.j2", context())
 
 

@@ -27,7 +27,7 @@ from hpc_agent.executor.agent_identity import RUN_DIR, AgentIdentity, identify
 from hpc_agent.executor.build_script import BuildScript, add_init
 from hpc_agent.executor.console import Console
 from hpc_agent.executor.stall_guard import StallGuard
-from hpc_agent.executor.stop import StopConditions, StopReason, StopRequest, handled_signals
+from hpc_agent.executor.stop_conditions import StopConditions, StopReason, StopRequest, handled_signals
 from hpc_agent.executor.task_outcome import ExitContext, ended
 from hpc_agent.executor.watch import Meters, Watch, WatchedRun
 from hpc_agent.runs.attempt_records import ClaimRecord
@@ -211,7 +211,7 @@ def seen(status: TaskStatus = TaskStatus.IN_PROGRESS, stamp: str = "1.7", worker
 
 
 class TestWatch:
-    """What ends a run: its user, another run, or nobody."""
+    """What ends a run: its user, another run, or nothing."""
 
     @staticmethod
     def stopped_by(tasks: Tasks, run: WatchedRun, *, at_least: int = 1) -> StopReason | None:
@@ -336,4 +336,4 @@ def test_a_console_that_is_anothers_now_is_left_before_it_began(tmp_path: Path) 
     source = ConsoleSource(TASK, WorkerId("n1:7"), False)
     console = Console(run, source, cast(EventsApi, None), ManualClock(), ours=lambda: False, ship=False)
     console.drop()
-    assert console.trouble == ""
+    assert console.write_error == ""

@@ -16,7 +16,7 @@ from hpc_agent.domain.task import Task
 from hpc_agent.inspection.explanation import Explanation, explain, last_lines
 from hpc_agent.inspection.jobs_observer import ObservedRun
 from hpc_agent.inspection.task_facts import QueuePlace, TaskFacts
-from hpc_agent.runs.attempt_records import ClaimRecord, SubmissionRecord
+from hpc_agent.runs.attempt_records import ClaimRecord, ExitReport, SubmissionRecord
 from hpc_agent.runs.directory import RunDirectory
 from hpc_agent.schedulers.inspector import ListedJob
 from hpc_agent.schedulers.slurm.wait_reasons import meaning
@@ -60,6 +60,14 @@ def test_waiting_for_resources_with_an_expected_start() -> None:
     )
     assert found.next_step.startswith("wait; with a shorter time limit")
     assert "reason Resources" in sources(found)["scheduler"]
+
+
+def test_a_partition_on_which_it_would_start_sooner() -> None:
+    message = "Slurm job 7 is waiting (Priority); it would start sooner on partition short (2026-01-31 12:10 UTC): …"
+    jobs = (job(JobState.PENDING, "Priority", NOW),)
+    found = explain(facts(TaskStatus.QUEUED, message=message, jobs=jobs, run=RUN))
+    assert "sooner on partition short (2026-01-31 12:10 UTC)" in found.sentence
+    assert found.next_step == "wait, or do that"
 
 
 def test_a_dead_dependency_needs_a_person() -> None:
@@ -126,5 +134,17 @@ def test_a_job_that_is_gone_before_its_verdict() -> None:
     assert "node n1 failed" in ended.sentence and "the daemon has not set the task's status yet" in ended.sentence
 
 
-def test_last_lines_are_as_they_stood_on_the_screen() -> None:
+def test_a_submitted_task_that_is_still_in_its_queue_has_no_verdict_yet() -> None:
+    place = QueuePlace("gpu", 1, 1, served=True)
+    gone = explain(facts(TaskStatus.QUEUED, place=place, run=RUN))
+    assert gone.sentence == "the scheduler lists job 7 no more, and nothing tells yet how it ended"
+    silent = explain(facts(TaskStatus.QUEUED, place=place, run=RUN, scheduler_is_silent=True, notes=("No answer",)))
+    assert silent.sentence == "the scheduler does not answer now: nothing is known of job 7"
+    assert sources(silent)["note"] == "No answer"
+    report = ExitReport(status="again", reason="node failed", exit_code=1, at=NOW)
+    back = ObservedRun(DIRECTORY, replace(RUN.files, report=report))
+    assert "number 1 of 1" in explain(facts(TaskStatus.QUEUED, place=place, run=back)).sentence
+
+
+def test_last_lines_are_as_they_were_on_the_screen() -> None:
     assert last_lines("a\n\n10%\r20%\r\x1b[31m30%\x1b[0m\r\nend\n", 2) == ("30%", "end")

@@ -309,7 +309,7 @@ def test_what_programs_print(console: str, code: int, sentence: str) -> None:
     assert str(cause)[: len(sentence)] == sentence
 
 
-def test_what_was_survived_is_no_cause() -> None:
+def test_what_was_survived_does_not_count() -> None:
     survived = "CUDA out of memory. Tried to allocate 1.00 GiB (GPU 0; 8.00 GiB total capacity)\n"
     later = "".join(f"epoch {number}\n" for number in range(500))
     assert failure_cause(survived + later, 3) is None
@@ -354,5 +354,5 @@ def test_long_consoles_are_read_in_one_pass(piece: str) -> None:
     began = SYSTEM.monotonic()
     failure_cause(console, 1)
     failure_cause("Traceback (most recent call last):\n" + console, 1)
-    # Milliseconds, on a machine that is not busy; a pattern that is tried at each place anew takes minutes.
+    # Milliseconds, on a machine that is not busy; a pattern that is tried again at each place takes minutes.
     assert SYSTEM.monotonic() - began < 20

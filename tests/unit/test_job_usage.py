@@ -68,7 +68,7 @@ def test_version_2_of_control_groups(tmp_path: Path) -> None:
         memory_stat=f"anon {3 << 30}\nfile {9 << 30}\nshmem {1 << 30}\n",
         cpu_stat="usage_usec 5000000\nuser_usec 1\n",
     )
-    usage = JobUsage({"SLURM_JOB_ID": "7"}, clock, **groups)
+    usage = JobUsage({}, clock, "job_7", **groups)
     clock.advance(10)
     (tmp_path / "fs" / path / "cpu.stat").write_text("usage_usec 25000000\n")
     usage.sample()
@@ -81,17 +81,17 @@ def test_version_1_of_control_groups(tmp_path: Path) -> None:
     path = "memory/slurm/uid_1000/job_7"
     line = "4:memory:/slurm/uid_1000/job_7/step_batch"
     groups = group(tmp_path, line, path, memory_stat=f"rss 1\ntotal_rss {2 << 30}\ntotal_shmem 0\n")
-    usage = JobUsage({"SLURM_JOB_ID": "7"}, clock, **groups)
+    usage = JobUsage({}, clock, "job_7", **groups)
     clock.advance(1)
     usage.sample()
     assert usage.summary().memory == 2.0
 
 
-@pytest.mark.parametrize("job", ["", "8"])
-def test_a_group_that_is_not_the_jobs_is_not_read(tmp_path: Path, job: str) -> None:
+@pytest.mark.parametrize("name", ["", "job_8"])
+def test_a_group_that_is_not_the_jobs_is_not_read(tmp_path: Path, name: str) -> None:
     clock = ManualClock()
     groups = group(tmp_path, "0::/slurm/job_7", "slurm/job_7", memory_stat=f"anon {300 << 30}\n")
-    usage = JobUsage({"SLURM_JOB_ID": job}, clock, **groups)
+    usage = JobUsage({}, clock, name, **groups)
     clock.advance(1)
     usage.sample()
     assert usage.summary().memory < 100
@@ -101,7 +101,7 @@ def test_a_long_run_keeps_few_samples_and_its_peak(tmp_path: Path) -> None:
     clock = ManualClock()
     path = "slurm/job_7"
     groups = group(tmp_path, f"0::/{path}", path, memory_stat=f"anon {1 << 30}\n", cpu_stat="usage_usec 0\n")
-    usage = JobUsage({"SLURM_JOB_ID": "7"}, clock, **groups)
+    usage = JobUsage({}, clock, "job_7", **groups)
     for number in range(2000):
         clock.advance(5)
         peak = number == 777

@@ -1,4 +1,4 @@
-"""How many values a JSON text holds, told without making objects of it."""
+"""How many values a JSON text holds, counted without making objects of it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_values_are_counted_and_keys_are_not() -> None:
 
 
 @pytest.mark.parametrize("text", ["[{," * 500, 'a "quoted, [text" ,' * 100, "\\," * 500, '\\"' * 500 + "," * 500])
-def test_what_stands_in_a_text_is_no_value(text: str) -> None:
+def test_the_contents_of_a_text_are_not_values(text: str) -> None:
     assert not has_more_values(json.dumps({"a": text, "b, [": [text]}).encode(), 100)
 
 
@@ -37,5 +37,5 @@ def test_texts_count_too() -> None:
         (b"\xff," * 500_000, True),
     ],
 )
-def test_what_is_no_json_is_counted_too(body: bytes, many: bool) -> None:
+def test_what_is_not_json_is_counted_too(body: bytes, many: bool) -> None:
     assert has_more_values(body, 100) is many

@@ -30,7 +30,7 @@ def test_one_holder_at_a_time(tmp_path: Path) -> None:
 
 
 def test_beat_shows_that_the_holder_lives(tmp_path: Path) -> None:
-    lease = Lease(tmp_path / "work", SYSTEM, HeartbeatTiming(beat=0.01))
+    lease = Lease(tmp_path / "work", SYSTEM, HeartbeatTiming(interval=0.01))
     assert lease.acquire()
     before = (tmp_path / "work" / "owner").read_text()
     wait_until("a beat", (tmp_path / "work" / "owner").read_text, lambda seen: seen != before)
@@ -46,7 +46,7 @@ def test_silent_holder_on_another_host_is_replaced_after_a_minute_of_watching(tm
     assert not lease.acquire()
     clock.advance(59)
     assert not lease.acquire()
-    (work / "owner").write_text("elsewhere 1 1 token 6\n")  # it beats: the watch begins anew
+    (work / "owner").write_text("elsewhere 1 1 token 6\n")  # it beats: the watch begins again
     clock.advance(11)
     assert not lease.acquire()
     clock.advance(61)
@@ -81,7 +81,7 @@ def test_holder_that_died_while_it_gave_it_back_is_replaced_at_once(tmp_path: Pa
 
 
 def test_holder_is_never_seen_without_its_name(tmp_path: Path) -> None:
-    lease = Lease(tmp_path / "work", SYSTEM, HeartbeatTiming(beat=0.0))
+    lease = Lease(tmp_path / "work", SYSTEM, HeartbeatTiming(interval=0.0))
     assert lease.acquire()
     assert all(lease.is_held() for _ in range(5000))
     lease.release()
@@ -95,12 +95,14 @@ def test_lease_that_was_taken_over_is_left_to_its_new_holder(tmp_path: Path) -> 
     assert (tmp_path / "work" / "owner").exists()
 
 
-def test_whoever_waits_gets_what_the_other_made(tmp_path: Path) -> None:
+def test_a_process_that_waits_gets_what_the_other_made(tmp_path: Path) -> None:
     made: list[str] = []
-    told: list[str] = []
+    messages: list[str] = []
 
     def want(name: str) -> None:
-        with only_one(tmp_path / "work", SYSTEM, done=lambda: bool(made), waiting=lambda: told.append(name)) as mine:
+        with only_one(
+            tmp_path / "work", SYSTEM, done=lambda: bool(made), waiting=lambda: messages.append(name)
+        ) as mine:
             if mine:
                 SYSTEM.sleep(0.2)
                 made.append(name)
@@ -111,7 +113,7 @@ def test_whoever_waits_gets_what_the_other_made(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert len(made) == 1
-    assert len(told) == 9
+    assert len(messages) == 9
 
 
 def test_next_one_tries_when_the_first_fails(tmp_path: Path) -> None:
@@ -135,7 +137,7 @@ def test_group_can_read_whose_lease_it_is_whatever_the_umask(tmp_path: Path) -> 
     lease.release()
 
 
-def test_one_look_tells_whether_somebody_lately_held_it(tmp_path: Path) -> None:
+def test_one_look_tells_whether_it_was_held_lately(tmp_path: Path) -> None:
     path = tmp_path / "lease"
     assert not lately_held(path, SYSTEM)
     lease = Lease(path, SYSTEM)
@@ -143,7 +145,7 @@ def test_one_look_tells_whether_somebody_lately_held_it(tmp_path: Path) -> None:
     assert lately_held(path, SYSTEM)
     owner = path / "owner"
     os.utime(owner, (1, 1))
-    assert not lately_held(path, SYSTEM), "its beat stands still"
+    assert not lately_held(path, SYSTEM), "its heartbeat does not change"
     owner.write_text(f"{socket.gethostname()} {os.getpid()} 1 abc 0\n")
     assert not lately_held(path, SYSTEM), "its process is gone, another one has the number"
     lease.release()
@@ -175,30 +177,30 @@ class SlowReads:
         return self.text
 
 
-def test_an_outage_is_no_silence() -> None:
+def test_an_outage_is_not_silence() -> None:
     clock = ManualClock()
     share = SlowReads(clock)
     silence = Silence(share.read, clock)
-    silence.look()
+    silence.seconds()
     clock.advance(30)
-    assert silence.look() == 30
+    assert silence.seconds() == 30
     share.takes = 90
-    assert silence.look() == 0, "whoever writes was held up as well"
+    assert silence.seconds() == 0, "its writer was held up as well"
     share.takes = 0
     clock.advance(1)
-    assert silence.look() == 0
+    assert silence.seconds() == 0
     clock.advance(59)
-    assert silence.look() == 59
+    assert silence.seconds() == 59
     share.text = None
-    assert silence.look() == 0, "nothing could be read"
+    assert silence.seconds() == 0, "nothing could be read"
     clock.seconds += 300
-    assert silence.look() == 0, "nor later"
+    assert silence.seconds() == 0, "nor later"
     share.text = "elsewhere 1 1 token 5"
     clock.advance(5)
-    assert silence.look() == 0
+    assert silence.seconds() == 0
 
 
-def test_before_a_holder_is_called_dead_it_gets_time_to_beat_after_an_outage_that_nobody_saw() -> None:
+def test_before_a_holder_is_called_dead_it_gets_time_to_beat_after_an_unseen_outage() -> None:
     """Two looks far apart, with an outage in between: the holder beats as soon as it is over."""
     clock = ManualClock()
     share = SlowReads(clock)
@@ -210,7 +212,7 @@ def test_before_a_holder_is_called_dead_it_gets_time_to_beat_after_an_outage_tha
 
 
 def test_a_holder_goes_on_beating_after_a_beat_that_could_not_be_read(tmp_path: Path) -> None:
-    lease = Lease(tmp_path / "work", SYSTEM, HeartbeatTiming(beat=0.01))
+    lease = Lease(tmp_path / "work", SYSTEM, HeartbeatTiming(interval=0.01))
     assert lease.acquire()
     owner = tmp_path / "work" / "owner"
     aside = tmp_path / "aside"
@@ -227,7 +229,7 @@ def test_a_holder_goes_on_beating_after_a_beat_that_could_not_be_read(tmp_path: 
     lease.release()
 
 
-def test_a_clock_that_differs_from_the_file_servers_makes_nobody_dead(tmp_path: Path) -> None:
+def test_a_clock_that_differs_from_the_file_servers_makes_no_holder_dead(tmp_path: Path) -> None:
     lease = Lease(tmp_path / "lease", SYSTEM)
     assert lease.acquire()
     assert lately_held(tmp_path / "lease", ManualClock(datetime.fromtimestamp(0, timezone.utc)))

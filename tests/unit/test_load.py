@@ -1,4 +1,4 @@
-"""The load that chaos runs make: it is there, and goes with whoever made it."""
+"""The load that chaos runs make: it is there, and ends with the process that made it."""
 
 from __future__ import annotations
 

@@ -55,14 +55,14 @@ def test_the_same_text_again_changes_nothing(file: Path) -> None:
     assert not change.is_one and change.difference() == ""
 
 
-def test_a_line_that_both_changed_is_the_persons_and_the_other_is_told(file: Path) -> None:
+def test_a_line_that_both_changed_is_the_persons_and_the_other_is_reported(file: Path) -> None:
     put(file, "a: 1", "b: 1")
     edit(file, "b: 1", "b: 2")
     change = in_section(file, ["a: 1", "b: 3"])
     assert change.set_aside == (("b: 3",),)
     write(change)
     assert "b: 2" in file.read_text("utf-8") and "b: 3" not in file.read_text("utf-8")
-    # Told once, not each time.
+    # Reported once, not each time.
     assert in_section(file, ["a: 1", "b: 3"]).set_aside == ()
 
 
@@ -74,7 +74,7 @@ def test_without_the_record_all_lines_may_be_edits(file: Path) -> None:
     assert last_written(file) == ""
 
 
-def test_a_deleted_section_is_written_anew(file: Path) -> None:
+def test_a_deleted_section_is_written_again(file: Path) -> None:
     put(file, "a: 1")
     file.write_text("mine\n", "utf-8")
     put(file, "a: 1")

@@ -1,4 +1,4 @@
-"""The clock of the tests is a clock, and moves only when it is told to."""
+"""The clock of the tests is a clock, and moves only when it is asked to."""
 
 from __future__ import annotations
 

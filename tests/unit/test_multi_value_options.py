@@ -8,7 +8,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from hpc_agent.cli.options import MultiValueCommand, MultiValueOption
+from hpc_agent.cli.multi_value_options import MultiValueCommand, MultiValueOption
 
 
 @click.command(cls=MultiValueCommand)

@@ -50,7 +50,7 @@ EXAMPLE = Mutant(name="example", file="a.py", old="x = 1", new="x = 2")
         ("y = 1\n", "x = 2", "0 times"),
         ("x = 1\nx = 1\n", "x = 2", "2 times"),
         ("x = 1\n", "x = 1", "changes nothing"),
-        ("x = 1\n", "x = (", "no Python"),
+        ("x = 1\n", "x = (", "not Python"),
     ],
 )
 def test_a_mutant_that_does_not_apply_is_an_error(source: str, new: str, words: str) -> None:

@@ -118,6 +118,6 @@ def test_job_that_runs_is_known_to_run_for_as_long(passes: Passes) -> None:
 
 def test_history_of_one_submission_is_not_that_of_the_next(passes: Passes) -> None:
     passes.see(GONE, times=12)
-    again = replace(GONE, submitted=SubmissionView(SubmissionState.ACCEPTED, NOW, JOB, tries=2))
+    again = replace(GONE, submitted=SubmissionView(SubmissionState.ACCEPTED, NOW, JOB, submit_count=2))
     assert passes.see(again).missing_seconds == 0
     assert passes.see(again).missing_seconds == 60

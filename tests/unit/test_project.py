@@ -164,7 +164,7 @@ def test_variables_in_addresses_are_refused(text: str) -> None:
         ("uv", True, ("six",), False, ("six",)),
         ("poetry", True, None, True, ()),
         ("poetry", True, ("six",), True, ()),
-        # What clearml-task adds for itself counts all the same.
+        # What clearml-task adds for itself counts anyway.
         ("poetry", False, ("six",), True, ("click",)),
     ],
 )
@@ -196,16 +196,16 @@ def test_indexes_for_all_packages_differ_from_explicit_ones(text: str, has: bool
 
 
 def test_ignored_package_lists_are_reported() -> None:
-    beside = ("environment.yml", "requirements-gpu.txt")
-    notes = request(files({}, unread=beside)).notes
-    assert [note.split()[0] for note in notes] == list(beside)
-    notes = request(files({"pyproject.toml": UV}, unread=beside)).notes
+    others = ("environment.yml", "requirements-gpu.txt")
+    notes = request(files({}, unread=others)).notes
+    assert [note.split()[0] for note in notes] == list(others)
+    notes = request(files({"pyproject.toml": UV}, unread=others)).notes
     assert [note.split()[0] for note in notes] == ["environment.yml"]
     texts = {"requirements.txt": "", "pyproject.toml": UV}
     notes = request(files(texts, roots=("requirements.txt",), listed=True)).notes
     assert notes == ("pyproject.toml of the repository is not read: the packages are those of requirements.txt",)
     assert "conda" in request(files({}), requirements=Requirements(conda=("six",))).notes[0]
-    assert request(files({}, unread=beside), requirements=Requirements(pip=())).notes == ()
+    assert request(files({}, unread=others), requirements=Requirements(pip=())).notes == ()
 
 
 def test_request_depends_on_the_commit_of_its_project() -> None:

@@ -170,7 +170,7 @@ class TestVariables:
         ]
         assert missing == []
 
-    def test_what_is_not_honoured_stands_nowhere_in_the_code(self) -> None:
+    def test_what_is_not_honoured_is_nowhere_in_the_code(self) -> None:
         """But in messages: what a variable would be, were it one of ours."""
         texts = {path: path.read_text() for path in (ROOT / "hpc_agent").rglob("*.py") if path.name != "variables.py"}
         found = [
@@ -189,7 +189,7 @@ class TestVariables:
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Constant) and isinstance(node.value, str):
                     read |= {node.value} if re.fullmatch(r"CLEARML_[A-Z0-9_]+", node.value) else set()
-        listed = {*honoured(), *NOT_HONOURED, "CLEARML_AGENT"}  # the last is no variable
+        listed = {*honoured(), *NOT_HONOURED, "CLEARML_AGENT"}  # the last is not a variable
         assert read - listed == set()
 
     @pytest.mark.parametrize(

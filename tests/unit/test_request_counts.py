@@ -1,4 +1,4 @@
-"""Requests are counted by day, host and command; a folder that cannot be written costs nothing but the counts."""
+"""Requests are counted by day, host and command; a folder that cannot be written costs only the counts."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ import pytest
 from manual_clock import ManualClock
 
 from hpc_agent.clock import SYSTEM
-from hpc_agent.request_counts import COUNTS, RequestCounts, count_command, read_counts
+from hpc_agent.request_counts import COUNTS, RequestCounts, read_counts
+from hpc_agent.schedulers.registry import QUERY_COMMANDS
 
 TODAY = SYSTEM.now().astimezone().date()
 
 
-def counts(folder: Path, program: str, **how: bool) -> RequestCounts:
-    found = RequestCounts(ManualClock()) if how else RequestCounts()
-    found.keep(folder, program, **how)
+def counts(folder: Path, program: str) -> RequestCounts:
+    found = RequestCounts()
+    found.keep(folder, program)
     return found
 
 
@@ -30,7 +31,7 @@ def test_what_several_programs_count_is_added_up(tmp_path: Path) -> None:
     for _ in range(2):
         daemon = counts(tmp_path / "stats", "daemon")
         for _ in range(3):
-            daemon.add("slurm", "squeue")
+            daemon.add("scheduler", "squeue")
         daemon.add("server", "tasks.get_all")
         daemon.save()
     job = counts(tmp_path / "stats", "execute")
@@ -38,7 +39,7 @@ def test_what_several_programs_count_is_added_up(tmp_path: Path) -> None:
     job.save()
     job.save()
     found = read_counts(tmp_path / "stats", TODAY)
-    assert [(row.program, row.slurm, row.server) for row in found] == [
+    assert [(row.program, row.scheduler, row.server) for row in found] == [
         ("daemon", {"squeue": 6}, {"tasks.get_all": 2}),
         ("execute", {}, {"tasks.ping": 1}),
     ]
@@ -61,24 +62,24 @@ def test_a_program_that_goes_on_saves_meanwhile(tmp_path: Path) -> None:
     clock = ManualClock()
     daemon = RequestCounts(clock)
     daemon.keep(tmp_path / "stats", "daemon", saves_between=True)
-    daemon.add("slurm", "squeue")
+    daemon.add("scheduler", "squeue")
     assert not (tmp_path / "stats").exists()
     clock.advance(61)
-    daemon.add("slurm", "squeue")
+    daemon.add("scheduler", "squeue")
     [file] = (tmp_path / "stats").glob("*.json")
-    assert json.loads(file.read_text())["programs"] == {"daemon": {"slurm": {"squeue": 2}}}
+    assert json.loads(file.read_text())["programs"] == {"daemon": {"scheduler": {"squeue": 2}}}
 
 
 def test_old_days_are_removed_and_left_out(tmp_path: Path) -> None:
     folder = tmp_path / "stats"
     folder.mkdir()
-    text = '{"programs": {"daemon": {"slurm": {"squeue": 1}}}}'
+    text = '{"programs": {"daemon": {"scheduler": {"squeue": 1}}}}'
     for days in (60, 5):
         (folder / f"{TODAY - timedelta(days=days)}.other.json").write_text(text)
     (folder / f"{TODAY}.broken.json").write_text("{")
     (folder / "notes.txt").write_text("mine")
     daemon = counts(folder, "daemon")
-    daemon.add("slurm", "squeue")
+    daemon.add("scheduler", "squeue")
     daemon.save()
     assert [row.day for row in read_counts(folder, date.min)] == [str(TODAY - timedelta(days=5)), str(TODAY)]
     assert [row.day for row in read_counts(folder, TODAY)] == [str(TODAY)]
@@ -88,7 +89,7 @@ def test_old_days_are_removed_and_left_out(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_written_costs_the_counts_only(tmp_path: Path) -> None:
     (tmp_path / "stats").write_text("a file")
     lost = counts(tmp_path / "stats", "daemon")
-    lost.add("slurm", "squeue")
+    lost.add("scheduler", "squeue")
     lost.save()
     nowhere = counts(tmp_path / "hpc" / "stats", "list")
     nowhere.add("server", "workers.get_all")
@@ -97,15 +98,20 @@ def test_a_folder_that_cannot_be_written_costs_the_counts_only(tmp_path: Path) -
     assert read_counts(tmp_path / "stats", TODAY) == read_counts(tmp_path / "hpc", TODAY) == []
 
 
-@pytest.mark.parametrize(("argv", "counted"), [(["squeue", "-h"], 1), (["/opt/slurm/bin/sinfo"], 1), (["git"], 0)])
-def test_slurms_commands_are_counted_however_they_are_called(argv: list[str], counted: int) -> None:
-    before = COUNTS.so_far()
-    count_command(argv)
-    assert COUNTS.so_far() - before == counted
+@pytest.mark.parametrize(
+    ("argv", "counted"), [(["squeue", "-h"], 1), (["/opt/slurm/bin/sinfo"], 1), (["qstat"], 1), (["git"], 0)]
+)
+def test_a_schedulers_commands_are_counted_however_they_are_called(
+    argv: list[str], counted: int, tmp_path: Path
+) -> None:
+    requests = RequestCounts()
+    requests.keep(tmp_path / "stats", "daemon", QUERY_COMMANDS)
+    requests.count_command(argv)
+    assert requests.so_far() == counted
 
 
 def test_a_forked_process_begins_at_nothing() -> None:
-    COUNTS.add("slurm", "squeue")
+    COUNTS.add("scheduler", "squeue")
     child = os.fork()
     if not child:
         os._exit(COUNTS.so_far())
@@ -114,7 +120,7 @@ def test_a_forked_process_begins_at_nothing() -> None:
 
 def test_the_file_names_its_host(tmp_path: Path) -> None:
     one = counts(tmp_path / "stats", "daemon")
-    one.add("slurm", "squeue")
+    one.add("scheduler", "squeue")
     one.save()
     [file] = (tmp_path / "stats").glob("*.json")
     assert file.name == f"{TODAY}.{socket.gethostname()}.json"

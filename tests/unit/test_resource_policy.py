@@ -104,7 +104,7 @@ def test_a_name_is_one_that_slurm_could_have(value: str) -> None:
 
 
 def test_every_property_that_is_a_number_has_a_floor() -> None:
-    """A property that somebody adds later is refused at 0, or is no number."""
+    """A property that is added later is refused at 0, or is not a number."""
     every = Policy("q", overrides=dict.fromkeys(PROPERTY_FIELDS, Override()))
     for name in PROPERTY_FIELDS:
         resources = every.resources({name: "7"})

@@ -95,7 +95,7 @@ def test_output_is_read_as_it_comes_in_whatever_pieces() -> None:
         output = SbatchOutput(parsable=False)
         for start in range(0, len(text), size):
             output.feed(text[start : start + size])
-        assert output.sentences == ["123"], "half a line is no answer yet"
+        assert output.sentences == ["123"], "half a line is not an answer yet"
         output.close()
         assert output.named == output.sentences == ["123", "12"]
 
@@ -138,7 +138,7 @@ SILENT = [
 
 
 @pytest.mark.parametrize("stderr", SILENT)
-def test_words_about_the_way_to_the_controller_are_no_verdict_on_a_task(stderr: str) -> None:
+def test_errors_on_the_way_to_the_controller_are_not_errors_of_a_task(stderr: str) -> None:
     answer = parse_sbatch(1, "", stderr)
     assert isinstance(answer, OutcomeUnknown)
     assert answer.doubt is UnclearAnswer.NO_ANSWER
@@ -202,5 +202,5 @@ def test_objections_to_parsable(stderr: str, objects: bool) -> None:
 
 
 @pytest.mark.parametrize("answer", [Accepted(JobId("1")), LimitReached("--parsable"), OutcomeUnknown("--parsable")])
-def test_other_answers_are_no_objection_to_parsable(answer: SubmitResult) -> None:
+def test_other_answers_are_not_an_objection_to_parsable(answer: SubmitResult) -> None:
     assert not refuses_parsable(answer)

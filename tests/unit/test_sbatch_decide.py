@@ -10,8 +10,9 @@ import pytest
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import JobRecord, JobState, LiveJob
 from hpc_agent.domain.job_phase import SubmissionState, SubmissionView
+from hpc_agent.domain.outcome import SCRIPT_ADVICE
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.tracking.decide import (
+from hpc_agent.tracking.tracking_policy import (
     CancelTracked,
     EndTask,
     MarkStarted,
@@ -49,11 +50,15 @@ RUNNING = TrackedJobSnapshot(
     submitted=SUBMITTED,
     status=TaskStatus.IN_PROGRESS,
     jobs=(live(JobState.RUNNING),),
-    begun=True,
+    task_started=True,
     has_sidecar=True,
 )
 GONE = TrackedJobSnapshot(
-    job="12", submitted=SUBMITTED, status=TaskStatus.IN_PROGRESS, records=(record(JobState.COMPLETED),), begun=True
+    job="12",
+    submitted=SUBMITTED,
+    status=TaskStatus.IN_PROGRESS,
+    records=(record(JobState.COMPLETED),),
+    task_started=True,
 )
 
 
@@ -147,7 +152,7 @@ def test_array_ends_when_all_its_elements_have() -> None:
         expected=3,
         status=TaskStatus.IN_PROGRESS,
         is_array=True,
-        begun=True,
+        task_started=True,
         jobs=(live(JobState.PENDING, "12_3", reason="JobArrayTaskLimit"),),
         records=(record(JobState.COMPLETED, "12_1"), record(JobState.FAILED, "12_2")),
     )
@@ -177,6 +182,6 @@ def test_array_ends_when_all_its_elements_have() -> None:
     ],
 )
 def test_reason_of_each_end(ended: JobRecord, status: TaskStatus, reason: str) -> None:
-    seen, words = tracked_outcome("Slurm job 12", [ended], is_array=False)
-    assert seen is status
-    assert words == reason
+    end = tracked_outcome("Slurm job 12", [ended], is_array=False)
+    assert (end.status, end.reason) == (status, reason)
+    assert end.output_not_opened is reason.endswith(SCRIPT_ADVICE.output)

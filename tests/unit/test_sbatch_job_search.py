@@ -11,8 +11,8 @@ import pytest
 
 from hpc_agent.domain.ids import JobId, TaskId
 from hpc_agent.domain.job import JobRecord, JobState, LiveJob
+from hpc_agent.tracking.job_search import AmbiguousJobError, JobSearch
 from hpc_agent.tracking.tracked_records import TrackedJobRecord, TrackedRoot, TrackingPlan
-from hpc_agent.tracking.unclear import AmbiguousJobError, Identifier
 from hpc_agent.watcher.identity import carries_name
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
@@ -49,7 +49,7 @@ def by_name(folder: Path, queue: Queue, *, exists: bool, taken: str = "") -> Job
     if taken:
         folders.of(TaskId("b" * 32)).create(PLAN).write_job(TrackedJobRecord(id=taken))
     own = folders.of(TaskId("a" * 32)).create(PLAN)
-    identifier = Identifier(queue, folders)  # type: ignore[arg-type]
+    identifier = JobSearch(queue, folders)  # type: ignore[arg-type]
     return identifier.by_name(own, PLAN, NOW + timedelta(seconds=1), exists=exists)
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from hpc_agent.domain.ids import TaskId
-from hpc_agent.tracking.output_files import locate, not_found, not_opened, parse, readable
+from hpc_agent.schedulers.slurm.job_output import output_paths
+from hpc_agent.tracking.output_files import locate, not_found, not_opened, readable
 from hpc_agent.tracking.sbatch_options import outputs
 from hpc_agent.tracking.tracked_records import OutputStream, TrackedRoot
 
@@ -32,7 +33,7 @@ SHOWN = """JobId=2 JobName=s.sh
     ],
 )
 def test_the_output_files_of_a_job(out: str, err: str, paths: list[str]) -> None:
-    assert [stream.path for stream in parse(SHOWN.format(out=out, err=err))] == paths
+    assert list(output_paths(SHOWN.format(out=out, err=err))) == paths
 
 
 def test_a_file_of_the_same_name_on_another_machine_s_disk_is_not_the_job_s(tmp_path: Path) -> None:
@@ -95,11 +96,13 @@ def test_a_file_is_found_under_the_name_that_slurm_gave_it(
     assert stream.inode == (tmp_path / written).stat().st_ino
 
 
-TOLD = [(shown, written) for asked, shown, written in WRITTEN if asked not in ("o-%%x", "o-%%%j", "o-\\%j")]
-"""Of the others scontrol has filled in what is no pattern."""
+FROM_SLURM = [(shown, written) for asked, shown, written in WRITTEN if asked not in ("o-%%x", "o-%%%j", "o-\\%j")]
+"""In the others scontrol has filled in what is not a pattern."""
 
 
-@pytest.mark.parametrize(("shown", "written"), TOLD, ids=[f"{shown} as {written}" for shown, written in TOLD])
+@pytest.mark.parametrize(
+    ("shown", "written"), FROM_SLURM, ids=[f"{shown} as {written}" for shown, written in FROM_SLURM]
+)
 def test_of_a_job_whose_wish_is_not_known_it_is_found_by_what_scontrol_shows(
     shown: str, written: str, tmp_path: Path
 ) -> None:

@@ -52,14 +52,14 @@ def test_our_own_options_are_taken_out_and_only_before_the_script() -> None:
 
 
 @pytest.mark.parametrize("words", ["-N2 run.sh a", "-N2 -- run.sh a", "-N2 --wrap x", "--export=A run.sh"])
-def test_an_option_added_stands_after_all_others_and_before_the_script(words: str) -> None:
+def test_an_option_added_comes_after_all_others_and_before_the_script(words: str) -> None:
     added = parse(words.split()).with_options(["--export=B"])
     again = parse(added)
     assert again.options["export"] == "B"
     assert again.script == ("run.sh" if "run" in words else "")
 
 
-def test_directives_stand_before_the_first_command() -> None:
+def test_directives_come_before_the_first_command() -> None:
     text = (
         "#!/bin/bash\n#SBATCH -N 2 --time=10 # a comment\n# another\n\n#SBATCH --comment='a # b' \n##SBATCH -p no\n"
         "#SBATCH --mem=1G\n #SBATCH -q no\necho\n#SBATCH -A no\n"

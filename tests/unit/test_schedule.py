@@ -56,7 +56,7 @@ def test_a_window_holds_its_hours_on_its_days(text: str, inside: list[datetime],
         ("5 ", "expected"),
     ],
 )
-def test_what_is_no_window_is_refused_with_the_form(text: str, says: str) -> None:
+def test_what_is_not_a_window_is_refused_with_the_form(text: str, says: str) -> None:
     with pytest.raises(InputError, match="expected") as error:
         schedule([text], [])
     assert says in str(error.value)

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from hpc_agent.config.dump import share_job_config
+from hpc_agent.config.job_config import share_job_config
 from hpc_agent.config.load import load
-from hpc_agent.config.report import rows
+from hpc_agent.config.shown_config import rows
 from hpc_agent.redact import HIDDEN, is_secret
 from hpc_agent.schedulers.job_environment import scrubbed
 from hpc_agent.schedulers.local import gpu_inventory
@@ -44,7 +44,7 @@ def test_credentials_do_not_travel(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", HARMLESS.split())
-def test_what_is_no_credential_stays(name: str) -> None:
+def test_what_is_not_a_credential_stays(name: str) -> None:
     assert scrubbed({name: "x"}) == {name: "x"}
 
 

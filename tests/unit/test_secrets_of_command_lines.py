@@ -99,7 +99,7 @@ def test_what_is_none_is_shown_as_it_was_written(tmp_path: Path) -> None:
 
 
 def test_the_comment_says_that_something_is_left_out(tmp_path: Path) -> None:
-    assert f"{HIDDEN} stands for what looked like a secret" in shown(tmp_path, "job.sh", "--token=hunter2")
+    assert f"{HIDDEN} replaces what looked like a secret" in shown(tmp_path, "job.sh", "--token=hunter2")
 
 
 @pytest.mark.parametrize(
@@ -125,6 +125,6 @@ def test_masked_text_keeps_its_shape() -> None:
 
 
 def test_long_texts_are_masked_in_one_look() -> None:
-    """A text of which each character is looked at again and again does not come to its end here."""
+    """A text whose characters are each looked at again and again does not come to its end here."""
     for text in ("a=" * 20_000, "a-" * 20_000, "token=" * 20_000, "token " * 20_000, '"a" : ' * 20_000):
         assert len(masked_text(text)) <= len(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 from random import Random
 
@@ -23,6 +24,15 @@ def test_a_reader_that_takes_too_long_is_ended_and_good_again(tmp_path: Path) ->
             db.row(FOREVER)
     with store.read() as db:
         assert db.row("SELECT 1") == (1,)
+    store.close()
+
+
+def test_reader_refuses_to_change_the_database(tmp_path: Path) -> None:
+    store = DocumentStore(tmp_path / "server.db")
+    with pytest.raises(sqlite3.OperationalError, match="readonly"), store.read() as db:
+        event_store.add_chunks(db, [StoredChunk("task", 1, "INFO", "", "lost")])
+    with store.write() as db:
+        event_store.add_chunks(db, [StoredChunk("task", 1, "INFO", "", "kept")])
     store.close()
 
 

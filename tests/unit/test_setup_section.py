@@ -50,7 +50,7 @@ CLUSTER = ClusterFacts(
     notes=("newer than 24.05, the newest that was tested",),
     unanswered=("how memory is asked for: no answer",),
 )
-SITE = SiteFacts("slurm", CLUSTER, (Folder(Path("/home/ann"), "home", "nfs4", 5.0),), ("apptainer",))
+SITE = SiteFacts("slurm", True, CLUSTER, (Folder(Path("/home/ann"), "home", "nfs4", 5.0),), ("apptainer",))
 
 
 DEFAULTS = Choices()
@@ -90,7 +90,7 @@ def test_a_partition_without_gpus_has_no_rules_for_them(tmp_path: Path) -> None:
     assert {"num_gpus", "gpu_type"} & set(queue.overrides or {}) == set()
 
 
-def test_what_was_found_out_is_set_with_the_evidence_beside_it(tmp_path: Path) -> None:
+def test_what_was_found_out_is_set_with_the_evidence_next_to_it(tmp_path: Path) -> None:
     assert loaded(tmp_path).scheduler == "slurm"
     lines = [line.strip() for line in text().splitlines()]
     assert lines[lines.index("gpu_flag: gpus") - 1] == "# sbatch --test-only accepts --gpus=1."
@@ -147,8 +147,11 @@ def test_the_suggested_partition_has_gpus_where_any_has() -> None:
 
 
 def test_a_machine_without_a_batch_system_gets_a_short_section(tmp_path: Path) -> None:
-    hpc = loaded(tmp_path, SiteFacts("local", None, (), ()), Choices(("mine",)))
+    local = SiteFacts("local", False, None, (), ())
+    hpc = loaded(tmp_path, local, Choices(("mine",)))
     assert (hpc.scheduler, set(hpc.queues)) == ("local", {"mine"})
+    assert "jobs run on this machine" in text(local)
+    assert "scheduler gridengine" in text(SiteFacts("gridengine", True, None, (), ()))
 
 
 @pytest.mark.parametrize("name", ["a${HOME}b", "}; x {", "# no comment", "ü", "include", "a.b", "a:b=c"])

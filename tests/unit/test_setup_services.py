@@ -8,8 +8,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from capabilities import missing
 
-from hpc_agent.setup.services import (
+from hpc_agent.setup.daemon_service import (
     cron_line,
     daemon_command,
     periodic_command,
@@ -33,8 +34,10 @@ def test_a_unit_escapes_what_systemd_would_read_as_something_else() -> None:
     assert 'Environment="X=$1 50%%"' in unit
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+@pytest.mark.systemd
 def test_systemd_finds_no_fault_in_a_unit(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        missing("systemd", "systemd-analyze is not installed")
     unit = tmp_path / "hpc-agent.service"
     unit.write_text("\n".join(systemd_unit(["/bin/sh", *COMMAND[1:]], {"PATH": "/a b:/bin"})) + "\n")
     done = subprocess.run(

@@ -1,4 +1,5 @@
-"""Each line of the console reaches the server once and in order, whatever answers get lost and whoever dies."""
+"""Each line of the console reaches the server once and in order, whatever answers get lost and whichever process
+dies."""
 
 from __future__ import annotations
 
@@ -90,7 +91,7 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path)
 
 
-def test_the_whole_console_is_sent_and_the_mark_stands_at_its_end(bench: Bench) -> None:
+def test_the_whole_console_is_sent_and_the_mark_is_at_its_end(bench: Bench) -> None:
     bench.write(LINES + "without an end")
     assert bench.shipper().drain(ONCE)
     assert bench.events.text == LINES + "without an end"

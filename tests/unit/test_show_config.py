@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from hpc_agent.cli.main import group
-from hpc_agent.config.report import masked
+from hpc_agent.config.shown_config import masked
 
 CONF = """
 api { api_server: "http://api.lab:8008", credentials { access_key: "AK", secret_key: "hidden-1" } }

@@ -115,7 +115,7 @@ def test_other_words_of_sbatch(stderr: str, kind: type[SubmitResult]) -> None:
     assert isinstance(parse_sbatch(1, "", stderr), kind)
 
 
-def test_sbatch_is_told_what_a_template_may_forget() -> None:
+def test_sbatch_gets_what_a_template_may_forget() -> None:
     request = SubmitRequest(Path("/r/job.sh"), OUR_JOB, Path("/r"), Path("/r/100%.out"), Resources())
     assert commands.sbatch(request, ("--export=ALL",)) == [
         *("sbatch", "--parsable", f"--job-name={OUR_JOB}", "--chdir=/r", "--output=/r/100%%.out"),

@@ -122,7 +122,7 @@ def test_cells_that_cannot_be_read_cost_only_themselves() -> None:
     assert (node.cpus, node.memory_mb, node.gpus, node.features, node.usable) == (0, 0, (), (), True)
 
 
-def test_no_rows_are_no_nodes_and_no_table_is_no_answer() -> None:
+def test_no_rows_mean_no_nodes_and_no_table_means_no_answer() -> None:
     assert parse_sinfo(lines(), D).nodes == ()
     with pytest.raises(ValueError, match="Welcome"):
         parse_sinfo("Welcome to the cluster\n", D)

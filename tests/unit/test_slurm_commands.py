@@ -8,7 +8,7 @@ import pytest
 from captured_slurm import OUR_JOB, VERSIONS, captured, names
 
 from hpc_agent.domain.job import JobState
-from hpc_agent.schedulers.slurm import commands
+from hpc_agent.schedulers.slurm import answers, commands
 
 IN_SQUEUE = datetime(2026, 11, 20, 12, 0, 7, tzinfo=timezone.utc)
 
@@ -28,42 +28,42 @@ FINAL_WORDS = "BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_ME
 
 @pytest.mark.parametrize("word", LIVE_WORDS.split())
 def test_no_state_of_a_live_job_is_final(word: str) -> None:
-    assert commands.state(word) is not JobState.UNKNOWN
-    assert not commands.state(word).is_final
+    assert answers.state(word) is not JobState.UNKNOWN
+    assert not answers.state(word).is_final
 
 
 @pytest.mark.parametrize("word", FINAL_WORDS.split())
 def test_every_final_state_is_final(word: str) -> None:
-    assert commands.state(word).is_final
+    assert answers.state(word).is_final
 
 
 @pytest.mark.parametrize("word", ["HIBERNATING", "", "completed?", "_name_", "mro"])
-def test_a_state_that_nobody_knows_is_not_final(word: str) -> None:
-    assert commands.state(word) is JobState.UNKNOWN
-    assert not commands.state(word).is_final
+def test_an_unknown_state_is_not_final(word: str) -> None:
+    assert answers.state(word) is JobState.UNKNOWN
+    assert not answers.state(word).is_final
 
 
 @pytest.mark.parametrize("word", ["CANCELLED by 1000", "CANCELLED+"])
 def test_cancelled_may_carry_more(word: str) -> None:
-    assert commands.state(word) is JobState.CANCELLED
+    assert answers.state(word) is JobState.CANCELLED
 
 
 def test_times_are_read_as_utc() -> None:
-    assert commands.time("1795176007") == IN_SQUEUE
-    assert commands.time("2026-11-20T12:00:07") == IN_SQUEUE
-    assert [commands.time(text) for text in ("N/A", "NONE", "None", "Unknown", "")] == [None] * 5
+    assert answers.time("1795176007") == IN_SQUEUE
+    assert answers.time("2026-11-20T12:00:07") == IN_SQUEUE
+    assert [answers.time(text) for text in ("N/A", "NONE", "None", "Unknown", "")] == [None] * 5
 
 
 @pytest.mark.parametrize(
     ("version", "name"), [(version, name) for version in VERSIONS for name in names(version, "scancel_")]
 )
-def test_scancel_fails_only_when_nobody_took_the_request(version: str, name: str) -> None:
+def test_scancel_fails_only_when_no_cluster_took_the_request(version: str, name: str) -> None:
     said = captured(version, name)
-    assert commands.cancelled(said.returncode, said.stderr) == (not name.endswith("_down"))
+    assert answers.cancelled(said.returncode, said.stderr) == (not name.endswith("_down"))
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_cluster_is_named_in_its_configuration(version: str) -> None:
-    config = commands.parse_config(captured(version, "scontrol_config").stdout)
+    config = answers.parse_config(captured(version, "scontrol_config").stdout)
     assert config["ClusterName"] == "hpcagent"
     assert config["MinJobAge"] == "300 sec"

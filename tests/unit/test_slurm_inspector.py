@@ -8,7 +8,7 @@ import pytest
 
 from hpc_agent.domain.job import JobState
 from hpc_agent.errors import SchedulerUnavailableError
-from hpc_agent.schedulers.slurm.inspector import parse_listed, parse_test
+from hpc_agent.schedulers.slurm.job_inspector import parse_listed, parse_test
 
 D = "|d|"
 HEAD = "JOBID STATE RESTARTCNT SUBMIT_TIME START_TIME TIME TIME_LIMIT PARTITION NODELIST REASON NAME"

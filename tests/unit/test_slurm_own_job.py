@@ -1,4 +1,4 @@
-"""What a job is told when it asks squeue about itself, of each version."""
+"""Current job: what squeue answers a job about itself, for each version."""
 
 from __future__ import annotations
 
@@ -8,51 +8,51 @@ from fake_slurm import OWN_HEADER, own_row, printed
 
 from hpc_agent.domain.job import CurrentJob, JobState
 from hpc_agent.domain.termination import TerminationCause, termination_cause
-from hpc_agent.schedulers.slurm import commands
+from hpc_agent.schedulers.slurm import answers
 
 of_each_version = pytest.mark.parametrize("version", VERSIONS)
 
 
-def told(version: str, moment: str) -> CurrentJob:
-    return commands.parse_own_job(captured(version, f"own_{moment}").stdout, DELIMITER)
+def answered(version: str, moment: str) -> CurrentJob:
+    return answers.parse_own_job(captured(version, f"own_{moment}").stdout, DELIMITER)
 
 
 def parsed(*rows: str, before: str = "") -> CurrentJob:
-    return commands.parse_own_job(printed(before + OWN_HEADER + "".join(rows), DELIMITER), DELIMITER)
+    return answers.parse_own_job(printed(before + OWN_HEADER + "".join(rows), DELIMITER), DELIMITER)
 
 
 @of_each_version
 @pytest.mark.parametrize(
     ("moment", "restarts", "cause"),
     [
-        ("running", 0, TerminationCause.SOMEBODY),
+        ("running", 0, TerminationCause.EXTERNAL_SIGNAL),
         ("cancelled", 0, TerminationCause.CANCELLED),
         ("preempted", 0, TerminationCause.PREEMPTED),
         ("preempted_requeued", 0, TerminationCause.REQUEUED),
         ("requeued", 0, TerminationCause.REQUEUED),
-        ("restarted", 1, TerminationCause.SOMEBODY),
+        ("restarted", 1, TerminationCause.EXTERNAL_SIGNAL),
         ("time_limit", 0, TerminationCause.TIME_LIMIT),
     ],
 )
 def test_slurm_says_why_it_tells_a_job_to_end(
     version: str, moment: str, restarts: int, cause: TerminationCause
 ) -> None:
-    assert termination_cause(told(version, moment), restarts) is cause
+    assert termination_cause(answered(version, moment), restarts) is cause
 
 
 @of_each_version
 def test_a_job_knows_how_much_time_it_has_left(version: str) -> None:
-    left = told(version, "running").left
+    left = answered(version, "running").left
     assert left is not None
     assert 50 <= left <= 60
-    left = told(version, "time_limit").left
+    left = answered(version, "time_limit").left
     assert left is not None
     assert left <= 0
 
 
 @of_each_version
-def test_a_restarted_job_counts_its_time_anew(version: str) -> None:
-    job = told(version, "restarted")
+def test_a_restarted_job_counts_its_time_again(version: str) -> None:
+    job = answered(version, "restarted")
     assert (job.state, job.restarts) == (JobState.RUNNING, 1)
     assert job.ran_for <= 5
 
@@ -63,7 +63,7 @@ def test_without_an_answer_nothing_is_known(version: str, daemon: str) -> None:
     said = captured(version, f"own_{daemon}_down")
     assert said.returncode != 0
     with pytest.raises(ValueError, match="not one job of squeue: nothing"):
-        commands.parse_own_job(said.stdout, DELIMITER)
+        answers.parse_own_job(said.stdout, DELIMITER)
 
 
 def test_without_an_answer_the_cause_is_unknown() -> None:
@@ -76,7 +76,7 @@ def test_a_squeue_that_greets_is_understood() -> None:
 
 
 @pytest.mark.parametrize("rows", [(), (own_row("7", "RUNNING"), own_row("8", "RUNNING"))])
-def test_what_is_not_one_job_is_no_answer(rows: tuple[str, ...]) -> None:
+def test_what_is_not_one_job_is_not_an_answer(rows: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match="not one job of squeue"):
         parsed(*rows)
 
@@ -87,5 +87,5 @@ def test_cells_that_cannot_be_read_are_unknown() -> None:
     )
 
 
-def test_a_job_of_an_array_is_told_about_itself() -> None:
+def test_a_job_of_an_array_learns_about_itself() -> None:
     assert parsed(own_row("7_3", "COMPLETING")).state is JobState.COMPLETING

@@ -12,13 +12,13 @@ from fake_slurm import ACCOUNTING_HEADER, SUBMITTED, accounting_row, printed
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import JobRecord, JobState
 from hpc_agent.schedulers.records import newest
-from hpc_agent.schedulers.slurm import commands
+from hpc_agent.schedulers.slurm import answers
 
 of_each_version = pytest.mark.parametrize("version", VERSIONS)
 
 
-def answer(version: str, name: str) -> commands.AccountingAnswer:
-    return commands.parse_sacct(captured(version, name).stdout, DELIMITER)
+def answer(version: str, name: str) -> answers.AccountingAnswer:
+    return answers.parse_sacct(captured(version, name).stdout, DELIMITER)
 
 
 def records(version: str, answered: str, name: str) -> list[JobRecord]:
@@ -137,7 +137,7 @@ def test_every_captured_row_is_read(version: str) -> None:
 @of_each_version
 def test_unknown_jobs_give_no_records(version: str) -> None:
     for name in ("sacct_unknown", "sacct_unknown_name"):
-        assert answer(version, name) == commands.AccountingAnswer((), 0)
+        assert answer(version, name) == answers.AccountingAnswer((), 0)
 
 
 @of_each_version
@@ -160,14 +160,14 @@ def test_without_an_answer_there_is_no_table(version: str, daemon: str) -> None:
     said = captured(version, f"sacct_{daemon}")
     assert said.returncode != 0
     with pytest.raises(ValueError, match="nothing"):
-        commands.parse_sacct(said.stdout, DELIMITER)
+        answers.parse_sacct(said.stdout, DELIMITER)
 
 
 # ---------------------------------------------------------------- which record decides
 
 
 def parsed(*rows: str) -> Sequence[tuple[JobId, JobRecord]]:
-    return commands.parse_sacct(printed(ACCOUNTING_HEADER + "".join(rows), DELIMITER), DELIMITER).records
+    return answers.parse_sacct(printed(ACCOUNTING_HEADER + "".join(rows), DELIMITER), DELIMITER).records
 
 
 def row(job: str, state: str, after: timedelta = timedelta(), raw: str = "", name: str = OUR_JOB) -> str:
@@ -211,9 +211,9 @@ def test_a_name_that_slurmdbd_does_not_know_yet_is_empty() -> None:
     assert found.name == ""
 
 
-def test_a_record_without_a_time_is_no_verdict() -> None:
+def test_a_record_without_a_time_is_not_evidence() -> None:
     """It may be of an earlier job with this id."""
-    assert verdict(accounting_row("7", "COMPLETED", submitted="once upon a time")) is None
+    assert verdict(accounting_row("7", "COMPLETED", submitted="long ago")) is None
 
 
 @pytest.mark.parametrize("exit_code", ["", "?", "0", "0:0:0", ":", "9" * 400 + ":0", "-1:0"])
@@ -230,12 +230,12 @@ def test_a_time_beyond_all_clocks_is_unknown(number: str) -> None:
 
 
 @pytest.mark.parametrize("job", ["9" * 25, "7_", "_3", "7+", "-7", "7.batch", "seven", "7;8", "٣"])
-def test_what_is_no_job_id_is_a_row_that_cannot_be_read(job: str) -> None:
-    read = commands.parse_sacct(printed(accounting_row(job, "COMPLETED", raw="7"), DELIMITER), DELIMITER)
+def test_what_is_not_a_job_id_is_a_row_that_cannot_be_read(job: str) -> None:
+    read = answers.parse_sacct(printed(accounting_row(job, "COMPLETED", raw="7"), DELIMITER), DELIMITER)
     assert (read.records, read.unreadable) == ((), 1)
 
 
 @pytest.mark.parametrize("text", ["JobID|State\n", "sacct: hello\n", "1|1|RUNNING|0:0|1|1|1|1|n1|None|x\n", ""])
-def test_what_is_no_table_is_not_read_as_one(text: str) -> None:
+def test_what_is_not_a_table_is_not_read_as_one(text: str) -> None:
     with pytest.raises(ValueError, match=text.strip()[:5] or "nothing"):
-        commands.parse_sacct(text, DELIMITER)
+        answers.parse_sacct(text, DELIMITER)

@@ -10,19 +10,19 @@ from captured_slurm import DELIMITER, HOSTILE_NAMES, OUR_JOB, VERSIONS, captured
 
 from hpc_agent.domain.job import JobRecord, JobState, LiveJob
 from hpc_agent.schedulers.records import newest
-from hpc_agent.schedulers.slurm import commands
+from hpc_agent.schedulers.slurm import answers
 
 pytestmark = pytest.mark.parametrize("version", VERSIONS)
 
 
-def answer(version: str, name: str) -> commands.QueueAnswer:
-    return commands.parse_squeue(captured(version, name).stdout, DELIMITER)
+def answer(version: str, name: str) -> answers.QueueAnswer:
+    return answers.parse_squeue(captured(version, name).stdout, DELIMITER)
 
 
 def live(version: str) -> list[LiveJob]:
     read = answer(version, "squeue_live")
     assert read.unreadable == 0
-    return [commands.live_job(row) for row in read.rows]
+    return [answers.live_job(row) for row in read.rows]
 
 
 def one(version: str, name: str) -> LiveJob:
@@ -32,7 +32,7 @@ def one(version: str, name: str) -> LiveJob:
 
 def ended(version: str, name: str) -> JobRecord:
     [row] = [row for row in answer(version, "squeue_ended").rows if row.name == name]
-    return commands.ended_job(row)
+    return answers.ended_job(row)
 
 
 # ---------------------------------------------------------------- jobs that are there
@@ -107,8 +107,8 @@ def test_a_job_is_found_by_its_name(version: str) -> None:
     assert row.name == OUR_JOB
 
 
-def test_no_jobs_are_no_error(version: str) -> None:
-    assert answer(version, "squeue_unknown_name") == commands.QueueAnswer((), 0)
+def test_no_jobs_are_not_an_error(version: str) -> None:
+    assert answer(version, "squeue_unknown_name") == answers.QueueAnswer((), 0)
 
 
 # ---------------------------------------------------------------- jobs that ended
@@ -153,20 +153,20 @@ def test_a_requeued_job_has_no_verdict(version: str) -> None:
 
 def test_array_elements_have_records_of_their_own(version: str) -> None:
     elements = [row for row in answer(version, "squeue_ended").rows if row.name == "array of three"]
-    codes = {row.id.partition("_")[2]: commands.ended_job(row).exit_code for row in elements}
+    codes = {row.id.partition("_")[2]: answers.ended_job(row).exit_code for row in elements}
     assert codes == {"0": 0, "1": 1, "2": 2}
 
 
 def test_every_captured_row_is_read_in_full(version: str) -> None:
     answered = [name for name in names(version, "squeue_") if captured(version, name).returncode == 0]
-    rows: list[commands.QueueRow] = []
+    rows: list[answers.QueueRow] = []
     for name in answered:
         read = answer(version, name)
         assert read.unreadable == 0
         rows += read.rows
     assert rows
     assert all(row.exit_status is not None and row.restarts is not None for row in rows)
-    assert all(row.submitted and commands.state(row.word) is not JobState.UNKNOWN for row in rows)
+    assert all(row.submitted and answers.state(row.word) is not JobState.UNKNOWN for row in rows)
 
 
 @pytest.mark.parametrize("daemon", ["slurmctld_down", "munged_down", "no_configuration", "slurmctld_frozen"])
@@ -174,10 +174,10 @@ def test_without_an_answer_there_is_no_table(version: str, daemon: str) -> None:
     said = captured(version, f"squeue_{daemon}")
     assert said.returncode == 1
     with pytest.raises(ValueError, match="nothing"):
-        commands.parse_squeue(said.stdout, DELIMITER)
+        answers.parse_squeue(said.stdout, DELIMITER)
 
 
 def test_a_job_that_another_cluster_of_the_federation_has_is_still_listed(version: str) -> None:
     [row] = answer(version, "squeue_by_name").rows
-    job = commands.live_job(replace(row, word="REVOKED"))
+    job = answers.live_job(replace(row, word="REVOKED"))
     assert (job.state, job.reason) == (JobState.REVOKED, "")

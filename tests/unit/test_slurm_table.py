@@ -1,12 +1,12 @@
-"""Rows and cells of squeue and sacct, whatever stands in them and around them."""
+"""Rows and cells of squeue and sacct, whatever is in them and around them."""
 
 from __future__ import annotations
 
 import pytest
 from fake_slurm import QUEUE_HEADER, accounting_row, printed, queue_row
 
-from hpc_agent.schedulers.slurm import commands
-from hpc_agent.schedulers.slurm.tables import new_delimiter, read_table
+from hpc_agent.schedulers.slurm import answers
+from hpc_agent.schedulers.slurm.delimited_table import new_delimiter, read_table
 
 D = "|d|"
 HEADER = "JOBID   |d|STATE   |d|NAME   |d|\n"
@@ -62,7 +62,7 @@ def test_no_jobs_are_a_header_and_nothing_else() -> None:
 @pytest.mark.parametrize(
     "answer", ["", "\n", NOTICE, "<html>502 Bad Gateway</html>", HEADER[:-4], "JOBID STATE NAME\n"]
 )
-def test_without_header_and_rows_it_is_no_table(answer: str) -> None:
+def test_without_header_and_rows_it_is_not_a_table(answer: str) -> None:
     assert read_table(answer, 3, D) is None
 
 
@@ -74,7 +74,7 @@ def test_a_name_cannot_look_like_a_row(name: str) -> None:
     assert rows(answer) == ((*CELLS[:2], name.strip()), OTHERS_CELLS)
 
 
-def test_a_job_id_that_is_glued_to_a_notice_is_a_row_all_the_same() -> None:
+def test_a_job_id_that_is_glued_to_a_notice_is_a_row_anyway() -> None:
     """So that its job is known to be there, whatever its id."""
     assert rows("Welcome!" + ROW + OTHER) == (("Welcome!7", *CELLS[1:]), OTHERS_CELLS)
 
@@ -88,7 +88,7 @@ def test_a_line_that_was_cut_short_is_a_broken_row_and_the_others_are_read() -> 
 def test_lines_cut_within_the_names_hide_no_job_in_silence() -> None:
     """A name without its delimiter takes in the next row's id."""
     lines = printed(QUEUE_HEADER + "".join(queue_row(str(n), "RUNNING", name="long" * 64) for n in range(6)), D)
-    answer = commands.parse_squeue("\n".join(line[:-50] for line in lines.splitlines()) + "\n", D)
+    answer = answers.parse_squeue("\n".join(line[:-50] for line in lines.splitlines()) + "\n", D)
     assert all((row.word, row.nodes, row.restarts) == ("RUNNING", "n1", 0) for row in answer.rows)
     assert len(answer.rows) < 6
     assert answer.unreadable
@@ -106,11 +106,11 @@ def test_an_answer_cut_anywhere_has_only_whole_rows_and_says_that_more_may_be_mi
 
 def test_squeue_cut_anywhere_never_says_in_silence_that_a_job_is_gone() -> None:
     whole = printed(QUEUE_HEADER + queue_row("7", "RUNNING", name="a\nb") + queue_row("8", "PENDING"), D)
-    known = commands.parse_squeue(whole, D).rows
+    known = answers.parse_squeue(whole, D).rows
     read = []
     for length in range(len(whole)):
         try:
-            answer = commands.parse_squeue(whole[:length], D)
+            answer = answers.parse_squeue(whole[:length], D)
         except ValueError:
             continue
         read.append(len(answer.rows))
@@ -121,11 +121,11 @@ def test_squeue_cut_anywhere_never_says_in_silence_that_a_job_is_gone() -> None:
 
 def test_a_row_whose_id_cannot_be_read_is_counted() -> None:
     answer = printed(QUEUE_HEADER + queue_row("7", "RUNNING") + queue_row("seven", "RUNNING"), D)
-    read = commands.parse_squeue(answer, D)
+    read = answers.parse_squeue(answer, D)
     assert ([row.id for row in read.rows], read.unreadable) == (["7"], 1)
 
 
 def test_a_record_whose_raw_id_cannot_be_read_is_counted() -> None:
     answer = printed(accounting_row("7", "COMPLETED", raw="?") + accounting_row("8", "COMPLETED"), D)
-    read = commands.parse_sacct(answer, D)
+    read = answers.parse_sacct(answer, D)
     assert ([job for job, _ in read.records], read.unreadable) == (["8"], 1)

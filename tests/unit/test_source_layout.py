@@ -35,7 +35,7 @@ def test_script_without_a_name_is_untitled() -> None:
     assert plan_layout(TaskScript(diff=TEXT, entry_point="-m a", working_dir=".:b.py"), SCRIPT).script_file == "b.py"
 
 
-def test_script_beside_a_repository_goes_to_the_working_folder() -> None:
+def test_script_next_to_a_repository_goes_to_the_working_folder() -> None:
     made = plan_layout(TaskScript(repository="r", entry_point="x.py", working_dir="src", diff=TEXT), REPOSITORY)
     assert (made.folder, made.working_dir, made.script_file) == ("model", "src", "x.py")
 

@@ -50,7 +50,7 @@ QUEUE = Queue(QueueId("q"), "gpu")
 
 @dataclass
 class Cluster:
-    """A scheduler that answers as it is told."""
+    """A scheduler that answers as is set."""
 
     answers: list[SubmitResult] = field(default_factory=list)
     live: list[JobId] = field(default_factory=list)
@@ -142,7 +142,7 @@ def ended(state: JobState, exit_code: int = 0) -> JobRecord:
 
 def test_one_job_is_submitted_and_waited_for(site: Site) -> None:
     site.submit()
-    assert (site.record.job, site.record.tries) == ("7", 1)
+    assert (site.record.job, site.record.submit_count) == ("7", 1)
     for _ in range(5):
         assert site.look_after(10) is None
     assert len(site.cluster.submitted) == 1
@@ -180,7 +180,7 @@ class TestSubmission:
         site.look_after(55)
         assert len(site.cluster.submitted) == 1
         site.look_after(10)
-        assert (site.record.job, site.record.tries) == ("8", 1)
+        assert (site.record.job, site.record.submit_count) == ("8", 1)
 
     def test_without_an_answer_it_is_found(self, site: Site) -> None:
         site.cluster.answers = [OutcomeUnknown("no id", UnclearAnswer.NO_JOB_ID)]
@@ -190,7 +190,7 @@ class TestSubmission:
         assert site.record.job == "7"
         assert len(site.cluster.submitted) == 1
 
-    def test_an_error_that_nobody_knows_is_a_refusal_if_no_job_comes_of_it(self, site: Site) -> None:
+    def test_an_unknown_error_is_a_refusal_if_no_job_comes_of_it(self, site: Site) -> None:
         site.cluster.answers = [OutcomeUnknown("gateway closed", UnclearAnswer.UNKNOWN_ERROR)]
         site.look()
         assert "gateway closed" in site.stages.status_message(site.attempt)
@@ -216,17 +216,17 @@ class TestEnd:
         site.submit()
         site.cluster.live, site.cluster.known = [], {JobId("7"): ended(JobState.NODE_FAIL)}
         site.cluster.answers = [Accepted(JobId("7")), Accepted(JobId("7"))]
-        for tries in (2, 3):
+        for number in (2, 3):
             site.look_after(10)
             site.look_after(15)
-            assert site.record.tries == tries
+            assert site.record.submit_count == number
             site.clock.advance(10)
         site.look()
         with pytest.raises(EnvironmentBuildError, match="left no result"):
             site.look_after(15)
         assert len(site.cluster.submitted) == 3
 
-    def test_nobody_knows_it(self, site: Site) -> None:
+    def test_it_is_unknown(self, site: Site) -> None:
         site.submit()
         site.cluster.live, site.cluster.answers = [], [Accepted(JobId("8"))]
         site.look_after(10)
@@ -234,9 +234,9 @@ class TestEnd:
             site.look_after(60)
         assert site.record.job == "7"
         site.look_after(60)
-        assert (site.record.job, site.record.tries) == ("8", 2)
+        assert (site.record.job, site.record.submit_count) == ("8", 2)
 
-    def test_silence_is_no_end(self, site: Site) -> None:
+    def test_silence_is_not_an_end(self, site: Site) -> None:
         site.submit()
         site.cluster.live, site.cluster.known = [], {JobId("7"): unconfirmed_record(JobId("7"))}
         site.look_after(10)

@@ -49,7 +49,7 @@ def test_a_state_that_this_version_does_not_know_is_shown_as_it_is() -> None:
     assert row_of_jobs(TASK, [ListedJob(job)]).state == "stage_out"
 
 
-def test_rows_stand_in_the_order_in_which_they_are_looked_for() -> None:
+def test_rows_come_in_the_order_in_which_they_are_looked_for() -> None:
     def row(name: str, state: str, **fields: object) -> TaskRow:
         return replace(TaskRow(TaskId(name), name=name, state=state), **fields)  # type: ignore[arg-type]
 
@@ -121,4 +121,4 @@ def test_no_line_is_longer_than_the_terminal(monkeypatch: pytest.MonkeyPatch, wi
 
 
 def test_a_name_cannot_steer_the_terminal() -> None:
-    assert one_line("a\x1b[2Jb\nc\x07") == "a [2Jb c "
+    assert one_line("a\x1b[2Jb\nc\x07") == "a[2Jb c"

@@ -229,7 +229,7 @@ def test_inside_quotes_of_the_template_only_plain_words_pass(tmp_path: Path, tem
     for text in HOSTILE:
         if text in ("--flag", "EOF"):
             continue  # plain words
-        with pytest.raises(TemplateError, match=r" on line \d+ of the script stands inside quotes"):
+        with pytest.raises(TemplateError, match=r" on line \d+ of the script is inside quotes"):
             run(tmp_path, render(tmp_path, template, text))
 
 
@@ -256,7 +256,7 @@ def test_inside_quotes_of_the_template_only_plain_words_pass(tmp_path: Path, tem
         'echo $(( (1 << 2) )) "$(echo \'"\')" {{ task.name }}',
     ],
 )
-def test_beside_quotes_it_stands_as_well_as_anywhere(tmp_path: Path, template: str) -> None:
+def test_next_to_quotes_it_is_as_good_as_anywhere(tmp_path: Path, template: str) -> None:
     for text in HOSTILE:
         script = render(tmp_path, template, text)
         assert subprocess.run(["bash", "-n", "-c", script.encode()], check=False).returncode == 0
@@ -275,7 +275,7 @@ def test_text_that_would_end_a_here_document_is_refused(tmp_path: Path) -> None:
     "character", ["\n", "\r", "\0", "\t", "\x0b", "\x1b", "\x7f", "\x85", "\u2028", "\u2029", "\ud800"]
 )
 @pytest.mark.parametrize("template", ["# {{ task.name }}", "#SBATCH --comment={{ task.name }}", "echo {{ task.name }}"])
-def test_a_control_character_is_refused_wherever_it_would_stand(tmp_path: Path, template: str, character: str) -> None:
+def test_a_control_character_is_refused_wherever_it_would_be(tmp_path: Path, template: str, character: str) -> None:
     with pytest.raises(TemplateError, match=rf"task\.name on line 2 .* \(U\+{ord(character):04X}\)"):
         render(tmp_path, template, f"a{character}#SBATCH --partition=urgent")
 

@@ -1,4 +1,4 @@
-"""Text is UTF-8 whatever the locale: in our files, in what we print, and in names that are no UTF-8 at all."""
+"""Text is UTF-8 whatever the locale: in our files, in what we print, and in names that are not UTF-8."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_a_utf8_locale_costs_no_second_start() -> None:
     assert b"utf8'" not in done.stdout and done.returncode == 0
 
 
-def test_a_name_that_is_no_utf8_survives_in_a_record(tmp_path: Path) -> None:
+def test_a_name_that_is_not_utf8_survives_in_a_record(tmp_path: Path) -> None:
     path = os.fsdecode(b"/home/u/k\xfcche/job.out")
     write_record(tmp_path / "stream.json", OutputStream(path=path, inode=7))
     found = read_record(tmp_path / "stream.json", OutputStream)

@@ -15,7 +15,7 @@ from hpc_agent.config.settings import HpcSettings
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.resources import Resources
 from hpc_agent.errors import TemplateError
-from hpc_agent.schedulers.base import Backend, JobVariables, Scheduler, ScriptLanguage, Share
+from hpc_agent.schedulers.base import Backend, JobVariables, Scheduler, ScriptLanguage, Share, UserCommands
 from hpc_agent.schedulers.gridengine.scheduler import GridEngineScheduler
 from hpc_agent.schedulers.gridengine.settings import GridEngineSettings
 
@@ -71,6 +71,7 @@ class GridEngineBackend(Backend):
     is_batch_system = True
     job_prefixes = ("SGE_", "JOB_ID", "NSLOTS", "PE_HOSTFILE")
     command_variables = ("SGE_ROOT", "SGE_CELL")
+    user_commands = UserCommands(is_up="qstat -f", own_jobs="qstat", accounts="qconf -sprjl", partitions="qconf -sql")
 
     def is_installed(self) -> bool:
         # Other batch systems have a qsub too.
@@ -79,12 +80,12 @@ class GridEngineBackend(Backend):
     def create(
         self, settings: HpcSettings, clock: Clock, *, share: Share | None = None, timeout: float | None = None
     ) -> Scheduler:
-        own = settings.of(GridEngineSettings)
+        own = settings.backend_settings(GridEngineSettings)
         own = msgspec.structs.replace(own, command_timeout=min(timeout or own.command_timeout, own.command_timeout))
         return GridEngineScheduler(own, clock, settings.cluster, settings.term_grace + 10, os.environ)
 
     def script(self, settings: HpcSettings) -> ScriptLanguage:
-        return GridEngineScript(settings.of(GridEngineSettings))
+        return GridEngineScript(settings.backend_settings(GridEngineSettings))
 
     def job_variables(self, environ: Mapping[str, str]) -> JobVariables | None:
         job = environ.get("JOB_ID")

@@ -36,11 +36,11 @@ class LocalBackend(Backend):
         from hpc_agent.schedulers.local.scheduler import LocalScheduler
 
         # The root may be shared by several machines; processes are not.
-        folder = settings.root.expanduser() / "local" / socket.gethostname()
+        folder = settings.root / "local" / socket.gethostname()
         # A task gets term_grace to end; its agent needs a moment more to report.
         grace = settings.term_grace + 10
         return LocalScheduler(
-            settings.of(LocalSettings), folder, clock, cluster=settings.cluster, grace=grace, share=share
+            settings.backend_settings(LocalSettings), folder, clock, cluster=settings.cluster, grace=grace, share=share
         )
 
     def script(self, settings: HpcSettings) -> ScriptLanguage:

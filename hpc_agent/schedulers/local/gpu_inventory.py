@@ -9,7 +9,7 @@ from hpc_agent.errors import InputError
 
 
 def names(setting: int | None, environ: Mapping[str, str], flag: str | None = None) -> tuple[str, ...]:
-    """Those of ``--gpus`` (as ``domain.gpus.parse_gpus`` gives it), else those that CUDA_VISIBLE_DEVICES or
+    """Those of ``--gpus`` (as ``domain.gpu_ids.parse_gpus`` gives it), else those that CUDA_VISIBLE_DEVICES or
     NVIDIA_VISIBLE_DEVICES leave us, else all of the machine; of them as many as the setting says.
 
     Raises:

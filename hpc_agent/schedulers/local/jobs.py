@@ -1,11 +1,11 @@
-"""A job of the local scheduler: a folder whose files say how far it came. What is in it is all there is to know.
+"""Job of the local scheduler: a folder whose files are its whole state.
 
 <id>/spec.json    what was submitted; the folder appears with it, at once and whole
 <id>/script       a copy, as Slurm makes one
 <id>/claim.json   made by exactly one: the supervisor that runs the job, or who cancelled it before that
 <id>/child.json   the job's own process, started by the supervisor
-<id>/cancel.json  somebody wants a running job to end
-<id>/ending.json  how it ended, written by the supervisor, or by whoever sees that there is none any more
+<id>/cancel.json  request to end a running job
+<id>/ending.json  how it ended, written by the supervisor, or by the first process that sees that there is none any more
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from hpc_agent.schedulers.base import Share
 
 @dataclass(frozen=True)
 class Spec:
-    """What was submitted."""
+    """Submitted job: its name, working directory, output file and limits."""
 
     name: str
     workdir: str
@@ -38,12 +38,12 @@ class Spec:
     """Seconds."""
     submitted: datetime
     share: Share | None = None
-    """Whose part of the machine it takes; None: of whoever starts it."""
+    """Whose part of the machine it takes; None: the starting process's."""
 
 
 @dataclass(frozen=True)
 class DeviceClaim:
-    """Who has the job. Without a process: nobody will, it was cancelled before it started."""
+    """Supervisor that has the job; without a process: the job was cancelled before it started."""
 
     at: datetime
     process: ProcessId | None = None
@@ -57,7 +57,7 @@ class CancelRequest:
 
 @dataclass(frozen=True)
 class LocalExit:
-    """How a job ended."""
+    """Exit of a job."""
 
     state: JobState
     at: datetime | None = None

@@ -202,7 +202,7 @@ class LocalScheduler:
     def _start(self, job: JobFolder, gpus: Sequence[str]) -> str:
         """Start a supervisor and wait for its claim; returns why the job does not run, or nothing.
 
-        Whoever holds the lock next may start another supervisor: only one of them gets the claim.
+        The next holder of the lock may start another supervisor: only one of them gets the claim.
         """
         argv = [sys.executable, "-m", "hpc_agent.schedulers.local.supervisor", str(job.path), str(self._grace), *gpus]
         output = job.path / "supervisor.log"
@@ -219,7 +219,7 @@ class LocalScheduler:
         return ""
 
     def _not_started(self, job: JobFolder, reason: str) -> str:
-        log.error("could not start a job", job=job.id, reason=reason)
+        log.error("job.start_failed", job=job.id, reason=reason)
         return reason
 
     @contextmanager
@@ -235,7 +235,7 @@ class LocalScheduler:
 
     @contextmanager
     def _understood(self) -> Iterator[None]:
-        """A record that cannot be read is no information."""
+        """A record that cannot be read is not information."""
         try:
             yield
         except (OSError, CorruptFileError) as error:
@@ -245,7 +245,7 @@ class LocalScheduler:
 
 
 class _ResourceUse:
-    """What the running jobs of all shares have."""
+    """Resources in use by the running jobs of all shares."""
 
     def __init__(self) -> None:
         self._jobs: Counter[str] = Counter()

@@ -1,6 +1,6 @@
 """Runs one job of the local scheduler: ``python -m hpc_agent.schedulers.local.supervisor FOLDER GRACE [GPU …]``.
 
-It outlives the daemon, starts the job if nobody else has, and writes down how it ended.
+It outlives the daemon, starts the job if no other supervisor has, and writes down how it ended.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class LocalSupervisor:
         self._wake.set()
 
     def run(self, gpus: tuple[str, ...]) -> None:
-        """Run the job unless somebody else has it."""
+        """Run the job unless another supervisor has it."""
         if not self._folder.take(DeviceClaim(self._clock.now(), process_id(os.getpid()), gpus)):
             return
         spec = self._folder.spec()
@@ -75,7 +75,7 @@ class LocalSupervisor:
                 self._folder.write_child(child)
 
     def _watch(self, pid: int) -> None:
-        # Not reaped yet: until then nobody else can get this process group's number.
+        # Not reaped yet: until then no other process can get this process group's number.
         os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
         self._ended.set()
         self._wake.set()

@@ -13,7 +13,15 @@ from hpc_agent.clock import Clock
 from hpc_agent.config.settings import HpcSettings
 from hpc_agent.domain import duration
 from hpc_agent.domain.ids import JobId
-from hpc_agent.schedulers.base import Backend, CurrentJobClient, JobVariables, Scheduler, ScriptLanguage, Share
+from hpc_agent.schedulers.base import (
+    Backend,
+    CurrentJobClient,
+    JobVariables,
+    Scheduler,
+    ScriptLanguage,
+    Share,
+    UserCommands,
+)
 from hpc_agent.schedulers.cluster import ClusterClient
 from hpc_agent.schedulers.inspector import JobInspector
 from hpc_agent.schedulers.slurm.settings import SlurmSettings
@@ -33,6 +41,12 @@ class SlurmBackend(Backend):
     is_batch_system = True
     job_prefixes = ("SLURM_",)
     command_variables = ("SLURM_CONF",)
+    user_commands = UserCommands(
+        is_up="scontrol ping",
+        own_jobs="squeue --me",
+        accounts="sacctmgr show user $USER withassoc",
+        partitions="sinfo --summarize",
+    )
 
     def is_installed(self) -> bool:
         return shutil.which("sbatch") is not None
@@ -42,7 +56,7 @@ class SlurmBackend(Backend):
     ) -> Scheduler:
         from hpc_agent.schedulers.slurm.driver import SlurmScheduler
 
-        own = settings.of(SlurmSettings)
+        own = settings.backend_settings(SlurmSettings)
         if timeout is not None:
             own = msgspec.structs.replace(own, command_timeout=min(timeout, own.command_timeout))
         return SlurmScheduler(own, cluster=settings.cluster)
@@ -50,18 +64,18 @@ class SlurmBackend(Backend):
     def cluster_client(self, settings: HpcSettings) -> ClusterClient:
         from hpc_agent.schedulers.slurm.cluster_client import SlurmClusterClient
 
-        return SlurmClusterClient(settings.of(SlurmSettings), cluster=settings.cluster)
+        return SlurmClusterClient(settings.backend_settings(SlurmSettings), cluster=settings.cluster)
 
     def inspector(self, settings: HpcSettings, clock: Clock) -> JobInspector:
         from hpc_agent.schedulers.slurm.driver import SlurmScheduler
-        from hpc_agent.schedulers.slurm.inspector import SlurmInspector
+        from hpc_agent.schedulers.slurm.job_inspector import SlurmInspector
 
-        return SlurmInspector(SlurmScheduler(settings.of(SlurmSettings), cluster=settings.cluster))
+        return SlurmInspector(SlurmScheduler(settings.backend_settings(SlurmSettings), cluster=settings.cluster))
 
     def script(self, settings: HpcSettings) -> ScriptLanguage:
         from hpc_agent.schedulers.slurm.script import SbatchScript
 
-        return SbatchScript(settings.of(SlurmSettings))
+        return SbatchScript(settings.backend_settings(SlurmSettings))
 
     def job_variables(self, environ: Mapping[str, str]) -> JobVariables | None:
         job = own_job_id(environ)
@@ -82,6 +96,7 @@ class SlurmBackend(Backend):
             # What was asked for, where that is known.
             cpus=_number(environ, "SLURM_CPUS_PER_TASK") or _number(environ, "SLURM_CPUS_ON_NODE"),
             memory_mb=_granted_mb(environ),
+            control_group=f"job_{environ.get('SLURM_JOB_ID', '')}",
             gpu_variables=node_numbers,
         )
 
@@ -115,7 +130,7 @@ def own_job_id(environ: Mapping[str, str]) -> JobId | None:
 
 
 def _number(environ: Mapping[str, str], name: str) -> float | None:
-    """None for 0, which means all of the node's, and for what is no number."""
+    """None for 0, which means all of the node's, and for what is not a number."""
     with suppress(ValueError):
         return float(environ.get(name, "")) or None
     return None

@@ -16,11 +16,11 @@ from hpc_agent.domain.job import LimitReached, OutcomeUnknown, Refused, UnclearA
 from hpc_agent.domain.resources import Resources, format_time_limit
 from hpc_agent.errors import SchedulerUnavailableError
 from hpc_agent.schedulers.cluster import Account, ClusterState, ExpectedStart, GpuCount, NodeStatus, Partition
-from hpc_agent.schedulers.slurm.commands import time
+from hpc_agent.schedulers.slurm.answers import WOULD_START, time
+from hpc_agent.schedulers.slurm.delimited_table import read_table
 from hpc_agent.schedulers.slurm.sbatch_answers import parse_sbatch
 from hpc_agent.schedulers.slurm.script import gpu_flag, memory_flag
 from hpc_agent.schedulers.slurm.settings import SlurmSettings
-from hpc_agent.schedulers.slurm.tables import read_table
 
 # ---------------------------------------------------------------- sinfo
 
@@ -68,8 +68,10 @@ def parse_sinfo(text: str, delimiter: str) -> ClusterState:
         if cells[0].upper() != "NODELIST":
             name = cells[1].removesuffix("*")
             members[cells[0]].append(name)
-            nodes.setdefault(cells[0], _node(cells))
-            partitions.setdefault(name, _seen_partition(cells))
+            if cells[0] not in nodes:
+                nodes[cells[0]] = _node(cells)
+            if name not in partitions:
+                partitions[name] = _seen_partition(cells)
     return ClusterState(
         tuple(partitions[name] for name in sorted(partitions)),
         tuple(replace(node, partitions=tuple(sorted(members[name]))) for name, node in nodes.items()),
@@ -108,7 +110,7 @@ def _number(text: str) -> int:
 
 
 _GRES = re.compile(r"(?:^|,)gpu(?::(?P<kind>[^:,]*)(?=:))?:(?P<count>[0-9]{1,6})(?P<thousands>[kK]?)(?=,|$)")
-"""``gpu:4``, ``gpu:a100:4(S:0-1)``, ``gpu:a100:2(IDX:0,3)``. Other kinds of GRES (shard, mps) stand beside it."""
+"""``gpu:4``, ``gpu:a100:4(S:0-1)``, ``gpu:a100:2(IDX:0,3)``. Other kinds (shard, mps) may be in the same list."""
 
 
 def _gpus(gres: str, used: str) -> tuple[GpuCount, ...]:
@@ -173,7 +175,7 @@ def show_associations(user: str) -> list[str]:
 
 
 def parse_associations(text: str, cluster: str) -> tuple[Account, ...]:
-    """Of this cluster only; a slurmdbd serves several."""
+    """Of this cluster only, for a slurmdbd serves several; the default account first."""
     found = []
     for cells in _cells(text, len(_ASSOCIATION) + len(_OWN_LIMITS)):
         default, where, account, partition, qos, default_qos = cells[: len(_ASSOCIATION)]
@@ -181,7 +183,7 @@ def parse_associations(text: str, cluster: str) -> tuple[Account, ...]:
             limits = _set(_OWN_LIMITS, cells[len(_ASSOCIATION) :])
             names = tuple(filter(None, qos.split(",")))
             found.append(Account(account, account == default, partition, names, default_qos, limits))
-    return tuple(found)
+    return tuple(sorted(found, key=lambda each: (not each.default, each.name, each.partition)))
 
 
 def show_qos(names: Sequence[str]) -> list[str]:
@@ -205,11 +207,6 @@ def _set(names: Sequence[str], cells: Sequence[str]) -> dict[str, str]:
 
 # ---------------------------------------------------------------- sbatch --test-only
 
-_WOULD_START = re.compile(
-    # From 26.05 on an "a" stands behind the time.
-    r"to start at (?P<time>\S+)(?: a)? using \d+ processors on nodes (?P<nodes>\S+) in partition (?P<partition>\S+)"
-)
-
 
 def resource_options(resources: Resources, site: SlurmSettings) -> list[str]:
     """As ``base.sbatch.j2`` and ``gpu.sbatch.j2`` ask, on the command line."""
@@ -230,19 +227,14 @@ def resource_options(resources: Resources, site: SlurmSettings) -> list[str]:
     return [*(f"--{name}={value}" for name, value in named.items() if value), *filter(None, flags)]
 
 
-def test_submission(options: Sequence[str], extra: Sequence[str] = ()) -> list[str]:
-    """Whether such a job would be accepted, and when it would start. Nothing is submitted."""
-    return ["sbatch", "--test-only", "--job-name=hpc-agent-test", "--output=/dev/null", *extra, *options, "--wrap=true"]
-
-
 def parse_test_only(returncode: int, stdout: str, stderr: str) -> ExpectedStart:
     """
     Raises:
         SchedulerUnavailableError: the controller gave no answer.
     """
-    match = _WOULD_START.search(stderr) or _WOULD_START.search(stdout)
+    match = WOULD_START.search(stderr) or WOULD_START.search(stdout)
     if returncode == 0:
-        return ExpectedStart(time(match["time"]), match["nodes"]) if match else ExpectedStart()
+        return ExpectedStart(time(match["start"]), match["nodes"] or "") if match else ExpectedStart()
     answer = parse_sbatch(returncode, stdout, stderr)
     silent = not (stdout + stderr).strip()
     no_answer = silent or (isinstance(answer, OutcomeUnknown) and answer.doubt is UnclearAnswer.NO_ANSWER)

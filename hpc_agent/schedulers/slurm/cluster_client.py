@@ -11,9 +11,10 @@ from hpc_agent.errors import SchedulerUnavailableError
 from hpc_agent.schedulers.cluster import ClusterFacts, ClusterState, ExpectedStart, UserLimits
 from hpc_agent.schedulers.queries import printed, run
 from hpc_agent.schedulers.slurm import cluster_answers as answers
-from hpc_agent.schedulers.slurm.commands import for_queries, parse_config, show_config
+from hpc_agent.schedulers.slurm.answers import parse_config
+from hpc_agent.schedulers.slurm.commands import for_queries, sbatch_test, show_config
+from hpc_agent.schedulers.slurm.delimited_table import new_delimiter
 from hpc_agent.schedulers.slurm.settings import SlurmSettings
-from hpc_agent.schedulers.slurm.tables import new_delimiter
 
 
 class SlurmClusterClient:
@@ -56,7 +57,8 @@ class SlurmClusterClient:
         Raises:
             SchedulerUnavailableError: no usable answer.
         """
-        argv = answers.test_submission(options, self._settings.sbatch_args)
+        words = ["--job-name=hpc-agent-test", "--output=/dev/null", *options, "--wrap=true"]
+        argv = sbatch_test(words, self._settings.sbatch_args)
         answer = run(argv, self._environ, self._settings.command_timeout)
         return answers.parse_test_only(answer.returncode, answer.stdout, answer.stderr)
 

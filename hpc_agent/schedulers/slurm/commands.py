@@ -1,46 +1,17 @@
-"""Slurm's commands as argument lists, and what they print as types. Pure; ``driver`` runs them.
+"""Slurm's commands as argument lists; ``answers`` reads what they print. Pure; ``driver`` runs them.
 
 Checked on Slurm 20.11, 22.05, 24.11 and 26.05 (docs/internals/slurm.md#versions). Text, not JSON:
 squeue ignores filters with ``--json`` until 24.05, and it is a hundred times longer (docs/internals/slurm.md#answers).
-
-A cell that cannot be read is unknown (None, empty, ``JobState.UNKNOWN``), and costs nothing but itself.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timezone
-from pathlib import Path
 
-from hpc_agent.domain import duration
 from hpc_agent.domain.ids import JobId
-from hpc_agent.domain.job import CurrentJob, JobRecord, JobState, LiveJob
 from hpc_agent.schedulers.base import SubmitRequest
 from hpc_agent.schedulers.job_environment import scrubbed
-from hpc_agent.schedulers.slurm.tables import read_table
-from hpc_agent.schedulers.slurm.versions import STATES_SHOWN_FOR_OTHERS, exit_status
-from hpc_agent.schedulers.slurm.wait_reasons import meaning, readable
-
-
-def state(word: str) -> JobState:
-    """The state behind one of Slurm's words (``RUNNING``, ``CANCELLED by 1000``); UNKNOWN for any other."""
-    first = word.partition(" ")[0].rstrip("+")
-    return STATES_SHOWN_FOR_OTHERS.get(first) or (
-        JobState(first) if first in JobState.__members__ else JobState.UNKNOWN
-    )
-
-
-def time(text: str) -> datetime | None:
-    """A time as printed under ``for_queries``; None for ``N/A``, ``Unknown``, ``None``."""
-    try:
-        if re.fullmatch(r"[0-9]+", text):
-            return datetime.fromtimestamp(int(text), timezone.utc)
-        # A version or wrapper that does not know SLURM_TIME_FORMAT; TZ is UTC.
-        return datetime.fromisoformat(text).replace(tzinfo=timezone.utc)
-    except (ValueError, OverflowError, OSError):
-        return None
 
 
 def for_queries(environ: Mapping[str, str]) -> dict[str, str]:
@@ -66,7 +37,7 @@ def sbatch(request: SubmitRequest, extra: Sequence[str] = (), *, parsable: bool 
 
 
 def _literally(path: str) -> str:
-    """A path in which nothing stands for anything else: ``%`` begins a job field, and a backslash turns that off for
+    """A path without replacements: ``%`` begins a job field, and a backslash turns that off for
     the whole path (22.05)."""
     return path.replace("\\", "\\\\") if "\\" in path else path.replace("%", "%%")
 
@@ -83,18 +54,9 @@ def squeue_name(job: JobId, cluster: str) -> list[str]:
     return ["squeue", f"--clusters={cluster}", "--noheader", "--all", "--states=all", f"--jobs={job}", "--format=%j"]
 
 
-_GONE = re.compile(r"Invalid job id specified|already completing or completed", re.IGNORECASE)
-
-
-def cancelled(returncode: int, stderr: str) -> bool:
-    """Whether scancel did what can be done: exit code 1 where it only complains of jobs that are gone."""
-    complaints = [line for line in stderr.splitlines() if line.strip()]
-    return returncode == 0 or (bool(complaints) and all(_GONE.search(line) for line in complaints))
-
-
-def sbatch_test(script: Path, partition: str, extra: Sequence[str] = ()) -> list[str]:
-    """Nothing is submitted. ``partition``: in place of the script's own."""
-    return ["sbatch", "--test-only", *extra, *([f"--partition={partition}"] if partition else []), str(script)]
+def sbatch_test(words: Sequence[str], extra: Sequence[str] = ()) -> list[str]:
+    """Whether sbatch would accept these words, and when such a job would start. Nothing is submitted."""
+    return ["sbatch", "--test-only", *extra, *words]
 
 
 def release(jobs: Iterable[JobId]) -> list[str]:
@@ -105,18 +67,17 @@ def requeue(job: JobId) -> list[str]:
     return ["scontrol", "requeue", job]
 
 
+def show_job(job: str) -> list[str]:
+    return ["scontrol", "show", "job", job]
+
+
 def show_config() -> list[str]:
     return ["scontrol", "show", "config"]
 
 
-def parse_config(text: str) -> dict[str, str]:
-    """``scontrol show config`` as a mapping (``ClusterName``, ``MinJobAge`` …); other lines are passed over."""
-    return {match[1]: match[2].strip() for match in re.finditer(r"^(\w+) *=(.*)$", text, re.MULTILINE)}
-
-
 # ---------------------------------------------------------------- squeue
 
-_COLUMNS: Mapping[str, int] = {
+SQUEUE_COLUMNS: Mapping[str, int] = {
     "JobArrayID": 32,
     "State": 24,
     "RestartCnt": 8,
@@ -131,25 +92,9 @@ _COLUMNS: Mapping[str, int] = {
 """Each with the width at which squeue cuts it."""
 
 
-@dataclass(frozen=True)
-class QueueRow:
-    """One row of squeue. None: the cell was not readable, or there is no such thing yet."""
-
-    id: JobId
-    word: str
-    restarts: int | None
-    submitted: datetime | None
-    start: datetime | None
-    end: datetime | None
-    exit_status: tuple[int, int] | None
-    nodes: str
-    reason: str
-    name: str
-
-
 def squeue(user: str, delimiter: str, *, ended: bool = False, name: str = "") -> list[str]:
     """All jobs of a user, one row for each array element; ``ended`` adds those of the last MinJobAge (300 s)."""
-    columns = ",".join(f"{column}:{width}{delimiter}" for column, width in _COLUMNS.items())
+    columns = ",".join(f"{column}:{width}{delimiter}" for column, width in SQUEUE_COLUMNS.items())
     # --all: jobs of hidden partitions, and those that another cluster of a federation has. Without it they look ended.
     argv = ["squeue", "--all", "--array", f"--user={user}", f"--Format={columns}"]
     # No --jobs: squeue exits 1 for one unknown id, 0 for two.
@@ -157,86 +102,11 @@ def squeue(user: str, delimiter: str, *, ended: bool = False, name: str = "") ->
 
 
 def _only_named(name: str) -> list[str]:
-    """To squeue and sacct a comma separates names: jobs with one in theirs are told apart by who reads the answer."""
+    """To squeue and sacct a comma separates names: the reader of the answer has to pick out jobs with one in theirs."""
     return [f"--name={name}"] if name and "," not in name else []
 
 
-@dataclass(frozen=True)
-class QueueAnswer:
-    """What squeue printed."""
-
-    rows: tuple[QueueRow, ...]
-    unreadable: int
-    """Rows whose job is not known. Any job that is in no other row may be in one of these."""
-
-
-def parse_squeue(text: str, delimiter: str) -> QueueAnswer:
-    """
-    Raises:
-        ValueError: this is not what squeue prints.
-    """
-    table = read_table(text, len(_COLUMNS), delimiter)
-    if table is None:
-        raise ValueError(_in_short(text))
-    rows = tuple(_queue_row(cells) for cells in table.rows if JOB_ID.fullmatch(cells[0]))
-    return QueueAnswer(rows, len(table.rows) - len(rows) + table.broken)
-
-
-JOB_ID = re.compile(
-    r"[0-9]{1,19}([_+][0-9]{1,19})?"
-    # sacct has one row for all elements of an array that wait: 7_[2-3%1], 7_[1,3,5,...].
-    r"|[0-9]{1,19}_\[[0-9,%:.-]*\]"
-)
-
-
-def _in_short(text: str) -> str:
-    return text.strip()[:200] or "nothing"
-
-
-def _queue_row(cells: Sequence[str]) -> QueueRow:
-    job, word, restarts, submitted, start, end, status, nodes, reason, name = cells
-    count = int(restarts) if re.fullmatch(r"[0-9]{1,9}", restarts) else None
-    times = (time(submitted), time(start), time(end))
-    return QueueRow(JobId(job), word, count, *times, exit_status(status), nodes, reason, name)
-
-
-def live_job(row: QueueRow) -> LiveJob:
-    """A row of squeue as a job that is still there."""
-    waits = state(row.word) in (JobState.PENDING, JobState.REQUEUED)
-    reason = readable(row.reason) if waits and row.reason != "None" else ""
-    return LiveJob(
-        id=row.id,
-        name=row.name,
-        state=state(row.word),
-        raw_state=row.word,
-        reason=reason,
-        expected_start=row.start if waits else None,
-        nodes=row.nodes,
-        restarts=row.restarts or 0,
-        submitted=row.submitted,
-        waits=meaning(reason, row.id),
-    )
-
-
-def ended_job(row: QueueRow) -> JobRecord:
-    """A row of squeue as a record."""
-    code, signal = row.exit_status or (None, 0)
-    return JobRecord(
-        id=row.id,
-        state=state(row.word),
-        raw_state=row.word,
-        name=row.name,
-        exit_code=code,
-        signal=signal,
-        submitted=row.submitted,
-        started=row.start,
-        ended=row.end,
-        nodes=row.nodes,
-        reason=_without_none(row.reason),
-    )
-
-
-_OWN_COLUMNS: Mapping[str, int] = {
+OWN_JOB_COLUMNS: Mapping[str, int] = {
     "JobArrayID": 32,
     "State": 24,
     "RestartCnt": 8,
@@ -249,32 +119,13 @@ _OWN_COLUMNS: Mapping[str, int] = {
 
 def squeue_own(job: JobId, delimiter: str) -> list[str]:
     """The job that asks, as long as the controller remembers it."""
-    columns = ",".join(f"{column}:{width}{delimiter}" for column, width in _OWN_COLUMNS.items())
+    columns = ",".join(f"{column}:{width}{delimiter}" for column, width in OWN_JOB_COLUMNS.items())
     return ["squeue", "--all", "--states=all", f"--jobs={job}", f"--Format={columns}"]
-
-
-def parse_own_job(text: str, delimiter: str) -> CurrentJob:
-    """
-    Raises:
-        ValueError: this is not what squeue prints of one job.
-    """
-    table = read_table(text, len(_OWN_COLUMNS), delimiter)
-    if table is None or len(table.rows) != 1:
-        raise ValueError(f"not one job of squeue: {_in_short(text)}")
-    _, word, restarts, ran, limit, preempted, reason = table.rows[0]
-    return CurrentJob(
-        state=state(word),
-        reason=_without_none(reason),
-        restarts=int(restarts) if re.fullmatch(r"[0-9]{1,9}", restarts) else 0,
-        ran_for=duration.seconds(ran) or 0,
-        time_limit=duration.seconds(limit),
-        preempted=time(preempted) is not None,
-    )
 
 
 # ---------------------------------------------------------------- sacct
 
-_RECORD_FIELDS = (
+SACCT_FIELDS = (
     *("JobID", "JobIDRaw", "State", "ExitCode", "Submit", "Start", "End", "Timelimit", "NodeList", "Reason"),
     "JobName",
 )
@@ -285,60 +136,10 @@ def sacct(since: datetime, delimiter: str, *, jobs: Iterable[JobId] = (), name: 
     return [
         # With --parsable, not --parsable2, the last cell has its delimiter too.
         *("sacct", "--allocations", "--parsable", f"--delimiter={delimiter}"),
-        f"--format={','.join(_RECORD_FIELDS)}",
+        f"--format={','.join(SACCT_FIELDS)}",
         # Read under TZ=UTC.
         f"--starttime={since.astimezone(timezone.utc):%Y-%m-%dT%H:%M:%S}",
         *([f"--jobs={','.join(jobs)}"] if jobs else []),
         *_only_named(name),
         *([f"--user={user}"] if user else []),
     ]
-
-
-@dataclass(frozen=True)
-class AccountingAnswer:
-    """What sacct printed: each record with its raw id; the record's own id is ``123_4`` for an array element."""
-
-    records: tuple[tuple[JobId, JobRecord], ...]
-    unreadable: int
-    """Rows whose job is not known. Any job that is in no other row may be in one of these."""
-
-
-def parse_sacct(text: str, delimiter: str) -> AccountingAnswer:
-    """
-    Raises:
-        ValueError: this is not what sacct prints.
-    """
-    table = read_table(text, len(_RECORD_FIELDS), delimiter)
-    if table is None:
-        raise ValueError(_in_short(text))
-    records = tuple(
-        (JobId(cells[1]), _record(cells))
-        for cells in table.rows
-        if JOB_ID.fullmatch(cells[0]) and JOB_ID.fullmatch(cells[1])
-    )
-    return AccountingAnswer(records, len(table.rows) - len(records) + table.broken)
-
-
-def _record(cells: Sequence[str]) -> JobRecord:
-    job, _, word, status, submit, start, end, limit, nodes, reason, name = cells
-    code, signal = exit_status(status) or (None, 0)
-    return JobRecord(
-        id=JobId(job),
-        state=state(word),
-        raw_state=word,
-        # For the first seconds slurmdbd has no name and sacct says this; checked on 22.05.
-        name="" if name == "allocation" else name,
-        exit_code=code,
-        signal=signal,
-        submitted=time(submit),
-        started=time(start),
-        ended=time(end),
-        nodes="" if nodes == "None assigned" else nodes,
-        reason=_without_none(reason),
-        cancelled_by=word.partition(" by ")[2],
-        time_limit=duration.seconds(limit),
-    )
-
-
-def _without_none(text: str) -> str:
-    return "" if text == "None" else text

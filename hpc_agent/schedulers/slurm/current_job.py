@@ -1,4 +1,4 @@
-"""What a job asks the scheduler about itself, from inside: why it is told to end, how much time is left, to go on."""
+"""Current job: how a job asks Slurm why it gets SIGTERM, how much time is left, and to be requeued."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import CurrentJob
 from hpc_agent.errors import ProcessError
 from hpc_agent.logs import EventLog
-from hpc_agent.schedulers.slurm import commands
+from hpc_agent.schedulers.slurm import answers, commands
 from hpc_agent.schedulers.slurm.commands import for_queries
-from hpc_agent.schedulers.slurm.tables import new_delimiter
+from hpc_agent.schedulers.slurm.delimited_table import new_delimiter
 
 log = EventLog("schedulers.slurm.current_job")
 
 _TIMEOUT_S = 8.0
 """Between SIGTERM and SIGKILL lie 30 s (KillWait), and most of them are the task's."""
+_CANCEL_TIMEOUT_S = 60.0
 
 
 class SlurmCurrentJob:
@@ -31,11 +32,19 @@ class SlurmCurrentJob:
         try:
             answer = process.run(commands.squeue_own(self._job, delimiter), timeout=_TIMEOUT_S, env=self._environ)
             if answer.ok:
-                return commands.parse_own_job(answer.stdout, delimiter)
-            log.warning("no answer about this job", job=self._job, said=answer.last_words)
+                return answers.parse_own_job(answer.stdout, delimiter)
+            log.warning("job.state_unavailable", job=self._job, answer=answer.last_words)
         except (ProcessError, ValueError) as error:
-            log.warning("no answer about this job", job=self._job, error=error)
+            log.warning("job.state_unavailable", job=self._job, error=error)
         return None
+
+    def cancel(self) -> str:
+        """Cancel it, as its owner would: SIGTERM, and SIGKILL after Slurm's KillWait. Empty, or why that cannot be."""
+        try:
+            answer = process.run(commands.scancel([self._job]), timeout=_CANCEL_TIMEOUT_S, env=self._environ)
+        except ProcessError as error:
+            return str(error)
+        return "" if answer.ok else answer.last_words
 
     def requeue(self) -> str:
         try:

@@ -15,8 +15,9 @@ from hpc_agent.access import user_name
 from hpc_agent.errors import ProcessError, SchedulerUnavailableError
 from hpc_agent.schedulers.cluster import Account, ClusterFacts, Finding, Partition, UserLimits
 from hpc_agent.schedulers.slurm import cluster_answers as answers
+from hpc_agent.schedulers.slurm.answers import parse_config
 from hpc_agent.schedulers.slurm.cluster_client import SlurmClusterClient
-from hpc_agent.schedulers.slurm.commands import parse_config, show_config
+from hpc_agent.schedulers.slurm.commands import show_config
 from hpc_agent.schedulers.slurm.settings import SlurmSettings
 from hpc_agent.schedulers.slurm.versions import notes, parse_version
 

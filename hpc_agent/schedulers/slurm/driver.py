@@ -1,4 +1,7 @@
-"""Runs Slurm's commands. What they say is understood in ``slurm``; what they fail to say is never a verdict."""
+"""Scheduler of Slurm: runs the argument lists of ``commands`` and reads what they print by ``answers``.
+
+A command that gives no answer is never evidence of what became of a job.
+"""
 
 from __future__ import annotations
 
@@ -31,11 +34,11 @@ from hpc_agent.schedulers.base import JobOrigin, SubmitRequest
 from hpc_agent.schedulers.job_environment import scrubbed
 from hpc_agent.schedulers.queries import printed, run
 from hpc_agent.schedulers.records import newest, newest_of_name
-from hpc_agent.schedulers.slurm import commands
+from hpc_agent.schedulers.slurm import answers, commands
 from hpc_agent.schedulers.slurm.commands import for_queries
+from hpc_agent.schedulers.slurm.delimited_table import new_delimiter
 from hpc_agent.schedulers.slurm.sbatch_answers import named_jobs, parse_sbatch, refuses_parsable
 from hpc_agent.schedulers.slurm.settings import SlurmSettings
-from hpc_agent.schedulers.slurm.tables import new_delimiter
 from hpc_agent.schedulers.slurm.versions import notes, parse_version
 
 log = EventLog("schedulers.slurm")
@@ -60,7 +63,7 @@ class SlurmScheduler:
         self._user = str(os.getuid())
         self._has_sacct = settings.accounting != "none"
         self._known_config: Mapping[str, str] = {}
-        self._reported: set[str] = set()
+        self._reported: set[tuple[str, str]] = set()
         self._listed_all = True
         """Whether each row of the last ``live_jobs`` could be read."""
         self._parsable = True
@@ -85,15 +88,15 @@ class SlurmScheduler:
 
     def _config(self) -> Mapping[str, str]:
         if not self._known_config:
-            self._known_config = commands.parse_config(self._ask(commands.show_config()))
+            self._known_config = answers.parse_config(self._ask(commands.show_config()))
         return self._known_config
 
     def submit(self, request: SubmitRequest) -> SubmitResult:
         since = SYSTEM.now()
-        said = self._submit_once(request)
-        if self._parsable and refuses_parsable(said):
-            said = self._without_parsable(request, said, since)
-        return self._unless_elsewhere(request, said) if isinstance(said, Accepted) and said.cluster else said
+        result = self._submit_once(request)
+        if self._parsable and refuses_parsable(result):
+            result = self._without_parsable(request, result, since)
+        return self._unless_elsewhere(request, result) if isinstance(result, Accepted) and result.cluster else result
 
     def _submit_once(self, request: SubmitRequest) -> SubmitResult:
         """sbatch's answer. A job that it did not name clearly is looked up by its name."""
@@ -105,69 +108,69 @@ class SlurmScheduler:
             )
         except ProcessError as error:
             return OutcomeUnknown(str(error))
-        said = parse_sbatch(answer.returncode, answer.stdout, answer.stderr, parsable=self._parsable)
-        if not isinstance(said, OutcomeUnknown) or said.doubt is UnclearAnswer.NO_ANSWER:
-            return said
-        named = said.doubt is UnclearAnswer.NO_JOB_ID or named_jobs(answer.stdout, parsable=self._parsable)
-        return self._by_name(request.job_name, since) or said if named else said
+        result = parse_sbatch(answer.returncode, answer.stdout, answer.stderr, parsable=self._parsable)
+        if not isinstance(result, OutcomeUnknown) or result.doubt is UnclearAnswer.NO_ANSWER:
+            return result
+        named = result.doubt is UnclearAnswer.NO_JOB_ID or named_jobs(answer.stdout, parsable=self._parsable)
+        return self._by_name(request.job_name, since) or result if named else result
 
     def _by_name(self, job_name: str, since: datetime) -> Accepted | None:
         try:
             found = self.find(job_name, since)
         except SchedulerUnavailableError as error:
-            log.warning("sbatch named no job clearly, and none can be looked up", name=job_name, error=error)
+            log.warning("sbatch.job_unidentified", name=job_name, error=error)
             return None
         return Accepted(found) if found else None
 
-    def _without_parsable(self, request: SubmitRequest, said: SubmitResult, since: datetime) -> SubmitResult:
+    def _without_parsable(self, request: SubmitRequest, result: SubmitResult, since: datetime) -> SubmitResult:
         """Once more without an option that a site's wrapper of sbatch may refuse; not where a job may exist."""
         try:
             found = self.find(request.job_name, since)
         except SchedulerUnavailableError:
-            return said
+            return result
         if found is not None:
             return Accepted(found)
         self._parsable = False
         answer = self._submit_once(request)
-        # Any other answer is no evidence that it was the option.
+        # Any other answer is not evidence that it was the option.
         self._parsable = not isinstance(answer, Accepted)
         if not self._parsable:
-            log.info("sbatch is called without --parsable from now on: it was refused here")
+            log.info("sbatch.parsable_refused")
         return answer
 
-    def _unless_elsewhere(self, request: SubmitRequest, said: Accepted) -> SubmitResult:
+    def _unless_elsewhere(self, request: SubmitRequest, result: Accepted) -> SubmitResult:
         """A job on another cluster shows in no answer to us: it would be called lost while it runs."""
         try:
             own = self._own_name()
-            if said.cluster == own:
-                return said
-            names = self._ask(commands.squeue_name(said.job, said.cluster)).splitlines()
+            if result.cluster == own:
+                return result
+            names = self._ask(commands.squeue_name(result.job, result.cluster)).splitlines()
             if request.job_name not in (name.strip() for name in names):
                 return OutcomeUnknown(
-                    f"sbatch named job {said.job} on cluster {said.cluster}, which is not called {request.job_name}: "
-                    "nothing was cancelled",
+                    f"sbatch named job {result.job} on cluster {result.cluster}, which is not called "
+                    f"{request.job_name}: nothing was cancelled",
                     UnclearAnswer.NO_JOB_ID,
                 )
-            self._run(commands.scancel([said.job], cluster=said.cluster, name=request.job_name))
+            self._run(commands.scancel([result.job], cluster=result.cluster, name=request.job_name))
         except SchedulerUnavailableError as error:
-            return OutcomeUnknown(f"job {said.job} went to cluster {said.cluster}: {error}")
+            return OutcomeUnknown(f"job {result.job} went to cluster {result.cluster}: {error}")
         return Refused(
-            f"job {said.job} went to cluster {said.cluster} and was cancelled; only jobs of {own} are followed here: "
-            "take --clusters out of hpc.slurm.sbatch_args or the template"
+            f"job {result.job} went to cluster {result.cluster} and was cancelled; only jobs of {own} are followed "
+            "here: take --clusters out of hpc.slurm.sbatch_args or the template"
         )
 
     def live_jobs(self) -> Sequence[LiveJob]:
         answer = self._squeue()
         self._listed_all = not answer.unreadable
         self._report_unreadable(answer)
-        return [commands.live_job(row) for row in answer.rows]
+        return [answers.live_job(row) for row in answer.rows]
 
     def room(self) -> Capacity:
         return Capacity()
 
     def find(self, job_name: str, since: datetime) -> JobId | None:
         answer = self._squeue(ended=True, name=job_name)
-        records = [commands.ended_job(row) for row in answer.rows]
+        records = [answers.ended_job(row) for row in answer.rows]
         found = newest_of_name(records, job_name, since)
         if found is not None:
             return found
@@ -208,10 +211,10 @@ class SlurmScheduler:
                     raise silence from error
                 silence = error
             else:
-                found |= newest(((row.id, commands.ended_job(row)) for row in queue.rows), unclear)
+                found |= newest(((row.id, answers.ended_job(row)) for row in queue.rows), unclear)
                 unreadable += queue.unreadable
         if silence is not None:
-            log.warning("a source of records gave no answer", jobs=len(unclear), error=silence)
+            log.warning("records.source_unavailable", jobs=len(unclear), error=silence)
         if silence is not None or unreadable or not self._listed_all:
             found |= {job: unconfirmed_record(job) for job in unclear if job not in found}
         if not self._listed_all:
@@ -223,7 +226,7 @@ class SlurmScheduler:
         if not jobs:
             return
         answer = self._run(commands.scancel(jobs, only_pending=only_pending))
-        if not commands.cancelled(answer.returncode, answer.stderr):
+        if not answers.cancelled(answer.returncode, answer.stderr):
             raise SchedulerUnavailableError(f"scancel ended with exit code {answer.returncode}: {answer.last_words}")
 
     def release(self, jobs: Sequence[JobId]) -> None:
@@ -250,33 +253,34 @@ class SlurmScheduler:
         Raises:
             SchedulerUnavailableError: it could not be run.
         """
-        argv = commands.sbatch_test(script, partition, self._settings.sbatch_args)
+        words = [*([f"--partition={partition}"] if partition else []), str(script)]
+        argv = commands.sbatch_test(words, self._settings.sbatch_args)
         answer = run(argv, {**self._job_environ, "TZ": "UTC"}, self._settings.sbatch_timeout, workdir)
         return answer.returncode, f"{answer.stderr}\n{answer.stdout}"
 
-    def _squeue(self, *, ended: bool = False, name: str = "") -> commands.QueueAnswer:
+    def _squeue(self, *, ended: bool = False, name: str = "") -> answers.QueueAnswer:
         delimiter = new_delimiter()
         text = self._ask(commands.squeue(self._user, delimiter, ended=ended, name=name))
         try:
-            return commands.parse_squeue(text, delimiter)
+            return answers.parse_squeue(text, delimiter)
         except ValueError as error:
             raise SchedulerUnavailableError(f"squeue printed no table of jobs: {error}") from error
 
     def _sacct(
         self, since: datetime, *, jobs: Iterable[JobId] = (), name: str = "", user: str = ""
-    ) -> commands.AccountingAnswer:
+    ) -> answers.AccountingAnswer:
         """The records that sacct knows; none, from now on, where accounting turns out to be switched off."""
         delimiter = new_delimiter()
         text = self.ask_accounting(commands.sacct(since, delimiter, jobs=jobs, name=name, user=user))
         if text is None:
-            return commands.AccountingAnswer((), 0)
+            return answers.AccountingAnswer((), 0)
         try:
-            said = commands.parse_sacct(text, delimiter)
+            result = answers.parse_sacct(text, delimiter)
         except ValueError as error:
             raise SchedulerUnavailableError(f"sacct printed no table of records: {error}") from error
-        if said.unreadable:
-            self._report_once(f"sacct: rows={said.unreadable}", "rows of sacct cannot be read", rows=said.unreadable)
-        return replace(said, records=tuple((raw, _with_name(record)) for raw, record in said.records))
+        if result.unreadable:
+            self._report_once("sacct.rows_unreadable", kind=str(result.unreadable), rows=result.unreadable)
+        return replace(result, records=tuple((raw, _with_name(record)) for raw, record in result.records))
 
     def ask_accounting(self, argv: Sequence[str]) -> str | None:
         """What a query of sacct prints; None, from now on, where there is no accounting.
@@ -296,7 +300,7 @@ class SlurmScheduler:
         return printed(answer)
 
     def _note_without_accounting(self, why: str) -> None:
-        log.info("no accounting here: only jobs of the last minutes can be asked after", why=why)
+        log.info("sacct.disabled", why=why)
         self._has_sacct = False
 
     def _ask(self, argv: Sequence[str]) -> str:
@@ -305,24 +309,23 @@ class SlurmScheduler:
     def _run(self, argv: Sequence[str]) -> process.CompletedProcess:
         return run(argv, self._query_environ, self._settings.command_timeout)
 
-    def _report_unreadable(self, answer: commands.QueueAnswer) -> None:
+    def _report_unreadable(self, answer: answers.QueueAnswer) -> None:
         """What this version of Slurm says that is not understood: once for each kind, for the log."""
         if answer.unreadable:
-            self._report_once(
-                f"squeue: rows={answer.unreadable}",
-                "rows of squeue cannot be read, jobs that are in no other row count as there",
-                rows=answer.unreadable,
-            )
+            # Jobs that are in no other row count as there.
+            self._report_once("squeue.rows_unreadable", kind=str(answer.unreadable), rows=answer.unreadable)
         for row in answer.rows:
-            if commands.state(row.word) is JobState.UNKNOWN:
-                self._report_once(row.word, "unknown state, taken as not ended", job=row.id, state=row.word)
+            if answers.state(row.word) is JobState.UNKNOWN:
+                # Taken as not ended.
+                self._report_once("squeue.state_unknown", kind=row.word, job=row.id, state=row.word)
             if row.exit_status is None or row.restarts is None or row.submitted is None:
-                self._report_once("squeue: cell", "a row of squeue cannot be read in full", job=row.id)
+                self._report_once("squeue.cell_unreadable", job=row.id)
 
-    def _report_once(self, key: str, event: str, **fields: object) -> None:
-        if key not in self._reported:
-            self._reported.add(key)
-            log.warning(event, **fields)
+    def _report_once(self, event: str, *, kind: str = "", **keys: object) -> None:
+        """A warning for the log, once for each event and ``kind``."""
+        if (event, kind) not in self._reported:
+            self._reported.add((event, kind))
+            log.warning(event, **keys)
 
 
 def _with_name(record: JobRecord) -> JobRecord:

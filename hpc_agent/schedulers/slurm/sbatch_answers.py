@@ -1,7 +1,7 @@
-"""What sbatch's answer means: accepted, refused, later, or uncertain.
+"""Answers of sbatch, classified: accepted, refused, limit reached, or outcome unknown.
 
-Sites wrap sbatch: greetings, notes and numbers of their own stand before and after its answer. A job's id is read only
-from what sbatch itself prints; where that is not clear, the job is looked up by its name.
+Sites wrap sbatch: greetings, notes and numbers of their own are printed before and after its answer. A job's id is read
+only from what sbatch itself prints; where that is not clear, the job is looked up by its name.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ _NO_ANSWER = re.compile(
     re.IGNORECASE,
 )
 _SITE_TROUBLE = re.compile(
-    # The site, not the task, has something to mend: the same submission succeeds when it has done so. Only in lines of
-    # sbatch itself: a greeting may hold such words.
+    # The site, not the task, has a fault: the same submission succeeds when it is fixed. Only in lines of
+    # sbatch itself: a greeting may hold such text.
     r"I/O error writing script|Slurm internal error|Memory management error|Cannot allocate memory"
     r"|Too many open files|No space left on device|Disk quota exceeded|Input/output error|No route to host"
     r"|Network is unreachable|Can't find an address|unable to resolve|Could not establish a configuration source"
@@ -55,7 +55,7 @@ _REFUSED = re.compile(
     r"|Memory required by task is not available|Memory specification can not be satisfied"
     r"|No partition specified|Access denied to requested reservation|Requested reservation is invalid"
     r"|Requested more tasks than available|not supported on this system|Burst Buffer|Job script not specified"
-    # sbatch's own objections, before it talks to anybody.
+    # sbatch's own objections, before it talks to the controller.
     r"|unrecognized option|invalid option|requires an argument|invalid numeric value|Invalid directive"
     r"|Unable to open file|Batch script is empty|does not look like a batch script|DOS line breaks|sbatch --help",
     re.IGNORECASE,
@@ -68,12 +68,12 @@ _SITE_POLICY = "Unspecified error"
 """The verdict where a site's job_submit plugin said no, after the plugin's own words."""
 _REFUSES_PARSABLE = re.compile(r"(?<![\w/.])(?:--)?parsable\b(?!/)", re.IGNORECASE)
 _ENDED_BY_OTHERS = 124
-"""From here on an exit code is a time limit's, the shell's, or stands for a signal."""
+"""From here on an exit code is a time limit's, the shell's, or means a signal."""
 
 
 def named_jobs(stdout: str, *, parsable: bool) -> tuple[Accepted, ...]:
     """The jobs that sbatch may have named, each once. Only one is an answer; several, such as a number in a site's
-    greeting beside that of ``--parsable``, are told apart by the job's name and never by their order.
+    greeting and that of ``--parsable``, are distinguished by the job's name and never by their order.
 
     ``parsable``: the option was given. Without it a number on a line of its own is not sbatch's.
     """
@@ -87,7 +87,7 @@ def named_jobs(stdout: str, *, parsable: bool) -> tuple[Accepted, ...]:
 
 
 def parse_sbatch(returncode: int, stdout: str, stderr: str, *, parsable: bool = True) -> SubmitResult:
-    """Classify sbatch's answer. With exit code 0 words on stderr are no failure: it may have retried inside."""
+    """Classify sbatch's answer. With exit code 0 text on stderr is not a failure: it may have retried inside."""
     named = named_jobs(stdout, parsable=parsable)
     lines = _lines(stderr) or _lines(stdout)
     if returncode == 0:
@@ -99,7 +99,7 @@ def parse_sbatch(returncode: int, stdout: str, stderr: str, *, parsable: bool = 
         )
     if not lines:
         doubt = UnclearAnswer.UNKNOWN_ERROR if 0 < returncode < _ENDED_BY_OTHERS else UnclearAnswer.NO_ANSWER
-        return OutcomeUnknown(f"sbatch ended with exit code {returncode} and said nothing", doubt)
+        return OutcomeUnknown(f"sbatch ended with exit code {returncode} and printed nothing", doubt)
     answer = _failure(lines, _lines(stderr, only_own=True))
     if named and not isinstance(answer, OutcomeUnknown):
         return OutcomeUnknown(
@@ -111,20 +111,20 @@ def parse_sbatch(returncode: int, stdout: str, stderr: str, *, parsable: bool = 
 def _failure(lines: Sequence[str], own: Sequence[str]) -> Refused | LimitReached | OutcomeUnknown:
     """Lines may quote the job's own text, so the verdict is heard before them. ``own``: sbatch's, without those of a
     site's wrapper, whose greeting may hold any words."""
-    words, heard = _joined(lines), _joined(own or lines)
+    message, heard = _joined(lines), _joined(own or lines)
     verdict = next((line.removeprefix(_VERDICT)[:1000] for line in reversed(lines) if line.startswith(_VERDICT)), "")
     if any(_OBJECTION.search(line) for line in lines):
-        return Refused(words)
+        return Refused(message)
     if _NO_ANSWER.search(verdict or heard) or _SITE_TROUBLE.search(verdict or _joined(own)):
-        return OutcomeUnknown(words)
+        return OutcomeUnknown(message)
     if _REFUSED.search(verdict):
-        return Refused(words)
+        return Refused(message)
     if _LATER.search(heard) and not _LIMIT_OF_THIS_JOB.search(heard):
-        return LimitReached(words)
+        return LimitReached(message)
     says_site = verdict == _SITE_POLICY and len(own or lines) > 1
     if says_site or _REFUSED.search(heard) or _LIMIT_OF_THIS_JOB.search(heard):
-        return Refused(words)
-    return OutcomeUnknown(words, UnclearAnswer.UNKNOWN_ERROR)
+        return Refused(message)
+    return OutcomeUnknown(message, UnclearAnswer.UNKNOWN_ERROR)
 
 
 def refuses_parsable(answer: SubmitResult) -> bool:

@@ -44,7 +44,7 @@ class SbatchScript:
 
 
 def own_templates() -> Path:
-    """The folder of the templates that travel with this package: in the wheel, or beside it in a checkout."""
+    """The folder of the templates that travel with this package: in the wheel, or next to it in a checkout."""
     package = Path(__file__).resolve().parents[2]
     inside = package / "sbatch_templates"
     return inside if inside.is_dir() else package.parent / "sbatch_templates"
@@ -68,5 +68,5 @@ def memory_flag(resources: Resources, site: SlurmSettings) -> str:
         return ""
     if site.memory_flag == "mem":
         return f"--mem={resources.memory_mb}M"
-    # Rounded down: all CPUs together get no more than was checked against the queue's maximum. 0 would be no limit.
+    # Rounded down: all CPUs together get no more than was checked against the queue's maximum. 0 would mean unlimited.
     return f"--mem-per-cpu={max(resources.memory_mb // (resources.cpus or 1), 1)}M"

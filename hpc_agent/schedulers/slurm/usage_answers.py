@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 
 from hpc_agent.domain import duration
-from hpc_agent.domain.efficiency import Efficiency, Share
+from hpc_agent.domain.efficiency import Efficiency, Used
 from hpc_agent.schedulers.inspector import AccountedUsage
-from hpc_agent.schedulers.slurm.tables import read_table
+from hpc_agent.schedulers.slurm.delimited_table import read_table
 
 _FIELDS = ("JobID", "ElapsedRaw", "TimelimitRaw", "TotalCPU", "MaxRSS", "AllocTRES", "JobName")
 _KIB = {"": 1 / 1024, "K": 1, "M": 1024, "G": 1024**2, "T": 1024**3}
@@ -45,13 +45,13 @@ def _usage(row: Sequence[str], largest_kib: float | None) -> AccountedUsage:
     used_cpu = cpu_seconds(cpu)
     memory = None
     if largest_kib is not None:
-        memory = Share(largest_kib / 1024**2, asked_kib / 1024**2 / nodes if asked_kib else None)
+        memory = Used(largest_kib / 1024**2, asked_kib / 1024**2 / nodes if asked_kib else None)
     return AccountedUsage(
         name,
         Efficiency(
-            cpus=Share(used_cpu / seconds, _number(given.get("cpu"))) if used_cpu is not None and seconds else None,
+            cpus=Used(used_cpu / seconds, _number(given.get("cpu"))) if used_cpu is not None and seconds else None,
             memory=memory,
-            seconds=Share(seconds, float(limit) * 60 if limit.isdecimal() and int(limit) else None),
+            seconds=Used(seconds, float(limit) * 60 if limit.isdecimal() and int(limit) else None),
         ),
     )
 

@@ -1,4 +1,4 @@
-"""What differs between versions of Slurm, in one place, named by version.
+"""Differences between versions of Slurm, in one place, named by version.
 
 Tested on real ones: 20.11, 22.05, 24.11 and 26.05 (``scripts/test-matrix``); what others change is from Slurm's own
 changelogs (docs/internals/slurm.md#versions).

@@ -1,4 +1,4 @@
-"""What Slurm's reasons for waiting mean to the user of a job."""
+"""Slurm's wait reasons, explained to the user of a job."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _GOES_ON = (
     (r"Reserved for maintenance", "a maintenance is ahead: with a shorter {time} it may run before"),
     (
         r"^(Assoc|QOS)((Grp|Max)\w+|\w*Limit)$",
-        "a limit of your account is met: it starts when others of its jobs have ended",
+        "a limit of your account or QOS is reached: it starts when others of its jobs have ended",
     ),
     (r"^ReqNodeNotAvail", "its nodes are down or reserved"),
     (r"^Priority$", "jobs with a higher priority are ahead of it"),

@@ -1,4 +1,5 @@
-"""What the API can do: a file a service, several where one has many actions. A new one is a file and a line here."""
+"""Services of the API: one file per service, several where one has many actions. A new one is a file and a line
+here."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from hpc_agent.server.services import (
     queues,
     tasks,
     tasks_content,
-    tasks_life,
+    tasks_status,
     tasks_write,
     workers,
 )
@@ -25,7 +26,7 @@ _SERVICES = (
     workers.service,
     tasks.service,
     tasks_write.service,
-    tasks_life.service,
+    tasks_status.service,
     tasks_content.service,
     projects.service,
     models.service,

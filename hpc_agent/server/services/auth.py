@@ -31,7 +31,7 @@ class LoginRequest(RequestBody, frozen=True):
     expiration_sec: int | None = None
 
 
-@auth.action(LoginRequest, login=True)
+@auth.action(LoginRequest, Access.READ, login=True)
 def login(request: LoginRequest, call: Call) -> Answer:
     """A token for the user or task whose key pair or token the Authorization header has."""
     return {"token": call.authenticator.issue(call.identity, request.expiration_sec)}
@@ -64,14 +64,14 @@ def _insert(moment: Transaction, who: AuthenticatedCaller, email: str = "") -> N
     documents.users.insert(moment.db, {**fields, "created": moment.time, "tags": [], "system_tags": []})
 
 
-@users.action(Json)
+@users.action(Json, Access.READ)
 def get_all(request: Json, call: Call) -> Answer:
     """List users."""
     found, paging = listing.find(call.db, documents.users, request)
     return {"users": found, **paging}
 
 
-@users.action(RequestBody)
+@users.action(RequestBody, Access.READ)
 def get_current_user(request: RequestBody, call: Call) -> Answer:
     """The calling user, with role and company."""
     who = call.identity
@@ -85,13 +85,13 @@ def get_current_user(request: RequestBody, call: Call) -> Answer:
     }
 
 
-@users.action(RequestBody)
+@users.action(RequestBody, Access.READ)
 def get_vaults(request: RequestBody, call: Call) -> Answer:
     """Always empty: this server has no vaults."""
     return {"vaults": []}
 
 
-@server.action(RequestBody)
+@server.action(RequestBody, Access.READ)
 def info(request: RequestBody, call: Call) -> Answer:
     """Versions of the server and of its API."""
     return {"version": SERVER_VERSION, "build": "hpc-agent", "api_version": API_VERSION, "feature_set": "basic"}
@@ -133,7 +133,7 @@ def create_task_credentials(request: TaskRequest, call: Call) -> Answer:
     return _made(call, task["user"], task=request.task)
 
 
-@auth.action(UserRequest)
+@auth.action(UserRequest, Access.READ)
 def get_credentials(request: UserRequest, call: Call) -> Answer:
     """The access keys of a user, with their labels."""
     found = key_store.of_user(call.db, _user(request, call))

@@ -91,7 +91,7 @@ def _check(request: OwnerRequest, call: Call) -> None:
         existing_task(call, request.task, ("status",))
 
 
-@service.action(LogRequest)
+@service.action(LogRequest, Access.READ)
 def get_task_log(request: LogRequest, call: Call) -> Answer:
     """Console chunks nearest to ``from_timestamp`` (without it the newest, or oldest), in the order asked for."""
     _check(request, call)
@@ -124,7 +124,7 @@ def _fields(chunk: event_store.StoredChunk) -> Json:
     }
 
 
-@service.action(EventsRequest)
+@service.action(EventsRequest, Access.READ)
 def get_task_events(request: EventsRequest, call: Call) -> Answer:
     """Events of a task."""
     _check(request, call)
@@ -149,7 +149,7 @@ def _offset(scroll: str | None) -> int:
     return int(scroll)
 
 
-@service.action(HistogramRequest)
+@service.action(HistogramRequest, Access.READ)
 def scalar_metrics_iter_histogram(request: HistogramRequest, call: Call) -> Answer:
     """Scalars of a task, sampled: ``{metric: {variant: {name, x, y}}}``."""
     _check(request, call)
@@ -173,7 +173,7 @@ def _iso_time(milliseconds: int) -> str:
         return str(milliseconds)
 
 
-@service.action(SingleValuesRequest)
+@service.action(SingleValuesRequest, Access.READ)
 def get_task_single_value_metrics(request: SingleValuesRequest, call: Call) -> Answer:
     """Single-value metrics of tasks."""
     found = []
@@ -188,7 +188,7 @@ def get_task_single_value_metrics(request: SingleValuesRequest, call: Call) -> A
     return {"tasks": found}
 
 
-@service.action(PlotsRequest)
+@service.action(PlotsRequest, Access.READ)
 def get_task_plots(request: PlotsRequest, call: Call) -> Answer:
     """Plots of a task."""
     _check(request, call)
@@ -214,7 +214,7 @@ def _event(report: Report) -> Json:
     }
 
 
-@service.action(ImagesRequest)
+@service.action(ImagesRequest, Access.READ)
 def debug_images(request: ImagesRequest, call: Call) -> Answer:
     """Debug images of ``iters`` iterations a task; ``scroll_id`` continues after the last iteration of each."""
     place = {} if request.refresh else _place(request.scroll_id)

@@ -158,14 +158,14 @@ def _insert(call: Call, **fields: Any) -> str:
     return str(model["id"])
 
 
-@service.action(Json)
+@service.action(Json, Access.READ)
 def get_all(request: Json, call: Call) -> Answer:
     """List models."""
     found, paging = listing.find(call.db, models, request)
     return {"models": found, **paging}
 
 
-@service.action(ModelRequest)
+@service.action(ModelRequest, Access.READ)
 def get_by_id(request: ModelRequest, call: Call) -> Answer:
     """One model."""
     return {"model": existing_model(call, request.model)}
@@ -267,16 +267,16 @@ def unarchive_many(request: ManyModelsRequest, call: Call) -> Answer:
     return {"succeeded": [{"id": model, "unarchived": True} for model in request.ids], "failed": []}
 
 
-def in_use(at: Transaction, model: str, *, besides: str = "") -> bool:
-    """Whether a task other than ``besides`` names the model among its inputs or outputs."""
+def in_use(at: Transaction, model: str, *, other_than: str = "") -> bool:
+    """Whether a task other than ``other_than`` names the model among its inputs or outputs."""
     if not model.isalnum():
         return False
     names_it = q.matches(q.field(tasks.table, "models"), f'"{model}"')
-    another = q.negate(q.compare(q.field(tasks.table, "id"), "=", besides))
+    another = q.negate(q.compare(q.field(tasks.table, "id"), "=", other_than))
     return bool(tasks.find(at.db, Query((names_it, another), fields=("name",), limit=1)))
 
 
 def drop_models_of(at: Transaction, task: str) -> int:
     """Delete the records of the models that ``task`` made and no other task uses; returns how many."""
     made = models.find(at.db, Query((q.compare(q.field(models.table, "task"), "=", task),), fields=("name",)))
-    return sum(models.delete(at.db, model["id"]) for model in made if not in_use(at, model["id"], besides=task))
+    return sum(models.delete(at.db, model["id"]) for model in made if not in_use(at, model["id"], other_than=task))

@@ -91,7 +91,7 @@ def _insert(call: Call, parts: list[str], **fields: object) -> str:
     return str(project["id"])
 
 
-@service.action(Json)
+@service.action(Json, Access.READ)
 def get_all(request: Json, call: Call) -> Answer:
     # ``shallow_search`` looks at the top level only.
     """List projects."""
@@ -100,7 +100,7 @@ def get_all(request: Json, call: Call) -> Answer:
     return {"projects": found, **paging}
 
 
-@service.action(ProjectRequest)
+@service.action(ProjectRequest, Access.READ)
 def get_by_id(request: ProjectRequest, call: Call) -> Answer:
     """One project."""
     return {"project": existing_project(call, request.project)}

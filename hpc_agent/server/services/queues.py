@@ -144,7 +144,7 @@ def _shown(queue: Document, waiting: Sequence[EntryRow]) -> Document:
     return {**queue, "entries": [{"task": entry.task, "added": entry.added} for entry in waiting]}
 
 
-@service.action(Json)
+@service.action(Json, Access.READ)
 def get_all(request: Json, call: Call) -> Answer:
     """List queues, with their entries."""
     wanted = listing.only_fields(request)
@@ -157,27 +157,27 @@ def get_all(request: Json, call: Call) -> Answer:
     return {"queues": found, **paging}
 
 
-@service.action(OneQueueRequest)
+@service.action(OneQueueRequest, Access.READ)
 def get_by_id(request: OneQueueRequest, call: Call) -> Answer:
     """One queue, with its entries."""
     queue = existing_queue(call, request.queue)
     return {"queue": _shown(queue, queue_rows.of_queue(call.db, request.queue, request.max_task_entries))}
 
 
-@service.action(RequestBody)
+@service.action(RequestBody, Access.READ)
 def get_default(request: RequestBody, call: Call) -> Answer:
     """The default queue."""
     return dict(default_queue(call))
 
 
-@service.action(QueueRequest)
+@service.action(QueueRequest, Access.READ)
 def get_num_entries(request: QueueRequest, call: Call) -> Answer:
     """Number of entries of a queue."""
     existing_queue(call, request.queue)
     return {"num": queue_rows.count(call.db, request.queue)}
 
 
-@service.action(QueueRequest)
+@service.action(QueueRequest, Access.READ)
 def peek_task(request: QueueRequest, call: Call) -> Answer:
     """The first entry of a queue, which stays in it."""
     existing_queue(call, request.queue)

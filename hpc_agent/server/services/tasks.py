@@ -36,7 +36,7 @@ class NamesRequest(TasksRequest, frozen=True):
     skip_empty: bool = True
 
 
-@service.action(ByIdRequest)
+@service.action(ByIdRequest, Access.READ)
 def get_by_id(request: ByIdRequest, call: Call) -> Answer:
     """One task."""
     only = listing.names_of(request.only_fields)
@@ -44,14 +44,14 @@ def get_by_id(request: ByIdRequest, call: Call) -> Answer:
     return {"task": listing.project(existing_task(call, request.task, columns), only)}
 
 
-@service.action(Json)
+@service.action(Json, Access.READ)
 def get_all(request: Json, call: Call) -> Answer:
     """List tasks."""
     found, paging = listing.find(call.db, tasks, request)
     return {"tasks": found, **paging}
 
 
-@service.action(TasksRequest)
+@service.action(TasksRequest, Access.READ)
 def get_hyper_params(request: TasksRequest, call: Call) -> Answer:
     """Hyper-parameters of tasks."""
     return {
@@ -69,7 +69,7 @@ def get_hyper_params(request: TasksRequest, call: Call) -> Answer:
     }
 
 
-@service.action(ConfigurationsRequest)
+@service.action(ConfigurationsRequest, Access.READ)
 def get_configurations(request: ConfigurationsRequest, call: Call) -> Answer:
     """Configuration objects of tasks."""
     wanted = None if request.names is None else set(request.names)
@@ -88,7 +88,7 @@ def get_configurations(request: ConfigurationsRequest, call: Call) -> Answer:
     }
 
 
-@service.action(NamesRequest)
+@service.action(NamesRequest, Access.READ)
 def get_configuration_names(request: NamesRequest, call: Call) -> Answer:
     """Names of the configuration objects of tasks."""
     return {

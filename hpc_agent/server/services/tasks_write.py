@@ -27,7 +27,7 @@ _RENAMED = {
 
 
 class TaskContent(RequestBody, frozen=True):
-    """What both ``create`` and ``edit`` take."""
+    """Fields that both ``create`` and ``edit`` take."""
 
     tags: list[str] | None = None
     system_tags: list[str] | None = None

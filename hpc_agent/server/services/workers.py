@@ -117,7 +117,7 @@ def status_report(request: ReportRequest, call: Call) -> Answer:
     return {}
 
 
-@service.action(GetAllRequest)
+@service.action(GetAllRequest, Access.READ)
 def get_all(request: GetAllRequest, call: Call) -> Answer:
     """List workers, with their tasks and queues."""
     wanted = {"tags": request.tags, "system_tags": request.system_tags}
@@ -189,7 +189,7 @@ def watched(call: Call, queue: str) -> bool:
     return any(not _expired(worker, call.now) for worker in found)
 
 
-@service.action(WorkerRequest)
+@service.action(WorkerRequest, Access.READ)
 def get_runtime_properties(request: WorkerRequest, call: Call) -> Answer:
     """Runtime properties set for a worker."""
     worker = workers.get(call.db, request.worker, ("runtime_properties",))

@@ -123,7 +123,10 @@ class DocumentStore:
                 f"the database {path} cannot be opened: {error}; name another data folder with --data-dir"
             ) from error
         for _ in range(_READERS):
-            self._readers.put(self._connect())
+            reader = self._connect()
+            # A reading transaction is rolled back: a change in it would be answered, and lost.
+            reader.execute("PRAGMA query_only=ON")
+            self._readers.put(reader)
 
     def _connect(self) -> _Connection:
         connection = sqlite3.connect(
@@ -145,6 +148,7 @@ class DocumentStore:
 
         Raises:
             ReadTooLongError: it took longer than it may.
+            sqlite3.OperationalError: it would change the database.
         """
         connection = self._readers.get()
         end = SYSTEM.monotonic() + self._read_seconds

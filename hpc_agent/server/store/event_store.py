@@ -1,4 +1,4 @@
-"""What running tasks report: console chunks as they came, scalars, and all other reports as JSON.
+"""Store of the events that running tasks report: console chunks as they came, scalars, and all other reports as JSON.
 
 Scalars and reports are keyed by task, metric, variant and iteration: sending one again overwrites it.
 """
@@ -58,7 +58,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Series:
-    """One scalar's points: ``x`` iterations or milliseconds, ``y`` values (None where the value was no number)."""
+    """One scalar's points: ``x`` iterations or milliseconds, ``y`` values (None where the value was not a number)."""
 
     metric: str
     variant: str

@@ -15,7 +15,7 @@ class Credential:
     secret_hash: str
     user: str
     task: str
-    """The task that it was made for and ends with; empty for a person's key pair."""
+    """The task that it was made for and ends with; empty for a user's key pair."""
     label: str
     created: str
 
@@ -50,7 +50,7 @@ def add(db: StoreSession, credential: Credential) -> None:
 
 
 def of_user(db: StoreSession, user: str) -> list[Credential]:
-    """A person's key pairs, the oldest first; not those of tasks."""
+    """A user's key pairs, the oldest first; not those of tasks."""
     rows = db.rows(
         f"SELECT {_COLUMNS} FROM credentials WHERE user = ? AND task = '' ORDER BY created, access_key", (user,)
     )

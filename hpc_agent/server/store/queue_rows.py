@@ -1,4 +1,4 @@
-"""Which tasks wait in which queue, in which order. A task waits in a queue once at most."""
+"""Rows of queues: the tasks that wait in each, in order. A task waits in a queue once at most."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def append(db: StoreSession, queue: str, task: str, added: str) -> None:
 
 
 def remove(db: StoreSession, queue: str, task: str) -> int:
-    """1 for the one who took it out, 0 for everybody else."""
+    """1 for the caller that took it out, 0 for all others."""
     return db.run("DELETE FROM queue_entries WHERE queue = ? AND task = ?", (queue, task))
 
 

@@ -12,7 +12,7 @@ from enum import Enum
 
 
 class ColumnKind(Enum):
-    """How a field is stored, and so how it is filtered."""
+    """Kind of a column: how its field is stored, and so how it is filtered."""
 
     TEXT = "text"
     TIME = "time"
@@ -48,7 +48,7 @@ _OWNED = {
     "tags": _J,
     "system_tags": _J,
 }
-"""``made_by``: the task whose credential made it; none where a person did."""
+"""``made_by``: the task whose credential made it; none where a user did."""
 
 TASKS = TableSchema(
     "tasks",

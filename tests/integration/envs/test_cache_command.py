@@ -140,7 +140,7 @@ def test_prune_removes_what_is_old_and_nothing_else(
     assert site.published == [new]
     assert list((site.cache / "unpacked").iterdir()) == []
     assert len(list((site.cache / "requests").iterdir())) == 1
-    # A job that comes now is told, and the next staging builds it again.
+    # A job that comes now gets an error, and the next staging builds it again.
     assert site.store().stage(site.request("alpha"), site.say).built
 
 

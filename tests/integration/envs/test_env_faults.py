@@ -300,7 +300,7 @@ def test_scratch_folder_of_another_user_is_not_used(site: EnvSite) -> None:
 
 @pytest.fixture
 def public_site(site: EnvSite) -> Iterator[Path]:
-    """A cache outside of pytest's private folders, and an interpreter that everybody may run."""
+    """A cache outside of pytest's private folders, and an interpreter that all users may run."""
     if os.getuid() != 0:
         missing("root", "only root can be two users")
     python = next((path for path in ("/usr/bin/python3",) if Path(path).exists()), None)
@@ -314,7 +314,7 @@ def public_site(site: EnvSite) -> Iterator[Path]:
         remove_tree(folder)
 
 
-def as_nobody(code: Callable[[], str], uid: int = 65534) -> str:
+def as_other_user(code: Callable[[], str], uid: int = 65534) -> str:
     """Run ``code`` in a child that has given up root; returns what it returned."""
     reader, writer = os.pipe()
     pid = os.fork()
@@ -324,7 +324,7 @@ def as_nobody(code: Callable[[], str], uid: int = 65534) -> str:
             os.setgid(uid)
             os.setuid(uid)
             result = code()
-        except Exception as error:  # noqa: BLE001 (told to the parent)
+        except Exception as error:  # noqa: BLE001 (reported to the parent)
             result = f"{type(error).__name__}: {error}"
         os.write(writer, str(result).encode())
         os._exit(0)
@@ -338,8 +338,8 @@ def as_nobody(code: Callable[[], str], uid: int = 65534) -> str:
 @pytest.mark.root
 def test_a_user_whose_name_is_not_known_goes_by_the_number() -> None:
     """In a container, or while a directory service is away."""
-    assert as_nobody(user_name, 61_001) == "61001"
-    assert as_nobody(user_name) == "nobody"
+    assert as_other_user(user_name, 61_001) == "61001"
+    assert as_other_user(user_name) == "nobody"
 
 
 @pytest.mark.root
@@ -368,7 +368,7 @@ def test_second_user_runs_what_the_first_has_built(site: EnvSite, public_site: P
         ran = subprocess.run([env.python, "-c", VERSIONS], capture_output=True, text=True)
         return f"{env.access} {env.root.parent.parent.name} {ran.stdout}{ran.stderr}"
 
-    assert as_nobody(use) == "unpacked hpc-agent-65534 1.0 1.0\n"
+    assert as_other_user(use) == "unpacked hpc-agent-65534 1.0 1.0\n"
 
 
 @pytest.mark.root
@@ -388,7 +388,7 @@ def test_second_user_without_write_access_gets_a_message(site: EnvSite, public_s
         EnvStore(cache, scratch, site.packages, SYSTEM).stage(request, site.say)
         return "built"
 
-    said = as_nobody(stage)
+    said = as_other_user(stage)
     assert "EnvironmentBuildError: the environment cannot be stored in" in said
     assert "Permission denied" in said
 

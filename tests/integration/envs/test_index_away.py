@@ -76,8 +76,8 @@ def test_an_index_that_is_away_is_waited_for(site: EnvSite, index: Index) -> Non
     staged = retry_staging(lambda: site.store().stage(index.request("beta"), site.say), site.say, clock)
     assert staged.packages == ("alpha==1.0", "beta==1.0")
     assert len(clock.sleeps) == 2
-    told = [line for line in site.said if line.startswith("Retrying")]
-    assert len(told) == 2 and "503" in told[0]
+    retries = [line for line in site.said if line.startswith("Retrying")]
+    assert len(retries) == 2 and "503" in retries[0]
 
 
 def test_a_package_that_it_does_not_have_is_not_waited_for(site: EnvSite, index: Index) -> None:

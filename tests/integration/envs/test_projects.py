@@ -109,7 +109,7 @@ def lab(site: EnvSite) -> Iterator[str]:
 def test_package_of_the_repository_is_not_taken_from_an_index(
     repository: Project, installer: Literal["uv", "pip", "poetry"]
 ) -> None:
-    """Else whoever publishes a package of that name has code in the task."""
+    """Else the publisher of a package of that name has code in the task."""
     repository.site.packages = PackageSettings(type=installer)
     repository.package("libs/alpha", "alpha")
     repository.write("libs/alpha/alpha.py", "VERSION = 'of the repository'\n")
@@ -249,7 +249,7 @@ def test_constraints_of_poetry_are_read_by_poetry(
     repository: Project, dependencies: str, packages: tuple[str, ...] | None
 ) -> None:
     repository.write("pyproject.toml", poetry(dependencies))
-    if packages is None:  # the newer of the two ranges, which nobody has
+    if packages is None:  # the newer of the two ranges, which is not published
         with pytest.raises(EnvironmentBuildError, match="alpha"):
             repository.stage()
     else:
@@ -346,7 +346,7 @@ def test_folder_of_a_poetry_project_is_not_taken_from_an_index(repository: Proje
     assert says(repository.use(), "import alpha; print(alpha.VERSION)") == "of the repository"
 
 
-def test_project_itself_is_installed_where_its_code_is_not_beside_the_script(repository: Project) -> None:
+def test_project_itself_is_installed_where_its_code_is_not_next_to_the_script(repository: Project) -> None:
     repository.write("backend.py", BACKEND.format(name="app", version="1.0", requires=("alpha",), source="src"))
     repository.write("pyproject.toml", BUILD_SYSTEM + project(dependencies='["alpha"]'))
     repository.write("src/app/__init__.py", "WHO = 'src'\n")
@@ -360,7 +360,7 @@ def test_project_itself_is_installed_where_its_code_is_not_beside_the_script(rep
     assert repository.stage("3").key != env.key
 
 
-def test_project_whose_code_is_beside_the_script_is_not_installed(repository: Project) -> None:
+def test_project_whose_code_is_next_to_the_script_is_not_installed(repository: Project) -> None:
     """Else each commit would have an environment of its own."""
     repository.write("backend.py", BACKEND.format(name="app", version="1.0", requires=(), source="flat"))
     repository.write("pyproject.toml", BUILD_SYSTEM + project(dependencies='["alpha"]'))
@@ -379,7 +379,7 @@ def test_project_whose_package_cannot_be_built_is_reported(repository: Project) 
     assert staged.packages == ("alpha==1.0",)
     [note] = staged.notes
     assert "pyproject.toml itself is not installed" in note
-    # Whoever asks again is told again.
+    # The next caller gets the same note.
     assert repository.stage().notes == (note,)
 
 

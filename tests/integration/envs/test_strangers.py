@@ -90,7 +90,7 @@ def test_builds_see_git_credentials_only_where_repositories_are_fetched(
 
 
 @pytest.mark.parametrize("name", ["CLEARML_AGENT_GIT_PASS", "HTTPS_PROXY", "PIP_PASSWORD_OF_MINE"])
-def test_variables_in_the_metadata_of_packages_stand_for_nothing_secret(
+def test_variables_in_the_metadata_of_packages_have_no_secret_values(
     site: EnvSite, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """uv expands upper-case variables in addresses that a package's metadata names, and shows them."""

@@ -139,7 +139,7 @@ def test_name_that_is_not_a_revision_is_refused(world: SourceSite, name: str) ->
 def test_password_is_asked_for_and_shown_nowhere(
     world: SourceSite, http_remote: HttpRemote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The password is in no argument list, no file and no message; git gets it all the same."""
+    """The password is in no argument list, no file and no message; git gets it anyway."""
     world.repository("model", {"train.py": "1"})
     seen = tmp_path / "arguments"
     spy = tmp_path / "bin"
@@ -339,7 +339,7 @@ def test_script_alone_runs_from_its_own_text(world: SourceSite) -> None:
     assert ran.stdout == "alone train.py\n"
 
 
-def test_script_beside_a_repository_does_not_replace_a_file(world: SourceSite) -> None:
+def test_script_next_to_a_repository_does_not_replace_a_file(world: SourceSite) -> None:
     repository = world.repository("model", {"there.py": "kept\n"})
     for name, text in (("there.py", "kept\n"), ("new.py", "mine\n")):
         script = TaskScript(repository.url, branch="main", entry_point=name, working_dir="", diff="mine\n")
@@ -360,8 +360,8 @@ def test_injected_init_is_moved_only_where_the_file_would_break(world: SourceSit
     broken = "from clearml import Task\nTask.init()\nfrom __future__ import annotations\nprint(1)\n"
     script = TaskScript(entry_point="x.py", diff=broken)
     workspace = world.store().checkout(script, world.store().stage(script, world.say), world.runs, world.say)
-    mended = (workspace.cwd / "x.py").read_text()
-    assert mended == "from __future__ import annotations\nfrom clearml import Task\nTask.init()\nprint(1)\n"
+    repaired = (workspace.cwd / "x.py").read_text()
+    assert repaired == "from __future__ import annotations\nfrom clearml import Task\nTask.init()\nprint(1)\n"
 
 
 def test_requeued_attempt_starts_from_clean_files(world: SourceSite) -> None:
@@ -494,7 +494,7 @@ def test_killed_fetch_leaves_nothing_that_blocks_the_next(world: SourceSite) -> 
 
 
 def test_mirror_is_read_while_others_fetch_and_tidy_it(world: SourceSite) -> None:
-    """Checkouts go on while the branch is rewritten upstream, fetched again and the mirror is packed anew."""
+    """Checkouts go on while the branch is rewritten upstream, fetched again and the mirror is packed again."""
     repository = world.repository("model", {f"f{n}.txt": str(n) * 1000 for n in range(50)} | {"train.py": ""})
     script = TaskScript(repository.url, branch="main", entry_point="train.py")
     staged = world.store().stage(script, world.say)
@@ -541,7 +541,7 @@ def test_mirror_has_the_access_of_the_cache(world: SourceSite, mode: int, files:
         os.umask(before)
     folders = [path for path in world.mirrors.rglob("*") if path.is_dir()]
     assert {path.stat().st_mode & 0o777 for path in folders} == {mode & 0o777}
-    # Packs are read-only for everybody.
+    # Packs are read-only for all users.
     found = {path.stat().st_mode & 0o444 for path in world.mirrors.rglob("*") if path.is_file()}
     assert found == {files & 0o444}
 

@@ -1,4 +1,4 @@
-"""Repositories that never answer, hosts that ask for passwords, and a mirror that somebody else has changed."""
+"""Repositories that never answer, hosts that ask for passwords, and a mirror that another user has changed."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from hpc_agent.sources import git
 
 
 def hurried_git(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Between us and git: writes down what git is told, and makes a limit on silence a second of a minute."""
+    """Between us and git: writes down git's arguments, and makes a limit on silence a second of a minute."""
     folder.mkdir()
-    told = folder / "told"
+    git_log = folder / "git_log"
     (folder / "git").write_text(
-        f'#!/bin/bash\nprintf "%s\\n" "$@" >> {told}\nprintf "%s\\n" "$GIT_SSH_COMMAND" >> {told}\n'
+        f'#!/bin/bash\nprintf "%s\\n" "$@" >> {git_log}\nprintf "%s\\n" "$GIT_SSH_COMMAND" >> {git_log}\n'
         f'exec {shutil.which("git")} "${{@/http.lowSpeedTime=60/http.lowSpeedTime=1}}"\n'
     )
     (folder / "git").chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    return told
+    return git_log
 
 
 def test_silent_http_remote_times_out(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,13 +38,13 @@ def test_silent_http_remote_times_out(world: Any, tmp_path: Path, monkeypatch: p
 
 
 def test_ssh_times_out_on_a_silent_server(world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = hurried_git(tmp_path / "bin", monkeypatch)
+    git_log = hurried_git(tmp_path / "bin", monkeypatch)
     with pytest.raises(SourceError):
         world.store().stage(TaskScript("ssh://127.0.0.1:9/x.git", branch="main"), world.say)
-    assert "-oConnectTimeout=" in told.read_text() and "-oServerAliveInterval=" in told.read_text()
+    assert "-oConnectTimeout=" in git_log.read_text() and "-oServerAliveInterval=" in git_log.read_text()
 
 
-def test_git_protocol_is_refused_before_anybody_is_asked(world: Any) -> None:
+def test_git_protocol_is_refused_before_a_host_is_asked(world: Any) -> None:
     with silent_server() as address, pytest.raises(SourceError, match="https or ssh address"):
         world.store().stage(TaskScript(f"git://{address}/x.git", branch="main"), world.say)
 
@@ -60,7 +60,7 @@ def test_submodule_over_git_protocol_is_named_and_left_out(world: Any) -> None:
 
 
 def test_configuration_of_a_mirror_names_no_program(world: Any, tmp_path: Path) -> None:
-    """Who may write to a group's cache could otherwise run code as everybody who fetches."""
+    """Who may write to a group's cache could otherwise run code as any user who fetches."""
     repository = world.repository("model", {"train.py": "1"})
     script = TaskScript(repository.url, branch="main", entry_point="train.py")
     world.store().stage(script, world.say)

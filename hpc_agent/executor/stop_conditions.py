@@ -1,4 +1,4 @@
-"""Why and when a run has to end: requests of its threads, signals, the scheduler's reason, the time limit."""
+"""Stop conditions of a run: requests of its threads, signals, the scheduler's reason, the time limit."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ _QUERY = "scheduler query"
 
 
 class StopReason(Enum):
-    """Why a running task has to end; the text is for people."""
+    """Reason why a running task has to end; the text is for users."""
 
     ABORT = "aborted by its user"
     TAKEN_BACK = "its status was changed on the server"
-    SIGNAL = "the job was told to end"
+    SIGNAL = "the job received SIGTERM"
     """SIGTERM: cancelled, preempted or out of time; the scheduler knows which."""
     INTERRUPT = "interrupted at the terminal"
     TIME_LIMIT = "its time limit is near"
@@ -101,7 +101,7 @@ class StopRequest:
                 log.warning("task.work_left_behind", work=name)
                 raise Cancelled
         if self.is_made() and future.exception() is not None:
-            # Told to end, a program of the work may have failed by the same signal.
+            # A program of the work may have failed by the same signal.
             raise Cancelled from future.exception()
         return future.result()
 

@@ -35,7 +35,7 @@ def systemd_unit(command: Sequence[str], variables: Mapping[str, str]) -> list[s
         *(f"Environment={_word(f'{name}={value}')}" for name, value in variables.items()),
         "Restart=on-failure",
         "RestartSec=30",
-        "# Exit code 2: the configuration is wrong, and starting again does not mend it.",
+        "# Exit code 2: the configuration is wrong, and starting again does not repair it.",
         "RestartPreventExitStatus=2",
         "# The daemon alone: jobs of this machine go on.",
         "KillMode=process",

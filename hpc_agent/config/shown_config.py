@@ -1,4 +1,4 @@
-"""The configuration for a person's eyes: each value, who said so, and no secret."""
+"""Effective values of the configuration, each with its origin, for users to read; secrets are hidden."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DEFAULT = "default"
 _NO_SECRET = ("key", "access_key")
 """Names of a key whose other half is the secret."""
 _WHOLE = ("environment", "files", "hpc.job_environment")
-"""Sections of which nothing is shown: what they hold is the site's, and may be anything."""
+"""Sections that are hidden completely: what they hold is the site's, and may be anything."""
 _ARGUMENT = re.compile(r"((?:^|\s)(?:-e|--env)[= ]\s*[A-Za-z_][A-Za-z0-9_]*=)(\"[^\"]*\"|'[^']*'|\S+)")
 _ASSIGNMENT = re.compile(r"^((?:-e|--env=)?\s*[A-Za-z_][A-Za-z0-9_]*=).+", re.DOTALL)
 
@@ -35,7 +35,7 @@ class Row:
 
 
 def rows(configuration: Configuration, *, defaults: bool = False) -> list[Row]:
-    """Everything that is set, by key; with ``defaults`` also what we read and nobody set."""
+    """Everything that is set, by key; with ``defaults`` also the settings that have their default."""
     found = {
         key: Row(key, masked(key, get(configuration.tree, key)), configuration.origins.get(key, ""))
         for key in flatten(configuration.tree)
@@ -70,7 +70,7 @@ def _is_secret(name: str) -> bool:
 
 
 def _arguments(words: list[str]) -> list[str]:
-    """docker's arguments, word by word: the values of ``-e NAME=value`` are anybody's guess."""
+    """docker's arguments, one at a time; the value of ``-e NAME=value`` may be a secret."""
     shown = []
     before = ""
     for word in words:
@@ -81,7 +81,7 @@ def _arguments(words: list[str]) -> list[str]:
 
 
 def _effective(settings: AllSettings) -> Iterator[tuple[str, Any]]:
-    """What holds, by key, whoever said so; values that follow from others too."""
+    """Effective values by key, from any origin; values that follow from others too."""
     for group in settings.__struct_fields__:
         inner: SettingsGroup = getattr(settings, group)
         for name in inner.__struct_fields__:

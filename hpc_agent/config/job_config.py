@@ -25,7 +25,7 @@ def write_job_config(configuration: Configuration, path: Path, changes: Mapping[
 def share_job_config(configuration: Configuration, folder: Path, changes: Mapping[str, object] = {}) -> Path:
     """As ``write_job_config``, for many jobs: the file's name comes from its content.
 
-    A job that waits keeps what its own daemon wrote, whoever serves the queue by the time it starts.
+    A job that waits keeps what its own daemon wrote, even if another one serves the queue when it starts.
     """
     path = shared_config_path(configuration, folder, changes)
     write_atomic(path, _text(configuration, changes), mode=0o600)
@@ -54,7 +54,7 @@ def _resolved(configuration: Configuration) -> Mapping[str, object]:
         "api.files_server": settings.api.files_server,
         "hpc.runs_dir": str(settings.hpc.runs.absolute()),
         "hpc.cache_dir": str(settings.hpc.cache.absolute()),
-        "hpc.root": str(settings.hpc.root.expanduser().absolute()),
-        # The daemon alone tells people of tasks; addresses of webhooks are no task's business.
+        "hpc.root": str(settings.hpc.root.absolute()),
+        # Only the daemon sends notifications; tasks do not need the addresses of webhooks.
         "hpc.notify": {},
     }

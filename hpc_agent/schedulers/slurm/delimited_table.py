@@ -18,7 +18,7 @@ class SlurmTable:
     rows: tuple[tuple[str, ...], ...]
     """Each with one cell a column, without white space at its ends. The first cell should be a job id."""
     broken: int
-    """Rows of which only a part is there. After one at the end of the answer any number may be missing."""
+    """Incomplete rows. After one at the end of the answer any number may be missing."""
 
 
 def new_delimiter() -> str:

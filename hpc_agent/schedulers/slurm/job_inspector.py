@@ -12,9 +12,9 @@ from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import JobState, LiveJob
 from hpc_agent.errors import SchedulerUnavailableError
 from hpc_agent.schedulers.inspector import AccountedUsage, JobInspector, ListedJob, SubmitTest
-from hpc_agent.schedulers.slurm.commands import JOB_ID, state, time
+from hpc_agent.schedulers.slurm.answers import JOB_ID, WOULD_START, state, time
+from hpc_agent.schedulers.slurm.delimited_table import new_delimiter, read_table
 from hpc_agent.schedulers.slurm.driver import SlurmScheduler
-from hpc_agent.schedulers.slurm.tables import new_delimiter, read_table
 from hpc_agent.schedulers.slurm.usage_answers import parse_usage, sacct_usage
 from hpc_agent.schedulers.slurm.wait_reasons import meaning, readable
 
@@ -100,19 +100,11 @@ def _listed(cells: Sequence[str]) -> ListedJob:
     return ListedJob(job, partition, ran, duration.seconds(limit), None if waits else time(start))
 
 
-_START = re.compile(
-    r"Job [0-9]+ to start at (?P<start>\S+)(?: using (?P<cpus>\S+) processors)?"
-    r"(?: on (?:nodes )?(?P<nodes>\S+))?(?: in partition (?P<partition>\S+))?"
-)
-"""``sbatch: Job 7 to start at 2026-01-31T12:00:00 using 1 processors on nodes n1 in partition main``; 20.11 has no
-partition and no ``nodes``."""
-
-
 def parse_test(returncode: int, text: str) -> SubmitTest:
     """What ``sbatch --test-only`` printed under TZ=UTC."""
     lines = [line.removeprefix("sbatch: ").removeprefix("error: ").strip() for line in text.splitlines()]
     said = "; ".join(line for line in lines if line)
-    match = _START.search(said)
+    match = WOULD_START.search(said)
     if returncode or match is None:
         return SubmitTest(returncode == 0, said or f"exit code {returncode} without a word")
     return SubmitTest(True, said, _utc(match["start"]), match["nodes"] or "", match["partition"] or "")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hpc_agent.domain.job import JobRecord, JobState
 from hpc_agent.domain.job_phase import WAITING_STATES, JobPhase, JobSnapshot, job_phase
@@ -35,7 +35,7 @@ class TrackedJobSnapshot(JobSnapshot):
     is_array: bool = False
     queued: bool = True
     """The task was put on a queue when it was submitted; else it waits as ``created``."""
-    begun: bool = False
+    task_started: bool = False
     abort_requested: bool = False
     silenced: bool = False
     """The server stopped the task because it heard nothing for long."""
@@ -92,6 +92,8 @@ class EndTask:
     reason: str
     exit_code: int = 0
     """Of a script that failed by itself, negative for a signal; 0 where the scheduler names another cause."""
+    output_not_opened: bool = False
+    """The reason is ``SCRIPT_ADVICE.output``: Slurm could not open the job's output file."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def decide(snapshot: TrackedJobSnapshot, lost_after: float) -> tuple[TrackingAct
     """The actions that are due, in order; empty when waiting is right."""
     if snapshot.status is None:
         return (Untrack("its task was deleted"),)
-    if snapshot.begun and snapshot.status in _TAKEN_BACK:
+    if snapshot.task_started and snapshot.status in _TAKEN_BACK:
         return (Untrack("its task was reset"),)
     phase = job_phase(snapshot, lost_after)
     if snapshot.jobs:
@@ -126,12 +128,12 @@ def _listed(snapshot: TrackedJobSnapshot, phase: JobPhase) -> tuple[TrackingActi
     waits = all(job.state in WAITING_STATES for job in snapshot.jobs)
     has_started = bool(snapshot.ended) or not waits
     actions: list[TrackingAction] = []
-    if snapshot.silenced or (has_started and not snapshot.begun):
+    if snapshot.silenced or (has_started and not snapshot.task_started):
         actions.append(MarkStarted())
     if waits:
         wait = _wait(snapshot)
         actions += [ShowMessage(wait.text, wait.text if wait.stuck else "")] if wait.text != snapshot.message else []
-        actions += [PingTask()] if snapshot.begun else []
+        actions += [PingTask()] if snapshot.task_started else []
     elif not snapshot.has_sidecar:
         actions += [PingTask(), SendConsole()]
     return tuple(actions)
@@ -147,10 +149,10 @@ def _wait(snapshot: TrackedJobSnapshot) -> WaitReason:
 def _ended(snapshot: TrackedJobSnapshot) -> tuple[TrackingAction, ...]:
     if snapshot.has_sidecar and snapshot.missing_seconds < STILL_SENDING_S:
         return ()
-    status, reason = tracked_outcome(snapshot.title, snapshot.counted_records, is_array=snapshot.is_array)
-    if snapshot.is_aborted and status is TaskStatus.STOPPED:
-        reason = f"aborted by its user; {reason}"
-    return (EndTask(status, reason, _exit_code(snapshot)),)
+    end = tracked_outcome(snapshot.title, snapshot.counted_records, is_array=snapshot.is_array)
+    if snapshot.is_aborted and end.status is TaskStatus.STOPPED:
+        end = replace(end, reason=f"aborted by its user; {end.reason}")
+    return (replace(end, exit_code=_exit_code(snapshot)),)
 
 
 def _exit_code(snapshot: TrackedJobSnapshot) -> int:
@@ -160,29 +162,29 @@ def _exit_code(snapshot: TrackedJobSnapshot) -> int:
     return -record.signal if record.signal else record.exit_code or 0
 
 
-def tracked_outcome(title: str, records: Sequence[JobRecord], *, is_array: bool) -> tuple[TaskStatus, str]:
+def tracked_outcome(title: str, records: Sequence[JobRecord], *, is_array: bool) -> EndTask:
     """The final status and its reason, from the records of all jobs of one submission."""
     ends = [_outcome(title, record) for record in records]
     if not is_array:
         return ends[0]
-    statuses = [status for status, _ in ends]
+    statuses = [end.status for end in ends]
     worst = next((s for s in (TaskStatus.FAILED, TaskStatus.STOPPED) if s in statuses), TaskStatus.COMPLETED)
-    return worst, f"{title}: {_counted(records)}"
+    return EndTask(worst, f"{title}: {_counted(records)}")
 
 
-def _outcome(title: str, record: JobRecord) -> tuple[TaskStatus, str]:
+def _outcome(title: str, record: JobRecord) -> EndTask:
     outcome = named(record, advice=SCRIPT_ADVICE)
     if outcome is not None:
-        return outcome.status, outcome.reason
-    text = f"{title} {record.raw_state.split(' ')[0]}{record.duration_words}"
+        return EndTask(outcome.status, outcome.reason)
+    text = f"{title} {record.raw_state.split(' ')[0]}{record.duration_text}"
     text += f" on {record.nodes}" if record.nodes else ""
     if record.state is JobState.COMPLETED:
-        return TaskStatus.COMPLETED, text
+        return EndTask(TaskStatus.COMPLETED, text)
     if record.state is JobState.REVOKED:
-        return TaskStatus.STOPPED, f"{text}: it runs on another cluster of the federation"
+        return EndTask(TaskStatus.STOPPED, f"{text}: it runs on another cluster of the federation")
     if record.output_not_opened:
-        return TaskStatus.FAILED, f"{text}: {SCRIPT_ADVICE.output}"
-    return TaskStatus.FAILED, f"{text}: {'ended by ' if record.signal else ''}{record.exit_words}"
+        return EndTask(TaskStatus.FAILED, f"{text}: {SCRIPT_ADVICE.output}", output_not_opened=True)
+    return EndTask(TaskStatus.FAILED, f"{text}: {'ended by ' if record.signal else ''}{record.exit_text}")
 
 
 def _counted(records: Sequence[JobRecord]) -> str:
