@@ -15,18 +15,18 @@ import click
 
 from hpc_agent.cli.multi_value_options import MultiValueCommand, MultiValueOption
 from hpc_agent.cli.shared_options import HELP, Shared, pass_shared
-from hpc_agent.doctor.check import Line, Status
+from hpc_agent.doctor.check import CheckLine, CheckStatus
 
 if TYPE_CHECKING:
     from hpc_agent.config.load import Configuration
     from hpc_agent.doctor.check import Check
 
-_WORDS = {Status.OK: "ok", Status.WARNING: "warn", Status.FAILED: "FAIL", Status.SKIPPED: "skip"}
-_STYLES: Mapping[Status, Mapping[str, Any]] = {
-    Status.OK: {"fg": "green"},
-    Status.WARNING: {"fg": "yellow"},
-    Status.FAILED: {"fg": "red", "bold": True},
-    Status.SKIPPED: {"dim": True},
+_WORDS = {CheckStatus.OK: "ok", CheckStatus.WARNING: "warn", CheckStatus.FAILED: "FAIL", CheckStatus.SKIPPED: "skip"}
+_STYLES: Mapping[CheckStatus, Mapping[str, Any]] = {
+    CheckStatus.OK: {"fg": "green"},
+    CheckStatus.WARNING: {"fg": "yellow"},
+    CheckStatus.FAILED: {"fg": "red", "bold": True},
+    CheckStatus.SKIPPED: {"dim": True},
 }
 _NAME = 21
 _NARROWEST = 40
@@ -87,7 +87,7 @@ def command(
         click.echo(json.dumps(_as_json(lines), indent=2))
     else:
         click.echo(f"\n{_summary(lines)}")
-    sys.exit(1 if _count(lines, Status.FAILED) else 0)
+    sys.exit(1 if _count(lines, CheckStatus.FAILED) else 0)
 
 
 def _checks(configuration: Configuration, queues: Sequence[str], repositories: Sequence[str]) -> list[Check]:
@@ -137,12 +137,12 @@ def _report(configuration: Configuration, folder: Path, repositories: Sequence[s
     report(configuration.settings, folder, repositories, SYSTEM)
 
 
-def _run(checks: Sequence[Check], *, as_json: bool) -> list[Line]:
+def _run(checks: Sequence[Check], *, as_json: bool) -> list[CheckLine]:
     """Each line is printed as soon as it is its turn."""
     from hpc_agent.clock import SYSTEM
     from hpc_agent.doctor.check import run_checks
 
-    found: list[Line] = []
+    found: list[CheckLine] = []
     progress = _Progress(total=len(checks))
     for lines in run_checks(checks, SYSTEM, progress.show):
         progress.clear()
@@ -177,7 +177,7 @@ class _Progress:
             self._shown = False
 
 
-def _shown(line: Line) -> str:
+def _shown(line: CheckLine) -> str:
     """Wrapped on a terminal, in one piece in a pipe, so that it can be searched."""
     finding = line.finding
     status = click.style(f"{_WORDS[finding.status]:<4}", **_STYLES[finding.status])
@@ -203,13 +203,13 @@ def _wrapped(text: str, before: int) -> list[str]:
     return textwrap.wrap(text, width, break_on_hyphens=False) or [""]
 
 
-def _count(lines: Sequence[Line], status: Status) -> int:
+def _count(lines: Sequence[CheckLine], status: CheckStatus) -> int:
     return sum(line.finding.status is status for line in lines)
 
 
-def _summary(lines: Sequence[Line]) -> str:
-    failed, warnings = _count(lines, Status.FAILED), _count(lines, Status.WARNING)
-    skipped = _count(lines, Status.SKIPPED)
+def _summary(lines: Sequence[CheckLine]) -> str:
+    failed, warnings = _count(lines, CheckStatus.FAILED), _count(lines, CheckStatus.WARNING)
+    skipped = _count(lines, CheckStatus.SKIPPED)
     counts = [f"{len(lines) - failed - warnings - skipped} ok"]
     for number, word in ((failed, "failed"), (warnings, "warnings"), (skipped, "skipped")):
         counts += [f"{number} {word}"] if number else []
@@ -217,9 +217,9 @@ def _summary(lines: Sequence[Line]) -> str:
     return click.style(text, fg="red" if failed else "yellow" if warnings else "green", bold=True)
 
 
-def _as_json(lines: Sequence[Line]) -> dict[str, object]:
+def _as_json(lines: Sequence[CheckLine]) -> dict[str, object]:
     return {
-        "ok": not _count(lines, Status.FAILED),
+        "ok": not _count(lines, CheckStatus.FAILED),
         "checks": [
             {
                 "subject": line.subject,

@@ -99,6 +99,7 @@ class InitReport:
         else:
             click.echo(f"  {command} --once    # one pass over the queues")
             click.echo(f"  {command}           # serve them until it is stopped")
+        click.echo("  hpc-agent doctor                        # does all that tasks need work here?")
         click.echo("  hpc-agent config                        # what holds, and where it comes from")
 
 

@@ -25,7 +25,7 @@ _TIDY_UP_S = 5.0
 """How long a check that ran out of time is given to end its programs and jobs."""
 
 
-class Status(Enum):
+class CheckStatus(Enum):
     """``WARNING``: works, but will give trouble. ``SKIPPED``: not looked at, and the message says why."""
 
     OK = "ok"
@@ -35,30 +35,30 @@ class Status(Enum):
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """What a check found out, in a sentence; ``remedy``: the command that mends it, or what to do."""
 
-    status: Status
+    status: CheckStatus
     message: str
     remedy: str = ""
     name: str = ""
     """Of its line; that of its check when empty."""
 
 
-def ok(message: str, *, name: str = "") -> Finding:
-    return Finding(Status.OK, message, name=name)
+def ok(message: str, *, name: str = "") -> CheckResult:
+    return CheckResult(CheckStatus.OK, message, name=name)
 
 
-def warning(message: str, remedy: str, *, name: str = "") -> Finding:
-    return Finding(Status.WARNING, message, remedy, name)
+def warning(message: str, remedy: str, *, name: str = "") -> CheckResult:
+    return CheckResult(CheckStatus.WARNING, message, remedy, name)
 
 
-def failed(message: str, remedy: str, *, name: str = "") -> Finding:
-    return Finding(Status.FAILED, message, remedy, name)
+def failed(message: str, remedy: str, *, name: str = "") -> CheckResult:
+    return CheckResult(CheckStatus.FAILED, message, remedy, name)
 
 
-def skipped(message: str, remedy: str = "", *, name: str = "") -> Finding:
-    return Finding(Status.SKIPPED, message, remedy, name)
+def skipped(message: str, remedy: str = "", *, name: str = "") -> CheckResult:
+    return CheckResult(CheckStatus.SKIPPED, message, remedy, name)
 
 
 class SkippedError(HpcAgentError):
@@ -72,7 +72,7 @@ class Check:
     subject: str
     """Heading under which its lines are shown."""
     name: str
-    run: Callable[[], Iterable[Finding]]
+    run: Callable[[], Iterable[CheckResult]]
     remedy: str = ""
     """For an error that it raises, and for a check that runs out of time."""
     timeout: float = TIMEOUT_S
@@ -80,12 +80,12 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Line:
+class CheckLine:
     """One line of the report."""
 
     subject: str
     name: str
-    finding: Finding
+    finding: CheckResult
 
 
 class Once(Generic[T]):
@@ -111,7 +111,7 @@ class _Running:
     check: Check
     deadline: float
     late: threading.Event = field(default_factory=threading.Event)
-    findings: list[Finding] = field(default_factory=list)
+    findings: list[CheckResult] = field(default_factory=list)
     thread: threading.Thread = field(init=False)
 
     def start(self) -> None:
@@ -143,18 +143,18 @@ class _Running:
     def is_over(self, now: float) -> bool:
         return not self.thread.is_alive() or now >= self.deadline
 
-    def lines(self) -> list[Line]:
+    def lines(self) -> list[CheckLine]:
         """What it found until now; one more line if it is not done."""
         found = list(self.findings)
         if self.thread.is_alive():
             self.late.set()
             found.append(failed(f"no answer within {self.check.timeout:g} s", self.check.remedy))
-        return [Line(self.check.subject, finding.name or self.check.name, finding) for finding in found]
+        return [CheckLine(self.check.subject, finding.name or self.check.name, finding) for finding in found]
 
 
 def run_checks(
     checks: Sequence[Check], clock: Clock, progress: Callable[[Sequence[str]], None] = lambda _: None
-) -> Iterator[list[Line]]:
+) -> Iterator[list[CheckLine]]:
     """Run all checks at once; yields the lines of each in the order of ``checks``, as soon as it is its turn.
 
     ``progress`` is told a few times a second which checks are not done.

@@ -15,7 +15,7 @@ from secrets import token_hex
 from hpc_agent.access import weakness_of
 from hpc_agent.config.load import Configuration
 from hpc_agent.config.settings import HpcSettings
-from hpc_agent.doctor.check import Check, Finding, failed, ok, skipped, warning
+from hpc_agent.doctor.check import Check, CheckResult, failed, ok, skipped, warning
 from hpc_agent.file_lock import try_lock
 from hpc_agent.file_records import ensure_directory, private_folder, rename_new, write_atomic
 from hpc_agent.setup.folders import NETWORK_FILE_SYSTEMS, file_system_of
@@ -45,7 +45,7 @@ def folders(hpc: HpcSettings) -> dict[str, Path]:
     return {"hpc.root": root, **{name: path for name, path in others.items() if not path.is_relative_to(root)}}
 
 
-def folder(name: str, path: Path, batch_system: bool) -> Iterator[Finding]:
+def folder(name: str, path: Path, batch_system: bool) -> Iterator[CheckResult]:
     """Writable, private, with room; and whether nodes can see it, as far as this machine shows."""
     kind = ""
     try:
@@ -93,7 +93,7 @@ def _remedy(name: str, path: Path, error: OSError) -> str:
     return f"name another folder on the shared file system: {name}"
 
 
-def room(name: str, path: Path, free_up: str) -> Iterator[Finding]:
+def room(name: str, path: Path, free_up: str) -> Iterator[CheckResult]:
     """Free space and free files of the file system that holds ``path``."""
     above = next(parent for parent in (path, *path.parents) if parent.exists())
     status = os.statvfs(above)
@@ -109,7 +109,7 @@ def room(name: str, path: Path, free_up: str) -> Iterator[Finding]:
         yield ok(f"{free:.0f} GiB free", name=name)
 
 
-def _locks(root: Path) -> Iterator[Finding]:
+def _locks(root: Path) -> Iterator[CheckResult]:
     """A daemon must see that another one serves the same root."""
     file = root / f".doctor-{token_hex(4)}.lock"
     remedy = "ask the administrators to mount it with locks (Lustre: -o flock), or name another folder: hpc.root"
@@ -134,19 +134,19 @@ def _locks(root: Path) -> Iterator[Finding]:
         file.unlink(missing_ok=True)
 
 
-def scratch(hpc: HpcSettings) -> Iterator[Finding]:
+def scratch(hpc: HpcSettings) -> Iterator[CheckResult]:
     """The folder for files that need not outlive a job, or a build here."""
     folder = private_folder(hpc.scratch)
     yield ok(f"{folder} is ours alone")
     yield from room("scratch space", folder, "name another local folder: hpc.scratch_dir")
 
 
-def _keys(configuration: Configuration) -> Iterator[Finding]:
+def _keys(configuration: Configuration) -> Iterator[CheckResult]:
     """Files that hold the keys of server and git, which no other user should read."""
     settings = configuration.settings
     secrets = [settings.api.secret_key, settings.api.auth_token, settings.git.password]
     values = [secret.reveal() for secret in secrets if len(secret)]
-    texts = {file: file.read_text("utf-8", "replace") for file in configuration.files}
+    texts = {file: file.read_text(encoding="utf-8", errors="replace") for file in configuration.files}
     held = [file for file, text in texts.items() if any(value in text for value in values)]
     open_files = [file for file in held if stat.S_IMODE(file.stat().st_mode) & 0o077]
     for file in open_files:

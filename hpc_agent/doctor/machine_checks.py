@@ -15,7 +15,7 @@ from hpc_agent import __version__, process
 from hpc_agent.access import user_name
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
-from hpc_agent.doctor.check import Check, Finding, SkippedError, failed, ok, skipped, warning
+from hpc_agent.doctor.check import Check, CheckResult, SkippedError, failed, ok, skipped, warning
 from hpc_agent.envs import interpreter
 from hpc_agent.envs.builder import installer_for
 from hpc_agent.envs.env_request import request_for_file
@@ -55,7 +55,7 @@ def checks(settings: AllSettings, clock: Clock, repositories: Sequence[str]) -> 
     return [*found, *git_access(SUBJECT, settings, repositories)]
 
 
-def _versions() -> Iterator[Finding]:
+def _versions() -> Iterator[CheckResult]:
     yield ok(f"hpc-agent {__version__}, Python {platform.python_version()}", name="hpc-agent")
     for name, argv in {"git": ["git", "--version"], "uv": [_uv(), "--version"]}.items():
         try:
@@ -76,7 +76,7 @@ def _uv() -> str:
 # ---------------------------------------------------------------- what a process may do here
 
 
-def _limits(membership: Path, groups: Path) -> Iterator[Finding]:
+def _limits(membership: Path, groups: Path) -> Iterator[CheckResult]:
     """Limits that end or hinder a daemon, of ulimit and of its cgroup."""
     seconds, _ = resource.getrlimit(resource.RLIMIT_CPU)
     if seconds != resource.RLIM_INFINITY:
@@ -106,7 +106,7 @@ def _shown(number: int) -> str:
 def _memory_limit(membership: Path, groups: Path) -> int | None:
     """The smallest limit of the process's cgroup (version 2) and those above, in MiB; None: there is none."""
     try:
-        lines = membership.read_text("utf-8").splitlines()
+        lines = membership.read_text(encoding="utf-8").splitlines()
     except OSError:
         return None
     path = next((line[3:].strip("/") for line in lines if line.startswith("0::")), None)
@@ -117,12 +117,12 @@ def _memory_limit(membership: Path, groups: Path) -> int | None:
         if not folder.is_relative_to(groups):
             break
         file = folder / "memory.max"
-        if file.is_file() and (text := file.read_text("utf-8").strip()).isdecimal():
+        if file.is_file() and (text := file.read_text(encoding="utf-8").strip()).isdecimal():
             found.append(int(text) >> 20)
     return min(found, default=None)
 
 
-def _lingering() -> Iterator[Finding]:
+def _lingering() -> Iterator[CheckResult]:
     if not Path("/run/systemd/system").is_dir():
         yield skipped("this machine is not run by systemd")
         return
@@ -138,7 +138,7 @@ def _lingering() -> Iterator[Finding]:
 
 def _text(file: Path) -> str:
     try:
-        return file.read_text("utf-8", "replace")
+        return file.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
 
@@ -151,7 +151,7 @@ def package_index(subject: str, settings: AllSettings) -> Check:
     return Check(subject, "package index", lambda: _package_index(settings), remedy, timeout=_NETWORK_S)
 
 
-def _package_index(settings: AllSettings) -> Iterator[Finding]:
+def _package_index(settings: AllSettings) -> Iterator[CheckResult]:
     """The installer finds a package, with the site's own indexes, proxies and credentials."""
     packages = settings.python_packages
     if packages.skip_install:
@@ -168,7 +168,7 @@ def _package_index(settings: AllSettings) -> Iterator[Finding]:
     yield ok(f"answers, and has {_PACKAGE} {found[1] if found else ''}".rstrip())
 
 
-def _environment(settings: AllSettings, clock: Clock) -> Iterator[Finding]:
+def _environment(settings: AllSettings, clock: Clock) -> Iterator[CheckResult]:
     """An environment without packages is built, stored in the cache and found there, under a name of its own."""
     packages = settings.python_packages
     if packages.skip_install:
@@ -199,8 +199,8 @@ def git_access(subject: str, settings: AllSettings, repositories: Sequence[str])
     ]
 
 
-def _reaching(settings: AllSettings, address: str) -> Callable[[], Iterator[Finding]]:
-    def run() -> Iterator[Finding]:
+def _reaching(settings: AllSettings, address: str) -> Callable[[], Iterator[CheckResult]]:
+    def run() -> Iterator[CheckResult]:
         found = remote.resolve(address, settings.git, git.named_hosts())
         answer = git.run(["ls-remote", "--quiet", "--", found.url, "HEAD"], remote=found, timeout=_NETWORK_S)
         if not answer.ok:
@@ -210,7 +210,7 @@ def _reaching(settings: AllSettings, address: str) -> Callable[[], Iterator[Find
     return run
 
 
-def _no_repository() -> Iterator[Finding]:
+def _no_repository() -> Iterator[CheckResult]:
     yield skipped("no repository was used yet", "hpc-agent doctor --repository ADDRESS")
 
 

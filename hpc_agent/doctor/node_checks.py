@@ -17,7 +17,7 @@ from hpc_agent.clock import Clock
 from hpc_agent.config.job_config import write_job_config
 from hpc_agent.config.load import Configuration
 from hpc_agent.doctor import node_report
-from hpc_agent.doctor.check import Check, Finding, failed, ok, skipped, warning
+from hpc_agent.doctor.check import Check, CheckResult, failed, ok, skipped, warning
 from hpc_agent.doctor.node_report import NodeReport
 from hpc_agent.doctor.scheduler_checks import remedy_for
 from hpc_agent.domain.attempt import Attempt
@@ -96,7 +96,7 @@ class _Probe:
         self._asked_at = 0.0
         self._listed: LiveJob | None = None
 
-    def run(self) -> Iterator[Finding]:
+    def run(self) -> Iterator[CheckResult]:
         with self._folder() as folder:
             answer = self._submit(folder)
             if not isinstance(answer, Accepted):
@@ -166,13 +166,13 @@ class _Probe:
 
     # ------------------------------------------------------------ what becomes of it
 
-    def _follow(self, job: JobId, folder: Path) -> Iterator[Finding]:
+    def _follow(self, job: JobId, folder: Path) -> Iterator[CheckResult]:
         before = self._clock.monotonic()
         if not self._seen(job, folder / node_report.STARTED, self._wait):
             yield self._not_started(job, folder)
             return
         waited = self._clock.monotonic() - before
-        node = (folder / node_report.STARTED).read_text("utf-8", "replace").strip()
+        node = (folder / node_report.STARTED).read_text(encoding="utf-8", errors="replace").strip()
         yield ok(f"job {job} started on {node} after {waited:.0f} s")
         if self._seen(job, folder / node_report.READY, _ANSWER_S):
             yield self._round_trip(job, folder)
@@ -205,7 +205,7 @@ class _Probe:
             return True
         return self._listed is not None
 
-    def _not_started(self, job: JobId, folder: Path) -> Finding:
+    def _not_started(self, job: JobId, folder: Path) -> CheckResult:
         if self._is_listed(job) and self._listed and self._listed.reason:
             sentence = f"job {job} did not start within {self._wait:g} s ({self._listed.reason}) and was cancelled"
             return warning(
@@ -224,7 +224,7 @@ class _Probe:
         )
         return failed(sentence, "name a folder that all nodes see: hpc.root")
 
-    def _round_trip(self, job: JobId, folder: Path) -> Finding:
+    def _round_trip(self, job: JobId, folder: Path) -> CheckResult:
         before = self._clock.monotonic()
         (folder / node_report.PING).touch()
         if not self._seen(job, folder / node_report.PONG, _ANSWER_S):
@@ -236,7 +236,7 @@ class _Probe:
         remedy = "ask the administrators about the caching of names there (NFS: acdirmax, lookupcache)"
         return warning(sentence, remedy, name="files")
 
-    def _no_report(self, folder: Path, node: str) -> Finding:
+    def _no_report(self, folder: Path, node: str) -> CheckResult:
         output = _last_line(folder / _OUTPUT)
         command = shlex.join(self._agent)
         sentence = f"`{command}` does not run on {node}: {output or 'it printed nothing'}"
@@ -251,7 +251,7 @@ class _Probe:
 
 def _last_line(file: Path) -> str:
     try:
-        lines = file.read_text("utf-8", "replace").split("\n")
+        lines = file.read_text(encoding="utf-8", errors="replace").split("\n")
     except OSError:
         return ""
     return next((line.strip()[:500] for line in reversed(lines) if line.strip()), "")
@@ -262,5 +262,5 @@ def no_jobs() -> list[Check]:
     return [Check("Nodes", "nodes", _not_asked)]
 
 
-def _not_asked() -> Iterator[Finding]:
+def _not_asked() -> Iterator[CheckResult]:
     yield skipped("not looked at", "hpc-agent doctor --jobs     # a job of seconds on each partition")

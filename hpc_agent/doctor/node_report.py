@@ -14,7 +14,7 @@ from hpc_agent import __version__
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
 from hpc_agent.doctor import folder_checks, machine_checks
-from hpc_agent.doctor.check import Check, Finding, Status, failed, ok, run_checks
+from hpc_agent.doctor.check import Check, CheckResult, CheckStatus, failed, ok, run_checks
 from hpc_agent.doctor.server_checks import ServerChecks
 from hpc_agent.file_records import exists_uncached, write_record
 
@@ -27,16 +27,16 @@ _POLL_S = 0.05
 
 
 @dataclass(frozen=True)
-class ReportedLine:
-    """As ``check.Line``, on disk."""
+class NodeReportLine:
+    """As ``check.CheckLine``, on disk."""
 
     name: str
-    status: Status
+    status: CheckStatus
     message: str
     remedy: str = ""
 
-    def finding(self) -> Finding:
-        return Finding(self.status, self.message, self.remedy, self.name)
+    def finding(self) -> CheckResult:
+        return CheckResult(self.status, self.message, self.remedy, self.name)
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,13 @@ class NodeReport:
     """Everything that was found out on a node."""
 
     node: str
-    lines: list[ReportedLine]
+    lines: list[NodeReportLine]
 
 
 def report(settings: AllSettings, folder: Path, repositories: Sequence[str], clock: Clock) -> None:
     """Check this node, and write the report into ``folder``."""
     found = [
-        ReportedLine(line.name, line.finding.status, line.finding.message, line.finding.remedy)
+        NodeReportLine(line.name, line.finding.status, line.finding.message, line.finding.remedy)
         for lines in run_checks(_checks(settings, folder, repositories, clock), clock)
         for line in lines
         # Told by the login node, which sees how late it comes.
@@ -75,11 +75,11 @@ def _checks(settings: AllSettings, folder: Path, repositories: Sequence[str], cl
     return checks
 
 
-def _python() -> Iterator[Finding]:
+def _python() -> Iterator[CheckResult]:
     yield ok(f"Python {platform.python_version()} at {sys.executable}, hpc-agent {__version__}")
 
 
-def _answer_ping(folder: Path, clock: Clock) -> Iterator[Finding]:
+def _answer_ping(folder: Path, clock: Clock) -> Iterator[CheckResult]:
     (folder / READY).touch()
     deadline = clock.monotonic() + _PING_S
     while not exists_uncached(folder / PING):

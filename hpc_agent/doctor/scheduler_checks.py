@@ -8,7 +8,7 @@ from functools import partial
 
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import HpcSettings
-from hpc_agent.doctor.check import Check, Finding, Once, SkippedError, failed, ok, warning
+from hpc_agent.doctor.check import Check, CheckResult, Once, SkippedError, failed, ok, warning
 from hpc_agent.domain.duration import format_duration
 from hpc_agent.domain.job import JobState
 from hpc_agent.domain.resources import Resources
@@ -67,7 +67,7 @@ class SchedulerChecks:
         except SchedulerUnavailableError as error:
             raise SkippedError("the scheduler does not answer") from error
 
-    def _answers(self) -> Iterator[Finding]:
+    def _answers(self) -> Iterator[CheckResult]:
         if not self._backend.is_installed():
             yield failed(
                 f"hpc.scheduler is {self._backend.name}, whose commands are not on PATH",
@@ -89,7 +89,7 @@ class SchedulerChecks:
             raise SkippedError(f"{self._backend.name} cannot be asked without submitting a job: --jobs submits one")
         return client
 
-    def _would_take(self, queue: str) -> Iterator[Finding]:
+    def _would_take(self, queue: str) -> Iterator[CheckResult]:
         client = self._client()
         resources = self.resources(queue)
         answer = client.expected_start(resources)
@@ -105,7 +105,7 @@ class SchedulerChecks:
         """What a job of the queue asks for; empty: of any queue without a block."""
         return self._hpc.queue(queue).policy(queue, self._hpc.resources).resources({})
 
-    def _limits(self) -> Iterator[Finding]:
+    def _limits(self) -> Iterator[CheckResult]:
         self._need_scheduler()
         jobs = self._backend.create(self._hpc, self._clock).live_jobs()
         running = sum(job.state is JobState.RUNNING for job in jobs)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import ApiSettings
-from hpc_agent.doctor.check import Check, Finding, Once, SkippedError, failed, ok, skipped, warning
+from hpc_agent.doctor.check import Check, CheckResult, Once, SkippedError, failed, ok, skipped, warning
 from hpc_agent.errors import AuthError, ConfigError, InputError, ServerUnreachableError
 from hpc_agent.redact import without_credentials
 from hpc_agent.retry import ONCE
@@ -64,7 +64,7 @@ class ServerChecks:
         except ConfigError as error:
             raise SkippedError("no login is possible: see server") from error
 
-    def _reachable(self) -> Iterator[Finding]:
+    def _reachable(self) -> Iterator[CheckResult]:
         where = without_credentials(self._api.api_server)
         try:
             seconds = self._logged_in.get()
@@ -82,7 +82,7 @@ class ServerChecks:
             version = ".".join(map(str, self._client.get().session.server_version))
             yield ok(f"{where} answers in {seconds:.2f} s" + (f", API {version}" if version else ""))
 
-    def _credentials(self) -> Iterator[Finding]:
+    def _credentials(self) -> Iterator[CheckResult]:
         try:
             self._need_server()
         except AuthError as error:
@@ -92,7 +92,7 @@ class ServerChecks:
         user = identity.get("user_name") or identity.get("user") if isinstance(identity, dict) else ""
         yield ok("accepted" + (f", as {user}" if user else ""))
 
-    def _in_step(self) -> Iterator[Finding]:
+    def _in_step(self) -> Iterator[CheckResult]:
         # A refusal has the time all the same.
         with contextlib.suppress(AuthError):
             self._need_server()
@@ -108,7 +108,7 @@ class ServerChecks:
         else:
             yield ok("in step with the server's, to the second or two")
 
-    def _queue(self, name: str) -> Iterator[Finding]:
+    def _queue(self, name: str) -> Iterator[CheckResult]:
         try:
             self._need_server()
         except AuthError as error:
@@ -121,5 +121,5 @@ class ServerChecks:
             yield ok("is on the server")
 
 
-def _no_queues() -> Iterator[Finding]:
+def _no_queues() -> Iterator[CheckResult]:
     yield skipped("none is configured", "hpc-agent init --queue NAME, or name them here: --queue NAME")

@@ -59,7 +59,7 @@ def find(environ: Mapping[str, str], home: Path, user: str, mounts: str | None =
 
 def file_system_of(path: Path) -> str:
     """Type of the file system that holds ``path``, as the kernel names it; ``unknown`` where it does not tell."""
-    text = Path("/proc/self/mountinfo").read_text("utf-8", "replace")
+    text = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace")
     return _type_of(path.resolve(), dict(_mounted(text)))
 
 

@@ -9,25 +9,25 @@ from pathlib import Path
 import pytest
 
 from hpc_agent.clock import SYSTEM
-from hpc_agent.doctor.check import Check, Finding, Line, Once, SkippedError, Status, ok, run_checks
+from hpc_agent.doctor.check import Check, CheckLine, CheckResult, CheckStatus, Once, SkippedError, ok, run_checks
 from hpc_agent.doctor.machine_checks import _memory_limit
 from hpc_agent.errors import HpcAgentError
 
 
-def lines(*checks: Check) -> list[Line]:
+def lines(*checks: Check) -> list[CheckLine]:
     return [line for found in run_checks(checks, SYSTEM) for line in found]
 
 
-def check(name: str, run: Callable[[], Iterator[Finding]], timeout: float = 30) -> Check:
+def check(name: str, run: Callable[[], Iterator[CheckResult]], timeout: float = 30) -> Check:
     return Check("subject", name, run, f"mend {name}", timeout)
 
 
-def fine() -> Iterator[Finding]:
+def fine() -> Iterator[CheckResult]:
     yield ok("fine")
 
 
-def raising(error: Exception) -> Callable[[], Iterator[Finding]]:
-    def run() -> Iterator[Finding]:
+def raising(error: Exception) -> Callable[[], Iterator[CheckResult]]:
+    def run() -> Iterator[CheckResult]:
         yield ok("half of it")
         raise error
 
@@ -57,7 +57,7 @@ def test_a_check_that_raises_costs_its_own_line() -> None:
 def test_a_check_that_hangs_costs_its_own_line_and_keeps_what_it_found() -> None:
     never = threading.Event()
 
-    def hangs() -> Iterator[Finding]:
+    def hangs() -> Iterator[CheckResult]:
         yield ok("half of it")
         never.wait()
 
@@ -67,9 +67,9 @@ def test_a_check_that_hangs_costs_its_own_line_and_keeps_what_it_found() -> None
     finally:
         never.set()
     assert [(line.name, line.finding.status) for line in found] == [
-        ("hangs", Status.OK),
-        ("hangs", Status.FAILED),
-        ("fine", Status.OK),
+        ("hangs", CheckStatus.OK),
+        ("hangs", CheckStatus.FAILED),
+        ("fine", CheckStatus.OK),
     ]
     assert (found[1].finding.message, found[1].finding.remedy) == ("no answer within 0.3 s", "mend hangs")
 
@@ -77,11 +77,11 @@ def test_a_check_that_hangs_costs_its_own_line_and_keeps_what_it_found() -> None
 def test_checks_run_side_by_side_and_are_told_in_order() -> None:
     second_is_done = threading.Event()
 
-    def first() -> Iterator[Finding]:
+    def first() -> Iterator[CheckResult]:
         assert second_is_done.wait(30)
         yield ok("after the second")
 
-    def second() -> Iterator[Finding]:
+    def second() -> Iterator[CheckResult]:
         second_is_done.set()
         yield ok("first of all")
 
@@ -92,7 +92,7 @@ def test_progress_names_the_checks_that_are_not_done() -> None:
     told: list[list[str]] = []
     go = threading.Event()
 
-    def waits() -> Iterator[Finding]:
+    def waits() -> Iterator[CheckResult]:
         assert go.wait(30)
         yield ok("")
 
