@@ -211,7 +211,11 @@ def _summary(lines: Sequence[CheckLine]) -> str:
     failed, warnings = _count(lines, CheckStatus.FAILED), _count(lines, CheckStatus.WARNING)
     skipped = _count(lines, CheckStatus.SKIPPED)
     counts = [f"{len(lines) - failed - warnings - skipped} ok"]
-    for number, word in ((failed, "failed"), (warnings, "warnings"), (skipped, "skipped")):
+    for number, word in (
+        (failed, "failed"),
+        (warnings, "warning" if warnings == 1 else "warnings"),
+        (skipped, "skipped"),
+    ):
         counts += [f"{number} {word}"] if number else []
     text = ", ".join(counts)
     return click.style(text, fg="red" if failed else "yellow" if warnings else "green", bold=True)

@@ -46,7 +46,7 @@ _OUTPUT = "job.out"
 
 
 @dataclass(frozen=True)
-class Target:
+class ProbeTarget:
     """Where a job is sent. ``resources``: those of a queue that sends its jobs there."""
 
     queue: str
@@ -57,18 +57,18 @@ class Target:
         return f"Partition {self.resources.partition}" if self.resources.partition else "Default partition"
 
 
-def targets(configuration: Configuration, queues: Sequence[str]) -> list[Target]:
+def targets(configuration: Configuration, queues: Sequence[str]) -> list[ProbeTarget]:
     """One for each partition of the queues; the first queue that uses it says with which account and QOS."""
     hpc = configuration.settings.hpc
-    found: dict[str, Target] = {}
+    found: dict[str, ProbeTarget] = {}
     for queue in queues or ("",):
         resources = hpc.queue(queue).policy(queue, hpc.resources).resources({})
         for partition in resources.partition.split(","):
-            found.setdefault(partition, Target(queue, replace(resources, partition=partition)))
+            found.setdefault(partition, ProbeTarget(queue, replace(resources, partition=partition)))
     return list(found.values())
 
 
-def checks(configuration: Configuration, targets: Sequence[Target], wait: float, clock: Clock) -> list[Check]:
+def checks(configuration: Configuration, targets: Sequence[ProbeTarget], wait: float, clock: Clock) -> list[Check]:
     """``wait``: seconds that a job may wait for its start."""
     return [
         Check(
@@ -85,7 +85,7 @@ def checks(configuration: Configuration, targets: Sequence[Target], wait: float,
 class _Probe:
     """One job, from its submission to its report."""
 
-    def __init__(self, configuration: Configuration, target: Target, wait: float, clock: Clock) -> None:
+    def __init__(self, configuration: Configuration, target: ProbeTarget, wait: float, clock: Clock) -> None:
         self._configuration = configuration
         self._hpc = configuration.settings.hpc
         self._target = target

@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -288,6 +289,24 @@ def test_a_job_that_waits_too_long_is_cancelled_and_its_reason_told(ward: Ward, 
     assert line["status"] == "warning" and left == ""
     assert re.match(r"job [0-9]+ did not start within 3 s \(.+\) and was cancelled", line["message"])
     assert "--wait 15" in line["remedy"]
+
+
+def test_ctrl_c_cancels_the_jobs(ward: Ward, slurm_cluster: Any) -> None:
+    def listed() -> str:
+        found: str = slurm_cluster.run("squeue", "-h", "--name=hpc-agent-doctor")
+        return found
+
+    slurm_cluster.run("scontrol", "update", "nodename=n[1-3]", "state=drain", "reason=test")
+    try:
+        argv = [sys.executable, "-m", "hpc_agent", "doctor", "--jobs", "--json"]
+        with subprocess.Popen(argv, env=ward.env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as child:
+            wait_until("both jobs", lambda: len(listed().splitlines()), equals(2))
+            child.send_signal(signal.SIGINT)
+            assert child.wait(HANG_S) == 1
+        assert listed() == ""
+    finally:
+        slurm_cluster.run("scontrol", "update", "nodename=n[1-3]", "state=resume")
+    assert list((ward.root / "doctor").iterdir()) == []
 
 
 def test_a_program_that_is_not_on_the_node_is_told(ward: Ward) -> None:
