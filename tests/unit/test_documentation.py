@@ -60,7 +60,6 @@ def test_the_settings_page_is_up_to_date_and_complete() -> None:
 
 
 def test_the_endpoints_page_lists_and_describes_every_endpoint() -> None:
-
     rows = [
         line.split(" | ") for line in (ROOT / "docs" / "endpoints.md").read_text().splitlines() if line[:3] == "| `"
     ]
@@ -68,9 +67,11 @@ def test_the_endpoints_page_lists_and_describes_every_endpoint() -> None:
     assert [cells[0] for cells in rows if not cells[1].strip()] == []
 
 
-def test_every_document_and_heading_that_is_cited_is_in_the_repository() -> None:
+def test_every_document_heading_and_module_that_is_cited_is_in_the_repository() -> None:
     found = [citation for file in texts(ROOT) for citation in citations(file, (ROOT / file).read_text("utf-8"))]
     assert {citation.file.parts[0] for citation in found} >= {"README.md", "docs", "hpc_agent", "scripts", "tests"}
+    modules = [citation for citation in found if citation.path.endswith(".py")]
+    assert {citation.file.as_posix() for citation in modules} >= {"CONTRIBUTING.md", "tests/data/slurm/README.md"}
     assert [reason for citation in found if (reason := wrong(ROOT, citation))] == []
 
 
@@ -84,6 +85,9 @@ def test_every_document_and_heading_that_is_cited_is_in_the_repository() -> None
         ("docs/slurm.md", "[another](../docs/nowhere" + ".md)"),
         ("docs/slurm.md", "[a heading](#nowhere)"),
         ("docs/slurm.md", "[no page](../scripts/nowhere)"),
+        ("docs/slurm.md", "see `hpc_agent/schedulers/nowhere" + ".py`"),
+        ("docs/slurm.md", "tests/nowhere" + ".py says so"),
+        ("hpc_agent/lease.py", "# as in ``hpc_agent/nowhere" + ".py``"),
     ],
 )
 def test_a_citation_that_leads_nowhere_is_found(file: str, text: str) -> None:
