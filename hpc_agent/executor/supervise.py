@@ -8,7 +8,7 @@ import signal
 from collections.abc import Callable
 
 from hpc_agent.clock import Clock
-from hpc_agent.domain.termination import TerminationCause
+from hpc_agent.domain.termination_cause import TerminationCause
 from hpc_agent.executor.stop_conditions import CAUSE_S, StopConditions, StopReason
 from hpc_agent.process import StopTimeouts, Supervised
 
