@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from hpc_agent.config.types import SettingsGroup, parse_truth
+from hpc_agent.config.types import SettingsGroup, holds_secret, parse_truth
 from hpc_agent.errors import ConfigError, ResourceError
 from hpc_agent.redact import HIDDEN, Secret, is_secret
 
@@ -83,11 +83,11 @@ def _convert(kind: Any, value: object, path: str, origins: Mapping[str, str]) ->
         expected = f"expected one of: {', '.join(map(str, choices))}" if choices else _expected(str(error))
         if expected == "expected text" and isinstance(value, (bool, float)):
             expected += " in quotes"
-        raise ConfigError(f"{origin(path, origins)}: {path} is {_shown(path, value)}, {expected}") from error
+        raise ConfigError(f"{origin(path, origins)}: {path} is {_shown(path, value, kind)}, {expected}") from error
 
 
-def _shown(path: str, value: object) -> str:
-    if any(map(is_secret, path.split("."))):
+def _shown(path: str, value: object, kind: object = None) -> str:
+    if holds_secret(kind) or any(map(is_secret, path.split("."))):
         return HIDDEN
     return "a section" if isinstance(value, dict) else "a list" if isinstance(value, list) else repr(value)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from hpc_agent.config.load import Configuration
 from hpc_agent.config.names import conf_path
+from hpc_agent.config.secret_keys import is_secret_setting
 from hpc_agent.config.settings import AllSettings
 from hpc_agent.config.tree import flatten, get
 from hpc_agent.config.types import SettingsGroup
@@ -47,7 +48,9 @@ def rows(configuration: Configuration, *, defaults: bool = False) -> list[Row]:
 
 
 def masked(key: str, value: Any) -> Any:
-    """``value`` without what may be secret in it, to any depth."""
+    """``value`` without what may be secret in it, to any depth: by the setting's type, by its name, by its form."""
+    if is_secret_setting(key) and value not in (None, ""):
+        return HIDDEN
     if isinstance(value, dict):
         return {name: masked(f"{key}.{name}", inner) for name, inner in value.items()}
     if isinstance(value, (list, tuple)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -11,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from hpc_agent.errors import ConfigError
+from hpc_agent.redact import Secret
 
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
@@ -28,6 +30,11 @@ _TRUTHS: Mapping[str, bool] = {
 def parse_truth(text: str) -> bool | None:
     """Boolean that people write as ``true``, ``yes``, ``on`` or ``1``, and their opposites; None for any other text."""
     return _TRUTHS.get(text.strip().lower())
+
+
+def holds_secret(kind: object) -> bool:
+    """Whether values of a setting's type are secret, or hold one that is."""
+    return kind is Secret or any(map(holds_secret, typing.get_args(kind)))
 
 
 class SettingsGroup(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

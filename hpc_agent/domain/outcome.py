@@ -9,7 +9,7 @@ from hpc_agent.domain import duration
 from hpc_agent.domain.job import ExitEvidence, JobRecord, JobState
 from hpc_agent.domain.snapshot import AttemptSnapshot
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.domain.termination import TerminationCause
+from hpc_agent.domain.termination_cause import TerminationCause
 
 
 class FailureClass(Enum):

@@ -11,7 +11,7 @@ from hpc_agent.domain.job import ExitEvidence, LiveJob
 from hpc_agent.domain.job_phase import JobSnapshot, highest_restart_count
 from hpc_agent.domain.queue import QueueEntry
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.domain.termination import TerminationCause
+from hpc_agent.domain.termination_cause import TerminationCause
 
 
 @dataclass(frozen=True)

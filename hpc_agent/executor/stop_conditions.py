@@ -14,7 +14,7 @@ from typing import TypeVar
 from hpc_agent.cancellation import POLL_S, Cancelled, cancelled_when, in_background
 from hpc_agent.clock import Clock
 from hpc_agent.domain.job import CurrentJob
-from hpc_agent.domain.termination import TerminationCause, termination_cause
+from hpc_agent.domain.termination_cause import TerminationCause, termination_cause
 from hpc_agent.logs import EventLog
 from hpc_agent.schedulers.base import CurrentJobClient
 

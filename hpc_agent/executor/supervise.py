@@ -10,7 +10,7 @@ import signal
 from collections.abc import Callable
 
 from hpc_agent.clock import Clock
-from hpc_agent.domain.termination import TerminationCause
+from hpc_agent.domain.termination_cause import TerminationCause
 from hpc_agent.executor.sdk_signals import has_sdk_handlers
 from hpc_agent.executor.stop_conditions import CAUSE_S, StopConditions, StopReason
 from hpc_agent.process import StopTimeouts, Supervised

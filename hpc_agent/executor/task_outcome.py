@@ -8,7 +8,7 @@ from typing import Literal
 
 from hpc_agent.domain import outcome
 from hpc_agent.domain.outcome import in_one_line
-from hpc_agent.domain.termination import TerminationCause
+from hpc_agent.domain.termination_cause import TerminationCause
 from hpc_agent.executor.stop_conditions import StopReason
 
 Final = Literal["completed", "failed", "stopped", "none"]

@@ -14,7 +14,7 @@ import msgspec
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import UnclearAnswer
 from hpc_agent.domain.job_phase import SubmissionState, SubmissionView
-from hpc_agent.domain.termination import TerminationCause
+from hpc_agent.domain.termination_cause import TerminationCause
 from hpc_agent.process_id import ProcessId
 
 

@@ -39,13 +39,14 @@ FOREIGN = {"SLURM_CPU_BIND": "quiet,mask_cpu:0x1", "SBATCH_PARTITION": "nope", "
 class SchedulerSite(ABC):
     """A scheduler, and the means to give it work."""
 
-    directives = ""
-    """Lines that a script needs to get 2 GPUs."""
-
     def __init__(self, folder: Path, scheduler: Scheduler) -> None:
         self.folder = folder
         self.scheduler = scheduler
         self.jobs: list[JobId] = []
+
+    def directives(self, gpus: int) -> str:
+        """Lines that a script needs to get so many GPUs, where ``SubmitRequest.resources`` are not enough."""
+        return ""
 
     @abstractmethod
     def submit_waiting(self) -> JobId:
@@ -54,7 +55,7 @@ class SchedulerSite(ABC):
     def request(self, body: str, *, name: str = "", gpus: int = 0, head: str = "") -> SubmitRequest:
         name = name or f"job_{secrets.token_hex(4)}"
         script = self.folder / f"{name}.sh"
-        script.write_text(f"#!/bin/bash\n{self.directives if gpus else ''}{head}{body}\n")
+        script.write_text(f"#!/bin/bash\n{self.directives(gpus) if gpus else ''}{head}{body}\n")
         return SubmitRequest(script, name, self.folder, self.output(name), Resources(gpus=gpus))
 
     def submit(self, body: str, **options: Any) -> JobId:
@@ -106,18 +107,17 @@ class LocalSite(SchedulerSite):
 
 
 class SlurmSchedulerSite(SchedulerSite):
-    directives = "#SBATCH --gres=gpu:2\n#SBATCH --nodelist=n1\n"
-
     def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
         super().__init__(folder, SlurmScheduler(SlurmSettings(), environ={**environ, **FOREIGN}))
+
+    def directives(self, gpus: int) -> str:
+        return f"#SBATCH --gres=gpu:{gpus}\n#SBATCH --nodelist=n1\n"
 
     def submit_waiting(self) -> JobId:
         return self.submit("sleep 60", head="#SBATCH --begin=now+1hour\n")
 
 
 class GridEngineSite(SchedulerSite):
-    directives = "#$ -l gpu=2\n"
-
     def __init__(self, folder: Path, environ: Mapping[str, str]) -> None:
         # As in a shell inside one of its jobs.
         own_job = {"JOB_ID": "4711", "SGE_JOB_SPOOL_DIR": "/", "SGE_TASK_ID": "undefined"}
@@ -129,6 +129,9 @@ class GridEngineSite(SchedulerSite):
             environ={**environ, **FOREIGN, **own_job},
         )
         super().__init__(folder, scheduler)
+
+    def directives(self, gpus: int) -> str:
+        return f"#$ -l gpu={gpus}\n"
 
     def submit_waiting(self) -> JobId:
         return self.submit("sleep 60", head="#$ -h\n")
@@ -325,9 +328,7 @@ def test_jobs_see_the_gpus_they_asked_for_and_no_others(site: SchedulerSite) -> 
 
 
 def test_more_gpus_than_there_are_is_refused_in_words(site: SchedulerSite) -> None:
-    request = site.request("true", gpus=9)
-    request.script.write_text(request.script.read_text().replace("gpu:2", "gpu:9").replace("gpu=2", "gpu=9"))
-    answer = site.scheduler.submit(request)
+    answer = site.scheduler.submit(site.request("true", gpus=9))
     assert isinstance(answer, Refused)
     assert len(answer.message) > 20
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import typing
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 import pytest
+from msgspec.structs import fields as fields_of
 from server_core import Caller, ServerCore
 
+from hpc_agent.server.action import RequestBody
 from hpc_agent.server.authentication import LINGER
 from hpc_agent.server.roles import PERMISSIONS, OwnerKind, Scope
 from hpc_agent.server.services import ENDPOINTS
@@ -33,10 +38,14 @@ def test_every_endpoint_has_a_permission() -> None:
     assert set(PERMISSIONS) == set(ENDPOINTS)
 
 
+OPEN_AND_CHANGING = {"tasks.create", "tasks.clone", "projects.create"}
+"""They make something new, and change nothing of another's."""
+
+
 def test_only_reading_endpoints_are_for_all_users_on_everything() -> None:
     open_to_tasks = {name for name, row in PERMISSIONS.items() if row.task is Scope.ALL}
     changing = {name for name in open_to_tasks if ENDPOINTS[name].access.value != "read"}
-    assert changing == {"tasks.create", "tasks.clone", "projects.create"}
+    assert changing == OPEN_AND_CHANGING
     for name, row in PERMISSIONS.items():
         if Scope.OWN in (row.user, row.task):
             assert row.own or row.or_own, f"{name} names nothing that could be one's own"
@@ -107,10 +116,41 @@ class Things:
         if name == "tasks.edit":
             fields = {"comment": "changed", "force": True}
         for target in (*row.own, *row.or_own):
-            if target.field:
+            if target.field and target.kind in self.ids:
                 id = self.ids[target.kind]
                 fields[target.field] = [id] if target.field in ("ids", "tasks") else id
-        return fields
+        request = ENDPOINTS[name].request
+        required = [field for field in fields_of(request) if field.required] if is_body(request) else []
+        return {**{field.encode_name: any_value(field.type) for field in required}, **fields}
+
+
+def is_body(request: Any) -> bool:
+    """Whether a request has fields of its own, and is not just any JSON."""
+    return isinstance(request, type) and issubclass(request, RequestBody)
+
+
+def any_value(kind: Any) -> Any:
+    """The first plain value that a field of this type takes."""
+    values: tuple[Any, ...] = ("x", 1, True, [], {})
+    for value in (*typing.get_args(kind)[:1], *values):
+        with contextlib.suppress(msgspec.ValidationError, TypeError):
+            msgspec.convert(value, kind)
+            return value
+    raise AssertionError(f"no value here is a {kind}: add one")
+
+
+def test_a_required_field_of_any_name_gets_a_value() -> None:
+    class Request(RequestBody, frozen=True):
+        text: str
+        number: int
+        words: list[str]
+        truth: bool
+        choice: Literal["a", "b"]
+        section: dict[str, str] | None
+
+    values = {field.name: any_value(field.type) for field in fields_of(Request)}
+    assert msgspec.to_builtins(msgspec.convert(values, Request)) == values
+    assert values["choice"] == "a"
 
 
 def test_naming_anothers_model_among_ones_outputs_gives_no_right_to_it(alice: Caller, bob: Caller) -> None:
@@ -139,14 +179,13 @@ def test_what_belongs_to_another_is_changed_by_an_administrator_only(
 
 @pytest.mark.parametrize("name", sorted(name for name, row in PERMISSIONS.items() if row.user is Scope.NONE))
 def test_administrators_endpoints_are_refused_to_users(alice: Caller, name: str) -> None:
-    assert alice.ask(name, {"name": "x"}).code == FORBIDDEN
+    assert alice.ask(name, Things(alice, "hers").request(name)).code == FORBIDDEN
 
 
 @pytest.mark.parametrize("name", sorted(name for name, row in PERMISSIONS.items() if row.task is Scope.NONE))
 def test_endpoints_for_people_are_refused_to_tasks(server: ServerCore, alice: Caller, name: str) -> None:
     job = server.job(new_task(alice))
-    request = {"name": "x", "queue": "q", "task": new_task(alice)}
-    assert job.ask(name, request).code == FORBIDDEN
+    assert job.ask(name, Things(alice, "hers").request(name)).code == FORBIDDEN
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from hpc_agent.config.load import load
 from hpc_agent.domain.attempt import attempt_for
 from hpc_agent.domain.job import JobState
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.domain.termination import TerminationCause
+from hpc_agent.domain.termination_cause import TerminationCause
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
 
 CHANGES = (

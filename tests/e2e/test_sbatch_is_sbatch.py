@@ -21,7 +21,7 @@ echo "zero: $0"; echo "options: $- $SHELLOPTS"; echo "shopt: $BASHOPTS"; echo "s
 echo "here: $PWD"; umask; ulimit -a; ulimit -Ha; trap -p; declare -F; jobs; echo "bang: <$!>"
 while read -r key value
 do case $key in Sig[BIC]*|Shd*|Umask:|NoNewPrivs:|Seccomp:) echo "$key $value";; esac
-done </proc/$$/status
+done <<< "$(</proc/$$/status)" # at once: between two reads its lines may change their lengths
 while read -r value; do echo "oom: $value"; done </proc/$$/oom_score_adj
 read -r pid comm state ppid pgid sid rest </proc/$$/stat; [ "$pid" = "$pgid" ] && echo leads its group
 read -r ppid comm rest </proc/$ppid/stat; echo "parent: $comm"

@@ -110,7 +110,8 @@ def test_a_job_that_its_owner_renamed_is_cancelled_with_its_task(person: Person,
 @pytest.mark.parametrize("words", [(), ("--parsable",), ("--wait",)], ids=" ".join)
 def test_a_refusal_in_unknown_words_ends_the_task_with_them(person: Person, words: tuple[str, ...]) -> None:
     path = wrapper(person.site.folder, f"echo 4711; echo '{NO_HOURS}' >&2; exit 1")
-    person.script("#!/bin/bash\necho hi\n")
+    # A name of its own: with a job of that name that ended a moment ago it would not be certain that there is none.
+    person.script(f"#!/bin/bash\n#SBATCH -J no-hours-{len(words)}{''.join(words)}\necho hi\n")
     answer = person.sbatch(*words, "train.sh", PATH=path)
     assert (answer.returncode, answer.stdout) == (1, "4711\n")
     [found] = person.tasks()

@@ -13,7 +13,7 @@ from simulated_site import SimulatedSite
 from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.job import JobState
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.domain.termination import TerminationCause
+from hpc_agent.domain.termination_cause import TerminationCause
 from hpc_agent.errors import ServerUnreachableError
 
 

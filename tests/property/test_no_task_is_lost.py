@@ -28,7 +28,7 @@ from simulated_site import SimulatedSite
 
 from hpc_agent.domain.job import JobState
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.domain.termination import TerminationCause
+from hpc_agent.domain.termination_cause import TerminationCause
 
 ENDS = {
     JobState.CANCELLED: TerminationCause.CANCELLED,

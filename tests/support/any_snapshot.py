@@ -21,7 +21,7 @@ from hpc_agent.domain.snapshot import (
     RunOwner,
 )
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.domain.termination import TerminationCause
+from hpc_agent.domain.termination_cause import TerminationCause
 from hpc_agent.schedulers.slurm.wait_reasons import meaning
 
 NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)

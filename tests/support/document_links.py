@@ -1,4 +1,4 @@
-"""Citations of documents in code, tests and documents: Markdown file names, with the heading if one is named."""
+"""Citations in code, tests and documents: Markdown files, with the heading if one is named, and Python modules."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ _LINK = re.compile(r"(?:\[[^\[\]]*)?\]\((?!https?:|mailto:)(?P<path>[^)#\s]*)(?:
 _HEADING = re.compile(r"^#{1,6} +(.+?) *#*$", re.MULTILINE)
 _FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
 
+_MODULE = re.compile(r"(?<![\w/.*<>-])(?P<path>(?:hpc_agent|scripts|tests|docs|\.ci)/(?:[\w.-]+/)*[\w-]+\.py)(?![\w-])")
+"""A module by its path in the checkout."""
+_A_NAME = "NAME"
+"""In a path: a file that is still to be written."""
 _FOLDERS = ("hpc_agent", "scripts", "tests", "docs", "sbatch_templates", ".ci", ".github")
 _TEXT = frozenset({"", ".py", ".md", ".html", ".j2", ".sh", ".toml", ".yml", ".yaml"})
 _WRITES_PAGES = {Path("scripts/reference"): Path("docs")}
@@ -43,7 +47,8 @@ def texts(root: Path) -> Iterator[Path]:
         for path in sorted((root / folder).rglob("*")):
             relative = path.relative_to(root)
             written = path.suffix in _TEXT and "__pycache__" not in relative.parts
-            if written and path.is_file() and relative.parts[:2] != _CAPTURED:
+            ours = relative.parts[:2] != _CAPTURED or path.name == "README.md"
+            if written and path.is_file() and ours:
                 yield relative
 
 
@@ -53,12 +58,21 @@ def citations(file: Path, text: str) -> Iterator[Citation]:
         links = list(_LINK.finditer(line)) if file.suffix == ".md" else []
         for match in links:
             yield Citation(file, number, match["path"], match["anchor"] or "", link=True)
+        yield from (Citation(file, number, path) for path in _modules(file, line))
         if ".md" not in line:
             continue
         for match in _NAME.finditer(line):
             if not any(link.start() < match.start() < link.end() for link in links):
                 literal = line[match.start() - 1 : match.start()] == line[match.end() : match.end() + 1] == '"'
                 yield Citation(file, number, match["path"], match["anchor"] or "", literal=literal)
+
+
+def _modules(file: Path, line: str) -> Iterator[str]:
+    """In code only between back-ticks: other paths there may be of a test's own folder."""
+    for match in _MODULE.finditer(line) if ".py" in line else ():
+        quoted = line[match.start() - 1 : match.start()] == line[match.end() : match.end() + 1] == "`"
+        if (quoted or file.suffix == ".md") and _A_NAME not in match["path"].split("/"):
+            yield match["path"]
 
 
 def anchors(page: str) -> frozenset[str]:

@@ -14,7 +14,7 @@ from hpc_agent.domain.attempt import parse_job_name
 from hpc_agent.domain.ids import WorkerId
 from hpc_agent.domain.job import JobState
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.domain.termination import TerminationCause
+from hpc_agent.domain.termination_cause import TerminationCause
 from hpc_agent.errors import ApiError, ServerUnreachableError
 from hpc_agent.executor.agent_identity import AgentIdentity
 from hpc_agent.executor.claim import Claimer, Won, still_ours

@@ -25,7 +25,7 @@ from hpc_agent.domain.ids import WorkerId
 from hpc_agent.domain.job import JobState
 from hpc_agent.domain.job_phase import TRANSITIONS, JobPhase
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.domain.termination import TerminationCause
+from hpc_agent.domain.termination_cause import TerminationCause
 from hpc_agent.errors import SchedulerUnavailableError, ServerUnreachableError
 from hpc_agent.executor.execution import FENCE_S
 from hpc_agent.runs.directory import RunsFolder

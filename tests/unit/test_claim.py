@@ -18,7 +18,7 @@ from simulated_site import SimulatedSite
 from hpc_agent.domain.attempt import attempt_for
 from hpc_agent.domain.ids import JobId, WorkerId
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.domain.termination import TerminationCause
+from hpc_agent.domain.termination_cause import TerminationCause
 from hpc_agent.errors import InputError, ServerUnreachableError
 from hpc_agent.executor.agent_identity import AgentIdentity
 from hpc_agent.executor.claim import UNCERTAIN_WAIT_S, Claimer, Lost, Won, still_ours

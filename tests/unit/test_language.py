@@ -12,15 +12,16 @@ import pytest
 from document_links import texts
 
 from hpc_agent.cli.main import COMMANDS
+from hpc_agent.schedulers.registry import BACKENDS
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "hpc_agent"
 
+A_BACKEND = "schedulers/<backend>"
+"""The folders of the backends count as one: each has the same parts, by the same names."""
+
 SAME_BASENAME = {
-    # Each backend is one folder with the same parts.
-    "backend": {"schedulers/gridengine", "schedulers/local", "schedulers/slurm"},
-    "scheduler": {"schedulers/gridengine", "schedulers/local"},
-    "settings": {"config", "schedulers/gridengine", "schedulers/local", "schedulers/slurm"},
+    "settings": {"config", A_BACKEND},
     # One service of ClearML's API: the calls of the client, and the answers of the embedded server.
     "projects": {"api", "server/services"},
     "queues": {"api", "server/services"},
@@ -83,6 +84,8 @@ def basenames() -> dict[str, set[str]]:
             continue
         named = path.parent if path.name == "__init__.py" else path
         folder = named.parent.relative_to(PACKAGE).as_posix()
+        if folder in {f"schedulers/{backend}" for backend in BACKENDS}:
+            folder = A_BACKEND
         if not (folder == "cli" and named.stem in {"task", *(module for module, _ in COMMANDS.values())}):
             found[named.stem].add(folder)
     return found

@@ -6,12 +6,15 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from resource_values import RESOURCE_VALUES
 
+from hpc_agent.config.resource_settings import ResourceSettings
 from hpc_agent.config.settings import HpcSettings
 from hpc_agent.domain.attempt import attempt_for
 from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.resources import Resources
 from hpc_agent.domain.task import Task
+from hpc_agent.errors import TemplateError
 from hpc_agent.schedulers import registry
 from hpc_agent.schedulers.base import ScriptLanguage
 from hpc_agent.submission.render import JobContext, Renderer
@@ -95,3 +98,18 @@ def test_template_for_a_job_that_asks_for_nothing(name: str, template: str) -> N
     assert [line for line in directives(name, script) if line.rstrip() in (LANGUAGES[name].prefix, "")] == []
     assert [line for line in directives(name, script) if line.endswith("=")] == []
     assert "trap" not in script
+
+
+@pytest.mark.parametrize("field", RESOURCE_VALUES)
+@pytest.mark.parametrize("name", LANGUAGES)
+def test_each_resource_reaches_the_script_or_is_refused(name: str, field: str) -> None:
+    template = LANGUAGES[name].default_template
+    asked = ResourceSettings(**{"num_gpus": 2, field: RESOURCE_VALUES[field]})  # type: ignore[arg-type]
+    base = Resources(gpus=2)
+    plain = rendered(name, template, base, signal_ahead=0, requeue=False)
+    try:
+        script = rendered(name, template, asked.over(base), signal_ahead=0, requeue=False)
+    except TemplateError as error:
+        assert field in str(error)
+    else:
+        assert directives(name, script) != directives(name, plain)

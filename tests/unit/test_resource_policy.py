@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from resource_values import RESOURCE_VALUES
 
 from hpc_agent.config.resource_settings import OverrideSettings, QueueSettings, ResourceSettings
 from hpc_agent.domain.resources import DEFAULT_OVERRIDES, PROPERTY_FIELDS, Override, Policy, Resources
@@ -152,3 +153,22 @@ def test_what_cannot_be_read_on_a_command_line_is_left_out(options: dict[str, st
 @pytest.mark.parametrize("spec", ["0-999999999", "1-9" + "9" * 5000, "1-٣", "0-4000000,0-4000000"])
 def test_an_array_that_slurm_would_not_take_is_not_counted_out(spec: str) -> None:
     assert sbatch_options.elements({"array": spec}) == sbatch_options.ArrayElements()
+
+
+@pytest.mark.parametrize("field", RESOURCE_VALUES)
+def test_each_resource_of_the_settings_changes_what_is_asked_for(field: str) -> None:
+    settings = ResourceSettings(**{field: RESOURCE_VALUES[field]})  # type: ignore[arg-type]
+    assert settings.over(Resources()) != Resources()
+    assert ResourceSettings().over(settings.over(Resources())) == settings.over(Resources())
+
+
+@pytest.mark.parametrize("field", [name for name, value in RESOURCE_VALUES.items() if isinstance(value, str)])
+@pytest.mark.parametrize("text", ["two words", "it's", 'a"b', "a\nb"])
+def test_a_name_that_would_need_quotes_is_refused(field: str, text: str) -> None:
+    with pytest.raises(ResourceError, match=field):
+        ResourceSettings(**{field: text})  # type: ignore[arg-type]
+
+
+def test_a_task_may_set_each_resource_but_the_nodes_not_to_use() -> None:
+    assert set(RESOURCE_VALUES) - set(PROPERTY_FIELDS) == {"exclude"}
+    assert set(PROPERTY_FIELDS) <= set(RESOURCE_VALUES)

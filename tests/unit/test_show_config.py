@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import json
+import typing
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import pytest
 from click.testing import CliRunner
+from msgspec import Meta
 
 from hpc_agent.cli.main import group
+from hpc_agent.config import secret_keys
+from hpc_agent.config.names import conf_path
+from hpc_agent.config.parse import build_group
+from hpc_agent.config.settings import AllSettings
 from hpc_agent.config.shown_config import masked
+from hpc_agent.config.types import SettingsGroup
+from hpc_agent.errors import ConfigError
+from hpc_agent.redact import HIDDEN, Secret, is_secret
 
 CONF = """
 api { api_server: "http://api.lab:8008", credentials { access_key: "AK", secret_key: "hidden-1" } }
@@ -94,3 +105,68 @@ def test_defaults_on_request(show: Any) -> None:
 )
 def test_what_is_masked_and_what_is_not(key: str, value: Any, expected: Any) -> None:
     assert masked(key, value) == expected
+
+
+class Door(SettingsGroup, frozen=True, kw_only=True):
+    """Secrets whose names do not say so."""
+
+    phrase: Annotated[Secret, Meta(description="Opens it.")] = Secret("")
+    spare: Annotated[tuple[Secret, ...] | None, Meta(description="Open it too.")] = None
+    color: str = ""
+
+
+class House(SettingsGroup, frozen=True, kw_only=True):
+    front: Door = Door()
+    doors: dict[str, Door] = msgspec.field(default_factory=dict)
+    arguments: dict[str, Secret] | None = None
+
+
+DOORS = ("phrase", "spare")
+HOUSE = {*(f"front.{name}" for name in DOORS), *(f"doors.<name>.{name}" for name in DOORS), "arguments"}
+
+
+def test_secret_settings_are_found_by_their_type_at_any_depth() -> None:
+    assert not any(map(is_secret, DOORS))
+    assert set(secret_keys.secret_keys(House, str)) == HOUSE
+
+
+def test_every_secret_setting_is_masked() -> None:
+    keys = {
+        key
+        for group, kind in typing.get_type_hints(AllSettings).items()
+        for key in secret_keys.secret_keys(kind, partial(conf_path, group))
+    }
+    assert keys >= {"api.credentials.secret_key", "api.auth_token", "agent.git_pass"}
+    for key in keys:
+        for value in ("hidden", 1415, ["hidden"], {"a": "hidden"}, True):
+            assert masked(key.replace("<name>", "a.b"), value) == HIDDEN, key
+
+
+@pytest.mark.parametrize("key", ["front.phrase", "front.spare", "doors.a.phrase", "doors.a.b.spare", "arguments.x"])
+def test_a_secret_is_masked_whatever_its_name(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setattr(secret_keys, "AllSettings", msgspec.defstruct("All", [("house", House)]))
+    secret_keys.secret_settings.cache_clear()
+    try:
+        assert masked(f"house.{key}", ["hidden"]) == HIDDEN
+        assert masked("house", {"front": {"phrase": "hidden", "color": "red"}}) == {
+            "front": {"phrase": HIDDEN, "color": "red"}
+        }
+    finally:
+        secret_keys.secret_settings.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"front": {"phrase": 1415.5}},
+        {"front": {"phrase": True}},
+        {"front": {"spare": "hidden"}},
+        {"doors": {"a": {"spare": "hidden"}}},
+        {"arguments": "hidden"},
+    ],
+)
+def test_an_error_does_not_show_a_secret_whatever_its_name(values: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as raised:
+        build_group(House, values, str, {})
+    assert HIDDEN in str(raised.value)
+    assert not any(word in str(raised.value) for word in ("hidden", "1415", "True"))

@@ -7,7 +7,7 @@ from captured_slurm import DELIMITER, VERSIONS, captured
 from fake_slurm import OWN_HEADER, own_row, printed
 
 from hpc_agent.domain.job import CurrentJob, JobState
-from hpc_agent.domain.termination import TerminationCause, termination_cause
+from hpc_agent.domain.termination_cause import TerminationCause, termination_cause
 from hpc_agent.schedulers.slurm import answers
 
 of_each_version = pytest.mark.parametrize("version", VERSIONS)
