@@ -57,6 +57,25 @@ def build(
     return root
 
 
+_COMPILE = """
+import os, re, subprocess, sys
+skip = re.compile(sys.argv[1])
+found = [os.path.join(at, name) for top in sys.argv[2:] for at, _, names in os.walk(top) for name in names]
+files = [path for path in found if path.endswith(".py") and not skip.search(path) and os.path.isfile(path)]
+files.sort(key=os.path.getsize, reverse=True)
+count = min(len(os.sched_getaffinity(0)), len(files))
+argv = [sys.executable, "-I", "-m", "compileall", "-qq", "-i", "-", "--invalidation-mode", "unchecked-hash"]
+workers = [subprocess.Popen(argv, stdin=subprocess.PIPE) for _ in range(count)]
+for number, worker in enumerate(workers):
+    worker.stdin.write(b"\\n".join(map(os.fsencode, files[number::count])))
+    worker.stdin.close()
+for worker in workers:
+    worker.wait()
+"""
+"""One compileall for each processor, which ends with its list. The workers of ``compileall -j`` wait forever for one
+that was killed, and hold the lock of the build folder."""
+
+
 def compile_bytecode(root: Path, runner: InstallerRunner) -> None:
     """Compile what jobs import, so that none compiles at its start (1.6 s for numpy, pandas and scikit-learn).
 
@@ -64,8 +83,7 @@ def compile_bytecode(root: Path, runner: InstallerRunner) -> None:
     of sources, which need not survive a file system. Files that do not compile (templates, syntax of other versions)
     are left to their packages.
     """
-    argv = [str(root / "bin" / "python"), "-I", "-m", "compileall", "-qq", "-j", "0", "-x", _TEST_FOLDERS]
-    argv += ["--invalidation-mode", "unchecked-hash"]
+    argv = [str(root / "bin" / "python"), "-I", "-c", _COMPILE, _TEST_FOLDERS]
     runner.run([*argv, *(str(folder) for folder in site_packages(root))], cwd=root)
 
 

@@ -305,6 +305,7 @@ def test_text_of_the_site_can_be_put_together_as_ever(tmp_path: Path) -> None:
 
 def test_every_filter_of_jinja_keeps_the_quoting_or_fails(tmp_path: Path) -> None:
     text = "'; touch owned; '"
+    rendered = set()
     for name in Renderer(SbatchScript(SlurmSettings()))._jinja.filters:
         for arguments in ("", "('a')", "('a', 'b')", "(5)", "(2, 'x')", "(attribute='x')"):
             try:
@@ -312,3 +313,5 @@ def test_every_filter_of_jinja_keeps_the_quoting_or_fails(tmp_path: Path) -> Non
             except TemplateError:
                 continue
             run(tmp_path, script)
+            rendered.add(name)
+    assert rendered >= {"lower", "upper", "title", "reverse", "replace", "trim", "truncate", "center", "default"}
