@@ -69,6 +69,8 @@ def test_a_third_of_all_answers_may_be_nonsense(site: Site, clearml_server: Any)
         aborted = site.bare_task(SLEEP)
         site.daemon(**through(site, proxy.url))
         wait_until("its first line", lambda: site.lines(aborted), contains("started"))
+        # A server that has heard of no worker of a running task stops it by itself, at once, and gives no reason.
+        wait_until("its worker", lambda: bool(site.client.tasks.get_states([aborted])[aborted].last_worker))
         site.client.session.call("tasks.stop", {"task": aborted})
         ends = [site.wait_for_end(task) for task in tasks]
         assert ends == [TaskStatus.COMPLETED, TaskStatus.COMPLETED, TaskStatus.FAILED]
