@@ -1,4 +1,4 @@
-"""``hpc-agent doctor``: is everything here that tasks need, and if not, which command mends it?"""
+"""``hpc-agent doctor``: is everything here that tasks need, and if not, which command fixes it?"""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def command(
 ) -> None:
     """Check everything that tasks need: server, scheduler, folders, this machine, and with --jobs the nodes.
 
-    Each line is ok, or tells what is wrong and the command that mends it. Exit code 1 if a check failed; warnings do
+    Each line is ok, or tells what is wrong and the command that fixes it. Exit code 1 if a check failed; warnings do
     not count.
     """
     configuration = shared.configuration()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "Set up": {
         "init": ("init", "Find out what the cluster is like and write its configuration."),
-        "doctor": ("doctor", "Check everything that tasks need, and how to mend what is wrong."),
+        "doctor": ("doctor", "Check everything that tasks need, and how to fix what is wrong."),
         "config": ("config", "Show the configuration and where each value comes from."),
         "completion": ("completion", "Print the completion of both commands for bash, zsh or fish."),
     },

@@ -36,7 +36,7 @@ class CheckStatus(Enum):
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What a check found out, in a sentence; ``remedy``: the command that mends it, or what to do."""
+    """What a check found out, in a sentence; ``remedy``: the command that fixes it, or what to do."""
 
     status: CheckStatus
     message: str
@@ -157,7 +157,7 @@ def run_checks(
 ) -> Iterator[list[CheckLine]]:
     """Run all checks at once; yields the lines of each in the order of ``checks``, as soon as it is its turn.
 
-    ``progress`` is told a few times a second which checks are not done.
+    ``progress`` gets the names of the unfinished checks a few times a second.
     """
     running = [_Running(check, clock.monotonic() + check.timeout) for check in checks]
     for each in running:
@@ -169,7 +169,7 @@ def run_checks(
                 each.thread.join(_TURN_S)
             yield each.lines()
     finally:
-        # What is not over has run out of time, or somebody pressed Ctrl-C: jobs that were submitted are cancelled.
+        # What is not over has run out of time, or the user pressed Ctrl-C: jobs that were submitted are cancelled.
         for each in running:
             each.late.set()
         for each in running:

@@ -53,7 +53,7 @@ def report(settings: AllSettings, folder: Path, repositories: Sequence[str], clo
         NodeReportLine(line.name, line.finding.status, line.finding.message, line.finding.remedy)
         for lines in run_checks(_checks(settings, folder, repositories, clock), clock)
         for line in lines
-        # Told by the login node, which sees how late it comes.
+        # Set by the login node, which sees how late it comes.
         if line.finding.message
     ]
     write_record(folder / REPORT, NodeReport(socket.gethostname(), found), mode=0o600)

@@ -170,14 +170,14 @@ def test_wrong_keys_are_not_a_server_that_is_down(ward: Ward) -> None:
 @pytest.mark.parametrize(
     ("seconds", "status", "words"), [(3600, "failed", "ahead of"), (-20, "warning", "behind"), (0, "ok", "in step")]
 )
-def test_a_clock_that_is_off_is_told(ward: Ward, clearml_server: Any, seconds: int, status: str, words: str) -> None:
+def test_a_wrong_clock_is_reported(ward: Ward, clearml_server: Any, seconds: int, status: str, words: str) -> None:
     with other_clock(clearml_server.url, seconds) as url:
         ward.configure(f'api.api_server: "{url}"')
         line = ward.doctor().of("clock")
     assert line["status"] == status and words in line["message"]
     if seconds:
-        [told] = map(int, re.findall(r"[0-9]+", line["message"]))
-        assert abs(told - abs(seconds)) < 3
+        [reported] = map(int, re.findall(r"[0-9]+", line["message"]))
+        assert abs(reported - abs(seconds)) < 3
         assert "chronyc" in line["remedy"]
 
 
@@ -239,7 +239,7 @@ def test_without_a_server_in_the_configuration_init_is_named(ward: Ward) -> None
         ("num_gpus: 9", "node configuration is not available", "hpc-agent free --all"),
     ],
 )
-def test_what_slurm_would_refuse_is_told_with_where_to_look(
+def test_what_slurm_would_refuse_is_reported_with_where_to_look(
     ward: Ward, resources: str, words: str, remedy: str
 ) -> None:
     ward.ask_for(resources)
@@ -257,7 +257,7 @@ def test_a_controller_that_is_away_costs_the_lines_that_need_it(ward: Ward) -> N
     assert report.status(f"submit {ward.queue}") == report.status("limits") == "skipped"
 
 
-def test_limits_that_are_used_up_are_told(ward: Ward, slurm_cluster: Any, tmp_path: Path) -> None:
+def test_limits_that_are_used_up_are_reported(ward: Ward, slurm_cluster: Any, tmp_path: Path) -> None:
     site = SlurmSite(slurm_cluster, tmp_path)
     try:
         site.wait_for_start(site.submit("sleep 600", "--qos=single", "--mem=1G", "--time=5"))
@@ -275,7 +275,7 @@ def test_limits_that_are_used_up_are_told(ward: Ward, slurm_cluster: Any, tmp_pa
 # ---------------------------------------------------------------- the nodes
 
 
-def test_a_job_that_waits_too_long_is_cancelled_and_its_reason_told(ward: Ward, slurm_cluster: Any) -> None:
+def test_a_job_that_waits_too_long_is_cancelled_and_its_reason_reported(ward: Ward, slurm_cluster: Any) -> None:
     slurm_cluster.run("scontrol", "update", "nodename=n[1-3]", "state=drain", "reason=test")
     try:
         ward.ask_for("partition: main")
@@ -309,7 +309,7 @@ def test_ctrl_c_cancels_the_jobs(ward: Ward, slurm_cluster: Any) -> None:
     assert list((ward.root / "doctor").iterdir()) == []
 
 
-def test_a_program_that_is_not_on_the_node_is_told(ward: Ward) -> None:
+def test_a_program_that_is_not_on_the_node_is_reported(ward: Ward) -> None:
     ward.configure('hpc.agent_command: ["/nowhere/hpc-agent"]')
     ward.ask_for("partition: main")
     report = ward.doctor("--jobs")
@@ -321,7 +321,7 @@ def test_a_program_that_is_not_on_the_node_is_told(ward: Ward) -> None:
 
 
 @pytest.mark.root
-def test_a_root_that_nodes_do_not_see_is_told(ward: Ward) -> None:
+def test_a_root_that_nodes_do_not_see_is_reported(ward: Ward) -> None:
     """The doctor alone sees what is mounted at hpc.root, as with a folder of the login node."""
     mount = f'mount -t tmpfs -o mode=700 none "{ward.root}" && exec "$@"'
     ward.root.mkdir()
@@ -344,7 +344,7 @@ def test_a_root_that_nodes_do_not_see_is_told(ward: Ward) -> None:
         ("size=16k,mode=700", "No space left on device", "df -h"),
     ],
 )
-def test_a_folder_that_takes_no_files_is_told(ward: Ward, options: str, words: str, remedy: str) -> None:
+def test_a_folder_that_takes_no_files_is_reported(ward: Ward, options: str, words: str, remedy: str) -> None:
     ward.root.mkdir()
     mount = f'mount -t tmpfs -o {options} none "{ward.root}" && exec "$@"'
     report = ward.doctor(under=("unshare", "--mount", "sh", "-c", mount, "sh"))
@@ -355,7 +355,7 @@ def test_a_folder_that_takes_no_files_is_told(ward: Ward, options: str, words: s
 
 
 @pytest.mark.root
-def test_a_disk_that_is_nearly_full_is_told(ward: Ward) -> None:
+def test_a_disk_that_is_nearly_full_is_reported(ward: Ward) -> None:
     ward.root.mkdir()
     mount = f'mount -t tmpfs -o size=200m,mode=700 none "{ward.root}" && exec "$@"'
     report = ward.doctor(under=("unshare", "--mount", "sh", "-c", mount, "sh"))
@@ -365,7 +365,7 @@ def test_a_disk_that_is_nearly_full_is_told(ward: Ward) -> None:
 
 
 @pytest.mark.parametrize("name", ["hpc.root access", "keys"])
-def test_the_command_that_is_printed_mends_it(ward: Ward, name: str) -> None:
+def test_the_command_that_is_printed_fixes_it(ward: Ward, name: str) -> None:
     ward.root.mkdir()
     ward.root.chmod(0o777)
     ward.configure('agent.git_pass: "a-token"')
@@ -381,15 +381,15 @@ def test_the_command_that_is_printed_mends_it(ward: Ward, name: str) -> None:
 # ---------------------------------------------------------------- this machine
 
 
-def test_limits_of_processes_are_told(ward: Ward) -> None:
+def test_limits_of_processes_are_reported(ward: Ward) -> None:
     report = ward.doctor(under=("prlimit", "--cpu=3600", "--nofile=200:4000"))
-    told = [line for line in report.checks if line["name"] == "process limits"]
-    assert [line["status"] for line in told] == ["warning", "warning", "ok"]
-    assert "60 minutes of CPU time" in told[0]["message"] and "--service cron" in told[0]["remedy"]
-    assert (told[1]["message"], told[1]["remedy"]) == ("only 200 open files are allowed", "ulimit -Sn 4000")
+    lines = [line for line in report.checks if line["name"] == "process limits"]
+    assert [line["status"] for line in lines] == ["warning", "warning", "ok"]
+    assert "60 minutes of CPU time" in lines[0]["message"] and "--service cron" in lines[0]["remedy"]
+    assert (lines[1]["message"], lines[1]["remedy"]) == ("only 200 open files are allowed", "ulimit -Sn 4000")
 
 
-def test_a_package_index_that_is_away_is_told(ward: Ward) -> None:
+def test_a_package_index_that_is_away_is_reported(ward: Ward) -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     report = ward.doctor(UV_DEFAULT_INDEX=f"http://127.0.0.1:{port}/simple", UV_INDEX_URL=f"http://127.0.0.1:{port}/s")
@@ -401,10 +401,10 @@ def test_git_is_tried_with_the_repositories_that_are_named(ward: Ward) -> None:
     good = ward.folder / "good.git"
     subprocess.run(["git", "init", "--quiet", "--bare", str(good)], check=True)
     report = ward.doctor("--repository", str(good), "--repository", str(ward.folder / "nowhere.git"))
-    told = [line for line in report.checks if line["name"] == "git access"]
-    assert [line["status"] for line in told] == ["ok", "failed"]
-    assert "does not appear to be a git repository" in told[1]["message"] or "does not exist" in told[1]["message"]
-    assert f"git ls-remote {ward.folder}/nowhere.git" in told[1]["remedy"]
+    lines = [line for line in report.checks if line["name"] == "git access"]
+    assert [line["status"] for line in lines] == ["ok", "failed"]
+    assert "does not appear to be a git repository" in lines[1]["message"] or "does not exist" in lines[1]["message"]
+    assert f"git ls-remote {ward.folder}/nowhere.git" in lines[1]["remedy"]
 
 
 # ---------------------------------------------------------------- the command

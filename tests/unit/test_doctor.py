@@ -19,7 +19,7 @@ def lines(*checks: Check) -> list[CheckLine]:
 
 
 def check(name: str, run: Callable[[], Iterator[CheckResult]], timeout: float = 30) -> Check:
-    return Check("subject", name, run, f"mend {name}", timeout)
+    return Check("subject", name, run, f"fix {name}", timeout)
 
 
 def fine() -> Iterator[CheckResult]:
@@ -50,7 +50,7 @@ def test_a_check_that_raises_costs_its_own_line() -> None:
         ("needs", "skipped"),
         ("fine", "ok"),
     ]
-    assert "secret" not in found[1].finding.message and found[1].finding.remedy == "mend known"
+    assert "secret" not in found[1].finding.message and found[1].finding.remedy == "fix known"
     assert found[3].finding.message == "KeyError: 'x'"
 
 
@@ -71,10 +71,10 @@ def test_a_check_that_hangs_costs_its_own_line_and_keeps_what_it_found() -> None
         ("hangs", CheckStatus.FAILED),
         ("fine", CheckStatus.OK),
     ]
-    assert (found[1].finding.message, found[1].finding.remedy) == ("no answer within 0.3 s", "mend hangs")
+    assert (found[1].finding.message, found[1].finding.remedy) == ("no answer within 0.3 s", "fix hangs")
 
 
-def test_checks_run_side_by_side_and_are_told_in_order() -> None:
+def test_checks_run_side_by_side_and_are_reported_in_order() -> None:
     second_is_done = threading.Event()
 
     def first() -> Iterator[CheckResult]:
@@ -89,7 +89,7 @@ def test_checks_run_side_by_side_and_are_told_in_order() -> None:
 
 
 def test_progress_names_the_checks_that_are_not_done() -> None:
-    told: list[list[str]] = []
+    reported: list[list[str]] = []
     go = threading.Event()
 
     def waits() -> Iterator[CheckResult]:
@@ -97,12 +97,12 @@ def test_progress_names_the_checks_that_are_not_done() -> None:
         yield ok("")
 
     def progress(waiting: object) -> None:
-        told.append(list(waiting))  # type: ignore[call-overload]
-        if told[-1] == ["waits"]:
+        reported.append(list(waiting))  # type: ignore[call-overload]
+        if reported[-1] == ["waits"]:
             go.set()
 
     list(run_checks([check("waits", waits), check("fine", fine)], SYSTEM, progress))
-    assert ["waits"] in told
+    assert ["waits"] in reported
 
 
 def test_a_value_that_many_need_is_made_once_and_its_error_is_the_same_for_all() -> None:
