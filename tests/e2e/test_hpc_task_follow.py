@@ -19,7 +19,15 @@ from hpc_agent.domain.status import TaskStatus
 
 pytestmark = [pytest.mark.slurm]
 
-ENDS = "import sys\nprint('begun', flush=True)\nsys.exit({code})\n"
+ENDS = """
+import pathlib, sys, time
+print("begun", flush=True)
+while not pathlib.Path("{seen}").exists():
+    time.sleep(0.1)
+sys.exit({code})
+"""
+"""It ends once it was seen running: what is over between two looks is not shown."""
+RUNNING = re.compile(r"running( on \S+:slurm:\d+)?$")
 SLEEPS = "import time\nprint('begun', flush=True)\ntime.sleep(600)\n"
 WITHOUT = """
 import os, signal, sys
@@ -74,6 +82,11 @@ def following(site: Site, text: str) -> Iterator[subprocess.Popen[str]]:
             child.kill()
 
 
+def states(site: Site) -> list[str]:
+    """What was shown of the task's way so far, without the times."""
+    return [line.partition(" ")[2] for line in (site.folder / "way").read_text().splitlines()]
+
+
 def lines_until(child: subprocess.Popen[str], line: str) -> list[str]:
     assert child.stdout is not None
     lines = []
@@ -93,14 +106,15 @@ def task_in(lines: list[str]) -> TaskId:
 @pytest.mark.parametrize("code", [0, 3])
 def test_it_shows_way_and_console_and_ends_with_the_tasks_exit_code(site: Site, code: int) -> None:
     site.daemon()
-    done = hpc_task(site, ENDS.format(code=code), "--queue", site.queue, "--follow")
-    assert done.returncode == code, done.stderr
-    assert "begun" in done.stdout.splitlines()
-    way = [line.partition(" ")[2] for line in done.stderr.splitlines()]
-    assert way[0].startswith("waiting")
-    assert any(re.match(r"running( on \S+:slurm:\d+)?$", line) for line in way)
+    seen = site.folder / "seen"
+    with following(site, ENDS.format(code=code, seen=seen)) as child:
+        lines_until(child, "begun")
+        wait_until("it to run", lambda: states(site), lambda found: any(map(RUNNING.match, found)))
+        seen.touch()
+        assert child.wait(240) == code
     end = "completed: worker execution done" if code == 0 else "failed: worker execution exit code 3"
-    assert way[-1] == end
+    assert states(site)[0].startswith("waiting")
+    assert states(site)[-1] == end
 
 
 def test_ctrl_c_leaves_the_task_running_and_tells_how_to_cancel_it(site: Site) -> None:
