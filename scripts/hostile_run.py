@@ -77,6 +77,8 @@ INHERITED = {
     "SLURM_CPUS_PER_TASK": "7",
     "SLURM_ARRAY_TASK_ID": "9",
     "SLURM_TIME_FORMAT": "%s",
+    "COLUMNS": "20",
+    "LINES": "5",
     "SBATCH_PARTITION": "nowhere",
     "SBATCH_EXPORT": "NONE",
     "SQUEUE_FORMAT": "%i",

@@ -30,8 +30,13 @@ FOREIGN = (
     "CLEARML_",
     "TRAINS_",
     "HPC_AGENT_SITE",
+    "COLUMNS",
+    "LINES",
+    "NO_COLOR",
+    "FORCE_COLOR",
 )
-"""Variables of the shell that runs the tests, which the programs under test would obey."""
+"""Variables of the shell that runs the tests, which the programs under test would obey. Python's readline, too, exports
+the size of the terminal (COLUMNS, LINES)."""
 
 pytest_plugins = ["capability_plugin"]
 
