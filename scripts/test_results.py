@@ -56,6 +56,10 @@ class Recorder:
 
     def __init__(self, required: frozenset[str]) -> None:
         self.results = Results(unused=set(required))
+        self._terminal: pytest.TerminalReporter | None = None
+
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        self._terminal = session.config.pluginmanager.get_plugin("terminalreporter")
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         self._collected([item.nodeid for item in session.items])
@@ -79,6 +83,9 @@ class Recorder:
         if report.failed:
             test.outcome, test.reason = "failed", _last_line(report.longreprtext)
             test.folder = str(dict(report.user_properties).get("folder", ""))
+            if self._terminal is not None:
+                # At once: pytest prints what failed when all is over, which may be half an hour later.
+                self._terminal.write(f"\nFAILED {report.nodeid}: {test.reason}\n")
         elif test.outcome == "failed":
             return
         elif report.skipped:
