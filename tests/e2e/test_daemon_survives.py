@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -88,10 +89,19 @@ def test_killed_on_one_login_node_it_goes_on_at_another(site: Site, root: Path) 
     assert site.wait_for_end(waits) is TaskStatus.COMPLETED
 
 
+def deleted(folder: Path) -> bool:
+    try:
+        shutil.rmtree(folder)
+    except OSError:
+        # Something was written there, or removed, meanwhile.
+        return not folder.exists()
+    return True
+
+
 def test_runs_are_deleted_under_its_hands(site: Site, root: Path) -> None:
     site.daemon()
     runs = Held(site, "deleted").begin()
-    shutil.rmtree(root / "runs")
+    wait_until("its runs to be deleted", partial(deleted, root / "runs"))
     runs.let_go()
     runs.check_that_it_ran_once()
     next_one = site.bare_task("print('ran')\n")
