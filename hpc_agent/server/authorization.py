@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
+from hpc_agent.domain.status import TaskStatus
 from hpc_agent.server.action import Access, Call, Endpoint
 from hpc_agent.server.api_fault import ApiFault
 from hpc_agent.server.authentication import AuthenticatedCaller
@@ -16,6 +18,8 @@ from hpc_agent.server.store.query import Query
 from hpc_agent.wire.error_kinds import NO_PERMISSION
 
 _NO_ACCESS = Permission(Scope.NONE, Scope.NONE)
+_SILENT = timedelta(seconds=90)
+"""Agents report every 30 seconds."""
 _COLLECTIONS: Mapping[OwnerKind, Collection] = {
     OwnerKind.TASK: tasks,
     OwnerKind.MODEL: models,
@@ -116,11 +120,23 @@ def _foreign(call: Call, kind: OwnerKind, ids: Sequence[str]) -> str:
         found = ((id, key_store.get(call.db, id)) for id in ids)
         return next((id for id, credential in found if credential and credential.user != call.identity.user), "")
     collection = _COLLECTIONS[kind]
+    fields = ("user", "made_by", "task", "last_activity_time")
     wanted = Query(
         (q.one_of(q.field(collection.table, "id"), ids),),
-        fields=tuple(name for name in ("user", "made_by", "task") if name in collection.table.fields),
+        fields=tuple(name for name in fields if name in collection.table.fields),
     )
-    return next((str(d["id"]) for d in collection.find(call.db, wanted) if not is_own(call.identity, kind, d)), "")
+    foreign = (d for d in collection.find(call.db, wanted) if not is_own(call.identity, kind, d))
+    return next((str(d["id"]) for d in foreign if not (kind is OwnerKind.WORKER and _is_left_behind(call, d))), "")
+
+
+def _is_left_behind(call: Call, worker: Document) -> bool:
+    """Whether a job reported as this worker and was killed: the next one on the same GPUs has the same name."""
+    maker = worker.get("made_by")
+    if not (call.identity.task and maker):
+        return False
+    task = tasks.get(call.db, maker, ("status",))
+    runs = task is not None and task["status"] == TaskStatus.IN_PROGRESS.value
+    return not runs or call.now - datetime.fromisoformat(worker["last_activity_time"]) > _SILENT
 
 
 def is_own(who: AuthenticatedCaller, kind: OwnerKind, document: Document) -> bool:

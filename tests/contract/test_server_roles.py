@@ -328,6 +328,35 @@ def test_a_job_does_with_its_task_what_running_it_needs(server: ServerCore, alic
     job("tasks.completed", task=task)
 
 
+@pytest.mark.parametrize("ends", [True, False])
+def test_a_worker_that_a_killed_job_left_is_the_next_ones(
+    server: ServerCore, alice: Caller, bob: Caller, ends: bool
+) -> None:
+    """The worker of a job on GPU 3 is called ``box:gpu3``, whatever the task; a killed one does not unregister it."""
+    killed, task = new_task(bob), new_task(alice)
+    job, next_job = server.job(killed), server.job(task)
+    job("tasks.started", task=killed)
+    job("workers.status_report", worker="box:gpu3", task=killed)
+    next_job("tasks.started", task=task)
+    assert next_job.ask("workers.status_report", {"worker": "box:gpu3", "task": task}).code == FORBIDDEN
+    if ends:
+        server("tasks.failed", task=killed)
+    else:
+        server.clock.advance(91)
+    next_job("workers.status_report", worker="box:gpu3", task=task)
+    [worker] = server("workers.get_all")["workers"]
+    assert (worker["task"]["id"], worker["user"]["name"]) == (task, "alice")
+    assert job.ask("workers.unregister", {"worker": "box:gpu3"}).code == FORBIDDEN
+    next_job("workers.unregister", worker="box:gpu3")
+
+
+def test_a_worker_of_a_user_is_no_jobs(server: ServerCore, alice: Caller) -> None:
+    alice("workers.register", worker="box:0")
+    server.clock.advance(500)
+    task = new_task(alice)
+    assert server.job(task).ask("workers.status_report", {"worker": "box:0", "task": task}).code == FORBIDDEN
+
+
 def test_a_job_makes_and_runs_child_tasks(server: ServerCore, alice: Caller) -> None:
     queue = server("queues.create", name="q")["id"]
     job = server.job(new_task(alice))

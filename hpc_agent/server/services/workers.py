@@ -63,6 +63,8 @@ class SetPropertiesRequest(WorkerRequest, frozen=True):
 def _save(call: Call, worker: str, **fields: Any) -> None:
     """Make or change the record of a worker, which shows that it is alive."""
     changes = {**fields, "last_activity_time": call.time, "ip": call.ip}
+    if call.identity.task:
+        changes |= call.owner  # it may be one that a killed job has left
     if workers.update(call.db, worker, changes):
         return
     workers.insert(
