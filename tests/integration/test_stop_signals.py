@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from waiting import wait_until
 
+from hpc_agent.child_processes import reaped, start_tracked
 from hpc_agent.clock import SYSTEM
 from hpc_agent.executor.stop_conditions import StopConditions, StopReason
 from hpc_agent.executor.supervise import ProcessSupervisor
@@ -47,6 +51,30 @@ if os.fork() == 0:
     while True:
         time.sleep(600)
 """
+
+
+@pytest.fixture(autouse=True)
+def other_children_are_left_alone() -> Iterator[None]:
+    """This process also has the servers of other tests as children, an executor nothing but its task."""
+    others = psutil.Process().children()
+    for other in others:
+        start_tracked(lambda other=other: other)  # type: ignore[misc]
+    yield
+    for other in others:
+        reaped(other.pid)
+
+
+def test_processes_that_others_wait_for_get_no_signal(tmp_path: Path) -> None:
+    """Of their own accord these tests would not notice: the next ones would miss their server."""
+    other = start_tracked(lambda: subprocess.Popen([sys.executable, "-c", SWALLOWS + WAITS], stdout=subprocess.DEVNULL))
+    try:
+        run = Run(SWALLOWS + WAITS, tmp_path, StopTimeouts(term=60, interrupt=0.5))
+        assert run.end(StopReason.ABORT) == -signal.SIGINT
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait()
+        reaped(other.pid)
 
 
 class Run:
