@@ -117,9 +117,11 @@ def test_a_preempted_task_waits_and_goes_on_in_the_same_job_or_in_a_new_one(site
     first = stays.task("stays", text["stays"], constraint="h100", **scavenge)
     job = site.begun(first, "start 0")
     urgent = ["sbatch", "-o", "/dev/null", "-p", "urgent", "--gres=gpu:4", "--exclusive", "-C", "h100"]
-    site.slurm(*urgent, "--wrap", "sleep 30")
+    seen = site.folder / "seen"
+    site.slurm(*urgent, "--wrap", f"until test -e {seen}; do sleep 0.2; done")
     wait_until("its message", lambda: site.message(first).startswith("requeued, waiting"))
     assert site.status(first) is TaskStatus.IN_PROGRESS
+    seen.touch()
     wait_until("a line of it", lambda: site.console(first), contains(f"job {job} was requeued (start 2) and waits"))
     assert site.wait_for_end(first) is TaskStatus.COMPLETED
     assert f"Restart 1 of job {job}" in site.console(first)
@@ -128,9 +130,9 @@ def test_a_preempted_task_waits_and_goes_on_in_the_same_job_or_in_a_new_one(site
     other = site.begun(second, "start 0")
     site.slurm(*urgent, "--wrap", "sleep 5")
     assert site.wait_for_end(second) is TaskStatus.COMPLETED
-    seen = site.lines(second)
-    assert any(line.startswith(f"Slurm job {other} was preempted") and "(restart 1)" in line for line in seen)
-    assert [line for line in seen if line.startswith("start ")] == ["start 0", "start 1"]
+    lines = site.lines(second)
+    assert any(line.startswith(f"Slurm job {other} was preempted") and "(restart 1)" in line for line in lines)
+    assert [line for line in lines if line.startswith("start ")] == ["start 0", "start 1"]
 
 
 def test_after_two_deaths_on_a_node_the_third_job_goes_elsewhere(site: Site) -> None:
