@@ -134,6 +134,10 @@ class TerminationQuery:
         if self._answer is None:
             self._answer = in_background(self._current_job.look, _QUERY)
 
+    def is_announced(self) -> bool | None:
+        """See ``CurrentJobClient.is_end_announced``."""
+        return self._current_job.is_end_announced()
+
     def cause(self, wait: float) -> TerminationCause:
         """``wait``: seconds that the scheduler gets to answer."""
         self.start()

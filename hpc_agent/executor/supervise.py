@@ -76,28 +76,32 @@ class ProcessSupervisor:
             if self._hangs(self._clock.monotonic()):
                 return -signal.SIGKILL
         self.ended_by_itself = self._request.reason is None
-        if code:
-            # First: what it started gets its grace period only if the job is known to be ending.
-            self._await_signal(terminated=code in _TERMINATED)
+        # First: what it started gets its grace period only if the job is known to be ending.
+        self._await_signal(code)
         self._wait_for_descendants()
         # What it left behind must not outlive it: its time would not be counted, nor its output read.
         self._child.sweep(lambda: self._clock.sleep(0.05))
         return code
 
-    def _await_signal(self, *, terminated: bool) -> None:
-        """Find out whether the process failed because its job is being ended.
+    def _await_signal(self, code: int) -> None:
+        """Find out whether the process ended because its job is being ended.
 
         The scheduler signals the processes of a job one after the other, and this one may be the last; on a busy
-        machine some time after the process has ended. ``terminated``: it ended by SIGTERM, so the scheduler is asked.
+        machine some time after the process has ended. One that saves at SIGTERM and ends with 0 has not completed.
         """
+        announced = self._stop.termination.is_announced() if self._request.reason is None else False
+        if code == 0 and announced is False:
+            return
         until = self._clock.monotonic() + _SIGNAL_LAG_S
         while self._request.reason is None and self._clock.monotonic() < until:
             self._clock.sleep(_SIGNAL_LAG_S / 10)
-        if self._request.reason is None and terminated and self._stop.termination.cause(CAUSE_S) in _BY_SCHEDULER:
+        if self._request.reason is not None or not (announced or code in _TERMINATED):
+            return
+        if self._stop.termination.cause(CAUSE_S) in _BY_SCHEDULER:
             self._request.request(StopReason.SIGNAL)
 
     def _wait_for_descendants(self) -> None:
-        """Let what the process started end as well, if a stop was requested: a shell ends at once, its program saves."""
+        """At a stop let what the process started end as well: a shell ends at once, its program saves."""
         self._request.release_hold()  # an abort callback ended with its process
         while self._request.is_made() and self._killed_at is None and self._child.has_left_processes():
             self._escalate(self._clock.monotonic())

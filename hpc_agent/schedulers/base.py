@@ -127,6 +127,9 @@ class CurrentJobClient(Protocol):
     def look(self) -> CurrentJob | None:
         """What the scheduler says of it; None where it gives no answer."""
 
+    def is_end_announced(self) -> bool | None:
+        """Whether the scheduler has written into this process's output that it ends the job; None: not known."""
+
     def requeue(self) -> str:
         """Have it started again from its first line; empty, or why that cannot be."""
 
@@ -136,6 +139,9 @@ class NullCurrentJob:
 
     def look(self) -> CurrentJob | None:
         return None
+
+    def is_end_announced(self) -> bool | None:
+        return False
 
     def requeue(self) -> str:
         return "this process is not in a job that can be requeued"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,35 @@ def test_a_preempted_task_waits_and_goes_on_in_the_same_job_or_in_a_new_one(site
     lines = site.lines(second)
     assert any(line.startswith(f"Slurm job {other} was preempted") and "(restart 1)" in line for line in lines)
     assert [line for line in lines if line.startswith("start ")] == ["start 0", "start 1"]
+
+
+LOOKS = """\
+#!{python}
+import os, signal, time
+from hpc_agent.domain.ids import JobId
+from hpc_agent.schedulers.slurm.current_job import SlurmCurrentJob
+job = SlurmCurrentJob(JobId(os.environ["SLURM_JOB_ID"]), os.environ)
+def look(number, frame):
+    with open({seen!r}, "a") as file:
+        print(job.is_end_announced(), file=file)
+    raise SystemExit
+signal.signal(signal.SIGTERM, look)
+with open({seen!r}, "a") as file:
+    print(job.is_end_announced(), file=file)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("command", [["scancel"], ["scontrol", "requeue"]])
+def test_slurm_announces_the_end_of_a_job_before_it_signals_its_processes(site: Site, command: list[str]) -> None:
+    seen = site.folder / "seen"
+    script = site.folder / "looks.py"
+    script.write_text(LOOKS.format(python=sys.executable, seen=str(seen)))
+    job = site.slurm("sbatch", "--parsable", "-o", str(site.folder / "looks.out"), str(script)).strip()
+    wait_until("its first look", lambda: seen.exists() and seen.read_text() == "False\n")
+    site.slurm(*command, job)
+    wait_until("its look at SIGTERM", lambda: seen.read_text().splitlines()[:2], equals(["False", "True"]))
+    site.slurm("scancel", job)
 
 
 def test_after_two_deaths_on_a_node_the_third_job_goes_elsewhere(site: Site) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -17,10 +18,11 @@ from waiting import HANG_S, wait_until
 
 from hpc_agent.child_processes import reaped, start_tracked
 from hpc_agent.clock import SYSTEM
+from hpc_agent.domain.job import CurrentJob, JobState
 from hpc_agent.executor.stop_conditions import StopConditions, StopReason
 from hpc_agent.executor.supervise import ProcessSupervisor
 from hpc_agent.process import StopTimeouts, Supervised
-from hpc_agent.schedulers.base import NullCurrentJob
+from hpc_agent.schedulers.base import CurrentJobClient, NullCurrentJob
 
 # As the SDK does it; the real one is in tests/e2e/test_abort.py.
 SWALLOWS = """
@@ -78,10 +80,38 @@ def test_processes_that_others_wait_for_get_no_signal(tmp_path: Path) -> None:
         reaped(other.pid)
 
 
+@dataclass
+class EndingJob:
+    """A job of which Slurm has written that it ends it, or has not; ``None``: the output cannot be read."""
+
+    announced: bool | None
+    state: CurrentJob = field(default_factory=lambda: CurrentJob(JobState.COMPLETING, preempted=True))
+
+    def look(self) -> CurrentJob | None:
+        return self.state
+
+    def is_end_announced(self) -> bool | None:
+        return self.announced
+
+    def requeue(self) -> str:
+        raise NotImplementedError
+
+
+NO_JOB = NullCurrentJob()
+
+
 class Run:
     """A supervised program, and what was said about it."""
 
-    def __init__(self, text: str, folder: Path, timeouts: StopTimeouts, *, in_shell: bool = False) -> None:
+    def __init__(
+        self,
+        text: str,
+        folder: Path,
+        timeouts: StopTimeouts,
+        *,
+        in_shell: bool = False,
+        job: CurrentJobClient = NO_JOB,
+    ) -> None:
         self.output = folder / "output"
         with self.output.open("wb") as file:
             argv = [sys.executable, "-c", text]
@@ -89,7 +119,7 @@ class Run:
                 argv = ["bash", "-c", f"{shlex.join(argv)}\necho the shell goes on"]
             self.child = Supervised(argv, env=os.environ, cwd=folder, output=file.fileno())
         self.said: list[str] = []
-        self.stop = StopConditions(NullCurrentJob(), 0, 30, SYSTEM)
+        self.stop = StopConditions(job, 0, 30, SYSTEM)
         self.supervisor = ProcessSupervisor(self.child, self.said.append, self.stop, SYSTEM, timeouts)
         wait_until("its first line", lambda: "begun" in self.text)
 
@@ -165,6 +195,35 @@ def test_a_program_in_a_shell_may_save_though_the_schedulers_signal_reaches_the_
     assert run.supervisor.run() == -signal.SIGTERM
     late.join()
     assert "saved\n" in run.text and "finally ran" in run.text
+
+
+ENDS_WELL = "print('begun', flush=True)\n"
+
+
+@pytest.mark.parametrize(
+    ("announced", "state", "reason"),
+    [
+        (True, CurrentJob(JobState.COMPLETING, preempted=True), StopReason.SIGNAL),
+        (True, CurrentJob(JobState.RUNNING), None),  # the line is of the job's start before
+        (False, CurrentJob(JobState.COMPLETING, preempted=True), None),
+        (None, CurrentJob(JobState.COMPLETING, preempted=True), None),
+    ],
+)
+def test_a_program_that_ended_well_has_not_completed_where_its_job_is_being_ended(
+    announced: bool | None, state: CurrentJob, reason: StopReason | None, tmp_path: Path
+) -> None:
+    run = Run(ENDS_WELL, tmp_path, StopTimeouts(term=60), job=EndingJob(announced, state))
+    assert run.supervisor.run() == 0
+    assert run.stop.request.reason is reason
+
+
+def test_a_signal_that_comes_late_counts_where_the_jobs_output_cannot_be_read(tmp_path: Path) -> None:
+    run = Run(ENDS_WELL, tmp_path, StopTimeouts(term=60), job=EndingJob(None))
+    late = threading.Timer(0.2, run.stop.request.request, [StopReason.SIGNAL])
+    run.child.wait(HANG_S)
+    late.start()
+    assert run.supervisor.run() == 0
+    assert run.stop.request.reason is StopReason.SIGNAL
 
 
 def test_what_outlives_a_program_with_an_abort_callback_is_not_given_the_time_of_the_callback(tmp_path: Path) -> None:

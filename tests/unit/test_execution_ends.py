@@ -31,6 +31,9 @@ class Controller:
             return None
         return CurrentJob(self.state, ran_for=int(self.clock.seconds - self.began), time_limit=self.limit)
 
+    def is_end_announced(self) -> bool | None:
+        return False
+
     def requeue(self) -> str:
         return ""
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
+import stat
 from collections.abc import Mapping
+from pathlib import Path
 
 from hpc_agent import process
 from hpc_agent.domain.ids import JobId
@@ -18,6 +22,9 @@ log = EventLog("schedulers.slurm.current_job")
 _TIMEOUT_S = 8.0
 """Between SIGTERM and SIGKILL lie 30 s (KillWait), and most of them are the task's."""
 _CANCEL_TIMEOUT_S = 60.0
+_END_ANNOUNCED = re.compile(rb"^slurmstepd.*: \*\*\* (JOB|STEP) .* CANCELLED AT ", re.MULTILINE)
+_TAIL = 16 * 1024
+_OUTPUTS = (1, 2)
 
 
 class SlurmCurrentJob:
@@ -38,6 +45,16 @@ class SlurmCurrentJob:
             log.warning("job.state_unavailable", job=self._job, error=error)
         return None
 
+    def is_end_announced(self) -> bool | None:
+        """slurmstepd writes it before it signals the first process (docs/slurm.md#how-slurm-ends-a-job).
+
+        It may be of an earlier start of the job, whose output goes on in the same file.
+        """
+        found = [_tail(number) for number in _OUTPUTS]
+        if any(text is not None and _END_ANNOUNCED.search(text) for text in found):
+            return True
+        return None if None in found else False
+
     def cancel(self) -> str:
         """Cancel it, as its owner would: SIGTERM, and SIGKILL after Slurm's KillWait. Empty, or why that cannot be."""
         try:
@@ -52,3 +69,15 @@ class SlurmCurrentJob:
         except ProcessError as error:
             return str(error)
         return "" if answer.ok else answer.last_words
+
+
+def _tail(number: int) -> bytes | None:
+    """The end of the file that this process has open as ``number``; None where it is no file, or cannot be read."""
+    try:
+        if not stat.S_ISREG(os.fstat(number).st_mode):
+            return None
+        with Path(f"/proc/self/fd/{number}").open("rb") as file:
+            file.seek(max(os.fstat(number).st_size - _TAIL, 0))
+            return file.read(_TAIL)
+    except OSError:
+        return None
