@@ -27,6 +27,9 @@ UNCERTAIN_WAIT_S = 45.0
 ours: it looks before either (``Reporter.start``), and the later token counts."""
 
 
+_SIBLING_S = 15.0
+"""Seconds from taking a task off its queue to the record of it, at most: a request and a file."""
+
 JUST_TAKEN_OVER_S = 60.0
 """Clocks of nodes and of the daemon's host may differ."""
 
@@ -178,10 +181,19 @@ class Claimer:
         # With an intent of our own from before, a missing entry was most probably taken by this job.
         if not self._remove(task) and (before is None or not self._removed_in_doubt(task)):
             self._run.drop_claim()
-            return Lost("another agent took it off its queue")
+            return Lost("another agent took it off its queue", by_this_job=self._is_a_siblings(task))
         won = self._record("won", task)
         self._run.write_claim(won)
         return Won(won, silent=self._was_just_taken_over(task))
+
+    def _is_a_siblings(self, task: Task) -> bool:
+        """Whether another process of this job took it off its queue; it writes that down just after it."""
+        until = self._clock.monotonic() + _SIBLING_S
+        while True:
+            states = {claim.state for claim in self._claims_of(task) if claim and claim.owner == self._identity.owner}
+            if "won" in states or "intent" not in states or self._clock.monotonic() >= until:
+                return "won" in states
+            self._clock.sleep(0.1)
 
     def _was_just_taken_over(self, task: Task) -> bool:
         """Whether a daemon took the task a moment ago from an attempt whose process may have run. Its executor notices

@@ -350,7 +350,7 @@ def test_a_worker_that_a_killed_job_left_is_the_next_ones(
     next_job("workers.unregister", worker="box:gpu3")
 
 
-def test_a_worker_of_a_user_is_no_jobs(server: ServerCore, alice: Caller) -> None:
+def test_a_job_may_not_report_as_a_users_worker(server: ServerCore, alice: Caller) -> None:
     alice("workers.register", worker="box:0")
     server.clock.advance(500)
     task = new_task(alice)

@@ -58,7 +58,7 @@ if os.fork() == 0:
 
 @pytest.fixture(autouse=True)
 def other_children_are_left_alone() -> Iterator[None]:
-    """This process also has the servers of other tests as children, an executor nothing but its task."""
+    """This process also has the servers of other tests as children, an executor only its task."""
     others = psutil.Process().children()
     for other in others:
         start_tracked(lambda other=other: other)  # type: ignore[misc]

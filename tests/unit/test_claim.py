@@ -434,6 +434,28 @@ def test_a_process_of_the_same_job_that_comes_second_knows_that_its_job_runs_the
     assert isinstance(second, Lost) and second.by_this_job
 
 
+@pytest.mark.parametrize(("becomes", "expected"), [("won", True), ("intent", False)])
+def test_of_the_processes_of_a_step_the_one_that_removes_the_entry_is_waited_for(
+    jobs: Jobs, becomes: str, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sibling, clock = jobs.run("sibling"), jobs.site.clock
+    intent = ClaimRecord(state="intent", at=clock.now(), owner=jobs.agent().owner, host=HOST)
+
+    def removed_by_the_sibling() -> None:
+        sibling.create().first_claim(intent)
+        jobs.server.dequeue()
+
+    def records_it(seconds: float) -> None:
+        clock.advance(seconds)
+        sibling.write_claim(msgspec.structs.replace(intent, state=becomes))
+
+    jobs.at_removal(removed_by_the_sibling)
+    monkeypatch.setattr(clock, "sleep", records_it)
+    second = jobs.claim(replace(jobs.agent(), step_processes=3))
+    assert lost(second) == "another agent took it off its queue"
+    assert isinstance(second, Lost) and second.by_this_job is expected
+
+
 @pytest.mark.parametrize("processes", [1, 4])
 def test_a_task_that_its_own_job_ran_before_is_left_quietly_in_a_step_of_several_only(
     jobs: Jobs, processes: int

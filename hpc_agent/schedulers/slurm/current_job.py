@@ -72,7 +72,7 @@ class SlurmCurrentJob:
 
 
 def _tail(number: int) -> bytes | None:
-    """The end of the file that this process has open as ``number``; None where it is no file, or cannot be read."""
+    """The end of the file that this process has open as ``number``; None where it is of another kind, or unreadable."""
     try:
         if not stat.S_ISREG(os.fstat(number).st_mode):
             return None
