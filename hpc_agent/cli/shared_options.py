@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from hpc_agent.cli.standard_streams import output_is_broken
 from hpc_agent.errors import (
     ConfigError,
     HpcAgentError,
@@ -45,10 +46,12 @@ def exit_code(error: HpcAgentError) -> int:
 
 def fail(error: HpcAgentError, code: int | None = None) -> NoReturn:
     """Print one sentence on stderr and exit, with ``exit_code`` unless ``code`` is given."""
+    from hpc_agent.cli.table import one_line
     from hpc_agent.redact import without_credentials
 
     prefix = click.style("error:", fg="red", bold=True) if sys.stderr.isatty() else "error:"
-    click.echo(f"{prefix} {without_credentials(str(error))}", err=True)
+    # It may quote names and answers of others.
+    click.echo(f"{prefix} {one_line(without_credentials(str(error)))}", err=True)
     sys.exit(exit_code(error) if code is None else code)
 
 
@@ -58,6 +61,8 @@ def from_system(error: OSError, advice: str = "") -> HpcAgentError:
 
     logging.getLogger(__name__).debug("refused by the operating system", exc_info=error)
     reason = error.strerror or str(error)
+    if not error.filename and output_is_broken():
+        return HpcAgentError(f"the output could not be written to where stdout leads: {reason}")
     if not error.filename:
         return HpcAgentError(f"the operating system refused: {reason}; `hpc-agent --debug …` logs where")
     return HpcAgentError(f"{error.filename}: {reason}; check this path, its rights and the room on its disk{advice}")

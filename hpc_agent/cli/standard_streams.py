@@ -1,0 +1,31 @@
+"""The three standard streams of a program: all of them open, and an output that takes nothing more is said once."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+
+def open_missing_streams() -> None:
+    """Put the null device in the place of standard streams that were closed (``<&-``).
+
+    Otherwise the next file that is opened, a record perhaps, gets the number of one of them, and what a program prints
+    goes into it.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number)
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - until our end
+
+
+def output_is_broken() -> bool:
+    """Whether what was printed cannot be written to stdout, as to a full disk; the rest of it is then dropped."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
