@@ -69,7 +69,6 @@ def _print_all(reader: ConsoleReader, task: str) -> None:
 
 def _write(text: str) -> None:
     click.echo(text, nl=False, color=True)
-    sys.stdout.flush()
 
 
 def _print_job_output(text: str, lines: int | None) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from hpc_agent.cli.standard_streams import output_is_broken
+from hpc_agent.cli.standard_streams import drop_broken_output
 from hpc_agent.errors import (
     ConfigError,
     HpcAgentError,
@@ -61,8 +61,8 @@ def from_system(error: OSError, advice: str = "") -> HpcAgentError:
 
     logging.getLogger(__name__).debug("refused by the operating system", exc_info=error)
     reason = error.strerror or str(error)
-    if not error.filename and output_is_broken():
-        return HpcAgentError(f"the output could not be written to where stdout leads: {reason}")
+    if drop_broken_output(error):
+        return HpcAgentError(f"the output could not be written: {reason}; check where stdout and stderr lead")
     if not error.filename:
         return HpcAgentError(f"the operating system refused: {reason}; `hpc-agent --debug …` logs where")
     return HpcAgentError(f"{error.filename}: {reason}; check this path, its rights and the room on its disk{advice}")

@@ -21,11 +21,13 @@ def open_missing_streams() -> None:
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - until our end
 
 
-def output_is_broken() -> bool:
-    """Whether what was printed cannot be written to stdout, as to a full disk; the rest of it is then dropped."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+def drop_broken_output(error: OSError) -> bool:
+    """Whether ``error`` came from printing, as to a full disk; what stdout still holds is then dropped."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None or trace.tb_frame.f_globals.get("__name__") != "click.utils":
+        return False
+    # Python would try again at the program's end, and complain in its own way.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return True
