@@ -9,6 +9,7 @@ import click
 
 from hpc_agent.cli.shared_options import HELP, Shared, pass_shared
 from hpc_agent.cli.table import one_line
+from hpc_agent.cli.waiting_note import waiting_note
 
 
 @click.command(context_settings=HELP)
@@ -24,7 +25,8 @@ def command(shared: Shared, tasks: Sequence[str]) -> None:
     from hpc_agent.errors import ApiError, HpcAgentError
 
     site = inspect_site(shared)
-    found = dict.fromkeys(site.find(task) for task in tasks)
+    with waiting_note():
+        found = dict.fromkeys(site.find(task) for task in tasks)
     canceller = site.canceller()
     failed: HpcAgentError | None = None
     for task in found:
@@ -32,6 +34,6 @@ def command(shared: Shared, tasks: Sequence[str]) -> None:
             click.echo(f"Task {task} {one_line(canceller.cancel(task))}")
         except ApiError as error:
             failed = error
-            click.echo(f"Task {task} could not be cancelled: {error}", err=True)
+            click.echo(f"Task {task} could not be cancelled: {one_line(str(error))}", err=True)
     if failed is not None:
         sys.exit(1)

@@ -9,6 +9,7 @@ import click
 from hpc_agent.cli.daemon_flags import DaemonFlags
 from hpc_agent.cli.daemon_start import DaemonPlan, daemons_of, make_plan
 from hpc_agent.cli.shared_options import Shared
+from hpc_agent.cli.table import one_line
 from hpc_agent.clock import SYSTEM
 from hpc_agent.daemon.registration import DaemonRecord, DaemonRegistry, RegistrationError, matching
 from hpc_agent.daemon.served_queues import FORCE
@@ -123,7 +124,7 @@ def _show_plan(plan: DaemonPlan, worker: WorkerId | None) -> None:
             f", {gpus.least if gpus.least == gpus.most else f'{gpus.least}-{gpus.most}'} GPUs a task" if gpus else ""
         )
         state = "served now" if decision.active else "not served now"
-        click.echo(f"  queue {queue.name}: {len(queue.entries)} waiting{share}, {state} ({decision.why})")
+        click.echo(f"  queue {one_line(queue.name)}: {len(queue.entries)} waiting{share}, {state} ({decision.why})")
 
 
 def _properties(plan: DaemonPlan, worker: WorkerId) -> dict[str, object]:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hpc_agent.cli.multi_value_options import MultiValueCommand, MultiValueOption
-from hpc_agent.cli.shared_options import HELP, Shared, pass_shared
+from hpc_agent.cli.shared_options import HELP, FiniteRange, Shared, pass_shared
+from hpc_agent.cli.table import one_line
 from hpc_agent.doctor.check import CheckLine, CheckStatus
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ _WIDEST = 140
 )
 @click.option(
     "--wait",
-    type=click.FloatRange(1, 86400),
+    type=FiniteRange(1, 86400),
     default=120.0,
     show_default=True,
     metavar="SECONDS",
@@ -189,13 +190,11 @@ def _shown(line: CheckLine) -> str:
     rows = [head + texts[0], *(" " * before + text for text in texts[1:])]
     if finding.remedy:
         # In one piece: a command is copied.
-        rows.append(" " * before + click.style(f"→ {finding.remedy}", bold=True))
+        rows.append(" " * before + click.style(f"→ {one_line(finding.remedy)}", bold=True))
     return "\n".join(rows)
 
 
 def _wrapped(text: str, before: int) -> list[str]:
-    from hpc_agent.cli.table import one_line
-
     text = one_line(text)
     if not sys.stdout.isatty() and "COLUMNS" not in os.environ:
         return [text]

@@ -13,6 +13,7 @@ import click
 
 from hpc_agent.cli.shared_options import HELP, Shared, pass_shared
 from hpc_agent.cli.table import number, table_lines, text
+from hpc_agent.cli.waiting_note import waiting_note
 
 if TYPE_CHECKING:
     from hpc_agent.config.settings import HpcSettings
@@ -51,7 +52,8 @@ def command(shared: Shared, /, every_node: bool, as_json: bool, **request: str |
     given = {name: value for name, value in request.items() if value is not None}
     wanted = _resources(settings, given)
     client = _client(settings)
-    state = _narrowed(client.state(), given)
+    with waiting_note("Waiting for the scheduler …"):
+        state = _narrowed(client.state(), given)
     sized = bool(given.keys() - {"partition", "gpu_type"})
     starts = _starts(client, state, wanted, "partition" in given) if sized else {}
     if as_json:

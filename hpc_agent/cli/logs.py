@@ -9,6 +9,7 @@ import click
 
 from hpc_agent.cli.shared_options import HELP, Shared, pass_shared
 from hpc_agent.cli.table import one_line
+from hpc_agent.cli.waiting_note import waiting_note
 
 if TYPE_CHECKING:
     from hpc_agent.inspection.console_reader import ConsoleReader
@@ -35,7 +36,8 @@ def command(shared: Shared, task: str, follow: bool, lines: int | None, job: boo
     if job and follow:
         raise click.UsageError("--job prints a file as it is now: it excludes --follow")
     site = inspect_site(shared)
-    id = site.find(task)
+    with waiting_note():
+        id = site.find(task)
     if job:
         _print_job_output(site.job_output(id), lines)
         return

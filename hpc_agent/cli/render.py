@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import click
 
 from hpc_agent.cli.shared_options import HELP, Shared, not_empty, pass_shared
-from hpc_agent.cli.table import Column, table_lines, text
+from hpc_agent.cli.table import Column, one_line, table_lines, text
+from hpc_agent.cli.waiting_note import waiting_note
 
 if TYPE_CHECKING:
     from hpc_agent.cli.daemon_flags import DaemonFlags
@@ -48,8 +49,9 @@ def command(shared: Shared, task: str, queue: str | None, check: bool, diff: boo
     from hpc_agent.inspection.script_preview import difference
 
     site = inspect_site(shared)
-    preview = _preview(shared, site, site.find(task), queue, submitted=diff)
-    tested = _test(site, preview) if check else None
+    with waiting_note():
+        preview = _preview(shared, site, site.find(task), queue, submitted=diff)
+        tested = _test(site, preview) if check else None
     changes = list(difference(preview)) if diff else None
     if as_json:
         click.echo(json.dumps(_as_json(preview, tested, changes), indent=2))
@@ -160,9 +162,9 @@ def _test(site: InspectedSite, preview: ScriptPreview) -> SubmitTest:
 
 def _sentence(tested: SubmitTest) -> str:
     if not tested.accepted:
-        return click.style("The scheduler would refuse it: ", fg="red") + tested.message
+        return click.style("The scheduler would refuse it: ", fg="red") + one_line(tested.message)
     if tested.start is None:
-        return f"The scheduler would take it: {tested.message}"
+        return f"The scheduler would take it: {one_line(tested.message)}"
     wait = max(tested.start - datetime.now(tested.start.tzinfo), timedelta())
     when = (
         "at once"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 LEVELS = ("DEBUG", "INFO", "WARN", "WARNING", "ERROR", "CRITICAL")
 
 
+_PATIENCE = (10.0, 20.0)
+"""Seconds for a connection and for a piece of an answer, where a person waits for it."""
 _GO_ON = frozenset({"daemon", "follow"})
 """Commands that end after days: their requests are counted meanwhile."""
 
@@ -136,8 +139,11 @@ class Shared:
 
     def client(self, configuration: Configuration, budget: Budget) -> Client:
         from hpc_agent.api.client import Client
+        from hpc_agent.api.session import TIMEOUTS
+        from hpc_agent.retry import INTERACTIVE
 
-        return Client(configuration.settings.api, budget=budget)
+        timeouts = _PATIENCE if budget is INTERACTIVE else TIMEOUTS
+        return Client(configuration.settings.api, budget=budget, timeouts=timeouts)
 
     def start_log(self, level: str = "WARNING", file: Path | None = None) -> None:
         """Log to stderr, or append to ``file``."""
@@ -150,6 +156,16 @@ pass_shared = click.make_pass_decorator(Shared)
 
 HELP = {"help_option_names": ["-h", "--help"]}
 """Context settings of every command."""
+
+
+class FiniteRange(click.FloatRange):
+    """Numbers between two others; ``nan``, which compares with none, is not among them."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return number
 
 
 def print_progress(line: str) -> None:

@@ -9,6 +9,7 @@ from typing import NoReturn
 import click
 
 from hpc_agent.api.client import Client
+from hpc_agent.cli.table import one_line
 from hpc_agent.clock import SYSTEM
 from hpc_agent.drafts.create import Created
 from hpc_agent.drafts.follow import End, Output, TaskFollower
@@ -55,7 +56,7 @@ class _Display:
         if self._within_line and sys.stdout.isatty():
             click.echo()
         self._within_line = False
-        line = f"{SYSTEM.now().astimezone():%H:%M:%S} {text}"
+        line = f"{SYSTEM.now().astimezone():%H:%M:%S} {one_line(text)}"
         colored = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
         click.echo(click.style(line, fg=color) if colored else line, err=True)
 

@@ -41,7 +41,7 @@ class TaskFinder:
         if not word:
             raise InputError("the task is empty: give its id, the beginning of its id, its job's number, or its name")
         if _ID.fullmatch(plain):
-            return TaskId(plain)
+            return self._of_id(TaskId(plain))
         is_job = _JOB.fullmatch(word) is not None
         found = self._of_job(word) if is_job else set()
         if not found and _PREFIX.fullmatch(plain):
@@ -54,13 +54,24 @@ class TaskFinder:
         if found:
             return found.pop()
         try:
-            return self._client.tasks.resolve(word)
+            named = self._client.tasks.resolve(word)
         except InputError as error:
             if _JOB.fullmatch(word):
                 raise InputError(
                     f"no task here has a job {word}, nor is it a task's id or name; `hpc-agent jobs` lists your tasks"
                 ) from error
             raise InputError(f"{error}; `hpc-agent jobs` lists your tasks") from error
+        # What looks like an id is one, for the server.
+        return self._of_id(named)
+
+    def _of_id(self, task: TaskId) -> TaskId:
+        """The server is asked only about what has no records here."""
+        is_known = any(self._runs.attempts(task)) or read_tracked(self._tracked.of(task)) is not None
+        if is_known or self._client.tasks.get_states([task]):
+            return task
+        raise InputError(
+            f"no task has the id {task}, or none that this account may see; `hpc-agent jobs` lists your tasks"
+        )
 
     def _known(self) -> set[TaskId]:
         return {*self._runs.tasks(), *(folder.task for folder in self._tracked.all())}
