@@ -120,7 +120,9 @@ def _node_checks(
     from hpc_agent.schedulers import backends
 
     backend = backends.choose(configuration.settings.hpc)
-    if not backend.is_batch_system or not backend.is_installed():
+    if not backend.is_installed():
+        return []  # a check of its own reports that
+    if not backend.is_batch_system:
         if jobs:
             raise InputError(f"--jobs: the scheduler of this machine is {backend.name}, there are no nodes to look at")
         return []

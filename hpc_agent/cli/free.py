@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hpc_agent.cli.shared_options import HELP, Shared, pass_shared
+from hpc_agent.cli.shared_options import HELP, Shared, missing_commands, pass_shared
 from hpc_agent.cli.table import number, table_lines, text
 from hpc_agent.cli.waiting_note import waiting_note
 
@@ -94,7 +94,9 @@ def _client(settings: HpcSettings) -> ClusterClient:
 
     backend = backends.choose(settings)
     client: ClusterClient | None = backend.cluster_client(settings)
-    if client is None or not backend.is_installed():
+    if not backend.is_installed():
+        raise InputError(missing_commands(backend))
+    if client is None:
         raise InputError(
             f"the scheduler of this machine is {backend.name}, which cannot tell what is free: run this command on a "
             "login node of a cluster, or set hpc.scheduler"

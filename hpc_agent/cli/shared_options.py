@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from hpc_agent.config.settings import AllSettings
     from hpc_agent.logs import LogFormat
     from hpc_agent.retry import Budget
+    from hpc_agent.schedulers.base import Backend
 
 LEVELS = ("DEBUG", "INFO", "WARN", "WARNING", "ERROR", "CRITICAL")
 
@@ -69,6 +70,14 @@ def from_system(error: OSError, advice: str = "") -> HpcAgentError:
     if not error.filename:
         return HpcAgentError(f"the operating system refused: {reason}; `hpc-agent --debug …` logs where")
     return HpcAgentError(f"{error.filename}: {reason}; check this path, its rights and the room on its disk{advice}")
+
+
+def missing_commands(backend: Backend) -> str:
+    """The sentence for a scheduler that is configured, and whose commands are not here."""
+    return (
+        f"hpc.scheduler is {backend.name}, whose commands are not on PATH: run this command on a login node, or load "
+        "the site's module first"
+    )
 
 
 def check_folders(settings: AllSettings) -> None:
