@@ -152,7 +152,7 @@ def _run(checks: Sequence[Check], *, as_json: bool) -> list[CheckLine]:
         for line in lines:
             if not as_json:
                 if not found or found[-1].subject != line.subject:
-                    click.echo(("\n" if found else "") + click.style(line.subject, bold=True))
+                    click.echo(("\n" if found else "") + click.style(one_line(line.subject), bold=True))
                 click.echo(_shown(line))
             found.append(line)
     progress.clear()
@@ -169,7 +169,8 @@ class _Progress:
     def show(self, waiting: Sequence[str]) -> None:
         if not sys.stderr.isatty() or not waiting:
             return
-        text = f"{self._total - len(waiting)} of {self._total} checks done, waiting for {', '.join(waiting)}"
+        names = one_line(", ".join(waiting))
+        text = f"{self._total - len(waiting)} of {self._total} checks done, waiting for {names}"
         width = shutil.get_terminal_size().columns - 1
         click.echo("\r" + text[:width].ljust(width), err=True, nl=False)
         self._shown = True
@@ -186,9 +187,10 @@ def _shown(line: CheckLine) -> str:
     status = click.style(f"{_WORDS[finding.status]:<4}", **_STYLES[finding.status])
     before = 8 + _NAME
     texts = _wrapped(finding.message, before)
-    head = f"  {status}  {line.name:<{_NAME - 1}} "
-    if len(line.name) >= _NAME:
-        head = f"  {status}  {line.name}\n{' ' * before}"
+    name = one_line(line.name)
+    head = f"  {status}  {name:<{_NAME - 1}} "
+    if len(name) >= _NAME:
+        head = f"  {status}  {name}\n{' ' * before}"
     rows = [head + texts[0], *(" " * before + text for text in texts[1:])]
     if finding.remedy:
         # In one piece: a command is copied.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import stat
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -83,15 +84,24 @@ def missing_commands(backend: Backend) -> str:
 def check_folders(settings: AllSettings) -> None:
     """
     Raises:
-        ConfigError: another user can change the programs or records in them.
+        ConfigError: hpc.root is no folder, or another user can change the programs or records in them.
     """
     from hpc_agent.access import check_private
 
     root = settings.hpc.root
+    if _is_other_than_folder(root):
+        raise ConfigError(f"hpc.root is {root}, which is not a folder; name a folder, which need not exist yet")
     check_private(root, "hpc.root")
     for name in ("daemons", "unsettled", "sbatch", "local"):
         check_private(root / name, f"{name} in hpc.root")
     check_private(settings.hpc.runs, "hpc.runs_dir")
+
+
+def _is_other_than_folder(path: Path) -> bool:
+    try:
+        return not stat.S_ISDIR(path.stat().st_mode)
+    except OSError:
+        return False  # not there yet, or said later
 
 
 class Shared:
