@@ -22,7 +22,7 @@ T = TypeVar("T")
 TIMEOUT_S = 30.0
 _TURN_S = 0.2
 _TIDY_UP_S = 5.0
-"""How long a check that ran out of time is given to end its programs and jobs."""
+"""How long checks that ran out of time are given to end their programs and jobs, all of them together."""
 
 
 class CheckStatus(Enum):
@@ -172,5 +172,6 @@ def run_checks(
         # What is not over has run out of time, or the user pressed Ctrl-C: jobs that were submitted are cancelled.
         for each in running:
             each.late.set()
+        end = clock.monotonic() + _TIDY_UP_S
         for each in running:
-            each.thread.join(_TIDY_UP_S)
+            each.thread.join(max(end - clock.monotonic(), 0.0))
