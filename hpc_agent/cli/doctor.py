@@ -15,7 +15,7 @@ import click
 
 from hpc_agent.cli.multi_value_options import MultiValueCommand, MultiValueOption
 from hpc_agent.cli.shared_options import HELP, FiniteRange, Shared, pass_shared
-from hpc_agent.cli.table import one_line
+from hpc_agent.cli.table import one_line, printable
 from hpc_agent.doctor.check import CheckLine, CheckStatus
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ def _shown(line: CheckLine) -> str:
     rows = [head + texts[0], *(" " * before + text for text in texts[1:])]
     if finding.remedy:
         # In one piece: a command is copied.
-        rows.append(" " * before + click.style(f"→ {one_line(finding.remedy)}", bold=True))
+        rows.append(" " * before + click.style(f"→ {printable(finding.remedy)}", bold=True))
     return "\n".join(rows)
 
 

@@ -88,7 +88,12 @@ def _cut(cell: str, width: int) -> str:
 
 def one_line(text: str) -> str:
     """Without what would move the cursor or colour the terminal: names and messages may be other users'."""
-    return "".join(letter for letter in " ".join(text.split()) if letter.isprintable())
+    return printable(" ".join(text.split()))
+
+
+def printable(text: str) -> str:
+    """As ``one_line``, with all of its blanks."""
+    return "".join(letter for letter in text if letter.isprintable())
 
 
 def _wrapped(note: str) -> str:
