@@ -8,6 +8,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -147,14 +148,16 @@ def _run(checks: Sequence[Check], *, as_json: bool) -> list[CheckLine]:
 
     found: list[CheckLine] = []
     progress = _Progress(total=len(checks))
-    for lines in run_checks(checks, SYSTEM, progress.show):
-        progress.clear()
-        for line in lines:
-            if not as_json:
-                if not found or found[-1].subject != line.subject:
-                    click.echo(("\n" if found else "") + click.style(one_line(line.subject), bold=True))
-                click.echo(_shown(line))
-            found.append(line)
+    # Closed at once where Ctrl-C strikes here: its end cancels the jobs.
+    with closing(run_checks(checks, SYSTEM, progress.show)) as all_lines:
+        for lines in all_lines:
+            progress.clear()
+            for line in lines:
+                if not as_json:
+                    if not found or found[-1].subject != line.subject:
+                        click.echo(("\n" if found else "") + click.style(one_line(line.subject), bold=True))
+                    click.echo(_shown(line))
+                found.append(line)
     progress.clear()
     return found
 

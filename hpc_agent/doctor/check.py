@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import Enum
@@ -154,7 +154,7 @@ class _Running:
 
 def run_checks(
     checks: Sequence[Check], clock: Clock, progress: Callable[[Sequence[str]], None] = lambda _: None
-) -> Iterator[list[CheckLine]]:
+) -> Generator[list[CheckLine], None, None]:
     """Run all checks at once; yields the lines of each in the order of ``checks``, as soon as it is its turn.
 
     ``progress`` gets the names of the unfinished checks a few times a second.
