@@ -37,7 +37,8 @@ def target(shared: Shared, flags: InitFlags) -> Path:
         raise InputError(f"{path} {what}; name a file with --file")
     if path.exists() and not path.is_file():
         raise InputError(f"{path} is a device or a pipe, not a file; name a file with --file")
-    if not flags.dry_run and not os.access(path if path.exists() else path.parent, os.W_OK):
+    # The folder too: a file is first written under another name, to be there whole or not at all.
+    if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
         as_root = "run this command as root, or name another file in HPC_AGENT_SITE_CONFIG"
         raise InputError(f"you may not write {path}: {as_root if flags.site else 'name another file with --file'}")
     return path
