@@ -84,7 +84,7 @@ def missing_commands(backend: Backend) -> str:
 def check_folders(settings: AllSettings) -> None:
     """
     Raises:
-        ConfigError: hpc.root is no folder, or another user can change the programs or records in them.
+        ConfigError: hpc.root is not a folder, or another user can change the programs or records in them.
     """
     from hpc_agent.access import check_private
 

@@ -109,10 +109,8 @@ def task(import_offline_session: str | None, follow: bool, as_json: bool, **flag
     with _errors(f"; task {created.id} was created{' and queued' if created.queue else ''}"):
         _print(created, is_imported=bool(import_offline_session), as_json=as_json)
     if follow:
-        from hpc_agent.cli.task_follow import follow as follow_task
-
         with _errors():
-            follow_task(_client(), created)
+            sys.exit(_follow(created))
 
 
 def _print(created: Created, *, is_imported: bool, as_json: bool) -> None:
@@ -135,6 +133,21 @@ def _check_followable(given: dict[str, Any], session: str | None, *, as_json: bo
         raise WrongUsageError("--follow shows how a task runs: give --queue, a draft does not run")
     if as_json:
         raise WrongUsageError("--json prints one line for a program, --follow the console: give one of the two")
+
+
+def _follow(created: Created) -> int:
+    """Exit code of the task. Ctrl-C leaves it running."""
+    from hpc_agent.api.console_pages import ConsolePages
+    from hpc_agent.cli.console_display import ConsoleDisplay
+    from hpc_agent.clock import SYSTEM
+    from hpc_agent.inspection.task_follower import TaskFollower
+
+    client = _client()
+    page = f"its page, {created.page}" if created.page else "its page"
+    display = ConsoleDisplay(
+        f"the task goes on; to cancel it, run `hpc-agent cancel {created.id}` or abort it on {page}"
+    )
+    return display.show(TaskFollower(client, created.id, SYSTEM, ConsolePages(client.events, created.id)).events())
 
 
 def _created(given: dict[str, Any]) -> Created:

@@ -158,6 +158,6 @@ def test_nothing_on_its_path_is_linux_only(site: Site) -> None:
 
 def test_no_flag_of_it_imports_what_is_linux_only(site: Site) -> None:
     done = hpc_task(
-        site, SLEEPS, before=f"{WITHOUT}\nimport hpc_agent.drafts.offline_import, hpc_agent.cli.task_follow"
+        site, SLEEPS, before=f"{WITHOUT}\nimport hpc_agent.drafts.offline_import, hpc_agent.cli.console_display"
     )
     assert done.returncode == 0, done.stderr
