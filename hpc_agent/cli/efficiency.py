@@ -70,13 +70,15 @@ def command(shared: Shared, last: timedelta, queue: str | None, by: tuple[str, .
     client = shared.client(configuration, INTERACTIVE)
     since = SYSTEM.now() - last
     chosen = client.queues.resolve(queue) if queue else None
-    tasks = list(_with_progress(ended_tasks(client.session, since, chosen)))
+    # Each once: where tasks end between two pages, those of the first come again in the second.
+    found = {task.id: task for task in _with_progress(ended_tasks(client.session, since, chosen))}
+    tasks = list(found.values())
     runs = _measured(tasks, configuration.settings, since)
     groups = _groups(client, tasks, runs, by)
     ordered = sorted(groups.items(), key=lambda item: (-sum(_seconds(run) for run in item[1]), item[0]))
-    totals = [(group, total(found)) for group, found in ordered]
+    totals = [(group, total(each)) for group, each in ordered]
     if as_json:
-        click.echo(json.dumps([_as_json(by, group, found) for group, found in totals], indent=2))
+        click.echo(json.dumps([_as_json(by, group, sums) for group, sums in totals], indent=2))
         return
     if not totals:
         where = f' from queue "{queue}"' if queue else ""
