@@ -116,6 +116,8 @@ def command(
         click.echo(one_line(note), err=True)
     if not rows:
         without = "No jobs are known without that answer" if table.notes else "No jobs"
+        if not table.notes and not observer.has_queues:
+            without += "; no daemon serves a queue here: --queue NAME shows what waits in one"
         click.echo(f"No jobs of that kind; there are {task_row.summary(table.rows)}" if table.rows else without)
         return
     for line in table_of(rows, table.at):

@@ -67,6 +67,11 @@ class JobsObserver:
         self._served = served
         self._clock = clock
 
+    @property
+    def has_queues(self) -> bool:
+        """Whether there is a queue whose waiting tasks are shown."""
+        return bool(self._served)
+
     def observe(self, *, ended_within: timedelta | None = None) -> JobsTable:
         """``ended_within``: show tasks of queues too that ended so lately.
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from e2e_site import Site
+from e2e_site import UNTIL_GO, Site
 from local_clone import Clone
-from waiting import wait_until
+from waiting import HANG_S, contains, wait_until
 
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
@@ -93,10 +93,15 @@ def task_in(lines: list[str]) -> TaskId:
 @pytest.mark.parametrize("code", [0, 3])
 def test_it_shows_way_and_console_and_ends_with_the_tasks_exit_code(site: Site, code: int) -> None:
     site.daemon()
-    done = hpc_task(site, ENDS.format(code=code), "--queue", site.queue, "--follow")
-    assert done.returncode == code, done.stderr
-    assert "begun" in done.stdout.splitlines()
-    way = [line.partition(" ")[2] for line in done.stderr.splitlines()]
+    go, stderr = site.folder / "go", site.folder / "way"
+    with following(site, f"{UNTIL_GO.format(go=str(go))}\n{ENDS.format(code=code)}") as child:
+        # A program that starts and ends between two looks is never seen to run.
+        wait_until("it to run", stderr.read_text, contains("running"))
+        go.touch()
+        assert child.stdout is not None
+        assert "begun" in child.stdout.read().splitlines()
+        assert child.wait(HANG_S) == code
+    way = [line.partition(" ")[2] for line in stderr.read_text().splitlines()]
     assert way[0].startswith("waiting")
     assert any(re.match(r"running( on \S+:slurm:\d+)?$", line) for line in way)
     end = "completed: worker execution done" if code == 0 else "failed: worker execution exit code 3"

@@ -127,6 +127,19 @@ def test_a_scheduler_that_is_not_on_path_is_said_to_be_missing(terminal: Termina
     assert "Traceback" not in done.stderr
 
 
+def test_an_empty_request_is_not_taken_for_none(terminal: Terminal) -> None:
+    words = ("--project", "odd", "--name", "empty request", "--script", "a.py", "--num-gpus", "")
+    done = terminal.run(*words, program="task")
+    assert done.returncode == 2
+    assert "Invalid value for '--num-gpus': it is empty" in done.stderr
+
+
+def test_a_table_without_rows_says_where_to_look(terminal: Terminal) -> None:
+    hint = "No jobs; no daemon serves a queue here: --queue NAME shows what waits in one\n"
+    assert terminal.run("jobs").stdout == hint
+    assert terminal.run("jobs", env={"CLEARML_AGENT__hpc__queues": "{ odd { } }"}).stdout == "No jobs\n"
+
+
 # ---------------------------------------------------------------- outputs
 
 PRINTING = (("jobs",), ("stats", "--json"), ("daemon", "--status"), ("config",))
