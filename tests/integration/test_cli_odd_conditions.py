@@ -228,3 +228,9 @@ def test_no_escape_of_a_name_reaches_the_terminal(terminal: Terminal, words: str
     assert b"Traceback" not in shown
     assert b"\x1b]0;" not in shown
     assert b"\x1b[2J" not in shown
+
+
+def test_no_password_of_an_address_is_shown(terminal: Terminal) -> None:
+    done = terminal.run("doctor", "--repository", "https://user:hunter22@127.0.0.1:9/x.git")
+    assert "git ls-remote https://127.0.0.1:9/x.git" in done.stdout
+    assert "hunter22" not in done.stdout + done.stderr
