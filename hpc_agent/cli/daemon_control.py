@@ -78,21 +78,13 @@ def status(shared: Shared, flags: DaemonFlags) -> None:
         return
     for daemon in found:
         click.echo()
-        _show_plan(make_plan(shared, _restored(flags, daemon)), daemon.worker)
+        _show_plan(make_plan(shared, DaemonFlags.recorded(daemon.flags)), daemon.worker)
 
 
 def _without(daemons: DaemonRegistry, given: Mapping[str, object]) -> str:
     if given and daemons.running():
         return f"No daemon is running with these flags; {_those(daemons)}"
     return "No daemon is running on this machine; `hpc-agent daemon --queue QUEUE` starts one"
-
-
-def _restored(flags: DaemonFlags, daemon: DaemonRecord) -> DaemonFlags:
-    """The flags that a daemon was started with."""
-    from dataclasses import replace
-
-    recorded = {name: tuple(v) if isinstance(v, list) else v for name, v in (daemon.flags or {}).items()}
-    return replace(flags, **recorded)  # type: ignore[arg-type]
 
 
 def _show(daemons: DaemonRegistry, daemon: DaemonRecord) -> None:

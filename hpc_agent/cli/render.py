@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,9 +17,7 @@ from hpc_agent.cli.table import Column, one_line, table_lines, text
 from hpc_agent.cli.waiting_note import waiting_note
 
 if TYPE_CHECKING:
-    from hpc_agent.cli.daemon_flags import DaemonFlags
     from hpc_agent.cli.inspection_options import InspectedSite
-    from hpc_agent.daemon.registration import DaemonRecord
     from hpc_agent.domain.attempt import Attempt
     from hpc_agent.domain.ids import TaskId
     from hpc_agent.domain.queue import Queue
@@ -105,6 +102,7 @@ def _attempt(site: InspectedSite, task: Task, queue: Queue, *, submitted: bool) 
 
 
 def _previewer(shared: Shared, site: InspectedSite, queue: Queue) -> ScriptPreviewer:
+    from hpc_agent.cli.daemon_flags import DaemonFlags
     from hpc_agent.cli.inspection_options import queues_of
     from hpc_agent.clock import SYSTEM
     from hpc_agent.config.job_config import shared_config_path
@@ -116,7 +114,7 @@ def _previewer(shared: Shared, site: InspectedSite, queue: Queue) -> ScriptPrevi
     from hpc_agent.submission.render import Renderer
 
     daemon = next((d for d in site.daemons() if {queue.name, queue.id} & {*queues_of(d)}), None)
-    flags = daemon_flags(daemon)
+    flags = DaemonFlags.recorded(daemon.flags if daemon else None)
     configuration = flags.configuration(shared)
     own = site.configuration.settings
     backend = backends.choose(own.hpc)
@@ -138,19 +136,6 @@ def _previewer(shared: Shared, site: InspectedSite, queue: Queue) -> ScriptPrevi
     renderer = Renderer(backend.script(own.hpc), [path.expanduser() for path in own.hpc.template_dirs])
     settings = job_settings(configuration.settings, options, [queue.name], 0)
     return ScriptPreviewer(own, settings, launch, renderer, SYSTEM)
-
-
-def daemon_flags(daemon: DaemonRecord | None) -> DaemonFlags:
-    """The flags that a daemon was started with; those of one that was given none for None."""
-    from hpc_agent.cli.daemon_flags import DaemonFlags
-
-    recorded: Mapping[str, object] = (daemon.flags if daemon else None) or {}
-    values: dict[str, object] = {}
-    for field in fields(DaemonFlags):
-        default: object = {"bool": False, "int": 0, "str": "INFO"}.get(str(field.type))
-        value = recorded.get(field.name, default)
-        values[field.name] = tuple(value) if isinstance(value, list) else value
-    return DaemonFlags(**values)  # type: ignore[arg-type]
 
 
 def _test(site: InspectedSite, preview: ScriptPreview) -> SubmitTest:
