@@ -19,14 +19,14 @@ def command(shared: Shared, tasks: Sequence[str]) -> None:
     """Cancel tasks: a queued one leaves its queue, a running one is asked to end, as Abort on its page does.
 
     TASK is a task's id or the beginning of it, its job's number, or its name. Of a job of hpc-agent sbatch the job is
-    cancelled. If one of the words means no task, nothing is cancelled.
+    cancelled. If one of the words means no task, or a name is of another user's, nothing is cancelled.
     """
     from hpc_agent.cli.inspection_options import inspect_site
     from hpc_agent.errors import ApiError, HpcAgentError, SchedulerUnavailableError, ServerUnreachableError
 
     site = inspect_site(shared)
     with waiting_note():
-        found = dict.fromkeys(site.find(task) for task in tasks)
+        found = dict.fromkeys(site.find_own(task) for task in tasks)
     canceller = site.canceller()
     failed: HpcAgentError | None = None
     for number, task in enumerate(found):

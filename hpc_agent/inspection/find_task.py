@@ -31,6 +31,24 @@ class TaskFinder:
         self._runs = runs
         self._tracked = tracked
 
+    def find_own(self, word: str) -> TaskId:
+        """As ``find``, for what changes a task: on a server of many people a name may be that of another one's task.
+
+        Raises:
+            InputError: as ``find``, or the task of that name belongs to another user.
+        """
+        task = self.find(word)
+        if task.startswith(word.lower().replace("-", "")) or _JOB.fullmatch(word.strip()):
+            return task
+        identity = self._client.session.claims.get("identity")
+        own = identity.get("user") if isinstance(identity, dict) else None
+        owner = self._client.tasks.get_object(task).get("user")
+        if own and owner and own != owner:
+            raise InputError(
+                f'the task with the name "{word}" is {task}, which belongs to another user; if it is meant, give its id'
+            )
+        return task
+
     def find(self, word: str) -> TaskId:
         """
         Raises:

@@ -119,6 +119,21 @@ def test_one_unknown_task_and_nothing_is_cancelled(terminal: Terminal) -> None:
     assert terminal.client.tasks.get(task).status is TaskStatus.STOPPED
 
 
+def test_a_name_does_not_cancel_the_task_of_another_user(terminal: Terminal) -> None:
+    session = terminal.client.session
+    other = session.call("auth.create_user", {"name": "other", "role": "admin"})["id"]
+    keys = session.call("auth.create_credentials", {"user": other})["credentials"]
+    env = {"CLEARML_API_ACCESS_KEY": keys["access_key"], "CLEARML_API_SECRET_KEY": keys["secret_key"]}
+    task = terminal.task("train of the first user")
+    terminal.client.tasks.enqueue(task, terminal.client.queues.resolve("odd", create=True))
+    done = terminal.run("cancel", "train of the first user", env=env)
+    assert done.returncode == 2
+    assert f'"train of the first user" is {task}, which belongs to another user' in done.stderr
+    assert terminal.client.tasks.get(task).status is TaskStatus.QUEUED
+    assert terminal.run("cancel", "train of the first user").returncode == 0
+    assert terminal.client.tasks.get(task).status is TaskStatus.STOPPED
+
+
 @pytest.mark.parametrize("words", [("free",), ("init", "--dry-run"), ("doctor", "--jobs"), ("jobs",)])
 def test_a_scheduler_that_is_not_on_path_is_said_to_be_missing(terminal: Terminal, words: Sequence[str]) -> None:
     env = {"PATH": str(terminal.folder), "CLEARML_AGENT__hpc__scheduler": "slurm"}

@@ -25,5 +25,5 @@ def test_what_was_given_is_read_again() -> None:
         ({"optimize": "twice"}, NONE),
     ],
 )
-def test_a_record_of_another_version_is_no_obstacle(record: dict[str, object], expected: DaemonFlags) -> None:
+def test_a_record_of_another_version_is_read(record: dict[str, object], expected: DaemonFlags) -> None:
     assert DaemonFlags.recorded(record) == expected
