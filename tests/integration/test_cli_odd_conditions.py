@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import contains, wait_until
 
 from hpc_agent.api.client import Client
 from hpc_agent.config.load import load
@@ -153,6 +154,20 @@ def test_a_table_without_rows_says_where_to_look(terminal: Terminal) -> None:
     hint = "No jobs; no daemon serves a queue here: --queue NAME shows what waits in one\n"
     assert terminal.run("jobs").stdout == hint
     assert terminal.run("jobs", env={"CLEARML_AGENT__hpc__queues": "{ odd { } }"}).stdout == "No jobs\n"
+
+
+def test_a_draft_is_followed_from_before_it_is_enqueued(terminal: Terminal) -> None:
+    task, way = terminal.task("followed draft"), terminal.folder / "way"
+    session = terminal.client.session
+    with (
+        way.open("wb") as stderr,
+        subprocess.Popen(_argv("main", ["logs", "-f", task]), env=terminal.env, stderr=stderr) as child,
+    ):
+        wait_until("it to wait", way.read_text, contains("a draft: it starts when it is enqueued"))
+        session.call("tasks.started", {"task": task})
+        session.call("tasks.failed", {"task": task, "status_reason": "of its own accord"})
+        assert child.wait(HANG_S) == 0
+    assert way.read_text().splitlines()[-1].endswith(" failed: of its own accord")
 
 
 # ---------------------------------------------------------------- outputs
