@@ -24,7 +24,11 @@ class CorruptFileError(HpcAgentError):
 
 
 def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Make ``path`` hold ``data``: readers see the old content or the new, a crash leaves one of the two."""
+    """Make ``path`` hold ``data``: readers see the old content or the new, a crash leaves one of the two.
+
+    Raises:
+        OSError: it was not written; its ``filename`` is the path, also where a full disk refused.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
@@ -36,8 +40,10 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         finally:
             os.close(descriptor)
         temporary.rename(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
         raise
     fsync_directory(path.parent)
 

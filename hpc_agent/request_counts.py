@@ -29,6 +29,8 @@ Service = Literal["scheduler", "server"]
 
 KEPT_DAYS = 31
 _SAVED_EVERY_S = 60.0
+_LOCKED_S, _TURN_S = 5.0, 0.05
+"""How long the lock is waited for, and how often it is tried."""
 _FILE = re.compile(r"(\d{4}-\d{2}-\d{2})\.(.+)\.json")
 
 
@@ -87,16 +89,18 @@ class RequestCounts:
         self._counts.clear()
 
     def save(self) -> None:
-        """Add what was counted since the last time to the host's file of today."""
+        """Add what was counted since the last time to the host's file of today, or try again the next time."""
         with self._lock:
             counts, self._counts = self._counts, Counter()
             folder = self._folder
         if folder is None or not counts:
             return
         try:
-            _add(folder, self._clock.now().astimezone().date(), self._program, counts)
+            _add(folder, self._clock.now().astimezone().date(), self._program, counts, self._clock)
         except (OSError, CorruptFileError) as error:
             log.debug("stats.not_saved", folder=folder, error=error)
+            with self._lock:
+                self._counts.update(counts)
 
     def save_within(self, seconds: float) -> None:
         """``save``, in a thread: a file system that stalls holds up no end of a program."""
@@ -111,8 +115,13 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=COUNTS.forget)
 
 
-def _add(folder: Path, day: date, program: str, counts: Mapping[tuple[Service, str], int]) -> None:
-    from hpc_agent.file_lock import lock  # not on every laptop
+def _add(folder: Path, day: date, program: str, counts: Mapping[tuple[Service, str], int], clock: Clock) -> None:
+    """
+    Raises:
+        OSError: it cannot be written, or another program holds the lock: one that was stopped may hold it forever.
+        CorruptFileError: the file cannot be read.
+    """
+    from hpc_agent.file_lock import try_lock  # not on every laptop
 
     if not folder.parent.is_dir():
         return  # no daemon or job has made hpc.root yet, and this is no reason to
@@ -121,7 +130,11 @@ def _add(folder: Path, day: date, program: str, counts: Mapping[tuple[Service, s
     path = folder / f"{day.isoformat()}.{host}.json"
     descriptor = os.open(folder / f".{host}.lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        lock(descriptor)
+        deadline = clock.monotonic() + _LOCKED_S
+        while not try_lock(descriptor):
+            if clock.monotonic() > deadline:
+                raise TimeoutError(f"{path} is locked by another program")
+            clock.sleep(_TURN_S)
         is_new = not path.exists()
         record = read_record(path, _Record) or _Record()
         services = record.programs.setdefault(program, {})

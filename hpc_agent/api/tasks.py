@@ -20,6 +20,8 @@ from hpc_agent.wire.task_state import RUN_TOKEN, TaskState, state_from_wire
 
 log = EventLog("tasks")
 
+_LONGEST_NAME = 2000
+"""Characters. A server may refuse patterns of more than 4000, and quoting doubles what is special in them."""
 _RUNTIME_WRITES = 3
 """An SDK writes runtime properties a few times in a run: one that undoes ours three times in a row is a fault."""
 
@@ -50,6 +52,8 @@ class TasksApi:
             UnknownTaskError: no task has that name.
             InputError: several have it.
         """
+        if len(id_or_name) > _LONGEST_NAME:
+            raise UnknownTaskError(f"no task has a name of {len(id_or_name)} characters")
         if len(id_or_name) >= 30 and set(id_or_name.lower()) <= set("0123456789abcdef-"):
             return TaskId(id_or_name.replace("-", ""))
         found = rows(self._session.call("tasks.get_all", requests.named_query(id_or_name)), "tasks")

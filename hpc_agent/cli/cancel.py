@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 import click
 
-from hpc_agent.cli.shared_options import HELP, Shared, pass_shared
+from hpc_agent.cli.shared_options import HELP, Shared, exit_code, pass_shared
 from hpc_agent.cli.table import one_line
+from hpc_agent.cli.waiting_note import waiting_note
 
 
 @click.command(context_settings=HELP)
@@ -18,20 +19,24 @@ def command(shared: Shared, tasks: Sequence[str]) -> None:
     """Cancel tasks: a queued one leaves its queue, a running one is asked to end, as Abort on its page does.
 
     TASK is a task's id or the beginning of it, its job's number, or its name. Of a job of hpc-agent sbatch the job is
-    cancelled. If one of the words means no task, nothing is cancelled.
+    cancelled. If one of the words means no task, or a name is of another user's, nothing is cancelled.
     """
     from hpc_agent.cli.inspection_options import inspect_site
-    from hpc_agent.errors import ApiError, HpcAgentError
+    from hpc_agent.errors import ApiError, HpcAgentError, SchedulerUnavailableError, ServerUnreachableError
 
     site = inspect_site(shared)
-    found = dict.fromkeys(site.find(task) for task in tasks)
+    with waiting_note():
+        found = dict.fromkeys(site.find_own(task) for task in tasks)
     canceller = site.canceller()
     failed: HpcAgentError | None = None
-    for task in found:
+    for number, task in enumerate(found):
         try:
             click.echo(f"Task {task} {one_line(canceller.cancel(task))}")
-        except ApiError as error:
+        except (ApiError, SchedulerUnavailableError, ServerUnreachableError) as error:
             failed = error
-            click.echo(f"Task {task} could not be cancelled: {error}", err=True)
+            click.echo(f"Task {task} could not be cancelled: {one_line(str(error))}", err=True)
+            if isinstance(error, ServerUnreachableError) and number + 1 < len(found):
+                click.echo(f"Not tried: {' '.join([*found][number + 1 :])}", err=True)
+                break
     if failed is not None:
-        sys.exit(1)
+        sys.exit(exit_code(failed))

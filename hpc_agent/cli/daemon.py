@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from hpc_agent.cli.multi_value_options import MultiValueCommand, MultiValueOption
-from hpc_agent.cli.shared_options import HELP, Shared, docker_option, pass_shared, worker_flags
+from hpc_agent.cli.shared_options import HELP, FiniteRange, Shared, docker_option, pass_shared, worker_flags
 
 
 @click.command(cls=MultiValueCommand, context_settings=HELP)
@@ -21,7 +21,7 @@ from hpc_agent.cli.shared_options import HELP, Shared, docker_option, pass_share
 )
 @click.option("--create-queue", is_flag=True, help="Create a queue that does not exist.")
 @click.option("--order-fairness", is_flag=True, help="Serve the queues in turn, not in order of priority.")
-@click.option("--polling-interval", type=click.FloatRange(min=0.1), help="Seconds between two passes over the queues.")
+@click.option("--polling-interval", type=FiniteRange(0.1, 86400), help="Seconds between two passes over the queues.")
 @click.option("--foreground", is_flag=True, help="Log to the terminal, not to a file in <hpc.root>/daemons.")
 @click.option("-d", "--detached", is_flag=True, help="Go on in the background; the command returns at once.")
 @click.option("--once", is_flag=True, help="One pass, for cron, scrontab and tests; waits for its environment builds.")

@@ -9,6 +9,7 @@ import click
 from hpc_agent.cli.daemon_flags import DaemonFlags
 from hpc_agent.cli.daemon_start import DaemonPlan, daemons_of, make_plan
 from hpc_agent.cli.shared_options import Shared
+from hpc_agent.cli.table import one_line
 from hpc_agent.clock import SYSTEM
 from hpc_agent.daemon.registration import DaemonRecord, DaemonRegistry, RegistrationError, matching
 from hpc_agent.daemon.served_queues import FORCE
@@ -77,21 +78,13 @@ def status(shared: Shared, flags: DaemonFlags) -> None:
         return
     for daemon in found:
         click.echo()
-        _show_plan(make_plan(shared, _restored(flags, daemon)), daemon.worker)
+        _show_plan(make_plan(shared, DaemonFlags.recorded(daemon.flags)), daemon.worker)
 
 
 def _without(daemons: DaemonRegistry, given: Mapping[str, object]) -> str:
     if given and daemons.running():
         return f"No daemon is running with these flags; {_those(daemons)}"
     return "No daemon is running on this machine; `hpc-agent daemon --queue QUEUE` starts one"
-
-
-def _restored(flags: DaemonFlags, daemon: DaemonRecord) -> DaemonFlags:
-    """The flags that a daemon was started with."""
-    from dataclasses import replace
-
-    recorded = {name: tuple(v) if isinstance(v, list) else v for name, v in (daemon.flags or {}).items()}
-    return replace(flags, **recorded)  # type: ignore[arg-type]
 
 
 def _show(daemons: DaemonRegistry, daemon: DaemonRecord) -> None:
@@ -123,7 +116,7 @@ def _show_plan(plan: DaemonPlan, worker: WorkerId | None) -> None:
             f", {gpus.least if gpus.least == gpus.most else f'{gpus.least}-{gpus.most}'} GPUs a task" if gpus else ""
         )
         state = "served now" if decision.active else "not served now"
-        click.echo(f"  queue {queue.name}: {len(queue.entries)} waiting{share}, {state} ({decision.why})")
+        click.echo(f"  queue {one_line(queue.name)}: {len(queue.entries)} waiting{share}, {state} ({decision.why})")
 
 
 def _properties(plan: DaemonPlan, worker: WorkerId) -> dict[str, object]:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cached_property
 
+import msgspec
+
 from hpc_agent.cli.shared_options import Shared, docker_configuration, git_flags
 from hpc_agent.config.load import Configuration
 from hpc_agent.config.settings import AllSettings
@@ -48,6 +50,18 @@ class DaemonFlags:
     log_level: str
     gpus: str | None
     cpu_only: bool
+
+    @classmethod
+    def recorded(cls, record: Mapping[str, object] | None) -> DaemonFlags:
+        """The flags that a daemon was started with (``given``); what an older or newer version recorded otherwise, and
+        what was not given, is as if no flag was."""
+        defaults: dict[str, object] = {
+            field.name: {"bool": False, "int": 0, "str": "INFO"}.get(str(field.type)) for field in fields(cls)
+        }
+        try:
+            return msgspec.convert({**defaults, **(record or {})}, cls)
+        except msgspec.ValidationError:
+            return msgspec.convert(defaults, cls)
 
     def check(self) -> None:
         """

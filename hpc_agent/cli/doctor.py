@@ -8,13 +8,15 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hpc_agent.cli.multi_value_options import MultiValueCommand, MultiValueOption
-from hpc_agent.cli.shared_options import HELP, Shared, pass_shared
+from hpc_agent.cli.shared_options import HELP, FiniteRange, Shared, pass_shared
+from hpc_agent.cli.table import one_line, printable
 from hpc_agent.doctor.check import CheckLine, CheckStatus
 
 if TYPE_CHECKING:
@@ -52,7 +54,7 @@ _WIDEST = 140
 )
 @click.option(
     "--wait",
-    type=click.FloatRange(1, 86400),
+    type=FiniteRange(1, 86400),
     default=120.0,
     show_default=True,
     metavar="SECONDS",
@@ -119,7 +121,9 @@ def _node_checks(
     from hpc_agent.schedulers import backends
 
     backend = backends.choose(configuration.settings.hpc)
-    if not backend.is_batch_system or not backend.is_installed():
+    if not backend.is_installed():
+        return []  # a check of its own reports that
+    if not backend.is_batch_system:
         if jobs:
             raise InputError(f"--jobs: the scheduler of this machine is {backend.name}, there are no nodes to look at")
         return []
@@ -144,14 +148,16 @@ def _run(checks: Sequence[Check], *, as_json: bool) -> list[CheckLine]:
 
     found: list[CheckLine] = []
     progress = _Progress(total=len(checks))
-    for lines in run_checks(checks, SYSTEM, progress.show):
-        progress.clear()
-        for line in lines:
-            if not as_json:
-                if not found or found[-1].subject != line.subject:
-                    click.echo(("\n" if found else "") + click.style(line.subject, bold=True))
-                click.echo(_shown(line))
-            found.append(line)
+    # Closed at once where Ctrl-C strikes here: its end cancels the jobs.
+    with closing(run_checks(checks, SYSTEM, progress.show)) as all_lines:
+        for lines in all_lines:
+            progress.clear()
+            for line in lines:
+                if not as_json:
+                    if not found or found[-1].subject != line.subject:
+                        click.echo(("\n" if found else "") + click.style(one_line(line.subject), bold=True))
+                    click.echo(_shown(line))
+                found.append(line)
     progress.clear()
     return found
 
@@ -166,7 +172,8 @@ class _Progress:
     def show(self, waiting: Sequence[str]) -> None:
         if not sys.stderr.isatty() or not waiting:
             return
-        text = f"{self._total - len(waiting)} of {self._total} checks done, waiting for {', '.join(waiting)}"
+        names = one_line(", ".join(waiting))
+        text = f"{self._total - len(waiting)} of {self._total} checks done, waiting for {names}"
         width = shutil.get_terminal_size().columns - 1
         click.echo("\r" + text[:width].ljust(width), err=True, nl=False)
         self._shown = True
@@ -183,19 +190,18 @@ def _shown(line: CheckLine) -> str:
     status = click.style(f"{_WORDS[finding.status]:<4}", **_STYLES[finding.status])
     before = 8 + _NAME
     texts = _wrapped(finding.message, before)
-    head = f"  {status}  {line.name:<{_NAME - 1}} "
-    if len(line.name) >= _NAME:
-        head = f"  {status}  {line.name}\n{' ' * before}"
+    name = one_line(line.name)
+    head = f"  {status}  {name:<{_NAME - 1}} "
+    if len(name) >= _NAME:
+        head = f"  {status}  {name}\n{' ' * before}"
     rows = [head + texts[0], *(" " * before + text for text in texts[1:])]
     if finding.remedy:
         # In one piece: a command is copied.
-        rows.append(" " * before + click.style(f"→ {finding.remedy}", bold=True))
+        rows.append(" " * before + click.style(f"→ {printable(finding.remedy)}", bold=True))
     return "\n".join(rows)
 
 
 def _wrapped(text: str, before: int) -> list[str]:
-    from hpc_agent.cli.table import one_line
-
     text = one_line(text)
     if not sys.stdout.isatty() and "COLUMNS" not in os.environ:
         return [text]

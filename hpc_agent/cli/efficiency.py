@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hpc_agent.cli.period_option import parse_period
 from hpc_agent.cli.shared_options import HELP, Shared, pass_shared
 
 if TYPE_CHECKING:
@@ -19,25 +19,10 @@ if TYPE_CHECKING:
     from hpc_agent.domain.efficiency import Efficiency, Total
     from hpc_agent.wire.ended_task import EndedTask
 
-_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _KEYS = ("queue", "user", "name")
 _PROGRESS_AFTER_S = 2.0
 
 Group = tuple[str, ...]
-
-
-def parse_period(_context: click.Context, option: click.Parameter, value: str) -> timedelta:
-    """``7d``, ``12h``, ``30m``, ``2w``.
-
-    Raises:
-        InputError: it is none of them.
-    """
-    from hpc_agent.errors import InputError
-
-    match = re.fullmatch(r"([0-9]{1,5})([mhdw])", value.strip())
-    if match is None or not int(match[1]):
-        raise InputError(f'{option.opts[0]} is "{value}", expected a number with m, h, d or w, such as 7d or 12h')
-    return timedelta(**{_UNITS[match[2]]: int(match[1])})
 
 
 def parse_keys(_context: click.Context, option: click.Parameter, value: str) -> tuple[str, ...]:
@@ -85,13 +70,15 @@ def command(shared: Shared, last: timedelta, queue: str | None, by: tuple[str, .
     client = shared.client(configuration, INTERACTIVE)
     since = SYSTEM.now() - last
     chosen = client.queues.resolve(queue) if queue else None
-    tasks = list(_with_progress(ended_tasks(client.session, since, chosen)))
+    # Each once: where tasks end between two pages, those of the first come again in the second.
+    found = {task.id: task for task in _with_progress(ended_tasks(client.session, since, chosen))}
+    tasks = list(found.values())
     runs = _measured(tasks, configuration.settings, since)
     groups = _groups(client, tasks, runs, by)
     ordered = sorted(groups.items(), key=lambda item: (-sum(_seconds(run) for run in item[1]), item[0]))
-    totals = [(group, total(found)) for group, found in ordered]
+    totals = [(group, total(each)) for group, each in ordered]
     if as_json:
-        click.echo(json.dumps([_as_json(by, group, found) for group, found in totals], indent=2))
+        click.echo(json.dumps([_as_json(by, group, sums) for group, sums in totals], indent=2))
         return
     if not totals:
         where = f' from queue "{queue}"' if queue else ""

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hpc_agent.cli.shared_options import HELP, Shared, pass_shared
+from hpc_agent.cli.shared_options import HELP, Shared, missing_commands, pass_shared
 from hpc_agent.cli.table import number, table_lines, text
+from hpc_agent.cli.waiting_note import waiting_note
 
 if TYPE_CHECKING:
     from hpc_agent.config.settings import HpcSettings
@@ -51,7 +52,8 @@ def command(shared: Shared, /, every_node: bool, as_json: bool, **request: str |
     given = {name: value for name, value in request.items() if value is not None}
     wanted = _resources(settings, given)
     client = _client(settings)
-    state = _narrowed(client.state(), given)
+    with waiting_note("Waiting for the scheduler …"):
+        state = _narrowed(client.state(), given)
     sized = bool(given.keys() - {"partition", "gpu_type"})
     starts = _starts(client, state, wanted, "partition" in given) if sized else {}
     if as_json:
@@ -92,7 +94,9 @@ def _client(settings: HpcSettings) -> ClusterClient:
 
     backend = backends.choose(settings)
     client: ClusterClient | None = backend.cluster_client(settings)
-    if client is None or not backend.is_installed():
+    if not backend.is_installed():
+        raise InputError(missing_commands(backend))
+    if client is None:
         raise InputError(
             f"the scheduler of this machine is {backend.name}, which cannot tell what is free: run this command on a "
             "login node of a cluster, or set hpc.scheduler"

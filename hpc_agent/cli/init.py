@@ -12,7 +12,7 @@ import click
 
 from hpc_agent.cli.init_flags import SERVICES, InitFlags
 from hpc_agent.cli.multi_value_options import MultiValueCommand, MultiValueOption
-from hpc_agent.cli.shared_options import Shared, pass_shared
+from hpc_agent.cli.shared_options import Shared, missing_commands, pass_shared
 
 if TYPE_CHECKING:
     from hpc_agent.cli.init_report import InitReport
@@ -100,10 +100,7 @@ def _survey(present: Configuration, flags: InitFlags, report: InitReport) -> Sit
     hpc = present.settings.hpc
     backend = backends.choose(hpc)
     if not backend.is_installed():
-        raise InputError(
-            f"hpc.scheduler is {backend.name}, whose commands are not on PATH: run this command on a login node, or "
-            "load the site's module first"
-        )
+        raise InputError(missing_commands(backend))
     where = (flags.partition or "").split(",")[0]
     facts = survey(hpc, os.environ, report.step, partition=where, account=flags.account or "")
     # Those of an administrator concern no other user.

@@ -35,11 +35,12 @@ def target(shared: Shared, flags: InitFlags) -> Path:
     if path.is_dir() or not path.parent.is_dir():
         what = "is a folder" if path.is_dir() else f"cannot be written: there is no folder {path.parent}"
         raise InputError(f"{path} {what}; name a file with --file")
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        advice = (
-            "as root, or name another file in HPC_AGENT_SITE_CONFIG" if flags.site else "or name another with --file"
-        )
-        raise InputError(f"you may not write {path}: run this command {advice}")
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is a device or a pipe, not a file; name a file with --file")
+    # The folder too: a file is first written under another name, to be there whole or not at all.
+    if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
+        as_root = "run this command as root, or name another file in HPC_AGENT_SITE_CONFIG"
+        raise InputError(f"you may not write {path}: {as_root if flags.site else 'name another file with --file'}")
     return path
 
 

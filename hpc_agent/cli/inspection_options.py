@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hpc_agent.daemon.registration import DaemonRecord
     from hpc_agent.domain.ids import TaskId
     from hpc_agent.inspection.cancel_task import TaskCanceller
+    from hpc_agent.inspection.find_task import TaskFinder
     from hpc_agent.inspection.jobs_observer import JobsObserver
     from hpc_agent.inspection.task_facts import FactsReader
     from hpc_agent.runs.directory import RunsFolder
@@ -99,9 +100,20 @@ class InspectedSite:
         Raises:
             InputError: none, or several.
         """
+        return self._finder().find(word)
+
+    def find_own(self, word: str) -> TaskId:
+        """The same, where a task is to be changed.
+
+        Raises:
+            InputError: as ``find``, or a name that is of another user's task.
+        """
+        return self._finder().find_own(word)
+
+    def _finder(self) -> TaskFinder:
         from hpc_agent.inspection.find_task import TaskFinder
 
-        return TaskFinder(self.client, self.views, self.runs, self.tracked).find(word)
+        return TaskFinder(self.client, self.views, self.runs, self.tracked)
 
 
 def queues_of(daemon: DaemonRecord) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -12,8 +11,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hpc_agent.cli.shared_options import HELP, Shared, pass_shared
+from hpc_agent.cli.period_option import parse_period
+from hpc_agent.cli.shared_options import HELP, FiniteRange, Shared, pass_shared
 from hpc_agent.cli.table import Column, number, one_line, room, table_lines, text
+from hpc_agent.cli.waiting_note import waiting_note
 from hpc_agent.domain.duration import format_duration
 from hpc_agent.inspection import task_row
 from hpc_agent.inspection.task_row import RowFilter, TaskRow
@@ -21,8 +22,7 @@ from hpc_agent.inspection.task_row import RowFilter, TaskRow
 if TYPE_CHECKING:
     from hpc_agent.inspection.jobs_observer import JobsTable
 
-_SPANS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-_LEAST_INTERVAL_S = 2.0
+_LEAST_INTERVAL_S, _MOST_INTERVAL_S = 2.0, 86400.0
 """Each redraw is one request to the controller."""
 _COLOURS = {
     task_row.RUNNING: "green",
@@ -35,19 +35,6 @@ _COLOURS = {
 }
 _MIDDLING, _NARROW = 110, 80
 """Columns of a terminal below which what matters less is left out, so that the rest can be read."""
-
-
-def parse_span(_context: click.Context, option: click.Parameter, value: str | None) -> timedelta | None:
-    """
-    Raises:
-        UsageError: it is not a length of time.
-    """
-    if value is None:
-        return None
-    match = re.fullmatch(r"([0-9]{1,5})([mhdw])", value.strip())
-    if match is None:
-        raise click.BadParameter(f"{value!r} is not a length of time such as 30m, 12h, 7d or 2w", param=option)
-    return timedelta(seconds=int(match[1]) * _SPANS[match[2]])
 
 
 def _states(_context: click.Context, option: click.Parameter, values: Sequence[str]) -> tuple[str, ...]:
@@ -73,15 +60,15 @@ def _states(_context: click.Context, option: click.Parameter, values: Sequence[s
     "--ended",
     is_flag=False,
     flag_value="1d",
-    callback=parse_span,
-    metavar="[SPAN]",
+    callback=parse_period,
+    metavar="[PERIOD]",
     help="Show tasks from queues too that ended within this time, such as 12h or 7d (default: 1d).",
 )
 @click.option(
     "--watch",
     is_flag=False,
     flag_value=5.0,
-    type=click.FloatRange(min=_LEAST_INTERVAL_S),
+    type=FiniteRange(_LEAST_INTERVAL_S, _MOST_INTERVAL_S),
     metavar="[SECONDS]",
     help="Draw the table again every so many seconds (default: 5) until Ctrl-C.",
 )
@@ -108,7 +95,8 @@ def command(
     if ended is None and set(states) & set(task_row.ENDED):
         ended = timedelta(days=1)
     site = inspect_site(shared)
-    names = site.queue_names(queues)
+    with waiting_note():
+        names = site.queue_names(queues)
     observer = site.observer(names)
     wanted = RowFilter(names, states, name)
 
@@ -119,14 +107,18 @@ def command(
     if watch is not None:
         _watch(look, watch)
         return
-    table, rows = look()
+    with waiting_note():
+        table, rows = look()
     if as_json:
         click.echo(json.dumps({"jobs": [row.as_json() for row in rows], "notes": table.notes}, indent=2))
         return
     for note in table.notes:
-        click.echo(note, err=True)
+        click.echo(one_line(note), err=True)
     if not rows:
-        click.echo("No jobs" if not table.rows else f"No jobs of that kind; there are {task_row.summary(table.rows)}")
+        without = "No jobs are known without that answer" if table.notes else "No jobs"
+        if not table.notes and not observer.has_queues:
+            without += "; no daemon serves a queue here: --queue NAME shows what waits in one"
+        click.echo(f"No jobs of that kind; there are {task_row.summary(table.rows)}" if table.rows else without)
         return
     for line in table_of(rows, table.at):
         click.echo(line)

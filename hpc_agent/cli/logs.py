@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from hpc_agent.cli.shared_options import HELP, Shared, pass_shared
-from hpc_agent.cli.table import one_line
+from hpc_agent.cli.waiting_note import waiting_note
 
 if TYPE_CHECKING:
-    from hpc_agent.inspection.console_reader import ConsoleReader
-
-_INTERRUPTED = 130
+    from hpc_agent.api.console_pages import ConsolePages
 
 
 @click.command(context_settings=HELP)
@@ -28,50 +26,46 @@ def command(shared: Shared, task: str, follow: bool, lines: int | None, job: boo
     TASK is a task's id or the beginning of it, its job's number, or its name. What is not of the console, such as why
     a task waits, is printed on stderr.
     """
+    from hpc_agent.api.console_pages import ConsolePages
+    from hpc_agent.cli.console_display import INTERRUPTED, ConsoleDisplay, print_console
     from hpc_agent.cli.inspection_options import inspect_site
     from hpc_agent.clock import SYSTEM
-    from hpc_agent.inspection.console_reader import ConsoleReader, ConsoleText
+    from hpc_agent.inspection.console_tail import skip_to_last
+    from hpc_agent.inspection.task_follower import TaskFollower
 
     if job and follow:
         raise click.UsageError("--job prints a file as it is now: it excludes --follow")
     site = inspect_site(shared)
-    id = site.find(task)
+    with waiting_note():
+        id = site.find(task)
     if job:
         _print_job_output(site.job_output(id), lines)
         return
     site.client.tasks.get(id)
-    reader = ConsoleReader(site.client, site.views, id, SYSTEM)
-    try:
-        if lines is not None:
-            _write(reader.skip_to_last(lines))
-        if not follow:
-            if lines is None:
-                _print_all(reader, id)
-            return
-        for part in reader.follow():
-            if isinstance(part, ConsoleText):
-                _write(part.text)
-            else:
-                click.echo(click.style(one_line(part.text), dim=True), err=True)
-    except KeyboardInterrupt:
-        click.echo(f"\nThe task goes on; `hpc-agent cancel {id[:8]}` ends it", err=True)
-        sys.exit(_INTERRUPTED)
+    pages = ConsolePages(site.client.events, id)
+    if lines is not None:
+        print_console(skip_to_last(pages, site.views, id, lines))
+    if follow:
+        display = ConsoleDisplay(f"the task goes on; `hpc-agent cancel {id[:8]}` ends it")
+        if display.show(TaskFollower(site.client, id, SYSTEM, pages, waits_for_drafts=True).events()) == INTERRUPTED:
+            sys.exit(INTERRUPTED)
+    elif lines is None:
+        _print_all(pages, id)
 
 
-def _print_all(reader: ConsoleReader, task: str) -> None:
+def _print_all(pages: ConsolePages, task: str) -> None:
+    from hpc_agent.cli.console_display import print_console
+
     printed = False
-    for text in reader.rest():
+    for text in pages.rest():
         printed = True
-        _write(text)
+        print_console(text)
     if not printed:
         click.echo(f"The task has printed nothing yet; `hpc-agent why {task[:8]}` tells where it is", err=True)
 
 
-def _write(text: str) -> None:
-    click.echo(text, nl=False, color=True)
-    sys.stdout.flush()
-
-
 def _print_job_output(text: str, lines: int | None) -> None:
+    from hpc_agent.cli.console_display import print_console
+
     kept = text.splitlines(keepends=True)
-    _write("".join(kept if lines is None else kept[-lines:] if lines else []))
+    print_console("".join(kept if lines is None else kept[-lines:] if lines else []))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ import click
 
 from hpc_agent import __version__
 from hpc_agent.cli.shared_options import HELP, Shared, fail, from_system
+from hpc_agent.cli.standard_streams import open_missing_streams
 from hpc_agent.errors import HpcAgentError
 from hpc_agent.utf8_mode import ensure_utf8_mode
 
@@ -115,14 +115,11 @@ def group(ctx: click.Context, config_file: Path | None, debug: bool, log_format:
 
 def main() -> None:
     """Entry point; exit codes are decided in ``cli.shared_options.exit_code``."""
+    open_missing_streams()
     ensure_utf8_mode()
     try:
         group()
     except HpcAgentError as error:
         fail(error)
-    except BrokenPipeError:
-        # The reader has closed our pipe (| head), which is not an error.
-        sys.stderr.close()
-        sys.exit(0)
     except OSError as error:
         fail(from_system(error, "; hpc.root, hpc.cache_dir and hpc.runs_dir name the folders of our files"))

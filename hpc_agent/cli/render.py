@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,12 +13,11 @@ from typing import TYPE_CHECKING
 import click
 
 from hpc_agent.cli.shared_options import HELP, Shared, not_empty, pass_shared
-from hpc_agent.cli.table import Column, table_lines, text
+from hpc_agent.cli.table import Column, one_line, table_lines, text
+from hpc_agent.cli.waiting_note import waiting_note
 
 if TYPE_CHECKING:
-    from hpc_agent.cli.daemon_flags import DaemonFlags
     from hpc_agent.cli.inspection_options import InspectedSite
-    from hpc_agent.daemon.registration import DaemonRecord
     from hpc_agent.domain.attempt import Attempt
     from hpc_agent.domain.ids import TaskId
     from hpc_agent.domain.queue import Queue
@@ -48,8 +46,9 @@ def command(shared: Shared, task: str, queue: str | None, check: bool, diff: boo
     from hpc_agent.inspection.script_preview import difference
 
     site = inspect_site(shared)
-    preview = _preview(shared, site, site.find(task), queue, submitted=diff)
-    tested = _test(site, preview) if check else None
+    with waiting_note():
+        preview = _preview(shared, site, site.find(task), queue, submitted=diff)
+        tested = _test(site, preview) if check else None
     changes = list(difference(preview)) if diff else None
     if as_json:
         click.echo(json.dumps(_as_json(preview, tested, changes), indent=2))
@@ -103,6 +102,7 @@ def _attempt(site: InspectedSite, task: Task, queue: Queue, *, submitted: bool) 
 
 
 def _previewer(shared: Shared, site: InspectedSite, queue: Queue) -> ScriptPreviewer:
+    from hpc_agent.cli.daemon_flags import DaemonFlags
     from hpc_agent.cli.inspection_options import queues_of
     from hpc_agent.clock import SYSTEM
     from hpc_agent.config.job_config import shared_config_path
@@ -114,7 +114,7 @@ def _previewer(shared: Shared, site: InspectedSite, queue: Queue) -> ScriptPrevi
     from hpc_agent.submission.render import Renderer
 
     daemon = next((d for d in site.daemons() if {queue.name, queue.id} & {*queues_of(d)}), None)
-    flags = daemon_flags(daemon)
+    flags = DaemonFlags.recorded(daemon.flags if daemon else None)
     configuration = flags.configuration(shared)
     own = site.configuration.settings
     backend = backends.choose(own.hpc)
@@ -138,19 +138,6 @@ def _previewer(shared: Shared, site: InspectedSite, queue: Queue) -> ScriptPrevi
     return ScriptPreviewer(own, settings, launch, renderer, SYSTEM)
 
 
-def daemon_flags(daemon: DaemonRecord | None) -> DaemonFlags:
-    """The flags that a daemon was started with; those of one that was given none for None."""
-    from hpc_agent.cli.daemon_flags import DaemonFlags
-
-    recorded: Mapping[str, object] = (daemon.flags if daemon else None) or {}
-    values: dict[str, object] = {}
-    for field in fields(DaemonFlags):
-        default: object = {"bool": False, "int": 0, "str": "INFO"}.get(str(field.type))
-        value = recorded.get(field.name, default)
-        values[field.name] = tuple(value) if isinstance(value, list) else value
-    return DaemonFlags(**values)  # type: ignore[arg-type]
-
-
 def _test(site: InspectedSite, preview: ScriptPreview) -> SubmitTest:
     with tempfile.TemporaryDirectory() as folder:
         script = Path(folder) / "job.sh"
@@ -160,9 +147,9 @@ def _test(site: InspectedSite, preview: ScriptPreview) -> SubmitTest:
 
 def _sentence(tested: SubmitTest) -> str:
     if not tested.accepted:
-        return click.style("The scheduler would refuse it: ", fg="red") + tested.message
+        return click.style("The scheduler would refuse it: ", fg="red") + one_line(tested.message)
     if tested.start is None:
-        return f"The scheduler would take it: {tested.message}"
+        return f"The scheduler would take it: {one_line(tested.message)}"
     wait = max(tested.start - datetime.now(tested.start.tzinfo), timedelta())
     when = (
         "at once"

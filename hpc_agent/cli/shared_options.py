@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
+import stat
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from hpc_agent.cli.standard_streams import drop_broken_output
 from hpc_agent.errors import (
     ConfigError,
     HpcAgentError,
@@ -25,10 +28,13 @@ if TYPE_CHECKING:
     from hpc_agent.config.settings import AllSettings
     from hpc_agent.logs import LogFormat
     from hpc_agent.retry import Budget
+    from hpc_agent.schedulers.base import Backend
 
 LEVELS = ("DEBUG", "INFO", "WARN", "WARNING", "ERROR", "CRITICAL")
 
 
+_PATIENCE = (10.0, 20.0)
+"""Seconds for a connection and for a piece of an answer, where a person waits for it."""
 _GO_ON = frozenset({"daemon", "follow"})
 """Commands that end after days: their requests are counted meanwhile."""
 
@@ -45,10 +51,12 @@ def exit_code(error: HpcAgentError) -> int:
 
 def fail(error: HpcAgentError, code: int | None = None) -> NoReturn:
     """Print one sentence on stderr and exit, with ``exit_code`` unless ``code`` is given."""
+    from hpc_agent.cli.table import one_line
     from hpc_agent.redact import without_credentials
 
     prefix = click.style("error:", fg="red", bold=True) if sys.stderr.isatty() else "error:"
-    click.echo(f"{prefix} {without_credentials(str(error))}", err=True)
+    # It may quote names and answers of others.
+    click.echo(f"{prefix} {one_line(without_credentials(str(error)))}", err=True)
     sys.exit(exit_code(error) if code is None else code)
 
 
@@ -58,23 +66,42 @@ def from_system(error: OSError, advice: str = "") -> HpcAgentError:
 
     logging.getLogger(__name__).debug("refused by the operating system", exc_info=error)
     reason = error.strerror or str(error)
+    if drop_broken_output(error):
+        return HpcAgentError(f"the output could not be written: {reason}; check where stdout and stderr lead")
     if not error.filename:
         return HpcAgentError(f"the operating system refused: {reason}; `hpc-agent --debug …` logs where")
     return HpcAgentError(f"{error.filename}: {reason}; check this path, its rights and the room on its disk{advice}")
 
 
+def missing_commands(backend: Backend) -> str:
+    """The sentence for a scheduler that is configured, and whose commands are not here."""
+    return (
+        f"hpc.scheduler is {backend.name}, whose commands are not on PATH: run this command on a login node, or load "
+        "the site's module first"
+    )
+
+
 def check_folders(settings: AllSettings) -> None:
     """
     Raises:
-        ConfigError: another user can change the programs or records in them.
+        ConfigError: hpc.root is not a folder, or another user can change the programs or records in them.
     """
     from hpc_agent.access import check_private
 
     root = settings.hpc.root
+    if _is_other_than_folder(root):
+        raise ConfigError(f"hpc.root is {root}, which is not a folder; name a folder, which need not exist yet")
     check_private(root, "hpc.root")
     for name in ("daemons", "unsettled", "sbatch", "local"):
         check_private(root / name, f"{name} in hpc.root")
     check_private(settings.hpc.runs, "hpc.runs_dir")
+
+
+def _is_other_than_folder(path: Path) -> bool:
+    try:
+        return not stat.S_ISDIR(path.stat().st_mode)
+    except OSError:
+        return False  # not there yet, or said later
 
 
 class Shared:
@@ -131,8 +158,11 @@ class Shared:
 
     def client(self, configuration: Configuration, budget: Budget) -> Client:
         from hpc_agent.api.client import Client
+        from hpc_agent.api.session import TIMEOUTS
+        from hpc_agent.retry import INTERACTIVE
 
-        return Client(configuration.settings.api, budget=budget)
+        timeouts = _PATIENCE if budget is INTERACTIVE else TIMEOUTS
+        return Client(configuration.settings.api, budget=budget, timeouts=timeouts)
 
     def start_log(self, level: str = "WARNING", file: Path | None = None) -> None:
         """Log to stderr, or append to ``file``."""
@@ -145,6 +175,16 @@ pass_shared = click.make_pass_decorator(Shared)
 
 HELP = {"help_option_names": ["-h", "--help"]}
 """Context settings of every command."""
+
+
+class FiniteRange(click.FloatRange):
+    """Numbers between two others; ``nan``, which compares with none, is not among them."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number", param, ctx)
+        return number
 
 
 def print_progress(line: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hpc_agent.cli.efficiency import parse_period
+from hpc_agent.cli.period_option import parse_period
 from hpc_agent.cli.shared_options import HELP, Shared, pass_shared
 
 if TYPE_CHECKING:

@@ -44,7 +44,7 @@ def table_lines(columns: Sequence[Column], rows: Sequence[Sequence[str]], notes:
     titles = [column.title for column in columns]
     rows = [[one_line(cell) for cell in row] for row in rows]
     shown = [index for index in range(len(columns)) if any(row[index] for row in rows)]
-    widths = {index: max(len(row[index]) for row in (titles, *rows)) for index in shown}
+    widths = {index: max(_width(row[index]) for row in (titles, *rows)) for index in shown}
     _shrink(widths, [index for index in shown if columns[index].shrinks], room())
     heads = [replace(columns[index], style=None) for index in shown]
     head = _line([titles[index] for index in shown], heads, [widths[index] for index in shown])
@@ -76,19 +76,40 @@ def _line(cells: Sequence[str], columns: Sequence[Column], widths: Sequence[int]
     shown = []
     for cell, column, width in zip(cells, columns, widths, strict=True):
         text = _cut(cell, width)
-        padding = " " * (width - len(text))
+        padding = " " * (width - _width(text))
         text = column.style(text) if column.style and text else text
         shown.append(padding + text if column.right else text + padding)
     return _GAP.join(shown).rstrip()
 
 
 def _cut(cell: str, width: int) -> str:
-    return cell if len(cell) <= width else f"{cell[: width - 1]}…"
+    if _width(cell) <= width:
+        return cell
+    while cell and _width(cell) >= width:
+        cell = cell[:-1]
+    return f"{cell}…"
+
+
+def _width(text: str) -> int:
+    """Columns of the terminal: Chinese, Japanese and Korean letters take two, combining marks none."""
+    if text.isascii():
+        return len(text)
+    import unicodedata
+
+    return sum(
+        0 if unicodedata.combining(letter) else 1 + (unicodedata.east_asian_width(letter) in ("W", "F"))
+        for letter in text
+    )
 
 
 def one_line(text: str) -> str:
     """Without what would move the cursor or colour the terminal: names and messages may be other users'."""
-    return "".join(letter for letter in " ".join(text.split()) if letter.isprintable())
+    return printable(" ".join(text.split()))
+
+
+def printable(text: str) -> str:
+    """As ``one_line``, with all of its blanks."""
+    return "".join(letter for letter in text if letter.isprintable())
 
 
 def _wrapped(note: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,8 @@ import click
 from hpc_agent import __version__
 from hpc_agent.cli.multi_value_options import MultiValueCommand, MultiValueOption
 from hpc_agent.cli.shared_options import Shared, fail, from_system
+from hpc_agent.cli.standard_streams import open_missing_streams
+from hpc_agent.cli.table import one_line
 from hpc_agent.cli.task_resources import RESOURCES, resource_flags
 from hpc_agent.utf8_mode import ensure_utf8_mode
 
@@ -103,20 +106,24 @@ def task(import_offline_session: str | None, follow: bool, as_json: bool, **flag
         if follow:
             _check_followable(given, import_offline_session, as_json=as_json)
         created = _imported(import_offline_session, given) if import_offline_session else _created(given)
+    with _errors(f"; task {created.id} was created{' and queued' if created.queue else ''}"):
+        _print(created, is_imported=bool(import_offline_session), as_json=as_json)
+    if follow:
+        with _errors():
+            sys.exit(_follow(created))
+
+
+def _print(created: Created, *, is_imported: bool, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(asdict(created)))
         return
-    click.echo(f'task {created.id} "{created.name}" created')
-    if import_offline_session:
+    click.echo(f'task {created.id} "{one_line(created.name)}" created')
+    if is_imported:
         click.echo("imported from the offline session, as completed")
     else:
-        click.echo(f"queued on {created.queue}" if created.queue else "left as a draft: --queue would have queued it")
+        queued = f"queued on {one_line(created.queue)}"
+        click.echo(queued if created.queue else "left as a draft: --queue would have queued it")
     click.echo(created.page)
-    if follow:
-        from hpc_agent.cli.task_follow import follow as follow_task
-
-        with _errors():
-            follow_task(_client(), created)
 
 
 def _check_followable(given: dict[str, Any], session: str | None, *, as_json: bool) -> None:
@@ -126,6 +133,21 @@ def _check_followable(given: dict[str, Any], session: str | None, *, as_json: bo
         raise WrongUsageError("--follow shows how a task runs: give --queue, a draft does not run")
     if as_json:
         raise WrongUsageError("--json prints one line for a program, --follow the console: give one of the two")
+
+
+def _follow(created: Created) -> int:
+    """Exit code of the task. Ctrl-C leaves it running."""
+    from hpc_agent.api.console_pages import ConsolePages
+    from hpc_agent.cli.console_display import ConsoleDisplay
+    from hpc_agent.clock import SYSTEM
+    from hpc_agent.inspection.task_follower import TaskFollower
+
+    client = _client()
+    page = f"its page, {created.page}" if created.page else "its page"
+    display = ConsoleDisplay(
+        f"the task goes on; to cancel it, run `hpc-agent cancel {created.id}` or abort it on {page}"
+    )
+    return display.show(TaskFollower(client, created.id, SYSTEM, ConsolePages(client.events, created.id)).events())
 
 
 def _created(given: dict[str, Any]) -> Created:
@@ -203,12 +225,15 @@ def _comment(now: datetime) -> str:
 
 def _warn(warnings: Sequence[str]) -> None:
     for warning in warnings:
-        click.echo(f"warning: {warning}", err=True)
+        click.echo(f"warning: {one_line(warning)}", err=True)
 
 
 @contextmanager
-def _errors() -> Iterator[None]:
-    """Report errors in one sentence on stderr; exit codes as ``clearml-task``: 2 for wrong usage, else 1."""
+def _errors(done: str = "") -> Iterator[None]:
+    """Report errors in one sentence on stderr; exit codes as ``clearml-task``: 2 for wrong usage, else 1.
+
+    ``done``: what has been done all the same.
+    """
     from hpc_agent.drafts.draft_request import WrongUsageError
     from hpc_agent.errors import HpcAgentError
 
@@ -217,10 +242,13 @@ def _errors() -> Iterator[None]:
     except HpcAgentError as error:
         fail(error, 2 if isinstance(error, WrongUsageError) else 1)
     except OSError as error:
-        fail(from_system(error))
+        if error.errno == errno.EPIPE:
+            raise  # click ends the program without a word: the reader has left
+        fail(HpcAgentError(f"{from_system(error)}{done}"))
 
 
 def main() -> None:
     """The console script ``hpc-task``; without arguments it shows its help."""
+    open_missing_streams()
     ensure_utf8_mode()
     task(sys.argv[1:] or ["--help"], prog_name="hpc-task")

@@ -26,8 +26,14 @@ RESOURCES = {
 Command = Callable[..., Any]
 
 
+def _not_empty(_context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not value.strip():
+        raise click.BadParameter("it is empty; leave the flag out for the queue's default", param=option)
+    return value
+
+
 def resource_flags(command: Command) -> Command:
     for name, (metavar, text) in reversed(RESOURCES.items()):
         flag = f"--{name.replace('_', '-')}"
-        command = click.option(flag, name, metavar=metavar, help=text)(command)
+        command = click.option(flag, name, metavar=metavar, callback=_not_empty, help=text)(command)
     return command

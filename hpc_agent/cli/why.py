@@ -10,6 +10,7 @@ import click
 
 from hpc_agent.cli.shared_options import HELP, Shared, pass_shared
 from hpc_agent.cli.table import one_line, room
+from hpc_agent.cli.waiting_note import waiting_note
 
 if TYPE_CHECKING:
     from hpc_agent.inspection.explanation import Explanation
@@ -38,9 +39,10 @@ def command(shared: Shared, tasks: Sequence[str], as_json: bool) -> None:
     from hpc_agent.inspection.explanation import explain
 
     site = inspect_site(shared)
-    found = [site.find(task) for task in tasks]
-    reader = site.facts_reader()
-    explanations = [explain(reader.read(task)) for task in found]
+    with waiting_note():
+        found = [site.find(task) for task in tasks]
+        reader = site.facts_reader()
+        explanations = [explain(reader.read(task)) for task in found]
     if as_json:
         click.echo(json.dumps([explanation.as_json() for explanation in explanations], indent=2))
         return

@@ -136,7 +136,8 @@ def _parse_file(path: Path) -> Tree:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the configuration file {path} cannot be read: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"the configuration file {path} cannot be read: {reason}") from error
     return parse(text, str(path), base=path.parent)
 
 

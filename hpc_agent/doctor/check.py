@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from enum import Enum
@@ -22,7 +22,7 @@ T = TypeVar("T")
 TIMEOUT_S = 30.0
 _TURN_S = 0.2
 _TIDY_UP_S = 5.0
-"""How long a check that ran out of time is given to end its programs and jobs."""
+"""How long checks that ran out of time are given to end their programs and jobs, all of them together."""
 
 
 class CheckStatus(Enum):
@@ -154,7 +154,7 @@ class _Running:
 
 def run_checks(
     checks: Sequence[Check], clock: Clock, progress: Callable[[Sequence[str]], None] = lambda _: None
-) -> Iterator[list[CheckLine]]:
+) -> Generator[list[CheckLine], None, None]:
     """Run all checks at once; yields the lines of each in the order of ``checks``, as soon as it is its turn.
 
     ``progress`` gets the names of the unfinished checks a few times a second.
@@ -172,5 +172,6 @@ def run_checks(
         # What is not over has run out of time, or the user pressed Ctrl-C: jobs that were submitted are cancelled.
         for each in running:
             each.late.set()
+        end = clock.monotonic() + _TIDY_UP_S
         for each in running:
-            each.thread.join(_TIDY_UP_S)
+            each.thread.join(max(end - clock.monotonic(), 0.0))

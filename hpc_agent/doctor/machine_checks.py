@@ -23,6 +23,7 @@ from hpc_agent.envs.env_store import EnvStore
 from hpc_agent.envs.installers import InstallContext, InstallerRunner
 from hpc_agent.errors import HpcAgentError, ProcessError
 from hpc_agent.file_records import private_folder
+from hpc_agent.redact import without_credentials
 from hpc_agent.sources import git, remote
 
 SUBJECT = "This machine"
@@ -192,7 +193,7 @@ def git_access(subject: str, settings: AllSettings, repositories: Sequence[str])
             subject,
             "git access",
             _reaching(settings, address),
-            remedy.replace("ADDRESS", shlex.quote(address)),
+            remedy.replace("ADDRESS", shlex.quote(without_credentials(address))),
             timeout=_NETWORK_S,
         )
         for address in addresses

@@ -66,15 +66,24 @@ class UsageRecorder:
         self._thread = threading.Thread(target=self._sample, name="usage", daemon=True)
 
     def start(self) -> None:
-        self._usage = JobUsage(os.environ, self._clock, self._job.control_group if self._job else "")
-        self._thread.start()
+        """The process has been started. Never raises: figures that are missing must not cost the task anything."""
+        try:
+            self._usage = JobUsage(os.environ, self._clock, self._job.control_group if self._job else "")
+            self._thread.start()
+        except Exception as error:  # noqa: BLE001 - no /proc, or no thread left to its user
+            self._usage = None
+            log.warning("usage.not_measured", task=self._task, error=error)
 
     def stop(self) -> None:
-        """The process has ended, and was waited for."""
+        """The process has ended, and was waited for. Never raises, as ``start``."""
         self._ended.set()
+        if self._usage is None:
+            return
         self._thread.join(timeout=1)
-        if self._usage is not None:
+        try:
             self._summary = self._usage.summary()
+        except Exception as error:  # noqa: BLE001 - as above
+            log.warning("usage.not_measured", task=self._task, error=error)
 
     def report(self, *, completed: bool, time_limit: float | None) -> None:
         """Set user properties and the chart; a server that does not answer costs the figures and a few seconds.
@@ -82,7 +91,11 @@ class UsageRecorder:
         ``time_limit``: seconds, as the scheduler said; where it was not asked the job's script says it.
         """
         thread = threading.Thread(target=self._report, args=(completed, time_limit), name="efficiency", daemon=True)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:  # no thread left to its user
+            log.warning("efficiency.not_reported", task=self._task, error=error)
+            return
         thread.join(timeout=_REPORT_S)
         if thread.is_alive():
             log.warning("efficiency.slow", task=self._task, seconds=_REPORT_S)
@@ -96,7 +109,7 @@ class UsageRecorder:
                 return
             try:
                 self._usage.sample()
-            except Exception as error:  # noqa: BLE001 - figures that are missing must not cost the task anything
+            except Exception as error:  # noqa: BLE001 - as in ``start``
                 log.warning("usage.not_sampled", task=self._task, error=error)
 
     def _report(self, completed: bool, time_limit: float | None) -> None:

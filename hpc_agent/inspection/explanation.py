@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -133,10 +134,11 @@ def _waiting_in_queue(facts: TaskFacts) -> _Verdict:
     message = facts.task.status_message.strip()
     said = f"; the daemon says: {message}" if message and place.served else ""
     if not place.served:
+        start = f"hpc-agent daemon --queue {shlex.quote(place.queue)} --detached"
         return _Verdict(
             "waiting",
             f"{where}, and no daemon that shares your hpc.root was started for this queue",
-            f"start one with `hpc-agent daemon --queue {place.queue} --detached`, unless another machine serves it",
+            f"start one with `{start}`, unless another machine serves it",
         )
     step = "wait for the daemon's next pass; `hpc-agent daemon --status` tells where its log is"
     return _Verdict("waiting", f"{where}{said}", step)

@@ -31,6 +31,24 @@ class TaskFinder:
         self._runs = runs
         self._tracked = tracked
 
+    def find_own(self, word: str) -> TaskId:
+        """As ``find``, for what changes a task: on a server of many people a name may be that of another one's task.
+
+        Raises:
+            InputError: as ``find``, or the task of that name belongs to another user.
+        """
+        task = self.find(word)
+        if task.startswith(word.lower().replace("-", "")) or _JOB.fullmatch(word.strip()):
+            return task
+        identity = self._client.session.claims.get("identity")
+        own = identity.get("user") if isinstance(identity, dict) else None
+        owner = self._client.tasks.get_object(task).get("user")
+        if own and owner and own != owner:
+            raise InputError(
+                f'the task with the name "{word}" is {task}, which belongs to another user; if it is meant, give its id'
+            )
+        return task
+
     def find(self, word: str) -> TaskId:
         """
         Raises:
@@ -41,7 +59,7 @@ class TaskFinder:
         if not word:
             raise InputError("the task is empty: give its id, the beginning of its id, its job's number, or its name")
         if _ID.fullmatch(plain):
-            return TaskId(plain)
+            return self._of_id(TaskId(plain))
         is_job = _JOB.fullmatch(word) is not None
         found = self._of_job(word) if is_job else set()
         if not found and _PREFIX.fullmatch(plain):
@@ -54,13 +72,24 @@ class TaskFinder:
         if found:
             return found.pop()
         try:
-            return self._client.tasks.resolve(word)
+            named = self._client.tasks.resolve(word)
         except InputError as error:
             if _JOB.fullmatch(word):
                 raise InputError(
                     f"no task here has a job {word}, nor is it a task's id or name; `hpc-agent jobs` lists your tasks"
                 ) from error
             raise InputError(f"{error}; `hpc-agent jobs` lists your tasks") from error
+        # What looks like an id is one, for the server.
+        return self._of_id(named)
+
+    def _of_id(self, task: TaskId) -> TaskId:
+        """The server is asked only about what has no records here."""
+        is_known = any(self._runs.attempts(task)) or read_tracked(self._tracked.of(task)) is not None
+        if is_known or self._client.tasks.get_states([task]):
+            return task
+        raise InputError(
+            f"no task has the id {task}, or none that this account may see; `hpc-agent jobs` lists your tasks"
+        )
 
     def _known(self) -> set[TaskId]:
         return {*self._runs.tasks(), *(folder.task for folder in self._tracked.all())}

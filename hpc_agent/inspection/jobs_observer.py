@@ -67,6 +67,11 @@ class JobsObserver:
         self._served = served
         self._clock = clock
 
+    @property
+    def has_queues(self) -> bool:
+        """Whether there is a queue whose waiting tasks are shown."""
+        return bool(self._served)
+
     def observe(self, *, ended_within: timedelta | None = None) -> JobsTable:
         """``ended_within``: show tasks of queues too that ended so lately.
 
@@ -120,7 +125,8 @@ class JobsObserver:
         tasks = [task for task in self._runs.tasks() if task not in rows]
 
         def newest(task: TaskId) -> ObservedRun | None:
-            found = [run for directory in self._runs.attempts(task) if (run := read_observed(directory))]
+            with_ended = ended_since is not None
+            found = [run for each in self._runs.attempts(task) if (run := read_observed(each, with_settled=with_ended))]
             wanted = [run for run in found if _is_wanted(run, ended_since)]
             return max(wanted, key=lambda run: (run.settled_at is None, _age(run)), default=None)
 
@@ -159,12 +165,14 @@ def read_tracked(folder: TrackedDirectory) -> TrackedJob | None:
         return None
 
 
-def read_observed(directory: RunDirectory) -> ObservedRun | None:
-    """None: its records cannot be read."""
+def read_observed(directory: RunDirectory, *, with_settled: bool = True) -> ObservedRun | None:
+    """None: its records cannot be read, or it is settled and such runs, of which there are many, are not wanted."""
     try:
         files = read_run(directory)
         if not files.settled:
             return ObservedRun(directory, files)
+        if not with_settled:
+            return None
         settled = directory.settled()
         files = replace(
             files, submission=directory.submission(), claim=directory.claim(), report=directory.exit_report()

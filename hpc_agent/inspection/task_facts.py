@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 
 from hpc_agent.api.client import Client
 from hpc_agent.api.task_views import TaskViews
@@ -14,6 +15,7 @@ from hpc_agent.daemon.run_state import exit_evidence
 from hpc_agent.domain.attempt import parse_job_name
 from hpc_agent.domain.ids import JobId, TaskId
 from hpc_agent.domain.job import ExitEvidence, JobRecord, LiveJob
+from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.task import Task
 from hpc_agent.errors import ApiError, SchedulerUnavailableError, ServerUnreachableError
 from hpc_agent.inspection.jobs_observer import ObservedRun, read_observed, read_tracked
@@ -95,7 +97,10 @@ class TaskFacts:
 
 
 class FactsReader:
-    """``served``: names or ids of the queues that daemons were started for."""
+    """Reader of one task after the other; queues and jobs are listed once for all.
+
+    ``served``: names or ids of the queues that daemons were started for.
+    """
 
     def __init__(
         self,
@@ -143,7 +148,7 @@ class FactsReader:
         )
 
     def _place(self, task: TaskId) -> QueuePlace | None:
-        for queue in self._views.queues():
+        for queue in self._queues:
             for number, entry in enumerate(queue.entries, start=1):
                 if entry.task == task:
                     served = queue.name in self._served or queue.id in self._served
@@ -153,12 +158,21 @@ class FactsReader:
     def _jobs(
         self, task: TaskId, run: ObservedRun | None, tracked: TrackedJob | None, notes: list[str]
     ) -> tuple[ListedJob, ...]:
-        try:
-            listed = self._inspector.listed()
-        except SchedulerUnavailableError as error:
-            notes.append(f"The scheduler did not answer, so that nothing is known of the job now ({error})")
+        if isinstance(self._listed, SchedulerUnavailableError):
+            notes.append(f"The scheduler did not answer, so that nothing is known of the job now ({self._listed})")
             return ()
-        return jobs_of(task, run, tracked, listed)
+        return jobs_of(task, run, tracked, self._listed)
+
+    @cached_property
+    def _queues(self) -> Sequence[Queue]:
+        return self._views.queues()
+
+    @cached_property
+    def _listed(self) -> Sequence[ListedJob] | SchedulerUnavailableError:
+        try:
+            return self._inspector.listed()
+        except SchedulerUnavailableError as error:
+            return error
 
     def _record(self, facts: TaskFacts, notes: list[str]) -> JobRecord | None:
         job = JobId(facts.job)

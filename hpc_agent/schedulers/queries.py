@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,7 +20,8 @@ def run(
     try:
         return process.run(argv, timeout=timeout, env=environ, cwd=cwd)
     except ProcessError as error:
-        raise SchedulerUnavailableError(f"the scheduler gave no information: {error}") from error
+        advice = "; run this on a login node, or load the site's module first" if not shutil.which(argv[0]) else ""
+        raise SchedulerUnavailableError(f"the scheduler gave no information: {error}{advice}") from error
 
 
 def printed(answer: process.CompletedProcess) -> str:

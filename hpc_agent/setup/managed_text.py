@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc_agent.errors import ConfigError
+from hpc_agent.errors import ConfigError, InputError
 from hpc_agent.file_records import ensure_directory, write_atomic
 from hpc_agent.setup.three_way_merge import merge
 
@@ -90,7 +90,13 @@ def without_section(path: Path) -> str:
 
 
 def write(change: Change, *, mode: int = 0o600) -> None:
-    """A file that was there keeps its mode; ``mode``: of a new one."""
+    """A file that was there keeps its mode; ``mode``: of a new one.
+
+    Raises:
+        InputError: the file is not as it was when the change was made: an editor or another program has written it.
+    """
+    if _read(change.path) != change.before:
+        raise InputError(f"{change.path} was changed by another program meanwhile and stays as it is; try again")
     with contextlib.suppress(FileNotFoundError):
         mode = stat.S_IMODE(change.path.stat().st_mode)
     ensure_directory(change.path.parent)

@@ -10,24 +10,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from e2e_site import Site
+from e2e_site import UNTIL_GO, Site
 from local_clone import Clone
-from waiting import wait_until
+from waiting import HANG_S, contains, wait_until
 
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
 
 pytestmark = [pytest.mark.slurm]
 
-ENDS = """
-import pathlib, sys, time
-print("begun", flush=True)
-while not pathlib.Path("{seen}").exists():
-    time.sleep(0.1)
-sys.exit({code})
-"""
-"""It ends once it was seen running: what is over between two looks is not shown."""
-RUNNING = re.compile(r"running( on \S+:slurm:\d+)?$")
+ENDS = "import sys\nprint('begun', flush=True)\nsys.exit({code})\n"
 SLEEPS = "import time\nprint('begun', flush=True)\ntime.sleep(600)\n"
 WITHOUT = """
 import os, signal, sys
@@ -82,11 +74,6 @@ def following(site: Site, text: str) -> Iterator[subprocess.Popen[str]]:
             child.kill()
 
 
-def states(site: Site) -> list[str]:
-    """What was shown of the task's way so far, without the times."""
-    return [line.partition(" ")[2] for line in (site.folder / "way").read_text().splitlines()]
-
-
 def lines_until(child: subprocess.Popen[str], line: str) -> list[str]:
     assert child.stdout is not None
     lines = []
@@ -106,15 +93,19 @@ def task_in(lines: list[str]) -> TaskId:
 @pytest.mark.parametrize("code", [0, 3])
 def test_it_shows_way_and_console_and_ends_with_the_tasks_exit_code(site: Site, code: int) -> None:
     site.daemon()
-    seen = site.folder / "seen"
-    with following(site, ENDS.format(code=code, seen=seen)) as child:
-        lines_until(child, "begun")
-        wait_until("it to run", lambda: states(site), lambda found: any(map(RUNNING.match, found)))
-        seen.touch()
-        assert child.wait(240) == code
+    go, stderr = site.folder / "go", site.folder / "way"
+    with following(site, f"{UNTIL_GO.format(go=str(go))}\n{ENDS.format(code=code)}") as child:
+        # A program that starts and ends between two looks is never seen to run.
+        wait_until("it to run", stderr.read_text, contains("running"))
+        go.touch()
+        assert child.stdout is not None
+        assert "begun" in child.stdout.read().splitlines()
+        assert child.wait(HANG_S) == code
+    way = [line.partition(" ")[2] for line in stderr.read_text().splitlines()]
+    assert way[0].startswith("waiting")
+    assert any(re.match(r"running( on \S+:slurm:\d+)?$", line) for line in way)
     end = "completed: worker execution done" if code == 0 else "failed: worker execution exit code 3"
-    assert states(site)[0].startswith("waiting")
-    assert states(site)[-1] == end
+    assert way[-1] == end
 
 
 def test_ctrl_c_leaves_the_task_running_and_tells_how_to_cancel_it(site: Site) -> None:
@@ -172,6 +163,6 @@ def test_nothing_on_its_path_is_linux_only(site: Site) -> None:
 
 def test_no_flag_of_it_imports_what_is_linux_only(site: Site) -> None:
     done = hpc_task(
-        site, SLEEPS, before=f"{WITHOUT}\nimport hpc_agent.drafts.offline_import, hpc_agent.cli.task_follow"
+        site, SLEEPS, before=f"{WITHOUT}\nimport hpc_agent.drafts.offline_import, hpc_agent.cli.console_display"
     )
     assert done.returncode == 0, done.stderr

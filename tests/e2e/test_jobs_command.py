@@ -103,8 +103,8 @@ def test_what_does_not_answer_is_said_and_the_rest_is_shown(site: Site) -> None:
     [
         (("--state", "sleeping"), "'sleeping' is none of running,"),
         (("--queue", "no-such-queue"), 'there is no queue "no-such-queue"'),
-        (("--ended", "soon"), "'soon' is not a length of time such as 30m, 12h, 7d or 2w"),
-        (("--watch", "0.1"), "0.1 is not in the range x>=2"),
+        (("--ended", "soon"), '--ended is "soon", expected a number with m, h, d or w'),
+        (("--watch", "0.1"), "0.1 is not in the range 2.0<=x"),
         (("--watch", "--json"), "--json prints one object and --watch never ends: give one of the two"),
     ],
 )

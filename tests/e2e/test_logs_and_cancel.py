@@ -72,7 +72,7 @@ def test_follow_tells_why_it_waits_prints_what_comes_and_ends_with_the_task(site
         site.slurm("scontrol", "update", "partitionname=main", "state=up")
     lines = out.read_text().splitlines()
     assert [lines.count("begun"), lines.count("over")] == [1, 1]
-    assert "The task is completed" in err.read_text()
+    assert "completed: worker execution done" in err.read_text().splitlines()[-1]
 
 
 def test_ctrl_c_leaves_the_task_running(site: Site) -> None:
@@ -83,7 +83,7 @@ def test_ctrl_c_leaves_the_task_running(site: Site) -> None:
         wait_until("its first line", (site.folder / "logs.out").read_text, contains("begun"))
         child.send_signal(signal.SIGINT)
         assert child.wait(HANG_S) == 130
-    assert f"The task goes on; `hpc-agent cancel {task[:8]}` ends it" in (site.folder / "logs.err").read_text()
+    assert f"the task goes on; `hpc-agent cancel {task[:8]}` ends it" in (site.folder / "logs.err").read_text()
     assert site.status(task) is TaskStatus.IN_PROGRESS
     (site.folder / "go").touch()
     assert site.wait_for_end(task) is TaskStatus.COMPLETED

@@ -71,7 +71,7 @@ def test_a_daemon_names_the_root_that_it_cannot_write_to(served: Run, tmp_path: 
 def test_a_run_under_a_root_that_is_a_file(served: Run, tmp_path: Path, task: str) -> None:
     (tmp_path / "file").write_text("")
     done = served("execute", "--id", task, CLEARML_AGENT__hpc__root=f'"{tmp_path / "file"}"')
-    assert_fails(done, 1, str(tmp_path / "file"), "Not a directory", "hpc.root")
+    assert_fails(done, 2, f"hpc.root is {tmp_path / 'file'}, which is not a folder")
 
 
 def test_the_cache_of_a_root_that_is_a_file(run: Run, tmp_path: Path) -> None:

@@ -56,3 +56,11 @@ def test_a_name_cannot_draw_on_the_terminal(capsys: pytest.CaptureFixture[str]) 
 def test_colour_is_for_terminals_only(capsys: pytest.CaptureFixture[str]) -> None:
     print_table([text("NAME")], [["x"]])
     assert "\x1b" not in capsys.readouterr().out
+
+
+def test_wide_letters_take_two_columns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    print_table([text("NAME"), Column("DAY")], [["日本語", "1"], ["größe", "2"], ["abcdef", "3"]])
+    assert capsys.readouterr().out.splitlines() == ["NAME    DAY", "日本語  1", "größe   2", "abcdef  3"]
+    monkeypatch.setenv("COLUMNS", "12")
+    print_table([text("NAME"), Column("DAY")], [["日本語日本語", "1"], ["x", "2"]])
+    assert capsys.readouterr().out.splitlines() == ["NAME     DAY", "日本語…  1", "x        2"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hpc_agent.errors import ConfigError
+from hpc_agent.errors import ConfigError, InputError
 from hpc_agent.setup.managed_text import BEGIN, END, in_section, last_written, whole_file, without_section, write
 
 
@@ -110,3 +110,12 @@ def test_a_whole_file_is_kept_in_the_same_way(tmp_path: Path) -> None:
     unit.write_text(unit.read_text("utf-8").replace("A=1", "A=mine"), "utf-8")
     write(whole_file(unit, ["[Service]", "A=1", "B=2"]))
     assert unit.read_text("utf-8") == "[Service]\nA=mine\nB=2\n"
+
+
+def test_what_an_editor_wrote_meanwhile_is_not_overwritten(file: Path) -> None:
+    file.write_text("mine\n", "utf-8")
+    change = in_section(file, ["a: 1"])
+    edit(file, "mine", "mine, edited")
+    with pytest.raises(InputError, match="was changed by another program meanwhile"):
+        write(change)
+    assert file.read_text("utf-8") == "mine, edited\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
@@ -68,6 +69,21 @@ def test_a_program_that_goes_on_saves_meanwhile(tmp_path: Path) -> None:
     daemon.add("scheduler", "squeue")
     [file] = (tmp_path / "stats").glob("*.json")
     assert json.loads(file.read_text())["programs"] == {"daemon": {"scheduler": {"squeue": 2}}}
+
+
+def test_a_program_that_was_stopped_with_the_lock_holds_up_other_counts(tmp_path: Path) -> None:
+    folder = tmp_path / "stats"
+    daemon = counts(folder, "daemon")
+    daemon.add("scheduler", "squeue")
+    daemon.save()
+    [name] = folder.glob(".*.lock")
+    with name.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        daemon.add("scheduler", "squeue")
+        daemon.save()
+    daemon.save()
+    [row] = read_counts(folder, TODAY)
+    assert row.scheduler == {"squeue": 2}
 
 
 def test_old_days_are_removed_and_left_out(tmp_path: Path) -> None:

@@ -1,35 +1,33 @@
-"""``hpc-task --follow``: the console on stdout, the task's way on stderr, the task's exit code at the end."""
+"""A followed task at the terminal: its console on stdout, its way on stderr."""
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import NoReturn
+from collections.abc import Iterable
 
 import click
 
-from hpc_agent.api.client import Client
+from hpc_agent.cli.table import one_line
 from hpc_agent.clock import SYSTEM
-from hpc_agent.drafts.create import Created
-from hpc_agent.drafts.follow import End, Output, TaskFollower
+from hpc_agent.inspection.task_follower import End, Output, Step
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
 
-def follow(client: Client, created: Created) -> NoReturn:
-    """Show what becomes of a task until it ends, and exit with its exit code. Ctrl-C leaves it running."""
-    sys.exit(_Display().show(TaskFollower(client, created.id, SYSTEM), created))
+class ConsoleDisplay:
+    """``when_interrupted``: what Ctrl-C leaves, in a sentence."""
 
-
-class _Display:
-    def __init__(self) -> None:
+    def __init__(self, when_interrupted: str) -> None:
+        self._when_interrupted = when_interrupted
         self._within_line = False
         """Whether the console ended within a line."""
 
-    def show(self, follower: TaskFollower, created: Created) -> int:
+    def show(self, events: Iterable[Step | Output | End]) -> int:
+        """Until the task's end; returns its exit code, or ``INTERRUPTED``."""
         try:
-            for event in follower.events():
+            for event in events:
                 if isinstance(event, Output):
                     self._print(event.text)
                 elif isinstance(event, End):
@@ -38,7 +36,7 @@ class _Display:
                 else:
                     self._note(event.text, "cyan")
         except KeyboardInterrupt:
-            self._note(f"the task goes on; {_how_to_cancel(created)}", "yellow")
+            self._note(self._when_interrupted, "yellow")
             return INTERRUPTED
         except BrokenPipeError:
             # The reader of the console has left (| head): the task goes on, and this command has no more to do.
@@ -48,18 +46,18 @@ class _Display:
 
     def _print(self, text: str) -> None:
         if text:
-            click.echo(text, nl=False)
+            print_console(text)
             self._within_line = not text.endswith("\n")
 
     def _note(self, text: str, color: str) -> None:
         if self._within_line and sys.stdout.isatty():
             click.echo()
         self._within_line = False
-        line = f"{SYSTEM.now().astimezone():%H:%M:%S} {text}"
+        line = f"{SYSTEM.now().astimezone():%H:%M:%S} {one_line(text)}"
         colored = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
         click.echo(click.style(line, fg=color) if colored else line, err=True)
 
 
-def _how_to_cancel(created: Created) -> str:
-    page = f"abort it on its page, {created.page}" if created.page else "abort it on its page"
-    return f"to cancel it, run `hpc-agent cancel {created.id}` or {page}"
+def print_console(text: str) -> None:
+    """As the task printed it, colours too, wherever it goes."""
+    click.echo(text, nl=False, color=True)

@@ -1,4 +1,4 @@
-"""Following a task from the machine on which it was enqueued: its way, its console, its end."""
+"""Follower of a task from any machine: its way, its console, its end. ``hpc-task --follow`` runs it on laptops too."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from hpc_agent.domain.status import TaskStatus
 from hpc_agent.errors import ServerUnreachableError
 from hpc_agent.wire.task_state import TaskState
 
-INTERVAL_S = 2.0
+_INTERVAL_S = 2.0
 """Between two looks. A person waits for the lines; each look is two requests to the server."""
 _LONGEST_INTERVAL_S = 30.0
 """While the server does not answer."""
+_LATE_LOOKS = 10
+"""After the final status, at most; a console that still grows then is not the task's any more."""
 _EXIT_CODE = re.compile(r"\bexit code (\d{1,3})\b")
 _SIGNAL = re.compile(r"\bended by (SIG[A-Z0-9]+)\b")
 """In a status reason, as executors write it (``executor.task_outcome``), clearml-agent's among them."""
@@ -48,15 +50,20 @@ class End:
 
 
 class TaskFollower:
-    """Follower of one task; ``events`` once."""
+    """Follower of one task; ``events`` once.
 
-    def __init__(self, client: Client, task: TaskId, clock: Clock, interval: float = INTERVAL_S) -> None:
+    ``pages``: where in its console to begin. ``waits_for_drafts``: a draft may be enqueued; else it is an end.
+    """
+
+    def __init__(
+        self, client: Client, task: TaskId, clock: Clock, pages: ConsolePages, *, waits_for_drafts: bool = False
+    ) -> None:
         self._client = client
         self._task = task
         self._clock = clock
-        self._interval = interval
+        self._pages = pages
+        self._waits_for_drafts = waits_for_drafts
         self._shown = ""
-        self._pages = ConsolePages(client.events, task)
         self._silent = False
 
     def events(self) -> Iterator[Step | Output | End]:
@@ -65,19 +72,19 @@ class TaskFollower:
         Raises:
             HpcAgentError: the server refuses to show the task.
         """
-        pause = self._interval
+        pause = _INTERVAL_S
         while True:
             try:
                 state = self._client.tasks.get_states([self._task]).get(self._task)
-                yield from self._steps(state)
+                is_draft = state is not None and state.status is TaskStatus.CREATED
+                end = None if is_draft and self._waits_for_drafts else end_of(state)
+                yield from self._steps(None if end else state)
                 yield from self._console()
-                if end := end_of(state):
-                    # An agent of another kind may send its last lines after the final status.
-                    self._clock.sleep(self._interval)
-                    yield from self._console()
+                if end is not None:
+                    yield from self._late_console()
                     yield end
                     return
-                pause = self._interval
+                pause = _INTERVAL_S
             except ServerUnreachableError as error:
                 if not self._silent:
                     yield Step(f"the server does not answer, trying again: {error}")
@@ -97,9 +104,20 @@ class TaskFollower:
     def _console(self) -> Iterator[Output]:
         yield from map(Output, self._pages.rest())
 
+    def _late_console(self) -> Iterator[Output]:
+        """An agent of another kind may send its last lines after the final status."""
+        for _ in range(_LATE_LOOKS):
+            self._clock.sleep(_INTERVAL_S)
+            texts = list(self._console())
+            yield from texts
+            if not texts:
+                return
+
 
 def step_of(state: TaskState) -> str:
     """The sentence for a state before the end; empty if there is nothing to say."""
+    if state.status is TaskStatus.CREATED:
+        return "a draft: it starts when it is enqueued"
     if state.status is TaskStatus.QUEUED:
         return f"waiting: {state.message}" if state.message else "waiting"
     if state.status is TaskStatus.IN_PROGRESS:
