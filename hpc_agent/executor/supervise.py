@@ -76,11 +76,12 @@ class ProcessSupervisor:
             if self._hangs(self._clock.monotonic()):
                 return -signal.SIGKILL
         self.ended_by_itself = self._request.reason is None
+        if code:
+            # First: what it started gets its grace period only if the job is known to be ending.
+            self._await_signal(terminated=code in _TERMINATED)
         self._wait_for_descendants()
         # What it left behind must not outlive it: its time would not be counted, nor its output read.
         self._child.sweep(lambda: self._clock.sleep(0.05))
-        if code:
-            self._await_signal(terminated=code in _TERMINATED)
         return code
 
     def _await_signal(self, *, terminated: bool) -> None:
@@ -96,8 +97,9 @@ class ProcessSupervisor:
             self._request.request(StopReason.SIGNAL)
 
     def _wait_for_descendants(self) -> None:
-        """Let what the process started end as well, if it was signalled: a shell ends at once, its program saves."""
-        while self._kill_after is not None and self._killed_at is None and self._child.has_left_processes():
+        """Let what the process started end as well, if a stop was requested: a shell ends at once, its program saves."""
+        self._request.release_hold()  # an abort callback ended with its process
+        while self._request.is_made() and self._killed_at is None and self._child.has_left_processes():
             self._escalate(self._clock.monotonic())
             self._clock.sleep(_TICK_S)
             self._child.reap_orphans()

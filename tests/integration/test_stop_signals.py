@@ -6,10 +6,11 @@ import os
 import shlex
 import signal
 import sys
+import threading
 from pathlib import Path
 
 import pytest
-from waiting import wait_until
+from waiting import HANG_S, wait_until
 
 from hpc_agent.clock import SYSTEM
 from hpc_agent.executor.stop_conditions import StopConditions, StopReason
@@ -125,6 +126,27 @@ def test_a_program_in_a_shell_has_its_grace_period_though_the_shell_ends_at_once
     is_let_end = text.startswith(SAVES) or reason is StopReason.ABORT
     assert ("finally ran" in run.text) is is_let_end
     assert "the shell goes on" not in run.text
+
+
+def test_a_program_in_a_shell_may_save_though_the_schedulers_signal_reaches_the_agent_last(tmp_path: Path) -> None:
+    run = Run(SAVES + WAITS, tmp_path, StopTimeouts(term=60), in_shell=True)
+    os.killpg(run.child.pid, signal.SIGTERM)
+    wait_until("the shell's end", lambda: run.child.poll() is not None)
+    late = threading.Timer(0.2, run.stop.request.request, [StopReason.SIGNAL])
+    late.start()
+    assert run.supervisor.run() == -signal.SIGTERM
+    late.join()
+    assert "saved\n" in run.text and "finally ran" in run.text
+
+
+def test_what_outlives_a_program_with_an_abort_callback_is_not_given_the_time_of_the_callback(tmp_path: Path) -> None:
+    left = "import subprocess, sys\nsubprocess.Popen(['sleep', '600'])\nprint('begun', flush=True)\n"
+    run = Run(left, tmp_path, StopTimeouts(term=60))
+    run.stop.request.request(StopReason.ABORT, hold_until=SYSTEM.monotonic() + 2 * HANG_S)
+    begun = SYSTEM.monotonic()
+    assert run.supervisor.run() == 0
+    assert SYSTEM.monotonic() - begun < HANG_S
+    assert not run.child.has_left_processes()
 
 
 def test_what_a_program_that_ended_by_itself_left_behind_is_killed_at_once(tmp_path: Path) -> None:
