@@ -92,17 +92,19 @@ def command(
 
 def _checks(configuration: Configuration, queues: Sequence[str], repositories: Sequence[str]) -> list[Check]:
     from hpc_agent.clock import SYSTEM
-    from hpc_agent.doctor import folder_checks, machine_checks
+    from hpc_agent.doctor import daemon_checks, folder_checks, machine_checks
     from hpc_agent.doctor.scheduler_checks import SchedulerChecks
     from hpc_agent.doctor.server_checks import ServerChecks
 
     settings = configuration.settings
+    server = ServerChecks(settings.api, queues, SYSTEM)
     scheduler = SchedulerChecks(settings.hpc, queues, SYSTEM)
     return [
-        *ServerChecks(settings.api, queues, SYSTEM).all(),
+        *server.all(),
         *scheduler.all(),
         *folder_checks.checks(configuration, batch_system=scheduler.is_batch_system),
         *machine_checks.checks(settings, SYSTEM, repositories),
+        *daemon_checks.checks(settings.hpc, queues, server.queue_id, SYSTEM),
     ]
 
 

@@ -97,7 +97,7 @@ class ProcessSupervisor:
             self._request.request(StopReason.SIGNAL)
 
     def _wait_for_descendants(self) -> None:
-        """Let what the process started end as well, if a stop was requested: a shell ends at once, its program saves."""
+        """Let what the process started end as well, if a stop is requested: a shell ends at once, its program saves."""
         self._request.release_hold()  # an abort callback ended with its process
         while self._request.is_made() and self._killed_at is None and self._child.has_left_processes():
             self._escalate(self._clock.monotonic())
