@@ -85,6 +85,28 @@ def test_jobs_of_sbatch_are_listed_with_tasks_from_queues(person: Person) -> Non
     assert found["why"].endswith("running"), found
 
 
+def test_scripts_that_have_ended_are_listed_on_demand(person: Person) -> None:
+    person.script("#!/bin/bash\nexit 3\n")
+    job = person.sbatch("-J", "mine", "train.sh").job
+    status, reason = person.wait_for_end(job)
+
+    def rows(*arguments: str, **env: Any) -> list[dict[str, Any]]:
+        env["CLEARML_AGENT__hpc__root"] = f'"{person.root}"'
+        answer = person.site.agent("jobs", "--json", *arguments, **env)
+        assert answer.returncode == 0, answer.stderr
+        return [row for row in json.loads(answer.stdout)["jobs"] if row["kind"] == "script"]
+
+    wait_until("its records to go", lambda: not person.folder(job).exists())
+    assert rows() == []
+    [row] = rows("--ended", "1h")
+    assert (row["task"], row["job"], row["name"]) == (person.task(job), job, "mine")
+    assert (row["state"], row["why"]) == (status.value, reason)
+    assert rows("--state", "failed") == [row] and rows("--state", "completed") == []
+    assert rows("--ended", "1h", CLEARML_API_HOST="http://127.0.0.1:9") == []
+    person.site.client.tasks.delete(person.task(job))
+    assert rows("--ended", "1h") == []
+
+
 def test_what_does_not_answer_is_said_and_the_rest_is_shown(site: Site) -> None:
     task = site.bare_task("print(1)")
     broken = site.folder / "bin"
