@@ -124,7 +124,7 @@ def ward(clearml_server: Any, slurm_cluster: Any, tmp_path: Path) -> Ward:
 def test_a_site_that_works_passes_with_a_job_on_each_partition(ward: Ward, slurm_cluster: Any) -> None:
     report = ward.doctor("--jobs")
     assert report.failed() == [], report.checks
-    # The tests' folder is no network file system, and no daemon was started.
+    # The tests' folder is on a disk of this machine, and no daemon was started.
     assert {*report.warned()} - {"hpc.root shared"} == {f"serves {ward.queue}"}
     assert {line["subject"] for line in report.checks} == {
         *("Server", "Scheduler", "Folders", "This machine", "Daemon", "Partition main", "Partition short"),
@@ -332,6 +332,19 @@ def test_a_program_that_is_not_on_the_node_is_reported(ward: Ward) -> None:
     line = report.of("python")
     assert "/nowhere/hpc-agent" in line["message"] and "No such file" in line["message"]
     assert "hpc.agent_command" in line["remedy"]
+
+
+def test_nodes_that_build_are_asked_for_package_index_and_repositories(ward: Ward) -> None:
+    good = ward.folder / "good.git"
+    subprocess.run(["git", "init", "--quiet", "--bare", str(good)], check=True)
+    ward.configure("hpc.envs.build_on: job")
+    ward.ask_for("partition: main")
+    report = ward.doctor("--jobs", "--repository", str(good), "--repository", str(ward.folder / "nowhere.git"))
+    on_node = [line for line in report.checks if line["subject"] == "Partition main"]
+    assert [line["status"] for line in on_node if line["name"] == "git access"] == ["ok", "failed"]
+    assert [line["message"][:7] for line in on_node if line["name"] == "package index"] == ["answers"]
+    # Nothing is installed here.
+    assert "package index" not in [line["name"] for line in report.checks if line["subject"] == "This machine"]
 
 
 @pytest.mark.root
