@@ -80,10 +80,13 @@ def command(
     configuration = shared.configuration()
     shared.apply(configuration)
     if report_to is not None:
-        _report(configuration, report_to, repositories)
+        _report(configuration, report_to)
         return
     names = tuple(queues or configuration.settings.hpc.queues)
-    checks = [*_checks(configuration, names, repositories), *_node_checks(configuration, names, jobs, wait, as_json)]
+    checks = [
+        *_checks(configuration, names, repositories),
+        *_node_checks(configuration, names, repositories, jobs, wait, as_json),
+    ]
     lines = _run(checks, as_json=as_json)
     if as_json:
         click.echo(json.dumps(_as_json(lines), indent=2))
@@ -94,22 +97,29 @@ def command(
 
 def _checks(configuration: Configuration, queues: Sequence[str], repositories: Sequence[str]) -> list[Check]:
     from hpc_agent.clock import SYSTEM
-    from hpc_agent.doctor import folder_checks, machine_checks
+    from hpc_agent.doctor import daemon_checks, folder_checks, machine_checks
     from hpc_agent.doctor.scheduler_checks import SchedulerChecks
     from hpc_agent.doctor.server_checks import ServerChecks
 
     settings = configuration.settings
+    server = ServerChecks(settings.api, queues, SYSTEM)
     scheduler = SchedulerChecks(settings.hpc, queues, SYSTEM)
     return [
-        *ServerChecks(settings.api, queues, SYSTEM).all(),
+        *server.all(),
         *scheduler.all(),
         *folder_checks.checks(configuration, batch_system=scheduler.is_batch_system),
         *machine_checks.checks(settings, SYSTEM, repositories),
+        *daemon_checks.checks(settings.hpc, queues, server.queue_id, SYSTEM),
     ]
 
 
 def _node_checks(
-    configuration: Configuration, queues: Sequence[str], jobs: bool | None, wait: float, as_json: bool
+    configuration: Configuration,
+    queues: Sequence[str],
+    repositories: Sequence[str],
+    jobs: bool | None,
+    wait: float,
+    as_json: bool,
 ) -> list[Check]:
     """
     Raises:
@@ -131,14 +141,14 @@ def _node_checks(
     if jobs is None and not as_json and sys.stdin.isatty() and sys.stdout.isatty():
         where = ", ".join(target.title[0].lower() + target.title[1:] for target in targets)
         jobs = click.confirm(f"Submit a job of seconds that checks its node to: {where}?", default=False)
-    return node_checks.checks(configuration, targets, wait, SYSTEM) if jobs else node_checks.no_jobs()
+    return node_checks.checks(configuration, targets, wait, SYSTEM, repositories) if jobs else node_checks.no_jobs()
 
 
-def _report(configuration: Configuration, folder: Path, repositories: Sequence[str]) -> None:
+def _report(configuration: Configuration, folder: Path) -> None:
     from hpc_agent.clock import SYSTEM
     from hpc_agent.doctor.node_report import report
 
-    report(configuration.settings, folder, repositories, SYSTEM)
+    report(configuration.settings, folder, SYSTEM)
 
 
 def _run(checks: Sequence[Check], *, as_json: bool) -> list[CheckLine]:

@@ -47,7 +47,7 @@ class InspectedSite:
 
     def served(self) -> set[str]:
         """Names or ids of the queues that running daemons were started with."""
-        return {queue for daemon in self.daemons() for queue in queues_of(daemon)}
+        return {queue for daemon in self.daemons() for queue in daemon.queues}
 
     def queue_names(self, words: Sequence[str]) -> list[str]:
         """Names of the queues that a person means by these names or ids; as they are where the server is away.
@@ -114,14 +114,6 @@ class InspectedSite:
         from hpc_agent.inspection.find_task import TaskFinder
 
         return TaskFinder(self.client, self.views, self.runs, self.tracked)
-
-
-def queues_of(daemon: DaemonRecord) -> list[str]:
-    """Names or ids of the queues that a daemon was started with; ``default`` where it names none."""
-    named = (daemon.flags or {}).get("queues")
-    if not isinstance(named, (list, tuple)) or not named:
-        return ["default"]
-    return [str(queue).partition("=")[0] for queue in named]
 
 
 def inspect_site(shared: Shared) -> InspectedSite:

@@ -62,7 +62,7 @@ def _states(_context: click.Context, option: click.Parameter, values: Sequence[s
     flag_value="1d",
     callback=parse_period,
     metavar="[PERIOD]",
-    help="Show tasks from queues too that ended within this time, such as 12h or 7d (default: 1d).",
+    help="Show tasks too that ended within this time, such as 12h or 7d (default: 1d).",
 )
 @click.option(
     "--watch",

@@ -103,7 +103,6 @@ def _attempt(site: InspectedSite, task: Task, queue: Queue, *, submitted: bool) 
 
 def _previewer(shared: Shared, site: InspectedSite, queue: Queue) -> ScriptPreviewer:
     from hpc_agent.cli.daemon_flags import DaemonFlags
-    from hpc_agent.cli.inspection_options import queues_of
     from hpc_agent.clock import SYSTEM
     from hpc_agent.config.job_config import shared_config_path
     from hpc_agent.daemon.job_launch import JobLaunchConfig, job_configs
@@ -113,7 +112,7 @@ def _previewer(shared: Shared, site: InspectedSite, queue: Queue) -> ScriptPrevi
     from hpc_agent.schedulers import backends
     from hpc_agent.submission.render import Renderer
 
-    daemon = next((d for d in site.daemons() if {queue.name, queue.id} & {*queues_of(d)}), None)
+    daemon = next((d for d in site.daemons() if {queue.name, queue.id} & {*d.queues}), None)
     flags = DaemonFlags.recorded(daemon.flags if daemon else None)
     configuration = flags.configuration(shared)
     own = site.configuration.settings

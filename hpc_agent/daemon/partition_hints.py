@@ -26,6 +26,8 @@ EVERY_S = 600.0
 """Between two questions about the same task's partitions."""
 WORTH_IT = timedelta(minutes=10)
 """A hint saves at least that much waiting."""
+_AT_ONCE = timedelta(minutes=1)
+"""A start that is so near, or was when it was asked for, is shown without its time."""
 
 
 @dataclass
@@ -35,6 +37,12 @@ class _AskedPartitions:
     at: float
     left: list[str]
     best: tuple[datetime, str] | None = None
+    previous: tuple[datetime, str] | None = None
+    """Of the round before, which holds until this one is over: a message does not come and go."""
+
+    @property
+    def known(self) -> tuple[datetime, str] | None:
+        return self.previous if self.left and self.previous is not None else self.best
 
 
 class PartitionHints:
@@ -65,13 +73,15 @@ class PartitionHints:
             return ""
         asked = self._asked.get(attempt)
         if asked is None or self._clock.monotonic() - asked.at >= EVERY_S:
-            asked = self._asked[attempt] = _AskedPartitions(self._clock.monotonic(), list(others))
+            previous = asked.known if asked else None
+            asked = _AskedPartitions(self._clock.monotonic(), list(others), previous=previous)
+            self._asked[attempt] = asked
         if asked.left and self._may_ask:
             self._ask(attempt, asked, directory)
-        if asked.best is None or asked.best[0] > job.expected_start - WORTH_IT or asked.best[0] < now:
+        if asked.known is None or asked.known[0] > job.expected_start - WORTH_IT:
             return ""
-        start, partition = asked.best
-        when = f"{start:%Y-%m-%d %H:%M} UTC"
+        start, partition = asked.known
+        when = f"{start:%Y-%m-%d %H:%M} UTC" if start - now > _AT_ONCE else "at once"
         advice = "set the user property partition and enqueue it again"
         return f"{SOONER}{partition} ({when}): {advice}"
 

@@ -52,6 +52,14 @@ class DaemonRecord:
     beats: bool = False
     """Whether it gives signs of life; daemons of older versions do not."""
 
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """Names or ids of the queues that it was started with; ``default`` where it names none."""
+        named = (self.flags or {}).get("queues")
+        if not isinstance(named, (list, tuple)) or not named:
+            return ("default",)
+        return tuple(str(queue).partition("=")[0] for queue in named)
+
 
 class DaemonRegistry:
     """``folder`` holds ``<worker>.json`` of each daemon."""

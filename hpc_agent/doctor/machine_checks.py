@@ -27,8 +27,6 @@ from hpc_agent.redact import without_credentials
 from hpc_agent.sources import git, remote
 
 SUBJECT = "This machine"
-_LINGER = Path("/var/lib/systemd/linger")
-_LOGIND = (Path("/etc/systemd/logind.conf"), *sorted(Path("/etc/systemd/logind.conf.d").glob("*.conf")))
 _CRON = "hpc-agent init --service cron     # or scrontab: one pass every five minutes instead of a process that stays"
 _PACKAGE = "wheel"
 """Small, without dependencies, on every index."""
@@ -48,7 +46,7 @@ def checks(settings: AllSettings, clock: Clock, repositories: Sequence[str]) -> 
     found = [
         Check(SUBJECT, "versions", _versions),
         Check(SUBJECT, "process limits", lambda: _limits(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))),
-        Check(SUBJECT, "lingering", _lingering),
+        Check(SUBJECT, "lingering", lambda: _lingering(Path("/"))),
         Check(SUBJECT, "environment", lambda: _environment(settings, clock), cache, timeout=_BUILD_S),
     ]
     if hpc.envs.build_on == "login":
@@ -123,15 +121,19 @@ def _memory_limit(membership: Path, groups: Path) -> int | None:
     return min(found, default=None)
 
 
-def _lingering() -> Iterator[CheckResult]:
-    if not Path("/run/systemd/system").is_dir():
+def _lingering(root: Path) -> Iterator[CheckResult]:
+    """``root``: of the machine's files."""
+    if not (root / "run/systemd/system").is_dir():
         yield skipped("this machine is not run by systemd")
         return
-    if (_LINGER / user_name()).exists():
+    if (root / "var/lib/systemd/linger" / user_name()).exists():
         yield ok("your services go on when you log out")
         return
     remedy = f"loginctl enable-linger     # if the site forbids it: {_CRON}"
-    if any(re.search(r"^\s*KillUserProcesses\s*=\s*(yes|true|1|on)\b", _text(file), re.M | re.I) for file in _LOGIND):
+    logind = root / "etc/systemd"
+    files = (logind / "logind.conf", *sorted((logind / "logind.conf.d").glob("*.conf")))
+    set_to = [word for file in files for word in re.findall(r"^\s*KillUserProcesses\s*=\s*(\w+)", _text(file), re.M)]
+    if set_to and set_to[-1].lower() in ("yes", "true", "1", "on"):
         yield warning("all of your processes are ended when you log out, a daemon too", remedy)
     else:
         yield warning("a systemd user service ends when you log out; a daemon that you start by hand stays", remedy)

@@ -26,7 +26,7 @@ from hpc_agent.domain.job import Accepted, LiveJob, SubmitResult
 from hpc_agent.domain.resources import Resources
 from hpc_agent.domain.task import Task
 from hpc_agent.errors import SchedulerUnavailableError
-from hpc_agent.file_records import ensure_directory, exists_uncached, read_record, write_atomic
+from hpc_agent.file_records import ensure_directory, exists_uncached, read_record, write_atomic, write_record
 from hpc_agent.schedulers import backends
 from hpc_agent.schedulers.base import Scheduler, SubmitRequest
 from hpc_agent.submission.render import JobContext, Renderer
@@ -68,13 +68,19 @@ def targets(configuration: Configuration, queues: Sequence[str]) -> list[ProbeTa
     return list(found.values())
 
 
-def checks(configuration: Configuration, targets: Sequence[ProbeTarget], wait: float, clock: Clock) -> list[Check]:
-    """``wait``: seconds that a job may wait for its start."""
+def checks(
+    configuration: Configuration,
+    targets: Sequence[ProbeTarget],
+    wait: float,
+    clock: Clock,
+    repositories: Sequence[str] = (),
+) -> list[Check]:
+    """``wait``: seconds that a job may wait for its start. ``repositories``: as in ``machine_checks.checks``."""
     return [
         Check(
             target.title,
             "job",
-            partial(_Probe(configuration, target, wait, clock).run),
+            partial(_Probe(configuration, target, wait, clock, repositories).run),
             backends.choose(configuration.settings.hpc).user_commands.own_jobs,
             timeout=wait + _ANSWER_S + _LATE_FILE_S + 10,
         )
@@ -85,11 +91,19 @@ def checks(configuration: Configuration, targets: Sequence[ProbeTarget], wait: f
 class _Probe:
     """One job, from its submission to its report."""
 
-    def __init__(self, configuration: Configuration, target: ProbeTarget, wait: float, clock: Clock) -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        target: ProbeTarget,
+        wait: float,
+        clock: Clock,
+        repositories: Sequence[str],
+    ) -> None:
         self._configuration = configuration
         self._hpc = configuration.settings.hpc
         self._target = target
         self._wait = wait
+        self._repositories = tuple(repositories)
         self._clock = CancellableClock(clock)
         self._backend = backends.choose(self._hpc)
         self._scheduler: Scheduler = self._backend.create(self._hpc, clock)
@@ -98,6 +112,7 @@ class _Probe:
 
     def run(self) -> Iterator[CheckResult]:
         with self._folder() as folder:
+            write_record(folder / node_report.REPOSITORIES, self._repositories, mode=0o600)
             answer = self._submit(folder)
             if not isinstance(answer, Accepted):
                 yield failed(

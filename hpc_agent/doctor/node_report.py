@@ -16,12 +16,14 @@ from hpc_agent.config.settings import AllSettings
 from hpc_agent.doctor import folder_checks, machine_checks
 from hpc_agent.doctor.check import Check, CheckResult, CheckStatus, failed, ok, run_checks
 from hpc_agent.doctor.server_checks import ServerChecks
-from hpc_agent.file_records import exists_uncached, write_record
+from hpc_agent.file_records import exists_uncached, read_record, write_record
 
 SUBJECT = "node"
 STARTED, READY, PING, PONG, REPORT = "started", "ready", "ping", "pong", "report.json"
 """In this order: by the job's shell, by the agent in it, by the login node, by the agent again. The first holds the
 node's name."""
+REPOSITORIES = "repositories.json"
+"""Addresses to try git with, by the login node; there from the beginning."""
 _PING_S = 90.0
 _POLL_S = 0.05
 
@@ -47,8 +49,9 @@ class NodeReport:
     lines: list[NodeReportLine]
 
 
-def report(settings: AllSettings, folder: Path, repositories: Sequence[str], clock: Clock) -> None:
+def report(settings: AllSettings, folder: Path, clock: Clock) -> None:
     """Check this node, and write the report into ``folder``."""
+    repositories = read_record(folder / REPOSITORIES, tuple[str, ...]) or ()
     found = [
         NodeReportLine(line.name, line.finding.status, line.finding.message, line.finding.remedy)
         for lines in run_checks(_checks(settings, folder, repositories, clock), clock)

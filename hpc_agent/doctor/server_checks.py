@@ -12,7 +12,7 @@ from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import ApiSettings
 from hpc_agent.doctor.check import Check, CheckResult, Once, SkippedError, failed, ok, skipped, warning
-from hpc_agent.errors import AuthError, ConfigError, InputError, ServerUnreachableError
+from hpc_agent.errors import AuthError, ConfigError, HpcAgentError, InputError, ServerUnreachableError
 from hpc_agent.redact import without_credentials
 from hpc_agent.retry import ONCE
 
@@ -49,6 +49,13 @@ class ServerChecks:
         elif queues:
             checks.append(Check(subject, "queues", _no_queues))
         return checks
+
+    def queue_id(self, name: str) -> str:
+        """Id of a queue; empty where the server does not tell it."""
+        with contextlib.suppress(HpcAgentError):
+            self._need_server()
+            return self._client.get().queues.resolve(name)
+        return ""
 
     def _log_in(self) -> float:
         """Seconds that it took."""

@@ -73,7 +73,7 @@ class JobsObserver:
         return bool(self._served)
 
     def observe(self, *, ended_within: timedelta | None = None) -> JobsTable:
-        """``ended_within``: show tasks of queues too that ended so lately.
+        """``ended_within``: show tasks too that ended so lately.
 
         Raises:
             ServerUnreachableError, ApiError: neither the server nor the scheduler answered.
@@ -86,10 +86,13 @@ class JobsObserver:
         with ThreadPoolExecutor(_READERS) as readers:
             rows = {row.task: row for row in _queue_rows(listed)}
             rows |= {row.task: row for row in self._tracked_rows(readers, listed)}
-            runs = self._unlisted(readers, listed, rows, now - ended_within if ended_within is not None else None)
+            since = now - ended_within if ended_within is not None else None
+            runs = self._unlisted(readers, listed, rows, since)
         rows |= {task: _unlisted_row(task, run) for task, run in runs.items() if task not in rows}
+        scripts = self._ended_scripts(since) if since is not None else {}
         try:
-            found = self._with_server(rows, runs, ended_within is not None)
+            found = self._with_server({**scripts, **rows}, runs, since is not None)
+            found = [row for row in found if row.task in rows or row.task not in scripts or row.state in task_row.ENDED]
         except (ServerUnreachableError, ApiError) as error:
             if silence is not None:
                 raise
@@ -113,6 +116,12 @@ class JobsObserver:
                 yield _tracked_row(tracked, [by_id[id] for id in tracked.jobs if id in by_id])
             elif folder.path.is_dir():
                 yield TaskRow(folder.task, kind=task_row.SCRIPT, state=task_row.SUBMITTING)
+
+    def _ended_scripts(self, since: datetime) -> dict[TaskId, TaskRow]:
+        return {
+            task: TaskRow(task, kind=task_row.SCRIPT, job=ended.job, state=task_row.MISSING)
+            for task, ended in self._tracked.ended_since(since)
+        }
 
     def _unlisted(
         self,

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
 from functools import partial
 
 from hpc_agent.api.client import Client
@@ -30,12 +32,15 @@ from hpc_agent.telemetry.spool import Spool
 from hpc_agent.tracking import output_files, tracking_policy
 from hpc_agent.tracking.task_start import StartReport, start_task
 from hpc_agent.tracking.tracked_jobs import TrackedJob, TrackedJobsObserver
-from hpc_agent.tracking.tracked_records import OutputStream, TrackedRoot
+from hpc_agent.tracking.tracked_notifier import TrackedNotifier
+from hpc_agent.tracking.tracked_records import EndedRecord, OutputStream, TrackedRoot
 from hpc_agent.tracking.unclear_submissions import UnclearSubmissions
 
 log = EventLog("follow")
 
 _TAIL_BYTES = 128 * 1024
+NOTIFY_S = 15.0
+"""How long a follower that has nothing left to do stays for its notifications."""
 _EVERY_S = 60.0
 """How often a task's message may change, and how often the server hears that a task is alive."""
 
@@ -51,6 +56,8 @@ class Follower:
         self._settings = settings
         self._observer = TrackedJobsObserver(client, scheduler, folders, clock, settings.hpc.lost_after)
         self._unclear = UnclearSubmissions(client, scheduler, folders, clock, doubt_seconds(settings.hpc.lost_after))
+        self._notifier = TrackedNotifier(client, settings.hpc.notify, clock)
+        self._folders = folders
         self._clock = clock
         self._last: dict[tuple[str, TaskId], float] = {}
 
@@ -60,6 +67,7 @@ class Follower:
         while True:
             try:
                 if not self.run_pass():
+                    self._notifier.finish(NOTIFY_S)
                     return
                 pause = self._settings.hpc.poll_interval
             except Exception as error:  # noqa: BLE001 - the top of the loop: the next pass starts from what is true then
@@ -78,14 +86,28 @@ class Follower:
         snapshots = self._observer.look()
         for tracked, snapshot in snapshots:
             self._guarded(tracked, partial(self._act_on, tracked, snapshot))
+            if tracked.folder.path.exists():
+                self._notifier.update(tracked, snapshot)
         return self._unclear.left() + sum(1 for tracked, _ in snapshots if tracked.folder.path.exists())
+
+    def finish_pass(self) -> None:
+        """For a single pass: wait for its notifications, and remove records of long ago."""
+        self._notifier.finish(NOTIFY_S)
+        self.prune()
+
+    def prune(self) -> None:
+        """Remove the records of tasks whose tracking ended long ago."""
+        days = self._settings.hpc.keep_runs_days
+        if days:
+            with suppress(OSError):
+                self._folders.prune_ended(self._clock.now() - timedelta(days=days))
 
     def has_work(self) -> bool:
         return bool(self._observer.followed() or self._unclear.left())
 
     def _act_on(self, tracked: TrackedJob, snapshot: tracking_policy.TrackedJobSnapshot) -> None:
         for action in tracking_policy.decide(snapshot, self._settings.hpc.lost_after):
-            self._guarded(tracked, partial(self._act, tracked, action))
+            self._guarded(tracked, partial(self._act, tracked, snapshot, action))
 
     def _guarded(self, tracked: TrackedJob, act: Callable[[], None]) -> None:
         """One job's trouble is not the others'."""
@@ -96,7 +118,12 @@ class Follower:
             job, task = tracked.job.id, tracked.folder.task
             log.error("task.action_failed", task=task, job=job, error=error, trace=not known)
 
-    def _act(self, tracked: TrackedJob, action: tracking_policy.TrackingAction) -> None:
+    def _act(
+        self,
+        tracked: TrackedJob,
+        snapshot: tracking_policy.TrackedJobSnapshot,
+        action: tracking_policy.TrackingAction,
+    ) -> None:
         match action:
             case tracking_policy.MarkStarted():
                 self._begin(tracked)
@@ -111,7 +138,7 @@ class Follower:
             case tracking_policy.CancelTracked(why):
                 self._cancel(tracked, why)
             case tracking_policy.EndTask():
-                self._end(tracked, action)
+                self._end(tracked, snapshot, action)
             case tracking_policy.Untrack(why):
                 self._leave(tracked, why)
 
@@ -187,7 +214,9 @@ class Follower:
         log.info("job.cancelled", task=tracked.folder.task, job=job.id, why=why)
         self._scheduler.cancel([JobId(job.id)])
 
-    def _end(self, tracked: TrackedJob, end: tracking_policy.EndTask) -> None:
+    def _end(
+        self, tracked: TrackedJob, snapshot: tracking_policy.TrackedJobSnapshot, end: tracking_policy.EndTask
+    ) -> None:
         task = tracked.folder.task
         if not tracked.task_started:
             start_task(self._client, tracked.folder, tracked.plan, tracked.job.id, self._clock)
@@ -196,6 +225,7 @@ class Follower:
         reason = self._explained(tracked, end)
         by = f"for Slurm job {tracked.job.id}"
         self._client.tasks.set_final_status(task, end.status, reason, by, budget=INTERACTIVE)
+        self._notifier.end(tracked, snapshot, end.status, reason)
         self._leave(tracked, reason)
 
     def _explained(self, tracked: TrackedJob, end: tracking_policy.EndTask) -> str:
@@ -234,6 +264,8 @@ class Follower:
                 self._client.workers.unregister(WorkerId(tracked.sidecar.worker))
             except HpcAgentError as error:
                 log.debug("worker.unregister_failed", error=error)
+        with suppress(OSError):  # it serves a table
+            self._folders.write_ended(tracked.folder.task, EndedRecord(at=self._clock.now(), job=tracked.job.id))
         tracked.folder.remove()
 
 
@@ -256,7 +288,9 @@ def acquire_follower(follower: Follower, folders: TrackedRoot, clock: Clock, *, 
         try:
             if once:
                 follower.run_pass()
+                follower.finish_pass()
                 return
+            follower.prune()
             follower.run()
         finally:
             lease.release()

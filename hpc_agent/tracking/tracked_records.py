@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from hpc_agent.domain.ids import TaskId
-from hpc_agent.file_records import ensure_directory, read_record, write_record
-from hpc_agent.runs.attempt_records import Record
+from hpc_agent.file_records import CorruptFileError, ensure_directory, read_record, write_record
+from hpc_agent.runs.attempt_records import NotifiedRecord, Record
 from hpc_agent.watcher.identity import ExpectedJob
 
 
@@ -92,6 +93,13 @@ class ElementRecord(Record, frozen=True, kw_only=True):
     """``element-<index>.json``: the task that an element of an array has."""
 
     task: str
+
+
+class EndedRecord(Record, frozen=True, kw_only=True):
+    """``.ended/<task>.json``: its job is tracked no more."""
+
+    at: datetime
+    job: str
 
 
 @dataclass(frozen=True)
@@ -178,6 +186,12 @@ class TrackedDirectory:
     def write_start(self, start: StartRecord) -> None:
         write_record(self.path / "begun.json", start)
 
+    def notified(self) -> NotifiedRecord:
+        return read_record(self.path / "notified.json", NotifiedRecord) or NotifiedRecord()
+
+    def write_notified(self, record: NotifiedRecord) -> None:
+        write_record(self.path / "notified.json", record)
+
     def child(self, index: int) -> ElementRecord | None:
         return read_record(self.path / f"element-{index}.json", ElementRecord)
 
@@ -218,3 +232,39 @@ class TrackedRoot:
         except FileNotFoundError:
             return
         yield from (TrackedDirectory(entry) for entry in entries if entry.is_dir() and not entry.name.startswith("."))
+
+    # ------------------------------------------------------------ those that are tracked no more
+
+    def write_ended(self, task: TaskId, ended: EndedRecord) -> None:
+        ensure_directory(self._ended, mode=0o700)
+        write_record(self._ended / f"{task}.json", ended)
+
+    def ended_since(self, since: datetime) -> Iterator[tuple[TaskId, EndedRecord]]:
+        """Those whose tracking ended then or later; records that cannot be read are left out."""
+        for path in self._ended_since(since):
+            with suppress(CorruptFileError, OSError):
+                ended = read_record(path, EndedRecord)
+                if ended is not None and ended.at >= since:
+                    yield TaskId(path.stem), ended
+
+    def prune_ended(self, before: datetime) -> None:
+        """Remove the records of those that ended earlier."""
+        kept = {*self._ended_since(before)}
+        for path in self._ended.glob("*.json"):
+            if path not in kept:
+                path.unlink(missing_ok=True)
+
+    @property
+    def _ended(self) -> Path:
+        return self.path / ".ended"
+
+    def _ended_since(self, since: datetime) -> Iterator[Path]:
+        """Files written then or later: a day's are read without all the others."""
+        for path in self._ended.glob("*.json"):
+            with suppress(OSError):
+                if path.stat().st_mtime >= since.timestamp() - _CLOCKS_DIFFER_S:
+                    yield path
+
+
+_CLOCKS_DIFFER_S = 600.0
+"""Between the file server and this machine, at most."""

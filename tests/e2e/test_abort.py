@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -52,16 +53,39 @@ left = subprocess.Popen([sys.executable, "-c", code])
 print("pids", left.pid, flush=True)
 time.sleep(0.5)
 """
-SDK_PROGRAM = """
-import time
+SDK_BEGINS = """
+import multiprocessing, os, signal, subprocess, sys, time
 from clearml import Task
 Task.init()
+"""
+SDK_ENDS = """
 try:
-    print("begun", flush=True)
-    time.sleep(600)
+    print("pids", os.getpid(), *CHILDREN, flush=True)
+    while True:
+        time.sleep(600)
 finally:
     print("finally ran", flush=True)
 """
+SDK_PROGRAMS = {
+    "alone": f"{SDK_BEGINS}CHILDREN = []{SDK_ENDS}",
+    "with children": f"""{SDK_BEGINS}
+def work():
+    while True:
+        time.sleep(1)
+forked = [multiprocessing.get_context("fork").Process(target=work) for _ in range(2)]
+for child in forked:
+    child.start()
+CHILDREN = [*(child.pid for child in forked), subprocess.Popen(["sleep", "600"]).pid]
+{SDK_ENDS}""",
+    "saves at SIGTERM": f"""{SDK_BEGINS}
+def save(number, frame):
+    time.sleep(1)
+    print("saved", flush=True)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, save)
+CHILDREN = []
+{SDK_ENDS}""",
+}
 BUILDS_SLOWLY = """
 import os, time, setuptools
 open({mark!r}, "w").write(f"pids {{os.getpid()}}")
@@ -150,12 +174,21 @@ def test_an_abort_of_a_requeued_task_that_waits_cancels_its_job(site: Site) -> N
     wait_until("its job to be cancelled", lambda: site.jobs(task), empty)
 
 
-def test_a_program_with_the_sdk_ends_at_sigint_and_runs_its_finally_blocks(site: Site) -> None:
-    """The SDK keeps SIGTERM from a program: see ``hpc_agent.executor.sdk_signals``."""
-    task = site.script_task(SDK_PROGRAM)
-    site.daemon(CLEARML_AGENT__hpc__term_grace=str(HANG_S))
-    wait_until("its first line", lambda: site.console(task), contains("begun"))
+@pytest.mark.parametrize("name", SDK_PROGRAMS)
+def test_a_program_with_the_sdk_ends_at_sigint_and_runs_its_finally_blocks(site: Site, name: str) -> None:
+    """The SDK keeps SIGTERM from a program: see ``hpc_agent.executor.sdk_signals``. What needs SIGKILL hangs here."""
+    program = SDK_PROGRAMS[name]
+    task = site.script_task(program)
+    site.daemon(CLEARML_AGENT__hpc__term_grace=str(2 * HANG_S))
+    family = pids(site, task)
+    assert not any(map(is_gone, family))
+    begun = time.monotonic()
     abort(site, task)
     assert site.wait_for_end(task) is TaskStatus.STOPPED
-    assert "finally ran" in site.console(task)
-    assert "SIGINT is sent" in site.console(task)
+    print(f"{name}: ended {time.monotonic() - begun:.1f} s after the abort")
+    assert all(map(is_gone, family))
+    console = site.console(task)
+    assert console.count("finally ran") == 1
+    assert ("SIGINT is sent" in console) is (name != "saves at SIGTERM")
+    assert ("saved" in console) is (name == "saves at SIGTERM")
+    assert "killing it" not in console

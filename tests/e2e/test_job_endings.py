@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -82,6 +83,8 @@ def test_a_time_limit_is_announced_and_reported_or_the_task_goes_on(site: Site, 
 
     assert site.wait_for_end(stopped) is TaskStatus.FAILED
     assert re.match(r"time limit 00:01:00 reached after 00:00:(4|5)\d; ask for more with", site.reason(stopped))
+    [explained] = json.loads(site.agent("why", "--json", stopped).stdout)
+    assert site.reason(stopped) == f"{explained['sentence']}; {explained['next_step']}"
     console = site.console(stopped)
     # In this order or the other: the signal waits for no line.
     assert "Stopping: its time limit is near; SIGTERM" in console and "saving checkpoint after SIGTERM" in console

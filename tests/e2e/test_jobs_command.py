@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 from e2e_site import UNTIL_GO, Site
 from sbatch_bench import Person
-from waiting import wait_until
+from waiting import HANG_S, wait_until
 
 from hpc_agent.domain.status import TaskStatus
 
@@ -83,6 +95,108 @@ def test_jobs_of_sbatch_are_listed_with_tasks_from_queues(person: Person) -> Non
     found = row()
     assert (found["kind"], found["job"], found["name"]) == ("script", job, "mine")
     assert found["why"].endswith("running"), found
+
+
+def test_a_terminal_shows_the_table_again_in_place_until_ctrl_c(site: Site) -> None:
+    go = site.folder / "go"
+    site.daemon()
+    task = site.bare_task(UNTIL_GO.format(go=str(go)))
+    site.begun(task)
+    with watching(site, rows=20, columns=200) as (child, terminal):
+        wait_until("its line", terminal.last_frame, lambda frame: task[:8] in frame and "running" in frame)
+        assert "(every 2 s, Ctrl-C ends)" in terminal.last_frame()
+        for variant, value in (("gpu_0_utilization", 80), ("gpu_1_utilization", 90), ("cpu_usage", 37)):
+            metric = ":monitor:machine" if variant == "cpu_usage" else ":monitor:gpu"
+            scalar = {"metric": metric, "variant": variant, "value": value, "iter": 0}
+            site.client.session.call("events.add", {"type": "training_stats_scalar", "task": task, **scalar})
+        wait_until("what it uses", terminal.last_frame, lambda frame: re.search(r" 85% +37%", frame))
+        go.touch()
+        wait_until("its end", terminal.last_frame, lambda frame: "No jobs" in frame and task[:8] not in frame)
+        terminal.type("\x03")
+        assert child.wait(HANG_S) == 0
+    assert terminal.text.count("\x1b[H") >= 3 and "Traceback" not in terminal.text
+
+
+@dataclass
+class Terminal:
+    """What a program draws on it, and its keyboard."""
+
+    descriptor: int
+    text: str = ""
+
+    def read(self) -> None:
+        with suppress(OSError):  # the program has ended
+            while piece := os.read(self.descriptor, 65536):
+                self.text += piece.decode()
+
+    def last_frame(self) -> str:
+        """The last one that is complete, without colours."""
+        return re.sub(r"\x1b\[[0-9;]*[mKJ]", "", ["", *self.text.split("\x1b[H")][-2])
+
+    def type(self, text: str) -> None:
+        os.write(self.descriptor, text.encode())
+
+
+@contextmanager
+def watching(site: Site, *, rows: int, columns: int) -> Iterator[tuple[subprocess.Popen[bytes], Terminal]]:
+    """``hpc-agent jobs --watch`` on a terminal of this size, whose Ctrl-C it gets as a signal."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+    argv = [sys.executable, "-c", OWN_TERMINAL, "jobs", "--watch", "2", "--queue", site.queue]
+    env = {**site.env, "TERM": "xterm"}
+    child = subprocess.Popen(argv, env=env, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
+    os.close(slave)
+    terminal = Terminal(master)
+    reader = threading.Thread(target=terminal.read)
+    reader.start()
+    try:
+        yield child, terminal
+    finally:
+        child.kill()
+        child.wait()
+        reader.join()
+        os.close(master)
+
+
+OWN_TERMINAL = """
+import fcntl, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+from hpc_agent.cli.main import main
+main()
+"""
+
+
+def test_a_table_is_one_request_to_slurm_however_many_jobs_it_has(person: Person) -> None:
+    person.script("#!/bin/bash\nsleep 300\n")
+    tasks = {person.task(person.sbatch("train.sh").job) for _ in range(3)}
+    own: dict[str, Any] = {"CLEARML_AGENT__hpc__root": f'"{person.root}"'}
+    site = person.site
+    shown = site.agent("jobs", "--json", **own)
+    assert {row["task"] for row in json.loads(shown.stdout)["jobs"]} >= tasks
+    counts = {row["program"]: row for row in json.loads(site.agent("stats", "--json", **own).stdout)}
+    assert counts["jobs"]["scheduler"] == {"squeue": 1}, counts
+
+
+def test_scripts_that_have_ended_are_listed_on_demand(person: Person) -> None:
+    person.script("#!/bin/bash\nexit 3\n")
+    job = person.sbatch("-J", "mine", "train.sh").job
+    status, reason = person.wait_for_end(job)
+
+    def rows(*arguments: str, **env: Any) -> list[dict[str, Any]]:
+        env["CLEARML_AGENT__hpc__root"] = f'"{person.root}"'
+        answer = person.site.agent("jobs", "--json", *arguments, **env)
+        assert answer.returncode == 0, answer.stderr
+        return [row for row in json.loads(answer.stdout)["jobs"] if row["kind"] == "script"]
+
+    wait_until("its records to go", lambda: not person.folder(job).exists())
+    assert rows() == []
+    [row] = rows("--ended", "1h")
+    assert (row["task"], row["job"], row["name"]) == (person.task(job), job, "mine")
+    assert (row["state"], row["why"]) == (status.value, reason)
+    assert rows("--state", "failed") == [row] and rows("--state", "completed") == []
+    assert rows("--ended", "1h", CLEARML_API_HOST="http://127.0.0.1:9") == []
+    person.site.client.tasks.delete(person.task(job))
+    assert rows("--ended", "1h") == []
 
 
 def test_what_does_not_answer_is_said_and_the_rest_is_shown(site: Site) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import threading
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from typing import Any
 
 import pytest
 from e2e_site import Site
+from sbatch_bench import Person
 from waiting import wait_until
 
 from hpc_agent.domain.status import TaskStatus
@@ -98,6 +101,46 @@ def test_a_daemon_that_starts_again_tells_nothing_twice(site: Site, hook: Hook, 
     assert hook.events(task) == ["task.started", "task.completed"]
     assert site.agent("daemon", "--queue", site.queue, "--once").returncode == 0
     assert hook.events(task) == ["task.started", "task.completed"]
+
+
+@pytest.mark.slurm
+def test_a_script_of_sbatch_is_reported_too(person: Person, hook: Hook) -> None:
+    target = f'webhook: "{hook.url}"'
+    notify(person.site, **dict.fromkeys(("started", "completed", "failed", "waiting"), target), waiting_after="1")
+    person.script("#!/bin/bash\necho begun\nsleep 2\necho no such thing >&2\nexit 3\n")
+    job = person.sbatch("--hold", "train.sh").job
+    task = person.task(job)
+    wait_until("the word", lambda: hook.events(task))
+    person.site.slurm("scontrol", "release", job)
+    wait_until("its end", lambda: hook.events(task)[-1:] == ["task.failed"])
+    assert hook.events(task) == ["task.waiting", "task.started", "task.failed"]
+    [sent] = [body for body in hook.bodies if body["event"] == "task.failed"]
+    assert (sent["name"], sent["job"], sent["reason"]) == ("train.sh", job, person.site.reason(task))
+    assert sent["host"].startswith("n") and sent["url"].endswith(f"{task}/output/log")
+    [waits] = [body for body in hook.bodies if body["event"] == "task.waiting"]
+    assert waits["waiting_seconds"] >= 1 and "has been waiting for 00:00:" in waits["text"]
+
+
+@pytest.mark.slurm
+def test_a_follower_that_starts_again_tells_nothing_twice_and_an_array_is_one_task(person: Person, hook: Hook) -> None:
+    go = person.site.folder / "go"
+    notify(person.site, **dict.fromkeys(("started", "completed"), f'webhook: "{hook.url}"'))
+    person.script(f"#!/bin/bash\nuntil [ -e {go} ]; do sleep 0.1; done\n")
+    array = person.task(person.sbatch("--array=1-2", "train.sh").job)
+    single = person.task(person.sbatch("train.sh").job)
+    wait_until("both starts", lambda: hook.events(array) and hook.events(single))
+    follower = wait_until("the follower", person.follower)
+    os.kill(follower, signal.SIGKILL)
+    go.touch()
+    wait_until("its death", lambda: not Path(f"/proc/{follower}").exists())
+
+    def followed() -> bool:
+        assert person.follow("--once").returncode == 0
+        return not [path for path in (person.root / "sbatch").glob("[0-9a-f]*") if path.is_dir()]
+
+    wait_until("all to be over", followed)
+    assert hook.events(array) == hook.events(single) == ["task.started", "task.completed"]
+    assert {body["task"] for body in hook.bodies} == {array, single}
 
 
 def test_one_that_waits_too_long_is_reported_once(machine: Site, hook: Hook) -> None:

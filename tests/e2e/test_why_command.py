@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+from functools import partial
 from typing import Any
 
 import pytest
 from e2e_site import Site
 from sbatch_bench import Person
-from waiting import wait_until
+from waiting import contains, empty, equals, wait_until
+
+from hpc_agent.domain.status import TaskStatus
 
 pytestmark = pytest.mark.slurm
 
@@ -21,6 +25,18 @@ def why(site: Site, word: str, **env: Any) -> dict[str, Any]:
     explanation: dict[str, Any] = found
     explanation["sources"] = {item["source"]: item["text"] for item in found["evidence"]}
     return explanation
+
+
+def is_on_its_page(site: Site, found: dict[str, Any]) -> bool:
+    """Whether the task's status reason is the same sentence, with the same next step in it."""
+    reason, step = site.reason(found["task"]), f"; {found['next_step']}"
+    print(reason)
+    return step in reason and reason.replace(step, "", 1) == found["sentence"]
+
+
+def without_dates(text: str) -> str:
+    """An expected start may change between two looks."""
+    return re.sub(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}", "DATE", text)
 
 
 def test_a_task_in_a_queue_without_a_daemon(site: Site) -> None:
@@ -42,12 +58,50 @@ def test_a_job_that_waits(site: Site) -> None:
         site.daemon()
         wait_until("its job", lambda: site.jobs(task))
         found = why(site, site.jobs(task)[0])
+        wait_until("the same on its page", lambda: site.message(task), equals(found["sentence"]))
     finally:
         site.slurm("scontrol", "update", "partitionname=main", "state=up")
     assert found["verdict"] == "waiting"
     assert "is waiting (PartitionDown): its partition is closed" in found["sentence"]
     assert found["next_step"].startswith("it goes on only after a change")
     assert "PENDING, reason PartitionDown, submitted" in found["sources"]["scheduler"]
+
+
+def test_another_partition_is_named_on_which_it_would_start_sooner(site: Site) -> None:
+    for partition, node in (("filled", "n1"), ("roomy", "n2")):
+        site.slurm("scontrol", "create", f"partitionname={partition}", f"nodes={node}", "state=up")
+    rules = "resources { partition: filled }, overrides { partition { choices: [filled, roomy] } }"
+    site.configure(f'hpc {{ queues {{ "{site.queue}" {{ {rules} }} }} }}')
+    filler = ["sbatch", "--parsable", "--partition=filled", "--exclusive", "--time=60", "--output=/dev/null"]
+    try:
+        job = site.slurm(*filler, "--wrap=sleep 3600").strip()
+        wait_until(
+            "the node to be full", lambda: site.slurm("squeue", "-h", "-j", job, "-o", "%T"), contains("RUNNING")
+        )
+        task = site.bare_task("print('over')")
+        site.daemon(CLEARML_AGENT__hpc__wait_message_interval="1")
+        message = wait_until("the hint", lambda: site.message(task), contains("sooner"))
+        assert re.search(
+            r"^Slurm job [0-9]+ is waiting \((Resources|Priority)\).*, expected to start DATE UTC"
+            r"; it would start sooner on partition roomy \(at once\): "
+            r"set the user property partition and enqueue it again$",
+            without_dates(message),
+        )
+        found = why(site, task)
+        assert without_dates(found["sentence"]) == without_dates(message)
+        assert (found["verdict"], found["next_step"]) == ("waiting", "wait, or do that")
+        # It does start sooner there.
+        assert site.agent("cancel", task).returncode == 0
+        site.client.session.call("tasks.reset", {"task": task})
+        site.properties(task, partition="roomy")
+        site.client.tasks.enqueue(task, site.queue_id)
+        assert site.wait_for_end(task) is TaskStatus.COMPLETED
+        assert "filled" in site.slurm("squeue", "-h", "-j", job, "-o", "%P")
+    finally:
+        site.cancel_all_jobs()
+        for partition in ("filled", "roomy"):
+            wait_until("its jobs to leave", partial(site.slurm, "squeue", "-h", "-p", partition), empty)
+            site.slurm("scontrol", "delete", f"partitionname={partition}")
 
 
 def test_a_program_that_died_of_what_its_console_shows(site: Site) -> None:
@@ -63,6 +117,7 @@ def test_a_program_that_died_of_what_its_console_shows(site: Site) -> None:
     [job] = [word for word in found["sources"]["accounting"].split() if word.isdigit()][:1]
     assert "FAILED, exit code 1, ran 00:00:" in found["sources"]["accounting"]
     assert why(site, job)["task"] == task
+    assert is_on_its_page(site, found)
 
 
 def test_a_task_over_its_memory(site: Site) -> None:
@@ -75,6 +130,7 @@ def test_a_task_over_its_memory(site: Site) -> None:
     assert (found["verdict"], found["sentence"].partition(":")[0]) == ("failed", "out of memory")
     assert found["next_step"] not in found["sentence"]
     assert found["next_step"] == "ask for more with the user property memory_gb"
+    assert is_on_its_page(site, found)
 
 
 def test_a_script_over_its_time_limit_is_found_by_the_number_of_its_job(person: Person) -> None:
@@ -88,6 +144,7 @@ def test_a_script_over_its_time_limit_is_found_by_the_number_of_its_job(person: 
     assert found["task"] == task and found["verdict"] == "failed"
     assert found["sentence"].startswith("time limit 00:01:00 reached after 00:01:")
     assert found["next_step"] == "ask for more with --time"
+    assert is_on_its_page(person.site, found)
     assert f"job {job} TIMEOUT" in found["sources"]["accounting"]
 
 

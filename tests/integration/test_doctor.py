@@ -40,6 +40,19 @@ hpc {{
 """
 
 
+WITHOUT_LOCKS = """
+import ctypes, os, platform, struct, sys
+FLOCK = {"x86_64": 73, "aarch64": 32}[platform.machine()]
+code = [(0x20, 0, 0, 0), (0x15, 0, 1, FLOCK), (0x06, 0, 0, 0x00050000 | 38), (0x06, 0, 0, 0x7FFF0000)]
+text = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *line) for line in code))
+program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(code), ctypes.addressof(text)))
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program, 0, 0) == 0, ctypes.get_errno()
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Runs a program under a filter (seccomp): number of the call; if flock: ENOSYS (38); else allowed."""
+
+
 @dataclass
 class Ward:
     """A user's account: a configuration, and the doctor on it."""
@@ -111,9 +124,10 @@ def ward(clearml_server: Any, slurm_cluster: Any, tmp_path: Path) -> Ward:
 def test_a_site_that_works_passes_with_a_job_on_each_partition(ward: Ward, slurm_cluster: Any) -> None:
     report = ward.doctor("--jobs")
     assert report.failed() == [], report.checks
-    assert report.warned() in ([], ["hpc.root shared"])
+    # The tests' folder is on a disk of this machine, and no daemon was started.
+    assert {*report.warned()} - {"hpc.root shared"} == {f"serves {ward.queue}"}
     assert {line["subject"] for line in report.checks} == {
-        *("Server", "Scheduler", "Folders", "This machine", "Partition main", "Partition short"),
+        *("Server", "Scheduler", "Folders", "This machine", "Daemon", "Partition main", "Partition short"),
     }
     for partition in ("Partition main", "Partition short"):
         names = [line["name"] for line in report.checks if line["subject"] == partition]
@@ -320,6 +334,19 @@ def test_a_program_that_is_not_on_the_node_is_reported(ward: Ward) -> None:
     assert "hpc.agent_command" in line["remedy"]
 
 
+def test_nodes_that_build_are_asked_for_package_index_and_repositories(ward: Ward) -> None:
+    good = ward.folder / "good.git"
+    subprocess.run(["git", "init", "--quiet", "--bare", str(good)], check=True)
+    ward.configure("hpc.envs.build_on: job")
+    ward.ask_for("partition: main")
+    report = ward.doctor("--jobs", "--repository", str(good), "--repository", str(ward.folder / "nowhere.git"))
+    on_node = [line for line in report.checks if line["subject"] == "Partition main"]
+    assert [line["status"] for line in on_node if line["name"] == "git access"] == ["ok", "failed"]
+    assert [line["message"][:7] for line in on_node if line["name"] == "package index"] == ["answers"]
+    # Nothing is installed here.
+    assert "package index" not in [line["name"] for line in report.checks if line["subject"] == "This machine"]
+
+
 @pytest.mark.root
 def test_a_root_that_nodes_do_not_see_is_reported(ward: Ward) -> None:
     """The doctor alone sees what is mounted at hpc.root, as with a folder of the login node."""
@@ -364,6 +391,17 @@ def test_a_disk_that_is_nearly_full_is_reported(ward: Ward) -> None:
     assert report.status("hpc.root space") == "failed"
 
 
+def test_a_root_without_locks_is_reported(ward: Ward, tmp_path: Path) -> None:
+    """As on Lustre without ``-o flock``: the system call is answered with ENOSYS, by a filter in the kernel."""
+    program = tmp_path / "without_locks.py"
+    program.write_text(WITHOUT_LOCKS)
+    report = ward.doctor(under=(sys.executable, str(program)))
+    line = report.of("locks")
+    assert line["status"] == "warning" and "has no locks (Function not implemented)" in line["message"]
+    assert "-o flock" in line["remedy"]
+    assert list(ward.root.glob(".doctor-*")) == []
+
+
 @pytest.mark.parametrize("name", ["hpc.root access", "keys"])
 def test_the_command_that_is_printed_fixes_it(ward: Ward, name: str) -> None:
     ward.root.mkdir()
@@ -405,6 +443,40 @@ def test_git_is_tried_with_the_repositories_that_are_named(ward: Ward) -> None:
     assert [line["status"] for line in lines] == ["ok", "failed"]
     assert "does not appear to be a git repository" in lines[1]["message"] or "does not exist" in lines[1]["message"]
     assert f"git ls-remote {ward.folder}/nowhere.git" in lines[1]["remedy"]
+
+
+# ---------------------------------------------------------------- the daemon
+
+
+def test_the_daemon_of_each_queue_is_looked_for(ward: Ward) -> None:
+    name = f"serves {ward.queue}"
+    missing = ward.doctor().of(name)
+    assert (missing["status"], missing["message"]) == (
+        "warning",
+        "no daemon that shares hpc.root runs for it: its tasks wait",
+    )
+    # What is advised, with which it is then served.
+    command = shlex.split(missing["remedy"], comments=True)
+    assert command[0] == "hpc-agent"
+    started = subprocess.run([sys.executable, "-m", "hpc_agent", *command[1:]], env=ward.env, capture_output=True)
+    assert started.returncode == 0, started.stderr
+    [record] = (ward.root / "daemons").glob("*.json")
+    daemon = json.loads(record.read_text())
+    try:
+        served = ward.doctor().of(name)
+        assert served["status"] == "ok"
+        assert re.search(rf" has been running since .*, process {daemon['process']['pid']}$", served["message"])
+        assert ward.doctor("--queue", "nowhere").status("serves nowhere") == "warning"
+    finally:
+        os.kill(daemon["process"]["pid"], signal.SIGKILL)
+    wait_until("its death to be seen", lambda: ward.doctor().status(name), equals("warning"))
+    # As the same record reads on another login node, its heartbeat of long ago.
+    record.write_text(json.dumps({**daemon, "host": "login7"}))
+    [beat] = (ward.root / "daemons").glob("*.beat")
+    assert ward.doctor().of(name)["message"].startswith(f"{daemon['worker']} runs on login7 since ")
+    os.utime(beat, (0, 0))
+    line = ward.doctor().of(name)
+    assert line["status"] == "warning" and "was started on login7, and its last heartbeat was" in line["message"]
 
 
 # ---------------------------------------------------------------- the command

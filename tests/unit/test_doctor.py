@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from hpc_agent.access import user_name
 from hpc_agent.clock import SYSTEM
 from hpc_agent.doctor.check import Check, CheckLine, CheckResult, CheckStatus, Once, SkippedError, ok, run_checks
-from hpc_agent.doctor.machine_checks import _memory_limit
+from hpc_agent.doctor.machine_checks import _lingering, _memory_limit
 from hpc_agent.errors import HpcAgentError
 
 
@@ -131,3 +132,40 @@ def test_the_smallest_memory_limit_of_the_cgroups_above_counts(tmp_path: Path) -
     membership.write_text("0::/\n")
     assert _memory_limit(membership, tmp_path / "fs") is None
     assert _memory_limit(tmp_path / "nothing", tmp_path / "fs") is None
+
+
+@pytest.mark.parametrize(
+    ("files", "status", "words"),
+    [
+        ({}, "skipped", "is not run by systemd"),
+        ({"run/systemd/system/x": ""}, "warning", "a daemon that you start by hand stays"),
+        ({"run/systemd/system/x": "", f"var/lib/systemd/linger/{user_name()}": ""}, "ok", "go on when you log out"),
+        (
+            {"run/systemd/system/x": "", "etc/systemd/logind.conf": "[Login]\n#KillUserProcesses=yes\n"},
+            "warning",
+            "a daemon that you start by hand stays",
+        ),
+        (
+            {"run/systemd/system/x": "", "etc/systemd/logind.conf": "[Login]\nKillUserProcesses=yes\n"},
+            "warning",
+            "all of your processes are ended when you log out",
+        ),
+        (
+            {
+                "run/systemd/system/x": "",
+                "etc/systemd/logind.conf": "[Login]\nKillUserProcesses=yes\n",
+                "etc/systemd/logind.conf.d/site.conf": "[Login]\nKillUserProcesses = no\n",
+            },
+            "warning",
+            "a daemon that you start by hand stays",
+        ),
+    ],
+)
+def test_what_becomes_of_services_at_logout(files: dict[str, str], status: str, words: str, tmp_path: Path) -> None:
+    """On a copy of the files of systemd, which few test machines run."""
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    [found] = _lingering(tmp_path)
+    assert (found.status.value, words in found.message) == (status, True), found
+    assert ("loginctl enable-linger" in found.remedy) is (status == "warning")

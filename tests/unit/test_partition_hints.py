@@ -72,6 +72,19 @@ def test_the_soonest_partition_is_named_once_all_were_asked_one_a_pass() -> None
     assert bench.inspector.asked == ["main", "long", "short"]
 
 
+def test_a_partition_with_room_now_is_named_until_it_is_asked_again() -> None:
+    bench = Bench(Answers(main=after(6), short=after(0)), "main", "short")
+    assert bench.a_pass(6) == ""
+    for _ in range(3):
+        assert "sooner on partition short (at once): " in bench.a_pass(6)
+        bench.clock.advance(EVERY_S / 4)
+    bench.clock.advance(EVERY_S / 4)
+    bench.inspector.starts["short"] = after(5)
+    assert "sooner on partition short (at once): " in bench.a_pass(6)
+    assert "sooner on partition short (2026-01-01 05:00 UTC): " in bench.a_pass(6)
+    assert bench.inspector.asked == ["main", "short", "main", "short"]
+
+
 def test_it_is_asked_again_after_ten_minutes() -> None:
     bench = Bench(Answers(main=after(6), short=after(1)), "main", "short")
     for _ in range(5):
