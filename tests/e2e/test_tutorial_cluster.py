@@ -1,4 +1,4 @@
-"""docs/tutorial-cluster.md does what it says: its commands run, in order, on a real cluster with a server of its own."""
+"""docs/tutorial-cluster.md does what it says: its commands run, in order, on a real cluster with its own server."""
 
 from __future__ import annotations
 
