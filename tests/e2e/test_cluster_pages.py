@@ -1,4 +1,4 @@
-"""docs/tutorial-cluster.md does what it says: its commands run, in order, on a real cluster with its own server."""
+"""Pages for users of a cluster do what they say: their commands run on a real one with a server of its own."""
 
 from __future__ import annotations
 
@@ -16,8 +16,12 @@ from clearml_server import ClearmlServer
 
 pytestmark = pytest.mark.slurm
 
-PAGE = (Path(__file__).parents[2] / "docs" / "tutorial-cluster.md").read_text()
-INSTALL, *STEPS = re.findall(r"^```bash\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def blocks(page: str) -> list[str]:
+    """What a page shows for the shell, block by block."""
+    return re.findall(r"^```bash\n(.*?)^```$", (DOCS / page).read_text(), re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture
@@ -60,9 +64,9 @@ class Home:
         return done.stdout
 
 
-def test_the_steps_of_the_page_run_on_a_real_cluster(home: Home) -> None:
-    assert "pip install" in INSTALL
-    configure, check, serve, run, wait, die, use, stop = STEPS
+def test_the_first_day_on_a_cluster(home: Home) -> None:
+    install, configure, check, serve, run, wait, die, use, stop = blocks("tutorial-cluster.md")
+    assert "pip install" in install
 
     said = home.output(configure)
     assert "main (default)" in said and "hpc.queues.first" in said
@@ -85,3 +89,41 @@ def test_the_steps_of_the_page_run_on_a_real_cluster(home: Home) -> None:
     ended = json.loads(home.output("hpc-agent why --json train long broken"))
     verdicts = {task["name"]: task["verdict"] for task in ended}
     assert verdicts == {"train": "completed", "long": "stopped", "broken": "failed"}
+
+
+def test_the_page_on_resources(home: Home) -> None:
+    create, look = blocks("resources.md")
+    home.output("hpc-agent init --queue gpu && hpc-agent daemon --queue gpu --create-queue --once")
+    (home.folder / "train.py").write_text("print(1)\n")
+    # A node of the tests has four CPUs.
+    assert 'num_cpus is 16, but queue "gpu" allows at most 4' in home.run(create).stderr
+    assert "queued on gpu" in home.output(create.replace("--num-cpus 16 --memory-gb 64", "--num-cpus 4 --memory-gb 4"))
+    said = home.output(look)
+    assert "#SBATCH --gres=gpu:a100:2" in said and "The scheduler would take it" in said
+    assert "A job with 2 × a100 for 04:00:00 would start" in said
+
+
+def test_the_page_for_administrators(home: Home) -> None:
+    home.output("hpc-agent init --queue vision && hpc-agent daemon --queue vision --create-queue --once")
+    [watch] = [block for block in blocks("lab-administration.md") if "daemon --status" in block]
+    said = home.output(watch)
+    assert "No daemon is running on this machine" in said and '"ok": true' in said and "SCHEDULER" in said
+
+
+def test_the_first_commands_for_those_who_come_from_elsewhere(home: Home) -> None:
+    page = (DOCS / "coming-from.md").read_text()
+    first = [line.strip() for line in page.splitlines() if line.startswith("    hpc-")]
+    assert [command.split()[:2] for command in first] == [
+        ["hpc-agent", "sbatch"],
+        ["hpc-agent", "config"],
+        ["hpc-task", "--project"],
+        ["hpc-agent", "init"],
+    ]
+    (home.folder / "train.sh").write_text("#!/bin/bash\necho done\n")
+    (home.folder / "train.py").write_text("print(1)\n")
+    sbatch, config, task, init = first
+    assert re.fullmatch(r"Submitted batch job \d+\n", home.output(sbatch))
+    assert "api.api_server" in home.output(config)
+    assert "clearml.conf: changed" in home.output(init)
+    home.output("hpc-agent daemon --queue gpu --create-queue --once")
+    assert "queued on gpu" in home.output(task)
