@@ -103,6 +103,18 @@ def test_the_page_on_resources(home: Home) -> None:
     assert "A job with 2 × a100 for 04:00:00 would start" in said
 
 
+def test_a_sweep(home: Home, hpc_cache: Path) -> None:
+    sweep, look = blocks("many-tasks.md")
+    home.output(f"hpc-agent init --queue gpu --cache-dir {hpc_cache}")
+    home.output("hpc-agent daemon --queue gpu --create-queue --detached")
+    rates = ("0.3", "0.03", "0.003")
+    assert home.output(sweep).count("queued on gpu") == len(rates)
+    for rate in rates:
+        assert f"learning rate {rate}\n" in home.output(f"hpc-agent logs -f 'sweep lr={rate}'")
+    said = home.output(look)
+    assert said.count("completed") == len(rates) and "sweep lr=0.003" in said
+
+
 def test_the_page_for_administrators(home: Home) -> None:
     home.output("hpc-agent init --queue vision && hpc-agent daemon --queue vision --create-queue --once")
     [watch] = [block for block in blocks("lab-administration.md") if "daemon --status" in block]
