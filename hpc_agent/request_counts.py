@@ -30,6 +30,8 @@ Service = Literal["scheduler", "server"]
 KEPT_DAYS = 31
 _SAVED_EVERY_S = 60.0
 _FILE = re.compile(r"(\d{4}-\d{2}-\d{2})\.(.+)\.json")
+_LEFT = re.compile(rf"\.{_FILE.pattern}\..+\.tmp")
+"""What a program leaves that ends while it saves."""
 
 
 class _Record(msgspec.Struct):
@@ -137,7 +139,7 @@ def _add(folder: Path, day: date, program: str, counts: Mapping[tuple[Service, s
 
 def _prune(folder: Path, first: date) -> None:
     for path in folder.iterdir():
-        match = _FILE.fullmatch(path.name)
+        match = _FILE.fullmatch(path.name) or _LEFT.fullmatch(path.name)
         if match and match[1] < first.isoformat():
             with contextlib.suppress(OSError):
                 path.unlink()
