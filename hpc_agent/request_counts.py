@@ -32,6 +32,8 @@ _SAVED_EVERY_S = 60.0
 _LOCKED_S, _TURN_S = 5.0, 0.05
 """How long the lock is waited for, and how often it is tried."""
 _FILE = re.compile(r"(\d{4}-\d{2}-\d{2})\.(.+)\.json")
+_LEFT = re.compile(rf"\.{_FILE.pattern}\..+\.tmp")
+"""What a program leaves that ends while it saves."""
 
 
 class _Record(msgspec.Struct):
@@ -150,7 +152,7 @@ def _add(folder: Path, day: date, program: str, counts: Mapping[tuple[Service, s
 
 def _prune(folder: Path, first: date) -> None:
     for path in folder.iterdir():
-        match = _FILE.fullmatch(path.name)
+        match = _FILE.fullmatch(path.name) or _LEFT.fullmatch(path.name)
         if match and match[1] < first.isoformat():
             with contextlib.suppress(OSError):
                 path.unlink()

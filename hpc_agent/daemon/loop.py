@@ -24,7 +24,7 @@ from hpc_agent.daemon.submitter import CapacityAllocator, NoCapacity, Submitter
 from hpc_agent.daemon.task_errors import TaskErrorReporter
 from hpc_agent.domain import actions
 from hpc_agent.domain.attempt import Attempt
-from hpc_agent.domain.capacity import QueueCandidates, choose, rotated
+from hpc_agent.domain.capacity import QueueCandidates, choose, held_back, rotated
 from hpc_agent.domain.decide import decide, explain_doubt
 from hpc_agent.domain.ids import QueueId, WorkerId
 from hpc_agent.domain.job import LimitReached, OutcomeUnknown, Refused, UnclearAnswer
@@ -331,7 +331,12 @@ class Daemon:
         ]
         if self._options.fair:
             lanes = rotated(lanes, self._last_served)
-        return choose(lanes, len(live), self._settings.hpc.max_jobs, fair=self._options.fair)
+        limit = self._settings.hpc.max_jobs
+        chosen = choose(lanes, len(live), limit, fair=self._options.fair)
+        for attempt, message in held_back(lanes, chosen, limit).items():
+            say = partial(self._say, attempt, actions.SetStatusMessage(message), self._runs.of(attempt))
+            self._guarded(cluster, attempt, say)
+        return chosen
 
     def _submit(
         self, cluster: ClusterSnapshot, attempt: Attempt, number: int, space: CapacityAllocator, wait: bool

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, zip_longest
 
@@ -94,6 +94,24 @@ def choose(lanes: Sequence[QueueCandidates], live: int, limit: int, *, fair: boo
         else list(chain.from_iterable(rows))
     )
     return ordered[: max(limit - live, 0)]
+
+
+def held_back(lanes: Sequence[QueueCandidates], chosen: Collection[Attempt], limit: int) -> dict[Attempt, str]:
+    """The first attempt of each queue that is due and not ``chosen`` → its status message, with the limit that
+    holds it back. ``limit``: of all queues."""
+    held = {}
+    picked = frozenset(chosen)
+    for lane in lanes:
+        waiting = [attempt for attempt in lane.due if attempt not in picked]
+        if waiting:
+            taken = lane.live + len(lane.due) - len(waiting)
+            of_queue = lane.limit is not None and taken >= lane.limit
+            number, whose, key = (
+                (lane.limit, "this queue", "max_jobs") if of_queue else (limit, "all queues", "hpc.max_jobs")
+            )
+            jobs = "1 job" if number == 1 else f"{number} jobs"
+            held[waiting[0]] = f"Waiting: the scheduler has {jobs} of {whose}, the most at a time ({key})"
+    return held
 
 
 def rotated(lanes: Sequence[QueueCandidates], last: QueueId | None) -> list[QueueCandidates]:

@@ -92,6 +92,8 @@ def test_old_days_are_removed_and_left_out(tmp_path: Path) -> None:
     text = '{"programs": {"daemon": {"scheduler": {"squeue": 1}}}}'
     for days in (60, 5):
         (folder / f"{TODAY - timedelta(days=days)}.other.json").write_text(text)
+        # Of a program that ended while it saved.
+        (folder / f".{TODAY - timedelta(days=days)}.other.json.12.ab34.tmp").write_text("")
     (folder / f"{TODAY}.broken.json").write_text("{")
     (folder / "notes.txt").write_text("mine")
     daemon = counts(folder, "daemon")
@@ -100,6 +102,7 @@ def test_old_days_are_removed_and_left_out(tmp_path: Path) -> None:
     assert [row.day for row in read_counts(folder, date.min)] == [str(TODAY - timedelta(days=5)), str(TODAY)]
     assert [row.day for row in read_counts(folder, TODAY)] == [str(TODAY)]
     assert (folder / "notes.txt").exists()
+    assert [path.name[:11] for path in folder.glob(".*.tmp")] == [f".{TODAY - timedelta(days=5)}"]
 
 
 def test_a_folder_that_cannot_be_written_costs_the_counts_only(tmp_path: Path) -> None:

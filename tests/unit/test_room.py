@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from hpc_agent.domain.capacity import Capacity, GpuRange, parse_allocation
+from hpc_agent.domain.attempt import Attempt
+from hpc_agent.domain.capacity import Capacity, GpuRange, QueueCandidates, choose, held_back, parse_allocation
+from hpc_agent.domain.ids import AttemptId, QueueId, TaskId
 from hpc_agent.errors import InputError
 
 
@@ -63,3 +65,15 @@ def test_slots_are_given_out_until_they_are_gone() -> None:
     room = Capacity(jobs=1).without(0)
     assert room.full
     assert Capacity().without(3) == Capacity()
+
+
+def test_the_first_task_that_a_limit_holds_back_gets_a_message() -> None:
+    a, b, c, d = (Attempt(TaskId(name), AttemptId(name)) for name in "abcd")
+    lanes = [QueueCandidates(QueueId("one"), (a, b, c), live=1, limit=2), QueueCandidates(QueueId("two"), (d,))]
+    chosen = choose(lanes, 1, 2, fair=False)
+    assert chosen == [a]
+    assert held_back(lanes, chosen, 2) == {
+        b: "Waiting: the scheduler has 2 jobs of this queue, the most at a time (max_jobs)",
+        d: "Waiting: the scheduler has 2 jobs of all queues, the most at a time (hpc.max_jobs)",
+    }
+    assert held_back(lanes, [a, b, c, d], 9) == {}
