@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 
 from hpc_agent.cli.shared_options import HELP, Shared, pass_shared
-from hpc_agent.cli.table import one_line
+from hpc_agent.cli.table import one_line, wrapped
 
 
 @click.command(context_settings=HELP)
@@ -29,7 +29,8 @@ def command(shared: Shared, tasks: Sequence[str]) -> None:
     failed: HpcAgentError | None = None
     for task in found:
         try:
-            click.echo(f"Task {task} {one_line(canceller.cancel(task))}")
+            done = canceller.cancel(task)
+            click.echo(wrapped(one_line(f"{done.name or 'Task'} ({task[:8]}) {done.sentence}")))
         except ApiError as error:
             failed = error
             click.echo(f"Task {task} could not be cancelled: {error}", err=True)

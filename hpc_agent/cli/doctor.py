@@ -81,8 +81,11 @@ def command(
         _report(configuration, report_to, repositories)
         return
     names = tuple(queues or configuration.settings.hpc.queues)
-    checks = [*_checks(configuration, names, repositories), *_node_checks(configuration, names, jobs, wait, as_json)]
-    lines = _run(checks, as_json=as_json)
+    from hpc_agent.doctor.node_checks import NOT_ASKED
+
+    of_nodes = _node_checks(configuration, names, jobs, wait, as_json)
+    asks_nodes = any(check.subject != NOT_ASKED for check in of_nodes)
+    lines = _run([*_checks(configuration, names, repositories, asks_nodes), *of_nodes], as_json=as_json)
     if as_json:
         click.echo(json.dumps(_as_json(lines), indent=2))
     else:
@@ -90,7 +93,9 @@ def command(
     sys.exit(1 if _count(lines, CheckStatus.FAILED) else 0)
 
 
-def _checks(configuration: Configuration, queues: Sequence[str], repositories: Sequence[str]) -> list[Check]:
+def _checks(
+    configuration: Configuration, queues: Sequence[str], repositories: Sequence[str], asks_nodes: bool
+) -> list[Check]:
     from hpc_agent.clock import SYSTEM
     from hpc_agent.doctor import folder_checks, machine_checks
     from hpc_agent.doctor.scheduler_checks import SchedulerChecks
@@ -101,7 +106,7 @@ def _checks(configuration: Configuration, queues: Sequence[str], repositories: S
     return [
         *ServerChecks(settings.api, queues, SYSTEM).all(),
         *scheduler.all(),
-        *folder_checks.checks(configuration, batch_system=scheduler.is_batch_system),
+        *folder_checks.checks(configuration, batch_system=scheduler.is_batch_system, asks_nodes=asks_nodes),
         *machine_checks.checks(settings, SYSTEM, repositories),
     ]
 
@@ -126,7 +131,7 @@ def _node_checks(
     targets = node_checks.targets(configuration, queues)
     if jobs is None and not as_json and sys.stdin.isatty() and sys.stdout.isatty():
         where = ", ".join(target.title[0].lower() + target.title[1:] for target in targets)
-        jobs = click.confirm(f"Submit a job of seconds that checks its node to: {where}?", default=False)
+        jobs = click.confirm(f"Check a node too, with a job of some seconds on {where}?", default=False)
     return node_checks.checks(configuration, targets, wait, SYSTEM) if jobs else node_checks.no_jobs()
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import click
@@ -13,6 +15,8 @@ import click
 _GAP = "  "
 _LEAST = 6
 """Characters that stay of a column that is cut."""
+_WIDEST = 110
+"""Columns of a paragraph: longer lines are hard to read."""
 
 
 @dataclass(frozen=True)
@@ -93,3 +97,32 @@ def one_line(text: str) -> str:
 
 def _wrapped(note: str) -> str:
     return click.wrap_text(note, (room() or 1000) - 1, initial_indent="  ", subsequent_indent="  ")
+
+
+def wrapped(paragraph: str, first: str = "", rest: str = "") -> str:
+    """Wrapped where a person reads it; long words, as paths are, stay whole. Piped, a paragraph is one line."""
+    width = room()
+    if width is None:
+        return first + paragraph
+    return textwrap.fill(
+        paragraph,
+        min(width, _WIDEST),
+        initial_indent=first,
+        subsequent_indent=rest,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+@contextmanager
+def transient_line(what: str) -> Iterator[None]:
+    """What is being waited for, on stderr where that is a terminal; it is erased again."""
+    shown = sys.stderr.isatty()
+    if shown:
+        width = shutil.get_terminal_size().columns - 1
+        click.echo(click.style(_cut(one_line(what), width), dim=True), nl=False, err=True)
+    try:
+        yield
+    finally:
+        if shown:
+            click.echo("\r\x1b[K", nl=False, err=True)

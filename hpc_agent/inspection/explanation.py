@@ -331,8 +331,11 @@ def record_words(record: JobRecord) -> str:
 def _memory_words(evidence: ExitEvidence) -> str:
     if not evidence.used_mb:
         return ""
-    of = f" of {evidence.limit_mb / 1024:.3g}" if evidence.limit_mb else ""
-    return f"{evidence.used_mb / 1024:.3g}{of} GiB at most"
+    small = evidence.used_mb < 1024
+    used = f"{evidence.used_mb:.0f} MiB" if small else f"{evidence.used_mb / 1024:.3g}"
+    if evidence.limit_mb:
+        return f"{used} of {evidence.limit_mb / 1024:.3g} GiB at most"
+    return f"{used}{'' if small else ' GiB'} at most"
 
 
 def local(moment: datetime) -> str:

@@ -114,6 +114,11 @@ def test_a_step_that_the_reason_ends_with_is_said_once() -> None:
     assert sources(found)["memory"] == "1.02 of 1 GiB at most"
 
 
+def test_a_little_memory_is_in_mebibytes() -> None:
+    found = explain(facts(TaskStatus.COMPLETED, "done", record=RECORD, run=RUN, evidence=ExitEvidence(17.8, 1024.0)))
+    assert sources(found)["memory"] == "18 MiB of 1 GiB at most"
+
+
 def test_an_error_that_was_printed_before_a_time_limit_is_not_its_cause() -> None:
     reason = "time limit 01:00:00 reached after 01:00:10; ask for more with the user property time_limit"
     console = "Traceback (most recent call last):\nOSError: [Errno 28] No space left on device\nepoch 3\n"
