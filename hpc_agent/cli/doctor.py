@@ -29,6 +29,8 @@ _STYLES: Mapping[CheckStatus, Mapping[str, Any]] = {
     CheckStatus.SKIPPED: {"dim": True},
 }
 _NAME = 21
+_REMEDY = 8
+"""Where a command begins that would not fit below its message."""
 _NARROWEST = 40
 _WIDEST = 140
 
@@ -184,6 +186,8 @@ class _Progress:
 
 def _shown(line: CheckLine) -> str:
     """Wrapped on a terminal, in one piece in a pipe, so that it can be searched."""
+    from hpc_agent.cli.table import room
+
     finding = line.finding
     status = click.style(f"{_WORDS[finding.status]:<4}", **_STYLES[finding.status])
     before = 8 + _NAME
@@ -194,7 +198,10 @@ def _shown(line: CheckLine) -> str:
     rows = [head + texts[0], *(" " * before + text for text in texts[1:])]
     if finding.remedy:
         # In one piece: a command is copied.
-        rows.append(" " * before + click.style(f"→ {finding.remedy}", bold=True))
+        remedy = f"→ {finding.remedy}"
+        width = room()
+        fits = width is None or before + len(remedy) <= width
+        rows.append(" " * (before if fits else _REMEDY) + click.style(remedy, bold=True))
     return "\n".join(rows)
 
 

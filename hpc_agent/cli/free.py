@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hpc_agent.cli.shared_options import HELP, Shared, pass_shared
-from hpc_agent.cli.table import table_lines, text, transient_line
+from hpc_agent.cli.table import table_lines, text, transient_line, wrapped
 
 if TYPE_CHECKING:
     from hpc_agent.config.settings import HpcSettings
@@ -258,7 +258,7 @@ def _expected(starts: Mapping[str, ExpectedStart], wanted: Resources) -> str:
     ]
     title = f"{_size(wanted)[0].upper()}{_size(wanted)[1:]} would start (an estimate; other jobs change it)"
     columns = [text("PARTITION"), text("START"), text("WHERE, OR WHY NOT")]
-    return "\n".join([click.style(title, bold=True), *table_lines(columns, rows)])
+    return "\n".join([click.style(wrapped(title), bold=True), *table_lines(columns, rows)])
 
 
 def _when(found: ExpectedStart, now: datetime) -> str:

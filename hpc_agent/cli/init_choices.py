@@ -149,10 +149,8 @@ def ask_for_server(api: ApiSettings) -> str:
     from hpc_agent.config.servers import completed
     from hpc_agent.redact import Secret
 
-    click.echo(
-        "\nThere is no ClearML server in your configuration. Create credentials on the server's page, under Settings, "
-        "Workspace."
-    )
+    click.echo("\nThere is no ClearML server in your configuration.")
+    click.echo("Create credentials on the server's page (Settings, Workspace) and give them here.")
     url = _prompt("Address of the API server", api.api_server or "https://api.clear.ml", _address)
     access = click.prompt("Access key")
     secret = click.prompt("Secret key", hide_input=True)

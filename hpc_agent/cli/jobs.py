@@ -33,8 +33,8 @@ _COLOURS = {
     task_row.SUBMITTING: "red",
     "failed": "red",
 }
-_READABLE = 30
-"""Characters of the reason that are shown before another column is."""
+_READABLE = {"NAME": 16, "WHY": 24}
+"""Characters of these columns that are shown before another column is."""
 
 
 def parse_span(_context: click.Context, option: click.Parameter, value: str | None) -> timedelta | None:
@@ -170,19 +170,26 @@ def _screen(table: JobsTable, rows: Sequence[TaskRow], seconds: float) -> list[s
 
 
 def table_of(rows: Sequence[TaskRow], now: datetime) -> list[str]:
-    """The table's lines, as many columns as the terminal has room for; all of them where there is no terminal."""
+    """The table's lines, as many columns as the terminal has room for; all of them where there is no terminal.
+
+    In a very narrow one the reason is below its row.
+    """
     columns = [(column, [cell(row, now) for row in rows], rank) for rank, column, cell in _COLUMNS]
     shown = [each for each in columns if any(each[1])]
     while (width := room()) is not None and _least_width(shown) > width and any(rank for *_, rank in shown):
         shown.remove(max(shown, key=lambda each: each[2]))
-    return table_lines([column for column, *_ in shown], list(zip(*(cells for _, cells, _ in shown), strict=True)))
+    notes: Sequence[str] = ()
+    if width is not None and _least_width(shown) > width and shown[-1][0].title == "WHY":
+        notes = shown.pop()[1]
+    return table_lines(
+        [column for column, *_ in shown], list(zip(*(cells for _, cells, _ in shown), strict=True)), notes
+    )
 
 
 def _least_width(columns: Sequence[tuple[Column, Sequence[str], int]]) -> int:
-    """In which names are whole, and the reason can be understood."""
+    """In which names and reasons can be understood, and the rest is whole."""
     widths = [
-        min(max(map(len, (column.title, *cells))), _READABLE if column.title == "WHY" else 1000)
-        for column, cells, _ in columns
+        min(max(map(len, (column.title, *cells))), _READABLE.get(column.title, 1000)) for column, cells, _ in columns
     ]
     return sum(widths) + 2 * (len(widths) - 1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -15,6 +16,8 @@ import click
 _GAP = "  "
 _LEAST = 6
 """Characters that stay of a column that is cut."""
+_COMMAND = re.compile(r"`[^`]{1,60}`")
+_KEPT_BLANK = "\0"
 _WIDEST = 110
 """Columns of a paragraph: longer lines are hard to read."""
 
@@ -104,14 +107,17 @@ def wrapped(paragraph: str, first: str = "", rest: str = "") -> str:
     width = room()
     if width is None:
         return first + paragraph
-    return textwrap.fill(
-        paragraph,
+    # A command is copied: what is between back-ticks stays on one line where that is long enough.
+    kept = _COMMAND.sub(lambda found: found[0].replace(" ", _KEPT_BLANK), paragraph)
+    lines = textwrap.fill(
+        kept,
         min(width, _WIDEST),
         initial_indent=first,
         subsequent_indent=rest,
         break_long_words=False,
         break_on_hyphens=False,
     )
+    return lines.replace(_KEPT_BLANK, " ")
 
 
 @contextmanager

@@ -117,6 +117,7 @@ def _locks(root: Path) -> Iterator[CheckResult]:
     file = root / f".doctor-{token_hex(4)}.lock"
     remedy = "ask the administrators to mount it with locks (Lustre: -o flock), or name another folder: hpc.root"
     try:
+        ensure_directory(file.parent)  # The check of the folder goes on at the same time.
         first = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
         yield skipped(f"no file can be made in hpc.root: {error.strerror}")

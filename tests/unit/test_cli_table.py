@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpc_agent.cli.table import Column, number, print_table, text
+from hpc_agent.cli.table import Column, number, print_table, text, wrapped
 
 COLUMNS = (text("QUEUE"), text("NAME"), number("TASKS"), number("GPU"), Column("DAY"))
 ROWS = (
@@ -56,3 +56,13 @@ def test_a_name_cannot_draw_on_the_terminal(capsys: pytest.CaptureFixture[str]) 
 def test_colour_is_for_terminals_only(capsys: pytest.CaptureFixture[str]) -> None:
     print_table([text("NAME")], [["x"]])
     assert "\x1b" not in capsys.readouterr().out
+
+
+def test_a_command_in_a_paragraph_stays_on_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    text = "night was asked to end; `hpc-agent logs -f c5089307` shows its last words"
+    lines = wrapped(text, "  ", "    ").splitlines()
+    assert "    `hpc-agent logs -f c5089307` shows" in lines
+    assert max(map(len, lines)) <= 40 and " ".join(" ".join(lines).split()) == text
+    monkeypatch.delenv("COLUMNS")
+    assert wrapped(text) == text
