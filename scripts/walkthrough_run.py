@@ -14,11 +14,13 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from walk.page import StableText, page
+from walk.picture import svg
 from walk.site import WalkSite, walk_site
 from walk.steps import ACCESS_KEY, API_SERVER, SECRET_KEY, STEPS, Step
 from walk.terminal import Terminal, on_screen
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "walkthrough.md"
+PICTURES = PAGE.parent / "pictures"
 BEGIN = timedelta(hours=9)
 """The user's clock when the walk begins: the user has a time zone of its own, so that times on the page are alike."""
 LIMIT_S = 600.0
@@ -29,7 +31,8 @@ class WalkError(Exception):
 
 
 def walk(site: WalkSite, columns: int) -> list[str]:
-    """
+    """What each step printed, with its escape sequences.
+
     Raises:
         WalkError: a step took too long, ended with another exit code, or did not show what it has to.
     """
@@ -62,7 +65,7 @@ def _run(terminal: Terminal, site: WalkSite, number: int, step: Step) -> str:
     if outcome.code != step.code or missing:
         ended = f"exit code {outcome.code}, expected {step.code}; not shown: {missing}"
         raise WalkError(f"{step.command}: {ended}; it printed:\n{shown}")
-    return shown
+    return outcome.output
 
 
 def _wait_for(terminal: Terminal, step: Step) -> None:
@@ -87,7 +90,7 @@ def _time_zone(offset: timedelta) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="scripts/walkthrough", description="A user's first day on a real Slurm.")
-    parser.add_argument("--write", action="store_true", help=f"write {PAGE.name}, do not print it")
+    parser.add_argument("--write", action="store_true", help=f"write {PAGE.name} and its pictures, print nothing")
     parser.add_argument("--user", default="ada", help="name of the user that is made (%(default)s)")
     parser.add_argument("--columns", type=int, default=100, help="width of the terminal (%(default)s)")
     options = parser.parse_args()
@@ -97,16 +100,21 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="hpc-agent-walk-"))
     try:
         with walk_site(folder, options.user) as site:
-            text = page(walk(site, options.columns))
+            outputs = walk(site, options.columns)
     except WalkError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    if options.write:
-        PAGE.write_text(text, encoding="utf-8")
-    else:
+    text = page([on_screen(output) for output in outputs])
+    if not options.write:
         print(text, end="")
+        return 0
+    PAGE.write_text(text, encoding="utf-8")
+    PICTURES.mkdir(exist_ok=True)
+    for step, output in zip(STEPS, outputs, strict=True):
+        if step.picture:
+            (PICTURES / f"{step.picture}.svg").write_text(svg(output, options.columns), encoding="utf-8")
     return 0
 
 

@@ -84,6 +84,7 @@ def page(outputs: Sequence[str]) -> str:
                 step.text
             )
             parts.append(block(step, next(rest)))
+            parts += [f"![hpc-agent {step.picture} in a terminal](pictures/{step.picture}.svg)"] * bool(step.picture)
     return "\n\n".join(parts) + "\n"
 
 

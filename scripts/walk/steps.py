@@ -23,6 +23,8 @@ class Step:
     code: int = 0
     answers: tuple[tuple[str, str], ...] = ()
     when: str = ""
+    picture: str = ""
+    """Name of a picture of the terminal, below the text."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ DOCTOR = Section(
             "hpc-agent doctor --no-jobs",
             ("FAIL  queue gpu", "→ hpc-agent daemon --queue gpu --create-queue", "1 failed"),
             code=1,
+            picture="doctor",
         ),
         Step(
             "The daemon makes the queue and serves it in the background.",
@@ -183,6 +186,7 @@ WAITING = Section(
             "hpc-agent jobs",
             ("night", "running", "weekend", "pending", "Resources"),
             when='hpc-agent jobs --json --name weekend | grep -q \'"expected_start": "\'',
+            picture="jobs",
         ),
         Step(
             "The same in a paragraph, with what to do and the evidence. The sentence is the task's status message on "
@@ -242,7 +246,7 @@ DYING = Section(
         ),
         Step(
             "Memory. Slurm ended the job here by what its accounting plugin had counted (`OverMemoryKill`); where "
-            "sites limit memory with control groups, the kernel does, and the sentence is the same.",
+            "sites limit memory with control groups, the kernel does.",
             "hpc-agent why hungry",
             ("failed: out of memory: used", "Next: ask for more with the user property memory_gb"),
         ),
@@ -250,6 +254,7 @@ DYING = Section(
             "A missing package. The place in the program is among the evidence.",
             "hpc-agent why imports",
             ("the Python module torch is not installed", "Next: add its package", "ModuleNotFoundError"),
+            picture="why",
         ),
     ],
 )
