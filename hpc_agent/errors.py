@@ -3,7 +3,8 @@
 HpcAgentError
 ├── ConfigError            a setting, flag or file is wrong: correct it and start again
 ├── InputError             what a user asked for cannot be done as asked
-│   └── UnknownTaskError   … because no task has that id or name
+│   ├── UnknownTaskError   … because no task has that id or name
+│   └── UnknownQueueError  … because no queue has that id or name
 ├── NotQueuedError         ``execute --require-queue`` ran nothing: the task is not, or no longer, queued
 ├── ApiError               the ClearML server answered with an error
 │   ├── AuthError          … because of the credentials
@@ -39,6 +40,10 @@ class InputError(HpcAgentError):
 
 class UnknownTaskError(InputError):
     """No task has the id or name that a person gave."""
+
+
+class UnknownQueueError(InputError):
+    """No queue has the id or name that a person gave."""
 
 
 class NotQueuedError(HpcAgentError):

@@ -10,7 +10,7 @@ from hpc_agent.api.answer import id_in, rows, whole
 from hpc_agent.api.session import ApiSession
 from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.queue import Queue
-from hpc_agent.errors import ApiError, InputError, NotFoundError
+from hpc_agent.errors import ApiError, InputError, NotFoundError, UnknownQueueError
 from hpc_agent.wire.error_kinds import INVALID_QUEUE_ID, NAME_TAKEN, TASK_ALREADY_QUEUED, TASK_NOT_IN_QUEUE
 from hpc_agent.wire.queue_fields import queue_from_wire
 from hpc_agent.wire.task_requests import enqueue_request
@@ -24,7 +24,7 @@ class QueuesApi:
         """The queue of that id or name (in any case); ``create`` makes it if it does not exist.
 
         Raises:
-            InputError: no queue has that name, or several have it.
+            UnknownQueueError, InputError: no queue has that name, or several have it.
         """
         if named := self._named(id_or_name):
             return named
@@ -35,7 +35,7 @@ class QueuesApi:
                 raise
         if create:
             return self._create(id_or_name)
-        raise InputError(self._unknown(id_or_name))
+        raise UnknownQueueError(self._unknown(id_or_name))
 
     def _named(self, name: str) -> QueueId | None:
         query = {"name": f"^{re.escape(name)}$", "only_fields": ["id", "name"], "search_hidden": True}
@@ -58,7 +58,9 @@ class QueuesApi:
     def _unknown(self, name: str) -> str:
         names = sorted(str(queue.get("name")) for queue in rows(self._session.call("queues.get_all", {}), "queues"))
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-        advice = f"did you mean {' or '.join(near)}?" if near else f"the server has: {', '.join(names) or 'none'}"
+        advice = f"the server has: {', '.join(names)}" if names else "the server has none"
+        if near:
+            advice = f"did you mean {' or '.join(near)}?"
         return f'there is no queue "{name}"; {advice}'
 
     def default(self) -> QueueId:

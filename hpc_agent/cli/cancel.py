@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 
 from hpc_agent.cli.shared_options import HELP, Shared, exit_code, pass_shared
-from hpc_agent.cli.table import one_line
+from hpc_agent.cli.table import one_line, wrapped
 from hpc_agent.cli.waiting_note import waiting_note
 
 
@@ -31,7 +31,8 @@ def command(shared: Shared, tasks: Sequence[str]) -> None:
     failed: HpcAgentError | None = None
     for number, task in enumerate(found):
         try:
-            click.echo(f"Task {task} {one_line(canceller.cancel(task))}")
+            done = canceller.cancel(task)
+            click.echo(wrapped(one_line(f"{done.name or 'Task'} ({task[:8]}) {done.sentence}")))
         except (ApiError, SchedulerUnavailableError, ServerUnreachableError) as error:
             failed = error
             click.echo(f"Task {task} could not be cancelled: {one_line(str(error))}", err=True)

@@ -33,7 +33,7 @@ from hpc_agent.domain.gpu_ids import visible_gpus
 from hpc_agent.domain.ids import QueueId, WorkerId
 from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.schedule import Schedule, schedule
-from hpc_agent.errors import ConfigError, HpcAgentError, InputError
+from hpc_agent.errors import ConfigError, HpcAgentError, InputError, UnknownQueueError
 from hpc_agent.file_records import ensure_directory
 from hpc_agent.logs import EventLog
 from hpc_agent.process import detach, send_output_to
@@ -148,9 +148,12 @@ def make_plan(shared: Shared, flags: DaemonFlags) -> DaemonPlan:
 
 def _queues(client: Client, flags: DaemonFlags) -> tuple[list[Queue], dict[str, GpuRange] | None]:
     """The queues in order of priority, and by name the GPUs of their tasks (``--dynamic-gpus``)."""
-    wanted: dict[QueueId, GpuRange | None] = {
-        client.queues.resolve(name, create=flags.create_queue): gpus for name, gpus in flags.allocations
-    } or {client.queues.default(): None}
+    try:
+        wanted: dict[QueueId, GpuRange | None] = {
+            client.queues.resolve(name, create=flags.create_queue): gpus for name, gpus in flags.allocations
+        } or {client.queues.default(): None}
+    except UnknownQueueError as error:
+        raise InputError(f"{error}; --create-queue makes it") from error
     queues = client.queues.get_many(list(wanted))
     dynamic = {queue.name: wanted[queue.id] for queue in queues}
     return queues, {name: gpus for name, gpus in dynamic.items() if gpus} if flags.dynamic_gpus else None

@@ -31,6 +31,8 @@ _STYLES: Mapping[CheckStatus, Mapping[str, Any]] = {
     CheckStatus.SKIPPED: {"dim": True},
 }
 _NAME = 21
+_REMEDY = 8
+"""Where a command begins that would not fit below its message."""
 _NARROWEST = 40
 _WIDEST = 140
 
@@ -83,11 +85,11 @@ def command(
         _report(configuration, report_to)
         return
     names = tuple(queues or configuration.settings.hpc.queues)
-    checks = [
-        *_checks(configuration, names, repositories),
-        *_node_checks(configuration, names, repositories, jobs, wait, as_json),
-    ]
-    lines = _run(checks, as_json=as_json)
+    from hpc_agent.doctor.node_checks import NOT_ASKED
+
+    of_nodes = _node_checks(configuration, names, repositories, jobs, wait, as_json)
+    asks_nodes = any(check.subject != NOT_ASKED for check in of_nodes)
+    lines = _run([*_checks(configuration, names, repositories, asks_nodes), *of_nodes], as_json=as_json)
     if as_json:
         click.echo(json.dumps(_as_json(lines), indent=2))
     else:
@@ -95,7 +97,9 @@ def command(
     sys.exit(1 if _count(lines, CheckStatus.FAILED) else 0)
 
 
-def _checks(configuration: Configuration, queues: Sequence[str], repositories: Sequence[str]) -> list[Check]:
+def _checks(
+    configuration: Configuration, queues: Sequence[str], repositories: Sequence[str], asks_nodes: bool
+) -> list[Check]:
     from hpc_agent.clock import SYSTEM
     from hpc_agent.doctor import daemon_checks, folder_checks, machine_checks
     from hpc_agent.doctor.scheduler_checks import SchedulerChecks
@@ -107,7 +111,7 @@ def _checks(configuration: Configuration, queues: Sequence[str], repositories: S
     return [
         *server.all(),
         *scheduler.all(),
-        *folder_checks.checks(configuration, batch_system=scheduler.is_batch_system),
+        *folder_checks.checks(configuration, batch_system=scheduler.is_batch_system, asks_nodes=asks_nodes),
         *machine_checks.checks(settings, SYSTEM, repositories),
         *daemon_checks.checks(settings.hpc, queues, server.queue_id, SYSTEM),
     ]
@@ -140,7 +144,7 @@ def _node_checks(
     targets = node_checks.targets(configuration, queues)
     if jobs is None and not as_json and sys.stdin.isatty() and sys.stdout.isatty():
         where = ", ".join(target.title[0].lower() + target.title[1:] for target in targets)
-        jobs = click.confirm(f"Submit a job of seconds that checks its node to: {where}?", default=False)
+        jobs = click.confirm(f"Check a node too, with a job of some seconds on {where}?", default=False)
     return node_checks.checks(configuration, targets, wait, SYSTEM, repositories) if jobs else node_checks.no_jobs()
 
 
@@ -196,6 +200,8 @@ class _Progress:
 
 def _shown(line: CheckLine) -> str:
     """Wrapped on a terminal, in one piece in a pipe, so that it can be searched."""
+    from hpc_agent.cli.table import room
+
     finding = line.finding
     status = click.style(f"{_WORDS[finding.status]:<4}", **_STYLES[finding.status])
     before = 8 + _NAME
@@ -207,7 +213,10 @@ def _shown(line: CheckLine) -> str:
     rows = [head + texts[0], *(" " * before + text for text in texts[1:])]
     if finding.remedy:
         # In one piece: a command is copied.
-        rows.append(" " * before + click.style(f"→ {printable(finding.remedy)}", bold=True))
+        remedy = f"→ {printable(finding.remedy)}"
+        width = room()
+        fits = width is None or before + len(remedy) <= width
+        rows.append(" " * (before if fits else _REMEDY) + click.style(remedy, bold=True))
     return "\n".join(rows)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hpc_agent.cli.shared_options import HELP, Shared, missing_commands, pass_shared
-from hpc_agent.cli.table import number, table_lines, text
+from hpc_agent.cli.table import table_lines, text, transient_line, wrapped
 from hpc_agent.cli.waiting_note import waiting_note
 
 if TYPE_CHECKING:
@@ -158,10 +157,11 @@ def _starts(client: ClusterClient, state: ClusterState, wanted: Resources, named
         )
     if len(names) > _MOST_PARTITIONS:
         click.echo(f"Asking about {_MOST_PARTITIONS} of {len(names)} partitions; --partition names others", err=True)
-    with click.progressbar(
-        names[:_MOST_PARTITIONS], label="Asking for starts", file=sys.stderr, hidden=not sys.stderr.isatty()
-    ) as shown:
-        return {name: client.expected_start(replace(wanted, partition=name)) for name in shown}
+    starts = {}
+    for name in names[:_MOST_PARTITIONS]:
+        with transient_line(f"Asking when it would start in {name} …"):
+            starts[name] = client.expected_start(replace(wanted, partition=name))
+    return starts
 
 
 # ---------------------------------------------------------------- what is printed
@@ -172,8 +172,8 @@ def _overview(state: ClusterState) -> str:
 
     types = by_gpu_type(state)
     gpus = table_lines(
-        [text("GPU TYPE"), number("FREE"), number("OF"), text("LARGEST FREE"), text("PARTITIONS")],
-        [(g.kind or "any", str(g.free), str(g.total), _largest(g), ", ".join(g.partitions)) for g in types],
+        [text("GPU TYPE"), text("FREE"), text("LARGEST FREE"), text("PARTITIONS")],
+        [(g.kind or "any", f"{g.free} of {g.total}", _largest(g), ", ".join(g.partitions)) for g in types],
     )
     partitions = table_lines(
         [text(title) for title in ("PARTITION", "GPUS", "CPUS", "IDLE NODES", "TIME LIMIT", "")],
@@ -262,7 +262,7 @@ def _expected(starts: Mapping[str, ExpectedStart], wanted: Resources) -> str:
     ]
     title = f"{_size(wanted)[0].upper()}{_size(wanted)[1:]} would start (an estimate; other jobs change it)"
     columns = [text("PARTITION"), text("START"), text("WHERE, OR WHY NOT")]
-    return "\n".join([click.style(title, bold=True), *table_lines(columns, rows)])
+    return "\n".join([click.style(wrapped(title), bold=True), *table_lines(columns, rows)])
 
 
 def _when(found: ExpectedStart, now: datetime) -> str:

@@ -102,7 +102,10 @@ def _survey(present: Configuration, flags: InitFlags, report: InitReport) -> Sit
     if not backend.is_installed():
         raise InputError(missing_commands(backend))
     where = (flags.partition or "").split(",")[0]
-    facts = survey(hpc, os.environ, report.step, partition=where, account=flags.account or "")
+    try:
+        facts = survey(hpc, os.environ, report.step, partition=where, account=flags.account or "")
+    finally:
+        report.clear_step()
     # Those of an administrator concern no other user.
     return replace(facts, folders=()) if flags.site else facts
 

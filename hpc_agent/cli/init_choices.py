@@ -113,7 +113,7 @@ def ask(choices: Choices, facts: SiteFacts, given: set[str]) -> Choices:
     cluster = facts.cluster
     click.echo("\nEnter takes the value in brackets.")
     if "queues" not in given:
-        answer = _prompt("ClearML queues to serve, with blanks between", shlex.join(choices.queues), _queues)
+        answer = _prompt("ClearML queues to serve, with spaces between", shlex.join(choices.queues), _queues)
         choices = replace(choices, queues=tuple(shlex.split(answer)))
     if cluster is not None and cluster.partitions and "partition" not in given:
         names = [p.name for p in cluster.partitions if p.allowed]
@@ -149,9 +149,8 @@ def ask_for_server(api: ApiSettings) -> str:
     from hpc_agent.config.servers import completed
     from hpc_agent.redact import Secret
 
-    click.echo(
-        "\nThere is no ClearML server in your configuration. Its page has credentials for you: Settings, Workspace."
-    )
+    click.echo("\nThere is no ClearML server in your configuration.")
+    click.echo("Create credentials on the server's page (Settings, Workspace) and give them here.")
     url = _prompt("Address of the API server", api.api_server or "https://api.clear.ml", _address)
     access = click.prompt("Access key")
     secret = click.prompt("Secret key", hide_input=True)

@@ -31,10 +31,19 @@ class InitReport:
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
         self._shows_steps = not quiet and sys.stderr.isatty()
+        self._step_is_shown = False
 
     def step(self, what: str) -> None:
+        """Written over by the next one, and by what follows."""
         if self._shows_steps:
-            click.echo(click.style(f"Looking at {what} …", dim=True), err=True)
+            text = f"Looking at {what} …"[: shutil.get_terminal_size().columns - 1]
+            click.echo("\r\x1b[K" + click.style(text, dim=True), nl=False, err=True)
+            self._step_is_shown = True
+
+    def clear_step(self) -> None:
+        if self._step_is_shown:
+            click.echo("\r\x1b[K", nl=False, err=True)
+            self._step_is_shown = False
 
     def facts(self, facts: SiteFacts) -> None:
         if self._quiet:
@@ -76,6 +85,7 @@ class InitReport:
         self, facts: SiteFacts, choices: Choices, service: DaemonService, *, has_server: bool, site: bool
     ) -> None:
         click.echo("\n" + click.style("Next", bold=True))
+        steps = [("hpc-agent doctor --jobs", "does all that tasks need work here?")]
         if site:
             click.echo("  hpc-agent init      # each user, for what is their own: keys, queues, folders")
             return
@@ -97,10 +107,12 @@ class InitReport:
             edit = "crontab -e" if service.kind == "cron" else f"{service.kind} -e"
             click.echo(f"  {edit}, and add" + "\n" + "\n".join(f"    {line}" for line in service.lines))
         else:
-            click.echo(f"  {command} --once    # one pass over the queues")
-            click.echo(f"  {command}           # serve them until it is stopped")
-        click.echo("  hpc-agent doctor                        # does all that tasks need work here?")
-        click.echo("  hpc-agent config                        # what holds, and where it comes from")
+            steps += [
+                (f"{command} --create-queue --once", "one pass over the queues"),
+                (f"{command} --create-queue --detached", "or serve them until it is stopped"),
+            ]
+        width = max(len(step) for step, _ in steps)
+        click.echo("\n".join(f"  {step:<{width}}  # {meaning}" for step, meaning in steps))
 
 
 def _row(name: str, text: str) -> None:

@@ -33,8 +33,8 @@ _COLOURS = {
     task_row.SUBMITTING: "red",
     "failed": "red",
 }
-_MIDDLING, _NARROW = 110, 80
-"""Columns of a terminal below which what matters less is left out, so that the rest can be read."""
+_READABLE = {"NAME": 16, "WHY": 24}
+"""Characters of these columns that are shown before another column is."""
 
 
 def _states(_context: click.Context, option: click.Parameter, values: Sequence[str]) -> tuple[str, ...]:
@@ -162,11 +162,28 @@ def _screen(table: JobsTable, rows: Sequence[TaskRow], seconds: float) -> list[s
 
 
 def table_of(rows: Sequence[TaskRow], now: datetime) -> list[str]:
-    """The table's lines, as many columns as the terminal has room for; all of them where there is no terminal."""
-    width = room()
-    columns = [(cell, column) for least, column, cell in _COLUMNS if width is None or width >= least]
-    cells = [[cell(row, now) for cell, _ in columns] for row in rows]
-    return table_lines([column for _, column in columns], cells)
+    """The table's lines, as many columns as the terminal has room for; all of them where there is no terminal.
+
+    In a very narrow one the reason is below its row.
+    """
+    columns = [(column, [cell(row, now) for row in rows], rank) for rank, column, cell in _COLUMNS]
+    shown = [each for each in columns if any(each[1])]
+    while (width := room()) is not None and _least_width(shown) > width and any(rank for *_, rank in shown):
+        shown.remove(max(shown, key=lambda each: each[2]))
+    notes: Sequence[str] = ()
+    if width is not None and _least_width(shown) > width and shown[-1][0].title == "WHY":
+        notes = shown.pop()[1]
+    return table_lines(
+        [column for column, *_ in shown], list(zip(*(cells for _, cells, _ in shown), strict=True)), notes
+    )
+
+
+def _least_width(columns: Sequence[tuple[Column, Sequence[str], int]]) -> int:
+    """In which names and reasons can be understood, and the rest is whole."""
+    widths = [
+        min(max(map(len, (column.title, *cells))), _READABLE.get(column.title, 1000)) for column, cells, _ in columns
+    ]
+    return sum(widths) + 2 * (len(widths) - 1)
 
 
 def _state_style(state: str) -> str:
@@ -209,15 +226,15 @@ _Cell = Callable[[TaskRow, datetime], str]
 _COLUMNS: Sequence[tuple[int, Column, _Cell]] = (
     (0, Column("TASK"), _short_id),
     (0, text("NAME"), lambda row, _: row.name),
-    (_NARROW, text("QUEUE"), lambda row, _: row.queue),
+    (1, text("QUEUE"), lambda row, _: row.queue),
     (0, Column("JOB"), lambda row, _: row.job),
     (0, Column("STATE", style=_state_style), lambda row, _: row.state),
-    (_NARROW, Column("TIME/LIMIT"), _time),
+    (2, Column("TIME/LIMIT"), _time),
     (0, Column("START"), _start),
     (0, Column("ENDED"), _ended),
-    (_MIDDLING, text("NODE"), lambda row, _: row.nodes),
-    (_MIDDLING, number("GPU"), lambda row, _: _percent(row.gpu_percent)),
-    (_MIDDLING, number("CPU"), lambda row, _: _percent(row.cpu_percent)),
+    (3, text("NODE"), lambda row, _: row.nodes),
+    (4, number("GPU"), lambda row, _: _percent(row.gpu_percent)),
+    (5, number("CPU"), lambda row, _: _percent(row.cpu_percent)),
     (0, text("WHY"), lambda row, _: row.why),
 )
-"""Columns of the terminal from which a column is shown, the column, and its cell."""
+"""Rank, column, cell: in a narrow terminal columns are left out from the highest rank on, 0 never."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hpc_agent.cli.shared_options import HELP, Shared, not_empty, pass_shared
-from hpc_agent.cli.table import Column, one_line, table_lines, text
+from hpc_agent.cli.table import Column, one_line, table_lines, text, wrapped
 from hpc_agent.cli.waiting_note import waiting_note
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def command(shared: Shared, task: str, queue: str | None, check: bool, diff: boo
         if changes is not None:
             _print_difference(changes)
         elif tested is None:
-            click.echo(preview.script, nl=not preview.script.endswith("\n"))
+            click.echo(preview.script.rstrip("\n"))
         if tested is not None:
             click.echo(_sentence(tested))
     if tested is not None and not tested.accepted:
@@ -169,9 +169,12 @@ def _in_words(wait: timedelta) -> str:
 
 
 def _print_origins(origins: Sequence[ResourceOrigin]) -> None:
-    rows = [(found.name, found.value or "-", found.origin) for found in origins]
+    rows = [(found.name, found.value, found.origin) for found in origins if found.value]
     for line in table_lines((Column("REQUEST"), text("VALUE"), text("COMES FROM")), rows):
         click.echo(line, err=True)
+    left = ", ".join(found.name for found in origins if not found.value)
+    if left:
+        click.echo(wrapped(f"Left to the scheduler: {left}"), err=True)
     click.echo(err=True)
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import click
@@ -13,6 +16,10 @@ import click
 _GAP = "  "
 _LEAST = 6
 """Characters that stay of a column that is cut."""
+_COMMAND = re.compile(r"`[^`]{1,60}`")
+_KEPT_BLANK = "\0"
+_WIDEST = 110
+"""Columns of a paragraph: longer lines are hard to read."""
 
 
 @dataclass(frozen=True)
@@ -114,3 +121,35 @@ def printable(text: str) -> str:
 
 def _wrapped(note: str) -> str:
     return click.wrap_text(note, (room() or 1000) - 1, initial_indent="  ", subsequent_indent="  ")
+
+
+def wrapped(paragraph: str, first: str = "", rest: str = "") -> str:
+    """Wrapped where a person reads it; long words, as paths are, stay whole. Piped, a paragraph is one line."""
+    width = room()
+    if width is None:
+        return first + paragraph
+    # A command is copied: what is between back-ticks stays on one line where that is long enough.
+    kept = _COMMAND.sub(lambda found: found[0].replace(" ", _KEPT_BLANK), paragraph)
+    lines = textwrap.fill(
+        kept,
+        min(width, _WIDEST),
+        initial_indent=first,
+        subsequent_indent=rest,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return lines.replace(_KEPT_BLANK, " ")
+
+
+@contextmanager
+def transient_line(what: str) -> Iterator[None]:
+    """What is being waited for, on stderr where that is a terminal; it is erased again."""
+    shown = sys.stderr.isatty()
+    if shown:
+        width = shutil.get_terminal_size().columns - 1
+        click.echo(click.style(_cut(one_line(what), width), dim=True), nl=False, err=True)
+    try:
+        yield
+    finally:
+        if shown:
+            click.echo("\r\x1b[K", nl=False, err=True)

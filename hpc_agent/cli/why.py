@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hpc_agent.cli.shared_options import HELP, Shared, pass_shared
-from hpc_agent.cli.table import one_line, room
+from hpc_agent.cli.table import one_line, wrapped
 from hpc_agent.cli.waiting_note import waiting_note
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ _VERDICTS = {
     "draft": "is a draft",
 }
 """In a sentence; the others are as they are."""
-_WIDEST = 110
 
 
 @click.command(context_settings=HELP)
@@ -57,15 +56,16 @@ def _print(explanation: Explanation) -> None:
     verdict = _VERDICTS.get(explanation.verdict, explanation.verdict)
     sentence = one_line(explanation.sentence)
     said = click.style(verdict, fg=_COLOURS.get(explanation.verdict, "green"), bold=True)
-    paragraph = _wrap(f"{head} {verdict}: {sentence}.")
+    # "Slurm job 12 is waiting (Resources): …" has it already.
+    paragraph = wrapped(f"{head}: {sentence}." if verdict in sentence else f"{head} {verdict}: {sentence}.")
     click.echo(paragraph.replace(verdict, said, 1) if head in paragraph else paragraph)
     if explanation.next_step:
-        click.echo(f"\n{_wrap(f'Next: {one_line(explanation.next_step)}.', '', '      ')}")
+        click.echo(f"\n{wrapped(f'Next: {one_line(explanation.next_step)}.', '', '      ')}")
     if explanation.evidence:
         click.echo()
     label = max((len(found.source) for found in explanation.evidence), default=0)
     for found in explanation.evidence:
-        click.echo(_wrap(one_line(found.text), f"  {found.source.ljust(label)}  ", " " * (label + 4)))
+        click.echo(wrapped(one_line(found.text), f"  {found.source.ljust(label)}  ", " " * (label + 4)))
     if explanation.last_lines:
         click.echo("\nIts last lines:")
         for line in explanation.last_lines:
@@ -74,20 +74,3 @@ def _print(explanation: Explanation) -> None:
 
 def _clean(line: str) -> str:
     return "".join(letter if letter.isprintable() or letter == "\t" else " " for letter in line)
-
-
-def _wrap(text: str, first: str = "", rest: str = "") -> str:
-    """Wrapped where a person reads it; long words, as paths are, stay whole. Piped, a paragraph is one line."""
-    width = room()
-    if width is None:
-        return first + text
-    import textwrap
-
-    return textwrap.fill(
-        text,
-        min(width, _WIDEST),
-        initial_indent=first,
-        subsequent_indent=rest,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )

@@ -71,6 +71,10 @@ class Actor:
         if action.console and directory.names():
             self.concluder.add_console_line(attempt, directory, action.console)
 
+    def forget_message(self, attempt: Attempt) -> None:
+        """The next message does not wait for its turn: the last one was about what is over now."""
+        self._shown.pop(attempt, None)
+
     def show_error(self, attempt: Attempt, message: str) -> None:
         """A status message that does not wait for its turn: something is wrong."""
         before, _ = self._shown.get(attempt, (SetStatusMessage(""), 0.0))

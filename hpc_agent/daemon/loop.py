@@ -27,7 +27,7 @@ from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.capacity import QueueCandidates, choose, held_back, rotated
 from hpc_agent.domain.decide import decide, explain_doubt
 from hpc_agent.domain.ids import QueueId, WorkerId
-from hpc_agent.domain.job import LimitReached, OutcomeUnknown, Refused, UnclearAnswer
+from hpc_agent.domain.job import Accepted, LimitReached, OutcomeUnknown, Refused, UnclearAnswer
 from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.schedule import Schedule
 from hpc_agent.domain.snapshot import AttemptPolicy
@@ -355,7 +355,9 @@ class Daemon:
             return
         if answer is not None:
             self._last_served = queue.id
-        if isinstance(answer, Refused):
+        if isinstance(answer, Accepted):
+            self._actor.forget_message(attempt)
+        elif isinstance(answer, Refused):
             reason = f"the scheduler refused the job: {answer.message}"
             self._actor.reject(attempt, directory, queue, actions.RejectTask(TaskStatus.FAILED, reason))
         elif isinstance(answer, OutcomeUnknown):

@@ -28,10 +28,13 @@ _FEW_FILES = 10_000
 _PROBE = b"hpc-agent doctor\n" * 4096
 
 
-def checks(configuration: Configuration, *, batch_system: bool) -> list[Check]:
+def checks(configuration: Configuration, *, batch_system: bool, asks_nodes: bool) -> list[Check]:
+    """``asks_nodes``: jobs find out whether nodes see ``hpc.root``, so that nothing is guessed from its file system."""
     hpc = configuration.settings.hpc
+    found = folders(hpc).items()
+    guesses = {name: batch_system and not (asks_nodes and name == "hpc.root") for name, _ in found}
     return [
-        *(Check(SUBJECT, name, partial(folder, name, path, batch_system)) for name, path in folders(hpc).items()),
+        *(Check(SUBJECT, name, partial(folder, name, path, guesses[name])) for name, path in found),
         Check(SUBJECT, "locks", partial(_locks, hpc.root.expanduser())),
         Check(SUBJECT, "scratch", partial(scratch, hpc)),
         Check(SUBJECT, "keys", partial(_keys, configuration)),
@@ -45,7 +48,7 @@ def folders(hpc: HpcSettings) -> dict[str, Path]:
     return {"hpc.root": root, **{name: path for name, path in others.items() if not path.is_relative_to(root)}}
 
 
-def folder(name: str, path: Path, batch_system: bool) -> Iterator[CheckResult]:
+def folder(name: str, path: Path, guesses: bool) -> Iterator[CheckResult]:
     """Writable, private, with room; and whether nodes can see it, as far as this machine shows."""
     kind = ""
     try:
@@ -55,7 +58,7 @@ def folder(name: str, path: Path, batch_system: bool) -> Iterator[CheckResult]:
         yield ok(f"{path} can be written to ({kind})")
     except OSError as error:
         yield failed(f"{path} cannot be used: {error.strerror or error}", _remedy(name, path, error))
-    if batch_system and kind and kind not in NETWORK_FILE_SYSTEMS:
+    if guesses and kind and kind not in NETWORK_FILE_SYSTEMS:
         sentence = f"{kind} is not a network file system: nodes may not see it"
         yield warning(sentence, "hpc-agent doctor --jobs     # asks the nodes", name=f"{name} shared")
     if weakness := weakness_of(path):
@@ -114,6 +117,7 @@ def _locks(root: Path) -> Iterator[CheckResult]:
     file = root / f".doctor-{token_hex(4)}.lock"
     remedy = "ask the administrators to mount it with locks (Lustre: -o flock), or name another folder: hpc.root"
     try:
+        ensure_directory(file.parent)  # The check of the folder goes on at the same time.
         first = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
     except OSError as error:
         yield skipped(f"no file can be made in hpc.root: {error.strerror}")
@@ -137,7 +141,7 @@ def _locks(root: Path) -> Iterator[CheckResult]:
 def scratch(hpc: HpcSettings) -> Iterator[CheckResult]:
     """The folder for files that need not outlive a job, or a build here."""
     folder = private_folder(hpc.scratch)
-    yield ok(f"{folder} is ours alone")
+    yield ok(f"{folder} is yours alone")
     yield from room("scratch space", folder, "name another local folder: hpc.scratch_dir")
 
 

@@ -32,6 +32,8 @@ from hpc_agent.schedulers.base import Scheduler, SubmitRequest
 from hpc_agent.submission.render import JobContext, Renderer
 
 JOB_NAME = "hpc-agent-doctor"
+NOT_ASKED = "Nodes"
+"""Heading of the line that is shown where no node is looked at."""
 _MINUTES = 5
 _MEMORY_MB = 1024
 _ANSWER_S = 150.0
@@ -274,7 +276,7 @@ def _last_line(file: Path) -> str:
 
 def no_jobs() -> list[Check]:
     """In place of the jobs, where none may be submitted."""
-    return [Check("Nodes", "nodes", _not_asked)]
+    return [Check(NOT_ASKED, "nodes", _not_asked)]
 
 
 def _not_asked() -> Iterator[CheckResult]:

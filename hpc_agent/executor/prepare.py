@@ -102,9 +102,9 @@ class Preparer:
             self._write_line(build_script.add_init(workspace))
         env = self._stager.open(task, staged, self._write_line)
         if env is not None:
-            self._write_line(
-                f"Environment {env.key} ready ({env.access}) after {self._clock.monotonic() - started:.1f} s"
-            )
+            after = f"{env.access} after {self._clock.monotonic() - started:.1f} s"
+            how = "is ready on this node already" if env.access == "ready" else after
+            self._write_line(f"Environment {env.key} {how}")
             _check_image(env, resolved)
         if resolved and container:
             return self._prepared_container(task, resolved, container, workspace, env, staged.source.commit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from hpc_agent.api.client import Client
 from hpc_agent.api.task_views import TaskViews
@@ -18,6 +19,14 @@ from hpc_agent.tracking.tracked_jobs import TrackedJob
 from hpc_agent.tracking.tracked_records import TrackedRoot
 
 REASON = "cancelled with hpc-agent cancel"
+
+
+@dataclass(frozen=True)
+class CancelReport:
+    """``sentence``: what was done, or why there was nothing to do; its subject is the task."""
+
+    name: str
+    sentence: str
 
 
 class TaskCanceller:
@@ -40,15 +49,16 @@ class TaskCanceller:
         self._term_grace = term_grace
         self._listed: Sequence[ListedJob] | None = None
 
-    def cancel(self, task: TaskId) -> str:
-        """What was done, or why there was nothing to do, as a sentence.
-
+    def cancel(self, task: TaskId) -> CancelReport:
+        """
         Raises:
             NotFoundError: there is no such task.
             ServerUnreachableError, SchedulerUnavailableError: no answer; it may be cancelled or not.
         """
         found = self._client.tasks.get(task)
-        status = found.status
+        return CancelReport(found.name, self._cancel(task, found.status))
+
+    def _cancel(self, task: TaskId, status: TaskStatus) -> str:
         if status.is_final:
             return f"had ended before: {status.value}"
         tracked = read_tracked(self._tracked.of(task))
@@ -61,7 +71,7 @@ class TaskCanceller:
             return f"was taken off its queue and is stopped{self._cancel_waiting(task)}"
         return (
             f"was asked to end: its program gets SIGTERM, and SIGKILL after {self._term_grace:g} s; "
-            "`hpc-agent logs -f` shows its last words"
+            f"`hpc-agent logs -f {task[:8]}` shows its last words"
         )
 
     def _cancel_script(self, tracked: TrackedJob) -> str:

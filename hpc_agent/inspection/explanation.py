@@ -284,7 +284,7 @@ def _evidence(facts: TaskFacts, sentence: str) -> Iterator[Evidence]:
     for listed in facts.jobs[:3]:
         yield Evidence("scheduler", _listed_words(listed))
     if facts.record is not None:
-        yield Evidence("accounting", record_words(facts.record))
+        yield Evidence("accounting", record_words(facts.record, _exit_text(facts, facts.record)))
     if memory := _memory_words(facts.evidence):
         yield Evidence("memory", memory)
     if facts.task.status is TaskStatus.FAILED:
@@ -317,9 +317,18 @@ def _listed_words(listed: ListedJob) -> str:
     return ", ".join(words)
 
 
-def record_words(record: JobRecord) -> str:
+def _exit_text(facts: TaskFacts, record: JobRecord) -> str:
+    """sacct takes 128 away from an exit code of 128 and more (seen on 22.05): 137, of SIGKILL, is 9 there."""
+    report = facts.run.files.report if facts.run else None
+    code = 0 if report is None else 128 - report.exit_code if report.exit_code < 0 else report.exit_code
+    if code >= 128 and record.exit_code == code - 128 and not record.signal:
+        return f"exit code {code}"
+    return record.exit_text
+
+
+def record_words(record: JobRecord, exit_text: str) -> str:
     """A record in one line."""
-    words = [f"job {record.id} {record.raw_state}", record.exit_text]
+    words = [f"job {record.id} {record.raw_state}", exit_text]
     if record.started and record.ended:
         ran = format_duration((record.ended - record.started).total_seconds())
         of = f" of {format_duration(record.time_limit)}" if record.time_limit else ""
@@ -333,8 +342,11 @@ def record_words(record: JobRecord) -> str:
 def _memory_words(evidence: ExitEvidence) -> str:
     if not evidence.used_mb:
         return ""
-    of = f" of {evidence.limit_mb / 1024:.3g}" if evidence.limit_mb else ""
-    return f"{evidence.used_mb / 1024:.3g}{of} GiB at most"
+    small = evidence.used_mb < 1024
+    used = f"{evidence.used_mb:.0f} MiB" if small else f"{evidence.used_mb / 1024:.3g}"
+    if evidence.limit_mb:
+        return f"{used} of {evidence.limit_mb / 1024:.3g} GiB at most"
+    return f"{used}{'' if small else ' GiB'} at most"
 
 
 def local(moment: datetime) -> str:

@@ -195,6 +195,7 @@ class TestQueues:
         refused = machine.agent("daemon", "--queue", name, "--once")
         assert refused.returncode == 2
         assert f'there is no queue "{name}"' in refused.stderr
+        assert refused.stderr.endswith("; --create-queue makes it\n")
         machine.start("daemon", "--foreground", "--create-queue", "--queue", machine.queue_id, name)
         assert ended(machine, task) is TaskStatus.COMPLETED
         late = held(machine, machine.client.queues.resolve(name), SEEN)

@@ -19,7 +19,7 @@ def test_a_task_runs_with_the_configuration_that_init_wrote(site: Site, hpc_cach
     folders = ("--root", str(site.folder / "hpc"), "--cache-dir", str(hpc_cache))
     done = site.agent("init", "--yes", "--queue", site.queue, "--partition", "main", *folders, "--file", str(conf))
     assert done.returncode == 0, done.stderr
-    assert f"daemon --queue {site.queue} --once" in done.stdout
+    assert f"daemon --queue {site.queue} --create-queue --once" in done.stdout
     task = site.bare_task(GPUS)
     site.properties(task, num_gpus="2", gpu_type="h100", time_limit="5")
     site.daemon(CLEARML_CONFIG_FILE=str(conf))

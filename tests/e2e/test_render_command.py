@@ -56,6 +56,7 @@ def test_each_request_says_where_it_comes_from(site: Site) -> None:
     plain = site.agent("render", "--id", task)
     assert plain.stdout.startswith("#!") and plain.stdout.endswith("\n") and "REQUEST" not in plain.stdout
     assert plain.stderr.splitlines()[0].split() == ["REQUEST", "VALUE", "COMES", "FROM"]
+    assert "\nLeft to the scheduler: gpu_type, partition, account" in plain.stderr
     assert not (site.root / "runs" / task).exists()
 
 

@@ -59,9 +59,11 @@ def test_a_job_that_waits(site: Site) -> None:
         wait_until("its job", lambda: site.jobs(task))
         found = why(site, site.jobs(task)[0])
         wait_until("the same on its page", lambda: site.message(task), equals(found["sentence"]))
+        printed = site.agent("why", task).stdout
     finally:
         site.slurm("scontrol", "update", "partitionname=main", "state=up")
     assert found["verdict"] == "waiting"
+    assert printed.count("is waiting") == 1 and printed.startswith(f"bare ({task[:8]}): Slurm job ")
     assert "is waiting (PartitionDown): its partition is closed" in found["sentence"]
     assert found["next_step"].startswith("it goes on only after a change")
     assert "PENDING, reason PartitionDown, submitted" in found["sources"]["scheduler"]

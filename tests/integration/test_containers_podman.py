@@ -81,7 +81,7 @@ def test_an_image_without_python_gets_ours_from_the_shared_cache(site: Container
     done = site.execute(task)
     assert f"/hpc-agent/environment/bin/python {sys.base_prefix} True /hpc-agent/work/code" in done.stdout
     again = site.execute(site.task(WHERE, runtime.image("bare")))
-    assert "(ready)" in again.stdout and "Looking into" not in again.stdout
+    assert "is ready on this node already" in again.stdout and "Looking into" not in again.stdout
 
 
 def test_a_site_can_say_that_its_own_python_is_meant(site: ContainerSite, runtime: Podman) -> None:

@@ -124,8 +124,8 @@ def ward(clearml_server: Any, slurm_cluster: Any, tmp_path: Path) -> Ward:
 def test_a_site_that_works_passes_with_a_job_on_each_partition(ward: Ward, slurm_cluster: Any) -> None:
     report = ward.doctor("--jobs")
     assert report.failed() == [], report.checks
-    # The tests' folder is on a disk of this machine, and no daemon was started.
-    assert {*report.warned()} - {"hpc.root shared"} == {f"serves {ward.queue}"}
+    # No daemon was started.
+    assert report.warned() == [f"serves {ward.queue}"]
     assert {line["subject"] for line in report.checks} == {
         *("Server", "Scheduler", "Folders", "This machine", "Daemon", "Partition main", "Partition short"),
     }
@@ -357,7 +357,7 @@ def test_a_root_that_nodes_do_not_see_is_reported(ward: Ward) -> None:
     assert report.failed() == ["job"], report.checks
     assert "no file of it is seen" in report.of("job")["message"] or "before its script" in report.of("job")["message"]
     assert "hpc.root" in report.of("job")["remedy"]
-    assert report.status("hpc.root shared") == "warning"
+    assert "hpc.root shared" not in [line["name"] for line in report.checks]
 
 
 # ---------------------------------------------------------------- folders
@@ -525,7 +525,7 @@ def test_a_terminal_is_asked_before_jobs_are_submitted_and_sees_progress(ward: W
     assert child.wait(HANG_S) == 0, seen.decode()
     os.close(master)
     text = seen.decode()
-    assert "Submit a job of seconds that checks its node to: partition main, partition short? [y/N]" in text
+    assert "Check a node too, with a job of some seconds on partition main, partition short? [y/N]" in text
     assert "checks done, waiting for" in text
     assert "\x1b[" in text
     assert not (ward.root / "doctor").exists()

@@ -161,7 +161,7 @@ def test_a_controller_that_is_away_is_reported_and_nothing_is_written(init: Run,
 
 def test_the_section_suits_the_cluster_and_the_choices(init: Run, conf: Path) -> None:
     printed = written(init("--yes", "--queue", "gpu", "cpu", "--partition", "short", "--account", "lab"))
-    assert f"{conf}: changed" in printed and "daemon --queue gpu cpu --once" in printed
+    assert f"{conf}: changed" in printed and "daemon --queue gpu cpu --create-queue --once" in printed
     hpc = settings(conf)
     assert set(hpc.queues) == {"gpu", "cpu"}
     resources = hpc.queue("gpu").policy("gpu", hpc.resources).resources({"num_gpus": "4", "gpu_type": "h100"})

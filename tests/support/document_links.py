@@ -18,8 +18,8 @@ _A_NAME = "NAME"
 """In a path: a file that is still to be written."""
 _FOLDERS = ("hpc_agent", "scripts", "tests", "docs", "sbatch_templates", ".ci", ".github")
 _TEXT = frozenset({"", ".py", ".md", ".html", ".j2", ".sh", ".toml", ".yml", ".yaml"})
-_WRITES_PAGES = {Path("scripts/reference"): Path("docs")}
-"""Holds the text of pages, whose links are relative to where it writes them."""
+_WRITES_PAGES = {Path("scripts/reference"): Path("docs"), Path("scripts/walk/page.py"): Path("docs")}
+"""They hold the text of pages, whose links are relative to where they write them."""
 _CAPTURED = ("tests", "data")
 """What other programs printed cites what it likes."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpc_agent.cli.table import Column, number, print_table, text
+from hpc_agent.cli.table import Column, number, print_table, text, wrapped
 
 COLUMNS = (text("QUEUE"), text("NAME"), number("TASKS"), number("GPU"), Column("DAY"))
 ROWS = (
@@ -64,3 +64,13 @@ def test_wide_letters_take_two_columns(monkeypatch: pytest.MonkeyPatch, capsys: 
     monkeypatch.setenv("COLUMNS", "12")
     print_table([text("NAME"), Column("DAY")], [["日本語日本語", "1"], ["x", "2"]])
     assert capsys.readouterr().out.splitlines() == ["NAME     DAY", "日本語…  1", "x        2"]
+
+
+def test_a_command_in_a_paragraph_stays_on_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    text = "night was asked to end; `hpc-agent logs -f c5089307` shows its last words"
+    lines = wrapped(text, "  ", "    ").splitlines()
+    assert "    `hpc-agent logs -f c5089307` shows" in lines
+    assert max(map(len, lines)) <= 40 and " ".join(" ".join(lines).split()) == text
+    monkeypatch.delenv("COLUMNS")
+    assert wrapped(text) == text

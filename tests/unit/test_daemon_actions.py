@@ -247,6 +247,9 @@ class TestMessages:
         site.actor.show_error(ATTEMPT, "broken")
         site.actor.show_error(ATTEMPT, "broken")
         assert site.server.said == ["Waiting", "Resources", "broken"]
+        site.actor.forget_message(ATTEMPT)
+        site.actor.set_status_message(ATTEMPT, SetStatusMessage("Priority"), site.run)
+        assert site.server.said[3:] == ["Priority"]
 
     @pytest.mark.parametrize(("known", "message"), [(False, ""), (True, "Stopping by its user")])
     def test_none_takes_the_place_of_an_abort(self, site: Site, known: bool, message: str) -> None:

@@ -114,6 +114,23 @@ def test_a_step_that_the_reason_ends_with_is_said_once() -> None:
     assert sources(found)["memory"] == "1.02 of 1 GiB at most"
 
 
+@pytest.mark.parametrize(
+    ("recorded", "reported", "shown"), [(9, -9, "137"), (15, 143, "143"), (9, 9, "9"), (1, 1, "1"), (9, None, "9")]
+)
+def test_an_exit_code_that_accounting_shortened_is_shown_in_full(
+    recorded: int, reported: int | None, shown: str
+) -> None:
+    report = None if reported is None else ExitReport(status="failed", reason="", exit_code=reported, at=NOW)
+    run = replace(RUN, files=replace(RUN.files, report=report))
+    found = explain(facts(TaskStatus.FAILED, "…", record=replace(RECORD, exit_code=recorded), run=run))
+    assert sources(found)["accounting"].startswith(f"job 7 FAILED, exit code {shown}, ran ")
+
+
+def test_a_little_memory_is_in_mebibytes() -> None:
+    found = explain(facts(TaskStatus.COMPLETED, "done", record=RECORD, run=RUN, evidence=ExitEvidence(17.8, 1024.0)))
+    assert sources(found)["memory"] == "18 MiB of 1 GiB at most"
+
+
 def test_an_error_that_was_printed_before_a_time_limit_is_not_its_cause() -> None:
     reason = "time limit 01:00:00 reached after 01:00:10; ask for more with the user property time_limit"
     console = "Traceback (most recent call last):\nOSError: [Errno 28] No space left on device\nepoch 3\n"

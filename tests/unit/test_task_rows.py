@@ -116,8 +116,23 @@ def test_no_line_is_longer_than_the_terminal(monkeypatch: pytest.MonkeyPatch, wi
     monkeypatch.setenv("COLUMNS", str(width))
     lines = [plain(line) for line in table_of([ROW, replace(ROW, name="b", state="running", job="9")], NOW)]
     assert max(map(len, lines)) <= width, lines
-    assert ("QUEUE" in lines[0]) == (width >= 80)
+    assert ("QUEUE" in lines[0]) == (width >= 110)
     assert all("812" in lines[1] and found in lines[1] for found in ("3f2a91c4", "pending"))
+    assert ("WHY" in lines[0]) == (width >= 80)
+    assert ROW.why[:20] in lines[1 if width >= 80 else 2]
+
+
+def test_columns_that_fit_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a terminal of the usual width the node of a job that runs is not left out for the reason of none."""
+    monkeypatch.setenv("COLUMNS", "80")
+    runs = TaskRow(TaskId("3f2a91c4" * 4), "train", "gpu", job="9", state="running", nodes="n1", used_seconds=60)
+    runs = replace(runs, limit_seconds=7200)
+    head, line = map(plain, table_of([runs], NOW))
+    assert head.split() == ["TASK", "NAME", "QUEUE", "JOB", "STATE", "TIME/LIMIT", "NODE"]
+    assert line.endswith("  n1")
+    waits = replace(runs, job="10", state="pending", nodes="", why="Resources: it is next, once enough is free")
+    head, _, line = map(plain, table_of([runs, waits], NOW))
+    assert "NODE" not in head and "Resources: it is next" in line
 
 
 def test_a_name_cannot_steer_the_terminal() -> None:
