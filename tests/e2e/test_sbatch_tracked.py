@@ -42,13 +42,16 @@ def repository(person: Person) -> Path:
 
 
 def test_a_script_is_a_task_with_console_usage_and_final_status(person: Person) -> None:
-    person.script("#!/bin/bash\n#SBATCH -J lesson --mem=1G -c 2\necho begun\necho oops >&2\nsleep 6\necho end\n")
+    go = person.site.folder / "go"
+    waits = f"until [ -e {go} ]; do sleep 0.2; done"
+    person.script(f"#!/bin/bash\n#SBATCH -J lesson --mem=1G -c 2\necho begun\necho oops >&2\n{waits}\necho end\n")
     job = person.sbatch("--clearml-tags=a,b", "--clearml-project", "sbatch/e2e", "train.sh", "--lr", "0.1").job
     task = person.task(job)
     wait_until("its console while it runs", lambda: person.site.console(task), contains("begun\noops\n"))
     assert person.site.status(task) is TaskStatus.IN_PROGRESS
     workers = person.site.client.workers.all()
     assert [w["task"]["id"] for w in workers if w["id"].endswith(f":slurm:{job}")] == [task]
+    go.touch()
     assert person.wait_for_end(job) == (TaskStatus.COMPLETED, wait_until("its record", lambda: ended(person, job)))
     assert person.site.console(task) == "begun\noops\nend\n"
     assert (person.site.folder / f"slurm-{job}.out").read_text() == "begun\noops\nend\n"
