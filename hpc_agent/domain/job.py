@@ -145,7 +145,8 @@ class JobRecord:
     def output_not_opened(self) -> bool:
         """Whether it never ran because Slurm could not open its output file, which Slurm shows as signal 53 at once."""
         ran = (self.ended - self.started).total_seconds() if self.ended and self.started else 0.0
-        return self.state is JobState.FAILED and self.signal == _NOT_OPENED and self.exit_code == 0 and ran < _AT_ONCE_S
+        # Of one that a signal ended the exit code says nothing.
+        return self.state is JobState.FAILED and self.signal == _NOT_OPENED and ran < _AT_ONCE_S
 
 
 _NOT_OPENED = 53

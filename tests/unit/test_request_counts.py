@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from manual_clock import ManualClock
+from waiting import HANG_S
 
 from hpc_agent.request_counts import COUNTS, RequestCounts, read_counts
 from hpc_agent.schedulers.registry import QUERY_COMMANDS
@@ -54,7 +55,7 @@ def test_threads_and_processes_lose_none(tmp_path: Path) -> None:
     )
     argv = [sys.executable, "-c", program, str(tmp_path / "stats")]
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda _: subprocess.run(argv, check=True, timeout=60), range(4)))
+        list(pool.map(lambda _: subprocess.run(argv, check=True, timeout=HANG_S), range(4)))
     # Midnight may come meanwhile.
     assert sum(row.server["x"] for row in read_counts(tmp_path / "stats", date.min)) == 80
 

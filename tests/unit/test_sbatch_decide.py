@@ -170,6 +170,7 @@ def test_array_ends_when_all_its_elements_have() -> None:
         (record(JobState.FAILED, exit_code=3), TaskStatus.FAILED, "Slurm job 12 FAILED: exit code 3"),
         (record(JobState.FAILED, signal=9), TaskStatus.FAILED, "Slurm job 12 FAILED: ended by signal 9"),
         (record(JobState.FAILED, signal=53), TaskStatus.FAILED, NOT_OPENED),
+        (record(JobState.FAILED, signal=53, exit_code=1), TaskStatus.FAILED, NOT_OPENED),
         (record(JobState.CANCELLED, cancelled_by="7"), TaskStatus.STOPPED, "Slurm job 12 was cancelled by 7"),
         (record(JobState.TIMEOUT), TaskStatus.FAILED, TIME_LIMIT),
         (record(JobState.OUT_OF_MEMORY), TaskStatus.FAILED, "out of memory; ask for more with --mem (Slurm job 12)"),
