@@ -171,7 +171,7 @@ def test_one_follower_serves_all_jobs_and_leaves_when_nothing_is_left(person: Pe
         assert person.wait_for_end(job)[0] is TaskStatus.COMPLETED
         assert person.follower() in (pid, None)
     wait_until("the follower to leave", person.follower, empty)
-    assert {path.name for path in (person.root / "sbatch").iterdir()} == {"agent.conf", "follow.log"}
+    assert {path.name for path in (person.root / "sbatch").iterdir()} == {".ended", "agent.conf", "follow.log"}
 
 
 def test_a_job_whose_task_was_aborted_while_no_process_followed_cancels_itself(person: Person) -> None:
