@@ -42,7 +42,7 @@ EXAMPLES = [
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_a_configuration_in_a_document_is_accepted(example: str, tmp_path: Path) -> None:
     conf = tmp_path / "clearml.conf"
-    conf.write_text(example)
+    conf.write_text(example, encoding="utf-8")
     environ = {"HOME": str(tmp_path), "HPC_AGENT_SITE_CONFIG": "/dev/null"}
     empty = tmp_path / "empty.conf"
     empty.touch()
@@ -52,7 +52,7 @@ def test_a_configuration_in_a_document_is_accepted(example: str, tmp_path: Path)
 def test_there_are_configurations_and_a_wrong_key_in_one_is_found(tmp_path: Path) -> None:
     assert len(EXAMPLES) >= 7
     conf = tmp_path / "clearml.conf"
-    conf.write_text(EXAMPLES[0].values[0].replace("partition", "partitoin"))  # type: ignore[union-attr]
+    conf.write_text(EXAMPLES[0].values[0].replace("partition", "partitoin"), encoding="utf-8")  # type: ignore[union-attr]
     with pytest.raises(ConfigError, match="partitoin"):
         load(conf, {"HOME": str(tmp_path), "HPC_AGENT_SITE_CONFIG": "/dev/null"})
 
@@ -71,7 +71,7 @@ def test_the_template_for_those_who_come_from_the_glue_renders(
     properties: dict[str, str], comment: str, tmp_path: Path
 ) -> None:
     [template] = [body for _, body in blocks(ROOT / "docs" / "coming-from.md") if "{% extends" in body]
-    (tmp_path / "ours.sbatch.j2").write_text(template)
+    (tmp_path / "ours.sbatch.j2").write_text(template, encoding="utf-8")
     language = registry.load("slurm").script(HpcSettings())
     task = Task(TaskId("a" * 32), name="a task", properties=properties)
     context = JobContext(

@@ -76,7 +76,7 @@ DIES = {
         "this node has no connection to 127.0.0.1",
     ),
     "git without a network": (
-        "import subprocess\nsubprocess.run(['git', 'clone', 'https://nowhere.invalid/r', '/tmp/x/y/z'], check=True)\n",
+        "import subprocess\nsubprocess.run(['git', 'clone', 'https://nowhere.invalid/r', 'clone'], check=True)\n",
         FailureKind.NETWORK,
         "this node cannot resolve the name nowhere.invalid",
     ),
@@ -120,6 +120,7 @@ def test_a_program_that_dies_here(text: str, kind: FailureKind, sentence: str, t
     program.write_text(text)
     done = subprocess.run(
         [sys.executable, str(program)],
+        cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},

@@ -63,7 +63,7 @@ def text(facts: SiteFacts = SITE, choices: Choices = DEFAULTS, elsewhere: SetEls
 
 def loaded(tmp_path: Path, *args: Any, **named: Any) -> HpcSettings:
     file = tmp_path / "clearml.conf"
-    file.write_text(text(*args, **named))
+    file.write_text(text(*args, **named), encoding="utf-8")
     return load(file, {}).settings.hpc
 
 
