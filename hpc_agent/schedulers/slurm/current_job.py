@@ -22,7 +22,7 @@ log = EventLog("schedulers.slurm.current_job")
 _TIMEOUT_S = 8.0
 """Between SIGTERM and SIGKILL lie 30 s (KillWait), and most of them are the task's."""
 _CANCEL_TIMEOUT_S = 60.0
-_END_ANNOUNCED = re.compile(rb"^slurmstepd.*: \*\*\* (JOB|STEP) .* CANCELLED AT ", re.MULTILINE)
+_END_ANNOUNCED = re.compile(rb"error: \*\*\* (?:JOB|STEP) .* CANCELLED AT ")
 _TAIL = 16 * 1024
 _OUTPUTS = (1, 2)
 
