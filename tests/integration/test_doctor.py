@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -289,16 +290,25 @@ def test_limits_that_are_used_up_are_reported(ward: Ward, slurm_cluster: Any, tm
 # ---------------------------------------------------------------- the nodes
 
 
-def test_a_job_that_waits_too_long_is_cancelled_and_its_reason_reported(ward: Ward, slurm_cluster: Any) -> None:
-    slurm_cluster.run("scontrol", "update", "nodename=n[1-3]", "state=drain", "reason=test")
+@contextmanager
+def no_node_takes_jobs(cluster: Any) -> Iterator[None]:
+    cluster.run("scontrol", "update", "nodename=n[1-3]", "state=drain", "reason=test")
     try:
+        yield
+    finally:
+        cluster.run("scontrol", "update", "nodename=n[1-3]", "state=resume")
+        # Until they have answered again they are "idle*", and sbatch is refused.
+        states = partial(cluster.run, "sinfo", "-h", "-N", "-o", "%T")
+        wait_until("the nodes to take jobs", states, lambda found: {*found.split()} <= {"idle", "mixed", "allocated"})
+
+
+def test_a_job_that_waits_too_long_is_cancelled_and_its_reason_reported(ward: Ward, slurm_cluster: Any) -> None:
+    with no_node_takes_jobs(slurm_cluster):
         ward.ask_for("partition: main")
         report = ward.doctor("--jobs", "--wait", "3")
         left = wait_until(
             "no job left", lambda: slurm_cluster.run("squeue", "-h", "--name=hpc-agent-doctor"), equals("")
         )
-    finally:
-        slurm_cluster.run("scontrol", "update", "nodename=n[1-3]", "state=resume")
     line = report.of("job", "Partition main")
     assert line["status"] == "warning" and left == ""
     assert re.match(r"job [0-9]+ did not start within 3 s \(.+\) and was cancelled", line["message"])
@@ -310,16 +320,13 @@ def test_ctrl_c_cancels_the_jobs(ward: Ward, slurm_cluster: Any) -> None:
         found: str = slurm_cluster.run("squeue", "-h", "--name=hpc-agent-doctor")
         return found
 
-    slurm_cluster.run("scontrol", "update", "nodename=n[1-3]", "state=drain", "reason=test")
-    try:
+    with no_node_takes_jobs(slurm_cluster):
         argv = [sys.executable, "-m", "hpc_agent", "doctor", "--jobs", "--json"]
         with subprocess.Popen(argv, env=ward.env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as child:
             wait_until("both jobs", lambda: len(listed().splitlines()), equals(2))
             child.send_signal(signal.SIGINT)
             assert child.wait(HANG_S) == 1
         assert listed() == ""
-    finally:
-        slurm_cluster.run("scontrol", "update", "nodename=n[1-3]", "state=resume")
     assert list((ward.root / "doctor").iterdir()) == []
 
 
