@@ -6,11 +6,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from slurm_site import SlurmSite
+from waiting import wait_until
 
 Free = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -60,6 +62,8 @@ def test_a_drained_node_has_nothing_free(slurm_cluster: Any, free: Free) -> None
         answer = found(free("--json"))
     finally:
         slurm_cluster.run("scontrol", "update", "nodename=n3", "state=resume")
+        state = partial(slurm_cluster.run, "sinfo", "-h", "-N", "-n", "n3", "-o", "%T")
+        wait_until("the node to take jobs", state, lambda found: {*found.split()} == {"idle"})
     assert gpus(answer) == {"a100": (8, 8), "h100": (0, 4)}
     [node] = [node for node in answer["nodes"] if node["name"] == "n3"]
     assert node["state"].startswith("drain") and not node["usable"]
