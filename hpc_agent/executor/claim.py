@@ -96,9 +96,7 @@ class Claimer:
         command of the same allocation."""
         if task.status is not TaskStatus.IN_PROGRESS and self._identity.step_processes == 1:
             return False
-        return any(
-            claim.owner == self._identity.owner and claim.state == "won" for claim in self._claims_of(task) if claim
-        )
+        return "won" in self._states_of_this_jobs_claims(task)
 
     def _was_started_late(self, task: Task) -> bool:
         """Whether it shows as running though it was put back to its queue: by a start of a job that was taken for dead,
@@ -125,6 +123,9 @@ class Claimer:
     def _claims_of(self, task: Task) -> list[ClaimRecord | None]:
         """Of all attempts that share this run folder."""
         return [_claim_in(run) for run in RunsFolder(self._run.path.parent.parent).attempts(task.id)]
+
+    def _states_of_this_jobs_claims(self, task: Task) -> set[str]:
+        return {claim.state for claim in self._claims_of(task) if claim and claim.owner == self._identity.owner}
 
     def _is_over(self, before: ClaimRecord) -> bool:
         """Whether this very start of our job has run it to its end before."""
@@ -190,7 +191,7 @@ class Claimer:
         """Whether another process of this job took it off its queue; it writes that down just after it."""
         until = self._clock.monotonic() + _SIBLING_S
         while True:
-            states = {claim.state for claim in self._claims_of(task) if claim and claim.owner == self._identity.owner}
+            states = self._states_of_this_jobs_claims(task)
             if "won" in states or "intent" not in states or self._clock.monotonic() >= until:
                 return "won" in states
             self._clock.sleep(0.1)

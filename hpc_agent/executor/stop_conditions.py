@@ -134,9 +134,12 @@ class TerminationQuery:
         if self._answer is None:
             self._answer = in_background(self._current_job.look, _QUERY)
 
-    def is_announced(self) -> bool | None:
-        """See ``CurrentJobClient.is_end_announced``."""
-        return self._current_job.is_end_announced()
+    def is_announced(self, wait: float) -> bool | None:
+        """See ``CurrentJobClient.is_end_announced``; not known either after ``wait`` seconds: the job's output may lie
+        on a file server that stalls, for which no end of a run waits."""
+        answer = in_background(self._current_job.is_end_announced, "look at the job's output")
+        concurrent.futures.wait([answer], wait)
+        return _answer_of(answer)
 
     def cause(self, wait: float) -> TerminationCause:
         """``wait``: seconds that the scheduler gets to answer."""
@@ -153,8 +156,8 @@ class TerminationQuery:
         return _answer_of(self._answer)
 
 
-def _answer_of(future: Future[CurrentJob | None] | None) -> CurrentJob | None:
-    """The answer; None for an error, as while the scheduler is away."""
+def _answer_of(future: Future[T | None] | None) -> T | None:
+    """The answer; None while there is none, and for an error, as while the scheduler is away."""
     if future is None or not future.done() or future.exception() is not None:
         return None
     return future.result()

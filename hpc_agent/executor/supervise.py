@@ -19,6 +19,8 @@ _TICK_S = 0.2
 """How long a stop waits to be noticed at most; the process's own end is noticed at once."""
 _SIGNAL_LAG_S = 0.5
 """How long after the end of the task's process the job's SIGTERM may reach this one."""
+_OUTPUT_S = 2.0
+"""How long to read the end of the job's output may take."""
 _TERMINATED = (-signal.SIGTERM, 128 + signal.SIGTERM)
 _BY_SCHEDULER = frozenset(TerminationCause) - {TerminationCause.EXTERNAL_SIGNAL, TerminationCause.UNKNOWN}
 _REPORT_S = 10.0
@@ -89,7 +91,7 @@ class ProcessSupervisor:
         The scheduler signals the processes of a job one after the other, and this one may be the last; on a busy
         machine some time after the process has ended. One that saves at SIGTERM and ends with 0 has not completed.
         """
-        announced = self._stop.termination.is_announced() if self._request.reason is None else False
+        announced = self._stop.termination.is_announced(_OUTPUT_S) if self._request.reason is None else False
         if code == 0 and announced is False:
             return
         until = self._clock.monotonic() + _SIGNAL_LAG_S

@@ -86,11 +86,17 @@ class EndingJob:
 
     announced: bool | None
     state: CurrentJob = field(default_factory=lambda: CurrentJob(JobState.COMPLETING, preempted=True))
+    waits: threading.Event | None = None
+    """The output lies on a file server that answers only then."""
+    asked: bool = False
 
     def look(self) -> CurrentJob | None:
         return self.state
 
     def is_end_announced(self) -> bool | None:
+        self.asked = True
+        if self.waits is not None:
+            self.waits.wait()
         return self.announced
 
     def requeue(self) -> str:
@@ -215,6 +221,17 @@ def test_a_program_that_ended_well_has_not_completed_where_its_job_is_being_ende
     run = Run(ENDS_WELL, tmp_path, StopTimeouts(term=60), job=EndingJob(announced, state))
     assert run.supervisor.run() == 0
     assert run.stop.request.reason is reason
+
+
+def test_an_end_waits_for_no_file_server_that_holds_the_jobs_output(tmp_path: Path) -> None:
+    answers = threading.Event()
+    job = EndingJob(None, waits=answers)
+    try:
+        run = Run(ENDS_WELL, tmp_path, StopTimeouts(term=60), job=job)
+        assert run.supervisor.run() == 0
+        assert run.stop.request.reason is None and job.asked
+    finally:
+        answers.set()
 
 
 def test_a_signal_that_comes_late_counts_where_the_jobs_output_cannot_be_read(tmp_path: Path) -> None:
