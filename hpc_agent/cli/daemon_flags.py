@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 
 import msgspec
@@ -15,6 +15,9 @@ from hpc_agent.daemon.options import DaemonOptions
 from hpc_agent.domain.capacity import GpuRange, parse_allocation
 from hpc_agent.domain.gpu_ids import NONE
 from hpc_agent.errors import InputError
+from hpc_agent.logs import EventLog
+
+log = EventLog("daemon")
 
 _NOT_IDENTIFYING = frozenset(
     {"foreground", "detached", "once", "stop", "status", "create_queue", "git_pass", "force_current_version"}
@@ -53,15 +56,18 @@ class DaemonFlags:
 
     @classmethod
     def recorded(cls, record: Mapping[str, object] | None) -> DaemonFlags:
-        """The flags that a daemon was started with (``given``); what an older or newer version recorded otherwise, and
-        what was not given, is as if no flag was."""
+        """The flags that a daemon was started with (``given``); one that was not given, or that an older or newer
+        version recorded otherwise, is as if it was not."""
         defaults: dict[str, object] = {
             field.name: {"bool": False, "int": 0, "str": "INFO"}.get(str(field.type)) for field in fields(cls)
         }
-        try:
-            return msgspec.convert({**defaults, **(record or {})}, cls)
-        except msgspec.ValidationError:
-            return msgspec.convert(defaults, cls)
+        found = msgspec.convert(defaults, cls)
+        for name in defaults.keys() & (record or {}).keys():
+            try:
+                found = msgspec.convert({**asdict(found), name: (record or {})[name]}, cls)
+            except msgspec.ValidationError as error:
+                log.warning("daemon.flag_not_understood", flag=name, error=error)
+        return found
 
     def check(self) -> None:
         """

@@ -23,6 +23,7 @@ def test_what_was_given_is_read_again() -> None:
         ({"queues": ["gpu"], "flag_of_a_newer_version": 5}, replace(NONE, queues=("gpu",))),
         ({"queues": 5}, NONE),
         ({"optimize": "twice"}, NONE),
+        ({"queues": ["gpu"], "optimize": "twice", "gpus": "0"}, replace(NONE, queues=("gpu",), gpus="0")),
     ],
 )
 def test_a_record_of_another_version_is_read(record: dict[str, object], expected: DaemonFlags) -> None:
