@@ -151,7 +151,7 @@ class ImageResolver:
 
     def _contained(self, choice: Choice, image: Image, progress: Progress) -> ResolvedContainer:
         folder = file_records.private_folder(self._settings.hpc.scratch) / "rooms"
-        prepared = PreparedContainer(self.runtime, image, folder)
+        prepared = PreparedContainer(self.runtime, image, folder, self._container.arguments)
         return ResolvedContainer(
             choice, prepared, None if self._container.python == "shared" else self._own_python(prepared, progress)
         )

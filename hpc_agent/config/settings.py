@@ -218,10 +218,19 @@ class ContainerSettings(SettingsGroup, frozen=True, kw_only=True):
     """``hpc.container``: what runs the containers of tasks."""
 
     runtime: Annotated[
-        Literal["none", "docker", "podman", "apptainer", "charliecloud", "pyxis"],
+        Literal[
+            "none", "docker", "podman", "podman-hpc", "apptainer", "singularity", "charliecloud", "enroot", "pyxis"
+        ],
         Meta(description="What runs a task's image: none runs the task without it, docker falls back to podman."),
     ] = "none"
     program: Annotated[str, Meta(description="Name or path of the runtime's program; its usual name when empty.")] = ""
+    arguments: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Arguments that every container gets here, in the runtime's own words: [--no-home] of apptainer, "
+            "[--container-writable] of pyxis."
+        ),
+    ] = ()
     images_dir: Annotated[
         Path | None,
         Meta(description="Folder on the shared file system with image files; `<root>/images` when not set."),

@@ -76,6 +76,10 @@ class Runtime(Protocol):
 class ImageStore(Protocol):
     """Runtime that keeps images of its own on each machine: what it has in addition to ``Runtime``."""
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether all nodes see what one has pulled."""
+
     def inspect(self, reference: str) -> Argv:
         """Prints the image's id on stdout; fails if the machine does not have it."""
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpc_agent.config.job_config import write_job_config
 from hpc_agent.config.load import Configuration
 from hpc_agent.config.tree import get
 from hpc_agent.containers.choice import DEFAULTS
-from hpc_agent.containers.gpu_share import GpuShare, share
-from hpc_agent.containers.prepared import START, PreparedContainer, remove
+from hpc_agent.containers.gpu_share import GpuShare, maker_of_node, share
+from hpc_agent.containers.prepared import START, remove
 from hpc_agent.containers.runtime_api import Mount
 from hpc_agent.containers.start_script import StartScript, is_exportable
 from hpc_agent.domain.ids import WorkerId
@@ -61,9 +61,8 @@ class ContainerRun:
     """Container of one run. ``workdir`` is the run's own folder; its ``code`` is mounted in the container."""
 
     def __init__(self, resolved: ResolvedContainer, workdir: Path, name: str, configuration: Configuration) -> None:
-        prepared = resolved.prepared
         self._choice = resolved.choice
-        self._container = PreparedContainer(prepared.runtime, prepared.image, workdir / "start")
+        self._container = replace(resolved.prepared, folder=workdir / "start")
         self._workdir = workdir
         self._name = name
         self._configuration = configuration
@@ -93,7 +92,7 @@ class ContainerRun:
         gpus = share(
             run.gpus,
             os.environ,
-            present=Path("/dev/nvidiactl").exists(),
+            maker=maker_of_node(),
             job_variables=job.gpu_variables if job else (),
         )
         self._open_alive_pipe()
