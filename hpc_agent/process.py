@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -96,6 +97,71 @@ def run(
         reaped(child.pid)
     texts = (out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
     return CompletedProcess(tuple(argv), child.returncode, *texts, out)
+
+
+def run_reporting(
+    argv: Sequence[str],
+    *,
+    timeout: float,
+    on_lines: Callable[[Sequence[str]], None],
+    env: Mapping[str, str] | None = None,
+) -> CompletedProcess:
+    """As ``run``, for a program that takes its time: ``on_lines`` gets the lines that it has printed since the last
+    call, once a second, also if there are none. Both streams come as one, as ``stdout``."""
+    COUNTS.count_command(argv)
+    try:
+        child = start_tracked(
+            lambda: subprocess.Popen(
+                list(argv),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=dict(env) if env is not None else None,
+                start_new_session=True,
+            )
+        )
+    except OSError as error:
+        raise ProcessError(f"could not start {argv[0]}: {error.strerror or error}") from error
+    assert child.stdout is not None
+    printed: list[str] = []
+    reported = 0
+    reader = threading.Thread(target=_collect_lines, args=(child.stdout, printed), name="output", daemon=True)
+    reader.start()
+    end = SYSTEM.monotonic() + timeout
+    try:
+        while child.poll() is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(_REPORT_S)
+            cancellation.check()
+            known = len(printed)
+            on_lines(printed[reported:known])
+            reported = known
+            if SYSTEM.monotonic() >= end:
+                raise ProcessError(f"{argv[0]} was not done after {timeout:g} s")
+        reader.join(_LAST_LINES_S)
+    except BaseException:
+        kill_group(child.pid, signal.SIGKILL)
+        child.wait()
+        raise
+    finally:
+        reaped(child.pid)
+    return CompletedProcess(tuple(argv), child.returncode, "\n".join(printed), "")
+
+
+_REPORT_S = 1.0
+_LAST_LINES_S = 5.0
+"""How long the rest of an ended program's output is waited for: what it started may hold the pipe."""
+
+
+def _collect_lines(pipe: IO[bytes], lines: list[str]) -> None:
+    """Until the end of ``pipe``, which is then closed. A progress bar's carriage returns end lines too."""
+    rest = b""
+    with pipe:
+        while block := os.read(pipe.fileno(), 1 << 16):
+            *whole, rest = (rest + block).replace(b"\r", b"\n").split(b"\n")
+            lines += [line.decode("utf-8", "replace") for line in whole if line.strip()]
+    if rest.strip():
+        lines.append(rest.decode("utf-8", "replace"))
 
 
 def _cancellable(wait: Callable[[float], T], timeout: float) -> T:

@@ -227,8 +227,8 @@ class ContainerSettings(SettingsGroup, frozen=True, kw_only=True):
     arguments: Annotated[
         tuple[str, ...],
         Meta(
-            description="Arguments that every container gets here, in the runtime's own words: [--no-home] of apptainer, "
-            "[--container-writable] of pyxis."
+            description="Arguments that every container gets here, in the runtime's own words: `[--no-home]` of "
+            "apptainer, `[--container-writable]` of pyxis."
         ),
     ] = ()
     images_dir: Annotated[

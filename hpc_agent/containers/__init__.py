@@ -6,6 +6,7 @@
     start_script.py    the script that a container starts with
     runtime_api.py     Runtime, which turns a ContainerSpec into an argument list; one module for each runtime
     runtimes.py        … and the setting that selects it
+    pull.py            an image on its way from a registry
     images.py          images on this machine and in the shared folder
     prepared.py        short commands in an image
 

@@ -32,7 +32,8 @@ class Apptainer:
         return
 
     def fetch(self, reference: str, into: Path) -> Sequence[Argv]:
-        return [[self.program, "pull", "--force", str(into), with_scheme(reference)]]
+        # Its cache is in the home folder, whose quota two copies of an image may fill; ours is the shared file itself.
+        return [[self.program, "pull", "--disable-cache", "--force", str(into), with_scheme(reference)]]
 
 
 def with_scheme(reference: str) -> str:

@@ -64,7 +64,7 @@ class Docker:
         return [self.program, "commit", *words, container, image]
 
     def pull(self, reference: str) -> Argv:
-        return [self.program, "pull", "--quiet", _plain(reference)]
+        return [self.program, "pull", _plain(reference)]
 
     def load(self, file: Path) -> Argv:
         return [self.program, "load", "--quiet", f"--input={file}"]

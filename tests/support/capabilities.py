@@ -15,6 +15,7 @@ CAPABILITIES = {
     "gridengine": "Grid Engine's commands and daemons, as scripts/gridengine-cluster fetches them",
     "peers": "the real clearml and clearml-agent, in an environment of their own",
     "podman": "a podman that runs containers",
+    "apptainer": "the Apptainer that scripts/apptainer.py fetches, if it runs containers",
     "charliecloud": "a ch-run that runs containers",
     "browser": "chromium",
     "fuse": "/dev/fuse, and mfusepy for file systems of the tests' own",

@@ -170,7 +170,7 @@ def test_podman_hpc_in_full() -> None:
         *("--mount", "type=bind,source=/envs/k,target=/hpc-agent/environment,readonly"),
         *("--entrypoint=/bin/sh", "img", "/s"),
     ]
-    assert PodmanHpc().pull("docker://lab/x:1") == ["podman-hpc", "pull", "--quiet", "lab/x:1"]
+    assert PodmanHpc().pull("docker://lab/x:1") == ["podman-hpc", "pull", "lab/x:1"]
 
 
 def test_enroot_in_full() -> None:
