@@ -64,7 +64,10 @@ class PackageSettings(SettingsGroup, frozen=True, kw_only=True):
 
     type: Annotated[
         Literal["uv", "pip", "conda", "poetry"],
-        Meta(description="Installer: uv, or pip where a site wants it; poetry: what poetry projects ask for, by uv."),
+        Meta(
+            description="Installer: uv, or pip where a site wants it; poetry: what poetry projects ask for, by uv; "
+            "conda: conda's packages where a task or its repository lists them, everything else by uv."
+        ),
     ] = "uv"
     python_binary: Annotated[str, Meta(description="Interpreter to use whatever the task asks for.")] = ""
     ignore_requested_python_version: Annotated[
@@ -80,6 +83,16 @@ class PackageSettings(SettingsGroup, frozen=True, kw_only=True):
     post_packages: Annotated[
         tuple[str, ...], Meta(description="Packages built last, when all others are there to build them with.")
     ] = ("horovod",)
+    conda_channels: Annotated[
+        tuple[str, ...], Meta(description="Channels of conda packages where an environment.yml names none.")
+    ] = ("conda-forge",)
+    conda_program: Annotated[
+        str,
+        Meta(
+            description="Program that resolves and installs conda packages; the first of micromamba, mamba and conda "
+            "when empty."
+        ),
+    ] = ""
     force_repo_requirements_txt: Annotated[
         bool, Meta(description="Use the repository's requirements.txt, not the task's list.")
     ] = False

@@ -31,7 +31,7 @@ class InstallContext:
 
     ``work``: a private folder for the installer's files. ``cwd``: base of relative paths in lines. ``options``: lines
     that name package indexes. ``credentials``: those that the lines had. ``needs_git``: whether a line names a
-    repository.
+    repository. ``python_version``: what to resolve for, where that is not the interpreter's own.
     """
 
     work: Path
@@ -39,6 +39,7 @@ class InstallContext:
     options: tuple[str, ...] = ()
     credentials: tuple[GitCredential, ...] = ()
     needs_git: bool = False
+    python_version: str = ""
 
     def write(self, name: str, lines: Sequence[str]) -> str:
         """Write lines to a file in ``work``; returns its path."""

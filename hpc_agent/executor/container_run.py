@@ -20,6 +20,7 @@ from hpc_agent.domain.ids import WorkerId
 from hpc_agent.domain.task import Task
 from hpc_agent.envs.env_store import UsableEnv
 from hpc_agent.errors import ContainerError, HpcAgentError
+from hpc_agent.executor import conda_activation
 from hpc_agent.executor.process_environment import (
     ProcessContext,
     forwarded_environment,
@@ -147,13 +148,14 @@ class ContainerRun:
             Mount(ensure_directory(cache.expanduser()), CACHE, writable=True),
         ]
         if env is not None:
-            mounts.append(Mount(env.root, ENVIRONMENT))
-            mounts += [] if env.image else [_interpreter(env)]
+            mounts.append(Mount(env.root, _env_inside(env)))
+            mounts += [] if env.image or env.conda else [_interpreter(env)]
         return mounts
 
     def _start_script(self, run: ContainerProcess, inherited: Mapping[str, str], gpus: GpuShare) -> StartScript:
         space = Workspace(self._inside(run.workspace.root), self._inside(run.workspace.cwd), run.workspace.entry)
-        python = Path(f"{ENVIRONMENT}/bin/python") if run.env else Path("python3")
+        inside = _env_inside(run.env) if run.env else ""
+        python = Path(f"{inside}/bin/python") if run.env else Path("python3")
         exports = process_environment(
             inherited,
             ProcessContext(
@@ -176,13 +178,13 @@ class ContainerRun:
             exports |= {"CLEARML_AGENT_GIT_USER": git.user, "CLEARML_AGENT_GIT_PASS": git.password.reveal()}
         exports |= {"CLEARML_DOCKER_IMAGE": self._choice.image}
         if run.env:
-            exports |= {"VIRTUAL_ENV": ENVIRONMENT}
+            exports |= {"CONDA_PREFIX" if run.env.conda else "VIRTUAL_ENV": inside}
         return StartScript(
             cwd=str(space.cwd),
             command=space.command(python, exports, options=run.options),
             exports=exports,
-            path_first=f"{ENVIRONMENT}/bin" if run.env else "",
-            setup=self._choice.setup,
+            path_first=f"{inside}/bin" if run.env else "",
+            setup=(*(conda_activation.SOURCE_SCRIPTS if run.env and run.env.conda else ()), *self._choice.setup),
             python=str(python) if run.env else "",
             first=self._container.runtime.isolated,
             home=HOME,
@@ -216,6 +218,11 @@ class ContainerRun:
                 f"Not set in the container, because a shell cannot export these names: {', '.join(map(repr, outside))} "
                 "(section Environment)"
             )
+
+
+def _env_inside(env: UsableEnv) -> str:
+    """Where a container finds the environment: files of conda's name the folder that it is in."""
+    return str(env.root) if env.conda else ENVIRONMENT
 
 
 def _interpreter(env: UsableEnv) -> Mount:

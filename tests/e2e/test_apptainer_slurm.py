@@ -66,10 +66,7 @@ def test_a_file_of_the_cluster_on_a_node_with_a_gpu(site: Site, runtime: Apptain
     )
     site.daemon(**runtime.settings)
     assert site.wait_for_end(task) is TaskStatus.COMPLETED
-    console = site.console(task)
-    assert "gpus 0,1" in console
-    # This node has no driver whose files could be mounted, which is what --nv says.
-    assert "Could not find any nv files on this host" in console
+    assert "gpus 0,1" in site.console(task)
 
 
 def test_scancel_ends_what_runs_in_the_image(site: Site, runtime: Apptainer) -> None:
