@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from msgspec import structs
 from packaging.version import InvalidVersion, Version
 
 from hpc_agent.domain.env import EnvKey
@@ -23,7 +24,7 @@ from hpc_agent.envs.env_key import FORMAT, key_of
 from hpc_agent.envs.env_request import EnvRequest
 from hpc_agent.envs.installers import installer_error
 from hpc_agent.envs.interpreter import unmet
-from hpc_agent.envs.requirements import ResolutionError, redacted
+from hpc_agent.envs.requirements import ResolutionError, name_of, redacted
 from hpc_agent.envs.shared_cache import Manifest
 from hpc_agent.envs.uv_installer import UvInstaller
 from hpc_agent.errors import EnvironmentBuildError
@@ -110,14 +111,21 @@ class CondaBuilder(Builder):
         if not lock_input.lines:
             return ()
         progress(f"Resolving {len(lock_input.lines)} requirements for Python {python}")
-        base = interpreter.find("", replace(self._packages, python_binary=""), progress)
+        base = interpreter.find("", structs.replace(self._packages, python_binary=""), progress)
         context = replace(
             self._install_context(work, request, lock_input, source_root), python_version=_numbers(python)
         )
-        pinned = [f"{name}=={version}" for name, version in present.items() if _is_pips(version)]
-        found = UvInstaller(self._runner).resolve(
-            lock_input.lines, (*request.lines.constraints, *pinned), base, context
-        )
+        asked = {name_of(line) for line in lock_input.lines}
+        kept = {name: version for name, version in present.items() if name not in asked}
+        pinned = [f"{name}=={version}" for name, version in kept.items() if _is_pips(version)]
+        uv, constraints = UvInstaller(self._runner), request.lines.constraints
+        try:
+            found = uv.resolve(lock_input.lines, (*constraints, *pinned), base, context)
+        except ResolutionError as error:
+            if error.retryable:
+                raise
+            # A version that only conda has, or one that pip's packages do not want: what conda has brought stays.
+            found = uv.resolve(lock_input.lines, constraints, base, replace(context, provided=tuple(kept)))
         return unmet(env_lock.normalise(found, request.lines), present)
 
     def _build_conda(

@@ -99,6 +99,10 @@ class UvInstaller:
         lock = context.work / "resolved.txt"
         if constraint_lines:
             sources = [*sources, "--constraints", context.write("constraints.txt", constraint_lines)]
+        if context.provided:
+            # An override that never applies takes a package out of the resolution.
+            never = [f"{name}; python_version < '0'" for name in context.provided]
+            sources = [*sources, "--overrides", context.write("overrides.txt", never)]
         completed = self._uv(
             [
                 *("pip", "compile", *sources, "--python", base.executable, *self._flags(context)),
