@@ -19,7 +19,8 @@ _TRANSFER_S = 4 * 3600.0
 _LINE_S = 15.0
 _SILENT_S = 60.0
 
-_MARKUP = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|^\s*(?:INFO|FATAL|ERROR|WARNING|Error)\s*:\s+|[\x00-\x08\x0b-\x1f]")
+_COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b-\x1f]")
+_LEVEL = re.compile(r"^(?:INFO|FATAL|ERROR|WARNING|Error)\s*:\s+")
 _AWAY = re.compile(
     r"tls handshake timeout|unexpected eof|toomanyrequests|too many requests"
     r"|50[0234] (?:bad gateway|service unavailable|gateway time|internal server error)",
@@ -86,7 +87,7 @@ class ImagePull:
 
 def _plain(line: str) -> str:
     """A line of a program without colours, marks and passwords."""
-    return without_credentials(_MARKUP.sub("", line).strip())[:200]
+    return without_credentials(_LEVEL.sub("", _COLOURS.sub("", line).strip()))[:200]
 
 
 def _failure(name: str, output: str) -> ContainerError:
