@@ -157,6 +157,8 @@ class ImageResolver:
         )
 
     def _own_python(self, prepared: PreparedContainer, progress: Progress) -> ImagePython | None:
+        if not prepared.runtime.can_run:
+            return self._without_looking(prepared)
         facts = self._facts(prepared, progress)
         python = facts.python
         if python is not None and python.version >= _OLDEST:
@@ -168,6 +170,19 @@ class ImageResolver:
                 "with Python, or let tasks use this site's own (hpc.container.python = auto)"
             )
         return None
+
+    def _without_looking(self, prepared: PreparedContainer) -> None:
+        """Our own Python.
+
+        Raises:
+            ContainerError: the settings want the image's.
+        """
+        if self._container.python == "image":
+            raise ContainerError(
+                f"the image {prepared.image.reference} cannot be inspected here, for {prepared.runtime.name} runs "
+                "containers in jobs only: let tasks use this site's own Python (hpc.container.python = auto), or stage "
+                "in jobs (hpc.envs.build_on = job)"
+            )
 
     def _facts(self, prepared: PreparedContainer, progress: Progress) -> ImageFacts:
         path = self._settings.hpc.images / ".facts" / f"{prepared.image.identity.replace(':', '-')}.json"

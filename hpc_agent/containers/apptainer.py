@@ -18,6 +18,7 @@ class Apptainer:
     name: str = "apptainer"
     suffix = ".sif"
     isolated = False
+    can_run = True
 
     def wrap(self, spec: ContainerSpec) -> Argv:
         # Nothing of the node's variables: its PYTHONPATH and library paths mean other files in there.

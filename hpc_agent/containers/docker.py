@@ -22,6 +22,7 @@ class Docker:
     skip_gpus_flag: bool = False
     suffix = ".tar"
     isolated = True
+    can_run = True
     is_shared = False
 
     def wrap(self, spec: ContainerSpec) -> Argv:

@@ -20,6 +20,7 @@ class Enroot:
     name = "enroot"
     suffix = ".sqsh"
     isolated = False
+    can_run = True
 
     def wrap(self, spec: ContainerSpec) -> Argv:
         argv = [self.program, "start"]

@@ -12,13 +12,19 @@ from hpc_agent.containers.runtime_api import Argv, ContainerSpec, Mount
 
 @dataclass(frozen=True)
 class Pyxis:
-    """Works in a Slurm job only: the container is a step of it, on ``node``, where the agent is."""
+    """Works in a Slurm job only: the container is a step of it, on ``node``, where the agent is; empty outside
+    of a job."""
 
     program: str
     node: str = ""
     name = "pyxis"
     suffix = ".sqsh"
     isolated = False
+
+    @property
+    def can_run(self) -> bool:
+        """Outside of a job srun would ask for one, and wait."""
+        return bool(self.node)
 
     def wrap(self, spec: ContainerSpec) -> Argv:
         # One process with all that the job has on this node, GPUs included; the batch script holds no part of it.

@@ -62,6 +62,10 @@ class Runtime(Protocol):
         """As docker does it: the container's first process is alone with its children, sees the GPUs that it is lent
         numbered from 0, and understands docker's arguments."""
 
+    @property
+    def can_run(self) -> bool:
+        """Whether this process can run containers; it can fetch images in any case."""
+
     def wrap(self, spec: ContainerSpec) -> Argv:
         """The command that runs ``spec`` in the foreground, its output on stdout and its exit code as its own."""
 

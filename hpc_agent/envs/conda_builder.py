@@ -1,7 +1,7 @@
 """Builder of environments with conda's packages: resolved and installed by the site's own conda, mamba or micromamba.
 
 An environment of conda's has an interpreter of its own, and its files name the folder that it was made for
-(``conda_prefix``). What a task wants from pip's indexes besides is resolved and installed by uv, over conda's packages.
+(``conda_prefix``). What a task also wants from pip's indexes is resolved and installed by uv, over conda's packages.
 """
 
 from __future__ import annotations

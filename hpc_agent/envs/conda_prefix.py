@@ -103,7 +103,7 @@ def replaced(content: bytes, old: bytes, new: bytes) -> bytes:
 
 
 def _binaries(root: Path) -> Iterator[str]:
-    """What conda itself has noted of files that are no text."""
+    """What conda itself has noted of files that are not text."""
     for file in sorted((root / "conda-meta").glob("*.json")):
         content = msgspec.json.decode(file.read_bytes())
         for entry in _paths(content):
@@ -118,7 +118,7 @@ def _paths(content: Any) -> list[dict[str, Any]]:
 
 
 def _texts(root: Path, prefix: bytes, skipped: Collection[str] = (".pyc",)) -> Iterator[str]:
-    """Files of text with the folder's name, whoever made them: pip's programs are in no record of conda's. Byte-code
+    """Files of text with the folder's name, those too that conda has not made (pip's programs). Byte-code
     has names in it that Python corrects by itself."""
     for folder, _, names in os.walk(root):
         for name in names:

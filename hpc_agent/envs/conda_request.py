@@ -63,7 +63,7 @@ def read_environment(path: str, text: str) -> CondaList:
     """The content of an ``environment.yml``.
 
     Raises:
-        EnvironmentBuildError: it is no YAML, or something in it is not allowed.
+        EnvironmentBuildError: it is not YAML, or something in it is not allowed.
     """
     import yaml  # type: ignore[import-untyped]  # few tasks need it
 

@@ -14,6 +14,7 @@ from hpc_agent.config.tree import get
 from hpc_agent.containers.choice import DEFAULTS
 from hpc_agent.containers.gpu_share import GpuShare, maker_of_node, share
 from hpc_agent.containers.prepared import START, remove
+from hpc_agent.containers.rank_variables import passing_on
 from hpc_agent.containers.runtime_api import Mount
 from hpc_agent.containers.start_script import StartScript, is_exportable
 from hpc_agent.domain.ids import WorkerId
@@ -106,9 +107,10 @@ class ContainerRun:
             run, {**forwarded_environment(os.environ, backends.job_prefixes()), **dict(variables)}, gpus
         )
         self._announce(run.task, arguments, write_line)
-        return self._container.command(
+        argv = self._container.command(
             self._name, start, mounts, gpus=gpus, arguments=arguments, labels=self._labels(run.worker)
         )
+        return argv if runtime.isolated else passing_on(argv)
 
     def clean_up(self) -> None:
         """Remove the container and its files from this machine, also when its client was killed."""

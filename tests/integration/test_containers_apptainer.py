@@ -1,4 +1,4 @@
-"""Tasks in a real Apptainer: files, registries, a conversion that two want at once, and images that are none."""
+"""Tasks in a real Apptainer: files, registries, a conversion that two want at once, and wrong images."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_a_sif_from_a_registry(site: ContainerSite, runtime: Apptainer, tmp_path
     ],
 )
 def test_wrong_images(site: ContainerSite, layout: Path, tmp_path: Path, image: str, sentence: str) -> None:
-    (tmp_path / "text.sif").write_text("this is no image")
+    (tmp_path / "text.sif").write_text("not an image")
     with serving(layout, "lab/tools:1") as (host, _):
         task = site.task(WHERE, image.format(host=host, folder=tmp_path))
         assert site.execute(task).returncode == 1

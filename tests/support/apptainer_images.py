@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,3 +57,13 @@ def apptainer() -> Apptainer:
     if answer.returncode:
         missing("apptainer", f"Apptainer does not run containers here: {answer.stderr}")
     return found
+
+
+def enroot_programs(found: Apptainer, folder: Path) -> Path:
+    """A folder with ``enroot`` and ``srun`` that stand for NVIDIA's enroot and for Slurm's with pyxis."""
+    folder.mkdir()
+    for name in ("enroot", "srun"):
+        words = f"{sys.executable} {Path(__file__).with_name('enroot_standin.py')} {folder} {found.program} {name}"
+        (folder / name).write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+        (folder / name).chmod(0o755)
+    return folder

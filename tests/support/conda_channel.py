@@ -25,7 +25,7 @@ from container_images import LEFT_OUT, cache
 PLACEHOLDER = "/placehold" * 25
 VERSION = ".".join(map(str, sys.version_info[:3]))
 MINOR = f"{sys.version_info[0]}.{sys.version_info[1]}"
-STAND_IN = Path(__file__).with_name("conda_stand_in.py")
+PROGRAM = Path(__file__).with_name("conda_standin.py")
 
 
 @dataclass(frozen=True)
@@ -170,16 +170,16 @@ def channel() -> Channel:
 
 
 def program(folder: Path, form: str = "micromamba") -> Path:
-    """The stand-in under the name of the program whose form its answers have. ``calls`` next to it has their words."""
+    """The command under the name of the program whose form its answers have. ``calls`` next to it has their words."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / form
-    path.write_text(f'#!/bin/sh\necho "$@" >>{folder}/calls\nexec {sys.executable} {STAND_IN} {form} {folder} "$@"\n')
+    path.write_text(f'#!/bin/sh\necho "$@" >>{folder}/calls\nexec {sys.executable} {PROGRAM} {form} {folder} "$@"\n')
     path.chmod(0o755)
     return path
 
 
-def calls(stand_in: Path) -> list[str]:
-    path = stand_in.with_name("calls")
+def calls(conda_program: Path) -> list[str]:
+    path = conda_program.with_name("calls")
     return path.read_text().splitlines() if path.exists() else []
 
 

@@ -29,8 +29,8 @@ def envs(tmp_path: Path, conda: Channel) -> EnvSite:
     return replace_packages(EnvSite(tmp_path, Wheelhouse(tmp_path / "wheels")), conda, program(tmp_path / "bin"))
 
 
-def replace_packages(site: EnvSite, conda: Channel, stand_in: Path) -> EnvSite:
-    packages = type(site.packages)(type="conda", conda_channels=(conda.address,), conda_program=str(stand_in))
+def replace_packages(site: EnvSite, conda: Channel, conda_program: Path) -> EnvSite:
+    packages = type(site.packages)(type="conda", conda_channels=(conda.address,), conda_program=str(conda_program))
     return replace(site, packages=packages)
 
 
