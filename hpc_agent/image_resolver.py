@@ -158,7 +158,8 @@ class ImageResolver:
 
     def _own_python(self, prepared: PreparedContainer, progress: Progress) -> ImagePython | None:
         if not prepared.runtime.can_run:
-            return self._without_looking(prepared)
+            self._check_unseen(prepared)
+            return None
         facts = self._facts(prepared, progress)
         python = facts.python
         if python is not None and python.version >= _OLDEST:
@@ -171,7 +172,7 @@ class ImageResolver:
             )
         return None
 
-    def _without_looking(self, prepared: PreparedContainer) -> None:
+    def _check_unseen(self, prepared: PreparedContainer) -> None:
         """Our own Python.
 
         Raises:

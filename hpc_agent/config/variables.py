@@ -90,7 +90,7 @@ NOT_HONOURED: Mapping[str, str] = {
     "CLEARML_AGENT_FORCE_MAX_API_VERSION": "One API version is asked for that all servers in use know.",
     "CLEARML_AGENT_USE_POWERSHELL": "Linux only.",
     "CLEARML_AGENT_ALG_ENV": "Old names with TRAINS_ are read as well as the new ones.",
-    "CLEARML_CONDA_ENV_PACKAGE": "Environments are made by uv or pip.",
+    "CLEARML_CONDA_ENV_PACKAGE": "Environments of conda are built from lists (`agent.package_manager.type` = conda).",
     "CLEARML_USE_CONDA_BASE_ENV": "`CLEARML_AGENT_SKIP_PIP_VENV_INSTALL` takes any interpreter, conda's too.",
     "RANK": "One job is one task; who starts several processes in it gives each its rank.",
     "SLURM_PROCID": "As RANK: with `--require-queue` one process of a step runs the task, the others leave with 0.",

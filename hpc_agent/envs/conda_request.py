@@ -24,7 +24,7 @@ class CondaRequest:
 
     packages: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
-    origin: str = "the task's list of conda packages"
+    origin: str = "the task"
 
     @property
     def names(self) -> frozenset[str]:
@@ -106,7 +106,7 @@ def normal_specs(lines: Iterable[str], origin: str) -> Iterable[str]:
             continue
         if not _SPEC.fullmatch(spec):
             raise EnvironmentBuildError(
-                f"{line.strip()[:200]!r} in {origin} cannot be a conda package: write name, name=1.2 or "
+                f"{line.strip()[:200]!r} of {origin} cannot be a conda package: write name, name=1.2 or "
                 "channel::name>=1.2"
             )
         yield spec

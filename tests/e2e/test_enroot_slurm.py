@@ -20,7 +20,7 @@ from hpc_agent.domain.status import TaskStatus
 pytestmark = pytest.mark.apptainer
 
 IN_IMAGE = (
-    "import os; print('runs in', os.environ['SLURM_JOB_ID'], os.environ['SLURM_STEP_ID'], "
+    "import os; print('runs in', os.environ['SLURM_JOB_ID'], os.environ.get('SLURM_STEP_ID', 'batch'), "
     "os.path.exists('/usr/share/doc'))\n"
 )
 
