@@ -121,8 +121,8 @@ class Images:
         except ProcessError as error:
             raise ContainerError(f"no image can be looked up: {error}") from error
         if answer.ok:
-            identity = answer.stdout.strip()
-            return Image(reference, identity, identity)
+            identity = next(iter(answer.stdout.split()), "")
+            return Image(reference, identity, identity) if identity else None
         message = answer.last_words.lower()
         if "no such image" in message or "image not known" in message or "not found" in message:
             return None

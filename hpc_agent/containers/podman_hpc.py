@@ -18,6 +18,11 @@ class PodmanHpc(Docker):
     program: str = "podman-hpc"
     is_shared = True
 
+    def inspect(self, reference: str) -> Argv:
+        # `image inspect` sees the node's own store alone.
+        plain = reference.removeprefix("docker://")
+        return [self.program, "images", "--quiet", "--no-trunc", f"--filter=reference={plain}"]
+
     def gpu_words(self, gpus: GpuShare) -> Argv:
         # Its site's module: libraries and devices of the node's driver. AMD's it does not know.
         return ["--gpu"] if gpus and gpus.maker is GpuMaker.NVIDIA else super().gpu_words(gpus)

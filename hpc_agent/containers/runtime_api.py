@@ -85,7 +85,7 @@ class ImageStore(Protocol):
         """Whether all nodes see what one has pulled."""
 
     def inspect(self, reference: str) -> Argv:
-        """Prints the image's id on stdout; fails if the machine does not have it."""
+        """Prints the image's id on stdout; fails, or prints nothing, if the machine does not have it."""
 
     def pull(self, reference: str) -> Argv: ...
 

@@ -170,6 +170,8 @@ def test_podman_hpc_in_full() -> None:
         *("--mount", "type=bind,source=/envs/k,target=/hpc-agent/environment,readonly"),
         *("--entrypoint=/bin/sh", "img", "/s"),
     ]
+    # Also of the images that other nodes have pulled.
+    assert PodmanHpc().inspect("docker://lab/x:1")[1:3] == ["images", "--quiet"]
     assert PodmanHpc().pull("docker://lab/x:1") == ["podman-hpc", "pull", "lab/x:1"]
 
 
