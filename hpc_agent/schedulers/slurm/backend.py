@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -25,6 +26,9 @@ from hpc_agent.schedulers.base import (
 from hpc_agent.schedulers.cluster import ClusterClient
 from hpc_agent.schedulers.inspector import JobInspector
 from hpc_agent.schedulers.slurm.settings import SlurmSettings
+
+if TYPE_CHECKING:
+    from hpc_agent.schedulers.slurm.job_steps import SlurmJobSteps
 
 _FOREIGN = re.compile(
     # docs/internals/slurm.md#command-environment
@@ -98,7 +102,18 @@ class SlurmBackend(Backend):
             memory_mb=_granted_mb(environ),
             control_group=f"job_{environ.get('SLURM_JOB_ID', '')}",
             gpu_variables=node_numbers,
+            node_name=environ.get("SLURMD_NODENAME", ""),
+            node_index=int(_number(environ, "SLURM_NODEID") or 0),
+            process_index=int(_number(environ, "SLURM_PROCID") or 0),
+            in_step="SLURM_STEP_ID" in environ,
         )
+
+    def job_steps(self, settings: HpcSettings, environ: Mapping[str, str]) -> SlurmJobSteps | None:
+        if own_job_id(environ) is None:
+            return None
+        from hpc_agent.schedulers.slurm.job_steps import SlurmJobSteps
+
+        return SlurmJobSteps(settings.backend_settings(SlurmSettings), environ)
 
     def current_job(self, job: JobId, environ: Mapping[str, str]) -> CurrentJobClient:
         from hpc_agent.schedulers.slurm.current_job import SlurmCurrentJob

@@ -1,0 +1,159 @@
+"""Run of a task on many nodes, seen from its first agent: nodes ready, ranks started, all ended (docs/many-nodes.md)."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from hpc_agent.cancellation import CancellableClock
+from hpc_agent.clock import Clock
+from hpc_agent.config.settings import AllSettings
+from hpc_agent.domain.gpu_ids import visible_gpus
+from hpc_agent.domain.launch_plan import Launcher, LaunchPlan, launch_plan
+from hpc_agent.domain.task import Task
+from hpc_agent.executor.agent_identity import AgentIdentity
+from hpc_agent.executor.console import Console
+from hpc_agent.executor.launch_commands import launch, work_folder
+from hpc_agent.executor.node_step import NodeStep
+from hpc_agent.executor.rank_group import RankGroup
+from hpc_agent.executor.rendezvous import free_port, master_address
+from hpc_agent.executor.report import RunInputs
+from hpc_agent.file_records import CorruptFileError, read_record, write_record
+from hpc_agent.logs import EventLog
+from hpc_agent.process import Supervised
+from hpc_agent.runs import node_files
+from hpc_agent.runs.directory import RunDirectory
+from hpc_agent.runs.node_files import LaunchRecord
+from hpc_agent.schedulers import backends
+from hpc_agent.schedulers.base import JobSteps, JobVariables
+from hpc_agent.telemetry.job_usage import UsageSummary
+
+log = EventLog("nodes")
+
+
+def plan_of(task: Task, settings: AllSettings, queue: str, gpus: str | None) -> LaunchPlan | None:
+    """How the current job runs the task on its nodes; None where the task is one process. ``gpus``: the flag.
+
+    Raises:
+        ResourceError: the task's properties are wrong.
+    """
+    job = backends.job_variables()
+    visible = [] if gpus == "none" else visible_gpus(os.environ) or []
+    nodes = job.nodes if job else 1
+    plan = launch_plan(task.properties, settings.hpc.launch_defaults(queue), nodes=nodes, gpus=len(visible))
+    if job is None or job.in_step or backends.job_steps(settings.hpc) is None:
+        return None
+    return plan
+
+
+class ManyNodes:
+    """Nodes of one run: ``prepare``, ``start``, ``finish``, and ``close`` in any case."""
+
+    def __init__(
+        self,
+        task: Task,
+        directory: RunDirectory,
+        plan: LaunchPlan,
+        settings: AllSettings,
+        identity: AgentIdentity,
+        clock: Clock,
+        write_line: Callable[[str], None],
+    ) -> None:
+        job, steps = backends.job_variables(), backends.job_steps(settings.hpc)
+        assert job is not None and steps is not None
+        self._task = task
+        self._directory = directory
+        self._plan = plan
+        self._settings = settings
+        self._start = identity.restart_count
+        self._job: JobVariables = job
+        self._steps: JobSteps = steps
+        self._clock = clock
+        self._write_line = write_line
+        self._hosts: list[str] = []
+        self._nodes: NodeStep | None = None
+        self.group: RankGroup | None = None
+
+    def prepare(self) -> None:
+        """Until each node has the task's code and environment.
+
+        Raises:
+            EnvironmentBuildError: a node cannot run the task.
+            InputError: the ranks find no way to each other.
+            SchedulerUnavailableError: the job's nodes are not known.
+        """
+        began = self._clock.monotonic()
+        self._hosts = list(self._steps.hosts())
+        many = self._settings.hpc.many_nodes
+        record = LaunchRecord(
+            task=self._task,
+            launcher=self._plan.launcher.value,
+            nodes=self._plan.nodes,
+            ranks_per_node=self._plan.ranks_per_node,
+            master_addr=master_address(self._job.node_name, many.interface),
+            master_port=free_port(many.port_range, _number(self._job.job)),
+            interface=many.interface,
+        )
+        write_record(node_files.launch_file(self._directory, self._start), record, mode=0o600)
+        agent = self._settings.hpc.agent_command or (sys.executable, "-m", "hpc_agent")
+        argv = [*agent, *sys.argv[1:], "--node-of", str(self._directory.path)]
+        step = self._steps.on_each_node(argv, self._plan.nodes)
+        self._nodes = NodeStep(step, os.environ, self._hosts, CancellableClock(self._clock))
+        self._nodes.wait_ready()
+        seconds = self._clock.monotonic() - began
+        self._write_line(
+            f"Nodes {_shown(self._hosts)} ready after {seconds:.1f} s: {self._plan.world_size} ranks by "
+            f"{self._plan.launcher.value}, {record.master_addr}:{record.master_port}"
+        )
+        log.info("nodes.ready", task=self._task.id, nodes=len(self._hosts), seconds=round(seconds, 2))
+
+    def start(self, console: Console) -> Supervised | RankGroup:
+        """Start the ranks.
+
+        Raises:
+            ProcessError: their launcher could not be started.
+        """
+        assert self._nodes is not None
+        argv = launch(self._plan, work_folder(self._settings, self._directory, self._start), self._steps)
+        launcher = Supervised(argv, env=os.environ, cwd=Path("/"), output=console.sink)
+        if self._plan.launcher is Launcher.NONE:
+            return launcher
+        self.group = RankGroup(launcher, self._nodes, self._steps, console.tail, self._clock)
+        return self.group
+
+    def inputs(self) -> RunInputs:
+        """What the task runs with, as its first node found it."""
+        try:
+            return read_record(node_files.inputs_file(self._directory, self._start), RunInputs) or RunInputs()
+        except CorruptFileError as error:
+            log.warning("inputs.unreadable", error=error)
+            return RunInputs()
+
+    def finish(self, seconds: float) -> Mapping[str, UsageSummary]:
+        """The ranks have ended: have the nodes send what they printed; returns what each node has used."""
+        assert self._nodes is not None
+        self._nodes.finish(seconds)
+        found = {}
+        for index, host in enumerate(self._hosts):
+            try:
+                summary = read_record(node_files.usage_file(self._directory, self._start, index), UsageSummary)
+            except CorruptFileError:
+                summary = None
+            if summary is not None:
+                found[host] = summary
+        return found
+
+    def close(self) -> None:
+        if self._nodes is not None:
+            self._nodes.close()
+
+
+def _number(job: str) -> int:
+    """Of a job's id; elements of an array differ by their index."""
+    return sum(int(part) for part in job.replace(".", "_").split("_") if part.isdigit())
+
+
+def _shown(hosts: list[str]) -> str:
+    return ", ".join(hosts) if len(hosts) <= 8 else f"{', '.join(hosts[:7])} … {hosts[-1]} ({len(hosts)})"
