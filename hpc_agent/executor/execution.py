@@ -188,7 +188,8 @@ class TaskRun:
             console.write_line,
         )
         try:
-            self._stop.request.run_cancellable(nodes.prepare, "prepare")
+            nodes.open()
+            self._stop.request.run_cancellable(nodes.wait_ready, "prepare")
             return self._supervise(PreparedTask([], {}, Path("/"), inputs=nodes.inputs()), console, nodes)
         finally:
             nodes.close()

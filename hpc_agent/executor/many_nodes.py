@@ -1,4 +1,4 @@
-"""Run of a task on many nodes, seen from its first agent: nodes ready, ranks started, all ended (docs/many-nodes.md)."""
+"""Run of a task on many nodes, seen from its first agent (docs/many-nodes.md)."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def plan_of(task: Task, settings: AllSettings, queue: str, gpus: str | None) -> 
 
 
 class ManyNodes:
-    """Nodes of one run: ``prepare``, ``start``, ``finish``, and ``close`` in any case."""
+    """Nodes of one run: ``open``, ``wait_ready``, ``start``, ``finish``, and ``close`` in any case."""
 
     def __init__(
         self,
@@ -76,18 +76,18 @@ class ManyNodes:
         self._nodes: NodeStep | None = None
         self.group: RankGroup | None = None
 
-    def prepare(self) -> None:
-        """Until each node has the task's code and environment.
+    def open(self) -> None:
+        """Start an agent on each node. Not in a thread, with whose end they would end (``process.Conversation``).
 
         Raises:
-            EnvironmentBuildError: a node cannot run the task.
             InputError: the ranks find no way to each other.
             SchedulerUnavailableError: the job's nodes are not known.
+            ProcessError: the agents could not be started.
         """
-        began = self._clock.monotonic()
+        self._began = self._clock.monotonic()
         self._hosts = list(self._steps.hosts())
         many = self._settings.hpc.many_nodes
-        record = LaunchRecord(
+        self._record = record = LaunchRecord(
             task=self._task,
             launcher=self._plan.launcher.value,
             nodes=self._plan.nodes,
@@ -101,8 +101,17 @@ class ManyNodes:
         argv = [*agent, *sys.argv[1:], "--node-of", str(self._directory.path)]
         step = self._steps.on_each_node(argv, self._plan.nodes)
         self._nodes = NodeStep(step, os.environ, self._hosts, CancellableClock(self._clock))
+
+    def wait_ready(self) -> None:
+        """Until each node has the task's code and environment.
+
+        Raises:
+            EnvironmentBuildError: a node cannot run the task.
+            Cancelled: as ``cancellation`` has it.
+        """
+        assert self._nodes is not None
         self._nodes.wait_ready()
-        seconds = self._clock.monotonic() - began
+        record, seconds = self._record, self._clock.monotonic() - self._began
         self._write_line(
             f"Nodes {_shown(self._hosts)} ready after {seconds:.1f} s: {self._plan.world_size} ranks by "
             f"{self._plan.launcher.value}, {record.master_addr}:{record.master_port}"

@@ -3,9 +3,9 @@
     python -I -S rank_output.py FOLDER PREFIX…
 
 Run by path with the standard library alone, as ``console_writer`` is, and like it ignores signals: it outlives the
-agent that started it until nothing more is to be read. Reads the FIFOs ``FOLDER/rank.0``, ``rank.1`` …, one for each prefix,
-and writes whole lines on stdout. On stderr, a JSON object a line, it says which rank's output has ended, and its end.
-The end of stdin is the order to read what is there and to end.
+agent that started it until nothing more is to be read. Reads the FIFOs ``FOLDER/rank.0``, ``rank.1`` …, one for each
+prefix, and writes whole lines on stdout. On stderr, a JSON object a line, it says which rank's output has ended, and
+its last lines. The end of stdin is the order to read what is there and to end.
 """
 
 from __future__ import annotations
