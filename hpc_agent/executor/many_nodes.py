@@ -118,8 +118,8 @@ class ManyNodes:
         )
         log.info("nodes.ready", task=self._task.id, nodes=len(self._hosts), seconds=round(seconds, 2))
 
-    def start(self, console: Console) -> Supervised | RankGroup:
-        """Start the ranks.
+    def start(self, console: Console, sigterm_received: Callable[[], bool]) -> Supervised | RankGroup:
+        """Start the ranks. ``sigterm_received``: whether the scheduler ends the job.
 
         Raises:
             ProcessError: their launcher could not be started.
@@ -129,7 +129,13 @@ class ManyNodes:
         launcher = Supervised(argv, env=os.environ, cwd=Path("/"), output=console.sink)
         if self._plan.launcher is Launcher.NONE:
             return launcher
-        self.group = RankGroup(launcher, self._nodes, self._steps, console.tail, self._clock)
+        # mpirun is not a step: what the scheduler signals are its helpers.
+        by_steps = self._plan.launcher is not Launcher.MPIRUN
+        self.group = RankGroup(
+            *(launcher, self._nodes, self._steps, self._clock),
+            tail=console.tail,
+            terminated=lambda: by_steps and sigterm_received(),
+        )
         return self.group
 
     def inputs(self) -> RunInputs:

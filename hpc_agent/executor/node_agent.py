@@ -273,7 +273,7 @@ class NodeAgent:
                 self._signal(order)
 
     def _signal(self, order: Order) -> None:
-        count = self._processes.signal(order.number)
+        count = self._processes.signal(order.number, only_descendants=order.given)
         log.info("node.signalled", node=self._name, signal=order.number, processes=count)
 
     def _interrupt(self, interrupted: set[int], seen: set[int]) -> set[int]:

@@ -47,11 +47,13 @@ def decode(line: bytes) -> NodeMessage | None:
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """From the first agent. ``signal``: send ``number`` to the ranks and what they started. ``interrupt``: SIGINT to
+    """From the first agent. ``signal``: send ``number`` to the ranks and what they started; not to the ranks themselves
+    with ``given``, for the scheduler has sent it to them. ``interrupt``: SIGINT to
     those that have the SDK's handlers. ``finish``: the ranks have ended; send the console within ``seconds``."""
 
     kind: Literal["signal", "interrupt", "finish"]
     number: int = 0
+    given: bool = False
     seconds: float = 0.0
 
     def encode(self) -> bytes:

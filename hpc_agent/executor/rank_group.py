@@ -29,15 +29,26 @@ class RankEnd:
 
 
 class RankGroup:
-    """See ``supervise.Stoppable``. ``tail``: the end of what the launcher printed."""
+    """See ``supervise.Stoppable``.
+
+    ``tail``: the end of what the launcher printed. ``terminated``: whether the scheduler has sent SIGTERM to the ranks.
+    """
 
     def __init__(
-        self, launcher: Supervised, nodes: NodeStep, steps: JobSteps, tail: Callable[[], str], clock: Clock
+        self,
+        launcher: Supervised,
+        nodes: NodeStep,
+        steps: JobSteps,
+        clock: Clock,
+        *,
+        tail: Callable[[], str],
+        terminated: Callable[[], bool],
     ) -> None:
         self._launcher = launcher
         self._nodes = nodes
         self._steps = steps
         self._tail = tail
+        self._terminated = terminated
         self._clock = clock
         self._killed = False
         self._interrupted = False
@@ -86,7 +97,9 @@ class RankGroup:
 
     def signal(self, number: int) -> bool:
         """Signal the ranks on all nodes, and what they have started."""
-        self._nodes.order(Order(kind="signal", number=number))
+        # A program that gets SIGTERM twice may take the second for "at once".
+        given = number == signal.SIGTERM and self._terminated()
+        self._nodes.order(Order(kind="signal", number=number, given=given))
         if number == signal.SIGKILL:
             # The launcher ends by itself once its ranks are gone; not at once, for then it could report nothing.
             if self._killed:

@@ -114,7 +114,7 @@ class UsageRecorder:
             details = UsageDetails(self._summary.busiest_cpus, self._summary.idle_gpus, completed)
             properties = {**eff.as_properties(found), eff.ADVICE: "; ".join(eff.advice(found, details))}
             if self._identity.job:
-                properties[eff.JOB] = _job(self._identity, given)
+                properties[eff.JOB] = _job(self._identity, given, len(self._nodes))
             self._client.tasks.set_properties(self._task, properties, budget=ONCE)
             self._report_chart(self._summary, found)
         except (HpcAgentError, OSError) as error:
@@ -178,6 +178,8 @@ def chart_of_nodes(nodes: Mapping[str, UsageSummary], given: Allocation) -> list
     return lines
 
 
-def _job(identity: AgentIdentity, given: Allocation) -> str:
-    more = f", the first of {given.nodes} nodes" if given.nodes > 1 else ""
+def _job(identity: AgentIdentity, given: Allocation, measured: int) -> str:
+    """``measured``: nodes whose use is in the figures; 0 for a run that measured its own only."""
+    more = f", the first of {given.nodes} nodes" if given.nodes > 1 and not measured else ""
+    more = f" and {measured - 1} more nodes" if measured > 1 else more
     return f"{identity.job} on {identity.host}{more}"

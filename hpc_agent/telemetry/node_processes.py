@@ -40,10 +40,13 @@ class NodeProcesses:
         with open(f"/proc/{process.pid}/environ", "rb") as file:  # noqa: PTH123 (hundreds a second)
             return self._mark in file.read().split(b"\0")
 
-    def signal(self, number: int) -> int:
-        """Signal all of them; returns how many there are."""
+    def signal(self, number: int, *, only_descendants: bool = False) -> int:
+        """Signal all of them; returns how many there are. ``only_descendants``: those that another one has started."""
         found = self.find()
+        pids = {process.pid for process in found}
         for process in found:
+            if only_descendants and _parent(process) not in pids:
+                continue
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(process.pid, number)
         return len(found)
@@ -62,6 +65,12 @@ class NodeProcesses:
             with contextlib.suppress(psutil.Error):
                 total += process.memory_info().rss
         return total
+
+
+def _parent(process: psutil.Process) -> int:
+    with contextlib.suppress(psutil.Error):
+        return int(process.ppid())
+    return 0
 
 
 def _lives(process: psutil.Process) -> bool:
