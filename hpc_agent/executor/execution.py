@@ -221,9 +221,7 @@ class TaskRun:
         if not self._still_ours():
             return ended(0, ExitContext(StopReason.FENCED))
         self._write_process_started()
-        child = (
-            nodes.start(console, lambda: self._stop.request.sigterm_received) if nodes else _start(prepared, console)
-        )
+        child = nodes.start(console, self._stop.request) if nodes else _start(prepared, console)
         log.info("process.started", task=self._task.id, pid=child.pid)
         recorder = InputRecorder(self._executor.client, self._task, prepared.inputs)
         recorder.start()

@@ -20,6 +20,7 @@ from hpc_agent.executor.node_step import NodeStep
 from hpc_agent.executor.rank_group import RankGroup
 from hpc_agent.executor.rendezvous import free_port, master_address
 from hpc_agent.executor.report import RunInputs
+from hpc_agent.executor.stop_conditions import StopRequest
 from hpc_agent.file_records import CorruptFileError, read_record, write_record
 from hpc_agent.logs import EventLog
 from hpc_agent.process import Supervised
@@ -100,7 +101,7 @@ class ManyNodes:
         agent = self._settings.hpc.agent_command or (sys.executable, "-m", "hpc_agent")
         argv = [*agent, *sys.argv[1:], "--node-of", str(self._directory.path)]
         step = self._steps.on_each_node(argv, self._plan.nodes)
-        self._nodes = NodeStep(step, os.environ, self._hosts, CancellableClock(self._clock))
+        self._nodes = NodeStep(step, os.environ, self._hosts, self._steps, CancellableClock(self._clock))
 
     def wait_ready(self) -> None:
         """Until each node has the task's code and environment.
@@ -112,14 +113,15 @@ class ManyNodes:
         assert self._nodes is not None
         self._nodes.wait_ready()
         record, seconds = self._record, self._clock.monotonic() - self._began
-        self._write_line(
-            f"Nodes {_shown(self._hosts)} ready after {seconds:.1f} s: {self._plan.world_size} ranks by "
-            f"{self._plan.launcher.value}, {record.master_addr}:{record.master_port}"
-        )
+        plan = self._plan
+        ranks = f"{plan.world_size} ranks by {plan.launcher.value}, {record.master_addr}:{record.master_port}"
+        if plan.launcher is Launcher.NONE:
+            ranks = "the task's command runs on the first one"
+        self._write_line(f"Nodes {_shown(self._hosts)} ready after {seconds:.1f} s: {ranks}")
         log.info("nodes.ready", task=self._task.id, nodes=len(self._hosts), seconds=round(seconds, 2))
 
-    def start(self, console: Console, sigterm_received: Callable[[], bool]) -> Supervised | RankGroup:
-        """Start the ranks. ``sigterm_received``: whether the scheduler ends the job.
+    def start(self, console: Console, stop: StopRequest) -> Supervised | RankGroup:
+        """Start the ranks.
 
         Raises:
             ProcessError: their launcher could not be started.
@@ -134,7 +136,7 @@ class ManyNodes:
         self.group = RankGroup(
             *(launcher, self._nodes, self._steps, self._clock),
             tail=console.tail,
-            terminated=lambda: by_steps and sigterm_received(),
+            terminated=lambda: by_steps and stop.sigterm_received,
         )
         return self.group
 

@@ -225,7 +225,7 @@ class NodeAgent:
         found = {
             "MASTER_ADDR": self._record.master_addr,
             "MASTER_PORT": str(self._record.master_port),
-            "WORLD_SIZE": str(self._record.nodes * self._record.ranks_per_node),
+            "NNODES": str(self._record.nodes),
         }
         found.update((name, value) for name, value in _defaults(self._record.interface) if name not in environ)
         return found

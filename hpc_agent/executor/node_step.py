@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,17 +12,22 @@ from hpc_agent.errors import EnvironmentBuildError
 from hpc_agent.executor.node_messages import NodeMessage, Order, decode
 from hpc_agent.logs import EventLog
 from hpc_agent.process import Conversation
+from hpc_agent.schedulers.base import JobSteps
 
 log = EventLog("nodes")
 
 _LOOK_S = 0.1
 _END_S = 10.0
+_BLOCK, _KEPT = 4096, 16384
+"""Bytes read at once, and kept of what the step printed on stderr."""
 
 
 class NodeStep:
     """Node agents of one run, from their start to ``finish`` or ``close``."""
 
-    def __init__(self, argv: Sequence[str], environ: Mapping[str, str], hosts: Sequence[str], clock: Clock) -> None:
+    def __init__(
+        self, argv: Sequence[str], environ: Mapping[str, str], hosts: Sequence[str], steps: JobSteps, clock: Clock
+    ) -> None:
         """
         Raises:
             ProcessError: the step could not be started.
@@ -34,13 +40,26 @@ class NodeStep:
         self._ended_ranks: list[NodeMessage] = []
         self._over = threading.Event()
         self._closed = False
-        self._conversation = Conversation(argv, env=environ, cwd=Path("/"), errors_to=2)
+        self._steps = steps
+        self._printed = b""
+        errors, errors_to = os.pipe()
+        try:
+            self._conversation = Conversation(argv, env=environ, cwd=Path("/"), errors_to=errors_to)
+        finally:
+            os.close(errors_to)
         threading.Thread(target=self._read, name="nodes", daemon=True).start()
+        threading.Thread(target=self._copy_errors, args=(errors,), name="nodes' log", daemon=True).start()
 
     @property
     def has_ended(self) -> bool:
         """Whether the node agents are gone: a job of many nodes loses all of them with one."""
         return self._over.is_set()
+
+    @property
+    def lost_node(self) -> str:
+        """The node whose agent ended first, if the scheduler says so: ``node n2``; else empty."""
+        failure = self._steps.first_failure(self._printed.decode("utf-8", "replace"))
+        return f"node {failure.node}" if failure else ""
 
     @property
     def ended_ranks(self) -> Sequence[NodeMessage]:
@@ -89,6 +108,13 @@ class NodeStep:
         if self._conversation.wait(_END_S if self._over.is_set() else 1.0) is None:
             self._conversation.kill()
             self._conversation.wait(_END_S)
+
+    def _copy_errors(self, errors: int) -> None:
+        """The node agents' log is part of the job's own output."""
+        with os.fdopen(errors, "rb", buffering=0) as source:
+            while piece := source.read(_BLOCK):
+                self._printed = (self._printed + piece)[-_KEPT:]
+                os.write(2, piece)
 
     def _read(self) -> None:
         for line in self._conversation.lines():

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hpc_agent.clock import Clock
+from hpc_agent.domain.failure_cause import failure_cause
 from hpc_agent.domain.outcome import in_one_line
 from hpc_agent.executor.node_messages import NodeMessage, Order
 from hpc_agent.executor.node_step import NodeStep
@@ -76,14 +77,18 @@ class RankGroup:
 
     def _first_end(self, code: int) -> RankEnd:
         if self._lost:
-            return RankEnd(1, "the agent of one of its nodes ended, and the ranks with it")
+            return RankEnd(
+                1, f"the agent of {self._nodes.lost_node or 'one of its nodes'} ended, and the ranks with it"
+            )
         failure = self._steps.first_failure(self._tail())
         words = self._last_words(failure)
         if failure is None and words is None:
             return RankEnd(code)
         node, rank = (failure.node, failure.rank) if failure else (words.node, words.rank)  # type: ignore[union-attr]
-        text = f": {words.text}" if words and words.text else ""
-        return RankEnd(failure.code if failure else code, in_one_line(f"rank {rank} on {node}{text}"))
+        code = failure.code if failure else code
+        by_code = failure_cause("", code)
+        text = "; its last words: ".join(filter(None, [str(by_code) if by_code else "", words.text if words else ""]))
+        return RankEnd(code, in_one_line(f"rank {rank} on {node}{': ' if text else ''}{text}"))
 
     def _last_words(self, failure: RankFailure | None) -> NodeMessage | None:
         """Of the rank that failed, or that ended first."""
