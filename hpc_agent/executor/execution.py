@@ -27,7 +27,7 @@ from hpc_agent.errors import AuthError, HpcAgentError, NotFoundError, NotQueuedE
 from hpc_agent.executor.agent_identity import AgentIdentity
 from hpc_agent.executor.claim import Claimer, Lost, Won, still_ours
 from hpc_agent.executor.console import Console
-from hpc_agent.executor.many_nodes import ManyNodes, plan_of
+from hpc_agent.executor.many_nodes import ManyNodes, is_one_of_many, plan_of, set_master_defaults
 from hpc_agent.executor.prepare import ExecuteOptions, PreparedTask, Preparer
 from hpc_agent.executor.report import DAEMON_MANAGED, INTERRUPTED, InputRecorder, Reporter, run_token
 from hpc_agent.executor.stall_guard import StallGuard
@@ -88,6 +88,10 @@ class Executor:
             ServerUnreachableError, AuthError: the server did not let it start; nothing has run, and the daemon puts
                 the task back.
         """
+        job = backends.job_variables()
+        if job is not None and job.process_index and is_one_of_many(job, os.environ):
+            log.info("task.run_by_first_process", task=task_id, process=job.process_index)
+            return 0
         task = self._task(task_id, options)
         directory = self._directory(task)
         claimed = Claimer(self.client, directory, self.identity, self.clock).claim(
@@ -182,6 +186,7 @@ class TaskRun:
         executor = self._executor
         plan = plan_of(self._task, executor.settings, self._queue_name, executor.options.gpus)
         if plan is None:
+            set_master_defaults(executor.settings, os.environ)
             return self._run_one_process(console)
         nodes = ManyNodes(
             *(self._task, self._directory, plan, executor.settings, self._identity, executor.clock),

@@ -14,6 +14,9 @@ from hpc_agent.runs.directory import RunDirectory
 from hpc_agent.runs.node_files import LaunchRecord
 from hpc_agent.schedulers.base import JobSteps
 
+SINGLE_TASK = "CLEARML_MULTI_NODE_SINGLE_TASK"
+"""Variable of ClearML's for one task on many nodes; see docs/internals/clearml-protocol.md#many-nodes."""
+
 
 def work_folder(settings: AllSettings, directory: RunDirectory, start: int) -> Path:
     """Folder on each node that holds the task's code: its path is the same on all.

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
 
 from hpc_agent.cancellation import CancellableClock
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
 from hpc_agent.domain.gpu_ids import visible_gpus
-from hpc_agent.domain.launch_plan import Launcher, LaunchPlan, launch_plan
+from hpc_agent.domain.launch_plan import LaunchDefaults, Launcher, LaunchPlan, launch_plan
 from hpc_agent.domain.task import Task
+from hpc_agent.errors import InputError
 from hpc_agent.executor.agent_identity import AgentIdentity
 from hpc_agent.executor.console import Console
-from hpc_agent.executor.launch_commands import launch, work_folder
+from hpc_agent.executor.launch_commands import SINGLE_TASK, launch, work_folder
 from hpc_agent.executor.node_step import NodeStep
 from hpc_agent.executor.rank_group import RankGroup
 from hpc_agent.executor.rendezvous import free_port, master_address
@@ -33,6 +34,8 @@ from hpc_agent.telemetry.job_usage import UsageSummary
 
 log = EventLog("nodes")
 
+_MASTER = "CLEARML_MULTI_NODE_MASTER_DEF"
+
 
 def plan_of(task: Task, settings: AllSettings, queue: str, gpus: str | None) -> LaunchPlan | None:
     """How the current job runs the task on its nodes; None where the task is one process. ``gpus``: the flag.
@@ -41,12 +44,40 @@ def plan_of(task: Task, settings: AllSettings, queue: str, gpus: str | None) -> 
         ResourceError: the task's properties are wrong.
     """
     job = backends.job_variables()
-    visible = [] if gpus == "none" else visible_gpus(os.environ) or []
     nodes = job.nodes if job else 1
-    plan = launch_plan(task.properties, settings.hpc.launch_defaults(queue), nodes=nodes, gpus=len(visible))
+    visible = [] if gpus == "none" else visible_gpus(os.environ) or []
+    defaults = settings.hpc.launch_defaults(queue)
+    if job is not None and is_one_of_many(job, os.environ):
+        # A step of the site's own template started as many processes as there are to be ranks.
+        per_node = defaults.ranks_per_node or max(job.step_processes // nodes, 1)
+        return launch_plan(task.properties, LaunchDefaults(Launcher.STEP, per_node), nodes=nodes, gpus=0)
+    plan = launch_plan(task.properties, defaults, nodes=nodes, gpus=len(visible))
     if job is None or job.in_step or backends.job_steps(settings.hpc) is None:
         return None
     return plan
+
+
+def is_one_of_many(job: JobVariables, environ: Mapping[str, str]) -> bool:
+    """Whether a step runs this command many times for one task, which is to run on all of the job's nodes
+    (docs/internals/clearml-protocol.md#many-nodes)."""
+    return job.step_processes > 1 and environ.get(SINGLE_TASK, "").strip() not in ("", "0")
+
+
+def set_master_defaults(settings: AllSettings, environ: MutableMapping[str, str]) -> None:
+    """Set the address and port that the SDK's ``Task.launch_multi_node`` gives to the other tasks' nodes, unless they
+    are set: without that it takes the machine's first address, and the same port for all tasks of a node."""
+    job = backends.job_variables(environ)
+    if job is None:
+        return
+    many = settings.hpc.many_nodes
+    try:
+        address = master_address(job.node_name, many.interface)
+        port = free_port(many.port_range, _number(job.job))
+    except InputError as error:
+        log.warning("master.not_known", error=error)
+        return
+    environ.setdefault(f"{_MASTER}_ADDR", address)
+    environ.setdefault(f"{_MASTER}_PORT", str(port))
 
 
 class ManyNodes:

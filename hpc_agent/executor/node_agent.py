@@ -30,7 +30,7 @@ from hpc_agent.executor import rank_launcher
 from hpc_agent.executor.agent_identity import AgentIdentity
 from hpc_agent.executor.claim import still_ours
 from hpc_agent.executor.console import Console
-from hpc_agent.executor.launch_commands import launcher_command, starter, work_folder
+from hpc_agent.executor.launch_commands import SINGLE_TASK, launcher_command, starter, work_folder
 from hpc_agent.executor.node_messages import NodeMessage, Order
 from hpc_agent.executor.prepare import ExecuteOptions, PreparedTask, Preparer
 from hpc_agent.executor.rank_collector import RankCollector
@@ -106,7 +106,8 @@ class NodeAgent:
             clock,
             start=self._start,
             ours=lambda: claim is None or still_ours(directory, claim),
-            ship=ship,
+            # -1: only the first node reports; what the others print is kept in the run directory.
+            ship=ship and (self._index == 0 or os.environ.get(SINGLE_TASK) != "-1"),
             node=self._index,
         )
         self._orders: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
@@ -329,5 +330,5 @@ class NodeAgent:
 
 def _defaults(interface: str) -> list[tuple[str, str]]:
     """Variables that the task's own win over."""
-    own = [("CLEARML_MULTI_NODE_SINGLE_TASK", "2")]
+    own = [(SINGLE_TASK, "2")]
     return [*own, ("GLOO_SOCKET_IFNAME", interface), ("NCCL_SOCKET_IFNAME", interface)] if interface else own

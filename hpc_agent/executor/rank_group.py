@@ -77,9 +77,8 @@ class RankGroup:
 
     def _first_end(self, code: int) -> RankEnd:
         if self._lost:
-            return RankEnd(
-                1, f"the agent of {self._nodes.lost_node or 'one of its nodes'} ended, and the ranks with it"
-            )
+            node = self._nodes.lost_node or "one of its nodes"
+            return RankEnd(1, f"the agent of {node} ended, and the ranks with it")
         failure = self._steps.first_failure(self._tail())
         words = self._last_words(failure)
         if failure is None and words is None:
