@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hpc_agent.config.settings import AllSettings
 from hpc_agent.domain.launch_plan import Launcher, LaunchPlan
 from hpc_agent.executor import rank_launcher
 from hpc_agent.file_records import private_folder
+from hpc_agent.runs import node_files
 from hpc_agent.runs.directory import RunDirectory
 from hpc_agent.runs.node_files import LaunchRecord
 from hpc_agent.schedulers.base import JobSteps
@@ -27,10 +28,11 @@ def work_folder(settings: AllSettings, directory: RunDirectory, start: int) -> P
     return private_folder(settings.hpc.scratch) / "work" / f"{directory.attempt.job_name}.{start}"
 
 
-def launcher_command(folder: Path, steps: JobSteps, mode: str) -> list[str]:
-    """``rank_launcher`` in one of its modes."""
+def launcher_command(folder: str, directory: RunDirectory, start: int, steps: JobSteps, mode: str) -> list[str]:
+    """``rank_launcher`` in one of its modes. ``folder``: the task's on the first node."""
     names = steps.variables
-    arguments = [str(folder), names.node, names.rank, names.local_rank, mode]
+    location = node_files.location_file(directory, start, "")
+    arguments = [folder, str(location), names.node, names.rank, names.local_rank, mode]
     return [sys.executable, "-I", "-S", rank_launcher.__file__, *arguments]
 
 
@@ -56,14 +58,15 @@ def starter(record: LaunchRecord, index: int, rank: Sequence[str]) -> list[str]:
             return []
 
 
-def launch(plan: LaunchPlan, folder: Path, steps: JobSteps) -> list[str]:
-    """What the first agent runs to start all ranks, once each node is ready."""
+def launch(plan: LaunchPlan, command: Callable[[str], list[str]], steps: JobSteps) -> list[str]:
+    """What the first agent runs to start all ranks, once each node is ready. ``command``: ``launcher_command`` for a
+    mode."""
     match plan.launcher:
         case Launcher.STEP:
-            return steps.ranks(launcher_command(folder, steps, rank_launcher.RANK), plan.nodes, plan.ranks_per_node)
+            return steps.ranks(command(rank_launcher.RANK), plan.nodes, plan.ranks_per_node)
         case Launcher.TORCHRUN | Launcher.ACCELERATE:
-            return steps.ranks(launcher_command(folder, steps, rank_launcher.STARTER), plan.nodes, 1)
+            return steps.ranks(command(rank_launcher.STARTER), plan.nodes, 1)
         case Launcher.MPIRUN:
-            return launcher_command(folder, steps, rank_launcher.STARTER)
+            return command(rank_launcher.STARTER)
         case Launcher.NONE:
-            return launcher_command(folder, steps, rank_launcher.SINGLE)
+            return command(rank_launcher.SINGLE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping, MutableMapping
+from functools import partial
 from pathlib import Path
 
 from hpc_agent.cancellation import CancellableClock
@@ -16,7 +17,7 @@ from hpc_agent.domain.task import Task
 from hpc_agent.errors import InputError
 from hpc_agent.executor.agent_identity import AgentIdentity
 from hpc_agent.executor.console import Console
-from hpc_agent.executor.launch_commands import SINGLE_TASK, launch, work_folder
+from hpc_agent.executor.launch_commands import SINGLE_TASK, launch, launcher_command, work_folder
 from hpc_agent.executor.node_step import NodeStep
 from hpc_agent.executor.rank_group import RankGroup
 from hpc_agent.executor.rendezvous import free_port, master_address
@@ -127,6 +128,7 @@ class ManyNodes:
             master_addr=master_address(self._job.node_name, many.interface),
             master_port=free_port(many.port_range, _number(self._job.job)),
             interface=many.interface,
+            folder=str(work_folder(self._settings, self._directory, self._start)),
         )
         write_record(node_files.launch_file(self._directory, self._start), record, mode=0o600)
         agent = self._settings.hpc.agent_command or (sys.executable, "-m", "hpc_agent")
@@ -158,7 +160,8 @@ class ManyNodes:
             ProcessError: their launcher could not be started.
         """
         assert self._nodes is not None
-        argv = launch(self._plan, work_folder(self._settings, self._directory, self._start), self._steps)
+        command = partial(launcher_command, self._record.folder, self._directory, self._start, self._steps)
+        argv = launch(self._plan, command, self._steps)
         launcher = Supervised(argv, env=os.environ, cwd=Path("/"), output=console.sink)
         if self._plan.launcher is Launcher.NONE:
             return launcher

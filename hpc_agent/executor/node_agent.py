@@ -35,7 +35,7 @@ from hpc_agent.executor.node_messages import NodeMessage, Order
 from hpc_agent.executor.prepare import ExecuteOptions, PreparedTask, Preparer
 from hpc_agent.executor.rank_collector import RankCollector
 from hpc_agent.executor.sdk_signals import has_sdk_handlers
-from hpc_agent.file_records import ensure_directory, read_record, write_record
+from hpc_agent.file_records import ensure_directory, read_record, write_atomic, write_record
 from hpc_agent.logs import EventLog
 from hpc_agent.retry import Budget
 from hpc_agent.runs import node_files
@@ -89,7 +89,7 @@ class NodeAgent:
         self._start = identity.restart_count
         self._job = job
         self._folder = work_folder(self._settings, directory, self._start)
-        self._launcher = launcher_command(self._folder, steps, rank_launcher.RANK)
+        self._launcher = launcher_command(record.folder, directory, self._start, steps, rank_launcher.RANK)
         self._record = record
         self._index = job.process_index
         self._name = job.node_name
@@ -151,6 +151,9 @@ class NodeAgent:
             folder.mkdir(mode=0o700)
         except FileExistsError:
             folder = ensure_directory(folder.with_name(f"{folder.name}.{self._name}"), mode=0o700)
+        if str(self._folder) != self._record.folder:
+            location = node_files.location_file(self._directory, self._start, self._name)
+            write_atomic(location, os.fsencode(folder), mode=0o600)
         return folder
 
     def _prepare(self) -> PreparedTask:

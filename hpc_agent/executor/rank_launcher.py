@@ -1,9 +1,10 @@
 """Rank launcher: becomes the task's program as one rank of it, with its variables and its output's FIFO.
 
-    python -I -S rank_launcher.py FOLDER NODE_VARIABLE RANK_VARIABLE LOCAL_RANK_VARIABLE MODE
+    python -I -S rank_launcher.py FOLDER LOCATION NODE_VARIABLE RANK_VARIABLE LOCAL_RANK_VARIABLE MODE
 
 Run by path with the standard library alone, as ``exec_launcher`` is: many start at once from a shared file system. The
-node agent has written ``node.json`` into ``FOLDER.<node>`` or ``FOLDER``. MODE is ``rank``; ``starter`` to become the
+node agent has written ``node.json`` into ``FOLDER.<node>`` or ``FOLDER``, or else into the folder that the file
+``LOCATION<node>`` names, where local disks have different paths. MODE is ``rank``; ``starter`` to become the
 program that starts the node's ranks, such as torchrun; or ``single`` for a task whose one process is not a rank.
 torchrun's and mpirun's own variables tell the rank where these are there, else the scheduler's.
 """
@@ -26,8 +27,8 @@ _FAMILIES = (
 
 
 def main() -> None:
-    folder, node_variable, rank_variable, local_variable, mode = sys.argv[1:]
-    record = _read(folder, os.environ.get(node_variable, ""))
+    folder, location, node_variable, rank_variable, local_variable, mode = sys.argv[1:]
+    record = _read(folder, location, os.environ.get(node_variable, ""))
     environ = environment(os.environ, record, (rank_variable, local_variable), mode)
     argv = record["starter"] if mode == STARTER else record["argv"]
     if mode == RANK:
@@ -43,8 +44,8 @@ def main() -> None:
     os._exit(127)
 
 
-def _read(folder: str, node: str) -> dict[str, Any]:
-    for name in (f"{folder}.{node}", folder):
+def _read(folder: str, location: str, node: str) -> dict[str, Any]:
+    for name in (f"{folder}.{node}", folder, *_located(f"{location}{node}")):
         try:
             with open(os.path.join(name, RECORD), encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH118, PTH123
                 found: dict[str, Any] = json.load(file)
@@ -52,7 +53,16 @@ def _read(folder: str, node: str) -> dict[str, Any]:
             continue
         if found["node"] == node:
             return found
-    sys.exit(f"node {node} has not been prepared for the task in {folder}: is hpc.scratch_dir the same on all nodes?")
+    sys.exit(f"node {node} has not been prepared for the task: no {RECORD} in {folder}")
+
+
+def _located(location: str) -> list[str]:
+    """Asked for last: it is on the shared file system."""
+    try:
+        with open(location, encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123
+            return [file.read()]
+    except OSError:
+        return []
 
 
 def environment(

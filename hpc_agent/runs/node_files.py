@@ -22,11 +22,18 @@ class LaunchRecord(msgspec.Struct, frozen=True, kw_only=True):
     ranks_per_node: int
     master_addr: str
     master_port: int
+    folder: str
+    """Where the first node has the task's code, and the others too if they can."""
     interface: str = ""
 
 
 def launch_file(directory: RunDirectory, start: int) -> Path:
     return directory.path / f"launch.{start}.json"
+
+
+def location_file(directory: RunDirectory, start: int, node: str) -> Path:
+    """Where a node has the task's code that has it elsewhere than the first one."""
+    return directory.path / f"node.{start}.{node}"
 
 
 def usage_file(directory: RunDirectory, start: int, node: int) -> Path:

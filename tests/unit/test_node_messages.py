@@ -15,6 +15,7 @@ from hpc_agent.executor.rendezvous import free_port, master_address
 from hpc_agent.runs import node_files
 from hpc_agent.runs.directory import RunDirectory
 from hpc_agent.schedulers.base import RankFailure
+from hpc_agent.schedulers.slurm.backend import BACKEND
 from hpc_agent.schedulers.slurm.job_steps import SlurmJobSteps
 from hpc_agent.schedulers.slurm.settings import SlurmSettings
 
@@ -81,6 +82,16 @@ def test_consoles_of_nodes_are_found_by_node_and_start(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------- steps
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"), [(None, False), ("", False), ("-5", False), ("4294967291", False), ("0", True), ("12", True)]
+)
+def test_the_jobs_script_is_not_a_step(step: str | None, expected: bool) -> None:
+    environ = {"SLURM_JOB_ID": "7", **({} if step is None else {"SLURM_STEP_ID": step})}
+    variables = BACKEND.job_variables(environ)
+    assert variables is not None and variables.in_step is expected
+
 
 FAILED = """\
 srun: error: n2: task 3: Exited with exit code 7

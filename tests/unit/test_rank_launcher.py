@@ -75,7 +75,7 @@ def test_what_is_not_a_rank_gets_no_rank(mode: str) -> None:
 
 
 def launched(folder: Path, mode: str, **env: str) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-I", "-S", rank_launcher.__file__, str(folder), "NODE", *SCHEDULER, mode]
+    argv = [sys.executable, "-I", "-S", rank_launcher.__file__, str(folder), f"{folder}-at-", "NODE", *SCHEDULER, mode]
     return subprocess.run(argv, env={**os.environ, **env}, text=True, capture_output=True, timeout=60, check=False)
 
 
@@ -95,6 +95,12 @@ def test_it_becomes_the_program_in_its_folder(tmp_path: Path) -> None:
 def test_on_a_shared_disk_each_node_has_a_folder(tmp_path: Path) -> None:
     prepared(tmp_path / "work", ["/bin/echo", "another node's"])
     prepared(tmp_path / "work.n2", ["/bin/echo", "its own"])
+    assert launched(tmp_path / "work", SINGLE, NODE="n2").stdout == "its own\n"
+
+
+def test_a_node_with_its_disk_elsewhere_is_found(tmp_path: Path) -> None:
+    prepared(tmp_path / "elsewhere", ["/bin/echo", "its own"])
+    (tmp_path / "work-at-n2").write_text(str(tmp_path / "elsewhere"))
     assert launched(tmp_path / "work", SINGLE, NODE="n2").stdout == "its own\n"
 
 
