@@ -71,7 +71,7 @@ NOT_HONOURED: Mapping[str, str] = {
     "CLEARML_API_VERBOSE": _VERBOSE,
     "CLEARML_AGENT_URLLIB3_CONNECT_LEVEL": _VERBOSE,
     "CLEARML_AGENT_GPU_FRACTIONS": "A feature of the paid edition; Slurm shares GPUs by MIG or shards.",
-    "CLEARML_MULTI_NODE_SINGLE_TASK": "A job's first node runs the task, and starts what it needs on the others.",
+    "CLEARML_MULTI_NODE_SINGLE_TASK": "A task on many nodes is one task anyway; the SDK in its ranks gets it, 2 where unset.",
     "CLEARML_AGENT_CRASH_ON_EXCEPTION": "A pass that fails is logged, and the next begins from what is true then.",
     "CLEARML_AGENT_STATUS_REPORT_FREQ_SEC": "Every 30 s, as by default; usage is sampled as often.",
     "CLEARML_AGENT_ABORT_CALLBACK_CMD": "An abort is SIGTERM, SIGINT where the SDK keeps SIGTERM from a program, and "
