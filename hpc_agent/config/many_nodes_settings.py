@@ -20,7 +20,7 @@ class ManyNodesSettings(SettingsGroup, frozen=True, kw_only=True):
 
     launcher: Annotated[
         str, Meta(description=f"What starts the ranks of a task on many nodes: {LAUNCHERS}; the task may name another.")
-    ] = "srun"
+    ] = Launcher.STEP.value
     ranks_per_node: Annotated[
         Count, Meta(description="Ranks on each node; 0: one for each GPU, and one where there are none.")
     ] = 0

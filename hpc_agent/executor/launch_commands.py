@@ -6,9 +6,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from hpc_agent import rank_launcher
 from hpc_agent.config.settings import AllSettings
 from hpc_agent.domain.launch_plan import Launcher, LaunchPlan
-from hpc_agent.executor import rank_launcher
 from hpc_agent.file_records import private_folder
 from hpc_agent.runs import node_files
 from hpc_agent.runs.directory import RunDirectory

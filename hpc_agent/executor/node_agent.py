@@ -18,6 +18,7 @@ from pathlib import Path
 
 import msgspec
 
+from hpc_agent import rank_launcher
 from hpc_agent.api.client import Client
 from hpc_agent.cancellation import Cancelled, cancelled_when
 from hpc_agent.clock import Clock
@@ -26,7 +27,6 @@ from hpc_agent.domain.failure_cause import failure_cause
 from hpc_agent.domain.ids import WorkerId
 from hpc_agent.domain.launch_plan import Launcher
 from hpc_agent.errors import ContainerError, HpcAgentError, InputError
-from hpc_agent.executor import rank_launcher
 from hpc_agent.executor.agent_identity import AgentIdentity
 from hpc_agent.executor.claim import still_ours
 from hpc_agent.executor.console import Console
@@ -192,7 +192,7 @@ class NodeAgent:
         if prepared.in_container and launcher in (Launcher.TORCHRUN, Launcher.ACCELERATE):
             raise ContainerError(
                 f"the launcher {launcher.value} starts ranks outside of the task's container, where its packages are "
-                "not: use the launcher srun, which sets the same variables"
+                f"not: use the launcher {Launcher.STEP.value}, which sets the same variables"
             )
 
     def _write_line(self, line: str) -> None:

@@ -186,7 +186,7 @@ def goals_of(found: list[Figures]) -> list[dict[str, object]]:
 
 
 def goal(name: str, ratio: float, bound: float) -> dict[str, object]:
-    return {"goal": name, "bound": bound, "measured": round(ratio, 2), "met": ratio <= bound}
+    return {"name": name, "value": round(ratio, 2), "bound": bound, "met": ratio <= bound}
 
 
 @contextmanager
@@ -227,7 +227,7 @@ def main() -> int:
         bench.forget()
     goals = goals_of(found)
     for each in goals:
-        print(f"{'met' if each['met'] else 'MISSED'}: {each['goal']}: {each['measured']} (at most {each['bound']})")
+        print(f"{'met' if each['met'] else 'MISSED'}: {each['name']}: {each['value']} (at most {each['bound']})")
     if arguments.json:
         results = {"goals": goals, "nodes": {str(figures.nodes): vars(figures) for figures in found}}
         arguments.json.write_text(json.dumps(results, indent=2) + "\n")

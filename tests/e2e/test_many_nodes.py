@@ -293,8 +293,8 @@ print("node", found["node_rank"], "of", os.environ["WORLD_SIZE"], os.environ["MA
 
 
 def children(site: Site, task: TaskId) -> list[TaskId]:
-    answer = site.client.session.call("tasks.get_all", {"parent": task, "only_fields": ["id"]})
-    return [TaskId(found["id"]) for found in answer["tasks"]]
+    answer = site.client.session.call("tasks.get_all", {"only_fields": ["id", "parent"]})
+    return [TaskId(found["id"]) for found in answer["tasks"] if found.get("parent") == task]
 
 
 SINGLE_TASK = """\
@@ -309,7 +309,7 @@ srun --ntasks-per-node=1 {{ agent }} execute --id {{ task.id | quote }} --requir
 def test_the_glues_single_task_runs_on_all_nodes_of_its_step(site: Site) -> None:
     template = site.folder / "glue.sbatch.j2"
     template.write_text(SINGLE_TASK)
-    site.configure(f'hpc.queues."{site.queue}".template = "{template}"')
+    site.configure(f'hpc {{ queues {{ "{site.queue}" {{ template: "{template}" }} }} }}')
     site.daemon()
     task = task_of(site, SHOW)
     assert site.wait_for_end(task) is TaskStatus.COMPLETED

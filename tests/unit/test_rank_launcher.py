@@ -1,4 +1,4 @@
-"""Rank launcher: the variables of a rank, whoever starts it, and its output."""
+"""Rank launcher: the variables of a rank, by each way to start it, and its output."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from hpc_agent.executor import rank_launcher
-from hpc_agent.executor.rank_launcher import RANK, SINGLE, STARTER, environment
+from hpc_agent import rank_launcher
+from hpc_agent.rank_launcher import RANK, SINGLE, STARTER, environment
 
 SCHEDULER = ("PROCID", "LOCALID")
 RECORD: dict[str, Any] = {

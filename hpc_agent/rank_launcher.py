@@ -38,7 +38,9 @@ def main() -> None:
         signal.signal(number, signal.SIG_DFL)
     try:
         os.chdir(record["cwd"])
-        os.execvpe(argv[0], argv, environ)  # noqa: S606 - no shell is wanted
+        os.environ.clear()
+        os.environ.update(environ)
+        os.execvp(argv[0], argv)  # noqa: S606 - no shell is wanted
     except OSError as error:
         os.write(2, f"{argv[0]} cannot be started in {record['cwd']}: {error.strerror}\n".encode())
     os._exit(127)
