@@ -53,8 +53,8 @@ def plan_of(task: Task, settings: AllSettings, queue: str, gpus: str | None) -> 
         per_node = defaults.ranks_per_node or max(job.step_processes // nodes, 1)
         return launch_plan(task.properties, LaunchDefaults(Launcher.STEP, per_node), nodes=nodes, gpus=0)
     plan = launch_plan(task.properties, defaults, nodes=nodes, gpus=len(visible))
-    if job is None or job.in_step or backends.job_steps(settings.hpc) is None:
-        return None
+    if job is None or job.in_step or not job.node_name or backends.job_steps(settings.hpc) is None:
+        return None  # a shell of salloc may be on the login node
     return plan
 
 

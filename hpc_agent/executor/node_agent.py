@@ -45,7 +45,7 @@ from hpc_agent.schedulers import backends
 from hpc_agent.telemetry import rank_output
 from hpc_agent.telemetry.job_usage import JobUsage
 from hpc_agent.telemetry.node_processes import NodeProcesses
-from hpc_agent.telemetry.shipper import ConsoleSource
+from hpc_agent.telemetry.shipper import INTERVAL_S, ConsoleSource
 
 log = EventLog("node")
 
@@ -53,6 +53,8 @@ RANK_OF = "HPC_AGENT_RANK_OF"
 """Variable of all ranks, by which the processes of this run and node are found."""
 _SAMPLE_S = 1.0
 _INTERRUPT_S = 0.2
+_REQUESTS_A_SECOND = 20.0
+"""With the console of all nodes together, at most."""
 _LAST_OUTPUT_S = 5.0
 """How long ranks that have ended may leave their output open, to processes of theirs that live on."""
 
@@ -109,6 +111,7 @@ class NodeAgent:
             # -1: only the first node reports; what the others print is kept in the run directory.
             ship=ship and (self._index == 0 or os.environ.get(SINGLE_TASK) != "-1"),
             node=self._index,
+            interval=max(INTERVAL_S, record.nodes / _REQUESTS_A_SECOND),
         )
         self._orders: queue.SimpleQueue[Order | None] = queue.SimpleQueue()
         self._over = threading.Event()
@@ -244,7 +247,7 @@ class NodeAgent:
         collector = RankCollector(
             self._workdir, prefixes, self._console.sink, lambda local, tail: self._ended(first + local, tail)
         )
-        usage = JobUsage(os.environ, self._clock, self._job.control_group, processes=self._processes)
+        usage = JobUsage(os.environ, self._clock, self._job.control_group, self._processes)
         sampling = threading.Thread(target=self._sample, args=(usage,), name="usage", daemon=True)
         sampling.start()
         self._say(NodeMessage(kind="ready", index=self._index, node=self._name))

@@ -66,8 +66,9 @@ class JobUsage:
         environ: Mapping[str, str],
         clock: Clock,
         control_group: str = "",
-        *,
         processes: Counters | None = None,
+        /,
+        *,
         own_groups: Path = Path("/proc/self/cgroup"),
         groups: Path = Path("/sys/fs/cgroup"),
     ) -> None:
