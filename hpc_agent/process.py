@@ -374,7 +374,15 @@ _SWEEPS = 20
 _LAUNCHER = Path(__file__).with_name("exec_launcher.py")
 
 
-def _start_bound(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: int) -> subprocess.Popen[bytes]:
+def _start_bound(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    cwd: Path,
+    output: int,
+    stdin: int = subprocess.DEVNULL,
+    errors_to: int = subprocess.STDOUT,
+) -> subprocess.Popen[bytes]:
     """Start a program that the kernel kills when the calling thread ends, whatever it ends of: a task must not run on
     at the same time as its next start when this agent was killed.
 
@@ -389,9 +397,9 @@ def _start_bound(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, outp
                 child = start_tracked(
                     lambda: subprocess.Popen(
                         [*launcher, *argv],
-                        stdin=subprocess.DEVNULL,
+                        stdin=stdin,
                         stdout=output,
-                        stderr=subprocess.STDOUT,
+                        stderr=errors_to,
                         env=dict(env),
                         cwd=cwd,
                         start_new_session=True,
@@ -410,10 +418,56 @@ def _start_bound(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, outp
     return child
 
 
+class Conversation:
+    """Child that takes orders on stdin and answers on stdout, a line each; it ends when this process does."""
+
+    def __init__(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, errors_to: int) -> None:
+        """``errors_to`` is an open file descriptor for its stderr; it stays the caller's.
+
+        Raises:
+            ProcessError: it could not be started.
+        """
+        pipe = subprocess.PIPE
+        self._child = _start_bound(argv, env=env, cwd=cwd, output=pipe, stdin=pipe, errors_to=errors_to)
+
+    def lines(self) -> Iterator[bytes]:
+        """Its lines, as they come, until it prints no more."""
+        assert self._child.stdout is not None
+        yield from self._child.stdout
+
+    def order(self, line: bytes) -> bool:
+        """Send one; False if it reads no more."""
+        assert self._child.stdin is not None
+        try:
+            self._child.stdin.write(line)
+            self._child.stdin.flush()
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def finish(self) -> None:
+        """No more orders."""
+        assert self._child.stdin is not None
+        with contextlib.suppress(OSError):
+            self._child.stdin.close()
+
+    def wait(self, timeout: float) -> int | None:
+        """Its exit code (negative: the signal), or None if it still runs after ``timeout`` seconds."""
+        try:
+            code = self._child.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return None
+        reaped(self._child.pid)
+        return code
+
+    def kill(self) -> None:
+        kill_group(self._child.pid, signal.SIGKILL)
+
+
 class Helper:
     """Helper program of ours that works for as long as it gets input; it may outlive this process."""
 
-    def __init__(self, argv: Sequence[str], *, stdin: int, stderr: int) -> None:
+    def __init__(self, argv: Sequence[str], *, stdin: int, stderr: int, stdout: int = subprocess.DEVNULL) -> None:
         """
         Raises:
             ProcessError: it could not be started.
@@ -423,7 +477,7 @@ class Helper:
                 lambda: subprocess.Popen(
                     list(argv),
                     stdin=stdin,
-                    stdout=subprocess.DEVNULL,
+                    stdout=stdout,
                     stderr=stderr,
                     start_new_session=True,
                 )

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 import msgspec
 from msgspec import Meta, field
 
+from hpc_agent.config.many_nodes_settings import ManyNodesSettings
 from hpc_agent.config.notify_settings import NotifySettings
 from hpc_agent.config.resource_settings import QueueSettings, ResourceSettings
 from hpc_agent.config.types import BackendSettings, Count, Interval, Positive, Seconds, SettingsGroup, parse_truth
 from hpc_agent.domain.container_options import PROTECTED
+from hpc_agent.domain.launch_plan import LaunchDefaults, parse_launcher
 from hpc_agent.redact import Secret
 from hpc_agent.schedulers.registry import BACKENDS, settings_of
 
@@ -348,6 +350,9 @@ class _HpcSettings(SettingsGroup, frozen=True, kw_only=True):
     container: Annotated[ContainerSettings, Meta(description="What runs the containers of tasks.")] = (
         ContainerSettings()
     )
+    many_nodes: Annotated[ManyNodesSettings, Meta(description="How tasks on many nodes are started.")] = (
+        ManyNodesSettings()
+    )
 
     @property
     def images(self) -> Path:
@@ -381,6 +386,11 @@ class _HpcSettings(SettingsGroup, frozen=True, kw_only=True):
     def queue(self, name: str) -> QueueSettings:
         """The block of a queue, or the defaults for one without a block."""
         return self.queues.get(name, QueueSettings())
+
+    def launch_defaults(self, queue: str) -> LaunchDefaults:
+        """What starts the ranks of a queue's tasks on many nodes, unless they say otherwise."""
+        launcher = self.queue(queue).launcher or self.many_nodes.launcher
+        return LaunchDefaults(parse_launcher(launcher, "launcher"), self.many_nodes.ranks_per_node)
 
     def backend_settings(self, kind: type[B]) -> B:
         """The section of the scheduler backend whose settings are of this class."""

@@ -26,6 +26,7 @@ BY_CODE: Mapping[str, str] = {
     "CLEARML_TASK_ID": "Set for the task's process: the SDK then takes part in the task instead of making one.",
     "CLEARML_LOG_LEVEL": "Set for the task's process, from `--log-level`.",
     "CLEARML_LOG_TASK_TO_BACKEND": "Set to 0 for the task's process: its console is ours to send.",
+    "CLEARML_MULTI_NODE_SINGLE_TASK": "Runs a task on all nodes of its step; the ranks get 2 where unset.",
     "CLEARML_AGENT_SERVICE_TASK": "Set to 1 for tasks of `--services-mode`.",
     "CLEARML_CUSTOM_BUILD_TASK_CONFIG_JSON": "Set for a custom build script: the task, as JSON.",
     "CLEARML_CUSTOM_BUILD_OUTPUT": "Set for a custom build script: the file it writes its choice to.",
@@ -71,7 +72,6 @@ NOT_HONOURED: Mapping[str, str] = {
     "CLEARML_API_VERBOSE": _VERBOSE,
     "CLEARML_AGENT_URLLIB3_CONNECT_LEVEL": _VERBOSE,
     "CLEARML_AGENT_GPU_FRACTIONS": "A feature of the paid edition; Slurm shares GPUs by MIG or shards.",
-    "CLEARML_MULTI_NODE_SINGLE_TASK": "A job's first node runs the task, and starts what it needs on the others.",
     "CLEARML_AGENT_CRASH_ON_EXCEPTION": "A pass that fails is logged, and the next begins from what is true then.",
     "CLEARML_AGENT_STATUS_REPORT_FREQ_SEC": "Every 30 s, as by default; usage is sampled as often.",
     "CLEARML_AGENT_ABORT_CALLBACK_CMD": "An abort is SIGTERM, SIGINT where the SDK keeps SIGTERM from a program, and "

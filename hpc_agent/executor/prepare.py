@@ -56,6 +56,7 @@ class PreparedTask:
     inputs: RunInputs = _NOTHING
     forwards_signals: bool = False
     """As in ``process.Supervised``."""
+    in_container: bool = False
 
 
 class Preparer:
@@ -180,6 +181,7 @@ class Preparer:
             container.clean_up,
             RunInputs(env.packages if env else (), commit, default),
             forwards_signals=resolved.prepared.runtime.isolated,
+            in_container=True,
         )
 
     def _staged(self, task: Task, directory: RunDirectory) -> StagedTask:

@@ -28,6 +28,8 @@ CAPABILITIES = {
     "perl": "perl",
     "shells": "zsh and fish",
     "systemd": "systemd-analyze",
+    "torch": "a wheel of torch for CPUs, in a folder that PIP_FIND_LINKS names",
+    "mpi": "mpirun and orted of Open MPI",
 }
 """Name → what has to be there."""
 
