@@ -151,12 +151,15 @@ class ImageResolver:
 
     def _contained(self, choice: Choice, image: Image, progress: Progress) -> ResolvedContainer:
         folder = file_records.private_folder(self._settings.hpc.scratch) / "rooms"
-        prepared = PreparedContainer(self.runtime, image, folder)
+        prepared = PreparedContainer(self.runtime, image, folder, self._container.arguments)
         return ResolvedContainer(
             choice, prepared, None if self._container.python == "shared" else self._own_python(prepared, progress)
         )
 
     def _own_python(self, prepared: PreparedContainer, progress: Progress) -> ImagePython | None:
+        if not prepared.runtime.can_run:
+            self._check_unseen(prepared)
+            return None
         facts = self._facts(prepared, progress)
         python = facts.python
         if python is not None and python.version >= _OLDEST:
@@ -168,6 +171,19 @@ class ImageResolver:
                 "with Python, or let tasks use this site's own (hpc.container.python = auto)"
             )
         return None
+
+    def _check_unseen(self, prepared: PreparedContainer) -> None:
+        """Our own Python.
+
+        Raises:
+            ContainerError: the settings want the image's.
+        """
+        if self._container.python == "image":
+            raise ContainerError(
+                f"the image {prepared.image.reference} cannot be inspected here, for {prepared.runtime.name} runs "
+                "containers in jobs only: let tasks use this site's own Python (hpc.container.python = auto), or stage "
+                "in jobs (hpc.envs.build_on = job)"
+            )
 
     def _facts(self, prepared: PreparedContainer, progress: Progress) -> ImageFacts:
         path = self._settings.hpc.images / ".facts" / f"{prepared.image.identity.replace(':', '-')}.json"

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -96,6 +97,71 @@ def run(
         reaped(child.pid)
     texts = (out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
     return CompletedProcess(tuple(argv), child.returncode, *texts, out)
+
+
+def run_reporting(
+    argv: Sequence[str],
+    *,
+    timeout: float,
+    on_lines: Callable[[Sequence[str]], None],
+    env: Mapping[str, str] | None = None,
+) -> CompletedProcess:
+    """As ``run``, for a program that takes its time: ``on_lines`` gets the lines that it has printed since the last
+    call, once a second, also if there are none. Both streams come as one, as ``stdout``."""
+    COUNTS.count_command(argv)
+    try:
+        child = start_tracked(
+            lambda: subprocess.Popen(
+                list(argv),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env=dict(env) if env is not None else None,
+                start_new_session=True,
+            )
+        )
+    except OSError as error:
+        raise ProcessError(f"could not start {argv[0]}: {error.strerror or error}") from error
+    assert child.stdout is not None
+    printed: list[str] = []
+    reported = 0
+    reader = threading.Thread(target=_collect_lines, args=(child.stdout, printed), name="output", daemon=True)
+    reader.start()
+    end = SYSTEM.monotonic() + timeout
+    try:
+        while child.poll() is None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(_REPORT_S)
+            cancellation.check()
+            known = len(printed)
+            on_lines(printed[reported:known])
+            reported = known
+            if SYSTEM.monotonic() >= end:
+                raise ProcessError(f"{argv[0]} was not done after {timeout:g} s")
+        reader.join(_LAST_LINES_S)
+    except BaseException:
+        kill_group(child.pid, signal.SIGKILL)
+        child.wait()
+        raise
+    finally:
+        reaped(child.pid)
+    return CompletedProcess(tuple(argv), child.returncode, "\n".join(printed), "")
+
+
+_REPORT_S = 1.0
+_LAST_LINES_S = 5.0
+"""How long the rest of an ended program's output is waited for: what it started may hold the pipe."""
+
+
+def _collect_lines(pipe: IO[bytes], lines: list[str]) -> None:
+    """Until the end of ``pipe``, which is then closed. A progress bar's carriage returns end lines too."""
+    rest = b""
+    with pipe:
+        while block := os.read(pipe.fileno(), 1 << 16):
+            *whole, rest = (rest + block).replace(b"\r", b"\n").split(b"\n")
+            lines += [line.decode("utf-8", "replace") for line in whole if line.strip()]
+    if rest.strip():
+        lines.append(rest.decode("utf-8", "replace"))
 
 
 def _cancellable(wait: Callable[[float], T], timeout: float) -> T:
@@ -308,7 +374,15 @@ _SWEEPS = 20
 _LAUNCHER = Path(__file__).with_name("exec_launcher.py")
 
 
-def _start_bound(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, output: int) -> subprocess.Popen[bytes]:
+def _start_bound(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    cwd: Path,
+    output: int,
+    stdin: int = subprocess.DEVNULL,
+    errors_to: int = subprocess.STDOUT,
+) -> subprocess.Popen[bytes]:
     """Start a program that the kernel kills when the calling thread ends, whatever it ends of: a task must not run on
     at the same time as its next start when this agent was killed.
 
@@ -323,9 +397,9 @@ def _start_bound(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, outp
                 child = start_tracked(
                     lambda: subprocess.Popen(
                         [*launcher, *argv],
-                        stdin=subprocess.DEVNULL,
+                        stdin=stdin,
                         stdout=output,
-                        stderr=subprocess.STDOUT,
+                        stderr=errors_to,
                         env=dict(env),
                         cwd=cwd,
                         start_new_session=True,
@@ -344,10 +418,56 @@ def _start_bound(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, outp
     return child
 
 
+class Conversation:
+    """Child that takes orders on stdin and answers on stdout, a line each; it ends when this process does."""
+
+    def __init__(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, errors_to: int) -> None:
+        """``errors_to`` is an open file descriptor for its stderr; it stays the caller's.
+
+        Raises:
+            ProcessError: it could not be started.
+        """
+        pipe = subprocess.PIPE
+        self._child = _start_bound(argv, env=env, cwd=cwd, output=pipe, stdin=pipe, errors_to=errors_to)
+
+    def lines(self) -> Iterator[bytes]:
+        """Its lines, as they come, until it prints no more."""
+        assert self._child.stdout is not None
+        yield from self._child.stdout
+
+    def order(self, line: bytes) -> bool:
+        """Send one; False if it reads no more."""
+        assert self._child.stdin is not None
+        try:
+            self._child.stdin.write(line)
+            self._child.stdin.flush()
+        except (OSError, ValueError):
+            return False
+        return True
+
+    def finish(self) -> None:
+        """No more orders."""
+        assert self._child.stdin is not None
+        with contextlib.suppress(OSError):
+            self._child.stdin.close()
+
+    def wait(self, timeout: float) -> int | None:
+        """Its exit code (negative: the signal), or None if it still runs after ``timeout`` seconds."""
+        try:
+            code = self._child.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return None
+        reaped(self._child.pid)
+        return code
+
+    def kill(self) -> None:
+        kill_group(self._child.pid, signal.SIGKILL)
+
+
 class Helper:
     """Helper program of ours that works for as long as it gets input; it may outlive this process."""
 
-    def __init__(self, argv: Sequence[str], *, stdin: int, stderr: int) -> None:
+    def __init__(self, argv: Sequence[str], *, stdin: int, stderr: int, stdout: int = subprocess.DEVNULL) -> None:
         """
         Raises:
             ProcessError: it could not be started.
@@ -357,7 +477,7 @@ class Helper:
                 lambda: subprocess.Popen(
                     list(argv),
                     stdin=stdin,
-                    stdout=subprocess.DEVNULL,
+                    stdout=stdout,
                     stderr=stderr,
                     start_new_session=True,
                 )

@@ -312,6 +312,8 @@ class TaskStager:
         # A line of the task's own that pins it has precedence.
         extra = ("clearml",) if self._agent.force_task_init else ()
         request = request_for(script, files, self._packages, source=_source_identity(script, source), extra=extra)
+        if request.conda:
+            return request  # conda brings its own interpreter, into images too
         return replace(request, image=container.python.identity) if container and container.python else request
 
 

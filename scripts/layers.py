@@ -34,6 +34,7 @@ LAYERS = (
             "process_id",
             "child_processes",
             "exec_launcher",
+            "rank_launcher",
             "file_records",
             "file_lock",
             "access",
@@ -99,8 +100,9 @@ OWNERS = (
 )
 PROCESS_CALLS = ("exec", "fork", "forkpty", "spawn", "posix_spawn", "system", "popen", "startfile")
 """Beginnings of functions of ``os`` that start or replace a process."""
-MAY_CALL = frozenset({"process", "exec_launcher"})
-"""Modules that may call them: ``exec_launcher`` runs by path, in the process that ``process`` started for it."""
+MAY_CALL = frozenset({"process", "exec_launcher", "rank_launcher"})
+"""Modules that may call them. The launchers run by path: the one in the process that ``process`` started for it, the
+other as a rank that the scheduler started."""
 
 
 def table() -> str:

@@ -7,9 +7,12 @@ from xdist.workermanage import WorkerController
 
 ONE_PODMAN = frozenset(
     {
+        "tests/integration/test_containers_apptainer.py",
         "tests/integration/test_containers_podman.py",
+        "tests/integration/test_containers_podman_hpc.py",
         "tests/integration/test_containers_charliecloud.py",
         "tests/e2e/test_build_images.py",
+        "tests/e2e/test_apptainer_slurm.py",
         "tests/e2e/test_containers_slurm.py",
         "tests/e2e/test_daemon_docker.py",
     }

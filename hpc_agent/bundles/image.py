@@ -26,7 +26,7 @@ from hpc_agent.bundles.recipe import (
     install_script,
 )
 from hpc_agent.containers.gpu_share import NO_GPUS, GpuShare
-from hpc_agent.containers.prepared import PreparedContainer, remove
+from hpc_agent.containers.prepared import remove
 from hpc_agent.containers.runtime_api import Argv, Mount
 from hpc_agent.containers.start_script import StartScript
 from hpc_agent.domain.task import Task
@@ -93,7 +93,7 @@ class ImageBuilder:
             context = Path(made) / "context"
             context.mkdir()
             self._fill_context(task, container, options, context)
-            if container.prepared.runtime.name == "apptainer":
+            if container.prepared.runtime.name in ("apptainer", "singularity"):
                 return self._apptainer(container, options, context)
             return self._commit(task, container, options, context)
 
@@ -143,7 +143,7 @@ class ImageBuilder:
 
     def _commit(self, task: Task, container: ResolvedContainer, options: ImageOptions, context: Path) -> str:
         docker = cast(CommittingRuntime, container.prepared.runtime)
-        prepared = PreparedContainer(container.prepared.runtime, container.prepared.image, context.parent / "start")
+        prepared = replace(container.prepared, folder=context.parent / "start")
         name = f"hpc-agent-build-{task.id}-{os.getpid()}"
         config = self._config(docker, container)
         mounts = [Mount(context, CONTEXT), *_package_folders()]

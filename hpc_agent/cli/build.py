@@ -180,7 +180,7 @@ def _image(
 
     from hpc_agent.bundles.image import ImageBuilder, ImageOptions
     from hpc_agent.clock import SYSTEM
-    from hpc_agent.containers.gpu_share import share
+    from hpc_agent.containers.gpu_share import maker_of_node, share
     from hpc_agent.file_records import private_folder
     from hpc_agent.schedulers.backends import job_variables
     from hpc_agent.staging import TaskStager
@@ -192,7 +192,9 @@ def _image(
         image = stager.stage_image(task, print_progress)
     except ContainerUnavailableError as error:
         remedy = (
-            "" if settings.hpc.container.runtime != "apptainer" else "; without .sif, docker or podman make an image"
+            ""
+            if settings.hpc.container.runtime not in ("apptainer", "singularity")
+            else "; without .sif, docker or podman make an image"
         )
         raise InputError(f"{error}{remedy}") from error
     if image is None:
@@ -211,9 +213,7 @@ def _image(
         entry=entry,
         arguments=arguments,
         servers=servers,
-        gpus=share(
-            gpus, os.environ, present=Path("/dev/nvidiactl").exists(), job_variables=job.gpu_variables if job else ()
-        ),
+        gpus=share(gpus, os.environ, maker=maker_of_node(), job_variables=job.gpu_variables if job else ()),
     )
     result = ImageBuilder(stager, private_folder(settings.hpc.scratch), print_progress).build(
         task, image, image_options

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 @click.option("--require-queue", is_flag=True, help="Take the task off its queue, or fail with 66 if it is not queued.")
 @click.option("--standalone-mode", is_flag=True, help="No package index, no git remote: all from the shared cache.")
 @click.option("--clone", is_flag=True, help="Clone the task and run the clone.")
+@click.option("--node-of", type=click.Path(path_type=Path), hidden=True, help="In a job of many nodes: be one of them.")
 @docker_option
 @worker_flags
 @pass_shared
@@ -47,6 +48,7 @@ def command(
     require_queue: bool,
     standalone_mode: bool,
     clone: bool,
+    node_of: Path | None,
     docker: tuple[str, ...] | None,
     optimize: int,
     git_user: str | None,
@@ -71,6 +73,19 @@ def command(
     shared.apply(configuration, in_job=True)
     client = shared.client(configuration, ROUTINE)
     identity = identify(configuration.settings)
+    execute_options = ExecuteOptions(
+        standalone_mode,
+        optimize,
+        log_level,
+        "none" if cpu_only or configuration.settings.agent.cpu_only else gpus,
+        docker=docker is not None,
+    )
+    if node_of is not None:
+        from hpc_agent.executor.node_agent import NodeAgent
+        from hpc_agent.runs.directory import RunDirectory
+
+        parts = (client, configuration, identity, execute_options, SYSTEM, RunDirectory(node_of))
+        sys.exit(NodeAgent(*parts, ship=not disable_monitoring).run())
     if not identity.daemon_managed:
         check_folders(configuration.settings)
     task_id = _resolve(client, task, require_queue=require_queue and not clone and not identity.daemon_managed)
@@ -81,13 +96,6 @@ def command(
         echoes: list[IO[bytes]] = [] if identity.daemon_managed else [sys.stdout.buffer]
         if log_file is not None:
             echoes.append(stack.enter_context(_open(log_file)))
-        execute_options = ExecuteOptions(
-            standalone_mode,
-            optimize,
-            log_level,
-            "none" if cpu_only or configuration.settings.agent.cpu_only else gpus,
-            docker=docker is not None,
-        )
         options = ExecutionOptions(require_queue and not clone, not disable_monitoring, tuple(echoes))
         code = Executor(client, configuration, identity, execute_options, SYSTEM).execute(task_id, options)
     sys.exit(code)

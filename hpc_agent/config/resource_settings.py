@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 from msgspec import Meta
 
 from hpc_agent.config.types import Count, Positive, Seconds, SettingsGroup
+from hpc_agent.domain.launch_plan import parse_launcher
 from hpc_agent.domain.resources import (
     DEFAULT_OVERRIDES,
     PROPERTY_FIELDS,
@@ -123,6 +124,9 @@ class QueueSettings(SettingsGroup, frozen=True, kw_only=True):
         ),
     ] = None
     max_jobs: Annotated[Positive | None, Meta(description="Jobs of this queue in the scheduler at once.")] = None
+    launcher: Annotated[
+        str | None, Meta(description="What starts the ranks of this queue's tasks on many nodes; as the site's.")
+    ] = None
     signal_ahead: Annotated[
         Seconds,
         Meta(
@@ -149,6 +153,8 @@ class QueueSettings(SettingsGroup, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._rules()
+        if self.launcher is not None:
+            parse_launcher(self.launcher, "launcher")
 
     def policy(self, queue: str, site: ResourceSettings) -> Policy:
         """The queue's resources and rules, over the site's defaults."""

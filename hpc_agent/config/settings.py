@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 import msgspec
 from msgspec import Meta, field
 
+from hpc_agent.config.many_nodes_settings import ManyNodesSettings
 from hpc_agent.config.notify_settings import NotifySettings
 from hpc_agent.config.resource_settings import QueueSettings, ResourceSettings
 from hpc_agent.config.types import BackendSettings, Count, Interval, Positive, Seconds, SettingsGroup, parse_truth
 from hpc_agent.domain.container_options import PROTECTED
+from hpc_agent.domain.launch_plan import LaunchDefaults, parse_launcher
 from hpc_agent.redact import Secret
 from hpc_agent.schedulers.registry import BACKENDS, settings_of
 
@@ -64,7 +66,10 @@ class PackageSettings(SettingsGroup, frozen=True, kw_only=True):
 
     type: Annotated[
         Literal["uv", "pip", "conda", "poetry"],
-        Meta(description="Installer: uv, or pip where a site wants it; poetry: what poetry projects ask for, by uv."),
+        Meta(
+            description="Installer: uv, or pip where a site wants it; poetry: what poetry projects ask for, by uv; "
+            "conda: conda's packages where a task or its repository lists them, everything else by uv."
+        ),
     ] = "uv"
     python_binary: Annotated[str, Meta(description="Interpreter to use whatever the task asks for.")] = ""
     ignore_requested_python_version: Annotated[
@@ -80,6 +85,16 @@ class PackageSettings(SettingsGroup, frozen=True, kw_only=True):
     post_packages: Annotated[
         tuple[str, ...], Meta(description="Packages built last, when all others are there to build them with.")
     ] = ("horovod",)
+    conda_channels: Annotated[
+        tuple[str, ...], Meta(description="Channels of conda packages where an environment.yml names none.")
+    ] = ("conda-forge",)
+    conda_program: Annotated[
+        str,
+        Meta(
+            description="Program that resolves and installs conda packages; the first of micromamba, mamba and conda "
+            "when empty."
+        ),
+    ] = ""
     force_repo_requirements_txt: Annotated[
         bool, Meta(description="Use the repository's requirements.txt, not the task's list.")
     ] = False
@@ -218,10 +233,19 @@ class ContainerSettings(SettingsGroup, frozen=True, kw_only=True):
     """``hpc.container``: what runs the containers of tasks."""
 
     runtime: Annotated[
-        Literal["none", "docker", "podman", "apptainer", "charliecloud", "pyxis"],
+        Literal[
+            "none", "docker", "podman", "podman-hpc", "apptainer", "singularity", "charliecloud", "enroot", "pyxis"
+        ],
         Meta(description="What runs a task's image: none runs the task without it, docker falls back to podman."),
     ] = "none"
     program: Annotated[str, Meta(description="Name or path of the runtime's program; its usual name when empty.")] = ""
+    arguments: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Arguments that every container gets here, in the runtime's own words: `[--no-home]` of "
+            "apptainer, `[--container-writable]` of pyxis."
+        ),
+    ] = ()
     images_dir: Annotated[
         Path | None,
         Meta(description="Folder on the shared file system with image files; `<root>/images` when not set."),
@@ -326,6 +350,9 @@ class _HpcSettings(SettingsGroup, frozen=True, kw_only=True):
     container: Annotated[ContainerSettings, Meta(description="What runs the containers of tasks.")] = (
         ContainerSettings()
     )
+    many_nodes: Annotated[ManyNodesSettings, Meta(description="How tasks on many nodes are started.")] = (
+        ManyNodesSettings()
+    )
 
     @property
     def images(self) -> Path:
@@ -359,6 +386,11 @@ class _HpcSettings(SettingsGroup, frozen=True, kw_only=True):
     def queue(self, name: str) -> QueueSettings:
         """The block of a queue, or the defaults for one without a block."""
         return self.queues.get(name, QueueSettings())
+
+    def launch_defaults(self, queue: str) -> LaunchDefaults:
+        """What starts the ranks of a queue's tasks on many nodes, unless they say otherwise."""
+        launcher = self.queue(queue).launcher or self.many_nodes.launcher
+        return LaunchDefaults(parse_launcher(launcher, "launcher"), self.many_nodes.ranks_per_node)
 
     def backend_settings(self, kind: type[B]) -> B:
         """The section of the scheduler backend whose settings are of this class."""

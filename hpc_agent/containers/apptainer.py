@@ -1,4 +1,4 @@
-"""Apptainer, and Singularity, its predecessor."""
+"""Apptainer, and Singularity, which has the same command line."""
 
 from __future__ import annotations
 
@@ -6,21 +6,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpc_agent.containers.gpu_share import GpuMaker
 from hpc_agent.containers.runtime_api import Argv, ContainerSpec, Mount
+
+_GPU_FLAGS = {GpuMaker.NVIDIA: "--nv", GpuMaker.AMD: "--rocm"}
 
 
 @dataclass(frozen=True)
 class Apptainer:
     program: str
-    name = "apptainer"
+    name: str = "apptainer"
     suffix = ".sif"
     isolated = False
+    can_run = True
 
     def wrap(self, spec: ContainerSpec) -> Argv:
         # Nothing of the node's variables: its PYTHONPATH and library paths mean other files in there.
         argv = [self.program, "exec", "--cleanenv"]
         # The driver's libraries come from the node; the job's own limits say which devices it may open.
-        argv += ["--nv"] if spec.gpus else []
+        argv += [_GPU_FLAGS[spec.gpus.maker]] if spec.gpus else []
         argv += [word for mount in spec.mounts for word in ("--bind", _bind(mount))]
         return [*argv, *spec.arguments, spec.image, *spec.command]
 
@@ -29,7 +33,8 @@ class Apptainer:
         return
 
     def fetch(self, reference: str, into: Path) -> Sequence[Argv]:
-        return [[self.program, "pull", "--force", str(into), with_scheme(reference)]]
+        # Its cache is in the home folder, whose quota two copies of an image may fill; ours is the shared file itself.
+        return [[self.program, "pull", "--disable-cache", "--force", str(into), with_scheme(reference)]]
 
 
 def with_scheme(reference: str) -> str:

@@ -19,6 +19,7 @@ class Charliecloud:
     name = "charliecloud"
     suffix = ""
     isolated = False
+    can_run = True
 
     def wrap(self, spec: ContainerSpec) -> Argv:
         # Variables of the node mean nothing in there; those that the image sets are in its /ch/environment.

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpc_agent.containers.gpu_share import GpuShare
+from hpc_agent.containers.gpu_share import GpuMaker, GpuShare
 from hpc_agent.containers.runtime_api import Argv, ContainerSpec, Mount
+
+_AMD = ("--device=/dev/kfd", "--device=/dev/dri", "--group-add=video")
+"""AMD's driver has no registered devices: all of them, and ROCR_VISIBLE_DEVICES inside says which are meant."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,8 @@ class Docker:
     skip_gpus_flag: bool = False
     suffix = ".tar"
     isolated = True
+    can_run = True
+    is_shared = False
 
     def wrap(self, spec: ContainerSpec) -> Argv:
         # Never pull here: what is missing has been fetched before, under a message of its own.
@@ -36,6 +41,8 @@ class Docker:
     def gpu_words(self, gpus: GpuShare) -> Argv:
         if not gpus:
             return []
+        if gpus.maker is GpuMaker.AMD:
+            return list(_AMD)
         if self.name == "podman":
             # podman knows GPUs by the Container Device Interface; its --gpus came with 5.0.
             devices = ("all",) if gpus.all else gpus.devices
@@ -58,7 +65,7 @@ class Docker:
         return [self.program, "commit", *words, container, image]
 
     def pull(self, reference: str) -> Argv:
-        return [self.program, "pull", "--quiet", _plain(reference)]
+        return [self.program, "pull", _plain(reference)]
 
     def load(self, file: Path) -> Argv:
         return [self.program, "load", "--quiet", f"--input={file}"]

@@ -1,9 +1,18 @@
-"""GPU share of a container: the devices that it may use. Pure."""
+"""GPU share of a container: the devices that it may use."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
+
+
+class GpuMaker(Enum):
+    """Maker of the GPUs: each has a driver, device files and variables of its own."""
+
+    NVIDIA = "nvidia"
+    AMD = "amd"
 
 
 @dataclass(frozen=True)
@@ -12,6 +21,7 @@ class GpuShare:
 
     devices: tuple[str, ...] = ()
     all: bool = False
+    maker: GpuMaker = GpuMaker.NVIDIA
 
     def __bool__(self) -> bool:
         return self.all or bool(self.devices)
@@ -20,22 +30,34 @@ class GpuShare:
 NO_GPUS = GpuShare()
 ALL_GPUS = GpuShare(all=True)
 
-_USUAL = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES")
+_USUAL = {
+    GpuMaker.NVIDIA: ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"),
+    # Slurm sets the first for AMD's, and often CUDA's name for them too.
+    GpuMaker.AMD: ("ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES"),
+}
+_DEVICE_FILES = {GpuMaker.NVIDIA: "/dev/nvidiactl", GpuMaker.AMD: "/dev/kfd"}
+"""The file that a maker's driver makes, whatever the number of its GPUs."""
+
+
+def maker_of_node(devices: Path = Path("/dev")) -> GpuMaker | None:
+    """Whose GPUs this machine has, by the driver's files in ``devices``; None if it has none."""
+    return next((maker for maker, file in _DEVICE_FILES.items() if (devices / Path(file).name).exists()), None)
 
 
 def share(
-    flag: str | None, environ: Mapping[str, str], *, present: bool, job_variables: Sequence[str] = ()
+    flag: str | None, environ: Mapping[str, str], *, maker: GpuMaker | None, job_variables: Sequence[str] = ()
 ) -> GpuShare:
     """From ``--gpus`` (``none`` with ``--cpu-only``), else from the variables of the job or of the shell.
 
     Args:
-        present: whether the machine has any, which decides where nothing else does.
+        maker: whose GPUs the machine has, which decides where nothing else does; None: it has none.
         job_variables: where the scheduler names the GPUs of the job, as the node counts them.
     """
-    for text in (flag, *(environ.get(name) for name in job_variables or _USUAL)):
+    known = maker or GpuMaker.NVIDIA
+    for text in (flag, *(environ.get(name) for name in job_variables or _USUAL[known])):
         if text is not None:
-            return _parsed(text)
-    return ALL_GPUS if present else NO_GPUS
+            return replace(_parsed(text), maker=known)
+    return replace(ALL_GPUS, maker=known) if maker else NO_GPUS
 
 
 def _parsed(text: str) -> GpuShare:

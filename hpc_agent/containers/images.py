@@ -15,6 +15,7 @@ from typing import cast
 
 from hpc_agent import file_records, process
 from hpc_agent.clock import Clock
+from hpc_agent.containers.pull import ImagePull
 from hpc_agent.containers.runtime_api import Argv, ImageStore, Runtime
 from hpc_agent.errors import ContainerError, ProcessError
 from hpc_agent.lease import only_one
@@ -22,8 +23,7 @@ from hpc_agent.progress import Progress
 from hpc_agent.redact import without_credentials
 
 _QUICK_S = 60.0
-_TRANSFER_S = 7200.0
-"""An image of 20 GB comes slowly through a campus network."""
+_LOAD_S = 7200.0
 
 _TELLING = ("bin", "usr/bin", "usr/lib", "usr/local/bin", "usr/local/lib")
 """Folders of an unpacked image whose times say whether it was changed; others' change with each mount point."""
@@ -77,14 +77,15 @@ class Images:
         Raises:
             ContainerError: it is not available; the message has the reason.
         """
+        share = share and not (self._store is not None and self._store.is_shared)
         found = None if force and not _is_path(reference) else self.find(reference, progress)
         if found and (self._store is None or not share or self._file(reference)):
             return found
         if _is_path(reference):
             raise ContainerError(f"the image {reference} is not there; is the path right, on all nodes?")
         if self._store is not None and not share:
-            progress(f"Fetching the image {reference}")
-            self._run(self._store.pull(reference), f"the image {without_credentials(reference)} cannot be fetched")
+            progress(f"Fetching the image {without_credentials(reference)}")
+            ImagePull(reference, None, self._clock, progress).run([self._store.pull(reference)])
         else:
             self._fetch(reference, found is None, progress)
         found = self.find(reference, progress)
@@ -103,11 +104,10 @@ class Images:
         ) as mine:
             if not mine:
                 return
-            progress(f"Fetching the image {reference} into {self._folder}")
+            progress(f"Fetching the image {without_credentials(reference)} into {self._folder}")
             making = target.with_name(f".{secrets.token_hex(4)}.{target.name}")
             try:
-                for argv in self._runtime.fetch(reference, making):
-                    self._run(argv, f"the image {without_credentials(reference)} cannot be fetched")
+                ImagePull(reference, making, self._clock, progress).run(self._runtime.fetch(reference, making))
                 _replace(making, target)
             finally:
                 _remove(making)
@@ -121,8 +121,8 @@ class Images:
         except ProcessError as error:
             raise ContainerError(f"no image can be looked up: {error}") from error
         if answer.ok:
-            identity = answer.stdout.strip()
-            return Image(reference, identity, identity)
+            identity = next(iter(answer.stdout.split()), "")
+            return Image(reference, identity, identity) if identity else None
         message = answer.last_words.lower()
         if "no such image" in message or "image not known" in message or "not found" in message:
             return None
@@ -142,7 +142,7 @@ class Images:
 
     def _run(self, argv: Argv, what: str) -> str:
         try:
-            answer = process.run(argv, timeout=_TRANSFER_S)
+            answer = process.run(argv, timeout=_LOAD_S)
         except ProcessError as error:
             raise ContainerError(f"{what}: {error}") from error
         if not answer.ok:

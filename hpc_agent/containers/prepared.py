@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpc_agent import file_records, process
@@ -27,11 +27,13 @@ _REMOVE_S = 60.0
 
 @dataclass(frozen=True)
 class PreparedContainer:
-    """``folder``: private to this user and local; start scripts are written there."""
+    """``folder``: private to this user and local; start scripts are written there. ``site_arguments``: what every
+    container gets here."""
 
     runtime: Runtime
     image: Image
     folder: Path
+    site_arguments: Sequence[str] = ()
 
     def command(
         self,
@@ -56,6 +58,7 @@ class PreparedContainer:
         mounts = [Mount(self.folder, START), *mounts]
         self._make_mount_points(mounts)
         command = start_script.command(f"{START}/start")
+        arguments = [*self.site_arguments, *arguments]
         spec = ContainerSpec(self.image.location, name, command, mounts, gpus, arguments, labels, keep)
         return self.runtime.wrap(spec)
 
@@ -90,7 +93,7 @@ class PreparedContainer:
         file_records.ensure_directory(self.folder, mode=0o700)
         folder = Path(tempfile.mkdtemp(dir=self.folder))
         try:
-            yield PreparedContainer(self.runtime, self.image, folder)
+            yield replace(self, folder=folder)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 

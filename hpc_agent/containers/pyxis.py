@@ -6,22 +6,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpc_agent.containers.enroot import docker_address, with_registry
 from hpc_agent.containers.runtime_api import Argv, ContainerSpec, Mount
 
 
 @dataclass(frozen=True)
 class Pyxis:
-    """Works in a Slurm job only: the container is a step of it."""
+    """Works in a Slurm job only: the container is a step of it, on ``node``, where the agent is; empty outside
+    of a job."""
 
     program: str
+    node: str = ""
     name = "pyxis"
     suffix = ".sqsh"
     isolated = False
 
+    @property
+    def can_run(self) -> bool:
+        """Outside of a job srun would ask for one, and wait."""
+        return bool(self.node)
+
     def wrap(self, spec: ContainerSpec) -> Argv:
         # One process with all that the job has on this node, GPUs included; the batch script holds no part of it.
         argv = [self.program, "--nodes=1", "--ntasks=1", "--overlap", "--unbuffered", f"--job-name={spec.name}"]
-        argv += [f"--container-image={_image(spec.image)}", "--no-container-mount-home", "--no-container-entrypoint"]
+        # Of a job with many nodes, Slurm would choose the first for each of them.
+        argv += [f"--nodelist={self.node}"] if self.node else []
+        argv.append(f"--container-image={with_registry(spec.image)}")
+        argv += ["--no-container-mount-home", "--no-container-entrypoint"]
         if spec.mounts:
             argv.append(f"--container-mounts={','.join(map(_mount, spec.mounts))}")
         return [*argv, *spec.arguments, *spec.command]
@@ -31,18 +42,8 @@ class Pyxis:
         return
 
     def fetch(self, reference: str, into: Path) -> Sequence[Argv]:
-        plain = reference.removeprefix("docker://")
-        return [["enroot", "import", f"--output={into}", f"docker://{_image(plain)}"]]
+        return [["enroot", "import", f"--output={into}", docker_address(reference)]]
 
 
 def _mount(mount: Mount) -> str:
     return f"{mount.source}:{mount.target}:{'rw' if mount.writable else 'ro'}"
-
-
-def _image(reference: str) -> str:
-    """A path as it is; enroot writes nvcr.io#nvidia/pytorch:24.05 for nvcr.io/nvidia/pytorch:24.05."""
-    reference = reference.removeprefix("docker://")
-    registry, slash, rest = reference.partition("/")
-    if reference.startswith(("/", "./")) or not slash or "#" in reference or not set(registry) & set(".:"):
-        return reference
-    return f"{registry}#{rest}"

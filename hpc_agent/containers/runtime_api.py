@@ -62,6 +62,10 @@ class Runtime(Protocol):
         """As docker does it: the container's first process is alone with its children, sees the GPUs that it is lent
         numbered from 0, and understands docker's arguments."""
 
+    @property
+    def can_run(self) -> bool:
+        """Whether this process can run containers; it can fetch images in any case."""
+
     def wrap(self, spec: ContainerSpec) -> Argv:
         """The command that runs ``spec`` in the foreground, its output on stdout and its exit code as its own."""
 
@@ -76,8 +80,12 @@ class Runtime(Protocol):
 class ImageStore(Protocol):
     """Runtime that keeps images of its own on each machine: what it has in addition to ``Runtime``."""
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether all nodes see what one has pulled."""
+
     def inspect(self, reference: str) -> Argv:
-        """Prints the image's id on stdout; fails if the machine does not have it."""
+        """Prints the image's id on stdout; fails, or prints nothing, if the machine does not have it."""
 
     def pull(self, reference: str) -> Argv: ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Mapping
 
@@ -10,6 +11,8 @@ from hpc_agent.config.settings import ContainerSettings
 from hpc_agent.containers.apptainer import Apptainer
 from hpc_agent.containers.charliecloud import Charliecloud
 from hpc_agent.containers.docker import Docker
+from hpc_agent.containers.enroot import Enroot
+from hpc_agent.containers.podman_hpc import PodmanHpc
 from hpc_agent.containers.pyxis import Pyxis
 from hpc_agent.containers.runtime_api import Runtime
 from hpc_agent.errors import ContainerUnavailableError, ProcessError
@@ -19,8 +22,11 @@ _ANSWER_S = 20.0
 PROGRAMS: Mapping[str, tuple[str, ...]] = {
     "docker": ("docker", "podman"),
     "podman": ("podman",),
+    "podman-hpc": ("podman-hpc",),
     "apptainer": ("apptainer", "singularity"),
+    "singularity": ("singularity", "apptainer"),
     "charliecloud": ("ch-run",),
+    "enroot": ("enroot",),
     "pyxis": ("srun",),
 }
 """Runtime → its programs, the first that is there and works is taken."""
@@ -28,9 +34,12 @@ PROGRAMS: Mapping[str, tuple[str, ...]] = {
 _MAKERS: Mapping[str, Callable[[str, ContainerSettings], Runtime]] = {
     "docker": lambda program, settings: Docker(_dialect(program), program, settings.skip_gpus_flag),
     "podman": lambda program, settings: Docker("podman", program, settings.skip_gpus_flag),
+    "podman-hpc": lambda program, settings: PodmanHpc(program=program, skip_gpus_flag=settings.skip_gpus_flag),
     "apptainer": lambda program, _: Apptainer(program),
+    "singularity": lambda program, _: Apptainer(program, "singularity"),
     "charliecloud": lambda program, _: Charliecloud(program),
-    "pyxis": lambda program, _: Pyxis(program),
+    "enroot": lambda program, _: Enroot(program),
+    "pyxis": lambda program, _: Pyxis(program, os.environ.get("SLURMD_NODENAME", "")),
 }
 
 

@@ -11,6 +11,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from hpc_agent.containers.rank_variables import EXPORT_ARGUMENTS
+
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 _FORWARD = """\
@@ -63,6 +65,7 @@ def is_exportable(name: str) -> bool:
 def script(launch: StartScript, image: str) -> str:
     """For bash where the image has it, else sh. ``image`` is for messages."""
     lines = [f"export {name}={shlex.quote(value)}" for name, value in launch.exports.items() if is_exportable(name)]
+    lines.append(EXPORT_ARGUMENTS)
     lines.append(f'export HOME="${{HOME:-{launch.home}}}"')
     if launch.first:
         lines.append("trap 'exit 143' TERM INT")
@@ -85,5 +88,6 @@ def script(launch: StartScript, image: str) -> str:
 
 
 def command(path: str) -> list[str]:
-    """What a container is started with, ``path`` being the script in it."""
-    return ["/bin/sh", "-c", 'command -v bash >/dev/null && exec bash "$0"; exec sh "$0"', path]
+    """What a container is started with, ``path`` being the script in it. Words after it are ``NAME=value``, for the
+    script to export."""
+    return ["/bin/sh", "-c", 'command -v bash >/dev/null && exec bash "$0" "$@"; exec sh "$0" "$@"', path]

@@ -21,6 +21,7 @@ from hpc_agent.domain.status import TaskStatus
 from hpc_agent.errors import NotFoundError, ServerUnreachableError
 from hpc_agent.logs import EventLog
 from hpc_agent.retry import INTERACTIVE, ONCE
+from hpc_agent.runs import node_files
 from hpc_agent.runs.attempt_records import ExitReport
 from hpc_agent.runs.directory import ConsoleFiles, RunDirectory, RunsFolder
 from hpc_agent.telemetry.shipper import ConsoleSource, Shipper
@@ -83,7 +84,8 @@ class Concluder:
         directory = files.directory
         self._take_over(files)
         worker = WorkerId(files.claim.worker) if files.claim and files.claim.worker else self._worker
-        sent = all(self._send(attempt, console, worker) for console in _unfinished(directory.consoles()))
+        consoles = [directory.consoles(), *node_files.consoles(directory)]
+        sent = all(self._send(attempt, each, worker) for of_node in consoles for each in _unfinished(of_node))
         return sent and self._send(attempt, directory.notes, self._worker)
 
     def requeue(self, attempt: Attempt, files: RunDirectoryState, action: Requeue) -> None:

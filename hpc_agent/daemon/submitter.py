@@ -19,6 +19,7 @@ from hpc_agent.domain.capacity import Capacity, GpuRange
 from hpc_agent.domain.ids import QueueId
 from hpc_agent.domain.job import Accepted, OutcomeUnknown, Refused
 from hpc_agent.domain.job import SubmitResult as Answer
+from hpc_agent.domain.launch_plan import launch_plan
 from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.task import Task
 from hpc_agent.file_records import write_atomic, write_record
@@ -77,6 +78,8 @@ class Submitter:
         task = self._client.tasks.get(attempt.task, budget=ONCE)
         settings = self._settings.hpc.queue(queue.name)
         resources = settings.policy(queue.name, self._settings.hpc.resources).resources(task.properties)
+        # A wrong launcher is known at once; the job asks again, with the GPUs that it sees.
+        launch_plan(task.properties, self._settings.hpc.launch_defaults(queue.name), nodes=resources.nodes, gpus=0)
         gpus = space.take(queue.id, gpu_range(self._launch.options, queue.name, resources.gpus, task.properties))
         if isinstance(gpus, NoCapacity):
             return gpus

@@ -19,7 +19,7 @@ class RequirementFiles:
     clearml alone. ``projects``: folders that have a ``pyproject.toml``, ``setup.py`` or ``setup.cfg``, the nearest to
     the working folder first. ``texts``: all these and the files that they include, by path relative to the root.
     ``working_dir`` likewise. ``unread``: files about packages that nothing here reads. ``locks``: lock files in the
-    folders of ``projects``.
+    folders of ``projects``. ``conda``: the texts of every ``environment.yml`` by path, the nearest first.
     """
 
     roots: tuple[str, ...] = ()
@@ -29,3 +29,4 @@ class RequirementFiles:
     listed: bool = False
     unread: tuple[str, ...] = ()
     locks: tuple[str, ...] = ()
+    conda: Mapping[str, str] = field(default_factory=dict)

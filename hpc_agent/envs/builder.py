@@ -43,6 +43,18 @@ class EnsuredEnv:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class BuiltWith:
+    """What an environment was built with, as its manifest says it."""
+
+    packages: tuple[str, ...]
+    version: str
+    executable: str = ""
+    libc: str = ""
+    image: str = ""
+    conda: bool = False
+
+
 class Builder:
     """Builds in ``folder``, a local folder of the user's own, and publishes in ``shared``.
 
@@ -95,8 +107,28 @@ class Builder:
             site=self._visible_site(base).folders,
         )
         key = key_of(parts)
+
+        def build() -> None:
+            progress(f"Building environment {key}: {len(locked.lines) + len(locked.post_packages)} packages")
+            self._build(key, parts, locked, base, request, lock_input, source_root, progress)
+
+        return self._build_once(key, build, progress, published, locked.notes)
+
+    def _build_once(
+        self,
+        key: EnvKey,
+        build: Callable[[], None],
+        progress: Progress,
+        published: Callable[[EnvKey], Manifest | None],
+        notes: tuple[str, ...],
+    ) -> EnsuredEnv:
+        """``build`` and publish, unless another process has done or is doing it.
+
+        Raises:
+            EnvironmentBuildError: it cannot be built or stored.
+        """
         if manifest := published(key):
-            return EnsuredEnv(manifest, False, locked.notes)
+            return EnsuredEnv(manifest, False, notes)
         with only_one(
             self._shared.leases / f"build-{key}",
             self._clock,
@@ -104,14 +136,13 @@ class Builder:
             waiting=lambda: progress(f"Waiting for another process that builds environment {key}"),
         ) as acquired:
             if acquired:
-                progress(f"Building environment {key}: {len(locked.lines) + len(locked.post_packages)} packages")
-                self._build(key, parts, locked, base, request, lock_input, source_root, progress)
+                build()
         manifest = published(key)
         if manifest is None:
             raise EnvironmentBuildError(
                 f"environment {key} was built and has been removed since: does another process prune the cache?"
             )
-        return EnsuredEnv(manifest, acquired, locked.notes)
+        return EnsuredEnv(manifest, acquired, notes)
 
     def ensure_image(self, manifest: Manifest, progress: Progress) -> None:
         """Make sure that a published environment can be mounted too, where this machine can make images.
@@ -242,30 +273,49 @@ class Builder:
             context = self._install_context(work, request, lock_input, source_root)
             context = replace(context, options=tuple(dict.fromkeys((*context.options, *locked.options))))
             root = build(locked, base, self._installer, self._runner, context, self._visible_site(base).folders)
-            content = node_cache.write_inventory(root)
-            progress(f"Packing environment {key}")
-            with self._shared.publishing(key) as target:
-                packed = self._pack(key, root, target)
-                (target / LOCK).write_text(
-                    "".join(f"{line}\n" for line in redacted([*locked.lines, *locked.post_packages])), encoding="utf-8"
-                )
-                manifest = Manifest(
-                    key=key,
-                    packages=installed(root) if locked.post_packages else locked.packages,
-                    parts={name: part for name, part in parts.items() if name != "lock"},
-                    executable=base.executable,
-                    version=".".join(map(str, base.version)),
-                    libc=base.libc,
-                    size=packed.size,
-                    sha256=packed.sha256,
-                    files=content.files,
-                    unpacked=content.bytes,
-                    built_at=self._clock.now(),
-                    built_by=f"{user_name()}@{socket.gethostname()}",
-                    seconds=round(self._clock.monotonic() - started, 3),
-                    image=self._image_python.identity if self._image_python else "",
-                )
-                self._shared.write_manifest(target, manifest)
+            built_with = BuiltWith(
+                packages=installed(root) if locked.post_packages else locked.packages,
+                version=".".join(map(str, base.version)),
+                executable=base.executable,
+                libc=base.libc,
+                image=self._image_python.identity if self._image_python else "",
+            )
+            self._publish(key, parts, root, [*locked.lines, *locked.post_packages], built_with, started, progress)
+
+    def _publish(
+        self,
+        key: EnvKey,
+        parts: dict[str, object],
+        root: Path,
+        lock: Sequence[str],
+        built_with: BuiltWith,
+        started: float,
+        progress: Progress,
+    ) -> None:
+        """Pack the environment at ``root``, whose building began at ``started``, and put it into the shared cache."""
+        content = node_cache.write_inventory(root)
+        progress(f"Packing environment {key}")
+        with self._shared.publishing(key) as target:
+            packed = self._pack(key, root, target)
+            (target / LOCK).write_text("".join(f"{line}\n" for line in redacted(lock)), encoding="utf-8")
+            manifest = Manifest(
+                key=key,
+                packages=built_with.packages,
+                parts={name: part for name, part in parts.items() if name != "lock"},
+                executable=built_with.executable,
+                version=built_with.version,
+                libc=built_with.libc,
+                size=packed.size,
+                sha256=packed.sha256,
+                files=content.files,
+                unpacked=content.bytes,
+                built_at=self._clock.now(),
+                built_by=f"{user_name()}@{socket.gethostname()}",
+                seconds=round(self._clock.monotonic() - started, 3),
+                image=built_with.image,
+                conda=built_with.conda,
+            )
+            self._shared.write_manifest(target, manifest)
         progress(f"Environment {key} is in the cache: {packed.size / 1e6:.0f} MB")
 
     def _pack(self, key: EnvKey, root: Path, target: Path) -> archive.PackedArchive:
@@ -294,17 +344,8 @@ class Builder:
 
 
 def installer_for(runner: InstallerRunner) -> Installer:
-    """The installer that ``agent.package_manager.type`` names.
-
-    Raises:
-        EnvironmentBuildError: this version does not have it.
-    """
+    """The installer of pip's packages that ``agent.package_manager.type`` means."""
     kind = runner.packages.type
-    if kind in ("uv", "poetry"):  # poetry-core reads the project, uv installs it
+    if kind in ("uv", "poetry", "conda"):  # poetry-core reads the project, uv installs it, and what is not conda's
         return UvInstaller(runner)
-    if kind == "pip":
-        return PipInstaller(runner)
-    raise EnvironmentBuildError(
-        f"agent.package_manager.type is {kind!r}: its environments cannot be moved, so the shared cache "
-        "cannot hold them; use uv, pip or poetry"
-    )
+    return PipInstaller(runner)

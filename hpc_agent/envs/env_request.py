@@ -16,6 +16,7 @@ from hpc_agent.domain.env import RequirementFiles
 from hpc_agent.domain.task import TaskScript
 from hpc_agent.envs import project as projects
 from hpc_agent.envs import requirements
+from hpc_agent.envs.conda_request import CondaRequest, conda_list
 from hpc_agent.envs.env_key import FORMAT
 from hpc_agent.envs.project import Project
 from hpc_agent.envs.requirements import RequirementLines
@@ -34,7 +35,7 @@ class EnvRequest:
     (``./lib``) and ``project`` are built from, empty if there are none. ``image``: identity of the container image
     whose Python is meant, empty for this site's own. ``project``: requested in addition to ``lines``. ``imports_from``:
     the folder of the repository that is on the task's path. ``notes``: what the repository requests and is ignored, in
-    sentences.
+    sentences. ``conda``: packages of conda's channels; ``lines`` are then installed over them.
     """
 
     lines: RequirementLines = _NO_LINES
@@ -44,6 +45,7 @@ class EnvRequest:
     project: Project | None = None
     imports_from: str = ""
     notes: tuple[str, ...] = ()
+    conda: CondaRequest | None = None
 
     @property
     def needs_source(self) -> bool:
@@ -65,6 +67,7 @@ class EnvRequest:
             requirements.redacted(packages.extra_pip_install_flags),
             *([self.image] if self.image else []),
             *([self.project.path, self.project.tool, self.imports_from] if self.project else []),
+            *([self.conda.packages, self.conda.channels or packages.conda_channels] if self.conda else []),
         ]
         return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:32]
 
@@ -86,6 +89,12 @@ def request_for(
     """
     extra = [*extra, *_notebook_packages(script)]
     python = _requested_python(script, packages)
+    if packages.type == "conda":
+        prefer_files = packages.force_repo_requirements_txt
+        found = conda_list(script.requirements, files, prefer_files=prefer_files)
+        if found is not None:
+            lines = requirements.collect([*extra, *found.pip], files, found.folder)
+            return EnvRequest(lines, python, source if lines.local else "", conda=found.request)
     listed = _explicit_list(script, files, packages)
     if listed is not None:
         lines = requirements.collect([*extra, *listed], files, files.working_dir)
@@ -144,7 +153,8 @@ def _unread_notes(
                 notes.append(f"{other.path} of the repository is not read: the packages are those of {used}")
     if script.requirements.conda:
         notes.append(
-            "the task's list of conda packages is not used: uv installs packages by the names they have for pip"
+            "the task's list of conda packages is not used: packages are installed by the names they have for pip "
+            "(agent.package_manager.type = conda uses it)"
         )
     return tuple(notes)
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hpc_agent import file_records
 from hpc_agent.clock import Clock
@@ -26,6 +27,9 @@ from hpc_agent.errors import EnvironmentBuildError, ProcessError
 from hpc_agent.git_credentials import GitCredential
 from hpc_agent.progress import Progress
 from hpc_agent.redact import without_secrets
+
+if TYPE_CHECKING:
+    from hpc_agent.envs.builder import Builder
 
 FRESH = timedelta(minutes=10)
 """How long a resolution is current. With a network, requirements are resolved again, so that an unpinned package gets
@@ -176,10 +180,7 @@ class EnvStore:
         Raises:
             EnvironmentBuildError: they cannot be resolved.
         """
-        from hpc_agent.envs.builder import Builder
-
-        folder = self._local_folder()
-        builder = Builder(self._shared, folder, self._packages, self._clock, self._credentials, image_python)
+        builder = self._builder(request, self._local_folder(), image_python)
         return builder.lock(request, source_root, progress)
 
     def copy(self, key: EnvKey, into: Path) -> tuple[str, ...]:
@@ -229,13 +230,11 @@ class EnvStore:
         image_python: ImagePythonApi | None,
         progress: Progress,
     ) -> StagedEnv:
-        from hpc_agent.envs.builder import Builder  # imports the installers, which a compute node does not need
-
         folder = self._local_folder()
         try:
-            builder = Builder(self._shared, folder, self._packages, self._clock, self._credentials, image_python)
+            builder = self._builder(request, folder, image_python)
             ensured = builder.ensure(request, source_root, progress, published=self._published)
-            if self._mount:
+            if self._mount and not ensured.manifest.conda:
                 builder.ensure_image(ensured.manifest, progress)
         except EnvironmentBuildError as error:
             if isinstance(error, ResolutionError) and (earlier := self._previous(digest, error, progress)):
@@ -255,6 +254,14 @@ class EnvStore:
             progress(str(error))  # not needed for this task
         self._shared.record_staged(resolution.key)
         return _staged_env(ensured.manifest, resolution.notes, built=ensured.built)
+
+    def _builder(self, request: EnvRequest, folder: Path, image_python: ImagePythonApi | None) -> Builder:
+        # They import the installers, which a compute node does not need.
+        from hpc_agent.envs.builder import Builder
+        from hpc_agent.envs.conda_builder import CondaBuilder
+
+        kind = CondaBuilder if request.conda else Builder
+        return kind(self._shared, folder, self._packages, self._clock, self._credentials, image_python)
 
     def _previous(self, digest: str, error: ResolutionError, progress: Progress) -> StagedEnv | None:
         """The last environment of the same request: an index that is down must not stop what worked yesterday."""

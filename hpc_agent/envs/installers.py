@@ -31,7 +31,8 @@ class InstallContext:
 
     ``work``: a private folder for the installer's files. ``cwd``: base of relative paths in lines. ``options``: lines
     that name package indexes. ``credentials``: those that the lines had. ``needs_git``: whether a line names a
-    repository.
+    repository. ``python_version``: what to resolve for, where that is not the interpreter's own. ``provided``: names of
+    packages that are there in any case, so that none of them is resolved.
     """
 
     work: Path
@@ -39,6 +40,8 @@ class InstallContext:
     options: tuple[str, ...] = ()
     credentials: tuple[GitCredential, ...] = ()
     needs_git: bool = False
+    python_version: str = ""
+    provided: tuple[str, ...] = ()
 
     def write(self, name: str, lines: Sequence[str]) -> str:
         """Write lines to a file in ``work``; returns its path."""

@@ -28,7 +28,7 @@ class UsableEnv:
 
     ``access``: ``ready`` (unpacked on this node by another job), ``unpacked`` (by this call), ``mounted`` (until this
     process ends), or ``in place`` (on the shared file system). ``base``: the interpreter that it was made with, in the
-    container image ``image`` (its identity) if that is not empty.
+    container image ``image`` (its identity) if that is not empty. ``conda``: made by conda, with its own interpreter.
     """
 
     python: Path
@@ -38,6 +38,7 @@ class UsableEnv:
     packages: tuple[str, ...] = ()
     image: str = ""
     base: str = ""
+    conda: bool = False
 
 
 class EnvMaterializer:
@@ -69,7 +70,7 @@ class EnvMaterializer:
         return self._in_place(manifest, progress)
 
     def _mounted(self, manifest: Manifest, folder: Path, progress: Progress) -> UsableEnv | None:
-        if not self._mount:
+        if not self._mount or manifest.conda:  # its files name the folder that they are unpacked to
             return None
         root = mounted.mount(self._shared.image(manifest.key), folder / "mounts")
         if root is None:
@@ -125,11 +126,13 @@ class EnvMaterializer:
 
 def _usable_env(manifest: Manifest, root: Path, access: Access) -> UsableEnv:
     python = root / "bin" / "python"
-    return UsableEnv(python, root, manifest.key, access, manifest.packages, manifest.image, manifest.executable)
+    return UsableEnv(
+        python, root, manifest.key, access, manifest.packages, manifest.image, manifest.executable, manifest.conda
+    )
 
 
 def _check_node(manifest: Manifest, progress: Progress) -> None:
-    if manifest.image:
+    if manifest.image or manifest.conda:
         return
     if not interpreter.exists(manifest.executable):
         raise EnvironmentBuildError(

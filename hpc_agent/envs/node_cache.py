@@ -21,7 +21,7 @@ from pathlib import Path
 import msgspec
 
 from hpc_agent import file_records
-from hpc_agent.envs import archive
+from hpc_agent.envs import archive, conda_prefix
 from hpc_agent.envs.shared_cache import Manifest
 from hpc_agent.progress import Progress
 
@@ -97,6 +97,7 @@ class NodeCache:
             for path in gone or ():
                 (target / path).unlink(missing_ok=True)
             archive.unpack(source, target, manifest.sha256, only_missing=True)
+            _relocate(target, target)
         restore_folder_times(target)
 
     def _free_space(self, manifest: Manifest, progress: Progress) -> bool:
@@ -138,14 +139,23 @@ def unpack_to(source: Path, target: Path, sha256: str) -> None:
 
     Raises:
         ArchiveError, OSError, ProcessError: as ``archive.unpack``.
+        EnvironmentBuildError: the name of ``target`` is too long for it.
     """
     part = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     part.mkdir()
     try:
         archive.unpack(source, part, sha256)
+        _relocate(part, target)
         file_records.rename_new(part, target)
     finally:
         remove_tree(part)
+
+
+def _relocate(root: Path, target: Path) -> None:
+    """Where files name the environment's folder, let them name ``target``, and note their sizes."""
+    if changed := conda_prefix.relocate(root, target):
+        sizes = {**(_read(root / _FILE_SIZES) or {}), **changed}
+        conda_prefix.write_in_place(root / _FILE_SIZES, msgspec.json.encode(sizes))
 
 
 def remove_tree(folder: Path) -> None:

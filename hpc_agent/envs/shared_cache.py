@@ -203,7 +203,7 @@ class Manifest:
 
     ``packages`` as ``pip freeze`` prints them. ``parts`` are those of the key, the lock aside. ``executable``: real
     path of the base interpreter, which must be on every node, or in the container image ``image`` (its identity).
-    ``seconds``: how long building took.
+    ``seconds``: how long building took. ``conda``: it has an interpreter of its own, and files that name its folder.
     """
 
     key: EnvKey
@@ -220,6 +220,7 @@ class Manifest:
     built_by: str
     seconds: float
     image: str = ""
+    conda: bool = False
 
 
 @dataclass(frozen=True)

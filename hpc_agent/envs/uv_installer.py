@@ -99,9 +99,14 @@ class UvInstaller:
         lock = context.work / "resolved.txt"
         if constraint_lines:
             sources = [*sources, "--constraints", context.write("constraints.txt", constraint_lines)]
+        if context.provided:
+            # An override that never applies takes a package out of the resolution.
+            never = [f"{name}; python_version < '0'" for name in context.provided]
+            sources = [*sources, "--overrides", context.write("overrides.txt", never)]
         completed = self._uv(
             [
                 *("pip", "compile", *sources, "--python", base.executable, *self._flags(context)),
+                *(("--python-version", context.python_version) if context.python_version else ()),
                 *("--generate-hashes", "--no-header", "--no-annotate", "--output-file", str(lock)),
             ],
             context,
@@ -148,6 +153,14 @@ class UvInstaller:
         # uv reads this line and writes entry points that find the interpreter next to themselves.
         with (root / "pyvenv.cfg").open("a", encoding="utf-8") as config:
             config.write("relocatable = true\n")
+        self.install_into(lock, root, context)
+
+    def install_into(self, lock: Sequence[str], root: Path, context: InstallContext) -> None:
+        """Install exactly the lock next to the interpreter ``root/bin/python``, which need not be an environment's.
+
+        Raises:
+            EnvironmentBuildError: it cannot be installed.
+        """
         lock_file = context.write("lock.txt", [*self._options(context), *_absolute(lock, context.cwd)])
         self._install(root, ["--no-deps", "--requirements", lock_file], context)
 

@@ -10,9 +10,10 @@ from hpc_agent.api.events import EventsApi
 from hpc_agent.clock import Clock
 from hpc_agent.logs import EventLog
 from hpc_agent.retry import Budget
+from hpc_agent.runs import node_files
 from hpc_agent.runs.directory import RunDirectory
 from hpc_agent.telemetry.console_pipe import ConsolePipe
-from hpc_agent.telemetry.shipper import ConsoleSource, Shipper
+from hpc_agent.telemetry.shipper import INTERVAL_S, ConsoleSource, Shipper
 from hpc_agent.telemetry.spool import Spool
 
 log = EventLog("console")
@@ -41,13 +42,19 @@ class Console:
         ours: Callable[[], bool],
         echoes: tuple[IO[bytes], ...] = (),
         ship: bool = True,
+        node: int | None = None,
+        interval: float = INTERVAL_S,
     ) -> None:
-        """``start``: of the job; what its earlier starts left is sent first. ``ours``: asked before each request."""
-        own = directory.console(start)
+        """``start``: of the job; what its earlier starts left is sent first. ``ours``: asked before each request.
+        ``node``: of a job of many, whose ranks print here. ``interval``: seconds between two requests."""
+        own = node_files.console(directory, start, node)
         self._spool = Spool(own.text, own.mark)
         self._clock = clock
-        earlier = [Spool(files.text, files.mark) for files in map(directory.console, range(start))]
-        self._shipper = Shipper(self._spool, source, events, clock, ours=ours, earlier=earlier) if ship else None
+        before = [node_files.console(directory, number, node) for number in range(start)]
+        earlier = [Spool(files.text, files.mark) for files in before]
+        self._shipper = (
+            Shipper(self._spool, source, events, clock, ours=ours, earlier=earlier, interval=interval) if ship else None
+        )
         self._echo = Echo(self._spool, echoes, clock) if echoes else None
         self._pipe: ConsolePipe | None = None
 

@@ -5,21 +5,23 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpc_agent.config.job_config import write_job_config
 from hpc_agent.config.load import Configuration
 from hpc_agent.config.tree import get
 from hpc_agent.containers.choice import DEFAULTS
-from hpc_agent.containers.gpu_share import GpuShare, share
-from hpc_agent.containers.prepared import START, PreparedContainer, remove
+from hpc_agent.containers.gpu_share import GpuShare, maker_of_node, share
+from hpc_agent.containers.prepared import START, remove
+from hpc_agent.containers.rank_variables import passing_on
 from hpc_agent.containers.runtime_api import Mount
 from hpc_agent.containers.start_script import StartScript, is_exportable
 from hpc_agent.domain.ids import WorkerId
 from hpc_agent.domain.task import Task
 from hpc_agent.envs.env_store import UsableEnv
 from hpc_agent.errors import ContainerError, HpcAgentError
+from hpc_agent.executor import conda_activation
 from hpc_agent.executor.process_environment import (
     ProcessContext,
     forwarded_environment,
@@ -61,9 +63,8 @@ class ContainerRun:
     """Container of one run. ``workdir`` is the run's own folder; its ``code`` is mounted in the container."""
 
     def __init__(self, resolved: ResolvedContainer, workdir: Path, name: str, configuration: Configuration) -> None:
-        prepared = resolved.prepared
         self._choice = resolved.choice
-        self._container = PreparedContainer(prepared.runtime, prepared.image, workdir / "start")
+        self._container = replace(resolved.prepared, folder=workdir / "start")
         self._workdir = workdir
         self._name = name
         self._configuration = configuration
@@ -93,7 +94,7 @@ class ContainerRun:
         gpus = share(
             run.gpus,
             os.environ,
-            present=Path("/dev/nvidiactl").exists(),
+            maker=maker_of_node(),
             job_variables=job.gpu_variables if job else (),
         )
         self._open_alive_pipe()
@@ -106,9 +107,10 @@ class ContainerRun:
             run, {**forwarded_environment(os.environ, backends.job_prefixes()), **dict(variables)}, gpus
         )
         self._announce(run.task, arguments, write_line)
-        return self._container.command(
+        argv = self._container.command(
             self._name, start, mounts, gpus=gpus, arguments=arguments, labels=self._labels(run.worker)
         )
+        return argv if runtime.isolated else passing_on(argv)
 
     def clean_up(self) -> None:
         """Remove the container and its files from this machine, also when its client was killed."""
@@ -148,13 +150,14 @@ class ContainerRun:
             Mount(ensure_directory(cache.expanduser()), CACHE, writable=True),
         ]
         if env is not None:
-            mounts.append(Mount(env.root, ENVIRONMENT))
-            mounts += [] if env.image else [_interpreter(env)]
+            mounts.append(Mount(env.root, _env_inside(env)))
+            mounts += [] if env.image or env.conda else [_interpreter(env)]
         return mounts
 
     def _start_script(self, run: ContainerProcess, inherited: Mapping[str, str], gpus: GpuShare) -> StartScript:
         space = Workspace(self._inside(run.workspace.root), self._inside(run.workspace.cwd), run.workspace.entry)
-        python = Path(f"{ENVIRONMENT}/bin/python") if run.env else Path("python3")
+        inside = _env_inside(run.env) if run.env else ""
+        python = Path(f"{inside}/bin/python") if run.env else Path("python3")
         exports = process_environment(
             inherited,
             ProcessContext(
@@ -177,13 +180,13 @@ class ContainerRun:
             exports |= {"CLEARML_AGENT_GIT_USER": git.user, "CLEARML_AGENT_GIT_PASS": git.password.reveal()}
         exports |= {"CLEARML_DOCKER_IMAGE": self._choice.image}
         if run.env:
-            exports |= {"VIRTUAL_ENV": ENVIRONMENT}
+            exports |= {"CONDA_PREFIX" if run.env.conda else "VIRTUAL_ENV": inside}
         return StartScript(
             cwd=str(space.cwd),
             command=space.command(python, exports, options=run.options),
             exports=exports,
-            path_first=f"{ENVIRONMENT}/bin" if run.env else "",
-            setup=self._choice.setup,
+            path_first=f"{inside}/bin" if run.env else "",
+            setup=(*(conda_activation.SOURCE_SCRIPTS if run.env and run.env.conda else ()), *self._choice.setup),
             python=str(python) if run.env else "",
             first=self._container.runtime.isolated,
             home=HOME,
@@ -217,6 +220,11 @@ class ContainerRun:
                 f"Not set in the container, because a shell cannot export these names: {', '.join(map(repr, outside))} "
                 "(section Environment)"
             )
+
+
+def _env_inside(env: UsableEnv) -> str:
+    """Where a container finds the environment: files of conda's name the folder that it is in."""
+    return str(env.root) if env.conda else ENVIRONMENT
 
 
 def _interpreter(env: UsableEnv) -> Mount:

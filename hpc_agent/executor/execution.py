@@ -6,7 +6,8 @@ import os
 import shutil
 import signal
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
+from pathlib import Path
 from typing import IO
 
 import msgspec
@@ -26,8 +27,9 @@ from hpc_agent.errors import AuthError, HpcAgentError, NotFoundError, NotQueuedE
 from hpc_agent.executor.agent_identity import AgentIdentity
 from hpc_agent.executor.claim import Claimer, Lost, Won, still_ours
 from hpc_agent.executor.console import Console
+from hpc_agent.executor.many_nodes import ManyNodes, is_one_of_many, plan_of, set_master_defaults
 from hpc_agent.executor.prepare import ExecuteOptions, PreparedTask, Preparer
-from hpc_agent.executor.report import InputRecorder, Reporter, run_token
+from hpc_agent.executor.report import DAEMON_MANAGED, INTERRUPTED, InputRecorder, Reporter, run_token
 from hpc_agent.executor.stall_guard import StallGuard
 from hpc_agent.executor.stop_conditions import CAUSE_S, StopConditions, StopReason, handled_signals
 from hpc_agent.executor.supervise import ProcessSupervisor
@@ -86,6 +88,10 @@ class Executor:
             ServerUnreachableError, AuthError: the server did not let it start; nothing has run, and the daemon puts
                 the task back.
         """
+        job = backends.job_variables()
+        if job is not None and job.process_index and is_one_of_many(job, os.environ):
+            log.info("task.run_by_first_process", task=task_id, process=job.process_index)
+            return 0
         task = self._task(task_id, options)
         directory = self._directory(task)
         claimed = Claimer(self.client, directory, self.identity, self.clock).claim(
@@ -177,6 +183,23 @@ class TaskRun:
             watch.finish()
 
     def _run_process(self, console: Console) -> TaskOutcome:
+        executor = self._executor
+        plan = plan_of(self._task, executor.settings, self._queue_name, executor.options.gpus)
+        if plan is None:
+            set_master_defaults(executor.settings, os.environ)
+            return self._run_one_process(console)
+        nodes = ManyNodes(
+            *(self._task, self._directory, plan, executor.settings, self._identity, executor.clock),
+            console.write_line,
+        )
+        try:
+            nodes.open()
+            self._stop.request.run_cancellable(nodes.wait_ready, "prepare")
+            return self._supervise(PreparedTask([], {}, Path("/"), inputs=nodes.inputs()), console, nodes)
+        finally:
+            nodes.close()
+
+    def _run_one_process(self, console: Console) -> TaskOutcome:
         name = f"{self._directory.attempt.job_name}.{self._identity.restart_count}"
         workdir = private_folder(self._executor.settings.hpc.scratch) / "work" / name
         ensure_directory(workdir, mode=0o700)
@@ -199,17 +222,11 @@ class TaskRun:
         finally:
             shutil.rmtree(workdir, ignore_errors=True)
 
-    def _supervise(self, prepared: PreparedTask, console: Console) -> TaskOutcome:
+    def _supervise(self, prepared: PreparedTask, console: Console, nodes: ManyNodes | None = None) -> TaskOutcome:
         if not self._still_ours():
             return ended(0, ExitContext(StopReason.FENCED))
         self._write_process_started()
-        child = Supervised(
-            prepared.argv,
-            env=prepared.environ,
-            cwd=prepared.cwd,
-            output=console.sink,
-            forwards_signals=prepared.forwards_signals,
-        )
+        child = nodes.start(console, self._stop.request) if nodes else _start(prepared, console)
         log.info("process.started", task=self._task.id, pid=child.pid)
         recorder = InputRecorder(self._executor.client, self._task, prepared.inputs)
         recorder.start()
@@ -224,18 +241,24 @@ class TaskRun:
             signal.Signals[f"SIG{self._policy.signal}"],
         )
         code = supervisor.run()
-        self._usage.stop()
+        self._usage.stop(nodes.finish(self._nodes_seconds()) if nodes else None)
         # A task that completed by itself is not run again because its job got SIGTERM just then.
         completed = code == 0 and supervisor.ended_by_itself and self._stall_guard.call(self._still_ours, True)
         context = ExitContext() if completed else self._exit_context(code, console.write_error)
         if context.reason is None and code and not context.out_of_memory:
-            context = replace(context, console_cause=self._console_cause(console, code))
+            end = nodes.group.end if nodes and nodes.group else None
+            cause = end.cause if end and end.cause else self._console_cause(console, code)
+            context = replace(context, console_cause=without_secrets(cause))
         outcome = ended(code, context)
         self._reporter.note(outcome)
         recorder.finish()
         if console.ships and outcome.status != "none":
             self._usage.report(completed=outcome.status == "completed", time_limit=self._stop.time_limit)
         return outcome
+
+    def _nodes_seconds(self) -> float:
+        """How long the other nodes may take to send what their ranks printed."""
+        return INTERRUPTED.seconds if self._stop.reason is StopReason.SIGNAL else DAEMON_MANAGED.seconds
 
     def _write_process_started(self) -> None:
         """From here on the user's process may have run."""
@@ -315,12 +338,16 @@ class TaskRun:
 
     def _queue_settings(self) -> QueueSettings:
         """Of the queue that the daemon submitted this job for."""
+        return self._executor.settings.hpc.queue(self._queue_name)
+
+    @cached_property
+    def _queue_name(self) -> str:
         try:
             submission = self._directory.submission()
         except CorruptFileError as error:
             log.warning("queue_settings.unreadable", error=error)
             submission = None
-        return self._executor.settings.hpc.queue(submission.queue_name if submission else "")
+        return submission.queue_name if submission else ""
 
     def _still_ours(self) -> bool:
         return still_ours(self._directory, self._claimed.claim)
@@ -328,6 +355,16 @@ class TaskRun:
     @property
     def _identity(self) -> AgentIdentity:
         return self._executor.identity
+
+
+def _start(prepared: PreparedTask, console: Console) -> Supervised:
+    return Supervised(
+        prepared.argv,
+        env=prepared.environ,
+        cwd=prepared.cwd,
+        output=console.sink,
+        forwards_signals=prepared.forwards_signals,
+    )
 
 
 class MemoryMonitor:

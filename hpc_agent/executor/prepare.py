@@ -17,7 +17,7 @@ from hpc_agent.domain.ids import TaskId, WorkerId
 from hpc_agent.domain.task import Task
 from hpc_agent.envs.env_store import UsableEnv
 from hpc_agent.errors import ContainerError, EnvironmentBuildError
-from hpc_agent.executor import build_script, container_run
+from hpc_agent.executor import build_script, conda_activation, container_run
 from hpc_agent.executor.process_environment import ProcessContext, process_environment
 from hpc_agent.executor.report import RunInputs
 from hpc_agent.file_records import read_record
@@ -56,6 +56,7 @@ class PreparedTask:
     inputs: RunInputs = _NOTHING
     forwards_signals: bool = False
     """As in ``process.Supervised``."""
+    in_container: bool = False
 
 
 class Preparer:
@@ -114,6 +115,8 @@ class Preparer:
         environ = process_environment(
             os.environ, self._process_context(task, workspace, env.python if env else None), self._settings.agent
         )
+        if env is not None and env.conda:
+            environ = conda_activation.activated(environ, env.root)
         inputs = RunInputs(env.packages if env else (), staged.source.commit)
         return PreparedTask(
             workspace.command(python, environ, options=self._python_options), environ, workspace.cwd, inputs=inputs
@@ -178,6 +181,7 @@ class Preparer:
             container.clean_up,
             RunInputs(env.packages if env else (), commit, default),
             forwards_signals=resolved.prepared.runtime.isolated,
+            in_container=True,
         )
 
     def _staged(self, task: Task, directory: RunDirectory) -> StagedTask:

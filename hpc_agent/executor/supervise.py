@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from typing import Protocol
 
 from hpc_agent.clock import Clock
 from hpc_agent.domain.termination_cause import TerminationCause
 from hpc_agent.executor.sdk_signals import has_sdk_handlers
 from hpc_agent.executor.stop_conditions import CAUSE_S, StopConditions, StopReason
-from hpc_agent.process import StopTimeouts, Supervised
+from hpc_agent.process import StopTimeouts
 
 _TICK_S = 0.2
 """How long a stop waits to be noticed at most; the process's own end is noticed at once."""
@@ -30,6 +31,25 @@ _BY_PERSON = frozenset({StopReason.ABORT, StopReason.TAKEN_BACK, StopReason.INTE
 SIGTERM handler of its own, which SIGINT would interrupt; for an abort it can register an abort callback."""
 
 
+class Stoppable(Protocol):
+    """What a supervisor needs of a process, or of the ranks of a task; see ``process.Supervised``."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def wait(self, timeout: float | None = None) -> int | None: ...
+
+    def signal(self, number: int) -> bool: ...
+
+    def signal_chosen(self, number: int, chosen: Callable[[int], bool]) -> list[int]: ...
+
+    def has_left_processes(self) -> bool: ...
+
+    def reap_orphans(self) -> None: ...
+
+    def sweep(self, pause: Callable[[], None]) -> None: ...
+
+
 class ProcessSupervisor:
     """Supervisor of one process; ``run`` once.
 
@@ -38,7 +58,7 @@ class ProcessSupervisor:
 
     def __init__(
         self,
-        child: Supervised,
+        child: Stoppable,
         write_line: Callable[[str], None],
         stop: StopConditions,
         clock: Clock,

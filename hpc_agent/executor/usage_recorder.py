@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
@@ -19,7 +19,7 @@ from hpc_agent.retry import ONCE
 from hpc_agent.runs.directory import RunDirectory
 from hpc_agent.schedulers import backends
 from hpc_agent.schedulers.base import JobVariables
-from hpc_agent.telemetry.job_usage import JobUsage, UsageSummary
+from hpc_agent.telemetry.job_usage import JobUsage, UsageSummary, of_all_nodes
 from hpc_agent.wire.plot import Line, plot_event
 
 log = EventLog("usage")
@@ -62,6 +62,7 @@ class UsageRecorder:
         self._agent_began = clock.monotonic()
         self._usage: JobUsage | None = None
         self._summary: UsageSummary | None = None
+        self._nodes: Mapping[str, UsageSummary] = {}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._sample, name="usage", daemon=True)
 
@@ -74,14 +75,18 @@ class UsageRecorder:
             self._usage = None
             log.warning("usage.not_measured", task=self._task, error=error)
 
-    def stop(self) -> None:
-        """The process has ended, and was waited for. Never raises, as ``start``."""
+    def stop(self, nodes: Mapping[str, UsageSummary] | None = None) -> None:
+        """The process has ended, and was waited for. ``nodes``: what each node of a job of many has used.
+
+        Never raises, as ``start``.
+        """
         self._ended.set()
+        self._nodes = nodes or {}
         if self._usage is None:
             return
         self._thread.join(timeout=1)
         try:
-            self._summary = self._usage.summary()
+            self._summary = of_all_nodes(list(self._nodes.values())) if self._nodes else self._usage.summary()
         except Exception as error:  # noqa: BLE001 - as above
             log.warning("usage.not_measured", task=self._task, error=error)
 
@@ -123,7 +128,7 @@ class UsageRecorder:
             details = UsageDetails(self._summary.busiest_cpus, self._summary.idle_gpus, completed)
             properties = {**eff.as_properties(found), eff.ADVICE: "; ".join(eff.advice(found, details))}
             if self._identity.job:
-                properties[eff.JOB] = _job(self._identity, given)
+                properties[eff.JOB] = _job(self._identity, given, len(self._nodes))
             self._client.tasks.set_properties(self._task, properties, budget=ONCE)
             self._report_chart(self._summary, found)
         except (HpcAgentError, OSError) as error:
@@ -137,7 +142,7 @@ class UsageRecorder:
         return backends.time_limit_in(self._directory.script.read_text(encoding="utf-8", errors="replace"))
 
     def _report_chart(self, summary: UsageSummary, found: Efficiency) -> None:
-        lines = chart(summary, found)
+        lines = chart_of_nodes(self._nodes, Allocation.of(self._job)) if self._nodes else chart(summary, found)
         if not lines:
             return
         axes = ("minutes", "% of what was asked for")
@@ -178,6 +183,17 @@ def chart(summary: UsageSummary, found: Efficiency) -> list[Line]:
     return lines
 
 
-def _job(identity: AgentIdentity, given: Allocation) -> str:
-    more = f", the first of {given.nodes} nodes" if given.nodes > 1 else ""
+def chart_of_nodes(nodes: Mapping[str, UsageSummary], given: Allocation) -> list[Line]:
+    """The lines of each node, with its name."""
+    lines = []
+    for name, summary in nodes.items():
+        own = efficiency_of(summary, given, Used(summary.seconds, None))
+        lines += [replace(line, name=f"{name} {line.name}") for line in chart(summary, own)]
+    return lines
+
+
+def _job(identity: AgentIdentity, given: Allocation, measured: int) -> str:
+    """``measured``: nodes whose use is in the figures; 0 for a run that measured its own only."""
+    more = f", the first of {given.nodes} nodes" if given.nodes > 1 and not measured else ""
+    more = f" and {measured - 1} more nodes" if measured > 1 else more
     return f"{identity.job} on {identity.host}{more}"

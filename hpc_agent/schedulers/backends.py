@@ -13,6 +13,7 @@ from hpc_agent.schedulers.base import (
     Backend,
     CurrentJobClient,
     JobOrigin,
+    JobSteps,
     JobVariables,
     NullCurrentJob,
     Scheduler,
@@ -77,3 +78,9 @@ def job_prefixes() -> tuple[str, ...]:
 def launch_failure(output: str) -> str:
     """As ``Backend.launch_failure``, of any backend: a run directory does not say which one ran it."""
     return next(filter(None, (backend.launch_failure(output) for backend in every())), "")
+
+
+def job_steps(settings: HpcSettings, environ: Mapping[str, str] = os.environ) -> JobSteps | None:
+    """Steps of the job that this process is in; None outside of jobs, and where a job has one process only."""
+    found = job_variables(environ)
+    return registry.load(found.backend).job_steps(settings, environ) if found else None

@@ -170,6 +170,60 @@ class JobVariables:
     """Name of the control group that the scheduler makes for the job on each node; empty: it makes none."""
     gpu_variables: Sequence[str] = ()
     """Variables that name the job's GPUs as the node counts them, the most reliable first; empty: the usual ones."""
+    node_name: str = ""
+    """This node, as the scheduler calls it."""
+    node_index: int = 0
+    """Number of this node among the job's, from 0."""
+    process_index: int = 0
+    """Number of this process in its step, from 0."""
+    in_step: bool = False
+    """Whether a step of the job started this process, and not the job's script."""
+
+
+@dataclass(frozen=True)
+class RankVariables:
+    """Names of the variables by which a process that a step starts knows its place."""
+
+    node: str
+    """The node's name."""
+    rank: str
+    local_rank: str
+
+
+@dataclass(frozen=True)
+class RankFailure:
+    """The first rank of a step that failed, as the scheduler reports it."""
+
+    node: str
+    rank: int
+    code: int
+    """Exit code; negative: the signal."""
+
+
+class JobSteps(Protocol):
+    """Steps of the current job: commands that start processes on its nodes."""
+
+    @property
+    def variables(self) -> RankVariables: ...
+
+    def hosts(self) -> Sequence[str]:
+        """Names of the job's nodes, the first one first.
+
+        Raises:
+            SchedulerUnavailableError: the scheduler does not say.
+        """
+
+    def on_each_node(self, argv: Sequence[str], nodes: int) -> list[str]:
+        """A command that runs ``argv`` once on each node, next to other steps."""
+
+    def ranks(self, argv: Sequence[str], nodes: int, per_node: int) -> list[str]:
+        """A command that runs ``argv`` ``per_node`` times on each node, and ends all when one fails."""
+
+    def first_failure(self, text: str) -> RankFailure | None:
+        """The first rank that failed, from what such a command printed; None where it does not say."""
+
+    def of_one_process(self, environ: Mapping[str, str]) -> Sequence[str]:
+        """Variables of ``environ`` that are true for one process of a step only."""
 
 
 @dataclass(frozen=True)
@@ -281,6 +335,10 @@ class Backend(ABC):
     def current_job(self, job: JobId, environ: Mapping[str, str]) -> CurrentJobClient:
         """For the job itself, to ask about itself; by default nothing can be asked."""
         return NullCurrentJob()
+
+    def job_steps(self, settings: HpcSettings, environ: Mapping[str, str]) -> JobSteps | None:
+        """Steps of the job whose environment this is; None where a job has one process only."""
+        return None
 
     @abstractmethod
     def foreign(self, environ: Mapping[str, str]) -> Iterable[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from hpc_agent.schedulers import backends
 from hpc_agent.schedulers.cluster import ClusterFacts
 from hpc_agent.setup.folders import Folder, find
 
-_PREFERRED = ("pyxis", "apptainer", "charliecloud", "podman", "docker")
+_PREFERRED = ("pyxis", "apptainer", "singularity", "podman-hpc", "charliecloud", "enroot", "podman", "docker")
 """Those made for clusters first."""
 _OF_A_SCHEDULER = ("pyxis",)
 """Runtimes that are a part of a scheduler, which knows whether it has them."""
@@ -58,7 +58,7 @@ def survey(
     client = backend.cluster_client(settings)
     cluster = client.discover(report, partition, account) if client is not None else None
     report("folders and container runtimes")
-    found = {name for name, programs in PROGRAMS.items() if name not in _OF_A_SCHEDULER and _is_here(name, programs)}
+    found = {name for name in PROGRAMS if name not in _OF_A_SCHEDULER and _is_here(name)}
     found.update(cluster.container_runtimes if cluster else ())
     return SiteFacts(
         scheduler=backend.name,
@@ -69,6 +69,9 @@ def survey(
     )
 
 
-def _is_here(name: str, programs: Sequence[str]) -> bool:
-    """podman, which can stand for docker, is named as itself."""
-    return any(map(shutil.which, programs[:1] if name == "docker" else programs))
+def _is_here(name: str) -> bool:
+    """A program that can stand for another (podman for docker) is named as itself."""
+    own, *_ = PROGRAMS[name]
+    if name == "singularity" and shutil.which("apptainer"):
+        return False  # a link that Apptainer brings
+    return shutil.which(own) is not None

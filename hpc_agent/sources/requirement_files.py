@@ -18,6 +18,7 @@ from hpc_agent.sources.patch_text import Patch
 from hpc_agent.sources.submodules import is_inside
 
 _PROJECT = ("pyproject.toml", "setup.py", "setup.cfg")
+_CONDA = ("environment.yml", "environment.yaml", "conda.yml", "conda.yaml")
 _LOCKS = ("poetry.lock", "uv.lock")
 _LISTS = (".txt", ".in")
 _UNREAD = re.compile(
@@ -70,6 +71,7 @@ class _CommitReader:
             listed,
             tuple(self._unread(folders)),
             tuple(self._locks(projects)),
+            dict(self._conda(folders)),
         )
 
     def _read_all(self, pending: list[str]) -> None:
@@ -98,6 +100,14 @@ class _CommitReader:
                 elif name == "requirements":
                     lists = (posixpath.join(path, item) for item in self._names(path) if item.endswith(_LISTS))
                     yield from (item for item in lists if item not in self._texts)
+
+    def _conda(self, folders: list[str]) -> Iterator[tuple[str, str]]:
+        for folder in reversed(folders):
+            names = self._names(folder)
+            for path in (posixpath.join(folder, name) for name in _CONDA):
+                wanted = posixpath.basename(path) in names or path in self._patch.files
+                if wanted and (text := self._text(path)) is not None:
+                    yield path, text
 
     def _locks(self, projects: list[str]) -> Iterator[str]:
         for folder in projects:

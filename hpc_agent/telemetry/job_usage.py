@@ -7,6 +7,7 @@ import resource
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 
@@ -65,13 +66,16 @@ class JobUsage:
         environ: Mapping[str, str],
         clock: Clock,
         control_group: str = "",
+        processes: Counters | None = None,
+        /,
         *,
         own_groups: Path = Path("/proc/self/cgroup"),
         groups: Path = Path("/sys/fs/cgroup"),
     ) -> None:
-        """``control_group``: name of the one that the scheduler made for the job, if it does so."""
+        """``control_group``: name of the one that the scheduler made for the job, if it does so. ``processes``: where
+        it does not; by default all that descends from this process."""
         self._clock = clock
-        self._counters = _counters(control_group, own_groups, groups)
+        self._counters = _counters(control_group, own_groups, groups, processes or _ProcessCounters())
         self._gpus = GpuReader(visible_gpus(environ))
         self._began = self._at = clock.monotonic()
         self._first_cpu = self._last_cpu = self._counters.cpu_seconds()
@@ -130,6 +134,15 @@ class JobUsage:
 # ---------------------------------------------------------------- counters
 
 
+class Counters(Protocol):
+    """Counters of a group of processes."""
+
+    def cpu_seconds(self) -> float: ...
+
+    def memory(self) -> float:
+        """Bytes."""
+
+
 class _ProcessCounters:
     """Sums over our descendants."""
 
@@ -152,10 +165,11 @@ class _ProcessCounters:
         return total
 
 
-class _GroupCounters(_ProcessCounters):
+class _GroupCounters:
     """From the job's own control group, where that counts."""
 
-    def __init__(self, memory: Path | None, cpu: Path | None) -> None:
+    def __init__(self, memory: Path | None, cpu: Path | None, others: Counters) -> None:
+        self._others = others
         self._memory = memory
         self._cpu = cpu
 
@@ -165,7 +179,7 @@ class _GroupCounters(_ProcessCounters):
                 if self._cpu.name == "cpuacct.usage":
                     return int(self._cpu.read_text(encoding="utf-8")) / 1e9
                 return _fields(self._cpu)["usage_usec"] / 1e6
-        return super().cpu_seconds()
+        return self._others.cpu_seconds()
 
     def memory(self) -> float:
         if self._memory is not None:
@@ -174,10 +188,10 @@ class _GroupCounters(_ProcessCounters):
                 # Without the page cache, which the kernel gives back. Version 1 calls it rss.
                 anonymous = fields["anon"] if "anon" in fields else fields["total_rss"]
                 return anonymous + fields.get("total_shmem", fields.get("shmem", 0))
-        return super().memory()
+        return self._others.memory()
 
 
-def _counters(name: str, own_groups: Path, groups: Path) -> _ProcessCounters:
+def _counters(name: str, own_groups: Path, groups: Path, others: Counters) -> Counters:
     """Of the control group of this name above ours: any other one is shared with what is not ours."""
     memory: Path | None = None
     cpu: Path | None = None
@@ -195,7 +209,7 @@ def _counters(name: str, own_groups: Path, groups: Path) -> _ProcessCounters:
                 cpu = found / "cpu.stat"
             elif "cpuacct" in named and (found / "cpuacct.usage").exists():
                 cpu = found / "cpuacct.usage"
-    return _GroupCounters(memory, cpu) if memory or cpu else _ProcessCounters()
+    return _GroupCounters(memory, cpu, others) if memory or cpu else others
 
 
 def _fields(file: Path) -> dict[str, int]:
@@ -239,3 +253,23 @@ def _halved(samples: Sequence[UsageSample]) -> list[UsageSample]:
 
 def _percentile(values: Sequence[float], share: float) -> float | None:
     return sorted(values)[min(int(share * len(values)), len(values) - 1)] if len(values) > 1 else None
+
+
+def of_all_nodes(nodes: Sequence[UsageSummary]) -> UsageSummary:
+    """The use of a job of many nodes: CPUs and memory of a node as it was asked for (the mean of the nodes' CPUs, the
+    fullest node's memory), GPUs of all of them together. ``samples`` are the first node's."""
+    first = nodes[0]
+    fullest = max(nodes, key=lambda node: node.gpu_memory)
+    busiest = [node.busiest_cpus for node in nodes if node.busiest_cpus is not None]
+    return UsageSummary(
+        seconds=max(node.seconds for node in nodes),
+        cpus=sum(node.cpus for node in nodes) / len(nodes),
+        busiest_cpus=max(busiest, default=None),
+        memory=max(node.memory for node in nodes),
+        gpus=sum(node.gpus for node in nodes),
+        busy_gpus=sum(node.busy_gpus for node in nodes),
+        idle_gpus=sum(node.idle_gpus for node in nodes),
+        gpu_memory=fullest.gpu_memory,
+        gpu_capacity=fullest.gpu_capacity,
+        samples=first.samples,
+    )

@@ -67,13 +67,16 @@ class Shipper:
         ours: Callable[[], bool] = _always,
         earlier: Sequence[Spool] = (),
         rewritable: bool = False,
+        interval: float = INTERVAL_S,
     ) -> None:
+        """``interval``: seconds between two looks for new lines."""
         self._spools = [*earlier, spool]
         self._source = source
         self._events = events
         self._clock = clock
         self._ours = ours
         self._rewritable = rewritable
+        self._interval = interval
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._partial_at = clock.monotonic()
@@ -130,7 +133,7 @@ class Shipper:
             pause = min(pause * 2, budget.longest_pause)
 
     def _loop(self) -> None:
-        while not self._clock.wait(self._stop, INTERVAL_S):
+        while not self._clock.wait(self._stop, self._interval):
             try:
                 while self._ship(final=False):
                     if self._stop.is_set():

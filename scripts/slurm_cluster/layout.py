@@ -15,7 +15,11 @@ from slurm_cluster.releases import SlurmRelease, slurm_release
 
 CLUSTER = "hpcagent"
 ACCOUNT = "lab"
-GPU_TYPES = {"n1": "a100", "n2": "a100", "n3": "h100"}
+COUNT_VARIABLE = "HPC_AGENT_SLURM_NODES"
+"""Number of nodes of a cluster for benchmarks; three without it."""
+GPU_TYPES = {
+    f"n{number}": "a100" if number % 3 else "h100" for number in range(1, int(os.environ.get(COUNT_VARIABLE, "3")) + 1)
+}
 NODES = tuple(GPU_TYPES)
 GPUS_PER_NODE = 4
 UP_STATES = frozenset({"idle", "mixed", "allocated", "completing"})

@@ -38,7 +38,8 @@ hpc {{
     lost_after: 20
     resources {{ num_cpus: 1, memory_gb: 1, time_limit: "00:10:00" }}
     queues {{ "{queue}" {{ overrides {{
-        num_gpus {{ max: 4 }}, partition {{ choices: [main, none] }}, num_cpus {{}}, time_limit {{}}
+        num_gpus {{ max: 4 }}, partition {{ choices: [main, none] }}, num_cpus {{}}, time_limit {{}},
+        num_nodes {{ max: 3 }}
     }} }} }}
 }}
 """

@@ -255,12 +255,6 @@ def test_without_a_runtime_the_console_says_that_its_image_is_not_used(site: Con
     assert "False" in done.stdout  # no /run/.containerenv
 
 
-def test_an_image_that_no_registry_has(site: ContainerSite) -> None:
-    task = site.task(WHERE, "localhost:1/no/such:1")
-    assert site.execute(task).returncode == 1
-    assert "the image localhost:1/no/such:1 cannot be fetched" in site.reason(task)
-
-
 @pytest.fixture
 def remote(runtime: Podman, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[str]]]:
     """The reference of an image that only a registry has, and what the registry was asked for."""
@@ -291,6 +285,15 @@ def test_an_image_is_fetched_once(site: ContainerSite, remote: tuple[str, list[s
     assert site.execute(task, CLEARML_AGENT__AGENT__DOCKER_FORCE_PULL="true", **env).returncode == 0
     assert len(asked) > seen
     assert not list((site.folder / "hpc" / "images").glob("*tools*"))
+
+
+def test_an_image_that_its_registry_does_not_have(site: ContainerSite, remote: tuple[str, list[str]]) -> None:
+    host, _, _ = remote[0].partition("/")
+    task = site.task(WHERE, f"{host}/no/such:1")
+    env = {"CONTAINERS_REGISTRIES_CONF": os.environ["CONTAINERS_REGISTRIES_CONF"]}
+    assert site.execute(task, **env).returncode == 1
+    sentence = f"the image {host}/no/such:1 cannot be fetched: its registry has no image of this name and tag: "
+    assert sentence in site.reason(task)
 
 
 def test_nodes_without_a_network_take_the_image_from_the_shared_folder(

@@ -15,6 +15,7 @@ CAPABILITIES = {
     "gridengine": "Grid Engine's commands and daemons, as scripts/gridengine-cluster fetches them",
     "peers": "the real clearml and clearml-agent, in an environment of their own",
     "podman": "a podman that runs containers",
+    "apptainer": "the Apptainer that scripts/apptainer.py fetches, if it runs containers",
     "charliecloud": "a ch-run that runs containers",
     "browser": "chromium",
     "fuse": "/dev/fuse, and mfusepy for file systems of the tests' own",
@@ -27,6 +28,8 @@ CAPABILITIES = {
     "perl": "perl",
     "shells": "zsh and fish",
     "systemd": "systemd-analyze",
+    "torch": "a wheel of torch for CPUs, in a folder that PIP_FIND_LINKS names",
+    "mpi": "mpirun and orted of Open MPI",
 }
 """Name → what has to be there."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,6 +21,18 @@ def registry(podman: Podman, image: str, name: str, folder: Path) -> Iterator[tu
     """
     layout = folder / "layout"
     podman.run("save", "--format=oci-dir", f"--output={layout}", image)
+    with serving(layout, name) as (host, asked):
+        conf = folder / "registries.conf"
+        conf.write_text(f'[[registry]]\nlocation = "{host}"\ninsecure = true\n')
+        yield f"{host}/{name}", {"CONTAINERS_REGISTRIES_CONF": str(conf)}, asked
+
+
+@contextmanager
+def serving(layout: Path, name: str, delay: float = 0) -> Iterator[tuple[str, list[str]]]:
+    """Serve the first image of an OCI layout as ``name``, each answer after ``delay`` seconds.
+
+    Yields the registry's address and the paths that were asked for.
+    """
     manifest = json.loads((layout / "index.json").read_text())["manifests"][0]
     repository, _, tag = name.partition(":")
     asked: list[str] = []
@@ -27,6 +40,7 @@ def registry(podman: Podman, image: str, name: str, folder: Path) -> Iterator[tu
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked.append(self.path)
+            time.sleep(delay)
             self.answer()
 
         def do_HEAD(self) -> None:
@@ -52,11 +66,8 @@ def registry(podman: Podman, image: str, name: str, folder: Path) -> Iterator[tu
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    host = f"127.0.0.1:{server.server_port}"
-    conf = folder / "registries.conf"
-    conf.write_text(f'[[registry]]\nlocation = "{host}"\ninsecure = true\n')
     try:
-        yield f"{host}/{name}", {"CONTAINERS_REGISTRIES_CONF": str(conf)}, asked
+        yield f"127.0.0.1:{server.server_port}", asked
     finally:
         server.shutdown()
         thread.join()

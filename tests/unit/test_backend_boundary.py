@@ -47,6 +47,8 @@ KNOWN = {
         *("domain/decide.py", "domain/job.py", "domain/resources.py", "envs/materialize.py"),
         # Jobs of this machine run Slurm's scripts, whose directives are comments here.
         *("schedulers/local/backend.py", "schedulers/local/scheduler.py"),
+        # The name of a launcher, by which users choose it.
+        "domain/launch_plan.py",
         "submission/render.py",
         "schedulers/registry.py",
     },

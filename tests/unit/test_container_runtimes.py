@@ -13,7 +13,9 @@ from hpc_agent.containers import runtimes
 from hpc_agent.containers.apptainer import Apptainer
 from hpc_agent.containers.charliecloud import Charliecloud
 from hpc_agent.containers.docker import Docker
-from hpc_agent.containers.gpu_share import ALL_GPUS, NO_GPUS, GpuShare, share
+from hpc_agent.containers.enroot import Enroot
+from hpc_agent.containers.gpu_share import ALL_GPUS, NO_GPUS, GpuMaker, GpuShare, maker_of_node, share
+from hpc_agent.containers.podman_hpc import PodmanHpc
 from hpc_agent.containers.pyxis import Pyxis
 from hpc_agent.containers.runtime_api import ContainerSpec, Mount, Runtime
 from hpc_agent.errors import ContainerUnavailableError
@@ -22,8 +24,11 @@ from hpc_agent.schedulers.slurm.backend import BACKEND
 RUNTIMES: list[Runtime] = [
     Docker("docker", "docker"),
     Docker("podman", "/usr/bin/podman"),
+    PodmanHpc(),
     Apptainer("apptainer"),
+    Apptainer("singularity", "singularity"),
     Charliecloud("ch-run"),
+    Enroot("enroot"),
     Pyxis("srun"),
 ]
 BOX = ContainerSpec(
@@ -126,6 +131,84 @@ def test_apptainer_means_docker_images_unless_set_otherwise() -> None:
     assert apptainer.fetch("library://u/c/i", Path("/i/u.sif"))[0][-1] == "library://u/c/i"
 
 
+AMDS = GpuShare(("0", "2"), maker=GpuMaker.AMD)
+
+
+@pytest.mark.parametrize(
+    ("runtime", "words"),
+    [
+        (Apptainer("apptainer"), ["--rocm"]),
+        (Docker("docker", "docker"), ["--device=/dev/kfd", "--device=/dev/dri", "--group-add=video"]),
+        (PodmanHpc(), ["--device=/dev/kfd", "--device=/dev/dri", "--group-add=video"]),
+    ],
+)
+def test_amds_gpus(runtime: Runtime, words: list[str]) -> None:
+    argv = runtime.wrap(ContainerSpec("img", "n", ["/s"], gpus=AMDS))
+    assert [word for word in argv if word in words] == words
+    assert "--nv" not in argv and "--gpu" not in argv
+
+
+def test_whose_gpus_a_node_has(tmp_path: Path) -> None:
+    assert maker_of_node(tmp_path) is None
+    (tmp_path / "kfd").touch()
+    assert maker_of_node(tmp_path) is GpuMaker.AMD
+    (tmp_path / "nvidiactl").touch()
+    assert maker_of_node(tmp_path) is GpuMaker.NVIDIA
+
+
+def test_amds_share_is_read_from_amds_variables() -> None:
+    environ = {"ROCR_VISIBLE_DEVICES": "0,2", "CUDA_VISIBLE_DEVICES": "7"}
+    assert share(None, environ, maker=GpuMaker.AMD) == AMDS
+    assert share(None, {}, maker=GpuMaker.AMD) == GpuShare(all=True, maker=GpuMaker.AMD)
+
+
+def test_podman_hpc_in_full() -> None:
+    box = ContainerSpec(**{**BOX.__dict__, "gpus": ALL_GPUS})
+    assert PodmanHpc().wrap(box) == [
+        *("podman-hpc", "run", "--rm", "--pull=never", "--stop-timeout=0", "--name=clearml_task_7", "--gpu", "--own=1"),
+        *("--mount", "type=bind,source=/scratch/w,target=/hpc-agent/work"),
+        *("--mount", "type=bind,source=/envs/k,target=/hpc-agent/environment,readonly"),
+        *("--entrypoint=/bin/sh", "img", "/s"),
+    ]
+    # Also of the images that other nodes have pulled.
+    assert PodmanHpc().inspect("docker://lab/x:1")[1:3] == ["images", "--quiet"]
+    assert PodmanHpc().pull("docker://lab/x:1") == ["podman-hpc", "pull", "lab/x:1"]
+
+
+def test_enroot_in_full() -> None:
+    box = ContainerSpec(**{**BOX.__dict__, "gpus": ALL_GPUS})
+    argv = Enroot("enroot").wrap(box)
+    own_rc = Path(argv[argv.index("--rc") + 1])
+    assert own_rc.read_text(encoding="utf-8").endswith('exec "$@"\n')
+    assert argv == [
+        *("enroot", "start", "--env", "NVIDIA_VISIBLE_DEVICES=all"),
+        *("--mount", "/scratch/w:/hpc-agent/work:none:x-create=auto,bind,rw"),
+        *("--mount", "/envs/k:/hpc-agent/environment:none:x-create=auto,bind,ro"),
+        *("--own=1", "--rc", str(own_rc), "img", "/bin/sh", "/s"),
+    ]
+    assert "NVIDIA_VISIBLE_DEVICES=void" in Enroot("enroot").wrap(BOX)
+
+
+@pytest.mark.parametrize("runtime", [Enroot("enroot"), Pyxis("srun")], ids=by_name)
+def test_enroot_imports_from_where_the_address_says(runtime: Runtime) -> None:
+    for reference, address in [
+        ("ubuntu:22.04", "docker://ubuntu:22.04"),
+        ("docker://nvcr.io/nvidia/pytorch:24.05", "docker://nvcr.io#nvidia/pytorch:24.05"),
+        ("dockerd://mine:1", "dockerd://mine:1"),
+    ]:
+        assert runtime.fetch(reference, Path("/i/x.sqsh")) == [["enroot", "import", "--output=/i/x.sqsh", address]]
+
+
+def test_pyxis_in_full() -> None:
+    assert Pyxis("srun", "n2").wrap(BOX) == [
+        *("srun", "--nodes=1", "--ntasks=1", "--overlap", "--unbuffered", "--job-name=clearml_task_7"),
+        *("--nodelist=n2", "--container-image=img", "--no-container-mount-home", "--no-container-entrypoint"),
+        "--container-mounts=/scratch/w:/hpc-agent/work:rw,/envs/k:/hpc-agent/environment:ro",
+        *("--own=1", "/bin/sh", "/s"),
+    ]
+    assert not any("nodelist" in word for word in Pyxis("srun").wrap(BOX))
+
+
 def test_pyxis_writes_registries_as_enroot_does() -> None:
     argv = Pyxis("srun").wrap(ContainerSpec("docker://nvcr.io/nvidia/pytorch:24.05", "n", ["/s"]))
     assert "--container-image=nvcr.io#nvidia/pytorch:24.05" in argv
@@ -181,7 +264,7 @@ def test_which_gpus_a_container_is_lent(
 ) -> None:
     job = BACKEND.job_variables({**environ, "SLURM_JOB_ID": "7"})
     assert job is not None
-    assert share(flag, environ, present=present, job_variables=job.gpu_variables) == expected
+    assert share(flag, environ, maker=GpuMaker.NVIDIA if present else None, job_variables=job.gpu_variables) == expected
 
 
 def test_no_runtime_and_one_that_is_not_here(tmp_path: Path) -> None:

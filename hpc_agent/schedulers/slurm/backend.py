@@ -6,6 +6,7 @@ import re
 import shutil
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -26,11 +27,15 @@ from hpc_agent.schedulers.cluster import ClusterClient
 from hpc_agent.schedulers.inspector import JobInspector
 from hpc_agent.schedulers.slurm.settings import SlurmSettings
 
+if TYPE_CHECKING:
+    from hpc_agent.schedulers.slurm.job_steps import SlurmJobSteps
+
 _FOREIGN = re.compile(
     # docs/internals/slurm.md#command-environment
     r"(SLURM_(?!CONF$)|SBATCH_|SALLOC_|SRUN_|SQUEUE_|SACCT_|SCANCEL_|SINFO_|SCONTROL_|PMIX?_)"
 )
 _TIME_OPTION = re.compile(r"^#SBATCH\s+(?:--time[= ]|-t\s*)(\S+)", re.MULTILINE)
+_FIRST_SPECIAL_STEP = 0xFFFFFF00
 _LAUNCH_FAILURE = re.compile(r"Error running slurm prolog.*|.*couldn't (?:open|create).*batch script.*")
 
 
@@ -98,7 +103,18 @@ class SlurmBackend(Backend):
             memory_mb=_granted_mb(environ),
             control_group=f"job_{environ.get('SLURM_JOB_ID', '')}",
             gpu_variables=node_numbers,
+            node_name=environ.get("SLURMD_NODENAME", ""),
+            node_index=int(_number(environ, "SLURM_NODEID") or 0),
+            process_index=int(_number(environ, "SLURM_PROCID") or 0),
+            in_step=_is_step(environ.get("SLURM_STEP_ID", "")),
         )
+
+    def job_steps(self, settings: HpcSettings, environ: Mapping[str, str]) -> SlurmJobSteps | None:
+        if own_job_id(environ) is None:
+            return None
+        from hpc_agent.schedulers.slurm.job_steps import SlurmJobSteps
+
+        return SlurmJobSteps(settings.backend_settings(SlurmSettings), environ)
 
     def current_job(self, job: JobId, environ: Mapping[str, str]) -> CurrentJobClient:
         from hpc_agent.schedulers.slurm.current_job import SlurmCurrentJob
@@ -127,6 +143,12 @@ def own_job_id(environ: Mapping[str, str]) -> JobId | None:
         return JobId(f"{array}_{index}")
     job = environ.get("SLURM_JOB_ID")
     return JobId(job) if job else None
+
+
+def _is_step(text: str) -> bool:
+    """Whether a step of the job started this process. From 26.05 on the script has an id too, -5; as a number without a
+    sign it is 4294967291."""
+    return text.isdigit() and int(text) < _FIRST_SPECIAL_STEP
 
 
 def _number(environ: Mapping[str, str], name: str) -> float | None:

@@ -28,6 +28,10 @@ class SlurmSettings(BackendSettings, frozen=True, kw_only=True):
     ] = 150
     command_timeout: Annotated[Interval, Meta(description="How long one `squeue`, `sacct` or `scancel` may take.")] = 60
     sbatch_args: Annotated[tuple[str, ...], Meta(description="Further sbatch arguments for every job.")] = ()
+    srun_args: Annotated[
+        tuple[str, ...],
+        Meta(description="Further srun arguments for the ranks of tasks on many nodes: `--mpi=pmix`."),
+    ] = ()
 
 
 Settings = SlurmSettings

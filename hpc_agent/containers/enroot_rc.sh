@@ -1,0 +1,2 @@
+# The command script of an enroot container (enroot start --rc), in place of the image's own.
+exec "$@"

@@ -1,0 +1,137 @@
+"""Packages that a task wants from conda's channels: its own list, or its repository's environment.yml. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hpc_agent.domain.env import RequirementFiles
+from hpc_agent.domain.task import Requirements
+from hpc_agent.errors import EnvironmentBuildError
+
+_OPERATOR = re.compile(r"\s*(==|>=|<=|!=|~=|=|<|>)\s*")
+_SPEC = re.compile(r"[A-Za-z0-9_][^\x00-\x1f\x7f$`]{0,300}")
+_CHANNEL = re.compile(r"(?:[a-z+]{2,10}://)?[A-Za-z0-9_/][\w./:@%+~-]{0,500}", re.ASCII)
+_NAME = re.compile(r"(?:.*::)?(?P<name>[A-Za-z0-9_.-]+)")
+
+
+@dataclass(frozen=True)
+class CondaRequest:
+    """``packages``: match specs in conda's own form; ``channels``: in order of their priority, empty for the site's.
+    ``origin``: where they were listed, for messages."""
+
+    packages: tuple[str, ...] = ()
+    channels: tuple[str, ...] = ()
+    origin: str = "the task"
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset(map(spec_name, self.packages))
+
+
+@dataclass(frozen=True)
+class CondaList:
+    """``pip``: the requirement lines that belong to it, with paths relative to ``folder``."""
+
+    request: CondaRequest
+    pip: tuple[str, ...]
+    folder: str = ""
+
+
+def conda_list(given: Requirements, files: RequirementFiles, *, prefer_files: bool) -> CondaList | None:
+    """What the task, else its repository, wants from conda; None if neither says so.
+
+    A list of the task's own beats files, unless ``prefer_files``.
+
+    Raises:
+        EnvironmentBuildError: it cannot be read, or a line is not allowed.
+    """
+    if given.conda and not (prefer_files and files.conda):
+        request = CondaRequest(tuple(normal_specs(given.conda, CondaRequest.origin)))
+        # The SDK writes conda's packages into both lists.
+        others = tuple(line for line in given.pip or () if _name_of(line) not in request.names)
+        return CondaList(request, others, files.working_dir)
+    if files.conda and (prefer_files or given.pip is None):
+        path, text = next(iter(files.conda.items()))
+        return read_environment(path, text)
+    return None
+
+
+def read_environment(path: str, text: str) -> CondaList:
+    """The content of an ``environment.yml``.
+
+    Raises:
+        EnvironmentBuildError: it is not YAML, or something in it is not allowed.
+    """
+    import yaml  # type: ignore[import-untyped]  # few tasks need it
+
+    try:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise _unreadable(path, " ".join(str(error).split())[:300]) from error
+    if not isinstance(content, dict) or not isinstance(content.get("dependencies"), list):
+        raise _unreadable(path, "it has no list of dependencies")
+    channels = content.get("channels") or []
+    if not isinstance(channels, list):
+        raise _unreadable(path, "its channels are not a list")
+    specs, pip = _dependencies(path, content["dependencies"])
+    request = CondaRequest(tuple(normal_specs(specs, path)), tuple(map(_checked_channel, channels)), path)
+    return CondaList(request, tuple(pip), path.rpartition("/")[0])
+
+
+def _dependencies(path: str, items: Sequence[Any]) -> tuple[list[str], list[str]]:
+    specs: list[str] = []
+    pip: list[str] = []
+    for item in items:
+        if isinstance(item, str):
+            specs.append(item)
+        elif isinstance(item, dict) and set(item) == {"pip"} and isinstance(item["pip"], list):
+            pip += map(str, item["pip"])
+        else:
+            raise _unreadable(path, f"{str(item)[:100]!r} is neither a package nor a list under pip:")
+    return specs, pip
+
+
+def normal_specs(lines: Iterable[str], origin: str) -> Iterable[str]:
+    """Match specs without comments and without spaces around operators, one for each package.
+
+    Raises:
+        EnvironmentBuildError: a line cannot be one.
+    """
+    for line in lines:
+        spec = _OPERATOR.sub(r"\1", line.partition("#")[0].strip())
+        if not spec:
+            continue
+        if not _SPEC.fullmatch(spec):
+            raise EnvironmentBuildError(
+                f"{line.strip()[:200]!r} of {origin} cannot be a conda package: write name, name=1.2 or "
+                "channel::name>=1.2"
+            )
+        yield spec
+
+
+def spec_name(spec: str) -> str:
+    """``conda-forge::NumPy>=1.2`` → ``numpy``."""
+    match = _NAME.match(spec)
+    return _canonical(match["name"]) if match else spec
+
+
+def _name_of(line: str) -> str:
+    match = _NAME.match(line.strip())
+    return _canonical(match["name"]) if match else ""
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _checked_channel(value: object) -> str:
+    if isinstance(value, str) and _CHANNEL.fullmatch(value):
+        return value
+    raise EnvironmentBuildError(f"{str(value)[:200]!r} cannot be a conda channel: write a name or an address")
+
+
+def _unreadable(path: str, why: str) -> EnvironmentBuildError:
+    return EnvironmentBuildError(f"{path} of the task's repository cannot be read: {why}")

@@ -1,0 +1,210 @@
+"""Run of a task on many nodes, seen from its first agent (docs/many-nodes.md)."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, MutableMapping
+from functools import partial
+from pathlib import Path
+
+from hpc_agent.cancellation import CancellableClock
+from hpc_agent.clock import Clock
+from hpc_agent.config.settings import AllSettings
+from hpc_agent.domain.gpu_ids import visible_gpus
+from hpc_agent.domain.launch_plan import LaunchDefaults, Launcher, LaunchPlan, launch_plan
+from hpc_agent.domain.task import Task
+from hpc_agent.errors import InputError
+from hpc_agent.executor.agent_identity import AgentIdentity
+from hpc_agent.executor.console import Console
+from hpc_agent.executor.launch_commands import SINGLE_TASK, launch, launcher_command, work_folder
+from hpc_agent.executor.node_step import NodeStep
+from hpc_agent.executor.rank_group import RankGroup
+from hpc_agent.executor.rendezvous import free_port, master_address
+from hpc_agent.executor.report import RunInputs
+from hpc_agent.executor.stop_conditions import StopRequest
+from hpc_agent.file_records import CorruptFileError, read_record, write_record
+from hpc_agent.logs import EventLog
+from hpc_agent.process import Supervised
+from hpc_agent.runs import node_files
+from hpc_agent.runs.directory import RunDirectory
+from hpc_agent.runs.node_files import LaunchRecord
+from hpc_agent.schedulers import backends
+from hpc_agent.schedulers.base import JobSteps, JobVariables
+from hpc_agent.telemetry.job_usage import UsageSummary
+
+log = EventLog("nodes")
+
+_MASTER = "CLEARML_MULTI_NODE_MASTER_DEF"
+
+
+def plan_of(task: Task, settings: AllSettings, queue: str, gpus: str | None) -> LaunchPlan | None:
+    """How the current job runs the task on its nodes; None where the task is one process. ``gpus``: the flag.
+
+    Raises:
+        ResourceError: the task's properties are wrong.
+    """
+    job = backends.job_variables()
+    nodes = job.nodes if job else 1
+    visible = [] if gpus == "none" else visible_gpus(os.environ) or []
+    defaults = settings.hpc.launch_defaults(queue)
+    if job is not None and is_one_of_many(job, os.environ):
+        # A step of the site's own template started as many processes as there are to be ranks.
+        per_node = defaults.ranks_per_node or max(job.step_processes // nodes, 1)
+        return launch_plan(task.properties, LaunchDefaults(Launcher.STEP, per_node), nodes=nodes, gpus=0)
+    plan = launch_plan(task.properties, defaults, nodes=nodes, gpus=len(visible))
+    if job is None or job.in_step or not job.node_name or backends.job_steps(settings.hpc) is None:
+        return None  # a shell of salloc may be on the login node
+    return plan
+
+
+def is_one_of_many(job: JobVariables, environ: Mapping[str, str]) -> bool:
+    """Whether a step runs this command many times for one task, which is to run on all of the job's nodes
+    (docs/internals/clearml-protocol.md#many-nodes)."""
+    return job.step_processes > 1 and environ.get(SINGLE_TASK, "").strip() not in ("", "0")
+
+
+def set_master_defaults(settings: AllSettings, environ: MutableMapping[str, str]) -> None:
+    """Set the address and port that the SDK's ``Task.launch_multi_node`` gives to the other tasks' nodes, unless they
+    are set: without that it takes the machine's first address, and the same port for all tasks of a node."""
+    job = backends.job_variables(environ)
+    if job is None:
+        return
+    many = settings.hpc.many_nodes
+    try:
+        address = master_address(job.node_name, many.interface)
+        port = free_port(many.port_range, _number(job.job))
+    except InputError as error:
+        log.warning("master.not_known", error=error)
+        return
+    environ.setdefault(f"{_MASTER}_ADDR", address)
+    environ.setdefault(f"{_MASTER}_PORT", str(port))
+
+
+class ManyNodes:
+    """Nodes of one run: ``open``, ``wait_ready``, ``start``, ``finish``, and ``close`` in any case."""
+
+    def __init__(
+        self,
+        task: Task,
+        directory: RunDirectory,
+        plan: LaunchPlan,
+        settings: AllSettings,
+        identity: AgentIdentity,
+        clock: Clock,
+        write_line: Callable[[str], None],
+    ) -> None:
+        job, steps = backends.job_variables(), backends.job_steps(settings.hpc)
+        assert job is not None and steps is not None
+        self._task = task
+        self._directory = directory
+        self._plan = plan
+        self._settings = settings
+        self._start = identity.restart_count
+        self._job: JobVariables = job
+        self._steps: JobSteps = steps
+        self._clock = clock
+        self._write_line = write_line
+        self._hosts: list[str] = []
+        self._nodes: NodeStep | None = None
+        self.group: RankGroup | None = None
+
+    def open(self) -> None:
+        """Start an agent on each node. Not in a thread, with whose end they would end (``process.Conversation``).
+
+        Raises:
+            InputError: the ranks find no way to each other.
+            SchedulerUnavailableError: the job's nodes are not known.
+            ProcessError: the agents could not be started.
+        """
+        self._began = self._clock.monotonic()
+        self._hosts = list(self._steps.hosts())
+        many = self._settings.hpc.many_nodes
+        self._record = record = LaunchRecord(
+            task=self._task,
+            launcher=self._plan.launcher.value,
+            nodes=self._plan.nodes,
+            ranks_per_node=self._plan.ranks_per_node,
+            master_addr=master_address(self._job.node_name, many.interface),
+            master_port=free_port(many.port_range, _number(self._job.job)),
+            interface=many.interface,
+            folder=str(work_folder(self._settings, self._directory, self._start)),
+        )
+        write_record(node_files.launch_file(self._directory, self._start), record, mode=0o600)
+        agent = self._settings.hpc.agent_command or (sys.executable, "-m", "hpc_agent")
+        argv = [*agent, *sys.argv[1:], "--node-of", str(self._directory.path)]
+        step = self._steps.on_each_node(argv, self._plan.nodes)
+        self._nodes = NodeStep(step, os.environ, self._hosts, self._steps, CancellableClock(self._clock))
+
+    def wait_ready(self) -> None:
+        """Until each node has the task's code and environment.
+
+        Raises:
+            EnvironmentBuildError: a node cannot run the task.
+            Cancelled: as ``cancellation`` has it.
+        """
+        assert self._nodes is not None
+        self._nodes.wait_ready()
+        record, seconds = self._record, self._clock.monotonic() - self._began
+        plan = self._plan
+        ranks = f"{plan.world_size} ranks by {plan.launcher.value}, {record.master_addr}:{record.master_port}"
+        if plan.launcher is Launcher.NONE:
+            ranks = "the task's command runs on the first one"
+        self._write_line(f"Nodes {_shown(self._hosts)} ready after {seconds:.1f} s: {ranks}")
+        log.info("nodes.ready", task=self._task.id, nodes=len(self._hosts), seconds=round(seconds, 2))
+
+    def start(self, console: Console, stop: StopRequest) -> Supervised | RankGroup:
+        """Start the ranks.
+
+        Raises:
+            ProcessError: their launcher could not be started.
+        """
+        assert self._nodes is not None
+        command = partial(launcher_command, self._record.folder, self._directory, self._start, self._steps)
+        argv = launch(self._plan, command, self._steps)
+        launcher = Supervised(argv, env=os.environ, cwd=Path("/"), output=console.sink)
+        if self._plan.launcher is Launcher.NONE:
+            return launcher
+        # mpirun is not a step: what the scheduler signals are its helpers.
+        by_steps = self._plan.launcher is not Launcher.MPIRUN
+        self.group = RankGroup(
+            *(launcher, self._nodes, self._steps, self._clock),
+            tail=console.tail,
+            terminated=lambda: by_steps and stop.sigterm_received,
+        )
+        return self.group
+
+    def inputs(self) -> RunInputs:
+        """What the task runs with, as its first node found it."""
+        try:
+            return read_record(node_files.inputs_file(self._directory, self._start), RunInputs) or RunInputs()
+        except CorruptFileError as error:
+            log.warning("inputs.unreadable", error=error)
+            return RunInputs()
+
+    def finish(self, seconds: float) -> Mapping[str, UsageSummary]:
+        """The ranks have ended: have the nodes send what they printed; returns what each node has used."""
+        assert self._nodes is not None
+        self._nodes.finish(seconds)
+        found = {}
+        for index, host in enumerate(self._hosts):
+            try:
+                summary = read_record(node_files.usage_file(self._directory, self._start, index), UsageSummary)
+            except CorruptFileError:
+                summary = None
+            if summary is not None:
+                found[host] = summary
+        return found
+
+    def close(self) -> None:
+        if self._nodes is not None:
+            self._nodes.close()
+
+
+def _number(job: str) -> int:
+    """Of a job's id; elements of an array differ by their index."""
+    return sum(int(part) for part in job.replace(".", "_").split("_") if part.isdigit())
+
+
+def _shown(hosts: list[str]) -> str:
+    return ", ".join(hosts) if len(hosts) <= 8 else f"{', '.join(hosts[:7])} … {hosts[-1]} ({len(hosts)})"

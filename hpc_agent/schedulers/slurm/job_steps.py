@@ -1,0 +1,77 @@
+"""Steps of the current job: srun's arguments, the job's nodes, and which rank failed first."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from hpc_agent import process
+from hpc_agent.errors import ProcessError, SchedulerUnavailableError
+from hpc_agent.schedulers.base import RankFailure, RankVariables
+from hpc_agent.schedulers.slurm.commands import for_queries
+from hpc_agent.schedulers.slurm.settings import SlurmSettings
+
+_TIMEOUT_S = 30.0
+_EXITED = re.compile(r"^srun: error: (\S+): tasks? ([0-9]+)[0-9,-]*: Exited with exit code ([0-9]+)$", re.MULTILINE)
+_KILLED = re.compile(
+    r"^srun: error: (\S+): tasks? ([0-9]+)[0-9,-]*: ([A-Z][A-Za-z ]+?)(?: \(core dumped\))?$", re.MULTILINE
+)
+_SIGNALS = {"Killed": 9, "Segmentation fault": 11, "Aborted": 6, "Bus error": 7, "Floating point exception": 8}
+"""Words of strsignal(3); ``Terminated`` is what the others of a failed step show."""
+_OF_ONE_PROCESS = re.compile(
+    r"(SLURM_(PROCID|LOCALID|NODEID|STEP\w*|NTASKS\w*|NPROCS|NNODES|TASKS_PER_NODE|TASK_PID|GTIDS|SRUN_\w+|"
+    r"CPU_BIND\w*|DISTRIBUTION|LAUNCH_NODE_IPADDR|UMASK|MPI_TYPE|OVERCOMMIT|KILL_BAD_EXIT)$|PMIX?_)"
+)
+
+
+class SlurmJobSteps:
+    """See ``schedulers.base.JobSteps``."""
+
+    variables = RankVariables("SLURMD_NODENAME", "SLURM_PROCID", "SLURM_LOCALID")
+
+    def __init__(self, site: SlurmSettings, environ: Mapping[str, str]) -> None:
+        self._site = site
+        self._environ = environ
+
+    def hosts(self) -> Sequence[str]:
+        nodes = self._environ.get("SLURM_JOB_NODELIST", "")
+        try:
+            answer = process.run(
+                ["scontrol", "show", "hostnames", nodes], timeout=_TIMEOUT_S, env=for_queries(self._environ)
+            )
+        except ProcessError as error:
+            raise SchedulerUnavailableError(f"the job's nodes are not known: {error}") from error
+        if not answer.ok or not answer.stdout.split():
+            raise SchedulerUnavailableError(f"the job's nodes are not known: {answer.last_words}")
+        return answer.stdout.split()
+
+    def on_each_node(self, argv: Sequence[str], nodes: int) -> list[str]:
+        # --overlap and no memory of its own: it leaves the job's CPUs, GPUs and memory to the ranks.
+        return [
+            *("srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--overlap", "--mem=0"),
+            *("--kill-on-bad-exit=1", "--mpi=none", *argv),
+        ]
+
+    def ranks(self, argv: Sequence[str], nodes: int, per_node: int) -> list[str]:
+        cpus = int(self._environ.get("SLURM_CPUS_PER_TASK") or 1)
+        # From 22.05 on srun does not take the job's CPUs per task by itself (docs/internals/slurm.md#versions).
+        share = [f"--cpus-per-task={cpus // per_node}"] if cpus >= per_node else ["--cpus-per-task=1", "--overcommit"]
+        return [
+            *("srun", f"--nodes={nodes}", f"--ntasks={nodes * per_node}", f"--ntasks-per-node={per_node}"),
+            *("--distribution=block", *share, "--overlap", "--mem=0", "--kill-on-bad-exit=1"),
+            *(*self._site.srun_args, *argv),
+        ]
+
+    def first_failure(self, text: str) -> RankFailure | None:
+        found = [
+            *((match.start(), RankFailure(match[1], int(match[2]), int(match[3]))) for match in _EXITED.finditer(text)),
+            *(
+                (match.start(), RankFailure(match[1], int(match[2]), -_SIGNALS[match[3]]))
+                for match in _KILLED.finditer(text)
+                if match[3] in _SIGNALS
+            ),
+        ]
+        return min(found, key=lambda pair: pair[0])[1] if found else None
+
+    def of_one_process(self, environ: Mapping[str, str]) -> Sequence[str]:
+        return [name for name in environ if _OF_ONE_PROCESS.match(name)]

@@ -1,0 +1,141 @@
+"""Tasks on many nodes while ranks, nodes and jobs die: no line of any rank is lost, doubled or out of order."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from e2e_site import Site
+from waiting import wait_until
+
+from hpc_agent.domain.ids import TaskId
+from hpc_agent.domain.status import TaskStatus
+
+pytestmark = [pytest.mark.slurm, pytest.mark.peers]
+
+COUNT = """
+import os, time
+
+rank = os.environ["RANK"]
+ledger = os.open(os.path.join({folder!r}, rank), os.O_RDWR | os.O_CREAT | os.O_APPEND)
+start = 1000 * sum(line == b"start" for line in os.pread(ledger, 1 << 20, 0).splitlines())
+os.write(ledger, b"start\\n")
+for number in range(start, start + {lines}):
+    print("line", number, flush=True)
+    os.write(ledger, b"%d\\n" % number)
+    time.sleep(0.05)
+    if number == start + {lines} - 1 and start == 0 and not os.path.exists({go!r}):
+        time.sleep(600)
+print("over", flush=True)
+"""
+"""Each rank writes down each line that it has printed, and its first start waits to be killed."""
+LINES = 40
+RANKS = 2
+
+
+def started(site: Site, *, lines: int = LINES) -> tuple[TaskId, Path]:
+    """A task of two ranks on two nodes that has printed some lines, and the folder of its ledgers."""
+    folder = site.folder / "ledgers"
+    folder.mkdir()
+    task = site.bare_task(COUNT.format(folder=str(folder), lines=lines, go=str(site.folder / "go")), enqueue=False)
+    site.properties(task, num_nodes=str(RANKS), num_cpus="1")
+    site.client.tasks.enqueue(task, site.queue_id)
+    wait_until("lines of both ranks", lambda: min(len(printed(folder, rank)) for rank in range(RANKS)) > 5)
+    return task, folder
+
+
+def printed(folder: Path, rank: int) -> list[int]:
+    ledger = folder / str(rank)
+    return [int(word) for word in ledger.read_text().split() if word.isdigit()] if ledger.exists() else []
+
+
+def shown(site: Site, task: TaskId, rank: int) -> list[int]:
+    """Numbers of the lines of a rank on the server."""
+    prefix = "" if rank == 0 else rf"\[n\d:{rank}\] "
+    return [int(found[1]) for line in site.lines(task) if (found := re.fullmatch(rf"{prefix}line (\d+)", line))]
+
+
+def check_lines(site: Site, task: TaskId, folder: Path, *, exact: bool = True) -> None:
+    """``exact``: no process was killed between the print of a line and its note in the ledger."""
+    for rank in range(RANKS):
+        seen, noted = shown(site, task, rank), printed(folder, rank)
+        assert seen == sorted(set(seen)), f"rank {rank}"
+        assert set(noted) <= set(seen), f"rank {rank}"
+        # A rank may be killed after it has printed a line and before it has noted that.
+        assert len(set(seen) - set(noted)) <= (0 if exact else 1), f"rank {rank}"
+
+
+def ranks(task: TaskId, node: str = "") -> Iterator[psutil.Process]:
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            environ = process.environ()
+            if task in environ.get("HPC_AGENT_RANK_OF", "") and node in ("", environ.get("SLURMD_NODENAME")):
+                yield process
+
+
+def test_a_rank_is_killed(site: Site) -> None:
+    site.daemon()
+    task, folder = started(site)
+    for process in ranks(task, "n2"):
+        process.kill()
+    assert site.wait_for_end(task) is TaskStatus.FAILED
+    assert site.reason(task).startswith("worker execution was ended by SIGKILL: rank 1 on n2")
+    check_lines(site, task, folder, exact=False)
+
+
+def test_all_of_a_job_is_killed_at_once(site: Site) -> None:
+    """As by a kernel out of memory: no agent is left, and the daemon sends what they have left on disk."""
+    site.daemon()
+    task, folder = started(site)
+    for process in [*psutil.process_iter()]:
+        with suppress(psutil.Error):
+            # Those that write what has been printed live on, as they do at the end of any agent.
+            writes = {"console_writer.py", "rank_output.py"} & {Path(word).name for word in process.cmdline()}
+            if not writes and task in process.environ().get("SLURM_JOB_NAME", ""):
+                process.kill()
+    assert site.wait_for_end(task) is TaskStatus.FAILED
+    check_lines(site, task, folder, exact=False)
+
+
+def test_a_requeued_job(site: Site) -> None:
+    site.daemon()
+    task, folder = started(site)
+    [job] = site.jobs(task)
+    (site.folder / "go").touch()
+    site.slurm("scontrol", "requeue", job)
+    assert site.wait_for_end(task) is TaskStatus.COMPLETED
+    check_lines(site, task, folder, exact=False)
+    assert all(max(shown(site, task, rank)) == 1000 + LINES - 1 for rank in range(RANKS))
+
+
+def test_a_node_dies_and_the_task_goes_on_on_others(site: Site, slurm_cluster: Any) -> None:
+    """The second of the job's nodes, with all that runs on it: Slurm starts the job again where there are nodes."""
+    site.daemon()
+    task, folder = started(site)
+    pid = int((slurm_cluster.dir / "run" / "n2.mark").read_text())
+    (site.folder / "go").touch()
+    try:
+        os.kill(pid, signal.SIGKILL)
+        for process in [*psutil.process_iter()]:
+            with suppress(psutil.Error):
+                environ = process.environ()
+                if environ.get("SLURMD_NODENAME") == "n2" and task in environ.get("SLURM_JOB_NAME", ""):
+                    process.kill()
+        subprocess.run(
+            ["scontrol", "update", "nodename=n2", "state=down", "reason=test"], env=site.env, check=True, timeout=60
+        )
+        assert site.wait_for_end(task) is TaskStatus.COMPLETED
+    finally:
+        slurm_cluster.start()
+        wait_until("n2 to be back", lambda: site.resumed("n2"))
+    check_lines(site, task, folder, exact=False)
+    assert all(max(shown(site, task, rank)) == 1000 + LINES - 1 for rank in range(RANKS))
+    assert any(line.startswith("[n3:1] ") for line in site.lines(task))

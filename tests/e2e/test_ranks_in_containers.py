@@ -1,0 +1,59 @@
+"""Tasks on many nodes whose ranks run in containers, with a real Apptainer and a stand-in for pyxis."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from apptainer_images import apptainer, enroot_programs
+from e2e_site import Site
+
+from hpc_agent.domain.ids import TaskId
+from hpc_agent.domain.status import TaskStatus
+
+pytestmark = [pytest.mark.slurm, pytest.mark.apptainer]
+
+SHOW = """
+import json, os
+names = "RANK WORLD_SIZE LOCAL_RANK NODE_RANK MASTER_ADDR MASTER_PORT SLURM_PROCID SLURMD_NODENAME"
+print("variables", json.dumps([os.environ.get(name) for name in names.split()]), os.path.exists("/usr/share/doc"))
+"""
+
+
+def ranks(site: Site, task: TaskId) -> list[list[str]]:
+    """Each rank's variables, in order of the ranks."""
+    lines = [line.partition("variables ")[2] for line in site.lines(task) if "variables " in line]
+    # In the image, and not on the node, which has documents.
+    assert all(line.endswith(" False") for line in lines)
+    return sorted(json.loads(line.rpartition(" ")[0]) for line in lines)
+
+
+def enqueued(site: Site, image: Path, **properties: str) -> TaskId:
+    task = site.bare_task(SHOW, enqueue=False)
+    site.client.tasks.edit(task, {"container": {"image": str(image)}})
+    site.properties(task, num_nodes="2", num_cpus="2", ranks_per_node="2", launcher="srun", **properties)
+    site.client.tasks.enqueue(task, site.queue_id)
+    return task
+
+
+@pytest.mark.parametrize("runtime", ["apptainer", "pyxis"])
+def test_each_rank_finds_its_own_variables_in_its_container(site: Site, tmp_path: Path, runtime: str) -> None:
+    found = apptainer()
+    settings = found.settings
+    if runtime == "pyxis":
+        programs = enroot_programs(found, tmp_path / "programs")
+        settings = {
+            "CLEARML_AGENT__HPC__CONTAINER__RUNTIME": "pyxis",
+            "CLEARML_AGENT__HPC__CONTAINER__PROGRAM": str(programs / "srun"),
+        }
+    task = enqueued(site, found.sif("bare"))
+    site.daemon(**settings)
+    assert site.wait_for_end(task) is TaskStatus.COMPLETED
+    seen = ranks(site, task)
+    assert [rank[0] for rank in seen] == ["0", "1", "2", "3"]
+    assert {rank[1] for rank in seen} == {"4"}
+    assert [rank[2] for rank in seen] == ["0", "1", "0", "1"] and [rank[3] for rank in seen] == ["0", "0", "1", "1"]
+    [(address, port)] = {(rank[4], rank[5]) for rank in seen}
+    assert address and port
+    assert len({rank[7] for rank in seen}) == 2
