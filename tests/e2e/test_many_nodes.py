@@ -146,6 +146,16 @@ def test_every_rank_knows_its_place_and_prints_under_its_name(site: Site) -> Non
     assert properties["hpc_job"].endswith("and 1 more nodes")
 
 
+def test_each_node_has_a_rank_for_each_gpu(site: Site) -> None:
+    text = "import os\nprint(os.environ['RANK'], 'sees', os.environ['CUDA_VISIBLE_DEVICES'])"
+    site.daemon()
+    task = task_of(site, text, num_gpus="2")
+    assert site.wait_for_end(task) is TaskStatus.COMPLETED
+    lines = site.lines(task)
+    for rank, prefix in enumerate(("", "[n1:1] ", "[n2:2] ", "[n2:3] ")):
+        assert f"{prefix}{rank} sees 0,1" in lines
+
+
 def test_ranks_reach_each_other_and_two_tasks_at_once_do_not_meet(site: Site) -> None:
     site.daemon()
     tasks = [task_of(site, RING.format(), ranks_per_node=ranks, nodes=2) for ranks in ("1", "2")]
