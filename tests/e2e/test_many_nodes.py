@@ -15,7 +15,7 @@ import psutil
 import pytest
 from capabilities import missing
 from e2e_site import Site
-from waiting import equals, wait_until
+from waiting import HANG_S, equals, wait_until
 
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
@@ -380,7 +380,10 @@ def test_torch_distributed(site: Site, launcher: str) -> None:
     with torch_packages() as packages:
         site.daemon()
         task = task_of(site, GLOO, script={"requirements": {"pip": packages}}, launcher=launcher, ranks_per_node="2")
-        assert site.wait_for_end(task) is TaskStatus.COMPLETED
+        # Its environment is packed and unpacked: a gigabyte, before its ranks start.
+        finals = (TaskStatus.COMPLETED, TaskStatus.FAILED)
+        wait_until("its end", lambda: site.status(task), lambda status: status in finals, timeout=3 * HANG_S)
+        assert site.status(task) is TaskStatus.COMPLETED, site.console(task)
         lines = site.lines(task)
         for rank, prefix in enumerate(("", "[n1:1] ", "[n2:2] ", "[n2:3] ")):
             assert f"{prefix}rank {rank} of 4 sum 10.0" in lines
