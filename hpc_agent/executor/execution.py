@@ -52,7 +52,7 @@ log = EventLog("executor")
 
 FENCE_S = 6.0
 """Four looks of a start that the scheduler took for dead and that still lives: it has ended by then."""
-_NODE_TRIES = 3
+_NODE_TRIES = 5
 """Starts of the agents of a job's nodes; a large step fails now and then on one of them."""
 _KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 

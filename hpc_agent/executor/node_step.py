@@ -84,8 +84,8 @@ class NodeStep:
             if self.has_ended:
                 missing = [host for index, host in enumerate(self._hosts) if index not in self._ready]
                 raise NodesLostError(
-                    f"the agents of the task's nodes ended before {', '.join(missing)} was ready; the job's own output "
-                    "(hpc-agent logs --job) says why"
+                    f"the agents of the task's nodes ended before all were ready (without {', '.join(missing)}); the "
+                    "job's own output (hpc-agent logs --job) says why"
                 )
             self._clock.sleep(_LOOK_S)
 

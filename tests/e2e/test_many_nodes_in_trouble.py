@@ -100,7 +100,10 @@ def test_an_agent_that_could_not_be_started_is_started_again(site: Site) -> None
     site.daemon()
     task, folder = started(site)
     assert site.wait_for_end(task) is TaskStatus.COMPLETED
-    assert "Starting the agents of the nodes again: the agents of the task's nodes ended before" in site.console(task)
+    assert (
+        "Starting the agents of the nodes again: the agents of the task's nodes ended before all were ready"
+        in site.console(task)
+    )
     check_lines(site, task, folder)
 
 
