@@ -28,6 +28,7 @@ from hpc_agent.executor.agent_identity import AgentIdentity
 from hpc_agent.executor.claim import Claimer, Lost, Won, still_ours
 from hpc_agent.executor.console import Console
 from hpc_agent.executor.many_nodes import ManyNodes, is_one_of_many, plan_of, set_master_defaults
+from hpc_agent.executor.node_step import NodesLostError
 from hpc_agent.executor.prepare import ExecuteOptions, PreparedTask, Preparer
 from hpc_agent.executor.report import DAEMON_MANAGED, INTERRUPTED, InputRecorder, Reporter, run_token
 from hpc_agent.executor.stall_guard import StallGuard
@@ -51,6 +52,8 @@ log = EventLog("executor")
 
 FENCE_S = 6.0
 """Four looks of a start that the scheduler took for dead and that still lives: it has ended by then."""
+_NODE_TRIES = 5
+"""Starts of the agents of a job's nodes; a large step fails now and then on one of them."""
 _KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 
 
@@ -193,11 +196,28 @@ class TaskRun:
             console.write_line,
         )
         try:
-            nodes.open()
-            self._stop.request.run_cancellable(nodes.wait_ready, "prepare")
+            self._open(nodes, console)
             return self._supervise(PreparedTask([], {}, Path("/"), inputs=nodes.inputs()), console, nodes)
         finally:
             nodes.close()
+
+    def _open(self, nodes: ManyNodes, console: Console) -> None:
+        """Start the nodes' agents and wait for them; again where the scheduler could not start one of them.
+
+        Raises:
+            Cancelled, HpcAgentError: as ``ManyNodes``.
+        """
+        for left in reversed(range(_NODE_TRIES)):
+            nodes.open()
+            try:
+                self._stop.request.run_cancellable(nodes.wait_ready, "prepare")
+            except NodesLostError as error:
+                nodes.close()
+                if not left:
+                    raise
+                console.write_line(f"Starting the agents of the nodes again: {error}")
+            else:
+                return
 
     def _run_one_process(self, console: Console) -> TaskOutcome:
         name = f"{self._directory.attempt.job_name}.{self._identity.restart_count}"

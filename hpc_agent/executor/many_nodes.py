@@ -72,7 +72,8 @@ def set_master_defaults(settings: AllSettings, environ: MutableMapping[str, str]
         return
     many = settings.hpc.many_nodes
     try:
-        address = master_address(job.node_name, many.interface)
+        # Its name is not asked for: a name server that does not answer must not hold up every task.
+        address = master_address("", many.interface)
         port = free_port(many.port_range, _number(job.job))
     except InputError as error:
         log.warning("master.not_known", error=error)

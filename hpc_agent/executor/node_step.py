@@ -22,6 +22,10 @@ _BLOCK, _KEPT = 4096, 16384
 """Bytes read at once, and kept of what the step printed on stderr."""
 
 
+class NodesLostError(EnvironmentBuildError):
+    """The agents of a task's nodes ended before their nodes were ready: the scheduler could not start one of them."""
+
+
 class NodeStep:
     """Node agents of one run, from their start to ``finish`` or ``close``."""
 
@@ -70,6 +74,7 @@ class NodeStep:
         """Until each node is prepared.
 
         Raises:
+            NodesLostError: the agents ended, for no reason that lies in the task.
             EnvironmentBuildError: a node cannot run the task.
             Cancelled: as the clock's ``sleep``.
         """
@@ -78,9 +83,9 @@ class NodeStep:
                 raise EnvironmentBuildError(_sentence(self._failed, len(self._hosts)))
             if self.has_ended:
                 missing = [host for index, host in enumerate(self._hosts) if index not in self._ready]
-                raise EnvironmentBuildError(
-                    f"the agents of the task's nodes ended before {', '.join(missing)} was ready; the job's own output "
-                    "(hpc-agent logs --job) says why"
+                raise NodesLostError(
+                    f"the agents of the task's nodes ended before all were ready (without {', '.join(missing)}); the "
+                    "job's own output (hpc-agent logs --job) says why"
                 )
             self._clock.sleep(_LOOK_S)
 

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from capabilities import missing
 from e2e_site import Site
-from waiting import equals, wait_until
+from waiting import HANG_S, equals, wait_until
 
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
@@ -144,6 +144,16 @@ def test_every_rank_knows_its_place_and_prints_under_its_name(site: Site) -> Non
     assert [shown[str(rank)][1]["CLEARML_MULTI_NODE_SINGLE_TASK"] for rank in range(4)] == ["2", "-1", "2", "-1"]
     properties = site.client.tasks.get(task).properties
     assert properties["hpc_job"].endswith("and 1 more nodes")
+
+
+def test_each_node_has_a_rank_for_each_gpu(site: Site) -> None:
+    text = "import os\nprint(os.environ['RANK'], 'sees', os.environ['CUDA_VISIBLE_DEVICES'])"
+    site.daemon()
+    task = task_of(site, text, num_gpus="2")
+    assert site.wait_for_end(task) is TaskStatus.COMPLETED
+    lines = site.lines(task)
+    for rank, prefix in enumerate(("", "[n1:1] ", "[n2:2] ", "[n2:3] ")):
+        assert f"{prefix}{rank} sees 0,1" in lines
 
 
 def test_ranks_reach_each_other_and_two_tasks_at_once_do_not_meet(site: Site) -> None:
@@ -370,7 +380,10 @@ def test_torch_distributed(site: Site, launcher: str) -> None:
     with torch_packages() as packages:
         site.daemon()
         task = task_of(site, GLOO, script={"requirements": {"pip": packages}}, launcher=launcher, ranks_per_node="2")
-        assert site.wait_for_end(task) is TaskStatus.COMPLETED
+        # Its environment is packed and unpacked: a gigabyte, before its ranks start.
+        finals = (TaskStatus.COMPLETED, TaskStatus.FAILED)
+        wait_until("its end", lambda: site.status(task), lambda status: status in finals, timeout=3 * HANG_S)
+        assert site.status(task) is TaskStatus.COMPLETED, site.console(task)
         lines = site.lines(task)
         for rank, prefix in enumerate(("", "[n1:1] ", "[n2:2] ", "[n2:3] ")):
             assert f"{prefix}rank {rank} of 4 sum 10.0" in lines

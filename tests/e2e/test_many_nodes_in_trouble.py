@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -79,6 +80,31 @@ def ranks(task: TaskId, node: str = "") -> Iterator[psutil.Process]:
             environ = process.environ()
             if task in environ.get("HPC_AGENT_RANK_OF", "") and node in ("", environ.get("SLURMD_NODENAME")):
                 yield process
+
+
+AGENT = """#!/bin/sh
+# The agent of n2 cannot be started at its first time.
+case "$*" in
+*--node-of*) [ "$SLURMD_NODENAME" = n2 ] && mkdir {folder}/once 2>/dev/null && exit 7 ;;
+esac
+exec {python} -m hpc_agent "$@"
+"""
+
+
+def test_an_agent_that_could_not_be_started_is_started_again(site: Site) -> None:
+    agent = site.folder / "agent"
+    agent.write_text(AGENT.format(folder=site.folder, python=sys.executable))
+    agent.chmod(0o755)
+    site.configure(f'hpc {{ agent_command: ["{agent}"] }}')
+    (site.folder / "go").touch()
+    site.daemon()
+    task, folder = started(site)
+    assert site.wait_for_end(task) is TaskStatus.COMPLETED
+    assert (
+        "Starting the agents of the nodes again: the agents of the task's nodes ended before all were ready"
+        in site.console(task)
+    )
+    check_lines(site, task, folder)
 
 
 def test_a_rank_is_killed(site: Site) -> None:

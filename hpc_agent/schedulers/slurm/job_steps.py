@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 from hpc_agent import process
 from hpc_agent.errors import ProcessError, SchedulerUnavailableError
 from hpc_agent.schedulers.base import RankFailure, RankVariables
 from hpc_agent.schedulers.slurm.commands import for_queries
 from hpc_agent.schedulers.slurm.settings import SlurmSettings
+from hpc_agent.schedulers.slurm.versions import GPUS_OVERLAP_SINCE, parse_version
 
 _TIMEOUT_S = 30.0
 _EXITED = re.compile(r"^srun: error: (\S+): tasks? ([0-9]+)[0-9,-]*: Exited with exit code ([0-9]+)$", re.MULTILINE)
@@ -49,8 +51,19 @@ class SlurmJobSteps:
         # --overlap and no memory of its own: it leaves the job's CPUs, GPUs and memory to the ranks.
         return [
             *("srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--ntasks-per-node=1", "--overlap", "--mem=0"),
-            *("--kill-on-bad-exit=1", "--mpi=none", *argv),
+            *("--kill-on-bad-exit=1", "--mpi=none", *([] if self._shares_gpus else ["--gres=none"]), *argv),
         ]
+
+    @cached_property
+    def _shares_gpus(self) -> bool:
+        """Whether steps with --overlap share GPUs as well: from 21.08 on. Before that the node agents get none, and
+        cannot tell how busy those of the ranks are."""
+        try:
+            answer = process.run(["srun", "--version"], timeout=_TIMEOUT_S, env=for_queries(self._environ))
+        except ProcessError:
+            return True
+        version = parse_version(answer.stdout.rpartition(" ")[2])
+        return version is None or version.release >= GPUS_OVERLAP_SINCE
 
     def ranks(self, argv: Sequence[str], nodes: int, per_node: int) -> list[str]:
         cpus = int(self._environ.get("SLURM_CPUS_PER_TASK") or 1)

@@ -15,6 +15,9 @@ from hpc_agent.domain.job import JobState
 OLDEST_TESTED = (20, 11)
 NEWEST_TESTED = (26, 5)
 
+GPUS_OVERLAP_SINCE = (21, 8)
+"""``srun --overlap`` shares GPUs too; before, only CPUs."""
+
 STATES_SHOWN_FOR_OTHERS = {
     # Flags that squeue shows in place of a job's state. None of them is final.
     "CONFIGURING": JobState.RUNNING,
