@@ -45,6 +45,20 @@ from hpc_agent.cli.shared_options import HELP, Shared, docker_option, pass_share
 )
 @click.option("--use-owner-token", is_flag=True, help="Tasks call the server as their owners (needs an administrator).")
 @click.option("--standalone-mode", is_flag=True, help="No package index, no git remote: all from the shared cache.")
+@click.option(
+    "--template-files",
+    cls=MultiValueOption,
+    at_least=1,
+    metavar="FILE",
+    help="Templates of the job scripts, the n-th for the n-th queue, or one for all: Jinja, or as ClearML's Slurm glue "
+    "has them.",
+)
+@click.option(
+    "--singularity-mode",
+    is_flag=True,
+    help="Templates start containers by `srun singularity exec ${CLEARML_AGENT_EXECUTE}`.",
+)
+@click.option("--srun-delegation", is_flag=True, help="Templates have a function srun that starts containers (pyxis).")
 @click.option("--force-current-version", is_flag=True, help="This version in containers too (always so here).")
 @docker_option
 @worker_flags

@@ -134,8 +134,12 @@ def make_plan(shared: Shared, flags: DaemonFlags) -> DaemonPlan:
         client.owners.check()
     backend = backends.choose(settings.hpc)
     batch_system = backend.create(settings.hpc, SYSTEM) if backend.is_batch_system else None
-    queues, dynamic = _queues(client, flags)
-    options = flags.options(settings, batch_system=backend.name if batch_system else "", dynamic=dynamic)
+    queues, dynamic, templates = _queues(client, flags)
+    if templates and not batch_system:
+        raise InputError("--template-files needs a batch system: on this machine alone no job has a script")
+    options = flags.options(
+        settings, batch_system=backend.name if batch_system else "", dynamic=dynamic, templates=templates
+    )
     pool = (
         ()
         if batch_system
@@ -146,14 +150,23 @@ def make_plan(shared: Shared, flags: DaemonFlags) -> DaemonPlan:
     return DaemonPlan(flags, configuration, client, queues, options, plan, pool, batch_system)
 
 
-def _queues(client: Client, flags: DaemonFlags) -> tuple[list[Queue], dict[str, GpuRange] | None]:
-    """The queues in order of priority, and by name the GPUs of their tasks (``--dynamic-gpus``)."""
-    wanted: dict[QueueId, GpuRange | None] = {
-        client.queues.resolve(name, create=flags.create_queue): gpus for name, gpus in flags.allocations
-    } or {client.queues.default(): None}
+def _queues(
+    client: Client, flags: DaemonFlags
+) -> tuple[list[Queue], dict[str, GpuRange] | None, dict[str, str] | None]:
+    """The queues in order of priority, by name the GPUs of their tasks (``--dynamic-gpus``), and their templates."""
+    ids = {named: client.queues.resolve(named, create=flags.create_queue) for named, _ in flags.allocations}
+    wanted: dict[QueueId, GpuRange | None] = {ids[named]: gpus for named, gpus in flags.allocations} or {
+        client.queues.default(): None
+    }
     queues = client.queues.get_many(list(wanted))
     dynamic = {queue.name: wanted[queue.id] for queue in queues}
-    return queues, {name: gpus for name, gpus in dynamic.items() if gpus} if flags.dynamic_gpus else None
+    files = {ids[named]: file for named, file in flags.template_of().items()}
+    templates = {queue.name: files[queue.id] for queue in queues if queue.id in files}
+    return (
+        queues,
+        {name: gpus for name, gpus in dynamic.items() if gpus} if flags.dynamic_gpus else None,
+        templates or None,
+    )
 
 
 def _check_pool(dynamic: Mapping[str, GpuRange], pool: Sequence[str]) -> None:

@@ -35,6 +35,11 @@ if TYPE_CHECKING:
 @click.option("--require-queue", is_flag=True, help="Take the task off its queue, or fail with 66 if it is not queued.")
 @click.option("--standalone-mode", is_flag=True, help="No package index, no git remote: all from the shared cache.")
 @click.option("--clone", is_flag=True, help="Clone the task and run the clone.")
+@click.option(
+    "--container-launch",
+    type=click.Choice(["apptainer", "pyxis"]),
+    help="Run in a container that the job's script starts (written by templates in the form of ClearML's Slurm glue).",
+)
 @docker_option
 @worker_flags
 @pass_shared
@@ -47,6 +52,7 @@ def command(
     require_queue: bool,
     standalone_mode: bool,
     clone: bool,
+    container_launch: str | None,
     docker: tuple[str, ...] | None,
     optimize: int,
     git_user: str | None,
@@ -67,7 +73,8 @@ def command(
     from hpc_agent.retry import ROUTINE
 
     shared.start_log("INFO")
-    configuration = docker_configuration(shared, docker, git_flags(git_user, git_pass))
+    launch = {"hpc.container.runtime": container_launch} if container_launch else {}
+    configuration = docker_configuration(shared, docker, {**git_flags(git_user, git_pass), **launch})
     shared.apply(configuration, in_job=True)
     client = shared.client(configuration, ROUTINE)
     identity = identify(configuration.settings)
@@ -86,7 +93,8 @@ def command(
             optimize,
             log_level,
             "none" if cpu_only or configuration.settings.agent.cpu_only else gpus,
-            docker=docker is not None,
+            docker=docker is not None or container_launch is not None,
+            template_launch=container_launch is not None,
         )
         options = ExecutionOptions(require_queue and not clone, not disable_monitoring, tuple(echoes))
         code = Executor(client, configuration, identity, execute_options, SYSTEM).execute(task_id, options)

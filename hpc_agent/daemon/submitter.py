@@ -10,6 +10,7 @@ import msgspec
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
+from hpc_agent.daemon.glue_jobs import glue_facts, own_resources
 from hpc_agent.daemon.job_launch import JobLaunchConfig, JobPlace
 from hpc_agent.daemon.login_staging import StagingBackend
 from hpc_agent.daemon.nodes import BadNodes
@@ -76,7 +77,9 @@ class Submitter:
         # The next pass asks again; others' tasks do not wait for this one.
         task = self._client.tasks.get(attempt.task, budget=ONCE)
         settings = self._settings.hpc.queue(queue.name)
-        resources = settings.policy(queue.name, self._settings.hpc.resources).resources(task.properties)
+        is_glue = self._renderer.is_glue_template(settings.template)
+        policy = settings.policy(queue.name, self._settings.hpc.resources)
+        resources = own_resources(settings, policy, task) if is_glue else policy.resources(task.properties)
         gpus = space.take(queue.id, gpu_range(self._launch.options, queue.name, resources.gpus, task.properties))
         if isinstance(gpus, NoCapacity):
             return gpus
@@ -90,6 +93,8 @@ class Submitter:
             JobPlace(queue.name, directory),
             staged=self._stages is not None,
         )
+        if is_glue:
+            context = replace(context, facts=glue_facts(self._client, task, queue, self._settings, self._launch.naming))
         # Rendered before it is staged: a broken template is known at once.
         self._renderer.render(settings.template, context)
         if self._stages is not None:
