@@ -347,7 +347,15 @@ def _start_bound(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, outp
 class Helper:
     """Helper program of ours that works for as long as it gets input; it may outlive this process."""
 
-    def __init__(self, argv: Sequence[str], *, stdin: int, stderr: int) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: int,
+        stderr: int,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> None:
         """
         Raises:
             ProcessError: it could not be started.
@@ -359,6 +367,8 @@ class Helper:
                     stdin=stdin,
                     stdout=subprocess.DEVNULL,
                     stderr=stderr,
+                    env=dict(env) if env is not None else None,
+                    cwd=cwd,
                     start_new_session=True,
                 )
             )

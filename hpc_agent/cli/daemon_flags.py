@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -164,6 +164,23 @@ class DaemonFlags:
             templates=templates,
             launch=self.launch,
         )
+
+    def from_anywhere(self) -> DaemonFlags:
+        """The same flags for a process in another folder."""
+        if self.template_files is None:
+            return self
+        files = (str(Path(file).expanduser().absolute()) for file in self.template_files)
+        return replace(self, template_files=tuple(files))
+
+    @classmethod
+    def recorded(cls, values: Mapping[str, object]) -> DaemonFlags:
+        """Flags from ``given``."""
+        found: dict[str, object] = {}
+        for field in fields(cls):
+            default: object = {"bool": False, "int": 0, "str": "INFO"}.get(str(field.type))
+            value = values.get(field.name, default)
+            found[field.name] = tuple(value) if isinstance(value, list) else value
+        return cls(**found)  # type: ignore[arg-type]
 
     def given(self) -> dict[str, object]:
         """The flags that were given, as JSON has them: a daemon's record keeps them, ``--stop`` looks for them."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -152,13 +151,7 @@ def daemon_flags(daemon: DaemonRecord | None) -> DaemonFlags:
     """The flags that a daemon was started with; those of one that was given none for None."""
     from hpc_agent.cli.daemon_flags import DaemonFlags
 
-    recorded: Mapping[str, object] = (daemon.flags if daemon else None) or {}
-    values: dict[str, object] = {}
-    for field in fields(DaemonFlags):
-        default: object = {"bool": False, "int": 0, "str": "INFO"}.get(str(field.type))
-        value = recorded.get(field.name, default)
-        values[field.name] = tuple(value) if isinstance(value, list) else value
-    return DaemonFlags(**values)  # type: ignore[arg-type]
+    return DaemonFlags.recorded((daemon.flags if daemon else None) or {})
 
 
 def _test(site: InspectedSite, preview: ScriptPreview) -> SubmitTest:

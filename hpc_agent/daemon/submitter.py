@@ -22,6 +22,7 @@ from hpc_agent.domain.job import Accepted, OutcomeUnknown, Refused
 from hpc_agent.domain.job import SubmitResult as Answer
 from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.task import Task
+from hpc_agent.domain.user_map import UserMap
 from hpc_agent.file_records import write_atomic, write_record
 from hpc_agent.logs import EventLog
 from hpc_agent.retry import ONCE
@@ -71,11 +72,13 @@ class Submitter:
         """Bring a waiting task to the scheduler; None while its stage is not ready.
 
         Raises:
-            ResourceError, TemplateError, SourceError, EnvironmentBuildError, CorruptTaskError: this task can never
-                be submitted as it is.
+            UserMapError, ResourceError, TemplateError, SourceError, EnvironmentBuildError, CorruptTaskError: this task
+                can never be submitted as it is.
         """
         # The next pass asks again; others' tasks do not wait for this one.
         task = self._client.tasks.get(attempt.task, budget=ONCE)
+        if self._settings.hpc.user_map:
+            UserMap(self._settings.hpc.user_map).linux_user(task.user)
         settings = self._settings.hpc.queue(queue.name)
         is_glue = self._renderer.is_glue_template(settings.template)
         policy = settings.policy(queue.name, self._settings.hpc.resources)

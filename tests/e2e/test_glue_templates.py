@@ -115,7 +115,7 @@ def test_abort_and_time_limit_reach_a_task_behind_a_shell(site: Site) -> None:
     aborted = named(site, "aborted", text)
     site.daemon("--template-files", template(site, f"{NATIVE}echo after\n"))
     site.begun(aborted)
-    site.client.tasks.stop(aborted)
+    site.client.session.call("tasks.stop", {"task": aborted})
     assert site.wait_for_end(aborted) is TaskStatus.STOPPED
     assert site.wait_for_end(limited) is TaskStatus.FAILED
     assert "time limit" in site.reason(limited)
