@@ -45,7 +45,7 @@ _SECOND_READING = re.compile(
 _RUN_FUNCTION = """\
 # Runs the agent, passes on the signals that this shell gets, and goes on when the agent has ended.
 hpc_agent_run() {
-    local code
+    local code again
     (trap '' USR1; exec "$@") &
     hpc_agent_pid=$!
     trap 'hpc_agent_signalled=1; kill -USR1 "$hpc_agent_pid" 2>/dev/null' USR1
@@ -56,6 +56,12 @@ hpc_agent_run() {
         wait "$hpc_agent_pid" || code=$?
         # A wait that a signal interrupted does not mean that the agent has ended.
         [ -n "$hpc_agent_signalled" ] || break
+        kill -0 "$hpc_agent_pid" 2>/dev/null && continue
+        again=0
+        wait "$hpc_agent_pid" 2>/dev/null || again=$?
+        # 127: the first wait has taken its exit code.
+        [ "$again" = 127 ] || code=$again
+        break
     done
     trap - USR1 TERM INT
     return "$code"
@@ -171,7 +177,10 @@ class _Filler:
         return _Filled(self._text, self._blocks, self._options)
 
     def _is_known(self, variable: Variable) -> bool:
-        return not variable.is_block and value(variable, self._facts) is not None
+        try:
+            return not variable.is_block and value(variable, self._facts) is not None
+        except TemplateError:
+            return False
 
     def _add(self, text: str) -> None:
         for line in text.splitlines(keepends=True):

@@ -15,29 +15,8 @@ from hpc_agent.domain.status import TaskStatus
 
 pytestmark = pytest.mark.slurm
 
-NATIVE = """\
-#!/bin/bash
-# ${CLEARML_QUEUE_NAME} and ${CLEARML_TASK.hyperparams.properties.any.value} may be named in comments
-#SBATCH --job-name=clearml_task_${CLEARML_TASK.id}      # the agent's own name is used
-#SBATCH --ntasks=1                # one agent
-# #SBATCH --mem=1mb               # not an option
-#SBATCH --output=task-${CLEARML_TASK.id}-%j.log
-#SBATCH --partition main
-#SBATCH --cpus-per-task=1
-#SBATCH --comment="task ${CLEARML_TASK.name}"
-#SBATCH --nodes=${CLEARML_TASK.hyperparams.properties.num_nodes.value:1}
-#SBATCH --time=${CLEARML_TASK.hyperparams.properties.walltime.value:00:05:00}
-
-${CLEARML_PRE_SETUP}
-export CLEARML_MULTI_NODE_SINGLE_TASK=1
-export SITE_WORD="queue ${CLEARML_QUEUE_NAME}"
-export USER_WORD=${CLEARML_TASK.hyperparams.properties.word.value:none}
-echo "here is $(whoami), task ${CLEARML_TASK.name}"
-
-${CLEARML_AGENT_EXECUTE}
-
-${CLEARML_POST_SETUP}
-"""
+EXAMPLES = Path(__file__).parents[2] / "scripts" / "examples" / "slurm-glue"
+NATIVE = (EXAMPLES / "native.template").read_text()
 SHOW = """
 import os
 for name in ("SITE_WORD", "USER_WORD", "CLEARML_MULTI_NODE_SINGLE_TASK"):
@@ -84,7 +63,9 @@ def test_a_template_runs_its_queue(site: Site) -> None:
     assert not Path("/tmp/glue-evil").exists()
     script = script_of(site, other)
     assert "\nexec " in script and "#SBATCH --nodes=2\n#SBATCH --time=00:03:00\n" in script
-    assert "# " + site.queue in script and "${CLEARML_TASK.hyperparams.properties.any.value} may" in script
+    assert (
+        f". {site.queue} in a comment" in script and "${CLEARML_TASK.hyperparams.properties.any.value} stays" in script
+    )
     [attempt] = (site.root / "runs" / other).iterdir()
     assert f"task {evil}" in (attempt / "slurm.out").read_text()
 
@@ -125,7 +106,7 @@ def test_abort_and_time_limit_reach_a_task_behind_a_shell(site: Site) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        (NATIVE.replace("num_nodes.value:1", "num_nodes.value"), "line 10 names ${CLEARML_TASK.hyperparams"),
+        (NATIVE.replace("num_nodes.value:1", "num_nodes.value"), "line 11 names ${CLEARML_TASK.hyperparams"),
         (NATIVE.replace("${CLEARML_AGENT_EXECUTE}\n", ""), "would never run the task"),
         (NATIVE.replace("${CLEARML_PRE_SETUP}\n", ""), "needs ${CLEARML_PRE_SETUP} once"),
         (NATIVE.replace("value:none", "value:none|swap"), "has the filter swap"),
