@@ -67,7 +67,7 @@ def test_a_template_runs_its_queue(site: Site) -> None:
         f". {site.queue} in a comment" in script and "${CLEARML_TASK.hyperparams.properties.any.value} stays" in script
     )
     [attempt] = (site.root / "runs" / other).iterdir()
-    assert f"task {evil}" in (attempt / "slurm.out").read_text()
+    assert f"task {evil}" in (attempt / "job.out").read_text()
 
 
 def test_each_queue_has_its_template_and_render_shows_it(site: Site) -> None:
@@ -86,7 +86,7 @@ def test_each_queue_has_its_template_and_render_shows_it(site: Site) -> None:
     assert "the script goes on" not in rendered(site, first)["script"]
     assert rendered(site, other)["script"] == script_of(site, other)
     [attempt] = (site.root / "runs" / other).iterdir()
-    wait_until("the script's end", (attempt / "slurm.out").read_text, contains("the script goes on with 3"))
+    wait_until("the script's end", (attempt / "job.out").read_text, contains("the script goes on with 3"))
 
 
 def test_abort_and_time_limit_reach_a_task_behind_a_shell(site: Site) -> None:

@@ -74,16 +74,50 @@ def linux_users(slurm_cluster: Any) -> Iterator[tuple[str, str]]:
     names = tuple(f"hpcu{uuid.uuid4().hex[:6]}" for _ in range(2))
     try:
         for name in names:
-            subprocess.run(["useradd", "--create-home", "--user-group", name], check=True)
+            wait_until(f"a user {name}", lambda: _run("useradd", "--create-home", "--user-group", name))  # noqa: B023
             slurm_cluster.run("sacctmgr", "-i", "add", "user", name, "account=lab", "cluster=hpcagent", "qos=normal")
-        argv = ["runuser", "-u", names[0], "--", sys.executable, "-m", "hpc_agent", "--version"]
-        seen = subprocess.run(argv, cwd="/", text=True, capture_output=True, check=False)
-        if seen.returncode:
-            missing("root", f"another user cannot run {sys.executable}: {seen.stderr}")
         yield names[0], names[1]
     finally:
         for name in names:
             subprocess.run(["userdel", "--remove", name], capture_output=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def agent(linux_users: tuple[str, str], tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """This program as the two users can run it: the tests' own interpreter may be in a home that is closed to them."""
+    folder = tmp_path_factory.mktemp("agent")
+    for above in (folder, *folder.parents):
+        if above.is_relative_to("/tmp") and above != Path("/tmp"):
+            above.chmod(above.stat().st_mode | 0o055)
+    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    runs = ["runuser", "-u", linux_users[0], "--"]
+    for base in (sys.executable, f"/usr/bin/{version}", f"/usr/local/bin/{version}"):
+        if subprocess.run([*runs, base, "-V"], capture_output=True, cwd="/", check=False).returncode == 0:
+            break
+    else:
+        missing("root", f"no {version} that another user can run")
+    uv = Path(sys.executable).with_name("uv")
+    subprocess.run([uv, "venv", "--quiet", "--python", base, folder / "env"], check=True)
+    packages = next((folder / "env").glob("lib/*/site-packages"))
+    own = Path(sys.executable).parents[1] / packages.relative_to(folder / "env")
+    (packages / "tests.pth").write_text(f"{Path(__file__).parents[2]}\n{own}\n")
+    (folder / "env" / "bin" / "uv").symlink_to(uv)
+    argv = [str(folder / "env" / "bin" / "python"), "-m", "hpc_agent"]
+    seen = subprocess.run([*runs, *argv, "--version"], cwd="/", text=True, capture_output=True, check=False)
+    if seen.returncode:
+        missing("root", f"another user cannot run this checkout: {seen.stderr}")
+    return argv
+
+
+@pytest.fixture(autouse=True)
+def _agent_of_the_site(site: Site, request: pytest.FixtureRequest) -> None:
+    if "linux_users" in request.fixturenames:
+        site.configure(f"hpc.agent_command: {json.dumps(request.getfixturevalue('agent'))}")
+
+
+def _run(*argv: str) -> bool:
+    """Whether it succeeded: another program may have the password file locked."""
+    return subprocess.run(argv, capture_output=True, check=False).returncode == 0
 
 
 def mapped(site: Site, lines: dict[str, str], more: str = "") -> None:
