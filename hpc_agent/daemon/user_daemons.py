@@ -89,7 +89,7 @@ class UserDaemons:
 
     def resume(self) -> None:
         """Start those again that the last daemon had: their users' jobs may run."""
-        for share in self._recorded():
+        for share in self.recorded():
             self.require(share)
 
     def require(self, share: UserShare) -> str:
@@ -130,7 +130,7 @@ class UserDaemons:
     def once(self) -> bool:
         """One pass of each that is required, to its end; False if one did not get an answer."""
         done = True
-        for share in {*self._recorded(), *self._daemons}:
+        for share in {*self.recorded(), *self._daemons}:
             argv, text = self._argv(share.linux_user), self._text(share, once=True)
             try:
                 answer = run(argv, timeout=_ONCE_S, env=self._environ, cwd=Path("/"), input=text)
@@ -177,7 +177,8 @@ class UserDaemons:
         daemon.trouble = f"the daemon for the Linux user {share.linux_user} does not run: {last} (command: {shown})"
         log.error("user.daemon_failed", user=share.name, error=words or reason)
 
-    def _recorded(self) -> tuple[UserShare, ...]:
+    def recorded(self) -> tuple[UserShare, ...]:
+        """The shares that have a daemon, or had one when the last main daemon ended."""
         found = read_record(self._folder / "users.json", _Shares)
         return found.shares if found else ()
 
