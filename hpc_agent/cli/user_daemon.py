@@ -93,11 +93,17 @@ def _root(hpc: HpcSettings, share: UserShare) -> str:
 
 
 def _own_folders(tree: Tree, hpc: HpcSettings) -> Tree:
-    """Run directories are the user's own; so is the cache, unless the site named a place for one outside ``hpc.root``,
+    """Run directories are the user's own; so are other folders, unless the site named a place outside of ``hpc.root``,
     which users then share."""
     remove(tree, "hpc.runs_dir")
-    if hpc.cache_dir is None or hpc.root in hpc.cache_dir.expanduser().parents:
-        remove(tree, "hpc.cache_dir")
+    named = {
+        "hpc.cache_dir": hpc.cache_dir,
+        "hpc.scratch_dir": hpc.scratch_dir,
+        "hpc.container.images_dir": hpc.container.images_dir,
+    }
+    for key, folder in named.items():
+        if folder is None or hpc.root.absolute() in folder.expanduser().absolute().parents:
+            remove(tree, key)
     return tree
 
 
