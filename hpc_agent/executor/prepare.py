@@ -182,7 +182,7 @@ class Preparer:
             workspace.cwd,
             container.clean_up,
             RunInputs(env.packages if env else (), commit, default),
-            forwards_signals=resolved.prepared.runtime.isolated,
+            forwards_signals=resolved.prepared.runtime.isolated or self._flags.template_launch,
         )
 
     def _staged(self, task: Task, directory: RunDirectory) -> StagedTask:

@@ -14,7 +14,39 @@ from hpc_agent.file_records import ensure_directory, write_atomic
 from hpc_agent.image_resolver import ResolvedContainer
 from hpc_agent.submission.glue_template import LAUNCH_FUNCTION
 
-_CALL = f'export PATH="$1:$PATH" HPC_AGENT_LAUNCH_IMAGE="$2"; shift 2; {LAUNCH_FUNCTION} "$@"'
+_CALL = f"""\
+export PATH="$1:$PATH" HPC_AGENT_LAUNCH_IMAGE="$2"
+shift 2
+# The command leads a process group of its own, so that it gets the signals that are passed on, and no others.
+set -m
+(
+    # This shell stays to report how the command ends; to that the signals mean what they always mean.
+    trap : TERM INT HUP QUIT USR1 USR2
+    {LAUNCH_FUNCTION} "$@"
+) </dev/null &
+child=$!
+pass() {{
+    signalled=1
+    case $(declare -f {LAUNCH_FUNCTION}) in
+        # srun takes a SIGTERM as an order to kill its step at once: the step's processes get the signal from Slurm.
+        *srun*) scancel --signal="$1" "$SLURM_JOB_ID" ;;
+        *) kill -"$1" -- "-$child" ;;
+    esac 2>/dev/null
+}}
+for name in TERM INT HUP QUIT USR1 USR2; do trap "pass $name" "$name"; done
+while :; do
+    signalled= code=0
+    wait "$child" || code=$?
+    # A wait that a signal interrupted does not mean that the command has ended.
+    [ -n "$signalled" ] || exit "$code"
+    kill -0 "$child" 2>/dev/null && continue
+    again=0
+    wait "$child" 2>/dev/null || again=$?
+    # 127: the first wait has taken its exit code.
+    [ "$again" = 127 ] && exit "$code"
+    exit "$again"
+done
+"""
 
 _SRUN = """\
 #!/bin/bash

@@ -182,7 +182,8 @@ def test_jobs_survive_the_daemon_and_the_next_one_takes_them_up(site: Site, linu
     daemon.wait()
     site.slurm("scancel", "--signal=KILL", "--full", *site.jobs(task))
     site.daemon(log="second.log")
-    assert site.wait_for_end(task) is TaskStatus.FAILED
+    assert site.wait_for_end(task) is TaskStatus.STOPPED
+    assert "was cancelled by root" in site.reason(task)
 
 
 def test_a_command_that_does_not_work_is_shown_on_the_task(site: Site, linux_users: tuple[str, str]) -> None:
