@@ -7,10 +7,12 @@ configuration on stdin, and ends when that closes: a program behind sudo cannot 
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shlex
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,6 +35,7 @@ _SETTLED_S = 15.0
 _STOP_S = 20.0
 _ONCE_S = 3600.0
 _LAST_WORDS = 2000
+_PIPE_BYTES = 1 << 20
 
 
 def default_command(user: str) -> list[str]:
@@ -148,6 +151,9 @@ class UserDaemons:
 
     def _start(self, share: UserShare, daemon: _Daemon) -> None:
         reads, writes = os.pipe()
+        # The document fits in: a command that does not read it holds nothing up.
+        with suppress(OSError):
+            fcntl.fcntl(writes, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         try:
             with daemon.log.open("wb") as errors:
                 argv = self._argv(share.linux_user)
