@@ -13,6 +13,7 @@ HpcAgentError
 ├── SchedulerUnavailableError  the scheduler gave no information (never a verdict on a job)
 ├── TemplateError          an sbatch template cannot be rendered
 ├── ResourceError          a task asks for what its queue does not allow
+├── UserMapError           a task's user has no Linux user on this cluster
 ├── SourceError            the task's code cannot be brought to the node
 ├── EnvironmentBuildError  the task's Python environment cannot be built or found
 ├── ContainerError         the task's container cannot be run as asked
@@ -94,6 +95,10 @@ class SchedulerUnavailableError(HpcAgentError):
 
 class TemplateError(HpcAgentError):
     """An sbatch template is missing, broken, or names a variable that does not exist."""
+
+
+class UserMapError(HpcAgentError):
+    """``hpc.user_map`` has no Linux user for a task."""
 
 
 class ResourceError(HpcAgentError):

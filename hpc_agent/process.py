@@ -467,7 +467,16 @@ class Conversation:
 class Helper:
     """Helper program of ours that works for as long as it gets input; it may outlive this process."""
 
-    def __init__(self, argv: Sequence[str], *, stdin: int, stderr: int, stdout: int = subprocess.DEVNULL) -> None:
+    def __init__(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: int,
+        stderr: int,
+        stdout: int = subprocess.DEVNULL,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> None:
         """
         Raises:
             ProcessError: it could not be started.
@@ -479,6 +488,8 @@ class Helper:
                     stdin=stdin,
                     stdout=stdout,
                     stderr=stderr,
+                    env=dict(env) if env is not None else None,
+                    cwd=cwd,
                     start_new_session=True,
                 )
             )

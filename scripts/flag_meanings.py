@@ -51,6 +51,16 @@ DAEMON: dict[str, Meaning] = {
         "Jobs use no network in any case, unless they build for themselves (`hpc.envs.build_on`).",
         "The daemon stages nothing from the network: what a task needs and the cache lacks is refused by name.",
     ),
+    "--template-files": (
+        "Templates of the job scripts, the n-th for the n-th queue or one for all, in the form of ClearML's Slurm glue "
+        "([slurm-glue.md](slurm-glue.md)) or Jinja's.",
+        "Refused: no job has a script.",
+    ),
+    "--singularity-mode": (
+        "Tasks run in the container that the template's command before `${CLEARML_AGENT_EXECUTE}` starts.",
+        "Without effect.",
+    ),
+    "--srun-delegation": ("Tasks run in the container that the template's function `srun` starts.", "Without effect."),
     "--force-current-version": "Always so: the agent stays outside of containers, in this version.",
     "--docker": (f"{_DOCKER} It goes into the job's `execute` command line.", _DOCKER),
     "--gpus": (
@@ -76,6 +86,8 @@ EXECUTE: dict[str, Meaning] = {
     "--standalone-mode": "No package index, no git remote, no registry: all comes from the shared cache, and what is "
     "missing is named.",
     "--clone": "Clones the task and runs the clone.",
+    "--container-launch": "Runs the task in the container that the job's script starts; templates in the form of "
+    "ClearML's Slurm glue write it.",
     "--docker": "The task runs in a container or not at all; IMAGE and its arguments are for a task that names none.",
     "-O": "Runs the task with optimized byte-code, twice without docstrings.",
     "--git-user": _GIT_USER,

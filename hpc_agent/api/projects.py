@@ -31,6 +31,12 @@ class ProjectsApi:
                 raise
             return found
 
+    def name(self, project: str) -> str:
+        """Its name; empty where the server has none of this id."""
+        query = {"id": [project], "only_fields": ["id", "name"], "search_hidden": True}
+        found = rows(self._session.call("projects.get_all", query), "projects")
+        return next((str(row.get("name") or "") for row in found if row.get("id") == project), "")
+
     def _named(self, name: str) -> str | None:
         query = {
             "name": f"^{re.escape(name)}$",

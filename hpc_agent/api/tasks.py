@@ -84,6 +84,15 @@ class TasksApi:
                 found[task] = state
         return found
 
+    def get_users(self, tasks: Sequence[TaskId], *, budget: Budget | None = None) -> dict[TaskId, str]:
+        """The users who own these tasks, by id; empty for a task without one. What the server lacks is left out."""
+        found: dict[TaskId, str] = {}
+        for start in range(0, len(tasks), requests.PAGE_SIZE):
+            query = requests.users_query(tasks[start : start + requests.PAGE_SIZE])
+            listed = rows(self._session.call("tasks.get_all", query, budget=budget), "tasks")
+            found |= {TaskId(task["id"]): _user_of(task) for task in listed if is_id(task.get("id"))}
+        return found
+
     def _get_state(self, task: TaskId, budget: Budget | None) -> TaskState | None:
         try:
             return state_from_wire(self.get_object(task, budget=budget))
@@ -204,3 +213,8 @@ class TasksApi:
 
     def dequeue(self, task: TaskId) -> None:
         self._session.call("tasks.dequeue", {"task": task})
+
+
+def _user_of(task: Mapping[str, Any]) -> str:
+    user = task.get("user")
+    return str((user.get("id") if isinstance(user, Mapping) else user) or "")

@@ -45,11 +45,26 @@ from hpc_agent.cli.shared_options import HELP, FiniteRange, Shared, docker_optio
 )
 @click.option("--use-owner-token", is_flag=True, help="Tasks call the server as their owners (needs an administrator).")
 @click.option("--standalone-mode", is_flag=True, help="No package index, no git remote: all from the shared cache.")
+@click.option(
+    "--template-files",
+    cls=MultiValueOption,
+    at_least=1,
+    metavar="FILE",
+    help="Templates of the job scripts, the n-th for the n-th queue, or one for all: Jinja, or as ClearML's Slurm glue "
+    "has them.",
+)
+@click.option(
+    "--singularity-mode",
+    is_flag=True,
+    help="Templates start containers by `srun singularity exec ${CLEARML_AGENT_EXECUTE}`.",
+)
+@click.option("--srun-delegation", is_flag=True, help="Templates have a function srun that starts containers (pyxis).")
 @click.option("--force-current-version", is_flag=True, help="This version in containers too (always so here).")
+@click.option("--for-user", hidden=True, help="Serve the tasks of this Linux user; the rest comes on stdin.")
 @docker_option
 @worker_flags
 @pass_shared
-def command(shared: Shared, /, **flags: Any) -> None:
+def command(shared: Shared, /, for_user: str | None, **flags: Any) -> None:
     """Serve queues: each waiting task becomes a job that claims and runs it.
 
     Jobs go to Slurm if it is installed, else they run on this machine. The daemon removes no task from a queue: it may
@@ -58,7 +73,11 @@ def command(shared: Shared, /, **flags: Any) -> None:
     from hpc_agent.cli.daemon_flags import DaemonFlags
 
     given = DaemonFlags(**flags)
-    if given.stop is not None:
+    if for_user is not None:
+        from hpc_agent.cli.user_daemon import serve
+
+        serve(shared, for_user)
+    elif given.stop is not None:
         from hpc_agent.cli.daemon_control import stop
 
         stop(shared, given)

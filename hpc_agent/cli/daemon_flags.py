@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cached_property
+from pathlib import Path
 
 import msgspec
 
@@ -15,6 +16,7 @@ from hpc_agent.daemon.options import DaemonOptions
 from hpc_agent.domain.capacity import GpuRange, parse_allocation
 from hpc_agent.domain.gpu_ids import NONE
 from hpc_agent.errors import InputError
+from hpc_agent.submission.glue_template import ContainerLaunch, uses_container_directives
 from hpc_agent.logs import EventLog
 
 log = EventLog("daemon")
@@ -45,6 +47,9 @@ class DaemonFlags:
     child_report_tags: tuple[str, ...] | None
     use_owner_token: bool
     standalone_mode: bool
+    template_files: tuple[str, ...] | None
+    singularity_mode: bool
+    srun_delegation: bool
     force_current_version: bool
     docker: tuple[str, ...] | None
     optimize: int
@@ -82,6 +87,50 @@ class DaemonFlags:
             raise InputError("--detached runs in the background: it excludes --foreground and --once")
         if self.dynamic_gpus and not self.queues:
             raise InputError("--dynamic-gpus needs --queue, with the GPUs of each queue's tasks: --queue two=2 one=1")
+        self._check_templates()
+
+    def _check_templates(self) -> None:
+        if self.singularity_mode and self.srun_delegation:
+            raise InputError("--singularity-mode and --srun-delegation are two ways to start a container: give one")
+        if self.docker is not None and self.launch:
+            raise InputError("--docker runs containers without a template's help: give it or --singularity-mode")
+        files, queues = self.template_files or (), self.queues or ()
+        if len(files) > 1 and len(files) != len(queues):
+            raise InputError(
+                f"--template-files names {len(files)} templates and --queue {len(queues)} queues: the n-th template "
+                "is for the n-th queue, a single one for all"
+            )
+        for file in files:
+            self._read(file)
+
+    def _read(self, file: str) -> str:
+        try:
+            return Path(file).expanduser().read_text(encoding="utf-8")
+        except OSError as error:
+            raise InputError(f"--template-files names {file}, which cannot be read: {error.strerror}") from error
+        except UnicodeError as error:
+            raise InputError(f"--template-files names {file}, which is not a text in UTF-8") from error
+
+    @property
+    def launch(self) -> ContainerLaunch | None:
+        """What templates start containers with."""
+        if self.singularity_mode:
+            return ContainerLaunch.SINGULARITY
+        return ContainerLaunch.SRUN if self.srun_delegation else None
+
+    def template_of(self) -> dict[str, str]:
+        """The templates by the names that the queues were given with."""
+        files = [str(Path(file).expanduser().absolute()) for file in self.template_files or ()]
+        named = [queue for queue, _ in self.allocations]
+        return dict(zip(named, files * len(named) if len(files) == 1 else files, strict=False))
+
+    def _runtime(self) -> str | None:
+        """The container runtime that the templates need; None leaves the configuration's."""
+        if self.launch is None and any(
+            uses_container_directives(self._read(file), "#SBATCH") for file in self.template_files or ()
+        ):
+            return ContainerLaunch.SRUN.value
+        return self.launch.value if self.launch else None
 
     @property
     def services(self) -> int | None:
@@ -105,15 +154,22 @@ class DaemonFlags:
             {
                 **git_flags(self.git_user, self.git_pass),
                 "hpc.poll_interval": self.polling_interval,
+                "hpc.container.runtime": self._runtime(),
                 "agent.uptime": None if self.uptime is None else list(self.uptime),
                 "agent.downtime": None if self.downtime is None else list(self.downtime),
             },
         )
 
     def options(
-        self, settings: AllSettings, *, batch_system: str, dynamic: Mapping[str, GpuRange] | None = None
+        self,
+        settings: AllSettings,
+        *,
+        batch_system: str,
+        dynamic: Mapping[str, GpuRange] | None = None,
+        templates: Mapping[str, str] | None = None,
     ) -> DaemonOptions:
-        """``batch_system``: as in ``DaemonOptions``; ``dynamic``: by the queues' names on the server."""
+        """``batch_system``: as in ``DaemonOptions``; ``dynamic`` and ``templates``: by the queues' names on the
+        server."""
         hidden = self.cpu_only or settings.agent.cpu_only or self.services is not None
         return DaemonOptions(
             batch_system=batch_system,
@@ -125,7 +181,16 @@ class DaemonFlags:
             log_level=self.log_level,
             tags=self.child_report_tags or (),
             standalone=self.standalone_mode,
+            templates=templates,
+            launch=self.launch,
         )
+
+    def from_anywhere(self) -> DaemonFlags:
+        """The same flags for a process in another folder."""
+        if self.template_files is None:
+            return self
+        files = (str(Path(file).expanduser().absolute()) for file in self.template_files)
+        return replace(self, template_files=tuple(files))
 
     def given(self) -> dict[str, object]:
         """The flags that were given, as JSON has them: a daemon's record keeps them, ``--stop`` looks for them."""

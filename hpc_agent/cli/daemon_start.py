@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import closing, suppress
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import FrameType
 
 import click
 
+from hpc_agent.access import user_name
 from hpc_agent.api.client import Client
 from hpc_agent.cli.daemon_flags import DaemonFlags
 from hpc_agent.cli.shared_options import Shared, check_folders, exit_code, fail
@@ -28,11 +30,14 @@ from hpc_agent.daemon.job_launch import JobLaunchConfig, job_configs
 from hpc_agent.daemon.loop import Daemon, LoopOptions
 from hpc_agent.daemon.options import DaemonOptions, JobNaming, WorkerIdTemplate, job_settings, name, slots
 from hpc_agent.daemon.registration import DaemonRecord, DaemonRegistry
+from hpc_agent.daemon.task_owners import EntryFilter, MainEntries, ShareEntries
+from hpc_agent.daemon.user_daemons import IDLE_S, UserDaemons
 from hpc_agent.domain.capacity import GpuRange
 from hpc_agent.domain.gpu_ids import visible_gpus
 from hpc_agent.domain.ids import QueueId, WorkerId
 from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.schedule import Schedule, schedule
+from hpc_agent.domain.user_map import UserMap, UserShare
 from hpc_agent.errors import ConfigError, HpcAgentError, InputError, UnknownQueueError
 from hpc_agent.file_records import ensure_directory
 from hpc_agent.logs import EventLog
@@ -44,6 +49,14 @@ from hpc_agent.schedulers.local import gpu_inventory
 from hpc_agent.schedulers.local.settings import LocalSettings
 
 log = EventLog("daemon")
+
+
+@dataclass(frozen=True)
+class SharedUsers:
+    """What a daemon serves on behalf of another one."""
+
+    users: UserMap
+    share: UserShare
 
 
 @dataclass(frozen=True)
@@ -60,6 +73,8 @@ class DaemonPlan:
     """GPUs of this machine that its jobs may have; none with a batch system, which has its own."""
     batch_system: Scheduler | None
     """None: jobs run on this machine."""
+    share: SharedUsers | None = None
+    """The users whose tasks it serves, as a part of another daemon."""
 
     @property
     def settings(self) -> AllSettings:
@@ -77,20 +92,25 @@ class DaemonPlan:
         )
 
 
-def start(shared: Shared, flags: DaemonFlags) -> None:
+def start(shared: Shared, flags: DaemonFlags, share: SharedUsers | None = None) -> None:
     """Run until stopped; with ``--detached`` in the background, with ``--once`` one pass.
+
+    ``share``: serve these users' tasks only.
 
     Raises:
         InputError, ConfigError, ServerUnreachableError …: it cannot start.
     """
-    plan = make_plan(shared, flags)
+    plan = replace(make_plan(shared, flags), share=share)
     _check_root(plan.settings)
     if flags.once:
         shared.start_log("INFO")
         # Not registered: one pass is over in a moment.
         daemons = daemons_of(plan.settings)
         ensure_directory(daemons.folder, mode=0o700)
-        sys.exit(0 if _daemon(plan, plan.name.id(0), daemons).once() else 69)
+        others = other_daemons(plan, daemons.folder, starts=False)
+        done = _daemon(plan, plan.name.id(0), daemons, others).once()
+        done = (others is None or others.once()) and done
+        sys.exit(0 if done else 69)
     if not flags.detached:
         _serve(shared, plan, _announcer(plan))
         return
@@ -134,8 +154,12 @@ def make_plan(shared: Shared, flags: DaemonFlags) -> DaemonPlan:
         client.owners.check()
     backend = backends.choose(settings.hpc)
     batch_system = backend.create(settings.hpc, SYSTEM) if backend.is_batch_system else None
-    queues, dynamic = _queues(client, flags)
-    options = flags.options(settings, batch_system=backend.name if batch_system else "", dynamic=dynamic)
+    queues, dynamic, templates = _queues(client, flags)
+    if templates and not batch_system:
+        raise InputError("--template-files needs a batch system: on this machine alone no job has a script")
+    options = flags.options(
+        settings, batch_system=backend.name if batch_system else "", dynamic=dynamic, templates=templates
+    )
     pool = (
         ()
         if batch_system
@@ -146,17 +170,26 @@ def make_plan(shared: Shared, flags: DaemonFlags) -> DaemonPlan:
     return DaemonPlan(flags, configuration, client, queues, options, plan, pool, batch_system)
 
 
-def _queues(client: Client, flags: DaemonFlags) -> tuple[list[Queue], dict[str, GpuRange] | None]:
-    """The queues in order of priority, and by name the GPUs of their tasks (``--dynamic-gpus``)."""
+def _queues(
+    client: Client, flags: DaemonFlags
+) -> tuple[list[Queue], dict[str, GpuRange] | None, dict[str, str] | None]:
+    """The queues in order of priority, by name the GPUs of their tasks (``--dynamic-gpus``), and their templates."""
     try:
-        wanted: dict[QueueId, GpuRange | None] = {
-            client.queues.resolve(name, create=flags.create_queue): gpus for name, gpus in flags.allocations
-        } or {client.queues.default(): None}
+        ids = {named: client.queues.resolve(named, create=flags.create_queue) for named, _ in flags.allocations}
+        wanted: dict[QueueId, GpuRange | None] = {ids[named]: gpus for named, gpus in flags.allocations} or {
+            client.queues.default(): None
+        }
     except UnknownQueueError as error:
         raise InputError(f"{error}; --create-queue makes it") from error
     queues = client.queues.get_many(list(wanted))
     dynamic = {queue.name: wanted[queue.id] for queue in queues}
-    return queues, {name: gpus for name, gpus in dynamic.items() if gpus} if flags.dynamic_gpus else None
+    files = {ids[named]: file for named, file in flags.template_of().items()}
+    templates = {queue.name: files[queue.id] for queue in queues if queue.id in files}
+    return (
+        queues,
+        {name: gpus for name, gpus in dynamic.items() if gpus} if flags.dynamic_gpus else None,
+        templates or None,
+    )
 
 
 def _check_pool(dynamic: Mapping[str, GpuRange], pool: Sequence[str]) -> None:
@@ -184,15 +217,21 @@ def _serve(shared: Shared, plan: DaemonPlan, announce: Callable[[DaemonRecord, P
     try:
         log_file = daemons.file(record.worker, "log")
         shared.start_log("INFO", None if plan.flags.foreground else log_file)
-        daemon = _daemon(plan, record.worker, daemons)
+        others = other_daemons(plan, daemons.folder)
+        daemon = _daemon(plan, record.worker, daemons, others)
         _stop_on_signals(daemon.stop)
         announce(record, log_file)
-        daemon.run()
+        if others is None:
+            daemon.run()
+        else:
+            with closing(others):
+                others.resume()
+                daemon.run()
     finally:
         daemons.unregister(record)
 
 
-def _daemon(plan: DaemonPlan, worker: WorkerId, daemons: DaemonRegistry) -> Daemon:
+def _daemon(plan: DaemonPlan, worker: WorkerId, daemons: DaemonRegistry, others: UserDaemons | None = None) -> Daemon:
     settings = plan.settings
     # The daemon's id is not its jobs'.
     job_config = share_job_config(plan.configuration, daemons.folder, {"agent.worker_id": ""})
@@ -210,12 +249,34 @@ def _daemon(plan: DaemonPlan, worker: WorkerId, daemons: DaemonRegistry) -> Daem
         plan.schedule,
         settings.agent.tags,
         None if plan.batch_system else plan.pool,
+        entries=entries_of(plan, others),
+        each_pass=others.look if others else lambda: None,
+        idle_after=IDLE_S if plan.share else math.inf,
     )
     names = [queue.name for queue in plan.queues]
     # The folder that the daemon was started in may be deleted.
     os.chdir(settings.hpc.root)
     jobs = job_settings(settings, plan.options, names, len(plan.pool))
     return Daemon(plan.client, scheduler, jobs, launch, options, SYSTEM)
+
+
+def other_daemons(plan: DaemonPlan, folder: Path, *, starts: bool = True) -> UserDaemons | None:
+    """The daemons of the users of ``hpc.user_map``; None without one."""
+    if not plan.settings.hpc.user_map:
+        return None
+    from hpc_agent.cli import user_daemon
+
+    return user_daemon.other_daemons(plan, folder, starts=starts)
+
+
+def entries_of(plan: DaemonPlan, others: UserDaemons | None) -> EntryFilter | None:
+    """The part of the queues that this daemon serves; None: all."""
+    if plan.share is not None:
+        return ShareEntries(plan.client, plan.share.users, plan.share.share)
+    if others is None:
+        return None
+    users = UserMap(plan.settings.hpc.user_map)
+    return MainEntries(plan.client, users, others, user_name(), by_clearml_user=plan.flags.use_owner_token)
 
 
 def _local(plan: DaemonPlan, worker: WorkerId) -> Scheduler:

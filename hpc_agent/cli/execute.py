@@ -36,6 +36,11 @@ if TYPE_CHECKING:
 @click.option("--standalone-mode", is_flag=True, help="No package index, no git remote: all from the shared cache.")
 @click.option("--clone", is_flag=True, help="Clone the task and run the clone.")
 @click.option("--node-of", type=click.Path(path_type=Path), hidden=True, help="In a job of many nodes: be one of them.")
+@click.option(
+    "--container-launch",
+    type=click.Choice(["apptainer", "pyxis"]),
+    help="Run in a container that the job's script starts (written by templates in the form of ClearML's Slurm glue).",
+)
 @docker_option
 @worker_flags
 @pass_shared
@@ -49,6 +54,7 @@ def command(
     standalone_mode: bool,
     clone: bool,
     node_of: Path | None,
+    container_launch: str | None,
     docker: tuple[str, ...] | None,
     optimize: int,
     git_user: str | None,
@@ -69,7 +75,8 @@ def command(
     from hpc_agent.retry import ROUTINE
 
     shared.start_log("INFO")
-    configuration = docker_configuration(shared, docker, git_flags(git_user, git_pass))
+    launch = {"hpc.container.runtime": container_launch} if container_launch else {}
+    configuration = docker_configuration(shared, docker, {**git_flags(git_user, git_pass), **launch})
     shared.apply(configuration, in_job=True)
     client = shared.client(configuration, ROUTINE)
     identity = identify(configuration.settings)
@@ -78,7 +85,8 @@ def command(
         optimize,
         log_level,
         "none" if cpu_only or configuration.settings.agent.cpu_only else gpus,
-        docker=docker is not None,
+        docker=docker is not None or container_launch is not None,
+        template_launch=container_launch is not None,
     )
     if node_of is not None:
         from hpc_agent.executor.node_agent import NodeAgent

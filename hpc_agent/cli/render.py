@@ -68,7 +68,7 @@ def _preview(shared: Shared, site: InspectedSite, id: TaskId, queue: str | None,
     task = site.client.tasks.get(id)
     chosen = _queue(site, task, queue)
     attempt = _attempt(site, task, chosen, submitted=submitted)
-    return _previewer(shared, site, chosen).preview(task, attempt, chosen.name)
+    return _previewer(shared, site, chosen).preview(task, attempt, chosen)
 
 
 def _queue(site: InspectedSite, task: Task, name: str | None) -> Queue:
@@ -119,7 +119,10 @@ def _previewer(shared: Shared, site: InspectedSite, queue: Queue) -> ScriptPrevi
     backend = backends.choose(own.hpc)
     dynamic = {name: gpus for name, gpus in flags.allocations if gpus} if flags.dynamic_gpus else None
     options = flags.options(
-        configuration.settings, batch_system=backend.name if backend.is_batch_system else "", dynamic=dynamic
+        configuration.settings,
+        batch_system=backend.name if backend.is_batch_system else "",
+        dynamic=dynamic,
+        templates=_templates(flags, queue),
     )
     agent = own.agent
     naming = JobNaming(
@@ -134,7 +137,14 @@ def _previewer(shared: Shared, site: InspectedSite, queue: Queue) -> ScriptPrevi
     )
     renderer = Renderer(backend.script(own.hpc), [path.expanduser() for path in own.hpc.template_dirs])
     settings = job_settings(configuration.settings, options, [queue.name], 0)
-    return ScriptPreviewer(own, settings, launch, renderer, SYSTEM)
+    return ScriptPreviewer(site.client, own, settings, launch, renderer, SYSTEM)
+
+
+def _templates(flags: DaemonFlags, queue: Queue) -> dict[str, str]:
+    """That of the queue among the daemon's, which may have been given by id."""
+    files = flags.template_of()
+    file = files.get(queue.name) or files.get(queue.id)
+    return {queue.name: file} if file else {}
 
 
 def _test(site: InspectedSite, preview: ScriptPreview) -> SubmitTest:
@@ -169,6 +179,8 @@ def _in_words(wait: timedelta) -> str:
 
 
 def _print_origins(origins: Sequence[ResourceOrigin]) -> None:
+    if not origins:
+        return
     rows = [(found.name, found.value, found.origin) for found in origins if found.value]
     for line in table_lines((Column("REQUEST"), text("VALUE"), text("COMES FROM")), rows):
         click.echo(line, err=True)

@@ -37,12 +37,17 @@ def shared_config_path(configuration: Configuration, folder: Path, changes: Mapp
     return folder / f"job.{hashlib.sha256(_text(configuration, changes)).hexdigest()[:12]}.conf"
 
 
-def _text(configuration: Configuration, changes: Mapping[str, object]) -> bytes:
+def resolved_tree(configuration: Configuration, changes: Mapping[str, object]) -> Tree:
+    """What ``write_job_config`` writes."""
     tree: Tree = {}
     merge(tree, configuration.tree)
     for key, value in {**_resolved(configuration), **changes}.items():
         put(tree, key, value)
-    return json.dumps(tree, indent=1, sort_keys=True).encode()
+    return tree
+
+
+def _text(configuration: Configuration, changes: Mapping[str, object]) -> bytes:
+    return json.dumps(resolved_tree(configuration, changes), indent=1, sort_keys=True).encode()
 
 
 def _resolved(configuration: Configuration) -> Mapping[str, object]:

@@ -81,6 +81,12 @@ def load(
     for layer in layers:
         merge(tree, layer.tree)
         origins.update(dict.fromkeys(flatten(layer.tree), layer.name))
+    for theirs, ours in names.ALIASES.items():
+        if get(tree, ours) is None and (value := get(tree, theirs)) is not None:
+            put(tree, ours, value)
+            origins |= {
+                key.replace(theirs, ours, 1): origin for key, origin in origins.items() if key.startswith(theirs)
+            }
     return Configuration(_settings(tree, origins), tree, origins, tuple(files), tuple(notes))
 
 

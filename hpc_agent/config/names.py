@@ -119,6 +119,10 @@ RENAMED: Mapping[str, str] = {"hpc.slurm.lost_after": "hpc.lost_after"}
 """Old key → the key that it is today. Old ones are still read, and ``Configuration.notes`` say so."""
 
 
+ALIASES: Mapping[str, str] = {"agent.slurm.user_map": "hpc.user_map"}
+"""Key of ClearML's paid Slurm glue → ours, which holds where both are given."""
+
+
 def is_setting(variable: str) -> bool:
     """Whether a variable only sets a key of the configuration."""
     return variable.startswith((*DOTTED_PREFIXES, SITE_VARIABLE)) or any(

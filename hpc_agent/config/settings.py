@@ -337,6 +337,24 @@ class _HpcSettings(SettingsGroup, frozen=True, kw_only=True):
             "environment that have one are added."
         ),
     ] = field(default_factory=dict)
+    user_map: Annotated[
+        dict[str, str],
+        Meta(
+            description="Linux user that runs the tasks of each ClearML user, by the ClearML user's id; `default` for "
+            "all others. Empty: all jobs are the daemon's own user's. `agent.slurm.user_map` is the same."
+        ),
+    ] = field(default_factory=dict)
+    user_command: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="What runs a program as another Linux user, `{user}`, with its arguments behind; when empty "
+            "`runuser -u {user} --` for root and `sudo -n -H -u {user} --` for others."
+        ),
+    ] = ()
+    user_root: Annotated[
+        str,
+        Meta(description="`hpc.root` of the users in `user_map`: `~` is their home, `{user}` their name."),
+    ] = "~/.clearml/hpc"
     queues: Annotated[dict[str, QueueSettings], Meta(description="One block for each queue, by name.")] = field(
         default_factory=dict
     )

@@ -54,6 +54,7 @@ class JobLaunchConfig:
             exports=exports(self.options, self.naming, task.id),
             signal_ahead=queue.signal_ahead,
             requeue=queue.max_restarts > 0,
+            launch=self.options.launch,
         )
 
 

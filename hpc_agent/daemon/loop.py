@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -22,6 +23,7 @@ from hpc_agent.daemon.prune import Pruner
 from hpc_agent.daemon.served_queues import Activity, QueueLeases
 from hpc_agent.daemon.submitter import CapacityAllocator, NoCapacity, Submitter
 from hpc_agent.daemon.task_errors import TaskErrorReporter
+from hpc_agent.daemon.task_owners import EntryFilter
 from hpc_agent.domain import actions
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.capacity import QueueCandidates, choose, held_back, rotated
@@ -43,6 +45,7 @@ from hpc_agent.errors import (
     ServerUnreachableError,
     SourceError,
     TemplateError,
+    UserMapError,
 )
 from hpc_agent.logs import EventLog
 from hpc_agent.retry import next_pause
@@ -64,7 +67,9 @@ POSTPONED_S = 30.0
 """How long a queue's tasks wait after the scheduler said that a limit is met, or gave no answer."""
 _FAILURES = 2
 """So many calls without an answer in one pass, and it is not the task but the server or the scheduler."""
-_TASK_ERRORS = (ResourceError, TemplateError, SourceError, EnvironmentBuildError, ContainerError, InputError)
+_TASK_ERRORS = (
+    *(UserMapError, ResourceError, TemplateError, SourceError, EnvironmentBuildError, ContainerError, InputError),
+)
 """Errors that make a task impossible as it is: it is failed with the sentence, and others go on."""
 
 
@@ -80,6 +85,12 @@ class LoopOptions:
     """Of our own reports."""
     gpus: tuple[str, ...] | None = None
     """Whose use we report; None: of all GPUs of this machine."""
+    entries: EntryFilter | None = None
+    """The entries of the queues that are ours to serve; None: all."""
+    each_pass: Callable[[], None] = lambda: None
+    """Called before each pass."""
+    idle_after: float = math.inf
+    """Seconds without an attempt to see to, after which ``run`` returns."""
 
 
 class Daemon:
@@ -122,7 +133,7 @@ class Daemon:
         self._submitter = Submitter(client, scheduler, settings, launch, self._staging, renderer, clock)
         root, cluster = settings.hpc.root, scheduler.cluster()
         open_attempts = OpenAttemptIndex(root / "unsettled" / cluster, options.queues, clock)
-        self._observer = ClusterObserver(client, scheduler, runs, options.queues, open_attempts, clock)
+        self._observer = ClusterObserver(client, scheduler, runs, options.queues, open_attempts, clock, options.entries)
         self._leases = QueueLeases(root / "turns" / cluster, options.queues, clock)
         self._notifier = Notifier(client, settings.hpc.notify, cluster, clock)
         self._pruner = Pruner(runs, settings.hpc.keep_runs_days, clock)
@@ -136,6 +147,8 @@ class Daemon:
         """Until when those wait whose submission the server or the scheduler gave no answer to."""
         self._is_unclear = False
         """Whether the scheduler gave sbatch no answer in this pass."""
+        self._busy_at = clock.monotonic()
+        """When a pass last had an attempt to see to."""
 
     def stop(self) -> None:
         """Ask ``run`` to return soon; may be called from a signal handler."""
@@ -147,14 +160,19 @@ class Daemon:
         heartbeat = threading.Thread(target=self._heartbeat, name="heartbeat", daemon=True)
         heartbeat.start()
         pause = self._settings.hpc.poll_interval
-        while not self._stopping.is_set():
+        while not self._stopping.is_set() and not self._is_idle():
+            self._options.each_pass()
             pause = self._settings.hpc.poll_interval if self._try_pass() else next_pause(pause)
             self._clock.wait(self._wake, pause)
             self._wake.clear()
+        self._stopping.set()
         self._close_staging()
         self._leases.give_back()
         self._unregister()
         self._notifier.finish(NOTIFY_AT_STOP_S)
+
+    def _is_idle(self) -> bool:
+        return self._clock.monotonic() - self._busy_at > self._options.idle_after
 
     def once(self) -> bool:
         """One pass that waits for its stages; False if the server or the scheduler did not answer."""
@@ -193,6 +211,8 @@ class Daemon:
         if not served:
             return
         cluster = self._observer.observe(served)
+        if cluster.snapshots:
+            self._busy_at = self._clock.monotonic()
         self._hints.begin_pass()
         if self._staging is not None:
             self._staging.update(cluster.staging)

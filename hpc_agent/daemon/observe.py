@@ -13,6 +13,7 @@ from hpc_agent.clock import Clock
 from hpc_agent.daemon.open_attempts import OpenAttemptIndex
 from hpc_agent.daemon.run_state import RunDirectoryState, exit_evidence, read, run_owner
 from hpc_agent.daemon.task_errors import UnreadableAttempt
+from hpc_agent.daemon.task_owners import EntryFilter
 from hpc_agent.domain.attempt import Attempt, attempt_for, parse_job_name
 from hpc_agent.domain.ids import JobId, QueueId, TaskId
 from hpc_agent.domain.job import JobRecord, LiveJob
@@ -64,8 +65,11 @@ class ClusterObserver:
         queues: Sequence[QueueId],
         open_attempts: OpenAttemptIndex,
         clock: Clock,
+        entries: EntryFilter | None = None,
     ) -> None:
+        """``entries``: which entries of the queues this daemon serves; None: all."""
         self._client = client
+        self._entries = entries
         self._scheduler = scheduler
         self._runs = runs
         self._queues = queues
@@ -165,7 +169,7 @@ class ClusterObserver:
                 raise ServerUnreachableError(f"the server left queue {queue} out of its answer, but has it")
             log.warning("queue.deleted", queue=queue)
             self._deleted.add(queue)
-        return queues
+        return queues if self._entries is None else [self._entries(queue) for queue in queues]
 
     def _attempt(self, queue: Queue, entry: QueueEntry) -> Attempt:
         return attempt_for(self._scheduler.cluster(), queue.id, entry.task, entry.added)

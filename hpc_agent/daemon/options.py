@@ -19,6 +19,7 @@ from hpc_agent.domain.gpu_ids import ALL, NONE
 from hpc_agent.domain.ids import TaskId, WorkerId
 from hpc_agent.domain.resources import DEFAULT_OVERRIDES, Override
 from hpc_agent.schedulers.local.settings import LocalSettings
+from hpc_agent.submission.glue_template import ContainerLaunch
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,10 @@ class DaemonOptions:
     tags: Sequence[str] = ()
     standalone: bool = False
     """The daemon itself uses no network but the server's: what is not in the cache is refused."""
+    templates: Mapping[str, str] | None = None
+    """``--template-files``: queue name → template."""
+    launch: ContainerLaunch | None = None
+    """``--singularity-mode`` or ``--srun-delegation``."""
 
     @property
     def cpu_only(self) -> bool:
@@ -126,6 +131,8 @@ def job_settings(settings: AllSettings, options: DaemonOptions, queues: Sequence
         asked = _gpus(settings, options, queue, pool)
         if asked is not None:
             changed[queue] = _asking(hpc.queue(queue), asked)
+        if template := (options.templates or {}).get(queue):
+            changed[queue] = msgspec.structs.replace(changed.get(queue) or hpc.queue(queue), template=template)
     changes: dict[str, object] = {"queues": changed}
     if options.services is not None:
         # A service runs until it is stopped: what limits it is the partition, or its own queue's block.

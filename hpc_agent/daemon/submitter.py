@@ -10,6 +10,7 @@ import msgspec
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
+from hpc_agent.daemon.glue_jobs import glue_facts, own_resources
 from hpc_agent.daemon.job_launch import JobLaunchConfig, JobPlace
 from hpc_agent.daemon.login_staging import StagingBackend
 from hpc_agent.daemon.nodes import BadNodes
@@ -22,6 +23,7 @@ from hpc_agent.domain.job import SubmitResult as Answer
 from hpc_agent.domain.launch_plan import launch_plan
 from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.task import Task
+from hpc_agent.domain.user_map import UserMap
 from hpc_agent.file_records import write_atomic, write_record
 from hpc_agent.logs import EventLog
 from hpc_agent.retry import ONCE
@@ -71,13 +73,17 @@ class Submitter:
         """Bring a waiting task to the scheduler; None while its stage is not ready.
 
         Raises:
-            ResourceError, TemplateError, SourceError, EnvironmentBuildError, CorruptTaskError: this task can never
-                be submitted as it is.
+            UserMapError, ResourceError, TemplateError, SourceError, EnvironmentBuildError, CorruptTaskError: this task
+                can never be submitted as it is.
         """
         # The next pass asks again; others' tasks do not wait for this one.
         task = self._client.tasks.get(attempt.task, budget=ONCE)
+        if self._settings.hpc.user_map:
+            UserMap(self._settings.hpc.user_map).linux_user(task.user)
         settings = self._settings.hpc.queue(queue.name)
-        resources = settings.policy(queue.name, self._settings.hpc.resources).resources(task.properties)
+        is_glue = self._renderer.is_glue_template(settings.template)
+        policy = settings.policy(queue.name, self._settings.hpc.resources)
+        resources = own_resources(settings, policy, task) if is_glue else policy.resources(task.properties)
         # A wrong launcher is known at once; the job asks again, with the GPUs that it sees.
         launch_plan(task.properties, self._settings.hpc.launch_defaults(queue.name), nodes=resources.nodes, gpus=0)
         gpus = space.take(queue.id, gpu_range(self._launch.options, queue.name, resources.gpus, task.properties))
@@ -93,6 +99,8 @@ class Submitter:
             JobPlace(queue.name, directory),
             staged=self._stages is not None,
         )
+        if is_glue:
+            context = replace(context, facts=glue_facts(self._client, task, queue, self._settings, self._launch.naming))
         # Rendered before it is staged: a broken template is known at once.
         self._renderer.render(settings.template, context)
         if self._stages is not None:

@@ -20,6 +20,7 @@ from hpc_agent.errors import ContainerError, EnvironmentBuildError
 from hpc_agent.executor import build_script, conda_activation, container_run
 from hpc_agent.executor.process_environment import ProcessContext, process_environment
 from hpc_agent.executor.report import RunInputs
+from hpc_agent.executor.template_launch import launched_by_script
 from hpc_agent.file_records import read_record
 from hpc_agent.image_resolver import ResolvedContainer
 from hpc_agent.runs.directory import RunDirectory
@@ -43,6 +44,8 @@ class ExecuteOptions:
     gpus: str | None = None
     docker: bool = False
     """``--docker``: run in a container or fail."""
+    template_launch: bool = False
+    """``--container-launch``: the job's script has the function that starts the container."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,8 @@ class Preparer:
         self._check_docker(task)
         staged = self._staged(task, directory)
         resolved = self._resolve_container(task)
+        if resolved is not None and self._flags.template_launch:
+            resolved = launched_by_script(resolved, directory.path)
         container = None
         if resolved is not None:
             container = container_run.ContainerRun(resolved, workdir, directory.attempt.job_name, self._configuration)
@@ -180,7 +185,7 @@ class Preparer:
             workspace.cwd,
             container.clean_up,
             RunInputs(env.packages if env else (), commit, default),
-            forwards_signals=resolved.prepared.runtime.isolated,
+            forwards_signals=resolved.prepared.runtime.isolated or self._flags.template_launch,
             in_container=True,
         )
 

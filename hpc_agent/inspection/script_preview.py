@@ -7,12 +7,15 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
+from hpc_agent.daemon.glue_jobs import glue_facts, own_resources
 from hpc_agent.daemon.job_launch import JobLaunchConfig, JobPlace
 from hpc_agent.daemon.nodes import BadNodes
 from hpc_agent.daemon.options import gpu_range
 from hpc_agent.domain.attempt import Attempt
+from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.task import Task
 from hpc_agent.errors import InputError
 from hpc_agent.inspection.resource_origins import ResourceOrigin, resource_origins
@@ -35,24 +38,33 @@ class ScriptPreviewer:
     """``own``: the settings as configured; ``settings``: as the daemon's flags change them."""
 
     def __init__(
-        self, own: AllSettings, settings: AllSettings, launch: JobLaunchConfig, renderer: Renderer, clock: Clock
+        self,
+        client: Client,
+        own: AllSettings,
+        settings: AllSettings,
+        launch: JobLaunchConfig,
+        renderer: Renderer,
+        clock: Clock,
     ) -> None:
+        self._client = client
         self._own = own
         self._settings = settings
         self._launch = launch
         self._renderer = renderer
         self._clock = clock
 
-    def preview(self, task: Task, attempt: Attempt, queue_name: str) -> ScriptPreview:
+    def preview(self, task: Task, attempt: Attempt, chosen: Queue) -> ScriptPreview:
         """
         Raises:
             ResourceError: the task asks for what its queue does not allow.
             TemplateError: the template is missing, broken, or cannot hold what the task brings.
         """
-        hpc = self._settings.hpc
+        hpc, queue_name = self._settings.hpc, chosen.name
         queue = hpc.queue(queue_name)
+        is_glue = self._renderer.is_glue_template(queue.template)
         runs = RunsFolder(hpc.runs)
-        resources = queue.policy(queue_name, hpc.resources).resources(task.properties)
+        policy = queue.policy(queue_name, hpc.resources)
+        resources = own_resources(queue, policy, task) if is_glue else policy.resources(task.properties)
         gpus = gpu_range(self._launch.options, queue_name, resources.gpus, task.properties).least
         avoided = BadNodes(runs.nodes, self._clock).avoided()
         exclude = ",".join([*filter(None, [resources.exclude]), *avoided])
@@ -60,14 +72,23 @@ class ScriptPreviewer:
         place = JobPlace(queue_name, runs.of(attempt))
         staged = self._launch.options.standalone or hpc.envs.build_on in ("login", "job")
         context = self._launch.context(task, attempt, queue, resources, place, staged=staged)
-        origins = resource_origins(
-            resources,
-            task.properties,
-            self._own.hpc.queue(queue_name),
-            self._own.hpc.resources,
-            queue_name,
-            changed=self._changed(queue_name),
-            avoided=bool(avoided),
+        if is_glue:
+            context = replace(
+                context, facts=glue_facts(self._client, task, chosen, self._settings, self._launch.naming)
+            )
+        # The requests of a template in the glue's form are in its own text.
+        origins = (
+            ()
+            if is_glue
+            else resource_origins(
+                resources,
+                task.properties,
+                self._own.hpc.queue(queue_name),
+                self._own.hpc.resources,
+                queue_name,
+                changed=self._changed(queue_name),
+                avoided=bool(avoided),
+            )
         )
         return ScriptPreview(
             self._renderer.render(queue.template, context), tuple(origins), place.directory, queue_name

@@ -15,6 +15,9 @@ from hpc_agent.domain.resources import Resources
 from hpc_agent.domain.task import Task
 from hpc_agent.errors import TemplateError
 from hpc_agent.schedulers.base import ScriptLanguage
+from hpc_agent.submission import glue_template
+from hpc_agent.submission.glue_template import ContainerLaunch, GlueJob
+from hpc_agent.submission.glue_variables import GlueFacts, is_glue_template
 from hpc_agent.submission.task_text import (
     TEXT_FILTERS,
     TaskText,
@@ -51,6 +54,10 @@ class JobContext:
     requeue: bool = True
     """Whether the scheduler may start the job again after a preemption or a node's failure, and the agent may ask for
     it."""
+    facts: GlueFacts = field(default_factory=GlueFacts)
+    """For templates in the glue's form."""
+    launch: ContainerLaunch | None = None
+    """For templates in the glue's form: what they start containers with."""
 
     def variables(self) -> dict[str, Any]:
         """The names that templates know; ``sbatch_templates/README.md`` describes each."""
@@ -124,6 +131,8 @@ class Renderer:
                 names the file and line.
         """
         template = template or self.language.default_template
+        if self.is_glue_template(template):
+            return _checked(template, self._render_glue(template, context))
         requests = self.language.variables(context.resources, context.signal_ahead, context.requeue)
         try:
             text = written(self._load(template).render({**context.variables(), **requests}), self.language)
@@ -143,11 +152,46 @@ class Renderer:
             raise TemplateError(f"the job template {template} cannot be used for this task: {error}") from error
         except Exception as error:  # a template is code of the site: whatever it raises is its error
             raise TemplateError(f"the job template {template} failed: {type(error).__name__}: {error}") from error
-        if not text.startswith("#!"):
-            raise TemplateError(
-                f"the job template {template} does not begin with #! and an interpreter, which a job script needs"
-            )
-        return text
+        return _checked(template, text)
+
+    def is_glue_template(self, template: str) -> bool:
+        """Whether a template of this name is in the form of ClearML's Slurm glue; False where it cannot be read."""
+        try:
+            return is_glue_template(self._source(template))
+        except (OSError, UnicodeError, jinja2.TemplateError):
+            return False
+
+    def _render_glue(self, template: str, context: JobContext) -> str:
+        variables = self.language.variables(context.resources, context.signal_ahead, context.requeue)
+        job = GlueJob(
+            run_dir=context.run_dir,
+            config_file=context.config_file,
+            agent=context.agent,
+            task=context.task.id,
+            flags=context.flags,
+            exports=context.exports,
+            directives=self._policy(context),
+            signal=str(variables.get("signal", "")),
+            launch=context.launch,
+        )
+        try:
+            return glue_template.script(self._source(template), context.facts, job, self.language)
+        except TemplateError as error:
+            raise TemplateError(f"the job template {template} cannot be used for this task: {error}") from error
+
+    def _policy(self, context: JobContext) -> list[str]:
+        exclude = context.resources.exclude
+        return [
+            "--requeue" if context.requeue else "--no-requeue",
+            *([f"--exclude={self.language.directive(exclude)}"] if exclude else []),
+        ]
+
+    def _source(self, template: str) -> str:
+        path = Path(template or self.language.default_template).expanduser()
+        if path.is_absolute():
+            return path.read_text(encoding="utf-8")
+        assert self._jinja.loader is not None
+        return self._jinja.loader.get_source(self._jinja, str(path))[0]
 
     def _load(self, template: str) -> jinja2.Template:
         path = Path(template).expanduser()
@@ -157,3 +201,11 @@ class Renderer:
             return self._jinja.from_string(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise TemplateError(f"it cannot be read: {error.strerror}") from error
+
+
+def _checked(template: str, text: str) -> str:
+    if not text.startswith("#!"):
+        raise TemplateError(
+            f"the job template {template} does not begin with #! and an interpreter, which a job script needs"
+        )
+    return text

@@ -92,6 +92,34 @@ class Position:
             return QuotingContext.DIRECTIVE
         return QuotingContext.CODE if top in (_Frame.CODE, _Frame.COMMENT) else QuotingContext.QUOTED
 
+    @property
+    def command_line(self) -> str:
+        """The line up to here, with those before it that it continues."""
+        return self._text
+
+    @property
+    def is_comment(self) -> bool:
+        return self._frames[-1] is _Frame.COMMENT and not self._heredocs
+
+    @property
+    def is_top_level(self) -> bool:
+        """Whether a command could begin or go on here that is inside of nothing else."""
+        return self._frames == [_Frame.CODE] and not self._heredocs and not self._is_lost
+
+    @property
+    def quotes(self) -> str:
+        """The quotes around this place, where ``\\`` means in them what it means in any others; else empty."""
+        top = self._frames[-1]
+        if self._escaped or self._before == "$" or self._heredocs or self._is_lost or _OPAQUE & set(self._frames):
+            return ""
+        if top is _Frame.DIRECTIVE_QUOTE:
+            return self._quote
+        return {_Frame.DOUBLE: '"', _Frame.SINGLE: "'"}.get(top, "")
+
+    @property
+    def is_directive(self) -> bool:
+        return self._frames[-1] in (_Frame.DIRECTIVE, _Frame.DIRECTIVE_QUOTE)
+
     def may_end_heredoc(self, text: str) -> bool:
         """Whether the here-document could end on this line if ``text`` were here."""
         heredoc = self._heredocs[0] if self._heredocs else None

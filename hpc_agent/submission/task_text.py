@@ -157,14 +157,19 @@ def written(script: str | ScriptText, language: ScriptLanguage) -> str:
     position = Position(language.prefix)
     pieces: list[str] = []
     for piece in script.pieces:
-        text = piece if isinstance(piece, str) else _quoted(piece, position, language)
+        text = piece if isinstance(piece, str) else quoted(piece, position, language)
         position.advance(text)
         pieces.append(text)
     return "".join(pieces)
 
 
-def _quoted(value: TaskText, position: Position, language: ScriptLanguage) -> str:
-    _refuse_control_characters(value.text, f"{value.name} on line {position.line} of the script")
+def quoted(value: TaskText, position: Position, language: ScriptLanguage) -> str:
+    """The text as the script holds it at ``position``.
+
+    Raises:
+        TemplateError: it cannot be quoted there.
+    """
+    refuse_control_characters(value.text, f"{value.name} on line {position.line} of the script")
     word = shlex.quote(value.text)
     if position.place is QuotingContext.DIRECTIVE:
         return directive(value.text, language)
@@ -190,11 +195,11 @@ def directive(value: object, language: ScriptLanguage) -> str:
             scheduler knows no quoting for it.
     """
     text = str(value)
-    _refuse_control_characters(text, f"a value on an {language.prefix} line")
+    refuse_control_characters(text, f"a value on an {language.prefix} line")
     return language.directive(text)
 
 
-def _refuse_control_characters(text: str, what: str) -> None:
+def refuse_control_characters(text: str, what: str) -> None:
     """Line and paragraph separators and halves of characters, which no file can hold, among them."""
     found = next((each for each in text if unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp")), None)
     if found is not None:

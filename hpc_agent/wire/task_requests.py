@@ -23,6 +23,11 @@ def states_query(tasks: Sequence[TaskId]) -> dict[str, Any]:
     return {"id": list(tasks), "only_fields": list(STATE_FIELDS), "search_hidden": True, **_page(PAGE_SIZE)}
 
 
+def users_query(tasks: Sequence[TaskId]) -> dict[str, Any]:
+    """``tasks.get_all``: the users of at most ``PAGE_SIZE`` tasks."""
+    return {"id": list(tasks), "only_fields": ["id", "user"], "search_hidden": True, **_page(PAGE_SIZE)}
+
+
 def named_query(name: str) -> dict[str, Any]:
     """``tasks.get_all``: visible tasks whose name contains this text."""
     return {"name": re.escape(name), "only_fields": ["id", "name"], **_page(50)}

@@ -1,0 +1,208 @@
+"""Daemons of other Linux users (``hpc.user_map``): each serves the tasks of one user, as that user.
+
+Such a daemon is started through the site's command (``runuser``, ``sudo -u``). All that it has — run directories,
+cache, console spools, Slurm jobs — belongs to its user, so nothing has to be shared between users. It gets its
+configuration on stdin, and ends when that closes: a program behind sudo cannot be signalled by the one that called it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hpc_agent.clock import Clock
+from hpc_agent.domain.user_map import UserShare
+from hpc_agent.errors import ProcessError
+from hpc_agent.file_records import ensure_directory, read_record, write_record
+from hpc_agent.logs import EventLog
+from hpc_agent.process import Helper, run
+from hpc_agent.retry import next_pause
+
+log = EventLog("users")
+
+IDLE_S = 600.0
+"""After so long without a task the daemon of a user ends; it is started again when one comes."""
+_FIRST_PAUSE_S = 2.0
+_SETTLED_S = 15.0
+"""One that has lived so long has read its configuration and reached the server."""
+_STOP_S = 20.0
+_ONCE_S = 3600.0
+_LAST_WORDS = 2000
+_PIPE_BYTES = 1 << 20
+
+
+def default_command(user: str) -> list[str]:
+    """What runs a program as ``user`` where ``hpc.user_command`` is empty: without a password prompt, or not at all."""
+    return ["runuser", "-u", user, "--"] if os.getuid() == 0 else ["sudo", "-n", "-H", "-u", user, "--"]
+
+
+def command(configured: Sequence[str], user: str) -> list[str]:
+    """The configured command with the user's name in it."""
+    return [word.replace("{user}", user) for word in configured] or default_command(user)
+
+
+@dataclass(frozen=True)
+class _Shares:
+    """``users.json``: the shares that a daemon was started for, so that the next one starts them again."""
+
+    shares: tuple[UserShare, ...] = ()
+
+
+@dataclass
+class _Daemon:
+    """Of one share. ``pipe``: the writing end of its stdin."""
+
+    child: Helper | None = None
+    pipe: int = -1
+    not_before: float = 0.0
+    pause: float = _FIRST_PAUSE_S
+    started_at: float = 0.0
+    trouble: str = ""
+    log: Path = field(default_factory=Path)
+
+
+class UserDaemons:
+    """``document`` makes what the daemon of a share gets; ``argv`` its command line, for a Linux user."""
+
+    def __init__(
+        self,
+        folder: Path,
+        document: Callable[[UserShare], Mapping[str, Any]],
+        argv: Callable[[str], Sequence[str]],
+        environ: Mapping[str, str],
+        clock: Clock,
+        *,
+        starts: bool = True,
+    ) -> None:
+        """``starts``: at once; else in ``once``."""
+        self._starts = starts
+        self._folder = folder
+        self._document = document
+        self._argv = argv
+        self._environ = environ
+        self._clock = clock
+        self._daemons: dict[UserShare, _Daemon] = {}
+
+    def resume(self) -> None:
+        """Start those again that the last daemon had: their users' jobs may run."""
+        for share in self.recorded():
+            self.require(share)
+
+    def require(self, share: UserShare) -> str:
+        daemon = self._daemons.get(share)
+        if daemon is None:
+            daemon = self._daemons[share] = _Daemon(log=self._folder / f"user.{share.name}.err")
+            self._record()
+        if self._starts and daemon.child is None and self._clock.monotonic() >= daemon.not_before:
+            self._start(share, daemon)
+        return daemon.trouble
+
+    def look(self) -> None:
+        """Notice which have ended: one that had nothing left to do is forgotten, another one is started again."""
+        for share, daemon in list(self._daemons.items()):
+            code = daemon.child.wait(0) if daemon.child else None
+            if code is None:
+                if daemon.child is None:
+                    self.require(share)
+                elif self._clock.monotonic() - daemon.started_at > _SETTLED_S:
+                    daemon.trouble, daemon.pause = "", _FIRST_PAUSE_S
+                continue
+            _close(daemon)
+            if code == 0:
+                log.info("user.daemon_idle", user=share.name)
+                del self._daemons[share]
+                self._record()
+            else:
+                self._failed(share, daemon, f"exit code {code}")
+
+    def close(self) -> None:
+        """End all; their jobs go on."""
+        for daemon in self._daemons.values():
+            _close_pipe(daemon)
+        for share, daemon in self._daemons.items():
+            if daemon.child and daemon.child.wait(_STOP_S) is None:
+                log.warning("user.daemon_stays", user=share.name, pid=daemon.child.pid)
+
+    def once(self) -> bool:
+        """One pass of each that is required, to its end; False if one did not get an answer."""
+        done = True
+        for share in {*self.recorded(), *self._daemons}:
+            argv, text = self._argv(share.linux_user), self._text(share, once=True)
+            try:
+                answer = run(argv, timeout=_ONCE_S, env=self._environ, cwd=Path("/"), input=text)
+            except ProcessError as error:
+                log.error("user.daemon_failed", user=share.name, error=error)
+                done = False
+                continue
+            if not answer.ok:
+                log.error("user.daemon_failed", user=share.name, error=answer.last_words)
+                done = False
+        return done
+
+    def _text(self, share: UserShare, *, once: bool = False) -> str:
+        return json.dumps({**self._document(share), "once": once}) + "\n"
+
+    def _start(self, share: UserShare, daemon: _Daemon) -> None:
+        reads, writes = os.pipe()
+        # The document fits in: a command that does not read it holds nothing up.
+        with suppress(OSError):
+            fcntl.fcntl(writes, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        try:
+            with daemon.log.open("wb") as errors:
+                argv = self._argv(share.linux_user)
+                daemon.child = Helper(argv, stdin=reads, stderr=errors.fileno(), env=self._environ, cwd=Path("/"))
+        except (ProcessError, OSError) as error:
+            os.close(writes)
+            self._failed(share, daemon, str(error))
+            return
+        finally:
+            os.close(reads)
+        daemon.pipe, daemon.started_at = writes, self._clock.monotonic()
+        log.info("user.daemon_started", user=share.name, pid=daemon.child.pid)
+        try:
+            _write_all(writes, self._text(share).encode())
+        except BrokenPipeError:
+            return  # it has ended: ``look`` finds out why
+
+    def _failed(self, share: UserShare, daemon: _Daemon, reason: str) -> None:
+        daemon.not_before = self._clock.monotonic() + daemon.pause
+        daemon.pause = next_pause(daemon.pause)
+        try:
+            words = daemon.log.read_bytes()[-_LAST_WORDS:].decode("utf-8", "replace").strip()
+        except OSError:
+            words = ""
+        last = words.splitlines()[-1] if words else reason
+        shown = shlex.join(self._argv(share.linux_user))
+        daemon.trouble = f"the daemon for the Linux user {share.linux_user} does not run: {last} (command: {shown})"
+        log.error("user.daemon_failed", user=share.name, error=words or reason)
+
+    def recorded(self) -> tuple[UserShare, ...]:
+        """The shares that have a daemon, or had one when the last main daemon ended."""
+        found = read_record(self._folder / "users.json", _Shares)
+        return found.shares if found else ()
+
+    def _record(self) -> None:
+        write_record(ensure_directory(self._folder, mode=0o700) / "users.json", _Shares(tuple(self._daemons)))
+
+
+def _close_pipe(daemon: _Daemon) -> None:
+    if daemon.pipe >= 0:
+        os.close(daemon.pipe)
+        daemon.pipe = -1
+
+
+def _close(daemon: _Daemon) -> None:
+    _close_pipe(daemon)
+    daemon.child = None
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(descriptor, data) :]
