@@ -27,6 +27,8 @@ CAPABILITIES = {
     "perl": "perl",
     "shells": "zsh and fish",
     "systemd": "systemd-analyze",
+    "sshd": "OpenSSH's server, as tests/support/openssh_server.py fetches it",
+    "torch": "PyTorch and Lightning, as tests/support/torch_site.py fetches them",
 }
 """Name → what has to be there."""
 
