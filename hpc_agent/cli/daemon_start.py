@@ -37,6 +37,7 @@ from hpc_agent.errors import ConfigError, HpcAgentError, InputError
 from hpc_agent.file_records import ensure_directory
 from hpc_agent.logs import EventLog
 from hpc_agent.process import detach, send_output_to
+from hpc_agent.relay.connector import relay
 from hpc_agent.retry import INTERACTIVE
 from hpc_agent.schedulers import backends
 from hpc_agent.schedulers.base import Scheduler, Share
@@ -65,6 +66,11 @@ class DaemonPlan:
     def settings(self) -> AllSettings:
         return self.configuration.settings
 
+    @property
+    def cluster(self) -> str:
+        """Name of the cluster; empty without a batch system."""
+        return self.batch_system.cluster() if self.batch_system else ""
+
     @cached_property
     def name(self) -> WorkerIdTemplate:
         agent = self.settings.agent
@@ -73,7 +79,7 @@ class DaemonPlan:
             agent.worker_id or agent.name,
             given=bool(agent.worker_id),
             visible=None if self.batch_system else visible_gpus(os.environ),
-            cluster=self.batch_system.cluster() if self.batch_system else "",
+            cluster=self.cluster,
         )
 
 
@@ -183,8 +189,9 @@ def _serve(shared: Shared, plan: DaemonPlan, announce: Callable[[DaemonRecord, P
         shared.start_log("INFO", None if plan.flags.foreground else log_file)
         daemon = _daemon(plan, record.worker, daemons)
         _stop_on_signals(daemon.stop)
-        announce(record, log_file)
-        daemon.run()
+        with relay(plan.settings, plan.cluster, record.worker, SYSTEM):
+            announce(record, log_file)
+            daemon.run()
     finally:
         daemons.unregister(record)
 
