@@ -76,7 +76,8 @@ def check_trained_once(site: Site, tasks: Mapping[str, TaskId]) -> None:
         assert site.wait_for_end(task) is TaskStatus.COMPLETED, name
         seen = site.console(task)
         begins = re.findall(r"^begins with (.*)$", seen, re.MULTILINE)
-        assert len(begins) == 2 and begins[0] != begins[1], (name, begins)
+        # A busy machine may need a third start.
+        assert len(begins) == len(set(begins)) > 1, (name, begins)
         assert re.search(r"^stopped (in|after) (epoch|step) \d+$", seen, re.MULTILINE), name
         first = 1 if name == "checkpoint.sh" else 0
         assert numbers(site, task, PREFIX[name]) == list(range(first, STEPS + first)), name
@@ -102,7 +103,7 @@ def test_the_examples_go_on_after_a_preemption(with_torch: Site) -> None:
 
 
 def test_the_examples_go_on_after_a_time_limit(with_torch: Site) -> None:
-    served = serve(with_torch, {"limit": "on_time_limit: requeue, signal_ahead: 20"})
+    served = serve(with_torch, {"limit": "on_time_limit: requeue, signal_ahead: 20, max_restarts: 9"})
     tasks = example_tasks(served, "limit", 1.5, "--time-limit", "1")
     check_trained_once(with_torch, tasks)
     for task in tasks.values():
