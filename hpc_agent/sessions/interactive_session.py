@@ -25,6 +25,8 @@ from hpc_agent.wire.task_requests import draft_to_wire
 
 KEY_NAMES = ("id_ed25519.pub", "id_ecdsa.pub", "id_rsa.pub")
 LOOK_S = 1.0
+CANNOT = "the session cannot be served on "
+"""How ``serve.sh`` begins to say why."""
 _KEY_TYPES = ("ssh-", "ecdsa-", "sk-")
 
 
@@ -149,7 +151,7 @@ def wait(client: Client, session: StartedSession, clock: Clock) -> Iterator[str 
             end = end_of(state)
             if end is not None:
                 raise SessionEndedError(
-                    f"the session {session.task} ended before it was served: {end.text}; "
+                    f"the session {session.task} ended before it was served: {_why(client, session) or end.text}; "
                     f"`hpc-agent logs {session.task}` has its console"
                 )
             text = step_of(state) if state else ""
@@ -157,6 +159,16 @@ def wait(client: Client, session: StartedSession, clock: Clock) -> Iterator[str 
             shown = text
             yield text
         clock.sleep(LOOK_S)
+
+
+def _why(client: Client, session: StartedSession) -> str:
+    """What its script said of it; empty if it said nothing."""
+    try:
+        events = client.events.console_after(session.task, 0)
+    except HpcAgentError:
+        return ""
+    lines = "".join(str(event.get("msg") or "") for event in events).splitlines()
+    return next((line for line in reversed(lines) if line.startswith(CANNOT)), "")
 
 
 def default_name() -> str:
