@@ -53,7 +53,7 @@ LAYERS = (
         mutual=True,
     ),
     Layer(
-        ("wire", "api", "schedulers", "submission", "containers", "envs", "sources", "telemetry", "runs"),
+        ("wire", "api", "schedulers", "submission", "containers", "envs", "sources", "telemetry", "runs", "relay"),
         "lower layers; `api → wire`, `telemetry → api`, `telemetry → wire`, `submission → schedulers`",
         within=(("api", "wire"), ("telemetry", "api"), ("telemetry", "wire"), ("submission", "schedulers")),
     ),
@@ -63,7 +63,11 @@ LAYERS = (
         "lower layers: sources join images in `staging`, records of jobs join run directories in `watcher`",
     ),
     Layer(("daemon", "executor", "drafts", "bundles", "setup"), "lower layers, never each other"),
-    Layer(("tracking",), "lower layers: it reads repositories as `drafts` does, and watches as `executor` does"),
+    Layer(
+        ("tracking", "sessions"),
+        "lower layers, not each other: `tracking` reads repositories as `drafts` does, and watches as `executor` does; "
+        "`sessions` creates tasks as `drafts` does",
+    ),
     Layer(
         ("inspection", "doctor"), "lower layers, not each other: they show what `daemon`, `tracking` and `setup` know"
     ),

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,17 +100,29 @@ def _slurm_cluster(*arguments: str, directory: Path) -> str:
     return answer.stdout
 
 
-@pytest.fixture(scope="session")
-def slurm_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
-    """A real Slurm, started for this session; tests that use it are skipped where Slurm is not installed."""
-    directory = tmp_path_factory.mktemp("slurm")
+@contextmanager
+def _running_slurm(directory: Path, *flags: str) -> Iterator[SlurmCluster]:
     foreign = ("SLURM_", "SBATCH_", "SQUEUE_", "SACCT_")
     own = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     try:
-        described = json.loads(_slurm_cluster("start", directory=directory))
+        described = json.loads(_slurm_cluster("start", *flags, directory=directory))
         yield SlurmCluster(directory, {**own, **described["env"]})
     finally:
         _slurm_cluster("stop", directory=directory)
+
+
+@pytest.fixture(scope="session")
+def slurm_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
+    """A real Slurm, started for this session; tests that use it are skipped where Slurm is not installed."""
+    with _running_slurm(tmp_path_factory.mktemp("slurm")) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def second_slurm_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
+    """Another real Slurm next to ``slurm_cluster``, without accounting."""
+    with _running_slurm(tmp_path_factory.mktemp("slurm2"), "--no-accounting") as cluster:
+        yield cluster
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -42,6 +42,7 @@ from hpc_agent.errors import ConfigError, HpcAgentError, InputError, UnknownQueu
 from hpc_agent.file_records import ensure_directory
 from hpc_agent.logs import EventLog
 from hpc_agent.process import detach, send_output_to
+from hpc_agent.relay.connector import relay
 from hpc_agent.retry import INTERACTIVE
 from hpc_agent.schedulers import backends
 from hpc_agent.schedulers.base import Scheduler, Share
@@ -80,6 +81,11 @@ class DaemonPlan:
     def settings(self) -> AllSettings:
         return self.configuration.settings
 
+    @property
+    def cluster(self) -> str:
+        """Name of the cluster; empty without a batch system."""
+        return self.batch_system.cluster() if self.batch_system else ""
+
     @cached_property
     def name(self) -> WorkerIdTemplate:
         agent = self.settings.agent
@@ -88,7 +94,7 @@ class DaemonPlan:
             agent.worker_id or agent.name,
             given=bool(agent.worker_id),
             visible=None if self.batch_system else visible_gpus(os.environ),
-            cluster=self.batch_system.cluster() if self.batch_system else "",
+            cluster=self.cluster,
         )
 
 
@@ -220,13 +226,13 @@ def _serve(shared: Shared, plan: DaemonPlan, announce: Callable[[DaemonRecord, P
         others = other_daemons(plan, daemons.folder)
         daemon = _daemon(plan, record.worker, daemons, others)
         _stop_on_signals(daemon.stop)
-        announce(record, log_file)
-        if others is None:
-            daemon.run()
-        else:
-            with closing(others):
+        with ExitStack() as stack:
+            stack.enter_context(relay(plan.settings, plan.cluster, record.worker, SYSTEM))
+            announce(record, log_file)
+            if others is not None:
+                stack.enter_context(closing(others))
                 others.resume()
-                daemon.run()
+            daemon.run()
     finally:
         daemons.unregister(record)
 

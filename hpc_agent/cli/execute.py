@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -78,7 +79,6 @@ def command(
     launch = {"hpc.container.runtime": container_launch} if container_launch else {}
     configuration = docker_configuration(shared, docker, {**git_flags(git_user, git_pass), **launch})
     shared.apply(configuration, in_job=True)
-    client = shared.client(configuration, ROUTINE)
     identity = identify(configuration.settings)
     execute_options = ExecuteOptions(
         standalone_mode,
@@ -88,19 +88,25 @@ def command(
         docker=docker is not None or container_launch is not None,
         template_launch=container_launch is not None,
     )
-    if node_of is not None:
-        from hpc_agent.executor.node_agent import NodeAgent
-        from hpc_agent.runs.directory import RunDirectory
-
-        parts = (client, configuration, identity, execute_options, SYSTEM, RunDirectory(node_of))
-        sys.exit(NodeAgent(*parts, ship=not disable_monitoring).run())
-    if not identity.daemon_managed:
-        check_folders(configuration.settings)
-    task_id = _resolve(client, task, require_queue=require_queue and not clone and not identity.daemon_managed)
-    if clone:
-        task_id = client.tasks.clone(task_id, f"Clone of {client.tasks.get(task_id).name}")
-        click.echo(f"Running the clone {task_id}", err=True)
     with ExitStack() as stack:
+        if identity.job is not None and configuration.settings.hpc.relay.through != "none":
+            # 50 ms, only where it is used.
+            from hpc_agent.relay.node_proxy import node_proxy
+
+            stack.enter_context(node_proxy(configuration.settings, identity.cluster, os.environ))
+        client = shared.client(configuration, ROUTINE)
+        if node_of is not None:
+            from hpc_agent.executor.node_agent import NodeAgent
+            from hpc_agent.runs.directory import RunDirectory
+
+            parts = (client, configuration, identity, execute_options, SYSTEM, RunDirectory(node_of))
+            sys.exit(NodeAgent(*parts, ship=not disable_monitoring).run())
+        if not identity.daemon_managed:
+            check_folders(configuration.settings)
+        task_id = _resolve(client, task, require_queue=require_queue and not clone and not identity.daemon_managed)
+        if clone:
+            task_id = client.tasks.clone(task_id, f"Clone of {client.tasks.get(task_id).name}")
+            click.echo(f"Running the clone {task_id}", err=True)
         echoes: list[IO[bytes]] = [] if identity.daemon_managed else [sys.stdout.buffer]
         if log_file is not None:
             echoes.append(stack.enter_context(_open(log_file)))

@@ -30,6 +30,7 @@ SECTIONS: Mapping[str, Mapping[str, tuple[str, str]]] = {
         "daemon": ("daemon", "Serve queues: submit their tasks as jobs and watch them."),
         "sbatch": ("sbatch", "Submit your own sbatch script; its job becomes a tracked task."),
         "follow": ("follow", "Watch the jobs of hpc-agent sbatch until they end."),
+        "session": ("session", "Start a shell or JupyterLab in a job, and print how to connect."),
         "execute": ("execute", "Run one task here, as a compute job does."),
     },
     "Watch and steer them": {

@@ -150,8 +150,25 @@ class QueueSettings(SettingsGroup, frozen=True, kw_only=True):
         ),
     ] = 3
 
+    shared: Annotated[
+        bool,
+        Meta(
+            description="Daemons of other clusters serve this queue too: a task that this cluster cannot run stays for "
+            "them, and the messages of waiting tasks name the cluster."
+        ),
+    ] = False
+    head_start: Annotated[
+        Seconds,
+        Meta(
+            description="Seconds for which a task is left to the other clusters of a shared queue at most: as long as "
+            "it would wait here, by the scheduler's estimate. 0: submitted at once."
+        ),
+    ] = 0
+
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.head_start and not self.shared:
+            raise ResourceError("head_start leaves tasks to other clusters: set shared to true too, or remove it")
         self._rules()
         if self.launcher is not None:
             parse_launcher(self.launcher, "launcher")

@@ -17,6 +17,7 @@ from msgspec import Meta, field
 
 from hpc_agent.config.many_nodes_settings import ManyNodesSettings
 from hpc_agent.config.notify_settings import NotifySettings
+from hpc_agent.config.relay_settings import RelaySettings
 from hpc_agent.config.resource_settings import QueueSettings, ResourceSettings
 from hpc_agent.config.types import BackendSettings, Count, Interval, Positive, Seconds, SettingsGroup, parse_truth
 from hpc_agent.domain.container_options import PROTECTED
@@ -364,6 +365,9 @@ class _HpcSettings(SettingsGroup, frozen=True, kw_only=True):
     envs: Annotated[EnvsSettings, Meta(description="Where environments are built, how nodes get them.")] = (
         EnvsSettings()
     )
+    relay: Annotated[
+        RelaySettings, Meta(description="How jobs reach the ClearML server where their nodes have no way to it.")
+    ] = RelaySettings()
     server: Annotated[ServerSettings, Meta(description="The embedded server.")] = ServerSettings()
     container: Annotated[ContainerSettings, Meta(description="What runs the containers of tasks.")] = (
         ContainerSettings()

@@ -12,6 +12,7 @@ from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
 from hpc_agent.daemon.act import Actor
+from hpc_agent.daemon.head_starts import HeadStarts, LeftToOthers
 from hpc_agent.daemon.job_launch import JobLaunchConfig, rules
 from hpc_agent.daemon.job_staging import StagingJobs
 from hpc_agent.daemon.login_staging import CachedStaging, LoginStaging, StagingBackend
@@ -65,6 +66,8 @@ NOTIFY_S = 15.0
 NOTIFY_AT_STOP_S = 2.0
 POSTPONED_S = 30.0
 """How long a queue's tasks wait after the scheduler said that a limit is met, or gave no answer."""
+LEFT_S = 600.0
+"""How long a task that this cluster cannot run stays for other clusters of its queue before it is tried here again."""
 _FAILURES = 2
 """So many calls without an answer in one pass, and it is not the task but the server or the scheduler."""
 _TASK_ERRORS = (
@@ -130,7 +133,11 @@ class Daemon:
         self._activity = Activity(client, options.worker, options.schedule, clock)
         self._actor = Actor(client, scheduler, settings, options.worker, clock)
         self._task_errors = TaskErrorReporter(self._actor, runs, clock)
-        self._submitter = Submitter(client, scheduler, settings, launch, self._staging, renderer, clock)
+        inspector = partial(backends.choose(settings.hpc).inspector, settings.hpc, clock)
+        self._head_starts = HeadStarts(inspector, settings.hpc, clock)
+        self._submitter = Submitter(
+            client, scheduler, settings, launch, self._staging, renderer, self._head_starts, clock
+        )
         root, cluster = settings.hpc.root, scheduler.cluster()
         open_attempts = OpenAttemptIndex(root / "unsettled" / cluster, options.queues, clock)
         self._observer = ClusterObserver(client, scheduler, runs, options.queues, open_attempts, clock, options.entries)
@@ -138,7 +145,6 @@ class Daemon:
         self._notifier = Notifier(client, settings.hpc.notify, cluster, clock)
         self._pruner = Pruner(runs, settings.hpc.keep_runs_days, clock)
         self._phases = PhaseLog()
-        inspector = partial(backends.choose(settings.hpc).inspector, settings.hpc, clock)
         self._hints = PartitionHints(inspector, settings.hpc, clock)
         self._last_served: QueueId | None = None
         self._stopping = threading.Event()
@@ -214,6 +220,7 @@ class Daemon:
         if cluster.snapshots:
             self._busy_at = self._clock.monotonic()
         self._hints.begin_pass()
+        self._head_starts.begin_pass()
         if self._staging is not None:
             self._staging.update(cluster.staging)
         self._notifier.update(cluster)
@@ -291,12 +298,11 @@ class Daemon:
                 if not actor.find_by_name(attempt, files, action):
                     return
                 if refusal:
-                    failed = actions.RejectTask(TaskStatus.FAILED, refusal)
-                    actor.reject(attempt, files.directory, cluster.queue_of[attempt], failed)
+                    self._reject(cluster, attempt, actions.RejectTask(TaskStatus.FAILED, refusal))
                 else:
                     submits[attempt] = number
             case actions.RejectTask():
-                actor.reject(attempt, files.directory, cluster.queue_of[attempt], action)
+                self._reject(cluster, attempt, action)
             case actions.AdoptJob():
                 actor.adopt(files, action)
             case actions.CancelJob():
@@ -320,6 +326,7 @@ class Daemon:
                     self._observer.forget(attempt)
                     self._phases.forget(attempt)
                     self._hints.forget(attempt)
+                    self._head_starts.forget(attempt)
 
     def _rules(self, cluster: ClusterSnapshot, attempt: Attempt) -> AttemptPolicy:
         submission = cluster.files[attempt].submission
@@ -367,11 +374,13 @@ class Daemon:
         try:
             answer = self._submitter.submit(attempt, queue, directory, number, space, wait=wait)
         except _TASK_ERRORS as error:
-            self._actor.reject(attempt, directory, queue, actions.RejectTask(TaskStatus.FAILED, str(error)))
+            self._reject(cluster, attempt, actions.RejectTask(TaskStatus.FAILED, str(error)))
             return
         self._task_errors.forget(attempt)
-        if isinstance(answer, NoCapacity):
-            self._say(attempt, actions.SetStatusMessage(answer.message), directory)
+        if isinstance(answer, (NoCapacity, LeftToOthers)):
+            self._say(attempt, self._named(queue.name, actions.SetStatusMessage(answer.message)), directory)
+            if isinstance(answer, LeftToOthers):
+                self._shelved[attempt] = self._clock.monotonic() + answer.look_again
             return
         if answer is not None:
             self._last_served = queue.id
@@ -379,7 +388,7 @@ class Daemon:
             self._actor.forget_message(attempt)
         elif isinstance(answer, Refused):
             reason = f"the scheduler refused the job: {answer.message}"
-            self._actor.reject(attempt, directory, queue, actions.RejectTask(TaskStatus.FAILED, reason))
+            self._reject(cluster, attempt, actions.RejectTask(TaskStatus.FAILED, reason))
         elif isinstance(answer, OutcomeUnknown):
             if answer.doubt is UnclearAnswer.NO_ANSWER:
                 # A controller that freezes lets each sbatch wait for minutes.
@@ -387,21 +396,42 @@ class Daemon:
                 self._postponed_until[queue.id] = self._clock.monotonic() + POSTPONED_S
             self._actor.set_status_message(attempt, explain_doubt(answer.doubt, answer.message), directory)
         elif isinstance(answer, LimitReached):
-            self._say(attempt, actions.SetStatusMessage(f"Waiting to be submitted: {answer.message}"), directory)
+            message = actions.SetStatusMessage(f"Waiting to be submitted: {answer.message}")
+            self._say(attempt, self._named(queue.name, message), directory)
             # Asking for the next of the queue at once would only load the controller. Others may have other limits.
             self._postponed_until[queue.id] = self._clock.monotonic() + POSTPONED_S
         elif answer is None and self._staging is not None:
-            self._say(attempt, actions.SetStatusMessage(self._staging.status_message(attempt)), directory)
+            message = actions.SetStatusMessage(self._staging.status_message(attempt))
+            self._say(attempt, self._named(queue.name, message), directory)
+
+    def _reject(self, cluster: ClusterSnapshot, attempt: Attempt, action: actions.RejectTask) -> None:
+        """Give a waiting task its final status. Where other clusters serve its queue, they may be able to run it."""
+        queue, directory = cluster.queue_of[attempt], self._runs.of(attempt)
+        if action.status is not TaskStatus.FAILED or not self._settings.hpc.queue(queue.name).shared:
+            self._actor.reject(attempt, directory, queue, action)
+            return
+        log.info("task.left_to_others", task=attempt.task, queue=queue.name, reason=action.reason)
+        self._shelved[attempt] = self._clock.monotonic() + LEFT_S
+        message = actions.SetStatusMessage(f"left to other clusters of its queue: {action.reason}")
+        self._actor.show_error(attempt, self._named(queue.name, message).message)
+
+    def _named(self, queue: str, action: actions.SetStatusMessage) -> actions.SetStatusMessage:
+        """In a shared queue each cluster has something to report of a task that waits."""
+        if not self._settings.hpc.queue(queue).shared:
+            return action
+        return replace(action, message=f"{self._scheduler.cluster()}: {action.message}")
 
     def _with_hint(
         self, cluster: ClusterSnapshot, attempt: Attempt, action: actions.SetStatusMessage
     ) -> actions.SetStatusMessage:
         """The message of a job that waits for resources, with the partition on which it would start sooner."""
         jobs, submission = cluster.snapshots[attempt].jobs, cluster.files[attempt].submission
-        if not jobs or submission is None or action.ping or action.console:
+        if submission is None or action.ping:
             return action
-        hint = self._hints.hint(attempt, submission.queue_name, jobs[0], cluster.files[attempt].directory)
-        return replace(action, message=f"{action.message}{hint}")
+        if jobs and not action.console:
+            hint = self._hints.hint(attempt, submission.queue_name, jobs[0], cluster.files[attempt].directory)
+            action = replace(action, message=f"{action.message}{hint}")
+        return self._named(submission.queue_name, action)
 
     def _say(self, attempt: Attempt, action: actions.SetStatusMessage, directory: RunDirectory) -> None:
         """A message that the server refuses keeps no task from its job."""

@@ -11,6 +11,7 @@ from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
 from hpc_agent.daemon.glue_jobs import glue_facts, own_resources
+from hpc_agent.daemon.head_starts import HeadStarts, LeftToOthers
 from hpc_agent.daemon.job_launch import JobLaunchConfig, JobPlace
 from hpc_agent.daemon.login_staging import StagingBackend
 from hpc_agent.daemon.nodes import BadNodes
@@ -49,6 +50,7 @@ class Submitter:
         launch: JobLaunchConfig,
         stages: StagingBackend | None,
         renderer: Renderer,
+        head_starts: HeadStarts,
         clock: Clock,
     ) -> None:
         self._client = client
@@ -57,6 +59,7 @@ class Submitter:
         self._launch = launch
         self._stages = stages
         self._renderer = renderer
+        self._head_starts = head_starts
         self._nodes = BadNodes(RunsFolder(settings.hpc.runs).nodes, clock)
         self._clock = clock
 
@@ -69,7 +72,7 @@ class Submitter:
         space: CapacityAllocator,
         *,
         wait: bool,
-    ) -> Answer | NoCapacity | None:
+    ) -> Answer | NoCapacity | LeftToOthers | None:
         """Bring a waiting task to the scheduler; None while its stage is not ready.
 
         Raises:
@@ -102,7 +105,12 @@ class Submitter:
         if is_glue:
             context = replace(context, facts=glue_facts(self._client, task, queue, self._settings, self._launch.naming))
         # Rendered before it is staged: a broken template is known at once.
-        self._renderer.render(settings.template, context)
+        text = self._renderer.render(settings.template, context)
+        if settings.head_start:
+            write_atomic(directory.script, text.encode(), mode=0o700)
+            left = self._head_starts.left_to_others(attempt, queue.name, context.resources, directory)
+            if left is not None:
+                return left
         if self._stages is not None:
             staged = self._stages.get(attempt, task, queue, wait=wait)
             if staged is None:

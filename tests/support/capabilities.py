@@ -28,8 +28,9 @@ CAPABILITIES = {
     "perl": "perl",
     "shells": "zsh and fish",
     "systemd": "systemd-analyze",
-    "torch": "a wheel of torch for CPUs, in a folder that PIP_FIND_LINKS names",
+    "torch": "PyTorch and Lightning, as tests/support/torch_site.py fetches them",
     "mpi": "mpirun and orted of Open MPI",
+    "sshd": "OpenSSH's server, as tests/support/openssh_server.py fetches it",
 }
 """Name → what has to be there."""
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from capabilities import CAPABILITIES, UnknownCapabilityError, missing, parse_names, require
 
-FIXTURES = {"slurm_cluster": "slurm", "peers": "peers"}
+FIXTURES = {"slurm_cluster": "slurm", "second_slurm_cluster": "slurm", "peers": "peers"}
 """Fixtures of tests/conftest.py → the capability that each provides."""
 
 QUICK_FOLDERS = ("unit", "property")

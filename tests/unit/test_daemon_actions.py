@@ -18,6 +18,7 @@ from manual_clock import ManualClock
 from hpc_agent.api.client import Client
 from hpc_agent.config.settings import AllSettings, HpcSettings
 from hpc_agent.daemon.act import Actor
+from hpc_agent.daemon.head_starts import HeadStarts
 from hpc_agent.daemon.job_launch import JobLaunchConfig
 from hpc_agent.daemon.nodes import BadNodes
 from hpc_agent.daemon.options import DaemonOptions, JobNaming
@@ -147,6 +148,7 @@ class Site:
             launch,
             None,
             Renderer(SbatchScript(SlurmSettings())),
+            HeadStarts(lambda: pytest.fail("the queue has no head start"), self.settings.hpc, self.clock),
             self.clock,
         )
 

@@ -1,0 +1,108 @@
+#!/usr/bin/env bash
+# Serves ssh, and JupyterLab where it was asked for, until the job ends. Made by hpc-agent session: only the key below
+# is let in, and the server is the user's own, on a port of its own. Needs no root and no network but the cluster's.
+set -euo pipefail
+umask 077
+
+folder=@folder@
+key=@key@
+sshd=@sshd@
+jupyter=@jupyter@
+
+fail() { echo "the session cannot be served on $(hostname): $*" >&2; exit 1; }
+
+if [ -z "$sshd" ]; then
+    sshd=$(PATH="$PATH:/usr/sbin:/sbin:/usr/local/sbin" command -v sshd) ||
+        fail "it has no sshd; install OpenSSH's server there, or name one with --sshd"
+fi
+[ -x "$sshd" ] || fail "there is no program $sshd"
+command -v ssh-keygen >/dev/null || fail "it has no ssh-keygen; install OpenSSH there"
+[ -d "$folder" ] || fail "it does not see $folder; hpc.root must be on the shared file system"
+
+scratch=$(mktemp -d)
+children=()
+finish() {
+    [ ${#children[@]} -eq 0 ] || kill "${children[@]}" 2>/dev/null || true
+    rm -rf "$scratch" "$folder/ready.json"
+}
+trap finish EXIT
+trap 'exit 143' TERM INT
+
+ssh-keygen -q -t ed25519 -N '' -C session -f "$scratch/host_key"
+printf '%s\n' "$key" >"$scratch/authorized_keys"
+
+# What the job has is what its shells see. One directive: of several the first counts.
+variables=''
+while IFS='=' read -r name value; do
+    case $name in # without what is the shell's own, or the task's: a script that runs there is not this task
+        HOME | USER | LOGNAME | SHELL | MAIL | PWD | OLDPWD | SHLVL | TERM | _ | SSH_* | CLEARML_* | TRAINS_*) continue ;;
+        *[!A-Za-z0-9_]* | '') continue ;;
+    esac
+    case $value in *[\"\\]*) continue ;; esac
+    variables="$variables \"$name=$value\""
+done < <(env)
+
+cat >"$scratch/sshd_config" <<CONFIG
+HostKey $scratch/host_key
+AuthorizedKeysFile $scratch/authorized_keys
+PidFile none
+AuthenticationMethods publickey
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+UsePAM no
+# The folder is this user's alone; those above it may be a /tmp.
+StrictModes no
+PermitRootLogin prohibit-password
+AllowUsers $(id -un)
+X11Forwarding no
+ClientAliveInterval 30
+Subsystem sftp internal-sftp
+SetEnv$variables
+CONFIG
+
+start_sshd() { # on a free port; sshd itself finds out whether it is
+    for _ in {1..50}; do
+        port=$((20000 + RANDOM))
+        "$sshd" -D -e -f "$scratch/sshd_config" -p "$port" 2>"$scratch/sshd.log" &
+        pid=$!
+        until grep -q "^Server listening" "$scratch/sshd.log"; do
+            kill -0 "$pid" 2>/dev/null || break
+            sleep 0.1
+        done
+        if kill -0 "$pid" 2>/dev/null; then
+            children+=("$pid")
+            return
+        fi
+        grep -qi "address already in use" "$scratch/sshd.log" || break
+    done
+    fail "sshd: $(tail -n 3 "$scratch/sshd.log" | tr '\n' ' ')"
+}
+start_sshd
+
+token='' jupyter_port=0
+if [ -n "$jupyter" ]; then
+    token=$(od -An -tx1 -N24 /dev/urandom | tr -d ' \n')
+    for _ in {1..20}; do
+        jupyter_port=$((20000 + RANDOM))
+        # Only through ssh: it listens on the node's loopback address.
+        (cd "${HOME:-/}" && JUPYTER_TOKEN=$token exec python -m jupyter lab --no-browser --allow-root --ip 127.0.0.1 \
+            --port "$jupyter_port" --ServerApp.port_retries=0) &
+        pid=$!
+        until (: </dev/tcp/127.0.0.1/"$jupyter_port") 2>/dev/null; do
+            kill -0 "$pid" 2>/dev/null || break
+            sleep 0.2
+        done
+        kill -0 "$pid" 2>/dev/null && break
+        wait "$pid" || true
+    done
+    kill -0 "$pid" 2>/dev/null || fail "JupyterLab does not start; its words are above"
+    children+=("$pid")
+fi
+
+printf '{"host": "%s", "port": %d, "user": "%s", "host_key": "%s", "fingerprint": "%s", "jupyter_port": %d, "token": "%s"}\n' \
+    "$(hostname)" "$port" "$(id -un)" "$(cut -d' ' -f1,2 "$scratch/host_key.pub")" \
+    "$(ssh-keygen -lf "$scratch/host_key.pub" | cut -d' ' -f2)" "$jupyter_port" "$token" >"$folder/.ready"
+mv "$folder/.ready" "$folder/ready.json"
+echo "the session is served on $(hostname), port $port"
+wait -n "${children[@]}" || true
+fail "a server ended: $(tail -n 3 "$scratch/sshd.log" | tr '\n' ' ')"

@@ -1,0 +1,110 @@
+"""scripts/examples: programs that go on from their checkpoints, preempted and out of time on a real Slurm."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+import pytest
+from e2e_site import Site
+from served_queues import Served, serve
+from torch_site import torch_site
+from waiting import wait_until
+
+from hpc_agent.domain.ids import TaskId
+from hpc_agent.domain.status import TaskStatus
+
+pytestmark = [pytest.mark.slurm, pytest.mark.peers, pytest.mark.torch]
+
+EXAMPLES = Path(__file__).parents[2] / "scripts" / "examples"
+HPC_TASK = (sys.executable, "-c", "from hpc_agent.cli.task import main; main()")
+STEPS = 40
+PREFIX = {"checkpoint_pytorch.py": "epoch", "checkpoint_lightning.py": "epoch", "checkpoint.sh": "step"}
+"""Example → how its lines of a finished epoch or step begin."""
+
+
+@pytest.fixture
+def with_torch(site: Site) -> Site:
+    """The site, with PyTorch and Lightning for its tasks' Python."""
+    torch = torch_site()
+    variables = "\n".join(f'{name}: "{value}"' for name, value in torch.environment.items())
+    site.configure(f'agent.extra_python_path: "{torch.python_path}"\nenvironment {{ {variables} }}')
+    return site
+
+
+def example_tasks(served: Served, queue: str, seconds: float, *resources: str) -> dict[str, TaskId]:
+    """All three, of forty epochs or steps of so many seconds, created and enqueued by hpc-task."""
+    site = served.site
+    found = {}
+    for name in PREFIX:
+        text = (EXAMPLES / name).read_text()
+        how = []
+        if name.endswith(".py"):
+            # Lightning's example waits in each of its four batches.
+            wait = seconds / 4 if "lightning" in name else seconds
+            how = ["--packages", "clearml", "--args", f"epochs={STEPS}", f"seconds={wait}"]
+        else:
+            text = text.replace("${STEPS:-20}", str(STEPS)).replace("${SECONDS_PER_STEP:-1}", str(seconds))
+        (site.folder / name).write_text(text)
+        argv = [*HPC_TASK, "--project", "e2e", "--name", name, "--script", name, "--queue", served.ids[queue]]
+        done = subprocess.run(
+            [*argv, *how, *resources],
+            env=site.env,
+            cwd=site.folder,
+            text=True,
+            capture_output=True,
+            timeout=120,
+        )
+        match = re.search(r"[0-9a-f]{32}", done.stdout)
+        assert match and not done.returncode, done.stdout + done.stderr
+        found[name] = TaskId(match[0])
+    return found
+
+
+def numbers(site: Site, task: TaskId, prefix: str) -> list[int]:
+    """Numbers of the epochs or steps that its console has finished lines of."""
+    return [int(number) for number in re.findall(rf"^{prefix} (\d+)(?:: loss| done)", site.console(task), re.MULTILINE)]
+
+
+def check_trained_once(site: Site, tasks: Mapping[str, TaskId]) -> None:
+    """Each went on from where it was: no epoch is missing, none was trained again from the beginning."""
+    for name, task in tasks.items():
+        assert site.wait_for_end(task) is TaskStatus.COMPLETED, name
+        seen = site.console(task)
+        begins = re.findall(r"^begins with (.*)$", seen, re.MULTILINE)
+        # A busy machine may need a third start.
+        assert len(begins) == len(set(begins)) > 1, (name, begins)
+        assert re.search(r"^stopped (in|after) (epoch|step) \d+$", seen, re.MULTILINE), name
+        first = 1 if name == "checkpoint.sh" else 0
+        assert numbers(site, task, PREFIX[name]) == list(range(first, STEPS + first)), name
+        if name.endswith(".py"):
+            assert site.read_back(task)["scalars"]["loss"]["train"]["x"] == list(range(STEPS)), name
+
+
+def wait_for_epochs(site: Site, tasks: Mapping[str, TaskId]) -> None:
+    for name, task in tasks.items():
+        wait_until(f"two epochs of {name}", partial(numbers, site, task, PREFIX[name]), lambda seen: len(seen) > 1)
+
+
+def test_the_examples_go_on_after_a_preemption(with_torch: Site) -> None:
+    served = serve(with_torch, {"p": ""})
+    tasks = example_tasks(served, "p", 1.0, "--partition", "scavenge", "--constraint", "h100", "--num-gpus", "1")
+    wait_for_epochs(with_torch, tasks)
+    with_torch.slurm(
+        *("sbatch", "-o", "/dev/null", "-p", "urgent", "--gres=gpu:4", "--exclusive", "-C", "h100", "--wrap=sleep 20")
+    )
+    check_trained_once(with_torch, tasks)
+    for task in tasks.values():
+        assert re.search(r"^Restart 1 of job", with_torch.console(task), re.MULTILINE)
+
+
+def test_the_examples_go_on_after_a_time_limit(with_torch: Site) -> None:
+    served = serve(with_torch, {"limit": "on_time_limit: requeue, signal_ahead: 20, max_restarts: 9"})
+    tasks = example_tasks(served, "limit", 1.5, "--time-limit", "1")
+    check_trained_once(with_torch, tasks)
+    for task in tasks.values():
+        assert "Stopping: its time limit is near; SIGTERM" in with_torch.console(task)

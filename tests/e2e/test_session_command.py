@@ -1,0 +1,101 @@
+"""``hpc-agent session``: a job of a real Slurm that serves a real sshd, and the real ssh that connects to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from e2e_site import Site
+from openssh_server import openssh_server
+from waiting import equals, wait_until
+
+from hpc_agent.domain.ids import TaskId
+from hpc_agent.domain.status import TaskStatus
+
+pytestmark = [pytest.mark.slurm, pytest.mark.peers, pytest.mark.sshd]
+
+
+@pytest.fixture
+def key(site: Site) -> Path:
+    """A private key; the public one has its name and .pub."""
+    path = site.folder / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
+    return path
+
+
+def session(site: Site, key: Path, *flags: str) -> dict[str, Any]:
+    """What ``hpc-agent session --json`` prints once the job serves."""
+    answer = site.agent(
+        *("session", "--queue", site.queue, "--public-key", f"{key}.pub", "--sshd", str(openssh_server()), "--json"),
+        *flags,
+        timeout=600,
+    )
+    assert answer.returncode == 0, answer.stderr
+    found: dict[str, Any] = json.loads(answer.stdout)
+    return found
+
+
+def ssh(site: Site, found: dict[str, Any], key: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    argv = [*found["connect"]["here"], *command]
+    argv[1:1] = ["-F", "none", "-i", str(key), "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes"]
+    return subprocess.run(
+        argv, env={**os.environ, "HOME": str(site.folder)}, text=True, capture_output=True, timeout=60
+    )
+
+
+def test_a_session_is_a_shell_in_a_job_until_it_is_cancelled(site: Site, key: Path) -> None:
+    site.daemon()
+    found = session(site, key, "--num-gpus", "2", "--time-limit", "10")
+    task = TaskId(found["task"])
+    [job] = site.jobs(task)
+    shell = ssh(site, found, key, "echo $SLURM_JOB_ID $CUDA_VISIBLE_DEVICES; test -z $CLEARML_TASK_ID && echo own")
+    assert shell.returncode == 0, shell.stderr
+    assert shell.stdout.split() == [job, "0,1", "own"]
+    stranger = site.folder / "stranger"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(stranger)], check=True)
+    assert "Permission denied (publickey)" in ssh(site, found, stranger, "id").stderr
+    assert found["connect"]["elsewhere"][:2] == ["ssh", "-J"]
+    assert site.agent("cancel", task).returncode == 0
+    assert site.wait_for_end(task) is TaskStatus.STOPPED
+    wait_until("the server to go", lambda: ssh(site, found, key, "id").returncode, equals(255))
+
+
+def test_a_session_that_cannot_be_served_ends_with_the_reason(site: Site, key: Path) -> None:
+    site.daemon()
+    answer = site.agent(
+        "session", "--queue", site.queue, "--public-key", f"{key}.pub", "--sshd", "/nowhere/sshd", timeout=600
+    )
+    assert answer.returncode == 1
+    assert "ended before it was served: the session cannot be served on " in answer.stderr
+    assert ": there is no program /nowhere/sshd; `hpc-agent logs " in answer.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--queue", "no-such-queue"], "no-such-queue"),
+        (["--num-gpus", "many"], "num_gpus"),
+        (["--public-key", "nowhere.pub"], "the public key nowhere.pub does not exist"),
+    ],
+)
+def test_wrong_input_is_a_sentence_and_makes_no_task(site: Site, key: Path, flags: list[str], sentence: str) -> None:
+    answer = site.agent("session", "--queue", site.queue, "--public-key", f"{key}.pub", *flags)
+    assert answer.returncode == 2, answer.stderr
+    assert sentence in answer.stderr
+    assert not site.client.queues.get_many([site.queue_id])[0].entries
+
+
+def test_a_private_key_is_not_let_out(site: Site, key: Path) -> None:
+    answer = site.agent("session", "--queue", site.queue, "--public-key", str(key))
+    assert answer.returncode == 2
+    assert "is not a public key: expected one line such as ssh-ed25519" in answer.stderr
+
+
+def test_without_a_key_it_says_how_to_make_one(site: Site) -> None:
+    answer = site.agent("session", "--queue", site.queue, HOME=str(site.folder))
+    assert answer.returncode == 2
+    assert "make one with `ssh-keygen -t ed25519`" in answer.stderr

@@ -1,0 +1,206 @@
+"""The relay in one process: a program on a "node" that knows the proxy only, a server, and both kinds of link."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import msgspec
+import pytest
+import requests
+from certificates import make_certificate
+from waiting import empty, wait_until
+
+from hpc_agent.clock import SYSTEM
+from hpc_agent.config.relay_settings import RelaySettings
+from hpc_agent.config.settings import AllSettings, ApiSettings, HpcSettings
+from hpc_agent.errors import ConfigError
+from hpc_agent.redact import Secret
+from hpc_agent.relay.connector import relay
+from hpc_agent.relay.node_proxy import node_proxy
+from hpc_agent.relay.relay_folder import RelayFolder
+
+
+class _Server(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        answer = f"{self.path} {len(body)} {sum(body)} {self.headers.get('Proxy-Authorization')}".encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def do_GET(self) -> None:
+        data = bytes(range(256)) * 4096
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[ThreadingHTTPServer]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Server) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield running
+        running.shutdown()
+
+
+Use = Callable[..., dict[str, str]]
+
+
+@pytest.fixture(params=["network", "files"])
+def use(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Use]:
+    """``use(url, *allowed)``: a daemon and a node; returns the environment of a program on the node."""
+    with ExitStack() as stack:
+
+        def both(url: str, *allowed: str) -> dict[str, str]:
+            settings = _settings(tmp_path, url, request.param, *allowed)
+            stack.enter_context(relay(settings, "c", "login:1", SYSTEM))
+            environ: dict[str, str] = {}
+            stack.enter_context(node_proxy(settings, "c", environ))
+            return environ
+
+        yield both
+
+
+def _settings(root: Path, url: str, through: str, *allowed: str) -> AllSettings:
+    chosen = RelaySettings(through=through, host="127.0.0.1", allowed=allowed)  # type: ignore[arg-type]
+    return AllSettings(api=ApiSettings(api_server=url, files_server=url), hpc=HpcSettings(root=root, relay=chosen))
+
+
+def _url(server: ThreadingHTTPServer, scheme: str = "http") -> str:
+    return f"{scheme}://127.0.0.1:{server.server_address[1]}"
+
+
+def _session(environ: dict[str, str]) -> requests.Session:
+    session = requests.Session()
+    session.trust_env = False
+    session.proxies = {"http": environ["http_proxy"], "https": environ["https_proxy"]}
+    return session
+
+
+def test_requests_and_large_bodies_reach_the_server(use: Use, server: ThreadingHTTPServer) -> None:
+    url = _url(server)
+    session = _session(use(url))
+    body = os.urandom(300_000)
+    for number in range(3):
+        answer = session.post(f"{url}/v2.14/tasks.get_all?n={number}", data=body, timeout=60)
+        assert answer.text == f"/v2.14/tasks.get_all?n={number} {len(body)} {sum(body)} None"
+    assert session.get(f"{url}/file", timeout=60).content == bytes(range(256)) * 4096
+
+
+def test_an_encrypted_connection_stays_encrypted_up_to_the_server(
+    use: Use, server: ThreadingHTTPServer, tmp_path: Path
+) -> None:
+    certificate, key = make_certificate(tmp_path, "server")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    url = _url(server, "https")
+    session = _session(use(url))
+    for _ in range(2):
+        assert session.post(f"{url}/x", data=b"ab", timeout=60, verify=str(certificate)).text == "/x 2 195 None"
+
+
+def test_other_hosts_are_refused_with_a_sentence(use: Use, server: ThreadingHTTPServer) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Server) as other:
+        answer = _session(use(_url(server))).get(f"{_url(other)}/x", timeout=60)
+    assert answer.status_code == 403
+    assert f"127.0.0.1:{other.server_address[1]} is not reached from this node" in answer.text
+    assert "hpc.relay.allowed opens further hosts" in answer.text
+
+
+def test_hosts_that_the_site_allows_are_reached(use: Use, server: ThreadingHTTPServer) -> None:
+    url = _url(server)
+    environ = use("http://127.0.0.1:1", f"127.0.0.1:{server.server_address[1]}")
+    assert _session(environ).post(f"{url}/x", data=b"a", timeout=60).status_code == 200
+    away = _session(environ).get("http://127.0.0.1:1/x", timeout=60)
+    assert away.status_code == 502 and "the login node does not reach 127.0.0.1:1" in away.text
+
+
+def test_another_user_of_the_node_gets_nothing(use: Use, server: ThreadingHTTPServer) -> None:
+    url = _url(server)
+    proxy = use(url)["http_proxy"].rpartition("@")[2]
+    for user in ("", "job:wrong@"):
+        session = _session({"http_proxy": f"http://{user}{proxy}", "https_proxy": f"http://{user}{proxy}"})
+        answer = session.get(f"{url}/x", timeout=60)
+        assert answer.status_code == 407 and "another user's job" in answer.text
+
+
+def test_without_a_daemon_the_error_says_so(tmp_path: Path) -> None:
+    environ: dict[str, str] = {}
+    with node_proxy(_settings(tmp_path, "http://127.0.0.1:1", "network"), "c", environ):
+        answer = _session(environ).get("http://127.0.0.1:1/x", timeout=60)
+    assert answer.status_code == 502 and "no daemon offers a relay; is it running?" in answer.text
+
+
+def test_a_node_with_another_secret_is_refused(tmp_path: Path, server: ThreadingHTTPServer) -> None:
+    url = _url(server)
+    environ: dict[str, str] = {}
+    settings = _settings(tmp_path, url, "network")
+    with relay(settings, "c", "login:1", SYSTEM):
+        (tmp_path / "relay" / "c" / "secret.json").write_text('{"secret": "guessed"}')
+        with node_proxy(settings, "c", environ):
+            answer = _session(environ).get(f"{url}/x", timeout=60)
+    assert answer.status_code == 403 and "the relay does not know this node" in answer.text
+
+
+def test_a_daemon_that_moved_is_found_by_the_next_connection(tmp_path: Path, server: ThreadingHTTPServer) -> None:
+    url = _url(server)
+    environ: dict[str, str] = {}
+    settings = _settings(tmp_path, url, "network")
+    with node_proxy(settings, "c", environ):
+        for daemon in ("login1:1", "login2:1"):
+            with relay(settings, "c", daemon, SYSTEM):
+                assert _session(environ).post(f"{url}/x", data=b"a", timeout=60).status_code == 200
+        assert _session(environ).get(f"{url}/x", timeout=60).status_code == 502
+
+
+def test_connections_through_files_leave_nothing_behind(tmp_path: Path, server: ThreadingHTTPServer) -> None:
+    url = _url(server)
+    environ: dict[str, str] = {}
+    settings = _settings(tmp_path, url, "files")
+    folder = RelayFolder(tmp_path, "c")
+    with relay(settings, "c", "login:1", SYSTEM), node_proxy(settings, "c", environ):
+        session = _session(environ)
+        assert session.post(f"{url}/x", data=b"a", timeout=60).status_code == 200
+        session.close()
+        wait_until("the connection's folder to go", lambda: list(folder.connections.iterdir()), empty)
+
+
+def test_secret_and_folders_are_for_their_user_alone(tmp_path: Path) -> None:
+    folder = RelayFolder(tmp_path, "c")
+    assert folder.secret() == folder.secret() != Secret("")
+    for path in (folder.path, folder.connections):
+        assert path.stat().st_mode & 0o077 == 0
+
+
+def test_an_address_of_another_machine_is_a_mistake_of_the_configuration(tmp_path: Path) -> None:
+    settings = _settings(tmp_path, "http://127.0.0.1:1", "network")
+    elsewhere = msgspec.structs.replace(settings.hpc.relay, host="192.0.2.7")
+    settings = msgspec.structs.replace(settings, hpc=msgspec.structs.replace(settings.hpc, relay=elsewhere))
+    with pytest.raises(ConfigError, match=r"the relay cannot listen on 192\.0\.2\.7 .*hpc\.relay\.host is an address"):
+        relay(settings, "c", "login:1", SYSTEM).__enter__()
+
+
+def test_rubbish_is_answered_and_disturbs_no_other_connection(use: Use, server: ThreadingHTTPServer) -> None:
+    url = _url(server)
+    environ = use(url)
+    port = int(environ["http_proxy"].rpartition(":")[2])
+    for rubbish in (b"\x16\x03\x01\r\n\r\n", b"GET /x HTTP/1.1\r\n\r\n", b"CONNECT nowhere HTTP/1.1\r\n\r\n"):
+        with closing(socket.create_connection(("127.0.0.1", port), 10)) as connection:
+            connection.sendall(rubbish)
+            assert connection.recv(100).startswith(b"HTTP/1.1 400 ")
+    assert _session(environ).post(f"{url}/x", data=b"a", timeout=60).status_code == 200
