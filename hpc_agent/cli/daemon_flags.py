@@ -16,8 +16,8 @@ from hpc_agent.daemon.options import DaemonOptions
 from hpc_agent.domain.capacity import GpuRange, parse_allocation
 from hpc_agent.domain.gpu_ids import NONE
 from hpc_agent.errors import InputError
-from hpc_agent.submission.glue_template import ContainerLaunch, uses_container_directives
 from hpc_agent.logs import EventLog
+from hpc_agent.submission.glue_template import ContainerLaunch, uses_container_directives
 
 log = EventLog("daemon")
 

@@ -17,6 +17,7 @@ from hpc_agent.cli.table import Column, one_line, table_lines, text, wrapped
 from hpc_agent.cli.waiting_note import waiting_note
 
 if TYPE_CHECKING:
+    from hpc_agent.cli.daemon_flags import DaemonFlags
     from hpc_agent.cli.inspection_options import InspectedSite
     from hpc_agent.domain.attempt import Attempt
     from hpc_agent.domain.ids import TaskId

@@ -92,6 +92,10 @@ class TemplateLaunch:
     def isolated(self) -> bool:
         return self.runtime.isolated
 
+    @property
+    def can_run(self) -> bool:
+        return self.runtime.can_run
+
     def wrap(self, spec: ContainerSpec) -> Argv:
         words = _without_command(self.runtime.wrap(spec))
         return ["bash", "-c", _CALL, LAUNCH_FUNCTION, str(self.bin_dir), self.reference, *words]

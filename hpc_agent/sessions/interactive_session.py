@@ -17,9 +17,9 @@ from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.task import Requirements, TaskScript
 from hpc_agent.drafts.create import undo_on_failure
 from hpc_agent.drafts.draft_resources import check_values
-from hpc_agent.drafts.follow import end_of, step_of
 from hpc_agent.errors import HpcAgentError, InputError, ServerUnreachableError
 from hpc_agent.file_records import ensure_directory, exists_uncached, read_record, write_atomic
+from hpc_agent.inspection.task_follower import end_of, step_of
 from hpc_agent.sessions.session_script import session_script
 from hpc_agent.wire.task_requests import draft_to_wire
 
