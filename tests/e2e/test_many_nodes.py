@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
 import psutil
 import pytest
 from capabilities import missing
 from e2e_site import Site
-from waiting import HANG_S, equals, wait_until
+from torch_site import accelerate_path, torch_site
+from waiting import equals, wait_until
 
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
@@ -364,29 +363,19 @@ dist.destroy_process_group()
 """
 
 
-@contextmanager
-def torch_packages() -> Iterator[str]:
-    """Requirement lines; where pip has no wheel of torch at hand it would take minutes."""
-    folders = [Path(folder) for folder in os.environ.get("PIP_FIND_LINKS", "").split() if "://" not in folder]
-    wheels = sorted(wheel for folder in folders for wheel in folder.glob("torch-*.whl"))
-    if not wheels:
-        missing("torch", "PIP_FIND_LINKS names no folder with a wheel of torch")
-    yield f"torch=={wheels[-1].name.split('-')[1]}\naccelerate"
-
-
 @pytest.mark.torch
 @pytest.mark.parametrize("launcher", ["srun", "torchrun", "accelerate"])
 def test_torch_distributed(site: Site, launcher: str) -> None:
-    with torch_packages() as packages:
-        site.daemon()
-        task = task_of(site, GLOO, script={"requirements": {"pip": packages}}, launcher=launcher, ranks_per_node="2")
-        # Its environment is packed and unpacked: a gigabyte, before its ranks start.
-        finals = (TaskStatus.COMPLETED, TaskStatus.FAILED)
-        wait_until("its end", lambda: site.status(task), lambda status: status in finals, timeout=3 * HANG_S)
-        assert site.status(task) is TaskStatus.COMPLETED, site.console(task)
-        lines = site.lines(task)
-        for rank, prefix in enumerate(("", "[n1:1] ", "[n2:2] ", "[n2:3] ")):
-            assert f"{prefix}rank {rank} of 4 sum 10.0" in lines
+    torch = torch_site()
+    folders = [torch.python_path, *([accelerate_path()] if launcher == "accelerate" else [])]
+    variables = "\n".join(f'{name}: "{value}"' for name, value in torch.environment.items())
+    site.configure(f'agent.extra_python_path: "{":".join(map(str, folders))}"\nenvironment {{ {variables} }}')
+    site.daemon()
+    task = task_of(site, GLOO, launcher=launcher, ranks_per_node="2")
+    assert site.wait_for_end(task) is TaskStatus.COMPLETED
+    lines = site.lines(task)
+    for rank, prefix in enumerate(("", "[n1:1] ", "[n2:2] ", "[n2:3] ")):
+        assert f"{prefix}rank {rank} of 4 sum 10.0" in lines
 
 
 MPI = """
