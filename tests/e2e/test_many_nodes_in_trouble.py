@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from e2e_site import Site
-from waiting import wait_until
+from waiting import empty, wait_until
 
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
@@ -142,26 +141,58 @@ def test_a_requeued_job(site: Site) -> None:
     assert all(max(shown(site, task, rank)) == 1000 + LINES - 1 for rank in range(RANKS))
 
 
+@contextmanager
+def without_n2(site: Site, slurm_cluster: Any) -> Iterator[None]:
+    """Its slurmd is gone, and Slurm takes it for dead."""
+    os.kill(int((slurm_cluster.dir / "run" / "n2.mark").read_text()), signal.SIGKILL)
+    try:
+        site.slurm("scontrol", "update", "nodename=n2", "state=down", "reason=test")
+        yield
+    finally:
+        slurm_cluster.start()
+        wait_until("n2 to be back", lambda: site.resumed("n2"))
+
+
+def kill_processes_on_n2(task: TaskId) -> None:
+    for process in [*psutil.process_iter()]:
+        with suppress(psutil.Error):
+            environ = process.environ()
+            if environ.get("SLURMD_NODENAME") == "n2" and task in environ.get("SLURM_JOB_NAME", ""):
+                process.kill()
+
+
 def test_a_node_dies_and_the_task_goes_on_on_others(site: Site, slurm_cluster: Any) -> None:
     """The second of the job's nodes, with all that runs on it: Slurm starts the job again where there are nodes."""
     site.daemon()
     task, folder = started(site)
-    pid = int((slurm_cluster.dir / "run" / "n2.mark").read_text())
     (site.folder / "go").touch()
-    try:
-        os.kill(pid, signal.SIGKILL)
-        for process in [*psutil.process_iter()]:
-            with suppress(psutil.Error):
-                environ = process.environ()
-                if environ.get("SLURMD_NODENAME") == "n2" and task in environ.get("SLURM_JOB_NAME", ""):
-                    process.kill()
-        subprocess.run(
-            ["scontrol", "update", "nodename=n2", "state=down", "reason=test"], env=site.env, check=True, timeout=60
-        )
+    kill_processes_on_n2(task)
+    with without_n2(site, slurm_cluster):
         assert site.wait_for_end(task) is TaskStatus.COMPLETED
-    finally:
-        slurm_cluster.start()
-        wait_until("n2 to be back", lambda: site.resumed("n2"))
     check_lines(site, task, folder, exact=False)
     assert all(max(shown(site, task, rank)) == 1000 + LINES - 1 for rank in range(RANKS))
     assert any(line.startswith("[n3:1] ") for line in site.lines(task))
+
+
+def test_a_node_dies_and_the_task_ends_where_its_queue_allows_no_restart(site: Site, slurm_cluster: Any) -> None:
+    site.configure(f'hpc {{ queues {{ "{site.queue}" {{ max_restarts: 0 }} }} }}')
+    site.daemon()
+    task, folder = started(site)
+    with without_n2(site, slurm_cluster):
+        kill_processes_on_n2(task)
+        assert site.wait_for_end(task) is TaskStatus.FAILED
+    assert re.search(r"^node \S+ failed", site.reason(task)), site.reason(task)
+    check_lines(site, task, folder, exact=False)
+
+
+def test_ranks_on_a_node_that_slurm_has_given_up_end_with_their_job(site: Site, slurm_cluster: Any) -> None:
+    """The node has lost its slurmd only: its rank must not run beside the one that is started elsewhere."""
+    site.daemon()
+    task, _ = started(site)
+    (site.folder / "go").touch()
+    with without_n2(site, slurm_cluster):
+        wait_until("the end of the rank on n2", lambda: [*ranks(task, "n2")], empty)
+        assert site.wait_for_end(task) is TaskStatus.COMPLETED
+    for rank in range(RANKS):
+        seen = shown(site, task, rank)
+        assert seen == sorted(set(seen)) and seen[-1] == 1000 + LINES - 1
