@@ -47,7 +47,7 @@ def launch_flags(command: Command) -> Command:
 
 
 def _property_flags(command: Command, properties: Mapping[str, tuple[str, str]]) -> Command:
-    for name, (metavar, text) in reversed(properties.items()):
+    for name, (metavar, text) in reversed(list(properties.items())):
         flag = f"--{name.replace('_', '-')}"
         command = click.option(flag, name, metavar=metavar, callback=_not_empty, help=text)(command)
     return command

@@ -143,7 +143,8 @@ def read(ledger: Path) -> list[Start]:
     for line in ledger.read_text(encoding="utf-8").splitlines():
         at, pid, word, *rest = line.split()
         if word == "start":
-            starts[pid] = Start(int(pid), float(at), *rest[1:4], [int(other) for other in rest[4:]])
+            _, job, node, restart, *others = rest
+            starts[pid] = Start(int(pid), float(at), job, node, restart, [int(other) for other in others])
         start = starts[pid]
         start.last_at = float(at)
         if word == "line":

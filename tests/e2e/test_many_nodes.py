@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
+import fake_nvml
 import psutil
 import pytest
 from capabilities import missing
@@ -153,6 +155,29 @@ def test_each_node_has_a_rank_for_each_gpu(site: Site) -> None:
     lines = site.lines(task)
     for rank, prefix in enumerate(("", "[n1:1] ", "[n2:2] ", "[n2:3] ")):
         assert f"{prefix}{rank} sees 0,1" in lines
+
+
+@pytest.mark.compiler
+def test_the_gpus_of_all_nodes_are_in_the_tasks_figures(site: Site) -> None:
+    """Each node's GPU 0 is at 5 %, its GPU 1 at 15 %."""
+    variables = fake_nvml.build(site.folder, 4)
+    agent = site.folder / "agent"
+    exports = "".join(f'export {name}="{value}"\n' for name, value in variables.items())
+    agent.write_text(f'#!/bin/sh\n{exports}exec {sys.executable} -m hpc_agent "$@"\n')
+    agent.chmod(0o755)
+    site.configure(f'hpc {{ agent_command: ["{agent}"] }}')
+    site.daemon()
+    task = task_of(site, "import time; time.sleep(6)", num_gpus="2", ranks_per_node="1")
+    assert site.wait_for_end(task) is TaskStatus.COMPLETED
+    properties = site.client.tasks.get(task).properties
+    assert properties["hpc_used_gpus"] == "0.4 of 4 GPUs (10%)"
+    assert properties["hpc_used_gpu_memory"] == "2 of 16 GiB (12%)"
+    [chart] = site.client.session.call("events.get_task_plots", {"task": task})["plots"]
+    lines = {line["name"]: line["y"] for line in json.loads(chart["plot_str"])["data"]}
+    assert {name: set(values) for name, values in lines.items() if "GPU (" in name} == {
+        "n1 GPU (of 2 GPUs)": {10.0},
+        "n2 GPU (of 2 GPUs)": {10.0},
+    }
 
 
 def test_ranks_reach_each_other_and_two_tasks_at_once_do_not_meet(site: Site) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 from e2e_site import Site
+from slurm_cluster.layout import step_above
 from waiting import empty, wait_until
 
 from hpc_agent.domain.ids import TaskId
@@ -142,10 +143,12 @@ def test_a_requeued_job(site: Site) -> None:
 
 
 @contextmanager
-def without_n2(site: Site, slurm_cluster: Any) -> Iterator[None]:
-    """Its slurmd is gone, and Slurm takes it for dead."""
+def without_n2(site: Site, slurm_cluster: Any, *, dead: TaskId | None) -> Iterator[None]:
+    """Its slurmd is gone, and Slurm has given it up; with all processes of the task ``dead`` too."""
     os.kill(int((slurm_cluster.dir / "run" / "n2.mark").read_text()), signal.SIGKILL)
     try:
+        if dead:
+            kill_processes_on_n2(dead)
         site.slurm("scontrol", "update", "nodename=n2", "state=down", "reason=test")
         yield
     finally:
@@ -154,11 +157,18 @@ def without_n2(site: Site, slurm_cluster: Any) -> Iterator[None]:
 
 
 def kill_processes_on_n2(task: TaskId) -> None:
-    for process in [*psutil.process_iter()]:
+    """And slurmstepd above them. All at once: one that sees another die would still report it."""
+    pids = []
+    for process in psutil.process_iter():
         with suppress(psutil.Error):
             environ = process.environ()
             if environ.get("SLURMD_NODENAME") == "n2" and task in environ.get("SLURM_JOB_NAME", ""):
-                process.kill()
+                pids.append(process.pid)
+    above = {step for pid in pids if (step := step_above(pid))}
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in (*above, *pids):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
 
 
 def test_a_node_dies_and_the_task_goes_on_on_others(site: Site, slurm_cluster: Any) -> None:
@@ -166,8 +176,7 @@ def test_a_node_dies_and_the_task_goes_on_on_others(site: Site, slurm_cluster: A
     site.daemon()
     task, folder = started(site)
     (site.folder / "go").touch()
-    kill_processes_on_n2(task)
-    with without_n2(site, slurm_cluster):
+    with without_n2(site, slurm_cluster, dead=task):
         assert site.wait_for_end(task) is TaskStatus.COMPLETED
     check_lines(site, task, folder, exact=False)
     assert all(max(shown(site, task, rank)) == 1000 + LINES - 1 for rank in range(RANKS))
@@ -178,8 +187,7 @@ def test_a_node_dies_and_the_task_ends_where_its_queue_allows_no_restart(site: S
     site.configure(f'hpc {{ queues {{ "{site.queue}" {{ max_restarts: 0 }} }} }}')
     site.daemon()
     task, folder = started(site)
-    with without_n2(site, slurm_cluster):
-        kill_processes_on_n2(task)
+    with without_n2(site, slurm_cluster, dead=task):
         assert site.wait_for_end(task) is TaskStatus.FAILED
     assert re.search(r"^node \S+ failed", site.reason(task)), site.reason(task)
     check_lines(site, task, folder, exact=False)
@@ -190,7 +198,7 @@ def test_ranks_on_a_node_that_slurm_has_given_up_end_with_their_job(site: Site, 
     site.daemon()
     task, _ = started(site)
     (site.folder / "go").touch()
-    with without_n2(site, slurm_cluster):
+    with without_n2(site, slurm_cluster, dead=None):
         wait_until("the end of the rank on n2", lambda: [*ranks(task, "n2")], empty)
         assert site.wait_for_end(task) is TaskStatus.COMPLETED
     for rank in range(RANKS):
