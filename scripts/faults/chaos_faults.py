@@ -250,9 +250,10 @@ class Troublemaker:
             return self._site.rank_of(row.task, fault.choice)
 
         victim = self._victim(fault, lambda row: len(row.nodes) > 1 and self._runs(row) and bool(rank(row)))
-        pid, since = victim and rank(victim), time.time()
+        pid = rank(victim) if victim else None
         if victim is None or pid is None:
             return False
+        since = time.time()
         try:
             os.kill(pid, signal.SIGKILL)
         except ProcessLookupError:
