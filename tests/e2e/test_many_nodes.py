@@ -403,6 +403,25 @@ def test_torch_distributed(site: Site, launcher: str) -> None:
         assert f"{prefix}rank {rank} of 4 sum 10.0" in lines
 
 
+@pytest.mark.torch
+def test_torchrun_ends_with_the_words_of_the_rank_that_failed(site: Site) -> None:
+    torch = torch_site()
+    variables = "\n".join(f'{name}: "{value}"' for name, value in torch.environment.items())
+    site.configure(f'agent.extra_python_path: "{torch.python_path}"\nenvironment {{ {variables} }}')
+    site.daemon()
+    text = f"import os, sys\nif os.environ['RANK'] == '3': sys.exit('no data for rank 3')\n{waiting(site)}"
+    task = task_of(site, text, launcher="torchrun", ranks_per_node="2")
+    assert site.wait_for_end(task) is TaskStatus.FAILED
+    assert site.reason(task) == "worker execution exit code 1: rank 3 on n2: no data for rank 3"
+
+
+def test_a_launcher_that_the_task_does_not_have_is_named(site: Site) -> None:
+    site.daemon()
+    task = task_of(site, SHOW, launcher="torchrun")
+    assert site.wait_for_end(task) is TaskStatus.FAILED
+    assert re.match(r"worker execution exit code 1: torchrun on n\d: .*torch", site.reason(task)), site.reason(task)
+
+
 MPI = """
 from mpi4py import MPI
 
