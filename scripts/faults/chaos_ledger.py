@@ -145,6 +145,8 @@ def read(ledger: Path) -> list[Start]:
         if word == "start":
             _, job, node, restart, *others = rest
             starts[pid] = Start(int(pid), float(at), job, node, restart, [int(other) for other in others])
+        if pid not in starts:
+            continue  # it was signalled before it had begun
         start = starts[pid]
         start.last_at = float(at)
         if word == "line":

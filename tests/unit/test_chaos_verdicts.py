@@ -225,6 +225,8 @@ def test_a_task_writes_its_ledger_and_the_judge_reads_it(tmp_path: Path) -> None
     first, second = read(ledger)
     assert (first.lines, second.lines) == ([0, 1, 2], [1000, 1001, 1002])
     assert (first.code, second.code, second.still_alive) == (3, 3, [])
+    ledger.write_text("100.5 77 signal 15\n")
+    assert read(ledger) == []
 
 
 # ---------------------------------------------------------------- many nodes
