@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -15,6 +14,7 @@ import psutil
 import pytest
 from capabilities import missing
 from e2e_site import Site
+from job_processes import job_processes
 from torch_site import accelerate_path, torch_site
 from waiting import equals, wait_until
 
@@ -101,23 +101,14 @@ def own(prefix: str, lines: list[str]) -> list[str]:
     return [line.removeprefix(prefix) for line in lines if line.startswith(prefix)]
 
 
-def processes(task: TaskId, **environ: str) -> Iterator[psutil.Process]:
-    """Processes of a task's job with these variables."""
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            found = process.environ()
-            if task in found.get("SLURM_JOB_NAME", "") and environ.items() <= found.items():
-                yield process
-
-
 def kill_agent(task: TaskId, *, of_node: str = "") -> None:
     """Kill the agent of this node, or the first agent."""
-    for process in processes(task):
+    for process, environ in job_processes(task):
         with suppress(psutil.Error):
             words = process.cmdline()
             if "hpc_agent" not in words or "srun" in words[0] or ("--node-of" in words) != bool(of_node):
                 continue
-            if of_node in ("", process.environ().get("SLURMD_NODENAME")):
+            if of_node in ("", environ.get("SLURMD_NODENAME")):
                 process.kill()
 
 
@@ -200,7 +191,7 @@ def test_a_rank_that_is_killed_ends_all(site: Site) -> None:
     site.daemon()
     task = task_of(site, waiting(site), ranks_per_node="2")
     begun(site, task)
-    for process in processes(task, RANK="2"):
+    for process, _ in job_processes(task, RANK="2"):
         process.kill()
     assert site.wait_for_end(task) is TaskStatus.FAILED
     assert site.reason(task).startswith("worker execution was ended by SIGKILL: rank 2 on n2: killed by SIGKILL")
@@ -273,7 +264,7 @@ def test_the_death_of_the_first_agent_loses_no_line(site: Site) -> None:
     assert site.wait_for_end(task) is TaskStatus.FAILED
     lines = site.lines(task)
     assert lines.count("begun 0") == lines.count("[n2:1] begun 1") == 1
-    wait_until("an end of its processes", lambda: list(processes(task)), equals([]))
+    wait_until("an end of its processes", lambda: list(job_processes(task)), equals([]))
 
 
 def test_a_node_that_cannot_run_the_task_is_named_and_no_rank_starts(site: Site) -> None:
