@@ -252,6 +252,7 @@ class NodeAgent:
         sampling.start()
         self._say(NodeMessage(kind="ready", index=self._index, node=self._name))
         finish = self._carry_out()
+        self._end_ranks(0.0 if finish else self._settings.hpc.term_grace)
         self._over.set()
         sampling.join(timeout=2)
         collector.finish(_LAST_OUTPUT_S)
@@ -278,6 +279,17 @@ class NodeAgent:
                 interrupting = interrupting or set()
             else:
                 self._signal(order)
+
+    def _end_ranks(self, seconds: float) -> None:
+        """Kill what is left of the ranks, after this time. The scheduler does that as well, unless its daemon on this
+        node is gone: then it gives the node up, and may start the task elsewhere."""
+        until = self._clock.monotonic() + seconds
+        while self._processes.find():
+            if self._clock.monotonic() >= until:
+                count = self._processes.signal(signal.SIGKILL)
+                log.warning("node.ranks_killed", node=self._name, processes=count)
+                return
+            self._clock.sleep(_INTERRUPT_S)
 
     def _signal(self, order: Order) -> None:
         count = self._processes.signal(order.number, only_descendants=order.given)
