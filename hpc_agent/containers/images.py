@@ -2,18 +2,19 @@
 
 <images>/<name>.tar, .sif, .sqsh, or a folder    published by one rename; a site may put its own there
 <images>/<name>.json                             which image of a name the nodes shall run
+<images>/.uses/…                                 uses of what was fetched here, not of what the site put there
 """
 
 from __future__ import annotations
 
 import hashlib
 import secrets
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 from hpc_agent import file_records, process
+from hpc_agent.cache_uses import UseRecords
 from hpc_agent.clock import Clock
 from hpc_agent.containers.pull import ImagePull
 from hpc_agent.containers.runtime_api import Argv, ImageStore, Runtime
@@ -43,6 +44,11 @@ class _ImageRecord:
     identity: str
 
 
+def use_records(folder: Path) -> UseRecords:
+    """Uses of the images that were fetched into the shared folder ``folder``, by their files' names."""
+    return UseRecords(folder / ".uses")
+
+
 class Images:
     """``folder`` is the shared one."""
 
@@ -50,6 +56,7 @@ class Images:
         self._runtime = runtime
         self._store = cast(ImageStore, runtime) if hasattr(runtime, "inspect") else None
         self._folder = folder
+        self._uses = use_records(folder)
         self._clock = clock
 
     def find(self, reference: str, progress: Progress) -> Image | None:
@@ -80,6 +87,8 @@ class Images:
         share = share and not (self._store is not None and self._store.is_shared)
         found = None if force and not _is_path(reference) else self.find(reference, progress)
         if found and (self._store is None or not share or self._file(reference)):
+            if name := self.fetched_file(reference):
+                self._uses.record_staged(name)
             return found
         if _is_path(reference):
             raise ContainerError(f"the image {reference} is not there; is the path right, on all nodes?")
@@ -92,6 +101,17 @@ class Images:
         if found is None:
             raise ContainerError(f"the image {reference} was fetched, but {self._runtime.program} does not find it")
         return found
+
+    def record_use(self, reference: str) -> None:
+        """Note that this process uses the image until it ends, for ``hpc-agent cache``."""
+        if name := self.fetched_file(reference):
+            self._uses.record_use(name)
+            self._uses.hold(name, self._clock)
+
+    def fetched_file(self, reference: str) -> str:
+        """Name of the image's file in the shared folder; empty where there is none, or the site put it there."""
+        name = self._path(reference).name
+        return name if not _is_path(reference) and self._uses.of(name) else ""
 
     def _fetch(self, reference: str, fresh: bool, progress: Progress) -> None:
         target = self._path(reference)
@@ -109,8 +129,9 @@ class Images:
             try:
                 ImagePull(reference, making, self._clock, progress).run(self._runtime.fetch(reference, making))
                 _replace(making, target)
+                self._uses.record_staged(target.name)
             finally:
-                _remove(making)
+                remove_image(making)
             if self._store and (present := self._inspect(self._store, reference)):
                 file_records.write_record(self._record(reference), _ImageRecord(present.identity))
 
@@ -183,13 +204,14 @@ def _replace(making: Path, target: Path) -> None:
     if target.is_dir():
         old = target.with_name(f".{secrets.token_hex(4)}.{target.name}")
         target.rename(old)
-        shutil.rmtree(old, ignore_errors=True)
+        file_records.remove_tree(old)
     making.rename(target)
     file_records.fsync_directory(target.parent)
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
+def remove_image(path: Path) -> None:
+    """Remove an image's file, or its folder as far as it is ours."""
+    if path.is_dir() and not path.is_symlink():
+        file_records.remove_tree(path)
     else:
         path.unlink(missing_ok=True)
