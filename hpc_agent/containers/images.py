@@ -26,6 +26,8 @@ from hpc_agent.redact import without_credentials
 _QUICK_S = 60.0
 _LOAD_S = 7200.0
 
+_LONGEST_NAME = 180
+"""File systems allow 255 characters, and names of leases and of unfinished files are longer."""
 _TELLING = ("bin", "usr/bin", "usr/lib", "usr/local/bin", "usr/local/lib")
 """Folders of an unpacked image whose times say whether it was changed; others' change with each mount point."""
 
@@ -188,7 +190,10 @@ def _is_path(reference: str) -> bool:
 
 def _file_name(reference: str) -> str:
     """As Charliecloud names its folders: ``nvcr.io%nvidia%pytorch+24.05``."""
-    return reference.removeprefix("docker://").replace("/", "%").replace(":", "+")
+    name = reference.removeprefix("docker://").replace("/", "%").replace(":", "+")
+    if len(name) <= _LONGEST_NAME:
+        return name
+    return f"{name[:_LONGEST_NAME]}.{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
 def _of_file(reference: str, path: Path) -> Image:
