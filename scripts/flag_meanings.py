@@ -53,7 +53,7 @@ DAEMON: dict[str, Meaning] = {
     ),
     "--template-files": (
         "Templates of the job scripts, the n-th for the n-th queue or one for all, in the form of ClearML's Slurm glue "
-        "([slurm-glue.md](slurm-glue.md)) or Jinja's.",
+        "(`docs/slurm-glue.md`) or Jinja's.",
         "Refused: no job has a script.",
     ),
     "--singularity-mode": (

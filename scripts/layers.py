@@ -64,14 +64,11 @@ LAYERS = (
         "lower layers: sources join images in `staging`, records of jobs join run directories in `watcher`",
     ),
     Layer(("daemon", "executor", "drafts", "bundles", "setup"), "lower layers, never each other"),
-    Layer(
-        ("tracking", "sessions"),
-        "lower layers, not each other: `tracking` reads repositories as `drafts` does, and watches as `executor` does; "
-        "`sessions` creates tasks as `drafts` does",
-    ),
+    Layer(("tracking",), "lower layers: it reads repositories as `drafts` does, and watches as `executor` does"),
     Layer(
         ("inspection", "doctor"), "lower layers, not each other: they show what `daemon`, `tracking` and `setup` know"
     ),
+    Layer(("sessions",), "lower layers: it creates tasks as `drafts` does, and follows them as `inspection` does"),
     Layer(("server",), "layers 0 and 1, and `wire`; imported by `cli/server.py` only"),
     Layer(("cli",), "everything"),
 )

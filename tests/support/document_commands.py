@@ -109,7 +109,8 @@ def objection(words: Sequence[str]) -> str:
             return ""
         context = _context(rest)
         if context.info_name == "daemon":
-            DaemonFlags(**context.params).check()
+            flags = {name: value for name, value in context.params.items() if name != "for_user"}
+            DaemonFlags(**flags).check()
         if context.info_name == "sbatch":
             return _unknown(context.command, [word for word in rest if word.startswith("--clearml")])
     except click.exceptions.Exit:  # --help, --version

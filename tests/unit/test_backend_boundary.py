@@ -47,6 +47,9 @@ KNOWN = {
         *("domain/decide.py", "domain/job.py", "domain/resources.py", "envs/materialize.py"),
         # Jobs of this machine run Slurm's scripts, whose directives are comments here.
         *("schedulers/local/backend.py", "schedulers/local/scheduler.py"),
+        # Templates in the form of ClearML's Slurm glue, and the flags and the setting that have Slurm in their names.
+        *("cli/daemon.py", "cli/daemon_flags.py", "cli/execute.py", "config/settings.py"),
+        *("executor/template_launch.py", "submission/glue_template.py"),
         # The name of a launcher, by which users choose it.
         "domain/launch_plan.py",
         "submission/render.py",
@@ -95,5 +98,6 @@ def test_variables_of_jobs_are_read_by_backends_alone() -> None:
         for path in PACKAGE.rglob("*.py")
         if "schedulers" not in path.parts and any(pattern.search(word) for word in known(path, pattern))
     }
-    # `hpc-agent sbatch` writes shell code for Slurm's jobs; config and envs name variables in sentences.
-    assert found <= {"tracking", "config", "envs"}
+    # `hpc-agent sbatch` and the glue's templates have shell code for Slurm's jobs; config and envs name variables in
+    # sentences.
+    assert found <= {"tracking", "executor", "config", "envs"}

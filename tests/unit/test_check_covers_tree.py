@@ -36,7 +36,7 @@ def shell_scripts() -> list[Path]:
         for path in files()
         if path.suffix == ".sh"
         # A template is not a script yet.
-        or (path.suffix != ".j2" and b"sh" in first_line(path).partition(b"#!")[2].split(b"/")[-1])
+        or (path.suffix not in (".j2", ".template") and b"sh" in first_line(path).partition(b"#!")[2].split(b"/")[-1])
     ]
 
 
