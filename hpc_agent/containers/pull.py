@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,6 +58,12 @@ class ImagePull:
             ContainerError: one failed, or they took too long. Retryable if the registry did not answer.
         """
         for argv in commands:
+            if shutil.which(argv[0]) is None:
+                folder = f", or put the image's file into {self._making.parent}" if self._making else ""
+                raise ContainerError(
+                    f"the image {self._name} cannot be fetched: {argv[0]} is not on this machine: install it, load its "
+                    f"module before the daemon starts{folder}"
+                )
             try:
                 answer = process.run_reporting(argv, timeout=_TRANSFER_S, on_lines=self._show)
             except ProcessError as error:

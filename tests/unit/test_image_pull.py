@@ -56,6 +56,12 @@ def test_why_a_pull_failed(output: str, sentence: str, again: bool) -> None:
     assert caught.value.retryable is again
 
 
+def test_a_program_that_fetches_is_missing(tmp_path: Path) -> None:
+    pull = ImagePull("lab/tools:1", tmp_path / ".0.image", SYSTEM, lambda line: None)
+    with pytest.raises(ContainerError, match=f"no-enroot is not on this machine: .* into {tmp_path}$"):
+        pull.run([["no-enroot", "import"]])
+
+
 def test_a_long_pull_shows_that_it_goes_on(tmp_path: Path) -> None:
     clock, seen = ManualClock(), list[str]()
     making = tmp_path / "image.sif"
