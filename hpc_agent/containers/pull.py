@@ -26,9 +26,11 @@ _NO_PROGRESS = re.compile(r"^To see mksquashfs output|^$")
 _LEVEL = re.compile(r"^(?:INFO|FATAL|ERROR|WARNING|Error)\s*:\s+")
 _AWAY = re.compile(
     r"tls handshake timeout|unexpected eof"
-    r"|50[0234] (?:bad gateway|service unavailable|gateway time|internal server error)",
+    r"|50[0234]:? (?:bad gateway|service unavailable|gateway time|internal server error)",
     re.IGNORECASE,
 )
+_EXPECTED = re.compile(r"expected status \{[^}]*\}")
+"""Charliecloud names the codes that did not come, too."""
 _LIMITED = re.compile(r"toomanyrequests|too many requests|\b429\b", re.IGNORECASE)
 _UNKNOWN = re.compile(
     r"manifest[ _]unknown|name[ _]unknown|(?<!executable file )not found|does not exist|no such image|\b404\b",
@@ -58,10 +60,11 @@ class ImagePull:
             ContainerError: one failed, or they took too long. Retryable if the registry did not answer.
         """
         for argv in commands:
-            if shutil.which(argv[0]) is None:
+            program = _program(argv)
+            if shutil.which(program) is None:
                 folder = f", or put the image's file into {self._making.parent}" if self._making else ""
                 raise ContainerError(
-                    f"the image {self._name} cannot be fetched: {argv[0]} is not on this machine: install it, load its "
+                    f"the image {self._name} cannot be fetched: {program} is not on this machine: install it, load its "
                     f"module before the daemon starts{folder}"
                 )
             try:
@@ -96,6 +99,12 @@ class ImagePull:
         return f"{size / 1e6:.0f} MB written" if size else ""
 
 
+def _program(argv: Argv) -> str:
+    """The program that a command runs, through ``env`` or not."""
+    words = argv[1:] if argv[0] == "env" else argv
+    return next(word for word in words if argv[0] != "env" or "=" not in word)
+
+
 def _plain(line: str) -> str:
     """A line of a program without colours, marks and passwords."""
     return without_credentials(_LEVEL.sub("", _COLOURS.sub("", line).strip()))[:200]
@@ -112,6 +121,7 @@ def _failure(name: str, output: str) -> ContainerError:
 
 def _meaning(output: str) -> tuple[str, bool]:
     """What a program's last words mean, empty if that is not known, and whether another try may succeed."""
+    output = _EXPECTED.sub("", output)
     if _LIMITED.search(output):
         return "its registry takes no more requests from here for now (who logs in to it may have more)", True
     if is_away(output) or _AWAY.search(output):

@@ -148,7 +148,7 @@ def normal_specs(lines: Iterable[str], origin: str) -> Iterable[str]:
 
 def _spec(text: str) -> str:
     if words := _WORDS.fullmatch(text):
-        # A version that stands alone is meant exactly, unless it has a pattern or alternatives in it.
+        # A version without an operator is meant exactly, unless it has a pattern or alternatives in it.
         operator = "=" if words["build"] or set(words["version"]) & set("*|,") else "=="
         return f"{words['name']}{operator}{words['version']}{'=' + words['build'] if words['build'] else ''}"
     return _OPERATOR.sub(r"\1", text)

@@ -43,6 +43,11 @@ def printing(text: str, code: int = 0) -> list[str]:
         ("dial tcp 10.0.0.1:443: i/o timeout", "its registry does not answer", True),
         ("net/http: TLS handshake timeout", "its registry does not answer", True),
         ("toomanyrequests: You have reached your pull rate limit", "its registry takes no more requests", True),
+        (
+            "error: GET failed; expected status {401, 404, 200, 429} but got 503: Service Unavailable",
+            "its registry does not answer",
+            True,
+        ),
         ("write /tmp/x: no space left on device", "a disk is full", False),
         ('exec: "mksquashfs": executable file not found in $PATH', "cannot be fetched: exec", False),
     ],
