@@ -139,7 +139,8 @@ def prune(shared: Shared, max_size: str | None, older_than: str | None, dry_run:
     span = None if older_than is None else _parse(older_than, r"(\d+(?:\.\d+)?)\s*([mhdw])", _SPANS, "30d")
     folder = shared.configuration().settings.hpc.images
     cache = _cache(shared)
-    kept = {*cache.uses.held(SYSTEM), *use_records(folder).held(SYSTEM), *_waited_for(shared)}
+    held = use_records(folder).held(SYSTEM)
+    kept = {*cache.uses.held(SYSTEM), *held, *_waited_for(shared)}
     age = None if span is None else timedelta(seconds=span)
     envs, images = _entries(shared)
     present: list[CacheEntry | ImageEntry] = [*envs, *images]
@@ -154,7 +155,7 @@ def prune(shared: Shared, max_size: str | None, older_than: str | None, dry_run:
         _remove(cache, [entry.manifest.key for entry in gone_envs])
         for name in image_upkeep.remove(folder, [image.name for image in gone_images]):
             click.echo(f"Image {name} could not be removed: it belongs to another user", err=True)
-        image_upkeep.remove_leftovers(folder, SYSTEM.now())
+        image_upkeep.remove_leftovers(folder, SYSTEM.now(), held)
     click.echo(f"{_total(gone_envs, gone_images)} {'would be freed' if dry_run else 'freed'}")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,6 +17,7 @@ from hpc_agent.containers.images import remove_image, use_records
 
 _ABANDONED = timedelta(days=1)
 """What a killed fetch left behind: fetching and converting take eight hours at most."""
+_PREFIX = len(".01234567.")
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,13 @@ def remove(folder: Path, names: Sequence[str]) -> list[str]:
     return failed
 
 
-def remove_leftovers(folder: Path, now: datetime) -> None:
-    """Remove what killed processes had not fetched to the end, or not removed."""
+def remove_leftovers(folder: Path, now: datetime, held: Collection[str]) -> None:
+    """Remove what killed processes had not fetched to the end, or not removed, and replaced images that no job runs
+    in any more: ``held`` are the names of those that are in use."""
     for path in folder.glob(".????????.*"):
         with contextlib.suppress(OSError):
-            if now.timestamp() - path.lstat().st_mtime > _ABANDONED.total_seconds():
+            old = now.timestamp() - path.lstat().st_mtime > _ABANDONED.total_seconds()
+            if old and path.name[_PREFIX:] not in held:
                 remove_image(path)
 
 

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import secrets
 from dataclasses import dataclass
@@ -98,7 +99,7 @@ class Images:
             progress(f"Fetching the image {without_credentials(reference)}")
             ImagePull(reference, None, self._clock, progress).run([self._store.pull(reference)])
         else:
-            self._fetch(reference, found is None, progress)
+            self._fetch(reference, force, progress)
         found = self.find(reference, progress)
         if found is None:
             raise ContainerError(f"the image {reference} was fetched, but {self._runtime.program} does not find it")
@@ -115,13 +116,13 @@ class Images:
         name = self._path(reference).name
         return name if not _is_path(reference) and self._uses.of(name) else ""
 
-    def _fetch(self, reference: str, fresh: bool, progress: Progress) -> None:
+    def _fetch(self, reference: str, force: bool, progress: Progress) -> None:
         target = self._path(reference)
         leases = file_records.ensure_shared_directory(self._folder) / ".leases"
         with only_one(
             leases / target.name,
             self._clock,
-            done=lambda: fresh and file_records.exists_uncached(target),
+            done=lambda: not force and file_records.exists_uncached(target),
             waiting=lambda: progress(f"Waiting for another process that fetches the image {reference}"),
         ) as mine:
             if not mine:
@@ -130,7 +131,7 @@ class Images:
             making = target.with_name(f".{secrets.token_hex(4)}.{target.name}")
             try:
                 ImagePull(reference, making, self._clock, progress).run(self._runtime.fetch(reference, making))
-                _replace(making, target)
+                _replace(making, target, in_use=target.name in self._uses.held(self._clock))
                 self._uses.record_staged(target.name)
             finally:
                 remove_image(making)
@@ -204,12 +205,17 @@ def _of_file(reference: str, path: Path) -> Image:
     return Image(reference, str(path), digest)
 
 
-def _replace(making: Path, target: Path) -> None:
-    """Publish a file over the old one, or a folder in place of the old, which goes out of sight first."""
+def _replace(making: Path, target: Path, *, in_use: bool) -> None:
+    """Publish a file over the old one, or a folder in place of the old, which goes out of sight first. What jobs run in
+    stays under a hidden name, for a file server forgets what has none; ``hpc-agent cache prune`` removes it."""
+    old = target.with_name(f".{secrets.token_hex(4)}.{target.name}")
     if target.is_dir():
-        old = target.with_name(f".{secrets.token_hex(4)}.{target.name}")
         target.rename(old)
-        file_records.remove_tree(old)
+        if not in_use:
+            file_records.remove_tree(old)
+    elif in_use:
+        with contextlib.suppress(OSError):  # a file system without hard links, or it is gone
+            old.hardlink_to(target)
     making.rename(target)
     file_records.fsync_directory(target.parent)
 

@@ -256,7 +256,7 @@ def test_images_fetched_for_tasks_are_listed_and_pruned(
         in cache_command("prune", "--older-than", "30d", "--dry-run").stdout
     )
     assert cache_command("prune", "--older-than", "30d").returncode == 0
-    assert sorted(path.name for path in folder.glob("*.sif")) == ["lab%new+1.sif", "of+site.sif"]
+    assert sorted(path.name for path in folder.glob("[!.]*.sif")) == ["lab%new+1.sif", "of+site.sif"]
     assert list(folder.glob(".????????.*")) == []
 
 
@@ -277,11 +277,18 @@ def test_prune_leaves_images_that_a_job_uses_or_waits_for(
     long_ago = (SYSTEM.now() - timedelta(days=40)).timestamp()
     for path in folder.glob(".uses/*.sif"):
         os.utime(path, (long_ago, long_ago))
+    inode = (folder / "lab%used+1.sif").stat().st_ino
+    found.stage("lab/used:1", site.say, share=True, force=True)
+    for path in [*folder.glob(".????????.*"), *folder.glob(".uses/*.sif")]:
+        os.utime(path, (long_ago, long_ago))
     cache_command("prune", "--max-size", "0")
-    assert sorted(path.name for path in folder.glob("*.sif")) == ["lab%used+1.sif", "lab%waited+1.sif"]
+    assert sorted(path.name for path in folder.glob("[!.]*.sif")) == ["lab%used+1.sif", "lab%waited+1.sif"]
+    # The file that the job has opened is there, under another name.
+    assert [path.stat().st_ino for path in folder.glob(".????????.*")] == [inode]
     job.communicate("")
     cache_command("prune", "--max-size", "0")
-    assert [path.name for path in folder.glob("*.sif")] == ["lab%waited+1.sif"]
+    assert [path.name for path in folder.glob("[!.]*.sif")] == ["lab%waited+1.sif"]
+    assert list(folder.glob(".????????.*")) == []
 
 
 def test_task_is_warmed_by_its_id(
