@@ -20,7 +20,7 @@ from hpc_agent.envs import conda_prefix, conda_programs, env_lock, interpreter
 from hpc_agent.envs.build_steps import compile_bytecode, installed, make_movable
 from hpc_agent.envs.builder import Builder, BuiltWith, EnsuredEnv
 from hpc_agent.envs.conda_programs import CondaPackage
-from hpc_agent.envs.conda_request import CondaRequest
+from hpc_agent.envs.conda_request import CondaRequest, check_secrets
 from hpc_agent.envs.env_key import FORMAT, key_of
 from hpc_agent.envs.env_request import EnvRequest
 from hpc_agent.envs.installers import installer_error
@@ -81,6 +81,7 @@ class CondaBuilder(Builder):
     def _conda_lock(self, program: str, request: EnvRequest, source_root: Path | None, progress: Progress) -> CondaLock:
         wanted = request.conda or CondaRequest()
         channels = wanted.channels or self._packages.conda_channels
+        check_secrets(channels)
         specs = list(wanted.packages)
         if "python" not in wanted.names:
             specs.append(f"python={request.python}" if request.python else "python")

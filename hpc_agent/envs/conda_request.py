@@ -19,6 +19,7 @@ _SPEC = re.compile(r"[A-Za-z0-9_][^\x00-\x1f\x7f$`]{0,300}")
 _CHANNEL = re.compile(r"(?:[a-z+]{2,10}://)?[A-Za-z0-9_/][\w./:@%+~-]{0,500}", re.ASCII)
 _WORDS = re.compile(r"(?P<name>[^\s=<>!~\[]+)\s+(?P<version>[^\s=<>!~\[]+)(?:\s+(?P<build>[^\s=<>!~\[]+))?")
 """The form ``numpy 1.26.4 py311_0``, which files of specs do not have."""
+_SECRET = re.compile(r"//[^/]*@|/t/[^/]+/")
 _NAME = re.compile(r"(?:.*::)?(?P<name>[A-Za-z0-9_.-]+)")
 
 
@@ -167,6 +168,25 @@ def _name_of(line: str) -> str:
 
 def _canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def check_secrets(channels: Iterable[str]) -> None:
+    """
+    Raises:
+        EnvironmentBuildError: a channel's address has a password or a token in it, which a command line would show to
+            all users, and which the programs leave out of the addresses that they print.
+    """
+    for channel in channels:
+        if (bare := _SECRET.sub(_without_secret, channel)) != channel:
+            raise EnvironmentBuildError(
+                f"the address of the conda channel {bare} has a password or a token in it, which all users of this "
+                "machine could read in its list of processes: name the channel without, and log in to its server as "
+                "the daemon's user (mamba auth login, anaconda login or ~/.netrc)"
+            )
+
+
+def _without_secret(match: re.Match[str]) -> str:
+    return "//" if match[0].startswith("//") else "/"
 
 
 def _checked_channel(value: object) -> str:

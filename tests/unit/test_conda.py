@@ -13,7 +13,7 @@ from hpc_agent.domain.env import RequirementFiles
 from hpc_agent.domain.task import Requirements, TaskScript
 from hpc_agent.envs import conda_prefix, conda_programs
 from hpc_agent.envs.conda_programs import CondaPackage, parse_solution
-from hpc_agent.envs.conda_request import conda_list, read_environment
+from hpc_agent.envs.conda_request import check_secrets, conda_list, read_environment
 from hpc_agent.envs.env_request import request_for
 from hpc_agent.envs.requirements import ResolutionError
 from hpc_agent.errors import EnvironmentBuildError
@@ -119,6 +119,15 @@ variables: {DATA: "/data/$x's", N: 4}
     )
     assert request.channels == ("conda-forge",)
     assert request.variables == (("DATA", "/data/$x's"), ("N", "4"))
+
+
+@pytest.mark.parametrize("secret", ["https://me:pass@conda.example/lab", "https://conda.example/t/TO-KEN/lab"])
+def test_secrets_in_the_address_of_a_channel(secret: str) -> None:
+    check_secrets(["conda-forge", "https://conda.example/lab", "file:///shared/t"])
+    with pytest.raises(EnvironmentBuildError) as caught:
+        check_secrets(["conda-forge", secret])
+    assert "the conda channel https://conda.example/lab has a password" in str(caught.value)
+    assert "pass@" not in str(caught.value) and "KEN" not in str(caught.value)
 
 
 def test_which_list_counts() -> None:
