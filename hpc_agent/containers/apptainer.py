@@ -23,9 +23,9 @@ class Apptainer:
 
     def wrap(self, spec: ContainerSpec) -> Argv:
         # Nothing of the node's variables: its PYTHONPATH and library paths mean other files in there.
-        return [self.program, "exec", "--cleanenv", *self.rest(spec)]
+        return [self.program, "exec", "--cleanenv", *self.command_arguments(spec)]
 
-    def rest(self, spec: ContainerSpec) -> Argv:
+    def command_arguments(self, spec: ContainerSpec) -> Argv:
         # The driver's libraries come from the node; the job's own limits say which devices it may open.
         argv = [_GPU_FLAGS[spec.gpus.maker]] if spec.gpus else []
         argv += [word for mount in spec.mounts for word in ("--bind", _bind(mount))]

@@ -28,9 +28,9 @@ class Pyxis:
         return bool(self.node)
 
     def wrap(self, spec: ContainerSpec) -> Argv:
-        return [self.program, *self.rest(spec)]
+        return [self.program, *self.command_arguments(spec)]
 
-    def rest(self, spec: ContainerSpec) -> Argv:
+    def command_arguments(self, spec: ContainerSpec) -> Argv:
         # One process with all that the job has on this node, GPUs included; the batch script holds no part of it.
         argv = ["--nodes=1", "--ntasks=1", "--overlap", "--unbuffered", f"--job-name={spec.name}"]
         # Of a job with many nodes, Slurm would choose the first for each of them.

@@ -85,7 +85,7 @@ class Runtime(Protocol):
 class ScriptedRuntime(Runtime, Protocol):
     """Runtime whose command a job's script may hold, as in ``singularity exec --uts``."""
 
-    def rest(self, spec: ContainerSpec) -> Argv:
+    def command_arguments(self, spec: ContainerSpec) -> Argv:
         """What comes after that command: the container's arguments, its image and its process."""
 
 

@@ -58,7 +58,15 @@ class TemplateLaunch:
 
     def wrap(self, spec: ContainerSpec) -> Argv:
         # Which variables of the node reach the container is the template's choice.
-        return ["bash", "-c", _CALL, LAUNCH_FUNCTION, str(self.bin_dir), self.reference, *self.runtime.rest(spec)]
+        return [
+            "bash",
+            "-c",
+            _CALL,
+            LAUNCH_FUNCTION,
+            str(self.bin_dir),
+            self.reference,
+            *self.runtime.command_arguments(spec),
+        ]
 
     def remove(self, name: str) -> Argv | None:
         return self.runtime.remove(name)

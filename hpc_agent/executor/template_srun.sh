@@ -1,4 +1,4 @@
-#!/bin/bash
+#!/usr/bin/env bash
 # srun as a template's command finds it: one process on the agent's node, unless the template says otherwise.
 # pyxis takes the last of several --container-mounts: they become one. The template's image holds, unless it is the
 # task's (HPC_AGENT_LAUNCH_IMAGE), which the shared folder may have as a file.
