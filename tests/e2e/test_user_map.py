@@ -185,11 +185,22 @@ def test_a_daemon_that_is_not_roots_goes_through_sudo(
         if above.is_relative_to("/tmp") and above != Path("/tmp"):
             above.chmod(above.stat().st_mode | 0o011)
     mapped(site, {owner.id: user, other.id: service}, f'hpc {{ root: "{root}", cache_dir: "{root}/cache" }}')
+    own_conf = root / "clearml.conf"
+    include, _, rest = site.conf.read_text().strip().partition("\n")
+    included = Path(include.split('"')[1]).read_text(encoding="utf-8")
+    own_conf.write_text(f"{included}\n{rest}\n")
+    own_conf.chmod(0o600)
+    shutil.chown(own_conf, service, service)
     # The line of docs/user-map.md. sudo takes its own PATH, in which Slurm may not be.
     allowed = f"{service} ALL=({user}) NOPASSWD: {shlex.join(agent)} daemon --for-user *"
     program = sudo(tmp_path / "sudo", f'Defaults secure_path="/usr/sbin:/usr/bin:/sbin:/bin"\n{allowed}\n')
     flags = ["daemon", "--queue", site.queue, "--foreground", "--polling-interval", "0.5"]
-    env = {**site.env, "PATH": f"{program.bin_dir}:{site.env['PATH']}", "HOME": pwd.getpwnam(service).pw_dir}
+    env = {
+        **site.env,
+        "PATH": f"{program.bin_dir}:{site.env['PATH']}",
+        "HOME": pwd.getpwnam(service).pw_dir,
+        "CLEARML_CONFIG_FILE": str(own_conf),
+    }
     tasks = [owner.task(site, WHO), other.task(site, WHO)]
     with (site.folder / "daemon.log").open("ab") as sink:
         argv = [*program.under, "runuser", "-u", service, "--", *agent, *flags]
