@@ -214,12 +214,12 @@ class NodeAgent:
             "ranks_per_node": self._record.ranks_per_node,
             "folder": str(self._workdir),
             "cwd": str(prepared.cwd),
-            "argv": list(prepared.argv),
+            "argv": prepared.marked(RANK_OF, self._mark),
             "starter": starter(self._record, self._index, self._launcher),
             "set": {
                 **{name: value for name, value in environ.items() if inherited.get(name) != value},
                 **self._rendezvous(environ),
-                RANK_OF: self._mark,
+                **({} if prepared.in_step else {RANK_OF: self._mark}),
             },
             "unset": [name for name in inherited if name not in environ],
         }
