@@ -222,7 +222,7 @@ class Daemon:
         if cluster.snapshots:
             self._busy_at = self._clock.monotonic()
         self._hints.begin_pass()
-        self._head_starts.begin_pass()
+        self._head_starts.begin_pass(cluster.snapshots)
         if self._staging is not None:
             self._staging.update(cluster.staging)
         self._notifier.update(cluster)
@@ -328,7 +328,6 @@ class Daemon:
                     self._observer.forget(attempt)
                     self._phases.forget(attempt)
                     self._hints.forget(attempt)
-                    self._head_starts.forget(attempt)
 
     def _rules(self, cluster: ClusterSnapshot, attempt: Attempt) -> AttemptPolicy:
         submission = cluster.files[attempt].submission
