@@ -1,4 +1,4 @@
-"""The relay of ``hpc.relay`` for commands: the node's end inside a job, the other end beside what submits jobs."""
+"""The relay of ``hpc.relay`` for commands: the node's end inside a job, the other end with what submits jobs."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def test_the_console_of_a_script_arrives_while_it_runs_through_what_follows_it(i
     job = person.sbatch("train.sh").job
     task = person.task(job)
     wait_until("its console while it runs", lambda: isolated.console(task), contains("begun\n"))
-    # Only the agent beside the script reports its job as a worker.
+    # Only the agent in the job reports its job as a worker.
     wait_until("its worker", lambda: [w for w in isolated.client.workers.all() if w["id"].endswith(f":slurm:{job}")])
     go.touch()
     assert person.wait_for_end(job)[0] is TaskStatus.COMPLETED
