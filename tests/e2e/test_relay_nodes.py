@@ -156,6 +156,7 @@ def test_each_node_of_many_has_a_proxy_of_its_own(site: Site, through: str) -> N
     files = urlsplit(site.client.session.settings.files_server)
     hosts = site.folder / "hosts"
     hosts.write_text(f"{Path('/etc/hosts').read_text(encoding='utf-8')}\n{server.hostname} relayed.example\n")
+    reached_directly = site.conf.read_text()
     task = site.script_task(OF_RANKS)
     site.properties(task, num_nodes="2", ranks_per_node="2", num_cpus="2")
     site.configure(
@@ -166,6 +167,7 @@ def test_each_node_of_many_has_a_proxy_of_its_own(site: Site, through: str) -> N
     as_login_node = ("unshare", "--mount", "sh", "-c", f'mount --bind {hosts} /etc/hosts && exec "$@"', "sh")
     site.daemon(under=as_login_node)
     assert site.wait_for_end(task) is TaskStatus.COMPLETED
+    site.conf.write_text(reached_directly)
     lines = [line.rpartition("proxy ")[2].split() for line in site.lines(task) if "proxy " in line]
     ports = {int(rank): port for rank, port in lines}
     assert sorted(ports) == [0, 1, 2, 3]
