@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hpc_agent.cli.job_relay import job_relay
 from hpc_agent.cli.shared_options import (
     HELP,
     Shared,
@@ -211,16 +212,17 @@ def _warm_task(shared: Shared, name: str, into: Path | None) -> None:
 
     configuration = shared.configuration()
     shared.apply(configuration, in_job=True)
-    client = shared.client(configuration, INTERACTIVE)
-    task = client.tasks.get(client.tasks.resolve(name))
     run = RunDirectory(into) if into else None
-    try:
-        stager = TaskStager(configuration.settings, SYSTEM)
-        staged = retry_staging(lambda: stager.stage(task, print_progress), print_progress, SYSTEM)
-    except (SourceError, EnvironmentBuildError, ContainerError) as error:
-        if run:
-            write_atomic(run.stage_failure, str(error).encode())
-        raise
+    with job_relay(configuration.settings):
+        client = shared.client(configuration, INTERACTIVE)
+        task = client.tasks.get(client.tasks.resolve(name))
+        try:
+            stager = TaskStager(configuration.settings, SYSTEM)
+            staged = retry_staging(lambda: stager.stage(task, print_progress), print_progress, SYSTEM)
+        except (SourceError, EnvironmentBuildError, ContainerError) as error:
+            if run:
+                write_atomic(run.stage_failure, str(error).encode())
+            raise
     if run:
         write_record(run.stage, staged)
     code = f"commit {staged.source.commit} of {staged.source.repository}, " if staged.source.commit else ""

@@ -20,6 +20,7 @@ class Charliecloud:
     suffix = ""
     isolated = False
     can_run = True
+    in_step = False
 
     def wrap(self, spec: ContainerSpec) -> Argv:
         # Variables of the node mean nothing in there; those that the image sets are in its /ch/environment.
