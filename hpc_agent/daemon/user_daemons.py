@@ -126,8 +126,9 @@ class UserDaemons:
         """End all; their jobs go on."""
         for daemon in self._daemons.values():
             _close_pipe(daemon)
+        end = self._clock.monotonic() + _STOP_S
         for share, daemon in self._daemons.items():
-            if daemon.child and daemon.child.wait(_STOP_S) is None:
+            if daemon.child and daemon.child.wait(max(end - self._clock.monotonic(), 0)) is None:
                 log.warning("user.daemon_stays", user=share.name, pid=daemon.child.pid)
 
     def once(self) -> bool:
