@@ -28,6 +28,8 @@ from hpc_agent.domain.status import TaskStatus
 
 pytestmark = [pytest.mark.slurm, pytest.mark.root]
 
+_IN_USE = 8
+"""Exit code of userdel."""
 WHO = "import os, pwd; print('user', pwd.getpwuid(os.getuid()).pw_name, os.environ['HOME'], flush=True)"
 SLOW = f"{WHO}\nimport time; time.sleep(float(os.environ.get('LONG', '5'))); print('over')"
 
@@ -84,7 +86,7 @@ def linux_users(slurm_cluster: Any) -> Iterator[tuple[str, str]]:
         yield names[0], names[1]
     finally:
         for name in names:
-            subprocess.run(["userdel", "--remove", name], capture_output=True, check=False)
+            wait_until(f"{name}'s last process to end", lambda: _removed(name))  # noqa: B023
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +127,12 @@ def _agent_of_the_site(site: Site, request: pytest.FixtureRequest) -> None:
 def _run(*argv: str) -> bool:
     """Whether it succeeded: another program may have the password file locked."""
     return subprocess.run(argv, capture_output=True, check=False).returncode == 0
+
+
+def _removed(name: str) -> bool:
+    """Whether a user is gone; one whose processes still run cannot be removed."""
+    done = subprocess.run(["userdel", "--remove", name], capture_output=True, check=False)
+    return done.returncode != _IN_USE
 
 
 def mapped(site: Site, lines: dict[str, str], more: str = "") -> None:
