@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from apptainer_images import apptainer, enroot_programs
 from e2e_site import Site
+from waiting import equals, wait_until
 
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
@@ -29,26 +30,28 @@ def ranks(site: Site, task: TaskId) -> list[list[str]]:
     return sorted(json.loads(line.rpartition(" ")[0]) for line in lines)
 
 
-def enqueued(site: Site, image: Path, **properties: str) -> TaskId:
-    task = site.bare_task(SHOW, enqueue=False)
+def enqueued(site: Site, image: Path, text: str = SHOW, launcher: str = "srun") -> TaskId:
+    task = site.bare_task(text, enqueue=False)
     site.client.tasks.edit(task, {"container": {"image": str(image)}})
-    site.properties(task, num_nodes="2", num_cpus="2", ranks_per_node="2", launcher="srun", **properties)
+    site.properties(task, num_nodes="2", num_cpus="2", ranks_per_node="2", launcher=launcher)
     site.client.tasks.enqueue(task, site.queue_id)
     return task
 
 
+def settings(runtime: str, folder: Path) -> dict[str, str]:
+    found = apptainer()
+    if runtime == "apptainer":
+        return found.settings
+    return {
+        "CLEARML_AGENT__HPC__CONTAINER__RUNTIME": "pyxis",
+        "CLEARML_AGENT__HPC__CONTAINER__PROGRAM": str(enroot_programs(found, folder / "programs") / "srun"),
+    }
+
+
 @pytest.mark.parametrize("runtime", ["apptainer", "pyxis"])
 def test_each_rank_finds_its_own_variables_in_its_container(site: Site, tmp_path: Path, runtime: str) -> None:
-    found = apptainer()
-    settings = found.settings
-    if runtime == "pyxis":
-        programs = enroot_programs(found, tmp_path / "programs")
-        settings = {
-            "CLEARML_AGENT__HPC__CONTAINER__RUNTIME": "pyxis",
-            "CLEARML_AGENT__HPC__CONTAINER__PROGRAM": str(programs / "srun"),
-        }
-    task = enqueued(site, found.sif("bare"))
-    site.daemon(**settings)
+    task = enqueued(site, apptainer().sif("bare"))
+    site.daemon(**settings(runtime, tmp_path))
     assert site.wait_for_end(task) is TaskStatus.COMPLETED
     seen = ranks(site, task)
     assert [rank[0] for rank in seen] == ["0", "1", "2", "3"]
@@ -57,3 +60,23 @@ def test_each_rank_finds_its_own_variables_in_its_container(site: Site, tmp_path
     [(address, port)] = {(rank[4], rank[5]) for rank in seen}
     assert address and port
     assert len({rank[7] for rank in seen}) == 2
+
+
+SAVES = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: (time.sleep(1), print("cleaned up", flush=True), sys.exit(0)))
+print("begun", flush=True)
+time.sleep(300)
+"""
+
+
+@pytest.mark.parametrize(("launcher", "processes"), [("srun", 4), ("none", 1)])
+def test_an_abort_gives_steps_in_containers_their_grace_time(
+    site: Site, tmp_path: Path, launcher: str, processes: int
+) -> None:
+    task = enqueued(site, apptainer().sif("bare"), SAVES, launcher)
+    site.daemon(**settings("pyxis", tmp_path))
+    wait_until("its processes", lambda: site.console(task).count("begun"), equals(processes))
+    site.client.session.call("tasks.stop", {"task": task})
+    assert site.wait_for_end(task) is TaskStatus.STOPPED
+    assert site.console(task).count("cleaned up") == processes
