@@ -158,6 +158,8 @@ def test_a_session_that_cannot_be_served_ends_with_the_reason(site: Site, key: P
         (["--queue", "no-such-queue"], "no-such-queue"),
         (["--num-gpus", "many"], "num_gpus"),
         (["--public-key", "nowhere.pub"], "the public key nowhere.pub does not exist"),
+        (["--public-key", "/dev/null"], "the public key /dev/null is not a file"),
+        (["--packages", "torch=2"], "--packages: 'torch=2' is not a requirement: "),
     ],
 )
 def test_wrong_input_is_a_sentence_and_makes_no_task(site: Site, key: Path, flags: list[str], sentence: str) -> None:
