@@ -95,6 +95,8 @@ class DaemonFlags:
         if self.docker is not None and self.launch:
             raise InputError("--docker runs containers without a template's help: give it or --singularity-mode")
         files, queues = self.template_files or (), self.queues or ()
+        if files and not queues:
+            raise InputError("--template-files needs --queue: the n-th template is for the n-th queue")
         if len(files) > 1 and len(files) != len(queues):
             raise InputError(
                 f"--template-files names {len(files)} templates and --queue {len(queues)} queues: the n-th template "

@@ -28,7 +28,8 @@ from hpc_agent.file_records import ensure_directory, write_atomic
 from hpc_agent.schedulers import backends
 
 _ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
-"""Variables that reach the other users' daemons. All settings come with the configuration."""
+"""Variables that the other users' daemons get with the document: sudo hands on its own choice. All settings come with
+the configuration."""
 
 
 def other_daemons(plan: DaemonPlan, folder: Path, *, starts: bool) -> UserDaemons:
@@ -40,11 +41,12 @@ def other_daemons(plan: DaemonPlan, folder: Path, *, starts: bool) -> UserDaemon
     _check(hpc)
     agent = hpc.agent_command or (sys.executable, "-m", "hpc_agent")
     names = (*_ENVIRONMENT, *backends.choose(hpc).command_variables)
+    environ = {name: os.environ[name] for name in names if name in os.environ}
     return UserDaemons(
         folder,
-        lambda share: _document(plan, share),
+        lambda share: {**_document(plan, share), "environment": environ},
         lambda user: [*command(hpc.user_command, user), *agent, "daemon", "--for-user", user],
-        {name: os.environ[name] for name in names if name in os.environ},
+        environ,
         SYSTEM,
         starts=starts,
     )
@@ -122,7 +124,7 @@ def serve(shared: Shared, linux_user: str) -> None:
         document: Mapping[str, Any] = json.loads(sys.stdin.readline())
     except ValueError:
         raise InputError("--for-user is for daemons that another one starts, with a document on stdin") from None
-    _become(account)
+    _become(account, document["environment"])
     root = Path(document["root"]).expanduser()
     shared.config_file = _write_configuration(document["configuration"], root)
     flags = DaemonFlags.recorded({**document["flags"], "once": document["once"]})
@@ -131,12 +133,12 @@ def serve(shared: Shared, linux_user: str) -> None:
     start(shared, flags, SharedUsers(UserMap(document["users"]), UserShare(linux_user, document["only"])))
 
 
-def _become(account: pwd.struct_passwd) -> None:
-    """The variables of a login: what changes the user may leave the caller's."""
+def _become(account: pwd.struct_passwd, environment: Mapping[str, str]) -> None:
+    """The variables of a login: what changes the user may leave the caller's, or none of them."""
     for name in list(os.environ):
         if is_setting(name) or name in ("CLEARML_CONFIG_FILE", "TRAINS_CONFIG_FILE", "TMPDIR", "SUDO_COMMAND"):
             del os.environ[name]
-    os.environ |= {"HOME": account.pw_dir, "USER": account.pw_name, "LOGNAME": account.pw_name}
+    os.environ |= {**environment, "HOME": account.pw_dir, "USER": account.pw_name, "LOGNAME": account.pw_name}
     os.chdir("/")
 
 

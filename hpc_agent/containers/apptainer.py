@@ -19,12 +19,15 @@ class Apptainer:
     suffix = ".sif"
     isolated = False
     can_run = True
+    in_step = False
 
     def wrap(self, spec: ContainerSpec) -> Argv:
         # Nothing of the node's variables: its PYTHONPATH and library paths mean other files in there.
-        argv = [self.program, "exec", "--cleanenv"]
+        return [self.program, "exec", "--cleanenv", *self.command_arguments(spec)]
+
+    def command_arguments(self, spec: ContainerSpec) -> Argv:
         # The driver's libraries come from the node; the job's own limits say which devices it may open.
-        argv += [_GPU_FLAGS[spec.gpus.maker]] if spec.gpus else []
+        argv = [_GPU_FLAGS[spec.gpus.maker]] if spec.gpus else []
         argv += [word for mount in spec.mounts for word in ("--bind", _bind(mount))]
         return [*argv, *spec.arguments, spec.image, *spec.command]
 

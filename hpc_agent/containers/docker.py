@@ -23,6 +23,7 @@ class Docker:
     suffix = ".tar"
     isolated = True
     can_run = True
+    in_step = False
     is_shared = False
 
     def wrap(self, spec: ContainerSpec) -> Argv:

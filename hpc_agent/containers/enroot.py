@@ -21,6 +21,7 @@ class Enroot:
     suffix = ".sqsh"
     isolated = False
     can_run = True
+    in_step = False
 
     def wrap(self, spec: ContainerSpec) -> Argv:
         argv = [self.program, "start"]

@@ -20,6 +20,7 @@ class Pyxis:
     name = "pyxis"
     suffix = ".sqsh"
     isolated = False
+    in_step = True
 
     @property
     def can_run(self) -> bool:
@@ -27,8 +28,11 @@ class Pyxis:
         return bool(self.node)
 
     def wrap(self, spec: ContainerSpec) -> Argv:
+        return [self.program, *self.command_arguments(spec)]
+
+    def command_arguments(self, spec: ContainerSpec) -> Argv:
         # One process with all that the job has on this node, GPUs included; the batch script holds no part of it.
-        argv = [self.program, "--nodes=1", "--ntasks=1", "--overlap", "--unbuffered", f"--job-name={spec.name}"]
+        argv = ["--nodes=1", "--ntasks=1", "--overlap", "--unbuffered", f"--job-name={spec.name}"]
         # Of a job with many nodes, Slurm would choose the first for each of them.
         argv += [f"--nodelist={self.node}"] if self.node else []
         argv.append(f"--container-image={with_registry(spec.image)}")
@@ -38,7 +42,7 @@ class Pyxis:
         return [*argv, *spec.arguments, *spec.command]
 
     def remove(self, name: str) -> None:
-        """srun takes signals to its step, and Slurm ends the steps of a job with it."""
+        """Slurm ends the steps of a job with it."""
         return
 
     def fetch(self, reference: str, into: Path) -> Sequence[Argv]:

@@ -36,4 +36,5 @@ EXPORT_ARGUMENTS = 'for pair in "$@"; do export "$pair"; done; shift $#'
 
 def passing_on(argv: Sequence[str]) -> Argv:
     """``argv``, which ends in a start script, with the rank's variables of the environment it is run in."""
-    return ["/bin/sh", "-c", _PASS_ON, "sh", *argv]
+    # Not sh: where that is dash, it takes functions out of the environment that the job's script has exported.
+    return ["bash", "-c", _PASS_ON, "bash", *argv]

@@ -66,6 +66,11 @@ class Runtime(Protocol):
     def can_run(self) -> bool:
         """Whether this process can run containers; it can fetch images in any case."""
 
+    @property
+    def in_step(self) -> bool:
+        """Whether its command asks the scheduler for a step of the job on this node, so that the container's processes
+        do not descend from it."""
+
     def wrap(self, spec: ContainerSpec) -> Argv:
         """The command that runs ``spec`` in the foreground, its output on stdout and its exit code as its own."""
 
@@ -75,6 +80,13 @@ class Runtime(Protocol):
 
     def fetch(self, reference: str, into: Path) -> Sequence[Argv]:
         """Bring an image from its registry into the shared folder's new file ``into``. Uses the network."""
+
+
+class ScriptedRuntime(Runtime, Protocol):
+    """Runtime whose command a job's script may hold, as in ``singularity exec --uts``."""
+
+    def command_arguments(self, spec: ContainerSpec) -> Argv:
+        """What comes after that command: the container's arguments, its image and its process."""
 
 
 class ImageStore(Protocol):

@@ -88,6 +88,7 @@ def script(launch: StartScript, image: str) -> str:
 
 
 def command(path: str) -> list[str]:
-    """What a container is started with, ``path`` being the script in it. Words after it are ``NAME=value``, for the
-    script to export."""
-    return ["/bin/sh", "-c", 'command -v bash >/dev/null && exec bash "$0" "$@"; exec sh "$0" "$@"', path]
+    """What a container is started with, ``path`` being the script in it. Words after it are ``NAME=value``: variables
+    of the script's process, which it exports once more after its own."""
+    shell = 'command -v bash >/dev/null && exec bash "$0" "$@"; exec sh "$0" "$@"'
+    return ["/bin/sh", "-c", f'for pair in "$@"; do export "$pair"; done; {shell}', path]

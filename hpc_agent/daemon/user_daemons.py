@@ -19,7 +19,7 @@ from typing import Any
 
 from hpc_agent.clock import Clock
 from hpc_agent.domain.user_map import UserShare
-from hpc_agent.errors import ProcessError
+from hpc_agent.errors import HpcAgentError, ProcessError
 from hpc_agent.file_records import ensure_directory, read_record, write_record
 from hpc_agent.logs import EventLog
 from hpc_agent.process import Helper, run
@@ -120,7 +120,7 @@ class UserDaemons:
                 del self._daemons[share]
                 self._record()
             else:
-                self._failed(share, daemon, f"exit code {code}")
+                self._failed(share, daemon, _last_words(daemon.log) or f"exit code {code}")
 
     def close(self) -> None:
         """End all; their jobs go on."""
@@ -134,10 +134,11 @@ class UserDaemons:
         """One pass of each that is required, to its end; False if one did not get an answer."""
         done = True
         for share in {*self.recorded(), *self._daemons}:
-            argv, text = self._argv(share.linux_user), self._text(share, once=True)
+            argv = self._argv(share.linux_user)
             try:
+                text = self._text(share, once=True)
                 answer = run(argv, timeout=_ONCE_S, env=self._environ, cwd=Path("/"), input=text)
-            except ProcessError as error:
+            except HpcAgentError as error:
                 log.error("user.daemon_failed", user=share.name, error=error)
                 done = False
                 continue
@@ -150,6 +151,11 @@ class UserDaemons:
         return json.dumps({**self._document(share), "once": once}) + "\n"
 
     def _start(self, share: UserShare, daemon: _Daemon) -> None:
+        try:
+            text = self._text(share)
+        except HpcAgentError as error:
+            self._failed(share, daemon, str(error))
+            return
         reads, writes = os.pipe()
         # The document fits in: a command that does not read it holds nothing up.
         with suppress(OSError):
@@ -167,21 +173,17 @@ class UserDaemons:
         daemon.pipe, daemon.started_at = writes, self._clock.monotonic()
         log.info("user.daemon_started", user=share.name, pid=daemon.child.pid)
         try:
-            _write_all(writes, self._text(share).encode())
+            _write_all(writes, text.encode())
         except BrokenPipeError:
             return  # it has ended: ``look`` finds out why
 
     def _failed(self, share: UserShare, daemon: _Daemon, reason: str) -> None:
         daemon.not_before = self._clock.monotonic() + daemon.pause
         daemon.pause = next_pause(daemon.pause)
-        try:
-            words = daemon.log.read_bytes()[-_LAST_WORDS:].decode("utf-8", "replace").strip()
-        except OSError:
-            words = ""
-        last = words.splitlines()[-1] if words else reason
         shown = shlex.join(self._argv(share.linux_user))
+        last = reason.splitlines()[-1]
         daemon.trouble = f"the daemon for the Linux user {share.linux_user} does not run: {last} (command: {shown})"
-        log.error("user.daemon_failed", user=share.name, error=words or reason)
+        log.error("user.daemon_failed", user=share.name, error=reason)
 
     def recorded(self) -> tuple[UserShare, ...]:
         """The shares that have a daemon, or had one when the last main daemon ended."""
@@ -190,6 +192,13 @@ class UserDaemons:
 
     def _record(self) -> None:
         write_record(ensure_directory(self._folder, mode=0o700) / "users.json", _Shares(tuple(self._daemons)))
+
+
+def _last_words(file: Path) -> str:
+    try:
+        return file.read_bytes()[-_LAST_WORDS:].decode("utf-8", "replace").strip()
+    except OSError:
+        return ""
 
 
 def _close_pipe(daemon: _Daemon) -> None:

@@ -32,8 +32,9 @@ from hpc_agent.executor.node_step import NodesLostError
 from hpc_agent.executor.prepare import ExecuteOptions, PreparedTask, Preparer
 from hpc_agent.executor.report import DAEMON_MANAGED, INTERRUPTED, InputRecorder, Reporter, run_token
 from hpc_agent.executor.stall_guard import StallGuard
+from hpc_agent.executor.step_process import STEP_OF, StepProcess
 from hpc_agent.executor.stop_conditions import CAUSE_S, StopConditions, StopReason, handled_signals
-from hpc_agent.executor.supervise import ProcessSupervisor
+from hpc_agent.executor.supervise import ProcessSupervisor, Stoppable
 from hpc_agent.executor.task_outcome import ExitContext, TaskOutcome, ended, never_started
 from hpc_agent.executor.usage_recorder import UsageRecorder
 from hpc_agent.executor.watch import Meters, Watch, WatchedRun
@@ -45,6 +46,7 @@ from hpc_agent.runs.attempt_records import MemoryRecord, RequeueBudget
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
 from hpc_agent.schedulers import backends
 from hpc_agent.telemetry.memory import JobMemory
+from hpc_agent.telemetry.node_processes import NodeProcesses
 from hpc_agent.telemetry.shipper import ConsoleSource
 from hpc_agent.telemetry.usage import GpuReader, UsageReader
 
@@ -220,8 +222,7 @@ class TaskRun:
                 return
 
     def _run_one_process(self, console: Console) -> TaskOutcome:
-        name = f"{self._directory.attempt.job_name}.{self._identity.restart_count}"
-        workdir = private_folder(self._executor.settings.hpc.scratch) / "work" / name
+        workdir = private_folder(self._executor.settings.hpc.scratch) / "work" / self._process_name
         ensure_directory(workdir, mode=0o700)
         preparer = Preparer(
             self._executor.configuration,
@@ -246,7 +247,7 @@ class TaskRun:
         if not self._still_ours():
             return ended(0, ExitContext(StopReason.FENCED))
         self._write_process_started()
-        child = nodes.start(console, self._stop.request) if nodes else _start(prepared, console)
+        child = nodes.start(console, self._stop.request) if nodes else _start(prepared, console, self._process_name)
         log.info("process.started", task=self._task.id, pid=child.pid)
         recorder = InputRecorder(self._executor.client, self._task, prepared.inputs)
         recorder.start()
@@ -376,15 +377,22 @@ class TaskRun:
     def _identity(self) -> AgentIdentity:
         return self._executor.identity
 
+    @property
+    def _process_name(self) -> str:
+        """Of this start of the job, for its folder and processes on this node."""
+        return f"{self._directory.attempt.job_name}.{self._identity.restart_count}"
 
-def _start(prepared: PreparedTask, console: Console) -> Supervised:
-    return Supervised(
-        prepared.argv,
+
+def _start(prepared: PreparedTask, console: Console, name: str) -> Stoppable:
+    """``name``: no other process on this node has it."""
+    child = Supervised(
+        prepared.marked(STEP_OF, name),
         env=prepared.environ,
         cwd=prepared.cwd,
         output=console.sink,
         forwards_signals=prepared.forwards_signals,
     )
+    return StepProcess(child, NodeProcesses(STEP_OF, name)) if prepared.in_step else child
 
 
 class MemoryMonitor:

@@ -37,6 +37,7 @@ from hpc_agent.executor.rank_collector import RankCollector
 from hpc_agent.executor.sdk_signals import has_sdk_handlers
 from hpc_agent.file_records import ensure_directory, read_record, write_atomic, write_record
 from hpc_agent.logs import EventLog
+from hpc_agent.relay.proxy_variables import PROXY_VARIABLES
 from hpc_agent.retry import Budget
 from hpc_agent.runs import node_files
 from hpc_agent.runs.directory import RunDirectory
@@ -205,7 +206,8 @@ class NodeAgent:
 
     def _write_node_record(self, prepared: PreparedTask) -> None:
         """For the ranks, and for programs that start them; it may hold secrets of the task's environment."""
-        inherited = os.environ
+        # The ranks inherit the first agent's environment, where the relay's proxy is that of its own node.
+        inherited = {name: value for name, value in os.environ.items() if name not in PROXY_VARIABLES}
         environ = prepared.environ
         record = {
             "node": self._name,
@@ -214,14 +216,14 @@ class NodeAgent:
             "ranks_per_node": self._record.ranks_per_node,
             "folder": str(self._workdir),
             "cwd": str(prepared.cwd),
-            "argv": list(prepared.argv),
+            "argv": prepared.marked(RANK_OF, self._mark),
             "starter": starter(self._record, self._index, self._launcher),
             "set": {
                 **{name: value for name, value in environ.items() if inherited.get(name) != value},
                 **self._rendezvous(environ),
-                RANK_OF: self._mark,
+                **({} if prepared.in_step else {RANK_OF: self._mark}),
             },
-            "unset": [name for name in inherited if name not in environ],
+            "unset": [name for name in os.environ if name not in environ],
         }
         path = self._workdir / rank_launcher.RECORD
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

@@ -59,7 +59,13 @@ class PreparedTask:
     inputs: RunInputs = _NOTHING
     forwards_signals: bool = False
     """As in ``process.Supervised``."""
+    in_step: bool = False
+    """Whether the scheduler starts the task's process (``step_process``)."""
     in_container: bool = False
+
+    def marked(self, variable: str, value: str) -> list[str]:
+        """``argv`` with a variable for the process that a step starts, and for that one alone."""
+        return [*self.argv, *([f"{variable}={value}"] if self.in_step else [])]
 
 
 class Preparer:
@@ -185,7 +191,8 @@ class Preparer:
             workspace.cwd,
             container.clean_up,
             RunInputs(env.packages if env else (), commit, default),
-            forwards_signals=resolved.prepared.runtime.isolated or self._flags.template_launch,
+            forwards_signals=resolved.prepared.runtime.isolated,
+            in_step=resolved.prepared.runtime.in_step,
             in_container=True,
         )
 

@@ -36,9 +36,14 @@ _ONLY_COMMENTS = re.compile(r"(?:[ \t]*(?:#[^\n]*)?(?:\n|\Z))*")
 _KEYWORDS = frozenset(
     ["!", "case", "do", "elif", "else", "for", "function", "if", "select", "then", "until", "while", "{", "("]
 )
+_SHELL = r"(?:\S*/)?(?:ba|da|k|z)?sh"
+_PYTHON, _OTHERS = r"(?:\S*/)?python[\d.]*", r"(?:\S*/)?(?:perl|ruby|node|Rscript)"
 _SECOND_READING = re.compile(
     r"(?:^|[\s;&|(])(?:eval|ssh|trap|xargs|parallel|watch|su|awk|sed|let|declare|typeset|local|\[\[|--wrap"
-    r"|(?:\S*/)?(?:ba|da|k|z)?sh\s(?:.*\s)?-\w*c|(?:\S*/)?python[\d.]*\s(?:.*\s)?-\w*c|perl\s(?:.*\s)?-\w*e)(?:[\s=]|$)"
+    # Names of variables, whose index is computed.
+    r"|read|printf\s+-v|(?:test|\[)\s(?:.*\s)?-v"
+    rf"|(?:{_SHELL}|{_PYTHON})\s(?:.*\s)?-\w*c|{_OTHERS}\s(?:.*\s)?-\w*e"
+    rf"|(?:{_SHELL}|{_PYTHON}|{_OTHERS}|source|\.)\s(?:.*\s)?<<<)(?:[\s=\"']|$)"
 )
 """Commands that read their arguments as a program once more: what is quoted for this shell is not quoted for that."""
 

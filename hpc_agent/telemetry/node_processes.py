@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Callable
 
 import psutil
 
@@ -50,6 +51,14 @@ class NodeProcesses:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(process.pid, number)
         return len(found)
+
+    def signal_chosen(self, number: int, chosen: Callable[[int], bool]) -> list[int]:
+        """Signal those whose pid is ``chosen``; returns them."""
+        found = [process.pid for process in self.find() if chosen(process.pid)]
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, number)
+        return found
 
     def cpu_seconds(self) -> float:
         """Of all that were seen, those that have ended too."""

@@ -69,7 +69,7 @@ def test_a_task_in_an_image_that_was_imported_for_it(site: Site, registry: str, 
     task = enqueued(site, f"{IN_IMAGE}print(os.environ['WORD'])", f"{registry}/lab/tools:1")
     site.daemon(**settings(site, runtime, programs))
     assert site.wait_for_end(task) is TaskStatus.COMPLETED
-    [job] = site.jobs(task)
+    [job] = site.submitted(task)
     console = site.console(task)
     assert f"runs in {job} " in console and " False\nhello" in console
     image = f"{site.folder}/images/{registry.replace(':', '+')}%lab%tools+1.sqsh"
@@ -84,18 +84,33 @@ def test_a_task_in_an_image_that_was_imported_for_it(site: Site, registry: str, 
         assert all(image in words for words in calls(programs, "enroot") if words[1] == "start")
 
 
+SAVES = (
+    "import signal, sys, time\n"
+    "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(2), print('cleaned up', flush=True), sys.exit(0)))\n"
+    "print('started', flush=True)\n"
+    "time.sleep(300)\n"
+)
+"""A program that takes some of its grace time."""
+
+
 @pytest.mark.parametrize("runtime", ["enroot", "pyxis"])
 def test_scancel_ends_what_runs_in_the_image(site: Site, registry: str, programs: Path, runtime: str) -> None:
-    code = (
-        "import signal, sys, time\n"
-        "signal.signal(signal.SIGTERM, lambda *_: (print('cleaned up', flush=True), sys.exit(0)))\n"
-        "print('started', flush=True)\n"
-        "time.sleep(300)\n"
-    )
-    task = enqueued(site, code, f"{registry}/lab/tools:1")
+    task = enqueued(site, SAVES, f"{registry}/lab/tools:1")
     site.daemon(**settings(site, runtime, programs))
     wait_until("the task to start", lambda: site.console(task), contains("started"))
     site.slurm("scancel", *site.jobs(task))
+    assert site.wait_for_end(task) is TaskStatus.STOPPED
+    assert "cleaned up" in site.console(task)
+
+
+@pytest.mark.parametrize("runtime", ["enroot", "pyxis"])
+def test_an_abort_gives_what_runs_in_the_image_its_grace_time(
+    site: Site, registry: str, programs: Path, runtime: str
+) -> None:
+    task = enqueued(site, SAVES, f"{registry}/lab/tools:1")
+    site.daemon(**settings(site, runtime, programs))
+    wait_until("the task to start", lambda: site.console(task), contains("started"))
+    site.client.session.call("tasks.stop", {"task": task})
     assert site.wait_for_end(task) is TaskStatus.STOPPED
     assert "cleaned up" in site.console(task)
 
@@ -105,4 +120,4 @@ def test_an_image_that_enroot_cannot_import(site: Site, registry: str, programs:
     site.daemon(**settings(site, "enroot", programs))
     assert site.wait_for_end(task) is TaskStatus.FAILED
     assert "lab/gone:1 cannot be fetched" in site.reason(task)
-    assert site.jobs(task) == []
+    assert site.submitted(task) == []

@@ -36,10 +36,19 @@ def enqueued(site: Site, text: str, image: Path | None) -> TaskId:
     return task
 
 
-def serve(site: Site, standins: StandIns, name: str, *flags: str) -> None:
-    (site.folder / "slurm.template").write_text((EXAMPLES / f"{name}.template").read_text())
-    path = f"{standins.folder}:{os.environ['PATH']}"
-    site.daemon("--template-files", "slurm.template", *flags, PATH=path, CLEARML_AGENT__HPC__CONTAINER__PROGRAM='""')
+def template(name: str) -> str:
+    return (EXAMPLES / f"{name}.template").read_text()
+
+
+def serve(site: Site, standins: StandIns, text: str, *flags: str) -> None:
+    (site.folder / "slurm.template").write_text(text)
+    env = {
+        "PATH": f"{standins.folder}:{os.environ['PATH']}",
+        "CLEARML_AGENT__HPC__CONTAINER__PROGRAM": '""',
+        # pyxis shows the image's own Python in jobs only.
+        "CLEARML_AGENT__HPC__ENVS__BUILD_ON": "job",
+    }
+    site.daemon("--template-files", "slurm.template", *flags, **env)
 
 
 def job_output(site: Site, task: TaskId) -> Path:
@@ -50,7 +59,7 @@ def job_output(site: Site, task: TaskId) -> Path:
 def test_singularity_mode(site: Site, standins: StandIns) -> None:
     image = tree("python")
     task = enqueued(site, CODE, image)
-    serve(site, standins, "singularity", "--singularity-mode")
+    serve(site, standins, template("singularity"), "--singularity-mode")
     assert site.wait_for_end(task) is TaskStatus.COMPLETED
     assert "in /usr/local True /usr/share" in site.lines(task)
     [call] = standins.calls("singularity", "--uts")
@@ -58,15 +67,33 @@ def test_singularity_mode(site: Site, standins: StandIns) -> None:
     wait_until("the script's end", job_output(site, task).read_text, contains("the script ends with 0"))
 
 
-def test_an_abort_ends_what_the_template_started(site: Site, standins: StandIns) -> None:
+def test_singularity_without_srun_and_with_the_default_image(site: Site, standins: StandIns) -> None:
+    """The form of the older pages."""
+    image = tree("python")
+    site.configure(f'agent.default_docker.image: "{image}"')
+    task = enqueued(site, CODE, None)
+    text = template("singularity").replace("srun singularity", "singularity")
+    serve(site, standins, text, "--singularity-mode")
+    assert site.wait_for_end(task) is TaskStatus.COMPLETED
+    assert "in /usr/local True /usr/share" in site.lines(task)
+    assert standins.calls("srun", "singularity") == [] and standins.calls("singularity", f" {image} ")
+
+
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [("singularity", ["--singularity-mode"]), ("pyxis-directives", []), ("pyxis-srun", ["--srun-delegation"])],
+)
+def test_an_abort_gives_what_the_template_started_its_grace_time(
+    site: Site, standins: StandIns, name: str, flags: list[str]
+) -> None:
     code = (
         "import signal, sys, time\n"
-        "signal.signal(signal.SIGTERM, lambda *_: (print('cleaned up', flush=True), sys.exit(0)))\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(2), print('cleaned up', flush=True), sys.exit(0)))\n"
         "print('begun', flush=True)\n"
         "time.sleep(300)\n"
     )
     task = enqueued(site, code, tree("python"))
-    serve(site, standins, "singularity", "--singularity-mode")
+    serve(site, standins, template(name), *flags)
     site.begun(task)
     site.client.session.call("tasks.stop", {"task": task})
     assert site.wait_for_end(task) is TaskStatus.STOPPED
@@ -75,7 +102,7 @@ def test_an_abort_ends_what_the_template_started(site: Site, standins: StandIns)
 
 def test_a_task_without_an_image_fails_with_a_sentence(site: Site, standins: StandIns) -> None:
     task = enqueued(site, CODE, None)
-    serve(site, standins, "singularity", "--singularity-mode")
+    serve(site, standins, template("singularity"), "--singularity-mode")
     assert site.wait_for_end(task) is TaskStatus.FAILED
     assert "names no image" in site.reason(task)
 
@@ -83,7 +110,7 @@ def test_a_task_without_an_image_fails_with_a_sentence(site: Site, standins: Sta
 def test_pyxis_by_directives(site: Site, standins: StandIns) -> None:
     image = tree("python")
     task = enqueued(site, CODE.replace("os.listdir('/data')[:1] != [], os.environ['DATA']", "'x'"), image)
-    serve(site, standins, "pyxis-directives")
+    serve(site, standins, template("pyxis-directives"))
     assert site.wait_for_end(task) is TaskStatus.COMPLETED
     assert "in /usr/local x" in site.lines(task)
     [call] = standins.calls("srun", "--container-remap-root", "--container-writable")
@@ -93,8 +120,25 @@ def test_pyxis_by_directives(site: Site, standins: StandIns) -> None:
 def test_pyxis_by_a_function_of_the_template(site: Site, standins: StandIns) -> None:
     image = tree("python")
     task = enqueued(site, f"{CODE}; print(os.path.getsize('/etc/clearml.conf') > 0)", image)
-    serve(site, standins, "pyxis-srun", "--srun-delegation")
+    serve(site, standins, template("pyxis-srun"), "--srun-delegation")
     assert site.wait_for_end(task) is TaskStatus.COMPLETED
     assert {"in /usr/local True /usr/share", "True"} <= {*site.lines(task)}
     [call] = standins.calls("srun", "--container-remap-root")
     assert call.count("--container-mounts=") == 1 and ",/usr/share:/data," in call
+
+
+@pytest.mark.parametrize(("name", "flags"), [("singularity", ["--singularity-mode"]), ("pyxis-directives", [])])
+def test_on_many_nodes_each_rank_is_started_by_the_template(
+    site: Site, standins: StandIns, name: str, flags: list[str]
+) -> None:
+    code = "import os, onlyinimage; print('rank', os.environ['RANK'], 'of', os.environ['WORLD_SIZE'])"
+    image = tree("python")
+    task = site.bare_task(code, enqueue=False)
+    site.client.tasks.edit(task, {"container": {"image": str(image)}})
+    site.properties(task, num_nodes="2")
+    site.client.tasks.enqueue(task, site.queue_id)
+    nodes = "#SBATCH --nodes=${CLEARML_TASK.hyperparams.properties.num_nodes.value:1}\n#SBATCH --ntasks-per-node=1\n"
+    text = template(name).replace("#SBATCH --nodes=1\n", "").replace("#SBATCH --ntasks=1\n", nodes)
+    serve(site, standins, text, *flags)
+    assert site.wait_for_end(task) is TaskStatus.COMPLETED
+    assert {line.rpartition("] ")[2] for line in site.lines(task) if "rank " in line} >= {"rank 0 of 2", "rank 1 of 2"}

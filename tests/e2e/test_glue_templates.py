@@ -68,6 +68,8 @@ def test_a_template_runs_its_queue(site: Site) -> None:
     )
     [attempt] = (site.root / "runs" / other).iterdir()
     assert f"task {evil}" in (attempt / "job.out").read_text()
+    job = json.loads((attempt / "submit.json").read_text())["job"]
+    assert f"Comment=task {evil}" in site.slurm("scontrol", "show", "job", job)
 
 
 def test_each_queue_has_its_template_and_render_shows_it(site: Site) -> None:
@@ -131,3 +133,8 @@ def test_wrong_flags_are_refused(site: Site, flags: list[str], sentence: str) ->
     (site.folder / "a").write_text(NATIVE)
     answer = site.agent("daemon", "--queue", site.queue, "--once", *flags)
     assert answer.returncode == 2 and sentence in answer.stderr
+
+
+def test_templates_without_a_queue_are_refused(site: Site) -> None:
+    answer = site.agent("daemon", "--once", "--template-files", template(site, NATIVE))
+    assert answer.returncode == 2 and "--template-files needs --queue" in answer.stderr

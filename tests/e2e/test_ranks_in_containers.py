@@ -1,4 +1,4 @@
-"""Tasks on many nodes whose ranks run in containers, with a real Apptainer and a stand-in for pyxis."""
+"""Tasks on many nodes, ranks in containers: real Apptainer and Charliecloud, stand-ins of enroot and pyxis."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 from apptainer_images import apptainer, enroot_programs
+from container_images import charliecloud
 from e2e_site import Site
 
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
 
-pytestmark = [pytest.mark.slurm, pytest.mark.apptainer]
+pytestmark = [pytest.mark.slurm, pytest.mark.apptainer, pytest.mark.charliecloud]
 
 SHOW = """
 import json, os
@@ -37,17 +38,21 @@ def enqueued(site: Site, image: Path, **properties: str) -> TaskId:
     return task
 
 
-@pytest.mark.parametrize("runtime", ["apptainer", "pyxis"])
-def test_each_rank_finds_its_own_variables_in_its_container(site: Site, tmp_path: Path, runtime: str) -> None:
+def image_and_settings(runtime: str, folder: Path) -> tuple[Path, dict[str, str]]:
+    name = "CLEARML_AGENT__HPC__CONTAINER__RUNTIME"
+    if runtime == "charliecloud":
+        return charliecloud("bare", folder), {name: runtime}
     found = apptainer()
-    settings = found.settings
-    if runtime == "pyxis":
-        programs = enroot_programs(found, tmp_path / "programs")
-        settings = {
-            "CLEARML_AGENT__HPC__CONTAINER__RUNTIME": "pyxis",
-            "CLEARML_AGENT__HPC__CONTAINER__PROGRAM": str(programs / "srun"),
-        }
-    task = enqueued(site, found.sif("bare"))
+    if runtime == "apptainer":
+        return found.sif("bare"), found.settings
+    program = enroot_programs(found, folder / "programs") / ("srun" if runtime == "pyxis" else "enroot")
+    return found.sif("bare"), {name: runtime, "CLEARML_AGENT__HPC__CONTAINER__PROGRAM": str(program)}
+
+
+@pytest.mark.parametrize("runtime", ["apptainer", "charliecloud", "enroot", "pyxis"])
+def test_each_rank_finds_its_own_variables_in_its_container(site: Site, tmp_path: Path, runtime: str) -> None:
+    image, settings = image_and_settings(runtime, tmp_path)
+    task = enqueued(site, image)
     site.daemon(**settings)
     assert site.wait_for_end(task) is TaskStatus.COMPLETED
     seen = ranks(site, task)

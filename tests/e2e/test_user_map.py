@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pwd
+import shlex
+import shutil
 import subprocess
 import sys
 import uuid
@@ -15,6 +17,7 @@ from typing import Any
 import pytest
 from capabilities import missing
 from e2e_site import Site
+from sudo_program import sudo
 from waiting import contains, wait_until
 
 from hpc_agent.api.client import Client
@@ -139,6 +142,14 @@ def owners(folder: Path) -> set[str]:
     return {path.owner() for path in (folder, *folder.rglob("*"))}
 
 
+def readable(folder: Path, user: str) -> list[str]:
+    """Files in a folder that another user can read."""
+    find = ["runuser", "-u", user, "--", "find", str(folder), "-type", "f", "-readable"]
+    done = subprocess.run(find, cwd="/", text=True, capture_output=True, check=False)
+    assert done.returncode in (0, 1), done.stderr
+    return done.stdout.splitlines()
+
+
 def test_each_users_tasks_run_as_their_linux_user(site: Site, linux_users: tuple[str, str]) -> None:
     first, second = linux_users
     members = [member(site) for _ in range(3)]
@@ -146,12 +157,13 @@ def test_each_users_tasks_run_as_their_linux_user(site: Site, linux_users: tuple
     tasks = [each.task(site, WHO) for each in members]
     daemon = site.daemon()
     assert [site.wait_for_end(task) for task in tasks[:2]] == [TaskStatus.COMPLETED] * 2
-    for user, task in zip(linux_users, tasks[:2], strict=True):
+    for user, other, task in zip(linux_users, (second, first), tasks[:2], strict=True):
         home = pwd.getpwnam(user).pw_dir
         assert f"user {user} {home}" in site.lines(task)
         folder = run_directory(user, task)
         assert owners(folder) == {user} and (folder / "console.log").exists()
         assert owners(folder.parents[2] / "cache") == {user}
+        assert (folder.parents[2].stat().st_mode & 0o077, readable(folder.parents[2], other)) == (0, [])
         job = json.loads((folder / "submit.json").read_text())["job"]
         assert f"UserId={user}(" in site.slurm("scontrol", "show", "job", job)
     assert site.wait_for_end(tasks[2]) is TaskStatus.FAILED
@@ -159,6 +171,63 @@ def test_each_users_tasks_run_as_their_linux_user(site: Site, linux_users: tuple
     assert not (site.root / "runs" / tasks[0]).exists()
     daemon.terminate()
     assert daemon.wait(60) == 0
+
+
+def test_a_daemon_that_is_not_roots_goes_through_sudo(
+    site: Site, linux_users: tuple[str, str], agent: list[str], tmp_path: Path
+) -> None:
+    service, user = linux_users
+    owner, other = member(site), member(site)
+    root = site.folder / "service"
+    root.mkdir(mode=0o700)
+    shutil.chown(root, service, service)
+    for above in (site.folder, *site.folder.parents):
+        if above.is_relative_to("/tmp") and above != Path("/tmp"):
+            above.chmod(above.stat().st_mode | 0o011)
+    mapped(site, {owner.id: user, other.id: service}, f'hpc {{ root: "{root}", cache_dir: "{root}/cache" }}')
+    own_conf = root / "clearml.conf"
+    include, _, rest = site.conf.read_text().strip().partition("\n")
+    included = Path(include.split('"')[1]).read_text(encoding="utf-8")
+    own_conf.write_text(f"{included}\n{rest}\n")
+    own_conf.chmod(0o600)
+    shutil.chown(own_conf, service, service)
+    # The line of docs/user-map.md. sudo takes its own PATH, in which Slurm may not be.
+    allowed = f"{service} ALL=({user}) NOPASSWD: {shlex.join(agent)} daemon --for-user *"
+    program = sudo(tmp_path / "sudo", f'Defaults secure_path="/usr/sbin:/usr/bin:/sbin:/bin"\n{allowed}\n')
+    flags = ["daemon", "--queue", site.queue, "--foreground", "--polling-interval", "0.5"]
+    env = {
+        **site.env,
+        "PATH": f"{program.bin_dir}:{site.env['PATH']}",
+        "HOME": pwd.getpwnam(service).pw_dir,
+        "CLEARML_CONFIG_FILE": str(own_conf),
+    }
+    tasks = [owner.task(site, WHO), other.task(site, WHO)]
+    with (site.folder / "daemon.log").open("ab") as sink:
+        argv = [*program.under, "runuser", "-u", service, "--", *agent, *flags]
+        site.processes.append(subprocess.Popen(argv, env=env, cwd="/", stdout=sink, stderr=sink))
+    assert [site.wait_for_end(task) for task in tasks] == [TaskStatus.COMPLETED] * 2
+    assert f"user {user} {pwd.getpwnam(user).pw_dir}" in site.lines(tasks[0])
+    assert f"user {service} " in site.console(tasks[1])
+    assert owners(run_directory(user, tasks[0])) == {user}
+    assert readable(root, user) == [] and readable(run_directory(user, tasks[0]), service) == []
+
+
+def test_with_tokens_of_owners_each_clearml_user_has_a_daemon(site: Site, linux_users: tuple[str, str]) -> None:
+    members = [member(site) for _ in range(2)]
+    mapped(site, {each.id: linux_users[0] for each in members})
+    tasks = [each.task(site, f"{WHO}\nprint('token', 'CLEARML_AUTH_TOKEN' in os.environ)") for each in members]
+    site.daemon("--use-owner-token")
+    assert [site.wait_for_end(task) for task in tasks] == [TaskStatus.COMPLETED] * 2
+    hpc = Path(pwd.getpwnam(linux_users[0]).pw_dir) / ".clearml" / "hpc"
+    for each, task in zip(members, tasks, strict=True):
+        assert {f"user {linux_users[0]} {hpc.parents[1]}", "token True"} <= {*site.lines(task)}
+        [attempt] = (hpc / each.id / "runs" / task).iterdir()
+        assert owners(attempt) == {linux_users[0]}
+        conf = json.loads((hpc / each.id / "daemons" / "served.conf").read_text())
+        # Neither the daemon's keys, nor a way to the other's tasks.
+        assert conf["api"]["auth_token"] and not conf["api"]["credentials"]
+        client = Client(load(hpc / each.id / "daemons" / "served.conf", {}).settings.api)
+        assert client.tasks.get(task).user == each.id
 
 
 def test_a_default_takes_the_rest_and_an_abort_reaches_it(site: Site, linux_users: tuple[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -31,8 +32,10 @@ TASK: dict[str, Any] = {
 EVIL = "it's $(touch evil) `touch evil` \"; touch evil; # \\"
 
 
-def rendered(body: str, launch: ContainerLaunch | None = None, signal: str = "", **task: Any) -> str:
-    facts = GlueFacts({**TASK, **task}, "night shift", "q1", "host:slurm:0", "group/project")
+def rendered(
+    body: str, launch: ContainerLaunch | None = None, signal: str = "", project: str = "group/project", **task: Any
+) -> str:
+    facts = GlueFacts({**TASK, **task}, "night shift", "q1", "host:slurm:0", project)
     job = GlueJob(
         Path("/run"), Path("/conf"), ["agent"], "abc", ["--standalone-mode"], {}, ["--requeue"], signal, launch
     )
@@ -81,6 +84,125 @@ def test_what_a_user_wrote_stays_one_word(quotes: str, tmp_path: Path) -> None:
     assert done.stdout == f"{EVIL}\n" and list(tmp_path.iterdir()) == []
 
 
+def sbatch_words(line: str) -> list[str]:
+    """Words of an option line as sbatch splits it: a backslash takes the next character as it is, in quotes as well."""
+    words: list[str] = []
+    word, quote, escaped, begun = "", "", False, False
+    for character in line:
+        if escaped:
+            word, escaped = word + character, False
+        elif character == "\\":
+            escaped = begun = True
+        elif quote:
+            word, quote = (word, "") if character == quote else (word + character, quote)
+        elif character in "\"'":
+            quote, begun = character, True
+        elif character.isspace():
+            words, word, begun = [*words, word] if begun else words, "", False
+        elif character == "#":
+            break
+        else:
+            word, begun = word + character, True
+    assert not quote and not escaped
+    return [*words, word] if begun else words
+
+
+HOSTILE = [
+    EVIL,
+    "a\n#SBATCH --uid=0\r\ntouch evil\n",
+    "$(touch evil)",
+    "`touch evil`",
+    "; touch evil",
+    "& touch evil &",
+    "| tee evil",
+    "> evil",
+    "# a comment",
+    "${HOME} $HOME ~ ~root !! {a,b} * ? [a-z]",
+    "\\",
+    "ends in \\",
+    "'",
+    '"',
+    "'; touch evil; '",
+    '"; touch evil; "',
+    "$'\\x41'",
+    "${CLEARML_AGENT_EXECUTE} ${CLEARML_TASK.id}",
+    "-n",
+    "%d %s",
+    " spaces  around ",
+    "é ü 漢",
+]
+BY_USERS = (
+    *("CLEARML_TASK.name", "CLEARML_TASK.comment", "CLEARML_TASK.user", "CLEARML_TASK.tags"),
+    *("CLEARML_TASK.container.image", "CLEARML_TASK.hyperparams.properties.own.value"),
+    *("CLEARML_TASK.hyperparams.Args.own.value", "CLEARML_TASK.project.name", "CLEARML_PROJECT_NAME"),
+)
+
+
+def written_by_users(text: str) -> dict[str, Any]:
+    """The task's fields of ``BY_USERS``, all of which have this text."""
+    own = {"own": {"value": text}}
+    return {
+        **dict.fromkeys(("name", "comment", "user"), text),
+        "tags": [text],
+        "container": {"image": text},
+        "hyperparams": {"properties": own, "Args": own},
+        "project": text,
+    }
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_nothing_that_a_user_wrote_leaves_its_place(text: str, tmp_path: Path) -> None:
+    """In each variable, at each place of a command; as the shell itself reads it."""
+    places = ["{}", '"{}"', "'{}'", "a{}b", "--x={}", '"a {} $WORD b"', "'a {} b'", '--x="{}"', "a'{}'\"{}\"{}"]
+    variables = [f"${{{name}}}" for name in BY_USERS]
+    commands = [f"printf '%s\\0' {place.replace('{}', each)} # {each}" for each in variables for place in places]
+    exports = [f'export FOUND={each}; printf "%s\\0" "$FOUND"' for each in variables]
+    fields = written_by_users(text)
+    del fields["project"]
+    script = line("\n".join([*commands, *exports]), project=text, **fields)
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env={"WORD": "word"}, text=True, capture_output=True, check=True
+    )
+    plain = text.replace("\r", "").replace("\n", "")
+    expected = [place.replace('"', "").replace("'", "").replace("$WORD", "word") for place in places]
+    per_variable = [place.replace("{}", plain) for place in expected]
+    assert done.stdout.split("\0")[:-1] == per_variable * len(variables) + [plain] * len(variables)
+    assert done.stderr == "" and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["echo {}", 'echo "{}"', "echo '{}'", "# {}"])
+@pytest.mark.parametrize("text", ["a\tb", "a\0b", "a\x1b[2Jb", "a\u2028b", "a\x85b", "a\ud800b"])
+def test_control_characters_are_refused_at_each_place(text: str, place: str) -> None:
+    with pytest.raises(TemplateError, match=r"CLEARML_TASK\.name"):
+        line(place.replace("{}", "${CLEARML_TASK.name}"), name=text)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("place", ["--comment={}", '--comment="{}"', "--comment {}", '--comment "a {} b"'])
+def test_a_directive_stays_one_line_and_one_option(text: str, place: str) -> None:
+    plain = text.replace("\r", "").replace("\n", "")
+    for name in BY_USERS:
+        fields = written_by_users(text)
+        del fields["project"]
+        directive = place.replace("{}", f"${{{name}}}")
+        body = f"#!/bin/bash\n#SBATCH {directive}\n${{CLEARML_PRE_SETUP}}\n${{CLEARML_AGENT_EXECUTE}}\n"
+        lines = rendered(body, project=text, **fields).splitlines()
+        assert [each for each in lines if each.startswith("#SBATCH")][:1] == ["#SBATCH --requeue"]
+        assert lines[3].startswith("export CLEARML_CONFIG_FILE=")
+        found = sbatch_words(lines[2].removeprefix("#SBATCH "))
+        assert found == [word.replace("{}", plain) for word in sbatch_words(place)]
+
+
+def test_words_of_container_arguments_are_words_and_nothing_else() -> None:
+    text = "-e 'A=b c' ; touch evil & $(id) `id` > x"
+    found = line("printf ${CLEARML_TASK.container.arguments}", container={"arguments": text})
+    assert shlex.split(found.removeprefix("printf ")) == shlex.split(text)
+    done = subprocess.run(["bash", "-c", f"printf '%s\\n' {found[7:]}"], text=True, capture_output=True, check=True)
+    assert done.stdout.splitlines() == shlex.split(text)
+    with pytest.raises(TemplateError, match="cannot be split into words"):
+        line("printf ${CLEARML_TASK.container.arguments}", container={"arguments": "-e 'A"})
+
+
 def test_a_directive_is_quoted_as_sbatch_reads_it() -> None:
     body = '#!/bin/bash\n#SBATCH --comment="${CLEARML_TASK.name}"\n#SBATCH -J ${CLEARML_TASK.name}\n'
     text = rendered(f"{body}${{CLEARML_PRE_SETUP}}\n${{CLEARML_AGENT_EXECUTE}}", name='a "b" \\c #d')
@@ -97,6 +219,11 @@ def test_a_directive_is_quoted_as_sbatch_reads_it() -> None:
         ("bash -c 'echo ${CLEARML_TASK.name}'", "reads its argument as a program once more"),
         ('srun bash -lc "x ${CLEARML_TASK.name}"', "reads its argument as a program once more"),
         ("[[ ${CLEARML_TASK.name} -gt 1 ]]", "reads its argument as a program once more"),
+        ("[ -v ${CLEARML_TASK.name} ]", "reads its argument as a program once more"),
+        ("printf -v ${CLEARML_TASK.name} x", "reads its argument as a program once more"),
+        ("read -r ${CLEARML_TASK.name} <file", "reads its argument as a program once more"),
+        ('bash <<<"${CLEARML_TASK.name}"', "reads its argument as a program once more"),
+        ("ruby -e ${CLEARML_TASK.name}", "reads its argument as a program once more"),
         ("cat <<E\n${CLEARML_TASK.name}\nE", "cannot be quoted safely"),
         ("echo ${CLEARML_TASK.name|raw}", "control character"),
     ],

@@ -14,7 +14,7 @@ from hpc_agent.daemon.user_daemons import UserDaemons, command
 from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.queue import Queue, QueueEntry
 from hpc_agent.domain.user_map import UserMap, UserShare
-from hpc_agent.errors import UserMapError
+from hpc_agent.errors import InputError, UserMapError
 
 USERS = UserMap({"c-alice": "alice", "c-bob": "bob", "c-robert": "bob"})
 OWNERS = {"t1": "c-alice", "t2": "c-bob", "t3": "c-eve", "t4": "", "t5": "c-robert"}
@@ -135,3 +135,22 @@ def test_daemons_of_users_are_started_again_and_forgotten_when_idle(tmp_path: Pa
         daemons.look()
     assert (tmp_path / "got").read_text() == '{"user": "alice", "once": false}\n' * 2
     daemons.close()
+
+
+def test_a_user_without_a_token_does_not_keep_the_others_from_their_daemons(tmp_path: Path) -> None:
+    def document(share: UserShare) -> dict[str, str]:
+        if share.only == "gone":
+            raise InputError("the server gives no token of gone")
+        return {"user": share.name}
+
+    daemons = UserDaemons(
+        tmp_path,
+        document,
+        lambda _user: ["/bin/sh", "-c", f"cat > {tmp_path}/got"],
+        {"PATH": "/usr/bin:/bin"},
+        ManualClock(),
+    )
+    assert "does not run: the server gives no token of gone" in daemons.require(UserShare("alice", "gone"))
+    assert daemons.require(UserShare("bob")) == ""
+    daemons.close()
+    assert '"user": "bob"' in (tmp_path / "got").read_text()
