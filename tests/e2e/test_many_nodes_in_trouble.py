@@ -81,12 +81,9 @@ def ranks_on_n2(task: TaskId) -> list[psutil.Process]:
 
 
 AGENT = """#!/bin/sh
-# The agent of n2 cannot be started at its first and second time, when that of n1 is ready.
+# The agent of n2 cannot be started at its first time.
 case "$*" in
-*--node-of*)
-    for time in first second; do
-        [ "$SLURMD_NODENAME" = n2 ] && mkdir {folder}/$time 2>/dev/null && sleep 4 && exit 7
-    done ;;
+*--node-of*) [ "$SLURMD_NODENAME" = n2 ] && mkdir {folder}/once 2>/dev/null && exit 7 ;;
 esac
 exec {python} -m hpc_agent "$@"
 """
