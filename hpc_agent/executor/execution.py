@@ -56,6 +56,8 @@ FENCE_S = 6.0
 """Four looks of a start that the scheduler took for dead and that still lives: it has ended by then."""
 _NODE_TRIES = 5
 """Starts of the agents of a job's nodes; a large step fails now and then on one of them."""
+_NODE_PAUSE_S = 5.0
+"""Between two starts, and longer each time: the scheduler's daemon on a node may be away for a moment."""
 _KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 
 
@@ -218,6 +220,7 @@ class TaskRun:
                 if not left:
                     raise
                 console.write_line(f"Starting the agents of the nodes again: {error}")
+                self._stop.request.sleep((_NODE_TRIES - left) * _NODE_PAUSE_S, self._executor.clock)
             else:
                 return
 

@@ -155,11 +155,14 @@ class NodeAgent:
     def _make_workdir(self) -> Path:
         """The same path on all nodes; where nodes share the file system, a name of its own for each but the first."""
         folder = self._folder
+        own = folder.with_name(f"{folder.name}.{self._name}")
         ensure_directory(folder.parent, mode=0o700)
+        # Left by an agent of this node that was killed: ranks would print into FIFOs that are read by nothing.
+        shutil.rmtree(own, ignore_errors=True)
         try:
             folder.mkdir(mode=0o700)
         except FileExistsError:
-            folder = ensure_directory(folder.with_name(f"{folder.name}.{self._name}"), mode=0o700)
+            folder = ensure_directory(own, mode=0o700)
         if str(self._folder) != self._record.folder:
             location = node_files.location_file(self._directory, self._start, self._name)
             write_atomic(location, os.fsencode(folder), mode=0o600)

@@ -63,8 +63,11 @@ class Hit:
         return not (self.cancels or self.kills_rank)
 
     def saw_end(self, start: Start) -> bool:
-        """Whether it came just when the process ended."""
+        """Whether it came just when the process ended, or before all of the ranks had."""
         at = start.ended_at
+        if at is not None and self.node and len(start.nodes) > 1:
+            # Ranks of other nodes may end before Slurm knows of the node, and the job ends for the node.
+            return self.since - AT_ITS_END_S <= at
         return at is not None and self.since - AT_ITS_END_S <= at <= self.until + AT_ITS_END_S
 
 
