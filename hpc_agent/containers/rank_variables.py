@@ -18,7 +18,8 @@ _NAMES = (
     # By which MPI libraries find each other.
     *("PMI_[A-Z_0-9]*", "PMIX_[A-Z_0-9]*", "OMPI_[A-Z_0-9]*"),
     # Of a step, where the start script has those of the node agent's.
-    *("[A-Z]*_PROCID", "[A-Z]*_LOCALID", "[A-Z]*_NODEID", "[A-Z]*_STEP_[A-Z_]*", "[A-Z]*_STEPID", "[A-Z]*_GTIDS"),
+    *("[A-Z]*_PROCID", "[A-Z]*_LOCALID", "[A-Z]*_NODEID", "[A-Z]*_NODENAME"),
+    *("[A-Z]*_STEP_[A-Z_]*", "[A-Z]*_STEPID", "[A-Z]*_GTIDS"),
 )
 
 _PASS_ON = f"""\

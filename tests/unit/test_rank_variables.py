@@ -26,6 +26,7 @@ def test_a_rank_finds_its_own_variables_and_none_of_the_node(tmp_path: Path) -> 
             "SLURM_PROCID": rank,
             "SLURM_STEP_NODELIST": "n[1-2]",
             "PMIX_RANK": rank,
+            "SLURMD_NODENAME": "n2",
             "SECRET": "x",
             "BRANK": "x",
         }
@@ -33,7 +34,7 @@ def test_a_rank_finds_its_own_variables_and_none_of_the_node(tmp_path: Path) -> 
         assert {f"RANK={rank}", f"SLURM_PROCID={rank}", f"PMIX_RANK={rank}", "MASTER_ADDR=n1 with space"} <= set(
             printed
         )
-        assert {"WORD=two words", "SLURM_STEP_NODELIST=n[1-2]"} <= set(printed)
+        assert {"WORD=two words", "SLURM_STEP_NODELIST=n[1-2]", "SLURMD_NODENAME=n2"} <= set(printed)
         assert not [line for line in printed if line.startswith(("SECRET", "BRANK"))]
         # The set-up script of the task finds no arguments.
         assert printed[0] == "0"
