@@ -168,12 +168,8 @@ def _write_variables(root: Path, variables: Sequence[tuple[str, str]]) -> None:
     """The ``variables`` of an environment.yml, for activation to set after those of packages."""
     script = root / "etc" / "conda" / "activate.d" / "zz-environment-variables.sh"
     script.parent.mkdir(parents=True, exist_ok=True)
-<<<<<<< HEAD
-    script.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables), encoding="utf-8")
-=======
     lines = (f"export {name}={shlex.quote(value)}\n" for name, value in variables)
     script.write_text("".join(lines), encoding="utf-8")
->>>>>>> zC
 
 
 def _conda_environ() -> dict[str, str]:
