@@ -49,8 +49,6 @@ KNOWN = {
         *("schedulers/local/backend.py", "schedulers/local/scheduler.py"),
         # Templates in the form of ClearML's Slurm glue, and the flags and the setting that have Slurm in their names.
         *("cli/daemon.py", "cli/daemon_flags.py", "cli/execute.py", "config/settings.py"),
-        # The launchers that hpc-task takes, by their names.
-        "cli/task_resources.py",
         *("executor/template_launch.py", "submission/glue_template.py"),
         # The name of a launcher, by which users choose it.
         "domain/launch_plan.py",
