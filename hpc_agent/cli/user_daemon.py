@@ -49,6 +49,7 @@ def other_daemons(plan: DaemonPlan, folder: Path, *, starts: bool) -> UserDaemon
         environ,
         SYSTEM,
         starts=starts,
+        by_clearml_user=plan.flags.use_owner_token,
     )
 
 

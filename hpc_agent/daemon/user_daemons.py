@@ -80,9 +80,11 @@ class UserDaemons:
         clock: Clock,
         *,
         starts: bool = True,
+        by_clearml_user: bool = False,
     ) -> None:
-        """``starts``: at once; else in ``once``."""
+        """``starts``: at once; else in ``once``. ``by_clearml_user``: each ClearML user's tasks are a share."""
         self._starts = starts
+        self._by_clearml_user = by_clearml_user
         self._folder = folder
         self._document = document
         self._argv = argv
@@ -126,8 +128,9 @@ class UserDaemons:
         """End all; their jobs go on."""
         for daemon in self._daemons.values():
             _close_pipe(daemon)
+        end = self._clock.monotonic() + _STOP_S
         for share, daemon in self._daemons.items():
-            if daemon.child and daemon.child.wait(_STOP_S) is None:
+            if daemon.child and daemon.child.wait(max(end - self._clock.monotonic(), 0)) is None:
                 log.warning("user.daemon_stays", user=share.name, pid=daemon.child.pid)
 
     def once(self) -> bool:
@@ -186,9 +189,14 @@ class UserDaemons:
         log.error("user.daemon_failed", user=share.name, error=reason)
 
     def recorded(self) -> tuple[UserShare, ...]:
-        """The shares that have a daemon, or had one when the last main daemon ended."""
+        """The shares that have a daemon, or had one when the last main daemon ended.
+
+        Those of a main daemon that divided the tasks otherwise are left out: of a Linux user as a whole they would
+        serve, with the main daemon's credentials, what is now each ClearML user's own.
+        """
         found = read_record(self._folder / "users.json", _Shares)
-        return found.shares if found else ()
+        shares = found.shares if found else ()
+        return tuple(share for share in shares if (share.only is not None) == self._by_clearml_user)
 
     def _record(self) -> None:
         write_record(ensure_directory(self._folder, mode=0o700) / "users.json", _Shares(tuple(self._daemons)))

@@ -19,6 +19,15 @@ SINGLE_TASK = "CLEARML_MULTI_NODE_SINGLE_TASK"
 """Variable of ClearML's for one task on many nodes; see docs/internals/clearml-protocol.md#many-nodes."""
 
 
+RANK_OF = "HPC_AGENT_RANK_OF"
+"""Variable of all ranks, by which the processes of a run and node are found."""
+
+
+def rank_mark(folder: Path, node: str) -> str:
+    """Its value for the ranks on a node. ``folder``: as ``work_folder``."""
+    return f"{folder.name}.{node}"
+
+
 def work_folder(settings: AllSettings, directory: RunDirectory, start: int) -> Path:
     """Folder on each node that holds the task's code: its path is the same on all.
 

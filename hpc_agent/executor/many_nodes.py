@@ -17,12 +17,14 @@ from hpc_agent.domain.task import Task
 from hpc_agent.errors import InputError
 from hpc_agent.executor.agent_identity import AgentIdentity
 from hpc_agent.executor.console import Console
-from hpc_agent.executor.launch_commands import SINGLE_TASK, launch, launcher_command, work_folder
+from hpc_agent.executor.launch_commands import RANK_OF, SINGLE_TASK, launch, launcher_command, rank_mark, work_folder
 from hpc_agent.executor.node_step import NodeStep
 from hpc_agent.executor.rank_group import RankGroup
 from hpc_agent.executor.rendezvous import free_port, master_address
 from hpc_agent.executor.report import RunInputs
+from hpc_agent.executor.step_process import StepProcess
 from hpc_agent.executor.stop_conditions import StopRequest
+from hpc_agent.executor.supervise import Stoppable
 from hpc_agent.file_records import CorruptFileError, read_record, write_record
 from hpc_agent.logs import EventLog
 from hpc_agent.process import Supervised
@@ -32,6 +34,7 @@ from hpc_agent.runs.node_files import LaunchRecord
 from hpc_agent.schedulers import backends
 from hpc_agent.schedulers.base import JobSteps, JobVariables
 from hpc_agent.telemetry.job_usage import UsageSummary
+from hpc_agent.telemetry.node_processes import NodeProcesses
 
 log = EventLog("nodes")
 
@@ -154,7 +157,7 @@ class ManyNodes:
         self._write_line(f"Nodes {_shown(self._hosts)} ready after {seconds:.1f} s: {ranks}")
         log.info("nodes.ready", task=self._task.id, nodes=len(self._hosts), seconds=round(seconds, 2))
 
-    def start(self, console: Console, stop: StopRequest) -> Supervised | RankGroup:
+    def start(self, console: Console, stop: StopRequest) -> Stoppable:
         """Start the ranks.
 
         Raises:
@@ -165,7 +168,9 @@ class ManyNodes:
         argv = launch(self._plan, command, self._steps)
         launcher = Supervised(argv, env=os.environ, cwd=Path("/"), output=console.sink)
         if self._plan.launcher is Launcher.NONE:
-            return launcher
+            # In a container it may be a step, which the launcher only asks for.
+            mark = rank_mark(Path(self._record.folder), self._job.node_name)
+            return StepProcess(launcher, NodeProcesses(RANK_OF, mark))
         # mpirun is not a step: what the scheduler signals are its helpers.
         by_steps = self._plan.launcher is not Launcher.MPIRUN
         self.group = RankGroup(

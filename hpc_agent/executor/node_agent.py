@@ -30,7 +30,14 @@ from hpc_agent.errors import ContainerError, HpcAgentError, InputError
 from hpc_agent.executor.agent_identity import AgentIdentity
 from hpc_agent.executor.claim import still_ours
 from hpc_agent.executor.console import Console
-from hpc_agent.executor.launch_commands import SINGLE_TASK, launcher_command, starter, work_folder
+from hpc_agent.executor.launch_commands import (
+    RANK_OF,
+    SINGLE_TASK,
+    launcher_command,
+    rank_mark,
+    starter,
+    work_folder,
+)
 from hpc_agent.executor.node_messages import NodeMessage, Order
 from hpc_agent.executor.prepare import ExecuteOptions, PreparedTask, Preparer
 from hpc_agent.executor.rank_collector import RankCollector
@@ -50,8 +57,6 @@ from hpc_agent.telemetry.shipper import INTERVAL_S, ConsoleSource
 
 log = EventLog("node")
 
-RANK_OF = "HPC_AGENT_RANK_OF"
-"""Variable of all ranks, by which the processes of this run and node are found."""
 _SAMPLE_S = 1.0
 _INTERRUPT_S = 0.2
 _REQUESTS_A_SECOND = 20.0
@@ -118,7 +123,7 @@ class NodeAgent:
         self._over = threading.Event()
         self._lock = threading.Lock()
         self._workdir = self._make_workdir()
-        self._mark = f"{self._folder.name}.{self._name}"
+        self._mark = rank_mark(self._folder, self._name)
         self._processes = NodeProcesses(RANK_OF, self._mark)
 
     def run(self) -> int:

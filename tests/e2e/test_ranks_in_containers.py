@@ -9,6 +9,7 @@ import pytest
 from apptainer_images import apptainer, enroot_programs
 from container_images import charliecloud
 from e2e_site import Site
+from waiting import equals, wait_until
 
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
@@ -30,10 +31,10 @@ def ranks(site: Site, task: TaskId) -> list[list[str]]:
     return sorted(json.loads(line.rpartition(" ")[0]) for line in lines)
 
 
-def enqueued(site: Site, image: Path, **properties: str) -> TaskId:
-    task = site.bare_task(SHOW, enqueue=False)
+def enqueued(site: Site, image: Path, text: str = SHOW, launcher: str = "srun") -> TaskId:
+    task = site.bare_task(text, enqueue=False)
     site.client.tasks.edit(task, {"container": {"image": str(image)}})
-    site.properties(task, num_nodes="2", num_cpus="2", ranks_per_node="2", launcher="srun", **properties)
+    site.properties(task, num_nodes="2", num_cpus="2", ranks_per_node="2", launcher=launcher)
     site.client.tasks.enqueue(task, site.queue_id)
     return task
 
@@ -62,3 +63,24 @@ def test_each_rank_finds_its_own_variables_in_its_container(site: Site, tmp_path
     [(address, port)] = {(rank[4], rank[5]) for rank in seen}
     assert address and port
     assert len({rank[7] for rank in seen}) == 2
+
+
+SAVES = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: (time.sleep(1), print("cleaned up", flush=True), sys.exit(0)))
+print("begun", flush=True)
+time.sleep(300)
+"""
+
+
+@pytest.mark.parametrize(("launcher", "processes"), [("srun", 4), ("none", 1)])
+def test_an_abort_gives_steps_in_containers_their_grace_time(
+    site: Site, tmp_path: Path, launcher: str, processes: int
+) -> None:
+    image, settings = image_and_settings("pyxis", tmp_path)
+    task = enqueued(site, image, SAVES, launcher)
+    site.daemon(**settings)
+    wait_until("its processes", lambda: site.console(task).count("begun"), equals(processes))
+    site.client.session.call("tasks.stop", {"task": task})
+    assert site.wait_for_end(task) is TaskStatus.STOPPED
+    assert site.console(task).count("cleaned up") == processes

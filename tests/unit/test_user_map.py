@@ -154,3 +154,23 @@ def test_a_user_without_a_token_does_not_keep_the_others_from_their_daemons(tmp_
     assert daemons.require(UserShare("bob")) == ""
     daemons.close()
     assert '"user": "bob"' in (tmp_path / "got").read_text()
+
+
+def test_after_a_change_to_tokens_of_owners_no_daemon_serves_a_linux_user_as_a_whole(tmp_path: Path) -> None:
+    def daemons(*, by_clearml_user: bool) -> UserDaemons:
+        return UserDaemons(
+            tmp_path,
+            lambda _share: {},
+            lambda _user: ["true"],
+            {},
+            ManualClock(),
+            starts=False,
+            by_clearml_user=by_clearml_user,
+        )
+
+    daemons(by_clearml_user=False).require(UserShare("alice"))
+    assert daemons(by_clearml_user=False).recorded() == (UserShare("alice"),)
+    now = daemons(by_clearml_user=True)
+    assert now.recorded() == ()
+    now.require(UserShare("alice", "c-alice"))
+    assert now.recorded() == (UserShare("alice", "c-alice"),)
