@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from hpc_agent import file_records
 from hpc_agent.containers.images import remove_image, use_records
 
 _ABANDONED = timedelta(days=1)
@@ -66,6 +67,11 @@ def remove_leftovers(folder: Path, now: datetime, held: Collection[str]) -> None
             old = now.timestamp() - path.lstat().st_mtime > _ABANDONED.total_seconds()
             if old and path.name[_PREFIX:] not in held:
                 remove_image(path)
+    records = use_records(folder)
+    for name in records.names():
+        # Removed by hand: a site may put an image of its own in its place.
+        if not file_records.exists_uncached(folder / name):
+            records.forget(name)
 
 
 def _size(path: Path) -> int:

@@ -258,6 +258,11 @@ def test_images_fetched_for_tasks_are_listed_and_pruned(
     assert cache_command("prune", "--older-than", "30d").returncode == 0
     assert sorted(path.name for path in folder.glob("[!.]*.sif")) == ["lab%new+1.sif", "of+site.sif"]
     assert list(folder.glob(".????????.*")) == []
+    # What the site puts in the place of one that it removed by hand is its own.
+    (folder / "lab%new+1.sif").unlink()
+    cache_command("prune", "--older-than", "30d")
+    (folder / "lab%new+1.sif").write_bytes(b"x")
+    assert "No environments yet" in cache_command("list").stdout
 
 
 def test_prune_leaves_images_that_a_job_uses_or_waits_for(
