@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import secrets
+import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -174,6 +175,14 @@ def ensure_directory(path: Path, *, mode: int = 0o755) -> Path:
             ensure_directory(path.parent, mode=mode)
         path.mkdir(mode=mode, exist_ok=True)
     return path
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder whose folders may be read-only. What cannot be removed is left."""
+    for path, _, _ in os.walk(folder):
+        with contextlib.suppress(OSError):
+            os.chmod(path, 0o700)  # noqa: PTH101 (os.walk gives text)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def user_scratch_dir(scratch: Path) -> Path | None:

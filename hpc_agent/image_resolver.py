@@ -121,7 +121,7 @@ class ImageResolver:
         return self._contained(choice, image, progress)
 
     def find(self, choice: Choice, progress: Progress, *, task: str) -> ResolvedContainer:
-        """As ``stage``, from what this machine and the shared folder have. No network.
+        """As ``stage``, from what this machine and the shared folder have, for use until this process ends. No network.
 
         Raises:
             ContainerError: as ``stage``; the sentence names the command that stages it.
@@ -132,7 +132,12 @@ class ImageResolver:
                 f"the image {choice.image} is neither on this node nor in {self._settings.hpc.images}: stage it where "
                 f"there is a network with `hpc-agent cache warm --id {task}`, or put its file there"
             )
+        self._images.record_use(choice.image)
         return self._contained(choice, image, progress)
+
+    def fetched_file(self, choice: Choice) -> str:
+        """As ``Images.fetched_file``."""
+        return self._images.fetched_file(choice.image)
 
     @cached_property
     def runtime(self) -> Runtime:

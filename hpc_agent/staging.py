@@ -46,6 +46,8 @@ class StagedTask:
     """Checksum of the environment's archive when it was staged; empty if unknown."""
     notes: tuple[str, ...] = ()
     """Sentences for the task's log on packages that it requests and that are ignored."""
+    image: str = ""
+    """Name of the image's file that was fetched for the task; empty if there is none."""
 
 
 def retry_staging(action: Callable[[], T], progress: Progress, clock: Clock) -> T:
@@ -156,6 +158,12 @@ class TaskStager:
         """
         task = self._with_forced_entry(task)
         container = self._unless_unavailable(lambda: self.stage_image(task, progress), progress)
+        image = self._images.fetched_file(container.choice) if container else ""
+        return replace(self._stage_packages(task, source, container, progress), image=image)
+
+    def _stage_packages(
+        self, task: Task, source: StagedSource, container: ResolvedContainer | None, progress: Progress
+    ) -> StagedTask:
         image = container.python if container else None
         request = self._request(task, source, container)
         if request is None:

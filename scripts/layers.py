@@ -44,6 +44,7 @@ LAYERS = (
             "progress",
             "config",
             "lease",
+            "cache_uses",
             "heartbeat",
             "git_credentials",
             "utf8_mode",

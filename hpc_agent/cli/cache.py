@@ -1,4 +1,4 @@
-"""``hpc-agent cache``: environments and repositories that jobs find without a network."""
+"""``hpc-agent cache``: environments, repositories and images that jobs find without a network."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hpc_agent.cli.job_relay import job_relay
 from hpc_agent.cli.shared_options import (
     HELP,
     Shared,
@@ -23,6 +24,7 @@ from hpc_agent.cli.shared_options import (
 from hpc_agent.errors import InputError
 
 if TYPE_CHECKING:
+    from hpc_agent.containers.image_upkeep import ImageEntry
     from hpc_agent.domain.env import EnvKey, RequirementFiles
     from hpc_agent.envs.cache_upkeep import CacheEntry
     from hpc_agent.envs.shared_cache import SharedCache
@@ -33,31 +35,31 @@ _SPANS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 @click.group(name="cache", context_settings=HELP)
 def command() -> None:
-    """List, warm, verify and prune the shared cache of environments."""
+    """List, warm, verify and prune the shared cache of environments and images."""
 
 
 @command.command(name="list", context_settings=HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, sizes in bytes.")
 @pass_shared
 def list_(shared: Shared, as_json: bool) -> None:
-    """List the environments: key, size, uses, last use, Python and packages; the latest used first."""
+    """List the environments (key, size, uses, last use, Python, packages) and the images that were fetched for tasks;
+    the latest used first."""
     from hpc_agent.clock import SYSTEM
-    from hpc_agent.envs import cache_upkeep
 
-    found = sorted(cache_upkeep.entries(_cache(shared)), key=lambda entry: entry.last_used, reverse=True)
+    envs, images = _entries(shared)
     if as_json:
-        click.echo(json.dumps([_as_json(entry) for entry in found], indent=2))
+        click.echo(json.dumps([*map(_as_json, envs), *map(_image_as_json, images)], indent=2))
         return
-    if not found:
+    if not envs and not images:
         click.echo("No environments yet: the daemon stages them, or `hpc-agent cache warm`")
         return
     now = SYSTEM.now()
-    for entry in found:
-        manifest = entry.manifest
-        used = f"{entry.uses} uses, last {_ago(now - entry.last_used)}" if entry.uses else "not used yet"
-        click.echo(f"{manifest.key}  {_size(entry.size):>8}  Python {manifest.version}  {used}")
-        click.echo(f"    {_short(manifest.packages)}")
-    click.echo(f"{len(found)} environments, {_size(sum(entry.size for entry in found))}")
+    for entry in envs:
+        click.echo(f"{entry.name}  {_size(entry.size):>8}  Python {entry.manifest.version}  {_used(entry, now)}")
+        click.echo(f"    {_short(entry.manifest.packages)}")
+    for image in images:
+        click.echo(f"{image.name}  {_size(image.size):>8}  {_used(image, now)}")
+    click.echo(_total(envs, images))
 
 
 @command.command(context_settings=HELP)
@@ -116,39 +118,65 @@ def verify(shared: Shared, remove: bool) -> None:
 
 @command.command(context_settings=HELP)
 @click.option(
-    "--max-size", metavar="SIZE", help="Keep at most this much, as 200G; the longest unused are removed first."
+    "--max-size", metavar="SIZE", help="Keep at most this much of both, as 200G; the longest unused are removed first."
 )
 @click.option("--older-than", metavar="TIME", help="Remove entries unused for this long, as 30d.")
 @click.option("--dry-run", is_flag=True, help="List the entries only.")
 @pass_shared
 def prune(shared: Shared, max_size: str | None, older_than: str | None, dry_run: bool) -> None:
-    """Remove environments that are no longer used, never one that a job of yours waits for or runs from.
+    """Remove environments and images that are no longer used, never one that a job of yours waits for or runs from.
 
-    What was staged or used within the last hour stays too.
+    What was staged or used within the last hour stays too, and images that were not fetched for a task.
     """
+    from hpc_agent.cache_uses import removable
     from hpc_agent.clock import SYSTEM
-    from hpc_agent.envs import cache_upkeep
+    from hpc_agent.containers import image_upkeep
+    from hpc_agent.containers.images import use_records
+    from hpc_agent.envs.cache_upkeep import CacheEntry
 
     if max_size is None and older_than is None:
         raise click.UsageError("Give --max-size or --older-than.")
     limit = None if max_size is None else _parse(max_size, r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", _UNITS, "200G")
     span = None if older_than is None else _parse(older_than, r"(\d+(?:\.\d+)?)\s*([mhdw])", _SPANS, "30d")
+    folder = shared.configuration().settings.hpc.images
     cache = _cache(shared)
-    kept = {*cache_upkeep.in_use(cache), *_waited_for(shared)}
+    held = use_records(folder).held(SYSTEM)
+    kept = {*cache.uses.held(SYSTEM), *held, *_waited_for(shared)}
     age = None if span is None else timedelta(seconds=span)
-    gone = cache_upkeep.removable(cache_upkeep.entries(cache), SYSTEM.now(), kept, max_size=limit, older_than=age)
-    for entry in gone:
-        click.echo(f"{entry.manifest.key}  {_size(entry.size):>8}  {_short(entry.manifest.packages)}")
+    envs, images = _entries(shared)
+    present: list[CacheEntry | ImageEntry] = [*envs, *images]
+    gone = removable(present, SYSTEM.now(), kept, max_size=limit, older_than=age)
+    gone_envs = [entry for entry in gone if isinstance(entry, CacheEntry)]
+    gone_images = [image for image in gone if isinstance(image, image_upkeep.ImageEntry)]
+    for entry in gone_envs:
+        click.echo(f"{entry.name}  {_size(entry.size):>8}  {_short(entry.manifest.packages)}")
+    for image in gone_images:
+        click.echo(f"{image.name}  {_size(image.size):>8}")
     if not dry_run:
-        _remove(cache, [entry.manifest.key for entry in gone])
-    verb = "would be freed" if dry_run else "freed"
-    click.echo(f"{len(gone)} environments, {_size(sum(entry.size for entry in gone))} {verb}")
+        _remove(cache, [entry.manifest.key for entry in gone_envs])
+        for name in image_upkeep.remove(folder, [image.name for image in gone_images]):
+            click.echo(f"Image {name} could not be removed: it belongs to another user", err=True)
+        image_upkeep.remove_leftovers(folder, SYSTEM.now(), held)
+    click.echo(f"{_total(gone_envs, gone_images)} {'would be freed' if dry_run else 'freed'}")
 
 
 def _cache(shared: Shared) -> SharedCache:
     from hpc_agent.envs.shared_cache import SharedCache
 
     return SharedCache(shared.configuration().settings.hpc.cache)
+
+
+def _entries(shared: Shared) -> tuple[list[CacheEntry], list[ImageEntry]]:
+    """The latest used first."""
+    from hpc_agent.containers import image_upkeep
+    from hpc_agent.envs import cache_upkeep
+
+    images = image_upkeep.entries(shared.configuration().settings.hpc.images)
+    envs = cache_upkeep.entries(_cache(shared))
+    return (
+        sorted(envs, key=lambda entry: entry.last_used, reverse=True),
+        sorted(images, key=lambda image: image.last_used, reverse=True),
+    )
 
 
 def _remove(cache: SharedCache, keys: Sequence[EnvKey]) -> None:
@@ -159,8 +187,8 @@ def _remove(cache: SharedCache, keys: Sequence[EnvKey]) -> None:
     cache_upkeep.remove_stale_requests(cache)
 
 
-def _waited_for(shared: Shared) -> Iterator[EnvKey]:
-    """Environments of attempts that have not ended, by the run directories."""
+def _waited_for(shared: Shared) -> Iterator[str]:
+    """Environments and images of attempts that have not ended, by the run directories."""
     from hpc_agent.file_records import read_record
     from hpc_agent.runs.directory import RunsFolder
     from hpc_agent.staging import StagedTask
@@ -170,8 +198,8 @@ def _waited_for(shared: Shared) -> Iterator[EnvKey]:
         for directory in runs.attempts(task):
             if not directory.names() & {"exit.json", "settled.json"}:
                 staged = read_record(directory.stage, StagedTask)
-                if staged and staged.env:
-                    yield staged.env
+                if staged:
+                    yield from filter(None, (staged.env, staged.image))
 
 
 def _warm_task(shared: Shared, name: str, into: Path | None) -> None:
@@ -184,16 +212,17 @@ def _warm_task(shared: Shared, name: str, into: Path | None) -> None:
 
     configuration = shared.configuration()
     shared.apply(configuration, in_job=True)
-    client = shared.client(configuration, INTERACTIVE)
-    task = client.tasks.get(client.tasks.resolve(name))
     run = RunDirectory(into) if into else None
-    try:
-        stager = TaskStager(configuration.settings, SYSTEM)
-        staged = retry_staging(lambda: stager.stage(task, print_progress), print_progress, SYSTEM)
-    except (SourceError, EnvironmentBuildError, ContainerError) as error:
-        if run:
-            write_atomic(run.stage_failure, str(error).encode())
-        raise
+    with job_relay(configuration.settings):
+        client = shared.client(configuration, INTERACTIVE)
+        task = client.tasks.get(client.tasks.resolve(name))
+        try:
+            stager = TaskStager(configuration.settings, SYSTEM)
+            staged = retry_staging(lambda: stager.stage(task, print_progress), print_progress, SYSTEM)
+        except (SourceError, EnvironmentBuildError, ContainerError) as error:
+            if run:
+                write_atomic(run.stage_failure, str(error).encode())
+            raise
     if run:
         write_record(run.stage, staged)
     code = f"commit {staged.source.commit} of {staged.source.repository}, " if staged.source.commit else ""
@@ -262,6 +291,19 @@ def _as_json(entry: CacheEntry) -> dict[str, object]:
         "built_by": manifest.built_by,
         "image": manifest.image,
     }
+
+
+def _image_as_json(image: ImageEntry) -> dict[str, object]:
+    return {"file": image.name, "size": image.size, "uses": image.uses, "last_used": _iso(image.last_used)}
+
+
+def _used(entry: CacheEntry | ImageEntry, now: datetime) -> str:
+    return f"{entry.uses} uses, last {_ago(now - entry.last_used)}" if entry.uses else "not used yet"
+
+
+def _total(envs: Sequence[CacheEntry], images: Sequence[ImageEntry]) -> str:
+    size = sum(entry.size for entry in envs) + sum(image.size for image in images)
+    return f"{len(envs)} environments{f' and {len(images)} images' if images else ''}, {_size(size)}"
 
 
 def _iso(moment: datetime) -> str:

@@ -8,12 +8,13 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from hpc_agent.cli.job_relay import job_relay, login_relay
 from hpc_agent.cli.multi_value_options import MultiValueCommand, MultiValueOption
 from hpc_agent.cli.shared_options import HELP, FiniteRange, Shared, pass_shared
 from hpc_agent.cli.table import one_line, printable
@@ -89,7 +90,8 @@ def command(
 
     of_nodes = _node_checks(configuration, names, repositories, jobs, wait, as_json)
     asks_nodes = any(check.subject != NOT_ASKED for check in of_nodes)
-    lines = _run([*_checks(configuration, names, repositories, asks_nodes), *of_nodes], as_json=as_json)
+    with _relay(configuration) if asks_nodes else nullcontext():
+        lines = _run([*_checks(configuration, names, repositories, asks_nodes), *of_nodes], as_json=as_json)
     if as_json:
         click.echo(json.dumps(_as_json(lines), indent=2))
     else:
@@ -148,11 +150,25 @@ def _node_checks(
     return node_checks.checks(configuration, targets, wait, SYSTEM, repositories) if jobs else node_checks.no_jobs()
 
 
+def _relay(configuration: Configuration) -> AbstractContextManager[None]:
+    """For the jobs: a daemon need not run yet."""
+    from hpc_agent.clock import SYSTEM
+    from hpc_agent.errors import SchedulerUnavailableError
+    from hpc_agent.schedulers import backends
+
+    hpc = configuration.settings.hpc
+    try:
+        return login_relay(configuration.settings, "doctor", backends.choose(hpc).create(hpc, SYSTEM).cluster)
+    except SchedulerUnavailableError:
+        return nullcontext()  # a check of its own reports that
+
+
 def _report(configuration: Configuration, folder: Path) -> None:
     from hpc_agent.clock import SYSTEM
     from hpc_agent.doctor.node_report import report
 
-    report(configuration.settings, folder, SYSTEM)
+    with job_relay(configuration.settings):
+        report(configuration.settings, folder, SYSTEM)
 
 
 def _run(checks: Sequence[Check], *, as_json: bool) -> list[CheckLine]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
+from hpc_agent.cli.job_relay import job_relay
 from hpc_agent.cli.multi_value_options import MultiValueCommand
 from hpc_agent.cli.shared_options import (
     HELP,
@@ -89,11 +89,7 @@ def command(
         template_launch=container_launch is not None,
     )
     with ExitStack() as stack:
-        if identity.job is not None and configuration.settings.hpc.relay.through != "none":
-            # 50 ms, only where it is used.
-            from hpc_agent.relay.node_proxy import node_proxy
-
-            stack.enter_context(node_proxy(configuration.settings, identity.cluster, os.environ))
+        stack.enter_context(job_relay(configuration.settings))
         client = shared.client(configuration, ROUTINE)
         if node_of is not None:
             from hpc_agent.executor.node_agent import NodeAgent

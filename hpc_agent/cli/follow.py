@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
 
+from hpc_agent.cli.job_relay import job_relay, login_relay
 from hpc_agent.cli.shared_options import HELP, Shared, check_folders, pass_shared
 
 
@@ -33,14 +35,17 @@ def command(shared: Shared, once: bool, inside: Path | None, pid: int, element: 
     if inside is not None:
         from hpc_agent.tracking.sidecar import Sidecar
 
-        Sidecar(shared.client(configuration, ROUTINE), settings, TrackedDirectory(inside), os.environ, SYSTEM).run(pid)
+        with job_relay(settings):
+            client = shared.client(configuration, ROUTINE)
+            Sidecar(client, settings, TrackedDirectory(inside), os.environ, SYSTEM).run(pid)
         return
     if element is not None:
         from hpc_agent.tracking.task_start import element as task_of_element
 
         # The script waits for this.
-        client = shared.client(configuration, Budget(10))
-        click.echo(task_of_element(client, TrackedDirectory(element), os.environ, SYSTEM))
+        with job_relay(settings):
+            client = shared.client(configuration, Budget(10))
+            click.echo(task_of_element(client, TrackedDirectory(element), os.environ, SYSTEM))
         return
     from hpc_agent.schedulers.slurm.driver import SlurmScheduler
     from hpc_agent.schedulers.slurm.settings import SlurmSettings
@@ -50,4 +55,5 @@ def command(shared: Shared, once: bool, inside: Path | None, pid: int, element: 
     root = TrackedRoot.under(settings.hpc.root)
     scheduler = SlurmScheduler(settings.hpc.backend_settings(SlurmSettings), cluster=settings.hpc.cluster)
     follower = Follower(shared.client(configuration, INTERACTIVE), scheduler, settings, root, SYSTEM)
-    acquire_follower(follower, root, SYSTEM, once=once)
+    with nullcontext() if once else login_relay(settings, "follow", scheduler.cluster):
+        acquire_follower(follower, root, SYSTEM, once=once)

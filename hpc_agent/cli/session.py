@@ -56,6 +56,8 @@ def command(
     """
     from hpc_agent.clock import SYSTEM
     from hpc_agent.retry import INTERACTIVE
+    from hpc_agent.runs.directory import RunsFolder
+    from hpc_agent.runs.session_folders import SessionFolders
     from hpc_agent.sessions import interactive_session as sessions
 
     shared.start_log()
@@ -72,7 +74,9 @@ def command(
         sshd=sshd,
         packages=packages,
     )
-    started = sessions.start(client, configuration.settings.hpc.root.absolute(), request)
+    hpc = configuration.settings.hpc
+    folders = SessionFolders(hpc.root.absolute() / "sessions", RunsFolder(hpc.runs))
+    started = sessions.start(client, folders, request)
     click.echo(f"Session {started.task} is on queue {queue}", err=True)
     try:
         for event in sessions.wait(client, started, SYSTEM):

@@ -17,7 +17,7 @@ from hpc_agent.cli.multi_value_options import MultiValueCommand, MultiValueOptio
 from hpc_agent.cli.shared_options import Shared, fail, from_system
 from hpc_agent.cli.standard_streams import open_missing_streams
 from hpc_agent.cli.table import one_line
-from hpc_agent.cli.task_resources import RESOURCES, resource_flags
+from hpc_agent.cli.task_resources import LAUNCH, RESOURCES, launch_flags, resource_flags
 from hpc_agent.utf8_mode import ensure_utf8_mode
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ Examples:
 @click.option("--args", cls=MultiValueOption, metavar="NAME=VALUE", help="Arguments of the script: --args lr=0.003.")
 @click.option("--queue", help="Queue to put the task on, by name or id. Without it the task is left a draft.")
 @resource_flags
+@launch_flags
 @click.option("--requirements", metavar="FILE", help="File of packages to install instead of the repository's own.")
 @click.option("--packages", cls=MultiValueOption, metavar="PACKAGE", help='Packages: --packages keras "tqdm>=2.1".')
 @click.option("--docker", metavar="IMAGE", help="Container image to run in.")
@@ -160,7 +161,7 @@ def _created(given: dict[str, Any]) -> Created:
     from hpc_agent.drafts.draft_resources import check_for_queue
     from hpc_agent.errors import InputError, SourceError
 
-    resources = {name: given.pop(name) for name in RESOURCES if name in given}
+    resources = {name: given.pop(name) for name in (*RESOURCES, *LAUNCH) if name in given}
     request = DraftRequest(**given, resources=resources)
     try:
         planned = plan(request, Path.cwd(), _comment(SYSTEM.now()))

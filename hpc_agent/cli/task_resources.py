@@ -1,8 +1,8 @@
-"""Flags of ``hpc-task`` for what a task asks of Slurm; each writes the user property of its name."""
+"""Flags of ``hpc-task`` for a task's resources and ranks; each writes the user property of its name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import click
@@ -23,6 +23,12 @@ RESOURCES = {
 }
 """User property → what its value is called, and its help. The flag is ``--num-gpus`` for ``num_gpus``."""
 
+LAUNCH = {
+    "launcher": ("NAME", "What starts the ranks: srun, torchrun, accelerate, mpirun or none."),
+    "ranks_per_node": ("N", "Ranks on each node. Without it one for each GPU."),
+}
+"""User properties of ``domain.launch_plan``, as ``RESOURCES``."""
+
 Command = Callable[..., Any]
 
 
@@ -33,7 +39,15 @@ def _not_empty(_context: click.Context, option: click.Parameter, value: str | No
 
 
 def resource_flags(command: Command) -> Command:
-    for name, (metavar, text) in reversed(RESOURCES.items()):
+    return _property_flags(command, RESOURCES)
+
+
+def launch_flags(command: Command) -> Command:
+    return _property_flags(command, LAUNCH)
+
+
+def _property_flags(command: Command, properties: Mapping[str, tuple[str, str]]) -> Command:
+    for name, (metavar, text) in reversed(list(properties.items())):
         flag = f"--{name.replace('_', '-')}"
         command = click.option(flag, name, metavar=metavar, callback=_not_empty, help=text)(command)
     return command

@@ -9,6 +9,7 @@
     runtimes.py        … and the setting that selects it
     pull.py            an image on its way from a registry
     images.py          images on this machine and in the shared folder
+    image_upkeep.py    … listed and removed
     prepared.py        short commands in an image
 
 A new runtime is one module with a ``Runtime`` and one line in ``runtimes``. What all of them promise is checked by

@@ -36,6 +36,8 @@ class Charliecloud:
         return
 
     def fetch(self, reference: str, into: Path) -> Sequence[Argv]:
-        # Of the builders, which need not be on a compute node.
+        # Of the builders, which need not be on a compute node. Their cache of layers wants a git that knows its user,
+        # and room for a second copy.
         plain = reference.removeprefix("docker://")
-        return [["ch-image", "pull", plain], ["ch-convert", "--in-fmt=ch-image", "--out-fmt=dir", plain, str(into)]]
+        pull = ["env", "CH_IMAGE_CACHE=disabled", "ch-image", "pull", plain]
+        return [pull, ["ch-convert", "--in-fmt=ch-image", "--out-fmt=dir", plain, str(into)]]

@@ -2,18 +2,20 @@
 
 <images>/<name>.tar, .sif, .sqsh, or a folder    published by one rename; a site may put its own there
 <images>/<name>.json                             which image of a name the nodes shall run
+<images>/.uses/…                                 uses of what was fetched here, not of what the site put there
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import secrets
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 from hpc_agent import file_records, process
+from hpc_agent.cache_uses import UseRecords
 from hpc_agent.clock import Clock
 from hpc_agent.containers.pull import ImagePull
 from hpc_agent.containers.runtime_api import Argv, ImageStore, Runtime
@@ -25,6 +27,8 @@ from hpc_agent.redact import without_credentials
 _QUICK_S = 60.0
 _LOAD_S = 7200.0
 
+_LONGEST_NAME = 180
+"""File systems allow 255 characters, and names of leases and of unfinished files are longer."""
 _TELLING = ("bin", "usr/bin", "usr/lib", "usr/local/bin", "usr/local/lib")
 """Folders of an unpacked image whose times say whether it was changed; others' change with each mount point."""
 
@@ -43,6 +47,11 @@ class _ImageRecord:
     identity: str
 
 
+def use_records(folder: Path) -> UseRecords:
+    """Uses of the images that were fetched into the shared folder ``folder``, by their files' names."""
+    return UseRecords(folder / ".uses")
+
+
 class Images:
     """``folder`` is the shared one."""
 
@@ -50,6 +59,7 @@ class Images:
         self._runtime = runtime
         self._store = cast(ImageStore, runtime) if hasattr(runtime, "inspect") else None
         self._folder = folder
+        self._uses = use_records(folder)
         self._clock = clock
 
     def find(self, reference: str, progress: Progress) -> Image | None:
@@ -80,6 +90,8 @@ class Images:
         share = share and not (self._store is not None and self._store.is_shared)
         found = None if force and not _is_path(reference) else self.find(reference, progress)
         if found and (self._store is None or not share or self._file(reference)):
+            if name := self.fetched_file(reference):
+                self._uses.record_staged(name)
             return found
         if _is_path(reference):
             raise ContainerError(f"the image {reference} is not there; is the path right, on all nodes?")
@@ -87,19 +99,30 @@ class Images:
             progress(f"Fetching the image {without_credentials(reference)}")
             ImagePull(reference, None, self._clock, progress).run([self._store.pull(reference)])
         else:
-            self._fetch(reference, found is None, progress)
+            self._fetch(reference, force, progress)
         found = self.find(reference, progress)
         if found is None:
             raise ContainerError(f"the image {reference} was fetched, but {self._runtime.program} does not find it")
         return found
 
-    def _fetch(self, reference: str, fresh: bool, progress: Progress) -> None:
+    def record_use(self, reference: str) -> None:
+        """Note that this process uses the image until it ends, for ``hpc-agent cache``."""
+        if name := self.fetched_file(reference):
+            self._uses.record_use(name)
+            self._uses.hold(name, self._clock)
+
+    def fetched_file(self, reference: str) -> str:
+        """Name of the image's file in the shared folder; empty where there is none, or the site put it there."""
+        name = self._path(reference).name
+        return name if not _is_path(reference) and self._uses.of(name) else ""
+
+    def _fetch(self, reference: str, force: bool, progress: Progress) -> None:
         target = self._path(reference)
         leases = file_records.ensure_shared_directory(self._folder) / ".leases"
         with only_one(
             leases / target.name,
             self._clock,
-            done=lambda: fresh and file_records.exists_uncached(target),
+            done=lambda: not force and file_records.exists_uncached(target),
             waiting=lambda: progress(f"Waiting for another process that fetches the image {reference}"),
         ) as mine:
             if not mine:
@@ -108,9 +131,10 @@ class Images:
             making = target.with_name(f".{secrets.token_hex(4)}.{target.name}")
             try:
                 ImagePull(reference, making, self._clock, progress).run(self._runtime.fetch(reference, making))
-                _replace(making, target)
+                _replace(making, target, in_use=target.name in self._uses.held(self._clock))
+                self._uses.record_staged(target.name)
             finally:
-                _remove(making)
+                remove_image(making)
             if self._store and (present := self._inspect(self._store, reference)):
                 file_records.write_record(self._record(reference), _ImageRecord(present.identity))
 
@@ -167,7 +191,10 @@ def _is_path(reference: str) -> bool:
 
 def _file_name(reference: str) -> str:
     """As Charliecloud names its folders: ``nvcr.io%nvidia%pytorch+24.05``."""
-    return reference.removeprefix("docker://").replace("/", "%").replace(":", "+")
+    name = reference.removeprefix("docker://").replace("/", "%").replace(":", "+")
+    if len(name) <= _LONGEST_NAME:
+        return name
+    return f"{name[:_LONGEST_NAME]}.{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
 def _of_file(reference: str, path: Path) -> Image:
@@ -178,18 +205,24 @@ def _of_file(reference: str, path: Path) -> Image:
     return Image(reference, str(path), digest)
 
 
-def _replace(making: Path, target: Path) -> None:
-    """Publish a file over the old one, or a folder in place of the old, which goes out of sight first."""
+def _replace(making: Path, target: Path, *, in_use: bool) -> None:
+    """Publish a file over the old one, or a folder in place of the old, which goes out of sight first. What jobs run in
+    stays under a hidden name, for a file server forgets what has none; ``hpc-agent cache prune`` removes it."""
+    old = target.with_name(f".{secrets.token_hex(4)}.{target.name}")
     if target.is_dir():
-        old = target.with_name(f".{secrets.token_hex(4)}.{target.name}")
         target.rename(old)
-        shutil.rmtree(old, ignore_errors=True)
+        if not in_use:
+            file_records.remove_tree(old)
+    elif in_use:
+        with contextlib.suppress(OSError):  # a file system without hard links, or it is gone
+            old.hardlink_to(target)
     making.rename(target)
     file_records.fsync_directory(target.parent)
 
 
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
+def remove_image(path: Path) -> None:
+    """Remove an image's file, or its folder as far as it is ours."""
+    if path.is_dir() and not path.is_symlink():
+        file_records.remove_tree(path)
     else:
         path.unlink(missing_ok=True)

@@ -107,7 +107,7 @@ class PreparedContainer:
             if mount.target.startswith("/tmp/") or point.exists():  # noqa: S108
                 continue
             try:
-                point.mkdir(parents=True)
+                point.mkdir(parents=True, exist_ok=True)  # another node of the job may be as quick
             except OSError as error:
                 raise ContainerError(
                     f"the image {self.image.reference} has no folder {mount.target} to mount at, and none can be made "

@@ -10,7 +10,7 @@ and tasks that ask for the same share an answer for a minute.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -60,11 +60,10 @@ class HeadStarts:
         self._estimates: dict[tuple[str, Resources], _Estimate] = {}
         self._may_ask = True
 
-    def begin_pass(self) -> None:
+    def begin_pass(self, attempts: Container[Attempt]) -> None:
+        """``attempts``: those that are there now; the others, which mostly ran elsewhere, are forgotten."""
         self._may_ask = True
-
-    def forget(self, attempt: Attempt) -> None:
-        self._seen.pop(attempt, None)
+        self._seen = {attempt: at for attempt, at in self._seen.items() if attempt in attempts}
 
     def left_to_others(
         self, attempt: Attempt, queue: str, resources: Resources, directory: RunDirectory

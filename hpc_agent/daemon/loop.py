@@ -51,6 +51,7 @@ from hpc_agent.errors import (
 from hpc_agent.logs import EventLog
 from hpc_agent.retry import next_pause
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
+from hpc_agent.runs.session_folders import SessionFolders
 from hpc_agent.schedulers import backends
 from hpc_agent.schedulers.base import Scheduler
 from hpc_agent.staging import TaskStager
@@ -143,7 +144,8 @@ class Daemon:
         self._observer = ClusterObserver(client, scheduler, runs, options.queues, open_attempts, clock, options.entries)
         self._leases = QueueLeases(root / "turns" / cluster, options.queues, clock)
         self._notifier = Notifier(client, settings.hpc.notify, cluster, clock)
-        self._pruner = Pruner(runs, settings.hpc.keep_runs_days, clock)
+        sessions = SessionFolders(root / "sessions", runs)
+        self._pruner = Pruner(runs, sessions, settings.hpc.keep_runs_days, clock)
         self._phases = PhaseLog()
         self._hints = PartitionHints(inspector, settings.hpc, clock)
         self._last_served: QueueId | None = None
@@ -220,7 +222,7 @@ class Daemon:
         if cluster.snapshots:
             self._busy_at = self._clock.monotonic()
         self._hints.begin_pass()
-        self._head_starts.begin_pass()
+        self._head_starts.begin_pass(cluster.snapshots)
         if self._staging is not None:
             self._staging.update(cluster.staging)
         self._notifier.update(cluster)
@@ -326,7 +328,6 @@ class Daemon:
                     self._observer.forget(attempt)
                     self._phases.forget(attempt)
                     self._hints.forget(attempt)
-                    self._head_starts.forget(attempt)
 
     def _rules(self, cluster: ClusterSnapshot, attempt: Attempt) -> AttemptPolicy:
         submission = cluster.files[attempt].submission

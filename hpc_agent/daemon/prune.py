@@ -1,4 +1,4 @@
-"""Pruner of old run directories of tasks that are done."""
+"""Pruner of old run directories of tasks that are done, and of folders of sessions."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from hpc_agent.clock import Clock
 from hpc_agent.file_records import CorruptFileError
 from hpc_agent.logs import EventLog
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
+from hpc_agent.runs.session_folders import SessionFolders
 
 log = EventLog("prune")
 
@@ -16,9 +17,10 @@ _EVERY_S = 6 * 3600.0
 
 
 class Pruner:
-    def __init__(self, runs: RunsFolder, keep_days: int, clock: Clock) -> None:
+    def __init__(self, runs: RunsFolder, sessions: SessionFolders, keep_days: int, clock: Clock) -> None:
         """``keep_days``: 0 keeps them all."""
         self._runs = runs
+        self._sessions = sessions
         self._keep = timedelta(days=keep_days)
         self._clock = clock
         self._next = clock.monotonic()
@@ -37,6 +39,9 @@ class Pruner:
             self._runs.drop_if_empty(task)
         if removed:
             log.info("runs.pruned", count=removed)
+        # After the runs: the folder of a session goes with the last one of its task.
+        if of_sessions := self._sessions.remove_old(self._clock.now() - self._keep):
+            log.info("sessions.pruned", count=of_sessions)
 
     def _is_old(self, directory: RunDirectory) -> bool:
         """Whether a daemon marked it as done long ago; anything else may still be needed."""

@@ -11,6 +11,7 @@ from hpc_agent.errors import ResourceError
 
 LAUNCHER_PROPERTY = "launcher"
 RANKS_PROPERTY = "ranks_per_node"
+LAUNCH_PROPERTIES = (LAUNCHER_PROPERTY, RANKS_PROPERTY)
 """User properties of a task."""
 _MOST_RANKS = 1024
 
@@ -54,8 +55,9 @@ def launch_plan(properties: Mapping[str, str], defaults: LaunchDefaults, *, node
     """
     chosen = properties.get(LAUNCHER_PROPERTY, "").strip()
     launcher = parse_launcher(chosen, LAUNCHER_PROPERTY) if chosen else defaults.launcher
-    ranks = _ranks(properties.get(RANKS_PROPERTY, "").strip()) or defaults.ranks_per_node or gpus or 1
-    if nodes == 1 and (not chosen or launcher is Launcher.NONE):
+    asked = _ranks(properties.get(RANKS_PROPERTY, "").strip())
+    ranks = asked or defaults.ranks_per_node or gpus or 1
+    if nodes == 1 and (launcher is Launcher.NONE or not (chosen or asked)):
         return None
     return LaunchPlan(launcher, nodes, 1 if launcher is Launcher.NONE else ranks)
 

@@ -51,7 +51,7 @@ class DraftRequest:
     pipeline_version: str = ""
     pipeline_dont_add_run_number: bool = False
     resources: Mapping[str, str] = field(default_factory=dict)
-    """User properties such as ``num_gpus`` (see ``domain.resources.PROPERTY_FIELDS``), as texts."""
+    """User properties such as ``num_gpus`` (``domain.resources.PROPERTY_FIELDS``, ``domain.launch_plan``), as texts."""
 
     @property
     def remote(self) -> str:

@@ -1,4 +1,4 @@
-"""Resources that ``hpc-task`` writes into the user properties of a task, checked as the daemon of its queue will."""
+"""Resources and ranks that ``hpc-task`` writes into a task's user properties, checked as its queue's daemon will."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from hpc_agent.api.client import Client
 from hpc_agent.config.settings import HpcSettings
+from hpc_agent.domain.launch_plan import LAUNCH_PROPERTIES, LaunchDefaults, launch_plan
 from hpc_agent.domain.resources import DEFAULT_OVERRIDES, PROPERTY_FIELDS, Override, Policy
 from hpc_agent.drafts.draft_request import DraftRequest, WrongUsageError
 from hpc_agent.errors import ResourceError
@@ -36,7 +37,7 @@ def check_for_queue(client: Client, hpc: HpcSettings, request: DraftRequest) -> 
     if queue in hpc.queues:
         _check(hpc.queue(queue).policy(queue, hpc.resources), {**_inherited(client, request), **request.resources})
         return ()
-    doubtful = [name for name in request.resources if name not in DEFAULT_OVERRIDES]
+    doubtful = [name for name in request.resources if name not in (*DEFAULT_OVERRIDES, *LAUNCH_PROPERTIES)]
     if not doubtful:
         return ()
     return (
@@ -47,7 +48,8 @@ def check_for_queue(client: Client, hpc: HpcSettings, request: DraftRequest) -> 
 
 def _check(policy: Policy, properties: Mapping[str, str]) -> None:
     try:
-        policy.resources(properties)
+        resources = policy.resources(properties)
+        launch_plan(properties, LaunchDefaults(), nodes=resources.nodes, gpus=resources.gpus)
     except ResourceError as error:
         raise WrongUsageError(str(error)) from error
 

@@ -15,7 +15,7 @@ from hpc_agent import file_records
 from hpc_agent.envs.env_lock import EnvLock
 from hpc_agent.envs.installers import InstallContext, Installer, InstallerRunner
 from hpc_agent.envs.interpreter import Interpreter
-from hpc_agent.envs.node_cache import remove_tree
+from hpc_agent.file_records import remove_tree
 
 _TEST_FOLDERS = r"site-packages/.+/tests/"
 _SHEBANG = re.compile(

@@ -1,24 +1,18 @@
-"""Maintenance of the shared cache: list, verify, prune."""
+"""Maintenance of the shared cache of environments: list, verify, prune."""
 
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 
 from hpc_agent import file_records
+from hpc_agent.cache_uses import Uses
 from hpc_agent.domain.env import EnvKey
 from hpc_agent.envs import archive
-from hpc_agent.envs.node_cache import remove_tree
 from hpc_agent.envs.shared_cache import Manifest, SharedCache
-
-_MIN_AGE = timedelta(hours=1)
-"""An environment staged or used more recently may belong to a job whose run directory does not name it yet."""
-_LEASE_EXPIRY = timedelta(minutes=10)
-"""A job that ran in place has ended if its lease was not renewed for this long (renewed every minute)."""
+from hpc_agent.file_records import remove_tree
 
 
 @dataclass(frozen=True)
@@ -30,15 +24,20 @@ class CacheEntry:
     uses: int
     last_used: datetime
 
+    @property
+    def name(self) -> str:
+        return self.manifest.key
+
 
 def entries(shared: SharedCache) -> Iterator[CacheEntry]:
     """Every environment that can be used, in no order. Those without a readable manifest are left out."""
     for key in _keys(shared):
         with contextlib.suppress(file_records.CorruptFileError, OSError):
             if manifest := shared.manifest(key):
-                uses, last = _use(shared, key)
+                uses = shared.uses.of(key) or Uses(0, manifest.built_at)
                 in_place = manifest.unpacked if file_records.exists_uncached(shared.unpacked / key) else 0
-                yield CacheEntry(manifest, manifest.size + in_place, uses, max(last, manifest.built_at))
+                last = max(uses.last, manifest.built_at)
+                yield CacheEntry(manifest, manifest.size + in_place, uses.count, last)
 
 
 def unreadable(shared: SharedCache) -> list[EnvKey]:
@@ -57,33 +56,6 @@ def damage(shared: SharedCache, manifest: Manifest) -> str:
         return f"its archive cannot be read: {error.strerror or error}"
 
 
-def removable(
-    present: Iterable[CacheEntry],
-    now: datetime,
-    kept: Collection[EnvKey],
-    *,
-    max_size: int | None = None,
-    older_than: timedelta | None = None,
-) -> list[CacheEntry]:
-    """Entries to remove: unused for ``older_than``, and the longest unused until the rest has ``max_size`` bytes.
-
-    Never those in ``kept``, and none that was staged or used within the last hour. Pure.
-    """
-    by_age = sorted(present, key=lambda entry: entry.last_used)
-    total = sum(entry.size for entry in by_age)
-    removable_entries = []
-    for entry in by_age:
-        age = now - entry.last_used
-        if entry.manifest.key in kept or age < _MIN_AGE:
-            continue
-        too_old = older_than is not None and age > older_than
-        too_much = max_size is not None and total > max_size
-        if too_old or too_much:
-            removable_entries.append(entry)
-            total -= entry.size
-    return removable_entries
-
-
 def remove(shared: SharedCache, keys: Sequence[EnvKey]) -> list[EnvKey]:
     """Remove environments from the cache; returns those that could not be removed (another user's)."""
     failed = []
@@ -96,7 +68,7 @@ def remove(shared: SharedCache, keys: Sequence[EnvKey]) -> list[EnvKey]:
         with contextlib.suppress(OSError):
             (shared.unpacked / key).rename(removed)
         remove_tree(removed)
-        (shared.uses / key).unlink(missing_ok=True)
+        shared.uses.forget(key)
     return failed
 
 
@@ -114,32 +86,8 @@ def remove_stale_requests(shared: SharedCache) -> None:
             (shared.requests / name).unlink(missing_ok=True)
 
 
-def in_use(shared: SharedCache) -> set[EnvKey]:
-    """Environments that jobs run in place now. Forgets the jobs that are gone."""
-    present = set()
-    with contextlib.suppress(OSError):
-        probe = shared.leases / f".now-{os.getpid()}"
-        probe.touch()
-        now = probe.stat().st_mtime  # the file server's own time
-        probe.unlink()
-        for lease in shared.leases.glob("use-*"):
-            if now - (lease / "owner").stat().st_mtime < _LEASE_EXPIRY.total_seconds():
-                present.add(EnvKey(lease.name.split("-")[1]))
-            else:
-                shutil.rmtree(lease, ignore_errors=True)
-    return present
-
-
 def _keys(shared: SharedCache) -> list[EnvKey]:
     try:
         return [EnvKey(path.name) for path in shared.envs.iterdir() if not path.name.startswith(".")]
     except FileNotFoundError:
         return []
-
-
-def _use(shared: SharedCache, key: EnvKey) -> tuple[int, datetime]:
-    try:
-        status = (shared.uses / key).stat()
-    except OSError:
-        return 0, datetime.fromtimestamp(0, timezone.utc)
-    return status.st_size, datetime.fromtimestamp(status.st_mtime, timezone.utc)

@@ -7,6 +7,7 @@ An environment of conda's has an interpreter of its own, and its files name the 
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from hpc_agent.envs import conda_prefix, conda_programs, env_lock, interpreter
 from hpc_agent.envs.build_steps import compile_bytecode, installed, make_movable
 from hpc_agent.envs.builder import Builder, BuiltWith, EnsuredEnv
 from hpc_agent.envs.conda_programs import CondaPackage
-from hpc_agent.envs.conda_request import CondaRequest
+from hpc_agent.envs.conda_request import CondaRequest, check_secrets
 from hpc_agent.envs.env_key import FORMAT, key_of
 from hpc_agent.envs.env_request import EnvRequest
 from hpc_agent.envs.installers import installer_error
@@ -61,6 +62,8 @@ class CondaBuilder(Builder):
             "source": request.source if request.lines.local else "",
             "installer": "conda",
         }
+        if request.conda and request.conda.variables:
+            parts["variables"] = dict(request.conda.variables)
         key = key_of(parts)
 
         def build() -> None:
@@ -78,6 +81,7 @@ class CondaBuilder(Builder):
     def _conda_lock(self, program: str, request: EnvRequest, source_root: Path | None, progress: Progress) -> CondaLock:
         wanted = request.conda or CondaRequest()
         channels = wanted.channels or self._packages.conda_channels
+        check_secrets(channels)
         specs = list(wanted.packages)
         if "python" not in wanted.names:
             specs.append(f"python={request.python}" if request.python else "python")
@@ -151,11 +155,20 @@ class CondaBuilder(Builder):
             if locked.pip:
                 progress(f"Installing {len(locked.pip)} packages of pip's indexes")
                 UvInstaller(self._runner).install_into(locked.pip, root, context)
+            if request.conda and request.conda.variables:
+                _write_variables(root, request.conda.variables)
             compile_bytecode(root, self._runner)
             make_movable(root)
             conda_prefix.write_record(root)
             built_with = BuiltWith(packages=installed(root), version=locked.python, conda=True)
             self._publish(key, parts, root, [*locked.conda, *locked.pip], built_with, started, progress)
+
+
+def _write_variables(root: Path, variables: Sequence[tuple[str, str]]) -> None:
+    """The ``variables`` of an environment.yml, for activation to set after those of packages."""
+    script = root / "etc" / "conda" / "activate.d" / "zz-environment-variables.sh"
+    script.parent.mkdir(parents=True, exist_ok=True)
+    script.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables))
 
 
 def _conda_environ() -> dict[str, str]:

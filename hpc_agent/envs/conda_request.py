@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,20 +11,27 @@ from hpc_agent.domain.env import RequirementFiles
 from hpc_agent.domain.task import Requirements
 from hpc_agent.errors import EnvironmentBuildError
 
+_LONGEST_FILE = 200_000
+"""Characters; an exported environment of 500 packages has 30,000."""
+_VARIABLE = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 _OPERATOR = re.compile(r"\s*(==|>=|<=|!=|~=|=|<|>)\s*")
 _SPEC = re.compile(r"[A-Za-z0-9_][^\x00-\x1f\x7f$`]{0,300}")
 _CHANNEL = re.compile(r"(?:[a-z+]{2,10}://)?[A-Za-z0-9_/][\w./:@%+~-]{0,500}", re.ASCII)
+_WORDS = re.compile(r"(?P<name>[^\s=<>!~\[]+)\s+(?P<version>[^\s=<>!~\[]+)(?:\s+(?P<build>[^\s=<>!~\[]+))?")
+"""The form ``numpy 1.26.4 py311_0``, which files of specs do not have."""
+_SECRET = re.compile(r"//[^/]*@|/t/[^/]+/")
 _NAME = re.compile(r"(?:.*::)?(?P<name>[A-Za-z0-9_.-]+)")
 
 
 @dataclass(frozen=True)
 class CondaRequest:
     """``packages``: match specs in conda's own form; ``channels``: in order of their priority, empty for the site's.
-    ``origin``: where they were listed, for messages."""
+    ``origin``: where they were listed, for messages. ``variables``: to be set when the environment is activated."""
 
     packages: tuple[str, ...] = ()
     channels: tuple[str, ...] = ()
     origin: str = "the task"
+    variables: tuple[tuple[str, str], ...] = ()
 
     @property
     def names(self) -> frozenset[str]:
@@ -67,6 +74,8 @@ def read_environment(path: str, text: str) -> CondaList:
     """
     import yaml  # type: ignore[import-untyped]  # few tasks need it
 
+    if len(text) > _LONGEST_FILE:
+        raise _unreadable(path, f"it has {len(text)} characters, of which {_LONGEST_FILE} are allowed")
     try:
         content = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
@@ -77,7 +86,13 @@ def read_environment(path: str, text: str) -> CondaList:
     if not isinstance(channels, list):
         raise _unreadable(path, "its channels are not a list")
     specs, pip = _dependencies(path, content["dependencies"])
-    request = CondaRequest(tuple(normal_specs(specs, path)), tuple(map(_checked_channel, channels)), path)
+    request = CondaRequest(
+        tuple(normal_specs(specs, path)),
+        # No channels of conda's own settings, which are never used here.
+        tuple(_checked_channel(channel) for channel in channels if channel != "nodefaults"),
+        path,
+        tuple(_variables(path, content.get("variables"))),
+    )
     return CondaList(request, tuple(pip), path.rpartition("/")[0])
 
 
@@ -87,11 +102,31 @@ def _dependencies(path: str, items: Sequence[Any]) -> tuple[list[str], list[str]
     for item in items:
         if isinstance(item, str):
             specs.append(item)
-        elif isinstance(item, dict) and set(item) == {"pip"} and isinstance(item["pip"], list):
-            pip += map(str, item["pip"])
+        elif isinstance(item, dict) and set(item) == {"pip"} and _is_texts(item["pip"]):
+            pip += item["pip"]
         else:
-            raise _unreadable(path, f"{str(item)[:100]!r} is neither a package nor a list under pip:")
+            raise _unreadable(path, f"{_short(item)} is neither a package nor a list under pip:")
     return specs, pip
+
+
+def _variables(path: str, given: Any) -> Iterator[tuple[str, str]]:
+    for name, value in given.items() if isinstance(given, dict) else ():
+        if not (isinstance(name, str) and _VARIABLE.fullmatch(name) and isinstance(value, str | int | float)):
+            raise _unreadable(path, f"its variable {_short(name)} is not a name with a text")
+        yield name, str(value)
+    if given is not None and not isinstance(given, dict):
+        raise _unreadable(path, "its variables are not names with texts")
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _short(value: Any) -> str:
+    """For a message. Never the whole of a nested value: a few lines of YAML can make one of gigabytes."""
+    if isinstance(value, dict | list):
+        return f"an entry with {', '.join(repr(key)[:50] for key in value if isinstance(key, str)) or 'others in it'}"
+    return repr(str(value)[:100])
 
 
 def normal_specs(lines: Iterable[str], origin: str) -> Iterable[str]:
@@ -101,7 +136,7 @@ def normal_specs(lines: Iterable[str], origin: str) -> Iterable[str]:
         EnvironmentBuildError: a line cannot be one.
     """
     for line in lines:
-        spec = _OPERATOR.sub(r"\1", line.partition("#")[0].strip())
+        spec = _spec(line.partition("#")[0].strip())
         if not spec:
             continue
         if not _SPEC.fullmatch(spec):
@@ -110,6 +145,14 @@ def normal_specs(lines: Iterable[str], origin: str) -> Iterable[str]:
                 "channel::name>=1.2"
             )
         yield spec
+
+
+def _spec(text: str) -> str:
+    if words := _WORDS.fullmatch(text):
+        # A version without an operator is meant exactly, unless it has a pattern or alternatives in it.
+        operator = "=" if words["build"] or set(words["version"]) & set("*|,") else "=="
+        return f"{words['name']}{operator}{words['version']}{'=' + words['build'] if words['build'] else ''}"
+    return _OPERATOR.sub(r"\1", text)
 
 
 def spec_name(spec: str) -> str:
@@ -127,10 +170,29 @@ def _canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
+def check_secrets(channels: Iterable[str]) -> None:
+    """
+    Raises:
+        EnvironmentBuildError: a channel's address has a password or a token in it, which a command line would show to
+            all users, and which the programs leave out of the addresses that they print.
+    """
+    for channel in channels:
+        if (bare := _SECRET.sub(_without_secret, channel)) != channel:
+            raise EnvironmentBuildError(
+                f"the address of the conda channel {bare} has a password or a token in it, which all users of this "
+                "machine could read in its list of processes: name the channel without, and log in to its server as "
+                "the daemon's user (mamba auth login, anaconda login or ~/.netrc)"
+            )
+
+
+def _without_secret(match: re.Match[str]) -> str:
+    return "//" if match[0].startswith("//") else "/"
+
+
 def _checked_channel(value: object) -> str:
     if isinstance(value, str) and _CHANNEL.fullmatch(value):
         return value
-    raise EnvironmentBuildError(f"{str(value)[:200]!r} cannot be a conda channel: write a name or an address")
+    raise EnvironmentBuildError(f"{_short(value)} cannot be a conda channel: write a name or an address")
 
 
 def _unreadable(path: str, why: str) -> EnvironmentBuildError:

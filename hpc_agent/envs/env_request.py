@@ -68,6 +68,7 @@ class EnvRequest:
             *([self.image] if self.image else []),
             *([self.project.path, self.project.tool, self.imports_from] if self.project else []),
             *([self.conda.packages, self.conda.channels or packages.conda_channels] if self.conda else []),
+            *([self.conda.variables] if self.conda and self.conda.variables else []),
         ]
         return hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:32]
 

@@ -97,7 +97,7 @@ class EnvStore:
             )
         digest = request.digest(self._packages)
         if staged := self._fresh(digest):
-            self._shared.record_staged(staged.key)
+            self._shared.uses.record_staged(staged.key)
             return staged
         before = self._shared.failure(digest)
 
@@ -252,7 +252,7 @@ class EnvStore:
             if ensured.built:
                 raise
             progress(str(error))  # not needed for this task
-        self._shared.record_staged(resolution.key)
+        self._shared.uses.record_staged(resolution.key)
         return _staged_env(ensured.manifest, resolution.notes, built=ensured.built)
 
     def _builder(self, request: EnvRequest, folder: Path, image_python: ImagePythonApi | None) -> Builder:

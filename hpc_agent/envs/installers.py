@@ -97,6 +97,8 @@ class InstallerRunner:
         self._env = installer_environment(environ, pip=packages.type == "pip")
         self._env.setdefault("UV_CACHE_DIR", str(_uv_cache(folder)))
         self._env["VIRTUALENV_OVERRIDE_APP_DATA"] = str(folder / "virtualenv")
+        # At low priority on a busy login node, a Python takes longer to start than virtualenv's own 15 s.
+        self._env["PY_DISCOVERY_TIMEOUT"] = "300"
         # Shared blocks where the file system has them, hard links elsewhere: 332 MB in 1 s, as copies in 4 to 16 s.
         # A hard link changes whenever another build adds one: ``archive.pack`` knows.
         self._env["UV_LINK_MODE"] = "clone"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +60,7 @@ class EnvMaterializer:
             EnvironmentBuildError: this machine cannot run it, or has no room for it.
         """
         _check_node(manifest, progress)
-        self._shared.record_used(manifest.key)
+        self._shared.uses.record_use(manifest.key)
         folder = file_records.user_scratch_dir(self._scratch)
         if folder:
             found = self._mounted(manifest, folder, progress) or self._unpacked(manifest, folder, progress)
@@ -92,7 +91,7 @@ class EnvMaterializer:
         from hpc_agent.lease import only_one  # only needed here
 
         root = self._shared.unpacked / manifest.key
-        self._mark_in_use(manifest.key)
+        self._shared.uses.hold(manifest.key, self._clock)
 
         def is_unpacked() -> bool:
             return file_records.exists_uncached(root)
@@ -111,17 +110,6 @@ class EnvMaterializer:
                 "give the job local scratch space (SLURM_TMPDIR, TMPDIR or hpc.scratch_dir)"
             ) from error
         return _usable_env(manifest, root, "in place")
-
-    def _mark_in_use(self, key: EnvKey) -> None:
-        """Lease that keeps ``hpc-agent cache prune`` from removing the shared tree until this process ends."""
-        from hpc_agent.lease import HeartbeatTiming, Lease
-
-        lease = Lease(
-            self._shared.leases / f"use-{key}-{socket.gethostname()}-{os.getpid()}", self._clock, HeartbeatTiming(60)
-        )
-        with contextlib.suppress(OSError):  # without write access there is no prune to guard against
-            if lease.acquire():
-                atexit.register(lease.release)
 
 
 def _usable_env(manifest: Manifest, root: Path, access: Access) -> UsableEnv:

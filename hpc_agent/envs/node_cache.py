@@ -8,7 +8,6 @@ a folder's time differs.
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import secrets
@@ -122,7 +121,7 @@ class NodeCache:
             # Renamed first: a job that starts now must not find a part of it.
             removed = candidate.with_name(f".{candidate.name}.{secrets.token_hex(4)}.old")
             candidate.rename(removed)
-            remove_tree(removed)
+            file_records.remove_tree(removed)
             return True
         finally:
             os.close(descriptor)
@@ -131,7 +130,7 @@ class NodeCache:
         """Remove folders of jobs that were killed while unpacking; the lock is ours, so none is in use."""
         for entry in self._envs.iterdir():
             if entry.name.startswith(f".{key}."):
-                remove_tree(entry)
+                file_records.remove_tree(entry)
 
 
 def unpack_to(source: Path, target: Path, sha256: str) -> None:
@@ -148,7 +147,7 @@ def unpack_to(source: Path, target: Path, sha256: str) -> None:
         _relocate(part, target)
         file_records.rename_new(part, target)
     finally:
-        remove_tree(part)
+        file_records.remove_tree(part)
 
 
 def _relocate(root: Path, target: Path) -> None:
@@ -156,14 +155,6 @@ def _relocate(root: Path, target: Path) -> None:
     if changed := conda_prefix.relocate(root, target):
         sizes = {**(_read(root / _FILE_SIZES) or {}), **changed}
         conda_prefix.write_in_place(root / _FILE_SIZES, msgspec.json.encode(sizes))
-
-
-def remove_tree(folder: Path) -> None:
-    """Remove an unpacked environment, whose folders are read-only. What cannot be removed is left."""
-    for path, _, _ in os.walk(folder):
-        with contextlib.suppress(OSError):
-            os.chmod(path, 0o700)  # noqa: PTH101 (os.walk gives text)
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 _FOLDER = ".hpc-agent"

@@ -3,7 +3,7 @@
 envs/<key>/env.tar.zst, lock.txt, manifest.json   published by one rename, never changed
 envs/<key>/env.squashfs                           the same to be mounted, where that is configured
 requests/<digest>.json, .failed                   the last resolution of a request, or why it failed
-uses/<key>                                        one byte for each use: size and time tell how many and when
+uses/…                                            how often and when they were used (``cache_uses``)
 leases/…                                          who builds what
 unpacked/<key>/                                   only for nodes without room of their own
 """
@@ -24,6 +24,7 @@ from typing import TypeVar
 import msgspec
 
 from hpc_agent import file_records
+from hpc_agent.cache_uses import UseRecords
 from hpc_agent.domain.env import EnvKey
 from hpc_agent.errors import EnvironmentBuildError
 
@@ -44,7 +45,7 @@ class SharedCache:
         self.envs = cache_dir / "envs"
         self.leases = cache_dir / "leases"
         self.unpacked = cache_dir / "unpacked"
-        self.uses = cache_dir / "uses"
+        self.uses = UseRecords(cache_dir / "uses")
         self.requests = cache_dir / "requests"
 
     def archive(self, key: EnvKey) -> Path:
@@ -167,27 +168,6 @@ class SharedCache:
                 file_records.share_like_parent(target)
         except OSError as error:
             raise self.storage_error(error) from error
-
-    def record_staged(self, key: EnvKey) -> None:
-        """Note the time at which the environment was staged for a job, for ``hpc-agent cache``; as ``record_used``."""
-        with contextlib.suppress(OSError):
-            self._use_counter(key).touch()
-
-    def record_used(self, key: EnvKey) -> None:
-        """Count a use of the environment by a job, for ``hpc-agent cache``.
-
-        Best effort: without write access the use is not counted.
-        """
-        with contextlib.suppress(OSError), self._use_counter(key).open("ab") as counter:
-            counter.write(b".")
-
-    def _use_counter(self, key: EnvKey) -> Path:
-        path = self.uses / key
-        if not path.exists():
-            file_records.ensure_shared_directory(self.uses)
-            path.touch()
-            file_records.share_like_parent(path)
-        return path
 
     def storage_error(self, error: OSError) -> EnvironmentBuildError:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

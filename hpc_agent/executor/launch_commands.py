@@ -56,7 +56,9 @@ def starter(record: LaunchRecord, index: int, rank: Sequence[str]) -> list[str]:
             rendezvous = ["--master-addr", record.master_addr, "--master-port", port]
             return ["python", "-m", "torch.distributed.run", *options, *rendezvous, "--no-python", *rank]
         case Launcher.ACCELERATE:
-            options = ["--num_machines", nodes, "--num_processes", world, "--machine_rank", str(index), "--multi_gpu"]
+            options = ["--num_machines", nodes, "--num_processes", world, "--machine_rank", str(index)]
+            if world != "1":
+                options.append("--multi_gpu")  # its word for "by torchrun", on CPUs too; it refuses it for one process
             rendezvous = ["--main_process_ip", record.master_addr, "--main_process_port", port]
             static = ["--rdzv_backend", "static", "--mixed_precision", "no", "--dynamo_backend", "no"]
             return ["python", "-m", "accelerate.commands.launch", *options, *rendezvous, *static, "--no_python", *rank]

@@ -176,6 +176,7 @@ class ManyNodes:
         self.group = RankGroup(
             *(launcher, self._nodes, self._steps, self._clock),
             tail=console.tail,
+            starter="" if self._plan.launcher in (Launcher.STEP, Launcher.MPIRUN) else self._plan.launcher.value,
             terminated=lambda: by_steps and stop.sigterm_received,
         )
         return self.group

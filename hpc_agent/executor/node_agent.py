@@ -44,6 +44,7 @@ from hpc_agent.executor.rank_collector import RankCollector
 from hpc_agent.executor.sdk_signals import has_sdk_handlers
 from hpc_agent.file_records import ensure_directory, read_record, write_atomic, write_record
 from hpc_agent.logs import EventLog
+from hpc_agent.relay.proxy_variables import PROXY_VARIABLES
 from hpc_agent.retry import Budget
 from hpc_agent.runs import node_files
 from hpc_agent.runs.directory import RunDirectory
@@ -210,7 +211,8 @@ class NodeAgent:
 
     def _write_node_record(self, prepared: PreparedTask) -> None:
         """For the ranks, and for programs that start them; it may hold secrets of the task's environment."""
-        inherited = os.environ
+        # The ranks inherit the first agent's environment, where the relay's proxy is that of its own node.
+        inherited = {name: value for name, value in os.environ.items() if name not in PROXY_VARIABLES}
         environ = prepared.environ
         record = {
             "node": self._name,
@@ -226,7 +228,7 @@ class NodeAgent:
                 **self._rendezvous(environ),
                 **({} if prepared.in_step else {RANK_OF: self._mark}),
             },
-            "unset": [name for name in inherited if name not in environ],
+            "unset": [name for name in os.environ if name not in environ],
         }
         path = self._workdir / rank_launcher.RECORD
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -257,6 +259,7 @@ class NodeAgent:
         sampling.start()
         self._say(NodeMessage(kind="ready", index=self._index, node=self._name))
         finish = self._carry_out()
+        self._end_ranks(0.0 if finish else self._settings.hpc.term_grace)
         self._over.set()
         sampling.join(timeout=2)
         collector.finish(_LAST_OUTPUT_S)
@@ -283,6 +286,17 @@ class NodeAgent:
                 interrupting = interrupting or set()
             else:
                 self._signal(order)
+
+    def _end_ranks(self, seconds: float) -> None:
+        """Kill what is left of the ranks, after this time. The scheduler does that as well, unless its daemon on this
+        node is gone: then it gives the node up, and may start the task elsewhere."""
+        until = self._clock.monotonic() + seconds
+        while self._processes.find():
+            if self._clock.monotonic() >= until:
+                count = self._processes.signal(signal.SIGKILL)
+                log.warning("node.ranks_killed", node=self._name, processes=count)
+                return
+            self._clock.sleep(_INTERRUPT_S)
 
     def _signal(self, order: Order) -> None:
         count = self._processes.signal(order.number, only_descendants=order.given)

@@ -13,7 +13,7 @@ from hpc_agent.executor.node_messages import NodeMessage, Order
 from hpc_agent.executor.node_step import NodeStep
 from hpc_agent.logs import EventLog
 from hpc_agent.process import Supervised
-from hpc_agent.schedulers.base import JobSteps, RankFailure
+from hpc_agent.schedulers.base import JobSteps
 
 log = EventLog("ranks")
 
@@ -32,7 +32,8 @@ class RankEnd:
 class RankGroup:
     """See ``supervise.Stoppable``.
 
-    ``tail``: the end of what the launcher printed. ``terminated``: whether the scheduler has sent SIGTERM to the ranks.
+    ``tail``: the end of what the launcher printed. ``starter``: the program on each node that starts its ranks, such as
+    torchrun; empty where the launcher's step does. ``terminated``: whether the scheduler has sent SIGTERM to the ranks.
     """
 
     def __init__(
@@ -43,12 +44,14 @@ class RankGroup:
         clock: Clock,
         *,
         tail: Callable[[], str],
+        starter: str,
         terminated: Callable[[], bool],
     ) -> None:
         self._launcher = launcher
         self._nodes = nodes
         self._steps = steps
         self._tail = tail
+        self._starter = starter
         self._terminated = terminated
         self._clock = clock
         self._killed = False
@@ -79,22 +82,27 @@ class RankGroup:
         if self._lost:
             node = self._nodes.lost_node or "one of its nodes"
             return RankEnd(1, f"the agent of {node} ended, and the ranks with it")
-        failure = self._steps.first_failure(self._tail())
-        words = self._last_words(failure)
-        if failure is None and words is None:
-            return RankEnd(code)
-        node, rank = (failure.node, failure.rank) if failure else (words.node, words.rank)  # type: ignore[union-attr]
+        printed = self._tail()
+        if reason := self._steps.launch_failure(printed):
+            return RankEnd(code, in_one_line(reason))
+        failure = self._steps.first_failure(printed)
+        words = self._last_words(failure.rank if failure and not self._starter else None)
         code = failure.code if failure else code
-        by_code = failure_cause("", code)
-        text = "; its last words: ".join(filter(None, [str(by_code) if by_code else "", words.text if words else ""]))
-        return RankEnd(code, in_one_line(f"rank {rank} on {node}{': ' if text else ''}{text}"))
+        if words is not None:
+            by_code = failure_cause("", code)
+            text = "; its last words: ".join(filter(None, [str(by_code) if by_code else "", words.text]))
+            return RankEnd(code, _sentence(f"rank {words.rank} on {words.node}", text))
+        if failure is None:
+            return RankEnd(code)
+        cause = failure_cause(printed, code)
+        who = self._starter or f"rank {failure.rank}"
+        return RankEnd(code, _sentence(f"{who} on {failure.node}", str(cause) if cause else ""))
 
-    def _last_words(self, failure: RankFailure | None) -> NodeMessage | None:
-        """Of the rank that failed, or that ended first."""
+    def _last_words(self, rank: int | None) -> NodeMessage | None:
+        """Of this rank, or of the one that ended first."""
         until = self._clock.monotonic() + _WORDS_S
         while True:
-            ended = self._nodes.ended_ranks
-            found = [each for each in ended if failure is None or each.rank == failure.rank]
+            found = [each for each in self._nodes.ended_ranks if rank is None or each.rank == rank]
             if found or self._clock.monotonic() > until:
                 return found[0] if found else None
             self._clock.sleep(0.05)
@@ -128,3 +136,7 @@ class RankGroup:
 
     def sweep(self, pause: Callable[[], None]) -> None:
         self._launcher.sweep(pause)
+
+
+def _sentence(who: str, text: str) -> str:
+    return in_one_line(f"{who}: {text}" if text else who)

@@ -49,10 +49,13 @@ class Connector:
 
 
 @contextmanager
-def relay(settings: AllSettings, cluster: str, daemon: str, clock: Clock) -> Iterator[None]:
+def relay(settings: AllSettings, cluster: str, daemon: str, clock: Clock, *, required: bool = True) -> Iterator[None]:
     """Relay the connections of nodes inside, as ``hpc.relay`` says.
 
-    ``daemon``: this daemon's worker id; ``cluster``: empty without a batch system, where jobs are on this machine.
+    Args:
+        cluster: empty without a batch system, where jobs are on this machine.
+        daemon: this daemon's worker id, or another name that no other process has.
+        required: whether it is an error that the address cannot be listened on: a daemon may have it.
 
     Raises:
         ConfigError: the address cannot be listened on.
@@ -68,7 +71,14 @@ def relay(settings: AllSettings, cluster: str, daemon: str, clock: Clock) -> Ite
             log.info("relay.started", through="files", folder=folder.connections)
             yield
             return
-        server = loop.wait(_listen(settings, folder, connector))
+        try:
+            server = loop.wait(_listen(settings, folder, connector))
+        except ConfigError as error:
+            if required:
+                raise
+            log.info("relay.left_to_daemon", error=error)
+            yield
+            return
         port = server.sockets[0].getsockname()[1]
         folder.announce(daemon, ListenRecord(settings.hpc.relay.host, port, clock.now()))
         log.info("relay.started", through="network", host=settings.hpc.relay.host, port=port)

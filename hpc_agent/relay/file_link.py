@@ -1,7 +1,7 @@
 """Link through files on the shared file system, for nodes that reach not even the login node.
 
-A connection is a folder that the node makes. In it are ``target``; ``taken.<daemon>``, made by the daemon that opens
-the connection; ``answer``; and numbered pieces of what each side sends: ``up.<n>``, ``down.<n>``. An empty piece is the
+A connection is a folder that the node makes. In it are ``target``; ``taken``, made by the daemon that opens the
+connection; ``answer``; and numbered pieces of what each side sends: ``up.<n>``, ``down.<n>``. An empty piece is the
 end. Each file is written under another name and renamed, read once, and removed by its reader. Names are looked for by
 listing the folder, which NFS answers truly at once (docs/internals/performance.md#nfs-visibility).
 """

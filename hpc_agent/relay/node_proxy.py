@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import hmac
-import ipaddress
 import re
 import secrets
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from functools import partial
 
@@ -21,15 +20,15 @@ from hpc_agent.config.settings import AllSettings
 from hpc_agent.logs import EventLog
 from hpc_agent.relay import file_link, network_link
 from hpc_agent.relay.loop_thread import LoopThread, closed
+from hpc_agent.relay.proxy_variables import proxy_variables
 from hpc_agent.relay.relay_folder import RelayFolder
 from hpc_agent.relay.stream import BLOCK, ByteStream, LinkError, SocketStream, pump
-from hpc_agent.relay.target import RelayTarget, allowed_targets, parse_target, target_of
+from hpc_agent.relay.target import RelayTarget, parse_target, target_of
 
 log = EventLog("relay")
 
 HEAD_S = 60.0
 USER = "job"
-_NAMES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 _REQUEST = re.compile(r"([A-Z]+) (\S+) HTTP/1\.[01]")
 _DROPPED = re.compile(rb"(?im)^(proxy-[a-z-]+|connection|keep-alive):[^\r\n]*\r\n")
 
@@ -158,20 +157,3 @@ def node_proxy(settings: AllSettings, cluster: str, environ: MutableMapping[str,
 
 async def _started(proxy: NodeProxy) -> asyncio.Server:
     return await asyncio.start_server(proxy.handle, "127.0.0.1", 0, limit=BLOCK)
-
-
-def proxy_variables(url: str, settings: AllSettings, environ: Mapping[str, str]) -> dict[str, str]:
-    """Variables by which programs find the proxy. What runs on the node itself is reached without it, unless the
-    ClearML server has such an address: that is then the login node's."""
-    servers = {target.host for target in allowed_targets(settings)}
-    own = [name for name in ("localhost", "127.0.0.1", "::1") if not any(map(_is_loopback, servers))]
-    kept = [word for word in re.split(r"[,\s]+", environ.get("no_proxy") or environ.get("NO_PROXY") or "") if word]
-    without = ",".join(dict.fromkeys([*(word for word in kept if word.lstrip(".") not in servers), *own]))
-    return {**dict.fromkeys(_NAMES, url), "no_proxy": without, "NO_PROXY": without}
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,9 @@ from hpc_agent.domain.task import Requirements, TaskScript
 from hpc_agent.drafts.create import undo_on_failure
 from hpc_agent.drafts.draft_resources import check_values
 from hpc_agent.errors import HpcAgentError, InputError, ServerUnreachableError
-from hpc_agent.file_records import ensure_directory, exists_uncached, read_record, write_atomic
+from hpc_agent.file_records import exists_uncached, read_record, write_atomic
 from hpc_agent.inspection.task_follower import end_of, step_of
+from hpc_agent.runs.session_folders import SessionFolders
 from hpc_agent.sessions.session_script import session_script
 from hpc_agent.wire.task_requests import draft_to_wire
 
@@ -98,7 +98,7 @@ def public_key(given: Path | None, home: Path) -> str:
     return lines[0]
 
 
-def start(client: Client, root: Path, request: SessionRequest) -> StartedSession:
+def start(client: Client, folders: SessionFolders, request: SessionRequest) -> StartedSession:
     """Create the session's task and put it on its queue.
 
     Raises:
@@ -107,7 +107,7 @@ def start(client: Client, root: Path, request: SessionRequest) -> StartedSession
     """
     check_values(request.resources)
     queue = client.queues.resolve(request.queue)
-    folder = ensure_directory(ensure_directory(root, mode=0o755) / "sessions" / secrets.token_hex(8), mode=0o700)
+    folder = folders.create()
     script = session_script(folder, request.public_key, sshd=request.sshd, jupyter=request.jupyter)
     packages = (*(("jupyterlab",) if request.jupyter else ()), *request.packages)
     draft = Draft(
@@ -126,6 +126,7 @@ def start(client: Client, root: Path, request: SessionRequest) -> StartedSession
     project = client.projects.find_or_create(request.project)
     task = client.tasks.create(draft_to_wire(draft, project))
     with undo_on_failure(client, task, client.task_page(task, project)):
+        folders.set_task(folder, task)
         client.tasks.enqueue(task, queue)
     return StartedSession(task, folder)
 

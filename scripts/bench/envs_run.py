@@ -29,7 +29,7 @@ from hpc_agent.envs.builder import installer_for
 from hpc_agent.envs.env_request import request_for_file
 from hpc_agent.envs.env_store import EnvStore
 from hpc_agent.envs.installers import InstallContext, InstallerRunner
-from hpc_agent.envs.node_cache import remove_tree
+from hpc_agent.file_records import remove_tree
 
 PACKAGES = ("numpy", "scipy", "pandas", "scikit-learn", "matplotlib")
 SCRIPT = "import time\nprint('FIRST', time.time(), flush=True)\n"

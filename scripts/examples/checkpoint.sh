@@ -19,7 +19,8 @@ echo "begins with step $((finished + 1))"
 for ((step = finished + 1; step <= steps; step++)); do
     status=0
     sleep "${SECONDS_PER_STEP:-1}" || status=$? # here your program
-    if [ -n "$stopping" ] && [ "$status" -ne 0 ]; then
+    if [ "$status" -eq 143 ] || { [ -n "$stopping" ] && [ "$status" -ne 0 ]; }; then
+        # 143: SIGTERM ended the program, which may get it before this shell does.
         echo "stopped in step $step"
         exit 143
     elif [ "$status" -ne 0 ]; then

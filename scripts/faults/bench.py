@@ -98,18 +98,19 @@ class Bench:
         self.direct.tasks.enqueue(task, queue)
         return task
 
-    def lines(self, task: TaskId) -> list[str]:
-        """The task's own lines on the server."""
+    def lines(self, task: TaskId, rank: int = 0) -> list[str]:
+        """The task's own lines on the server, of one rank."""
         found: list[str] = []
         after = 0
         while events := self.direct.events.console_after(task, after):
             found += [line for event in events for line in str(event["msg"]).splitlines()]
             after = int(events[-1]["timestamp"])
-        return own_lines(found)
+        return own_lines(found, rank)
 
 
-def own_lines(lines: list[str]) -> list[str]:
-    return [line for line in lines if re.fullmatch(r"line \d+", line)]
+def own_lines(lines: list[str], rank: int = 0) -> list[str]:
+    prefix = rf"\[n\d+:{rank}\] " if rank else ""
+    return [match[1] for line in lines if (match := re.fullmatch(rf"{prefix}(line \d+)", line))]
 
 
 def printed(runs: Path, task: TaskId) -> list[str]:

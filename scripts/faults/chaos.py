@@ -8,13 +8,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slurm_cluster.layout import Cluster
 
 from faults.chaos_evidence import Evidence, TaskRecord
-from faults.chaos_faults import KINDS, Fault, Troublemaker, plan
+from faults.chaos_faults import KINDS, Fault, Troublemaker, kinds, plan
 from faults.chaos_judge import Seen, Story, Wrong, confirmed, ended_by_slurm
 from faults.chaos_ledger import Job
 from faults.chaos_site import OURS, PEERS, ServerProcess, Site, site
@@ -66,9 +66,10 @@ class Progress:
     now: Sequence[str]
 
 
-def jobs(count: int, seed: int) -> list[Job]:
+def jobs(count: int, seed: int, most_nodes: int) -> list[Job]:
+    """``most_nodes``: of every second task, chosen by the seed."""
     dice = random.Random(f"jobs {seed}")
-    return [
+    found = [
         Job(
             lines=120 if dice.random() < 0.15 else dice.randrange(10, 22),
             pause=0.3,
@@ -78,6 +79,8 @@ def jobs(count: int, seed: int) -> list[Job]:
         )
         for _ in range(count)
     ]
+    sizes = [*range(2, most_nodes + 1)]
+    return [replace(job, nodes=dice.choice(sizes)) if sizes and dice.random() < 0.5 else job for job in found]
 
 
 class Run:
@@ -97,6 +100,7 @@ class Run:
         self._policy = policy
         self._seed = seed
         self._wanted = list(wanted)
+        self._most_nodes = max(job.nodes for job in self._wanted)
         self._show = show
         self._trouble = Troublemaker(built, server)
         self._tasks: dict[TaskId, int] = {}
@@ -160,7 +164,7 @@ class Run:
             self._planned += len(missing)
             for fault in missing:
                 self._wanted += [
-                    Job(lines=_LONG, pause=0.3, code=0, queue="again", partition=partition)
+                    Job(lines=_LONG, pause=0.3, code=0, queue="again", partition=partition, nodes=self._most_nodes)
                     for partition in ("main", "scavenge")
                 ]
                 self._enqueue(len(self._wanted))
@@ -248,11 +252,14 @@ class Run:
         }
         records = []
         for task, number in self._tasks.items():
-            lines = [int(line.split()[1]) for line in self._site.bench.lines(task)]
-            seen = Seen(glimpses[task].status.value, glimpses[task].reason, lines, task in queued)
+            lines, *others = (self._lines(task, rank) for rank in range(self._wanted[number].nodes))
+            seen = Seen(glimpses[task].status.value, glimpses[task].reason, lines, task in queued, others)
             ledger = self._site.ledger(f"task-{number:03}").relative_to(self._site.folder)
             records.append(TaskRecord(task, str(ledger), self._wanted[number], seen))
         return records
+
+    def _lines(self, task: TaskId, rank: int) -> list[int]:
+        return [int(line.split()[1]) for line in self._site.bench.lines(task, rank)]
 
 
 class Result:
@@ -280,7 +287,7 @@ class Result:
     def table(self) -> list[dict[str, object]]:
         """By kind of fault: how often, the tasks that it met, how they ended."""
         rows: list[dict[str, object]] = []
-        for kind in KINDS:
+        for kind in kinds(many_nodes=any(story.job.nodes > 1 for story in self.stories)):
             hits = [hit for hit in self.evidence.hits if hit.kind == kind]
             met = [story for story in self.stories if any(story.touched_by(hit) for hit in hits)]
             ends = Counter(story.seen.status for story in met)
@@ -308,6 +315,7 @@ class Result:
                 for kind in Wrong
             ],
             "tasks": len(self.stories),
+            "tasks on many nodes": sum(story.job.nodes > 1 for story in self.stories),
             "statuses": dict(statuses),
             "without an end": sum(count for status, count in statuses.items() if status not in _FINALS),
             "starts": sum(len(story.starts) for story in self.stories),
@@ -332,16 +340,18 @@ def chaos(
     policy: str,
     show: Callable[[Progress], None],
     load: bool = False,
+    most_nodes: int = 1,
 ) -> Result:
     """A run with ``tasks`` tasks or more on a cluster that is up. ``load``: together with processes that keep all
-    processors busy, and with calls of server and Slurm that take their time."""
-    faults = plan(max(len(KINDS), tasks // 4), seed)
+    processors busy, and with calls of server and Slurm that take their time. ``most_nodes``: of a task."""
+    possible = kinds(many_nodes=most_nodes > 1)
+    faults = plan(max(len(possible), tasks // 4), seed, possible)
     folder.mkdir(parents=True, exist_ok=True)
     who = POLICIES[policy]
     with (
         spinning((os.cpu_count() or 1) if load else 0),
         site(folder, cluster, who.argv, _AT_ONCE, slow=load) as (built, server),
     ):
-        evidence = Run(built, server, who, seed, jobs(tasks, seed), show).run_to_end(faults)
+        evidence = Run(built, server, who, seed, jobs(tasks, seed, most_nodes), show).run_to_end(faults)
     evidence.save(folder)
     return Result(folder)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from faults.chaos_judge import Hit, Seen, Story
-from faults.chaos_ledger import Job, read
+from faults.chaos_ledger import Job, read_ranks, starts_of_all
 from faults.kept import EVIDENCE
 
 
@@ -58,7 +58,8 @@ class Evidence:
 
     def stories(self, folder: Path) -> list[Story]:
         """The tasks with what they wrote down themselves."""
-        return [
-            Story(record.task, record.job, read(folder / record.ledger), record.seen, self.hits)
-            for record in self.tasks
-        ]
+        return [self._story(record, folder) for record in self.tasks]
+
+    def _story(self, record: TaskRecord, folder: Path) -> Story:
+        ranks = read_ranks(folder / record.ledger, record.job.nodes)
+        return Story(record.task, record.job, starts_of_all(ranks), record.seen, self.hits, ranks)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
+import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -34,12 +36,12 @@ class Fault:
     """0 to 1: which of those that it could hit."""
 
 
-def plan(count: int, seed: int) -> list[Fault]:
-    """Each kind equally often, in an order, with pauses and lengths, that the seed decides."""
+def plan(count: int, seed: int, of: Sequence[str]) -> list[Fault]:
+    """Each of these kinds equally often, in an order, with pauses and lengths, that the seed decides."""
     dice = random.Random(seed)
     kinds: list[str] = []
     while len(kinds) < count:
-        kinds += dice.sample(sorted(KINDS), len(KINDS))
+        kinds += dice.sample(sorted(of), len(of))
     return [Fault(kind, dice.uniform(1, 5), dice.uniform(3, 15), dice.random()) for kind in kinds[:count]]
 
 
@@ -155,12 +157,15 @@ class Troublemaker:
         # Processes that were not killed shall still be there when Slurm gives them up.
         node = self._node(fault, 1.0 if processes else 1.5 * SLURMD_TIMEOUT_S)
         tasks, since = self._tasks_on(node), time.time()
+        # Once a slurmd is back, Slurm (22.05, ReturnToService=2) notices that a job's script is gone from its node, but
+        # not that a step is, of a job whose script is elsewhere.
+        has_steps = any(node in row.nodes[1:] for row in self._site.rows())
         self._site.stop_part(node, kill=True)
         if processes:
             self._site.kill_jobs_on(node)
         until = time.time()
         given_up_after = since
-        if not processes or fault.choice > 0.5:
+        if not processes or has_steps or fault.choice > 0.5:
             given_up_after = self._until_down(node, since)
         time.sleep(min(fault.seconds, 8))
         self._site.start_part(node)
@@ -193,14 +198,15 @@ class Troublemaker:
 
     def _node(self, fault: Fault, ahead: float = 1.0) -> str:
         """One with a task that has so many seconds before it, if there is one."""
-        victim = self._victim(fault, lambda row: row.node in NODES and self._runs(row, ahead))
-        return victim.node if victim else NODES[int(fault.choice * len(NODES))]
+        victim = self._victim(fault, lambda row: self._runs(row, ahead))
+        nodes = victim.nodes if victim else NODES
+        return nodes[int(fault.choice * len(nodes))]
 
     def _state(self, node: str) -> str:
         return self._site.cluster.node_states().get(node, UNKNOWN)
 
     def _tasks_on(self, node: str) -> list[str]:
-        return [row.task for row in self._site.rows() if row.node == node]
+        return [row.task for row in self._site.rows() if node in row.nodes]
 
     def _runs(self, row: Row, ahead: float = 1.0) -> bool:
         return row.state == "RUNNING" and self._site.ahead_of(row.task) >= ahead
@@ -212,8 +218,8 @@ class Troublemaker:
         victim = self._victim(fault, lambda row: row.partition == "scavenge" and self._runs(row))
         if victim is None:
             return False
-        node, since = victim.node, time.time()
-        tasks = [row.task for row in self._site.rows() if row.node == node and row.partition == "scavenge"]
+        node, since = victim.nodes[0], time.time()
+        tasks = [row.task for row in self._site.rows() if node in row.nodes and row.partition == "scavenge"]
         # By name: an sbatch that fails because slurmctld goes away may have queued it.
         self._preemptors += 1
         name = f"urgent-{self._preemptors}"
@@ -238,6 +244,21 @@ class Troublemaker:
     def cancel(self, fault: Fault) -> bool:
         fits = (lambda row: row.state == "PENDING") if fault.choice > 0.8 else self._runs
         return self._to_job(fault, fits, "scancel", cancels=True)
+
+    def kill_rank(self, fault: Fault) -> bool:
+        def rank(row: Row) -> int | None:
+            return self._site.rank_of(row.task, fault.choice)
+
+        victim = self._victim(fault, lambda row: len(row.nodes) > 1 and self._runs(row) and bool(rank(row)))
+        pid = rank(victim) if victim else None
+        if victim is None or pid is None:
+            return False
+        since = time.time()
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return False
+        return self._hit(fault, since, [victim.task], job=victim.job, kills_rank=True)
 
     def _to_job(self, fault: Fault, fits: Callable[[Row], bool], *command: str, cancels: bool = False) -> bool:
         tried: set[str] = set()
@@ -305,5 +326,11 @@ KINDS: dict[str, tuple[str, Action]] = {
     "cancelled by hand": ("job", Troublemaker.cancel),
     "sbatch timed out, job queued": ("job", Troublemaker.accepted),
     "sbatch timed out, no job": ("job", Troublemaker.refused),
+    "rank killed": ("job", Troublemaker.kill_rank),
 }
 """What may go wrong → the part that only one fault at a time may touch, and how it is made."""
+
+
+def kinds(*, many_nodes: bool) -> list[str]:
+    """Those that a run's tasks can meet; ``many_nodes``: some of them run on several."""
+    return [kind for kind in KINDS if many_nodes or kind != "rank killed"]

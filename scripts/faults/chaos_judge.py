@@ -14,6 +14,8 @@ AT_ITS_END_S = 1.5
 _GHOST_S = 4.0
 """A process on a node that Slurm has given up notices within two looks of its agent that its task is no longer its own.
 What it prints meanwhile belongs to no task."""
+_RANK_GHOST_S = 15.0
+"""The same for ranks, whose first agent is on another node: Slurm lets it end its step."""
 _FINALS = ("completed", "failed", "stopped")
 
 
@@ -38,6 +40,8 @@ class Hit:
     """Of the node, only jobs of this partition."""
     cancels: bool = False
     """A request that the job ends for good."""
+    kills_rank: bool = False
+    """It ends one rank, and with it the task."""
     sure: bool = True
     """Whether that wish was met: scancel may come too late, and does not tell."""
     ghosts: bool = False
@@ -50,8 +54,13 @@ class Hit:
         if self.job:
             where = self.job == start.job
         else:
-            where = bool(self.node) and self.node == start.node and self.partition in ("", partition)
+            where = bool(self.node) and self.node in start.nodes and self.partition in ("", partition)
         return where and start.at <= self.until + _STARTING_S and start.last_at >= self.since - _SILENT_S
+
+    @property
+    def restarts(self) -> bool:
+        """Whether the task may start again after it."""
+        return not (self.cancels or self.kills_rank)
 
     def saw_end(self, start: Start) -> bool:
         """Whether it came just when the process ended."""
@@ -78,6 +87,8 @@ class Seen:
     reason: str
     lines: Sequence[int]
     in_queue: bool = False
+    other_ranks: Sequence[Sequence[int]] = field(default_factory=list)
+    """Lines of rank 1, 2 … as ``lines`` are of rank 0."""
 
 
 @dataclass
@@ -89,6 +100,8 @@ class Story:
     starts: Sequence[Start]
     seen: Seen
     hits: Sequence[Hit] = field(default_factory=list)
+    ranks: Sequence[Sequence[Start]] = ()
+    """Starts of each rank, where there are several."""
 
     def wrong(self) -> list[tuple[Wrong, str]]:
         found = [(Wrong.TWICE, text) for text in self._twice()]
@@ -112,7 +125,7 @@ class Story:
         return [hit for hit in self.hits if hit.ends(start, self.job.partition)]
 
     def _cut(self, start: Start) -> bool:
-        return any(hit.saw_end(start) for hit in self._enders(start) if not hit.cancels)
+        return any(hit.saw_end(start) for hit in self._enders(start) if hit.restarts)
 
     def _twice(self) -> list[str]:
         found = []
@@ -121,28 +134,37 @@ class Story:
                 found.append(f"start {number + 1} began while process {after.still_alive[0]} still lived")
             if before.ended_at is not None and not self._cut(before):
                 found.append(f"started again {after.at - before.ended_at:.1f} s after it ended with {before.code}")
-            elif not [hit for hit in self._enders(before) if not hit.cancels]:
+            elif not [hit for hit in self._enders(before) if hit.restarts]:
                 found.append(f"start {number + 1}, and no fault had ended start {number}")
         return found
 
     def _lost_lines(self) -> list[str]:
-        lines = list(self.seen.lines)
+        if not self.seen.other_ranks:
+            return self._lost_lines_of(self.starts, self.seen.lines)
+        shown = [self.seen.lines, *self.seen.other_ranks]
+        found = [self._lost_lines_of(starts, lines) for starts, lines in zip(self.ranks, shown, strict=True)]
+        return [f"rank {rank}: {text}" for rank, texts in enumerate(found) for text in texts]
+
+    def _lost_lines_of(self, starts: Sequence[Start], seen: Sequence[int]) -> list[str]:
+        lines = list(seen)
         found = []
-        if missing := sorted({line for start in self.starts for line in self._due(start)} - set(lines)):
+        if missing := sorted({line for start in starts for line in self._due(start)} - set(lines)):
             found.append(f"{len(missing)} lines are missing on the server, the first: {missing[0]}")
         if doubled := sorted({line for line in lines if lines.count(line) > 1}):
             found.append(f"{len(doubled)} lines are doubled on the server, the first: {doubled[0]}")
         if lines != sorted(lines):
             at = next(i for i in range(1, len(lines)) if lines[i] < lines[i - 1])
             found.append(f"line {lines[at]} is after line {lines[at - 1]}")
-        if strange := [line for line in lines if line // LINES_A_START >= max(len(self.starts), 1)]:
+        if strange := [line for line in lines if line // LINES_A_START >= max(len(starts), 1)]:
             found.append(f"line {strange[0]} is on the server, and no start has printed it")
         return found
 
     def _due(self, start: Start) -> list[int]:
         """The lines of a start that must be on the server."""
-        ghost = any(hit.ghosts for hit in self._enders(start))
-        until = start.last_at - _GHOST_S if ghost else start.last_at
+        whole = next((each for each in self.starts if (each.job, each.restart) == (start.job, start.restart)), start)
+        until = start.last_at
+        if any(hit.ghosts for hit in self._enders(whole)):
+            until -= _RANK_GHOST_S if self.seen.other_ranks else _GHOST_S
         return [line for line, at in zip(start.lines, start.printed_at, strict=True) if at <= until]
 
     def _verdict(self) -> str:
@@ -159,19 +181,23 @@ class Story:
         last = self.starts[-1] if self.starts else None
         cancelled = [hit for hit in self.hits if hit.cancels and self.task in hit.tasks]
         expected = [("stopped", r"was cancelled")] if cancelled else []
+        killed = last is not None and any(hit.kills_rank for hit in self._enders(last))
+        if killed:
+            expected.append(("failed", r"SIGKILL: rank \d+ on n\d"))
         if last is not None and last.ended_at is not None:
-            by_code = ("completed", "") if last.code == 0 else ("failed", f"exit code {last.code}$")
+            rank = r": rank \d+ on n\d" if self.seen.other_ranks else "$"
+            by_code = ("completed", "") if last.code == 0 else ("failed", f"exit code {last.code}{rank}")
             if not any(self._must_have_stopped(hit, last) for hit in cancelled):
                 expected.append(by_code)
             # Hit while it ended: its end was not seen, or not reported any more.
             return expected + (self._given_up() if self._cut(last) else [])
-        return expected or self._given_up()
+        return expected + self._given_up() if killed else expected or self._given_up()
 
     def _given_up(self) -> list[tuple[str, str]]:
         """Where no other start is due: only in the queue that allows none."""
         last = self.starts[-1] if self.starts else None
         enders = [h for h in self.hits if (self._is_hit(h) if last is None else h.ends(last, self.job.partition))]
-        if self.job.queue != "once" or not enders:
+        if self.job.queue != "once" or all(hit.kills_rank for hit in enders):
             return []
         # Slurm itself may call a job that it preempts on a node that dies either.
         return [

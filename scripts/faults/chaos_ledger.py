@@ -1,9 +1,9 @@
-"""Task of a chaos run, and the ledger that it writes of itself: the truth that verdicts are compared with."""
+"""Task of a chaos run, and the ledger that each of its ranks writes: the truth that verdicts are compared with."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 LINES_A_START = 1000
@@ -12,7 +12,9 @@ LINES_A_START = 1000
 _SCRIPT = """
 import os, signal, sys, time
 
-ledger = os.open({ledger!r}, os.O_RDWR | os.O_CREAT | os.O_APPEND)
+rank = os.environ.get("RANK", "0")
+path = {ledger!r} + ("" if rank == "0" else "." + rank)
+ledger = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
 
 def ticks(pid):
     # When it began; none if it is gone, or dead and not yet buried.
@@ -32,11 +34,12 @@ def on_signal(number, frame):
     os.kill(os.getpid(), number)
 
 signal.signal(signal.SIGTERM, on_signal)
-with open({ledger!r}) as file:
+with open(path) as file:
     before = [words for words in map(str.split, file) if words[2] == "start"]
 still_alive = [words[1] for words in before if ticks(words[1]) == words[3]]
 job = os.environ.get("SLURM_JOB_ID", "?")
-note("start", ticks(os.getpid()), job, os.environ.get("SLURMD_NODENAME", "?"), *still_alive)
+restart = os.environ.get("SLURM_RESTART_COUNT", "0")
+note("start", ticks(os.getpid()), job, os.environ.get("SLURMD_NODENAME", "?"), restart, *still_alive)
 first = {lines_a_start} * len(before)
 for number in range(first, first + {lines}):
     print("line", number, flush=True)
@@ -56,6 +59,8 @@ class Job:
     code: int
     queue: str
     partition: str
+    nodes: int = 1
+    """With a rank on each."""
 
     def script(self, ledger: Path) -> str:
         return _SCRIPT.format(
@@ -71,6 +76,9 @@ class Start:
     at: float
     job: str
     node: str
+    """Several, with commas, where it is the start of all ranks."""
+    restart: str = "0"
+    """Slurm's count of the job's restarts."""
     still_alive: Sequence[int] = ()
     """Processes of the same task that lived at that time."""
     lines: list[int] = field(default_factory=list)
@@ -83,16 +91,62 @@ class Start:
     ended_at: float | None = None
     code: int | None = None
 
+    @property
+    def nodes(self) -> Sequence[str]:
+        return self.node.split(",")
+
+
+def ledger_of(ledger: Path, rank: int) -> Path:
+    """Ledger of one rank; ``ledger``: that of rank 0."""
+    return ledger.with_name(f"{ledger.name}.{rank}") if rank else ledger
+
+
+def read_ranks(ledger: Path, nodes: int) -> list[list[Start]]:
+    """The starts of each rank."""
+    return [read(ledger_of(ledger, rank)) for rank in range(nodes)]
+
+
+def starts_of_all(ranks: Sequence[Sequence[Start]]) -> list[Start]:
+    """The starts of a task, in their order, each with the processes of all its ranks; lines are those of rank 0."""
+    found: dict[tuple[str, str], list[Start]] = {}
+    for starts in ranks:
+        for start in starts:
+            found.setdefault((start.job, start.restart), []).append(start)
+    together = [_together(starts, whole=len(starts) == len(ranks)) for starts in found.values()]
+    return sorted(together, key=lambda start: start.at)
+
+
+def _together(starts: Sequence[Start], *, whole: bool) -> Start:
+    """``whole``: all ranks have started. One that fails ends the others."""
+    first = starts[0]
+    signals = [start.signalled_at for start in starts if start.signalled_at is not None]
+    ends = [start.ended_at for start in starts if start.ended_at is not None]
+    failed = [start.code for start in starts if start.code]
+    has_ended = bool(failed) or (whole and len(ends) == len(starts))
+    return replace(
+        first,
+        at=min(start.at for start in starts),
+        node=",".join(start.node for start in starts),
+        still_alive=[pid for start in starts for pid in start.still_alive],
+        last_at=max(start.last_at for start in starts),
+        signalled_at=min(signals, default=None),
+        ended_at=max(ends) if has_ended else None,
+        code=(failed or [0])[0] if has_ended else None,
+    )
+
 
 def read(ledger: Path) -> list[Start]:
-    """The starts of a task, in their order."""
+    """The starts of a rank, in their order."""
     starts: dict[str, Start] = {}
     if not ledger.exists():
         return []
     for line in ledger.read_text(encoding="utf-8").splitlines():
         at, pid, word, *rest = line.split()
         if word == "start":
-            starts[pid] = Start(int(pid), float(at), rest[1], rest[2], [int(other) for other in rest[3:]])
+            _, job, node, restart, *others = rest
+            starts[pid] = Start(int(pid), float(at), job, node, restart, [int(other) for other in others])
+        if pid not in starts:
+            continue  # it was signalled before it had begun
         start = starts[pid]
         start.last_at = float(at)
         if word == "line":

@@ -24,7 +24,7 @@ from slurm_cluster.layout import Cluster, step_above
 from slurm_cluster.lifecycle import accepts, answers, end, start_part
 
 from faults.bench import Bench, environment, start_server
-from faults.chaos_ledger import Job, read
+from faults.chaos_ledger import Job, read, read_ranks
 from faults.troubled import troubled
 from hpc_agent.domain.ids import QueueId, TaskId
 
@@ -52,7 +52,7 @@ hpc {{
     queues {{ {queues} }}
 }}
 """
-_QUEUE = '"{name}" {{ overrides {{ num_gpus {{ max: 4 }}, partition {{}} }}, {lines} }}\n'
+_QUEUE = '"{name}" {{ overrides {{ num_gpus {{ max: 4 }}, num_nodes {{}}, partition {{}} }}, {lines} }}\n'
 _BACK = (
     '{% extends "base.sbatch.j2" %}\n{% block directives %}{{ super() }}\n#SBATCH --no-requeue\n{% endblock %}\n'
     "{% block gpus %}{% if resources.gpus %}\n#SBATCH --gres=gpu:{{ resources.gpus }}\n{% endif %}{% endblock %}\n"
@@ -90,7 +90,12 @@ class Row:
     job: str
     state: str
     node: str
+    """Several with commas."""
     partition: str
+
+    @property
+    def nodes(self) -> Sequence[str]:
+        return self.node.split(",")
 
 
 class Site:
@@ -138,6 +143,8 @@ class Site:
 
     def enqueue(self, name: str, job: Job) -> TaskId:
         properties = {"partition": job.partition, **({"num_gpus": "1"} if job.partition == "scavenge" else {})}
+        if job.nodes > 1:
+            properties["num_nodes"] = str(job.nodes)
         queue: QueueId = self.queues[job.queue]
         with self.server_lock:
             task = self.bench.task(name, queue, job.script(self.ledger(name)), **properties)
@@ -157,6 +164,15 @@ class Site:
             return 0.0
         return (job.lines - len(starts[-1].lines)) * job.pause
 
+    def rank_of(self, task: str, choice: float) -> int | None:
+        """Pid of a rank of a task that runs on many nodes, if all of its ranks have started and none has ended."""
+        name, job = self._jobs[task]
+        last = [starts[-1] for starts in read_ranks(self.ledger(name), job.nodes) if starts]
+        if len(last) < job.nodes or len({(start.job, start.restart) for start in last}) > 1:
+            return None
+        chosen = last[int(choice * len(last))]
+        return chosen.pid if all(start.ended_at is None for start in last) else None
+
     # ---------------------------------------------------------------- Slurm
 
     def slurm(self, *argv: str) -> subprocess.CompletedProcess[str]:
@@ -170,7 +186,7 @@ class Site:
             # A job that waits has no node.
             filled = [row if len(row) == 5 else [*row[:3], "", row[3]] for row in rows if len(row) > 3]
             self._last = [
-                Row(name.removeprefix("clearml_task_").partition("_")[0], job, state, node, partition)
+                Row(name.removeprefix("clearml_task_").partition("_")[0], job, state, _expanded(node), partition)
                 for job, state, partition, node, name in filled
                 if name.startswith("clearml_task_")
             ]
@@ -263,6 +279,12 @@ class Site:
             child.kill()
             child.wait()
         self.slurm("scancel", f"--user={self.cluster.user}")
+
+
+def _expanded(nodes: str) -> str:
+    """The nodes of a list as squeue prints it: ``n[1-2]`` are n1,n2."""
+    spans = re.findall(r"(\d+)(?:-(\d+))?", nodes)
+    return ",".join(f"n{number}" for first, last in spans for number in range(int(first), int(last or first) + 1))
 
 
 class ServerProcess:

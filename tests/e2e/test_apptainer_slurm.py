@@ -51,7 +51,7 @@ def test_queued_tasks_share_one_conversion(
     for task in tasks:
         assert site.wait_for_end(task) is TaskStatus.COMPLETED
         console = site.console(task)
-        [job] = site.jobs(task)
+        [job] = site.submitted(task)
         assert f"runs in {job} True" in console
         # It was fetched while the task was staged, for jobs have no network.
         assert "Fetching the image" not in console
@@ -91,4 +91,4 @@ def test_a_wrong_image_fails_its_task_before_a_job_is_asked_for(
     site.daemon(**runtime.settings, APPTAINER_NO_HTTPS="true")
     assert site.wait_for_end(task) is TaskStatus.FAILED
     assert "its registry has no image of this name and tag" in site.reason(task)
-    assert site.jobs(task) == []
+    assert site.submitted(task) == []

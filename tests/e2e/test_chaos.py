@@ -1,4 +1,4 @@
-"""A short run of scripts/chaos: each kind of fault once, on a cluster of its own."""
+"""Short runs of scripts/chaos: each kind of fault once, on a cluster of its own; tasks of one node, and of two."""
 
 from __future__ import annotations
 
@@ -16,9 +16,13 @@ NOT_INSTALLED = 4
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
 
-def test_nothing_is_lost_or_run_twice_whatever_is_stopped_killed_and_started_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("tasks", "nodes"), [(24, 1), (16, 2)])
+def test_nothing_is_lost_or_run_twice_whatever_is_stopped_killed_and_started_again(
+    tmp_path: Path, tasks: int, nodes: int
+) -> None:
     figures = tmp_path / "figures.json"
-    argv = [sys.executable, str(CHAOS), "--tasks", "24", "--seed", "1", "--json", str(figures)]
+    wanted = ["--tasks", str(tasks), "--seed", "1", "--nodes", str(nodes)]
+    argv = [sys.executable, str(CHAOS), *wanted, "--json", str(figures)]
     done = subprocess.run(argv, text=True, capture_output=True, timeout=800, check=False)
     if done.returncode == NOT_INSTALLED:
         missing("slurm", done.stderr.strip())
@@ -32,5 +36,6 @@ def test_nothing_is_lost_or_run_twice_whatever_is_stopped_killed_and_started_aga
         ("wrong verdict", 0),
     ]
     assert seen["jobs left"] == 0
+    assert bool(seen["tasks on many nodes"]) is (nodes > 1)
     assert [row["fault"] for row in seen["by fault"] if not row["made"]] == []
     assert done.returncode == 0

@@ -68,4 +68,4 @@ def test_packages_that_cannot_be_had(site: Site, settings: dict[str, str]) -> No
     site.daemon(**settings)
     assert site.wait_for_end(task) is TaskStatus.FAILED
     assert "the conda packages of the task cannot be resolved" in site.reason(task)
-    assert site.jobs(task) == []
+    assert site.submitted(task) == []

@@ -69,7 +69,7 @@ def test_a_task_in_an_image_that_was_imported_for_it(site: Site, registry: str, 
     task = enqueued(site, f"{IN_IMAGE}print(os.environ['WORD'])", f"{registry}/lab/tools:1")
     site.daemon(**settings(site, runtime, programs))
     assert site.wait_for_end(task) is TaskStatus.COMPLETED
-    [job] = site.jobs(task)
+    [job] = site.submitted(task)
     console = site.console(task)
     assert f"runs in {job} " in console and " False\nhello" in console
     image = f"{site.folder}/images/{registry.replace(':', '+')}%lab%tools+1.sqsh"
@@ -120,4 +120,4 @@ def test_an_image_that_enroot_cannot_import(site: Site, registry: str, programs:
     site.daemon(**settings(site, "enroot", programs))
     assert site.wait_for_end(task) is TaskStatus.FAILED
     assert "lab/gone:1 cannot be fetched" in site.reason(task)
-    assert site.jobs(task) == []
+    assert site.submitted(task) == []

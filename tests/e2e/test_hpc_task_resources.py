@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from e2e_site import Site
 
-from hpc_agent.cli.task_resources import RESOURCES
+from hpc_agent.cli.task_resources import LAUNCH, RESOURCES
 from hpc_agent.domain.ids import TaskId
+from hpc_agent.domain.launch_plan import LAUNCH_PROPERTIES
 from hpc_agent.domain.resources import PROPERTY_FIELDS
 from hpc_agent.domain.status import TaskStatus
 
@@ -45,6 +46,7 @@ def tasks(site: Site) -> list[dict[str, Any]]:
 
 def test_each_resource_of_a_task_has_a_flag() -> None:
     assert list(RESOURCES) == list(PROPERTY_FIELDS)
+    assert list(LAUNCH) == list(LAUNCH_PROPERTIES)
 
 
 def test_the_job_asks_slurm_for_what_the_flags_say(site: Site) -> None:
@@ -57,6 +59,16 @@ def test_the_job_asks_slurm_for_what_the_flags_say(site: Site) -> None:
     properties = site.client.tasks.get(TaskId(task["id"])).properties
     asked = {name: value for name, value in properties.items() if not name.startswith("hpc_")}
     assert asked == {"time_limit": "0:07:00", "partition": "main"}
+
+
+def test_the_job_has_the_nodes_and_ranks_that_the_flags_say(site: Site) -> None:
+    site.daemon()
+    ranks = ["--num-nodes", "2", "--num-cpus", "2", "--launcher", "srun", "--ranks-per-node", "2"]
+    done = hpc_task(site, *ranks, "--queue", site.queue, "--follow")
+    assert done.returncode == 0, done.stderr
+    lines = [line.partition("limit ")[0] for line in done.stdout.splitlines() if "partition main" in line]
+    assert sorted(lines) == ["", "[n1:1] ", "[n2:2] ", "[n2:3] "]
+    assert done.stderr.count("warning") == 0
 
 
 @pytest.mark.parametrize(
@@ -86,6 +98,8 @@ def test_a_resource_that_the_queue_refuses_gets_the_sentence_of_its_daemon(
         (("--time-limit", "soon"), 'time_limit is "soon", expected minutes or Slurm\'s D-HH:MM:SS'),
         (("--memory-gb", "64G"), 'memory_gb is "64G", expected a number of GiB such as 32 or 0.5'),
         (("--partition", "a b"), 'partition is "a b", expected a Slurm name without spaces'),
+        (("--launcher", "slurm"), 'launcher is "slurm", expected one of: srun, torchrun, accelerate, mpirun, none'),
+        (("--ranks-per-node", "0"), 'ranks_per_node is "0", expected the number of ranks on each node, from 1 to 1024'),
     ],
 )
 def test_a_value_that_no_queue_takes_is_wrong_usage(site: Site, words: tuple[str, str], sentence: str) -> None:

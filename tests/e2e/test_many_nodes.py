@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+import sys
+from contextlib import suppress
 from typing import Any
 
+import fake_nvml
 import psutil
 import pytest
 from capabilities import missing
 from e2e_site import Site
-from waiting import HANG_S, equals, wait_until
+from job_processes import job_processes
+from torch_site import accelerate_path, torch_site
+from waiting import equals, wait_until
 
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
@@ -100,23 +101,14 @@ def own(prefix: str, lines: list[str]) -> list[str]:
     return [line.removeprefix(prefix) for line in lines if line.startswith(prefix)]
 
 
-def processes(task: TaskId, **environ: str) -> Iterator[psutil.Process]:
-    """Processes of a task's job with these variables."""
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            found = process.environ()
-            if task in found.get("SLURM_JOB_NAME", "") and environ.items() <= found.items():
-                yield process
-
-
 def kill_agent(task: TaskId, *, of_node: str = "") -> None:
     """Kill the agent of this node, or the first agent."""
-    for process in processes(task):
+    for process, environ in job_processes(task):
         with suppress(psutil.Error):
             words = process.cmdline()
             if "hpc_agent" not in words or "srun" in words[0] or ("--node-of" in words) != bool(of_node):
                 continue
-            if of_node in ("", process.environ().get("SLURMD_NODENAME")):
+            if of_node in ("", environ.get("SLURMD_NODENAME")):
                 process.kill()
 
 
@@ -156,6 +148,29 @@ def test_each_node_has_a_rank_for_each_gpu(site: Site) -> None:
         assert f"{prefix}{rank} sees 0,1" in lines
 
 
+@pytest.mark.compiler
+def test_the_gpus_of_all_nodes_are_in_the_tasks_figures(site: Site) -> None:
+    """Each node's GPU 0 is at 5 %, its GPU 1 at 15 %."""
+    variables = fake_nvml.build(site.folder, 4)
+    agent = site.folder / "agent"
+    exports = "".join(f'export {name}="{value}"\n' for name, value in variables.items())
+    agent.write_text(f'#!/bin/sh\n{exports}exec {sys.executable} -m hpc_agent "$@"\n')
+    agent.chmod(0o755)
+    site.configure(f'hpc {{ agent_command: ["{agent}"] }}')
+    site.daemon()
+    task = task_of(site, "import time; time.sleep(6)", num_gpus="2", ranks_per_node="1")
+    assert site.wait_for_end(task) is TaskStatus.COMPLETED
+    properties = site.client.tasks.get(task).properties
+    assert properties["hpc_used_gpus"] == "0.4 of 4 GPUs (10%)"
+    assert properties["hpc_used_gpu_memory"] == "2 of 16 GiB (12%)"
+    [chart] = site.client.session.call("events.get_task_plots", {"task": task})["plots"]
+    lines = {line["name"]: line["y"] for line in json.loads(chart["plot_str"])["data"]}
+    assert {name: set(values) for name, values in lines.items() if "GPU (" in name} == {
+        "n1 GPU (of 2 GPUs)": {10.0},
+        "n2 GPU (of 2 GPUs)": {10.0},
+    }
+
+
 def test_ranks_reach_each_other_and_two_tasks_at_once_do_not_meet(site: Site) -> None:
     site.daemon()
     tasks = [task_of(site, RING.format(), ranks_per_node=ranks, nodes=2) for ranks in ("1", "2")]
@@ -176,7 +191,7 @@ def test_a_rank_that_is_killed_ends_all(site: Site) -> None:
     site.daemon()
     task = task_of(site, waiting(site), ranks_per_node="2")
     begun(site, task)
-    for process in processes(task, RANK="2"):
+    for process, _ in job_processes(task, RANK="2"):
         process.kill()
     assert site.wait_for_end(task) is TaskStatus.FAILED
     assert site.reason(task).startswith("worker execution was ended by SIGKILL: rank 2 on n2: killed by SIGKILL")
@@ -249,7 +264,7 @@ def test_the_death_of_the_first_agent_loses_no_line(site: Site) -> None:
     assert site.wait_for_end(task) is TaskStatus.FAILED
     lines = site.lines(task)
     assert lines.count("begun 0") == lines.count("[n2:1] begun 1") == 1
-    wait_until("an end of its processes", lambda: list(processes(task)), equals([]))
+    wait_until("an end of its processes", lambda: list(job_processes(task)), equals([]))
 
 
 def test_a_node_that_cannot_run_the_task_is_named_and_no_rank_starts(site: Site) -> None:
@@ -364,29 +379,38 @@ dist.destroy_process_group()
 """
 
 
-@contextmanager
-def torch_packages() -> Iterator[str]:
-    """Requirement lines; where pip has no wheel of torch at hand it would take minutes."""
-    folders = [Path(folder) for folder in os.environ.get("PIP_FIND_LINKS", "").split() if "://" not in folder]
-    wheels = sorted(wheel for folder in folders for wheel in folder.glob("torch-*.whl"))
-    if not wheels:
-        missing("torch", "PIP_FIND_LINKS names no folder with a wheel of torch")
-    yield f"torch=={wheels[-1].name.split('-')[1]}\naccelerate"
-
-
 @pytest.mark.torch
 @pytest.mark.parametrize("launcher", ["srun", "torchrun", "accelerate"])
 def test_torch_distributed(site: Site, launcher: str) -> None:
-    with torch_packages() as packages:
-        site.daemon()
-        task = task_of(site, GLOO, script={"requirements": {"pip": packages}}, launcher=launcher, ranks_per_node="2")
-        # Its environment is packed and unpacked: a gigabyte, before its ranks start.
-        finals = (TaskStatus.COMPLETED, TaskStatus.FAILED)
-        wait_until("its end", lambda: site.status(task), lambda status: status in finals, timeout=3 * HANG_S)
-        assert site.status(task) is TaskStatus.COMPLETED, site.console(task)
-        lines = site.lines(task)
-        for rank, prefix in enumerate(("", "[n1:1] ", "[n2:2] ", "[n2:3] ")):
-            assert f"{prefix}rank {rank} of 4 sum 10.0" in lines
+    torch = torch_site()
+    folders = [torch.python_path, *([accelerate_path()] if launcher == "accelerate" else [])]
+    variables = "\n".join(f'{name}: "{value}"' for name, value in torch.environment.items())
+    site.configure(f'agent.extra_python_path: "{":".join(map(str, folders))}"\nenvironment {{ {variables} }}')
+    site.daemon()
+    task = task_of(site, GLOO, launcher=launcher, ranks_per_node="2")
+    assert site.wait_for_end(task) is TaskStatus.COMPLETED
+    lines = site.lines(task)
+    for rank, prefix in enumerate(("", "[n1:1] ", "[n2:2] ", "[n2:3] ")):
+        assert f"{prefix}rank {rank} of 4 sum 10.0" in lines
+
+
+@pytest.mark.torch
+def test_torchrun_ends_with_the_words_of_the_rank_that_failed(site: Site) -> None:
+    torch = torch_site()
+    variables = "\n".join(f'{name}: "{value}"' for name, value in torch.environment.items())
+    site.configure(f'agent.extra_python_path: "{torch.python_path}"\nenvironment {{ {variables} }}')
+    site.daemon()
+    text = f"import os, sys\nif os.environ['RANK'] == '3': sys.exit('no data for rank 3')\n{waiting(site)}"
+    task = task_of(site, text, launcher="torchrun", ranks_per_node="2")
+    assert site.wait_for_end(task) is TaskStatus.FAILED
+    assert site.reason(task) == "worker execution exit code 1: rank 3 on n2: no data for rank 3"
+
+
+def test_a_launcher_that_the_task_does_not_have_is_named(site: Site) -> None:
+    site.daemon()
+    task = task_of(site, SHOW, launcher="torchrun")
+    assert site.wait_for_end(task) is TaskStatus.FAILED
+    assert re.match(r"worker execution exit code 1: torchrun on n\d: .*torch", site.reason(task)), site.reason(task)
 
 
 MPI = """

@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 from e2e_site import Site
-from waiting import wait_until
+from job_processes import job_processes
+from slurm_cluster.layout import step_above
+from waiting import empty, wait_until
 
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
@@ -74,12 +75,9 @@ def check_lines(site: Site, task: TaskId, folder: Path, *, exact: bool = True) -
         assert len(set(seen) - set(noted)) <= (0 if exact else 1), f"rank {rank}"
 
 
-def ranks(task: TaskId, node: str = "") -> Iterator[psutil.Process]:
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            environ = process.environ()
-            if task in environ.get("HPC_AGENT_RANK_OF", "") and node in ("", environ.get("SLURMD_NODENAME")):
-                yield process
+def ranks_on_n2(task: TaskId) -> list[psutil.Process]:
+    found = job_processes(task, SLURMD_NODENAME="n2")
+    return [process for process, environ in found if "HPC_AGENT_RANK_OF" in environ]
 
 
 AGENT = """#!/bin/sh
@@ -110,7 +108,7 @@ def test_an_agent_that_could_not_be_started_is_started_again(site: Site) -> None
 def test_a_rank_is_killed(site: Site) -> None:
     site.daemon()
     task, folder = started(site)
-    for process in ranks(task, "n2"):
+    for process in ranks_on_n2(task):
         process.kill()
     assert site.wait_for_end(task) is TaskStatus.FAILED
     assert site.reason(task).startswith("worker execution was ended by SIGKILL: rank 1 on n2")
@@ -121,11 +119,10 @@ def test_all_of_a_job_is_killed_at_once(site: Site) -> None:
     """As by a kernel out of memory: no agent is left, and the daemon sends what they have left on disk."""
     site.daemon()
     task, folder = started(site)
-    for process in [*psutil.process_iter()]:
+    for process, _ in [*job_processes(task)]:
         with suppress(psutil.Error):
             # Those that write what has been printed live on, as they do at the end of any agent.
-            writes = {"console_writer.py", "rank_output.py"} & {Path(word).name for word in process.cmdline()}
-            if not writes and task in process.environ().get("SLURM_JOB_NAME", ""):
+            if not {"console_writer.py", "rank_output.py"} & {Path(word).name for word in process.cmdline()}:
                 process.kill()
     assert site.wait_for_end(task) is TaskStatus.FAILED
     check_lines(site, task, folder, exact=False)
@@ -142,26 +139,60 @@ def test_a_requeued_job(site: Site) -> None:
     assert all(max(shown(site, task, rank)) == 1000 + LINES - 1 for rank in range(RANKS))
 
 
+@contextmanager
+def without_n2(site: Site, slurm_cluster: Any, *, dead: TaskId | None) -> Iterator[None]:
+    """Its slurmd is gone, and Slurm has given it up; with all processes of the task ``dead`` too."""
+    os.kill(int((slurm_cluster.dir / "run" / "n2.mark").read_text()), signal.SIGKILL)
+    try:
+        if dead:
+            kill_processes_on_n2(dead)
+        site.slurm("scontrol", "update", "nodename=n2", "state=down", "reason=test")
+        yield
+    finally:
+        slurm_cluster.start()
+        wait_until("n2 to be back", lambda: site.resumed("n2"))
+
+
+def kill_processes_on_n2(task: TaskId) -> None:
+    """And slurmstepd above them. All at once: one that sees another die would still report it."""
+    pids = [process.pid for process, _ in job_processes(task, SLURMD_NODENAME="n2")]
+    above = {step for pid in pids if (step := step_above(pid))}
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for pid in (*above, *pids):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+
 def test_a_node_dies_and_the_task_goes_on_on_others(site: Site, slurm_cluster: Any) -> None:
     """The second of the job's nodes, with all that runs on it: Slurm starts the job again where there are nodes."""
     site.daemon()
     task, folder = started(site)
-    pid = int((slurm_cluster.dir / "run" / "n2.mark").read_text())
     (site.folder / "go").touch()
-    try:
-        os.kill(pid, signal.SIGKILL)
-        for process in [*psutil.process_iter()]:
-            with suppress(psutil.Error):
-                environ = process.environ()
-                if environ.get("SLURMD_NODENAME") == "n2" and task in environ.get("SLURM_JOB_NAME", ""):
-                    process.kill()
-        subprocess.run(
-            ["scontrol", "update", "nodename=n2", "state=down", "reason=test"], env=site.env, check=True, timeout=60
-        )
+    with without_n2(site, slurm_cluster, dead=task):
         assert site.wait_for_end(task) is TaskStatus.COMPLETED
-    finally:
-        slurm_cluster.start()
-        wait_until("n2 to be back", lambda: site.resumed("n2"))
     check_lines(site, task, folder, exact=False)
     assert all(max(shown(site, task, rank)) == 1000 + LINES - 1 for rank in range(RANKS))
     assert any(line.startswith("[n3:1] ") for line in site.lines(task))
+
+
+def test_a_node_dies_and_the_task_ends_where_its_queue_allows_no_restart(site: Site, slurm_cluster: Any) -> None:
+    site.configure(f'hpc {{ queues {{ "{site.queue}" {{ max_restarts: 0 }} }} }}')
+    site.daemon()
+    task, folder = started(site)
+    with without_n2(site, slurm_cluster, dead=task):
+        assert site.wait_for_end(task) is TaskStatus.FAILED
+    assert re.search(r"^node \S+ failed", site.reason(task)), site.reason(task)
+    check_lines(site, task, folder, exact=False)
+
+
+def test_ranks_on_a_node_that_slurm_has_given_up_end_with_their_job(site: Site, slurm_cluster: Any) -> None:
+    """The node has lost its slurmd only: its rank must not run beside the one that is started elsewhere."""
+    site.daemon()
+    task, _ = started(site)
+    (site.folder / "go").touch()
+    with without_n2(site, slurm_cluster, dead=None):
+        wait_until("the end of the rank on n2", lambda: ranks_on_n2(task), empty)
+        assert site.wait_for_end(task) is TaskStatus.COMPLETED
+    for rank in range(RANKS):
+        seen = shown(site, task, rank)
+        assert seen == sorted(set(seen)) and seen[-1] == 1000 + LINES - 1

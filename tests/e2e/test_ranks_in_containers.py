@@ -1,4 +1,4 @@
-"""Tasks on many nodes whose ranks run in containers, with a real Apptainer and a stand-in for pyxis."""
+"""Tasks on many nodes, ranks in containers: real Apptainer and Charliecloud, stand-ins of enroot and pyxis."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 from apptainer_images import apptainer, enroot_programs
+from container_images import charliecloud
 from e2e_site import Site
 from waiting import equals, wait_until
 
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
 
-pytestmark = [pytest.mark.slurm, pytest.mark.apptainer]
+pytestmark = [pytest.mark.slurm, pytest.mark.apptainer, pytest.mark.charliecloud]
 
 SHOW = """
 import json, os
@@ -38,20 +39,22 @@ def enqueued(site: Site, image: Path, text: str = SHOW, launcher: str = "srun") 
     return task
 
 
-def settings(runtime: str, folder: Path) -> dict[str, str]:
+def image_and_settings(runtime: str, folder: Path) -> tuple[Path, dict[str, str]]:
+    name = "CLEARML_AGENT__HPC__CONTAINER__RUNTIME"
+    if runtime == "charliecloud":
+        return charliecloud("bare", folder), {name: runtime}
     found = apptainer()
     if runtime == "apptainer":
-        return found.settings
-    return {
-        "CLEARML_AGENT__HPC__CONTAINER__RUNTIME": "pyxis",
-        "CLEARML_AGENT__HPC__CONTAINER__PROGRAM": str(enroot_programs(found, folder / "programs") / "srun"),
-    }
+        return found.sif("bare"), found.settings
+    program = enroot_programs(found, folder / "programs") / ("srun" if runtime == "pyxis" else "enroot")
+    return found.sif("bare"), {name: runtime, "CLEARML_AGENT__HPC__CONTAINER__PROGRAM": str(program)}
 
 
-@pytest.mark.parametrize("runtime", ["apptainer", "pyxis"])
+@pytest.mark.parametrize("runtime", ["apptainer", "charliecloud", "enroot", "pyxis"])
 def test_each_rank_finds_its_own_variables_in_its_container(site: Site, tmp_path: Path, runtime: str) -> None:
-    task = enqueued(site, apptainer().sif("bare"))
-    site.daemon(**settings(runtime, tmp_path))
+    image, settings = image_and_settings(runtime, tmp_path)
+    task = enqueued(site, image)
+    site.daemon(**settings)
     assert site.wait_for_end(task) is TaskStatus.COMPLETED
     seen = ranks(site, task)
     assert [rank[0] for rank in seen] == ["0", "1", "2", "3"]
@@ -74,8 +77,9 @@ time.sleep(300)
 def test_an_abort_gives_steps_in_containers_their_grace_time(
     site: Site, tmp_path: Path, launcher: str, processes: int
 ) -> None:
-    task = enqueued(site, apptainer().sif("bare"), SAVES, launcher)
-    site.daemon(**settings("pyxis", tmp_path))
+    image, settings = image_and_settings("pyxis", tmp_path)
+    task = enqueued(site, image, SAVES, launcher)
+    site.daemon(**settings)
     wait_until("its processes", lambda: site.console(task).count("begun"), equals(processes))
     site.client.session.call("tasks.stop", {"task": task})
     assert site.wait_for_end(task) is TaskStatus.STOPPED

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from e2e_site import Site
 from openssh_server import openssh_server
-from waiting import equals, wait_until
+from waiting import contains, equals, wait_until
 
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.status import TaskStatus
@@ -29,10 +31,9 @@ def key(site: Site) -> Path:
 
 def session(site: Site, key: Path, *flags: str) -> dict[str, Any]:
     """What ``hpc-agent session --json`` prints once the job serves."""
+    sshd = str(openssh_server(site.folder))
     answer = site.agent(
-        *("session", "--queue", site.queue, "--public-key", f"{key}.pub", "--sshd", str(openssh_server()), "--json"),
-        *flags,
-        timeout=600,
+        *("session", "--queue", site.queue, "--public-key", f"{key}.pub", "--sshd", sshd, "--json", *flags), timeout=600
     )
     assert answer.returncode == 0, answer.stderr
     found: dict[str, Any] = json.loads(answer.stdout)
@@ -62,6 +63,52 @@ def test_a_session_is_a_shell_in_a_job_until_it_is_cancelled(site: Site, key: Pa
     assert site.agent("cancel", task).returncode == 0
     assert site.wait_for_end(task) is TaskStatus.STOPPED
     wait_until("the server to go", lambda: ssh(site, found, key, "id").returncode, equals(255))
+
+
+@pytest.fixture
+def own_machine(site: Site, key: Path) -> Iterator[Path]:
+    """ssh's configuration on the user's own machine, which knows ``login.example`` and leads to a real sshd there."""
+    host_key, log = site.folder / "login_key", site.folder / "login.log"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(host_key)], check=True)
+    with socket.socket() as any_free:
+        any_free.bind(("127.0.0.1", 0))
+        port = any_free.getsockname()[1]
+    server = site.folder / "login_sshd"
+    server.write_text(
+        f"HostKey {host_key}\nAuthorizedKeysFile {key}.pub\nListenAddress 127.0.0.1:{port}\nPidFile none\n"
+        "UsePAM no\nStrictModes no\nPasswordAuthentication no\n"
+    )
+    here = site.folder / "ssh_config"
+    here.write_text(
+        f"Host login.example\n HostName 127.0.0.1\n Port {port}\n"
+        f"Host *\n IdentityFile {key}\n IdentitiesOnly yes\n BatchMode yes\n StrictHostKeyChecking accept-new\n"
+        f" UserKnownHostsFile {site.folder / 'own_known_hosts'}\n"
+    )
+    with log.open("w") as output:
+        running = subprocess.Popen(
+            [str(openssh_server(site.folder)), "-D", "-e", "-f", str(server)], stderr=output, stdin=subprocess.DEVNULL
+        )
+        wait_until("the login node's sshd", log.read_text, contains("Server listening"))
+        yield here
+        running.terminate()
+        running.wait(30)
+
+
+def test_the_second_command_connects_through_the_login_node(site: Site, key: Path, own_machine: Path) -> None:
+    site.daemon()
+    found = session(site, key, "--login", "login.example", "--time-limit", "10")
+    program, *rest = found["connect"]["elsewhere"]
+    answer = subprocess.run(
+        [program, "-F", str(own_machine), *rest, "echo $SLURM_JOB_ID"], text=True, capture_output=True, timeout=60
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.split() == site.jobs(TaskId(found["task"]))
+    # What the command has printed is what ssh asks its user to compare.
+    known = subprocess.run(
+        ["ssh-keygen", "-lf", str(site.folder / "own_known_hosts")], text=True, capture_output=True, check=True
+    )
+    assert f"{found['fingerprint']} [{found['host']}]:{found['port']} " in known.stdout
+    assert site.agent("cancel", found["task"]).returncode == 0
 
 
 def test_a_session_that_cannot_be_served_ends_with_the_reason(site: Site, key: Path) -> None:

@@ -161,7 +161,7 @@ def test_a_task_that_one_cluster_refuses_is_left_to_the_other(site: Site, cluste
 
 
 def test_a_head_start_without_other_clusters_is_a_mistake(site: Site) -> None:
-    site.configure(f'hpc.queues."{site.queue}".head_start: 60')
+    site.configure(f'hpc {{ queues {{ "{site.queue}" {{ head_start: 60 }} }} }}')
     answer = site.agent("daemon", "--queue", site.queue, "--once")
     assert answer.returncode == 2
     assert "head_start leaves tasks to other clusters: set shared to true too, or remove it" in answer.stderr

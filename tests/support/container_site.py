@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from e2e_site import Site
-from waiting import wait_until
+from waiting import HANG_S, wait_until
 
 from hpc_agent.api.client import Client
 from hpc_agent.config.load import load
@@ -34,7 +34,7 @@ class ContainerSite(Site):
         return task
 
     def execute(self, task: TaskId, *flags: str, **env: Any) -> subprocess.CompletedProcess[str]:
-        return self.agent("execute", "--id", task, *flags, **env)
+        return self.agent("execute", "--id", task, *flags, timeout=HANG_S, **env)
 
     @contextmanager
     def executing(

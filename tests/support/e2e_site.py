@@ -225,6 +225,10 @@ class Site:
         rows = self.slurm("squeue", "-h", "-o", "%i %j").splitlines()
         return [row.split()[0] for row in rows if f"clearml_task_{task}_" in row]
 
+    def submitted(self, task: TaskId) -> list[str]:
+        """Ids of all jobs that a daemon submitted for a task, ended ones too."""
+        return [json.loads(file.read_text())["job"] for file in self.root.glob(f"runs/{task}/*/submit.json")]
+
     def close(self) -> None:
         for child in self.processes:
             child.send_signal(signal.SIGTERM)

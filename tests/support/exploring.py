@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hypothesis import seed, settings
+from hypothesis import HealthCheck, seed, settings
 from hypothesis.database import DirectoryBasedExampleDatabase
 
 Test = TypeVar("Test", bound=Callable[..., Any])
@@ -26,6 +26,8 @@ FAILURES = Path(__file__).parents[2] / ".hypothesis" / "examples"
 def limits(number: int, **more: Any) -> settings:
     """``number`` examples where EXPLORE is not set; ``more`` settings of Hypothesis."""
     times = int(os.environ.get(EXPLORE, "0"))
+    # By the clock of the wall: on a busy machine it says nothing of the generators.
+    more.setdefault("suppress_health_check", [HealthCheck.too_slow])
     return settings(
         max_examples=number * max(times, 1),
         derandomize=not times,

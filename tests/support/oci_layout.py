@@ -25,6 +25,7 @@ def image_layout(tree: Path, folder: Path) -> Path:
         "architecture": "amd64",
         "os": "linux",
         "config": {"Env": ["PATH=/usr/local/bin:/usr/bin:/bin"], "Cmd": ["/bin/sh"]},
+        "history": [{"created_by": "tests"}],  # ch-image wants one
         "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]},
     }
     return _index(folder, _blob(folder, "application/vnd.oci.image.config.v1+json", json.dumps(config).encode()), layer)

@@ -3,16 +3,44 @@
 from __future__ import annotations
 
 import os
-import pwd
 import subprocess
 from pathlib import Path
 
 from capabilities import missing
 from debian_packages import PackagesError, cache_dir, locked, unpack, use_own_libraries
 
+_FOR_ROOT = """\
+#!/bin/sh
+# The user and the folder of sshd's unprivileged half, in a mount namespace that ends with it.
+exec unshare --mount sh -c '
+mount -t tmpfs none /run && mkdir -m 755 /run/sshd || exit
+grep -q "^sshd:" /etc/passwd || mount --bind "{passwd}" /etc/passwd || exit
+exec "{sshd}" "$@"
+' sshd "$@"
+"""
 
-def openssh_server() -> Path:
-    """The program; ends the running test where it cannot be had."""
+
+def openssh_server(folder: Path) -> Path:
+    """The program; ends the running test where it cannot be had.
+
+    ``folder``: where root's goes, which wants a user and a folder that the package's set-up and its service would make;
+    they are not made here.
+    """
+    program = _fetched()
+    if os.geteuid() != 0:
+        return program
+    tried = subprocess.run(["unshare", "--mount", "mount", "-t", "tmpfs", "none", "/run"], capture_output=True)
+    if tried.returncode:
+        missing("namespaces", f"no mount namespace for root's sshd: {tried.stderr.decode().strip()}")
+    passwd, wrapper = folder / "passwd", folder / "sshd"
+    entry = "sshd:x:65534:65534::/run/sshd:/usr/sbin/nologin\n"
+    passwd.write_text(Path("/etc/passwd").read_text(encoding="utf-8") + entry, encoding="utf-8")
+    wrapper.write_text(_FOR_ROOT.format(passwd=passwd, sshd=program), encoding="utf-8")
+    wrapper.chmod(0o755)
+    return wrapper
+
+
+def _fetched() -> Path:
     folder = cache_dir() / "openssh-server"
     program = folder / "files" / "usr" / "sbin" / "sshd"
     with locked(folder):
@@ -23,23 +51,4 @@ def openssh_server() -> Path:
             except (PackagesError, OSError) as error:
                 missing("sshd", f"OpenSSH's server could not be fetched: {error}")
             (folder / "ready").write_text("openssh-server\n", encoding="utf-8")
-    if os.geteuid() == 0:
-        _prepare_for_root()
     return program
-
-
-def _prepare_for_root() -> None:
-    """The folder and the user of sshd's unprivileged half, which only one that root runs has; the package's own set-up
-    and its service make them so."""
-    Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-    try:
-        pwd.getpwnam("sshd")
-    except KeyError:
-        made = subprocess.run(
-            ["useradd", "--system", "--no-create-home", "--home-dir=/run/sshd", "--shell=/usr/sbin/nologin", "sshd"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if made.returncode:
-            missing("sshd", f"its user could not be made: {made.stderr.strip()}")

@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,9 +25,12 @@ PACKAGES = (
     "setuptools==70.3.0",
 )
 """What Lightning needs, of versions that go with PyTorch 1.13."""
+ACCELERATE = ("accelerate==0.20.3", "psutil==6.0.0")
+"""Hugging Face Accelerate of the time of PyTorch 1.13 (later ones do not start its torchrun), and what it needs."""
 _MODULES = ("torch", "torchgen", "functorch")
 _OF_THE_MACHINE = re.compile(r"(ld-linux.*|lib(c|m|dl|rt|pthread|util|resolv|stdc\+\+|gcc_s)\.so.*)")
 _READY = "ready"
+_VERSION = "1.13.1"
 
 
 @dataclass(frozen=True)
@@ -61,13 +64,35 @@ def torch_site() -> TorchSite:
     return TorchSite(folder)
 
 
+def accelerate_path() -> Path:
+    """A folder with Accelerate, for ``agent.extra_python_path`` next to PyTorch; made at the first call."""
+    folder = cache_dir() / "accelerate-for-torch"
+    with locked(folder):
+        if not (folder / _READY).exists():
+            shutil.rmtree(folder / "site", ignore_errors=True)
+            try:
+                _install(ACCELERATE, folder / "site")
+            except (OSError, subprocess.CalledProcessError) as error:
+                missing("torch", f"Accelerate could not be fetched: {error}")
+            # It asks for the version of torch, of which the other folder has the modules only.
+            metadata = folder / "site" / f"torch-{_VERSION}.dist-info" / "METADATA"
+            metadata.parent.mkdir()
+            metadata.write_text(f"Metadata-Version: 2.1\nName: torch\nVersion: {_VERSION}\n", encoding="utf-8")
+            (folder / _READY).write_text(f"{ACCELERATE[0]}\n", encoding="utf-8")
+    return folder / "site"
+
+
+def _install(packages: Sequence[str], folder: Path) -> None:
+    pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder))
+    subprocess.run([*pip, *packages], check=True, capture_output=True, timeout=300)
+
+
 def _make(folder: Path) -> None:
     for name in ("site", "lib"):
         shutil.rmtree(folder / name, ignore_errors=True)
     unpack("bookworm", ("python3-torch",), folder)
     files = folder / "files"
-    pip = (sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder / "site"))
-    subprocess.run([*pip, *PACKAGES], check=True, capture_output=True, timeout=300)
+    _install(PACKAGES, folder / "site")
     for name in _MODULES:
         shutil.copytree(
             files / "usr/lib/python3/dist-packages" / name,
@@ -80,7 +105,7 @@ def _make(folder: Path) -> None:
     _repair(folder / "site")
     _check(folder)
     shutil.rmtree(files)
-    (folder / _READY).write_text("torch 1.13.1\n", encoding="utf-8")
+    (folder / _READY).write_text(f"torch {_VERSION}\n", encoding="utf-8")
 
 
 def _repair(site: Path) -> None:

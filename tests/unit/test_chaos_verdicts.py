@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ from faults.chaos import Result
 from faults.chaos_evidence import Evidence, TaskRecord
 from faults.chaos_faults import KINDS, plan
 from faults.chaos_judge import Hit, Seen, Story, Wrong, confirmed, ended_by_slurm
-from faults.chaos_ledger import Job, Start, read
+from faults.chaos_ledger import Job, Start, read, read_ranks, starts_of_all
 from faults.kept import run_in_folder
 
 JOB = Job(lines=2, pause=1.0, code=0, queue="again", partition="main")
@@ -222,8 +225,75 @@ def test_a_task_writes_its_ledger_and_the_judge_reads_it(tmp_path: Path) -> None
     first, second = read(ledger)
     assert (first.lines, second.lines) == ([0, 1, 2], [1000, 1001, 1002])
     assert (first.code, second.code, second.still_alive) == (3, 3, [])
+    ledger.write_text("100.5 77 signal 15\n")
+    assert read(ledger) == []
+
+
+# ---------------------------------------------------------------- many nodes
+
+TWO = replace(JOB, nodes=2)
+
+
+def rank_starts(rank: int, *, ended: float | None = None, number: int = 0, code: int = 0) -> Start:
+    begun = start(20.0 * number, ended=ended, number=number, code=code)
+    return replace(begun, node=f"n{rank + 1}", restart=str(number))
+
+
+def two_ranks(ranks: Sequence[Sequence[Start]], server: Seen, *hits: Hit) -> list[Wrong]:
+    return kinds(Story("t", TWO, starts_of_all(ranks), server, hits, ranks))
+
+
+def test_each_rank_has_a_ledger_and_they_are_one_start(tmp_path: Path) -> None:
+    ledger = tmp_path / "ledger"
+    script = Job(lines=2, pause=0, code=0, queue="again", partition="main", nodes=2).script(ledger)
+    for rank in range(2):
+        environ = {**os.environ, "RANK": str(rank), "SLURM_JOB_ID": "7", "SLURMD_NODENAME": f"n{rank + 1}"}
+        subprocess.run([sys.executable, "-c", script], env=environ, check=True)
+    ranks = read_ranks(ledger, 2)
+    [together] = starts_of_all(ranks)
+    assert (together.nodes, together.code, together.lines) == (["n1", "n2"], 0, [0, 1])
+    assert [starts[0].lines for starts in ranks] == [[0, 1], [0, 1]]
+
+
+def test_no_line_of_any_rank_may_be_lost() -> None:
+    ranks = [[rank_starts(0, ended=2)], [rank_starts(1, ended=2)]]
+    assert two_ranks(ranks, Seen("completed", "", [0, 1], other_ranks=[[0, 1]])) == []
+    assert two_ranks(ranks, Seen("completed", "", [0, 1], other_ranks=[[1]])) == [Wrong.LOST]
+    assert two_ranks(ranks, Seen("completed", "", [0, 1], other_ranks=[[0, 0, 1]])) == [Wrong.LOST]
+
+
+def test_ranks_start_again_together_after_the_death_of_any_of_their_nodes() -> None:
+    """Rank 0 may have come to its end before the node of rank 1 died."""
+    again = [rank_starts(0, ended=22, number=1)], [rank_starts(1, ended=22, number=1)]
+    ranks = [[rank_starts(0, ended=2), *again[0]], [rank_starts(1), *again[1]]]
+    server = Seen("completed", "", [0, 1, 1000, 1001], other_ranks=[[0, 1, 1000, 1001]])
+    assert two_ranks(ranks, server) == [Wrong.TWICE]
+    assert two_ranks(ranks, server, replace(NODE, node="n2")) == []
+    assert two_ranks(ranks, server, replace(NODE, node="n3")) == [Wrong.TWICE]
+
+
+def test_a_killed_rank_fails_the_task_and_nothing_starts_again() -> None:
+    killed = Hit("rank killed", 2.0, 2.1, frozenset({"t"}), job="7", kills_rank=True)
+    ranks = [[rank_starts(0)], [rank_starts(1)]]
+    failed = "worker execution was ended by SIGKILL: rank 1 on n2: killed by SIGKILL"
+    assert two_ranks(ranks, Seen("failed", failed, [0, 1], other_ranks=[[0, 1]]), killed) == []
+    assert two_ranks(ranks, Seen("failed", failed, [0, 1], other_ranks=[[0, 1]])) == [Wrong.VERDICT]
+    assert two_ranks(ranks, Seen("completed", "", [0, 1], other_ranks=[[0, 1]]), killed) == [Wrong.VERDICT]
+    twice = [[*starts, rank_starts(rank, ended=22, number=1)] for rank, starts in enumerate(ranks)]
+    lines = [0, 1, 1000, 1001]
+    assert two_ranks(twice, Seen("completed", "", lines, other_ranks=[lines]), killed) == [Wrong.TWICE]
+
+
+def test_a_rank_that_fails_ends_the_others() -> None:
+    ranks = [[rank_starts(0)], [rank_starts(1, ended=2, code=3)]]
+    reason = "worker execution exit code 3: rank 1 on n2: line 1"
+    assert two_ranks(ranks, Seen("failed", reason, [0, 1], other_ranks=[[0, 1]])) == []
+    assert two_ranks(ranks, Seen("failed", "worker execution exit code 3", [0, 1], other_ranks=[[0, 1]])) == [
+        Wrong.VERDICT
+    ]
 
 
 def test_a_seed_chooses_the_same_faults_and_each_kind_comes() -> None:
-    assert plan(30, 1) == plan(30, 1) != plan(30, 2)
-    assert {fault.kind for fault in plan(len(KINDS), 5)} == set(KINDS)
+    every = list(KINDS)
+    assert plan(30, 1, every) == plan(30, 1, every) != plan(30, 2, every)
+    assert {fault.kind for fault in plan(len(KINDS), 5, every)} == set(KINDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hpc_agent.domain.env import RequirementFiles
 from hpc_agent.domain.task import Requirements, TaskScript
 from hpc_agent.envs import conda_prefix, conda_programs
 from hpc_agent.envs.conda_programs import CondaPackage, parse_solution
-from hpc_agent.envs.conda_request import conda_list, read_environment
+from hpc_agent.envs.conda_request import check_secrets, conda_list, read_environment
 from hpc_agent.envs.env_request import request_for
 from hpc_agent.envs.requirements import ResolutionError
 from hpc_agent.errors import EnvironmentBuildError
@@ -66,6 +67,13 @@ CONDA = {"actions": {"LINK": [_CONDA_LINK], "PREFIX": "/p"}, "dry_run": True, "p
 """conda 24: it has loaded the package before, and does not say from where."""
 
 
+LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{name}: &{name} [{','.join([f'*{before}'] * 9)}]\n" for before, name in pairwise("abcdefghijk")
+)
+LAUGHS += "dependencies: [*k]\n"
+"""A few lines whose whole content would fill the memory."""
+
+
 def test_an_environment_yml() -> None:
     found = read_environment("sub/environment.yml", ENVIRONMENT)
     assert found.request.packages == ("python=3.11", "numpy>=1.26,<2", "pytorch::pytorch==2.3", "pip")
@@ -80,7 +88,12 @@ def test_an_environment_yml() -> None:
         ("dependencies: [", "environment.yml of the task's repository cannot be read: while parsing"),
         ("- a", "it has no list of dependencies"),
         ("dependencies: numpy", "it has no list of dependencies"),
-        ("dependencies: [{npm: [x]}]", "is neither a package nor a list under pip:"),
+        ("dependencies: [{npm: [x]}]", "an entry with 'npm' is neither a package nor a list under pip:"),
+        ("dependencies: [{pip: [{a: b}]}]", "an entry with 'pip' is neither a package nor a list under pip:"),
+        ("dependencies: [a]\nvariables: {A B: x}", "its variable 'A B' is not a name with a text"),
+        ("dependencies: [a]\nvariables: [A]", "its variables are not names with texts"),
+        (f"dependencies: [{'a, ' * 100_000}]", "it has 300016 characters, of which 200000 are allowed"),
+        (LAUGHS, "an entry with others in it is neither a package"),
         ("dependencies: ['--file=/etc/passwd']", "cannot be a conda package: write name"),
         ('dependencies: ["a${HOME}"]', "cannot be a conda package"),
         ("channels: [-x]\ndependencies: [a]", "'-x' cannot be a conda channel"),
@@ -92,6 +105,29 @@ def test_what_an_environment_yml_may_not_be(text: str, sentence: str) -> None:
     with pytest.raises(EnvironmentBuildError) as caught:
         read_environment("environment.yml", text)
     assert sentence in str(caught.value)
+
+
+def test_forms_of_specs_and_what_else_a_file_says() -> None:
+    text = """
+channels: [conda-forge, nodefaults]
+dependencies: [numpy 1.26.4, "scipy 1.11.* ", "a 1.0 py311_0", "b >=1, <2", "pandas 1.5|1.6", "c[version='>=1']"]
+variables: {DATA: "/data/$x's", N: 4}
+"""
+    request = read_environment("environment.yml", text).request
+    assert request.packages == (
+        *("numpy==1.26.4", "scipy=1.11.*", "a=1.0=py311_0", "b>=1,<2", "pandas=1.5|1.6", "c[version='>=1']"),
+    )
+    assert request.channels == ("conda-forge",)
+    assert request.variables == (("DATA", "/data/$x's"), ("N", "4"))
+
+
+@pytest.mark.parametrize("secret", ["https://me:pass@conda.example/lab", "https://conda.example/t/TO-KEN/lab"])
+def test_secrets_in_the_address_of_a_channel(secret: str) -> None:
+    check_secrets(["conda-forge", "https://conda.example/lab", "file:///shared/t"])
+    with pytest.raises(EnvironmentBuildError) as caught:
+        check_secrets(["conda-forge", secret])
+    assert "the conda channel https://conda.example/lab has a password" in str(caught.value)
+    assert "pass@" not in str(caught.value) and "KEN" not in str(caught.value)
 
 
 def test_which_list_counts() -> None:

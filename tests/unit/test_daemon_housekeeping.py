@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from hpc_agent.domain.ids import AttemptId, QueueId, TaskId
 from hpc_agent.lease import Lease
 from hpc_agent.runs.attempt_records import DoneRecord
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
+from hpc_agent.runs.session_folders import SessionFolders
 
 QUEUE, OTHER = QueueId("a" * 32), QueueId("b" * 32)
 
@@ -30,6 +32,7 @@ class Runs:
 
     def __init__(self, folder: Path, clock: ManualClock) -> None:
         self.folder = RunsFolder(folder)
+        self.sessions = SessionFolders(folder.parent / "sessions", self.folder)
         self._clock = clock
 
     def add(self, number: int, settled_days_ago: float | None) -> RunDirectory:
@@ -53,17 +56,17 @@ def runs(tmp_path: Path, clock: ManualClock) -> Runs:
 class TestPruner:
     def test_settled_runs_are_removed_when_they_are_old_enough(self, runs: Runs, clock: ManualClock) -> None:
         old, young, open_run = runs.add(1, 31), runs.add(2, 29), runs.add(3, None)
-        Pruner(runs.folder, 30, clock).turn()
+        Pruner(runs.folder, runs.sessions, 30, clock).turn()
         assert [run.path.exists() for run in (old, young, open_run)] == [False, True, True]
 
     def test_the_folder_of_a_task_goes_with_its_last_run(self, runs: Runs, clock: ManualClock) -> None:
         old = runs.add(1, 31)
-        Pruner(runs.folder, 30, clock).turn()
+        Pruner(runs.folder, runs.sessions, 30, clock).turn()
         assert not old.path.parent.exists()
         assert runs.folder.tasks() == []
 
     def test_it_looks_a_few_times_a_day(self, runs: Runs, clock: ManualClock) -> None:
-        pruner = Pruner(runs.folder, 30, clock)
+        pruner = Pruner(runs.folder, runs.sessions, 30, clock)
         pruner.turn()
         late = runs.add(1, 31)
         clock.advance(hours=5.9)
@@ -73,15 +76,28 @@ class TestPruner:
         pruner.turn()
         assert not late.path.exists()
 
+    def test_the_folder_of_a_session_goes_with_the_last_run_of_its_task(self, runs: Runs, clock: ManualClock) -> None:
+        days = {"over": 31, "without a task": 31, "waits": 31, "young": 29}
+        folders = {name: runs.sessions.create() for name in days}
+        runs.add(1, 31)
+        runs.folder.of(attempt(1, "1" * 32)).create()
+        for name, task in (("over", "0" * 32), ("waits", "1" * 32), ("young", "2" * 32)):
+            runs.sessions.set_task(folders[name], TaskId(task))
+        for name, folder in folders.items():
+            at = (clock.now() - timedelta(days=days[name])).timestamp()
+            os.utime(folder, (at, at))
+        Pruner(runs.folder, runs.sessions, 30, clock).turn()
+        assert {name for name, folder in folders.items() if folder.exists()} == {"waits", "young"}
+
     def test_zero_days_keep_them_forever(self, runs: Runs, clock: ManualClock) -> None:
         old = runs.add(1, 10_000)
-        Pruner(runs.folder, 0, clock).turn()
+        Pruner(runs.folder, runs.sessions, 0, clock).turn()
         assert old.path.exists()
 
     def test_a_record_that_cannot_be_read_keeps_its_run(self, runs: Runs, clock: ManualClock) -> None:
         broken = runs.add(1, 31)
         (broken.path / "settled.json").write_text("{", encoding="utf-8")
-        Pruner(runs.folder, 30, clock).turn()
+        Pruner(runs.folder, runs.sessions, 30, clock).turn()
         assert broken.path.exists()
 
 

@@ -56,13 +56,10 @@ class Site:
         )
 
     def run_pass(self, numbers: Sequence[int] = (1,), resources: Resources = ANY) -> list[LeftToOthers | None]:
-        self.head_starts.begin_pass()
-        return [
-            self.head_starts.left_to_others(
-                Attempt(TaskId(f"{number:032}"), AttemptId("a")), "shared", resources, RunDirectory(Path("/runs"))
-            )
-            for number in numbers
-        ]
+        attempts = [Attempt(TaskId(f"{number:032}"), AttemptId("a")) for number in numbers]
+        self.head_starts.begin_pass(attempts)
+        directory = RunDirectory(Path("/runs"))
+        return [self.head_starts.left_to_others(attempt, "shared", resources, directory) for attempt in attempts]
 
 
 @pytest.fixture
@@ -122,13 +119,22 @@ def test_tasks_that_ask_for_the_same_share_an_answer(site: Site) -> None:
 def test_one_question_is_put_in_a_pass(site: Site) -> None:
     site.run_pass([1], Resources(gpus=1))
     assert site.scheduler.asked == 1
-    site.head_starts.begin_pass()
+    site.head_starts.begin_pass(())
     directory = RunDirectory(Path("/runs"))
     for gpus in (2, 3):
         attempt = Attempt(TaskId(f"{gpus:032}"), AttemptId("a"))
         left = site.head_starts.left_to_others(attempt, "shared", Resources(gpus=gpus), directory)
         assert left is not None
     assert site.scheduler.asked == 2
+
+
+def test_a_task_that_comes_back_to_the_queue_is_left_to_others_again(site: Site) -> None:
+    site.run_pass([1])
+    site.clock.advance(100)
+    # It started elsewhere.
+    site.run_pass([2])
+    [left] = site.run_pass([1])
+    assert left is not None and " for 120 s: " in left.message
 
 
 def test_a_head_start_wants_a_shared_queue() -> None:

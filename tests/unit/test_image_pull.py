@@ -10,6 +10,8 @@ from manual_clock import ManualClock
 
 from hpc_agent import process
 from hpc_agent.clock import SYSTEM
+from hpc_agent.containers.apptainer import Apptainer
+from hpc_agent.containers.images import Images
 from hpc_agent.containers.pull import ImagePull
 from hpc_agent.errors import ContainerError, ProcessError
 
@@ -40,7 +42,12 @@ def printing(text: str, code: int = 0) -> list[str]:
         ),
         ("dial tcp 10.0.0.1:443: i/o timeout", "its registry does not answer", True),
         ("net/http: TLS handshake timeout", "its registry does not answer", True),
-        ("toomanyrequests: You have reached your pull rate limit", "its registry does not answer", True),
+        ("toomanyrequests: You have reached your pull rate limit", "its registry takes no more requests", True),
+        (
+            "error: GET failed; expected status {401, 404, 200, 429} but got 503: Service Unavailable",
+            "its registry does not answer",
+            True,
+        ),
         ("write /tmp/x: no space left on device", "a disk is full", False),
         ('exec: "mksquashfs": executable file not found in $PATH', "cannot be fetched: exec", False),
     ],
@@ -54,12 +61,18 @@ def test_why_a_pull_failed(output: str, sentence: str, again: bool) -> None:
     assert caught.value.retryable is again
 
 
+def test_a_program_that_fetches_is_missing(tmp_path: Path) -> None:
+    pull = ImagePull("lab/tools:1", tmp_path / ".0.image", SYSTEM, lambda line: None)
+    with pytest.raises(ContainerError, match=f"no-enroot is not on this machine: .* into {tmp_path}$"):
+        pull.run([["no-enroot", "import"]])
+
+
 def test_a_long_pull_shows_that_it_goes_on(tmp_path: Path) -> None:
     clock, seen = ManualClock(), list[str]()
     making = tmp_path / "image.sif"
     making.write_bytes(b"x" * 3_000_000)
     pull = ImagePull("docker://user:word@r/lab/tools:1", making, clock, seen.append)
-    pull._show(["INFO:    Converting OCI blobs to SIF format"])
+    pull._show(["INFO:    Converting OCI blobs to SIF format", "INFO:    To see mksquashfs output with progress bar …"])
     assert seen == []
     clock.sleep(20)
     pull._show([])
@@ -70,6 +83,16 @@ def test_a_long_pull_shows_that_it_goes_on(tmp_path: Path) -> None:
     clock.sleep(150)
     pull._show(["\x1b[33mWARNING: slow\x1b[0m"])
     assert seen[1].endswith("3 min, 3 MB written, slow")
+
+
+def test_a_name_that_is_too_long_for_a_file(tmp_path: Path) -> None:
+    program = tmp_path / "apptainer"
+    program.write_text('#!/bin/sh\nwhile [ $# -gt 2 ]; do shift; done; echo image >"$1"\n')
+    program.chmod(0o755)
+    names = [f"registry.example:5000/{'a' * 300}:{tag}" for tag in (1, 2)]
+    images = Images(Apptainer(str(program)), tmp_path / "images", SYSTEM)
+    files = {images.stage(name, lambda line: None, share=True).location for name in names}
+    assert len(files) == 2 and all(Path(file).is_file() for file in files)
 
 
 def test_lines_of_a_program_come_while_it_runs() -> None:

@@ -13,10 +13,13 @@ from hpc_agent.errors import ConfigError, ResourceError
 SITE = LaunchDefaults()
 
 
-def test_one_node_is_one_process_unless_the_task_names_a_launcher() -> None:
+def test_one_node_is_one_process_unless_the_task_asks_for_ranks() -> None:
     assert launch_plan({}, SITE, nodes=1, gpus=4) is None
     assert launch_plan({"launcher": "none"}, SITE, nodes=1, gpus=4) is None
     assert launch_plan({"launcher": "torchrun"}, SITE, nodes=1, gpus=4) == LaunchPlan(Launcher.TORCHRUN, 1, 4)
+    assert launch_plan({"ranks_per_node": "2"}, SITE, nodes=1, gpus=4) == LaunchPlan(Launcher.STEP, 1, 2)
+    assert launch_plan({"ranks_per_node": "2"}, LaunchDefaults(Launcher.NONE), nodes=1, gpus=4) is None
+    assert launch_plan({}, LaunchDefaults(ranks_per_node=2), nodes=1, gpus=4) is None
 
 
 @pytest.mark.parametrize(

@@ -134,3 +134,14 @@ def test_variables_of_one_process_are_known() -> None:
     own = {"SLURM_PROCID", "SLURM_LOCALID", "SLURM_NODEID", "SLURM_STEP_ID", "SLURM_NTASKS", "PMI_RANK", "PMIX_RANK"}
     kept = {"SLURM_JOB_ID", "SLURM_JOB_NODELIST", "SLURMD_NODENAME", "SLURM_CPUS_PER_TASK", "SLURM_TMPDIR"}
     assert set(steps.of_one_process(dict.fromkeys(own | kept, "1"))) == own
+
+
+def test_ranks_that_slurm_could_not_start_are_named_before_those_that_it_ended_for_that() -> None:
+    text = (
+        "srun: error: Task launch for StepId=7.1 failed on node n2: Job credential expired\n"
+        "srun: error: Application launch failed: Job credential expired\n"
+        "srun: error: n1: task 0: Killed\n"
+    )
+    steps = SlurmJobSteps(SlurmSettings(), {})
+    assert steps.launch_failure(text) == "Slurm could not start the ranks on n2: Job credential expired"
+    assert steps.launch_failure("srun: error: n1: task 0: Killed\n") == ""

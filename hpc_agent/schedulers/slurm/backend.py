@@ -44,7 +44,7 @@ class SlurmBackend(Backend):
 
     name = "slurm"
     is_batch_system = True
-    job_prefixes = ("SLURM_",)
+    job_prefixes = ("SLURM_", "SLURMD_NODENAME")
     command_variables = ("SLURM_CONF",)
     user_commands = UserCommands(
         is_up="scontrol ping",

@@ -18,6 +18,7 @@ _EXITED = re.compile(r"^srun: error: (\S+): tasks? ([0-9]+)[0-9,-]*: Exited with
 _KILLED = re.compile(
     r"^srun: error: (\S+): tasks? ([0-9]+)[0-9,-]*: ([A-Z][A-Za-z ]+?)(?: \(core dumped\))?$", re.MULTILINE
 )
+_NOT_LAUNCHED = re.compile(r"^srun: error: Task launch for \S+ failed on node (\S+): (.+)$", re.MULTILINE)
 _SIGNALS = {"Killed": 9, "Segmentation fault": 11, "Aborted": 6, "Bus error": 7, "Floating point exception": 8}
 """Words of strsignal(3); ``Terminated`` is what the others of a failed step show."""
 _OF_ONE_PROCESS = re.compile(
@@ -85,6 +86,10 @@ class SlurmJobSteps:
             ),
         ]
         return min(found, key=lambda pair: pair[0])[1] if found else None
+
+    def launch_failure(self, text: str) -> str:
+        match = _NOT_LAUNCHED.search(text)
+        return f"Slurm could not start the ranks on {match[1]}: {match[2]}" if match else ""
 
     def of_one_process(self, environ: Mapping[str, str]) -> Sequence[str]:
         return [name for name in environ if _OF_ONE_PROCESS.match(name)]

@@ -11,7 +11,7 @@ import pytest
 from capabilities import missing
 from env_site import EnvSite, PythonRunner, SmallDisk, Wheelhouse
 
-from hpc_agent.envs.node_cache import remove_tree
+from hpc_agent.file_records import remove_tree
 
 
 @pytest.fixture

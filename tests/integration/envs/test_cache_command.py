@@ -15,17 +15,28 @@ import pytest
 from clearml_server import ClearmlServer
 from env_site import EnvSite, PythonRunner
 
+from hpc_agent.cache_uses import UseRecords, removable
 from hpc_agent.clock import SYSTEM
+from hpc_agent.containers.apptainer import Apptainer
+from hpc_agent.containers.images import Images
 from hpc_agent.domain.env import EnvKey
-from hpc_agent.envs import cache_upkeep
 from hpc_agent.envs.cache_upkeep import CacheEntry
-from hpc_agent.envs.shared_cache import Manifest, SharedCache
+from hpc_agent.envs.shared_cache import Manifest
 from hpc_agent.file_records import write_record
 from hpc_agent.sources.layout import Origin, StagedSource
 from hpc_agent.staging import StagedTask
 
 IN_PLACE = "store._scratch = Path('/proc/nowhere')\nprint(store.use(EnvKey(sys.argv[1]), say).access, flush=True)\n"
 NOW = datetime(2026, 1, 31, tzinfo=timezone.utc)
+
+USES_IMAGE = """
+from hpc_agent.clock import SYSTEM
+from hpc_agent.containers.apptainer import Apptainer
+from hpc_agent.containers.images import Images
+Images(Apptainer("apptainer"), Path(sys.argv[1]), SYSTEM).record_use("lab/used:1")
+print("used", flush=True)
+sys.stdin.read()
+"""
 
 CacheCommand = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -194,20 +205,90 @@ def test_longest_unused_goes_first_and_the_last_hour_stays(
     limits: dict[str, Any], kept: set[EnvKey], gone: list[str]
 ) -> None:
     found = [entry("c", 20, hours=2), entry("a", 40, days=5), entry("new", 10, minutes=59), entry("b", 30, days=1)]
-    assert [e.manifest.key for e in cache_upkeep.removable(found, NOW, kept, **limits)] == gone
+    assert [e.name for e in removable(found, NOW, kept, **limits)] == gone
 
 
 def test_dead_jobs_are_forgotten(tmp_path: Path) -> None:
-    cache = SharedCache(tmp_path)
-    cache.leases.mkdir()
-    for name, old in (("use-aa-host-1", 0), ("use-bb-host-2", 3600)):
-        (cache.leases / name).mkdir()
-        owner = cache.leases / name / "owner"
+    for name, old in (("aa/host-1", 0), ("bb/host-2", 3600)):
+        owner = tmp_path / ".now" / name / "owner"
+        owner.parent.mkdir(parents=True)
         owner.touch()
         then = SYSTEM.now().timestamp() - old
         os.utime(owner, (then, then))
-    assert cache_upkeep.in_use(cache) == {"aa"}
-    assert [path.name for path in cache.leases.iterdir()] == ["use-aa-host-1"]
+    assert UseRecords(tmp_path).held(SYSTEM) == {"aa"}
+    assert [path.name for path in tmp_path.glob(".now/*/*")] == ["host-1"]
+
+
+def images(site: EnvSite) -> Images:
+    (site.folder / "root").mkdir(exist_ok=True)
+    return Images(Apptainer(str(site.folder / "apptainer")), site.folder / "root" / "images", SYSTEM)
+
+
+@pytest.fixture
+def apptainer(site: EnvSite) -> None:
+    """One that pulls: its last word but one is the file to make."""
+    program = site.folder / "apptainer"
+    program.write_text('#!/bin/sh\nwhile [ $# -gt 2 ]; do shift; done; head -c 5000 /dev/zero >"$1"\n')
+    program.chmod(0o755)
+
+
+def test_images_fetched_for_tasks_are_listed_and_pruned(
+    site: EnvSite, cache_command: CacheCommand, apptainer: None
+) -> None:
+    found = images(site)
+    folder = site.folder / "root" / "images"
+    for name in ("lab/old:1", "lab/new:1"):
+        found.stage(name, site.say, share=True)
+    (folder / "of+site.sif").write_bytes(b"x")
+    (folder / ".01234567.killed+1.sif").write_bytes(b"x")
+    long_ago = (SYSTEM.now() - timedelta(days=40)).timestamp()
+    for path in (folder / ".uses" / "lab%old+1.sif", folder / ".01234567.killed+1.sif"):
+        os.utime(path, (long_ago, long_ago))
+    said = cache_command("list").stdout
+    assert "lab%new+1.sif      5 kB  not used yet" in said
+    assert "0 environments and 2 images, 10 kB" in said and "of+site" not in said
+    assert [entry["file"] for entry in json.loads(cache_command("list", "--json").stdout)] == [
+        "lab%new+1.sif",
+        "lab%old+1.sif",
+    ]
+    assert (
+        "0 environments and 1 images, 5 kB would be freed"
+        in cache_command("prune", "--older-than", "30d", "--dry-run").stdout
+    )
+    assert cache_command("prune", "--older-than", "30d").returncode == 0
+    assert sorted(path.name for path in folder.glob("[!.]*.sif")) == ["lab%new+1.sif", "of+site.sif"]
+    assert list(folder.glob(".????????.*")) == []
+
+
+def test_prune_leaves_images_that_a_job_uses_or_waits_for(
+    site: EnvSite, cache_command: CacheCommand, apptainer: None, run_python: PythonRunner
+) -> None:
+    found = images(site)
+    for name in ("lab/used:1", "lab/waited:1"):
+        found.stage(name, site.say, share=True)
+    folder = site.folder / "root" / "images"
+    attempt = site.folder / "root" / "runs" / "0123456789abcdef" / "01234567"
+    attempt.mkdir(parents=True)
+    write_record(attempt / "stage.json", StagedTask(StagedSource(Origin.SCRIPT), None, image="lab%waited+1.sif"))
+    job = run_python(USES_IMAGE, str(folder), stdin=subprocess.PIPE)
+    assert job.stdout is not None
+    while "used\n" not in (line := job.stdout.readline()):
+        assert line
+    long_ago = (SYSTEM.now() - timedelta(days=40)).timestamp()
+    for path in folder.glob(".uses/*.sif"):
+        os.utime(path, (long_ago, long_ago))
+    inode = (folder / "lab%used+1.sif").stat().st_ino
+    found.stage("lab/used:1", site.say, share=True, force=True)
+    for path in [*folder.glob(".????????.*"), *folder.glob(".uses/*.sif")]:
+        os.utime(path, (long_ago, long_ago))
+    cache_command("prune", "--max-size", "0")
+    assert sorted(path.name for path in folder.glob("[!.]*.sif")) == ["lab%used+1.sif", "lab%waited+1.sif"]
+    # The file that the job has opened is there, under another name.
+    assert [path.stat().st_ino for path in folder.glob(".????????.*")] == [inode]
+    job.communicate("")
+    cache_command("prune", "--max-size", "0")
+    assert [path.name for path in folder.glob("[!.]*.sif")] == ["lab%waited+1.sif"]
+    assert list(folder.glob(".????????.*")) == []
 
 
 def test_task_is_warmed_by_its_id(

@@ -67,6 +67,15 @@ def test_scripts_of_packages_are_run_as_by_conda_activate(envs: EnvSite) -> None
     assert environ["CONDA_PREFIX"] == str(used.root) and "VIRTUAL_ENV" not in environ
 
 
+def test_variables_of_an_environment_yml_are_set(envs: EnvSite) -> None:
+    text = "dependencies: [alpha]\nvariables: {DATA: \"/data/$x and 'y'\", ALPHA_HOME: mine}\n"
+    asked = request(envs, files=RequirementFiles(conda={"environment.yml": text}))
+    used = envs.store().use(envs.store().stage(asked, envs.say).key, envs.say)
+    environ = activated({"PATH": os.environ["PATH"]}, used.root)
+    assert (environ["DATA"], environ["ALPHA_HOME"]) == ("/data/$x and 'y'", "mine")
+    assert asked.digest(envs.packages) != request(envs, "alpha").digest(envs.packages)
+
+
 def test_the_same_packages_are_built_once_and_resolved_once(envs: EnvSite) -> None:
     store = envs.store()
     first = store.stage(request(envs, "alpha=1.0"), envs.say)

@@ -25,8 +25,8 @@ from hpc_agent.domain.env import EnvKey
 from hpc_agent.envs import archive, build_steps, node_cache
 from hpc_agent.envs.env_store import EnvStore
 from hpc_agent.envs.materialize import UsableEnv
-from hpc_agent.envs.node_cache import remove_tree
 from hpc_agent.errors import EnvironmentBuildError
+from hpc_agent.file_records import remove_tree
 
 VERSIONS = "import alpha, beta; print(alpha.VERSION, beta.VERSION)"
 STAGE = "store.stage(request('beta'), say)"
