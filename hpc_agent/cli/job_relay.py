@@ -32,18 +32,23 @@ def job_relay(settings: AllSettings) -> AbstractContextManager[None]:
 
 
 def login_relay(settings: AllSettings, command: str, cluster: Callable[[], str]) -> AbstractContextManager[None]:
-    """Inside, this process relays for its jobs, as a daemon does; the daemon that has the configured port goes on.
+    """Inside, this process relays for its jobs, as a daemon does; a daemon that has the configured port goes on.
 
+    Nothing is relayed where the scheduler does not answer: what the command does itself must not end with that.
     ``command``: tells several processes of this machine apart; ``cluster``: asked only where ``hpc.relay`` is on.
-
-    Raises:
-        SchedulerUnavailableError: ``cluster`` cannot tell.
     """
     if settings.hpc.relay.through == "none":
         return nullcontext()
     import socket
 
     from hpc_agent.clock import SYSTEM
+    from hpc_agent.errors import SchedulerUnavailableError
+    from hpc_agent.logs import EventLog
     from hpc_agent.relay.connector import relay
 
-    return relay(settings, cluster(), f"{socket.gethostname()}:{command}:{os.getpid()}", SYSTEM, required=False)
+    try:
+        name = cluster()
+    except SchedulerUnavailableError as error:
+        EventLog("relay").warning("relay.not_started", error=error)
+        return nullcontext()
+    return relay(settings, name, f"{socket.gethostname()}:{command}:{os.getpid()}", SYSTEM, required=False)

@@ -24,7 +24,7 @@ RESOURCES = {
 """User property → what its value is called, and its help. The flag is ``--num-gpus`` for ``num_gpus``."""
 
 LAUNCH = {
-    "launcher": ("NAME", "What starts the ranks: srun, torchrun, accelerate, mpirun or none."),
+    "launcher": ("NAME", "What starts the ranks, such as torchrun or mpirun."),
     "ranks_per_node": ("N", "Ranks on each node. Without it one for each GPU."),
 }
 """User properties of ``domain.launch_plan``, as ``RESOURCES``."""

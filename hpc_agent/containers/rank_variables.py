@@ -14,10 +14,12 @@ from hpc_agent.containers.runtime_api import Argv
 _NAMES = (
     *("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "NNODES"),
     *("MASTER_ADDR", "MASTER_PORT", "CLEARML_MULTI_NODE_SINGLE_TASK", "TORCHELASTIC_[A-Z_]*"),
+    "[A-Z]*_SOCKET_IFNAME",
     # By which MPI libraries find each other.
     *("PMI_[A-Z_0-9]*", "PMIX_[A-Z_0-9]*", "OMPI_[A-Z_0-9]*"),
     # Of a step, where the start script has those of the node agent's.
-    *("[A-Z]*_PROCID", "[A-Z]*_LOCALID", "[A-Z]*_NODEID", "[A-Z]*_STEP_[A-Z_]*", "[A-Z]*_STEPID", "[A-Z]*_GTIDS"),
+    *("[A-Z]*_PROCID", "[A-Z]*_LOCALID", "[A-Z]*_NODEID", "[A-Z]*_NODENAME"),
+    *("[A-Z]*_STEP_[A-Z_]*", "[A-Z]*_STEPID", "[A-Z]*_GTIDS"),
 )
 
 _PASS_ON = f"""\
@@ -29,8 +31,14 @@ END
 exec "$@"
 """
 
-EXPORT_ARGUMENTS = 'for pair in "$@"; do export "$pair"; done; shift $#'
-"""Line of a start script that takes them."""
+EXPORT_ARGUMENTS = """\
+for pair in "$@"; do
+    # The site's network interface is for tasks that name none.
+    case $pair in *_SOCKET_IFNAME=*) eval "[ -z \\"\\${${pair%%=*}:-}\\" ]" || continue ;; esac
+    export "$pair"
+done
+shift $#"""
+"""Lines of a start script that takes them."""
 
 
 def passing_on(argv: Sequence[str]) -> Argv:

@@ -34,8 +34,12 @@ done
 
 
 _WATCH = """\
-# The process that started us holds the other end of this: it closes when that process dies, in whatever way.
-( read -r _ <{alive}; kill -TERM $$; sleep 5; [ $$ -ne 1 ] || kill -KILL -1 ) 2>/dev/null &
+# The process that started us holds the other end of this: it closes when that process dies, in whatever way. It may
+# have died already; opening a pipe to read waits for one that writes, and ours is the first of these for a moment.
+(
+    if (exec 3<>{alive}); then exec 3<>{alive} 4<{alive} 3>&-; else exec 4<{alive}; fi
+    read -r _ <&4; kill -TERM $$; sleep 5; [ $$ -ne 1 ] || kill -KILL -1
+) 2>/dev/null &
 """
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from hpc_agent.clock import SYSTEM, Clock
@@ -19,6 +21,7 @@ from hpc_agent.domain.job_phase import JobSnapshot
 from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.task import Task
 from hpc_agent.logs import EventLog
+from hpc_agent.progress import Progress
 from hpc_agent.staging import StagedTask, TaskStager, retry_staging, wrap_unexpected
 
 log = EventLog("stage")
@@ -28,6 +31,19 @@ _FETCHES, _FETCHES_OF_ONE = 6, 4
 """Side by side: they wait for other machines, and some of those never answer."""
 _BUILDS, _BUILDS_OF_ONE = 3, 2
 """Side by side on a login node that others use too. One user's builds, however long, leave one to the others."""
+
+
+_LONG_S = 30.0
+"""After this, a task's status message has the step that is being done: an image of 20 GB may take an hour."""
+
+
+@dataclass(frozen=True)
+class _Step:
+    """``began``: the staging of its task, in seconds of the clock. ``is_trouble``: why it is tried again."""
+
+    line: str
+    began: float
+    is_trouble: bool
 
 
 class StagingBackend(Protocol):
@@ -65,40 +81,48 @@ class LoginStaging:
         self._fetching = Slots(_FETCHES, _FETCHES_OF_ONE)
         self._building = Slots(_BUILDS, _BUILDS_OF_ONE)
         self._running: dict[Attempt, Future[StagedTask]] = {}
-        self._trouble: dict[Attempt, str] = {}
-        """What keeps those that are tried again."""
+        self._steps: dict[Attempt, _Step] = {}
+        """The last one of each that is staged."""
         self._done = done
 
     def get(self, attempt: Attempt, task: Task, queue: Queue, *, wait: bool) -> StagedTask | None:
         future = self._running.get(attempt)
         if future is None:
             future = self._running[attempt] = Future()
-            threading.Thread(target=self._work, args=(future, attempt, task), name="stage", daemon=True).start()
+            work = partial(self._work, future, attempt, task, self._clock.monotonic())
+            threading.Thread(target=work, name="stage", daemon=True).start()
         if not wait and not future.done():
             return None
         try:
             return future.result()
         finally:
             del self._running[attempt]
-            self._trouble.pop(attempt, None)
+            self._steps.pop(attempt, None)
 
     def update(self, jobs: Mapping[Attempt, JobSnapshot]) -> None:
         """No job stages."""
 
     def status_message(self, attempt: Attempt) -> str:
-        return self._trouble.get(attempt, PREPARING)
+        step = self._steps.get(attempt)
+        if step is None:
+            return PREPARING
+        if step.is_trouble:
+            return step.line
+        is_long = self._clock.monotonic() - step.began >= _LONG_S
+        return f"{PREPARING}: {step.line}" if is_long else PREPARING
 
-    def _work(self, future: Future[StagedTask], attempt: Attempt, task: Task) -> None:
+    def _work(self, future: Future[StagedTask], attempt: Attempt, task: Task, began: float) -> None:
         # Installers that this thread starts run at low priority: Linux keeps a niceness for each thread.
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
-        def trouble(line: str) -> None:
-            _log_step(task)(line)
-            self._trouble[attempt] = line
+        def report(line: str, *, is_trouble: bool = False) -> None:
+            log.info("staging.environment", task=task.id, step=line)
+            self._steps[attempt] = _Step(line, began, is_trouble)
 
         try:
             # While a remote is away, others build.
-            future.set_result(retry_staging(lambda: self._stage(attempt, task), trouble, self._clock))
+            trouble = partial(report, is_trouble=True)
+            future.set_result(retry_staging(lambda: self._stage(attempt, task, report), trouble, self._clock))
         except BaseException as error:  # noqa: BLE001 - raised again when the result is asked for
             future.set_exception(error)
         self._done.set()
@@ -106,20 +130,16 @@ class LoginStaging:
     def drop(self, attempt: Attempt) -> None:
         """It builds to its end: the next task may want the same."""
 
-    def _stage(self, attempt: Attempt, task: Task) -> StagedTask:
+    def _stage(self, attempt: Attempt, task: Task, report: Progress) -> StagedTask:
         with self._fetching.slot(task.user):
             log.info("staging.source", task=task.id, attempt=attempt.id)
-            source = self._stager.fetch(task, _log_step(task))
+            source = self._stager.fetch(task, report)
         with self._building.slot(task.user):
             log.info("staging.environment", task=task.id, attempt=attempt.id)
-            return self._stager.stage_environment(task, source, _log_step(task))
+            return self._stager.stage_environment(task, source, report)
 
     def close(self) -> None:
         """What still builds loses its lease with us, and the next daemon takes it over."""
-
-
-def _log_step(task: Task) -> Callable[[str], None]:
-    return lambda line: log.info("staging.environment", task=task.id, step=line)
 
 
 class CachedStaging:

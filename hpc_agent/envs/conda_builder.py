@@ -168,7 +168,8 @@ def _write_variables(root: Path, variables: Sequence[tuple[str, str]]) -> None:
     """The ``variables`` of an environment.yml, for activation to set after those of packages."""
     script = root / "etc" / "conda" / "activate.d" / "zz-environment-variables.sh"
     script.parent.mkdir(parents=True, exist_ok=True)
-    script.write_text("".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables))
+    lines = (f"export {name}={shlex.quote(value)}\n" for name, value in variables)
+    script.write_text("".join(lines), encoding="utf-8")
 
 
 def _conda_environ() -> dict[str, str]:

@@ -52,9 +52,10 @@ def starter(record: LaunchRecord, index: int, rank: Sequence[str]) -> list[str]:
     world = str(record.nodes * record.ranks_per_node)
     match Launcher(record.launcher):
         case Launcher.TORCHRUN:
-            options = ["--nnodes", nodes, "--nproc-per-node", per_node, "--node-rank", str(index)]
-            rendezvous = ["--master-addr", record.master_addr, "--master-port", port]
-            return ["python", "-m", "torch.distributed.run", *options, *rendezvous, "--no-python", *rank]
+            # With underscores: before 2.0 PyTorch knows no other names.
+            options = ["--nnodes", nodes, "--nproc_per_node", per_node, "--node_rank", str(index)]
+            rendezvous = ["--master_addr", record.master_addr, "--master_port", port]
+            return ["python", "-m", "torch.distributed.run", *options, *rendezvous, "--no_python", *rank]
         case Launcher.ACCELERATE:
             options = ["--num_machines", nodes, "--num_processes", world, "--machine_rank", str(index)]
             if world != "1":

@@ -15,6 +15,7 @@ from hpc_agent.domain.draft import Draft
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.task import Requirements, TaskScript
 from hpc_agent.drafts.create import undo_on_failure
+from hpc_agent.drafts.draft_requirements import packages_as_lines
 from hpc_agent.drafts.draft_resources import check_values
 from hpc_agent.errors import HpcAgentError, InputError, ServerUnreachableError
 from hpc_agent.file_records import exists_uncached, read_record, write_atomic
@@ -87,7 +88,8 @@ def public_key(given: Path | None, home: Path) -> str:
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
         if given:
-            raise InputError(f"the public key {given} does not exist")
+            problem = "is not a file" if given.exists() else "does not exist"
+            raise InputError(f"the public key {given} {problem}")
         raise InputError(
             f"there is no public key in {home / '.ssh'} ({', '.join(KEY_NAMES)}): make one with "
             "`ssh-keygen -t ed25519`, or name one with --public-key"
@@ -102,14 +104,14 @@ def start(client: Client, folders: SessionFolders, request: SessionRequest) -> S
     """Create the session's task and put it on its queue.
 
     Raises:
-        InputError: the queue does not exist, or a resource is not possible.
+        InputError: the queue does not exist, or a resource or a package is not possible.
         HpcAgentError: the server refused, or is away.
     """
     check_values(request.resources)
+    packages = (*(("jupyterlab",) if request.jupyter else ()), *packages_as_lines(request.packages))
     queue = client.queues.resolve(request.queue)
     folder = folders.create()
     script = session_script(folder, request.public_key, sshd=request.sshd, jupyter=request.jupyter)
-    packages = (*(("jupyterlab",) if request.jupyter else ()), *request.packages)
     draft = Draft(
         name=request.name,
         project=request.project,

@@ -8,8 +8,14 @@ umask 077
 while [ $# -gt 1 ] && [ "$1" != -p ]; do shift; done
 port=${2:?"expected -p PORT"}
 
-sshd=$(PATH="$PATH:/usr/sbin:/sbin:/usr/local/sbin" command -v sshd)
+sshd=$(PATH="$PATH:/usr/sbin:/sbin:/usr/local/sbin" command -v sshd) || {
+    echo "$(hostname) has no sshd: install OpenSSH's server there" >&2
+    exit 1
+}
 scratch=$(mktemp -d)
 ssh-keygen -q -t ed25519 -N '' -C session -f "$scratch/host_key"
+# Shells get what the job has of the node; sshd starts them with an empty environment.
+variables=$(env | grep -E '^(SLURM_[A-Z_]+|(CUDA|ROCR|HIP)_VISIBLE_DEVICES)=[^"\\ ]+$' | tr '\n' ' ' || true)
 exec "$sshd" -D -e -f /dev/null -p "$port" -o HostKey="$scratch/host_key" -o PidFile=none -o UsePAM=no \
-    -o PasswordAuthentication=no -o KbdInteractiveAuthentication=no -o PermitRootLogin=prohibit-password
+    -o PasswordAuthentication=no -o KbdInteractiveAuthentication=no -o PermitRootLogin=prohibit-password \
+    ${variables:+-o "SetEnv=$variables"}

@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import fake_nvml
@@ -379,13 +380,31 @@ dist.destroy_process_group()
 """
 
 
+FIRST_FAILURE = """
+import os, sys, time
+
+if os.environ["RANK"] == "3":
+    open({failed!r}, "w").close()
+    sys.exit("no data for rank 3")
+while not os.path.exists({failed!r}):
+    time.sleep(0.1)
+time.sleep(2)
+sys.exit("lost a peer")
+"""
+
+
+def use_torch(site: Site, *more: Path) -> None:
+    """PyTorch for the tasks' Python, and other folders."""
+    torch = torch_site()
+    variables = "\n".join(f'{name}: "{value}"' for name, value in torch.environment.items())
+    folders = ":".join(map(str, (torch.python_path, *more)))
+    site.configure(f'agent.extra_python_path: "{folders}"\nenvironment {{ {variables} }}')
+
+
 @pytest.mark.torch
 @pytest.mark.parametrize("launcher", ["srun", "torchrun", "accelerate"])
 def test_torch_distributed(site: Site, launcher: str) -> None:
-    torch = torch_site()
-    folders = [torch.python_path, *([accelerate_path()] if launcher == "accelerate" else [])]
-    variables = "\n".join(f'{name}: "{value}"' for name, value in torch.environment.items())
-    site.configure(f'agent.extra_python_path: "{":".join(map(str, folders))}"\nenvironment {{ {variables} }}')
+    use_torch(site, *([accelerate_path()] if launcher == "accelerate" else []))
     site.daemon()
     task = task_of(site, GLOO, launcher=launcher, ranks_per_node="2")
     assert site.wait_for_end(task) is TaskStatus.COMPLETED
@@ -396,12 +415,12 @@ def test_torch_distributed(site: Site, launcher: str) -> None:
 
 @pytest.mark.torch
 def test_torchrun_ends_with_the_words_of_the_rank_that_failed(site: Site) -> None:
-    torch = torch_site()
-    variables = "\n".join(f'{name}: "{value}"' for name, value in torch.environment.items())
-    site.configure(f'agent.extra_python_path: "{torch.python_path}"\nenvironment {{ {variables} }}')
+    """The first one: the others end for its absence."""
+    use_torch(site)
     site.daemon()
-    text = f"import os, sys\nif os.environ['RANK'] == '3': sys.exit('no data for rank 3')\n{waiting(site)}"
-    task = task_of(site, text, launcher="torchrun", ranks_per_node="2")
+    task = task_of(
+        site, FIRST_FAILURE.format(failed=str(site.folder / "failed")), launcher="torchrun", ranks_per_node="2"
+    )
     assert site.wait_for_end(task) is TaskStatus.FAILED
     assert site.reason(task) == "worker execution exit code 1: rank 3 on n2: no data for rank 3"
 

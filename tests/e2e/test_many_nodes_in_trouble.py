@@ -186,7 +186,7 @@ def test_a_node_dies_and_the_task_ends_where_its_queue_allows_no_restart(site: S
 
 
 def test_ranks_on_a_node_that_slurm_has_given_up_end_with_their_job(site: Site, slurm_cluster: Any) -> None:
-    """The node has lost its slurmd only: its rank must not run beside the one that is started elsewhere."""
+    """The node has lost its slurmd only: its rank must not live on next to the one that is started elsewhere."""
     site.daemon()
     task, _ = started(site)
     (site.folder / "go").touch()

@@ -9,8 +9,10 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+import requests
 from e2e_site import Site
 from openssh_server import openssh_server
 from waiting import contains, equals, wait_until
@@ -40,12 +42,22 @@ def session(site: Site, key: Path, *flags: str) -> dict[str, Any]:
     return found
 
 
+def from_here(found: dict[str, Any], key: Path) -> list[str]:
+    """The first command that was printed, with this key alone."""
+    program, *rest = found["connect"]["here"]
+    return [program, "-F", "none", "-i", str(key), "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes", *rest]
+
+
 def ssh(site: Site, found: dict[str, Any], key: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    argv = [*found["connect"]["here"], *command]
-    argv[1:1] = ["-F", "none", "-i", str(key), "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes"]
-    return subprocess.run(
-        argv, env={**os.environ, "HOME": str(site.folder)}, text=True, capture_output=True, timeout=60
-    )
+    environ = {**os.environ, "HOME": str(site.folder)}
+    return subprocess.run([*from_here(found, key), *command], env=environ, text=True, capture_output=True, timeout=60)
+
+
+def free_port() -> int:
+    with socket.socket() as any_free:
+        any_free.bind(("127.0.0.1", 0))
+        port: int = any_free.getsockname()[1]
+        return port
 
 
 def test_a_session_is_a_shell_in_a_job_until_it_is_cancelled(site: Site, key: Path) -> None:
@@ -70,9 +82,7 @@ def own_machine(site: Site, key: Path) -> Iterator[Path]:
     """ssh's configuration on the user's own machine, which knows ``login.example`` and leads to a real sshd there."""
     host_key, log = site.folder / "login_key", site.folder / "login.log"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(host_key)], check=True)
-    with socket.socket() as any_free:
-        any_free.bind(("127.0.0.1", 0))
-        port = any_free.getsockname()[1]
+    port = free_port()
     server = site.folder / "login_sshd"
     server.write_text(
         f"HostKey {host_key}\nAuthorizedKeysFile {key}.pub\nListenAddress 127.0.0.1:{port}\nPidFile none\n"
@@ -111,6 +121,27 @@ def test_the_second_command_connects_through_the_login_node(site: Site, key: Pat
     assert site.agent("cancel", found["task"]).returncode == 0
 
 
+def test_jupyterlab_is_reached_through_ssh_with_its_token(site: Site, key: Path) -> None:
+    site.daemon()
+    found = session(site, key, "--jupyter", "--time-limit", "10")
+    link = urlsplit(found["connect"]["jupyter"])
+    port = free_port()
+    with subprocess.Popen([*from_here(found, key), "-N", "-L", f"{port}:127.0.0.1:{link.port}"]) as tunnel:
+
+        def status(token: str) -> int:
+            try:
+                return requests.get(f"http://127.0.0.1:{port}/api/contents?{token}", timeout=60).status_code
+            except requests.ConnectionError:
+                return 0
+
+        wait_until("the tunnel", lambda: status(link.query), equals(200))
+        assert status("") == 403
+        assert link.query.removeprefix("token=") not in site.console(TaskId(found["task"]))
+        assert site.agent("cancel", found["task"]).returncode == 0
+        assert site.wait_for_end(TaskId(found["task"])) is TaskStatus.STOPPED
+        tunnel.terminate()
+
+
 def test_a_session_that_cannot_be_served_ends_with_the_reason(site: Site, key: Path) -> None:
     site.daemon()
     answer = site.agent(
@@ -127,6 +158,8 @@ def test_a_session_that_cannot_be_served_ends_with_the_reason(site: Site, key: P
         (["--queue", "no-such-queue"], "no-such-queue"),
         (["--num-gpus", "many"], "num_gpus"),
         (["--public-key", "nowhere.pub"], "the public key nowhere.pub does not exist"),
+        (["--public-key", "/dev/null"], "the public key /dev/null is not a file"),
+        (["--packages", "torch=2"], "--packages: 'torch=2' is not a requirement: "),
     ],
 )
 def test_wrong_input_is_a_sentence_and_makes_no_task(site: Site, key: Path, flags: list[str], sentence: str) -> None:

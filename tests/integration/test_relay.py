@@ -195,6 +195,22 @@ def test_an_address_of_another_machine_is_a_mistake_of_the_configuration(tmp_pat
         relay(settings, "c", "login:1", SYSTEM).__enter__()
 
 
+def test_what_need_not_relay_leaves_the_port_to_the_daemon(tmp_path: Path, server: ThreadingHTTPServer) -> None:
+    url = _url(server)
+    environ: dict[str, str] = {}
+    settings = _settings(tmp_path, url, "network")
+    with relay(settings, "c", "login:1", SYSTEM):
+        [daemon] = RelayFolder(tmp_path, "c").listening()
+        same = msgspec.structs.replace(settings.hpc.relay, port=daemon.port)
+        settings = msgspec.structs.replace(settings, hpc=msgspec.structs.replace(settings.hpc, relay=same))
+        with pytest.raises(ConfigError, match=r"the relay cannot listen on 127\.0\.0\.1:\d+ .*in use"):
+            relay(settings, "c", "login:2", SYSTEM).__enter__()
+        with relay(settings, "c", "login:follow:3", SYSTEM, required=False), node_proxy(settings, "c", environ):
+            assert RelayFolder(tmp_path, "c").listening() == [daemon]
+            assert _session(environ).post(f"{url}/x", data=b"a", timeout=60).status_code == 200
+        assert RelayFolder(tmp_path, "c").listening() == [daemon]
+
+
 def test_rubbish_is_answered_and_disturbs_no_other_connection(use: Use, server: ThreadingHTTPServer) -> None:
     url = _url(server)
     environ = use(url)

@@ -10,16 +10,17 @@ from pathlib import Path
 import pytest
 from manual_clock import ManualClock
 from silent_server import silent_server
+from waiting import equals, wait_until
 
-from hpc_agent.clock import SYSTEM
+from hpc_agent.clock import SYSTEM, Clock
 from hpc_agent.config.load import load
 from hpc_agent.config.settings import AllSettings
-from hpc_agent.daemon.login_staging import LoginStaging
+from hpc_agent.daemon.login_staging import PREPARING, LoginStaging
 from hpc_agent.domain.attempt import Attempt, attempt_for
 from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.queue import Queue
-from hpc_agent.domain.task import Requirements, Task, TaskScript
-from hpc_agent.errors import SourceError
+from hpc_agent.domain.task import Requirements, Task, TaskContainer, TaskScript
+from hpc_agent.errors import ContainerError, SourceError
 from hpc_agent.staging import StagedTask, TaskStager, UnexpectedStagingError, retry_staging
 
 QUEUE = Queue(QueueId("q"), "gpu")
@@ -35,9 +36,9 @@ def settings(tmp_path: Path) -> AllSettings:
 class Pool:
     """A daemon's pool, and what its loop does with it."""
 
-    def __init__(self, settings: AllSettings) -> None:
+    def __init__(self, settings: AllSettings, clock: Clock = SYSTEM) -> None:
         self.done = threading.Event()
-        self.pool = LoginStaging(TaskStager(settings, SYSTEM), self.done)
+        self.pool = LoginStaging(TaskStager(settings, SYSTEM), self.done, clock)
 
     def start(self, task: Task) -> Attempt:
         attempt = attempt_for("cluster", QUEUE.id, task.id, "now")
@@ -95,6 +96,31 @@ def test_task_with_a_value_that_nothing_can_use_fails_with_a_sentence(settings: 
         pool.wait(pool.start(task), task)
     assert not isinstance(error.value, UnexpectedStagingError)
     assert len(str(error.value)) < 1000
+
+
+def test_the_step_of_a_staging_that_takes_long_is_shown(tmp_path: Path) -> None:
+    program, go_on = tmp_path / "apptainer", tmp_path / "go on"
+    program.write_text(
+        f"#!/bin/sh\nuntil [ -e '{go_on}' ]; do sleep 0.1; done; echo 'FATAL: manifest unknown'; exit 1\n"
+    )
+    program.chmod(0o755)
+    conf = tmp_path / "clearml.conf"
+    conf.write_text(
+        f'hpc {{ root: "{tmp_path}/hpc", scratch_dir: "{tmp_path}/scratch" }}\n'
+        f'hpc.container {{ runtime: apptainer, program: "{program}" }}\n'
+    )
+    clock = ManualClock()
+    pool = Pool(load(conf, {}).settings, clock)
+    task = Task(TaskId("t"), script=script(), container=TaskContainer("lab/tools:1"))
+    attempt = pool.start(task)
+    assert pool.pool.status_message(attempt) == PREPARING
+    clock.sleep(60)
+    step = f"{PREPARING}: Fetching the image lab/tools:1 into {tmp_path}/hpc/images"
+    wait_until("the step", lambda: pool.pool.status_message(attempt), equals(step))
+    go_on.touch()
+    with pytest.raises(ContainerError, match="its registry has no image of this name and tag"):
+        pool.wait(attempt, task)
+    assert pool.pool.status_message(attempt) == PREPARING
 
 
 @pytest.mark.parametrize("error", [ValueError("no int"), IndexError("3"), RecursionError(), OSError(5, "I/O error")])

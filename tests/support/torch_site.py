@@ -29,7 +29,8 @@ ACCELERATE = ("accelerate==0.20.3", "psutil==6.0.0")
 """Hugging Face Accelerate of the time of PyTorch 1.13 (later ones do not start its torchrun), and what it needs."""
 _MODULES = ("torch", "torchgen", "functorch")
 _OF_THE_MACHINE = re.compile(r"(ld-linux.*|lib(c|m|dl|rt|pthread|util|resolv|stdc\+\+|gcc_s)\.so.*)")
-_READY = "ready"
+_READY = "ready-2"
+"""Another name whenever what is made changes."""
 _VERSION = "1.13.1"
 
 
@@ -109,11 +110,19 @@ def _make(folder: Path) -> None:
 
 
 def _repair(site: Path) -> None:
-    """What Debian's PyTorch does not do in its own Python 3.11, which wants a factory for such a default."""
-    path = site / "torch" / "distributed" / "_shard" / "sharded_tensor" / "metadata.py"
-    text = path.read_text(encoding="utf-8")
-    repaired = text.replace("field(default=TensorProperties())", "field(default_factory=TensorProperties)")
-    path.write_text(repaired, encoding="utf-8")
+    """What Debian's PyTorch does not do in its own Python 3.11: that wants a factory for such a default, and does not
+    iterate over the zero of a flag, without which torchrun does not start."""
+    distributed = site / "torch" / "distributed"
+    for name, old, new in (
+        (
+            "_shard/sharded_tensor/metadata.py",
+            "field(default=TensorProperties())",
+            "field(default_factory=TensorProperties)",
+        ),
+        ("elastic/multiprocessing/api.py", "for s in Std:", "for s in (Std.NONE, *Std):"),
+    ):
+        path = distributed / name
+        path.write_text(path.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
 
 
 def _check(folder: Path) -> None:

@@ -125,6 +125,14 @@ def test_it_ends_when_no_process_holds_the_pipe_any_more(tmp_path: Path, shell: 
         assert child.wait(10) == 5
 
 
+@pytest.mark.parametrize("shell", SHELLS)
+def test_it_ends_when_the_process_that_held_the_pipe_died_before_the_script_began(tmp_path: Path, shell: str) -> None:
+    os.mkfifo(tmp_path / "alive")
+    waits = StartScript("/", python("import signal; signal.pause()"), first=True, alive=str(tmp_path / "alive"))
+    with start(tmp_path, waits, shell) as child:
+        assert child.wait(60) in (143, -signal.SIGTERM)
+
+
 def test_a_container_starts_with_bash_where_there_is_one(tmp_path: Path) -> None:
     path = tmp_path / "start"
     path.write_text('echo "${BASH_VERSION:+bash}"\n')

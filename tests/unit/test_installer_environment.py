@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from hpc_agent.envs.installers import image_environment, installer_environment
+import os
+from pathlib import Path
+
+from hpc_agent.config.settings import PackageSettings
+from hpc_agent.envs.installers import InstallerRunner, image_environment, installer_environment
 from hpc_agent.git_credentials import GitCredential, environment
 from hpc_agent.redact import Secret
 
@@ -73,3 +77,8 @@ def test_settings_of_git_in_variables_stay() -> None:
     assert variables["GIT_CONFIG_COUNT"] == "2"
     assert (variables["GIT_CONFIG_KEY_1"], variables["GIT_CONFIG_VALUE_1"]) == ("http.proxy", "p")
     assert environment([], (), {"GIT_CONFIG_COUNT": "many"})["GIT_CONFIG_COUNT"] == "0"
+
+
+def test_virtualenv_waits_for_a_python_that_starts_slowly(tmp_path: Path) -> None:
+    runner = InstallerRunner(PackageSettings(), tmp_path, {"PATH": os.environ["PATH"]})
+    assert "PY_DISCOVERY_TIMEOUT=300" in runner.run(["env"], cwd=tmp_path).stdout.splitlines()

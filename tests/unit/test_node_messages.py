@@ -108,6 +108,7 @@ srun: Force Terminated StepId=5.2
     [
         (FAILED, RankFailure("n2", 3, 7)),
         ("srun: error: n2: task 2: Killed\n", RankFailure("n2", 2, -9)),
+        ("srun: error: n2: task 2: Out Of Memory\n", RankFailure("n2", 2, -9)),
         ("srun: error: n1: tasks 0-1,3: Segmentation fault (core dumped)\n", RankFailure("n1", 0, -11)),
         (
             "[n1:1] x\nsrun: error: n1: task 1: Aborted\nsrun: error: n2: task 2: Exited with exit code 1\n",

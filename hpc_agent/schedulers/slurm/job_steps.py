@@ -19,8 +19,16 @@ _KILLED = re.compile(
     r"^srun: error: (\S+): tasks? ([0-9]+)[0-9,-]*: ([A-Z][A-Za-z ]+?)(?: \(core dumped\))?$", re.MULTILINE
 )
 _NOT_LAUNCHED = re.compile(r"^srun: error: Task launch for \S+ failed on node (\S+): (.+)$", re.MULTILINE)
-_SIGNALS = {"Killed": 9, "Segmentation fault": 11, "Aborted": 6, "Bus error": 7, "Floating point exception": 8}
-"""Words of strsignal(3); ``Terminated`` is what the others of a failed step show."""
+_SIGNALS = {
+    "Killed": 9,
+    "Out Of Memory": 9,
+    "Segmentation fault": 11,
+    "Aborted": 6,
+    "Bus error": 7,
+    "Floating point exception": 8,
+}
+"""Words of strsignal(3), and srun's own for a process that the kernel has ended; ``Terminated`` is what the others of a
+failed step show."""
 _OF_ONE_PROCESS = re.compile(
     r"(SLURM_(PROCID|LOCALID|NODEID|STEP\w*|NTASKS\w*|NPROCS|NNODES|TASKS_PER_NODE|TASK_PID|GTIDS|SRUN_\w+|"
     r"CPU_BIND\w*|DISTRIBUTION|LAUNCH_NODE_IPADDR|UMASK|MPI_TYPE|OVERCOMMIT|KILL_BAD_EXIT)$|PMIX?_)"
