@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -81,7 +82,7 @@ def test_exit_code_and_sigterm(site: ContainerSite, runtime: Apptainer) -> None:
     task = site.task(TELLS, image)
     with site.executing(task) as agent:
         agent.terminate()
-        assert agent.wait(60) == 1
+        assert agent.wait(60) in (1, 128 + signal.SIGTERM)  # of the process, or of Apptainer, which gets the signal too
     assert "cleaned up" in site.console(task)
     assert site.status(task) is TaskStatus.STOPPED
 
