@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import textwrap
@@ -38,8 +39,9 @@ TRAIN = """
     open("net ü.bin", "wb").write(bytes(1000) * 1000)
     OutputModel(task=task, name="net", framework="PyTorch").update_weights("net ü.bin", auto_delete_file=False)
     task.set_user_properties(num_gpus=2)
-    print("ID", task.id)
-    print("LINK", task.get_output_log_web_page())
+    # Each in one piece, with a blank behind it: the SDK's threads print at the same time.
+    print(f"ID {task.id} ")
+    print(f"LINK {task.get_output_log_web_page()} ")
     task.close()
 """
 
@@ -130,7 +132,7 @@ def trained(run: Run) -> Trained:
     """(id, console, what the SDK reads back) of a script that ran with the SDK, without an agent."""
     code, console = run("python", "train.py", "--lr", "0.3")
     assert code == 0, console
-    task = console.split("\nID ")[1].split()[0]
+    [task] = re.findall(r"ID ([0-9a-f]{32})", console)
     code, read = run("python", "read.py", task)
     assert code == 0, read
     return task, console, json.loads(read.split("JSON", 1)[1])
@@ -158,7 +160,7 @@ def test_a_script_with_the_sdk_is_recorded_whole(trained: Trained) -> None:
 
 def test_the_link_that_the_sdk_prints_shows_the_task(trained: Trained, api: Api) -> None:
     _, console, _ = trained
-    link = console.split("LINK ")[1].split()[0]  # behind whatever the SDK's threads print just then
+    link = console.split("LINK ")[1].split()[0]
     assert link.startswith(api.url)
     page = api.raw(link.removeprefix(api.url), headers={"Authorization": api.basic(api.access, api.secret)})
     assert "epoch 2 lr 0.3" in page.text
