@@ -39,7 +39,8 @@ FOREIGN = (
 """Variables of the shell that runs the tests, which the programs under test would obey. Python's readline, too, exports
 the size of the terminal (COLUMNS, LINES)."""
 
-pytest_plugins = ["capability_plugin"]
+pytest_plugins = ["capability_plugin", "exploring"]
+"""The second sets Hypothesis up for all properties."""
 
 
 def pytest_configure() -> None:

@@ -23,19 +23,23 @@ ENOUGH = 20
 FAILURES = Path(__file__).parents[2] / ".hypothesis" / "examples"
 
 
+TIMES = int(os.environ.get(EXPLORE, "0"))
+
+settings.register_profile(
+    "tests",
+    derandomize=not TIMES,
+    database=DirectoryBasedExampleDatabase(FAILURES) if TIMES else None,
+    print_blob=bool(TIMES),
+    # Both go by the clock of the wall: on a busy machine they say nothing of the code.
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("tests")
+
+
 def limits(number: int, **more: Any) -> settings:
     """``number`` examples where EXPLORE is not set; ``more`` settings of Hypothesis."""
-    times = int(os.environ.get(EXPLORE, "0"))
-    # By the clock of the wall: on a busy machine it says nothing of the generators.
-    more.setdefault("suppress_health_check", [HealthCheck.too_slow])
-    return settings(
-        max_examples=number * max(times, 1),
-        derandomize=not times,
-        database=DirectoryBasedExampleDatabase(FAILURES) if times else None,
-        print_blob=bool(times),
-        deadline=None,
-        **more,
-    )
+    return settings(max_examples=number * max(TIMES, 1), **more)
 
 
 def seeded(test: Test) -> Test:
