@@ -16,6 +16,7 @@ from typing import TypeVar
 import msgspec
 
 from hpc_agent.errors import ConfigError, HpcAgentError
+from hpc_agent.struct_types import decodable
 
 T = TypeVar("T")
 
@@ -102,12 +103,12 @@ def _encoded(record: object) -> bytes:
 
 def _decoded(data: bytes, type: Callable[..., T]) -> T:
     try:
-        return msgspec.json.decode(data, type=type)  # type: ignore[no-any-return]
+        return msgspec.json.decode(data, type=decodable(type))  # type: ignore[no-any-return]
     except msgspec.DecodeError:
         if b"\\ud" not in data.lower():
             raise
     try:
-        return msgspec.convert(json.loads(data), type)  # type: ignore[no-any-return]
+        return msgspec.convert(json.loads(data), decodable(type))  # type: ignore[no-any-return]
     except ValueError as error:
         raise msgspec.DecodeError(str(error)) from error
 

@@ -23,6 +23,7 @@ from hpc_agent.envs.interpreter import QUERY, Interpreter
 from hpc_agent.errors import ContainerError, ProcessError
 from hpc_agent.process import CompletedProcess
 from hpc_agent.progress import Progress
+from hpc_agent.struct_types import decodable
 
 _LOOK_S = 300.0
 """A first start of a large image from a shared file system takes its time."""
@@ -213,8 +214,8 @@ def _look(prepared: PreparedContainer) -> ImageFacts:
         return ImageFacts()
     lines = answer.stdout.strip().splitlines()
     try:
-        python = msgspec.json.decode(lines[-2], type=Interpreter)
-        seen = msgspec.json.decode(lines[-1], type=ImagePackages)
+        python = msgspec.json.decode(lines[-2], type=decodable(Interpreter))
+        seen = msgspec.json.decode(lines[-1], type=decodable(ImagePackages))
     except (msgspec.DecodeError, IndexError) as error:
         raise ContainerError(
             f"the image {prepared.image.reference} does not run: "

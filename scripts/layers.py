@@ -49,6 +49,7 @@ LAYERS = (
             "git_credentials",
             "utf8_mode",
             "request_counts",
+            "struct_types",
         ),
         "lower layers, each other; `config → schedulers.registry`",
         mutual=True,

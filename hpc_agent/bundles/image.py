@@ -37,6 +37,7 @@ from hpc_agent.image_resolver import ResolvedContainer
 from hpc_agent.progress import Progress
 from hpc_agent.redact import without_credentials
 from hpc_agent.staging import TaskStager
+from hpc_agent.struct_types import decodable
 
 _BUILD_SECONDS = 7200.0
 _COMMIT_SECONDS = 1800.0
@@ -197,7 +198,7 @@ class ImageBuilder:
         text = self._run(
             docker.inspect_config(container.prepared.image.location), 60.0, "the base image cannot be read"
         )
-        return msgspec.json.decode(text, type=_ImageConfig)
+        return msgspec.json.decode(text, type=decodable(_ImageConfig))
 
     def _run(self, argv: Argv, timeout: float, what: str) -> str:
         try:

@@ -17,6 +17,7 @@ from hpc_agent.domain.capacity import GpuRange, parse_allocation
 from hpc_agent.domain.gpu_ids import NONE
 from hpc_agent.errors import InputError
 from hpc_agent.logs import EventLog
+from hpc_agent.struct_types import decodable
 from hpc_agent.submission.glue_template import ContainerLaunch, uses_container_directives
 
 log = EventLog("daemon")
@@ -66,10 +67,10 @@ class DaemonFlags:
         defaults: dict[str, object] = {
             field.name: {"bool": False, "int": 0, "str": "INFO"}.get(str(field.type)) for field in fields(cls)
         }
-        found = msgspec.convert(defaults, cls)
+        found = msgspec.convert(defaults, decodable(cls))
         for name in defaults.keys() & (record or {}).keys():
             try:
-                found = msgspec.convert({**asdict(found), name: (record or {})[name]}, cls)
+                found = msgspec.convert({**asdict(found), name: (record or {})[name]}, decodable(cls))
             except msgspec.ValidationError as error:
                 log.warning("daemon.flag_not_understood", flag=name, error=error)
         return found

@@ -15,6 +15,7 @@ import msgspec
 from hpc_agent.config.types import SettingsGroup, holds_secret, parse_truth
 from hpc_agent.errors import ConfigError, ResourceError
 from hpc_agent.redact import HIDDEN, Secret, is_secret
+from hpc_agent.struct_types import decodable
 
 G = TypeVar("G", bound=SettingsGroup)
 
@@ -77,7 +78,7 @@ def _convert(kind: Any, value: object, path: str, origins: Mapping[str, str]) ->
     if value == "" and typing.get_args(plain) == (Path, NoneType):
         return None
     try:
-        return msgspec.convert(_as_written(plain, value), kind, strict=False, dec_hook=_decode)
+        return msgspec.convert(_as_written(plain, value), decodable(kind), strict=False, dec_hook=_decode)
     except msgspec.ValidationError as error:
         choices = typing.get_args(plain) if typing.get_origin(plain) is typing.Literal else ()
         expected = f"expected one of: {', '.join(map(str, choices))}" if choices else _expected(str(error))

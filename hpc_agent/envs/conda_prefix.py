@@ -16,6 +16,7 @@ from typing import Any, Literal
 import msgspec
 
 from hpc_agent.errors import EnvironmentBuildError
+from hpc_agent.struct_types import decodable
 
 LENGTH = 220
 """Characters of a build folder's name. Packages have room for 255; a node's own folders are shorter."""
@@ -132,6 +133,6 @@ def _texts(root: Path, prefix: bytes, skipped: Collection[str] = (".pyc",)) -> I
 
 def _read(root: Path) -> PrefixRecord | None:
     try:
-        return msgspec.json.decode((root / _RECORD).read_bytes(), type=PrefixRecord)
+        return msgspec.json.decode((root / _RECORD).read_bytes(), type=decodable(PrefixRecord))
     except FileNotFoundError:
         return None

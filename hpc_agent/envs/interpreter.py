@@ -18,6 +18,7 @@ from hpc_agent.config.settings import PackageSettings
 from hpc_agent.errors import EnvironmentBuildError, ProcessError
 from hpc_agent.process import CompletedProcess
 from hpc_agent.progress import Progress
+from hpc_agent.struct_types import decodable
 
 QUERY = """
 import json, os, platform, sys, sysconfig
@@ -118,7 +119,7 @@ def query(path: str) -> Interpreter:
     try:
         answer = process.run([path, "-I", "-S", "-c", QUERY], timeout=60, env=env)
         if answer.ok:
-            return msgspec.json.decode(answer.stdout, type=Interpreter)
+            return msgspec.json.decode(answer.stdout, type=decodable(Interpreter))
         raise EnvironmentBuildError(f"{path} is not a working Python: {answer.last_words}")
     except (ProcessError, msgspec.DecodeError) as error:
         raise EnvironmentBuildError(f"{path} is not a working Python: {error}") from error
@@ -133,7 +134,7 @@ def site_of(packages: PackageSettings, base: Interpreter) -> Site:
     path = shutil.which(packages.python_binary or base.executable) or base.executable
     try:
         answer = process.run([path, "-I", "-c", _SITE_QUERY], timeout=60)
-        return msgspec.json.decode(answer.stdout, type=Site)
+        return msgspec.json.decode(answer.stdout, type=decodable(Site))
     except (ProcessError, msgspec.DecodeError) as error:
         raise EnvironmentBuildError(f"{path} does not list its packages: {error}") from error
 

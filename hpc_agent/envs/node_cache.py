@@ -23,6 +23,7 @@ from hpc_agent import file_records
 from hpc_agent.envs import archive, conda_prefix
 from hpc_agent.envs.shared_cache import Manifest
 from hpc_agent.progress import Progress
+from hpc_agent.struct_types import decodable
 
 _RESERVED_BYTES = 64 << 20
 """Bytes to leave free for the job, in addition to an unpacked environment's."""
@@ -221,7 +222,7 @@ def restore_folder_times(root: Path) -> None:
 
 def _read(path: Path) -> dict[str, int] | None:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, int])
+        return msgspec.json.decode(path.read_bytes(), type=decodable(dict[str, int]))
     except (OSError, msgspec.DecodeError):
         return None
 

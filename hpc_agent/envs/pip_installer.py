@@ -15,6 +15,7 @@ from hpc_agent.envs.installers import InstallContext, InstallerRunner, installer
 from hpc_agent.envs.interpreter import Interpreter
 from hpc_agent.envs.requirements import ResolutionError
 from hpc_agent.errors import EnvironmentBuildError
+from hpc_agent.struct_types import decodable
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class PipInstaller:
         ]
         self._pip(["install", *arguments], base, context, "the task's requirements cannot be resolved", ResolutionError)
         try:
-            items = msgspec.json.decode(report.read_bytes(), type=_Report).install
+            items = msgspec.json.decode(report.read_bytes(), type=decodable(_Report)).install
         except (OSError, msgspec.DecodeError) as error:
             raise EnvironmentBuildError(f"pip's report of what it resolved cannot be read: {error}") from error
         return "\n".join(item.line for item in items)

@@ -15,6 +15,7 @@ from hpc_agent.file_records import ensure_directory
 from hpc_agent.process import run
 from hpc_agent.sources.changes import text_with_init
 from hpc_agent.sources.workspace import EntryKind, EntryPoint, Workspace, expand_variables
+from hpc_agent.struct_types import decodable
 
 _BUILD_TIMEOUT_S = 3600
 _LARGEST_TEXT = 100_000
@@ -109,7 +110,7 @@ def _text(task: Mapping[str, Any]) -> str:
 
 def _read_choice(output: Path, write_line: Callable[[str], None]) -> ScriptResult | None:
     try:
-        chosen = msgspec.json.decode(output.read_bytes(), type=_ScriptOutput)
+        chosen = msgspec.json.decode(output.read_bytes(), type=decodable(_ScriptOutput))
     except FileNotFoundError:
         write_line("The custom build script chose nothing: going on without it")
         return None

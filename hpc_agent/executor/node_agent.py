@@ -50,6 +50,7 @@ from hpc_agent.runs import node_files
 from hpc_agent.runs.directory import RunDirectory
 from hpc_agent.runs.node_files import LaunchRecord
 from hpc_agent.schedulers import backends
+from hpc_agent.struct_types import decodable
 from hpc_agent.telemetry import rank_output
 from hpc_agent.telemetry.job_usage import JobUsage
 from hpc_agent.telemetry.node_processes import NodeProcesses
@@ -335,7 +336,7 @@ class NodeAgent:
     def _read_orders(self) -> None:
         for line in sys.stdin.buffer:
             try:
-                order = msgspec.json.decode(line, type=Order)
+                order = msgspec.json.decode(line, type=decodable(Order))
             except msgspec.DecodeError:
                 log.warning("node.order_not_understood", node=self._name)
                 continue

@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from hpc_agent.domain.outcome import in_one_line
+from hpc_agent.struct_types import decodable
 
 _LONGEST_TEXT = 500
 """Characters; with four bytes each, and the rest of the message, it is still cut by ``encode``."""
@@ -41,7 +42,7 @@ class NodeMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 def decode(line: bytes) -> NodeMessage | None:
     """None for a line that is not a message: of a site's own start scripts."""
     try:
-        return msgspec.json.decode(line, type=NodeMessage)
+        return msgspec.json.decode(line, type=decodable(NodeMessage))
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
 

@@ -26,6 +26,7 @@ from hpc_agent.server.store import key_store
 from hpc_agent.server.store.connection import DocumentStore, StoreSession
 from hpc_agent.server.store.documents import tasks, users
 from hpc_agent.server.store.key_store import Credential, hash_of
+from hpc_agent.struct_types import decodable
 from hpc_agent.wire.error_kinds import (
     BAD_AUTH_TYPE,
     BAD_CREDENTIALS,
@@ -192,7 +193,7 @@ class Authenticator:
                 [_ALGORITHM],
                 options={"require": ["exp"], "verify_exp": False, "verify_iat": False},
             )
-            found = msgspec.convert(claims, _Claims)
+            found = msgspec.convert(claims, decodable(_Claims))
             datetime.fromtimestamp(found.exp, timezone.utc)
         except (jwt.InvalidTokenError, msgspec.ValidationError, TypeError, ValueError, OverflowError):
             raise ApiFault(INVALID_TOKEN, "it is not one of this server's; log in again") from None

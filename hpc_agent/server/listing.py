@@ -20,6 +20,7 @@ from hpc_agent.server.store.documents import Collection, Document
 from hpc_agent.server.store.pattern import PatternError, compiled, escape
 from hpc_agent.server.store.query import Condition, Query, UnknownFieldError
 from hpc_agent.server.store.schema import ColumnKind, TableSchema
+from hpc_agent.struct_types import decodable
 
 PAGE_SIZE = 500
 """Default and largest page, as on the reference server."""
@@ -56,7 +57,7 @@ class _Listing(RequestBody, frozen=True):
 
 def only_fields(request: Json) -> list[str]:
     """The fields that a ``get_all`` asks for; none means all."""
-    return names_of(msgspec.convert(request, _Listing, strict=False).only_fields)
+    return names_of(msgspec.convert(request, decodable(_Listing), strict=False).only_fields)
 
 
 def names_of(only_fields: list[str] | str) -> list[str]:
@@ -77,7 +78,7 @@ def find(
     Raises:
         ApiFault: 400/12, an invalid filter, field name or page number.
     """
-    listing = msgspec.convert(request, _Listing, strict=False)
+    listing = msgspec.convert(request, decodable(_Listing), strict=False)
     only = names_of(listing.only_fields)
     offset, limit, paging = _window(listing)
     conditions = [*extra, *_filters(collection.table, request), *_searches(collection.table, listing)]

@@ -12,6 +12,7 @@ import msgspec
 
 from hpc_agent.server.action import Batch, Endpoint, Json
 from hpc_agent.server.api_fault import ApiFault, invalid
+from hpc_agent.struct_types import decodable
 from hpc_agent.wire.envelope import has_more_values
 
 _DEEPEST = 100
@@ -54,7 +55,7 @@ def typed(incoming: IncomingRequest, endpoint: Endpoint) -> Any:
     if endpoint.request is Json:
         return merged
     try:
-        return msgspec.convert(merged, endpoint.request, strict=False)
+        return msgspec.convert(merged, decodable(endpoint.request), strict=False)
     except msgspec.ValidationError as error:
         raise validation_fault(error) from None
 

@@ -15,6 +15,7 @@ from hpc_agent.domain.ids import QueueId, TaskId, is_id
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.domain.task import Requirements, Task, TaskContainer, TaskScript
 from hpc_agent.errors import InputError
+from hpc_agent.struct_types import decodable
 
 _List = str | list[str] | None
 
@@ -74,7 +75,7 @@ def task_from_wire(data: object) -> Task:
         CorruptTaskError: a field has a wrong type, or the id is invalid.
     """
     try:
-        raw = msgspec.convert(data, _WireTask, strict=False)
+        raw = msgspec.convert(data, decodable(_WireTask), strict=False)
     except msgspec.ValidationError as error:
         name = data.get("id") if isinstance(data, Mapping) else None
         reason = str(error).replace("`", "").replace(" - at $.", ", in its field ")

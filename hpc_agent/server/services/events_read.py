@@ -15,6 +15,7 @@ from hpc_agent.server.services.transitions import existing_task
 from hpc_agent.server.store import event_store
 from hpc_agent.server.store.documents import tasks
 from hpc_agent.server.store.event_store import Report
+from hpc_agent.struct_types import decodable
 
 service = Service("events")
 
@@ -245,7 +246,7 @@ def debug_images(request: ImagesRequest, call: Call) -> Answer:
 
 def _place(scroll: str | None) -> dict[str, int]:
     try:
-        return msgspec.json.decode(scroll, type=dict[str, Int64]) if scroll else {}
+        return msgspec.json.decode(scroll, type=decodable(dict[str, Int64])) if scroll else {}
     except msgspec.MsgspecError:
         raise invalid("scroll_id is not one that this server gave out") from None
 

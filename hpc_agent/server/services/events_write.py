@@ -18,6 +18,7 @@ from hpc_agent.server.api_fault import ApiFault, invalid
 from hpc_agent.server.store import event_store
 from hpc_agent.server.store.documents import models, tasks
 from hpc_agent.server.store.event_store import SINGLE_VALUE, Report, Scalar, StoredChunk
+from hpc_agent.struct_types import decodable
 from hpc_agent.wire.error_kinds import EVENTS_NOT_ADDED, VALIDATION_ERROR
 
 service = Service("events")
@@ -122,7 +123,7 @@ def _typed(raw: Json) -> tuple[str, _Event]:
     kind = str(raw.get("type", "")).replace(" ", "_")
     if kind not in _TYPES:
         raise invalid("unknown event type", type=kind[:64])
-    event = msgspec.convert({k: v for k, v in raw.items() if v is not None}, _TYPES[kind], strict=False)
+    event = msgspec.convert({k: v for k, v in raw.items() if v is not None}, decodable(_TYPES[kind]), strict=False)
     if event.timestamp is not None and not abs(event.timestamp) < _LATEST_MOMENT:
         raise invalid("timestamp must be in milliseconds")
     return kind, event

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from hpc_agent.server.action import Json, RequestBody
+from hpc_agent.struct_types import decodable
 
 
 class _ScriptShape(RequestBody, frozen=True):
@@ -61,7 +62,7 @@ def check_shapes(content: Mapping[str, object]) -> None:
     Raises:
         msgspec.ValidationError: a field that is read later has a wrong type; answered with 400/12.
     """
-    msgspec.convert(content, _Shapes)
+    msgspec.convert(content, decodable(_Shapes))
 
 
 def keyed_hyperparams(sections: Mapping[str, Mapping[str, Json]]) -> dict[str, dict[str, Json]]:
