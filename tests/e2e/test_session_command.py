@@ -126,20 +126,28 @@ def test_jupyterlab_is_reached_through_ssh_with_its_token(site: Site, key: Path)
     found = session(site, key, "--jupyter", "--time-limit", "10")
     link = urlsplit(found["connect"]["jupyter"])
     port = free_port()
-    with subprocess.Popen([*from_here(found, key), "-N", "-L", f"{port}:127.0.0.1:{link.port}"]) as tunnel:
+    argv = [*from_here(found, key), "-N", "-L", f"{port}:127.0.0.1:{link.port}"]
+    tunnels = [subprocess.Popen(argv)]
 
-        def status(token: str) -> int:
-            try:
-                return requests.get(f"http://127.0.0.1:{port}/api/contents?{token}", timeout=60).status_code
-            except requests.ConnectionError:
-                return 0
+    def status(token: str) -> int:
+        if tunnels[-1].poll() is not None:
+            # As a person would: a connection was reset once, for a reason that is not known.
+            tunnels.append(subprocess.Popen(argv))
+        try:
+            return requests.get(f"http://127.0.0.1:{port}/api/contents?{token}", timeout=60).status_code
+        except requests.ConnectionError:
+            return 0
 
+    try:
         wait_until("the tunnel", lambda: status(link.query), equals(200))
         assert status("") == 403
         assert link.query.removeprefix("token=") not in site.console(TaskId(found["task"]))
         assert site.agent("cancel", found["task"]).returncode == 0
         assert site.wait_for_end(TaskId(found["task"])) is TaskStatus.STOPPED
-        tunnel.terminate()
+    finally:
+        tunnels[-1].terminate()
+        for tunnel in tunnels:
+            tunnel.wait()
 
 
 def test_a_session_that_cannot_be_served_ends_with_the_reason(site: Site, key: Path) -> None:
