@@ -12,7 +12,7 @@ import pytest
 from apptainer_images import Apptainer, apptainer
 from container_images import tree
 from container_registry import serving
-from container_site import ContainerSite, container_site
+from container_site import POLITE, ContainerSite, container_site
 from oci_layout import image_layout, sif_layout
 from waiting import HANG_S
 
@@ -22,17 +22,6 @@ pytestmark = pytest.mark.apptainer
 
 WHERE = "import os, sys; print(sys.executable, sys.base_prefix, os.getcwd())\n"
 PLAIN_HTTP = {"APPTAINER_NO_HTTPS": "true"}
-
-TELLS = """
-import signal, sys, time
-def on(*_):
-    print("cleaned up", flush=True)
-    sys.exit(0)
-signal.signal(signal.SIGTERM, on)
-print("started", flush=True)
-while True:
-    time.sleep(0.1)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +68,7 @@ def test_variables_folders_and_what_means_nothing_to_it(
 def test_exit_code_and_sigterm(site: ContainerSite, runtime: Apptainer) -> None:
     image = str(runtime.sif("bare"))
     assert site.execute(site.task("raise SystemExit(7)", image)).returncode == 7
-    task = site.task(TELLS, image)
+    task = site.task(POLITE, image)
     with site.executing(task) as agent:
         agent.terminate()
         assert agent.wait(60) in (1, 128 + signal.SIGTERM)  # of the process, or of Apptainer, which gets the signal too

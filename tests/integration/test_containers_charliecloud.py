@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from container_images import charliecloud
-from container_site import ContainerSite, container_site
+from container_site import POLITE, ContainerSite, container_site
 
 from hpc_agent.domain.status import TaskStatus
 
@@ -16,17 +16,6 @@ pytestmark = pytest.mark.charliecloud
 
 RUNTIME = {"CLEARML_AGENT__HPC__CONTAINER__RUNTIME": "charliecloud"}
 WHERE = "import os, sys; print(sys.executable, sys.base_prefix, os.getcwd(), os.environ['HOME'], os.environ['PATH'])\n"
-
-TELLS = """
-import signal, sys, time
-def on(*_):
-    print("cleaned up", flush=True)
-    sys.exit(0)
-signal.signal(signal.SIGTERM, on)
-print("started", flush=True)
-while True:
-    time.sleep(0.1)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +71,7 @@ def test_variables_folders_and_what_means_nothing_to_it(
 
 def test_exit_code_and_sigterm(site: ContainerSite, images: dict[str, Path]) -> None:
     assert site.execute(site.task("raise SystemExit(7)", str(images["bare"]))).returncode == 7
-    task = site.task(TELLS, str(images["bare"]))
+    task = site.task(POLITE, str(images["bare"]))
     with site.executing(task) as agent:
         agent.terminate()
         assert agent.wait(60) == 1

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from container_images import Podman, podman
 from container_registry import registry
-from container_site import ContainerSite, container_site
+from container_site import POLITE, ContainerSite, container_site
 from waiting import empty, wait_until
 
 from hpc_agent.clock import SYSTEM
@@ -50,17 +50,6 @@ WHERE = "import os, sys; print(sys.executable, sys.base_prefix, os.path.exists('
 STUBBORN = """
 import signal, time
 signal.signal(signal.SIGTERM, lambda *_: print("not now", flush=True))
-print("started", flush=True)
-while True:
-    time.sleep(0.1)
-"""
-
-POLITE = """
-import signal, sys, time
-def on(*_):
-    print("cleaned up", flush=True)
-    sys.exit(0)
-signal.signal(signal.SIGTERM, on)
 print("started", flush=True)
 while True:
     time.sleep(0.1)

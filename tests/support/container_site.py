@@ -24,6 +24,19 @@ sdk.storage.cache.default_base_dir: "{folder}/sdk-cache"
 """
 
 
+POLITE = """
+import signal, sys, time
+def on(*_):
+    print("cleaned up", flush=True)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, on)
+print("started", flush=True)
+while True:
+    time.sleep(0.1)
+"""
+"""Program that says when it has started, and that it cleans up at SIGTERM."""
+
+
 class ContainerSite(Site):
     """``container`` is the task's; whatever else is given is in its script section."""
 
