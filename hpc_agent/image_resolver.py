@@ -21,7 +21,7 @@ from hpc_agent.containers.runtime_api import Mount, Runtime
 from hpc_agent.domain.task import TaskContainer
 from hpc_agent.envs.interpreter import QUERY, Interpreter
 from hpc_agent.errors import ContainerError, ProcessError
-from hpc_agent.process import CompletedProcess
+from hpc_agent.process.programs import CompletedProcess
 from hpc_agent.progress import Progress
 from hpc_agent.struct_types import decodable
 

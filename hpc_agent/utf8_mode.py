@@ -19,7 +19,7 @@ def ensure_utf8_mode() -> None:
     if not sys.flags.utf8_mode and sys.getfilesystemencoding() != "utf-8":
         os.environ[VARIABLE] = "1"
         # By option too: ``-I`` and ``-E`` in the original arguments would have the variable ignored.
-        from hpc_agent.process import replace_process  # only here: most starts do not need it
+        from hpc_agent.process.background import replace_process
 
         replace_process([sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from hpc_agent import file_records, process
+from hpc_agent import file_records
 from hpc_agent.bundles.recipe import FolderRun, run_script
 from hpc_agent.domain.task import Requirements, Task
 from hpc_agent.errors import EnvironmentBuildError, InputError, ProcessError
+from hpc_agent.process import programs
 from hpc_agent.progress import Progress
 from hpc_agent.sources.checkout import detach_from_mirror
 from hpc_agent.sources.workspace import Workspace
@@ -117,7 +118,7 @@ def install_globally(python: str, lines: Sequence[str], progress: Progress) -> N
     progress(f"Installing into {python} itself")
     argv = [uv.find_uv_bin(), "pip", "install", "--quiet", "--no-deps", "--python", python, "--requirements", "-"]
     try:
-        answer = process.run(argv, timeout=_INSTALL_SECONDS, input="".join(f"{line}\n" for line in lines))
+        answer = programs.run(argv, timeout=_INSTALL_SECONDS, input="".join(f"{line}\n" for line in lines))
     except ProcessError as error:
         raise EnvironmentBuildError(f"packages cannot be installed into {python}: {error}") from error
     if not answer.ok:

@@ -15,7 +15,7 @@ from typing import Protocol, cast
 import msgspec
 
 import hpc_agent
-from hpc_agent import file_records, process
+from hpc_agent import file_records
 from hpc_agent.bundles.recipe import (
     CONTEXT,
     HOME,
@@ -34,6 +34,7 @@ from hpc_agent.envs import interpreter, pip_config
 from hpc_agent.envs.interpreter import Interpreter
 from hpc_agent.errors import ContainerError, ProcessError
 from hpc_agent.image_resolver import ResolvedContainer
+from hpc_agent.process import programs
 from hpc_agent.progress import Progress
 from hpc_agent.redact import without_credentials
 from hpc_agent.staging import TaskStager
@@ -202,7 +203,7 @@ class ImageBuilder:
 
     def _run(self, argv: Argv, timeout: float, what: str) -> str:
         try:
-            answer = process.run(argv, timeout=timeout)
+            answer = programs.run(argv, timeout=timeout)
         except ProcessError as error:
             raise ContainerError(f"{what}: {error}") from error
         for line in answer.stdout.splitlines() if argv[1] in ("run", "build") else ():

@@ -41,7 +41,7 @@ from hpc_agent.domain.user_map import UserMap, UserShare
 from hpc_agent.errors import ConfigError, HpcAgentError, InputError, UnknownQueueError
 from hpc_agent.file_records import ensure_directory
 from hpc_agent.logs import EventLog
-from hpc_agent.process import detach, send_output_to
+from hpc_agent.process.background import detach, send_output_to
 from hpc_agent.relay.connector import relay
 from hpc_agent.retry import INTERACTIVE
 from hpc_agent.schedulers import backends

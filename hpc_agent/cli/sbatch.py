@@ -62,8 +62,8 @@ def command(shared: Shared, /, arguments: Sequence[str], **_shown_in_help: objec
 
 def _submit(shared: Shared, line: CommandLine, script: BatchScript) -> int:
     """Exit code of sbatch."""
-    from hpc_agent import process
     from hpc_agent.errors import HpcAgentError
+    from hpc_agent.process import terminal
     from hpc_agent.redact import without_credentials
 
     try:
@@ -71,7 +71,7 @@ def _submit(shared: Shared, line: CommandLine, script: BatchScript) -> int:
     except Exception as error:  # noqa: BLE001 - an error in the tracking must not keep the job from its user
         reason = str(error) if isinstance(error, HpcAgentError) else f"{type(error).__name__}: {error}"
         click.echo(f"hpc-agent: submitted without a task: {' '.join(without_credentials(reason).split())}", err=True)
-        code, _ = process.pass_through(
+        code, _ = terminal.pass_through(
             ["sbatch", *line.words], env=os.environ, input=script.stdin, on_output=lambda _: None
         )
         return _exit_code(code)
@@ -115,7 +115,7 @@ def _follow(shared: Shared, root: TrackedRoot) -> None:
     """Start the background process that tracks all jobs of this user, unless it runs."""
     from hpc_agent.clock import SYSTEM
     from hpc_agent.errors import ProcessError
-    from hpc_agent.process import spawn_detached
+    from hpc_agent.process.background import spawn_detached
     from hpc_agent.tracking.follower import is_followed
 
     if is_followed(root, SYSTEM):
@@ -129,7 +129,7 @@ def _follow(shared: Shared, root: TrackedRoot) -> None:
 
 def _become_sbatch(line: CommandLine) -> NoReturn:
     from hpc_agent.errors import InputError, ProcessError
-    from hpc_agent.process import replace_process
+    from hpc_agent.process.background import replace_process
 
     try:
         replace_process(["sbatch", *line.words])

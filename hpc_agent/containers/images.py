@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
-from hpc_agent import file_records, process
+from hpc_agent import file_records
 from hpc_agent.cache_uses import UseRecords
 from hpc_agent.clock import Clock
 from hpc_agent.containers.pull import ImagePull
 from hpc_agent.containers.runtime_api import Argv, ImageStore, Runtime
 from hpc_agent.errors import ContainerError, ProcessError
 from hpc_agent.lease import only_one
+from hpc_agent.process import programs
 from hpc_agent.progress import Progress
 from hpc_agent.redact import without_credentials
 
@@ -141,7 +142,7 @@ class Images:
     def _inspect(self, store: ImageStore, reference: str) -> Image | None:
         argv = store.inspect(reference)
         try:
-            answer = process.run(argv, timeout=_QUICK_S)
+            answer = programs.run(argv, timeout=_QUICK_S)
         except ProcessError as error:
             raise ContainerError(f"no image can be looked up: {error}") from error
         if answer.ok:
@@ -166,7 +167,7 @@ class Images:
 
     def _run(self, argv: Argv, what: str) -> str:
         try:
-            answer = process.run(argv, timeout=_LOAD_S)
+            answer = programs.run(argv, timeout=_LOAD_S)
         except ProcessError as error:
             raise ContainerError(f"{what}: {error}") from error
         if not answer.ok:

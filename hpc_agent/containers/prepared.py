@@ -11,14 +11,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hpc_agent import file_records, process
+from hpc_agent import file_records
 from hpc_agent.containers import start_script
 from hpc_agent.containers.gpu_share import NO_GPUS, GpuShare
 from hpc_agent.containers.images import Image
 from hpc_agent.containers.runtime_api import Argv, ContainerSpec, Mount, Runtime
 from hpc_agent.containers.start_script import StartScript
 from hpc_agent.errors import ContainerError, ProcessError
-from hpc_agent.process import CompletedProcess
+from hpc_agent.process import programs
+from hpc_agent.process.programs import CompletedProcess
 
 START = "/hpc-agent/start"
 """Where a container finds its start script."""
@@ -83,7 +84,7 @@ class PreparedContainer:
             name = f"hpc-agent-{os.getpid()}-{prepared.folder.name}"
             command = prepared.command(name, start, mounts, arguments=arguments)
             try:
-                return process.run(command, timeout=timeout)
+                return programs.run(command, timeout=timeout)
             except BaseException:
                 remove(self.runtime, name)
                 raise
@@ -120,4 +121,4 @@ def remove(runtime: Runtime, name: str) -> None:
     argv = runtime.remove(name)
     if argv is not None:
         with contextlib.suppress(ProcessError):
-            process.run(argv, timeout=_REMOVE_S)
+            programs.run(argv, timeout=_REMOVE_S)

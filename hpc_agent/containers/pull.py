@@ -7,10 +7,10 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from hpc_agent import process
 from hpc_agent.clock import Clock
 from hpc_agent.containers.runtime_api import Argv
 from hpc_agent.errors import ContainerError, ProcessError
+from hpc_agent.process import programs
 from hpc_agent.progress import Progress
 from hpc_agent.redact import without_credentials
 from hpc_agent.retry import is_away
@@ -68,7 +68,7 @@ class ImagePull:
                     f"module before the daemon starts{folder}"
                 )
             try:
-                answer = process.run_reporting(argv, timeout=_TRANSFER_S, on_lines=self._show)
+                answer = programs.run_reporting(argv, timeout=_TRANSFER_S, on_lines=self._show)
             except ProcessError as error:
                 raise ContainerError(f"the image {self._name} cannot be fetched: {error}") from error
             if not answer.ok:

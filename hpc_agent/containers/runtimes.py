@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Callable, Mapping
 
-from hpc_agent import process
 from hpc_agent.config.settings import ContainerSettings
 from hpc_agent.containers.apptainer import Apptainer
 from hpc_agent.containers.charliecloud import Charliecloud
@@ -16,6 +15,7 @@ from hpc_agent.containers.podman_hpc import PodmanHpc
 from hpc_agent.containers.pyxis import Pyxis
 from hpc_agent.containers.runtime_api import Runtime
 from hpc_agent.errors import ContainerUnavailableError, ProcessError
+from hpc_agent.process import programs
 
 _ANSWER_S = 20.0
 
@@ -73,6 +73,6 @@ def _dialect(program: str) -> str:
 def _works(program: str) -> bool:
     """docker's client is on many machines where its daemon is not running, or not for us."""
     try:
-        return process.run([program, "version"], timeout=_ANSWER_S).ok
+        return programs.run([program, "version"], timeout=_ANSWER_S).ok
     except ProcessError:
         return False

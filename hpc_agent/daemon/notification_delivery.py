@@ -12,7 +12,6 @@ from collections.abc import Callable
 from email.message import EmailMessage
 from pathlib import Path
 
-from hpc_agent import process
 from hpc_agent.api.client import Client
 from hpc_agent.api.webhook import post_json
 from hpc_agent.clock import Clock
@@ -20,6 +19,7 @@ from hpc_agent.config.notify_settings import NotifySettings, TargetSettings
 from hpc_agent.domain.notification import Notification
 from hpc_agent.errors import HpcAgentError, NotFoundError, ProcessError
 from hpc_agent.logs import EventLog
+from hpc_agent.process import programs
 from hpc_agent.redact import without_secrets
 from hpc_agent.retry import ONCE
 from hpc_agent.schedulers.job_environment import scrubbed
@@ -122,7 +122,7 @@ def _run(command: tuple[str, ...], body: bytes) -> None:
     Raises:
         ProcessError: it could not be started, failed, or did not end in time.
     """
-    answer = process.run(command, timeout=_COMMAND_S, env=scrubbed(os.environ), input=body.decode())
+    answer = programs.run(command, timeout=_COMMAND_S, env=scrubbed(os.environ), input=body.decode())
     if not answer.ok:
         raise ProcessError(f"{command[0]} ended with exit code {answer.returncode}: {answer.last_words[-300:]}")
 
@@ -141,6 +141,6 @@ def _mail(address: str, notification: Notification) -> None:
     lines = [f"{name}: {value}" for name, value in notification.body().items() if value and name != "text"]
     message.set_content(f"{notification.text}\n\n" + "\n".join(lines) + "\n")
     # -i: a line with a dot alone does not end the mail.
-    answer = process.run([program, "-i", "-t"], timeout=_COMMAND_S, input=message.as_string())
+    answer = programs.run([program, "-i", "-t"], timeout=_COMMAND_S, input=message.as_string())
     if not answer.ok:
         raise ProcessError(f"sendmail ended with exit code {answer.returncode}: {answer.last_words[-300:]}")

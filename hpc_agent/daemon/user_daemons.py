@@ -22,7 +22,8 @@ from hpc_agent.domain.user_map import UserShare
 from hpc_agent.errors import HpcAgentError, ProcessError
 from hpc_agent.file_records import ensure_directory, read_record, write_record
 from hpc_agent.logs import EventLog
-from hpc_agent.process import Helper, run
+from hpc_agent.process.background import Helper
+from hpc_agent.process.programs import run
 from hpc_agent.retry import next_pause
 
 log = EventLog("users")

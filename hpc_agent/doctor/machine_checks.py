@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from hpc_agent import __version__, process
+from hpc_agent import __version__
 from hpc_agent.access import user_name
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
@@ -23,6 +23,7 @@ from hpc_agent.envs.env_store import EnvStore
 from hpc_agent.envs.installers import InstallContext, InstallerRunner
 from hpc_agent.errors import HpcAgentError, ProcessError
 from hpc_agent.file_records import private_folder
+from hpc_agent.process import programs
 from hpc_agent.redact import without_credentials
 from hpc_agent.sources import git, remote
 
@@ -58,7 +59,7 @@ def _versions() -> Iterator[CheckResult]:
     yield ok(f"hpc-agent {__version__}, Python {platform.python_version()}", name="hpc-agent")
     for name, argv in {"git": ["git", "--version"], "uv": [_uv(), "--version"]}.items():
         try:
-            answer = process.run(argv, timeout=_SHORT_S)
+            answer = programs.run(argv, timeout=_SHORT_S)
         except ProcessError as error:
             yield failed(str(error), f"module load {name}     # or install it, so that it is on PATH", name=name)
         else:

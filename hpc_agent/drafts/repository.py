@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from hpc_agent import process
 from hpc_agent.drafts.draft_request import is_address
 from hpc_agent.errors import ProcessError, SourceError
+from hpc_agent.process import programs
 from hpc_agent.redact import without_credentials
 from hpc_agent.sources.git import environment, last_line
 
@@ -186,9 +186,9 @@ def _git_line(folder: Path, *arguments: str) -> str:
     return answer.stdout.strip() if answer.ok else ""
 
 
-def _git(folder: Path, *arguments: str) -> process.CompletedProcess:
+def _git(folder: Path, *arguments: str) -> programs.CompletedProcess:
     # The user's own configuration holds (line endings, filters): their files are compared as they compare them.
     try:
-        return process.run(["git", *arguments], timeout=_TIMEOUT_S, env=environment(os.environ), cwd=folder)
+        return programs.run(["git", *arguments], timeout=_TIMEOUT_S, env=environment(os.environ), cwd=folder)
     except ProcessError as error:
         raise SourceError(f"git {arguments[0]} could not be run: {error}; is git installed?") from error

@@ -18,8 +18,8 @@ from io import RawIOBase
 from pathlib import Path
 from typing import BinaryIO
 
-from hpc_agent import process
 from hpc_agent.errors import ProcessError
+from hpc_agent.process import programs
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -102,7 +102,7 @@ def _compress_from_tar(writer: _Writer, argv: Sequence[str]) -> ProcessError | N
         OSError, ProcessError: as ``pack``.
     """
     try:
-        with process.reading_from(argv, timeout=60) as tar:
+        with programs.reading_from(argv, timeout=60) as tar:
             while block := tar.read(BLOCK):
                 writer.write(block)
     except ProcessError as error:
@@ -170,7 +170,7 @@ def unpack(archive: Path, folder: Path, sha256: str | None = None, *, only_missi
         return
     argv = ["tar", "--extract", "--file=-", f"--directory={folder}", "--preserve-permissions", "--no-same-owner"]
     argv += ["--blocking-factor=2048", *(["--skip-old-files"] if only_missing else [])]
-    with closing(read(archive, sha256)) as chunks, process.writing_to(argv, timeout=600) as tar:
+    with closing(read(archive, sha256)) as chunks, programs.writing_to(argv, timeout=600) as tar:
         for chunk in chunks:
             tar.write(chunk)
 

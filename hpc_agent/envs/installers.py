@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from hpc_agent import git_credentials, process
+from hpc_agent import git_credentials
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.envs import pip_config
 from hpc_agent.envs.interpreter import ImagePythonApi, Interpreter
 from hpc_agent.errors import EnvironmentBuildError, ProcessError
 from hpc_agent.git_credentials import CAREFUL_GIT, GitCredential
-from hpc_agent.process import CompletedProcess
+from hpc_agent.process import programs
+from hpc_agent.process.programs import CompletedProcess
 from hpc_agent.redact import without_secrets
 from hpc_agent.retry import is_away
 
@@ -151,7 +152,7 @@ class InstallerRunner:
                 return self.image_python.run(
                     list(argv), timeout=_TIMEOUT_SECONDS, env=added, cwd=cwd, folders=self._image_mounts(cwd, added)
                 )
-            return process.run(
+            return programs.run(
                 [*_low_priority_prefix(), *argv], timeout=_TIMEOUT_SECONDS, env={**self._env, **git, **environ}, cwd=cwd
             )
         except ProcessError as error:

@@ -13,10 +13,10 @@ from typing import Protocol
 
 import msgspec
 
-from hpc_agent import process
 from hpc_agent.config.settings import PackageSettings
 from hpc_agent.errors import EnvironmentBuildError, ProcessError
-from hpc_agent.process import CompletedProcess
+from hpc_agent.process import programs
+from hpc_agent.process.programs import CompletedProcess
 from hpc_agent.progress import Progress
 from hpc_agent.struct_types import decodable
 
@@ -117,7 +117,7 @@ def query(path: str) -> Interpreter:
     """
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     try:
-        answer = process.run([path, "-I", "-S", "-c", QUERY], timeout=60, env=env)
+        answer = programs.run([path, "-I", "-S", "-c", QUERY], timeout=60, env=env)
         if answer.ok:
             return msgspec.json.decode(answer.stdout, type=decodable(Interpreter))
         raise EnvironmentBuildError(f"{path} is not a working Python: {answer.last_words}")
@@ -133,7 +133,7 @@ def site_of(packages: PackageSettings, base: Interpreter) -> Site:
     """
     path = shutil.which(packages.python_binary or base.executable) or base.executable
     try:
-        answer = process.run([path, "-I", "-c", _SITE_QUERY], timeout=60)
+        answer = programs.run([path, "-I", "-c", _SITE_QUERY], timeout=60)
         return msgspec.json.decode(answer.stdout, type=decodable(Site))
     except (ProcessError, msgspec.DecodeError) as error:
         raise EnvironmentBuildError(f"{path} does not list its packages: {error}") from error

@@ -12,8 +12,9 @@ import shutil
 import struct
 from pathlib import Path
 
-from hpc_agent import file_records, process
+from hpc_agent import file_records
 from hpc_agent.errors import ProcessError
+from hpc_agent.process import programs
 
 _MOUNT = ("squashfuse_ll", "squashfuse")
 """The first is the faster: it speaks FUSE's low-level protocol."""
@@ -32,7 +33,7 @@ def make(folder: Path, image: Path) -> None:
         ProcessError: mksquashfs failed, as on a full disk.
     """
     argv = ["mksquashfs", str(folder), str(image), "-comp", "zstd", "-all-root", "-noappend", "-no-progress", "-quiet"]
-    completed = process.run(argv, timeout=3600)
+    completed = programs.run(argv, timeout=3600)
     if not completed.ok:
         raise ProcessError(f"mksquashfs failed: {completed.last_words}")
     descriptor = os.open(image, os.O_RDONLY)
@@ -63,7 +64,7 @@ def mount(image: Path, folder: Path) -> Path | None:
     _remove_stale(folder)
     point = file_records.ensure_directory(folder / f"{image.parent.name}.{os.getpid()}")
     try:
-        completed = process.run([program, "-o", "ro,nosuid,nodev", str(image), str(point)], timeout=60)
+        completed = programs.run([program, "-o", "ro,nosuid,nodev", str(image), str(point)], timeout=60)
     except ProcessError:
         completed = None
     if completed is None or not completed.ok or not os.path.ismount(point):
@@ -77,7 +78,7 @@ def unmount(point: Path) -> None:
     if os.path.ismount(point) or not _is_reachable(point):
         for argv in _UNMOUNT:
             with contextlib.suppress(ProcessError):
-                if process.run([*argv, str(point)], timeout=30).ok:
+                if programs.run([*argv, str(point)], timeout=30).ok:
                     break
     with contextlib.suppress(OSError):
         point.rmdir()

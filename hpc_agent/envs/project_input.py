@@ -19,7 +19,7 @@ from hpc_agent.envs.env_request import EnvRequest
 from hpc_agent.envs.interpreter import Interpreter
 from hpc_agent.envs.project import Project
 from hpc_agent.errors import EnvironmentBuildError
-from hpc_agent.process import CompletedProcess
+from hpc_agent.process.programs import CompletedProcess
 from hpc_agent.redact import without_credentials
 
 RunUv = Callable[[Sequence[str]], CompletedProcess]

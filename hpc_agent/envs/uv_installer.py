@@ -13,7 +13,7 @@ from hpc_agent.envs.interpreter import Interpreter
 from hpc_agent.envs.project import Project, parsed
 from hpc_agent.envs.project_input import LockedVersions
 from hpc_agent.envs.requirements import ResolutionError
-from hpc_agent.process import CompletedProcess
+from hpc_agent.process.programs import CompletedProcess
 
 _MAIN_INDEX = "--index-url "
 _EXTRA_INDEX = "--extra-index-url "

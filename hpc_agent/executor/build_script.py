@@ -12,7 +12,7 @@ import msgspec
 
 from hpc_agent.errors import EnvironmentBuildError
 from hpc_agent.file_records import ensure_directory
-from hpc_agent.process import run
+from hpc_agent.process.programs import run
 from hpc_agent.sources.changes import text_with_init
 from hpc_agent.sources.workspace import EntryKind, EntryPoint, Workspace, expand_variables
 from hpc_agent.struct_types import decodable

@@ -6,8 +6,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from hpc_agent import process
 from hpc_agent.errors import EnvironmentBuildError, ProcessError
+from hpc_agent.process import programs
 
 _SCRIPTS = "etc/conda/activate.d"
 _WAIT_S = 60.0
@@ -28,7 +28,7 @@ def activated(environ: Mapping[str, str], root: Path) -> dict[str, str]:
         return variables
     argv = ["bash", "-c", f"{SOURCE_SCRIPTS[0]} >&2; env -0"]
     try:
-        answer = process.run(argv, timeout=_WAIT_S, env=variables)
+        answer = programs.run(argv, timeout=_WAIT_S, env=variables)
     except ProcessError as error:
         raise EnvironmentBuildError(f"the conda environment {root} cannot be activated: {error}") from error
     if not answer.ok:

@@ -40,7 +40,7 @@ from hpc_agent.executor.usage_recorder import UsageRecorder
 from hpc_agent.executor.watch import Meters, Watch, WatchedRun
 from hpc_agent.file_records import CorruptFileError, ensure_directory, private_folder
 from hpc_agent.logs import EventLog
-from hpc_agent.process import StopTimeouts, Supervised
+from hpc_agent.process.supervised import StopTimeouts, Supervised
 from hpc_agent.redact import without_secrets
 from hpc_agent.runs.attempt_records import MemoryRecord, RequeueBudget
 from hpc_agent.runs.directory import RunDirectory, RunsFolder

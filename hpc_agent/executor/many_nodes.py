@@ -27,7 +27,7 @@ from hpc_agent.executor.stop_conditions import StopRequest
 from hpc_agent.executor.supervise import Stoppable
 from hpc_agent.file_records import CorruptFileError, read_record, write_record
 from hpc_agent.logs import EventLog
-from hpc_agent.process import Supervised
+from hpc_agent.process.supervised import Supervised
 from hpc_agent.runs import node_files
 from hpc_agent.runs.directory import RunDirectory
 from hpc_agent.runs.node_files import LaunchRecord
@@ -114,7 +114,8 @@ class ManyNodes:
         self.group: RankGroup | None = None
 
     def open(self) -> None:
-        """Start an agent on each node. Not in a thread, with whose end they would end (``process.Conversation``).
+        """Start an agent on each node. Not in a thread, with whose end they would end
+        (``process.supervised.Conversation``).
 
         Raises:
             InputError: the ranks find no way to each other.

@@ -11,7 +11,7 @@ from hpc_agent.clock import Clock
 from hpc_agent.errors import EnvironmentBuildError
 from hpc_agent.executor.node_messages import NodeMessage, Order, decode
 from hpc_agent.logs import EventLog
-from hpc_agent.process import Conversation
+from hpc_agent.process.supervised import Conversation
 from hpc_agent.schedulers.base import JobSteps
 
 log = EventLog("nodes")

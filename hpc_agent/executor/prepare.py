@@ -58,7 +58,7 @@ class PreparedTask:
     clean_up: Callable[[], None] = lambda: None
     inputs: RunInputs = _NOTHING
     forwards_signals: bool = False
-    """As in ``process.Supervised``."""
+    """As in ``process.supervised.Supervised``."""
     in_step: bool = False
     """Whether the scheduler starts the task's process (``step_process``)."""
     in_container: bool = False

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from hpc_agent.errors import ProcessError
 from hpc_agent.logs import EventLog
-from hpc_agent.process import Helper
+from hpc_agent.process.background import Helper
 from hpc_agent.telemetry import rank_output
 
 log = EventLog("ranks")

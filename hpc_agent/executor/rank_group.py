@@ -12,7 +12,7 @@ from hpc_agent.domain.outcome import in_one_line
 from hpc_agent.executor.node_messages import NodeMessage, Order
 from hpc_agent.executor.node_step import NodeStep
 from hpc_agent.logs import EventLog
-from hpc_agent.process import Supervised
+from hpc_agent.process.supervised import Supervised
 from hpc_agent.schedulers.base import JobSteps
 
 log = EventLog("ranks")

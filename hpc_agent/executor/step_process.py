@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 
-from hpc_agent.process import Supervised
+from hpc_agent.process.supervised import Supervised
 from hpc_agent.telemetry.node_processes import NodeProcesses
 
 STEP_OF = "HPC_AGENT_STEP_OF"

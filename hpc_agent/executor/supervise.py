@@ -14,7 +14,7 @@ from hpc_agent.clock import Clock
 from hpc_agent.domain.termination_cause import TerminationCause
 from hpc_agent.executor.sdk_signals import has_sdk_handlers
 from hpc_agent.executor.stop_conditions import CAUSE_S, StopConditions, StopReason
-from hpc_agent.process import StopTimeouts
+from hpc_agent.process.supervised import StopTimeouts
 
 _TICK_S = 0.2
 """How long a stop waits to be noticed at most; the process's own end is noticed at once."""
@@ -32,7 +32,7 @@ SIGTERM handler of its own, which SIGINT would interrupt; for an abort it can re
 
 
 class Stoppable(Protocol):
-    """What a supervisor needs of a process, or of the ranks of a task; see ``process.Supervised``."""
+    """What a supervisor needs of a process, or of the ranks of a task; see ``process.supervised.Supervised``."""
 
     @property
     def pid(self) -> int: ...

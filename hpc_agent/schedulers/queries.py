@@ -6,25 +6,25 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hpc_agent import process
 from hpc_agent.errors import ProcessError, SchedulerUnavailableError
+from hpc_agent.process import programs
 
 
 def run(
     argv: Sequence[str], environ: Mapping[str, str], timeout: float, cwd: Path | None = None
-) -> process.CompletedProcess:
+) -> programs.CompletedProcess:
     """
     Raises:
         SchedulerUnavailableError: the command could not be started, or gave no answer within ``timeout`` seconds.
     """
     try:
-        return process.run(argv, timeout=timeout, env=environ, cwd=cwd)
+        return programs.run(argv, timeout=timeout, env=environ, cwd=cwd)
     except ProcessError as error:
         advice = "; run this on a login node, or load the site's module first" if not shutil.which(argv[0]) else ""
         raise SchedulerUnavailableError(f"the scheduler gave no information: {error}{advice}") from error
 
 
-def printed(answer: process.CompletedProcess) -> str:
+def printed(answer: programs.CompletedProcess) -> str:
     """What a query printed.
 
     Raises:

@@ -16,10 +16,10 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from hpc_agent import process
 from hpc_agent.config.settings import GitSettings
 from hpc_agent.errors import ProcessError, SourceError
 from hpc_agent.git_credentials import CAREFUL_GIT, PROTOCOLS, GitCredential, settings_and_variables, ssh_command
+from hpc_agent.process import programs
 from hpc_agent.redact import without_credentials
 from hpc_agent.sources.remote import Remote, host_of
 
@@ -85,7 +85,7 @@ def named_hosts(environ: Mapping[str, str] = os.environ) -> frozenset[str]:
     for scope in ("--global", "--system"):
         with contextlib.suppress(ProcessError):
             argv = ["git", "config", scope, "--null", "--name-only", "--includes", "--get-regexp", _ADDRESSED]
-            answer = process.run(argv, timeout=QUICK_SECONDS, env=environment(environ))
+            answer = programs.run(argv, timeout=QUICK_SECONDS, env=environment(environ))
             names.update(answer.stdout.split("\0") if answer.ok else ())
     addresses = (name.partition(".")[2].rpartition(".")[0] for name in names)
     return frozenset(host for address in addresses if (host := host_of(address)))
@@ -102,7 +102,7 @@ def run(
     input: str | None = None,
     timeout: float = QUICK_SECONDS,
     settings: Mapping[str, str] = {},
-) -> process.CompletedProcess:
+) -> programs.CompletedProcess:
     """Run git; ``remote`` lends its credentials to this one command, for its own host only.
 
     ``git_dir`` is given by option, never found by git: so git does not refuse what another user made. ``mirror``: a
@@ -131,7 +131,7 @@ def run(
                 argv += [f"--git-dir={where}"]
             if work_tree:
                 argv += [f"--work-tree={work_tree}"]
-            return process.run([*argv, *arguments], timeout=timeout, env=env, cwd=work_tree or cwd, input=input)
+            return programs.run([*argv, *arguments], timeout=timeout, env=env, cwd=work_tree or cwd, input=input)
     except OSError as error:
         raise SourceError(f"git {arguments[0]} could not be run: {error.strerror or error}") from error
     except ProcessError as error:
@@ -144,7 +144,7 @@ def _not_run(what: str, error: ProcessError) -> SourceError:
     return failure
 
 
-def last_line(completed: process.CompletedProcess) -> str:
+def last_line(completed: programs.CompletedProcess) -> str:
     """The last informative line of git's output, without hints and credentials."""
     lines = [line.strip() for line in completed.last_words.splitlines()]
     informative = [line for line in lines if line and not line.startswith(_UNINFORMATIVE)]

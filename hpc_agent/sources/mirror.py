@@ -15,7 +15,7 @@ from hpc_agent.clock import Clock
 from hpc_agent.domain.task import TaskScript
 from hpc_agent.errors import SourceError
 from hpc_agent.lease import only_one
-from hpc_agent.process import CompletedProcess
+from hpc_agent.process.programs import CompletedProcess
 from hpc_agent.progress import Progress
 from hpc_agent.retry import is_away
 from hpc_agent.sources import git

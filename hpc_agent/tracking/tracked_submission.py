@@ -9,7 +9,6 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from hpc_agent import process
 from hpc_agent.access import user_name
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
@@ -21,6 +20,7 @@ from hpc_agent.domain.job import LimitReached, OutcomeUnknown, Refused
 from hpc_agent.errors import ApiError, HpcAgentError, InputError, ProcessError, SchedulerUnavailableError
 from hpc_agent.file_records import write_atomic
 from hpc_agent.logs import EventLog
+from hpc_agent.process import terminal
 from hpc_agent.schedulers.base import Scheduler
 from hpc_agent.schedulers.slurm.sbatch_answers import parse_sbatch
 from hpc_agent.tracking import hook, sbatch_options
@@ -205,7 +205,7 @@ class TrackedSubmission:
                 self._note(prepared, job, follow)
 
         try:
-            code, words = process.pass_through(prepared.argv, env=prepared.environ, input=stdin, on_output=on_output)
+            code, words = terminal.pass_through(prepared.argv, env=prepared.environ, input=stdin, on_output=on_output)
         except ProcessError:
             self._discard(prepared.folder)
             raise

@@ -164,9 +164,9 @@ def install(point: CrashPoint) -> None:
         )
     point.wrap(subprocess.Popen, "__init__", lambda _self, argv, *_, **__: f"start {_name(argv[0])}")
 
-    from hpc_agent import process
+    from hpc_agent.process import programs
 
-    point.wrap(process, "run", lambda argv, **_: f"run {_name(argv[0])}")
+    point.wrap(programs, "run", lambda argv, **_: f"run {_name(argv[0])}")
 
     from hpc_agent.api import session
 

@@ -13,9 +13,9 @@ from slurm_cluster.errors import ClusterError
 from slurm_cluster.layout import Cluster
 from slurm_cluster.lifecycle import wait_until
 
-from hpc_agent import process
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.resources import Resources
+from hpc_agent.process import programs
 from hpc_agent.schedulers.base import SubmitRequest
 from hpc_agent.schedulers.job_environment import scrubbed
 from hpc_agent.schedulers.slurm import commands
@@ -55,7 +55,7 @@ class Bench:
             ClusterError: sbatch refused it.
         """
         argv = commands.sbatch(self.script(name, *options, body=body))
-        answer = process.run(argv, timeout=150, env=self.job_environ, cwd=self.work)
+        answer = programs.run(argv, timeout=150, env=self.job_environ, cwd=self.work)
         if not answer.ok:
             raise ClusterError(f"job {name!r} was refused: {answer.last_words}")
         self.jobs[name] = JobId(answer.stdout.strip())
@@ -71,7 +71,7 @@ class Bench:
         """Keep what a probe was answered, at its ``start`` or ``end`` or after a ``restart``."""
         path = self.work / f"probe-{probe}.{moment}.json"
         self.wait_for(path.exists, f"{path.name} is there")
-        self.keep(name, process.CompletedProcess(**json.loads(path.read_text())))
+        self.keep(name, programs.CompletedProcess(**json.loads(path.read_text())))
 
     def state(self, name: str) -> str:
         """Slurm's word for a job, as squeue has it; empty if it has none."""
@@ -98,19 +98,21 @@ class Bench:
     def job_environ(self) -> dict[str, str]:
         return scrubbed(self.cluster.env)
 
-    def ask(self, name: str, argv: Sequence[str], environ: Mapping[str, str] | None = None) -> process.CompletedProcess:
+    def ask(
+        self, name: str, argv: Sequence[str], environ: Mapping[str, str] | None = None
+    ) -> programs.CompletedProcess:
         """Run a query as the product does, and keep what it printed."""
-        answer = process.run(argv, timeout=150, env=for_queries(environ or self.cluster.env))
+        answer = programs.run(argv, timeout=150, env=for_queries(environ or self.cluster.env))
         self.keep(name, answer)
         return answer
 
-    def ask_sbatch(self, name: str, request: SubmitRequest, *options: str) -> process.CompletedProcess:
+    def ask_sbatch(self, name: str, request: SubmitRequest, *options: str) -> programs.CompletedProcess:
         argv = commands.sbatch(request, options)
-        answer = process.run(argv, timeout=300, env=self.job_environ, cwd=self.work)
+        answer = programs.run(argv, timeout=300, env=self.job_environ, cwd=self.work)
         self.keep(name, answer)
         return answer
 
-    def keep(self, name: str, answer: process.CompletedProcess) -> None:
+    def keep(self, name: str, answer: programs.CompletedProcess) -> None:
         fields = {
             "argv": answer.argv,
             "returncode": answer.returncode,

@@ -13,28 +13,28 @@ import sys
 from pathlib import Path
 from types import FrameType
 
-from hpc_agent import process
 from hpc_agent.domain.ids import JobId
+from hpc_agent.process import programs
 from hpc_agent.schedulers.slurm import commands
 from hpc_agent.schedulers.slurm.commands import for_queries
 
 
 def ask(moment: str) -> None:
     argv = commands.squeue_own(JobId(os.environ["SLURM_JOB_ID"]), sys.argv[2])
-    answer = process.run(argv, timeout=20, env=for_queries(os.environ))
+    answer = programs.run(argv, timeout=20, env=for_queries(os.environ))
     write(moment, answer)
 
 
-def write(moment: str, answer: process.CompletedProcess) -> None:
+def write(moment: str, answer: programs.CompletedProcess) -> None:
     path = Path(f"{sys.argv[1]}.{moment}.json")
     unfinished = path.with_suffix(".new")
     unfinished.write_text(json.dumps(vars(answer)))
     unfinished.rename(path)
 
 
-def environment() -> process.CompletedProcess:
+def environment() -> programs.CompletedProcess:
     ours = sorted(f"{name}={value}\n" for name, value in os.environ.items() if name.startswith("SLURM_"))
-    return process.CompletedProcess(("env",), 0, "".join(ours), "")
+    return programs.CompletedProcess(("env",), 0, "".join(ours), "")
 
 
 def at_end(number: int, frame: FrameType | None) -> None:

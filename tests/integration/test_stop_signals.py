@@ -21,7 +21,7 @@ from hpc_agent.clock import SYSTEM
 from hpc_agent.domain.job import CurrentJob, JobState
 from hpc_agent.executor.stop_conditions import StopConditions, StopReason
 from hpc_agent.executor.supervise import ProcessSupervisor
-from hpc_agent.process import StopTimeouts, Supervised
+from hpc_agent.process.supervised import StopTimeouts, Supervised
 from hpc_agent.schedulers.base import CurrentJobClient, NullCurrentJob
 
 # As the SDK does it; the real one is in tests/e2e/test_abort.py.

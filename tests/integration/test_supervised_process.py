@@ -14,12 +14,12 @@ import pytest
 from waiting import wait_until
 
 from hpc_agent.errors import ProcessError
-from hpc_agent.process import Supervised
+from hpc_agent.process.supervised import Supervised
 
 _AGENT = """
     import os, sys, threading, time
     from pathlib import Path
-    from hpc_agent.process import Supervised
+    from hpc_agent.process.supervised import Supervised
     thread = threading.Thread(target=time.sleep, args=(0.2,))
     thread.start()
     child = Supervised(["sleep", "300"], env=os.environ, cwd=Path("/"), output=2)

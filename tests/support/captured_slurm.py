@@ -8,7 +8,7 @@ import msgspec
 from slurm_captures.bench import DELIMITER, OUR_JOB
 from slurm_captures.live import HOSTILE_NAMES
 
-from hpc_agent.process import CompletedProcess
+from hpc_agent.process.programs import CompletedProcess
 
 __all__ = ["DELIMITER", "HOSTILE_NAMES", "OUR_JOB", "VERSIONS", "captured", "names"]
 

@@ -14,12 +14,12 @@ import pytest
 from manual_clock import ManualClock
 from waiting import wait_until
 
-from hpc_agent import process
 from hpc_agent.cancellation import CancellableClock, Cancelled, cancelled_when
 from hpc_agent.clock import SYSTEM
 from hpc_agent.errors import ProcessError
 from hpc_agent.executor import stop_conditions
 from hpc_agent.executor.stop_conditions import StopConditions, StopReason, StopRequest, handled_signals
+from hpc_agent.process import programs
 from hpc_agent.schedulers.base import NullCurrentJob
 
 
@@ -46,7 +46,7 @@ def _sleeps(pid: int) -> bool:
 def test_program_is_killed_with_its_children(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     script = f"sleep 300 & echo $! >{pid_file}.new; mv {pid_file}.new {pid_file}; wait"
-    cancelled(StopRequest(), lambda: process.run(["sh", "-c", script], timeout=200))
+    cancelled(StopRequest(), lambda: programs.run(["sh", "-c", script], timeout=200))
     pid = int(pid_file.read_text(encoding="utf-8"))
     wait_until("the child to end", lambda: _sleeps(pid), lambda sleeps: not sleeps)
 
@@ -56,10 +56,10 @@ def test_finally_of_cancelled_work_runs_to_its_end() -> None:
 
     def work() -> None:
         try:
-            process.run(["sleep", "300"], timeout=200)
+            programs.run(["sleep", "300"], timeout=200)
         finally:
             steps.append("clean-up began")
-            steps.append(process.run(["echo", "removed"], timeout=60).stdout.strip())
+            steps.append(programs.run(["echo", "removed"], timeout=60).stdout.strip())
 
     cancelled(StopRequest(), work)
     assert steps == ["clean-up began", "removed"]
@@ -68,7 +68,7 @@ def test_finally_of_cancelled_work_runs_to_its_end() -> None:
 def test_handler_of_errors_does_not_take_a_cancellation_for_a_failure() -> None:
     def work() -> str:
         try:
-            return process.run(["sleep", "300"], timeout=200).stdout
+            return programs.run(["sleep", "300"], timeout=200).stdout
         except Exception:  # noqa: BLE001 - as code does that can do without
             return "went on without"
 
@@ -116,7 +116,7 @@ def test_work_is_not_begun_after_a_request() -> None:
 def test_work_without_a_request_returns_and_raises_its_own() -> None:
     assert StopRequest().run_cancellable(lambda: 7, "test") == 7
     with pytest.raises(ProcessError, match="away"):
-        StopRequest().run_cancellable(lambda: process.run(["away"], timeout=5), "test")
+        StopRequest().run_cancellable(lambda: programs.run(["away"], timeout=5), "test")
 
 
 def test_pause_of_the_run_itself_ends() -> None:
@@ -132,16 +132,16 @@ def test_pause_of_the_run_itself_ends() -> None:
 def test_long_program_keeps_its_timeout_where_it_can_be_cancelled() -> None:
     with cancelled_when(lambda: False):
         with pytest.raises(ProcessError, match=r"gave no answer within 0\.5 s"):
-            process.run(["sleep", "300"], timeout=0.5)
+            programs.run(["sleep", "300"], timeout=0.5)
         assert (
-            process.run(["sh", "-c", "cat; sleep 0.5; echo late"], timeout=60, input="text\n").stdout == "text\nlate\n"
+            programs.run(["sh", "-c", "cat; sleep 0.5; echo late"], timeout=60, input="text\n").stdout == "text\nlate\n"
         )
 
 
 def test_large_input_reaches_a_program_that_is_slow_to_read() -> None:
     text = "x" * 1_000_000
     with cancelled_when(lambda: False):
-        assert process.run(["sh", "-c", "sleep 0.5; wc -c"], timeout=60, input=text).stdout.strip() == "1000000"
+        assert programs.run(["sh", "-c", "sleep 0.5; wc -c"], timeout=60, input=text).stdout.strip() == "1000000"
 
 
 @pytest.mark.parametrize(

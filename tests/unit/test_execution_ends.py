@@ -12,7 +12,7 @@ from hpc_agent.domain.job import CurrentJob, JobState
 from hpc_agent.executor.stop_conditions import Deadline, StopConditions, StopReason
 from hpc_agent.executor.supervise import ProcessSupervisor
 from hpc_agent.executor.task_outcome import ExitContext, ended
-from hpc_agent.process import StopTimeouts
+from hpc_agent.process.supervised import StopTimeouts
 
 
 class Controller:

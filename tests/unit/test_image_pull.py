@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from manual_clock import ManualClock
 
-from hpc_agent import process
 from hpc_agent.clock import SYSTEM
 from hpc_agent.containers.apptainer import Apptainer
 from hpc_agent.containers.images import Images
 from hpc_agent.containers.pull import ImagePull
 from hpc_agent.errors import ContainerError, ProcessError
+from hpc_agent.process import programs
 
 
 def printing(text: str, code: int = 0) -> list[str]:
@@ -98,7 +98,7 @@ def test_a_name_that_is_too_long_for_a_file(tmp_path: Path) -> None:
 def test_lines_of_a_program_come_while_it_runs() -> None:
     code = "import time\nfor n in range(3):\n print('line', n, end='\\r', flush=True)\n time.sleep(1.2)\nprint('end')"
     calls: list[list[str]] = []
-    answer = process.run_reporting(
+    answer = programs.run_reporting(
         [sys.executable, "-c", code], timeout=60, on_lines=lambda new: calls.append(list(new))
     )
     assert answer.ok and answer.stdout.split("\n") == ["line 0", "line 1", "line 2", "end"]
@@ -107,6 +107,6 @@ def test_lines_of_a_program_come_while_it_runs() -> None:
 
 def test_a_program_that_takes_too_long_is_killed() -> None:
     with pytest.raises(ProcessError, match=r"sleep was not done after 0\.1 s"):
-        process.run_reporting(["sleep", "60"], timeout=0.1, on_lines=lambda new: None)
+        programs.run_reporting(["sleep", "60"], timeout=0.1, on_lines=lambda new: None)
     with pytest.raises(ProcessError, match="could not start /no/such"):
-        process.run_reporting(["/no/such"], timeout=1, on_lines=lambda new: None)
+        programs.run_reporting(["/no/such"], timeout=1, on_lines=lambda new: None)

@@ -15,7 +15,7 @@ from waiting import wait_until
 
 from hpc_agent.child_processes import reaped, start_tracked
 from hpc_agent.executor.step_process import STEP_OF, StepProcess
-from hpc_agent.process import Supervised
+from hpc_agent.process.supervised import Supervised
 from hpc_agent.telemetry.node_processes import NodeProcesses
 
 PROGRAM = """

@@ -15,7 +15,6 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from xml.etree import ElementTree
 
-from hpc_agent import process
 from hpc_agent.clock import Clock
 from hpc_agent.domain.capacity import Capacity
 from hpc_agent.domain.ids import JobId
@@ -33,6 +32,7 @@ from hpc_agent.domain.job import (
 )
 from hpc_agent.errors import SchedulerUnavailableError
 from hpc_agent.file_records import write_atomic
+from hpc_agent.process import programs
 from hpc_agent.schedulers.base import JobOrigin, SubmitRequest
 from hpc_agent.schedulers.gridengine.settings import GridEngineSettings
 from hpc_agent.schedulers.job_environment import scrubbed
@@ -272,6 +272,6 @@ class GridEngineScheduler:
         if answer and not answer.ok and NO_ANSWER.search(answer.stderr):
             raise SchedulerUnavailableError(f"{argv[0]} ended with exit code {answer.returncode}: {answer.last_words}")
 
-    def _run(self, argv: Sequence[str]) -> process.CompletedProcess:
+    def _run(self, argv: Sequence[str]) -> programs.CompletedProcess:
         environ = {**self._environ, "TZ": "UTC", "LC_ALL": "C.UTF-8", "SGE_SINGLE_LINE": "1"}
         return run(argv, environ, self._settings.command_timeout)

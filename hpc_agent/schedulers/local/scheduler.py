@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from hpc_agent import file_records, process
+from hpc_agent import file_records
 from hpc_agent.clock import Clock
 from hpc_agent.domain.capacity import Capacity
 from hpc_agent.domain.ids import JobId
@@ -25,6 +25,7 @@ from hpc_agent.errors import ProcessError, SchedulerUnavailableError
 from hpc_agent.file_lock import try_lock
 from hpc_agent.file_records import CorruptFileError
 from hpc_agent.logs import EventLog
+from hpc_agent.process import background, programs
 from hpc_agent.process_id import process_id
 from hpc_agent.schedulers.base import JobOrigin, Share, SubmitRequest
 from hpc_agent.schedulers.job_environment import scrubbed
@@ -149,10 +150,10 @@ class LocalScheduler:
             job.write_cancel_request(CancelRequest(now))
         claim, child = job.claim(), job.child()
         if claim and claim.process and claim.process.is_running():
-            process.kill_group(claim.process.pid, signal.SIGTERM)
+            programs.kill_group(claim.process.pid, signal.SIGTERM)
         elif child and child.is_running():
             late = asked is not None and (now - asked.at).total_seconds() > self._grace
-            process.kill_group(child.pid, signal.SIGKILL if late else signal.SIGTERM)
+            programs.kill_group(child.pid, signal.SIGKILL if late else signal.SIGTERM)
 
     def room(self) -> Capacity:
         return self._room
@@ -207,7 +208,7 @@ class LocalScheduler:
         argv = [sys.executable, "-m", "hpc_agent.schedulers.local.supervisor", str(job.path), str(self._grace), *gpus]
         output = job.path / "supervisor.log"
         try:
-            pid = process.spawn_detached(argv, env=self._environ, cwd=job.path, output=output)
+            pid = background.spawn_detached(argv, env=self._environ, cwd=job.path, output=output)
         except ProcessError as error:
             return self._not_started(job, str(error))
         supervisor = process_id(pid)

@@ -12,10 +12,10 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
-from hpc_agent import process
 from hpc_agent.clock import SYSTEM, Clock
 from hpc_agent.domain.job import JobState
 from hpc_agent.errors import ProcessError
+from hpc_agent.process import background, programs
 from hpc_agent.process_id import process_id
 from hpc_agent.schedulers.local.backend import JOB_ID
 from hpc_agent.schedulers.local.jobs import DeviceClaim, JobFolder, LocalExit, Spec
@@ -49,7 +49,7 @@ class LocalSupervisor:
     def _supervise(self, spec: Spec, gpus: tuple[str, ...]) -> LocalExit:
         env = {**os.environ, "CUDA_VISIBLE_DEVICES": ",".join(gpus), JOB_ID: self._folder.id}
         try:
-            pid = process.spawn_detached(
+            pid = background.spawn_detached(
                 [str(self._folder.script)],
                 env=env,
                 cwd=Path(spec.workdir),
@@ -61,10 +61,10 @@ class LocalSupervisor:
         threading.Thread(target=self._watch, args=(pid,), daemon=True).start()
         in_time = self._wake.wait(spec.time_limit)
         if not self._ended.is_set():
-            process.kill_group(pid, signal.SIGTERM)
+            programs.kill_group(pid, signal.SIGTERM)
             self._clock.wait(self._ended, self._grace)
         # As Slurm does: with the script ends all that it started.
-        process.kill_group(pid, signal.SIGKILL)
+        programs.kill_group(pid, signal.SIGKILL)
         _, status = os.waitpid(pid, 0)
         return self._ending(os.waitstatus_to_exitcode(status), timed_out=not in_time)
 

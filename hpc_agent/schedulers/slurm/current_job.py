@@ -8,11 +8,11 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
-from hpc_agent import process
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import CurrentJob
 from hpc_agent.errors import ProcessError
 from hpc_agent.logs import EventLog
+from hpc_agent.process import programs
 from hpc_agent.schedulers.slurm import answers, commands
 from hpc_agent.schedulers.slurm.commands import for_queries
 from hpc_agent.schedulers.slurm.delimited_table import new_delimiter
@@ -37,7 +37,7 @@ class SlurmCurrentJob:
     def look(self) -> CurrentJob | None:
         delimiter = new_delimiter()
         try:
-            answer = process.run(commands.squeue_own(self._job, delimiter), timeout=_TIMEOUT_S, env=self._environ)
+            answer = programs.run(commands.squeue_own(self._job, delimiter), timeout=_TIMEOUT_S, env=self._environ)
             if answer.ok:
                 return answers.parse_own_job(answer.stdout, delimiter)
             log.warning("job.state_unavailable", job=self._job, answer=answer.last_words)
@@ -58,14 +58,14 @@ class SlurmCurrentJob:
     def cancel(self) -> str:
         """Cancel it, as its owner would: SIGTERM, and SIGKILL after Slurm's KillWait. Empty, or why that cannot be."""
         try:
-            answer = process.run(commands.scancel([self._job]), timeout=_CANCEL_TIMEOUT_S, env=self._environ)
+            answer = programs.run(commands.scancel([self._job]), timeout=_CANCEL_TIMEOUT_S, env=self._environ)
         except ProcessError as error:
             return str(error)
         return "" if answer.ok else answer.last_words
 
     def requeue(self) -> str:
         try:
-            answer = process.run(commands.requeue(self._job), timeout=_TIMEOUT_S, env=self._environ)
+            answer = programs.run(commands.requeue(self._job), timeout=_TIMEOUT_S, env=self._environ)
         except ProcessError as error:
             return str(error)
         return "" if answer.ok else answer.last_words

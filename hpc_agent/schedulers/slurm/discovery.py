@@ -10,9 +10,9 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from hpc_agent import process
 from hpc_agent.access import user_name
 from hpc_agent.errors import ProcessError, SchedulerUnavailableError
+from hpc_agent.process import programs
 from hpc_agent.schedulers.cluster import Account, ClusterFacts, Finding, Partition, UserLimits
 from hpc_agent.schedulers.slurm import cluster_answers as answers
 from hpc_agent.schedulers.slurm.answers import parse_config
@@ -125,7 +125,7 @@ def _runtimes() -> tuple[str, ...]:
     if shutil.which("srun") is None:
         return ()
     try:
-        offered = process.run(["srun", "--help"], timeout=_HELP_S).stdout
+        offered = programs.run(["srun", "--help"], timeout=_HELP_S).stdout
     except ProcessError:
         return ()
     return ("pyxis",) if "--container-image" in offered else ()

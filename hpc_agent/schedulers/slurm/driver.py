@@ -13,7 +13,6 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from hpc_agent import process
 from hpc_agent.clock import SYSTEM
 from hpc_agent.domain.capacity import Capacity
 from hpc_agent.domain.ids import JobId
@@ -30,6 +29,7 @@ from hpc_agent.domain.job import (
 )
 from hpc_agent.errors import ProcessError, SchedulerUnavailableError
 from hpc_agent.logs import EventLog
+from hpc_agent.process import programs
 from hpc_agent.schedulers.base import JobOrigin, SubmitRequest
 from hpc_agent.schedulers.job_environment import scrubbed
 from hpc_agent.schedulers.queries import printed, run
@@ -103,7 +103,7 @@ class SlurmScheduler:
         argv = commands.sbatch(request, self._settings.sbatch_args, parsable=self._parsable)
         since = SYSTEM.now()
         try:
-            answer = process.run(
+            answer = programs.run(
                 argv, timeout=self._settings.sbatch_timeout, env=self._job_environ, cwd=request.workdir
             )
         except ProcessError as error:
@@ -306,7 +306,7 @@ class SlurmScheduler:
     def _ask(self, argv: Sequence[str]) -> str:
         return printed(self._run(argv))
 
-    def _run(self, argv: Sequence[str]) -> process.CompletedProcess:
+    def _run(self, argv: Sequence[str]) -> programs.CompletedProcess:
         return run(argv, self._query_environ, self._settings.command_timeout)
 
     def _report_unreadable(self, answer: answers.QueueAnswer) -> None:

@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hpc_agent import process
 from hpc_agent.access import user_name
 from hpc_agent.errors import ProcessError, SchedulerUnavailableError
+from hpc_agent.process import programs
 from hpc_agent.schedulers.slurm import commands
 from hpc_agent.schedulers.slurm.commands import for_queries
 
@@ -45,7 +45,7 @@ def shown_job(job: str) -> str:
         SchedulerUnavailableError: scontrol could not be run.
     """
     try:
-        answer = process.run(commands.show_job(job), timeout=_TIMEOUT_S, env=for_queries(os.environ))
+        answer = programs.run(commands.show_job(job), timeout=_TIMEOUT_S, env=for_queries(os.environ))
     except ProcessError as error:
         raise SchedulerUnavailableError(f"Slurm gave no information: {error}") from error
     return answer.stdout if answer.ok else ""

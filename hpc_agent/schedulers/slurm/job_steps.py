@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 
-from hpc_agent import process
 from hpc_agent.errors import ProcessError, SchedulerUnavailableError
+from hpc_agent.process import programs
 from hpc_agent.schedulers.base import RankFailure, RankVariables
 from hpc_agent.schedulers.slurm.commands import for_queries
 from hpc_agent.schedulers.slurm.settings import SlurmSettings
@@ -47,7 +47,7 @@ class SlurmJobSteps:
     def hosts(self) -> Sequence[str]:
         nodes = self._environ.get("SLURM_JOB_NODELIST", "")
         try:
-            answer = process.run(
+            answer = programs.run(
                 ["scontrol", "show", "hostnames", nodes], timeout=_TIMEOUT_S, env=for_queries(self._environ)
             )
         except ProcessError as error:
@@ -68,7 +68,7 @@ class SlurmJobSteps:
         """Whether steps with --overlap share GPUs as well: from 21.08 on. Before that the node agents get none, and
         cannot tell how busy those of the ranks are."""
         try:
-            answer = process.run(["srun", "--version"], timeout=_TIMEOUT_S, env=for_queries(self._environ))
+            answer = programs.run(["srun", "--version"], timeout=_TIMEOUT_S, env=for_queries(self._environ))
         except ProcessError:
             return True
         version = parse_version(answer.stdout.rpartition(" ")[2])
