@@ -188,7 +188,10 @@ _FAILURE_CLASSES = {
     TerminationCause.TIME_LIMIT: FailureClass.TIME_LIMIT,
     TerminationCause.PREEMPTED: FailureClass.INFRASTRUCTURE,
     TerminationCause.NODE_FAILED: FailureClass.INFRASTRUCTURE,
+    TerminationCause.NOT_LAUNCHED: FailureClass.INFRASTRUCTURE,
 }
+_FAILURES = frozenset({TerminationCause.TIME_LIMIT, TerminationCause.NOT_LAUNCHED})
+"""Causes for which a task that is not started again has failed, and was not stopped."""
 
 
 def classify_missing_job(snapshot: AttemptSnapshot) -> JobOutcome:
@@ -218,14 +221,12 @@ def _named_by_the_record(snapshot: AttemptSnapshot) -> JobOutcome | None:
 
 
 def _from_the_executors_report(snapshot: AttemptSnapshot) -> JobOutcome | None:
-    """What it found out when its job got SIGTERM."""
+    """What it found out of an end that is not the task's own."""
     ended = snapshot.ended
     if ended is None or ended.cause in (None, TerminationCause.REQUEUED):
         return None
     fault = _FAILURE_CLASSES.get(ended.cause or TerminationCause.UNKNOWN, FailureClass.CANCELLED)
-    return JobOutcome(
-        TaskStatus.FAILED if fault is FailureClass.TIME_LIMIT else TaskStatus.STOPPED, ended.reason, fault
-    )
+    return JobOutcome(TaskStatus.FAILED if ended.cause in _FAILURES else TaskStatus.STOPPED, ended.reason, fault)
 
 
 def _given_up(snapshot: AttemptSnapshot) -> JobOutcome | None:

@@ -35,7 +35,7 @@ from hpc_agent.executor.stall_guard import StallGuard
 from hpc_agent.executor.step_process import STEP_OF, StepProcess
 from hpc_agent.executor.stop_conditions import CAUSE_S, StopConditions, StopReason, handled_signals
 from hpc_agent.executor.supervise import ProcessSupervisor, Stoppable
-from hpc_agent.executor.task_outcome import ExitContext, TaskOutcome, ended, never_started
+from hpc_agent.executor.task_outcome import ExitContext, TaskOutcome, ended, never_started, not_launched
 from hpc_agent.executor.usage_recorder import UsageRecorder
 from hpc_agent.executor.watch import Meters, Watch, WatchedRun
 from hpc_agent.file_records import CorruptFileError, ensure_directory, private_folder
@@ -178,6 +178,8 @@ class TaskRun:
             return ended(-signal.SIGTERM, self._exit_context())
         except (ServerUnreachableError, AuthError):
             raise
+        except NodesLostError as error:
+            return not_launched(str(error), daemon_managed=self._identity.daemon_managed)
         except HpcAgentError as error:
             console.write_line(str(error))
             return never_started(str(error))
@@ -271,8 +273,11 @@ class TaskRun:
         context = ExitContext() if completed else self._exit_context(code, console.write_error)
         if context.reason is None and code and not context.out_of_memory:
             end = nodes.group.end if nodes and nodes.group else None
-            cause = end.cause if end and end.cause else self._console_cause(console, code)
-            context = replace(context, console_cause=without_secrets(cause))
+            if end and end.not_launched:
+                context = replace(context, not_launched=end.cause)
+            else:
+                cause = end.cause if end and end.cause else self._console_cause(console, code)
+                context = replace(context, console_cause=without_secrets(cause))
         outcome = ended(code, context)
         self._reporter.note(outcome)
         recorder.finish()

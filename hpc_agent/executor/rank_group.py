@@ -27,6 +27,8 @@ class RankEnd:
 
     code: int
     cause: str = ""
+    not_launched: bool = False
+    """The scheduler did not start it; ``cause`` says why."""
 
 
 class RankGroup:
@@ -84,7 +86,7 @@ class RankGroup:
             return RankEnd(1, f"the agent of {node} ended, and the ranks with it")
         printed = self._tail()
         if reason := self._steps.launch_failure(printed):
-            return RankEnd(code, in_one_line(reason))
+            return RankEnd(code, in_one_line(reason), not_launched=True)
         failure = self._steps.first_failure(printed)
         words = self._last_words(failure.rank if failure and not self._starter else None)
         code = failure.code if failure else code

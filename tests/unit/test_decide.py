@@ -21,7 +21,7 @@ from hpc_agent.domain.job import (
     unconfirmed_record,
 )
 from hpc_agent.domain.job_phase import SubmissionState, SubmissionView
-from hpc_agent.domain.outcome import classify_exit
+from hpc_agent.domain.outcome import classify_exit, classify_missing_job
 from hpc_agent.domain.phase import Phase, phase_of
 from hpc_agent.domain.queue import QueueEntry
 from hpc_agent.domain.snapshot import (
@@ -226,6 +226,25 @@ ROWS: list[tuple[AttemptSnapshot, list[str]]] = [
             record_stable=True,
         ),
         ["Requeue"],
+    ),
+    (
+        replace(
+            gone,
+            ended=ExitView(False, TerminationCause.NOT_LAUNCHED),
+            records=ended(JobState.FAILED),
+            record_stable=True,
+        ),
+        ["Requeue"],
+    ),
+    (
+        replace(
+            gone,
+            ended=ExitView(False, TerminationCause.NOT_LAUNCHED),
+            records=ended(JobState.FAILED),
+            record_stable=True,
+            requeues_used=USED_UP,
+        ),
+        ["SetFinalStatus"],
     ),
     (replace(gone, ended=ExitView(False, again=True)), ["Requeue"]),
     (replace(gone, ended=ExitView(False, again=True), abort_requested=True), ["SetFinalStatus"]),
@@ -485,3 +504,9 @@ def test_a_job_whose_output_file_could_not_be_opened_never_started() -> None:
     assert "could not be started on n1: its output file in the run directory could not be opened" in outcome.reason
     ran = replace(unopened, started=NOW, ended=NOW + timedelta(minutes=1))
     assert "signal 53" in classify_exit(ran).reason
+
+
+def test_a_task_whose_ranks_were_not_launched_too_often_has_failed() -> None:
+    why = "Slurm could not start the ranks on n2: Job credential expired"
+    outcome = classify_missing_job(replace(gone, ended=ExitView(False, TerminationCause.NOT_LAUNCHED, why)))
+    assert (outcome.status, outcome.reason) == (TaskStatus.FAILED, why)

@@ -9,6 +9,7 @@ import pytest
 from manual_clock import ManualClock
 
 from hpc_agent.domain.job import CurrentJob, JobState
+from hpc_agent.domain.termination_cause import TerminationCause
 from hpc_agent.executor.stop_conditions import Deadline, StopConditions, StopReason
 from hpc_agent.executor.supervise import ProcessSupervisor
 from hpc_agent.executor.task_outcome import ExitContext, ended
@@ -288,3 +289,12 @@ class SignalsInto(list[int]):
     def append(self, number: int) -> None:
         super().append(number)
         self._order.append(signal.Signals(number).name)
+
+
+@pytest.mark.parametrize(("by_daemon", "cause"), [(True, TerminationCause.NOT_LAUNCHED), (False, None)])
+def test_ranks_that_were_not_launched_are_left_to_the_daemon_if_there_is_one(
+    by_daemon: bool, cause: TerminationCause | None
+) -> None:
+    sentence = "Slurm could not start the ranks on n2: Job credential expired"
+    outcome = ended(167, ExitContext(daemon_managed=by_daemon, not_launched=sentence))
+    assert (outcome.status, outcome.reason, outcome.exit_code, outcome.cause) == ("failed", sentence, 167, cause)
