@@ -51,11 +51,19 @@ class Hit:
 
     def ends(self, start: Start, partition: str) -> bool:
         """Whether it may have ended this process."""
+        if self.keeps_from_launching(start):
+            return True
         if self.job:
             where = self.job == start.job
         else:
             where = bool(self.node) and self.node in start.nodes and self.partition in ("", partition)
         return where and start.at <= self.until + _STARTING_S and start.last_at >= self.since - _SILENT_S
+
+    def keeps_from_launching(self, start: Start) -> bool:
+        """Whether a rank of this start may not have begun because its node's slurmd was away; the other ranks are for
+        nothing then."""
+        is_missing = not start.whole and bool(self.away) and self.away != "slurmctld" and self.away not in start.nodes
+        return is_missing and self.since - _STARTING_S <= start.at <= self.until + _STARTING_S
 
     @property
     def restarts(self) -> bool:
@@ -203,13 +211,15 @@ class Story:
         if self.job.queue != "once" or all(hit.kills_rank for hit in enders):
             return []
         # Slurm itself may call a job that it preempts on a node that dies either.
+        not_launched = "could not start the ranks|agents of the task's nodes ended before all were ready"
         return [
+            *([("failed", not_launched)] if last is None or not last.whole else []),
             ("failed", r"node \S+ failed|before the agent started|ended before it started"),
             ("stopped", r"was preempted"),
         ]
 
     def _is_hit(self, hit: Hit) -> bool:
-        return self.task in hit.tasks and bool(hit.node or hit.job)
+        return self.task in hit.tasks and bool(hit.node or hit.job or hit.away not in ("", "slurmctld"))
 
     def _must_have_stopped(self, cancel: Hit, start: Start) -> bool:
         """Whether a process that ended by itself should not have come so far: its job had been cancelled long enough

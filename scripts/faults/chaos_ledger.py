@@ -86,6 +86,8 @@ class Start:
     printed_at: list[float] = field(default_factory=list)
     last_at: float = 0.0
     """The last sign of life."""
+    whole: bool = True
+    """Every rank has begun."""
     signalled_at: float | None = None
     """SIGTERM came."""
     ended_at: float | None = None
@@ -130,6 +132,7 @@ def _together(starts: Sequence[Start], *, whole: bool) -> Start:
         still_alive=[pid for start in starts for pid in start.still_alive],
         last_at=max(start.last_at for start in starts),
         signalled_at=min(signals, default=None),
+        whole=whole,
         ended_at=max(ends) if has_ended else None,
         code=(failed or [0])[0] if has_ended else None,
     )

@@ -272,6 +272,33 @@ def test_ranks_start_again_together_after_the_death_of_any_of_their_nodes() -> N
     assert two_ranks(ranks, server, replace(NODE, node="n3")) == [Wrong.TWICE]
 
 
+def test_ranks_start_again_where_one_could_not_be_launched() -> None:
+    """The others may have come to their end by then."""
+    again = [rank_starts(0, ended=22, number=1)], [rank_starts(1, ended=22, number=1)]
+    missing = [[rank_starts(0, ended=2), *again[0]], [replace(again[1][0], lines=[0, 1])]]
+    complete = [[rank_starts(0), *again[0]], [rank_starts(1), *again[1]]]
+    server = Seen("completed", "", [0, 1, 1000, 1001], other_ranks=[[0, 1]])
+    away = Hit("slurmd away for a moment", -1.0, 5.0, frozenset({"t"}), away="n2")
+    assert two_ranks(missing, server) == [Wrong.TWICE]
+    assert two_ranks(missing, server, away) == []
+    assert two_ranks(missing, server, replace(away, away="n1")) == [Wrong.TWICE]
+    assert two_ranks(missing, server, replace(away, since=3.0)) == [Wrong.TWICE]
+    whole = replace(server, other_ranks=[[0, 1, 1000, 1001]])
+    assert two_ranks(complete, whole, away) == [Wrong.TWICE]
+
+
+@pytest.mark.parametrize("why", ["Slurm could not start the ranks on n2: x", "(without n2), before the agent started"])
+def test_a_queue_without_restarts_may_fail_a_task_that_was_not_launched(why: str) -> None:
+    once = replace(TWO, queue="once")
+    away = Hit("slurmd away for a moment", -1.0, 5.0, frozenset({"t"}), away="n2")
+    ranks = [[rank_starts(0)], []]
+    server = Seen("failed", why, [0, 1], other_ranks=[[]])
+    starts = starts_of_all(ranks)
+    assert kinds(Story("t", once, starts, server, [away], ranks)) == []
+    assert kinds(Story("t", once, starts, server, [], ranks)) == [Wrong.VERDICT]
+    assert kinds(Story("t", TWO, starts, server, [away], ranks)) == [Wrong.VERDICT]
+
+
 def test_a_killed_rank_fails_the_task_and_nothing_starts_again() -> None:
     killed = Hit("rank killed", 2.0, 2.1, frozenset({"t"}), job="7", kills_rank=True)
     ranks = [[rank_starts(0)], [rank_starts(1)]]
