@@ -159,15 +159,18 @@ def test_nothing_that_a_user_wrote_leaves_its_place(text: str, tmp_path: Path) -
     exports = [f'export FOUND={each}; printf "%s\\0" "$FOUND"' for each in variables]
     fields = written_by_users(text)
     del fields["project"]
-    script = line("\n".join([*commands, *exports]), project=text, **fields)
+    body = line("\n".join([*commands, *exports]), project=text, **fields)
+    work = tmp_path / "work"
+    work.mkdir()
+    (tmp_path / "job.sh").write_text(body, encoding="utf-8")
     done = subprocess.run(
-        ["bash", "-c", script], cwd=tmp_path, env={"WORD": "word"}, text=True, capture_output=True, check=True
+        ["bash", "../job.sh"], cwd=work, env={"WORD": "word"}, encoding="utf-8", capture_output=True, check=True
     )
     plain = text.replace("\r", "").replace("\n", "")
     expected = [place.replace('"', "").replace("'", "").replace("$WORD", "word") for place in places]
     per_variable = [place.replace("{}", plain) for place in expected]
     assert done.stdout.split("\0")[:-1] == per_variable * len(variables) + [plain] * len(variables)
-    assert done.stderr == "" and list(tmp_path.iterdir()) == []
+    assert done.stderr == "" and list(work.iterdir()) == []
 
 
 @pytest.mark.parametrize("place", ["echo {}", 'echo "{}"', "echo '{}'", "# {}"])
