@@ -45,6 +45,8 @@ log = EventLog("schedulers.slurm")
 
 _BEFORE = timedelta(hours=1)
 """Where sacct begins to look: whatever the clocks say, before the submission. A time to come is an error to it."""
+_ACCOUNTING_LAG = timedelta(seconds=15)
+"""How long after its end a job may be missing in accounting, on a busy machine."""
 _DISABLED = "accounting storage is disabled"
 
 
@@ -211,7 +213,10 @@ class SlurmScheduler:
                     raise silence from error
                 silence = error
             else:
-                found |= newest(((row.id, answers.ended_job(row)) for row in queue.rows), unclear)
+                told = newest(((row.id, answers.ended_job(row)) for row in queue.rows), unclear)
+                if self._has_sacct and silence is None:
+                    told = {job: _once_accounting_may_know(record) for job, record in told.items()}
+                found |= told
                 unreadable += queue.unreadable
         if silence is not None:
             log.warning("records.source_unavailable", jobs=len(unclear), error=silence)
@@ -326,6 +331,13 @@ class SlurmScheduler:
         if (event, kind) not in self._reported:
             self._reported.add((event, kind))
             log.warning(event, **keys)
+
+
+def _once_accounting_may_know(record: JobRecord) -> JobRecord:
+    """The controller's record; nothing yet of a job cancelled a moment ago: who did it, accounting alone says."""
+    if record.state is JobState.CANCELLED and record.ended and abs(SYSTEM.now() - record.ended) < _ACCOUNTING_LAG:
+        return unconfirmed_record(record.id)
+    return record
 
 
 def _with_name(record: JobRecord) -> JobRecord:
