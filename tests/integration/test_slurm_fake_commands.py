@@ -197,7 +197,7 @@ def test_who_cancelled_a_job_is_asked_of_accounting_while_it_may_be_behind(fake:
     fake.sacct(accounting_row("7", "CANCELLED by 0"))
     assert records() == {"7": (JobState.CANCELLED, "root"), "8": (JobState.CANCELLED, "")}
     fake.command("sacct", SILENCES["fails"])
-    assert records() == {job: (JobState.CANCELLED, "") for job in JOBS}
+    assert records() == dict.fromkeys(JOBS, (JobState.CANCELLED, ""))
 
 
 def test_a_job_that_goes_to_another_cluster_is_refused_and_cancelled_there(
