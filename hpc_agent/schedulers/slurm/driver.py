@@ -213,10 +213,10 @@ class SlurmScheduler:
                     raise silence from error
                 silence = error
             else:
-                told = newest(((row.id, answers.ended_job(row)) for row in queue.rows), unclear)
+                listed = newest(((row.id, answers.ended_job(row)) for row in queue.rows), unclear)
                 if self._has_sacct and silence is None:
-                    told = {job: _once_accounting_may_know(record) for job, record in told.items()}
-                found |= told
+                    listed = {job: _once_accounting_may_know(record) for job, record in listed.items()}
+                found |= listed
                 unreadable += queue.unreadable
         if silence is not None:
             log.warning("records.source_unavailable", jobs=len(unclear), error=silence)
