@@ -92,7 +92,7 @@ def relay(settings: AllSettings, cluster: str, daemon: str, clock: Clock, *, req
 
 async def _listen(settings: AllSettings, folder: RelayFolder, connector: Connector) -> asyncio.Server:
     address = settings.hpc.relay
-    listener = RelayListener(folder.secret(), connector.open)
+    listener = RelayListener(folder.secret(), address.host, connector.open)
     try:
         return await asyncio.start_server(listener.handle, address.host, address.port, limit=BLOCK)
     except OSError as error:
