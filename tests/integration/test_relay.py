@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import shutil
 import socket
 import socketserver
 import ssl
@@ -25,8 +27,11 @@ from hpc_agent.config.settings import AllSettings, ApiSettings, HpcSettings
 from hpc_agent.errors import ConfigError
 from hpc_agent.redact import Secret
 from hpc_agent.relay.connector import relay
+from hpc_agent.relay.file_link import AHEAD, FileRelay, connect
 from hpc_agent.relay.node_proxy import node_proxy
 from hpc_agent.relay.relay_folder import ListenRecord, RelayFolder
+from hpc_agent.relay.stream import ByteStream
+from hpc_agent.relay.target import RelayTarget
 
 
 class _Server(BaseHTTPRequestHandler):
@@ -258,7 +263,50 @@ def test_connections_through_files_leave_nothing_behind(tmp_path: Path, server: 
         session = _session(environ)
         assert session.post(f"{url}/x", data=b"a", timeout=60).status_code == 200
         session.close()
-        wait_until("the connection's folder to go", lambda: list(folder.connections.iterdir()), empty)
+        wait_until("the connection's folder to go", lambda: list(folder.connections.iterdir()), empty, timeout=30)
+
+
+def test_an_end_that_reads_slowly_holds_the_sender_back(tmp_path: Path) -> None:
+    folder = RelayFolder(tmp_path, "c")
+
+    async def send() -> int:
+        opened = asyncio.Event()
+
+        async def open_target(_: RelayTarget) -> ByteStream:
+            opened.set()
+            return _Stalled()
+
+        daemon = asyncio.create_task(FileRelay(folder, open_target).run())
+        node = await connect(folder, RelayTarget("api.example.org", 443))
+        await opened.wait()
+        [connection] = folder.connections.iterdir()
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(_write_all(node, pieces=500), 5)
+        unread = sum(1 for _ in connection.glob("up.*"))
+        shutil.rmtree(connection)
+        daemon.cancel()
+        return unread
+
+    assert asyncio.run(send()) <= 2 * AHEAD
+
+
+async def _write_all(stream: ByteStream, pieces: int) -> None:
+    for _ in range(pieces):
+        await stream.write(b"x" * 1000)
+
+
+class _Stalled:
+    """``ByteStream`` of a server that takes nothing."""
+
+    async def read(self) -> bytes:
+        await asyncio.Event().wait()
+        return b""
+
+    async def write(self, data: bytes) -> None:
+        await asyncio.Event().wait()
+
+    async def close(self) -> None:
+        pass
 
 
 def test_secret_and_folders_are_for_their_user_alone(tmp_path: Path) -> None:
