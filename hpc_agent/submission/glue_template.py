@@ -26,8 +26,9 @@ from hpc_agent.submission.glue_variables import (
     split,
     value,
 )
+from hpc_agent.submission.second_reading import is_read_again
 from hpc_agent.submission.shell_position import Position
-from hpc_agent.submission.task_text import TaskText, quoted, refuse_control_characters
+from hpc_agent.submission.task_text import TaskText, quoted, refuse_unfit
 
 LAUNCH_FUNCTION = "hpc_agent_launch"
 """Name of the script's function that starts the command it is given in the task's container."""
@@ -36,16 +37,6 @@ _ONLY_COMMENTS = re.compile(r"(?:[ \t]*(?:#[^\n]*)?(?:\n|\Z))*")
 _KEYWORDS = frozenset(
     ["!", "case", "do", "elif", "else", "for", "function", "if", "select", "then", "until", "while", "{", "("]
 )
-_SHELL = r"(?:\S*/)?(?:ba|da|k|z)?sh"
-_PYTHON, _OTHERS = r"(?:\S*/)?python[\d.]*", r"(?:\S*/)?(?:perl|ruby|node|Rscript)"
-_SECOND_READING = re.compile(
-    r"(?:^|[\s;&|(])(?:eval|ssh|trap|xargs|parallel|watch|su|awk|sed|let|declare|typeset|local|\[\[|--wrap"
-    # Names of variables, whose index is computed.
-    r"|read|printf\s+-v|(?:test|\[)\s(?:.*\s)?-v"
-    rf"|(?:{_SHELL}|{_PYTHON})\s(?:.*\s)?-\w*c|{_OTHERS}\s(?:.*\s)?-\w*e"
-    rf"|(?:{_SHELL}|{_PYTHON}|{_OTHERS}|source|\.)\s(?:.*\s)?<<<)(?:[\s=\"']|$)"
-)
-"""Commands that read their arguments as a program once more: what is quoted for this shell is not quoted for that."""
 
 _RUN_FUNCTION = """\
 # Runs the agent, passes on the signals that this shell gets, and goes on when the agent has ended.
@@ -250,7 +241,7 @@ class _Filler:
         return " ".join(quoted(TaskText(word, variable.text), self._position, self._language) for word in words)
 
     def _refuse_second_reading(self, variable: Variable) -> None:
-        if _SECOND_READING.search(self._position.command_line):
+        if is_read_again(self._position.command_line):
             raise TemplateError(
                 f"{variable.text} on line {self._position.line} of the template goes to a command that reads its "
                 "argument as a program once more, where this task's text cannot be quoted safely: put it into a "
@@ -260,7 +251,7 @@ class _Filler:
     def _in_quotes(self, variable: Variable, text: str, quotes: str) -> str:
         """The text inside the template's own quotes."""
         where = f"{variable.text} on line {self._position.line} of the template"
-        refuse_control_characters(text, where)
+        refuse_unfit(text, where)
         if not self._position.is_directive:
             return text.replace("'", "'\\''") if quotes == "'" else re.sub(r'([\\"$`])', r"\\\1", text)
         if quotes == '"':
