@@ -4,8 +4,8 @@ Each sends 32 random bytes in hexadecimal digits. The daemon begins with its own
 <bytes> <target>``; the daemon's answer ``<proof> OK``, ``<proof> NO <why>`` or ``<proof> LATER <why>``. Then the
 connection is the target's. The secret itself is never sent.
 
-The node proves the address that it called, too: whoever listens at the address of a daemon that has ended can neither
-pass for it nor use a node's proof at another daemon.
+The node proves the address that it called, too: a program that listens at the address of a daemon that has ended can
+neither pass for it nor use a node's proof at another daemon.
 """
 
 from __future__ import annotations

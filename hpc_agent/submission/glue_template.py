@@ -100,7 +100,7 @@ class GlueJob:
 
 def uses_container_directives(template: str, prefix: str) -> bool:
     """Whether a template asks for its container by ``#SBATCH --container-image``."""
-    return re.search(rf"^{re.escape(prefix)}\s+--container-image\b", template, re.MULTILINE) is not None
+    return re.search(rf"^{re.escape(prefix)}\s(?:.*\s)?--container-image\b", template, re.MULTILINE) is not None
 
 
 def script(template: str, facts: GlueFacts, job: GlueJob, language: ScriptLanguage) -> str:
@@ -181,7 +181,7 @@ class _Filler:
     def _add(self, text: str) -> None:
         for line in text.splitlines(keepends=True):
             self._text += line
-            is_directive = self._position.is_directive or line.startswith(f"{self._language.prefix} ")
+            is_directive = self._position.is_directive or line.startswith(self._language.prefix)
             if not line.endswith("\n"):
                 self._position.advance(line)
                 continue
@@ -204,11 +204,21 @@ class _Filler:
         self._line_start = len(self._text)
 
     def _container_words(self, line: str) -> list[str]:
-        """Words of a directive that has container options only; without these it may hold anything."""
-        if not line.startswith(f"{self._language.prefix} "):
+        """Words of a directive that has container options only; none where it has no such option.
+
+        Raises:
+            TemplateError: it has other options too, which sbatch would have to read with those.
+        """
+        if not re.match(rf"{re.escape(self._language.prefix)}\s", line):
             return []
         words = _shell_words(line.removeprefix(self._language.prefix), comments=True)
-        return words if words and all(map(_CONTAINER_OPTION.fullmatch, words)) else []
+        ours = [word for word in words if _CONTAINER_OPTION.fullmatch(word)]
+        if ours and len(ours) < len(words):
+            raise TemplateError(
+                f"{line.strip()!r} has more words than {shlex.join(ours)}: write the options of a container on a line "
+                "of their own, each with its value behind an equals sign"
+            )
+        return ours
 
     def _add_block(self, variable: Variable) -> None:
         self._has_command = True

@@ -208,7 +208,7 @@ def test_what_took_the_port_of_a_daemon_that_ended_is_passed_over_and_reads_noth
 
 
 def test_a_proof_for_one_daemon_is_none_for_another(tmp_path: Path, server: ThreadingHTTPServer) -> None:
-    """Whoever listens at the address of a daemon that ended passes all on to one that runs, and reads along."""
+    """A program at the address of a daemon that ended passes all on to one that runs, and reads along."""
     url = _url(server)
     environ: dict[str, str] = {}
     settings = _settings(tmp_path, url, "network")

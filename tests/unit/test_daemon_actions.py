@@ -333,7 +333,6 @@ class TestSubmission:
         assert site.submit() == Accepted(JobId("7"))
         assert [request.resources.exclude for request in site.cluster.submitted] == ["n1", ""]
 
-
     def test_another_linux_users_task_does_not_run_as_this_daemons_user(self, tmp_path: Path) -> None:
         """The server listed the queue's owners without it, and so it was kept."""
         site = Site(tmp_path, {"default": "alice"})

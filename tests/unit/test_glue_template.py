@@ -14,7 +14,7 @@ import pytest
 from hpc_agent.errors import TemplateError
 from hpc_agent.schedulers.slurm.script import SbatchScript
 from hpc_agent.schedulers.slurm.settings import SlurmSettings
-from hpc_agent.submission.glue_template import ContainerLaunch, GlueJob, script
+from hpc_agent.submission.glue_template import ContainerLaunch, GlueJob, script, uses_container_directives
 from hpc_agent.submission.glue_variables import GlueFacts, is_glue_template
 from hpc_agent.submission.second_reading import is_read_again
 
@@ -311,6 +311,28 @@ def test_pyxis_options_go_to_srun() -> None:
     image = TASK["container"]["image"]
     assert f'srun --container-image={image} --container-remap-root --container-writable "$@"\n' in text
     assert "#SBATCH --container" not in text and text.rstrip().endswith("--container-launch pyxis")
+
+
+def _with_directive(directive: str) -> str:
+    return f"#!/bin/bash\n{directive}\n${{CLEARML_PRE_SETUP}}\n${{CLEARML_AGENT_EXECUTE}}\n"
+
+
+def test_a_directive_may_have_a_tab_before_its_options() -> None:
+    template = _with_directive("#SBATCH\t--container-image=x.sqsh")
+    text = rendered(template)
+    assert uses_container_directives(template, "#SBATCH")
+    assert 'srun --container-image=x.sqsh "$@"\n' in text and "#SBATCH\t" not in text
+
+
+@pytest.mark.parametrize(
+    "directive",
+    ["#SBATCH --nodes=1 --container-image=x.sqsh", "#SBATCH --container-image x.sqsh --container-writable"],
+)
+def test_a_directive_with_other_words_than_a_containers_options_is_refused(directive: str) -> None:
+    """sbatch would start the whole script in the container."""
+    assert uses_container_directives(_with_directive(directive), "#SBATCH")
+    with pytest.raises(TemplateError, match="write the options of a container on a line of their own"):
+        rendered(_with_directive(directive))
 
 
 def test_srun_delegation_calls_the_templates_function() -> None:
