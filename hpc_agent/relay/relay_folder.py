@@ -65,7 +65,7 @@ class RelayFolder:
         self._listen_path(daemon).unlink(missing_ok=True)
 
     def listening(self) -> list[ListenRecord]:
-        """The daemons' addresses, the newest first. Some may be of daemons that died."""
+        """The daemons' addresses, the last announced first. Some may be of daemons that died."""
         found = []
         for path in self.path.glob("listen.*.json"):
             with contextlib.suppress(CorruptFileError, OSError):

@@ -19,15 +19,16 @@ import msgspec
 import pytest
 import requests
 from certificates import make_certificate
-from waiting import empty, wait_until
+from waiting import empty, equals, wait_until
 
 from hpc_agent.clock import SYSTEM
 from hpc_agent.config.relay_settings import RelaySettings
 from hpc_agent.config.settings import AllSettings, ApiSettings, HpcSettings
 from hpc_agent.errors import ConfigError
 from hpc_agent.redact import Secret
-from hpc_agent.relay.connector import relay
+from hpc_agent.relay.connector import keep_announced, relay
 from hpc_agent.relay.file_link import AHEAD, FileRelay, connect
+from hpc_agent.relay.loop_thread import LoopThread
 from hpc_agent.relay.node_proxy import node_proxy
 from hpc_agent.relay.relay_folder import ListenRecord, RelayFolder
 from hpc_agent.relay.stream import ByteStream
@@ -252,6 +253,16 @@ def test_a_daemon_that_moved_is_found_by_the_next_connection(tmp_path: Path, ser
             with relay(settings, "c", daemon, SYSTEM):
                 assert _session(environ).post(f"{url}/x", data=b"a", timeout=60).status_code == 200
         assert _session(environ).get(f"{url}/x", timeout=60).status_code == 502
+
+
+def test_a_daemon_that_lives_comes_before_one_that_died_later_than_it_began(tmp_path: Path) -> None:
+    folder = RelayFolder(tmp_path, "c")
+    folder.announce("lives", ListenRecord("127.0.0.1", 1, SYSTEM.now()))
+    folder.announce("died", ListenRecord("127.0.0.1", 2, SYSTEM.now()))
+    assert [record.port for record in folder.listening()] == [2, 1]
+    with LoopThread("relay") as loop:
+        loop.spawn(keep_announced(folder, "lives", "127.0.0.1", 1, SYSTEM, every=0.05))
+        wait_until("the order", lambda: [record.port for record in folder.listening()], equals([1, 2]))
 
 
 def test_connections_through_files_leave_nothing_behind(tmp_path: Path, server: ThreadingHTTPServer) -> None:
