@@ -1,4 +1,4 @@
-"""Script of an interactive session's task: what its shells see of the job."""
+"""Script of an interactive session's task: what its shells see of the job. OpenSSH makes keys for named users only."""
 
 from __future__ import annotations
 
