@@ -32,6 +32,7 @@ from hpc_agent.server.pages import Pages
 from hpc_agent.server.quota import UploadLimits
 from hpc_agent.server.services import ENDPOINTS
 from hpc_agent.server.services.auth import replace_own_key_pair, store_administrator
+from hpc_agent.server.services.queues import ensure_default_queue
 from hpc_agent.server.store.connection import DocumentStore
 from hpc_agent.server.uploads import Uploads
 from hpc_agent.server.watchdog import Watchdog
@@ -93,6 +94,7 @@ def serve(options: ServerOptions, clock: Clock, announce: Callable[[Listening], 
                 moment = Transaction(db, clock.now())
                 store_administrator(moment, identity)
                 replace_own_key_pair(moment, owner.user, owner.access_key, owner.secret_key)
+                ensure_default_queue(moment, {"user": owner.user, "company": identity.company})
             authenticator = Authenticator(store, owner.signing_key, clock)
             dispatcher = Dispatcher(store, authenticator, ENDPOINTS, clock)
             uploads = Uploads(folder, options.uploads)

@@ -145,6 +145,10 @@ def test_the_task_shows_its_latest_figures(api: Api) -> None:
         "min_value_iteration": 2,
         "max_value": 5.0,
         "max_value_iteration": 1,
+        "first_value": 5.0,
+        "first_value_iteration": 1,
+        "mean_value": 4.0,
+        "count": 3,
     }
     other = api.task()
     send(api, scalar(other, 1, 9.0))

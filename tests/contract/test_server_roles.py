@@ -112,6 +112,7 @@ class Things:
             "queue": self.ids[OwnerKind.QUEUE],
             "task": self.ids[OwnerKind.TASK],
             "force": True,
+            "project_name": "moved here",
         }
         if name == "tasks.edit":
             fields = {"comment": "changed", "force": True}

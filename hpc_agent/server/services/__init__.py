@@ -8,13 +8,20 @@ from collections.abc import Mapping
 from hpc_agent.server.action import Endpoint
 from hpc_agent.server.services import (
     auth,
+    events_metrics,
     events_read,
+    events_samples,
     events_write,
     models,
+    models_change,
     projects,
+    projects_change,
+    projects_stats,
     queues,
     tasks,
     tasks_content,
+    tasks_delete,
+    tasks_many,
     tasks_status,
     tasks_write,
     workers,
@@ -28,10 +35,17 @@ _SERVICES = (
     tasks_write.service,
     tasks_status.service,
     tasks_content.service,
+    tasks_delete.service,
+    tasks_many.service,
     projects.service,
+    projects_change.service,
+    projects_stats.service,
     models.service,
+    models_change.service,
     events_write.service,
     events_read.service,
+    events_metrics.service,
+    events_samples.service,
 )
 
 ENDPOINTS: Mapping[str, Endpoint] = {

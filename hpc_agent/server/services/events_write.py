@@ -40,6 +40,9 @@ class _Event(RequestBody, frozen=True):
 class _Log(_Event, frozen=True):
     msg: str = ""
     level: str = "INFO"
+    metric: str | None = None
+    variant: str | None = None
+    iter: Int64 | None = None
 
 
 class _Measured(_Event, frozen=True):
@@ -71,14 +74,18 @@ class MixedLockFault(ApiFault):
 @service.action(Json, Access.REPORT)
 def add(request: Json, call: Call) -> Answer:
     """Store one event."""
-    _store([request], call)
-    return {}
+    added, problems = _store([request], call)
+    return _stored_answer(added, problems)
 
 
 @service.action(Batch, Access.REPORT)
 def add_batch(request: Batch, call: Call) -> Answer:
     """Store events, one JSON object a line."""
     added, problems = _store(request, call)
+    return _stored_answer(added, problems)
+
+
+def _stored_answer(added: int, problems: Counter[str]) -> Answer:
     return {"added": added, "errors": sum(problems.values()), "errors_info": dict(problems)}
 
 
@@ -133,7 +140,8 @@ def _stored(kind: str, event: _Event, raw: Json, call: Call) -> StoredChunk | Sc
     timestamp = int(call.now.timestamp() * 1000 if event.timestamp is None else event.timestamp)
     worker = event.worker or call.worker
     if isinstance(event, _Log):
-        return StoredChunk(event.task, timestamp, event.level, worker, event.msg)
+        own = (event.metric, event.variant, event.iter)
+        return StoredChunk(event.task, timestamp, event.level, worker, event.msg, *own)
     assert isinstance(event, _Measured)
     if isinstance(event, _ScalarEvent):
         return Scalar(event.task, event.metric, event.variant, event.iter, timestamp, event.value, worker)
@@ -208,6 +216,11 @@ def _latest(metrics: Json, scalars: list[Scalar]) -> Json:
         shown += 0 if old else 1
         variants = result.setdefault(_key(scalar.metric), {})
         new = {**old, "metric": scalar.metric, "variant": scalar.variant, "value": scalar.value}
+        # A series that an older version began is counted from here on.
+        count = old.get("count", 0) + 1
+        new |= {"count": count, "mean_value": old.get("mean_value", 0.0) * (1 - 1 / count) + scalar.value / count}
+        if "first_value" not in old:
+            new |= {"first_value": scalar.value, "first_value_iteration": scalar.iter}
         if not old or scalar.value < old["min_value"]:
             new |= {"min_value": scalar.value, "min_value_iteration": scalar.iter}
         if not old or scalar.value > old["max_value"]:

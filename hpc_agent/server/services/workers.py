@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Any
 
-from hpc_agent.server import listing
+from hpc_agent.server import filters
 from hpc_agent.server.action import Access, Answer, Call, Int64, Json, Name, RequestBody, Service, iso
 from hpc_agent.server.api_fault import ApiFault
 from hpc_agent.server.store import query as q
@@ -123,14 +123,14 @@ def status_report(request: ReportRequest, call: Call) -> Answer:
 def get_all(request: GetAllRequest, call: Call) -> Answer:
     """List workers, with their tasks and queues."""
     wanted = {"tags": request.tags, "system_tags": request.system_tags}
-    conditions = [q.holds_all(q.field(workers.table, name), tags) for name, tags in wanted.items() if tags]
+    conditions = [filters.listed(workers.table, name, tags) for name, tags in wanted.items() if tags]
     if 0 < request.last_seen < 10**9:
         since = iso(call.now - timedelta(seconds=request.last_seen))
         conditions.append(q.compare(q.field(workers.table, "last_activity_time"), ">=", since))
     if request.worker_pattern:
-        conditions.append(listing.match(workers.table, "id", request.worker_pattern))
+        conditions.append(filters.match(workers.table, "id", request.worker_pattern))
     found = workers.find(call.db, Query(tuple(conditions), order_by=("id",)))
-    return {"workers": [_shown(call, worker) for worker in found if not _expired(worker, call.now)]}
+    return {"workers": [_shown(call, worker) for worker in found if not is_expired(worker, call.now)]}
 
 
 _REFERENCES = frozenset({"task", "queue", "queues", "runtime_properties", "machine_stats"})
@@ -172,7 +172,7 @@ def _milliseconds_since(now: datetime, started: str | None) -> int:
     return int((now - datetime.fromisoformat(started)).total_seconds() * 1000) if started else 0
 
 
-def _expired(worker: Document, now: datetime) -> bool:
+def is_expired(worker: Document, now: datetime) -> bool:
     silent = now - datetime.fromisoformat(worker["last_activity_time"])
     return bool(silent.total_seconds() > worker.get("register_timeout", _DEFAULT_TIMEOUT))
 
@@ -180,7 +180,7 @@ def _expired(worker: Document, now: datetime) -> bool:
 def forget_expired(db: StoreSession, now: datetime) -> int:
     """Delete workers that were silent for longer than their timeout."""
     fields = ("last_activity_time", "register_timeout")
-    gone = [worker["id"] for worker in workers.find(db, Query(fields=fields)) if _expired(worker, now)]
+    gone = [worker["id"] for worker in workers.find(db, Query(fields=fields)) if is_expired(worker, now)]
     return sum(workers.delete(db, worker) for worker in gone)
 
 
@@ -188,7 +188,7 @@ def watched(call: Call, queue: str) -> bool:
     """Whether a live worker serves the queue."""
     serves = q.holds(q.field(workers.table, "queues"), queue)
     found = workers.find(call.db, Query((serves,), fields=("last_activity_time", "register_timeout")))
-    return any(not _expired(worker, call.now) for worker in found)
+    return any(not is_expired(worker, call.now) for worker in found)
 
 
 @service.action(WorkerRequest, Access.READ)

@@ -20,8 +20,10 @@ from typing import Any
 
 from hpc_agent.clock import SYSTEM
 from hpc_agent.errors import ConfigError
+from hpc_agent.server.store.numeric_order import compare_numerically
 from hpc_agent.server.store.pattern import search
-from hpc_agent.server.store.schema import DOCUMENTS, REST, TableSchema
+from hpc_agent.server.store.query import NUMERIC_ORDER
+from hpc_agent.server.store.schema import ADDED_COLUMNS, DOCUMENTS, REST, TableSchema
 
 _READERS = 4
 _BUSY_SECONDS = 30.0
@@ -69,6 +71,18 @@ class StoreSession:
         """Execute and return how many rows changed."""
         return self._connection.execute(sql, parameters).rowcount
 
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        """A part of the transaction that is undone when the block raises, and it alone."""
+        self._connection.execute("SAVEPOINT attempt")
+        try:
+            yield
+        except BaseException:
+            self._connection.execute("ROLLBACK TO attempt")
+            raise
+        finally:
+            self._connection.execute("RELEASE attempt")
+
     def run_many(self, sql: str, parameters: Sequence[Sequence[object]]) -> None:
         self._connection.executemany(sql, parameters)
 
@@ -80,6 +94,7 @@ class _Connection(sqlite3.Connection):
         super().__init__(*arguments, **options)
         self._end = math.inf
         self.create_function("REGEXP", 2, self._matches, deterministic=True)
+        self.create_collation(NUMERIC_ORDER, compare_numerically)
 
     def limit(self, end: float) -> None:
         """``end`` by the monotonic clock; infinity for none."""
@@ -141,6 +156,8 @@ class DocumentStore:
         for table in DOCUMENTS:
             _create_table(self._writer, table)
         self._writer.executescript(REST)
+        for name, columns in ADDED_COLUMNS.items():
+            _add_columns(self._writer, name, columns)
 
     @contextmanager
     def read(self) -> Iterator[StoreSession]:
@@ -199,7 +216,11 @@ def _create_table(connection: sqlite3.Connection, table: TableSchema) -> None:
         for field, kind in table.fields.items()
     )
     connection.execute(f"CREATE TABLE IF NOT EXISTS {table.name} ({columns})")
-    present = {row[1] for row in connection.execute(f"PRAGMA table_info({table.name})")}
-    for field, kind in table.fields.items():
-        if field not in present:
-            connection.execute(f"ALTER TABLE {table.name} ADD COLUMN {field} {kind.sql}")
+    _add_columns(connection, table.name, {field: kind.sql for field, kind in table.fields.items()})
+
+
+def _add_columns(connection: sqlite3.Connection, table: str, columns: Mapping[str, str]) -> None:
+    present = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+    for name, kind in columns.items():
+        if name not in present:
+            connection.execute(f"ALTER TABLE {table} ADD COLUMN {name} {kind}")

@@ -5,6 +5,7 @@ Scalars and reports are keyed by task, metric, variant and iteration: sending on
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +14,11 @@ import msgspec
 
 from hpc_agent.server.store.connection import StoreSession
 
+DEBUG_IMAGE = "training_debug_image"
+_SAME_FILE = f"type = '{DEBUG_IMAGE}' AND task = ? AND metric = ? AND variant = ? AND json_extract(body, '$.url') = ?"
 SINGLE_VALUE = -(2**31)
 """The iteration of a value that has none."""
+_IMAGE_OF_PLOT = re.compile(r'"source": ?"(https?://[^"]+)"')
 MOST_OF_A_MOMENT = 10_000
 """Chunks of one millisecond that are given out together."""
 LONGEST_ANSWER = 16 * 1024 * 1024
@@ -30,6 +34,9 @@ class StoredChunk:
     level: str
     worker: str
     msg: str
+    metric: str | None = None
+    variant: str | None = None
+    iter: int | None = None
 
 
 @dataclass(frozen=True)
@@ -68,8 +75,9 @@ class Series:
 
 def add_chunks(db: StoreSession, chunks: Iterable[StoredChunk]) -> None:
     db.run_many(
-        "INSERT INTO console (task, timestamp, level, worker, msg) VALUES (?, ?, ?, ?, ?)",
-        [(c.task, c.timestamp, c.level, c.worker, c.msg) for c in chunks],
+        "INSERT INTO console (task, timestamp, level, worker, msg, metric, variant, iter) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        [(c.task, c.timestamp, c.level, c.worker, c.msg, c.metric, c.variant, c.iter) for c in chunks],
     )
 
 
@@ -81,7 +89,8 @@ def add_scalars(db: StoreSession, scalars: Iterable[Scalar]) -> None:
     )
 
 
-def add_reports(db: StoreSession, reports: Iterable[Report]) -> None:
+def add_reports(db: StoreSession, reports: Sequence[Report]) -> None:
+    """An image that overwrites the file of an earlier iteration replaces the earlier report."""
     db.run_many(
         "INSERT OR REPLACE INTO reports (task, type, metric, variant, iter, timestamp, body) "
         "VALUES (?, ?, ?, ?, ?, ?, ?)",
@@ -90,10 +99,31 @@ def add_reports(db: StoreSession, reports: Iterable[Report]) -> None:
             for r in reports
         ],
     )
+    images = {
+        (r.task, r.metric, r.variant, r.body["url"])
+        for r in reports
+        if r.type == DEBUG_IMAGE and isinstance(r.body.get("url"), str) and r.body["url"]
+    }
+    db.run_many(
+        f"DELETE FROM reports WHERE {_SAME_FILE} AND iter < (SELECT max(iter) FROM reports WHERE {_SAME_FILE})",
+        [image + image for image in images],
+    )
 
 
 def delete_for_task(db: StoreSession, task: str) -> int:
     return sum(db.run(f"DELETE FROM {table} WHERE task = ?", (task,)) for table in ("console", "scalars", "reports"))
+
+
+def image_urls(db: StoreSession, task: str) -> list[str]:
+    """Where the files of a task's images, and of the images in its plots, are."""
+    rows = db.rows(
+        "SELECT json_extract(body, '$.url'), json_extract(body, '$.plot_str') FROM reports WHERE task = ?", (task,)
+    )
+    found = {url for url, _ in rows if isinstance(url, str) and url}
+    for _, plot in rows:
+        if isinstance(plot, str):
+            found |= set(_IMAGE_OF_PLOT.findall(plot))
+    return sorted(found)
 
 
 def count_chunks(db: StoreSession, task: str) -> int:
@@ -113,7 +143,7 @@ def chunks(
     direction, compare = ("DESC", "<") if earlier else ("ASC", ">")
     since = "" if start is None else f" AND timestamp {compare} ?"
     rows = db.each(
-        f"SELECT task, timestamp, level, worker, msg FROM console WHERE task = ?{since} "
+        f"SELECT task, timestamp, level, worker, msg, metric, variant, iter FROM console WHERE task = ?{since} "
         f"ORDER BY timestamp {direction}, id {direction} LIMIT ?",
         [task, *([] if start is None else [start]), limit + MOST_OF_A_MOMENT],
     )
@@ -217,7 +247,7 @@ def latest_reports(db: StoreSession, task: str, type: str, iterations: int) -> l
         " FROM reports WHERE task = ? AND type = ?) WHERE age <= ? ORDER BY metric, variant, iter DESC",
         (task, type, iterations),
     )
-    return [_report(row) for row in rows]
+    return [report_of(row) for row in rows]
 
 
 def reports_by_iteration(
@@ -237,16 +267,16 @@ def reports_by_iteration(
         f"ORDER BY iter {direction}, metric, variant",
         [*bound, *bound, iterations],
     )
-    return [_report(row) for row in rows]
+    return [report_of(row) for row in rows]
 
 
-def _report(row: Sequence[Any]) -> Report:
+def report_of(row: Sequence[Any]) -> Report:
     task, type, metric, variant, iteration, timestamp, body = row
     return Report(task, type, metric, variant, iteration, timestamp, msgspec.json.decode(body))
 
 
 _ALL = """
-SELECT 'log' AS type, timestamp, id AS tie, worker, level, msg, NULL AS metric, NULL AS variant, NULL AS iter,
+SELECT 'log' AS type, timestamp, id AS tie, worker, level, msg, metric, variant, iter,
        NULL AS value, NULL AS body FROM console WHERE task = :task
 UNION ALL
 SELECT 'training_stats_scalar', timestamp, iter, worker, NULL, NULL, metric, variant, iter, value, NULL

@@ -34,6 +34,8 @@ class TableSchema:
     """Fields whose filters are regular expressions."""
     hidden: frozenset[str] = frozenset({"made_by"})
     """Fields that are the server's own."""
+    unused: frozenset[str] = frozenset()
+    """Fields that ClearML's objects have, and that are never set here."""
 
 
 _T, _W, _I, _B, _J = ColumnKind.TEXT, ColumnKind.TIME, ColumnKind.INTEGER, ColumnKind.BOOL, ColumnKind.JSON
@@ -81,8 +83,13 @@ TASKS = TableSchema(
         "configuration": _J,
         "last_metrics": _J,
         "script": _J,
+        "report": _T,
+        "report_assets": _J,
     },
-    frozenset({"name", "comment"}),
+    frozenset({"name", "comment", "report"}),
+    unused=frozenset(
+        {"company_origin", "error", "last_changed_by", "metric_stats", "project_name", "status_code", "unique_metrics"}
+    ),
 )
 PROJECTS = TableSchema(
     "projects",
@@ -96,6 +103,9 @@ PROJECTS = TableSchema(
         "last_update": _W,
     },
     frozenset({"name", "basename", "description"}),
+    unused=frozenset(
+        {"company_origin", "dataset_stats", "featured", "logo_blob", "own_models", "own_tasks", "stats", "sub_projects"}
+    ),
 )
 QUEUES = TableSchema("queues", {**_OWNED, "display_name": _T, "metadata": _J, "last_update": _W})
 MODELS = TableSchema(
@@ -111,12 +121,14 @@ MODELS = TableSchema(
         "ready": _B,
         "last_iteration": _I,
         "last_update": _W,
+        "last_change": _W,
         "design": _J,
         "labels": _J,
         "metadata": _J,
         "ui_cache": _J,
     },
     frozenset({"name", "comment"}),
+    unused=frozenset({"company_origin", "last_changed_by", "last_metrics", "metric_stats", "stats", "unique_metrics"}),
 )
 WORKERS = TableSchema(
     "workers",
@@ -184,7 +196,10 @@ CREATE TABLE IF NOT EXISTS console (
     timestamp INTEGER NOT NULL,
     level TEXT NOT NULL,
     worker TEXT NOT NULL,
-    msg TEXT NOT NULL
+    msg TEXT NOT NULL,
+    metric TEXT,
+    variant TEXT,
+    iter INTEGER
 );
 CREATE INDEX IF NOT EXISTS console_by_time ON console (task, timestamp, id);
 
@@ -209,4 +224,9 @@ CREATE TABLE IF NOT EXISTS reports (
     body TEXT NOT NULL,
     PRIMARY KEY (task, type, metric, variant, iter)
 ) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS images_by_url ON reports (task, metric, variant, json_extract(body, '$.url'))
+WHERE type = 'training_debug_image';
 """
+
+ADDED_COLUMNS = {"console": {"metric": "TEXT", "variant": "TEXT", "iter": "INTEGER"}}
+"""Columns of tables in ``REST`` that databases of earlier versions lack."""
