@@ -82,7 +82,7 @@ class Call(Transaction):
 class Endpoint:
     """``request`` is a msgspec type: a ``RequestBody``, ``Json`` for free-form filters, or ``Batch``.
 
-    ``login``: the key pair itself is accepted, not only a token.
+    ``login``: the key pair itself is accepted, not only a token. ``public``: no credentials are asked for.
     """
 
     name: str
@@ -90,6 +90,7 @@ class Endpoint:
     handler: Callable[[Any, Call], Answer]
     access: Access
     login: bool = False
+    public: bool = False
 
 
 class Service:
@@ -100,7 +101,7 @@ class Service:
         self.endpoints: dict[str, Endpoint] = {}
 
     def action(
-        self, request: type[R], access: Access, *, login: bool = False
+        self, request: type[R], access: Access, *, login: bool = False, public: bool = False
     ) -> Callable[[Callable[[R, Call], Answer]], Callable[[R, Call], Answer]]:
         """Declare a function as ``<service>.<its name>``.
 
@@ -109,7 +110,7 @@ class Service:
 
         def declare(handler: Callable[[R, Call], Answer]) -> Callable[[R, Call], Answer]:
             name = f"{self.name}.{handler.__name__}"
-            self.endpoints[name] = Endpoint(name, request, handler, access, login)
+            self.endpoints[name] = Endpoint(name, request, handler, access, login, public)
             return handler
 
         return declare

@@ -26,6 +26,8 @@ from hpc_agent.wire.error_kinds import INTERNAL_ERROR, UNKNOWN_ACTION, ErrorKind
 
 _PATH = re.compile(r"^/?(?:v(?P<version>\d+(?:\.\d+)?)/)?(?P<action>[A-Za-z_]+\.[A-Za-z_]+)/?$")
 
+_ANYBODY = AuthenticatedCaller("", "")
+
 log = EventLog("server")
 
 
@@ -63,6 +65,8 @@ class Dispatcher:
         endpoint = self._endpoints.get(action)
         if endpoint is None:
             raise ApiFault(UNKNOWN_ACTION, action)
+        if endpoint.public:
+            return Admitted(endpoint, _ANYBODY)
         check = self._authenticator.by_key_pair_or_token if endpoint.login else self._authenticator.by_token
         caller = check(authorization)
         if impersonate:

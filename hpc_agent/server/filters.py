@@ -104,6 +104,8 @@ def field_of(table: TableSchema, name: str) -> Condition:
         ApiFault: 400/12, unknown.
     """
     try:
+        if name.partition(".")[0] in table.hidden:
+            raise UnknownFieldError(name)
         return q.field(table, name)
     except UnknownFieldError:
         raise invalid("unknown field", field=name[:100]) from None

@@ -74,7 +74,7 @@ def known_names(table: TableSchema, only_fields: list[str] | str, also: frozense
     names = [name for name in names_of(only_fields) if name]
     for name in names:
         top = name.removeprefix("-").partition(".")[0]
-        if top not in table.fields and top not in table.unused and top not in also:
+        if top in table.hidden or (top not in table.fields and top not in table.unused and top not in also):
             raise ApiFault(UNKNOWN_FIELDS, field=name[:100])
     return names
 

@@ -28,9 +28,9 @@ service = Service("events")
 
 _VECTOR = "training_stats_vector"
 EventType = Literal["training_stats_scalar", "training_stats_vector", "training_debug_image", "plot", "log"]
-FewTasks = Annotated[Ids, msgspec.Meta(max_length=100)]
+FewTasks = Annotated[list[str], msgspec.Meta(max_length=100)]
 """Tasks whose curves one call compares."""
-_MOST_SAMPLES = 6000
+MOST_SAMPLES = 6000
 
 
 class TasksRequest(RequestBody, frozen=True):
@@ -44,7 +44,7 @@ class TaskMetricsRequest(TasksRequest, frozen=True, kw_only=True):
 
 class MultiHistogramRequest(RequestBody, frozen=True):
     tasks: FewTasks
-    samples: Annotated[int, msgspec.Meta(ge=1, le=_MOST_SAMPLES)] = 2000
+    samples: Annotated[int, msgspec.Meta(ge=1, le=MOST_SAMPLES)] = 2000
     key: HistogramKey = "iter"
     metrics: MetricFilter = []
     model_events: bool = False

@@ -22,7 +22,13 @@ from hpc_agent.server.store import query as q
 from hpc_agent.server.store.documents import Collection, Document, models, projects, tasks
 from hpc_agent.server.store.project_queries import in_projects
 from hpc_agent.server.store.query import Condition, Query
-from hpc_agent.wire.error_kinds import NAME_TAKEN, NO_PERMISSION, PROJECT_HAS_MODELS, PROJECT_HAS_TASKS
+from hpc_agent.wire.error_kinds import (
+    NAME_TAKEN,
+    NO_PERMISSION,
+    PROJECT_HAS_MODELS,
+    PROJECT_HAS_TASKS,
+    PROJECT_LOCATION,
+)
 
 service = Service("projects")
 
@@ -49,7 +55,7 @@ def move(request: MoveProjectRequest, call: Call) -> Answer:
     project = existing_project(call, request.project)
     target = existing_project(call, project_named(call, request.new_location)) if request.new_location else None
     if target is not None and request.project in (target["id"], *target.get("path", [])):
-        raise invalid("a project cannot be moved into itself", project=request.project)
+        raise ApiFault(PROJECT_LOCATION, "a project cannot be moved into itself", project=request.project)
     return {"moved": _move(call, project, target)}
 
 
@@ -77,7 +83,7 @@ def merge(request: MergeRequest, call: Call) -> Answer:
     source = existing_project(call, request.project)
     target = existing_project(call, request.destination_project) if request.destination_project else None
     if target is not None and request.project in (target["id"], *target.get("path", [])):
-        raise invalid("a project cannot be merged into itself", project=request.project)
+        raise ApiFault(PROJECT_LOCATION, "a project cannot be merged into itself", project=request.project)
     moved = 0
     for collection, _ in _contents(call, [request.project]):
         for document in collection.find(call.db, Query((in_projects(collection, [request.project]),), fields=("id",))):

@@ -17,8 +17,8 @@ from hpc_agent.server.api_fault import ApiFault, invalid
 from hpc_agent.server.services.metadata import metadata_by_key
 from hpc_agent.server.services.queue_workers import workers_of
 from hpc_agent.server.services.transitions import change_status, existing_task
+from hpc_agent.server.store import history, queue_rows
 from hpc_agent.server.store import query as q
-from hpc_agent.server.store import queue_rows
 from hpc_agent.server.store.documents import Document, new_id, queues, tasks
 from hpc_agent.server.store.query import Query
 from hpc_agent.server.store.queue_rows import EntryRow
@@ -141,6 +141,11 @@ def ensure_default_queue(call: Transaction, owner: Json) -> None:
     """Make the queue ``default`` on a server that has no queue, as ClearML's server does at its first start."""
     if queues.count(call.db, Query()) == 0:
         insert_queue(call, "default", **owner, system_tags=["default"])
+
+
+def note_length(call: Call, queue: str) -> None:
+    """Record the length of a queue that has changed."""
+    history.add_queue_length(call.db, queue, int(call.now.timestamp() * 1000), call.time)
 
 
 def queue_named(call: Call, name: str) -> str | None:
@@ -321,6 +326,7 @@ def get_next_task(request: NextTaskRequest, call: Call) -> Answer:
         return {}
     entry = first[0]
     queue_rows.remove(call.db, request.queue, entry.task)
+    note_length(call, request.queue)
     queues.update(call.db, request.queue, {"last_update": call.time})
     answer: Answer = {"entry": {"task": entry.task, "added": entry.added}}
     task = tasks.get(call.db, entry.task, ("status", "company", "user"))
@@ -352,6 +358,7 @@ def add_task(request: EntryRequest, call: Call) -> Answer:
     if queue_rows.holds(call.db, request.queue, request.task):
         raise ApiFault(TASK_ALREADY_QUEUED, task=request.task)
     queue_rows.append(call.db, request.queue, request.task, call.time)
+    note_length(call, request.queue)
     execution = {**task.get("execution", {}), "queue": request.queue}
     tasks.update(call.db, request.task, {"execution": execution, "last_change": call.time})
     return {"added": 1}

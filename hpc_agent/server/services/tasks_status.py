@@ -10,7 +10,7 @@ from hpc_agent.server.action import Access, Answer, Call, RequestBody, Service
 from hpc_agent.server.api_fault import ApiFault, invalid
 from hpc_agent.server.authorization import may
 from hpc_agent.server.services.publication import publish_task
-from hpc_agent.server.services.queues import create_queue, default_queue, existing_queue, queue_named
+from hpc_agent.server.services.queues import create_queue, default_queue, existing_queue, note_length, queue_named
 from hpc_agent.server.services.transitions import change_status, existing_task
 from hpc_agent.server.services.workers import watched
 from hpc_agent.server.store import key_store, queue_rows
@@ -176,6 +176,7 @@ def enqueue(request: EnqueueRequest, call: Call) -> Answer:
         key_store.remove_of_task(call.db, request.task)
     queue_rows.remove_everywhere(call.db, request.task)
     queue_rows.append(call.db, queue, request.task, call.time)
+    note_length(call, queue)
     queues.update(call.db, queue, {"last_update": call.time})
     # Clients look for the dotted name and need not get the artifacts back.
     fields = {name: value for name, value in answer["fields"].items() if name != "execution"}

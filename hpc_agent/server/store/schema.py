@@ -152,7 +152,13 @@ WORKERS = TableSchema(
     },
 )
 
-USERS = TableSchema("users", {**_OWNED, "role": _T, "email": _T}, frozenset({"name", "email"}))
+USERS = TableSchema(
+    "users",
+    {**_OWNED, "role": _T, "email": _T, "preferences": _J},
+    frozenset({"name", "email"}),
+    frozenset({"made_by", "preferences"}),
+    unused=frozenset({"avatar", "family_name", "given_name", "providers"}),
+)
 
 DOCUMENTS = (TASKS, PROJECTS, QUEUES, MODELS, WORKERS, USERS)
 
@@ -189,6 +195,24 @@ CREATE TABLE IF NOT EXISTS files (
     user TEXT NOT NULL,
     task TEXT NOT NULL
 );
+
+CREATE TABLE IF NOT EXISTS worker_usage (
+    worker TEXT NOT NULL,
+    moment INTEGER NOT NULL,
+    task TEXT NOT NULL,
+    stats TEXT NOT NULL,
+    PRIMARY KEY (worker, moment)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS worker_usage_by_moment ON worker_usage (moment);
+
+CREATE TABLE IF NOT EXISTS queue_history (
+    queue TEXT NOT NULL,
+    moment INTEGER NOT NULL,
+    length INTEGER NOT NULL,
+    waited_s REAL NOT NULL,
+    PRIMARY KEY (queue, moment)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS queue_history_by_moment ON queue_history (moment);
 
 CREATE TABLE IF NOT EXISTS console (
     id INTEGER PRIMARY KEY,
