@@ -26,7 +26,7 @@ from hpc_agent.wire.error_kinds import INTERNAL_ERROR, UNKNOWN_ACTION, ErrorKind
 
 _PATH = re.compile(r"^/?(?:v(?P<version>\d+(?:\.\d+)?)/)?(?P<action>[A-Za-z_]+\.[A-Za-z_]+)/?$")
 
-_ANYBODY = AuthenticatedCaller("", "")
+_NO_CALLER = AuthenticatedCaller("", "")
 
 log = EventLog("server")
 
@@ -66,7 +66,7 @@ class Dispatcher:
         if endpoint is None:
             raise ApiFault(UNKNOWN_ACTION, action)
         if endpoint.public:
-            return Admitted(endpoint, _ANYBODY)
+            return Admitted(endpoint, _NO_CALLER)
         check = self._authenticator.by_key_pair_or_token if endpoint.login else self._authenticator.by_token
         caller = check(authorization)
         if impersonate:

@@ -66,11 +66,11 @@ class _Filters(RequestBody, frozen=True):
 
 
 OPTIONS = frozenset({"_all_", "_and_", "_any_", "_or_", "filters"})
-"""Fields of a request that this module reads beside the columns."""
+"""Fields of a request that this module reads in addition to the columns."""
 
 
 def conditions(table: TableSchema, request: Json, options: frozenset[str]) -> Iterable[Condition]:
-    """All filters of a request. ``options`` are its fields that are no filters.
+    """All filters of a request. ``options`` are its fields that are not filters.
 
     Raises:
         ApiFault: a filter that is not understood, which must not be taken as none.

@@ -28,7 +28,7 @@ PAGE_SIZE = 500
 HIDDEN = "hidden"
 _MOST_FIELDS = 1000
 _LONGEST_REFRESH = 10_000
-"""Documents that are given once more when a list is read anew up to where it was."""
+"""Documents that are given once more when a list is read again up to where it was."""
 _EXTRA_OPTIONS = frozenset({"allow_public", "projection", "_allow_extra_fields_", "async_enable"})
 """Fields that clients send to every ``get_all``, and that change nothing here."""
 
@@ -49,7 +49,7 @@ class _Listing(RequestBody, frozen=True):
 
 
 OPTIONS = frozenset(_Listing.__struct_fields__) | _EXTRA_OPTIONS
-"""Fields of a ``get_all`` that are no filters, whatever is listed."""
+"""Fields of a ``get_all`` that are not filters, whatever is listed."""
 
 
 def only_fields(request: Json) -> list[str]:
@@ -66,7 +66,7 @@ def names_of(only_fields: list[str] | str) -> list[str]:
 
 
 def known_names(table: TableSchema, only_fields: list[str] | str, also: frozenset[str] = frozenset()) -> list[str]:
-    """``only_fields``, checked; ``also`` are fields of the answer that are no columns.
+    """``only_fields``, checked; ``also`` are fields of the answer that are not columns.
 
     Raises:
         ApiFault: 400/14, the objects of this kind have no such field.

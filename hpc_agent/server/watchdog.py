@@ -15,8 +15,8 @@ from hpc_agent.server.action import Transaction, iso
 from hpc_agent.server.services.auth import delete_ended_keys
 from hpc_agent.server.services.transitions import change_status
 from hpc_agent.server.services.workers import forget_expired
-from hpc_agent.server.store import history
 from hpc_agent.server.store import query as q
+from hpc_agent.server.store import usage_history
 from hpc_agent.server.store.connection import DocumentStore
 from hpc_agent.server.store.documents import queues, tasks
 from hpc_agent.server.store.query import Query
@@ -53,8 +53,8 @@ def sweep(store: DocumentStore, now: datetime) -> list[str]:
         delete_ended_keys(at)
         moment = int(now.timestamp() * 1000)
         for queue in queues.find(db, Query(fields=("id",))):
-            history.add_queue_length(db, queue["id"], moment, at.time)
-        history.forget(db, moment - history.KEPT_MS)
+            usage_history.add_queue_length(db, queue["id"], moment, at.time)
+        usage_history.forget(db, moment - usage_history.KEPT_MS)
     return stopped
 
 

@@ -30,7 +30,8 @@ def hashed(name: str) -> str:
 
 
 def test_a_fresh_task_has_all_fields_that_the_sdk_reads_without_asking(server: ServerCore) -> None:
-    for fields in ({}, {"execution": {"artifacts": None}, "script": {"diff": None}}):
+    requests: list[dict[str, Any]] = [{}, {"execution": {"artifacts": None}, "script": {"diff": None}}]
+    for fields in requests:
         task = server("tasks.get_by_id", task=new_task(server, **fields))["task"]
         assert task["execution"] == {
             "artifacts": [],

@@ -167,10 +167,25 @@ class Generator:
             "search_hidden": lambda: True,
             "_all_": lambda: {"fields": [self._field()], "pattern": self._text()},
             "_any_": lambda: {"fields": [self._field() for _ in range(3)], "pattern": self._text()},
+            "_or_": lambda: {"fields": [self._field(), "last_update"], "datetime": [self._text()]},
+            "_and_": lambda: {"fields": ["last_update"], "datetime": [">2020-01-01T00:00:00", self._odd()]},
+            "filters": lambda: {self._field().lstrip("-"): self._sets()},
+            "include_subprojects": lambda: True,
+            "refresh_scroll": lambda: True,
+            "include_stats": lambda: True,
+            "check_own_contents": lambda: True,
+            "children_type": lambda: self._random.choice(("pipeline", "report", "dataset", self._odd())),
         }
         for name in self._random.sample(sorted(options), 3):
             request[name] = self._odd() if self._random.random() < 0.2 else options[name]()
         return request
+
+    def _sets(self) -> dict[str, Any]:
+        """A condition of ``filters``, more or less."""
+        words = [self._random.choice((None, *SHORT)) for _ in range(self._random.choice((0, 1, MANY)))]
+        kinds = self._random.choice((("any",), ("all",), ("any", "all"), ("nonsense",)))
+        sets = {kind: {self._random.choice(("include", "exclude")): words} for kind in kinds}
+        return {**sets, "op": self._random.choice(("and", "or", "xor"))} if self._random.random() < 0.3 else sets
 
     def _event(self) -> dict[str, Any]:
         kinds = ("log", "training_stats_scalar", "training_stats_vector", "training_debug_image", "plot", self._text())

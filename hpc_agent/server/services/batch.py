@@ -1,4 +1,4 @@
-"""Calls about many objects: what works for one is kept, what fails for another is reported beside it."""
+"""Calls about many objects: what works for one is kept, what fails for another is reported next to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``events.*``: which metrics tasks have, their raw points, and those of several tasks beside one another."""
+"""``events.*``: which metrics tasks have, their raw points, and those of several tasks together."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ FewTasks = Annotated[list[str], msgspec.Meta(max_length=100)]
 MOST_SAMPLES = 6000
 
 
-class TasksRequest(RequestBody, frozen=True):
+class EventsOfTasksRequest(RequestBody, frozen=True):
     tasks: Ids
     model_events: bool = False
 
 
-class TaskMetricsRequest(TasksRequest, frozen=True, kw_only=True):
+class TaskMetricsRequest(EventsOfTasksRequest, frozen=True, kw_only=True):
     event_type: EventType
 
 

@@ -37,7 +37,7 @@ class NextSampleRequest(OwnerRequest, frozen=True, kw_only=True):
     next_iteration: bool = False
 
 
-class _Place(msgspec.Struct, frozen=True):
+class _SamplePlace(msgspec.Struct, frozen=True):
     """What a scroll id holds."""
 
     metric: str
@@ -78,17 +78,17 @@ def _sample(request: SampleRequest, call: Call, type: str) -> Answer:
         variant = variants[0] if variants else ""
     found = event_queries.sample_at(call.db, request.task, type, request.metric, variant, request.iteration)
     iteration = found.iter if found else request.iteration or 0
-    place = _Place(request.metric, variant, iteration, request.navigate_current_metric)
+    place = _SamplePlace(request.metric, variant, iteration, request.navigate_current_metric)
     return _answer(call, request.task, type, found, place)
 
 
 def _next(request: NextSampleRequest, call: Call, type: str) -> Answer:
     check_owner(request, call)
     try:
-        place = msgspec.json.decode(request.scroll_id, type=_Place)
+        place = msgspec.json.decode(request.scroll_id, type=_SamplePlace)
     except msgspec.MsgspecError:
         raise invalid("scroll_id is not one that this server gave out") from None
-    found = event_queries.sample_beside(
+    found = event_queries.neighbour_of(
         call.db,
         request.task,
         type,
@@ -98,11 +98,11 @@ def _next(request: NextSampleRequest, call: Call, type: str) -> Answer:
         next_iteration=request.next_iteration,
     )
     if found is not None:
-        place = _Place(found.metric, found.variant, found.iter, place.one_metric)
+        place = _SamplePlace(found.metric, found.variant, found.iter, place.one_metric)
     return _answer(call, request.task, type, found, place)
 
 
-def _answer(call: Call, task: str, type: str, found: Report | None, place: _Place) -> Answer:
+def _answer(call: Call, task: str, type: str, found: Report | None, place: _SamplePlace) -> Answer:
     """Plots have their event in a list too, as servers before API 2.24 answered."""
     ends = event_queries.iterations_of(call.db, task, type, place.metric, place.variant)
     event = event_of(found) if found is not None else None

@@ -35,7 +35,7 @@ class ModelRequest(RequestBody, frozen=True):
     model: str
 
 
-class TaskRequest(RequestBody, frozen=True):
+class OutputOfTaskRequest(RequestBody, frozen=True):
     task: str
 
 
@@ -173,8 +173,8 @@ def get_by_id_ex(request: Json, call: Call) -> Answer:
     return {"models": joined.find(call.db, models, request)[0]}
 
 
-@service.action(TaskRequest, Access.READ)
-def get_by_task_id(request: TaskRequest, call: Call) -> Answer:
+@service.action(OutputOfTaskRequest, Access.READ)
+def get_by_task_id(request: OutputOfTaskRequest, call: Call) -> Answer:
     """The last output model of a task."""
     task = existing_task(call, request.task, ("models",))
     outputs = task.get("models", {}).get("output") or []

@@ -23,7 +23,7 @@ class SetReadyRequest(ModelRequest, frozen=True):
     force_publish_task: bool = False
 
 
-class PublishManyRequest(RequestBody, frozen=True):
+class PublishModelsRequest(RequestBody, frozen=True):
     ids: Ids
     publish_task: bool = True
     force_publish_task: bool = False
@@ -33,7 +33,7 @@ class DeleteModelRequest(ModelRequest, frozen=True):
     force: bool = False
 
 
-class DeleteManyRequest(RequestBody, frozen=True):
+class DeleteManyModelsRequest(RequestBody, frozen=True):
     ids: Ids
     force: bool = False
 
@@ -42,7 +42,7 @@ class ManyModelsRequest(RequestBody, frozen=True):
     ids: Ids
 
 
-class MoveRequest(ManyModelsRequest, frozen=True, kw_only=True):
+class MoveModelsRequest(ManyModelsRequest, frozen=True, kw_only=True):
     project: str | None = None
     project_name: str | None = None
 
@@ -53,8 +53,8 @@ def set_ready(request: SetReadyRequest, call: Call) -> Answer:
     return _publish(call, request.model, request.publish_task, request.force_publish_task)
 
 
-@service.action(PublishManyRequest, Access.WRITE)
-def publish_many(request: PublishManyRequest, call: Call) -> Answer:
+@service.action(PublishModelsRequest, Access.WRITE)
+def publish_many(request: PublishModelsRequest, call: Call) -> Answer:
     """Publish models, and the tasks that made them."""
     with_task, force = request.publish_task, request.force_publish_task
     return for_each(call, request.ids, lambda id: _publish(call, id, with_task, force))
@@ -79,8 +79,8 @@ def delete(request: DeleteModelRequest, call: Call) -> Answer:
     return _delete(call, existing_model(call, request.model), request.force)
 
 
-@service.action(DeleteManyRequest, Access.WRITE)
-def delete_many(request: DeleteManyRequest, call: Call) -> Answer:
+@service.action(DeleteManyModelsRequest, Access.WRITE)
+def delete_many(request: DeleteManyModelsRequest, call: Call) -> Answer:
     """Delete models."""
     return for_each(call, request.ids, lambda id: _delete(call, existing_model(call, id), request.force))
 
@@ -108,8 +108,8 @@ def _tag(call: Call, id: str, archived: bool) -> bool:
     return bool(models.update(call.db, id, changes))
 
 
-@service.action(MoveRequest, Access.WRITE)
-def move(request: MoveRequest, call: Call) -> Answer:
+@service.action(MoveModelsRequest, Access.WRITE)
+def move(request: MoveModelsRequest, call: Call) -> Answer:
     """Move models into a project, which is made where ``project_name`` is new."""
     project = project_of_move(call, request.project, request.project_name)
     changes = {"project": project, "last_update": call.time, "last_change": call.time}

@@ -17,8 +17,8 @@ from hpc_agent.server.api_fault import ApiFault, invalid
 from hpc_agent.server.services.metadata import metadata_by_key
 from hpc_agent.server.services.queue_workers import workers_of
 from hpc_agent.server.services.transitions import change_status, existing_task
-from hpc_agent.server.store import history, queue_rows
 from hpc_agent.server.store import query as q
+from hpc_agent.server.store import queue_rows, usage_history
 from hpc_agent.server.store.documents import Document, new_id, queues, tasks
 from hpc_agent.server.store.query import Query
 from hpc_agent.server.store.queue_rows import EntryRow
@@ -74,7 +74,7 @@ class SetMetadataRequest(QueueRequest, frozen=True):
     replace_metadata: bool = False
 
 
-class DeleteMetadataRequest(QueueRequest, frozen=True):
+class DeleteQueueMetadataRequest(QueueRequest, frozen=True):
     keys: list[str]
 
 
@@ -84,10 +84,6 @@ class EntryRequest(QueueRequest, frozen=True):
 
 class RemoveRequest(EntryRequest, frozen=True):
     update_task_status: bool = False
-
-
-class MoveRequest(EntryRequest, frozen=True):
-    count: int = 1
 
 
 class _Entries(RequestBody, frozen=True):
@@ -145,7 +141,7 @@ def ensure_default_queue(call: Transaction, owner: Json) -> None:
 
 def note_length(call: Call, queue: str) -> None:
     """Record the length of a queue that has changed."""
-    history.add_queue_length(call.db, queue, int(call.now.timestamp() * 1000), call.time)
+    usage_history.add_queue_length(call.db, queue, int(call.now.timestamp() * 1000), call.time)
 
 
 def queue_named(call: Call, name: str) -> str | None:
@@ -285,8 +281,8 @@ def add_or_update_metadata(request: SetMetadataRequest, call: Call) -> Answer:
     return _save_metadata(call, request.queue, {**kept, **metadata_by_key(request.metadata)})
 
 
-@service.action(DeleteMetadataRequest, Access.WRITE)
-def delete_metadata(request: DeleteMetadataRequest, call: Call) -> Answer:
+@service.action(DeleteQueueMetadataRequest, Access.WRITE)
+def delete_metadata(request: DeleteQueueMetadataRequest, call: Call) -> Answer:
     """Delete metadata of a queue."""
     present = existing_queue(call, request.queue).get("metadata") or {}
     gone = set(request.keys)
@@ -362,40 +358,3 @@ def add_task(request: EntryRequest, call: Call) -> Answer:
     execution = {**task.get("execution", {}), "queue": request.queue}
     tasks.update(call.db, request.task, {"execution": execution, "last_change": call.time})
     return {"added": 1}
-
-
-def _move(request: EntryRequest, call: Call, by: int | None, *, to: int = 0) -> Answer:
-    """``by`` places towards the back (negative: the front), or to the place ``to`` (-1: the last)."""
-    order = [entry.task for entry in queue_rows.of_queue(call.db, request.queue)]
-    if request.task not in order:
-        raise ApiFault(TASK_NOT_IN_QUEUE, task=request.task, id=request.queue)
-    place = order.index(request.task)
-    last = len(order) - 1
-    new_place = to % len(order) if by is None else max(0, min(last, place + by))
-    order.insert(new_place, order.pop(place))
-    queue_rows.reorder(call.db, request.queue, order)
-    return {"position": new_place}
-
-
-@service.action(MoveRequest, Access.WRITE)
-def move_task_forward(request: MoveRequest, call: Call) -> Answer:
-    """Move an entry towards the head of its queue."""
-    return _move(request, call, -request.count)
-
-
-@service.action(MoveRequest, Access.WRITE)
-def move_task_backward(request: MoveRequest, call: Call) -> Answer:
-    """Move an entry towards the end of its queue."""
-    return _move(request, call, request.count)
-
-
-@service.action(EntryRequest, Access.WRITE)
-def move_task_to_front(request: EntryRequest, call: Call) -> Answer:
-    """Move an entry to the head of its queue."""
-    return _move(request, call, None)
-
-
-@service.action(EntryRequest, Access.WRITE)
-def move_task_to_back(request: EntryRequest, call: Call) -> Answer:
-    """Move an entry to the end of its queue."""
-    return _move(request, call, None, to=-1)

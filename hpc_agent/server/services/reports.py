@@ -7,7 +7,7 @@ import msgspec
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.server import joined
 from hpc_agent.server.action import Access, Answer, Call, Ids, Json, Name, RequestBody, Service, unique
-from hpc_agent.server.api_fault import ApiFault, invalid
+from hpc_agent.server.api_fault import ApiFault
 from hpc_agent.server.listing import HIDDEN
 from hpc_agent.server.services import events_metrics, events_read
 from hpc_agent.server.services.deletion import ARCHIVED, remove_task
@@ -25,7 +25,7 @@ from hpc_agent.server.store import query as q
 from hpc_agent.server.store.documents import Document, projects, tasks
 from hpc_agent.server.store.project_queries import in_projects
 from hpc_agent.server.store.query import Query
-from hpc_agent.wire.error_kinds import INVALID_TASK_STATUS, TASK_CANNOT_BE_DELETED
+from hpc_agent.wire.error_kinds import INVALID_TASK_STATUS, INVALID_TASK_TYPE, TASK_CANNOT_BE_DELETED
 
 service = Service("reports")
 pipelines = Service("pipelines")
@@ -53,7 +53,7 @@ class UpdateReportRequest(_Content, frozen=True, kw_only=True):
     name: Name | None = None
 
 
-class ReportRequest(RequestBody, frozen=True):
+class OneReportRequest(RequestBody, frozen=True):
     task: str
     message: str = ""
 
@@ -86,7 +86,7 @@ def _folder(call: Call, project: str | None) -> str:
 def _report(call: Call, id: str, *fields: str) -> Document:
     task = existing_task(call, id, ("type", "status", *fields))
     if task["type"] != _TYPE:
-        raise invalid("the task is not a report", task=id, type=task["type"])
+        raise ApiFault(INVALID_TASK_TYPE, "it is not a report", task=id, type=task["type"])
     return task
 
 
@@ -109,26 +109,26 @@ def update(request: UpdateReportRequest, call: Call) -> Answer:
     return {"updated": tasks.update(call.db, request.task, stored), "fields": changes}
 
 
-@service.action(ReportRequest, Access.WRITE)
-def publish(request: ReportRequest, call: Call) -> Answer:
+@service.action(OneReportRequest, Access.WRITE)
+def publish(request: OneReportRequest, call: Call) -> Answer:
     """Set a report published."""
     task = _report(call, request.task, "models")
     return publish_task(call, task, force=task["status"] == TaskStatus.CREATED.value, message=request.message)
 
 
-@service.action(ReportRequest, Access.WRITE)
-def archive(request: ReportRequest, call: Call) -> Answer:
+@service.action(OneReportRequest, Access.WRITE)
+def archive(request: OneReportRequest, call: Call) -> Answer:
     """Archive a report."""
     return {"archived": _tag(call, request, archived=True)}
 
 
-@service.action(ReportRequest, Access.WRITE)
-def unarchive(request: ReportRequest, call: Call) -> Answer:
+@service.action(OneReportRequest, Access.WRITE)
+def unarchive(request: OneReportRequest, call: Call) -> Answer:
     """Bring an archived report back."""
     return {"unarchived": _tag(call, request, archived=False)}
 
 
-def _tag(call: Call, request: ReportRequest, *, archived: bool) -> int:
+def _tag(call: Call, request: OneReportRequest, *, archived: bool) -> int:
     tags = [tag for tag in _report(call, request.task, "system_tags")["system_tags"] if tag != ARCHIVED]
     changes = {"system_tags": [*tags, ARCHIVED] if archived else tags, "status_message": request.message}
     return tasks.update(call.db, request.task, {**changes, "last_change": call.time})
@@ -263,7 +263,7 @@ def delete_runs(request: DeleteRunsRequest, call: Call) -> Answer:
     for id in unique(request.ids):
         run = existing_task(call, id, ("type", "status", "models", "execution"))
         if run["type"] != "controller":
-            raise invalid("the task is not a run of a pipeline", task=id)
+            raise ApiFault(INVALID_TASK_TYPE, "it is not a run of a pipeline", task=id)
         steps = Query((q.compare(q.field(tasks.table, "parent"), "=", id),), fields=("status", "models", "execution"))
         for step in tasks.find(call.db, steps):
             remove_task(call, step, force=True)

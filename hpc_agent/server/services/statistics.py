@@ -10,10 +10,10 @@ import msgspec
 from hpc_agent.server.action import Access, Answer, Call, Ids, Json, RequestBody, Service
 from hpc_agent.server.api_fault import ApiFault, invalid
 from hpc_agent.server.services.workers import GetAllRequest, conditions_of, is_expired
-from hpc_agent.server.store import history
+from hpc_agent.server.store import usage_history
 from hpc_agent.server.store.documents import workers
-from hpc_agent.server.store.history import KEPT_MS, Period, Usage
 from hpc_agent.server.store.query import Query
+from hpc_agent.server.store.usage_history import KEPT_MS, Period, Usage
 from hpc_agent.wire.error_kinds import WORKER_STATS_NOT_FOUND
 
 of_workers = Service("workers")
@@ -82,7 +82,7 @@ def get_count(request: GetAllRequest, call: Call) -> Answer:
 @of_workers.action(KeysRequest, Access.READ)
 def get_metric_keys(request: KeysRequest, call: Call) -> Answer:
     """Names of the figures that workers report, by category."""
-    names = history.metric_names(call.db, request.worker_ids, _milliseconds(call) - KEPT_MS)
+    names = usage_history.metric_names(call.db, request.worker_ids, _milliseconds(call) - KEPT_MS)
     if not names:
         raise ApiFault(WORKER_STATS_NOT_FOUND, "no worker of these has reported its usage")
     by_category = {category: [name for name in names if name.startswith(category)] for category in _CATEGORIES}
@@ -99,7 +99,7 @@ def get_stats(request: StatsRequest, call: Call) -> Answer:
     kinds: dict[str, list[str]] = {}
     for item in request.items:
         kinds.setdefault(item.key, []).append(item.kind)
-    found = history.usage(call.db, request.worker_ids, list(kinds), _period(request))
+    found = usage_history.usage(call.db, request.worker_ids, list(kinds), _period(request))
     split = request.split_by_variant or request.split_by_resource
     listed = []
     for worker, of_worker in groupby(found, key=lambda usage: usage.worker):
@@ -129,7 +129,7 @@ def _series(metric: str, variant: str, points: list[Usage], kinds: list[str]) ->
 def get_activity_report(request: _PeriodRequest, call: Call) -> Answer:
     """How many workers reported in each interval, and how many of them ran a task."""
     period = _period(request)
-    found = {moment: (total, active) for moment, total, active in history.activity(call.db, period)}
+    found = {moment: (total, active) for moment, total, active in usage_history.activity(call.db, period)}
     dates = list(range(period.start, period.end, period.step))
     counts = [found.get(date, (0, 0)) for date in dates]
     return {
@@ -141,7 +141,7 @@ def get_activity_report(request: _PeriodRequest, call: Call) -> Answer:
 @of_queues.action(QueueMetricsRequest, Access.READ)
 def get_queue_metrics(request: QueueMetricsRequest, call: Call) -> Answer:
     """Lengths and waiting times of queues over time."""
-    found = history.queue_lengths(call.db, request.queue_ids, _period(request))
+    found = usage_history.queue_lengths(call.db, request.queue_ids, _period(request))
     wanted = request.queue_ids or sorted(found)
     return {"queues": [_lengths(queue, found.get(queue, [])) for queue in wanted]}
 

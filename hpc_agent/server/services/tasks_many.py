@@ -46,7 +46,7 @@ class StopManyRequest(_ManyStatusRequest, frozen=True, kw_only=True):
     include_pipeline_steps: bool = False
 
 
-class PublishManyRequest(_ManyStatusRequest, frozen=True, kw_only=True):
+class PublishManyTasksRequest(_ManyStatusRequest, frozen=True, kw_only=True):
     publish_model: bool = True
 
 
@@ -60,7 +60,7 @@ class DequeueManyRequest(_ManyStatusRequest, frozen=True, kw_only=True):
     new_status: TaskStatus | None = None
 
 
-class MoveRequest(_ManyRequest, frozen=True, kw_only=True):
+class MoveTasksRequest(_ManyRequest, frozen=True, kw_only=True):
     project: str | None = None
     project_name: str | None = None
 
@@ -123,8 +123,8 @@ def stop_many(request: StopManyRequest, call: Call) -> Answer:
     )
 
 
-@service.action(PublishManyRequest, Access.WRITE)
-def publish_many(request: PublishManyRequest, call: Call) -> Answer:
+@service.action(PublishManyTasksRequest, Access.WRITE)
+def publish_many(request: PublishManyTasksRequest, call: Call) -> Answer:
     """Set tasks published."""
 
     def publish(id: str) -> Answer:
@@ -177,8 +177,8 @@ def _tag(call: Call, id: str, *, archived: bool, **also: str) -> int:
     return tasks.update(call.db, id, {"system_tags": tags, "last_change": call.time, **also})
 
 
-@service.action(MoveRequest, Access.WRITE)
-def move(request: MoveRequest, call: Call) -> Answer:
+@service.action(MoveTasksRequest, Access.WRITE)
+def move(request: MoveTasksRequest, call: Call) -> Answer:
     """Move tasks into a project, which is made where ``project_name`` is new."""
     project = project_of_move(call, request.project, request.project_name)
     changes = {"project": project, "last_update": call.time, "last_change": call.time}

@@ -25,11 +25,11 @@ _LARGEST = 200_000
 """Characters of all preferences of one user."""
 
 
-class UserRequest(RequestBody, frozen=True):
+class OneUserRequest(RequestBody, frozen=True):
     user: str
 
 
-class UpdateRequest(UserRequest, frozen=True):
+class UpdateRequest(OneUserRequest, frozen=True):
     name: str | None = None
 
 
@@ -62,8 +62,8 @@ def get_all_ex(request: Json, call: Call) -> Answer:
     return {"users": found, **paging}
 
 
-@service.action(UserRequest, Access.READ)
-def get_by_id(request: UserRequest, call: Call) -> Answer:
+@service.action(OneUserRequest, Access.READ)
+def get_by_id(request: OneUserRequest, call: Call) -> Answer:
     """One user."""
     found = users.get(call.db, request.user)
     if found is None:

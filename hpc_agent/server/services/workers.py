@@ -8,8 +8,8 @@ from typing import Any
 from hpc_agent.server import filters
 from hpc_agent.server.action import Access, Answer, Call, Int64, Json, Name, RequestBody, Service, iso
 from hpc_agent.server.api_fault import ApiFault
-from hpc_agent.server.store import history, queue_rows
 from hpc_agent.server.store import query as q
+from hpc_agent.server.store import queue_rows, usage_history
 from hpc_agent.server.store.connection import StoreSession
 from hpc_agent.server.store.documents import Document, projects, queues, tasks, users, workers
 from hpc_agent.server.store.query import Condition, Query
@@ -114,7 +114,7 @@ def status_report(request: ReportRequest, call: Call) -> Answer:
             fields[name] = value
     _save(call, request.worker, **fields)
     if request.machine_stats:
-        history.add_usage(
+        usage_history.add_usage(
             call.db, request.worker, _reported_at(request, call), request.task or "", request.machine_stats
         )
     if request.task:
@@ -127,7 +127,7 @@ def _reported_at(request: ReportRequest, call: Call) -> int:
     """Milliseconds; a client without a clock, or with a wrong one, is taken to have reported now."""
     now = int(call.now.timestamp() * 1000)
     moment = request.timestamp
-    return int(moment) if moment is not None and abs(moment - now) < history.KEPT_MS else now
+    return int(moment) if moment is not None and abs(moment - now) < usage_history.KEPT_MS else now
 
 
 @service.action(GetAllRequest, Access.READ)

@@ -113,7 +113,7 @@ def sample_at(
     return None if row is None else report_of(row)
 
 
-def sample_beside(
+def neighbour_of(
     db: StoreSession, task: str, type: str, place: Sample, *, earlier: bool, one_metric: bool, next_iteration: bool
 ) -> Report | None:
     """The report next to a place: within an iteration by metric and variant, then the next iteration.
