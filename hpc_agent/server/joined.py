@@ -63,23 +63,26 @@ def _column(collection: Collection, name: str) -> str:
 def expand(db: StoreSession, collection: Collection, found: list[Document], only: Iterable[str]) -> list[Document]:
     """The documents with their references in place, each looked up once."""
     wanted: dict[Collection, set[str]] = defaultdict(set)
+    columns: dict[Collection, set[str]] = defaultdict(set)
     fields: dict[str, list[str]] = {}
     for path, target in _REFERENCES[collection.table.name].items():
         prefix = path.replace(f".{_MANY}", "") + "."
         fields[path] = [name.removeprefix(prefix) for name in only if name.startswith(prefix)]
         if fields[path]:
+            columns[target] |= {name.partition(".")[0] for name in fields[path]}
             for document in found:
                 wanted[target] |= set(_ids(document, path.split(".")))
-    seen = {target: _by_id(db, target, ids) for target, ids in wanted.items()}
+    seen = {target: _by_id(db, target, ids, columns[target]) for target, ids in wanted.items()}
     for path, target in _REFERENCES[collection.table.name].items():
         for document in found:
             _put(document, path.split("."), seen.get(target, {}), fields[path])
     return found
 
 
-def _by_id(db: StoreSession, collection: Collection, ids: Iterable[str]) -> dict[str, Document]:
+def _by_id(db: StoreSession, collection: Collection, ids: Iterable[str], columns: set[str]) -> dict[str, Document]:
     one_of = q.one_of(q.field(collection.table, "id"), sorted(ids))
-    return {document["id"]: document for document in collection.find(db, Query((one_of,)))}
+    shown = tuple(columns - collection.table.hidden) or ("id",)
+    return {document["id"]: document for document in collection.find(db, Query((one_of,), fields=shown))}
 
 
 def _ids(value: Any, path: list[str]) -> Iterable[str]:

@@ -29,8 +29,8 @@ HIDDEN = "hidden"
 _MOST_FIELDS = 1000
 _LONGEST_REFRESH = 10_000
 """Documents that are given once more when a list is read again up to where it was."""
-_EXTRA_OPTIONS = frozenset({"allow_public", "projection", "_allow_extra_fields_", "async_enable"})
-"""Fields that clients send to every ``get_all``, and that change nothing here."""
+_EXTRA_OPTIONS = frozenset({"allow_public", "projection", "method"})
+"""Fields that change nothing here; the SDK sends ``method`` with every request."""
 
 
 class _Listing(RequestBody, frozen=True):
