@@ -91,7 +91,7 @@ def test_a_pipeline_of_decorated_functions_runs(program: Program) -> None:
 
         @PipelineDecorator.pipeline(name="decorated", project="of pipelines", version="0.1")
         def run():
-            print(json.dumps({"sum": add(1, 2)}), flush=True)
+            print(json.dumps({"sum": int(str(add(1, 2)))}), flush=True)
 
         PipelineDecorator.debug_pipeline()
         run()
@@ -117,10 +117,10 @@ def test_tasks_and_models_are_deleted_by_the_sdk(program: Program) -> None:
         left = [found.id for found in Task.get_task(id).models["output"]]
         print(json.dumps({
             "iteration": iteration,
-            "removed": removed,
+            "removed": bool(removed),
             "left": left,
-            "deleted": Task.get_task(id).delete(),
-            "fresh": Task.create("of deletion", "fresh").delete(),
+            "deleted": bool(Task.get_task(id).delete()),
+            "fresh": bool(Task.create("of deletion", "fresh").delete()),
         }))
         """
     )
