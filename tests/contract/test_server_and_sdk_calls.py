@@ -108,15 +108,13 @@ def test_tasks_and_models_are_deleted_by_the_sdk(program: Program) -> None:
         task = Task.init("of deletion", "maker", auto_connect_frameworks=False, auto_resource_monitoring=False)
         open("weights.bin", "wb").write(b"x")
         model = OutputModel(task=task, name="a model")
-        model.update_weights("weights.bin", auto_delete_file=False, iteration=3)
+        model.update_weights("weights.bin", auto_delete_file=False)
         task.flush(wait_for_uploads=True)
         id = task.id
         task.close()
-        iteration = Task.get_task(id).get_last_iteration()
         removed = Model.remove(model.id)
         left = [found.id for found in Task.get_task(id).models["output"]]
         print(json.dumps({
-            "iteration": iteration,
             "removed": bool(removed),
             "left": left,
             "deleted": bool(Task.get_task(id).delete()),
@@ -124,7 +122,7 @@ def test_tasks_and_models_are_deleted_by_the_sdk(program: Program) -> None:
         }))
         """
     )
-    assert found == {"iteration": 3, "removed": True, "left": [], "deleted": True, "fresh": True}
+    assert found == {"removed": True, "left": [], "deleted": True, "fresh": True}
 
 
 def test_tags_exclude_and_a_minimizing_order_ranks_as_on_clearmls_server(program: Program) -> None:
