@@ -28,7 +28,8 @@ from hpc_agent.server.authentication import AuthenticatedCaller, Authenticator
 from hpc_agent.server.dispatch import Dispatcher
 from hpc_agent.server.file_access import FileAccess
 from hpc_agent.server.http_server import LONGEST_HEAD, HttpServer, limits_for, raise_descriptor_limit
-from hpc_agent.server.pages import Pages
+from hpc_agent.server.page.sessions import Sessions
+from hpc_agent.server.page.site import PageSite
 from hpc_agent.server.quota import UploadLimits
 from hpc_agent.server.services import ENDPOINTS
 from hpc_agent.server.services.auth import replace_own_key_pair, store_administrator
@@ -98,7 +99,8 @@ def serve(options: ServerOptions, clock: Clock, announce: Callable[[Listening], 
             authenticator = Authenticator(store, owner.signing_key, clock)
             dispatcher = Dispatcher(store, authenticator, ENDPOINTS, clock)
             uploads = Uploads(folder, options.uploads)
-            app = build(Parts(dispatcher, authenticator, uploads, FileAccess(store, uploads), Pages(store)))
+            site = PageSite(dispatcher, authenticator, Sessions(store, authenticator, clock), uploads, clock)
+            app = build(Parts(dispatcher, authenticator, uploads, FileAccess(store, uploads), site))
             limits = limits_for(raise_descriptor_limit(), options.connections_per_address)
             server = HttpServer(_configuration(app), listener, limits, tls)
             with Watchdog(store, clock), _ended_by_signals(server):

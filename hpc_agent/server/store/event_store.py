@@ -199,6 +199,58 @@ def console_before(
     return ConsolePart(messages, None)
 
 
+@dataclass(frozen=True)
+class ConsoleRow:
+    """One chunk of a console with its place; numbers grow in the order in which chunks arrive."""
+
+    timestamp: int
+    number: int
+    msg: str
+
+
+def console_end(db: StoreSession, task: str) -> int:
+    """The largest number of a task's chunks; 0 when it has none."""
+    row = db.row("SELECT max(id) FROM console WHERE task = ?", (task,))
+    return int(row[0]) if row and row[0] is not None else 0
+
+
+def console_after(db: StoreSession, task: str, number: int, *, most: int) -> list[ConsoleRow]:
+    """The chunks that arrived after the one of this number, first one first."""
+    rows = db.rows(
+        "SELECT timestamp, id, msg FROM console WHERE task = ? AND id > ? ORDER BY id LIMIT ?", (task, number, most)
+    )
+    return [ConsoleRow(*row) for row in rows]
+
+
+def console_matches(db: StoreSession, task: str, text: str, *, most: int) -> list[ConsoleRow]:
+    """The chunks that contain ``text``, upper and lower case of ASCII letters alike, in the order of the console."""
+    rows = db.rows(
+        "SELECT timestamp, id, msg FROM console WHERE task = ? AND instr(lower(msg), lower(?)) "
+        "ORDER BY timestamp, id LIMIT ?",
+        (task, text, most),
+    )
+    return [ConsoleRow(*row) for row in rows]
+
+
+@dataclass(frozen=True)
+class ReportName:
+    """Metric and variant of reports, and the newest iteration that there is one of."""
+
+    metric: str
+    variant: str
+    iter: int
+
+
+def report_names(db: StoreSession, task: str, type: str) -> list[ReportName]:
+    """What a task has reported of one type, without the reports themselves."""
+    rows = db.rows(
+        "SELECT metric, variant, max(iter) FROM reports WHERE task = ? AND type = ? GROUP BY metric, variant "
+        "ORDER BY metric, variant",
+        (task, type),
+    )
+    return [ReportName(*row) for row in rows]
+
+
 def series(
     db: StoreSession,
     task: str,

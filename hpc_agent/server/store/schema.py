@@ -190,6 +190,13 @@ CREATE TABLE IF NOT EXISTS credentials (
 CREATE INDEX IF NOT EXISTS credentials_by_user ON credentials (user);
 CREATE INDEX IF NOT EXISTS credentials_by_task ON credentials (task);
 
+CREATE TABLE IF NOT EXISTS sessions (
+    cookie_hash TEXT PRIMARY KEY NOT NULL,
+    access_key TEXT NOT NULL,
+    user TEXT NOT NULL,
+    expires TEXT NOT NULL
+);
+
 CREATE TABLE IF NOT EXISTS files (
     name TEXT PRIMARY KEY NOT NULL,
     user TEXT NOT NULL,
