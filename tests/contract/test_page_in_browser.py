@@ -12,13 +12,12 @@ from axe_playwright_python.sync_playwright import Axe
 from http_api import Api
 from page_browser import Window, chromium, window
 from playwright.sync_api import Browser, Page, expect
-from waiting import equals, wait_until
+from waiting import HANG_S, equals, wait_until
 
 HOSTILE = "</title><script>document.documentElement.id='taken'</script><img src=x onerror=\"document.body.id='taken'\">"
-_TIMEOUT_MS = 60_000
 
 pytestmark = pytest.mark.browser
-expect.set_options(timeout=_TIMEOUT_MS)
+expect.set_options(timeout=HANG_S * 1000)
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from capabilities import missing
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request, sync_playwright
+from waiting import HANG_S
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome")
-_TIMEOUT_MS = 60_000
-"""Of each wait: the machine may be busy with other tests."""
+_TIMEOUT_MS = HANG_S * 1000
 
 
 @dataclass

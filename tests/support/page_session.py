@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 
 import requests
+from waiting import HANG_S
 
 
 class PageSession:
@@ -21,7 +22,7 @@ class PageSession:
             f"{url}/login",
             data={"access_key": access_key, "secret_key": secret_key, "next": "/projects"},
             allow_redirects=False,
-            timeout=30,
+            timeout=HANG_S,
         )
         assert answer.status_code == 303, answer.text
         assert answer.headers["location"] == "/projects"
@@ -36,7 +37,7 @@ class PageSession:
         self.http.close()
 
     def get(self, path: str, **headers: str) -> requests.Response:
-        return self.http.get(self.url + path, headers=headers, timeout=60, allow_redirects=False)
+        return self.http.get(self.url + path, headers=headers, timeout=HANG_S, allow_redirects=False)
 
     def post(
         self, path: str, form: Mapping[str, str | Sequence[str]], token: str | None = None, **headers: str
@@ -44,4 +45,4 @@ class PageSession:
         """``token`` replaces the session's form token; headers are named with ``_`` for ``-``."""
         sent = {name.replace("_", "-"): value for name, value in headers.items()}
         sent["X-Form-Token"] = self.form_token if token is None else token
-        return self.http.post(self.url + path, data=dict(form), headers=sent, timeout=60, allow_redirects=False)
+        return self.http.post(self.url + path, data=dict(form), headers=sent, timeout=HANG_S, allow_redirects=False)
