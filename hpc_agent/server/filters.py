@@ -18,6 +18,7 @@ from hpc_agent.server.store import query as q
 from hpc_agent.server.store.pattern import PatternError, compiled
 from hpc_agent.server.store.query import Condition, UnknownFieldError
 from hpc_agent.server.store.schema import ColumnKind, TableSchema
+from hpc_agent.struct_types import decodable
 from hpc_agent.wire.error_kinds import FIELDS_VALUE_ERROR
 
 LONGEST_LIST = 50_000
@@ -81,8 +82,8 @@ def conditions(table: TableSchema, request: Json, options: frozenset[str]) -> It
     for name, wanted in own.items():
         if (condition := _filter(table, name, wanted)) is not None:
             yield condition
-    yield from _by_pattern(table, msgspec.convert(request, _Patterns, strict=False))
-    for name, wanted_sets in (msgspec.convert(request, _Filters, strict=False).filters or {}).items():
+    yield from _by_pattern(table, msgspec.convert(request, decodable(_Patterns), strict=False))
+    for name, wanted_sets in (msgspec.convert(request, decodable(_Filters), strict=False).filters or {}).items():
         yield _by_sets(table, name, wanted_sets)
 
 

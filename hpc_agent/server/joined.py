@@ -14,6 +14,7 @@ from hpc_agent.server.store import query as q
 from hpc_agent.server.store.connection import StoreSession
 from hpc_agent.server.store.documents import Collection, Document, models, projects, queues, tasks, users
 from hpc_agent.server.store.query import Query
+from hpc_agent.struct_types import decodable
 
 _MANY = "[]"
 """A part of a path that is the elements of a list."""
@@ -44,7 +45,7 @@ def find(
 
     ``project.name`` among the fields is the name of the project.
     """
-    only = listing.names_of(msgspec.convert(request, _Shown, strict=False).only_fields)
+    only = listing.names_of(msgspec.convert(request, decodable(_Shown), strict=False).only_fields)
     whole = [name for name in (_column(collection, name) for name in only) if name]
     found, paging = listing.find(db, collection, {**request, "only_fields": whole}, **options)
     return expand(db, collection, found, only), paging

@@ -121,7 +121,7 @@ def matching(
     options: frozenset[str] = frozenset(),
 ) -> list[Condition]:
     """The conditions that the documents of a ``get_all`` meet, whatever its page."""
-    listing = msgspec.convert(request, _Listing, strict=False)
+    listing = msgspec.convert(request, decodable(_Listing), strict=False)
     if listing.include_subprojects and request.get("project"):
         request = {**request, "project": with_subprojects(db, request["project"])}
     found = list(filters.conditions(collection.table, request, OPTIONS | options))

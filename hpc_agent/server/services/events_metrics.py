@@ -23,6 +23,7 @@ from hpc_agent.server.services.transitions import existing_task
 from hpc_agent.server.store import event_queries, event_store
 from hpc_agent.server.store.documents import Collection, models, tasks
 from hpc_agent.server.store.event_queries import SCALAR
+from hpc_agent.struct_types import decodable
 
 service = Service("events")
 
@@ -207,7 +208,7 @@ def scalar_metrics_iter_raw(request: RawRequest, call: Call) -> Answer:
 
 def _place(scroll: str | None) -> tuple[str, int] | None:
     try:
-        place = msgspec.json.decode(scroll, type=tuple[str, int] | None) if scroll else None
+        place = msgspec.json.decode(scroll, type=decodable(tuple[str, int] | None)) if scroll else None
     except msgspec.MsgspecError:
         place = ("", 2**63)
     if place is not None and not abs(place[1]) < 2**63:

@@ -15,6 +15,7 @@ from hpc_agent.server.store import event_queries, event_store
 from hpc_agent.server.store.documents import models
 from hpc_agent.server.store.event_queries import Sample
 from hpc_agent.server.store.event_store import DEBUG_IMAGE, Report
+from hpc_agent.struct_types import decodable
 from hpc_agent.wire.error_kinds import INVALID_MODEL_ID
 
 service = Service("events")
@@ -85,7 +86,7 @@ def _sample(request: SampleRequest, call: Call, type: str) -> Answer:
 def _next(request: NextSampleRequest, call: Call, type: str) -> Answer:
     check_owner(request, call)
     try:
-        place = msgspec.json.decode(request.scroll_id, type=_SamplePlace)
+        place = msgspec.json.decode(request.scroll_id, type=decodable(_SamplePlace))
     except msgspec.MsgspecError:
         raise invalid("scroll_id is not one that this server gave out") from None
     found = event_queries.neighbour_of(

@@ -10,6 +10,7 @@ from hpc_agent.server.api_fault import ApiFault, invalid
 from hpc_agent.server.store import query as q
 from hpc_agent.server.store.documents import Document, new_id, projects
 from hpc_agent.server.store.query import Query
+from hpc_agent.struct_types import decodable
 from hpc_agent.wire.error_kinds import INVALID_PROJECT_ID, INVALID_PROJECT_NAME, NAME_TAKEN, PROJECT_LOCATION
 
 service = Service("projects")
@@ -110,7 +111,7 @@ OPTIONS = frozenset({"shallow_search"})
 
 def within_place(request: Json) -> Json:
     """The request with ``parent`` as ClearML means it: at any depth, unless ``shallow_search`` asks for one level."""
-    place = msgspec.convert(request, _Place, strict=False)
+    place = msgspec.convert(request, decodable(_Place), strict=False)
     own = {name: value for name, value in request.items() if name not in ("path", "parent")}
     if place.shallow_search:
         return {**own, "parent": [None] if place.parent is None else place.parent}

@@ -17,6 +17,7 @@ from hpc_agent.server.store import query as q
 from hpc_agent.server.store.documents import Document, models, projects, tasks
 from hpc_agent.server.store.project_queries import ProjectFigures, in_projects
 from hpc_agent.server.store.query import Condition, Query
+from hpc_agent.struct_types import decodable
 
 service = Service("projects")
 
@@ -50,7 +51,7 @@ _OPTIONS = frozenset(_Statistics.__struct_fields__)
 @service.action(Json, Access.READ)
 def get_all_ex(request: Json, call: Call) -> Answer:
     """List projects, with figures of their tasks, and what they refer to in place of ids."""
-    wanted = msgspec.convert(request, _Statistics, strict=False)
+    wanted = msgspec.convert(request, decodable(_Statistics), strict=False)
     place = within_place(request)
     selected: list[str] | None = None
     if wanted.active_users or wanted.children_type:

@@ -22,6 +22,7 @@ from hpc_agent.server.store import queue_rows, usage_history
 from hpc_agent.server.store.documents import Document, new_id, queues, tasks
 from hpc_agent.server.store.query import Query
 from hpc_agent.server.store.queue_rows import EntryRow
+from hpc_agent.struct_types import decodable
 from hpc_agent.wire.error_kinds import (
     INVALID_QUEUE_ID,
     MULTIPLE_DEFAULT_QUEUES,
@@ -188,7 +189,7 @@ def get_all(request: Json, call: Call) -> Answer:
     asked = {**request, "only_fields": columns}
     found, paging = listing.find(call.db, queues, asked, hidden=hidden, options=OPTIONS)
     if not wanted or any(name.startswith("entries") for name in wanted):
-        most = msgspec.convert(request, _Entries, strict=False).max_task_entries
+        most = msgspec.convert(request, decodable(_Entries), strict=False).max_task_entries
         waiting = queue_rows.of_queues(call.db, [queue["id"] for queue in found])
         found = [_shown(queue, waiting.get(queue["id"], [])[:most]) for queue in found]
     return {"queues": found, **paging}

@@ -25,6 +25,7 @@ from hpc_agent.server.store import query as q
 from hpc_agent.server.store.documents import Document, projects, tasks
 from hpc_agent.server.store.project_queries import in_projects
 from hpc_agent.server.store.query import Query
+from hpc_agent.struct_types import decodable
 from hpc_agent.wire.error_kinds import INVALID_TASK_STATUS, INVALID_TASK_TYPE, TASK_CANNOT_BE_DELETED
 
 service = Service("reports")
@@ -200,7 +201,7 @@ class _DataRequest(RequestBody, frozen=True):
 @service.action(Json, Access.READ)
 def get_task_data(request: Json, call: Call) -> Answer:
     """Tasks that a filter finds, with their plots, debug images and scalars as a report shows them."""
-    wanted = msgspec.convert(request, _DataRequest, strict=False)
+    wanted = msgspec.convert(request, decodable(_DataRequest), strict=False)
     own = frozenset(_DataRequest.__struct_fields__)
     found, _ = joined.find(call.db, tasks, request, options=OPTIONS | own)
     ids = [task["id"] for task in found][:100]

@@ -14,6 +14,7 @@ from hpc_agent.server.store import project_queries
 from hpc_agent.server.store import query as q
 from hpc_agent.server.store.documents import tasks, users
 from hpc_agent.server.store.project_queries import in_projects
+from hpc_agent.struct_types import decodable
 from hpc_agent.wire.error_kinds import INVALID_USER_ID
 
 service = Service("users")
@@ -52,7 +53,7 @@ class _Active(RequestBody, frozen=True):
 @service.action(Json, Access.READ)
 def get_all_ex(request: Json, call: Call) -> Answer:
     """List users; with ``active_in_projects`` those who have tasks there, or anywhere where it is empty."""
-    wanted = msgspec.convert(request, _Active, strict=False).active_in_projects
+    wanted = msgspec.convert(request, decodable(_Active), strict=False).active_in_projects
     extra = []
     if wanted is not None:
         ids = with_subprojects(call.db, wanted) if wanted else None
