@@ -28,7 +28,7 @@ from hpc_agent.server.authentication import AuthenticatedCaller, Authenticator
 from hpc_agent.server.dispatch import Dispatcher
 from hpc_agent.server.file_access import FileAccess
 from hpc_agent.server.http_server import LONGEST_HEAD, HttpServer, limits_for, raise_descriptor_limit
-from hpc_agent.server.page.sessions import Sessions
+from hpc_agent.server.page.login_sessions import Sessions
 from hpc_agent.server.page.site import PageSite
 from hpc_agent.server.quota import UploadLimits
 from hpc_agent.server.services import ENDPOINTS

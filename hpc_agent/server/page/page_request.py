@@ -11,9 +11,9 @@ from urllib.parse import urlencode
 
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
+from hpc_agent.server.page.login_sessions import Session
 from hpc_agent.server.page.rendering import PAGE_HEADERS, Templates
 from hpc_agent.server.page.service_calls import ServiceCalls
-from hpc_agent.server.page.sessions import Session
 from hpc_agent.server.uploads import Uploads
 
 Json = dict[str, Any]

@@ -15,10 +15,10 @@ from hpc_agent.clock import Clock
 from hpc_agent.server.api_fault import ApiFault, invalid
 from hpc_agent.server.authentication import AuthenticatedCaller, Authenticator
 from hpc_agent.server.dispatch import Dispatcher
+from hpc_agent.server.page.login_sessions import LIFETIME, Session, Sessions
 from hpc_agent.server.page.page_request import PageRequest, redirect
 from hpc_agent.server.page.rendering import PAGE_HEADERS, Templates
 from hpc_agent.server.page.service_calls import ServiceCalls
-from hpc_agent.server.page.sessions import LIFETIME, Session, Sessions
 from hpc_agent.server.store.connection import ReadTooLongError
 from hpc_agent.server.uploads import Uploads
 from hpc_agent.wire.error_kinds import INVALID_TOKEN, NO_PERMISSION

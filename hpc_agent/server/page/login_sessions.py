@@ -17,9 +17,9 @@ from hpc_agent.clock import Clock
 from hpc_agent.server.action import iso
 from hpc_agent.server.api_fault import ApiFault
 from hpc_agent.server.authentication import AuthenticatedCaller, Authenticator
-from hpc_agent.server.store import session_rows
+from hpc_agent.server.store import login_session_rows
 from hpc_agent.server.store.connection import DocumentStore
-from hpc_agent.server.store.session_rows import SessionRow
+from hpc_agent.server.store.login_session_rows import SessionRow
 from hpc_agent.wire.error_kinds import INVALID_TOKEN
 
 LIFETIME = timedelta(days=14)
@@ -55,8 +55,8 @@ class Sessions:
         cookie = secrets.token_urlsafe(32)
         now = self._clock.now()
         with self._store.write() as db:
-            session_rows.remove_expired(db, iso(now))
-            session_rows.add(db, cookie, SessionRow(caller.access_key, caller.user, iso(now + LIFETIME)))
+            login_session_rows.remove_expired(db, iso(now))
+            login_session_rows.add(db, cookie, SessionRow(caller.access_key, caller.user, iso(now + LIFETIME)))
         return Session(cookie, caller)
 
     def find(self, cookie: str) -> Session:
@@ -66,7 +66,7 @@ class Sessions:
             ApiFault: 401, there is no such session, it has ended, or its key pair was revoked.
         """
         with self._store.read() as db:
-            row = session_rows.get(db, cookie)
+            row = login_session_rows.get(db, cookie)
         if row is None or row.expires <= iso(self._clock.now()):
             raise ApiFault(INVALID_TOKEN, "the session has ended; log in again")
         found = AuthenticatedCaller(row.user, "", access_key=row.access_key)
@@ -74,4 +74,4 @@ class Sessions:
 
     def end(self, cookie: str) -> None:
         with self._store.write() as db:
-            session_rows.remove(db, cookie)
+            login_session_rows.remove(db, cookie)
