@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,6 +14,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from hpc_agent.server.action import Batch
 from hpc_agent.server.api_fault import ApiFault, invalid
 from hpc_agent.server.authentication import Authenticator
 from hpc_agent.server.dispatch import Dispatcher, Outgoing, parse_path, refusal
@@ -26,6 +28,8 @@ from hpc_agent.wire.error_kinds import BODY_TOO_LARGE, COMPRESSED_BODY
 LARGEST_BODY = 32 * 1024 * 1024
 """Twice what clients send at most (docs/internals/clearml-protocol.md#method-and-body)."""
 _DRAINED = 4 * LARGEST_BODY
+_BATCH_THREADS = 3
+"""One reads a batch while another waits for its turn at the database."""
 
 _FILE_HEADERS = {
     # A task may have uploaded a hostile page: it is shown, but runs no script and does not belong to this origin.
@@ -99,6 +103,7 @@ class _Api:
     def __init__(self, parts: Parts) -> None:
         self._dispatcher = parts.dispatcher
         self._site = parts.site
+        self._batch_threads = asyncio.Semaphore(_BATCH_THREADS)
 
     async def call(self, request: Request) -> Response:
         named = parse_path(request.scope["path"])
@@ -117,7 +122,11 @@ class _Api:
         except ApiFault as fault:
             await _drain(request)
             return _answer(refusal(incoming, fault))
-        return _answer(await run_in_threadpool(self._dispatcher.answer, incoming, admitted))
+        if admitted.endpoint.request is not Batch:
+            return _answer(await run_in_threadpool(self._dispatcher.answer, incoming, admitted))
+        # A flood of events leaves the other threads to the other calls.
+        async with self._batch_threads:
+            return _answer(await run_in_threadpool(self._dispatcher.answer, incoming, admitted))
 
     async def _read(self, request: Request, named: IncomingRequest) -> IncomingRequest:
         headers = request.headers

@@ -118,6 +118,8 @@ class Dispatcher:
     def _act(self, incoming: IncomingRequest, admitted: Admitted) -> Answer:
         endpoint = admitted.endpoint
         request = typed(incoming, endpoint)
+        if endpoint.prepare:
+            request = endpoint.prepare(request, incoming.worker, self._clock.now())
         with self._transaction(endpoint.access) as db:
             call = Call(db, self._clock.now(), admitted.identity, self._authenticator, incoming.ip, incoming.worker)
             authorization.check(call, endpoint, request)

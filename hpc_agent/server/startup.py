@@ -12,6 +12,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import uvicorn
@@ -35,6 +36,7 @@ from hpc_agent.server.services import ENDPOINTS
 from hpc_agent.server.services.auth import replace_own_key_pair, store_administrator
 from hpc_agent.server.services.queues import ensure_default_queue
 from hpc_agent.server.store.connection import DocumentStore
+from hpc_agent.server.store.schema import DATABASE
 from hpc_agent.server.uploads import Uploads
 from hpc_agent.server.watchdog import Watchdog
 
@@ -55,6 +57,8 @@ class ServerOptions:
     uploads: UploadLimits
     certificate: CertificateFiles | None = None
     """For HTTPS; without it the server uses HTTP."""
+    keep_events: timedelta | None = None
+    """How long ended tasks keep what they reported; None: forever."""
     conf: Path | None = None
     """Where the clearml.conf goes; ``clearml.conf`` in the data folder by default."""
 
@@ -88,7 +92,7 @@ def serve(options: ServerOptions, clock: Clock, announce: Callable[[Listening], 
             owner_credentials.write_conf(conf, url, owner)
         except OSError as error:
             raise ConfigError(f"the conf file {conf} cannot be written: {error.strerror}") from error
-        store = DocumentStore(folder / "server.db")
+        store = DocumentStore(folder / DATABASE)
         try:
             identity = AuthenticatedCaller(owner.user, user_name())
             with store.write() as db:
@@ -103,7 +107,7 @@ def serve(options: ServerOptions, clock: Clock, announce: Callable[[Listening], 
             app = build(Parts(dispatcher, authenticator, uploads, FileAccess(store, uploads), site))
             limits = limits_for(raise_descriptor_limit(), options.connections_per_address)
             server = HttpServer(_configuration(app), listener, limits, tls)
-            with Watchdog(store, clock), _ended_by_signals(server):
+            with Watchdog(store, clock, options.keep_events), _ended_by_signals(server):
                 announce(Listening(url, conf, private=tls is not None or _is_loopback(listener)))
                 server.run()
         finally:

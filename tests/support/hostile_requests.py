@@ -84,6 +84,7 @@ class Generator:
     def __init__(self, seed: int, known: Mapping[str, str]) -> None:
         self._random = random.Random(seed)
         self._known = known
+        self._in_list = False
 
     def body(self, endpoint: Endpoint) -> bytes:
         if self._random.random() < 0.03:
@@ -125,10 +126,7 @@ class Generator:
         if isinstance(type_, inspect.StructType):
             return self._struct(type_.cls)
         if isinstance(type_, inspect.ListType):
-            many = self._random.choice((0, 1, 2, MANY))
-            if many == MANY:
-                return [self._value(name.rstrip("s"), type_.item_type), "x"] * (MANY // 2)
-            return [self._value(name.rstrip("s"), type_.item_type) for _ in range(many)]
+            return self._list(name.rstrip("s"), type_.item_type)
         if isinstance(type_, inspect.DictType):
             return {self._text(): self._value("", type_.value_type) for _ in range(self._random.choice((0, 1, 3)))}
         if isinstance(type_, inspect.BoolType):
@@ -142,6 +140,14 @@ class Generator:
         if isinstance(type_, inspect.StrType):
             return self._text()
         return self._odd()
+
+    def _list(self, name: str, type_: inspect.Type) -> list[Any]:
+        """One list of a request is long at most: lists of lists grow to gigabytes."""
+        count = self._random.choice((0, 1, 2, 2 if self._in_list else MANY))
+        before, self._in_list = self._in_list, True
+        items = [self._value(name, type_) for _ in range(min(count, 2))]
+        self._in_list = before
+        return [*items[:1], "x"] * (MANY // 2) if count == MANY else items
 
     def _text(self) -> str:
         return self._random.choice((*TEXTS, *FIELDS, *self._known.values()))

@@ -14,7 +14,7 @@ from hpc_agent.server.page.page_request import Json, PageRequest
 from hpc_agent.server.page.rendering import segment
 from hpc_agent.server.page.service_calls import ServiceCalls
 from hpc_agent.server.page.task_columns import run_seconds
-from hpc_agent.server.store import event_store
+from hpc_agent.server.store import event_store, scalar_store
 from hpc_agent.server.uploads import Uploads
 
 TABS = {
@@ -235,7 +235,7 @@ def _console(page: PageRequest, task: Json) -> Json:
 
 def _charts(page: PageRequest, task: Json) -> Json:
     with page.calls.read() as db:
-        singles = event_store.single_values(db, task["id"])
+        singles = scalar_store.single_values(db, task["id"])
     return {"singles": singles}
 
 

@@ -20,7 +20,7 @@ from hpc_agent.server.services.events_read import (
     event_of,
 )
 from hpc_agent.server.services.transitions import existing_task
-from hpc_agent.server.store import event_queries, event_store
+from hpc_agent.server.store import event_queries, event_store, scalar_store
 from hpc_agent.server.store.documents import Collection, models, tasks
 from hpc_agent.server.store.event_queries import SCALAR
 from hpc_agent.struct_types import decodable
@@ -121,7 +121,7 @@ def get_task_latest_scalar_values(request: LatestValuesRequest, call: Call) -> A
     """The last value of each scalar, and the mean of its last 100."""
     task = existing_task(call, request.task, ("name", "status", "last_iteration"))
     metrics: dict[str, list[Json]] = defaultdict(list)
-    for metric, variant, last, mean in event_queries.latest_values(call.db, request.task):
+    for metric, variant, last, mean in scalar_store.latest_values(call.db, request.task):
         metrics[metric].append({"name": variant, "last_value": last, "last_100_value": mean})
     listed = [{"name": metric, "variants": variants} for metric, variants in metrics.items()]
     own = {"name": task["name"], "status": task["status"], "last_iter": task.get("last_iteration", 0)}
@@ -169,7 +169,7 @@ def get_scalar_metric_data(request: MetricDataRequest, call: Call) -> Answer:
     """The points of one metric as events, 10,000 at a time."""
     check_owner(request, call)
     place = None if request.no_scroll else _place(request.scroll_id)
-    found = event_queries.points(call.db, request.task, request.metric, (), after=place, limit=10_000)
+    found = scalar_store.points(call.db, request.task, request.metric, (), after=place, limit=10_000)
     events = [
         {
             "type": SCALAR,
@@ -182,7 +182,7 @@ def get_scalar_metric_data(request: MetricDataRequest, call: Call) -> Answer:
         }
         for point in found
     ]
-    total = event_queries.count_points(call.db, request.task, request.metric, ())
+    total = scalar_store.count_points(call.db, request.task, request.metric, ())
     return {"events": events, "returned": len(events), "total": total, "scroll_id": _scroll(place, found)}
 
 
@@ -194,7 +194,7 @@ def scalar_metrics_iter_raw(request: RawRequest, call: Call) -> Answer:
         raise invalid("give the metric")
     metric, variants = request.metric.metric, request.metric.variants
     place = _place(request.scroll_id)
-    found = event_queries.points(call.db, request.task, metric, variants, after=place, limit=request.batch_size)
+    found = scalar_store.points(call.db, request.task, metric, variants, after=place, limit=request.batch_size)
     axes: dict[str, Json] = defaultdict(lambda: {"iter": [], "y": [], "timestamp": []})
     for point in found:
         axes[point.variant]["iter"].append(point.iter)
@@ -202,7 +202,7 @@ def scalar_metrics_iter_raw(request: RawRequest, call: Call) -> Answer:
         axes[point.variant]["timestamp"].append(point.timestamp)
     answer: Answer = {"variants": axes, "returned": len(found), "scroll_id": _scroll(place, found)}
     if request.count_total:
-        answer["total"] = event_queries.count_points(call.db, request.task, metric, variants)
+        answer["total"] = scalar_store.count_points(call.db, request.task, metric, variants)
     return answer
 
 
@@ -216,7 +216,7 @@ def _place(scroll: str | None) -> tuple[str, int] | None:
     return place
 
 
-def _scroll(place: tuple[str, int] | None, found: list[event_queries.Point]) -> str:
+def _scroll(place: tuple[str, int] | None, found: list[scalar_store.Point]) -> str:
     last = (found[-1].variant, found[-1].iter) if found else place
     return msgspec.json.encode(last).decode()
 

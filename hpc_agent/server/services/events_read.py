@@ -12,7 +12,7 @@ import msgspec
 from hpc_agent.server.action import Access, Answer, Call, Ids, Int64, Json, RequestBody, Service, unique
 from hpc_agent.server.api_fault import invalid
 from hpc_agent.server.services.transitions import existing_task
-from hpc_agent.server.store import event_store
+from hpc_agent.server.store import event_store, scalar_store
 from hpc_agent.server.store.documents import tasks
 from hpc_agent.server.store.event_store import DEBUG_IMAGE, Report
 from hpc_agent.struct_types import decodable
@@ -166,7 +166,7 @@ def curves_of(
 ) -> dict[str, dict[str, Json]]:
     """``{metric: {variant: {name, x, y}}}``; ``samples`` 0 for all points."""
     curves: dict[str, dict[str, Json]] = defaultdict(dict)
-    for curve in event_store.series(
+    for curve in scalar_store.series(
         call.db,
         task,
         axis="iter" if key == "iter" else "timestamp",
@@ -192,7 +192,7 @@ def get_task_single_value_metrics(request: SingleValuesRequest, call: Call) -> A
     for id in unique(request.tasks):
         values = [
             {"metric": s.metric, "variant": s.variant, "value": s.value, "timestamp": s.timestamp}
-            for s in event_store.single_values(call.db, id)
+            for s in scalar_store.single_values(call.db, id)
         ]
         name = (tasks.get(call.db, id, ("name",)) or {}).get("name", "")
         if values:

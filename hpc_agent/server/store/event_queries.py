@@ -1,4 +1,4 @@
-"""Questions about events across metrics and iterations: what there is, single samples, raw points."""
+"""Questions about events across metrics and iterations: what there is, and single samples."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import msgspec
 
 from hpc_agent.server.store.connection import StoreSession
-from hpc_agent.server.store.event_store import SINGLE_VALUE, Report, report_of
+from hpc_agent.server.store.event_store import Report, report_of
 
 SCALAR = "training_stats_scalar"
 LOG = "log"
@@ -19,7 +19,7 @@ _REPORT_COLUMNS = "task, type, metric, variant, iter, timestamp, body"
 def metrics_of(db: StoreSession, tasks: Sequence[str], type: str) -> dict[str, dict[str, list[str]]]:
     """``{task: {metric: [variant, …]}}`` of events of one type, in alphabetical order."""
     listed = msgspec.json.encode(list(tasks)).decode()
-    table = {SCALAR: "scalars", LOG: "console"}.get(type, "reports")
+    table = {SCALAR: "scalar_series", LOG: "console"}.get(type, "reports")
     where = "task IN (SELECT value FROM json_each(?))"
     parameters: list[object] = [listed]
     if table == "reports":
@@ -32,54 +32,6 @@ def metrics_of(db: StoreSession, tasks: Sequence[str], type: str) -> dict[str, d
     ):
         found[task][metric].append(variant)
     return found
-
-
-@dataclass(frozen=True)
-class Point:
-    variant: str
-    iter: int
-    timestamp: int
-    value: float | None
-
-
-def points(
-    db: StoreSession, task: str, metric: str, variants: Sequence[str], *, after: tuple[str, int] | None, limit: int
-) -> list[Point]:
-    """Single points of a metric as they were reported, behind the place ``after`` (variant, iteration)."""
-    where, parameters = _of_metric(task, metric, variants)
-    if after is not None:
-        where, parameters = f"{where} AND (variant, iter) > (?, ?)", [*parameters, *after]
-    rows = db.rows(
-        f"SELECT variant, iter, timestamp, value FROM scalars WHERE {where} ORDER BY variant, iter LIMIT ?",
-        [*parameters, limit],
-    )
-    return [Point(*row) for row in rows]
-
-
-def count_points(db: StoreSession, task: str, metric: str, variants: Sequence[str]) -> int:
-    where, parameters = _of_metric(task, metric, variants)
-    row = db.row(f"SELECT count(*) FROM scalars WHERE {where}", parameters)
-    assert row is not None
-    return int(row[0])
-
-
-def _of_metric(task: str, metric: str, variants: Sequence[str]) -> tuple[str, list[object]]:
-    if not variants:
-        return "task = ? AND metric = ?", [task, metric]
-    listed = msgspec.json.encode(list(variants)).decode()
-    return "task = ? AND metric = ? AND variant IN (SELECT value FROM json_each(?))", [task, metric, listed]
-
-
-def latest_values(db: StoreSession, task: str) -> list[tuple[str, str, float | None, float | None]]:
-    """``(metric, variant, last value, mean of the last 100)`` of every scalar of a task."""
-    rows = db.rows(
-        "SELECT metric, variant, max(CASE WHEN age = 1 THEN value END), avg(value) FROM ("
-        " SELECT metric, variant, value, row_number() OVER (PARTITION BY metric, variant ORDER BY iter DESC) AS age"
-        " FROM scalars WHERE task = ? AND iter != ?) WHERE age <= 100 GROUP BY metric, variant "
-        "ORDER BY metric, variant",
-        (task, SINGLE_VALUE),
-    )
-    return [(row[0], row[1], row[2], row[3]) for row in rows]
 
 
 @dataclass(frozen=True)

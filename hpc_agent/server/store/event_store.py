@@ -1,23 +1,23 @@
-"""Store of the events that running tasks report: console chunks as they came, scalars, and all other reports as JSON.
+"""Store of the events that running tasks report: console chunks as they came, and plots, vectors and images as JSON.
 
-Scalars and reports are keyed by task, metric, variant and iteration: sending one again overwrites it.
+Reports are keyed by task, metric, variant and iteration: sending one again overwrites it. Scalars have a store of
+their own.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from hpc_agent.server.store.connection import StoreSession
+from hpc_agent.server.store.scalar_store import delete_scalars
 
 DEBUG_IMAGE = "training_debug_image"
 _SAME_FILE = f"type = '{DEBUG_IMAGE}' AND task = ? AND metric = ? AND variant = ? AND json_extract(body, '$.url') = ?"
-SINGLE_VALUE = -(2**31)
-"""The iteration of a value that has none."""
 _IMAGE_OF_PLOT = re.compile(r'"source": ?"(https?://[^"]+)"')
 MOST_OF_A_MOMENT = 10_000
 """Chunks of one millisecond that are given out together."""
@@ -25,8 +25,7 @@ LONGEST_ANSWER = 16 * 1024 * 1024
 """Characters of console text after which an answer takes no more chunks."""
 
 
-@dataclass(frozen=True)
-class StoredChunk:
+class StoredChunk(NamedTuple):
     """Console text of a task, one line or many. ``timestamp`` in milliseconds."""
 
     task: str
@@ -37,17 +36,6 @@ class StoredChunk:
     metric: str | None = None
     variant: str | None = None
     iter: int | None = None
-
-
-@dataclass(frozen=True)
-class Scalar:
-    task: str
-    metric: str
-    variant: str
-    iter: int
-    timestamp: int
-    value: float
-    worker: str
 
 
 @dataclass(frozen=True)
@@ -63,29 +51,11 @@ class Report:
     body: dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Series:
-    """One scalar's points: ``x`` iterations or milliseconds, ``y`` values (None where the value was not a number)."""
-
-    metric: str
-    variant: str
-    x: list[int]
-    y: list[float | None]
-
-
-def add_chunks(db: StoreSession, chunks: Iterable[StoredChunk]) -> None:
+def add_chunks(db: StoreSession, chunks: Sequence[StoredChunk]) -> None:
     db.run_many(
         "INSERT INTO console (task, timestamp, level, worker, msg, metric, variant, iter) "
         "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        [(c.task, c.timestamp, c.level, c.worker, c.msg, c.metric, c.variant, c.iter) for c in chunks],
-    )
-
-
-def add_scalars(db: StoreSession, scalars: Iterable[Scalar]) -> None:
-    db.run_many(
-        "INSERT OR REPLACE INTO scalars (task, metric, variant, iter, timestamp, value, worker) "
-        "VALUES (?, ?, ?, ?, ?, ?, ?)",
-        [(s.task, s.metric, s.variant, s.iter, s.timestamp, s.value, s.worker) for s in scalars],
+        chunks,
     )
 
 
@@ -111,7 +81,9 @@ def add_reports(db: StoreSession, reports: Sequence[Report]) -> None:
 
 
 def delete_for_task(db: StoreSession, task: str) -> int:
-    return sum(db.run(f"DELETE FROM {table} WHERE task = ?", (task,)) for table in ("console", "scalars", "reports"))
+    """Returns how many events there were."""
+    others = sum(db.run(f"DELETE FROM {table} WHERE task = ?", (task,)) for table in ("console", "reports"))
+    return others + delete_scalars(db, task)
 
 
 def image_urls(db: StoreSession, task: str) -> list[str]:
@@ -249,46 +221,6 @@ def report_names(db: StoreSession, task: str, type: str) -> list[ReportName]:
         (task, type),
     )
     return [ReportName(*row) for row in rows]
-
-
-def series(
-    db: StoreSession,
-    task: str,
-    *,
-    axis: str = "iter",
-    samples: int = 0,
-    metrics: Sequence[tuple[str, Sequence[str]]] = (),
-) -> Iterator[Series]:
-    """The scalar curves of a task; one with more than ``samples`` points (0: no limit) is averaged into so many.
-
-    ``axis`` is ``iter`` or ``timestamp``; ``metrics`` are the wanted ones with their variants (none: all).
-    """
-    assert axis in {"iter", "timestamp"}
-    wanted = {metric: set(variants) for metric, variants in metrics}
-    for metric, variant, count, low, high in db.rows(
-        f"SELECT metric, variant, count(*), min({axis}), max({axis}) FROM scalars WHERE task = ? AND iter != ? "
-        "GROUP BY metric, variant",
-        (task, SINGLE_VALUE),
-    ):
-        if wanted and (metric not in wanted or (wanted[metric] and variant not in wanted[metric])):
-            continue
-        width = 1 if not samples or count <= samples else (high - low) // samples + 1
-        rows = db.rows(
-            f"SELECT min({axis}), avg(value) FROM scalars "
-            "WHERE task = ? AND metric = ? AND variant = ? AND iter != ? "
-            + ("GROUP BY iter ORDER BY 1" if width == 1 else f"GROUP BY ({axis} - ?) / ? ORDER BY 1"),
-            [task, metric, variant, SINGLE_VALUE, *([] if width == 1 else [low, width])],
-        )
-        yield Series(metric, variant, [row[0] for row in rows], [row[1] for row in rows])
-
-
-def single_values(db: StoreSession, task: str) -> list[Scalar]:
-    rows = db.rows(
-        "SELECT task, metric, variant, iter, timestamp, value, worker FROM scalars WHERE task = ? AND iter = ? "
-        "ORDER BY metric, variant",
-        (task, SINGLE_VALUE),
-    )
-    return [Scalar(*row) for row in rows]
 
 
 def latest_reports(db: StoreSession, task: str, type: str, iterations: int) -> list[Report]:

@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 
+DATABASE = "server.db"
+"""The file, in the data folder."""
+
 
 class ColumnKind(Enum):
     """Kind of a column: how its field is stored, and so how it is filtered."""
@@ -164,10 +167,12 @@ DOCUMENTS = (TASKS, PROJECTS, QUEUES, MODELS, WORKERS, USERS)
 
 REST = """
 CREATE INDEX IF NOT EXISTS tasks_by_status ON tasks (status, last_update);
-CREATE INDEX IF NOT EXISTS tasks_by_project ON tasks (project);
+CREATE INDEX IF NOT EXISTS tasks_by_project ON tasks (project, last_update);
 CREATE INDEX IF NOT EXISTS tasks_by_last_update ON tasks (last_update);
+CREATE INDEX IF NOT EXISTS tasks_by_parent ON tasks (parent);
 CREATE UNIQUE INDEX IF NOT EXISTS projects_by_name ON projects (name);
 CREATE INDEX IF NOT EXISTS models_by_task ON models (task);
+CREATE INDEX IF NOT EXISTS models_by_project ON models (project);
 
 CREATE TABLE IF NOT EXISTS queue_entries (
     queue TEXT NOT NULL,
@@ -233,17 +238,28 @@ CREATE TABLE IF NOT EXISTS console (
     iter INTEGER
 );
 CREATE INDEX IF NOT EXISTS console_by_time ON console (task, timestamp, id);
+CREATE INDEX IF NOT EXISTS console_by_arrival ON console (task);
 
-CREATE TABLE IF NOT EXISTS scalars (
+CREATE TABLE IF NOT EXISTS scalar_series (
+    id INTEGER PRIMARY KEY,
     task TEXT NOT NULL,
     metric TEXT NOT NULL,
     variant TEXT NOT NULL,
+    worker TEXT NOT NULL,
+    UNIQUE (task, metric, variant)
+);
+
+CREATE TABLE IF NOT EXISTS scalar_points (
+    series INTEGER NOT NULL,
     iter INTEGER NOT NULL,
     timestamp INTEGER NOT NULL,
     value REAL,
-    worker TEXT NOT NULL,
-    PRIMARY KEY (task, metric, variant, iter)
+    PRIMARY KEY (series, iter)
 ) WITHOUT ROWID;
+
+CREATE VIEW IF NOT EXISTS scalars AS
+SELECT s.task, s.metric, s.variant, p.iter, p.timestamp, p.value, s.worker
+FROM scalar_series s JOIN scalar_points p ON p.series = s.id;
 
 CREATE TABLE IF NOT EXISTS reports (
     task TEXT NOT NULL,
