@@ -38,6 +38,9 @@ def command(ctx: click.Context, /, conf: Path | None, **given: object) -> None:
     if ctx.invoked_subcommand is None:
         flags = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
         _serve(ctx.obj, flags, conf)
+    elif named := [name for name, value in {"conf": conf, **given}.items() if value is not None]:
+        flag = "--" + named[0].replace("_", "-")
+        raise click.UsageError(f"{flag} is for the server itself; options of {ctx.invoked_subcommand} follow it")
 
 
 def _serve(shared: Shared, flags: dict[str, object], conf: Path | None) -> None:

@@ -15,9 +15,11 @@ from pathlib import Path
 
 import pytest
 from clearml_server import ClearmlServer
+from click.testing import CliRunner
 from http_api import Api
 from server_core import ServerCore
 
+from hpc_agent.cli.main import group
 from hpc_agent.errors import ConfigError
 from hpc_agent.server.store.backup import back_up
 
@@ -118,3 +120,9 @@ def test_a_folder_without_a_database_is_named(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "there is no database" in done.stderr and "--data-dir" in done.stderr
     assert not (tmp_path / "copy.db").exists()
+
+
+def test_a_flag_in_front_of_the_command_is_not_ignored(tmp_path: Path) -> None:
+    done = CliRunner().invoke(group, ["server", "--data-dir", str(tmp_path), "backup", str(tmp_path / "copy.db")])
+    assert done.exit_code == 2
+    assert "--data-dir is for the server itself; options of backup follow it" in done.output
