@@ -66,7 +66,7 @@ _AnyEvent = _Log | _ScalarEvent | _ReportEvent
 _FREQUENT = msgspec.json.Decoder(_Log | _ScalarEvent, strict=False)
 
 
-class Owner(NamedTuple):
+class EventOwner(NamedTuple):
     """What an event belongs to: the task or model of this id."""
 
     id: str
@@ -92,7 +92,7 @@ class Reported:
 class EventBatch:
     """The events of one call, and what was wrong with the others."""
 
-    by_owner: dict[Owner, Reported]
+    by_owner: dict[EventOwner, Reported]
     problems: Counter[str]
 
     @property
@@ -151,7 +151,7 @@ def _add(found: EventBatch, event: _AnyEvent, raw: Json, worker: str, moment: in
     """``raw``: all fields of a plot, vector or image."""
     timestamp = moment if event.timestamp is None else _milliseconds(event.timestamp)
     worker = event.worker or worker
-    owned = found.by_owner[Owner(event.task, event.model_event, event.allow_locked)]
+    owned = found.by_owner[EventOwner(event.task, event.model_event, event.allow_locked)]
     if isinstance(event, _Log):
         own = (event.metric, event.variant, event.iter)
         owned.chunks.append(StoredChunk(event.task, timestamp, event.level, worker, event.msg, *own))

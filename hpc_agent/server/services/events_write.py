@@ -14,7 +14,7 @@ from typing import Any
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.server.action import Access, Answer, Batch, Call, Json, Service
 from hpc_agent.server.api_fault import ApiFault, invalid
-from hpc_agent.server.event_batch import EventBatch, Owner, Reported, parsed
+from hpc_agent.server.event_batch import EventBatch, EventOwner, Reported, parsed
 from hpc_agent.server.store import event_store, scalar_store
 from hpc_agent.server.store.documents import models, tasks
 from hpc_agent.server.store.scalar_store import SINGLE_VALUE, NewPoint
@@ -52,7 +52,7 @@ def _store(batch: EventBatch, call: Call) -> Answer:
         ApiFault: 400/131, no event was stored.
     """
     problems = Counter(batch.problems)
-    stored: dict[Owner, Reported] = {}
+    stored: dict[EventOwner, Reported] = {}
     lock_rules: dict[str, bool] = {}
     for owner, reported in batch.by_owner.items():
         try:
@@ -77,7 +77,7 @@ def _store(batch: EventBatch, call: Call) -> Answer:
     return {"added": added, "errors": sum(problems.values()), "errors_info": dict(problems)}
 
 
-def _check(call: Call, owner: Owner, lock_rules: dict[str, bool]) -> None:
+def _check(call: Call, owner: EventOwner, lock_rules: dict[str, bool]) -> None:
     """
     Raises:
         ApiFault: the task or model does not exist, or is published.
@@ -91,7 +91,7 @@ def _check(call: Call, owner: Owner, lock_rules: dict[str, bool]) -> None:
         raise invalid("a published task takes no events", task=owner.id)
 
 
-def _status(call: Call, owner: Owner) -> str | None:
+def _status(call: Call, owner: EventOwner) -> str | None:
     if owner.is_model:
         return "" if models.get(call.db, owner.id, ("id",)) else None
     task = tasks.get(call.db, owner.id, ("status",))
