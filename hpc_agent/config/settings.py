@@ -279,6 +279,13 @@ class ServerSettings(SettingsGroup, frozen=True, kw_only=True):
     connections_per_address: Annotated[
         Positive, Meta(description="Connections that one address may hold; an unfinished one gives way to the next.")
     ] = 200
+    keep_events_days: Annotated[
+        Count,
+        Meta(
+            description="Days after which console, scalars, plots and debug images of an ended task are deleted; "
+            "published tasks keep them. 0: kept forever."
+        ),
+    ] = 0
 
 
 B = TypeVar("B", bound=BackendSettings)
