@@ -347,7 +347,7 @@ def _start_bound(argv: Sequence[str], *, env: Mapping[str, str], cwd: Path, outp
 class Helper:
     """Helper program of ours that works for as long as it gets input; it may outlive this process."""
 
-    def __init__(self, argv: Sequence[str], *, stdin: int, stderr: int) -> None:
+    def __init__(self, argv: Sequence[str], *, stdin: int, stdout: int, stderr: int) -> None:
         """
         Raises:
             ProcessError: it could not be started.
@@ -357,7 +357,7 @@ class Helper:
                 lambda: subprocess.Popen(
                     list(argv),
                     stdin=stdin,
-                    stdout=subprocess.DEVNULL,
+                    stdout=stdout,
                     stderr=stderr,
                     start_new_session=True,
                 )

@@ -17,7 +17,7 @@ from hpc_agent.file_records import CorruptFileError
 from hpc_agent.logs import EventLog
 from hpc_agent.process_id import process_id
 from hpc_agent.runs.attempt_records import ClaimRecord, ExitReport
-from hpc_agent.runs.directory import RunDirectory, RunsFolder
+from hpc_agent.runs.directory import FileVersion, RunDirectory, RunsFolder
 from hpc_agent.wire.task_state import RUN_TOKEN, TaskState
 
 log = EventLog("claim")
@@ -310,3 +310,22 @@ def still_ours(run: RunDirectory, claim: ClaimRecord) -> bool:
     except (CorruptFileError, OSError):
         return True
     return now is None or (now.state, now.owner, now.restart_count) == ("won", claim.owner, claim.restart_count)
+
+
+class ClaimWatch:
+    """``still_ours``, asked again and again: the file is opened each time, and read where it is another one."""
+
+    def __init__(self, run: RunDirectory, claim: ClaimRecord) -> None:
+        self._run = run
+        self._claim = claim
+        self._seen: tuple[FileVersion, bool] | None = None
+        """The version that was read last, and the answer."""
+
+    def still_ours(self) -> bool:
+        version = self._run.claim_version()
+        seen = self._seen
+        if version is None or seen is None or seen[0] != version:
+            # The version first: one that is replaced between the two is read again the next time.
+            seen = (version or (0, 0, 0), still_ours(self._run, self._claim))
+            self._seen = seen if version else None
+        return seen[1]

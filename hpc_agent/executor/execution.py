@@ -24,7 +24,7 @@ from hpc_agent.domain.outcome import out_of_memory
 from hpc_agent.domain.task import Task
 from hpc_agent.errors import AuthError, HpcAgentError, NotFoundError, NotQueuedError, ServerUnreachableError
 from hpc_agent.executor.agent_identity import AgentIdentity
-from hpc_agent.executor.claim import Claimer, Lost, Won, still_ours
+from hpc_agent.executor.claim import Claimer, ClaimWatch, Lost, Won
 from hpc_agent.executor.console import Console
 from hpc_agent.executor.prepare import ExecuteOptions, PreparedTask, Preparer
 from hpc_agent.executor.report import InputRecorder, Reporter, run_token
@@ -33,7 +33,7 @@ from hpc_agent.executor.stop_conditions import CAUSE_S, StopConditions, StopReas
 from hpc_agent.executor.supervise import ProcessSupervisor
 from hpc_agent.executor.task_outcome import ExitContext, TaskOutcome, ended, never_started
 from hpc_agent.executor.usage_recorder import UsageRecorder
-from hpc_agent.executor.watch import Meters, Watch, WatchedRun
+from hpc_agent.executor.watch import CLAIM_INTERVAL_S, Meters, Watch, WatchedRun
 from hpc_agent.file_records import CorruptFileError, ensure_directory, private_folder
 from hpc_agent.logs import EventLog
 from hpc_agent.process import StopTimeouts, Supervised
@@ -47,7 +47,7 @@ from hpc_agent.telemetry.usage import GpuReader, UsageReader
 
 log = EventLog("executor")
 
-FENCE_S = 6.0
+FENCE_S = 4 * CLAIM_INTERVAL_S
 """Four looks of a start that the scheduler took for dead and that still lives: it has ended by then."""
 _KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)
 
@@ -124,6 +124,7 @@ class TaskRun:
         self._task = task
         self._directory = directory
         self._claimed = claimed
+        self._claim_watch = ClaimWatch(directory, claimed.claim)
         self._policy = self._queue_settings()
         self._stop = StopConditions(current_job, identity.restart_count, self._policy.signal_ahead, executor.clock)
         self._memory = MemoryMonitor(directory, variables.memory_mb if variables else None)
@@ -323,7 +324,7 @@ class TaskRun:
         return self._executor.settings.hpc.queue(submission.queue_name if submission else "")
 
     def _still_ours(self) -> bool:
-        return still_ours(self._directory, self._claimed.claim)
+        return self._claim_watch.still_ours()
 
     @property
     def _identity(self) -> AgentIdentity:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import secrets
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ from hpc_agent.runs.attempt_records import (
     TaskError,
 )
 
+FileVersion = tuple[int, int, int]
+"""Inode, time of the last change, size: another one after each write of a record."""
 _RESTARTS = "restarts.json"
 _ATTEMPT = re.compile("[0-9a-f]{8}")
 
@@ -117,6 +120,23 @@ class RunDirectory:
 
     def claim(self) -> ClaimRecord | None:
         return read_record(self.path / "claim.json", ClaimRecord)
+
+    def claim_version(self) -> FileVersion | None:
+        """Version of ``claim.json``; None where there is none, or it cannot be opened.
+
+        Of the open file: its times by name may come from an NFS client's cache.
+        """
+        try:
+            descriptor = os.open(self.path / "claim.json", os.O_RDONLY)
+        except OSError:
+            return None
+        try:
+            status = os.fstat(descriptor)
+        except OSError:  # the file server has lost it meanwhile
+            return None
+        finally:
+            os.close(descriptor)
+        return status.st_ino, status.st_mtime_ns, status.st_size
 
     def write_claim(self, record: ClaimRecord) -> None:
         write_record(self.path / "claim.json", record)
