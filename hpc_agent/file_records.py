@@ -54,7 +54,7 @@ def open_atomic(path: Path, data: bytes, *, mode: int) -> int:
 
 
 def _write_temporary(path: Path, data: bytes, mode: int) -> tuple[Path, int]:
-    """A new file beside ``path`` with ``data`` on disk, and its descriptor."""
+    """A new file next to ``path`` with ``data`` on disk, and its descriptor."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:

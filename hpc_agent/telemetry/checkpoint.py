@@ -1,7 +1,7 @@
-"""Checkpoint of a console: what the server has acknowledged, and what is being sent. Kept in a file beside the console.
+"""Checkpoint of a console: what the server has acknowledged, and what is being sent. Kept in a file of its own.
 
 The file holds a line of JSON for each checkpoint, of which the last whole one counts: adding a line costs a shared file
-system a write and a sync, a new file under the old name ten times as much. It begins anew now and then.
+system a write and a sync, a new file under the old name ten times as much. It is begun again when it is large.
 """
 
 from __future__ import annotations

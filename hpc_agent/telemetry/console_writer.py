@@ -6,7 +6,7 @@ Standard input is the pipe that the task's process prints to. With this process 
 of the file system (an appending write on NFS fails for good after its client's lease was lost), nor waits for one that
 stalls: up to ``LIMIT`` bytes wait here. It outlives the agent: what a task printed before its agent was killed is on
 disk anyway. Stderr is a file in memory that takes what the file system refused with, stdout one that says how much is
-on disk and how much waits (``PROGRESS``), so that nobody has to ask the file system.
+on disk and how much waits (``PROGRESS``), so that the agent need not ask the file system.
 
 The agent writes its own lines into the same pipe, each after ``MARK``, so that they are in order with the output. The
 program ends when no process can print any more, or at the agent's ``FINISH``.

@@ -87,7 +87,7 @@ class Shipper:
         self._clock = clock
         self._ours = ours
         self._ours_at = float("-inf")
-        """When the last question was asked to which the answer was yes."""
+        """When it was last asked for this batch, if the answer was yes."""
         self._rewritable = rewritable
         self._size = size
         self._stop = threading.Event()
@@ -188,6 +188,7 @@ class Shipper:
         Raises:
             HpcAgentError: it may or may not have been taken.
         """
+        self._ours_at = float("-inf")
         if self._rewritable and not self._spool.continues(self._mark):
             log.warning("console.truncated", task=self._source.task)
             self._mark = Checkpoint(0, self._mark.sending.last_ms if self._mark.sending else self._mark.timestamp_ms)

@@ -76,7 +76,7 @@ def test_file_stays_small(path: Path) -> None:
     assert CheckpointFile(path).read().offset == 1999
 
 
-def test_checkpoint_is_written_anew_where_the_open_file_fails(path: Path) -> None:
+def test_checkpoint_goes_into_a_new_file_where_the_open_file_fails(path: Path) -> None:
     file = CheckpointFile(path)
     file.write(Checkpoint(1))
     path.unlink()
