@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import msgspec
-import psutil
 
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
@@ -150,6 +149,8 @@ class Claimer:
         return ""
 
     def _is_dead(self, before: ClaimRecord) -> bool:
+        import psutil  # only after an earlier start
+
         runs = before.process.is_running() if before.process else psutil.pid_exists(before.pid)
         return before.host == self._identity.host and not runs
 

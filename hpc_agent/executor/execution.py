@@ -7,7 +7,8 @@ import shutil
 import signal
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import IO
+from importlib import import_module
+from typing import IO, TYPE_CHECKING
 
 import msgspec
 
@@ -17,7 +18,6 @@ from hpc_agent.clock import Clock
 from hpc_agent.config.load import Configuration
 from hpc_agent.config.resource_settings import QueueSettings
 from hpc_agent.config.settings import AllSettings
-from hpc_agent.domain.failure_cause import failure_cause
 from hpc_agent.domain.gpu_ids import visible_gpus
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.outcome import out_of_memory
@@ -32,7 +32,6 @@ from hpc_agent.executor.stall_guard import StallGuard
 from hpc_agent.executor.stop_conditions import CAUSE_S, StopConditions, StopReason, handled_signals
 from hpc_agent.executor.supervise import ProcessSupervisor
 from hpc_agent.executor.task_outcome import ExitContext, TaskOutcome, ended, never_started
-from hpc_agent.executor.usage_recorder import UsageRecorder
 from hpc_agent.executor.watch import CLAIM_INTERVAL_S, Meters, Watch, WatchedRun
 from hpc_agent.file_records import CorruptFileError, ensure_directory, private_folder
 from hpc_agent.logs import EventLog
@@ -44,6 +43,9 @@ from hpc_agent.schedulers import backends
 from hpc_agent.telemetry.memory import JobMemory
 from hpc_agent.telemetry.shipper import ConsoleSource
 from hpc_agent.telemetry.usage import GpuReader, UsageReader
+
+if TYPE_CHECKING:
+    from hpc_agent.executor.usage_recorder import UsageRecorder
 
 log = EventLog("executor")
 
@@ -128,7 +130,7 @@ class TaskRun:
         self._policy = self._queue_settings()
         self._stop = StopConditions(current_job, identity.restart_count, self._policy.signal_ahead, executor.clock)
         self._memory = MemoryMonitor(directory, variables.memory_mb if variables else None)
-        self._usage = UsageRecorder(executor.client, task.id, identity, directory, executor.clock)
+        self._began = executor.clock.monotonic()
         self._stall_guard = StallGuard()
         self._reporter = Reporter(
             executor.client, identity, directory, claimed.claim, current_job, executor.clock, self._stall_guard
@@ -212,9 +214,11 @@ class TaskRun:
             forwards_signals=prepared.forwards_signals,
         )
         log.info("process.started", task=self._task.id, pid=child.pid)
+        _import_what_comes_later()
+        usage = self._usage_recorder()
+        usage.start()
         recorder = InputRecorder(self._executor.client, self._task, prepared.inputs)
         recorder.start()
-        self._usage.start()
         settings = self._executor.settings.hpc
         supervisor = ProcessSupervisor(
             child,
@@ -225,7 +229,7 @@ class TaskRun:
             signal.Signals[f"SIG{self._policy.signal}"],
         )
         code = supervisor.run()
-        self._usage.stop()
+        usage.stop()
         # A task that completed by itself is not run again because its job got SIGTERM just then.
         completed = code == 0 and supervisor.ended_by_itself and self._stall_guard.call(self._still_ours, True)
         context = ExitContext() if completed else self._exit_context(code, console.write_error)
@@ -235,8 +239,16 @@ class TaskRun:
         self._reporter.note(outcome)
         recorder.finish()
         if console.ships and outcome.status != "none":
-            self._usage.report(completed=outcome.status == "completed", time_limit=self._stop.time_limit)
+            usage.report(completed=outcome.status == "completed", time_limit=self._stop.time_limit)
         return outcome
+
+    def _usage_recorder(self) -> UsageRecorder:
+        from hpc_agent.executor.usage_recorder import UsageRecorder
+
+        executor = self._executor
+        return UsageRecorder(
+            executor.client, self._task.id, self._identity, self._directory, executor.clock, self._began
+        )
 
     def _write_process_started(self) -> None:
         """From here on the user's process may have run."""
@@ -264,6 +276,8 @@ class TaskRun:
         )
 
     def _console_cause(self, console: Console, code: int) -> str:
+        from hpc_agent.domain.failure_cause import failure_cause
+
         cause = failure_cause(self._stall_guard.call(console.tail, ""), code)
         if cause is None:
             return ""
@@ -329,6 +343,13 @@ class TaskRun:
     @property
     def _identity(self) -> AgentIdentity:
         return self._executor.identity
+
+
+def _import_what_comes_later() -> None:
+    """Import what a run needs from the start of its process on: while that starts, and not at its end, when another
+    version of this program may be installed."""
+    for name in ("psutil", "hpc_agent.domain.failure_cause", "hpc_agent.executor.usage_recorder"):
+        import_module(name)
 
 
 class MemoryMonitor:
