@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings, GitSettings
 from hpc_agent.domain.env import EnvKey
+from hpc_agent.domain.ids import TaskId
 from hpc_agent.domain.task import Task, TaskScript
 from hpc_agent.envs import interpreter
 from hpc_agent.envs.env_store import EnvStore, StagedEnv, UsableEnv
@@ -247,7 +248,7 @@ class TaskStager:
         workspace = self._sources.checkout(self._with_forced_entry(task).script, staged.source, into, progress)
         return replace(workspace, notes=(*workspace.notes, *staged.notes))
 
-    def open(self, task: Task, staged: StagedTask, progress: Progress) -> UsableEnv | None:
+    def open(self, task: TaskId, staged: StagedTask, progress: Progress) -> UsableEnv | None:
         """The task's environment on this node. No network.
 
         Raises:
@@ -255,7 +256,7 @@ class TaskStager:
         """
         if staged.env is None:
             return None
-        return self._envs.use(staged.env, progress, task=task.id, sha256=staged.env_sha256)
+        return self._envs.use(staged.env, progress, task=task, sha256=staged.env_sha256)
 
     def stage_source(self, task: Task, progress: Progress) -> StagedTask:
         """Stage the source alone, without an environment.

@@ -61,15 +61,18 @@ def command(
     they do for a task that is not queued; only a job that the daemon submitted ends with 0 then.
     """
     from hpc_agent.clock import SYSTEM
-    from hpc_agent.executor.agent_identity import identify
-    from hpc_agent.executor.execution import ExecutionOptions, Executor
-    from hpc_agent.executor.prepare import ExecuteOptions
     from hpc_agent.retry import ROUTINE
 
     shared.start_log("INFO")
     configuration = docker_configuration(shared, docker, git_flags(git_user, git_pass))
     shared.apply(configuration, in_job=True)
     client = shared.client(configuration, ROUTINE)
+    client.session.begin_login()  # the server answers while the rest is imported
+
+    from hpc_agent.executor.agent_identity import identify
+    from hpc_agent.executor.execution import ExecutionOptions, Executor
+    from hpc_agent.executor.prepare import ExecuteOptions
+
     identity = identify(configuration.settings)
     if not identity.daemon_managed:
         check_folders(configuration.settings)

@@ -26,6 +26,7 @@ from hpc_agent.errors import AuthError, HpcAgentError, NotFoundError, NotQueuedE
 from hpc_agent.executor.agent_identity import AgentIdentity
 from hpc_agent.executor.claim import Claimer, ClaimWatch, Lost, Won
 from hpc_agent.executor.console import Console
+from hpc_agent.executor.prefetch import EnvPrefetch
 from hpc_agent.executor.prepare import ExecuteOptions, PreparedTask, Preparer
 from hpc_agent.executor.report import InputRecorder, Reporter, run_token
 from hpc_agent.executor.stall_guard import StallGuard
@@ -88,6 +89,7 @@ class Executor:
             ServerUnreachableError, AuthError: the server did not let it start; nothing has run, and the daemon puts
                 the task back.
         """
+        prefetch = self._prefetch()
         task = self._task(task_id, options)
         directory = self._directory(task)
         claimed = Claimer(self.client, directory, self.identity, self.clock).claim(
@@ -99,7 +101,15 @@ class Executor:
                 return 0
             raise NotQueuedError(f"task {task_id} was not run: {claimed.reason}")
         log.info("task.claimed", task=task_id, attempt=directory.attempt.id, job=self.identity.job)
-        return TaskRun(self, task, directory, claimed).run(options)
+        return TaskRun(self, task, directory, claimed, prefetch).run(options)
+
+    def _prefetch(self) -> EnvPrefetch | None:
+        """In a job of a daemon, which has staged all: begin to unpack the environment while the server is asked."""
+        if self.identity.run_dir is None or not self.options.standalone:
+            return None
+        prefetch = EnvPrefetch(self.settings, RunDirectory(self.identity.run_dir), self.clock)
+        prefetch.begin()
+        return prefetch
 
     def _task(self, task_id: TaskId, options: ExecutionOptions) -> Task:
         try:
@@ -119,13 +129,21 @@ class Executor:
 class TaskRun:
     """Run of a claimed task, from its start on the server to its report; ``run`` once."""
 
-    def __init__(self, executor: Executor, task: Task, directory: RunDirectory, claimed: Won) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        task: Task,
+        directory: RunDirectory,
+        claimed: Won,
+        prefetch: EnvPrefetch | None = None,
+    ) -> None:
         identity = executor.identity
         current_job, variables = backends.current_job(), backends.job_variables()
         self._executor = executor
         self._task = task
         self._directory = directory
         self._claimed = claimed
+        self._prefetch = prefetch
         self._claim_watch = ClaimWatch(directory, claimed.claim)
         self._policy = self._queue_settings()
         self._stop = StopConditions(current_job, identity.restart_count, self._policy.signal_ahead, executor.clock)
@@ -153,7 +171,9 @@ class TaskRun:
         """Start, prepare and run; whatever happens becomes an outcome."""
         watch = self._watch(console)
         try:
-            taken_back = self._reporter.start(self._task, self._executor.settings.agent.tags)
+            taken_back = self._reporter.start(
+                self._task, self._executor.settings.agent.tags, taken_at=self._claimed.taken_at
+            )
             if taken_back:
                 return taken_back
             watch.start()
@@ -190,6 +210,7 @@ class TaskRun:
             self._executor.clock,
             console.write_line,
             self._executor.client.tasks.get_object,
+            self._prefetch,
         )
         try:
             prepared = self._stop.request.run_cancellable(

@@ -29,6 +29,7 @@ from hpc_agent.staging import StagedTask, TaskStager, retry_staging
 
 if TYPE_CHECKING:
     from hpc_agent.executor import build_script, container_run
+    from hpc_agent.executor.prefetch import EnvPrefetch
     from hpc_agent.image_resolver import ResolvedContainer
 
 IMAGE_VARIABLE = "CLEARML_DOCKER_IMAGE"
@@ -76,6 +77,7 @@ class Preparer:
         clock: Clock,
         write_line: Callable[[str], None],
         raw: Callable[[TaskId], Mapping[str, Any]],
+        prefetch: EnvPrefetch | None = None,
     ) -> None:
         self._configuration = configuration
         self._settings = configuration.settings
@@ -85,6 +87,7 @@ class Preparer:
         self._flags = options
         self._write_line = write_line
         self._raw = raw
+        self._prefetch = prefetch
 
     def prepare(self, task: Task, directory: RunDirectory, workdir: Path) -> PreparedTask:
         """Prepare everything that the user's process needs.
@@ -108,7 +111,9 @@ class Preparer:
             from hpc_agent.executor import build_script
 
             self._write_line(build_script.add_init(workspace))
-        env = self._stager.open(task, staged, self._write_line)
+        env = self._prefetch.result(self._write_line) if self._prefetch else None
+        if env is None or env.key != staged.env:
+            env = self._stager.open(task.id, staged, self._write_line)
         if env is not None:
             after = f"{env.access} after {self._clock.monotonic() - started:.1f} s"
             how = "is ready on this node already" if env.access == "ready" else after
