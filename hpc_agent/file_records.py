@@ -9,7 +9,7 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,23 +31,56 @@ def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     Raises:
         OSError: it was not written; its ``filename`` is the path, also where a full disk refused.
     """
+    temporary, descriptor = _write_temporary(path, data, mode)
+    with _named(path, temporary):
+        os.close(descriptor)
+        temporary.rename(path)
+    fsync_directory(path.parent)
+
+
+def open_atomic(path: Path, data: bytes, *, mode: int) -> int:
+    """As ``write_atomic``; returns a descriptor of the new file, for more to be written behind ``data``.
+
+    Raises:
+        OSError: as ``write_atomic``.
+    """
+    temporary, descriptor = _write_temporary(path, data, mode)
+    try:
+        with _named(path, temporary):
+            temporary.rename(path)
+        fsync_directory(path.parent)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _write_temporary(path: Path, data: bytes, mode: int) -> tuple[Path, int]:
+    """A new file next to ``path`` with ``data`` on disk, and its descriptor."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     try:
-        try:
+        with _named(path, temporary):
             view = memoryview(data)
             while view:
                 view = view[os.write(descriptor, view) :]
             os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        temporary.rename(path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return temporary, descriptor
+
+
+@contextlib.contextmanager
+def _named(path: Path, temporary: Path) -> Iterator[None]:
+    """On an error inside remove the temporary file, and name the path that was to be written."""
+    try:
+        yield
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.filename is None:
             error.filename = str(path)
         raise
-    fsync_directory(path.parent)
 
 
 def fsync_directory(path: Path) -> None:

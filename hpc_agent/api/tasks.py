@@ -138,6 +138,11 @@ class TasksApi:
         """Name the run that owns the task from now on (``<attempt>.<start>``), with other runtime values."""
         self.add_runtime(task, {**values, RUN_TOKEN: token}, budget=budget)
 
+    def set_first_run_token(self, task: Task, token: str, values: Mapping[str, Any], *, budget: Budget) -> None:
+        """As ``set_run_token``, of a task that nothing has run since ``task`` was read: no SDK writes to it."""
+        runtime = requests.runtime_over({"runtime": dict(task.runtime)}, {**values, RUN_TOKEN: token})
+        self.edit(task.id, runtime, budget=budget)
+
     def add_runtime(self, task: TaskId, values: Mapping[str, Any], *, budget: Budget | None = None) -> None:
         """Set keys of the task's runtime section and keep the others.
 

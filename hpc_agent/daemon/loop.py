@@ -18,7 +18,6 @@ from hpc_agent.daemon.job_staging import StagingJobs
 from hpc_agent.daemon.login_staging import CachedStaging, LoginStaging, StagingBackend
 from hpc_agent.daemon.notifier import Notifier
 from hpc_agent.daemon.observe import ClusterObserver, ClusterSnapshot
-from hpc_agent.daemon.open_attempts import OpenAttemptIndex
 from hpc_agent.daemon.partition_hints import PartitionHints
 from hpc_agent.daemon.prune import Pruner
 from hpc_agent.daemon.served_queues import Activity, QueueLeases
@@ -140,8 +139,7 @@ class Daemon:
             client, scheduler, settings, launch, self._staging, renderer, self._head_starts, clock
         )
         root, cluster = settings.hpc.root, scheduler.cluster()
-        open_attempts = OpenAttemptIndex(root / "unsettled" / cluster, options.queues, clock)
-        self._observer = ClusterObserver(client, scheduler, runs, options.queues, open_attempts, clock, options.entries)
+        self._observer = ClusterObserver(client, scheduler, runs, options.queues, clock, options.entries)
         self._leases = QueueLeases(root / "turns" / cluster, options.queues, clock)
         self._notifier = Notifier(client, settings.hpc.notify, cluster, clock)
         sessions = SessionFolders(root / "sessions", runs)
@@ -186,7 +184,6 @@ class Daemon:
         """One pass that waits for its stages; False if the server or the scheduler did not answer."""
         self._leases.wait_for_one()
         done = self._try_pass(wait=True)
-        self._observer.close()
         self._close_staging()
         self._notifier.finish(NOTIFY_S)
         self._leases.give_back()
@@ -226,7 +223,7 @@ class Daemon:
         if self._staging is not None:
             self._staging.update(cluster.staging)
         self._notifier.update(cluster)
-        self._pruner.turn()
+        self._pruner.turn(wait=wait)
         for attempt, found in cluster.unreadable.items():
             self._report_error(attempt, found.error, found.queue, may_fail=not found.has_job)
         submits: dict[Attempt, int] = {}

@@ -10,7 +10,6 @@ import msgspec
 
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
-from hpc_agent.daemon.open_attempts import OpenAttemptIndex
 from hpc_agent.daemon.run_state import RunDirectoryState, exit_evidence, read, run_owner
 from hpc_agent.daemon.task_errors import UnreadableAttempt
 from hpc_agent.daemon.task_owners import EntryFilter
@@ -34,8 +33,8 @@ from hpc_agent.wire.task_state import TaskState
 log = EventLog("observe")
 
 SCAN_EVERY_S = 60.0
-"""How often all run directories are listed: only another daemon, or an agent run by hand, makes some that are not
-known here."""
+"""How often the open attempts are listed: only another daemon, or an agent run by hand, makes some that are not known
+here."""
 ABANDONED_AFTER_S = 600.0
 """Longer than an agent outside the scheduler may take from its claim to the start of the task."""
 
@@ -63,7 +62,6 @@ class ClusterObserver:
         scheduler: Scheduler,
         runs: RunsFolder,
         queues: Sequence[QueueId],
-        open_attempts: OpenAttemptIndex,
         clock: Clock,
         entries: EntryFilter | None = None,
     ) -> None:
@@ -73,7 +71,6 @@ class ClusterObserver:
         self._scheduler = scheduler
         self._runs = runs
         self._queues = queues
-        self._open_attempts = open_attempts
         self._clock = clock
         self._history = ObservationHistory(clock)
         self._done: set[Attempt] = set()
@@ -91,10 +88,6 @@ class ClusterObserver:
         self._done.add(attempt)
         self._known.discard(attempt)
         self._history.forget(self._runs.of(attempt).observations)
-
-    def close(self) -> None:
-        """Record the attempts that are not done for the next process; to be called last."""
-        self._open_attempts.save(self._known)
 
     def remember(self, attempt: Attempt) -> None:
         """Have the next pass read the attempt's folder, whatever becomes of its entry."""
@@ -195,26 +188,39 @@ class ClusterObserver:
     def _files(self, entries: Collection[Attempt], jobs: Collection[Attempt]) -> dict[Attempt, RunDirectoryState]:
         """The run directories that matter: of entries, of live jobs, and all of ours that are not settled."""
         self._errors = {}
-        self._scan()
+        all_listed = self._scan()
         found: dict[Attempt, RunDirectoryState] = {}
         # In an order that can be repeated: the queues' own, then the other known attempts.
         for attempt in dict.fromkeys([*entries, *jobs, *sorted(self._known, key=lambda a: (a.task, a.id))]):
             if attempt not in self._done:
                 self._add(found, attempt)
+        if all_listed:
+            self._index({*found, *self._errors})
         self._known = {a for a, files in found.items() if files.submission or files.claim or files.staging}
         return {attempt: files for attempt, files in found.items() if attempt in entries or self._is_ours(files)}
 
-    def _scan(self) -> None:
+    def _scan(self) -> bool:
+        """Take up attempts that others made; whether all run directories were listed for that."""
         now = self._clock.monotonic()
         if now - self._scanned_at < SCAN_EVERY_S:
-            return
+            return False
         self._scanned_at = now
-        loaded = self._open_attempts.load()
+        loaded = self._runs.open_attempts.load()
         if loaded is not None:
-            self._known |= loaded
-            return
+            self._known |= loaded - self._done
+            return False
         for task in self._runs.tasks():
             self._known |= {directory.attempt for directory in self._runs.attempts(task)} - self._done
+        return True
+
+    def _index(self, attempts: Collection[Attempt]) -> None:
+        """After all were listed: these are not settled, or cannot be read."""
+        index = self._runs.open_attempts
+        with suppress(OSError):  # they are listed again the next time
+            for attempt in attempts:
+                if self._runs.of(attempt).path.is_dir():
+                    index.add(attempt)
+            index.mark_complete()
 
     def _is_ours(self, files: RunDirectoryState) -> bool:
         """Whether this daemon submitted it, or another that served the same queue of the same cluster.
@@ -249,6 +255,7 @@ class ClusterObserver:
             self._errors[attempt] = error
             return
         if files.settled:
+            self._runs.open_attempts.remove(attempt)
             self.forget(attempt)
         else:
             found[attempt] = files
