@@ -21,7 +21,6 @@ from hpc_agent.envs.env_store import UsableEnv
 from hpc_agent.errors import ContainerError, EnvironmentBuildError
 from hpc_agent.executor.process_environment import ProcessContext, process_environment
 from hpc_agent.executor.report import RunInputs
-from hpc_agent.executor.template_launch import launched_by_script
 from hpc_agent.file_records import read_record
 from hpc_agent.runs.directory import RunDirectory
 from hpc_agent.sources.layout import Origin
@@ -110,6 +109,8 @@ class Preparer:
         staged = self._staged(task, directory)
         resolved = self._resolve_container(task)
         if resolved is not None and self._flags.template_launch:
+            from hpc_agent.executor.template_launch import launched_by_script
+
             resolved = launched_by_script(resolved, directory.path)
         container = None
         if resolved is not None:

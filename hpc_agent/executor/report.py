@@ -42,7 +42,7 @@ DAEMON_MANAGED = Budget(60)
 """A server that is away holds no node for longer: the daemon finishes what is left."""
 INTERRUPTED = Budget(5)
 """The scheduler kills the job soon."""
-_CERTAIN_S = 10.0
+CERTAIN_S = 10.0
 """After which another run may have taken over a task that shows no run token: far less than ``UNCERTAIN_WAIT_S``."""
 _REGISTERED_S = 2.0
 
@@ -91,11 +91,7 @@ class Reporter:
         values = job_runtime(identity.job or "", identity.host)
         budget = ROUTINE if identity.daemon_managed else FINAL
         try:
-            if taken_at is not None and taken_at.seconds_ago(self._clock) < _CERTAIN_S:
-                changed = self._set_first_token(task, values, budget)
-            else:
-                changed = self._set_token(task, values, budget)
-            if changed:
+            if changed := self._set_token(task, values, budget, taken_at):
                 return changed
             message = f"Changed by hpc-agent {identity.worker}"
             tasks.started(task.id, "worker started execution", message, force=not task.queue, budget=budget)
@@ -107,19 +103,30 @@ class Reporter:
         self._registration = in_background(partial(self._register, task.id, tags), "worker")
         return None
 
-    def _set_token(self, task: Task, values: Mapping[str, str], budget: Budget) -> TaskOutcome | None:
+    def _set_token(
+        self, task: Task, values: Mapping[str, str], budget: Budget, taken_at: Moment | None
+    ) -> TaskOutcome | None:
         """Set our run token unless the task's status has changed, and look again: ``tasks.started`` undoes an abort
         that it does not see, and each call may have waited long."""
+        if taken_at is not None and taken_at.seconds_ago(self._clock) < CERTAIN_S:
+            try:
+                return self._set_first_token(task, values)
+            except ServerUnreachableError as error:
+                log.info("task.token_unclear", task=task.id, error=error)
         if changed := self._changed(task.status):
             return changed
         self._client.tasks.set_run_token(task.id, self._token, values, budget=budget)
         return self._changed(task.status)
 
-    def _set_first_token(self, task: Task, values: Mapping[str, str], budget: Budget) -> TaskOutcome | None:
+    def _set_first_token(self, task: Task, values: Mapping[str, str]) -> TaskOutcome | None:
         """As ``_set_token``, in two requests of five: the task was taken off its queue so lately that no other run can
-        have it, for a claim in doubt is decided ``UNCERTAIN_WAIT_S`` later."""
-        self._client.tasks.set_first_run_token(task, self._token, values, budget=budget)
-        state = self._client.tasks.get_states([task.id]).get(task.id)
+        have it, for a claim in doubt is decided ``UNCERTAIN_WAIT_S`` later. So the token is sent once only.
+
+        Raises:
+            ServerUnreachableError: whether it is set, or the task has changed, is not known.
+        """
+        self._client.tasks.set_first_run_token(task, self._token, values, budget=ONCE)
+        state = self._client.tasks.get_states([task.id], budget=ONCE).get(task.id)
         if state is not None and state.status is TaskStatus.IN_PROGRESS:
             return ended(0, ExitContext(StopReason.TAKEN_BACK))
         return self._outcome_of(state, task.status)
