@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from hpc_agent.api.answer import id_in, rows
@@ -15,7 +16,7 @@ from hpc_agent.logs import EventLog
 from hpc_agent.retry import Budget
 from hpc_agent.wire import task_requests as requests
 from hpc_agent.wire.error_kinds import INVALID_TASK_STATUS
-from hpc_agent.wire.task_fields import section, task_from_wire
+from hpc_agent.wire.task_fields import CorruptTaskError, section, task_from_wire
 from hpc_agent.wire.task_state import RUN_TOKEN, TaskState, state_from_wire
 
 log = EventLog("tasks")
@@ -40,6 +41,18 @@ class TasksApi:
             CorruptTaskError: the server's object does not have ClearML's types.
         """
         return task_from_wire(self._session.call("tasks.get_by_id", {"task": task}, budget=budget).get("task"))
+
+    def get_many(self, tasks: Sequence[TaskId], *, budget: Budget | None = None) -> dict[TaskId, Task]:
+        """These tasks in few calls, without those that the server does not list or whose objects are invalid: ``get``
+        says what is wrong with them."""
+        found: dict[TaskId, Task] = {}
+        for start in range(0, len(tasks), requests.PAGE_SIZE):
+            query = requests.tasks_query(tasks[start : start + requests.PAGE_SIZE])
+            for data in rows(self._session.call("tasks.get_all", query, budget=budget), "tasks"):
+                with suppress(CorruptTaskError):
+                    task = task_from_wire(data)
+                    found[task.id] = task
+        return found
 
     def get_object(self, task: TaskId, *, budget: Budget | None = None) -> dict[str, Any]:
         """The server's own task object, for callers that send a section back changed."""

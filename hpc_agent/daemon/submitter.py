@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import msgspec
@@ -18,14 +19,15 @@ from hpc_agent.daemon.nodes import BadNodes
 from hpc_agent.daemon.options import gpu_range
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.capacity import Capacity, GpuRange
-from hpc_agent.domain.ids import QueueId
+from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.job import Accepted, OutcomeUnknown, Refused
 from hpc_agent.domain.job import SubmitResult as Answer
 from hpc_agent.domain.launch_plan import launch_plan
 from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.task import Task
 from hpc_agent.domain.user_map import UserMap
-from hpc_agent.file_records import write_atomic, write_record
+from hpc_agent.errors import ApiError
+from hpc_agent.file_records import Durability, write_atomic, write_record
 from hpc_agent.logs import EventLog
 from hpc_agent.retry import ONCE
 from hpc_agent.runs.attempt_records import SubmissionRecord
@@ -62,8 +64,21 @@ class Submitter:
         self._head_starts = head_starts
         self._nodes = BadNodes(RunsFolder(settings.hpc.runs).nodes, clock)
         self._clock = clock
+        self._tasks: dict[TaskId, Task] = {}
+        """Read ahead."""
 
-    def submit(
+    def read_ahead(self, tasks: Sequence[TaskId]) -> None:
+        """Read tasks that will be prepared next, in one request. What an answer lacks is asked for one by one.
+
+        Raises:
+            ServerUnreachableError: no usable answer.
+        """
+        self._tasks = {}
+        if len(tasks) > 1:
+            with suppress(ApiError):
+                self._tasks = self._client.tasks.get_many(tasks, budget=ONCE)
+
+    def prepare(
         self,
         attempt: Attempt,
         queue: Queue,
@@ -72,15 +87,15 @@ class Submitter:
         space: CapacityAllocator,
         *,
         wait: bool,
-    ) -> Answer | NoCapacity | LeftToOthers | None:
-        """Bring a waiting task to the scheduler; None while its stage is not ready.
+    ) -> PreparedJob | NoCapacity | LeftToOthers | None:
+        """Bring a waiting task to where only the scheduler is missing; None while its stage is not ready.
 
         Raises:
             UserMapError, ResourceError, TemplateError, SourceError, EnvironmentBuildError, CorruptTaskError: this task
                 can never be submitted as it is.
         """
         # The next pass asks again; others' tasks do not wait for this one.
-        task = self._client.tasks.get(attempt.task, budget=ONCE)
+        task = self._tasks.pop(attempt.task, None) or self._client.tasks.get(attempt.task, budget=ONCE)
         if self._settings.hpc.user_map:
             UserMap(self._settings.hpc.user_map).linux_user(task.user)
         settings = self._settings.hpc.queue(queue.name)
@@ -92,7 +107,6 @@ class Submitter:
         gpus = space.take(queue.id, gpu_range(self._launch.options, queue.name, resources.gpus, task.properties))
         if isinstance(gpus, NoCapacity):
             return gpus
-        job_configs = self._launch.job_configs
         directory.create()
         context = self._launch.context(
             task,
@@ -116,33 +130,39 @@ class Submitter:
             if staged is None:
                 return None
             write_record(directory.stage, staged)
-        if job_configs:
-            job_configs.write(task, directory)
-        avoided = self._nodes.avoided()
-        request = self._request(settings.template, context, directory, avoided)
-        answer = self._hand_over(task, queue, directory, request, number)
-        if isinstance(answer, Refused) and avoided:
-            log.warning("job.refused_without_avoided_nodes", task=task.id, answer=answer.message)
-            request = self._request(settings.template, context, directory, ())
-            answer = self._hand_over(task, queue, directory, request, number)
+        avoided = tuple(self._nodes.avoided())
+        return PreparedJob(task, queue, directory, settings.template, context, text, number, avoided)
+
+    def hand_over(self, job: PreparedJob) -> Answer | None:
+        """Submit it; None if another daemon does. May be called in several threads, for a job each.
+
+        Raises:
+            InputError: the server gives no credentials for the job.
+            ServerUnreachableError: no usable answer.
+        """
+        if self._launch.job_configs:
+            self._launch.job_configs.write(job.task, job.directory)
+        answer = self._submit(job, job.avoided)
+        if isinstance(answer, Refused) and job.avoided:
+            log.warning("job.refused_without_avoided_nodes", task=job.task.id, answer=answer.message)
+            answer = self._submit(job, ())
         return answer
 
-    def _request(
-        self, template: str, context: JobContext, directory: RunDirectory, avoided: Sequence[str]
-    ) -> SubmitRequest:
+    def _request(self, job: PreparedJob, avoided: Sequence[str]) -> SubmitRequest:
         """The job's script is written."""
-        resources = context.resources
+        directory, resources, text = job.directory, job.context.resources, job.text
         if avoided:
             resources = replace(resources, exclude=",".join([*filter(None, [resources.exclude]), *avoided]))
-        text = self._renderer.render(template, replace(context, resources=resources))
-        write_atomic(directory.script, text.encode(), mode=0o700)
-        name = context.attempt.job_name
+            text = self._renderer.render(job.template, replace(job.context, resources=resources))
+        # The scheduler keeps a copy, and each submission writes it again.
+        write_atomic(directory.script, text.encode(), mode=0o700, durability=Durability.NONE)
+        name = job.context.attempt.job_name
         return SubmitRequest(directory.script, name, directory.path, directory.job_output, resources)
 
-    def _hand_over(
-        self, task: Task, queue: Queue, directory: RunDirectory, request: SubmitRequest, number: int
-    ) -> Answer | None:
+    def _submit(self, job: PreparedJob, avoided: Sequence[str]) -> Answer | None:
         """The intent is on disk before sbatch is called, so that a death between them shows."""
+        task, queue, directory, number = job.task, job.queue, job.directory, job.number
+        request = self._request(job, avoided)
         before = directory.submission()
         record = SubmissionRecord(
             state="intended",
@@ -158,7 +178,8 @@ class Submitter:
         answer = self._scheduler.submit(request)
         if isinstance(answer, Accepted):
             record = msgspec.structs.replace(record, state="accepted", job=answer.job)
-            directory.write_submission(record)
+            # After a power cut the intent is there, and the job is found by its name.
+            directory.write_submission(record, Durability.EITHER)
             log.info("task.submitted", task=task.id, job=answer.job, queue=queue.name, attempt=directory.attempt.id)
         elif isinstance(answer, OutcomeUnknown):
             directory.write_submission(
@@ -183,6 +204,22 @@ class Submitter:
             return False
         directory.write_submission(record)
         return True
+
+
+@dataclass(frozen=True)
+class PreparedJob:
+    """A task that is checked, staged and has its resources; ``number``: that of the submission."""
+
+    task: Task
+    queue: Queue
+    directory: RunDirectory
+    template: str
+    context: JobContext
+    text: str
+    """Of its script."""
+    number: int
+    avoided: tuple[str, ...]
+    """Nodes that it must not run on, where the scheduler lets it."""
 
 
 @dataclass(frozen=True)

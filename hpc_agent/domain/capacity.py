@@ -28,6 +28,8 @@ class Capacity:
     gpus: int | None = None
     all_gpus: int | None = None
     """With those that are taken."""
+    at_once: int = 1
+    """Submissions that may be under way at the same time."""
 
     @property
     def full(self) -> bool:

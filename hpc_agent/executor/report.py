@@ -18,7 +18,7 @@ import msgspec
 from hpc_agent.api.client import Client
 from hpc_agent.cancellation import in_background
 from hpc_agent.clock import Clock
-from hpc_agent.domain.ids import TaskId
+from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.status import TaskStatus
 from hpc_agent.domain.task import Task, TaskContainer
 from hpc_agent.errors import ApiError, AuthError, HpcAgentError, ServerUnreachableError
@@ -32,6 +32,7 @@ from hpc_agent.logs import EventLog
 from hpc_agent.retry import FINAL, ONCE, ROUTINE, Budget, retry
 from hpc_agent.runs.attempt_records import ClaimRecord, ExitReport
 from hpc_agent.runs.directory import RunDirectory
+from hpc_agent.runs.job_news import JobNews
 from hpc_agent.schedulers.base import CurrentJobClient
 from hpc_agent.wire.task_requests import job_runtime
 from hpc_agent.wire.task_state import TaskState
@@ -249,6 +250,8 @@ class Reporter:
             if directory.claim() is None:
                 directory.write_claim(self._claim)
             directory.write_exit_report(report)
+            if self._identity.daemon_managed and self._claim.queue:
+                JobNews(directory.path.parent.parent).publish(QueueId(self._claim.queue), directory.attempt)
         except (OSError, HpcAgentError) as error:
             log.error("exit_report.not_written", directory=directory.path, error=error)
 

@@ -12,7 +12,14 @@ from pathlib import Path
 
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.ids import AttemptId, TaskId
-from hpc_agent.file_records import ensure_directory, fsync_directory, read_record, write_first, write_record
+from hpc_agent.file_records import (
+    Durability,
+    ensure_directory,
+    fsync_directory,
+    read_record,
+    write_first,
+    write_record,
+)
 from hpc_agent.runs.attempt_records import (
     ClaimRecord,
     DoneRecord,
@@ -104,8 +111,8 @@ class RunDirectory:
     def submission(self) -> SubmissionRecord | None:
         return read_record(self.path / "submit.json", SubmissionRecord)
 
-    def write_submission(self, record: SubmissionRecord) -> None:
-        write_record(self.path / "submit.json", record)
+    def write_submission(self, record: SubmissionRecord, durability: Durability = Durability.NEW) -> None:
+        write_record(self.path / "submit.json", record, durability=durability)
 
     def first_submission(self, record: SubmissionRecord) -> bool:
         """Write the submission unless there is one: True for exactly one writer."""

@@ -9,7 +9,7 @@ from typing import Any
 from hpc_agent.domain.draft import Draft
 from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.task import Requirements, TaskContainer, TaskScript
-from hpc_agent.wire.task_fields import section
+from hpc_agent.wire.task_fields import TASK_FIELDS, section
 from hpc_agent.wire.task_state import HOST, JOB_ID, STATE_FIELDS
 
 DEFAULT_BINARY = "python"
@@ -21,6 +21,11 @@ PAGE_SIZE = 500
 def states_query(tasks: Sequence[TaskId]) -> dict[str, Any]:
     """``tasks.get_all``: the states of at most ``PAGE_SIZE`` tasks."""
     return {"id": list(tasks), "only_fields": list(STATE_FIELDS), "search_hidden": True, **_page(PAGE_SIZE)}
+
+
+def tasks_query(tasks: Sequence[TaskId]) -> dict[str, Any]:
+    """``tasks.get_all``: at most ``PAGE_SIZE`` tasks, with all that ``task_from_wire`` reads."""
+    return {"id": list(tasks), "only_fields": list(TASK_FIELDS), "search_hidden": True, **_page(PAGE_SIZE)}
 
 
 def users_query(tasks: Sequence[TaskId]) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class SlurmBackend(Backend):
         own = settings.backend_settings(SlurmSettings)
         if timeout is not None:
             own = msgspec.structs.replace(own, command_timeout=min(timeout, own.command_timeout))
-        return SlurmScheduler(own, cluster=settings.cluster)
+        return SlurmScheduler(own, cluster=settings.cluster, clock=clock)
 
     def cluster_client(self, settings: HpcSettings) -> ClusterClient:
         from hpc_agent.schedulers.slurm.cluster_client import SlurmClusterClient

@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from hpc_agent.clock import SYSTEM
+from hpc_agent.clock import SYSTEM, Clock
 from hpc_agent.domain.capacity import Capacity
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import (
@@ -33,6 +33,7 @@ from hpc_agent.process import programs
 from hpc_agent.schedulers.base import JobOrigin, SubmitRequest
 from hpc_agent.schedulers.job_environment import scrubbed
 from hpc_agent.schedulers.queries import printed, run
+from hpc_agent.schedulers.rate_limit import TokenBucket
 from hpc_agent.schedulers.records import newest, newest_of_name
 from hpc_agent.schedulers.slurm import answers, commands
 from hpc_agent.schedulers.slurm.commands import for_queries
@@ -45,6 +46,8 @@ log = EventLog("schedulers.slurm")
 
 _BEFORE = timedelta(hours=1)
 """Where sacct begins to look: whatever the clocks say, before the submission. A time to come is an error to it."""
+_QUERIES_OF_A_PASS = 3
+"""squeue, sacct, and one more command: they come before submissions."""
 _DISABLED = "accounting storage is disabled"
 
 
@@ -53,10 +56,18 @@ class SlurmScheduler:
 
     name = "slurm"
 
-    def __init__(self, settings: SlurmSettings, *, cluster: str = "", environ: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        settings: SlurmSettings,
+        *,
+        cluster: str = "",
+        environ: Mapping[str, str] | None = None,
+        clock: Clock = SYSTEM,
+    ) -> None:
         """``cluster`` beats Slurm's own name; ``environ`` is our own when not given."""
         self._settings = settings
         self._cluster = cluster
+        self._requests = TokenBucket(settings.requests_per_second, settings.request_burst, clock)
         own = os.environ if environ is None else environ
         self._job_environ = scrubbed(own)
         self._query_environ = for_queries(own)
@@ -102,6 +113,7 @@ class SlurmScheduler:
         """sbatch's answer. A job that it did not name clearly is looked up by its name."""
         argv = commands.sbatch(request, self._settings.sbatch_args, parsable=self._parsable)
         since = SYSTEM.now()
+        self._requests.take()
         try:
             answer = programs.run(
                 argv, timeout=self._settings.sbatch_timeout, env=self._job_environ, cwd=request.workdir
@@ -166,7 +178,13 @@ class SlurmScheduler:
         return [answers.live_job(row) for row in answer.rows]
 
     def room(self) -> Capacity:
-        return Capacity()
+        """As many as the rate limit allows, less the queries of a pass."""
+        free = self._requests.available()
+        kept = min(_QUERIES_OF_A_PASS, self._settings.request_burst // 2)
+        return Capacity(
+            jobs=None if free is None else max(free - kept, 0),
+            at_once=self._settings.submissions_at_once,
+        )
 
     def find(self, job_name: str, since: datetime) -> JobId | None:
         answer = self._squeue(ended=True, name=job_name)
@@ -255,6 +273,7 @@ class SlurmScheduler:
         """
         words = [*([f"--partition={partition}"] if partition else []), str(script)]
         argv = commands.sbatch_test(words, self._settings.sbatch_args)
+        self._requests.take()
         answer = run(argv, {**self._job_environ, "TZ": "UTC"}, self._settings.sbatch_timeout, workdir)
         return answer.returncode, f"{answer.stderr}\n{answer.stdout}"
 
@@ -307,6 +326,7 @@ class SlurmScheduler:
         return printed(self._run(argv))
 
     def _run(self, argv: Sequence[str]) -> programs.CompletedProcess:
+        self._requests.take()
         return run(argv, self._query_environ, self._settings.command_timeout)
 
     def _report_unreadable(self, answer: answers.QueueAnswer) -> None:

@@ -1,0 +1,267 @@
+"""Submissions of a pass: which waiting tasks become jobs now, and what each answer of the scheduler means for the next.
+
+Tasks are prepared one after another and handed over side by side, as many at a time as the scheduler takes
+(``Capacity.at_once``). The first goes alone, and each job that is accepted lets one more go at the same time: a
+controller that is frozen, or a limit that is met, costs few calls.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
+from concurrent import futures
+from dataclasses import dataclass, field
+from functools import partial
+
+from hpc_agent.cancellation import in_background
+from hpc_agent.clock import Clock
+from hpc_agent.config.settings import HpcSettings
+from hpc_agent.daemon.act import Actor
+from hpc_agent.daemon.head_starts import LeftToOthers
+from hpc_agent.daemon.login_staging import StagingBackend
+from hpc_agent.daemon.observe import ClusterSnapshot
+from hpc_agent.daemon.served_queues import Activity
+from hpc_agent.daemon.submitter import CapacityAllocator, PreparedJob, Submitter
+from hpc_agent.daemon.task_errors import TaskErrorReporter
+from hpc_agent.daemon.waiting_tasks import WaitingTasks
+from hpc_agent.domain.actions import SetStatusMessage
+from hpc_agent.domain.attempt import Attempt
+from hpc_agent.domain.capacity import QueueCandidates, choose, held_back, rotated
+from hpc_agent.domain.decide import explain_doubt
+from hpc_agent.domain.ids import QueueId, TaskId
+from hpc_agent.domain.job import Accepted, LimitReached, OutcomeUnknown, Refused, SubmitResult, UnclearAnswer
+from hpc_agent.domain.queue import Queue
+from hpc_agent.errors import (
+    ContainerError,
+    EnvironmentBuildError,
+    InputError,
+    ResourceError,
+    ServerUnreachableError,
+    SourceError,
+    TemplateError,
+    UserMapError,
+)
+from hpc_agent.logs import EventLog
+from hpc_agent.runs.directory import RunsFolder
+from hpc_agent.schedulers.base import Scheduler
+
+log = EventLog("daemon")
+
+POSTPONED_S = 30.0
+"""How long a queue's tasks wait after the scheduler said that a limit is met, or gave no answer."""
+_FAILURES = 2
+"""So many calls without an answer in one pass, and it is not the task but the server or the scheduler."""
+_READ_AHEAD = 50
+"""Tasks that are read in one request: they are submitted within a second or two."""
+_TASK_ERRORS = (
+    *(UserMapError, ResourceError, TemplateError, SourceError, EnvironmentBuildError, ContainerError, InputError),
+)
+"""Errors that make a task impossible as it is: it is failed with the sentence, and others go on."""
+
+Answer = SubmitResult | None
+"""None: the task's stage is not ready, or another daemon submits it."""
+Guard = Callable[[ClusterSnapshot, Attempt, Callable[[], None]], bool]
+"""Calls for one attempt and keeps its error from the others; False if server or scheduler gave no answer."""
+
+
+@dataclass
+class _Round:
+    """Submissions of one pass."""
+
+    cluster: ClusterSnapshot
+    due: Mapping[Attempt, int]
+    """The number of each one's submission."""
+    space: CapacityAllocator
+    at_once: int
+    waits: bool
+    """Whether to wait for stages."""
+    width: int = 1
+    """Jobs that may be on their way to the scheduler at the same time."""
+    failures: int = 0
+    is_unclear: bool = False
+    """Whether the scheduler gave sbatch no answer."""
+    under_way: dict[futures.Future[Answer], Attempt] = field(default_factory=dict)
+
+    @property
+    def is_over(self) -> bool:
+        return self.space.full or self.is_unclear or self.failures >= _FAILURES
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the next one has to wait for one that is under way."""
+        return len(self.under_way) >= min(self.width, self.at_once)
+
+
+class Submissions:
+    def __init__(
+        self,
+        submitter: Submitter,
+        scheduler: Scheduler,
+        staging: StagingBackend | None,
+        actor: Actor,
+        waiting: WaitingTasks,
+        task_errors: TaskErrorReporter,
+        activity: Activity,
+        settings: HpcSettings,
+        guarded: Guard,
+        remember: Callable[[Attempt], None],
+        clock: Clock,
+        *,
+        fair: bool,
+    ) -> None:
+        """
+        Args:
+            guarded: runs what concerns one attempt.
+            remember: has the next pass read the attempt's folder.
+            fair: each queue gives one in turn.
+        """
+        self._submitter = submitter
+        self._scheduler = scheduler
+        self._staging = staging
+        self._actor = actor
+        self._waiting = waiting
+        self._task_errors = task_errors
+        self._activity = activity
+        self._runs = RunsFolder(settings.runs)
+        self._settings = settings
+        self._guarded = guarded
+        self._remember = remember
+        self._clock = clock
+        self._fair = fair
+        self._last_served: QueueId | None = None
+        self._postponed_until: dict[QueueId, float] = {}
+
+    def submit(
+        self, cluster: ClusterSnapshot, due: Mapping[Attempt, int], stopping: threading.Event, *, waits: bool
+    ) -> bool:
+        """In turn, while server and scheduler answer; False if limits hold all of them back.
+
+        Args:
+            due: the number of each one's submission.
+            waits: for stages.
+        """
+        capacity = self._scheduler.room()
+        round = _Round(cluster, due, CapacityAllocator(capacity), capacity.at_once, waits)
+        chosen = self._choose(cluster, due)
+        for position, attempt in enumerate(chosen):
+            if not position % _READ_AHEAD:
+                self._read_ahead(round, [a.task for a in chosen[position : position + _READ_AHEAD]])
+            while round.is_full:
+                self._finish(round)
+            if stopping.is_set() or round.is_over:
+                break
+            if not self._is_postponed(cluster.queue_of[attempt]):
+                self._try(round, attempt, partial(self._start, round, attempt))
+        while round.under_way:
+            self._finish(round)
+        return bool(chosen)
+
+    def _choose(self, cluster: ClusterSnapshot, due: Mapping[Attempt, int]) -> list[Attempt]:
+        if not due:
+            return []
+        active = self._activity.of(cluster.queues)
+        due_now = due.keys() - self._waiting.shelved()
+        live = [attempt for attempt, snapshot in cluster.snapshots.items() if snapshot.jobs]
+        live_of = Counter(_queue_id(cluster, attempt) for attempt in live)
+        lanes = [
+            QueueCandidates(
+                queue.id,
+                tuple(attempt for attempt in cluster.waiting[queue.id] if attempt in due_now),
+                live_of[queue.id],
+                self._settings.queue(queue.name).max_jobs,
+            )
+            for queue in cluster.queues
+            if queue.id in active and not self._is_postponed(queue)
+        ]
+        if self._fair:
+            lanes = rotated(lanes, self._last_served)
+        limit = self._settings.max_jobs
+        chosen = choose(lanes, len(live), limit, fair=self._fair)
+        for attempt, message in held_back(lanes, chosen, limit).items():
+            say = partial(self._waiting.say, attempt, SetStatusMessage(message), self._runs.of(attempt))
+            self._guarded(cluster, attempt, say)
+        return chosen
+
+    def _is_postponed(self, queue: Queue) -> bool:
+        return self._clock.monotonic() < self._postponed_until.get(queue.id, 0.0)
+
+    def _postpone(self, queue: Queue) -> None:
+        self._postponed_until[queue.id] = self._clock.monotonic() + POSTPONED_S
+
+    def _read_ahead(self, round: _Round, tasks: list[TaskId]) -> None:
+        if round.is_over:
+            return
+        try:
+            self._submitter.read_ahead(tasks)
+        except ServerUnreachableError as error:
+            log.warning("tasks.no_answer", count=len(tasks), error=error)
+            round.failures = _FAILURES
+
+    def _try(self, round: _Round, attempt: Attempt, act: Callable[[], None]) -> None:
+        if not self._guarded(round.cluster, attempt, act):
+            # Perhaps only this task fails so: the next passes try others first.
+            self._waiting.shelve(attempt, POSTPONED_S)
+            round.failures += 1
+
+    def _start(self, round: _Round, attempt: Attempt) -> None:
+        queue, number = round.cluster.queue_of[attempt], round.due[attempt]
+        self._remember(attempt)
+        try:
+            job = self._submitter.prepare(attempt, queue, self._runs.of(attempt), number, round.space, wait=round.waits)
+        except _TASK_ERRORS as error:
+            self._waiting.fail(queue, attempt, str(error))
+            return
+        self._task_errors.forget(attempt)
+        if isinstance(job, PreparedJob):
+            hand_over = partial(self._submitter.hand_over, job)
+            if round.at_once > 1:
+                round.under_way[in_background(hand_over, "submission")] = attempt
+            else:
+                self._conclude(round, attempt, hand_over)
+        elif job is None:
+            if self._staging is not None:
+                self._waiting.say_in(queue, attempt, self._staging.status_message(attempt))
+        else:
+            self._waiting.say_in(queue, attempt, job.message)
+            if isinstance(job, LeftToOthers):
+                self._waiting.shelve(attempt, job.look_again)
+
+    def _finish(self, round: _Round) -> None:
+        """Wait for an answer."""
+        done, _ = futures.wait(round.under_way, return_when=futures.FIRST_COMPLETED)
+        for future in done:
+            attempt = round.under_way.pop(future)
+            self._try(round, attempt, partial(self._conclude, round, attempt, future.result))
+
+    def _conclude(self, round: _Round, attempt: Attempt, answer_of: Callable[[], Answer]) -> None:
+        """What the answer means for this task and the next ones."""
+        queue, directory = round.cluster.queue_of[attempt], self._runs.of(attempt)
+        try:
+            answer = answer_of()
+        except _TASK_ERRORS as error:
+            self._waiting.fail(queue, attempt, str(error))
+            return
+        if answer is None:
+            return
+        self._last_served = queue.id
+        if isinstance(answer, Accepted):
+            self._actor.forget_message(attempt)
+            round.width += 1
+        elif isinstance(answer, Refused):
+            self._waiting.fail(queue, attempt, f"the scheduler refused the job: {answer.message}")
+        elif isinstance(answer, OutcomeUnknown):
+            if answer.doubt is UnclearAnswer.NO_ANSWER:
+                # A controller that freezes lets each sbatch wait for minutes.
+                round.is_unclear = True
+                self._postpone(queue)
+            self._actor.set_status_message(attempt, explain_doubt(answer.doubt, answer.message), directory)
+        elif isinstance(answer, LimitReached):
+            self._waiting.say_in(queue, attempt, f"Waiting to be submitted: {answer.message}")
+            # Asking for the next of the queue at once would only load the controller. Others may have other limits.
+            self._postpone(queue)
+
+
+def _queue_id(cluster: ClusterSnapshot, attempt: Attempt) -> str:
+    record = cluster.files[attempt].submission
+    return record.queue if record else ""
