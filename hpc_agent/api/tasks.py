@@ -10,7 +10,7 @@ from hpc_agent.api.answer import id_in, rows
 from hpc_agent.api.session import ApiSession
 from hpc_agent.domain.ids import QueueId, TaskId, is_id
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.domain.task import Task, TaskContainer
+from hpc_agent.domain.task import Task, TaskContainer, TaskOwner
 from hpc_agent.errors import ApiError, InputError, NotFoundError, ServerUnreachableError, UnknownTaskError
 from hpc_agent.logs import EventLog
 from hpc_agent.retry import Budget
@@ -97,13 +97,13 @@ class TasksApi:
                 found[task] = state
         return found
 
-    def get_users(self, tasks: Sequence[TaskId], *, budget: Budget | None = None) -> dict[TaskId, str]:
-        """The users who own these tasks, by id; empty for a task without one. What the server lacks is left out."""
-        found: dict[TaskId, str] = {}
+    def get_owners(self, tasks: Sequence[TaskId], *, budget: Budget | None = None) -> dict[TaskId, TaskOwner]:
+        """Users and projects of these tasks. What the server lacks is left out."""
+        found: dict[TaskId, TaskOwner] = {}
         for start in range(0, len(tasks), requests.PAGE_SIZE):
-            query = requests.users_query(tasks[start : start + requests.PAGE_SIZE])
+            query = requests.owners_query(tasks[start : start + requests.PAGE_SIZE])
             listed = rows(self._session.call("tasks.get_all", query, budget=budget), "tasks")
-            found |= {TaskId(task["id"]): _user_of(task) for task in listed if is_id(task.get("id"))}
+            found |= {TaskId(task["id"]): _owner_of(task) for task in listed if is_id(task.get("id"))}
         return found
 
     def _get_state(self, task: TaskId, budget: Budget | None) -> TaskState | None:
@@ -233,6 +233,10 @@ class TasksApi:
         self._session.call("tasks.dequeue", {"task": task})
 
 
-def _user_of(task: Mapping[str, Any]) -> str:
-    user = task.get("user")
-    return str((user.get("id") if isinstance(user, Mapping) else user) or "")
+def _owner_of(task: Mapping[str, Any]) -> TaskOwner:
+    return TaskOwner(_id_of(task.get("user")), _id_of(task.get("project")))
+
+
+def _id_of(value: object) -> str:
+    """Of a reference that may have been replaced by its object."""
+    return str((value.get("id") if isinstance(value, Mapping) else value) or "")

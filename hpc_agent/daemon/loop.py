@@ -25,7 +25,7 @@ from hpc_agent.daemon.served_queues import Activity, QueueLeases
 from hpc_agent.daemon.submissions import Submissions
 from hpc_agent.daemon.submitter import Submitter
 from hpc_agent.daemon.task_errors import TaskErrorReporter
-from hpc_agent.daemon.task_owners import EntryFilter
+from hpc_agent.daemon.task_owners import EntryFilter, TaskOwners
 from hpc_agent.daemon.waiting_tasks import WaitingTasks
 from hpc_agent.domain import actions
 from hpc_agent.domain.attempt import Attempt
@@ -127,6 +127,7 @@ class Daemon:
             self._waiting,
             self._task_errors,
             Activity(client, options.worker, options.schedule, clock),
+            TaskOwners(client),
             settings.hpc,
             self._guarded,
             self._observer.remember,

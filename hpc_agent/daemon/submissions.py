@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent import futures
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,10 +24,11 @@ from hpc_agent.daemon.observe import ClusterSnapshot
 from hpc_agent.daemon.served_queues import Activity
 from hpc_agent.daemon.submitter import CapacityAllocator, PreparedJob, Submitter
 from hpc_agent.daemon.task_errors import TaskErrorReporter
+from hpc_agent.daemon.task_owners import TaskOwners
 from hpc_agent.daemon.waiting_tasks import WaitingTasks
 from hpc_agent.domain.actions import SetStatusMessage
 from hpc_agent.domain.attempt import Attempt
-from hpc_agent.domain.capacity import QueueCandidates, choose, held_back, rotated
+from hpc_agent.domain.capacity import QueueCandidates, choose, held_back, rotated, shared_out
 from hpc_agent.domain.decide import explain_doubt
 from hpc_agent.domain.ids import QueueId, TaskId
 from hpc_agent.domain.job import Accepted, LimitReached, OutcomeUnknown, Refused, SubmitResult, UnclearAnswer
@@ -50,6 +51,8 @@ log = EventLog("daemon")
 
 POSTPONED_S = 30.0
 """How long a queue's tasks wait after the scheduler said that a limit is met, or gave no answer."""
+LONGEST_PAUSE_S = 480.0
+"""The most that a queue waits where each try meets the limit again and no job of it ends."""
 _FAILURES = 2
 """So many calls without an answer in one pass, and it is not the task but the server or the scheduler."""
 _READ_AHEAD = 50
@@ -63,6 +66,14 @@ Answer = SubmitResult | None
 """None: the task's stage is not ready, or another daemon submits it."""
 Guard = Callable[[ClusterSnapshot, Attempt, Callable[[], None]], bool]
 """Calls for one attempt and keeps its error from the others; False if server or scheduler gave no answer."""
+
+
+@dataclass(frozen=True)
+class _Limit:
+    """``live``: jobs of the queue when the limit was met. ``pause``: seconds until the next try."""
+
+    live: int
+    pause: float
 
 
 @dataclass
@@ -81,6 +92,8 @@ class _Round:
     failures: int = 0
     is_unclear: bool = False
     """Whether the scheduler gave sbatch no answer."""
+    live_of: Counter[str] = field(default_factory=Counter)
+    """Jobs of each queue."""
     under_way: dict[futures.Future[Answer], Attempt] = field(default_factory=dict)
 
     @property
@@ -103,6 +116,7 @@ class Submissions:
         waiting: WaitingTasks,
         task_errors: TaskErrorReporter,
         activity: Activity,
+        owners: TaskOwners,
         settings: HpcSettings,
         guarded: Guard,
         remember: Callable[[Attempt], None],
@@ -127,10 +141,13 @@ class Submissions:
         self._settings = settings
         self._guarded = guarded
         self._remember = remember
+        self._owners = owners
         self._clock = clock
         self._fair = fair
         self._last_served: QueueId | None = None
         self._postponed_until: dict[QueueId, float] = {}
+        self._limits: dict[QueueId, _Limit] = {}
+        """Those of the scheduler that submissions met last."""
 
     def submit(
         self, cluster: ClusterSnapshot, due: Mapping[Attempt, int], stopping: threading.Event, *, waits: bool
@@ -143,7 +160,7 @@ class Submissions:
         """
         capacity = self._scheduler.room()
         round = _Round(cluster, due, CapacityAllocator(capacity), capacity.at_once, waits)
-        chosen = self._choose(cluster, due)
+        chosen = self._choose(round)
         for position, attempt in enumerate(chosen):
             if not position % _READ_AHEAD:
                 self._read_ahead(round, [a.task for a in chosen[position : position + _READ_AHEAD]])
@@ -157,17 +174,19 @@ class Submissions:
             self._finish(round)
         return bool(chosen)
 
-    def _choose(self, cluster: ClusterSnapshot, due: Mapping[Attempt, int]) -> list[Attempt]:
+    def _choose(self, round: _Round) -> list[Attempt]:
+        cluster, due = round.cluster, round.due
         if not due:
             return []
         active = self._activity.of(cluster.queues)
         due_now = due.keys() - self._waiting.shelved()
         live = [attempt for attempt, snapshot in cluster.snapshots.items() if snapshot.jobs]
-        live_of = Counter(_queue_id(cluster, attempt) for attempt in live)
+        round.live_of = live_of = Counter(_queue_id(cluster, attempt) for attempt in live)
+        self._forget_limits(live_of)
         lanes = [
             QueueCandidates(
                 queue.id,
-                tuple(attempt for attempt in cluster.waiting[queue.id] if attempt in due_now),
+                self._in_order(cluster, queue, due_now, live),
                 live_of[queue.id],
                 self._settings.queue(queue.name).max_jobs,
             )
@@ -183,11 +202,41 @@ class Submissions:
             self._guarded(cluster, attempt, say)
         return chosen
 
+    def _in_order(
+        self, cluster: ClusterSnapshot, queue: Queue, due: Collection[Attempt], live: Sequence[Attempt]
+    ) -> tuple[Attempt, ...]:
+        """The queue's tasks that are due, in the order in which they are to run."""
+        found = tuple(attempt for attempt in cluster.waiting[queue.id] if attempt in due)
+        share_by = self._settings.queue(queue.name).share_by
+        if not share_by or len(found) < 2:
+            return found
+        of_queue = [attempt for attempt in live if _queue_id(cluster, attempt) == queue.id]
+        owners = self._owners.owners([attempt.task for attempt in (*found, *of_queue)])
+
+        def owner_of(attempt: Attempt) -> str:
+            owner = owners.get(attempt.task)
+            return "" if owner is None else owner.user if share_by == "user" else owner.project
+
+        return tuple(shared_out(found, owner_of, Counter(map(owner_of, of_queue))))
+
     def _is_postponed(self, queue: Queue) -> bool:
         return self._clock.monotonic() < self._postponed_until.get(queue.id, 0.0)
 
-    def _postpone(self, queue: Queue) -> None:
-        self._postponed_until[queue.id] = self._clock.monotonic() + POSTPONED_S
+    def _postpone(self, queue: Queue, seconds: float = POSTPONED_S) -> None:
+        self._postponed_until[queue.id] = self._clock.monotonic() + seconds
+
+    def _meet_limit(self, round: _Round, queue: Queue) -> None:
+        """Wait for a job of the queue to end, or for longer each time: others may use up the same limit."""
+        before = self._limits.get(queue.id)
+        pause = POSTPONED_S if before is None else min(2 * before.pause, LONGEST_PAUSE_S)
+        self._limits[queue.id] = _Limit(round.live_of[queue.id], pause)
+        self._postpone(queue, pause)
+
+    def _forget_limits(self, live_of: Mapping[str, int]) -> None:
+        for queue, limit in list(self._limits.items()):
+            if live_of.get(queue, 0) < limit.live:
+                del self._limits[queue]
+                self._postponed_until.pop(queue, None)
 
     def _read_ahead(self, round: _Round, tasks: list[TaskId]) -> None:
         if round.is_over:
@@ -246,6 +295,8 @@ class Submissions:
             return
         self._last_served = queue.id
         if isinstance(answer, Accepted):
+            round.live_of[queue.id] += 1
+            self._limits.pop(queue.id, None)
             self._actor.forget_message(attempt)
             round.width += 1
         elif isinstance(answer, Refused):
@@ -254,12 +305,13 @@ class Submissions:
             if answer.doubt is UnclearAnswer.NO_ANSWER:
                 # A controller that freezes lets each sbatch wait for minutes.
                 round.is_unclear = True
+                self._limits.pop(queue.id, None)
                 self._postpone(queue)
             self._actor.set_status_message(attempt, explain_doubt(answer.doubt, answer.message), directory)
         elif isinstance(answer, LimitReached):
             self._waiting.say_in(queue, attempt, f"Waiting to be submitted: {answer.message}")
             # Asking for the next of the queue at once would only load the controller. Others may have other limits.
-            self._postpone(queue)
+            self._meet_limit(round, queue)
 
 
 def _queue_id(cluster: ClusterSnapshot, attempt: Attempt) -> str:

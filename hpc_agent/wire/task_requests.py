@@ -28,9 +28,9 @@ def tasks_query(tasks: Sequence[TaskId]) -> dict[str, Any]:
     return {"id": list(tasks), "only_fields": list(TASK_FIELDS), "search_hidden": True, **_page(PAGE_SIZE)}
 
 
-def users_query(tasks: Sequence[TaskId]) -> dict[str, Any]:
-    """``tasks.get_all``: the users of at most ``PAGE_SIZE`` tasks."""
-    return {"id": list(tasks), "only_fields": ["id", "user"], "search_hidden": True, **_page(PAGE_SIZE)}
+def owners_query(tasks: Sequence[TaskId]) -> dict[str, Any]:
+    """``tasks.get_all``: the users and projects of at most ``PAGE_SIZE`` tasks."""
+    return {"id": list(tasks), "only_fields": ["id", "user", "project"], "search_hidden": True, **_page(PAGE_SIZE)}
 
 
 def named_query(name: str) -> dict[str, Any]:
