@@ -161,8 +161,7 @@ class Daemon:
         pause = self._settings.hpc.poll_interval
         while not self._stopping.is_set() and not self._is_idle():
             self._options.each_pass()
-            done = not (self._is_woken or self._pace.is_due()) or self._try_pass()
-            pause = self._settings.hpc.poll_interval if done else next_pause(pause)
+            pause = self._settings.hpc.poll_interval if self._try_pass() else next_pause(pause)
             self._is_woken = self._clock.wait(self._wake, pause)
             self._wake.clear()
         self._stopping.set()
@@ -188,8 +187,10 @@ class Daemon:
             self._staging.close()
 
     def _try_pass(self, *, wait: bool = False) -> bool:
+        """A pass, if it is due; False if server or scheduler did not answer."""
         try:
-            self.run_pass(wait=wait)
+            if self._is_woken or self._pace.is_due():
+                self.run_pass(wait=wait)
         except (ServerUnreachableError, SchedulerUnavailableError) as error:
             log.warning("pass.no_answer", error=error)
             return False

@@ -15,11 +15,10 @@ from hpc_agent.domain import actions
 from hpc_agent.domain.job import JobState
 from hpc_agent.domain.snapshot import AttemptSnapshot
 from hpc_agent.domain.status import TaskStatus
-from hpc_agent.errors import ServerUnreachableError
 
 
 class Pace:
-    """``is_free``: passes cost nobody else anything, so that none is left out."""
+    """``is_free``: passes ask no shared scheduler, so that none is left out."""
 
     def __init__(self, settings: HpcSettings, observer: ClusterObserver, clock: Clock, *, is_free: bool) -> None:
         self._quiet_interval = 0.0 if is_free else settings.quiet_interval or 6 * settings.poll_interval
@@ -34,17 +33,17 @@ class Pace:
         self._is_quiet = is_quiet
 
     def is_due(self) -> bool:
-        """Whether the next pass is due, asked at the poll interval."""
-        if not self._is_quiet or self._clock.monotonic() - self._passed_at >= self._quiet_interval:
-            return True
-        try:
-            return self._observer.has_news()
-        except ServerUnreachableError:
-            return True  # the pass says what is wrong
+        """Whether the next pass is due, asked at the poll interval.
+
+        Raises:
+            ServerUnreachableError: that is not known.
+        """
+        is_over = self._clock.monotonic() - self._passed_at >= self._quiet_interval
+        return not self._is_quiet or is_over or self._observer.has_news()
 
 
 def is_quiet(cluster: ClusterSnapshot, decided: Iterable[actions.Action]) -> bool:
-    """Whether nothing but time, a queue or a job's end changes what this pass decided. ``decided``: all actions but the
+    """Whether only time, a queue or a job's end can change what this pass decided. ``decided``: all actions but the
     submissions that a limit holds back."""
     return (
         not cluster.unreadable

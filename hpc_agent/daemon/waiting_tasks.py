@@ -1,5 +1,5 @@
-"""Waiting tasks: what the daemon does for them beside submitting them, which is to show why they wait, to leave them
-alone for a while, and to reject them."""
+"""Waiting tasks: what the daemon does for them in addition to submitting them: it shows why they wait, leaves them
+alone for a while, and rejects them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """News of jobs: an empty file for each attempt that has ended, in one folder a queue.
 
 The daemon lists that folder between two passes, so that it notices an end at once without a query of the scheduler or a
-look at each run directory. News are no evidence: without them the next pass comes later.
+look at each run directory. They are not evidence: without them the next pass comes later.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rate limit of a scheduler's commands: a token bucket, so that one user's programs are no load for a whole site."""
+"""Rate limit of a scheduler's commands: a token bucket, so that one user's programs do not load a whole site."""
 
 from __future__ import annotations
 

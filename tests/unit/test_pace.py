@@ -11,6 +11,7 @@ from simulated_site import SimulatedSite
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.ids import AttemptId, QueueId, TaskId
 from hpc_agent.domain.job import JobState
+from hpc_agent.errors import ServerUnreachableError
 from hpc_agent.runs.job_news import JobNews
 
 QUEUE, OTHER = QueueId("q"), QueueId("other")
@@ -64,9 +65,12 @@ def test_a_task_that_leaves_its_queue_is_seen_at_once(site: PacedSite) -> None:
     assert site.cluster.cancelled
 
 
-def test_a_server_that_does_not_answer_is_left_to_the_pass(site: PacedSite) -> None:
+def test_a_change_that_an_answer_was_lost_of_is_seen_the_next_time(site: PacedSite) -> None:
     site.passes_until_quiet()
+    site.server.dequeue()
     site.faults.lose_in = 0
+    with pytest.raises(ServerUnreachableError):
+        site.is_due()
     assert site.is_due()
 
 

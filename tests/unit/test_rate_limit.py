@@ -33,7 +33,7 @@ def test_a_rest_fills_it_up_to_the_burst() -> None:
     assert bucket.available() == 30
 
 
-def test_no_rate_is_no_limit() -> None:
+def test_without_a_rate_there_is_no_limit() -> None:
     clock = ManualClock()
     bucket = TokenBucket(0, 1, clock)
     for _ in range(100):
