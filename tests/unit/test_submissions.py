@@ -17,14 +17,17 @@ from hpc_agent.runs.directory import RunDirectory
 from hpc_agent.schedulers.base import SubmitRequest
 
 AT_ONCE = 4
+MEETING = range(10, 10 + AT_ONCE)
+"""Calls that wait for one another; so many have been answered before that as many as may be are under way."""
 
 
 class WideCluster(SimulatedCluster):
-    """Takes several submissions at a time; each waits until as many as may be are under way, or a moment is over."""
+    """Takes several submissions at a time."""
 
     limit = 1000
     frozen = False
     under_way = 0
+    have_met = False
     turn: threading.Condition
     width: list[int]
     states: list[str]
@@ -39,8 +42,10 @@ class WideCluster(SimulatedCluster):
             self.width.append(self.under_way)
             record = RunDirectory(request.workdir).submission()
             self.states.append(record.state if record else "none")
-            self.turn.notify_all()
-            self.turn.wait_for(lambda: self.under_way == AT_ONCE, timeout=0.05)
+            if len(self.width) in MEETING:
+                self.have_met = self.have_met or self.under_way == AT_ONCE
+                self.turn.notify_all()
+                self.turn.wait_for(lambda: self.have_met, timeout=30)
             try:
                 if self.frozen:
                     return OutcomeUnknown("no answer")
