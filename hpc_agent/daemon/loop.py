@@ -146,8 +146,10 @@ class Daemon:
         self._policies: dict[str, AttemptPolicy] = {}
         """Of each queue, by name."""
         self._stopping = threading.Event()
+        self._is_busy = False
+        """Whether the last pass had an attempt to see to."""
         self._busy_at = clock.monotonic()
-        """When a pass last had an attempt to see to."""
+        """When that was so the last time."""
 
     def stop(self) -> None:
         """Ask ``run`` to return soon; may be called from a signal handler."""
@@ -171,7 +173,7 @@ class Daemon:
         self._notifier.finish(NOTIFY_AT_STOP_S)
 
     def _is_idle(self) -> bool:
-        return self._clock.monotonic() - self._busy_at > self._options.idle_after
+        return not self._is_busy and self._clock.monotonic() - self._busy_at > self._options.idle_after
 
     def once(self) -> bool:
         """One pass that waits for its stages; False if the server or the scheduler did not answer."""
@@ -212,8 +214,10 @@ class Daemon:
         if not served:
             return
         cluster = self._observer.observe(served)
-        if cluster.snapshots:
+        # Passes are left out while jobs only wait or run: until the last one ended the daemon was busy.
+        if cluster.snapshots or self._is_busy:
             self._busy_at = self._clock.monotonic()
+        self._is_busy = bool(cluster.snapshots)
         self._hints.begin_pass()
         self._head_starts.begin_pass(cluster.snapshots)
         if self._staging is not None:

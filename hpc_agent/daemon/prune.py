@@ -92,7 +92,7 @@ class Pruner:
         if removed:
             log.info("runs.pruned", count=removed)
         # After the runs: the folder of a session goes with the last one of its task.
-        if of_sessions := self._sessions.remove_old(self._clock.now() - self._keep):
+        if self._keep and (of_sessions := self._sessions.remove_old(self._clock.now() - self._keep)):
             log.info("sessions.pruned", count=of_sessions)
 
     def _drop_unused(self, indexed: set[Attempt]) -> None:

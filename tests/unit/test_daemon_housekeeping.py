@@ -92,9 +92,11 @@ class TestPruner:
         assert {name for name, folder in folders.items() if folder.exists()} == {"waits", "young"}
 
     def test_zero_days_keep_them_forever(self, runs: Runs, clock: ManualClock) -> None:
-        old = runs.add(1, 10_000)
+        old, session = runs.add(1, 10_000), runs.sessions.create()
+        os.utime(session, (1, 1))
         Pruner(runs.folder, runs.sessions, 0, clock).turn(wait=True)
         assert old.path.exists()
+        assert session.exists()
 
     def test_a_record_that_cannot_be_read_keeps_its_run(self, runs: Runs, clock: ManualClock) -> None:
         broken = runs.add(1, 31)
