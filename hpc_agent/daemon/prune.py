@@ -89,6 +89,7 @@ class Pruner:
                     index.add(directory.attempt)
             self._runs.drop_if_empty(task)
         self._drop_unused(indexed)
+        self._drop_arrays()
         if removed:
             log.info("runs.pruned", count=removed)
         # After the runs: the folder of a session goes with the last one of its task.
@@ -101,6 +102,15 @@ class Pruner:
         for attempt in indexed:
             if not self._runs.of(attempt).path.exists() and index.age(attempt, self._record) > _UNUSED_S:
                 index.remove(attempt)
+
+    def _drop_arrays(self) -> None:
+        """Remove folders of job arrays, none of whose jobs has a run directory any more."""
+        with contextlib.suppress(FileNotFoundError):
+            swept = self._record.stat().st_mtime  # by the clock of the file server
+            for folder in (self._runs.path / ".arrays").iterdir():
+                is_new = swept - folder.stat().st_mtime < _UNUSED_S
+                if not is_new and not any(path.is_symlink() and path.exists() for path in folder.iterdir()):
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def _age(self, directory: RunDirectory) -> tuple[bool, bool]:
         """Whether a daemon marked it as done, and did so long ago; anything else may still be needed."""

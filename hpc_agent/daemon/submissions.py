@@ -18,6 +18,7 @@ from hpc_agent.cancellation import in_background
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import HpcSettings
 from hpc_agent.daemon.act import Actor
+from hpc_agent.daemon.array_batches import ArraySizes, Batches
 from hpc_agent.daemon.head_starts import LeftToOthers
 from hpc_agent.daemon.login_staging import StagingBackend
 from hpc_agent.daemon.observe import ClusterSnapshot
@@ -87,6 +88,7 @@ class _Round:
     at_once: int
     waits: bool
     """Whether to wait for stages."""
+    batches: Batches
     width: int = 1
     """Jobs that may be on their way to the scheduler at the same time."""
     failures: int = 0
@@ -98,7 +100,11 @@ class _Round:
 
     @property
     def is_over(self) -> bool:
-        return self.space.full or self.is_unclear or self.failures >= _FAILURES
+        return self.space.full or self.is_unanswered
+
+    @property
+    def is_unanswered(self) -> bool:
+        return self.is_unclear or self.failures >= _FAILURES
 
     @property
     def is_full(self) -> bool:
@@ -146,6 +152,7 @@ class Submissions:
         self._fair = fair
         self._last_served: QueueId | None = None
         self._postponed_until: dict[QueueId, float] = {}
+        self._sizes = ArraySizes()
         self._limits: dict[QueueId, _Limit] = {}
         """Those of the scheduler that submissions met last."""
 
@@ -159,7 +166,8 @@ class Submissions:
             waits: for stages.
         """
         capacity = self._scheduler.room()
-        round = _Round(cluster, due, CapacityAllocator(capacity), capacity.at_once, waits)
+        batches = Batches(self._sizes, self._submitter.array_size() if len(due) > 1 else 0)
+        round = _Round(cluster, due, CapacityAllocator(capacity), capacity.at_once, waits, batches)
         chosen = self._choose(round)
         for position, attempt in enumerate(chosen):
             if not position % _READ_AHEAD:
@@ -170,6 +178,10 @@ class Submissions:
                 break
             if not self._is_postponed(cluster.queue_of[attempt]):
                 self._try(round, attempt, partial(self._start, round, attempt))
+            for batch in batches.take_full():
+                self._hand_over(round, batch)
+        for batch in batches.take_all():
+            self._hand_over(round, batch)
         while round.under_way:
             self._finish(round)
         return bool(chosen)
@@ -263,11 +275,11 @@ class Submissions:
             return
         self._task_errors.forget(attempt)
         if isinstance(job, PreparedJob):
-            hand_over = partial(self._submitter.hand_over, job)
-            if round.at_once > 1:
-                round.under_way[in_background(hand_over, "submission")] = attempt
-            else:
-                self._conclude(round, attempt, hand_over)
+            key = self._submitter.array_key(job) if round.batches.are_possible else None
+            if key is None:
+                self._hand_over_one(round, job)
+            elif round.batches.add(job, key):
+                round.space.go_together()
         elif job is None:
             if self._staging is not None:
                 self._waiting.say_in(queue, attempt, self._staging.status_message(attempt))
@@ -275,6 +287,36 @@ class Submissions:
             self._waiting.say_in(queue, attempt, job.message)
             if isinstance(job, LeftToOthers):
                 self._waiting.shelve(attempt, job.look_again)
+
+    def _hand_over_one(self, round: _Round, job: PreparedJob) -> None:
+        hand_over = partial(self._submitter.hand_over, job)
+        if round.at_once > 1:
+            round.under_way[in_background(hand_over, "submission")] = job.directory.attempt
+        else:
+            self._conclude(round, job.directory.attempt, hand_over)
+
+    def _hand_over(self, round: _Round, batch: Sequence[PreparedJob]) -> None:
+        """Submit a batch; each of its tasks gets its own answer. One that is not taken goes in smaller ones."""
+        if round.is_unanswered:
+            return  # nothing of it is written yet
+        first = batch[0].directory.attempt
+        if len(batch) == 1:
+            self._try(round, first, partial(self._hand_over_one, round, batch[0]))
+            return
+        answers: list[Answer] = []
+        queue = batch[0].queue
+        self._try(round, first, lambda: answers.extend(self._submitter.hand_over_together(batch)))
+        size = sum(answer is not None for answer in answers)
+        refusal = next((answer for answer in answers if isinstance(answer, (Refused, LimitReached))), None)
+        if refusal is not None and size > 1:
+            log.info("array.not_taken", queue=queue.name, size=size, answer=refusal.message)
+            # Slurm's words about one job are those that concern its task.
+            self._sizes.not_taken(queue.id, 1 if isinstance(refusal, Refused) else size)
+            return
+        self._sizes.taken(queue.id, size)
+        for job, answer in zip(batch, answers, strict=False):
+            attempt = job.directory.attempt
+            self._try(round, attempt, partial(self._conclude, round, attempt, partial(_same, answer)))
 
     def _finish(self, round: _Round) -> None:
         """Wait for an answer."""
@@ -296,6 +338,7 @@ class Submissions:
         self._last_served = queue.id
         if isinstance(answer, Accepted):
             round.live_of[queue.id] += 1
+            self._sizes.taken(queue.id, 1)
             self._limits.pop(queue.id, None)
             self._actor.forget_message(attempt)
             round.width += 1
@@ -312,6 +355,10 @@ class Submissions:
             self._waiting.say_in(queue, attempt, f"Waiting to be submitted: {answer.message}")
             # Asking for the next of the queue at once would only load the controller. Others may have other limits.
             self._meet_limit(round, queue)
+
+
+def _same(answer: Answer) -> Answer:
+    return answer
 
 
 def _queue_id(cluster: ClusterSnapshot, attempt: Attempt) -> str:

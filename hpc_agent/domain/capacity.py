@@ -56,6 +56,10 @@ class Capacity:
             gpus=None if self.gpus is None else max(self.gpus - gpus, 0),
         )
 
+    def with_one_more(self) -> Capacity:
+        """After a job that turned out to need no submission of its own."""
+        return self if self.jobs is None else replace(self, jobs=self.jobs + 1)
+
 
 def parse_allocation(word: str) -> tuple[str, GpuRange]:
     """``dual=2`` and ``quad=1-4`` of ``--dynamic-gpus --queue``: the queue, and the GPUs of each of its jobs.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from datetime import timedelta
 from pathlib import Path
 
@@ -97,6 +98,18 @@ class TestPruner:
         Pruner(runs.folder, runs.sessions, 0, clock).turn(wait=True)
         assert old.path.exists()
         assert session.exists()
+
+    def test_the_folder_of_an_array_goes_with_the_last_run_of_its_jobs(self, runs: Runs, clock: ManualClock) -> None:
+        old, young = runs.add(1, 31), runs.add(2, 29)
+        of_old, of_both, new = (runs.folder.path / ".arrays" / name for name in ("1", "2", "3"))
+        for folder, members in ((of_old, [old]), (of_both, [old, young]), (new, [])):
+            folder.mkdir(parents=True)
+            for index, run in enumerate(members):
+                (folder / str(index)).symlink_to(run.path)
+            at = 1.0 if members else time.time()
+            os.utime(folder, (at, at))
+        Pruner(runs.folder, runs.sessions, 30, clock).turn(wait=True)
+        assert [folder.exists() for folder in (of_old, of_both, new)] == [False, True, True]
 
     def test_a_record_that_cannot_be_read_keeps_its_run(self, runs: Runs, clock: ManualClock) -> None:
         broken = runs.add(1, 31)

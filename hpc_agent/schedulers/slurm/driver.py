@@ -36,11 +36,13 @@ from hpc_agent.schedulers.queries import printed, run
 from hpc_agent.schedulers.rate_limit import TokenBucket
 from hpc_agent.schedulers.records import newest, newest_of_name
 from hpc_agent.schedulers.slurm import answers, commands
+from hpc_agent.schedulers.slurm.array_script import waiting_elements
 from hpc_agent.schedulers.slurm.commands import for_queries
 from hpc_agent.schedulers.slurm.delimited_table import new_delimiter
 from hpc_agent.schedulers.slurm.sbatch_answers import named_jobs, parse_sbatch, refuses_parsable
 from hpc_agent.schedulers.slurm.settings import SlurmSettings
 from hpc_agent.schedulers.slurm.versions import notes, parse_version
+from hpc_agent.schedulers.slurm.waiting_elements import WaitingElements, of_whole_arrays
 
 log = EventLog("schedulers.slurm")
 
@@ -77,6 +79,7 @@ class SlurmScheduler:
         self._reported: set[tuple[str, str]] = set()
         self._listed_all = True
         """Whether each row of the last ``live_jobs`` could be read."""
+        self._waiting = WaitingElements(clock)
         self._parsable = True
         """False once a site's wrapper of sbatch has refused the option."""
 
@@ -96,6 +99,21 @@ class SlurmScheduler:
 
     def _own_name(self) -> str:
         return self._config().get("ClusterName", "")
+
+    def _min_job_age(self) -> float:
+        """Seconds for which the controller remembers a job that has ended, at least; 0 where that is not known."""
+        number = self._config().get("MinJobAge", "").partition(" ")[0]
+        return float(number) if number.isdigit() else 0.0
+
+    def max_array_size(self) -> int:
+        """Elements of one array, at most; 0 where there are none.
+
+        Raises:
+            SchedulerUnavailableError: no usable answer.
+        """
+        # The largest index is one less than this, and 0 is the first.
+        allowed = self._config().get("MaxArraySize", "")
+        return int(allowed) if allowed.isdigit() and int(allowed) > 1 else 0
 
     def _config(self) -> Mapping[str, str]:
         if not self._known_config:
@@ -174,6 +192,7 @@ class SlurmScheduler:
     def live_jobs(self) -> Sequence[LiveJob]:
         answer = self._squeue()
         self._listed_all = not answer.unreadable
+        self._waiting.note(answer.rows)
         self._report_unreadable(answer)
         return [answers.live_job(row) for row in answer.rows]
 
@@ -215,8 +234,11 @@ class SlurmScheduler:
         unreadable = 0
         if self._has_sacct:
             try:
-                accounting = self._sacct(min(jobs.values()) - _BEFORE, jobs=jobs)
-                found = newest(accounting.records, jobs)
+                # Of one that never started sacct finds the row by the array's id only.
+                arrays = dict.fromkeys(job.partition("_")[0] for job in jobs)
+                accounting = self._sacct(min(jobs.values()) - _BEFORE, jobs=map(JobId, arrays))
+                # An element's own row comes after that of its array: with the same time it is the newest.
+                found = newest([*of_whole_arrays(accounting.records, jobs), *accounting.records], jobs)
                 unreadable += accounting.unreadable
             except SchedulerUnavailableError as error:
                 silence = error
@@ -231,6 +253,9 @@ class SlurmScheduler:
             else:
                 found |= newest(((row.id, answers.ended_job(row)) for row in queue.rows), unclear)
                 unreadable += queue.unreadable
+                missing = [job for job in unclear if job not in found and "_" in job]
+                if missing and not queue.unreadable:
+                    found |= self._waiting.cancelled(missing, queue.rows, self._min_job_age())
         if silence is not None:
             log.warning("records.source_unavailable", jobs=len(unclear), error=silence)
         if silence is not None or unreadable or not self._listed_all:
@@ -299,7 +324,12 @@ class SlurmScheduler:
             raise SchedulerUnavailableError(f"sacct printed no table of records: {error}") from error
         if result.unreadable:
             self._report_once("sacct.rows_unreadable", kind=str(result.unreadable), rows=result.unreadable)
-        return replace(result, records=tuple((raw, _with_name(record)) for raw, record in result.records))
+        records = [(raw, _with_name(record)) for raw, record in result.records]
+        # Elements that never started have one row together.
+        for _, record in list(records):
+            ids = map(JobId, waiting_elements(record.id))
+            records += [(job, replace(record, id=job)) for job in ids]
+        return replace(result, records=tuple(records))
 
     def ask_accounting(self, argv: Sequence[str]) -> str | None:
         """What a query of sacct prints; None, from now on, where there is no accounting.

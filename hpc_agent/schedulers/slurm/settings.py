@@ -39,6 +39,16 @@ class SlurmSettings(BackendSettings, frozen=True, kw_only=True):
         Positive, Meta(description="Slurm commands at once after a rest: `rl_bucket_size` of sites that limit users.")
     ] = 30
     submissions_at_once: Annotated[Positive, Meta(description="`sbatch` processes side by side.")] = 4
+    array_size: Annotated[
+        Positive,
+        Meta(
+            description="Tasks of one queue that ask for the same go to Slurm as one job array, so many at most "
+            "(and no more than Slurm's MaxArraySize). 1: each is a job of its own."
+        ),
+    ] = 1
+    array_running: Annotated[
+        int, Meta(ge=0, description="Elements of one job array that run at the same time, at most. 0: no limit.")
+    ] = 0
     sbatch_args: Annotated[tuple[str, ...], Meta(description="Further sbatch arguments for every job.")] = ()
     srun_args: Annotated[
         tuple[str, ...],
