@@ -192,7 +192,7 @@ def read_record(path: Path, type: Callable[..., T]) -> T | None:
         raise CorruptFileError(f"{path} cannot be read: {error}") from error
 
 
-def write_first(path: Path, record: object) -> bool:
+def write_first(path: Path, record: object, *, mode: int = 0o644) -> bool:
     """Write a record unless one is there; False if there is. Of all that try at once, on any machine, one succeeds.
 
     By a hard link to a finished file: atomic on NFS too, and never half written.
@@ -200,7 +200,7 @@ def write_first(path: Path, record: object) -> bool:
     draft = _draft_of(path)
     try:
         # Only the folder with the final name in it has to be synced.
-        _write_new(draft, _encoded(record) + b"\n", 0o644)
+        _write_new(draft, _encoded(record) + b"\n", mode)
         os.link(draft, path)
     except FileExistsError:
         # On NFS a link that was made may be answered so, when the first answer got lost.

@@ -61,7 +61,7 @@ class ImagePull:
         """
         for argv in commands:
             program = _program(argv)
-            if shutil.which(program) is None:
+            if "/" not in program and shutil.which(program) is None:
                 folder = f", or put the image's file into {self._making.parent}" if self._making else ""
                 raise ContainerError(
                     f"the image {self._name} cannot be fetched: {program} is not on this machine: install it, load its "

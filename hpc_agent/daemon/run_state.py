@@ -14,7 +14,7 @@ from hpc_agent.domain.snapshot import ClaimView, ExitView, RunOwner
 from hpc_agent.file_records import CorruptFileError
 from hpc_agent.runs.attempt_records import ClaimRecord, ExitReport, StagingJobRecord, SubmissionRecord
 from hpc_agent.runs.directory import RunDirectory
-from hpc_agent.schedulers.backends import launch_failure
+from hpc_agent.schedulers.backends import job_launch_failure
 from hpc_agent.wire.task_state import TaskState
 
 _TAIL = 4096
@@ -122,7 +122,7 @@ def exit_evidence(directory: RunDirectory) -> ExitEvidence:
         over = _OVER_LIMIT.search(text)
         if over:
             used, limit = int(over[1]) / _MB, int(over[2]) / _MB
-        failure = launch_failure(text)
+        failure = job_launch_failure(text)
         lines = text.strip().splitlines()
         return ExitEvidence(
             used_mb=used,

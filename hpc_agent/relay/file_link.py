@@ -33,6 +33,10 @@ ANSWER_S = 60.0
 """A daemon has taken a connection by then, or none runs."""
 STALE_S = 3600.0
 """A folder that nothing was written to for so long is of a node or a daemon that died."""
+AHEAD = 16
+"""At each so many pieces the sender waits until those before them are read: there are twice as many at most."""
+STALLED_S = 600.0
+"""An end that has read nothing for so long has died."""
 
 Open = Callable[[RelayTarget], Awaitable[ByteStream]]
 
@@ -60,16 +64,25 @@ class FileStream:
         return data
 
     async def write(self, data: bytes) -> None:
+        if self._sent >= AHEAD and self._sent % AHEAD == 0:
+            try:
+                await asyncio.wait_for(_wait_until_read(self._folder, f"{self._sends}.{self._sent - AHEAD}"), STALLED_S)
+            except asyncio.TimeoutError as error:
+                raise ConnectionError("the other end of the relay's connection reads no more") from error
+        await self._put(data)
+
+    async def _put(self, data: bytes) -> None:
         await asyncio.to_thread(_put, self._folder, f"{self._sends}.{self._sent}", data)
         self._sent += 1
 
     async def close(self) -> None:
         with contextlib.suppress(OSError):
-            await self.write(b"")
+            await self._put(b"")
         if self._owns:
-            # The other end may not have read the last piece yet.
-            with contextlib.suppress(OSError, asyncio.TimeoutError):
-                await asyncio.wait_for(_wait_until_read(self._folder, self._sends), ANSWER_S)
+            # The other end may not have read the last piece yet, unless it closed first: then it reads no more.
+            if not self._ended:
+                with contextlib.suppress(OSError, asyncio.TimeoutError):
+                    await asyncio.wait_for(_wait_until_read(self._folder, f"{self._sends}.{self._sent - 1}"), ANSWER_S)
             await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
 
 
@@ -197,9 +210,12 @@ async def _wait_for(folder: Path, name: str) -> bytes:
     return data
 
 
-async def _wait_until_read(folder: Path, sends: str) -> None:
-    while any(name.startswith(f"{sends}.") for name in await asyncio.to_thread(_names, folder)):
-        await asyncio.sleep(LONGEST_PAUSE_S)
+async def _wait_until_read(folder: Path, name: str) -> None:
+    """Until a piece is read, and so all before it."""
+    pause = FIRST_PAUSE_S
+    while name in await asyncio.to_thread(_names, folder):
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.2, LONGEST_PAUSE_S)
 
 
 def _sweep(folder: Path) -> None:

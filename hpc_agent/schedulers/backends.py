@@ -75,9 +75,9 @@ def job_prefixes() -> tuple[str, ...]:
     return tuple(prefix for backend in every() for prefix in backend.job_prefixes)
 
 
-def launch_failure(output: str) -> str:
-    """As ``Backend.launch_failure``, of any backend: a run directory does not say which one ran it."""
-    return next(filter(None, (backend.launch_failure(output) for backend in every())), "")
+def job_launch_failure(output: str) -> str:
+    """As ``Backend.job_launch_failure``, of any backend: a run directory does not say which one ran it."""
+    return next(filter(None, (backend.job_launch_failure(output) for backend in every())), "")
 
 
 def job_steps(settings: HpcSettings, environ: Mapping[str, str] = os.environ) -> JobSteps | None:

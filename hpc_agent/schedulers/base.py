@@ -376,6 +376,6 @@ class Backend(ABC):
         """Seconds that a job script of ours asks for; None: it does not say, or this backend cannot tell."""
         return None
 
-    def launch_failure(self, output: str) -> str:
+    def job_launch_failure(self, output: str) -> str:
         """The line of a job's own output in which the scheduler says that it could not start the script; else empty."""
         return ""

@@ -219,6 +219,9 @@ class Story:
         ]
 
     def _is_hit(self, hit: Hit) -> bool:
+        """Whether it may have ended a job of the task in which nothing had started."""
+        if hit.job and re.search(rf"\bjob {re.escape(hit.job)}\b", self.seen.reason):
+            return True
         return self.task in hit.tasks and bool(hit.node or hit.job or hit.away not in ("", "slurmctld"))
 
     def _must_have_stopped(self, cancel: Hit, start: Start) -> bool:

@@ -185,6 +185,21 @@ def test_where_accounting_lags_the_controller_knows_better(fake: FakeSlurm) -> N
     assert states == {"7": JobState.RUNNING, "8": JobState.RUNNING}
 
 
+def test_who_cancelled_a_job_is_asked_of_accounting_while_it_may_be_behind(fake: FakeSlurm) -> None:
+    def records() -> dict[str, tuple[JobState, str]]:
+        found = fake.scheduler().records(JOBS)
+        return {job: (record.state, record.cancelled_by) for job, record in found.items()}
+
+    now = str(int(SYSTEM.now().timestamp()))
+    fake.sacct(accounting_row("7", "PENDING"))
+    fake.squeue(queue_row("7", "CANCELLED", ended=now), queue_row("8", "CANCELLED"))
+    assert records() == {"7": (JobState.UNKNOWN, ""), "8": (JobState.CANCELLED, "")}
+    fake.sacct(accounting_row("7", "CANCELLED by 0"))
+    assert records() == {"7": (JobState.CANCELLED, "root"), "8": (JobState.CANCELLED, "")}
+    fake.command("sacct", SILENCES["fails"])
+    assert records() == dict.fromkeys(JOBS, (JobState.CANCELLED, ""))
+
+
 def test_a_job_that_goes_to_another_cluster_is_refused_and_cancelled_there(
     fake: FakeSlurm, request_: SubmitRequest
 ) -> None:

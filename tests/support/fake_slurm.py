@@ -49,9 +49,10 @@ def queue_row(
     reason: str = "None",
     submitted: str = _STAMP,
     restarts: str = "0",
+    ended: str = _STAMP,
 ) -> str:
     """A job as ``slurm.squeue`` asks for it, padded as squeue does."""
-    cells = (job, state, restarts, submitted, _STAMP, _STAMP, exit_code, "n1", reason, name)
+    cells = (job, state, restarts, submitted, _STAMP, ended, exit_code, "n1", reason, name)
     widths = (32, 24, 8, 24, 24, 24, 12, 128, 128, 256)
     return _line(*(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)))
 

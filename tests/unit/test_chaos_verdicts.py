@@ -215,6 +215,10 @@ def test_a_failed_node_is_a_verdict_only_where_no_other_start_is_allowed() -> No
     assert kinds(Story("t", ONCE, [start()], failed, [NODE])) == []
     assert kinds(Story("t", JOB, [start()], failed, [NODE])) == [Wrong.VERDICT]
     assert kinds(Story("t", ONCE, [start()], failed)) == [Wrong.VERDICT]
+    unstarted = replace(failed, lines=[])
+    by_slurm = Hit("Slurm: NODE_FAIL", 2.0, 3.0, job="7")
+    assert kinds(Story("t", ONCE, [], unstarted, [by_slurm])) == []
+    assert kinds(Story("t", ONCE, [], unstarted, [replace(by_slurm, job="17")])) == [Wrong.VERDICT]
 
 
 def test_a_task_writes_its_ledger_and_the_judge_reads_it(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_scripts_that_ask_for_the_same_go_together() -> None:
     assert key != array_key(script("a").replace("/bin/bash", "/bin/sh"))
 
 
-def test_what_follows_the_first_command_is_no_directive() -> None:
+def test_what_follows_the_first_command_is_not_a_directive() -> None:
     assert array_key(script() + "#SBATCH --gpus=1\n") == array_key(script())
 
 

@@ -91,7 +91,7 @@ class ArrayFolders:
         return self._folder(ensure_directory(self._path / secrets.token_hex(8), mode=0o700).name)
 
     def job_name(self, array: str, job: JobId) -> str | None:
-        """The job's own name, by what Slurm calls it; None for what is no element of ours."""
+        """The job's own name, by what Slurm calls it; None for any that is not an element of ours."""
         batch, element = _NAME.fullmatch(array), _ELEMENT.fullmatch(job)
         if batch is None or element is None:
             return None

@@ -133,7 +133,7 @@ class SlurmBackend(Backend):
         text = match[1]
         return float(text) * 60 if re.fullmatch(r"[0-9]{1,9}", text) else duration.seconds(text)
 
-    def launch_failure(self, output: str) -> str:
+    def job_launch_failure(self, output: str) -> str:
         match = _LAUNCH_FAILURE.search(output)
         return match[0] if match else ""
 

@@ -34,7 +34,7 @@ from hpc_agent.schedulers.base import JobOrigin, SubmitRequest
 from hpc_agent.schedulers.job_environment import scrubbed
 from hpc_agent.schedulers.queries import printed, run
 from hpc_agent.schedulers.rate_limit import TokenBucket
-from hpc_agent.schedulers.records import newest, newest_of_name
+from hpc_agent.schedulers.records import newest, newest_of_name, once_accounting_may_know
 from hpc_agent.schedulers.slurm import answers, commands
 from hpc_agent.schedulers.slurm.array_script import waiting_elements
 from hpc_agent.schedulers.slurm.commands import for_queries
@@ -251,7 +251,11 @@ class SlurmScheduler:
                     raise silence from error
                 silence = error
             else:
-                found |= newest(((row.id, answers.ended_job(row)) for row in queue.rows), unclear)
+                listed = newest(((row.id, answers.ended_job(row)) for row in queue.rows), unclear)
+                if self._has_sacct and silence is None:
+                    now = SYSTEM.now()
+                    listed = {job: once_accounting_may_know(record, now) for job, record in listed.items()}
+                found |= listed
                 unreadable += queue.unreadable
                 missing = [job for job in unclear if job not in found and "_" in job]
                 if missing and not queue.unreadable:
