@@ -20,18 +20,20 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 from faults.arguments import positive
 from scale.passes import passes
 from scale.site import scale_site
-from scale.submission import one_by_one, single
+from scale.submission import as_arrays, one_by_one, single
 
-PARTS = ("one-by-one", "single", "passes")
+PARTS = ("one-by-one", "arrays", "single", "passes")
 ENTRIES = (100, 1_000, 10_000, 100_000)
 
 
 def run(folder: Path, parts: Sequence[str], tasks: int, rounds: int) -> dict[str, Mapping[str, object]]:
     found: dict[str, Mapping[str, object]] = {}
-    if "one-by-one" in parts or "single" in parts:
+    if {"one-by-one", "arrays", "single"} & set(parts):
         with scale_site(folder) as site:
             if "one-by-one" in parts:
                 found["one-by-one"] = one_by_one(site, tasks, rounds)
+            if "arrays" in parts:
+                found["arrays"] = as_arrays(site, tasks, rounds)
             if "single" in parts:
                 found["single"] = single(site, 10)
     if "passes" in parts:

@@ -99,8 +99,10 @@ def scale_site(folder: Path) -> Iterator[ScaleSite]:
 
 
 def listed_jobs() -> int:
-    """Jobs that Slurm has now."""
-    done = subprocess.run(["squeue", "--noheader", "--format=%i"], text=True, capture_output=True, check=True)
+    """Jobs that Slurm has now, each element of an array one."""
+    done = subprocess.run(
+        ["squeue", "--noheader", "--array", "--format=%i"], text=True, capture_output=True, check=True
+    )
     return len(done.stdout.split())
 
 

@@ -7,11 +7,12 @@ import statistics
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hpc_agent.config.settings import AllSettings
 from hpc_agent.domain.ids import TaskId
 from hpc_agent.request_counts import COUNTS
 from hpc_agent.runs.directory import RunDirectory, RunsFolder
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 
 RATE = 0.8
 """Of the rate of a bare loop, at least."""
+ARRAYS_S = 2.0
+"""For a thousand tasks, at most."""
+TIMES = 5
+"""The rate of jobs of their own, at least."""
 LATE_S = 0.3
 """How much more than the poll interval a single task may take to become a job."""
 POLL_S = 1.0
@@ -34,13 +39,8 @@ def one_by_one(site: ScaleSite, count: int, rounds: int) -> Mapping[str, object]
     theirs as often."""
     ours, loop, made = [], [], Counts()
     for number in range(rounds):
-        queue = site.client.queues.resolve(f"bulk {number}", create=True)
-        site.enqueue(queue, count)
-        daemon, settings = site.daemon(f"bulk-{number}", queue)
-        COUNTS.forget()
-        with made.counted():
-            ours.append(_seconds(daemon.run_pass))
-        assert listed_jobs() == count, f"{listed_jobs()} jobs of {count} tasks"
+        seconds, settings = _submit_all(site, f"bulk-{number}", count, [], made)
+        ours.append(seconds)
         script = next(settings.hpc.runs.glob("*/*/job.sbatch"))
         cancel_all()
         argv = ["bash", "-c", LOOP.format(count=count, script=script)]
@@ -53,6 +53,40 @@ def one_by_one(site: ScaleSite, count: int, rounds: int) -> Mapping[str, object]
         "for each task": made.for_each(count * rounds),
         "goals": [goal("one by one: rate of a bare loop of sbatch", ratio, RATE, at_least=True)],
     }
+
+
+def as_arrays(site: ScaleSite, count: int, rounds: int) -> Mapping[str, object]:
+    """``count`` tasks become held jobs as job arrays, in turn with as many that become jobs of their own."""
+    together, alone, made = [], [], Counts()
+    for number in range(rounds):
+        more = [f"slurm.array_size: {count}"]
+        together.append(_submit_all(site, f"arrays-{number}", count, more, made)[0])
+        cancel_all()
+        alone.append(_submit_all(site, f"alone-{number}", count, [], Counts())[0])
+        cancel_all()
+    seconds = statistics.median(together)
+    ratio = statistics.median(alone) / seconds
+    return {
+        "tasks": count,
+        "seconds": {"as arrays": [round(each, 3) for each in together], "alone": [round(each, 3) for each in alone]},
+        "for each task": made.for_each(count * rounds),
+        "goals": [
+            goal(f"{count} tasks as arrays: seconds", seconds, ARRAYS_S * count / 1000),
+            goal("as arrays: times the rate of jobs of their own", ratio, TIMES, at_least=True),
+        ],
+    }
+
+
+def _submit_all(site: ScaleSite, name: str, count: int, more: Sequence[str], made: Counts) -> tuple[float, AllSettings]:
+    """Seconds that the first pass of a new daemon takes, which submits all tasks of its queue."""
+    queue = site.client.queues.resolve(name, create=True)
+    site.enqueue(queue, count)
+    daemon, settings = site.daemon(name, queue, more)
+    COUNTS.forget()
+    with made.counted():
+        seconds = _seconds(daemon.run_pass)
+    assert listed_jobs() == count, f"{listed_jobs()} jobs of {count} tasks"
+    return seconds, settings
 
 
 class Counts:
