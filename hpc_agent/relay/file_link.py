@@ -66,7 +66,7 @@ class FileStream:
     async def write(self, data: bytes) -> None:
         if self._sent >= AHEAD and self._sent % AHEAD == 0:
             try:
-                await asyncio.wait_for(_wait_until_read(self._folder, f"{self._sends}.{self._sent - AHEAD}"), STALLED_S)
+                await asyncio.wait_for(_until(lambda: self._is_read(self._sent - AHEAD)), STALLED_S)
             except asyncio.TimeoutError as error:
                 raise ConnectionError("the other end of the relay's connection reads no more") from error
         await self._put(data)
@@ -79,11 +79,18 @@ class FileStream:
         with contextlib.suppress(OSError):
             await self._put(b"")
         if self._owns:
-            # The other end may not have read the last piece yet, unless it closed first: then it reads no more.
-            if not self._ended:
-                with contextlib.suppress(OSError, asyncio.TimeoutError):
-                    await asyncio.wait_for(_wait_until_read(self._folder, f"{self._sends}.{self._sent - 1}"), ANSWER_S)
+            # The other end may not have read the last piece yet, unless it closed too: then it reads no more.
+            with contextlib.suppress(OSError, asyncio.TimeoutError):
+                await asyncio.wait_for(_until(lambda: self._is_read(self._sent - 1) or self._is_closed()), ANSWER_S)
             await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+
+    def _is_read(self, piece: int) -> bool:
+        return f"{self._sends}.{piece}" not in _names(self._folder)
+
+    def _is_closed(self) -> bool:
+        """Whether the other end has closed; its last piece is empty, and may come after others that are never read."""
+        pieces = [name for name in _names(self._folder) if name.startswith(f"{self._receives}.")]
+        return self._ended or any((self._folder / name).stat().st_size == 0 for name in pieces)
 
 
 async def connect(folder: RelayFolder, target: RelayTarget) -> ByteStream:
@@ -210,10 +217,10 @@ async def _wait_for(folder: Path, name: str) -> bytes:
     return data
 
 
-async def _wait_until_read(folder: Path, name: str) -> None:
-    """Until a piece is read, and so all before it."""
+async def _until(is_so: Callable[[], bool]) -> None:
+    """Until ``is_so``, which looks at files, is true."""
     pause = FIRST_PAUSE_S
-    while name in await asyncio.to_thread(_names, folder):
+    while not await asyncio.to_thread(is_so):
         await asyncio.sleep(pause)
         pause = min(pause * 1.2, LONGEST_PAUSE_S)
 

@@ -27,7 +27,7 @@ from hpc_agent.config.settings import AllSettings, ApiSettings, HpcSettings
 from hpc_agent.errors import ConfigError
 from hpc_agent.redact import Secret
 from hpc_agent.relay.connector import keep_announced, relay
-from hpc_agent.relay.file_link import AHEAD, FileRelay, connect
+from hpc_agent.relay.file_link import AHEAD, ANSWER_S, FileRelay, FileStream, connect
 from hpc_agent.relay.loop_thread import LoopThread
 from hpc_agent.relay.node_proxy import node_proxy
 from hpc_agent.relay.relay_folder import ListenRecord, RelayFolder
@@ -274,7 +274,22 @@ def test_connections_through_files_leave_nothing_behind(tmp_path: Path, server: 
         session = _session(environ)
         assert session.post(f"{url}/x", data=b"a", timeout=60).status_code == 200
         session.close()
-        wait_until("the connection's folder to go", lambda: list(folder.connections.iterdir()), empty, timeout=30)
+        wait_until("the connection's folder to go", lambda: list(folder.connections.iterdir()), empty)
+
+
+def test_ends_that_close_at_the_same_time_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    folder = tmp_path / "connection"
+    folder.mkdir()
+
+    async def close_both() -> None:
+        node = FileStream(folder, sends="up", receives="down", owns=False)
+        daemon = FileStream(folder, sends="down", receives="up", owns=True)
+        await node.write(b"never read")
+        await node.close()
+        await asyncio.wait_for(daemon.close(), ANSWER_S / 2)
+
+    asyncio.run(close_both())
+    assert not folder.exists()
 
 
 def test_an_end_that_reads_slowly_holds_the_sender_back(tmp_path: Path) -> None:
