@@ -160,6 +160,8 @@ def make_plan(shared: Shared, flags: DaemonFlags) -> DaemonPlan:
         client.owners.check()
     backend = backends.choose(settings.hpc)
     batch_system = backend.create(settings.hpc, SYSTEM) if backend.is_batch_system else None
+    if batch_system is not None:
+        batch_system = backends.with_pilots(batch_system, settings.hpc, SYSTEM)
     queues, dynamic, templates = _queues(client, flags)
     if templates and not batch_system:
         raise InputError("--template-files needs a batch system: on this machine alone no job has a script")

@@ -376,6 +376,11 @@ class _HpcSettings(SettingsGroup, frozen=True, kw_only=True):
         ManyNodesSettings()
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, queue in self.queues.items():
+            queue.check_pilot(name, self.resources)
+
     @property
     def images(self) -> Path:
         """Folder with image files: ``container.images_dir``, or ``<root>/images``."""
@@ -390,6 +395,11 @@ class _HpcSettings(SettingsGroup, frozen=True, kw_only=True):
     def cache(self) -> Path:
         """Folder of the shared cache: ``cache_dir``, or ``<root>/cache``."""
         return self.cache_dir or self.root / "cache"
+
+    @property
+    def pilots(self) -> Path:
+        """Folder of the tasks that pilots run: ``<root>/pilots``."""
+        return self.root / "pilots"
 
     @property
     def server_data(self) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -20,6 +20,7 @@ from hpc_agent.daemon.notifier import Notifier
 from hpc_agent.daemon.observe import ClusterObserver, ClusterSnapshot
 from hpc_agent.daemon.open_attempts import OpenAttemptIndex
 from hpc_agent.daemon.partition_hints import PartitionHints
+from hpc_agent.daemon.pilot_queues import PilotQueues
 from hpc_agent.daemon.prune import Pruner
 from hpc_agent.daemon.served_queues import Activity, QueueLeases
 from hpc_agent.daemon.submitter import CapacityAllocator, NoCapacity, Submitter
@@ -139,6 +140,7 @@ class Daemon:
         self._submitter = Submitter(
             client, scheduler, settings, launch, self._staging, renderer, self._head_starts, clock
         )
+        self._pilots = PilotQueues(scheduler, settings, launch, renderer, clock)
         root, cluster = settings.hpc.root, scheduler.cluster()
         open_attempts = OpenAttemptIndex(root / "unsettled" / cluster, options.queues, clock)
         self._observer = ClusterObserver(client, scheduler, runs, options.queues, open_attempts, clock, options.entries)
@@ -341,13 +343,15 @@ class Daemon:
 
     def _choose(self, cluster: ClusterSnapshot, submits: dict[Attempt, int]) -> list[Attempt]:
         if not submits:
+            self._keep_pilots(cluster, ())
             return []
         active = self._activity.of(cluster.queues)
         now = self._clock.monotonic()
         self._shelved = {attempt: until for attempt, until in self._shelved.items() if until > now}
         due_now = submits.keys() - self._shelved.keys()
         live = {attempt for attempt, snapshot in cluster.snapshots.items() if snapshot.jobs}
-        lanes = [
+        names = {queue.id: queue.name for queue in cluster.queues}
+        all_lanes = [
             QueueCandidates(
                 queue.id,
                 tuple(attempt for attempt in cluster.waiting[queue.id] if attempt in due_now),
@@ -358,13 +362,30 @@ class Daemon:
             if queue.id in active and now >= self._postponed_until.get(queue.id, now)
         ]
         if self._options.fair:
-            lanes = rotated(lanes, self._last_served)
+            all_lanes = rotated(all_lanes, self._last_served)
+        in_pilots = {queue.id for queue in cluster.queues if self._pilots.serves(queue)}
+        lanes = [lane for lane in all_lanes if lane.queue not in in_pilots]
+        pilot_lanes = [lane for lane in all_lanes if lane.queue in in_pilots]
+        self._keep_pilots(cluster, pilot_lanes)
+        handed_over = self._pilots.choose(pilot_lanes, names)
+        for lane in pilot_lanes:
+            if waiting := next((attempt for attempt in lane.due if attempt not in handed_over), None):
+                message = actions.SetStatusMessage(self._pilots.message(names[lane.queue]))
+                self._guarded(cluster, waiting, partial(self._say, waiting, message, self._runs.of(waiting)))
         limit = self._settings.hpc.max_jobs
+        live = {attempt for attempt in live if not self._pilots.is_pilot_task(cluster.snapshots[attempt].jobs)}
         chosen = choose(lanes, len(live), limit, fair=self._options.fair)
         for attempt, message in held_back(lanes, chosen, limit).items():
             say = partial(self._say, attempt, actions.SetStatusMessage(message), self._runs.of(attempt))
             self._guarded(cluster, attempt, say)
-        return chosen
+        return [*handed_over, *chosen]
+
+    def _keep_pilots(self, cluster: ClusterSnapshot, lanes: Sequence[QueueCandidates]) -> None:
+        """An error of theirs keeps no other queue from its jobs."""
+        try:
+            self._pilots.keep(cluster.queues, {lane.queue: len(lane.due) for lane in lanes}, cluster.live)
+        except (SchedulerUnavailableError, OSError) as error:
+            log.warning("pilots.not_kept", error=error)
 
     def _submit(
         self, cluster: ClusterSnapshot, attempt: Attempt, number: int, space: CapacityAllocator, wait: bool

@@ -54,6 +54,8 @@ class ClusterSnapshot:
     """Jobs that stage for attempts."""
     unreadable: Mapping[Attempt, UnreadableAttempt]
     """Waiting tasks whose records, or whose state on the server, cannot be understood."""
+    live: Sequence[LiveJob] = ()
+    """All jobs that the scheduler lists."""
 
 
 class ClusterObserver:
@@ -149,7 +151,7 @@ class ClusterObserver:
             if attempt in queue_of
         }
         observed = {attempt: self._staging_snapshot(files[attempt], jobs, records) for attempt, jobs in staging.items()}
-        return ClusterSnapshot(queues, waiting, queue_of, snapshots, files, observed, unreadable)
+        return ClusterSnapshot(queues, waiting, queue_of, snapshots, files, observed, unreadable, live)
 
     def _staging_snapshot(
         self, files: RunDirectoryState, jobs: tuple[LiveJob, ...], records: Mapping[JobId, JobRecord]

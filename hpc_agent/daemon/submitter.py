@@ -137,7 +137,10 @@ class Submitter:
         text = self._renderer.render(template, replace(context, resources=resources))
         write_atomic(directory.script, text.encode(), mode=0o700)
         name = context.attempt.job_name
-        return SubmitRequest(directory.script, name, directory.path, directory.job_output, resources)
+        # A template in the glue's form describes a whole job, with its steps.
+        queue = "" if self._renderer.is_glue_template(template) else context.queue_name
+        files = directory.script, name, directory.path, directory.job_output
+        return SubmitRequest(*files, resources, queue=queue, signal_ahead=context.signal_ahead)
 
     def _hand_over(
         self, task: Task, queue: Queue, directory: RunDirectory, request: SubmitRequest, number: int

@@ -122,6 +122,8 @@ class JobRecord:
     time_limit: int | None = None
     """Seconds; None where there was none, or the scheduler does not say."""
     scheduler: str = "Slurm"
+    ended_with: str = ""
+    """What ended it along with itself, for a sentence: its pilot, and how that ended. Empty: nothing did."""
 
     @property
     def title(self) -> str:

@@ -1,0 +1,354 @@
+"""Engine of a pilot: takes tasks from the board, runs them side by side, and says how they ended. It has one thread.
+
+Every step may be its last one: docs/internals/pilots.md lists what happens then.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from hpc_agent.child_processes import become_subreaper
+from hpc_agent.clock import Clock
+from hpc_agent.domain.job import JobState
+from hpc_agent.domain.pilot import PilotState, may_run, to_start
+from hpc_agent.errors import ProcessError
+from hpc_agent.file_records import CorruptFileError
+from hpc_agent.logs import EventLog
+from hpc_agent.schedulers.pilots import backend, task_process
+from hpc_agent.schedulers.pilots.allocation import Allocation, RemainingTime
+from hpc_agent.schedulers.pilots.board import (
+    PilotClaim,
+    PilotTask,
+    StopCause,
+    StopRecord,
+    TaskBoard,
+    TaskEnd,
+    task_job_id,
+)
+from hpc_agent.schedulers.pilots.gate import Grant
+from hpc_agent.schedulers.pilots.memory import memory_of, shared_memory_of
+from hpc_agent.schedulers.pilots.task_process import TaskProcess, kill_orphans
+
+log = EventLog("pilot")
+
+_LOOK_S = 0.25
+"""Seconds between two looks at the board while there is, or just was, something to do."""
+_LOOK_IDLE_S = 1.0
+_MEMORY_S = 2.0
+_SHORT_S = 30.0
+"""Mean run time of tasks up to which the next ones' agents are started ahead."""
+_STATES = {
+    StopCause.PILOT: JobState.PREEMPTED,
+    StopCause.TIME_LIMIT: JobState.TIMEOUT,
+    StopCause.MEMORY: JobState.OUT_OF_MEMORY,
+    StopCause.CANCELLED: JobState.CANCELLED,
+}
+_MB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class PilotOptions:
+    """What one pilot is for. Times in seconds."""
+
+    queue: str
+    """Name of the queue whose tasks it runs."""
+    job: str
+    title: str
+    """Of its job, for sentences."""
+    restarts: int
+    since: datetime
+    """A time before it was submitted."""
+    node: str
+    cluster: str
+    idle_time: float
+    grace: float
+    """From SIGTERM to SIGKILL."""
+
+
+class PilotEngine:
+    """``run`` until the pilot is not needed any more, its time is over, or ``stop`` was called."""
+
+    def __init__(
+        self,
+        board: TaskBoard,
+        options: PilotOptions,
+        allocation: Allocation,
+        remaining: RemainingTime,
+        environment: Mapping[str, str],
+        claim: PilotClaim,
+        clock: Clock,
+    ) -> None:
+        """``environment`` of the tasks' scripts. ``claim`` names this pilot; it is made for each task with its own time
+        and GPUs."""
+        self._board = board
+        self._options = options
+        self._allocation = allocation
+        self._remaining = remaining
+        self._environment = environment
+        self._claim = claim
+        self._clock = clock
+        self._wake = threading.Event()
+        self._stopping = False
+        self._running: dict[int, TaskProcess] = {}
+        self._ahead: dict[int, TaskProcess] = {}
+        """Agents at their gates, whose tasks nobody has taken."""
+        self._given_up: dict[int, TaskProcess] = {}
+        """Agents whose gates were closed, and that have not ended yet."""
+        self._failed_ahead: set[int] = set()
+        self._tasks: dict[int, PilotTask] = {}
+        self._waiting: dict[int, PilotTask] = {}
+        """Tasks on the board that nobody has taken, as the last look found them."""
+        self._run_times: deque[float] = deque(maxlen=16)
+        self._busy_at = clock.monotonic()
+        self._memory_at = clock.monotonic()
+        self._is_full = False
+
+    def stop(self) -> None:
+        """Have ``run`` end all tasks and return; called by a signal handler."""
+        self._stopping = True
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Have ``run`` look for ended tasks now; called by a signal handler."""
+        self._wake.set()
+
+    def run(self) -> None:
+        become_subreaper()
+        log.info("pilot.started", job=self._options.job, slots=self._allocation.whole, left=self._remaining.seconds())
+        self._end_earlier_start()
+        while not self._stopping and not self._is_done():
+            self._turn()
+            self._clock.wait(self._wake, self._pause())
+            self._wake.clear()
+        self._end_all()
+        log.info("pilot.ended", job=self._options.job)
+
+    def _pause(self) -> float:
+        busy = self._running or self._waiting or self._clock.monotonic() - self._busy_at < 5
+        return _LOOK_S if busy else _LOOK_IDLE_S
+
+    def _is_done(self) -> bool:
+        if self._running:
+            return False
+        return self._is_full or self._clock.monotonic() - self._busy_at > self._options.idle_time
+
+    def _turn(self) -> None:
+        try:
+            ended = self._reap()
+            # What waits is known from the last look: a free slot waits for no listing.
+            self._start()
+            for process, code in ended:
+                self._report(process, code)
+            kinds = self._board.numbers()
+            self._look(kinds)
+            self._start()
+            self._start_ahead()
+            self._check(kinds)
+        except (OSError, CorruptFileError) as error:
+            # A file server that is away for a while; the tasks go on.
+            log.warning("pilot.board_unavailable", job=self._options.job, error=error)
+
+    # ---------------------------------------------------------------- what is on the board
+
+    def _end_earlier_start(self) -> None:
+        """The scheduler started this job again: nothing of the start before lives, here at least."""
+        if not self._options.restarts:
+            return
+        for number in self._board.numbers():
+            claim = self._board.claim(number)
+            if claim and claim.pilot == self._options.job and claim.restarts < self._options.restarts:
+                if self._board.end(number) is None:
+                    reason = f"{self._options.title}, which was started again"
+                    self._board.write_end(number, TaskEnd(JobState.PREEMPTED, self._clock.now(), reason=reason))
+
+    def _look(self, kinds: Mapping[int, set[str]]) -> None:
+        self._waiting = {}
+        for number, found in kinds.items():
+            if found & {"claim", "end"}:
+                continue
+            task = self._tasks.get(number) or self._board.task(number)
+            if task is not None:
+                self._tasks[number] = task
+                if task.queue == self._options.queue:
+                    self._waiting[number] = task
+        self._tasks = {number: task for number, task in self._tasks.items() if number in kinds}
+        for number in [number for number in self._ahead if number not in self._waiting]:
+            self._give_up(number)
+
+    # ---------------------------------------------------------------- start
+
+    def _state(self) -> PilotState:
+        return PilotState(self._allocation.whole, self._allocation.free, self._remaining.seconds())
+
+    def _start(self) -> None:
+        """Start what there is room for."""
+        if self._is_full or self._stopping:
+            return
+        numbers = list(self._waiting)
+        for index in to_start([self._waiting[number].demand for number in numbers], self._state()):
+            self._start_task(numbers[index], self._waiting.pop(numbers[index]))
+        if not self._is_full and self._remaining.is_over():
+            self._is_full = True
+            log.info("pilot.full", job=self._options.job, left=self._remaining.seconds())
+            self._board.declare_full(self._options.job)
+
+    def _start_task(self, number: int, task: PilotTask) -> None:
+        """The claim comes first: of all that try to start it one does."""
+        grant = self._allocation.grant(task.slot)
+        claim = replace(self._claim, at=self._clock.now(), gpus=tuple(grant.gpus))
+        if not self._board.take(number, claim):
+            self._allocation.take_back(task.slot, grant)
+            self._give_up(number)
+            return
+        process = self._ahead.pop(number, None)
+        try:
+            process = process or self._spawn(number, task, grant)
+        except ProcessError as error:
+            self._allocation.take_back(task.slot, grant)
+            log.error("pilot.task_not_started", job=task_job_id(number), error=error)
+            self._board.write_end(
+                number, TaskEnd(JobState.FAILED, self._clock.now(), exit_code=127, reason=str(error))
+            )
+            return
+        process.let_go(grant, self._clock.monotonic())
+        self._running[number] = process
+        self._busy_at = self._clock.monotonic()
+        log.info("pilot.task_started", job=task_job_id(number), pid=process.pid, gpus=",".join(grant.gpus))
+
+    def _spawn(self, number: int, task: PilotTask, grant: Grant | None = None) -> TaskProcess:
+        env = {
+            **self._environment,
+            backend.JOB: task_job_id(number),
+            backend.BOARD: str(self._board.path),
+            backend.CLUSTER: self._options.cluster,
+            backend.CPUS: str(task.slot.cpus),
+            backend.MEMORY: str(task.slot.memory_mb),
+            backend.NODE: self._options.node,
+            "CUDA_VISIBLE_DEVICES": ",".join(grant.gpus) if grant else "",
+        }
+        return task_process.start(number, task, env)
+
+    def _start_ahead(self) -> None:
+        """Start agents of tasks that will have a slot soon. Not of tasks with GPUs: what their scripts do before their
+        agents may ask which they are."""
+        if self._is_full or not self._run_times or sum(self._run_times) / len(self._run_times) > _SHORT_S:
+            return
+        state, rate = self._state(), len(self._running) * len(self._run_times) / max(sum(self._run_times), 0.1)
+        room = min(len(self._running), 1 + int(rate)) - len(self._ahead)
+        for number, task in self._waiting.items():
+            if room <= 0:
+                return
+            if number in self._ahead or number in self._failed_ahead or task.slot.gpus:
+                continue
+            if may_run(task.demand, state):
+                try:
+                    self._ahead[number] = self._spawn(number, task)
+                except ProcessError:
+                    self._failed_ahead.add(number)
+                room -= 1
+
+    def _give_up(self, number: int) -> None:
+        """Another pilot has the task, or it is not to run: its agent ends at the gate."""
+        process = self._ahead.pop(number, None)
+        if process is not None:
+            process.close_gate()
+            process.signal(signal.SIGTERM)
+            self._given_up[number] = process
+
+    # ---------------------------------------------------------------- end
+
+    def _reap(self) -> list[tuple[TaskProcess, int]]:
+        """The tasks that have ended, with their exit codes; their slots are free."""
+        ended = []
+        for number, process in list(self._running.items()):
+            if (code := process.poll()) is not None:
+                del self._running[number]
+                self._allocation.take_back(process.task.slot, process.grant)
+                self._busy_at = self._clock.monotonic()
+                ended.append((process, code))
+        for processes in (self._ahead, self._given_up):
+            for number, process in list(processes.items()):
+                if process.poll() is not None:
+                    del processes[number]
+                    self._failed_ahead.add(number)
+        if any(code for _, code in ended):
+            kill_orphans({each.pid for each in (*self._running.values(), *self._ahead.values(), *self._given_up.values())})
+        return ended
+
+    def _report(self, process: TaskProcess, code: int) -> None:
+        self._run_times.append(self._clock.monotonic() - process.started)
+        state = _STATES[process.stop] if process.stop else JobState.FAILED if code else JobState.COMPLETED
+        reason = self._options.title if process.stop is StopCause.PILOT else ""
+        end = TaskEnd(state, self._clock.now(), max(code, 0), max(-code, 0), reason)
+        self._board.write_end(process.number, end)
+        log.info("pilot.task_ended", job=task_job_id(process.number), state=state.value, exit_code=code)
+
+    def _check(self, kinds: Mapping[int, set[str]]) -> None:
+        """End tasks that are cancelled, out of time or out of memory."""
+        now = self._clock.monotonic()
+        for number, process in self._running.items():
+            limit = process.task.time_limit
+            if "cancel" in kinds.get(number, ()):
+                self._end(process, StopCause.CANCELLED)
+            elif now >= process.started + limit:
+                self._end(process, StopCause.TIME_LIMIT)
+            elif process.task.warned and not process.was_warned and now >= process.started + limit / 2:
+                # Its agent asks how much time is left, and ends the task when its queue's signal_ahead is left.
+                process.was_warned = True
+                process.signal(signal.SIGUSR1)
+            if process.stop and now >= process.kill_at:
+                process.kill()
+        if now - self._memory_at >= _MEMORY_S:
+            self._memory_at = now
+            self._check_memory()
+
+    def _check_memory(self) -> None:
+        limits = {p.pid: p for p in self._running.values() if p.task.slot.memory_mb}
+        if not limits:
+            return
+        for pid, used in memory_of(limits).items():
+            process = limits[pid]
+            limit = process.task.slot.memory_mb * _MB
+            if used > limit and process.stop is None and (shared := shared_memory_of(pid)) > limit:
+                log.warning("pilot.out_of_memory", job=task_job_id(process.number), used_mb=shared // _MB)
+                self._note_stop(process, StopCause.MEMORY)
+                process.kill()
+
+    def _end(self, process: TaskProcess, cause: StopCause) -> None:
+        if process.stop is None:
+            self._note_stop(process, cause)
+            process.signal(signal.SIGTERM)
+
+    def _note_stop(self, process: TaskProcess, cause: StopCause) -> None:
+        """The cause is on disk before the signal: the task's agent asks for it."""
+        process.stop = cause
+        process.kill_at = self._clock.monotonic() + self._options.grace
+        log.info("pilot.task_stopped", job=task_job_id(process.number), cause=cause.value)
+        try:
+            self._board.write_stop(process.number, StopRecord(self._clock.now(), cause))
+        except OSError as error:
+            log.warning("pilot.board_unavailable", job=self._options.job, error=error)
+
+    def _end_all(self) -> None:
+        """No task is left to run without its pilot."""
+        for number in list(self._ahead):
+            self._give_up(number)
+        for process in self._running.values():
+            self._end(process, StopCause.PILOT)
+        while self._running:
+            for process, code in self._reap():
+                try:
+                    self._report(process, code)
+                except OSError as error:
+                    # The daemon concludes from the pilot's own end.
+                    log.error("pilot.end_not_written", job=task_job_id(process.number), error=error)
+            for process in self._running.values():
+                if self._clock.monotonic() >= process.kill_at:
+                    process.kill()
+            self._clock.wait(self._wake, 0.1 if self._running else 0)
+            self._wake.clear()
