@@ -12,6 +12,9 @@ import click
 
 from hpc_agent.cli.shared_options import HELP, Shared, pass_shared
 
+_UNCOUNTED_MB = 1 << 40
+"""Of a pilot that asked for no memory in particular: what there is of it is not known."""
+
 
 @click.command(context_settings=HELP, hidden=True)
 @click.option("--board", required=True, type=click.Path(path_type=Path), help="Folder of the tasks that pilots may run.")
@@ -62,7 +65,7 @@ def command(
     title = f"its pilot, {job.backend.capitalize()} job {job.job}"
     options = PilotOptions(queue, job.job, title, job.restart_count, started, node, cluster, idle_time, grace)
     allocation = Allocation(
-        Slot(cpus, memory), (visible_gpus(os.environ) or [])[:gpus], sorted(os.sched_getaffinity(0))
+        Slot(cpus, memory or _UNCOUNTED_MB), (visible_gpus(os.environ) or [])[:gpus], sorted(os.sched_getaffinity(0))
     )
     limits = TimeLimits(time_limit, grace + 10, task_limit)
     remaining = RemainingTime(backends.current_job().look, limits, SYSTEM)

@@ -72,7 +72,7 @@ def wait_for_all(site: Site, tasks: Sequence[TaskId]) -> list[TaskStatus]:
         "all to end",
         lambda: [state.status for state in site.client.tasks.get_states(list(tasks)).values()],
         lambda statuses: all(status in ENDED for status in statuses),
-        timeout=240,
+        timeout=480,
     )
     return list(found)
 

@@ -180,6 +180,14 @@ class TaskBoard:
             return False
         return taken
 
+    def renew_claim(self, number: int, claim: PilotClaim) -> None:
+        """Replace a claim of the same pilot's."""
+        file_records.write_record(self._file(number, "claim"), claim)
+
+    def drop_claim(self, number: int) -> None:
+        """Leave a task to other pilots, by the one that has it and has not let it go."""
+        self._file(number, "claim").unlink(missing_ok=True)
+
     def write_stop(self, number: int, stop: StopRecord) -> None:
         file_records.write_record(self._file(number, "stop"), stop)
 

@@ -9,6 +9,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -49,6 +50,7 @@ _STATES = {
     StopCause.CANCELLED: JobState.CANCELLED,
 }
 _MB = 1024 * 1024
+_NOTHING = Grant()
 
 
 @dataclass(frozen=True)
@@ -96,10 +98,7 @@ class PilotEngine:
         self._stopping = False
         self._running: dict[int, TaskProcess] = {}
         self._ahead: dict[int, TaskProcess] = {}
-        """Agents at their gates, whose tasks nobody has taken."""
-        self._given_up: dict[int, TaskProcess] = {}
-        """Agents whose gates were closed, and that have not ended yet."""
-        self._failed_ahead: set[int] = set()
+        """Tasks of ours that wait for a slot, their agents at their gates; in their order."""
         self._tasks: dict[int, PilotTask] = {}
         self._waiting: dict[int, PilotTask] = {}
         """Tasks on the board that nobody has taken, as the last look found them."""
@@ -133,7 +132,7 @@ class PilotEngine:
         return _LOOK_S if busy else _LOOK_IDLE_S
 
     def _is_done(self) -> bool:
-        if self._running:
+        if self._running or self._ahead:
             return False
         return self._is_full or self._clock.monotonic() - self._busy_at > self._options.idle_time
 
@@ -177,8 +176,6 @@ class PilotEngine:
                 if task.queue == self._options.queue:
                     self._waiting[number] = task
         self._tasks = {number: task for number, task in self._tasks.items() if number in kinds}
-        for number in [number for number in self._ahead if number not in self._waiting]:
-            self._give_up(number)
 
     # ---------------------------------------------------------------- start
 
@@ -186,41 +183,55 @@ class PilotEngine:
         return PilotState(self._allocation.whole, self._allocation.free, self._remaining.seconds())
 
     def _start(self) -> None:
-        """Start what there is room for."""
+        """Start what there is room for: first what waits at its gate."""
         if self._is_full or self._stopping:
             return
-        numbers = list(self._waiting)
+        for number, process in list(self._ahead.items()):
+            if not may_run(process.task.demand, self._state()):
+                self._put_back(number)
+            elif not self._allocation.free.holds(process.task.slot):
+                break
+            else:
+                self._let_go(self._ahead.pop(number))
+        numbers = [] if self._ahead else list(self._waiting)
         for index in to_start([self._waiting[number].demand for number in numbers], self._state()):
             self._start_task(numbers[index], self._waiting.pop(numbers[index]))
-        if not self._is_full and self._remaining.is_over():
+        if self._remaining.is_over():
             self._is_full = True
             log.info("pilot.full", job=self._options.job, left=self._remaining.seconds())
             self._board.declare_full(self._options.job)
+            for number in list(self._ahead):
+                self._put_back(number)
 
     def _start_task(self, number: int, task: PilotTask) -> None:
         """The claim comes first: of all that try to start it one does."""
         grant = self._allocation.grant(task.slot)
-        claim = replace(self._claim, at=self._clock.now(), gpus=tuple(grant.gpus))
-        if not self._board.take(number, claim):
+        process = None
+        if self._board.take(number, self._own_claim(grant)):
+            process = self._spawn(number, task, grant)
+        if process is None:
             self._allocation.take_back(task.slot, grant)
-            self._give_up(number)
-            return
-        process = self._ahead.pop(number, None)
-        try:
-            process = process or self._spawn(number, task, grant)
-        except ProcessError as error:
-            self._allocation.take_back(task.slot, grant)
-            log.error("pilot.task_not_started", job=task_job_id(number), error=error)
-            self._board.write_end(
-                number, TaskEnd(JobState.FAILED, self._clock.now(), exit_code=127, reason=str(error))
-            )
-            return
-        process.let_go(grant, self._clock.monotonic())
-        self._running[number] = process
-        self._busy_at = self._clock.monotonic()
-        log.info("pilot.task_started", job=task_job_id(number), pid=process.pid, gpus=",".join(grant.gpus))
+        else:
+            self._run(process, grant)
 
-    def _spawn(self, number: int, task: PilotTask, grant: Grant | None = None) -> TaskProcess:
+    def _let_go(self, process: TaskProcess) -> None:
+        """Give a task that waits at its gate its slot. Its time counts from now on."""
+        grant = self._allocation.grant(process.task.slot)
+        self._board.renew_claim(process.number, self._own_claim(grant))
+        self._run(process, grant)
+
+    def _run(self, process: TaskProcess, grant: Grant) -> None:
+        process.let_go(grant, self._clock.monotonic())
+        self._running[process.number] = process
+        self._busy_at = self._clock.monotonic()
+        gpus = ",".join(grant.gpus)
+        log.info("pilot.task_started", job=task_job_id(process.number), pid=process.pid, gpus=gpus)
+
+    def _own_claim(self, grant: Grant = _NOTHING) -> PilotClaim:
+        return replace(self._claim, at=self._clock.now(), gpus=tuple(grant.gpus))
+
+    def _spawn(self, number: int, task: PilotTask, grant: Grant = _NOTHING) -> TaskProcess | None:
+        """Start the script of a task that is ours; None if that failed, which is the task's end."""
         env = {
             **self._environment,
             backend.JOB: task_job_id(number),
@@ -229,36 +240,39 @@ class PilotEngine:
             backend.CPUS: str(task.slot.cpus),
             backend.MEMORY: str(task.slot.memory_mb),
             backend.NODE: self._options.node,
-            "CUDA_VISIBLE_DEVICES": ",".join(grant.gpus) if grant else "",
+            "CUDA_VISIBLE_DEVICES": ",".join(grant.gpus),
         }
-        return task_process.start(number, task, env)
+        try:
+            return task_process.start(number, task, env)
+        except ProcessError as error:
+            log.error("pilot.task_not_started", job=task_job_id(number), error=error)
+            end = TaskEnd(JobState.FAILED, self._clock.now(), exit_code=127)
+            self._board.write_end(number, end)
+            return None
 
     def _start_ahead(self) -> None:
-        """Start agents of tasks that will have a slot soon. Not of tasks with GPUs: what their scripts do before their
-        agents may ask which they are."""
-        if self._is_full or not self._run_times or sum(self._run_times) / len(self._run_times) > _SHORT_S:
+        """Start the agents of tasks that will have a slot soon. Not of tasks with GPUs: what their scripts do before
+        their agents may ask which these are. Not of long ones: another pilot may have a slot for them before."""
+        if self._is_full or self._stopping or not self._run_times:
             return
-        state, rate = self._state(), len(self._running) * len(self._run_times) / max(sum(self._run_times), 0.1)
-        room = min(len(self._running), 1 + int(rate)) - len(self._ahead)
-        for number, task in self._waiting.items():
-            if room <= 0:
+        mean = sum(self._run_times) / len(self._run_times)
+        room = min(len(self._running), 1 + int(len(self._running) / max(mean, 0.1))) - len(self._ahead)
+        state = self._state()
+        for number, task in list(self._waiting.items())[:room] if mean <= _SHORT_S and room > 0 else ():
+            if task.slot.gpus or not may_run(task.demand, state):
                 return
-            if number in self._ahead or number in self._failed_ahead or task.slot.gpus:
-                continue
-            if may_run(task.demand, state):
-                try:
-                    self._ahead[number] = self._spawn(number, task)
-                except ProcessError:
-                    self._failed_ahead.add(number)
-                room -= 1
+            if self._board.take(number, self._own_claim()):
+                process = self._spawn(number, task)
+                if process is not None:
+                    self._ahead[number] = process
+            del self._waiting[number]
 
-    def _give_up(self, number: int) -> None:
-        """Another pilot has the task, or it is not to run: its agent ends at the gate."""
-        process = self._ahead.pop(number, None)
-        if process is not None:
-            process.close_gate()
-            process.signal(signal.SIGTERM)
-            self._given_up[number] = process
+    def _put_back(self, number: int) -> None:
+        """Leave a task to other pilots: its agent waited at its gate, and has done nothing."""
+        process = self._ahead.pop(number)
+        process.kill()
+        process.wait()
+        self._board.drop_claim(number)
 
     # ---------------------------------------------------------------- end
 
@@ -271,13 +285,13 @@ class PilotEngine:
                 self._allocation.take_back(process.task.slot, process.grant)
                 self._busy_at = self._clock.monotonic()
                 ended.append((process, code))
-        for processes in (self._ahead, self._given_up):
-            for number, process in list(processes.items()):
-                if process.poll() is not None:
-                    del processes[number]
-                    self._failed_ahead.add(number)
+        for number, process in list(self._ahead.items()):
+            if (code := process.poll()) is not None:
+                # It could not even ask: its configuration is gone, say.
+                process.started = self._clock.monotonic()
+                ended.append((self._ahead.pop(number), code))
         if any(code for _, code in ended):
-            kill_orphans({each.pid for each in (*self._running.values(), *self._ahead.values(), *self._given_up.values())})
+            kill_orphans({process.pid for process in (*self._running.values(), *self._ahead.values())})
         return ended
 
     def _report(self, process: TaskProcess, code: int) -> None:
@@ -291,6 +305,11 @@ class PilotEngine:
     def _check(self, kinds: Mapping[int, set[str]]) -> None:
         """End tasks that are cancelled, out of time or out of memory."""
         now = self._clock.monotonic()
+        for number in [number for number in self._ahead if "cancel" in kinds.get(number, ())]:
+            process = self._ahead.pop(number)
+            process.kill()
+            process.wait()
+            self._board.write_end(number, TaskEnd(JobState.CANCELLED, self._clock.now()))
         for number, process in self._running.items():
             limit = process.task.time_limit
             if "cancel" in kinds.get(number, ()):
@@ -336,10 +355,11 @@ class PilotEngine:
 
     def _end_all(self) -> None:
         """No task is left to run without its pilot."""
-        for number in list(self._ahead):
-            self._give_up(number)
         for process in self._running.values():
             self._end(process, StopCause.PILOT)
+        for number in list(self._ahead):
+            with suppress(OSError):  # the pilot's own end puts it back
+                self._put_back(number)
         while self._running:
             for process, code in self._reap():
                 try:

@@ -68,6 +68,11 @@ class TaskProcess:
         self.close_gate()
         return os.waitstatus_to_exitcode(status)
 
+    def wait(self) -> None:
+        """Until it has ended, which it does: it was killed."""
+        os.waitpid(self.pid, 0)
+        self.close_gate()
+
 
 def start(number: int, task: PilotTask, env: Mapping[str, str]) -> TaskProcess:
     """Start a task's script up to its gate. Only for callers without other threads.
