@@ -17,7 +17,9 @@ _UNCOUNTED_MB = 1 << 40
 
 
 @click.command(context_settings=HELP, hidden=True)
-@click.option("--board", required=True, type=click.Path(path_type=Path), help="Folder of the tasks that pilots may run.")
+@click.option(
+    "--board", required=True, type=click.Path(path_type=Path), help="Folder of the tasks that pilots may run."
+)
 @click.option("--queue", required=True, help="Name of the queue whose tasks it runs.")
 @click.option("--cluster", required=True, help="Name of the cluster.")
 @click.option("--since", required=True, help="A time before its submission, in ISO form.")

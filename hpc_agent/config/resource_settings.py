@@ -116,8 +116,8 @@ class PilotSettings(SettingsGroup, frozen=True, kw_only=True):
     resources: Annotated[
         ResourceSettings,
         Meta(
-            description="What one pilot asks for, on one node; what is not set is as for one task. Its `time_limit` must "
-            "be set: no task starts in it whose own limit is longer than the time that is left."
+            description="What one pilot asks for, on one node; what is not set is as for one task. Its `time_limit` "
+            "must be set: no task starts in it whose own limit is longer than the time that is left."
         ),
     ] = ResourceSettings()
     max_pilots: Annotated[Positive, Meta(description="Pilots of this queue in the scheduler at once.")] = 1
@@ -142,8 +142,8 @@ class QueueSettings(SettingsGroup, frozen=True, kw_only=True):
     mode: Annotated[
         Literal["job", "pilot"],
         Meta(
-            description="job: each task is a job of its own; pilot: jobs that run many tasks each, for many short tasks "
-            "(docs/many-tasks.md)."
+            description="job: each task is a job of its own; pilot: jobs that run many tasks each, for many short "
+            "tasks (docs/many-tasks.md)."
         ),
     ] = "job"
     pilot: Annotated[PilotSettings, Meta(description="The pilots of a queue in the mode `pilot`.")] = PilotSettings()
@@ -217,8 +217,8 @@ class QueueSettings(SettingsGroup, frozen=True, kw_only=True):
             raise ResourceError(f"{block}.pilot.resources.time_limit is not set: say how long one pilot may run")
         if not task.time_minutes:
             raise ResourceError(
-                f"{block}.resources.time_limit is not set: in the mode pilot each task needs a limit, as a pilot starts "
-                "no task that could outlast it"
+                f"{block}.resources.time_limit is not set: in the mode pilot each task needs a limit, as a pilot "
+                "starts no task that could outlast it"
             )
         if pilot.nodes != 1:
             raise ResourceError(
@@ -227,8 +227,8 @@ class QueueSettings(SettingsGroup, frozen=True, kw_only=True):
             )
         if not fits(task, pilot):
             raise ResourceError(
-                f"a task of {block}.resources does not fit into one pilot of {block}.pilot.resources: its CPUs, memory, "
-                "GPUs and time limit must be those of one task at least, and its partition and account the same"
+                f"a task of {block}.resources does not fit into one pilot of {block}.pilot.resources: its CPUs, "
+                "memory, GPUs and time limit must be those of one task at least, its partition and account the same"
             )
 
     def _rules(self) -> Mapping[str, Override]:

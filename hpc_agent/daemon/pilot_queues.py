@@ -17,7 +17,7 @@ from hpc_agent.config.settings import AllSettings
 from hpc_agent.daemon.job_launch import JobLaunchConfig
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.capacity import QueueCandidates
-from hpc_agent.domain.ids import AttemptId, JobId, QueueId, TaskId
+from hpc_agent.domain.ids import AttemptId, QueueId, TaskId
 from hpc_agent.domain.job import Accepted, JobState, LiveJob
 from hpc_agent.domain.job_phase import WAITING_STATES
 from hpc_agent.domain.pilot import PilotQueueState, Slot, counted, to_hand_over, wanted_pilots
@@ -132,9 +132,7 @@ class PilotQueues:
                 return
             self._submit(scheduler, queue)
 
-    def _state(
-        self, scheduler: PilotScheduler, queue: str, due: int, pilots: Sequence[LiveJob]
-    ) -> PilotQueueState:
+    def _state(self, scheduler: PilotScheduler, queue: str, due: int, pilots: Sequence[LiveJob]) -> PilotQueueState:
         full = scheduler.board.full_pilots({job.id for job in pilots})
         tasks = [each for each in scheduler.open_tasks if each.task.queue == queue]
         claims = Counter(each.claim is None for each in tasks)
@@ -155,9 +153,7 @@ class PilotQueues:
         usual = Slot.of(settings.policy(queue, site).defaults)
         return max(counted(Slot.of(pilot), pilot).count(counted(usual, pilot)), 1)
 
-    def _cancel_surplus(
-        self, scheduler: PilotScheduler, queue: str, pilots: Sequence[LiveJob], wanted: int
-    ) -> None:
+    def _cancel_surplus(self, scheduler: PilotScheduler, queue: str, pilots: Sequence[LiveJob], wanted: int) -> None:
         """Pending pilots that have not been needed for a while. Those that run end by themselves."""
         seen, now = self._of(queue), self._clock.monotonic()
         if len(pilots) <= wanted:

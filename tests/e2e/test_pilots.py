@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Sequence
 
 import pytest
@@ -42,7 +44,7 @@ def in_pilots(
     """Have the site's queue served by pilots of this size, tasks of one CPU and ``task`` minutes each."""
     site.configure(
         f"""
-hpc.queues."{site.queue}" {{
+hpc {{ queues {{ "{site.queue}" {{
     mode: pilot
     resources {{ num_cpus: 1, memory_gb: 0.5, time_limit: {task} }}
     pilot {{
@@ -50,7 +52,7 @@ hpc.queues."{site.queue}" {{
         max_pilots: {most}
         idle_time: {idle}
     }}
-}}
+}} }} }}
 """
     )
 
@@ -78,8 +80,11 @@ def wait_for_all(site: Site, tasks: Sequence[TaskId]) -> list[TaskStatus]:
 
 
 def times(site: Site, task: TaskId) -> tuple[float, float]:
-    lines = site.lines(task)
-    return tuple(float(next(l for l in lines if l.startswith(word)).split()[2]) for word in ("started", "ended"))  # type: ignore[return-value]
+    """When a task of ``SHORT`` started and ended."""
+    lines = [line.split() for line in site.lines(task)]
+    [started] = [float(words[2]) for words in lines if words[:1] == ["started"]]
+    [ended] = [float(words[2]) for words in lines if words[:1] == ["ended"]]
+    return started, ended
 
 
 def ended_pilot(site: Site) -> None:
@@ -97,3 +102,134 @@ def test_many_short_tasks_run_in_one_job(site: Site) -> None:
     assert all(job.startswith("p") for job in jobs), jobs
     ended_pilot(site)
     assert len(all_pilots(site)) == 1
+
+
+def test_tasks_run_side_by_side_as_their_gpus_allow(site: Site) -> None:
+    in_pilots(site, cpus=4, gpus=2)
+    tasks = [site.bare_task(SHORT.format(seconds=3), enqueue=False) for _ in range(4)]
+    for task in tasks:
+        site.properties(task, num_gpus="1")
+        site.client.tasks.enqueue(task, site.queue_id)
+    site.daemon()
+    assert wait_for_all(site, tasks) == [TaskStatus.COMPLETED] * 4
+    spans = [times(site, task) for task in tasks]
+    at_once = [sum(start <= at < end for start, end in spans) for at, _ in spans]
+    assert max(at_once) == 2
+    seen = {line.split()[4] for task in tasks for line in site.lines(task) if line.startswith("started")}
+    assert len(seen) == 2 and all(len(gpus.split(",")) == 1 for gpus in seen), seen
+    ended_pilot(site)
+
+
+def test_one_task_is_aborted_explained_and_measured_like_any_other(site: Site) -> None:
+    in_pilots(site, cpus=2, idle=0)
+    go = site.folder / "go"
+    aborted, other = site.bare_task(UNTIL_GO.format(go=str(go))), site.bare_task(UNTIL_GO.format(go=str(go)))
+    waiting = site.bare_task("print('late')\n")
+    site.daemon()
+    for task in (aborted, other):
+        wait_until("its first line", lambda task=task: site.lines(task), contains("begun"))  # type: ignore[misc]
+    [pilot] = pilots(site, "RUNNING")
+    [job] = site.submitted(aborted)
+    said = site.agent("why", aborted).stdout
+    assert f"Pilot job {job} runs on " in said and f"in Slurm job {pilot}" in said, said
+    rows = {row["task"]: row for row in json.loads(site.agent("jobs", "--json").stdout)["jobs"]}
+    assert rows[aborted]["state"] == "running" and rows[aborted]["job"] == job
+    assert "slot" in site.agent("why", waiting).stdout
+    site.client.session.call("tasks.stop", {"task": aborted})
+    assert site.wait_for_end(aborted) is TaskStatus.STOPPED
+    assert site.status(other) is TaskStatus.IN_PROGRESS
+    assert site.wait_for_end(waiting) is TaskStatus.COMPLETED
+    go.touch()
+    assert site.wait_for_end(other) is TaskStatus.COMPLETED
+    properties = site.client.tasks.get(other).properties
+    assert any(name.startswith("cpu") for name in properties), properties
+    ended_pilot(site)
+
+
+def test_a_waiting_task_that_is_taken_off_its_queue_never_starts(site: Site) -> None:
+    in_pilots(site, cpus=1)
+    go = site.folder / "go"
+    first = site.bare_task(UNTIL_GO.format(go=str(go)))
+    site.daemon()
+    wait_until("its first line", lambda: site.lines(first), contains("begun"))
+    waiting = site.bare_task("print('never')\n")
+    wait_until("it to be handed over", lambda: site.submitted(waiting))
+    site.client.tasks.dequeue(waiting)
+    go.touch()
+    assert site.wait_for_end(first) is TaskStatus.COMPLETED
+    ended_pilot(site)
+    assert site.status(waiting) is TaskStatus.CREATED
+    assert "never" not in site.console(waiting)
+
+
+@pytest.mark.parametrize("way", ["scancel", "kill"])
+def test_tasks_of_a_pilot_that_ends_start_again_elsewhere_once(site: Site, way: str) -> None:
+    in_pilots(site, cpus=2)
+    go, ledgers = site.folder / "go", [site.folder / "a", site.folder / "b"]
+    tasks = [site.bare_task(LEDGER.format(ledger=str(ledger), go=str(go))) for ledger in ledgers]
+    site.daemon()
+    for task in tasks:
+        wait_until("its first line", lambda task=task: site.lines(task), contains("begun"))  # type: ignore[misc]
+    [pilot] = pilots(site, "RUNNING")
+    if way == "scancel":
+        site.slurm("scancel", pilot)
+    else:
+        kill_pilot(site, pilot)
+    for ledger in ledgers:
+        wait_until("its second start", lambda ledger=ledger: ledger.read_text(), equals("begun\nbegun\n"))  # type: ignore[misc]
+    go.touch()
+    assert wait_for_all(site, tasks) == [TaskStatus.COMPLETED] * 2
+    assert [ledger.read_text() for ledger in ledgers] == ["begun\nbegun\nover\n"] * 2
+    assert pilot in all_pilots(site)
+    ended_pilot(site)
+
+
+def kill_pilot(site: Site, pilot: str) -> None:
+    """SIGKILL to the pilot's own process, and to nothing else."""
+    claims = [json.loads(file.read_text()) for file in site.root.glob("pilots/*/open/*.claim")]
+    [pid] = {claim["process"]["pid"] for claim in claims if claim["pilot"] == pilot}
+    os.kill(pid, signal.SIGKILL)
+
+
+def test_a_pilot_whose_time_is_short_hands_over_to_the_next_one(site: Site) -> None:
+    in_pilots(site, cpus=1, minutes=2, task=1, most=1)
+    go = site.folder / "go"
+    first = site.bare_task(UNTIL_GO.format(go=str(go)))
+    site.daemon()
+    wait_until("its first line", lambda: site.lines(first), contains("begun"))
+    [pilot] = pilots(site, "RUNNING")
+    # Its tasks may take a minute, and no such one fits into what is left now.
+    site.slurm("scontrol", "update", f"jobid={pilot}", "timelimit=00:02:00")
+    later = site.bare_task(SHORT.format(seconds=0))
+    wait_until("the pilot to be full", lambda: list(site.root.glob(f"pilots/*/full/{pilot}")))
+    go.touch()
+    assert site.wait_for_end(first) is TaskStatus.COMPLETED
+    assert site.wait_for_end(later) is TaskStatus.COMPLETED
+    assert len(all_pilots(site)) == 2
+    ended_pilot(site)
+
+
+def test_pilots_grow_with_the_queue_to_their_maximum_and_go_when_it_is_empty(site: Site) -> None:
+    in_pilots(site, cpus=1, most=2, idle=1)
+    go = site.folder / "go"
+    tasks = [site.bare_task(UNTIL_GO.format(go=str(go))) for _ in range(3)]
+    site.daemon()
+    for task in tasks[:2]:
+        wait_until("its first line", lambda task=task: site.lines(task), contains("begun"))  # type: ignore[misc]
+    assert len(pilots(site)) == 2
+    assert site.status(tasks[2]) is TaskStatus.QUEUED
+    go.touch()
+    assert wait_for_all(site, tasks) == [TaskStatus.COMPLETED] * 3
+    ended_pilot(site)
+    assert len(all_pilots(site)) == 2
+
+
+def test_a_task_that_does_not_fit_into_a_pilot_has_a_job_of_its_own(site: Site) -> None:
+    in_pilots(site, cpus=1)
+    task = site.bare_task("print('large')\n", enqueue=False)
+    site.properties(task, num_cpus="2")
+    site.client.tasks.enqueue(task, site.queue_id)
+    site.daemon()
+    assert site.wait_for_end(task) is TaskStatus.COMPLETED
+    [job] = site.submitted(task)
+    assert job.isdigit()

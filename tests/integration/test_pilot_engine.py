@@ -20,6 +20,7 @@ from hpc_agent.domain.pilot import Slot
 from hpc_agent.schedulers.pilots.board import PilotTask, StopCause, TaskBoard, TaskEnd
 
 PYTHON = sys.executable
+ONE_CPU = Slot()
 GATE = "import os\nfrom hpc_agent.schedulers.pilots.gate import wait_at_gate\n"
 TERM_IS_NOTED = "trap 'echo got TERM; exit 7' TERM; echo begun; while :; do sleep 0.1; done"
 
@@ -30,7 +31,9 @@ class Pilots:
     board: TaskBoard
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
-    def start(self, *, cpus: int = 1, memory: int = 0, gpus: str = "", idle: float = 60, time_limit: int = 600) -> subprocess.Popen[bytes]:
+    def start(
+        self, *, cpus: int = 1, memory: int = 0, gpus: str = "", idle: float = 60, time_limit: int = 600
+    ) -> subprocess.Popen[bytes]:
         """A pilot as a job's script starts it."""
         job = str(len(self.started) + 1)
         words = {
@@ -54,7 +57,9 @@ class Pilots:
         self.started.append(child)
         return child
 
-    def add(self, body: str, *, slot: Slot = Slot(), limit: int = 60, queue: str = "q", interpreter: str = "/bin/bash") -> int:
+    def add(
+        self, body: str, *, slot: Slot = ONE_CPU, limit: int = 60, queue: str = "q", interpreter: str = "/bin/bash"
+    ) -> int:
         number = len(list(self.folder.glob("*.sh")))
         script = self.folder / f"{number}.sh"
         script.write_text(f"#!{interpreter}\n{body}\n")
@@ -95,7 +100,10 @@ def test_tasks_run_side_by_side_each_with_gpus_of_its_own(pilots: Pilots) -> Non
     slots = [Slot(gpus=1), Slot(gpus=2), Slot(gpus=1)]
     numbers = [pilots.add(show, slot=slot) for slot in slots]
     pilots.start(cpus=8, gpus="4,5,6")
-    wait_until("two to run", lambda: (pilots.folder / "gpus").exists() and (pilots.folder / "gpus").read_text().count("\n") == 2)
+    wait_until(
+        "two to run",
+        lambda: (pilots.folder / "gpus").exists() and (pilots.folder / "gpus").read_text().count("\n") == 2,
+    )
     assert pilots.board.claim(numbers[2]) is None
     (pilots.folder / "go").touch()
     assert all(pilots.end(number).state is JobState.COMPLETED for number in numbers)
@@ -189,7 +197,8 @@ def test_a_pilot_whose_time_is_too_short_for_a_usual_task_says_so_and_ends(pilot
 
 
 def test_an_agent_that_was_started_ahead_asks_for_nothing_before_its_gate_opens(pilots: Pilots) -> None:
-    body = f"{GATE}print('ready', flush=True)\nif wait_at_gate():\n    print('went', os.environ['CUDA_VISIBLE_DEVICES'] or 'none')"
+    gpus = "os.environ['CUDA_VISIBLE_DEVICES'] or 'none'"
+    body = f"{GATE}print('ready', flush=True)\nif wait_at_gate():\n    print('went', {gpus})"
     first = [pilots.add("sleep 0.1") for _ in range(2)]
     block = pilots.add("while [ ! -e go ]; do sleep 0.05; done")
     ahead = pilots.add(body, interpreter=PYTHON)
@@ -220,7 +229,9 @@ def test_a_waiting_task_that_is_cancelled_at_its_gate_never_runs(pilots: Pilots)
     for _ in range(2):
         pilots.add("sleep 0.1")
     pilots.add("while [ ! -e go ]; do sleep 0.05; done")
-    ahead = pilots.add(f"{GATE}print('ready', flush=True)\nprint('went' if wait_at_gate() else 'left')", interpreter=PYTHON)
+    ahead = pilots.add(
+        f"{GATE}print('ready', flush=True)\nprint('went' if wait_at_gate() else 'left')", interpreter=PYTHON
+    )
     pilots.start()
     wait_until("it to be ready", lambda: pilots.output(ahead), contains("ready"))
     pilots.board.request_cancel(ahead)

@@ -18,7 +18,7 @@ TASK = Resources(gpus=1, cpus=2, memory_mb=1024, time_minutes=5)
 
 def settings(tmp_path: Path, block: str) -> None:
     conf = tmp_path / "clearml.conf"
-    conf.write_text(f'hpc {{ queues {{ q {{ mode: pilot, {block} }} }} }}')
+    conf.write_text(f"hpc {{ queues {{ q {{ mode: pilot, {block} }} }} }}")
     load(conf, {})
 
 
@@ -27,7 +27,10 @@ def settings(tmp_path: Path, block: str) -> None:
     [
         ("resources.time_limit: 1", "pilot.resources.time_limit is not set"),
         ("resources.time_limit: 1, pilot.resources.time_limit: 0", "pilot.resources.time_limit is not set"),
-        ("pilot.resources.time_limit: 60, resources.time_limit: 0", "resources.time_limit is not set: in the mode pilot"),
+        (
+            "pilot.resources.time_limit: 60, resources.time_limit: 0",
+            "resources.time_limit is not set: in the mode pilot",
+        ),
         ("resources.time_limit: 61, pilot.resources.time_limit: 60", "does not fit into one pilot"),
         ("resources { time_limit: 1, num_cpus: 4 }, pilot.resources { time_limit: 9, num_cpus: 2 }", "does not fit"),
         ("resources { time_limit: 1, num_gpus: 1 }, pilot.resources { time_limit: 9, num_gpus: 0 }", "does not fit"),
@@ -45,7 +48,7 @@ def test_wrong_pilot_settings_say_what_to_change(tmp_path: Path, block: str, say
 
 def test_an_unknown_mode_is_refused_with_the_two_that_there_are(tmp_path: Path) -> None:
     conf = tmp_path / "clearml.conf"
-    conf.write_text('hpc { queues { q { mode: pilots } } }')
+    conf.write_text("hpc { queues { q { mode: pilots } } }")
     with pytest.raises(ConfigError, match=r"job.*pilot"):
         load(conf, {})
 

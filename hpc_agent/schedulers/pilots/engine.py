@@ -160,10 +160,10 @@ class PilotEngine:
             return
         for number in self._board.numbers():
             claim = self._board.claim(number)
-            if claim and claim.pilot == self._options.job and claim.restarts < self._options.restarts:
-                if self._board.end(number) is None:
-                    reason = f"{self._options.title}, which was started again"
-                    self._board.write_end(number, TaskEnd(JobState.PREEMPTED, self._clock.now(), reason=reason))
+            is_old = claim and claim.pilot == self._options.job and claim.restarts < self._options.restarts
+            if is_old and self._board.end(number) is None:
+                reason = f"{self._options.title}, which was started again"
+                self._board.write_end(number, TaskEnd(JobState.PREEMPTED, self._clock.now(), reason=reason))
 
     def _look(self, kinds: Mapping[int, set[str]]) -> None:
         self._waiting = {}

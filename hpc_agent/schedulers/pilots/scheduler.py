@@ -155,7 +155,9 @@ class PilotScheduler:
         with self._readable():
             numbers = self.board.numbers()
             return [
-                found for number, kinds in numbers.items() if "end" not in kinds and (found := self._open(number, pilots))
+                found
+                for number, kinds in numbers.items()
+                if "end" not in kinds and (found := self._open(number, pilots))
             ]
 
     def _look(self, live: Sequence[LiveJob]) -> None:
@@ -215,7 +217,9 @@ class PilotScheduler:
         ours = {job: number for job in jobs if (number := task_number(job)) is not None}
         with self._readable():
             ended = {job: found for job, number in ours.items() if (found := self._ended(number)) is not None}
-            orphans = {job: found for job, number in ours.items() if job not in ended and (found := self._orphan(number))}
+            orphans = {
+                job: found for job, number in ours.items() if job not in ended and (found := self._orphan(number))
+            }
         asked = {job: since for job, since in jobs.items() if job not in ours}
         for _, claim in orphans.values():
             asked.setdefault(JobId(claim.pilot), claim.pilot_since or claim.at)
@@ -242,7 +246,9 @@ class PilotScheduler:
 
     def _record_of_orphan(self, job: JobId, task: PilotTask, claim: PilotClaim, pilot: JobRecord) -> JobRecord:
         if not pilot.state.is_final:
-            return JobRecord(job, pilot.state, pilot.raw_state, task.name, submitted=task.submitted, scheduler=SCHEDULER)
+            return JobRecord(
+                job, pilot.state, pilot.raw_state, task.name, submitted=task.submitted, scheduler=SCHEDULER
+            )
         state = pilot.state if pilot.state in _NODE_FAILURES else JobState.PREEMPTED
         ended = pilot.ended or self._clock.now()
         end = TaskEnd(state, ended, reason=f"its pilot, {pilot.title}, ended {pilot.raw_state}")
