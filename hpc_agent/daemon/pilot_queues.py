@@ -5,7 +5,6 @@ Nothing is stored: the scheduler's list shows the pilots by their names, and the
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import Counter, deque
 from collections.abc import Collection, Mapping, Sequence
@@ -20,7 +19,7 @@ from hpc_agent.domain.capacity import QueueCandidates
 from hpc_agent.domain.ids import AttemptId, QueueId, TaskId
 from hpc_agent.domain.job import Accepted, JobState, LiveJob
 from hpc_agent.domain.job_phase import WAITING_STATES
-from hpc_agent.domain.pilot import PilotQueueState, Slot, counted, to_hand_over, wanted_pilots
+from hpc_agent.domain.pilot import PilotQueueState, Slot, counted, pilot_name, to_hand_over, wanted_pilots
 from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.resources import Resources
 from hpc_agent.domain.task import Task
@@ -35,18 +34,12 @@ from hpc_agent.submission.render import JobContext, Renderer
 
 log = EventLog("pilots")
 
-_PREFIX = "clearml_pilot_"
 _PAUSE_S = 30.0
 """Seconds between an answer that gives no pilot and the next submission of one."""
 _PASSES = 3
 """Passes whose ended tasks say how fast a queue goes."""
 _AT_ONCE = 10
 """Pilots that one pass submits at most."""
-
-
-def pilot_name(queue: str) -> str:
-    """Name of the jobs that are pilots of a queue."""
-    return f"{_PREFIX}{hashlib.sha256(queue.encode()).hexdigest()[:8]}"
 
 
 @dataclass
@@ -241,4 +234,4 @@ def _message(state: PilotQueueState, pilots: Sequence[LiveJob], most: int) -> st
     pending = next((job for job in pilots if job.state in WAITING_STATES), None)
     if pending is not None:
         return f"Waiting for a pilot: {explain_wait(pending).text}"
-    return "Waiting for a pilot to start" if pilots else "Waiting for a pilot, which is about to be submitted"
+    return "Waiting for a pilot to start" if pilots else "Waiting for a pilot, which is submitted when a task is ready"

@@ -3,6 +3,7 @@ Pure; see docs/internals/pilots.md."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -119,7 +120,10 @@ class PilotQueueState:
 
 
 def wanted_pilots(queue: PilotQueueState, most: int) -> int:
-    """How many pilots there should be: a slot for each task, at most ``most``."""
+    """How many pilots there should be: a slot for each task, at most ``most``. None while no task is ready: its
+    environment may take longer to build than a pilot waits for it."""
+    if not queue.waiting + queue.running:
+        return 0
     tasks = queue.in_queue + queue.waiting + queue.running
     return min(math.ceil(tasks / max(queue.slots, 1)), most)
 
@@ -127,9 +131,14 @@ def wanted_pilots(queue: PilotQueueState, most: int) -> int:
 def to_hand_over(queue: PilotQueueState) -> int:
     """How many tasks of the queue may be handed over to its pilots now: one for each free slot, and some that are
     started when others end before the next pass. What is handed over keeps its order, whatever its user does to the
-    queue, so that it is no more than that."""
+    queue, so that it is no more than that. Before there is a pilot, as many as it will start at once."""
     if not queue.running_pilots:
-        return 0
+        return max(queue.slots - queue.waiting, 0)
     free = max(queue.running_pilots * queue.slots - queue.running, 0)
     ahead = queue.running_pilots + math.ceil(1.5 * queue.ended)
     return max(free + ahead - queue.waiting, 0)
+
+
+def pilot_name(queue: str) -> str:
+    """Name of the jobs that are pilots of a queue, given by name."""
+    return f"clearml_pilot_{hashlib.sha256(queue.encode()).hexdigest()[:8]}"

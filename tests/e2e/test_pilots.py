@@ -11,8 +11,8 @@ import pytest
 from e2e_site import UNTIL_GO, Site
 from waiting import contains, empty, equals, wait_until
 
-from hpc_agent.daemon.pilot_queues import pilot_name
 from hpc_agent.domain.ids import TaskId
+from hpc_agent.domain.pilot import pilot_name
 from hpc_agent.domain.status import TaskStatus
 
 pytestmark = [pytest.mark.slurm]

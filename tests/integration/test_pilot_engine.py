@@ -173,7 +173,8 @@ def test_a_pilot_that_gets_term_ends_its_tasks_as_preempted_and_starts_no_other(
 def test_with_a_pilot_that_is_killed_its_tasks_end(pilots: Pilots) -> None:
     number = pilots.add("echo $$ > pid; exec sleep 600")
     pilot = pilots.start()
-    pid = int(wait_until("its process", lambda: (f := pilots.folder / "pid").exists() and f.read_text().strip()))
+    file = pilots.folder / "pid"
+    pid = int(wait_until("its process", lambda: file.read_text() if file.exists() else ""))
     pilot.kill()
     wait_until("its process to end", lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie")
     assert pilots.board.end(number) is None

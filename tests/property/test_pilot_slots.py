@@ -62,22 +62,24 @@ def test_an_empty_pilot_starts_the_first_task_that_it_may_run(
 
 
 @given(queues, st.integers(1, 9))
-def test_pilots_are_asked_for_only_while_there_are_tasks_and_up_to_the_maximum(
+def test_pilots_are_asked_for_only_while_a_task_is_ready_and_up_to_the_maximum(
     queue: PilotQueueState, most: int
 ) -> None:
     wanted = wanted_pilots(queue, most)
     tasks = queue.in_queue + queue.waiting + queue.running
     assert wanted <= most
-    assert (wanted == 0) == (tasks == 0)
-    assert wanted == most or wanted * queue.slots >= tasks
+    assert (wanted == 0) == (queue.waiting + queue.running == 0)
+    assert wanted in (0, most) or wanted * queue.slots >= tasks
 
 
 @given(queues)
 def test_no_slot_of_a_running_pilot_stays_free_while_tasks_wait(queue: PilotQueueState) -> None:
+    ready = to_hand_over(queue) + queue.waiting
+    assert ready >= (queue.running_pilots * queue.slots - queue.running if queue.running_pilots else queue.slots)
+
+
+@given(queues)
+def test_what_is_handed_over_ahead_is_bounded_by_what_ended_lately(queue: PilotQueueState) -> None:
     given = to_hand_over(queue)
-    free = queue.running_pilots * queue.slots - queue.running
-    assert given + queue.waiting >= min(free, given + queue.waiting)
-    if queue.running_pilots:
-        assert given + queue.waiting >= free
-    else:
-        assert given == 0
+    free = max(queue.running_pilots * queue.slots - queue.running, 0) if queue.running_pilots else queue.slots
+    assert given <= max(free - queue.waiting, 0) + queue.running_pilots + 2 * queue.ended + 1

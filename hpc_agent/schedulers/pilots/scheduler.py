@@ -16,7 +16,7 @@ from hpc_agent.domain.capacity import Capacity
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import Accepted, JobRecord, JobState, LiveJob, OutcomeUnknown, SubmitResult
 from hpc_agent.domain.job_phase import WAITING_STATES
-from hpc_agent.domain.pilot import Slot, fits
+from hpc_agent.domain.pilot import Slot, fits, pilot_name
 from hpc_agent.errors import SchedulerUnavailableError
 from hpc_agent.file_records import CorruptFileError
 from hpc_agent.logs import EventLog
@@ -53,6 +53,8 @@ class OpenTask:
     claim: PilotClaim | None = None
     pilot: LiveJob | None = None
     """Its pilot, while it has one that lives."""
+    waits_for: str = ""
+    """What keeps it from its start, in words."""
 
     def job(self, now: datetime) -> LiveJob | None:
         """Its job; None for one that is gone with its pilot."""
@@ -66,7 +68,7 @@ class OpenTask:
             name=self.task.name,
             state=state,
             raw_state=state.value if self.pilot is None else f"{state.value} in {self.pilot.title}",
-            reason="no free slot" if self.claim is None and now - self.task.submitted > _SOON else "",
+            reason=self.waits_for if self.claim is None and now - self.task.submitted > _SOON else "",
             nodes=self.claim.node if self.claim else "",
             submitted=self.task.submitted,
             scheduler=SCHEDULER,
@@ -182,7 +184,7 @@ class PilotScheduler:
         self._tasks[number] = task
         claim = self._claims.get(number) or self.board.claim(number)
         if claim is None:
-            return OpenTask(number, task)
+            return OpenTask(number, task, waits_for=_obstacle(task.queue, pilots))
         self._claims[number] = claim
         pilot = pilots.get(JobId(claim.pilot))
         goes_on = pilot is not None and pilot.state not in WAITING_STATES and pilot.restarts <= claim.restarts
@@ -293,6 +295,18 @@ class PilotScheduler:
             yield
         except (OSError, CorruptFileError) as error:
             raise SchedulerUnavailableError(f"the pilots' folder {self.folder} cannot be used: {error}") from error
+
+
+def _obstacle(queue: str, live: Mapping[JobId, LiveJob]) -> str:
+    """What a task of this queue waits for, given all jobs that the batch system lists."""
+    name = pilot_name(queue)
+    pilots = [job for job in live.values() if job.name == name]
+    if any(job.state is JobState.RUNNING for job in pilots):
+        return "no free slot"
+    if not pilots:
+        return "no pilot"
+    reason = f": {pilots[0].reason}" if pilots[0].reason else ""
+    return f"its pilot waits, {pilots[0].title}{reason}"
 
 
 def _record(job: JobId, ended: EndedTask, node: str) -> JobRecord:
