@@ -45,7 +45,7 @@ from hpc_agent.process.background import detach, send_output_to
 from hpc_agent.relay.connector import relay
 from hpc_agent.retry import INTERACTIVE
 from hpc_agent.schedulers import backends
-from hpc_agent.schedulers.base import Scheduler, Share
+from hpc_agent.schedulers.base import Backend, Scheduler, Share
 from hpc_agent.schedulers.local import gpu_inventory
 from hpc_agent.schedulers.local.settings import LocalSettings
 
@@ -175,6 +175,7 @@ def make_plan(shared: Shared, flags: DaemonFlags) -> DaemonPlan:
     )
     if options.dynamic is not None and not batch_system:
         _check_pool(options.dynamic, pool)
+    _check_pilots(settings, backend, queues)
     return DaemonPlan(flags, configuration, client, queues, options, plan, pool, batch_system)
 
 
@@ -205,6 +206,17 @@ def _check_pool(dynamic: Mapping[str, GpuRange], pool: Sequence[str]) -> None:
         if wanted.least > len(pool):
             raise InputError(
                 f"tasks of queue {queue} need {wanted.least} GPUs each, but this machine has {len(pool)} for them"
+            )
+
+
+def _check_pilots(settings: AllSettings, backend: Backend, queues: Sequence[Queue]) -> None:
+    if backend.is_batch_system and backend.script(settings.hpc).pilot_template:
+        return
+    for queue in queues:
+        if settings.hpc.queue(queue.name).mode == "pilot":
+            raise ConfigError(
+                f'hpc.queues."{queue.name}".mode is pilot, but {backend.name}, which hpc.scheduler chose, runs no '
+                "pilots: set the mode to job"
             )
 
 

@@ -370,8 +370,8 @@ class Daemon:
         handed_over = self._pilots.choose(pilot_lanes, names)
         for lane in pilot_lanes:
             if waiting := next((attempt for attempt in lane.due if attempt not in handed_over), None):
-                message = actions.SetStatusMessage(self._pilots.message(names[lane.queue]))
-                self._guarded(cluster, waiting, partial(self._say, waiting, message, self._runs.of(waiting)))
+                why = actions.SetStatusMessage(self._pilots.message(names[lane.queue]))
+                self._guarded(cluster, waiting, partial(self._say, waiting, why, self._runs.of(waiting)))
         limit = self._settings.hpc.max_jobs
         live = {attempt for attempt in live if not self._pilots.is_pilot_task(cluster.snapshots[attempt].jobs)}
         chosen = choose(lanes, len(live), limit, fair=self._options.fair)

@@ -12,7 +12,7 @@ full/4711       the pilot with this job id takes no more tasks
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -208,7 +208,7 @@ class TaskBoard:
     def ended(self, number: int) -> EndedTask | None:
         return file_records.read_record(self._ended_file(number), EndedTask)
 
-    def ended_since(self, since: datetime) -> Mapping[int, EndedTask]:
+    def ended_since(self, since: datetime) -> dict[int, EndedTask]:
         """Tasks that were kept as ended at or after ``since``."""
         found: dict[int, EndedTask] = {}
         with suppress(FileNotFoundError):

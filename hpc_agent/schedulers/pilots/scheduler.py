@@ -220,7 +220,9 @@ class PilotScheduler:
         with self._readable():
             ended = {job: found for job, number in ours.items() if (found := self._ended(number)) is not None}
             orphans = {
-                job: found for job, number in ours.items() if job not in ended and (found := self._orphan(number))
+                job: orphan
+                for job, number in ours.items()
+                if job not in ended and (orphan := self._orphan(number)) is not None
             }
         asked = {job: since for job, since in jobs.items() if job not in ours}
         for _, claim in orphans.values():
