@@ -48,12 +48,12 @@ def command(
     """Run tasks of a queue in this job, one after the other and side by side. The daemon starts it."""
     from hpc_agent.clock import SYSTEM
     from hpc_agent.domain.gpu_ids import visible_gpus
-    from hpc_agent.domain.pilot import Slot
+    from hpc_agent.domain.pilot_slots import Slot
     from hpc_agent.errors import InputError
     from hpc_agent.process_id import process_id
     from hpc_agent.schedulers import backends
     from hpc_agent.schedulers.job_environment import scrubbed
-    from hpc_agent.schedulers.pilots.allocation import Allocation, RemainingTime, TimeLimits
+    from hpc_agent.schedulers.pilots.allocation import PilotAllocation, RemainingTime, TimeLimits
     from hpc_agent.schedulers.pilots.board import PilotClaim, TaskBoard
     from hpc_agent.schedulers.pilots.engine import PilotEngine, PilotOptions
 
@@ -66,7 +66,7 @@ def command(
     claim = PilotClaim(started, job.job, job.restart_count, started, node, process_id(os.getpid()))
     title = f"its pilot, {job.backend.capitalize()} job {job.job}"
     options = PilotOptions(queue, job.job, title, job.restart_count, started, node, cluster, idle_time, grace)
-    allocation = Allocation(
+    allocation = PilotAllocation(
         Slot(cpus, memory or _UNCOUNTED_MB), (visible_gpus(os.environ) or [])[:gpus], sorted(os.sched_getaffinity(0))
     )
     limits = TimeLimits(time_limit, grace + 10, task_limit)

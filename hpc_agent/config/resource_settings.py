@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from hpc_agent.config.types import Count, Positive, Seconds, SettingsGroup
 from hpc_agent.domain.launch_plan import parse_launcher
-from hpc_agent.domain.pilot import fits
+from hpc_agent.domain.pilot_slots import fits
 from hpc_agent.domain.resources import (
     DEFAULT_OVERRIDES,
     PROPERTY_FIELDS,

@@ -19,7 +19,7 @@ from hpc_agent.domain.capacity import QueueCandidates
 from hpc_agent.domain.ids import AttemptId, QueueId, TaskId
 from hpc_agent.domain.job import Accepted, JobState, LiveJob
 from hpc_agent.domain.job_phase import WAITING_STATES
-from hpc_agent.domain.pilot import PilotQueueState, Slot, counted, pilot_name, to_hand_over, wanted_pilots
+from hpc_agent.domain.pilot_slots import PilotQueueState, Slot, counted, pilot_name, to_hand_over, wanted_pilots
 from hpc_agent.domain.queue import Queue
 from hpc_agent.domain.resources import Resources
 from hpc_agent.domain.task import Task
@@ -75,7 +75,7 @@ class PilotQueues:
         self._paused_until = float("-inf")
 
     def is_pilot_task(self, jobs: Sequence[LiveJob]) -> bool:
-        """Whether these are a task's job in a pilot, which is no job of the batch system."""
+        """Whether these are a task's job in a pilot, and not one of the batch system."""
         return any(task_number(job.id) is not None for job in jobs)
 
     def serves(self, queue: Queue) -> bool:

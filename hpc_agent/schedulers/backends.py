@@ -60,7 +60,7 @@ def inspector(settings: HpcSettings, clock: Clock) -> JobInspector:
     scheduler = with_pilots(own.scheduler, settings, clock)
     if scheduler is own.scheduler:
         return own
-    from hpc_agent.schedulers.pilots.inspector import PilotInspector
+    from hpc_agent.schedulers.pilots.pilot_inspector import PilotInspector
     from hpc_agent.schedulers.pilots.scheduler import PilotScheduler
 
     assert isinstance(scheduler, PilotScheduler)

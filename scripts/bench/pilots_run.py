@@ -31,7 +31,7 @@ from faults.bench import environment, server
 from hpc_agent.api.client import Client
 from hpc_agent.config.load import load
 from hpc_agent.domain.ids import QueueId
-from hpc_agent.schedulers.pilots.board import EndedTask, TaskBoard
+from hpc_agent.schedulers.pilots.board import EndedPilotTask, TaskBoard
 
 SLURM_CLUSTER = Path(__file__).parents[1] / "slurm-cluster"
 GOAL = 0.7
@@ -160,7 +160,7 @@ def shares(board: TaskBoard, found: list[Span]) -> dict[str, float]:
     def median(values: list[float]) -> float:
         return round(statistics.median(values), 3) if values else 0.0
 
-    def granted(task: EndedTask) -> float:
+    def granted(task: EndedPilotTask) -> float:
         assert task.claim is not None
         return task.claim.at.timestamp()
 

@@ -12,7 +12,7 @@ from e2e_site import UNTIL_GO, Site
 from waiting import contains, empty, equals, wait_until
 
 from hpc_agent.domain.ids import TaskId
-from hpc_agent.domain.pilot import pilot_name
+from hpc_agent.domain.pilot_slots import pilot_name
 from hpc_agent.domain.status import TaskStatus
 
 pytestmark = [pytest.mark.slurm]
@@ -79,12 +79,8 @@ def wait_for_all(site: Site, tasks: Sequence[TaskId]) -> list[TaskStatus]:
     return list(found)
 
 
-def times(site: Site, task: TaskId) -> tuple[float, float]:
-    """When a task of ``SHORT`` started and ended."""
-    lines = [line.split() for line in site.lines(task)]
-    [started] = [float(words[2]) for words in lines if words[:1] == ["started"]]
-    [ended] = [float(words[2]) for words in lines if words[:1] == ["ended"]]
-    return started, ended
+def begun(site: Site, task: TaskId) -> None:
+    wait_until(f"the first line of {task}", lambda: site.lines(task), contains("begun"))
 
 
 def ended_pilot(site: Site) -> None:
@@ -106,17 +102,24 @@ def test_many_short_tasks_run_in_one_job(site: Site) -> None:
 
 def test_tasks_run_side_by_side_as_their_gpus_allow(site: Site) -> None:
     in_pilots(site, cpus=4, gpus=2)
-    tasks = [site.bare_task(SHORT.format(seconds=3), enqueue=False) for _ in range(4)]
+    go = site.folder / "go"
+    text = (
+        f"import os\nprint('gpus', os.environ.get('CUDA_VISIBLE_DEVICES'), flush=True)\n{UNTIL_GO.format(go=str(go))}"
+    )
+    tasks = [site.bare_task(text, enqueue=False) for _ in range(3)]
     for task in tasks:
         site.properties(task, num_gpus="1")
         site.client.tasks.enqueue(task, site.queue_id)
     site.daemon()
-    assert wait_for_all(site, tasks) == [TaskStatus.COMPLETED] * 4
-    spans = [times(site, task) for task in tasks]
-    at_once = [sum(start <= at < end for start, end in spans) for at, _ in spans]
-    assert max(at_once) == 2
-    seen = {line.split()[4] for task in tasks for line in site.lines(task) if line.startswith("started")}
-    assert len(seen) == 2 and all(len(gpus.split(",")) == 1 for gpus in seen), seen
+    for task in tasks[:2]:
+        begun(site, task)
+    assert site.status(tasks[2]) is TaskStatus.QUEUED
+    go.touch()
+    assert wait_for_all(site, tasks) == [TaskStatus.COMPLETED] * 3
+    gpus = [line.split()[1:] for task in tasks for line in site.lines(task) if line.startswith("gpus")]
+    assert len(gpus) == 3
+    assert gpus[0] != gpus[1]
+    assert all(len(seen) == 1 and "," not in seen[0] for seen in gpus), gpus
     ended_pilot(site)
 
 
@@ -127,7 +130,7 @@ def test_one_task_is_aborted_explained_and_measured_like_any_other(site: Site) -
     waiting = site.bare_task("print('late')\n")
     site.daemon()
     for task in (aborted, other):
-        wait_until("its first line", lambda task=task: site.lines(task), contains("begun"))  # type: ignore[misc]
+        begun(site, task)
     [pilot] = pilots(site, "RUNNING")
     [job] = site.submitted(aborted)
     said = site.agent("why", aborted).stdout
@@ -151,7 +154,7 @@ def test_a_waiting_task_that_is_taken_off_its_queue_never_starts(site: Site) -> 
     go = site.folder / "go"
     first = site.bare_task(UNTIL_GO.format(go=str(go)))
     site.daemon()
-    wait_until("its first line", lambda: site.lines(first), contains("begun"))
+    begun(site, first)
     waiting = site.bare_task("print('never')\n")
     wait_until("it to be handed over", lambda: site.submitted(waiting))
     site.client.tasks.dequeue(waiting)
@@ -169,14 +172,14 @@ def test_tasks_of_a_pilot_that_ends_start_again_elsewhere_once(site: Site, way: 
     tasks = [site.bare_task(LEDGER.format(ledger=str(ledger), go=str(go))) for ledger in ledgers]
     site.daemon()
     for task in tasks:
-        wait_until("its first line", lambda task=task: site.lines(task), contains("begun"))  # type: ignore[misc]
+        begun(site, task)
     [pilot] = pilots(site, "RUNNING")
     if way == "scancel":
         site.slurm("scancel", pilot)
     else:
         kill_pilot(site, pilot)
-    for ledger in ledgers:
-        wait_until("its second start", lambda ledger=ledger: ledger.read_text(), equals("begun\nbegun\n"))  # type: ignore[misc]
+    twice = equals(["begun\nbegun\n"] * 2)
+    wait_until("their second starts", lambda: [ledger.read_text() for ledger in ledgers], twice)
     go.touch()
     assert wait_for_all(site, tasks) == [TaskStatus.COMPLETED] * 2
     assert [ledger.read_text() for ledger in ledgers] == ["begun\nbegun\nover\n"] * 2
@@ -196,7 +199,7 @@ def test_a_pilot_whose_time_is_short_hands_over_to_the_next_one(site: Site) -> N
     go = site.folder / "go"
     first = site.bare_task(UNTIL_GO.format(go=str(go)))
     site.daemon()
-    wait_until("its first line", lambda: site.lines(first), contains("begun"))
+    begun(site, first)
     [pilot] = pilots(site, "RUNNING")
     # Its tasks may take a minute, and no such one fits into what is left now.
     site.slurm("scontrol", "update", f"jobid={pilot}", "timelimit=00:02:00")
@@ -215,7 +218,7 @@ def test_pilots_grow_with_the_queue_to_their_maximum_and_go_when_it_is_empty(sit
     tasks = [site.bare_task(UNTIL_GO.format(go=str(go))) for _ in range(3)]
     site.daemon()
     for task in tasks[:2]:
-        wait_until("its first line", lambda task=task: site.lines(task), contains("begun"))  # type: ignore[misc]
+        begun(site, task)
     assert len(pilots(site)) == 2
     assert site.status(tasks[2]) is TaskStatus.QUEUED
     go.touch()

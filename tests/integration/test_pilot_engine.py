@@ -16,7 +16,7 @@ from waiting import contains, wait_until
 
 from hpc_agent.clock import SYSTEM
 from hpc_agent.domain.job import JobState
-from hpc_agent.domain.pilot import Slot
+from hpc_agent.domain.pilot_slots import Slot
 from hpc_agent.schedulers.pilots.board import PilotTask, StopCause, TaskBoard, TaskEnd
 
 PYTHON = sys.executable

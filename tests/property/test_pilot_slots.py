@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpc_agent.domain.pilot import (
+from hpc_agent.domain.pilot_slots import (
     PilotQueueState,
     PilotState,
     Slot,

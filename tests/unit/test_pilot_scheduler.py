@@ -167,7 +167,7 @@ def test_a_node_that_failed_is_named(front: Front, state: JobState) -> None:
     assert (record.state, record.nodes) == (state, "n1")
 
 
-def test_a_record_that_is_not_final_is_no_verdict(front: Front) -> None:
+def test_a_record_that_is_not_final_gives_no_verdict(front: Front) -> None:
     job = front.submit()
     front.take(job)
     front.base.known = {JobId("7"): JobRecord(JobId("7"), JobState.RUNNING, "RUNNING")}
@@ -241,7 +241,7 @@ def test_a_task_is_found_by_its_name_while_it_is_open_and_afterwards(front: Fron
     assert front.scheduler.find("two", before) is None
 
 
-def test_a_file_that_cannot_be_read_is_no_information(front: Front) -> None:
+def test_a_file_that_cannot_be_read_tells_nothing(front: Front) -> None:
     job = front.submit()
     (front.scheduler.folder / "open" / "0.claim").write_text("{")
     with pytest.raises(SchedulerUnavailableError, match=r"the pilots' folder .* cannot be used"):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hpc_agent.config.load import load
-from hpc_agent.domain.pilot import fits
+from hpc_agent.domain.pilot_slots import fits
 from hpc_agent.domain.resources import Resources
 from hpc_agent.errors import ConfigError
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from hpc_agent.clock import Clock
 from hpc_agent.domain.job import CurrentJob
-from hpc_agent.domain.pilot import Slot
+from hpc_agent.domain.pilot_slots import Slot
 from hpc_agent.schedulers.pilots.gate import Grant
 
 
-class Allocation:
+class PilotAllocation:
     """Slots of one pilot. ``bound``: the CPUs that the site binds the job to; none where it binds it to no CPUs."""
 
     def __init__(self, whole: Slot, gpus: Sequence[str], bound: Sequence[int] = ()) -> None:

@@ -70,7 +70,7 @@ class CurrentPilotTask:
 
     def __init__(self, board: TaskBoard, job: JobId, clock: Clock) -> None:
         number = task_number(job)
-        assert number is not None, f"{job} is no task of a pilot"
+        assert number is not None, f"{job} is not the id of a task in a pilot"
         self._board = board
         self._number = number
         self._clock = clock

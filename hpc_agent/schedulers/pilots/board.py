@@ -22,7 +22,7 @@ from pathlib import Path
 from hpc_agent import file_records
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import JobState
-from hpc_agent.domain.pilot import Slot, TaskDemand
+from hpc_agent.domain.pilot_slots import Slot, TaskDemand
 from hpc_agent.process_id import ProcessId
 
 _ID = re.compile(r"p([0-9]{1,18})")
@@ -108,7 +108,7 @@ class TaskEnd:
 
 
 @dataclass(frozen=True)
-class EndedTask:
+class EndedPilotTask:
     """All that is kept of a task that has ended."""
 
     task: PilotTask
@@ -198,19 +198,19 @@ class TaskBoard:
         with suppress(FileExistsError):
             self._file(number, "cancel").touch(mode=0o600, exist_ok=False)
 
-    def retire(self, number: int, ended: EndedTask) -> None:
+    def retire(self, number: int, ended: EndedPilotTask) -> None:
         """Keep an ended task in one file, out of the listing of open ones. May be done again after a death in it."""
         file_records.write_record(self._ended_file(number), ended)
         # The task first: without it the others are not listed.
         for kind in ("task", "claim", "stop", "cancel", "end"):
             self._file(number, kind).unlink(missing_ok=True)
 
-    def ended(self, number: int) -> EndedTask | None:
-        return file_records.read_record(self._ended_file(number), EndedTask)
+    def ended(self, number: int) -> EndedPilotTask | None:
+        return file_records.read_record(self._ended_file(number), EndedPilotTask)
 
-    def ended_since(self, since: datetime) -> dict[int, EndedTask]:
+    def ended_since(self, since: datetime) -> dict[int, EndedPilotTask]:
         """Tasks that were kept as ended at or after ``since``."""
-        found: dict[int, EndedTask] = {}
+        found: dict[int, EndedPilotTask] = {}
         with suppress(FileNotFoundError):
             for path in self._ended.iterdir():
                 with suppress(FileNotFoundError):

@@ -16,12 +16,12 @@ from datetime import datetime
 from hpc_agent.child_processes import become_subreaper
 from hpc_agent.clock import Clock
 from hpc_agent.domain.job import JobState
-from hpc_agent.domain.pilot import PilotState, may_run, to_start
+from hpc_agent.domain.pilot_slots import PilotState, may_run, to_start
 from hpc_agent.errors import ProcessError
 from hpc_agent.file_records import CorruptFileError
 from hpc_agent.logs import EventLog
 from hpc_agent.schedulers.pilots import backend, task_process
-from hpc_agent.schedulers.pilots.allocation import Allocation, RemainingTime
+from hpc_agent.schedulers.pilots.allocation import PilotAllocation, RemainingTime
 from hpc_agent.schedulers.pilots.board import (
     PilotClaim,
     PilotTask,
@@ -32,7 +32,7 @@ from hpc_agent.schedulers.pilots.board import (
     task_job_id,
 )
 from hpc_agent.schedulers.pilots.gate import Grant
-from hpc_agent.schedulers.pilots.memory import memory_of, shared_memory_of
+from hpc_agent.schedulers.pilots.task_memory import memory_of, shared_memory_of
 from hpc_agent.schedulers.pilots.task_process import TaskProcess, kill_orphans
 
 log = EventLog("pilot")
@@ -79,7 +79,7 @@ class PilotEngine:
         self,
         board: TaskBoard,
         options: PilotOptions,
-        allocation: Allocation,
+        allocation: PilotAllocation,
         remaining: RemainingTime,
         environment: Mapping[str, str],
         claim: PilotClaim,
@@ -101,7 +101,7 @@ class PilotEngine:
         """Tasks of ours that wait for a slot, their agents at their gates; in their order."""
         self._tasks: dict[int, PilotTask] = {}
         self._waiting: dict[int, PilotTask] = {}
-        """Tasks on the board that nobody has taken, as the last look found them."""
+        """Tasks on the board that no pilot has taken, as the last look found them."""
         self._run_times: deque[float] = deque(maxlen=16)
         self._busy_at = clock.monotonic()
         self._memory_at = clock.monotonic()

@@ -16,13 +16,13 @@ from hpc_agent.domain.capacity import Capacity
 from hpc_agent.domain.ids import JobId
 from hpc_agent.domain.job import Accepted, JobRecord, JobState, LiveJob, OutcomeUnknown, SubmitResult
 from hpc_agent.domain.job_phase import WAITING_STATES
-from hpc_agent.domain.pilot import Slot, fits, pilot_name
+from hpc_agent.domain.pilot_slots import Slot, fits, pilot_name
 from hpc_agent.errors import SchedulerUnavailableError
 from hpc_agent.file_records import CorruptFileError
 from hpc_agent.logs import EventLog
 from hpc_agent.schedulers.base import JobOrigin, Scheduler, SubmitRequest
 from hpc_agent.schedulers.pilots.board import (
-    EndedTask,
+    EndedPilotTask,
     PilotClaim,
     PilotTask,
     TaskBoard,
@@ -193,7 +193,7 @@ class PilotScheduler:
     def _retire(self, number: int, end: TaskEnd) -> None:
         task = self._tasks.get(number) or self.board.task(number)
         if task is not None:
-            self.board.retire(number, EndedTask(task, end, self.board.claim(number)))
+            self.board.retire(number, EndedPilotTask(task, end, self.board.claim(number)))
             self.ended[task.queue] += 1
 
     def _sweep(self) -> None:
@@ -236,12 +236,12 @@ class PilotScheduler:
                 records[job] = self._record_of_orphan(job, task, claim, pilot)
         return records
 
-    def _ended(self, number: int) -> EndedTask | None:
+    def _ended(self, number: int) -> EndedPilotTask | None:
         kept = self.board.ended(number)
         if kept is not None:
             return kept
         task, end = self.board.task(number), self.board.end(number)
-        return EndedTask(task, end, self.board.claim(number)) if task is not None and end is not None else None
+        return EndedPilotTask(task, end, self.board.claim(number)) if task is not None and end is not None else None
 
     def _orphan(self, number: int) -> tuple[PilotTask, PilotClaim] | None:
         """A task whose pilot may be gone."""
@@ -260,7 +260,7 @@ class PilotScheduler:
             number = task_number(job)
             assert number is not None
             self.board.write_end(number, end)
-        return _record(job, EndedTask(task, end, claim), self.base.cluster())
+        return _record(job, EndedPilotTask(task, end, claim), self.base.cluster())
 
     def cancel(self, jobs: Sequence[JobId], *, only_pending: bool = False) -> None:
         others = []
@@ -311,7 +311,7 @@ def _obstacle(queue: str, live: Mapping[JobId, LiveJob]) -> str:
     return f"its pilot waits, {pilots[0].title}{reason}"
 
 
-def _record(job: JobId, ended: EndedTask, node: str) -> JobRecord:
+def _record(job: JobId, ended: EndedPilotTask, node: str) -> JobRecord:
     task, claim, end = ended.task, ended.claim, ended.end
     has_pilot = claim is not None and bool(claim.pilot)
     return JobRecord(

@@ -99,7 +99,7 @@ def start(number: int, task: PilotTask, env: Mapping[str, str]) -> TaskProcess:
 
 
 def kill_orphans(known: set[int]) -> None:
-    """End and reap children of ours that are no task's own process: ended tasks left them."""
+    """End and reap children of ours other than the tasks' own processes: ended tasks left them."""
     for child in psutil.Process().children():
         if child.pid not in known:
             with suppress(psutil.Error):
