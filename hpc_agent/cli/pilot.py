@@ -51,7 +51,7 @@ def command(
     from hpc_agent.domain.pilot_slots import Slot
     from hpc_agent.errors import InputError
     from hpc_agent.process_id import process_id
-    from hpc_agent.schedulers import backends
+    from hpc_agent.schedulers import backends, registry
     from hpc_agent.schedulers.job_environment import scrubbed
     from hpc_agent.schedulers.pilots.allocation import PilotAllocation, RemainingTime, TimeLimits
     from hpc_agent.schedulers.pilots.board import PilotClaim, TaskBoard
@@ -66,12 +66,17 @@ def command(
     claim = PilotClaim(started, job.job, job.restart_count, started, node, process_id(os.getpid()))
     title = f"its pilot, {job.backend.capitalize()} job {job.job}"
     options = PilotOptions(queue, job.job, title, job.restart_count, started, node, cluster, idle_time, grace)
-    allocation = PilotAllocation(
-        Slot(cpus, memory or _UNCOUNTED_MB), (visible_gpus(os.environ) or [])[:gpus], sorted(os.sched_getaffinity(0))
-    )
+    # Where the scheduler does not name the job's GPUs, they are counted as their driver shows them.
+    visible = visible_gpus(os.environ)
+    names = list(map(str, range(gpus))) if visible is None else visible[:gpus]
+    allocation = PilotAllocation(Slot(cpus, memory or _UNCOUNTED_MB), names, sorted(os.sched_getaffinity(0)))
     limits = TimeLimits(time_limit, grace + 10, task_limit)
     remaining = RemainingTime(backends.current_job().look, limits, SYSTEM)
-    engine = PilotEngine(TaskBoard(board), options, allocation, remaining, scrubbed(os.environ), claim, SYSTEM)
+    environment = scrubbed(os.environ)
+    folders = map(os.environ.get, registry.settings_of(job.backend).scratch_variables)
+    if scratch := next(filter(None, folders), None):
+        environment["TMPDIR"] = scratch  # the tasks do not get the variable that names it
+    engine = PilotEngine(TaskBoard(board), options, allocation, remaining, environment, claim, SYSTEM)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: engine.stop())
     signal.signal(signal.SIGCHLD, lambda *_: engine.wake())

@@ -8,15 +8,16 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from hpc_agent.clock import Clock
 from hpc_agent.config.resource_settings import QueueSettings
 from hpc_agent.config.settings import AllSettings
 from hpc_agent.daemon.job_launch import JobLaunchConfig
+from hpc_agent.daemon.nodes import BadNodes
 from hpc_agent.domain.attempt import Attempt
 from hpc_agent.domain.capacity import QueueCandidates
-from hpc_agent.domain.ids import AttemptId, QueueId, TaskId
+from hpc_agent.domain.ids import AttemptId, JobId, QueueId, TaskId
 from hpc_agent.domain.job import Accepted, JobState, LiveJob
 from hpc_agent.domain.job_phase import WAITING_STATES
 from hpc_agent.domain.pilot_slots import PilotQueueState, Slot, counted, pilot_name, to_hand_over, wanted_pilots
@@ -27,6 +28,7 @@ from hpc_agent.domain.wait_reason import explain_wait
 from hpc_agent.errors import TemplateError
 from hpc_agent.file_records import ensure_directory, write_atomic
 from hpc_agent.logs import EventLog
+from hpc_agent.runs.directory import RunsFolder
 from hpc_agent.schedulers.base import Scheduler, SubmitRequest
 from hpc_agent.schedulers.pilots.board import task_number
 from hpc_agent.schedulers.pilots.scheduler import PilotScheduler
@@ -35,9 +37,13 @@ from hpc_agent.submission.render import JobContext, Renderer
 log = EventLog("pilots")
 
 _PAUSE_S = 30.0
-"""Seconds between an answer that gives no pilot and the next submission of one."""
+"""Seconds between an answer that gives no pilot, or a pilot that ended without a task, and the next submission of one;
+twice as many after each further one."""
+_LONGEST_PAUSE_S = 1800.0
 _PASSES = 3
 """Passes whose ended tasks say how fast a queue goes."""
+_LONGEST_OUTPUT = 16 * 1024 * 1024
+"""Bytes of the file with the log of a queue's pilots, after which another one is begun."""
 _AT_ONCE = 10
 """Pilots that one pass submits at most."""
 
@@ -53,6 +59,12 @@ class _Observed:
     """Tasks that may still be handed over in this pass."""
     message: str = ""
     """Why tasks wait in the queue."""
+    submitted: set[JobId] = field(default_factory=set)
+    """Pilots that were listed, or are to be."""
+    useless: int = 0
+    """Pilots in a row that ended without having taken a task."""
+    paused_until: float = -math.inf
+    """Monotonic time up to which no other is submitted."""
 
 
 class PilotQueues:
@@ -71,8 +83,8 @@ class PilotQueues:
         self._launch = launch
         self._renderer = renderer
         self._clock = clock
+        self._nodes = BadNodes(RunsFolder(settings.hpc.runs).nodes, clock)
         self._seen: dict[str, _Observed] = {}
-        self._paused_until = float("-inf")
 
     def is_pilot_task(self, jobs: Sequence[LiveJob]) -> bool:
         """Whether these are a task's job in a pilot, and not one of the batch system."""
@@ -90,6 +102,9 @@ class PilotQueues:
         for queue in queues:
             if self.serves(queue):
                 self._keep(self._scheduler, queue.name, due.get(queue.id, 0), live)
+            else:
+                # It was in this mode before the daemon was started again.
+                self._scheduler.return_tasks(queue.name)
 
     def choose(self, lanes: Collection[QueueCandidates], queues: Mapping[QueueId, str]) -> list[Attempt]:
         """The attempts to hand over now, in the order of their queues."""
@@ -118,10 +133,11 @@ class PilotQueues:
         wanted = wanted_pilots(state, settings.pilot.max_pilots)
         seen.room = to_hand_over(state)
         seen.message = _message(state, pilots, settings.pilot.max_pilots)
+        self._note_useless(scheduler, queue, {job.id for job in pilots})
         self._cancel_surplus(scheduler, queue, pilots, wanted)
         missing = min(wanted - len(pilots), self._settings.hpc.max_jobs - _own_jobs(live), _AT_ONCE)
         for _ in range(missing):
-            if self._clock.monotonic() < self._paused_until:
+            if self._clock.monotonic() < seen.paused_until:
                 return
             self._submit(scheduler, queue)
 
@@ -159,6 +175,8 @@ class PilotQueues:
         if pending:
             log.info("pilot.cancelled", queue=queue, jobs=",".join(pending))
             scheduler.base.cancel(pending, only_pending=True)
+            # That they end without a task is our own doing.
+            scheduler.useful_pilots.update(pending)
 
     def _submit(self, scheduler: PilotScheduler, queue: str) -> None:
         try:
@@ -167,21 +185,46 @@ class PilotQueues:
             self._refused(queue, str(error))
             return
         if isinstance(answer, Accepted):
+            self._of(queue).submitted.add(answer.job)
             log.info("pilot.submitted", queue=queue, job=answer.job)
         else:
             # Whatever it was: a job that was made of it shows up in the scheduler's list.
             self._refused(queue, answer.message)
 
+    def _note_useless(self, scheduler: PilotScheduler, queue: str, listed: Collection[JobId]) -> None:
+        """Pilots that end again and again before they take a task, because they cannot start, say, are paused."""
+        seen = self._of(queue)
+        gone = {job for job in seen.submitted if job not in listed}
+        seen.submitted = (seen.submitted - gone) | set(listed)
+        for job in gone:
+            if job in scheduler.useful_pilots:
+                seen.useless = 0
+                scheduler.useful_pilots.discard(job)
+                continue
+            seen.useless += 1
+            pause = min(_PAUSE_S * 2 ** (seen.useless - 1), _LONGEST_PAUSE_S)
+            seen.paused_until = self._clock.monotonic() + pause
+            log.warning("pilot.useless", queue=queue, job=job, in_a_row=seen.useless, pause=pause)
+        if seen.useless and not listed:
+            output = scheduler.folder / f"{pilot_name(queue)}.out"
+            seen.message = f"Waiting for a pilot: the last {seen.useless} ended before they took a task, see {output}"
+
     def _refused(self, queue: str, why: str) -> None:
-        self._paused_until = self._clock.monotonic() + _PAUSE_S
-        self._of(queue).message = f"Waiting for a pilot, which the scheduler did not take: {why}"
+        seen = self._of(queue)
+        seen.paused_until = self._clock.monotonic() + _PAUSE_S
+        seen.message = f"Waiting for a pilot, which the scheduler did not take: {why}"
         log.warning("pilot.not_submitted", queue=queue, answer=why)
 
     def _request(self, scheduler: PilotScheduler, queue: str) -> SubmitRequest:
         """The pilot's script is written."""
         resources = self._queue_settings(queue).pilot_resources(self._settings.hpc.resources)
+        avoided = ",".join([*filter(None, [resources.exclude]), *self._nodes.avoided()])
+        resources = replace(resources, exclude=avoided)
         folder = ensure_directory(scheduler.folder, mode=0o700)
         name = pilot_name(queue)
+        output = folder / f"{name}.out"
+        if output.exists() and output.stat().st_size > _LONGEST_OUTPUT:
+            output.replace(output.with_suffix(".out.old"))
         task = TaskId("pilot")
         context = JobContext(
             task=Task(task),
@@ -189,7 +232,7 @@ class PilotQueues:
             queue_name=queue,
             resources=resources,
             run_dir=folder,
-            output=folder / f"{name}.out",
+            output=output,
             config_file=self._launch.config_file,
             agent=self._launch.agent,
             flags=self._flags(scheduler, queue, resources),

@@ -220,6 +220,17 @@ def test_cancelling_a_waiting_task_keeps_every_pilot_from_it(front: Front) -> No
     assert front.base.cancelled == ["12"]
 
 
+def test_the_waiting_tasks_of_a_queue_that_has_no_pilots_any_more_are_submitted_again(front: Front) -> None:
+    waiting, running = front.submit(), front.submit()
+    front.take(running)
+    front.base.live = [pilot()]
+    front.tasks()
+    front.scheduler.return_tasks("q")
+    assert front.tasks() == {running: JobState.RUNNING}
+    record = front.record(waiting)
+    assert record is not None and classify_exit(record).failure_class is FailureClass.INFRASTRUCTURE
+
+
 def test_cancelling_a_running_task_asks_its_pilot(front: Front) -> None:
     job = front.submit()
     front.take(job)

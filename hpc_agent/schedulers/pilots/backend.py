@@ -12,6 +12,7 @@ from hpc_agent.domain.job import CurrentJob, JobState
 from hpc_agent.errors import ConfigError
 from hpc_agent.file_records import CorruptFileError
 from hpc_agent.logs import EventLog
+from hpc_agent.schedulers import registry
 from hpc_agent.schedulers.base import Backend, CurrentJobClient, JobVariables, Scheduler, ScriptLanguage, Share
 from hpc_agent.schedulers.pilots.board import PilotClaim, StopCause, TaskBoard, task_number
 
@@ -20,6 +21,7 @@ log = EventLog("schedulers.pilots")
 PREFIX = "HPC_AGENT_PILOT_"
 JOB, BOARD, CLUSTER = f"{PREFIX}TASK", f"{PREFIX}BOARD", f"{PREFIX}CLUSTER"
 CPUS, MEMORY, NODE = f"{PREFIX}CPUS", f"{PREFIX}MEMORY_MB", f"{PREFIX}NODE"
+BATCH_JOB = f"{PREFIX}JOB"
 """Variables that a pilot sets for the agent of a task."""
 
 _STOP_VISIBLE_S = 3.0
@@ -50,7 +52,7 @@ class PilotBackend(Backend):
         return JobVariables(
             backend=self.name,
             job=JobId(job),
-            worker=f"pilot:{job}",
+            worker=f"pilot:{environ.get(BATCH_JOB, '')}:{job}",
             cluster=environ.get(CLUSTER, ""),
             cpus=float(environ.get(CPUS) or 1),
             memory_mb=float(environ.get(MEMORY) or 0) or None,
@@ -60,6 +62,11 @@ class PilotBackend(Backend):
 
     def current_job(self, job: JobId, environ: Mapping[str, str]) -> CurrentJobClient:
         return CurrentPilotTask(TaskBoard(Path(environ[BOARD])), job, SYSTEM)
+
+    def time_limit_in(self, script: str) -> float | None:
+        """The script is that of a job of its own: what it asks for holds here too."""
+        found = (registry.load(name).time_limit_in(script) for name in registry.BATCH_SYSTEMS)
+        return next((limit for limit in found if limit is not None), None)
 
     def foreign(self, environ: Mapping[str, str]) -> Iterable[str]:
         return [name for name in environ if name.startswith(PREFIX)]

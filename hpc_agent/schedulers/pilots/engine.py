@@ -240,6 +240,7 @@ class PilotEngine:
             backend.CPUS: str(task.slot.cpus),
             backend.MEMORY: str(task.slot.memory_mb),
             backend.NODE: self._options.node,
+            backend.BATCH_JOB: self._options.job,
             "CUDA_VISIBLE_DEVICES": ",".join(grant.gpus),
         }
         try:

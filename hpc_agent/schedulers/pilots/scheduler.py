@@ -89,6 +89,8 @@ class PilotScheduler:
         """As the last ``live_jobs`` saw them."""
         self.ended: Counter[str] = Counter()
         """Queue's name → its tasks that ended since the ``live_jobs`` before."""
+        self.useful_pilots: set[str] = set()
+        """Jobs of pilots that have taken a task, as far as this process saw it."""
         self._swept_at = float("-inf")
 
     @property
@@ -186,6 +188,7 @@ class PilotScheduler:
         if claim is None:
             return OpenTask(number, task, waits_for=_obstacle(task.queue, pilots))
         self._claims[number] = claim
+        self.useful_pilots.add(claim.pilot)
         pilot = pilots.get(JobId(claim.pilot))
         goes_on = pilot is not None and pilot.state not in WAITING_STATES and pilot.restarts <= claim.restarts
         return OpenTask(number, task, claim, pilot if goes_on else None)
@@ -193,7 +196,10 @@ class PilotScheduler:
     def _retire(self, number: int, end: TaskEnd) -> None:
         task = self._tasks.get(number) or self.board.task(number)
         if task is not None:
-            self.board.retire(number, EndedPilotTask(task, end, self.board.claim(number)))
+            claim = self.board.claim(number)
+            if claim is not None:
+                self.useful_pilots.add(claim.pilot)
+            self.board.retire(number, EndedPilotTask(task, end, claim))
             self.ended[task.queue] += 1
 
     def _sweep(self) -> None:
@@ -274,7 +280,18 @@ class PilotScheduler:
         if others:
             self.base.cancel(others, only_pending=only_pending)
 
-    def _withdraw(self, number: int) -> bool:
+    def return_tasks(self, queue: str) -> None:
+        """Take the waiting tasks of a queue off the board, for another submission.
+
+        Raises:
+            SchedulerUnavailableError: as ``live_jobs``.
+        """
+        with self._readable():
+            for each in self.open_tasks:
+                if each.task.queue == queue and each.claim is None:
+                    self._withdraw(each.number, JobState.PREEMPTED)
+
+    def _withdraw(self, number: int, state: JobState = JobState.CANCELLED) -> bool:
         """Take a task off the board that no pilot has; False if one has it."""
         now = self._clock.now()
         claim = self.board.claim(number)
@@ -282,7 +299,7 @@ class PilotScheduler:
             claim = PilotClaim(now)
         if claim is None or claim.pilot:
             return False
-        self.board.write_end(number, TaskEnd(JobState.CANCELLED, claim.at))
+        self.board.write_end(number, TaskEnd(state, claim.at))
         return True
 
     def release(self, jobs: Sequence[JobId]) -> None:
