@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+from listed_jobs import SMALL, BatchSystem
 from manual_clock import ManualClock
-from test_pilot_scheduler import SMALL, BatchSystem
 
 from hpc_agent.config.load import load
 from hpc_agent.daemon.job_launch import JobLaunchConfig
