@@ -150,7 +150,6 @@ class PilotQueues:
             waiting=claims[True],
             running=sum(1 for each in tasks if each.pilot is not None),
             ended=max(self._of(queue).ended),
-            pilots=len(pilots),
             running_pilots=sum(job.state is JobState.RUNNING and job.id not in full for job in pilots),
             slots=self._slots(queue),
         )

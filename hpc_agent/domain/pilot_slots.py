@@ -111,8 +111,6 @@ class PilotQueueState:
     running: int
     ended: int
     """Tasks that ended between two passes lately."""
-    pilots: int
-    """Live pilots, pending ones too."""
     running_pilots: int
     """Running pilots with time for another task."""
     slots: int

@@ -20,9 +20,7 @@ slots = st.builds(Slot, st.integers(1, 8), st.integers(0, 16), st.integers(0, 4)
 wholes = st.builds(Slot, st.integers(1, 16), st.integers(0, 32), st.integers(0, 4))
 demands = st.lists(st.builds(TaskDemand, slots, st.integers(1, 100)), max_size=12)
 counts = st.integers(0, 50)
-queues = st.builds(
-    PilotQueueState, counts, counts, counts, counts, st.integers(0, 9), st.integers(0, 9), st.integers(1, 9)
-)
+queues = st.builds(PilotQueueState, counts, counts, counts, counts, st.integers(0, 9), st.integers(1, 9))
 
 
 @st.composite
