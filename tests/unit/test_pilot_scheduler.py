@@ -113,7 +113,7 @@ def test_a_task_whose_pilot_ended_without_a_word_goes_back_to_its_queue(front: F
     assert record is not None and record.state is JobState.PREEMPTED
     outcome = classify_exit(record)
     assert outcome.failure_class is FailureClass.INFRASTRUCTURE
-    assert outcome.reason == "Pilot job p0 ended with its pilot, Slurm job 7, ended CANCELLED; enqueue the task again"
+    assert outcome.reason == "Pilot job p0 ended with its pilot (Slurm job 7, CANCELLED); enqueue the task again"
 
 
 @pytest.mark.parametrize("state", [JobState.NODE_FAIL, JobState.BOOT_FAIL])

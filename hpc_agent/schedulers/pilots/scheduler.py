@@ -261,7 +261,7 @@ class PilotScheduler:
             )
         state = pilot.state if pilot.state in _NODE_FAILURES else JobState.PREEMPTED
         ended = pilot.ended or self._clock.now()
-        end = TaskEnd(state, ended, reason=f"its pilot, {pilot.title}, ended {pilot.raw_state}")
+        end = TaskEnd(state, ended, reason=f"its pilot ({pilot.title}, {pilot.raw_state})")
         if (self._clock.now() - ended).total_seconds() > _END_VISIBLE_S:
             number = task_number(job)
             assert number is not None
