@@ -236,3 +236,10 @@ def test_a_task_that_does_not_fit_into_a_pilot_has_a_job_of_its_own(site: Site) 
     assert site.wait_for_end(task) is TaskStatus.COMPLETED
     [job] = site.submitted(task)
     assert job.isdigit()
+
+
+def test_without_a_batch_system_the_daemon_says_that_there_are_no_pilots(machine: Site) -> None:
+    in_pilots(machine)
+    done = machine.agent("daemon", "--queue", machine.queue, "--once")
+    assert done.returncode == 2
+    assert "runs no pilots: set the mode to job" in done.stderr
