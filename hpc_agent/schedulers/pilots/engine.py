@@ -9,7 +9,6 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -32,6 +31,7 @@ from hpc_agent.schedulers.pilots.board import (
     task_job_id,
 )
 from hpc_agent.schedulers.pilots.gate import Grant
+from hpc_agent.schedulers.pilots.pilot_records import PilotRecords
 from hpc_agent.schedulers.pilots.task_memory import memory_of, shared_memory_of
 from hpc_agent.schedulers.pilots.task_process import TaskProcess, kill_orphans
 
@@ -88,6 +88,7 @@ class PilotEngine:
         """``environment`` of the tasks' scripts. ``claim`` names this pilot; it is made for each task with its own time
         and GPUs."""
         self._board = board
+        self._records = PilotRecords(board, options.job)
         self._options = options
         self._allocation = allocation
         self._remaining = remaining
@@ -132,17 +133,16 @@ class PilotEngine:
         return _LOOK_S if busy else _LOOK_IDLE_S
 
     def _is_done(self) -> bool:
-        if self._running or self._ahead:
+        if self._running or self._ahead or not self._records.is_written:
             return False
         return self._is_full or self._clock.monotonic() - self._busy_at > self._options.idle_time
 
     def _turn(self) -> None:
         try:
-            ended = self._reap()
+            self._reap()
             # What waits is known from the last look: a free slot waits for no listing.
             self._start()
-            for process, code in ended:
-                self._report(process, code)
+            self._records.flush()
             kinds = self._board.numbers()
             self._look(kinds)
             self._start()
@@ -192,32 +192,38 @@ class PilotEngine:
             elif not self._allocation.free.holds(process.task.slot):
                 break
             else:
-                self._let_go(self._ahead.pop(number))
+                self._let_go(process)
         numbers = [] if self._ahead else list(self._waiting)
         for index in to_start([self._waiting[number].demand for number in numbers], self._state()):
             self._start_task(numbers[index], self._waiting.pop(numbers[index]))
         if self._remaining.is_over():
-            self._is_full = True
             log.info("pilot.full", job=self._options.job, left=self._remaining.seconds())
             self._board.declare_full(self._options.job)
+            self._is_full = True
             for number in list(self._ahead):
                 self._put_back(number)
 
     def _start_task(self, number: int, task: PilotTask) -> None:
         """The claim comes first: of all that try to start it one does."""
-        grant = self._allocation.grant(task.slot)
-        process = None
-        if self._board.take(number, self._own_claim(grant)):
-            process = self._spawn(number, task, grant)
-        if process is None:
-            self._allocation.take_back(task.slot, grant)
-        else:
+        grant, process = self._allocation.grant(task.slot), None
+        try:
+            if self._records.take(number, self._own_claim(grant)):
+                process = self._spawn(number, task, grant)
+        finally:
+            if process is None:
+                self._allocation.take_back(task.slot, grant)
+        if process is not None:
             self._run(process, grant)
 
     def _let_go(self, process: TaskProcess) -> None:
         """Give a task that waits at its gate its slot. Its time counts from now on."""
         grant = self._allocation.grant(process.task.slot)
-        self._board.renew_claim(process.number, self._own_claim(grant))
+        try:
+            self._board.renew_claim(process.number, self._own_claim(grant))
+        except OSError:
+            self._allocation.take_back(process.task.slot, grant)
+            raise
+        del self._ahead[process.number]
         self._run(process, grant)
 
     def _run(self, process: TaskProcess, grant: Grant) -> None:
@@ -247,8 +253,7 @@ class PilotEngine:
             return task_process.start(number, task, env)
         except ProcessError as error:
             log.error("pilot.task_not_started", job=task_job_id(number), error=error)
-            end = TaskEnd(JobState.FAILED, self._clock.now(), exit_code=127)
-            self._board.write_end(number, end)
+            self._records.end(number, TaskEnd(JobState.FAILED, self._clock.now(), exit_code=127))
             return None
 
     def _start_ahead(self) -> None:
@@ -262,7 +267,7 @@ class PilotEngine:
         for number, task in list(self._waiting.items())[:room] if mean <= _SHORT_S and room > 0 else ():
             if task.slot.gpus or not may_run(task.demand, state):
                 return
-            if self._board.take(number, self._own_claim()):
+            if self._records.take(number, self._own_claim()):
                 process = self._spawn(number, task)
                 if process is not None:
                     self._ahead[number] = process
@@ -270,47 +275,48 @@ class PilotEngine:
 
     def _put_back(self, number: int) -> None:
         """Leave a task to other pilots: its agent waited at its gate, and has done nothing."""
+        self._end_at_gate(number)
+        self._records.put_back(number)
+
+    def _end_at_gate(self, number: int) -> None:
         process = self._ahead.pop(number)
         process.kill()
         process.wait()
-        self._board.drop_claim(number)
 
     # ---------------------------------------------------------------- end
 
-    def _reap(self) -> list[tuple[TaskProcess, int]]:
-        """The tasks that have ended, with their exit codes; their slots are free."""
-        ended = []
+    def _reap(self) -> None:
+        """Note the tasks that have ended; their slots are free."""
+        failed = False
         for number, process in list(self._running.items()):
             if (code := process.poll()) is not None:
                 del self._running[number]
                 self._allocation.take_back(process.task.slot, process.grant)
                 self._busy_at = self._clock.monotonic()
-                ended.append((process, code))
+                self._run_times.append(self._busy_at - process.started)
+                self._note_end(process, code)
+                failed = failed or code != 0
         for number, process in list(self._ahead.items()):
             if (code := process.poll()) is not None:
                 # It could not even ask: its configuration is gone, say.
-                process.started = self._clock.monotonic()
-                ended.append((self._ahead.pop(number), code))
-        if any(code for _, code in ended):
+                del self._ahead[number]
+                self._note_end(process, code)
+        if failed:
             kill_orphans({process.pid for process in (*self._running.values(), *self._ahead.values())})
-        return ended
 
-    def _report(self, process: TaskProcess, code: int) -> None:
-        self._run_times.append(self._clock.monotonic() - process.started)
+    def _note_end(self, process: TaskProcess, code: int) -> None:
         state = _STATES[process.stop] if process.stop else JobState.FAILED if code else JobState.COMPLETED
         reason = self._options.title if process.stop is StopCause.PILOT else ""
         end = TaskEnd(state, self._clock.now(), max(code, 0), max(-code, 0), reason)
-        self._board.write_end(process.number, end)
+        self._records.end(process.number, end)
         log.info("pilot.task_ended", job=task_job_id(process.number), state=state.value, exit_code=code)
 
     def _check(self, kinds: Mapping[int, set[str]]) -> None:
         """End tasks that are cancelled, out of time or out of memory."""
         now = self._clock.monotonic()
         for number in [number for number in self._ahead if "cancel" in kinds.get(number, ())]:
-            process = self._ahead.pop(number)
-            process.kill()
-            process.wait()
-            self._board.write_end(number, TaskEnd(JobState.CANCELLED, self._clock.now()))
+            self._end_at_gate(number)
+            self._records.end(number, TaskEnd(JobState.CANCELLED, self._clock.now()))
         for number, process in self._running.items():
             limit = process.task.time_limit
             if "cancel" in kinds.get(number, ()):
@@ -359,17 +365,18 @@ class PilotEngine:
         for process in self._running.values():
             self._end(process, StopCause.PILOT)
         for number in list(self._ahead):
-            with suppress(OSError):  # the pilot's own end puts it back
-                self._put_back(number)
-        while self._running:
-            for process, code in self._reap():
-                try:
-                    self._report(process, code)
-                except OSError as error:
-                    # The daemon concludes from the pilot's own end.
-                    log.error("pilot.end_not_written", job=task_job_id(process.number), error=error)
+            self._put_back(number)
+        written_by = self._clock.monotonic() + self._options.grace
+        while self._running or (not self._records.is_written and self._clock.monotonic() < written_by):
+            self._reap()
             for process in self._running.values():
                 if self._clock.monotonic() >= process.kill_at:
                     process.kill()
-            self._clock.wait(self._wake, 0.1 if self._running else 0)
-            self._wake.clear()
+            try:
+                self._records.flush()
+            except (OSError, CorruptFileError) as error:
+                # In the end the daemon concludes from that of the pilot.
+                log.warning("pilot.board_unavailable", job=self._options.job, error=error)
+            if self._running or not self._records.is_written:
+                self._clock.wait(self._wake, 0.1)
+                self._wake.clear()
