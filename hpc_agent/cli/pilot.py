@@ -64,7 +64,7 @@ def command(
     node = job.node_name or socket.gethostname()
     started = datetime.fromisoformat(since)
     claim = PilotClaim(started, job.job, job.restart_count, started, node, process_id(os.getpid()))
-    title = f"its pilot ({job.backend.capitalize()} job {job.job})"
+    title = f"{job.backend.capitalize()} job {job.job}"
     options = PilotOptions(queue, job.job, title, job.restart_count, started, node, cluster, idle_time, grace)
     # Where the scheduler does not name the job's GPUs, they are counted as their driver shows them.
     visible = visible_gpus(os.environ)

@@ -122,8 +122,8 @@ class JobRecord:
     time_limit: int | None = None
     """Seconds; None where there was none, or the scheduler does not say."""
     scheduler: str = "Slurm"
-    ended_with: str = ""
-    """What ended it along with itself, for a sentence: its pilot, and how that ended. Empty: nothing did."""
+    pilot: str = ""
+    """The pilot whose end was its own, and how that ended: ``Slurm job 12, TIMEOUT``; else empty."""
 
     @property
     def title(self) -> str:

@@ -165,7 +165,7 @@ def test_a_pilot_that_gets_term_ends_its_tasks_as_preempted_and_starts_no_other(
     pilot.terminate()
     assert pilot.wait(60) == 0
     end, stop = pilots.board.end(number), pilots.board.stop(number)
-    assert end is not None and end.state is JobState.PREEMPTED and end.reason == "its pilot (Slurm job 1)"
+    assert end is not None and end.state is JobState.PREEMPTED and end.pilot == "Slurm job 1"
     assert stop is not None and stop.cause is StopCause.PILOT and stop.at <= end.at
     assert pilots.board.claim(waiting) is None
 

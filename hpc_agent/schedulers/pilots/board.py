@@ -103,8 +103,8 @@ class TaskEnd:
     at: datetime
     exit_code: int = 0
     signal: int = 0
-    reason: str = ""
-    """What became of its pilot, where that ended it; else empty."""
+    pilot: str = ""
+    """The pilot whose end was its own, and how that ended; else empty."""
 
 
 @dataclass(frozen=True)

@@ -162,8 +162,8 @@ class PilotEngine:
             claim = self._board.claim(number)
             is_old = claim and claim.pilot == self._options.job and claim.restarts < self._options.restarts
             if is_old and self._board.end(number) is None:
-                reason = f"{self._options.title}, which was started again"
-                self._board.write_end(number, TaskEnd(JobState.PREEMPTED, self._clock.now(), reason=reason))
+                pilot = f"{self._options.title}, which was started again"
+                self._board.write_end(number, TaskEnd(JobState.PREEMPTED, self._clock.now(), pilot=pilot))
 
     def _look(self, kinds: Mapping[int, set[str]]) -> None:
         self._waiting = {}
@@ -306,8 +306,8 @@ class PilotEngine:
 
     def _note_end(self, process: TaskProcess, code: int) -> None:
         state = _STATES[process.stop] if process.stop else JobState.FAILED if code else JobState.COMPLETED
-        reason = self._options.title if process.stop is StopCause.PILOT else ""
-        end = TaskEnd(state, self._clock.now(), max(code, 0), max(-code, 0), reason)
+        pilot = self._options.title if process.stop is StopCause.PILOT else ""
+        end = TaskEnd(state, self._clock.now(), max(code, 0), max(-code, 0), pilot)
         self._records.end(process.number, end)
         log.info("pilot.task_ended", job=task_job_id(process.number), state=state.value, exit_code=code)
 

@@ -261,7 +261,7 @@ class PilotScheduler:
             )
         state = pilot.state if pilot.state in _NODE_FAILURES else JobState.PREEMPTED
         ended = pilot.ended or self._clock.now()
-        end = TaskEnd(state, ended, reason=f"its pilot ({pilot.title}, {pilot.raw_state})")
+        end = TaskEnd(state, ended, pilot=f"{pilot.title}, {pilot.raw_state}")
         if (self._clock.now() - ended).total_seconds() > _END_VISIBLE_S:
             number = task_number(job)
             assert number is not None
@@ -342,7 +342,7 @@ def _record(job: JobId, ended: EndedPilotTask, node: str) -> JobRecord:
         started=claim.at if claim is not None and has_pilot else None,
         ended=end.at,
         nodes=claim.node or node if claim is not None and has_pilot else "",
-        ended_with=end.reason,
+        pilot=end.pilot,
         time_limit=task.time_limit,
         scheduler=SCHEDULER,
     )
