@@ -180,11 +180,12 @@ def test_with_a_pilot_that_is_killed_its_tasks_end(pilots: Pilots) -> None:
     assert pilots.board.end(number) is None
 
 
-def test_an_idle_pilot_ends_by_itself(pilots: Pilots) -> None:
-    number = pilots.add("true")
-    pilot = pilots.start(idle=0.5)
-    pilots.end(number)
+@pytest.mark.parametrize("idle", [0, 0.5])
+def test_an_idle_pilot_ends_by_itself_when_it_has_run_what_there_was(pilots: Pilots, idle: float) -> None:
+    numbers = [pilots.add("true") for _ in range(3)]
+    pilot = pilots.start(idle=idle)
     assert pilot.wait(60) == 0
+    assert [pilots.board.end(number) is not None for number in numbers] == [True] * 3
 
 
 def test_a_pilot_whose_time_is_too_short_for_a_usual_task_says_so_and_ends(pilots: Pilots) -> None:

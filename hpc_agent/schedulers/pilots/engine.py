@@ -121,10 +121,13 @@ class PilotEngine:
         become_subreaper()
         log.info("pilot.started", job=self._options.job, slots=self._allocation.whole, left=self._remaining.seconds())
         self._end_earlier_start()
+        self._busy_at = self._clock.monotonic()
+        # It looks once at least, however short its idle time is.
+        self._turn()
         while not self._stopping and not self._is_done():
-            self._turn()
             self._clock.wait(self._wake, self._pause())
             self._wake.clear()
+            self._turn()
         self._end_all()
         log.info("pilot.ended", job=self._options.job)
 
