@@ -30,7 +30,7 @@ class PilotInspector(JobInspector):
         return [*listed, *(shown for task in tasks if (shown := self._listed(task, partitions)) is not None)]
 
     def _listed(self, task: OpenTask, partitions: Mapping[JobId, str]) -> ListedJob | None:
-        job, claim = task.job(self._clock.now()), task.claim
+        job, claim = task.job(), task.claim
         if job is None:
             return None
         if claim is None or task.pilot is None:

@@ -56,8 +56,9 @@ class OpenTask:
     waits_for: str = ""
     """What keeps it from its start, in words."""
 
-    def job(self, now: datetime) -> LiveJob | None:
-        """Its job; None for one that is gone with its pilot."""
+    def job(self, now: datetime | None = None) -> LiveJob | None:
+        """Its job; None for one that is gone with its pilot. ``now``: without the reason why it waits, where that has
+        not been for long."""
         if self.claim is not None and self.pilot is None:
             return None
         state = JobState.PENDING
@@ -68,7 +69,7 @@ class OpenTask:
             name=self.task.name,
             state=state,
             raw_state=state.value if self.pilot is None else f"{state.value} in {self.pilot.title}",
-            reason=self.waits_for if self.claim is None and now - self.task.submitted > _SOON else "",
+            reason="" if self.claim or (now and now - self.task.submitted <= _SOON) else self.waits_for,
             nodes=self.claim.node if self.claim else "",
             submitted=self.task.submitted,
             scheduler=SCHEDULER,
