@@ -145,7 +145,8 @@ def test_one_task_is_aborted_explained_and_measured_like_any_other(site: Site) -
     go.touch()
     assert site.wait_for_end(other) is TaskStatus.COMPLETED
     properties = site.client.tasks.get(other).properties
-    assert any(name.startswith("cpu") for name in properties), properties
+    asked = {"hpc_used_cpus": " of 1 CPUs ", "hpc_used_memory": " of 0.5 GiB ", "hpc_used_time": " of 00:10:00 "}
+    assert {name: of for name, of in asked.items() if of not in properties.get(name, "")} == {}, properties
     ended_pilot(site)
 
 
