@@ -116,7 +116,7 @@ class PilotBench:
         """In one job, with xargs."""
         script = self.folder / "work.py"
         script.write_text(self.work("bare"), encoding="utf-8")
-        loop = f"seq {count} | xargs -P {self.slots} -I _ {shlex.quote(sys.executable)} {shlex.quote(str(script))}"
+        loop = f"seq {count} | xargs -P {self.slots} -I @@ {shlex.quote(sys.executable)} {shlex.quote(str(script))}"
         argv = ["sbatch", "--wait", "--time=240", f"--cpus-per-task={self.slots}", "--output=/dev/null"]
         subprocess.run([*argv, "--wrap", loop], env=self.env, cwd=self.folder, capture_output=True, check=True)
         return spans(self.ledger("bare"))
