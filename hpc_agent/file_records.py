@@ -129,13 +129,13 @@ def read_record(path: Path, type: Callable[..., T]) -> T | None:
         raise CorruptFileError(f"{path} cannot be read: {error}") from error
 
 
-def write_first(path: Path, record: object) -> bool:
+def write_first(path: Path, record: object, *, mode: int = 0o644) -> bool:
     """Write a record unless one is there; False if there is. Of all that try at once, on any machine, one succeeds.
 
     By a hard link to a finished file: atomic on NFS too, and never half written.
     """
     draft = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
-    write_record(draft, record)
+    write_record(draft, record, mode=mode)
     try:
         os.link(draft, path)
     except FileExistsError:

@@ -13,6 +13,9 @@ from hpc_agent.errors import HpcAgentError
 
 T = TypeVar("T")
 
+_JITTER = random.Random()  # noqa: S311 - not a secret
+"""Not the module's functions: a program that has seeded those gets what it seeded, whatever thread waits meanwhile."""
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -91,7 +94,7 @@ def retry(
         try:
             return action()
         except HpcAgentError as error:
-            wait = max(pause * random.uniform(0.7, 1.3), getattr(error, "retry_after", 0.0))  # noqa: S311 - jitter
+            wait = max(pause * _JITTER.uniform(0.7, 1.3), getattr(error, "retry_after", 0.0))
             if not again(error) or clock.monotonic() + wait > deadline:
                 raise
         clock.sleep(wait)

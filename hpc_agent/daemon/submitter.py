@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
+from hpc_agent.access import user_name
 from hpc_agent.api.client import Client
 from hpc_agent.clock import Clock
 from hpc_agent.config.settings import AllSettings
@@ -82,7 +83,10 @@ class Submitter:
         # The next pass asks again; others' tasks do not wait for this one.
         task = self._client.tasks.get(attempt.task, budget=ONCE)
         if self._settings.hpc.user_map:
-            UserMap(self._settings.hpc.user_map).linux_user(task.user)
+            linux_user = UserMap(self._settings.hpc.user_map).linux_user(task.user)
+            if linux_user != user_name():
+                # Its owner was not known when the queue was read: it must not run as the main daemon's user.
+                return LeftToOthers(f"left to the daemon of the Linux user {linux_user}", 0.0)
         settings = self._settings.hpc.queue(queue.name)
         is_glue = self._renderer.is_glue_template(settings.template)
         policy = settings.policy(queue.name, self._settings.hpc.resources)

@@ -24,6 +24,8 @@ from hpc_agent.relay.target import RelayTarget, allowed_targets, refusal
 log = EventLog("relay")
 
 CONNECT_S = 15.0
+ANNOUNCE_S = 60.0
+"""Nodes try the address first that was written last: that of a daemon which died comes after all others by then."""
 
 
 class Connector:
@@ -81,18 +83,32 @@ def relay(settings: AllSettings, cluster: str, daemon: str, clock: Clock, *, req
             return
         port = server.sockets[0].getsockname()[1]
         folder.announce(daemon, ListenRecord(settings.hpc.relay.host, port, clock.now()))
+        announcing = loop.spawn(keep_announced(folder, daemon, settings.hpc.relay.host, port, clock))
         log.info("relay.started", through="network", host=settings.hpc.relay.host, port=port)
         try:
             yield
         finally:
+            announcing.cancel()
             loop.wait(closed(server))
             with contextlib.suppress(OSError):
                 folder.withdraw(daemon)
 
 
+async def keep_announced(
+    folder: RelayFolder, daemon: str, host: str, port: int, clock: Clock, every: float = ANNOUNCE_S
+) -> None:
+    """Write the address of a listening daemon again and again; ``every``: seconds."""
+    while True:
+        await asyncio.sleep(every)
+        try:
+            await asyncio.to_thread(folder.announce, daemon, ListenRecord(host, port, clock.now()))
+        except OSError as error:
+            log.warning("relay.not_announced", error=error)
+
+
 async def _listen(settings: AllSettings, folder: RelayFolder, connector: Connector) -> asyncio.Server:
     address = settings.hpc.relay
-    listener = RelayListener(folder.secret(), connector.open)
+    listener = RelayListener(folder.secret(), address.host, connector.open)
     try:
         return await asyncio.start_server(listener.handle, address.host, address.port, limit=BLOCK)
     except OSError as error:

@@ -33,6 +33,10 @@ ANSWER_S = 60.0
 """A daemon has taken a connection by then, or none runs."""
 STALE_S = 3600.0
 """A folder that nothing was written to for so long is of a node or a daemon that died."""
+AHEAD = 16
+"""At each so many pieces the sender waits until those before them are read: there are twice as many at most."""
+STALLED_S = 600.0
+"""An end that has read nothing for so long has died."""
 
 Open = Callable[[RelayTarget], Awaitable[ByteStream]]
 
@@ -60,17 +64,33 @@ class FileStream:
         return data
 
     async def write(self, data: bytes) -> None:
+        if self._sent >= AHEAD and self._sent % AHEAD == 0:
+            try:
+                await asyncio.wait_for(_until(lambda: self._is_read(self._sent - AHEAD)), STALLED_S)
+            except asyncio.TimeoutError as error:
+                raise ConnectionError("the other end of the relay's connection reads no more") from error
+        await self._put(data)
+
+    async def _put(self, data: bytes) -> None:
         await asyncio.to_thread(_put, self._folder, f"{self._sends}.{self._sent}", data)
         self._sent += 1
 
     async def close(self) -> None:
         with contextlib.suppress(OSError):
-            await self.write(b"")
+            await self._put(b"")
         if self._owns:
-            # The other end may not have read the last piece yet.
+            # The other end may not have read the last piece yet, unless it closed too: then it reads no more.
             with contextlib.suppress(OSError, asyncio.TimeoutError):
-                await asyncio.wait_for(_wait_until_read(self._folder, self._sends), ANSWER_S)
+                await asyncio.wait_for(_until(lambda: self._is_read(self._sent - 1) or self._is_closed()), ANSWER_S)
             await asyncio.to_thread(shutil.rmtree, self._folder, ignore_errors=True)
+
+    def _is_read(self, piece: int) -> bool:
+        return f"{self._sends}.{piece}" not in _names(self._folder)
+
+    def _is_closed(self) -> bool:
+        """Whether the other end has closed; its last piece is empty, and may come after others that are never read."""
+        pieces = [name for name in _names(self._folder) if name.startswith(f"{self._receives}.")]
+        return self._ended or any((self._folder / name).stat().st_size == 0 for name in pieces)
 
 
 async def connect(folder: RelayFolder, target: RelayTarget) -> ByteStream:
@@ -197,9 +217,12 @@ async def _wait_for(folder: Path, name: str) -> bytes:
     return data
 
 
-async def _wait_until_read(folder: Path, sends: str) -> None:
-    while any(name.startswith(f"{sends}.") for name in await asyncio.to_thread(_names, folder)):
-        await asyncio.sleep(LONGEST_PAUSE_S)
+async def _until(is_so: Callable[[], bool]) -> None:
+    """Until ``is_so``, which looks at files, is true."""
+    pause = FIRST_PAUSE_S
+    while not await asyncio.to_thread(is_so):
+        await asyncio.sleep(pause)
+        pause = min(pause * 1.2, LONGEST_PAUSE_S)
 
 
 def _sweep(folder: Path) -> None:

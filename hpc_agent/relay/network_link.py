@@ -1,7 +1,11 @@
-"""Link over the cluster's network: the daemon listens, a node proves that it knows the secret, and names its target.
+"""Link over the cluster's network: the daemon listens, and both sides prove that they know the secret.
 
-The daemon sends 32 random bytes as a line of hexadecimal digits; the node answers ``<proof> <target>``; the daemon
-answers ``OK``, or ``NO <why>``. Then the connection is the target's. The secret itself is never sent.
+Each sends 32 random bytes in hexadecimal digits. The daemon begins with its own as a line; the node's line is ``<proof>
+<bytes> <target>``; the daemon's answer ``<proof> OK``, ``<proof> NO <why>`` or ``<proof> LATER <why>``. Then the
+connection is the target's. The secret itself is never sent.
+
+The node proves the address that it called, too: a program that listens at the address of a daemon that has ended can
+neither pass for it nor use a node's proof at another daemon.
 """
 
 from __future__ import annotations
@@ -14,13 +18,14 @@ from collections.abc import Awaitable, Callable
 from hpc_agent.logs import EventLog
 from hpc_agent.redact import Secret
 from hpc_agent.relay.relay_folder import NONCE_BYTES, RelayFolder, proof
-from hpc_agent.relay.stream import ByteStream, LinkError, SocketStream, pump
+from hpc_agent.relay.stream import BLOCK, ByteStream, LinkError, SocketStream, pump
 from hpc_agent.relay.target import RelayTarget, parse_target
 
 log = EventLog("relay")
 
 TIMEOUT_S = 20.0
-_LINE = 1024
+_LONGEST_ANSWER = 8000
+"""Characters; a line of them is shorter than ``BLOCK`` bytes, the limit of a reader."""
 MOST = 2000
 """Connections at once."""
 
@@ -28,10 +33,11 @@ Open = Callable[[RelayTarget], Awaitable[ByteStream]]
 
 
 class RelayListener:
-    """The daemon's end. ``open_target`` raises LinkError."""
+    """The daemon's end. ``host``: as its ``ListenRecord`` names it; ``open_target`` raises LinkError."""
 
-    def __init__(self, secret: Secret, open_target: Open) -> None:
+    def __init__(self, secret: Secret, host: str, open_target: Open) -> None:
         self._secret = secret
+        self._host = host
         self._open = open_target
         self._connections = 0
 
@@ -54,25 +60,35 @@ class RelayListener:
             await node.close()
 
     async def _serve(self, node: SocketStream) -> None:
-        nonce = secrets.token_hex(NONCE_BYTES).encode()
-        await node.write(nonce + b"\n")
+        nonce = secrets.token_hex(NONCE_BYTES)
+        await node.write(f"{nonce}\n".encode())
         line = await asyncio.wait_for(node.reader.readline(), TIMEOUT_S)
-        given, _, name = line.decode("ascii").strip().partition(" ")
-        if not hmac.compare_digest(given, proof(self._secret, nonce, name)):
+        given, _, rest = line.decode("ascii").strip().partition(" ")
+        node_nonce, _, name = rest.partition(" ")
+        own = f"{self._host}:{node.writer.get_extra_info('sockname')[1]}"
+        if not hmac.compare_digest(given, proof(self._secret, "node", nonce, node_nonce, own, name)):
             log.warning("relay.refused", peer=node.writer.get_extra_info("peername"), reason="wrong proof")
-            await node.write(b"NO the relay does not know this node: its secret is another one\n")
             return
-        target = parse_target(name)
+        outside: ByteStream | None = None
         try:
-            if target is None:
-                raise LinkError(f"{name} is not host:port", refused=True)
-            outside = await self._open(target)
+            outside = await self._open_named(name)
+            answer = "OK"
         except LinkError as error:
-            kind = b"NO" if error.refused else b"LATER"
-            await node.write(kind + b" " + str(error).replace("\n", " ").encode() + b"\n")
-            return
-        await node.write(b"OK\n")
-        await pump(node, outside)
+            word = "NO" if error.refused else "LATER"
+            answer = " ".join(f"{word} {error}".split())[:_LONGEST_ANSWER].rstrip()
+        try:
+            await node.write(f"{proof(self._secret, 'daemon', nonce, node_nonce, answer)} {answer}\n".encode())
+            if outside is not None:
+                await pump(node, outside)
+        finally:
+            if outside is not None:
+                await outside.close()
+
+    async def _open_named(self, name: str) -> ByteStream:
+        target = parse_target(name)
+        if target is None:
+            raise LinkError(f"{name} is not host:port", refused=True)
+        return await self._open(target)
 
 
 async def connect(folder: RelayFolder, target: RelayTarget) -> ByteStream:
@@ -86,20 +102,25 @@ async def connect(folder: RelayFolder, target: RelayTarget) -> ByteStream:
         try:
             return await _connect_through(record.host, record.port, await asyncio.to_thread(folder.secret), target)
         except (OSError, asyncio.TimeoutError, ValueError) as error:
-            why = f"the relay at {record.host}:{record.port} gives no answer ({error or type(error).__name__})"
+            # Its port may be another program's by now.
+            why = f"no relay answers at {record.host}:{record.port}: {error or type(error).__name__}"
     raise LinkError(why)
 
 
 async def _connect_through(host: str, port: int, secret: Secret, target: RelayTarget) -> ByteStream:
-    reader, writer = await asyncio.wait_for(asyncio.open_connection(host, port, limit=_LINE), TIMEOUT_S)
+    reader, writer = await asyncio.wait_for(asyncio.open_connection(host, port, limit=BLOCK), TIMEOUT_S)
     stream = SocketStream(reader, writer)
     try:
-        nonce = (await asyncio.wait_for(reader.readline(), TIMEOUT_S)).strip()
-        await stream.write(f"{proof(secret, nonce, str(target))} {target}\n".encode())
-        word, _, why = (await asyncio.wait_for(reader.readline(), TIMEOUT_S + 10)).decode().strip().partition(" ")
+        nonce = (await asyncio.wait_for(reader.readline(), TIMEOUT_S)).decode("ascii").strip()
+        own = secrets.token_hex(NONCE_BYTES)
+        called = f"{host}:{port}"
+        await stream.write(f"{proof(secret, 'node', nonce, own, called, str(target))} {own} {target}\n".encode())
+        answer = (await asyncio.wait_for(reader.readline(), TIMEOUT_S + 10)).decode().strip()
+        given, _, text = answer.partition(" ")
+        if not hmac.compare_digest(given.encode(), proof(secret, "daemon", nonce, own, text).encode()):
+            raise ConnectionError("what listens there does not know the secret of this cluster's jobs")
+        word, _, why = text.partition(" ")
         if word != "OK":
-            if not word:
-                raise ConnectionError("it closed the connection")
             raise LinkError(why, refused=word == "NO")
     except BaseException:
         await stream.close()

@@ -52,7 +52,7 @@ class RelayFolder:
         path = self.path / "secret.json"
         record = read_record(path, _SecretRecord)
         if record is None:
-            write_first(path, _SecretRecord(secrets.token_urlsafe(32)))
+            write_first(path, _SecretRecord(secrets.token_urlsafe(32)), mode=0o600)
             record = read_record(path, _SecretRecord)
         if record is None:
             raise CorruptFileError(f"{path} was removed while it was read")
@@ -65,7 +65,7 @@ class RelayFolder:
         self._listen_path(daemon).unlink(missing_ok=True)
 
     def listening(self) -> list[ListenRecord]:
-        """The daemons' addresses, the newest first. Some may be of daemons that died."""
+        """The daemons' addresses, the last announced first. Some may be of daemons that died."""
         found = []
         for path in self.path.glob("listen.*.json"):
             with contextlib.suppress(CorruptFileError, OSError):
@@ -78,6 +78,7 @@ class RelayFolder:
         return self.path / f"listen.{hashlib.sha256(daemon.encode()).hexdigest()[:12]}.json"
 
 
-def proof(secret: Secret, nonce: bytes, target: str) -> str:
-    """What shows to who sent the nonce that one knows the secret; it holds for one connection to one target."""
-    return hmac.new(secret.reveal().encode(), nonce + b"\0" + target.encode(), hashlib.sha256).hexdigest()
+def proof(secret: Secret, *parts: str) -> str:
+    """What shows that one knows the secret. ``parts``: who proves it, what the other side sent for it, and all that it
+    is to hold for; none contains a NUL."""
+    return hmac.new(secret.reveal().encode(), "\0".join(parts).encode(), hashlib.sha256).hexdigest()

@@ -33,14 +33,15 @@ printf '%s\n' "$key" >"$scratch/authorized_keys"
 
 # What the job has is what its shells see. One directive: of several the first counts.
 variables=''
-while IFS='=' read -r name value; do
+while IFS= read -r -d '' pair; do
+    name=${pair%%=*} value=${pair#*=} # read itself would take a last "=" off the value
     case $name in # without what is the shell's own, or the task's: a script that runs there is not this task
         HOME | USER | LOGNAME | SHELL | MAIL | PWD | OLDPWD | SHLVL | TERM | _ | SSH_* | CLEARML_* | TRAINS_*) continue ;;
         *[!A-Za-z0-9_]* | '') continue ;;
     esac
-    case $value in *[\"\\]*) continue ;; esac
+    case $value in *[\"\\]* | *$'\n'*) continue ;; esac
     variables="$variables \"$name=$value\""
-done < <(env)
+done < <(env -0)
 
 cat >"$scratch/sshd_config" <<CONFIG
 HostKey $scratch/host_key

@@ -26,8 +26,9 @@ from hpc_agent.submission.glue_variables import (
     split,
     value,
 )
+from hpc_agent.submission.second_reading import is_read_again
 from hpc_agent.submission.shell_position import Position
-from hpc_agent.submission.task_text import TaskText, quoted, refuse_control_characters
+from hpc_agent.submission.task_text import TaskText, quoted, refuse_unfit
 
 LAUNCH_FUNCTION = "hpc_agent_launch"
 """Name of the script's function that starts the command it is given in the task's container."""
@@ -36,16 +37,6 @@ _ONLY_COMMENTS = re.compile(r"(?:[ \t]*(?:#[^\n]*)?(?:\n|\Z))*")
 _KEYWORDS = frozenset(
     ["!", "case", "do", "elif", "else", "for", "function", "if", "select", "then", "until", "while", "{", "("]
 )
-_SHELL = r"(?:\S*/)?(?:ba|da|k|z)?sh"
-_PYTHON, _OTHERS = r"(?:\S*/)?python[\d.]*", r"(?:\S*/)?(?:perl|ruby|node|Rscript)"
-_SECOND_READING = re.compile(
-    r"(?:^|[\s;&|(])(?:eval|ssh|trap|xargs|parallel|watch|su|awk|sed|let|declare|typeset|local|\[\[|--wrap"
-    # Names of variables, whose index is computed.
-    r"|read|printf\s+-v|(?:test|\[)\s(?:.*\s)?-v"
-    rf"|(?:{_SHELL}|{_PYTHON})\s(?:.*\s)?-\w*c|{_OTHERS}\s(?:.*\s)?-\w*e"
-    rf"|(?:{_SHELL}|{_PYTHON}|{_OTHERS}|source|\.)\s(?:.*\s)?<<<)(?:[\s=\"']|$)"
-)
-"""Commands that read their arguments as a program once more: what is quoted for this shell is not quoted for that."""
 
 _RUN_FUNCTION = """\
 # Runs the agent, passes on the signals that this shell gets, and goes on when the agent has ended.
@@ -109,7 +100,7 @@ class GlueJob:
 
 def uses_container_directives(template: str, prefix: str) -> bool:
     """Whether a template asks for its container by ``#SBATCH --container-image``."""
-    return re.search(rf"^{re.escape(prefix)}\s+--container-image\b", template, re.MULTILINE) is not None
+    return re.search(rf"^{re.escape(prefix)}\s(?:.*\s)?--container-image\b", template, re.MULTILINE) is not None
 
 
 def script(template: str, facts: GlueFacts, job: GlueJob, language: ScriptLanguage) -> str:
@@ -190,7 +181,7 @@ class _Filler:
     def _add(self, text: str) -> None:
         for line in text.splitlines(keepends=True):
             self._text += line
-            is_directive = self._position.is_directive or line.startswith(f"{self._language.prefix} ")
+            is_directive = self._position.is_directive or line.startswith(self._language.prefix)
             if not line.endswith("\n"):
                 self._position.advance(line)
                 continue
@@ -213,11 +204,21 @@ class _Filler:
         self._line_start = len(self._text)
 
     def _container_words(self, line: str) -> list[str]:
-        """Words of a directive that has container options only; without these it may hold anything."""
-        if not line.startswith(f"{self._language.prefix} "):
+        """Words of a directive that has container options only; none where it has no such option.
+
+        Raises:
+            TemplateError: it has other options too, which sbatch would have to read with those.
+        """
+        if not re.match(rf"{re.escape(self._language.prefix)}\s", line):
             return []
         words = _shell_words(line.removeprefix(self._language.prefix), comments=True)
-        return words if words and all(map(_CONTAINER_OPTION.fullmatch, words)) else []
+        ours = [word for word in words if _CONTAINER_OPTION.fullmatch(word)]
+        if ours and len(ours) < len(words):
+            raise TemplateError(
+                f"{line.strip()!r} has more words than {shlex.join(ours)}: write the options of a container on a line "
+                "of their own, each with its value behind an equals sign"
+            )
+        return ours
 
     def _add_block(self, variable: Variable) -> None:
         self._has_command = True
@@ -250,7 +251,7 @@ class _Filler:
         return " ".join(quoted(TaskText(word, variable.text), self._position, self._language) for word in words)
 
     def _refuse_second_reading(self, variable: Variable) -> None:
-        if _SECOND_READING.search(self._position.command_line):
+        if is_read_again(self._position.command_line):
             raise TemplateError(
                 f"{variable.text} on line {self._position.line} of the template goes to a command that reads its "
                 "argument as a program once more, where this task's text cannot be quoted safely: put it into a "
@@ -260,7 +261,7 @@ class _Filler:
     def _in_quotes(self, variable: Variable, text: str, quotes: str) -> str:
         """The text inside the template's own quotes."""
         where = f"{variable.text} on line {self._position.line} of the template"
-        refuse_control_characters(text, where)
+        refuse_unfit(text, where)
         if not self._position.is_directive:
             return text.replace("'", "'\\''") if quotes == "'" else re.sub(r'([\\"$`])', r"\\\1", text)
         if quotes == '"':

@@ -19,6 +19,9 @@ from hpc_agent.submission.shell_position import Position, QuotingContext
 TEXT_FILTERS = ("capitalize", "center", "format", "lower", "replace", "string", "title", "trim", "truncate", "upper")
 """Filters of Jinja that make one text of another: they keep what a user wrote apart."""
 
+LONGEST_TEXT = 30_000
+"""Characters: what follows the script up to each text takes a time that grows with the square of its lines."""
+
 
 class _NoText:
     """Raises when it is made a ``str``."""
@@ -169,7 +172,7 @@ def quoted(value: TaskText, position: Position, language: ScriptLanguage) -> str
     Raises:
         TemplateError: it cannot be quoted there.
     """
-    refuse_control_characters(value.text, f"{value.name} on line {position.line} of the script")
+    refuse_unfit(value.text, f"{value.name} on line {position.line} of the script")
     word = shlex.quote(value.text)
     if position.place is QuotingContext.DIRECTIVE:
         return directive(value.text, language)
@@ -195,12 +198,19 @@ def directive(value: object, language: ScriptLanguage) -> str:
             scheduler knows no quoting for it.
     """
     text = str(value)
-    refuse_control_characters(text, f"a value on an {language.prefix} line")
+    refuse_unfit(text, f"a value on an {language.prefix} line")
     return language.directive(text)
 
 
-def refuse_control_characters(text: str, what: str) -> None:
-    """Line and paragraph separators and halves of characters, which no file can hold, among them."""
+def refuse_unfit(text: str, what: str) -> None:
+    """Refuse what no script should hold.
+
+    Raises:
+        TemplateError: the text is too long, or has a control character: line and paragraph separators and halves of
+            characters, which no file can hold, among them.
+    """
+    if len(text) > LONGEST_TEXT:
+        raise TemplateError(f"{what} holds {len(text)} characters, of which a script takes {LONGEST_TEXT}: shorten it")
     found = next((each for each in text if unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp")), None)
     if found is not None:
         raise TemplateError(

@@ -20,6 +20,8 @@ from slurm_cluster.releases import mariadb_library
 
 _BROKEN_LIBRARY = "set execeeds maxmimum allowed number of columns"
 """What slurmdbd says where ``releases.mariadb_library`` helps; the spelling is the library's."""
+_PORT_TAKEN = "Address already in use"
+"""What a daemon of Slurm says whose port another program took between its choice and the daemon's start."""
 
 
 def start(cluster: Cluster) -> None:
@@ -29,6 +31,18 @@ def start(cluster: Cluster) -> None:
         ClusterError: what is missing or went wrong.
     """
     check_machine(cluster)
+    runs = any(cluster.pid(part) for part in cluster.parts())
+    try:
+        _start(cluster)
+    except ClusterError as error:
+        if runs or _PORT_TAKEN not in str(error):
+            raise
+        note("Another program took a port meanwhile: once more, with other ports")
+        stop(cluster, [])
+        _start(cluster)
+
+
+def _start(cluster: Cluster) -> None:
     ports = write_configuration(cluster)
     munge = cluster.dir / "munge" / "socket"
     start_part(cluster, "munged", lambda: accepts(munge))
@@ -36,8 +50,8 @@ def start(cluster: Cluster) -> None:
         try:
             start_accounting(cluster, ports)
         except ClusterError as error:
-            if cluster.pid("slurmctld"):
-                raise  # It writes to the slurmdbd that was there when it started.
+            if cluster.pid("slurmctld") or _PORT_TAKEN in str(error):
+                raise  # slurmctld writes to the slurmdbd that was there when it started.
             go_on_without_accounting(cluster, ports, error)
     start_part(cluster, "slurmctld", partial(answers, cluster, ports["slurmctld"], "scontrol", "ping"))
     for node in NODES:
@@ -155,7 +169,10 @@ def wait_for_nodes(cluster: Cluster) -> None:
         ClusterError: a node did not come up, or sacct does not answer.
     """
     with step("waiting until all nodes are up" + ("" if cluster.without_accounting else " and sacct answers")):
-        if not wait_until(cluster.is_up, 60):
+        wait_until(lambda: cluster.is_up() or not all(map(cluster.pid, NODES)), 60)
+        if ended := [node for node in NODES if not cluster.pid(node)]:
+            raise ClusterError(f"{ended[0]} ended at once{_logs(cluster, ended[0])}")
+        if not cluster.is_up():
             bad = {n: cluster.node_states().get(n, "unknown") for n in NODES}
             name = next((n for n, state in bad.items() if state not in UP_STATES), NODES[0])
             raise ClusterError(f"the nodes are not up after 60 s: {bad}{_logs(cluster, name)}")

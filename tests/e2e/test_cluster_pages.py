@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from clearml_server import ClearmlServer
 pytestmark = pytest.mark.slurm
 
 DOCS = Path(__file__).parents[2] / "docs"
+GLUE_TEMPLATE = Path(__file__).parents[2] / "scripts" / "examples" / "slurm-glue" / "native.template"
 
 
 def blocks(page: str) -> list[str]:
@@ -129,13 +131,15 @@ def test_the_first_commands_for_those_who_come_from_elsewhere(home: Home) -> Non
         ["hpc-agent", "sbatch"],
         ["hpc-agent", "config"],
         ["hpc-task", "--project"],
-        ["hpc-agent", "init"],
+        ["hpc-agent", "daemon"],
     ]
     (home.folder / "train.sh").write_text("#!/bin/bash\necho done\n")
     (home.folder / "train.py").write_text("print(1)\n")
-    sbatch, config, task, init = first
+    for queue in ("gpu", "cpu"):
+        shutil.copy(GLUE_TEMPLATE, home.folder / f"{queue}.template")
+    sbatch, config, task, glue = first
     assert re.fullmatch(r"Submitted batch job \d+\n", home.output(sbatch))
     assert "api.api_server" in home.output(config)
-    assert "clearml.conf: changed" in home.output(init)
-    home.output("hpc-agent daemon --queue gpu --create-queue --once")
+    home.output(f"{glue} --create-queue --once")
     assert "queued on gpu" in home.output(task)
+    assert "task.submitted" in home.output(f"{glue} --once 2>&1")

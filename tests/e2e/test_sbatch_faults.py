@@ -59,6 +59,7 @@ def test_without_a_server_or_a_place_the_job_is_submitted_anyway(person: Person,
     assert (answer.returncode, answer.stdout) == (0, f"Submitted batch job {answer.job}\n")
     if "PATH" in environment:  # without git there is a task, of a script without repository
         assert answer.stderr == ""
+        wait_until("its follower, which ends with the test", person.follower)
         return
     [line] = answer.stderr.splitlines()
     assert line.startswith("hpc-agent: submitted without a task: ")

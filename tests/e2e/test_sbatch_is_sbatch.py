@@ -125,17 +125,18 @@ def submit(person: Person, case: Case, kind: str) -> Submitted:
 def what_it_saw(submitted: Submitted) -> list[str]:
     """Everything that the job wrote and Slurm says, without what no two jobs have in common."""
     answer, folder = submitted.answer, submitted.folder
-    lines = [f"exit code {answer.returncode}", *f"stdout\n{answer.stdout}stderr\n{answer.stderr}".splitlines()]
+    # The job's number alone on a line: of sbatch only, for what a job prints may be the same number.
+    stdout = ["JOB" if line == answer.job else line for line in answer.stdout.splitlines()]
+    lines = [f"exit code {answer.returncode}", "stdout", *stdout, "stderr", *answer.stderr.splitlines()]
     lines.append(submitted.state)
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.name not in ("train.sh", "module.bash", "input.txt"):
             lines += [f"file {path.relative_to(folder)}", *path.read_text().splitlines()]
-    return [normal(line, answer.job, folder) for line in lines]
+    return [normal(line, folder) for line in lines]
 
 
-def normal(line: str, job: str, folder: Path) -> str:
+def normal(line: str, folder: Path) -> str:
     line = line.replace(str(folder), "FOLDER")
-    line = "JOB" if line == job else line
     line = re.sub(r"(batch job |slurm-|train.sh-|JOBID=|JOB_ID=)\d+", r"\1JOB", line)
     line = re.sub(r"/job\d{5,}/", "/job/", re.sub(r"\b\d+\.err\b", "JOB.err", line))
     line = re.sub(r"\bn[123]\b|n\[[-\d,]+\]", "NODE", line)

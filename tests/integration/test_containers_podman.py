@@ -176,7 +176,7 @@ def test_sigterm_reaches_the_process_and_nothing_is_left(site: ContainerSite, ru
 
 def test_a_process_that_ignores_sigterm_is_killed_with_its_container(site: ContainerSite, runtime: Podman) -> None:
     task = site.task(STUBBORN, runtime.image("bare"))
-    with site.executing(task) as agent:
+    with site.executing(task, CLEARML_AGENT__hpc__term_grace="3") as agent:
         agent.terminate()
         assert agent.wait(60) == 137
     assert "not now" in site.console(task)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 from slurm_cluster.releases import SUITES, VERSION_VARIABLE
+from waiting import wait_until
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "slurm-cluster"
 
@@ -45,6 +48,26 @@ def test_a_second_cluster_runs_at_the_same_time_as_the_first_and_stops_without_i
     assert stopped.returncode == 0, stopped.stderr
     assert not any(json.loads(call("status", *folder, "--json").stdout)["daemons"].values())
     assert "n1" in slurm_cluster.run("sinfo", "-h", "-N")
+
+
+@pytest.mark.slurm
+def test_a_port_that_another_program_takes_meanwhile_is_replaced(slurm_cluster: Any, tmp_path: Path) -> None:
+    """``--no-accounting``: only munged starts between the choice of the ports and slurmctld."""
+    folder = ("--dir", str(tmp_path / "c"))
+    ports = tmp_path / "c" / "ports.json"
+    with socket.socket() as other, ThreadPoolExecutor(1) as pool:
+        starting = pool.submit(call, "start", "--no-accounting", *folder)
+        try:
+            wait_until("the choice of ports", lambda: ports.exists() and ports.read_text().endswith("}"))
+            other.bind(("", json.loads(ports.read_text())["n3"]))
+            other.listen()
+            started = starting.result()
+            assert started.returncode == 0, started.stderr
+            assert "Another program took a port meanwhile" in started.stderr
+            assert json.loads(ports.read_text())["n3"] != other.getsockname()[1]
+        finally:
+            starting.result()
+            call("stop", *folder)
 
 
 @pytest.mark.slurm

@@ -19,7 +19,7 @@ from hpc_agent.domain.ids import QueueId, TaskId
 
 SETTINGS = """
 include "{server}"
-hpc {{ root: "{folder}/hpc", scratch_dir: "{folder}/scratch", term_grace: 3 }}
+hpc {{ root: "{folder}/hpc", scratch_dir: "{folder}/scratch" }}
 sdk.storage.cache.default_base_dir: "{folder}/sdk-cache"
 """
 

@@ -6,7 +6,7 @@ import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from manual_clock import ManualClock
 from hpc_agent.api.client import Client
 from hpc_agent.config.settings import AllSettings, HpcSettings
 from hpc_agent.daemon.act import Actor
-from hpc_agent.daemon.head_starts import HeadStarts
+from hpc_agent.daemon.head_starts import HeadStarts, LeftToOthers
 from hpc_agent.daemon.job_launch import JobLaunchConfig
 from hpc_agent.daemon.nodes import BadNodes
 from hpc_agent.daemon.options import DaemonOptions, JobNaming
@@ -132,8 +132,8 @@ class Cluster:
 class Site:
     """A daemon's hands on one attempt."""
 
-    def __init__(self, folder: Path) -> None:
-        self.settings = AllSettings(hpc=HpcSettings(root=folder))
+    def __init__(self, folder: Path, user_map: Mapping[str, str] | None = None) -> None:
+        self.settings = AllSettings(hpc=HpcSettings(root=folder, user_map=dict(user_map or {})))
         self.clock, self.server, self.cluster = ManualClock(), Server(), Cluster()
         self.client = cast(Client, _Services(self.server, self.server, self.server))
         self.run: RunDirectory = RunsFolder(self.settings.hpc.runs).of(ATTEMPT)
@@ -332,6 +332,12 @@ class TestSubmission:
         site.cluster.answers = [Refused("node configuration is not available"), Accepted(JobId("7"))]
         assert site.submit() == Accepted(JobId("7"))
         assert [request.resources.exclude for request in site.cluster.submitted] == ["n1", ""]
+
+    def test_another_linux_users_task_does_not_run_as_this_daemons_user(self, tmp_path: Path) -> None:
+        """The server listed the queue's owners without it, and so it was kept."""
+        site = Site(tmp_path, {"default": "alice"})
+        assert site.submit() == LeftToOthers("left to the daemon of the Linux user alice", 0.0)
+        assert not site.cluster.submitted and not site.run.script.exists()
 
 
 class TestPresence:

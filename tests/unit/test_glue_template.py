@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import pytest
 from hpc_agent.errors import TemplateError
 from hpc_agent.schedulers.slurm.script import SbatchScript
 from hpc_agent.schedulers.slurm.settings import SlurmSettings
-from hpc_agent.submission.glue_template import ContainerLaunch, GlueJob, script
+from hpc_agent.submission.glue_template import ContainerLaunch, GlueJob, script, uses_container_directives
 from hpc_agent.submission.glue_variables import GlueFacts, is_glue_template
+from hpc_agent.submission.second_reading import is_read_again
 
 EXAMPLES = Path(__file__).parents[2] / "scripts" / "examples" / "slurm-glue"
 TASK: dict[str, Any] = {
@@ -227,6 +229,14 @@ def test_a_directive_is_quoted_as_sbatch_reads_it() -> None:
         ("read -r ${CLEARML_TASK.name} <file", "reads its argument as a program once more"),
         ('bash <<<"${CLEARML_TASK.name}"', "reads its argument as a program once more"),
         ("ruby -e ${CLEARML_TASK.name}", "reads its argument as a program once more"),
+        ("/usr/bin/ssh n1 'echo ${CLEARML_TASK.name}'", "reads its argument as a program once more"),
+        ("exec /bin/tcsh -c ${CLEARML_TASK.name}", "reads its argument as a program once more"),
+        ('"bash" -c "${CLEARML_TASK.name}"', "reads its argument as a program once more"),
+        ("${SHELL} -c ${CLEARML_TASK.name}", "reads its argument as a program once more"),
+        ('gawk "{ print ${CLEARML_TASK.name} }"', "reads its argument as a program once more"),
+        ("flock lock -c ${CLEARML_TASK.name}", "reads its argument as a program once more"),
+        ("php -r ${CLEARML_TASK.name}", "reads its argument as a program once more"),
+        ("pdsh -w n1 ${CLEARML_TASK.name}", "reads its argument as a program once more"),
         ("cat <<E\n${CLEARML_TASK.name}\nE", "cannot be quoted safely"),
         ("echo ${CLEARML_TASK.name|raw}", "control character"),
     ],
@@ -234,6 +244,27 @@ def test_a_directive_is_quoted_as_sbatch_reads_it() -> None:
 def test_what_cannot_be_filled_in_safely_is_refused(written: str, sentence: str) -> None:
     with pytest.raises(TemplateError, match=sentence.replace("(", r"\(")):
         line(written, name="a $(b)\n" if "raw" in written else "a $(b)")
+
+
+@pytest.mark.parametrize(
+    "written",
+    ["srun -c 4 train --name", "python train.py --name", "singularity exec -e x.sif train", "bash run.sh", "tar -c"],
+)
+def test_what_only_looks_like_a_second_reading_is_filled_in(written: str) -> None:
+    assert line(f"{written} ${{CLEARML_TASK.name}}", name="a b") == f"{written} 'a b'"
+
+
+@pytest.mark.parametrize("written", ["echo ${CLEARML_TASK.name}", "echo '${CLEARML_TASK.name}'"])
+def test_a_text_that_is_too_long_is_refused(written: str) -> None:
+    with pytest.raises(TemplateError, match="holds 30001 characters, of which a script takes 30000: shorten it"):
+        line(written, name="a " * 15_000 + "b")
+
+
+@pytest.mark.parametrize("text", [";", "bash ", "/", " sh -a", "a/;"])
+def test_a_long_text_is_looked_through_in_linear_time(text: str) -> None:
+    began = time.process_time()
+    assert not is_read_again(f"echo '{text * 20_000}'")
+    assert time.process_time() - began < 10
 
 
 @pytest.mark.parametrize(
@@ -280,6 +311,28 @@ def test_pyxis_options_go_to_srun() -> None:
     image = TASK["container"]["image"]
     assert f'srun --container-image={image} --container-remap-root --container-writable "$@"\n' in text
     assert "#SBATCH --container" not in text and text.rstrip().endswith("--container-launch pyxis")
+
+
+def _with_directive(directive: str) -> str:
+    return f"#!/bin/bash\n{directive}\n${{CLEARML_PRE_SETUP}}\n${{CLEARML_AGENT_EXECUTE}}\n"
+
+
+def test_a_directive_may_have_a_tab_before_its_options() -> None:
+    template = _with_directive("#SBATCH\t--container-image=x.sqsh")
+    text = rendered(template)
+    assert uses_container_directives(template, "#SBATCH")
+    assert 'srun --container-image=x.sqsh "$@"\n' in text and "#SBATCH\t" not in text
+
+
+@pytest.mark.parametrize(
+    "directive",
+    ["#SBATCH --nodes=1 --container-image=x.sqsh", "#SBATCH --container-image x.sqsh --container-writable"],
+)
+def test_a_directive_with_other_words_than_a_containers_options_is_refused(directive: str) -> None:
+    """sbatch would start the whole script in the container."""
+    assert uses_container_directives(_with_directive(directive), "#SBATCH")
+    with pytest.raises(TemplateError, match="write the options of a container on a line of their own"):
+        rendered(_with_directive(directive))
 
 
 def test_srun_delegation_calls_the_templates_function() -> None:
